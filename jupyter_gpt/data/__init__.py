@@ -1,0 +1,1 @@
+"""Data: sources, mixtures, tokenizers, tokens on disk, and rows packed from them."""

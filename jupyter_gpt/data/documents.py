@@ -1,0 +1,166 @@
+"""Documents on disk: all tokens end to end in one memory-mapped array, and beside it where each document begins.
+
+    folder/tokens.npy      (N,)   uint16, or uint32 for a vocabulary above 65,536
+    folder/offsets.npy     (D+1,) int64: document d is tokens[offsets[d]:offsets[d+1]]; its first token is the delimiter
+    folder/source.npy      (D,)   uint16, an index into `names`
+    folder/held_out.npy    (D,)   bool: for validation only
+    folder/documents.json  names, weights, the delimiter, counts of each source; written last, so it says "whole"
+    folder/tokenizer/      as transformers saves it
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from array import array
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jupyter_gpt.errors import GPTError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from transformers import PreTrainedTokenizerBase
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Documents:
+    """Tokenized documents of several sources. Every document begins with the token `eot`."""
+
+    tokens: np.ndarray  # (N,) unsigned integers
+    offsets: np.ndarray  # (D+1,) int64
+    source: np.ndarray  # (D,) index into names
+    held_out: np.ndarray  # (D,) bool
+    names: list[str]
+    weights: list[float]  # sampling proportions, one a name
+    eot: int
+    details: dict = field(default_factory=dict)  # documents.json
+    folder: Path | None = None
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Documents:
+        """The documents that `prepare` left in `folder`, memory-mapped. GPTError when they are not whole."""
+        import numpy as np
+
+        folder = Path(folder)
+        try:
+            details = json.loads((folder / "documents.json").read_text("utf-8"))
+        except FileNotFoundError:
+            raise GPTError(f"there is no tokenized corpus in {folder} (its preparation did not finish)") from None
+        if details.get("format") != FORMAT:
+            raise GPTError(
+                f"{folder} was written by another version (format {details.get('format')}, not {FORMAT})"
+            )
+        arrays = {
+            name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+            for name in ("tokens", "offsets", "source", "held_out")
+        }
+        names = [row["name"] for row in details["sources"]]
+        weights = [row["weight"] for row in details["sources"]]
+        return cls(
+            **arrays, names=names, weights=weights, eot=details["eot"], details=details, folder=folder
+        )
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, d: int) -> np.ndarray:
+        """The tokens of document d, delimiter included."""
+        return self.tokens[self.offsets[d] : self.offsets[d + 1]]
+
+    def lengths(self) -> np.ndarray:
+        """(D,) tokens of each document, delimiter included."""
+        import numpy as np
+
+        return np.diff(self.offsets)
+
+    def training(self, source: int) -> np.ndarray:
+        """The indices of the documents of `source` that are trained on."""
+        import numpy as np
+
+        return np.flatnonzero((self.source == source) & ~np.asarray(self.held_out))
+
+    def training_tokens(self) -> int:
+        """How many tokens there are to train on, once each."""
+        return int(self.lengths()[~self.held_out].sum())
+
+    def held_out_tokens(self) -> int:
+        """How many tokens are kept for validation."""
+        return int(self.lengths()[self.held_out].sum())
+
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer that made these tokens."""
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(self.folder / "tokenizer", local_files_only=True)
+
+
+class Writer:
+    """Writes documents one by one; what it leaves is whole only after `finish`. Close it in any case."""
+
+    def __init__(self, folder: Path, tokenizer: PreTrainedTokenizerBase, eot: int):
+        import numpy as np
+
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "documents.json").unlink(missing_ok=True)
+        self.folder, self.eot = folder, eot
+        self.dtype = np.dtype(np.uint16 if len(tokenizer) <= 2**16 else np.uint32)
+        self.offsets, self.source, self.held_out = array("q", [0]), array("H"), array("b")
+        self.file = (folder / "tokens.npy.tmp").open("wb")
+        self._header(0)
+        self.begin = self.file.tell()
+        temporary = folder / "tokenizer.tmp"
+        tokenizer.save_pretrained(temporary)
+        shutil.rmtree(folder / "tokenizer", ignore_errors=True)
+        os.replace(temporary, folder / "tokenizer")
+
+    def add(self, parts: list[list[int]], source: int, held_out: bool) -> int:
+        """Adds one document, given as lists of ids without its delimiter; returns its index."""
+        import numpy as np
+
+        self.file.write(np.array([self.eot], self.dtype).tobytes())
+        for ids in parts:
+            self.file.write(np.array(ids, self.dtype).tobytes())
+        self.offsets.append(self.offsets[-1] + 1 + sum(map(len, parts)))
+        self.source.append(source)
+        self.held_out.append(held_out)
+        return len(self.source) - 1
+
+    def finish(self, details: dict) -> Documents:
+        """Makes everything whole under its final name and opens it."""
+        import numpy as np
+
+        self.file.seek(0)
+        self._header(self.offsets[-1])
+        if self.file.tell() != self.begin:
+            raise RuntimeError("the npy header changed its length")  # numpy leaves room for the count to grow
+        self.file.close()
+        os.replace(self.folder / "tokens.npy.tmp", self.folder / "tokens.npy")
+        arrays = {
+            "offsets": np.array(self.offsets, np.int64),
+            "source": np.array(self.source, np.uint16),
+            "held_out": np.array(self.held_out, bool),
+        }
+        for name, values in arrays.items():
+            with (self.folder / f"{name}.npy.tmp").open("wb") as file:
+                np.save(file, values, allow_pickle=False)
+            os.replace(self.folder / f"{name}.npy.tmp", self.folder / f"{name}.npy")
+        text = json.dumps({"format": FORMAT, "eot": self.eot, **details}, indent=1, ensure_ascii=False)
+        (self.folder / "documents.json.tmp").write_text(text, "utf-8")
+        os.replace(self.folder / "documents.json.tmp", self.folder / "documents.json")
+        return Documents.open(self.folder)
+
+    def close(self) -> None:
+        """Ends the writing; without a `finish` before it, what was written is removed."""
+        self.file.close()
+        (self.folder / "tokens.npy.tmp").unlink(missing_ok=True)
+
+    def _header(self, tokens: int) -> None:
+        from numpy.lib import format as npy
+
+        spec = {"descr": npy.dtype_to_descr(self.dtype), "fortran_order": False, "shape": (tokens,)}
+        npy.write_array_header_1_0(self.file, spec)
