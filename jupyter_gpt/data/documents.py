@@ -1,17 +1,17 @@
-"""Documents on disk: all tokens end to end in one memory-mapped array, and beside it where each document begins.
+"""Documents on disk: all tokens end to end in one memory-mapped array, and beside it where each document
+begins.
 
     folder/tokens.npy      (N,)   uint16, or uint32 for a vocabulary above 65,536
-    folder/offsets.npy     (D+1,) int64: document d is tokens[offsets[d]:offsets[d+1]]; its first token is the delimiter
+    folder/offsets.npy     (D+1,) int64: where each document begins; its first token is the delimiter
     folder/source.npy      (D,)   uint16, an index into `names`
     folder/held_out.npy    (D,)   bool: for validation only
-    folder/documents.json  names, weights, the delimiter, counts of each source; written last, so it says "whole"
+    folder/documents.json  counts of each source; written last: where it is, all is whole
     folder/tokenizer/      as transformers saves it
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from array import array
 from dataclasses import dataclass, field
@@ -50,7 +50,7 @@ class Documents:
         try:
             details = json.loads((folder / "documents.json").read_text("utf-8"))
         except FileNotFoundError:
-            raise GPTError(f"there is no tokenized corpus in {folder} (its preparation did not finish)") from None
+            raise GPTError(f"there is no tokenized corpus in {folder}: preparing it did not finish") from None
         if details.get("format") != FORMAT:
             raise GPTError(
                 f"{folder} was written by another version (format {details.get('format')}, not {FORMAT})"
@@ -61,9 +61,7 @@ class Documents:
         }
         names = [row["name"] for row in details["sources"]]
         weights = [row["weight"] for row in details["sources"]]
-        return cls(
-            **arrays, names=names, weights=weights, eot=details["eot"], details=details, folder=folder
-        )
+        return cls(**arrays, names=names, weights=weights, eot=details["eot"], details=details, folder=folder)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -109,49 +107,58 @@ class Writer:
         (folder / "documents.json").unlink(missing_ok=True)
         self.folder, self.eot = folder, eot
         self.dtype = np.dtype(np.uint16 if len(tokenizer) <= 2**16 else np.uint32)
-        self.offsets, self.source, self.held_out = array("q", [0]), array("H"), array("b")
+        self.tokens = 0
+        self.starts, self.source, self.held_out = array("q"), array("H"), array("b")
         self.file = (folder / "tokens.npy.tmp").open("wb")
         self._header(0)
-        self.begin = self.file.tell()
+        self.data = self.file.tell()
         temporary = folder / "tokenizer.tmp"
         tokenizer.save_pretrained(temporary)
         shutil.rmtree(folder / "tokenizer", ignore_errors=True)
-        os.replace(temporary, folder / "tokenizer")
+        temporary.replace(folder / "tokenizer")
 
-    def add(self, parts: list[list[int]], source: int, held_out: bool) -> int:
-        """Adds one document, given as lists of ids without its delimiter; returns its index."""
-        import numpy as np
-
-        self.file.write(np.array([self.eot], self.dtype).tobytes())
-        for ids in parts:
-            self.file.write(np.array(ids, self.dtype).tobytes())
-        self.offsets.append(self.offsets[-1] + 1 + sum(map(len, parts)))
+    def begin(self, source: int, held_out: bool) -> int:
+        """Begins a document with the delimiter; returns its index."""
+        self.starts.append(self.tokens)
         self.source.append(source)
         self.held_out.append(held_out)
-        return len(self.source) - 1
+        self.extend([self.eot])
+        return len(self.starts) - 1
+
+    def extend(self, ids: list[int]) -> None:
+        """Adds tokens to the document begun last."""
+        import numpy as np
+
+        self.file.write(np.array(ids, self.dtype).tobytes())
+        self.tokens += len(ids)
+
+    def length(self, document: int) -> int:
+        """The tokens of a document so far, delimiter included."""
+        end = self.starts[document + 1] if document + 1 < len(self.starts) else self.tokens
+        return end - self.starts[document]
 
     def finish(self, details: dict) -> Documents:
         """Makes everything whole under its final name and opens it."""
         import numpy as np
 
         self.file.seek(0)
-        self._header(self.offsets[-1])
-        if self.file.tell() != self.begin:
+        self._header(self.tokens)
+        if self.file.tell() != self.data:
             raise RuntimeError("the npy header changed its length")  # numpy leaves room for the count to grow
         self.file.close()
-        os.replace(self.folder / "tokens.npy.tmp", self.folder / "tokens.npy")
+        (self.folder / "tokens.npy.tmp").replace(self.folder / "tokens.npy")
         arrays = {
-            "offsets": np.array(self.offsets, np.int64),
+            "offsets": np.array([*self.starts, self.tokens], np.int64),
             "source": np.array(self.source, np.uint16),
             "held_out": np.array(self.held_out, bool),
         }
         for name, values in arrays.items():
             with (self.folder / f"{name}.npy.tmp").open("wb") as file:
                 np.save(file, values, allow_pickle=False)
-            os.replace(self.folder / f"{name}.npy.tmp", self.folder / f"{name}.npy")
+            (self.folder / f"{name}.npy.tmp").replace(self.folder / f"{name}.npy")
         text = json.dumps({"format": FORMAT, "eot": self.eot, **details}, indent=1, ensure_ascii=False)
         (self.folder / "documents.json.tmp").write_text(text, "utf-8")
-        os.replace(self.folder / "documents.json.tmp", self.folder / "documents.json")
+        (self.folder / "documents.json.tmp").replace(self.folder / "documents.json")
         return Documents.open(self.folder)
 
     def close(self) -> None:

@@ -1,24 +1,26 @@
 """Packing: which tokens stand in which training row.
 
-A row is T+1 tokens: T inputs and, one to the right, T targets. Documents are laid end to end in it, each begun by
-the delimiter, and a row begins where a piece begins:
+A row is T+1 tokens: T inputs and, one to the right, T targets. Documents are laid end to end in it, each
+begun by the delimiter, and a row begins where a piece begins:
 
-    <eot> Once upon a time … <eot> The hen sat … <eot> Tom had a re        a document cropped at the row's end
-    <eot> import os … <eot> Mia and the … <eot>                            documents that just fit, and a last delimiter
-    h of the realm and all the king's men were sworn to keep the           a window of a document longer than a row
+    <eot> Once upon a time … <eot> The hen sat … <eot> Tom had a re    cropped at the row's end
+    <eot> import os … <eot> Mia and the … <eot>                        just fit, and a last delimiter
+    h of the realm and all the king's men were sworn to keep the       a window of a longer document
 
-- A document that fits is one piece. A longer one is cut into windows of T+1 tokens, neighbours sharing one token so
-  that every token is a target once, at a phase drawn anew in each epoch; its two short ends are pieces that begin
-  with the delimiter too.
+- A document that fits is one piece. A longer one is cut into windows of T+1 tokens, neighbours sharing one
+  token so that every token is a target once, at a phase drawn anew in each epoch; its two short ends are
+  pieces that begin with the delimiter too.
 - Each source repeats, reshuffled per epoch. Its pieces are merged with those of the other sources by
-  (tokens of the source before the piece) / (share of the source), so every stretch of a run holds the proportions
-  that were asked for, however long the run.
-- In that order pieces pass through a small buffer; each row takes the oldest piece, then always the longest that
-  still fits (best-fit packing, Ding et al. 2024, arXiv:2404.10830), and crops the shortest when none does.
+  (tokens of the source before the piece) / (share of the source), so every stretch of a run holds the
+  proportions that were asked for, however long the run.
+- In that order pieces pass through a small buffer; each row takes the oldest piece, then always the longest
+  that still fits (best-fit packing, Ding et al. 2024, arXiv:2404.10830), and crops the shortest when none
+  does.
 
-A row depends only on the documents, the weights, the seed and T, not on the length of the run or on what was asked
-before. Rows are laid out in order, as far as they are asked for, at about a million pieces a second, and remembered
-(12 bytes a piece, 8 a row): resuming at row ten million first lays out those before it, in seconds.
+A row depends only on the documents, the weights, the seed and T, not on the length of the run or on what was
+asked before. Rows are laid out in order, as far as they are asked for, at about a million pieces a second,
+and remembered (12 bytes a piece, 8 a row): resuming at row ten million first lays out those before it, in
+seconds.
 """
 
 from __future__ import annotations
@@ -41,8 +43,8 @@ BLOCK = 1 << 16  # tokens: small sources are shuffled several epochs at a time
 class Part(NamedTuple):
     """Cells `column : column+length` of a row hold document `document` from its token `start` on.
 
-    When the part begins inside its document and does not fill the row, its first cell holds the delimiter instead
-    of token `start` (which was a target elsewhere).
+    When the part begins inside its document and does not fill the row, its first cell holds the delimiter
+    instead of token `start` (which was a target elsewhere).
     """
 
     document: int
@@ -54,8 +56,8 @@ class Part(NamedTuple):
 class Rows:
     """The training rows of `documents`: row i is the same whenever and in whatever order it is asked for.
 
-    documents: what `prepare` made. context: T. weights: sampling proportions, one a source (default: the documents').
-    Safe to use from several threads.
+    documents: what `prepare` made. context: T. weights: sampling proportions, one a source (default: the
+    documents'). Safe to use from several threads.
     """
 
     def __init__(
@@ -64,7 +66,7 @@ class Rows:
         self.documents, self.context, self.seed = documents, context, seed
         weights = documents.weights if weights is None else weights
         self.shares = [weight / sum(weights) for weight in weights]
-        self._tokens = np.asarray(documents.tokens)  # a plain view: slicing a memmap costs three times as much
+        self._tokens = np.asarray(documents.tokens)  # slicing a memmap costs three times as much
         self._position, self._length, self._first = array("q"), array("i"), array("q", [0])
         self._packer = self._pack()
         self._lock = threading.Lock()
@@ -86,7 +88,8 @@ class Rows:
         return out
 
     def documents_of(self, row: int) -> list[Part]:
-        """The documents that stand in a row, left to right. A last cell beyond them is a closing delimiter."""
+        """The documents that stand in a row, left to right. A last cell beyond them is a closing
+        delimiter."""
         self._lay_out(row + 1)
         parts, column = [], 0
         for p in range(self._first[row], self._first[row + 1]):
@@ -105,7 +108,7 @@ class Rows:
         """Best fit over a buffer of pieces; each `next` finishes at least one row."""
         T, whole = self.context, self.context + 1
         pieces = self._pieces()
-        buckets: list[deque[tuple[int, int]]] = [deque() for _ in range(whole + 1)]  # by length: (number, position)
+        buckets: list[deque] = [deque() for _ in range(whole + 1)]  # by length: (number, position)
         ages: deque[tuple[int, int]] = deque()  # (number, length) of every piece, oldest first
         used: set[int] = set()  # numbers still in `ages` whose pieces are packed
         lengths = 0  # bit L is set when a piece of length L waits
@@ -138,7 +141,7 @@ class Rows:
                 room -= fits
                 if room <= 1:  # one free cell holds the delimiter that closes the last document
                     break
-                fitting = lengths & ((1 << room) - 1)  # lengths up to room - 1, so that the delimiter has its cell
+                fitting = lengths & ((1 << room) - 1)  # up to room - 1: the delimiter has its cell
                 if fitting:
                     length = fitting.bit_length() - 1
                 elif longer := lengths >> room:
@@ -175,7 +178,8 @@ class Rows:
             yield from zip(position[order].tolist(), length[order].tolist(), strict=True)
 
     def _epochs(self, source: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The pieces of one source: blocks of whole epochs (positions, lengths), each epoch shuffled; endless."""
+        """The pieces of one source: blocks of whole epochs (positions, lengths), each epoch shuffled;
+        endless."""
         documents = self.documents.training(source)
         begin = np.asarray(self.documents.offsets)[documents]
         size = self.documents.lengths()[documents]
@@ -194,8 +198,8 @@ class Rows:
             yield (begin[which] + start)[order], length[order]
 
 
-def cut(size: np.ndarray, context: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Cuts documents of `size` (D,) tokens into pieces of at most context+1: (document, start, length), each (P,).
+def cut(size: np.ndarray, context: int, random: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """Cuts documents of `size` (D,) into pieces of at most context+1 tokens: (document, start, length), (P,) each.
 
     Pieces of one document overlap by one token: a piece's first token is context only, never a target.
     """
@@ -208,7 +212,8 @@ def cut(size: np.ndarray, context: int, random: np.random.Generator) -> tuple[np
     nth = np.arange(windows.sum()) - np.repeat(np.cumsum(windows) - windows, windows)
     last = phase + windows * T  # where the tail begins, as the last token of the last window
     which = np.concatenate([whole, document, long, long])
-    start = np.concatenate([np.zeros_like(whole), np.repeat(phase, windows) + nth * T, np.zeros_like(long), last])
+    inside = np.repeat(phase, windows) + nth * T
+    start = np.concatenate([np.zeros_like(whole), inside, np.zeros_like(long), last])
     length = np.concatenate([size[whole], np.full(len(document), T + 1), phase + 1, size[long] - last])
     useful = length > 1  # a single token has no target
     return which[useful], start[useful], length[useful]
@@ -217,8 +222,8 @@ def cut(size: np.ndarray, context: int, random: np.random.Generator) -> tuple[np
 def validation_rows(documents: Documents, context: int) -> tuple[np.ndarray, np.ndarray]:
     """The held-out documents end to end: rows (R, T+1) int64, and a mask (R, T) of the targets that count.
 
-    Neighbouring rows share one token, so that every held-out token but the very first is a target exactly once; the
-    last row is filled up with the delimiter, masked out. R is 0 when nothing is held out.
+    Neighbouring rows share one token, so that every held-out token but the very first is a target exactly once;
+    the last row is filled up with the delimiter, masked out. R is 0 when nothing is held out.
     """
     held = np.flatnonzero(documents.held_out)
     if len(held) == 0:

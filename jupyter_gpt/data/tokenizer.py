@@ -1,10 +1,10 @@
 """Tokenization: a byte-level BPE, or one token per character, trained on the corpus with `tokenizers`.
 
-- The BPE splits text before merging in the manner of GPT-4's pattern, but digits one by one (so that sums can be
-  learned); nothing is normalised, so any string comes back exactly.
-- The special tokens of the chat template are reserved in every tokenizer trained here: a base model never sees
-  them, and finetuning it to a chat later needs no new rows in its embedding.
-- A document that spells out `<|endoftext|>` is text: `encode_documents` never makes a special token of it.
+- The BPE splits text before merging in the manner of GPT-4's pattern, but digits one by one (so that sums can
+  be learned); nothing is normalised, so any string comes back exactly.
+- The special tokens of the chat template are reserved in every tokenizer trained here: a base model never
+  sees them, and finetuning it to a chat later needs no new rows in its embedding.
+- A document that spells out `<|endoftext|>` is text: `Encoder` never makes a special token of it.
 """
 
 from __future__ import annotations
@@ -35,15 +35,12 @@ SMALLEST = 256 + len(SPECIALS)  # every byte and every special token: no BPE is 
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE of exactly `vocab_size` tokens, special tokens included (fewer when the text is too short).
+    """A byte-level BPE of exactly `vocab_size` tokens, special tokens included (fewer when the text is too
+    short).
 
     Deterministic. Raises GPTError when `vocab_size` cannot hold the 256 bytes and the special tokens.
     """
-    if vocab_size < SMALLEST:
-        raise GPTError(
-            f"a vocabulary of {vocab_size} is too small for a BPE: it needs at least {SMALLEST} "
-            f"(256 bytes and {len(SPECIALS)} special tokens); use --tokenizer char for fewer"
-        )
+    refuse_small(vocab_size)
     _keep_quiet_after_fork()
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -63,6 +60,15 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
     return _wrap(tokenizer, {})
 
 
+def refuse_small(vocab_size: int) -> None:
+    """GPTError when a BPE of `vocab_size` could not spell every byte."""
+    if vocab_size < SMALLEST:
+        raise GPTError(
+            f"a vocabulary of {vocab_size} is too small for a BPE: it needs at least {SMALLEST} "
+            f"(256 bytes and {len(SPECIALS)} special tokens); use --tokenizer char for fewer"
+        )
+
+
 def train_char(texts: Iterable[str], vocab_size: int | None = None) -> PreTrainedTokenizerFast:
     """One token per character of `texts` (in code point order); any other character is `<|unknown|>`.
 
@@ -77,10 +83,10 @@ def train_char(texts: Iterable[str], vocab_size: int | None = None) -> PreTraine
     tokens = [*SPECIALS, UNKNOWN, *sorted(seen)]
     if vocab_size is not None and len(tokens) > vocab_size:
         raise GPTError(
-            f"the text has {len(seen):,} different characters; with {len(SPECIALS) + 1} special tokens that is a "
-            f"vocabulary of {len(tokens):,}, more than the {vocab_size:,} asked for"
+            f"the text has {len(seen):,} different characters; with {len(SPECIALS) + 1} special tokens that is "
+            f"a vocabulary of {len(tokens):,}, more than the {vocab_size:,} asked for"
         )
-    # A BPE without merges falls into characters, several times faster than a word-level model behind a splitter.
+    # A BPE without merges falls into characters, four times faster than words of one letter behind a splitter.
     tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, [], unk_token=UNKNOWN))
     tokenizer.decoder = decoders.Fuse()
     tokenizer.add_special_tokens([*SPECIALS, UNKNOWN])
@@ -115,7 +121,8 @@ def delimiter(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 class Encoder:
-    """Encodes the texts of documents, never their spelled-out special tokens; leaves `tokenizer` untouched."""
+    """Encodes the texts of documents, never their spelled-out special tokens; leaves `tokenizer`
+    untouched."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase):
         _keep_quiet_after_fork()
@@ -137,8 +144,8 @@ class Encoder:
 def token_bytes(tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
     """How many bytes of text each token stands for: int32 (V,), 0 for special tokens.
 
-    Bits per byte = (sum of nats over the tokens with bytes) / (ln 2 · sum of their bytes): unlike loss per token it
-    compares models of different vocabularies.
+    Bits per byte = (sum of nats over the tokens with bytes) / (ln 2 · sum of their bytes): unlike loss per token
+    it compares models of different vocabularies.
     """
     import numpy as np
 
