@@ -1,0 +1,68 @@
+"""The tables of `%gpt models` and `%gpt runs`, as static bundles.
+
+What depends on the machine or the clock is marked (`≈1.23`, `«cpu»`), so that nbval folds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from jupyter_gpt.errors import GPTError
+from jupyter_gpt.views.bundle import Bundle, about, quoted
+from jupyter_gpt.views.table import html_table, text_table
+
+
+def models_bundle(models: Mapping[str, object]) -> Bundle:
+    """One row a model: name, parameters, what it was made from, where it is. Loads none."""
+    rows, listed = [], []
+    for model in map(models.about, models):
+        where = quoted(f"{model.device}, {model.dtype}") if model.resident else "on disk"
+        rows.append((model.name, f"{model.parameters:,}", " → ".join(model.lineage), where))
+        listed.append({"name": model.name, "parameters": model.parameters, "lineage": list(model.lineage)})
+    return _bundle("models", ("model", "parameters", "lineage", "where"), rows, "lrll", listed)
+
+
+def runs_bundle(runs: Mapping[str, object]) -> Bundle:
+    """One row a run: name, kind, how it stands, steps, last losses in nats per token, tokens, seconds.
+
+    A run that cannot be read is listed as damaged: the others are still there.
+    """
+    rows, listed, reached = [], [], {}
+    for name in runs:
+        try:
+            run = runs[name]
+        except GPTError:
+            rows.append((name, "", "damaged", *[""] * 5))
+            listed.append({"name": name})
+            continue
+        facts = _facts(run.events)
+        step = f"{facts['step']:,}" if run.status == "finished" else about(facts["step"], 0)
+        losses = about(facts["loss"]), about(facts["val_loss"])
+        spent = about(facts["tokens"], 0), about(facts["seconds"], 0)
+        rows.append((name, run.kind, run.status, f"{step} of {run.steps:,}", *losses, *spent))
+        listed.append({"name": name, "kind": run.kind})
+        reached[name] = {"status": run.status, "steps": run.steps, **facts}
+    head = ("run", "kind", "status", "steps", "loss", "validation", "tokens", "seconds")
+    return _bundle("runs", head, rows, "lllrrrrr", listed, reached)
+
+
+def _bundle(
+    what: str, head: Sequence[str], rows: list, sides: str, listed: list[dict], metadata: dict | None = None
+) -> Bundle:
+    data = {"view": what, what: listed}
+    if not rows:
+        text = f"no {what} yet: %%pretrain NAME makes one"
+        return Bundle(text, f"<p>{text}</p>", data)
+    return Bundle(text_table(head, rows, sides), html_table(head, rows, sides), data, metadata or {})
+
+
+def _facts(events: Sequence[dict]) -> dict:
+    """The newest step, losses, tokens and seconds among a run's events, None where there is none yet."""
+    facts = {"step": 0, "loss": None, "val_loss": None, "tokens": None, "seconds": None}
+    wanted = {"step": ("step", "loss", "tokens", "seconds"), "evaluation": ("val_loss",)}
+    for event in reversed(events):
+        keys = wanted.pop(event["event"], ())
+        facts.update({key: event[key] for key in keys})
+        if not wanted:
+            break
+    return facts

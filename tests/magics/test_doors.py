@@ -1,0 +1,134 @@
+"""Each door hands the session what the cell said, shows the result, and binds it."""
+
+import pytest
+
+from jupyter_gpt.magics import corpus, pretrain
+from jupyter_gpt.magics.gpt import VERBS
+
+pytestmark = pytest.mark.usefixtures("pictures")
+
+
+def succeed(ip, cell: str) -> None:
+    ip.run_cell(cell).raise_error()
+
+
+def test_corpus(ip, gpt, shown):
+    succeed(ip, "%%corpus bedtime --seed 3 --out c\nstories: 2\n./books/*.txt: 1\n")
+    [(verb, said)] = gpt.calls
+    assert verb == "corpus"
+    assert said == {
+        "name": "bedtime", "mixture": "stories: 2\n./books/*.txt: 1\n", "seed": 3, "variables": ip.user_ns,
+    }  # fmt: skip
+    assert shown == ["corpus bedtime"]
+    assert ip.user_ns["c"].name == "bedtime"
+
+
+def test_pretrain_hands_over_every_option(ip, gpt, shown):
+    ip.user_ns["texts"] = ["Once", "2 + 2 ="]
+    succeed(
+        ip,
+        "%%pretrain tale --depth 6 --steps 2k --lr 0.01 --compile off --prompts $texts --out m\nstories: 3\n",
+    )
+    [(verb, said)] = gpt.calls
+    assert verb == "pretrain"
+    assert said == {
+        "name": "tale", "mixture": "stories: 3\n", "depth": 6, "steps": 2000, "lr": 0.01, "compile": False,
+        "prompts": ["Once", "2 + 2 ="], "background": True, "variables": ip.user_ns, "maker": None,
+    }  # fmt: skip
+    assert shown == ["run tale: finished"]
+    assert ip.user_ns["m"] is gpt.models["tale"]
+
+
+def test_pretrain_in_the_background_binds_the_run(ip, gpt, shown, capsys):
+    succeed(ip, "%%pretrain tale --background --out r\nstories: 3\n")
+    assert ip.user_ns["r"] is gpt.runs["tale"]
+    assert gpt.runs["tale"].status == "running"
+    assert shown == []
+    assert "trains in the background" in capsys.readouterr().out
+
+
+def test_pretrain_from_a_corpus_needs_no_body(ip, gpt, shown):
+    succeed(ip, "%%pretrain tale --corpus bedtime")
+    assert gpt.calls[0][1]["mixture"] is None
+    assert gpt.calls[0][1]["corpus"] == "bedtime"
+
+
+def test_pretrain_says_which_cell_it_is(ip, gpt, shown, monkeypatch):
+    parent = {"metadata": {"cellId": "abc"}}
+    monkeypatch.setattr(type(ip), "get_parent", lambda self: parent, raising=False)
+    monkeypatch.setattr("jupyter_gpt.views.follow.is_live", lambda: False)
+    succeed(ip, "%%pretrain tale\nstories: 3\n")
+    assert gpt.calls[0][1]["maker"] == "abc"
+
+
+def test_a_failed_run_fails_the_cell_and_binds_nothing(ip, gpt, shown, capsys):
+    gpt.error = ZeroDivisionError("a bug")
+    result = ip.run_cell("%%pretrain tale --out m\nstories: 3\n")
+    assert isinstance(result.error_in_exec, ZeroDivisionError)
+    assert "Traceback" in capsys.readouterr().out
+    assert "m" not in ip.user_ns
+
+
+def test_mistakes_reach_nobody(fails, gpt):
+    assert fails("%%pretrain tale --dept 4\nstories: 3") == (
+        "%%pretrain has no option --dept (did you mean --depth?)"
+    )
+    assert fails("%%corpus\nstories: 3") == "%%corpus wants NAME: %%corpus NAME [options]"
+    assert fails("%gpt shw storyteller") == "%gpt has no verb shw (did you mean show?)"
+    assert fails("%gpt show storytelle") == "there is no storytelle (did you mean storyteller?)"
+    assert fails("%gpt help mdels") == "%gpt has no verb mdels (did you mean models?)"
+    assert gpt.calls == []
+
+
+def test_runs_and_models(ip, gpt, shown):
+    succeed(ip, "%gpt runs --out r")
+    succeed(ip, "%gpt models --out m")
+    assert ip.user_ns["r"] is gpt.runs
+    assert ip.user_ns["m"] is gpt.models
+    assert "storyteller  pretrain  finished  2 of 2  ≈6.125      ≈7.500  ≈2,048       ≈1" in shown[0]
+    assert "storyteller   1,234,567  storyteller  «cpu, float32»" in shown[1]
+
+
+def test_no_runs_and_no_models_yet(ip, gpt, shown):
+    gpt.runs.clear()
+    gpt.models.clear()
+    succeed(ip, "%gpt runs\n%gpt models")
+    assert shown == ["no runs yet: %%pretrain NAME makes one", "no models yet: %%pretrain NAME makes one"]
+
+
+def test_show_stop_resume(ip, gpt, shown):
+    succeed(ip, "%gpt show storyteller --out r")
+    assert ip.user_ns["r"] is gpt.runs["storyteller"]
+    succeed(ip, "%gpt stop storyteller")
+    succeed(ip, "%gpt resume storyteller --out m")
+    assert [verb for verb, _ in gpt.calls] == ["stop", "resume"]
+    assert gpt.calls[1][1] == {"name": "storyteller", "variables": ip.user_ns, "background": True}
+    assert shown == ["run storyteller: finished"] * 2
+    assert ip.user_ns["m"] is gpt.models["storyteller"]
+
+
+def test_show_does_not_wait_for_a_run_that_still_runs(ip, gpt, shown):
+    gpt.runs["storyteller"].status = "running"
+    succeed(ip, "%gpt show storyteller")
+    assert gpt.runs["storyteller"].status == "running"
+
+
+def test_every_door_takes_out_and_explains_itself(ip, gpt, shown, capsys):
+    lines = ["%%corpus --help", "%%pretrain --help", *(f"%gpt {verb} --help" for verb in VERBS)]
+    commands = [corpus.COMMAND, pretrain.COMMAND, *(command for _, command in VERBS.values())]
+    for line, command in zip(lines, commands, strict=True):
+        succeed(ip, line)
+        printed = capsys.readouterr().out
+        assert printed.startswith(f"{command.name}: {command.summary}\n")
+        assert "--out VAR" in printed
+        assert max(map(len, printed.splitlines())) <= 90
+    assert gpt.calls == []
+
+
+def test_gpt_alone_lists_the_verbs(ip, gpt, capsys):
+    for line in ("%gpt", "%gpt help", "%gpt --help"):
+        succeed(ip, line)
+        printed = capsys.readouterr().out
+        assert all(f"\n  {verb} " in printed for verb in VERBS)
+    succeed(ip, "%gpt help show")
+    assert capsys.readouterr().out.startswith("%gpt show: ")

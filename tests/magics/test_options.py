@@ -1,0 +1,124 @@
+import pytest
+
+from jupyter_gpt.errors import GPTError
+from jupyter_gpt.magics.options import BACKGROUND, OUT, STEPS, Command, Option, help_text, parse
+from jupyter_gpt.magics.words import number, whole
+
+COMMAND = Command(
+    "%%make",
+    "make something",
+    "It makes what it is told.",
+    (
+        ("What", (Option("NAME", "its name", needed=True), Option("OTHER", "another"))),
+        ("How", (
+            STEPS, BACKGROUND, OUT,
+            Option("--lr", "the rate", "X", number, default=0.02),
+            Option("--arch", "the kind", choices=("llama", "gpt2")),
+            Option("--prompts", "texts", "TEXT", many=True),
+            Option("--batch-tokens", "tokens a step", "N", whole),
+        )),
+    ),
+    body="source: weight",
+    examples=("%%make it",),
+)  # fmt: skip
+
+
+def test_only_what_was_given_comes_out():
+    assert parse(COMMAND, "tale") == {"name": "tale"}
+    line = "tale --steps 2k --background --lr=3e-4 --arch gpt2 --batch-tokens 1_024 --out m"
+    assert parse(COMMAND, line) == {
+        "name": "tale", "steps": 2000, "background": True, "lr": 3e-4, "arch": "gpt2", "batch_tokens": 1024,
+        "out": "m",
+    }  # fmt: skip
+
+
+def test_many_values_go_up_to_the_next_option():
+    assert parse(COMMAND, 'x --prompts "Once upon" 2+2= "--steps" --steps 5 --prompts again') == {
+        "name": "x", "prompts": ["Once upon", "2+2=", "--steps", "again"], "steps": 5,
+    }  # fmt: skip
+
+
+def test_variables_are_looked_up_unless_quoted():
+    names = {"n": 7, "texts": ["a", "b"], "rate": 0.5, "_hidden": 1}
+    assert parse(COMMAND, "x --steps $n --lr $rate --prompts $texts '$n' $5", names) == {
+        "name": "x", "steps": 7, "lr": 0.5, "prompts": ["a", "b", "$n", "$5"],
+    }  # fmt: skip
+    assert parse(COMMAND, "x --prompts $texts") == {"name": "x", "prompts": ["$texts"]}
+    with pytest.raises(
+        GPTError, match=r"--prompts: this notebook has no variable text \(did you mean texts\?\)"
+    ):
+        parse(COMMAND, "x --prompts $text", names)
+    with pytest.raises(GPTError, match=r"--steps wants a whole number .*, not \"\['a', 'b'\]\""):
+        parse(COMMAND, "x --steps $texts", names)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("", "%%make wants NAME: %%make NAME [OTHER] [options]"),
+        ("x --stepz 5", "%%make has no option --stepz (did you mean --steps?)"),
+        ("x --step 5", "%%make has no option --step (did you mean --steps?)"),
+        ("x -s 5", "%%make has no option -s"),
+        ("x --steps", "%%make --steps wants a value: --steps N"),
+        ("x --steps --background", "%%make --steps wants a value: --steps N"),
+        (
+            "x --steps many",
+            "%%make --steps wants a whole number (such as 1000, 1_000_000, 50k, 1e6), not 'many'",
+        ),
+        ("x --steps -5", "%%make --steps wants a whole number (such as 1000, 1_000_000, 50k, 1e6), not '-5'"),
+        ("x --lr fast", "%%make --lr wants a number (such as 0.02, 3e-4, 1.5), not 'fast'"),
+        ("x --arch lama", "%%make --arch is llama or gpt2, not 'lama' (did you mean llama?)"),
+        ("x --steps 5 --steps 6", "%%make has --steps twice: give it once"),
+        ("x --background=yes", "%%make --background is a switch: it takes no value"),
+        ("x y z", "%%make cannot place 'z': several words go in quotes"),
+        ("x --out 2a", "%%make --out wants the name of a Python variable, not '2a'"),
+    ],
+)
+def test_mistakes_are_one_line_that_helps(line, message):
+    with pytest.raises(GPTError) as caught:
+        parse(COMMAND, line)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("line", ["--help", "-h", "x --steps nonsense --help"])
+def test_help_is_printed_and_nothing_runs(line, capsys):
+    assert parse(COMMAND, line) is None
+    assert capsys.readouterr().out == help_text(COMMAND) + "\n"
+
+
+def test_quoted_help_is_a_text(capsys):
+    assert parse(COMMAND, 'x --prompts "--help"')["prompts"] == ["--help"]
+    assert capsys.readouterr().out == ""
+
+
+def test_the_manual_page():
+    assert (
+        help_text(COMMAND)
+        == """%%make: make something
+
+    %%make NAME [OTHER] [options]
+    source: weight
+    …
+
+It makes what it is told.
+
+What
+  NAME                    its name
+  OTHER                   another
+
+How
+  --steps N               optimizer steps; the one to use in a notebook that is shared
+  --background            return at once; a later cell that needs the model waits for it
+  --out VAR               bind the result to this variable of the notebook
+  --lr X                  the rate (default: 0.02)
+  --arch llama|gpt2       the kind
+  --prompts TEXT …        texts
+  --batch-tokens N        tokens a step
+
+Body
+  source: weight
+
+Examples
+  %%make it"""
+    )
