@@ -1,0 +1,1 @@
+"""What a person sees: live widgets and the static pictures they leave behind."""

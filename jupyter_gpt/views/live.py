@@ -1,0 +1,170 @@
+"""The live widget: a run's curves, samples and buttons while it trains.
+
+`run.events` is an append-only list; `pump()` reads on from where it last was and sends one small message per run.
+The protocol, all of it:
+
+kernel → front end   {"type": "update", "run": i, "from": a, "to": b, "rows": n, "events": [...], "now": {...} | null}
+                     with one little-endian float32 buffer of n rows per name in COLUMNS. It covers run.events[a:b];
+                     a front end whose own cursor is not a, asks again. from 0 means: forget what you have.
+front end → kernel   {"type": "ready" | "heard" | "pause" | "unpause" | "stop" | "sample"}; "ready" is answered with
+                     everything since the first event (first render, page reload, a gap), "heard" thanks for that.
+synced state         {"columns": [...], "runs": [{"name", "status", "steps"}, ...]}; the first run is the one trained.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import threading
+import time
+from array import array
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import traitlets
+
+from jupyter_gpt.errors import GPTError
+
+STATIC = Path(__file__).parent / "static"
+COLUMNS = ("step", "loss", "lr", "tokens_per_second")
+_NOW = ("step", "tokens", "seconds", "tokens_per_second", "mfu")
+
+
+class LiveRun(anywidget.AnyWidget):
+    """Shows `run` live, with `overlays` (other runs, finished or not) drawn into the same charts.
+
+    Call `pump()` about ten times a second while the run works, from any one thread. Clicks reach `run.pause()`,
+    `unpause()`, `stop()` and `sample_now()` on whichever thread the kernel hears them. Raises GPTError when the
+    package was installed without its built front end.
+    """
+
+    _esm = traitlets.Unicode().tag(sync=True)
+    _css = traitlets.Unicode().tag(sync=True)
+    state = traitlets.Dict().tag(sync=True)
+
+    def __init__(self, run: Any, overlays: list | tuple = ()) -> None:
+        self._feeds = [_Feed(each) for each in (run, *overlays)]
+        self._lock = threading.Lock()
+        self._heard_from_front_end = False
+        self._resend_at = time.monotonic() + 0.5
+        self._resend_after = 1.0
+        self.run = run
+        super().__init__(_esm=_static("run.js"), _css=_static("run.css"), state=self._describe())
+        # ipykernel 7.4 sends a comm's incoming messages to the shell that last published on it: while a cell
+        # blocks, that shell is the blocked one and no click arrives. The shell the front end chose is the right one.
+        if hasattr(self.comm, "_reply_subshell_for"):
+            self.comm._reply_subshell_for = lambda data, default: default
+        self.on_msg(self._on_message)
+
+    def __repr__(self) -> str:
+        return f"LiveRun({self.run.name!r})"
+
+    def pump(self) -> None:
+        """Sends what is new since the last call; returns at once when nothing is."""
+        with self._lock:
+            self._resend_while_unheard()
+            state = self._describe()
+            if state != self.state:
+                self.state = state
+            for index, feed in enumerate(self._feeds):
+                update = feed.update()
+                if update is not None:
+                    content, buffers = update
+                    self.send({"type": "update", "run": index, **content}, buffers=buffers)
+
+    def _describe(self) -> dict:
+        runs = [{"name": f.run.name, "status": f.run.status, "steps": f.run.steps} for f in self._feeds]
+        return {"columns": list(COLUMNS), "runs": runs}
+
+    def _resend_while_unheard(self) -> None:
+        # A kernel that takes no messages while a cell runs (ipykernel 6) never hears "ready", nor does any before the
+        # front end has opened its subshell, and what comes before the front end's script has loaded is dropped. So
+        # everything is sent again after 0.5, 1, 2, 4 ... seconds until there is a sign of life.
+        if not self._heard_from_front_end and time.monotonic() >= self._resend_at:
+            for feed in self._feeds:
+                feed.rewind()
+            self._resend_at += self._resend_after
+            self._resend_after *= 2
+
+    def _on_message(self, _widget: Any, content: dict, _buffers: list) -> None:
+        what = content.get("type")
+        self._heard_from_front_end = True
+        if what == "ready":
+            with self._lock:
+                for feed in self._feeds:
+                    feed.rewind()
+        elif what == "pause":
+            self.run.pause()
+        elif what == "unpause":
+            self.run.unpause()
+        elif what == "stop":
+            self.run.stop()
+        elif what == "sample":
+            self.run.sample_now()
+        self.pump()
+
+
+class _Feed:
+    """One run's events, turned into columns once and sent in pieces, or whole again after `rewind()`."""
+
+    def __init__(self, run: Any) -> None:
+        self.run = run
+        self._forget()
+
+    def _forget(self) -> None:
+        self._columns = [array("f") for _ in COLUMNS]
+        self._rest: list[dict] = []  # everything but steps, as the front end takes it
+        self._now: dict | None = None  # the newest step's numbers in full precision
+        self._read = 0  # how many of run.events are in the above
+        self.rewind()
+
+    def rewind(self) -> None:
+        self._sent = (0, 0, 0)  # events, rows, rest that the front end has
+
+    def update(self) -> tuple[dict, list[bytes]] | None:
+        """The message for what is not yet sent, or None."""
+        if len(self.run.events) < self._read:  # cut back to a checkpoint
+            self._forget()
+        self._absorb()
+        events, rows, rest = self._sent
+        if events == self._read:
+            return None
+        self._sent = (self._read, len(self._columns[0]), len(self._rest))
+        content = {"from": events, "to": self._read, "rows": self._sent[1] - rows,
+                   "events": self._rest[rest:], "now": self._now}
+        return content, [_bytes(column[rows:]) for column in self._columns]
+
+    def _absorb(self) -> None:
+        end = len(self.run.events)
+        newest = None
+        for event in self.run.events[self._read:end]:
+            if event["event"] == "step":
+                newest = event
+                for column, name in zip(self._columns, COLUMNS, strict=True):
+                    value = event.get(name)
+                    column.append(math.nan if value is None else value)
+            elif event["event"] != "checkpoint":
+                self._rest.append({key: _json(value) for key, value in event.items()})
+        if newest is not None:
+            self._now = {name: _json(newest.get(name)) for name in _NOW}
+        self._read = end
+
+
+def _json(value: Any) -> Any:
+    """JSON has no NaN and no infinity; the front end reads null as "unknown"."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _bytes(column: array) -> bytes:
+    if sys.byteorder == "big":
+        column.byteswap()
+    return column.tobytes()
+
+
+def _static(name: str) -> str:
+    try:
+        return (STATIC / name).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise GPTError(f"the live view was not built ({name} is missing): install the package again "
+                       "with pip install .") from None

@@ -1,0 +1,213 @@
+// The card of a run: who it is and how far, its curves, its samples, its buttons.
+
+import { Curves } from "./curves";
+import { action, element, write } from "./dom";
+import { compact, count, duration, fixed, percent } from "./format";
+import { Samples } from "./samples";
+import type { Series } from "./series";
+
+const PAUSE = "M4 3h3v10H4zM9 3h3v10H9z";
+const PLAY = "M4.5 2.5v11l9-5.5z";
+const STOP = "M3.5 3.5h9v9h-9z";
+const SAMPLE = "M2.5 3h11v8H8l-3.5 3v-3h-2z";
+
+const STATS = ["step", "loss", "val loss", "bits per byte", "tokens/s", "of peak", "elapsed", "left"] as const;
+type Stat = (typeof STATS)[number];
+
+export class Card {
+  private readonly root = element("section", "gpt-run");
+  private readonly title = element("span", "gpt-name");
+  private readonly about = element("span", "gpt-about");
+  private readonly chip = element("span", "gpt-chip");
+  private readonly bar = element("div", "gpt-bar");
+  private readonly stats = {} as Record<Stat, { box: HTMLElement; value: HTMLElement }>;
+  private readonly numbers = element("dl", "gpt-stats");
+  private readonly stages = element("ol", "gpt-stages");
+  private readonly body = element("div", "gpt-body");
+  private readonly spoken = element("p", "gpt-spoken");
+  private readonly note = element("p", "gpt-note");
+  private readonly pause: HTMLButtonElement;
+  private readonly buttons: HTMLButtonElement[];
+  private readonly curves: Curves;
+  private readonly samples: Samples;
+  private readonly sight: IntersectionObserver;
+  private inSight = true;
+  private timer = 0;
+  private frame = 0;
+  private drawn = 0;
+  private asked: { what: string; at: number } | null = null;
+
+  constructor(
+    el: HTMLElement,
+    private readonly runs: Series[],
+    private readonly send: (type: string) => void,
+  ) {
+    el.append(this.root);
+    const head = element("header", "gpt-head");
+    const who = element("div", "gpt-who");
+    who.append(this.title, this.chip, this.about);
+    this.pause = action(PAUSE, "Pause", () => this.ask(this.run.status === "paused" ? "unpause" : "pause"));
+    const stop = action(STOP, "Stop", () => this.ask("stop"));
+    const sample = action(SAMPLE, "Sample now", () => this.ask("sample"));
+    this.buttons = [this.pause, stop, sample];
+    const actions = element("div", "gpt-actions");
+    actions.append(...this.buttons);
+    head.append(who, actions);
+    const track = element("div", "gpt-track");
+    track.setAttribute("role", "progressbar");
+    track.setAttribute("aria-label", "Steps done");
+    track.append(this.bar);
+    for (const name of STATS) {
+      const box = element("div");
+      const value = element("dd");
+      box.append(element("dt", "", name), value);
+      this.numbers.append(box);
+      this.stats[name] = { box, value };
+    }
+    this.spoken.setAttribute("aria-live", "polite");
+    this.root.append(head, track, this.numbers, this.stages, this.body, this.note, this.spoken);
+    const left = element("div", "gpt-curves");
+    const right = element("aside", "gpt-samples");
+    this.body.append(left, right);
+    this.curves = new Curves(left, runs);
+    this.samples = new Samples(right, (step) => this.curves.mark(step));
+    this.sight = new IntersectionObserver((entries) => {
+      this.inSight = entries[entries.length - 1].isIntersecting;
+      if (this.inSight) this.update();
+    });
+    this.sight.observe(this.root);
+    this.draw();
+  }
+
+  private get run(): Series {
+    return this.runs[0];
+  }
+
+  /** Says that the runs hold something new. Drawing waits for its turn: at most 8 times a second, 2.5% of a core. */
+  update(): void {
+    if (!this.inSight || this.timer || this.frame) return;
+    const wait = this.drawn + Math.max(120, 40 * this.curves.cost) - performance.now();
+    this.timer = window.setTimeout(() => {
+      this.timer = 0;
+      this.frame = requestAnimationFrame(() => {
+        this.frame = 0;
+        this.draw();
+      });
+    }, Math.max(0, wait));
+  }
+
+  destroy(): void {
+    clearTimeout(this.timer);
+    cancelAnimationFrame(this.frame);
+    this.sight.disconnect();
+    this.curves.destroy();
+    this.root.remove();
+  }
+
+  private ask(what: string): void {
+    this.asked = { what, at: Date.now() };
+    this.send(what);
+    this.update();
+    window.setTimeout(() => this.update(), 3100);
+  }
+
+  private draw(): void {
+    this.drawn = performance.now();
+    const training = this.run.column("step").length > 0 || this.run.evaluations.length > 0;
+    this.body.hidden = this.numbers.hidden = !training;
+    this.head();
+    this.measure();
+    this.prepare(training);
+    if (training) {
+      this.curves.update();
+      this.samples.update(this.run.samples);
+    }
+  }
+
+  private head(): void {
+    const { run } = this;
+    const status = run.end?.status ?? run.status;
+    const preparing = status === "running" && !run.start;
+    this.root.setAttribute("aria-label", `Training run ${run.name}`);
+    write(this.title, run.name);
+    write(this.chip, preparing ? "preparing" : status);
+    this.chip.dataset.status = status;
+    const { start } = run;
+    write(this.about, start ? `${compact(start.parameters)} parameters · ${start.device} · ${start.dtype}` : "");
+    const paused = status === "paused";
+    write(this.pause.querySelector("span")!, paused ? "Resume" : "Pause");
+    this.pause.querySelector("path")!.setAttribute("d", paused ? PLAY : PAUSE);
+    const over = !["running", "paused"].includes(status);
+    this.buttons.forEach((button) => (button.hidden = over));
+    write(this.spoken, `${run.name} is ${status}`);
+    if (this.asked && (over || this.answered(status))) this.asked = null;
+    const late = this.asked !== null && Date.now() - this.asked.at > 3000;
+    const waiting = "This kernel hears clicks only after the cell has ended; the notebook's ■ button stops the run now.";
+    write(this.note, run.end?.error ?? (late ? waiting : ""));
+    this.note.hidden = !this.note.textContent;
+  }
+
+  private answered(status: string): boolean {
+    const { what } = this.asked!;
+    if (what === "pause") return status === "paused";
+    if (what === "unpause") return status === "running";
+    return what === "sample"; // nothing tells that a sample was refused, so there is nothing to wait for
+  }
+
+  private measure(): void {
+    const { run } = this;
+    const steps = run.steps ?? run.start?.steps ?? null;
+    const step = run.columns.step?.last ?? run.start?.step ?? 0;
+    const done = steps ? Math.min(1, step / steps) : 0;
+    this.bar.style.width = `${(100 * done).toFixed(2)}%`;
+    this.bar.parentElement!.setAttribute("aria-valuenow", String(Math.round(100 * done)));
+    const speed = recent(run.column("tokens_per_second"));
+    const perStep = run.start?.tokens_per_step ?? NaN;
+    const evaluation = run.evaluations.at(-1);
+    const left = steps && speed ? ((steps - step) * perStep) / speed : NaN;
+    const mfu = run.now?.mfu ?? null;
+    const say: Record<Stat, string> = {
+      step: steps ? `${count(step)} / ${count(steps)}` : count(step),
+      loss: fixed(recent(run.column("loss"))),
+      "val loss": fixed(evaluation?.val_loss),
+      "bits per byte": fixed(evaluation?.bits_per_byte),
+      "tokens/s": compact(speed),
+      "of peak": percent(mfu),
+      elapsed: duration(run.now?.seconds),
+      left: duration(left),
+    };
+    for (const name of STATS) write(this.stats[name].value, say[name]);
+    this.stats["of peak"].box.hidden = mfu === null;
+  }
+
+  /** What happens before the first step, stage by stage. */
+  private prepare(training: boolean): void {
+    const { stages } = this.run;
+    this.stages.hidden = training || !stages.length;
+    if (this.stages.hidden) return;
+    while (this.stages.children.length < stages.length) {
+      const item = element("li");
+      const track = element("div", "gpt-track");
+      track.append(element("div", "gpt-bar"));
+      item.append(element("span", "gpt-stage"), track, element("span", "gpt-count"));
+      this.stages.append(item);
+    }
+    stages.forEach((stage, i) => {
+      const item = this.stages.children[i] as HTMLElement;
+      const current = i === stages.length - 1;
+      const [label, track, number] = item.children as unknown as HTMLElement[];
+      item.dataset.state = current ? "now" : "done";
+      write(label, stage.stage);
+      const part = current ? (stage.total ? stage.done / stage.total : 0.3) : 1;
+      track.classList.toggle("gpt-endless", current && !stage.total);
+      (track.firstElementChild as HTMLElement).style.width = `${(100 * Math.min(1, part)).toFixed(1)}%`;
+      write(number, `${count(stage.done)}${stage.total ? ` / ${count(stage.total)}` : ""} ${stage.unit ?? ""}`);
+    });
+  }
+}
+
+/** Mean of the last 20 known values. */
+function recent(values: Float32Array): number | null {
+  const last = [...values.subarray(-20)].filter((value) => value === value);
+  return last.length ? last.reduce((sum, value) => sum + value, 0) / last.length : null;
+}

@@ -1,0 +1,268 @@
+// One chart of one metric over the steps of several runs, drawn by uPlot. Knows nothing of widgets or kernels.
+
+import uPlot from "uplot";
+import { grid, place, reduce, Smoothed, type Grid, type Values, type View } from "./reduce";
+import type { Series } from "./series";
+import { faint, type Theme } from "./theme";
+
+export interface Metric {
+  column: string;
+  title: string;
+  /** Name of the evaluations' field that is drawn as points, if any. */
+  evaluation?: "val_loss";
+  smoothed: boolean;
+  fromZero: boolean;
+  format: (value: number) => string;
+}
+
+export interface Look {
+  logX: boolean;
+  logY: boolean;
+  /** Points over which the strong line averages; 1 is none. */
+  window: number;
+}
+
+/** What charts drawn together share: where the x axis looks, the cursor, the colours. */
+export interface Shared {
+  key: string;
+  theme: Theme;
+  look: Look;
+  /** A step to mark with a thin line, as that of the sample being read. */
+  marked: number | null;
+  zoom: (view: View | null) => void;
+  hover: (step: number | null) => void;
+}
+
+// What each run contributes, in the order it is painted.
+const LAYERS = ["low", "high", "mean", "evaluation"] as const;
+type Layer = (typeof LAYERS)[number];
+
+export class Chart {
+  private plot: uPlot | null = null;
+  private shape = "";
+  private smoothed: Smoothed[] = [];
+  private view: View = { min: 0, max: 1 };
+
+  constructor(
+    readonly host: HTMLElement,
+    private readonly metric: Metric,
+    private readonly shared: Shared,
+  ) {}
+
+  draw(runs: Series[], view: View, width: number, height: number): void {
+    if (width < 40) return;
+    const { look } = this.shared;
+    const shape = `${runs.length} ${look.logX} ${look.logY}`;
+    this.view = view;
+    const data = this.data(runs, view, width);
+    if (!this.plot || shape !== this.shape) {
+      this.plot?.destroy();
+      this.shape = shape;
+      this.plot = new uPlot(this.options(runs.length, width, height), data, this.host);
+    }
+    const plot = this.plot;
+    plot.batch(() => {
+      if (plot.width !== width || plot.height !== height) plot.setSize({ width, height });
+      plot.setData(data, false);
+      plot.setScale("x", view);
+      const [min, max] = this.range(data);
+      plot.setScale("y", { min, max });
+    });
+  }
+
+  /** Puts the cursor on a step, as if the mouse were there; null takes it away. */
+  point(step: number | null): void {
+    if (!this.plot) return;
+    const left = step === null ? -10 : this.plot.valToPos(step, "x");
+    this.plot.setCursor({ left, top: step === null ? -10 : 1 }, true);
+  }
+
+  redraw(): void {
+    this.plot?.redraw(false, true);
+  }
+
+  destroy(): void {
+    this.plot?.destroy();
+    this.plot = null;
+  }
+
+  /** The run's strong line at full length; the same numbers that are drawn. */
+  strong(runs: Series[], i: number): Float32Array {
+    const values = runs[i].column(this.metric.column);
+    if (!this.metric.smoothed) return values;
+    return (this.smoothed[i] ??= new Smoothed()).of(values, this.shared.look.window);
+  }
+
+  private data(runs: Series[], view: View, width: number): uPlot.AlignedData {
+    const { logX, window } = this.shared.look;
+    const on: Grid = grid(runs, view, width, logX);
+    const layers: Record<Layer, Values[]> = { low: [], high: [], mean: [], evaluation: [] };
+    const none: Values = new Array(on.xs.length).fill(null);
+    runs.forEach((run, i) => {
+      const steps = run.column("step");
+      const raw = reduce(steps, run.column(this.metric.column), on, view);
+      const smooth = this.metric.smoothed && window > 1;
+      layers.low.push(smooth || on.edges ? raw.low : none);
+      layers.high.push(on.edges ? raw.high : none);
+      layers.mean.push(smooth ? reduce(steps, this.strong(runs, i), on, view).mean : raw.mean);
+      const name = this.metric.evaluation;
+      const points = name ? run.evaluations.map((e) => ({ step: e.step, value: e[name] })) : [];
+      layers.evaluation.push(name ? place(points, on, logX) : none);
+    });
+    return [on.xs, ...LAYERS.flatMap((layer) => layers[layer])] as uPlot.AlignedData;
+  }
+
+  private range(data: uPlot.AlignedData): [number, number] {
+    let min = Infinity;
+    let max = -Infinity;
+    const [from, to] = [this.view.min, this.view.max];
+    const xs = data[0];
+    for (const values of data.slice(1) as Values[]) {
+      for (let k = 0; k < values.length; k++) {
+        const value = values[k];
+        if (value === null || xs[k] < from || xs[k] > to) continue;
+        if (value < min) min = value;
+        if (value > max) max = value;
+      }
+    }
+    if (min > max) return this.shared.look.logY ? [0.1, 1] : [0, 1];
+    if (this.logY) return [Math.max(1e-12, min) / 1.04, max * 1.06];
+    const pad = (max - min || Math.abs(max) || 1) * 0.07;
+    return [this.metric.fromZero ? Math.min(0, min) : min - pad, max + pad];
+  }
+
+  private get logY(): boolean {
+    return this.shared.look.logY && !this.metric.fromZero;
+  }
+
+  private options(count: number, width: number, height: number): uPlot.Options {
+    const { shared } = this;
+    const run = (index: number) => (index - 1) % count;
+    const layer = (index: number): Layer => LAYERS[Math.floor((index - 1) / count)];
+    const colour = (index: number) => shared.theme.runs[run(index) % shared.theme.runs.length];
+    const series: uPlot.Series[] = [{}];
+    for (let index = 1; index <= LAYERS.length * count; index++) {
+      series.push(this.style(layer(index), () => colour(index), count));
+    }
+    const axis = (size: number): uPlot.Axis => ({
+      stroke: () => shared.theme.muted,
+      font: `11px ${shared.theme.font}`,
+      grid: { stroke: () => shared.theme.grid, width: 1 },
+      ticks: { show: false },
+      size,
+      gap: 6,
+    });
+    return {
+      width,
+      height,
+      series,
+      legend: { show: false },
+      padding: [8, 12, 0, 0],
+      scales: {
+        x: { time: false, distr: shared.look.logX ? 3 : 1, auto: false, range: (_u, min, max) => [min, max] },
+        y: { distr: this.logY ? 3 : 1, auto: false, range: (_u, min, max) => [min, max] },
+      },
+      axes: [
+        { ...axis(26), space: 64, values: (_u, ticks) => ticks.map(tick), ...(shared.look.logX ? { filter: decades } : {}) },
+        {
+          ...axis(48),
+          space: 34,
+          values: (_u, ticks) => ticks.map((value) => (value === null ? "" : short(value))),
+          ...(this.logY ? { filter: (_u: uPlot, ticks: number[]) => ticks } : {}),
+        },
+      ],
+      bands: Array.from({ length: count }, (_, i) => ({
+        series: [count + 1 + i, 1 + i],
+        fill: () => faint(shared.theme.runs[i % shared.theme.runs.length], 0.18),
+      })),
+      cursor: {
+        y: false,
+        points: {
+          size: (_u, index) => (layer(index) === "mean" ? 9 : 0),
+          width: (_u, index) => (layer(index) === "mean" ? 2 : 0),
+          fill: (_u, index) => colour(index),
+          stroke: () => shared.theme.background,
+        },
+        hover: { skip: [null, undefined] },
+        drag: { x: true, y: false, setScale: false, dist: 4 },
+        bind: {
+          dblclick: () => () => {
+            shared.zoom(null);
+            return null;
+          },
+        },
+        sync: {
+          key: shared.key,
+          setSeries: false,
+          scales: ["x", null],
+          filters: { pub: (type) => type === "mousemove" || type === "mouseleave" },
+        },
+      },
+      hooks: {
+        setSelect: [(u) => this.selected(u)],
+        setCursor: [(u) => shared.hover((u.cursor.left ?? -1) < 0 ? null : u.posToVal(u.cursor.left!, "x"))],
+        drawClear: [(u) => this.mark(u)],
+      },
+    };
+  }
+
+  private style(layer: Layer, colour: () => string, count: number): uPlot.Series {
+    const base: uPlot.Series = { spanGaps: true, points: { show: false } };
+    if (layer === "low" || layer === "high") {
+      return { ...base, stroke: () => faint(colour(), 0.38), width: 1 };
+    }
+    if (layer === "mean") {
+      return { ...base, stroke: colour, width: this.metric.fromZero ? 1.5 : 2.25 };
+    }
+    // one run: validation in a second colour; several: in the run's own, told apart by its dashes and rings
+    const stroke = () => (count === 1 ? this.shared.theme.validation : colour());
+    const fill = () => this.shared.theme.background;
+    return { ...base, stroke, width: 1.5, dash: [4, 4], points: { show: true, size: 7, width: 2, stroke, fill, space: 0 } };
+  }
+
+  private selected(u: uPlot): void {
+    const { left, width } = u.select;
+    if (width < 4) return;
+    const view = { min: u.posToVal(left, "x"), max: u.posToVal(left + width, "x") };
+    u.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
+    this.shared.zoom(view);
+  }
+
+  private mark(u: uPlot): void {
+    const step = this.shared.marked;
+    if (step === null || step < this.view.min || step > this.view.max) return;
+    const x = Math.round(u.valToPos(step, "x", true)) + 0.5;
+    const { top, height } = u.bbox;
+    u.ctx.save();
+    u.ctx.strokeStyle = this.shared.theme.muted;
+    u.ctx.globalAlpha = 0.5;
+    u.ctx.lineWidth = devicePixelRatio;
+    u.ctx.setLineDash([2 * devicePixelRatio, 3 * devicePixelRatio]);
+    u.ctx.beginPath();
+    u.ctx.moveTo(x, top);
+    u.ctx.lineTo(x, top + height);
+    u.ctx.stroke();
+    u.ctx.restore();
+  }
+}
+
+function tick(value: number | null): string {
+  if (value === null) return "";
+  if (value >= 10000) return `${Number((value / 1000).toPrecision(4))}k`;
+  return String(Number(value.toPrecision(4)));
+}
+
+function short(value: number): string {
+  const size = Math.abs(value);
+  if (size >= 1000) return `${Number((value / 1000).toPrecision(3))}k`;
+  if (size > 0 && size < 0.01) return value.toExponential(value.toPrecision(1) === value.toPrecision(2) ? 0 : 1);
+  return String(Number(value.toPrecision(3)));
+}
+
+/** On a logarithmic axis, label 1, 2 and 5 of each decade. */
+function decades(_u: uPlot, ticks: number[]): (number | null)[] {
+  return ticks.map((value) => {
+    const lead = Math.round(value / 10 ** Math.floor(Math.log10(value) + 1e-9));
+    return lead === 1 || lead === 2 || lead === 5 ? value : null;
+  });
+}

@@ -1,0 +1,78 @@
+// What the model wrote at each step that was sampled, under a slider; follows the newest until it is moved.
+
+import { element, write } from "./dom";
+import { count } from "./format";
+import type { Sample } from "./series";
+
+export class Samples {
+  private readonly step = element("span", "gpt-sample-step");
+  private readonly slider = element("input", "gpt-slider");
+  private readonly list = element("div", "gpt-texts");
+  private readonly newest: HTMLButtonElement;
+  private steps: number[] = [];
+  private samples: Sample[] = [];
+  private following = true;
+  private shown = "";
+
+  constructor(
+    private readonly host: HTMLElement,
+    private readonly mark: (step: number | null) => void,
+  ) {
+    const head = element("div", "gpt-caption");
+    head.append(element("span", "", "samples"), this.step);
+    this.slider.type = "range";
+    this.slider.min = "0";
+    this.slider.setAttribute("aria-label", "Step of the samples shown");
+    this.slider.addEventListener("input", () => {
+      this.following = Number(this.slider.value) === this.steps.length - 1;
+      this.show();
+    });
+    this.newest = element("button", "gpt-toggle", "newest");
+    this.newest.type = "button";
+    this.newest.addEventListener("click", () => {
+      this.following = true;
+      this.show();
+    });
+    const row = element("div", "gpt-slide");
+    row.append(this.slider, this.newest);
+    this.list.tabIndex = 0;
+    host.append(head, row, this.list);
+    host.setAttribute("aria-label", "Samples");
+  }
+
+  update(samples: Sample[]): void {
+    if (samples.length === this.samples.length && this.shown) return;
+    this.samples = [...samples];
+    this.steps = [...new Set(samples.map((sample) => sample.step))].sort((a, b) => a - b);
+    this.show();
+  }
+
+  private show(): void {
+    const last = this.steps.length - 1;
+    this.host.classList.toggle("gpt-none", last < 0);
+    this.slider.max = String(Math.max(0, last));
+    this.slider.disabled = last < 1;
+    if (this.following) this.slider.value = String(Math.max(0, last));
+    this.newest.style.visibility = this.following ? "hidden" : "visible";
+    if (last < 0) {
+      write(this.step, "");
+      if (!this.shown) this.list.replaceChildren(element("p", "gpt-empty", "The first samples are on their way."));
+      return;
+    }
+    const step = this.steps[Number(this.slider.value)];
+    write(this.step, `step ${count(step)}`);
+    this.slider.setAttribute("aria-valuetext", `step ${count(step)}`);
+    this.mark(this.following ? null : step);
+    const now = this.samples.filter((sample) => sample.step === step);
+    const shown = `${step} ${now.length}`;
+    if (shown === this.shown) return;
+    this.shown = shown;
+    this.list.replaceChildren(
+      ...now.map(({ prompt, text }) => {
+        const paragraph = element("p");
+        paragraph.append(element("span", "gpt-prompt", prompt), element("span", "", text));
+        return paragraph;
+      }),
+    );
+  }
+}

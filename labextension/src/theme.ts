@@ -1,0 +1,65 @@
+// Colours as the page has them now: canvas strokes cannot use CSS variables, so they are read and re-read.
+
+export interface Theme {
+  dark: boolean;
+  text: string;
+  muted: string;
+  grid: string;
+  background: string;
+  font: string;
+  /** Distinct for every common kind of colour blindness (Okabe and Ito, 2008), made lighter or darker for the ground. */
+  runs: string[];
+  validation: string;
+}
+
+const LIGHT = ["#0072b2", "#d55e00", "#009e73", "#b5508f", "#8a6d00", "#3a9bd9"];
+const DARK = ["#56b4e9", "#f0a030", "#2bc59a", "#e39ac0", "#f0e442", "#a9b8ff"];
+
+export function readTheme(element: HTMLElement): Theme {
+  const style = getComputedStyle(element);
+  const dark = luminance(style.color) > 0.5;
+  const read = (name: string, otherwise: string) => style.getPropertyValue(name).trim() || otherwise;
+  const runs = dark ? DARK : LIGHT;
+  return {
+    dark,
+    text: style.color,
+    muted: read("--gpt-muted", "#888"),
+    grid: dark ? "rgba(255,255,255,0.09)" : "rgba(0,0,0,0.08)",
+    background: read("--gpt-ground", dark ? "#111" : "#fff"),
+    font: style.fontFamily,
+    runs,
+    validation: runs[1],
+  };
+}
+
+/** Calls back after the page's theme has changed; returns how to stop watching. */
+export function watchTheme(changed: () => void): () => void {
+  let timers: number[] = [];
+  // JupyterLab names the new theme before its stylesheet has arrived, so look again a little later
+  const soon = () => {
+    timers.forEach(clearTimeout);
+    timers = [0, 150, 800].map((wait) => window.setTimeout(changed, wait));
+  };
+  const observer = new MutationObserver(soon);
+  const attributes = { attributes: true, attributeFilter: ["class", "style", "theme", "data-jp-theme-name", "data-jp-theme-light"] };
+  observer.observe(document.documentElement, attributes);
+  observer.observe(document.body, attributes);
+  const scheme = window.matchMedia("(prefers-color-scheme: dark)");
+  scheme.addEventListener("change", soon);
+  return () => {
+    observer.disconnect();
+    scheme.removeEventListener("change", soon);
+    timers.forEach(clearTimeout);
+  };
+}
+
+/** `color` with an alpha; #rrggbb only. */
+export function faint(color: string, alpha: number): string {
+  const [r, g, b] = [1, 3, 5].map((i) => parseInt(color.slice(i, i + 2), 16));
+  return `rgba(${r},${g},${b},${alpha})`;
+}
+
+function luminance(color: string): number {
+  const [r, g, b] = (color.match(/[\d.]+/g) ?? ["0", "0", "0"]).map(Number);
+  return (0.299 * r + 0.587 * g + 0.114 * b) / 255;
+}

@@ -1,0 +1,98 @@
+"""A run that trains nothing: it emits events on a thread, and writes down when it was told what."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from jupyter_gpt.views.bundle import Bundle
+
+TEXT = " there was a small <b>bold</b> fox. She had a red kite and a plan."
+
+
+class FakeRun:
+    """`steps` steps in `seconds`; `record` is a JSON file of [what, unix seconds] for each thing it was told."""
+
+    kind = "pretrain"
+
+    def __init__(self, seconds: float, record: str = "told.json", steps: int = 400, name: str = "storyteller", seed: int = 0):
+        self.name, self.steps, self.seconds, self.record = name, steps, seconds, Path(record)
+        self.status, self.recipe, self.events = "running", {}, []
+        self._random, self._told = random.Random(seed), []
+        self._going, self._sample = threading.Event(), threading.Event()
+        self._going.set()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+
+    def pause(self) -> None:
+        self._going.clear()
+        self.status = "paused"
+        self._tell("pause")
+
+    def unpause(self) -> None:
+        self.status = "running"
+        self._going.set()
+        self._tell("unpause")
+
+    def stop(self) -> None:
+        self.status = "stopped"
+        self._going.set()
+        self._tell("stop")
+
+    def sample_now(self) -> None:
+        self._sample.set()
+        self._tell("sample")
+
+    def wait(self, tick: Callable[[], None] | None = None) -> None:
+        while self._thread.is_alive():
+            self._thread.join(0.1)
+            if tick:
+                tick()
+
+    def _tell(self, what: str) -> None:
+        self._told.append([what, time.time()])
+        self.record.write_text(json.dumps(self._told))
+
+    def _emit(self, event: str, **fields: object) -> None:
+        self.events.append({"event": event, "time": time.time(), **fields})
+
+    def _work(self) -> None:
+        for stage, unit in [("collecting stories", "documents"), ("tokenizer", "documents"), ("tokenizing", "tokens")]:
+            for done in range(0, 4001, 1000):
+                self._emit("progress", stage=stage, done=done, total=4000, unit=unit)
+                time.sleep(self.seconds / 200)
+        self._emit("start", parameters=5_900_000, device="cpu", dtype="bfloat16", tokens_per_step=2048,
+                   steps=self.steps, step=0, peak_flops=None, flops_per_token=3.5e7)
+        step = 0
+        while step < self.steps and self.status != "stopped":
+            step += 1
+            self._step(step)
+            time.sleep(self.seconds / self.steps)
+            self._going.wait()
+        if self.status != "stopped":
+            self.status = "finished"
+        self._emit("end", status=self.status, step=step, seconds=0.0, error=None)
+
+    def _step(self, step: int) -> None:
+        pause = self.seconds / self.steps
+        curve = 1.9 + 1.6 * math.exp(-step / 150) + 4.8 * math.exp(-step / 18)
+        lr = 3e-3 * min(1, step / (0.1 * self.steps), (self.steps - step) / (0.3 * self.steps))
+        speed = 2048 / pause * self._random.uniform(0.95, 1.05)
+        self._emit("step", step=step, loss=curve + self._random.gauss(0, 0.09), lr=lr, grad_norm=1.0, tokens=2048 * step,
+                   seconds=pause * step, tokens_per_second=speed, mfu=0.431)
+        if step % max(1, self.steps // 10) == 0:
+            self._emit("evaluation", step=step, val_loss=curve + 0.06, bits_per_byte=curve / 2.9, seconds=0.1)
+        if step % max(1, self.steps // 6) == 0 or self._sample.is_set():
+            self._sample.clear()
+            for prompt in ("Once upon a time", "The old clockmaker"):
+                self._emit("sample", step=step, prompt=prompt, text=TEXT + f" It was step {step}.")
+
+
+def bundle(run: FakeRun) -> Bundle:
+    """The least a bundle can be."""
+    return Bundle(f"{run.name}: {run.status}", f"<p>{run.name}: <b>{run.status}</b></p>", {"name": run.name})

@@ -1,0 +1,70 @@
+"""The live view in JupyterLab: buttons work while the cell runs, and what stays behind is static."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from jupyter_gpt.views.bundle import MIME
+
+CELL = "from fake_run import FakeRun, bundle\nfrom jupyter_gpt.views.follow import follow"
+
+
+@pytest.fixture
+def fake_run(lab):
+    """Puts fake_run.py beside the notebooks."""
+    shutil.copy(Path(__file__).with_name("fake_run.py"), lab.root)
+
+
+
+def told(record: Path) -> dict[str, float]:
+    """When the fake run was told each thing, in unix seconds."""
+    return dict(json.loads(record.read_text())) if record.exists() else {}
+
+
+def test_buttons_reach_the_run_while_its_cell_blocks_and_only_the_bundle_stays(open_notebook, fake_run, tmp_path):
+    record = tmp_path / "told.json"
+    notebook = open_notebook(CELL, f"follow(FakeRun(8, {str(record)!r}), bundle)")
+    page = notebook.page
+    notebook.run_all()
+    page.get_by_text("5.9M parameters").wait_for(timeout=20_000)
+    page.locator(".gpt-main canvas").wait_for()
+
+    clicks = {}
+    for label, what in [("Pause", "pause"), ("Resume", "unpause"), ("Sample now", "sample"), ("Stop", "stop")]:
+        page.get_by_role("button", name=label, exact=True).click()
+        clicks[what] = time.time()
+        page.wait_for_timeout(1000)
+        assert what in told(record), f"the run never heard {label!r}"
+        if what == "sample":
+            assert page.locator(".gpt-texts b").count() == 0, "a model's text was taken for HTML"
+            assert "<b>bold</b>" in page.locator(".gpt-texts").inner_text()
+        if what != "stop":
+            assert notebook.running(), "the cell had ended, so the click proves nothing"
+    late = {what: told(record)[what] - at for what, at in clicks.items()}
+    assert max(late.values()) < 1, late
+
+    page.get_by_text("storyteller: stopped").wait_for(timeout=5000)
+    notebook.wait_idle()
+    saved = notebook.saved()
+    outputs = saved["cells"][1]["outputs"]
+    assert [set(output["data"]) for output in outputs] == [{"text/plain", "text/html", MIME}]
+    assert "".join(outputs[0]["data"]["text/plain"]) == "storyteller: stopped"
+    assert "widgets" not in saved["metadata"]
+
+
+def test_a_background_run_is_shown_after_its_cell_has_ended_and_replaced_when_it_ends(open_notebook, fake_run, tmp_path):
+    call = f"follow(FakeRun(4, {str(tmp_path / 'told.json')!r}), bundle, background=True)"
+    notebook = open_notebook(CELL, call, "print(6 * 7)")
+    notebook.run_all()
+    notebook.page.get_by_text("5.9M parameters").wait_for(timeout=20_000)
+    notebook.wait_idle(3)
+    assert notebook.page.locator(".gpt-run").count() == 1
+    notebook.page.get_by_text("storyteller: finished").wait_for(timeout=15_000)
+    saved = notebook.saved()
+    assert [set(output["data"]) for output in saved["cells"][1]["outputs"]] == [{"text/plain", "text/html", MIME}]
+    assert saved["cells"][2]["outputs"][0]["text"] == ["42\n"]

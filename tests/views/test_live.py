@@ -1,0 +1,255 @@
+"""What the live widget sends, and what follow() publishes, without a kernel."""
+
+from __future__ import annotations
+
+import array
+import json
+import math
+import time
+from dataclasses import dataclass, field
+
+import pytest
+
+pytest.importorskip("anywidget")
+
+from jupyter_gpt.errors import GPTError
+from jupyter_gpt.views import follow as following
+from jupyter_gpt.views import live
+from jupyter_gpt.views.bundle import MIME, Bundle
+
+
+@dataclass
+class FakeRun:
+    name: str = "storyteller"
+    kind: str = "pretrain"
+    status: str = "running"
+    recipe: dict = field(default_factory=dict)
+    steps: int = 100
+    events: list = field(default_factory=list)
+    told: list = field(default_factory=list)
+    error: Exception | None = None
+
+    def pause(self) -> None:
+        self.told.append("pause")
+
+    def unpause(self) -> None:
+        self.told.append("unpause")
+
+    def stop(self) -> None:
+        self.told.append("stop")
+
+    def sample_now(self) -> None:
+        self.told.append("sample")
+
+    def step(self, k: int, loss: float | None = 3.0) -> None:
+        self.events.append({"event": "step", "time": 0.0, "step": k, "loss": loss, "lr": 1e-3, "grad_norm": 1.0,
+                            "tokens": 64 * k, "seconds": 0.1 * k, "tokens_per_second": 640.0, "mfu": None})
+
+    def emit(self, event: str, **fields) -> None:
+        self.events.append({"event": event, "time": 0.0, **fields})
+
+    def wait(self, tick=None) -> None:
+        if tick:
+            tick()
+        self.status = "failed" if self.error else "finished"
+        if self.error:
+            raise self.error
+
+
+@pytest.fixture
+def widget(monkeypatch, tmp_path):
+    """A function that makes a LiveRun whose messages land in `.sent` as (content, columns)."""
+    for name in ("run.js", "run.css"):
+        (tmp_path / name).write_text("/* built */")
+    monkeypatch.setattr(live, "STATIC", tmp_path)
+
+    def make(run, overlays=()):
+        made = live.LiveRun(run, overlays)
+        made.sent = []
+        monkeypatch.setattr(
+            made, "send", lambda content, buffers=(): made.sent.append((content, [floats(b) for b in buffers]))
+        )
+        return made
+
+    return make
+
+
+def floats(buffer: bytes) -> list[float]:
+    values = array.array("f")
+    values.frombytes(buffer)
+    return list(values)
+
+
+def hear(widget, what: str) -> None:
+    widget._handle_custom_msg({"type": what}, [])
+
+
+def test_each_pump_sends_only_what_is_new(widget):
+    run = FakeRun()
+    shown = widget(run)
+    run.step(1, loss=4.0)
+    run.emit("evaluation", step=1, val_loss=4.5, bits_per_byte=1.5, seconds=0.1)
+    shown.pump()
+    shown.pump()
+    run.step(2, loss=3.5)
+    run.step(3, loss=3.25)
+    shown.pump()
+    (first, columns), (second, more) = shown.sent
+    assert [first[key] for key in ("from", "to", "rows")] == [0, 2, 1]
+    assert [event["event"] for event in first["events"]] == ["evaluation"]
+    assert columns[live.COLUMNS.index("loss")] == [4.0]
+    assert [second[key] for key in ("from", "to", "rows")] == [2, 4, 2]
+    assert more[live.COLUMNS.index("step")] == [2, 3]
+    assert more[live.COLUMNS.index("loss")] == [3.5, 3.25]
+    assert second["now"]["tokens"] == 192
+
+
+def test_ready_brings_the_whole_history_again(widget):
+    run = FakeRun()
+    shown = widget(run)
+    for k in range(1, 6):
+        run.step(k)
+        shown.pump()
+    hear(shown, "ready")
+    content, columns = shown.sent[-1]
+    assert content["from"] == 0 and content["to"] == 5
+    assert columns[0] == [1, 2, 3, 4, 5]
+
+
+def test_history_is_repeated_until_the_front_end_is_heard(widget, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(live.time, "monotonic", lambda: now[0])
+    run = FakeRun()
+    shown = widget(run)
+    run.step(1)
+    repeats = []
+    for tick in range(80):
+        now[0] = tick / 10
+        before = len(shown.sent)
+        shown.pump()
+        if len(shown.sent) > before:
+            repeats.append(now[0])
+        if now[0] == 5:
+            hear(shown, "heard")
+    assert repeats == [0.0, 0.5, 1.5, 3.5]
+
+
+def test_what_is_no_number_arrives_as_unknown_and_json_stays_valid(widget):
+    run = FakeRun()
+    shown = widget(run)
+    run.step(1, loss=math.nan)
+    run.step(2, loss=None)
+    run.emit("evaluation", step=2, val_loss=math.inf, bits_per_byte=math.nan, seconds=0.1)
+    shown.pump()
+    content, columns = shown.sent[0]
+    assert all(math.isnan(value) for value in columns[live.COLUMNS.index("loss")])
+    evaluation = json.loads(json.dumps(content, allow_nan=False))["events"][0]
+    assert evaluation["val_loss"] is None and evaluation["bits_per_byte"] is None
+
+
+def test_events_cut_back_to_a_checkpoint_start_the_history_again(widget):
+    run = FakeRun()
+    shown = widget(run)
+    for k in (1, 2, 3):
+        run.step(k)
+    shown.pump()
+    run.events = run.events[:1]
+    shown.pump()
+    content, columns = shown.sent[-1]
+    assert content["from"] == 0 and columns[0] == [1]
+
+
+def test_overlays_travel_under_their_own_number(widget):
+    run, other = FakeRun(), FakeRun("earlier", status="finished")
+    other.step(1, loss=9.0)
+    shown = widget(run, [other])
+    assert [each["name"] for each in shown.state["runs"]] == ["storyteller", "earlier"]
+    shown.pump()
+    assert [content["run"] for content, _ in shown.sent] == [1]
+
+
+def test_clicks_reach_the_run_and_its_new_status_goes_back(widget):
+    run = FakeRun()
+    shown = widget(run)
+    for what in ("pause", "unpause", "sample", "stop"):
+        hear(shown, what)
+    assert run.told == ["pause", "unpause", "sample", "stop"]
+    run.status = "stopped"
+    shown.pump()
+    assert shown.state["runs"][0]["status"] == "stopped"
+
+
+def test_its_name_in_a_notebook_is_the_same_every_time(widget):
+    assert repr(widget(FakeRun())) == "LiveRun('storyteller')"
+
+
+def test_a_missing_build_is_one_clear_line(monkeypatch, tmp_path):
+    monkeypatch.setattr(live, "STATIC", tmp_path)
+    with pytest.raises(GPTError, match="was not built"):
+        live.LiveRun(FakeRun())
+
+
+def test_a_pump_with_ten_new_steps_takes_well_under_two_milliseconds(widget):
+    run = FakeRun()
+    shown = widget(run)
+    took = []
+    for k in range(0, 1000, 10):
+        for step in range(10):
+            run.step(k + step)
+        began = time.perf_counter()
+        shown.pump()
+        took.append(time.perf_counter() - began)
+    assert sorted(took)[len(took) // 2] < 0.002  # 10 pumps a second: 2% of one core
+
+
+@pytest.fixture
+def published(monkeypatch):
+    """What display() was given, as (mime bundle, metadata)."""
+    import IPython.display
+
+    seen = []
+    monkeypatch.setattr(
+        IPython.display, "display", lambda data, raw=False, metadata=None: seen.append((data, metadata))
+    )
+    return seen
+
+
+def bundle_of(run) -> Bundle:
+    return Bundle(f"{run.name} {run.status}", "<p>x</p>", {"name": run.name}, {"seconds": 1.5})
+
+
+def test_with_nobody_there_only_the_final_bundle_is_published(published):
+    run = FakeRun()
+    following.follow(run, bundle_of)
+    assert published == [(bundle_of(run).mime(), {MIME: {"seconds": 1.5}})]
+    assert published[0][0]["text/plain"] == "storyteller finished"
+
+
+def test_a_failed_run_leaves_its_bundle_and_raises(published):
+    run = FakeRun(error=GPTError("the loss is NaN at step 7"))
+    with pytest.raises(GPTError, match="NaN at step 7"):
+        following.follow(run, bundle_of)
+    assert [data["text/plain"] for data, _ in published] == ["storyteller failed"]
+
+
+def test_a_background_run_with_nobody_there_says_one_fixed_line(published, capsys):
+    following.follow(FakeRun(), bundle_of, background=True)
+    assert published == []
+    assert capsys.readouterr().out == (
+        "storyteller trains in the background; %gpt show storyteller shows how far it is\n"
+    )
+
+
+@pytest.mark.parametrize(("metadata", "live_there"), [({"cellId": "a1"}, True), ({}, False)])
+def test_a_person_is_there_when_the_request_names_a_cell(monkeypatch, metadata, live_there):
+    class Shell:
+        def get_parent(self):
+            return {"header": {}, "metadata": metadata}
+
+    monkeypatch.setattr("IPython.get_ipython", Shell)
+    assert following.is_live() is live_there
+
+
+def test_a_plain_script_is_not_live(monkeypatch):
+    monkeypatch.setattr("IPython.get_ipython", lambda: None)
+    assert following.is_live() is False
