@@ -15,7 +15,7 @@ begun by the delimiter, and a row begins where a piece begins:
   proportions that were asked for, however long the run.
 - In that order pieces pass through a small buffer; each row takes the oldest piece, then always the longest
   that still fits (best-fit packing, Ding et al. 2024, arXiv:2404.10830), and crops the shortest when none
-  does.
+  does. Of what is cropped, more than a quarter of a row comes back as a piece; less is lost for this epoch.
 
 A row depends only on the documents, the weights, the seed and T, not on the length of the run or on what was
 asked before. Rows are laid out in order, as far as they are asked for, at about a million pieces a second,
@@ -106,7 +106,7 @@ class Rows:
 
     def _pack(self) -> Iterator[None]:
         """Best fit over a buffer of pieces; each `next` finishes at least one row."""
-        T, whole = self.context, self.context + 1
+        whole = self.context + 1
         pieces = self._pieces()
         buckets: list[deque] = [deque() for _ in range(whole + 1)]  # by length: (number, position)
         ages: deque[tuple[int, int]] = deque()  # (number, length) of every piece, oldest first
@@ -114,14 +114,18 @@ class Rows:
         lengths = 0  # bit L is set when a piece of length L waits
         waiting = 0
         number = 0
+
+        def wait(position: int, length: int) -> None:
+            nonlocal lengths, waiting, number
+            buckets[length].append((number, position))
+            ages.append((number, length))
+            lengths |= 1 << length
+            waiting += 1
+            number += 1
+
         while True:
             while waiting < BUFFER:
-                position, length = next(pieces)
-                buckets[length].append((number, position))
-                ages.append((number, length))
-                lengths |= 1 << length
-                number += 1
-                waiting += 1
+                wait(*next(pieces))
             while ages[0][0] in used:
                 used.remove(ages.popleft()[0])
             length = ages[0][1]
@@ -137,7 +141,12 @@ class Rows:
                 self._position.append(position)
                 self._length.append(fits)
                 self.offered += length
-                self.cropped += length - fits
+                rest = length - fits + 1  # its first cell is context: the last token that the row holds
+                if rest > self.context // 4:  # too much to lose: it comes as a piece of its own, soon
+                    wait(position + fits - 1, rest)
+                    self.offered -= rest - 1
+                else:
+                    self.cropped += length - fits
                 room -= fits
                 if room <= 1:  # one free cell holds the delimiter that closes the last document
                     break
@@ -199,7 +208,7 @@ class Rows:
 
 
 def cut(size: np.ndarray, context: int, random: np.random.Generator) -> tuple[np.ndarray, ...]:
-    """Cuts documents of `size` (D,) into pieces of at most context+1 tokens: (document, start, length), (P,) each.
+    """Cuts documents of `size` (D,) into pieces of up to context+1: (document, start, length), each (P,).
 
     Pieces of one document overlap by one token: a piece's first token is context only, never a target.
     """
@@ -222,8 +231,8 @@ def cut(size: np.ndarray, context: int, random: np.random.Generator) -> tuple[np
 def validation_rows(documents: Documents, context: int) -> tuple[np.ndarray, np.ndarray]:
     """The held-out documents end to end: rows (R, T+1) int64, and a mask (R, T) of the targets that count.
 
-    Neighbouring rows share one token, so that every held-out token but the very first is a target exactly once;
-    the last row is filled up with the delimiter, masked out. R is 0 when nothing is held out.
+    Neighbouring rows share one token, so that every held-out token but the first is a target exactly once.
+    The last row is filled up with the delimiter, masked out. R is 0 when nothing is held out.
     """
     held = np.flatnonzero(documents.held_out)
     if len(held) == 0:

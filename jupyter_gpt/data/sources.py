@@ -2,7 +2,7 @@
 
     stories, sums            generated, endless, seeded
     python                   the standard library's source on this machine
-    ./books/*.txt            files, globs and folders of .txt, .md (a document each), .jsonl, .parquet (a row each)
+    ./books/*.txt            files, globs, folders: .txt and .md (a document each), .jsonl, .parquet (a row)
     hf:owner/name[:column]   a dataset of the Hugging Face hub, streamed (the extra `data`)
     $docs                    a variable of the notebook: a list, a Series, a DataFrame, a text
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import glob
 import importlib
+import os
 import random
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -83,9 +84,11 @@ def _shuffled(paths: list[Path], seed: int) -> list[Path]:
 def _stdlib() -> list[Path]:
     import sysconfig
 
-    root = Path(sysconfig.get_path("stdlib"))
-    every = sorted(root.rglob("*.py"))
-    return [path for path in every if not NOT_SOURCE.intersection(path.relative_to(root).parts[:-1])]
+    found = []
+    for folder, inner, names in os.walk(sysconfig.get_path("stdlib")):
+        inner[:] = [name for name in inner if name not in NOT_SOURCE]  # not even walked
+        found += [Path(folder, name) for name in names if name.endswith(".py")]
+    return sorted(found)
 
 
 def _python(seed: int) -> Iterator[str]:
@@ -151,7 +154,7 @@ def _variable(source: str, variables: Mapping | None) -> Iterator[str]:
         return _cells(source, value)
     if isinstance(value, (bytes, Mapping)) or not isinstance(value, Iterable):
         raise GPTError(
-            f"{source} is a {type(value).__name__}; a source is a list of texts, a Series, a DataFrame or a text"
+            f"{source} is a {type(value).__name__}; it may be a list of texts, a Series, a DataFrame, a text"
         )
     if iter(value) is value:
         raise GPTError(

@@ -83,10 +83,10 @@ def train_char(texts: Iterable[str], vocab_size: int | None = None) -> PreTraine
     tokens = [*SPECIALS, UNKNOWN, *sorted(seen)]
     if vocab_size is not None and len(tokens) > vocab_size:
         raise GPTError(
-            f"the text has {len(seen):,} different characters; with {len(SPECIALS) + 1} special tokens that is "
-            f"a vocabulary of {len(tokens):,}, more than the {vocab_size:,} asked for"
+            f"the text has {len(seen):,} different characters; with {len(SPECIALS) + 1} special tokens that "
+            f"makes a vocabulary of {len(tokens):,}, more than the {vocab_size:,} asked for"
         )
-    # A BPE without merges falls into characters, four times faster than words of one letter behind a splitter.
+    # A BPE without merges falls into characters, four times faster than one-letter words behind a splitter.
     tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, [], unk_token=UNKNOWN))
     tokenizer.decoder = decoders.Fuse()
     tokenizer.add_special_tokens([*SPECIALS, UNKNOWN])
@@ -144,7 +144,7 @@ class Encoder:
 def token_bytes(tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
     """How many bytes of text each token stands for: int32 (V,), 0 for special tokens.
 
-    Bits per byte = (sum of nats over the tokens with bytes) / (ln 2 · sum of their bytes): unlike loss per token
+    Bits per byte = (sum of nats over tokens with bytes) / (ln 2 · sum of their bytes). Unlike loss per token
     it compares models of different vocabularies.
     """
     import numpy as np

@@ -1,0 +1,199 @@
+"""A mixture: sources and their weights, as written in a cell, and the table of what it amounts to.
+
+The weights are sampling proportions, as in the table of LLaMA's paper (arXiv:2302.13971, table 1): a source
+makes up its share of every batch, however large it is; the epochs say how often it is seen for that.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from jupyter_gpt.data import sources
+from jupyter_gpt.data import tokenizer as tokenizers
+from jupyter_gpt.data.split import Portion, pieces, to_bytes
+from jupyter_gpt.errors import GPTError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+READ = 64_000_000  # bytes of a source read to count its documents
+COUNT = 4_000_000  # bytes of a source tokenized to count its tokens
+SAMPLE = 2_000_000  # characters the tokenizer of a survey is trained on
+BATCH = 200_000  # characters encoded at a time
+VOCABULARY = 4096
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: None where a source is endless or on the hub, or no horizon is known."""
+
+    source: str
+    documents: int | None
+    tokens: int | None
+    bytes: int | None
+    weight: float
+    share: float  # of the sampled batch
+    epochs: float | None
+    varies: bool  # its counts differ from machine to machine
+    estimated: bool  # its counts are extrapolated from the part that was read
+
+
+def parse(text: str) -> dict[str, float]:
+    """The mixture that a cell's body says: YAML, a line `source: weight` each. GPTError for anything else."""
+    import yaml
+
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        pairs = _pairs(node)
+    except yaml.YAMLError:
+        pairs = [_line(line) for line in text.splitlines() if line.split("#")[0].strip()]
+    if not pairs:
+        raise GPTError("the mixture is empty: write a line `source: weight` for each, such as `stories: 3`")
+    mixture: dict[str, float] = {}
+    for source, weight in pairs:
+        if source in mixture:
+            raise GPTError(f"{source} stands twice in the mixture")
+        mixture[source] = _weight(source, weight)
+    return check(mixture)
+
+
+def check(mixture: Mapping[str, float]) -> dict[str, float]:
+    """The mixture if its weights make sense: numbers, none negative, not all zero. GPTError otherwise."""
+    if not mixture:
+        raise GPTError("the mixture is empty: name at least one source, such as stories")
+    for source, weight in mixture.items():
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
+            raise GPTError(f"the weight of {source} is {weight!r}, not a number")
+        if weight < 0:
+            raise GPTError(f"the weight of {source} is {weight:g}: a sampling proportion is never negative")
+    if not any(mixture.values()):
+        raise GPTError("every weight of the mixture is zero: nothing would be sampled")
+    return {source: float(weight) for source, weight in mixture.items()}
+
+
+def _pairs(node) -> list[tuple[str, str]]:
+    import yaml
+
+    if node is None:
+        return []
+    plain = isinstance(node, yaml.MappingNode) and all(
+        isinstance(part, yaml.ScalarNode) for pair in node.value for part in pair
+    )
+    if plain:
+        return [(key.value, value.value) for key, value in node.value]
+    if isinstance(node, yaml.ScalarNode):
+        raise GPTError(f"{node.value.split()[0]} has no weight: write `source: weight`, such as `stories: 3`")
+    raise GPTError("a mixture is a line `source: weight` for each source, such as `stories: 3`")
+
+
+def _line(line: str) -> tuple[str, str]:
+    """What YAML cannot read, such as `*.txt: 1` (it would be an alias)."""
+    source, colon, weight = re.sub(r"\s#.*", "", line).strip().rpartition(":")
+    if not colon:
+        raise GPTError(f"{line.strip()} has no weight: write `source: weight`, such as `stories: 3`")
+    return source.strip().strip("'\""), weight.strip()
+
+
+def _weight(source: str, weight: str) -> float:
+    share = re.fullmatch(r"([0-9.]+) ?%", weight)  # LLaMA's table is in per cent
+    try:
+        return float(share[1] if share else weight)
+    except ValueError:
+        said = f"the weight of {source} is {weight!r}, not a number" if weight else f"{source} has no weight"
+        raise GPTError(f"{said}: write `source: weight`, such as `stories: 3`") from None
+
+
+def survey(
+    weights: Mapping[str, float],
+    variables: Mapping | None = None,
+    seed: int = 0,
+    horizon_tokens: int | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> list[Row]:
+    """The table of a mixture: what each source holds, its share of a batch, its epochs over a horizon.
+
+    Tokens are those of `tokenizer`, or of a BPE trained on a sample of the mixture. A source larger than READ
+    is estimated from the sizes of its files, and a large one on the hub is not counted. Raises GPTError as
+    `sources.check` does, for every source.
+    """
+    weights = check(weights)
+    for source in weights:
+        sources.check(source, variables)
+    varies = {source: source == "python" for source in weights}
+    if tokenizer is None:
+        # The tokens of every source depend on what the merges were learned from.
+        varies = dict.fromkeys(weights, any(varies.values()))
+        tokenizer = tokenizers.train_bpe(_sample(weights, variables, seed), VOCABULARY)
+    encode = tokenizers.Encoder(tokenizer)
+    total = sum(weights.values())
+    rows = []
+    for source, weight in weights.items():
+        share, held = weight / total, Count()
+        if source not in sources.ENDLESS:
+            held = count(source, variables, seed, encode)
+            if not held.documents and not held.estimated:
+                raise GPTError(f"{source} has no document with any text in it")
+        epochs = share * horizon_tokens / held.tokens if horizon_tokens and held.tokens else None
+        counts = (held.documents or None, held.tokens or None, held.bytes or None)
+        rows.append(Row(source, *counts, weight, share, epochs, varies[source], held.estimated))
+    return rows
+
+
+def _sample(weights: Mapping[str, float], variables: Mapping | None, seed: int) -> list[str]:
+    texts = []
+    for source, weight in weights.items():
+        left = int(SAMPLE * weight / sum(weights.values()))
+        for text in sources.read(source, variables, seed):
+            if left <= 0:
+                break
+            texts.append(text[:left])
+            left -= len(text)
+            to_bytes(text, source)  # says what is wrong with it
+    return texts
+
+
+@dataclass
+class Count:
+    """What a source holds, or is estimated to hold; all zero and estimated when there is no telling."""
+
+    documents: int = 0
+    bytes: int = 0
+    tokens: int = 0
+    estimated: bool = False
+
+
+def count(source: str, variables: Mapping | None, seed: int, encode: Callable) -> Count:
+    """Reads READ bytes of a source at most, and tokenizes COUNT bytes of that; the rest is in proportion."""
+    seen, encoded, tokens = Count(), 0, 0
+    most = COUNT if source.startswith("hf:") else math.inf if source.startswith("$") else READ
+    batch: list[str] = []
+    for text in sources.read(source, variables, seed):
+        if not text or text.isspace():
+            continue
+        if seen.bytes >= most:
+            if source.startswith("hf:"):
+                return Count(estimated=True)
+            seen.estimated = True
+            break
+        seen.documents += 1
+        seen.bytes += len(to_bytes(text, source))
+        if encoded < COUNT:
+            batch += [piece.text for piece in pieces(Portion(text, False, 0.0), COUNT)]
+        if sum(map(len, batch)) > BATCH:
+            tokens += sum(map(len, encode(batch)))
+            encoded += sum(len(text.encode()) for text in batch)
+            batch = []
+    tokens += sum(map(len, encode(batch)))
+    encoded += sum(len(text.encode()) for text in batch)
+    if seen.estimated:
+        whole = sources.size(source)
+        seen.documents = round(seen.documents * whole / seen.bytes)
+        seen.bytes = whole
+    if encoded:
+        seen.tokens = round(tokens * seen.bytes / encoded) + seen.documents  # each has its delimiter
+    seen.estimated = seen.estimated or encoded < seen.bytes
+    return seen

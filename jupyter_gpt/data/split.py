@@ -1,0 +1,174 @@
+"""The split: what of a source is trained on, and what is held out for validation.
+
+- Of many documents one in twenty is held out, chosen by a hash of its content: the choice outlives another
+  seed, another order and a source that grows, and copies of a document fall on the same side.
+- Of fewer than 20 documents the last tenth of each is held out: of tinyshakespeare what nanoGPT holds out.
+- A document may be huge: it travels in pieces, cut where no token is ever cut.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import NamedTuple
+
+from jupyter_gpt.data.documents import Writer
+from jupyter_gpt.errors import GPTError
+
+MANY = 20  # documents: from here on whole documents are held out, below it the end of each
+HELD_OUT = {True: 0.05, False: 0.1}  # the fraction held out, by whether the documents are many
+PIECE = 10_000  # characters, about: a long document stops close to what is needed
+# Where a text may be cut without changing its tokens: a pretoken of the BPE always ends there.
+SEAM = re.compile(r"(?<=\n)(?=\S)|(?<=[^\W_])(?= [^\W_])")
+
+
+class Portion(NamedTuple):
+    """A document, or the part of one, that is trained on or held out as a whole."""
+
+    text: str
+    held: bool
+    place: float  # [0, 1), from the content of the document
+
+
+class Piece(NamedTuple):
+    """A stretch of a portion, short enough to encode in one go."""
+
+    text: str
+    opens: bool  # it is the portion's first
+    portion: Portion
+
+
+@dataclass
+class Source:
+    """One source of a mixture on its way to disk, and what has been counted of it."""
+
+    index: int
+    name: str
+    weight: float
+    share: float
+    read: Callable[[], Iterator[str]]
+    need: int  # tokens to train on
+    most_held: int  # tokens
+    many: bool = True
+    fraction: float = 0.0  # held out
+    tokens: int = 0
+    held_tokens: int = 0
+    bytes: int = 0  # of the text behind both
+    held: list[tuple[float, int]] = field(default_factory=list)  # (place, document) held out
+    lowest: tuple[float, int] = (1.0, -1)  # (place, document), of all
+
+    def texts(self) -> Iterator[str]:
+        """Its documents that have something in them."""
+        return (text for text in self.read() if text and not text.isspace())
+
+    def look(self, held_out: float | None) -> None:
+        """Finds out whether its documents are many, so what fraction to hold out. GPTError for none."""
+        found = sum(1 for _ in islice(self.texts(), MANY))
+        if found == 0:
+            raise GPTError(f"{self.name} has no document with any text in it")
+        self.many = found == MANY
+        self.fraction = HELD_OUT[self.many] if held_out is None else held_out
+
+    def portions(self, text: str) -> list[Portion]:
+        """What of a document is trained on and what is held out."""
+        where = place(text, self.name)
+        if self.many:
+            return [Portion(text, where < self.fraction, where)]
+        end = int((1 - self.fraction) * len(text))
+        parts = Portion(text[:end], False, where), Portion(text[end:], True, where)
+        return [part for part in parts if part.text]
+
+    def pieces(self) -> Iterator[Piece]:
+        """All its pieces in order; once there is enough, the rest is left out."""
+        for text in self.texts():
+            if self.tokens >= self.need:
+                return
+            for portion in self.portions(text):
+                for piece in pieces(portion):
+                    if self.full(portion):
+                        break
+                    yield piece
+
+    def full(self, portion: Portion) -> bool:
+        """Whether there is enough already of what the portion is for."""
+        if portion.held:
+            return not self.many and self.held_tokens >= self.most_held
+        return self.tokens >= self.need
+
+    def write(self, piece: Piece, ids: list[int], writer: Writer) -> None:
+        """Puts an encoded piece on disk, unless there is enough."""
+        _, held, where = piece.portion
+        if self.full(piece.portion):
+            return
+        if piece.opens:
+            document = writer.begin(self.index, held)
+            self.lowest = min(self.lowest, (where, document))
+            if held:
+                self.held.append((where, document))
+        writer.extend(ids)
+        self.bytes += len(piece.text.encode())
+        if held:
+            self.held_tokens += len(ids) + piece.opens
+        else:
+            self.tokens += len(ids) + piece.opens
+
+    def settle(self, writer: Writer) -> None:
+        """Of many documents, holds out no more than allowed and at least one: those lowest in place."""
+        if not self.many:
+            return
+        keep: list[int] = []
+        held = 0
+        for _, document in sorted(self.held):
+            if keep and held + writer.length(document) > self.most_held:
+                break
+            keep.append(document)
+            held += writer.length(document)
+        if not keep and self.fraction > 0:
+            keep = [self.lowest[1]]
+            held = writer.length(keep[0])
+        for _, document in self.held:
+            writer.held_out[document] = 0
+        for document in keep:
+            writer.held_out[document] = 1
+        self.tokens, self.held_tokens = self.tokens + self.held_tokens - held, held
+
+    def counts(self) -> dict:
+        """What was counted, for documents.json."""
+        return {
+            "name": self.name,
+            "weight": self.weight,
+            "tokens": self.tokens,
+            "held_out_tokens": self.held_tokens,
+            "bytes": self.bytes,
+            "exhausted": self.tokens < self.need,
+        }
+
+
+def pieces(portion: Portion, most: int | None = None) -> Iterator[Piece]:
+    """A portion (its first `most` characters) cut at seams into stretches of about PIECE characters."""
+    text = portion.text
+    begin, limit = 0, len(text) if most is None else min(most, len(text))
+    while begin < limit:
+        seam = SEAM.search(text, begin + PIECE, limit) if limit - begin > PIECE else None
+        end = seam.start() if seam else limit
+        yield Piece(text[begin:end], begin == 0, portion)
+        begin = end
+
+
+def place(text: str, name: str) -> float:
+    """A document's place in [0, 1), from its content alone."""
+    return int.from_bytes(hashlib.blake2b(to_bytes(text, name), digest_size=8).digest()) / 2**64
+
+
+def to_bytes(text: str, name: str) -> bytes:
+    """A document of the source `name` in UTF-8. GPTError for half a character, which no tokenizer takes."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise GPTError(
+            f"{name} has a document with half a character in it: "
+            f"a lone surrogate, U+{ord(text[error.start]):04X}, at character {error.start:,}"
+        ) from None
