@@ -77,6 +77,15 @@ def _slice(names: list[str], offsets: list[tuple[int, int]], text: str) -> list[
     return out
 
 
+def token_text(tokenizer, token: int) -> str:
+    """One token's text from its integer alone; bytes that are no whole character in hex."""
+    text = tokenizer.decode([token], clean_up_tokenization_spaces=False)
+    if "\ufffd" not in text:
+        return text
+    raw = _spell([tokenizer.convert_ids_to_tokens(token)], [token], set())
+    return readable(raw[0]) if raw else text
+
+
 def readable(raw: bytes) -> str:
     """The bytes as text, each run of bytes that is no whole character in hex: `<e2 82>`."""
     out = ""
@@ -127,7 +136,7 @@ def tokens_bundle(name: str, found: Iterable[tuple[int, str, bytes]], *, varies:
         more = f"… and {len(found) - SHOWN:,} more tokens"
         grid, marks = f"{grid}\n{more}", f"{marks} {more}"
     if varies:
-        grid, marks = quoted(grid), quoted(marks)
+        grid, marks = quoted(f"\n{grid}\n"), quoted(marks)
     text = f"{name}: {count}\n\n{grid}" if found else f"{name}: {count}"
     html = (
         f"<p><b>{escape(name)}</b> {count}</p>"

@@ -1,20 +1,21 @@
-"""Tokens shown exactly: their bytes spell the text again, split characters show as hex, evil text stays text."""
+"""Tokens shown exactly: their bytes spell the text again, split characters are hex, evil text stays text."""
 
 import pytest
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.views.tokens import Piece, pieces, readable, tokens_bundle, visible
+from jupyter_gpt.views.tokens import Piece, pieces, readable, token_text, tokens_bundle, visible
 
 TEXT = "Hello world,\n\tthe 価格 €5 🙂\u200b <script>alert('x')</script>\x00<|endoftext|>the\xa0talk"
 
 
 def byte_level(trim: bool = False):
     """A tiny byte-level BPE as `%%pretrain` makes; `trim` gives offsets without the space, as GPT-2's are."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
     made = Tokenizer(models.BPE())
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
     if trim:
         made.post_processor = processors.ByteLevel(trim_offsets=True)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
@@ -57,6 +58,12 @@ def test_the_bytes_spell_the_text(trim):
 
 def test_a_character_split_over_tokens_shows_its_bytes():
     assert [piece.text for piece in pieces(byte_level(), "€")] == ["<e2>", "<82>", "<ac>"]
+
+
+def test_one_token_from_its_integer():
+    tokenizer = byte_level()
+    names = [token_text(tokenizer, i) for i in tokenizer(" world€")["input_ids"]]
+    assert names == [" world", "<e2>", "<82>", "<ac>"]
 
 
 def test_byte_fallback_keeps_one_byte_a_token():
@@ -125,7 +132,7 @@ def test_hostile_text_stays_text():
 def test_what_varies_is_marked_and_not_in_the_json():
     found = [Piece(1, "a»b", "a»b".encode())]
     bundle = tokens_bundle("mine", found, varies=True)
-    assert bundle.text == "mine: ≈1 tokens, 4 bytes, ≈4.00 bytes a token\n\n«a›b\n1»"
+    assert bundle.text == "mine: ≈1 tokens, 4 bytes, ≈4.00 bytes a token\n\n«\na›b\n1\n»"
     assert bundle.html.count("«") == bundle.html.count("»") == 1
     assert "tokens" not in bundle.data and bundle.metadata["tokens"][0]["id"] == 1
 
