@@ -106,7 +106,7 @@ TABLES: dict[str, tuple[Row, ...]] = {
         storm | wind howled at the windows
         hailstorm | hail drummed on the roof; rainstorm | rain beat against the glass"""),
     "toy": coloured("thing", "toy", "ball, doll, teddy bear, boat, train, drum, top, puppet, marble, "
-                    "toy car, wooden horse, robot, paper bird, music box, whistle, toy truck, flute", COLOURS),
+                    "toy car, wooden horse, robot, paper bird, music box, whistle, toy truck", COLOURS),
     "hard": coloured("thing", "toy", "drum, boat, train, puppet, toy car, wooden horse, robot", COLOURS),
     "soft": coloured("thing", "toy", "doll, teddy bear, kite, cloth rabbit, puppet, ball, hat", COLOURS),
     "spot": table("spot | rest", """under the pear tree | eat a pear; on the stone wall | watch the birds
