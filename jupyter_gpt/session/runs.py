@@ -1,0 +1,172 @@
+"""Runs: one training job each, on disk as it happens and controllable while it lives.
+
+`runs/NAME/` holds `recipe.yaml`, `events.jsonl` (an event a line), `data/` (its tokens) and `checkpoints/`. The status is
+not stored but read off: the last event says how a run ended, and a run with no end whose process is gone was interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from jupyter_gpt.errors import GPTError, nearest
+from jupyter_gpt.session import store
+from jupyter_gpt.session.jobs import Job
+
+COLUMNS = ("step", "loss", "val_loss", "tokens", "seconds", "lr", "tokens_per_second")
+
+
+class Run:
+    """A run of this kernel or of an earlier one. Control methods are thread-safe and return at once."""
+
+    def __init__(self, folder: Path):
+        import yaml
+
+        self.folder, self.name = folder, folder.name
+        try:
+            header = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
+            self.kind, self.maker, self.recipe = header["kind"], header["maker"], header["recipe"]
+        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+            raise GPTError(f"run {self.name} cannot be read: its recipe.yaml is missing or damaged") from error
+        self.events: list[dict] = read_events(folder / "events.jsonl")
+        self.job: Job | None = None
+        self.stopping = threading.Event()
+        self.paused = threading.Event()
+        self.sampling = threading.Event()
+
+    @property
+    def steps(self) -> int:
+        """How many steps the whole run has; 0 until a run by minutes has measured itself."""
+        return self.recipe["steps"]
+
+    @property
+    def step(self) -> int:
+        """The last step taken."""
+        return next((e["step"] for e in reversed(self.events) if e["event"] == "step"), 0)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it is running in this process."""
+        return self.job is not None and not self.job.done.is_set()
+
+    @property
+    def status(self) -> str:
+        if self.alive:
+            return "paused" if self.paused.is_set() else "running"
+        if self.events and self.events[-1]["event"] == "end":
+            return self.events[-1]["status"]
+        return "running" if store.lock_holder(self.folder) else "interrupted"
+
+    def stop(self) -> None:
+        """End it gracefully: the model as of the last step is kept, and `gpt.resume` goes on from it."""
+        self.ours().paused.clear()
+        self.stopping.set()
+
+    def pause(self) -> None:
+        self.ours().paused.set()
+
+    def unpause(self) -> None:
+        self.ours().paused.clear()
+
+    def sample_now(self) -> None:
+        """Draw a sample of each fixed prompt before the next step; changes nothing of the training."""
+        self.ours().sampling.set()
+
+    def ours(self) -> Run:
+        """This run, if this process trains it."""
+        if not self.alive:
+            holder = store.lock_holder(self.folder)
+            if holder and self.job is None:
+                raise GPTError(f"run {self.name} is trained by another process (pid {holder}): control it there")
+            raise GPTError(f"run {self.name} is not running: it is {self.status}")
+        return self
+
+    def wait(self, tick=None) -> Run:
+        """Block until the run ends, calling `tick` about ten times a second. Ctrl-C ends the run gracefully.
+
+        Raises the error of a run that failed.
+        """
+        if self.job is not None:
+            self.job.wait(tick, lambda: self.stopping.set() or self.paused.clear())
+        return self
+
+    @property
+    def history(self):
+        """A DataFrame with one row a step; `val_loss` stands where an evaluation was made."""
+        import pandas
+
+        rows = {e["step"]: e for e in self.events if e["event"] == "step"}
+        table = pandas.DataFrame(list(rows.values()), columns=[*COLUMNS, "grad_norm"])
+        evaluated = {e["step"]: e["val_loss"] for e in self.events if e["event"] == "evaluation"}
+        table["val_loss"] = table["step"].map(evaluated).astype("float64")
+        return table
+
+    def __repr__(self) -> str:
+        return f"<run {self.name}: {self.kind}, {self.status}, step {self.step} of {self.steps}>"
+
+
+def read_events(path: Path) -> list[dict]:
+    """The events of a file; a last line that a kill left torn is left out."""
+    events = []
+    if path.exists():
+        with path.open(encoding="utf-8") as lines:
+            for line in lines:
+                try:
+                    events.append(json.loads(line))
+                except ValueError:
+                    break
+    return events
+
+
+def cut_events(path: Path, step: int) -> list[dict]:
+    """Cut the file back to what was known right after `step`, and return it.
+
+    What a resumed run will do again (the evaluation and samples of that very step, and all later) goes.
+    """
+    kept = []
+    for event in read_events(path):
+        if event["event"] == "end" or event.get("step", 0) > step:
+            continue
+        if event.get("step") == step and event["event"] not in ("step", "start"):
+            continue
+        kept.append(event)
+    store.write_text(path, "".join(json.dumps(event) + "\n" for event in kept))
+    return kept
+
+
+class Runs(Mapping):
+    """Every run under the store, newest last; those of this kernel are the living objects."""
+
+    def __init__(self):
+        self.known: dict[Path, Run] = {}
+
+    def folder(self, name: str) -> Path:
+        return store.home() / "runs" / name
+
+    def names(self) -> list[str]:
+        """Names on disk, oldest first, without reading any run."""
+        found = [f.parent for f in (store.home() / "runs").glob("*/recipe.yaml") if f.parent.name[0] != "."]
+        return [f.name for f in sorted(found, key=lambda f: (f / "recipe.yaml").stat().st_mtime)]
+
+    def __getitem__(self, name: str) -> Run:
+        folder = self.folder(store.check_name(name))
+        run = self.known.get(folder)
+        if run is not None and (run.alive or folder.exists()):
+            if run.job is None:  # another process may have gone on writing
+                run.events = read_events(folder / "events.jsonl")
+            return run
+        if not (folder / "recipe.yaml").exists():
+            raise GPTError(f"there is no run {name}{nearest(name, self.names())}")
+        run = self.known[folder] = Run(folder)
+        return run
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and bool(store.NAME.fullmatch(name)) and (self.folder(name) / "recipe.yaml").exists()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names())
+
+    def __len__(self) -> int:
+        return len(self.names())

@@ -1,0 +1,98 @@
+"""The store on disk: where things live, what a name may be, and writes that are whole or absent.
+
+Everything is under `.jupyter_gpt/` beside the notebook, or where JUPYTER_GPT_HOME says. Every write goes to a temporary
+name first and is renamed; a run that is being written holds a lock file with its process, so another kernel can tell a
+run that lives from one whose process is gone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+from jupyter_gpt.errors import GPTError
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def home() -> Path:
+    """The folder of models, runs, rankings and indexes; not created by asking."""
+    return Path(os.environ.get("JUPYTER_GPT_HOME") or ".jupyter_gpt").absolute()
+
+
+def check_name(name: str) -> str:
+    """`name` itself, if it may name something made here.
+
+    Raises GPTError for anything that is not `[A-Za-z0-9][A-Za-z0-9._-]*` of at most 64 characters, paths above all.
+    """
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise GPTError(
+            f"{name!r} cannot be a name: letters, digits, '.', '_' and '-', "
+            "starting with a letter or digit, at most 64 characters"
+        )
+    return name
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def write_json(path: Path, value: object) -> None:
+    write_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
+
+
+def read_json(path: Path) -> dict:
+    """The object in a JSON file; an empty one when there is no such file."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+
+
+def replace_folder(new: Path, target: Path) -> None:
+    """Put the whole folder `new` in the place of `target`; the old one goes only when the new one stands."""
+    parked = target.with_name(f".old-{target.name}")
+    shutil.rmtree(parked, ignore_errors=True)
+    if target.exists():
+        os.replace(target, parked)
+    os.replace(new, target)
+    shutil.rmtree(parked, ignore_errors=True)
+
+
+def lock(folder: Path) -> None:
+    """Mark `folder` as being written by this process.
+
+    Raises GPTError when another living process holds it.
+    """
+    holder = lock_holder(folder)
+    if holder not in (None, os.getpid()):
+        raise GPTError(f"{folder.name} is being trained by another process (pid {holder}): stop it there, or wait")
+    import psutil
+
+    write_json(folder / "lock", {"pid": os.getpid(), "started": psutil.Process().create_time()})
+
+
+def unlock(folder: Path) -> None:
+    (folder / "lock").unlink(missing_ok=True)
+
+
+def lock_holder(folder: Path) -> int | None:
+    """The pid of the living process that writes `folder`, or None. A pid used anew by another program is not it."""
+    held = read_json(folder / "lock")
+    if not held:
+        return None
+    import psutil
+
+    try:
+        process = psutil.Process(held["pid"])
+        same = abs(process.create_time() - held["started"]) < 1 and process.status() != psutil.STATUS_ZOMBIE
+        return held["pid"] if same else None
+    except psutil.NoSuchProcess:
+        return None

@@ -1,0 +1,1 @@
+"""Training a GPT: the loops, their optimisers, losses, schedules and checkpoints."""

@@ -1,0 +1,235 @@
+"""Pretraining as a generator of events: `for event in pretrain(training): ...`.
+
+There is no trainer and no callback. Whoever iterates stops the run by not asking for more, pauses it by waiting, and may
+save, sample or look at `training` between any two events. Losses are yielded as device tensors: reading them is what
+would block on the GPU, and is left to whoever wants to look.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from jupyter_gpt.training import checkpoint
+from jupyter_gpt.training.loss import IGNORE, cross_entropy, softmax_gradient
+from jupyter_gpt.training.optimizer import Optimizers
+from jupyter_gpt.training.recipe import Recipe
+from jupyter_gpt.training.schedule import multiplier
+from jupyter_gpt.training.transformer import Trunk
+
+SAMPLE_TOKENS = 64  # the length of a sample at a fixed step
+SAMPLE_TEMPERATURE = 0.8
+
+
+@dataclass
+class Training:
+    """Everything a run consists of between two steps; what a checkpoint holds is here.
+
+    `rows` serves training rows `(B, T+1)` by index; `held_out` maps each source to its share and its validation rows
+    `(R, T+1)` with IGNORE as padding of the targets; `token_bytes` `(V,)` counts the bytes each token stands for;
+    `prompts` are (text, ids) to sample from.
+    """
+
+    recipe: Recipe
+    model: nn.Module
+    tokenizer: object
+    optimizers: Optimizers
+    rows: object
+    held_out: dict[str, tuple[float, np.ndarray]]
+    token_bytes: np.ndarray
+    prompts: list[tuple[str, list[int]]]
+    eot: int
+    flops_per_token: float
+    peak_flops: float | None
+    compile: bool
+    step: int = 0
+    seconds: float = 0.0
+    functions: tuple = field(default=(), repr=False)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens trained on so far."""
+        return self.step * self.recipe.batch_tokens
+
+    def save(self, folder: Path) -> Path:
+        """A checkpoint of this state; see `checkpoint.save`."""
+        weights = dict(self.model.named_parameters())
+        return checkpoint.save(folder, self.step, weights, self.optimizers.state(), {"seconds": self.seconds})
+
+    def load(self, folder: Path) -> None:
+        """Go back to the state of a checkpoint."""
+        weights, optimizer, position = checkpoint.load(folder)
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                parameter.copy_(weights[name])
+        self.optimizers.load(optimizer)
+        self.step, self.seconds = position["step"], position["seconds"]
+
+
+def pretrain(training: Training) -> Iterator[dict | None]:
+    """Train until `recipe.steps`, from wherever `training` stands.
+
+    Yields events (dicts; loss and grad_norm are device scalars) and None after each micro-batch, evaluation batch and
+    sampled token, so that a stop is felt at once. The state is whole whenever a `step` event has just been yielded.
+    """
+    recipe = training.recipe
+    compiled, plain = forward_functions(training)
+    yield start_event(training)
+    fences = []
+    upcoming = None
+    while True:
+        if training.step % recipe.eval_every == 0 or training.step == recipe.steps:
+            yield from evaluate(training, plain)
+        if training.step % recipe.sample_every == 0 or training.step == recipe.steps:
+            yield from sample_prompts(training)
+        if training.step >= recipe.steps:
+            return
+        step, began = training.step + 1, time.perf_counter()
+        busy = 0.0
+        losses = []
+        for micro in range(recipe.accumulation):
+            ids, targets = upcoming if upcoming is not None else batch_at(training, step, micro)
+            loss = compiled(ids, targets)
+            (loss / recipe.accumulation).backward()
+            losses.append(loss.detach())
+            upcoming = next_batch(training, step, micro)  # assembled while the device works
+            busy += time.perf_counter() - began
+            yield None
+            began = time.perf_counter()
+        norm = torch.nn.utils.clip_grad_norm_(training.optimizers.names, recipe.clip, foreach=True)
+        factor = multiplier(step, recipe.steps, recipe.warmup, recipe.decay)
+        training.optimizers.step(factor)
+        wait_for_device(training, fences)
+        busy += time.perf_counter() - began
+        training.step, training.seconds = step, training.seconds + busy
+        rate = recipe.batch_tokens / busy
+        yield {
+            "event": "step", "step": step, "loss": torch.stack(losses).mean(), "grad_norm": norm,
+            "lr": recipe.lr * factor, "tokens": training.tokens, "seconds": training.seconds,
+            "tokens_per_second": rate,
+            "mfu": rate * training.flops_per_token / training.peak_flops if training.peak_flops else None,
+        }  # fmt: skip
+
+
+def forward_functions(training: Training) -> tuple:
+    """The loss as a function of (ids, targets), compiled when asked, and as it is for evaluation."""
+    if not training.functions:
+        dtype = getattr(torch, training.recipe.dtype)
+        trunk = Trunk(training.model, training.recipe.context, dtype)
+        weight = training.model.get_output_embeddings().weight
+
+        def plain(ids: Tensor, targets: Tensor) -> Tensor:
+            return cross_entropy(trunk(ids), weight, targets)
+
+        compiled = plain
+        if training.compile:
+            fast_trunk = torch.compile(trunk, dynamic=False)
+            gradient = torch.compile(softmax_gradient, dynamic=False)
+
+            def compiled(ids: Tensor, targets: Tensor) -> Tensor:
+                return cross_entropy(fast_trunk(ids), weight, targets, gradient)
+
+        training.functions = (compiled, plain)
+    return training.functions
+
+
+def start_event(training: Training) -> dict:
+    recipe = training.recipe
+    return {
+        "event": "start", "parameters": sum(p.numel() for p in training.model.parameters()),
+        "device": training.model.device.type, "dtype": recipe.dtype, "compile": training.compile,
+        "tokens_per_step": recipe.batch_tokens, "steps": recipe.steps, "step": training.step,
+        "flops_per_token": training.flops_per_token, "peak_flops": training.peak_flops,
+    }  # fmt: skip
+
+
+def batch_at(training: Training, step: int, micro: int) -> tuple[Tensor, Tensor]:
+    """Inputs and targets `(B, T)` of one micro-batch: a function of its place in the run alone."""
+    recipe = training.recipe
+    first = ((step - 1) * recipe.accumulation + micro) * recipe.rows
+    return to_device(training.rows.batch(np.arange(first, first + recipe.rows)), training.model.device)
+
+
+def next_batch(training: Training, step: int, micro: int) -> tuple[Tensor, Tensor] | None:
+    """The micro-batch after this one, or None at the end of the run."""
+    micro += 1
+    if micro == training.recipe.accumulation:
+        step, micro = step + 1, 0
+    return None if step > training.recipe.steps else batch_at(training, step, micro)
+
+
+def to_device(rows: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Rows `(B, T+1)` as inputs and targets on the device, copied behind the device's back where memory is pinned."""
+    rows = torch.from_numpy(rows)
+    if device.type == "cuda":
+        rows = rows.pin_memory().to(device, non_blocking=True)
+    return rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
+
+
+def wait_for_device(training: Training, fences: list) -> None:
+    """Let the host run at most two steps ahead, so that a stop is near and the clock is honest."""
+    if training.model.device.type == "cuda":
+        fence = torch.cuda.Event()
+        fence.record()
+        fences.append(fence)
+        if len(fences) > 2:
+            fences.pop(0).synchronize()
+
+
+@torch.no_grad()
+def held_out_losses(plain, sizes: Tensor, ids: Tensor, targets: Tensor) -> np.ndarray:
+    """Summed nats, targets, and bytes the targets stand for, of one batch of held-out rows: `(3,)`."""
+    trained = targets != IGNORE
+    count = int(trained.sum())
+    return np.array([float(plain(ids, targets)) * count, count, float(sizes[targets[trained]].sum())])
+
+
+def evaluate(training: Training, plain) -> Iterator[dict | None]:
+    """Validation loss in nats per token and bits per byte.
+
+    Each source is read at rows spread evenly through its held-out text, and counts by its share of the mixture, so
+    the figure is about what is trained on, however much of a source was held out.
+    """
+    recipe, device = training.recipe, training.model.device
+    began = time.perf_counter()
+    sizes = torch.from_numpy(training.token_bytes).to(device)
+    at_once = max(1, (4096 if device.type == "cpu" else 65536) // recipe.context)
+    mixed, by_source = np.zeros(3), {}
+    for source, (share, rows) in training.held_out.items():
+        wanted = max(1, min(len(rows), round(share * recipe.eval_tokens / recipe.context)))
+        chosen = np.linspace(0, len(rows) - 1, wanted).round().astype(int)
+        sums = np.zeros(3)
+        for first in range(0, wanted, at_once):
+            ids, targets = to_device(rows[chosen[first : first + at_once]], device)
+            sums += held_out_losses(plain, sizes, ids.clamp(min=0), targets)
+            yield None
+        by_source[source] = sums[0] / sums[1]
+        mixed += share * sums / sums[1]
+    yield {
+        "event": "evaluation", "step": training.step, "val_loss": mixed[0] / mixed[1],
+        "bits_per_byte": mixed[0] / math.log(2) / mixed[2] if mixed[2] else None,
+        "by_source": by_source, "seconds": time.perf_counter() - began,
+    }  # fmt: skip
+
+
+def sample_prompts(training: Training) -> Iterator[dict | None]:
+    """One sample of each fixed prompt, as the model stands."""
+    from jupyter_gpt.inference.engine import sample
+
+    for number, (text, ids) in enumerate(training.prompts):
+        drawn = []
+        seed = training.recipe.seed * 1000 + number
+        for token in sample(training.model, ids, SAMPLE_TOKENS, SAMPLE_TEMPERATURE, seed, frozenset({training.eot})):
+            drawn.append(token)
+            yield None
+        shown = training.tokenizer.decode([t for t in drawn if t != training.eot])
+        yield {"event": "sample", "step": training.step, "prompt": text, "text": shown}
+
+

@@ -1,0 +1,268 @@
+"""A run from its cell's function to the folder on disk: what is kept, stopped, resumed, refused."""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from jupyter_gpt.errors import GPTError
+
+
+def losses(run):
+    return [(e["step"], e["loss"], e["grad_norm"]) for e in run.events if e["event"] == "step"]
+
+
+def weights(gpt, name):
+    from safetensors.torch import load_file
+
+    return load_file(gpt.models.folder(name) / "model.safetensors")
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all((a[k] == b[k]).all() for k in a)
+
+
+def stop_at(run, step):
+    """Stop the run from another thread once it has come to `step`."""
+
+    def watch():
+        while run.step < step:
+            time.sleep(0.005)
+        run.stop()
+
+    threading.Thread(target=watch).start()
+
+
+def test_a_run_leaves_history_events_and_a_model(gpt, train):
+    run = train(steps=12)
+    assert run.status == "finished" and run.step == 12
+    table = run.history
+    assert list(table.columns)[:7] == ["step", "loss", "val_loss", "tokens", "seconds", "lr", "tokens_per_second"]
+    assert len(table) == 12 and table["loss"].iloc[-1] < table["loss"].iloc[0]
+    assert table["val_loss"].notna().sum() == 12  # a tenth of twelve steps is one
+    assert table["tokens"].iloc[-1] == 12 * 128
+    on_disk = [json.loads(line) for line in (run.folder / "events.jsonl").read_text().splitlines()]
+    assert on_disk == run.events and on_disk[-1]["event"] == "end"
+    model = gpt.models["tiny"]
+    assert model.resident and model.lineage == ["tiny (pretrain)"]
+    assert not (run.folder / "checkpoints").exists()
+
+
+def test_the_folder_loads_where_this_package_is_unknown(gpt, train):
+    train(steps=3)
+    folder = gpt.models.folder("tiny")
+    code = (
+        "import sys; from transformers import AutoModelForCausalLM as M, AutoTokenizer as T\n"
+        f"t = T.from_pretrained({str(folder)!r}); m = M.from_pretrained({str(folder)!r})\n"
+        "ids = t('The old fox', return_tensors='pt').input_ids\n"
+        "print(t.decode(m.generate(ids, max_new_tokens=4)[0])); assert 'jupyter_gpt' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("The old fox")
+
+
+def test_same_seed_same_numbers_other_seed_other_numbers(gpt, train):
+    one, two, three = train("a", steps=6), train("b", steps=6), train("c", steps=6, seed=1)
+    assert losses(one) == losses(two) != losses(three)
+    assert same(weights(gpt, "a"), weights(gpt, "b"))
+
+
+def test_stopped_and_resumed_equals_uninterrupted(gpt, train):
+    whole = train("whole", steps=40, sample_every=10)
+    run = train("part", steps=40, sample_every=10, background=True)
+    stop_at(run, 13)
+    run.wait()
+    assert run.status == "stopped" and run.step < 40
+    assert gpt.models.about("part").step == run.step
+    gpt.runs.known.clear()  # as a new kernel would find it
+    again = gpt.resume("part")
+    assert again.status == "finished" and losses(again) == losses(whole)
+    assert same(weights(gpt, "part"), weights(gpt, "whole"))
+    both = [[{k: e[k] for k in ("event", "step", "val_loss", "text") if k in e} for e in r.events
+             if e["event"] in ("evaluation", "sample")] for r in (whole, again)]  # fmt: skip
+    assert both[0] == both[1]
+    with pytest.raises(GPTError, match="has finished"):
+        gpt.resume("part")
+
+
+KILLED = """
+import os, signal, sys, threading, time
+from jupyter_gpt import gpt
+sys.path.insert(0, {here!r})
+from conftest import TINY, DOCUMENTS
+run = gpt.pretrain("k", {{"$docs": 1.0}}, variables={{"docs": DOCUMENTS}}, background=True,
+                   **{{**TINY, "steps": 60, "checkpoint_every": 7}})
+while run.step < {at}:
+    time.sleep(0.001)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("at", [2, 23, 47])
+def test_killed_and_resumed_is_bit_identical(gpt, train, at):
+    whole = train("whole", steps=60)
+    code = KILLED.format(here=str(__import__("pathlib").Path(__file__).parent), at=at)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == -9, done.stderr
+    assert gpt.runs["k"].status == "interrupted"
+    run = gpt.resume("k")
+    assert run.status == "finished" and losses(run) == losses(whole)
+    assert same(weights(gpt, "k"), weights(gpt, "whole"))
+
+
+def test_accumulated_equals_whole_batch(gpt, train):
+    one, two = train("a", steps=5, rows=4, dtype="float32"), train("b", steps=5, rows=1, dtype="float32")
+    for (_, a, _), (_, b, _) in zip(losses(one), losses(two), strict=True):
+        assert abs(a - b) < 1e-5
+
+
+def test_pause_holds_and_sample_now_samples(gpt, train):
+    run = train(steps=4000, background=True)
+    while run.step < 5:
+        time.sleep(0.01)
+    run.pause()
+    time.sleep(0.3)
+    held = run.step
+    time.sleep(0.3)
+    assert run.step == held and run.status == "paused"
+    run.unpause()
+    run.sample_now()
+    until = time.time() + 10
+    while not any(e.get("asked") for e in run.events) and time.time() < until:
+        time.sleep(0.02)
+    assert any(e.get("asked") for e in run.events)
+    gpt.stop("tiny")
+    assert run.status == "stopped"
+
+
+def test_a_model_waits_for_its_background_run(gpt, train):
+    run = train(steps=20, background=True)
+    assert gpt.models["tiny"].step == 20 and run.status == "finished"
+
+
+def test_minutes_set_the_steps(gpt, train):
+    run = train(minutes=0.01)
+    assert run.status == "finished" and run.steps >= 1 and run.recipe["minutes"] == 0.01
+
+
+def test_stopped_before_its_first_step_says_so(gpt, train):
+    run = train(steps=4000, background=True)
+    run.stop()
+    with pytest.raises(GPTError, match="before its first step"):
+        run.wait()
+    assert run.status == "failed" and "tiny" not in gpt.models
+
+
+def test_two_runs_at_once_are_refused(gpt, train):
+    run = train(steps=4000, background=True)
+    with pytest.raises(GPTError, match="run tiny is running"):
+        train("other", steps=5)
+    while run.step < 1:
+        time.sleep(0.01)
+    gpt.stop("tiny")
+    assert "other" not in gpt.runs and run.status == "stopped"
+
+
+def test_a_cell_makes_its_name_again_another_cell_asks(gpt, train):
+    train(steps=3, maker="cell-1")
+    assert train(steps=4, maker="cell-1").step == 4
+    with pytest.raises(GPTError, match="another cell.*--overwrite"):
+        train(steps=3, maker="cell-2")
+    assert gpt.models.about("tiny").step == 4
+    assert train(steps=3, maker="cell-2", overwrite=True).step == 3
+
+
+def test_a_failed_run_gives_the_older_one_back(gpt, train):
+    before = losses(train(steps=4))
+    with pytest.raises(GPTError):
+        train(steps=4, context=100_000)
+    assert losses(gpt.runs["tiny"]) == before and gpt.models["tiny"].step == 4
+
+
+def test_a_loss_that_is_not_a_number_stops_with_the_checkpoint_kept(gpt, train, monkeypatch):
+    from jupyter_gpt.training import pretrain as loop
+
+    real = loop.batch_at
+
+    def poisoned(training, step, micro):
+        if step == 9:
+            with __import__("torch").no_grad():
+                next(training.model.parameters()).fill_(float("nan"))
+        return real(training, step, micro)
+
+    monkeypatch.setattr(loop, "batch_at", poisoned)
+    with pytest.raises(GPTError, match=r"stopped being a number at step \d+; the checkpoint of step 6 is kept"):
+        train(steps=20, checkpoint_every=3)
+    run = gpt.runs["tiny"]
+    assert run.status == "failed" and all(e["loss"] == e["loss"] for e in run.events if e["event"] == "step")
+    monkeypatch.setattr(loop, "batch_at", real)
+    assert gpt.resume("tiny").status == "finished"
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(gpt, train, monkeypatch):
+    import safetensors.torch
+
+    real, saves = safetensors.torch.save_file, []
+
+    def fills_up(tensors, path, *rest):
+        saves.append(path)
+        if len(saves) > 4:
+            raise OSError(28, "No space left on device")
+        return real(tensors, path, *rest)
+
+    monkeypatch.setattr(safetensors.torch, "save_file", fills_up)
+    with pytest.raises(GPTError, match=r"checkpoint of step 6 could not be written.*step 3 is whole"):
+        train(steps=20, checkpoint_every=3)
+    monkeypatch.setattr(safetensors.torch, "save_file", real)
+    assert gpt.resume("tiny").status == "finished"
+
+
+def test_another_version_is_refused(gpt, train):
+    run = train(steps=40, background=True)
+    stop_at(run, 3)
+    run.wait()
+    newest = sorted((run.folder / "checkpoints").glob("step-*"))[-1]
+    state = json.loads((newest / "state.json").read_text())
+    (newest / "state.json").write_text(json.dumps({**state, "format": 99}))
+    with pytest.raises(GPTError, match="format 99"):
+        gpt.resume("tiny")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 0}, "--steps 0 must be above zero"),
+        ({"steps": 3, "tokens": 9}, "--steps and --tokens both"),
+        ({"steps": 3, "arch": "lama"}, "did you mean llama"),
+        ({"steps": 3, "width": 30, "heads": 4}, "does not divide"),
+        ({"steps": 3, "name": "../up"}, "cannot be a name"),
+        ({"steps": 3, "corpus": "x"}, "not both"),
+        ({"steps": 3, "tokenizer": "bep"}, "neither bpe, char nor a model"),
+    ],
+)
+def test_bad_options_are_one_line(gpt, train, options, message):
+    with pytest.raises(GPTError, match=message) as error:
+        train(options.pop("name", "tiny"), **options)
+    assert "\n" not in str(error.value)
+    assert len(gpt.runs) == 0
+
+
+def test_an_interrupt_stops_gracefully(gpt, train):
+    """SIGINT reaches the main thread only, as the notebook's stop button does."""
+    import os
+    import signal
+
+    run = train(steps=4000, background=True)
+
+    def interrupt():
+        while run.step < 5:
+            time.sleep(0.005)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    run.wait()
+    assert run.status == "stopped" and gpt.models["tiny"].step == run.step
