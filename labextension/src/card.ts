@@ -5,13 +5,14 @@ import { action, element, write } from "./dom";
 import { compact, count, duration, fixed, percent } from "./format";
 import { Samples } from "./samples";
 import type { Series } from "./series";
+import { readTheme, watchTheme } from "./theme";
 
 const PAUSE = "M4 3h3v10H4zM9 3h3v10H9z";
 const PLAY = "M4.5 2.5v11l9-5.5z";
 const STOP = "M3.5 3.5h9v9h-9z";
 const SAMPLE = "M2.5 3h11v8H8l-3.5 3v-3h-2z";
 
-const STATS = ["step", "loss", "val loss", "bits per byte", "tokens/s", "of peak", "elapsed", "left"] as const;
+const STATS = ["step", "train loss", "val loss", "bits per byte", "tokens/s", "of peak", "elapsed", "left"] as const;
 type Stat = (typeof STATS)[number];
 
 export class Card {
@@ -21,16 +22,18 @@ export class Card {
   private readonly chip = element("span", "gpt-chip");
   private readonly bar = element("div", "gpt-bar");
   private readonly stats = {} as Record<Stat, { box: HTMLElement; value: HTMLElement }>;
-  private readonly numbers = element("dl", "gpt-stats");
-  private readonly stages = element("ol", "gpt-stages");
+  private readonly numbers = element("div", "gpt-stats");
+  private readonly stages = element("div", "gpt-stages");
   private readonly body = element("div", "gpt-body");
   private readonly spoken = element("p", "gpt-spoken");
   private readonly note = element("p", "gpt-note");
   private readonly pause: HTMLButtonElement;
+  private readonly sample: HTMLButtonElement;
   private readonly buttons: HTMLButtonElement[];
   private readonly curves: Curves;
   private readonly samples: Samples;
   private readonly sight: IntersectionObserver;
+  private readonly stopWatching: () => void;
   private inSight = true;
   private timer = 0;
   private frame = 0;
@@ -48,8 +51,8 @@ export class Card {
     who.append(this.title, this.chip, this.about);
     this.pause = action(PAUSE, "Pause", () => this.ask(this.run.status === "paused" ? "unpause" : "pause"));
     const stop = action(STOP, "Stop", () => this.ask("stop"));
-    const sample = action(SAMPLE, "Sample now", () => this.ask("sample"));
-    this.buttons = [this.pause, stop, sample];
+    this.sample = action(SAMPLE, "Sample now", () => this.ask("sample"));
+    this.buttons = [this.pause, stop, this.sample];
     const actions = element("div", "gpt-actions");
     actions.append(...this.buttons);
     head.append(who, actions);
@@ -59,8 +62,8 @@ export class Card {
     track.append(this.bar);
     for (const name of STATS) {
       const box = element("div");
-      const value = element("dd");
-      box.append(element("dt", "", name), value);
+      const value = element("div", "gpt-value");
+      box.append(element("div", "gpt-label", name), value);
       this.numbers.append(box);
       this.stats[name] = { box, value };
     }
@@ -76,6 +79,7 @@ export class Card {
       if (this.inSight) this.update();
     });
     this.sight.observe(this.root);
+    this.stopWatching = watchTheme(() => this.tint());
     this.draw();
   }
 
@@ -100,6 +104,7 @@ export class Card {
     clearTimeout(this.timer);
     cancelAnimationFrame(this.frame);
     this.sight.disconnect();
+    this.stopWatching();
     this.curves.destroy();
     this.root.remove();
   }
@@ -111,8 +116,13 @@ export class Card {
     window.setTimeout(() => this.update(), 3100);
   }
 
+  private tint(): void {
+    this.root.dataset.ground = readTheme(this.root).dark ? "dark" : "light";
+  }
+
   private draw(): void {
     this.drawn = performance.now();
+    if (!this.root.dataset.ground && this.root.isConnected) this.tint(); // outside the page there are no colours yet
     const training = this.run.column("step").length > 0 || this.run.evaluations.length > 0;
     this.body.hidden = this.numbers.hidden = !training;
     this.head();
@@ -139,6 +149,7 @@ export class Card {
     this.pause.querySelector("path")!.setAttribute("d", paused ? PLAY : PAUSE);
     const over = !["running", "paused"].includes(status);
     this.buttons.forEach((button) => (button.hidden = over));
+    this.sample.hidden = over || !start;
     write(this.spoken, `${run.name} is ${status}`);
     if (this.asked && (over || this.answered(status))) this.asked = null;
     const late = this.asked !== null && Date.now() - this.asked.at > 3000;
@@ -168,7 +179,7 @@ export class Card {
     const mfu = run.now?.mfu ?? null;
     const say: Record<Stat, string> = {
       step: steps ? `${count(step)} / ${count(steps)}` : count(step),
-      loss: fixed(recent(run.column("loss"))),
+      "train loss": fixed(recent(run.column("loss"))),
       "val loss": fixed(evaluation?.val_loss),
       "bits per byte": fixed(evaluation?.bits_per_byte),
       "tokens/s": compact(speed),
@@ -186,10 +197,10 @@ export class Card {
     this.stages.hidden = training || !stages.length;
     if (this.stages.hidden) return;
     while (this.stages.children.length < stages.length) {
-      const item = element("li");
+      const item = element("div", "gpt-stage");
       const track = element("div", "gpt-track");
       track.append(element("div", "gpt-bar"));
-      item.append(element("span", "gpt-stage"), track, element("span", "gpt-count"));
+      item.append(element("span", "gpt-stage-name"), track, element("span", "gpt-count"));
       this.stages.append(item);
     }
     stages.forEach((stage, i) => {

@@ -4,6 +4,7 @@ import uPlot from "uplot";
 import { grid, place, reduce, Smoothed, type Grid, type Values, type View } from "./reduce";
 import type { Series } from "./series";
 import { faint, type Theme } from "./theme";
+import { logTicks, stepLabel, STRIDES, valueLabel } from "./ticks";
 
 export interface Metric {
   column: string;
@@ -52,7 +53,7 @@ export class Chart {
   draw(runs: Series[], view: View, width: number, height: number): void {
     if (width < 40) return;
     const { look } = this.shared;
-    const shape = `${runs.length} ${look.logX} ${look.logY}`;
+    const shape = `${runs.length} ${look.logX} ${look.logY} ${this.shared.theme.font}`;
     this.view = view;
     const data = this.data(runs, view, width);
     if (!this.plot || shape !== this.shape) {
@@ -112,10 +113,16 @@ export class Chart {
     return [on.xs, ...LAYERS.flatMap((layer) => layers[layer])] as uPlot.AlignedData;
   }
 
+  /**
+   * The y axis for what is in view. The first moments of a long run fall from far above: where they would press all
+   * the rest flat, they may leave through the top (not on a logarithmic axis, and never what comes later).
+   */
   private range(data: uPlot.AlignedData): [number, number] {
+    const { min: from, max: to } = this.view;
+    const settled = from + 0.02 * (to - from);
     let min = Infinity;
     let max = -Infinity;
-    const [from, to] = [this.view.min, this.view.max];
+    let later = -Infinity;
     const xs = data[0];
     for (const values of data.slice(1) as Values[]) {
       for (let k = 0; k < values.length; k++) {
@@ -123,10 +130,12 @@ export class Chart {
         if (value === null || xs[k] < from || xs[k] > to) continue;
         if (value < min) min = value;
         if (value > max) max = value;
+        if (xs[k] >= settled && value > later) later = value;
       }
     }
-    if (min > max) return this.shared.look.logY ? [0.1, 1] : [0, 1];
+    if (min > max) return this.logY ? [0.1, 1] : [0, 1];
     if (this.logY) return [Math.max(1e-12, min) / 1.04, max * 1.06];
+    if (!this.shared.look.logX && later > min && max - min > 1.8 * (later - min)) max = later;
     const pad = (max - min || Math.abs(max) || 1) * 0.07;
     return [this.metric.fromZero ? Math.min(0, min) : min - pad, max + pad];
   }
@@ -137,6 +146,8 @@ export class Chart {
 
   private options(count: number, width: number, height: number): uPlot.Options {
     const { shared } = this;
+    const { fromZero } = this.metric;
+    const { logX } = shared.look;
     const run = (index: number) => (index - 1) % count;
     const layer = (index: number): Layer => LAYERS[Math.floor((index - 1) / count)];
     const colour = (index: number) => shared.theme.runs[run(index) % shared.theme.runs.length];
@@ -157,19 +168,14 @@ export class Chart {
       height,
       series,
       legend: { show: false },
-      padding: [8, 12, 0, 0],
+      padding: [8, 18, 0, 0],
       scales: {
-        x: { time: false, distr: shared.look.logX ? 3 : 1, auto: false, range: (_u, min, max) => [min, max] },
+        x: { time: false, distr: logX ? 3 : 1, auto: false, range: (_u, min, max) => [min, max] },
         y: { distr: this.logY ? 3 : 1, auto: false, range: (_u, min, max) => [min, max] },
       },
       axes: [
-        { ...axis(26), space: 64, values: (_u, ticks) => ticks.map(tick), ...(shared.look.logX ? { filter: decades } : {}) },
-        {
-          ...axis(48),
-          space: 34,
-          values: (_u, ticks) => ticks.map((value) => (value === null ? "" : short(value))),
-          ...(this.logY ? { filter: (_u: uPlot, ticks: number[]) => ticks } : {}),
-        },
+        { ...axis(26), space: 64, incrs: STRIDES, values: (_u, ticks) => ticks.map(stepLabel), ...this.ticks(logX, 46) },
+        { ...axis(fromZero ? 40 : 32), space: 32, values: (_u, ticks) => ticks.map(valueLabel), ...this.ticks(this.logY, 28) },
       ],
       bands: Array.from({ length: count }, (_, i) => ({
         series: [count + 1 + i, 1 + i],
@@ -206,10 +212,35 @@ export class Chart {
     };
   }
 
+  /** On a logarithmic axis, ticks of our own: uPlot's start at whatever number the view starts at. */
+  private ticks(log: boolean, pixels: number): Partial<uPlot.Axis> {
+    if (!log) return {};
+    return {
+      splits: (u, axis, min, max) => logTicks(min, max, (axis === 0 ? u.bbox.width : u.bbox.height) / devicePixelRatio / pixels),
+      filter: (_u, ticks) => ticks,
+    };
+  }
+
+  /** Of the evaluations, those at least 10 pixels apart: a row of touching rings says no more than its line. */
+  private apart(u: uPlot, index: number): number[] {
+    const values = u.data[index];
+    const kept: number[] = [];
+    let last = -Infinity;
+    for (let k = 0; k < values.length; k++) {
+      if (values[k] === null) continue;
+      const x = u.valToPos(u.data[0][k], "x");
+      if (x - last >= 10) {
+        kept.push(k);
+        last = x;
+      }
+    }
+    return kept;
+  }
+
   private style(layer: Layer, colour: () => string, count: number): uPlot.Series {
     const base: uPlot.Series = { spanGaps: true, points: { show: false } };
     if (layer === "low" || layer === "high") {
-      return { ...base, stroke: () => faint(colour(), 0.38), width: 1 };
+      return { ...base, stroke: () => faint(colour(), 0.45), width: 1 };
     }
     if (layer === "mean") {
       return { ...base, stroke: colour, width: this.metric.fromZero ? 1.5 : 2.25 };
@@ -217,7 +248,8 @@ export class Chart {
     // one run: validation in a second colour; several: in the run's own, told apart by its dashes and rings
     const stroke = () => (count === 1 ? this.shared.theme.validation : colour());
     const fill = () => this.shared.theme.background;
-    return { ...base, stroke, width: 1.5, dash: [4, 4], points: { show: true, size: 7, width: 2, stroke, fill, space: 0 } };
+    const points = { show: true, size: 7, width: 2, stroke, fill, filter: (u: uPlot, index: number) => this.apart(u, index) };
+    return { ...base, stroke, width: 1.5, dash: [4, 4], points };
   }
 
   private selected(u: uPlot): void {
@@ -244,25 +276,4 @@ export class Chart {
     u.ctx.stroke();
     u.ctx.restore();
   }
-}
-
-function tick(value: number | null): string {
-  if (value === null) return "";
-  if (value >= 10000) return `${Number((value / 1000).toPrecision(4))}k`;
-  return String(Number(value.toPrecision(4)));
-}
-
-function short(value: number): string {
-  const size = Math.abs(value);
-  if (size >= 1000) return `${Number((value / 1000).toPrecision(3))}k`;
-  if (size > 0 && size < 0.01) return value.toExponential(value.toPrecision(1) === value.toPrecision(2) ? 0 : 1);
-  return String(Number(value.toPrecision(3)));
-}
-
-/** On a logarithmic axis, label 1, 2 and 5 of each decade. */
-function decades(_u: uPlot, ticks: number[]): (number | null)[] {
-  return ticks.map((value) => {
-    const lead = Math.round(value / 10 ** Math.floor(Math.log10(value) + 1e-9));
-    return lead === 1 || lead === 2 || lead === 5 ? value : null;
-  });
 }

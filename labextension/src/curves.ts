@@ -30,6 +30,7 @@ export class Curves {
   private readonly box: HTMLElement;
   private readonly stop: (() => void)[] = [];
   private legendOf = "";
+  private hovered: number | null = null;
 
   constructor(
     private readonly host: HTMLElement,
@@ -76,7 +77,7 @@ export class Curves {
     this.main.draw(this.runs, view, width, width < 520 ? 210 : 280);
     this.small.forEach((chart) => chart.draw(this.runs, view, Math.floor(chart.host.clientWidth), 104));
     this.name();
-    this.read(null);
+    this.read();
     queueMicrotask(() => (this.cost = performance.now() - began));
   }
 
@@ -127,14 +128,10 @@ export class Curves {
 
   private listen(): void {
     this.stop.push(
-      watchTheme(() => {
-        this.shared.theme = readTheme(this.host);
-        this.legendOf = "";
-        this.update();
-        [this.main, ...this.small].forEach((chart) => chart.redraw());
-      }),
+      watchTheme(() => this.paint()),
     );
-    const observer = new ResizeObserver(() => this.update());
+    // the first call comes once the page has a place for the charts: only then are colours and fonts known
+    const observer = new ResizeObserver(() => this.paint());
     observer.observe(this.host);
     this.stop.push(() => observer.disconnect());
     this.box.addEventListener("keydown", (event) => {
@@ -154,6 +151,13 @@ export class Curves {
       },
       { passive: false },
     );
+  }
+
+  private paint(): void {
+    this.shared.theme = readTheme(this.host);
+    this.legendOf = "";
+    this.update();
+    [this.main, ...this.small].forEach((chart) => chart.redraw());
   }
 
   private zoom(view: View | null): void {
@@ -209,7 +213,8 @@ export class Curves {
   }
 
   private hover(step: number | null): void {
-    this.read(step);
+    this.hovered = step;
+    this.read();
     this.tip.hidden = step === null || !this.runs.some((run) => run.column("step").length);
     if (this.tip.hidden || step === null) return;
     const { theme } = this.shared;
@@ -245,7 +250,8 @@ export class Curves {
   }
 
   /** The small charts' numbers: at the cursor, or the newest. */
-  private read(step: number | null): void {
+  private read(): void {
+    const step = this.hovered;
     this.small.forEach((chart, k) => {
       const steps = this.runs[0].column("step");
       const values = chart.strong(this.runs, 0);

@@ -65,7 +65,7 @@ class FakeRun:
         for stage, unit in [("collecting stories", "documents"), ("tokenizer", "documents"), ("tokenizing", "tokens")]:
             for done in range(0, 4001, 1000):
                 self._emit("progress", stage=stage, done=done, total=4000, unit=unit)
-                time.sleep(self.seconds / 200)
+                time.sleep(self.seconds / 150)
         self._emit("start", parameters=5_900_000, device="cpu", dtype="bfloat16", tokens_per_step=2048,
                    steps=self.steps, step=0, peak_flops=None, flops_per_token=3.5e7)
         step = 0

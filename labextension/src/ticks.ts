@@ -1,0 +1,49 @@
+// Where the axes are labelled, and how.
+
+/** 1, 2 and 5 of each decade between `min` and `max`; every digit, or even steps, where that leaves too few. */
+export function logTicks(min: number, max: number, room: number): number[] {
+  const most = Math.max(2, room);
+  for (const leads of [[1, 2, 3, 4, 5, 6, 7, 8, 9], [1, 2, 5], [1]]) {
+    const ticks = decades(min, max, leads);
+    if (ticks.length <= most) return ticks.length >= 3 || leads.length === 1 ? ticks : even(min, max, most);
+  }
+  const ticks = decades(min, max, [1]);
+  return ticks.filter((_tick, k) => k % Math.ceil(ticks.length / most) === 0);
+}
+
+function decades(min: number, max: number, leads: number[]): number[] {
+  const ticks = [];
+  for (let k = Math.floor(Math.log10(min)); 10 ** k <= max; k++) {
+    for (const lead of leads) {
+      const tick = Number((lead * 10 ** k).toPrecision(12));
+      if (tick >= min && tick <= max) ticks.push(tick);
+    }
+  }
+  return ticks;
+}
+
+function even(min: number, max: number, most: number): number[] {
+  const stride = [1, 2, 5, 10].map((lead) => lead * 10 ** Math.floor(Math.log10((max - min) / most)));
+  const by = stride.find((each) => (max - min) / each <= most) ?? max - min;
+  const ticks = [];
+  for (let k = Math.ceil(min / by); k * by <= max; k++) ticks.push(Number((k * by).toPrecision(12)));
+  return ticks;
+}
+
+/** Distances between the labels of a linear axis of steps, which are whole. */
+export const STRIDES = Array.from({ length: 9 }, (_, k) => [1, 2, 5].map((lead) => lead * 10 ** k)).flat();
+
+/** 12000 → "12k" */
+export function stepLabel(value: number): string {
+  if (value >= 1e6) return `${Number((value / 1e6).toPrecision(4))}M`;
+  return value >= 10000 ? `${Number((value / 1000).toPrecision(4))}k` : String(Number(value.toPrecision(4)));
+}
+
+/** 0.002 → "2e-3", 250000 → "250k" */
+export function valueLabel(value: number): string {
+  const size = Math.abs(value);
+  if (size >= 1e6) return `${Number((value / 1e6).toPrecision(3))}M`;
+  if (size >= 1000) return `${Number((value / 1000).toPrecision(3))}k`;
+  if (size > 0 && size < 0.01) return Number(value.toPrecision(2)).toExponential();
+  return String(Number(value.toPrecision(3)));
+}
