@@ -55,7 +55,7 @@ def candidates(
 def _verb(words: list[str], fragment: str, variables: Mapping[str, object]) -> list[tuple[str, str]]:
     if not words or words == ["help"]:
         return _typed((*gpt.VERBS, *(() if words else ("help",))), "magic")
-    return _options(gpt.VERBS[words[0]][1], words[1:], fragment, variables) if words[0] in gpt.VERBS else []
+    return _options(gpt.VERBS[words[0]][0], words[1:], fragment, variables) if words[0] in gpt.VERBS else []
 
 
 def _options(
@@ -72,7 +72,7 @@ def _options(
         word for before, word in zip(["", *words], words, strict=False)
         if not word.startswith("--") and not ((o := command.flags.get(before)) and o.kind is not None)
     ]  # fmt: skip
-    due = command.places[len(bare) :]
+    due = command.places[len(bare) :] or [place for place in command.places[-1:] if place.many]
     return _values(due[0], fragment, variables) if due else []
 
 

@@ -15,7 +15,8 @@ COMMAND = Command(
         "Collects the documents, trains a tokenizer on them, packs them into rows and trains a transformer "
         "to predict the next token, with a live loss curve and samples as it goes. The model stays in the "
         "kernel as gpt.models[NAME] and on disk as a plain transformers folder. Stop it with the view's "
-        "button or the notebook's ■: the model as of that step is kept, and %gpt resume NAME goes on from it."
+        "button or the notebook's ■: the model as of that step is kept, and %gpt resume NAME goes on from it. "
+        "Without a length it trains on 20 tokens a parameter (Hoffmann et al. 2022)."
     ),
     groups=(
         ("Name and data", (
@@ -66,7 +67,8 @@ COMMAND = Command(
             Option("--eval-tokens", "held-out tokens read by each validation", "N", whole),
             Option("--sample-every", "steps between samples (default: six in a run)", "N", whole),
             Option("--prompts", "the texts that the samples continue, each in quotes, or a $variable "
-                   "with a list", "TEXT", many=True),
+                   "with a list (default: how held-out documents begin)", "TEXT", many=True),
+            Option("--beside", "earlier runs, drawn into the same charts", "RUN", complete="runs", many=True),
         )),
         ("Running", RUNNING),
     ),
@@ -92,6 +94,7 @@ def run(ip, line: str, cell: str) -> None:
 
     name, out = given.pop("name"), given.pop("out", None)
     background = given.pop("background", False)
+    others = [gpt.runs[other] for other in given.pop("beside", ())]
     job = gpt.pretrain(
         name,
         cell if cell.strip() else None,
@@ -100,5 +103,5 @@ def run(ip, line: str, cell: str) -> None:
         maker=cell_id(ip),
         **given,
     )
-    follow(job, run_bundle, background=background)
+    follow(job, run_bundle, overlays=others, background=background)
     bind(ip, out, job if background or not out else gpt.models[name])

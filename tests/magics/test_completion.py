@@ -54,7 +54,8 @@ def test_verbs_and_their_names(complete):
     assert complete("%gpt re") == ["resume"]
     assert set(complete("x = 1\n%gpt show ")) == {"storyteller", "old"}
     assert complete("%gpt show ol") == ["old"]
-    assert complete("%gpt show old ") == []
+    assert complete("%gpt show old st") == ["storyteller"]
+    assert complete("%gpt stop old ") == []
     assert complete("%gpt nonsense ") == []
     assert complete("%gpt help sh") == ["show"]
 

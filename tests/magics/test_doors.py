@@ -1,5 +1,7 @@
 """Each door hands the session what the cell said, shows the result, and binds it."""
 
+from inspect import signature
+
 import pytest
 
 from jupyter_gpt.magics import corpus, pretrain
@@ -115,7 +117,7 @@ def test_show_does_not_wait_for_a_run_that_still_runs(ip, gpt, shown):
 
 def test_every_door_takes_out_and_explains_itself(ip, gpt, shown, capsys):
     lines = ["%%corpus --help", "%%pretrain --help", *(f"%gpt {verb} --help" for verb in VERBS)]
-    commands = [corpus.COMMAND, pretrain.COMMAND, *(command for _, command in VERBS.values())]
+    commands = [corpus.COMMAND, pretrain.COMMAND, *(command for command, _ in VERBS.values())]
     for line, command in zip(lines, commands, strict=True):
         succeed(ip, line)
         printed = capsys.readouterr().out
@@ -132,3 +134,20 @@ def test_gpt_alone_lists_the_verbs(ip, gpt, capsys):
         assert all(f"\n  {verb} " in printed for verb in VERBS)
     succeed(ip, "%gpt help show")
     assert capsys.readouterr().out.startswith("%gpt show: ")
+
+
+def test_the_options_are_those_of_the_session():
+    """Every keyword of `gpt.pretrain` has its flag and no flag lacks its keyword; the defaults told are true."""
+    from jupyter_gpt.session.session import Session
+    from jupyter_gpt.training.recipe import pretraining_recipe
+
+    keywords = {**signature(pretraining_recipe).parameters, **signature(Session.pretrain).parameters}
+    for name in ("self", "mixture", "options", "variables", "maker"):  # said by the cell, not by an option
+        keywords.pop(name)
+    options = {option.key: option for _, group in pretrain.COMMAND.groups for option in group}
+    assert set(options) - {"out", "beside"} == set(keywords)
+    told = {key: option.default for key, option in options.items() if option.default is not None}
+    assert told == {key: keywords[key].default for key in told} | {"arch": "llama"}
+    assert set(signature(Session.corpus).parameters) - {"self", "mixture", "variables"} == {
+        option.key for _, group in corpus.COMMAND.groups for option in group if option.key != "out"
+    }

@@ -1,0 +1,88 @@
+"""`%gpt runs`, `show`, `stop` and `resume`: training runs, those of earlier kernels included."""
+
+from __future__ import annotations
+
+from jupyter_gpt.magics.listing import runs_bundle
+from jupyter_gpt.magics.notebook import show
+from jupyter_gpt.magics.options import BACKGROUND, OUT, Command, Option
+from jupyter_gpt.views.bundle import about
+
+RUN = Option("RUN", "the run's name", complete="runs", needed=True)
+
+RUNS = Command(
+    name="%gpt runs",
+    summary="the runs and how they stand",
+    about=(
+        "Lists every training run of this folder, also those of earlier kernels: how it stands, how far it "
+        "got, its last losses."
+    ),
+    groups=(("Options", (OUT,)),),
+)
+SHOW = Command(
+    name="%gpt show",
+    summary="a run's curves and samples, live if it still runs",
+    about="Opens the view of a run again, after its cell is gone or the page was loaded anew.",
+    groups=(("Options", (
+        Option("RUN", "the run; further ones are drawn beside it", complete="runs", many=True, needed=True),
+        OUT,
+    )),),
+    examples=("%gpt show storyteller",),
+)  # fmt: skip
+STOP = Command(
+    name="%gpt stop",
+    summary="end a run after the step in hand",
+    about=(
+        "Ends a run gracefully: the model as of its last step is kept and usable, and %gpt resume goes on "
+        "from it."
+    ),
+    groups=(("Options", (RUN, OUT)),),
+    examples=("%gpt stop storyteller",),
+)
+RESUME = Command(
+    name="%gpt resume",
+    summary="go on with a run from its last checkpoint",
+    about=(
+        "Goes on with a run that was stopped, failed, or lost its kernel, in this kernel or a new one. A "
+        "$variable that it was trained on has to exist again."
+    ),
+    groups=(("Options", (RUN, BACKGROUND, OUT)),),
+    examples=("%gpt resume storyteller",),
+)
+
+
+def runs(gpt, given: dict, ip) -> object:
+    """Shows the table; the result is `gpt.runs`."""
+    show(runs_bundle(gpt.runs))
+    return gpt.runs
+
+
+def show_runs(gpt, given: dict, ip) -> object:
+    """Shows the view and returns at once; the result is the run, or the list of them."""
+    from jupyter_gpt.views.curve import run_bundle
+    from jupyter_gpt.views.follow import follow
+
+    first, *others = shown = [gpt.runs[name] for name in given["run"]]
+    if first.status in ("running", "paused"):
+        follow(first, run_bundle, overlays=others, background=True)
+    else:
+        for run in shown:
+            show(run_bundle(run))
+    return shown if others else first
+
+
+def stop(gpt, given: dict, ip) -> object:
+    """Ends the run and waits until its model is kept; the result is the run."""
+    run = gpt.stop(given["run"])
+    print(f"{run.name} is {run.status} at step {about(run.step, 0)} of {run.steps:,}")
+    return run
+
+
+def resume(gpt, given: dict, ip) -> object:
+    """Goes on, shown live; the result is the model, or the run in the background."""
+    from jupyter_gpt.views.curve import run_bundle
+    from jupyter_gpt.views.follow import follow
+
+    background = given.get("background", False)
+    run = gpt.resume(given["run"], variables=ip.user_ns, background=True)
+    follow(run, run_bundle, background=background)
+    return run if background or "out" not in given else gpt.models[run.name]
