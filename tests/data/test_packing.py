@@ -1,0 +1,193 @@
+"""Rows: each property that the docstring of packing.py claims, on tokens that tell where they stand."""
+
+import numpy as np
+import pytest
+
+from jupyter_gpt.data.documents import Documents
+from jupyter_gpt.data.packing import Rows, cut, validation_rows
+
+EOT = 0
+
+
+def documents(lengths, weights=(1.0,), source=None, held_out=None) -> Documents:
+    """Documents of the given lengths. Token i of all is i+1, so it names its position; each first is EOT."""
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    tokens = np.arange(1, offsets[-1] + 1, dtype=np.uint32)
+    tokens[offsets[:-1]] = EOT
+    source = np.zeros(len(lengths), np.uint16) if source is None else np.array(source, np.uint16)
+    held_out = np.zeros(len(lengths), bool) if held_out is None else np.array(held_out)
+    names = [f"source {i}" for i in range(len(weights))]
+    return Documents(tokens, offsets, source, held_out, names, list(weights), EOT)
+
+
+def mixed(seed=0, count=600, weights=(3.0, 1.0)) -> Documents:
+    """Half the documents are short, of source 0; half are up to ten rows of 64 long, of source 1."""
+    random = np.random.default_rng(seed)
+    lengths = np.concatenate([random.integers(5, 60, count), random.integers(5, 640, count)])
+    return documents(lengths, weights, source=[0] * count + [1] * count)
+
+
+def targets(docs, rows, indices) -> np.ndarray:
+    """Positions in `docs.tokens` that the rows have as targets, delimiters left out."""
+    batch = rows.batch(indices)[:, 1:]
+    return batch[batch != EOT] - 1
+
+
+def test_rows_have_their_shape_and_begin_with_the_delimiter_or_are_a_window():
+    docs = mixed()
+    batch = Rows(docs, 64).batch(range(300))
+    assert batch.shape == (300, 65) and batch.dtype == np.int64
+    for row in batch:
+        if row[0] != EOT:
+            assert (np.diff(row) == 1).all()  # one stretch of one document
+            assert EOT not in row
+    assert (batch[:, 0] == EOT).any() and (batch[:, 0] != EOT).any()
+
+
+def test_cells_are_what_documents_of_says():
+    docs = mixed()
+    rows = Rows(docs, 64)
+    batch = rows.batch(range(100))
+    for i in range(100):
+        column = 0
+        for part in rows.documents_of(i):
+            assert part.column == column
+            begin = int(docs.offsets[part.document]) + part.start
+            assert begin + part.length <= docs.offsets[part.document + 1]
+            expected = docs.tokens[begin : begin + part.length].astype(np.int64)
+            if part.length < 65:
+                expected[0] = EOT
+            assert (batch[i, column : column + part.length] == expected).all()
+            column += part.length
+        assert column == 65 or (column == 64 and batch[i, -1] == EOT)
+
+
+def test_a_row_depends_on_nothing_but_its_index():
+    docs = mixed()
+    whole = Rows(docs, 64).batch(range(500))
+    assert (Rows(docs, 64).batch([499, 3, 77]) == whole[[499, 3, 77]]).all()
+    again = Rows(docs, 64)
+    for start in range(0, 500, 50):
+        assert (again.batch(range(start, start + 50)) == whole[start : start + 50]).all()
+    assert Rows(docs, 64).batch([]).shape == (0, 65)
+
+
+def test_seeds_differ():
+    docs = mixed()
+    assert (Rows(docs, 64, seed=1).batch(range(50)) != Rows(docs, 64, seed=2).batch(range(50))).any()
+
+
+@pytest.mark.parametrize("weights", [(1.0, 1.0), (3.0, 1.0), (0.02, 0.98)])
+def test_every_stretch_holds_the_proportions(weights):
+    docs = mixed(weights=weights)
+    rows = Rows(docs, 64)
+    rows.batch([3000])
+    source_of = docs.source
+    supplied = np.zeros(2)
+    share = np.array(weights) / sum(weights)
+    worst = 0.0
+    for i in range(3000):
+        for part in rows.documents_of(i):
+            supplied[source_of[part.document]] += part.length
+        if i > 1000:
+            worst = max(worst, float(np.abs(supplied / supplied.sum() - share).max()))
+    assert worst < 0.02
+
+
+def test_the_order_of_pieces_is_exact_to_one_piece():
+    docs = mixed(weights=(3.0, 1.0))
+    pieces = Rows(docs, 64)._pieces()
+    supplied = np.zeros(2)
+    for _ in range(5000):
+        position, length = next(pieces)
+        d = int(np.searchsorted(docs.offsets, position, side="right")) - 1
+        supplied[docs.source[d]] += length
+        ahead = supplied[0] / 0.75 - supplied[1] / 0.25
+        assert abs(ahead) <= 65 / 0.25
+
+
+def test_an_epoch_uses_every_token_once():
+    docs = mixed(weights=(1.0, 1.0))
+    rows = Rows(docs, 64)
+    for source in (0, 1):
+        epoch = next(rows._epochs(source))
+        mine = docs.training(source)
+        tokens = np.concatenate([np.arange(docs.offsets[d] + 1, docs.offsets[d + 1]) for d in mine])
+        repeats = round(sum(epoch[1] - 1) / len(tokens))
+        seen = np.concatenate([np.arange(p + 1, p + n) for p, n in zip(*epoch, strict=True)])
+        assert (np.sort(seen) == np.sort(np.tile(tokens, repeats))).all()
+
+
+def test_epochs_of_a_small_source_are_each_whole_and_each_shuffled_anew():
+    docs = documents([10] * 30)
+    position, _ = next(Rows(docs, 64)._epochs(0))
+    epochs = position[: len(position) // 30 * 30].reshape(-1, 30)
+    assert len(epochs) > 100
+    assert (np.sort(epochs, axis=1) == docs.offsets[:-1]).all()
+    assert len({tuple(epoch) for epoch in epochs[:100]}) == 100
+
+
+def test_windows_of_a_long_document_cover_it_at_a_new_phase_each_epoch():
+    docs = documents([10_000])
+    rows = Rows(docs, 64)
+    seen = targets(docs, rows, range(10_000 // 64 * 3))
+    assert len(np.unique(seen)) > 9_900
+    first = {int(row[0]) % 64 for row in rows.batch(range(450)) if row[0] != EOT}
+    assert len(first) > 1
+
+
+def test_cut_leaves_no_target_out_and_none_twice():
+    size = np.array([1, 2, 16, 17, 18, 33, 34, 100])
+    document, start, length = cut(size, 16, np.random.default_rng(0))
+    assert length.max() == 17 and length.min() > 1
+    for d, n in enumerate(size):
+        mine = document == d
+        pieces = zip(start[mine], length[mine], strict=True)
+        assert sorted(t for s, k in pieces for t in range(s + 1, s + k)) == list(range(1, n))
+
+
+def test_held_out_documents_are_never_trained_on():
+    held = np.arange(600) % 7 == 0
+    docs = documents([30] * 600, held_out=held)
+    seen = targets(docs, Rows(docs, 64), range(1000))
+    owner = np.searchsorted(docs.offsets, seen, side="right") - 1
+    assert not held[owner].any()
+    assert len(np.unique(owner)) == (~held).sum()
+
+
+def test_little_is_cropped():
+    random = np.random.default_rng(0)
+    rows = Rows(documents(random.integers(50, 250, 20_000)), 256)  # the unkind case: two seldom fit in a row
+    rows.batch([5000])
+    assert 0 < rows.cropped / rows.offered < 0.1
+    rows = Rows(documents(random.integers(5, 60, 20_000)), 256)
+    rows.batch([1000])
+    assert rows.cropped / rows.offered < 0.03
+
+
+@pytest.mark.parametrize("context", [1, 2, 3, 8])
+def test_tiny_contexts_work(context):
+    batch = Rows(mixed(), context).batch(range(200))
+    assert batch.shape == (200, context + 1)
+
+
+def test_a_source_of_weight_zero_never_appears():
+    docs = mixed(weights=(1.0, 0.0))
+    rows = Rows(docs, 64)
+    assert {docs.source[part.document] for i in range(200) for part in rows.documents_of(i)} == {0}
+
+
+def test_validation_covers_every_held_out_token_once():
+    held = np.arange(50) % 5 == 0
+    docs = documents(np.arange(50) + 3, held_out=held)
+    rows, mask = validation_rows(docs, 16)
+    assert rows.shape == (len(rows), 17) and mask.shape == (len(rows), 16)
+    expected = np.concatenate([docs[d] for d in np.flatnonzero(held)])
+    assert (rows[:, 1:][mask] == expected[1:]).all()
+    assert (rows[1:, 0] == rows[:-1, -1]).all()
+    assert mask[:-1].all() and not mask[-1].all()
+
+
+def test_validation_without_held_out_documents_is_empty():
+    rows, mask = validation_rows(documents([10, 20]), 16)
+    assert rows.shape == (0, 17) and mask.shape == (0, 16)

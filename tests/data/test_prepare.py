@@ -1,0 +1,247 @@
+"""From a mixture to tokens on disk: what is written, what is held out, what is refused."""
+
+import sys
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from jupyter_gpt.data import prepare as preparing
+from jupyter_gpt.data.documents import Documents
+from jupyter_gpt.data.packing import Rows, validation_rows
+from jupyter_gpt.data.prepare import prepare
+from jupyter_gpt.data.split import PIECE, Portion, pieces
+from jupyter_gpt.data.tokenizer import EOT, Encoder, train_bpe, train_char
+from jupyter_gpt.errors import GPTError
+
+WORDS = ["hen", "fox", "sat", "ran", "the", "red", "barn", "Mia", "Tom", "and"]
+
+
+def story(seed: int, n: int) -> str:
+    random = np.random.default_rng([seed, n])
+    return " ".join(random.choice(WORDS, random.integers(5, 60))) + f" {n}.\n"
+
+
+@pytest.fixture(autouse=True)
+def stories(monkeypatch):
+    fake = ModuleType("jupyter_gpt.data.stories")
+    fake.documents = lambda seed: (story(seed, n) for n in range(10**9))
+    monkeypatch.setitem(sys.modules, "jupyter_gpt.data.stories", fake)
+    monkeypatch.setattr(preparing, "SAMPLE", (100_000, 200_000))
+
+
+def done(generator):
+    """(events, tokenizer, documents) of a preparation that runs to its end."""
+    events = []
+    while True:
+        try:
+            events.append(next(generator))
+        except StopIteration as end:
+            return events, *end.value
+
+
+def text_of(tokenizer, documents, d) -> str:
+    tokens = documents[d]
+    assert tokens[0] == documents.eot == tokenizer.convert_tokens_to_ids(EOT)
+    return tokenizer.decode(tokens[1:].tolist())
+
+
+def test_endless_and_finite_sources(tmp_path):
+    docs = [story(9, n) for n in range(200)]
+    weights = {"stories": 3, "sums": 0, "$docs": 1}
+    options = {"vocab_size": 280, "context": 64, "variables": {"docs": docs}}
+    events, tokenizer, documents = done(prepare(weights, 40_000, tmp_path, **options))
+    assert documents.names == ["stories", "$docs"] and documents.weights == [3, 1]
+    assert len(tokenizer) == 280 and tokenizer.model_max_length == 64
+    assert documents.tokens.dtype == np.uint16 and len(documents.tokens) == documents.offsets[-1]
+    generated = documents.lengths()[documents.training(0)].sum()
+    assert 30_000 <= generated < 34_000
+    for source in (0, 1):
+        held = documents.held_out[documents.source == source]
+        assert 0 < held.mean() < 0.2
+    of_docs = [text_of(tokenizer, documents, d) for d in np.flatnonzero(documents.source == 1)]
+    assert of_docs == docs
+    assert all(event["event"] == "progress" and event["time"] > 0 for event in events)
+    stages = {event["stage"] for event in events}
+    assert stages >= {
+        "looking at stories",
+        "training the tokenizer",
+        "tokenizing stories",
+        "tokenizing $docs",
+    }
+    assert not list(tmp_path.glob("*.tmp"))
+    rows = documents.details["sources"]
+    assert [row["exhausted"] for row in rows] == [False, True]
+    assert rows[1]["bytes"] == sum(len(text.encode()) for text in docs)
+    assert sum(row["tokens"] for row in rows) == documents.training_tokens()
+    assert sum(row["held_out_tokens"] for row in rows) == documents.held_out_tokens()
+
+
+def test_it_opens_again(tmp_path):
+    _, tokenizer, made = done(prepare({"stories": 1}, 5_000, tmp_path, tokenizer="char", context=32))
+    opened = Documents.open(tmp_path)
+    assert opened.names == ["stories"] and opened.eot == made.eot and len(opened) == len(made)
+    assert isinstance(opened.tokens, np.memmap)
+    again = opened.tokenizer()
+    assert again.get_vocab() == tokenizer.get_vocab()
+    batch = Rows(opened, 32).batch(range(8))
+    assert "hen" in again.decode(batch[0].tolist()) or "the" in again.decode(batch.ravel().tolist())
+    rows, mask = validation_rows(opened, 32)
+    assert mask.sum() == opened.held_out_tokens() - 1 and rows.max() < len(again)
+
+
+def test_the_same_seed_writes_the_same_bytes(tmp_path):
+    for name, seed in [("a", 1), ("b", 1), ("c", 2)]:
+        done(prepare({"stories": 1}, 5_000, tmp_path / name, vocab_size=300, context=32, seed=seed))
+    a, b, c = ((tmp_path / name / "tokens.npy").read_bytes() for name in "abc")
+    assert a == b != c
+
+
+def test_one_long_document_gives_its_last_tenth(tmp_path):
+    text = "".join(story(0, n) for n in range(700))
+    _, tokenizer, documents = done(
+        prepare({"$text": 1}, 10**6, tmp_path, tokenizer="char", context=64, variables={"text": text})
+    )
+    assert len(documents) == 2 and documents.held_out.tolist() == [False, True]
+    assert documents.lengths()[0] == int(0.9 * len(text)) + 1  # every character, and the delimiter
+    assert text_of(tokenizer, documents, 0) + text_of(tokenizer, documents, 1) == text
+
+
+def test_the_held_out_fraction_can_be_chosen(tmp_path):
+    docs = {"few": ["a" * 1000], "many": [f"{n} is a number" for n in range(1000)]}
+    weights = {"$few": 1, "$many": 1}
+    options = {"tokenizer": "char", "context": 16, "variables": docs}
+    _, _, documents = done(prepare(weights, 10**6, tmp_path, held_out=0.3, **options))
+    assert documents.lengths()[:2].tolist() == [701, 301]
+    assert 0.25 < documents.held_out[2:].mean() < 0.35
+    _, _, documents = done(prepare(weights, 10**6, tmp_path, held_out=0, **options))
+    assert documents.held_out_tokens() == 0 and len(validation_rows(documents, 16)[0]) == 0
+    with pytest.raises(GPTError, match="held_out"):
+        next(prepare(weights, 10, tmp_path, held_out=1.0))
+
+
+def held(tmp_path, docs, **options) -> set[str]:
+    _, tokenizer, documents = done(
+        prepare(
+            {"$docs": 1}, 10**6, tmp_path, tokenizer="char", context=16, variables={"docs": docs}, **options
+        )
+    )
+    return {text_of(tokenizer, documents, d) for d in np.flatnonzero(documents.held_out)}
+
+
+def test_the_split_outlives_growth_order_and_seed(tmp_path):
+    docs = [story(1, n) for n in range(300)]
+    first = held(tmp_path, docs)
+    assert 5 < len(first) < 30
+    assert held(tmp_path, docs[::-1], seed=7) == first
+    grown = held(tmp_path, docs + [story(2, n) for n in range(100)])
+    assert first < grown and not (grown - first) & set(docs)
+
+
+def test_at_least_one_document_is_held_out(tmp_path):
+    for n in range(5):
+        docs = [f"document {n} {i} is here" for i in range(20)]
+        assert len(held(tmp_path, docs)) >= 1
+
+
+def test_no_more_is_held_out_than_allowed(tmp_path, monkeypatch):
+    monkeypatch.setattr(preparing, "HELD_OUT_MOST", 500)
+    docs = [story(1, n) for n in range(300)]
+    _, _, documents = done(
+        prepare({"$docs": 1}, 10**6, tmp_path, tokenizer="char", context=16, variables={"docs": docs})
+    )
+    assert 0 < documents.held_out_tokens() <= 500
+    assert documents.training_tokens() + documents.held_out_tokens() == len(documents.tokens)
+    counted = documents.details["sources"][0]
+    assert counted["tokens"] == documents.training_tokens()
+    _, _, documents = done(
+        prepare(
+            {"$text": 1}, 10**6, tmp_path, tokenizer="char", context=16, variables={"text": "".join(docs)}
+        )
+    )
+    assert 0 < documents.held_out_tokens() < 500 + 2 * PIECE
+
+
+def test_a_long_document_is_read_only_as_far_as_needed(tmp_path):
+    text = "".join(story(0, n) for n in range(5000))
+    _, tokenizer, documents = done(
+        prepare({"$text": 1}, 2_000, tmp_path, tokenizer="char", context=64, variables={"text": text})
+    )
+    assert 2_000 < documents.training_tokens() < 2_000 * 1.05 + 64 + 2 * PIECE
+    assert text_of(tokenizer, documents, 1)[:50] == text[int(0.9 * len(text)) :][:50]
+
+
+@pytest.mark.parametrize(
+    "text", ["a b_ c 12 3, x\n\n  y\n" * 5000, "word " * 9000, "x" * 50_000, "日本語。" * 9000]
+)
+def test_seams_change_no_token(text):
+    tokenizer = train_bpe([text[:3000], "the word was 12 words, a_b"], 300)
+    encode = Encoder(tokenizer)
+    cut = [piece.text for piece in pieces(Portion(text, False, 0.0))]
+    assert "".join(cut) == text
+    assert [i for ids in encode(cut) for i in ids] == encode([text])[0]
+
+
+def test_special_tokens_in_documents_stay_text(tmp_path):
+    docs = [f"{n} <|endoftext|> and <|user|> again" for n in range(50)]
+    _, tokenizer, documents = done(
+        prepare({"$docs": 1}, 10**5, tmp_path, vocab_size=300, context=16, variables={"docs": docs})
+    )
+    assert (np.asarray(documents.tokens) == documents.eot).sum() == len(documents) == 50
+    assert {text_of(tokenizer, documents, d) for d in range(50)} == set(docs)
+
+
+def test_a_tokenizer_of_another_model(tmp_path):
+    mine = train_char("".join(WORDS) + " .\n0123456789")
+    _, tokenizer, documents = done(prepare({"stories": 1}, 3_000, tmp_path, tokenizer=mine, context=32))
+    assert tokenizer is mine and documents.tokens.max() < len(mine)
+
+
+def test_a_large_vocabulary_takes_wide_tokens(tmp_path):
+    text = "".join(map(chr, range(0x4E00, 0x4E00 + 20_000))) + "".join(
+        map(chr, range(0x10000, 0x10000 + 60_000))
+    )
+    _, tokenizer, documents = done(
+        prepare({"$text": 1}, 10**6, tmp_path, tokenizer="char", context=64, variables={"text": text})
+    )
+    assert len(tokenizer) > 2**16 and documents.tokens.dtype == np.uint32
+    assert text_of(tokenizer, documents, 0) == text[:72_000]
+
+
+def test_a_stop_leaves_nothing_half_made(tmp_path):
+    run = prepare({"stories": 1}, 10**6, tmp_path, tokenizer="char", context=32)
+    for event in run:
+        if event["stage"] == "tokenizing stories" and event["done"]:
+            break
+    assert list(tmp_path.glob("tokens.npy.tmp"))
+    run.close()
+    assert not list(tmp_path.glob("*.tmp"))
+    with pytest.raises(GPTError, match="did not finish"):
+        Documents.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("weights", "options", "said"),
+    [
+        ({"storeis": 1}, {}, "did you mean stories"),
+        ({"$short": 1}, {"context": 64}, "tokens to train on, too few for a row of context 64"),
+        ({"stories": 1, "$blank": 1}, {}, r"\$blank has no document with any text"),
+        ({"$half": 1}, {}, "lone surrogate, U\\+D83D, at character 3"),
+        ({"stories": 1}, {"vocab_size": 200}, "at least 261"),
+        ({"stories": 1}, {"tokenizer": "chars"}, "bpe, char or that of a model, not 'chars'"),
+        ({"stories": 1}, {"tokenizer": "char", "vocab_size": 10}, "more than the 10 asked for"),
+        ({"$docs": 1}, {}, r"no variable \$docs"),
+    ],
+)
+def test_mistakes(tmp_path, weights, options, said):
+    variables = {"short": ["too short"], "blank": ["", " \n"], "half": ["abc\ud83d"]}
+    with pytest.raises(GPTError, match=said) as refused:
+        done(prepare(weights, 1000, tmp_path, variables=variables, **options))
+    assert "\n" not in str(refused.value)
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_another_format_is_told(tmp_path):
+    (tmp_path / "documents.json").write_text('{"format": 99}')
+    with pytest.raises(GPTError, match="another version"):
+        Documents.open(tmp_path)

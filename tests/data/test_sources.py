@@ -1,0 +1,202 @@
+"""Sources: each kind is read exactly and again; each kind of bad input is one clear line."""
+
+import json
+import sys
+from itertools import islice
+from types import ModuleType
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from jupyter_gpt.data import hub, sources
+from jupyter_gpt.data.sources import check, read
+from jupyter_gpt.errors import GPTError
+
+
+@pytest.fixture
+def books(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "books" / "inner").mkdir(parents=True)
+    (tmp_path / "books" / "a.txt").write_bytes("\ufeffOne.\r\nTwo é.\n".encode())
+    (tmp_path / "books" / "b.md").write_text("# Three\n")
+    (tmp_path / "books" / "inner" / "c.jsonl").write_text(
+        '{"n": 1, "text": "four"}\n\n{"text": "five\\u00e9"}\n'
+    )
+    pq.write_table(
+        pa.table({"n": [1, 2, 3], "story": ["six", None, "seven"]}), tmp_path / "books" / "d.parquet"
+    )
+    (tmp_path / "books" / "e.pdf").write_bytes(b"%PDF")
+    return tmp_path
+
+
+def texts(source, variables=None, seed=0):
+    check(source, variables)
+    once, twice = list(read(source, variables, seed)), list(read(source, variables, seed))
+    assert once == twice
+    return once
+
+
+def refusal(source, variables=None) -> str:
+    """What `check` says; reading must refuse it too, with the same words or at least in one line."""
+    with pytest.raises(GPTError) as refused:
+        check(source, variables)
+    line = str(refused.value)
+    assert "\n" not in line and len(line) < 250
+    return line
+
+
+def test_files_are_read_byte_for_byte(books):
+    assert texts("books/a.txt") == ["One.\r\nTwo é.\n"]
+    assert texts("./books/b.md") == ["# Three\n"]
+    assert texts("books/inner/c.jsonl") == ["four", "fiveé"]
+    assert texts(str(books / "books" / "d.parquet")) == ["six", "seven"]
+
+
+def test_globs_and_folders(books, monkeypatch):
+    assert sorted(texts("./books/*.txt")) == ["One.\r\nTwo é.\n"]
+    assert len(texts("books/*")) == 4  # the pdf is passed over
+    assert len(texts("books")) == len(texts("books/**/*")) == 6
+    monkeypatch.setenv("HOME", str(books))
+    assert len(texts("~/books/*.md")) == 1
+
+
+def test_the_seed_orders_the_files(tmp_path):
+    for n in range(20):
+        (tmp_path / f"{n:02}.txt").write_text(str(n))
+    source = f"{tmp_path}/*.txt"
+    assert texts(source, seed=1) != texts(source, seed=2)
+    assert sorted(texts(source, seed=1)) == sorted(texts(source, seed=2))
+
+
+def test_file_mistakes(books):
+    assert "did you mean stories" in refusal("storeis")
+    assert "no file matches ./nothing/*.txt" in refusal("./nothing/*.txt")
+    assert "did you mean a.txt" in refusal("books/aa.txt")
+    assert "missing or empty" in refusal("./nowhere/a.txt")
+    assert "not a file of text" in refusal("books/e.pdf")
+    assert "none to read" in refusal("books/*.pdf")
+    (books / "empty").mkdir()
+    assert "no file to read" in refusal("empty")
+    (books / "empty.txt").touch()
+    assert "empty.txt is empty" in refusal("empty.txt")
+
+
+def test_bytes_that_are_not_text(books):
+    (books / "latin.txt").write_bytes("caf\xe9 noir".encode("latin-1"))
+    assert refusal("latin.txt") == "latin.txt is not UTF-8: byte 0xE9 at byte 3"
+    (books / "binary.txt").write_bytes(b"abc\0def")
+    assert refusal("binary.txt") == "binary.txt is a binary file, not text (a zero byte at byte 3)"
+    (books / "wide.txt").write_bytes("hello".encode("utf-16"))
+    assert "not UTF-8: byte 0xFF at byte 0" in refusal("wide.txt")
+    (books / "rows.jsonl").write_bytes(b'{"text": "fine"}\n{"text": "caf\xe9"}\n')
+    assert refusal("rows.jsonl") == "rows.jsonl is not UTF-8: byte 0xE9 at byte 30"
+    for source in ("latin.txt", "binary.txt", "rows.jsonl"):
+        with pytest.raises(GPTError, match=source):
+            list(read(source))
+
+
+def test_rows_that_are_not_documents(books):
+    for text, said in [
+        ("{not json}\n", "line 1 is not JSON"),
+        ("[1, 2]\n", "is a list"),
+        ('{"a": "x", "b": "y"}\n', "several that hold strings: a, b"),
+        ('{"a": 1}\n', "holds no string"),
+    ]:
+        (books / "bad.jsonl").write_text(text)
+        assert said in refusal("bad.jsonl")
+    (books / "bad.parquet").write_text("not parquet")
+    assert "not a parquet file" in refusal("bad.parquet")
+    pq.write_table(pa.table({"a": ["x"], "b": ["y"]}), books / "bad.parquet")
+    assert "several that hold strings" in refusal("bad.parquet")
+
+
+def test_variables():
+    frame = pd.DataFrame({"text": ["a", None, "b"], "other": ["x", "y", "z"]})
+    variables = {
+        "docs": ["a", "b"], "one": "a text", "pair": ("a",),
+        "rows": [{"text": "a", "title": "t"}, {"body": "b"}],
+        "frame": frame, "series": frame["other"], "single": frame[["other"]],
+        "_hidden": ["a"], "number": 3, "generator": (x for x in "ab"),
+        "mixed": ["a", 1], "empty": [], "table": {"a": 1},
+        "numbers": pd.DataFrame({"n": [1]}), "two": pd.DataFrame({"a": ["x"], "b": ["y"]}),
+    }  # fmt: skip
+    assert texts("$docs", variables) == ["a", "b"]
+    assert texts("$one", variables) == ["a text"]
+    assert texts("$pair", variables) == ["a"]
+    assert texts("$rows", variables) == ["a", "b"]
+    assert texts("$frame", variables) == ["a", "b"]
+    assert texts("$series", variables) == ["x", "y", "z"]
+    assert texts("$single", variables) == ["x", "y", "z"]
+    assert "did you mean $docs" in refusal("$doc", variables)
+    assert "is a int" in refusal("$number", variables)
+    assert "generator = list(generator)" in refusal("$generator", variables)
+    assert list(variables["generator"]) == ["a", "b"]  # refusing it did not use it up
+    assert refusal("$empty", variables) == "$empty is empty"
+    assert "is a dict" in refusal("$table", variables)
+    assert "single column of strings; it has n" in refusal("$numbers", variables)
+    assert "it has a, b" in refusal("$two", variables)
+    with pytest.raises(GPTError, match=r"item 1 of \$mixed is a int"):
+        list(read("$mixed", variables))
+    assert "no variable $docs" in refusal("$docs", None)
+
+
+def test_the_standard_library():
+    some = list(islice(read("python", seed=3), 5))
+    assert some == list(islice(read("python", seed=3), 5)) != list(islice(read("python", seed=4), 5))
+    assert all("\n" in text for text in some)
+    check("python")
+    names = {path.name for path in sources._stdlib()}
+    assert "dataclasses.py" in names and "decoder.py" in names and "test_json.py" not in names
+    assert sources.size("python") > 2_000_000
+
+
+def test_generated_sources(monkeypatch):
+    fake = ModuleType("jupyter_gpt.data.stories")
+    fake.documents = lambda seed: (f"story {seed}.{n}" for n in range(10**9))
+    monkeypatch.setitem(sys.modules, "jupyter_gpt.data.stories", fake)
+    check("stories")
+    assert list(islice(read("stories", seed=5), 2)) == ["story 5.0", "story 5.1"]
+
+
+class FakeHub(ModuleType):
+    """Stands in for `datasets`: one data set, or the exception it raises."""
+
+    def __init__(self, rows):
+        super().__init__("datasets")
+        self.rows = rows
+
+    def load_dataset(self, name, split, streaming):
+        assert split == "train" and streaming
+        if isinstance(self.rows, Exception):
+            raise self.rows
+        return self.rows
+
+
+def test_the_hub(monkeypatch):
+    monkeypatch.setattr(hub, "_reach", lambda endpoint: None)
+    monkeypatch.setitem(sys.modules, "datasets", FakeHub([{"id": 1, "text": "a"}, {"id": 2, "text": None}]))
+    assert texts("hf:owner/name") == texts("hf:owner/name:text") == ["a"]
+    assert "no column body; it has id, text" in refusal("hf:owner/name:body")
+    assert "its id is a int" in refusal("hf:owner/name:id")
+    assert "write hf:owner/name" in refusal("hf:not a name")
+    monkeypatch.setitem(sys.modules, "datasets", FakeHub([{"a": "x", "b": "y"}]))
+    assert "choose one: hf:o/n:column" in refusal("hf:o/n")
+    monkeypatch.setitem(sys.modules, "datasets", FakeHub([]))
+    assert refusal("hf:o/n") == "hf:o/n is empty"
+    monkeypatch.setitem(sys.modules, "datasets", FakeHub(RuntimeError("Dataset 'o/n' doesn't exist\nmore")))
+    assert refusal("hf:o/n") == "cannot read hf:o/n: RuntimeError: Dataset 'o/n' doesn't exist"
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    assert "pip install 'jupyter_gpt[data]'" in refusal("hf:o/n")
+
+
+def test_an_unreachable_hub_is_told_at_once(monkeypatch):
+    with pytest.raises(GPTError, match="cannot be reached"):
+        hub._reach("http://127.0.0.1:9")
+
+
+def test_rows_of_json_with_half_a_character(tmp_path):
+    path = tmp_path / "half.jsonl"
+    path.write_text(json.dumps({"text": "ab\ud83d"}))
+    assert list(read(str(path))) == ["ab\ud83d"]  # `prepare` is where it is refused
