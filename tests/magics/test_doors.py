@@ -137,7 +137,7 @@ def test_gpt_alone_lists_the_verbs(ip, gpt, capsys):
 
 
 def test_the_options_are_those_of_the_session():
-    """Every keyword of `gpt.pretrain` has its flag and no flag lacks its keyword; the defaults told are true."""
+    """Every keyword of `gpt.pretrain` has its flag, every flag its keyword; the defaults told are true."""
     from jupyter_gpt.session.session import Session
     from jupyter_gpt.training.recipe import pretraining_recipe
 
