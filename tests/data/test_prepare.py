@@ -47,7 +47,7 @@ def text_of(tokenizer, documents, d) -> str:
 
 
 def test_endless_and_finite_sources(tmp_path):
-    docs = [story(9, n) for n in range(200)]
+    docs = [story(9, n) for n in range(100)]
     weights = {"stories": 3, "sums": 0, "$docs": 1}
     options = {"vocab_size": 280, "context": 64, "variables": {"docs": docs}}
     events, tokenizer, documents = done(prepare(weights, 40_000, tmp_path, **options))
