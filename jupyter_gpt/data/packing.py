@@ -14,8 +14,9 @@ begun by the delimiter, and a row begins where a piece begins:
   (tokens of the source before the piece) / (share of the source), so every stretch of a run holds the
   proportions that were asked for, however long the run.
 - In that order pieces pass through a small buffer; each row takes the oldest piece, then always the longest
-  that still fits (best-fit packing, Ding et al. 2024, arXiv:2404.10830), and crops the shortest when none
-  does. Of what is cropped, more than a quarter of a row comes back as a piece; less is lost for this epoch.
+  that still fits (best-fit packing, Ding et al. 2024, arXiv:2404.10830). When none fits, the row ends either
+  with the shortest, cropped (its tail is lost for this epoch), or, where that would lose more than there is
+  room, with the beginning of the oldest, which the next row begins with again.
 
 A row depends only on the documents, the weights, the seed and T, not on the length of the run or on what was
 asked before. Rows are laid out in order, as far as they are asked for, at half a million pieces a second,
@@ -70,7 +71,8 @@ class Rows:
         self._position, self._length, self._first = array("q"), array("i"), array("q", [0])
         self._packer = self._pack()
         self._lock = threading.Lock()
-        self.offered = self.cropped = 0  # tokens that went into rows, and those lost where a row ended
+        # Tokens of the pieces laid out so far; of them, lost where a row ended; beside them, laid out twice.
+        self.offered = self.cropped = self.repeated = 0
 
     def batch(self, indices: Sequence[int]) -> np.ndarray:
         """Rows by their indices: (B, T+1) int64; inputs are [:, :-1] and targets [:, 1:]."""
@@ -105,58 +107,51 @@ class Rows:
                 next(self._packer)
 
     def _pack(self) -> Iterator[None]:
-        """Best fit over a buffer of pieces; each `next` finishes at least one row."""
-        whole = self.context + 1
+        """Best fit over a buffer of pieces; each `next` finishes one row."""
         pieces = self._pieces()
-        buckets: list[deque] = [deque() for _ in range(whole + 1)]  # by length: (number, position)
-        ages: deque[tuple[int, int]] = deque()  # (number, length) of every piece, oldest first
+        # Waiting pieces by length, as (number, position), the oldest of a length first.
+        buckets: list[deque[tuple[int, int]]] = [deque() for _ in range(self.context + 2)]
+        lengths = 0  # bit L is set when a piece of length L waits: the longest that fits is found in one step
+        ages: deque[tuple[int, int]] = deque()  # (number, length), oldest first
         used: set[int] = set()  # numbers still in `ages` whose pieces are packed
-        lengths = 0  # bit L is set when a piece of length L waits
-        waiting = 0
         number = 0
-        keep = max(1, self.context // 4)
-
-        def wait(position: int, length: int) -> None:
-            nonlocal lengths, waiting, number
-            buckets[length].append((number, position))
-            ages.append((number, length))
-            lengths |= 1 << length
-            waiting += 1
-            number += 1
-
         while True:
-            while waiting < BUFFER:
-                wait(*next(pieces))
+            while len(ages) - len(used) < BUFFER:
+                position, length = next(pieces)
+                buckets[length].append((number, position))
+                ages.append((number, length))
+                lengths |= 1 << length
+                number += 1
             while ages[0][0] in used:
                 used.remove(ages.popleft()[0])
+            room = self.context + 1
             length = ages[0][1]
-            room = whole
-            while True:
-                bucket = buckets[length]
-                taken, position = bucket.popleft()
-                if not bucket:
+            while room > 1:  # one free cell holds the delimiter that closes the last document
+                taken, position = buckets[length].popleft()
+                if not buckets[length]:
                     lengths ^= 1 << length
                 used.add(taken)
-                waiting -= 1
                 fits = min(length, room)
                 self._position.append(position)
                 self._length.append(fits)
                 self.offered += length
-                rest = length - fits + 1  # its first cell is context: the last token that the row holds
-                if rest > keep:  # too much to lose: it comes as a piece of its own, soon
-                    wait(position + fits - 1, rest)
-                    self.offered -= rest - 1
-                else:
-                    self.cropped += length - fits
+                self.cropped += length - fits
                 room -= fits
-                if room <= 1:  # one free cell holds the delimiter that closes the last document
-                    break
                 fitting = lengths & ((1 << room) - 1)  # up to room - 1: the delimiter has its cell
                 if fitting:
                     length = fitting.bit_length() - 1
-                else:
-                    longer = lengths >> room  # never 0: the buffer holds more than one row takes
-                    length = room + (longer & -longer).bit_length() - 1
+                    continue
+                longer = lengths >> room  # never 0: the buffer holds more than one row takes
+                length = room + (longer & -longer).bit_length() - 1
+                if (
+                    1 < room <= length - room
+                ):  # cropping the shortest would lose more than the row has room for
+                    while ages[0][0] in used:
+                        used.remove(ages.popleft()[0])
+                    self._position.append(buckets[ages[0][1]][0][1])
+                    self._length.append(room)
+                    self.repeated += room
+                    break
             self._first.append(len(self._position))
             yield
 
