@@ -1,0 +1,264 @@
+"""`python -m jupyter_gpt` as a stranger would run it: from any folder, with no terminal, with mistakes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from jupyter_gpt import __main__ as main_module
+from jupyter_gpt.__main__ import find, lab_command, lab_environment, main, parse, shipped
+from jupyter_gpt.errors import GPTError
+from jupyter_gpt.execute import LINES, _first_line, _text, kernel_environment
+from jupyter_gpt.made import made
+
+ROOT = Path(main_module.__file__).resolve().parent.parent
+
+
+def write(path, *sources, tags=()):
+    """A notebook of these code cells; the last one carries the tags."""
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    cells[-1].metadata["tags"] = list(tags)
+    kernel = {"name": "not-installed", "display_name": "Nowhere", "language": "python"}
+    nb = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_markdown_cell("# Title"), *cells], metadata={"kernelspec": kernel}
+    )
+    nbformat.write(nb, path)
+    return path
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "jupyter_gpt", *map(str, arguments)]
+
+
+def environment(**more):
+    clean = {key: value for key, value in os.environ.items() if key != "JUPYTER_GPT_HOME"}
+    return clean | {"PYTHONPATH": str(ROOT), "JUPYTER_PATH": "/nowhere"} | more
+
+
+def run(*arguments, cwd, **more):
+    """The real command, with no terminal."""
+    return subprocess.run(
+        command(*arguments), cwd=cwd, env=environment(**more), capture_output=True, text=True,
+        stdin=subprocess.DEVNULL, timeout=120,
+    )  # fmt: skip
+
+
+MAKES = """
+import json, pathlib
+home = pathlib.Path('.jupyter_gpt')
+for name in ('runs', 'models'): (home / name / 'story').mkdir(parents=True)
+events = [{'event': 'start', 'steps': 600, 'parameters': 5_800_000}, {'event': 'step', 'step': 600},
+          {'event': 'evaluation', 'val_loss': 1.2345},
+          {'event': 'end', 'status': 'finished', 'seconds': 61.5}]
+(home / 'runs/story/events.jsonl').write_text('\\n'.join(map(json.dumps, events)))
+_ = (home / 'models/story/config.json').write_text('{}')
+"""
+
+
+SLEEPS = """
+import time
+try:
+    open('up', 'w').close()
+    time.sleep(60)
+except KeyboardInterrupt:
+    print('stopped gracefully')
+"""
+
+
+def test_a_notebook_that_passes(tmp_path):
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    source = "import os, sys\nprint('where', os.getcwd())\nprint('who', sys.executable)"
+    notebook = write(folder / "fine.ipynb", source, MAKES, "1/0", tags=["raises-exception"])
+    before = notebook.read_bytes()
+    ran = run("--execute", "elsewhere/fine.ipynb", cwd=tmp_path)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    lines = ran.stdout.splitlines()
+    assert lines[1].startswith("[1/3] import os, sys") and lines[1].endswith(" s  ok")
+    assert f"    where {folder}" in lines and f"    who {sys.executable}" in lines
+    assert "story  finished  600 of 600            1.234        5.8M     61.5" in lines
+    assert notebook.read_bytes() == before
+    executed = nbformat.read(folder / ".jupyter_gpt/executed/fine.ipynb", as_version=4)
+    assert executed.cells[1].outputs[0].text.startswith("where")
+    assert str(folder / ".jupyter_gpt/executed/fine.ipynb") in lines[-1]
+    assert ran.stderr == ""
+
+
+def test_a_cell_that_fails_is_shown_and_ends_it(tmp_path):
+    write(tmp_path / "bad.ipynb", "print('before')", "int('x')", "print('never')")
+    ran = run("--execute", "bad", cwd=tmp_path, JUPYTER_GPT_HOME=str(tmp_path / "home"))
+    assert ran.returncode == 1
+    assert "FAILED: ValueError" in ran.stdout
+    assert "    ValueError: invalid literal for int() with base 10: 'x'" in ran.stdout
+    assert "never" not in ran.stdout and "\x1b" not in ran.stdout
+    assert "no model and no run was made" in ran.stdout
+    assert (tmp_path / "home/executed/bad.ipynb").is_file()
+
+
+def test_a_kernel_that_dies_is_a_failure(tmp_path):
+    write(tmp_path / "dies.ipynb", "import os; os._exit(3)")
+    ran = run("--execute", "dies.ipynb", cwd=tmp_path)
+    assert ran.returncode == 1 and "FAILED: the kernel died" in ran.stdout
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+def test_ctrl_c_ends_the_cell_gracefully_and_keeps_the_notebook(tmp_path):
+    write(tmp_path / "sleeps.ipynb", SLEEPS, "print('never')")
+    with subprocess.Popen(
+        command("--execute", "sleeps.ipynb"),
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "up").exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "stopped gracefully" in out and "never" not in out
+    assert (tmp_path / ".jupyter_gpt/executed/sleeps.ipynb").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nosuch.ipynb"], "there is no notebook nosuch.ipynb"),
+        (["--execute", "a/b.ipynb"], "there is no notebook a/b.ipynb"),
+        (["--execute", "junk.ipynb"], "cannot be read as a notebook"),
+        (["--execute", "empty.ipynb"], "cannot be read as a notebook"),
+        (["--frobnicate"], "unrecognized arguments: --frobnicate"),
+        (["--execute", "junk.ipynb", "--", "--port=1"], "goes to JupyterLab"),
+    ],
+)
+def test_mistakes_are_one_line_and_2(arguments, says, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "junk.ipynb").write_text("{ not json")
+    (tmp_path / "empty.ipynb").write_text("")
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert says in error and error.count("\n") == 1
+
+
+def test_help_reads_like_a_man_page(capsys):
+    assert main(["--help"]) == 0
+    page = capsys.readouterr().out
+    for heading in (
+        "NAME",
+        "SYNOPSIS",
+        "DESCRIPTION",
+        "OPTIONS",
+        "FILES",
+        "ENVIRONMENT",
+        "EXIT STATUS",
+        "EXAMPLES",
+    ):
+        assert f"\n{heading}\n" in f"\n{page}"
+    assert max(map(len, page.splitlines())) <= 110
+
+
+def test_the_command_line():
+    assert parse([]).notebook == "00_tour.ipynb" and not parse([]).execute
+    given = parse(["mine.ipynb", "--", "--no-browser", "--port=1"])
+    assert given.notebook == "mine.ipynb" and given.lab == ["--no-browser", "--port=1"]
+
+
+def test_notebooks_are_found_there_first_then_here_then_in_the_package(tmp_path, monkeypatch, capsys):
+    own = tmp_path / "wheel"
+    own.mkdir()
+    (own / "00_tour.ipynb").write_text("the package's")
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    assert find("00_tour.ipynb", own) == here / "00_tour.ipynb"
+    assert "copied 00_tour.ipynb" in capsys.readouterr().out
+    (here / "00_tour.ipynb").write_text("mine")
+    assert find("00_tour", own).read_text() == "mine"  # never overwritten
+    assert capsys.readouterr().out == ""
+    (here / "notebooks").mkdir()
+    (here / "notebooks/00_tour.ipynb").write_text("the checkout's")
+    assert find("00_tour", own).read_text() == "the checkout's"
+    with pytest.raises(GPTError, match="did you mean 00_tour"):
+        find("00_tuor", own)
+
+
+@pytest.mark.skipif(os.name != "posix" or os.getuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_is_said(tmp_path, monkeypatch):
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/00_tour.ipynb").write_text("{}")
+    (tmp_path / "locked").mkdir(mode=0o500)
+    monkeypatch.chdir(tmp_path / "locked")
+    with pytest.raises(GPTError, match="cannot be copied"):
+        find("00_tour", tmp_path / "own")
+
+
+def test_the_packages_notebooks_in_a_checkout_and_in_a_wheel(tmp_path, monkeypatch):
+    package = tmp_path / "site-packages" / "jupyter_gpt"
+    package.mkdir(parents=True)
+    monkeypatch.setattr(main_module, "__file__", str(package / "__main__.py"))
+    (package.parent / "notebooks").mkdir()  # somebody else's folder: not a checkout
+    assert shipped() is None
+    (package.parent / "pyproject.toml").touch()
+    assert shipped() == package.parent / "notebooks"
+    (package / "notebooks").mkdir()
+    assert shipped() == package / "notebooks"
+
+
+def test_root_is_let_in_and_told(monkeypatch, capsys):
+    monkeypatch.setattr(os, "getuid", lambda: 0, raising=False)
+    assert lab_command(Path("a.ipynb"), ["--no-browser"])[1:] == [
+        "-m", "jupyterlab", "a.ipynb", "--no-browser", "--allow-root",
+    ]  # fmt: skip
+    assert "as root" in capsys.readouterr().out
+    monkeypatch.setattr(os, "getuid", lambda: 1000, raising=False)
+    assert "--allow-root" not in lab_command(Path("a.ipynb"), [])
+    assert capsys.readouterr().out == ""
+
+
+def test_jupyterlab_finds_this_pythons_kernel_first(monkeypatch):
+    monkeypatch.setenv("JUPYTER_PATH", "/elsewhere")
+    own, other = lab_environment()["JUPYTER_PATH"].split(os.pathsep)
+    assert Path(own) == Path(sys.prefix) / "share/jupyter" and other == "/elsewhere"
+
+
+def test_the_kernel_of_a_checkout_finds_the_package(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "/else")
+    paths = kernel_environment()["PYTHONPATH"].split(os.pathsep)
+    assert paths[-1] == "/else" and (len(paths) == 2) == (ROOT / "pyproject.toml").is_file()
+
+
+def test_text_is_cut_where_it_is_long_but_errors_are_not():
+    stream = nbformat.v4.new_output("stream", text="\n".join(map(str, range(100))) + "\n")
+    error = nbformat.v4.new_output("error", ename="E", evalue="v", traceback=["\x1b[31mline\x1b[0m"] * 40)
+    lines = _text([stream, error], whole_errors=True).splitlines()
+    assert len(lines) == LINES + 40 and lines[LINES - 1] == f"… {100 - LINES + 1} more lines"
+    assert lines[-1] == "line"
+    assert _first_line("\n\n  %%pretrain x\nstories: 1") == "%%pretrain x"
+    assert len(_first_line("x" * 100)) == 64
+
+
+def test_the_table_of_what_was_made(tmp_path):
+    def run_of(name, *events):
+        folder = tmp_path / "runs" / name
+        folder.mkdir(parents=True)
+        (folder / "events.jsonl").write_text("\n".join(json.dumps(e) for e in events) + '\n{"event": "st')
+
+    start = {"event": "start", "steps": 100, "parameters": 810_000}
+    run_of("killed", start, {"event": "step", "step": 7, "seconds": 1.5})
+    run_of("begun")
+    run_of(
+        "resumed", start, {"event": "end", "status": "stopped", "seconds": 2}, {"event": "step", "step": 9}
+    )
+    text = made(tmp_path)
+    rows = {line.split()[0]: line.split()[1:] for line in text.splitlines()[2:]}
+    assert rows["killed"] == ["interrupted", "7", "of", "100", "–", "810K", "1.5"]
+    assert rows["begun"] == ["interrupted", "0", "–", "–", "–"]
+    assert rows["resumed"][0] == "interrupted"  # an end that was not the last word
+    assert made(tmp_path, since=time.time() + 60) == "no model and no run was made"
