@@ -115,7 +115,7 @@ def _grid(cells: list[list[tuple]], down: range, across: range) -> str:
 
 def _table(cells: list[list[tuple]], down: range, across: range) -> str:
     """The HTML: a box a token, its document's colour also a line beneath it, where another may cover it."""
-    head = "".join(f'<th style="color:#888;font-weight:normal">{c}</th>' for c in across)
+    head = "".join(f'<th style="color:#888;font-weight:normal;text-align:center">{c}</th>' for c in across)
     out = [f"<tr><th></th>{head}</tr>"]
     for r, row in zip(down, cells, strict=True):
         boxes = [f'<th style="color:#888;font-weight:normal;text-align:right;padding:2px 8px">row {r}</th>']

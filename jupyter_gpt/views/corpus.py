@@ -12,14 +12,15 @@ from jupyter_gpt.views.bundle import Bundle, about, escape
 from jupyter_gpt.views.table import html_table, text_table
 
 HEADER = ("source", "documents", "tokens", "weight", "share", "epochs")
-ENDLESS = "∞"
+ENDLESS, UNKNOWN, ESTIMATED = "∞", "?", "~"
 
 
 def corpus_bundle(corpus: object, rows: Iterable | None = None) -> Bundle:
     """A corpus as a table; `corpus` has `.name` and `.rows`, or is a name whose `rows` follow.
 
     A row is a dict or a dataclass: source, documents and tokens (None: endless), weight, share (0 to 1),
-    epochs (None: endless or not known yet) and `varies`: its counts differ between machines and are marked.
+    epochs (None: endless or not known yet), `varies` (its counts differ between machines: `≈1,000`) and
+    `estimated` (they are extrapolated, `~1,000`, or could not be told at all, `?`).
     """
     name = corpus if isinstance(corpus, str) else corpus.name
     rows = [_plain(row) for row in (corpus.rows if rows is None else rows)]
@@ -36,12 +37,13 @@ def corpus_bundle(corpus: object, rows: Iterable | None = None) -> Bundle:
 
 
 MEASURED = ("documents", "tokens", "epochs")
+FLAGS = ("varies", "estimated")
 
 
 def _plain(row: object) -> dict:
     """A row as a dict with every key."""
-    given = row if isinstance(row, dict) else {key: getattr(row, key, None) for key in (*HEADER, "varies")}
-    return {key: given.get(key) for key in HEADER} | {"varies": bool(given.get("varies"))}
+    given = row if isinstance(row, dict) else {key: getattr(row, key, None) for key in (*HEADER, *FLAGS)}
+    return {key: given.get(key) for key in HEADER} | {key: bool(given.get(key)) for key in FLAGS}
 
 
 def _line(row: dict) -> list[str]:
@@ -49,27 +51,29 @@ def _line(row: dict) -> list[str]:
     shown = "–" if epochs is None else about(epochs, 2) if row["varies"] else f"{epochs:,.2f}"
     return [
         str(row["source"]),
-        _count(row["documents"], row["varies"]),
-        _count(row["tokens"], row["varies"]),
+        _count(row["documents"], row["varies"], row["estimated"]),
+        _count(row["tokens"], row["varies"], row["estimated"]),
         f"{row['weight']:g}",
         f"{row['share']:.1%}",
         shown,
     ]
 
 
-def _count(number: int | None, varies: bool) -> str:
+def _count(number: int | None, varies: bool, estimated: bool) -> str:
     if number is None:
-        return ENDLESS
-    return about(number, 0) if varies else f"{number:,}"
+        return UNKNOWN if estimated else ENDLESS
+    return about(number, 0) if varies else f"{ESTIMATED if estimated else ''}{number:,}"
 
 
 def _total(rows: list[dict]) -> list[str]:
     """The last line: sums, endless if any part is, marked if any part is."""
-    varies = any(row["varies"] for row in rows)
+    varies, estimated = (any(row[flag] for row in rows) for flag in FLAGS)
     sums = []
     for key in ("documents", "tokens"):
         parts = [row[key] for row in rows]
-        sums.append(_count(None if None in parts else sum(parts), varies))
+        endless = any(row[key] is None and not row["estimated"] for row in rows)
+        total = None if None in parts else sum(parts)
+        sums.append(_count(total, varies, estimated and not endless))
     weight, share = (sum(row[key] for row in rows) for key in ("weight", "share"))
     return ["together", *sums, f"{weight:g}", f"{share:.1%}", ""]
 

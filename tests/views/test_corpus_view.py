@@ -66,6 +66,17 @@ def test_a_corpus_object_gives_its_name_and_rows():
     assert corpus_bundle(corpus).text == corpus_bundle("bedtime", mixture()).text
 
 
+def test_estimates_and_what_cannot_be_told_are_not_endless():
+    rows = [
+        {"source": "big", "documents": 10, "tokens": 999, "weight": 1, "share": 0.5, "estimated": True},
+        {"source": "hub", "documents": None, "tokens": None, "weight": 1, "share": 0.5, "estimated": True},
+    ]
+    lines = [line.split() for line in corpus_bundle("wide", rows).text.splitlines()[4:]]
+    assert lines[0][1:3] == ["~10", "~999"]
+    assert lines[1][1:3] == lines[2][1:3] == ["?", "?"]
+    assert corpus_bundle("one", [*rows, mixture()[0]]).text.splitlines()[-1].split()[1:3] == ["∞", "∞"]
+
+
 def test_one_source_needs_no_sum():
     assert "together" not in corpus_bundle("one", mixture()[:1]).text
 
