@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from jupyter_gpt.data import sources
 from jupyter_gpt.data import tokenizer as tokenizers
 from jupyter_gpt.data.documents import Documents, Writer
+from jupyter_gpt.data.mixture import check
 from jupyter_gpt.data.split import Piece, Source, pieces
 from jupyter_gpt.errors import GPTError
 
@@ -57,6 +59,7 @@ def prepare(
         raise GPTError(
             f"held_out is the fraction kept for validation, at least 0 and below 1, not {held_out}"
         )
+    weights = check(weights)
     total = sum(weights.values())
     mixture = []
     for name, weight in weights.items():
@@ -71,6 +74,9 @@ def prepare(
         source.look(held_out)
     if isinstance(tokenizer, str):
         tokenizer = yield from _train(tokenizer, mixture, tokens_wanted, vocab_size)
+    else:
+        tokenizer = copy.deepcopy(tokenizer)  # another model's stays as it is
+        tokenizer.chat_template = None  # what is pretrained here has yet to learn a chat
     tokenizer.model_max_length = context
     writer = Writer(Path(folder), tokenizer, tokenizers.delimiter(tokenizer))
     try:
@@ -101,7 +107,8 @@ def _train(kind: str, mixture: list[Source], tokens_wanted: int, vocab_size: int
         raise GPTError(f"the tokenizer is bpe, char or that of a model, not {kind!r}")
     if kind == "bpe":
         tokenizers.refuse_small(vocab_size or VOCABULARY)
-    wanted = min(max(4 * tokens_wanted, SAMPLE[0]), SAMPLE[1])
+    # For merges a quarter of the text is plenty; characters are wanted all, as far as that goes.
+    wanted = min(max(tokens_wanted * (4 if kind == "char" else 1), SAMPLE[0]), SAMPLE[1])
     texts: list[str] = []
     last = time.monotonic()
     for source in mixture:

@@ -194,7 +194,8 @@ def test_special_tokens_in_documents_stay_text(tmp_path):
 def test_a_tokenizer_of_another_model(tmp_path):
     mine = train_char("".join(WORDS) + " .\n0123456789")
     _, tokenizer, documents = done(prepare({"stories": 1}, 3_000, tmp_path, tokenizer=mine, context=32))
-    assert tokenizer is mine and documents.tokens.max() < len(mine)
+    assert tokenizer.get_vocab() == mine.get_vocab() and documents.tokens.max() < len(mine)
+    assert tokenizer.model_max_length == 32 != mine.model_max_length  # the other model's is left alone
 
 
 def test_a_large_vocabulary_takes_wide_tokens(tmp_path):
@@ -227,6 +228,7 @@ def test_a_stop_leaves_nothing_half_made(tmp_path):
         ({"$short": 1}, {"context": 64}, "tokens to train on, too few for a row of context 64"),
         ({"stories": 1, "$blank": 1}, {}, r"\$blank has no document with any text"),
         ({"$half": 1}, {}, "lone surrogate, U\\+D83D, at character 3"),
+        ({"stories": 0}, {}, "every weight of the mixture is zero"),
         ({"stories": 1}, {"vocab_size": 200}, "at least 261"),
         ({"stories": 1}, {"tokenizer": "chars"}, "bpe, char or that of a model, not 'chars'"),
         ({"stories": 1}, {"tokenizer": "char", "vocab_size": 10}, "more than the 10 asked for"),
