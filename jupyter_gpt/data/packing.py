@@ -19,9 +19,8 @@ begun by the delimiter, and a row begins where a piece begins:
   room, with the beginning of the oldest, which the next row begins with again.
 
 A row depends only on the documents, the weights, the seed and T, not on the length of the run or on what was
-asked before. Rows are laid out in order, as far as they are asked for, at half a million pieces a second,
-and remembered (12 bytes a piece, 8 a row): resuming at row ten million first lays out those before it, in
-seconds.
+asked before. Rows are laid out in order, as far as they are asked for, some 400,000 pieces a second, and
+remembered (12 bytes a piece, 8 a row): a run resumed at its millionth row first waits some seconds.
 """
 
 from __future__ import annotations
