@@ -85,7 +85,7 @@ def pretrain(training: Training) -> Iterator[dict | None]:
     fences = []
     upcoming = None
     while True:
-        if training.step % recipe.eval_every == 0 or training.step == recipe.steps:
+        if training.held_out and (training.step % recipe.eval_every == 0 or training.step == recipe.steps):
             yield from evaluate(training, plain)
         if training.step % recipe.sample_every == 0 or training.step == recipe.steps:
             yield from sample_prompts(training)

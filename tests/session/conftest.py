@@ -8,6 +8,17 @@ DOCUMENTS = [f"The {a} {b} saw {n} small birds and was {c}. It sang." for n in r
              for a in ("old", "red", "tall") for b in ("fox", "hen") for c in ("glad", "sad")]  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Small models are quicker on one thread, above all on a busy machine; KILLED sets the same for its process."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def gpt(tmp_path, monkeypatch):
     from jupyter_gpt.session.session import Session

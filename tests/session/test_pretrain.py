@@ -1,14 +1,17 @@
 """A run from its cell's function to the folder on disk: what is kept, stopped, resumed, refused."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from jupyter_gpt.errors import GPTError
+from jupyter_gpt.session.runs import Run
 
 
 def losses(run):
@@ -89,29 +92,52 @@ def test_stopped_and_resumed_equals_uninterrupted(gpt, train):
         gpt.resume("part")
 
 
-KILLED = """
-import os, signal, sys, threading, time
+# Each part runs in a process of its own, with the same threads: sums over other threads are other numbers.
+PART = """
+import json, os, signal, sys, time, torch
 from jupyter_gpt import gpt
+torch.set_num_threads(1)
 sys.path.insert(0, {here!r})
 from conftest import TINY, DOCUMENTS
-run = gpt.pretrain("k", {{"$docs": 1.0}}, variables={{"docs": DOCUMENTS}}, background=True,
-                   **{{**TINY, "steps": 60, "checkpoint_every": 7}})
-while run.step < {at}:
-    time.sleep(0.001)
-os.kill(os.getpid(), signal.SIGKILL)
+if {at} is None:
+    run = gpt.resume("k")
+else:
+    run = gpt.pretrain("k", {{"$docs": 1.0}}, variables={{"docs": DOCUMENTS}}, background=True,
+                       **{{**TINY, "steps": 60, "checkpoint_every": 7}})
+    while run.alive and run.step < {at}:
+        time.sleep(0.001)
+    if {at} < 60:
+        os.kill(os.getpid(), signal.SIGKILL)
+run.wait()
 """
 
 
+def in_a_process(home: Path, at: int | None) -> int:
+    """Run PART under `home`; returns its exit status."""
+    code = PART.format(here=str(Path(__file__).parent), at=at)
+    env = {**os.environ, "JUPYTER_GPT_HOME": str(home)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+    assert done.returncode in (0, -9), done.stderr
+    return done.returncode
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    home = tmp_path_factory.mktemp("whole")
+    assert in_a_process(home, 10**6) == 0
+    return home
+
+
 @pytest.mark.parametrize("at", [2, 23, 47])
-def test_killed_and_resumed_is_bit_identical(gpt, train, at):
-    whole = train("whole", steps=60)
-    code = KILLED.format(here=str(__import__("pathlib").Path(__file__).parent), at=at)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == -9, done.stderr
+def test_killed_and_resumed_is_bit_identical(gpt, uninterrupted, at):
+    home = Path(os.environ["JUPYTER_GPT_HOME"])
+    assert in_a_process(home, at) == -9
     assert gpt.runs["k"].status == "interrupted"
-    run = gpt.resume("k")
-    assert run.status == "finished" and losses(run) == losses(whole)
-    assert same(weights(gpt, "k"), weights(gpt, "whole"))
+    assert in_a_process(home, None) == 0
+    run, whole = Run(home / "runs" / "k"), Run(uninterrupted / "runs" / "k")
+    assert run.status == "finished" and losses(run) == losses(whole) and len(losses(run)) == 60
+    mine, theirs = ((h / "models" / "k" / "model.safetensors").read_bytes() for h in (home, uninterrupted))
+    assert mine == theirs
 
 
 def test_accumulated_equals_whole_batch(gpt, train):
@@ -253,7 +279,6 @@ def test_bad_options_are_one_line(gpt, train, options, message):
 
 def test_an_interrupt_stops_gracefully(gpt, train):
     """SIGINT reaches the main thread only, as the notebook's stop button does."""
-    import os
     import signal
 
     run = train(steps=4000, background=True)

@@ -1,0 +1,106 @@
+"""Pretraining 124M parameters at T 1024 on one GPU: tokens/s of a hand-written, compiled GPT-2 and of ours.
+
+    python tests/benchmarks/pretrain_gpu.py [--steps 6] [--rows 64] [--peer-rows 32]
+
+Both in one process on the same random tokens: the peer as it is usually run (bf16 autocast, torch.compile, fused AdamW,
+one optimiser step a batch), ours as `%%pretrain --size`-like shapes run by default (Llama, Muon, 0.5M tokens a step).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+from peers import PlainGPT
+
+from jupyter_gpt.training.build import build, flops_per_token
+from jupyter_gpt.training.device import peak_flops
+from jupyter_gpt.training.optimizer import optimizers
+from jupyter_gpt.training.pretrain import Training, pretrain
+from jupyter_gpt.training.recipe import pretraining_recipe
+
+T, VOCAB = 1024, 50304
+
+
+class RandomRows:
+    """Rows of random tokens, drawn ahead so that drawing costs nothing."""
+
+    def __init__(self, rows: int = 512):
+        self.rows = np.random.default_rng(0).integers(0, VOCAB, (rows, T + 1))
+
+    def batch(self, indices) -> np.ndarray:
+        return self.rows[np.asarray(indices) % len(self.rows)]
+
+
+def peer(rows: int, heads: int, steps: int) -> float:
+    """Tokens/s of the peer."""
+    torch.manual_seed(0)
+    model = PlainGPT(VOCAB, T, 12, 768, heads).cuda()
+    fast = torch.compile(model)
+    optimizer = model.adamw(6e-4, (0.9, 0.95), 0.1)
+    source = RandomRows()
+    times = []
+    for step in range(steps * 4 + 5):
+        batch = torch.from_numpy(source.batch(range(step * rows, (step + 1) * rows))).pin_memory()
+        batch = batch.cuda(non_blocking=True)
+        with torch.autocast("cuda", torch.bfloat16):
+            loss = fast(batch[:, :-1].contiguous(), batch[:, 1:].contiguous())
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        torch.cuda.synchronize()
+        times.append(time.perf_counter())
+    return rows * T / float(np.median(np.diff(times[5:])))
+
+
+def ours(rows: int, steps: int, **options) -> tuple[float, float, int]:
+    """Tokens/s, share of the peak, and parameters of ours over whole optimiser steps."""
+    recipe = pretraining_recipe(
+        {"random": 1.0}, size="llama-124m", steps=steps + 2, rows=rows, batch_tokens=1 << 19, dtype="bfloat16",
+        **options,
+    )  # fmt: skip
+    model = build(recipe, VOCAB, 0).cuda()
+    count = sum(p.numel() for p in model.parameters())
+    training = Training(
+        recipe, model, None, optimizers(model, recipe, True), RandomRows(), {}, np.zeros(VOCAB, np.float32), [], 0,
+        flops_per_token(recipe, count, VOCAB), peak_flops("cuda", "bfloat16"), True,
+    )  # fmt: skip
+    stamps = []
+    loop = pretrain(training)
+    for event in loop:
+        if event is not None and event["event"] == "step":
+            torch.cuda.synchronize()
+            stamps.append(time.perf_counter())
+            if len(stamps) > steps:
+                break
+    loop.close()
+    rate = recipe.batch_tokens / float(np.median(np.diff(stamps)))
+    return rate, rate * training.flops_per_token / training.peak_flops, count
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=6, help="timed optimiser steps of 0.5M tokens")
+    parser.add_argument("--rows", type=int, default=64, help="our rows a micro-batch")
+    parser.add_argument("--peer-rows", type=int, default=32, help="the peer's rows a batch")
+    given = parser.parse_args()
+    if not torch.cuda.is_available():
+        print("skipped: there is no GPU here")
+        return
+    print(torch.cuda.get_device_name(), "torch", torch.__version__)
+    theirs = peer(given.peer_rows, 12, given.steps)
+    print(f"peer, 12 heads, {given.peer_rows} rows: {theirs:,.0f} tokens/s")
+    mine, share, count = ours(given.rows, given.steps)
+    print(f"ours, {count / 1e6:.1f}M, {given.rows} rows: {mine:,.0f} tokens/s, {share:.1%} of the peak")
+    print(f"ratio {mine / theirs:.2f}; {torch.cuda.max_memory_allocated() / 2**30:.0f} GiB at most")
+
+
+if __name__ == "__main__":
+    main()
