@@ -1,4 +1,4 @@
-"""What a magic asks of the notebook it runs in: which cell it is, a place to show, a variable to bind."""
+"""What magics ask of the notebook they run in: which cell it is, a place to show, a variable to bind."""
 
 from __future__ import annotations
 
@@ -20,3 +20,20 @@ def show(bundle: object) -> None:
     from IPython.display import display
 
     display(bundle)
+
+
+def watch(run, overlays: list | tuple = (), background: bool = False) -> None:
+    """Shows a run until it ends, or in the background.
+
+    Whatever breaks the watching (the view, an impatient second interrupt) also ends the run, gracefully: a
+    cell that is over leaves nothing training unless it was asked to.
+    """
+    from jupyter_gpt.views.curve import run_bundle
+    from jupyter_gpt.views.follow import follow
+
+    try:
+        follow(run, run_bundle, overlays=overlays, background=background)
+    except BaseException:
+        if run.alive and not background:
+            run.stop()
+        raise

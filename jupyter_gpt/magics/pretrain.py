@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jupyter_gpt.magics.corpus import MIXTURE
-from jupyter_gpt.magics.notebook import bind, cell_id
+from jupyter_gpt.magics.notebook import bind, cell_id, watch
 from jupyter_gpt.magics.options import LENGTH, RUNNING, Command, Option, parse
 from jupyter_gpt.magics.words import number, on_or_off, whole
 from jupyter_gpt.training.recipe import ARCHITECTURES, DTYPES, OPTIMIZERS, SIZES
@@ -89,8 +89,6 @@ def run(ip, line: str, cell: str) -> None:
     if given is None:
         return
     from jupyter_gpt import gpt
-    from jupyter_gpt.views.curve import run_bundle
-    from jupyter_gpt.views.follow import follow
 
     name, out = given.pop("name"), given.pop("out", None)
     background = given.pop("background", False)
@@ -103,5 +101,5 @@ def run(ip, line: str, cell: str) -> None:
         maker=cell_id(ip),
         **given,
     )
-    follow(job, run_bundle, overlays=others, background=background)
+    watch(job, others, background)
     bind(ip, out, job if background or not out else gpt.models[name])

@@ -31,8 +31,16 @@ class Named(dict):
 
 
 class FakeRun(SimpleNamespace):
+    @property
+    def alive(self) -> bool:
+        return self.status == "running"
+
+    def stop(self):
+        self.status = "stopped"
+
     def wait(self, tick=None):
         if self.error:
+            self.status = "failed"
             raise self.error
         self.status = "finished"
 

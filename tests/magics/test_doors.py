@@ -71,6 +71,24 @@ def test_a_failed_run_fails_the_cell_and_binds_nothing(ip, gpt, shown, capsys):
     assert "m" not in ip.user_ns
 
 
+def test_a_broken_view_leaves_nothing_training(ip, gpt, shown, monkeypatch):
+    def broken(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("jupyter_gpt.views.follow.follow", broken)
+    ip.run_cell("%%pretrain tale\nstories: 3\n")
+    assert gpt.runs["tale"].status == "stopped"
+
+
+def test_earlier_runs_are_drawn_beside(ip, gpt, shown, monkeypatch, fails):
+    seen = []
+    monkeypatch.setattr("jupyter_gpt.views.follow.follow", lambda run, bundle, **more: seen.append(more))
+    succeed(ip, "%%pretrain tale --beside storyteller --steps 5\nstories: 3\n")
+    assert seen == [{"overlays": [gpt.runs["storyteller"]], "background": False}]
+    assert fails("%%pretrain b --beside nobody\nstories: 3\n").startswith("there is no nobody")
+    assert [said["name"] for _, said in gpt.calls] == ["tale"]
+
+
 def test_mistakes_reach_nobody(fails, gpt):
     assert fails("%%pretrain tale --dept 4\nstories: 3") == (
         "%%pretrain has no option --dept (did you mean --depth?)"
@@ -109,9 +127,17 @@ def test_show_stop_resume(ip, gpt, shown):
     assert ip.user_ns["m"] is gpt.models["storyteller"]
 
 
-def test_show_does_not_wait_for_a_run_that_still_runs(ip, gpt, shown):
+def test_show_does_not_wait_for_a_run_that_still_runs(ip, gpt, shown, monkeypatch):
     gpt.runs["storyteller"].status = "running"
     succeed(ip, "%gpt show storyteller")
+    assert shown == ["run storyteller: running"]  # nobody watches: the picture so far
+    seen = []
+    monkeypatch.setattr("jupyter_gpt.views.follow.is_live", lambda: True)
+    monkeypatch.setattr(
+        "jupyter_gpt.views.follow.follow", lambda run, bundle, **more: seen.append((run, more))
+    )
+    succeed(ip, "%gpt show storyteller --out r")
+    assert seen == [(gpt.runs["storyteller"], {"overlays": [], "background": True})]
     assert gpt.runs["storyteller"].status == "running"
 
 

@@ -58,6 +58,8 @@ def test_from_a_corpus_to_a_model_and_back_on(run, shown, capsys):
     assert "hen  pretrain  finished  4 of 4" in shown[2]
     assert "«" not in shown[4] + shown[5]  # the notebook's own text, by character: the same everywhere
 
+    with pytest.raises(GPTError, match="at least one row of two tokens, not 0 of 10"):
+        run("%gpt batch hen --rows 0")
     with pytest.raises(GPTError, match="there is nothing to resume"):
         run("%gpt resume hen")
     with pytest.raises(GPTError, match="is not running"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jupyter_gpt.magics.listing import runs_bundle
-from jupyter_gpt.magics.notebook import show
+from jupyter_gpt.magics.notebook import show, watch
 from jupyter_gpt.magics.options import BACKGROUND, OUT, Command, Option
 from jupyter_gpt.views.bundle import about
 
@@ -57,12 +57,15 @@ def runs(gpt, given: dict, ip) -> object:
 
 
 def show_runs(gpt, given: dict, ip) -> object:
-    """Shows the view and returns at once; the result is the run, or the list of them."""
+    """Shows the view and returns at once; the result is the run, or the list of them.
+
+    Live while the run goes on and a person watches; otherwise the picture of what it has reached.
+    """
     from jupyter_gpt.views.curve import run_bundle
-    from jupyter_gpt.views.follow import follow
+    from jupyter_gpt.views.follow import follow, is_live
 
     first, *others = shown = [gpt.runs[name] for name in given["run"]]
-    if first.status in ("running", "paused"):
+    if first.status in ("running", "paused") and is_live():
         follow(first, run_bundle, overlays=others, background=True)
     else:
         for run in shown:
@@ -79,10 +82,7 @@ def stop(gpt, given: dict, ip) -> object:
 
 def resume(gpt, given: dict, ip) -> object:
     """Goes on, shown live; the result is the model, or the run in the background."""
-    from jupyter_gpt.views.curve import run_bundle
-    from jupyter_gpt.views.follow import follow
-
     background = given.get("background", False)
     run = gpt.resume(given["run"], variables=ip.user_ns, background=True)
-    follow(run, run_bundle, background=background)
+    watch(run, background=background)
     return run if background or "out" not in given else gpt.models[run.name]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+from jupyter_gpt.errors import GPTError
 from jupyter_gpt.magics.notebook import show
 from jupyter_gpt.magics.options import OUT, Command, Option
 from jupyter_gpt.magics.words import whole
@@ -55,9 +56,10 @@ def batch(gpt, given: dict, ip) -> object:
     from jupyter_gpt.data.packing import Rows
     from jupyter_gpt.views.batch import batch_bundle
 
-    run = gpt.runs[given["run"]]
+    run, drawn, columns = gpt.runs[given["run"]], given.get("rows", 4), given.get("cols", 10)
+    if drawn < 1 or columns < 2:
+        raise GPTError(f"%gpt batch draws at least one row of two tokens, not {drawn} of {columns}")
     recipe, documents = run.recipe, Documents.open(run.folder / "data")
-    drawn, columns = given.get("rows", 4), given.get("cols", 10)
     size = max(recipe["rows"], drawn)
     indices = range(size)
     if "seed" in given:
