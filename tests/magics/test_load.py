@@ -5,8 +5,6 @@ import sys
 import tomllib
 from pathlib import Path
 
-from IPython.core.error import UsageError
-
 import jupyter_gpt
 from jupyter_gpt.magics import fill_empty_body, load
 
@@ -76,8 +74,8 @@ def test_only_our_empty_bodies_are_filled(ip, capsys):
     assert fill_empty_body(["%%pretrain"]) == ["%%pretrain\n", "\n"]
     for lines in (["%%pretrain x\n", "stories: 1\n"], ["%%pretrain?\n"], ["%%pretrained\n"], ["x = 1\n"], []):
         assert fill_empty_body(lines) == lines
-    result = ip.run_cell("%%bash")
-    assert isinstance(result.error_in_exec, UsageError) or "empty" in capsys.readouterr().err
+    ip.run_cell("%%bash")
+    assert "the cell body is empty" in capsys.readouterr().err  # others' magics are as they were
 
 
 def test_question_mark_shows_the_manual(ip):
