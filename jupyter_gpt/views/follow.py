@@ -1,8 +1,8 @@
 """Follows a run in the cell that started it: a live widget while it works, one static bundle when it ends.
 
-A person in JupyterLab, Notebook, VS Code or Colab sees the widget, which the bundle then replaces in the same display.
-With nobody there (nbval, nbclient, papermill, a script) only the final bundle is ever published, once, because those
-do not apply updates of a display.
+A person in JupyterLab, Notebook, VS Code or Colab sees the widget, which the bundle then replaces in the
+same display. With nobody there (nbval, nbclient, papermill, a script) only the final bundle is ever
+published, once, because those do not apply updates of a display.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ def is_live() -> bool:
 def follow(
     run: Any, bundle_of_run: Callable[[Any], Bundle], overlays: list | tuple = (), background: bool = False
 ) -> None:
-    """Shows `run` in the current cell until it ends (or, in the `background`, returns at once and keeps showing it).
+    """Shows `run` in the current cell until it ends; in the `background` returns at once and goes on showing.
 
-    `bundle_of_run(run)` makes the static picture of the run as it stands; `overlays` are other runs to draw beside
-    it. A failed run leaves the bundle of what it reached, then its error is raised from here.
+    `bundle_of_run(run)` makes the static picture of the run as it stands; `overlays` are other runs to
+    draw beside it. A failed run leaves the bundle of what it reached, then its error is raised from here.
     """
     if not is_live():
         _follow_headless(run, bundle_of_run, background)
@@ -52,7 +52,7 @@ def follow(
     handle = display(widget, display_id=True)
 
     def finish() -> None:
-        widget.pump()
+        widget.pump(at_once=True)
         _show(handle.update, bundle_of_run(run))
         widget.close()
 

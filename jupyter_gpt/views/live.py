@@ -1,14 +1,16 @@
 """The live widget: a run's curves, samples and buttons while it trains.
 
-`run.events` is an append-only list; `pump()` reads on from where it last was and sends one small message per run.
-The protocol, all of it:
+`run.events` is an append-only list; `pump()` reads on from where it last was and sends one small message
+a run. The protocol, all of it:
 
-kernel → front end   {"type": "update", "run": i, "from": a, "to": b, "rows": n, "events": [...], "now": {...} | null}
-                     with one little-endian float32 buffer of n rows per name in COLUMNS. It covers run.events[a:b];
-                     a front end whose own cursor is not a, asks again. from 0 means: forget what you have.
-front end → kernel   {"type": "ready" | "heard" | "pause" | "unpause" | "stop" | "sample"}; "ready" is answered with
-                     everything since the first event (first render, page reload, a gap), "heard" thanks for that.
-synced state         {"columns": [...], "runs": [{"name", "status", "steps"}, ...]}; the first run is the one trained.
+kernel → front end   {"type": "update", "run": i, "from": a, "to": b, "rows": n, "events": [], "now": {}}
+                     with one little-endian float32 buffer of n rows per name in COLUMNS. It covers
+                     run.events[a:b]; a front end whose cursor is not a, asks again. from 0: forget what
+                     you have. "now" holds the newest step's numbers, or is null before the first.
+front end → kernel   {"type": "ready" | "heard" | "pause" | "unpause" | "stop" | "sample"}. "ready" asks for
+                     all since the first event (first render, page reload, a gap), "heard" thanks for it.
+synced state         {"columns": [...], "runs": [{"name", "status", "steps"}, ...]}; the first run is the one
+                     that the buttons act on.
 """
 
 from __future__ import annotations
@@ -28,15 +30,16 @@ from jupyter_gpt.errors import GPTError
 
 STATIC = Path(__file__).parent / "static"
 COLUMNS = ("step", "loss", "lr", "tokens_per_second")
+PERIOD = 0.2  # seconds between two messages; a front end draws no more often than that
 _NOW = ("step", "tokens", "seconds", "tokens_per_second", "mfu")
 
 
 class LiveRun(anywidget.AnyWidget):
     """Shows `run` live, with `overlays` (other runs, finished or not) drawn into the same charts.
 
-    Call `pump()` about ten times a second while the run works, from any one thread. Clicks reach `run.pause()`,
-    `unpause()`, `stop()` and `sample_now()` on whichever thread the kernel hears them. Raises GPTError when the
-    package was installed without its built front end.
+    Call `pump()` about ten times a second while the run works, from any one thread. Clicks reach
+    `run.pause()`, `unpause()`, `stop()` and `sample_now()` on whichever thread the kernel hears them.
+    Raises GPTError when the package was installed without its built front end.
     """
 
     _esm = traitlets.Unicode().tag(sync=True)
@@ -47,12 +50,13 @@ class LiveRun(anywidget.AnyWidget):
         self._feeds = [_Feed(each) for each in (run, *overlays)]
         self._lock = threading.Lock()
         self._heard_from_front_end = False
+        self._send_at = 0.0
         self._resend_at = time.monotonic() + 0.5
         self._resend_after = 1.0
         self.run = run
         super().__init__(_esm=_static("run.js"), _css=_static("run.css"), state=self._describe())
         # ipykernel 7.4 sends a comm's incoming messages to the shell that last published on it: while a cell
-        # blocks, that shell is the blocked one and no click arrives. The shell the front end chose is the right one.
+        # blocks, that is the blocked one and no click arrives. The one that the front end chose is right.
         if hasattr(self.comm, "_reply_subshell_for"):
             self.comm._reply_subshell_for = lambda data, default: default
         self.on_msg(self._on_message)
@@ -60,13 +64,16 @@ class LiveRun(anywidget.AnyWidget):
     def __repr__(self) -> str:
         return f"LiveRun({self.run.name!r})"
 
-    def pump(self) -> None:
-        """Sends what is new since the last call; returns at once when nothing is."""
+    def pump(self, at_once: bool = False) -> None:
+        """Sends what is new: a change of status always, events every 0.2 s unless they shall go `at_once`."""
         with self._lock:
-            self._resend_while_unheard()
             state = self._describe()
             if state != self.state:
                 self.state = state
+            elif not at_once and time.monotonic() < self._send_at:
+                return
+            self._send_at = time.monotonic() + PERIOD
+            self._resend_while_unheard()
             for index, feed in enumerate(self._feeds):
                 update = feed.update()
                 if update is not None:
@@ -78,9 +85,10 @@ class LiveRun(anywidget.AnyWidget):
         return {"columns": list(COLUMNS), "runs": runs}
 
     def _resend_while_unheard(self) -> None:
-        # A kernel that takes no messages while a cell runs (ipykernel 6) never hears "ready", nor does any before the
-        # front end has opened its subshell, and what comes before the front end's script has loaded is dropped. So
-        # everything is sent again after 0.5, 1, 2, 4 ... seconds until there is a sign of life.
+        # A kernel that takes no messages while a cell runs (ipykernel 6) never hears "ready", nor does
+        # any before the front end has opened its subshell, and what comes before the front end's script
+        # has loaded is lost. So everything is sent again after 0.5, 1, 2, 4 ... seconds until there is a
+        # sign of life.
         if not self._heard_from_front_end and time.monotonic() >= self._resend_at:
             for feed in self._feeds:
                 feed.rewind()
@@ -102,7 +110,7 @@ class LiveRun(anywidget.AnyWidget):
             self.run.stop()
         elif what == "sample":
             self.run.sample_now()
-        self.pump()
+        self.pump(at_once=True)
 
 
 class _Feed:

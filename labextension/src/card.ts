@@ -12,7 +12,16 @@ const PLAY = "M4.5 2.5v11l9-5.5z";
 const STOP = "M3.5 3.5h9v9h-9z";
 const SAMPLE = "M2.5 3h11v8H8l-3.5 3v-3h-2z";
 
-const STATS = ["step", "train loss", "val loss", "bits per byte", "tokens/s", "of peak", "elapsed", "left"] as const;
+const STATS = [
+  "step",
+  "train loss",
+  "val loss",
+  "bits per byte",
+  "tokens/s",
+  "of peak",
+  "elapsed",
+  "left",
+] as const;
 type Stat = (typeof STATS)[number];
 
 export class Card {
@@ -87,17 +96,24 @@ export class Card {
     return this.runs[0];
   }
 
-  /** Says that the runs hold something new. Drawing waits for its turn: at most 8 times a second, 2.5% of a core. */
+  /**
+   * Says that the runs hold something new. Drawing waits for its turn, 4 times a second at most and 2 once a
+   * pixel holds many steps: where there is no GPU, the browser paints with the very cores that train.
+   */
   update(): void {
     if (!this.inSight || this.timer || this.frame) return;
-    const wait = this.drawn + Math.max(120, 40 * this.curves.cost) - performance.now();
-    this.timer = window.setTimeout(() => {
-      this.timer = 0;
-      this.frame = requestAnimationFrame(() => {
-        this.frame = 0;
-        this.draw();
-      });
-    }, Math.max(0, wait));
+    const period = this.run.column("step").length > 1000 ? 480 : 240;
+    const wait = this.drawn + Math.max(period, 40 * this.curves.cost) - performance.now();
+    this.timer = window.setTimeout(
+      () => {
+        this.timer = 0;
+        this.frame = requestAnimationFrame(() => {
+          this.frame = 0;
+          this.draw();
+        });
+      },
+      Math.max(0, wait),
+    );
   }
 
   destroy(): void {
@@ -122,7 +138,7 @@ export class Card {
 
   private draw(): void {
     this.drawn = performance.now();
-    if (!this.root.dataset.ground && this.root.isConnected) this.tint(); // outside the page there are no colours yet
+    if (!this.root.dataset.ground && this.root.isConnected) this.tint(); // no colours outside the page
     const training = this.run.column("step").length > 0 || this.run.evaluations.length > 0;
     this.body.hidden = this.numbers.hidden = !training;
     this.head();
@@ -143,7 +159,10 @@ export class Card {
     write(this.chip, preparing ? "preparing" : status);
     this.chip.dataset.status = status;
     const { start } = run;
-    write(this.about, start ? `${compact(start.parameters)} parameters · ${start.device} · ${start.dtype}` : "");
+    write(
+      this.about,
+      start ? `${compact(start.parameters)} parameters · ${start.device} · ${start.dtype}` : "",
+    );
     const paused = status === "paused";
     write(this.pause.querySelector("span")!, paused ? "Resume" : "Pause");
     this.pause.querySelector("path")!.setAttribute("d", paused ? PLAY : PAUSE);
@@ -153,7 +172,8 @@ export class Card {
     write(this.spoken, `${run.name} is ${status}`);
     if (this.asked && (over || this.answered(status))) this.asked = null;
     const late = this.asked !== null && Date.now() - this.asked.at > 3000;
-    const waiting = "This kernel hears clicks only after the cell has ended; the notebook's ■ button stops the run now.";
+    const waiting =
+      "This kernel hears clicks only after the cell has ended; the notebook's ■ button stops the run now.";
     write(this.note, run.end?.error ?? (late ? waiting : ""));
     this.note.hidden = !this.note.textContent;
   }
@@ -212,7 +232,10 @@ export class Card {
       const part = current ? (stage.total ? stage.done / stage.total : 0.3) : 1;
       track.classList.toggle("gpt-endless", current && !stage.total);
       (track.firstElementChild as HTMLElement).style.width = `${(100 * Math.min(1, part)).toFixed(1)}%`;
-      write(number, `${count(stage.done)}${stage.total ? ` / ${count(stage.total)}` : ""} ${stage.unit ?? ""}`);
+      write(
+        number,
+        `${count(stage.done)}${stage.total ? ` / ${count(stage.total)}` : ""} ${stage.unit ?? ""}`,
+      );
     });
   }
 }

@@ -1,19 +1,18 @@
-// One chart of one metric over the steps of several runs, drawn by uPlot. Knows nothing of widgets or kernels.
+// One chart of one metric over the steps of several runs, drawn by uPlot. Knows no widgets and no kernels.
 
 import uPlot from "uplot";
-import { grid, place, reduce, Smoothed, type Grid, type Values, type View } from "./reduce";
+import { grid, place, reduce, Smoothed, type Grid, type Values } from "./reduce";
 import type { Series } from "./series";
 import { faint, type Theme } from "./theme";
 import { logTicks, stepLabel, STRIDES, valueLabel } from "./ticks";
+import type { View } from "./view";
 
 export interface Metric {
   column: string;
-  title: string;
   /** Name of the evaluations' field that is drawn as points, if any. */
   evaluation?: "val_loss";
   smoothed: boolean;
   fromZero: boolean;
-  format: (value: number) => string;
 }
 
 export interface Look {
@@ -71,11 +70,9 @@ export class Chart {
     });
   }
 
-  /** Puts the cursor on a step, as if the mouse were there; null takes it away. */
-  point(step: number | null): void {
-    if (!this.plot) return;
-    const left = step === null ? -10 : this.plot.valToPos(step, "x");
-    this.plot.setCursor({ left, top: step === null ? -10 : 1 }, true);
+  /** Pixels from the left of the host to `step`. */
+  pixel(step: number): number {
+    return this.plot ? this.plot.over.offsetLeft + this.plot.valToPos(step, "x") : 0;
   }
 
   redraw(): void {
@@ -114,8 +111,8 @@ export class Chart {
   }
 
   /**
-   * The y axis for what is in view. The first moments of a long run fall from far above: where they would press all
-   * the rest flat, they may leave through the top (not on a logarithmic axis, and never what comes later).
+   * The y axis for what is in view. The first moments of a long run fall from far above: where they would
+   * press all the rest flat, they may leave through the top (not on a logarithmic axis, never what is later).
    */
   private range(data: uPlot.AlignedData): [number, number] {
     const { min: from, max: to } = this.view;
@@ -174,8 +171,19 @@ export class Chart {
         y: { distr: this.logY ? 3 : 1, auto: false, range: (_u, min, max) => [min, max] },
       },
       axes: [
-        { ...axis(26), space: 64, incrs: STRIDES, values: (_u, ticks) => ticks.map(stepLabel), ...this.ticks(logX, 46) },
-        { ...axis(fromZero ? 40 : 32), space: 32, values: (_u, ticks) => ticks.map(valueLabel), ...this.ticks(this.logY, 28) },
+        {
+          ...axis(26),
+          space: 64,
+          incrs: STRIDES,
+          values: (_u, ticks) => ticks.map(stepLabel),
+          ...this.ticks(logX, 46),
+        },
+        {
+          ...axis(fromZero ? 40 : 32),
+          space: 32,
+          values: (_u, ticks) => ticks.map(valueLabel),
+          ...this.ticks(this.logY, 28),
+        },
       ],
       bands: Array.from({ length: count }, (_, i) => ({
         series: [count + 1 + i, 1 + i],
@@ -216,12 +224,13 @@ export class Chart {
   private ticks(log: boolean, pixels: number): Partial<uPlot.Axis> {
     if (!log) return {};
     return {
-      splits: (u, axis, min, max) => logTicks(min, max, (axis === 0 ? u.bbox.width : u.bbox.height) / devicePixelRatio / pixels),
+      splits: (u, axis, min, max) =>
+        logTicks(min, max, (axis === 0 ? u.bbox.width : u.bbox.height) / devicePixelRatio / pixels),
       filter: (_u, ticks) => ticks,
     };
   }
 
-  /** Of the evaluations, those at least 10 pixels apart: a row of touching rings says no more than its line. */
+  /** Of the evaluations, those at least 10 pixels apart: touching rings say no more than their line. */
   private apart(u: uPlot, index: number): number[] {
     const values = u.data[index];
     const kept: number[] = [];
@@ -248,7 +257,14 @@ export class Chart {
     // one run: validation in a second colour; several: in the run's own, told apart by its dashes and rings
     const stroke = () => (count === 1 ? this.shared.theme.validation : colour());
     const fill = () => this.shared.theme.background;
-    const points = { show: true, size: 7, width: 2, stroke, fill, filter: (u: uPlot, index: number) => this.apart(u, index) };
+    const points = {
+      show: true,
+      size: 7,
+      width: 2,
+      stroke,
+      fill,
+      filter: (u: uPlot, index: number) => this.apart(u, index),
+    };
     return { ...base, stroke, width: 1.5, dash: [4, 4], points };
   }
 

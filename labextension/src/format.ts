@@ -2,7 +2,8 @@
 
 type Maybe = number | null | undefined;
 
-const known = (value: Maybe): value is number => value !== null && value !== undefined && Number.isFinite(value);
+const known = (value: Maybe): value is number =>
+  value !== null && value !== undefined && Number.isFinite(value);
 
 /** 12345 → "12,345" */
 export function count(value: Maybe): string {
@@ -13,7 +14,12 @@ export function count(value: Maybe): string {
 export function compact(value: Maybe): string {
   if (!known(value)) return "–";
   const size = Math.abs(value);
-  for (const [unit, letter] of [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "k"]] as const) {
+  for (const [unit, letter] of [
+    [1e12, "T"],
+    [1e9, "B"],
+    [1e6, "M"],
+    [1e3, "k"],
+  ] as const) {
     if (size >= unit) return trim((value / unit).toPrecision(3)) + letter;
   }
   return trim(value.toPrecision(3));

@@ -1,11 +1,7 @@
 // From a column of any length to about as many points as there are pixels: what a chart really draws.
 
 import type { Series } from "./series";
-
-export interface View {
-  min: number;
-  max: number;
-}
+import type { View } from "./view";
 
 /** The x positions to draw at. `edges` is null when every point gets its own, else the bins' borders. */
 export interface Grid {
@@ -58,7 +54,7 @@ export function grid(runs: Series[], view: View, width: number, log: boolean): G
   return { xs, edges };
 }
 
-/** Lowest, highest and mean value at each grid position (the three are equal where a position holds one point). */
+/** Lowest, highest and mean value at each grid position; the three are equal where it holds one point. */
 export function reduce(steps: ArrayLike<number>, values: ArrayLike<number>, on: Grid, view: View) {
   const size = on.xs.length;
   const low: Values = new Array(size).fill(null);
@@ -107,8 +103,8 @@ export function place(points: { step: number; value: number | null }[], on: Grid
 }
 
 /**
- * An exponential moving average that widens with what it has seen: over t/8 points at point t, at most `window`.
- * A fixed window would trail far behind the steep beginning of a loss curve.
+ * An exponential moving average that widens with what it has seen: over t/8 points at point t, at most over
+ * `window`. A fixed one would trail far behind the steep beginning of a loss curve.
  */
 export class Smoothed {
   private out = new Float32Array(0);
@@ -131,7 +127,8 @@ export class Smoothed {
       const value = values[this.done];
       if (value === value) {
         const width = Math.max(1, Math.min(window, this.done / 8));
-        this.state = this.state === this.state ? this.state + (value - this.state) * (2 / (width + 1)) : value;
+        this.state =
+          this.state === this.state ? this.state + (value - this.state) * (2 / (width + 1)) : value;
       }
       this.out[this.done] = this.state;
     }

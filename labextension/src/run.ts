@@ -3,7 +3,6 @@
 import type { AnyModel } from "@anywidget/types";
 import { Card } from "./card";
 import { Series } from "./series";
-import "uplot/dist/uPlot.min.css";
 import "./run.css";
 
 interface State {
@@ -84,7 +83,9 @@ class Feed {
 
 function floats(view: DataView): Float32Array {
   // copied, because a message's buffers need not start on a multiple of four
-  return new Float32Array(view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength) as ArrayBuffer);
+  return new Float32Array(
+    view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength) as ArrayBuffer,
+  );
 }
 
 export default () => {

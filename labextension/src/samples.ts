@@ -56,7 +56,8 @@ export class Samples {
     this.newest.style.visibility = this.following ? "hidden" : "visible";
     if (last < 0) {
       write(this.step, "");
-      if (!this.shown) this.list.replaceChildren(element("p", "gpt-empty", "The first samples are on their way."));
+      if (!this.shown)
+        this.list.replaceChildren(element("p", "gpt-empty", "The first samples are on their way."));
       return;
     }
     const step = this.steps[Number(this.slider.value)];

@@ -7,7 +7,7 @@ export interface Theme {
   grid: string;
   background: string;
   font: string;
-  /** Distinct for every common kind of colour blindness (Okabe and Ito, 2008), made lighter or darker for the ground. */
+  /** Distinct for the common kinds of colour blindness (after Okabe and Ito, 2008), fitted to the ground. */
   runs: string[];
   validation: string;
 }
@@ -41,7 +41,10 @@ export function watchTheme(changed: () => void): () => void {
     timers = [0, 150, 800].map((wait) => window.setTimeout(changed, wait));
   };
   const observer = new MutationObserver(soon);
-  const attributes = { attributes: true, attributeFilter: ["class", "style", "theme", "data-jp-theme-name", "data-jp-theme-light"] };
+  const attributes = {
+    attributes: true,
+    attributeFilter: ["class", "style", "theme", "data-jp-theme-name", "data-jp-theme-light"],
+  };
   observer.observe(document.documentElement, attributes);
   observer.observe(document.body, attributes);
   const scheme = window.matchMedia("(prefers-color-scheme: dark)");

@@ -1,6 +1,6 @@
 // Where the axes are labelled, and how.
 
-/** 1, 2 and 5 of each decade between `min` and `max`; every digit, or even steps, where that leaves too few. */
+/** 1, 2 and 5 of each decade between `min` and `max`; every digit, or even steps, where those are too few. */
 export function logTicks(min: number, max: number, room: number): number[] {
   const most = Math.max(2, room);
   for (const leads of [[1, 2, 3, 4, 5, 6, 7, 8, 9], [1, 2, 5], [1]]) {

@@ -1,6 +1,7 @@
-"""A real JupyterLab in a real Chromium: fixtures to open a notebook, run it, click in it and read what was saved.
+"""A real JupyterLab in a real Chromium: fixtures to open a notebook, run it, click in it and read what
+was saved.
 
-Skipped, with the reason, where there is no Chromium. The server has its own settings, workspaces and root folder.
+Skipped, with the reason, where there is no Chromium. The server has its own settings and root folder.
 """
 
 from __future__ import annotations
@@ -52,13 +53,13 @@ class OpenNotebook:
         self.command("notebook:run-all-cells")
 
     def kernel_status(self) -> str | None:
-        return self.page.evaluate(
-            "() => window.jupyterapp?.shell.currentWidget?.context?.sessionContext?.session?.kernel?.status ?? null"
-        )
+        session = "window.jupyterapp?.shell.currentWidget?.context?.sessionContext?.session"
+        return self.page.evaluate(f"() => {session}?.kernel?.status ?? null")
 
     def wait_idle(self, seconds: float = 60) -> None:
         """Waits until the kernel is idle and no cell is left to run."""
-        wait_until(lambda: self.kernel_status() == "idle" and not self.running(), seconds, "the kernel to be idle")
+        idle = lambda: self.kernel_status() == "idle" and not self.running()  # noqa: E731
+        wait_until(idle, seconds, "the kernel to be idle")
 
     def running(self) -> bool:
         return self.page.locator(".jp-InputPrompt", has_text="[*]").count() > 0
@@ -87,8 +88,9 @@ def wait_until(true: Callable[[], bool], seconds: float, what: str) -> float:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[object]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install '.[test]'")
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+    sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install '.[test]'")
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    found = next(filter(None, map(shutil.which, names)), None)
     with sync_api.sync_playwright() as playwright:
         own = playwright.chromium.executable_path
         if found is None and not Path(own).exists():
@@ -117,11 +119,14 @@ def lab(browser: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     }
     environment = {**os.environ, **{name: str(home / folder) for name, folder in folders.items()}}
     command = [
-        sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}", "--ServerApp.port_retries=0",
-        f"--IdentityProvider.token={server.token}", f"--ServerApp.root_dir={root}", "--expose-app-in-browser",
+        sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--expose-app-in-browser",
+        f"--port={port}", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={root}",
+        f"--IdentityProvider.token={server.token}",
     ]
     with (home / "server.log").open("wb") as log:
-        process = subprocess.Popen(command, env=environment, cwd=root, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(
+            command, env=environment, cwd=root, stdout=log, stderr=log, start_new_session=True
+        )
     try:
         wait_until(lambda: _answers(server, process, home / "server.log"), 60, "JupyterLab to start")
         yield server
@@ -142,7 +147,7 @@ def _answers(server: Server, process: subprocess.Popen, log: Path) -> bool:
 
 @pytest.fixture
 def open_notebook(lab: Server, browser: object) -> Iterator[Callable[..., OpenNotebook]]:
-    """`open_notebook("code of cell 1", "code of cell 2", ..., width=1280)`: opens it and waits for its kernel."""
+    """`open_notebook("code of cell 1", "code of cell 2", ..., width=1280)`, which waits for the kernel."""
     contexts = []
 
     def open_it(*cells: str, width: int = 1280, height: int = 1000) -> OpenNotebook:
@@ -168,7 +173,8 @@ def notebook(cells: tuple[str, ...]) -> dict:
         "nbformat": 4, "nbformat_minor": 5,
         "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
         "cells": [
-            {"cell_type": "code", "id": f"cell-{i}", "metadata": {}, "source": code, "outputs": [], "execution_count": None}
+            {"cell_type": "code", "id": f"cell-{i}", "metadata": {}, "source": code, "outputs": [],
+             "execution_count": None}
             for i, code in enumerate(cells)
         ],
     }

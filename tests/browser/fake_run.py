@@ -16,11 +16,13 @@ TEXT = " there was a small <b>bold</b> fox. She had a red kite and a plan."
 
 
 class FakeRun:
-    """`steps` steps in `seconds`; `record` is a JSON file of [what, unix seconds] for each thing it was told."""
+    """`steps` steps in `seconds`; `record` is a JSON file of [what, unix seconds], one for each thing
+    told."""
 
     kind = "pretrain"
 
-    def __init__(self, seconds: float, record: str = "told.json", steps: int = 400, name: str = "storyteller", seed: int = 0):
+    def __init__(self, seconds: float, record: str = "told.json", steps: int = 400, name: str = "storyteller",
+                 seed: int = 0):
         self.name, self.steps, self.seconds, self.record = name, steps, seconds, Path(record)
         self.status, self.recipe, self.events = "running", {}, []
         self._random, self._told = random.Random(seed), []
@@ -62,7 +64,8 @@ class FakeRun:
         self.events.append({"event": event, "time": time.time(), **fields})
 
     def _work(self) -> None:
-        for stage, unit in [("collecting stories", "documents"), ("tokenizer", "documents"), ("tokenizing", "tokens")]:
+        stages = {"collecting stories": "documents", "tokenizer": "documents", "tokenizing": "tokens"}
+        for stage, unit in stages.items():
             for done in range(0, 4001, 1000):
                 self._emit("progress", stage=stage, done=done, total=4000, unit=unit)
                 time.sleep(self.seconds / 150)
@@ -83,8 +86,8 @@ class FakeRun:
         curve = 1.9 + 1.6 * math.exp(-step / 150) + 4.8 * math.exp(-step / 18)
         lr = 3e-3 * min(1, step / (0.1 * self.steps), (self.steps - step) / (0.3 * self.steps))
         speed = 2048 / pause * self._random.uniform(0.95, 1.05)
-        self._emit("step", step=step, loss=curve + self._random.gauss(0, 0.09), lr=lr, grad_norm=1.0, tokens=2048 * step,
-                   seconds=pause * step, tokens_per_second=speed, mfu=0.431)
+        self._emit("step", step=step, loss=curve + self._random.gauss(0, 0.09), lr=lr, grad_norm=1.0,
+                   tokens=2048 * step, seconds=pause * step, tokens_per_second=speed, mfu=0.431)
         if step % max(1, self.steps // 10) == 0:
             self._emit("evaluation", step=step, val_loss=curve + 0.06, bits_per_byte=curve / 2.9, seconds=0.1)
         if step % max(1, self.steps // 6) == 0 or self._sample.is_set():

@@ -1,0 +1,64 @@
+// The charts in words: the legend above them, and the numbers under the cursor.
+
+import { element } from "./dom";
+import { count, fixed } from "./format";
+import { lowerBound } from "./reduce";
+import type { Series } from "./series";
+import type { Theme } from "./theme";
+
+/** Index of the step nearest to `step`; `steps` ascends and is not empty. */
+export function nearest(steps: Float32Array, step: number): number {
+  const at = Math.min(steps.length - 1, lowerBound(steps, step));
+  return at > 0 && step - steps[at - 1] < steps[at] - step ? at - 1 : at;
+}
+
+/** What the lines mean, and with several runs, whose they are. */
+export function legend(runs: Series[], theme: Theme): HTMLElement[] {
+  const many = runs.length > 1;
+  const entries = runs.map((run, i) =>
+    entry(many ? run.name : "training loss", theme.runs[i % theme.runs.length], "gpt-line"),
+  );
+  if (runs.some((run) => run.evaluations.length)) {
+    const colour = many ? theme.muted : theme.validation;
+    entries.push(entry(many ? "validation" : "validation loss", colour, "gpt-dashes"));
+  }
+  return entries;
+}
+
+function entry(label: string, colour: string, kind: string): HTMLElement {
+  const line = element("span", "gpt-entry");
+  const swatch = element("span", `gpt-swatch ${kind}`);
+  swatch.style.color = colour;
+  line.append(swatch, element("span", "", label));
+  return line;
+}
+
+/** Each run's loss at `step`: averaged (`strong[i]`: run i's line), raw, and the last validation. */
+export function reading(runs: Series[], strong: Float32Array[], step: number, theme: Theme): HTMLElement[] {
+  const many = runs.length > 1;
+  const rows: HTMLElement[] = [];
+  let shown = Math.round(step);
+  runs.forEach((run, i) => {
+    const steps = run.column("step");
+    if (!steps.length || step > steps[steps.length - 1] * 1.02 + 1) return;
+    const at = nearest(steps, step);
+    if (!rows.length) shown = steps[at];
+    const colour = theme.runs[i % theme.runs.length];
+    const raw = `raw ${fixed(run.column("loss")[at])}`;
+    rows.push(row(colour, many ? run.name : "training", fixed(strong[i][at]), raw));
+    const evaluation = run.evaluations.filter((each) => each.step <= steps[at]).at(-1);
+    if (!evaluation) return;
+    const when = `step ${count(evaluation.step)}`;
+    rows.push(row(many ? colour : theme.validation, "validation", fixed(evaluation.val_loss), when));
+  });
+  return [element("div", "gpt-tip-step", `step ${count(shown)}`), ...rows];
+}
+
+function row(colour: string, name: string, value: string, note: string): HTMLElement {
+  const line = element("div", "gpt-tip-row");
+  const dot = element("span", "gpt-dot");
+  dot.style.background = colour;
+  line.append(dot, element("span", "gpt-tip-name", name));
+  line.append(element("b", "", value), element("span", "gpt-tip-note", note));
+  return line;
+}
