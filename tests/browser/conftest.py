@@ -70,9 +70,8 @@ class OpenNotebook:
 
     def saved(self) -> dict:
         """Saves the notebook and reads the file."""
-        before = self.path.stat().st_mtime_ns
-        self.command("docmanager:save")
-        wait_until(lambda: self.path.stat().st_mtime_ns != before, 20, "the notebook to be saved")
+        save = "window.jupyterapp.shell.currentWidget.context.save()"
+        self.page.evaluate(f"async () => {{ await {save}; }}")
         return json.loads(self.path.read_text(encoding="utf-8"))
 
 
