@@ -54,7 +54,8 @@ def follow(
     def finish() -> None:
         widget.pump(at_once=True)
         _show(handle.update, bundle_of_run(run))
-        widget.close()
+        if not widget.reloaded:  # else the bundle found no place, and the widget is all there is to see
+            widget.close()
 
     if background:
         pump = threading.Thread(target=_pump_until_end, args=(run, widget, finish), daemon=True)

@@ -9,6 +9,7 @@ kernel → front end   {"type": "update", "run": i, "from": a, "to": b, "rows": 
                      you have. "now" holds the newest step's numbers, or is null before the first.
 front end → kernel   {"type": "ready" | "heard" | "pause" | "unpause" | "stop" | "sample"}. "ready" asks for
                      all since the first event (first render, page reload, a gap), "heard" thanks for it.
+                     Each carries "page", a name that the front end gives itself when it is loaded.
 synced state         {"columns": [...], "runs": [{"name", "status", "steps"}, ...]}; the first run is the one
                      that the buttons act on.
 """
@@ -49,7 +50,7 @@ class LiveRun(anywidget.AnyWidget):
     def __init__(self, run: Any, overlays: list | tuple = ()) -> None:
         self._feeds = [_Feed(each) for each in (run, *overlays)]
         self._lock = threading.Lock()
-        self._heard_from_front_end = False
+        self._pages: set[str] = set()
         self._send_at = 0.0
         self._resend_at = time.monotonic() + 0.5
         self._resend_after = 1.0
@@ -80,6 +81,11 @@ class LiveRun(anywidget.AnyWidget):
                     content, buffers = update
                     self.send({"type": "update", "run": index, **content}, buffers=buffers)
 
+    @property
+    def reloaded(self) -> bool:
+        """Whether the page was loaded again; JupyterLab then no longer knows which output a display id names."""
+        return len(self._pages) > 1
+
     def _describe(self) -> dict:
         runs = [{"name": f.run.name, "status": f.run.status, "steps": f.run.steps} for f in self._feeds]
         return {"columns": list(COLUMNS), "runs": runs}
@@ -89,7 +95,7 @@ class LiveRun(anywidget.AnyWidget):
         # any before the front end has opened its subshell, and what comes before the front end's script
         # has loaded is lost. So everything is sent again after 0.5, 1, 2, 4 ... seconds until there is a
         # sign of life.
-        if not self._heard_from_front_end and time.monotonic() >= self._resend_at:
+        if not self._pages and time.monotonic() >= self._resend_at:
             for feed in self._feeds:
                 feed.rewind()
             self._resend_at += self._resend_after
@@ -97,7 +103,7 @@ class LiveRun(anywidget.AnyWidget):
 
     def _on_message(self, _widget: Any, content: dict, _buffers: list) -> None:
         what = content.get("type")
-        self._heard_from_front_end = True
+        self._pages.add(content.get("page", ""))
         if what == "ready":
             with self._lock:
                 for feed in self._feeds:

@@ -25,6 +25,7 @@ class Feed {
   readonly runs: Series[] = [];
   private cursors: number[] = [];
   private asked = 0;
+  private readonly page = Math.random().toString(36).slice(2); // another after a reload
   private readonly listeners = new Set<() => void>();
 
   constructor(private readonly model: AnyModel) {
@@ -40,7 +41,7 @@ class Feed {
   }
 
   send(type: string): void {
-    this.model.send({ type });
+    this.model.send({ type, page: this.page });
   }
 
   listen(listener: () => void): () => void {

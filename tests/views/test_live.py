@@ -82,8 +82,8 @@ def floats(buffer: bytes) -> list[float]:
     return list(values)
 
 
-def hear(widget, what: str) -> None:
-    widget._handle_custom_msg({"type": what}, [])
+def hear(widget, what: str, page: str = "first") -> None:
+    widget._handle_custom_msg({"type": what, "page": page}, [])
 
 
 def test_each_pump_sends_only_what_is_new(widget):
@@ -199,6 +199,15 @@ def test_clicks_reach_the_run_and_its_new_status_goes_back(widget):
     run.status = "stopped"
     shown.pump(at_once=True)
     assert shown.state["runs"][0]["status"] == "stopped"
+
+
+def test_a_second_page_tells_of_a_reload(widget):
+    shown = widget(FakeRun())
+    hear(shown, "ready")
+    hear(shown, "ready")
+    assert not shown.reloaded
+    hear(shown, "ready", page="second")
+    assert shown.reloaded
 
 
 def test_its_name_in_a_notebook_is_the_same_every_time(widget):
