@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from jupyter_gpt.errors import GPTError, nearest
@@ -17,7 +17,7 @@ from jupyter_gpt.session import store
 ABOUT = "jupyter_gpt.json"  # beside the transformers files: who made it, from what
 
 
-@dataclass
+@dataclass(repr=False)
 class Model:
     """A causal LM with its tokenizer. `module` and `tokenizer` are None while it is only on disk."""
 
@@ -28,8 +28,8 @@ class Model:
     lineage: list[str]
     parameters: int
     step: int = 0
-    module: object = field(default=None, repr=False)
-    tokenizer: object = field(default=None, repr=False)
+    module: object = None
+    tokenizer: object = None
 
     @property
     def resident(self) -> bool:
@@ -43,6 +43,9 @@ class Model:
     @property
     def dtype(self) -> str | None:
         return str(self.module.dtype).removeprefix("torch.") if self.resident else None
+
+    def __repr__(self) -> str:
+        return f"<model {self.name}: {self.parameters:,} parameters, {' → '.join(self.lineage)}>"
 
     @property
     def about(self) -> dict:

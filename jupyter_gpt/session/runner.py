@@ -74,19 +74,20 @@ def drive(run: Run, preparation: Iterator, resuming: bool, finished: Callable) -
     log, training, status, error = Log(run), None, "stopped", None
     try:
         training = yield from prepared(run, preparation, log)
-        if training is None:
+        if training is None and not resuming:
             raise GPTError(f"{run.name} was stopped before its first step: there is nothing to keep")
-        if resuming:
-            training.load(latest_checkpoint(run))
-        else:
-            training.save(run.folder / "checkpoints")
-        status = yield from steps(run, training, pretrain(training), log)
-        finished(training, status)
+        if training is not None:
+            if resuming:
+                training.load(latest_checkpoint(run))
+            else:
+                training.save(run.folder / "checkpoints")
+            status = yield from steps(run, training, pretrain(training), log)
+            finished(training, status)
     except BaseException as failure:
         status, error = "failed", str(failure) or type(failure).__name__
         raise
     finally:
-        reached = training.step if training else 0
+        reached = training.step if training else run.step
         seconds = training.seconds if training else 0.0
         try:
             log.add({"event": "end", "status": status, "step": reached, "seconds": seconds, "error": error})

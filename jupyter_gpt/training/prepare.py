@@ -54,7 +54,7 @@ def prepare(
         )  # fmt: skip
     yield {"event": "progress", "stage": "building the model", "done": 0, "total": None, "unit": "parameters"}
     recipe = replace(recipe, vocab_size=len(tokenizer))
-    model = build(recipe, len(tokenizer), tokenizer.eos_token_id).to(device)
+    model = build(recipe, len(tokenizer), documents.eot).to(device)
     prompts = recipe.prompts or first_words(documents, tokenizer)
     recipe = replace(recipe, prompts=prompts)
     compile = compiles(recipe, device) if recipe.compile is None else recipe.compile
@@ -62,8 +62,8 @@ def prepare(
     return Training(
         recipe=recipe, model=model, tokenizer=tokenizer, optimizers=optimizers(model, recipe, compile),
         rows=Rows(documents, recipe.context, recipe.seed), held_out=held_out_rows(documents, recipe.context), token_bytes=padded(token_bytes(tokenizer), model.config.vocab_size),
-        prompts=[(p, [tokenizer.eos_token_id, *tokenizer(p, add_special_tokens=False).input_ids]) for p in prompts],
-        eot=tokenizer.eos_token_id, flops_per_token=flops_per_token(recipe, parameters, model.config.vocab_size),
+        prompts=[(p, [documents.eot, *tokenizer(p, add_special_tokens=False, verbose=False).input_ids]) for p in prompts],
+        eot=documents.eot, flops_per_token=flops_per_token(recipe, parameters, model.config.vocab_size),
         peak_flops=machine.peak_flops(device, recipe.dtype), compile=compile,
     )  # fmt: skip
 

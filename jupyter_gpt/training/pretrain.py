@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from jupyter_gpt.training import checkpoint
+from jupyter_gpt.training.device import peak_flops
 from jupyter_gpt.training.loss import IGNORE, cross_entropy, softmax_gradient
 from jupyter_gpt.training.optimizer import Optimizers
 from jupyter_gpt.training.recipe import Recipe
@@ -198,6 +199,8 @@ def evaluate(training: Training, plain) -> Iterator[dict | None]:
     the figure is about what is trained on, however much of a source was held out.
     """
     recipe, device = training.recipe, training.model.device
+    if training.peak_flops and device.type == "cpu":
+        training.peak_flops = peak_flops("cpu", recipe.dtype, 0.02)
     began = time.perf_counter()
     sizes = torch.from_numpy(training.token_bytes).to(device)
     at_once = max(1, (4096 if device.type == "cpu" else 65536) // recipe.context)
