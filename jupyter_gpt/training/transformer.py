@@ -2,8 +2,9 @@
 
 The parameters stay those of the transformers module, so saving, sampling and evaluating need no conversion; only
 the path from token ids to hidden states is our own. Notable: fp32 weights cast once where they are used (no autocast
-bookkeeping); q, k, v and gate, up multiplied as one matrix; rotary tables made once; fused attention. Any other
-architecture falls back on its own forward under autocast. `tests/training/test_transformer.py` holds both equal.
+bookkeeping); q, k, v and gate, up multiplied as one matrix; rotary tables made once; fused attention; on a CPU the
+gradients of `by_hand.py`. Any other architecture falls back on its own forward under autocast.
+`tests/training/test_transformer.py` holds both equal.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from jupyter_gpt.training import by_hand
+from jupyter_gpt.training.device import keep_freed_memory
 
 
 class Trunk(nn.Module):
@@ -26,14 +30,25 @@ class Trunk(nn.Module):
         super().__init__()
         object.__setattr__(self, "model", model)
         self.dtype = dtype
+        if model.device.type == "cpu":
+            keep_freed_memory()
         kind = model.config.model_type
         self.forward_of = {"llama": rotary_trunk, "qwen3": rotary_trunk, "gpt2": gpt2_trunk}.get(kind)
         if kind in ("llama", "qwen3"):
             position = torch.arange(context, device=model.device)[None]
             cos, sin = model.model.rotary_emb(torch.zeros((), device=model.device), position)
-            half = cos.shape[-1] // 2  # the second half of the table repeats the first
-            self.register_buffer("cos", cos[0, :, None, :half].to(dtype), persistent=False)
-            self.register_buffer("sin", sin[0, :, None, :half].to(dtype), persistent=False)
+            negated, half = sin[0].clone(), sin.shape[-1] // 2  # each table repeats itself after half a head
+            negated[:, :half] *= -1
+            self.register_buffer("cos", cos[0].to(dtype), persistent=False)
+            self.register_buffer("sin", negated.to(dtype), persistent=False)
+        if model.device.type == "cpu" and dtype == torch.bfloat16 and context <= by_hand.LONGEST:
+            mask = torch.full((context, context), float("-inf"), dtype=dtype).triu_(1)
+            self.register_buffer("mask", mask, persistent=False)
+        else:
+            self.mask = None
+
+    def mask_of(self, T: int) -> Tensor | None:
+        return None if self.mask is None else self.mask[:T, :T]
 
     def forward(self, ids: Tensor) -> Tensor:
         if self.forward_of is None:
@@ -47,53 +62,74 @@ def joined(dtype: torch.dtype, *layers: nn.Linear) -> Tensor:
     return torch.cat([layer.weight.to(dtype) for layer in layers])
 
 
+def eager(x: Tensor) -> bool:
+    """Whether nothing will fuse what happens to x: on a CPU, outside torch.compile."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Root-mean-square norm (Zhang and Sennrich 2019) over the last dimension."""
+    if eager(x):
+        return by_hand.RMSNorm.apply(x, weight, eps)
+    return F.rms_norm(x, x.shape[-1:], weight.to(x.dtype), eps)
+
+
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary position embedding (Su et al. 2021) of x `(B, T, H, h)`; tables `(T, 1, h/2)`."""
+    """Rotary position embedding (Su et al. 2021) of x `(B, T, H, h)`, returned as `(B, H, T, h)`; tables `(T, h)`."""
+    if eager(x):
+        return by_hand.Rotary.apply(x, cos, sin)
     a, b = x.chunk(2, dim=-1)
-    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
+    cos, sin = cos.chunk(2, dim=-1)[1][:, None], sin.chunk(2, dim=-1)[1][:, None]
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1).transpose(1, 2)
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Causal attention of q `(B, T, H, h)` over k, v `(B, T, G, h)` with H a multiple of G; returns `(B, T, H*h)`."""
-    grouped = q.shape[2] != k.shape[2]
-    y = F.scaled_dot_product_attention(
-        q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), is_causal=True, enable_gqa=grouped
-    )
+def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """Causal attention of q `(B, H, T, h)` over k, v `(B, G, T, h)` with H a multiple of G; returns `(B, T, H*h)`.
+
+    `mask` `(T, T)` chooses the products by hand, None torch's fused kernel.
+    """
+    if mask is not None and eager(q):
+        return by_hand.Attention.apply(q, k, v, mask).flatten(2)
+    y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1])
     return y.transpose(1, 2).flatten(2)
+
+
+def gated(x: Tensor) -> Tensor:
+    """SwiGLU of gate and up `(..., 2M)` side by side."""
+    if eager(x):
+        return by_hand.SwiGLU.apply(x)
+    gate, up = x.chunk(2, dim=-1)
+    return F.silu(gate) * up
 
 
 def rotary_trunk(trunk: Trunk, ids: Tensor) -> Tensor:
     """Llama (Touvron et al. 2023) and Qwen3, which adds a norm on queries and keys."""
     model, dtype = trunk.model.model, trunk.dtype
     B, T = ids.shape
-    cos, sin = trunk.cos[:T], trunk.sin[:T]
-    eps, h = model.config.rms_norm_eps, model.layers[0].self_attn.head_dim
-
-    def norm(layer: nn.Module, x: Tensor) -> Tensor:
-        return F.rms_norm(x, x.shape[-1:], layer.weight.to(dtype), eps)
-
+    cos, sin, mask = trunk.cos[:T], trunk.sin[:T], trunk.mask_of(T)
+    h, norm = model.layers[0].self_attn.head_dim, partial(rms_norm, eps=model.config.rms_norm_eps)
     x = F.embedding(ids, model.embed_tokens.weight).to(dtype)
     for block in model.layers:
         att, mlp = block.self_attn, block.mlp
-        y = norm(block.input_layernorm, x)
+        y = norm(x, block.input_layernorm.weight)
         qkv = F.linear(y, joined(dtype, att.q_proj, att.k_proj, att.v_proj)).view(B, T, -1, h)
         groups = att.k_proj.out_features // h
         q, k, v = qkv.split([att.q_proj.out_features // h, groups, groups], dim=2)
         if hasattr(att, "q_norm"):
-            q, k = norm(att.q_norm, q), norm(att.k_norm, k)
-        y = attention(rotate(q, cos, sin), rotate(k, cos, sin), v)
+            q, k = norm(q, att.q_norm.weight), norm(k, att.k_norm.weight)
+        y = attention(rotate(q, cos, sin), rotate(k, cos, sin), v.transpose(1, 2), mask)
         x = x + F.linear(y, att.o_proj.weight.to(dtype))
-        y = norm(block.post_attention_layernorm, x)
-        gate, up = F.linear(y, joined(dtype, mlp.gate_proj, mlp.up_proj)).chunk(2, dim=-1)
-        x = x + F.linear(F.silu(gate) * up, mlp.down_proj.weight.to(dtype))
-    return norm(model.norm, x)
+        y = norm(x, block.post_attention_layernorm.weight)
+        y = gated(F.linear(y, joined(dtype, mlp.gate_proj, mlp.up_proj)))
+        x = x + F.linear(y, mlp.down_proj.weight.to(dtype))
+    return norm(x, model.norm.weight)
 
 
 def gpt2_trunk(trunk: Trunk, ids: Tensor) -> Tensor:
     """GPT-2 (Radford et al. 2019). Its Conv1D layers hold their weights transposed, `(in, out)`."""
     model, dtype = trunk.model.transformer, trunk.dtype
     B, T = ids.shape
-    heads = model.config.n_head
+    heads, mask = model.config.n_head, trunk.mask_of(T)
 
     def norm(layer: nn.LayerNorm, x: Tensor) -> Tensor:
         return F.layer_norm(x, x.shape[-1:], layer.weight.to(dtype), layer.bias.to(dtype), layer.eps)
@@ -105,6 +141,7 @@ def gpt2_trunk(trunk: Trunk, ids: Tensor) -> Tensor:
     x = (F.embedding(ids, model.wte.weight) + model.wpe.weight[:T]).to(dtype)
     for block in model.h:
         qkv = conv(block.attn.c_attn, norm(block.ln_1, x)).view(B, T, 3 * heads, -1)
-        x = x + conv(block.attn.c_proj, attention(*qkv.chunk(3, dim=2)))
+        q, k, v = (part.transpose(1, 2) for part in qkv.chunk(3, dim=2))
+        x = x + conv(block.attn.c_proj, attention(q, k, v, mask))
         x = x + conv(block.mlp.c_proj, gelu(conv(block.mlp.c_fc, norm(block.ln_2, x))))
     return norm(model.ln_f, x)

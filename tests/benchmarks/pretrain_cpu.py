@@ -1,0 +1,131 @@
+"""Pretraining a Llama of about 6M parameters on a CPU: tokens/s of transformers.Trainer and of ours.
+
+    python tests/benchmarks/pretrain_cpu.py [--rounds 3] [--steps 6] [--busy]
+
+Same shape, data and batch (8 rows of 256 tokens), in one process, turn by turn, so that a change in the machine's load
+meets everybody. The peer as it comes (fp32) and with bf16=True, both with its default AdamW; ours as `%%pretrain` runs it
+(Muon with AdamW; bf16 where the processor has it) and in fp32. A round's figure is the median over its steps, a
+contestant's the median over its rounds; the ratios are medians over rounds too. On a machine that others use, wall
+time says little: `--busy` runs one thread and counts its processor time instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from jupyter_gpt.training.build import build
+from jupyter_gpt.training.device import choose_dtype
+from jupyter_gpt.training.optimizer import optimizers
+from jupyter_gpt.training.pretrain import Training, pretrain
+from jupyter_gpt.training.recipe import pretraining_recipe
+
+ROWS, T, VOCAB, LAYERS, WIDTH, HEADS, MLP = 8, 256, 2048, 6, 256, 4, 704
+DATA = np.random.default_rng(0).integers(0, VOCAB, (512, T + 1))
+
+
+class RandomRows:
+    def batch(self, indices) -> np.ndarray:
+        return DATA[np.asarray(indices) % len(DATA)]
+
+
+def seconds_a_step(stamps: list[float]) -> float:
+    """The median step, the first two (allocation, kernels chosen) left out."""
+    return float(np.median(np.diff(stamps)[1:]))
+
+
+def peer(bf16: bool, steps: int, clock: Callable[[], float]) -> float:
+    """Seconds a step of transformers.Trainer."""
+    from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments
+
+    stamps = []
+
+    class Clock(TrainerCallback):
+        def on_step_end(self, *args, **kwargs):
+            stamps.append(clock())
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=VOCAB, hidden_size=WIDTH, intermediate_size=MLP, num_hidden_layers=LAYERS, num_attention_heads=HEADS,
+        num_key_value_heads=HEADS, max_position_embeddings=T, tie_word_embeddings=False,
+    )  # fmt: skip
+    dataset = [{"input_ids": torch.from_numpy(row[:-1]), "labels": torch.from_numpy(row[:-1])} for row in DATA]
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = TrainingArguments(
+            folder, per_device_train_batch_size=ROWS, max_steps=steps + 2, bf16=bf16, use_cpu=True, report_to="none",
+            save_strategy="no", logging_strategy="no", disable_tqdm=True,
+            log_level="error",
+        )  # fmt: skip
+        Trainer(
+            LlamaForCausalLM(config), arguments, train_dataset=dataset, callbacks=[Clock()]
+        ).train()
+    return seconds_a_step(stamps)
+
+
+def ours(dtype: str, optimizer: str, steps: int, clock: Callable[[], float]) -> float:
+    """Seconds a step of our loop."""
+    recipe = pretraining_recipe(
+        {"random": 1.0}, depth=LAYERS, width=WIDTH, heads=HEADS, mlp=MLP, context=T, vocab_size=VOCAB, rows=ROWS,
+        batch_tokens=ROWS * T, steps=1000, dtype=dtype, optimizer=optimizer, eval_every=1000, sample_every=1000,
+    )  # fmt: skip
+    model = build(recipe, VOCAB, 0)
+    held_out = {"random": (1.0, DATA[:1])}
+    training = Training(
+        recipe, model, None, optimizers(model, recipe), RandomRows(), held_out, np.ones(VOCAB, np.float32), [], 0,
+        0.0, None, False,
+    )  # fmt: skip
+    stamps, loop = [], pretrain(training)
+    for event in loop:
+        if event is not None and event["event"] == "step":
+            stamps.append(clock())
+            if len(stamps) == steps + 2:
+                break
+    loop.close()
+    return seconds_a_step(stamps)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=6, help="timed steps a round")
+    parser.add_argument("--busy", action="store_true", help="one thread, processor time")
+    given = parser.parse_args()
+    clock = time.process_time if given.busy else time.perf_counter
+    if given.busy:
+        torch.set_num_threads(1)
+    warnings.filterwarnings("ignore")
+    default = choose_dtype("cpu", WIDTH)
+    contestants = {
+        "Trainer, fp32": lambda: peer(False, given.steps, clock),
+        "ours, fp32": lambda: ours("float32", "muon", given.steps, clock),
+        "Trainer, bf16=True": lambda: peer(True, given.steps, clock),
+        f"ours, default ({default})": lambda: ours(default, "muon", given.steps, clock),
+        f"ours, adamw ({default})": lambda: ours(default, "adamw", given.steps, clock),
+    }
+    times: dict[str, list[float]] = {name: [] for name in contestants}
+    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, load {os.getloadavg()[0]:.1f} at the start")
+    for _ in range(given.rounds):
+        for name, run in contestants.items():
+            times[name].append(run())
+    for name, values in times.items():
+        print(f"{name:26} {ROWS * T / statistics.median(values):8,.0f} tokens/s   {statistics.median(values):.3f} s a step")
+    fp32, mine32, bf16, mine, adamw = times.values()
+    for label, theirs, own, owed in (
+        ("default over Trainer fp32", fp32, mine, 1.8), ("default over Trainer bf16", bf16, mine, 1.2),
+        ("fp32 over Trainer fp32", fp32, mine32, 1.0), ("adamw over Trainer bf16", bf16, adamw, 1.0),
+    ):  # fmt: skip
+        ratio = statistics.median(a / b for a, b in zip(theirs, own, strict=True))
+        print(f"{label:26} {ratio:.2f}x (owed {owed})")
+    print(f"load {os.getloadavg()[0]:.1f} at the end")
+
+
+if __name__ == "__main__":
+    main()
