@@ -83,7 +83,7 @@ class LiveRun(anywidget.AnyWidget):
 
     @property
     def reloaded(self) -> bool:
-        """Whether the page was loaded again; JupyterLab then no longer knows which output a display id names."""
+        """Whether the page was loaded again; JupyterLab then forgets which output a display id names."""
         return len(self._pages) > 1
 
     def _describe(self) -> dict:

@@ -55,6 +55,11 @@ export class Card {
     private readonly send: (type: string) => void,
   ) {
     el.append(this.root);
+    this.root.addEventListener("keydown", (event) => {
+      // else the notebook takes the arrows from our sliders; Shift+Enter and what goes with Ctrl stay its own
+      const runs = event.shiftKey && event.key === "Enter";
+      if (!event.ctrlKey && !event.metaKey && !event.altKey && !runs) event.stopPropagation();
+    });
     const head = element("header", "gpt-head");
     const who = element("div", "gpt-who");
     who.append(this.title, this.chip, this.about);

@@ -144,7 +144,6 @@ export class Curves {
       const move = KEYS[event.key];
       if (!move || event.ctrlKey || event.metaKey || event.altKey) return;
       event.preventDefault();
-      event.stopPropagation(); // the notebook has its own use for these keys
       this.zoom(move(this.view ?? whole(this.runs, this.shared.look.logX)));
     });
     const wheel = (event: WheelEvent) => {

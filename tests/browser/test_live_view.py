@@ -68,3 +68,27 @@ def test_a_background_run_is_shown_after_its_cell_and_replaced_when_it_ends(open
     outputs = saved["cells"][1]["outputs"]
     assert [set(output["data"]) for output in outputs] == [{"text/plain", "text/html", MIME}]
     assert saved["cells"][2]["outputs"][0]["text"] == ["42\n"]
+
+
+def test_keys_work_the_card_and_not_the_notebook(open_notebook, fake_run):
+    notebook = open_notebook(CELL, "follow(FakeRun(6), bundle)")
+    page = notebook.page
+    notebook.run_all()
+    slider = page.get_by_label("Step of the samples shown")
+    page.locator(".gpt-sample-step", has_text="step 132").wait_for(timeout=20_000)
+    slider.focus()
+    page.keyboard.press("ArrowLeft")
+    assert page.locator(".gpt-sample-step").inner_text() == "step 66"
+    page.wait_for_timeout(1200)  # the next samples arrive and must not take the reader away
+    assert page.locator(".gpt-sample-step").inner_text() == "step 66"
+
+    reset = page.get_by_role("button", name="reset zoom")
+    page.locator(".gpt-main").focus()
+    page.keyboard.press("+")
+    assert reset.is_visible()
+    page.keyboard.press("Escape")
+    assert not reset.is_visible()
+
+    page.get_by_role("button", name="Stop", exact=True).focus()
+    page.keyboard.press("Enter")
+    page.get_by_text("storyteller: stopped").wait_for(timeout=2000)
