@@ -192,7 +192,7 @@ export class Card {
 
   private measure(): void {
     const { run } = this;
-    const steps = run.steps ?? run.start?.steps ?? null;
+    const steps = run.steps || run.start?.steps || null; // 0: a run by minutes, not yet measured
     const step = run.columns.step?.last ?? run.start?.step ?? 0;
     const done = steps ? Math.min(1, step / steps) : 0;
     this.bar.style.width = `${(100 * done).toFixed(2)}%`;
@@ -237,10 +237,8 @@ export class Card {
       const part = current ? (stage.total ? stage.done / stage.total : 0.3) : 1;
       track.classList.toggle("gpt-endless", current && !stage.total);
       (track.firstElementChild as HTMLElement).style.width = `${(100 * Math.min(1, part)).toFixed(1)}%`;
-      write(
-        number,
-        `${count(stage.done)}${stage.total ? ` / ${count(stage.total)}` : ""} ${stage.unit ?? ""}`,
-      );
+      const total = stage.total ? ` / ${count(stage.total)}` : "";
+      write(number, stage.done || total ? `${count(stage.done)}${total} ${stage.unit ?? ""}` : "");
     });
   }
 }

@@ -4,7 +4,7 @@ import uPlot from "uplot";
 import { grid, place, reduce, Smoothed, type Grid, type Values } from "./reduce";
 import type { Series } from "./series";
 import { faint, type Theme } from "./theme";
-import { logTicks, stepLabel, STRIDES, valueLabel } from "./ticks";
+import { logTicks, stepLabel, STRIDES, valueLabels } from "./ticks";
 import type { View } from "./view";
 
 export interface Metric {
@@ -132,7 +132,8 @@ export class Chart {
     }
     if (min > max) return this.logY ? [0.1, 1] : [0, 1];
     if (this.logY) return [Math.max(1e-12, min) / 1.04, max * 1.06];
-    if (!this.shared.look.logX && later > min && max - min > 1.8 * (later - min)) max = later;
+    const long = to - from >= 100 && !this.shared.look.logX;
+    if (long && later > min && max - min > 1.8 * (later - min)) max = later;
     const pad = (max - min || Math.abs(max) || 1) * 0.07;
     return [this.metric.fromZero ? Math.min(0, min) : min - pad, max + pad];
   }
@@ -181,7 +182,7 @@ export class Chart {
         {
           ...axis(fromZero ? 40 : 32),
           space: 32,
-          values: (_u, ticks) => ticks.map(valueLabel),
+          values: (_u, ticks) => valueLabels(ticks),
           ...this.ticks(this.logY, 28),
         },
       ],

@@ -39,11 +39,18 @@ export function stepLabel(value: number): string {
   return value >= 10000 ? `${Number((value / 1000).toPrecision(4))}k` : String(Number(value.toPrecision(4)));
 }
 
-/** 0.002 → "2e-3", 250000 → "250k" */
-export function valueLabel(value: number): string {
-  const size = Math.abs(value);
-  if (size >= 1e6) return `${Number((value / 1e6).toPrecision(3))}M`;
-  if (size >= 1000) return `${Number((value / 1000).toPrecision(3))}k`;
-  if (size > 0 && size < 0.01) return Number(value.toPrecision(2)).toExponential();
-  return String(Number(value.toPrecision(3)));
+/** Labels of a value axis, with just the digits that tell them apart: 2.0, 2.5; 250k, 500k; 1e-3, 2e-3. */
+export function valueLabels(ticks: number[]): string[] {
+  const gap = Math.min(...ticks.slice(1).map((tick, k) => tick - ticks[k]));
+  const largest = Math.max(...ticks.map(Math.abs));
+  if (largest >= 1000) return ticks.map(large);
+  if (largest < 0.01) return ticks.map((tick) => (tick ? Number(tick.toPrecision(2)).toExponential() : "0"));
+  let digits = 0;
+  while (digits < 6 && Math.abs(gap * 10 ** digits - Math.round(gap * 10 ** digits)) > 1e-6) digits++;
+  return ticks.map((tick) => (tick ? tick.toFixed(digits) : "0"));
+}
+
+function large(value: number): string {
+  if (value >= 1e6) return `${Number((value / 1e6).toPrecision(4))}M`;
+  return value >= 1000 ? `${Number((value / 1000).toPrecision(4))}k` : String(value);
 }

@@ -18,7 +18,7 @@ export function whole(runs: Series[], log: boolean): View {
     first = Math.min(first, steps[0]);
     if (steps[steps.length - 1] >= last) {
       last = steps[steps.length - 1];
-      planned = run.steps ?? Infinity;
+      planned = run.steps || Infinity;
     }
   }
   let end = 20;
