@@ -1,16 +1,18 @@
 // Bundles src/ into one ES module and one stylesheet: node build.mjs OUTFOLDER "first line of run.js"
+import { readFileSync } from "node:fs";
 import { build } from "esbuild";
 
 const [folder, banner] = process.argv.slice(2);
+const license = readFileSync("node_modules/uplot/LICENSE", "utf8"); // it asks to travel with every copy
 
 await build({
   entryPoints: ["src/run.ts"],
   outdir: folder,
   banner: { js: banner },
+  footer: { js: `/* Contains uPlot.\n\n${license}*/` },
   bundle: true,
   format: "esm",
   target: "es2022",
   minify: true,
-  legalComments: "eof",
   logLevel: "warning",
 });
