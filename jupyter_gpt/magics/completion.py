@@ -12,10 +12,11 @@ from types import ModuleType
 
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
 
-from jupyter_gpt.magics import corpus, gpt, pretrain
+from jupyter_gpt.magics import compare, corpus, gpt, pretrain
 from jupyter_gpt.magics.options import Command, Option
 
-CELLS = {"%%corpus": corpus.COMMAND, "%%pretrain": pretrain.COMMAND}
+CELLS = {"%%compare": compare.COMMAND, "%%corpus": corpus.COMMAND, "%%pretrain": pretrain.COMMAND}
+MIXTURES = ("%%corpus", "%%pretrain")  # whose bodies name sources
 
 
 def matcher(variables: Mapping[str, object]):
@@ -43,7 +44,7 @@ def candidates(
     magic = cell.split("\n")[top].split(" ")[0].strip()
     words = before[: len(before) - len(fragment)].replace("=", " ").split()
     if magic in CELLS and line > top:
-        at_start = not words and "=" not in before
+        at_start = not words and "=" not in before and magic in MIXTURES
         return fragment, _sources(fragment, variables) if at_start else []
     if magic in CELLS and line == top and words[:1] == [magic]:
         return fragment, _options(CELLS[magic], words[1:], fragment, variables)

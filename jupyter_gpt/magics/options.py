@@ -54,6 +54,7 @@ class Command:
     about: str
     groups: tuple[tuple[str, tuple[Option, ...]], ...]
     body: str = ""
+    sketch: tuple[str, ...] = ("source: weight", "…")  # what the lines of a body look like
     examples: tuple[str, ...] = ()
 
     @property
@@ -178,7 +179,7 @@ def usage(command: Command) -> str:
 def help_text(command: Command) -> str:
     """The manual page that `--help` prints and `%%magic?` shows."""
     lines = [f"{command.name}: {command.summary}", "", f"    {usage(command)}"]
-    lines += ["    " + line for line in ("source: weight", "…") if command.body]
+    lines += ["    " + line for line in command.sketch if command.body]
     lines += ["", *textwrap.wrap(command.about, WIDTH)]
     for title, options in command.groups:
         if options:

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.session import store
+from jupyter_gpt.session.compare import Comparison, compare
 from jupyter_gpt.session.corpora import Corpora, Corpus
 from jupyter_gpt.session.jobs import worker
 from jupyter_gpt.session.models import Models
+from jupyter_gpt.session.rankings import AllRankings
 from jupyter_gpt.session.recipes import header
 from jupyter_gpt.session.runs import Run, Runs, cut_events
 
@@ -26,6 +28,7 @@ class Session:
         self.runs = Runs()
         self.models = Models(self.finish_first)
         self.corpora = Corpora()
+        self.rankings = AllRankings()
 
     @property
     def home(self) -> Path:
@@ -97,6 +100,14 @@ class Session:
         self.only_one()
         run = self.open_run(name, "pretrain", maker, recipe.as_dict())
         return self.start(run, recipe, variables, background, resuming=False)
+
+    def compare(self, models: Sequence[str], prompts: Sequence[str], **options) -> Comparison:
+        """The same prompts with the same seeds to each of `models`, side by side, to be voted on.
+
+        `options` are those of `gpt.prompts`, and `rankings`, the name under which the votes are kept. Raises GPTError
+        for fewer than two models, one twice, an unknown one, and no prompt or one twice.
+        """
+        return compare(self, models, prompts, **options)
 
     def resume(self, name: str, *, variables: Mapping | None = None, background: bool = False) -> Run:
         """Go on with a run that was stopped, interrupted or failed, from its last checkpoint, to the same end.

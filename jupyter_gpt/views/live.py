@@ -55,7 +55,7 @@ class LiveRun(anywidget.AnyWidget):
         self._resend_at = time.monotonic() + 0.5
         self._resend_after = 1.0
         self.run = run
-        super().__init__(_esm=_static("run.js"), _css=_static("run.css"), state=self._describe())
+        super().__init__(_esm=static("run.js"), _css=static("run.css"), state=self._describe())
         # ipykernel 7.4 sends a comm's incoming messages to the shell that last published on it: while a cell
         # blocks, that is the blocked one and no click arrives. The one that the front end chose is right.
         if hasattr(self.comm, "_reply_subshell_for"):
@@ -176,7 +176,8 @@ def _bytes(column: array) -> bytes:
     return column.tobytes()
 
 
-def _static(name: str) -> str:
+def static(name: str) -> str:
+    """A file of the built front end. Raises GPTError when the package was installed without it."""
     try:
         return (STATIC / name).read_text(encoding="utf-8")
     except FileNotFoundError:

@@ -1,0 +1,62 @@
+"""`%%compare`: the same prompts to several models, side by side, and a person's vote for the better."""
+
+from __future__ import annotations
+
+from jupyter_gpt.magics.notebook import bind
+from jupyter_gpt.magics.options import OUT, Command, Option, parse
+from jupyter_gpt.magics.words import number, whole
+
+COMMAND = Command(
+    name="%%compare",
+    summary="several models' answers to the same prompts, side by side",
+    about=(
+        "Gives each prompt to each model, with the same seeds, and shows the completions in columns with "
+        "their differing words tinted. Beside the table a form asks which is better, without saying whose "
+        "is whose; each vote is kept at once under the rankings' name, from which a reward model can be "
+        "trained. The cell waits for nobody: run it again to go on voting."
+    ),
+    groups=(
+        ("Models and votes", (
+            Option("MODEL", "the models to compare, two or more", complete="models", many=True, needed=True),
+            Option("--rankings", "the name under which the votes are kept (default: MODEL-vs-MODEL)", "NAME"),
+            Option("--no-form", "only the table, no votes asked for", kind=None),
+            OUT,
+        )),
+        ("Sampling", (
+            Option("--samples", "completions of each prompt, a row each", "N", whole, default=1),
+            Option("--temperature", "0 always takes the likeliest token", "T", number),
+            Option("--top-p", "only the likeliest tokens that together have this probability", "P", number),
+            Option("--top-k", "only the K likeliest tokens; 0 is all", "K", whole),
+            Option("--min-p", "only tokens this share as likely as the likeliest", "P", number),
+            Option("--max-tokens", "tokens a completion at most", "N", whole, default=256),
+            Option("--stop", "texts that end a completion, each in quotes", "TEXT", many=True),
+            Option("--seed", "decides the sampling, the same for each model", "S", whole, default=0),
+        )),
+        ("Prompt", (
+            Option("--system", "the system prompt, for models that chat", "TEXT"),
+            Option("--as-assistant", "wrap the prompt into a dialogue that a base model continues", kind=None),
+        )),
+    ),
+    body="""
+One prompt a line; empty lines are skipped. {variable} is filled from the notebook.
+""",
+    sketch=("prompt", "…"),
+    examples=("%%compare storyteller smollm2 --max-tokens 60", "Once upon a time", "The capital of France is"),
+)  # fmt: skip
+
+
+def run(ip, line: str, cell: str) -> None:
+    """Samples, shows the table and, where a person is there, the voting form."""
+    given = parse(COMMAND, line, ip.user_ns)
+    if given is None:
+        return
+    from jupyter_gpt import gpt
+    from jupyter_gpt.inference.template import fill
+    from jupyter_gpt.views.compare import Table
+
+    models, out, form = given.pop("model"), given.pop("out", None), not given.pop("no_form", False)
+    prompts = [fill(text.strip(), ip.user_ns)[0] for text in cell.splitlines() if text.strip()]
+    with Table() as table:
+        comparison = gpt.compare(models, prompts, tick=table.writing, **given)
+        bind(ip, out, comparison)
+        table.show(comparison, form=form)

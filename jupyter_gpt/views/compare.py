@@ -1,0 +1,183 @@
+"""What models wrote to the same prompts, side by side: a column a model, a block a prompt, differing words tinted.
+
+While a person votes blind, the texts wait behind a click, so that the table does not tell who wrote what; nothing is
+missing from the output all the same.
+"""
+
+from __future__ import annotations
+
+from jupyter_gpt.session.compare import TIE
+from jupyter_gpt.views.bundle import MIME, Bundle, about, escape, quoted
+from jupyter_gpt.views.differences import Stretch, differences
+from jupyter_gpt.views.table import RULE
+
+TINT = "background-color:rgba(224,140,50,0.24);border-radius:3px"
+CHOSEN = "background-color:rgba(0,158,115,0.22);border-radius:9px;padding:0 8px"
+BEST = "✓ best"
+QUIET = "color:#888;font-size:90%"
+LEFT = "text-align:left;vertical-align:top;white-space:normal;background-color:transparent"
+
+
+def compare_bundle(comparison, *, blind: bool = False) -> Bundle:
+    """The static bundle of a `Comparison` as it stands; `blind` keeps who wrote what behind a click."""
+    votes, rows = comparison.votes, comparison.rows
+    seed = comparison.options.get("seed", 0)
+    several = len({row.prompt for row in rows}) < len(rows)
+    title = f"{len(rows)} row{'s' * (len(rows) != 1)}, seed {seed}" + (" and up" if several else "")
+    count = tally_line(comparison, blind)
+    text = [f"compare {', '.join(comparison.models)}: {title}", f"votes: {count}"]
+    for i, (row, vote) in enumerate(zip(rows, votes, strict=True), start=1):
+        text.append(f"\n{i}. {row.prompt}" + (f" (seed {row.seed})" if several else ""))
+        wide = max(map(len, comparison.models))
+        texts = zip(comparison.models, row.texts, strict=True)
+        text += [f"  {name:<{wide}}  {quoted(written)}" for name, written in texts]
+        text.append(f"  {'vote':<{wide}}  {quoted(vote_word(row, vote))}")
+    html = (
+        f"<p><b>{escape(', '.join(comparison.models))}</b> {title}<br>"
+        f'<span style="{QUIET}">votes: {escape(count)} · tinted: where the texts differ</span></p>'
+        f"{html_rows(comparison, votes, several, blind)}"
+    )
+    data = {"view": "compare", "models": comparison.models, "prompts": list(dict.fromkeys(r.prompt for r in rows)),
+            "seed": seed, "rankings": comparison.rankings.name}  # fmt: skip
+    metadata = {
+        "rows": [{"prompt": r.prompt, "seed": r.seed, "texts": r.texts, "vote": v}
+                 for r, v in zip(rows, votes, strict=True)],
+        "tally": comparison.tally,
+    }  # fmt: skip
+    return Bundle("\n".join(text), html, data, metadata)
+
+
+def tally_line(comparison, blind: bool = False) -> str:
+    """How many votes there are, for whom, and how many are missing; every number marked, for a person gave them."""
+    given, missing = sum(comparison.tally.values()), len(comparison.missing)
+    each = ", ".join(f"{name} {about(None if blind else count, 0)}" for name, count in comparison.tally.items())
+    return f"{about(given, 0)} given, {about(missing, 0)} missing; {each}"
+
+
+def vote_word(row, vote: str | None) -> str:
+    """A row's vote in a word or two."""
+    return vote or ("the same text" if row.same else "none yet")
+
+
+def html_rows(comparison, votes: list, several: bool, blind: bool) -> str:
+    """One table: for each row its prompt across all columns, beneath it what each model wrote."""
+    width = 100 // len(comparison.models)
+    head = "".join(
+        f'<th width="{width}%" style="{LEFT};padding:4px 14px 4px 6px;border-bottom:{RULE}">{escape(name)}</th>'
+        for name in comparison.models
+    )
+    body = []
+    for i, (row, vote) in enumerate(zip(comparison.rows, votes, strict=True), start=1):
+        prompt = escape(row.prompt) + (f' <span style="{QUIET}">seed {row.seed}</span>' if several else "")
+        body.append(
+            f'<tr style="background-color:transparent"><td colspan="{len(comparison.models)}" '
+            f'style="{LEFT};padding:14px 14px 2px 6px">'
+            f'<span style="color:#888">{i}</span>&nbsp; <b>{prompt}</b></td></tr>'
+        )
+        hidden = "" if not blind or row.same else "voted" if vote else "hidden while you vote"
+        cells = zip(comparison.models, row.completions, differences(row.texts), strict=True)
+        body.append(
+            '<tr style="background-color:transparent">'
+            + "".join(
+                f'<td width="{width}%" style="{LEFT};padding:2px 14px 12px 6px;line-height:1.5">'
+                + cell(completion, pieces, note_of(row, vote, name), hidden) + "</td>"
+                for name, completion, pieces in cells
+            )
+            + "</tr>"
+        )  # fmt: skip
+    return (
+        f'<table width="100%" style="border-collapse:collapse;width:100%"><thead>'
+        f'<tr style="background-color:transparent">{head}</tr></thead><tbody>{"".join(body)}</tbody></table>'
+    )
+
+
+def cell(completion, pieces: list[Stretch], note: str, hidden: str) -> str:
+    """One completion as HTML, marked as sampled from edge to edge; `hidden` is what stands before the click."""
+    written = "".join(tinted(text) if differs else lines(text) for text, differs in pieces)
+    shown = written or f'<span style="{QUIET}">nothing: it ended at once</span>'
+    if completion.finish_reason == "length":
+        shown += f' <span style="{QUIET}" title="cut off at its longest">…</span>'
+    if hidden:
+        shown = f'<details><summary style="{QUIET}">{hidden}</summary>{shown}</details>'
+    elif note:
+        shown = f'<span style="{CHOSEN if note == BEST else QUIET}">{note}</span> {shown}'
+    return "«" + shown + "»"
+
+
+def note_of(row, vote: str | None, name: str) -> str:
+    """What stands before a completion once votes may be seen: the mark of the best, a tie."""
+    return "the same text:" if row.same else BEST if vote == name else "tie:" if vote == TIE else ""
+
+
+def tinted(text: str) -> str:
+    """A stretch that differs: tinted, line by line, so that a tint never runs across an empty line."""
+    return "<br>".join(f'<span style="{TINT}">{marks(line)}</span>' if line else "" for line in text.split("\n"))
+
+
+def lines(text: str) -> str:
+    return marks(text).replace("\n", "<br>")
+
+
+def marks(text: str) -> str:
+    """Escaped, with the two quotation marks that mark samples kept apart from its own."""
+    return escape(text.replace("«", "‹").replace("»", "›"))
+
+
+class Table:
+    """Where a comparison is shown: one line while the models write, then its table, and beside it the form while a
+    person is there and votes are missing. Nothing here waits for a person; with nobody there the table is published
+    once and that is all. Left by an error, it takes its line back.
+    """
+
+    def __init__(self):
+        from jupyter_gpt.views.follow import is_live
+
+        self.live, self.handle = is_live(), None
+
+    def __enter__(self) -> Table:
+        return self
+
+    def __exit__(self, error, *_) -> None:
+        if error is not None and self.handle is not None:
+            self.handle.update({}, raw=True)
+
+    def writing(self, model: str, done: int) -> None:
+        """Says who writes now, and how many have written."""
+        if not self.live:
+            return
+        line = f"{model} writes" + (f" ({done} model{'s' * (done != 1)} done)" if done else "") + " …"
+        self.put({"text/plain": line, "text/html": f'<p style="color:#888">{escape(line)}</p>'})
+
+    def put(self, data: dict, metadata: dict | None = None) -> None:
+        """Shows this in the place of what was shown before."""
+        from IPython.display import display
+
+        if self.handle is not None:
+            self.handle.update(data, raw=True, metadata=metadata or {})
+        else:
+            self.handle = display(data, raw=True, metadata=metadata or {}, display_id=self.live)
+
+    def table(self, comparison, blind: bool = False) -> None:
+        bundle = compare_bundle(comparison, blind=blind)
+        self.put(bundle.mime(), {MIME: bundle.metadata})
+
+    def show(self, comparison, form: bool = True) -> None:
+        """The table, and with `form` the votes that are missing asked for beside it."""
+        asks = form and self.live and bool(comparison.missing)
+        self.table(comparison, blind=asks)
+        if not asks:
+            return
+        from IPython.display import display
+
+        from jupyter_gpt.views.votes import VoteForm
+
+        widget = VoteForm(comparison)
+        beside = display(widget, display_id=True)
+
+        def changed(done: bool) -> None:
+            self.table(comparison, blind=not done)
+            if done and not widget.reloaded:  # else neither found its place, and the form is all there is to see
+                beside.update({}, raw=True)
+                widget.close()
+
+        widget.changed = changed
