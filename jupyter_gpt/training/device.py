@@ -26,7 +26,7 @@ def choose_dtype(device: str, width: int) -> str:
     if device == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     native = "avx512_bf16" in cpu_flags() or "amx_bf16" in cpu_flags()
-    return "bfloat16" if native and width >= 192 else "float32"
+    return "bfloat16" if native and width >= 128 else "float32"
 
 
 @functools.cache

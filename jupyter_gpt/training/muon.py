@@ -39,11 +39,23 @@ def orthogonalise(matrices: Tensor, dtype: torch.dtype) -> Tensor:
     return x
 
 
+def cut(t: Tensor, dim: int, pieces: int) -> Tensor:
+    """A matrix as a view of `(pieces, r, c)` blocks along `dim`, wide ones (r <= c)."""
+    rows, columns = t.shape
+    if dim == 0:
+        blocks = t.view(pieces, rows // pieces, columns)
+    else:
+        blocks = t.view(rows, pieces, columns // pieces).transpose(0, 1)
+    return blocks if blocks.shape[1] <= blocks.shape[2] else blocks.mT
+
+
 class Muon:
     """The optimiser of the matrices `params`, each `(out, in)`, or `(in, out)` if its id is in `transposed`.
 
-    `step(factor)` moves every matrix by lr * factor * sqrt(max(1, out/in)) along its orthogonalised Nesterov
-    momentum. Parameters without a gradient are an error: a frozen matrix does not belong here.
+    `blocks` maps ids of matrices to `(dim, pieces)`: each piece along that dimension is orthogonalised by itself.
+    `step(factor)` moves every entry by the root mean square that lr * factor * sqrt(max(1, out/in)) times an
+    orthogonal matrix of the whole shape has, along the orthogonalised Nesterov momentum. Parameters without a gradient
+    are an error: a frozen matrix does not belong here.
     """
 
     def __init__(
@@ -53,38 +65,48 @@ class Muon:
         momentum: float = 0.95,
         weight_decay: float = 0.0,
         transposed: frozenset[int] = frozenset(),
+        blocks: dict[int, tuple[int, int]] | None = None,
         compile: bool = False,
     ):
         self.lr, self.momentum, self.weight_decay, self.transposed = lr, momentum, weight_decay, transposed
+        self.blocks = blocks or {}
         width = max((min(p.shape) for p in params), default=0)
         self.dtype = getattr(torch, choose_dtype(params[0].device.type, width)) if params else torch.float32
         self.orthogonalise = torch.compile(orthogonalise, dynamic=False) if compile else orthogonalise
         self.groups: dict[tuple[int, int], list[Tensor]] = {}
         for p in params:
-            self.groups.setdefault((min(p.shape), max(p.shape)), []).append(p)
+            self.groups.setdefault(tuple(self.view(p, p).shape[1:]), []).append(p)
         self.buffers = {
-            shape: torch.zeros(len(group), *shape, device=group[0].device) for shape, group in self.groups.items()
+            (r, c): torch.zeros(sum(p.numel() for p in group) // (r * c), r, c, device=group[0].device)
+            for (r, c), group in self.groups.items()
         }
 
-    def reach(self, p: Tensor) -> float:
-        """How far this matrix moves for its shape: sqrt(max(1, out/in))."""
+    def view(self, p: Tensor, t: Tensor) -> Tensor:
+        """`t`, of the shape of `p`, in the blocks of `p`."""
+        return cut(t, *self.blocks.get(id(p), (0, 1)))
+
+    def reach(self, p: Tensor, block: tuple[int, int]) -> float:
+        """What its blocks, orthogonalised, are multiplied by: see the class."""
         out, inside = reversed(p.shape) if id(p) in self.transposed else p.shape
-        return max(1.0, out / inside) ** 0.5
+        return max(1.0, out / inside) ** 0.5 * (block[1] / max(p.shape)) ** 0.5
 
     @torch.no_grad()
     def step(self, factor: float) -> None:
         for shape, group in self.groups.items():
             buffer, lr = self.buffers[shape], self.lr * factor
-            gradient = torch.stack([p.grad if p.shape[0] <= p.shape[1] else p.grad.mT for p in group])
+            gradient = torch.cat([self.view(p, p.grad) for p in group])
             buffer.lerp_(gradient, 1 - self.momentum)
             update = self.orthogonalise(gradient.lerp_(buffer, self.momentum), self.dtype)
             if self.weight_decay:
                 torch._foreach_mul_(group, 1 - lr * self.weight_decay)
-            for p, u in zip(group, update.unbind(), strict=True):
-                p.add_(u if p.shape[0] <= p.shape[1] else u.mT, alpha=-lr * self.reach(p))
+            first = 0
+            for p in group:
+                blocks = self.view(p, p)
+                blocks.add_(update[first : first + len(blocks)], alpha=-lr * self.reach(p, shape))
+                first += len(blocks)
 
     def state(self) -> dict[str, Tensor]:
-        """The momentum buffers by shape, `(n, r, c)` each."""
+        """The momentum buffers by shape of block, `(n, r, c)` each."""
         return {f"muon.{r}x{c}": buffer for (r, c), buffer in self.buffers.items()}
 
     def load(self, state: dict[str, Tensor]) -> None:

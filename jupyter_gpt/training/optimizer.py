@@ -67,9 +67,26 @@ def optimizers(model: nn.Module, recipe: Recipe, compile: bool = False) -> Optim
         from transformers.pytorch_utils import Conv1D
 
         transposed = frozenset(id(m.weight) for m in model.modules() if isinstance(m, Conv1D))
-        muon = Muon(matrices, recipe.lr, recipe.momentum, recipe.weight_decay, transposed, compile)
+        muon = Muon(
+            matrices, recipe.lr, recipe.momentum, recipe.weight_decay, transposed, head_blocks(model, recipe), compile
+        )
     else:
         peaks.append((matrices, recipe.lr, recipe.weight_decay))
     groups = [{"params": ps, "peak": lr, "lr": lr, "weight_decay": wd} for ps, lr, wd in peaks if ps]
     betas = (recipe.beta1, recipe.beta2)
     return Optimizers(muon, torch.optim.AdamW(groups, betas=betas, eps=1e-10, fused=True), names)
+
+
+def head_blocks(model: nn.Module, recipe: Recipe) -> dict[int, tuple[int, int]]:
+    """Where Muon cuts: the projections of attention into their heads, each of which is a matrix of its own.
+
+    Ids of weights to (dimension of the heads, number of heads). Better than the whole, and a third of the work.
+    """
+    heads, kv, blocks = recipe.heads, recipe.kv_heads, {}
+    cuts = {"q_proj": (0, heads), "k_proj": (0, kv), "v_proj": (0, kv), "o_proj": (1, heads),
+            "c_attn": (1, 3 * heads), "attn.c_proj": (0, heads)}  # fmt: skip
+    for name, module in model.named_modules():
+        for ending, where in cuts.items():
+            if name.endswith("." + ending):
+                blocks[id(module.weight)] = where
+    return blocks

@@ -1,0 +1,94 @@
+"""The two optimisers of a run: who steps what, what a checkpoint holds, and the same numbers again."""
+
+import numpy as np
+import pytest
+import torch
+
+from jupyter_gpt.training.build import build
+from jupyter_gpt.training.optimizer import head_blocks, optimizers
+from jupyter_gpt.training.pretrain import Training, pretrain
+from jupyter_gpt.training.recipe import pretraining_recipe
+
+DATA = np.random.default_rng(0).integers(0, 96, (64, 33))
+ARCHITECTURES = ("llama", "qwen3", "gpt2")
+
+
+class Rows:
+    def batch(self, indices) -> np.ndarray:
+        return DATA[np.asarray(indices) % len(DATA)]
+
+
+def start(arch="llama", optimizer="muon", steps=6, rows=8, dtype="float32", seed=0) -> Training:
+    recipe = pretraining_recipe(
+        {"random": 1.0}, arch=arch, depth=2, width=64, heads=4, context=32, vocab_size=96, steps=steps, rows=rows,
+        batch_tokens=256, optimizer=optimizer, dtype=dtype, seed=seed, eval_every=steps, sample_every=steps,
+    )  # fmt: skip
+    model = build(recipe, 96, 0)
+    held_out = {"random": (1.0, DATA[:2])}
+    return Training(recipe, model, None, optimizers(model, recipe), Rows(), held_out, np.ones(96, np.float32), [], 0,
+                    0.0, None, False)  # fmt: skip
+
+
+def train(training: Training, until: int | None = None) -> list[float]:
+    """Losses of the steps up to `until`."""
+    losses = []
+    for event in pretrain(training):
+        if event is not None and event["event"] == "step":
+            losses.append(float(event["loss"]))
+            if event["step"] == until:
+                break
+    return losses
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_every_parameter_has_one_optimizer_and_moves(arch, optimizer):
+    training = start(arch, optimizer)
+    own = training.optimizers
+    stepped = [p for group in own.adamw.param_groups for p in group["params"]]
+    stepped += [p for group in own.muon.groups.values() for p in group] if own.muon else []
+    assert len(stepped) == len({id(p) for p in stepped}) == len(list(training.model.parameters()))
+    before = {n: p.detach().clone() for n, p in training.model.named_parameters()}
+    train(training, until=4)
+    still = [n for n, p in training.model.named_parameters() if torch.equal(p, before[n])]
+    assert not [n for n in still if not n.endswith(("k_proj.bias",))]
+
+
+def test_muon_has_the_matrices_between_the_tables_and_cuts_heads():
+    training = start()
+    own, model = training.optimizers, training.model
+    shapes = {shape: sum(p.numel() for p in group) for shape, group in own.muon.groups.items()}
+    assert shapes == {(16, 64): 2 * 4 * 64 * 64, (64, 192): 2 * 3 * 64 * 192}
+    q = model.model.layers[0].self_attn.q_proj.weight
+    o = model.model.layers[0].self_attn.o_proj.weight
+    assert torch.equal(own.muon.view(q, q)[1], q[16:32]) and torch.equal(own.muon.view(o, o)[1], o[:, 16:32].mT)
+    assert own.names[model.lm_head.weight] == "lm_head.weight"
+    grouped = start("gpt2").model
+    assert head_blocks(grouped, training.recipe)[id(grouped.transformer.h[0].attn.c_attn.weight)] == (1, 12)
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_state_goes_through_a_checkpoint_bit_for_bit(optimizer, tmp_path):
+    whole = start(optimizer=optimizer)
+    losses = train(whole)
+    first, second = start(optimizer=optimizer), start(optimizer=optimizer, seed=5)
+    before = train(first, until=3)
+    second.recipe = first.recipe
+    second.load(first.save(tmp_path))
+    assert before + train(second) == losses
+    for a, b in zip(whole.model.parameters(), second.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_same_seed_gives_the_same_bits(dtype):
+    one, other = start(dtype=dtype), start(dtype=dtype)
+    assert train(one) == train(other)
+    assert all(torch.equal(a, b) for a, b in zip(one.model.parameters(), other.model.parameters(), strict=True))
+    assert train(start(dtype=dtype, seed=1)) != train(start(dtype=dtype))
+
+
+def test_accumulated_micro_batches_are_the_whole_batch():
+    whole, parts = start(rows=8), start(rows=2)
+    assert parts.recipe.accumulation == 4
+    assert train(whole) == pytest.approx(train(parts), abs=2e-4)
