@@ -8,6 +8,7 @@ questions with their answers, the last one open (`few_shot`; Radford et al. 2019
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ EXAMPLES = (
 )
 PERSON, ASSISTANT = "Human:", "Assistant:"
 ASK, ANSWER = "Q:", "A:"
+AS_CHAT = "base model, continuing a conversation with an assistant"
 MARK = "jupyter-gpt-answer"  # stands for an answer while the template is asked what follows one
 
 
@@ -99,8 +101,8 @@ def render(name: str, tokenizer, question: Question, room: int | None = None) ->
         prompt = _through_template(name, tokenizer, chat_of(question), room)
     elif question.as_assistant:
         messages = chat_of(question)
-        text = conversation(messages, EXAMPLES if not question.few_shot else ())
-        prompt = _document(tokenizer, text, room, "base model, continuing a conversation with an assistant",
+        text = conversation(messages, () if question.few_shot else EXAMPLES)
+        prompt = _document(tokenizer, text, room, AS_CHAT,
                            messages=messages, stop=(f"\n{PERSON}",), trim=messages[-1]["role"] != "assistant")  # fmt: skip
     else:
         text, form, stop = plain_document(name, question)
@@ -108,6 +110,23 @@ def render(name: str, tokenizer, question: Question, room: int | None = None) ->
     if not prompt.ids:
         raise GPTError("the prompt is empty: write the beginning of a document in the cell, under the magic")
     return prompt
+
+
+def render_remote(name: str, has_chat: bool, question: Question) -> Prompt:
+    """The same for a model behind a server, which counts the tokens and lays out the messages itself.
+
+    `text` is then the messages as JSON, and `ids` is empty.
+    """
+    if has_chat:
+        messages = chat_of(question)
+        text = json.dumps(messages, ensure_ascii=False, indent=1)
+        return Prompt((), text, "messages, laid out by the server", messages)
+    if question.as_assistant:
+        messages = chat_of(question)
+        text = conversation(messages, () if question.few_shot else EXAMPLES)
+        return Prompt((), text, AS_CHAT, messages, (f"\n{PERSON}",), messages[-1]["role"] != "assistant")
+    text, form, stop = plain_document(name, question)
+    return Prompt((), text, form, stop=stop, trim=bool(question.few_shot))
 
 
 def plain_document(name: str, question: Question) -> tuple[str, str, tuple[str, ...]]:
@@ -205,7 +224,7 @@ def templated(name: str, tokenizer, messages: list[dict]) -> str:
         raise GPTError(f"the chat template of {name} refuses this chat: {error}") from error
 
 
-def end_of_turn(name: str, tokenizer) -> int | None:
+def end_of_turn(tokenizer) -> int | None:
     """The special token with which the chat template ends an answer; None where it ends otherwise."""
     chat = [{"role": "user", "content": "?"}, {"role": "assistant", "content": MARK}]
     from jinja2 import TemplateError

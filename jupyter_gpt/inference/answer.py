@@ -1,0 +1,128 @@
+"""Answers on their way: the engine's tokens gathered into completions, with stop texts and readable text so far."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from jupyter_gpt.inference.completion import Completion, Sampling, Usage
+from jupyter_gpt.inference.detokenize import Detokenizer, decoder
+from jupyter_gpt.inference.render import Prompt
+
+SLICE = 0.01  # seconds of sampling between two looks at whoever else wants the device
+LOOK = 0.05  # seconds between two looks at the text so far
+
+
+class Draft:
+    """One sample so far. Text is made when somebody looks, or at each token where a stop text may end it."""
+
+    def __init__(self, decode: Callable[[list[int]], str], prompt: Prompt, stop: tuple[str, ...], min_tokens: int):
+        self.reader, self.read = Detokenizer(decode, prompt.ids), 0
+        self.stop, self.trim, self.min_tokens = stop, prompt.trim, min_tokens
+        self.tokens: list[int] = []
+        self.logprobs: list[float] = []
+        self.top: list[tuple] = []
+        self.seconds: list[float] = []
+        self.finish: str | None = None
+        self.ended_by_token = False
+        self.cut: int | None = None  # where a stop text begins
+
+    def add(self, token) -> None:
+        """One `engine.Token` of this sample."""
+        if self.finish:
+            return
+        self.tokens.append(token.id)
+        self.logprobs.append(token.logprob)
+        self.top.append(token.top)
+        self.seconds.append(token.seconds)
+        self.finish, self.ended_by_token = token.finish, token.finish == "stop"
+        if self.stop and not self.ended_by_token:
+            self.look_for_stop()
+
+    def look_for_stop(self) -> None:
+        """End the sample where the earliest stop text stands in it, unless it has to go on for `min_tokens`."""
+        before = len(self.reader.text)
+        self.written()
+        if len(self.tokens) <= self.min_tokens:
+            return
+        start = max(0, before - max(map(len, self.stop)))
+        found = [at for text in self.stop if (at := self.reader.text.find(text, start)) >= 0]
+        if found:
+            self.cut, self.finish = min(found), "stop"
+
+    def written(self, whole: bool = False) -> str:
+        """The text so far; `whole` when no more comes."""
+        end = len(self.tokens) - self.ended_by_token
+        self.reader.add(self.tokens[self.read : end])
+        self.read = end
+        text = (self.reader.end() if whole else self.reader.text)[: self.cut]
+        return text.strip() if self.trim else text
+
+
+def answers(module, tokenizer, prompts: Sequence[Prompt], sampling: Sampling, stop_ids: frozenset[int], name: str,
+            enough: Callable[[], bool] = lambda: False) -> Iterator[list[Completion] | None]:  # fmt: skip
+    """Sample answers to all prompts together; yields them so far about twenty times a second, None in between, and
+    last the whole of them. Ends early, with what came, when `enough()`."""
+    from jupyter_gpt.inference.engine import Request, generate
+
+    decode = decoder(tokenizer)
+    asked = [
+        Request(
+            ids=prompt.ids, samples=sampling.samples, max_tokens=sampling.max_tokens, min_tokens=sampling.min_tokens,
+            temperature=sampling.temperature, top_p=sampling.top_p, top_k=sampling.top_k, min_p=sampling.min_p,
+            seed=sampling.seed, stop_ids=stop_ids, top_logprobs=sampling.logprobs,
+        )
+        for prompt in prompts
+    ]  # fmt: skip
+    drafts = [
+        [Draft(decode, p, (*sampling.stop, *p.stop), sampling.min_tokens) for _ in range(sampling.samples)]
+        for p in prompts
+    ]
+    open_drafts = sum(map(len, drafts))
+    began = turn = looked = time.perf_counter()
+    tokens, interrupted = generate(module, asked), False
+
+    def so_far(whole: bool) -> list[Completion]:
+        seconds = time.perf_counter() - began
+        made = zip(prompts, drafts, strict=True)
+        return [completion(p, d, sampling, name, seconds, whole, interrupted) for p, d in made]
+
+    try:
+        for token in tokens:
+            if token is not None:
+                draft = drafts[token.request][token.sample]
+                was_open = draft.finish is None
+                draft.add(token)
+                open_drafts -= was_open and draft.finish is not None
+                if not open_drafts:
+                    break
+            now = time.perf_counter()
+            if token is None or now - turn > SLICE:
+                look = now - looked > LOOK
+                yield so_far(False) if look else None
+                turn = time.perf_counter()
+                looked = turn if look else looked
+                if enough():
+                    interrupted = True
+                    break
+    finally:
+        tokens.close()
+    yield so_far(True)
+
+
+def completion(prompt: Prompt, drafts: Sequence[Draft], sampling: Sampling, name: str, seconds: float, whole: bool,
+               interrupted: bool) -> Completion:  # fmt: skip
+    """The answer to one prompt as it stands, all samples with it."""
+    usage = Usage(len(prompt.ids), sum(len(d.tokens) for d in drafts), seconds)
+    samples = [
+        Completion(
+            text=d.written(whole), tokens=list(d.tokens), logprobs=list(d.logprobs), top=list(d.top),
+            prompt=prompt.text, prompt_tokens=len(prompt.ids), usage=usage,
+            finish_reason=d.finish or ("length" if whole else None), model=name,
+            seconds_per_token=list(d.seconds), form=prompt.form, messages=prompt.messages, sampling=sampling,
+            notes=prompt.notes, interrupted=interrupted and d.finish is None,
+        )
+        for d in drafts
+    ]  # fmt: skip
+    samples[0].samples = samples
+    return samples[0]
