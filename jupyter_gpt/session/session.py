@@ -11,11 +11,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jupyter_gpt.errors import GPTError, nearest
+from jupyter_gpt.inference.completion import Completion
 from jupyter_gpt.session import store
 from jupyter_gpt.session.compare import Comparison, compare
 from jupyter_gpt.session.corpora import Corpora, Corpus
 from jupyter_gpt.session.jobs import worker
 from jupyter_gpt.session.models import Models
+from jupyter_gpt.session.prompting import Prompting, prompt
 from jupyter_gpt.session.rankings import AllRankings
 from jupyter_gpt.session.recipes import header
 from jupyter_gpt.session.runs import Run, Runs, cut_events
@@ -28,6 +30,7 @@ class Session:
         self.runs = Runs()
         self.models = Models(self.finish_first)
         self.corpora = Corpora()
+        self.prompting = Prompting()
         self.rankings = AllRankings()
 
     @property
@@ -108,6 +111,28 @@ class Session:
         for fewer than two models, one twice, an unknown one, and no prompt or one twice.
         """
         return compare(self, models, prompts, **options)
+
+    def prompt(self, text: str | list[dict], **options) -> Completion:
+        """Ask a model: a text, or messages with `role` and `content`.
+
+        `options` are those of `jupyter_gpt.session.prompting.prompt`: `model` (default: the one made or used last),
+        `samples`, `temperature` (default 0.7; 0 is greedy), `top_p`, `top_k`, `min_p`, `max_tokens`, `min_tokens`,
+        `stop`, `seed`, `system`, `history`, `logprobs`, `as_assistant`, `few_shot`, `truncate`, `dry_run`,
+        `variables`, and `on_token`, which is called with the completion so far about ten times a second. Ctrl-C
+        ends the answer and keeps what came. Raises GPTError, one line, for what cannot be asked.
+        """
+        return prompt(self.models, self.prompting, [text], **options)[0]
+
+    def prompts(self, texts: Sequence[str | list[dict]], **options) -> list[Completion]:
+        """Ask one model many things at once, batched together; the options are those of `prompt`."""
+        return prompt(self.models, self.prompting, texts, **options)
+
+    @property
+    def last(self) -> Completion:
+        """The last completion. Raises GPTError when there is none yet."""
+        if self.prompting.last is None:
+            raise GPTError("nothing was prompted yet: %%prompt asks a model")
+        return self.prompting.last
 
     def resume(self, name: str, *, variables: Mapping | None = None, background: bool = False) -> Run:
         """Go on with a run that was stopped, interrupted or failed, from its last checkpoint, to the same end.
