@@ -1,15 +1,93 @@
-"""Sampling from a causal LM, one token at a time, with a key-value cache.
+"""The engine: many samples of many prompts from one causal LM, token by token.
 
-A generator: it yields each token as it is drawn, so whoever iterates can show it, stop it, or train in between. Every
-sample has its own random stream, drawn on the CPU, so the same seed gives the same uniforms on every device.
+Notable: a prompt is read once and then multiplied into its samples; prompts of mixed lengths share each step; a row
+that is finished leaves at once and a waiting one takes its place; every sample has its own random stream, so it is the
+same whatever runs beside it; log probabilities come from the same pass; a constraint may mask tokens or force them.
+
+`generate` is a generator and never yields inside a torch context. `batch.Batch` is what it iterates; a server adds
+requests to one that is under way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
-import torch
 from torch import Tensor, nn
+
+
+class Constraint(Protocol):
+    """What one sample may say, told token by token. A fresh one is made for each sample."""
+
+    def mask(self) -> Tensor | None:
+        """The tokens allowed next, `(V,)` bool; None when all are."""
+
+    def forced(self) -> list[int]:
+        """Tokens that must come next, perhaps none; they are appended in one pass, not drawn."""
+
+    def accept(self, id: int) -> None:
+        """Told of every token that the sample gained, drawn or forced."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A prompt and how to continue it. Sample k draws from the stream of seed + k.
+
+    `temperature` 0 is greedy; `top_k` 0, `top_p` 1 and `min_p` 0 filter nothing. A token of `stop_ids` ends a sample,
+    not before `min_tokens`. `top_logprobs` alternatives are reported with each token. `adapter` names the peft adapter
+    to use, `"__base__"` none of them, None those that are active. `until` is told all ids of a sample after each token;
+    where it answers True the sample ends with finish "stop" (that is how a stop string is done).
+    """
+
+    ids: tuple[int, ...]
+    samples: int = 1
+    max_tokens: int = 256
+    min_tokens: int = 0
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    seed: int = 0
+    stop_ids: frozenset[int] = frozenset()
+    top_logprobs: int = 0
+    constraint: Callable[[], Constraint] | None = None
+    adapter: str | None = None
+    until: Callable[[Sequence[int]], bool] | None = None
+
+
+class Token(NamedTuple):
+    """One token of one sample.
+
+    `logprob` (nats) and `top`, pairs of id and nats, are of the model's own distribution, at temperature 1 and
+    unmasked. `seconds` is the work of the step that made it. `finish` is None until the last token, which has "stop"
+    (it is then a stop id itself, and no part of the text) or "length".
+    """
+
+    request: int
+    sample: int
+    id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+    seconds: float
+    finish: str | None
+
+
+def generate(module: nn.Module, requests: Sequence[Request]) -> Iterator[Token | None]:
+    """Continue the prompts of `requests` with a transformers causal LM or a peft model of one.
+
+    Yields each token as it is sampled, request and sample numbered as given, and None between the passes that read the
+    prompts. Prompt and sample together are kept within the model's context (finish "length").
+    Raises GPTError for an empty prompt and for one that leaves no room in the context.
+    """
+    from jupyter_gpt.inference.batch import Batch
+
+    batch = Batch(module)
+    for request in requests:
+        batch.add(request)
+    while batch.busy:
+        tokens = batch.step()
+        yield from tokens or (None,)
 
 
 def sample(
@@ -20,34 +98,12 @@ def sample(
     seed: int = 0,
     stop: frozenset[int] = frozenset(),
 ) -> Iterator[int]:
-    """Continue the prompt `ids`; yields at most `max_tokens` token ids and ends early after one in `stop`.
+    """One sample of one prompt: at most `max_tokens` ids, the last perhaps one of `stop`; none where there is no room."""
+    from jupyter_gpt.inference.forward import context_of
 
-    `temperature` 0 is greedy. The prompt and the sample together are kept within the model's context.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    limit = getattr(model.config, "max_position_embeddings", None) or 1 << 30
-    max_tokens = min(max_tokens, limit - len(ids))
-    feed, cache = torch.tensor([ids], device=model.device), None
-    for _ in range(max_tokens):
-        logits, cache = forward(model, feed, cache)
-        token = pick(logits, temperature, generator)
-        yield token
-        if token in stop:
-            return
-        feed = torch.tensor([[token]], device=model.device)
-
-
-@torch.inference_mode()
-def forward(model: nn.Module, ids: Tensor, cache):
-    """One pass over the new tokens `(1, t)`; returns the last logits `(V,)` in fp32 on the CPU, and the cache."""
-    out = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-    return out.logits[0, -1].float().cpu(), out.past_key_values
-
-
-def pick(logits: Tensor, temperature: float, generator: torch.Generator) -> int:
-    """One token from logits `(V,)` by inverse CDF: a single uniform number decides it."""
-    if temperature == 0:
-        return int(logits.argmax())
-    cdf = torch.softmax(logits / temperature, dim=-1).double().cumsum(0)
-    uniform = torch.rand((), dtype=torch.float64, generator=generator) * cdf[-1]
-    return int(torch.searchsorted(cdf, uniform, right=True).clamp(max=len(cdf) - 1))
+    if len(ids) >= context_of(model):
+        return
+    request = Request(tuple(ids), max_tokens=max_tokens, temperature=temperature, seed=seed, stop_ids=stop)
+    for token in generate(model, [request]):
+        if token is not None:
+            yield token.id

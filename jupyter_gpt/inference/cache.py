@@ -1,0 +1,147 @@
+"""Keys and values of a batch of rows in memory that is taken ahead, so that a step writes one column and copies nothing.
+
+All rows are aligned on the right: a step writes the same column of every row, and `valid` says which columns of a row
+count. transformers' own cache concatenates, which copies everything at each step; this one is a subclass of its `Cache`,
+so any of its modules can use it. A finished row's place is taken by the last row (`drop`); rows join, and are
+multiplied, by `gather`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+GROWTH = 128  # columns taken at once when the ones at hand are full
+
+
+class Layer(CacheLayerMixin):
+    """Keys and values `(rows, heads, columns, width)` of one layer; those after `length` are not yet written."""
+
+    is_sliding = False
+
+    def __init__(self, columns: int = GROWTH):
+        super().__init__()
+        self.columns, self.length, self.rows = columns, 0, 0
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        self.keys, self.values = (new_buffer(x, len(x), self.columns) for x in (key_states, value_states))
+        self.dtype, self.device, self.rows = key_states.dtype, key_states.device, len(key_states)
+        self.is_initialized = True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
+        """Write the new columns `(B, H, t, h)`; returns all columns so far as views."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        start, end = self.length, self.length + key_states.shape[2]
+        if end > self.keys.shape[2]:
+            self.grow(end)
+        keys, values = self.keys[: self.rows, :, :end], self.values[: self.rows, :, :end]
+        keys[:, :, start:] = key_states
+        values[:, :, start:] = value_states
+        self.length = end
+        return keys, values
+
+    def grow(self, columns: int) -> None:
+        """Make room for `columns` and a quarter more."""
+        room = columns + max(GROWTH, columns // 4)
+        for name in ("keys", "values"):
+            old = getattr(self, name)[: self.rows, :, : self.length]
+            new = new_buffer(old, self.rows, room)
+            new[:, :, : self.length] = old
+            setattr(self, name, new)
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.length + query_length, 0
+
+    def get_seq_length(self) -> int:
+        return self.length
+
+    def get_max_length(self) -> int:
+        return -1
+
+    get_max_cache_shape = get_max_length  # its name before transformers 5
+
+
+class Rows(Cache):
+    """The cache of a batch: `valid` `(B, columns)` marks what counts in each row, `positions` the place of its next token."""
+
+    def __init__(self, rows: int, columns: int, device: torch.device):
+        self.room = columns
+        super().__init__(layer_class_to_replicate=lambda: Layer(columns))
+        self.valid = torch.zeros(rows, columns, dtype=torch.bool, device=device)
+        self.positions = [0] * rows
+        self.length = 0
+        self.whole = True  # no column of any row is masked
+
+    def append(self, counts: list[int], width: int) -> tuple[Tensor, Tensor]:
+        """Announce that the next `width` columns end with `counts[b]` tokens of row b.
+
+        Returns the positions `(B, width)` of the tokens and the mask `(B, columns)` of what counts.
+        """
+        rows, start, device = len(counts), self.length, self.valid.device
+        if start + width > self.valid.shape[1]:
+            more = torch.zeros(rows, width + max(GROWTH, start // 4), dtype=torch.bool, device=device)
+            self.valid = torch.cat([self.valid[:rows, :start], more], dim=1)
+        self.length = start + width
+        padding = [width - n for n in counts]
+        first = torch.tensor([p - n for p, n in zip(self.positions, padding, strict=True)], device=device)
+        at = first[:, None] + torch.arange(width, device=device)
+        if any(padding):
+            self.whole = False
+            column = torch.arange(width, device=device)
+            self.valid[:rows, start : self.length] = column >= torch.tensor(padding, device=device)[:, None]
+            at = at.clamp(min=0)
+        else:
+            self.valid[:rows, start : self.length] = True
+        self.positions = [p + n for p, n in zip(self.positions, counts, strict=True)]
+        return at, self.valid[:rows, : self.length]
+
+    def drop(self, row: int) -> None:
+        """Take one row out; the last row takes its place."""
+        last = len(self.positions) - 1
+        if row != last:
+            for layer in self.layers:
+                layer.keys[row, :, : self.length] = layer.keys[last, :, : self.length]
+                layer.values[row, :, : self.length] = layer.values[last, :, : self.length]
+            self.valid[row] = self.valid[last]
+            self.positions[row] = self.positions[last]
+        self.positions.pop()
+        for layer in self.layers:
+            layer.rows = last
+
+
+def new_buffer(like: Tensor, rows: int, columns: int) -> Tensor:
+    """Room for keys or values like `(B, H, t, h)`. Zeros: what is masked is multiplied by 0, and must be finite."""
+    return like.new_zeros(rows, like.shape[1], columns, like.shape[3])
+
+
+def gather(parts: list[tuple[Rows, list[int]]], room: int) -> Rows:
+    """A new cache of chosen rows of others, one after another, aligned on the right, with `room` columns to spare.
+
+    A row may be chosen several times: that is how a prompt that was read once becomes N samples.
+    """
+    length = max(cache.length for cache, _ in parts)
+    rows = sum(len(chosen) for _, chosen in parts)
+    new = Rows(rows, length + room, parts[0][0].valid.device)
+    new.length, new.whole = length, all(cache.whole and cache.length == length for cache, _ in parts)
+    new.positions = [cache.positions[row] for cache, chosen in parts for row in chosen]
+    first = parts[0][0]
+    for number, template in enumerate(first.layers):
+        layer = Layer()
+        layer.keys = new_buffer(template.keys, rows, length + room)
+        layer.values = new_buffer(template.values, rows, length + room)
+        layer.dtype, layer.device, layer.is_initialized = template.dtype, template.device, True
+        layer.rows, layer.length = rows, length
+        new.layers.append(layer)
+        top = 0
+        for cache, chosen in parts:
+            place = (slice(top, top + len(chosen)), slice(None), slice(length - cache.length, length))
+            old = cache.layers[number]
+            for row, source in enumerate(chosen, top):
+                layer.keys[row, :, length - cache.length : length] = old.keys[source, :, : cache.length]
+                layer.values[row, :, length - cache.length : length] = old.values[source, :, : cache.length]
+            if number == 0:
+                new.valid[place[0], place[2]] = cache.valid[chosen, : cache.length]
+            top += len(chosen)
+    return new

@@ -1,0 +1,104 @@
+"""One pass of a model over new tokens of every row of a batch, whatever the model is.
+
+`forward_of` looks at a module once and returns a function `(ids, positions, mask, cache, keep, adapters) -> logits`: the
+module's own forward with our cache, or, for a model whose memory is not keys and values (state-space and other
+recurrent layers), a forward that reads everything again at each step: slow, and right.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from jupyter_gpt.inference.cache import Rows
+
+ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
+
+
+def base_of(module: nn.Module) -> nn.Module:
+    """The transformers model inside a peft model; any other module as it is."""
+    return module.get_base_model() if hasattr(module, "get_base_model") else module
+
+
+def context_of(module: nn.Module) -> int:
+    """The most tokens a prompt and its continuation may have together."""
+    config = base_of(module).config
+    config = config.get_text_config() if hasattr(config, "get_text_config") else config
+    return getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 1 << 30
+
+
+def keeps_keys_and_values(module: nn.Module) -> bool:
+    """Whether all that a model remembers of a text are the keys and values of attention."""
+    base = base_of(module)
+    config = base.config.get_text_config() if hasattr(base.config, "get_text_config") else base.config
+    kinds = getattr(config, "layer_types", None) or ["full_attention"]
+    return set(kinds) <= ATTENTION and not getattr(base, "_is_stateful", False)
+
+
+@contextmanager
+def resting(module: nn.Module) -> Iterator[None]:
+    """The module without dropout, and afterwards as it was; for one pass, never across a yield."""
+    training = [part for part in module.modules() if part.training]
+    for part in training:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
+
+
+def own_forward(module: nn.Module) -> Callable:
+    """The module's forward over our cache."""
+    takes = inspect.signature(base_of(module).forward).parameters
+
+    @torch.no_grad()
+    def forward(
+        ids: Tensor, positions: Tensor, mask: Tensor, cache: Rows, keep: int, adapters: list[str] | None = None
+    ) -> Tensor:
+        options = {"adapter_names": adapters} if adapters else {}
+        if "position_ids" in takes:
+            options["position_ids"] = positions
+        if "logits_to_keep" in takes:
+            options["logits_to_keep"] = keep
+        with resting(module):
+            out = module(
+                input_ids=ids, attention_mask=mask.long(), past_key_values=cache, use_cache=True, **options
+            )
+        return out.logits[:, -keep:].float()
+
+    return forward
+
+
+def reading_again(module: nn.Module) -> Callable:
+    """A forward that keeps the ids of every row and no other memory."""
+    takes = inspect.signature(base_of(module).forward).parameters
+
+    @torch.no_grad()
+    def forward(
+        ids: Tensor, positions: Tensor, mask: Tensor, cache: Rows, keep: int, adapters: list[str] | None = None
+    ) -> Tensor:
+        all_ids = cache.update(ids[:, None, :, None], ids.new_zeros(len(ids), 1, ids.shape[1], 0), 0)[0][:, 0, :, 0]
+        logits = []
+        with resting(module):
+            for row, (seen, counts) in enumerate(zip(all_ids, mask, strict=True)):
+                options = {"adapter_names": [adapters[row]]} if adapters else {}
+                if "use_cache" in takes:
+                    options["use_cache"] = False
+                if not bool(counts.any()):  # nothing of this row yet: its prompt is shorter than its neighbours'
+                    logits.append(torch.zeros(1, base_of(module).config.vocab_size, device=ids.device))
+                    continue
+                logits.append(module(input_ids=seen[counts][None], **options).logits[0, -keep:].float())
+        width = max(len(x) for x in logits)
+        return torch.stack([torch.cat([x.new_zeros(width - len(x), x.shape[1]), x]) for x in logits])
+
+    return forward
+
+
+def forward_of(module: nn.Module) -> Callable:
+    """The best forward for this module."""
+    return own_forward(module) if keeps_keys_and_values(module) else reading_again(module)

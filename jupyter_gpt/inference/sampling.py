@@ -1,0 +1,108 @@
+"""From logits to tokens: filters, one uniform number per token and sample, and the inverse of the distribution function.
+
+Every sample has a random stream of its own and takes exactly one number from it per token, so it is the same sample
+whatever runs beside it. Filters are those of transformers, in its order: temperature, top-k, top-p, min-p.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+AHEAD = 64  # uniform numbers drawn at once
+FEW = 256  # the most probable tokens that top-p looks at before it sorts the whole vocabulary
+
+
+class Stream:
+    """The uniform numbers of one sample, drawn on the CPU so that a seed means the same on every device."""
+
+    def __init__(self, seed: int):
+        self.generator = torch.Generator().manual_seed(seed % (1 << 63))
+        self.ahead: list[float] = []
+
+    def next(self) -> float:
+        if not self.ahead:
+            self.ahead = torch.rand(AHEAD, dtype=torch.float64, generator=self.generator).tolist()[::-1]
+        return self.ahead.pop()
+
+
+def column(values: list[float], like: Tensor) -> Tensor:
+    """One number a row as `(B, 1)` of the logits' type and device."""
+    return torch.tensor(values, dtype=like.dtype, device=like.device)[:, None]
+
+
+def keep_top_k(scores: Tensor, k: list[int]) -> Tensor:
+    """Only the k most probable tokens of each row of `(B, V)` (Fan et al. 2018); 0 keeps all."""
+    V = scores.shape[-1]
+    at = torch.tensor([min(n or V, V) - 1 for n in k], device=scores.device)[:, None]
+    most = max((n for n in k if n), default=0)
+    best = scores.topk(min(most, V), dim=-1).values
+    least = best.gather(-1, at.clamp(max=best.shape[-1] - 1))
+    limited = torch.tensor([n > 0 for n in k], device=scores.device)[:, None]
+    return scores.masked_fill(limited & (scores < least), float("-inf"))
+
+
+def keep_top_p(scores: Tensor, p: list[float]) -> Tensor:
+    """The fewest most probable tokens of each row that reach probability p together (Holtzman et al. 2020)."""
+    probabilities = scores.softmax(dim=-1)
+    wanted = column(p, scores)
+    best = probabilities.topk(min(FEW, scores.shape[-1]), dim=-1).values
+    if bool((best.sum(dim=-1, keepdim=True) < wanted).any()):
+        best = probabilities.sort(dim=-1, descending=True).values
+    before = best.cumsum(dim=-1, dtype=torch.float64) - best  # what the more probable ones reach without this one
+    count = (before < wanted).sum(dim=-1, keepdim=True).clamp(min=1)
+    least = best.gather(-1, count - 1)
+    limited = wanted < 1
+    return scores.masked_fill(limited & (probabilities < least), float("-inf"))
+
+
+def keep_min_p(scores: Tensor, p: list[float]) -> Tensor:
+    """Tokens at least p times as probable as the most probable one (Nguyen et al. 2024)."""
+    floor = scores.amax(dim=-1, keepdim=True) + column(p, scores).log()
+    return scores.masked_fill(scores < floor, float("-inf"))
+
+
+def draw(
+    logits: Tensor,
+    uniforms: list[float],
+    temperature: list[float],
+    top_k: list[int],
+    top_p: list[float],
+    min_p: list[float],
+) -> list[int]:
+    """One token a row from fp32 logits `(B, V)`: greedy where the temperature is 0, else by inverse CDF.
+
+    A filter that no row asks for costs nothing; one that some rows ask for leaves the others as they are.
+    """
+    greedy = logits.argmax(dim=-1)
+    if not any(temperature):
+        return greedy.tolist()
+    scores = logits
+    if any(t not in (0, 1) for t in temperature):
+        scores = scores / column([t or 1.0 for t in temperature], scores)
+    if any(top_k):
+        scores = keep_top_k(scores, top_k)
+    if any(p < 1 for p in top_p):
+        scores = keep_top_p(scores, top_p)
+    if any(min_p):
+        scores = keep_min_p(scores, min_p)
+    heights = scores.softmax(dim=-1).cumsum(dim=-1, dtype=torch.float64)
+    total = heights[:, -1:]
+    at = torch.tensor(uniforms, dtype=torch.float64, device=logits.device)[:, None] * total
+    at = at.minimum(total.nextafter(torch.zeros_like(total)))  # a product rounded up would fall off the end
+    drawn = torch.searchsorted(heights, at, right=True)[:, 0]
+    chosen = torch.where(torch.tensor([t > 0 for t in temperature], device=logits.device), drawn, greedy)
+    return chosen.tolist()
+
+
+def describe(logits: Tensor, ids: list[int], most: list[int]) -> tuple[list[float], list[tuple]]:
+    """Log probabilities of the chosen `ids` under fp32 logits `(B, V)`, in nats, and each row's `most` best (id, nats)."""
+    total = logits.logsumexp(dim=-1)
+    chosen = logits.gather(-1, torch.tensor(ids, device=logits.device)[:, None])[:, 0] - total
+    tops: list[tuple] = [()] * len(ids)
+    if any(most):
+        best = logits.topk(min(max(most), logits.shape[-1]), dim=-1)
+        nats = (best.values - total[:, None]).tolist()
+        for row, (names, values, n) in enumerate(zip(best.indices.tolist(), nats, most, strict=True)):
+            tops[row] = tuple(zip(names[:n], values[:n], strict=True))
+    return chosen.tolist(), tops

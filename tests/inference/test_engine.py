@@ -1,0 +1,296 @@
+"""The engine against transformers' generate and against itself: what must be equal is equal."""
+
+import copy
+from collections import defaultdict
+
+import pytest
+import torch
+from shapes import CONTEXT, VOCAB, build, lora, random_prompts, shake
+
+from jupyter_gpt.errors import GPTError
+from jupyter_gpt.inference.batch import Batch
+from jupyter_gpt.inference.engine import Request, generate, sample
+
+STOP = frozenset(range(7, VOCAB, 16))
+
+
+def run(module, requests):
+    """Tokens by (request, sample)."""
+    said = defaultdict(list)
+    for token in generate(module, requests):
+        if token is not None:
+            said[token.request, token.sample].append(token)
+    return said
+
+
+def ids_of(tokens):
+    return [token.id for token in tokens]
+
+
+def theirs(module, prompt, count, **options):
+    """What generate continues one prompt with, greedily."""
+    ids = torch.tensor([prompt])
+    out = module.generate(
+        input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=count,
+        eos_token_id=sorted(STOP), pad_token_id=0, **options,
+    )  # fmt: skip
+    return out[0, len(prompt) :].tolist()
+
+
+def same_as_generate(module, prompts, count=20):
+    said = run(module, [Request(p, max_tokens=count, temperature=0, stop_ids=STOP) for p in prompts])
+    for number, prompt in enumerate(prompts):
+        assert ids_of(said[number, 0]) == theirs(module, prompt, count), f"prompt {number} of {len(prompt)} tokens"
+    return said
+
+
+def test_greedy_tokens_are_those_of_generate(model, prompts):
+    said = same_as_generate(model, prompts)
+    ends = {tokens[-1].finish for tokens in said.values()}
+    assert ends == {"stop", "length"}  # both ways of ending were tried
+    assert all(token.finish is None for tokens in said.values() for token in tokens[:-1])
+
+
+def test_greedy_tokens_with_an_adapter(model, prompts):
+    wrapped = lora(copy.deepcopy(model))
+    said = same_as_generate(wrapped, prompts)
+    plain = run(model, [Request(prompts[0], max_tokens=20, temperature=0, stop_ids=STOP)])
+    assert ids_of(plain[0, 0]) != ids_of(said[0, 0]) or ids_of(plain[0, 0]) != ids_of(said[1, 0])
+
+
+def test_a_model_without_a_forward_of_ours(prompts):
+    same_as_generate(build("mistral", sliding_window=12), prompts[:12])
+    same_as_generate(build("gemma2", sliding_window=12), prompts[:12])
+
+
+def test_a_model_whose_memory_is_a_state(prompts):
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.MambaConfig(vocab_size=VOCAB, hidden_size=32, num_hidden_layers=2, state_size=4, initializer_range=0.2)
+    same_as_generate(transformers.MambaForCausalLM(config).eval(), prompts[:6], 8)
+
+
+def test_logprobs_are_those_of_one_forward(model, prompts):
+    asked = [Request(p, max_tokens=12, temperature=0.7, top_p=0.9, seed=n, top_logprobs=3) for n, p in enumerate(prompts[:9])]
+    for (number, _), tokens in run(model, asked).items():
+        ids = torch.tensor([[*prompts[number], *ids_of(tokens)]])
+        full = model(ids).logits[0].log_softmax(-1)[len(prompts[number]) - 1 :]
+        for place, token in enumerate(tokens):
+            assert token.logprob == pytest.approx(full[place, token.id].item(), abs=1e-4)
+            best = full[place].topk(3)
+            assert [name for name, _ in token.top] == best.indices.tolist()
+            assert [nats for _, nats in token.top] == pytest.approx(best.values.tolist(), abs=1e-4)
+
+
+def test_samples_equal_calls_with_their_seeds(model, prompts):
+    options = dict(max_tokens=16, temperature=1.1, top_k=50, top_p=0.95, min_p=0.01, stop_ids=STOP)
+    together = run(model, [Request(prompts[3], samples=8, seed=5, **options)])
+    beside = run(model, [Request(p, samples=2, seed=0, **options) for p in prompts[:5]] + [Request(prompts[3], samples=8, seed=5, **options)])
+    for k in range(8):
+        alone = ids_of(run(model, [Request(prompts[3], seed=5 + k, **options)])[0, 0])
+        assert ids_of(together[0, k]) == alone == ids_of(beside[5, k])
+    assert len({tuple(ids_of(tokens)) for tokens in together.values()}) == 8
+
+
+def test_few_rows_at_once_give_the_same(model, prompts):
+    asked = [Request(p, samples=2, max_tokens=5 + n % 9, seed=n, stop_ids=STOP) for n, p in enumerate(prompts[:12])]
+    expected = {key: ids_of(tokens) for key, tokens in run(model, asked).items()}
+    batch, said = Batch(model, most=5), defaultdict(list)
+    for request in asked:
+        batch.add(request)
+    late = Request(prompts[20], max_tokens=9, seed=4)
+    rounds = 0
+    while batch.busy:
+        for token in batch.step():
+            said[token.request, token.sample].append(token.id)
+        assert len(batch.rows) <= 5
+        rounds += 1
+        if rounds == 6:
+            batch.add(late)
+    assert said.pop((12, 0)) == ids_of(run(model, [late])[0, 0])
+    assert said == expected
+
+
+def test_a_prompt_read_in_pieces(model, prompts):
+    batch = Batch(model)
+    batch.at_once = 7
+    for prompt in prompts[:8]:
+        batch.add(Request(prompt, max_tokens=10, temperature=0, stop_ids=STOP))
+    said, quiet = defaultdict(list), 0
+    while batch.busy:
+        tokens = batch.step()
+        quiet += not tokens
+        for token in tokens:
+            said[token.request].append(token.id)
+    assert quiet > 20
+    for number, prompt in enumerate(prompts[:8]):
+        assert said[number] == theirs(model, prompt, 10)
+
+
+def test_the_prompt_is_read_once(llama):
+    read = []
+    hook = llama.model.embed_tokens.register_forward_hook(lambda module, args, out: read.append(args[0].numel()))
+    batch = Batch(llama)
+    batch.forward = own(llama)
+    batch.add(Request(tuple(range(1, 41)), samples=6, max_tokens=5))
+    while batch.busy:
+        batch.step()
+    hook.remove()
+    assert read == [40, 6, 6, 6, 6]
+
+
+def own(module):
+    from jupyter_gpt.inference.forward import own_forward
+
+    return own_forward(module)
+
+
+def test_the_cache_grows(llama, monkeypatch):
+    from jupyter_gpt.inference import batch, cache
+
+    monkeypatch.setattr(batch, "ROOM", 2)
+    monkeypatch.setattr(cache, "GROWTH", 3)
+    same_as_generate(llama, random_prompts(6, 20), 60)
+
+
+class Says:
+    """A constraint: even tokens only, a forced run at the start and after each token below 20."""
+
+    def __init__(self, start=(), after=(50, 52)):
+        self.start, self.after, self.heard = list(start), list(after), []
+        self.even = torch.arange(VOCAB) % 2 == 0
+
+    def mask(self):
+        return self.even
+
+    def forced(self):
+        if not self.heard:
+            return list(self.start)
+        return list(self.after) if self.heard[-1] < 20 else []
+
+    def accept(self, id):
+        self.heard.append(id)
+
+
+@pytest.mark.parametrize("start", [(), (33,), (33, 35, 37)])
+def test_constraints_mask_and_force(model, prompts, start):
+    made = []
+
+    def constraint():
+        made.append(Says(start))
+        return made[-1]
+
+    asked = [Request(p, samples=2, max_tokens=14, seed=n, temperature=2.0, constraint=constraint) for n, p in enumerate(prompts[:6])]
+    asked.append(Request(prompts[7], max_tokens=14, seed=1))
+    said = run(model, asked)
+    told = iter(made)
+    forced = 0
+    for number, prompt in enumerate(prompts[:6]):
+        for k in range(2):
+            tokens = said[number, k]
+            ids = ids_of(tokens)
+            assert ids == next(told).heard
+            assert len(ids) == 14
+            assert tokens[-1].finish == "length"
+            assert tuple(ids[: len(start)]) == start
+            assert all(i % 2 == 0 for i in ids[len(start) :])
+            for at, id in enumerate(ids):
+                if id < 20:
+                    forced += 1
+                    assert ids[at + 1 : at + 3] == [50, 52][: 13 - at]
+            full = model(torch.tensor([[*prompt, *ids]])).logits[0].log_softmax(-1)[len(prompt) - 1 :]
+            assert [t.logprob for t in tokens] == pytest.approx([full[n, i].item() for n, i in enumerate(ids)], abs=1e-4)
+    assert forced > 3
+    alone = run(model, [Request(prompts[7], max_tokens=14, seed=1)])
+    assert ids_of(said[6, 0]) == ids_of(alone[0, 0])
+
+
+def test_a_constraint_that_allows_nothing(llama):
+    class Mute(Says):
+        def mask(self):
+            return torch.zeros(VOCAB, dtype=torch.bool)
+
+    with pytest.raises(GPTError, match="no token"):
+        run(llama, [Request((1, 2), constraint=Mute)])
+
+
+def test_until_ends_a_sample_and_min_tokens_forbids_to_stop(model, prompts):
+    everything = frozenset(range(0, VOCAB, 2))
+    said = run(model, [Request(p, max_tokens=12, min_tokens=5, seed=n, stop_ids=everything) for n, p in enumerate(prompts[:8])])
+    for tokens in said.values():
+        assert all(token.id % 2 for token in tokens[:5])
+        assert tokens[-1].finish == ("stop" if tokens[-1].id % 2 == 0 else "length")
+    until = run(model, [Request(prompts[0], until=lambda ids: len(ids) == 3), Request(prompts[1], max_tokens=5)])
+    assert [len(until[n, 0]) for n in range(2)] == [3, 5]
+    assert until[0, 0][-1].finish == "stop"
+
+
+def test_several_adapters_on_one_base(prompts):
+    peft = pytest.importorskip("peft")
+    wrapped = lora(build("llama"), "one", 3)
+    wrapped.add_adapter("two", peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"]))
+    shake(wrapped, "two", 4)
+    names = ["one", "two", "__base__", None]
+    asked = [Request(p, max_tokens=10, temperature=0, adapter=name) for p in prompts[:4] for name in names]
+    before = [(key, w.requires_grad) for key, w in wrapped.named_parameters()]
+    said = run(wrapped, asked)
+    assert before == [(key, w.requires_grad) for key, w in wrapped.named_parameters()]
+    assert wrapped.active_adapter == "one"
+    expected = {}
+    for name in names[:2]:
+        wrapped.set_adapter(name)
+        for n, p in enumerate(prompts[:4]):
+            expected[n, name] = theirs_plain(wrapped, p)
+    with wrapped.disable_adapter():
+        for n, p in enumerate(prompts[:4]):
+            expected[n, "__base__"] = theirs_plain(wrapped, p)
+    for n in range(4):
+        for k, name in enumerate(names):
+            assert ids_of(said[n * 4 + k, 0]) == expected[n, name or "one"]
+    assert len({tuple(expected[0, name]) for name in names[:3]}) == 3
+
+
+def theirs_plain(module, prompt):
+    ids = torch.tensor([prompt])
+    out = module.generate(
+        input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=10, eos_token_id=None,
+        pad_token_id=0,
+    )  # fmt: skip
+    return out[0, len(prompt) :].tolist()
+
+
+def test_the_context_is_the_limit(model):
+    said = run(model, [Request(tuple(range(1, CONTEXT - 4)), max_tokens=50)])
+    assert len(said[0, 0]) == 5
+    assert said[0, 0][-1].finish == "length"
+    with pytest.raises(GPTError, match="131 tokens, 4 more than fit"):
+        run(model, [Request((1,) * (CONTEXT + 3))])
+    with pytest.raises(GPTError, match="empty"):
+        run(model, [Request(())])
+
+
+def test_training_state_is_left_alone(prompts):
+    module = build("gpt2", resid_pdrop=0.5, embd_pdrop=0.5, attn_pdrop=0.5)
+    expected = ids_of(run(module, [Request(prompts[0], max_tokens=9, temperature=0)])[0, 0])
+    module.train()
+    module.transformer.h[0].eval()
+    state = [part.training for part in module.modules()]
+    assert ids_of(run(module, [Request(prompts[0], max_tokens=9, temperature=0)])[0, 0]) == expected
+    assert state == [part.training for part in module.modules()]
+    module(torch.tensor([prompts[1]]), labels=torch.tensor([prompts[1]])).loss.backward()
+
+
+def test_never_yields_inside_a_torch_context(model, prompts):
+    for _ in generate(model, [Request(prompts[0], max_tokens=4)]):
+        assert torch.is_grad_enabled()
+        assert not torch.is_inference_mode_enabled()
+
+
+def test_sample_keeps_its_signature(llama, prompts):
+    ids = list(prompts[4])
+    assert list(sample(llama, ids, 9, 0)) == theirs_plain(llama, ids)[:9]
+    drawn = list(sample(llama, ids, 9, 0.8, seed=3))
+    assert drawn == list(sample(llama, ids, 9, 0.8, seed=3)) != list(sample(llama, ids, 9, 0.8, seed=4))
+    stop = drawn[4]
+    assert list(sample(llama, ids, 9, 0.8, 3, frozenset({stop}))) == drawn[: drawn.index(stop) + 1]
+    assert list(sample(llama, [1] * CONTEXT, 9)) == []

@@ -1,0 +1,93 @@
+"""Filters against transformers' own, and the inverse of the distribution function against frequencies."""
+
+import pytest
+import torch
+
+from jupyter_gpt.inference import sampling
+
+
+def logits(rows=6, vocab=1000, seed=0, scale=3.0):
+    return torch.randn(rows, vocab, generator=torch.Generator().manual_seed(seed)) * scale
+
+
+@pytest.mark.parametrize("k", [1, 5, 100, 5000])
+def test_top_k_is_transformers(k):
+    from transformers import TopKLogitsWarper
+
+    scores = logits()
+    assert torch.equal(sampling.keep_top_k(scores, [k] * 6), TopKLogitsWarper(k)(None, scores))
+
+
+@pytest.mark.parametrize("p", [0.01, 0.3, 0.9, 0.999])
+@pytest.mark.parametrize("scale", [0.3, 3.0])
+def test_top_p_is_transformers(p, scale):
+    from transformers import TopPLogitsWarper
+
+    scores = logits(scale=scale)  # a flat distribution needs more than the few best
+    assert torch.equal(sampling.keep_top_p(scores, [p] * 6), TopPLogitsWarper(p)(None, scores))
+
+
+@pytest.mark.parametrize("p", [0.001, 0.1, 1.0])
+def test_min_p_is_transformers(p):
+    from transformers import MinPLogitsWarper
+
+    scores = logits()
+    assert torch.equal(sampling.keep_min_p(scores, [p] * 6), MinPLogitsWarper(p)(None, scores))
+
+
+def test_rows_are_filtered_apart():
+    scores = logits(4)
+    mixed = sampling.keep_top_p(sampling.keep_top_k(scores, [0, 3, 0, 7]), [1.0, 1.0, 0.5, 0.8])
+    assert torch.equal(mixed[0], scores[0])
+    assert torch.equal(mixed[1], sampling.keep_top_k(scores[1:2], [3])[0])
+    assert torch.equal(mixed[2], sampling.keep_top_p(scores[2:3], [0.5])[0])
+    assert torch.equal(mixed[3], sampling.keep_top_p(sampling.keep_top_k(scores[3:], [7]), [0.8])[0])
+
+
+def test_min_p_of_some_rows_leaves_others():
+    scores = logits(2)
+    assert torch.equal(sampling.keep_min_p(scores, [0.0, 0.2])[0], scores[0])
+
+
+def draw(scores, uniforms, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0):
+    n = len(scores)
+    return sampling.draw(scores, uniforms, [temperature] * n, [top_k] * n, [top_p] * n, [min_p] * n)
+
+
+def test_frequencies_are_the_distribution():
+    one = logits(1, 12, scale=1.0)
+    uniforms = ((torch.arange(4000) + 0.5) / 4000).tolist()
+    counts = torch.bincount(torch.tensor(draw(one.expand(4000, -1), uniforms, 0.7)), minlength=12) / 4000
+    assert torch.allclose(counts, (one[0] / 0.7).softmax(-1), atol=1e-3)
+
+
+def test_the_ends_of_the_interval():
+    scores = torch.tensor([[float("-inf"), 1.0, float("-inf"), 2.0, float("-inf")]])
+    assert draw(scores, [0.0]) == [1]
+    assert draw(scores, [1.0]) == [3]  # nothing is drawn that has no probability
+    assert draw(scores, [1 - 2**-53]) == [3]
+
+
+def test_temperature_zero_is_greedy_whatever_runs_beside_it():
+    scores = logits(3)
+    drawn = sampling.draw(scores, [0.5, 0.5, 0.5], [0.0, 1.0, 0.0], [0, 5, 1], [0.1, 1.0, 1.0], [0.0, 0.0, 0.0])
+    assert [drawn[0], drawn[2]] == scores.argmax(-1)[[0, 2]].tolist()
+
+
+def test_a_stream_is_its_seed():
+    one, again, other = sampling.Stream(7), sampling.Stream(7), sampling.Stream(8)
+    first = [one.next() for _ in range(200)]
+    assert first == [again.next() for _ in range(200)]
+    assert len({*first, *(other.next() for _ in range(200))}) == 400
+    assert 0 <= min(first) < 0.05 < 0.95 < max(first) < 1
+    assert sampling.Stream(-1).next() != sampling.Stream(1).next()
+
+
+def test_describe():
+    scores = logits(3, 50)
+    nats, tops = sampling.describe(scores, [4, 5, 6], [0, 2, 60])
+    expected = scores.log_softmax(-1)
+    assert nats == pytest.approx([expected[0, 4].item(), expected[1, 5].item(), expected[2, 6].item()], abs=1e-5)
+    assert tops[0] == ()
+    assert [name for name, _ in tops[1]] == expected[1].topk(2).indices.tolist()
+    assert len(tops[2]) == 50
