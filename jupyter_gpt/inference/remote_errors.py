@@ -1,0 +1,112 @@
+"""What went wrong with an endpoint, in one line that says what to do, and that never holds the key.
+
+Servers repeat keys in their complaints (whole or in part) and client libraries keep request headers in their
+exceptions. So what is raised is new, carries no cause, and has every piece of the key struck out.
+"""
+
+from __future__ import annotations
+
+import re
+
+from jupyter_gpt.errors import GPTError, nearest
+
+LONGEST = 200  # characters of a server's own words that a line has room for
+TRANSPORTS = ("httpx", "httpx2", "httpcore", "ssl", "anyio")  # what the client lets through, by its age
+PIECE = 8  # characters of a key that already tell too much
+
+
+class Garbage(Exception):
+    """An answer that is no completion; the text says what it is instead."""
+
+
+class Cut(Exception):
+    """An answer that ends before its end."""
+
+
+def explained(error: BaseException, endpoint, key: str | None, client=None) -> GPTError:
+    """The user's error for whatever the client raised. `client`, when given, is asked which models there are."""
+    import openai
+
+    name = f"endpoint {endpoint.name}"
+    if isinstance(error, openai.APITimeoutError) or "Timeout" in type(error).__name__:
+        return GPTError(
+            f"{name} sent nothing for {endpoint.timeout:g} s: it is slow or stuck; --timeout gives it longer"
+        )
+    if isinstance(error, openai.APIStatusError):
+        return GPTError(status(error, endpoint, key, client))
+    if isinstance(error, openai.APIConnectionError):
+        return GPTError(f"{name} cannot be reached at {endpoint.base_url}: {reason(error, key)}")
+    if isinstance(error, openai.APIError):
+        return GPTError(f"{name} failed while it answered: {words(error, key) or 'it does not say why'}")
+    if isinstance(error, Garbage):
+        return GPTError(f"{name} answers {struck(str(error), key)}: is {endpoint.base_url} the right --base-url?")
+    if isinstance(error, Cut) or type(error).__module__.partition(".")[0] in TRANSPORTS:
+        return GPTError(f"{name} closed the connection before its answer was whole: {reason(error, key)}")
+    if isinstance(error, ValueError):
+        return GPTError(f"{name} answers what is not JSON: is {endpoint.base_url} the right --base-url?")
+    return GPTError(f"{name} failed: {type(error).__name__}")
+
+
+def status(error, endpoint, key: str | None, client) -> str:
+    """The line for an answer with an HTTP status that is no success."""
+    code, said = error.status_code, words(error, key)
+    name, tail = f"endpoint {endpoint.name}", f": {said}" if said else ""
+    if code in (401, 403):
+        if endpoint.key_env is None:
+            return f"{name} wants a key ({code}): declare it again with --key-env VARIABLE"
+        return f"{name} refuses the key in {endpoint.key_env} ({code}){tail}"
+    if code == 404:
+        known = models(client)
+        if known and endpoint.model not in known:
+            return f"{name} has no model {endpoint.model} (404){nearest(endpoint.model, known)}"
+        return f"{name} finds no model {endpoint.model} at {endpoint.base_url} (404){tail}"
+    if code == 429:
+        tried = f" after {endpoint.retries + 1} tries" if endpoint.retries else ""
+        return f"{name} takes no more requests for now (429: rate limit or quota){tried}{tail}"
+    if code >= 500:
+        return f"{name} failed on its side ({code}){tail}"
+    return f"{name} refuses the request ({code}){tail}"
+
+
+def models(client) -> list[str]:
+    """The names of an endpoint's models, as far as it tells them within two seconds."""
+    import openai
+
+    try:
+        return [str(model.id) for model in client.with_options(timeout=2.0, max_retries=0).models.list().data or []]
+    except (openai.OpenAIError, ValueError, TypeError, AttributeError):  # the first error is what counts
+        return []
+
+
+def words(error, key: str | None) -> str:
+    """A server's own explanation: one line, without mark-up, without the key."""
+    body = getattr(error, "body", None)
+    said = body.get("message") or body.get("detail") or body.get("error") if isinstance(body, dict) else body
+    if not isinstance(said, str) or "<html" in said.lower() or "<!doctype" in said.lower():
+        return ""
+    said = struck(" ".join(said.split()), key)
+    return said if len(said) <= LONGEST else said[:LONGEST] + "…"
+
+
+def reason(error: BaseException, key: str | None) -> str:
+    """Why a connection failed: the innermost cause says it best."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    said = re.sub(r"^\[Errno -?\d+\] ", "", " ".join(str(error).split()))
+    return struck(said, key)[:LONGEST] or type(error).__name__
+
+
+def struck(text: str, key: str | None) -> str:
+    """`text` with the key, and every piece of it long enough to matter, replaced by `…`."""
+    if not key:
+        return text
+    text = text.replace(key, "…")
+    at = 0
+    while at <= len(text) - PIECE:
+        if text[at : at + PIECE] in key:
+            end = at + PIECE
+            while end < len(text) and text[at : end + 1] in key:
+                end += 1
+            text = text[:at] + "…" + text[end:]
+        at += 1
+    return text
