@@ -7,7 +7,7 @@ from collections.abc import Callable
 from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.magics.notebook import bind
 from jupyter_gpt.magics.options import Command, help_text, parse
-from jupyter_gpt.magics.verbs import models, plan, runs, tokens
+from jupyter_gpt.magics.verbs import config, models, plan, runs, serve, tokens
 
 VERBS: dict[str, tuple[Command, Callable]] = {
     "models": (models.MODELS, models.models),
@@ -18,6 +18,8 @@ VERBS: dict[str, tuple[Command, Callable]] = {
     "tokens": (tokens.TOKENS, tokens.tokens),
     "batch": (tokens.BATCH, tokens.batch),
     "plan": (plan.PLAN, plan.plan),
+    "serve": (serve.SERVE, serve.serve),
+    "config": (config.CONFIG, config.config),
 }
 
 

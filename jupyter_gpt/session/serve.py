@@ -23,6 +23,7 @@ class Server:
 
     def __init__(self, models, host: str, port: int, token: str, token_env: str | None):
         self.host, self.token, self.token_env = host, token, token_env
+        self.asked = port  # 0: any that is free
         self.sockets = bound(host, port)
         self.port = self.sockets[0].getsockname()[1]
         self.ready = threading.Event()
@@ -111,14 +112,16 @@ class Serving:
     def __init__(self, models):
         self.models, self.server = models, None
 
-    def start(self, host: str = HOST, port: int = PORT, token_env: str | None = None) -> Server:
-        """The server, started unless it already runs just so. Raises GPTError when it runs elsewhere."""
+    def start(self, port: int | None = None, host: str | None = None, token_env: str | None = None) -> Server:
+        """The server as asked; the one that runs, if that is it. Raises GPTError when one runs otherwise."""
         now = self.server
         if now and now.running:
-            if (host, token_env) == (now.host, now.token_env) and port in (now.port, 0):
-                return now
-            raise GPTError(f"the models are served already, at {now.url}: %gpt serve --stop first")
-        self.server = Server(self.models, host, port, token_from(token_env), token_env)
+            same = port in (None, 0, now.port) and host in (None, now.host) and token_env in (None, now.token_env)
+            if not same:
+                raise GPTError(f"the models are served already, at {now.url}: %gpt serve --stop first")
+            return now
+        token = token_from(token_env)
+        self.server = Server(self.models, host or HOST, PORT if port is None else port, token, token_env)
         return self.server
 
     def stop(self) -> Server:

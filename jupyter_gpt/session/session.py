@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from jupyter_gpt.errors import GPTError, nearest
@@ -15,12 +15,14 @@ from jupyter_gpt.inference.completion import Completion
 from jupyter_gpt.session import store
 from jupyter_gpt.session.compare import Comparison, compare
 from jupyter_gpt.session.corpora import Corpora, Corpus
+from jupyter_gpt.session.endpoints import Endpoint
 from jupyter_gpt.session.jobs import worker
-from jupyter_gpt.session.models import Models
+from jupyter_gpt.session.models import Model, Models
 from jupyter_gpt.session.prompting import Prompting, prompt
 from jupyter_gpt.session.rankings import AllRankings
 from jupyter_gpt.session.recipes import header
 from jupyter_gpt.session.runs import Run, Runs, cut_events
+from jupyter_gpt.session.serve import Server, Serving
 
 
 class Session:
@@ -32,6 +34,7 @@ class Session:
         self.corpora = Corpora()
         self.prompting = Prompting()
         self.rankings = AllRankings()
+        self.serving = Serving(self.models)
 
     @property
     def home(self) -> Path:
@@ -42,6 +45,41 @@ class Session:
         """Wait for a run of this kernel that is still making `name`."""
         if name in self.runs and self.runs[name].alive:
             self.runs[name].wait()
+
+    def pull(
+        self, source: str, name: str | None = None, *, overwrite: bool = False, progress: Callable | None = None
+    ) -> Model:
+        """Bring a published model into the user's cache, under `name` or its own name; it is loaded when first used.
+
+        `source` is a name of the catalogue or of the hub, a folder, or a `.gguf` file; `progress(what, done, total)` is
+        told how many bytes have come. Raises GPTError, one line, for what cannot be had or is not safe to read.
+        """
+        from jupyter_gpt.session.pull import pull
+
+        return pull(self.models, source, name, overwrite, progress)
+
+    def load(self, name: str, *, dtype: str | None = None, device: str | None = None) -> Model:
+        """Bring a model into memory, in `dtype` (float32, bfloat16, float16) on `device` (cpu, cuda, cuda:1).
+
+        Raises GPTError when it is damaged or does not fit; the message says what would.
+        """
+        return self.models.load(name, dtype, device)
+
+    def unload(self, name: str) -> Model:
+        """Take a model out of memory and give that back to the system; it stays on disk and loads at its next use."""
+        self.models.unload(name)
+        return self.models.about(name)
+
+    def save(self, name: str, folder: str | Path, *, overwrite: bool = False) -> Path:
+        """Write a model to `folder` as a plain transformers folder, which loads anywhere without this package.
+
+        A folder that holds this model from before is written anew. Raises GPTError for one with anything else in it,
+        unless `overwrite` and it is another model's.
+        """
+        from jupyter_gpt.session.save import save
+
+        self.finish_first(name)
+        return save(self.models.about(name), Path(folder), overwrite)
 
     def corpus(
         self,
@@ -133,6 +171,24 @@ class Session:
         if self.prompting.last is None:
             raise GPTError("nothing was prompted yet: %%prompt asks a model")
         return self.prompting.last
+
+    def endpoint(self, name: str, base_url: str, model: str, **options) -> Endpoint:
+        """Make the model of an OpenAI-compatible server usable here, as `gpt.models[name]`; it is not asked anything yet.
+
+        `options` are those of `jupyter_gpt.session.endpoints.Endpoints.declare`: `key_env` names the environment
+        variable that holds the key, which is never kept. Raises GPTError for a name that is a model's of the kernel.
+        """
+        if name in self.models and self.models.about(name).kind != "endpoint":
+            raise GPTError(f"{name} is a model of this kernel: choose another name for the endpoint")
+        return self.models.endpoints.declare(name, base_url, model, **options)
+
+    def serve(self, **options) -> Server:
+        """Serve the models of this kernel as OpenAI does, until `.stop()`; `.url` and `.token` are for the client.
+
+        `options`: `port` (8000; 0 takes a free one), `host` (loopback), `token_env`, the environment variable that holds
+        the token; without it there is a new one. Raises GPTError when the port is taken or it serves elsewhere already.
+        """
+        return self.serving.start(**options)
 
     def resume(self, name: str, *, variables: Mapping | None = None, background: bool = False) -> Run:
         """Go on with a run that was stopped, interrupted or failed, from its last checkpoint, to the same end.
