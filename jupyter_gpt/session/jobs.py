@@ -92,3 +92,19 @@ def worker(device: str) -> Worker:
         if device not in _workers:
             _workers[device] = Worker(device)
         return _workers[device]
+
+
+def on_worker(device: str, function: Callable):
+    """What `function()` returns, called on the worker of `device` between two pieces of its other jobs.
+
+    Called at once from the worker itself. An interrupt stops the waiting, not the function.
+    """
+    here = worker(device)
+    if threading.current_thread() is here:
+        return function()
+
+    def once():
+        return function()
+        yield
+
+    return here.submit(once()).wait()

@@ -1,18 +1,21 @@
 """Models: transformers causal LMs that stay in the kernel, each with a plain transformers folder on disk.
 
-A model that was made here is registered in memory at once; one of an earlier kernel is loaded at its first use.
+A model that was made here is registered in memory at once; one of an earlier kernel, or one that was pulled into the
+cache of the user, is loaded at its first use. Where both have a name, the one made here is meant.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.session import store
+from jupyter_gpt.session.endpoints import Endpoint, Endpoints
+from jupyter_gpt.session.jobs import on_worker
+from jupyter_gpt.session.load import load, quiet, resident_dtype, unload
 
 ABOUT = "jupyter_gpt.json"  # beside the transformers files: who made it, from what
 
@@ -30,6 +33,8 @@ class Model:
     step: int = 0
     module: object = None
     tokenizer: object = None
+    licence: str | None = None
+    source: str | None = None
 
     @property
     def resident(self) -> bool:
@@ -44,91 +49,158 @@ class Model:
     def dtype(self) -> str | None:
         return str(self.module.dtype).removeprefix("torch.") if self.resident else None
 
+    @property
+    def has_chat(self) -> bool:
+        """Whether it has a chat template: an assistant. A base model has none, and completes documents."""
+        if self.tokenizer is not None:
+            return bool(self.tokenizer.chat_template)
+        if any((self.folder / name).exists() for name in ("chat_template.jinja", "chat_template.json")):
+            return True
+        try:
+            return bool(store.read_json(self.folder / "tokenizer_config.json").get("chat_template"))
+        except (ValueError, AttributeError):  # a damaged file: loading the model will say so
+            return False
+
+    @property
+    def memory(self) -> int:
+        """Bytes its weights take in memory now; tied ones count once."""
+        if not self.resident:
+            return 0
+        tensors = [*self.module.parameters(), *self.module.buffers()]
+        return sum({s.data_ptr(): s.nbytes() for s in (t.untyped_storage() for t in tensors)}.values())
+
+    @property
+    def on_disk(self) -> int:
+        """Bytes its folder takes on disk."""
+        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+
     def __repr__(self) -> str:
         return f"<model {self.name}: {self.parameters:,} parameters, {' → '.join(self.lineage)}>"
 
     @property
     def about(self) -> dict:
         """What stands in `jupyter_gpt.json`."""
-        return {"kind": self.kind, "maker": self.maker, "lineage": self.lineage,
-                "parameters": self.parameters, "step": self.step}  # fmt: skip
-
-
-def resident_dtype(device: str):
-    """The number format in which models wait to be used: bf16 on a GPU, fp32 on a CPU."""
-    import torch
-
-    return torch.bfloat16 if device == "cuda" else torch.float32
-
-
-@contextmanager
-def quiet():
-    """Without the progress bars that transformers prints for files of a few megabytes."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
+        return {"kind": self.kind, "maker": self.maker, "lineage": self.lineage, "parameters": self.parameters,
+                "step": self.step, "licence": self.licence, "source": self.source}  # fmt: skip
 
 
 class Models(Mapping):
-    """Every model under the store. `before_use(name)` is called first, so that a background run can be waited for."""
+    """Every model under the store and in the user's cache.
+
+    `before_use(name)` is called first, so that a background run can be waited for. `used` are the folders of those that
+    this kernel has pulled or loaded: a listing tells them from what other notebooks left in the cache.
+    """
 
     def __init__(self, before_use):
         self.resident: dict[Path, Model] = {}
+        self.used: set[Path] = set()
         self.before_use = before_use
+        self.endpoints = Endpoints()
 
     def folder(self, name: str) -> Path:
-        return store.home() / "models" / name
+        """Where it is; for a name that is nowhere yet, where a model made here would be."""
+        made, pulled = store.home() / "models" / name, store.cache() / "models" / name
+        return pulled if (pulled / "config.json").exists() and not (made / "config.json").exists() else made
 
     def names(self) -> list[str]:
         """Names on disk, without loading any."""
-        return sorted(f.parent.name for f in (store.home() / "models").glob("*/config.json") if f.parent.name[0] != ".")
+        places = (store.home(), store.cache())
+        found = {f.parent.name for place in places for f in (place / "models").glob("*/config.json")}
+        return sorted(name for name in found if name[0] != ".")
 
-    def about(self, name: str) -> Model:
-        """The model as it stands, loaded or not."""
+    def unused(self) -> list[str]:
+        """Names in the user's cache that this kernel has not touched."""
+        cached = store.cache() / "models"
+        return [n for n in self.names() if (f := self.folder(n)).parent == cached and f not in self.used]
+
+    def about(self, name: str) -> Model | Endpoint:
+        """The model as it stands, loaded or not; or the endpoint of that name."""
         folder = self.folder(store.check_name(name))
         if folder in self.resident:
             return self.resident[folder]
         if not (folder / "config.json").exists():
-            raise GPTError(f"there is no model {name}{nearest(name, self.names())}")
-        about = store.read_json(folder / ABOUT)
+            if name in self.endpoints:
+                return self.endpoints[name]
+            raise GPTError(f"there is no model {name}{nearest(name, self)}{pullable(name)}")
+        try:
+            about = store.read_json(folder / ABOUT)
+        except ValueError as error:
+            raise GPTError(f"model {name} is damaged: its {ABOUT} cannot be read") from error
         return Model(
             name, folder, about.get("kind", "unknown"), about.get("maker"), about.get("lineage", [name]),
-            about.get("parameters", 0), about.get("step", 0),
+            about.get("parameters", 0), about.get("step", 0), licence=about.get("licence"),
+            source=about.get("source"),
         )  # fmt: skip
 
-    def __getitem__(self, name: str) -> Model:
+    def __getitem__(self, name: str) -> Model | Endpoint:
         """The model, in memory. Waits for a background run that is making it."""
         self.before_use(name)
         model = self.about(name)
+        ready = model.resident or model.kind == "endpoint"
+        return model if ready else on_worker("torch", lambda: self.bring(name))
+
+    def bring(self, name: str, dtype: str | None = None, device: str | None = None) -> Model:
+        """The model, in memory in this form; runs on the worker, where nothing else can be loading it."""
+        model = self.about(name)
         if not model.resident:
-            load(model)
+            load(model, dtype, device, self.others(model))
             self.resident[model.folder] = model
+            self.used.add(model.folder)
         return model
 
+    def others(self, model: Model) -> list[str]:
+        """Names of further models in memory, largest first."""
+        others = [other for other in self.resident.values() if other is not model]
+        return [other.name for other in sorted(others, key=lambda other: -other.memory)]
+
+    def load(self, name: str, dtype: str | None = None, device: str | None = None) -> Model:
+        """Bring a model into memory as said, anew if it is there in another form."""
+        self.before_use(name)
+
+        def again() -> Model:
+            model = self.about(name)
+            there = str(model.module.device) if model.resident and ":" in (device or "") else model.device
+            if model.resident and (dtype not in (None, model.dtype) or device not in (None, there)):
+                self.resident.pop(model.folder)
+                unload(model)
+            return self.bring(name, dtype, device)
+
+        return on_worker("torch", again)
+
+    def unload(self, name: str) -> tuple[int, bool]:
+        """Take a model out of memory; it stays on disk. How many bytes it had, and whether they were given back.
+
+        They are not while a variable of the notebook, or a run, still holds the module itself.
+        """
+        model = self.about(name)
+        if not model.resident:
+            return 0, True
+        size = model.memory
+        self.resident.pop(model.folder, None)
+        return size, on_worker("torch", lambda: unload(model))
+
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and bool(store.NAME.fullmatch(name)) and (self.folder(name) / "config.json").exists()
+        if not isinstance(name, str) or not store.NAME.fullmatch(name):
+            return False
+        return (self.folder(name) / "config.json").exists() or name in self.endpoints
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.names())
+        return iter(sorted({*self.names(), *self.endpoints}))
 
     def __len__(self) -> int:
-        return len(self.names())
+        return len({*self.names(), *self.endpoints})
 
-    def keep(self, name: str, module, tokenizer, kind: str, maker: str | None, lineage: list[str], step: int) -> Model:
+    def keep(self, name: str, module, tokenizer, kind: str, maker: str | None, lineage: list[str], step: int,
+             licence: str | None = None) -> Model:  # fmt: skip
         """Save a model whole, put it in the place of an older one of its name, and keep it in memory.
 
-        Raises GPTError when it cannot be written; the older one then still stands.
+        `licence` is that of the weights it was made from, if it was made from any. Raises GPTError when it cannot be
+        written; the older one then still stands.
         """
-        folder = self.folder(name)
+        folder = store.home() / "models" / name
         temporary = folder.with_name(f".writing-{name}")
         parameters = sum(p.numel() for p in module.parameters())
-        model = Model(name, folder, kind, maker, lineage, parameters, step, module, tokenizer)
+        model = Model(name, folder, kind, maker, lineage, parameters, step, module, tokenizer, licence)
         shutil.rmtree(temporary, ignore_errors=True)
         try:
             with quiet():
@@ -147,20 +219,8 @@ class Models(Mapping):
         return model
 
 
-def load(model: Model) -> None:
-    """Bring a model of the store into memory. Raises GPTError when its folder is damaged."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def pullable(name: str) -> str:
+    """A hint for a name that is not here but stands in the catalogue."""
+    from jupyter_gpt.session.catalogue import find
 
-    from jupyter_gpt.training.device import default_device
-
-    device = default_device()
-    try:
-        with quiet():
-            module = AutoModelForCausalLM.from_pretrained(
-                model.folder, dtype=resident_dtype(device), use_safetensors=True
-            )
-            model.tokenizer = AutoTokenizer.from_pretrained(model.folder)
-    except (OSError, ValueError, KeyError) as error:
-        raise GPTError(f"model {model.name} cannot be loaded from {model.folder}: {error}") from error
-    model.module = module.requires_grad_(False).to(device).eval()
-    model.parameters = model.parameters or sum(p.numel() for p in module.parameters())
+    return f": %gpt pull {name} brings it" if find(name) else ""

@@ -1,6 +1,7 @@
 """The store on disk: where things live, what a name may be, and writes that are whole or absent.
 
-Everything is under `.jupyter_gpt/` beside the notebook, or where JUPYTER_GPT_HOME says. Every write goes to a temporary
+Everything is under `.jupyter_gpt/` beside the notebook, or where JUPYTER_GPT_HOME says; what was pulled is in a cache of
+the user (JUPYTER_GPT_CACHE moves it), once for every notebook. Every write goes to a temporary
 name first and is renamed; a run that is being written holds a lock file with its process, so another kernel can tell a
 run that lives from one whose process is gone.
 """
@@ -21,6 +22,14 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 def home() -> Path:
     """The folder of models, runs, rankings and indexes; not created by asking."""
     return Path(os.environ.get("JUPYTER_GPT_HOME") or ".jupyter_gpt").absolute()
+
+
+def cache() -> Path:
+    """The folder of what was pulled, the same from every notebook of this user; not created by asking."""
+    import platformdirs
+
+    given = os.environ.get("JUPYTER_GPT_CACHE")
+    return Path(given or platformdirs.user_cache_dir("jupyter_gpt", appauthor=False)).absolute()
 
 
 def check_name(name: str) -> str:

@@ -1,0 +1,138 @@
+"""Loading a model into memory and taking it out again.
+
+Both run on the worker, between two pieces of whatever else it does: transformers sets torch's default number format
+while it builds a model, and a training step that ran meanwhile would read it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import weakref
+from contextlib import contextmanager
+
+from jupyter_gpt.errors import GPTError
+from jupyter_gpt.session import memory
+
+DTYPES = tuple(memory.BYTES)
+
+
+def resident_dtype(device: str):
+    """The number format in which models wait to be used: bf16 on a GPU, fp32 on a CPU."""
+    import torch
+
+    return torch.bfloat16 if device == "cuda" else torch.float32
+
+
+@contextmanager
+def quiet():
+    """Without the progress bars and reports that transformers prints; what matters of them is raised."""
+    from transformers.utils import logging
+
+    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if shown:
+            logging.enable_progress_bar()
+
+
+def check_device(device: str) -> str:
+    """`device` if torch can compute on it here. Raises GPTError otherwise."""
+    import torch
+
+    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", device):
+        raise GPTError(f"{device} is no device: cpu, cuda, or cuda:0 for the first of several")
+    here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    kind, _, number = device.partition(":")
+    if not here[kind]:
+        raise GPTError(f"there is no {kind} on this machine: {' or '.join(k for k in here if here[k])}")
+    if number and int(number) >= torch.cuda.device_count():
+        raise GPTError(f"there is no {device}: this machine has {torch.cuda.device_count()} (counted from 0)")
+    return device
+
+
+def load(model, dtype: str | None = None, device: str | None = None, others: list[str] = ()) -> None:
+    """Bring a model of the store into memory, in `dtype` on `device` or in what this machine does best.
+
+    `others` says what could be unloaded, for the message when it does not fit. Raises GPTError, one line, for weights
+    that are damaged, missing or pickled, for a model that needs code of its own, and when memory is short; memory is
+    then as it was before.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from jupyter_gpt.training.device import default_device
+
+    device = check_device(device or default_device())
+    dtype = dtype or str(resident_dtype(device.partition(":")[0])).removeprefix("torch.")
+    if dtype not in DTYPES:
+        raise GPTError(f"{dtype} is no number format for a model: {', '.join(DTYPES)}")
+    check_weights(model)
+    needed = memory.weights(model.folder) * memory.BYTES[dtype]
+    check_room(model.name, needed, dtype, device, others)
+    try:
+        with quiet():
+            module, found = AutoModelForCausalLM.from_pretrained(
+                model.folder, dtype=getattr(torch, dtype), use_safetensors=True, local_files_only=True,
+                trust_remote_code=False, output_loading_info=True,
+            )  # fmt: skip
+            tokenizer = AutoTokenizer.from_pretrained(model.folder, local_files_only=True, trust_remote_code=False)
+        if found["missing_keys"]:  # transformers would fill them with noise
+            missing = sorted(found["missing_keys"])
+            raise GPTError(f"model {model.name} is damaged: {len(missing)} of its weights are missing ({missing[0]} …)")
+        module.requires_grad_(False).to(device).eval()
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, ImportError, RuntimeError, MemoryError,
+            SafetensorError) as error:  # fmt: skip
+        found = module = None
+        failed = too_large(model.name, needed, dtype, device, others) if memory.is_out_of_memory(error) else None
+        reason = first_line(error)
+        error.__traceback__ = None  # its frames hold what was loaded so far
+        memory.give_back(device.partition(":")[0])
+        raise failed or GPTError(f"model {model.name} cannot be loaded from {model.folder}: {reason}") from error
+    model.module, model.tokenizer = module, tokenizer
+    model.parameters = model.parameters or sum(p.numel() for p in module.parameters())
+
+
+def unload(model) -> bool:
+    """Take a model out of memory; False when something else still holds its weights, so that they stay there."""
+    device, held = model.device, weakref.ref(model.module)
+    model.module = model.tokenizer = None
+    memory.give_back(device)
+    return held() is None
+
+
+def check_weights(model) -> None:
+    """Raises GPTError when a folder has no safetensors, or its settings cannot be read."""
+    if not any(model.folder.glob("*.safetensors")):
+        raise GPTError(f"model {model.name} has no safetensors in {model.folder}: pickled weights are never read")
+    try:
+        json.loads((model.folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise GPTError(f"model {model.name} is damaged: its config.json cannot be read") from error
+
+
+def check_room(name: str, needed: int, dtype: str, device: str, others: list[str]) -> None:
+    room = memory.free(device)
+    if room is not None and needed > room:
+        raise too_large(name, needed, dtype, device, others)
+
+
+def too_large(name: str, needed: int, dtype: str, device: str, others: list[str]) -> GPTError:
+    """The line that says what was wanted, what there is, and what would fit."""
+    room = memory.free(device)
+    has = "" if room is None else f", and {device} has {memory.amount(room)} free"
+    half = needed // memory.BYTES[dtype] * 2
+    fits = [f"--dtype bfloat16 wants {memory.amount(half)}"] if half < needed and (room is None or half <= room) else []
+    fits += [f"%gpt unload {other}" for other in others]
+    hint = f": {', or '.join(fits)}" if fits else ": a smaller model would fit"
+    return GPTError(f"model {name} wants {memory.amount(needed)} in {dtype}{has}{hint}")
+
+
+def first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__

@@ -1,0 +1,63 @@
+"""Saving a model outside the store: a plain transformers folder, to take along, publish or load anywhere."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from jupyter_gpt.errors import GPTError
+from jupyter_gpt.session import store
+from jupyter_gpt.session.fetch import BESIDE, check_disk
+from jupyter_gpt.session.memory import weights
+from jupyter_gpt.session.models import ABOUT, Model
+
+
+def save(model: Model, folder: Path, overwrite: bool = False) -> Path:
+    """Copy `model` to `folder`, whole or not at all; the folder's absolute path.
+
+    Copied from its own folder: what is in memory may be rounded to fewer bits than what is on disk. A folder with
+    anything but a model in it is never touched. Raises GPTError.
+    """
+    target = folder.expanduser().absolute()
+    check_target(target, model, overwrite)
+    if target == model.folder or model.folder in target.parents:
+        raise GPTError(f"{folder} is the model's own folder: choose one outside")
+    weights(model.folder)  # a damaged model is not worth saving
+    temporary = target.with_name(f".writing-{target.name}.{os.getpid()}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        check_disk(target.parent, model.on_disk)
+        shutil.copytree(model.folder, temporary, ignore=shutil.ignore_patterns(".*"))
+        about = {**model.about, "kind": "save", "name": model.name, "maker": None}
+        store.write_json(temporary / ABOUT, about)
+        store.replace_folder(temporary, target)
+    except OSError as error:
+        raise GPTError(f"model {model.name} could not be saved in {folder}: {error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return target
+
+
+def check_target(target: Path, model: Model, overwrite: bool) -> None:
+    """Raises GPTError for a place where saving would destroy something."""
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
+        raise GPTError(f"{target} is not a folder: choose another place")
+    if not target.exists() or not (inside := [path.name for path in target.iterdir()]):
+        return
+    others = [name for name in inside if not belongs(target / name)]
+    if "config.json" not in inside or others:
+        what = f" ({(others or inside)[0]})"
+        raise GPTError(f"{target} has other things in it{what}: choose an empty folder, or one that is not there yet")
+    try:
+        known = store.read_json(target / ABOUT).get("name")
+    except (ValueError, AttributeError):
+        known = None
+    if known != model.name and not overwrite:
+        raise GPTError(f"{target} holds another model: choose another folder, or say --overwrite")
+
+
+def belongs(path: Path) -> bool:
+    """Whether a file is one that a transformers folder has."""
+    name = path.name
+    return path.is_file() and (bool(BESIDE.fullmatch(name)) or name == ABOUT or ".safetensors" in name)
