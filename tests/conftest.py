@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 REAL_CACHE = os.environ.get("JUPYTER_GPT_CACHE")
+import jupyter_gpt  # before torch: it tells OpenMP's threads how long to spin
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
