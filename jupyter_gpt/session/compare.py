@@ -100,8 +100,7 @@ class Comparison:
         everyone = range(len(self.models))
         rest = tuple(i for i in everyone if i != place)
         order = (rest,) if place is None else ((place,), rest)
-        self.rankings.withdraw(self.key(row))
-        self.rankings.add(
+        self.rankings.put(
             Ranking(self.rows[row].prompt, tuple(self.entries(row)), order, self.rows[row].shown, by, time.time())
         )
         self.given = [*(i for i in self.given if i != row), row]

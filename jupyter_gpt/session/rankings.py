@@ -53,6 +53,10 @@ def key(prompt: str, completions: Sequence[Mapping]) -> tuple:
     return (prompt, *((each["model"], each["text"]) for each in completions))
 
 
+def to_line(ranking: Ranking) -> str:
+    return json.dumps(asdict(ranking), ensure_ascii=False) + "\n"
+
+
 def from_line(line: str) -> Ranking:
     """The ranking of one line of a file. Raises ValueError, KeyError or TypeError when it is none."""
     found = json.loads(line)
@@ -113,20 +117,30 @@ class Rankings(Sequence):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a+b") as file:
                 mend(file)
-                file.write(json.dumps(asdict(ranking), ensure_ascii=False).encode() + b"\n")
+                file.write(to_line(ranking).encode())
                 file.flush()
                 os.fsync(file.fileno())
+
+    def put(self, ranking: Ranking) -> None:
+        """Keep it in the place of an earlier ranking of the same completions, if there is one."""
+        if ranking.key in self.latest():
+            with _writing:
+                self.write([*(old for old in self.read() if old.key != ranking.key), ranking])
+        else:
+            self.add(ranking)
 
     def withdraw(self, what: tuple) -> bool:
         """Take back every ranking of that `Ranking.key`; False when there is none."""
         with _writing:
             before = self.read()
             kept = [ranking for ranking in before if ranking.key != what]
-            if len(kept) == len(before):
-                return False
-            lines = [json.dumps(asdict(ranking), ensure_ascii=False) + "\n" for ranking in kept]
-            store.write_text(self.path, "".join(lines))
-            return True
+            if len(kept) < len(before):
+                self.write(kept)
+            return len(kept) < len(before)
+
+    def write(self, rankings: Sequence[Ranking]) -> None:
+        """Write the file anew, whole or not at all."""
+        store.write_text(self.path, "".join(to_line(ranking) for ranking in rankings))
 
     def latest(self) -> dict[tuple, Ranking]:
         """The last ranking of each `Ranking.key`."""

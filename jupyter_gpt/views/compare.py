@@ -1,13 +1,14 @@
 """What models wrote to the same prompts, side by side: a column a model, a block a prompt, differing words tinted.
 
 While a person votes blind, the texts wait behind a click, so that the table does not tell who wrote what; nothing is
-missing from the output all the same.
+missing from the output all the same. In the HTML the marks of sampled text stand in comments, as `<!--«-->…<!--»-->`:
+a fold takes votes, tints and hiding with it, and the reader sees a plain table.
 """
 
 from __future__ import annotations
 
 from jupyter_gpt.session.compare import TIE
-from jupyter_gpt.views.bundle import MIME, Bundle, about, escape, quoted
+from jupyter_gpt.views.bundle import MIME, Bundle, escape, quoted
 from jupyter_gpt.views.differences import Stretch, differences
 from jupyter_gpt.views.table import RULE
 
@@ -24,17 +25,18 @@ def compare_bundle(comparison, *, blind: bool = False) -> Bundle:
     seed = comparison.options.get("seed", 0)
     several = len({row.prompt for row in rows}) < len(rows)
     title = f"{len(rows)} row{'s' * (len(rows) != 1)}, seed {seed}" + (" and up" if several else "")
-    count = tally_line(comparison, blind)
-    text = [f"compare {', '.join(comparison.models)}: {title}", f"votes: {count}"]
+    text = [f"compare {', '.join(comparison.models)}: {title}", f"votes: {quoted(tally_line(comparison))}"]
     for i, (row, vote) in enumerate(zip(rows, votes, strict=True), start=1):
         text.append(f"\n{i}. {row.prompt}" + (f" (seed {row.seed})" if several else ""))
-        wide = max(map(len, comparison.models))
+        wide = max(map(len, (*comparison.models, "vote")))
         texts = zip(comparison.models, row.texts, strict=True)
-        text += [f"  {name:<{wide}}  {quoted(written)}" for name, written in texts]
+        indent = "\n" + " " * (wide + 5)
+        text += [f"  {name:<{wide}}  {quoted(written.replace(chr(10), indent))}" for name, written in texts]
         text.append(f"  {'vote':<{wide}}  {quoted(vote_word(row, vote))}")
     html = (
         f"<p><b>{escape(', '.join(comparison.models))}</b> {title}<br>"
-        f'<span style="{QUIET}">votes: {escape(count)} · tinted: where the texts differ</span></p>'
+        f'<span style="{QUIET}">votes: {marked(escape(tally_line(comparison, blind)))} · tinted: '
+        f"where the texts differ</span></p>"
         f"{html_rows(comparison, votes, several, blind)}"
     )
     data = {"view": "compare", "models": comparison.models, "prompts": list(dict.fromkeys(r.prompt for r in rows)),
@@ -48,10 +50,10 @@ def compare_bundle(comparison, *, blind: bool = False) -> Bundle:
 
 
 def tally_line(comparison, blind: bool = False) -> str:
-    """How many votes there are, for whom, and how many are missing; every number marked, for a person gave them."""
+    """How many votes there are and how many are missing; unless `blind`, for whom they are."""
     given, missing = sum(comparison.tally.values()), len(comparison.missing)
-    each = ", ".join(f"{name} {about(None if blind else count, 0)}" for name, count in comparison.tally.items())
-    return f"{about(given, 0)} given, {about(missing, 0)} missing; {each}"
+    each = ", ".join(f"{name} {count}" for name, count in comparison.tally.items())
+    return f"{given} given, {missing} missing" + ("" if blind else f"; {each}")
 
 
 def vote_word(row, vote: str | None) -> str:
@@ -101,7 +103,12 @@ def cell(completion, pieces: list[Stretch], note: str, hidden: str) -> str:
         shown = f'<details><summary style="{QUIET}">{hidden}</summary>{shown}</details>'
     elif note:
         shown = f'<span style="{CHOSEN if note == BEST else QUIET}">{note}</span> {shown}'
-    return "«" + shown + "»"
+    return marked(shown)
+
+
+def marked(html: str) -> str:
+    """HTML marked as differing from machine to machine, marks unseen; there must be none inside."""
+    return f"<!--«-->{html}<!--»-->"
 
 
 def note_of(row, vote: str | None, name: str) -> str:
@@ -119,8 +126,8 @@ def lines(text: str) -> str:
 
 
 def marks(text: str) -> str:
-    """Escaped, with the two quotation marks that mark samples kept apart from its own."""
-    return escape(text.replace("«", "‹").replace("»", "›"))
+    """Escaped; guillemets as entities, so that none of the text's own ends a mark."""
+    return escape(text).replace("«", "&laquo;").replace("»", "&raquo;")
 
 
 class Table:

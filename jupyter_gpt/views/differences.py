@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 
 WORD = re.compile(r"\w+|[^\w\s]")
+LITTLE, RUN = 0.4, 3  # share of common words; words that make a run
 Stretch = tuple[str, bool]  # a piece of a text, and whether it differs from the others
 
 
@@ -25,8 +26,14 @@ def differences(texts: Sequence[str]) -> list[list[Stretch]]:
 
 
 def shared(one: list[str], other: list[str]) -> dict[int, int]:
-    """The words of `one` that stand in `other` too, in the same order: place by place."""
-    blocks = difflib.SequenceMatcher(None, one, other, autojunk=False).get_matching_blocks()
+    """The words of `one` that stand in `other` too, in the same order: place by place.
+
+    Between texts that have little in common a stray `the` or comma means nothing: there only longer runs count.
+    """
+    matcher = difflib.SequenceMatcher(None, one, other, autojunk=False)
+    blocks = matcher.get_matching_blocks()
+    if matcher.ratio() < LITTLE:
+        blocks = [block for block in blocks if block.size >= RUN]
     return {b.a + i: b.b + i for b in blocks for i in range(b.size)}
 
 

@@ -62,7 +62,7 @@ class VoteForm(anywidget.AnyWidget):
             try:
                 self._hear(content)
             except (OSError, GPTError) as error:  # no vote was kept: whoever gave it has to know
-                self.state = {**self._describe(), "error": str(error)}
+                self.state = {**self.state, "error": str(error)}
 
     def _hear(self, content: dict) -> None:
         what, done, voted = content.get("type"), False, False

@@ -1,0 +1,128 @@
+"""The voting form in JupyterLab: by keys alone or by clicks, each vote on disk at once, and only the table stays."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from jupyter_gpt.views.bundle import MIME
+
+SETUP = """import os; os.environ["JUPYTER_GPT_HOME"] = {home!r}
+import jupyter_gpt
+from fake_compare import Session
+jupyter_gpt.gpt = Session({names!r})
+%load_ext jupyter_gpt"""
+BODY = "\nOnce upon a time\nThe capital of France is\n2 + 2 =\nWhy is the sky blue?"
+TWO = ("storyteller", "smollm2")
+
+
+@pytest.fixture
+def ask(lab, open_notebook, tmp_path):
+    """`ask(names, after=...)`: a notebook that compares the named models, its form waiting; and the file of votes."""
+    shutil.copy(Path(__file__).with_name("fake_compare.py"), lab.root)
+
+    def start(names: tuple[str, ...] = TWO, after: str = "after = 1"):
+        setup = SETUP.format(home=str(tmp_path / "home"), names=names)
+        notebook = open_notebook(setup, f"%%compare {' '.join(names)}{BODY}", after)
+        notebook.run_all()
+        notebook.page.locator(".gpt-votes").wait_for(timeout=20_000)
+        notebook.wait_idle()  # the cell waits for nobody
+        return notebook, tmp_path / "home" / "rankings" / f"{'-vs-'.join(names)}.jsonl"
+
+    return start
+
+
+def kept(file: Path) -> list[dict]:
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
+
+
+def best(ranking: dict) -> str:
+    first = ranking["order"][0]
+    return ranking["completions"][first[0]]["model"] if len(first) == 1 else "tie"
+
+
+def say(page, *keys: str) -> None:
+    """Presses each key when the form has answered the one before."""
+    for key in keys:
+        seen = page.locator(".gpt-votes").inner_text()
+        page.keyboard.press(key)
+        page.wait_for_function(
+            "seen => document.querySelector('.gpt-votes')?.innerText !== seen", arg=seen, timeout=5000
+        )
+
+
+def test_the_keyboard_alone_votes_undoes_and_finishes(ask):
+    notebook, file = ask()
+    page = notebook.page
+    hidden = page.locator("details")
+    assert hidden.count() == 6, "the table tells who wrote what"
+    page.locator(".gpt-votes").focus()
+    first = page.locator(".gpt-written").first.inner_text()
+    assert "<b>" not in page.locator(".gpt-written").first.inner_html(), "a model's text was taken for HTML"
+
+    say(page, "1")
+    [vote] = kept(file)
+    chosen = next(c["model"] for c in vote["completions"] if c["text"] == first)
+    assert best(vote) == chosen and vote["time"] > 1e9
+    page.get_by_text("1 given, 2 missing").wait_for(timeout=5000)
+    assert page.get_by_text(f"{chosen} 1").count() == 0, "the count tells whose text was chosen"
+
+    say(page, "u")
+    assert kept(file) == []
+    say(page, "2", "0")
+    assert [best(vote) for vote in kept(file)] == [next(n for n in TWO if n != chosen), "tie"]
+    page.keyboard.press("1")
+    page.get_by_text("3 given, 0 missing").wait_for(timeout=5000)
+    page.locator(".gpt-votes").wait_for(state="detached", timeout=5000)
+    assert hidden.count() == 0 and page.get_by_text("✓ best").count() == 2
+    assert notebook.kernel_status() == "idle", "a key reached the notebook"
+
+    saved = notebook.saved()
+    outputs = [output["data"] for output in saved["cells"][1]["outputs"]]
+    assert [set(data) for data in outputs] == [{"text/plain", "text/html", MIME}, set()]
+    assert '"time"' not in json.dumps(outputs[0][MIME])
+    assert "widgets" not in saved["metadata"]
+    assert len(saved["cells"]) == 3
+
+
+def test_clicks_vote_and_running_again_goes_on(ask):
+    notebook, file = ask((*TWO, "bird"))
+    page = notebook.page
+    page.get_by_role("button", name="Completion 3 is better").click()
+    page.get_by_text("2 of 3, 1 voted").wait_for(timeout=5000)
+    notebook.run_all()
+    page.get_by_text("2 of 3, 1 voted").wait_for(timeout=10_000)
+    page.get_by_role("button", name="a tie").click()
+    page.get_by_text("3 of 3, 2 voted").wait_for(timeout=5000)
+    page.get_by_role("button", name="show the table").click()
+    page.locator(".gpt-votes").wait_for(state="detached", timeout=5000)
+    page.get_by_text("2 given, 1 missing; storyteller").wait_for(timeout=5000)
+    assert [len(vote["order"][0]) for vote in kept(file)] == [1, 3]
+
+
+def test_a_vote_is_kept_while_another_cell_works(ask):
+    notebook, file = ask(after="import time\nfor _ in range(80): time.sleep(0.05)")
+    page = notebook.page
+    notebook.command("notebook:run-cell")
+    page.wait_for_function("() => document.querySelectorAll('.jp-InputPrompt')[2].innerText.includes('*')")
+    page.get_by_role("button", name="Completion 1 is better").click()
+    page.get_by_text("2 of 3, 1 voted").wait_for(timeout=10_000)
+    assert len(kept(file)) == 1
+
+
+def test_after_a_reload_the_form_goes_on_and_says_the_outcome(ask):
+    notebook, file = ask()
+    page = notebook.page
+    page.get_by_role("button", name="Completion 1 is better").click()
+    page.get_by_text("2 of 3, 1 voted").wait_for(timeout=5000)
+    notebook.saved()
+    page.reload()
+    page.locator(".gpt-votes").wait_for(timeout=30_000)
+    page.get_by_text("2 of 3, 1 voted").wait_for(timeout=5000)
+    page.locator(".gpt-votes").focus()
+    say(page, "0", "0")
+    page.locator(".gpt-note", has_text="Run the cell again for the table").wait_for(timeout=5000)
+    assert [best(vote) for vote in kept(file)][1:] == ["tie", "tie"]

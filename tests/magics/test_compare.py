@@ -1,0 +1,58 @@
+"""`%%compare` hands over models, prompts and options, and shows the table."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from jupyter_gpt.session.compare import Comparison, Row
+from jupyter_gpt.session.rankings import AllRankings
+
+
+@pytest.fixture
+def asked(gpt, tmp_path, monkeypatch):
+    """What `gpt.compare` was asked, as (models, prompts, options)."""
+    monkeypatch.setenv("JUPYTER_GPT_HOME", str(tmp_path))
+    seen = []
+
+    def compare(models, prompts, *, tick, **options):
+        seen.append((models, prompts, options))
+        tick(models[0], 0)
+        rows = [
+            Row(text, 0, tuple(SimpleNamespace(text=name, finish_reason="stop") for name in models), (0, 1))
+            for text in prompts
+        ]
+        return Comparison(models, rows, AllRankings().named("n"))
+
+    gpt.compare = compare
+    return seen
+
+
+def succeed(ip, cell: str) -> None:
+    ip.run_cell(cell).raise_error()
+
+
+def test_one_prompt_a_line_with_its_holes_filled(ip, asked, shown):
+    ip.user_ns["animal"] = "fox"
+    succeed(ip, '%%compare ann bob --max-tokens 20 --temperature 0 --stop "\\n" "." --seed 4 --out c\n'
+                'The {animal} is {"kind": 1}\n\n  Why? \n')  # fmt: skip
+    [(models, prompts, options)] = asked
+    assert (models, prompts) == (["ann", "bob"], ['The fox is {"kind": 1}', "Why?"])
+    assert options == {"max_tokens": 20, "temperature": 0.0, "stop": ["\\n", "."], "seed": 4}
+    assert ip.user_ns["c"].models == ["ann", "bob"]
+    assert len(shown) == 1 and shown[0].startswith("compare ann, bob: 2 rows")
+
+
+def test_where_the_votes_go_and_samples(ip, asked, shown):
+    succeed(ip, "%%compare ann bob --rankings best --samples 3 --no-form --as-assistant\nx\n")
+    assert asked[0][2] == {"rankings": "best", "samples": 3, "as_assistant": True}
+
+
+def test_help_tells_of_the_body(ip, gpt, capsys):
+    succeed(ip, "%%compare --help")
+    text = capsys.readouterr().out
+    assert "%%compare MODEL … [options]\n    prompt\n" in text and "--rankings NAME" in text
+
+
+def test_mistakes(ip, gpt, fails):
+    assert fails("%%compare\nx\n") == "%%compare wants MODEL: %%compare MODEL … [options]"
+    assert "did you mean --samples" in fails("%%compare a b --sample 3\nx\n")

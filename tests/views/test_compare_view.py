@@ -1,0 +1,257 @@
+"""The static comparison and the form: what they show, what they hide, what nbval folds, and what a vote becomes."""
+
+from __future__ import annotations
+
+import configparser
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+pytest.importorskip("anywidget")
+
+from jupyter_gpt.session.compare import Comparison, Row
+from jupyter_gpt.session.rankings import Rankings
+from jupyter_gpt.views import compare as view
+from jupyter_gpt.views import live
+from jupyter_gpt.views.bundle import MIME
+from jupyter_gpt.views.differences import differences
+from jupyter_gpt.views.votes import VoteForm
+
+EVIL = "<script>alert('x')</script> »«\n\nend"
+
+
+def written(text: str, finish: str = "stop"):
+    return SimpleNamespace(text=text, finish_reason=finish)
+
+
+@pytest.fixture
+def comparison(tmp_path):
+    rows = [
+        Row("Once", 0, (written("a small red fox"), written("a small hen", "length")), (1, 0)),
+        Row("2 + 2 =", 0, (written("4"), written("4")), (0, 1)),
+        Row("Why?", 0, (written(EVIL), written("")), (0, 1)),
+    ]
+    return Comparison(["ann", "bob"], rows, Rankings(tmp_path / "ann-vs-bob.jsonl"), {"seed": 0})
+
+
+@pytest.mark.parametrize(
+    ("texts", "marked"),
+    [
+        (["the red fox", "the old fox"], [["red"], ["old"]]),
+        (["Paris.", "Lyon."], [["Paris"], ["Lyon"]]),
+        (["one two three", "one two three"], [[], []]),
+        (["a b c d", "a x c d", "a b c y"], [["b"], ["x"], ["b"]]),
+        (["", "word"], [[], ["word"]]),
+        (["same  words", "same words"], [[], []]),
+        (["It is not the one.", "Light is scattered by air"], [["It is not the one."], ["Light is scattered by air"]]),
+    ],
+)
+def test_differing_words(texts, marked):
+    if len(texts) == 3:  # the last word of the first two is not in the third
+        marked = [["b", "d"], ["x", "d"], ["b", "y"]]
+    found = differences(texts)
+    assert ["".join(text for text, _ in pieces) for pieces in found] == texts
+    assert [[text for text, differs in pieces if differs] for pieces in found] == marked
+
+
+def test_long_texts_are_compared_in_a_moment():
+    words = [f"w{i % 97} of the" for i in range(700)]
+    one, two = " ".join(words), " ".join(reversed(words))
+    assert "".join(text for text, _ in differences([one, two])[1]) == two
+
+
+def test_the_table_shows_all_and_marks_the_votes(comparison):
+    comparison.vote(0, "bob")
+    comparison.vote(2, "tie")
+    bundle = view.compare_bundle(comparison)
+    assert bundle.text.splitlines()[:6] == [
+        "compare ann, bob: 3 rows, seed 0",
+        "votes: «2 given, 0 missing; ann 0, bob 1, tie 1»",
+        "",
+        "1. Once",
+        "  ann   «a small red fox»",
+        "  bob   «a small hen»",
+    ]
+    assert "  vote  «bob»" in bundle.text and "  vote  «the same text»" in bundle.text
+    assert bundle.html.count("✓ best") == 1 and bundle.html.count(">tie:<") == 2
+    assert "<details" not in bundle.html
+    assert ">red fox</span>" in bundle.html
+    assert bundle.data == {
+        "view": "compare", "models": ["ann", "bob"], "prompts": ["Once", "2 + 2 =", "Why?"], "seed": 0,
+        "rankings": "ann-vs-bob",
+    }  # fmt: skip
+    assert bundle.metadata["rows"][0] == {
+        "prompt": "Once", "seed": 0, "texts": ["a small red fox", "a small hen"], "vote": "bob",
+    }  # fmt: skip
+
+
+def test_while_voting_nothing_tells_who_wrote_what(comparison):
+    comparison.vote(0, "bob")
+    html = view.compare_bundle(comparison, blind=True).html
+    assert "✓" not in html and "bob 1" not in html
+    outside = re.sub(r"<details>.*?</details>", "", html)
+    assert "fox" not in outside and "fox" in html
+    assert html.count("<summary") == 4  # the row of equal texts hides nothing
+
+
+def test_hostile_text_stays_text(comparison):
+    html = view.compare_bundle(comparison).html
+    assert "<script" not in html and "&lt;script&gt;" in html
+
+
+def test_samples_are_rows_with_their_seeds(tmp_path):
+    rows = [Row("Once", seed, (written("x"), written(f"y{seed}")), (0, 1)) for seed in (7, 8)]
+    comparison = Comparison(["ann", "bob"], rows, Rankings(tmp_path / "r.jsonl"), {"seed": 7})
+    bundle = view.compare_bundle(comparison)
+    assert "2 rows, seed 7 and up" in bundle.text and "1. Once (seed 7)" in bundle.text and "seed 8" in bundle.html
+
+
+def folded(text: str) -> str:
+    """As nbval's sanitizer leaves it."""
+    rules = configparser.RawConfigParser()
+    rules.read(Path(__file__).parents[1] / "nbval.cfg", encoding="utf-8")
+    for name in rules.sections():
+        text = re.sub(rules[name]["regex"], rules[name]["replace"], text)
+    return text
+
+
+def test_nbval_sees_no_votes_no_texts_and_no_form(comparison):
+    fresh = view.compare_bundle(comparison)
+    comparison.vote(0, "ann")
+    half = view.compare_bundle(comparison, blind=True)
+    comparison.vote(2, "tie")
+    whole = view.compare_bundle(comparison)
+    other = Comparison(
+        ["ann", "bob"],
+        [Row(row.prompt, 0, (written("p »\nq"), written("r")), (0, 1)) for row in comparison.rows],
+        comparison.rankings,
+        {"seed": 0},
+    )
+    elsewhere = view.compare_bundle(other)
+    for bundle in (half, whole, elsewhere):
+        assert folded(bundle.text) == folded(fresh.text)
+        assert folded(bundle.html) == folded(fresh.html)
+        assert bundle.data == fresh.data
+
+
+class Page:
+    """Stands for the front end's displays: `shown` is every (action, bundle of mime types)."""
+
+    def __init__(self):
+        self.shown = []
+
+    def display(self, data, raw=False, metadata=None, display_id=None):
+        self.shown.append(("display", data, metadata))
+        handle = SimpleNamespace(update=lambda data, raw, metadata=None: self.shown.append(("update", data, metadata)))
+        return handle if display_id else None
+
+
+@pytest.fixture
+def page(monkeypatch, tmp_path):
+    for name in ("votes.js", "votes.css"):
+        (tmp_path / name).write_text("/* built */")
+    monkeypatch.setattr(live, "STATIC", tmp_path)
+    made = Page()
+    monkeypatch.setattr("IPython.display.display", made.display)
+    return made
+
+
+def present(monkeypatch, there: bool) -> None:
+    monkeypatch.setattr("jupyter_gpt.views.follow.is_live", lambda: there)
+
+
+def hear(form: VoteForm, what: str, page: str = "first", **more) -> dict:
+    form._handle_custom_msg({"type": what, "page": page, **more}, [])
+    return form.state
+
+
+def test_with_nobody_there_the_table_is_published_once(page, monkeypatch, comparison):
+    present(monkeypatch, False)
+    with view.Table() as table:
+        table.writing("ann", 0)
+        table.show(comparison)
+    bundle = view.compare_bundle(comparison)
+    assert page.shown == [("display", bundle.mime(), {MIME: bundle.metadata})]
+
+
+def test_a_person_sees_who_writes_then_the_table_and_the_form(page, monkeypatch, comparison):
+    present(monkeypatch, True)
+    with view.Table() as table:
+        table.writing("bob", 1)
+        table.show(comparison)
+    (_, line, _), (how, hidden, _), (shown, form, _) = page.shown
+    assert line["text/plain"] == "bob writes (1 model done) …"
+    assert how == "update" and "<details" in hidden["text/html"]
+    assert shown == "display" and repr(form) == "VoteForm('ann-vs-bob')"
+
+    hear(form, "vote", row=0, choice=1)
+    assert "1 given, 1 missing" in page.shown[-1][1]["text/html"] and "<details" in page.shown[-1][1]["text/html"]
+    hear(form, "vote", row=1, choice=0)
+    (_, whole, _), (_, cleared, _) = page.shown[-2:]
+    assert "<details" not in whole["text/html"] and cleared == {}
+    assert form.comm is None  # closed
+
+
+def test_no_form_where_none_is_wanted_or_nothing_is_missing(page, monkeypatch, comparison):
+    present(monkeypatch, True)
+    view.Table().show(comparison, form=False)
+    comparison.vote(0, "ann")
+    comparison.vote(2, "ann")
+    view.Table().show(comparison)
+    assert [how for how, *_ in page.shown] == ["display", "display"]
+    assert all("<details" not in data["text/html"] for _, data, _ in page.shown)
+
+
+def test_an_error_takes_the_line_back(page, monkeypatch):
+    present(monkeypatch, True)
+    with pytest.raises(ZeroDivisionError), view.Table() as table:
+        table.writing("ann", 0)
+        raise ZeroDivisionError
+    assert page.shown[-1][:2] == ("update", {})
+
+
+def test_the_form_knows_no_models_and_shows_the_shuffled_order(page, comparison):
+    form = VoteForm(comparison)
+    assert "ann" not in str(form.state) and "bob" not in str(form.state)
+    shown = ["".join(text for text, _ in pieces) for pieces in form.state["texts"]]
+    assert shown == ["a small hen", "a small red fox"]
+    assert (form.state["row"], form.state["rows"], form.state["voted"]) == (0, 2, 0)
+
+
+def test_a_choice_means_the_completion_that_was_shown_there(page, comparison):
+    form = VoteForm(comparison)
+    state = hear(form, "vote", row=0, choice=2)  # shown second: ann's
+    assert comparison.votes == ["ann", None, None]
+    assert (state["row"], state["voted"], state["undo"]) == (1, 1, True)
+    state = hear(form, "go", row=0)
+    assert state["chosen"] == 2
+    hear(form, "vote", row=0, choice=0)
+    assert comparison.votes[0] == "tie" and len(comparison.rankings) == 1
+    state = hear(form, "undo")
+    assert comparison.votes == [None, None, None] and state["row"] == 0 and not state["undo"]
+
+
+def test_an_old_click_and_nonsense_are_dropped(page, comparison):
+    form = VoteForm(comparison)
+    hear(form, "vote", row=1, choice=1)
+    hear(form, "vote", row=0, choice=3)
+    hear(form, "go", row=99)
+    assert len(comparison.rankings) == 0 and form.state["row"] == 1
+
+
+def test_done_ends_the_form_with_votes_missing(page, comparison):
+    told = []
+    form = VoteForm(comparison, told.append)
+    hear(form, "done")
+    assert told == [True] and form.state["summary"] is None
+    hear(form, "ready", page="second")
+    assert form.reloaded
+    assert hear(form, "done", page="second")["summary"].startswith("ann 0, bob 0, tie 0")
+
+
+def test_a_vote_that_cannot_be_kept_is_told(page, comparison, monkeypatch):
+    form = VoteForm(comparison)
+    comparison.rankings.path.write_text("{\n")
+    assert "line 1" in hear(form, "vote", row=0, choice=1)["error"]
