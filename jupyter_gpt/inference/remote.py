@@ -25,6 +25,7 @@ AT_ONCE = 8  # requests under way together
 CONNECT = 10.0  # seconds a server may take to accept a connection
 OPTIONAL = ("temperature", "top_p", "seed", "n", "logprobs", "top_logprobs", "stop", "stream_options",
             "top_k", "min_p", "min_tokens")  # fmt: skip
+UNSUPPORTED = r"unsupported|not support|unknown|unrecogni[sz]ed|unexpected|not (permitted|allowed)|extra.(forbidden|inputs)"
 OWN = ("top_k", "min_p", "min_tokens")  # not in OpenAI's interface, but in that of vLLM and llama.cpp
 
 
@@ -184,16 +185,16 @@ def refused(error, body: dict) -> str | None:
     A complaint about a setting's *value* names it too, so only words such as "unsupported" or "unknown" count.
     """
     said = str(error).lower()
-    swap = "max_tokens" in body and "max_completion_tokens" in said
-    if swap and "max_tokens" in said:
+    if "max_tokens" in body and "max_tokens" in said and "max_completion_tokens" in said:
         return "max_tokens"
-    if not re.search(r"unsupported|not support|unknown|unrecogni[sz]ed|unexpected|not permitted|not allowed|"
-                     r"extra_forbidden|extra inputs|does not offer|only 1|must be 1|at most 1", said):  # fmt: skip
+    if "n" in body and re.search(r"\bn\b.*\b(only|must be|at most|support)", said):
+        return "n"
+    if not re.search(UNSUPPORTED, said):
         return None
     named = getattr(error, "param", None)
     if named in OPTIONAL and named in body:
         return named
-    found = [name for name in OPTIONAL if name in body and re.search(rf"(?<![\w]){name}(?![\w])", said)]
+    found = [name for name in OPTIONAL if name in body and re.search(rf"\b{name}\b", said)]
     return max(found, key=len, default=None)
 
 
