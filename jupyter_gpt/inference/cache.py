@@ -74,6 +74,7 @@ class Rows(Cache):
         self.length = 0
         self.whole = True  # no column of any row is masked
 
+    @torch.inference_mode()
     def append(self, counts: list[int], width: int) -> tuple[Tensor, Tensor]:
         """Announce that the next `width` columns end with `counts[b]` tokens of row b.
 
@@ -97,6 +98,7 @@ class Rows(Cache):
         self.positions = [p + n for p, n in zip(self.positions, counts, strict=True)]
         return at, self.valid[:rows, : self.length]
 
+    @torch.inference_mode()
     def drop(self, row: int) -> None:
         """Take one row out; the last row takes its place."""
         last = len(self.positions) - 1
@@ -116,6 +118,7 @@ def new_buffer(like: Tensor, rows: int, columns: int) -> Tensor:
     return like.new_zeros(rows, like.shape[1], columns, like.shape[3])
 
 
+@torch.inference_mode()
 def gather(parts: list[tuple[Rows, list[int]]], room: int) -> Rows:
     """A new cache of chosen rows of others, one after another, aligned on the right, with `room` columns to spare.
 

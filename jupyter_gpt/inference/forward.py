@@ -1,8 +1,8 @@
 """One pass of a model over new tokens of every row of a batch, whatever the model is.
 
-`forward_of` looks at a module once and returns a function `(ids, positions, mask, cache, keep, adapters) -> logits`: the
-module's own forward with our cache, or, for a model whose memory is not keys and values (state-space and other
-recurrent layers), a forward that reads everything again at each step: slow, and right.
+`forward_of` looks at a module once and returns a function `(ids, positions, mask, cache, keep, adapters) -> logits`:
+the lean forward where there is one; else the module's own with our cache; and for a model whose memory is not keys and
+values (state-space and other recurrent layers) one that reads everything again at each step: slow, and right.
 """
 
 from __future__ import annotations
@@ -14,9 +14,12 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from jupyter_gpt.inference import packed
 from jupyter_gpt.inference.cache import Rows
+from jupyter_gpt.inference.lean import Lean, lean_of
 
 ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
+PATIENCE = 6  # steps of decoding after which it pays to lay the weights out anew
 
 
 def base_of(module: nn.Module) -> nn.Module:
@@ -56,7 +59,7 @@ def own_forward(module: nn.Module) -> Callable:
     """The module's forward over our cache."""
     takes = inspect.signature(base_of(module).forward).parameters
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def forward(
         ids: Tensor, positions: Tensor, mask: Tensor, cache: Rows, keep: int, adapters: list[str] | None = None
     ) -> Tensor:
@@ -78,7 +81,7 @@ def reading_again(module: nn.Module) -> Callable:
     """A forward that keeps the ids of every row and no other memory."""
     takes = inspect.signature(base_of(module).forward).parameters
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def forward(
         ids: Tensor, positions: Tensor, mask: Tensor, cache: Rows, keep: int, adapters: list[str] | None = None
     ) -> Tensor:
@@ -99,6 +102,27 @@ def reading_again(module: nn.Module) -> Callable:
     return forward
 
 
+class Quick:
+    """The lean forward, with packed weights as soon as enough is decoded to pay for the packing."""
+
+    def __init__(self, module: nn.Module, lean: Lean):
+        self.module, self.steps = module, 0
+        self.may_pack = packed.worth_packing(module)
+        ready = packed.kept(module) if self.may_pack else None
+        self.lean, self.may_pack = ready or lean, self.may_pack and ready is None
+
+    def __call__(
+        self, ids: Tensor, positions: Tensor, mask: Tensor, cache: Rows, keep: int, adapters: list[str] | None = None
+    ) -> Tensor:
+        self.steps += cache.length > ids.shape[1]
+        if self.may_pack and self.steps >= PATIENCE:
+            self.lean, self.may_pack = packed.keep(self.module, lean_of(self.module, packed.packed)), False
+        return self.lean(ids, positions, mask, cache, keep)
+
+
 def forward_of(module: nn.Module) -> Callable:
     """The best forward for this module."""
+    lean = lean_of(module, packed.as_they_are)
+    if lean is not None:
+        return Quick(module, lean)
     return own_forward(module) if keeps_keys_and_values(module) else reading_again(module)
