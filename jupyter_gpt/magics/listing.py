@@ -17,7 +17,9 @@ def models_bundle(models: Mapping[str, object]) -> Bundle:
     rows, listed = [], []
     for model in map(models.about, models):
         where = quoted(f"{model.device}, {model.dtype}") if model.resident else "on disk"
-        rows.append((model.name, f"{model.parameters:,}", " → ".join(model.lineage), where))
+        where = "endpoint" if model.kind == "endpoint" else where
+        size = "" if model.parameters is None else f"{model.parameters:,}"
+        rows.append((model.name, size, " → ".join(model.lineage), where))
         listed.append({"name": model.name, "parameters": model.parameters, "lineage": list(model.lineage)})
     return _bundle("models", ("model", "parameters", "lineage", "where"), rows, "lrll", listed)
 

@@ -21,6 +21,10 @@ FILE = "endpoints.json"
 VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 
 
+class Elsewhere(GPTError, AttributeError):
+    """What only a model of the kernel has was asked of an endpoint. `getattr(model, "folder", None)` is None for one."""
+
+
 @dataclass(frozen=True, repr=False)
 class Endpoint:
     """A model of an OpenAI-compatible server, usable wherever a local model can be prompted.
@@ -41,7 +45,7 @@ class Endpoint:
 
     kind = "endpoint"
     maker = None
-    folder = module = tokenizer = device = dtype = parameters = licence = None
+    device = dtype = parameters = licence = source = None
     resident = False
     memory = on_disk = 0
 
@@ -52,6 +56,13 @@ class Endpoint:
     @property
     def lineage(self) -> list[str]:
         return [f"{self.model} at {urlsplit(self.base_url).netloc}"]
+
+    @property
+    def module(self):
+        """Raises GPTError: its weights, tokenizer and folder are on its server."""
+        raise Elsewhere(f"{self.name} is an endpoint: it can be prompted, but its weights and tokenizer are on its server")
+
+    folder = tokenizer = module
 
     def key(self) -> str | None:
         """The key, read from the environment now. Raises GPTError that names the variable when there is none."""

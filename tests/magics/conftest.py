@@ -66,7 +66,7 @@ class FakeSession:
         self.runs = Named(storyteller=make_run("storyteller"))
         self.models = Named(
             storyteller=SimpleNamespace(
-                name="storyteller", parameters=1_234_567, lineage=["storyteller"], device="cpu",
+                name="storyteller", kind="pretrain", parameters=1_234_567, lineage=["storyteller"], device="cpu",
                 dtype="float32", resident=True,
             )
         )  # fmt: skip

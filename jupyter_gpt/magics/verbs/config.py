@@ -35,8 +35,9 @@ CONFIG = Command(
         )),
     ),
     examples=(
-        "%gpt config endpoint gpt --base-url https://api.openai.com/v1 --key-env OPENAI_API_KEY --model gpt-4o-mini",
         "%gpt config endpoint local --base-url http://127.0.0.1:11434/v1 --model llama3.2",
+        "%gpt config endpoint mini --base-url https://api.openai.com/v1 --model gpt-4o-mini \\",
+        "    --key-env OPENAI_API_KEY",
         "%gpt config endpoint",
     ),
 )  # fmt: skip
