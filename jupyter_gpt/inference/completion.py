@@ -103,6 +103,8 @@ class Completion:
     sampling: Sampling = field(default_factory=Sampling)
     notes: tuple[str, ...] = ()
     interrupted: bool = False
+    history: bool = False
+    remote: bool = False
 
     def __post_init__(self):
         self.samples = self.samples or [self]

@@ -12,10 +12,10 @@ from types import ModuleType
 
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
 
-from jupyter_gpt.magics import compare, corpus, gpt, pretrain
+from jupyter_gpt.magics import compare, corpus, gpt, pretrain, prompt
 from jupyter_gpt.magics.options import Command, Option
 
-CELLS = {"%%compare": compare.COMMAND, "%%corpus": corpus.COMMAND, "%%pretrain": pretrain.COMMAND}
+CELLS = {door.COMMAND.name: door.COMMAND for door in (compare, corpus, pretrain, prompt)}
 MIXTURES = ("%%corpus", "%%pretrain")  # whose bodies name sources
 
 

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.magics.notebook import bind
 from jupyter_gpt.magics.options import Command, help_text, parse
-from jupyter_gpt.magics.verbs import config, models, plan, runs, serve, tokens
+from jupyter_gpt.magics.verbs import config, models, plan, runs, serve, show, tokens
 
 VERBS: dict[str, tuple[Command, Callable]] = {
     "models": (models.MODELS, models.models),
     "runs": (runs.RUNS, runs.runs),
-    "show": (runs.SHOW, runs.show_runs),
+    "show": (show.SHOW, show.show_it),
     "stop": (runs.STOP, runs.stop),
     "resume": (runs.RESUME, runs.resume),
     "tokens": (tokens.TOKENS, tokens.tokens),

@@ -26,6 +26,7 @@ class Option:
     choices: the only values; hints: some of the values, for completion.
     complete: whose names complete it: "models", "runs", "corpora", "files".
     many: takes one value or more, up to the next option.  needed: the magic cannot do without.
+    kept: its value is a `$variable`, handed over as the object it is.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Option:
     complete: str = ""
     many: bool = False
     needed: bool = False
+    kept: bool = False
 
     @property
     def key(self) -> str:
@@ -147,8 +149,12 @@ def _converted(command: Command, option: Option, word: Word, variables: Mapping[
             likely = nearest(name, (known for known in variables if not known.startswith("_")))
             raise GPTError(f"{command.name} {option.name}: this notebook has no variable {name}{likely}")
         value = variables[name]
+        if option.kept:
+            return [value]
         several = option.many and isinstance(value, list | tuple)
         texts = [str(item) for item in value] if several else [str(value)]
+    elif option.kept:
+        raise GPTError(f"{command.name} {option.name} wants a variable of this notebook as $name, not {word.text[:40]!r}")
     return [_checked(command, option, text) for text in texts]
 
 

@@ -111,6 +111,13 @@ def variable(text: str) -> str:
     return text
 
 
+def spelled(text: str) -> str:
+    r"""A text in which `\n` and `\t` stand for a new line and a tab. `ValueError` says what is wanted instead."""
+    if not text:
+        raise ValueError("some text")
+    return text.replace("\\n", "\n").replace("\\t", "\t")
+
+
 def on_or_off(text: str) -> bool:
     """`on` or `off`."""
     return text == "on"

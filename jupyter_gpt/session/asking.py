@@ -155,7 +155,7 @@ def at_endpoint(
                 sample.form, sample.messages, sample.sampling = prompt.form, prompt.messages, sampling
                 sample.prompt, sample.notes = prompt.text, (*prompt.notes, *sample.notes)
                 sample.text = sample.text.strip() if prompt.trim else sample.text
-                sample.interrupted = broken_off
+                sample.interrupted, sample.remote = broken_off, True
         return found
 
     return prompts, answer

@@ -53,6 +53,8 @@ def prompt(
     on_token: Callable[[Completion], None] | None = None,
 ) -> list[Completion]:
     """Ask one model all of `asked` together; the completions in their order."""
+    if not asked:
+        return []
     sampling = Sampling(
         samples, TEMPERATURE if temperature is None else temperature, 1.0 if top_p is None else top_p, top_k or 0,
         min_p or 0.0, max_tokens, min_tokens, (stop,) if isinstance(stop, str) else tuple(stop or ()), seed, logprobs,
@@ -67,8 +69,10 @@ def prompt(
     prompts, answer = ask(chosen, questions, sampling, truncate)
     prompts = [replace(p, notes=(*notes, *p.notes)) for p, (_, notes) in zip(prompts, filled, strict=True)]
     if dry_run:
-        return [unsent(one, sampling, chosen.name) for one in prompts]
+        return [unsent(one, sampling, chosen.name, bool(earlier)) for one in prompts]
     done = answer(prompts, (lambda found: on_token(found[0])) if on_token else None)
+    for sample in (sample for completion in done for sample in completion.samples):
+        sample.history = bool(earlier)
     memory.last = done[-1]
     if len(done) == 1:
         memory.said[chosen.name] = said_now(chosen.name, questions[0], done[0])
@@ -123,8 +127,8 @@ def said_now(name: str, question: Question, done: Completion) -> list[dict] | st
     return [*done.messages, {"role": "assistant", "content": done.text}]
 
 
-def unsent(prompt: Prompt, sampling: Sampling, name: str) -> Completion:
+def unsent(prompt: Prompt, sampling: Sampling, name: str, history: bool) -> Completion:
     """A dry run: the exact prompt, and no answer."""
     usage = Usage(len(prompt.ids), 0, 0.0)
     return Completion("", prompt=prompt.text, prompt_tokens=len(prompt.ids), usage=usage, model=name, form=prompt.form,
-                      messages=prompt.messages, sampling=sampling, notes=prompt.notes)  # fmt: skip
+                      messages=prompt.messages, sampling=sampling, notes=prompt.notes, history=history)  # fmt: skip

@@ -1,4 +1,4 @@
-"""`%gpt runs`, `show`, `stop` and `resume`: training runs, those of earlier kernels included."""
+"""`%gpt runs`, `stop` and `resume`: training runs, those of earlier kernels included."""
 
 from __future__ import annotations
 
@@ -18,16 +18,6 @@ RUNS = Command(
     ),
     groups=(("Options", (OUT,)),),
 )
-SHOW = Command(
-    name="%gpt show",
-    summary="a run's curves and samples, live if it still runs",
-    about="Opens the view of a run again, after its cell is gone or the page was loaded anew.",
-    groups=(("Options", (
-        Option("RUN", "the run; further ones are drawn beside it", complete="runs", many=True, needed=True),
-        OUT,
-    )),),
-    examples=("%gpt show storyteller",),
-)  # fmt: skip
 STOP = Command(
     name="%gpt stop",
     summary="end a run after the step in hand",
@@ -54,23 +44,6 @@ def runs(gpt, given: dict, ip) -> object:
     """Shows the table; the result is `gpt.runs`."""
     show(runs_bundle(gpt.runs))
     return gpt.runs
-
-
-def show_runs(gpt, given: dict, ip) -> object:
-    """Shows the view and returns at once; the result is the run, or the list of them.
-
-    Live while the run goes on and a person watches; otherwise the picture of what it has reached.
-    """
-    from jupyter_gpt.views.curve import run_bundle
-    from jupyter_gpt.views.follow import follow, is_live
-
-    first, *others = shown = [gpt.runs[name] for name in given["run"]]
-    if first.status in ("running", "paused") and is_live():
-        follow(first, run_bundle, overlays=others, background=True)
-    else:
-        for run in shown:
-            show(run_bundle(run))
-    return shown if others else first
 
 
 def stop(gpt, given: dict, ip) -> object:

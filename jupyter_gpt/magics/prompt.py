@@ -1,0 +1,84 @@
+"""`%%prompt`: asks a model, and shows its answer as it is written."""
+
+from __future__ import annotations
+
+from jupyter_gpt.inference.completion import TEMPERATURE
+from jupyter_gpt.magics.notebook import bind
+from jupyter_gpt.magics.options import OUT, Command, Option, parse
+from jupyter_gpt.magics.words import number, spelled, whole
+
+BODY = """
+The question, for a model with a chat template (an assistant); the beginning of a
+document, for one without (a base model), because base models complete documents. A
+first line that begins with `system:`, `user:` or `assistant:` makes it a chat, every
+such line a turn.
+
+  {variable}              filled from this notebook; {paper.title}, {rows[0]["name"]}
+                          too. Any other brace is just a brace, and {{variable}} stays
+                          {variable}.
+"""
+
+COMMAND = Command(
+    name="%%prompt",
+    summary="ask a model",
+    about=(
+        "Samples an answer and shows it as it is written; the notebook's ■ stops it and keeps what came. "
+        "Under the answer stand how the question was put, every setting, and the exact prompt; %gpt show "
+        "last shows them again. A model's own generation settings are not used: what is not said here has "
+        "the default told here, for every model."
+    ),
+    groups=(
+        ("Model", (
+            Option("MODEL", "the model or endpoint to ask (default: the one made or used last)", complete="models"),
+        )),
+        ("Sampling", (
+            Option("--samples", "answers to draw; sample k is what --seed S+k alone would give", "N", whole, default=1),
+            Option("--temperature", "0 always takes the likeliest token", "T", number, default=TEMPERATURE),
+            Option("--top-p", "only the likeliest tokens that together have this probability", "P", number),
+            Option("--top-k", "only the K likeliest tokens; 0 is all", "K", whole),
+            Option("--min-p", "only tokens at least this share as likely as the likeliest", "P", number),
+            Option("--max-tokens", "tokens of an answer at most", "N", whole, default=256),
+            Option("--min-tokens", "tokens of an answer at least", "N", whole, default=0),
+            Option("--stop", r"texts that end the answer before them, each in quotes; \n is a new line", "TEXT",
+                   spelled, many=True),
+            Option("--seed", "decides the sampling", "S", whole, default=0),
+            Option("--logprobs", "show each token's probability and its K likeliest alternatives", "K", whole),
+        )),
+        ("Prompt", (
+            Option("--system", "the system prompt", "TEXT"),
+            Option("--history", "the chat with this model goes on (for a base model, its document)", kind=None),
+            Option("--as-assistant", "ask a base model as an assistant: in a document of a conversation", kind=None),
+            Option("--few-shot", "a $variable with pairs of question and answer to put before the question",
+                   "$PAIRS", kept=True),
+            Option("--truncate", "cut the beginning of a prompt that the context cannot hold", kind=None),
+            Option("--dry-run", "show the exact prompt and send nothing", kind=None),
+            OUT,
+        )),
+    ),
+    body=BODY,
+    sketch=("the question, or the beginning of a document", "…"),
+    examples=(
+        "%%prompt smollm2-135m-instruct --samples 3 --seed 7",
+        "Explain {topic} to a child.",
+        "",
+        "%%prompt storyteller --temperature 1 --max-tokens 100",
+        "Once upon a time",
+    ),
+)  # fmt: skip
+
+
+def run(ip, line: str, cell: str) -> None:
+    """Asks, showing the answer as it grows; an interrupted answer is kept, and the cell passes."""
+    given = parse(COMMAND, line, ip.user_ns)
+    if given is None:
+        return
+    from jupyter_gpt import gpt
+    from jupyter_gpt.inference.template import turns
+    from jupyter_gpt.views.completion import Writing, completion_bundle, prompt_bundle
+
+    out, body = given.pop("out", None), cell.strip("\n")
+    with Writing() as writing:
+        done = gpt.prompt(turns(body) or body, variables=ip.user_ns, on_token=writing.show, **given)
+        tokenizer = None if done.remote else gpt.models[done.model].tokenizer
+        writing.end(prompt_bundle(done) if given.get("dry_run") else completion_bundle(done, tokenizer))
+    bind(ip, out, done)

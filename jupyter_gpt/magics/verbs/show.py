@@ -1,0 +1,68 @@
+"""`%gpt show`: the view of a run again, or the last completion with nothing hidden."""
+
+from __future__ import annotations
+
+from jupyter_gpt.errors import GPTError
+from jupyter_gpt.magics.notebook import show
+from jupyter_gpt.magics.options import OUT, Command, Option
+
+LAST = "last"
+
+SHOW = Command(
+    name="%gpt show",
+    summary="a run's curves and samples; `last`: the last prompt and its answer",
+    about=(
+        "Opens the view of a run again, after its cell is gone or the page was loaded anew; live if it still "
+        "runs. %gpt show last shows the last completion: the exact prompt with its special tokens, the answer, "
+        "tokens in and out, seconds, tokens/s."
+    ),
+    groups=(("Options", (
+        Option("RUN", "the run, or `last`; further runs are drawn beside it", complete="runs", hints=(LAST,),
+               many=True, needed=True),
+        Option("--tokens", "with `last`: each token by its probability, its alternatives, its share of the work",
+               kind=None),
+        OUT,
+    )),),
+    examples=("%gpt show storyteller", "%gpt show last"),
+)  # fmt: skip
+
+
+def show_it(gpt, given: dict, ip) -> object:
+    """Shows it and returns at once; the result is the run, the list of them, or the completion."""
+    if given["run"] == [LAST]:
+        return show_last(gpt, given.get("tokens", False))
+    if given.get("tokens"):
+        raise GPTError("--tokens shows the tokens of a completion: %gpt show last --tokens")
+    return show_runs(gpt, given["run"])
+
+
+def show_last(gpt, tokens: bool) -> object:
+    """The last completion; with `tokens`, token by token."""
+    from jupyter_gpt.views.completion import last_bundle
+    from jupyter_gpt.views.token_view import token_bundle
+
+    completion = gpt.last
+    if not tokens:
+        show(last_bundle(completion))
+    elif completion.remote:
+        show(token_bundle(completion))
+    else:
+        from jupyter_gpt.inference.forward import context_of
+
+        model = gpt.models[completion.model]
+        show(token_bundle(completion, model.tokenizer, context_of(model.module)))
+    return completion
+
+
+def show_runs(gpt, names: list[str]) -> object:
+    """Live while the run goes on and a person watches; otherwise the picture of what it has reached."""
+    from jupyter_gpt.views.curve import run_bundle
+    from jupyter_gpt.views.follow import follow, is_live
+
+    first, *others = shown = [gpt.runs[name] for name in names]
+    if first.status in ("running", "paused") and is_live():
+        follow(first, run_bundle, overlays=others, background=True)
+    else:
+        for run in shown:
+            show(run_bundle(run))
+    return shown if others else first
