@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
+from urllib.parse import urlsplit
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.completion import Completion, Sampling, Usage
@@ -21,6 +22,7 @@ from jupyter_gpt.inference.prices import cost
 from jupyter_gpt.inference.remote_answer import Answers
 from jupyter_gpt.inference.remote_errors import Garbage, explained
 
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 AT_ONCE = 8  # requests under way together
 CONNECT = 10.0  # seconds a server may take to accept a connection
 OPTIONAL = ("temperature", "top_p", "seed", "n", "logprobs", "top_logprobs", "stop", "stream_options",
@@ -74,9 +76,11 @@ def connect(endpoint, key: str | None):
     import openai
 
     timeout = openai.Timeout(endpoint.timeout, connect=min(CONNECT, endpoint.timeout))
+    near = urlsplit(endpoint.base_url).hostname in LOOPBACK  # a proxy of the environment leads elsewhere
     return openai.OpenAI(
-        api_key=key or "none", base_url=endpoint.base_url, timeout=timeout, max_retries=endpoint.retries
-    )
+        api_key=key or "none", base_url=endpoint.base_url, timeout=timeout, max_retries=endpoint.retries,
+        http_client=openai.DefaultHttpxClient(trust_env=False, timeout=timeout) if near else None,
+    )  # fmt: skip
 
 
 def answered(endpoint, client, asked, sampling: Sampling) -> Iterator[Completion]:

@@ -189,6 +189,15 @@ def test_many_prompts_at_once(fake):
     assert [one.text for one in done] == ["A", "B", "C", "D"]
 
 
+def test_a_proxy_of_the_environment_is_not_for_this_machine(fake, monkeypatch):
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    fake.answer = lambda h, body: h.events(piece("ok"), piece(finish="stop"), USAGE)
+    assert ask(fake.endpoint()).text == "ok"
+
+
 def test_retries(fake):
     def answer(h, body):
         if len(fake.asked) == 1:

@@ -216,6 +216,37 @@ def test_an_error_in_the_engine_reaches_its_clients_and_nothing_else(served, cli
     assert client.completions.create(model="tiny", prompt="The", max_tokens=3).usage.completion_tokens == 3
 
 
+def test_out_of_memory_is_said_and_over(served, client, monkeypatch):
+    from jupyter_gpt.inference.batch import Batch
+
+    step = Batch.step
+
+    def breaks(batch):
+        raise MemoryError
+
+    monkeypatch.setattr(Batch, "step", breaks)
+    with pytest.raises(openai.InternalServerError, match="not enough memory"):
+        client.completions.create(model="tiny", prompt="The", max_tokens=3)
+    monkeypatch.setattr(Batch, "step", step)
+    assert client.completions.create(model="tiny", prompt="The", max_tokens=3).usage.completion_tokens == 3
+
+
+def test_serving_goes_on_beside_a_run_and_after_an_unload(served, client, train):
+    options = {"model": "tiny", "prompt": "The", "max_tokens": 10, "seed": 1}
+    before = client.completions.create(**options).choices[0].text
+    run = train("pupil", steps=2000, background=True)
+    until = time.monotonic() + 60
+    while not run.step and time.monotonic() < until:
+        time.sleep(0.01)
+    assert client.completions.create(**options).choices[0].text == before
+    assert run.alive
+    served.stop("pupil")
+    assert [model.id for model in client.models.list()] == ["pupil", "tiny"]
+    assert client.completions.create(model="pupil", prompt="The", max_tokens=3).choices[0].text
+    served.unload("tiny")
+    assert client.completions.create(**options).choices[0].text == before
+
+
 def test_start_and_stop(served):
     server = served.server
     assert served.serve() is server

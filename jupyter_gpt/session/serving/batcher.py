@@ -13,6 +13,7 @@ from asyncio import AbstractEventLoop
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from jupyter_gpt.session import memory
 from jupyter_gpt.session.jobs import worker
 
 GATHER = 0.005  # seconds the first request of a batch waits for others
@@ -74,6 +75,9 @@ class Batcher:
                 for ticket in riding.values():
                     self.end(ticket, error)
                 riding.clear()
+                if memory.is_out_of_memory(error):
+                    error.__traceback__ = None  # it holds the batch
+                    memory.give_back(module.device.type)
             with self.lock:
                 if not any(ticket.module is module for ticket in self.waiting):
                     self.under_way = [other for other in self.under_way if other is not module]

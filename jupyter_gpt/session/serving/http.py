@@ -17,6 +17,7 @@ from tornado.iostream import StreamClosedError
 from tornado.web import Application, HTTPError, RequestHandler
 
 from jupyter_gpt.errors import GPTError, nearest
+from jupyter_gpt.session import memory
 from jupyter_gpt.session.serving import asks, questions
 from jupyter_gpt.session.serving.answers import Choice, Piece, Writer
 from jupyter_gpt.session.serving.asks import Refused
@@ -196,5 +197,7 @@ def failure(error: Exception) -> Refused:
     """What a client is told of an error in the engine."""
     if isinstance(error, GPTError):
         return Refused(400, str(error))
+    if memory.is_out_of_memory(error):
+        return Refused(503, "there is not enough memory for this beside what else is being answered", code="out_of_memory")
     LOG.error("the engine failed while it answered a served request", exc_info=error)
     return Refused(500, f"the engine failed: {type(error).__name__}")
