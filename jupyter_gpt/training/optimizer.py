@@ -68,7 +68,7 @@ def optimizers(model: nn.Module, recipe: Recipe, compile: bool = False) -> Optim
 
         transposed = frozenset(id(m.weight) for m in model.modules() if isinstance(m, Conv1D))
         muon = Muon(
-            matrices, recipe.lr, recipe.momentum, recipe.weight_decay, transposed, head_blocks(model, recipe), compile
+            matrices, recipe.lr, recipe.momentum, recipe.weight_decay, transposed, muon_blocks(model, recipe), compile
         )
     else:
         peaks.append((matrices, recipe.lr, recipe.weight_decay))
@@ -77,16 +77,23 @@ def optimizers(model: nn.Module, recipe: Recipe, compile: bool = False) -> Optim
     return Optimizers(muon, torch.optim.AdamW(groups, betas=betas, eps=1e-10, fused=True), names)
 
 
-def head_blocks(model: nn.Module, recipe: Recipe) -> dict[int, tuple[int, int]]:
-    """Where Muon cuts: the projections of attention into their heads, each of which is a matrix of its own.
+def muon_blocks(model: nn.Module, recipe: Recipe) -> dict[int, tuple[int, int]]:
+    """Where Muon cuts a matrix before it orthogonalises: ids of weights to (dimension, pieces).
 
-    Ids of weights to (dimension of the heads, number of heads). Better than the whole, and a third of the work.
+    The projections of attention into their heads, each a matrix of its own; in models narrower than 512, where Muon
+    weighs against the few tokens of a step, the MLP's into pieces of 64 or more hidden units too (MuonBP, Khaled et al.
+    2025). On tinyshakespeare the loss is the same to 0.01, at a quarter of the work.
     """
-    heads, kv, blocks = recipe.heads, recipe.kv_heads, {}
-    cuts = {"q_proj": (0, heads), "k_proj": (0, kv), "v_proj": (0, kv), "o_proj": (1, heads),
-            "c_attn": (1, 3 * heads), "attn.c_proj": (0, heads)}  # fmt: skip
-    for name, module in model.named_modules():
-        for ending, where in cuts.items():
-            if name.endswith("." + ending):
-                blocks[id(module.weight)] = where
-    return blocks
+    heads, kv = recipe.heads, recipe.kv_heads
+    units = next(n for n in range(recipe.mlp // 64 or 1, 0, -1) if recipe.mlp % n == 0) if recipe.width < 512 else 1
+    cuts = {
+        "q_proj": (0, heads), "k_proj": (0, kv), "v_proj": (0, kv), "o_proj": (1, heads),
+        "gate_proj": (0, units), "up_proj": (0, units), "down_proj": (1, units),
+        "attn.c_attn": (1, 3 * heads), "attn.c_proj": (0, heads), "mlp.c_fc": (1, units), "mlp.c_proj": (0, units),
+    }  # fmt: skip
+    return {
+        id(module.weight): where
+        for name, module in model.named_modules()
+        for ending, where in cuts.items()
+        if name.endswith("." + ending)
+    }

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from jupyter_gpt.training.build import build
-from jupyter_gpt.training.optimizer import head_blocks, optimizers
+from jupyter_gpt.training.optimizer import muon_blocks, optimizers
 from jupyter_gpt.training.pretrain import Training, pretrain
 from jupyter_gpt.training.recipe import pretraining_recipe
 
@@ -58,13 +58,14 @@ def test_muon_has_the_matrices_between_the_tables_and_cuts_heads():
     training = start()
     own, model = training.optimizers, training.model
     shapes = {shape: sum(p.numel() for p in group) for shape, group in own.muon.groups.items()}
-    assert shapes == {(16, 64): 2 * 4 * 64 * 64, (64, 192): 2 * 3 * 64 * 192}
+    assert shapes == {(16, 64): 2 * 4 * 64 * 64, (64, 64): 2 * 3 * 64 * 192}
     q = model.model.layers[0].self_attn.q_proj.weight
     o = model.model.layers[0].self_attn.o_proj.weight
     assert torch.equal(own.muon.view(q, q)[1], q[16:32]) and torch.equal(own.muon.view(o, o)[1], o[:, 16:32].mT)
     assert own.names[model.lm_head.weight] == "lm_head.weight"
-    grouped = start("gpt2").model
-    assert head_blocks(grouped, training.recipe)[id(grouped.transformer.h[0].attn.c_attn.weight)] == (1, 12)
+    other = start("gpt2")
+    block, blocks = other.model.transformer.h[0], muon_blocks(other.model, other.recipe)
+    assert blocks[id(block.attn.c_attn.weight)] == (1, 12) and blocks[id(block.mlp.c_proj.weight)] == (0, 4)
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])

@@ -10,7 +10,7 @@ def test_warm_up_plateau_and_decay():
     assert factors[:10] == pytest.approx([k / 10 for k in range(1, 11)])
     assert set(factors[10:60]) == {1.0}
     fall = factors[60:]
-    assert all(a > b for a, b in zip(fall, fall[1:]))
+    assert all(a > b for a, b in zip(fall, fall[1:], strict=False))
     assert fall[0] < 1.0 and 0 < fall[-1] < 0.03  # the last step still moves
 
 
