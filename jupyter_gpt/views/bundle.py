@@ -2,7 +2,8 @@
 
 A bundle is one display in three formats: stable `text/plain`, `text/html` that survives a sanitizer, and
 `application/vnd.jupyter-gpt+json` for the JupyterLab renderer. What differs from machine to machine is marked
-in text and html, numbers as `≈1.23` and sampled text as `«…»`, so that one nbval sanitizer folds it; curves and
+in text and html, numbers as `≈1.23` and sampled text as `«…»`, so that one nbval sanitizer folds it; in html the marks
+may stand in comments, `<!--«-->…<!--»-->`, around whatever goes with the text (tints, votes, hiding). Curves and
 clocks travel in the metadata, which nbval does not compare.
 """
 
@@ -43,6 +44,16 @@ def about(value: float | None, digits: int = 3) -> str:
 def quoted(text: str) -> str:
     """`«text»`: text that a model sampled, which may differ on another machine."""
     return "«" + text.replace("«", "‹").replace("»", "›") + "»"
+
+
+def marked(html: str) -> str:
+    """HTML that may differ on another machine, its marks in comments where no reader sees them; none may be inside."""
+    return f"<!--«-->{html}<!--»-->"
+
+
+def plain(text: str) -> str:
+    """Text made safe to stand in HTML between marks: its own guillemets are entities, and end none."""
+    return escape(text).replace("«", "&laquo;").replace("»", "&raquo;")
 
 
 def escape(text: object) -> str:

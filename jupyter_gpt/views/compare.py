@@ -1,14 +1,13 @@
 """What models wrote to the same prompts, side by side: a column a model, a block a prompt, differing words tinted.
 
 While a person votes blind, the texts wait behind a click, so that the table does not tell who wrote what; nothing is
-missing from the output all the same. In the HTML the marks of sampled text stand in comments, as `<!--«-->…<!--»-->`:
-a fold takes votes, tints and hiding with it, and the reader sees a plain table.
+missing from the output all the same. Votes, tints and hiding stand inside the marks of sampled text, and fold with it.
 """
 
 from __future__ import annotations
 
 from jupyter_gpt.session.compare import TIE
-from jupyter_gpt.views.bundle import MIME, Bundle, escape, quoted
+from jupyter_gpt.views.bundle import MIME, Bundle, escape, marked, plain, quoted
 from jupyter_gpt.views.differences import Stretch, differences
 from jupyter_gpt.views.table import RULE
 
@@ -106,11 +105,6 @@ def cell(completion, pieces: list[Stretch], note: str, hidden: str) -> str:
     return marked(shown)
 
 
-def marked(html: str) -> str:
-    """HTML marked as differing from machine to machine, marks unseen; there must be none inside."""
-    return f"<!--«-->{html}<!--»-->"
-
-
 def note_of(row, vote: str | None, name: str) -> str:
     """What stands before a completion once votes may be seen: the mark of the best, a tie."""
     return "the same text:" if row.same else BEST if vote == name else "tie:" if vote == TIE else ""
@@ -118,16 +112,11 @@ def note_of(row, vote: str | None, name: str) -> str:
 
 def tinted(text: str) -> str:
     """A stretch that differs: tinted, line by line, so that a tint never runs across an empty line."""
-    return "<br>".join(f'<span style="{TINT}">{marks(line)}</span>' if line else "" for line in text.split("\n"))
+    return "<br>".join(f'<span style="{TINT}">{plain(line)}</span>' if line else "" for line in text.split("\n"))
 
 
 def lines(text: str) -> str:
-    return marks(text).replace("\n", "<br>")
-
-
-def marks(text: str) -> str:
-    """Escaped; guillemets as entities, so that none of the text's own ends a mark."""
-    return escape(text).replace("«", "&laquo;").replace("»", "&raquo;")
+    return plain(text).replace("\n", "<br>")
 
 
 class Table:
