@@ -38,3 +38,29 @@ def smollm2():
             return pull(Models(lambda name: None), "smollm2-135m-instruct").folder
         except GPTError as error:
             pytest.skip(str(error))
+
+
+TALES = [f"Tale {n}. The old fox saw {n} small birds and was glad. It sang: café, naïve, 🙂." for n in range(60)]
+CHAT = (
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+@pytest.fixture
+def tiny_model():
+    """`tiny_model(gpt, name, chat=False, context=64, seed=0)`: keeps a model of random weights in a session, with a BPE
+    of its own; with `chat` it has a chat template."""
+
+    def make(gpt, name="tiny", chat=False, context=64, seed=0):
+        from jupyter_gpt.data.tokenizer import delimiter, train_bpe
+        from jupyter_gpt.training.build import build
+        from jupyter_gpt.training.recipe import pretraining_recipe
+
+        tokenizer = train_bpe(TALES, 320)
+        tokenizer.chat_template = CHAT if chat else None
+        recipe = pretraining_recipe({"stories": 1}, depth=1, width=32, heads=2, context=context, seed=seed)
+        module = build(recipe, len(tokenizer), delimiter(tokenizer)).eval()
+        return gpt.models.keep(name, module, tokenizer, "pretrain", None, [f"{name} (pretrain)"], 0)
+
+    return make
