@@ -1,7 +1,7 @@
 """What a completion cost: known providers' published prices, by `genai-prices`, which asks no network.
 
-The price belongs to the provider whose address was asked, not to the model's name: a `gpt-4o` served on one's own
-machine costs nothing anyone publishes. What is not known is None, "unpriced", never 0.
+The price belongs to the provider whose address was asked, not to the model's name: a `gpt-4o` served on one's
+own machine costs nothing anyone publishes. What is not known is None, "unpriced", never 0.
 """
 
 from __future__ import annotations

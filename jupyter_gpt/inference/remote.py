@@ -1,7 +1,8 @@
 """Completions from an endpoint: any OpenAI-compatible server, through the `openai` client, streamed.
 
-- Servers differ in what they take. One that refuses a setting by name is asked again without it, and the completion's
-  notes say so; one that answers fewer samples than were asked is asked for the rest, one request each, seeds counted on.
+- Servers differ in what they take. One that refuses a setting by name is asked again without it, and the
+  completion's notes say so; one that answers fewer samples than were asked is asked for the rest, one request
+  each, seeds counted on.
 - A base model (`endpoint.chat` false) gets the raw document through `/completions`; any other gets messages.
 - The key stands in the request's header and nowhere else (`remote_errors`).
 """
@@ -27,16 +28,19 @@ AT_ONCE = 8  # requests under way together
 CONNECT = 10.0  # seconds a server may take to accept a connection
 OPTIONAL = ("temperature", "top_p", "seed", "n", "logprobs", "top_logprobs", "stop", "stream_options",
             "top_k", "min_p", "min_tokens")  # fmt: skip
-UNSUPPORTED = r"unsupported|not support|unknown|unrecogni[sz]ed|unexpected|not (permitted|allowed)|extra.(forbidden|inputs)"
+UNSUPPORTED = (
+    r"unsupported|not support|unknown|unrecogni[sz]ed|unexpected|not (permitted|allowed)"
+    r"|extra.(forbidden|inputs)"
+)
 OWN = ("top_k", "min_p", "min_tokens")  # not in OpenAI's interface, but in that of vLLM and llama.cpp
 
 
 def complete(endpoint, asked: str | Sequence[dict], sampling: Sampling) -> Iterator[Completion]:
     """Ask an endpoint; yields the completion so far each time a piece comes, and at the end the whole one.
 
-    `endpoint` is a `session.endpoints.Endpoint`; `asked` a text, or messages with `role` and `content`. Token ids are
-    not known here: `tokens` holds each token's text, and only where the server offers logprobs. Closing the generator
-    ends the request.
+    `endpoint` is a `session.endpoints.Endpoint`; `asked` a text, or messages with `role` and `content`. Token
+    ids are not known here: `tokens` holds each token's text, and only where the server offers logprobs.
+    Closing the generator ends the request.
 
     Raises GPTError, one line: no key, endpoint down, silent, refusing, or answering garbage.
     """
@@ -55,9 +59,13 @@ def complete(endpoint, asked: str | Sequence[dict], sampling: Sampling) -> Itera
 
 
 def complete_all(
-    endpoint, asked: Sequence[str | Sequence[dict]], sampling: Sampling, on_done: Callable[[int], None] | None = None
+    endpoint,
+    asked: Sequence[str | Sequence[dict]],
+    sampling: Sampling,
+    on_done: Callable[[int], None] | None = None,
 ) -> list[Completion]:
-    """The same for many prompts, several requests under way at once; in the order asked. The first error ends it."""
+    """The same for many prompts, several requests under way at once; in the order asked. The first error ends
+    it."""
     endpoint.key()
     pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="jupyter_gpt-remote")
     try:
@@ -95,7 +103,9 @@ def answered(endpoint, client, asked, sampling: Sampling) -> Iterator[Completion
         yield so_far()
     missing = [k for k in range(sampling.samples) if k not in answers.samples]
     if missing:
-        answers.notes.setdefault("n", "the endpoint gives one sample a request: the others were asked for one by one")
+        answers.notes.setdefault(
+            "n", "the endpoint gives one sample a request: the others were asked for one by one"
+        )
         for extra in singly(endpoint, client, asked, sampling, missing):
             answers.merge(*extra)
             yield so_far()
@@ -107,7 +117,9 @@ def singly(endpoint, client, asked, sampling: Sampling, missing: list[int]) -> I
 
     def one(k: int) -> tuple[int, Answers]:
         answers = Answers()
-        for _ in pieces(endpoint, client, asked, replace(sampling, samples=1, seed=sampling.seed + k), answers):
+        for _ in pieces(
+            endpoint, client, asked, replace(sampling, samples=1, seed=sampling.seed + k), answers
+        ):
             pass
         return k, answers
 
@@ -151,7 +163,11 @@ def request(endpoint, asked, sampling: Sampling) -> dict:
     if sampling.stop:
         body["stop"] = list(sampling.stop)
     if sampling.logprobs:
-        body |= {"logprobs": True, "top_logprobs": sampling.logprobs} if endpoint.chat else {"logprobs": sampling.logprobs}
+        body |= (
+            {"logprobs": True, "top_logprobs": sampling.logprobs}
+            if endpoint.chat
+            else {"logprobs": sampling.logprobs}
+        )
     return body | {name: getattr(sampling, name) for name in OWN if getattr(sampling, name)}
 
 
@@ -186,7 +202,8 @@ def opened(endpoint, client, body: dict, notes: dict[str, str]):
 def refused(error, body: dict) -> str | None:
     """Which optional setting of `body` the server complains about; None when it is about something else.
 
-    A complaint about a setting's *value* names it too, so only words such as "unsupported" or "unknown" count.
+    A complaint about a setting's *value* names it too, so only words such as "unsupported" or "unknown"
+    count.
     """
     said = str(error).lower()
     if "max_tokens" in body and "max_tokens" in said and "max_completion_tokens" in said:
@@ -217,8 +234,8 @@ def completion(endpoint, asked, sampling: Sampling, answers: Answers, seconds: f
         "messages": json.loads(sent) if endpoint.chat else None, "sampling": sampling, "notes": notes,
     }  # fmt: skip
     drawn = [
-        Completion(one.text, list(one.tokens), list(one.logprobs), list(one.top), finish_reason=one.finish or "length",
-                   seconds_per_token=list(one.seconds), **shared)
+        Completion(one.text, list(one.tokens), list(one.logprobs), list(one.top),
+                   finish_reason=one.finish or "length", seconds_per_token=list(one.seconds), **shared)
         for _, one in sorted(answers.samples.items())
     ] or [Completion("", finish_reason="length", **shared)]  # fmt: skip
     drawn[0].samples = drawn

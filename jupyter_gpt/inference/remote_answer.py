@@ -27,7 +27,9 @@ class Sample:
 class Answers:
     """The samples of one question by their number. `notes`: what is to be told about how they were drawn."""
 
-    uncounted = ("the endpoint does not count tokens: the answer's are counted by the pieces that came, the prompt's not",)
+    uncounted = (
+        "the endpoint does not count tokens: the answer's are counted by its pieces, the prompt's not at all",
+    )
 
     def __init__(self):
         self.samples: dict[int, Sample] = {}
@@ -75,12 +77,17 @@ class Answers:
         if not isinstance(told, dict):
             return
         if isinstance(told.get("content"), list):
-            rows = [(t["token"], t["logprob"], [(a["token"], a["logprob"]) for a in t.get("top_logprobs") or []])
-                    for t in told["content"]]  # fmt: skip
+            rows = [
+                (t["token"], t["logprob"], [(a["token"], a["logprob"]) for a in t.get("top_logprobs") or []])
+                for t in told["content"]
+            ]
         else:
             tokens, values = told.get("tokens") or [], told.get("token_logprobs") or []
             tops = told.get("top_logprobs") or [{}] * len(tokens)
-            rows = [(token, value, list((top or {}).items())) for token, value, top in zip(tokens, values, tops, strict=False)]
+            rows = [
+                (token, value, list((top or {}).items()))
+                for token, value, top in zip(tokens, values, tops, strict=False)
+            ]
         for token, logprob, top in rows:
             sample.tokens.append(token)
             sample.logprobs.append(logprob)
@@ -108,7 +115,8 @@ class Answers:
         return len(self.spent) == max(1, self.requests)
 
     def usage(self) -> tuple[int | None, int]:
-        """Tokens of the prompts and of the answers; pieces stand for tokens where the server does not count."""
+        """Tokens of the prompts and of the answers; pieces stand for tokens where the server does not
+        count."""
         if self.counted:
             return sum(prompt for prompt, _ in self.spent), sum(answer for _, answer in self.spent)
         return None, sum(len(sample.tokens) or sample.pieces for sample in self.samples.values())

@@ -24,7 +24,8 @@ class Cut(Exception):
 
 
 def explained(error: BaseException, endpoint, key: str | None, client=None) -> GPTError:
-    """The user's error for whatever the client raised. `client`, when given, is asked which models there are."""
+    """The user's error for whatever the client raised. `client`, when given, is asked which models there
+    are."""
     import openai
 
     name = f"endpoint {endpoint.name}"
@@ -39,7 +40,9 @@ def explained(error: BaseException, endpoint, key: str | None, client=None) -> G
     if isinstance(error, openai.APIError):
         return GPTError(f"{name} failed while it answered: {words(error, key) or 'it does not say why'}")
     if isinstance(error, Garbage):
-        return GPTError(f"{name} answers {struck(str(error), key)}: is {endpoint.base_url} the right --base-url?")
+        return GPTError(
+            f"{name} answers {struck(str(error), key)}: is {endpoint.base_url} the right --base-url?"
+        )
     if isinstance(error, Cut) or type(error).__module__.partition(".")[0] in TRANSPORTS:
         return GPTError(f"{name} closed the connection before its answer was whole: {reason(error, key)}")
     if isinstance(error, ValueError):
@@ -73,7 +76,10 @@ def models(client) -> list[str]:
     import openai
 
     try:
-        return [str(model.id) for model in client.with_options(timeout=2.0, max_retries=0).models.list().data or []]
+        return [
+            str(model.id)
+            for model in client.with_options(timeout=2.0, max_retries=0).models.list().data or []
+        ]
     except (openai.OpenAIError, ValueError, TypeError, AttributeError):  # the first error is what counts
         return []
 

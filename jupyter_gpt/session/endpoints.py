@@ -1,8 +1,8 @@
 """Endpoints: models that live behind an OpenAI-compatible server, known here by name.
 
-`endpoints.json` keeps where each is and which environment variable holds its key, never the key: that is read at the
-moment of a request and goes into its header alone. The file stands in the store beside the notebook, or in the user's
-configuration folder for every notebook of that user; the nearer one wins.
+`endpoints.json` keeps where each is and which environment variable holds its key, never the key: that is read
+at the moment of a request and goes into its header alone. The file stands in the store beside the notebook,
+or in the user's configuration folder for every notebook of that user; the nearer one wins.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 
 
 class Elsewhere(GPTError, AttributeError):
-    """What only a model of the kernel has was asked of an endpoint. `getattr(model, "folder", None)` is None for one."""
+    """What only a model of the kernel has was asked of an endpoint. `getattr(model, "folder", None)` is None
+    for one."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -32,7 +33,8 @@ class Endpoint:
     base_url: up to and with the version (`https://api.openai.com/v1`); model: its name over there.
     key_env: the environment variable that holds the key, None for a server that wants none.
     chat: whether it takes messages; else it is a base model and gets raw documents through `/completions`.
-    timeout: seconds of silence that are borne; retries: how often a request that failed on the way is sent again.
+    timeout: seconds of silence that are borne; retries: how often a request that failed on the way is sent
+    again.
     """
 
     name: str
@@ -60,19 +62,28 @@ class Endpoint:
     @property
     def module(self):
         """Raises GPTError: its weights, tokenizer and folder are on its server."""
-        raise Elsewhere(f"{self.name} is an endpoint: it can be prompted, but its weights and tokenizer are on its server")
+        raise Elsewhere(
+            f"{self.name} is an endpoint: it can be prompted, but its weights and tokenizer are on its server"
+        )
 
     folder = tokenizer = module
 
     def key(self) -> str | None:
-        """The key, read from the environment now. Raises GPTError that names the variable when there is none."""
+        """The key, read from the environment now. Raises GPTError that names the variable when there is
+        none."""
         if self.key_env is None:
             return None
         key = os.environ.get(self.key_env, "").strip()
         if not key:
-            raise GPTError(f"endpoint {self.name} wants its key in the environment variable {self.key_env}: it is not set")
+            raise GPTError(
+                f"endpoint {self.name} wants its key in the environment variable {self.key_env}: "
+                "it is not set"
+            )
         if not key.isascii() or not key.isprintable() or " " in key:
-            raise GPTError(f"{self.key_env} does not hold a key for endpoint {self.name}: it has spaces or odd characters")
+            raise GPTError(
+                f"{self.key_env} does not hold a key for endpoint {self.name}: "
+                "it has spaces or odd characters"
+            )
         return key
 
     def __repr__(self) -> str:
@@ -81,14 +92,18 @@ class Endpoint:
 
 
 def user_folder() -> Path:
-    """Where the user's own endpoints are kept, whatever folder the notebook is in; JUPYTER_GPT_CONFIG moves it."""
+    """Where the user's own endpoints are kept, whatever folder the notebook is in; JUPYTER_GPT_CONFIG moves
+    it."""
     import platformdirs
 
-    return Path(os.environ.get("JUPYTER_GPT_CONFIG") or platformdirs.user_config_dir("jupyter_gpt", appauthor=False))
+    return Path(
+        os.environ.get("JUPYTER_GPT_CONFIG") or platformdirs.user_config_dir("jupyter_gpt", appauthor=False)
+    )
 
 
 class Endpoints(Mapping):
-    """Every endpoint that was declared, by name. Reads two small files at each look, so no two kernels disagree."""
+    """Every endpoint that was declared, by name. Reads two small files at each look, so no two kernels
+    disagree."""
 
     def declare(
         self,
@@ -104,8 +119,8 @@ class Endpoints(Mapping):
     ) -> Endpoint:
         """Keep an endpoint under `name`, in the place of an older one. Asks nothing of its server.
 
-        Raises GPTError for an address that is none or that holds a secret, and for a `key_env` that cannot be the
-        name of a variable; what was given is then not repeated, for it may be the key.
+        Raises GPTError for an address that is none or that holds a secret, and for a `key_env` that cannot be
+        the name of a variable; what was given is then not repeated, for it may be the key.
         """
         store.check_name(name)
         if not model.strip():
@@ -172,7 +187,9 @@ def checked_url(url: str) -> str:
     except ValueError:
         sound = False
     if not sound:
-        raise GPTError("--base-url wants an address such as https://api.openai.com/v1 or http://127.0.0.1:8000/v1")
+        raise GPTError(
+            "--base-url wants an address such as https://api.openai.com/v1 or http://127.0.0.1:8000/v1"
+        )
     if parts.username or parts.password or parts.query or parts.fragment:
         raise GPTError("--base-url is kept on disk: leave user, password and query out, and name the key's "
                        "variable with --key-env")  # fmt: skip
@@ -183,7 +200,10 @@ def checked_url(url: str) -> str:
 
 
 def checked_variable(name: str | None, option: str = "--key-env") -> str | None:
-    """The name of a variable: in capitals, or one that is set. Anything else is more likely the secret itself."""
+    """The name of a variable: in capitals, or one that is set. Anything else is more likely the secret
+    itself."""
     if name is not None and not VARIABLE.fullmatch(name) and name not in os.environ:
-        raise GPTError(f"{option} wants the name of an environment variable, such as OPENAI_API_KEY, never its content")
+        raise GPTError(
+            f"{option} wants the name of an environment variable, such as OPENAI_API_KEY, never its content"
+        )
     return name

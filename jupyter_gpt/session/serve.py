@@ -1,6 +1,7 @@
 """`gpt.serve`: the models of this kernel as an OpenAI-compatible server, on a thread of its own.
 
-On loopback unless asked otherwise, and only for who knows the token: anything on this machine can open a port.
+On loopback unless asked otherwise, and only for who knows the token: anything on this machine can open a
+port.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ LARGEST = 16 << 20  # bytes of a request
 
 
 class Server:
-    """A server that runs until `stop()`. `url` is what a client takes as its base URL, `token` as its API key."""
+    """A server that runs until `stop()`. `url` is what a client takes as its base URL, `token` as its API
+    key."""
 
     def __init__(self, models, host: str, port: int, token: str, token_env: str | None):
         self.host, self.token, self.token_env = host, token, token_env
@@ -87,13 +89,18 @@ def bound(host: str, port: int) -> list[socket.socket]:
     try:
         return bind_sockets(port, host, backlog=512, reuse_port=False)
     except socket.gaierror as error:
-        raise GPTError(f"--host {host} is no address of this machine: 127.0.0.1 is loopback, 0.0.0.0 all") from error
+        raise GPTError(
+            f"--host {host} is no address of this machine: 127.0.0.1 is loopback, 0.0.0.0 all"
+        ) from error
     except OSError as error:
-        raise GPTError(f"port {port} of {host} cannot be had ({error.strerror}): --port 0 takes any free one") from error
+        raise GPTError(
+            f"port {port} of {host} cannot be had ({error.strerror}): --port 0 takes any free one"
+        ) from error
 
 
 def token_from(variable: str | None) -> str:
-    """The token in an environment variable, or a new one. Raises GPTError, without repeating what it found."""
+    """The token in an environment variable, or a new one. Raises GPTError, without repeating what it
+    found."""
     if variable is None:
         return secrets.token_urlsafe(24)
     from jupyter_gpt.session.endpoints import checked_variable
@@ -102,7 +109,9 @@ def token_from(variable: str | None) -> str:
     if not token:
         raise GPTError(f"--token-env names the environment variable {variable}, but it is not set")
     if len(token) < SHORTEST or not token.isascii() or not token.isprintable() or " " in token:
-        raise GPTError(f"the token in {variable} is to have {SHORTEST} characters or more, plain ones without spaces")
+        raise GPTError(
+            f"the token in {variable} is to have {SHORTEST} characters or more, plain ones without spaces"
+        )
     return token
 
 
@@ -116,7 +125,11 @@ class Serving:
         """The server as asked; the one that runs, if that is it. Raises GPTError when one runs otherwise."""
         now = self.server
         if now and now.running:
-            same = port in (None, 0, now.port) and host in (None, now.host) and token_env in (None, now.token_env)
+            same = (
+                port in (None, 0, now.port)
+                and host in (None, now.host)
+                and token_env in (None, now.token_env)
+            )
             if not same:
                 raise GPTError(f"the models are served already, at {now.url}: %gpt serve --stop first")
             return now

@@ -1,4 +1,5 @@
-"""Endpoints against a server of our own that does what real ones do: answer, dawdle, refuse, babble, hang up."""
+"""Endpoints against a server of our own that does what real ones do: answer, dawdle, refuse, babble, hang
+up."""
 
 import io
 import json
@@ -106,7 +107,9 @@ def error_of(endpoint, **settings) -> str:
 
 def test_streams_and_counts(fake):
     fake.answer = lambda h, body: h.events(piece("Good "), piece("day"), piece(finish="stop"), USAGE)
-    steps = list(remote.complete(fake.endpoint(), "Hello?", Sampling(temperature=0.5, top_p=0.9, stop=("\n",), seed=3)))
+    steps = list(
+        remote.complete(fake.endpoint(), "Hello?", Sampling(temperature=0.5, top_p=0.9, stop=("\n",), seed=3))
+    )
     assert [step.text for step in steps][:2] == ["Good ", "Good day"]
     done = steps[-1]
     assert (done.text, done.finish_reason, done.model, done.samples) == ("Good day", "stop", "fake", [done])
@@ -146,10 +149,16 @@ def test_a_server_with_one_sample_a_request_is_asked_for_each(fake):
 
 def test_what_a_server_does_not_take_is_left_out_and_said(fake):
     def answer(h, body):
-        for name, word in (("max_tokens", "max_completion_tokens instead"), ("logprobs", ""), ("temperature", "")):
+        for name, word in (
+            ("max_tokens", "max_completion_tokens instead"),
+            ("logprobs", ""),
+            ("temperature", ""),
+        ):
             if name in body:
                 message = f"Unsupported parameter: '{name}' is not supported with this model. Use {word}."
-                return h.send(400, {"error": {"message": message, "param": name, "type": "invalid_request_error"}})
+                return h.send(
+                    400, {"error": {"message": message, "param": name, "type": "invalid_request_error"}}
+                )
         return h.events(piece("ok"), piece(finish="stop"), USAGE)
 
     fake.answer = answer
@@ -163,7 +172,11 @@ def test_what_a_server_does_not_take_is_left_out_and_said(fake):
 
 
 def test_a_server_without_streaming_and_without_counts(fake):
-    whole = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "all at once"}, "finish_reason": "stop"}]}
+    whole = {
+        "choices": [
+            {"index": 0, "message": {"role": "assistant", "content": "all at once"}, "finish_reason": "stop"}
+        ]
+    }
     fake.answer = lambda h, body: h.send(200, whole)
     done = ask(fake.endpoint())
     assert (done.text, done.usage.cost) == ("all at once", None)
@@ -171,7 +184,9 @@ def test_a_server_without_streaming_and_without_counts(fake):
 
 
 def test_a_base_model_gets_the_raw_document(fake):
-    fake.answer = lambda h, body: h.events({"choices": [{"index": 0, "text": " a time", "finish_reason": "stop"}]})
+    fake.answer = lambda h, body: h.events(
+        {"choices": [{"index": 0, "text": " a time", "finish_reason": "stop"}]}
+    )
     done = ask(fake.endpoint(chat=False), "Once upon", logprobs=1, top_k=5)
     assert (done.text, done.prompt, done.messages) == (" a time", "Once upon", None)
     assert (fake.asked[0]["prompt"], fake.asked[0]["logprobs"], fake.asked[0]["top_k"]) == ("Once upon", 1, 5)
@@ -212,7 +227,10 @@ def test_down_slow_and_gone(fake):
     down = fake.endpoint()
     slow = fake.endpoint(timeout=0.2)
     fake.answer = lambda h, body: time.sleep(1)
-    assert error_of(slow) == "endpoint fake sent nothing for 0.2 s: it is slow or stuck; --timeout gives it longer"
+    assert (
+        error_of(slow)
+        == "endpoint fake sent nothing for 0.2 s: it is slow or stuck; --timeout gives it longer"
+    )
 
     def stalls(h, body):
         h.events(piece("Good "), done=False)

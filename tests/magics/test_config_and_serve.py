@@ -53,10 +53,10 @@ def test_an_endpoint_is_declared_listed_and_forgotten(says, shown, gpt, ip):
 def test_config_mistakes(fails, gpt):
     assert fails("%gpt config endpoint --model m").startswith("%gpt config wants a name before its options")
     assert fails("%gpt config endpoint a --model m") == "%gpt config endpoint a wants --base-url too"
-    assert fails("%gpt config endpoint a --base-url http://x/v1") == "%gpt config endpoint a wants --model too"
-    assert fails("%gpt config endpoints a") == (
-        "%gpt config WHAT is endpoint, not 'endpoints'"
+    assert (
+        fails("%gpt config endpoint a --base-url http://x/v1") == "%gpt config endpoint a wants --model too"
     )
+    assert fails("%gpt config endpoints a") == ("%gpt config WHAT is endpoint, not 'endpoints'")
     assert "there is no endpoint a" in fails("%gpt config endpoint a --remove")
     assert "cannot be a name" in fails("%gpt config endpoint ../a --base-url http://x/v1 --model m")
     assert "sk-hush" not in fails("%gpt config endpoint a --base-url http://x/v1 --model m --key-env sk-hush")

@@ -13,9 +13,9 @@ CONFIG = Command(
     name="%gpt config",
     summary="models behind a server: where they are, which variable holds the key",
     about=(
-        "%gpt config endpoint NAME makes a model of any OpenAI-compatible server (OpenAI, vLLM, Ollama, llama.cpp, "
-        "%gpt serve) usable as a model of this notebook. The key stays in its environment variable: neither "
-        "notebook nor file ever holds it. Without options it shows what is set."
+        "%gpt config endpoint NAME makes a model of any OpenAI-compatible server (OpenAI, vLLM, Ollama, "
+        "llama.cpp, %gpt serve) usable as a model of this notebook. The key stays in its environment "
+        "variable: neither notebook nor file ever holds it. Without options it shows what is set."
     ),
     groups=(
         ("What", (

@@ -12,15 +12,15 @@ SERVE = Command(
     name="%gpt serve",
     summary="serve the kernel's models to any tool that speaks to OpenAI",
     about=(
-        "Serves every model of this kernel as an OpenAI-compatible endpoint: /v1/models, /v1/chat/completions and "
-        "/v1/completions, streaming too. A client needs the token, which is new each time and shown once, unless "
-        "--token-env names a variable that holds one. Requests that come together are answered in one batch. It "
-        "goes on until %gpt serve --stop or the end of the kernel."
+        "Serves every model of this kernel as an OpenAI-compatible endpoint: /v1/models, "
+        "/v1/chat/completions and /v1/completions, streaming too. A client needs the token, which is new "
+        "each time and shown once, unless --token-env names a variable that holds one. Requests that come "
+        "together are answered in one batch. It goes on until %gpt serve --stop or the end of the kernel."
     ),
     groups=(("Options", (
         Option("--port", "where it listens; 0 takes any free port", "N", whole, default=PORT),
-        Option("--host", "which address of this machine; 0.0.0.0 lets other machines in, unencrypted", "ADDRESS",
-               default=HOST),
+        Option("--host", "which address of this machine; 0.0.0.0 lets other machines in, unencrypted",
+               "ADDRESS", default=HOST),
         Option("--token-env", "the environment variable that holds the token, instead of a new one", "VAR"),
         Option("--stop", "stop serving", kind=None),
         OUT,
@@ -52,4 +52,6 @@ def serve(gpt, given: dict, ip) -> object:
 
 def shown(server) -> str:
     """The address; a port that happened to be free differs each time, so it is marked."""
-    return server.url if server.asked else server.url.replace(f":{server.port}/", f":{quoted(str(server.port))}/")
+    if server.asked:
+        return server.url
+    return server.url.replace(f":{server.port}/", f":{quoted(str(server.port))}/")

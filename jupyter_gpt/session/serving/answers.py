@@ -1,7 +1,7 @@
 """From sampled tokens to the JSON of OpenAI's answers, in one piece or in many.
 
-A stop text may come in pieces, so the end of a text that could begin one is held back until it is known not to; the
-log probabilities of its tokens wait with it.
+A stop text may come in pieces, so the end of a text that could begin one is held back until it is known not
+to; the log probabilities of its tokens wait with it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ class Piece:
 
 
 class Choice:
-    """One sample of one prompt as it grows: `request` is the engine's. `finish` is None until it has ended."""
+    """One sample of one prompt as it grows: `request` is the engine's. `finish` is None until it has
+    ended."""
 
     def __init__(self, tokenizer, prompt, request, stop: Sequence[str], logprobs: bool):
         self.tokenizer, self.stop, self.logprobs = tokenizer, (*stop, *prompt.stop), logprobs
@@ -94,7 +95,9 @@ def held_back(text: str, stops: Sequence[str]) -> int:
     """How many characters at the end of `text` may be the beginning of a stop text."""
     longest = 0
     for stop in stops:
-        longest = max([longest, *(n for n in range(1, min(len(stop), len(text) + 1)) if text.endswith(stop[:n]))])
+        longest = max(
+            [longest, *(n for n in range(1, min(len(stop), len(text) + 1)) if text.endswith(stop[:n]))]
+        )
     return longest
 
 
@@ -131,12 +134,15 @@ class Writer:
                            "finish_reason": None})  # fmt: skip
 
     def piece(self, index: int, piece: Piece) -> list[dict]:
-        """The chunks for a piece: one for its text, in a chat one more for its end. None where nothing is told."""
+        """The chunks for a piece: one for its text, in a chat one more for its end. None where nothing is
+        told."""
         chunks = []
         end = piece.finish if not self.ask.chat else None
         if piece.text or piece.tokens or end:
             said = {"delta": {"content": piece.text}} if self.ask.chat else {"text": piece.text}
-            chunks.append({"index": index, **said, "logprobs": self.logprobs(piece.tokens), "finish_reason": end})
+            chunks.append(
+                {"index": index, **said, "logprobs": self.logprobs(piece.tokens), "finish_reason": end}
+            )
         if self.ask.chat and piece.finish:
             chunks.append({"index": index, "delta": {}, "logprobs": None, "finish_reason": piece.finish})
         return [self.chunk(chunk) for chunk in chunks]
@@ -147,16 +153,23 @@ class Writer:
 
     def closing(self, choices: Sequence[Choice]) -> list[dict]:
         """The last chunk, with the usage, where it was asked for."""
-        return [self.head(True) | {"choices": [], "usage": self.usage(choices)}] if self.ask.include_usage else []
+        return (
+            [self.head(True) | {"choices": [], "usage": self.usage(choices)}]
+            if self.ask.include_usage
+            else []
+        )
 
     def logprobs(self, tokens: Sequence[Spoken]) -> dict | None:
         if not self.ask.logprobs:
             return None
         if self.ask.chat:
-            return {"content": [spelled(t.text, t.logprob) | {"top_logprobs": [spelled(*a) for a in t.top]} for t in tokens],
-                    "refusal": None}  # fmt: skip
+            content = [
+                spelled(t.text, t.logprob) | {"top_logprobs": [spelled(*a) for a in t.top]} for t in tokens
+            ]
+            return {"content": content, "refusal": None}
         return {"tokens": [t.text for t in tokens], "token_logprobs": [t.logprob for t in tokens],
-                "top_logprobs": [dict(t.top) for t in tokens], "text_offset": [t.offset for t in tokens]}  # fmt: skip
+                "top_logprobs": [dict(t.top) for t in tokens],
+                "text_offset": [t.offset for t in tokens]}  # fmt: skip
 
 
 def spelled(text: str, logprob: float) -> dict:

@@ -1,7 +1,8 @@
 """What a request to the served models asks for, read out of its JSON with every field checked.
 
-The fields are those of OpenAI's `/chat/completions` and `/completions`, and `top_k`, `min_p` and `min_tokens` as vLLM
-and llama.cpp have them. A field that would change the answer and is not offered here is refused, never ignored.
+The fields are those of OpenAI's `/chat/completions` and `/completions`, and `top_k`, `min_p` and `min_tokens`
+as vLLM and llama.cpp have them. A field that would change the answer and is not offered here is refused,
+never ignored.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ SHORT = 16  # tokens of `/completions` when nothing is said, as its specificatio
 LONG = 1 << 20  # tokens of `/chat/completions` when nothing is said: up to the context
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 # What is not offered, and the value of each that asks for nothing.
-NOT_OFFERED = {"tools": [], "functions": [], "logit_bias": {}, "presence_penalty": 0, "frequency_penalty": 0, "best_of": 1,
-               "echo": False, "suffix": "", "audio": None}  # fmt: skip
+NOT_OFFERED = {"tools": [], "functions": [], "logit_bias": {}, "presence_penalty": 0, "frequency_penalty": 0,
+               "best_of": 1, "echo": False, "suffix": "", "audio": None}  # fmt: skip
 
 
 class Refused(Exception):
@@ -91,11 +92,17 @@ def refuse_what_is_not_offered(body: dict) -> None:
             raise Refused(400, f"{name} is not supported here", param=name, code="unsupported_parameter")
     form = body.get("response_format") or {}
     if not isinstance(form, dict) or form.get("type", "text") != "text":
-        raise Refused(400, "response_format is not supported here", param="response_format", code="unsupported_parameter")
+        raise Refused(
+            400,
+            "response_format is not supported here",
+            param="response_format",
+            code="unsupported_parameter",
+        )
 
 
 def typed(body: dict, name: str, kind: type, default):
-    """The field `name`, or `default` where it is absent or null. Raises Refused when it is of another type."""
+    """The field `name`, or `default` where it is absent or null. Raises Refused when it is of another
+    type."""
     value = body.get(name)
     if value is None:
         return default
@@ -108,7 +115,8 @@ def typed(body: dict, name: str, kind: type, default):
 
 
 def logprobs(body: dict, chat: bool) -> tuple[bool, int]:
-    """Whether logprobs are to be told, and of how many alternatives. The two interfaces say it differently."""
+    """Whether logprobs are to be told, and of how many alternatives. The two interfaces say it
+    differently."""
     if not chat:
         count = typed(body, "logprobs", int, None)
         return count is not None, count or 0
@@ -145,18 +153,25 @@ def content(message: dict) -> str:
     if isinstance(value, str):
         return value
     parts = value if isinstance(value, list) else [None]
-    if not all(isinstance(p, dict) and p.get("type") == "text" and isinstance(p.get("text"), str) for p in parts):
+    if not all(
+        isinstance(p, dict) and p.get("type") == "text" and isinstance(p.get("text"), str) for p in parts
+    ):
         raise Refused(400, "the content of a message is a text, or parts of type text", param="messages")
     return "".join(part["text"] for part in parts)
 
 
 def texts(value: object) -> list:
     """The prompts of `/completions`: one text or several, one list of token ids or several."""
+
     def ids(item: object) -> bool:
         return isinstance(item, list) and all(isinstance(i, int) and not isinstance(i, bool) for i in item)
 
     if isinstance(value, str) or (ids(value) and value):
         return [value]
-    if isinstance(value, list) and value and all(isinstance(item, str) or (ids(item) and item) for item in value):
+    if (
+        isinstance(value, list)
+        and value
+        and all(isinstance(item, str) or (ids(item) and item) for item in value)
+    ):
         return value
     raise Refused(400, "prompt is a text, token ids, or a list of either", param="prompt")

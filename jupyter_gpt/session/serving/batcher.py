@@ -1,8 +1,8 @@
 """Requests to the served models meet in one batch: each model has one under way, and whoever comes joins it.
 
-A batch begins a few milliseconds after the first request, so that a burst is read together; one that comes later joins
-between two tokens. It is a job of the device's worker like any other, so it takes turns with a run and a `%%prompt`. When a
-client has gone, its rows end at the next token and make room.
+A batch begins a few milliseconds after the first request, so that a burst is read together; one that comes
+later joins between two tokens. It is a job of the device's worker like any other, so it takes turns with a
+run and a `%%prompt`. When a client has gone, its rows end at the next token and make room.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ SLICE = 0.01  # seconds of sampling between two looks at whoever else wants the 
 
 @dataclass(eq=False)
 class Ticket:
-    """A prompt that waits: `request` is the engine's, `deliver` is called on the server's loop with each Token, and
-    at the end once with None, or with the error that ended it."""
+    """A prompt that waits: `request` is the engine's, `deliver` is called on the server's loop with each
+    Token, and at the end once with None, or with the error that ended it."""
 
     module: object
     request: object
@@ -56,7 +56,8 @@ class Batcher:
             self.loop.call_later(GATHER, lambda: worker("torch").submit(self.job(ticket.module)))
 
     def taken(self, module) -> list[Ticket]:
-        """The tickets that wait for this model, taken out of the queue; those already gone are only told so."""
+        """The tickets that wait for this model, taken out of the queue; those already gone are only told
+        so."""
         with self.lock:
             mine = [ticket for ticket in self.waiting if ticket.module is module]
             self.waiting = [ticket for ticket in self.waiting if ticket.module is not module]
@@ -66,7 +67,8 @@ class Batcher:
         return [ticket for ticket in mine if not ticket.gone.is_set()]
 
     def job(self, module) -> Iterator[None]:
-        """What the worker runs for one model until nobody waits. An error ends those in the batch, and no others."""
+        """What the worker runs for one model until nobody waits. An error ends those in the batch, and no
+        others."""
         riding: dict[int, Ticket] = {}
         while True:
             try:
@@ -84,7 +86,8 @@ class Batcher:
                     return
 
     def ride(self, module, riding: dict[int, Ticket]) -> Iterator[None]:
-        """One batch from its first request to the end of its last; `riding` are those in it, by the batch's numbers."""
+        """One batch from its first request to the end of its last; `riding` are those in it, by the batch's
+        numbers."""
         from jupyter_gpt.inference.batch import Batch
 
         batch, turn = Batch(module), time.perf_counter()

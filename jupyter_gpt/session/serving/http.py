@@ -1,7 +1,7 @@
 """HTTP around the served models: who may ask, which model is meant, answers whole or as server-sent events.
 
-Tornado, because Jupyter itself stands on it: every kernel has it, it is well kept, it tells when a client has gone, and
-its loop runs on any thread.
+Tornado, because Jupyter itself stands on it: every kernel has it, it is well kept, it tells when a client has
+gone, and its loop runs on any thread.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ def application(models, batcher: Batcher, token: str) -> Application:
     given = {"models": models, "batcher": batcher, "token": token}
     return Application(
         [(r"/v1/models", Models, given), (r"/v1/models/([^/]+)", OneModel, given),
-         (r"/v1/chat/completions", Answer, given | {"chat": True}), (r"/v1/completions", Answer, given | {"chat": False}),
+         (r"/v1/chat/completions", Answer, given | {"chat": True}),
+         (r"/v1/completions", Answer, given | {"chat": False}),
          (r".*", Nothing, given)],
         log_function=lambda handler: None,  # else every refused request is written into some cell
     )  # fmt: skip
@@ -48,7 +49,9 @@ class Handler(RequestHandler):
         self.set_header("Server", "jupyter_gpt")
         scheme, _, given = self.request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), self.token.encode()):
-            raise Refused(401, "the token is missing or wrong: pass it as the API key", code="invalid_api_key")
+            raise Refused(
+                401, "the token is missing or wrong: pass it as the API key", code="invalid_api_key"
+            )
 
     def write_error(self, status_code: int, **kwargs) -> None:
         error = kwargs.get("exc_info", (None, None, None))[1]
@@ -69,8 +72,8 @@ class Nothing(Handler):
 
     def prepare(self) -> None:
         super().prepare()
-        raise Refused(404, f"there is nothing at {self.request.path}: this serves /v1/models, /v1/chat/completions "
-                           "and /v1/completions")  # fmt: skip
+        raise Refused(404, f"there is nothing at {self.request.path}: this serves /v1/models, "
+                           "/v1/chat/completions and /v1/completions")  # fmt: skip
 
 
 def served(models) -> list[str]:
@@ -86,7 +89,9 @@ class Models(Handler):
     """`GET /v1/models`"""
 
     def get(self) -> None:
-        self.finish({"object": "list", "data": [described(self.models.about(name)) for name in served(self.models)]})
+        self.finish(
+            {"object": "list", "data": [described(self.models.about(name)) for name in served(self.models)]}
+        )
 
 
 class OneModel(Handler):
@@ -100,7 +105,9 @@ def known(models, name: str) -> str:
     """`name`, if it is served. Raises Refused (404) that names the nearest."""
     names = served(models)
     if name not in names:
-        raise Refused(404, f"there is no model {name}{nearest(name, names)}", param="model", code="model_not_found")
+        raise Refused(
+            404, f"there is no model {name}{nearest(name, names)}", param="model", code="model_not_found"
+        )
     return name
 
 
@@ -120,7 +127,9 @@ class Answer(Handler):
         name = known(self.models, ask.model)
         loop = asyncio.get_running_loop()
         try:  # on a thread: a model may have to be read from disk first
-            model, prompts, requests = await loop.run_in_executor(None, questions.put, self.models, name, ask, self.gone)
+            model, prompts, requests = await loop.run_in_executor(
+                None, questions.put, self.models, name, ask, self.gone
+            )
         except GPTError as error:
             raise Refused(400, str(error), code=getattr(error, "code", None)) from error
         samples = ask.sampling.samples
@@ -132,7 +141,9 @@ class Answer(Handler):
         pieces = self.pieces(model.module, requests, choices, samples)
         await (self.stream(pieces, choices, writer) if ask.stream else self.whole(pieces, choices, writer))
 
-    async def pieces(self, module, requests: list, choices: list[Choice], samples: int) -> AsyncIterator[tuple[int, Piece]]:
+    async def pieces(
+        self, module, requests: list, choices: list[Choice], samples: int
+    ) -> AsyncIterator[tuple[int, Piece]]:
         """What each choice gains, as (its number, piece), in the order in which it comes."""
         came: asyncio.Queue = asyncio.Queue()
 
@@ -166,7 +177,8 @@ class Answer(Handler):
         self.finish(writer.whole(choices, told))
 
     async def stream(self, pieces: AsyncIterator, choices: list[Choice], writer: Writer) -> None:
-        """Server-sent events. Headers go out with the first piece, so that what fails before it has a proper status."""
+        """Server-sent events. Headers go out with the first piece, so that what fails before it has a proper
+        status."""
         opened = False
         try:
             async for number, piece in pieces:
@@ -198,6 +210,10 @@ def failure(error: Exception) -> Refused:
     if isinstance(error, GPTError):
         return Refused(400, str(error))
     if memory.is_out_of_memory(error):
-        return Refused(503, "there is not enough memory for this beside what else is being answered", code="out_of_memory")
+        return Refused(
+            503,
+            "there is not enough memory for this beside what else is being answered",
+            code="out_of_memory",
+        )
     LOG.error("the engine failed while it answered a served request", exc_info=error)
     return Refused(500, f"the engine failed: {type(error).__name__}")

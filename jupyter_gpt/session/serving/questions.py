@@ -1,7 +1,7 @@
 """From what a client asks to what the engine is given: the very prompt that `%%prompt` would send.
 
-A model with a chat template is asked through it. A base model continues a document: a single message is that document;
-a longer chat becomes a conversation in which an assistant is about to speak.
+A model with a chat template is asked through it. A base model continues a document: a single message is that
+document; a longer chat becomes a conversation in which an assistant is about to speak.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ class TooLong(GPTError):
 def put(models, name: str, ask: Ask, gone: threading.Event):
     """The model, in memory, and for each prompt of `ask` what is sent and the engine's Request.
 
-    Its samples end early once `gone` is set. Raises GPTError for a model that cannot be loaded, a chat it cannot be asked, and a prompt longer than its context.
+    Its samples end early once `gone` is set. Raises GPTError for a model that cannot be loaded, a chat it
+    cannot be asked, and a prompt longer than its context.
     """
     model = resident(models, name)
     prompts = [prompt_of(model, asked) for asked in ask.prompts]
@@ -72,19 +73,23 @@ def request(model, prompt: Prompt, ask: Ask, gone: threading.Event):
         raise GPTError("the prompt is empty")
     if room <= 0:
         raise TooLong(
-            f"the prompt has {len(prompt.ids):,} tokens, {1 - room:,} more than fit: the context of {model.name} is "
-            f"{room + len(prompt.ids):,}, and one must be left for the answer"
+            f"the prompt has {len(prompt.ids):,} tokens, {1 - room:,} more than fit: the context of "
+            f"{model.name} is {room + len(prompt.ids):,}, and one must be left for the answer"
         )
+    stop = (*sampling.stop, *prompt.stop)
     return Request(
         ids=tuple(prompt.ids), samples=sampling.samples, max_tokens=min(sampling.max_tokens, room),
         min_tokens=min(sampling.min_tokens, room), temperature=sampling.temperature, top_p=sampling.top_p,
         top_k=sampling.top_k, min_p=sampling.min_p, seed=sampling.seed, stop_ids=ends(model),
-        top_logprobs=sampling.logprobs, until=ending(model.tokenizer, (*sampling.stop, *prompt.stop), sampling.min_tokens, gone),
+        top_logprobs=sampling.logprobs, until=ending(model.tokenizer, stop, sampling.min_tokens, gone),
     )  # fmt: skip
 
 
-def ending(tokenizer, stop: tuple[str, ...], least: int, gone: threading.Event) -> Callable[[list[int]], bool]:
-    """Whether a sample with these ids is at its end: its client has gone, or its last token completes a stop text.
+def ending(
+    tokenizer, stop: tuple[str, ...], least: int, gone: threading.Event
+) -> Callable[[list[int]], bool]:
+    """Whether a sample with these ids is at its end: its client has gone, or its last token completes a stop
+    text.
 
     A token spells one byte at least, so a stop text of n bytes lies within the last n tokens.
     """
