@@ -48,9 +48,11 @@ def show_last(gpt, tokens: bool) -> object:
         show(token_bundle(completion))
     else:
         from jupyter_gpt.inference.forward import context_of
+        from jupyter_gpt.session.alternatives import with_alternatives
 
         model = gpt.models[completion.model]
-        show(token_bundle(completion, model.tokenizer, context_of(model.module)))
+        full = with_alternatives(model, completion)
+        show(token_bundle(full, model.tokenizer, context_of(model.module)))
     return completion
 
 
