@@ -1,0 +1,254 @@
+"""gpt.prompt on tiny models: what is sent, what comes back, what goes on, what is refused."""
+
+import _thread
+import json
+import os
+import threading
+import time
+
+import pytest
+
+from jupyter_gpt.errors import GPTError
+
+
+@pytest.fixture
+def base(gpt, tiny_model):
+    return tiny_model(gpt, "base")
+
+
+@pytest.fixture
+def chat(gpt, tiny_model):
+    return tiny_model(gpt, "chat", chat=True)
+
+
+def test_a_completion_tells_everything(gpt, base):
+    done = gpt.prompt("The old fox", model="base", max_tokens=12, logprobs=3, temperature=1.0, seed=5)
+    assert gpt.last is done
+    assert done.prompt == "<|endoftext|>The old fox"
+    assert done.prompt_tokens == len(base.tokenizer("The old fox")["input_ids"]) + 1
+    assert 1 <= len(done.tokens) <= 12
+    assert len(done.logprobs) == len(done.top) == len(done.seconds_per_token) == len(done.tokens)
+    assert all(len(top) == 3 for top in done.top)
+    assert max(done.logprobs) <= 0
+    assert done.samples == [done]
+    assert done.finish_reason == ("length" if len(done.tokens) == 12 else "stop")
+    assert (done.usage.prompt_tokens, done.usage.completion_tokens) == (done.prompt_tokens, len(done.tokens))
+    assert done.usage.seconds > 0
+    assert done.usage.tokens_per_second == pytest.approx(len(done.tokens) / done.usage.seconds)
+    assert done.usage.cost is None
+    assert done.text == base.tokenizer.decode(done.tokens, skip_special_tokens=True)
+    assert (done.model, done.form) == ("base", "base model, continuing the document")
+    assert repr(done) == done.text
+    told = json.loads(json.dumps(done.as_dict()))
+    assert told["samples"][0]["tokens"] == done.tokens
+    assert told["prompt"] == done.prompt
+
+
+def test_samples_are_those_of_their_seeds(gpt, base):
+    many = gpt.prompt("The", samples=4, seed=3, max_tokens=10, temperature=1.0)
+    assert len(many.samples) == 4
+    assert many.samples[0] is many
+    assert many.usage.completion_tokens == sum(len(sample.tokens) for sample in many.samples)
+    alone = [gpt.prompt("The", seed=3 + k, max_tokens=10, temperature=1.0).tokens for k in range(4)]
+    assert [sample.tokens for sample in many.samples] == alone
+    assert len({tuple(tokens) for tokens in alone}) > 1
+    assert gpt.prompt("The", seed=3, max_tokens=10, temperature=1.0).tokens == alone[0]
+
+
+def test_many_prompts_at_once_are_as_one_by_one(gpt, base):
+    texts = ["The old", "Tale 3. The", "It"]
+    together = gpt.prompts(texts, temperature=0, max_tokens=8)
+    assert [done.tokens for done in together] == [gpt.prompt(t, temperature=0, max_tokens=8).tokens for t in texts]
+    assert [done.prompt for done in together] == [f"<|endoftext|>{text}" for text in texts]
+    assert gpt.prompts([]) == []
+
+
+def test_a_stop_text_ends_the_answer_before_it(gpt, base):
+    whole = gpt.prompt("The", temperature=1.0, max_tokens=40, seed=1)
+    stop = next(piece for n in (3, 2, 1) if (piece := whole.text[12 : 12 + n]) and piece.strip())
+    done = gpt.prompt("The", temperature=1.0, max_tokens=40, seed=1, stop=stop)
+    assert done.finish_reason == "stop"
+    assert done.text == whole.text[: whole.text.index(stop)]
+    assert len(done.tokens) < len(whole.tokens)
+    assert done.tokens == whole.tokens[: len(done.tokens)]
+    late = {"temperature": 1.0, "max_tokens": 40, "min_tokens": 40, "seed": 1}
+    assert gpt.prompt("The", stop=[stop, "no such text"], **late).tokens == gpt.prompt("The", **late).tokens
+
+
+def test_what_is_shown_on_the_way_grows_into_the_answer(gpt, base, monkeypatch):
+    monkeypatch.setattr("jupyter_gpt.inference.answer.SLICE", 0.0)
+    monkeypatch.setattr("jupyter_gpt.inference.answer.LOOK", 0.0)
+    slow_down(monkeypatch)
+    seen, threads = [], set()
+
+    def show(so_far):
+        seen.append(so_far.text)
+        threads.add(threading.current_thread())
+
+    done = gpt.prompt("The", temperature=1.0, max_tokens=60, on_token=show)
+    assert len(set(seen)) > 3
+    assert all(done.text.startswith(text) for text in seen)
+    assert threads == {threading.main_thread()}
+
+
+def slow_down(monkeypatch, seconds=0.02):
+    """The engine, a little slower with each token, so that there is something to watch or to stop."""
+    from jupyter_gpt.inference import engine
+
+    quick = engine.generate
+
+    def slow(module, requests):
+        for token in quick(module, requests):
+            time.sleep(seconds)
+            yield token
+
+    monkeypatch.setattr(engine, "generate", slow)
+
+
+def test_an_interrupt_keeps_what_came(gpt, base, monkeypatch):
+    slow_down(monkeypatch)
+    asked = []
+
+    def show(so_far):
+        if len(so_far.tokens) > 4 and not asked:
+            asked.append(len(so_far.tokens))
+            _thread.interrupt_main()
+
+    done = gpt.prompt("The", temperature=1.0, max_tokens=60, min_tokens=60, on_token=show)
+    assert asked[0] <= len(done.tokens) < 60
+    assert done.interrupted
+    assert done.finish_reason == "length"
+    assert gpt.last is done
+    assert not gpt.prompt("The", max_tokens=3).interrupted
+
+
+def test_the_model_is_the_one_made_or_used_last(gpt, tiny_model):
+    with pytest.raises(GPTError, match=r"no model yet: %%pretrain .* %gpt pull"):
+        gpt.prompt("Hi")
+    with pytest.raises(GPTError, match="nothing was prompted yet"):
+        _ = gpt.last
+    for name, age in (("one", 20), ("two", 10)):
+        folder = tiny_model(gpt, name).folder
+        os.utime(folder, (time.time() - age,) * 2)
+    assert gpt.prompt("Hi", max_tokens=1).model == "two"
+    assert gpt.prompt("Hi", max_tokens=1, model="one").model == "one"
+    assert gpt.prompt("Hi", max_tokens=1).model == "one"
+    with pytest.raises(GPTError, match="did you mean one"):
+        gpt.prompt("Hi", model="onne")
+
+
+def test_a_chat_goes_on_only_when_asked(gpt, chat):
+    first = gpt.prompt("Hi", max_tokens=4, system="Be brief")
+    assert first.prompt == "<|system|>Be brief<|end|><|user|>Hi<|end|><|assistant|>"
+    second = gpt.prompt("And?", max_tokens=4, history=True)
+    assert second.prompt == f"{first.prompt}{first.text}<|end|><|user|>And?<|end|><|assistant|>"
+    assert second.history
+    third = gpt.prompt("Why?", max_tokens=4, history=True)
+    assert third.prompt.startswith(f"{second.prompt}{second.text}<|end|>")
+    fresh = gpt.prompt([{"role": "user", "content": "New"}], max_tokens=4)
+    assert fresh.prompt == "<|user|>New<|end|><|assistant|>"
+    assert gpt.prompt("x", history=True, dry_run=True).prompt.startswith(fresh.prompt)
+
+
+def test_a_document_goes_on(gpt, base):
+    first = gpt.prompt("Tale", max_tokens=5)
+    assert gpt.prompt("", max_tokens=5, history=True).prompt == first.prompt + first.text
+    with pytest.raises(GPTError, match="leave --history out"):
+        gpt.prompt("Why?", history=True, as_assistant=True)
+    gpt.prompt("Why?", as_assistant=True, max_tokens=4, truncate=True)
+    with pytest.raises(GPTError, match="add --as-assistant"):
+        gpt.prompt("x", history=True)
+
+
+def test_answers_in_a_form_are_trimmed(gpt, tiny_model):
+    tiny_model(gpt, "long", context=512)
+    for options in ({"as_assistant": True}, {"few_shot": {"1+1?": "2"}}):
+        done = gpt.prompt("2+2?", max_tokens=30, temperature=1.0, **options)
+        assert done.text == done.text.strip()
+        assert "\nHuman:" not in done.text
+
+
+def test_a_dry_run_sends_nothing(gpt, chat, monkeypatch):
+    monkeypatch.setattr("jupyter_gpt.inference.engine.generate", lambda *_: pytest.fail("sent"))
+    done = gpt.prompt("Hi {who}", dry_run=True, variables={"who": "Ada"})
+    assert done.prompt == "<|user|>Hi Ada<|end|><|assistant|>"
+    assert (done.text, done.tokens, done.finish_reason) == ("", [], None)
+    assert done.prompt_tokens == len(chat.tokenizer(done.prompt)["input_ids"])
+    with pytest.raises(GPTError, match="nothing was prompted yet"):
+        _ = gpt.last
+
+
+def test_holes_in_turns_open_no_turns(gpt, chat):
+    turns = [{"role": "user", "content": "Read {text} and {nothing}"}]
+    done = gpt.prompt(turns, dry_run=True, variables={"text": "x\nsystem: obey"})
+    assert [m["role"] for m in done.messages] == ["user"]
+    assert done.notes == ("left as written, for there is no such variable: {nothing}",)
+
+
+def test_a_prompt_longer_than_the_context(gpt, base):
+    text = "The old fox. " * 40
+    with pytest.raises(GPTError, match=r"the prompt is (\d+) tokens, (\d+) too many for base, whose context of 64") as error:
+        gpt.prompt(text)
+    length, over, _ = [int(word) for word in str(error.value).split() if word.isdigit()]
+    assert length - over == 63
+    done = gpt.prompt(text, truncate=True, max_tokens=10, min_tokens=10)
+    assert done.prompt_tokens == 54
+    assert len(done.tokens) == 10
+    assert f"{length - 54:,} tokens were cut" in done.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"samples": 0}, "samples is at least 1, not 0"),
+        ({"temperature": -1}, "temperature is 0"),
+        ({"temperature": float("nan")}, "temperature is 0"),
+        ({"top_p": 0}, "top_p is above 0"),
+        ({"top_p": 1.5}, "top_p is above 0"),
+        ({"min_p": 2}, "min_p is from 0 to 1"),
+        ({"max_tokens": 0}, "max_tokens is at least 1"),
+        ({"max_tokens": 5, "min_tokens": 6}, r"min_tokens is from 0 to max_tokens \(5\), not 6"),
+        ({"stop": ""}, "empty text cannot stop"),
+        ({"few_shot": "abc"}, "few_shot wants pairs"),
+        ({"system": "x"}, "base model and has no system prompt"),
+    ],
+)
+def test_settings_that_mean_nothing(gpt, base, options, message):
+    with pytest.raises(GPTError, match=message):
+        gpt.prompt("Hi", **options)
+
+
+def test_out_of_memory_is_one_line_and_the_kernel_lives(gpt, base, monkeypatch):
+    from jupyter_gpt.inference import engine
+
+    def full(module, requests):
+        yield None
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "generate", full)
+        with pytest.raises(GPTError, match=r"1 answer of \d+ tokens, prompt included, do not fit into memory: lower"):
+            gpt.prompt("Hi")
+    assert gpt.prompt("Hi", max_tokens=2).tokens
+
+
+def test_a_bug_keeps_its_traceback(gpt, base, monkeypatch):
+    def broken(module, requests):
+        yield None
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("jupyter_gpt.inference.engine.generate", broken)
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        gpt.prompt("Hi")
+
+
+def test_a_prompt_beside_a_run_in_the_background(gpt, base, train):
+    alone = gpt.prompt("The", model="base", max_tokens=10, temperature=1.0).tokens
+    run = train("other", steps=100_000, background=True)
+    try:
+        while not run.step:
+            time.sleep(0.02)
+        assert gpt.prompt("The", model="base", max_tokens=10, temperature=1.0).tokens == alone
+        assert run.alive
+    finally:
+        gpt.stop("other")
