@@ -39,8 +39,8 @@ def complete(endpoint, asked: str | Sequence[dict], sampling: Sampling) -> Itera
     """Ask an endpoint; yields the completion so far each time a piece comes, and at the end the whole one.
 
     `endpoint` is a `session.endpoints.Endpoint`; `asked` a text, or messages with `role` and `content`. Token
-    ids are not known here: `tokens` holds each token's text, and only where the server offers logprobs.
-    Closing the generator ends the request.
+    ids are not known here: `tokens` holds each token's text, and only where the server offers logprobs. What
+    a token took its server is not told either. Closing the generator ends the request.
 
     Raises GPTError, one line: no key, endpoint down, silent, refusing, or answering garbage.
     """
@@ -235,7 +235,7 @@ def completion(endpoint, asked, sampling: Sampling, answers: Answers, seconds: f
     }  # fmt: skip
     drawn = [
         Completion(one.text, list(one.tokens), list(one.logprobs), list(one.top),
-                   finish_reason=one.finish or "length", seconds_per_token=list(one.seconds), **shared)
+                   finish_reason=one.finish or "length", **shared)
         for _, one in sorted(answers.samples.items())
     ] or [Completion("", finish_reason="length", **shared)]  # fmt: skip
     drawn[0].samples = drawn

@@ -5,7 +5,6 @@ Works on the chunks of `/chat/completions` and of `/completions`, and on a whole
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 
 from jupyter_gpt.inference.remote_errors import Cut, Garbage
@@ -19,7 +18,6 @@ class Sample:
     tokens: list[str] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     top: list[tuple] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
     finish: str | None = None
     pieces: int = 0
 
@@ -36,17 +34,14 @@ class Answers:
         self.notes: dict[str, str] = {}
         self.spent: list[tuple[int, int]] = []  # (prompt tokens, completion tokens) of each request
         self.requests = 0
-        self.looked = time.perf_counter()
 
     def add(self, chunk) -> None:
         """Take one chunk of a stream. Raises Garbage when it is none."""
         data = chunk.model_dump(warnings=False) if hasattr(chunk, "model_dump") else chunk
         if not isinstance(data, dict) or not isinstance(data.get("choices", []) or [], list):
             raise Garbage("with JSON that is no completion")
-        now = time.perf_counter()
-        took, self.looked = now - self.looked, now
         for choice in data.get("choices") or []:
-            self.choice(choice, took)
+            self.choice(choice)
         usage = data.get("usage")
         if isinstance(usage, dict) and isinstance(usage.get("prompt_tokens"), int):
             self.spent = [(usage["prompt_tokens"], int(usage.get("completion_tokens") or 0))]
@@ -57,7 +52,7 @@ class Answers:
             raise Garbage("with JSON that is no completion")
         self.add(data)
 
-    def choice(self, choice, took: float) -> None:
+    def choice(self, choice) -> None:
         if not isinstance(choice, dict):
             raise Garbage("with JSON that is no completion")
         delta = choice.get("delta") or choice.get("message") or {}
@@ -70,9 +65,9 @@ class Answers:
         sample.pieces += bool(text)
         if choice.get("finish_reason"):
             sample.finish = "length" if choice["finish_reason"] == "length" else "stop"
-        self.tokens(sample, choice.get("logprobs"), took)
+        self.tokens(sample, choice.get("logprobs"))
 
-    def tokens(self, sample: Sample, told, took: float) -> None:
+    def tokens(self, sample: Sample, told) -> None:
         """Tokens and logprobs in nats, in the form of either interface."""
         if not isinstance(told, dict):
             return
@@ -92,7 +87,6 @@ class Answers:
             sample.tokens.append(token)
             sample.logprobs.append(logprob)
             sample.top.append(tuple(sorted(top, key=lambda pair: -pair[1])))
-            sample.seconds.append(took / len(rows))
 
     def check(self) -> None:
         """At the end of a request. Raises Garbage when nothing came, or not all."""
