@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from jupyter_gpt.magics import prompt
 from jupyter_gpt.magics.notebook import bind
 from jupyter_gpt.magics.options import OUT, Command, Option, parse
-from jupyter_gpt.magics.words import number, whole
+
+SAMPLING = ("--samples", "--temperature", "--top-p", "--top-k", "--min-p", "--max-tokens", "--min-tokens", "--stop", "--seed")
+PROMPT = ("--system", "--as-assistant", "--few-shot", "--truncate")
 
 COMMAND = Command(
     name="%%compare",
@@ -22,20 +25,8 @@ COMMAND = Command(
             Option("--no-form", "only the table, no votes asked for", kind=None),
             OUT,
         )),
-        ("Sampling", (
-            Option("--samples", "completions of each prompt, a row each", "N", whole, default=1),
-            Option("--temperature", "0 always takes the likeliest token", "T", number),
-            Option("--top-p", "only the likeliest tokens that together have this probability", "P", number),
-            Option("--top-k", "only the K likeliest tokens; 0 is all", "K", whole),
-            Option("--min-p", "only tokens this share as likely as the likeliest", "P", number),
-            Option("--max-tokens", "tokens a completion at most", "N", whole, default=256),
-            Option("--stop", "texts that end a completion, each in quotes", "TEXT", many=True),
-            Option("--seed", "decides the sampling, the same for each model", "S", whole, default=0),
-        )),
-        ("Prompt", (
-            Option("--system", "the system prompt, for models that chat", "TEXT"),
-            Option("--as-assistant", "wrap the prompt into a dialogue that a base model continues", kind=None),
-        )),
+        ("Sampling", tuple(prompt.COMMAND.flags[name] for name in SAMPLING)),
+        ("Prompt", tuple(prompt.COMMAND.flags[name] for name in PROMPT)),
     ),
     body="""
 One prompt a line; empty lines are skipped. {variable} is filled from the notebook.

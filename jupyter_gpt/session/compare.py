@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.session.rankings import Ranking, Rankings, key
@@ -125,13 +126,14 @@ def compare(
     rankings: str | None = None,
     samples: int = 1,
     seed: int = 0,
-    tick: Callable[[str, int], None] | None = None,
+    tick: Callable[[str, int, int], None] | None = None,
     **options,
 ) -> Comparison:
     """Give the same prompts with the same seeds to each model; `options` are those of `gpt.prompts`.
 
-    `rankings` names the file that keeps the votes (default: by the models). `tick(model, how many are done)` is told
-    before each model. Raises GPTError for fewer than two models, one twice, an unknown one, and no prompt or one twice.
+    `rankings` names the file that keeps the votes (default: by the models). `tick(model, how many are done, tokens
+    so far of its first completion)` is told now and then. Raises GPTError for fewer than two models, one twice, an
+    unknown one, and no prompt or one twice; an interrupt ends it, for a text that was cut short compares with nothing.
     """
     models, prompts = ([given] if isinstance(given, str) else list(given) for given in (models, prompts))
     check(gpt, models, prompts, samples)
@@ -139,14 +141,22 @@ def compare(
     columns = []
     for done, name in enumerate(models):
         if tick:
-            tick(name, done)
+            tick(name, done, 0)
+            options["on_token"] = partial(told, tick, name, done)
         columns.append(gpt.prompts(prompts, model=name, samples=samples, seed=seed, **options))
+        if any(getattr(sample, "interrupted", False) for found in columns[-1] for sample in found.samples):
+            raise KeyboardInterrupt
+    options.pop("on_token", None)
     rows = []
     for i, prompt in enumerate(prompts):
         for k in range(samples):
             completions = tuple(column[i].samples[k] for column in columns)
             rows.append(Row(prompt, seed + k, completions, shuffled(len(models), f"{seed + k} {i} {prompt}")))
     return Comparison(models, rows, file, {**options, "seed": seed, "samples": samples})
+
+
+def told(tick: Callable[[str, int, int], None], name: str, done: int, completion) -> None:
+    tick(name, done, len(completion.tokens))
 
 
 def check(gpt, models: Sequence[str], prompts: Sequence[str], samples: int) -> None:
@@ -157,7 +167,7 @@ def check(gpt, models: Sequence[str], prompts: Sequence[str], samples: int) -> N
     if twice:
         raise GPTError(f"model {twice} is there twice: compare it with another, or see its samples with --samples")
     for name in models:
-        gpt.models.about(name)
+        gpt.models[name]  # loads it, or waits for the run that makes it
     if not prompts:
         raise GPTError("there is nothing to prompt the models with: give one prompt a line")
     again = next((text for text in prompts if prompts.count(text) > 1), None)

@@ -137,11 +137,12 @@ class Table:
         if error is not None and self.handle is not None:
             self.handle.update({}, raw=True)
 
-    def writing(self, model: str, done: int) -> None:
-        """Says who writes now, and how many have written."""
+    def writing(self, model: str, done: int, tokens: int) -> None:
+        """Says who writes now, how far it is with its first completion, and how many models have written."""
         if not self.live:
             return
-        line = f"{model} writes" + (f" ({done} model{'s' * (done != 1)} done)" if done else "") + " …"
+        before = f" ({done} model{'s' * (done != 1)} done)" if done else ""
+        line = f"{model} writes{before} …" + (f" token {tokens:,}" if tokens else "")
         self.put({"text/plain": line, "text/html": f'<p style="color:#888">{escape(line)}</p>'})
 
     def put(self, data: dict, metadata: dict | None = None) -> None:

@@ -28,9 +28,9 @@ class Session:
 
     def __init__(self, names: tuple[str, ...] = ("storyteller", "smollm2")):
         self.names, self.rankings = names, AllRankings()
-        self.models = SimpleNamespace(about=lambda name: name)
+        self.models = {name: name for name in names}
 
-    def prompts(self, texts: list[str], *, model: str, samples: int, seed: int) -> list:
+    def prompts(self, texts: list[str], *, model: str, samples: int, seed: int, **options) -> list:
         place = self.names.index(model)
         written = [SimpleNamespace(text=WRITTEN[text][place], finish_reason="stop") for text in texts]
         return [SimpleNamespace(samples=[each] * samples) for each in written]

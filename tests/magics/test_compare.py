@@ -16,7 +16,7 @@ def asked(gpt, tmp_path, monkeypatch):
 
     def compare(models, prompts, *, tick, **options):
         seen.append((models, prompts, options))
-        tick(models[0], 0)
+        tick(models[0], 0, 0)
         rows = [
             Row(text, 0, tuple(SimpleNamespace(text=name, finish_reason="stop") for name in models), (0, 1))
             for text in prompts
@@ -37,7 +37,7 @@ def test_one_prompt_a_line_with_its_holes_filled(ip, asked, shown):
                 'The {animal} is {"kind": 1}\n\n  Why? \n')  # fmt: skip
     [(models, prompts, options)] = asked
     assert (models, prompts) == (["ann", "bob"], ['The fox is {"kind": 1}', "Why?"])
-    assert options == {"max_tokens": 20, "temperature": 0.0, "stop": ["\\n", "."], "seed": 4}
+    assert options == {"max_tokens": 20, "temperature": 0.0, "stop": ["\n", "."], "seed": 4}
     assert ip.user_ns["c"].models == ["ann", "bob"]
     assert len(shown) == 1 and shown[0].startswith("compare ann, bob: 2 rows")
 

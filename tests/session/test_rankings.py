@@ -87,20 +87,24 @@ def written(text: str):
     return SimpleNamespace(text=text, finish_reason="stop")
 
 
+class Known(dict):
+    def __missing__(self, name):
+        raise GPTError(f"there is no model {name}")
+
+
 class FakeGPT:
     """Models that write their name, the prompt and the seed; what was asked is in `asked`."""
 
     def __init__(self, gpt):
         self.rankings, self.asked = gpt.rankings, []
-        self.models = SimpleNamespace(about=self.about)
+        self.models = Known(a=1, b=2, c=3)
         self.word = ""
 
-    def about(self, name):
-        if name not in ("a", "b", "c"):
-            raise GPTError(f"there is no model {name}")
-
     def prompts(self, texts, *, model, samples, seed, **options):
+        on_token = options.pop("on_token", None)
         self.asked.append((model, seed, options))
+        if on_token:
+            on_token(SimpleNamespace(tokens=[1, 2, 3]))
         return [
             SimpleNamespace(samples=[written(f"{model} {text} {seed + k}{self.word}") for k in range(samples)])
             for text in texts
@@ -116,7 +120,8 @@ def test_every_model_gets_the_same_prompts_and_seeds(fake):
     told = []
     found = compare(fake, ["a", "b"], ["x", "y"], samples=2, seed=5, tick=lambda *what: told.append(what), top_k=3)
     assert fake.asked == [("a", 5, {"top_k": 3}), ("b", 5, {"top_k": 3})]
-    assert told == [("a", 0), ("b", 1)]
+    assert told == [("a", 0, 0), ("a", 0, 3), ("b", 1, 0), ("b", 1, 3)]
+    assert found.options == {"top_k": 3, "seed": 5, "samples": 2}
     assert list(found.table.columns) == ["prompt", "seed", "a", "b", "vote"]
     assert found.table[["prompt", "seed", "b"]].to_numpy().tolist() == [
         ["x", 5, "b x 5"], ["x", 6, "b x 6"], ["y", 5, "b y 5"], ["y", 6, "b y 6"],
@@ -176,6 +181,14 @@ def test_what_cannot_be_compared_is_refused_before_a_word_is_written(fake, model
     with pytest.raises(GPTError, match=message):
         compare(fake, models, prompts)
     assert fake.asked == []
+
+
+def test_what_was_interrupted_is_not_compared(fake, monkeypatch):
+    cut = SimpleNamespace(text="cut sh", interrupted=True)
+    monkeypatch.setattr(fake, "prompts", lambda texts, **_: fake.asked.append(1) or [SimpleNamespace(samples=[cut])])
+    with pytest.raises(KeyboardInterrupt):
+        compare(fake, ["a", "b"], ["x"])
+    assert len(fake.asked) == 1
 
 
 def test_a_vote_for_nobody_is_refused(fake):

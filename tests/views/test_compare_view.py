@@ -170,7 +170,7 @@ def hear(form: VoteForm, what: str, page: str = "first", **more) -> dict:
 def test_with_nobody_there_the_table_is_published_once(page, monkeypatch, comparison):
     present(monkeypatch, False)
     with view.Table() as table:
-        table.writing("ann", 0)
+        table.writing("ann", 0, 0)
         table.show(comparison)
     bundle = view.compare_bundle(comparison)
     assert page.shown == [("display", bundle.mime(), {MIME: bundle.metadata})]
@@ -179,10 +179,10 @@ def test_with_nobody_there_the_table_is_published_once(page, monkeypatch, compar
 def test_a_person_sees_who_writes_then_the_table_and_the_form(page, monkeypatch, comparison):
     present(monkeypatch, True)
     with view.Table() as table:
-        table.writing("bob", 1)
+        table.writing("bob", 1, 7)
         table.show(comparison)
     (_, line, _), (how, hidden, _), (shown, form, _) = page.shown
-    assert line["text/plain"] == "bob writes (1 model done) …"
+    assert line["text/plain"] == "bob writes (1 model done) … token 7"
     assert how == "update" and "<details" in hidden["text/html"]
     assert shown == "display" and repr(form) == "VoteForm('ann-vs-bob')"
 
@@ -207,7 +207,7 @@ def test_no_form_where_none_is_wanted_or_nothing_is_missing(page, monkeypatch, c
 def test_an_error_takes_the_line_back(page, monkeypatch):
     present(monkeypatch, True)
     with pytest.raises(ZeroDivisionError), view.Table() as table:
-        table.writing("ann", 0)
+        table.writing("ann", 0, 0)
         raise ZeroDivisionError
     assert page.shown[-1][:2] == ("update", {})
 
