@@ -86,6 +86,25 @@ def test_chat_and_streaming_agree(client):
     assert whole.usage.completion_tokens == 40
 
 
+def test_an_assistant_is_asked_through_its_template(served, client, tiny):
+    import copy
+
+    module, tokenizer = tiny
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    served.models.keep("talker", module, tokenizer, "sft", None, ["tiny (pretrain)", "talker (sft)"], 0)
+    messages = [{"role": "system", "content": "Sing."}, *QUESTION]
+    options = {"max_tokens": 30, "seed": 7, "temperature": 1}
+    ours = served.prompt(messages, model="talker", **options)
+    theirs = client.chat.completions.create(model="talker", messages=messages, **options)
+    assert ours.prompt == "<|system|>Sing.<|end|><|user|>The old fox<|end|><|assistant|>"
+    assert (theirs.choices[0].message.content, theirs.choices[0].finish_reason) == (ours.text, ours.finish_reason)
+    assert theirs.usage.prompt_tokens == ours.prompt_tokens
+
+
 def test_chat_with_a_system_prompt(client):
     messages = [
         {"role": "developer", "content": "Sing."},
