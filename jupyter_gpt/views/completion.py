@@ -201,7 +201,8 @@ class Writing:
         out = completion.usage.completion_tokens
         line = f"{completion.model} writes … {out:,} tokens, {completion.usage.tokens_per_second:.1f} tokens/s"
         html = f'{answer_html(completion, " ▌", AT_ONCE)}<p style="{QUIET}">{escape(line)} · ■ stops it</p>'
-        self._put({"text/plain": f"{answer_text(completion)}\n\n{line}", "text/html": html}, {})
+        text = f"{quoted(completion.text)}\n\n{line}"
+        self._put({"text/plain": text, "text/html": html}, {})
         self.next = now + (1.0 if len(html) > HEAVY else 0.0)
 
     def end(self, bundle: Bundle) -> None:
