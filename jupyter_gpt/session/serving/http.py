@@ -45,8 +45,10 @@ class Handler(RequestHandler):
         self.models, self.batcher, self.token, self.chat = models, batcher, token, chat
         self.gone = threading.Event()
 
-    def prepare(self) -> None:
+    def set_default_headers(self) -> None:
         self.set_header("Server", "jupyter_gpt")
+
+    def prepare(self) -> None:
         scheme, _, given = self.request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), self.token.encode()):
             raise Refused(
