@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from jupyter_gpt.session.compare import TIE
 from jupyter_gpt.views.bundle import MIME, Bundle, escape, marked, plain, quoted
-from jupyter_gpt.views.differences import Stretch, differences
+from jupyter_gpt.views.differences import Stretch, differences, mostly
 from jupyter_gpt.views.table import RULE
 
-TINT = "background-color:rgba(224,140,50,0.24);border-radius:3px"
+TINT = "background-color:rgba(224,140,50,{});border-radius:3px"
 CHOSEN = "background-color:rgba(0,158,115,0.22);border-radius:9px;padding:0 8px"
 BEST = "✓ best"
 QUIET = "color:#888;font-size:90%"
@@ -35,7 +35,7 @@ def compare_bundle(comparison, *, blind: bool = False) -> Bundle:
     html = (
         f"<p><b>{escape(', '.join(comparison.models))}</b> {title}<br>"
         f'<span style="{QUIET}">votes: {marked(escape(tally_line(comparison, blind)))} · tinted: '
-        f"where the texts differ</span></p>"
+        f"words that no other text has</span></p>"
         f"{html_rows(comparison, votes, several, blind)}"
     )
     data = {"view": "compare", "models": comparison.models, "prompts": list(dict.fromkeys(r.prompt for r in rows)),
@@ -94,7 +94,8 @@ def html_rows(comparison, votes: list, several: bool, blind: bool) -> str:
 
 def cell(completion, pieces: list[Stretch], note: str, hidden: str) -> str:
     """One completion as HTML, marked as sampled from edge to edge; `hidden` is what stands before the click."""
-    written = "".join(tinted(text) if differs else lines(text) for text, differs in pieces)
+    strength = 0.09 if mostly(pieces) else 0.24
+    written = "".join(tinted(text, strength) if differs else lines(text) for text, differs in pieces)
     shown = written or f'<span style="{QUIET}">nothing: it ended at once</span>'
     if completion.finish_reason == "length":
         shown += f' <span style="{QUIET}" title="cut off at its longest">…</span>'
@@ -110,9 +111,10 @@ def note_of(row, vote: str | None, name: str) -> str:
     return "the same text:" if row.same else BEST if vote == name else "tie:" if vote == TIE else ""
 
 
-def tinted(text: str) -> str:
+def tinted(text: str, strength: float) -> str:
     """A stretch that differs: tinted, line by line, so that a tint never runs across an empty line."""
-    return "<br>".join(f'<span style="{TINT}">{plain(line)}</span>' if line else "" for line in text.split("\n"))
+    style = TINT.format(strength)
+    return "<br>".join(f'<span style="{style}">{plain(line)}</span>' if line else "" for line in text.split("\n"))
 
 
 def lines(text: str) -> str:
@@ -169,7 +171,7 @@ class Table:
         from jupyter_gpt.views.votes import VoteForm
 
         widget = VoteForm(comparison)
-        beside = display(widget, display_id=True)
+        beside = display(widget.view(), raw=True, display_id=True)
 
         def changed(done: bool) -> None:
             self.table(comparison, blind=not done)

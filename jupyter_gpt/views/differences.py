@@ -1,7 +1,7 @@
-"""Where texts differ, word by word: the stretches that not all of them share.
+"""Where texts differ, word by word: the stretches that one of them has and no other.
 
-With two texts it is `difflib`'s comparison. With more, each is set beside the first, and what counts as shared is what
-all of them have. White space is not compared.
+Each pair of texts is compared by `difflib`; a word counts as shared when some other text has it at the same place of
+its course. White space is not compared.
 """
 
 from __future__ import annotations
@@ -9,20 +9,30 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Sequence
+from itertools import combinations
 
 WORD = re.compile(r"\w+|[^\w\s]")
 LITTLE, RUN = 0.4, 3  # share of common words; words that make a run
+MUCH = 0.6  # share of a text's characters
 Stretch = tuple[str, bool]  # a piece of a text, and whether it differs from the others
 
 
 def differences(texts: Sequence[str]) -> list[list[Stretch]]:
     """Each text as stretches that join to it again."""
-    words = [list(WORD.finditer(text)) for text in texts]
-    first = [match[0] for match in words[0]]
-    pairs = [shared(first, [match[0] for match in other]) for other in words[1:]]
-    common = set(range(len(first))).intersection(*(set(pair) for pair in pairs))
-    kept = [common, *({pair[i] for i in common} for pair in pairs)]
-    return [stretches(*each) for each in zip(texts, words, kept, strict=True)]
+    found = [list(WORD.finditer(text)) for text in texts]
+    words = [[match[0] for match in each] for each in found]
+    kept: list[set[int]] = [set() for _ in texts]
+    for one, other in combinations(range(len(texts)), 2):
+        pairs = shared(words[one], words[other])
+        kept[one] |= pairs.keys()
+        kept[other] |= set(pairs.values())
+    return [stretches(*each) for each in zip(texts, found, kept, strict=True)]
+
+
+def mostly(text: Sequence[Stretch]) -> bool:
+    """Whether so much of a text differs that marking it in full strength would only tire the eyes."""
+    differing = sum(len(piece) for piece, differs in text if differs)
+    return differing > MUCH * sum(len(piece) for piece, _ in text)
 
 
 def shared(one: list[str], other: list[str]) -> dict[int, int]:

@@ -293,8 +293,8 @@ def work_picture(found: list[Spoken]) -> bytes:
     top = 1.35 * max(high, median)
     work.set_ylim(0, top)
     if times[0] > top:
-        work.annotate(f"{times[0]:.0f} ms, with the prompt", (1, top), (6, -3), textcoords="offset points",
-                      color=VALIDATION, fontsize=7, va="top")  # fmt: skip
+        work.annotate(f"{times[0]:.0f} ms, with the prompt", (1, top), (-3, 2), textcoords="offset points",
+                      color=VALIDATION, fontsize=7, va="bottom")  # fmt: skip
     hard.set_ylim(bottom=0)
     hard.set_ylabel("surprise, nats", color=GREY, fontsize=8)
     work.set_ylabel("work, ms", color=GREY, fontsize=8)

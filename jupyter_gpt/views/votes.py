@@ -2,9 +2,9 @@
 
 The protocol, all of it:
 
-synced state         what to show: {"row", "rows", "voted", "prompt", "texts", "chosen", "undo", "summary", "error"}.
-                     `row` counts from 0 among the rows that can be voted on; `texts` has, in the order shown, each
-                     completion as [text, differs] pieces; `chosen` is the vote already there (1 for the first shown,
+synced state         what to show: {"row", "rows", "voted", "prompt", "texts", "mostly", "chosen", "undo", "summary",
+                     "error"}. `row` counts from 0 among the rows that can be voted on; `texts` has, in the order shown,
+                     each completion as [text, differs] pieces, `mostly` whether most of it differs; `chosen` is the vote already there (1 for the first shown,
                      0 a tie, null none); `summary` is the outcome once the form is over and could not be cleared.
 front end → kernel   {"type": "ready" | "undo" | "done"}, {"type": "vote", "row": r, "choice": 0 … K} and
                      {"type": "go", "row": r}. Each carries "page", a name that the front end gives itself when it is
@@ -21,7 +21,7 @@ import anywidget
 import traitlets
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.views.differences import differences
+from jupyter_gpt.views.differences import differences, mostly
 from jupyter_gpt.views.live import static
 
 
@@ -50,6 +50,12 @@ class VoteForm(anywidget.AnyWidget):
 
     def __repr__(self) -> str:
         return f"VoteForm({self.comparison.rankings.name!r})"
+
+    def view(self) -> dict:
+        """Its mime bundle, the view alone: a notebook saved with votes missing holds no text of it for nbval to miss."""
+        data = self._repr_mimebundle_()
+        data = data[0] if isinstance(data, tuple) else data
+        return {kind: value for kind, value in data.items() if kind != "text/plain"}
 
     @property
     def reloaded(self) -> bool:
@@ -109,6 +115,7 @@ class VoteForm(anywidget.AnyWidget):
             "voted": len(self._rows) - len(self.comparison.missing),
             "prompt": self.comparison.rows[row].prompt,
             "texts": [pieces[place] for place in shown],
+            "mostly": [mostly(pieces[place]) for place in shown],
             "chosen": chosen,
             "undo": bool(self.comparison.given),
             "summary": f"{tally}. Run the cell again for the table." if over else None,

@@ -13,6 +13,7 @@ interface State {
   voted: number;
   prompt: string;
   texts: [string, boolean][][];
+  mostly: boolean[];
   chosen: number | null;
   undo: boolean;
   summary: string | null;
@@ -89,7 +90,7 @@ class Form {
     clearTimeout(this.waiting);
     this.waiting = 0;
     this.root.classList.remove("gpt-slow");
-    const { row, rows, voted, prompt, texts, chosen, undo, summary, error } = this.state();
+    const { row, rows, voted, prompt, texts, mostly, chosen, undo, summary, error } = this.state();
     write(this.count, `${row + 1} of ${rows}, ${voted} voted`);
     this.bar.style.width = `${(100 * voted) / rows}%`;
     this.track.setAttribute("aria-valuemax", String(rows));
@@ -102,6 +103,7 @@ class Form {
     this.buttons.forEach((button, i) => {
       button.lastElementChild!.replaceChildren(...pieces(texts[i]));
       button.lastElementChild!.scrollTop = 0;
+      button.classList.toggle("gpt-mostly", mostly[i]);
       button.setAttribute("aria-pressed", String(chosen === i + 1));
     });
     this.tie.setAttribute("aria-pressed", String(chosen === 0));
