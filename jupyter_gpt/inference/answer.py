@@ -1,4 +1,4 @@
-"""Answers on their way: the engine's tokens gathered into completions, with stop texts and readable text so far."""
+"""Answers on their way: the engine's tokens gathered into completions, with stop texts and text that can be read."""
 
 from __future__ import annotations
 
@@ -6,19 +6,22 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from jupyter_gpt.inference.completion import Completion, Sampling, Usage
+from jupyter_gpt.inference.detokenize import LONGEST as BYTES
 from jupyter_gpt.inference.detokenize import Detokenizer, decoder
 from jupyter_gpt.inference.render import Prompt
 
 SLICE = 0.01  # seconds of sampling between two looks at whoever else wants the device
 LOOK = 0.05  # seconds between two looks at the text so far
+Decode = Callable[[list[int]], str]
 
 
 class Draft:
     """One sample so far. Text is made when somebody looks, or at each token where a stop text may end it."""
 
-    def __init__(self, decode: Callable[[list[int]], str], prompt: Prompt, stop: tuple[str, ...], min_tokens: int):
+    def __init__(self, decode: Decode, prompt: Prompt, sampling: Sampling, stop_ids: frozenset[int]):
         self.reader, self.read = Detokenizer(decode, prompt.ids), 0
-        self.stop, self.trim, self.min_tokens = stop, prompt.trim, min_tokens
+        self.stop, self.stop_ids = (*sampling.stop, *prompt.stop), stop_ids
+        self.trim, self.min_tokens = prompt.trim, sampling.min_tokens
         self.tokens: list[int] = []
         self.logprobs: list[float] = []
         self.top: list[tuple] = []
@@ -35,7 +38,8 @@ class Draft:
         self.logprobs.append(token.logprob)
         self.top.append(token.top)
         self.seconds.append(token.seconds)
-        self.finish, self.ended_by_token = token.finish, token.finish == "stop"
+        self.finish = token.finish
+        self.ended_by_token = token.finish == "stop" and token.id in self.stop_ids
         if self.stop and not self.ended_by_token:
             self.look_for_stop()
 
@@ -45,8 +49,8 @@ class Draft:
         self.written()
         if len(self.tokens) <= self.min_tokens:
             return
-        start = max(0, before - max(map(len, self.stop)))
-        found = [at for text in self.stop if (at := self.reader.text.find(text, start)) >= 0]
+        found = [self.reader.text.find(text, max(0, before - len(text) + 1)) for text in self.stop]
+        found = [at for at in found if at >= 0]
         if found:
             self.cut, self.finish = min(found), "stop"
 
@@ -59,24 +63,46 @@ class Draft:
         return text.strip() if self.trim else text
 
 
-def answers(module, tokenizer, prompts: Sequence[Prompt], sampling: Sampling, stop_ids: frozenset[int], name: str,
-            enough: Callable[[], bool] = lambda: False) -> Iterator[list[Completion] | None]:  # fmt: skip
-    """Sample answers to all prompts together; yields them so far about twenty times a second, None in between, and
-    last the whole of them. Ends early, with what came, when `enough()`."""
+def until(decode: Decode, stop: tuple[str, ...], min_tokens: int) -> Callable[[Sequence[int]], bool] | None:
+    """What the engine asks after each token: has it completed a stop text? So a finished sample leaves its batch."""
+    if not stop:
+        return None
+    reach = BYTES * max(map(len, stop)) + 1  # tokens: each character may be as many as it has bytes
+
+    def ended(ids: Sequence[int]) -> bool:
+        tail = list(ids[-reach:])
+        if len(ids) <= min_tokens:
+            return False
+        now, before = decode(tail), decode(tail[:-1])
+        return any(text in now and text not in before for text in stop)
+
+    return ended
+
+
+def answers(
+    module, tokenizer, prompts: Sequence[Prompt], sampling: Sampling, stop_ids: frozenset[int], name: str,
+    enough: Callable[[], bool] = lambda: False,
+) -> Iterator[list[Completion] | None]:  # fmt: skip
+    """Sample answers to all prompts together.
+
+    Yields them so far about twenty times a second, None in between, and last the whole of them. Ends early, with what
+    came, when `enough()`.
+    """
     from jupyter_gpt.inference.engine import Request, generate
 
     decode = decoder(tokenizer)
     asked = [
         Request(
-            ids=prompt.ids, samples=sampling.samples, max_tokens=sampling.max_tokens, min_tokens=sampling.min_tokens,
-            temperature=sampling.temperature, top_p=sampling.top_p, top_k=sampling.top_k, min_p=sampling.min_p,
-            seed=sampling.seed, stop_ids=stop_ids, top_logprobs=sampling.logprobs,
+            ids=prompt.ids, samples=sampling.samples, max_tokens=sampling.max_tokens,
+            min_tokens=sampling.min_tokens, temperature=sampling.temperature, top_p=sampling.top_p,
+            top_k=sampling.top_k, min_p=sampling.min_p, seed=sampling.seed, stop_ids=stop_ids,
+            top_logprobs=sampling.logprobs,
+            until=until(decode, (*sampling.stop, *prompt.stop), sampling.min_tokens),
         )
         for prompt in prompts
     ]  # fmt: skip
     drafts = [
-        [Draft(decode, p, (*sampling.stop, *p.stop), sampling.min_tokens) for _ in range(sampling.samples)]
-        for p in prompts
+        [Draft(decode, prompt, sampling, stop_ids) for _ in range(sampling.samples)] for prompt in prompts
     ]
     open_drafts = sum(map(len, drafts))
     began = turn = looked = time.perf_counter()
@@ -110,8 +136,10 @@ def answers(module, tokenizer, prompts: Sequence[Prompt], sampling: Sampling, st
     yield so_far(True)
 
 
-def completion(prompt: Prompt, drafts: Sequence[Draft], sampling: Sampling, name: str, seconds: float, whole: bool,
-               interrupted: bool) -> Completion:  # fmt: skip
+def completion(
+    prompt: Prompt, drafts: Sequence[Draft], sampling: Sampling, name: str, seconds: float, whole: bool,
+    interrupted: bool,
+) -> Completion:  # fmt: skip
     """The answer to one prompt as it stands, all samples with it."""
     usage = Usage(len(prompt.ids), sum(len(d.tokens) for d in drafts), seconds)
     samples = [

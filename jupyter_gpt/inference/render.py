@@ -24,6 +24,7 @@ EXAMPLES = (
 )
 PERSON, ASSISTANT = "Human:", "Assistant:"
 ASK, ANSWER = "Q:", "A:"
+DOCUMENT = "base model, continuing the document"
 AS_CHAT = "base model, continuing a conversation with an assistant"
 MARK = "jupyter-gpt-answer"  # stands for an answer while the template is asked what follows one
 
@@ -146,7 +147,7 @@ def plain_document(name: str, question: Question) -> tuple[str, str, tuple[str, 
         return text, form, ("\n",) if one_line else (f"\n{ASK}",)
     before = question.earlier if isinstance(question.earlier, str) else ""
     between = "\n" if before and question.asked else ""
-    return before + between + question.asked, "base model, continuing the document", ()
+    return before + between + question.asked, DOCUMENT, ()
 
 
 def conversation(messages: Sequence[dict], examples: Iterable[tuple[str, str]]) -> str:

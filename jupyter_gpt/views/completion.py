@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 
+from jupyter_gpt.inference.render import DOCUMENT
 from jupyter_gpt.views.bundle import MIME, Bundle, about, escape, quoted
 from jupyter_gpt.views.table import CODE, RULE, html_table, text_table
 
@@ -19,14 +20,19 @@ AT_ONCE = 8  # samples drawn while they are written
 HEAVY = 50_000  # characters of HTML from which on the display is renewed more rarely
 
 
+def marked(html: str) -> str:
+    return f"<!--«-->{html}<!--»-->"
+
+
 def prose(text: str) -> str:
-    """Text as HTML that keeps its lines and its spaces, marked as sampled by nobody yet."""
+    """Text as HTML that keeps its lines and its spaces."""
     return escape(text).replace("  ", "&nbsp; ").replace("\n", "<br>")
 
 
 def sampled(text: str) -> str:
-    """What a model wrote, as HTML between the marks of sampled text."""
-    return prose(quoted(text)) if text else quoted(f'<span style="{QUIET}">nothing</span>')
+    """What a model wrote, as HTML between the marks of sampled text, which stand in comments: nobody sees them."""
+    shown = prose(text) if text else f'<span style="{QUIET}">nothing</span>'
+    return marked(shown.replace("«", "&laquo;").replace("»", "&raquo;"))
 
 
 def settings(sampling) -> str:
@@ -83,9 +89,10 @@ def answer_html(completion, mark: str = "", most: int | None = None) -> str:
     shown = completion.samples[:most]
     if len(completion.samples) == 1:
         lead = ""
-        if completion.messages is None and completion.prompt:
+        if completion.form == DOCUMENT:
             cut = "…" if len(completion.prompt) > LEAD else ""
-            lead = f'<span style="color:#888">{prose(cut + completion.prompt[-LEAD:])}</span>'
+            begun = (sampled if completion.history else prose)(cut + completion.prompt[-LEAD:])
+            lead = f'<span style="color:#888">{begun}</span>'
         return f'<div style="{READING}">{lead}{sampled(completion.text)}{mark}</div>'
     rows = "".join(
         f'<tr style="background-color:transparent"><td style="{CELL};color:#888">{i}</td>'
@@ -105,7 +112,7 @@ def completion_bundle(completion, tokenizer=None) -> Bundle:
     small = "<br>".join(map(escape, lines))
     html = f'{answer_html(completion)}<p style="{QUIET}">{small}</p>'
     if completion.sampling.logprobs and completion.tokens:
-        from jupyter_gpt.views.token_view import marked, spoken, table
+        from jupyter_gpt.views.token_view import spoken, table
 
         found = marked(table(spoken(completion, tokenizer)))
         html += f"<details><summary>each token and its alternatives</summary>{found}</details>"
@@ -116,7 +123,8 @@ def completion_bundle(completion, tokenizer=None) -> Bundle:
 
 def code(text: str, completion) -> str:
     """A prompt in monospace; where it holds what was sampled earlier, it is marked as that."""
-    return f'<div style="{CODE};max-width:960px;overflow-wrap:anywhere">{prose(told(text, completion))}</div>'
+    shown = sampled(text) if completion.history else prose(text)
+    return f'<div style="{CODE};max-width:960px;overflow-wrap:anywhere">{shown}</div>'
 
 
 def told(prompt: str, completion) -> str:

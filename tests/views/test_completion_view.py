@@ -57,7 +57,7 @@ def test_html_in_an_answer_or_a_prompt_is_text(bundle_of, samples):
     assert tags.seen <= KEPT
     assert "<i>upon</i>" in tags.text.replace("\xa0", " ") or samples > 1
     if bundle_of is not prompt_bundle:
-        assert "<script>alert(1)</script> <b>bold</b> & ‹quoted›" in tags.text
+        assert "<script>alert(1)</script> <b>bold</b> & «quoted»" in tags.text
 
 
 @pytest.mark.parametrize("bundle_of", [completion_bundle, last_bundle])
@@ -81,7 +81,7 @@ def test_the_bundle_tells_how_it_was_asked_and_drawn():
         "a note"
     )
     html = read(completion_bundle(done).html).text
-    assert html.startswith("<|endoftext|>Once <i>upon</i>«Yes»")
+    assert html.startswith("<|endoftext|>Once <i>upon</i>Yes")
     assert "the exact prompt" in html
     done.interrupted = True
     assert "«stopped by hand»" in completion_bundle(done).text
@@ -89,7 +89,7 @@ def test_the_bundle_tells_how_it_was_asked_and_drawn():
 
 def test_a_chat_does_not_repeat_its_question_before_the_answer():
     done = made("Yes", prompt="<|user|>Hi<|end|>", messages=[{"role": "user", "content": "Hi"}])
-    assert read(completion_bundle(done).html).text.startswith("«Yes»")
+    assert read(completion_bundle(done).html).text.startswith("Yes")
 
 
 def test_an_earlier_answer_in_the_prompt_is_marked():
