@@ -88,7 +88,7 @@ def test_the_bundle_tells_how_it_was_asked_and_drawn():
 
 
 def test_a_chat_does_not_repeat_its_question_before_the_answer():
-    done = made("Yes", prompt="<|user|>Hi<|end|>", messages=[{"role": "user", "content": "Hi"}])
+    done = made("Yes", prompt="<|user|>Hi<|end|>", form="assistant, asked through its chat template")
     assert read(completion_bundle(done).html).text.startswith("Yes")
 
 
