@@ -1,4 +1,4 @@
-"""For every test: nothing asks a hub for anything, and nothing reads or fills the user's cache of models."""
+"""For every test: nothing asks a hub for anything, and nothing reads or fills the user's own folders."""
 
 import os
 from pathlib import Path
@@ -13,8 +13,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
-    """A cache of models that is empty; `smollm2` is a model of the real one."""
+    """A cache of models and a folder of settings that are empty; `smollm2` is a model of the real one."""
     monkeypatch.setenv("JUPYTER_GPT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("JUPYTER_GPT_CONFIG", str(tmp_path / "config"))
 
 
 @pytest.fixture(scope="session")

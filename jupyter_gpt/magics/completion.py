@@ -84,9 +84,12 @@ def _values(option: Option, fragment: str, variables: Mapping[str, object]) -> l
 
 
 def names(what: str) -> list[str]:
-    """The names of the "models", "runs" or "corpora" on disk."""
+    """The names of the "models", "runs" or "corpora" on disk; pulled models and endpoints are models too."""
+    from jupyter_gpt.session.models import Models
     from jupyter_gpt.session.store import home
 
+    if what == "models":
+        return list(Models(before_use=None))  # to list them loads none
     folder = home() / what if what else None
     if folder is None or not folder.is_dir():
         return []

@@ -1,5 +1,7 @@
 """Completion, asked as the kernel asks: the whole cell and where the cursor is."""
 
+import json
+
 import pytest
 from IPython.core.completer import provisionalcompleter
 
@@ -10,6 +12,10 @@ def complete(ip, tmp_path, monkeypatch):
     home = tmp_path / ".jupyter_gpt"
     for folder in ("models/storyteller", "models/tiny", "runs/storyteller", "runs/old", "models/.half"):
         (home / folder).mkdir(parents=True)
+    for name in ("storyteller", "tiny", ".half"):
+        (home / "models" / name / "config.json").write_text("{}")
+    endpoint = {"base_url": "http://127.0.0.1:1/v1", "model": "m"}
+    (home / "endpoints.json").write_text(json.dumps({"far": endpoint}))
     (home / "corpora").mkdir()
     (home / "corpora" / "bedtime.yaml").write_text("stories: 1\n")
     (tmp_path / "books").mkdir()
@@ -37,7 +43,7 @@ def test_values(complete):
     assert set(complete("%%pretrain x --arch ")) == {"llama", "qwen3", "gpt2"}
     assert complete("%%pretrain x --arch=ll") == ["llama"]
     assert complete("%%pretrain x --corpus ") == ["bedtime"]
-    assert set(complete("%%pretrain x --tokenizer ")) == {"bpe", "char", "storyteller", "tiny"}
+    assert set(complete("%%pretrain x --tokenizer ")) == {"bpe", "char", "far", "storyteller", "tiny"}
     assert complete("%%pretrain x --steps ") == []
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.magics.options import OUT, Command, Option
 from jupyter_gpt.magics.words import whole
-from jupyter_gpt.session.serve import HOST, PORT
 from jupyter_gpt.views.bundle import quoted
 
 SERVE = Command(
@@ -18,9 +17,9 @@ SERVE = Command(
         "together are answered in one batch. It goes on until %gpt serve --stop or the end of the kernel."
     ),
     groups=(("Options", (
-        Option("--port", "where it listens; 0 takes any free port", "N", whole, default=PORT),
+        Option("--port", "where it listens; 0 takes any free port", "N", whole, default=8000),
         Option("--host", "which address of this machine; 0.0.0.0 lets other machines in, unencrypted",
-               "ADDRESS", default=HOST),
+               "ADDRESS", default="127.0.0.1"),
         Option("--token-env", "the environment variable that holds the token, instead of a new one", "VAR"),
         Option("--stop", "stop serving", kind=None),
         OUT,
