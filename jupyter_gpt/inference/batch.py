@@ -1,7 +1,8 @@
-"""A batch under way: rows join when their prompts have been read, gain a token a step, and leave when they are done.
+"""A batch under way: rows join when their prompts have been read, gain a token a step, and leave when they
+are done.
 
-Reading a prompt and adding a token are the same pass over new columns; prompts of like length are read together, each
-different one once, and `gather` multiplies them into their samples.
+Reading a prompt and adding a token are the same pass over new columns; prompts of like length are read
+together, each different one once, and `gather` multiplies them into their samples.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -17,40 +17,17 @@ from torch import Tensor, nn
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference import sampling
 from jupyter_gpt.inference.cache import Rows, gather
-from jupyter_gpt.inference.engine import Constraint, Request, Token
+from jupyter_gpt.inference.engine import Request, Token
 from jupyter_gpt.inference.forward import context_of, forward_of
+from jupyter_gpt.inference.packed import free_memory
+from jupyter_gpt.inference.row import Key, Row, allowed, gain
 
 ROOM = 128  # columns taken beyond the prompt; the cache grows when they are full
 
-Key = tuple[tuple[int, ...], str | None]  # what is read once: a prompt's ids, and the adapter that reads it
-
-
-@dataclass
-class Row:
-    """A sample under way.
-
-    `pending` are its tokens that the model has not read; `unsaid` those of them that wait for their log probability,
-    because they were forced; `finish` is set when the last token is known.
-    """
-
-    request: int
-    sample: int
-    asked: Request
-    limit: int
-    stream: sampling.Stream
-    constraint: Constraint | None
-    ids: list[int] = field(default_factory=list)
-    pending: list[int] = field(default_factory=list)
-    unsaid: list[int] = field(default_factory=list)
-    finish: str | None = None
-
-    @property
-    def key(self) -> Key:
-        return self.asked.ids, self.asked.adapter
-
 
 class Reading:
-    """Prompts of like length that are read together, a block of columns at a time; `logits` `(prompts, V)` at the end."""
+    """Prompts of like length that are read together, a block of columns at a time; `logits` `(prompts, V)` at
+    the end."""
 
     def __init__(self, keys: list[Key], device: torch.device, room: int):
         self.keys, self.width, self.done_columns = keys, max(len(ids) for ids, _ in keys), 0
@@ -84,7 +61,8 @@ class Batch:
         self.device = next(module.parameters()).device
         cuda = self.device.type == "cuda"
         self.most = most or (256 if cuda else 64)  # rows at once
-        self.at_once = 16384 if cuda else 1024  # tokens of prompts read in one pass, so that a stop is felt soon
+        self.at_once = 16384 if cuda else 1024  # tokens read in one pass, so that a stop is felt soon
+        self.room = 4096 if cuda else ROOM  # CUDA graphs are good for one place in memory: it should not move
         self.waiting: deque[Row] = deque()
         self.readings: list[Reading] = []
         self.rows: list[Row] = []
@@ -97,7 +75,8 @@ class Batch:
         return bool(self.waiting or self.rows)
 
     def add(self, request: Request) -> int:
-        """Queue a request; returns its number, by which its tokens are told. Raises GPTError as `generate` does."""
+        """Queue a request; returns its number, by which its tokens are told. Raises GPTError as `generate`
+        does."""
         number, room = self.added, self.context - len(request.ids)
         if not request.ids:
             raise GPTError("the prompt is empty: give at least one token")
@@ -110,11 +89,40 @@ class Batch:
         for sample in range(request.samples if request.max_tokens > 0 else 0):
             constraint = request.constraint() if request.constraint else None
             stream = sampling.Stream(request.seed + sample)
-            self.waiting.append(Row(number, sample, request, min(request.max_tokens, room), stream, constraint))
+            limit = min(request.max_tokens, room)
+            self.waiting.append(Row(number, sample, request, limit, stream, constraint))
         return number
 
     def step(self) -> list[Token]:
-        """Read prompts that wait, one pass, or else add a token to every row. Returns the new tokens, perhaps none."""
+        """Read prompts that wait, one pass, or else add a token to every row. Returns the new tokens, perhaps
+        none.
+
+        Raises GPTError where memory runs out; everything the batch held is then free again.
+        """
+        try:
+            return self.advance()
+        except RuntimeError as error:
+            if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+                raise
+        raise GPTError(self.give_up())
+
+    def give_up(self) -> str:
+        """Let go of everything; returns what to tell the user: about how much would have fitted."""
+        rows = len(self.rows) + len(self.waiting)
+        longest = max(len(row.asked.ids) + row.limit for row in (*self.rows, *self.waiting))
+        each = longest * self.cache.bytes_per_token() if self.cache else 0
+        self.rows, self.readings, self.cache, self.forward = [], [], None, None
+        self.waiting.clear()
+        told = f"out of memory with {rows} samples of up to {longest:,} tokens"
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        free = torch.cuda.mem_get_info(self.device)[0] if self.device.type == "cuda" else free_memory()
+        if each and free:
+            told += f": there is room for about {int(0.8 * free / each)}"
+        return f"{told}; ask for fewer samples or fewer max_tokens"
+
+    def advance(self) -> list[Token]:
+        """The work of `step`."""
         began = time.perf_counter()
         free = self.most - len(self.rows)
         if self.readings or (self.waiting and free >= min(len(self.waiting), max(1, self.most // 4))):
@@ -125,17 +133,20 @@ class Batch:
         ids = [[0] * (width - len(row.pending)) + row.pending for row in self.rows]
         positions, mask = self.cache.append([len(row.pending) for row in self.rows], width)
         adapters = adapter_names(self.module, [row.asked.adapter for row in self.rows])
-        logits = self.forward(torch.tensor(ids, device=self.device), positions, mask, self.cache, width, adapters)
+        logits = self.forward(
+            torch.tensor(ids, device=self.device), positions, mask, self.cache, width, adapters
+        )
         return self.speak(self.rows, logits, began)
 
     def read(self, joining: list[Row], began: float) -> list[Token]:
-        """One pass over the prompts of `joining`; when all are read, the rows join and get their first token."""
+        """One pass over the prompts of `joining`; when all are read, the rows join and get their first
+        token."""
         unfinished = [reading for reading in self.readings if reading.logits is None]
         if not unfinished:
             known = {key for reading in self.readings for key in reading.keys}
             left = [key for key in dict.fromkeys(row.key for row in joining) if key not in known]
             if left:
-                spare = min(ROOM, max(row.limit for row in joining))
+                spare = min(self.room, max(row.limit for row in joining))
                 unfinished = [Reading(alike(left, self.at_once), self.device, spare)]
                 self.readings += unfinished
         if unfinished:
@@ -160,16 +171,17 @@ class Batch:
         if self.rows:
             parts.insert(0, (self.cache, list(range(len(self.rows)))))
         alone = len(parts) == 1 and parts[0][1] == list(range(len(parts[0][0].positions)))
-        spare = min(ROOM, max(row.limit for row in ordered))
+        spare = min(self.room, max(row.limit for row in ordered))
         self.cache = parts[0][0] if alone else gather(parts, spare)
         self.rows += ordered
         return self.speak(ordered, torch.cat(logits)[:, None], began)
 
     def speak(self, rows: list[Row], logits: Tensor, began: float) -> list[Token]:
-        """Report what `rows` say next, given the model's fp32 logits `(B, t, V)` after each of their last t tokens.
+        """Report what `rows` say next, given the model's fp32 logits `(B, t, V)` after each of their last t
+        tokens.
 
-        That is first the forced tokens that waited for these logits, then a token that is drawn or forced now, unless
-        the row had already come to its end. Finished rows leave.
+        That is first the forced tokens that waited for these logits, then a token that is drawn or forced
+        now, unless the row had already come to its end. Finished rows leave.
         """
         said: list[tuple[int, int, int]] = []  # index in rows, column of the logits that foretell it, token
         width, going = logits.shape[1], [n for n, row in enumerate(rows) if row.finish is None]
@@ -186,7 +198,8 @@ class Batch:
         return self.report(rows, logits, said, began)
 
     def choose(self, rows: list[Row], logits: Tensor) -> list[list[int]]:
-        """The tokens each row gains, at least one: drawn from fp32 logits `(B, V)`, or forced, and those forced after."""
+        """The tokens each row gains, at least one: drawn from fp32 logits `(B, V)`, or forced, and those
+        forced after."""
         forced = [row.constraint.forced() if row.constraint else [] for row in rows]
         drawing = [n for n, tokens in enumerate(forced) if not tokens]
         if drawing:
@@ -226,43 +239,6 @@ class Batch:
         if not self.rows:
             self.cache = None
         return tokens
-
-
-def gain(row: Row, tokens: list[int]) -> list[int]:
-    """Let a row gain `tokens` and whatever its constraint forces after them, up to its end; returns what it gained."""
-    gained = []
-    while tokens and row.finish is None:
-        for token in tokens:
-            row.ids.append(token)
-            gained.append(token)
-            if row.constraint:
-                row.constraint.accept(token)
-            if token in row.asked.stop_ids or (row.asked.until and row.asked.until(row.ids)):
-                row.finish = "stop"
-            elif len(row.ids) >= row.limit:
-                row.finish = "length"
-            if row.finish:
-                break
-        tokens = row.constraint.forced() if row.constraint and row.finish is None else []
-    return gained
-
-
-def allowed(rows: list[Row], logits: Tensor) -> Tensor:
-    """The logits `(B, V)` with -inf where a constraint forbids a token, or `min_tokens` forbids to stop."""
-    scores = logits
-    for n, row in enumerate(rows):
-        mask = row.constraint.mask() if row.constraint else None
-        early = len(row.ids) < row.asked.min_tokens and row.asked.stop_ids
-        if mask is None and not early:
-            continue
-        scores = logits.clone() if scores is logits else scores
-        if mask is not None:
-            scores[n].masked_fill_(~mask.to(scores.device), float("-inf"))
-        if early:
-            scores[n, sorted(row.asked.stop_ids)] = float("-inf")
-        if not bool((scores[n] > float("-inf")).any()):
-            raise GPTError("the constraint and min_tokens together allow no token at all")
-    return scores
 
 
 def alike(keys: list[Key], at_once: int) -> list[Key]:

@@ -1,9 +1,10 @@
-"""Keys and values of a batch of rows in memory that is taken ahead, so that a step writes one column and copies nothing.
+"""Keys and values of a batch of rows in memory that is taken ahead, so that a step writes one column and
+copies nothing.
 
-All rows are aligned on the right: a step writes the same column of every row, and `valid` says which columns of a row
-count. transformers' own cache concatenates, which copies everything at each step; this one is a subclass of its `Cache`,
-so any of its modules can use it. A finished row's place is taken by the last row (`drop`); rows join, and are
-multiplied, by `gather`.
+All rows are aligned on the right: a step writes the same column of every row, and `valid` says which columns
+of a row count. transformers' own cache concatenates, which copies everything at each step; this one is a
+subclass of its `Cache`, so any of its modules can use it. A finished row's place is taken by the last row
+(`drop`); rows join, and are multiplied, by `gather`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ GROWTH = 128  # columns taken at once when the ones at hand are full
 
 
 class Layer(CacheLayerMixin):
-    """Keys and values `(rows, heads, columns, width)` of one layer; those after `length` are not yet written."""
+    """Keys and values `(rows, heads, columns, width)` of one layer; those after `length` are not yet
+    written."""
 
     is_sliding = False
 
@@ -64,7 +66,8 @@ class Layer(CacheLayerMixin):
 
 
 class Rows(Cache):
-    """The cache of a batch: `valid` `(B, columns)` marks what counts in each row, `positions` the place of its next token."""
+    """The cache of a batch: `valid` `(B, columns)` marks what counts in each row, `positions` the place of
+    its next token."""
 
     def __init__(self, rows: int, columns: int, device: torch.device):
         self.room = columns
@@ -98,6 +101,11 @@ class Rows(Cache):
         self.positions = [p + n for p, n in zip(self.positions, counts, strict=True)]
         return at, self.valid[:rows, : self.length]
 
+    def bytes_per_token(self) -> int:
+        """What one token of one row takes in all layers."""
+        buffers = [x for layer in self.layers for x in (layer.keys, layer.values)]
+        return sum(x.shape[1] * x.shape[3] * x.element_size() for x in buffers)
+
     @torch.inference_mode()
     def drop(self, row: int) -> None:
         """Take one row out; the last row takes its place."""
@@ -114,13 +122,19 @@ class Rows(Cache):
 
 
 def new_buffer(like: Tensor, rows: int, columns: int) -> Tensor:
-    """Room for keys or values like `(B, H, t, h)`. Zeros: what is masked is multiplied by 0, and must be finite."""
-    return like.new_zeros(rows, like.shape[1], columns, like.shape[3])
+    """Room for keys or values like `(B, H, t, h)`. Zeros: what is masked is multiplied by 0, and must be
+    finite.
+
+    Columns are rounded up to a multiple of 64, so that masks over them are aligned as attention kernels want
+    them.
+    """
+    return like.new_zeros(rows, like.shape[1], -(-columns // 64) * 64, like.shape[3])
 
 
 @torch.inference_mode()
 def gather(parts: list[tuple[Rows, list[int]]], room: int) -> Rows:
-    """A new cache of chosen rows of others, one after another, aligned on the right, with `room` columns to spare.
+    """A new cache of chosen rows of others, one after another, aligned on the right, with `room` columns to
+    spare.
 
     A row may be chosen several times: that is how a prompt that was read once becomes N samples.
     """
@@ -129,22 +143,21 @@ def gather(parts: list[tuple[Rows, list[int]]], room: int) -> Rows:
     new = Rows(rows, length + room, parts[0][0].valid.device)
     new.length, new.whole = length, all(cache.whole and cache.length == length for cache, _ in parts)
     new.positions = [cache.positions[row] for cache, chosen in parts for row in chosen]
-    first = parts[0][0]
-    for number, template in enumerate(first.layers):
+    for template in parts[0][0].layers:
         layer = Layer()
         layer.keys = new_buffer(template.keys, rows, length + room)
         layer.values = new_buffer(template.values, rows, length + room)
         layer.dtype, layer.device, layer.is_initialized = template.dtype, template.device, True
         layer.rows, layer.length = rows, length
         new.layers.append(layer)
-        top = 0
-        for cache, chosen in parts:
-            place = (slice(top, top + len(chosen)), slice(None), slice(length - cache.length, length))
-            old = cache.layers[number]
-            for row, source in enumerate(chosen, top):
-                layer.keys[row, :, length - cache.length : length] = old.keys[source, :, : cache.length]
-                layer.values[row, :, length - cache.length : length] = old.values[source, :, : cache.length]
-            if number == 0:
-                new.valid[place[0], place[2]] = cache.valid[chosen, : cache.length]
-            top += len(chosen)
+    top = 0
+    for cache, chosen in parts:
+        start, end = length - cache.length, top + len(chosen)
+        new.valid[top:end, start:length] = cache.valid[chosen, : cache.length]
+        for layer, old in zip(new.layers, cache.layers, strict=True):
+            for name in ("keys", "values"):
+                target, source = getattr(layer, name), getattr(old, name)
+                for row, place in enumerate(chosen, top):
+                    target[row, :, start:length] = source[place, :, : cache.length]
+        top = end
     return new

@@ -1,11 +1,12 @@
 """The engine: many samples of many prompts from one causal LM, token by token.
 
-Notable: a prompt is read once and then multiplied into its samples; prompts of mixed lengths share each step; a row
-that is finished leaves at once and a waiting one takes its place; every sample has its own random stream, so it is the
-same whatever runs beside it; log probabilities come from the same pass; a constraint may mask tokens or force them.
+Notable: a prompt is read once and then multiplied into its samples; prompts of mixed lengths share each step;
+a row that is finished leaves at once and a waiting one takes its place; every sample has its own random
+stream, so it is the same whatever runs beside it; log probabilities come from the same pass; a constraint may
+mask tokens or force them.
 
-`generate` is a generator and never yields inside a torch context. `batch.Batch` is what it iterates; a server adds
-requests to one that is under way.
+`generate` is a generator and never yields inside a torch context. `batch.Batch` is what it iterates; a server
+adds requests to one that is under way.
 """
 
 from __future__ import annotations
@@ -34,10 +35,11 @@ class Constraint(Protocol):
 class Request:
     """A prompt and how to continue it. Sample k draws from the stream of seed + k.
 
-    `temperature` 0 is greedy; `top_k` 0, `top_p` 1 and `min_p` 0 filter nothing. A token of `stop_ids` ends a sample,
-    not before `min_tokens`. `top_logprobs` alternatives are reported with each token. `adapter` names the peft adapter
-    to use, `"__base__"` none of them, None those that are active. `until` is told all ids of a sample after each token;
-    where it answers True the sample ends with finish "stop" (that is how a stop string is done).
+    `temperature` 0 is greedy; `top_k` 0, `top_p` 1 and `min_p` 0 filter nothing. A token of `stop_ids` ends a
+    sample, not before `min_tokens`. `top_logprobs` alternatives are reported with each token. `adapter` names
+    the peft adapter to use, `"__base__"` none of them, None those that are active. `until` is told all ids of
+    a sample after each token; where it answers True the sample ends with finish "stop" (that is how a stop
+    string is done).
     """
 
     ids: tuple[int, ...]
@@ -59,9 +61,9 @@ class Request:
 class Token(NamedTuple):
     """One token of one sample.
 
-    `logprob` (nats) and `top`, pairs of id and nats, are of the model's own distribution, at temperature 1 and
-    unmasked. `seconds` is the work of the step that made it. `finish` is None until the last token, which has "stop"
-    (it is then a stop id itself, and no part of the text) or "length".
+    `logprob` (nats) and `top`, pairs of id and nats, are of the model's own distribution, at temperature 1
+    and unmasked. `seconds` is the work of the step that made it. `finish` is None until the last token, which
+    has "stop" (it is then a stop id itself, and no part of the text) or "length".
     """
 
     request: int
@@ -76,9 +78,9 @@ class Token(NamedTuple):
 def generate(module: nn.Module, requests: Sequence[Request]) -> Iterator[Token | None]:
     """Continue the prompts of `requests` with a transformers causal LM or a peft model of one.
 
-    Yields each token as it is sampled, request and sample numbered as given, and None between the passes that read the
-    prompts. Prompt and sample together are kept within the model's context (finish "length").
-    Raises GPTError for an empty prompt and for one that leaves no room in the context.
+    Yields each token as it is sampled, request and sample numbered as given, and None between the passes that
+    read the prompts. Prompt and sample together are kept within the model's context (finish "length"). Raises
+    GPTError for an empty prompt and for one that leaves no room in the context.
     """
     from jupyter_gpt.inference.batch import Batch
 
@@ -98,7 +100,8 @@ def sample(
     seed: int = 0,
     stop: frozenset[int] = frozenset(),
 ) -> Iterator[int]:
-    """One sample of one prompt: at most `max_tokens` ids, the last perhaps one of `stop`; none where there is no room."""
+    """One sample of one prompt: at most `max_tokens` ids, the last perhaps one of `stop`; none where there is
+    no room."""
     from jupyter_gpt.inference.forward import context_of
 
     if len(ids) >= context_of(model):

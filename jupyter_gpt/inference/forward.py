@@ -1,8 +1,9 @@
 """One pass of a model over new tokens of every row of a batch, whatever the model is.
 
-`forward_of` looks at a module once and returns a function `(ids, positions, mask, cache, keep, adapters) -> logits`:
-the lean forward where there is one; else the module's own with our cache; and for a model whose memory is not keys and
-values (state-space and other recurrent layers) one that reads everything again at each step: slow, and right.
+`forward_of` looks at a module once and returns a function `(ids, positions, mask, cache, keep, adapters) ->
+logits`: the lean forward where there is one; else the module's own with our cache; and for a model whose
+memory is not keys and values (state-space and other recurrent layers) one that reads everything again at each
+step: slow, and right.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from jupyter_gpt.inference import packed
 from jupyter_gpt.inference.cache import Rows
+from jupyter_gpt.inference.graphs import Steps
 from jupyter_gpt.inference.lean import Lean, lean_of
 
 ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
@@ -61,7 +63,12 @@ def own_forward(module: nn.Module) -> Callable:
 
     @torch.inference_mode()
     def forward(
-        ids: Tensor, positions: Tensor, mask: Tensor, cache: Rows, keep: int, adapters: list[str] | None = None
+        ids: Tensor,
+        positions: Tensor,
+        mask: Tensor,
+        cache: Rows,
+        keep: int,
+        adapters: list[str] | None = None,
     ) -> Tensor:
         options = {"adapter_names": adapters} if adapters else {}
         if "position_ids" in takes:
@@ -83,16 +90,25 @@ def reading_again(module: nn.Module) -> Callable:
 
     @torch.inference_mode()
     def forward(
-        ids: Tensor, positions: Tensor, mask: Tensor, cache: Rows, keep: int, adapters: list[str] | None = None
+        ids: Tensor,
+        positions: Tensor,
+        mask: Tensor,
+        cache: Rows,
+        keep: int,
+        adapters: list[str] | None = None,
     ) -> Tensor:
-        all_ids = cache.update(ids[:, None, :, None], ids.new_zeros(len(ids), 1, ids.shape[1], 0), 0)[0][:, 0, :, 0]
+        all_ids = cache.update(ids[:, None, :, None], ids.new_zeros(len(ids), 1, ids.shape[1], 0), 0)[0][
+            :, 0, :, 0
+        ]
         logits = []
         with resting(module):
             for row, (seen, counts) in enumerate(zip(all_ids, mask, strict=True)):
                 options = {"adapter_names": [adapters[row]]} if adapters else {}
                 if "use_cache" in takes:
                     options["use_cache"] = False
-                if not bool(counts.any()):  # nothing of this row yet: its prompt is shorter than its neighbours'
+                if not bool(
+                    counts.any()
+                ):  # nothing of this row yet: its prompt is shorter than its neighbours'
                     logits.append(torch.zeros(1, base_of(module).config.vocab_size, device=ids.device))
                     continue
                 logits.append(module(input_ids=seen[counts][None], **options).logits[0, -keep:].float())
@@ -103,20 +119,34 @@ def reading_again(module: nn.Module) -> Callable:
 
 
 class Quick:
-    """The lean forward, with packed weights as soon as enough is decoded to pay for the packing."""
+    """The lean forward; weights packed as soon as enough is decoded to pay for it; on a GPU, steps in CUDA
+    graphs."""
 
-    def __init__(self, module: nn.Module, lean: Lean):
-        self.module, self.steps = module, 0
+    def __init__(self, module: nn.Module, lean: Lean, static: bool = False):
+        self.module, self.decoded = module, 0
         self.may_pack = packed.worth_packing(module)
         ready = packed.kept(module) if self.may_pack else None
         self.lean, self.may_pack = ready or lean, self.may_pack and ready is None
+        self.static = static or next(module.parameters()).device.type == "cuda"
+        self.steps: Steps | None = None
 
     def __call__(
-        self, ids: Tensor, positions: Tensor, mask: Tensor, cache: Rows, keep: int, adapters: list[str] | None = None
+        self,
+        ids: Tensor,
+        positions: Tensor,
+        mask: Tensor,
+        cache: Rows,
+        keep: int,
+        adapters: list[str] | None = None,
     ) -> Tensor:
-        self.steps += cache.length > ids.shape[1]
-        if self.may_pack and self.steps >= PATIENCE:
-            self.lean, self.may_pack = packed.keep(self.module, lean_of(self.module, packed.packed)), False
+        width = ids.shape[1]
+        self.decoded += cache.length > width
+        if self.may_pack and self.decoded >= PATIENCE:
+            self.lean = packed.keep(self.module, lean_of(self.module, packed.best(self.module)))
+            self.may_pack, self.steps = False, None
+        if self.static and width == 1 < cache.length:
+            self.steps = self.steps or Steps(self.lean)
+            return self.steps(ids, positions, mask, cache)
         return self.lean(ids, positions, mask, cache, keep)
 
 

@@ -1,9 +1,11 @@
-"""A lean forward of Llama, Qwen3 and GPT-2 for decoding: the module's own weights, without the module's own overhead.
+"""A lean forward of Llama, Qwen3 and GPT-2 for decoding: the module's own weights, without the module's own
+overhead.
 
-A decoding step is hundreds of small operations, and on a CPU the reading of every weight. Notable: q, k, v and gate, up
-are multiplied as one matrix each; the heads that share keys are one query block, so grouped keys are never repeated;
-queries and keys turn together; weights are laid out once the way oneDNN reads them fastest (`packed.py`). Any other
-architecture, anything quantized, adapted or hooked, is left to its own forward. `tests/inference` holds both equal.
+A decoding step is hundreds of small operations, and on a CPU the reading of every weight. Notable: q, k, v
+and gate, up are multiplied as one matrix each; the heads that share keys are one query block, so grouped keys
+are never repeated; queries and keys turn together; weights are laid out once the way oneDNN reads them
+fastest (`packed.py`). Any other architecture, anything quantized, adapted or hooked, is left to its own
+forward. `tests/inference` holds both equal.
 """
 
 from __future__ import annotations
@@ -46,17 +48,31 @@ class Lean:
     blocks: list[Block]
     norm: Linear
     head: Linear
+    dtype: torch.dtype
 
     @torch.inference_mode()
     def __call__(
-        self, ids: Tensor, positions: Tensor, mask: Tensor, cache: Rows, keep: int, adapters: list | None = None
+        self,
+        ids: Tensor,
+        positions: Tensor,
+        mask: Tensor,
+        cache: Rows,
+        keep: int,
+        adapters: list | None = None,
     ) -> Tensor:
-        """fp32 logits `(B, keep, V)` after the last `keep` of the new tokens `(B, t)`, whose columns `cache` holds."""
+        """fp32 logits `(B, keep, V)` after the last `keep` of the new tokens `(B, t)`, whose columns `cache`
+        holds."""
+        masked = not cache.whole or 1 < ids.shape[1] < mask.shape[1]
+        bias = additive(mask, ids.shape[1], self.dtype) if masked else None
+        return self.run(ids, positions, bias, cache.update, keep)
+
+    def run(self, ids: Tensor, positions: Tensor, bias: Tensor | None, update: Callable, keep: int) -> Tensor:
+        """The pass itself; `update(k, v, layer)` keeps the new columns and returns all that are attended
+        to."""
         B, t = ids.shape
         H, G, h = self.heads, self.groups, self.width
         x = self.embed(ids, positions)
         cos_sin = self.angles(x, positions) if self.angles else None
-        bias = additive(mask, t, x.dtype) if not cache.whole or 1 < t < mask.shape[1] else None
         for number, block in enumerate(self.blocks):
             qkv = block.qkv(block.norm1(x)).view(B, t, H + 2 * G, h)
             qk, v = qkv[:, :, : H + G], qkv[:, :, H + G :]
@@ -64,14 +80,15 @@ class Lean:
                 qk = block.turn(qk)
             if cos_sin:
                 qk = qk * cos_sin[0] + qk.roll(h // 2, dims=-1) * cos_sin[1]
-            k, v = cache.update(qk[:, :, H:].transpose(1, 2), v.transpose(1, 2), number)
+            k, v = update(qk[:, :, H:].transpose(1, 2), v.transpose(1, 2), number)
             x = x + block.out(attend(qk[:, :, :H], k, v, bias))
             x = x + block.mlp(block.norm2(x))
         return self.head(self.norm(x[:, -keep:])).float()
 
 
 def additive(mask: Tensor, t: int, dtype: torch.dtype) -> Tensor:
-    """The mask `(B, 1, t, columns)` to add: -inf on columns that do not count and on those after the query's own."""
+    """The mask `(B, 1, t, columns)` to add: -inf on columns that do not count and on those after the query's
+    own."""
     columns = mask.shape[1]
     bias = torch.zeros(len(mask), 1, t, columns, dtype=dtype, device=mask.device)
     if t > 1:
@@ -81,11 +98,12 @@ def additive(mask: Tensor, t: int, dtype: torch.dtype) -> Tensor:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
-    """Attention of queries `(B, t, H, h)` over all columns of keys and values `(B, G, columns, h)`: `(B, t, H*h)`."""
+    """Attention of queries `(B, t, H, h)` over all columns of keys and values `(B, G, columns, h)`: `(B, t,
+    H*h)`."""
     B, t, H, h = q.shape
     G = k.shape[1]
     if t == 1:  # the H / G heads of a group are its queries, and no key is repeated
-        y = F.scaled_dot_product_attention(q.view(B, G, H // G, h), k, v, attn_mask=bias)
+        y = F.scaled_dot_product_attention(q.reshape(B, G, H // G, h), k, v, attn_mask=bias)
         return y.reshape(B, 1, H * h)
     q = q.transpose(1, 2)
     if H != G:
@@ -97,14 +115,18 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
 def lean_of(module: nn.Module, linear: Callable[..., Linear]) -> Lean | None:
     """The lean forward of a module, or None where only its own will do.
 
-    `linear(weights, biases)` makes the function that multiplies by weights `(out, in)` stacked over their outputs.
+    `linear(weights, biases)` makes the function that multiplies by weights `(out, in)` stacked over their
+    outputs.
     """
-    build = {"LlamaForCausalLM": rotary, "Qwen3ForCausalLM": rotary, "GPT2LMHeadModel": gpt2}.get(type(module).__name__)
+    build = {"LlamaForCausalLM": rotary, "Qwen3ForCausalLM": rotary, "GPT2LMHeadModel": gpt2}.get(
+        type(module).__name__
+    )
     return build(module, linear) if build and plain(module) else None
 
 
 def plain(module: nn.Module) -> bool:
-    """Whether every part is what transformers made: no adapter, no quantized layer, no hook, one dtype and device."""
+    """Whether every part is what transformers made: no adapter, no quantized layer, no hook, one dtype and
+    device."""
     parts = list(module.modules())
     weights = {(p.dtype, p.device) for p in module.parameters()}
     known = ("torch.nn.modules.", "transformers.")
@@ -118,17 +140,24 @@ def plain(module: nn.Module) -> bool:
 
 
 def rotary(module: nn.Module, linear) -> Lean | None:
-    """Llama (Touvron et al. 2023) and Qwen3, which adds a norm on queries and keys; rotary positions (Su et al. 2021)."""
+    """Llama (Touvron et al. 2023) and Qwen3, which adds a norm on queries and keys; rotary positions (Su et
+    al. 2021)."""
     model, config = module.model, module.config
     sliding = "sliding_attention" in (getattr(config, "layer_types", None) or [])
-    if config.hidden_act != "silu" or sliding or getattr(model.rotary_emb, "rope_type", "default") not in STATIC_ROPE:
+    if (
+        config.hidden_act != "silu"
+        or sliding
+        or getattr(model.rotary_emb, "rope_type", "default") not in STATIC_ROPE
+    ):
         return None
     attention = model.layers[0].self_attn
     h, groups = attention.head_dim, attention.k_proj.out_features // attention.head_dim
     heads = attention.q_proj.out_features // h
 
     def norm(layer: nn.Module) -> Linear:
-        return partial(F.rms_norm, normalized_shape=layer.weight.shape, weight=layer.weight, eps=config.rms_norm_eps)
+        return partial(
+            F.rms_norm, normalized_shape=layer.weight.shape, weight=layer.weight, eps=config.rms_norm_eps
+        )
 
     def angles(x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         cos, sin = model.rotary_emb(x, positions)
@@ -163,19 +192,27 @@ def rotary(module: nn.Module, linear) -> Lean | None:
     ]
     table = model.embed_tokens.weight
     head = joined(linear, module.lm_head)
-    return Lean(heads, groups, h, lambda ids, _: F.embedding(ids, table), angles, blocks, norm(model.norm), head)
+    return Lean(
+        heads, groups, h, lambda ids, _: F.embedding(ids, table), angles, blocks, norm(model.norm), head, table.dtype
+    )  # fmt: skip
 
 
 def gpt2(module: nn.Module, linear) -> Lean | None:
     """GPT-2 (Radford et al. 2019). Its Conv1D layers hold their weights transposed, `(in, out)`."""
     model, config = module.transformer, module.config
-    odd = config.scale_attn_by_inverse_layer_idx or config.reorder_and_upcast_attn or config.add_cross_attention
+    odd = (
+        config.scale_attn_by_inverse_layer_idx or config.reorder_and_upcast_attn or config.add_cross_attention
+    )
     if odd or not config.scale_attn_weights or config.activation_function != "gelu_new":
         return None
 
     def norm(layer: nn.LayerNorm) -> Linear:
         return partial(
-            F.layer_norm, normalized_shape=layer.weight.shape, weight=layer.weight, bias=layer.bias, eps=layer.eps
+            F.layer_norm,
+            normalized_shape=layer.weight.shape,
+            weight=layer.weight,
+            bias=layer.bias,
+            eps=layer.eps,
         )
 
     def conv(layer: nn.Module) -> Linear:
@@ -186,13 +223,14 @@ def gpt2(module: nn.Module, linear) -> Lean | None:
         return lambda x: down(F.gelu(up(x), approximate="tanh"))
 
     blocks = [
-        Block(norm(b.ln_1), conv(b.attn.c_attn), None, conv(b.attn.c_proj), norm(b.ln_2), mlp(b.mlp)) for b in model.h
+        Block(norm(b.ln_1), conv(b.attn.c_attn), None, conv(b.attn.c_proj), norm(b.ln_2), mlp(b.mlp))
+        for b in model.h
     ]
     tokens, places = model.wte.weight, model.wpe.weight
     return Lean(
         config.n_head, config.n_head, config.n_embd // config.n_head,
         lambda ids, positions: F.embedding(ids, tokens) + F.embedding(positions, places),
-        None, blocks, norm(model.ln_f), joined(linear, module.lm_head),
+        None, blocks, norm(model.ln_f), joined(linear, module.lm_head), tokens.dtype,
     )  # fmt: skip
 
 

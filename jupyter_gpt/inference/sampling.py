@@ -1,7 +1,9 @@
-"""From logits to tokens: filters, one uniform number per token and sample, and the inverse of the distribution function.
+"""From logits to tokens: filters, one uniform number per token and sample, and the inverse of the
+distribution function.
 
-Every sample has a random stream of its own and takes exactly one number from it per token, so it is the same sample
-whatever runs beside it. Filters are those of transformers, in its order: temperature, top-k, top-p, min-p.
+Every sample has a random stream of its own and takes exactly one number from it per token, so it is the same
+sample whatever runs beside it. Filters are those of transformers, in its order: temperature, top-k, top-p,
+min-p.
 """
 
 from __future__ import annotations
@@ -43,13 +45,16 @@ def keep_top_k(scores: Tensor, k: list[int]) -> Tensor:
 
 
 def keep_top_p(scores: Tensor, p: list[float]) -> Tensor:
-    """The fewest most probable tokens of each row that reach probability p together (Holtzman et al. 2020)."""
+    """The fewest most probable tokens of each row that reach probability p together (Holtzman et al.
+    2020)."""
     probabilities = scores.softmax(dim=-1)
     wanted = column(p, scores)
     best = probabilities.topk(min(FEW, scores.shape[-1]), dim=-1).values
     if bool((best.sum(dim=-1, keepdim=True) < wanted).any()):
         best = probabilities.sort(dim=-1, descending=True).values
-    before = best.cumsum(dim=-1, dtype=torch.float64) - best  # what the more probable ones reach without this one
+    before = (
+        best.cumsum(dim=-1, dtype=torch.float64) - best
+    )  # what the more probable ones reach without this one
     count = (before < wanted).sum(dim=-1, keepdim=True).clamp(min=1)
     least = best.gather(-1, count - 1)
     limited = wanted < 1
@@ -96,7 +101,8 @@ def draw(
 
 
 def describe(logits: Tensor, ids: list[int], most: list[int]) -> tuple[list[float], list[tuple]]:
-    """Log probabilities of the chosen `ids` under fp32 logits `(B, V)`, in nats, and each row's `most` best (id, nats)."""
+    """Log probabilities of the chosen `ids` under fp32 logits `(B, V)`, in nats, and each row's `most` best
+    (id, nats)."""
     total = logits.logsumexp(dim=-1)
     chosen = logits.gather(-1, torch.tensor(ids, device=logits.device)[:, None])[:, 0] - total
     tops: list[tuple] = [()] * len(ids)

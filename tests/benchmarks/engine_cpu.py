@@ -2,10 +2,11 @@
 
     python tests/benchmarks/engine_cpu.py [--rounds 3] [--busy] [--only "one sample"]
 
-Random weights in the shape of SmolLM2-135M, in one process, turn by turn, so that a change in the machine's load meets
-both; every sample has its full length. A first, untimed turn of each lets kernels be chosen and weights laid out, as
-they are once per model in a kernel. Figures are medians over rounds, ratios medians of the rounds' ratios. On a machine
-that others use, wall time says little: `--busy` runs one thread and counts its processor time instead.
+Random weights in the shape of SmolLM2-135M, in one process, turn by turn, so that a change in the machine's
+load meets both; every sample has its full length. A first, untimed turn of each lets kernels be chosen and
+weights laid out, as they are once per model in a kernel. Figures are medians over rounds, ratios medians of
+the rounds' ratios. On a machine that others use, wall time says little: `--busy` runs one thread and counts
+its processor time instead.
 """
 
 from __future__ import annotations
@@ -52,7 +53,9 @@ def ours(module: LlamaForCausalLM, ids: list[int], samples: int, new: int) -> No
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--busy", action="store_true", help="one thread, processor time")
     parser.add_argument("--only", default="", help="part of a case's name")

@@ -12,7 +12,15 @@ def build(kind: str, **more):
 
     torch.manual_seed(0)
     if kind == "gpt2":
-        shape = dict(vocab_size=VOCAB, n_embd=48, n_layer=2, n_head=4, n_positions=CONTEXT, bos_token_id=0, eos_token_id=0)
+        shape = dict(
+            vocab_size=VOCAB,
+            n_embd=48,
+            n_layer=2,
+            n_head=4,
+            n_positions=CONTEXT,
+            bos_token_id=0,
+            eos_token_id=0,
+        )
         config = transformers.GPT2Config(**shape, initializer_range=0.2, **more)
     else:
         shape = dict(
@@ -37,7 +45,9 @@ def lora(module, name: str = "default", seed: int = 3):
     """A peft model whose adapter does something."""
     peft = pytest.importorskip("peft")
     kind = module.config.model_type
-    config = peft.LoraConfig(r=4, target_modules=["c_attn"] if kind == "gpt2" else ["q_proj", "v_proj", "down_proj"])
+    config = peft.LoraConfig(
+        r=4, target_modules=["c_attn"] if kind == "gpt2" else ["q_proj", "v_proj", "down_proj"]
+    )
     wrapped = peft.get_peft_model(module, config, adapter_name=name)
     shake(wrapped, name, seed)
     return wrapped

@@ -8,6 +8,7 @@ import torch
 from shapes import CONTEXT, VOCAB, build, lora, random_prompts, shake
 
 from jupyter_gpt.errors import GPTError
+from jupyter_gpt.inference import packed
 from jupyter_gpt.inference.batch import Batch
 from jupyter_gpt.inference.engine import Request, generate, sample
 
@@ -40,7 +41,9 @@ def theirs(module, prompt, count, **options):
 def same_as_generate(module, prompts, count=20):
     said = run(module, [Request(p, max_tokens=count, temperature=0, stop_ids=STOP) for p in prompts])
     for number, prompt in enumerate(prompts):
-        assert ids_of(said[number, 0]) == theirs(module, prompt, count), f"prompt {number} of {len(prompt)} tokens"
+        assert ids_of(said[number, 0]) == theirs(module, prompt, count), (
+            f"prompt {number} of {len(prompt)} tokens"
+        )
     return said
 
 
@@ -66,12 +69,17 @@ def test_a_model_without_a_forward_of_ours(prompts):
 def test_a_model_whose_memory_is_a_state(prompts):
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
-    config = transformers.MambaConfig(vocab_size=VOCAB, hidden_size=32, num_hidden_layers=2, state_size=4, initializer_range=0.2)
+    config = transformers.MambaConfig(
+        vocab_size=VOCAB, hidden_size=32, num_hidden_layers=2, state_size=4, initializer_range=0.2
+    )
     same_as_generate(transformers.MambaForCausalLM(config).eval(), prompts[:6], 8)
 
 
 def test_logprobs_are_those_of_one_forward(model, prompts):
-    asked = [Request(p, max_tokens=12, temperature=0.7, top_p=0.9, seed=n, top_logprobs=3) for n, p in enumerate(prompts[:9])]
+    asked = [
+        Request(p, max_tokens=12, temperature=0.7, top_p=0.9, seed=n, top_logprobs=3)
+        for n, p in enumerate(prompts[:9])
+    ]
     for (number, _), tokens in run(model, asked).items():
         ids = torch.tensor([[*prompts[number], *ids_of(tokens)]])
         full = model(ids).logits[0].log_softmax(-1)[len(prompts[number]) - 1 :]
@@ -85,7 +93,11 @@ def test_logprobs_are_those_of_one_forward(model, prompts):
 def test_samples_equal_calls_with_their_seeds(model, prompts):
     options = dict(max_tokens=16, temperature=1.1, top_k=50, top_p=0.95, min_p=0.01, stop_ids=STOP)
     together = run(model, [Request(prompts[3], samples=8, seed=5, **options)])
-    beside = run(model, [Request(p, samples=2, seed=0, **options) for p in prompts[:5]] + [Request(prompts[3], samples=8, seed=5, **options)])
+    beside = run(
+        model,
+        [Request(p, samples=2, seed=0, **options) for p in prompts[:5]]
+        + [Request(prompts[3], samples=8, seed=5, **options)],
+    )
     for k in range(8):
         alone = ids_of(run(model, [Request(prompts[3], seed=5 + k, **options)])[0, 0])
         assert ids_of(together[0, k]) == alone == ids_of(beside[5, k])
@@ -93,7 +105,9 @@ def test_samples_equal_calls_with_their_seeds(model, prompts):
 
 
 def test_few_rows_at_once_give_the_same(model, prompts):
-    asked = [Request(p, samples=2, max_tokens=5 + n % 9, seed=n, stop_ids=STOP) for n, p in enumerate(prompts[:12])]
+    asked = [
+        Request(p, samples=2, max_tokens=5 + n % 9, seed=n, stop_ids=STOP) for n, p in enumerate(prompts[:12])
+    ]
     expected = {key: ids_of(tokens) for key, tokens in run(model, asked).items()}
     batch, said = Batch(model, most=5), defaultdict(list)
     for request in asked:
@@ -129,7 +143,9 @@ def test_a_prompt_read_in_pieces(model, prompts):
 
 def test_the_prompt_is_read_once(llama):
     read = []
-    hook = llama.model.embed_tokens.register_forward_hook(lambda module, args, out: read.append(args[0].numel()))
+    hook = llama.model.embed_tokens.register_forward_hook(
+        lambda module, args, out: read.append(args[0].numel())
+    )
     batch = Batch(llama)
     batch.forward = own(llama)
     batch.add(Request(tuple(range(1, 41)), samples=6, max_tokens=5))
@@ -151,6 +167,20 @@ def test_the_cache_grows(llama, monkeypatch):
     monkeypatch.setattr(batch, "ROOM", 2)
     monkeypatch.setattr(cache, "GROWTH", 3)
     same_as_generate(llama, random_prompts(6, 20), 60)
+
+
+def test_steps_in_static_memory(model, prompts, monkeypatch):
+    """What a GPU records as CUDA graphs, run as it is: rows leave, columns pass a boundary, the cache
+    moves."""
+    from jupyter_gpt.inference import forward, graphs
+
+    quick, sizes, step = forward.Quick, [], graphs.Steps.step
+    monkeypatch.setattr(forward, "Quick", lambda module, lean: quick(module, lean, static=True))
+    monkeypatch.setattr(graphs, "COLUMNS", 16)
+    monkeypatch.setattr(graphs.Steps, "step", lambda self, *size: sizes.append(size) or step(self, *size))
+    same_as_generate(model, prompts[:21], 40)
+    assert len({rows for rows, _ in sizes}) > 2
+    assert len({columns for _, columns in sizes}) > 2
 
 
 class Says:
@@ -180,7 +210,10 @@ def test_constraints_mask_and_force(model, prompts, start):
         made.append(Says(start))
         return made[-1]
 
-    asked = [Request(p, samples=2, max_tokens=14, seed=n, temperature=2.0, constraint=constraint) for n, p in enumerate(prompts[:6])]
+    asked = [
+        Request(p, samples=2, max_tokens=14, seed=n, temperature=2.0, constraint=constraint)
+        for n, p in enumerate(prompts[:6])
+    ]
     asked.append(Request(prompts[7], max_tokens=14, seed=1))
     said = run(model, asked)
     told = iter(made)
@@ -199,7 +232,9 @@ def test_constraints_mask_and_force(model, prompts, start):
                     forced += 1
                     assert ids[at + 1 : at + 3] == [50, 52][: 13 - at]
             full = model(torch.tensor([[*prompt, *ids]])).logits[0].log_softmax(-1)[len(prompt) - 1 :]
-            assert [t.logprob for t in tokens] == pytest.approx([full[n, i].item() for n, i in enumerate(ids)], abs=1e-4)
+            assert [t.logprob for t in tokens] == pytest.approx(
+                [full[n, i].item() for n, i in enumerate(ids)], abs=1e-4
+            )
     assert forced > 3
     alone = run(model, [Request(prompts[7], max_tokens=14, seed=1)])
     assert ids_of(said[6, 0]) == ids_of(alone[0, 0])
@@ -216,11 +251,19 @@ def test_a_constraint_that_allows_nothing(llama):
 
 def test_until_ends_a_sample_and_min_tokens_forbids_to_stop(model, prompts):
     everything = frozenset(range(0, VOCAB, 2))
-    said = run(model, [Request(p, max_tokens=12, min_tokens=5, seed=n, stop_ids=everything) for n, p in enumerate(prompts[:8])])
+    said = run(
+        model,
+        [
+            Request(p, max_tokens=12, min_tokens=5, seed=n, stop_ids=everything)
+            for n, p in enumerate(prompts[:8])
+        ],
+    )
     for tokens in said.values():
         assert all(token.id % 2 for token in tokens[:5])
         assert tokens[-1].finish == ("stop" if tokens[-1].id % 2 == 0 else "length")
-    until = run(model, [Request(prompts[0], until=lambda ids: len(ids) == 3), Request(prompts[1], max_tokens=5)])
+    until = run(
+        model, [Request(prompts[0], until=lambda ids: len(ids) == 3), Request(prompts[1], max_tokens=5)]
+    )
     assert [len(until[n, 0]) for n in range(2)] == [3, 5]
     assert until[0, 0][-1].finish == "stop"
 
@@ -250,11 +293,11 @@ def test_several_adapters_on_one_base(prompts):
     assert len({tuple(expected[0, name]) for name in names[:3]}) == 3
 
 
-def theirs_plain(module, prompt):
+def theirs_plain(module, prompt, count=10):
     ids = torch.tensor([prompt])
     out = module.generate(
-        input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=10, eos_token_id=None,
-        pad_token_id=0,
+        input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=count,
+        eos_token_id=None, pad_token_id=0,
     )  # fmt: skip
     return out[0, len(prompt) :].tolist()
 
@@ -267,6 +310,36 @@ def test_the_context_is_the_limit(model):
         run(model, [Request((1,) * (CONTEXT + 3))])
     with pytest.raises(GPTError, match="empty"):
         run(model, [Request(())])
+
+
+def test_out_of_memory_frees_and_says_what_fits(llama, prompts):
+    batch = Batch(llama)
+    batch.add(Request(prompts[0], samples=3, max_tokens=9))
+    batch.step()
+    forward, batch.forward = (
+        batch.forward,
+        lambda *args: (_ for _ in ()).throw(torch.OutOfMemoryError("no more")),
+    )
+    with pytest.raises(GPTError, match=r"out of memory with 3 samples.*room for about \d+"):
+        batch.step()
+    assert batch.cache is None and not batch.busy
+    batch.forward = forward
+    batch.add(Request(prompts[0], max_tokens=2))
+    assert len(batch.step()) == 1
+
+
+def test_packed_weights_follow_the_weights(prompts):
+    module = build("llama")
+    asked = [Request(prompts[0], max_tokens=30, temperature=0)]
+    first = ids_of(run(module, asked)[0, 0])
+    assert packed.kept(module) is not None
+    again = ids_of(run(module, asked)[0, 0])
+    with torch.no_grad():
+        module.model.layers[0].mlp.down_proj.weight.data.mul_(-3)  # .data: no version counter tells of it
+    assert packed.kept(module) is None
+    changed = ids_of(run(module, asked)[0, 0])
+    assert first == again != changed
+    assert changed == theirs_plain(module, prompts[0], 30)
 
 
 def test_training_state_is_left_alone(prompts):

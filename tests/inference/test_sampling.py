@@ -70,7 +70,9 @@ def test_the_ends_of_the_interval():
 
 def test_temperature_zero_is_greedy_whatever_runs_beside_it():
     scores = logits(3)
-    drawn = sampling.draw(scores, [0.5, 0.5, 0.5], [0.0, 1.0, 0.0], [0, 5, 1], [0.1, 1.0, 1.0], [0.0, 0.0, 0.0])
+    drawn = sampling.draw(
+        scores, [0.5, 0.5, 0.5], [0.0, 1.0, 0.0], [0, 5, 1], [0.1, 1.0, 1.0], [0.0, 0.0, 0.0]
+    )
     assert [drawn[0], drawn[2]] == scores.argmax(-1)[[0, 2]].tolist()
 
 
@@ -87,7 +89,9 @@ def test_describe():
     scores = logits(3, 50)
     nats, tops = sampling.describe(scores, [4, 5, 6], [0, 2, 60])
     expected = scores.log_softmax(-1)
-    assert nats == pytest.approx([expected[0, 4].item(), expected[1, 5].item(), expected[2, 6].item()], abs=1e-5)
+    assert nats == pytest.approx(
+        [expected[0, 4].item(), expected[1, 5].item(), expected[2, 6].item()], abs=1e-5
+    )
     assert tops[0] == ()
     assert [name for name, _ in tops[1]] == expected[1].topk(2).indices.tolist()
     assert len(tops[2]) == 50

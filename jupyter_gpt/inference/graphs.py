@@ -1,0 +1,102 @@
+"""Decoding steps over memory that stays where it is, so that a GPU can replay each as one CUDA graph.
+
+A step of a small model is some five hundred kernels of a few microseconds; launching them one by one takes
+ten times as long as running them. A graph is recorded for a number of rows (a power of two) and of columns (a
+multiple of 256) and reads everything that changes, the column to write included, from tensors that stay where
+they are. Attention reads the filled part only. Recording happens on the thread that decodes; where it fails,
+steps run as they are.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor
+
+from jupyter_gpt.inference.cache import Rows
+from jupyter_gpt.inference.lean import Lean
+
+COLUMNS = 256
+
+
+class Steps:
+    """One-token steps of a lean model. On a CPU the same code runs unrecorded, which is how it is tested."""
+
+    def __init__(self, lean: Lean):
+        self.lean = lean
+        self.home: Tensor | None = None  # the keys of the first layer: where they lie, the graphs are good
+        self.recorded: dict[tuple[int, int], tuple[torch.cuda.CUDAGraph, Tensor]] = {}
+        self.record = True
+
+    @torch.inference_mode()
+    def __call__(self, ids: Tensor, positions: Tensor, mask: Tensor, cache: Rows) -> Tensor:
+        """fp32 logits `(B, 1, V)` after new tokens `(B, 1)`, whose column `cache.append` has announced."""
+        rows, length = len(ids), cache.length
+        for layer in cache.layers:
+            if length > layer.keys.shape[2]:
+                layer.grow(length)
+            layer.length = length
+        if cache.layers[0].keys is not self.home:
+            self.settle(cache)
+        room, columns = self.home.shape[0], self.home.shape[2]
+        self.ids[:rows], self.positions[:rows] = ids, positions
+        self.column.fill_(length - 1)
+        seen = self.bias[:rows, 0, 0, :length]
+        seen.zero_().masked_fill_(~mask, float("-inf"))
+        size = min(room, 1 << (rows - 1).bit_length()), min(columns, -(-length // COLUMNS) * COLUMNS)
+        return self.replay(size)[:rows]
+
+    def settle(self, cache: Rows) -> None:
+        """Make the tensors that steps read, for the place where this cache lies; older graphs are useless."""
+        self.recorded.clear()
+        self.layers = [(layer.keys, layer.values) for layer in cache.layers]
+        self.home = self.layers[0][0]
+        rows, device = len(self.home), self.home.device
+        self.ids = torch.zeros(rows, 1, dtype=torch.long, device=device)
+        self.positions = torch.zeros_like(self.ids)
+        self.column = torch.zeros(1, dtype=torch.long, device=device)
+        shape = (rows, 1, 1, self.home.shape[2])
+        self.bias = torch.full(shape, float("-inf"), dtype=self.home.dtype, device=device)
+
+    def step(self, rows: int, columns: int) -> Tensor:
+        """The step itself, for the first `rows` rows and `columns` columns."""
+
+        def update(k: Tensor, v: Tensor, number: int) -> tuple[Tensor, Tensor]:
+            keys, values = self.layers[number]
+            keys[:rows].index_copy_(2, self.column, k)
+            values[:rows].index_copy_(2, self.column, v)
+            return keys[:rows, :, :columns], values[:rows, :, :columns]
+
+        bias = self.bias[:rows, :, :, :columns]
+        return self.lean.run(self.ids[:rows], self.positions[:rows], bias, update, 1)
+
+    def replay(self, size: tuple[int, int]) -> Tensor:
+        """The step from its graph, recorded the first time its size is met."""
+        if size not in self.recorded and self.record and self.home.device.type == "cuda":
+            try:
+                self.recorded[size] = self.recording(size)
+            except RuntimeError as error:
+                self.record = False
+                warnings.warn(f"decoding without CUDA graphs: {error}", stacklevel=2)
+        if size not in self.recorded:
+            return self.step(*size)
+        graph, logits = self.recorded[size]
+        graph.replay()
+        return logits
+
+    def recording(self, size: tuple[int, int]) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+        """A graph of the step and the tensor its logits are written to. A step twice over is the same
+        step."""
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(
+            aside
+        ):  # kernels are chosen and libraries make their workspaces before recording
+            for _ in range(2):
+                self.step(*size)
+        torch.cuda.current_stream().wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            logits = self.step(*size)
+        return graph, logits
