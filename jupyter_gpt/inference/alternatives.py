@@ -1,7 +1,7 @@
-"""What else could have been said: the likeliest tokens at each place of a completion, from one pass over all of it.
+"""What else could have been said: the likeliest tokens at each place of a completion, from one pass over it.
 
-A transformer reads a text that is already there in one go, so whoever asks afterwards pays for one prefill; sampling
-need not keep alternatives that nobody may look at.
+A transformer reads a text that is already there in one go, so whoever asks afterwards pays for one prefill;
+sampling need not keep alternatives that nobody may look at.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ BLOCK = 128  # places whose distributions over the vocabulary are sorted togethe
 def alternatives(
     module: nn.Module, prompt: Sequence[int], tokens: Sequence[int], count: int
 ) -> list[tuple[tuple[int, float], ...]]:
-    """For each of `tokens`, sampled after `prompt`, the `count` likeliest tokens there as (id, log-probability in
-    nats), likeliest first, of the model's own distribution. `prompt` holds at least one id."""
+    """For each of `tokens`, sampled after `prompt`, the `count` likeliest tokens there, likeliest first.
+
+    Each is (id, log-probability in nats) of the model's own distribution. `prompt` holds at least one id.
+    """
     ids = torch.tensor([[*prompt, *tokens[:-1]]], device=module.device)
     logits = module(input_ids=ids, use_cache=False, logits_to_keep=len(tokens)).logits[0]  # (len(tokens), V)
     found = []

@@ -6,7 +6,17 @@ from jupyter_gpt.magics import prompt
 from jupyter_gpt.magics.notebook import bind
 from jupyter_gpt.magics.options import OUT, Command, Option, parse
 
-SAMPLING = ("--samples", "--temperature", "--top-p", "--top-k", "--min-p", "--max-tokens", "--min-tokens", "--stop", "--seed")
+SAMPLING = (
+    "--samples",
+    "--temperature",
+    "--top-p",
+    "--top-k",
+    "--min-p",
+    "--max-tokens",
+    "--min-tokens",
+    "--stop",
+    "--seed",
+)
 PROMPT = ("--system", "--as-assistant", "--few-shot", "--truncate")
 
 COMMAND = Command(
@@ -32,7 +42,11 @@ COMMAND = Command(
 One prompt a line; empty lines are skipped. {variable} is filled from the notebook.
 """,
     sketch=("prompt", "…"),
-    examples=("%%compare storyteller smollm2 --max-tokens 60", "Once upon a time", "The capital of France is"),
+    examples=(
+        "%%compare storyteller smollm2 --max-tokens 60",
+        "Once upon a time",
+        "The capital of France is",
+    ),
 )  # fmt: skip
 
 

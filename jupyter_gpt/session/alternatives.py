@@ -10,8 +10,10 @@ COUNT = 5
 
 
 def with_alternatives(model, completion):
-    """The completion with its `top` filled in, from one pass of `model` on the worker; as it is where it has them, or
-    where its prompt no longer reads as the same tokens."""
+    """The completion with its `top` filled in, from one pass of `model` on the worker.
+
+    As it is where it has them, or where its prompt no longer reads as the same tokens.
+    """
     from jupyter_gpt.inference.alternatives import alternatives
     from jupyter_gpt.inference.render import encode
 

@@ -1,7 +1,7 @@
-"""Comparing models: the same prompts and the same seeds to each, and a person's vote for the better completion.
+"""Comparing models: the same prompts and the same seeds to each, and a person's vote for the better one.
 
-Votes are kept as rankings. They belong to the prompt and the very texts that were compared: asked again, the same
-comparison finds the votes it already has, and one with other texts begins anew beside them.
+Votes are kept as rankings. They belong to the prompt and the very texts that were compared: asked again, the
+same comparison finds the votes it already has, and one with other texts begins anew beside them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ TIE = "tie"
 
 @dataclass(frozen=True)
 class Row:
-    """One prompt and one seed: the models' completions, in the models' order, and the order to show them in."""
+    """One prompt and one seed: the completions in the models' order, and the order to show them in."""
 
     prompt: str
     seed: int
@@ -41,14 +41,23 @@ class Row:
 class Comparison:
     """What the models wrote, row by row, and the votes; votes are on disk at the moment they are given."""
 
-    def __init__(self, models: Sequence[str], rows: Sequence[Row], rankings: Rankings, options: dict | None = None):
-        self.models, self.rows, self.rankings, self.options = list(models), list(rows), rankings, options or {}
+    def __init__(
+        self, models: Sequence[str], rows: Sequence[Row], rankings: Rankings, options: dict | None = None
+    ):
+        self.models, self.rows, self.rankings, self.options = (
+            list(models),
+            list(rows),
+            rankings,
+            options or {},
+        )
         self.given: list[int] = []  # the rows voted on through this object, for `undo`
 
     def entries(self, row: int) -> list[dict]:
         """The completions of a row as a ranking holds them."""
         found = self.rows[row]
-        return [{"model": m, "text": t, "seed": found.seed} for m, t in zip(self.models, found.texts, strict=True)]
+        return [
+            {"model": m, "text": t, "seed": found.seed} for m, t in zip(self.models, found.texts, strict=True)
+        ]
 
     def key(self, row: int) -> tuple:
         return key(self.rows[row].prompt, self.entries(row))
@@ -86,12 +95,14 @@ class Comparison:
         return pandas.DataFrame({**columns, **texts, "vote": pandas.Series(self.votes, dtype="object")})
 
     def vote(self, row: int, best: str, by: str = "person") -> None:
-        """Vote for the model that wrote the best completion of `row`, or `tie`; replaces an earlier vote there.
+        """Vote for the model that wrote the best of `row`, or `tie`; replaces an earlier vote there.
 
         Raises GPTError for what is neither.
         """
         if best not in (*self.models, TIE):
-            raise GPTError(f"a vote is for {', '.join(self.models)} or {TIE}, not {best!r}{nearest(best, self.models)}")
+            raise GPTError(
+                f"a vote is for {', '.join(self.models)} or {TIE}, not {best!r}{nearest(best, self.models)}"
+            )
         if not 0 <= row < len(self.rows):
             raise GPTError(f"there is no row {row}: this comparison has {len(self.rows)}, counted from 0")
         self.choose(row, self.models.index(best) if best in self.models else None, by)
@@ -102,7 +113,9 @@ class Comparison:
         rest = tuple(i for i in everyone if i != place)
         order = (rest,) if place is None else ((place,), rest)
         self.rankings.put(
-            Ranking(self.rows[row].prompt, tuple(self.entries(row)), order, self.rows[row].shown, by, time.time())
+            Ranking(
+                self.rows[row].prompt, tuple(self.entries(row)), order, self.rows[row].shown, by, time.time()
+            )
         )
         self.given = [*(i for i in self.given if i != row), row]
 
@@ -115,7 +128,8 @@ class Comparison:
         return row
 
     def __repr__(self) -> str:
-        return f"<comparison of {', '.join(self.models)}: {len(self.rows)} rows, {len(self.missing)} without a vote>"
+        rows = f"{len(self.rows)} rows, {len(self.missing)} without a vote"
+        return f"<comparison of {', '.join(self.models)}: {rows}>"
 
 
 def compare(
@@ -131,9 +145,10 @@ def compare(
 ) -> Comparison:
     """Give the same prompts with the same seeds to each model; `options` are those of `gpt.prompts`.
 
-    `rankings` names the file that keeps the votes (default: by the models). `tick(model, how many are done, tokens
-    so far of its first completion)` is told now and then. Raises GPTError for fewer than two models, one twice, an
-    unknown one, and no prompt or one twice; an interrupt ends it, for a text that was cut short compares with nothing.
+    `rankings` names the file that keeps the votes (default: by the models). `tick(model, how many are done,
+    tokens so far of its first completion)` is told now and then. An interrupt ends it: a text that was cut
+    short compares with nothing. Raises GPTError for fewer than two models, one twice, an unknown one, and no
+    prompt or one twice.
     """
     models, prompts = ([given] if isinstance(given, str) else list(given) for given in (models, prompts))
     check(gpt, models, prompts, samples)
@@ -165,14 +180,18 @@ def check(gpt, models: Sequence[str], prompts: Sequence[str], samples: int) -> N
         raise GPTError("to compare takes two models or more: %%compare MODEL MODEL")
     twice = next((name for name in models if models.count(name) > 1), None)
     if twice:
-        raise GPTError(f"model {twice} is there twice: compare it with another, or see its samples with --samples")
+        raise GPTError(
+            f"model {twice} is there twice: compare it with another, or see its samples with --samples"
+        )
     for name in models:
         gpt.models[name]  # loads it, or waits for the run that makes it
     if not prompts:
         raise GPTError("there is nothing to prompt the models with: give one prompt a line")
     again = next((text for text in prompts if prompts.count(text) > 1), None)
     if again is not None:
-        raise GPTError(f"the prompt {again[:40]!r} is there twice: for more than one sample of each say --samples")
+        raise GPTError(
+            f"the prompt {again[:40]!r} is there twice: for more than one sample of each say --samples"
+        )
     if samples < 1:
         raise GPTError(f"--samples is at least 1, not {samples}")
 

@@ -1,7 +1,8 @@
 """Rankings: for one prompt, several completions and the order that a person, or a judge, put them in.
 
-`rankings/NAME.jsonl` has one ranking a line, written at the moment it is given: what was asked cost a person's time, so
-nothing of it waits in memory. A vote for the best is a ranking too, with two groups; a tie has one.
+`rankings/NAME.jsonl` has one ranking a line, written at the moment it is given: what was asked cost a
+person's time, so nothing of it waits in memory. A vote for the best is a ranking too, with two groups; a tie
+has one.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class Ranking:
 
     completions: K mappings with `model`, `text` and `seed`.
     order: groups of places in `completions`, the best first; those in one group were not told apart.
-    shown: the order in which the completions stood before whoever answered, for whoever looks into position bias.
+    shown: the order in which they stood before whoever answered, for whoever looks into position bias.
     time: when, in unix seconds.
     """
 
@@ -38,14 +39,17 @@ class Ranking:
 
     @property
     def key(self) -> tuple:
-        """What was ranked: the prompt, and whose text each completion is. Seeds, clocks and the answer are not in it."""
+        """What was ranked: the prompt, and whose text each completion is. Seeds, clocks and the answer are
+        not in it."""
         return key(self.prompt, self.completions)
 
     @property
     def pairs(self) -> list[tuple[int, int]]:
         """Every (better, worse) pair of places that the order implies: what a reward model learns from."""
         groups = self.order
-        return [(b, w) for i, best in enumerate(groups) for worse in groups[i + 1 :] for b in best for w in worse]
+        return [
+            (b, w) for i, best in enumerate(groups) for worse in groups[i + 1 :] for b in best for w in worse
+        ]
 
 
 def key(prompt: str, completions: Sequence[Mapping]) -> tuple:
@@ -67,12 +71,18 @@ def from_line(line: str) -> Ranking:
     for each in completions:
         each["model"], each["text"]
     return Ranking(
-        found["prompt"], completions, order, tuple(found.get("shown", ())), found.get("by", "person"), found["time"]
+        found["prompt"],
+        completions,
+        order,
+        tuple(found.get("shown", ())),
+        found.get("by", "person"),
+        found["time"],
     )
 
 
 def mend(file) -> None:
-    """End the last line of an open file: one that a kill left torn is cut off, a whole one gets its newline."""
+    """End the last line of an open file: one that a kill left torn is cut off, a whole one gets its
+    newline."""
     file.seek(0)
     written = file.read()
     rest = written[written.rfind(b"\n") + 1 :]
@@ -86,7 +96,8 @@ def mend(file) -> None:
 
 
 class Rankings(Sequence):
-    """The rankings of one file, oldest first; always what the disk holds now. `add` and `withdraw` are thread-safe."""
+    """The rankings of one file, oldest first; always what the disk holds now. `add` and `withdraw` are
+    thread-safe."""
 
     def __init__(self, path: Path):
         self.path, self.name = path, path.stem
@@ -108,7 +119,9 @@ class Rankings(Sequence):
             except (ValueError, KeyError, TypeError) as error:
                 if number == len(lines):  # no newline after it: torn
                     break
-                raise GPTError(f"rankings {self.name}: line {number} of {self.path} is damaged: mend or delete it") from error
+                raise GPTError(
+                    f"rankings {self.name}: line {number} of {self.path} is damaged: mend or delete it"
+                ) from error
         return found
 
     def add(self, ranking: Ranking) -> None:

@@ -1,7 +1,8 @@
-"""What models wrote to the same prompts, side by side: a column a model, a block a prompt, differing words tinted.
+"""What models wrote to the same prompts, side by side: a column a model, differing words tinted.
 
-While a person votes blind, the texts wait behind a click, so that the table does not tell who wrote what; nothing is
-missing from the output all the same. Votes, tints and hiding stand inside the marks of sampled text, and fold with it.
+While a person votes blind, the texts wait behind a click, so that the table does not tell who wrote what;
+nothing is missing from the output all the same. Votes, tints and hiding stand inside the marks of sampled
+text, and fold with it.
 """
 
 from __future__ import annotations
@@ -38,8 +39,13 @@ def compare_bundle(comparison, *, blind: bool = False) -> Bundle:
         f"words that no other text has</span></p>"
         f"{html_rows(comparison, votes, several, blind)}"
     )
-    data = {"view": "compare", "models": comparison.models, "prompts": list(dict.fromkeys(r.prompt for r in rows)),
-            "seed": seed, "rankings": comparison.rankings.name}  # fmt: skip
+    data = {
+        "view": "compare",
+        "models": comparison.models,
+        "prompts": list(dict.fromkeys(row.prompt for row in rows)),
+        "seed": seed,
+        "rankings": comparison.rankings.name,
+    }
     metadata = {
         "rows": [{"prompt": r.prompt, "seed": r.seed, "texts": r.texts, "vote": v}
                  for r, v in zip(rows, votes, strict=True)],
@@ -64,7 +70,8 @@ def html_rows(comparison, votes: list, several: bool, blind: bool) -> str:
     """One table: for each row its prompt across all columns, beneath it what each model wrote."""
     width = 100 // len(comparison.models)
     head = "".join(
-        f'<th width="{width}%" style="{LEFT};padding:4px 14px 4px 6px;border-bottom:{RULE}">{escape(name)}</th>'
+        f'<th width="{width}%" style="{LEFT};padding:4px 14px 4px 6px;border-bottom:{RULE}">'
+        f"{escape(name)}</th>"
         for name in comparison.models
     )
     body = []
@@ -93,14 +100,14 @@ def html_rows(comparison, votes: list, several: bool, blind: bool) -> str:
 
 
 def cell(completion, pieces: list[Stretch], note: str, hidden: str) -> str:
-    """One completion as HTML, marked as sampled from edge to edge; `hidden` is what stands before the click."""
+    """One completion as HTML, marked from edge to edge; `hidden` is what stands before the click."""
     strength = 0.09 if mostly(pieces) else 0.24
     written = "".join(tinted(text, strength) if differs else lines(text) for text, differs in pieces)
     shown = written or f'<span style="{QUIET}">nothing: it ended at once</span>'
     if completion.finish_reason == "length":
         shown += f' <span style="{QUIET}" title="cut off at its longest">…</span>'
     if hidden:
-        shown = f'<details><summary style="{QUIET}">{hidden}</summary>{shown}</details>'
+        shown = f'<details><summary tabindex="-1" style="{QUIET}">{hidden}</summary>{shown}</details>'
     elif note:
         shown = f'<span style="{CHOSEN if note == BEST else QUIET}">{note}</span> {shown}'
     return marked(shown)
@@ -114,7 +121,9 @@ def note_of(row, vote: str | None, name: str) -> str:
 def tinted(text: str, strength: float) -> str:
     """A stretch that differs: tinted, line by line, so that a tint never runs across an empty line."""
     style = TINT.format(strength)
-    return "<br>".join(f'<span style="{style}">{plain(line)}</span>' if line else "" for line in text.split("\n"))
+    return "<br>".join(
+        f'<span style="{style}">{plain(line)}</span>' if line else "" for line in text.split("\n")
+    )
 
 
 def lines(text: str) -> str:
@@ -122,9 +131,11 @@ def lines(text: str) -> str:
 
 
 class Table:
-    """Where a comparison is shown: one line while the models write, then its table, and beside it the form while a
-    person is there and votes are missing. Nothing here waits for a person; with nobody there the table is published
-    once and that is all. Left by an error, it takes its line back.
+    """Where a comparison is shown: one line while the models write, then its table, and beside it the form
+    while a person is there and votes are missing.
+
+    Nothing here waits for a person; with nobody there the table is published once and that is all. Left by an
+    error, it takes its line back.
     """
 
     def __init__(self):
@@ -175,7 +186,9 @@ class Table:
 
         def changed(done: bool) -> None:
             self.table(comparison, blind=not done)
-            if done and not widget.reloaded:  # else neither found its place, and the form is all there is to see
+            if (
+                done and not widget.reloaded
+            ):  # else neither found its place, and the form is all there is to see
                 beside.update({}, raw=True)
                 widget.close()
 

@@ -1,7 +1,7 @@
 """Where texts differ, word by word: the stretches that one of them has and no other.
 
-Each pair of texts is compared by `difflib`; a word counts as shared when some other text has it at the same place of
-its course. White space is not compared.
+Each pair of texts is compared by `difflib`; a word counts as shared when some other text has it at the same
+place of its course. White space is not compared.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ def mostly(text: Sequence[Stretch]) -> bool:
 def shared(one: list[str], other: list[str]) -> dict[int, int]:
     """The words of `one` that stand in `other` too, in the same order: place by place.
 
-    Between texts that have little in common a stray `the` or comma means nothing: there only longer runs count.
+    Between texts that have little in common a stray `the` or comma means nothing: there only longer runs
+    count.
     """
     matcher = difflib.SequenceMatcher(None, one, other, autojunk=False)
     blocks = matcher.get_matching_blocks()

@@ -1,34 +1,29 @@
 """A completion token by token: how likely each was, what else could have stood there, and the work each took.
 
-The talk's point, measured: a person slows down where it gets hard; a transformer spends the same work on every token,
-and on what it has in its context, its working memory.
+The talk's point, measured: a person slows down where it gets hard; a transformer spends the same work on
+every token, and on what it has in its context, its working memory.
 """
 
 from __future__ import annotations
 
-import io
 import math
-import statistics
 from typing import NamedTuple
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.views.bundle import Bundle, about, escape, image, marked, plain, quoted
-from jupyter_gpt.views.curve import GREY, TRAIN, VALIDATION
+from jupyter_gpt.views.likelihood import css, legend, share
 from jupyter_gpt.views.table import RULE, text_table
 from jupyter_gpt.views.tokens import token_text, visible
+from jupyter_gpt.views.work import middle, work_line, work_picture
 
 SHOWN = 1000  # tokens drawn; of a longer completion it is said how many more there are
 LISTED = 300  # tokens in the table
-# likely, half likely, unlikely: blue to vermilion, told apart by every kind of colour vision (Okabe and Ito, 2008)
-SCALE = ((0, 114, 178, 0.16), (230, 159, 0, 0.34), (213, 94, 0, 0.62))
-UNLIKELY = math.log(100)  # nats at which the scale ends: a token of 1%
-LEGEND = (1.0, 0.5, 0.1, 0.01)
 FILLED, FREE = "█", "░"
 
 
 class Spoken(NamedTuple):
-    """One sampled token: its text, its id (None where an endpoint tells none), its probability, the alternatives as
-    (text, probability), and the seconds of its step."""
+    """One sampled token: its text, its id (None where an endpoint tells none), its probability, the
+    alternatives as (text, probability), and the seconds of its step."""
 
     text: str
     id: int | None
@@ -40,7 +35,9 @@ class Spoken(NamedTuple):
 def spoken(completion, tokenizer) -> list[Spoken]:
     """The tokens of a completion, readable. Raises GPTError when there are none to show."""
     if not completion.tokens:
-        raise GPTError(f"{completion.model or 'the model'} told no tokens of this completion: there are none to show")
+        raise GPTError(
+            f"{completion.model or 'the model'} told no tokens of this completion: there are none to show"
+        )
     names: dict = {}
 
     def name(token) -> str:
@@ -50,18 +47,19 @@ def spoken(completion, tokenizer) -> list[Spoken]:
 
     times = completion.seconds_per_token
     times = times if len(times) == len(completion.tokens) else [None] * len(completion.tokens)
-    tops = completion.top or [()] * len(completion.tokens)
+    nats, tops = completion.logprobs, completion.top or [()] * len(completion.tokens)
     return [
         Spoken(
             name(token), token if isinstance(token, int) else None, math.exp(min(0.0, logprob)),
             [(name(other), math.exp(min(0.0, value))) for other, value in top], seconds,
         )
-        for token, logprob, top, seconds in zip(completion.tokens, completion.logprobs, tops, times, strict=True)
+        for token, logprob, top, seconds in zip(completion.tokens, nats, tops, times, strict=True)
     ]  # fmt: skip
 
 
 def one_token(tokenizer, token: int) -> str:
-    """A token's text; the `▁` by which sentencepiece writes a space is one, which decoding alone would drop."""
+    """A token's text; the `▁` by which sentencepiece writes a space is one, which decoding alone would
+    drop."""
     piece = tokenizer.convert_ids_to_tokens(token)
     return piece.replace("▁", " ") if piece and piece.startswith("▁") else token_text(tokenizer, token)
 
@@ -69,12 +67,13 @@ def one_token(tokenizer, token: int) -> str:
 def token_bundle(completion, tokenizer=None, context: int | None = None) -> Bundle:
     """The static bundle of a completion's tokens.
 
-    `tokenizer` turns ids into text (an endpoint's tokens are texts already); `context` is how many tokens the model
-    can attend to, for the meter. Raises GPTError for a completion without tokens.
+    `tokenizer` turns ids into text (an endpoint's tokens are texts already); `context` is how many tokens the
+    model can attend to, for the meter. Raises GPTError for a completion without tokens.
     """
     found = spoken(completion, tokenizer)
     name = completion.model or "completion"
-    head = f"{about(len(found), 0)} tokens, median probability {about(middle([t.probability for t in found]), 2)}"
+    likely = about(middle([token.probability for token in found]), 2)
+    head = f"{about(len(found), 0)} tokens, median probability {likely}"
     work, filled = work_line(found, len(completion.samples)), room_line(completion, len(found), context)
     meter = context_meter(completion.prompt_tokens, len(found), context)
 
@@ -84,54 +83,20 @@ def token_bundle(completion, tokenizer=None, context: int | None = None) -> Bund
 
     html = [f"<p><b>{escape(name)}</b> {head}</p>", legend(), marked(flow(found))]
     if work:
-        html.append(image(work_picture(found), "above: how surprising each token was; beneath: the work it took", 680))
+        html.append(
+            image(work_picture(found), "above: how surprising each token was; beneath: the work it took", 680)
+        )
         html.append(f'<p style="max-width:680px">{escape(work)}</p>')
     html.append(f"<p>{escape(filled)}{bar_html(meter) if meter else ''}</p>")
-    html.append(f"<details><summary>every token with its alternatives</summary>{marked(table(found))}</details>")
+    html.append(
+        f"<details><summary>every token with its alternatives</summary>{marked(table(found))}</details>"
+    )
     metadata = {
         "tokens": [[t.text, t.id, round(t.probability, 6), t.seconds, t.others] for t in found],
         "prompt_tokens": completion.prompt_tokens,
     }
     data = {"view": "completion tokens", "model": name, "context": context}
     return Bundle("\n".join(text), "\n".join(html), data, metadata)
-
-
-def middle(values: list[float]) -> float:
-    """The median; of an even number the upper one."""
-    return sorted(values)[len(values) // 2]
-
-
-def spread(found: list[Spoken]) -> tuple[float, float, float] | None:
-    """Milliseconds a token: median, and the 5th and 95th of a hundred. Without the first, which reads the prompt too."""
-    times = sorted(t.seconds * 1e3 for t in (found[1:] or found) if t.seconds is not None)
-    if not times:
-        return None
-    return middle(times), times[int(0.05 * (len(times) - 1))], times[math.ceil(0.95 * (len(times) - 1))]
-
-
-def work_line(found: list[Spoken], samples: int) -> str:
-    """What was measured of the work, in words; empty where nothing was."""
-    measured = spread(found)
-    if measured is None:
-        return ""
-    median, low, high = (about(value, 1) for value in measured)
-    shared = f" (a step serves all {samples} samples)" if samples > 1 else ""
-    return (
-        f"work: {median} ms a token{shared}, nine in ten within {low} to {high}; its correlation with how surprising the "
-        f"token was: {about(correlation(found), 2)}. A person slows down where it gets hard, a transformer computes the "
-        "same for every token; the first also reads the prompt."
-    )
-
-
-def correlation(found: list[Spoken]) -> float | None:
-    """Pearson's, of surprise and seconds over all tokens but the first; None where one of them does not vary."""
-    pairs = [(-math.log(max(t.probability, 1e-12)), t.seconds) for t in found[1:]]
-    if len(pairs) < 3:
-        return None
-    try:
-        return statistics.correlation(*zip(*pairs, strict=True))
-    except statistics.StatisticsError:
-        return None
 
 
 def room_line(completion, sampled: int, context: int | None) -> str:
@@ -164,47 +129,32 @@ def bar_text(meter: tuple[float, float], width: int = 40) -> str:
 
 def bar_html(meter: tuple[float, float]) -> str:
     """The meter as HTML: blue the prompt, orange the completion, grey what is free."""
-    piece = '<span title="{}" style="display:inline-block;height:10px;width:{:.2f}%;background-color:rgba({})"></span>'
+    box = "display:inline-block;height:10px"
+    piece = f'<span title="{{}}" style="{box};width:{{:.2f}}%;background-color:rgba({{}})"></span>'
     prompt, sampled = (100 * share for share in meter)
     pieces = (
         piece.format("prompt", prompt, "0,114,178,0.75")
         + piece.format("completion", sampled, "230,159,0,0.85")
         + piece.format("free", 100 - prompt - sampled, "128,128,128,0.22")
     )
-    return marked(f'<br><span style="display:inline-block;width:680px;max-width:100%;font-size:0">{pieces}</span>')
-
-
-def colour(probability: float) -> tuple[float, float, float, float]:
-    """Red, green, blue (0 to 255) and alpha (0 to 1) of a token: even steps in surprise, -ln p."""
-    at = 2 * min(1.0, -math.log(max(probability, 1e-12)) / UNLIKELY)
-    low = min(1, int(at))
-    share = at - low
-    r, g, b, a = (x + (y - x) * share for x, y in zip(SCALE[low], SCALE[low + 1], strict=True))
-    return r, g, b, a
-
-
-def css(probability: float) -> str:
-    r, g, b, a = colour(probability)
-    return f"background-color:rgba({r:.0f},{g:.0f},{b:.0f},{a:.2f});border-radius:3px"
-
-
-def legend() -> str:
-    """What the colours mean."""
-    swatches = " ".join(
-        f'<span style="{css(p)};padding:1px 7px">{"" if p != LEGEND[-1] else "up to "}{p:.0%}</span>' for p in LEGEND
+    return marked(
+        f'<br><span style="display:inline-block;width:680px;max-width:100%;font-size:0">{pieces}</span>'
     )
-    return f'<p style="font-size:90%"><span style="color:#888">how likely each token was</span> {swatches}</p>'
 
 
 def flow(found: list[Spoken]) -> str:
     """The completion as coloured tokens, one after the other; more about each where the pointer rests."""
     out = []
     for token in found[:SHOWN]:
-        before, text = (" ", token.text[1:]) if token.text[:1] == " " and token.text.strip() else ("", token.text)
+        before, text = (
+            (" ", token.text[1:]) if token.text[:1] == " " and token.text.strip() else ("", token.text)
+        )
         text = text if text.strip(" ") else visible(text)  # a token of spaces alone would not be seen
         shown = "".join("⏎<br>" if c == "\n" else c if c == " " else plain(visible(c)) for c in text)
         others = "".join(f"\n{share(p)}  {visible(other)}" for other, p in token.others)
-        title = f"{visible(token.text)}  {share(token.probability)}" + (f"\nlikeliest:{others}" if others else "")
+        title = f"{visible(token.text)}  {share(token.probability)}" + (
+            f"\nlikeliest:{others}" if others else ""
+        )
         style = f"{css(token.probability)};padding:1px 1px;margin:0 1px"
         out.append(f'{before}<span style="{style}" title="{plain(title)}">{shown}</span>')
     more = f" … and {len(found) - SHOWN:,} more tokens" if len(found) > SHOWN else ""
@@ -212,14 +162,6 @@ def flow(found: list[Spoken]) -> str:
         '<div style="max-width:820px;line-height:1.9;white-space:pre-wrap;overflow-wrap:anywhere">'
         + "".join(out) + f"{more}</div>"
     )  # fmt: skip
-
-
-def share(probability: float) -> str:
-    """A probability in percent, with the digits that tell it from 0 and from 100."""
-    percent = 100 * probability
-    if percent < 0.01:
-        return "<0.01%"
-    return f"{percent:.2f}%" if percent < 1 or 99 < percent < 100 else f"{percent:.1f}%"
 
 
 def rows(found: list[Spoken]) -> list[tuple[str, ...]]:
@@ -263,53 +205,16 @@ def table(found: list[Spoken]) -> str:
     ]  # fmt: skip
     more = f"<p>… and {len(found) - LISTED:,} more tokens</p>" if len(found) > LISTED else ""
     return (
-        f'<table style="border-collapse:collapse"><thead><tr>{top}</tr></thead><tbody>{"".join(lines)}</tbody></table>{more}'
+        f'<table style="border-collapse:collapse"><thead><tr>{top}</tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table>{more}"
     )
 
 
 def without_empty(head: tuple, body: list[tuple], sides: str) -> tuple[tuple, list[tuple], str]:
     """The columns in which some row says something."""
     kept = [i for i in range(len(head)) if any(row[i] for row in body)]
-    return tuple(head[i] for i in kept), [tuple(row[i] for i in kept) for row in body], "".join(sides[i] for i in kept)
-
-
-def work_picture(found: list[Spoken]) -> bytes:
-    """A PNG, two plots over the same tokens: surprise in nats, which goes up and down, and milliseconds, which do not."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    drawn = found[:SHOWN]
-    figure = Figure(figsize=(7.6, 2.9), dpi=180, facecolor="none")
-    hard, work = figure.subplots(2, 1, sharex=True)
-    x = range(1, len(drawn) + 1)
-    width = max(0.6, min(6.0, 330 / len(drawn)))
-    surprise = [-math.log(max(t.probability, 1e-12)) for t in drawn]
-    shades = [(r / 255, g / 255, b / 255, max(0.75, a)) for r, g, b, a in (colour(t.probability) for t in drawn)]
-    hard.vlines(x, 0, surprise, colors=shades, linewidth=width)
-    times = [1e3 * (t.seconds or 0) for t in drawn]
-    median, _, high = spread(found)
-    work.vlines(x, 0, times, colors=[VALIDATION, *[TRAIN] * (len(times) - 1)], linewidth=width, alpha=0.85)
-    work.axhline(median, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)))
-    top = 1.35 * max(high, median)
-    work.set_ylim(0, top)
-    if times[0] > top:
-        work.annotate(f"{times[0]:.0f} ms, with the prompt", (1, top), (-3, 2), textcoords="offset points",
-                      color=VALIDATION, fontsize=7, va="bottom")  # fmt: skip
-    hard.set_ylim(bottom=0)
-    hard.set_ylabel("surprise, nats", color=GREY, fontsize=8)
-    work.set_ylabel("work, ms", color=GREY, fontsize=8)
-    work.set_xlabel("token", color=GREY, fontsize=8)
-    work.set_xlim(0.2, len(drawn) + 0.8)
-    work.xaxis.get_major_locator().set_params(integer=True)
-    for axes in (hard, work):
-        axes.set_facecolor("none")
-        axes.tick_params(colors=GREY, labelsize=7)
-        axes.grid(axis="y", color=GREY, alpha=0.2, linewidth=0.6)
-        for side, spine in axes.spines.items():
-            spine.set_color(GREY)
-            spine.set_visible(side in ("left", "bottom"))
-    figure.align_ylabels([hard, work])
-    figure.tight_layout()
-    out = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(out)
-    return out.getvalue()
+    return (
+        tuple(head[i] for i in kept),
+        [tuple(row[i] for i in kept) for row in body],
+        "".join(sides[i] for i in kept),
+    )

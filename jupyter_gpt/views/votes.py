@@ -2,13 +2,15 @@
 
 The protocol, all of it:
 
-synced state         what to show: {"row", "rows", "voted", "prompt", "texts", "mostly", "chosen", "undo", "summary",
-                     "error"}. `row` counts from 0 among the rows that can be voted on; `texts` has, in the order shown,
-                     each completion as [text, differs] pieces, `mostly` whether most of it differs; `chosen` is the vote already there (1 for the first shown,
-                     0 a tie, null none); `summary` is the outcome once the form is over and could not be cleared.
+synced state         what to show: {"row", "rows", "voted", "prompt", "texts", "mostly", "chosen", "undo",
+                     "summary", "error"}. `row` counts from 0 among the rows that can be voted on; `texts`
+                     has, in the order shown, each completion as [text, differs] pieces, `mostly` whether
+                     most of it differs; `chosen` is the vote already there (1 for the first shown, 0 a tie,
+                     null none); `summary` is the outcome once the form is over and could not be cleared.
 front end → kernel   {"type": "ready" | "undo" | "done"}, {"type": "vote", "row": r, "choice": 0 … K} and
-                     {"type": "go", "row": r}. Each carries "page", a name that the front end gives itself when it is
-                     loaded. A vote for another row than the one shown is an old click, and is dropped.
+                     {"type": "go", "row": r}. Each carries "page", a name that the front end gives itself
+                     when it is loaded. A vote for another row than the one shown is an old click, and is
+                     dropped.
 """
 
 from __future__ import annotations
@@ -26,8 +28,8 @@ from jupyter_gpt.views.live import static
 
 
 class VoteForm(anywidget.AnyWidget):
-    """Asks for the votes that `comparison` misses. `changed(done)` is called after each answer, on whichever thread
-    the kernel hears them.
+    """Asks for the votes that `comparison` misses. `changed(done)` is called after each answer, on whichever
+    thread the kernel hears them.
 
     Raises GPTError when the package was installed without its built front end.
     """
@@ -52,7 +54,8 @@ class VoteForm(anywidget.AnyWidget):
         return f"VoteForm({self.comparison.rankings.name!r})"
 
     def view(self) -> dict:
-        """Its mime bundle, the view alone: a notebook saved with votes missing holds no text of it for nbval to miss."""
+        """Its mime bundle, the view alone: a notebook saved with votes missing holds no text of it for nbval
+        to miss."""
         data = self._repr_mimebundle_()
         data = data[0] if isinstance(data, tuple) else data
         return {kind: value for kind, value in data.items() if kind != "text/plain"}
@@ -97,7 +100,8 @@ class VoteForm(anywidget.AnyWidget):
         return True
 
     def _next(self, at: int) -> int:
-        """The row after `at` that has no vote yet, from the top again after the last; `at` itself when all have one."""
+        """The row after `at` that has no vote yet, from the top again after the last; `at` itself when all
+        have one."""
         missing = set(self.comparison.missing)
         places = range(len(self._rows))
         after = [i for i in (*places[at + 1 :], *places[: at + 1]) if self._rows[i] in missing]

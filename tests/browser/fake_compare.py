@@ -1,4 +1,5 @@
-"""A session whose models write at once what stands here, so that a comparison can be made where there is no model."""
+"""A session whose models write at once what stands here, so that a comparison can be made where there is no
+model."""
 
 from __future__ import annotations
 
@@ -8,7 +9,8 @@ from jupyter_gpt.session.compare import compare
 from jupyter_gpt.session.rankings import AllRankings
 
 FOX = (
-    "there was a little fox who lived in a small red house by the river. Every morning she went to the mill.\n\n"
+    "there was a little fox who lived in a small red house by the river. Every morning she went to the mill."
+    "\n\n"
     "“Good day,” said the miller, and gave her a loaf of <b>bread</b>."
 )
 HEN = (
@@ -19,7 +21,11 @@ WRITTEN = {
     "Once upon a time": (FOX, HEN, "the end."),
     "The capital of France is": (" Paris, the city of light.", " Lyon.", ""),
     "2 + 2 =": (" 4", " 4", " 4"),
-    "Why is the sky blue?": ("It is not.", "Sunlight is scattered by the air, blue light most of all.", "Ask a bird."),
+    "Why is the sky blue?": (
+        "It is not.",
+        "Sunlight is scattered by the air, blue light most of all.",
+        "Ask a bird.",
+    ),
 }
 
 

@@ -1,4 +1,5 @@
-"""The voting form in JupyterLab: by keys alone or by clicks, each vote on disk at once, and only the table stays."""
+"""The voting form in JupyterLab: by keys alone or by clicks, each vote on disk at once, and only the table
+stays."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ TWO = ("storyteller", "smollm2")
 
 @pytest.fixture
 def ask(lab, open_notebook, tmp_path):
-    """`ask(names, after=...)`: a notebook that compares the named models, its form waiting; and the file of votes."""
+    """`ask(names, after=...)`: a notebook that compares the named models, its form waiting; and the file of
+    votes."""
     shutil.copy(Path(__file__).with_name("fake_compare.py"), lab.root)
 
     def start(names: tuple[str, ...] = TWO, after: str = "after = 1"):
@@ -36,7 +38,9 @@ def ask(lab, open_notebook, tmp_path):
 
 
 def kept(file: Path) -> list[dict]:
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
+    return (
+        [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
+    )
 
 
 def best(ranking: dict) -> str:

@@ -1,4 +1,5 @@
-"""Rankings on disk: each is there when `add` returns, a torn line harms nothing, and a vote finds its comparison."""
+"""Rankings on disk: each is there when `add` returns, a torn line harms nothing, and a vote finds its
+comparison."""
 
 from types import SimpleNamespace
 
@@ -60,7 +61,7 @@ def test_a_last_line_without_its_newline_is_kept(rankings):
 def test_a_damaged_line_is_told(rankings, bad):
     rankings.path.parent.mkdir()
     rankings.path.write_text(bad + "\n")
-    with pytest.raises(GPTError, match="line 1 .* is damaged"):
+    with pytest.raises(GPTError, match=r"line 1 .* is damaged"):
         rankings.read()
 
 
@@ -106,7 +107,9 @@ class FakeGPT:
         if on_token:
             on_token(SimpleNamespace(tokens=[1, 2, 3]))
         return [
-            SimpleNamespace(samples=[written(f"{model} {text} {seed + k}{self.word}") for k in range(samples)])
+            SimpleNamespace(
+                samples=[written(f"{model} {text} {seed + k}{self.word}") for k in range(samples)]
+            )
             for text in texts
         ]
 
@@ -118,7 +121,9 @@ def fake(gpt):
 
 def test_every_model_gets_the_same_prompts_and_seeds(fake):
     told = []
-    found = compare(fake, ["a", "b"], ["x", "y"], samples=2, seed=5, tick=lambda *what: told.append(what), top_k=3)
+    found = compare(
+        fake, ["a", "b"], ["x", "y"], samples=2, seed=5, tick=lambda *what: told.append(what), top_k=3
+    )
     assert fake.asked == [("a", 5, {"top_k": 3}), ("b", 5, {"top_k": 3})]
     assert told == [("a", 0, 0), ("a", 0, 3), ("b", 1, 0), ("b", 1, 3)]
     assert found.options == {"top_k": 3, "seed": 5, "samples": 2}
@@ -185,7 +190,9 @@ def test_what_cannot_be_compared_is_refused_before_a_word_is_written(fake, model
 
 def test_what_was_interrupted_is_not_compared(fake, monkeypatch):
     cut = SimpleNamespace(text="cut sh", interrupted=True)
-    monkeypatch.setattr(fake, "prompts", lambda texts, **_: fake.asked.append(1) or [SimpleNamespace(samples=[cut])])
+    monkeypatch.setattr(
+        fake, "prompts", lambda texts, **_: fake.asked.append(1) or [SimpleNamespace(samples=[cut])]
+    )
     with pytest.raises(KeyboardInterrupt):
         compare(fake, ["a", "b"], ["x"])
     assert len(fake.asked) == 1

@@ -1,4 +1,5 @@
-"""The static comparison and the form: what they show, what they hide, what nbval folds, and what a vote becomes."""
+"""The static comparison and the form: what they show, what they hide, what nbval folds, and what a vote
+becomes."""
 
 from __future__ import annotations
 
@@ -45,7 +46,10 @@ def comparison(tmp_path):
         (["a b c d", "a x c d", "a b c y"], [[], ["x"], ["y"]]),
         (["", "word"], [[], ["word"]]),
         (["same  words", "same words"], [[], []]),
-        (["It is not the one.", "Light is scattered by air"], [["It is not the one."], ["Light is scattered by air"]]),
+        (
+            ["It is not the one.", "Light is scattered by air"],
+            [["It is not the one."], ["Light is scattered by air"]],
+        ),
     ],
 )
 def test_differing_words(texts, marked):
@@ -56,7 +60,7 @@ def test_differing_words(texts, marked):
 
 def test_a_text_that_differs_nearly_throughout_is_tinted_softly(comparison):
     html = view.compare_bundle(comparison).html
-    assert "0.24);border-radius:3px\">hen<" in html and "0.09);border-radius:3px\">&lt;script" in html
+    assert '0.24);border-radius:3px">hen<' in html and '0.09);border-radius:3px">&lt;script' in html
 
 
 def test_long_texts_are_compared_in_a_moment():
@@ -108,7 +112,11 @@ def test_samples_are_rows_with_their_seeds(tmp_path):
     rows = [Row("Once", seed, (written("x"), written(f"y{seed}")), (0, 1)) for seed in (7, 8)]
     comparison = Comparison(["ann", "bob"], rows, Rankings(tmp_path / "r.jsonl"), {"seed": 7})
     bundle = view.compare_bundle(comparison)
-    assert "2 rows, seed 7 and up" in bundle.text and "1. Once (seed 7)" in bundle.text and "seed 8" in bundle.html
+    assert (
+        "2 rows, seed 7 and up" in bundle.text
+        and "1. Once (seed 7)" in bundle.text
+        and "seed 8" in bundle.html
+    )
 
 
 def folded(text: str) -> str:

@@ -1,4 +1,5 @@
-"""A completion's tokens: their colours tell probability, the work is reported as measured, hostile text stays text."""
+"""A completion's tokens: their colours tell probability, the work is reported as measured, hostile text stays
+text."""
 
 from __future__ import annotations
 
@@ -11,17 +12,9 @@ import pytest
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.completion import Completion
-from jupyter_gpt.views.token_view import (
-    SCALE,
-    bar_text,
-    colour,
-    context_meter,
-    correlation,
-    share,
-    spoken,
-    token_bundle,
-    work_line,
-)
+from jupyter_gpt.views.likelihood import SCALE, colour, share
+from jupyter_gpt.views.token_view import bar_text, context_meter, spoken, token_bundle
+from jupyter_gpt.views.work import correlation, work_line
 
 WORDS = {0: " Once", 1: " <b>", 2: "»", 3: "\n", 4: "<|endoftext|>"}
 
@@ -38,7 +31,8 @@ class Words:
 
 def completion(tokens=(0, 1, 2, 3, 4), **more) -> Completion:
     facts = {
-        "tokens": list(tokens), "logprobs": [math.log(p) for p in (0.9, 0.004, 0.25, 0.5, 1.0)][: len(tokens)],
+        "tokens": list(tokens),
+        "logprobs": [math.log(p) for p in (0.9, 0.004, 0.25, 0.5, 1.0)][: len(tokens)],
         "top": [((0, math.log(0.9)), (1, math.log(0.05)))] * len(tokens), "prompt_tokens": 12,
         "seconds_per_token": [0.5, 0.01, 0.012, 0.011, 0.013][: len(tokens)], "model": "tale",
         "finish_reason": "stop",
@@ -76,9 +70,7 @@ def test_html_shows_each_token_with_its_alternatives_and_no_markup_of_the_model(
 
 def test_nbval_sees_no_tokens_and_no_clock():
     one = token_bundle(completion(), Words(), 64)
-    two = token_bundle(
-        completion((2, 2, 0), prompt_tokens=7, seconds_per_token=[0.2, 0.3, 0.1]), Words(), 64
-    )
+    two = token_bundle(completion((2, 2, 0), prompt_tokens=7, seconds_per_token=[0.2, 0.3, 0.1]), Words(), 64)
     assert one.text != two.text and one.html != two.html
     assert folded(one.text) == folded(two.text)
     assert folded(one.html) == folded(two.html)
@@ -103,7 +95,9 @@ def test_work_leaves_out_the_token_that_reads_the_prompt():
 
 def test_an_endpoint_that_tells_texts_without_times():
     bundle = token_bundle(
-        completion(("Hi", " you"), top=[(("Hi", -0.1), ("Yo", -2.3)), ()], seconds_per_token=[], prompt_tokens=3)
+        completion(
+            ("Hi", " you"), top=[(("Hi", -0.1), ("Yo", -2.3)), ()], seconds_per_token=[], prompt_tokens=3
+        )
     )
     assert "work" not in bundle.text and "<img" not in bundle.html
     assert bundle.text.splitlines()[1] == "context: ≈3 tokens of the prompt, ≈2 sampled"
@@ -143,7 +137,8 @@ def test_no_meter_without_a_context():
 
 
 @pytest.mark.parametrize(
-    ("probability", "text"), [(1.0, "100.0%"), (0.9991, "99.91%"), (0.5, "50.0%"), (0.004, "0.40%"), (1e-6, "<0.01%")]
+    ("probability", "text"),
+    [(1.0, "100.0%"), (0.9991, "99.91%"), (0.5, "50.0%"), (0.004, "0.40%"), (1e-6, "<0.01%")],
 )
 def test_shares(probability, text):
     assert share(probability) == text
