@@ -10,7 +10,8 @@ recipe a CPU is usually given. Ours is what this cell does, whole, with its prep
     tinyshakespeare.txt
 
 Turn by turn in one process, so that a change in the machine's load meets both. Wall seconds and, beside them, processor
-seconds: on a machine that others use only these compare, and only with `--threads 1`.
+seconds: on a machine that others use only these compare, and only with OMP_NUM_THREADS=1 in the
+environment.
 """
 
 from __future__ import annotations
@@ -74,14 +75,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="tinyshakespeare.txt")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--threads", type=int, help="default: torch's")
     parser.add_argument("--ours-only", action="store_true")
     given = parser.parse_args()
     if not given.data:
         print("skipped: give the text with --data tinyshakespeare.txt")
         return
-    if given.threads:
-        torch.set_num_threads(given.threads)
     path = str(Path(given.data).absolute())
     text = Path(path).read_text(encoding="utf-8")
     contestants = {"ours": lambda seed: ours(path, seed)}
