@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from jupyter_gpt.session.compare import TIE
 from jupyter_gpt.views.bundle import MIME, Bundle, escape, marked, plain, quoted
+from jupyter_gpt.views.completion import code, settings
 from jupyter_gpt.views.differences import Stretch, differences, mostly
 from jupyter_gpt.views.table import RULE
 
@@ -22,9 +23,9 @@ LEFT = "text-align:left;vertical-align:top;white-space:normal;background-color:t
 def compare_bundle(comparison, *, blind: bool = False) -> Bundle:
     """The static bundle of a `Comparison` as it stands; `blind` keeps who wrote what behind a click."""
     votes, rows = comparison.votes, comparison.rows
-    seed = comparison.options.get("seed", 0)
-    several = len({row.prompt for row in rows}) < len(rows)
-    title = f"{len(rows)} row{'s' * (len(rows) != 1)}, seed {seed}" + (" and up" if several else "")
+    sampling = rows[0].completions[0].sampling
+    several = sampling.samples > 1
+    title = f"{len(rows)} row{'s' * (len(rows) != 1)}, {settings(sampling)}" + (" and up" if several else "")
     text = [f"compare {', '.join(comparison.models)}: {title}", f"votes: {quoted(tally_line(comparison))}"]
     for i, (row, vote) in enumerate(zip(rows, votes, strict=True), start=1):
         text.append(f"\n{i}. {row.prompt}" + (f" (seed {row.seed})" if several else ""))
@@ -38,17 +39,21 @@ def compare_bundle(comparison, *, blind: bool = False) -> Bundle:
         f'<span style="{QUIET}">votes: {marked(escape(tally_line(comparison, blind)))} · tinted: '
         f"words that no other text has</span></p>"
         f"{html_rows(comparison, votes, several, blind)}"
+        f"<details><summary>the exact prompts</summary>{prompts_html(comparison)}</details>"
     )
     data = {
         "view": "compare",
         "models": comparison.models,
         "prompts": list(dict.fromkeys(row.prompt for row in rows)),
-        "seed": seed,
+        "sampling": sampling.as_dict(),
         "rankings": comparison.rankings.name,
     }
     metadata = {
-        "rows": [{"prompt": r.prompt, "seed": r.seed, "texts": r.texts, "vote": v}
-                 for r, v in zip(rows, votes, strict=True)],
+        "rows": [
+            {"prompt": r.prompt, "seed": r.seed, "sent": [c.prompt for c in r.completions], "texts": r.texts,
+             "vote": v}
+            for r, v in zip(rows, votes, strict=True)
+        ],
         "tally": comparison.tally,
     }  # fmt: skip
     return Bundle("\n".join(text), html, data, metadata)
@@ -59,6 +64,18 @@ def tally_line(comparison, blind: bool = False) -> str:
     given, missing = sum(comparison.tally.values()), len(comparison.missing)
     each = ", ".join(f"{name} {count}" for name, count in comparison.tally.items())
     return f"{given} given, {missing} missing" + ("" if blind else f"; {each}")
+
+
+def prompts_html(comparison) -> str:
+    """What was sent to each model, special tokens included, once for all samples of a prompt."""
+    out, sent = [], set()
+    for row in comparison.rows:
+        for name, completion in zip(comparison.models, row.completions, strict=True):
+            if (name, completion.prompt) not in sent:
+                sent.add((name, completion.prompt))
+                form = f' <span style="{QUIET}">{escape(completion.form)}</span>'
+                out.append(f"<p><b>{escape(name)}</b>{form}</p>{code(completion.prompt, completion)}")
+    return "".join(out)
 
 
 def vote_word(row, vote: str | None) -> str:

@@ -3,8 +3,7 @@ model."""
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
+from jupyter_gpt.inference.completion import Completion
 from jupyter_gpt.session.compare import compare
 from jupyter_gpt.session.rankings import AllRankings
 
@@ -38,8 +37,10 @@ class Session:
 
     def prompts(self, texts: list[str], *, model: str, samples: int, seed: int, **options) -> list:
         place = self.names.index(model)
-        written = [SimpleNamespace(text=WRITTEN[text][place], finish_reason="stop") for text in texts]
-        return [SimpleNamespace(samples=[each] * samples) for each in written]
+        return [
+            Completion(WRITTEN[text][place], prompt=f"<|{model}|>{text}", finish_reason="stop")
+            for text in texts
+        ]
 
     def compare(self, models: list[str], prompts: list[str], **options):
         return compare(self, models, prompts, **options)

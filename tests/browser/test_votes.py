@@ -61,7 +61,7 @@ def say(page, *keys: str) -> None:
 def test_the_keyboard_alone_votes_undoes_and_finishes(ask):
     notebook, file = ask()
     page = notebook.page
-    hidden = page.locator("details")
+    hidden = page.locator("td details")
     assert hidden.count() == 6, "the table tells who wrote what"
     page.locator(".gpt-votes").focus()
     first = page.locator(".gpt-written").first.inner_text()

@@ -1,9 +1,8 @@
 """`%%compare` hands over models, prompts and options, and shows the table."""
 
-from types import SimpleNamespace
-
 import pytest
 
+from jupyter_gpt.inference.completion import Completion
 from jupyter_gpt.session.compare import Comparison, Row
 from jupyter_gpt.session.rankings import AllRankings
 
@@ -18,7 +17,7 @@ def asked(gpt, tmp_path, monkeypatch):
         seen.append((models, prompts, options))
         tick(models[0], 0, 0)
         rows = [
-            Row(text, 0, tuple(SimpleNamespace(text=name, finish_reason="stop") for name in models), (0, 1))
+            Row(text, 0, tuple(Completion(name, finish_reason="stop") for name in models), (0, 1))
             for text in prompts
         ]
         return Comparison(models, rows, AllRankings().named("n"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import configparser
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ import pytest
 
 pytest.importorskip("anywidget")
 
+from jupyter_gpt.inference.completion import Completion, Sampling
 from jupyter_gpt.session.compare import Comparison, Row
 from jupyter_gpt.session.rankings import Rankings
 from jupyter_gpt.views import compare as view
@@ -20,11 +22,12 @@ from jupyter_gpt.views.bundle import MIME
 from jupyter_gpt.views.differences import differences
 from jupyter_gpt.views.votes import VoteForm
 
+HIDDEN = "<summary tabindex"  # of a text that waits behind a click
 EVIL = "<script>alert('x')</script> »«\n\nend"
 
 
 def written(text: str, finish: str = "stop"):
-    return SimpleNamespace(text=text, finish_reason=finish)
+    return Completion(text, finish_reason=finish, prompt=f"<|sent|> {text[:1]}", form="base model")
 
 
 @pytest.fixture
@@ -74,7 +77,7 @@ def test_the_table_shows_all_and_marks_the_votes(comparison):
     comparison.vote(2, "tie")
     bundle = view.compare_bundle(comparison)
     assert bundle.text.splitlines()[:6] == [
-        "compare ann, bob: 3 rows, seed 0",
+        "compare ann, bob: 3 rows, temperature 0.7, at most 256 tokens, seed 0",
         "votes: «2 given, 0 missing; ann 0, bob 1, tie 1»",
         "",
         "1. Once",
@@ -83,14 +86,16 @@ def test_the_table_shows_all_and_marks_the_votes(comparison):
     ]
     assert "  vote  «bob»" in bundle.text and "  vote  «the same text»" in bundle.text
     assert bundle.html.count("✓ best") == 1 and bundle.html.count(">tie:<") == 2
-    assert "<details" not in bundle.html
+    assert HIDDEN not in bundle.html
     assert ">red fox</span>" in bundle.html
     assert bundle.data == {
-        "view": "compare", "models": ["ann", "bob"], "prompts": ["Once", "2 + 2 =", "Why?"], "seed": 0,
+        "view": "compare", "models": ["ann", "bob"], "prompts": ["Once", "2 + 2 =", "Why?"],
+        "sampling": Sampling().as_dict(),
         "rankings": "ann-vs-bob",
     }  # fmt: skip
     assert bundle.metadata["rows"][0] == {
-        "prompt": "Once", "seed": 0, "texts": ["a small red fox", "a small hen"], "vote": "bob",
+        "prompt": "Once", "seed": 0, "sent": ["<|sent|> a"] * 2,
+        "texts": ["a small red fox", "a small hen"], "vote": "bob",
     }  # fmt: skip
 
 
@@ -98,9 +103,10 @@ def test_while_voting_nothing_tells_who_wrote_what(comparison):
     comparison.vote(0, "bob")
     html = view.compare_bundle(comparison, blind=True).html
     assert "✓" not in html and "bob 1" not in html
+    assert "the exact prompts" in html and "&lt;|sent|&gt; a" in html
     outside = re.sub(r"<details>.*?</details>", "", html)
     assert "fox" not in outside and "fox" in html
-    assert html.count("<summary") == 4  # the row of equal texts hides nothing
+    assert html.count(HIDDEN) == 4  # the row of equal texts hides nothing
 
 
 def test_hostile_text_stays_text(comparison):
@@ -111,9 +117,12 @@ def test_hostile_text_stays_text(comparison):
 def test_samples_are_rows_with_their_seeds(tmp_path):
     rows = [Row("Once", seed, (written("x"), written(f"y{seed}")), (0, 1)) for seed in (7, 8)]
     comparison = Comparison(["ann", "bob"], rows, Rankings(tmp_path / "r.jsonl"), {"seed": 7})
+    for row in rows:
+        for completion in row.completions:
+            completion.sampling = Sampling(samples=2, seed=7)
     bundle = view.compare_bundle(comparison)
     assert (
-        "2 rows, seed 7 and up" in bundle.text
+        "2 rows, temperature 0.7, at most 256 tokens, seed 7 and up" in bundle.text
         and "1. Once (seed 7)" in bundle.text
         and "seed 8" in bundle.html
     )
@@ -136,7 +145,10 @@ def test_nbval_sees_no_votes_no_texts_and_no_form(comparison):
     whole = view.compare_bundle(comparison)
     other = Comparison(
         ["ann", "bob"],
-        [Row(row.prompt, 0, (written("p »\nq"), written("r")), (0, 1)) for row in comparison.rows],
+        [
+            Row(r.prompt, 0, tuple(replace(c, text=EVIL[k:]) for k, c in enumerate(r.completions)), (0, 1))
+            for r in comparison.rows
+        ],
         comparison.rankings,
         {"seed": 0},
     )
@@ -199,16 +211,16 @@ def test_a_person_sees_who_writes_then_the_table_and_the_form(page, monkeypatch,
         table.show(comparison)
     (_, line, _), (how, hidden, _), (shown, form, _) = page.shown
     assert line["text/plain"] == "bob writes (1 model done) … token 7"
-    assert how == "update" and "<details" in hidden["text/html"]
+    assert how == "update" and HIDDEN in hidden["text/html"]
     assert shown == "display" and set(form) == {"application/vnd.jupyter.widget-view+json"}
 
     form = page.forms[0]
     hear(form, "vote", row=0, choice=1)
     half = page.shown[-1][1]["text/html"]
-    assert "1 given, 1 missing" in half and "<details" in half
+    assert "1 given, 1 missing" in half and HIDDEN in half
     hear(form, "vote", row=1, choice=0)
     (_, whole, _), (_, cleared, _) = page.shown[-2:]
-    assert "<details" not in whole["text/html"] and cleared == {}
+    assert HIDDEN not in whole["text/html"] and cleared == {}
     assert form.comm is None  # closed
 
 
@@ -219,7 +231,7 @@ def test_no_form_where_none_is_wanted_or_nothing_is_missing(page, monkeypatch, c
     comparison.vote(2, "ann")
     view.Table().show(comparison)
     assert [how for how, *_ in page.shown] == ["display", "display"]
-    assert all("<details" not in data["text/html"] for _, data, _ in page.shown)
+    assert all(HIDDEN not in data["text/html"] for _, data, _ in page.shown)
 
 
 def test_an_error_takes_the_line_back(page, monkeypatch):
