@@ -74,7 +74,8 @@ def prompts_html(comparison) -> str:
             if (name, completion.prompt) not in sent:
                 sent.add((name, completion.prompt))
                 form = f' <span style="{QUIET}">{escape(completion.form)}</span>'
-                out.append(f"<p><b>{escape(name)}</b>{form}</p>{code(completion.prompt, completion)}")
+                head = f'<p style="margin:12px 0 2px"><b>{escape(name)}</b>{form}</p>'
+                out.append(head + code(completion.prompt, completion))
     return "".join(out)
 
 
