@@ -224,6 +224,10 @@ class Batch:
             chosen = logits[[n for n, _, _ in said], [column for _, column, _ in said]]
         most = [rows[n].asked.top_logprobs for n, _, _ in said]
         nats, tops = sampling.describe(chosen, [token for _, _, token in said], most)
+        if any(nat != nat for nat in nats):
+            raise GPTError(
+                "the model answers with numbers that are none (NaN): its weights are damaged, or it diverged"
+            )
         seconds = time.perf_counter() - began
         tokens = []
         for place, ((n, _, token), logprob, top) in enumerate(zip(said, nats, tops, strict=True), 1):

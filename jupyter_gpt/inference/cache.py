@@ -25,6 +25,7 @@ class Layer(CacheLayerMixin):
     def __init__(self, columns: int = GROWTH):
         super().__init__()
         self.columns, self.length, self.rows = columns, 0, 0
+        self.is_initialized = False
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         self.keys, self.values = (new_buffer(x, len(x), self.columns) for x in (key_states, value_states))
@@ -53,8 +54,11 @@ class Layer(CacheLayerMixin):
             new[:, :, : self.length] = old
             setattr(self, name, new)
 
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.length + query_length, 0
+    def get_mask_sizes(self, query_length: int | Tensor) -> tuple[int, int]:
+        new = (
+            query_length if isinstance(query_length, int) else len(query_length)
+        )  # before transformers 5, places
+        return self.length + new, 0
 
     def get_seq_length(self) -> int:
         return self.length

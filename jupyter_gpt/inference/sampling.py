@@ -95,7 +95,7 @@ def draw(
     total = heights[:, -1:]
     at = torch.tensor(uniforms, dtype=torch.float64, device=logits.device)[:, None] * total
     at = at.minimum(total.nextafter(torch.zeros_like(total)))  # a product rounded up would fall off the end
-    drawn = torch.searchsorted(heights, at, right=True)[:, 0]
+    drawn = torch.searchsorted(heights, at, right=True)[:, 0].clamp(max=heights.shape[-1] - 1)
     chosen = torch.where(torch.tensor([t > 0 for t in temperature], device=logits.device), drawn, greedy)
     return chosen.tolist()
 

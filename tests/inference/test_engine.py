@@ -328,6 +328,15 @@ def test_out_of_memory_frees_and_says_what_fits(llama, prompts):
     assert len(batch.step()) == 1
 
 
+@pytest.mark.parametrize("temperature", [0, 1])
+def test_damaged_weights_are_told(temperature):
+    module = build("llama")
+    with torch.no_grad():
+        module.model.norm.weight.fill_(float("nan"))
+    with pytest.raises(GPTError, match="NaN"):
+        run(module, [Request((1, 2, 3), temperature=temperature)])
+
+
 def test_packed_weights_follow_the_weights(prompts):
     module = build("llama")
     asked = [Request(prompts[0], max_tokens=30, temperature=0)]
