@@ -10,6 +10,7 @@ steps run as they are.
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from jupyter_gpt.inference.cache import Rows
 from jupyter_gpt.inference.lean import Lean
 
 COLUMNS = 256
+PATIENCE = 3  # plain steps of a size before it is recorded: rows that come and go would record for nothing
 
 
 class Steps:
@@ -50,6 +52,7 @@ class Steps:
     def settle(self, cache: Rows) -> None:
         """Make the tensors that steps read, for the place where this cache lies; older graphs are useless."""
         self.recorded.clear()
+        self.met: Counter[tuple[int, int]] = Counter()
         self.layers = [(layer.keys, layer.values) for layer in cache.layers]
         self.home = self.layers[0][0]
         rows, device = len(self.home), self.home.device
@@ -72,8 +75,10 @@ class Steps:
         return self.lean.run(self.ids[:rows], self.positions[:rows], bias, update, 1)
 
     def replay(self, size: tuple[int, int]) -> Tensor:
-        """The step from its graph, recorded the first time its size is met."""
-        if size not in self.recorded and self.record and self.home.device.type == "cuda":
+        """The step from its graph, recorded when its size has been met a few times."""
+        self.met[size] += 1
+        due = self.met[size] > PATIENCE and self.record and self.home.device.type == "cuda"
+        if size not in self.recorded and due:
             try:
                 self.recorded[size] = self.recording(size)
             except RuntimeError as error:
