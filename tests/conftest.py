@@ -41,7 +41,7 @@ def smollm2():
             pytest.skip(str(error))
 
 
-TALES = [f"Tale {n}. The old fox saw {n} small birds and was glad. It sang: café, naïve, 🙂." for n in range(60)]
+TALES = [f"Tale {n}. The old fox saw {n} small birds and was glad. It sang: café, 🙂." for n in range(60)]
 CHAT = (
     "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
@@ -50,8 +50,10 @@ CHAT = (
 
 @pytest.fixture
 def tiny_model():
-    """`tiny_model(gpt, name, chat=False, context=64, seed=0)`: keeps a model of random weights in a session, with a BPE
-    of its own; with `chat` it has a chat template."""
+    """`tiny_model(gpt, name, chat=False, context=64, seed=0)`: keeps a model of random weights in a session.
+
+    It has a BPE of its own; with `chat` also a chat template.
+    """
 
     def make(gpt, name="tiny", chat=False, context=64, seed=0):
         from jupyter_gpt.data.tokenizer import delimiter, train_bpe

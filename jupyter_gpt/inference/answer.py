@@ -1,4 +1,6 @@
-"""Answers on their way: the engine's tokens gathered into completions, with stop texts and text that can be read."""
+"""Answers on their way: the engine's tokens gathered into completions, with stop texts and text that can be
+read.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ class Draft:
             self.look_for_stop()
 
     def look_for_stop(self) -> None:
-        """End the sample where the earliest stop text stands in it, unless it has to go on for `min_tokens`."""
+        """End the sample where the earliest stop text stands in it, unless it has to go on for
+        `min_tokens`.
+        """
         before = len(self.reader.text)
         self.written()
         if len(self.tokens) <= self.min_tokens:
@@ -64,7 +68,9 @@ class Draft:
 
 
 def until(decode: Decode, stop: tuple[str, ...], min_tokens: int) -> Callable[[Sequence[int]], bool] | None:
-    """What the engine asks after each token: has it completed a stop text? So a finished sample leaves its batch."""
+    """What the engine asks after each token: has it completed a stop text? So a finished sample leaves its
+    batch.
+    """
     if not stop:
         return None
     reach = BYTES * max(map(len, stop)) + 1  # tokens: each character may be as many as it has bytes
@@ -85,8 +91,8 @@ def answers(
 ) -> Iterator[list[Completion] | None]:  # fmt: skip
     """Sample answers to all prompts together.
 
-    Yields them so far about twenty times a second, None in between, and last the whole of them. Ends early, with what
-    came, when `enough()`.
+    Yields them so far about twenty times a second, None in between, and last the whole of them. Ends early,
+    with what came, when `enough()`.
     """
     from jupyter_gpt.inference.engine import Request, generate
 

@@ -1,7 +1,7 @@
 """What is asked of a model and what comes back: sampling settings, and a completion that hides nothing.
 
-The settings are the same for every model: a `generation_config` of its publisher is not read, so that two models are
-compared under the same conditions; each completion says which settings made it.
+The settings are the same for every model: a `generation_config` of its publisher is not read, so that two
+models are compared under the same conditions; each completion says which settings made it.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ TEMPERATURE = 0.7  # cool enough for an assistant of this size to stay on its su
 class Sampling:
     """How tokens are drawn.
 
-    `temperature` 0 is greedy. `top_p` 1, `top_k` 0 and `min_p` 0 leave the distribution whole. `stop` are strings that
-    end the text before them; sample k draws from the stream of `seed` + k; `logprobs` is the number of alternatives to
-    keep for each token (its own log-probability is always kept).
+    `temperature` 0 is greedy. `top_p` 1, `top_k` 0 and `min_p` 0 leave the distribution whole. `stop` are
+    strings that end the text before them; sample k draws from the stream of `seed` + k; `logprobs` is the
+    number of alternatives to keep for each token (its own log-probability is always kept).
     """
 
     samples: int = 1
@@ -42,7 +42,10 @@ class Sampling:
             "top_k": (self.top_k >= 0, "0 (all tokens) or more"),
             "min_p": (0 <= self.min_p <= 1, "from 0 to 1"),
             "max_tokens": (self.max_tokens >= 1, "at least 1"),
-            "min_tokens": (0 <= self.min_tokens <= self.max_tokens, f"from 0 to max_tokens ({self.max_tokens})"),
+            "min_tokens": (
+                0 <= self.min_tokens <= self.max_tokens,
+                f"from 0 to max_tokens ({self.max_tokens})",
+            ),
             "logprobs": (0 <= self.logprobs <= 100, "from 0 to 100"),
         }
         for name, (good, text) in wanted.items():
@@ -58,7 +61,9 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Usage:
-    """What the whole call took, all its samples together. `cost` is in dollars, None where no price is known."""
+    """What the whole call took, all its samples together. `cost` is in dollars, None where no price is
+    known.
+    """
 
     prompt_tokens: int
     completion_tokens: int
@@ -78,12 +83,12 @@ class Usage:
 class Completion:
     """One answer.
 
-    text: what was sampled, without the token that ended it.  tokens, logprobs: each sampled token, that last one
-    included, and its log-probability (nats) under the model itself.  top: per token its likeliest alternatives as
-    (id, logprob).  prompt: exactly what was sent, special tokens included; prompt_tokens: how many that is.
-    finish_reason: "stop" (it ended, or met a stop text), "length" (it reached max_tokens or the context, or was
-    interrupted), None (not asked: a dry run).  samples: all that were drawn, itself the first.  form: how the question
-    was put to the model, in words.  messages: the chat, where it was one.
+    text: what was sampled, without the token that ended it.  tokens, logprobs: each sampled token, that last
+    one included, and its log-probability (nats) under the model itself.  top: per token its likeliest
+    alternatives as (id, logprob).  prompt: exactly what was sent, special tokens included; prompt_tokens: how
+    many that is. finish_reason: "stop" (it ended, or met a stop text), "length" (it reached max_tokens or the
+    context, or was interrupted), None (not asked: a dry run).  samples: all that were drawn, itself the
+    first.  form: how the question was put to the model, in words.  messages: the chat, where it was one.
     """
 
     text: str
@@ -122,7 +127,8 @@ class Completion:
             "interrupted": self.interrupted, "trace": self.trace,
             "samples": [
                 {"text": s.text, "finish_reason": s.finish_reason, "tokens": s.tokens, "logprobs": s.logprobs,
-                 "top": [[list(pair) for pair in top] for top in s.top], "seconds_per_token": s.seconds_per_token}
+                 "top": [[list(pair) for pair in top] for top in s.top],
+                 "seconds_per_token": s.seconds_per_token}
                 for s in self.samples
             ],
         }  # fmt: skip

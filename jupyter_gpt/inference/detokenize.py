@@ -1,8 +1,8 @@
 """Text from tokens as they come: never half a character, never a lost space, and exact at the end.
 
-A byte-level token may hold a part of `é` or of an emoji, and a sentencepiece decoder drops a space at the front of
-whatever it is given. So a few tokens before the new ones are always decoded with them, and text that ends in a
-replacement character waits for the token that completes it.
+A byte-level token may hold a part of `é` or of an emoji, and a sentencepiece decoder drops a space at the
+front of whatever it is given. So a few tokens before the new ones are always decoded with them, and text that
+ends in a replacement character waits for the token that completes it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ class Detokenizer:
         return new
 
     def end(self) -> str:
-        """No more comes: bytes that still wait are shown as the broken character they are; returns all the text."""
+        """No more comes: bytes that still wait are shown as the broken character they are; returns all the
+        text.
+        """
         self._tell(self.decode(self.window))
         return self.text
 

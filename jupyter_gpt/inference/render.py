@@ -1,9 +1,10 @@
 """From a question to the exact prompt.
 
-A model with a chat template is asked through it. A base model is not an assistant: it continues documents, so it gets
-the text as one, begun as the documents of its training began. Two kinds of document make it answer all the same: a
-conversation in which an assistant is about to speak (`as_assistant`; after Askell et al. 2021, appendix A), and
-questions with their answers, the last one open (`few_shot`; Radford et al. 2019, section 3.6).
+A model with a chat template is asked through it. A base model is not an assistant: it continues documents, so
+it gets the text as one, begun as the documents of its training began. Two kinds of document make it answer
+all the same: a conversation in which an assistant is about to speak (`as_assistant`; after Askell et al.
+2021, appendix A), and questions with their answers, the last one open (`few_shot`; Radford et al. 2019,
+section 3.6).
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from jupyter_gpt.data.tokenizer import CHAT, delimiter
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.template import check_messages
 
-OPENING = "The following is a conversation between a person and a helpful, honest and knowledgeable AI assistant."
+OPENING = (
+    "The following is a conversation between a person and a helpful, honest and knowledgeable AI assistant."
+)
 EXAMPLES = (
     ("What is the capital of France?", "The capital of France is Paris."),
     ("What do bees make?", "Bees make honey and wax."),
@@ -33,8 +36,8 @@ MARK = "jupyter-gpt-answer"  # stands for an answer while the template is asked 
 class Question:
     """What a person asks, before it is known how the model wants it.
 
-    asked: a text, or messages.  earlier: what the chat said so far (messages), or the document so far (a text).
-    few_shot: pairs of question and answer.
+    asked: a text, or messages.  earlier: what the chat said so far (messages), or the document so far (a
+    text). few_shot: pairs of question and answer.
     """
 
     asked: str | list[dict]
@@ -46,8 +49,9 @@ class Question:
 
 @dataclass(frozen=True)
 class Prompt:
-    """What is sent: `ids`, which spell `text`. `form` says in words how the question was put; `stop` are texts that end
-    an answer of this form; `trim` whether the space around the answer belongs to the form."""
+    """What is sent: `ids`, which spell `text`. `form` says in words how the question was put; `stop` are
+    texts that end an answer of this form; `trim` whether the space around the answer belongs to the form.
+    """
 
     ids: tuple[int, ...]
     text: str
@@ -94,7 +98,8 @@ def chat_of(question: Question) -> list[dict]:
 
 
 def render(name: str, tokenizer, question: Question, room: int | None = None) -> Prompt:
-    """The prompt for the model `name`, as its tokenizer has it. With `room`, cut from the front to so many tokens.
+    """The prompt for the model `name`, as its tokenizer has it. With `room`, cut from the front to so many
+    tokens.
 
     Raises GPTError where the model cannot be asked so.
     """
@@ -104,7 +109,8 @@ def render(name: str, tokenizer, question: Question, room: int | None = None) ->
         messages = chat_of(question)
         text = conversation(messages, () if question.few_shot else EXAMPLES)
         prompt = _document(tokenizer, text, room, AS_CHAT,
-                           messages=messages, stop=(f"\n{PERSON}",), trim=messages[-1]["role"] != "assistant")  # fmt: skip
+                           messages=messages, stop=(f"\n{PERSON}",),
+                           trim=messages[-1]["role"] != "assistant")  # fmt: skip
     else:
         text, form, stop = plain_document(name, question)
         prompt = _document(tokenizer, text, room, form, stop=stop, trim=bool(question.few_shot))
@@ -167,7 +173,9 @@ def encode(tokenizer, text: str) -> list[int]:
 
 
 def opening_token(tokenizer) -> int | None:
-    """What begins a document: the token its own tokenizer puts there, or the delimiter of the models made here."""
+    """What begins a document: the token its own tokenizer puts there, or the delimiter of the models made
+    here.
+    """
     first = tokenizer("x", verbose=False)["input_ids"][0]
     if first == tokenizer.bos_token_id:
         return first
@@ -209,7 +217,10 @@ def _shortened(tokenizer, messages: list[dict], cut: int) -> list[dict]:
     ids = encode(tokenizer, messages[-1]["content"])
     if cut >= len(ids):
         raise GPTError("the context has no room for this chat, however much of its last message is cut")
-    return [*messages[:-1], {**messages[-1], "content": tokenizer.decode(ids[cut:], skip_special_tokens=False)}]
+    return [
+        *messages[:-1],
+        {**messages[-1], "content": tokenizer.decode(ids[cut:], skip_special_tokens=False)},
+    ]
 
 
 def templated(name: str, tokenizer, messages: list[dict]) -> str:

@@ -1,7 +1,8 @@
 """A prompt as it is written in a cell: `{variable}` holes, and the turns of a chat.
 
-A hole is a plain name of a variable, with attributes and indices (`{paper.title}`, `{rows[0]["name"]}`): looked up,
-never evaluated. Any other brace is just a brace, so JSON and code survive. `{{name}}` is a `{name}` that stays.
+A hole is a plain name of a variable, with attributes and indices (`{paper.title}`, `{rows[0]["name"]}`):
+looked up, never evaluated. Any other brace is just a brace, so JSON and code survive. `{{name}}` is a
+`{name}` that stays.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ IPYTHON = frozenset({"In", "Out", "exit", "quit", "open", "get_ipython"})
 def fill(text: str, variables: Mapping[str, object]) -> tuple[str, list[str]]:
     """`text` with its holes filled, and the names in braces that are no variable and so stayed as written.
 
-    A variable is data: no function, no module, nothing of IPython's. Raises GPTError when a known variable has not the
-    attribute or index that is asked of it.
+    A variable is data: no function, no module, nothing of IPython's. Raises GPTError when a known variable
+    has not the attribute or index that is asked of it.
     """
     unknown: list[str] = []
 
@@ -56,12 +57,15 @@ def follow(value: object, path: str, hole: str) -> object:
                 value = value[key[1:-1] if key[0] in "'\"" else int(key)]
         except (AttributeError, LookupError, TypeError) as error:
             kind = type(value).__name__
-            raise GPTError(f"{hole} cannot be filled: {step} is not to be had of the {kind} before it") from error
+            raise GPTError(
+                f"{hole} cannot be filled: {step} is not to be had of the {kind} before it"
+            ) from error
     return value
 
 
 def turns(text: str) -> list[dict] | None:
-    """The messages of a text whose first line begins with `system:`, `user:` or `assistant:`; None for any other.
+    """The messages of a text whose first line begins with `system:`, `user:` or `assistant:`; None for any
+    other.
 
     Every line that begins so opens a turn, which goes on to the next.
     """
@@ -69,7 +73,8 @@ def turns(text: str) -> list[dict] | None:
         return None
     parts = TURN.split(text.lstrip())[1:]
     return [
-        {"role": role, "content": content.strip()} for role, content in zip(parts[::2], parts[1::2], strict=True)
+        {"role": role, "content": content.strip()}
+        for role, content in zip(parts[::2], parts[1::2], strict=True)
     ]
 
 
@@ -80,5 +85,7 @@ def check_messages(messages: object) -> list[dict]:
     for message in messages:
         good = isinstance(message, Mapping) and isinstance(message.get("content"), str)
         if not good or message.get("role") not in ROLES:
-            raise GPTError(f"a turn of a chat has a role ({', '.join(ROLES)}) and a text as content, not {message!r:.60}")
+            raise GPTError(
+                f"a turn of a chat has a role ({', '.join(ROLES)}) and a text as content, not {message!r:.60}"
+            )
     return [{"role": m["role"], "content": m["content"]} for m in messages]

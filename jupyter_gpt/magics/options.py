@@ -154,7 +154,8 @@ def _converted(command: Command, option: Option, word: Word, variables: Mapping[
         several = option.many and isinstance(value, list | tuple)
         texts = [str(item) for item in value] if several else [str(value)]
     elif option.kept:
-        raise GPTError(f"{command.name} {option.name} wants a variable of this notebook as $name, not {word.text[:40]!r}")
+        wanted = "a variable of this notebook as $name"
+        raise GPTError(f"{command.name} {option.name} wants {wanted}, not {word.text[:40]!r}")
     return [_checked(command, option, text) for text in texts]
 
 

@@ -1,8 +1,9 @@
 """Putting prompts to a model and waiting for its answers, be it in this kernel or behind a server.
 
 Sampling is a job of the device's worker, so a prompt during a background run is answered between two of its
-micro-batches, and the weights it sees are whole. A request to an endpoint waits on a thread of its own. Either way the
-caller is shown what came so far ten times a second, and an interrupt ends the answer and keeps it.
+micro-batches, and the weights it sees are whole. A request to an endpoint waits on a thread of its own.
+Either way the caller is shown what came so far ten times a second, and an interrupt ends the answer and keeps
+it.
 """
 
 from __future__ import annotations
@@ -61,7 +62,9 @@ class Box:
         raise Abandoned
 
 
-def in_kernel(model, questions: Sequence[Question], sampling: Sampling, truncate: bool) -> tuple[list[Prompt], Answer]:
+def in_kernel(
+    model, questions: Sequence[Question], sampling: Sampling, truncate: bool
+) -> tuple[list[Prompt], Answer]:
     """The prompts for a model of this kernel, and the function that has them answered.
 
     Raises GPTError for a prompt that the context cannot hold, unless `truncate`.
@@ -75,15 +78,17 @@ def in_kernel(model, questions: Sequence[Question], sampling: Sampling, truncate
         over = len(prompt.ids) + 1 - context
         if over > 0:
             raise GPTError(
-                f"the prompt is {len(prompt.ids):,} tokens, {over:,} too many for {model.name}, whose context of "
-                f"{context:,} has to hold the answer too: shorten it, or --truncate cuts its beginning"
+                f"the prompt is {len(prompt.ids):,} tokens, {over:,} too many for {model.name}, whose "
+                f"context of {context:,} has to hold the answer too: shorten it, or --truncate cuts its beginning"
             )
 
     def answer(prompts: list[Prompt], show: Show) -> list[Completion]:
         from jupyter_gpt.inference.answer import answers
 
         box, enough = Box(), threading.Event()
-        source = answers(model.module, model.tokenizer, prompts, sampling, ends(model), model.name, enough.is_set)
+        source = answers(
+            model.module, model.tokenizer, prompts, sampling, ends(model), model.name, enough.is_set
+        )
         job = worker("torch").submit(box.keep(within_memory(source, model, prompts, sampling)))
         try:
             job.wait(box.look(show), enough.set)
@@ -95,7 +100,9 @@ def in_kernel(model, questions: Sequence[Question], sampling: Sampling, truncate
 
 
 def ends(model) -> frozenset[int]:
-    """The tokens that end an answer: those its publisher names, its tokenizer's, and its template's end of turn."""
+    """The tokens that end an answer: those its publisher names, its tokenizer's, and its template's end of
+    turn.
+    """
     named = getattr(getattr(model.module, "generation_config", None), "eos_token_id", None)
     found = {*named} if isinstance(named, list | tuple) else {named}
     found.add(model.tokenizer.eos_token_id)
@@ -105,7 +112,9 @@ def ends(model) -> frozenset[int]:
 
 
 def within_memory(source: Iterator, model, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator:
-    """The same, and where memory runs out a GPTError that says what would fit; what was taken is given back."""
+    """The same, and where memory runs out a GPTError that says what would fit; what was taken is given
+    back.
+    """
     try:
         yield from source
         return
@@ -115,13 +124,18 @@ def within_memory(source: Iterator, model, prompts: Sequence[Prompt], sampling: 
     memory.give_back(model.device)
     rows = len(prompts) * sampling.samples
     longest = max(len(prompt.ids) for prompt in prompts) + sampling.max_tokens
-    what = f"{rows:,} answer{'s' * (rows != 1)} of {longest:,} tokens, prompt included, do not fit into memory"
+    what = (
+        f"{rows:,} answer{'s' * (rows != 1)} of {longest:,} tokens, prompt included, do not fit into memory"
+    )
     fit = fitting(model, longest)
-    raise GPTError(f"{what}: {f'about {fit:,} would' if 0 < fit < rows else 'lower --max-tokens, or %gpt unload a model'}")
+    rest = f"about {fit:,} would" if 0 < fit < rows else "lower --max-tokens, or %gpt unload a model"
+    raise GPTError(f"{what}: {rest}")
 
 
 def fitting(model, longest: int) -> int:
-    """How many rows of keys and values of `longest` tokens the free memory would hold; 0 where nobody can say."""
+    """How many rows of keys and values of `longest` tokens the free memory would hold; 0 where nobody can
+    say.
+    """
     config = model.module.config.get_text_config()
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -132,7 +146,9 @@ def fitting(model, longest: int) -> int:
 def at_endpoint(
     endpoint, questions: Sequence[Question], sampling: Sampling, truncate: bool
 ) -> tuple[list[Prompt], Answer]:
-    """The same for a model behind a server. Its context is not known here: nothing is cut, the server may refuse."""
+    """The same for a model behind a server. Its context is not known here: nothing is cut, the server may
+    refuse.
+    """
     prompts = [render_remote(endpoint.name, endpoint.has_chat, question) for question in questions]
 
     def answer(prompts: list[Prompt], show: Show) -> list[Completion]:

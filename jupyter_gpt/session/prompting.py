@@ -20,7 +20,9 @@ NONE_YET = "no model yet: %%pretrain NAME trains one, %gpt pull smollm2-135m-ins
 
 @dataclass
 class Prompting:
-    """What the session remembers of prompting. `said`: per model its chat (messages) or its document (text) so far."""
+    """What the session remembers of prompting. `said`: per model its chat (messages) or its document (text)
+    so far.
+    """
 
     last: Completion | None = None
     used: dict[str, float] = field(default_factory=dict)
@@ -56,8 +58,9 @@ def prompt(
     if not asked:
         return []
     sampling = Sampling(
-        samples, TEMPERATURE if temperature is None else temperature, 1.0 if top_p is None else top_p, top_k or 0,
-        min_p or 0.0, max_tokens, min_tokens, (stop,) if isinstance(stop, str) else tuple(stop or ()), seed, logprobs,
+        samples, TEMPERATURE if temperature is None else temperature, 1.0 if top_p is None else top_p,
+        top_k or 0, min_p or 0.0, max_tokens, min_tokens,
+        (stop,) if isinstance(stop, str) else tuple(stop or ()), seed, logprobs,
     )  # fmt: skip
     chosen = models[model or latest(models, memory)]
     memory.used[chosen.name] = time.time()
@@ -107,13 +110,19 @@ def filled_in(asked: str | list[dict], variables: Mapping) -> tuple[str | list[d
 
 
 def gone_before(model, memory: Prompting, as_assistant: bool) -> list[dict] | str | None:
-    """What was said with this model last. Raises GPTError when that was a document and this is a chat, or otherwise."""
+    """What was said with this model last. Raises GPTError when that was a document and this is a chat, or
+    otherwise.
+    """
     said = memory.said.get(model.name)
     chat = as_assistant or model.has_chat
     if isinstance(said, str) and chat:
-        raise GPTError(f"{model.name} was last given a document, which no chat goes on from: leave --history out")
+        raise GPTError(
+            f"{model.name} was last given a document, which no chat goes on from: leave --history out"
+        )
     if isinstance(said, list) and not chat:
-        raise GPTError(f"{model.name} was last asked as an assistant: add --as-assistant to go on with that chat")
+        raise GPTError(
+            f"{model.name} was last asked as an assistant: add --as-assistant to go on with that chat"
+        )
     return said
 
 
@@ -130,5 +139,6 @@ def said_now(name: str, question: Question, done: Completion) -> list[dict] | st
 def unsent(prompt: Prompt, sampling: Sampling, name: str, history: bool) -> Completion:
     """A dry run: the exact prompt, and no answer."""
     usage = Usage(len(prompt.ids), 0, 0.0)
-    return Completion("", prompt=prompt.text, prompt_tokens=len(prompt.ids), usage=usage, model=name, form=prompt.form,
-                      messages=prompt.messages, sampling=sampling, notes=prompt.notes, history=history)  # fmt: skip
+    return Completion("", prompt=prompt.text, prompt_tokens=len(prompt.ids), usage=usage, model=name,
+                      form=prompt.form, messages=prompt.messages, sampling=sampling, notes=prompt.notes,
+                      history=history)  # fmt: skip

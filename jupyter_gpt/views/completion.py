@@ -1,7 +1,7 @@
 """A completion: while it is sampled a display that grows with it, and when it ends one static bundle.
 
-What a model wrote is text, whatever it looks like: every character of it is escaped. Beside the answer stand how the
-question was put, the settings and the cost, and behind a click the exact prompt.
+What a model wrote is text, whatever it looks like: every character of it is escaped. Beside the answer stand
+how the question was put, the settings and the cost, and behind a click the exact prompt.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ from jupyter_gpt.views.table import CODE, RULE, html_table, text_table
 
 QUIET = "color:#888;font-size:90%"
 READING = "line-height:1.6;max-width:960px;overflow-wrap:anywhere"
-CELL = "text-align:left;vertical-align:top;white-space:normal;padding:4px 14px 8px 4px;background-color:transparent"
+CELL = (
+    "text-align:left;vertical-align:top;white-space:normal;padding:4px 14px 8px 4px;"
+    "background-color:transparent"
+)
 LEAD = 400  # characters of a document shown before its continuation
 AT_ONCE = 8  # samples drawn while they are written
 HEAVY = 50_000  # characters of HTML from which on the display is renewed more rarely
@@ -30,7 +33,9 @@ def prose(text: str) -> str:
 
 
 def sampled(text: str) -> str:
-    """What a model wrote, as HTML between the marks of sampled text, which stand in comments: nobody sees them."""
+    """What a model wrote, as HTML between the marks of sampled text, which stand in comments: nobody sees
+    them.
+    """
     shown = prose(text) if text else f'<span style="{QUIET}">nothing</span>'
     return marked(shown.replace("«", "&laquo;").replace("»", "&raquo;"))
 
@@ -85,7 +90,9 @@ def answer_text(completion) -> str:
 
 
 def answer_html(completion, mark: str = "", most: int | None = None) -> str:
-    """The answers as HTML. A document's end stands before what the model continued it with; `mark` ends what grows."""
+    """The answers as HTML. A document's end stands before what the model continued it with; `mark` ends what
+    grows.
+    """
     shown = completion.samples[:most]
     if len(completion.samples) == 1:
         lead = ""
@@ -97,7 +104,7 @@ def answer_html(completion, mark: str = "", most: int | None = None) -> str:
     rows = "".join(
         f'<tr style="background-color:transparent"><td style="{CELL};color:#888">{i}</td>'
         f'<td style="{CELL};border-bottom:{RULE}">{sampled(sample.text)}'
-        f'{mark if sample.finish_reason is None else ""}</td></tr>'
+        f"{mark if sample.finish_reason is None else ''}</td></tr>"
         for i, sample in enumerate(shown, start=1)
     )
     left = len(completion.samples) - len(shown)
@@ -106,8 +113,9 @@ def answer_html(completion, mark: str = "", most: int | None = None) -> str:
 
 
 def completion_bundle(completion, tokenizer=None) -> Bundle:
-    """What `%%prompt` leaves behind. `tokenizer` spells the tokens where their alternatives were asked for (those of an
-    endpoint are texts already)."""
+    """What `%%prompt` leaves behind. `tokenizer` spells the tokens where their alternatives were asked for
+    (those of an endpoint are texts already).
+    """
     lines = status(completion)
     small = "<br>".join(map(escape, lines))
     html = f'{answer_html(completion)}<p style="{QUIET}">{small}</p>'
@@ -117,8 +125,8 @@ def completion_bundle(completion, tokenizer=None) -> Bundle:
         found = marked(table(spoken(completion, tokenizer)))
         html += f"<details><summary>each token and its alternatives</summary>{found}</details>"
     html += f"<details><summary>the exact prompt</summary>{code(completion.prompt, completion)}</details>"
-    return Bundle("\n\n".join([answer_text(completion), "\n".join(lines)]), html, data("completion", completion),
-                  completion.as_dict())  # fmt: skip
+    text = "\n\n".join([answer_text(completion), "\n".join(lines)])
+    return Bundle(text, html, data("completion", completion), completion.as_dict())
 
 
 def code(text: str, completion) -> str:
@@ -134,12 +142,21 @@ def told(prompt: str, completion) -> str:
 
 def data(view: str, completion) -> dict:
     """What every machine agrees on."""
-    return {"view": view, "model": completion.model, "form": completion.form, "sampling": completion.sampling.as_dict()}
+    return {
+        "view": view,
+        "model": completion.model,
+        "form": completion.form,
+        "sampling": completion.sampling.as_dict(),
+    }
 
 
 def prompt_bundle(completion) -> Bundle:
     """A dry run: the exact prompt, and that it was not sent."""
-    count = f"{about(completion.prompt_tokens, 0)} tokens" if completion.prompt_tokens else "counted by the server"
+    count = (
+        f"{about(completion.prompt_tokens, 0)} tokens"
+        if completion.prompt_tokens
+        else "counted by the server"
+    )
     lines = [f"{completion.model} · {completion.form} · {settings(completion.sampling)}",
              f"the exact prompt, {count}; nothing was sent", *completion.notes]  # fmt: skip
     html = f'<p style="{QUIET}">{"<br>".join(map(escape, lines))}</p>{code(completion.prompt, completion)}'
@@ -167,7 +184,8 @@ def last_bundle(completion) -> Bundle:
     prompt = told(completion.prompt, completion)
     text = f"prompt\n{prompt}\n\nanswer\n{answer_text(completion)}\n\n{text_table(('what', ''), rows, 'll')}"
     html = (
-        f'<p style="{QUIET}">the exact prompt, special tokens included</p>{code(completion.prompt, completion)}'
+        f'<p style="{QUIET}">the exact prompt, special tokens included</p>'
+        f"{code(completion.prompt, completion)}"
         f'<p style="{QUIET}">the answer</p>{answers_only(completion)}{html_table(("what", ""), rows, "ll")}'
     )
     return Bundle(text, html, data("completion", completion), completion.as_dict())
@@ -181,8 +199,10 @@ def answers_only(completion) -> str:
 
 
 class Writing:
-    """The display of an answer while it is written. `show` it as it grows, then `end`; with nobody there to watch, only
-    the end is published. Left by an error, it keeps what had come, or takes its display back if that is nothing."""
+    """The display of an answer while it is written. `show` it as it grows, then `end`; with nobody there to
+    watch, only the end is published. Left by an error, it keeps what had come, or takes its display back if
+    that is nothing.
+    """
 
     def __init__(self):
         from jupyter_gpt.views.follow import is_live
@@ -207,7 +227,9 @@ class Writing:
         if not self.live or now < self.next:
             return
         out = completion.usage.completion_tokens
-        line = f"{completion.model} writes … {out:,} tokens, {completion.usage.tokens_per_second:.1f} tokens/s"
+        line = (
+            f"{completion.model} writes … {out:,} tokens, {completion.usage.tokens_per_second:.1f} tokens/s"
+        )
         html = f'{answer_html(completion, " ▌", AT_ONCE)}<p style="{QUIET}">{escape(line)} · ■ stops it</p>'
         text = f"{quoted(completion.text)}\n\n{line}"
         self._put({"text/plain": text, "text/html": html}, {})

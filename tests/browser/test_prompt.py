@@ -11,7 +11,7 @@ import os
 os.environ["JUPYTER_GPT_HOME"] = {home!r}
 %load_ext jupyter_gpt
 from jupyter_gpt import gpt
-shape = {{"tokenizer": "char", "depth": 1, "width": 32, "context": 8192, "batch_tokens": 8192, "rows": 1, "steps": 1}}
+shape = dict(tokenizer="char", depth=1, width=32, context=8192, batch_tokens=8192, rows=1, steps=1)
 gpt.pretrain("fox", {{"$tales": 1}}, variables={{"tales": ["<b>x</b> & the fox "] * 2000}}, **shape)
 """
 

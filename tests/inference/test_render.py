@@ -7,7 +7,8 @@ from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.render import EXAMPLES, Question, end_of_turn, pairs_of, render, render_remote
 
 TEMPLATE = (
-    "{% for m in messages %}{% if m.role == 'system' and not loop.first %}{{ raise_exception('no system here') }}{% endif %}"
+    "{% for m in messages %}"
+    "{% if m.role == 'system' and not loop.first %}{{ raise_exception('no system here') }}{% endif %}"
     "<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 PAIRS = (("1+1?", "2"), ("2+2?", "4"))
@@ -38,7 +39,7 @@ def test_a_base_model_gets_the_raw_document(base):
 
 
 def test_a_base_model_has_no_chat(base):
-    with pytest.raises(GPTError, match="b is a base model and has no turns: .* --as-assistant"):
+    with pytest.raises(GPTError, match=r"b is a base model and has no turns: .* --as-assistant"):
         render("b", base, Question([{"role": "user", "content": "Hi"}]))
     with pytest.raises(GPTError, match="no system prompt"):
         render("b", base, Question("Hi", system="Be brief"))
@@ -49,23 +50,31 @@ def test_a_chat_template_is_used(chat):
     said = "<|system|>Be brief<|end|><|user|>1+1?<|end|><|assistant|>2<|end|><|user|>Hi<|end|><|assistant|>"
     assert prompt.text == said == spelled(chat, prompt)
     assert chat.convert_tokens_to_ids("<|system|>") == prompt.ids[0]
-    again = render("c", chat, Question("And?", earlier=[*prompt.messages, {"role": "assistant", "content": "Yes"}],
-                                       few_shot=PAIRS[:1]))  # fmt: skip
-    assert again.text == said + "Yes<|end|><|user|>And?<|end|><|assistant|>"  # system and examples stand there once
+    earlier = [*prompt.messages, {"role": "assistant", "content": "Yes"}]
+    again = render("c", chat, Question("And?", earlier=earlier, few_shot=PAIRS[:1]))
+    assert (
+        again.text == said + "Yes<|end|><|user|>And?<|end|><|assistant|>"
+    )  # system and examples stand there once
 
 
 def test_words_put_in_the_mouth_of_the_assistant(chat, base):
     turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Well,"}]
     assert render("c", chat, Question(turns)).text == "<|user|>Hi<|end|><|assistant|>Well,"
     chat.chat_template = None
-    assert render("b", base, Question(turns, as_assistant=True)).text.endswith("\n\nHuman: Hi\n\nAssistant: Well,")
+    assert render("b", base, Question(turns, as_assistant=True)).text.endswith(
+        "\n\nHuman: Hi\n\nAssistant: Well,"
+    )
 
 
 def test_mistakes_in_a_chat(chat):
     with pytest.raises(GPTError, match="empty"):
         render("c", chat, Question(""))
     with pytest.raises(GPTError, match="two system prompts"):
-        render("c", chat, Question([{"role": "system", "content": "A"}, {"role": "user", "content": "x"}], system="B"))
+        render(
+            "c",
+            chat,
+            Question([{"role": "system", "content": "A"}, {"role": "user", "content": "x"}], system="B"),
+        )
     chat.chat_template = "{{ raise_exception('only one turn') }}"
     with pytest.raises(GPTError, match="the chat template of c refuses this chat: only one turn"):
         render("c", chat, Question("x"))
@@ -127,7 +136,9 @@ def test_a_chat_loses_its_oldest_turns_and_never_its_system_prompt(chat):
 
 def test_unknown_characters_are_told():
     tokenizer = train_char(["abc"])
-    assert render("b", tokenizer, Question("abcé")).notes == ("1 character of the prompt unknown to its tokenizer",)
+    assert render("b", tokenizer, Question("abcé")).notes == (
+        "1 character of the prompt unknown to its tokenizer",
+    )
 
 
 def test_the_end_of_a_turn(chat):

@@ -10,7 +10,8 @@ from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.template import check_messages, fill, turns
 
 NAMES = {
-    "topic": "the moon", "n": 3, "rows": [{"name": "Ada"}, {"name": "Grace"}], "paper": SimpleNamespace(title="On X"),
+    "topic": "the moon", "n": 3, "rows": [{"name": "Ada"}, {"name": "Grace"}],
+    "paper": SimpleNamespace(title="On X"),
     "hole": "{topic}", "print": print, "math": math, "In": ["x"],
 }  # fmt: skip
 
@@ -31,9 +32,10 @@ def test_holes_are_filled(text, filled):
 @pytest.mark.parametrize(
     "text",
     [
-        json.dumps({"a": {"b": [1, {}], "topic": "{"}}), "a { brace } and } another {", "{}", "{0}", "{topic!r}", "{n:03d}",
-        "{ topic }", "{topic", "topic}", "{1 + 1}", "{rows[0:1]}", "{paper.__class__}", "{rows[n]}", r"\frac{1}{2}",
-        "{topic()}", "{{{}}}",
+        json.dumps({"a": {"b": [1, {}], "topic": "{"}}), "a { brace } and } another {", "{}", "{0}",
+        "{topic!r}", "{n:03d}", "{ topic }", "{topic", "topic}", "{1 + 1}", "{rows[0:1]}", "{paper.__class__}",
+        "{rows[n]}",
+        r"\frac{1}{2}", "{topic()}", "{{{}}}",
     ],
 )  # fmt: skip
 def test_any_other_brace_is_a_brace(text):
@@ -62,7 +64,10 @@ def test_turns():
     ]
 
 
-@pytest.mark.parametrize("bad", [[], "x", [{"role": "robot", "content": "x"}], [{"role": "user"}], [{"role": "user", "content": 3}]])
+@pytest.mark.parametrize(
+    "bad",
+    [[], "x", [{"role": "robot", "content": "x"}], [{"role": "user"}], [{"role": "user", "content": 3}]],
+)
 def test_messages_are_checked(bad):
     with pytest.raises(GPTError, match="chat"):
         check_messages(bad)

@@ -60,9 +60,10 @@ def test_every_option_reaches_the_session(gpt, ip, shown, monkeypatch):
     ip.run_cell(f"{line}\nWhy?\n").raise_error()
     assert seen.pop("few_shot") is pairs
     assert seen == {
-        "text": "Why?", "model": "chat", "samples": 3, "temperature": 0.5, "top_p": 0.9, "top_k": 40, "min_p": 0.05,
-        "max_tokens": 1000, "min_tokens": 2, "stop": ["\n\n", "Q:"], "seed": 4, "logprobs": 5, "system": "Be brief",
-        "history": True, "as_assistant": True, "truncate": True, "dry_run": True, "variables": ip.user_ns,
+        "text": "Why?", "model": "chat", "samples": 3, "temperature": 0.5, "top_p": 0.9, "top_k": 40,
+        "min_p": 0.05, "max_tokens": 1000, "min_tokens": 2, "stop": ["\n\n", "Q:"], "seed": 4,
+        "logprobs": 5, "system": "Be brief", "history": True, "as_assistant": True,
+        "truncate": True, "dry_run": True, "variables": ip.user_ns,
     }  # fmt: skip
 
 
@@ -72,13 +73,19 @@ def test_the_options_are_those_of_the_session():
     keywords = signature(ask).parameters
     options = {option.key: option for _, group in prompt.COMMAND.groups for option in group}
     assert set(options) - {"out"} == set(keywords) - {"models", "memory", "asked", "variables", "on_token"}
-    told = {key: o.default for key, o in options.items() if o.default is not None and keywords[key].default is not None}
+    told = {
+        key: o.default
+        for key, o in options.items()
+        if o.default is not None and keywords[key].default is not None
+    }
     assert told == {key: keywords[key].default for key in told}
 
 
 def test_a_dry_run_shows_the_prompt_and_sends_nothing(gpt, succeed, shown, monkeypatch):
     monkeypatch.setattr("jupyter_gpt.inference.engine.generate", lambda *_: pytest.fail("sent"))
-    succeed("who = 'Ada'", '%%prompt chat --dry-run --out done\nsystem: Obey.\nuser: Hi {who}, {"a": {"b": 1}}\n')
+    succeed(
+        "who = 'Ada'", '%%prompt chat --dry-run --out done\nsystem: Obey.\nuser: Hi {who}, {"a": {"b": 1}}\n'
+    )
     [text] = shown
     assert "assistant, asked through its chat template" in text
     assert "nothing was sent" in text
@@ -99,7 +106,9 @@ def test_samples_and_alternatives(gpt, succeed, shown):
 
 
 def test_show_last(gpt, succeed, shown):
-    names = succeed("%%prompt base --max-tokens 4\nThe", "%gpt show last --out last", "%gpt show last --tokens")
+    names = succeed(
+        "%%prompt base --max-tokens 4\nThe", "%gpt show last --out last", "%gpt show last --tokens"
+    )
     assert names["last"] is gpt.last
     assert shown[1].startswith("prompt\n<|endoftext|>The\n\nanswer\n«")
     assert "tokens/s" in shown[1]
@@ -113,8 +122,13 @@ def test_mistakes(gpt, fails, ip, shown):
     assert fails("%%prompt chat\n") == "the prompt is empty: write the question in the cell, under the magic"
     assert "has no turns" in fails("%%prompt base\nuser: Hi")
     assert "wants a variable" in fails('%%prompt base --few-shot "1+1"\nHi')
-    assert fails("%%prompt base --few-shot $nobody\nHi").startswith("%%prompt --few-shot: this notebook has no variable")
-    assert fails("%%prompt base --temprature 1\nHi") == "%%prompt has no option --temprature (did you mean --temperature?)"
+    assert fails("%%prompt base --few-shot $nobody\nHi").startswith(
+        "%%prompt --few-shot: this notebook has no variable"
+    )
+    assert (
+        fails("%%prompt base --temprature 1\nHi")
+        == "%%prompt has no option --temprature (did you mean --temperature?)"
+    )
     assert "--truncate" in fails("%%prompt base\n" + "The old fox. " * 200)
     assert shown == []
 

@@ -63,8 +63,8 @@ def test_html_in_an_answer_or_a_prompt_is_text(bundle_of, samples):
 @pytest.mark.parametrize("bundle_of", [completion_bundle, last_bundle])
 def test_what_differs_between_machines_is_marked_and_not_in_the_json(bundle_of):
     one = bundle_of(made("a b", seconds=1.0))
-    other = bundle_of(made("longer\n\ntext», with more", tokens=[1] * 9, logprobs=[-0.1] * 9, finish_reason="length",
-                           usage=Usage(4, 9, 1234.5)))  # fmt: skip
+    other = bundle_of(made("longer\n\ntext», with more", tokens=[1] * 9, logprobs=[-0.1] * 9,
+                           finish_reason="length", usage=Usage(4, 9, 1234.5)))  # fmt: skip
     assert one.text != other.text
     assert folded(one.text) == folded(other.text)
     assert folded(one.html) == folded(other.html)
@@ -101,7 +101,12 @@ def test_an_earlier_answer_in_the_prompt_is_marked():
 def test_the_last_completion_in_full():
     text = last_bundle(made("Yes", prompt="<|user|>Hi\n<|end|>")).text
     assert text.startswith("prompt\n<|user|>Hi\n<|end|>\n\nanswer\n«Yes»\n\n")
-    for line in ("tokens in        ≈4", "tokens out       ≈2", "seconds          ≈1.50", "tokens/s         ≈1.3"):
+    for line in (
+        "tokens in        ≈4",
+        "tokens out       ≈2",
+        "seconds          ≈1.50",
+        "tokens/s         ≈1.3",
+    ):
         assert line in text
     assert "cost" not in text
     assert "cost             unpriced" in last_bundle(made(remote=True)).text

@@ -13,13 +13,13 @@ SHOW = Command(
     summary="a run's curves and samples; `last`: the last prompt and its answer",
     about=(
         "Opens the view of a run again, after its cell is gone or the page was loaded anew; live if it still "
-        "runs. %gpt show last shows the last completion: the exact prompt with its special tokens, the answer, "
-        "tokens in and out, seconds, tokens/s."
+        "runs. %gpt show last shows the last completion: the exact prompt with its special tokens, the "
+        "answer, tokens in and out, seconds, tokens/s."
     ),
     groups=(("Options", (
         Option("RUN", "the run, or `last`; further runs are drawn beside it", complete="runs", hints=(LAST,),
                many=True, needed=True),
-        Option("--tokens", "with `last`: each token by its probability, its alternatives, its share of the work",
+        Option("--tokens", "with `last`: each token's probability, its alternatives, the work it took",
                kind=None),
         OUT,
     )),),
