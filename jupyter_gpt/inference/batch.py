@@ -82,8 +82,8 @@ class Batch:
             raise GPTError("the prompt is empty: give at least one token")
         if room <= 0:
             raise GPTError(
-                f"the prompt has {len(request.ids):,} tokens, {1 - room:,} more than fit: the model's context is "
-                f"{self.context:,}, and one place must be left for the answer"
+                f"the prompt has {len(request.ids):,} tokens, {1 - room:,} more than fit: the model's context "
+                f"is {self.context:,}, and one place must be left for the answer"
             )
         self.added += 1
         for sample in range(request.samples if request.max_tokens > 0 else 0):
@@ -225,9 +225,7 @@ class Batch:
         most = [rows[n].asked.top_logprobs for n, _, _ in said]
         nats, tops = sampling.describe(chosen, [token for _, _, token in said], most)
         if any(nat != nat for nat in nats):
-            raise GPTError(
-                "the model answers with numbers that are none (NaN): its weights are damaged, or it diverged"
-            )
+            raise GPTError("the model answers with NaN: its weights are damaged, or its training diverged")
         seconds = time.perf_counter() - began
         tokens = []
         for place, ((n, _, token), logprob, top) in enumerate(zip(said, nats, tops, strict=True), 1):

@@ -193,7 +193,8 @@ def rotary(module: nn.Module, linear) -> Lean | None:
     table = model.embed_tokens.weight
     head = joined(linear, module.lm_head)
     return Lean(
-        heads, groups, h, lambda ids, _: F.embedding(ids, table), angles, blocks, norm(model.norm), head, table.dtype
+        heads, groups, h, lambda ids, _: F.embedding(ids, table), angles, blocks, norm(model.norm), head,
+        table.dtype,
     )  # fmt: skip
 
 

@@ -29,8 +29,8 @@ PROMPT, NEW, VOCAB = 512, 64, 49152
 def model(dtype: torch.dtype) -> LlamaForCausalLM:
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=VOCAB, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
-        num_key_value_heads=3, max_position_embeddings=2048, tie_word_embeddings=True,
+        vocab_size=VOCAB, hidden_size=576, intermediate_size=1536, num_hidden_layers=30,
+        num_attention_heads=9, num_key_value_heads=3, max_position_embeddings=2048, tie_word_embeddings=True,
     )  # fmt: skip
     return LlamaForCausalLM(config).to(dtype).eval()
 
@@ -40,8 +40,9 @@ def peer(module: LlamaForCausalLM, ids: list[int], samples: int, new: int) -> No
     prompt = torch.tensor([ids])
     with torch.inference_mode():
         out = module.generate(
-            prompt, attention_mask=torch.ones_like(prompt), do_sample=True, top_k=0, num_return_sequences=samples,
-            max_new_tokens=new, min_new_tokens=new, eos_token_id=0, pad_token_id=0,
+            prompt, attention_mask=torch.ones_like(prompt), do_sample=True, top_k=0,
+            num_return_sequences=samples, max_new_tokens=new, min_new_tokens=new, eos_token_id=0,
+            pad_token_id=0,
         )  # fmt: skip
     assert out.shape == (samples, len(ids) + new)
 
@@ -68,9 +69,12 @@ def main() -> None:
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, load {load:.1f} at the start")
     modules = {"fp32": model(torch.float32), "bf16": model(torch.bfloat16)}
     cases = [  # name, dtype, prompt, samples, new tokens, ratio owed
-        ("one sample, fp32", "fp32", PROMPT, 1, NEW, 1.05), ("one sample, bf16", "bf16", PROMPT, 1, NEW, 1.2),
-        ("first token of 128, fp32", "fp32", 128, 1, 1, 1.0), ("first token of 128, bf16", "bf16", 128, 1, 1, 1.0),
-        ("16 samples, fp32", "fp32", PROMPT, 16, NEW, 2.2), ("16 samples, bf16", "bf16", PROMPT, 16, NEW, None),
+        ("one sample, fp32", "fp32", PROMPT, 1, NEW, 1.05),
+        ("one sample, bf16", "bf16", PROMPT, 1, NEW, 1.2),
+        ("first token of 128, fp32", "fp32", 128, 1, 1, 1.0),
+        ("first token of 128, bf16", "bf16", 128, 1, 1, 1.0),
+        ("16 samples, fp32", "fp32", PROMPT, 16, NEW, 2.2),
+        ("16 samples, bf16", "bf16", PROMPT, 16, NEW, None),
     ]  # fmt: skip
     for name, dtype, prompt, samples, new, owed in cases:
         if given.only not in name:

@@ -72,8 +72,8 @@ def main() -> None:
                     taken.append(time.perf_counter() - began)
         theirs_rate, rate = (samples * given.new / statistics.median(taken) for taken in times.values())
         print(
-            f"{samples:4} samples: generate {theirs_rate:8,.0f} tokens/s, ours {rate:8,.0f} tokens/s (owed {owed:,}), "
-            f"{rate / theirs_rate:.1f}x",
+            f"{samples:4} samples: generate {theirs_rate:8,.0f} tokens/s, ours {rate:8,.0f} tokens/s "
+            f"(owed {owed:,}), {rate / theirs_rate:.1f}x",
             flush=True,
         )
     print(f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB at most")

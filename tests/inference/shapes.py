@@ -24,12 +24,13 @@ def build(kind: str, **more):
         config = transformers.GPT2Config(**shape, initializer_range=0.2, **more)
     else:
         shape = dict(
-            vocab_size=VOCAB, hidden_size=48, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
-            num_key_value_heads=2, max_position_embeddings=CONTEXT, bos_token_id=0, eos_token_id=0, head_dim=16,
+            vocab_size=VOCAB, hidden_size=48, intermediate_size=96, num_hidden_layers=2, head_dim=16,
+            num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=CONTEXT, bos_token_id=0,
+            eos_token_id=0,
         )  # fmt: skip
         kinds = {
-            "llama": transformers.LlamaConfig, "qwen3": transformers.Qwen3Config, "mistral": transformers.MistralConfig,
-            "gemma2": transformers.Gemma2Config,
+            "llama": transformers.LlamaConfig, "qwen3": transformers.Qwen3Config,
+            "mistral": transformers.MistralConfig, "gemma2": transformers.Gemma2Config,
         }  # fmt: skip
         config = kinds[kind](**shape, initializer_range=0.2, **more)
     return transformers.AutoModelForCausalLM.from_config(config).eval()
