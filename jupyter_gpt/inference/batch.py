@@ -82,7 +82,7 @@ class Batch:
             raise GPTError("the prompt is empty: give at least one token")
         if room <= 0:
             raise GPTError(
-                f"the prompt has {len(request.ids):,} tokens, {1 - room:,} more than fit: the model's context "
+                f"the prompt has {len(request.ids):,} tokens, {1 - room:,} more than fit: the context "
                 f"is {self.context:,}, and one place must be left for the answer"
             )
         self.added += 1
