@@ -79,7 +79,7 @@ def in_kernel(
         if over > 0:
             raise GPTError(
                 f"the prompt is {len(prompt.ids):,} tokens, {over:,} too many for {model.name}, whose "
-                f"context of {context:,} has to hold the answer too: shorten it, or --truncate cuts its beginning"
+                f"context of {context:,} has to hold the answer too: shorten it, or --truncate cuts its front"
             )
 
     def answer(prompts: list[Prompt], show: Show) -> list[Completion]:

@@ -33,8 +33,8 @@ def test_holes_are_filled(text, filled):
     "text",
     [
         json.dumps({"a": {"b": [1, {}], "topic": "{"}}), "a { brace } and } another {", "{}", "{0}",
-        "{topic!r}", "{n:03d}", "{ topic }", "{topic", "topic}", "{1 + 1}", "{rows[0:1]}", "{paper.__class__}",
-        "{rows[n]}",
+        "{topic!r}", "{n:03d}", "{ topic }", "{topic", "topic}", "{1 + 1}", "{rows[0:1]}",
+        "{paper.__class__}", "{rows[n]}",
         r"\frac{1}{2}", "{topic()}", "{{{}}}",
     ],
 )  # fmt: skip
