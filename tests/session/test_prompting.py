@@ -9,6 +9,7 @@ import time
 import pytest
 
 from jupyter_gpt.errors import GPTError
+from jupyter_gpt.inference.completion import Completion
 
 
 @pytest.fixture
@@ -258,3 +259,62 @@ def test_a_prompt_beside_a_run_in_the_background(gpt, base, train):
         assert run.alive
     finally:
         gpt.stop("other")
+
+
+class FarAway:
+    """A server's side of `inference.remote`: answers a word at a time, and remembers what it was asked."""
+
+    def __init__(self):
+        self.asked, self.closed, self.stuck = [], False, None
+
+    def complete(self, endpoint, asked, sampling):
+        self.asked.append((asked, sampling))
+        try:
+            for words in ("Yes", "Yes, it", "Yes, it is."):
+                yield Completion(words, tokens=words.split(), model=endpoint.name, notes=("from afar",))
+                if self.stuck is not None:
+                    self.stuck.wait(20)
+        finally:
+            self.closed = True
+
+    def complete_all(self, endpoint, asked, sampling):
+        self.asked += [(one, sampling) for one in asked]
+        return [Completion(f"answer {n}", model=endpoint.name) for n, _ in enumerate(asked)]
+
+
+@pytest.fixture
+def far(gpt, monkeypatch):
+    from jupyter_gpt.inference import remote
+
+    server = FarAway()
+    monkeypatch.setattr(remote, "complete", server.complete)
+    monkeypatch.setattr(remote, "complete_all", server.complete_all)
+    gpt.endpoint("far", "http://127.0.0.1:9/v1", "some-model")
+    return server
+
+
+def test_an_endpoint_is_asked_with_messages(gpt, far):
+    done = gpt.prompt("Is it {what}?", model="far", system="Be brief", variables={"what": "so"}, max_tokens=9)
+    [(asked, sampling)] = far.asked
+    assert asked == [{"role": "system", "content": "Be brief"}, {"role": "user", "content": "Is it so?"}]
+    assert sampling.max_tokens == 9
+    assert (done.text, done.remote, done.notes) == ("Yes, it is.", True, ("from afar",))
+    assert gpt.last is done
+    gpt.prompt("Sure?", history=True)  # the one used last
+    assert [m["content"] for m in far.asked[1][0]] == ["Be brief", "Is it so?", "Yes, it is.", "Sure?"]
+    assert gpt.prompt("x", model="far", dry_run=True).messages == [{"role": "user", "content": "x"}]
+    assert len(far.asked) == 2
+    assert [c.text for c in gpt.prompts(["a", "b"], model="far")] == ["answer 0", "answer 1"]
+
+
+def test_an_interrupt_does_not_wait_for_a_silent_server(gpt, far):
+    far.stuck = threading.Event()
+    began = time.monotonic()
+    done = gpt.prompt("Hi", model="far", on_token=lambda so_far: _thread.interrupt_main())
+    assert time.monotonic() - began < 5
+    assert (done.text, done.interrupted) == ("Yes", True)
+    far.stuck.set()
+    end = time.monotonic() + 5
+    while not far.closed and time.monotonic() < end:
+        time.sleep(0.01)
+    assert far.closed  # the request is ended once the server speaks again
