@@ -11,6 +11,10 @@ from jupyter_gpt.magics.verbs import config, models, plan, runs, serve, show, to
 
 VERBS: dict[str, tuple[Command, Callable]] = {
     "models": (models.MODELS, models.models),
+    "pull": (models.PULL, models.pull),
+    "load": (models.LOAD, models.load),
+    "unload": (models.UNLOAD, models.unload),
+    "save": (models.SAVE, models.save),
     "runs": (runs.RUNS, runs.runs),
     "show": (show.SHOW, show.show_it),
     "stop": (runs.STOP, runs.stop),

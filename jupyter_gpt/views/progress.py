@@ -1,0 +1,40 @@
+"""A line of progress for work that is not a run, such as a download: what is done, how much, how long it may take."""
+
+from __future__ import annotations
+
+import time
+
+from jupyter_gpt.views.bundle import Bundle, escape
+
+PERIOD = 0.2  # seconds between two updates
+
+
+class Progress:
+    """Called as `progress(what, done, total)` in bytes; draws itself in the cell, and `close` takes it away."""
+
+    def __init__(self):
+        from IPython.display import display
+
+        self.handle = display({"text/plain": ""}, raw=True, display_id=True)
+        self.what, self.began, self.drawn = "", time.monotonic(), 0.0
+
+    def __call__(self, what: str, done: int, total: int | None) -> None:
+        now = time.monotonic()
+        if what != self.what:
+            self.what, self.began = what, now
+        elif now - self.drawn < PERIOD:
+            return
+        self.drawn = now
+        line = f"{what}: {done / 1e6:,.0f} MB"
+        bar = "<progress></progress>"
+        if total:
+            line += f" of {total / 1e6:,.0f} MB"
+            bar = f'<progress value="{done}" max="{total}"></progress>'
+            if 0 < done < total and now - self.began > 1:
+                line += f", {(now - self.began) * (total - done) / done:,.0f} s left"
+        html = f'<p role="status">{bar} {escape(line)}</p>'
+        self.handle.update({"text/plain": line, "text/html": html}, raw=True)
+
+    def close(self, bundle: Bundle | None = None) -> None:
+        """Put what came in the place of the line, or nothing."""
+        self.handle.update(bundle.mime() if bundle else {"text/plain": "", "text/html": ""}, raw=True)
