@@ -1,4 +1,4 @@
-"""The tables of `%gpt models` and `%gpt runs`, as static bundles.
+"""The tables of `%gpt models`, `%gpt models --catalogue` and `%gpt runs`, as static bundles.
 
 What depends on the machine or the clock is marked (`≈1.23`, `«cpu»`), so that nbval folds it.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.views.bundle import Bundle, about, quoted
+from jupyter_gpt.views.bundle import Bundle, about, escape, quoted
 from jupyter_gpt.views.table import html_table, text_table
 
 
@@ -22,6 +22,27 @@ def models_bundle(models: Mapping[str, object]) -> Bundle:
         rows.append((model.name, size, " → ".join(model.lineage), where))
         listed.append({"name": model.name, "parameters": model.parameters, "lineage": list(model.lineage)})
     return _bundle("models", ("model", "parameters", "lineage", "where"), rows, "lrll", listed)
+
+
+def catalogue_bundle() -> Bundle:
+    """One row a published model: base models first, then assistants, each with its licence and what that allows."""
+    from jupyter_gpt.session.catalogue import ABSENT, CATALOGUE
+
+    head = ("model", "parameters", "kind", "licence", "terms", "year")
+    rows = [(e.name, short(e.parameters), _kind(e.assistant), e.licence, e.terms, str(e.year)) for e in CATALOGUE]
+    data = {"view": "catalogue", "models": [entry._asdict() for entry in CATALOGUE]}
+    text = f"{text_table(head, rows, 'lrlllr')}\n\n{ABSENT}"
+    return Bundle(text, f"{html_table(head, rows, 'lrlllr')}<p>{escape(ABSENT)}</p>", data)
+
+
+def short(count: float) -> str:
+    """`135M`, `1.24B`: a number of parameters to three digits, as model pages write it."""
+    size, unit = (count / 1e9, "B") if count >= 999.5e6 else (count / 1e6, "M")
+    return f"{size:.3g}{unit}"
+
+
+def _kind(assistant: bool) -> str:
+    return "assistant" if assistant else "base"
 
 
 def runs_bundle(runs: Mapping[str, object]) -> Bundle:
