@@ -25,11 +25,13 @@ def models_bundle(models: Mapping[str, object]) -> Bundle:
 
 
 def catalogue_bundle() -> Bundle:
-    """One row a published model: base models first, then assistants, each with its licence and what that allows."""
+    """One row a published model: base models, then assistants, each with its licence and what that allows."""
     from jupyter_gpt.session.catalogue import ABSENT, CATALOGUE
 
     head = ("model", "parameters", "kind", "licence", "terms", "year")
-    rows = [(e.name, short(e.parameters), _kind(e.assistant), e.licence, e.terms, str(e.year)) for e in CATALOGUE]
+    rows = [
+        (e.name, short(e.parameters), _kind(e.assistant), e.licence, e.terms, str(e.year)) for e in CATALOGUE
+    ]
     data = {"view": "catalogue", "models": [entry._asdict() for entry in CATALOGUE]}
     text = f"{text_table(head, rows, 'lrlllr')}\n\n{ABSENT}"
     return Bundle(text, f"{html_table(head, rows, 'lrlllr')}<p>{escape(ABSENT)}</p>", data)

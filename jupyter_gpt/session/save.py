@@ -16,13 +16,13 @@ from jupyter_gpt.session.models import ABOUT, Model
 def save(model: Model, folder: Path, overwrite: bool = False) -> Path:
     """Copy `model` to `folder`, whole or not at all; the folder's absolute path.
 
-    Copied from its own folder: what is in memory may be rounded to fewer bits than what is on disk. A folder with
-    anything but a model in it is never touched. Raises GPTError.
+    Copied from its own folder: what is in memory may be rounded to fewer bits than what is on disk. A folder
+    with anything but a model in it is never touched. Raises GPTError.
     """
     target = folder.expanduser().absolute()
-    check_target(target, model, overwrite)
     if target == model.folder or model.folder in target.parents:
         raise GPTError(f"{folder} is the model's own folder: choose one outside")
+    check_target(target, model, overwrite)
     weights(model.folder)  # a damaged model is not worth saving
     temporary = target.with_name(f".writing-{target.name}.{os.getpid()}")
     try:
@@ -48,7 +48,9 @@ def check_target(target: Path, model: Model, overwrite: bool) -> None:
     others = [name for name in inside if not belongs(target / name)]
     if "config.json" not in inside or others:
         what = f" ({(others or inside)[0]})"
-        raise GPTError(f"{target} has other things in it{what}: choose an empty folder, or one that is not there yet")
+        raise GPTError(
+            f"{target} has other things in it{what}: choose an empty folder, or one that is not there yet"
+        )
     try:
         known = store.read_json(target / ABOUT).get("name")
     except (ValueError, AttributeError):

@@ -23,4 +23,10 @@ def test_the_catalogue_says_who_may_not_use_llama_and_what_is_not_there():
 
 
 def test_parameters_to_three_digits():
-    assert [short(n) for n in (70.4e6, 135e6, 999.6e6, 1.24e9, 7.3e9)] == ["70.4M", "135M", "1B", "1.24B", "7.3B"]
+    assert [short(n) for n in (70.4e6, 135e6, 999.6e6, 1.24e9, 7.3e9)] == [
+        "70.4M",
+        "135M",
+        "1B",
+        "1.24B",
+        "7.3B",
+    ]
