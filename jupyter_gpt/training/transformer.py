@@ -41,7 +41,7 @@ class Trunk(nn.Module):
             negated[:, :half] *= -1
             self.register_buffer("cos", cos[0].to(dtype), persistent=False)
             self.register_buffer("sin", negated.to(dtype), persistent=False)
-        if model.device.type == "cpu" and dtype == torch.bfloat16 and context <= by_hand.LONGEST:
+        if model.device.type == "cpu" and context <= by_hand.LONGEST:
             mask = torch.full((context, context), float("-inf"), dtype=dtype).triu_(1)
             self.register_buffer("mask", mask, persistent=False)
         else:

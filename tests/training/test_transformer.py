@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jupyter_gpt.training.build import build
 from jupyter_gpt.training.loss import IGNORE, cross_entropy, eager_softmax_gradient, softmax_gradient
 from jupyter_gpt.training.recipe import parameter_count, pretraining_recipe
-from jupyter_gpt.training.transformer import Trunk
+from jupyter_gpt.training.transformer import Trunk, attention
 
 SHAPES = {
     "llama": {"depth": 2, "width": 64, "heads": 4},
@@ -105,3 +105,33 @@ def test_no_gradient_is_made_without_grad():
     with torch.no_grad():
         loss = cross_entropy(torch.randn(8, 16), weight, torch.randint(0, 50, (8,)))
     assert not loss.requires_grad
+
+
+@pytest.mark.parametrize(("T", "H", "G"), [(64, 4, 4), (150, 4, 2), (129, 2, 1), (1, 2, 2)])
+def test_attention_by_hand_equals_torch_in_float64(T, H, G):
+    g = torch.Generator().manual_seed(T)
+    q, k, v = (torch.randn(2, n, T, 8, generator=g, dtype=torch.float64, requires_grad=True) for n in (H, G, G))
+    mask = torch.full((T, T), float("-inf"), dtype=torch.float64).triu_(1)
+    theirs = attention(q, k, v, None)
+    upstream = torch.randn(theirs.shape, generator=g, dtype=torch.float64)
+    want = torch.autograd.grad(theirs, (q, k, v), upstream)
+    ours = attention(q, k, v, mask)
+    assert torch.allclose(ours, theirs, atol=1e-12)
+    for a, b in zip(torch.autograd.grad(ours, (q, k, v), upstream), want, strict=True):
+        assert torch.allclose(a, b, atol=1e-12)
+
+
+def test_bf16_loss_and_gradients_follow_float64():
+    _, model = tiny("llama-gqa")
+    rows = torch.randint(0, 96, (3, 33), generator=torch.Generator().manual_seed(1))
+    found = []
+    for dtype in (torch.float64, torch.bfloat16):
+        own = model.double() if dtype == torch.float64 else model.float()
+        own.zero_grad(set_to_none=True)
+        loss = cross_entropy(Trunk(own, 32, dtype)(rows[:, :-1]), own.lm_head.weight, rows[:, 1:])
+        loss.backward()
+        found.append((float(loss.detach()), {n: p.grad.double() for n, p in own.named_parameters()}))
+    (want, expected), (ours, gradients) = found
+    assert abs(ours - want) < 0.02
+    for n, b in expected.items():
+        assert (gradients[n] - b).norm() < 0.08 * b.norm(), n
