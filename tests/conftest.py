@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-REAL_CACHE = os.environ.get("JUPYTER_GPT_CACHE")
-import jupyter_gpt  # before torch: it tells OpenMP's threads how long to spin
+import jupyter_gpt  # noqa: F401  before torch: it tells OpenMP's threads how long to spin
 
+REAL_CACHE = os.environ.get("JUPYTER_GPT_CACHE")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 

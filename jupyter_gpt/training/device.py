@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 import time
+from pathlib import Path
 
 import torch
 
@@ -33,7 +34,7 @@ def choose_dtype(device: str, width: int) -> str:
 def cpu_flags() -> frozenset[str]:
     """The processor's instruction sets as Linux names them; empty elsewhere."""
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+        with Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
             return frozenset(next((line for line in lines if line.startswith("flags")), "").split())
     except OSError:
         return frozenset()

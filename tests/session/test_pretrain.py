@@ -196,7 +196,7 @@ def test_two_runs_at_once_are_refused(gpt, train):
 def test_a_cell_makes_its_name_again_another_cell_asks(gpt, train):
     train(steps=3, maker="cell-1")
     assert train(steps=4, maker="cell-1").step == 4
-    with pytest.raises(GPTError, match="another cell.*--overwrite"):
+    with pytest.raises(GPTError, match=r"another cell.*--overwrite"):
         train(steps=3, maker="cell-2")
     assert gpt.models.about("tiny").step == 4
     assert train(steps=3, maker="cell-2", overwrite=True).step == 3
