@@ -32,7 +32,7 @@ def loss_picture(steps: list[dict], evaluations: list[dict]) -> bytes:
     axes = figure.add_subplot(facecolor="none")
     x, y = [e["step"] for e in steps], [e["loss"] for e in steps]
     axes.plot(x, y, color=TRAIN, alpha=0.25, linewidth=0.8)
-    axes.plot(x, smooth(y, min(0.98, 1 - 10 / max(11, len(y)))), color=TRAIN, linewidth=1.8, label="training")
+    axes.plot(x, smooth(y, min(0.98, 1 - 30 / max(31, len(y)))), color=TRAIN, linewidth=1.8, label="training")
     if evaluations:
         ex, ey = [e["step"] for e in evaluations], [e["val_loss"] for e in evaluations]
         axes.plot(ex, ey, color=VALIDATION, marker="o", markersize=4, linewidth=1.4, label="validation")
