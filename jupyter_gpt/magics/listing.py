@@ -6,22 +6,72 @@ What depends on the machine or the clock is marked (`≈1.23`, `«cpu»`), so th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.views.bundle import Bundle, about, escape, quoted
+from jupyter_gpt.session.memory import amount
+from jupyter_gpt.views.bundle import Bundle, about, escape, marked, quoted
 from jupyter_gpt.views.table import html_table, text_table
+
+MODELS = ("model", "parameters", "kind", "lineage", "licence", "on disk", "where")
 
 
 def models_bundle(models: Mapping[str, object]) -> Bundle:
-    """One row a model: name, parameters, what it was made from, where it is. Loads none."""
-    rows, listed = [], []
-    for model in map(models.about, models):
-        where = quoted(f"{model.device}, {model.dtype}") if model.resident else "on disk"
-        where = "endpoint" if model.kind == "endpoint" else where
-        size = "" if model.parameters is None else f"{model.parameters:,}"
-        rows.append((model.name, size, " → ".join(model.lineage), where))
-        listed.append({"name": model.name, "parameters": model.parameters, "lineage": list(model.lineage)})
-    return _bundle("models", ("model", "parameters", "lineage", "where"), rows, "lrll", listed)
+    """One row a model: parameters, base or assistant, what it was made from, licence, where it is. Loads none.
+
+    What this kernel has not touched in the user's cache differs from machine to machine: those models stand in a
+    table of their own, marked whole. A model that cannot be read is listed as damaged: the others are still there.
+    """
+    unused = set(models.unused())
+    rows, listed, others, metadata = [], [], [], {}
+    for name in models:
+        try:
+            model = models.about(name)
+        except GPTError:
+            row, facts, metadata[name] = (name, "", "damaged", *[""] * 4), {"name": name}, {}
+        else:
+            row, facts = _row(model), _about(model)
+            metadata[name] = {key: getattr(model, key) for key in ("device", "dtype", "memory", "on_disk")}
+        if name in unused:
+            others.append(row)
+        else:
+            rows.append((*row[:5], *map(_marked_place, row[5:])))
+            listed.append(facts)
+    return _with_cache(_bundle("models", MODELS, rows, "lrlllrl", listed, metadata), others)
+
+
+def _row(model) -> tuple[str, ...]:
+    size = "" if model.parameters is None else f"{model.parameters:,}"
+    kind, lineage = _kind(model.has_chat), " → ".join(model.lineage)
+    if model.kind == "endpoint":
+        return model.name, size, kind, lineage, "", "", "endpoint"
+    where = f"{model.device}, {model.dtype}, {amount(model.memory)}" if model.resident else "on disk"
+    return model.name, size, kind, lineage, model.licence or "not stated", amount(model.on_disk), where
+
+
+def _about(model) -> dict:
+    """What every machine agrees on."""
+    return {
+        "name": model.name, "parameters": model.parameters, "assistant": model.has_chat,
+        "lineage": list(model.lineage), "licence": model.licence,
+    }  # fmt: skip
+
+
+def _marked_place(cell: str) -> str:
+    """Sizes and devices are of this machine; that something is on disk, or elsewhere, is not."""
+    return cell if cell in ("", "on disk", "endpoint") else quoted(cell)
+
+
+def _with_cache(bundle: Bundle, rows: list) -> Bundle:
+    """The bundle, and below it what else the cache holds; there is always something in the marks to fold."""
+    said = "also in this user's cache:"
+    text, html = "nothing", "nothing"
+    if rows:
+        text = f"\n{text_table(MODELS, rows, 'lrlllrl')}\n"
+        html = html_table(MODELS, rows, "lrlllrl").replace("«", "&laquo;").replace("»", "&raquo;")
+    return replace(
+        bundle, text=f"{bundle.text}\n\n{said} {quoted(text)}", html=f"{bundle.html}<p>{said}</p>{marked(html)}"
+    )
 
 
 def catalogue_bundle() -> Bundle:
@@ -29,9 +79,7 @@ def catalogue_bundle() -> Bundle:
     from jupyter_gpt.session.catalogue import ABSENT, CATALOGUE
 
     head = ("model", "parameters", "kind", "licence", "terms", "year")
-    rows = [
-        (e.name, short(e.parameters), _kind(e.assistant), e.licence, e.terms, str(e.year)) for e in CATALOGUE
-    ]
+    rows = [(e.name, short(e.parameters), _kind(e.assistant), e.licence, e.terms, str(e.year)) for e in CATALOGUE]
     data = {"view": "catalogue", "models": [entry._asdict() for entry in CATALOGUE]}
     text = f"{text_table(head, rows, 'lrlllr')}\n\n{ABSENT}"
     return Bundle(text, f"{html_table(head, rows, 'lrlllr')}<p>{escape(ABSENT)}</p>", data)

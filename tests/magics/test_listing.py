@@ -1,7 +1,99 @@
 """The tables of models: what is here, and what is published."""
 
-from jupyter_gpt.magics.listing import catalogue_bundle, short
+import configparser
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from jupyter_gpt.magics.listing import catalogue_bundle, models_bundle, short
 from jupyter_gpt.session.catalogue import CATALOGUE
+from jupyter_gpt.session.session import Session
+
+
+@pytest.fixture
+def real(tmp_path, monkeypatch) -> Session:
+    monkeypatch.setenv("JUPYTER_GPT_HOME", str(tmp_path / "home"))
+    return Session()
+
+
+def folded(text: str) -> str:
+    """`text` as nbval compares it: without what may differ between machines."""
+    rules = configparser.ConfigParser(interpolation=None)
+    rules.read(Path(__file__).parents[1] / "nbval.cfg", encoding="utf-8")
+    for rule in rules.sections():
+        text = re.sub(rules[rule]["regex"], rules[rule]["replace"], text)
+    return text
+
+
+def rows(text: str) -> dict[str, list[str]]:
+    """The lines of a text table by their first cell; the cells."""
+    lines = [re.split(r" {2,}", line) for line in text.splitlines()]
+    return {line[0]: line[1:] for line in lines}
+
+
+def test_models_say_what_they_are_and_where(real, tiny_model):
+    fox = tiny_model(real, "fox")
+    real.models.keep("heir", fox.module, fox.tokenizer, "finetune", None, ["fox", "heir (finetune)"], 2, "MIT")
+    tiny_model(real, "talker", chat=True)
+    real.unload("talker")
+    bundle = models_bundle(real.models)
+    found = rows(bundle.text)
+    count = f"{fox.parameters:,}"
+    size = f"«{fox.on_disk / 1e3:,.0f} kB»"
+    assert found["fox"] == [count, "base", "fox (pretrain)", "not stated", size, "«cpu, float32, 145 kB»"]
+    assert found["heir"][:4] == [count, "base", "fox → heir (finetune)", "MIT"]
+    assert found["talker"][1] == "assistant" and found["talker"][-1] == "on disk"
+    assert not real.models.about("talker").resident, "listing loads nothing"
+    assert bundle.data["models"][1] == {
+        "name": "heir", "parameters": fox.parameters, "assistant": False, "lineage": ["fox", "heir (finetune)"],
+        "licence": "MIT",
+    }  # fmt: skip
+    assert bundle.metadata["fox"]["memory"] == fox.memory and "memory" not in json.dumps(bundle.data)
+    assert "«cpu, float32, 145 kB»" in bundle.html and ">assistant<" in bundle.html
+
+
+def test_what_others_left_in_the_cache_is_shown_and_folded(real, tiny_model, tmp_path, monkeypatch):
+    tiny_model(real, "fox")
+    folder = real.save("fox", tmp_path / "saved")
+    real.pull(str(folder), "mine")
+    before = models_bundle(real.models)
+    assert before.text.endswith("also in this user's cache: «nothing»")
+    Session().pull(str(folder), "theirs")
+    after = models_bundle(real.models)
+    assert rows(after.text)["theirs"][1:4] == ["base", "fox (pretrain)", "not stated"]
+    assert rows(after.text)["mine"] and ">theirs<" in after.html
+    assert "theirs" not in folded(after.text) + folded(after.html) + json.dumps(after.data)
+    assert folded(after.text) == folded(before.text)
+    assert folded(after.html) == folded(before.html)
+    assert after.data == before.data
+
+
+def test_a_damaged_model_hides_no_other(real, tiny_model):
+    tiny_model(real, "fox")
+    hen = tiny_model(real, "hen")
+    real.unload("hen")
+    (hen.folder / "jupyter_gpt.json").write_text("{")
+    found = rows(models_bundle(real.models).text)
+    assert found["hen"] == ["damaged"]
+    assert found["fox"][1] == "base"
+
+
+def test_an_endpoint_has_neither_size_nor_place_on_disk(real):
+    from jupyter_gpt.session.endpoints import Endpoint
+
+    listed = {"mini": Endpoint("mini", "https://api.openai.com/v1", "gpt-4o-mini")}
+    real.models.endpoints = listed
+    bundle = models_bundle(real.models)
+    assert "gpt-4o-mini at api.openai.com" in bundle.text and "endpoint" in bundle.text
+    assert bundle.data["models"][0]["parameters"] is None
+
+
+def test_no_models_yet(real):
+    assert models_bundle(real.models).text == (
+        "no models yet: %%pretrain NAME makes one\n\nalso in this user's cache: «nothing»"
+    )
 
 
 def test_the_catalogue_lists_every_model_with_its_terms():
