@@ -26,6 +26,9 @@ class Named(dict):
     def about(self, name: str):
         return self[name]
 
+    def unused(self) -> list[str]:
+        return []
+
     def __missing__(self, name: str):
         raise GPTError(f"there is no {name}{nearest(name, self)}")
 
@@ -67,7 +70,7 @@ class FakeSession:
         self.models = Named(
             storyteller=SimpleNamespace(
                 name="storyteller", kind="pretrain", parameters=1_234_567, lineage=["storyteller"], device="cpu",
-                dtype="float32", resident=True,
+                dtype="float32", resident=True, has_chat=False, licence="MIT", memory=4_938_268, on_disk=5_000_000,
             )
         )  # fmt: skip
         self.error = None

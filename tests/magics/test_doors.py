@@ -106,14 +106,15 @@ def test_runs_and_models(ip, gpt, shown):
     assert ip.user_ns["r"] is gpt.runs
     assert ip.user_ns["m"] is gpt.models
     assert "storyteller  pretrain  finished  2 of 2  ≈6.125      ≈7.500  ≈2,048       ≈1" in shown[0]
-    assert "storyteller   1,234,567  storyteller  «cpu, float32»" in shown[1]
+    assert "storyteller   1,234,567  base  storyteller  MIT       «5 MB»  «cpu, float32, 5 MB»" in shown[1]
 
 
 def test_no_runs_and_no_models_yet(ip, gpt, shown):
     gpt.runs.clear()
     gpt.models.clear()
     succeed(ip, "%gpt runs\n%gpt models")
-    assert shown == ["no runs yet: %%pretrain NAME makes one", "no models yet: %%pretrain NAME makes one"]
+    assert shown[0] == "no runs yet: %%pretrain NAME makes one"
+    assert shown[1].startswith("no models yet: %%pretrain NAME makes one\n")
 
 
 def test_show_stop_resume(ip, gpt, shown):
