@@ -1,6 +1,7 @@
 """For every test: nothing asks a hub for anything, and nothing reads or fills the user's own folders."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ import jupyter_gpt  # noqa: F401  before torch: it tells OpenMP's threads how lo
 
 REAL_CACHE = os.environ.get("JUPYTER_GPT_CACHE")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell's background job starts: interrupts are tested here
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
