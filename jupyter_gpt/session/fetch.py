@@ -187,7 +187,8 @@ def watched(
                     out, err = process.communicate(timeout=LOOK)
                     break
                 except subprocess.TimeoutExpired:
-                    progress(what, max(0, size_of(folder) - before), total)
+                    done = max(0, size_of(folder) - before)
+                    progress(what, min(done, total or done), total)  # a file is there twice while it is moved
         except BaseException:
             process.kill()
             raise
