@@ -10,6 +10,7 @@ import io
 from jupyter_gpt.views.bundle import Bundle, about, escape, image, quoted
 
 GREY, TRAIN, VALIDATION = "#888888", "#3b82c4", "#e07b39"
+CELL, HEAD = '<td style="text-align:left;vertical-align:top">', '<th style="text-align:left">'  # JupyterLab: right
 POINTS = 1000  # of a curve in the metadata: more than any screen shows
 
 
@@ -117,11 +118,11 @@ def run_bundle(run) -> Bundle:
     if steps:
         html.append(image(loss_picture(steps, evaluations), f"loss curve of {run.name}", 640))
     html.append(
-        "<table>" + "".join(f"<tr><td>{escape(n)}</td><td>{escape(v)}</td></tr>" for n, v in rows) + "</table>"
+        "<table>" + "".join(f"<tr>{CELL}{escape(n)}</td>{CELL}{escape(v)}</td></tr>" for n, v in rows) + "</table>"
     )
     if shown:
-        heads = "".join(f"<th>{escape(h)}, step {about(g[0]['step'], 0)}</th>" for h, g in shown)
-        cells = "".join(f"<td>{sample_cell(group)}</td>" for _, group in shown)
+        heads = "".join(f"{HEAD}{escape(h)}, step {about(g[0]['step'], 0)}</th>" for h, g in shown)
+        cells = "".join(f"{CELL}{sample_cell(group)}</td>" for _, group in shown)
         html.append(f"<table><tr>{heads}</tr><tr>{cells}</tr></table>")
     between = [s for s in samples if s not in first and s not in last]
     if between:
