@@ -1,0 +1,145 @@
+"""Conversations in training rows: packed without cross-talk, served by index.
+
+A conversation of n tokens takes n-1 cells of a row, its inputs; the target of a cell is the token after it, or IGNORE
+where that token is not trained on. Whole conversations are laid side by side and never cut here; what is left of a row
+is padding. A row of two conversations of 6 and 4 tokens (t trained, · not), T = 10:
+
+    ids         a0 a1 a2 a3 a4   b0 b1 b2   p  p
+    targets      ·  · a3 a4 a5    · b2 b3   ·  ·
+    positions    0  1  2  3  4    0  1  2   0  1
+    document     0  0  0  0  0    1  1  1  -1 -1
+
+A cell may attend to the cells before it with the same `document` only. Padding is a document of its own, so that no cell
+is without any to attend to.
+
+- The order is that of `packing.Rows`: each source repeats, reshuffled per epoch, and sources are merged by their shares
+  of the tokens. Rows are filled best-fit (Ding et al. 2024, arXiv:2404.10830) from a small buffer: each takes the oldest
+  conversation that waits, then always the longest that still fits.
+- Row i depends only on the conversations, the weights, the seed and T: a run can be resumed at any row.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from jupyter_gpt.data.packing import Rows
+
+IGNORE = -100  # a target that is not trained on, as in training/loss.py
+PADDING = -1  # the document of cells that hold nothing
+BUFFER = 256  # conversations to choose from
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Rows of conversations, all `(B, T)`: see the picture above.
+
+    ids int64; targets int64, IGNORE where not trained; positions int64, from 0 in each conversation; document int32,
+    0, 1, 2, … from left to right in each row, PADDING where nothing stands.
+    """
+
+    ids: np.ndarray
+    targets: np.ndarray
+    positions: np.ndarray
+    document: np.ndarray
+
+    @property
+    def tokens(self) -> int:
+        """Cells that hold a conversation."""
+        return int((self.document != PADDING).sum())
+
+    @property
+    def trained(self) -> int:
+        """Targets that are trained on."""
+        return int((self.targets != IGNORE).sum())
+
+
+class ConversationRows(Rows):
+    """The training rows of `conversations`: row i is the same whenever and in whatever order it is asked for.
+
+    conversations: a `conversation_tokens.Conversations`. context: T; no conversation is longer than T+1 tokens. packed:
+    False gives each conversation a row of its own, in the same order. weights: sampling proportions, one a source.
+    """
+
+    def __init__(
+        self, conversations, context: int, seed: int = 0, packed: bool = True, weights: Sequence[float] | None = None
+    ):
+        self.packed = packed
+        longest = int(conversations.lengths().max(initial=0))
+        if longest > context + 1:
+            raise ValueError(f"a conversation has {longest} tokens, more than a row of {context} holds")
+        super().__init__(conversations, context, seed, weights)
+
+    def batch(self, indices: Sequence[int]) -> Batch:
+        """Rows by their indices."""
+        if len(indices):
+            self._lay_out(max(indices) + 1)
+        pieces = [
+            [(self._position[p], self._length[p]) for p in range(self._first[i], self._first[i + 1])] for i in indices
+        ]
+        return laid_out(self.documents, pieces, self.context)
+
+    def _pack(self) -> Iterator[None]:
+        pieces = self._pieces()
+        waiting: deque[tuple[int, int]] = deque()  # (position, tokens), oldest first
+        while True:
+            while len(waiting) < (BUFFER if self.packed else 1):
+                waiting.append(next(pieces))
+            chosen = [waiting.popleft()]
+            room = self.context - (chosen[0][1] - 1)
+            while self.packed and (fitting := [length for _, length in waiting if length - 1 <= room]):
+                longest = max(fitting)
+                at = next(i for i, (_, length) in enumerate(waiting) if length == longest)
+                chosen.append(waiting[at])
+                del waiting[at]
+                room -= longest - 1
+            for position, length in chosen:
+                self._position.append(position)
+                self._length.append(length)
+                self.offered += length
+            self._first.append(len(self._position))
+            yield
+
+
+def laid_out(conversations, pieces: Sequence[Sequence[tuple[int, int]]], T: int) -> Batch:
+    """Rows `(B, T)` that hold, from left to right, the conversations at (position, tokens) in `conversations`."""
+    B = len(pieces)
+    ids, targets = np.full((B, T), conversations.pad, np.int64), np.full((B, T), IGNORE, np.int64)
+    positions, document = np.zeros((B, T), np.int64), np.full((B, T), PADDING, np.int32)
+    for row, inside in enumerate(pieces):
+        column = 0
+        for number, (position, length) in enumerate(inside):
+            cells = slice(column, column + length - 1)
+            ids[row, cells] = conversations.tokens[position : position + length - 1]
+            after = conversations.tokens[position + 1 : position + length].astype(np.int64)
+            learned = conversations.trained[position + 1 : position + length]
+            targets[row, cells] = np.where(learned, after, IGNORE)
+            positions[row, cells] = np.arange(length - 1)
+            document[row, cells] = number
+            column += length - 1
+        positions[row, column:] = np.arange(T - column)
+    return Batch(ids, targets, positions, document)
+
+
+def held_out_rows(conversations, context: int) -> dict[str, tuple[float, list[list[tuple[int, int]]]]]:
+    """For each source its share and the rows of its held-out conversations, as pieces for `laid_out`.
+
+    Sources with nothing held out or no weight are left out.
+    """
+    total, found = sum(conversations.weights), {}
+    size, held = conversations.lengths(), np.asarray(conversations.held_out)
+    for i, (name, weight) in enumerate(zip(conversations.names, conversations.weights, strict=True)):
+        rows: list[list[tuple[int, int]]] = []
+        room = 0
+        for c in np.flatnonzero(held & (conversations.source == i)):
+            if size[c] - 1 > room:
+                rows.append([])
+                room = context
+            rows[-1].append((int(conversations.offsets[c]), int(size[c])))
+            room -= int(size[c]) - 1
+        if weight and rows:
+            found[name] = (weight / total, rows)
+    return found
