@@ -39,11 +39,7 @@ class Log:
         waiting, self.pending = self.pending, []
         steps = [e for e in waiting if e["event"] == "step"]
         if steps:
-            import torch
-
-            read = torch.stack([torch.stack([e["loss"], e["grad_norm"]]).float() for e in steps]).tolist()
-            for event, (loss, norm) in zip(steps, read, strict=True):
-                event["loss"], event["grad_norm"] = loss, norm
+            read_tensors(steps)
         bad = next((e for e in steps if not math.isfinite(e["loss"])), None)
         good = waiting if bad is None else waiting[: waiting.index(bad)]
         self.file.write("".join(json.dumps(event) + "\n" for event in good))
@@ -54,6 +50,17 @@ class Log:
 
     def close(self) -> None:
         self.file.close()
+
+
+def read_tensors(events: list[dict]) -> None:
+    """Put numbers in the place of all device scalars, with one wait for the device."""
+    import torch
+
+    places = [(event, key) for event in events for key, value in event.items() if isinstance(value, torch.Tensor)]
+    if places:
+        read = torch.stack([event[key].detach().float() for event, key in places]).tolist()
+        for (event, key), value in zip(places, read, strict=True):
+            event[key] = value
 
 
 def diverged(run: Run, step: int) -> str:
@@ -67,10 +74,11 @@ def diverged(run: Run, step: int) -> str:
 def drive(run: Run, preparation: Iterator, resuming: bool, finished: Callable) -> Iterator[None]:
     """Prepare and run a training to its end, yielding to the worker between any two pieces of it.
 
+    A training has `loop()`, a generator of events, `samples()`, one of what the Sample button asks for, `save(folder)` and
+    `load(folder)`, and `recipe`, `step` and `seconds`.
+
     `finished(training)` keeps the model. Whatever ends the run, its events say how; an error is raised again.
     """
-    from jupyter_gpt.training.pretrain import pretrain
-
     log, training, status, error = Log(run), None, "stopped", None
     try:
         training = yield from prepared(run, preparation, log)
@@ -81,7 +89,7 @@ def drive(run: Run, preparation: Iterator, resuming: bool, finished: Callable) -
                 training.load(latest_checkpoint(run))
             else:
                 training.save(run.folder / "checkpoints")
-            status = yield from steps(run, training, pretrain(training), log)
+            status = yield from steps(run, training, training.loop(), log)
             finished(training, status)
     except BaseException as failure:
         status, error = "failed", str(failure) or type(failure).__name__
@@ -124,8 +132,6 @@ def prepared(run: Run, preparation: Iterator, log: Log) -> Iterator[None]:
 
 def steps(run: Run, training, events: Iterator, log: Log) -> Iterator[None]:
     """Drive the loop; returns `finished` or `stopped`. Checkpoints are made right after a step, where state is whole."""
-    from jupyter_gpt.training.pretrain import sample_prompts
-
     saved = time.monotonic()
     every = training.recipe.checkpoint_every
     for event in events:
@@ -143,7 +149,7 @@ def steps(run: Run, training, events: Iterator, log: Log) -> Iterator[None]:
             yield
         if run.sampling.is_set():
             run.sampling.clear()
-            for extra in sample_prompts(training):
+            for extra in training.samples():
                 if extra is not None:
                     log.add({**extra, "asked": True})
                 yield

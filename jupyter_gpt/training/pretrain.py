@@ -73,6 +73,14 @@ class Training:
         self.optimizers.load(optimizer)
         self.step, self.seconds = position["step"], position["seconds"]
 
+    def loop(self) -> Iterator[dict | None]:
+        """The run from here to its end: see `pretrain`."""
+        return pretrain(self)
+
+    def samples(self) -> Iterator[dict | None]:
+        """A sample of each fixed prompt, as the model stands."""
+        return sample_prompts(self)
+
 
 def pretrain(training: Training) -> Iterator[dict | None]:
     """Train until `recipe.steps`, from wherever `training` stands.

@@ -1,0 +1,140 @@
+"""Launching runs: a name is claimed, a folder opened, and the training goes to the worker of its device.
+
+Every kind of run has a module of the session beside this one, its stage, with three functions: `recipe_from(values)` reads a
+recipe back, `preparation(session, run, recipe, variables)` is a generator of progress events that returns the training,
+and `keep(session, run, training)` registers its model. Imports of torch happen on the worker, not on whoever asked.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+
+from jupyter_gpt.errors import GPTError
+from jupyter_gpt.session import store
+from jupyter_gpt.session.jobs import worker
+from jupyter_gpt.session.recipes import header
+from jupyter_gpt.session.runs import Run, cut_events
+
+STAGES = {"pretrain": "pretrain"}  # kind of run: its module
+
+
+def stage(kind: str):
+    """The module of a kind of run. Raises GPTError for one that this version does not know."""
+    if kind not in STAGES:
+        raise GPTError(f"runs of the kind {kind} were made by another version of jupyter_gpt")
+    return importlib.import_module(f"jupyter_gpt.session.{STAGES[kind]}")
+
+
+def launch(
+    session, name: str, kind: str, recipe, *, maker: str | None = None, overwrite: bool = False,
+    background: bool = False, variables: Mapping | None = None,
+) -> Run:  # fmt: skip
+    """Start a run of `recipe`, and wait for it unless `background`.
+
+    Raises GPTError, one line, for a name that is taken and while another run trains; nothing is touched then.
+    """
+    claim(session, name, kind, maker, overwrite)
+    only_one(session)
+    run = open_run(session, name, kind, maker, recipe.as_dict())
+    return start(session, run, recipe, variables, background, resuming=False)
+
+
+def resume(session, name: str, *, variables: Mapping | None = None, background: bool = False) -> Run:
+    """Go on with a run that was stopped, interrupted or failed, from its last checkpoint, to the same end.
+
+    Raises GPTError for a run that has finished, is running, or has nothing to go on from.
+    """
+    from jupyter_gpt.training import checkpoint
+
+    run = session.runs[name]
+    if run.status == "finished":
+        raise GPTError(f"run {name} has finished all its {run.steps} steps: there is nothing to resume")
+    if run.alive:
+        raise GPTError(f"run {name} is {run.status}" + (": unpause it" if run.status == "paused" else " already"))
+    recipe = stage(run.kind).recipe_from(run.recipe)
+    only_one(session)
+    store.lock(run.folder)
+    found = checkpoint.latest(run.folder / "checkpoints")
+    run.events[:] = cut_events(run.folder / "events.jsonl", int(found.name[5:]) if found else -1)
+    return start(session, run, recipe, variables, background, resuming=found is not None)
+
+
+def claim(session, name: str, kind: str, maker: str | None, overwrite: bool) -> None:
+    """Refuse a name that something else made. A cell may always make again what it made."""
+    store.check_name(name)
+    holders = []
+    if name in session.models:
+        holders.append(session.models.about(name))
+    if name in session.runs:
+        if session.runs[name].status in ("running", "paused"):
+            raise GPTError(f"run {name} is still running: %gpt stop {name}, or wait for it")
+        holders.append(session.runs[name])
+    for holder in [] if overwrite else holders:
+        if holder.kind != kind:
+            raise GPTError(f"{name} was made by {holder.kind}: choose another name, or say --overwrite")
+        if maker and holder.maker and holder.maker != maker:
+            raise GPTError(f"{name} was made by another cell: choose another name, or say --overwrite")
+
+
+def only_one(session) -> None:
+    """Refuse a second run beside one that trains: both would be slower than one after the other."""
+    busy = next((run for run in session.runs.known.values() if run.alive), None)
+    if busy:
+        raise GPTError(
+            f"run {busy.name} is {busy.status} (step {busy.step} of {busy.steps}): "
+            f"wait for it, or %gpt stop {busy.name}"
+        )
+
+
+def open_run(session, name: str, kind: str, maker: str | None, recipe: dict) -> Run:
+    """An empty run folder; an older run of that name is parked until the new one has something to keep."""
+    folder = session.runs.folder(name)
+    parked = folder.with_name(f".old-{name}")
+    if folder.exists():
+        shutil.rmtree(parked, ignore_errors=True)
+        os.replace(folder, parked)
+    store.write_text(folder / "recipe.yaml", header(kind, maker, recipe))
+    store.lock(folder)
+    run = session.runs.known[folder] = Run(folder)
+    return run
+
+
+def start(session, run: Run, recipe, variables: Mapping | None, background: bool, resuming: bool) -> Run:
+    """Put the run on the worker of its device, and wait for it unless `background`."""
+    run.stopping.clear()
+    run.paused.clear()
+    run.job = worker("torch").submit(job(session, run, recipe, variables, resuming))
+    if not background:
+        run.wait()
+    return run
+
+
+def job(session, run: Run, recipe, variables: Mapping | None, resuming: bool) -> Iterator[None]:
+    """The generator the worker runs."""
+    from jupyter_gpt.session.runner import drive
+
+    own = stage(run.kind)
+
+    def keep(training, status: str) -> None:
+        own.keep(session, run, training)
+        shutil.rmtree(run.folder.with_name(f".old-{run.name}"), ignore_errors=True)
+        if status == "finished":
+            shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
+
+    try:
+        yield from drive(run, own.preparation(session, run, recipe, variables), resuming, keep)
+    except BaseException:
+        give_back(session, run)
+        raise
+
+
+def give_back(session, run: Run) -> None:
+    """After a failure: bring the parked older run back if the new one has not come past its first step."""
+    parked = run.folder.with_name(f".old-{run.name}")
+    if parked.exists() and run.step == 0:
+        shutil.rmtree(run.folder)
+        os.replace(parked, run.folder)
+        session.runs.known.pop(run.folder, None)
