@@ -184,7 +184,7 @@ def aside(generator: Iterator) -> Job:
     def run() -> None:
         while advance(job):
             pass
-        job.done.set()
+        job.end()
 
     threading.Thread(target=run, name="jupyter_gpt-request", daemon=True).start()
     return job

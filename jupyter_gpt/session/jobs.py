@@ -2,13 +2,20 @@
 
 A job is a generator. The worker asks each living job for its next piece in turn, so a prompt is answered between two
 micro-batches of a run, weights are never read half-updated, and compiled CUDA graphs never change threads. What a user
-wrote (a reward, a judge, a tool) is called on the waiting main thread, where the interrupt button can reach it.
+wrote (a reward, a judge, a tool) is called on the waiting main thread, where the interrupt button can reach it: the job
+yields a `Call` and is passed over until it was made. Where nobody waits, it is made on a thread of its own.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
+
+from jupyter_gpt.calls import Call
+
+PATIENCE = 0.5  # seconds a call stays for somebody to wait for its job
+NAP = 0.002  # seconds between two looks at jobs that all wait for a call
 
 
 class Job:
@@ -19,26 +26,87 @@ class Job:
         self.done = threading.Event()
         self.error: BaseException | None = None
         self.result = None
+        self.call: Call | None = None  # what the generator waits for
+        self.taken, self.called = False, 0.0  # whether somebody makes that call, and since when it is there
+        self.asked = threading.Condition()
+        self.waiting = 0  # threads in `wait`
 
     def wait(self, tick: Callable[[], None] | None = None, interrupted: Callable[[], None] | None = None):
         """Block until the job ends, calling `tick` about ten times a second; returns its result or raises its error.
 
-        The first KeyboardInterrupt calls `interrupted` and goes on waiting for a graceful end; the second is raised.
+        Makes the calls that the job asks for. The first KeyboardInterrupt, in such a call or not, calls `interrupted` and
+        goes on waiting for a graceful end; the second is raised.
         """
         asked = False
-        while not self.done.is_set():
-            try:
-                self.done.wait(0.1 if tick else 1.0)
-                if tick:
-                    tick()
-            except KeyboardInterrupt:
-                if asked or interrupted is None:
-                    raise
-                asked = True
-                interrupted()
+        self.waiting += 1
+        try:
+            while not self.done.is_set():
+                try:
+                    self.rest(0.1 if tick else 1.0)
+                    broken = self.make_call()
+                    if tick:
+                        tick()
+                    if broken:
+                        raise broken
+                except KeyboardInterrupt:
+                    self.leave_call()
+                    if asked or interrupted is None:
+                        raise
+                    asked = True
+                    interrupted()
+        finally:
+            self.waiting -= 1
         if self.error is not None:
             raise self.error
         return self.result
+
+    def rest(self, seconds: float) -> None:
+        """Until the job has ended or asks for a call, at most so long."""
+        with self.asked:
+            if not self.done.is_set() and (self.call is None or self.taken):
+                self.asked.wait(seconds)
+
+    def make_call(self) -> KeyboardInterrupt | None:
+        """Make the call that the job waits for, if there is one; the interrupt that broke it off, if one did."""
+        call = self.take()
+        if call is None:
+            return None
+        call.make()
+        return call.error if isinstance(call.error, KeyboardInterrupt) else None
+
+    def take(self) -> Call | None:
+        """The call that nobody has taken on yet."""
+        with self.asked:
+            if self.call is None or self.taken:
+                return None
+            self.taken = True
+            return self.call
+
+    def leave_call(self) -> None:
+        """After an interrupt: a call that was taken on and not begun is there to take again."""
+        with self.asked:
+            if self.call is not None and not self.call.done.is_set():
+                self.taken = False
+
+    def ask(self, call: Call) -> None:
+        """Have a call made by whoever waits."""
+        with self.asked:
+            self.call, self.taken, self.called = call, False, time.monotonic()
+            self.asked.notify_all()
+
+    def end(self) -> None:
+        """Tell whoever waits that it is over."""
+        with self.asked:
+            self.done.set()
+            self.asked.notify_all()
+
+    def held(self) -> bool:
+        """Whether the job waits for a call; where nobody else makes it, a thread of its own does."""
+        if self.call is None or self.call.done.is_set():
+            return False
+        if not self.waiting and time.monotonic() - self.called > PATIENCE and (call := self.take()):
+            threading.Thread(target=call.make, name="jupyter_gpt-call", daemon=True).start()
+        return True
 
 
 class Worker(threading.Thread):
@@ -63,17 +131,26 @@ class Worker(threading.Thread):
                 while not self.jobs:
                     self.wake.wait()
                 turn = list(self.jobs)
-            for job in turn:
-                if not advance(job):
+            held = [job.held() for job in turn]
+            if all(held):
+                time.sleep(NAP)
+            for job, waits in zip(turn, held, strict=True):
+                if not waits and not advance(job):
                     with self.wake:
                         self.jobs.remove(job)
-                    job.done.set()
+                    job.end()
 
 
 def advance(job: Job) -> bool:
     """Ask a job for its next piece; False when it has ended, by itself or by an error."""
+    call, job.call = job.call, None
     try:
-        next(job.generator)
+        if call is not None and call.error is not None:
+            piece = job.generator.throw(call.error)
+        else:
+            piece = job.generator.send(call.result if call else None)
+        if isinstance(piece, Call):
+            job.ask(piece)
         return True
     except StopIteration as end:
         job.result = end.value

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 
+from jupyter_gpt.calls import Call
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.session import store
 from jupyter_gpt.session.runs import Run
@@ -131,33 +132,70 @@ def prepared(run: Run, preparation: Iterator, log: Log) -> Iterator[None]:
 
 
 def steps(run: Run, training, events: Iterator, log: Log) -> Iterator[None]:
-    """Drive the loop; returns `finished` or `stopped`. Checkpoints are made right after a step, where state is whole."""
-    saved = time.monotonic()
+    """Drive the loop; returns `finished` or `stopped`. Checkpoints are made right after a step, where state is whole.
+
+    A call of the loop goes up to the worker. One that is interrupted stops the run, as it stands after its last step; one
+    that raises ends it, with a checkpoint of that step.
+    """
+    saved, answer = time.monotonic(), None
     every = training.recipe.checkpoint_every
-    for event in events:
-        if event is not None:
+    while True:
+        try:
+            event = events.send(answer)
+        except StopIteration:
+            break
+        answer = None
+        if isinstance(event, Call):
+            try:
+                answer = yield event
+            except KeyboardInterrupt:
+                run.stopping.set()
+                if training.step == training.recipe.steps:
+                    break
+            except Exception:
+                checkpoint(run, training, log)
+                raise
+        elif event is not None:
             log.add(event)
             if event["event"] == "step":
                 due = training.step % every == 0 if every else time.monotonic() - saved > CHECKPOINT
                 if due and training.step < training.recipe.steps:
                     checkpoint(run, training, log)
                     saved = time.monotonic()
-        yield
+        if answer is None:
+            yield
         while run.paused.is_set() and not run.stopping.is_set():
             log.flush()
             time.sleep(NAP)
             yield
         if run.sampling.is_set():
             run.sampling.clear()
-            for extra in training.samples():
-                if extra is not None:
-                    log.add({**extra, "asked": True})
-                yield
+            yield from asked(training.samples(), log)
         if run.stopping.is_set() and training.step < training.recipe.steps:
             checkpoint(run, training, log)
             return "stopped"
     log.flush()
     return "finished"
+
+
+def asked(samples: Iterator, log: Log) -> Iterator:
+    """The samples that somebody asked for between two steps; their calls go up too."""
+    answer = None
+    while True:
+        try:
+            event = samples.send(answer)
+        except StopIteration:
+            return
+        answer = None
+        if isinstance(event, Call):
+            try:
+                answer = yield event
+            except KeyboardInterrupt:
+                return
+        else:
+            if event is not None:
+                log.add({**event, "asked": True})
+            yield
 
 
 def checkpoint(run: Run, training, log: Log) -> None:
