@@ -27,7 +27,9 @@ class Ranking:
     completions: K mappings with `model`, `text` and `seed`.
     order: groups of places in `completions`, the best first; those in one group were not told apart.
     shown: the order in which they stood before whoever answered, for whoever looks into position bias.
+    by: who answered.
     time: when, in unix seconds.
+    reason: why, in whoever's words.
     """
 
     prompt: str
@@ -36,6 +38,7 @@ class Ranking:
     shown: tuple[int, ...] = ()
     by: str = "person"
     time: float = 0.0
+    reason: str = ""
 
     @property
     def key(self) -> tuple:
@@ -77,6 +80,7 @@ def from_line(line: str) -> Ranking:
         tuple(found.get("shown", ())),
         found.get("by", "person"),
         found["time"],
+        found.get("reason", ""),
     )
 
 
@@ -95,34 +99,78 @@ def mend(file) -> None:
         file.truncate(len(written) - len(rest))
 
 
+def scan(path: Path, name: str, read=from_line) -> tuple[list[Ranking], int | None]:
+    """The rankings of a file of one a line, and the number of its last line if that was cut off in the middle.
+
+    `read` makes the ranking of a line. Raises GPTError for a damaged line anywhere else.
+    """
+    found, lines = [], path.read_bytes().split(b"\n")  # a cut may be in the middle of a character
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            found.append(read(line.decode()))
+        except (ValueError, KeyError, TypeError) as error:
+            if number == len(lines):  # no newline after it: torn
+                return found, number
+            raise GPTError(f"rankings {name}: line {number} of {path} is damaged: mend or delete it") from error
+    return found, None
+
+
 class Rankings(Sequence):
-    """The rankings of one file, oldest first; always what the disk holds now. `add` and `withdraw` are
-    thread-safe."""
+    """The rankings of one file, oldest first; always what the disk holds now. What writes is thread-safe."""
 
     def __init__(self, path: Path):
         self.path, self.name = path, path.stem
 
     def read(self) -> list[Ranking]:
-        """All of them; a last line that a kill left torn is left out.
+        """All of them; a last line that a kill left torn is left out, and `torn` says so.
 
         Raises GPTError for a damaged line anywhere else: an answer of a person is not skipped in silence.
         """
+        return self.scan()[0]
+
+    @property
+    def torn(self) -> str | None:
+        """What there is to say when the file ends in the middle of a line, None when it does not. The next answer
+        that is kept cuts the rest of that line off."""
+        found, number = self.scan()
+        if number is None:
+            return None
+        return (
+            f"rankings {self.name}: the file was cut off in the middle of its line {number}; the {len(found)} "
+            f"before it {'is' if len(found) == 1 else 'are'} kept"
+        )
+
+    @property
+    def missing(self) -> int:
+        """How many of the questions that were last asked under this name nobody has answered."""
+        from jupyter_gpt.session.questions import Questions
+
+        known = self.latest()
+        return sum(bool(q.open) and q.key not in known for q in Questions(self).read())
+
+    def need(self, count: int) -> list[Ranking]:
+        """All of them, if there are `count` at least that tell completions apart; for whatever learns from them.
+
+        Raises GPTError that says how many are there and how many are missing.
+        """
+        found = self.read()
+        telling = sum(bool(ranking.pairs) for ranking in found)
+        if telling >= count:
+            return found
+        ties = f" ({len(found) - telling} more are all ties)" if len(found) > telling else ""
+        rest = f"; {self.missing} of the prompts last asked are not ranked yet" if self.missing else ""
+        raise GPTError(
+            f"rankings {self.name}: {telling} are there{ties}, {count} are needed, {count - telling} missing{rest}: "
+            f"go on ranking in the %%rank cell, or let it be filled by --judge or --rankings"
+        )
+
+    def scan(self) -> tuple[list[Ranking], int | None]:
+        """All whole rankings, and the number of a torn last line if there is one."""
         if not self.path.exists():
-            return []
-        found, text = [], self.path.read_text(encoding="utf-8")
-        lines = text.split("\n")
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                found.append(from_line(line))
-            except (ValueError, KeyError, TypeError) as error:
-                if number == len(lines):  # no newline after it: torn
-                    break
-                raise GPTError(
-                    f"rankings {self.name}: line {number} of {self.path} is damaged: mend or delete it"
-                ) from error
-        return found
+            return [], None
+        return scan(self.path, self.name)
 
     def add(self, ranking: Ranking) -> None:
         """Keep one more. It is on the disk when this returns."""
@@ -135,29 +183,36 @@ class Rankings(Sequence):
                 os.fsync(file.fileno())
 
     def put(self, ranking: Ranking) -> None:
-        """Keep it in the place of an earlier ranking of the same completions, if there is one."""
-        if ranking.key in self.latest():
+        """Keep it in the place of an earlier ranking of the same completions by the same labeller, if there is one."""
+        if (ranking.key, ranking.by) in {(old.key, old.by) for old in self.read()}:
             with _writing:
-                self.write([*(old for old in self.read() if old.key != ranking.key), ranking])
+                rest = (old for old in self.read() if (old.key, old.by) != (ranking.key, ranking.by))
+                self.write([*rest, ranking])
         else:
             self.add(ranking)
 
-    def withdraw(self, what: tuple) -> bool:
-        """Take back every ranking of that `Ranking.key`; False when there is none."""
+    def withdraw(self, what: tuple, by: str | None = None) -> bool:
+        """Take back every ranking of that `Ranking.key`, or only those `by` one labeller; False when there is none."""
         with _writing:
             before = self.read()
-            kept = [ranking for ranking in before if ranking.key != what]
+            kept = [ranking for ranking in before if ranking.key != what or by not in (None, ranking.by)]
             if len(kept) < len(before):
                 self.write(kept)
             return len(kept) < len(before)
 
     def write(self, rankings: Sequence[Ranking]) -> None:
-        """Write the file anew, whole or not at all."""
-        store.write_text(self.path, "".join(to_line(ranking) for ranking in rankings))
+        """Write the file anew, whole or not at all; on the disk when this returns."""
+        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write("".join(to_line(ranking) for ranking in rankings).encode())
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, self.path)
 
-    def latest(self) -> dict[tuple, Ranking]:
-        """The last ranking of each `Ranking.key`."""
-        return {ranking.key: ranking for ranking in self.read()}
+    def latest(self, by: str | None = None) -> dict[tuple, Ranking]:
+        """The last ranking of each `Ranking.key`, by anybody or by one labeller."""
+        return {ranking.key: ranking for ranking in self.read() if by in (None, ranking.by)}
 
     def __getitem__(self, place):
         return self.read()[place]

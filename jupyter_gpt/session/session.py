@@ -19,6 +19,7 @@ from jupyter_gpt.session.launch import resume
 from jupyter_gpt.session.models import Model, Models
 from jupyter_gpt.session.pretrain import pretrain
 from jupyter_gpt.session.prompting import Prompting, prompt
+from jupyter_gpt.session.rank import Ranked, rank
 from jupyter_gpt.session.rankings import AllRankings
 from jupyter_gpt.session.runs import Run, Runs
 from jupyter_gpt.session.serve import Server, Serving
@@ -110,6 +111,16 @@ class Session:
         for fewer than two models, one twice, an unknown one, and no prompt or one twice.
         """
         return compare(self, models, prompts, **options)
+
+    def rank(self, name: str, prompts: Sequence[str] = (), **options) -> Ranked:
+        """Sample completions of each prompt and have them ranked; the answers are `gpt.rankings[name]`.
+
+        `options`: `model` (or several), `samples` (4), `seed`, `by` (whose answers are asked for: person), `judge` (a
+        function `f(prompt, completion) -> float`, or a model), `rankings_file` (what others said), and those of
+        `gpt.prompts`. Nothing waits for a person: see `.missing` and `.rank(i, order)`. Raises GPTError, one line, for
+        what cannot be ranked.
+        """
+        return rank(self, name, prompts, **options)
 
     def prompt(self, text: str | list[dict], **options) -> Completion:
         """Ask a model: a text, or messages with `role` and `content`.
