@@ -16,6 +16,7 @@ from jupyter_gpt.session import store
 from jupyter_gpt.session.jobs import Job
 
 COLUMNS = ("step", "loss", "val_loss", "tokens", "seconds", "lr", "tokens_per_second")
+NOT_COLUMNS = ("event", "time", "mfu")  # of what a step tells
 
 
 class Run:
@@ -94,12 +95,17 @@ class Run:
 
     @property
     def history(self):
-        """A DataFrame with one row a step; `val_loss` stands where an evaluation was made."""
+        """A DataFrame with one row a step; `val_loss` stands where an evaluation was made.
+
+        The columns are COLUMNS and whatever else the steps of this kind of run tell: for RL reward, kl, entropy, length.
+        """
         import pandas
 
         rows = {e["step"]: e for e in self.events if e["event"] == "step"}
-        table = pandas.DataFrame(list(rows.values()), columns=[*COLUMNS, "grad_norm"])
-        evaluated = {e["step"]: e["val_loss"] for e in self.events if e["event"] == "evaluation"}
+        told = dict.fromkeys(key for row in rows.values() for key in row)
+        more = [key for key in told if key not in (*COLUMNS, *NOT_COLUMNS)] or ["grad_norm"]
+        table = pandas.DataFrame(list(rows.values()), columns=[*COLUMNS, *more])
+        evaluated = {e["step"]: e.get("val_loss") for e in self.events if e["event"] == "evaluation"}
         table["val_loss"] = table["step"].map(evaluated).astype("float64")
         return table
 
