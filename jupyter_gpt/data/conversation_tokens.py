@@ -1,11 +1,11 @@
 """Conversations tokenized: ids, which of them are trained on, and what was cut or left out on the way.
 
-    folder/tokens.npy    (N,)   int32: all conversations end to end
-    folder/trained.npy   (N,)   bool: the tokens that are trained on (the assistant's, or all)
-    folder/offsets.npy   (C+1,) int64: where each conversation begins
-    folder/source.npy    (C,)   int32, an index into `names`
-    folder/held_out.npy  (C,)   bool: for validation only
-    folder/conversations.json   counts of each source; written last: where it is, all is whole
+folder/tokens.npy    (N,)   int32: all conversations end to end
+folder/trained.npy   (N,)   bool: the tokens that are trained on (the assistant's, or all)
+folder/offsets.npy   (C+1,) int64: where each conversation begins
+folder/source.npy    (C,)   int32, an index into `names`
+folder/held_out.npy  (C,)   bool: for validation only
+folder/conversations.json   counts of each source; written last: where it is, all is whole
 """
 
 from __future__ import annotations

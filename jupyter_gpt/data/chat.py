@@ -1,0 +1,207 @@
+"""Chat templates: how a conversation is spelled in tokens, and which of these are trained on.
+
+- A model's own template is kept. A base trained here gets OWN, spelled in the tokens its tokenizer reserved. Any other base
+  gets one spelled in tokens it already has, so that no embedding is resized: ChatML where it knows those marks, else
+  plain words and its end-of-text token.
+- What is trained is what a `{% generation %}` block of the template holds; for a template without one, what stands
+  between the prompt that asks for an answer and the end of that answer, found by rendering both. The token that ends the
+  turn is always trained with it: a model that never learns it never stops.
+- The tokens before an answer are those that `inference/render.py` sends when it asks for one, token for token.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from functools import partial
+
+from jupyter_gpt.data.tokenizer import CHAT
+from jupyter_gpt.errors import GPTError
+
+TRAIN_ON = ("assistant", "all")
+ANSWER = "{% generation %}{{ message['content'] + END }}{% endgeneration %}"
+
+OWN = (
+    "{{ bos_token }}{% for message in messages %}{{ '<|' + message['role'] + '|>' }}"
+    "{% if message['role'] == 'assistant' %}" + ANSWER.replace("END", "'<|end|>'") + ""
+    "{% else %}{{ message['content'] + '<|end|>' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
+    "{% if message['role'] == 'assistant' %}" + ANSWER.replace("END", "'<|im_end|>'") + ""
+    "{% else %}{{ message['content'] + '<|im_end|>' }}{% endif %}{{ '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+WORDS = (
+    "BEGIN{% for message in messages %}"
+    "{% if message['role'] == 'assistant' %}{{ 'Assistant:\n' }}" + ANSWER.replace("END", "eos_token") + "{{ '\n' }}"
+    "{% elif message['role'] == 'user' %}{{ 'User:\n' + message['content'] + '\n\n' }}"
+    "{% else %}{{ message['content'] + '\n\n' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'Assistant:\n' }}{% endif %}"
+)
+
+
+def with_template(tokenizer):
+    """The tokenizer with a chat template: itself where it has one, else a copy that was given one.
+
+    Raises GPTError for a tokenizer that has no token to end an answer with.
+    """
+    if getattr(tokenizer, "chat_template", None):
+        return tokenizer
+    known = tokenizer.get_vocab()
+    if set(CHAT) <= known.keys():
+        template = OWN
+    elif {"<|im_start|>", "<|im_end|>"} <= known.keys():
+        template = CHATML
+    elif tokenizer.eos_token is None:
+        raise GPTError("this tokenizer has no end-of-text token to end an answer with: set its eos_token")
+    else:
+        first = list(tokenizer("x", verbose=False)["input_ids"])[:1]
+        begins = tokenizer.bos_token is not None and first == [tokenizer.bos_token_id]
+        template = WORDS.replace("BEGIN", "{{ bos_token }}" if begins else "")
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def render_conversation(
+    tokenizer, messages: Sequence[dict], train_on: str = "assistant"
+) -> tuple[list[int], list[bool]]:
+    """The tokens of a conversation, and which of them are trained on.
+
+    tokenizer: has a chat template. train_on: "assistant", its answers with the tokens that end them, or "all", every
+    token. Raises GPTError for a conversation that the template refuses, and for a template that begins an answer
+    otherwise than it writes one.
+    """
+    return render_conversations(tokenizer, [messages], train_on)[0]
+
+
+def render_conversations(
+    tokenizer, conversations: Sequence[Sequence[dict]], train_on: str = "assistant"
+) -> list[tuple[list[int], list[bool]]]:
+    """`render_conversation` of many at once, several times as fast."""
+    if train_on not in TRAIN_ON:
+        raise GPTError(f"--train-on is assistant or all, not {train_on!r}")
+    if train_on == "all":
+        texts = [rendered(tokenizer, messages) for messages in conversations]
+        return [(list(ids), [True] * len(ids)) for ids in _encode(tokenizer, texts)["input_ids"]]
+    written = [answers(tokenizer, messages) for messages in conversations]
+    fast = bool(getattr(tokenizer, "is_fast", False))
+    found = _encode(tokenizer, [text for text, _ in written], return_offsets_mapping=fast)
+    offsets = found["offset_mapping"] if fast else [None] * len(written)
+    return [
+        _marked(tokenizer, text, spans, list(ids), where)
+        for (text, spans), ids, where in zip(written, found["input_ids"], offsets, strict=True)
+    ]
+
+
+def rendered(tokenizer, messages: Sequence[dict], ask: bool = False) -> str:
+    """The conversation as the template writes it; with `ask`, the assistant about to speak. GPTError if refused."""
+    from jinja2 import TemplateError
+
+    try:
+        return tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=ask)
+    except (TemplateError, ValueError, TypeError) as error:
+        raise GPTError(f"the chat template refuses this conversation: {' '.join(str(error).split())}") from error
+
+
+def answers(tokenizer, messages: Sequence[dict]) -> tuple[str, list[tuple[int, int]]]:
+    """The rendered text, and the spans of characters in it that the assistant is trained to say."""
+    text = rendered(tokenizer, messages)
+    if "{% generation %}" in _compact(tokenizer.chat_template):
+        from transformers.utils.chat_template_utils import render_jinja_template
+
+        special = {key: value for key, value in tokenizer.special_tokens_map.items() if isinstance(value, str)}
+        _, spans = render_jinja_template(
+            [list(messages)], chat_template=tokenizer.get_chat_template(), return_assistant_tokens_mask=True, **special
+        )
+        return text, [(start, _turn_ends(tokenizer, text, stop)) for start, stop in spans[0] if stop > start]
+    spans = []
+    for place, message in enumerate(messages):
+        if message["role"] != "assistant":
+            continue
+        asked = rendered(tokenizer, messages[:place], ask=True)
+        answered = rendered(tokenizer, messages[: place + 1])
+        if not (text.startswith(answered.rstrip()) and answered.startswith(asked)):
+            raise GPTError(
+                "this chat template writes an answer otherwise than it asks for one, or rewrites earlier answers, and "
+                "has no {% generation %} marks: give it marks, use --train-on all, or conversations of one exchange"
+            )
+        said = answered.rfind(message["content"].strip(), len(asked))
+        if said < 0:
+            raise GPTError(
+                "this chat template does not write what the assistant says, and has no {% generation %} marks"
+            )
+        spans.append((len(asked), _turn_ends(tokenizer, answered, said + len(message["content"].strip()))))
+    return text, spans
+
+
+def _compact(template: str | dict) -> str:
+    """The template with its tags spelled alike, `{%- generation -%}` as `{% generation %}`."""
+    template = template if isinstance(template, str) else " ".join(template.values())
+    return template.replace("{%-", "{%").replace("-%}", "%}").replace("{%generation%}", "{% generation %}")
+
+
+def _turn_ends(tokenizer, text: str, stop: int) -> int:
+    """Where the turn ends whose words end at `stop`: after the special token that follows, if one does before other words.
+
+    Without such a token what the template writes between turns is what ends the answer, up to its first newline.
+    """
+    specials = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
+    rest = text[stop:]
+    blank = len(rest) - len(rest.lstrip())
+    after = next((token for token in specials if rest.startswith(token, blank)), None)
+    if any(text.endswith(token, 0, stop) for token in specials):
+        return stop  # the marks hold it already
+    if after is not None:
+        return stop + blank + len(after)
+    return stop + (rest.find("\n") + 1 if "\n" in rest[:blank] else 0)
+
+
+def _encode(tokenizer, texts: list[str], **more):
+    return tokenizer(texts, add_special_tokens=False, verbose=False, **more)
+
+
+def _marked(tokenizer, text: str, spans: list, ids: list[int], where: list | None) -> tuple[list[int], list[bool]]:
+    """The ids with the tokens of `spans` marked; `where` are the characters of each token, where known."""
+    cuts = [cut for span in spans for cut in span]
+    places = _places(cuts, where) if where is not None else None
+    if places is None:
+        heads = [list(head) for head in _encode(tokenizer, [text[:cut] for cut in cuts])["input_ids"]] if cuts else []
+        if all(ids[: len(head)] == head for head in heads):
+            places = [len(head) for head in heads]
+        else:  # a token would reach from the prompt into the answer: what inference sends ends before it
+            ids, places = _pieces(tokenizer, text, cuts)
+    mask = [False] * len(ids)
+    for start, stop in zip(places[::2], places[1::2], strict=True):
+        mask[start:stop] = [True] * (stop - start)
+    return ids, mask
+
+
+def _places(cuts: list[int], where: list) -> list[int] | None:
+    """The tokens that begin at the `cuts`; None unless a token plainly ends and another begins at each of them."""
+    places, token = [], 0
+    for cut in cuts:
+        while token < len(where) and where[token][0] < cut:
+            token += 1
+        begins = token == len(where) or where[token][0] == cut
+        if not begins or (token and where[token - 1][1] != cut):
+            return None
+        places.append(token)
+    return places
+
+
+def _pieces(tokenizer, text: str, cuts: list[int]) -> tuple[list[int], list[int]]:
+    """The text tokenized from cut to cut, and the token at each cut. GPTError where the pieces spell another text."""
+    ids, places = [], []
+    for start, stop in zip([0, *cuts], [*cuts, len(text)], strict=True):
+        ids += _encode(tokenizer, [text[start:stop]])["input_ids"][0] if stop > start else []
+        places.append(len(ids))
+    spell = partial(tokenizer.decode, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    if spell(ids) != spell(_encode(tokenizer, [text])["input_ids"][0]):
+        raise GPTError(
+            "this tokenizer joins the end of the prompt and the beginning of an answer in one token: "
+            "take away the whitespace the answers begin with"
+        )
+    return ids, places[:-1]

@@ -1,0 +1,199 @@
+"""Chat templates and the tokens that are trained on: what is rendered for training is what inference sends."""
+
+import copy
+
+import pytest
+
+from jupyter_gpt.data.chat import CHATML, OWN, render_conversation, render_conversations, with_template
+from jupyter_gpt.data.tokenizer import train_bpe, train_char
+from jupyter_gpt.errors import GPTError
+from jupyter_gpt.inference.render import Question, end_of_turn, render
+
+TEXT = ["Once upon a time there was a fox. User: Assistant: What did the fox say?\n\n\nIt said yes, yes and no! "] * 20
+CHAT = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "What did the fox say?"},
+    {"role": "assistant", "content": "It said yes."},
+    {"role": "user", "content": "And then?"},
+    {"role": "assistant", "content": "  It said no!\n"},
+]
+# As SmolLM2's: a default system prompt, ChatML, no generation marks.
+SMOL = (
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
+    "{{ '<|im_start|>system\nYou are helpful<|im_end|>\n' }}{% endif %}"
+    "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def own():
+    return with_template(train_bpe(TEXT, 320))
+
+
+@pytest.fixture(scope="module")
+def foreign():
+    """A base of somebody else's: one special token, no template."""
+    tokenizer = train_bpe(TEXT, 320)
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    spec = tokenizer.backend_tokenizer.to_str()
+    for token in ("system", "user", "assistant", "end"):
+        spec = spec.replace(f"<|{token}|>", f"<other {token}>")
+    plain = Tokenizer.from_str(spec)
+    return PreTrainedTokenizerFast(tokenizer_object=plain, eos_token="<|endoftext|>")
+
+
+def chatml(tokenizer, template):
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def said(tokenizer, ids, mask):
+    """The trained stretches as text."""
+    out, run = [], []
+    for token, trained in [*zip(ids, mask, strict=True), (None, False)]:
+        if trained:
+            run.append(token)
+        elif run:
+            out.append(tokenizer.decode(run, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+            run = []
+    return out
+
+
+def agree(tokenizer, messages):
+    """Each answer is preceded by exactly the tokens that inference sends to ask for it."""
+    ids, mask = render_conversation(tokenizer, messages)
+    starts = [i for i in range(1, len(mask)) if mask[i] and not mask[i - 1]]
+    asked = [i for i, m in enumerate(messages) if m["role"] == "assistant"]
+    assert len(starts) == len(asked)
+    for start, place in zip(starts, asked, strict=True):
+        assert tuple(ids[:start]) == render("m", tokenizer, Question(list(messages[:place]))).ids
+    return ids, mask
+
+
+def test_own_template_trains_the_answers_and_their_ends(own):
+    ids, mask = agree(own, CHAT)
+    assert said(own, ids, mask) == ["It said yes.<|end|>", "  It said no!\n<|end|>"]
+    assert own.decode(ids, skip_special_tokens=False) == (
+        "<|endoftext|><|system|>Be brief.<|end|><|user|>What did the fox say?<|end|><|assistant|>It said yes.<|end|>"
+        "<|user|>And then?<|end|><|assistant|>  It said no!\n<|end|>"
+    )
+    assert ids[0] == own.bos_token_id and ids.count(own.convert_tokens_to_ids("<|end|>")) == 5
+    assert end_of_turn(own) == own.convert_tokens_to_ids("<|end|>")
+
+
+def test_without_marks_prompts_are_rendered_to_find_the_answers(own):
+    tokenizer = chatml(own, SMOL)
+    ids, mask = agree(tokenizer, CHAT[1:4] + [{"role": "assistant", "content": "It said no!"}])
+    assert said(tokenizer, ids, mask) == ["It said yes.<|im_end|>", "It said no!<|im_end|>"]
+    assert tokenizer.decode(ids).startswith("<|im_start|>system\nYou are helpful<|im_end|>")
+
+
+def test_marks_and_prefixes_agree(own):
+    plain = [m | {"content": m["content"].strip()} for m in CHAT]
+    with_marks, without = chatml(own, CHATML), chatml(own, SMOL)
+    assert render_conversation(with_marks, plain) == render_conversation(without, plain)
+
+
+def test_marks_that_leave_out_the_end_of_turn_are_completed(own):
+    short = CHATML.replace("message['content'] + '<|im_end|>' }}{% endgeneration %}",
+                           "message['content'] }}{% endgeneration %}{{ '<|im_end|>' }}")  # fmt: skip
+    assert short != CHATML
+    assert render_conversation(chatml(own, short), CHAT) == render_conversation(chatml(own, CHATML), CHAT)
+
+
+def test_an_answer_that_would_join_the_prompt_is_cut_where_the_prompt_ends(own):
+    # "\n\nIt" after "assistant\n" would make one token of the newlines; inference sends the first alone.
+    tokenizer = chatml(own, CHATML)
+    messages = [{"role": "user", "content": "Go"}, {"role": "assistant", "content": "\n\nIt said"}]
+    joined = tokenizer("assistant\n\n\nIt", add_special_tokens=False).input_ids
+    apart = tokenizer("assistant\n", add_special_tokens=False).input_ids
+    assert joined[: len(apart)] != apart  # else this tests nothing
+    ids, mask = agree(tokenizer, messages)
+    assert said(tokenizer, ids, mask) == ["\n\nIt said<|im_end|>"]
+
+
+def test_train_on_all(own):
+    ids, mask = render_conversation(own, CHAT, "all")
+    assert ids == render_conversation(own, CHAT)[0] and all(mask)
+    with pytest.raises(GPTError, match="--train-on is assistant or all, not 'user'"):
+        render_conversation(own, CHAT, "user")
+
+
+def test_a_foreign_base_gets_a_template_of_its_own_tokens(foreign):
+    chat = with_template(foreign)
+    assert foreign.chat_template is None  # the base's own tokenizer stays as it is
+    assert len(chat) == len(foreign)  # no token was added
+    ids, mask = agree(chat, CHAT)
+    assert said(chat, ids, mask) == ["It said yes.<|endoftext|>", "  It said no!\n<|endoftext|>"]
+    assert end_of_turn(chat) == chat.eos_token_id
+
+
+def test_a_base_that_knows_chatml_is_given_chatml(own):
+    base = chatml(own, None)
+    spec = base.backend_tokenizer.to_str().replace("<|user|>", "<other>")
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    base = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(spec), eos_token="<|endoftext|>")
+    assert with_template(base).chat_template == CHATML
+
+
+def test_a_template_of_its_own_is_kept(own):
+    tokenizer = chatml(own, SMOL)
+    assert with_template(tokenizer) is tokenizer
+    assert with_template(own) is own and own.chat_template == OWN
+
+
+def test_no_end_of_text_no_template(foreign):
+    tokenizer = copy.deepcopy(foreign)
+    tokenizer.eos_token = None
+    with pytest.raises(GPTError, match="no end-of-text token"):
+        with_template(tokenizer)
+
+
+def test_characters():
+    tokenizer = with_template(train_char(TEXT))
+    ids, mask = agree(tokenizer, CHAT)
+    assert said(tokenizer, ids, mask) == ["It said yes.<|end|>", "  It said no!\n<|end|>"]
+
+
+def test_a_template_that_rewrites_earlier_answers_is_refused_in_one_line(own):
+    # As reasoning models do: only the last answer keeps what stood before it.
+    rewriting = SMOL.replace(
+        "message['content'] +",
+        "('<think>' if loop.last and message['role'] == 'assistant' else '') + message['content'] +",
+    )
+    tokenizer = chatml(own, rewriting)
+    one = CHAT[1:3]
+    with pytest.raises(GPTError, match="writes an answer otherwise") as error:
+        render_conversation(tokenizer, CHAT)
+    assert "\n" not in str(error.value)
+    assert said(tokenizer, *render_conversation(tokenizer, one)) == ["<think>It said yes.<|im_end|>"]
+    assert all(render_conversation(tokenizer, CHAT, "all")[1])
+
+
+def test_a_template_that_refuses_says_why(own):
+    tokenizer = chatml(own, "{{ raise_exception('no system prompts here') }}")
+    with pytest.raises(GPTError, match="refuses this conversation: no system prompts here"):
+        render_conversation(tokenizer, CHAT)
+
+
+def test_many_at_once_are_the_same(own):
+    many = [CHAT, CHAT[1:3], CHAT[:3]]
+    assert render_conversations(own, many) == [render_conversation(own, c) for c in many]
+
+
+def test_smollm2(smollm2):
+    """The real template; the stand-in above has its shape."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(smollm2, local_files_only=True)
+    plain = [m | {"content": m["content"].strip()} for m in CHAT]
+    ids, mask = agree(tokenizer, plain[1:])
+    assert said(tokenizer, ids, mask) == ["It said yes.<|im_end|>", "It said no!<|im_end|>"]
+    agree(tokenizer, plain)
