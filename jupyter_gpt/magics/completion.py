@@ -12,10 +12,10 @@ from types import ModuleType
 
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
 
-from jupyter_gpt.magics import compare, corpus, gpt, pretrain, prompt
+from jupyter_gpt.magics import compare, corpus, gpt, pretrain, prompt, rank
 from jupyter_gpt.magics.options import Command, Option
 
-CELLS = {door.COMMAND.name: door.COMMAND for door in (compare, corpus, pretrain, prompt)}
+CELLS = {door.COMMAND.name: door.COMMAND for door in (compare, corpus, pretrain, prompt, rank)}
 MIXTURES = ("%%corpus", "%%pretrain")  # whose bodies name sources
 
 
@@ -79,12 +79,14 @@ def _options(
 
 def _values(option: Option, fragment: str, variables: Mapping[str, object]) -> list[tuple[str, str]]:
     if fragment.startswith("$"):
-        return _variables(variables)
+        return _variables(variables, functions=option.kept and option.complete == "models")
+    if option.complete == "files":
+        return _files(fragment)
     return _typed((*option.choices, *option.hints), "choice") + _typed(names(option.complete), "name")
 
 
 def names(what: str) -> list[str]:
-    """The names of the "models", "runs" or "corpora" on disk; pulled models and endpoints are models too."""
+    """The names of the "models", "runs", "corpora" or "rankings" on disk; pulled models and endpoints are models too."""
     from jupyter_gpt.session.models import Models
     from jupyter_gpt.session.store import home
 
@@ -93,8 +95,8 @@ def names(what: str) -> list[str]:
     folder = home() / what if what else None
     if folder is None or not folder.is_dir():
         return []
-    if what == "corpora":
-        return sorted(path.stem for path in folder.glob("*.yaml"))
+    if what in ("corpora", "rankings"):
+        return sorted(path.stem for path in folder.glob("*.yaml" if what == "corpora" else "*.jsonl"))
     return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
@@ -106,14 +108,15 @@ def _sources(fragment: str, variables: Mapping[str, object]) -> list[tuple[str, 
     return _typed([*(f"{name}: " for name in EMBEDDED), "hf:"], "source") + _files(fragment)
 
 
-def _variables(variables: Mapping[str, object]) -> list[tuple[str, str]]:
-    """`$name` of every variable that is data: no module, no function, nothing of IPython's."""
+def _variables(variables: Mapping[str, object], functions: bool = False) -> list[tuple[str, str]]:
+    """`$name` of every variable that is data, or with `functions` can be called: no module, nothing of IPython's."""
     usual = {"In", "Out", "exit", "quit", "open", "get_ipython"}
     return _typed(
         [
             f"${name}"
             for name, value in variables.items()
-            if not (name.startswith("_") or name in usual or callable(value) or isinstance(value, ModuleType))
+            if not (name.startswith("_") or name in usual or isinstance(value, ModuleType))
+            and callable(value) == functions
         ],
         "variable",
     )

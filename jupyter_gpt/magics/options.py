@@ -24,9 +24,9 @@ class Option:
     kind: turns the text into a value, `ValueError` saying what is wanted; None for a switch.
     default: what the session does without it, as the help shows it; never passed on.
     choices: the only values; hints: some of the values, for completion.
-    complete: whose names complete it: "models", "runs", "corpora", "files".
+    complete: whose names complete it: "models", "runs", "corpora", "rankings", "files".
     many: takes one value or more, up to the next option.  needed: the magic cannot do without.
-    kept: its value is a `$variable`, handed over as the object it is.
+    kept: its value is a `$variable`, handed over as the object it is; with `complete`, a name will do too.
     """
 
     name: str
@@ -153,7 +153,7 @@ def _converted(command: Command, option: Option, word: Word, variables: Mapping[
             return [value]
         several = option.many and isinstance(value, list | tuple)
         texts = [str(item) for item in value] if several else [str(value)]
-    elif option.kept:
+    elif option.kept and not option.complete:
         wanted = "a variable of this notebook as $name"
         raise GPTError(f"{command.name} {option.name} wants {wanted}, not {word.text[:40]!r}")
     return [_checked(command, option, text) for text in texts]
