@@ -84,6 +84,7 @@ class Ask:
         self.budget, self.templates = budget or Budget(), templates or {}
         self.root = root or Node("technique")
         self.best: Node | None = None
+        self.solutions: list[Node] = []  # all that were drawn, where there are several
         self.ended = ""  # why it ended before it was done
         self.changed = changed or (lambda root: None)
         self.call_user = call_user or (lambda function, *args, **more: function(*args, **more))

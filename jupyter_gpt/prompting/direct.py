@@ -1,0 +1,39 @@
+"""No technique: the question as it is. What every technique is measured against, and what some are built on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jupyter_gpt.inference.render import ANSWER, ASK
+from jupyter_gpt.prompting.answers import answer_in, cleaned
+from jupyter_gpt.prompting.ask import Ask, Asked, reworded, text_of
+from jupyter_gpt.prompting.chain_of_thought import answered
+from jupyter_gpt.prompting.options import Options
+from jupyter_gpt.prompting.trace import Node
+
+SHORT = 60  # characters of an answer that says nothing else
+
+
+def direct(ask: Ask, question: Asked, options: Options, samples: int = 1) -> list[Node]:
+    """A solver: asks `samples` times, with one reading of the prompt."""
+    if options.trigger:
+        text = text_of(question)
+        text = f"{text}\n\n{options.trigger}" if ask.chat else f"{ASK} {text}\n{ANSWER} {options.trigger}"
+        question = reworded(question, text)
+    [call] = ask.nodes([question], label="asks", samples=samples, **options.constraint)
+    solutions = call.children or [call]
+    read(ask, question, solutions, options)
+    return solutions
+
+
+def read(ask: Ask, asked: Asked, solutions: Sequence[Node], options: Options) -> None:
+    """Give each solution its answer: the text itself where that has a form to keep or is short, else what it calls its
+    answer; where a vote needs one, the model is asked to read it off."""
+    for solution in solutions:
+        if options.constraint:
+            solution.answer = solution.text
+        else:
+            short = "\n" not in solution.text.strip() and len(solution.text) <= SHORT
+            solution.answer = answer_in(solution.text) or (cleaned(solution.text) if short else None) or None
+    if options.vote and not options.constraint:
+        answered(ask, asked, [s for s in solutions if s.answer is None], options)
