@@ -64,7 +64,7 @@ def load(model, dtype: str | None = None, device: str | None = None, others: lis
     """
     import torch
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
     from jupyter_gpt.training.device import default_device
 
@@ -77,7 +77,8 @@ def load(model, dtype: str | None = None, device: str | None = None, others: lis
     check_room(model.name, needed, dtype, device, others)
     try:
         with quiet():
-            module, found = AutoModelForCausalLM.from_pretrained(
+            kind = AutoModelForSequenceClassification if model.labels else AutoModelForCausalLM
+            module, found = kind.from_pretrained(
                 model.folder, dtype=getattr(torch, dtype), use_safetensors=True, local_files_only=True,
                 trust_remote_code=False, output_loading_info=True,
             )  # fmt: skip
@@ -98,22 +99,30 @@ def load(model, dtype: str | None = None, device: str | None = None, others: lis
     model.parameters = model.parameters or sum(p.numel() for p in module.parameters())
 
 
-def unload(model) -> bool:
-    """Take a model out of memory; False when something else still holds its weights, so that they stay there."""
-    device, held = model.device, weakref.ref(model.module)
-    model.module = model.tokenizer = None
+def unload(models: list) -> bool:
+    """Take models out of memory; False when something else still holds the weights of one, so that they stay there."""
+    device = models[-1].device
+    held = [weakref.ref(own_tensor(model.module)) for model in models]
+    for model in models:
+        model.module = model.tokenizer = None
     memory.give_back(device)
-    return held() is None
+    return all(tensor() is None for tensor in held)
 
 
-def check_weights(model) -> None:
+def own_tensor(module):
+    """One of the tensors that are a model's own: of an adapter, not its base's."""
+    tensors = dict(module.named_parameters())
+    return next((t for name, t in tensors.items() if "lora_" in name), next(iter(tensors.values())))
+
+
+def check_weights(model, config: str = "config.json") -> None:
     """Raises GPTError when a folder has no safetensors, or its settings cannot be read."""
     if not any(model.folder.glob("*.safetensors")):
         raise GPTError(f"model {model.name} has no safetensors in {model.folder}: pickled weights are never read")
     try:
-        json.loads((model.folder / "config.json").read_text(encoding="utf-8"))
+        json.loads((model.folder / config).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise GPTError(f"model {model.name} is damaged: its config.json cannot be read") from error
+        raise GPTError(f"model {model.name} is damaged: its {config} cannot be read") from error
 
 
 def check_room(name: str, needed: int, dtype: str, device: str, others: list[str]) -> None:

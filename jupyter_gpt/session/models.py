@@ -12,17 +12,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jupyter_gpt.errors import GPTError, nearest
-from jupyter_gpt.session import store
+from jupyter_gpt.session import adapters, store
 from jupyter_gpt.session.endpoints import Endpoint, Endpoints
 from jupyter_gpt.session.jobs import on_worker
 from jupyter_gpt.session.load import load, quiet, resident_dtype, unload
 
 ABOUT = "jupyter_gpt.json"  # beside the transformers files: who made it, from what
+CONFIGS = ("config.json", adapters.CONFIG)  # a folder with one of them is a model
 
 
 @dataclass(repr=False)
 class Model:
-    """A causal LM with its tokenizer. `module` and `tokenizer` are None while it is only on disk."""
+    """A causal LM with its tokenizer. `module` and `tokenizer` are None while it is only on disk.
+
+    An adapter names its `base`, and `trained` of its `parameters` are its own; `base_mark` tells the weights of the base
+    that it belongs to. A model with a head of scores instead of words has `labels`.
+    """
 
     name: str
     folder: Path
@@ -35,6 +40,10 @@ class Model:
     tokenizer: object = None
     licence: str | None = None
     source: str | None = None
+    base: str | None = None
+    trained: int = 0
+    labels: list[str] | None = None
+    base_mark: str | None = None
 
     @property
     def resident(self) -> bool:
@@ -63,9 +72,11 @@ class Model:
 
     @property
     def memory(self) -> int:
-        """Bytes its weights take in memory now; tied ones count once."""
+        """Bytes its weights take in memory now; tied ones count once, and those of an adapter's base not at all."""
         if not self.resident:
             return 0
+        if self.base:
+            return adapters.own_bytes(self.module)
         tensors = [*self.module.parameters(), *self.module.buffers()]
         return sum({s.data_ptr(): s.nbytes() for s in (t.untyped_storage() for t in tensors)}.values())
 
@@ -81,7 +92,8 @@ class Model:
     def about(self) -> dict:
         """What stands in `jupyter_gpt.json`."""
         return {"kind": self.kind, "maker": self.maker, "lineage": self.lineage, "parameters": self.parameters,
-                "step": self.step, "licence": self.licence, "source": self.source}  # fmt: skip
+                "step": self.step, "licence": self.licence, "source": self.source, "base": self.base,
+                "trained": self.trained, "labels": self.labels, "base_mark": self.base_mark}  # fmt: skip
 
 
 class Models(Mapping):
@@ -100,12 +112,12 @@ class Models(Mapping):
     def folder(self, name: str) -> Path:
         """Where it is; for a name that is nowhere yet, where a model made here would be."""
         made, pulled = store.home() / "models" / name, store.cache() / "models" / name
-        return pulled if (pulled / "config.json").exists() and not (made / "config.json").exists() else made
+        return pulled if is_model(pulled) and not is_model(made) else made
 
     def names(self) -> list[str]:
         """Names on disk, without loading any."""
         places = (store.home(), store.cache())
-        found = {f.parent.name for place in places for f in (place / "models").glob("*/config.json")}
+        found = {f.parent.name for place in places for file in CONFIGS for f in (place / "models").glob(f"*/{file}")}
         return sorted(name for name in found if name[0] != ".")
 
     def unused(self) -> list[str]:
@@ -118,7 +130,7 @@ class Models(Mapping):
         folder = self.folder(store.check_name(name))
         if folder in self.resident:
             return self.resident[folder]
-        if not (folder / "config.json").exists():
+        if not is_model(folder):
             if name in self.endpoints:
                 return self.endpoints[name]
             raise GPTError(f"there is no model {name}{nearest(name, self)}{pullable(name)}")
@@ -129,7 +141,8 @@ class Models(Mapping):
         return Model(
             name, folder, about.get("kind", "unknown"), about.get("maker"), about.get("lineage", [name]),
             about.get("parameters", 0), about.get("step", 0), licence=about.get("licence"),
-            source=about.get("source"),
+            source=about.get("source"), base=about.get("base"), trained=about.get("trained", 0),
+            labels=about.get("labels"), base_mark=about.get("base_mark"),
         )  # fmt: skip
 
     def __getitem__(self, name: str) -> Model | Endpoint:
@@ -143,10 +156,30 @@ class Models(Mapping):
         """The model, in memory in this form; runs on the worker, where nothing else can be loading it."""
         model = self.about(name)
         if not model.resident:
-            load(model, dtype, device, self.others(model))
+            if model.base:
+                adapters.load(model, self.bring(self.base_of(model), dtype, device))
+            else:
+                load(model, dtype, device, self.others(model))
             self.resident[model.folder] = model
             self.used.add(model.folder)
         return model
+
+    def base_of(self, model: Model) -> str:
+        """The name of an adapter's base. Raises GPTError when that is not here."""
+        if model.base not in self:
+            raise GPTError(f"{model.name} is an adapter of {model.base}, which is not here{pullable(model.base)}")
+        return model.base
+
+    def twins(self, model: Model) -> list[Model]:
+        """The adapters in memory that share the tensors of `model`."""
+        return [m for m in self.resident.values() if m.base and self.folder(m.base) == model.folder]
+
+    def drop(self, model: Model) -> bool:
+        """Take a model and the twins that hold its tensors out of memory; False when something else holds them still."""
+        gone = [*self.twins(model), model]
+        for one in gone:
+            self.resident.pop(one.folder, None)
+        return unload(gone)
 
     def others(self, model: Model) -> list[str]:
         """Names of further models in memory, largest first."""
@@ -159,10 +192,10 @@ class Models(Mapping):
 
         def again() -> Model:
             model = self.about(name)
+            model = self.about(self.base_of(model)) if model.base else model
             there = str(model.module.device) if model.resident and ":" in (device or "") else model.device
             if model.resident and (dtype not in (None, model.dtype) or device not in (None, there)):
-                self.resident.pop(model.folder)
-                unload(model)
+                self.drop(model)
             return self.bring(name, dtype, device)
 
         return on_worker("torch", again)
@@ -170,19 +203,19 @@ class Models(Mapping):
     def unload(self, name: str) -> tuple[int, bool]:
         """Take a model out of memory; it stays on disk. How many bytes it had, and whether they were given back.
 
-        They are not while a variable of the notebook, or a run, still holds the module itself.
+        They are not while a variable of the notebook, or a run, still holds its tensors. The adapters that share them
+        go with their base.
         """
         model = self.about(name)
         if not model.resident:
             return 0, True
-        size = model.memory
-        self.resident.pop(model.folder, None)
-        return size, on_worker("torch", lambda: unload(model))
+        size = sum(one.memory for one in (model, *self.twins(model)))
+        return size, on_worker("torch", lambda: self.drop(model))
 
     def __contains__(self, name: object) -> bool:
         if not isinstance(name, str) or not store.NAME.fullmatch(name):
             return False
-        return (self.folder(name) / "config.json").exists() or name in self.endpoints
+        return is_model(self.folder(name)) or name in self.endpoints
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted({*self.names(), *self.endpoints}))
@@ -191,20 +224,24 @@ class Models(Mapping):
         return len({*self.names(), *self.endpoints})
 
     def keep(self, name: str, module, tokenizer, kind: str, maker: str | None, lineage: list[str], step: int,
-             licence: str | None = None) -> Model:  # fmt: skip
+             licence: str | None = None, base: str | None = None, labels: list[str] | None = None) -> Model:  # fmt: skip
         """Save a model whole, put it in the place of an older one of its name, and keep it in memory.
 
-        `licence` is that of the weights it was made from, if it was made from any. Raises GPTError when it cannot be
-        written; the older one then still stands.
+        `licence` is that of the weights it was made from, if it was made from any. A peft model names its `base`, a
+        full model of this store, and only the adapter is written; a model with a head has `labels`. Raises GPTError when
+        it cannot be written; the older one then still stands.
         """
         folder = store.home() / "models" / name
         temporary = folder.with_name(f".writing-{name}")
         parameters = sum(p.numel() for p in module.parameters())
-        model = Model(name, folder, kind, maker, lineage, parameters, step, module, tokenizer, licence)
+        model = Model(name, folder, kind, maker, lineage, parameters, step, module, tokenizer, licence, labels=labels)
+        if adapters.is_adapter(module):
+            under = self.about(base)
+            model.base, model.base_mark, model.trained = base, adapters.mark(under.folder), adapters.own_parameters(module)
         shutil.rmtree(temporary, ignore_errors=True)
         try:
             with quiet():
-                module.save_pretrained(temporary)
+                adapters.write(module, temporary, under.folder) if model.base else module.save_pretrained(temporary)
                 tokenizer.save_pretrained(temporary)
             store.write_json(temporary / ABOUT, model.about)
             store.replace_folder(temporary, folder)
@@ -214,9 +251,19 @@ class Models(Mapping):
         module.requires_grad_(False)
         for parameter in module.parameters():
             parameter.grad = None
-        module.to(resident_dtype(module.device.type)).eval()
+        if not model.base:  # the other tensors of an adapter are its base's, and stay in its format
+            module.to(resident_dtype(module.device.type))
+        module.eval()
+        old = self.resident.get(folder)
+        if old is not None and old.module is not module:
+            on_worker("torch", lambda: self.drop(old))
         self.resident[folder] = model
         return model
+
+
+def is_model(folder: Path) -> bool:
+    """Whether a folder holds a model, or the adapter of one."""
+    return any((folder / config).exists() for config in CONFIGS)
 
 
 def pullable(name: str) -> str:

@@ -63,6 +63,8 @@ def prompt(
         (stop,) if isinstance(stop, str) else tuple(stop or ()), seed, logprobs,
     )  # fmt: skip
     chosen = models[model or latest(models, memory)]
+    if getattr(chosen, "labels", None):
+        raise GPTError(f"{chosen.name} ({chosen.kind}) answers with numbers, not with words: choose another model")
     memory.used[chosen.name] = time.time()
     shots = pairs_of(few_shot) if few_shot is not None else ()
     earlier = gone_before(chosen, memory, as_assistant) if history else None
@@ -90,9 +92,10 @@ def latest(models: Mapping, memory: Prompting) -> str:
         made = folder.stat().st_mtime if folder is not None and folder.exists() else 0.0
         return max(made, memory.used.get(name, 0.0))
 
-    if not len(models):
+    speaking = [name for name in models if not getattr(models.about(name), "labels", None)]
+    if not speaking:
         raise GPTError(NONE_YET)
-    return max(models, key=when)
+    return max(speaking, key=when)
 
 
 def filled_in(asked: str | list[dict], variables: Mapping) -> tuple[str | list[dict], tuple[str, ...]]:

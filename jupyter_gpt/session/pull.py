@@ -15,7 +15,7 @@ from pathlib import Path
 from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.session import catalogue, fetch, gguf, memory, store
 from jupyter_gpt.session.jobs import on_worker
-from jupyter_gpt.session.load import first_line, quiet, unload
+from jupyter_gpt.session.load import first_line, quiet
 from jupyter_gpt.session.models import ABOUT, Model, Models
 
 SPELLED = {"apache-2.0": "Apache-2.0", "mit": "MIT", "bsd-3-clause": "BSD-3-Clause", "cc-by-4.0": "CC-BY-4.0",
@@ -223,9 +223,9 @@ def put(models: Models, name: str, temporary: Path, target: Path) -> None:
     """Put the finished folder in its place; what stood there, or was made here under its name, goes."""
     made = store.home() / "models" / name
     for folder in (made, target):
-        old = models.resident.pop(folder, None)
+        old = models.resident.get(folder)
         if old is not None:
-            on_worker("torch", lambda old=old: unload(old))
+            on_worker("torch", lambda old=old: models.drop(old))
     store.replace_folder(temporary, target)
     shutil.rmtree(made, ignore_errors=True)
 

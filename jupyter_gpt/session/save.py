@@ -10,7 +10,7 @@ from jupyter_gpt.errors import GPTError
 from jupyter_gpt.session import store
 from jupyter_gpt.session.fetch import BESIDE, check_disk
 from jupyter_gpt.session.memory import weights
-from jupyter_gpt.session.models import ABOUT, Model
+from jupyter_gpt.session.models import ABOUT, CONFIGS, Model, is_model
 
 
 def save(model: Model, folder: Path, overwrite: bool = False) -> Path:
@@ -46,7 +46,7 @@ def check_target(target: Path, model: Model, overwrite: bool) -> None:
     if not target.exists() or not (inside := [path.name for path in target.iterdir()]):
         return
     others = [name for name in inside if not belongs(target / name)]
-    if "config.json" not in inside or others:
+    if not is_model(target) or others:
         what = f" ({(others or inside)[0]})"
         raise GPTError(
             f"{target} has other things in it{what}: choose an empty folder, or one that is not there yet"
@@ -62,4 +62,4 @@ def check_target(target: Path, model: Model, overwrite: bool) -> None:
 def belongs(path: Path) -> bool:
     """Whether a file is one that a transformers folder has."""
     name = path.name
-    return path.is_file() and (bool(BESIDE.fullmatch(name)) or name == ABOUT or ".safetensors" in name)
+    return path.is_file() and (bool(BESIDE.fullmatch(name)) or name in (ABOUT, *CONFIGS) or ".safetensors" in name)

@@ -1,0 +1,218 @@
+"""Adapter models: kept, loaded again by us and by peft, sharing their base in memory and given back with it."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from jupyter_gpt.errors import GPTError
+from jupyter_gpt.session.models import ABOUT
+from jupyter_gpt.session.session import Session
+from jupyter_gpt.training.heads import with_head
+from jupyter_gpt.training.lora import lora, trained
+
+
+def fail(call, *arguments, **options) -> str:
+    with pytest.raises(GPTError) as caught:
+        call(*arguments, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def ids(model):
+    return model.tokenizer("The old fox saw 3 small birds", return_tensors="pt").input_ids
+
+
+def logits(model):
+    with torch.no_grad():
+        return model.module(input_ids=ids(model)).logits
+
+
+def moved(module, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in trained(module):
+            p.add_(torch.randn(p.shape, generator=generator) * 0.05)
+    return module
+
+
+@pytest.fixture
+def kept(gpt, tiny_model):
+    """`kept(name)`: an adapter of the model `fox`, as a finetuning run would keep it."""
+    base = tiny_model(gpt, "fox")
+
+    def make(name="reply", seed=0):
+        module = moved(lora(gpt.models["fox"].module, 4, seed=seed), seed)
+        return gpt.models.keep(
+            name, module, base.tokenizer, "sft", None, [*base.lineage, f"{name} (sft)"], 5, base="fox"
+        )
+
+    return make
+
+
+def test_an_adapter_is_there_again_in_another_session_on_a_shared_base(kept, gpt):
+    model = kept()
+    assert model.base == "fox" and model.trained == sum(
+        p.numel() for n, p in model.module.named_parameters() if "lora" in n
+    )
+    assert model.parameters == gpt.models["fox"].parameters + model.trained
+    assert model.memory == 4 * model.trained
+    wanted, before = logits(model), logits(gpt.models["fox"])
+    later = Session()
+    about = later.models.about("reply")
+    assert (about.base, about.trained, about.lineage) == ("fox", model.trained, ["fox (pretrain)", "reply (sft)"])
+    assert not about.resident and list(later.models) == ["fox", "reply"] and "reply" in later.models
+    loaded = later.models["reply"]
+    assert torch.equal(logits(loaded), wanted)
+    base = later.models["fox"]
+    shared = {p.data_ptr() for p in base.module.parameters()}
+    assert shared < {p.data_ptr() for p in loaded.module.parameters()}
+    assert torch.equal(logits(base), before)
+    text = later.prompt("The old fox", model="reply", temperature=0, max_tokens=5)
+    assert len(text.tokens) == 5 or text.finish_reason == "stop"
+
+
+def test_the_folder_of_an_adapter_is_peft_s_own(kept, gpt, tmp_path):
+    from peft import AutoPeftModelForCausalLM, PeftModel
+    from transformers import AutoModelForCausalLM
+
+    model = kept()
+    base = AutoModelForCausalLM.from_pretrained(gpt.models["fox"].folder)
+    loaded = PeftModel.from_pretrained(base, model.folder).eval()
+    with torch.no_grad():
+        assert torch.equal(loaded(input_ids=ids(model)).logits, logits(model))
+        whole = AutoPeftModelForCausalLM.from_pretrained(model.folder).eval()
+        assert torch.equal(whole(input_ids=ids(model)).logits, logits(model))
+    assert not [f for f in model.folder.iterdir() if f.name == "README.md" or f.suffix == ".bin"]
+    assert model.on_disk < gpt.models["fox"].on_disk
+    saved = gpt.save("reply", tmp_path / "out")
+    assert (saved / "adapter_model.safetensors").exists()
+    assert gpt.save("reply", saved) == saved, "saved again over itself"
+
+
+def test_two_adapters_of_one_base_do_not_touch_each_other(kept, gpt):
+    first, second = kept("a", 1), kept("b", 2)
+    wanted = logits(first), logits(second)
+    gpt.unload("a")
+    assert second.resident and torch.equal(logits(second), wanted[1])
+    assert torch.equal(logits(gpt.models["a"]), wanted[0])
+
+
+def test_a_base_made_anew_takes_its_adapters_out_of_memory_and_refuses_them(kept, gpt, tiny_model):
+    model = kept()
+    wanted = logits(model)
+    tiny_model(gpt, "fox")
+    assert not gpt.models.about("reply").resident
+    assert torch.equal(logits(gpt.models["reply"]), wanted), "the same weights again: nothing has changed"
+    tiny_model(gpt, "fox", seed=9)
+    assert fail(lambda: gpt.models["reply"]) == (
+        "reply was trained on another fox than the one that is here now: run its cell again"
+    )
+
+
+def test_adapters_that_cannot_be_loaded(kept, gpt, tmp_path):
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    folder = kept().folder
+    gpt.unload("fox")
+    weights = folder / "adapter_model.safetensors"
+    tensors = load_file(weights)
+    save_file({k: v for k, v in tensors.items() if "layers.0.mlp.up_proj.lora_A" not in k}, weights)
+    assert "missing adapter keys" in fail(lambda: gpt.models["reply"])
+    weights.write_bytes(b"")
+    assert "reply" in fail(lambda: gpt.models["reply"])
+    (folder / "adapter_config.json").write_text("{")
+    assert "its adapter_config.json cannot be read" in fail(lambda: gpt.models["reply"])
+    shutil.rmtree(gpt.models.folder("fox"))
+    assert "is an adapter of fox, which is not here" in fail(lambda: gpt.models["reply"])
+
+
+def test_another_form_of_an_adapter_is_another_form_of_its_base(kept, gpt):
+    kept()
+    half = gpt.load("reply", dtype="bfloat16")
+    assert gpt.models["fox"].dtype == "bfloat16"
+    assert {p.dtype for n, p in half.module.named_parameters() if "lora" not in n} == {torch.bfloat16}
+    assert gpt.load("fox", dtype="float32").dtype == "float32"
+    assert not gpt.models.about("reply").resident, "its tensors would have been those of the old form"
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+def test_a_head_is_kept_and_loaded_with_its_labels(gpt, tiny_model, adapted):
+    base = tiny_model(gpt, "fox")
+    module = with_head(base.module, ["good", "bad"], base.tokenizer.pad_token_id)
+    if adapted:
+        module = moved(lora(module, 2, task="SEQ_CLS"))
+    else:
+        import copy
+
+        module = moved(copy.deepcopy(module).requires_grad_(True))
+    options = {"base": "fox"} if adapted else {}
+    model = gpt.models.keep(
+        "judge", module, base.tokenizer, "classify", None, [*base.lineage, "judge (classify)"], 1,
+        labels=["good", "bad"], **options,
+    )  # fmt: skip
+    wanted = logits(model)
+    later = Session().models["judge"]
+    assert later.labels == ["good", "bad"] and wanted.shape == (1, 2)
+    assert torch.equal(logits(later), wanted)
+    assert later.module.config.id2label == {0: "good", 1: "bad"}
+    assert "answers with numbers" in fail(gpt.prompt, "hello", model="judge")
+    assert gpt.prompt("hello", max_tokens=1).model == "fox", "made last, but nothing to talk to"
+
+
+MEASURED = """
+import sys, psutil
+from jupyter_gpt.session.session import Session
+from jupyter_gpt.training.lora import lora
+folder, gpt = sys.argv[1], Session()
+def used(): return psutil.Process().memory_info().rss
+gpt.pull(folder, "large")
+def adapt(name):
+    base = gpt.models["large"]
+    gpt.models.keep(name, lora(base.module, 2), base.tokenizer, "sft", None, ["large", name], 1, base="large")
+adapt("one")
+gpt.prompt("a", model="one", max_tokens=1)
+gpt.unload("large")  # what the libraries load for good is not the model's
+before = used()
+adapt("one"); adapt("two")
+gpt.prompt("a", model="two", max_tokens=1)
+loaded = used()
+size = gpt.models["large"].memory
+gpt.unload("one")
+some = used()
+gave, freed = gpt.models.unload("large")
+print(size, loaded - before, some - before, used() - before, gave >= size, freed, gpt.models.about("two").resident)
+"""
+
+
+def test_unloading_a_base_gives_back_what_its_twins_held(tmp_path, tiny_model, gpt):
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path / "large"
+    tokenizer = tiny_model(gpt).tokenizer
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=640, intermediate_size=2048, num_hidden_layers=6,
+        num_attention_heads=8, max_position_embeddings=64, bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    done = subprocess.run([sys.executable, "-c", MEASURED, str(folder)], capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    *numbers, gave, freed, resident = done.stdout.split()
+    size, loaded, some, left = map(int, numbers)
+    assert size > 120e6
+    assert 0.8 * size < loaded < 1.5 * size, "two adapters, one base"
+    assert some > 0.8 * size, "the other adapter still needs the base"
+    assert left < 0.2 * size
+    assert (gave, freed, resident) == ("True", "True", "False")
+
+
+def test_what_is_written_about_an_adapter(kept, gpt):
+    from jupyter_gpt.session import store
+
+    about = store.read_json(kept().folder / ABOUT)
+    assert about["base"] == "fox" and about["trained"] > 0 and about["labels"] is None
+    assert fail(gpt.models.about, "replz").startswith("there is no model replz (did you mean reply?)")
