@@ -14,11 +14,14 @@ from jupyter_gpt.inference.completion import Completion
 from jupyter_gpt.session import store
 from jupyter_gpt.session.compare import Comparison, compare
 from jupyter_gpt.session.corpora import Corpora, Corpus
+from jupyter_gpt.session.embedders import Embedders
 from jupyter_gpt.session.endpoints import Endpoint
+from jupyter_gpt.session.indexes import Indexes, index
 from jupyter_gpt.session.launch import resume
 from jupyter_gpt.session.models import Model, Models
 from jupyter_gpt.session.pretrain import pretrain
 from jupyter_gpt.session.prompting import Prompting, prompt
+from jupyter_gpt.session.rag import rag
 from jupyter_gpt.session.rank import Ranked, rank
 from jupyter_gpt.session.rankings import AllRankings
 from jupyter_gpt.session.runs import Run, Runs
@@ -30,6 +33,8 @@ class Session:
 
     pretrain = pretrain
     resume = resume
+    index = index
+    rag = rag
 
     def __init__(self):
         self.runs = Runs()
@@ -38,6 +43,8 @@ class Session:
         self.prompting = Prompting()
         self.rankings = AllRankings()
         self.serving = Serving(self.models)
+        self.indexes = Indexes(Embedders(self.models))
+        self.answered: dict[tuple[str, str], list[tuple[str, str]]] = {}  # (index, model): questions with their answers
 
     @property
     def home(self) -> Path:

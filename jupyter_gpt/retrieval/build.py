@@ -1,0 +1,256 @@
+"""An indexing run: a generator that brings an index up to date with its documents and says how far it is.
+
+First every document is looked at, and those that are new or changed are cut into chunks, which are kept at once; then
+each text without a vector is embedded, a batch at a time, each batch kept at once. So a run that is stopped or killed
+goes on where it was: what has its chunks is not read again, what has its vector is not embedded again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from jupyter_gpt.retrieval import keyword
+from jupyter_gpt.retrieval.chunk import chunker, with_heading
+from jupyter_gpt.retrieval.embed import embed
+from jupyter_gpt.retrieval.gather import Item
+from jupyter_gpt.retrieval.index import Index
+from jupyter_gpt.retrieval.read import LARGEST, Unreadable
+
+WINDOW = 1024  # texts that are sorted by length together
+KEEP = 2.0  # seconds of embedding between two writes to the disk
+EACH = """FROM (SELECT v.row AS row, c.text AS text, c.heading AS heading FROM vectors v
+JOIN chunks c ON c.hash = v.hash GROUP BY v.row ORDER BY v.row)"""  # one chunk of each row
+FRESH = 2.0  # seconds within which a file may change without its time telling
+# Questions of everyday and school about which a collection says nothing, but for a few: their best hits are what chance
+# gives, and the median of them is the nearness from which on a hit means something.
+UNRELATED = (
+    "How do I change the tyre of a bicycle?", "Which vitamins are in an orange?", "What is the capital of Mongolia?",
+    "How is steel made from iron ore?", "Who won the chess championship of 1972?", "How deep is the Pacific Ocean?",
+    "What does a transistor do?", "How do bees make honey?", "When was the treaty of Westphalia signed?",
+    "How do I reset the password of my router?", "What is the boiling point of ethanol?", "How many strings has a cello?",
+    "What is the exchange rate of the yen?", "How is mozzarella made?", "Why is the sky blue?", "What causes an eclipse?",
+    "Which muscles does swimming train?", "How do volcanoes form?", "What is a prime number?", "How do I prune roses?",
+    "Which language is spoken in Brazil?", "What is the speed of sound?", "How does a sewing machine work?",
+    "What is the longest bone of the body?",
+)  # fmt: skip
+
+
+@dataclass
+class Report:
+    """What a run did. `skipped`: (document, reason); `duplicates`: (document, the same as); `notes`: (document, what)."""
+
+    added: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    unchanged: int = 0
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    duplicates: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[tuple[str, str]] = field(default_factory=list)
+    chunks: int = 0
+    embedded: int = 0
+    compacted: int = 0
+    seconds: float = 0.0
+    stopped: bool = False
+
+
+Told = tuple[str, int, int]  # what is being done, how much of it, of how much
+
+
+def update(
+    index: Index,
+    items: Sequence[Item],
+    embedder,
+    report: Report,
+    stopping: Callable[[], bool],
+    keep_others: bool = False,
+) -> Iterator[Told]:
+    """Make `index` hold exactly the documents of `items`, with `keep_others` those it has as well.
+
+    Yields about once a document and once a batch. When `stopping()` answers True it ends early, with everything that
+    was done kept and `report.stopped` set. Raises GPTError where the embedder fails; what was embedded stays.
+    """
+    began = time.perf_counter()
+    try:
+        yield from scan(index, items, embedder, report, stopping, keep_others)
+        if not report.stopped:
+            yield from embed_pending(index, embedder, report, stopping)
+        if not report.stopped:
+            yield from finish(index, embedder, report)
+    finally:
+        report.seconds = time.perf_counter() - began
+
+
+def up_to_date(index: Index, items: Sequence[Item], keep_others: bool = False) -> bool:
+    """Whether a run would find nothing to do; found out without an embedder."""
+    if not index.about.get("complete"):
+        return False
+    known = documents_of(index)
+    if not keep_others and known.keys() - {item.source for item in items}:
+        return False
+    try:
+        return all(item.source in known and (untouched(item, known[item.source]) or hash_of(item) == known[item.source][0])
+                   for item in items)  # fmt: skip
+    except Unreadable:
+        return False
+
+
+def documents_of(index: Index) -> dict[str, list]:
+    """Each document's content hash, bytes, time of its last change (ns) and when it was looked at (s)."""
+    with index.open() as db:
+        return {
+            source: row for source, *row in db.execute("SELECT source, content, bytes, mtime, checked FROM documents")
+        }
+
+
+def stat_of(item: Item) -> tuple[int | None, int | None]:
+    """Bytes of its file and the time of its last change, ns; None for what is no file."""
+    if item.path is None or not item.path.exists():
+        return None, None
+    stat = item.path.stat()
+    return stat.st_size, stat.st_mtime_ns
+
+
+def untouched(item: Item, had: Sequence) -> bool:
+    """Whether the file's size and time tell that it is what it was, so that it need not be read."""
+    size, mtime = stat_of(item)
+    return size is not None and had[1:3] == [size, mtime] and mtime / 1e9 < had[3] - FRESH
+
+
+def scan(index: Index, items, embedder, report: Report, stopping, keep_others: bool) -> Iterator[Told]:
+    """Look at every document; chunk what is new or changed, let go of what is gone."""
+    about = index.about
+    cut = chunker(embedder.count, about["chunk_tokens"], about["overlap"])
+    known = documents_of(index)
+    with index.open() as db:
+        first = dict(db.execute("SELECT content, min(source) FROM documents GROUP BY content"))
+    gone = [] if keep_others else sorted(known.keys() - {item.source for item in items})
+    for number, item in enumerate(items):
+        if stopping():
+            report.stopped = True
+            return
+        yield "reading", number, len(items)
+        had, (size, mtime) = known.get(item.source), stat_of(item)
+        if had and untouched(item, had):
+            report.unchanged += 1
+            continue
+        try:
+            content = hash_of(item)
+            if had and had[0] == content:
+                report.unchanged += 1
+                with index.open() as db:
+                    db.execute("UPDATE documents SET bytes = ?, mtime = ?, checked = ? WHERE source = ?",
+                               (size, mtime, time.time(), item.source))  # fmt: skip
+                continue
+            document = None if content in first else item.load()
+            chunks = [] if document is None else list(cut(document))
+        except Unreadable as why:
+            report.skipped.append((item.source, str(why)))
+            if had:
+                gone.append(item.source)
+            continue
+        with index.open() as db:
+            if document is not None:
+                report.chunks += index.add_chunks(db, content, chunks)
+                report.notes += [(item.source, note) for note in document.notes]
+            elif first[content] != item.source:
+                report.duplicates.append((item.source, first[content]))
+            index.add_document(db, item.source, content, size, mtime, "; ".join(document.notes) if document else "")
+            index.prune(db)
+        first.setdefault(content, item.source)
+        (report.changed if had else report.added).append(item.source)
+    if gone:
+        with index.open() as db:
+            db.executemany("DELETE FROM documents WHERE source = ?", ((source,) for source in gone))
+            index.prune(db)
+        report.removed = gone
+
+
+def hash_of(item: Item) -> str:
+    """SHA-256 of a document as it is now. Raises Unreadable for one that is too large, or cannot be read."""
+    if item.path is None:
+        text = item.text if item.text is not None else item.load().text
+        return hashlib.sha256(text.encode()).hexdigest()
+    try:
+        if item.path.stat().st_size > LARGEST:
+            item.load()
+        with item.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() + item.path.suffix.lower()
+    except OSError as error:
+        raise Unreadable(f"cannot be read: {error.strerror}") from error
+
+
+def embed_pending(index: Index, embedder, report: Report, stopping) -> Iterator[Told]:
+    """Embed every text that has no vector, the longest first, so that the time that is left is not told too short."""
+    import numpy as np
+
+    pending = index.pending()
+    total, done = sum(size for _, size in pending) or 1, 0
+    waiting: tuple[list, list] = ([], [])
+    kept_at = time.perf_counter()
+
+    def keep() -> None:
+        nonlocal kept_at
+        if waiting[0]:
+            index.append(np.concatenate(waiting[0]), [h for hashes in waiting[1] for h in hashes])
+            waiting[0].clear()
+            waiting[1].clear()
+        kept_at = time.perf_counter()
+
+    try:
+        for start in range(0, len(pending), WINDOW):
+            window = pending[start : start + WINDOW]
+            for places, vectors in embedder.batches(index.texts([h for h, _ in window])):
+                waiting[0].append(vectors)
+                waiting[1].append([window[place][0] for place in places])
+                done += sum(window[place][1] for place in places)
+                report.embedded += len(places)
+                if time.perf_counter() - kept_at > KEEP:
+                    keep()
+                yield "embedding", done, total
+                if stopping():
+                    report.stopped = True
+                    return
+    finally:
+        keep()
+
+
+def finish(index: Index, embedder, report: Report) -> Iterator[Told]:
+    """What search wants besides the vectors: few tombstones, the keyword index, and the nearness that chance gives."""
+    about = index.about
+    yield "finishing", 0, 2
+    report.compacted = index.compact()
+    keywords_of(index)
+    yield "finishing", 1, 2
+    near = chance(index, embedder) if report.embedded or "near" not in about else about["near"]
+    index.write_about({**about, "near": near, "complete": True})
+
+
+def keywords_of(index: Index) -> keyword.Keywords:
+    """The keyword index of the index as it stands: read from the disk, or made."""
+    stamp = index.stamp
+    found = keyword.load(index.folder / "keyword", stamp)
+    if found is None:
+        with index.open() as db:
+            rows = [row for (row,) in db.execute(f"SELECT row {EACH}")]
+            texts = (with_heading(text, heading) for text, heading in db.execute(f"SELECT text, heading {EACH}"))
+            found = keyword.build(texts, rows, index.folder / "keyword", stamp)
+    return found
+
+
+def chance(index: Index, embedder) -> float:
+    """The cosine from which on a hit means something: the median of the best hits of unrelated questions."""
+    import numpy as np
+
+    matrix, alive = index.matrix(), index.alive()
+    if not alive.any():
+        return 0.0
+    questions = embed(embedder, UNRELATED, "query")
+    best = np.full(len(questions), -1.0, dtype=np.float32)
+    for start in range(0, len(matrix), 65536):
+        rows = np.flatnonzero(alive[start : start + 65536]) + start
+        if len(rows):
+            best = np.maximum(best, (matrix[rows] @ questions.T).max(0))
+    return float(np.median(best))

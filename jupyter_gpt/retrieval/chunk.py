@@ -1,0 +1,61 @@
+"""Chunks: a document cut by `semchunk` into pieces of at most so many tokens of the embedder, with some overlap.
+
+semchunk cuts at the largest gap there is: between parts, paragraphs, lines, sentences, then words. A chunk keeps the
+page and the heading it begins under; the heading is embedded with it, for a paragraph rarely repeats what it is about.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from jupyter_gpt.retrieval.read import Document
+
+TOKENS, OVERLAP = 200, 0.15  # of a chunk; the share of it that the next one repeats
+HEADING = 120  # characters of a heading that are embedded: its end, which says most
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A piece of a document: `start` is its first character there."""
+
+    text: str
+    start: int
+    page: int | None
+    heading: str
+
+    @property
+    def embedded(self) -> str:
+        """What the embedder, and the keyword search, read."""
+        return with_heading(self.text, self.heading)
+
+    @property
+    def hash(self) -> str:
+        """Of what is embedded: two chunks of one hash share one vector."""
+        return hashlib.sha256(self.embedded.encode()).hexdigest()
+
+
+def with_heading(text: str, heading: str) -> str:
+    """The text under its heading, unless it begins with it."""
+    last = heading.rpartition(" > ")[2]
+    if not heading or (last and last in text[: len(last) + 8]):
+        heading = heading.rpartition(" > ")[0]
+    return f"{heading[-HEADING:]}\n{text}" if heading else text
+
+
+def chunker(
+    count: Callable[[str], int], tokens: int = TOKENS, overlap: float = OVERLAP
+) -> Callable[[Document], Iterator[Chunk]]:
+    """A function that cuts documents. `count` says how many tokens a text has for the embedder."""
+    import semchunk
+
+    cut = semchunk.chunkerify(count, tokens)
+
+    def chunks(document: Document) -> Iterator[Chunk]:
+        texts, spans = cut(document.text, offsets=True, overlap=overlap or None)
+        for text, (start, _) in zip(texts, spans, strict=True):
+            if text.strip():
+                yield Chunk(text, start, *document.place(start))
+
+    return chunks

@@ -1,0 +1,142 @@
+"""From what a user writes to the documents meant: files, globs, folders, `$variables`, and addresses typed out.
+
+A link inside a document is never followed.
+"""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from jupyter_gpt.errors import GPTError, nearest
+from jupyter_gpt.retrieval.read import LARGEST, SUFFIXES, Document, Unreadable, parse, plain, read
+
+PATIENCE = 15.0  # seconds a server may take
+TYPES = {"text/html": ".html", "application/pdf": ".pdf", "text/markdown": ".md", "text/csv": ".csv"}
+SUPPORTED = ", ".join(SUFFIXES)
+
+
+class Item(NamedTuple):
+    """One document to come: a file, a text of the notebook, or an address."""
+
+    source: str
+    path: Path | None = None
+    text: str | None = None
+
+    def load(self) -> Document:
+        """Its text. Raises Unreadable."""
+        if self.path is not None:
+            return read(self.path)
+        if self.text is not None:
+            if not self.text.strip():
+                raise Unreadable("is empty")
+            return plain(self.text)
+        return parse(*fetch(self.source))
+
+
+def gather(sources: Sequence[str], variables: Mapping | None = None) -> tuple[list[Item], list[tuple[str, str]]]:
+    """The documents of `sources`, each once, in order; and what in folders is passed over, as (name, reason).
+
+    Raises GPTError for a source that is not there, and for an empty folder.
+    """
+    found: dict[str, Item] = {}
+    skipped: dict[str, str] = {}
+    for source in sources:
+        if source.startswith("$"):
+            items = of_variable(source, variables or {})
+        elif source.startswith(("http://", "https://")):
+            items = [Item(source)]
+        else:
+            paths, others = files(source)
+            items = [Item(named(path), path) for path in paths]
+            skipped |= {
+                named(path): f"{path.suffix or 'no suffix'} is not a kind of text that is read" for path in others
+            }
+        found |= {item.source: item for item in items if item.source not in found}
+    return list(found.values()), [(name, why) for name, why in skipped.items() if name not in found]
+
+
+def named(path: Path) -> str:
+    """How a file is called in the index: relative to the notebook's folder where it is inside, with forward slashes."""
+    whole, here = path.absolute(), Path.cwd()
+    return (whole.relative_to(here) if whole.is_relative_to(here) else whole).as_posix()
+
+
+def files(source: str) -> tuple[list[Path], list[Path]]:
+    """The files a path, a folder or a glob stands for, sorted; then those of a folder that are of no known kind."""
+    path = Path(source).expanduser()
+    if path.is_file():
+        return [path], []
+    if not path.is_dir():
+        matched = [Path(p) for p in glob.glob(str(path), recursive=True)]  # noqa: PTH207 (Path.glob takes no absolute pattern)
+        found = sorted(p for p in matched if p.is_file())
+        if not found:
+            raise GPTError(missing(source, path))
+        return found, []
+    inside = sorted(p for p in path.rglob("*") if p.is_file() and not hidden(p.relative_to(path)))
+    if not inside:
+        raise GPTError(f"the folder {source} is empty: it has no file to index")
+    known = [p for p in inside if p.suffix.lower() in SUFFIXES]
+    if not known:
+        raise GPTError(f"the folder {source} has {len(inside)} files but none to index: {SUPPORTED}")
+    return known, [p for p in inside if p.suffix.lower() not in SUFFIXES]
+
+
+def hidden(relative: Path) -> bool:
+    return any(part.startswith(".") for part in relative.parts)
+
+
+def missing(source: str, path: Path) -> str:
+    if glob.has_magic(source):
+        return f"no file matches {source} (looked from {Path.cwd()})"
+    beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    guess = nearest(path.name, beside)
+    return f"there is no file {source}{guess if 'did you mean' in guess else f' (looked from {Path.cwd()})'}"
+
+
+def of_variable(source: str, variables: Mapping) -> list[Item]:
+    """The documents a variable holds: a text, a list of them, a mapping from name to text, a Series, a DataFrame."""
+    name = source[1:]
+    if name not in variables:
+        known = [f"${key}" for key in variables if not key.startswith("_")]
+        raise GPTError(f"there is no variable {source} in this notebook{nearest(source, known)}")
+    value = variables[name]
+    if isinstance(value, str):
+        return [Item(source, text=value)]
+    if hasattr(value, "columns") and "text" in value.columns:
+        value = value["text"]
+    pairs = value.items() if isinstance(value, Mapping) or hasattr(value, "iloc") else enumerate(as_list(source, value))
+    items = [Item(f"{source}[{key}]", text=text) for key, text in pairs if isinstance(text, str)]
+    if not items:
+        raise GPTError(
+            f"{source} holds no text: a list of texts, a mapping from name to text, or a column `text` is wanted"
+        )
+    return items
+
+
+def as_list(source: str, value: object) -> list:
+    if isinstance(value, bytes) or not isinstance(value, Iterable):
+        raise GPTError(f"{source} is a {type(value).__name__}: a text, a list of texts or a mapping to texts is wanted")
+    return list(value)
+
+
+def fetch(address: str) -> tuple[bytes, str]:
+    """The bytes at an address and the suffix that says what they are. Raises Unreadable."""
+    import urllib.error
+    import urllib.request
+
+    request = urllib.request.Request(address, headers={"User-Agent": "jupyter_gpt"})
+    try:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+            kind = answer.headers.get_content_type()
+            data = answer.read(LARGEST + 1)
+    except urllib.error.HTTPError as error:
+        raise Unreadable(f"was not given: {error.code} {error.reason}") from error
+    except (OSError, ValueError) as error:
+        raise Unreadable(f"cannot be reached: {getattr(error, 'reason', error)}") from error
+    if len(data) > LARGEST:
+        raise Unreadable(f"is larger than {LARGEST // 10**6} MB")
+    return data, TYPES.get(kind) or Path(urlsplit(address).path).suffix.lower()

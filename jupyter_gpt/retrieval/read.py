@@ -1,0 +1,251 @@
+"""Documents from files: text with marks that say on which page and under which heading each part of it stands.
+
+A part that begins is parted from the one before by two blank lines, so that the chunker prefers to cut there.
+What cannot be read is `Unreadable`, with the reason; whoever indexes a folder names it, counts it and goes on.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from bisect import bisect_right
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+LARGEST = 200_000_000  # bytes of a file; more is not one document
+GAP = "\n\n\n"  # between parts
+TITLE = re.compile(r"^(#{1,6})[ \t]+(\S.*?)[ \t#]*$", re.MULTILINE)
+DEFINITION = re.compile(r"^(?:async[ \t]+)?(?:class|def)[ \t]+\w+", re.MULTILINE)
+FENCE = re.compile(r"^(```|~~~).*?^\1[ \t]*$", re.MULTILINE | re.DOTALL)
+BULLET = re.compile(r"[-*•·–]\s|\d+[.)]\s|[#>|]")
+FULL = 45  # characters of a line that was broken because it was full
+
+
+class Unreadable(Exception):
+    """A document that cannot be indexed; the message says why, after its name."""
+
+
+class Mark(NamedTuple):
+    """From character `start` on, the text stands on this page (None: it has none) and under this heading."""
+
+    start: int
+    page: int | None
+    heading: str
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text and its marks, in order. `notes` say what of the document is not in the text."""
+
+    text: str
+    marks: tuple[Mark, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def place(self, start: int) -> tuple[int | None, str]:
+        """Page and heading of the character at `start`."""
+        at = bisect_right(self.marks, start, key=lambda mark: mark.start) - 1
+        return (self.marks[at].page, self.marks[at].heading) if at >= 0 else (None, "")
+
+
+def read(path: Path) -> Document:
+    """The document in a file, by its suffix; a suffix that is not known is read as plain text. Raises Unreadable."""
+    try:
+        size = path.stat().st_size
+        if size > LARGEST:
+            raise Unreadable(f"is {size / 1e6:,.0f} MB, more than {LARGEST // 10**6} MB: split it")
+        data = path.read_bytes()
+    except OSError as error:
+        raise Unreadable(f"cannot be read: {error.strerror}") from error
+    return parse(data, path.suffix.lower())
+
+
+def parse(data: bytes, suffix: str) -> Document:
+    """The document of these bytes. Raises Unreadable for one that is damaged, binary, empty or encrypted."""
+    if suffix == ".pdf":
+        document = pdf(data)
+    else:
+        document = KINDS.get(suffix, plain)(decoded(data))
+    if not document.text.strip():
+        raise Unreadable("is empty")
+    return document
+
+
+def decoded(data: bytes) -> str:
+    """Bytes as text, its line ends as newlines. UTF-8, or UTF-16 where a byte order mark says so. Raises Unreadable."""
+    wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
+    if b"\0" in data[:1_000_000] and not wide:
+        raise Unreadable("is a binary file")
+    try:
+        text = data.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise Unreadable(f"is not UTF-8 (byte 0x{data[error.start]:02X} at byte {error.start:,})") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def joined(parts: list[tuple[str, int | None, str]], notes: tuple[str, ...] = ()) -> Document:
+    """A document of parts (text, page, heading); empty ones are left out."""
+    text, marks, at = [], [], 0
+    for part, page, heading in parts:
+        if part.strip():
+            marks.append(Mark(at, page, heading))
+            text.append(part.strip("\n"))
+            at += len(text[-1]) + len(GAP)
+    return Document(GAP.join(text), tuple(marks), notes)
+
+
+def unwrapped(text: str) -> str:
+    """Paragraphs as one line each, where lines were broken only because they were full."""
+    out: list[str] = []
+    for line in text.split("\n"):
+        bare = line.strip()
+        before = out[-1] if out else ""
+        full = len(before) - before.rfind("\n") > FULL
+        if bare and before.strip() and full and not BULLET.match(bare) and not line.startswith(("  ", "\t")):
+            out[-1] = before[:-1] + bare if re.search(r"[a-z]-$", before) else f"{before.rstrip()} {bare}"
+        else:
+            out.append(line.rstrip())
+    return "\n".join(out)
+
+
+def plain(text: str) -> Document:
+    return Document(unwrapped(text))
+
+
+def markdown(text: str) -> Document:
+    """Parted at its headings; each part knows the path to it, `Leave > How to ask`."""
+    code = [match.span() for match in FENCE.finditer(text)]
+    titles = [t for t in TITLE.finditer(text) if not any(a <= t.start() < b for a, b in code)]
+    parts = [(text[: titles[0].start()] if titles else text, None, "")]
+    path: list[tuple[int, str]] = []
+    for title, after in zip(titles, [*titles[1:], None], strict=True):
+        level = len(title[1])
+        path = [*(step for step in path if step[0] < level), (level, title[2])]
+        part = text[title.start() : after.start() if after else len(text)]
+        parts.append((part, None, " > ".join(name for _, name in path)))
+    return joined(parts)
+
+
+def html(text: str) -> Document:
+    """What a reader of the page sees, without its scripts; headings as in markdown."""
+    from bs4 import BeautifulSoup
+
+    soup = BeautifulSoup(text, "html.parser")
+    for tag in soup(["script", "style", "noscript", "template", "svg", "head"]):
+        tag.decompose()
+    for tag in soup.find_all(["pre", "textarea"]):
+        tag.string = f"\n\n{tag.get_text()}\n\n"
+    kept = {id(piece) for tag in soup.find_all(["pre", "textarea"]) for piece in tag.strings}
+    for piece in soup.find_all(string=True):
+        if id(piece) not in kept:
+            piece.replace_with(type(piece)(re.sub(r"\s+", " ", piece)))
+    for level in range(1, 7):
+        for tag in soup.find_all(f"h{level}"):
+            tag.string = f"\n\n{'#' * level} {' '.join(tag.get_text().split())}\n\n"
+    for tag in soup.find_all(["p", "div", "section", "article", "table", "ul", "ol", "blockquote", "dl", "figure"]):
+        tag.insert(0, "\n\n")
+        tag.append("\n\n")
+    for tag in soup.find_all(["li", "tr", "br", "dt", "dd", "option"]):
+        tag.insert_before("\n")
+    for tag in soup.find_all(["td", "th"]):
+        tag.append(" ")
+    lines = (line.strip() for line in soup.get_text().split("\n"))
+    return markdown(re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip())
+
+
+def python(text: str) -> Document:
+    """Parted at its top-level classes and functions."""
+    found = list(DEFINITION.finditer(text))
+    parts = [(text[: found[0].start()] if found else text, None, "")]
+    for definition, after in zip(found, [*found[1:], None], strict=True):
+        end = after.start() if after else len(text)
+        parts.append((text[definition.start() : end], None, definition[0]))
+    return joined(parts)
+
+
+def notebook(text: str) -> Document:
+    """The cells of a notebook, without their outputs; `page` is the number of the cell, from 1."""
+    try:
+        cells = json.loads(text)["cells"]
+        sources = [(cell["cell_type"], "".join(cell["source"])) for cell in cells]
+    except (ValueError, KeyError, TypeError) as error:
+        raise Unreadable("is not a notebook of format 4") from error
+    parts, heading = [], ""
+    for number, (kind, source) in enumerate(sources, start=1):
+        titles = TITLE.findall(source) if kind == "markdown" else []
+        heading = titles[0][1] if titles else heading
+        parts.append((source, number, heading))
+    return joined(parts)
+
+
+def table(text: str) -> Document:
+    """The rows of a CSV, each as `column: value` lines; `page` is the number of the row, from 1."""
+    try:
+        rows = list(csv.reader(io.StringIO(text)))
+    except csv.Error as error:
+        raise Unreadable(f"is not CSV: {error}") from error
+    head, *rows = rows or [[]]
+    lines = (
+        "\n".join(f"{name}: {value}" for name, value in zip(head, row, strict=False) if value.strip()) for row in rows
+    )
+    return joined([(line, number, "") for number, line in enumerate(lines, start=1)])
+
+
+def jsonl(text: str) -> Document:
+    """One part a line: its field `text`, or all its fields that hold a text or a number; `page` is the line."""
+    parts = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            try:
+                parts.append((row_text(json.loads(line)), number, ""))
+            except ValueError as error:
+                raise Unreadable(f"is not JSON in line {number}") from error
+    return joined(parts)
+
+
+def row_text(row: object) -> str:
+    """A row of JSON as text."""
+    if not isinstance(row, dict):
+        return str(row)
+    if isinstance(row.get("text"), str):
+        return row["text"]
+    return "\n".join(f"{key}: {value}" for key, value in row.items() if isinstance(value, str | int | float))
+
+
+def pdf(data: bytes) -> Document:
+    """The pages of a PDF, numbered from 1. Raises Unreadable when it is encrypted, damaged, or has images only."""
+    import logging
+
+    from pypdf import PdfReader
+    from pypdf.errors import DependencyError, PyPdfError
+
+    logger = logging.getLogger("pypdf")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)  # what of it matters is said once, below
+    try:
+        reader = PdfReader(io.BytesIO(data))
+        if reader.is_encrypted and not reader.decrypt(""):
+            raise Unreadable("is an encrypted PDF: save it without its password")
+        pages = [page.extract_text() or "" for page in reader.pages]
+    except DependencyError as error:
+        raise Unreadable("is an encrypted PDF: save it without its password") from error
+    except (PyPdfError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, OSError) as error:
+        raise Unreadable(
+            f"is a damaged PDF: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+        ) from error
+    finally:
+        logger.setLevel(level)
+    bare = sum(not page.strip() for page in pages)
+    if bare == len(pages):
+        raise Unreadable("is a PDF of images, without text: it wants OCR first")
+    notes = (f"{bare} of its {len(pages)} pages have no text",) if bare else ()
+    return joined([(unwrapped(page), number, "") for number, page in enumerate(pages, start=1)], notes)
+
+
+KINDS = {
+    ".txt": plain, ".md": markdown, ".html": html, ".htm": html, ".py": python, ".ipynb": notebook, ".csv": table,
+    ".jsonl": jsonl,
+}  # fmt: skip
+SUFFIXES = (*KINDS, ".pdf")

@@ -1,0 +1,299 @@
+"""Indexes: documents in chunks with their vectors, kept under the store by name and searched from anywhere.
+
+`gpt.index` brings one up to date with its sources; `gpt.indexes[NAME]` is the same one next week in a new kernel.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from jupyter_gpt.errors import GPTError, nearest
+from jupyter_gpt.retrieval.build import Report, up_to_date, update
+from jupyter_gpt.retrieval.chunk import OVERLAP, TOKENS
+from jupyter_gpt.retrieval.gather import gather
+from jupyter_gpt.retrieval.index import Index
+from jupyter_gpt.retrieval.search import Hit, Searcher
+from jupyter_gpt.session import store
+from jupyter_gpt.session.asking import aside
+from jupyter_gpt.session.embedders import Embedders
+from jupyter_gpt.session.jobs import Job, on_worker, worker
+
+EMBEDDER = "minilm"
+Progress = Callable[[str, int, int], None]  # reading, embedding or finishing; how much of it, of how much
+
+
+class KeptIndex:
+    """An index of the store. `report` says what the run that made this object did; None for one that was only opened."""
+
+    def __init__(self, name: str, folder: Path, embedders: Embedders, report: Report | None = None):
+        self.name, self.files, self.embedders, self.report = name, Index(folder), embedders, report
+        self.loaded: Searcher | None = None
+
+    @property
+    def folder(self) -> Path:
+        return self.files.folder
+
+    @property
+    def about(self) -> dict:
+        """Embedder, dimensions, chunk size, overlap, sources, `near` and when it was updated."""
+        return self.files.about
+
+    @property
+    def documents(self) -> list[str]:
+        """The names of its documents."""
+        with self.files.open() as db:
+            return [source for (source,) in db.execute("SELECT source FROM documents ORDER BY source")]
+
+    def __len__(self) -> int:
+        """How many chunks it has; those of the same text count once."""
+        return self.files.counts()["chunks"]
+
+    def __repr__(self) -> str:
+        counts, about = self.files.counts(), self.about
+        return (f"<index {self.name}: {counts['documents']:,} documents, {counts['chunks']:,} chunks, "
+                f"embedded with {about['embedder']}>")  # fmt: skip
+
+    @property
+    def embedder(self):
+        """What embeds its questions. Raises GPTError when that is no longer what made the index."""
+        from jupyter_gpt.retrieval.embed import PROBE, SAME, embed
+
+        name, about = self.about["embedder"], self.about
+        found = self.embedders.get(name)
+        probe = self.run(found, lambda: embed(found, [PROBE])[0])
+        same = len(probe) == len(about["probe"]) and float(probe @ about["probe"]) >= SAME
+        if not same:
+            raise GPTError(
+                f"index {self.name} was made with another {name} than the one that is here now: their vectors cannot be "
+                f"compared; %gpt index {self.name} --overwrite makes it anew"
+            )
+        return found
+
+    @staticmethod
+    def run(embedder, function: Callable):
+        """What `function()` returns: on the worker for a model of the kernel, here for one behind a server."""
+        return function() if embedder.remote else on_worker("torch", function)
+
+    @property
+    def searcher(self) -> Searcher:
+        """The index in memory, loaded anew when its files have changed."""
+        if self.loaded is None or self.loaded.stamp != self.files.stamp:
+            self.loaded = Searcher(self.files)
+        return self.loaded
+
+    def vectors(self, texts: Sequence[str], kind: str = "query"):
+        """Unit vectors `(n, dimensions)` of the texts, by the index's own embedder."""
+        from jupyter_gpt.retrieval.embed import embed
+
+        embedder = self.embedder
+        return self.run(embedder, lambda: embed(embedder, texts, kind))
+
+    def search(
+        self,
+        query: str,
+        k: int = 4,
+        *,
+        hybrid: bool = False,
+        rerank: str | None = None,
+        mmr: bool = False,
+        filter: str | None = None,
+    ) -> list[Hit]:
+        """The `k` chunks nearest to `query`, best first: `.text`, `.source`, `.page`, `.score`.
+
+        hybrid: keywords too (BM25), fused by rank.  rerank: a cross-encoder that orders what was found.  mmr: spread
+        out.  filter: such as "page > 3 and source == 'a.pdf'".  Raises GPTError for an empty query, k below 1, a filter
+        that cannot be read, and an index whose embedder is not here.
+        """
+        if not isinstance(query, str) or not query.strip():
+            raise GPTError("the question is empty: write what to look for")
+        if k < 1:
+            raise GPTError(f"k is at least 1, not {k}")
+        scores = self.embedders.reranker(rerank) if rerank else None
+        [vector] = self.vectors([query])
+        return self.searcher.search(query, vector, k, hybrid=hybrid, mmr=mmr, where=filter, rerank=scores)
+
+
+class Indexes(Mapping):
+    """Every index under the store, by name."""
+
+    def __init__(self, embedders: Embedders):
+        self.embedders = embedders
+        self.open: dict[Path, KeptIndex] = {}
+
+    def folder(self, name: str) -> Path:
+        return store.home() / "indexes" / store.check_name(name)
+
+    def __getitem__(self, name: str) -> KeptIndex:
+        folder = self.folder(name)
+        if not (folder / "index.json").exists():
+            self.open.pop(folder, None)
+            raise GPTError(f"there is no index {name}{nearest(name, self)}: %gpt index {name} SOURCE … makes one")
+        if folder not in self.open:
+            self.open[folder] = KeptIndex(name, folder, self.embedders)
+        return self.open[folder]
+
+    def __iter__(self) -> Iterator[str]:
+        found = (path.parent.name for path in (store.home() / "indexes").glob("*/index.json"))
+        return iter(sorted(name for name in found if name[0] != "."))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name in set(self)
+
+
+def index(
+    session, name: str, sources: str | Sequence[str] | None = None, *, embedder: str | None = None,
+    chunk_tokens: int | None = None, overlap: float | None = None, add: bool = False, overwrite: bool = False,
+    variables: Mapping | None = None, progress: Progress | None = None, fetching: Callable | None = None,
+) -> KeptIndex:  # fmt: skip
+    """Bring index `name` up to date with its sources, or make it; only what is new or changed is embedded.
+
+    sources: files, folders, globs, addresses, and `$name` of `variables`; without any, those it has.
+    embedder: `minilm` (default), a model of the kernel, an endpoint, a folder, or owner/name of the hub.
+    chunk_tokens: of a chunk at most (200).  overlap: the share of a chunk, or tokens, that the next repeats (0.15).
+    add: keep what the index holds besides `sources`.  overwrite: let that go, and make it anew where settings differ.
+    progress: is told (what, done, of how much) about ten times a second; fetching, as `pull`'s, of an embedder's download.
+
+    Documents that cannot be read are passed over and told in `.report.skipped`. Ctrl-C ends the run and keeps what was
+    done; the next goes on from there, as after a kill. Raises GPTError, one line, for a source that is not there, when
+    nothing can be indexed, and for an index of other settings or of another embedder.
+    """
+    indexes = session.indexes
+    folder, given = indexes.folder(name), [sources] if isinstance(sources, str) else list(sources or [])
+    had = known(folder, overwrite)
+    given, anew = settled(name, had, given, embedder, chunk_tokens, overlap, add, overwrite)
+    items, passed = gather(given, variables)
+    settings = had if had and not anew else {
+        "embedder": embedder or had.get("embedder", EMBEDDER), "chunk_tokens": chunk_tokens or had.get("chunk_tokens", TOKENS),
+        "overlap": had.get("overlap", OVERLAP) if overlap is None else overlap,
+    }  # fmt: skip
+    if had and not anew and given == had["sources"] and up_to_date(Index(folder), items, add):
+        indexes[name].report = Report(skipped=list(passed), unchanged=len(items))
+        return indexes[name]
+    model = indexes.embedders.get(settings["embedder"], fetching)
+    place = folder.with_name(f".new-{name}") if anew and folder.exists() else folder
+    place.mkdir(parents=True, exist_ok=True)
+    try:
+        hold(place, name)
+        begin(place, name, settings, model, given)
+        report = Report(skipped=list(passed))
+        run(Index(place), items, model, report, add, progress)
+        if not Index(place).counts()["documents"]:
+            shutil.rmtree(place)
+            raise GPTError(f"nothing to index in {', '.join(given)}: {told(report.skipped)}")
+    finally:
+        store.unlock(place)
+    if place != folder and not report.stopped:
+        store.replace_folder(place, folder)
+    indexes.open.pop(folder, None)
+    if place != folder and report.stopped:
+        raise GPTError(f"stopped: index {name} is as it was; the same again goes on making the new one")
+    found = indexes[name]
+    found.report = report
+    return found
+
+
+def known(folder: Path, overwrite: bool) -> dict:
+    """What is known of an index that is there; nothing of a damaged one that is to be made anew."""
+    try:
+        about = Index(folder).about
+        if about:
+            Index(folder).matrix()
+        return about
+    except GPTError:
+        if not overwrite:
+            raise
+        return {}
+
+
+def settled(name: str, had: dict, given: list[str], embedder, chunk_tokens, overlap, add: bool, overwrite: bool):
+    """The sources the index shall have, and whether it has to be made anew. Raises GPTError for what wants --overwrite."""
+    if not had and not given:
+        raise GPTError(f"say what index {name} is made of: files, folders, globs or $variables")
+    if chunk_tokens is not None and chunk_tokens < 8:
+        raise GPTError(f"--chunk-tokens is at least 8, not {chunk_tokens}")
+    if overlap is not None and not 0 <= overlap < (chunk_tokens or had.get("chunk_tokens", TOKENS)):
+        raise GPTError(
+            f"--overlap is a share of a chunk below 1, or a number of tokens below --chunk-tokens, not {overlap:g}"
+        )
+    old = had.get("sources", [])
+    asked = {"embedder": embedder, "chunk_tokens": chunk_tokens, "overlap": overlap}
+    other = [key for key, value in asked.items() if had and value is not None and value != had[key]]
+    if other and not overwrite:
+        key = other[0]
+        what = f"{had[key]} tokens a chunk" if key == "chunk_tokens" else f"{key} {had[key]}"
+        raise GPTError(f"index {name} was made with {what}, not {asked[key]}: leave --{key.replace('_', '-')} out, or say "
+                       "--overwrite to make it anew")  # fmt: skip
+    left = [source for source in old if source not in given] if given else []
+    if left and not add and not overwrite:
+        raise GPTError(f"index {name} also holds {', '.join(left[:3])}: --add keeps that, --overwrite lets it go")
+    given = [*old, *(s for s in given if s not in old)] if add or not given else given
+    return given, bool(other) or (overwrite and not had)
+
+
+def hold(folder: Path, name: str) -> None:
+    """Mark the folder as being written. Raises GPTError when another process writes it."""
+    holder = store.lock_holder(folder)
+    if holder not in (None, os.getpid()):
+        raise GPTError(f"index {name} is being made by another process (pid {holder}): wait for it, or stop it there")
+    store.lock(folder)
+
+
+def begin(folder: Path, name: str, settings: dict, model, sources: list[str]) -> None:
+    """Write `index.json` before the work starts, so that a killed run is known for what it was.
+
+    What stands in the folder already, of the same settings and embedder, is gone on with; anything else is cleared.
+    Raises GPTError for an embedder that is not the one the index was made with, and for chunks it cannot read whole.
+    """
+    from jupyter_gpt.retrieval.embed import PROBE, SAME, embed
+
+    keys = ("embedder", "chunk_tokens", "overlap")
+    if settings["chunk_tokens"] > model.room:
+        raise GPTError(
+            f"--chunk-tokens {settings['chunk_tokens']} is more than {model.name} reads: at most {model.room}"
+        )
+    probe = KeptIndex.run(model, lambda: embed(model, [PROBE])[0])
+    about = Index(folder).about
+    same = len(about.get("probe", ())) == len(probe) and float(probe @ about["probe"]) >= SAME
+    if about and not same and not folder.name.startswith(".new-"):
+        raise GPTError(f"index {name} was made with another {settings['embedder']} than the one that is here now: "
+                       "their vectors cannot be compared; --overwrite makes it anew")  # fmt: skip
+    if not same or any(about[key] != settings[key] for key in keys):
+        for path in folder.iterdir():
+            if path.name != "lock":
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        about = {"probe": [round(float(x), 6) for x in probe], "dimensions": len(probe)}
+    Index(folder).write_about({**about, **{key: settings[key] for key in keys}, "sources": sources, "complete": False})
+
+
+def run(index: Index, items, model, report: Report, add: bool, progress: Progress | None) -> None:
+    """The indexing run as a job beside the others of this kernel; an interrupt ends it and keeps what was done."""
+    stopping = threading.Event()
+    latest: list[tuple[str, int, int]] = []
+
+    def job() -> Iterator[None]:
+        for told in update(index, items, model, report, stopping.is_set, add):
+            latest[:] = [told]
+            yield
+
+    def tick() -> None:
+        if latest:
+            progress(*latest[0])
+
+    work: Job = aside(job()) if model.remote else worker("torch").submit(job())
+    try:
+        work.wait(tick if progress else None, stopping.set)
+    finally:
+        stopping.set()
+
+
+def told(skipped: list[tuple[str, str]]) -> str:
+    """Why documents were passed over, in one line."""
+    shown = "; ".join(f"{source} {why}" for source, why in skipped[:3])
+    return shown + (f"; and {len(skipped) - 3} more" if len(skipped) > 3 else "") if skipped else "no document in it"
