@@ -16,7 +16,7 @@ import importlib
 import os
 import random
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from jupyter_gpt.data import files
@@ -103,34 +103,38 @@ def _python(seed: int) -> Iterator[str]:
 
 
 def _files(source: str) -> list[Path]:
-    """The files a path, a folder or a glob stands for, sorted. GPTError when there are none."""
+    return paths(source, files.SUFFIXES, files.SUPPORTED, EMBEDDED)
+
+
+def paths(source: str, suffixes: Sequence[str], supported: str, embedded: Sequence[str]) -> list[Path]:
+    """The files a path, a folder or a glob stands for, sorted. GPTError when there are none with these suffixes."""
     path = Path(source).expanduser()
     if path.is_file():
-        if path.suffix.lower() not in files.SUFFIXES:
-            raise GPTError(f"{source} is not a file of text: {files.SUPPORTED}")
+        if path.suffix.lower() not in suffixes:
+            raise GPTError(f"{source} is not a file of text: {supported}")
         return [path]
     if path.is_dir():
         found = [p for p in path.rglob("*") if p.is_file() and not _hidden(p.relative_to(path))]
     else:
         matched = glob.glob(str(path), recursive=True)  # noqa: PTH207 (Path.glob takes no absolute pattern)
         found = [Path(p) for p in matched if Path(p).is_file()]
-    usable = sorted(p for p in found if p.suffix.lower() in files.SUFFIXES)
+    usable = sorted(p for p in found if p.suffix.lower() in suffixes)
     if usable:
         return usable
     if found:
-        raise GPTError(f"{source} matches {len(found)} files but none to read: {files.SUPPORTED}")
+        raise GPTError(f"{source} matches {len(found)} files but none to read: {supported}")
     if path.is_dir():
-        raise GPTError(f"the folder {source} has no file to read: {files.SUPPORTED}")
-    raise GPTError(_missing(source, path))
+        raise GPTError(f"the folder {source} has no file to read: {supported}")
+    raise GPTError(_missing(source, path, embedded))
 
 
 def _hidden(relative: Path) -> bool:
     return any(part.startswith(".") for part in relative.parts)
 
 
-def _missing(source: str, path: Path) -> str:
+def _missing(source: str, path: Path, embedded: Sequence[str]) -> str:
     if not re.search(r"[/\\*?~.\[]", source):
-        return f"there is no source {source!r}{nearest(source, EMBEDDED)}"
+        return f"there is no source {source!r}{nearest(source, embedded)}"
     if glob.has_magic(source):
         return f"no file matches {source} (looked from {Path.cwd()})"
     beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
@@ -140,12 +144,23 @@ def _missing(source: str, path: Path) -> str:
     return f"there is no file {source}{guess if 'did you mean' in guess else f' (looked from {Path.cwd()})'}"
 
 
-def _variable(source: str, variables: Mapping | None) -> Iterator[str]:
+def value_of(source: str, variables: Mapping | None) -> object:
+    """The variable `$name`. GPTError when there is none, and for one that can be read only once."""
     name = source[1:]
     if variables is None or name not in variables:
         known = [f"${key}" for key in variables or {} if not key.startswith("_")]
         raise GPTError(f"there is no variable {source} in this notebook{nearest(source, known)}")
     value = variables[name]
+    if isinstance(value, Iterable) and iter(value) is value:
+        raise GPTError(
+            f"{source} can be read only once (it is a {type(value).__name__}), training reads it more often: "
+            f"write {name} = list({name}) first"
+        )
+    return value
+
+
+def _variable(source: str, variables: Mapping | None) -> Iterator[str]:
+    value = value_of(source, variables)
     if isinstance(value, str):
         return iter([value])
     if hasattr(value, "iloc") and hasattr(value, "columns"):  # a DataFrame
@@ -155,11 +170,6 @@ def _variable(source: str, variables: Mapping | None) -> Iterator[str]:
     if isinstance(value, (bytes, Mapping)) or not isinstance(value, Iterable):
         raise GPTError(
             f"{source} is a {type(value).__name__}; it may be a list of texts, a Series, a DataFrame, a text"
-        )
-    if iter(value) is value:
-        raise GPTError(
-            f"{source} can be read only once (it is a {type(value).__name__}), training reads it more often: "
-            f"write {name} = list({name}) first"
         )
     return _items(source, value)
 
