@@ -89,6 +89,10 @@ class Completion:
     many that is. finish_reason: "stop" (it ended, or met a stop text), "length" (it reached max_tokens or the
     context, or was interrupted), None (not asked: a dry run).  samples: all that were drawn, itself the
     first.  form: how the question was put to the model, in words.  messages: the chat, where it was one.
+    valid: whether it keeps the constraint it was held to, None where there was none; value: of JSON that does the
+    parsed value (or the pydantic object), of a template its holes by name, else the text.
+    answer: what a technique read off as the answer, None where none was looked for or found.  trace: what a
+    technique asked, as `jupyter_gpt.prompting.trace` has it.
     """
 
     text: str
@@ -110,6 +114,7 @@ class Completion:
     interrupted: bool = False
     history: bool = False
     remote: bool = False
+    answer: str | None = None
 
     def __post_init__(self):
         self.samples = self.samples or [self]
@@ -124,9 +129,9 @@ class Completion:
         return {
             "model": self.model, "form": self.form, "prompt": self.prompt, "messages": self.messages,
             "sampling": self.sampling.as_dict(), "usage": self.usage.as_dict(), "notes": list(self.notes),
-            "interrupted": self.interrupted, "trace": self.trace,
+            "interrupted": self.interrupted, "answer": self.answer, "trace": self.trace,
             "samples": [
-                {"text": s.text, "finish_reason": s.finish_reason, "tokens": s.tokens, "logprobs": s.logprobs,
+                {"text": s.text, "finish_reason": s.finish_reason, "valid": s.valid, "tokens": s.tokens, "logprobs": s.logprobs,
                  "top": [[list(pair) for pair in top] for top in s.top],
                  "seconds_per_token": s.seconds_per_token}
                 for s in self.samples

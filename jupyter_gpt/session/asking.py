@@ -9,17 +9,19 @@ it.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.completion import Completion, Sampling
 from jupyter_gpt.inference.render import Prompt, Question, end_of_turn, render, render_remote
+from jupyter_gpt.inference.rules import Rule
 from jupyter_gpt.session import memory
 from jupyter_gpt.session.jobs import Job, advance, worker
 
 Show = Callable[[list[Completion]], None] | None
-Answer = Callable[[list[Prompt], Show], list[Completion]]
+Answer = Callable[[list[Prompt], Show, float | None], list[Completion]]
 
 
 class Abandoned(Exception):
@@ -43,15 +45,17 @@ class Box:
                 source.close()
                 return
 
-    def look(self, show: Show) -> Callable[[], None] | None:
-        """What the waiting thread calls: shows what is new."""
-        if show is None:
+    def look(self, show: Show, deadline: float | None, end: Callable[[], None]) -> Callable[[], None] | None:
+        """What the waiting thread calls: shows what is new, and calls `end` after `deadline` (time.monotonic)."""
+        if show is None and deadline is None:
             return None
         shown = [None]
 
         def tick() -> None:
+            if deadline is not None and time.monotonic() > deadline:
+                end()
             found = self.latest
-            if found is not None and found is not shown[0]:
+            if show is not None and found is not None and found is not shown[0]:
                 shown[0] = found
                 show(found)
 
@@ -63,7 +67,7 @@ class Box:
 
 
 def in_kernel(
-    model, questions: Sequence[Question], sampling: Sampling, truncate: bool
+    model, questions: Sequence[Question], sampling: Sampling, truncate: bool, rule: Rule | None = None
 ) -> tuple[list[Prompt], Answer]:
     """The prompts for a model of this kernel, and the function that has them answered.
 
@@ -82,16 +86,16 @@ def in_kernel(
                 f"context of {context:,} has to hold the answer too: shorten it, or --truncate cuts its front"
             )
 
-    def answer(prompts: list[Prompt], show: Show) -> list[Completion]:
+    def answer(prompts: list[Prompt], show: Show, deadline: float | None = None) -> list[Completion]:
         from jupyter_gpt.inference.answer import answers
 
         box, enough = Box(), threading.Event()
         source = answers(
-            model.module, model.tokenizer, prompts, sampling, ends(model), model.name, enough.is_set
+            model.module, model.tokenizer, prompts, sampling, ends(model), model.name, enough.is_set, rule
         )
         job = worker("torch").submit(box.keep(within_memory(source, model, prompts, sampling)))
         try:
-            job.wait(box.look(show), enough.set)
+            job.wait(box.look(show, deadline, enough.set), enough.set)
         finally:
             enough.set()  # whatever broke the wait: nothing goes on sampling unheard
         return box.latest
@@ -144,14 +148,14 @@ def fitting(model, longest: int) -> int:
 
 
 def at_endpoint(
-    endpoint, questions: Sequence[Question], sampling: Sampling, truncate: bool
+    endpoint, questions: Sequence[Question], sampling: Sampling, truncate: bool, rule: Rule | None = None
 ) -> tuple[list[Prompt], Answer]:
     """The same for a model behind a server. Its context is not known here: nothing is cut, the server may
     refuse.
     """
     prompts = [render_remote(endpoint.name, endpoint.has_chat, question) for question in questions]
 
-    def answer(prompts: list[Prompt], show: Show) -> list[Completion]:
+    def answer(prompts: list[Prompt], show: Show, deadline: float | None = None) -> list[Completion]:
         from jupyter_gpt.inference import remote
 
         asked = [prompt.messages if endpoint.has_chat else prompt.text for prompt in prompts]
@@ -162,7 +166,7 @@ def at_endpoint(
         else:
             source = (remote.complete_all(endpoint, asked, settings) for _ in range(1))
         try:
-            aside(box.keep(source)).wait(box.look(show), box.abandon)
+            aside(box.keep(source)).wait(box.look(show, deadline, box.abandon), box.abandon)
         except Abandoned:
             broken_off = True
         found = box.latest or [Completion("", finish_reason="length", model=endpoint.name) for _ in prompts]

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.completion import TEMPERATURE, Completion, Sampling, Usage
 from jupyter_gpt.inference.render import Prompt, Question, pairs_of, plain_document
+from jupyter_gpt.inference.rules import rule
 from jupyter_gpt.inference.template import check_messages, fill
 from jupyter_gpt.session.asking import at_endpoint, in_kernel
 
@@ -49,12 +50,22 @@ def prompt(
     logprobs: int = 0,
     as_assistant: bool = False,
     few_shot: object = None,
+    regex: object = None,
+    json: object = None,
+    choice: object = None,
+    grammar: object = None,
     truncate: bool = False,
     dry_run: bool = False,
     variables: Mapping[str, object] | None = None,
     on_token: Callable[[Completion], None] | None = None,
+    on_all: Callable[[list[Completion]], None] | None = None,
+    deadline: float | None = None,
 ) -> list[Completion]:
-    """Ask one model all of `asked` together; the completions in their order."""
+    """Ask one model all of `asked` together; the completions in their order.
+
+    `on_token` is shown the first completion so far, `on_all` all of them; at `deadline` (time.monotonic) they are ended
+    and kept.
+    """
     if not asked:
         return []
     sampling = Sampling(
@@ -62,6 +73,7 @@ def prompt(
         top_k or 0, min_p or 0.0, max_tokens, min_tokens,
         (stop,) if isinstance(stop, str) else tuple(stop or ()), seed, logprobs,
     )  # fmt: skip
+    held = rule(regex, json, choice, grammar)
     chosen = models[model or latest(models, memory)]
     if getattr(chosen, "labels", None):
         raise GPTError(f"{chosen.name} ({chosen.kind}) answers with numbers, not with words: choose another model")
@@ -71,11 +83,13 @@ def prompt(
     filled = [filled_in(text, variables or {}) for text in asked]
     questions = [Question(text, system, earlier, shots, as_assistant) for text, _ in filled]
     ask = at_endpoint if chosen.kind == "endpoint" else in_kernel
-    prompts, answer = ask(chosen, questions, sampling, truncate)
-    prompts = [replace(p, notes=(*notes, *p.notes)) for p, (_, notes) in zip(prompts, filled, strict=True)]
+    prompts, answer = ask(chosen, questions, sampling, truncate, held)
+    kept = (f"held to {held.words}",) if held else ()
+    prompts = [replace(p, notes=(*kept, *notes, *p.notes)) for p, (_, notes) in zip(prompts, filled, strict=True)]
     if dry_run:
         return [unsent(one, sampling, chosen.name, bool(earlier)) for one in prompts]
-    done = answer(prompts, (lambda found: on_token(found[0])) if on_token else None)
+    show = on_all or ((lambda found: on_token(found[0])) if on_token else None)
+    done = answer(prompts, show, deadline)
     for sample in (sample for completion in done for sample in completion.samples):
         sample.history = bool(earlier)
     memory.last = done[-1]
