@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from jupyter_gpt.inference.completion import Completion, Sampling, Usage
 from jupyter_gpt.inference.detokenize import LONGEST as BYTES
 from jupyter_gpt.inference.detokenize import Detokenizer, decoder
+from jupyter_gpt.inference.kept import settle
 from jupyter_gpt.inference.render import Prompt
+from jupyter_gpt.inference.rules import Rule
 
 SLICE = 0.01  # seconds of sampling between two looks at whoever else wants the device
 LOOK = 0.05  # seconds between two looks at the text so far
@@ -20,7 +22,10 @@ Decode = Callable[[list[int]], str]
 class Draft:
     """One sample so far. Text is made when somebody looks, or at each token where a stop text may end it."""
 
-    def __init__(self, decode: Decode, prompt: Prompt, sampling: Sampling, stop_ids: frozenset[int]):
+    def __init__(
+        self, decode: Decode, prompt: Prompt, sampling: Sampling, stop_ids: frozenset[int], lead: str | None = None
+    ):
+        self.lead = lead  # what may stand before an answer held to a rule; None for one that is not
         self.reader, self.read = Detokenizer(decode, prompt.ids), 0
         self.stop, self.stop_ids = (*sampling.stop, *prompt.stop), stop_ids
         self.trim, self.min_tokens = prompt.trim, sampling.min_tokens
@@ -64,6 +69,8 @@ class Draft:
         self.reader.add(self.tokens[self.read : end])
         self.read = end
         text = (self.reader.end() if whole else self.reader.text)[: self.cut]
+        if self.lead is not None:
+            return text.removeprefix(self.lead)
         return text.strip() if self.trim else text
 
 
@@ -87,28 +94,37 @@ def until(decode: Decode, stop: tuple[str, ...], min_tokens: int) -> Callable[[S
 
 def answers(
     module, tokenizer, prompts: Sequence[Prompt], sampling: Sampling, stop_ids: frozenset[int], name: str,
-    enough: Callable[[], bool] = lambda: False,
+    enough: Callable[[], bool] = lambda: False, rule: Rule | None = None,
 ) -> Iterator[list[Completion] | None]:  # fmt: skip
     """Sample answers to all prompts together.
 
     Yields them so far about twenty times a second, None in between, and last the whole of them. Ends early,
-    with what came, when `enough()`.
+    with what came, when `enough()`. With `rule`, each is held to it.
     """
     from jupyter_gpt.inference.engine import Request, generate
 
     decode = decoder(tokenizer)
+    constraints, leads = [None] * len(prompts), [None] * len(prompts)
+    if rule:
+        from jupyter_gpt.inference.constrain import held, lead_of
+
+        leads = [lead_of(tokenizer, rule, prompt.ids) for prompt in prompts]
+        constraints = [
+            held(tokenizer, rule, stop_ids, prompt.ids, (*sampling.stop, *prompt.stop)) for prompt in prompts
+        ]
     asked = [
         Request(
             ids=prompt.ids, samples=sampling.samples, max_tokens=sampling.max_tokens,
             min_tokens=sampling.min_tokens, temperature=sampling.temperature, top_p=sampling.top_p,
             top_k=sampling.top_k, min_p=sampling.min_p, seed=sampling.seed, stop_ids=stop_ids,
             top_logprobs=sampling.logprobs,
-            until=until(decode, (*sampling.stop, *prompt.stop), sampling.min_tokens),
+            until=until(decode, (*sampling.stop, *prompt.stop), sampling.min_tokens), constraint=constraint,
         )
-        for prompt in prompts
+        for prompt, constraint in zip(prompts, constraints, strict=True)
     ]  # fmt: skip
     drafts = [
-        [Draft(decode, prompt, sampling, stop_ids) for _ in range(sampling.samples)] for prompt in prompts
+        [Draft(decode, prompt, sampling, stop_ids, lead) for _ in range(sampling.samples)]
+        for prompt, lead in zip(prompts, leads, strict=True)
     ]
     open_drafts = sum(map(len, drafts))
     began = turn = looked = time.perf_counter()
@@ -117,7 +133,10 @@ def answers(
     def so_far(whole: bool) -> list[Completion]:
         seconds = time.perf_counter() - began
         made = zip(prompts, drafts, strict=True)
-        return [completion(p, d, sampling, name, seconds, whole, interrupted) for p, d in made]
+        found = [completion(p, d, sampling, name, seconds, whole, interrupted) for p, d in made]
+        for answer, ds in zip(found if rule and whole else (), drafts, strict=False):
+            settle(answer.samples, rule, [draft.cut is not None for draft in ds])
+        return found
 
     try:
         for token in tokens:

@@ -20,7 +20,7 @@ from jupyter_gpt.inference.cache import Rows, gather
 from jupyter_gpt.inference.engine import Request, Token
 from jupyter_gpt.inference.forward import context_of, forward_of
 from jupyter_gpt.inference.packed import free_memory
-from jupyter_gpt.inference.row import Key, Row, allowed, gain
+from jupyter_gpt.inference.row import Key, Row, allowed, gain, taken, temperature
 
 ROOM = 128  # columns taken beyond the prompt; the cache grows when they are full
 
@@ -205,14 +205,13 @@ class Batch:
         if drawing:
             some = [rows[n] for n in drawing]
             scores = allowed(some, logits if len(some) == len(rows) else logits[drawing])
-            asked = [row.asked for row in some]
+            asked, warm = [row.asked for row in some], [temperature(row) for row in some]
             drawn = sampling.draw(
-                scores, [row.stream.next() if row.asked.temperature else 0.0 for row in some],
-                [r.temperature for r in asked], [r.top_k for r in asked], [r.top_p for r in asked],
-                [r.min_p for r in asked],
+                scores, [row.stream.next() if t else 0.0 for row, t in zip(some, warm, strict=True)], warm,
+                [r.top_k for r in asked], [r.top_p for r in asked], [r.min_p for r in asked],
             )  # fmt: skip
             for n, token in zip(drawing, drawn, strict=True):
-                forced[n] = [token]
+                forced[n] = taken(rows[n], token)
         return [gain(row, tokens) for row, tokens in zip(rows, forced, strict=True)]
 
     def report(self, rows: list[Row], logits: Tensor, said: list, began: float) -> list[Token]:

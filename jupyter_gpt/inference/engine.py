@@ -19,7 +19,11 @@ from torch import Tensor, nn
 
 
 class Constraint(Protocol):
-    """What one sample may say, told token by token. A fresh one is made for each sample."""
+    """What one sample may say, told token by token. A fresh one is made for each sample.
+
+    One may also have `instead(id) -> list[int]`, the tokens to take in the place of the one that was drawn, and a
+    `temperature` for the next token (None: the request's).
+    """
 
     def mask(self) -> Tensor | None:
         """The tokens allowed next, `(V,)` bool; None when all are."""

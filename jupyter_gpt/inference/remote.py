@@ -22,32 +22,37 @@ from jupyter_gpt.inference.completion import Completion, Sampling, Usage
 from jupyter_gpt.inference.prices import cost
 from jupyter_gpt.inference.remote_answer import Answers
 from jupyter_gpt.inference.remote_errors import Garbage, explained
+from jupyter_gpt.inference.rules import Rule
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 AT_ONCE = 8  # requests under way together
 CONNECT = 10.0  # seconds a server may take to accept a connection
 OPTIONAL = ("temperature", "top_p", "seed", "n", "logprobs", "top_logprobs", "stop", "stream_options",
-            "top_k", "min_p", "min_tokens")  # fmt: skip
+            "top_k", "min_p", "min_tokens", "response_format", "structured_outputs")  # fmt: skip
 UNSUPPORTED = (
     r"unsupported|not support|unknown|unrecogni[sz]ed|unexpected|not (permitted|allowed)"
     r"|extra.(forbidden|inputs)"
 )
 OWN = ("top_k", "min_p", "min_tokens")  # not in OpenAI's interface, but in that of vLLM and llama.cpp
+EXTRA = (*OWN, "structured_outputs")  # what the client has to be given apart
 
 
-def complete(endpoint, asked: str | Sequence[dict], sampling: Sampling) -> Iterator[Completion]:
+def complete(
+    endpoint, asked: str | Sequence[dict], sampling: Sampling, rule: Rule | None = None
+) -> Iterator[Completion]:
     """Ask an endpoint; yields the completion so far each time a piece comes, and at the end the whole one.
 
     `endpoint` is a `session.endpoints.Endpoint`; `asked` a text, or messages with `role` and `content`. Token
     ids are not known here: `tokens` holds each token's text, and only where the server offers logprobs. What
-    a token took its server is not told either. Closing the generator ends the request.
+    a token took its server is not told either. Closing the generator ends the request. `rule` is passed on to the
+    server, which may or may not keep it.
 
     Raises GPTError, one line: no key, endpoint down, silent, refusing, or answering garbage.
     """
     key = endpoint.key()
     client, failed = connect(endpoint, key), None
     try:
-        yield from answered(endpoint, client, asked, sampling)
+        yield from answered(endpoint, client, asked, sampling, rule)
     except GPTError:
         raise
     except Exception as error:  # whatever the client or its transport raises; bugs of ours name their type
@@ -63,13 +68,14 @@ def complete_all(
     asked: Sequence[str | Sequence[dict]],
     sampling: Sampling,
     on_done: Callable[[int], None] | None = None,
+    rule: Rule | None = None,
 ) -> list[Completion]:
     """The same for many prompts, several requests under way at once; in the order asked. The first error ends
     it."""
     endpoint.key()
     pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="jupyter_gpt-remote")
     try:
-        jobs = {pool.submit(last, complete(endpoint, one, sampling)): i for i, one in enumerate(asked)}
+        jobs = {pool.submit(last, complete(endpoint, one, sampling, rule)): i for i, one in enumerate(asked)}
         for job in as_completed(jobs):
             job.result()
             if on_done:
@@ -91,7 +97,7 @@ def connect(endpoint, key: str | None):
     )  # fmt: skip
 
 
-def answered(endpoint, client, asked, sampling: Sampling) -> Iterator[Completion]:
+def answered(endpoint, client, asked, sampling: Sampling, rule: Rule | None = None) -> Iterator[Completion]:
     """The first request, and further ones for the samples that it did not bring."""
     start = time.perf_counter()
     answers = Answers()
@@ -99,27 +105,28 @@ def answered(endpoint, client, asked, sampling: Sampling) -> Iterator[Completion
     def so_far() -> Completion:
         return completion(endpoint, asked, sampling, answers, time.perf_counter() - start)
 
-    for _ in pieces(endpoint, client, asked, sampling, answers):
+    for _ in pieces(endpoint, client, asked, sampling, answers, rule):
         yield so_far()
     missing = [k for k in range(sampling.samples) if k not in answers.samples]
     if missing:
         answers.notes.setdefault(
             "n", "the endpoint gives one sample a request: the others were asked for one by one"
         )
-        for extra in singly(endpoint, client, asked, sampling, missing):
+        for extra in singly(endpoint, client, asked, sampling, missing, rule):
             answers.merge(*extra)
             yield so_far()
     yield so_far()
 
 
-def singly(endpoint, client, asked, sampling: Sampling, missing: list[int]) -> Iterator[tuple[int, Answers]]:
+def singly(
+    endpoint, client, asked, sampling: Sampling, missing: list[int], rule: Rule | None = None
+) -> Iterator[tuple[int, Answers]]:
     """One request for each missing sample k, with the seed that it would have had."""
 
     def one(k: int) -> tuple[int, Answers]:
         answers = Answers()
-        for _ in pieces(
-            endpoint, client, asked, replace(sampling, samples=1, seed=sampling.seed + k), answers
-        ):
+        alone = replace(sampling, samples=1, seed=sampling.seed + k)
+        for _ in pieces(endpoint, client, asked, alone, answers, rule):
             pass
         return k, answers
 
@@ -131,9 +138,11 @@ def singly(endpoint, client, asked, sampling: Sampling, missing: list[int]) -> I
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def pieces(endpoint, client, asked, sampling: Sampling, answers: Answers) -> Iterator[None]:
+def pieces(
+    endpoint, client, asked, sampling: Sampling, answers: Answers, rule: Rule | None = None
+) -> Iterator[None]:
     """One request; every piece that comes is added to `answers` before the next `yield`."""
-    with opened(endpoint, client, request(endpoint, asked, sampling), answers.notes) as stream:
+    with opened(endpoint, client, request(endpoint, asked, sampling, rule), answers.notes) as stream:
         kind = stream.response.headers.get("content-type", "")
         if "event-stream" in kind or not kind:
             for chunk in stream:
@@ -147,7 +156,7 @@ def pieces(endpoint, client, asked, sampling: Sampling, answers: Answers) -> Ite
     answers.check()
 
 
-def request(endpoint, asked, sampling: Sampling) -> dict:
+def request(endpoint, asked, sampling: Sampling, rule: Rule | None = None) -> dict:
     """The body of the request; settings that say nothing are left out."""
     body: dict = {"model": endpoint.model, "stream": True, "stream_options": {"include_usage": True},
                   "max_tokens": sampling.max_tokens, "temperature": sampling.temperature,
@@ -168,7 +177,17 @@ def request(endpoint, asked, sampling: Sampling) -> dict:
             if endpoint.chat
             else {"logprobs": sampling.logprobs}
         )
-    return body | {name: getattr(sampling, name) for name in OWN if getattr(sampling, name)}
+    return body | {name: getattr(sampling, name) for name in OWN if getattr(sampling, name)} | ruled(endpoint, rule)
+
+
+def ruled(endpoint, rule: Rule | None) -> dict:
+    """The fields that ask a server to keep a rule: OpenAI's where it has one for it, else vLLM's."""
+    if rule is None:
+        return {}
+    if rule.kind == "json" and endpoint.chat:
+        schema = {"name": "answer", "schema": rule.what, "strict": True}
+        return {"response_format": {"type": "json_schema", "json_schema": schema}}
+    return {"structured_outputs": {rule.kind: list(rule.what) if rule.kind == "choice" else rule.what}}
 
 
 def document(asked) -> str:
@@ -182,10 +201,15 @@ def opened(endpoint, client, body: dict, notes: dict[str, str]):
 
     api = client.chat.completions if endpoint.chat else client.completions
     while True:
-        own = {name: body[name] for name in OWN if name in body}
+        own = {name: body[name] for name in EXTRA if name in body}
         try:
             return api.create(**{k: v for k, v in body.items() if k not in own}, extra_body=own or None)
         except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+            schema = body.get("response_format", {}).get("json_schema", {})
+            if schema.get("strict") and "schema" in str(error).lower():
+                schema["strict"] = False  # some enforce but a part of JSON Schema, and refuse the rest
+                notes["strict"] = "the endpoint cannot enforce this schema: its answer is only validated"
+                continue
             culprit = refused(error, body)
             if culprit is None:
                 raise

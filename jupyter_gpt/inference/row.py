@@ -57,6 +57,18 @@ def gain(row: Row, tokens: list[int]) -> list[int]:
     return gained
 
 
+def taken(row: Row, token: int) -> list[int]:
+    """What a row gains for the token it drew: itself, unless its constraint puts others in its place."""
+    instead = getattr(row.constraint, "instead", None)
+    return instead(token) if instead else [token]
+
+
+def temperature(row: Row) -> float:
+    """The temperature of its next token: a constraint may have one of its own."""
+    own = getattr(row.constraint, "temperature", None)
+    return row.asked.temperature if own is None else own
+
+
 def allowed(rows: list[Row], logits: Tensor) -> Tensor:
     """The logits `(B, V)` with -inf where a constraint forbids a token, or `min_tokens` forbids to stop."""
     scores = logits
@@ -66,8 +78,9 @@ def allowed(rows: list[Row], logits: Tensor) -> Tensor:
         if mask is None and not early:
             continue
         scores = logits.clone() if scores is logits else scores
-        if mask is not None:
-            scores[n].masked_fill_(~mask.to(scores.device), float("-inf"))
+        if mask is not None:  # it may be shorter than V: rows of the embedding that no token has
+            scores[n, : len(mask)].masked_fill_(~mask[: scores.shape[1]].to(scores.device), float("-inf"))
+            scores[n, len(mask) :] = float("-inf")
         if early:
             scores[n, sorted(row.asked.stop_ids)] = float("-inf")
         if not bool((scores[n] > float("-inf")).any()):

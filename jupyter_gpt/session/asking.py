@@ -19,6 +19,7 @@ from jupyter_gpt.inference.render import Prompt, Question, end_of_turn, render, 
 from jupyter_gpt.inference.rules import Rule
 from jupyter_gpt.session import memory
 from jupyter_gpt.session.jobs import Job, advance, worker
+from jupyter_gpt.session.repair import repaired
 
 Show = Callable[[list[Completion]], None] | None
 Answer = Callable[[list[Prompt], Show, float | None], list[Completion]]
@@ -162,9 +163,9 @@ def at_endpoint(
         settings = replace(sampling, stop=(*sampling.stop, *prompts[0].stop))
         box, broken_off = Box(), False
         if len(asked) == 1:
-            source = ([found] for found in remote.complete(endpoint, asked[0], settings))
+            source = ([found] for found in remote.complete(endpoint, asked[0], settings, rule))
         else:
-            source = (remote.complete_all(endpoint, asked, settings) for _ in range(1))
+            source = (remote.complete_all(endpoint, asked, settings, rule=rule) for _ in range(1))
         try:
             aside(box.keep(source)).wait(box.look(show, deadline, box.abandon), box.abandon)
         except Abandoned:
@@ -176,7 +177,21 @@ def at_endpoint(
                 sample.prompt, sample.notes = prompt.text, (*prompt.notes, *sample.notes)
                 sample.text = sample.text.strip() if prompt.trim else sample.text
                 sample.interrupted, sample.remote = broken_off, True
+        if rule:
+            repaired(endpoint, prompts, found, settings, rule, once_more)
         return found
+
+    def once_more(asked: list, settings: Sampling) -> list[Completion]:
+        from jupyter_gpt.inference import remote
+
+        box = Box()
+        try:
+            aside(box.keep(remote.complete_all(endpoint, asked, settings, rule=rule) for _ in range(1))).wait(
+                None, box.abandon
+            )
+        except Abandoned:
+            return []
+        return box.latest or []
 
     return prompts, answer
 

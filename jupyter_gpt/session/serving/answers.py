@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from jupyter_gpt.inference.detokenize import Detokenizer, decoder
+from jupyter_gpt.inference.rules import Rule
 
 
 @dataclass
@@ -34,11 +35,18 @@ class Piece:
 
 class Choice:
     """One sample of one prompt as it grows: `request` is the engine's. `finish` is None until it has
-    ended."""
+    ended. `rule` is what it is held to: one that could not go on says "length"."""
 
-    def __init__(self, tokenizer, prompt, request, stop: Sequence[str], logprobs: bool):
+    def __init__(
+        self, tokenizer, prompt, request, stop: Sequence[str], logprobs: bool, rule: Rule | None = None
+    ):
         self.tokenizer, self.stop, self.logprobs = tokenizer, (*stop, *prompt.stop), logprobs
-        self.trim = prompt.trim  # the space around the answer belongs to the form of the prompt
+        self.rule, self.lead = rule, ""
+        if rule:
+            from jupyter_gpt.inference.constrain import lead_of
+
+            self.lead = lead_of(tokenizer, rule, prompt.ids)
+        self.trim = prompt.trim and not rule  # the space around the answer belongs to the form of the prompt
         self.stop_ids, self.min_tokens = request.stop_ids, request.min_tokens
         self.detokenizer = Detokenizer(decoder(tokenizer), prompt.ids)
         self.floor = 0  # no stop text is looked for before this character
@@ -76,6 +84,10 @@ class Choice:
         if self.trim:
             safe = len(text[:safe].rstrip())
             self.sent = max(self.sent, min(safe, len(text) - len(text.lstrip())))
+        if self.lead and text.startswith(self.lead):
+            self.sent = max(self.sent, min(safe, len(self.lead)))
+        if self.rule and finish == "stop" and not found and self.rule.problem(text[:safe].removeprefix(self.lead)):
+            finish = "length"
         self.finish = finish
         piece = Piece(text[self.sent : max(self.sent, safe)], [], finish)
         self.sent = max(self.sent, safe)

@@ -1,7 +1,8 @@
 """What a request to the served models asks for, read out of its JSON with every field checked.
 
 The fields are those of OpenAI's `/chat/completions` and `/completions`, and `top_k`, `min_p` and `min_tokens`
-as vLLM and llama.cpp have them. A field that would change the answer and is not offered here is refused,
+as vLLM and llama.cpp have them; constraints as `response_format` has them, and as vLLM's `structured_outputs`
+(before: `guided_json` and so on). A field that would change the answer and is not offered here is refused,
 never ignored.
 """
 
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.completion import Sampling
+from jupyter_gpt.inference.rules import KINDS, Rule, parsed, rule
 
 MOST_SAMPLES = 128
 SHORT = 16  # tokens of `/completions` when nothing is said, as its specification has it
@@ -49,6 +51,7 @@ class Ask:
     logprobs: bool
     stream: bool
     include_usage: bool
+    rule: Rule | None = None
 
 
 def read(body: object, chat: bool) -> Ask:
@@ -83,21 +86,50 @@ def read(body: object, chat: bool) -> Ask:
         raise Refused(400, str(error), param=str(error).partition(" ")[0]) from error
     prompts = [messages(body.get("messages"))] if chat else texts(body.get("prompt"))
     return Ask(chat, model, prompts, sampling, told, typed(body, "stream", bool, False),
-               isinstance(options, dict) and bool(options.get("include_usage")))  # fmt: skip
+               isinstance(options, dict) and bool(options.get("include_usage")), rule_of(body))  # fmt: skip
 
 
 def refuse_what_is_not_offered(body: dict) -> None:
     for name, nothing in NOT_OFFERED.items():
         if body.get(name) not in (None, nothing):
             raise Refused(400, f"{name} is not supported here", param=name, code="unsupported_parameter")
-    form = body.get("response_format") or {}
-    if not isinstance(form, dict) or form.get("type", "text") != "text":
-        raise Refused(
-            400,
-            "response_format is not supported here",
-            param="response_format",
-            code="unsupported_parameter",
-        )
+
+
+def rule_of(body: dict) -> Rule | None:
+    """The constraint that is asked for. Raises Refused for one that is none, or cannot be enforced.
+
+    A text is never taken for the name of a file, which a client of this server has no business with.
+    """
+    found = {kind: body[f"guided_{kind}"] for kind in KINDS if body.get(f"guided_{kind}") is not None}
+    found = {kind: (what, f"guided_{kind}") for kind, what in found.items()}
+    given = body.get("structured_outputs") or {}
+    unknown = [name for name in given if name not in KINDS] if isinstance(given, dict) else ["structured_outputs"]
+    if unknown:
+        raise Refused(400, f"structured_outputs has one of {', '.join(KINDS)}", param="structured_outputs")
+    found |= {kind: (what, "structured_outputs") for kind, what in given.items() if what is not None}
+    form = body.get("response_format") or {"type": "text"}
+    kind = form.get("type") if isinstance(form, dict) else None
+    if kind == "json_schema":
+        wrapped = form.get("json_schema")
+        found["json"] = (wrapped.get("schema") if isinstance(wrapped, dict) else None, "response_format")
+    elif kind == "json_object":
+        found["json"] = ({"type": "object"}, "response_format")
+    elif kind != "text":
+        raise Refused(400, "response_format has a type: text, json_object or json_schema", param="response_format")
+    if len(found) > 1:
+        raise Refused(400, f"{' and '.join(found)} are two constraints: leave one out", param="structured_outputs")
+    for kind, (what, param) in found.items():
+        try:
+            if kind == "json" and isinstance(what, str):
+                what = parsed(what)
+            if kind == "json" and not isinstance(what, dict):
+                raise Refused(400, "the schema is a JSON object", param=param)
+            if kind == "grammar" and not (isinstance(what, str) and ":" in what):
+                raise Refused(400, "grammar is a Lark grammar with a rule `start:`", param=param)
+            return rule(**{kind: what})
+        except (GPTError, ValueError) as error:
+            raise Refused(400, str(error), param=param) from error
+    return None
 
 
 def typed(body: dict, name: str, kind: type, default):

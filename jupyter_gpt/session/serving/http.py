@@ -136,7 +136,7 @@ class Answer(Handler):
             raise Refused(400, str(error), code=getattr(error, "code", None)) from error
         samples = ask.sampling.samples
         choices = [
-            Choice(model.tokenizer, prompt, request, ask.sampling.stop, ask.logprobs)
+            Choice(model.tokenizer, prompt, request, ask.sampling.stop, ask.logprobs, ask.rule)
             for prompt, request in zip(prompts, requests, strict=True) for _ in range(samples)
         ]  # fmt: skip
         writer = Writer(ask, sum(len(prompt.ids) for prompt in prompts), name)

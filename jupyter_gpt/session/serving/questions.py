@@ -76,12 +76,17 @@ def request(model, prompt: Prompt, ask: Ask, gone: threading.Event):
             f"the prompt has {len(prompt.ids):,} tokens, {1 - room:,} more than fit: the context of "
             f"{model.name} is {room + len(prompt.ids):,}, and one must be left for the answer"
         )
-    stop = (*sampling.stop, *prompt.stop)
+    stop, constraint = (*sampling.stop, *prompt.stop), None
+    if ask.rule:
+        from jupyter_gpt.inference.constrain import held
+
+        constraint = held(model.tokenizer, ask.rule, ends(model), prompt.ids, stop)
     return Request(
         ids=tuple(prompt.ids), samples=sampling.samples, max_tokens=min(sampling.max_tokens, room),
         min_tokens=min(sampling.min_tokens, room), temperature=sampling.temperature, top_p=sampling.top_p,
         top_k=sampling.top_k, min_p=sampling.min_p, seed=sampling.seed, stop_ids=ends(model),
         top_logprobs=sampling.logprobs, until=ending(model.tokenizer, stop, sampling.min_tokens, gone),
+        constraint=constraint,
     )  # fmt: skip
 
 
