@@ -88,6 +88,12 @@ class Model:
     def __repr__(self) -> str:
         return f"<model {self.name}: {self.parameters:,} parameters, {' → '.join(self.lineage)}>"
 
+    def score(self, prompt: str, completion: str) -> float:
+        """What a reward model says of a completion, in units of its own. Raises GPTError when this is none."""
+        from jupyter_gpt.session.reward import score
+
+        return score(self, prompt, completion)
+
     @property
     def about(self) -> dict:
         """What stands in `jupyter_gpt.json`."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.completion import Completion
-from jupyter_gpt.session import store
+from jupyter_gpt.session import store, techniques
 from jupyter_gpt.session.compare import Comparison, compare
 from jupyter_gpt.session.corpora import Corpora, Corpus
 from jupyter_gpt.session.embedders import Embedders
@@ -24,6 +24,8 @@ from jupyter_gpt.session.prompting import Prompting, prompt
 from jupyter_gpt.session.rag import rag
 from jupyter_gpt.session.rank import Ranked, rank
 from jupyter_gpt.session.rankings import AllRankings
+from jupyter_gpt.session.reward import reward
+from jupyter_gpt.session.rlhf import rlhf
 from jupyter_gpt.session.runs import Run, Runs
 from jupyter_gpt.session.serve import Server, Serving
 
@@ -32,6 +34,8 @@ class Session:
     """Models, runs and corpora of this kernel and of the folder it works in."""
 
     pretrain = pretrain
+    reward = reward
+    rlhf = rlhf
     resume = resume
     index = index
     rag = rag
@@ -137,7 +141,13 @@ class Session:
         `stop`, `seed`, `system`, `history`, `logprobs`, `as_assistant`, `few_shot`, `truncate`, `dry_run`,
         `variables`, and `on_token`, which is called with the completion so far about ten times a second. Ctrl-C
         ends the answer and keeps what came. Raises GPTError, one line, for what cannot be asked.
+
+        With a technique (`cot=True`, `samples=20, vote=True`, `reflect=2`, `tree=True`, …) or a budget (`max_calls`, …)
+        the options are also those of `jupyter_gpt.session.techniques.with_techniques`: the completion then has an
+        `answer`, its `trace` has every call, and its `usage` is that of all of them.
         """
+        if techniques.wanted(options):
+            return techniques.with_techniques(self.models, self.prompting, text, **options)
         return prompt(self.models, self.prompting, [text], **options)[0]
 
     def prompts(self, texts: Sequence[str | list[dict]], **options) -> list[Completion]:

@@ -1,0 +1,73 @@
+"""From a base and rankings to a reward model that can take its first step."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import torch
+
+from jupyter_gpt.errors import GPTError
+from jupyter_gpt.inference.forward import context_of
+from jupyter_gpt.training import resumable
+from jupyter_gpt.training.policy import scorer_of
+from jupyter_gpt.training.reward import Ranked, RewardTraining
+from jupyter_gpt.training.spoken import ending, spoken
+
+
+def prepare(recipe, base, rankings: Sequence) -> Iterator[dict | None]:
+    """Yields progress events, returns the `RewardTraining` at step 0.
+
+    `base` is a model of the session, `rankings` its `Ranking`s. Raises GPTError when nothing can be held out.
+    """
+    yield {"event": "progress", "stage": "reading the rankings", "done": 0, "total": len(rankings), "unit": "rankings"}
+    tokenizer = copy.deepcopy(base.tokenizer)
+    most = min(recipe.max_tokens or 1 << 30, context_of(base.module))
+    ranked, cut = [], 0
+    for number, ranking in enumerate(rankings):
+        if ranking.pairs:
+            texts = tuple(each["text"] for each in ranking.completions)
+            rows = [row_of(base.name, tokenizer, ranking.prompt, text, most) for text in texts]
+            cut += any(shortened for _, shortened in rows)
+            ranked.append(Ranked(ranking.prompt, texts, tuple(row for row, _ in rows), ranking.order))
+        if number % 100 == 99:
+            yield {"event": "progress", "stage": "reading the rankings", "done": number + 1, "total": len(rankings),
+                   "unit": "rankings"}  # fmt: skip
+    train, held_out = split(ranked, recipe.held_out, recipe.seed)
+    steps = recipe.steps or max(1, math.ceil(recipe.epochs * len(train) / recipe.batch))
+    recipe = replace(recipe, steps=steps, eval_every=recipe.eval_every or max(1, steps // 8), max_tokens=most)
+    model = scorer_of(base.module, recipe.lora, tokenizer.pad_token_id, recipe.seed)
+    optimizers = resumable.adamw({"reward": model}, {"reward": recipe.lr})
+    return RewardTraining(recipe, model, tokenizer, optimizers, train, held_out, cut)
+
+
+def row_of(name: str, tokenizer, prompt: str, completion: str, most: int) -> tuple[tuple[int, ...], bool]:
+    """The ids of prompt and completion, and whether they had to be shortened to `most` tokens.
+
+    The token that ends the completion is left out where it is the padding as well: it would not be seen.
+    """
+    found, cut = spoken(name, tokenizer, prompt, completion, most)
+    ids = found.ids
+    while len(ids) > 1 and ids[-1] == tokenizer.pad_token_id == ending(tokenizer):
+        ids = ids[:-1]
+    return ids, cut
+
+
+def split(ranked: list[Ranked], share: float, seed: int) -> tuple[list[Ranked], list[Ranked]]:
+    """Rankings to learn from and rankings held out, those of one prompt on the same side. Raises GPTError as `apart`."""
+    held = apart([each.prompt for each in ranked], share, seed)
+    return [r for r in ranked if r.prompt not in held], [r for r in ranked if r.prompt in held]
+
+
+def apart(prompts: Sequence[str], share: float, seed: int) -> set[str]:
+    """The prompts to hold out: that share of the different ones, one at least, drawn from the seed.
+
+    Raises GPTError when all rankings are of one prompt.
+    """
+    different = list(dict.fromkeys(prompts))
+    if len(different) < 2:
+        raise GPTError("all rankings are of one prompt, and some must be held out: rank completions of another one too")
+    order = torch.randperm(len(different), generator=torch.Generator().manual_seed(seed)).tolist()
+    return {different[place] for place in order[: max(1, round(share * len(different)))]}

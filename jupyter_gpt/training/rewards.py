@@ -1,0 +1,67 @@
+"""What completions are worth: a reward model's score, what a user's function says, or several of them, weighted.
+
+Both read text, so a reward model may have another tokenizer than the policy. A function is called where an interrupt can
+reach it (`calls.py`), once a completion.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from jupyter_gpt.calls import Call
+from jupyter_gpt.errors import GPTError
+from jupyter_gpt.inference.forward import context_of
+from jupyter_gpt.training.reward import scored
+from jupyter_gpt.training.reward_prepare import row_of
+
+Judge = Callable[[str, str], float]
+
+
+@dataclass(frozen=True)
+class Reward:
+    """One source of reward: a `function`, or a reward `model` with its `tokenizer`; `name` as the user said it."""
+
+    name: str
+    weight: float = 1.0
+    function: Judge | None = None
+    model: nn.Module | None = None
+    tokenizer: object = field(default=None, repr=False)
+
+
+def rewarded(rewards: Sequence[Reward], prompts: Sequence[str], texts: Sequence[str]) -> Iterator[Call | None]:
+    """The weighted sum of all rewards of each completion, a list of floats; yields `Call`s and None on the way.
+
+    Raises GPTError where a function answers something that is no finite number, and whatever a function raises.
+    """
+    total = [0.0] * len(texts)
+    for reward in rewards:
+        if reward.function is not None:
+            found = yield Call(lambda reward=reward: answers(reward, prompts, texts))
+        else:
+            most = context_of(reward.model)
+            rows = [row_of(reward.name, reward.tokenizer, p, t, most)[0] for p, t in zip(prompts, texts, strict=True)]
+            found = yield from scored(reward.model, rows)
+        total = [t + reward.weight * value for t, value in zip(total, found, strict=True)]
+    return total
+
+
+def answers(reward: Reward, prompts: Sequence[str], texts: Sequence[str]) -> list[float]:
+    """What a user's function says of each completion."""
+    found = []
+    for prompt, text in zip(prompts, texts, strict=True):
+        said = reward.function(prompt, text)
+        try:
+            value = float(said)
+        except (TypeError, ValueError):
+            value = math.nan
+        if not math.isfinite(value):
+            raise GPTError(
+                f"reward {reward.name} answered {str(said)[:40]!r} for the completion {text[:40]!r} of {prompt[:40]!r}: "
+                "a reward is a finite number"
+            )
+        found.append(value)
+    return found

@@ -1,0 +1,121 @@
+"""The losses of reinforcement learning on tokens, as plain functions of `(B, T)` tensors that know of no model.
+
+Every tensor has a row per completion and a column per token; `mask` is True where there is one. Log-probabilities are
+in nats.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+KL_KINDS = ("k1", "k2", "k3")
+
+
+class Clipped(NamedTuple):
+    """A loss, and the share of tokens whose gradient the clip has cut off."""
+
+    loss: Tensor
+    clip_fraction: Tensor
+
+
+def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
+    """The mean over the tokens there are; 0 where there is none."""
+    return (x * mask).sum() / mask.sum().clamp(min=1)
+
+
+def whiten(x: Tensor, mask: Tensor) -> Tensor:
+    """Mean 0 and variance 1 over the tokens there are (the variance unbiased); other places are 0."""
+    count = mask.sum()
+    mean = (x * mask).sum() / count.clamp(min=1)
+    variance = ((x - mean).square() * mask).sum() / (count - 1).clamp(min=1)
+    return (x - mean) * torch.rsqrt(variance + 1e-8) * mask
+
+
+def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float = 1.0, lam: float = 0.95) -> tuple[Tensor, Tensor]:
+    """Generalised advantage estimates and returns, `(B, T)` each (Schulman et al. 2016, equation 16).
+
+    rewards: what came right after each token. values: of the state in which each token was chosen; after the last token
+    the value is 0. delta_t = r_t + gamma V_{t+1} - V_t, A_t = sum over l of (gamma lam)^l delta_{t+l}; returns = A + V.
+    """
+    live = mask.to(values.dtype)
+    advantages = torch.zeros_like(values)
+    ahead = values.new_zeros(len(values))
+    following = values.new_zeros(len(values))
+    for t in range(values.shape[1] - 1, -1, -1):
+        delta = rewards[:, t] + gamma * following - values[:, t]
+        ahead = (delta + gamma * lam * ahead) * live[:, t]
+        advantages[:, t] = ahead
+        following = values[:, t] * live[:, t]
+    return advantages, (advantages + values) * live
+
+
+def policy_loss(logp: Tensor, old: Tensor, advantages: Tensor, mask: Tensor, clip: float = 0.2) -> Clipped:
+    """PPO's clipped objective, negated, the mean over all tokens (Schulman et al. 2017, equation 7).
+
+    `logp` of the policy now, `old` of the one that sampled; `advantages` `(B, T)`, or `(B, 1)` for whole completions.
+    """
+    ratio = torch.exp(logp - old)
+    free = ratio * advantages
+    bounded = ratio.clamp(1 - clip, 1 + clip) * advantages
+    cut = (bounded < free).to(logp.dtype)
+    return Clipped(masked_mean(-torch.minimum(free, bounded), mask), masked_mean(cut, mask).detach())
+
+
+def value_loss(values: Tensor, old: Tensor, returns: Tensor, mask: Tensor, clip: float = 0.2) -> Clipped:
+    """Half the squared error of the values, which may move by `clip` from the old ones at most (Schulman's PPO code;
+    Huang et al. 2022, detail 9).
+    """
+    near = old + (values - old).clamp(-clip, clip)
+    free, bounded = (values - returns).square(), (near - returns).square()
+    cut = (bounded > free).to(values.dtype)
+    return Clipped(0.5 * masked_mean(torch.maximum(free, bounded), mask), masked_mean(cut, mask).detach())
+
+
+def kl(logp: Tensor, reference: Tensor, kind: str = "k3") -> Tensor:
+    """Estimates `(B, T)` of the KL divergence of the policy from the reference, from tokens the policy sampled.
+
+    With r = pi_ref / pi: k1 = -log r is unbiased, k2 = (log r)^2 / 2 has low variance, k3 = r - 1 - log r has both and is
+    never negative (Schulman 2020, "Approximating KL divergence").
+    """
+    log_ratio = reference - logp
+    if kind == "k1":
+        return -log_ratio
+    if kind == "k2":
+        return 0.5 * log_ratio.square()
+    return torch.expm1(log_ratio) - log_ratio
+
+
+def group_advantages(rewards: Tensor) -> Tensor:
+    """GRPO: each completion against the others of its prompt, rewards `(P, N)`: (r - mean) / (std + 1e-4) (Shao et al.
+    2024, section 4.1.2; the standard deviation unbiased). Zeros for a group whose rewards are all the same.
+    """
+    centred = rewards - rewards.mean(dim=1, keepdim=True)
+    return centred / (rewards.std(dim=1, keepdim=True) + 1e-4)
+
+
+def grpo_loss(
+    logp: Tensor, old: Tensor, reference: Tensor | None, advantages: Tensor, mask: Tensor, clip: float, coefficient: float
+) -> Clipped:
+    """PPO's clipped objective over group advantages `(B,)`, plus `coefficient` times the k3 estimate (Shao et al. 2024,
+    equation 3); the mean over all tokens, so that a long completion counts by its length (Yu et al. 2025, section 3.3).
+    """
+    found = policy_loss(logp, old, advantages[:, None], mask, clip)
+    if reference is None or not coefficient:
+        return found
+    return Clipped(found.loss + coefficient * masked_mean(kl(logp, reference), mask), found.clip_fraction)
+
+
+class KLController:
+    """The coefficient of the KL penalty: fixed, or adapted to hold the KL at `target` nats a completion (Ziegler et al.
+    2019, section 2.2): each step moves it by a tenth of the relative error, which counts as a fifth at most.
+    """
+
+    def __init__(self, coefficient: float, target: float | None = None):
+        self.coefficient, self.target = coefficient, target
+
+    def update(self, kl: float) -> None:
+        if self.target:
+            self.coefficient *= 1 + 0.1 * min(0.2, max(-0.2, kl / self.target - 1))

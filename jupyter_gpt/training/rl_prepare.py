@@ -1,0 +1,83 @@
+"""From a recipe, a model to start from and something that rewards to an `RL` that can take its first step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import torch
+
+from jupyter_gpt.inference.forward import context_of
+from jupyter_gpt.training import dpo, grpo, ppo, resumable
+from jupyter_gpt.training.device import keep_freed_memory
+from jupyter_gpt.training.dpo import Preferred
+from jupyter_gpt.training.policy import critic_of, policy_of
+from jupyter_gpt.training.reward_prepare import apart
+from jupyter_gpt.training.rewards import Reward
+from jupyter_gpt.training.rl import RL
+from jupyter_gpt.training.rl_losses import KLController
+from jupyter_gpt.training.rl_recipe import RLRecipe
+from jupyter_gpt.training.rollout import Asked
+from jupyter_gpt.training.spoken import asked, fits, spoken
+
+FEW = 5  # prompts: with fewer none is held out
+WATCHED = 16  # prompts evaluated at most
+
+
+def prepare(
+    recipe: RLRecipe, start, rewards: Sequence[Reward], rankings: Sequence = (), stop: frozenset[int] = frozenset()
+) -> Iterator[dict | None]:
+    """Yields progress events, returns the `RL` at step 0.
+
+    `start` is a model of the session, `rankings` the `Ranking`s that DPO learns from, `stop` the tokens that end an answer.
+    Raises GPTError for prompts that leave no room for a completion, and where nothing can be held out.
+    """
+    yield {"event": "progress", "stage": "building the policy", "done": 0, "total": None, "unit": "models"}
+    if start.module.device.type == "cpu":
+        keep_freed_memory()
+    context = context_of(start.module)
+    texts = list(dict.fromkeys(recipe.prompts or [ranking.prompt for ranking in rankings]))
+    prompts = [Asked(text, asked(start.name, start.tokenizer, text)) for text in texts]
+    fits(start.name, [one.ids for one in prompts], texts, context, recipe.max_tokens)
+    learned, watched = split(prompts, recipe.held_out, recipe.seed)
+    train, held_out = [], []
+    if recipe.algo == "dpo":
+        train, held_out = preferred(recipe, start, rankings, context)
+        learned = prompts
+    yield None
+    policy = policy_of(start.module, recipe.lora, recipe.seed)
+    critic = None
+    if recipe.algo == "ppo":
+        critic = critic_of(start.module, recipe.lora, start.tokenizer.pad_token_id, recipe.seed + 1)
+    modules = {"policy": policy} | ({"critic": critic} if critic is not None else {})
+    optimizers = resumable.adamw(modules, {"policy": recipe.lr, "critic": recipe.value_lr})
+    return RL(
+        recipe=replace(recipe, prompts=texts), policy=policy, reference=start.module, tokenizer=start.tokenizer,
+        optimizers=optimizers, prompts=learned, watched=watched, rewards=list(rewards), stop=stop,
+        controller=KLController(recipe.kl, recipe.kl_target), algorithm={"ppo": ppo, "grpo": grpo, "dpo": dpo}[recipe.algo],
+        critic=critic, rankings=train, held_out=held_out,
+    )  # fmt: skip
+
+
+def split(prompts: list[Asked], share: float, seed: int) -> tuple[list[Asked], list[Asked]]:
+    """Prompts to train on and prompts to watch: the same where they are few."""
+    if len(prompts) < FEW or not share:
+        return prompts, prompts[:WATCHED]
+    order = torch.randperm(len(prompts), generator=torch.Generator().manual_seed(seed)).tolist()
+    held = set(order[: max(1, round(share * len(prompts)))])
+    kept = [one for n, one in enumerate(prompts) if n not in held]
+    return kept, [one for n, one in enumerate(prompts) if n in held][:WATCHED]
+
+
+def preferred(recipe: RLRecipe, start, rankings: Sequence, context: int) -> tuple[list[Preferred], list[Preferred]]:
+    """Rankings to learn from and rankings held out, those of one prompt on the same side."""
+    telling = [ranking for ranking in rankings if ranking.pairs]
+    held = apart([ranking.prompt for ranking in telling], recipe.held_out or 0.1, recipe.seed)
+    train, held_out = [], []
+    for ranking in telling:
+        texts = [each["text"] for each in ranking.completions]
+        rows = tuple(spoken(start.name, start.tokenizer, ranking.prompt, text, context)[0] for text in texts)
+        (held_out if ranking.prompt in held else train).append(Preferred(rows, ranking.order))
+    return train, held_out
+
+

@@ -1,0 +1,121 @@
+"""The recipe of a run of RL from rankings or rewards: everything that decides its numbers. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from jupyter_gpt.errors import GPTError, nearest
+from jupyter_gpt.training.reward_recipe import above_zero, not_negative
+
+ALGORITHMS = ("ppo", "grpo", "dpo")
+
+
+@dataclass(frozen=True)
+class RLRecipe:
+    """A step of PPO or GRPO draws `samples` completions of each of `prompts_per_step` prompts, `max_tokens` long at most;
+    one of DPO reads `prompts_per_step` rankings.
+
+    reward, weights: names of reward models, or `$name` of a function, and what each counts.  lora: rank of the adapters,
+    0 for copies trained whole.  kl: coefficient of the penalty, adapted to hold the KL at `kl_target` nats a completion
+    if that is given; `kl_limit` is where it counts as running away.  clip, epochs: PPO's.  gamma, lam, value_lr: of
+    advantages and critic.  beta: DPO's.  held_out: share of the prompts (or rankings) that is only ever evaluated on.
+    """
+
+    algo: str
+    policy: str
+    rankings: str | None
+    reward: list[str]
+    weights: list[float]
+    prompts: list[str]
+    lora: int
+    steps: int
+    prompts_per_step: int
+    samples: int
+    max_tokens: int
+    lr: float
+    value_lr: float
+    warmup: float
+    decay: float
+    max_norm: float
+    kl: float
+    kl_target: float | None
+    kl_limit: float
+    clip: float
+    epochs: int
+    gamma: float
+    lam: float
+    beta: float
+    held_out: float
+    seed: int
+    eval_every: int
+    checkpoint_every: int | None
+
+    def as_dict(self) -> dict:
+        return asdict(self)
+
+    @property
+    def batch(self) -> int:
+        """Completions of one step."""
+        return self.prompts_per_step * self.samples
+
+
+def rl_recipe(
+    policy: str,
+    prompts: Sequence[str],
+    *,
+    algo: str = "grpo",
+    rankings: str | None = None,
+    reward: Sequence[str] = (),
+    weights: Sequence[float] | None = None,
+    lora: int = 16,
+    steps: int | None = None,
+    prompts_per_step: int = 8,
+    samples: int | None = None,
+    max_tokens: int = 64,
+    lr: float | None = None,
+    value_lr: float | None = None,
+    kl: float | None = None,
+    kl_target: float | None = None,
+    kl_limit: float = 30.0,
+    clip: float = 0.2,
+    epochs: int | None = None,
+    gamma: float = 1.0,
+    lam: float = 0.95,
+    beta: float = 0.1,
+    held_out: float = 0.1,
+    seed: int = 0,
+    eval_every: int | None = None,
+    checkpoint_every: int | None = None,
+) -> RLRecipe:
+    """Resolve what the user said into a full recipe. Raises GPTError, one line, for what cannot be trained."""
+    if algo not in ALGORITHMS:
+        raise GPTError(f"--algo {algo} is not known{nearest(algo, ALGORITHMS)}")
+    above_zero(
+        steps=steps, prompts_per_step=prompts_per_step, samples=samples, max_tokens=max_tokens, lr=lr, value_lr=value_lr,
+        kl_target=kl_target, kl_limit=kl_limit, clip=clip, epochs=epochs, beta=beta, eval_every=eval_every,
+        checkpoint_every=checkpoint_every,
+    )  # fmt: skip
+    not_negative(lora=lora, kl=kl, held_out=held_out)
+    for name, share in (("gamma", gamma), ("lam", lam), ("held-out", held_out)):
+        if not 0 <= share <= 1:
+            raise GPTError(f"--{name} {share:g} is from 0 to 1")
+    if algo == "grpo" and samples == 1:
+        raise GPTError("--samples 1 gives GRPO nothing to compare: it learns from several completions of one prompt")
+    if algo != "dpo" and not reward and not rankings:
+        raise GPTError(f"--algo {algo} wants a reward: --reward NAME or $function, or --rankings to train one from")
+    if algo == "dpo" and not rankings:
+        raise GPTError("--algo dpo learns straight from rankings: give --rankings NAME")
+    weights = list(weights or [1.0] * len(reward))
+    if len(weights) != len(reward):
+        raise GPTError(f"there are {len(reward)} rewards and {len(weights)} --weights: give one of each")
+    steps = steps or 60
+    default = {"ppo": (3e-4, 4, 1, 0.05), "grpo": (3e-4, 8, 1, 0.05), "dpo": (1e-4, 4, 1, 0.0)}[algo]
+    peak = lr or default[0] * (1.0 if lora else 0.1)
+    return RLRecipe(
+        algo=algo, policy=policy, rankings=rankings, reward=list(reward), weights=weights, prompts=list(prompts), lora=lora,
+        steps=steps, prompts_per_step=prompts_per_step, samples=samples or default[1], max_tokens=max_tokens, lr=peak,
+        value_lr=value_lr or 3 * peak, warmup=0.05, decay=0.3, max_norm=1.0, kl=default[3] if kl is None else kl,
+        kl_target=kl_target, kl_limit=kl_limit, clip=clip, epochs=epochs or (4 if algo == "ppo" else 1), gamma=gamma, lam=lam,
+        beta=beta, held_out=held_out, seed=seed, eval_every=eval_every or max(1, steps // 6), checkpoint_every=checkpoint_every,
+    )  # fmt: skip
