@@ -1,7 +1,7 @@
 """Ranked answers as a static page: under each prompt its completions, the best first, and who said so.
 
-While a person ranks, what waits for an answer stands behind a click, and no model is named. All that was sampled or
-answered stands inside the marks of sampled text, and folds with it.
+While a person ranks, all of it stands behind one click, with the form beneath, and no model is named. All that was
+sampled or answered stands inside the marks of sampled text, and folds with it.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from jupyter_gpt.views.table import CODE, RULE
 QUIET = "color:#888;font-size:90%"
 CELL = "text-align:left;vertical-align:top;white-space:normal;background-color:transparent;padding:5px 14px 5px 6px"
 BEST = "background-color:rgba(0,158,115,0.22);border-radius:9px;padding:0 9px;font-weight:600"
+FOLDED = "<details><summary>the prompts, and the answers so far</summary>"
 PLACE = "border:1px solid rgba(128,128,128,0.45);border-radius:9px;padding:0 8px"
 
 
 def rank_bundle(ranked, *, blind: bool = False) -> Bundle:
-    """The static bundle of a `Ranked` as it stands; `blind` keeps what is not ranked yet behind a click."""
+    """The static bundle of a `Ranked` as it stands; `blind` folds it up and does not tell whose completions wait."""
     answers = ranked.answers
     given = [ranked.answer(i, answers) for i in range(len(ranked.questions))]
     text = [headline(ranked), quoted(status_line(ranked, blind))]
     for i, (question, answer) in enumerate(zip(ranked.questions, given, strict=True), start=1):
-        text += [f"\n{i}. {question.prompt}", quoted(listed(ranked, question, answer))]
+        text += [f"\n{i}. {question.prompt}", quoted(listed(ranked, question, answer, blind))]
     body = "".join(
         block(ranked, i, question, answer, blind)
         for i, (question, answer) in enumerate(zip(ranked.questions, given, strict=True), start=1)
@@ -33,7 +34,9 @@ def rank_bundle(ranked, *, blind: bool = False) -> Bundle:
     html = (
         f"<p><b>{escape(ranked.name)}</b> {escape(headline(ranked).partition(': ')[2])}<br>"
         f'<span style="{QUIET}">{marked(plain(status_line(ranked, blind)))}</span></p>'
+        f"{marked(FOLDED if blind else '')}"
         f'<table width="100%" style="border-collapse:collapse;width:100%"><tbody>{body}</tbody></table>'
+        f"{marked('</details>' if blind else '')}"
         f"<details><summary>the exact prompts</summary>{marked(prompts_html(ranked))}</details>"
     )
     data = {
@@ -91,20 +94,20 @@ def places(answer) -> list[tuple[str, int]]:
     return found
 
 
-def whose(ranked, question, place: int) -> str:
-    """Whose a completion is and how often it was sampled, where that says anything."""
+def whose(ranked, question, place: int, blind: bool = False) -> str:
+    """Whose a completion is, unless that shall not be known, and how often it was sampled, where that says anything."""
     each = question.completions[place]
-    words = [each["model"]] if len(ranked.models) > 1 else []
+    words = [each["model"]] if len(ranked.models) > 1 and not blind else []
     words += [f"sampled {each['times']} times"] if each.get("times", 1) > 1 else []
     return ", ".join(words)
 
 
-def listed(ranked, question, answer) -> str:
+def listed(ranked, question, answer, blind: bool = False) -> str:
     """The completions of one prompt as text."""
     order = places(answer) if answer else [("–", place) for place in question.shown]
     lines = []
     for name, place in order:
-        note = whose(ranked, question, place)
+        note = whose(ranked, question, place, blind and not answer)
         written = question.texts[place].strip().replace("\n", "\n       ") or "nothing"
         lines.append(f"   {name:<3} {written}" + (f" ({note})" if note else ""))
     tail = f"\n   {answer.by}: {answer.reason}" if answer and answer.reason else ""
@@ -118,16 +121,13 @@ def block(ranked, number: int, question, answer, blind: bool) -> str:
         f'<span style="color:#888">{number}</span>&nbsp; <b>{escape(question.prompt)}</b></td></tr>'
     )
     rows = "".join(
-        row(name, question.texts[place], whose(ranked, question, place) if not blind or answer else "", bool(answer))
+        row(name, question.texts[place], whose(ranked, question, place, blind and not answer), bool(answer))
         for name, place in (places(answer) if answer else [("–", place) for place in question.shown])
     )
     if answer and answer.reason:
         said = f"{plain(answer.by)}: {plain(answer.reason)}"
         rows += f'<tr style="background-color:transparent"><td></td><td style="{CELL};{QUIET}">{said}</td></tr>'
     inner = f'<table style="border-collapse:collapse"><tbody>{rows}</tbody></table>'
-    if answer is None and question.open and blind:
-        summary = f'<summary tabindex="-1" style="{QUIET}">waits to be ranked</summary>'
-        inner = f"<details>{summary}{inner}</details>"
     cell = f'<td colspan="2" style="{CELL};padding:0 0 8px 18px;line-height:1.5">{marked(inner)}</td>'
     return f'{head}<tr style="background-color:transparent">{cell}</tr>'
 

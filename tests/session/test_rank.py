@@ -1,0 +1,273 @@
+"""Ranking: what is asked, what is kept, going on in a new kernel, labellers, and rankings from a file."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from jupyter_gpt.errors import GPTError
+from jupyter_gpt.session.questions import Questions
+from jupyter_gpt.session.rank import rank
+from jupyter_gpt.session.rankings import AllRankings
+
+
+class Known(dict):
+    def __missing__(self, name):
+        raise GPTError(f"there is no model {name}")
+
+
+class FakeGPT:
+    """Models that write what `write(model, prompt, seed)` says; `asked` is what they were asked."""
+
+    def __init__(self):
+        self.rankings, self.asked = AllRankings(), []
+        self.models = Known({name: self.model(name) for name in ("a", "b")})
+        self.write = lambda model, prompt, seed: f"{model} on {prompt} {seed}"
+        self.interrupted_after = None
+
+    def model(self, name):
+        return SimpleNamespace(name=name, kind="endpoint", base_url="here", model=name, has_chat=True)
+
+    def prompts(self, texts, *, model, samples, seed, **options):
+        on_token = options.pop("on_token", None)
+        self.asked.append((model, list(texts), samples, seed, options))
+        if on_token:
+            on_token(SimpleNamespace(tokens=[1, 2, 3]))
+        broken = self.interrupted_after is not None and len(self.asked) > self.interrupted_after
+        return [
+            SimpleNamespace(
+                prompt=f"<{text}>",
+                samples=[
+                    SimpleNamespace(text=self.write(model, text, seed + k), interrupted=broken) for k in range(samples)
+                ],
+            )
+            for text in texts
+        ]
+
+
+@pytest.fixture
+def fake(tmp_path, monkeypatch):
+    monkeypatch.setenv("JUPYTER_GPT_HOME", str(tmp_path / "home"))
+    return FakeGPT()
+
+
+def lines(home) -> list[dict]:
+    return [json.loads(line) for line in (home / "rankings" / "taste.jsonl").read_text().splitlines()]
+
+
+def test_each_prompt_is_a_question_and_an_answer_is_on_disk_at_once(fake, tmp_path):
+    told = []
+    found = rank(fake, "taste", ["x", "y"], model="a", samples=3, seed=5, top_k=2, tick=lambda *what: told.append(what))
+    assert fake.asked == [("a", ["x", "y"], 3, 5, {"top_k": 2})]
+    assert told == [("a writes", 0, 2, 3)]
+    assert found.missing == [0, 1] and [q.prompt for q in found.questions] == ["x", "y"]
+    assert found.questions[0].sent == (("a", "<x>"),)
+    assert not found.rankings.path.exists()
+    found.rank(1, [[2], [0, 1]], " because ")
+    [kept] = lines(tmp_path / "home")
+    assert [each["text"] for each in kept["completions"]] == ["a on y 5", "a on y 6", "a on y 7"]
+    assert (kept["prompt"], kept["order"], kept["by"], kept["reason"]) == ("y", [[2], [0, 1]], "person", "because")
+    assert kept["shown"] == list(found.questions[1].shown) and kept["time"] > 1e9
+    assert found.missing == [0]
+    assert found.table[["prompt", "text", "person"]].to_numpy().tolist()[3:] == [
+        ["y", "a on y 5", 2.5], ["y", "a on y 6", 2.5], ["y", "a on y 7", 1.0],
+    ]  # fmt: skip
+
+
+def test_the_same_cell_goes_on_with_the_same_completions_in_a_new_kernel(fake):
+    rank(fake, "taste", ["x", "y"], model="a", top_p=0.9).rank(0, [[0], [1], [2], [3]])
+    fresh = FakeGPT()
+    fresh.write = lambda *_: "a server never says the same thing twice"
+    again = rank(fresh, "taste", ["x", "y"], model="a", top_p=0.9)
+    assert fresh.asked == [] and again.missing == [1]
+    more = rank(fresh, "taste", ["x", "y", "z"], model="a", top_p=0.9)
+    assert [asked[1] for asked in fresh.asked] == [["z"]] and more.missing == [1]
+
+
+def test_another_seed_setting_or_model_samples_anew_and_older_answers_stay(fake):
+    rank(fake, "taste", ["x"], model="a").rank(0, [[0], [1], [2], [3]])
+    for other in ({"seed": 9}, {"top_k": 3}, {"samples": 3}):
+        found = rank(fake, "taste", ["x"], **{"model": "a", **other})
+        assert len(fake.asked[-1][1]) == 1
+    assert len(fake.asked) == 4
+    fake.write = lambda model, prompt, seed: f"trained anew {seed}"
+    fake.models["a"].base_url = "elsewhere"
+    found = rank(fake, "taste", ["x"], model="a")
+    assert found.missing == [0] and len(found.rankings) == 1
+
+
+def test_what_is_shown_is_shuffled_by_the_seed_and_the_prompt_alone(fake):
+    prompts = [f"p{i}" for i in range(12)]
+    found = rank(fake, "taste", prompts, model="a", samples=3)
+    shown = [question.shown for question in found.questions]
+    assert len(set(shown)) > 3 and all(sorted(order) == [0, 1, 2] for order in shown)
+    other = rank(fake, "other", prompts[5:6], model="a", samples=3)
+    assert other.questions[0].shown == shown[5]
+    assert [q.shown for q in rank(fake, "third", prompts, model="a", samples=3, seed=1).questions] != shown
+
+
+def test_a_text_sampled_twice_is_asked_about_once(fake):
+    fake.write = lambda model, prompt, seed: "same" if prompt == "x" else "odd" if seed % 2 else "even"
+    found = rank(fake, "taste", ["x", "y"], model="a")
+    assert [[(e["text"], e["seed"], e["times"]) for e in q.completions] for q in found.questions] == [
+        [("same", 0, 4)], [("even", 0, 2), ("odd", 1, 2)],
+    ]  # fmt: skip
+    assert found.missing == [1], "one text cannot be ranked"
+    found.rank(1, [[1], [0]])
+    assert found.missing == []
+
+
+def test_several_models_are_ranked_among_each_other(fake):
+    found = rank(fake, "taste", ["x"], model=["a", "b"], samples=1)
+    assert [entry["model"] for entry in found.questions[0].entries] == ["a", "b"]
+
+
+def test_undo_brings_back_what_was_replaced(fake):
+    found = rank(fake, "taste", ["x", "y"], model="a", samples=2)
+    found.rank(0, [[0], [1]])
+    found.rank(1, [[0, 1]])
+    found.rank(0, [[1], [0]])
+    assert len(found.rankings) == 2
+    assert found.undo() == 0 and found.answer(0).order == ((0,), (1,))
+    assert found.undo() == 1 and found.missing == [1]
+    assert found.undo() == 0 and found.undo() is None
+    assert len(found.rankings) == 0
+
+
+def test_labellers_answer_beside_each_other_and_their_agreement_is_told(fake):
+    ann = rank(fake, "taste", ["x", "y", "z"], model="a", samples=3, by="ann")
+    for i, order in enumerate(([[0], [1], [2]], [[0], [1], [2]], [[0, 1, 2]])):
+        ann.rank(i, order)
+    bob = rank(fake, "taste", ["x", "y", "z"], model="a", samples=3, by="bob")
+    assert bob.missing == [0, 1, 2], "ann's answers are not bob's"
+    assert bob.agreement is None
+    bob.rank(0, [[0], [1], [2]])
+    bob.rank(1, [[2], [1], [0]])
+    bob.rank(2, [[0, 1, 2]])
+    assert bob.labellers == {"ann": 3, "bob": 3} and len(bob.rankings) == 6
+    agreement = bob.agreement
+    assert (agreement.w, agreement.chance, agreement.prompts) == (0.5, 0.5, 2), "ties of all say nothing"
+    bob.undo()
+    assert ann.missing == [] and bob.missing == [2]
+
+
+def test_an_interrupt_keeps_what_is_sampled(fake):
+    fake.interrupted_after = 1
+    prompts = [f"p{i}" for i in range(40)]
+    with pytest.raises(KeyboardInterrupt):
+        rank(fake, "taste", prompts, model="a", samples=4)
+    assert len(Questions(fake.rankings.named("taste")).read()) == 16
+    fake.interrupted_after, fake.asked = None, []
+    rank(fake, "taste", prompts, model="a", samples=4)
+    assert [len(asked[1]) for asked in fake.asked] == [16, 8]
+
+
+def test_damaged_questions_are_asked_anew(fake):
+    found = rank(fake, "taste", ["x"], model="a")
+    Questions(found.rankings).path.write_text("{")
+    assert rank(fake, "taste", ["x"], model="a").missing == [0] and len(fake.asked) == 2
+
+
+@pytest.mark.parametrize("cut", [5, -3, "é"])
+def test_a_file_cut_in_the_middle_of_a_line_keeps_the_rest_and_says_so(fake, cut):
+    found = rank(fake, "taste", ["x", "y"], model="a", samples=2)
+    found.rank(0, [[0], [1]])
+    found.rank(1, [[0], [1]], "é")
+    data = found.rankings.path.read_bytes()
+    first = data.index(b"\n") + 1
+    at = data.index("é".encode()) + 1 if cut == "é" else (first + cut if cut > 0 else len(data) + cut)
+    found.rankings.path.write_bytes(data[:at])
+    again = rank(fake, "taste", ["x", "y"], model="a", samples=2)
+    assert again.missing == [1]
+    assert again.notes == ["rankings taste: the file was cut off in the middle of its line 2; the 1 before it is kept"]
+    again.rank(1, [[1], [0]])
+    assert rank(fake, "taste", ["x", "y"], model="a", samples=2).notes == [] and len(again.rankings) == 2
+
+
+def test_what_needs_them_says_how_many_are_there_and_how_many_are_missing(fake):
+    found = rank(fake, "taste", ["x", "y", "z"], model="a", samples=2)
+    found.rank(0, [[0], [1]])
+    found.rank(1, [[0, 1]])
+    kept = fake.rankings["taste"]
+    assert kept.missing == 1 and len(kept.need(1)) == 2
+    with pytest.raises(GPTError, match=r"taste: 1 are there \(1 more are all ties\), 3 are needed, 2 missing; 1 of the"):
+        kept.need(3)
+
+
+def write_file(path, *found) -> str:
+    path.write_text("".join(json.dumps(each) + "\n" for each in found))
+    return str(path)
+
+
+def ours(prompt: str, by: str = "ann", order=((1,), (0,))) -> dict:
+    completions = [{"model": "m", "text": f"{prompt} {n}", "seed": n} for n in range(2)]
+    return {"prompt": prompt, "completions": completions, "order": order, "shown": [0, 1], "by": by, "time": 5.0}
+
+
+def test_a_file_fills_what_it_knows_and_only_the_rest_is_sampled(fake, tmp_path):
+    file = write_file(tmp_path / "r.jsonl", ours("x"), ours("x", "bob", ((0,), (1,))), ours("other"))
+    found = rank(fake, "taste", ["x", "y"], model="a", rankings_file=file)
+    assert [asked[1] for asked in fake.asked] == [["y"]]
+    assert found.missing == [1] and found.labellers == {"ann": 1, "bob": 1} and found.agreement.w == 0
+    assert found.notes == [f"1 rankings of {file} are of other prompts and were left out"]
+    rank(fake, "taste", ["x", "y"], model="a", rankings_file=file)
+    assert len(found.rankings) == 2, "taken over twice"
+
+
+def test_a_file_alone_brings_its_prompts_and_no_model_is_needed(fake, tmp_path):
+    pair = {"prompt": [{"role": "user", "content": "q"}], "chosen": [{"role": "assistant", "content": "good"}],
+            "rejected": "bad"}  # fmt: skip
+    file = write_file(tmp_path / "pairs.jsonl", ours("x"), pair)
+    with open(file, "a") as cut:
+        cut.write('{"prompt": "q"')
+    found = rank(fake, "taste", rankings_file=file)
+    assert fake.asked == [] and found.missing == [] and [q.prompt for q in found.questions] == ["x", "q"]
+    assert found.answer(1).order == ((0,), (1,)) and found.answer(1).by == "pairs"
+    assert found.questions[1].texts == ["good", "bad"]
+    assert found.notes == [f"{file} was cut off in the middle of its line 3: the 2 before it were taken"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"prompts": []}, "one prompt a line"),
+        ({"prompts": ["x", "y", "x"]}, "prompt 'x' is there twice"),
+        ({"model": None}, "--model MODEL"),
+        ({"model": "z"}, "there is no model z"),
+        ({"model": ["a", "a"]}, "model a is there twice"),
+        ({"samples": 1}, "one completion cannot be ranked"),
+        ({"temperature": 0}, "the same completion each time"),
+        ({"judge": 3}, "a judge is a function .* not a int"),
+        ({"judge": "z"}, "there is no model z"),
+        ({"judge": len, "rankings_file": "f"}, "not from both"),
+        ({"rankings_file": "nowhere.jsonl"}, "no such file"),
+        ({"name": "../x"}, "cannot be a name"),
+    ],
+)
+def test_what_cannot_be_ranked_is_refused_before_a_word_is_written(fake, options, message):
+    with pytest.raises(GPTError, match=message):
+        rank(fake, **{"name": "taste", "prompts": ["x"], "model": "a", **options})
+    assert fake.asked == []
+
+
+def test_an_order_that_is_none_is_refused(fake):
+    found = rank(fake, "taste", ["x"], model="a", samples=3)
+    for order in ([[0], [1]], [[0], [1], [1, 2]], [[1], [2], [3]]):
+        with pytest.raises(GPTError, match="each of the 3 completions once"):
+            found.rank(0, order)
+    with pytest.raises(GPTError, match="there is no question 1"):
+        found.rank(1, [[0]])
+
+
+def test_a_real_model_is_sampled_once_and_a_changed_one_again(gpt, tiny_model):
+    tiny_model(gpt)
+    first = gpt.rank("taste", ["Tale", "The fox"], model="tiny", samples=3, max_tokens=6)
+    again = gpt.rank("taste", ["Tale", "The fox"], model="tiny", samples=3, max_tokens=6)
+    assert [q.texts for q in first.questions] == [q.texts for q in again.questions]
+    assert first.questions[0].source == again.questions[0].source
+    assert all(len(q.texts) > 1 for q in first.questions)
+    tiny_model(gpt, seed=1)
+    other = gpt.rank("taste", ["Tale", "The fox"], model="tiny", samples=3, max_tokens=6)
+    assert other.questions[0].source != first.questions[0].source
