@@ -1,22 +1,34 @@
-"""A line of progress for work that is not a run, such as a download: what is done, how much, how long it may take."""
+"""A line of progress for work that is not a run, a download or an index: what is done, how much, how long it may take."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from jupyter_gpt.views.bundle import Bundle, escape
 
 PERIOD = 0.2  # seconds between two updates
 
 
-class Progress:
-    """Called as `progress(what, done, total)` in bytes; draws itself in the cell, and `close` takes it away."""
+def megabytes(done: int, total: int | None) -> str:
+    return f"{done / 1e6:,.0f} MB" + (f" of {total / 1e6:,.0f} MB" if total else "")
 
-    def __init__(self):
+
+def percent(done: int, total: int | None) -> str:
+    return f"{done / total:.0%}" if total else ""
+
+
+class Progress:
+    """Called as `progress(what, done, total)`; draws itself in the cell, and `close` takes it away.
+
+    `amount(done, total)` puts into words how much is done.
+    """
+
+    def __init__(self, amount: Callable[[int, int | None], str] = megabytes):
         from IPython.display import display
 
         self.handle = display({"text/plain": ""}, raw=True, display_id=True)
-        self.what, self.began, self.drawn = "", time.monotonic(), 0.0
+        self.what, self.began, self.drawn, self.amount = "", time.monotonic(), 0.0, amount
 
     def __call__(self, what: str, done: int, total: int | None) -> None:
         now = time.monotonic()
@@ -25,10 +37,9 @@ class Progress:
         elif now - self.drawn < PERIOD:
             return
         self.drawn = now
-        line = f"{what}: {done / 1e6:,.0f} MB"
+        line = f"{what}: {self.amount(done, total)}"
         bar = "<progress></progress>"
         if total:
-            line += f" of {total / 1e6:,.0f} MB"
             bar = f'<progress value="{done}" max="{total}"></progress>'
             if 0 < done < total and now - self.began > 1:
                 line += f", {(now - self.began) * (total - done) / done:,.0f} s left"
