@@ -91,6 +91,10 @@ class Completion:
     first.  form: how the question was put to the model, in words.  messages: the chat, where it was one.
     valid: whether it keeps the constraint it was held to, None where there was none; value: of JSON that does the
     parsed value (or the pydantic object), of a template its holes by name, else the text.
+    calls: the tools that it wants called, each with `name` and `arguments`; `text` is then what it said before.
+    broken_call: why a call that it began could not be read.
+    valid: whether it keeps the constraint it was held to, None where there was none; value: of JSON that does the
+    parsed value (or the pydantic object), of a template its holes by name, else the text.
     answer: what a technique read off as the answer, None where none was looked for or found.  trace: what a
     technique asked, as `jupyter_gpt.prompting.trace` has it.
     """
@@ -114,7 +118,11 @@ class Completion:
     interrupted: bool = False
     history: bool = False
     remote: bool = False
+    valid: bool | None = None
+    value: object = None
     answer: str | None = None
+    calls: list[dict] = field(default_factory=list)
+    broken_call: str = ""
 
     def __post_init__(self):
         self.samples = self.samples or [self]
