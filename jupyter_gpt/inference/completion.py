@@ -93,8 +93,6 @@ class Completion:
     parsed value (or the pydantic object), of a template its holes by name, else the text.
     calls: the tools that it wants called, each with `name` and `arguments`; `text` is then what it said before.
     broken_call: why a call that it began could not be read.
-    valid: whether it keeps the constraint it was held to, None where there was none; value: of JSON that does the
-    parsed value (or the pydantic object), of a template its holes by name, else the text.
     answer: what a technique read off as the answer, None where none was looked for or found.  trace: what a
     technique asked, as `jupyter_gpt.prompting.trace` has it.
     """
