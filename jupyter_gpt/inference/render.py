@@ -37,7 +37,7 @@ class Question:
     """What a person asks, before it is known how the model wants it.
 
     asked: a text, or messages.  earlier: what the chat said so far (messages), or the document so far (a
-    text). few_shot: pairs of question and answer.
+    text). few_shot: pairs of question and answer.  tools: those the model may call, as servers take them.
     """
 
     asked: str | list[dict]
@@ -45,6 +45,7 @@ class Question:
     earlier: str | list[dict] | None = None
     few_shot: tuple[tuple[str, str], ...] = ()
     as_assistant: bool = False
+    tools: tuple[dict, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def render(name: str, tokenizer, question: Question, room: int | None = None) ->
     Raises GPTError where the model cannot be asked so.
     """
     if getattr(tokenizer, "chat_template", None):
-        prompt = _through_template(name, tokenizer, chat_of(question), room)
+        prompt = _through_template(name, tokenizer, chat_of(question), room, list(question.tools) or None)
     elif question.as_assistant:
         messages = chat_of(question)
         text = conversation(messages, () if question.few_shot else EXAMPLES)
@@ -198,12 +199,12 @@ def _document(tokenizer, text: str, room: int | None, form: str, **more) -> Prom
     return Prompt((*head, *ids), spelled, form, notes=notes, **more)
 
 
-def _through_template(name: str, tokenizer, messages: list[dict], room: int | None) -> Prompt:
-    whole = len(encode(tokenizer, templated(name, tokenizer, messages)))
+def _through_template(name: str, tokenizer, messages: list[dict], room: int | None, tools: list | None) -> Prompt:
+    whole = len(encode(tokenizer, templated(name, tokenizer, messages, tools)))
     sent, cut = messages, 0
-    while room is not None and (cut := len(encode(tokenizer, templated(name, tokenizer, sent))) - room) > 0:
+    while room is not None and (cut := len(encode(tokenizer, templated(name, tokenizer, sent, tools))) - room) > 0:
         sent = _shortened(tokenizer, sent, cut)
-    text = templated(name, tokenizer, sent)
+    text = templated(name, tokenizer, sent, tools)
     ids = encode(tokenizer, text)
     notes = (f"{whole - len(ids):,} tokens were cut from the front of the chat",) if len(ids) < whole else ()
     return Prompt(tuple(ids), text, "assistant, asked through its chat template", messages, notes=notes)
@@ -223,14 +224,14 @@ def _shortened(tokenizer, messages: list[dict], cut: int) -> list[dict]:
     ]
 
 
-def templated(name: str, tokenizer, messages: list[dict]) -> str:
+def templated(name: str, tokenizer, messages: list[dict], tools: list | None = None) -> str:
     """The chat as the model's template writes it, the assistant about to speak (or to go on speaking)."""
     from jinja2 import TemplateError
 
     goes_on = messages[-1]["role"] == "assistant"
     try:
         return tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=not goes_on, continue_final_message=goes_on
+            messages, tools=tools, tokenize=False, add_generation_prompt=not goes_on, continue_final_message=goes_on
         )
     except (TemplateError, ValueError) as error:
         raise GPTError(f"the chat template of {name} refuses this chat: {error}") from error

@@ -14,6 +14,7 @@ from types import ModuleType
 from jupyter_gpt.errors import GPTError
 
 ROLES = ("system", "user", "assistant")
+OF_TOOLS = ("tool_calls", "tool_call_id", "name")  # what a message has besides, when tools are called
 TURN = re.compile(rf"^({'|'.join(ROLES)}):[ \t]*", re.MULTILINE)
 STEP = r"""\.[A-Za-z]\w*|\[-?\d+\]|\['[^'\]]*'\]|\["[^"\]]*"\]"""
 HOLE = re.compile(rf"\{{(?P<twice>\{{)?(?P<name>[A-Za-z]\w*)(?P<path>(?:{STEP})*)\}}(?(twice)\}})")
@@ -84,8 +85,11 @@ def check_messages(messages: object) -> list[dict]:
         raise GPTError('a chat is a list of {"role": …, "content": …}, with one of them at least')
     for message in messages:
         good = isinstance(message, Mapping) and isinstance(message.get("content"), str)
-        if not good or message.get("role") not in ROLES:
+        if not good or message.get("role") not in (*ROLES, "tool"):
             raise GPTError(
                 f"a turn of a chat has a role ({', '.join(ROLES)}) and a text as content, not {message!r:.60}"
             )
-    return [{"role": m["role"], "content": m["content"]} for m in messages]
+    return [
+        {"role": m["role"], "content": m["content"]} | {name: m[name] for name in OF_TOOLS if m.get(name)}
+        for m in messages
+    ]

@@ -1,6 +1,6 @@
 """How techniques are put together: by function composition, from the inside out.
 
-    a solver     direct | chain of thought | tree of thoughts      (perhaps asked as an expert)
+    a solver     direct | chain of thought | tree of thoughts | react      (perhaps asked as an expert)
     one answer   the first solution | the vote | the best by a reward
     looked over  reflection
 
@@ -16,6 +16,7 @@ from jupyter_gpt.prompting.chain_of_thought import chain_of_thought
 from jupyter_gpt.prompting.direct import direct
 from jupyter_gpt.prompting.expert import expert
 from jupyter_gpt.prompting.options import Options
+from jupyter_gpt.prompting.react import react
 from jupyter_gpt.prompting.reflection import reflect
 from jupyter_gpt.prompting.self_consistency import best_of, vote
 from jupyter_gpt.prompting.trace import Node
@@ -31,6 +32,8 @@ def technique_of(options: Options) -> Callable[[Ask, Asked, Options], Node]:
 
 def solver_of(options: Options) -> Callable[[Ask, Asked, Options, int], list[Node]]:
     """What draws the solutions."""
+    if options.acting:
+        return expert(react) if options.expert else react
     solve = tree_of_thoughts if options.tree else chain_of_thought if options.cot else direct
     return expert(solve) if options.expert else solve
 

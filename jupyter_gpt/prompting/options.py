@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from jupyter_gpt.errors import GPTError
+from jupyter_gpt.prompting.tools.act import Acting
 
 SEARCHES = ("bfs", "dfs", "beam")
 
@@ -23,6 +24,7 @@ class Options:
     tree: search over steps; breadth: steps proposed from each state, and states kept on each level; depth: steps at
       most; search: "bfs", "dfs" or "beam"; value: `f(prompt, steps so far) -> float`.
     few_shot: pairs of question and worked answer.
+    acting: the tools of `--react`, and how they may be used.
     constraint: regex, json, choice or grammar of the answer, as `gpt.prompt` takes them; thinking is free of it.
     """
 
@@ -40,12 +42,13 @@ class Options:
     search: str = "bfs"
     value: Callable | None = None
     few_shot: tuple[tuple[str, str], ...] = ()
+    acting: Acting | None = None
     constraint: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def any(self) -> bool:
         """Whether there is a technique at all."""
-        return bool(self.cot or self.expert or self.vote or self.best_of or self.reflect or self.tree)
+        return bool(self.cot or self.expert or self.vote or self.best_of or self.reflect or self.tree or self.acting)
 
 
 def check(options: Options, chat: bool = True, given: frozenset[str] = frozenset()) -> None:
@@ -66,6 +69,8 @@ def check(options: Options, chat: bool = True, given: frozenset[str] = frozenset
         "--tree draws by --breadth and chooses by its scores: leave --samples, --vote and --best-of out": (
             o.tree and (o.samples > 1 or o.vote or o.best_of)
         ),
+        "--react thinks between its actions already: leave --cot out": o.acting and o.cot,
+        "--react and --tree are two ways to go about it: leave one out": o.acting and o.tree,
         "--breadth is 1 or more": o.breadth < 1,
         "--depth is 1 or more": o.depth < 1,
         "--reflect is 1 round or more": "reflect" in given and o.reflect < 1,

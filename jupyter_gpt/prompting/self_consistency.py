@@ -43,7 +43,7 @@ def drawn(ask: Ask, solve, question: Asked, options: Options) -> list[Node]:
         return solve(ask, question, options, options.samples)
     except Enough as reason:
         ask.ended = str(reason)
-        came = [node for node in ask.root.walk() if node.kind == "sample" and node.text]
+        came = [node for node in ask.root.walk() if node.kind in ("sample", "answer") and node.text]
         if not came:
             raise
         for node in came:

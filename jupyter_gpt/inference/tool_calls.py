@@ -1,0 +1,120 @@
+"""Tool calls as a model was trained to write them, learned from its chat template.
+
+Every model writes calls in its own way: `<tool_call>{"name": …, "arguments": …}</tool_call>`,
+`[TOOL_CALLS] [{…}]`, or bare JSON with "parameters". Instead of a table of models, its template is asked to
+write a call that we know, and what stands around that call is its form. A template whose calls hold no JSON,
+or that does not heed tools at all, has no form here: its model is then told of tools in words.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jupyter_gpt.errors import GPTError
+
+NAME, KEY, VALUE = "jupyter_gpt_tool", "jupyter_gpt_key", "jupyter-gpt-value"  # a call that nobody else makes
+TOOL = {"type": "function", "function": {"name": NAME, "description": "A tool.", "parameters": {
+    "type": "object", "properties": {KEY: {"type": "string"}}, "required": [KEY]}}}  # fmt: skip
+ASKED = {"role": "user", "content": "?"}
+CALLED = {"role": "assistant", "content": "", "tool_calls": [
+    {"id": "call00000", "type": "function", "function": {"name": NAME, "arguments": {KEY: VALUE}}}]}  # fmt: skip
+
+
+class NoToolCalls(GPTError):
+    """A server, or a model's template, does not take tools."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a model writes a call: `before`, JSON with the name and the arguments under these keys, `after`."""
+
+    before: str
+    after: str
+    name: str
+    arguments: str
+
+    def read(self, text: str) -> tuple[str, list[dict]]:
+        """What stands before the first call, and the calls, each with `name` and `arguments`.
+
+        Raises ValueError, in a few words, for a call that is begun and cannot be read.
+        """
+        mark = self.before.strip()
+        at = text.find(mark) if mark else 0 if text.lstrip().startswith("{") else -1
+        if at < 0:
+            return text, []
+        found, rest = [], text[at + len(mark) :]
+        while True:
+            call, rest = self.one(rest)
+            found.append(call)
+            rest = rest.lstrip()
+            again = rest.find(mark) if mark else -1
+            if rest.startswith((",", ";")):
+                rest = rest[1:]
+            elif again >= 0:
+                rest = rest[again + len(mark) :]
+            else:
+                return text[:at].strip(), found
+
+    def one(self, text: str) -> tuple[dict, str]:
+        """The call that `text` begins with, and what comes after it."""
+        text = text.lstrip(" \n[")
+        try:
+            value, end = json.JSONDecoder(strict=False).raw_decode(text)
+        except ValueError as error:
+            raise ValueError(f"the tool call is not JSON: {error}") from None
+        if not isinstance(value, dict) or not isinstance(value.get(self.name), str) or self.arguments not in value:
+            raise ValueError(f'the tool call has not the form {{"{self.name}": …, "{self.arguments}": …}}')
+        return {"name": value[self.name], "arguments": value[self.arguments]}, text[end:]
+
+
+def form_of(tokenizer) -> Form | None:
+    """The form of a tokenizer's chat template; None where it has none that can be told."""
+    from jinja2 import TemplateError
+
+    if not getattr(tokenizer, "chat_template", None):
+        return None
+    try:
+        asked = tokenizer.apply_chat_template([ASKED], tools=[TOOL], tokenize=False, add_generation_prompt=True)
+        plain = tokenizer.apply_chat_template([ASKED], tokenize=False, add_generation_prompt=True)
+        whole = tokenizer.apply_chat_template([ASKED, CALLED], tools=[TOOL], tokenize=False)
+    except (TemplateError, ValueError, TypeError, KeyError):  # a template that knows no tools may stumble anyhow
+        return None
+    if NAME not in asked or asked == plain or VALUE not in whole:
+        return None
+    said = whole[len(common(asked, whole)) :]
+    return around(said, ends_of(tokenizer))
+
+
+def common(a: str, b: str) -> str:
+    """What both begin with."""
+    end = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    return a[:end]
+
+
+def around(said: str, ends: Sequence[str]) -> Form | None:
+    """The form of an answer that holds our call."""
+    for at in (i for i, character in enumerate(said) if character == "{"):
+        try:
+            value, size = json.JSONDecoder().raw_decode(said[at:])
+        except ValueError:
+            continue
+        if not isinstance(value, dict):
+            continue
+        name = next((key for key, v in value.items() if v == NAME), None)
+        arguments = next((key for key, v in value.items() if v == {KEY: VALUE}), None)
+        if name and arguments:
+            after = said[at + size :]
+            for end in ends:
+                after = after.partition(end)[0]
+            return Form(said[:at], after.rstrip(), name, arguments)
+    return None
+
+
+def ends_of(tokenizer) -> list[str]:
+    """The texts of the special tokens that may end a turn."""
+    from jupyter_gpt.inference.render import end_of_turn
+
+    ids = {tokenizer.eos_token_id, end_of_turn(tokenizer)} - {None}
+    return tokenizer.convert_ids_to_tokens(list(ids))
