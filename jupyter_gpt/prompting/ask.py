@@ -251,8 +251,8 @@ def run(ask: Ask, technique: Callable, question: Asked, options: object) -> Node
     """
     try:
         answer = technique(ask, question, options)
-    except Enough as reason:
-        ask.ended = str(reason)
+    except (Enough, KeyboardInterrupt) as reason:  # ■ may also have come while a function of the user's ran
+        ask.ended = str(reason) or "stopped by hand"
         calls = [node for node in ask.root.walk() if node.completion is not None and node.text]
         answer = ask.best or (calls[-1] if calls else Node("call"))
     root = ask.root
