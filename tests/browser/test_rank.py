@@ -1,0 +1,197 @@
+"""The ranking form in JupyterLab: by keys alone, by buttons and by dragging; nothing is lost, not even over a reload."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from jupyter_gpt.views.bundle import MIME
+
+SETUP = """import os; os.environ["JUPYTER_GPT_HOME"] = {home!r}
+import jupyter_gpt
+from fake_rank import Session
+jupyter_gpt.gpt = Session()
+%load_ext jupyter_gpt"""
+CELL = """%%rank taste --model assistant --max-tokens 60
+Tell me about the fox.
+Why was Anna sad?
+Say yes.
+What is two and two?"""
+
+
+@pytest.fixture
+def ask(lab, open_notebook, tmp_path):
+    """A notebook that ranks, its form waiting; and the file of rankings."""
+    shutil.copy(Path(__file__).with_name("fake_rank.py"), lab.root)
+
+    def start(after: str = "after = 1"):
+        notebook = open_notebook(SETUP.format(home=str(tmp_path / "home")), CELL, after)
+        notebook.run_all()
+        notebook.page.locator(".gpt-rank").wait_for(timeout=20_000)
+        notebook.wait_idle()  # the cell waits for nobody
+        return notebook, tmp_path / "home" / "rankings" / "taste.jsonl"
+
+    return start
+
+
+def kept(file: Path) -> list[dict]:
+    return [json.loads(line) for line in file.read_text("utf-8").splitlines()] if file.exists() else []
+
+
+def ordered(ranking: dict) -> list[list[str]]:
+    """The texts in their order, ties together."""
+    texts = [each["text"] for each in ranking["completions"]]
+    return [sorted(texts[place] for place in group) for group in ranking["order"]]
+
+
+def cards(page) -> list[str]:
+    """The texts by their numbers, wherever they stand."""
+    found = page.locator(".gpt-card").all()
+    numbered = {int(c.locator("kbd").inner_text()): c.locator(".gpt-written").inner_text() for c in found}
+    return [numbered[number] for number in sorted(numbered)]
+
+
+def spoken(page) -> str:
+    return page.locator(".gpt-rank .gpt-spoken").text_content()
+
+
+def reach(page) -> None:
+    """Goes to the form with the Tab key, from the notebook in command mode."""
+    page.locator(".jp-Notebook .jp-Cell .jp-InputPrompt").nth(1).click()
+    for _ in range(25):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.classList.contains('gpt-rank')"):
+            return
+    pytest.fail("the form is not to be reached with the Tab key")
+
+
+def wait_for_row(page, count: str) -> None:
+    page.locator(".gpt-rank .gpt-about", has_text=count).wait_for(timeout=5000)
+
+
+def test_the_keyboard_alone_ranks_over_a_reload_and_nothing_is_lost(ask):
+    notebook, file = ask()
+    page = notebook.page
+    reach(page)
+    texts = cards(page)
+    assert len(texts) == 4 and "I do not know any <b>fox</b>." in texts, "a model's text was taken for HTML"
+    for key in ("3", "=", "1", "2"):  # 3 and 1 tie, 2 is next, and 4 is left
+        page.keyboard.press(key)
+    assert spoken(page) == "Completion 2 is on place 3. All are placed: Enter keeps the ranking."
+    page.keyboard.press("r")
+    page.keyboard.type("3 & 1 <b>tell</b>")
+    page.keyboard.press("Enter")
+    wait_for_row(page, "2 of 3, 1 ranked")
+    [first] = kept(file)
+    assert ordered(first) == [sorted([texts[2], texts[0]]), [texts[1]], [texts[3]]]
+    assert first["reason"] == "3 & 1 <b>tell</b>" and first["by"] == "person" and first["time"] > 1e9
+    assert spoken(page).startswith("1 of 3 ranked. Prompt 2: Why was Anna sad? 3 completions.")
+
+    notebook.saved()
+    page.reload()
+    page.locator(".gpt-rank").wait_for(timeout=30_000)
+    wait_for_row(page, "2 of 3, 1 ranked")
+    assert kept(file) == [first]
+    reach(page)
+    texts = cards(page)
+    assert len(texts) == 3 and any("×2" in text for text in texts), "a text sampled twice is asked about once"
+    page.keyboard.press("2")
+    page.keyboard.press("0")
+    page.keyboard.press("Enter")
+    wait_for_row(page, "3 of 3, 2 ranked")
+    assert [len(group) for group in kept(file)[1]["order"]] == [1, 2]
+    texts = cards(page)
+    for key in ("4", "3", "2", "Backspace", "1", "Enter"):
+        page.keyboard.press(key)
+    page.locator(".gpt-rank .gpt-note", has_text="Run the cell again for the table").wait_for(timeout=5000)
+    assert ordered(kept(file)[2]) == [[texts[3]], [texts[2]], [texts[0]], [texts[1]]]
+    assert notebook.kernel_status() == "idle", "a key reached the notebook"
+
+    notebook.run_all()
+    page.get_by_text("3 ranked, 0 missing").wait_for(timeout=10_000)
+    page.locator(".gpt-rank").wait_for(state="detached", timeout=5000)
+    assert len(kept(file)) == 3
+    saved = notebook.saved()
+    [left] = [output["data"] for output in saved["cells"][1]["outputs"]]
+    assert set(left) == {"text/plain", "text/html", MIME}
+    assert '"time"' not in json.dumps(left[MIME]) and "widgets" not in saved["metadata"]
+    assert page.locator(".jp-OutputArea b", has_text=re.compile("^tell$")).count() == 0
+    assert len(saved["cells"]) == 3
+
+
+def test_buttons_rank_move_undo_and_skip_and_only_the_answers_stay(ask):
+    notebook, file = ask()
+    page = notebook.page
+    texts = cards(page)
+    keep = page.get_by_role("button", name="keep this ranking")
+    for number in (2, 1, 4):
+        assert keep.is_disabled()
+        page.get_by_role("button", name=f"Completion {number} is next").click()
+    page.get_by_role("button", name="Completion 3 up").click()  # joins 4
+    page.get_by_role("button", name="Completion 3 up").click()  # stands before it
+    keep.click()
+    wait_for_row(page, "2 of 3, 1 ranked")
+    assert ordered(kept(file)[0]) == [[texts[1]], [texts[0]], [texts[2]], [texts[3]]]
+
+    page.get_by_role("button", name="undo", exact=True).click()
+    wait_for_row(page, "1 of 3, 0 ranked")
+    assert kept(file) == []
+    page.get_by_role("button", name="tie the rest").click()
+    keep.click()
+    wait_for_row(page, "2 of 3, 1 ranked")
+    page.get_by_role("button", name="skip").click()
+    wait_for_row(page, "3 of 3, 1 ranked")
+    page.get_by_role("button", name="show the answers").click()
+    page.locator(".gpt-rank").wait_for(state="detached", timeout=5000)
+    page.get_by_text("1 ranked, 2 missing").wait_for(timeout=5000)
+    assert [len(group) for group in kept(file)[0]["order"]] == [4]
+    outputs = [set(output["data"]) for output in notebook.saved()["cells"][1]["outputs"]]
+    assert outputs == [{"text/plain", "text/html", MIME}, set()]
+
+
+def centre(locator) -> tuple[float, float]:
+    box = locator.bounding_box()
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+
+def drag(page, number: int, to: tuple[float, float]) -> None:
+    x, y = centre(page.locator(".gpt-card", has=page.locator("kbd", has_text=str(number))).locator(".gpt-grip"))
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(*to, steps=6)
+    page.mouse.up()
+
+
+def test_dragging_ranks_ties_and_reorders(ask):
+    notebook, file = ask()
+    page = notebook.page
+    texts = cards(page)
+    tiers = page.locator(".gpt-tier")
+    drag(page, 3, centre(page.locator(".gpt-next")))
+    drag(page, 1, centre(page.locator(".gpt-next")))
+    assert spoken(page) == "Completion 1 is on place 2. 2 left."
+    page.wait_for_timeout(300)  # until they stand still
+    drag(page, 4, centre(tiers.nth(1)))  # beside 1; so 2 is last
+    page.wait_for_timeout(300)
+    box = tiers.nth(0).bounding_box()
+    drag(page, 2, (box["x"] + 200, box["y"] + 3))  # before the best
+    assert spoken(page) == "Completion 2 is on place 1. All are placed: Enter keeps the ranking."
+    page.get_by_role("button", name="keep this ranking").click()
+    wait_for_row(page, "2 of 3, 1 ranked")
+    assert ordered(kept(file)[0]) == [[texts[1]], [texts[2]], sorted([texts[0], texts[3]])]
+
+
+def test_a_ranking_is_kept_while_another_cell_works(ask):
+    notebook, file = ask(after="import time\nfor _ in range(80): time.sleep(0.05)")
+    page = notebook.page
+    notebook.command("notebook:run-cell")
+    page.wait_for_function("() => document.querySelectorAll('.jp-InputPrompt')[2].innerText.includes('*')")
+    page.locator(".gpt-rank").focus()
+    page.keyboard.press("0")
+    page.keyboard.press("Enter")
+    wait_for_row(page, "2 of 3, 1 ranked")
+    assert len(kept(file)) == 1
