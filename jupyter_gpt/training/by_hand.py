@@ -36,7 +36,9 @@ class RMSNorm(Function):
         scale = square.div_(x.shape[-1]).add_(ctx.eps).rsqrt_().to(x.dtype)
         unit = x * scale
         product = g * unit
-        d_weight = product.flatten(0, -2).sum(0, dtype=wide).to(ctx.weight_dtype)
+        d_weight = None
+        if ctx.needs_input_grad[1]:  # a frozen base asks for none
+            d_weight = product.flatten(0, -2).sum(0, dtype=wide).to(ctx.weight_dtype)
         along = (product @ weight).div_(x.shape[-1]).unsqueeze(-1)
         return (g * weight).addcmul_(unit, along, value=-1).mul_(scale), d_weight, None
 
@@ -60,50 +62,153 @@ class Rotary(Function):
         return (g * cos).addcmul_(g.roll(g.shape[-1] // 2, -1), sin, value=-1).transpose(1, 2), None, None
 
 
-class Attention(Function):
-    """Causal softmax attention of q `(B, H, T, h)` over k, v `(B, G, T, h)`, H a multiple of G; returns `(B, T, H, h)`.
+def attention_forward(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, y: Tensor) -> list[Tensor]:
+    """Causal attention of q `(n, r, T, h)` over k, v `(n, T, h)`, written to y, shaped as q; the probabilities by block.
 
-    `mask` `(T, T)` is -inf above the diagonal, else 0. The r = H/G query heads of a group are laid end to end as more
-    rows of one product, so that k and v are never repeated.
+    `mask` `(T, T)` is -inf above the diagonal, else 0. The r queries of a group are laid end to end as more rows of one
+    product, so that k and v are never repeated.
     """
+    r, T, h = q.shape[1:]
+    probabilities = []
+    for start in range(0, T, BLOCK):
+        end = min(start + BLOCK, T)
+        scores = torch.baddbmm(
+            mask[start:end, :end].repeat(r, 1), q[:, :, start:end].flatten(1, 2), k[:, :end].mT, alpha=h**-0.5
+        )
+        p = torch.softmax(scores, dim=-1)
+        y[:, :, start:end] = (p @ v[:, :end]).unflatten(1, (r, -1))
+        probabilities.append(p)
+    return probabilities
+
+
+def attention_backward(q: Tensor, k: Tensor, v: Tensor, probabilities: list[Tensor], g: Tensor, dq: Tensor):
+    """The gradients of `attention_forward` for g, that of y: dk and dv are returned, dq is written, not yet scaled."""
+    r, dk, dv = q.shape[1], None, None
+    for p in reversed(probabilities):
+        end = p.shape[2]
+        start = end - p.shape[1] // r
+        q_block, g_block = q[:, :, start:end].flatten(1, 2), g[:, :, start:end].flatten(1, 2)
+        d_scores = torch._softmax_backward_data(g_block @ v[:, :end].mT, p, -1, p.dtype)
+        dq[:, :, start:end] = (d_scores @ k[:, :end]).unflatten(1, (r, -1))
+        dk_part, dv_part = d_scores.mT @ q_block, p.mT @ g_block
+        if dk is None:  # the last block reaches all keys
+            dk, dv = dk_part, dv_part
+        else:
+            dk[:, :end] += dk_part
+            dv[:, :end] += dv_part
+    return dk, dv
+
+
+class Attention(Function):
+    """Causal softmax attention of q `(B, H, T, h)` over k, v `(B, G, T, h)`, H a multiple of G; returns `(B, T, H, h)`."""
 
     @staticmethod
     def forward(ctx, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         B, H, T, h = q.shape
         G = k.shape[1]
-        r = H // G
-        q, k, v = q.reshape(B * G, r, T, h), k.reshape(B * G, T, h), v.reshape(B * G, T, h)
-        y, probabilities = torch.empty_like(q), []
-        for start in range(0, T, BLOCK):
-            end = min(start + BLOCK, T)
-            scores = torch.baddbmm(
-                mask[start:end, :end].repeat(r, 1), q[:, :, start:end].flatten(1, 2), k[:, :end].mT, alpha=h**-0.5
-            )
-            p = torch.softmax(scores, dim=-1)
-            y[:, :, start:end] = (p @ v[:, :end]).unflatten(1, (r, -1))
-            probabilities.append(p)
-        ctx.save_for_backward(q, k, v, *probabilities)
+        q, k, v = q.reshape(B * G, H // G, T, h), k.reshape(B * G, T, h), v.reshape(B * G, T, h)
+        y = torch.empty_like(q)
+        ctx.save_for_backward(q, k, v, *attention_forward(q, k, v, mask, y))
         return y.view(B, H, T, h).transpose(1, 2).contiguous()
 
     @staticmethod
     def backward(ctx, g: Tensor):
         q, k, v, *probabilities = ctx.saved_tensors
-        r, (B, T, H, h) = q.shape[1], g.shape
+        B, T, H, h = g.shape
         g = g.transpose(1, 2).reshape(q.shape)
-        dq, dk, dv = torch.empty_like(q), None, None
-        for p in reversed(probabilities):
-            end = p.shape[2]
-            start = end - p.shape[1] // r
-            q_block, g_block = q[:, :, start:end].flatten(1, 2), g[:, :, start:end].flatten(1, 2)
-            d_scores = torch._softmax_backward_data(g_block @ v[:, :end].mT, p, -1, p.dtype)
-            dq[:, :, start:end] = (d_scores @ k[:, :end]).unflatten(1, (r, -1))
-            dk_part, dv_part = d_scores.mT @ q_block, p.mT @ g_block
-            if dk is None:  # the last block reaches all keys
-                dk, dv = dk_part, dv_part
-            else:
-                dk[:, :end] += dk_part
-                dv[:, :end] += dv_part
+        dq = torch.empty_like(q)
+        dk, dv = attention_backward(q, k, v, probabilities, g, dq)
         return dq.mul_(h**-0.5).view(B, H, T, h), dk.mul_(h**-0.5).view(B, -1, T, h), dv.view(B, -1, T, h), None
+
+
+class PackedAttention(Function):
+    """The same of texts laid end to end, each among itself: q `(1, H, N, h)`, k and v `(1, G, N, h)`; `(1, N, H, h)`.
+
+    `lengths` are those of the texts, N together. Equals `Attention` of each text by itself.
+    """
+
+    @staticmethod
+    def forward(ctx, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, lengths: list[int]) -> Tensor:
+        _, H, N, h = q.shape
+        G = k.shape[1]
+        q, k, v = q.reshape(G, H // G, N, h), k.reshape(G, N, h), v.reshape(G, N, h)
+        y, probabilities = torch.empty_like(q), []
+        for at, T in places(lengths):
+            here = slice(at, at + T)
+            probabilities += attention_forward(q[:, :, here], k[:, here], v[:, here], mask[:T, :T], y[:, :, here])
+        ctx.lengths = lengths
+        ctx.save_for_backward(q, k, v, *probabilities)
+        return y.view(1, H, N, h).transpose(1, 2).contiguous()
+
+    @staticmethod
+    def backward(ctx, g: Tensor):
+        q, k, v, *probabilities = ctx.saved_tensors
+        _, N, H, h = g.shape
+        g = g.transpose(1, 2).reshape(q.shape)
+        dq, dk, dv, used = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v), 0
+        for at, T in places(ctx.lengths):
+            here, blocks = slice(at, at + T), -(-T // BLOCK)
+            dk[:, here], dv[:, here] = attention_backward(
+                q[:, :, here],
+                k[:, here],
+                v[:, here],
+                probabilities[used : used + blocks],
+                g[:, :, here],
+                dq[:, :, here],
+            )
+            used += blocks
+        dq, dk = dq.mul_(h**-0.5), dk.mul_(h**-0.5)
+        return dq.view(1, H, N, h), dk.view(1, -1, N, h), dv.view(1, -1, N, h), None, None
+
+
+def places(lengths: list[int]):
+    """Where each of the texts begins, and how long it is."""
+    at = 0
+    for length in lengths:
+        yield at, length
+        at += length
+
+
+class Adapted(Function):
+    """x W^T + x A^T B^T of several layers that read the same x `(…, D)`, side by side: the LoRA of Hu et al. 2022.
+
+    `weights` are, layer after layer, W `(out, D)`, frozen, A `(r, D)` and B `(out, r)`, B scaled already. W may be of any
+    float dtype; all are multiplied in that of x. The sums are made by the products themselves, in place.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, *weights: Tensor) -> Tensor:
+        flat, dtype = x.reshape(-1, x.shape[-1]), x.dtype
+        W, A, B = weights[::3], [a.to(dtype) for a in weights[1::3]], [b.to(dtype) for b in weights[2::3]]
+        inner = flat @ torch.cat(A).t()
+        outs, ranks = [w.shape[0] for w in W], [a.shape[0] for a in A]
+        y = flat.new_empty(flat.shape[0], sum(outs))
+        for part, w, z, b in zip(y.split(outs, 1), W, inner.split(ranks, 1), B, strict=True):
+            torch.mm(flat, w.to(dtype).t(), out=part)
+            part.addmm_(z, b.t())
+        ctx.save_for_backward(flat, inner, *weights)
+        return y.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx, g: Tensor):
+        flat, inner, *weights = ctx.saved_tensors
+        dtype, shape = flat.dtype, (*g.shape[:-1], flat.shape[1])
+        W, A, B = weights[::3], weights[1::3], weights[2::3]
+        outs, ranks = [w.shape[0] for w in W], [a.shape[0] for a in A]
+        parts = g.reshape(flat.shape[0], -1).split(outs, 1)
+        d_inner = torch.cat([part @ b.to(dtype) for part, b in zip(parts, B, strict=True)], 1)
+        d_A = (d_inner.t() @ flat).split(ranks)
+        grads: list[Tensor | None] = [None] * len(weights)
+        for n, (part, z) in enumerate(zip(parts, inner.split(ranks, 1), strict=True)):
+            grads[3 * n + 1] = d_A[n].to(A[n].dtype)
+            grads[3 * n + 2] = (part.t() @ z).to(B[n].dtype)
+        d_x = None
+        if ctx.needs_input_grad[0]:
+            d_x = d_inner @ torch.cat([a.to(dtype) for a in A])
+            for part, w in zip(parts, W, strict=True):
+                d_x.addmm_(part, w.to(dtype))
+            d_x = d_x.view(shape)
+        return d_x, *grads
 
 
 class SwiGLU(Function):

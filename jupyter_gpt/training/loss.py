@@ -53,7 +53,7 @@ class LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden: Tensor, weight: Tensor, targets: Tensor, chunk: int, gradient_of) -> Tensor:
         low = weight.to(hidden.dtype)
-        needed = hidden.requires_grad or weight.requires_grad
+        needed, trains_weight = hidden.requires_grad or weight.requires_grad, weight.requires_grad
         scale = 1.0 / (targets != IGNORE).sum().clamp(min=1).float()
         d_hidden = torch.empty_like(hidden) if needed else None
         d_weight = None
@@ -65,16 +65,18 @@ class LinearCrossEntropy(torch.autograd.Function):
             losses.append(loss.sum())
             if needed:
                 torch.mm(g, low, out=out)
+            if trains_weight:
                 part = product(g.t(), h)
                 d_weight = part if d_weight is None else d_weight.add_(part)
         if needed:
-            ctx.save_for_backward(d_hidden, d_weight.to(weight.dtype))
+            ctx.save_for_backward(d_hidden, d_weight.to(weight.dtype) if trains_weight else None)
         return torch.stack(losses).sum() * scale
 
     @staticmethod
     def backward(ctx, upstream: Tensor):
         d_hidden, d_weight = ctx.saved_tensors
-        return d_hidden * upstream.to(d_hidden.dtype), d_weight * upstream, None, None, None
+        d_weight = d_weight * upstream if d_weight is not None else None
+        return d_hidden * upstream.to(d_hidden.dtype), d_weight, None, None, None
 
 
 def chunk_rows(vocabulary: int, device: str) -> int:

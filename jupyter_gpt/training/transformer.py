@@ -3,8 +3,9 @@
 The parameters stay those of the transformers module, so saving, sampling and evaluating need no conversion; only
 the path from token ids to hidden states is our own. Notable: fp32 weights cast once where they are used (no autocast
 bookkeeping); q, k, v and gate, up multiplied as one matrix; rotary tables made once; fused attention; on a CPU the
-gradients of `by_hand.py`. Any other architecture falls back on its own forward under autocast.
-`tests/training/test_transformer.py` holds both equal.
+gradients of `by_hand.py`; adapters of LoRA multiplied with their layers (`adapted.py`); texts packed into one stream
+without seeing each other. Any other architecture falls back on its own forward under autocast.
+`tests/training/test_transformer.py` and `test_packed.py` hold both equal.
 """
 
 from __future__ import annotations
@@ -14,25 +15,29 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from jupyter_gpt.training import by_hand
+from jupyter_gpt.training import adapted, by_hand
 from jupyter_gpt.training.device import keep_freed_memory
+from jupyter_gpt.training.segments import Segments, groups
 
 
 class Trunk(nn.Module):
     """Token ids `(B, T)` to the last hidden states `(B, T, D)` of a transformers causal LM, after the final norm.
 
-    `dtype` is that of the activations; the parameters keep theirs. The module is referenced, not registered, so
-    `Trunk` has no parameters of its own and a `torch.compile` of it never renames what is saved.
+    `dtype` is that of the activations; the parameters keep theirs. The module (or the peft model around it) is
+    referenced, not registered, so `Trunk` has no parameters of its own and a `torch.compile` of it never renames what is
+    saved. With `recomputed` the activations inside a block are not kept but made again for its gradient.
     """
 
-    def __init__(self, model: nn.Module, context: int, dtype: torch.dtype):
+    def __init__(self, model: nn.Module, context: int, dtype: torch.dtype, recomputed: bool = False):
         super().__init__()
+        model = model.get_base_model() if hasattr(model, "get_base_model") else model
         object.__setattr__(self, "model", model)
-        self.dtype = dtype
+        self.dtype, self.recomputed, self.mask = dtype, recomputed, None
         if model.device.type == "cpu":
             keep_freed_memory()
-        kind = model.config.model_type
+        kind = model.config.model_type if suits(model) else None
         self.forward_of = {"llama": rotary_trunk, "qwen3": rotary_trunk, "gpt2": gpt2_trunk}.get(kind)
         if kind in ("llama", "qwen3"):
             position = torch.arange(context, device=model.device)[None]
@@ -41,25 +46,71 @@ class Trunk(nn.Module):
             negated[:, :half] *= -1
             self.register_buffer("cos", cos[0].to(dtype), persistent=False)
             self.register_buffer("sin", negated.to(dtype), persistent=False)
-        if model.device.type == "cpu" and context <= by_hand.LONGEST:
-            mask = torch.full((context, context), float("-inf"), dtype=dtype).triu_(1)
-            self.register_buffer("mask", mask, persistent=False)
-        else:
-            self.mask = None
+        if model.device.type == "cpu":
+            longest = min(context, by_hand.LONGEST)
+            del self.mask
+            self.register_buffer("mask", torch.full((longest, longest), float("-inf"), dtype=dtype).triu_(1), False)
 
     def mask_of(self, T: int) -> Tensor | None:
-        return None if self.mask is None else self.mask[:T, :T]
+        """The causal mask for texts of up to T tokens, where they are short enough for products by hand."""
+        return None if self.mask is None or T > len(self.mask) else self.mask[:T, :T]
 
-    def forward(self, ids: Tensor) -> Tensor:
-        if self.forward_of is None:
-            with torch.autocast(ids.device.type, self.dtype, enabled=self.dtype != torch.float32):
-                return self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-        return self.forward_of(self, ids)
+    def forward(self, ids: Tensor, segments: Segments | None = None) -> Tensor:
+        """With `segments`, `ids` `(1, N)` is a stream of texts, each of which sees only itself."""
+        if self.forward_of is not None:
+            return self.forward_of(self, ids, segments)
+        with torch.autocast(ids.device.type, self.dtype, enabled=self.dtype in (torch.bfloat16, torch.float16)):
+            if segments is not None:
+                return text_by_text(self.model.base_model, ids, segments)
+            return self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+
+    def block(self, function, x: Tensor, *inputs) -> Tensor:
+        """`function(x, *inputs)`, its activations kept or made again."""
+        if self.recomputed and torch.is_grad_enabled():
+            return checkpoint(function, x, *inputs, use_reentrant=False)
+        return function(x, *inputs)
 
 
-def joined(dtype: torch.dtype, *layers: nn.Linear) -> Tensor:
-    """The weights of layers that read the same input, cast and stacked into one matrix `(sum of out, in)`."""
-    return torch.cat([layer.weight.to(dtype) for layer in layers])
+def suits(model: nn.Module) -> bool:
+    """Whether a model is one of the shapes written out here, with none of the extras that their configurations allow."""
+    config = model.config
+    if getattr(model, "hf_quantizer", None) is not None:
+        return False
+    if config.model_type == "gpt2":
+        odd = config.scale_attn_by_inverse_layer_idx or config.reorder_and_upcast_attn or config.add_cross_attention
+        return not odd and config.scale_attn_weights and config.activation_function == "gelu_new"
+    if config.model_type not in ("llama", "qwen3"):
+        return False
+    sliding = "sliding_attention" in (getattr(config, "layer_types", None) or [])
+    static = getattr(model.model.rotary_emb, "rope_type", "default") in ("default", "linear", "llama3", "yarn")
+    return config.hidden_act == "silu" and static and not sliding
+
+
+def text_by_text(model: nn.Module, ids: Tensor, segments: Segments) -> Tensor:
+    """The same through a model's own forward: texts of like length side by side, padded on the right.
+
+    What comes after a token is nothing to it in any causal model, whether it attends or remembers.
+    """
+    texts = ids[0].split(segments.lengths)
+    hidden: list[Tensor | None] = [None] * len(texts)
+    for group in groups(segments.lengths):
+        batch = nn.utils.rnn.pad_sequence([texts[n] for n in group], batch_first=True)
+        real = nn.utils.rnn.pad_sequence([torch.ones_like(texts[n]) for n in group], batch_first=True)
+        states = model(input_ids=batch, attention_mask=real, use_cache=False).last_hidden_state
+        for n, state in zip(group, states, strict=True):
+            hidden[n] = state[: segments.lengths[n]]
+    return torch.cat(hidden)[None]
+
+
+def project(x: Tensor, *layers: nn.Module) -> Tensor:
+    """What layers that read the same x `(…, in)` say, side by side: one product, of weights cast to the dtype of x."""
+    if any(adapted.is_adapted(layer) for layer in layers):
+        return adapted.project(x, *layers)
+    found = [adapted.parts(layer) for layer in layers]
+    bias = adapted.stacked_bias(found)
+    weights = [W.to(x.dtype) for W, *_ in found]
+    weight = torch.cat(weights) if len(weights) > 1 else weights[0]
+    return F.linear(x, weight, None if bias is None else bias.to(x.dtype))
 
 
 def eager(x: Tensor) -> bool:
@@ -83,15 +134,34 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1).transpose(1, 2)
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, segments: Segments | None = None) -> Tensor:
     """Causal attention of q `(B, H, T, h)` over k, v `(B, G, T, h)` with H a multiple of G; returns `(B, T, H*h)`.
 
-    `mask` `(T, T)` chooses the products by hand, None torch's fused kernel.
+    `mask` `(T, T)` chooses the products by hand, None torch's fused kernel. Of a stream (B = 1) each text by itself.
     """
+    if segments is not None:
+        return packed_attention(q, k, v, mask, segments)
     if mask is not None and eager(q):
         return by_hand.Attention.apply(q, k, v, mask).flatten(2)
     y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1])
     return y.transpose(1, 2).flatten(2)
+
+
+def packed_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, segments: Segments) -> Tensor:
+    """The attention of a stream: by hand, by the kernel for texts of varying length, or text by text."""
+    if mask is not None and eager(q):
+        return by_hand.PackedAttention.apply(q, k, v, mask, segments.lengths).flatten(2)
+    if q.device.type == "cuda" and q.dtype in (torch.bfloat16, torch.float16):
+        from torch.nn.attention.varlen import varlen_attn
+
+        q, k, v = (x[0].transpose(0, 1) for x in (q, k, v))
+        bounds, longest = segments.bounds, segments.longest
+        y = varlen_attn(
+            q, k, v, bounds, bounds, longest, longest, window_size=(-1, 0), enable_gqa=q.shape[1] != k.shape[1]
+        )
+        return y.flatten(1)[None]
+    texts = zip(*(x.split(segments.lengths, dim=2) for x in (q, k, v)), strict=True)
+    return torch.cat([attention(*text, None) for text in texts], dim=1)
 
 
 def gated(x: Tensor) -> Tensor:
@@ -102,46 +172,51 @@ def gated(x: Tensor) -> Tensor:
     return F.silu(gate) * up
 
 
-def rotary_trunk(trunk: Trunk, ids: Tensor) -> Tensor:
+def rotary_trunk(trunk: Trunk, ids: Tensor, segments: Segments | None) -> Tensor:
     """Llama (Touvron et al. 2023) and Qwen3, which adds a norm on queries and keys."""
-    model, dtype = trunk.model.model, trunk.dtype
+    model = trunk.model.model
     B, T = ids.shape
-    cos, sin, mask = trunk.cos[:T], trunk.sin[:T], trunk.mask_of(T)
+    positions = slice(T) if segments is None else segments.positions
+    cos, sin, mask = trunk.cos[positions], trunk.sin[positions], trunk.mask_of(segments.longest if segments else T)
     h, norm = model.layers[0].self_attn.head_dim, partial(rms_norm, eps=model.config.rms_norm_eps)
-    x = F.embedding(ids, model.embed_tokens.weight).to(dtype)
-    for block in model.layers:
+
+    def through(x: Tensor, block: nn.Module) -> Tensor:
         att, mlp = block.self_attn, block.mlp
         y = norm(x, block.input_layernorm.weight)
-        qkv = F.linear(y, joined(dtype, att.q_proj, att.k_proj, att.v_proj)).view(B, T, -1, h)
-        groups = att.k_proj.out_features // h
-        q, k, v = qkv.split([att.q_proj.out_features // h, groups, groups], dim=2)
+        qkv = project(y, att.q_proj, att.k_proj, att.v_proj).view(B, T, -1, h)
+        groups_of = att.k_proj.out_features // h
+        q, k, v = qkv.split([att.q_proj.out_features // h, groups_of, groups_of], dim=2)
         if hasattr(att, "q_norm"):
             q, k = norm(q, att.q_norm.weight), norm(k, att.k_norm.weight)
-        y = attention(rotate(q, cos, sin), rotate(k, cos, sin), v.transpose(1, 2), mask)
-        x = x + F.linear(y, att.o_proj.weight.to(dtype))
+        y = attention(rotate(q, cos, sin), rotate(k, cos, sin), v.transpose(1, 2), mask, segments)
+        x = x + project(y, att.o_proj)
         y = norm(x, block.post_attention_layernorm.weight)
-        y = gated(F.linear(y, joined(dtype, mlp.gate_proj, mlp.up_proj)))
-        x = x + F.linear(y, mlp.down_proj.weight.to(dtype))
+        return x + project(gated(project(y, mlp.gate_proj, mlp.up_proj)), mlp.down_proj)
+
+    x = F.embedding(ids, model.embed_tokens.weight).to(trunk.dtype)
+    for block in model.layers:
+        x = trunk.block(through, x, block)
     return norm(x, model.norm.weight)
 
 
-def gpt2_trunk(trunk: Trunk, ids: Tensor) -> Tensor:
+def gpt2_trunk(trunk: Trunk, ids: Tensor, segments: Segments | None) -> Tensor:
     """GPT-2 (Radford et al. 2019). Its Conv1D layers hold their weights transposed, `(in, out)`."""
     model, dtype = trunk.model.transformer, trunk.dtype
     B, T = ids.shape
-    heads, mask = model.config.n_head, trunk.mask_of(T)
+    heads, mask = model.config.n_head, trunk.mask_of(segments.longest if segments else T)
+    positions = slice(T) if segments is None else segments.positions
+    gelu = partial(F.gelu, approximate="tanh")
 
     def norm(layer: nn.LayerNorm, x: Tensor) -> Tensor:
         return F.layer_norm(x, x.shape[-1:], layer.weight.to(dtype), layer.bias.to(dtype), layer.eps)
 
-    def conv(layer: nn.Module, x: Tensor) -> Tensor:
-        return F.linear(x, layer.weight.to(dtype).t(), layer.bias.to(dtype))
-
-    gelu = partial(F.gelu, approximate="tanh")
-    x = (F.embedding(ids, model.wte.weight) + model.wpe.weight[:T]).to(dtype)
-    for block in model.h:
-        qkv = conv(block.attn.c_attn, norm(block.ln_1, x)).view(B, T, 3 * heads, -1)
+    def through(x: Tensor, block: nn.Module) -> Tensor:
+        qkv = project(norm(block.ln_1, x), block.attn.c_attn).view(B, T, 3 * heads, -1)
         q, k, v = (part.transpose(1, 2) for part in qkv.chunk(3, dim=2))
-        x = x + conv(block.attn.c_proj, attention(q, k, v, mask))
-        x = x + conv(block.mlp.c_proj, gelu(conv(block.mlp.c_fc, norm(block.ln_2, x))))
+        x = x + project(attention(q, k, v, mask, segments), block.attn.c_proj)
+        return x + project(gelu(project(norm(block.ln_2, x), block.mlp.c_fc)), block.mlp.c_proj)
+
+    x = (F.embedding(ids, model.wte.weight) + model.wpe.weight[positions]).to(dtype)
+    for block in model.h:
+        x = trunk.block(through, x, block)
     return norm(model.ln_f, x)
