@@ -109,8 +109,9 @@ def answers(
         from jupyter_gpt.inference.constrain import held, lead_of
 
         leads = [lead_of(tokenizer, rule, prompt.ids) for prompt in prompts]
+        tails = [() if sampling.min_tokens else (*sampling.stop, *prompt.stop) for prompt in prompts]
         constraints = [
-            held(tokenizer, rule, stop_ids, prompt.ids, (*sampling.stop, *prompt.stop)) for prompt in prompts
+            held(tokenizer, rule, stop_ids, prompt.ids, tail) for prompt, tail in zip(prompts, tails, strict=True)
         ]
     asked = [
         Request(

@@ -27,8 +27,8 @@ def settle(samples: Sequence[Completion], rule: Rule, stopped: Sequence[bool]) -
                 "not kept" if sample.remote else "cut off by a stop text" if by_text else "cut off, as no token goes on"
             )
             sample.finish_reason = "stop" if by_text else "length"
-        broken.append(f"{how}: {problem}")
+        broken.append(f"{how}: not valid ({problem})")
         if len(samples) == 1 or sample is not samples[0]:
             sample.notes = (*sample.notes, broken[-1])
     if broken and len(samples) > 1:  # the first stands for all of them
-        samples[0].notes += (f"{len(broken)} of {len(samples)} are not valid, the first of them {broken[0]}",)
+        samples[0].notes += (f"{len(broken)} of {len(samples)} not valid, the first of them {broken[0]}",)

@@ -80,7 +80,7 @@ def request(model, prompt: Prompt, ask: Ask, gone: threading.Event):
     if ask.rule:
         from jupyter_gpt.inference.constrain import held
 
-        constraint = held(model.tokenizer, ask.rule, ends(model), prompt.ids, stop)
+        constraint = held(model.tokenizer, ask.rule, ends(model), prompt.ids, () if sampling.min_tokens else stop)
     return Request(
         ids=tuple(prompt.ids), samples=sampling.samples, max_tokens=min(sampling.max_tokens, room),
         min_tokens=min(sampling.min_tokens, room), temperature=sampling.temperature, top_p=sampling.top_p,
