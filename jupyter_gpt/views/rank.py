@@ -127,7 +127,7 @@ def block(ranked, number: int, question, answer, blind: bool) -> str:
     if answer and answer.reason:
         said = f"{plain(answer.by)}: {plain(answer.reason)}"
         rows += f'<tr style="background-color:transparent"><td></td><td style="{CELL};{QUIET}">{said}</td></tr>'
-    inner = f'<table style="border-collapse:collapse"><tbody>{rows}</tbody></table>'
+    inner = f'<table width="100%" style="border-collapse:collapse;width:100%"><tbody>{rows}</tbody></table>'
     cell = f'<td colspan="2" style="{CELL};padding:0 0 8px 18px;line-height:1.5">{marked(inner)}</td>'
     return f'{head}<tr style="background-color:transparent">{cell}</tr>'
 

@@ -31,7 +31,7 @@ type Send = (message: Record<string, unknown>) => void;
 const PAGE = Math.random().toString(36).slice(2); // another after a reload
 const SLOW = 600; // milliseconds after which a person wonders where the answer went
 const KEYS: [string, string][] = [
-  ["1", "…"], ["9", "next in the order, or out of it"], ["r", "a reason"], ["u", "undo the last ranking"], ["s", "skip"],
+  ["1", "…"], ["9", "place next, or take out"], ["r", "a reason"], ["u", "undo the last ranking"], ["s", "skip"],
   ["←", ""], ["→", "go back, go on"], ["↑", ""], ["↓", "move the completion in focus"],
 ];
 

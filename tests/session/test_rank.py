@@ -220,7 +220,7 @@ def test_a_file_alone_brings_its_prompts_and_no_model_is_needed(fake, tmp_path):
     pair = {"prompt": [{"role": "user", "content": "q"}], "chosen": [{"role": "assistant", "content": "good"}],
             "rejected": "bad"}  # fmt: skip
     file = write_file(tmp_path / "pairs.jsonl", ours("x"), pair)
-    with open(file, "a") as cut:
+    with (tmp_path / "pairs.jsonl").open("a") as cut:
         cut.write('{"prompt": "q"')
     found = rank(fake, "taste", rankings_file=file)
     assert fake.asked == [] and found.missing == [] and [q.prompt for q in found.questions] == ["x", "q"]

@@ -16,7 +16,6 @@ from jupyter_gpt.session.rank import Ranked
 from jupyter_gpt.session.rankings import Rankings
 from jupyter_gpt.views import live
 from jupyter_gpt.views import rank as view
-from jupyter_gpt.views.bundle import MIME
 from jupyter_gpt.views.rank_form import RankForm
 
 EVIL = "<script>alert('x')</script> »«\n\nend"
