@@ -120,7 +120,7 @@ async def _run(nb, notebook: Path) -> int:
 
 @dataclass
 class CtrlC:
-    """Ctrl-C interrupts the running cell (before there is one, it is noted); a second one ends the kernel."""
+    """Ctrl-C interrupts the running cell (before there is one, it is noted); a second one, or SIGTERM, ends the kernel."""
 
     client: object
     running: bool = False
@@ -130,6 +130,11 @@ class CtrlC:
     def listen(self) -> None:
         with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C stays a KeyboardInterrupt
             asyncio.get_running_loop().add_signal_handler(signal.SIGINT, self.press)
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.end)
+
+    def end(self) -> None:
+        self.pressed = max(1, self.pressed)
+        self.press()
 
     def press(self) -> None:
         self.pressed += 1

@@ -101,6 +101,23 @@ def test_a_cell_that_fails_is_shown_and_ends_it(tmp_path):
     assert (tmp_path / "home/executed/bad.ipynb").is_file()
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+def test_sigterm_ends_the_kernel_and_keeps_the_notebook(tmp_path):
+    write(tmp_path / "sleeps.ipynb", SLEEPS, "print('never')")
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(
+        command("--execute", "sleeps.ipynb"), cwd=tmp_path, env=environment(), **pipes
+    ) as process:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "up").exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        out, error = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "ending the kernel" in out and "never" not in out and "Traceback" not in error
+    assert (tmp_path / ".jupyter_gpt/executed/sleeps.ipynb").is_file()
+
+
 def test_a_kernel_that_dies_is_a_failure(tmp_path):
     write(tmp_path / "dies.ipynb", "import os; os._exit(3)")
     ran = run("--execute", "dies.ipynb", cwd=tmp_path)
