@@ -27,6 +27,7 @@ class Option:
     complete: whose names complete it: "models", "runs", "corpora", "rankings", "files".
     many: takes one value or more, up to the next option.  needed: the magic cannot do without.
     kept: its value is a `$variable`, handed over as the object it is; with `complete`, a name will do too.
+    optional: its value may be left out; `kind` is then given "".
     """
 
     name: str
@@ -40,6 +41,7 @@ class Option:
     many: bool = False
     needed: bool = False
     kept: bool = False
+    optional: bool = False
 
     @property
     def key(self) -> str:
@@ -62,9 +64,7 @@ class Command:
     @property
     def flags(self) -> dict[str, Option]:
         """Its options by the name they are typed with."""
-        return {
-            option.name: option for _, options in self.groups for option in options if _dashed(option.name)
-        }
+        return {option.name: option for _, options in self.groups for option in options if _dashed(option.name)}
 
     @property
     def places(self) -> list[Option]:
@@ -110,9 +110,7 @@ def parse(command: Command, line: str, variables: Mapping[str, object] | None = 
             values = _values(command, option, Word(value, False) if equals else None, words)
         result = [item for value in values for item in _converted(command, option, value, variables)]
         given[option.key] = given.get(option.key, []) + result if option.many else result[0]
-    missing = [
-        option.name for option in (*places, *flags.values()) if option.needed and option.key not in given
-    ]
+    missing = [option.name for option in (*places, *flags.values()) if option.needed and option.key not in given]
     if missing:
         raise GPTError(f"{command.name} wants {missing[0]}: {usage(command)}")
     return given
@@ -126,6 +124,8 @@ def _values(command: Command, option: Option, attached: Word | None, words: list
         return [Word("", True)]
     if attached:
         return [attached]
+    if option.optional and (not words or is_flag(words[0])):
+        return [Word("", True)]
     if not words or is_flag(words[0]):
         raise GPTError(f"{command.name} {option.name} wants a value: {option.name} {_metavar(option)}")
     return _until_flag(words) if option.many else [words.pop(0)]
@@ -163,9 +163,7 @@ def _checked(command: Command, option: Option, text: str) -> object:
     if option.choices and text not in option.choices:
         likely = nearest(text, option.choices) if len(option.choices) > 1 else ""
         likely = likely if "did you mean" in likely else ""
-        raise GPTError(
-            f"{command.name} {option.name} is {' or '.join(option.choices)}, not {text[:40]!r}{likely}"
-        )
+        raise GPTError(f"{command.name} {option.name} is {' or '.join(option.choices)}, not {text[:40]!r}{likely}")
     try:
         return option.kind(text)
     except ValueError as wanted:
@@ -173,7 +171,8 @@ def _checked(command: Command, option: Option, text: str) -> object:
 
 
 def _metavar(option: Option) -> str:
-    return "|".join(option.choices) or option.metavar or "VALUE"
+    metavar = "|".join(option.choices) or option.metavar or "VALUE"
+    return f"[{metavar}]" if option.optional else metavar
 
 
 def usage(command: Command) -> str:
@@ -199,11 +198,7 @@ def help_text(command: Command) -> str:
 
 
 def _explained(option: Option) -> list[str]:
-    head = (
-        option.name
-        if option.kind is None or not _dashed(option.name)
-        else f"{option.name} {_metavar(option)}"
-    )
+    head = option.name if option.kind is None or not _dashed(option.name) else f"{option.name} {_metavar(option)}"
     head = f"  {head}" + (" …" if option.many else "")
     default = "" if option.default is None else f" (default: {option.default})"
     tail = textwrap.wrap(option.help + default, WIDTH - COLUMN)
@@ -224,9 +219,7 @@ MINUTES = Option(
 )
 SEED = Option("--seed", "decides data order, initial weights and sampling", "S", whole, default=0)
 CHECKPOINT_EVERY = Option("--checkpoint-every", "steps between checkpoints on disk", "N", whole)
-BACKGROUND = Option(
-    "--background", "return at once; a later cell that needs the model waits for it", kind=None
-)
+BACKGROUND = Option("--background", "return at once; a later cell that needs the model waits for it", kind=None)
 OVERWRITE = Option("--overwrite", "replace a NAME that something other than this cell made", kind=None)
 
 LENGTH = (STEPS, TOKENS, MINUTES)

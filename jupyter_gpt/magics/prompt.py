@@ -18,6 +18,36 @@ such line a turn.
                           {variable}.
 """
 
+TECHNIQUES = ("Techniques", (
+    Option("--cot", "tokens to think: it writes its steps first, then reads the answer off; --few-shot shows it worked "
+           "examples. Without a constraint on the thinking: --regex and the like hold the answer only", kind=None),
+    Option("--vote", "with --samples N: the answer that most samples reach (self-consistency)", kind=None),
+    Option("--best-of", "with --samples N: the answer scored highest, by f(prompt, completion) or by a reward model",
+           "$REWARD|MODEL", kept=True, complete="models"),
+    Option("--reflect", "ask it N times (1) whether it met the target, and to revise. Without --check it judges itself, "
+           "and on questions with right answers that often makes them worse", "N", lambda text: whole(text or "1"),
+           optional=True),
+    Option("--check", "with --reflect: f(prompt, answer), True where it is right, else what is wrong in words",
+           "$FUNCTION", kept=True),
+    Option("--tree", "tree of thoughts: proposes steps, scores them, keeps the promising ones, goes back from dead ends",
+           kind=None),
+    Option("--breadth", "with --tree: steps proposed from each state, and states kept on each level", "B", whole,
+           default=5),
+    Option("--depth", "with --tree: steps at most", "D", whole, default=3),
+    Option("--search", "with --tree: level by level by each state's score (bfs), by the sum of scores (beam), or the "
+           "best step first (dfs)", choices=("bfs", "dfs", "beam"), default="bfs"),
+    Option("--value", "with --tree: f(prompt, steps so far), higher is better, 0 a dead end (default: the model says "
+           "sure, likely or impossible)", "$FUNCTION", kept=True),
+    Option("--expert", "condition on good performance: asked as a leading expert (in FIELD), to work it out step by "
+           "step to be sure", "FIELD", lambda text: text or True, optional=True),
+))  # fmt: skip
+BUDGETS = ("Budgets", (
+    Option("--max-calls", "requests in all", "N", whole),
+    Option("--max-tokens-total", "tokens in all, read and written", "N", whole),
+    Option("--max-seconds", "seconds in all", "S", number),
+    Option("--max-cost", "dollars in all; for endpoints whose price is known", "DOLLARS", number),
+))  # fmt: skip
+
 COMMAND = Command(
     name="%%prompt",
     summary="ask a model",
@@ -47,6 +77,8 @@ COMMAND = Command(
             Option("--logprobs", "show each token's probability and its K likeliest alternatives", "K",
                    whole),
         )),
+        TECHNIQUES,
+        BUDGETS,
         ("Prompt", (
             Option("--system", "the system prompt", "TEXT"),
             Option("--history", "the chat with this model goes on (for a base model, its document)",
@@ -68,6 +100,9 @@ COMMAND = Command(
         "",
         "%%prompt storyteller --temperature 1 --max-tokens 100",
         "Once upon a time",
+        "",
+        "%%prompt smollm2-135m-instruct --cot --samples 20 --vote",
+        "A farmer has 17 sheep, and all but 9 run away. How many are left?",
     ),
 )  # fmt: skip
 
@@ -79,11 +114,26 @@ def run(ip, line: str, cell: str) -> None:
         return
     from jupyter_gpt import gpt
     from jupyter_gpt.inference.template import turns
+    from jupyter_gpt.session.techniques import wanted
     from jupyter_gpt.views.completion import Writing, completion_bundle, prompt_bundle
 
     out, body = given.pop("out", None), cell.strip("\n")
+    if wanted(given):
+        bind(ip, out, with_techniques(gpt, turns(body) or body, ip.user_ns, given))
+        return
     with Writing() as writing:
         done = gpt.prompt(turns(body) or body, variables=ip.user_ns, on_token=writing.show, **given)
         tokenizer = None if done.remote else gpt.models[done.model].tokenizer
         writing.end(prompt_bundle(done) if given.get("dry_run") else completion_bundle(done, tokenizer))
     bind(ip, out, done)
+
+
+def with_techniques(gpt, asked, variables, given: dict):
+    """The same with techniques: shows the tree of what is asked as it grows, then the answer with the whole tree."""
+    from jupyter_gpt.views.trace import trace_bundle, unsent_bundle
+    from jupyter_gpt.views.trace_live import Growing
+
+    with Growing() as growing:
+        done = gpt.prompt(asked, variables=variables, on_trace=growing.show, **given)
+        growing.end(unsent_bundle(done) if given.get("dry_run") else trace_bundle(done))
+    return done

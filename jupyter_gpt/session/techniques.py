@@ -112,7 +112,9 @@ def check_price(model) -> None:
     from jupyter_gpt.inference.prices import cost
 
     if model.kind != "endpoint":
-        raise GPTError(f"{model.name} is a model of this kernel and has no price: --max-calls or --max-seconds bound it")
+        raise GPTError(
+            f"{model.name} is a model of this kernel and has no price: --max-calls or --max-seconds bound it"
+        )
     if cost(model.base_url, model.model, 1, 1) is None:
         raise GPTError(f"no price is known of {model.model}, so --max-cost cannot be kept: --max-calls bounds it")
 

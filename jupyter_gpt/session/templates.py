@@ -38,7 +38,9 @@ def all_of() -> dict[str, dict[str, str]]:
         found = json.loads(file().read_text(encoding="utf-8"))
         return {technique: {name: str(text) for name, text in texts.items()} for technique, texts in found.items()}
     except (ValueError, AttributeError) as error:
-        raise GPTError(f"{file()} is damaged ({error}): repair it, or delete it to have the own templates back") from error
+        raise GPTError(
+            f"{file()} is damaged ({error}): repair it, or delete it to have the own templates back"
+        ) from error
 
 
 def current(technique: str) -> dict[str, str]:

@@ -69,23 +69,19 @@ def test_every_option_reaches_the_session(gpt, ip, shown, monkeypatch):
 
 def test_the_options_are_those_of_the_session():
     from jupyter_gpt.session.prompting import prompt as ask
+    from jupyter_gpt.session.techniques import with_techniques
 
-    keywords = signature(ask).parameters
+    keywords = signature(ask).parameters | signature(with_techniques).parameters
+    internal = {"models", "memory", "asked", "plain", "variables", "on_token", "on_all", "on_trace", "deadline"}
     options = {option.key: option for _, group in prompt.COMMAND.groups for option in group}
-    assert set(options) - {"out"} == set(keywords) - {"models", "memory", "asked", "variables", "on_token"}
-    told = {
-        key: o.default
-        for key, o in options.items()
-        if o.default is not None and keywords[key].default is not None
-    }
+    assert set(options) - {"out"} == set(keywords) - internal
+    told = {key: o.default for key, o in options.items() if o.default is not None and keywords[key].default is not None}
     assert told == {key: keywords[key].default for key in told}
 
 
 def test_a_dry_run_shows_the_prompt_and_sends_nothing(gpt, succeed, shown, monkeypatch):
     monkeypatch.setattr("jupyter_gpt.inference.engine.generate", lambda *_: pytest.fail("sent"))
-    succeed(
-        "who = 'Ada'", '%%prompt chat --dry-run --out done\nsystem: Obey.\nuser: Hi {who}, {"a": {"b": 1}}\n'
-    )
+    succeed("who = 'Ada'", '%%prompt chat --dry-run --out done\nsystem: Obey.\nuser: Hi {who}, {"a": {"b": 1}}\n')
     [text] = shown
     assert "assistant, asked through its chat template" in text
     assert "nothing was sent" in text
@@ -106,9 +102,7 @@ def test_samples_and_alternatives(gpt, succeed, shown):
 
 
 def test_show_last(gpt, succeed, shown):
-    names = succeed(
-        "%%prompt base --max-tokens 4\nThe", "%gpt show last --out last", "%gpt show last --tokens"
-    )
+    names = succeed("%%prompt base --max-tokens 4\nThe", "%gpt show last --out last", "%gpt show last --tokens")
     assert names["last"] is gpt.last
     assert shown[1].startswith("prompt\n<|endoftext|>The\n\nanswer\n«")
     assert "tokens/s" in shown[1]
@@ -126,8 +120,7 @@ def test_mistakes(gpt, fails, ip, shown):
         "%%prompt --few-shot: this notebook has no variable"
     )
     assert (
-        fails("%%prompt base --temprature 1\nHi")
-        == "%%prompt has no option --temprature (did you mean --temperature?)"
+        fails("%%prompt base --temprature 1\nHi") == "%%prompt has no option --temprature (did you mean --temperature?)"
     )
     assert "--truncate" in fails("%%prompt base\n" + "The old fox. " * 200)
     assert shown == []
@@ -162,3 +155,45 @@ def test_bodies_offer_no_sources(ip):
 
     assert candidates("%%prompt base\nsto", 1, "sto", {}) == ("sto", [])
     assert ("--temperature", "option") in candidates("%%prompt --te", 0, "%%prompt --te", {})[1]
+
+
+def test_techniques_from_the_magic(gpt, succeed, shown, tiny_model):
+    tiny_model(gpt, "thinker", chat=True, context=400)
+    names = succeed(
+        "def check(prompt, answer): return answer == 'x' or 'no'",
+        "%%prompt thinker --cot --samples 3 --vote --reflect 2 --check $check --max-tokens 6 --max-calls 20 --out done\nHow?\n",
+        "%gpt show last --out last",
+        "%%prompt thinker --cot --dry-run\nHow?",
+    )
+    done = names["done"]
+    assert done is names["last"] and len(done.samples) == 3 and done.trace["children"]
+    assert "thinker · chain of thought, 3 samples, vote, reflection" in shown[0]
+    assert "thinks step by step" in shown[0] and "fails the check" in shown[0] and shown[1] == shown[0]
+    assert "nothing was sent" in shown[2] and "Let's think step by step." in shown[2]
+
+
+def test_values_that_may_be_left_out(gpt, ip, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "jupyter_gpt.magics.prompt.with_techniques", lambda gpt, asked, variables, given: seen.append(given)
+    )
+    for line in (
+        "--reflect",
+        "--reflect 3",
+        "--expert",
+        "--expert physics",
+        "--reflect --cot",
+        "--samples 2 --best-of rm",
+    ):
+        ip.run_cell(f"%%prompt chat {line}\nWhy?\n").raise_error()
+    assert [{k: v for k, v in given.items() if k != "model"} for given in seen] == [
+        {"reflect": 1}, {"reflect": 3}, {"expert": True}, {"expert": "physics"}, {"reflect": 1, "cot": True},
+        {"samples": 2, "best_of": "rm"},
+    ]  # fmt: skip
+
+
+def test_contradictory_techniques(gpt, fails):
+    assert "add --samples" in fails("%%prompt chat --vote\nHi")
+    assert "add --tree" in fails("%%prompt chat --depth 4\nHi")
+    assert "wants a variable" in fails("%%prompt chat --reflect --check len\nHi")
+    assert "--search is bfs or dfs or beam" in fails("%%prompt chat --tree --search best\nHi")

@@ -155,5 +155,8 @@ def test_behind_a_server_the_same_cells_give_the_same(gpt, chat, monkeypatch):
         server.stop()
     assert [node.text for node in walk(far)] == [node.text for node in walk(near)]
     assert far.answer == near.answer and far.remote
-    assert (far.usage.prompt_tokens, far.usage.completion_tokens) == (near.usage.prompt_tokens, near.usage.completion_tokens)
+    assert (far.usage.prompt_tokens, far.usage.completion_tokens) == (
+        near.usage.prompt_tokens,
+        near.usage.completion_tokens,
+    )
     assert any(node.kind == "thought" for node in walk(tree))

@@ -14,7 +14,7 @@ SHOW = Command(
     about=(
         "Opens the view of a run again, after its cell is gone or the page was loaded anew; live if it still "
         "runs. %gpt show last shows the last completion: the exact prompt with its special tokens, the "
-        "answer, tokens in and out, seconds, tokens/s."
+        "answer, tokens in and out, seconds, tokens/s; of a technique the whole tree of what was asked."
     ),
     groups=(("Options", (
         Option("RUN", "the run, or `last`; further runs are drawn beside it", complete="runs", hints=(LAST,),
@@ -42,7 +42,11 @@ def show_last(gpt, tokens: bool) -> object:
     from jupyter_gpt.views.token_view import token_bundle
 
     completion = gpt.last
-    if not tokens:
+    if not tokens and completion.trace:
+        from jupyter_gpt.views.trace import trace_bundle
+
+        show(trace_bundle(completion))
+    elif not tokens:
         show(last_bundle(completion))
     elif completion.remote:
         show(token_bundle(completion))

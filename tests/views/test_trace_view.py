@@ -1,0 +1,75 @@
+"""The static tree of a technique: everything that was asked is in it, in both formats, and nothing of it is HTML."""
+
+import re
+
+import pytest
+
+from jupyter_gpt.inference.completion import Completion, Usage
+from jupyter_gpt.prompting.trace import Node
+from jupyter_gpt.views.trace import trace_bundle, tree_html, tree_text, unsent_bundle
+
+
+@pytest.fixture
+def done():
+    root = Node("technique", "chain of thought, 2 samples, vote")
+    call = root.add(Node("call", "thinks", prompt="<|user|>What «is» 2+2?", calls=1, tokens_in=9, seconds=0.5))
+    for n, answer in enumerate(("4", "<b>5</b>"), start=1):
+        sample = call.add(
+            Node("sample", f"sample {n}", text=f"So it is {answer}.", answer=answer, votes=n, tokens_out=4)
+        )
+        sample.pruned = n == 2
+        sample.add(
+            Node("extract", "reads off", prompt="then?", text=answer, calls=1, tokens_in=20, tokens_out=1, seconds=0.1)
+        )
+    root.add(Node("vote", "2 votes", result={"4": 2, "<b>5</b>": 1}, note="no majority"))
+    return Completion("So it is 4.\n\nAnswer: 4", prompt="<|user|>What?", usage=Usage(49, 10, 1.5), answer="4",
+                      trace=root.as_dict(), model="m", form="assistant", notes=("no majority",), finish_reason="stop")  # fmt: skip
+
+
+def folded(text):
+    """As nbval's sanitizer sees it."""
+    return re.sub(r"«[^»]*»", "«…»", re.sub(r"≈[-–0-9.,e+]+", "≈N", text))
+
+
+def test_the_text_is_a_tree(done):
+    lines = tree_text(Node.from_dict(done.trace)).splitlines()
+    assert lines[0] == "chain of thought, 2 samples, vote · ≈49 tokens in, ≈10 out"
+    assert lines[1] == "├─ thinks · ≈49 tokens in, ≈10 out · ≈0.5 s"
+    assert lines[2] == "│  ├─ sample 1 · → 4 · 1 vote · ≈20 tokens in, ≈5 out  So it is 4."
+    assert lines[4].startswith("│  └─ sample 2 · → <b>5</b> · 2 votes · left behind")
+    assert lines[-1] == "└─ 2 votes  [no majority]"
+
+
+def test_the_html_folds_and_escapes(done):
+    html = tree_html(Node.from_dict(done.trace))
+    assert html.count("<details") == html.count("</details>") == 7 + 3, "a fold for each node and for each prompt"
+    assert "<b>5</b>" not in html and "&lt;b&gt;5&lt;/b&gt;" in html
+    assert "What &laquo;is&raquo; 2+2?" in html and "«" not in html
+    assert not re.search(r"<(svg|style|script)|var\(", html)
+
+
+def test_what_nbval_compares_does_not_depend_on_what_was_sampled(done):
+    bundle = trace_bundle(done)
+    other = Node(
+        "technique", "chain of thought, 2 samples, vote", children=[Node("call", "thinks", text="«other»", calls=1)]
+    )
+    another = Completion("x", prompt="<|user|>What?", usage=Usage(3, 4, 9.5), answer="five", trace=other.as_dict(), model="m",
+                         form="assistant", notes=("no majority",), finish_reason="length")  # fmt: skip
+    again = trace_bundle(another)
+    assert folded(bundle.text).replace("«…»\n\n«…»", "«…»") == folded(again.text)
+    assert bundle.data == again.data and bundle.text.startswith("answer: «4»")
+    assert bundle.metadata["trace"] == done.trace
+    assert "█" in bundle.text and "██" in bundle.html
+
+
+def test_a_thousand_nodes_are_drawn_within_reason(done):
+    root = Node("tree", "bfs")
+    for n in range(1000):
+        root.add(Node("thought", f"step {n}", prompt="p" * 2000, text="t", calls=1))
+    html = tree_html(root)
+    assert len(html) < 1_800_000 and "too long here" in html
+
+
+def test_a_dry_run_shows_the_prompts_that_can_be_known(done):
+    bundle = unsent_bundle(done)
+    assert "nothing was sent" in bundle.text and bundle.text.endswith("<|user|>What «is» 2+2?\n\nthen?\n\nthen?")
