@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from urllib.parse import urlsplit
@@ -23,6 +23,7 @@ from jupyter_gpt.inference.prices import cost
 from jupyter_gpt.inference.remote_answer import Answers
 from jupyter_gpt.inference.remote_errors import Garbage, explained
 from jupyter_gpt.inference.rules import Rule
+from jupyter_gpt.inference.tool_calls import NoToolCalls, sendable
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 AT_ONCE = 8  # requests under way together
@@ -42,7 +43,8 @@ def complete(
 ) -> Iterator[Completion]:
     """Ask an endpoint; yields the completion so far each time a piece comes, and at the end the whole one.
 
-    `endpoint` is a `session.endpoints.Endpoint`; `asked` a text, or messages with `role` and `content`. Token
+    `endpoint` is a `session.endpoints.Endpoint`; `asked` a text, or messages with `role` and `content`, or a mapping of
+    `messages` and `tools`: the completion may then have `calls`, and NoToolCalls tells of a server without. Token
     ids are not known here: `tokens` holds each token's text, and only where the server offers logprobs. What
     a token took its server is not told either. Closing the generator ends the request. `rule` is passed on to the
     server, which may or may not keep it.
@@ -161,7 +163,9 @@ def request(endpoint, asked, sampling: Sampling, rule: Rule | None = None) -> di
     body: dict = {"model": endpoint.model, "stream": True, "stream_options": {"include_usage": True},
                   "max_tokens": sampling.max_tokens, "temperature": sampling.temperature,
                   "seed": sampling.seed}  # fmt: skip
-    if endpoint.chat:
+    if isinstance(asked, Mapping):
+        body |= {"messages": [sendable(message) for message in asked["messages"]], "tools": list(asked["tools"])}
+    elif endpoint.chat:
         body["messages"] = [{"role": "user", "content": asked}] if isinstance(asked, str) else list(asked)
     else:
         body["prompt"] = document(asked)
@@ -210,6 +214,8 @@ def opened(endpoint, client, body: dict, notes: dict[str, str]):
                 schema["strict"] = False  # some enforce but a part of JSON Schema, and refuse the rest
                 notes["strict"] = "the endpoint cannot enforce this schema: its answer is only validated"
                 continue
+            if "tools" in body and re.search(r"\btools?\b|tool.choice|function.call", str(error).lower()):
+                raise NoToolCalls(f"{endpoint.name} takes no tool calls") from None
             culprit = refused(error, body)
             if culprit is None:
                 raise
@@ -259,7 +265,7 @@ def completion(endpoint, asked, sampling: Sampling, answers: Answers, seconds: f
     }  # fmt: skip
     drawn = [
         Completion(one.text, list(one.tokens), list(one.logprobs), list(one.top),
-                   finish_reason=one.finish or "length", **shared)
+                   finish_reason=one.finish or "length", calls=one.made, **shared)
         for _, one in sorted(answers.samples.items())
     ] or [Completion("", finish_reason="length", **shared)]  # fmt: skip
     drawn[0].samples = drawn

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from jupyter_gpt.inference.remote_errors import Cut, Garbage
+from jupyter_gpt.inference.tool_calls import gather
 
 
 @dataclass
@@ -20,6 +21,12 @@ class Sample:
     top: list[tuple] = field(default_factory=list)
     finish: str | None = None
     pieces: int = 0
+    calls: dict[int, dict] = field(default_factory=dict)  # by their number, in pieces as they come
+
+    @property
+    def made(self) -> list[dict]:
+        """The tools that it wants called, in order."""
+        return [call for _, call in sorted(self.calls.items())]
 
 
 class Answers:
@@ -63,6 +70,7 @@ class Answers:
         sample = self.samples.setdefault(number, Sample())
         sample.text += text
         sample.pieces += bool(text)
+        gather(sample.calls, delta.get("tool_calls") or [])
         if choice.get("finish_reason"):
             sample.finish = "length" if choice["finish_reason"] == "length" else "stop"
         self.tokens(sample, choice.get("logprobs"))

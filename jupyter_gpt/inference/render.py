@@ -127,7 +127,8 @@ def render_remote(name: str, has_chat: bool, question: Question) -> Prompt:
     """
     if has_chat:
         messages = chat_of(question)
-        text = json.dumps(messages, ensure_ascii=False, indent=1)
+        sent = {"tools": question.tools, "messages": messages} if question.tools else messages
+        text = json.dumps(sent, ensure_ascii=False, indent=1)
         return Prompt((), text, "messages, laid out by the server", messages)
     if question.as_assistant:
         messages = chat_of(question)

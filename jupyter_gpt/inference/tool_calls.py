@@ -69,6 +69,55 @@ class Form:
         return {"name": value[self.name], "arguments": value[self.arguments]}, text[end:]
 
 
+def gather(calls: dict[int, dict], told: object) -> None:
+    """Add a piece of `tool_calls` as servers stream them: `name` comes once, `arguments` bit by bit.
+
+    Raises Garbage for what is none.
+    """
+    from jupyter_gpt.inference.remote_errors import Garbage
+
+    for place, piece in enumerate(told if isinstance(told, list) else [told]):
+        function = piece.get("function") if isinstance(piece, dict) else None
+        if not isinstance(function, dict):
+            raise Garbage("with JSON that is no tool call")
+        number = piece.get("index")
+        call = calls.setdefault(place if number is None else number, {"name": "", "arguments": "", "id": ""})
+        call["id"] = call["id"] or piece.get("id") or ""
+        call["name"] = call["name"] or function.get("name") or ""
+        arguments = function.get("arguments") or ""
+        call["arguments"] += arguments if isinstance(arguments, str) else json.dumps(arguments)
+
+
+def sendable(message: dict) -> dict:
+    """A message as servers take it: the arguments of a call as a text."""
+    if not message.get("tool_calls"):
+        return message
+    calls = [{**call, "function": {**call["function"], "arguments": as_text(call["function"]["arguments"])}}
+             for call in message["tool_calls"]]  # fmt: skip
+    return {**message, "tool_calls": calls}
+
+
+def as_text(arguments: object) -> str:
+    return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+
+
+def found_in(completion, tokenizer) -> None:
+    """Read the calls out of a completion of this kernel, special tokens and all, into its `calls`."""
+    form = form_of(tokenizer)
+    if form is None:
+        raise NoToolCalls(f"the chat template of {completion.model} knows no tool calls")
+    for sample in completion.samples:
+        whole = tokenizer.decode(sample.tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        for end in ends_of(tokenizer):
+            whole = whole.removesuffix(end)
+        try:
+            text, sample.calls = form.read(whole)
+        except ValueError as wrong:
+            sample.broken_call = str(wrong)
+        else:
+            sample.text = text if sample.calls else sample.text
+
+
 def form_of(tokenizer) -> Form | None:
     """The form of a tokenizer's chat template; None where it has none that can be told."""
     from jinja2 import TemplateError

@@ -17,6 +17,7 @@ from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.completion import Completion, Sampling
 from jupyter_gpt.inference.render import Prompt, Question, end_of_turn, render, render_remote
 from jupyter_gpt.inference.rules import Rule
+from jupyter_gpt.inference.tool_calls import found_in
 from jupyter_gpt.session import memory
 from jupyter_gpt.session.jobs import Job, advance, worker
 from jupyter_gpt.session.repair import repaired
@@ -99,6 +100,8 @@ def in_kernel(
             job.wait(box.look(show, deadline, enough.set), enough.set)
         finally:
             enough.set()  # whatever broke the wait: nothing goes on sampling unheard
+        for found in box.latest if questions[0].tools else ():
+            found_in(found, model.tokenizer)
         return box.latest
 
     return prompts, answer
@@ -160,6 +163,8 @@ def at_endpoint(
         from jupyter_gpt.inference import remote
 
         asked = [prompt.messages if endpoint.has_chat else prompt.text for prompt in prompts]
+        if questions[0].tools:
+            asked = [{"messages": messages, "tools": questions[0].tools} for messages in asked]
         settings = replace(sampling, stop=(*sampling.stop, *prompts[0].stop))
         box, broken_off = Box(), False
         if len(asked) == 1:

@@ -54,6 +54,7 @@ def prompt(
     json: object = None,
     choice: object = None,
     grammar: object = None,
+    tools: Sequence[dict] = (),
     truncate: bool = False,
     dry_run: bool = False,
     variables: Mapping[str, object] | None = None,
@@ -63,8 +64,8 @@ def prompt(
 ) -> list[Completion]:
     """Ask one model all of `asked` together; the completions in their order.
 
-    `on_token` is shown the first completion so far, `on_all` all of them; at `deadline` (time.monotonic) they are ended
-    and kept.
+    `tools`, as servers and chat templates take them, may be called: a completion then has `calls`. `on_token` is shown
+    the first completion so far, `on_all` all of them; at `deadline` (time.monotonic) they are ended and kept.
     """
     if not asked:
         return []
@@ -81,7 +82,7 @@ def prompt(
     shots = pairs_of(few_shot) if few_shot is not None else ()
     earlier = gone_before(chosen, memory, as_assistant) if history else None
     filled = [filled_in(text, variables or {}) for text in asked]
-    questions = [Question(text, system, earlier, shots, as_assistant) for text, _ in filled]
+    questions = [Question(text, system, earlier, shots, as_assistant, tuple(tools)) for text, _ in filled]
     ask = at_endpoint if chosen.kind == "endpoint" else in_kernel
     prompts, answer = ask(chosen, questions, sampling, truncate, held)
     kept = (f"held to {held.words}",) if held else ()

@@ -109,12 +109,12 @@ def grammar(tools: Sequence[Tool], chat: bool) -> str:
     heads = [json.dumps(f"{tool.name}\nAction Input: ") for tool in tools]
     acts = " | ".join(f"act_{n}" for n in range(len(tools)))
     rules = [
-        f'start: {json.dumps("Thought: " if chat else " ")} THOUGHT "\\n" (call | answer)',
+        f'start: {json.dumps("Thought: ") if chat else ""} THOUGHT "\\n" (call | answer)',
         f'call: "Action: " ({acts})',
         *(f"act_{n}: {head} arguments_{n}" for n, head in enumerate(heads)),
         *(f"arguments_{n}: %json {json.dumps(compact(tool.schema))}" for n, tool in enumerate(tools)),
         'answer: "Final Answer: " ANSWER',
-        f"THOUGHT: /[^\\n]{{1,{THOUGHT}}}/",
+        f"THOUGHT: /[^\\s][^\\n]{{0,{THOUGHT}}}/",
         "ANSWER: /\\S(.|\\n)*/",
     ]
     return "\n".join(rules)
