@@ -12,10 +12,10 @@ from types import ModuleType
 
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
 
-from jupyter_gpt.magics import compare, corpus, gpt, pretrain, prompt, rag, rank
+from jupyter_gpt.magics import compare, corpus, gpt, pretrain, prompt, rag, rank, rlhf
 from jupyter_gpt.magics.options import Command, Option
 
-CELLS = {door.COMMAND.name: door.COMMAND for door in (compare, corpus, pretrain, prompt, rag, rank)}
+CELLS = {door.COMMAND.name: door.COMMAND for door in (compare, corpus, pretrain, prompt, rag, rank, rlhf)}
 MIXTURES = ("%%corpus", "%%pretrain")  # whose bodies name sources
 
 

@@ -135,7 +135,7 @@ def _facts(events: Sequence[dict]) -> dict:
     wanted = {"step": ("step", "loss", "tokens", "seconds"), "evaluation": ("val_loss",)}
     for event in reversed(events):
         keys = wanted.pop(event["event"], ())
-        facts.update({key: event[key] for key in keys})
+        facts.update({key: event.get(key) for key in keys})
         if not wanted:
             break
     return facts

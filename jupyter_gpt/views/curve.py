@@ -95,7 +95,15 @@ def figures(run, steps: list[dict], evaluations: list[dict]) -> list[tuple[str, 
 
 
 def run_bundle(run) -> Bundle:
-    """The static bundle of a run as it stands: curve, figures, first and last samples."""
+    """The static bundle of a run as it stands, by its kind: here curve, figures, first and last samples."""
+    if run.kind == "reward":
+        from jupyter_gpt.views.reward import reward_bundle
+
+        return reward_bundle(run)
+    if run.kind == "rlhf":
+        from jupyter_gpt.views.rlhf import rlhf_bundle
+
+        return rlhf_bundle(run)
     steps = [e for e in run.events if e["event"] == "step"]
     evaluations = [e for e in run.events if e["event"] == "evaluation"]
     samples = [e for e in run.events if e["event"] == "sample"]

@@ -1,0 +1,244 @@
+"""Reward models and RL from the session: what is made, kept, stopped, resumed, refused."""
+
+import json
+import math
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from jupyter_gpt.errors import GPTError
+from jupyter_gpt.session.rankings import Ranking
+
+PROMPTS = [f"Tale {n}. The old fox" for n in range(12)]
+SMALL = {"max_tokens": 6, "prompts_per_step": 2, "samples": 4, "lora": 4, "steps": 3, "eval_every": 3}
+
+
+def short(prompt, completion):
+    """A reward that a random model can satisfy: few letters."""
+    return -float(len(completion))
+
+
+def rank(gpt, name="taste", count=12, order=((0,), (1,)), texts=("saw 3 small birds.", "xx xx")):
+    for n in range(count):
+        completions = tuple({"model": "tiny", "text": f"{text} {n}", "seed": 0} for text in texts)
+        gpt.rankings.named(name).add(Ranking(PROMPTS[n % len(PROMPTS)], completions, order, time=float(n)))
+
+
+def bytes_of(gpt, name):
+    return {key: p.detach().numpy().tobytes() for key, p in gpt.models[name].module.named_parameters()}
+
+
+def figures(run):
+    keys = ("step", "loss", "reward", "kl", "entropy", "length", "grad_norm", "value_loss", "accuracy", "text", "val_loss")
+    return [{k: e[k] for k in keys if k in e} for e in run.events if e["event"] in ("step", "evaluation", "sample")]
+
+
+@pytest.fixture
+def tiny(gpt, tiny_model):
+    return tiny_model(gpt, "tiny")
+
+
+def test_a_reward_model_learns_the_rankings_and_scores(gpt, tiny):
+    before = bytes_of(gpt, "tiny")
+    rank(gpt)
+    run = gpt.reward("judge", rankings="taste", steps=30, lr=3e-3, lora=4)
+    assert run.status == "finished" and bytes_of(gpt, "tiny") == before
+    last = [e for e in run.events if e["event"] == "evaluation"][-1]
+    assert last["accuracy"] == 1.0 and last["low"] < 1.0 and last["calibration"]
+    assert list(run.history.columns)[:2] == ["step", "loss"] and run.history["accuracy"].iloc[-1] == 1.0
+    judge = gpt.models["judge"]
+    assert judge.lineage == ["tiny (pretrain)", "judge (reward)"] and judge.base == "tiny"
+    better, worse = judge.score(PROMPTS[0], "saw 3 small birds. 7"), judge.score(PROMPTS[0], "xx xx 7")
+    assert better > worse
+    gpt.models.resident.pop(judge.folder)
+    assert gpt.models["judge"].score(PROMPTS[0], "xx xx 7") == pytest.approx(worse, abs=1e-5)
+    with pytest.raises(GPTError, match="no reward model"):
+        gpt.models["tiny"].score("a", "b")
+
+
+@pytest.mark.parametrize("algo", ["grpo", "ppo", "dpo"])
+def test_the_policy_changes_and_its_base_does_not(gpt, tiny, algo):
+    rank(gpt)
+    before = bytes_of(gpt, "tiny")
+    given = {"rankings": "taste"} if algo == "dpo" else {"reward": short}
+    run = gpt.rlhf("aligned", PROMPTS, policy="tiny", algo=algo, lr=3e-3, **given, **SMALL)
+    assert run.status == "finished" and run.step == 3
+    assert bytes_of(gpt, "tiny") == before
+    model = gpt.models["aligned"]
+    assert model.base == "tiny" and model.lineage == ["tiny (pretrain)", "aligned (rlhf)"]
+    moved = [key for key, p in model.module.named_parameters() if "lora_B" in key and p.abs().max() > 0]
+    assert moved
+    table = run.history
+    if algo != "dpo":
+        assert {"reward", "kl", "entropy", "length"} <= set(table.columns)
+        assert table["kl"].iloc[0] == pytest.approx(0, abs=1e-5) and table["entropy"].iloc[0] > 1
+    assert gpt.prompt("The old fox", model="aligned", max_tokens=3).text is not None
+
+
+@pytest.mark.parametrize("algo", ["grpo", "ppo"])
+def test_the_reward_goes_up(gpt, tiny, algo):
+    import torch
+
+    with torch.no_grad():
+        tiny.module.lm_head.weight.mul_(30)  # a fresh model says every token alike, whatever the rest of it does
+    given = {**SMALL, "samples": 8, "prompts_per_step": 4, "steps": 12, "eval_every": 12}
+    run = gpt.rlhf("aligned", PROMPTS, policy="tiny", algo=algo, reward=short, lr=3e-2, kl=0.0, **given)
+    table = run.history
+    assert table["reward"].iloc[-3:].mean() > table["reward"].iloc[:3].mean() + 1.5
+    assert table["entropy"].iloc[-1] < table["entropy"].iloc[0] and table["kl"].iloc[-1] > 1
+    sample = next(e for e in run.events if e["event"] == "sample")
+    assert len(sample["pieces"]) == len(sample["advantages"]) and "".join(sample["pieces"]) == sample["text"]
+
+
+@pytest.mark.parametrize("algo", ["grpo", "ppo", "dpo"])
+def test_stopped_and_resumed_equals_uninterrupted(gpt, tiny, algo):
+    rank(gpt)
+    given = {**SMALL, "steps": 8, "eval_every": 4, **({"rankings": "taste"} if algo == "dpo" else {"reward": "$short"})}
+    variables = {"short": short}
+    whole = gpt.rlhf("whole", PROMPTS, policy="tiny", algo=algo, variables=variables, **given)
+    run = gpt.rlhf("part", PROMPTS, policy="tiny", algo=algo, variables=variables, background=True, **given)
+    while run.step < 3:
+        time.sleep(0.002)
+    run.stop()
+    run.wait()
+    assert run.status == "stopped" and 3 <= run.step < 8
+    gpt.runs.known.clear()  # as a new kernel would find it
+    again = gpt.resume("part", variables=variables)
+    assert again.status == "finished" and figures(again) == figures(whole)
+    one, two = ((gpt.models.folder(n) / "adapter_model.safetensors").read_bytes() for n in ("whole", "part"))
+    assert one == two
+
+
+def test_an_adapter_is_continued_as_a_copy(gpt, tiny):
+    gpt.rlhf("first", PROMPTS, policy="tiny", algo="grpo", reward=short, lr=1e-2, **SMALL)
+    before = bytes_of(gpt, "first")
+    run = gpt.rlhf("second", PROMPTS, policy="first", algo="ppo", reward=short, lr=1e-2, **SMALL)
+    assert bytes_of(gpt, "first") == before
+    assert gpt.models["second"].base == "tiny" and gpt.models["second"].lineage[-2:] == ["first (rlhf)", "second (rlhf)"]
+    assert run.history["kl"].iloc[0] == pytest.approx(0, abs=1e-5)  # the reference is the adapter, not its base
+    after = bytes_of(gpt, "second")
+    assert any(after[key] != before[key] for key in before)
+
+
+def test_rankings_alone_make_the_reward_model_first(gpt, tiny):
+    rank(gpt)
+    run = gpt.rlhf("aligned", policy="tiny", algo="ppo", rankings="taste", **SMALL)
+    assert run.recipe["reward"] == ["aligned-reward"] and len(run.recipe["prompts"]) == 12
+    assert gpt.models["aligned-reward"].kind == "reward"
+    assert any("held-out pairs" in e.get("text", "") for e in run.events if e["event"] == "note")
+
+
+def test_several_rewards_are_weighted(gpt, tiny):
+    rank(gpt)
+    gpt.reward("judge", rankings="taste", steps=4, lora=4)
+    seen = []
+
+    def long(prompt, completion):
+        seen.append((prompt, completion))
+        return float(len(completion))
+
+    run = gpt.rlhf("a", PROMPTS, policy="tiny", algo="grpo", reward=["judge", long], weights=[0.0, 2.0], **SMALL)
+    assert run.recipe["reward"] == ["judge", "$long"]
+    first = next(e for e in run.events if e["event"] == "step")
+    batch = seen[4 * 2 : 4 * 2 + 8]  # after the evaluation: two watched prompts... of twelve one is held out
+    assert first["reward"] > 0 and batch and all(prompt in PROMPTS for prompt, _ in seen)
+
+
+def test_a_reward_model_with_another_tokenizer_reads_the_text(gpt, tiny, tiny_model):
+    rank(gpt)
+    tiny_model(gpt, "other", chat=True, seed=5)
+    gpt.reward("judge", rankings="taste", base="other", steps=4, lora=4)
+    run = gpt.rlhf("a", PROMPTS, policy="tiny", algo="grpo", reward="judge", **SMALL)
+    assert run.status == "finished" and math.isfinite(run.history["reward"].iloc[-1])
+
+
+def test_a_reward_is_called_on_the_main_thread_and_keeps_its_traceback(gpt, tiny):
+    threads = set()
+
+    def fails_later(prompt, completion):
+        threads.add(threading.current_thread())
+        return len(threads) + {}["no such key"] if len(calls) > 20 else calls.append(1) or float(len(completion))
+
+    calls = []
+    with pytest.raises(KeyError, match="no such key") as error:
+        gpt.rlhf("a", PROMPTS, policy="tiny", algo="grpo", reward=fails_later, **SMALL)
+    assert "fails_later" in [entry.name for entry in error.traceback]
+    assert threads == {threading.main_thread()}
+    assert gpt.runs["a"].status == "failed"
+    assert sorted((gpt.runs["a"].folder / "checkpoints").glob("step-*"))
+
+
+def test_an_interrupt_in_the_reward_stops_the_run_and_keeps_it(gpt, tiny):
+    def slow(prompt, completion):
+        count.append(1)
+        if len(count) == 14:
+            threading.Timer(0.05, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+            time.sleep(30)
+        return float(len(completion))
+
+    count = []
+    began = time.monotonic()
+    run = gpt.rlhf("a", PROMPTS, policy="tiny", algo="grpo", reward=slow, **SMALL)
+    assert run.status == "stopped" and time.monotonic() - began < 20 and "a" in gpt.models
+    assert gpt.resume("a", variables={"slow": short}).status == "finished"
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [(float("nan"), "answered 'nan' for the completion"), ("good", "a reward is a finite number"), (1.0, "nothing to learn")],
+)
+def test_a_reward_that_teaches_nothing_says_so(gpt, tiny, answer, message):
+    with pytest.raises(GPTError, match=message) as error:
+        gpt.rlhf("a", PROMPTS, policy="tiny", algo="grpo", reward=lambda p, c: answer, **{**SMALL, "steps": 5})
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"algo": "pop"}, "did you mean ppo"),
+        ({"algo": "grpo"}, "wants a reward"),
+        ({"algo": "dpo"}, "straight from rankings"),
+        ({"algo": "grpo", "reward": "$nobody"}, "no variable nobody"),
+        ({"algo": "grpo", "reward": "tiny"}, "tiny is no reward model"),
+        ({"algo": "grpo", "reward": short, "samples": 1}, "nothing to compare"),
+        ({"algo": "grpo", "reward": short, "prompts": []}, "no prompts"),
+        ({"algo": "grpo", "reward": short, "prompts": ["The old fox " * 60]}, "do not fit"),
+        ({"algo": "ppo", "rankings": "none"}, "there are no rankings none"),
+        ({"algo": "ppo", "rankings": "few"}, "2 are there, 4 are needed, 2 missing"),
+        ({"algo": "dpo", "rankings": "ties"}, "12 more are all ties"),
+        ({"policy": "tin", "reward": short}, "did you mean tiny"),
+    ],
+)
+def test_bad_input_is_one_line(gpt, tiny, given, message):
+    rank(gpt, "few", 2)
+    rank(gpt, "ties", 12, order=((0, 1),))
+    with pytest.raises(GPTError, match=message) as error:
+        gpt.rlhf("a", **{"prompts": PROMPTS, "policy": "tiny", **SMALL, **given})
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_cut_off_in_the_middle_of_a_line_keeps_the_rest_and_says_so(gpt, tiny):
+    rank(gpt)
+    path = gpt.rankings["taste"].path
+    path.write_bytes(path.read_bytes()[:-20])
+    run = gpt.reward("judge", rankings="taste", steps=2, lora=4)
+    assert any("cut off in the middle" in e["text"] for e in run.events if e["event"] == "note")
+    assert run.status == "finished"
+
+
+def test_rankings_of_one_completion_teach_nothing(gpt, tiny):
+    rank(gpt, count=6, order=((0,),), texts=("alone",))
+    with pytest.raises(GPTError, match="0 are there"):
+        gpt.reward("judge", rankings="taste")
+
+
+def test_events_are_json_and_a_running_away_is_told(gpt, tiny):
+    run = gpt.rlhf("a", PROMPTS, policy="tiny", algo="grpo", reward=short, lr=0.2, kl=0.0, kl_limit=1e-3, **SMALL)
+    on_disk = [json.loads(line) for line in (run.folder / "events.jsonl").read_text().splitlines()]
+    assert on_disk == run.events
+    told = [e for e in run.events if e["event"] == "warning"]
+    assert told and "running away" in told[0]["text"] and "--kl" in told[0]["text"]

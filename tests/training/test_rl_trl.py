@@ -1,0 +1,150 @@
+"""The same batch through TRL: losses, gradients and advantages within 1e-5."""
+
+import pytest
+import torch
+
+from jupyter_gpt.training.logprobs import logprobs, mask_of
+from jupyter_gpt.training.policy import scorer_of
+from jupyter_gpt.training.preference import dpo_loss, ranking_loss
+from jupyter_gpt.training.reward import scores
+from jupyter_gpt.training.rl_losses import group_advantages, grpo_loss
+from jupyter_gpt.training.spoken import Spoken
+
+trl = pytest.importorskip("trl")
+TALES = [f"Tale {n}. The old fox saw {n} small birds and was glad." for n in range(40)]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    from jupyter_gpt.data.tokenizer import train_bpe
+
+    return train_bpe(TALES, 320)
+
+
+def model(tokenizer, seed=0):
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(seed)
+    return LlamaForCausalLM(LlamaConfig(
+        vocab_size=320, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=64, initializer_range=0.2, pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None, eos_token_id=tokenizer.eos_token_id,
+    ))  # fmt: skip
+
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
+
+
+def settings(kind, folder, **more):
+    return kind(
+        output_dir=str(folder), per_device_train_batch_size=4, report_to=[], use_cpu=True, bf16=False,
+        gradient_checkpointing=False, logging_strategy="no", save_strategy="no", **more,
+    )  # fmt: skip
+
+
+def gradients(module):
+    return {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
+
+
+def same(mine, theirs):
+    assert mine.keys() == theirs.keys()
+    for name in mine:
+        torch.testing.assert_close(mine[name], theirs[name], atol=1e-5, rtol=1e-4)
+
+
+def test_grpo_advantages_loss_and_gradients(tokenizer, tmp_path):
+    from datasets import Dataset
+
+    told = []
+
+    def reward(completions, **rest):
+        told.extend(float(len(text)) for text in completions)
+        return told[-len(completions) :]
+
+    model(tokenizer).save_pretrained(tmp_path / "start")  # TRL loads its reference from there
+    module = type(model(tokenizer)).from_pretrained(tmp_path / "start")
+    args = settings(trl.GRPOConfig, tmp_path, num_generations=4, max_completion_length=6, beta=0.04, epsilon=0.2, temperature=1.0)
+    trainer = trl.GRPOTrainer(
+        module, reward, args=args, train_dataset=Dataset.from_list([{"prompt": text[:12]} for text in TALES]),
+        processing_class=tokenizer,
+    )  # fmt: skip
+    module.train()
+    inputs = trainer._generate_and_score_completions([{"prompt": "Tale 7. The"}] * 4)
+    wanted = group_advantages(torch.tensor(told, dtype=torch.float32).view(1, 4)).flatten()
+    torch.testing.assert_close(inputs["advantages"].flatten(), wanted, atol=1e-5, rtol=1e-5)
+
+    with torch.no_grad():
+        for parameter in module.parameters():  # a policy that is no longer the one that sampled, nor the reference
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    lengths = inputs["completion_mask"].sum(1).tolist()
+    prompts = [ids[mask.bool()].tolist() for ids, mask in zip(inputs["prompt_ids"], inputs["prompt_mask"], strict=True)]
+    rows = [Spoken(tuple(p), tuple(c[:n].tolist())) for p, c, n in zip(prompts, inputs["completion_ids"], lengths, strict=True)]
+    mask = mask_of(rows)
+    width = mask.shape[1]
+    old = torch.randn(mask.shape, generator=torch.Generator().manual_seed(2)) * 0.1 + logprobs(module, rows)[0].detach()
+    inputs["old_per_token_logps"] = torch.nn.functional.pad(old, (0, inputs["completion_ids"].shape[1] - width))
+    reference = inputs["ref_per_token_logps"][:, :width]
+    inputs["num_items_in_batch"], trainer.current_gradient_accumulation_steps = mask.sum(), 1
+    theirs = trainer._compute_loss(module, inputs)
+    theirs.backward()
+    their_gradients = gradients(module)
+    module.zero_grad()
+    mine = grpo_loss(logprobs(module, rows)[0], old, reference, wanted, mask, 0.2, 0.04).loss
+    mine.backward()
+    assert abs(float(mine.detach()) - float(theirs.detach())) < 1e-5
+    same(gradients(module), their_gradients)
+
+
+def test_dpo_loss_and_gradients(tokenizer, tmp_path):
+    from datasets import Dataset
+
+    data = [{"prompt": f"Tale {n}.", "chosen": f" The old fox saw {n} birds", "rejected": " glad"} for n in range(4)]
+    module, reference = model(tokenizer), model(tokenizer, seed=1)
+    trainer = trl.DPOTrainer(
+        module, reference, args=settings(trl.DPOConfig, tmp_path, beta=0.3), processing_class=tokenizer,
+        train_dataset=Dataset.from_list(data),
+    )  # fmt: skip
+    inputs = next(iter(torch.utils.data.DataLoader(trainer.train_dataset, batch_size=4, collate_fn=trainer.data_collator)))
+    module.eval()
+    theirs = trainer._compute_loss(module, inputs, return_outputs=False)
+    theirs.backward()
+    their_gradients = gradients(module)
+    module.zero_grad()
+    rows = []
+    for ids, attended, completed in zip(*(inputs[k].tolist() for k in ("input_ids", "attention_mask", "completion_mask")), strict=True):
+        n, start = sum(attended), completed.index(1)
+        rows.append(Spoken(tuple(ids[:start]), tuple(ids[start:n])))
+    now = logprobs(module, rows)[0].sum(1)
+    with torch.no_grad():
+        start = logprobs(reference, rows)[0].sum(1)
+    pairs = [[n, n + 4] for n in range(4)]  # TRL stacks the chosen on the rejected
+    mine = dpo_loss([now[p] for p in pairs], [start[p] for p in pairs], [((0,), (1,))] * 4, 0.3)
+    mine.backward()
+    assert abs(float(mine.detach()) - float(theirs.detach())) < 1e-5
+    same(gradients(module), their_gradients)
+
+
+def test_reward_loss_and_gradients(tokenizer, tmp_path):
+    from datasets import Dataset
+
+    module = scorer_of(model(tokenizer).eval(), 0, tokenizer.pad_token_id, seed=3)
+    data = [{"chosen": f"Tale {n}. The old fox saw {n}", "rejected": f"Tale {n}. glad", "margin": 0.1 * n} for n in range(4)]
+    trainer = trl.RewardTrainer(
+        module, args=settings(trl.RewardConfig, tmp_path, center_rewards_coefficient=0.01), processing_class=tokenizer,
+        train_dataset=Dataset.from_list([{k: d[k] for k in ("chosen", "rejected")} for d in data]),
+    )  # fmt: skip
+    inputs = next(iter(torch.utils.data.DataLoader(trainer.train_dataset, batch_size=4, collate_fn=trainer.data_collator)))
+    module.eval()
+    for margin in (None, 0.25):
+        given = dict(inputs) if margin is None else {**inputs, "margin": torch.full((4,), margin)}
+        module.zero_grad()
+        theirs = trainer.compute_loss(module, given)
+        theirs.backward()
+        their_gradients = gradients(module)
+        module.zero_grad()
+        rows = [tuple(ids[: int(n)].tolist()) for ids, n in zip(inputs["input_ids"], inputs["attention_mask"].sum(1), strict=True)]
+        found = scores(module, rows)
+        mine = ranking_loss([found[[n, n + 4]] for n in range(4)], [((0,), (1,))] * 4, margin or 0.0, 0.01)
+        mine.backward()
+        assert abs(float(mine.detach()) - float(theirs.detach())) < 1e-5
+        same(gradients(module), their_gradients)
