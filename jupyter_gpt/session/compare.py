@@ -174,10 +174,12 @@ def told(tick: Callable[[str, int, int], None], name: str, done: int, completion
     tick(name, done, len(completion.tokens))
 
 
-def check(gpt, models: Sequence[str], prompts: Sequence[str], samples: int) -> None:
+def check(
+    gpt, models: Sequence[str], prompts: Sequence[str], samples: int, how: str = "%%compare MODEL MODEL"
+) -> None:
     """Refuse what cannot be compared, before any model has written a word."""
     if len(models) < 2:
-        raise GPTError("to compare takes two models or more: %%compare MODEL MODEL")
+        raise GPTError(f"to compare takes two models or more: {how}")
     twice = next((name for name in models if models.count(name) > 1), None)
     if twice:
         raise GPTError(
@@ -205,5 +207,9 @@ def shuffled(count: int, seed: str) -> tuple[int, ...]:
 
 def default_name(models: Sequence[str]) -> str:
     """`A-vs-B`; shortened, with a digest, where that would be too long for a name."""
-    name = "-vs-".join(models)
+    return shortened("-vs-".join(models))
+
+
+def shortened(name: str) -> str:
+    """The name, or as much of it as a name may have with a digest of the whole."""
     return name if len(name) <= 64 else f"{name[:55]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

@@ -39,7 +39,7 @@ class Question:
     @property
     def open(self) -> bool:
         """Whether there is anything to tell apart."""
-        return len(self.completions) > 1
+        return len(set(self.texts)) > 1
 
     @property
     def texts(self) -> list[str]:

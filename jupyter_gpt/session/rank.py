@@ -20,6 +20,7 @@ from jupyter_gpt.session.rankings import Ranking, Rankings
 
 AT_ONCE = 64  # completions sampled together; after each such lot all there are is on disk
 Tick = Callable[[str, int, int, int], None]
+Make = Callable[..., list[Question]]
 
 
 @dataclass(frozen=True)
@@ -176,8 +177,8 @@ def rank(
     check(prompts, models, samples, options, [text for text in prompts if text not in taken])
     judge = judging.check(gpt, judge)
     asked = [text for text in prompts if text not in taken]
-    fresh = sampled(gpt, rankings, asked, models, samples, {**options, "seed": seed}, tick) if asked else {}
-    questions = [question for text in prompts for question in (taken.get(text) or [fresh[text]])]
+    fresh = sampled(gpt, rankings, asked, models, samples, {**options, "seed": seed}, together, tick) if asked else {}
+    questions = [question for text in prompts for question in (taken.get(text) or fresh[text])]
     Questions(rankings).write(questions)
     whole = {**options, "seed": seed, "samples": samples}
     anybody = judge is not None or rankings_file is not None
@@ -209,16 +210,18 @@ def check(prompts: Sequence[str], models: Sequence[str], samples: int, options: 
 
 
 def sampled(
-    gpt, rankings: Rankings, prompts: Sequence[str], models: Sequence[str], samples: int, options: dict,
+    gpt, rankings: Rankings, prompts: Sequence[str], models: Sequence[str], samples: int, options: dict, make: Make,
     tick: Tick | None,
-) -> dict[str, Question]:  # fmt: skip
-    """A question for each prompt: the one asked before if it came from the same models in the same way, else anew.
+) -> dict[str, list[Question]]:  # fmt: skip
+    """The questions of each prompt: those asked before if they came from the same models in the same way, else anew.
 
-    Every lot is on disk before the next is sampled.
+    `make(prompt, models, completions, seed, source)` makes them. Every lot is on disk before the next is sampled.
     """
-    earlier = {(q.prompt, q.source): q for q in Questions(rankings).read()}
+    earlier: dict[tuple, list[Question]] = {}
+    for known in Questions(rankings).read():
+        earlier.setdefault((known.prompt, known.source), []).append(known)
     marks = [fingerprint.of(gpt.models[name], {**options, "samples": samples}) for name in models]
-    source = " ".join(f"{name}:{mark}" for name, mark in zip(models, marks, strict=True))
+    source = " ".join([make.__name__, *(f"{name}:{mark}" for name, mark in zip(models, marks, strict=True))])
     found = {text: earlier[text, source] for text in prompts if (text, source) in earlier}
     wanted = [text for text in prompts if text not in found]
     size = max(1, AT_ONCE // samples)
@@ -232,8 +235,8 @@ def sampled(
             if any(getattr(sample, "interrupted", False) for done in columns[-1] for sample in done.samples):
                 raise KeyboardInterrupt
         for text, *done in zip(lot, *columns, strict=True):
-            found[text] = question(text, models, done, options["seed"], source)
-        Questions(rankings).write([found[text] for text in prompts if text in found])
+            found[text] = make(text, models, done, options["seed"], source)
+        Questions(rankings).write([each for text in prompts for each in found.get(text, [])])
     return found
 
 
@@ -241,15 +244,15 @@ def told(tick: Tick, name: str, done: int, total: int, completion) -> None:
     tick(f"{name} writes", done, total, len(completion.tokens))
 
 
-def question(prompt: str, models: Sequence[str], completions: Sequence, seed: int, source: str) -> Question:
-    """The question of what the models wrote; a text that was sampled twice is asked about once, as the first's."""
+def together(prompt: str, models: Sequence[str], completions: Sequence, seed: int, source: str) -> list[Question]:
+    """One question of all that the models wrote; a text that was sampled twice is asked about once, as the first's."""
     entries: dict[str, dict] = {}
     for name, completion in zip(models, completions, strict=True):
         for k, sample in enumerate(completion.samples):
             new = {"model": name, "text": sample.text, "seed": seed + k, "times": 0}
             entries.setdefault(sample.text, new)["times"] += 1
     sent = tuple((name, completion.prompt) for name, completion in zip(models, completions, strict=True))
-    return Question(prompt, tuple(entries.values()), shuffled(len(entries), f"{seed} {prompt}"), sent, source)
+    return [Question(prompt, tuple(entries.values()), shuffled(len(entries), f"{seed} {prompt}"), sent, source)]
 
 
 def take_over(

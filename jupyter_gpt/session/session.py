@@ -12,6 +12,7 @@ from pathlib import Path
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.completion import Completion
 from jupyter_gpt.session import store, techniques
+from jupyter_gpt.session.arena import Arena, arena
 from jupyter_gpt.session.compare import Comparison, compare
 from jupyter_gpt.session.corpora import Corpora, Corpus
 from jupyter_gpt.session.embedders import Embedders
@@ -133,6 +134,14 @@ class Session:
         """
         return rank(self, name, prompts, **options)
 
+    def arena(self, models: Sequence[str], prompts: Sequence[str] = (), **options) -> Arena:
+        """Every two of `models` on each prompt, to be voted on blind; `.leaderboard` has Elo with intervals.
+
+        `options`: `name` (what the votes are kept under), `seed`, `by`, `judge` as in `rank`, and those of
+        `gpt.prompts`. Raises GPTError for fewer than two models, and one that is there twice or unknown.
+        """
+        return arena(self, models, prompts, **options)
+
     def prompt(self, text: str | list[dict], **options) -> Completion:
         """Ask a model: a text, or messages with `role` and `content`.
 
@@ -147,7 +156,7 @@ class Session:
         `answer`, its `trace` has every call, and its `usage` is that of all of them.
         """
         if techniques.wanted(options):
-            return techniques.with_techniques(self.models, self.prompting, text, **options)
+            return techniques.with_techniques(self.models, self.prompting, text, indexes=self.indexes, **options)
         return prompt(self.models, self.prompting, [text], **options)[0]
 
     def prompts(self, texts: Sequence[str | list[dict]], **options) -> list[Completion]:
