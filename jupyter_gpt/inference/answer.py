@@ -95,16 +95,18 @@ def until(decode: Decode, stop: tuple[str, ...], min_tokens: int) -> Callable[[S
 def answers(
     module, tokenizer, prompts: Sequence[Prompt], sampling: Sampling, stop_ids: frozenset[int], name: str,
     enough: Callable[[], bool] = lambda: False, rule: Rule | None = None,
+    constraint: Callable | None = None,
 ) -> Iterator[list[Completion] | None]:  # fmt: skip
     """Sample answers to all prompts together.
 
     Yields them so far about twenty times a second, None in between, and last the whole of them. Ends early,
-    with what came, when `enough()`. With `rule`, each is held to it.
+    with what came, when `enough()`. With `rule`, each is held to it;
+    `constraint` makes the engine's constraint of each sample.
     """
     from jupyter_gpt.inference.engine import Request, generate
 
     decode = decoder(tokenizer)
-    constraints, leads = [None] * len(prompts), [None] * len(prompts)
+    constraints, leads = [constraint] * len(prompts), [None] * len(prompts)
     if rule:
         from jupyter_gpt.inference.constrain import held, lead_of
 
@@ -119,9 +121,9 @@ def answers(
             min_tokens=sampling.min_tokens, temperature=sampling.temperature, top_p=sampling.top_p,
             top_k=sampling.top_k, min_p=sampling.min_p, seed=sampling.seed, stop_ids=stop_ids,
             top_logprobs=sampling.logprobs,
-            until=until(decode, (*sampling.stop, *prompt.stop), sampling.min_tokens), constraint=constraint,
+            until=until(decode, (*sampling.stop, *prompt.stop), sampling.min_tokens), constraint=held_to,
         )
-        for prompt, constraint in zip(prompts, constraints, strict=True)
+        for prompt, held_to in zip(prompts, constraints, strict=True)
     ]  # fmt: skip
     drafts = [
         [Draft(decode, prompt, sampling, stop_ids, lead) for _ in range(sampling.samples)]

@@ -91,6 +91,7 @@ class Completion:
     first.  form: how the question was put to the model, in words.  messages: the chat, where it was one.
     valid: whether it keeps the constraint it was held to, None where there was none; value: of JSON that does the
     parsed value (or the pydantic object), of a template its holes by name, else the text.
+    holes: where the holes of a template stand in its text, as (name, first character, end).
     calls: the tools that it wants called, each with `name` and `arguments`; `text` is then what it said before.
     broken_call: why a call that it began could not be read.
     answer: what a technique read off as the answer, None where none was looked for or found.  trace: what a
@@ -118,6 +119,7 @@ class Completion:
     remote: bool = False
     valid: bool | None = None
     value: object = None
+    holes: list[tuple[str, int, int]] = field(default_factory=list)
     answer: str | None = None
     calls: list[dict] = field(default_factory=list)
     broken_call: str = ""
@@ -137,7 +139,8 @@ class Completion:
             "sampling": self.sampling.as_dict(), "usage": self.usage.as_dict(), "notes": list(self.notes),
             "interrupted": self.interrupted, "answer": self.answer, "trace": self.trace,
             "samples": [
-                {"text": s.text, "finish_reason": s.finish_reason, "valid": s.valid, "tokens": s.tokens, "logprobs": s.logprobs,
+                {"text": s.text, "finish_reason": s.finish_reason, "valid": s.valid,
+                 "holes": [list(hole) for hole in s.holes], "tokens": s.tokens, "logprobs": s.logprobs,
                  "top": [[list(pair) for pair in top] for top in s.top],
                  "seconds_per_token": s.seconds_per_token}
                 for s in self.samples

@@ -112,6 +112,10 @@ class Held:
             if self.matcher.is_error():
                 self.broken = reason(self.matcher.get_error())
             return [self.last]
+        return self.go_on()
+
+    def go_on(self) -> list[int]:
+        """The certain tokens of a rule that is not at its end; the ending one where nothing goes on."""
         tokens = self.matcher.compute_ff_tokens()
         if self.unknown in tokens:
             self.broken = "no token spells what has to come"
@@ -119,7 +123,7 @@ class Held:
         if tokens:
             return tokens
         mask = self.mask()
-        if self.matcher.is_accepting():
+        if bool(mask[self.ends].any()):  # where nothing but the end may come, it has come
             return [] if int(mask.sum()) > len(self.ends) else [self.last]
         if bool(mask.any()):
             return []

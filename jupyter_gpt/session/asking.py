@@ -89,22 +89,29 @@ def in_kernel(
             )
 
     def answer(prompts: list[Prompt], show: Show, deadline: float | None = None) -> list[Completion]:
-        from jupyter_gpt.inference.answer import answers
-
-        box, enough = Box(), threading.Event()
-        source = answers(
-            model.module, model.tokenizer, prompts, sampling, ends(model), model.name, enough.is_set, rule
-        )
-        job = worker("torch").submit(box.keep(within_memory(source, model, prompts, sampling)))
-        try:
-            job.wait(box.look(show, deadline, enough.set), enough.set)
-        finally:
-            enough.set()  # whatever broke the wait: nothing goes on sampling unheard
-        for found in box.latest if questions[0].tools else ():
+        done = sampled(model, prompts, sampling, show, deadline, rule)
+        for found in done if questions[0].tools else ():
             found_in(found, model.tokenizer)
-        return box.latest
+        return done
 
     return prompts, answer
+
+
+def sampled(
+    model, prompts: Sequence[Prompt], sampling: Sampling, show: Show, deadline: float | None = None,
+    rule: Rule | None = None, constraint: Callable | None = None,
+) -> list[Completion]:  # fmt: skip
+    """Have a model of this kernel answer on the device's worker. `constraint` makes the engine's for each sample."""
+    from jupyter_gpt.inference.answer import answers
+
+    box, enough = Box(), threading.Event()
+    source = answers(model.module, model.tokenizer, prompts, sampling, ends(model), model.name, enough.is_set, rule, constraint)
+    job = worker("torch").submit(box.keep(within_memory(source, model, prompts, sampling)))
+    try:
+        job.wait(box.look(show, deadline, enough.set), enough.set)
+    finally:
+        enough.set()  # whatever broke the wait: nothing goes on sampling unheard
+    return box.latest
 
 
 def ends(model) -> frozenset[int]:

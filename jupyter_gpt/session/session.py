@@ -163,6 +163,17 @@ class Session:
         """Ask one model many things at once, batched together; the options are those of `prompt`."""
         return prompt(self.models, self.prompting, texts, **options)
 
+    def template(self, text: str | list[dict], **options) -> Completion:
+        """Have a model fill the holes of a template, such as `Name: {{gen name max_tokens=5}}`, in one pass.
+
+        `options` are those of `jupyter_gpt.session.filling.template`, the sampling options of `prompt` among them;
+        `max_tokens` is of each hole. The completion's `value` has the holes by name. Raises GPTError, one line, for a
+        hole that is not understood.
+        """
+        from jupyter_gpt.session.filling import template
+
+        return template(self.models, self.prompting, text, **options)
+
     @property
     def last(self) -> Completion:
         """The last completion. Raises GPTError when there is none yet."""
