@@ -1,9 +1,4 @@
-"""Pretraining as a generator of events: `for event in pretrain(training): ...`.
-
-There is no trainer and no callback. Whoever iterates stops the run by not asking for more, pauses it by waiting, and may
-save, sample or look at `training` between any two events. Losses are yielded as device tensors: reading them is what
-would block on the GPU, and is left to whoever wants to look.
-"""
+"""Pretraining as a generator of events: `for event in pretrain(training): ...`. There is no trainer and no callback."""
 
 from __future__ import annotations
 
@@ -19,10 +14,10 @@ from torch import Tensor, nn
 
 from jupyter_gpt.training import checkpoint
 from jupyter_gpt.training.device import peak_flops
+from jupyter_gpt.training.loop import Micro, train
 from jupyter_gpt.training.loss import IGNORE, cross_entropy, softmax_gradient
 from jupyter_gpt.training.optimizer import Optimizers
 from jupyter_gpt.training.recipe import Recipe
-from jupyter_gpt.training.schedule import multiplier
 from jupyter_gpt.training.transformer import Trunk
 
 SAMPLE_TOKENS = 64  # the length of a sample at a fixed step
@@ -77,54 +72,37 @@ class Training:
         """The run from here to its end: see `pretrain`."""
         return pretrain(self)
 
+    def start_event(self) -> dict:
+        return start_event(self)
+
+    def micro_batches(self, step: int) -> int:
+        return self.recipe.accumulation
+
+    def micro_batch(self, step: int, number: int) -> Micro:
+        """A function of its place in the run alone."""
+        recipe = self.recipe
+        inputs = batch_at(self, step, number)
+        return Micro(inputs, 1 / recipe.accumulation, recipe.rows * recipe.context)
+
+    def loss(self, inputs: tuple[Tensor, Tensor]) -> Tensor:
+        compiled, _ = forward_functions(self)
+        return compiled(*inputs)
+
+    def evaluate(self) -> Iterator[dict | None]:
+        return evaluate(self, forward_functions(self)[1])
+
     def samples(self) -> Iterator[dict | None]:
         """A sample of each fixed prompt, as the model stands."""
         return sample_prompts(self)
 
+    def took(self, step: int, seconds: float, tokens: int) -> None:
+        """A step has been taken."""
+        self.step, self.seconds = step, self.seconds + seconds
+
 
 def pretrain(training: Training) -> Iterator[dict | None]:
-    """Train until `recipe.steps`, from wherever `training` stands.
-
-    Yields events (dicts; loss and grad_norm are device scalars) and None after each micro-batch, evaluation batch and
-    sampled token, so that a stop is felt at once. The state is whole whenever a `step` event has just been yielded.
-    """
-    recipe = training.recipe
-    compiled, plain = forward_functions(training)
-    yield start_event(training)
-    fences = []
-    upcoming = None
-    while True:
-        if training.held_out and (training.step % recipe.eval_every == 0 or training.step == recipe.steps):
-            yield from evaluate(training, plain)
-        if training.step % recipe.sample_every == 0 or training.step == recipe.steps:
-            yield from sample_prompts(training)
-        if training.step >= recipe.steps:
-            return
-        step, began = training.step + 1, time.perf_counter()
-        busy = 0.0
-        losses = []
-        for micro in range(recipe.accumulation):
-            ids, targets = upcoming if upcoming is not None else batch_at(training, step, micro)
-            loss = compiled(ids, targets)
-            (loss / recipe.accumulation).backward()
-            losses.append(loss.detach())
-            upcoming = next_batch(training, step, micro)  # assembled while the device works
-            busy += time.perf_counter() - began
-            yield None
-            began = time.perf_counter()
-        norm = torch.nn.utils.clip_grad_norm_(training.optimizers.names, recipe.clip, foreach=True)
-        factor = multiplier(step, recipe.steps, recipe.warmup, recipe.decay)
-        training.optimizers.step(factor)
-        wait_for_device(training, fences)
-        busy += time.perf_counter() - began
-        training.step, training.seconds = step, training.seconds + busy
-        rate = recipe.batch_tokens / busy
-        yield {
-            "event": "step", "step": step, "loss": torch.stack(losses).mean(), "grad_norm": norm,
-            "lr": recipe.lr * factor, "tokens": training.tokens, "seconds": training.seconds,
-            "tokens_per_second": rate,
-            "mfu": rate * training.flops_per_token / training.peak_flops if training.peak_flops else None,
-        }  # fmt: skip
+    """Train until `recipe.steps`, from wherever `training` stands; see `loop.train`."""
+    return train(training)
 
 
 def forward_functions(training: Training) -> tuple:
@@ -166,30 +144,12 @@ def batch_at(training: Training, step: int, micro: int) -> tuple[Tensor, Tensor]
     return to_device(training.rows.batch(np.arange(first, first + recipe.rows)), training.model.device)
 
 
-def next_batch(training: Training, step: int, micro: int) -> tuple[Tensor, Tensor] | None:
-    """The micro-batch after this one, or None at the end of the run."""
-    micro += 1
-    if micro == training.recipe.accumulation:
-        step, micro = step + 1, 0
-    return None if step > training.recipe.steps else batch_at(training, step, micro)
-
-
 def to_device(rows: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
     """Rows `(B, T+1)` as inputs and targets on the device, copied behind the device's back where memory is pinned."""
     rows = torch.from_numpy(rows)
     if device.type == "cuda":
         rows = rows.pin_memory().to(device, non_blocking=True)
     return rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
-
-
-def wait_for_device(training: Training, fences: list) -> None:
-    """Let the host run at most two steps ahead, so that a stop is near and the clock is honest."""
-    if training.model.device.type == "cuda":
-        fence = torch.cuda.Event()
-        fence.record()
-        fences.append(fence)
-        if len(fences) > 2:
-            fences.pop(0).synchronize()
 
 
 @torch.no_grad()

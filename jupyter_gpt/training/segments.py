@@ -43,7 +43,12 @@ class Stream:
 
 def stream(batch, device: torch.device | str, padded: bool = False) -> Stream:
     """The cells of a `data.conversation_rows.Batch`, row after row; `padded` keeps the padding, as texts of its own."""
-    from jupyter_gpt.data.conversation_rows import IGNORE, PADDING
+    return streams(batch, device, batch.ids.size, padded)[0]
+
+
+def streams(batch, device: torch.device | str, most: int, padded: bool = False) -> list[Stream]:
+    """The same in pieces of whole texts, each of at most `most` tokens (more only where one text has more)."""
+    from jupyter_gpt.data.conversation_rows import PADDING
 
     document = batch.document.ravel()
     row = np.repeat(np.arange(len(batch.ids)), batch.ids.shape[1])
@@ -51,9 +56,19 @@ def stream(batch, device: torch.device | str, padded: bool = False) -> Stream:
     document, row = document[kept], row[kept]
     begins = np.flatnonzero(np.diff(document, prepend=-2).astype(bool) | np.diff(row, prepend=-1).astype(bool))
     bounds = np.append(begins, len(document))
-    targets = batch.targets.ravel()[kept]
-    trained = np.flatnonzero(targets != IGNORE)
-    lengths = np.diff(bounds).tolist()
+    cells = [array.ravel()[kept] for array in (batch.ids, batch.targets, batch.positions)]
+    found, first = [], 0
+    for last in range(1, len(bounds)):
+        if last == len(bounds) - 1 or bounds[last + 1] - bounds[first] > most:
+            here = slice(bounds[first], bounds[last])
+            longest = batch.ids.shape[1] if padded else 0
+            found.append(_stream(*(c[here] for c in cells), bounds[first : last + 1] - bounds[first], longest, device))
+            first = last
+    return found
+
+
+def _stream(ids, targets, positions, bounds, longest: int, device) -> Stream:
+    from jupyter_gpt.data.conversation_rows import IGNORE
 
     def there(array: np.ndarray) -> Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(array))
@@ -61,9 +76,10 @@ def stream(batch, device: torch.device | str, padded: bool = False) -> Stream:
             tensor = tensor.pin_memory()
         return tensor.to(device, non_blocking=True)
 
-    longest = batch.ids.shape[1] if padded else max(lengths, default=0)
-    segments = Segments(lengths, there(batch.positions.ravel()[kept]), there(bounds.astype(np.int32)), longest)
-    return Stream(there(batch.ids.ravel()[kept])[None], there(trained), there(targets[trained]), segments)
+    trained = np.flatnonzero(targets != IGNORE)
+    lengths = np.diff(bounds).tolist()
+    segments = Segments(lengths, there(positions), there(bounds.astype(np.int32)), longest or max(lengths))
+    return Stream(there(ids)[None], there(trained), there(targets[trained]), segments)
 
 
 def groups(lengths: list[int], waste: float = 1.25) -> list[list[int]]:

@@ -53,7 +53,7 @@ class Trunk(nn.Module):
 
     def mask_of(self, T: int) -> Tensor | None:
         """The causal mask for texts of up to T tokens, where they are short enough for products by hand."""
-        return None if self.mask is None or T > len(self.mask) else self.mask[:T, :T]
+        return None if self.mask is None or len(self.mask) < T else self.mask[:T, :T]
 
     def forward(self, ids: Tensor, segments: Segments | None = None) -> Tensor:
         """With `segments`, `ids` `(1, N)` is a stream of texts, each of which sees only itself."""
