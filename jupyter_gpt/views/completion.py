@@ -18,6 +18,7 @@ CELL = (
     "text-align:left;vertical-align:top;white-space:normal;padding:4px 14px 8px 4px;"
     "background-color:transparent"
 )
+HOLE = "background-color:#fff3bf;color:#222;border-radius:3px;padding:0 2px"
 LEAD = 400  # characters of a document shown before its continuation
 AT_ONCE = 8  # samples drawn while they are written
 HEAVY = 50_000  # characters of HTML from which on the display is renewed more rarely
@@ -38,6 +39,18 @@ def sampled(text: str) -> str:
     """
     shown = prose(text) if text else f'<span style="{QUIET}">nothing</span>'
     return marked(shown.replace("«", "&laquo;").replace("»", "&raquo;"))
+
+
+def said(sample) -> str:
+    """A sample's text as HTML: of a template the holes stand out, and the fixed text is no sampled text."""
+    if not sample.holes:
+        return sampled(sample.text)
+    html, at = "", 0
+    for name, start, end in sample.holes:
+        html += prose(sample.text[at:start])
+        html += f'<span style="{HOLE}" title="{escape(name)}">{sampled(sample.text[start:end])}</span>'
+        at = end
+    return html + prose(sample.text[at:])
 
 
 def settings(sampling) -> str:
@@ -100,10 +113,10 @@ def answer_html(completion, mark: str = "", most: int | None = None) -> str:
             cut = "…" if len(completion.prompt) > LEAD else ""
             begun = (sampled if completion.history else prose)(cut + completion.prompt[-LEAD:])
             lead = f'<span style="color:#888">{begun}</span>'
-        return f'<div style="{READING}">{lead}{sampled(completion.text)}{mark}</div>'
+        return f'<div style="{READING}">{lead}{said(completion)}{mark}</div>'
     rows = "".join(
         f'<tr style="background-color:transparent"><td style="{CELL};color:#888">{i}</td>'
-        f'<td style="{CELL};border-bottom:{RULE}">{sampled(sample.text)}'
+        f'<td style="{CELL};border-bottom:{RULE}">{said(sample)}'
         f"{mark if sample.finish_reason is None else ''}</td></tr>"
         for i, sample in enumerate(shown, start=1)
     )
@@ -195,7 +208,7 @@ def answers_only(completion) -> str:
     """The answers without the document before them: the prompt is shown above."""
     if len(completion.samples) > 1:
         return answer_html(completion)
-    return f'<div style="{READING}">{sampled(completion.text)}</div>'
+    return f'<div style="{READING}">{said(completion)}</div>'
 
 
 class Writing:
