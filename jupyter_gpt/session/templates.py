@@ -16,7 +16,8 @@ from jupyter_gpt.prompting.ask import HOLE
 from jupyter_gpt.session import store
 
 FILE = "templates.json"
-WHERE = {"cot": "chain_of_thought", "expert": "expert", "reflection": "reflection", "tree": "tree_of_thoughts"}
+WHERE = {"cot": "chain_of_thought", "expert": "expert", "reflection": "reflection", "tree": "tree_of_thoughts",
+         "react": "react"}  # fmt: skip
 
 
 def own(technique: str) -> Mapping[str, str]:

@@ -53,10 +53,10 @@ def test_an_endpoint_is_declared_listed_and_forgotten(says, shown, gpt, ip):
 def test_config_mistakes(fails, gpt):
     assert fails("%gpt config endpoint --model m").startswith("%gpt config wants a name before its options")
     assert fails("%gpt config endpoint a --model m") == "%gpt config endpoint a wants --base-url too"
-    assert (
-        fails("%gpt config endpoint a --base-url http://x/v1") == "%gpt config endpoint a wants --model too"
+    assert fails("%gpt config endpoint a --base-url http://x/v1") == "%gpt config endpoint a wants --model too"
+    assert fails("%gpt config endpoints a") == (
+        "%gpt config WHAT is endpoint or template, not 'endpoints' (did you mean endpoint?)"
     )
-    assert fails("%gpt config endpoints a") == ("%gpt config WHAT is endpoint, not 'endpoints'")
     assert "there is no endpoint a" in fails("%gpt config endpoint a --remove")
     assert "cannot be a name" in fails("%gpt config endpoint ../a --base-url http://x/v1 --model m")
     assert "sk-hush" not in fails("%gpt config endpoint a --base-url http://x/v1 --model m --key-env sk-hush")
@@ -89,3 +89,22 @@ def test_a_token_of_ones_own_is_never_shown(says, fails, gpt, monkeypatch):
     assert fails("%gpt serve --stop") == "no model is served: %gpt serve begins to"
     assert fails("%gpt serve --stop --port 1") == "%gpt serve --stop takes no other option"
     assert "hush" not in fails("%gpt serve --port 0 --token-env hush-hush-hush-hush")
+
+
+def test_templates_are_shown_and_replaced(gpt, ip, fails, shown):
+    for line in (
+        "%gpt config template cot --out own",
+        r'%gpt config template cot --part think --text "Think, then answer:\n{question}" --out mine',
+        "%gpt config template cot --part think --remove --out back",
+    ):
+        ip.run_cell(line).raise_error()
+    names = ip.user_ns
+    assert "cot trigger\n    Let's think step by step." in shown[0]
+    assert names["mine"]["think"] == "Think, then answer:\n{question}"
+    assert "cot think (replaced)\n    Think, then answer:\n    {question}" in shown[1]
+    assert names["back"] == names["own"]
+    assert "nothing fills {asked}" in fails('%gpt config template cot --part think --text "{question} {asked}"')
+    assert fails("%gpt config template").endswith("wants a technique: cot, expert, reflection, tree, react")
+    assert "did you mean think" in fails("%gpt config template cot --part thnk")
+    assert "belongs to an endpoint" in fails("%gpt config template cot --model x")
+    assert "replace a technique's text" in fails('%gpt config endpoint --text "x"')

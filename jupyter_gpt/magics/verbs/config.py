@@ -1,26 +1,31 @@
-"""`%gpt config`: what is set for this folder, or for every notebook of the user. For now, endpoints."""
+"""`%gpt config`: what is set for this folder, or for every notebook of the user: endpoints, and techniques' texts."""
 
 from __future__ import annotations
 
-from jupyter_gpt.errors import GPTError
+from textwrap import indent
+
+from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.magics.notebook import show
 from jupyter_gpt.magics.options import OUT, Command, Option
-from jupyter_gpt.magics.words import number, whole
-from jupyter_gpt.views.bundle import Bundle
-from jupyter_gpt.views.table import html_table, text_table
+from jupyter_gpt.magics.words import number, spelled, whole
+from jupyter_gpt.views.bundle import Bundle, escape
+from jupyter_gpt.views.table import CODE, html_table, text_table
 
 CONFIG = Command(
     name="%gpt config",
-    summary="models behind a server: where they are, which variable holds the key",
+    summary="models behind a server; the texts of the techniques of %%prompt",
     about=(
         "%gpt config endpoint NAME makes a model of any OpenAI-compatible server (OpenAI, vLLM, Ollama, "
         "llama.cpp, %gpt serve) usable as a model of this notebook. The key stays in its environment "
-        "variable: neither notebook nor file ever holds it. Without options it shows what is set."
+        "variable: neither notebook nor file ever holds it. Without options it shows what is set. "
+        "%gpt config template cot shows the texts that --cot sends, and with --part and --text replaces one for the "
+        "notebooks of this folder; its {holes} stay holes."
     ),
     groups=(
         ("What", (
-            Option("WHAT", "what to set or show", choices=("endpoint",)),
-            Option("NAME", "what to call the endpoint here", complete="models"),
+            Option("WHAT", "what to set or show", choices=("endpoint", "template")),
+            Option("NAME", "what to call the endpoint here; or the technique: cot, expert, reflection, tree, react",
+                   complete="models", hints=("cot", "expert", "reflection", "tree", "react")),
         )),
         ("Endpoint", (
             Option("--base-url", "its address up to /v1", "URL"),
@@ -30,7 +35,11 @@ CONFIG = Command(
             Option("--timeout", "seconds of silence that are borne", "SECONDS", number, default=60),
             Option("--retries", "how often a failed request is sent again", "N", whole, default=2),
             Option("--user", "for every notebook of mine, not just those of this folder", kind=None),
-            Option("--remove", "forget it", kind=None),
+            Option("--remove", "forget the endpoint; go back to the technique's own text", kind=None),
+        )),
+        ("Template", (
+            Option("--part", "which text of the technique", "PART"),
+            Option("--text", r"what to send instead, with the same {holes}; \n is a new line", "TEXT", spelled),
             OUT,
         )),
     ),
@@ -39,12 +48,17 @@ CONFIG = Command(
         "%gpt config endpoint mini --base-url https://api.openai.com/v1 --model gpt-4o-mini \\",
         "    --key-env OPENAI_API_KEY",
         "%gpt config endpoint",
+        "%gpt config template cot --part trigger --text \"First, let's think about this logically.\"",
     ),
 )  # fmt: skip
 
 
 def config(gpt, given: dict, ip) -> object:
-    """Declares, forgets or lists; the result is the endpoint, or all of them."""
+    """Declares, forgets or lists; the result is the endpoint, or all of them; of a technique its texts."""
+    if given.get("what") == "template":
+        return template({k: v for k, v in given.items() if k not in ("what", "out")})
+    if "part" in given or "text" in given:
+        raise GPTError("--part and --text replace a technique's text: %gpt config template cot --part … --text …")
     endpoints = gpt.models.endpoints
     name, remove = given.get("name"), given.get("remove", False)
     options = {k: v for k, v in given.items() if k not in ("what", "name", "remove", "base", "out")}
@@ -89,3 +103,44 @@ def endpoints_bundle(endpoints: list) -> Bundle:
     head = ("endpoint", "model", "address", "key", "asked through")
     rows = [(e.name, e.model, e.base_url, key_of(e), "chat" if e.chat else "completions") for e in endpoints]
     return Bundle(text_table(head, rows, "lllll"), html_table(head, rows, "lllll"), data)
+
+
+def template(given: dict) -> dict[str, str]:
+    """Shows a technique's texts, after replacing one or going back to its own."""
+    from jupyter_gpt.session import templates
+
+    technique, part, text, remove = (given.pop(key, None) for key in ("name", "part", "text", "remove"))
+    if given:
+        raise GPTError(f"--{next(iter(given)).replace('_', '-')} belongs to an endpoint, not to a template")
+    if technique is None:
+        raise GPTError(f"%gpt config template wants a technique: {', '.join(templates.WHERE)}")
+    texts = templates.own(technique)
+    if text is not None or remove:
+        if text is not None and (remove or part is None):
+            raise GPTError(
+                "say which text: --part PART --text TEXT replaces it, --part PART --remove goes back to its own"
+            )
+        for each in [part] if part else list(templates.all_of().get(technique, {})):
+            templates.replace(technique, each, text)
+    elif part is not None and part not in texts:
+        raise GPTError(f"{technique} has no template {part}{nearest(part, texts)}")
+    now = templates.current(technique)
+    show(templates_bundle(technique, now, texts, part))
+    return now
+
+
+def templates_bundle(technique: str, now: dict, own: dict, part: str | None) -> Bundle:
+    """Each text under its name, marked where it was replaced."""
+    shown = {name: text for name, text in now.items() if part in (None, name)}
+    heads = {name: f"{technique} {name}" + ("" if text == own[name] else " (replaced)") for name, text in shown.items()}
+    text = "\n\n".join(f"{heads[name]}\n{indent(said or '(nothing)', '    ')}" for name, said in shown.items())
+    html = "".join(
+        f'<p style="margin:6px 0 0 0"><b>{escape(heads[name])}</b></p><div style="{CODE}">{lines(said)}</div>'
+        for name, said in shown.items()
+    )
+    return Bundle(text, html, {"view": "templates", "technique": technique, "templates": shown})
+
+
+def lines(text: str) -> str:
+    """A text as HTML that keeps its lines."""
+    return escape(text or "(nothing)").replace("\n", "<br>")
