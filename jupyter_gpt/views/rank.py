@@ -224,6 +224,11 @@ class Page:
         bundle = rank_bundle(ranked, blind=blind)
         self.put(bundle.mime(), {MIME: bundle.metadata})
 
+    def form(self, ranked):
+        from jupyter_gpt.views.rank_form import RankForm
+
+        return RankForm(ranked)
+
     def show(self, ranked, form: bool = True) -> None:
         """The answers, and with `form` the missing ones asked for beside them."""
         asks = form and self.live and bool(ranked.missing)
@@ -232,9 +237,7 @@ class Page:
             return
         from IPython.display import display
 
-        from jupyter_gpt.views.rank_form import RankForm
-
-        widget = RankForm(ranked)
+        widget = self.form(ranked)
         beside = display(widget.view(), raw=True, display_id=True)
 
         def changed(done: bool) -> None:
