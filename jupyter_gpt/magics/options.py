@@ -28,6 +28,7 @@ class Option:
     many: takes one value or more, up to the next option.  needed: the magic cannot do without.
     kept: its value is a `$variable`, handed over as the object it is; with `complete`, a name will do too.
     optional: its value may be left out; `kind` is then given "".
+    parted: its values may also stand in one word, parted by commas.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Option:
     needed: bool = False
     kept: bool = False
     optional: bool = False
+    parted: bool = False
 
     @property
     def key(self) -> str:
@@ -108,6 +110,8 @@ def parse(command: Command, line: str, variables: Mapping[str, object] | None = 
             if option.key in given and not option.many:
                 raise GPTError(f"{command.name} has {name} twice: give it once")
             values = _values(command, option, Word(value, False) if equals else None, words)
+        if option.parted:
+            values = [each for value in values for each in _parts(value)]
         result = [item for value in values for item in _converted(command, option, value, variables)]
         given[option.key] = given.get(option.key, []) + result if option.many else result[0]
     missing = [option.name for option in (*places, *flags.values()) if option.needed and option.key not in given]
@@ -129,6 +133,11 @@ def _values(command: Command, option: Option, attached: Word | None, words: list
     if not words or is_flag(words[0]):
         raise GPTError(f"{command.name} {option.name} wants a value: {option.name} {_metavar(option)}")
     return _until_flag(words) if option.many else [words.pop(0)]
+
+
+def _parts(word: Word) -> list[Word]:
+    """The words that commas part; a quoted one is whole."""
+    return [word] if word.quoted else [Word(part, False) for part in word.text.split(",") if part]
 
 
 def _until_flag(words: list[Word]) -> list[Word]:

@@ -19,6 +19,7 @@ from jupyter_gpt.prompting.compose import technique_of
 from jupyter_gpt.prompting.options import Options
 from jupyter_gpt.prompting.trace import Node
 from jupyter_gpt.session import templates
+from jupyter_gpt.session.acting import acting
 from jupyter_gpt.session.prompting import Prompting, filled_in, latest, prompt
 
 BUDGETS = ("max_calls", "max_tokens_total", "max_seconds", "max_cost")
@@ -42,6 +43,13 @@ def with_techniques(
     depth: int = 3,
     search: str = "bfs",
     value: Callable | None = None,
+    react: bool = False,
+    tools: object = (),
+    approve: bool | Callable = False,
+    allow: object = (),
+    steps: int | None = None,
+    person: Callable | None = None,
+    indexes: Mapping | None = None,
     max_calls: int | None = None,
     max_tokens_total: int | None = None,
     max_seconds: float | None = None,
@@ -53,13 +61,17 @@ def with_techniques(
 
     `plain` are the options of `jupyter_gpt.session.prompting.prompt`. The completion has the `answer`, the `trace`, and
     as its `samples` all solutions that were drawn; its `usage` is that of all calls together. `on_trace` is called with
-    the trace's root whenever it has grown. Raises GPTError for combinations that make no sense.
+    the trace's root whenever it has grown. `tools`, `approve`, `allow`, `steps` and `person` are those of
+    `jupyter_gpt.session.acting.acting`; with tools the model thinks and acts in turn (`react`).
+    Raises GPTError for combinations that make no sense.
     """
     chosen = models[plain.pop("model", None) or latest(models, memory)]
     chat = bool(chosen.has_chat or plain.get("as_assistant"))
     options = Options(
         cot=cot, expert=expert, samples=plain.pop("samples", None) or 1, vote=vote, reflect=reflect, check=check,
         tree=tree, breadth=breadth, depth=depth, search=search, value=value,
+        acting=acting(chosen, tools, indexes or {}, approve=approve, allow=allow, steps=steps, person=person)
+        if react or tools else None,
         best_of=scorer(models, best_of) if isinstance(best_of, str) else best_of,
         few_shot=pairs_of(plain["few_shot"]) if plain.get("few_shot") is not None else (),
         constraint={name: plain.pop(name) for name in CONSTRAINTS if plain.get(name) is not None},
@@ -90,7 +102,8 @@ def wanted(options: Mapping) -> bool:
     return any(options.get(name) for name in (*TECHNIQUES, *BUDGETS))
 
 
-TECHNIQUES = ("cot", "expert", "vote", "best_of", "reflect", "check", "tree", "breadth", "depth", "search", "value")
+TECHNIQUES = ("cot", "expert", "vote", "best_of", "reflect", "check", "tree", "breadth", "depth", "search", "value",
+              "react", "tools")  # fmt: skip
 
 
 def sender(models: Mapping, memory: Prompting, name: str, unsent: bool = False) -> Callable:
@@ -131,6 +144,7 @@ def named(options: Options) -> str:
     """The techniques in a few words."""
     said = [
         "tree of thoughts" if options.tree else "chain of thought" if options.cot else "",
+        "react" if options.acting else "",
         "expert" if options.expert else "",
         f"{options.samples} samples" if options.samples > 1 else "",
         "vote" if options.vote else "best of" if options.best_of else "",
