@@ -30,7 +30,8 @@ from jupyter_gpt.data.packing import Rows
 
 IGNORE = -100  # a target that is not trained on, as in training/loss.py
 PADDING = -1  # the document of cells that hold nothing
-BUFFER = 256  # conversations to choose from
+BUFFER = 256  # conversations to choose from, but no more than
+EPOCH = 4  # one in so many of all: else those that fit well would be seen in many epochs before the others in one
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,13 +85,14 @@ class ConversationRows(Rows):
 
     def _pack(self) -> Iterator[None]:
         pieces = self._pieces()
+        buffer = max(1, min(BUFFER, int((~np.asarray(self.documents.held_out)).sum()) // EPOCH)) if self.packed else 1
         waiting: deque[tuple[int, int]] = deque()  # (position, tokens), oldest first
         while True:
-            while len(waiting) < (BUFFER if self.packed else 1):
+            while len(waiting) < buffer:
                 waiting.append(next(pieces))
             chosen = [waiting.popleft()]
             room = self.context - (chosen[0][1] - 1)
-            while self.packed and (fitting := [length for _, length in waiting if length - 1 <= room]):
+            while room and self.packed and (fitting := [length for _, length in waiting if length - 1 <= room]):
                 longest = max(fitting)
                 at = next(i for i, (_, length) in enumerate(waiting) if length == longest)
                 chosen.append(waiting[at])

@@ -10,11 +10,18 @@ folder/conversations.json   counts of each source; written last: where it is, al
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from jupyter_gpt.errors import GPTError
 
 if TYPE_CHECKING:
     import numpy as np
+
+FORMAT = 1
+ARRAYS = ("tokens", "trained", "offsets", "source", "held_out")
 
 
 @dataclass(frozen=True)
@@ -23,7 +30,8 @@ class Counts:
 
     form: how they are written (`messages`, `alpaca`, …). conversations: used, held-out ones included. cut: of these,
     shortened to the context. refused: left out, for being over-long or having nothing to learn. tokens, trained: of the
-    conversations used for training. held_out: conversations kept for validation. notes: one line each, for the reader.
+    conversations used for training. held_out: conversations kept for validation. endless: more can be made. notes: one
+    line each, for the reader.
     """
 
     source: str
@@ -42,7 +50,11 @@ class Counts:
 
 @dataclass(frozen=True, eq=False)
 class Conversations:
-    """Tokenized conversations of several sources; none is longer than `context` + 1 tokens, none without a trained one."""
+    """Tokenized conversations of several sources, none without a token that is trained on.
+
+    first: the first conversations of each source for the eye, as `views/conversations.py` draws them: dicts of `source`,
+    `where`, `ids`, `trained` and `length`, its tokens before it was cut.
+    """
 
     tokens: np.ndarray  # (N,) int32
     trained: np.ndarray  # (N,) bool
@@ -53,4 +65,56 @@ class Conversations:
     weights: list[float]
     pad: int
     counts: list[Counts] = field(default_factory=list)
-    first: list[dict] = field(default_factory=list)  # the first conversations, for the eye: see views/conversations.py
+    first: list[dict] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, c: int) -> tuple[np.ndarray, np.ndarray]:
+        """The tokens of conversation c and which of them are trained on."""
+        where = slice(self.offsets[c], self.offsets[c + 1])
+        return self.tokens[where], self.trained[where]
+
+    def lengths(self) -> np.ndarray:
+        """(C,) tokens of each conversation."""
+        import numpy as np
+
+        return np.diff(self.offsets)
+
+    def training(self, source: int) -> np.ndarray:
+        """The indices of the conversations of `source` that are trained on."""
+        import numpy as np
+
+        return np.flatnonzero((self.source == source) & ~self.held_out)
+
+    def save(self, folder: Path) -> None:
+        """Writes everything to `folder`, whole or not at all."""
+        import numpy as np
+
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "conversations.json").unlink(missing_ok=True)
+        for name in ARRAYS:
+            with (folder / f"{name}.npy.tmp").open("wb") as file:
+                np.save(file, getattr(self, name), allow_pickle=False)
+            (folder / f"{name}.npy.tmp").replace(folder / f"{name}.npy")
+        details = {
+            "format": FORMAT, "names": self.names, "weights": self.weights, "pad": self.pad,
+            "counts": [asdict(count) for count in self.counts], "first": self.first,
+        }  # fmt: skip
+        (folder / "conversations.json.tmp").write_text(json.dumps(details, ensure_ascii=False), "utf-8")
+        (folder / "conversations.json.tmp").replace(folder / "conversations.json")
+
+    @classmethod
+    def open(cls, folder: Path) -> Conversations:
+        """What `save` left in `folder`. GPTError when it is not whole."""
+        import numpy as np
+
+        try:
+            details = json.loads((folder / "conversations.json").read_text("utf-8"))
+        except FileNotFoundError:
+            raise GPTError(f"there are no tokenized conversations in {folder}: preparing them did not finish") from None
+        if details.pop("format", None) != FORMAT:
+            raise GPTError(f"the conversations in {folder} were written by another version of jupyter_gpt")
+        arrays = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in ARRAYS}
+        counts = [Counts(**count | {"notes": tuple(count["notes"])}) for count in details.pop("counts")]
+        return cls(**arrays, **details, counts=counts)

@@ -36,6 +36,15 @@ def read(source: str) -> Iterator[str]:
         yield text
 
 
+def rows(source: str) -> Iterator[tuple[str, object]]:
+    """Whole rows, or of each the one column that `source` names, with the place of each; streamed, as `read` does."""
+    name, column = _parse(source)
+    for number, row in enumerate(_told(source, _dataset(source, name))):
+        if column is not None and column not in row:
+            raise GPTError(f"{source} has no column {column}; it has {', '.join(row)}")
+        yield f"row {number} of {source}", row if column is None else row[column]
+
+
 def check(source: str) -> None:
     """Raises GPTError when the extra is missing, the hub cannot be reached, or the data set has no text."""
     if next(read(source), None) is None:

@@ -60,13 +60,13 @@ class Plot(NamedTuple):
 
 
 def variants(wording: str) -> tuple[str, ...]:
-    """"A [big|small] dog" -> ("A big dog", "A small dog"), for every combination of the groups."""
+    """ "A [big|small] dog" -> ("A big dog", "A small dog"), for every combination of the groups."""
     pieces = [piece.split("|") for piece in re.split(r"\[(.*?)\]", wording.strip())]
     return tuple("".join(chosen) for chosen in product(*pieces))
 
 
 def fact_template(line: str) -> str:
-    """"? lost: What did {n} lose? {n} lost a <{toy}>." -> the five fields of a Fact, joined by MARK."""
+    """ "? lost: What did {n} lose? {n} lost a <{toy}>." -> the five fields of a Fact, joined by MARK."""
     match = re.fullmatch(r"\? (\w+)(?: ([^:]+))?: (.+?\?) (.*<(.+)>.*)", line)
     if not match:
         raise ValueError(f"a fact is '? relation [subject]: question? answer with a <value>', not {line!r}")
@@ -123,8 +123,9 @@ def plots() -> tuple[Plot, ...]:
     return tuple(found)
 
 
-def tell(seed: int, index: int, with_facts: bool) -> tuple[str, list[str]]:
-    """Cast and tell story `index`: the name of its plot; its text, then the fields of its facts in a row."""
+def cast(seed: int | str, index: int) -> tuple[str, Row, list[tuple[str, tuple[str, ...]]]]:
+    """Story `index`: the name of its plot, who and what it is about, and its beats, each a wording and its facts, with
+    the slots still open."""
     random = Random(f"{seed}/{index}").random
     every = plots()
     plot = every[int(random() * len(every))]
@@ -134,21 +135,32 @@ def tell(seed: int, index: int, with_facts: bool) -> tuple[str, list[str]]:
         while slots and (row.get("f") == slots["n"] or row.get("fkind") == slots["child"]):
             row = rows[int(random() * len(rows))]  # two characters never share a name, nor two beasts a kind
         slots.update(row)
-    sentences, facts = [], []
+    told = []
     for beat in plot.branches[int(random() * len(plot.branches))]:
         if beat.optional and random() < 0.5:
             continue
         wording = beat.wordings[int(random() * len(beat.wordings))]
-        sentences.append(wording[int(random() * len(wording))])
-        facts += beat.facts
-    text = " ".join(sentences)
+        told.append((wording[int(random() * len(wording))], beat.facts))
+    return plot.name, slots, told
+
+
+def tell(seed: int | str, index: int, with_facts: bool) -> tuple[str, list[str]]:
+    """The name of the plot of story `index`; its text, then the fields of its facts in a row."""
+    plot, slots, told = cast(seed, index)
+    text = " ".join(sentence for sentence, _ in told)
     if with_facts:
-        text = MARK.join([text, *facts])
-    text = text.format_map(slots)
-    return plot.name, text.split(MARK)
+        text = MARK.join([text, *(fact for _, facts in told for fact in facts)])
+    return plot, text.format_map(slots).split(MARK)
 
 
-def story(seed: int, index: int) -> Story:
+def beats(seed: int | str, index: int) -> list[tuple[str, tuple[Fact, ...]]]:
+    """Story `index` beat by beat: the words of each, and the facts they tell."""
+    _, slots, told = cast(seed, index)
+    fill = [MARK.join([sentence, *facts]).format_map(slots).split(MARK) for sentence, facts in told]
+    return [(text, tuple(Fact(*fields[i : i + 5]) for i in range(0, len(fields), 5))) for text, *fields in fill]
+
+
+def story(seed: int | str, index: int) -> Story:
     """Story `index` of `seed`: a pure function, the same on every machine and in every Python version."""
     plot, (text, *fields) = tell(seed, index, with_facts=True)
     return Story(text, tuple(Fact(*fields[i : i + 5]) for i in range(0, len(fields), 5)), plot)

@@ -88,7 +88,7 @@ def test_own_template_trains_the_answers_and_their_ends(own):
 
 def test_without_marks_prompts_are_rendered_to_find_the_answers(own):
     tokenizer = chatml(own, SMOL)
-    ids, mask = agree(tokenizer, CHAT[1:4] + [{"role": "assistant", "content": "It said no!"}])
+    ids, mask = agree(tokenizer, [*CHAT[1:4], {"role": "assistant", "content": "It said no!"}])
     assert said(tokenizer, ids, mask) == ["It said yes.<|im_end|>", "It said no!<|im_end|>"]
     assert tokenizer.decode(ids).startswith("<|im_start|>system\nYou are helpful<|im_end|>")
 

@@ -1,0 +1,134 @@
+"""The forms in which people write conversations down, and a row of each as messages.
+
+    messages           {"messages": [{"role": "user", "content": …}, {"role": "assistant", …}, …]}
+    prompt-completion  {"prompt": …, "completion": …}; also `response`, or `question` and `answer`
+    alpaca             {"instruction": …, "input": …, "output": …}; also `response` (Taori et al. 2023)
+    sharegpt           {"conversations": [{"from": "human", "value": …}, {"from": "gpt", …}, …]}
+    pairs              (question, answer), in a list of the notebook
+
+`system`, where a row of these has it, is the system prompt.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+from jupyter_gpt.errors import GPTError
+
+ROLES = ("system", "user", "assistant")
+ALIASES = {"human": "user", "prompter": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}
+PAIRS = (("prompt", "completion"), ("prompt", "response"), ("question", "answer"))
+WANTED = "messages, prompt and completion, instruction and output, or conversations"
+
+
+def form_of(row: object) -> str | None:
+    """The form a row is written in; None when it is none of those above."""
+    if isinstance(row, Mapping):
+        if filled(row, "messages"):
+            return "messages"
+        if filled(row, "conversations"):
+            return "sharegpt"
+        if "instruction" in row and ("output" in row or "response" in row):
+            return "alpaca"
+        return "prompt-completion" if any(a in row and b in row for a, b in PAIRS) else None
+    if isinstance(row, Sequence) and not isinstance(row, str) and len(row):
+        if all(isinstance(part, Mapping) for part in row):
+            return "sharegpt" if "from" in row[0] else "messages"
+        if len(row) == 2 and all(isinstance(part, str) for part in row):
+            return "pairs"
+    return None
+
+
+def filled(row: Mapping, key: str) -> bool:
+    """Whether a row says something under this key: a table has empty cells."""
+    value = row.get(key)
+    return value is not None and value == value and not (hasattr(value, "__len__") and not len(value))
+
+
+def messages_of(row: object, form: str, where: str) -> list[dict]:
+    """The messages of a row of this form, as they stand there. GPTError, naming `where`, for what is not text."""
+    system = row["system"] if isinstance(row, Mapping) and filled(row, "system") else None
+    if form == "pairs":
+        found = two(row[0], row[1], where)
+    elif form == "alpaca":
+        task, given = (text(row[key], where) if filled(row, key) else "" for key in ("instruction", "input"))
+        answer = row["output"] if "output" in row else row["response"]
+        found = two("\n\n".join(part for part in (task, given) if part.strip()), answer, where)
+    elif form == "prompt-completion":
+        asked, answered = next((a, b) for a, b in PAIRS if a in row and b in row)
+        found = two(row[asked], row[answered], where)
+    else:
+        turns = row if not isinstance(row, Mapping) else row["messages" if form == "messages" else "conversations"]
+        found = listed(turns, where)
+    return [{"role": "system", "content": text(system, where)}, *found] if system is not None else found
+
+
+def two(asked: object, answered: object, where: str) -> list[dict]:
+    """A prompt and its completion: texts, or messages on either side."""
+    halves = []
+    for role, half in (("user", asked), ("assistant", answered)):
+        missing = half is None or half != half if not hasattr(half, "__len__") else False
+        if isinstance(half, str) or missing:
+            halves.append({"role": role, "content": "" if missing else half})
+        else:
+            halves += listed(half, where)
+    return halves
+
+
+def listed(turns: object, where: str) -> list[dict]:
+    """A list of turns: role and content, or from and value; a text of JSON, as a table holds it, is read."""
+    if isinstance(turns, str):
+        try:
+            turns = json.loads(turns)
+        except json.JSONDecodeError as error:
+            raise GPTError(f"{where}: its turns are not JSON: {error.msg} at character {error.pos}") from None
+    if hasattr(turns, "tolist"):
+        turns = turns.tolist()  # an array, as a DataFrame from parquet holds it
+    if not isinstance(turns, Sequence) or isinstance(turns, str):
+        raise GPTError(f"{where}: a conversation is a list of turns, not {type(turns).__name__}")
+    return [turn_of(turn, where) for turn in turns]
+
+
+def turn_of(turn: object, where: str) -> dict:
+    role = content = None
+    if isinstance(turn, Mapping):
+        role = turn.get("role", turn.get("from"))
+        content = turn.get("content", turn.get("value"))
+    role = ALIASES.get(role, role) if isinstance(role, str) else role
+    if role not in ROLES:
+        said = f"a turn with the role {role!r}" if role is not None else f"a turn without a role: {turn!r:.60}"
+        raise GPTError(f"{where} has {said}; a turn is of {ROLES[0]}, {ROLES[1]} or {ROLES[2]}")
+    return {"role": role, "content": text(content, where)}
+
+
+def text(content: object, where: str) -> str:
+    """A text, or the texts of a list of parts."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, Sequence) and all(isinstance(part, Mapping) and "text" in part for part in content):
+        return "".join(str(part["text"]) for part in content)
+    kind = "nothing" if content is None else f"a {type(content).__name__}"
+    raise GPTError(f"{where}: what is said in a turn is a text, not {kind}")
+
+
+def checked(messages: list[dict], where: str) -> tuple[list[dict], bool]:
+    """The messages in an order that can be learned from, and whether an unanswered last turn was left out.
+
+    A system prompt may come first; then user and assistant take turns, and the assistant has the last word. Raises
+    GPTError, naming `where`, for any other order, without an answer, and for a turn that says nothing.
+    """
+    turns = [m for i, m in enumerate(messages) if i or m["role"] != "system"]
+    if not any(m["role"] == "assistant" for m in turns):
+        raise GPTError(f"{where} has no turn of the assistant, so nothing to learn from")
+    for number, turn in enumerate(turns):
+        expected = ("user", "assistant")[number % 2]
+        if turn["role"] != expected:
+            order = (
+                f"turn {number + 1 + len(messages) - len(turns)} is the {turn['role']}'s where the {expected}'s belongs"
+            )
+            raise GPTError(f"{where} has its roles out of order: {order}")
+        if not turn["content"].strip() and (expected == "assistant" or number + 1 < len(turns)):
+            raise GPTError(f"{where} has an empty {'answer' if expected == 'assistant' else 'question'}")
+    open_end = turns[-1]["role"] == "user"
+    return (messages[:-1] if open_end else messages), open_end

@@ -1,0 +1,115 @@
+"""Conversations about stories: someone tells one and asks about it, the assistant answers from what was told.
+
+Every answer is right by construction: the teller of `stories.py` knows which words of a story tell which fact. A story is
+told as far as some beat, mostly a few sentences, now and then to its end, and its facts are asked about in several
+wordings, one turn each. A small model learns to look an answer up in a short text long before it can in a long one: the
+way from a question to the words that answer it is found by chance, and the chance is one in as many words.
+
+Stories that `place` holds out are held out here too, by their whole text: a model pretrained on `stories` has not seen
+those, nor has one finetuned on these conversations.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+from random import Random
+
+from jupyter_gpt.data.conversations import Conversation
+from jupyter_gpt.data.split import place
+from jupyter_gpt.data.stories import Fact, beats
+
+HELD_OUT = 0.05  # of all stories: the share that `split` holds out of many documents
+LENGTHS = (1, 1, 2, 2, 2, 3, 3, 3, 4, 5, 99)  # beats told, drawn evenly; 99: all
+TURNS = 6  # questions of a conversation, at most
+SETTINGS = (
+    "{story}\n\n{question}", "{story}\n\n{question}", "{story} {question}", "Here is a story. {story}\n\n{question}",
+    "Story: {story}\n\nQuestion: {question}", "{question}\n\n{story}",
+)  # fmt: skip
+# Other wordings of the commonest questions; \1 is what the brackets found.
+WORDINGS = (
+    (r"Where did (.+) live\?", r"Where was \1's home?", r"Where was the home of \1?"),
+    (r"What was (.+) like\?", r"How would you describe \1?", r"What can you say about \1?"),
+    (r"How old was (.+)\?", r"What was the age of \1?", r"How many years old was \1?"),
+    (r"What kind of animal was (.+)\?", r"Which animal was \1?", r"What animal is \1?"),
+    (r"Who helped (.+)\?", r"Who was it that helped \1?", r"Who gave \1 help?"),
+    (r"What did (\w+) (want|find|lose|get|have|bring|build|bake|carry|see|take|buy|trade)\?",
+     r"In the story, what did \1 \2?", r"Which thing did \1 \2?"),
+    (r"Who (.+)\?", r"Who was it that \1?", r"Tell me who \1."),
+    (r"What was (.+)\?", r"Tell me what was \1.", r"What, in the story, was \1?"),
+    (r"(What|Where|Why|How|Whom) (.+)\?", r"In the story, \1~ \2?", r"\1 \2, in the story?"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question about a story: messages that end with it, the fact that answers it, and the whole story's text."""
+
+    messages: list[dict]
+    fact: Fact
+    story: str
+
+
+def right(question: Question, answer: str) -> bool:
+    """Whether `answer` says the fact that was asked for and nothing else: in a sentence, or in the bare words of it.
+
+    Case, space around it, an article before it and a full stop after it do not matter.
+    """
+    said = bare(answer)
+    return said in (bare(question.fact.answer), bare(question.fact.value))
+
+
+def bare(text: str) -> str:
+    return re.sub(r"^(a|an|the) ", "", " ".join(text.lower().split()).rstrip(" ."))
+
+
+def conversations(seed: int | str = 0) -> Iterator[Conversation]:
+    """Conversations 0, 1, 2, ... of `seed`, without end; those about stories that are held out have a `key` that says so."""
+    for index in count():
+        said = asked(seed, index, TURNS)
+        messages = []
+        for question in said:
+            messages += [question.messages[-1], {"role": "assistant", "content": question.fact.answer}]
+        yield Conversation(messages, f"stories-qa {index}", said[0].story)
+
+
+def held_out(seed: int | str = 0) -> Iterator[Question]:
+    """Single questions about held-out stories, as they begin a conversation, without end."""
+    for index in count():
+        question = asked(f"held-out {seed}", index, 1)[0]
+        if place(question.story, "stories-qa") < HELD_OUT:
+            yield question
+
+
+def asked(seed: int | str, index: int, turns: int) -> list[Question]:
+    """The questions of conversation `index`, at most `turns`, in the order they are asked."""
+    random = Random(f"stories-qa {seed}/{index}").random
+
+    def draw(choices):
+        return choices[int(random() * len(choices))]
+
+    told = beats(f"qa {seed}", index)
+    whole = " ".join(text for text, _ in told)
+    first = next(i for i, (_, facts) in enumerate(told) if facts)
+    told = told[: max(draw(LENGTHS), first + 1)]
+    story = " ".join(text for text, _ in told)
+    facts = sorted((fact for _, facts in told for fact in facts), key=lambda fact: random())[:turns]
+    found, messages = [], []
+    for number, fact in enumerate(facts):
+        words = worded(fact.question, draw)
+        content = words if number else draw(SETTINGS).format(story=story, question=words)
+        messages = [*messages, {"role": "user", "content": content}]
+        found.append(Question(messages, fact, whole))
+        messages = [*messages, {"role": "assistant", "content": fact.answer}]
+    return found
+
+
+def worded(question: str, draw) -> str:
+    """The question as the script has it, or in one of two other wordings."""
+    for pattern, *others in WORDINGS:
+        match = re.fullmatch(pattern, question)
+        if match:
+            wording = draw((question, question, *others))
+            said = match.expand(wording) if wording is not question else question
+            return re.sub(r"(\w+)~", lambda word: word[1].lower(), said)
+    return question

@@ -1,0 +1,214 @@
+"""Conversations in rows: every trained token a target once an epoch, none across a border, the same at any step."""
+
+from collections import Counter
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from jupyter_gpt.data import conversations as chats
+from jupyter_gpt.data.chat import render_conversation, with_template
+from jupyter_gpt.data.conversation_prepare import HELD_OUT, prepare
+from jupyter_gpt.data.conversation_rows import IGNORE, PADDING, ConversationRows, held_out_rows, laid_out
+from jupyter_gpt.data.conversation_tokens import Conversations
+from jupyter_gpt.data.tokenizer import train_bpe
+from jupyter_gpt.errors import GPTError
+
+T = 48
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return with_template(
+        train_bpe(["the quick brown fox asks why and what it was, said user and assistant. "] * 30, 320)
+    )
+
+
+def pairs(count, size=3, tag=""):
+    return [(f"why {tag}{i}?", " ".join(["it was"] * (1 + i % size)) + f" {i}") for i in range(count)]
+
+
+def ran(generator):
+    events = []
+    while True:
+        try:
+            events.append(next(generator))
+        except StopIteration as stop:
+            return events, stop.value
+
+
+def made(tokenizer, folder, variables, weights=None, **options):
+    weights = weights or {f"${name}": 1.0 for name in variables}
+    return ran(prepare(weights, tokenizer, folder, variables=variables, **{"context": T} | options))[1]
+
+
+def refusal(*args, **more):
+    with pytest.raises(GPTError) as error:
+        made(*args, **more)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def inside(batch, row):
+    """(ids, targets, positions) of each conversation in a row."""
+    numbers = batch.document[row]
+    return [
+        tuple(a[row][numbers == n] for a in (batch.ids, batch.targets, batch.positions))
+        for n in range(numbers.max() + 1)
+    ]
+
+
+def test_a_row_holds_whole_conversations_and_their_targets(tokenizer, tmp_path):
+    said = pairs(12)
+    data = made(tokenizer, tmp_path, {"a": said}, held_out=0.0)
+    wanted = {}
+    for asked, answered in said:
+        ids, trained = render_conversation(
+            tokenizer, [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
+        )
+        wanted[tuple(ids[:-1])] = [i if t else IGNORE for i, t in zip(ids[1:], trained[1:], strict=True)]
+    rows = ConversationRows(data, T)
+    batch = rows.batch(range(40))
+    assert batch.ids.shape == (40, T) and batch.ids.dtype == batch.targets.dtype == np.int64
+    seen = Counter()
+    for row in range(40):
+        found = inside(batch, row)
+        assert found
+        for ids, targets, positions in found:
+            assert targets.tolist() == wanted[tuple(ids.tolist())]
+            assert positions.tolist() == list(range(len(ids)))
+            seen[tuple(ids.tolist())] += 1
+        empty = batch.document[row] == PADDING
+        assert (batch.targets[row][empty] == IGNORE).all() and (batch.ids[row][empty] == data.pad).all()
+        assert batch.positions[row][empty].tolist() == list(range(empty.sum()))
+        assert np.all(np.diff(np.where(empty, 99, batch.document[row])) >= 0)  # left to right, padding last
+    assert set(seen) == set(wanted) and max(seen.values()) - min(seen.values()) <= 2  # epochs are even
+    assert batch.trained == (batch.targets != IGNORE).sum() and batch.tokens == (batch.document != PADDING).sum()
+
+
+def test_rows_are_well_filled_and_each_learns_something(tokenizer, tmp_path):
+    data = made(tokenizer, tmp_path, {"a": pairs(300, 7)}, held_out=0.0)
+    batch = ConversationRows(data, T).batch(range(60))
+    assert ((batch.targets != IGNORE).sum(1) > 0).all()
+    assert batch.tokens / batch.ids.size > 0.9
+
+
+def test_a_row_is_the_same_whenever_it_is_asked_for(tokenizer, tmp_path):
+    data = made(tokenizer, tmp_path, {"a": pairs(50)})
+    first, again = ConversationRows(data, T, seed=3), ConversationRows(Conversations.open(tmp_path), T, seed=3)
+    late = again.batch([31, 7])
+    for name in ("ids", "targets", "positions", "document"):
+        assert (getattr(late, name) == getattr(first.batch([31, 7]), name)).all()
+    other = ConversationRows(data, T, seed=4).batch(range(5))
+    assert (other.ids != first.batch(range(5)).ids).any()
+
+
+def test_unpacked_rows_hold_one_conversation_each(tokenizer, tmp_path):
+    data = made(tokenizer, tmp_path, {"a": pairs(10)}, held_out=0.0)
+    batch = ConversationRows(data, T, packed=False).batch(range(10))
+    assert (batch.document.max(1) == 0).all()
+    assert len({tuple(row) for row in batch.ids.tolist()}) == 10  # an epoch
+
+
+def test_sources_keep_their_shares(tokenizer, tmp_path):
+    data = made(tokenizer, tmp_path, {"a": pairs(40, tag="a"), "b": pairs(40, tag="b")}, {"$a": 3.0, "$b": 1.0})
+    rows = ConversationRows(data, T)
+    rows.batch(range(200))
+    taken = np.zeros(2)
+    for position, length in zip(rows._position, rows._length, strict=True):
+        taken[data.source[np.searchsorted(data.offsets, position, side="right") - 1]] += length
+    assert taken[0] / taken.sum() == pytest.approx(0.75, abs=0.02)
+
+
+def test_one_in_twenty_is_held_out_and_never_trained_on(tokenizer, tmp_path):
+    data = made(tokenizer, tmp_path, {"a": pairs(400)})
+    assert 0.3 * HELD_OUT < data.held_out.mean() < 2 * HELD_OUT
+    share, rows = held_out_rows(data, T)["$a"]
+    batch = laid_out(data, rows, T)
+    held = {tuple(ids.tolist()) for row in range(len(rows)) for ids, _, _ in inside(batch, row)}
+    assert share == 1.0 and len(held) == data.held_out.sum() == data.counts[0].held_out
+    trained = ConversationRows(data, T).batch(range(300))
+    assert not held & {tuple(ids.tolist()) for row in range(300) for ids, _, _ in inside(trained, row)}
+    few = made(tokenizer, tmp_path, {"a": pairs(19)})
+    assert not few.held_out.any() and held_out_rows(few, T) == {}
+
+
+def test_over_long_conversations_are_cut_or_refused_and_counted(tokenizer, tmp_path):
+    long_answer = ("why?", "it was " * 60)
+    long_question = ("why? " * 60, "it was")
+    chats = [*pairs(5), long_answer, long_question]
+    data = made(tokenizer, tmp_path, {"a": chats})
+    count = data.counts[0]
+    assert (count.conversations, count.cut, count.refused) == (6, 1, 1)  # of the long question no answer is left
+    assert data.lengths().max() == T + 1
+    ids, trained = data[5]
+    assert trained[-1] and ids[-1] != tokenizer.convert_tokens_to_ids("<|end|>")
+    assert data.first[0]["where"] == "item 0 of $a" and len(data.first) == 3
+    refused = made(tokenizer, tmp_path, {"a": chats}, over_long="refuse").counts[0]
+    assert (refused.conversations, refused.cut, refused.refused) == (5, 0, 2)
+    both = made(tokenizer, tmp_path, {"a": chats}, train_on="all").counts[0]
+    assert (both.conversations, both.cut, both.refused) == (7, 2, 0)
+    assert both.trained == both.tokens - both.conversations  # all but the first of each
+
+
+def test_counts(tokenizer, tmp_path):
+    data = made(tokenizer, tmp_path, {"a": pairs(4)})
+    count = data.counts[0]
+    assert (count.source, count.form, count.conversations, count.held_out, count.share) == ("$a", "pairs", 4, 0, 1.0)
+    assert count.tokens == len(data.tokens) and count.trained == data.trained.sum()
+    assert not count.endless and not count.notes
+    assert Conversations.open(tmp_path).counts == data.counts
+
+
+def test_nothing_fits_nothing_to_learn(tokenizer, tmp_path):
+    long_question = [("why? " * 60, "it was")]
+    assert refusal(tokenizer, tmp_path, {"a": long_question}).startswith("no conversation of $a fits: its longest has ")
+    assert "--over-long refuse leaves out" in refusal(
+        tokenizer, tmp_path, {"a": [("why?", "it was " * 60)]}, over_long="refuse"
+    )
+    assert refusal(tokenizer, tmp_path, {"a": pairs(2)}, over_long="crop") == "--over-long is cut or refuse, not 'crop'"
+    assert (
+        refusal(tokenizer, tmp_path, {"a": pairs(2)}, train_on="user") == "--train-on is assistant or all, not 'user'"
+    )
+    with pytest.raises(GPTError, match="preparing them did not finish"):
+        Conversations.open(tmp_path / "nowhere")
+
+
+def test_an_endless_source_is_read_as_far_as_needed(tokenizer, tmp_path):
+    events, data = ran(prepare({"sums-cot": 1}, tokenizer, tmp_path, context=256, tokens_wanted=20_000))
+    count = data.counts[0]
+    assert count.endless and count.form == "generated" and 20_000 <= count.tokens < 23_000 and count.held_out
+    done = [event["done"] for event in events if event["stage"] == "reading sums-cot"]
+    assert done and all(a <= b for a, b in pairwise(done)) and all(event["event"] == "progress" for event in events)
+
+
+def test_stories_qa_trains_on_no_held_out_story(tokenizer, tmp_path):
+    from jupyter_gpt.data.stories_qa import held_out
+
+    kept = next(held_out(0)).story
+    data = ran(prepare({"stories-qa": 1}, tokenizer, tmp_path, context=512, tokens_wanted=30_000))[1]
+    assert data.held_out.any() and kept
+    names = [c for c in range(len(data)) if not data.held_out[c]]
+    assert 0.85 < len(names) / len(data) < 1.0
+
+
+def test_the_cell(tokenizer, tmp_path):
+    data = made(
+        tokenizer,
+        tmp_path,
+        {},
+        {chats.CELL: 1.0},
+        cell="user: why?\nassistant: it was\n---\nuser: what?\nassistant: fox",
+    )
+    assert data.counts[0].source == "the cell" and data.counts[0].conversations == 2
+
+
+def test_a_conversation_that_its_template_refuses_is_named(tokenizer, tmp_path):
+    import copy
+
+    strict = copy.deepcopy(tokenizer)
+    strict.chat_template = (
+        "{% if messages[0].content == 'bad' %}{{ raise_exception('not this') }}{% endif %}" + strict.chat_template
+    )
+    said = refusal(strict, tmp_path, {"a": [*pairs(3), ("bad", "it was")]})
+    assert said == "item 3 of $a: the chat template refuses this conversation: not this"

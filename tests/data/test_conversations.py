@@ -1,0 +1,265 @@
+"""Reading conversations: the field's formats told apart, and every mistake told in one line with its place."""
+
+import json
+
+import pytest
+
+from jupyter_gpt.data import conversations as chats
+from jupyter_gpt.data import hub
+from jupyter_gpt.data.conversations import Reading, check, parse, read
+from jupyter_gpt.errors import GPTError
+
+ASKED = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Me."}]
+SAME = {
+    "messages": {"messages": ASKED},
+    "prompt-completion": {"prompt": "Who?", "completion": "Me."},
+    "alpaca": {"instruction": "Who?", "input": "", "output": "Me."},
+    "sharegpt": {"conversations": [{"from": "human", "value": "Who?"}, {"from": "gpt", "value": "Me."}]},
+}
+
+
+def lines(path, *rows):
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), "utf-8")
+    return str(path)
+
+
+def messages(source, variables=None, **more):
+    return [said.messages for said in read(source, variables, **more)]
+
+
+def refusal(source, variables=None, **more):
+    with pytest.raises(GPTError) as error:
+        list(read(source, variables, **more))
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("form", SAME)
+def test_every_form_says_the_same(tmp_path, form):
+    reading = Reading()
+    path = lines(tmp_path / "a.jsonl", SAME[form], SAME[form])
+    found = list(read(path, reading=reading))
+    assert [said.messages for said in found] == [ASKED, ASKED] and reading.form == form
+    assert found[1].where == f"{path}, line 2"
+
+
+def test_rarer_spellings(tmp_path):
+    rows = {
+        "a.jsonl": {"prompt": [ASKED[0]], "completion": [ASKED[1]]},
+        "b.jsonl": {"question": "Who?", "answer": "Me."},
+        "c.jsonl": {"instruction": "Who?", "response": "Me."},
+        "d.jsonl": ASKED,
+        "e.jsonl": {"messages": [m | {"content": [{"type": "text", "text": m["content"]}]} for m in ASKED]},
+        "f.jsonl": {"prompt": "Who?", "response": "Me.", "extra": 1},
+    }
+    for name, row in rows.items():
+        assert messages(lines(tmp_path / name, row)) == [ASKED]
+
+
+def test_alpaca_puts_the_input_under_the_instruction(tmp_path):
+    row = {"instruction": "Translate.", "input": "chat", "output": "cat"}
+    assert messages(lines(tmp_path / "a.jsonl", row))[0][0]["content"] == "Translate.\n\nchat"
+
+
+def test_system_prompts(tmp_path):
+    system = {"role": "system", "content": "Be brief."}
+    for row in (
+        {"messages": [system, *ASKED]},
+        SAME["sharegpt"] | {"system": "Be brief."},
+        SAME["alpaca"] | {"system": "Be brief."},
+    ):
+        assert messages(lines(tmp_path / "a.jsonl", row)) == [[system, *ASKED]]
+
+
+def test_json_lists_objects_and_lines_under_either_name(tmp_path):
+    row = SAME["messages"]
+    texts = {
+        "list.json": json.dumps([row, row], indent=1), "list.jsonl": json.dumps([row, row], indent=1),
+        "inside.json": json.dumps({"version": 1, "data": [row, row]}), "lines.json": f"{json.dumps(row)}\n{json.dumps(row)}\n",
+        "compact.json": json.dumps([row, row]), "bom.jsonl": f"\ufeff{json.dumps(row)}\n\n{json.dumps(row)}",
+    }  # fmt: skip
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text, "utf-8")
+        assert messages(str(tmp_path / name)) == [ASKED, ASKED], name
+    assert [c.where[-7:] for c in read(str(tmp_path / "list.json"))] == [" line 2", "line 14"]
+    (tmp_path / "one.json").write_text(json.dumps(row, indent=1))
+    assert messages(str(tmp_path / "one.json")) == [ASKED]
+
+
+def test_tables(tmp_path):
+    for mark in ",;\t":
+        (tmp_path / "a.csv").write_text(
+            f'prompt{mark}completion\nWho?{mark}"Me,\nor ""you"";\t!"\nWho?{mark}Me.\n', "utf-8"
+        )
+        assert messages(str(tmp_path / "a.csv"))[0][1]["content"] == 'Me,\nor "you";\t!'
+        assert [c.where[-6:] for c in read(str(tmp_path / "a.csv"))] == ["line 2", "line 4"]
+    (tmp_path / "b.csv").write_text("messages\n" + '"' + json.dumps(ASKED).replace('"', '""') + '"\n')
+    assert messages(str(tmp_path / "b.csv")) == [ASKED]
+    (tmp_path / "c.csv").write_text("prompt,completion\nWho?,Me, or you\n")
+    assert "c.csv, line 2 has 3 cells, the header 2: put a text that holds ',' in double quotes" in refusal(
+        str(tmp_path / "c.csv")
+    )
+    (tmp_path / "d.csv").write_text('prompt,completion\nWho?,"Me\n')
+    assert "is not CSV" in refusal(str(tmp_path / "d.csv"))
+
+
+def test_parquet(tmp_path):
+    pytest.importorskip("pyarrow")
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.Table.from_pylist([SAME["messages"]] * 2), tmp_path / "a.parquet")
+    assert messages(str(tmp_path / "a.parquet")) == [ASKED, ASKED]
+    (tmp_path / "b.parquet").write_bytes(b"not parquet")
+    assert "b.parquet is not a parquet file" in refusal(str(tmp_path / "b.parquet"))
+
+
+def test_variables():
+    import pandas as pd
+
+    frame = pd.DataFrame({"instruction": ["Who?", "Who?"], "input": [None, float("nan")], "output": ["Me.", "Me."]})
+    for value in (
+        [SAME["alpaca"]] * 2,
+        [("Who?", "Me.")] * 2,
+        [ASKED] * 2,
+        frame,
+        pd.DataFrame([SAME["messages"]] * 2),
+    ):
+        assert messages("$it", {"it": value}) == [ASKED, ASKED]
+    assert refusal("$it", {"its": []}) == "there is no variable $it in this notebook (did you mean $its?)"
+    assert "can be read only once" in refusal("$it", {"it": iter([ASKED])})
+    assert refusal("$it", {"it": 3}).startswith("$it is a int; it may be a DataFrame or a list of rows")
+    assert "item 1 of $it is no conversation: it is a int" in refusal("$it", {"it": [("a", "b"), 3]})
+    with pytest.raises(GPTError, match="it has no conversation in it"):
+        check("$it", {"it": []})
+
+
+CELL = """user: Who?
+assistant: Me.
+
+---
+
+system: Be brief.
+user: And
+  you?
+assistant: You: no.
+user: Oh.
+assistant: Yes.
+"""
+
+
+def test_the_cell_itself():
+    assert parse(CELL) == CELL
+    found = list(read(chats.CELL, cell=CELL))
+    assert found[0].messages == ASKED and found[0].where == "the cell, line 1"
+    assert [m["role"] for m in found[1].messages] == ["system", "user", "assistant", "user", "assistant"]
+    assert found[1].messages[1]["content"] == "And\n  you?" and found[1].where == "the cell, line 6"
+    assert found[1].messages[2]["content"] == "You: no."
+
+
+def test_a_mixture_is_told_from_conversations():
+    assert parse("stories-qa: 1\n./mine.jsonl: 2\n") == {"stories-qa": 1.0, "./mine.jsonl": 2.0}
+    with pytest.raises(GPTError, match="the cell begins with 'Hello there': a conversation begins with `user:`"):
+        parse("Hello there\nuser: Who?\nassistant: Me.")
+    with pytest.raises(GPTError, match="stories has no weight"):
+        parse("stories")
+    with pytest.raises(
+        GPTError, match="the cell, line 4: a conversation begins with `user:` or `system:`, not with 'Hm'"
+    ):
+        parse("user: Who?\nassistant: Me.\n---\nHm\nuser: Oh.")
+
+
+def test_turns_in_a_text_file(tmp_path):
+    (tmp_path / "a.txt").write_text(CELL)
+    assert messages(str(tmp_path / "a.txt"))[0] == ASKED
+
+
+def test_a_mistake_on_line_37_is_told(tmp_path):
+    row = json.dumps(SAME["messages"])
+    good = [row] * 50
+    bad = {
+        row[:-1]: "line 37 is not JSON: Expecting",
+        "[1, 2]": "line 37 is no conversation: it is a list; wanted are messages, prompt and completion",
+        '{"text": "x"}': "line 37 is no conversation: it has the fields text; wanted are",
+        json.dumps(SAME["alpaca"]): "line 37 is written as alpaca, the rows before it as messages: one form a file",
+        json.dumps({"messages": ASKED[:1]}): "line 37 has no turn of the assistant, so nothing to learn from",
+        json.dumps({"messages": ASKED[::-1]}): "line 37 has its roles out of order: turn 1 is the assistant's where the user's",
+        json.dumps({"messages": [*ASKED, ASKED[1]]}): "line 37 has its roles out of order: turn 3 is the assistant's",
+        json.dumps({"messages": [ASKED[0], ASKED[1] | {"content": " \n"}]}): "line 37 has an empty answer",
+        json.dumps({"messages": [ASKED[0] | {"content": ""}, ASKED[1]]}): "line 37 has an empty question",
+        json.dumps({"messages": [ASKED[0], {"role": "tool", "content": "x"}]}): "line 37 has a turn with the role 'tool'; a turn is of system, user or",
+        json.dumps({"messages": [{"content": "x"}]}): "line 37 has a turn without a role",
+        json.dumps({"messages": [ASKED[0], ASKED[1] | {"content": None}]}): "line 37: what is said in a turn is a text, not nothing",
+    }  # fmt: skip
+    for line, said in bad.items():
+        path = lines(tmp_path / "a.jsonl", *good[:36], line, *good[37:])
+        assert f"{path}, {said}" in refusal(path)
+
+
+def test_a_mistake_in_a_json_list_is_told_by_its_line(tmp_path):
+    text = "[\n" + ",\n".join([json.dumps(SAME["messages"])] * 50) + "\n]"
+    broken = text.split("\n")
+    broken[36] = broken[36].replace('"role"', "role", 1)
+    (tmp_path / "a.json").write_text("\n".join(broken))
+    assert "a.json, line 37 is not JSON: Expecting property name" in refusal(str(tmp_path / "a.json"))
+    mixed = text.split("\n")
+    mixed[36] = json.dumps(SAME["alpaca"]) + ","
+    (tmp_path / "a.json").write_text("\n".join(mixed))
+    assert "a.json, line 37 is written as alpaca, the rows before it as messages" in refusal(str(tmp_path / "a.json"))
+
+
+def test_an_encoding_that_changes_midway_is_told(tmp_path):
+    row = json.dumps({"prompt": "Où?", "completion": "Là."}, ensure_ascii=False) + "\n"
+    (tmp_path / "a.jsonl").write_bytes(row.encode() * 36 + row.encode("latin-1"))
+    said = refusal(str(tmp_path / "a.jsonl"))
+    assert (
+        "a.jsonl, line 37 is not UTF-8: byte 0xF9 at column 14 (the lines before it are UTF-8; save it as UTF-8" in said
+    )
+    (tmp_path / "b.csv").write_bytes(b"prompt,completion\n" + b"O\xf9,L\xe0\n")
+    assert "b.csv, line 2 is not UTF-8" in refusal(str(tmp_path / "b.csv"))
+    (tmp_path / "c.jsonl").write_text(row, "utf-16")
+    assert refusal(str(tmp_path / "c.jsonl")) == f"{tmp_path / 'c.jsonl'} is UTF-16: save it as UTF-8"
+
+
+def test_an_unanswered_last_turn_is_left_out_and_counted(tmp_path):
+    reading = Reading()
+    path = lines(tmp_path / "a.jsonl", {"messages": [*ASKED, {"role": "user", "content": "Why?"}]})
+    assert [said.messages for said in read(path, reading=reading)] == [ASKED]
+    assert reading.unanswered == 1
+
+
+def test_globs_and_folders_may_mix_forms_between_files(tmp_path):
+    reading = Reading()
+    lines(tmp_path / "a.jsonl", SAME["messages"])
+    lines(tmp_path / "b.jsonl", SAME["alpaca"])
+    assert len(list(read(str(tmp_path / "*.jsonl"), reading=reading))) == len(messages(str(tmp_path))) == 2
+    assert reading.form == "messages + alpaca"
+
+
+def test_what_is_missing_or_misspelled(tmp_path):
+    assert refusal("stories-qas") == "there is no source 'stories-qas' (did you mean stories-qa?)"
+    lines(tmp_path / "mine.jsonl", SAME["messages"])
+    assert "did you mean mine.jsonl?" in refusal(str(tmp_path / "mine.jsnl"))
+    (tmp_path / "a.pdf").write_text("x")
+    assert "is not a file of text: conversations are .jsonl" in refusal(str(tmp_path / "a.pdf"))
+    (tmp_path / "empty.jsonl").write_text("\n")
+    with pytest.raises(GPTError, match=r"empty.jsonl has no conversation in it"):
+        check(str(tmp_path / "empty.jsonl"))
+
+
+def test_the_hub_cannot_be_mended_so_it_is_counted(monkeypatch):
+    rows = [SAME["alpaca"], SAME["alpaca"] | {"output": ""}, SAME["alpaca"], {"text": "x"}]
+    monkeypatch.setattr(hub, "_dataset", lambda source, name: rows)
+    reading = Reading()
+    found = list(read("hf:o/n", reading=reading))
+    assert [said.messages for said in found] == [ASKED, ASKED] and reading.form == "alpaca"
+    assert reading.refused == 2 and reading.first_refused == "row 1 of hf:o/n has an empty answer"
+    monkeypatch.setattr(hub, "_dataset", lambda source, name: [{"chat": ASKED, "id": 3}])
+    assert messages("hf:o/n:chat") == [ASKED]
+    assert "no column chats; it has chat, id" in refusal("hf:o/n:chats")
+
+
+def test_the_split_keeps_a_question_on_one_side():
+    other = [ASKED[0], {"role": "assistant", "content": "You."}]
+    a, b, c = read("$it", {"it": [ASKED, other, [{"role": "user", "content": "Why?"}, ASKED[1]]]})
+    assert a.key == b.key != c.key
