@@ -101,6 +101,7 @@ def score(model, prompt: str, completion: str) -> float:
     """
     from jupyter_gpt.inference.forward import context_of
     from jupyter_gpt.session.jobs import on_worker
+    from jupyter_gpt.training.logprobs import Reader
     from jupyter_gpt.training.reward import scored
     from jupyter_gpt.training.reward_prepare import row_of
 
@@ -109,7 +110,7 @@ def score(model, prompt: str, completion: str) -> float:
     row = row_of(model.name, model.tokenizer, prompt, completion, context_of(model.module))[0]
 
     def ask() -> float:
-        work = scored(model.module, [row])
+        work = scored(Reader(model.module), [row])
         while True:
             try:
                 next(work)

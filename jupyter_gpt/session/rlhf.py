@@ -137,19 +137,20 @@ def rewarded_first(session, run: Run, recipe, rankings) -> Iterator:
 
 def source_of(session, name: str, weight: float, variables: Mapping):
     """A source of reward by its name in the recipe. Raises GPTError for a function that is not there any more."""
+    from jupyter_gpt.training.logprobs import Reader
     from jupyter_gpt.training.rewards import Reward
 
     if name.startswith("$"):
         check_reward(session, name, variables)
         return Reward(name, weight, function=variables[name[1:]])
     model = session.models[name]
-    return Reward(name, weight, model=model.module, tokenizer=model.tokenizer)
+    return Reward(name, weight, model=Reader(model.module), tokenizer=model.tokenizer)
 
 
 def keep(session, run: Run, training) -> None:
     """Register what was trained."""
     below = session.models.about(training.recipe.policy)
     session.models.keep(
-        run.name, training.policy, training.tokenizer, "rlhf", run.maker, [*below.lineage, f"{run.name} (rlhf)"],
+        run.name, training.model, training.tokenizer, "rlhf", run.maker, [*below.lineage, f"{run.name} (rlhf)"],
         training.step, licence=below.licence, base=(below.base or below.name) if training.recipe.lora else None,
     )  # fmt: skip

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from jupyter_gpt.evaluation.intervals import wilson
-from jupyter_gpt.training.logprobs import logprobs
+from jupyter_gpt.training.logprobs import Reader, logprobs
 from jupyter_gpt.training.preference import Order, dpo_loss, right
 from jupyter_gpt.training.rl import RL, chosen, finish_step, group_of
 from jupyter_gpt.training.rollout import Rollout
@@ -51,7 +51,7 @@ def evaluation(training: RL) -> Iterator[None]:
     return {"val_loss": sum(losses) / len(losses), "accuracy": hits / pairs, "low": low, "high": high, "pairs": pairs}
 
 
-def summed(model: nn.Module, rows: Sequence[Spoken]) -> Tensor:
+def summed(model: Reader, rows: Sequence[Spoken]) -> Tensor:
     """The log-probability `(K,)` of each whole completion."""
     return logprobs(model, rows)[0].sum(dim=1)
 

@@ -33,6 +33,7 @@ def step(training: RL) -> Iterator[dict | None]:
     reference, _ = yield from known(training.reference, training, found.rows)
     better = group_of(found)
     if recipe.epochs > 1:
+        found.old, _ = yield from known(training.policy, training, found.rows)
         training.remember()
     for _ in range(recipe.epochs):
         told = yield from update(training, found, reference, better, number)

@@ -12,10 +12,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from jupyter_gpt.inference.forward import base_of
+from jupyter_gpt.inference.forward import base_of, context_of
 from jupyter_gpt.training.loss import chunk_rows
-from jupyter_gpt.training.spoken import Spoken, padded
+from jupyter_gpt.training.segments import Segments
+from jupyter_gpt.training.spoken import Spoken
+from jupyter_gpt.training.transformer import Trunk
 
+LONGEST = 1 << 15  # positions whose rotations are laid in beforehand
 SCALED = ("final_logit_softcapping", "logits_scaling", "logit_scale")  # of configurations whose head is not all
 
 
@@ -56,41 +59,54 @@ class Chosen(torch.autograd.Function):
         return d_hidden, None if d_weight is None else d_weight.to(weight.dtype), None
 
 
-def trunk_of(module: nn.Module) -> nn.Module:
-    """What makes hidden states of ids, in a causal LM or a classifier, with a peft adapter or without."""
-    return base_of(module).base_model
+class Reader:
+    """A causal LM or a classifier, peft or not, as something that turns rows of ids into hidden states.
+
+    Rows are laid end to end, each seeing only itself: nothing is spent on padding. `dtype` is that of the activations, by
+    default of the weights.
+    """
+
+    def __init__(self, module: nn.Module, dtype: torch.dtype | None = None):
+        weight = next(module.parameters())
+        self.module, self.inner, self.device = module, base_of(module), weight.device
+        self.trunk = Trunk(module, min(context_of(module), LONGEST), dtype or weight.dtype)
+
+    def hidden(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """The last hidden states `(N, D)` of all tokens, row after row."""
+        lengths = [len(row) for row in rows]
+        bounds = torch.tensor([0, *lengths], device=self.device).cumsum(0).to(torch.int32)
+        positions = torch.cat([torch.arange(n, device=self.device) for n in lengths])
+        ids = torch.tensor([[token for row in rows for token in row]], device=self.device)
+        return self.trunk(ids, Segments(lengths, positions, bounds, max(lengths)))[0]
 
 
-def hidden_states(module: nn.Module, rows: Sequence[Sequence[int]]) -> Tensor:
-    """Last hidden states `(B, T, D)` of rows of ids, padded on the right."""
-    device = next(module.parameters()).device
-    return trunk_of(module)(input_ids=padded(rows, 0, device), use_cache=False).last_hidden_state
+def foretelling(rows: Sequence[Spoken], device) -> Tensor:
+    """The places `(n,)`, in rows laid end to end, before each token of a completion."""
+    found, first = [], 0
+    for row in rows:
+        found += range(first + len(row.prompt) - 1, first + len(row.ids) - 1)
+        first += len(row.ids)
+    return torch.tensor(found, device=device)
 
 
-def foretelling(rows: Sequence[Spoken], device) -> tuple[Tensor, Tensor]:
-    """Row and column `(n,)` of each place before a token of a completion, row after row."""
-    at = [(b, len(s.prompt) - 1 + k) for b, s in enumerate(rows) for k in range(len(s.completion))]
-    found = torch.tensor(at, device=device)
-    return found[:, 0], found[:, 1]
-
-
-def logprobs(module: nn.Module, rows: Sequence[Spoken]) -> tuple[Tensor, Tensor]:
+def logprobs(reader: Reader, rows: Sequence[Spoken]) -> tuple[Tensor, Tensor]:
     """Log-probability and entropy, in nats, of each token of the completions: `(B, L)` each, zero where there is none.
 
     L is the length of the longest completion; `mask_of(rows)` says which places count.
     """
-    inner, device = base_of(module), next(module.parameters()).device
+    inner, device = reader.inner, reader.device
     targets = torch.tensor([token for s in rows for token in s.completion], device=device)
-    row, column = foretelling(rows, device)
-    head = inner.get_output_embeddings()
-    config = inner.config.get_text_config()
+    head, config = inner.get_output_embeddings(), inner.config.get_text_config()
     scaled = any(getattr(config, name, None) not in (None, 1, 1.0) for name in SCALED)
     if type(head) is nn.Linear and head.bias is None and not scaled:
-        hidden = hidden_states(module, [s.ids for s in rows])
-        logp, entropy = Chosen.apply(hidden[row, column], head.weight, targets)
+        hidden = reader.hidden([s.ids for s in rows])[foretelling(rows, device)]
+        logp, entropy = Chosen.apply(hidden, head.weight, targets)
     else:
-        logits = inner(input_ids=padded([s.ids for s in rows], 0, device), use_cache=False).logits[row, column].float()
-        every = torch.log_softmax(logits, dim=-1)
+        width = max(len(s.ids) for s in rows)
+        places = [(b, len(s.prompt) - 1 + k) for b, s in enumerate(rows) for k in range(len(s.completion))]
+        row, column = torch.tensor(places, device=device).unbind(1)
+        ids = torch.tensor([[*s.ids, *[0] * (width - len(s.ids))] for s in rows], device=device)
+        every = torch.log_softmax(inner(input_ids=ids, use_cache=False).logits[row, column].float(), dim=-1)
         logp = every.gather(1, targets[:, None])[:, 0]
         entropy = -(every.exp() * every).sum(dim=-1).detach()
     return laid_out(logp, rows), laid_out(entropy, rows)

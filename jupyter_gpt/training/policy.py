@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from jupyter_gpt.inference.forward import base_of
 from jupyter_gpt.training.heads import head_names, with_head
-from jupyter_gpt.training.logprobs import foretelling, hidden_states, laid_out
+from jupyter_gpt.training.logprobs import Reader, foretelling, laid_out
 from jupyter_gpt.training.lora import again, copied, lora, merged, plain_base
 from jupyter_gpt.training.spoken import Spoken
 
@@ -68,9 +68,8 @@ def head_of(model: nn.Module) -> nn.Module:
     return getattr(inner, head_names(inner)[0])
 
 
-def values_of(critic: nn.Module, rows: Sequence[Spoken]) -> Tensor:
+def values_of(critic: Reader, rows: Sequence[Spoken]) -> Tensor:
     """The value `(B, L)`, fp32, of the state in which each token of the completions was chosen; zero where there is none."""
-    row, column = foretelling(rows, next(critic.parameters()).device)
-    head = head_of(critic)
-    hidden = hidden_states(critic, [s.ids for s in rows])[row, column]
+    head = head_of(critic.module)
+    hidden = critic.hidden([s.ids for s in rows])[foretelling(rows, critic.device)]
     return laid_out(head(hidden.to(next(head.parameters()).dtype))[:, 0].float(), rows)

@@ -44,6 +44,8 @@ def step(training: RL) -> Iterator[dict | None]:
     asked = chosen(training.prompts, number, recipe.prompts_per_step, recipe.seed)
     found = yield from drawn(training, asked, recipe.samples, stream(training, number))
     reference, _ = yield from known(training.reference, training, found.rows)
+    if recipe.epochs > 1:
+        found.old, _ = yield from known(training.policy, training, found.rows)
     values = yield from valued(training, found)
     mask = found.mask
     price = training.controller.coefficient * kl(found.old, reference, "k1") * mask

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,14 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from jupyter_gpt.evaluation.intervals import wilson
-from jupyter_gpt.inference.forward import base_of
 from jupyter_gpt.training import resumable
-from jupyter_gpt.training.logprobs import trunk_of
+from jupyter_gpt.training.logprobs import Reader
 from jupyter_gpt.training.optimizer import Optimizers
 from jupyter_gpt.training.policy import head_of
 from jupyter_gpt.training.preference import Order, plackett_luce, ranking_loss, right
 from jupyter_gpt.training.schedule import multiplier
-from jupyter_gpt.training.spoken import batches, padded
+from jupyter_gpt.training.spoken import batches
 
 AT_ONCE = 4096  # tokens scored in one pass
 TRAINED = 2048  # tokens trained on in one pass
@@ -44,19 +43,15 @@ class Ranked(NamedTuple):
         return sum(map(len, self.rows))
 
 
-def scores(model: nn.Module, rows: Sequence[Sequence[int]]) -> Tensor:
-    """The score `(B,)` in fp32 of each row of ids, read at its last token that is not padding; with gradients."""
-    inner = base_of(model)
-    pad, device = inner.config.get_text_config().pad_token_id, next(model.parameters()).device
-    ids = padded(rows, pad, device)
-    place = torch.arange(ids.shape[1], device=device)
-    last = torch.where(ids != pad, place, 0).amax(dim=1)  # where transformers' own classifiers read
-    hidden = trunk_of(model)(input_ids=ids, use_cache=False).last_hidden_state
-    head = head_of(model)
-    return head(hidden[torch.arange(len(ids), device=device), last].to(next(head.parameters()).dtype))[:, 0].float()
+def scores(model: Reader, rows: Sequence[Sequence[int]]) -> Tensor:
+    """The score `(B,)` in fp32 of each row of ids, read at its last token; with gradients."""
+    head = head_of(model.module)
+    last = torch.tensor([len(row) for row in rows], device=model.device).cumsum(0) - 1
+    hidden = model.hidden(rows)[last]
+    return head(hidden.to(next(head.parameters()).dtype))[:, 0].float()
 
 
-def scored(model: nn.Module, rows: Sequence[Sequence[int]]) -> Iterator[None]:
+def scored(model: Reader, rows: Sequence[Sequence[int]]) -> Iterator[None]:
     """Scores of many rows without gradients, in order; yields between batches, returns the list of floats."""
     found = [0.0] * len(rows)
     for places in batches([len(row) for row in rows], AT_ONCE):
@@ -78,6 +73,7 @@ class RewardTraining:
     rankings: list[Ranked]
     held_out: list[Ranked]
     cut: int
+    reader: Reader = field(repr=False)
     step: int = 0
     seconds: float = 0.0
     tokens: int = 0
@@ -122,7 +118,7 @@ def train(training: RewardTraining) -> Iterator[dict | None]:
         losses, hits, pairs = [], 0, 0
         for part in parts(batch):
             orders = [ranked.order for ranked in part]
-            found = scores(model, [row for ranked in part for row in ranked.rows]).split([len(r.rows) for r in part])
+            found = scores(training.reader, [row for ranked in part for row in ranked.rows]).split([len(r.rows) for r in part])
             loss = ranking_loss(found, orders, recipe.margin, recipe.centring) * len(part) / len(batch)
             loss.backward()
             losses.append(loss.detach())
@@ -170,7 +166,7 @@ def parts(batch: Sequence[Ranked]) -> list[list[Ranked]]:
 def evaluate(training: RewardTraining) -> Iterator[dict | None]:
     """Loss and accuracy on the held-out rankings, and how often the model is right where it says it is sure."""
     began = time.perf_counter()
-    found = yield from scored(training.model, [row for ranked in training.held_out for row in ranked.rows])
+    found = yield from scored(training.reader, [row for ranked in training.held_out for row in ranked.rows])
     losses, hits, pairs, sure = [], 0, 0, []
     for ranked in training.held_out:
         own, found = found[: len(ranked.rows)], found[len(ranked.rows) :]
@@ -207,7 +203,7 @@ def calibration(sure: Sequence[tuple[float, bool]], bins: int = 5) -> list[list[
 def shown(training: RewardTraining) -> Iterator[dict | None]:
     """The scores of some held-out completions, the ranker's best first."""
     for ranked in training.held_out[:SHOWN]:
-        found = yield from scored(training.model, ranked.rows)
+        found = yield from scored(training.reader, ranked.rows)
         for group in ranked.order:
             for place in group:
                 yield {"event": "sample", "step": training.step, "prompt": ranked.prompt, "text": ranked.texts[place],

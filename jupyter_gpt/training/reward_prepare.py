@@ -12,6 +12,7 @@ import torch
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.forward import context_of
 from jupyter_gpt.training import resumable
+from jupyter_gpt.training.logprobs import Reader
 from jupyter_gpt.training.policy import scorer_of
 from jupyter_gpt.training.reward import Ranked, RewardTraining
 from jupyter_gpt.training.spoken import ending, spoken
@@ -40,13 +41,14 @@ def prepare(recipe, base, rankings: Sequence) -> Iterator[dict | None]:
     recipe = replace(recipe, steps=steps, eval_every=recipe.eval_every or max(1, steps // 8), max_tokens=most)
     model = scorer_of(base.module, recipe.lora, tokenizer.pad_token_id, recipe.seed)
     optimizers = resumable.adamw({"reward": model}, {"reward": recipe.lr})
-    return RewardTraining(recipe, model, tokenizer, optimizers, train, held_out, cut)
+    return RewardTraining(recipe, model, tokenizer, optimizers, train, held_out, cut, Reader(model))
 
 
 def row_of(name: str, tokenizer, prompt: str, completion: str, most: int) -> tuple[tuple[int, ...], bool]:
     """The ids of prompt and completion, and whether they had to be shortened to `most` tokens.
 
-    The token that ends the completion is left out where it is the padding as well: it would not be seen.
+    The token that ends the completion is left out where it is the padding as well, for transformers' own classifiers read
+    at the last token that is not.
     """
     found, cut = spoken(name, tokenizer, prompt, completion, most)
     ids = found.ids

@@ -10,11 +10,10 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from torch import nn
-
 from jupyter_gpt.calls import Call
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.forward import context_of
+from jupyter_gpt.training.logprobs import Reader
 from jupyter_gpt.training.reward import scored
 from jupyter_gpt.training.reward_prepare import row_of
 
@@ -28,7 +27,7 @@ class Reward:
     name: str
     weight: float = 1.0
     function: Judge | None = None
-    model: nn.Module | None = None
+    model: Reader | None = None
     tokenizer: object = field(default=None, repr=False)
 
 
@@ -42,7 +41,7 @@ def rewarded(rewards: Sequence[Reward], prompts: Sequence[str], texts: Sequence[
         if reward.function is not None:
             found = yield Call(lambda reward=reward: answers(reward, prompts, texts))
         else:
-            most = context_of(reward.model)
+            most = context_of(reward.model.module)
             rows = [row_of(reward.name, reward.tokenizer, p, t, most)[0] for p, t in zip(prompts, texts, strict=True)]
             found = yield from scored(reward.model, rows)
         total = [t + reward.weight * value for t, value in zip(total, found, strict=True)]

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from jupyter_gpt.inference.detokenize import Detokenizer, decoder
 from jupyter_gpt.training import resumable
-from jupyter_gpt.training.logprobs import logprobs, mask_of
+from jupyter_gpt.training.logprobs import Reader, logprobs, mask_of
 from jupyter_gpt.training.optimizer import Optimizers
 from jupyter_gpt.training.rewards import Reward, rewarded
 from jupyter_gpt.training.rl_alarms import alarms
@@ -41,8 +41,8 @@ class RL:
     """
 
     recipe: RLRecipe
-    policy: nn.Module
-    reference: nn.Module
+    policy: Reader
+    reference: Reader
     tokenizer: object
     optimizers: Optimizers
     prompts: list[Asked]
@@ -51,7 +51,7 @@ class RL:
     stop: frozenset[int]
     controller: KLController
     algorithm: ModuleType
-    critic: nn.Module | None = None
+    critic: Reader | None = None
     rankings: list = field(default_factory=list, repr=False)
     held_out: list = field(default_factory=list, repr=False)
     step: int = 0
@@ -65,11 +65,11 @@ class RL:
     @property
     def model(self) -> nn.Module:
         """What is kept at the end."""
-        return self.policy
+        return self.policy.module
 
     @property
     def modules(self) -> dict[str, nn.Module]:
-        return {"policy": self.policy} | ({"critic": self.critic} if self.critic is not None else {})
+        return {"policy": self.model} | ({"critic": self.critic.module} if self.critic is not None else {})
 
     @property
     def at_once(self) -> int:
@@ -78,7 +78,7 @@ class RL:
 
     @property
     def device(self) -> torch.device:
-        return next(self.policy.parameters()).device
+        return self.policy.device
 
     def save(self, folder: Path) -> Path:
         """A checkpoint of the last whole step."""
@@ -124,9 +124,9 @@ def run(training: RL) -> Iterator[dict | None]:
     """Steps of the algorithm until `recipe.steps`, with evaluations between them."""
     recipe = training.recipe
     yield {
-        "event": "start", "parameters": sum(p.numel() for p in training.policy.parameters()),
+        "event": "start", "parameters": sum(p.numel() for p in training.model.parameters()),
         "trained": sum(p.numel() for p in resumable.moving(training.modules).values()), "device": training.device.type,
-        "dtype": str(next(training.policy.parameters()).dtype).removeprefix("torch."), "steps": recipe.steps,
+        "dtype": str(next(training.model.parameters()).dtype).removeprefix("torch."), "steps": recipe.steps,
         "step": training.step, "tokens_per_step": None, "flops_per_token": None, "peak_flops": None,
     }  # fmt: skip
     while True:
@@ -163,7 +163,7 @@ def drawn(training: RL, asked: Sequence[Asked], samples: int, seed: int) -> Iter
     """Completions of `asked` with their rewards; returns the `Rollout`."""
     recipe = training.recipe
     found = yield from roll_out(
-        training.policy, training.tokenizer, asked, samples, recipe.max_tokens, training.stop, seed
+        training.model, training.tokenizer, asked, samples, recipe.max_tokens, training.stop, seed
     )
     if training.rewards:
         values = yield from rewarded(training.rewards, found.prompts, found.texts)
@@ -181,13 +181,13 @@ def micro_batches(training: RL, rows: Sequence[Spoken]) -> list[list[int]]:
     return batches([len(row.ids) for row in rows], training.at_once)
 
 
-def known(module: nn.Module, training: RL, rows: Sequence[Spoken]) -> Iterator[None]:
+def known(reader: Reader, training: RL, rows: Sequence[Spoken]) -> Iterator[None]:
     """Log-probabilities and entropies `(B, L)` of all completions, without gradients; yields between micro-batches."""
     logp = torch.zeros(mask_of(rows).shape, device=training.device)
     entropy = torch.zeros_like(logp)
     for places in micro_batches(training, rows):
         with torch.no_grad():
-            some, nats = logprobs(module, [rows[p] for p in places])
+            some, nats = logprobs(reader, [rows[p] for p in places])
             logp[places, : some.shape[1]], entropy[places, : some.shape[1]] = some, nats
         yield
     return logp, entropy

@@ -99,13 +99,17 @@ def group_advantages(rewards: Tensor) -> Tensor:
 def grpo_loss(
     logp: Tensor, old: Tensor, reference: Tensor | None, advantages: Tensor, mask: Tensor, clip: float, coefficient: float
 ) -> Clipped:
-    """PPO's clipped objective over group advantages `(B,)`, plus `coefficient` times the k3 estimate (Shao et al. 2024,
-    equation 3); the mean over all tokens, so that a long completion counts by its length (Yu et al. 2025, section 3.3).
+    """PPO's clipped objective over group advantages `(B,)`, plus `coefficient` times the KL to the reference (Shao et al.
+    2024, equation 3); the mean over all tokens, so that a long completion counts by its length (Yu et al. 2025, section 3.3).
+
+    The KL is k3 times the ratio to the policy that sampled: without that factor its gradient is not the KL's, even where
+    the ratio is 1 (DeepSeek-V3.2 2025, section 3.1).
     """
     found = policy_loss(logp, old, advantages[:, None], mask, clip)
     if reference is None or not coefficient:
         return found
-    return Clipped(found.loss + coefficient * masked_mean(kl(logp, reference), mask), found.clip_fraction)
+    apart = torch.exp(logp - old) * kl(logp, reference)
+    return Clipped(found.loss + coefficient * masked_mean(apart, mask), found.clip_fraction)
 
 
 class KLController:

@@ -11,6 +11,7 @@ from jupyter_gpt.inference.forward import context_of
 from jupyter_gpt.training import dpo, grpo, ppo, resumable
 from jupyter_gpt.training.device import keep_freed_memory
 from jupyter_gpt.training.dpo import Preferred
+from jupyter_gpt.training.logprobs import Reader
 from jupyter_gpt.training.policy import critic_of, policy_of
 from jupyter_gpt.training.reward_prepare import apart
 from jupyter_gpt.training.rewards import Reward
@@ -52,10 +53,10 @@ def prepare(
     modules = {"policy": policy} | ({"critic": critic} if critic is not None else {})
     optimizers = resumable.adamw(modules, {"policy": recipe.lr, "critic": recipe.value_lr})
     return RL(
-        recipe=replace(recipe, prompts=texts), policy=policy, reference=start.module, tokenizer=start.tokenizer,
+        recipe=replace(recipe, prompts=texts), policy=Reader(policy), reference=Reader(start.module), tokenizer=start.tokenizer,
         optimizers=optimizers, prompts=learned, watched=watched, rewards=list(rewards), stop=stop,
         controller=KLController(recipe.kl, recipe.kl_target), algorithm={"ppo": ppo, "grpo": grpo, "dpo": dpo}[recipe.algo],
-        critic=critic, rankings=train, held_out=held_out,
+        critic=None if critic is None else Reader(critic), rankings=train, held_out=held_out,
     )  # fmt: skip
 
 

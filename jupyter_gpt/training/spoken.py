@@ -1,16 +1,12 @@
 """Prompts with their completions as token ids, and batches of them: what reward models, DPO, PPO and GRPO read.
 
-A prompt is rendered exactly as when the model is asked it. Batches are padded on the right: under causal attention no
-token sees what stands after it, so a batch needs no mask.
+A prompt is rendered exactly as when the model is asked it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import NamedTuple
-
-import torch
-from torch import Tensor
 
 from jupyter_gpt.data.tokenizer import delimiter
 from jupyter_gpt.errors import GPTError
@@ -61,14 +57,8 @@ def fits(name: str, prompts: Sequence[tuple[int, ...]], texts: Sequence[str], co
             )
 
 
-def padded(rows: Sequence[Sequence[int]], pad: int, device: torch.device | str) -> Tensor:
-    """The rows `(B, T)`, filled up on the right with `pad`."""
-    width = max(map(len, rows))
-    return torch.tensor([[*row, *[pad] * (width - len(row))] for row in rows], device=device)
-
-
 def batches(lengths: Sequence[int], at_once: int) -> list[list[int]]:
-    """Places grouped so that rows of like length share a batch of at most `at_once` tokens, padding included."""
+    """Places grouped so that rows of like length share a batch of at most `at_once` tokens."""
     found: list[list[int]] = []
     for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
         if found and lengths[found[-1][0]] * (len(found[-1]) + 1) <= at_once:

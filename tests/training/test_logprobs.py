@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from jupyter_gpt.training.logprobs import logprobs, mask_of
+from jupyter_gpt.training.logprobs import Reader, logprobs, mask_of
 from jupyter_gpt.training.policy import critic_of, head_of, policy_of, scorer_of, values_of
 from jupyter_gpt.training.reward import scores
 from jupyter_gpt.training.spoken import Spoken, batches
@@ -38,7 +38,7 @@ def one_by_one(model, row):
 @pytest.mark.parametrize("build", [llama, lambda: llama(True), gpt2])
 def test_a_padded_batch_is_its_rows(build):
     model = build()
-    logp, entropy = logprobs(model, ROWS)
+    logp, entropy = logprobs(Reader(model), ROWS)
     assert mask_of(ROWS).sum(1).tolist() == [4, 1, 2]
     for n, row in enumerate(ROWS):
         expected, nats = one_by_one(model, row)
@@ -54,7 +54,7 @@ def test_gradients_are_those_of_log_softmax(tied):
     for own in (True, False):
         model = llama(tied).requires_grad_(True)
         if own:
-            logp = logprobs(model, ROWS)[0]
+            logp = logprobs(Reader(model), ROWS)[0]
         else:
             logp = torch.zeros(3, 4)
             for n, row in enumerate(ROWS):
@@ -76,7 +76,7 @@ def test_a_head_that_scales_its_logits_is_left_to_its_own_forward():
         vocab_size=90, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4,
         num_key_value_heads=2, max_position_embeddings=64, logits_scaling=4.0,
     )).eval()  # fmt: skip
-    torch.testing.assert_close(logprobs(model, ROWS[:1])[0][0].double(), one_by_one(model, ROWS[0])[0], atol=2e-5, rtol=1e-5)
+    torch.testing.assert_close(logprobs(Reader(model), ROWS[:1])[0][0].double(), one_by_one(model, ROWS[0])[0], atol=2e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("build", [llama, gpt2])
@@ -84,18 +84,18 @@ def test_scores_are_those_of_the_librarys_classifier(build):
     model = scorer_of(build(), 4, 0, seed=1)
     rows = [row.ids for row in ROWS]
     padded = torch.tensor([[*row, *[0] * (8 - len(row))] for row in rows])
-    torch.testing.assert_close(scores(model, rows), model(input_ids=padded).logits[:, 0])
+    torch.testing.assert_close(scores(Reader(model), rows), model(input_ids=padded).logits[:, 0])
 
 
 def test_a_critic_begins_at_zero_and_values_each_state_by_what_stands_before_it():
     critic = critic_of(llama(), 4, 0, seed=1)
-    assert values_of(critic, ROWS).abs().max() == 0
+    assert values_of(Reader(critic), ROWS).abs().max() == 0
     with torch.no_grad():
         head_of(critic).weight.normal_()
-    one = values_of(critic, ROWS)
-    other = values_of(critic, [ROWS[0]._replace(completion=(8, 9, 10, 50)), *ROWS[1:]])
+    one = values_of(Reader(critic), ROWS)
+    other = values_of(Reader(critic), [ROWS[0]._replace(completion=(8, 9, 10, 50)), *ROWS[1:]])
     assert torch.equal(one, other)  # the last token is an action, not a state
-    changed = values_of(critic, [ROWS[0]._replace(completion=(8, 50, 10, 11)), *ROWS[1:]])
+    changed = values_of(Reader(critic), [ROWS[0]._replace(completion=(8, 50, 10, 11)), *ROWS[1:]])
     assert torch.equal(one[0, :2], changed[0, :2]) and not torch.equal(one[0, 2:], changed[0, 2:])
 
 

@@ -169,6 +169,19 @@ def test_group_advantages_compare_within_the_prompt_and_survive_equal_rewards():
     assert found[1].abs().max() == 0
 
 
+def test_the_gradient_of_grpos_penalty_is_that_of_the_kl(random):
+    """Over all tokens of a small vocabulary, weighted by the policy that sampled: no sampling error is left."""
+    logits, other = normal(random, 6).requires_grad_(), normal(random, 6)
+    logp, reference = torch.log_softmax(logits, 0), torch.log_softmax(other, 0)
+    exact = torch.autograd.grad((logp.exp() * (logp - reference)).sum(), logits, retain_graph=True)[0]
+    slopes = []
+    for token in range(6):
+        one = L.grpo_loss(logp[None, token, None], logp[None, token, None].detach(), reference[None, token, None],
+                          torch.zeros(1, dtype=torch.float64), torch.ones(1, 1, dtype=torch.bool), 0.2, 1.0).loss  # fmt: skip
+        slopes.append(logp[token].exp().detach() * torch.autograd.grad(one, logits, retain_graph=True)[0])
+    torch.testing.assert_close(torch.stack(slopes).sum(0), exact)
+
+
 def test_the_controller_holds_its_target():
     fixed, adaptive = L.KLController(0.1), L.KLController(0.1, target=6.0)
     for _ in range(5):

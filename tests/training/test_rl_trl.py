@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from jupyter_gpt.training.logprobs import logprobs, mask_of
+from jupyter_gpt.training.logprobs import Reader, logprobs, mask_of
 from jupyter_gpt.training.policy import scorer_of
 from jupyter_gpt.training.preference import dpo_loss, ranking_loss
 from jupyter_gpt.training.reward import scores
@@ -81,7 +81,7 @@ def test_grpo_advantages_loss_and_gradients(tokenizer, tmp_path):
     rows = [Spoken(tuple(p), tuple(c[:n].tolist())) for p, c, n in zip(prompts, inputs["completion_ids"], lengths, strict=True)]
     mask = mask_of(rows)
     width = mask.shape[1]
-    old = torch.randn(mask.shape, generator=torch.Generator().manual_seed(2)) * 0.1 + logprobs(module, rows)[0].detach()
+    old = torch.randn(mask.shape, generator=torch.Generator().manual_seed(2)) * 0.1 + logprobs(Reader(module), rows)[0].detach()
     inputs["old_per_token_logps"] = torch.nn.functional.pad(old, (0, inputs["completion_ids"].shape[1] - width))
     reference = inputs["ref_per_token_logps"][:, :width]
     inputs["num_items_in_batch"], trainer.current_gradient_accumulation_steps = mask.sum(), 1
@@ -89,7 +89,7 @@ def test_grpo_advantages_loss_and_gradients(tokenizer, tmp_path):
     theirs.backward()
     their_gradients = gradients(module)
     module.zero_grad()
-    mine = grpo_loss(logprobs(module, rows)[0], old, reference, wanted, mask, 0.2, 0.04).loss
+    mine = grpo_loss(logprobs(Reader(module), rows)[0], old, reference, wanted, mask, 0.2, 0.04).loss
     mine.backward()
     assert abs(float(mine.detach()) - float(theirs.detach())) < 1e-5
     same(gradients(module), their_gradients)
@@ -114,9 +114,9 @@ def test_dpo_loss_and_gradients(tokenizer, tmp_path):
     for ids, attended, completed in zip(*(inputs[k].tolist() for k in ("input_ids", "attention_mask", "completion_mask")), strict=True):
         n, start = sum(attended), completed.index(1)
         rows.append(Spoken(tuple(ids[:start]), tuple(ids[start:n])))
-    now = logprobs(module, rows)[0].sum(1)
+    now = logprobs(Reader(module), rows)[0].sum(1)
     with torch.no_grad():
-        start = logprobs(reference, rows)[0].sum(1)
+        start = logprobs(Reader(reference), rows)[0].sum(1)
     pairs = [[n, n + 4] for n in range(4)]  # TRL stacks the chosen on the rejected
     mine = dpo_loss([now[p] for p in pairs], [start[p] for p in pairs], [((0,), (1,))] * 4, 0.3)
     mine.backward()
@@ -142,8 +142,9 @@ def test_reward_loss_and_gradients(tokenizer, tmp_path):
         theirs.backward()
         their_gradients = gradients(module)
         module.zero_grad()
-        rows = [tuple(ids[: int(n)].tolist()) for ids, n in zip(inputs["input_ids"], inputs["attention_mask"].sum(1), strict=True)]
-        found = scores(module, rows)
+        pad = tokenizer.pad_token_id  # TRL ends each text with it, and transformers' classifiers do not see it
+        rows = [tuple(token for token in ids if token != pad) for ids in inputs["input_ids"].tolist()]
+        found = scores(Reader(module), rows)
         mine = ranking_loss([found[[n, n + 4]] for n in range(4)], [((0,), (1,))] * 4, margin or 0.0, 0.01)
         mine.backward()
         assert abs(float(mine.detach()) - float(theirs.detach())) < 1e-5
