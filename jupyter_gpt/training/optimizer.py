@@ -6,6 +6,7 @@ Embeddings, the head, norms and biases are not matrices that mix features, and M
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor, nn
@@ -16,26 +17,27 @@ from jupyter_gpt.training.recipe import Recipe
 
 @dataclass
 class Optimizers:
-    """What steps a model: `muon` may be None; `names` keys the AdamW state by parameter name."""
+    """What steps a model: one of `muon` and `adamw` may be None; `names` keys the AdamW state by parameter name."""
 
     muon: Muon | None
-    adamw: torch.optim.AdamW
+    adamw: torch.optim.AdamW | None
     names: dict[Tensor, str]
 
     def step(self, factor: float) -> None:
         """One update of every parameter, at `factor` times the peak learning rates; clears the gradients."""
-        for group in self.adamw.param_groups:
-            group["lr"] = group["peak"] * factor
         if self.muon:
             self.muon.step(factor)
-        self.adamw.step()
+        if self.adamw:
+            for group in self.adamw.param_groups:
+                group["lr"] = group["peak"] * factor
+            self.adamw.step()
         for parameter in self.names:
             parameter.grad = None
 
     def state(self) -> dict[str, Tensor]:
         """Everything a resumed run needs, as named tensors for safetensors."""
         tensors = self.muon.state() if self.muon else {}
-        for parameter, moments in self.adamw.state.items():
+        for parameter, moments in self.adamw.state.items() if self.adamw else ():
             for key, value in moments.items():
                 tensors[f"adamw.{self.names[parameter]}.{key}"] = value
         return tensors
@@ -43,7 +45,7 @@ class Optimizers:
     def load(self, tensors: dict[str, Tensor]) -> None:
         if self.muon:
             self.muon.load(tensors)
-        for group in self.adamw.param_groups:
+        for group in self.adamw.param_groups if self.adamw else ():
             for parameter in group["params"]:
                 prefix = f"adamw.{self.names[parameter]}."
                 self.adamw.state[parameter] = {
@@ -72,9 +74,47 @@ def optimizers(model: nn.Module, recipe: Recipe, compile: bool = False) -> Optim
         )
     else:
         peaks.append((matrices, recipe.lr, recipe.weight_decay))
-    groups = [{"params": ps, "peak": lr, "lr": lr, "weight_decay": wd} for ps, lr, wd in peaks if ps]
-    betas = (recipe.beta1, recipe.beta2)
-    return Optimizers(muon, torch.optim.AdamW(groups, betas=betas, eps=1e-10, fused=True), names)
+    return Optimizers(muon, adamw(peaks, (recipe.beta1, recipe.beta2), 1e-10), names)
+
+
+def finetuning_optimizers(model: nn.Module, recipe) -> Optimizers:
+    """The optimisers of a finetuning run over what is trainable of `model`, be it all of it or an adapter.
+
+    AdamW has one rate for all (weight decay for the matrices); with Muon the tables, the head and the vectors keep the
+    ratios to it that they have in pretraining. `recipe` has optimizer, lr, weight_decay, momentum, beta1, beta2, eps.
+    """
+    names = {p: n for n, p in model.named_parameters() if p.requires_grad}
+    if recipe.optimizer == "adamw":
+        matrices, vectors = [p for p in names if p.ndim > 1], [p for p in names if p.ndim < 2]
+        peaks = [(matrices, recipe.lr, recipe.weight_decay), (vectors, recipe.lr, 0.0)]
+        return Optimizers(None, adamw(peaks, (recipe.beta1, recipe.beta2), recipe.eps), names)
+    from transformers.pytorch_utils import Conv1D
+
+    tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    head = model.get_output_embeddings().weight
+    config = model.config.get_text_config()
+    heads = config.num_attention_heads
+    shape = SimpleNamespace(
+        heads=heads, kv_heads=getattr(config, "num_key_value_heads", None) or heads, width=config.hidden_size,
+        mlp=getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * config.hidden_size,
+    )  # fmt: skip
+    scale = (768 / shape.width) ** 0.5
+    peaks = [
+        ([p for p in names if id(p) in tables and p is not head], 1.5 * scale * recipe.lr, 0.0),
+        ([p for p in names if p is head], 0.2 * scale * recipe.lr, 0.0),
+        ([p for p in names if p.ndim < 2], 0.5 * recipe.lr, 0.0),
+    ]
+    matrices = [p for p in names if p.ndim == 2 and id(p) not in tables and p is not head]
+    transposed = frozenset(id(m.weight) for m in model.modules() if isinstance(m, Conv1D))
+    blocks = muon_blocks(model, shape)
+    muon = Muon(matrices, recipe.lr, recipe.momentum, recipe.weight_decay, transposed, blocks)
+    return Optimizers(muon, adamw(peaks, (0.8, 0.95), 1e-10), names)
+
+
+def adamw(peaks: list[tuple[list, float, float]], betas: tuple[float, float], eps: float) -> torch.optim.AdamW | None:
+    """AdamW over groups of (parameters, peak rate, weight decay); None where there is nothing to step."""
+    groups = [{"params": ps, "peak": lr, "lr": lr, "weight_decay": decay} for ps, lr, decay in peaks if ps]
+    return torch.optim.AdamW(groups, betas=betas, eps=eps, fused=True) if groups else None
 
 
 def muon_blocks(model: nn.Module, recipe: Recipe) -> dict[int, tuple[int, int]]:

@@ -29,12 +29,16 @@ class Segments:
 
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """A batch as a stream: ids `(1, N)`, the cells that are trained on `(M,)`, their targets `(M,)`, the texts in it."""
+    """A batch as a stream: ids `(1, N)`, the cells that are trained on `(M,)`, their targets `(M,)`, the texts in it.
+
+    `padding` of the N cells hold nothing.
+    """
 
     ids: Tensor
     trained: Tensor
     targets: Tensor
     segments: Segments
+    padding: int = 0
 
     @property
     def tokens(self) -> int:
@@ -62,12 +66,14 @@ def streams(batch, device: torch.device | str, most: int, padded: bool = False) 
         if last == len(bounds) - 1 or bounds[last + 1] - bounds[first] > most:
             here = slice(bounds[first], bounds[last])
             longest = batch.ids.shape[1] if padded else 0
-            found.append(_stream(*(c[here] for c in cells), bounds[first : last + 1] - bounds[first], longest, device))
+            empty = int((document[here] == PADDING).sum())
+            starts = bounds[first : last + 1] - bounds[first]
+            found.append(_stream(*(c[here] for c in cells), starts, longest, empty, device))
             first = last
     return found
 
 
-def _stream(ids, targets, positions, bounds, longest: int, device) -> Stream:
+def _stream(ids, targets, positions, bounds, longest: int, padding: int, device) -> Stream:
     from jupyter_gpt.data.conversation_rows import IGNORE
 
     def there(array: np.ndarray) -> Tensor:
@@ -79,7 +85,7 @@ def _stream(ids, targets, positions, bounds, longest: int, device) -> Stream:
     trained = np.flatnonzero(targets != IGNORE)
     lengths = np.diff(bounds).tolist()
     segments = Segments(lengths, there(positions), there(bounds.astype(np.int32)), longest or max(lengths))
-    return Stream(there(ids)[None], there(trained), there(targets[trained]), segments)
+    return Stream(there(ids)[None], there(trained), there(targets[trained]), segments, padding)
 
 
 def groups(lengths: list[int], waste: float = 1.25) -> list[list[int]]:

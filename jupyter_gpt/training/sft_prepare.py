@@ -1,0 +1,203 @@
+"""From a finetuning recipe and a base to a `Finetuning` that can take its first step.
+
+A generator of progress events, like the loop itself. It returns the Finetuning with the recipe as it was resolved: the
+number format, the learning rate and the length are facts only once the base, the machine and the data are known.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from jupyter_gpt.errors import GPTError
+from jupyter_gpt.training import device as machine
+from jupyter_gpt.training.lora import trained
+from jupyter_gpt.training.optimizer import finetuning_optimizers
+from jupyter_gpt.training.sft import Finetuning, held_out_batches
+from jupyter_gpt.training.sft_recipe import EPOCHS, GENERATED_TOKENS, FinetuningRecipe, for_base, with_steps
+
+QUESTIONS = 3  # asked at fixed steps
+SHOWN = 160  # characters of a question, of its end
+
+
+def prepare(
+    recipe: FinetuningRecipe, folder: Path, model: nn.Module, tokenizer, variables: Mapping | None = None
+) -> Iterator[dict | None]:
+    """Yields progress events, returns the `Finetuning` at step 0.
+
+    `model` is what is trained, on its device: a full copy, or a peft model. The tokens go to `folder/data`; when they are
+    there already (a resumed run) they are used as they are.
+    """
+    from jupyter_gpt.data.chat import with_template
+    from jupyter_gpt.data.conversation_prepare import prepare as collect
+    from jupyter_gpt.data.conversation_rows import ConversationRows
+    from jupyter_gpt.data.conversation_tokens import Conversations
+    from jupyter_gpt.inference.forward import context_of
+
+    tokenizer, device = with_template(tokenizer), model.device.type
+    config = model.config.get_text_config()
+    parameters = sum(p.numel() for p in model.parameters())
+    limit = min(context_of(model), 1 << 20)
+    dtype = machine.choose_dtype(device, config.hidden_size)
+    recipe = for_base(recipe, config.hidden_size, limit, dtype, parameters, device)
+    recompute = too_much(recipe, model) if recipe.checkpointing is None else recipe.checkpointing
+    trained(model)
+    parts = {"tokenizer": tokenizer, "rows": None, "held_out": {}, "questions": [], "ends": ends_of(model, tokenizer),
+             "flops_per_token": flops(model), "peak_flops": machine.peak_flops(device, recipe.dtype),
+             "checkpointing": recompute}  # fmt: skip
+    if recipe.steps:
+        recipe = with_steps(recipe, recipe.steps)
+    elif recipe.minutes:
+        yield {"event": "progress", "stage": "measuring the speed", "done": 0, "total": None, "unit": "steps"}
+        steps = measured_steps(Finetuning(recipe, model, optimizers=finetuning_optimizers(model, recipe), **parts))
+        recipe = with_steps(recipe, steps)
+    elif recipe.tokens:
+        recipe = with_steps(recipe, math.ceil(recipe.tokens / recipe.batch_tokens))
+    if (folder / "data" / "conversations.json").exists():
+        conversations = Conversations.open(folder / "data")
+    else:
+        wanted = recipe.steps * recipe.batch_tokens or None
+        conversations = yield from collect(
+            recipe.mixture, tokenizer, folder / "data", context=recipe.context, tokens_wanted=wanted, seed=recipe.seed,
+            variables=variables, cell=recipe.cell, train_on=recipe.train_on, over_long=recipe.over_long,
+            held_out=recipe.held_out,
+        )  # fmt: skip
+    if not recipe.steps:
+        recipe = with_steps(recipe, steps_of_epochs(recipe, conversations))
+    parts["rows"] = ConversationRows(conversations, recipe.context, recipe.seed)
+    parts["held_out"] = held_out_batches(conversations, recipe.context, recipe.eval_tokens)
+    parts["questions"] = questions(recipe, conversations, tokenizer, limit)
+    optimizers = finetuning_optimizers(model, recipe)
+    return Finetuning(recipe, model, optimizers=optimizers, conversations=conversations, **parts)
+
+
+def steps_of_epochs(recipe: FinetuningRecipe, conversations) -> int:
+    """How many steps see the data as often as asked; a generated source, which has no end, a million tokens."""
+    if recipe.epochs is None and any(count.endless for count in conversations.counts):
+        return max(1, GENERATED_TOKENS // recipe.batch_tokens)
+    tokens = sum(count.tokens for count in conversations.counts)
+    return max(1, math.ceil((recipe.epochs or EPOCHS) * tokens / recipe.batch_tokens))
+
+
+def ends_of(model: nn.Module, tokenizer) -> frozenset[int]:
+    """The tokens that end an answer."""
+    from jupyter_gpt.inference.render import end_of_turn
+
+    return frozenset({tokenizer.eos_token_id, end_of_turn(tokenizer)} - {None})
+
+
+def questions(recipe: FinetuningRecipe, conversations, tokenizer, limit: int) -> list[tuple[str, list[int]]]:
+    """The fixed questions: those of the recipe, or how held-out conversations begin (training ones where none is).
+
+    Raises GPTError for a question that leaves no room for an answer.
+    """
+    import numpy as np
+
+    from jupyter_gpt.data.chat import rendered
+
+    if recipe.questions:
+        found = []
+        for text in recipe.questions:
+            prompt = rendered(tokenizer, [{"role": "user", "content": text}], ask=True)
+            ids = tokenizer(prompt, add_special_tokens=False, verbose=False).input_ids
+            if len(ids) >= limit:
+                raise GPTError(f"the question {text[:40]!r} has {len(ids):,} tokens, more than the context of {limit:,} holds")
+            found.append((text, ids))
+        return found
+    held = np.flatnonzero(conversations.held_out)
+    candidates = held if len(held) else np.arange(len(conversations.source))
+    opening = answer_opening(tokenizer)
+    found = []
+    for c in candidates:
+        ids, learned = conversations[int(c)]
+        before = ids[: begin_of_answer(ids.tolist(), learned, opening)].tolist()
+        if before and len(before) + recipe.answer_tokens <= limit:
+            text = tokenizer.decode(before, skip_special_tokens=True).strip()
+            found.append((text if len(text) <= SHOWN else "… " + text[-SHOWN:], before))
+        if len(found) == QUESTIONS:
+            break
+    return found
+
+
+def answer_opening(tokenizer) -> list[int]:
+    """The tokens that the template writes to have the assistant speak."""
+    from jupyter_gpt.data.chat import rendered
+
+    asked = [{"role": "user", "content": "?"}]
+    before, after = rendered(tokenizer, asked), rendered(tokenizer, asked, ask=True)
+    return tokenizer(after.removeprefix(before), add_special_tokens=False, verbose=False).input_ids
+
+
+def begin_of_answer(ids: list[int], learned, opening: list[int]) -> int:
+    """Where the first answer begins: at the first token learned, or, where all are, after the tokens that open it."""
+    if not learned[0]:
+        return int(learned.argmax())
+    places = range(1, len(ids) - len(opening) + 1)
+    return next((at + len(opening) for at in places if opening and ids[at : at + len(opening)] == opening), 0)
+
+
+def flops(model: nn.Module) -> float:
+    """Training FLOPs per token: 2 a multiplied parameter forward, 2 back to the inputs, 2 to what is trained.
+
+    The tables of embeddings are looked up, not multiplied; the head is, for the tokens that are trained on, and is left out:
+    a share of the peak that is stated is reached.
+    """
+    tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    tables.add(id(model.get_output_embeddings().weight))
+    matrices = [p for p in model.parameters() if p.ndim > 1 and id(p) not in tables]
+    return sum(p.numel() * (6.0 if p.requires_grad else 4.0) for p in matrices)
+
+
+def too_much(recipe: FinetuningRecipe, model: nn.Module) -> bool:
+    """Whether the activations of a micro-batch would take more than half of the memory that is free."""
+    from jupyter_gpt.inference.packed import free_memory
+
+    config = model.config.get_text_config()
+    mlp = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+    width = 12 * config.hidden_size + 5 * mlp  # numbers kept for each token of a layer
+    needed = recipe.micro_tokens * config.num_hidden_layers * width * getattr(torch, recipe.dtype).itemsize
+    free = torch.cuda.mem_get_info()[0] if model.device.type == "cuda" else free_memory()
+    return bool(free) and needed > free / 2
+
+
+def measured_steps(training: Finetuning) -> int:
+    """How many steps `recipe.minutes` hold on this machine, by a few real ones on random tokens; nothing is kept of them.
+
+    Raises GPTError when they hold not one.
+    """
+    import numpy as np
+
+    from jupyter_gpt.data.conversation_rows import Batch
+
+    recipe = training.recipe
+    rows, T = recipe.batch_tokens // recipe.context, recipe.context
+    random = np.random.default_rng(0)
+    ids = random.integers(0, training.model.config.get_text_config().vocab_size, (rows, T))
+    place = np.tile(np.arange(T), (rows, 1))
+    text = max(1, T // 4)
+    targets = np.where(place % text > text // 2, ids, -100)
+    batch = Batch(ids, targets, place % text, (place // text).astype(np.int32))
+    training = replace(training, rows=type("Same", (), {"batch": staticmethod(lambda indices: batch)}))
+    weights = [(p, p.detach().clone()) for p in trained(training.model)]
+    times = []
+    for step in range(1, 4):
+        began = time.perf_counter()
+        for number in range(training.micro_batches(step)):
+            micro = training.micro_batch(step, number)
+            (training.loss(micro.inputs) * micro.share).backward()
+            if time.perf_counter() - began > 60 * recipe.minutes:
+                raise GPTError(f"--minutes {recipe.minutes} is less than one step of this model takes here")
+        training.optimizers.step(1.0)
+        if training.model.device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - began)
+    with torch.no_grad():
+        for parameter, before in weights:
+            parameter.copy_(before)
+    return max(1, int(60 * recipe.minutes / sorted(times)[1]))
