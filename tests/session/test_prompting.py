@@ -267,7 +267,7 @@ class FarAway:
     def __init__(self):
         self.asked, self.closed, self.stuck = [], False, None
 
-    def complete(self, endpoint, asked, sampling):
+    def complete(self, endpoint, asked, sampling, rule=None):
         self.asked.append((asked, sampling))
         try:
             for words in ("Yes", "Yes, it", "Yes, it is."):
@@ -277,7 +277,7 @@ class FarAway:
         finally:
             self.closed = True
 
-    def complete_all(self, endpoint, asked, sampling):
+    def complete_all(self, endpoint, asked, sampling, rule=None):
         self.asked += [(one, sampling) for one in asked]
         return [Completion(f"answer {n}", model=endpoint.name) for n, _ in enumerate(asked)]
 
