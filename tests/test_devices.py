@@ -1,0 +1,49 @@
+"""The paths that a GPU takes, run without one: on torch's meta device no numbers exist, but a tensor that was made in the
+wrong place, or a shape that does not fit, is an error all the same."""
+
+import pytest
+import torch
+
+from jupyter_gpt.inference.cache import Rows
+from jupyter_gpt.inference.forward import forward_of
+from jupyter_gpt.inference.graphs import Steps
+from jupyter_gpt.inference.lean import Lean
+from jupyter_gpt.training.build import build
+from jupyter_gpt.training.loss import cross_entropy, softmax_gradient
+from jupyter_gpt.training.optimizer import optimizers
+from jupyter_gpt.training.recipe import pretraining_recipe
+from jupyter_gpt.training.transformer import Trunk
+
+ARCHITECTURES = pytest.mark.parametrize("arch", ["llama", "gpt2", "qwen3"])
+
+
+def made(arch: str) -> tuple:
+    recipe = pretraining_recipe({"none": 1.0}, arch=arch, depth=2, steps=10, dtype="bfloat16")
+    with torch.device("meta"):
+        return recipe, build(recipe, recipe.vocab_size, 0)
+
+
+@ARCHITECTURES
+def test_a_step_of_training_stays_on_its_device(arch):
+    recipe, model = made(arch)
+    trunk = Trunk(model, recipe.context, torch.bfloat16)
+    ids = torch.zeros(4, recipe.context, dtype=torch.long, device="meta")
+    hidden = trunk(ids)
+    assert hidden.shape == (4, recipe.context, recipe.width) and hidden.dtype == torch.bfloat16
+    cross_entropy(hidden, model.get_output_embeddings().weight, ids, softmax_gradient).backward()
+    assert all(p.grad is not None and p.grad.is_meta for p in model.parameters())
+    optimizers(model, recipe).step(1.0)
+
+
+@ARCHITECTURES
+def test_reading_and_recordable_steps_stay_on_their_device(arch):
+    _, model = made(arch)
+    model = model.to(torch.bfloat16).eval()
+    rows, forward = Rows(4, 256, torch.device("meta")), forward_of(model)
+    steps = Steps(Lean(model))
+    read = forward(torch.zeros(4, 16, dtype=torch.long, device="meta"), *rows.append([16] * 4, 16), rows, 1, None)
+    ids = torch.zeros(4, 1, dtype=torch.long, device="meta")
+    positions, mask = rows.append([1] * 4, 1)
+    step = steps(ids, positions, mask, rows)
+    assert read.shape == step.shape == (4, 1, model.config.vocab_size)
+    assert read.is_meta and step.is_meta and step.dtype == torch.float32
