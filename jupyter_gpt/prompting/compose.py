@@ -19,6 +19,7 @@ from jupyter_gpt.prompting.options import Options
 from jupyter_gpt.prompting.react import react
 from jupyter_gpt.prompting.reflection import reflect
 from jupyter_gpt.prompting.self_consistency import best_of, vote
+from jupyter_gpt.prompting.task_list import task_list
 from jupyter_gpt.prompting.trace import Node
 from jupyter_gpt.prompting.tree_of_thoughts import tree_of_thoughts
 
@@ -26,6 +27,8 @@ from jupyter_gpt.prompting.tree_of_thoughts import tree_of_thoughts
 def technique_of(options: Options) -> Callable[[Ask, Asked, Options], Node]:
     """The technique that these options ask for; `options.check` has said that they make sense."""
     solve = remembered(solver_of(options))
+    if options.tasks:
+        return reflect(task_list) if options.reflect else task_list
     one = vote(solve) if options.vote else best_of(solve) if options.best_of else first(solve)
     return reflect(one) if options.reflect else one
 

@@ -25,6 +25,7 @@ class Options:
       most; search: "bfs", "dfs" or "beam"; value: `f(prompt, steps so far) -> float`.
     few_shot: pairs of question and worked answer.
     acting: the tools of `--react`, and how they may be used.
+    tasks: of an agent, the tasks that it works off at most; 0 is no agent.  levels: lists within its list, itself one.
     constraint: regex, json, choice or grammar of the answer, as `gpt.prompt` takes them; thinking is free of it.
     """
 
@@ -43,12 +44,14 @@ class Options:
     value: Callable | None = None
     few_shot: tuple[tuple[str, str], ...] = ()
     acting: Acting | None = None
+    tasks: int = 0
+    levels: int = 2
     constraint: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def any(self) -> bool:
         """Whether there is a technique at all."""
-        return bool(self.cot or self.expert or self.vote or self.best_of or self.reflect or self.tree or self.acting)
+        return bool(self.cot or self.expert or self.vote or self.best_of or self.reflect or self.tree or self.acting or self.tasks)
 
 
 def check(options: Options, chat: bool = True, given: frozenset[str] = frozenset()) -> None:
@@ -69,8 +72,15 @@ def check(options: Options, chat: bool = True, given: frozenset[str] = frozenset
         "--tree draws by --breadth and chooses by its scores: leave --samples, --vote and --best-of out": (
             o.tree and (o.samples > 1 or o.vote or o.best_of)
         ),
+        "there is no tool to act with: --tools calculator,python,search,$function": (
+            o.acting and not o.acting.tools and not o.tasks
+        ),
         "--react thinks between its actions already: leave --cot out": o.acting and o.cot,
         "--react and --tree are two ways to go about it: leave one out": o.acting and o.tree,
+        "an agent answers once: leave --samples, --vote and --best-of out": o.tasks and (o.samples > 1 or o.best_of),
+        "an agent plans and acts: leave --cot and --tree out": o.tasks and (o.cot or o.tree),
+        "--tasks is 1 or more": "tasks" in given and o.tasks < 1,
+        "--levels is 1 or more": o.levels < 1,
         "--breadth is 1 or more": o.breadth < 1,
         "--depth is 1 or more": o.depth < 1,
         "--reflect is 1 round or more": "reflect" in given and o.reflect < 1,

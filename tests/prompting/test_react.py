@@ -340,7 +340,7 @@ def test_a_server_without_tools_gets_them_in_words(scripted, world):
 def test_what_makes_no_sense_is_refused(world):
     tools = world.tools()
     for wrong, why in (
-        (lambda: Acting(()), "no tool to act with"),
+        (lambda: check(Options(acting=Acting(()))), "no tool to act with"),
         (lambda: Acting((tools[0], tools[0])), "two tools called weather"),
         (lambda: Acting(tools, steps=0), "--steps"),
         (lambda: Acting(tools, Approval(allow=frozenset({"sent"}))), r"--allow sent is no tool .*did you mean send"),

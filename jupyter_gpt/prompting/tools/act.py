@@ -13,7 +13,7 @@ from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.prompting.ask import Ask, Enough
 from jupyter_gpt.prompting.tools.approval import Approval, spelled
 from jupyter_gpt.prompting.tools.call import Result, call
-from jupyter_gpt.prompting.tools.tool import Tool
+from jupyter_gpt.prompting.tools.tool import Tool, cut
 from jupyter_gpt.prompting.trace import Node
 
 STEPS = 12  # turns of one ReAct, where nothing else is said
@@ -35,13 +35,11 @@ class Acting:
     constrained: bool = False
 
     def __post_init__(self):
-        """Raises GPTError for two tools of one name, none at all, and no steps."""
+        """Raises GPTError for two tools of one name, an allowed one that is none, and no steps."""
         names = [tool.name for tool in self.tools]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice:
             raise GPTError(f"there are two tools called {twice}: tool(function, name=…) gives one another name")
-        if not names:
-            raise GPTError("there is no tool to act with: --tools calculator,python,search,$function")
         if self.steps < 1:
             raise GPTError(f"--steps is 1 or more, not {self.steps}")
         unknown = sorted(self.approval.allow - set(names))
@@ -64,10 +62,23 @@ def act(ask: Ask, acting: Acting, name: str, given: object) -> Node:
         decision = ask.user(acting.approval.decide, tool, arguments)
         if not decision.approved:
             return done(ask, name, arguments, Result(f"Error: this call was {decision.how}", ok=False), decision.how)
+        if tool.direct:
+            return directly(ask, tool, decision.arguments)
         return done(ask, name, decision.arguments, ask.user(call, tool, decision.arguments), decision.how)
     except KeyboardInterrupt:
         done(ask, name, arguments, Result("stopped by hand", ok=False))
         raise Enough("stopped by hand") from None
+
+
+def directly(ask: Ask, tool: Tool, arguments: dict) -> Node:
+    """A tool of ours that asks the model, all of it beneath its node. A ValueError is told to the model."""
+    with ask.inside(Node("tool", tool.name, prompt=written(tool.name, arguments))) as node:
+        try:
+            node.text, ok = cut(tool.function(**arguments), tool.largest), True
+        except ValueError as wrong:
+            node.text, ok = f"Error: {wrong}", False
+        node.result = {"tool": tool.name, "arguments": plain(arguments), "ok": ok}
+    return node
 
 
 def done(ask: Ask, name: str, arguments: object, result: Result, how: str = "") -> Node:

@@ -28,7 +28,8 @@ class Tool:
 
     schema: JSON schema of its arguments, an object.  check: arguments (a mapping) to keywords, raising
     ValueError in one line.  writes: whether it changes anything outside.  seconds, largest: the time a call
-    may take, and the characters of its result that are kept.
+    may take, and the characters of its result that are kept.  direct: one of ours that asks the model itself: what
+    it asks stands beneath it in the trace, and the budget bounds it instead of a clock.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Tool:
     writes: bool = False
     seconds: float = SECONDS
     largest: int = LARGEST
+    direct: bool = False
 
     def as_dict(self) -> dict:
         """As servers and chat templates take it."""
