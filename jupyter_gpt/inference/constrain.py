@@ -21,7 +21,7 @@ from torch import Tensor
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.rules import Rule, reason, rule
 
-CONVERTED: WeakKeyDictionary = WeakKeyDictionary()  # tokenizer -> (its length then, its LLTokenizer)
+CONVERTED: WeakKeyDictionary = WeakKeyDictionary()  # tokenizer -> (its length then, its LLTokenizer, its alphabet)
 PROBE = "Ab 1,\n"  # a text that any tokenizer can be tried on
 
 
@@ -54,7 +54,8 @@ def held(
     After a word, the answer may begin with a space (`lead_of`), which is no part of it.
     """
     converted = converted_of(tokenizer)
-    matcher = matcher_of(tokenizer, asked.grammar(lead_of(tokenizer, asked, before), stop), asked.words)
+    grammar = asked.grammar(lead_of(tokenizer, asked, before), stop, CONVERTED[tokenizer][2])
+    matcher = matcher_of(tokenizer, grammar, asked.words)
     last = frozenset(ends) or frozenset({converted.eos_token})
 
     def sample() -> Held:
@@ -152,14 +153,15 @@ def matcher_of(tokenizer, grammar: str, words: str):
 
 def converted_of(tokenizer):
     """llguidance's form of a tokenizer, made once. Raises GPTError for one whose tokens are not known to be texts."""
-    size, found = CONVERTED.get(tokenizer, (None, None))
+    size, found, _ = CONVERTED.get(tokenizer, (None, None, ""))
     if size != len(tokenizer):
-        found = converted(tokenizer)
-        CONVERTED[tokenizer] = (len(tokenizer), found)
+        found, alphabet = converted(tokenizer)
+        CONVERTED[tokenizer] = (len(tokenizer), found, alphabet)
     return found
 
 
-def converted(tokenizer):
+def converted(tokenizer) -> tuple[object, str]:
+    """An LLTokenizer, and the characters that the tokenizer has where it has not all."""
     from llguidance import LLTokenizer, TokenizerWrapper
 
     end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.bos_token_id
@@ -170,9 +172,11 @@ def converted(tokenizer):
     backend.no_padding()
     backend.no_truncation()
     try:
-        return LLTokenizer(backend.to_str(), n_vocab=len(tokenizer), eos_token=end)
+        return LLTokenizer(backend.to_str(), n_vocab=len(tokenizer), eos_token=end), ""
     except ValueError:  # llguidance knows the decoders of bytes; one of plain texts it is told token by token
-        return LLTokenizer(TokenizerWrapper(Plain(tokenizer, backend, end)))
+        plain = Plain(tokenizer, backend, end)
+        texts = (text for i, text in enumerate(plain.tokens) if i not in plain.special_token_ids)
+        return LLTokenizer(TokenizerWrapper(plain)), "".join(sorted(set(b"".join(texts).decode())))
 
 
 class Plain:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from jupyter_gpt.errors import GPTError
 
+BACKSLASH = "\\"
 KINDS = ("regex", "json", "choice", "grammar")
 
 
@@ -38,8 +39,12 @@ class Rule:
             return f"JSON of the schema {name}" if name else ("JSON of a schema" if self.what else "JSON")
         return f"the regex {self.what}" if self.kind == "regex" else "a text of the grammar"
 
-    def grammar(self, lead: str = "", tails: tuple[str, ...] = ()) -> str:
-        """For llguidance: perhaps `lead`, then what the rule asks for, then perhaps one of `tails`."""
+    def grammar(self, lead: str = "", tails: tuple[str, ...] = (), alphabet: str = "") -> str:
+        """For llguidance: perhaps `lead`, then what the rule asks for, then perhaps one of `tails`.
+
+        `alphabet`: all characters there are, where a tokenizer has not all. A regex or a choice is then held to them,
+        lest it go where it cannot go on.
+        """
         head = f"({literal(lead)})? " if lead else ""
         tail = f" ({' | '.join(map(literal, tails))})?" if tails else ""
         if self.kind in ("regex", "choice"):  # one terminal, so that where it ends is never ambiguous
@@ -47,6 +52,8 @@ class Rule:
 
             terms = [f"/{regex_to_lark(self.what, 'd')}/"] if self.kind == "regex" else map(literal, self.what)
             body = " | ".join(terms)
+            if alphabet:
+                body = f"({body}) & /[{''.join(f'{BACKSLASH}x{{{ord(one):x}}}' for one in alphabet)}]*/"
             return encoding.dumps({"grammars": [{"lark_grammar": f"start: WHOLE\nWHOLE: {head}({body}){tail}"}]})
         part = {"lark_grammar": self.what} if self.kind == "grammar" else {"json_schema": compact(self.what)}
         whole = {"lark_grammar": f"start: {head}@part{tail}"}
