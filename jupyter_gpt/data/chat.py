@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from contextlib import contextmanager
 from functools import partial
 
 from jupyter_gpt.data.tokenizer import CHAT
@@ -98,25 +99,37 @@ def render_conversations(
 
 def rendered(tokenizer, messages: Sequence[dict], ask: bool = False) -> str:
     """The conversation as the template writes it; with `ask`, the assistant about to speak. GPTError if refused."""
+    with refusals():
+        return tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=ask)
+
+
+@contextmanager
+def refusals():
+    """What a template refuses, in one line."""
     from jinja2 import TemplateError
 
     try:
-        return tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=ask)
+        yield
     except (TemplateError, ValueError, TypeError) as error:
         raise GPTError(f"the chat template refuses this conversation: {' '.join(str(error).split())}") from error
 
 
 def answers(tokenizer, messages: Sequence[dict]) -> tuple[str, list[tuple[int, int]]]:
     """The rendered text, and the spans of characters in it that the assistant is trained to say."""
-    text = rendered(tokenizer, messages)
     if "{% generation %}" in _compact(tokenizer.chat_template):
         from transformers.utils.chat_template_utils import render_jinja_template
 
         special = {key: value for key, value in tokenizer.special_tokens_map.items() if isinstance(value, str)}
-        _, spans = render_jinja_template(
-            [list(messages)], chat_template=tokenizer.get_chat_template(), return_assistant_tokens_mask=True, **special
-        )
-        return text, [(start, _turn_ends(tokenizer, text, stop)) for start, stop in spans[0] if stop > start]
+        with refusals():
+            (text,), (spans,) = render_jinja_template(
+                [list(messages)],
+                None,
+                chat_template=tokenizer.get_chat_template(),
+                return_assistant_tokens_mask=True,
+                **special,
+            )
+        return text, [(start, _turn_ends(tokenizer, text, stop)) for start, stop in spans if stop > start]
+    text = rendered(tokenizer, messages)
     spans = []
     for place, message in enumerate(messages):
         if message["role"] != "assistant":
