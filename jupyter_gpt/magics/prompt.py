@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.completion import TEMPERATURE
 from jupyter_gpt.magics.notebook import bind
 from jupyter_gpt.magics.options import OUT, Command, Option, parse
@@ -16,6 +17,14 @@ such line a turn.
   {variable}              filled from this notebook; {paper.title}, {rows[0]["name"]}
                           too. Any other brace is just a brace, and {{variable}} stays
                           {variable}.
+  {{gen name}}            makes it a template: the model fills its holes in one pass, and
+                          each becomes a variable of the notebook. The rest stands as it
+                          is written. A hole may have max_tokens=5, temperature=0,
+                          stop="x", regex="[0-9]+" or json=$schema; without them it ends
+                          where the text after it comes. In a chat the holes stand in the
+                          last turn, an assistant: one.
+  {{select name from="a|b"}}
+                          a hole with choices; from=$list takes them from a variable
 """
 
 TECHNIQUES = ("Techniques", (
@@ -40,6 +49,29 @@ TECHNIQUES = ("Techniques", (
            "sure, likely or impossible)", "$FUNCTION", kept=True),
     Option("--expert", "condition on good performance: asked as a leading expert (in FIELD), to work it out step by "
            "step to be sure", "FIELD", lambda text: text or True, optional=True),
+))  # fmt: skip
+TOOLS = (
+    Option("--tools", "what it may act with: calculator, python (in a sandbox), search (the index; search:NAME of "
+           "several), and $functions of this notebook with a docstring and type hints, parted by commas or spaces",
+           "TOOL,…", many=True, parted=True, kept=True, complete="tools",
+           hints=("calculator", "python", "search")),
+    Option("--approve", "show each call before it acts: Approve, Edit, Deny; a tool that writes is always shown",
+           kind=None),
+    Option("--allow", "tools that may act where nobody can be asked, as in a notebook run by a machine; all others that "
+           "would be shown are denied there", "TOOL,…", many=True, parted=True),
+)  # fmt: skip
+ACTING = ("Tools", (
+    Option("--react", "think, act, look, until there is an answer: with --tools", kind=None),
+    *TOOLS,
+    Option("--steps", "turns at most", "N", whole, default=12),
+))  # fmt: skip
+CONSTRAINTS = ("Constraints", (
+    Option("--regex", "the whole answer matches it (Rust's syntax: no look-around, no back references)", "REGEX"),
+    Option("--json", "the answer is JSON of this schema: a file, a $variable with a dict or a pydantic model, or true for "
+           "any JSON", "SCHEMA", kept=True, complete="files"),
+    Option("--choice", "the answer is one of these", '"A|B"', kept=True, complete="variables"),
+    Option("--grammar", "the answer is a text of this Lark grammar: a file, or a $variable with its text", "FILE",
+           kept=True, complete="files"),
 ))  # fmt: skip
 BUDGETS = ("Budgets", (
     Option("--max-calls", "requests in all", "N", whole),
@@ -78,6 +110,8 @@ COMMAND = Command(
                    whole),
         )),
         TECHNIQUES,
+        ACTING,
+        CONSTRAINTS,
         BUDGETS,
         ("Prompt", (
             Option("--system", "the system prompt", "TEXT"),
@@ -103,6 +137,9 @@ COMMAND = Command(
         "",
         "%%prompt smollm2-135m-instruct --cot --samples 20 --vote",
         "A farmer has 17 sheep, and all but 9 run away. How many are left?",
+        "",
+        "%%prompt storyteller --temperature 1",
+        'Name: {{gen name max_tokens=5}} Class: {{select role from="mage|thief"}}',
     ),
 )  # fmt: skip
 
@@ -114,26 +151,45 @@ def run(ip, line: str, cell: str) -> None:
         return
     from jupyter_gpt import gpt
     from jupyter_gpt.inference.template import turns
+    from jupyter_gpt.prompting.template import is_template
     from jupyter_gpt.session.techniques import wanted
     from jupyter_gpt.views.completion import Writing, completion_bundle, prompt_bundle
 
     out, body = given.pop("out", None), cell.strip("\n")
+    asked = turns(body) or body
+    holes = any(is_template(text) for text in ([body] if asked is body else [turn["content"] for turn in asked]))
     if wanted(given):
-        bind(ip, out, with_techniques(gpt, turns(body) or body, ip.user_ns, given))
+        if holes:
+            raise GPTError("a template is filled in one pass, which no technique goes with: leave one of them out")
+        bind(ip, out, with_techniques(gpt, asked, ip.user_ns, given))
         return
+    ask = gpt.template if holes else gpt.prompt
     with Writing() as writing:
-        done = gpt.prompt(turns(body) or body, variables=ip.user_ns, on_token=writing.show, **given)
+        done = ask(asked, variables=ip.user_ns, on_token=writing.show, **given)
         tokenizer = None if done.remote else gpt.models[done.model].tokenizer
         writing.end(prompt_bundle(done) if given.get("dry_run") else completion_bundle(done, tokenizer))
+    if holes:
+        ip.push(variables_of(done))
     bind(ip, out, done)
+
+
+def variables_of(done) -> dict:
+    """The holes of a template as variables: lists of them where there were several samples."""
+    values = [sample.value for sample in done.samples]
+    names = next((list(value) for value in values if value), [])
+    if len(values) == 1:
+        return values[0] or {}
+    return {name: [value and value[name] for value in values] for name in names}
 
 
 def with_techniques(gpt, asked, variables, given: dict):
     """The same with techniques: shows the tree of what is asked as it grows, then the answer with the whole tree."""
+    from jupyter_gpt.views.approval import Asking
     from jupyter_gpt.views.trace import trace_bundle, unsent_bundle
     from jupyter_gpt.views.trace_live import Growing
 
-    with Growing() as growing:
-        done = gpt.prompt(asked, variables=variables, on_trace=growing.show, **given)
+    with Growing() as growing, Asking() as person:
+        acting = {"person": person} if given.get("react") or given.get("tools") else {}
+        done = gpt.prompt(asked, variables=variables, on_trace=growing.show, **acting, **given)
         growing.end(unsent_bundle(done) if given.get("dry_run") else trace_bundle(done))
     return done
