@@ -7,12 +7,15 @@ page and the heading it begins under; the heading is embedded with it, for a par
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from jupyter_gpt.retrieval.read import Document
 
 TOKENS, OVERLAP = 200, 0.15  # of a chunk; the share of it that the next one repeats
+CACHE = 4096  # texts whose count is remembered while cutting
+SENTENCE = re.compile(r"(?<=[.!?…])[\"'”’)\]]*\s+|\n\n+|(?<=[。！？])")
 HEADING = 120  # characters of a heading that are embedded: its end, which says most
 
 
@@ -47,15 +50,35 @@ def with_heading(text: str, heading: str) -> str:
 def chunker(
     count: Callable[[str], int], tokens: int = TOKENS, overlap: float = OVERLAP
 ) -> Callable[[Document], Iterator[Chunk]]:
-    """A function that cuts documents. `count` says how many tokens a text has for the embedder."""
+    """A function that cuts documents. `count` says how many tokens a text has for the embedder.
+
+    A chunk begins with whole sentences from the end of the one before, of at most `overlap` tokens (a share of `tokens`
+    below 1), unless another heading begins with it.
+    """
     import semchunk
 
-    cut = semchunk.chunkerify(count, tokens)
+    repeated = round(overlap * tokens) if overlap < 1 else round(overlap)
+    cut = semchunk.chunkerify(count, tokens - repeated, cache_maxsize=CACHE)
 
     def chunks(document: Document) -> Iterator[Chunk]:
-        texts, spans = cut(document.text, offsets=True, overlap=overlap or None)
-        for text, (start, _) in zip(texts, spans, strict=True):
-            if text.strip():
-                yield Chunk(text, start, *document.place(start))
+        text, before, floor = document.text, None, 0
+        for start, end in cut(text, offsets=True)[1]:
+            page, heading = document.place(start)
+            if heading != before:
+                before, floor = heading, start
+            start = sentence_before(text, floor, start, lambda piece: count(piece) <= repeated) if repeated else start
+            if text[start:end].strip():
+                yield Chunk(text[start:end], start, *document.place(start))
 
     return chunks
+
+
+def sentence_before(text: str, floor: int, start: int, fits: Callable[[str], bool]) -> int:
+    """The earliest beginning of a sentence between `floor` and `start` from which the text up to there still fits."""
+    found = start
+    begins = [floor + gap.end() for gap in SENTENCE.finditer(text[floor:start])]
+    for begin in reversed([floor, *begins]):
+        if begin < start and not fits(text[begin:start]):
+            break
+        found = min(found, begin)
+    return found

@@ -31,11 +31,15 @@ def words(text: str) -> list[str]:
 
 
 def stem(word: str) -> str:
-    """The word without an English plural: Harman's S-stemmer (1991), which changes few words, and those reliably."""
+    """The word without an English plural: Harman's S-stemmer (1991), which changes few words, and those reliably; and
+    `foxes`, `churches` too.
+    """
     if len(word) < 4 or not word.endswith("s") or word.endswith(("us", "ss", "eies", "aies")):
         return word
     if word.endswith("ies"):
         return word[:-3] + "y"
+    if word.endswith(("xes", "ches", "shes", "sses", "zzes")):
+        return word[:-2]
     if word.endswith("es") and not word.endswith(("aes", "ees", "oes")):
         return word[:-1]
     return word[:-1]
@@ -72,9 +76,8 @@ def build(texts: Iterable[str], rows: Sequence[int], folder: Path, stamp: int) -
     import bm25s
     import numpy as np
 
-    vocabulary: dict[str, int] = {}
-    ids = [[vocabulary.setdefault(word, len(vocabulary)) for word in words(text)] for text in texts]
-    vocabulary.setdefault("", len(vocabulary))  # bm25s wants one word at least
+    vocabulary: dict[str, int] = {"": 0}  # of a text without words: bm25s wants one at least
+    ids = [[vocabulary.setdefault(word, len(vocabulary)) for word in words(text)] or [0] for text in texts]
     retriever = bm25s.BM25()
     retriever.index(bm25s.tokenization.Tokenized(ids=ids, vocab=vocabulary), show_progress=False)
     rows = np.asarray(rows, dtype=np.int64)

@@ -21,6 +21,8 @@ TITLE = re.compile(r"^(#{1,6})[ \t]+(\S.*?)[ \t#]*$", re.MULTILINE)
 DEFINITION = re.compile(r"^(?:async[ \t]+)?(?:class|def)[ \t]+\w+", re.MULTILINE)
 FENCE = re.compile(r"^(```|~~~).*?^\1[ \t]*$", re.MULTILINE | re.DOTALL)
 BULLET = re.compile(r"[-*•·–]\s|\d+[.)]\s|[#>|]")
+ALONE = re.compile(r"(?:\A|\n[ \t]*\n)([^\n]{3,70}(?:\n[^\n]{2,70})?)(?=\n[ \t]*\n)")  # a line or two by themselves
+CHAPTER = re.compile(r"(?:chapter|part|book|section|appendix)\s+[\dIVXLCivxlc]+\b", re.IGNORECASE)
 FULL = 45  # characters of a line that was broken because it was full
 
 
@@ -111,7 +113,28 @@ def unwrapped(text: str) -> str:
 
 
 def plain(text: str) -> Document:
-    return Document(unwrapped(text))
+    """Parted at its titles: short lines by themselves in capitals, and under them those that begin with `Chapter`."""
+    parts, titles, part = [], {1: "", 2: ""}, 0
+    for block in ALONE.finditer(text):
+        title = " ".join(block[1].split())
+        chapter = CHAPTER.match(title)
+        capitals = title.upper() == title and sum(map(str.isalpha, title)) > 3 and "\n" not in block[1]
+        if not chapter and not (capitals and title[0].isalnum() and title[-1] not in ",;:!"):
+            continue
+        before = text[part : block.start(1)]
+        parts.append((unwrapped(before), None, path_of(titles)))
+        if chapter:
+            titles[2] = title
+        elif CHAPTER.fullmatch(titles[2].rstrip(". ")) and before.strip() == titles[2]:
+            titles[2] = f"{titles[2].rstrip('. ')}: {title}"  # the chapter's name beneath its number
+        else:
+            titles = {1: title, 2: ""}
+        part = block.start(1)
+    return joined([*parts, (unwrapped(text[part:]), None, path_of(titles))])
+
+
+def path_of(titles: dict[int, str]) -> str:
+    return " > ".join(title for title in titles.values() if title)
 
 
 def markdown(text: str) -> Document:
@@ -120,7 +143,7 @@ def markdown(text: str) -> Document:
     titles = [t for t in TITLE.finditer(text) if not any(a <= t.start() < b for a, b in code)]
     parts = [(text[: titles[0].start()] if titles else text, None, "")]
     path: list[tuple[int, str]] = []
-    for title, after in zip(titles, [*titles[1:], None], strict=True):
+    for title, after in zip(titles, [*titles[1:], None], strict=False):
         level = len(title[1])
         path = [*(step for step in path if step[0] < level), (level, title[2])]
         part = text[title.start() : after.start() if after else len(text)]
@@ -159,7 +182,7 @@ def python(text: str) -> Document:
     """Parted at its top-level classes and functions."""
     found = list(DEFINITION.finditer(text))
     parts = [(text[: found[0].start()] if found else text, None, "")]
-    for definition, after in zip(found, [*found[1:], None], strict=True):
+    for definition, after in zip(found, [*found[1:], None], strict=False):
         end = after.start() if after else len(text)
         parts.append((text[definition.start() : end], None, definition[0]))
     return joined(parts)
