@@ -6,13 +6,18 @@ equation 3), all games at once, so that their order does not matter as it does i
 points are odds of ten to one, and the mean of all is 1000.
 
 One drawn game is added between every two, as a prior (Caron and Doucet 2012): who has won every game so far is not
-infinitely strong. Intervals are from the bootstrap over prompts, since games on one prompt are not independent.
+infinitely strong. Two intervals are reckoned, one by the bootstrap over prompts, since games on one prompt are not
+independent, one from the curvature of the likelihood, since drawing again from games that were all won gives nothing but
+games that were all won; the wider end of both is told.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from jupyter_gpt.evaluation.intervals import Z95
 
 DRAWN = 0.5  # a tie, and each side's share of the prior's game
 MEAN, DECADE = 1000.0, 400.0
@@ -31,11 +36,11 @@ class Game:
 
 @dataclass(frozen=True)
 class Rating:
-    """Elo with its 95% interval (None from one prompt alone), and the games it is from."""
+    """Elo with its 95% interval, and the games it is from."""
 
     elo: float
-    low: float | None
-    high: float | None
+    low: float
+    high: float
     wins: int
     ties: int
     losses: int
@@ -60,18 +65,20 @@ def ratings(games: Sequence[Game], count: int, *, rounds: int = ROUNDS, seed: in
     for game in games:
         won[place[game.group], game.one, game.other] += game.score
         won[place[game.group], game.other, game.one] += 1 - game.score
-    elo = scaled(strengths(won.sum(0)))
-    low = high = [None] * count
+    log = strengths(won.sum(0))
+    elo, half = scaled(log), Z95 * scaled(errors(won.sum(0), log), 0.0)
+    low, high = elo - half, elo + half
     if len(groups) > 1:
         random = numpy.random.default_rng(seed)
         times = random.multinomial(len(groups), numpy.full(len(groups), 1 / len(groups)), size=rounds)
         drawn = scaled(strengths(numpy.einsum("rg,gij->rij", times, won)))
-        low, high = numpy.percentile(drawn, [2.5, 97.5], axis=0).tolist()
+        ends = numpy.percentile(drawn, [2.5, 97.5], axis=0)
+        low, high = numpy.minimum(low, ends[0]), numpy.maximum(high, ends[1])
     found = []
     for i in range(count):
         scores = [game.score if game.one == i else 1 - game.score for game in games if i in (game.one, game.other)]
         tally = scores.count(1), scores.count(DRAWN), scores.count(0)
-        found.append(Rating(float(elo[i]), low[i], high[i], *tally))
+        found.append(Rating(float(elo[i]), float(low[i]), float(high[i]), *tally))
     return found
 
 
@@ -93,11 +100,21 @@ def strengths(won, tolerance: float = 1e-9):
     return log
 
 
-def scaled(log):
-    """Log-strengths as Elo."""
-    import math
+def errors(won, log):
+    """Standard errors of the log-strengths, (n,): the diagonal of the pseudo-inverse of the negative Hessian, which is
+    their covariance where they sum to 0."""
+    import numpy
 
-    return MEAN + DECADE * log / math.log(10)
+    games = won + won.T + 2 * DRAWN * (1 - numpy.eye(len(log)))
+    chance = 1 / (1 + numpy.exp(log[None, :] - log[:, None]))
+    weights = games * chance * (1 - chance)
+    hessian = numpy.diag(weights.sum(1)) - weights
+    return numpy.sqrt(numpy.diag(numpy.linalg.pinv(hessian, hermitian=True)))
+
+
+def scaled(log, mean: float = MEAN):
+    """Log-strengths as Elo."""
+    return mean + DECADE * log / math.log(10)
 
 
 def expected(elo: float, other: float) -> float:

@@ -211,6 +211,6 @@ def in_words(model) -> str:
     """Who a model is: base or assistant, size and licence, or where it is served."""
     if model.kind == "endpoint":
         return model.lineage[-1]
-    size = f"{model.parameters / 1e6:,.3g}M parameters" if model.parameters else ""
+    size = f"{model.parameters:,} parameters" if model.parameters else ""
     licence = f"licence {model.licence}" if model.licence else ""
     return ", ".join(filter(None, ["assistant" if model.has_chat else "base model", size, licence]))

@@ -1,7 +1,7 @@
 """Judges: who ranks in a person's place, a function of the notebook or a model.
 
-A function scores each completion by itself, and the scores are the order; it is called on the thread that waits, the
-main one, where an interrupt reaches it. A model is shown a prompt with all its completions and names their order. It is
+A function, or a reward model, scores each completion by itself, and the scores are the order; a function is called on the
+thread that waits, the main one, where an interrupt reaches it. Any other model is shown a prompt with all its completions and names their order. It is
 asked twice, the second time with the completions turned round, and ranks by the mean of both: judges prefer what stands
 first, or last (Zheng et al. 2023, section 3.3).
 """
@@ -47,13 +47,16 @@ def check(gpt, judge: object) -> Callable | str | None:
 def judge(gpt, ranked, judge: Callable | str, tick: Callable | None = None) -> None:
     """Have the open questions of `ranked` answered by `judge`, each kept at once under the judge's name.
 
-    A function is asked anew each time, for it may have changed; a model only where it has not answered yet. What the
-    same judge once said of other texts is dropped: it can always be asked again.
+    A function, or a reward model, is asked anew each time, for it may have changed; a model that writes only where it
+    has not answered yet. What the same judge once said of other texts is dropped: it can always be asked again.
     """
     by = judge if isinstance(judge, str) else called(judge)
     ranked.by = by
-    if isinstance(judge, str):
+    model = gpt.models[judge] if isinstance(judge, str) else None
+    if model is not None and not getattr(model, "labels", None):
         by_model(gpt, ranked, judge, tick)
+    elif model is not None:
+        by_function(ranked, model.score, by, tick)
     else:
         by_function(ranked, judge, by, tick)
     keys = {question.key for question in ranked.questions}

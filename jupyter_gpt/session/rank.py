@@ -189,6 +189,17 @@ def rank(
     return found
 
 
+def reopened(gpt, name: str) -> Ranked:
+    """The rankings of that name as they stand: what was last asked, or else what was answered. Samples nothing."""
+    rankings = gpt.rankings[name]
+    questions = Questions(rankings).read() or list(
+        {r.key: Question(r.prompt, r.completions, r.shown or tuple(range(len(r.completions)))) for r in rankings.read()}
+        .values()
+    )  # fmt: skip
+    models = dict.fromkeys(each["model"] for question in questions for each in question.completions)
+    return Ranked(rankings, questions, list(models), anybody=True, notes=[rankings.torn] if rankings.torn else [])
+
+
 def check(prompts: Sequence[str], models: Sequence[str], samples: int, options: dict, asked: Sequence[str]) -> None:
     """Refuse what cannot be ranked, before any model has written a word."""
     if not prompts:

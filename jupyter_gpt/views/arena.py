@@ -60,13 +60,12 @@ def cells(standing: Standing) -> tuple[str, ...]:
 
 
 def interval(rating) -> str:
-    return "–" if rating.low is None else f"{rating.low:.0f} to {rating.high:.0f}"
+    return f"{rating.low:.0f} to {rating.high:.0f}"
 
 
 def leaderboard_html(standings: list[Standing]) -> str:
     """The table, each interval drawn on a scale that all share."""
-    ends = [end for s in standings for end in (s.rating.elo, s.rating.low, s.rating.high) if end is not None]
-    low, high = min(ends) - 20, max(ends) + 20
+    low, high = min(s.rating.low for s in standings), max(s.rating.high for s in standings)
     head = "".join(f'<th style="{CELL};border-bottom:{RULE}">{name}</th>' for name in (*HEAD[:3], "", *HEAD[3:]))
     rows = []
     for standing in standings:
@@ -77,16 +76,15 @@ def leaderboard_html(standings: list[Standing]) -> str:
         rows.append(f'<tr style="background-color:transparent">{cellular}</tr>')
     note = (
         f'<p style="{QUIET}">Elo from a Bradley-Terry model of all votes, 1000 the mean of these models, 400 points '
-        "odds of ten to one; intervals by bootstrap over prompts.</p>"
+        "odds of ten to one; 95% intervals, the wider end of the bootstrap over prompts and of the likelihood's "
+        "curvature.</p>"
     )
     return f'<table style="border-collapse:collapse"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>{note}'
 
 
 def scale(rating, low: float, high: float) -> str:
     """The interval as a bar, and in it the rating as a tick, from `low` to `high` points."""
-    if rating.low is None:
-        return ""
-    unit = WIDTH / (high - low)
+    unit = (WIDTH - 4) / (high - low)
     before, left, right = ((b - a) * unit for a, b in ((low, rating.low), (rating.low, rating.elo), (rating.elo, rating.high)))
     pale = f"{BAR};background-color:rgba(0,114,178,0.35)"
     return (

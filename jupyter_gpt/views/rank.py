@@ -52,8 +52,11 @@ def headline(ranked) -> str:
     line = f"rankings {ranked.name}: {count} prompt{'s' * (count != 1)}"
     if not ranked.models:
         return line
+    if not ranked.options:
+        return f"{line}, completions of {', '.join(ranked.models)}"
     how = Sampling(**sampling(ranked))
-    return f"{line}, {how.samples} completions each of {', '.join(ranked.models)}, {settings(how)} and up"
+    each = f"{how.samples} completion{'s' * (how.samples != 1)} each of {', '.join(ranked.models)}"
+    return f"{line}, {each}, {settings(how)}" + (" and up" if how.samples > 1 else "")
 
 
 def sampling(ranked) -> dict:

@@ -73,7 +73,7 @@ class FakeSession:
                 dtype="float32", resident=True, has_chat=False, licence="MIT", memory=4_938_268, on_disk=5_000_000,
             )
         )  # fmt: skip
-        self.error = None
+        self.error, self.rankings = None, {}
 
     def corpus(self, name, mixture, **options):
         self.calls.append(("corpus", {"name": name, "mixture": mixture, **options}))

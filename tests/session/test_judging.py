@@ -218,3 +218,10 @@ def test_a_real_model_judges(gpt, tiny_model):
     found = gpt.rank("taste", ["Tale"], model="tiny", samples=2, max_tokens=4, judge="chat")
     assert found.missing == [0] and "no ranking for 1 of 1" in found.notes[0]  # its weights are random
     assert found.judged[0][0]["sent"].startswith("<|user|>Below are a prompt and 2 answers")
+
+
+def test_a_reward_model_scores_and_is_not_asked_in_words(fake):
+    fake.models["judge"].labels = ["reward"]
+    fake.models["judge"].score = lambda prompt, completion: float(len(completion))
+    found = ranked(fake, "judge", ["x"])
+    assert found.answer(0).order == ((2,), (1,), (0,)) and fake.chats == [] and found.labellers == {"judge": 1}

@@ -9,7 +9,7 @@ import pytest
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.session.questions import Questions
-from jupyter_gpt.session.rank import rank
+from jupyter_gpt.session.rank import rank, reopened
 from jupyter_gpt.session.rankings import AllRankings
 
 
@@ -271,3 +271,15 @@ def test_a_real_model_is_sampled_once_and_a_changed_one_again(gpt, tiny_model):
     tiny_model(gpt, seed=1)
     other = gpt.rank("taste", ["Tale", "The fox"], model="tiny", samples=3, max_tokens=6)
     assert other.questions[0].source != first.questions[0].source
+
+
+def test_rankings_are_shown_again_without_asking_a_model(fake, tmp_path):
+    found = rank(fake, "taste", ["x", "y"], model=["a", "b"], samples=1)
+    found.rank(0, [[1], [0]])
+    fake.asked.clear()
+    again = reopened(fake, "taste")
+    assert again.missing == [1] and again.models == ["a", "b"] and fake.asked == []
+    Questions(found.rankings).path.unlink()
+    assert reopened(fake, "taste").missing == [] and len(reopened(fake, "taste").questions) == 1
+    with pytest.raises(GPTError, match="no rankings tast"):
+        reopened(fake, "tast")

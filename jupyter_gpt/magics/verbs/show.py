@@ -10,14 +10,14 @@ LAST = "last"
 
 SHOW = Command(
     name="%gpt show",
-    summary="a run's curves and samples; `last`: the last prompt and its answer",
+    summary="a run's curves and samples; rankings; `last`: the last prompt and its answer",
     about=(
         "Opens the view of a run again, after its cell is gone or the page was loaded anew; live if it still "
-        "runs. %gpt show last shows the last completion: the exact prompt with its special tokens, the "
+        "runs. Of rankings it shows the answers there are. %gpt show last shows the last completion: the exact prompt with its special tokens, the "
         "answer, tokens in and out, seconds, tokens/s; of a technique the whole tree of what was asked."
     ),
     groups=(("Options", (
-        Option("RUN", "the run, or `last`; further runs are drawn beside it", complete="runs", hints=(LAST,),
+        Option("RUN", "the run, rankings, or `last`; further runs are drawn beside it", complete="runs", hints=(LAST,),
                many=True, needed=True),
         Option("--tokens", "with `last`: each token's probability, its alternatives, the work it took",
                kind=None),
@@ -33,7 +33,20 @@ def show_it(gpt, given: dict, ip) -> object:
         return show_last(gpt, given.get("tokens", False))
     if given.get("tokens"):
         raise GPTError("--tokens shows the tokens of a completion: %gpt show last --tokens")
+    if all(name not in gpt.runs and name in gpt.rankings for name in given["run"]):
+        return show_rankings(gpt, given["run"])
     return show_runs(gpt, given["run"])
+
+
+def show_rankings(gpt, names: list[str]) -> object:
+    """What was ranked under each name, as it stands."""
+    from jupyter_gpt.session.rank import reopened
+    from jupyter_gpt.views.rank import rank_bundle
+
+    shown = [reopened(gpt, name) for name in names]
+    for ranked in shown:
+        show(rank_bundle(ranked))
+    return shown if len(shown) > 1 else shown[0]
 
 
 def show_last(gpt, tokens: bool) -> object:

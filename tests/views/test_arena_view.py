@@ -1,0 +1,135 @@
+"""The leaderboard: what it shows, what it keeps to itself while votes are asked for, and what nbval folds."""
+
+from __future__ import annotations
+
+import configparser
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+pytest.importorskip("anywidget")
+
+from jupyter_gpt.session.arena import Arena
+from jupyter_gpt.session.questions import Question
+from jupyter_gpt.session.rank import Ranked
+from jupyter_gpt.session.rankings import Rankings
+from jupyter_gpt.views import live
+from jupyter_gpt.views.arena import ArenaPage, arena_bundle
+from jupyter_gpt.views.votes import VoteForm
+
+EVIL = "<script>alert('x')</script> »«"
+
+
+def make(tmp_path, words: str = EVIL) -> Arena:
+    questions = [
+        Question(
+            prompt,
+            tuple({"model": m, "text": t, "seed": 0, "times": 1} for m, t in zip(("ann", "bob"), texts, strict=True)),
+            (1, 0), (("ann", f"<|a|>{prompt}"), ("bob", f"<|b|>{prompt}")),
+        )
+        for prompt, texts in (("Why?", (words, "because")), ("Who?", ("me", "you")), ("Yes?", ("yes", "yes")))
+    ]  # fmt: skip
+    ranked = Ranked(Rankings(tmp_path / "arena-ann-bob.jsonl"), questions, ["ann", "bob"], {"samples": 1, "seed": 3})
+    return Arena(ranked, {"ann": "assistant", "bob": "bob at <there>"})
+
+
+def test_the_leaderboard_and_the_battles(tmp_path):
+    arena = make(tmp_path)
+    arena.choose(0, 1)
+    bundle = arena_bundle(arena)
+    lines = bundle.text.splitlines()
+    assert lines[0] == (
+        "arena ann, bob: 3 prompts, 1 completion each of ann, bob, temperature 0.7, at most 256 tokens, seed 3"
+    )
+    assert lines[1] == "«3 battles: 1 voted on, 1 missing · 1 tied by the same words · by person 1"
+    assert re.match(r" +1  bob +10\d\d +\d+ to \d+ +1 +1 +0  bob at <there>", lines[4])
+    assert lines[6:] == [
+        "ann against bob: bob  (Why?)", "ann against bob: no vote yet  (Who?)",
+        "ann against bob: tie: the same words  (Yes?)»",
+    ]  # fmt: skip
+    assert "<script" not in bundle.html and "bob at &lt;there&gt;" in bundle.html and "&lt;|a|&gt;Why?" in bundle.html
+    assert bundle.html.index("<b>bob</b>") < bundle.html.index("<b>ann</b>")
+    assert bundle.metadata["leaderboard"][0]["model"] == "bob" and bundle.metadata["missing"] == 1
+    assert bundle.data["rankings"] == "arena-ann-bob"
+
+
+def test_while_votes_are_asked_for_nobody_learns_who_leads(tmp_path):
+    arena = make(tmp_path)
+    arena.choose(0, 1)
+    html = arena_bundle(arena, blind=True).html
+    assert "1 voted on, 1 missing" in html and "Elo" not in html and "the battles" not in html
+
+
+def folded(text: str) -> str:
+    rules = configparser.RawConfigParser()
+    rules.read(Path(__file__).parents[1] / "nbval.cfg", encoding="utf-8")
+    for name in rules.sections():
+        text = re.sub(rules[name]["regex"], rules[name]["replace"], text)
+    return text
+
+
+def test_nbval_sees_no_votes_and_no_texts(tmp_path):
+    arena = make(tmp_path)
+    fresh = arena_bundle(arena)
+    arena.choose(0, 1)
+    for bundle in (arena_bundle(arena, blind=True), arena_bundle(arena), arena_bundle(make(tmp_path, "other »"))):
+        assert folded(bundle.text) == folded(fresh.text)
+        assert folded(bundle.html) == folded(fresh.html)
+        assert bundle.data == fresh.data
+
+
+def test_the_voting_form_asks_the_battles(tmp_path, monkeypatch):
+    for name in ("votes.js", "votes.css"):
+        (tmp_path / name).write_text("/* built */")
+    monkeypatch.setattr(live, "STATIC", tmp_path)
+    monkeypatch.setattr("jupyter_gpt.views.follow.is_live", lambda: True)
+    forms, shown = [], []
+    view_of = VoteForm.view
+    monkeypatch.setattr(VoteForm, "view", lambda self: forms.append(self) or view_of(self))
+
+    def display(data, raw=False, metadata=None, display_id=None):
+        shown.append(data)
+        return SimpleNamespace(update=lambda data, raw, metadata=None: shown.append(data))
+
+    monkeypatch.setattr("IPython.display.display", display)
+    arena = make(tmp_path)
+    ArenaPage().show(arena)
+    [form] = forms
+    assert form.state["rows"] == 2 and "ann" not in str(form.state)
+    form._handle_custom_msg({"type": "vote", "row": 0, "choice": 1, "page": "p"}, [])  # shown first: bob's
+    assert arena.choices[0] == 1
+    form._handle_custom_msg({"type": "undo", "page": "p"}, [])
+    assert arena.choices[0] is None
+    form._handle_custom_msg({"type": "vote", "row": 0, "choice": 2, "page": "p"}, [])
+    form._handle_custom_msg({"type": "vote", "row": 1, "choice": 0, "page": "p"}, [])
+    assert arena.choices == [0, "tie", None] and arena.missing == []
+    assert "Elo" in shown[-2]["text/html"] and shown[-1] == {}
+
+
+def test_with_nobody_there_it_is_published_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("jupyter_gpt.views.follow.is_live", lambda: False)
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda data, **_: shown.append(data))
+    with ArenaPage() as page:
+        page.working("ann writes", 0, 3, 1)
+        page.show(make(tmp_path))
+    assert len(shown) == 1
+
+
+@pytest.mark.parametrize("given", ["nowhere.txt", ["x", 3], [], 5])
+def test_prompts_that_are_none(given):
+    from jupyter_gpt.errors import GPTError
+    from jupyter_gpt.magics.verbs.arena import prompts_of
+
+    with pytest.raises(GPTError, match="--prompts"):
+        prompts_of(given)
+
+
+def test_prompts_of_a_file_and_of_a_list(tmp_path):
+    from jupyter_gpt.magics.verbs.arena import prompts_of
+
+    (tmp_path / "p.txt").write_text("one\n\n two \n")
+    assert prompts_of(str(tmp_path / "p.txt")) == prompts_of(("one ", "two")) == ["one", "two"]
+    assert prompts_of(None) == []
