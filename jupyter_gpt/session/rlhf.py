@@ -41,6 +41,8 @@ def rlhf(
     from jupyter_gpt.training.rl_recipe import rl_recipe
 
     store.check_name(name)
+    if name == policy:
+        raise GPTError(f"{name} would take the place of the model it starts from: choose another name")
     reward_stage.check_base(session, policy)
     texts = lines(prompts)
     sources = [] if reward is None else [reward] if isinstance(reward, str) or callable(reward) else list(reward)
@@ -110,7 +112,13 @@ def preparation(session, run: Run, recipe, variables: Mapping | None) -> Iterato
         recipe = yield from rewarded_first(session, run, recipe, rankings)
     rewards = [source_of(session, name, weight, variables or {}) for name, weight in zip(recipe.reward, recipe.weights, strict=True)]
     start = session.models[recipe.policy]
-    return (yield from prepare(recipe, start, rewards, rankings, ends(start)))
+    return (yield from prepare(recipe, run.name, start, rewards, rankings, ends(start), first_of(session, start)))
+
+
+def first_of(session, start):
+    """The first model of a lineage, if it is another one and still here: what alignment is compared with."""
+    name = start.lineage[0].split(" (")[0]
+    return session.models[name] if name != start.name and name in session.models else None
 
 
 def rewarded_first(session, run: Run, recipe, rankings) -> Iterator:

@@ -23,6 +23,7 @@ from jupyter_gpt.training.optimizer import Optimizers
 from jupyter_gpt.training.rewards import Reward, rewarded
 from jupyter_gpt.training.rl_alarms import alarms
 from jupyter_gpt.training.rl_losses import KLController, group_advantages, kl, masked_mean
+from jupyter_gpt.training.rl_measures import Party, measured
 from jupyter_gpt.training.rl_recipe import RLRecipe
 from jupyter_gpt.training.rollout import Asked, Rollout, roll_out
 from jupyter_gpt.training.spoken import Spoken, batches
@@ -34,7 +35,8 @@ EVALUATION, SAMPLES = 1 << 40, 1 << 41  # streams apart from those of the traini
 
 @dataclass
 class RL:
-    """A policy on its way. `prompts` are trained on, `watched` evaluated on; `rankings` and `held_out` are DPO's.
+    """A policy on its way. `prompts` are trained on, `watched` evaluated on; `rankings` and `held_out` are DPO's. At
+    the end `parties`, the models of the lineage, are measured beside each other.
 
     stop: tokens that end a completion.  algorithm: the module of PPO, GRPO or DPO: `step(training)`, a generator of the
     events of one step, and `advantages(training, rollout)`.  whole: the state before a step that is under way.
@@ -54,6 +56,7 @@ class RL:
     critic: Reader | None = None
     rankings: list = field(default_factory=list, repr=False)
     held_out: list = field(default_factory=list, repr=False)
+    parties: list[Party] = field(default_factory=list, repr=False)
     step: int = 0
     seconds: float = 0.0
     tokens: int = 0
@@ -133,6 +136,7 @@ def run(training: RL) -> Iterator[dict | None]:
         if training.step % recipe.eval_every == 0 or training.step == recipe.steps:
             yield from evaluate(training)
         if training.step >= recipe.steps:
+            yield from measured(training, training.parties)
             return
         yield from training.algorithm.step(training)
 

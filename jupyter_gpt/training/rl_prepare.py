@@ -17,6 +17,7 @@ from jupyter_gpt.training.reward_prepare import apart
 from jupyter_gpt.training.rewards import Reward
 from jupyter_gpt.training.rl import RL
 from jupyter_gpt.training.rl_losses import KLController
+from jupyter_gpt.training.rl_measures import Party
 from jupyter_gpt.training.rl_recipe import RLRecipe
 from jupyter_gpt.training.rollout import Asked
 from jupyter_gpt.training.spoken import asked, fits, spoken
@@ -26,11 +27,13 @@ WATCHED = 16  # prompts evaluated at most
 
 
 def prepare(
-    recipe: RLRecipe, start, rewards: Sequence[Reward], rankings: Sequence = (), stop: frozenset[int] = frozenset()
+    recipe: RLRecipe, name: str, start, rewards: Sequence[Reward], rankings: Sequence = (),
+    stop: frozenset[int] = frozenset(), base=None,
 ) -> Iterator[dict | None]:
     """Yields progress events, returns the `RL` at step 0.
 
-    `start` is a model of the session, `rankings` the `Ranking`s that DPO learns from, `stop` the tokens that end an answer.
+    `start` is a model of the session, `rankings` the `Ranking`s that DPO learns from, `stop` the tokens that end an answer;
+    `base` is the first model of its lineage, where that is another one, and `name` what the policy is called in the end.
     Raises GPTError for prompts that leave no room for a completion, and where nothing can be held out.
     """
     yield {"event": "progress", "stage": "building the policy", "done": 0, "total": None, "unit": "models"}
@@ -52,11 +55,16 @@ def prepare(
         critic = critic_of(start.module, recipe.lora, start.tokenizer.pad_token_id, recipe.seed + 1)
     modules = {"policy": policy} | ({"critic": critic} if critic is not None else {})
     optimizers = resumable.adamw(modules, {"policy": recipe.lr, "critic": recipe.value_lr})
+    parties = [Party(start.name, "start", start.module, start.tokenizer, watched, stop),
+               Party(name, "aligned", policy, start.tokenizer, watched, stop)]  # fmt: skip
+    if base is not None:
+        sent = [Asked(one.text, asked(base.name, base.tokenizer, one.text)) for one in watched]
+        parties.insert(0, Party(base.name, "base", base.module, base.tokenizer, sent, stop))
     return RL(
         recipe=replace(recipe, prompts=texts), policy=Reader(policy), reference=Reader(start.module), tokenizer=start.tokenizer,
         optimizers=optimizers, prompts=learned, watched=watched, rewards=list(rewards), stop=stop,
         controller=KLController(recipe.kl, recipe.kl_target), algorithm={"ppo": ppo, "grpo": grpo, "dpo": dpo}[recipe.algo],
-        critic=None if critic is None else Reader(critic), rankings=train, held_out=held_out,
+        critic=None if critic is None else Reader(critic), rankings=train, held_out=held_out, parties=parties,
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from jupyter_gpt.evaluation.diversity import identical
 from jupyter_gpt.inference.detokenize import decoder
 from jupyter_gpt.inference.engine import Request, generate
 from jupyter_gpt.training.logprobs import laid_out, mask_of
@@ -54,12 +55,9 @@ class Rollout:
         return self.tokens / len(self.rows)
 
     @property
-    def identical(self) -> float:
-        """Share of pairs of completions of one prompt that are the same text; 0 where there are no pairs."""
-        groups = [self.texts[n : n + self.samples] for n in range(0, len(self.texts), self.samples)]
-        same = sum(a == b for group in groups for i, a in enumerate(group) for b in group[i + 1 :])
-        pairs = len(groups) * self.samples * (self.samples - 1) // 2
-        return same / pairs if pairs else 0.0
+    def identical(self) -> float | None:
+        """Share of pairs of completions of one prompt that are the same text; None where there are no pairs."""
+        return identical([self.texts[n : n + self.samples] for n in range(0, len(self.texts), self.samples)])
 
 
 def roll_out(
