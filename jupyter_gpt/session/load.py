@@ -99,6 +99,54 @@ def load(model, dtype: str | None = None, device: str | None = None, others: lis
     model.parameters = model.parameters or sum(p.numel() for p in module.parameters())
 
 
+def full_precision(model):
+    """The module of a resident model with fp32 weights: its own, or read from disk again where it waits in fewer bits."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    if model.module.dtype == torch.float32:
+        return model.module
+    with quiet():
+        module = AutoModelForCausalLM.from_pretrained(
+            model.folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, trust_remote_code=False
+        )
+    return module.to(model.module.device).eval()
+
+
+def check_load_in(bits: str | None) -> None:
+    """Raises GPTError where weights of 4 or 8 bits cannot be computed with."""
+    import importlib.util
+
+    if bits is None:
+        return
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise GPTError(f"--load-in {bits} needs the package bitsandbytes, which is not installed: leave it out, or install it")
+    import torch
+
+    if not torch.cuda.is_available():
+        raise GPTError(f"--load-in {bits} needs a CUDA GPU, and this machine has none: leave it out")
+
+
+def quantised(model, bits: str):
+    """The weights of a model read once more, in 4-bit normal floats (QLoRA, Dettmers et al. 2023) or 8-bit integers."""
+    import torch
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    if bits == "4bit":
+        config = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.bfloat16,
+        )  # fmt: skip
+    else:
+        config = BitsAndBytesConfig(load_in_8bit=True)
+    with quiet():
+        module = AutoModelForCausalLM.from_pretrained(
+            model.folder, quantization_config=config, device_map={"": "cuda"}, use_safetensors=True,
+            local_files_only=True, trust_remote_code=False,
+        )  # fmt: skip
+    return module.requires_grad_(False).eval()
+
+
 def unload(models: list) -> bool:
     """Take models out of memory; False when something else still holds the weights of one, so that they stay there."""
     device = models[-1].device

@@ -17,8 +17,10 @@ from jupyter_gpt.session.compare import Comparison, compare
 from jupyter_gpt.session.corpora import Corpora, Corpus
 from jupyter_gpt.session.embedders import Embedders
 from jupyter_gpt.session.endpoints import Endpoint
+from jupyter_gpt.session.evaluate import evaluate
 from jupyter_gpt.session.indexes import Indexes, index
 from jupyter_gpt.session.launch import resume
+from jupyter_gpt.session.merge import merge
 from jupyter_gpt.session.models import Model, Models
 from jupyter_gpt.session.pretrain import pretrain
 from jupyter_gpt.session.prompting import Prompting, prompt
@@ -29,15 +31,19 @@ from jupyter_gpt.session.reward import reward
 from jupyter_gpt.session.rlhf import rlhf
 from jupyter_gpt.session.runs import Run, Runs
 from jupyter_gpt.session.serve import Server, Serving
+from jupyter_gpt.session.sft import sft
 
 
 class Session:
     """Models, runs and corpora of this kernel and of the folder it works in."""
 
     pretrain = pretrain
+    sft = sft
+    merge = merge
     reward = reward
     rlhf = rlhf
     resume = resume
+    evaluate = evaluate
     index = index
     rag = rag
 
@@ -173,6 +179,19 @@ class Session:
         from jupyter_gpt.session.filling import template
 
         return template(self.models, self.prompting, text, **options)
+
+    def agent(self, goal: str | list[dict], *, tasks: int = 10, **options) -> Completion:
+        """Give a model a goal: it keeps a list of tasks, works it off with its `tools`, adds to it and reorders it.
+
+        `tasks`: how many it works off at most; `levels` (2): lists within its list; `steps` (12): turns of one task. The
+        other options are those of `prompt` with `tools`, budgets among them. The completion's `trace` has every call,
+        and in `trace["result"]` what was done and what was left. Raises GPTError, one line, for what makes no sense.
+        """
+        if tasks < 1:
+            raise GPTError(f"--tasks is 1 or more, not {tasks}")
+        return techniques.with_techniques(
+            self.models, self.prompting, goal, indexes=self.indexes, tasks=tasks, **options
+        )
 
     @property
     def last(self) -> Completion:

@@ -107,24 +107,33 @@ class Finetuning:
         """Its share of the loss is its share of the trained tokens: each token of a step counts the same."""
         pieces = self.streams(step)
         piece = pieces[number]
-        if self.recipe.lora_dropout:  # what is dropped is a function of the place in the run too
-            torch.manual_seed(hash((self.recipe.seed, step, number)))
-        return Micro(piece, len(piece.targets) / sum(len(p.targets) for p in pieces), piece.tokens - piece.padding)
+        # what is dropped is a function of the place in the run too
+        seed = hash((self.recipe.seed, step, number)) if self.recipe.lora_dropout else None
+        return Micro((piece, seed), len(piece.targets) / sum(len(p.targets) for p in pieces), piece.tokens - piece.padding)
 
-    def loss(self, inputs: Stream) -> Tensor:
+    def loss(self, inputs: tuple[Stream, int | None]) -> Tensor:
+        """Mean nats over the trained tokens of a stream; the second is the seed of what LoRA's dropout drops."""
+        piece, seed = inputs
+        if seed is not None:
+            torch.manual_seed(seed)
+        return self.nats(piece)
+
+    def nats(self, piece: Stream) -> Tensor:
         """Mean nats over the trained tokens of a stream."""
-        hidden = self.trunk(inputs.ids, inputs.segments)[0].index_select(0, inputs.trained)
-        return cross_entropy(hidden, self.model.get_output_embeddings().weight, inputs.targets)
+        hidden = self.trunk(piece.ids, piece.segments)[0].index_select(0, piece.trained)
+        return cross_entropy(hidden, self.model.get_output_embeddings().weight, piece.targets)
 
     def evaluate(self) -> Iterator[dict | None]:
         """Validation loss in nats per trained token; each source counts by its share of the mixture."""
+        from jupyter_gpt.inference.forward import resting
+
         began, mixed, by_source = time.perf_counter(), 0.0, {}
         for source, (share, batches) in self.held_out.items():
             nats, count = 0.0, 0
             for batch in batches:
-                with torch.no_grad():
-                    piece = stream(batch, self.model.device)
-                    nats += float(self.loss(piece)) * len(piece.targets)
+                piece = stream(batch, self.model.device)
+                with torch.no_grad(), resting(self.model):
+                    nats += float(self.nats(piece)) * len(piece.targets)
                 count += len(piece.targets)
                 yield None
             by_source[source] = nats / count

@@ -1,0 +1,35 @@
+"""Merging: an adapter and its base become one full model."""
+
+from __future__ import annotations
+
+from jupyter_gpt.errors import GPTError
+from jupyter_gpt.session import store
+from jupyter_gpt.session.jobs import on_worker
+from jupyter_gpt.session.models import Model
+
+
+def merge(session, name: str, into: str | None = None, *, overwrite: bool = False) -> Model:
+    """Make a full model of the adapter `name` and its base: `into`, or `NAME-merged`. Both stay as they are.
+
+    Raises GPTError for a model that is no adapter, and for a name that something else has, unless `overwrite`.
+    """
+    session.finish_first(name)
+    model = session.models.about(name)
+    if not getattr(model, "base", None):
+        raise GPTError(f"{name} is no adapter: it is whole already")
+    into = store.check_name(into or f"{name}-merged")
+    if into in (name, model.base):
+        raise GPTError(f"{into} is part of what is merged: choose another name")
+    if into in session.models and not overwrite and session.models.about(into).kind != "merge":
+        raise GPTError(f"there is a model {into} already: choose another name, or say --overwrite")
+    return on_worker("torch", lambda: merged(session, session.models[name], into))
+
+
+def merged(session, model: Model, into: str) -> Model:
+    """The work of it."""
+    from jupyter_gpt.training.lora import merged
+
+    return session.models.keep(
+        into, merged(model.module), model.tokenizer, "merge", None, [*model.lineage, f"{into} (merge)"], model.step,
+        licence=model.licence, labels=model.labels,
+    )  # fmt: skip

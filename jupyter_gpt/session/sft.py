@@ -1,0 +1,142 @@
+"""`gpt.sft`: the stage of runs that finetune a model on conversations, in full or with an adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from jupyter_gpt.errors import GPTError
+from jupyter_gpt.session import adapters
+from jupyter_gpt.session.launch import launch
+from jupyter_gpt.session.runs import Run
+
+
+def sft(
+    session,
+    name: str,
+    data: Mapping[str, float] | str | Sequence | None = None,
+    base: str | None = None,
+    *,
+    background: bool = False,
+    overwrite: bool = False,
+    variables: Mapping | None = None,
+    maker: str | None = None,
+    **options,
+) -> Run:
+    """Finetune `base` on conversations; the model is `gpt.models[name]`.
+
+    `data` is a mixture of sources with weights, the text of a cell (such a mixture in YAML, or turns of conversations), or
+    a list of rows in any form that a file may have. `options` are those of
+    `jupyter_gpt.training.sft_recipe.finetuning_recipe`: `lora=16` trains an adapter, `steps`, `tokens`, `minutes` or
+    `epochs` set the length. Blocks until the run ends, unless `background`; Ctrl-C stops it gracefully.
+
+    Raises GPTError, one line, for what cannot be trained; whatever had that name before is then untouched.
+    """
+    from jupyter_gpt.data import conversations
+    from jupyter_gpt.session import store
+    from jupyter_gpt.session.load import check_load_in
+    from jupyter_gpt.training.sft_recipe import finetuning_recipe
+
+    store.check_name(name)
+    if base is None:
+        raise GPTError("say what to finetune: --base MODEL")
+    if data is None:
+        raise GPTError("say what to train on: sources with weights, or conversations, in the body")
+    mixture, cell, variables = read_data(data, variables)
+    start = startable(session, base)
+    if base == name:
+        raise GPTError(f"{name} would replace the model it is made from: choose another name")
+    merge_first, rank = options.get("merge_first", False), options.get("lora")
+    if merge_first and not start.base:
+        raise GPTError(f"{base} is no adapter: there is nothing to merge first")
+    if merge_first and rank:
+        raise GPTError(f"--lora on merged weights needs them as a model of their own: %gpt merge {base} NAME, then --base NAME")
+    if start.base and rank:
+        raise GPTError(
+            f"{base} is an adapter of {start.base}: leave --lora out to go on with a copy of it, or --merge-first "
+            "to train all weights"
+        )
+    root = session.models.about(session.models.base_of(start)) if start.base else start
+    recipe = finetuning_recipe(
+        mixture, root.name, cell=cell, base_mark=adapters.mark(root.folder), adapter=base if start.base else None, **options
+    )
+    check_load_in(recipe.load_in)
+    for source in mixture:
+        conversations.check(source, variables, cell)
+    return launch(
+        session, name, "sft", recipe, maker=maker, overwrite=overwrite, background=background, variables=variables
+    )
+
+
+def read_data(data, variables: Mapping | None) -> tuple[dict[str, float], str | None, Mapping | None]:
+    """The mixture, the cell's conversations where it has them, and the variables, with a list of rows as one of them."""
+    from jupyter_gpt.data import conversations, mixture
+
+    if isinstance(data, Mapping):
+        return mixture.check(data), None, variables
+    if isinstance(data, str):
+        parsed = conversations.parse(data)
+        return ({conversations.CELL: 1.0}, parsed, variables) if isinstance(parsed, str) else (parsed, None, variables)
+    return {"$data": 1.0}, None, {**(variables or {}), "data": data}
+
+
+def startable(session, base: str):
+    """The model to start from. Raises GPTError for one behind a server, and for one that does not speak."""
+    session.finish_first(base)
+    start = session.models.about(base)
+    if start.kind == "endpoint":
+        raise GPTError(f"{base} is behind a server: only a model of this kernel can be trained")
+    if start.labels:
+        raise GPTError(f"{base} ({start.kind}) answers with numbers: finetune the model it was made from")
+    return start
+
+
+def recipe_from(values: dict):
+    """The recipe that `recipe.yaml` holds."""
+    from jupyter_gpt.training.sft_recipe import FinetuningRecipe
+
+    return FinetuningRecipe.from_dict(values)
+
+
+def preparation(session, run: Run, recipe, variables: Mapping | None) -> Iterator:
+    """Progress events, and at the end the training at step 0."""
+    from jupyter_gpt.training.sft_prepare import prepare
+
+    yield {"event": "progress", "stage": f"loading {recipe.base}", "done": 0, "total": None, "unit": "parameters"}
+    start = session.models[recipe.adapter or recipe.base]
+    root = session.models[recipe.base]
+    if recipe.base_mark != adapters.mark(root.folder):
+        raise GPTError(f"{recipe.base} is not what {run.name} began with: run its cell again")
+    return (yield from prepare(recipe, run.folder, trainable(recipe, start, root), start.tokenizer, variables))
+
+
+def trainable(recipe, start, root):
+    """The module to train: an adapter on a twin of the base, a copy of an adapter, or a copy of all the weights."""
+    from jupyter_gpt.session.load import full_precision, quantised
+    from jupyter_gpt.training import lora
+
+    if recipe.adapter and recipe.merge_first:
+        return lora.merged(start.module).requires_grad_(True)
+    if recipe.adapter:
+        return lora.again(start.module, recipe.seed)
+    if not recipe.lora:
+        return lora.copied(full_precision(root))
+    under = quantised(root, recipe.load_in) if recipe.load_in else root.module
+    return lora.lora(
+        under, recipe.lora, recipe.lora_alpha, recipe.lora_targets, dora=recipe.dora, rslora=recipe.rslora,
+        dropout=recipe.lora_dropout, seed=recipe.seed,
+    )  # fmt: skip
+
+
+def keep(session, run: Run, training) -> None:
+    """Register what was trained."""
+    recipe, module = training.recipe, training.model
+    start = session.models.about(recipe.adapter or recipe.base)
+    lineage = [*start.lineage, f"{run.name} (sft)"]
+    options = {"licence": start.licence}
+    if adapters.is_adapter(module):
+        options["base"] = recipe.base
+    else:  # so that whoever loads the folder stops where an answer ends
+        module.generation_config.eos_token_id = sorted(training.ends)
+    session.models.keep(run.name, module, training.tokenizer, run.kind, run.maker, lineage, training.step, **options)
+    if recipe.load_in:  # trained on a base in few bits: used on the base as everything else uses it
+        session.models.unload(run.name)

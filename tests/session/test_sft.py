@@ -1,0 +1,223 @@
+"""Finetuning in a session: full and with an adapter, stopped, resumed, continued, merged, and what it refuses."""
+
+import time
+
+import pytest
+import torch
+
+from jupyter_gpt.errors import GPTError
+from jupyter_gpt.session.session import Session
+
+ROWS = [
+    {"prompt": f"How many {what} saw the {who}?", "completion": f"{n} {what}."}
+    for n in range(1, 7) for what in ("birds", "foxes", "hens") for who in ("old fox", "red hen")
+]  # fmt: skip
+SHORT = {"batch_tokens": 128, "context": 64, "steps": 6, "answer_tokens": 4, "sample_every": 100}
+
+
+def fail(call, *arguments, **options) -> str:
+    with pytest.raises(GPTError) as caught:
+        call(*arguments, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.fixture
+def fox(gpt, tiny_model):
+    model = tiny_model(gpt, "fox")
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():  # as if trained: what writes into the stream of a fresh model is zero, and has no direction
+        for p in model.module.parameters():
+            p.add_(torch.randn(p.shape, generator=generator) * 0.05)
+    return gpt.models.keep("fox", model.module, model.tokenizer, "pretrain", None, model.lineage, 0)
+
+
+@pytest.fixture
+def sft(gpt, fox):
+    """`sft(name, **options)`: a short run on ROWS from the model fox."""
+
+    def start(name="reply", **options):
+        return gpt.sft(name, ROWS, options.pop("base", "fox"), **{**SHORT, **options})
+
+    return start
+
+
+def own(model):
+    """The tensors that are a model's own, by name."""
+    return {
+        name: p.detach().clone() for name, p in model.module.named_parameters() if not model.base or "lora_" in name
+    }
+
+
+def steps(run):
+    return [(e["step"], e["loss"], e["grad_norm"], e["tokens"]) for e in run.events if e["event"] == "step"]
+
+
+@pytest.mark.parametrize("options", [{}, {"optimizer": "adamw"}, {"lora": 2}, {"lora": 2, "dora": True, "rslora": True}])
+def test_a_model_is_finetuned_and_kept(gpt, fox, sft, options):
+    file = (fox.folder / "model.safetensors").read_bytes()
+    before = {name: p.detach().clone() for name, p in fox.module.named_parameters()}
+    run = sft(lr=0.01, steps=20, **options)
+    assert run.status == "finished" and run.step == 20
+    losses = run.history["loss"]
+    assert losses.iloc[-3:].mean() < losses.iloc[:3].mean() - 0.2
+    assert run.history["tokens"].is_monotonic_increasing and not run.history["val_loss"].dropna().empty
+    model = gpt.models["reply"]
+    assert model.has_chat and not fox.has_chat and model.lineage == ["fox (pretrain)", "reply (sft)"]
+    assert model.base == ("fox" if "lora" in options else None)
+    assert all(torch.equal(before[name], p) for name, p in fox.module.named_parameters()), "the base is as it was"
+    assert (fox.folder / "model.safetensors").read_bytes() == file
+    start = next(e for e in run.events if e["event"] == "start")
+    if "lora" in options:
+        assert start["trained"] == model.trained < 0.5 * start["parameters"]
+        assert any(p.abs().max() > 0 for name, p in own(model).items() if "lora_B" in name)
+    else:
+        assert start["trained"] == start["parameters"] == fox.parameters
+        assert any(not torch.equal(before[name], p) for name, p in model.module.named_parameters())
+        assert model.module.generation_config.eos_token_id == sorted({
+            fox.tokenizer.eos_token_id, fox.tokenizer.convert_tokens_to_ids("<|end|>")
+        })
+    asked = gpt.prompt("How many birds saw the red hen?", model="reply", temperature=0, max_tokens=8)
+    assert asked.prompt.endswith("<|assistant|>")
+    again = Session().models["reply"]
+    assert all(torch.equal(p, again_p) for p, again_p in zip(own(model).values(), own(again).values(), strict=True))
+
+
+def test_the_same_questions_are_answered_at_fixed_steps(sft):
+    run = sft(sample_every=3, questions=["How many hens?", "Who sang?"])
+    asked = [(e["step"], e["prompt"]) for e in run.events if e["event"] == "sample"]
+    assert asked == [(step, text) for step in (0, 3, 6) for text in ("How many hens?", "Who sang?")]
+    held = sft("other", sample_every=6)
+    texts = {e["prompt"] for e in held.events if e["event"] == "sample"}
+    assert texts and texts <= {row["prompt"] for row in ROWS}
+    assert "more than the context" in fail(sft, "long", questions=["fox " * 400])
+
+
+@pytest.mark.parametrize("options", [{}, {"lora": 2}, {"lora": 2, "lora_dropout": 0.2}])
+def test_stopped_and_resumed_ends_as_if_never_stopped(gpt, sft, options):
+    whole = sft("whole", steps=8, **options)
+    wanted, weights = steps(whole), own(gpt.models["whole"])
+    part = sft("part", steps=8, background=True, **options)
+    while part.step < 3 and part.alive:
+        time.sleep(0.001)
+    part.stop()
+    part.wait()
+    assert part.status == "stopped" and "part" in gpt.models and 0 < part.step < 8, "what was reached is kept"
+    later = Session()
+    resumed = later.resume("part", variables={"data": ROWS})
+    assert resumed.status == "finished" and steps(resumed) == wanted
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in own(later.models["part"]).items())
+
+
+def test_accumulated_gives_what_the_whole_batch_gives(gpt, sft):
+    whole, parts = sft("whole", micro_tokens=1000, optimizer="adamw"), sft("parts", micro_tokens=20, optimizer="adamw")
+    for (_, loss, norm, tokens), (_, other, other_norm, other_tokens) in zip(steps(whole), steps(parts), strict=True):
+        assert loss == pytest.approx(other, abs=1e-4) and norm == pytest.approx(other_norm, rel=1e-3)
+        assert tokens == other_tokens
+
+
+def test_an_adapter_is_continued_as_a_copy_or_merged_first(gpt, sft):
+    sft("one", lora=2, lr=0.01)
+    one = own(gpt.models["one"])
+    again = gpt.models["one"].folder / "adapter_model.safetensors"
+    file = again.read_bytes()
+    sft("two", base="one", lr=0.01)
+    two = gpt.models["two"]
+    assert two.base == "fox" and two.lineage == ["fox (pretrain)", "one (sft)", "two (sft)"]
+    assert all(torch.equal(one[name], p) for name, p in own(gpt.models["one"]).items()) and again.read_bytes() == file
+    assert any(not torch.equal(one[name], p) for name, p in own(two).items())
+    sft("three", base="one", merge_first=True)
+    assert gpt.models["three"].base is None and gpt.models["three"].parameters == gpt.models["fox"].parameters
+    assert "leave --lora out to go on with a copy" in fail(sft, "four", base="one", lora=2)
+    assert "%gpt merge one NAME" in fail(sft, "four", base="one", lora=2, merge_first=True)
+    assert "no adapter" in fail(sft, "four", merge_first=True)
+
+
+def test_merging_makes_a_model_of_its_own(gpt, sft):
+    sft("one", lora=2, lr=0.01)
+    model, whole = gpt.models["one"], gpt.merge("one")
+    assert (whole.name, whole.kind, whole.base) == ("one-merged", "merge", None)
+    ids = model.tokenizer("The old fox saw", return_tensors="pt").input_ids
+    with torch.no_grad():
+        assert torch.allclose(whole.module(ids).logits, model.module(ids).logits, atol=1e-5)
+    loaded = Session().models["one-merged"]
+    with torch.no_grad():
+        assert torch.equal(loaded.module(ids).logits, whole.module(ids).logits)
+    assert gpt.merge("one", "one-merged").name == "one-merged", "made again"
+    assert "is no adapter" in fail(gpt.merge, "fox")
+    assert "part of what is merged" in fail(gpt.merge, "one", "fox")
+    sft("two")
+    assert "there is a model two already" in fail(gpt.merge, "one", "two")
+
+
+def test_lengths(sft, gpt):
+    assert sft("a", steps=None, tokens=500).steps == 4
+    run = sft("b", steps=None, epochs=2)
+    tokens = run.events[-2]["tokens"] if "tokens" in run.events[-2] else run.history["tokens"].iloc[-1]
+    assert run.steps == pytest.approx(tokens / 128, rel=0.4)
+    timed = sft("c", steps=None, minutes=0.005)
+    assert timed.status == "finished" and timed.steps >= 1
+
+
+def test_the_cell_and_other_data(gpt, fox):
+    body = "user: Who sang?\nassistant: The red hen sang.\n---\nuser: Who saw it?\nassistant: The old fox."
+    run = gpt.sft("talk", body, "fox", **SHORT)
+    assert run.recipe["mixture"] == {"the cell": 1.0} and run.status == "finished"
+    run = gpt.sft("mixed", {"$chats": 1, "stories-qa": 2}, "fox", variables={"chats": ROWS}, **{**SHORT, "steps": 2})
+    assert run.status == "finished"
+
+
+def test_what_is_refused(gpt, sft, fox, tmp_path):
+    assert fail(gpt.sft, "x", ROWS) == "say what to finetune: --base MODEL"
+    assert "say what to train on" in fail(gpt.sft, "x", None, "fox")
+    assert "there is no model fix (did you mean fox?)" in fail(sft, base="fix")
+    assert "choose another name" in fail(sft, "fox")
+    assert "matches no layer" in fail(sft, lora=2, lora_targets=["q_prok"]) and "reply" not in gpt.models
+    assert "add --lora RANK" in fail(sft, lora_targets=["q_proj"])
+    assert "add --lora RANK" in fail(sft, load_in="4bit")
+    assert "both set the length" in fail(sft, tokens=100)
+    assert "at most 64" in fail(sft, context=128)
+    assert "--lr -1 must be above zero" in fail(sft, lr=-1)
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "a", "completion": "b"}\n' * 36 + '{"prompt": "a"}\n')
+    assert "37" in fail(gpt.sft, "x", {str(rows): 1.0}, "fox", **SHORT)
+    gpt.endpoint("there", "http://127.0.0.1:1/v1", "m")
+    assert "behind a server" in fail(sft, base="there")
+
+
+def test_four_bits_where_there_is_no_library_or_no_gpu(sft, monkeypatch):
+    import importlib.util
+    import sys
+    import types
+
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None)
+    assert fail(sft, lora=2, load_in="4bit").startswith("--load-in 4bit needs the package bitsandbytes")
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: types.SimpleNamespace())
+    assert fail(sft, lora=2, load_in="8bit") == "--load-in 8bit needs a CUDA GPU, and this machine has none: leave it out"
+
+
+def test_a_base_that_changed_is_not_resumed_upon(gpt, sft, tiny_model):
+    run = sft(steps=50, background=True)
+    while run.step < 2 and run.alive:
+        time.sleep(0.001)
+    run.stop()
+    run.wait()
+    tiny_model(gpt, "fox", seed=5)
+    assert "is not what reply began with" in fail(gpt.resume, "reply", variables={"data": ROWS})
+
+
+def test_any_architecture_is_finetuned(gpt, fox):
+    from transformers import MistralConfig, MistralForCausalLM
+
+    torch.manual_seed(0)
+    config = MistralConfig(
+        vocab_size=len(fox.tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, sliding_window=16, max_position_embeddings=64, bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+    gpt.models.keep("wind", MistralForCausalLM(config), fox.tokenizer, "pull", None, ["wind"], 0)
+    for options in ({}, {"lora": 2}, {"lora": 2, "checkpointing": True}):
+        run = gpt.sft("reply", ROWS, "wind", lr=0.01, **{**SHORT, **options})
+        assert run.status == "finished" and run.history["loss"].iloc[-1] < run.history["loss"].iloc[0]
