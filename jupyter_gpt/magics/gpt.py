@@ -7,7 +7,7 @@ from collections.abc import Callable
 from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.magics.notebook import bind
 from jupyter_gpt.magics.options import Command, help_text, parse
-from jupyter_gpt.magics.verbs import arena, config, index, models, plan, reward, runs, serve, show, tokens
+from jupyter_gpt.magics.verbs import arena, config, evaluate, index, models, plan, reward, runs, serve, show, tokens
 
 VERBS: dict[str, tuple[Command, Callable]] = {
     "models": (models.MODELS, models.models),
@@ -24,6 +24,7 @@ VERBS: dict[str, tuple[Command, Callable]] = {
     "plan": (plan.PLAN, plan.plan),
     "reward": (reward.REWARD, reward.reward),
     "arena": (arena.ARENA, arena.arena),
+    "evaluate": (evaluate.EVALUATE, evaluate.evaluate),
     "index": (index.INDEX, index.index),
     "indexes": (index.INDEXES, index.indexes),
     "search": (index.SEARCH, index.search),

@@ -50,11 +50,15 @@ def with_techniques(
     steps: int | None = None,
     person: Callable | None = None,
     indexes: Mapping | None = None,
+    tasks: int = 0,
+    levels: int = 2,
     max_calls: int | None = None,
     max_tokens_total: int | None = None,
     max_seconds: float | None = None,
     max_cost: float | None = None,
     on_trace: Callable[[Node], None] | None = None,
+    send: Callable | None = None,
+    call_user: Callable | None = None,
     **plain,
 ) -> Completion:
     """Ask one model one thing with the techniques of `jupyter_gpt.prompting.options.Options`.
@@ -62,7 +66,9 @@ def with_techniques(
     `plain` are the options of `jupyter_gpt.session.prompting.prompt`. The completion has the `answer`, the `trace`, and
     as its `samples` all solutions that were drawn; its `usage` is that of all calls together. `on_trace` is called with
     the trace's root whenever it has grown. `tools`, `approve`, `allow`, `steps` and `person` are those of
-    `jupyter_gpt.session.acting.acting`; with tools the model thinks and acts in turn (`react`).
+    `jupyter_gpt.session.acting.acting`; with tools the model thinks and acts in turn (`react`);
+    `tasks` makes it an agent (`gpt.agent`).
+    `send` and `call_user` are those of `jupyter_gpt.prompting.ask.Ask`, where many are asked together.
     Raises GPTError for combinations that make no sense.
     """
     chosen = models[plain.pop("model", None) or latest(models, memory)]
@@ -71,7 +77,8 @@ def with_techniques(
         cot=cot, expert=expert, samples=plain.pop("samples", None) or 1, vote=vote, reflect=reflect, check=check,
         tree=tree, breadth=breadth, depth=depth, search=search, value=value,
         acting=acting(chosen, tools, indexes or {}, approve=approve, allow=allow, steps=steps, person=person)
-        if react or tools else None,
+        if react or tools or tasks else None,
+        tasks=tasks, levels=levels,
         best_of=scorer(models, best_of) if isinstance(best_of, str) else best_of,
         few_shot=pairs_of(plain["few_shot"]) if plain.get("few_shot") is not None else (),
         constraint={name: plain.pop(name) for name in CONSTRAINTS if plain.get(name) is not None},
@@ -85,8 +92,8 @@ def with_techniques(
     text, notes = filled_in(asked, plain.pop("variables", None) or {})
     dry_run = plain.pop("dry_run", False)
     plain.pop("on_token", None)
-    send = sender(models, memory, chosen.name, unsent=dry_run)
-    ask = Ask(send, plain, budget, chat=chat, templates=templates.all_of(), changed=on_trace,
+    send = send or sender(models, memory, chosen.name, unsent=dry_run)
+    ask = Ask(send, plain, budget, chat=chat, templates=templates.all_of(), changed=on_trace, call_user=call_user,
               root=Node("technique", named(options), model=chosen.name))  # fmt: skip
     answer = run(ask, technique_of(options), text, options)
     done = completion(ask, answer, options, notes)
@@ -103,7 +110,7 @@ def wanted(options: Mapping) -> bool:
 
 
 TECHNIQUES = ("cot", "expert", "vote", "best_of", "reflect", "check", "tree", "breadth", "depth", "search", "value",
-              "react", "tools")  # fmt: skip
+              "react", "tools", "tasks")  # fmt: skip
 
 
 def sender(models: Mapping, memory: Prompting, name: str, unsent: bool = False) -> Callable:
@@ -144,7 +151,7 @@ def named(options: Options) -> str:
     """The techniques in a few words."""
     said = [
         "tree of thoughts" if options.tree else "chain of thought" if options.cot else "",
-        "react" if options.acting else "",
+        "agent" if options.tasks else "react" if options.acting else "",
         "expert" if options.expert else "",
         f"{options.samples} samples" if options.samples > 1 else "",
         "vote" if options.vote else "best of" if options.best_of else "",

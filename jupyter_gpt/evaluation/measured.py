@@ -1,0 +1,84 @@
+"""What techniques are worth: accuracy with its interval, tokens, seconds and dollars of each, and which to use.
+
+"First the best possible performance, then cost": the recommendation names the setting with the highest accuracy, and the
+cheapest one whose accuracy lies within that one's 95% interval (Wilson).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from jupyter_gpt.evaluation.intervals import wilson
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One model with one technique. Sums over its `count` questions; `cost` in dollars, None when unpriced; `flops`, of
+    a model of the kernel, about 2 x parameters x tokens, None for an endpoint; `silent`: how many got no answer."""
+
+    model: str
+    technique: str
+    count: int
+    right: int
+    silent: int
+    tokens_in: int
+    tokens_out: int
+    seconds: float
+    cost: float | None
+    flops: float | None
+
+    @property
+    def accuracy(self) -> float:
+        return self.right / self.count if self.count else 0.0
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Of the accuracy, 95%."""
+        return wilson(self.accuracy, self.count)
+
+    @property
+    def name(self) -> str:
+        return f"{self.model} {self.technique}"
+
+
+def measured(model: str, technique: str, rows: Sequence[Mapping], parameters: int | None) -> Setting:
+    """The sums over the results of one setting; each row has `right`, `answer`, `tokens_in`, `tokens_out`, `seconds`,
+    `cost`."""
+    tokens = sum(row["tokens_in"] + row["tokens_out"] for row in rows)
+    costs = [row["cost"] for row in rows]
+    return Setting(
+        model, technique, len(rows), sum(row["right"] for row in rows), sum(not row["answer"] for row in rows),
+        sum(row["tokens_in"] for row in rows), sum(row["tokens_out"] for row in rows),
+        sum(row["seconds"] for row in rows), None if None in costs or not costs else sum(costs),
+        2.0 * parameters * tokens if parameters else None,
+    )  # fmt: skip
+
+
+def price(settings: Sequence[Setting]) -> tuple[str, list[float]]:
+    """What the settings are compared by, in words, and what a question costs each: dollars where all are priced;
+    arithmetic where all are models of this kernel (the same on every machine); tokens otherwise."""
+    if all(s.cost is not None for s in settings):
+        return "dollars a question", [s.cost / max(1, s.count) for s in settings]
+    if all(s.flops is not None for s in settings):
+        return "GFLOP a question", [s.flops / 1e9 / max(1, s.count) for s in settings]
+    return "tokens a question", [(s.tokens_in + s.tokens_out) / max(1, s.count) for s in settings]
+
+
+def front(settings: Sequence[Setting]) -> list[Setting]:
+    """The settings that no other one beats in accuracy at no more cost, cheapest first (Pareto)."""
+    costs = price(settings)[1]
+    ordered = sorted(range(len(settings)), key=lambda i: (costs[i], -settings[i].accuracy))
+    found: list[Setting] = []
+    for i in ordered:
+        if not found or settings[i].accuracy > found[-1].accuracy:
+            found.append(settings[i])
+    return found
+
+
+def recommended(settings: Sequence[Setting]) -> tuple[Setting, Setting]:
+    """The best, and the cheapest whose accuracy is within the best one's interval; of equals, the cheaper is best."""
+    costs = dict(zip(settings, price(settings)[1], strict=True))
+    best = max(settings, key=lambda s: (s.accuracy, -costs[s]))
+    low = min(best.accuracy, best.interval[0])  # at 0% rounding may put the one above the other
+    return best, min((s for s in settings if s.accuracy >= low), key=lambda s: (costs[s], -s.accuracy))

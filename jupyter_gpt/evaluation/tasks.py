@@ -1,0 +1,111 @@
+"""Tasks: questions with known answers, from a table of the user's or from `reasoning-gym`, and whether an answer is right.
+
+A table is a list of (question, answer) pairs or of rows with `question` and `answer`, a mapping, a DataFrame, or a .csv,
+.json or .jsonl file of the same.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jupyter_gpt.errors import GPTError
+from jupyter_gpt.prompting.answers import key
+
+GYM = "reasoning-gym:"
+SUFFIXES = (".csv", ".json", ".jsonl")
+Right = Callable[[str, int], bool]  # (answer, number of the question) -> is it right?
+
+
+@dataclass(frozen=True)
+class Task:
+    """Questions, their answers, and `right(answer, i)`, which tells whether an answer to question i is right."""
+
+    name: str
+    questions: tuple[str, ...]
+    answers: tuple[str, ...]
+    right: Right
+
+
+def task_of(source: object, count: int | None = None, seed: int = 0, score: Callable | None = None) -> Task:
+    """The first `count` questions of a table, a file or `reasoning-gym:NAME` (50 unless said; `seed` decides them).
+
+    `score(answer, expected)` tells whether an answer is right; without it, two are the same when
+    `jupyter_gpt.prompting.answers.key` says so. Raises GPTError for what is no table of questions and answers.
+    """
+    if isinstance(source, str) and source.startswith(GYM):
+        return gym(source.removeprefix(GYM), count or 50, seed, score)
+    name = source if isinstance(source, str) else "the table"
+    pairs = pairs_of(read(source) if isinstance(source, str) else source, str(name))[:count]
+    if not pairs:
+        raise GPTError(f"{name} has no questions")
+    questions, answers = zip(*pairs, strict=True)
+    return Task(Path(name).name, questions, answers, by(score, answers))
+
+
+def by(score: Callable | None, answers: Sequence[str]) -> Right:
+    """Right by the user's function, or where both say the same."""
+    if score is None:
+        return lambda answer, i: key(answer) == key(answers[i])
+    if not callable(score):
+        raise GPTError(f"--score wants a function f(answer, expected), not a {type(score).__name__}")
+    return lambda answer, i: bool(score(answer, answers[i]))
+
+
+def read(name: str) -> object:
+    """What a file holds."""
+    path = Path(name).expanduser()
+    if path.suffix.lower() not in SUFFIXES:
+        raise GPTError(f"{name} is no table of questions: a .csv, .json or .jsonl file, a $variable, or {GYM}NAME")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix.lower() == ".csv":
+            return list(csv.DictReader(text.splitlines()))
+        if path.suffix.lower() == ".json":
+            return json.loads(text)
+        return [json.loads(line) for line in text.splitlines() if line.strip()]
+    except OSError as error:
+        raise GPTError(f"{name} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise GPTError(f"{name} is damaged: {error}") from error
+
+
+def pairs_of(table: object, name: str) -> list[tuple[str, str]]:
+    """Question and answer of each row, as texts."""
+    if hasattr(table, "to_dict") and hasattr(table, "columns"):
+        table = table.to_dict("records")
+    rows = list(table.items()) if isinstance(table, Mapping) else table
+    if isinstance(rows, str) or not isinstance(rows, Iterable):
+        raise GPTError(f"{name} is a {type(table).__name__}: questions are pairs, or rows with `question` and `answer`")
+    return [pair_of(row, f"row {n} of {name}") for n, row in enumerate(rows, start=1)]
+
+
+def pair_of(row: object, where: str) -> tuple[str, str]:
+    if isinstance(row, Mapping):
+        names = {str(name).lower(): name for name in row}
+        if not {"question", "answer"} <= set(names):
+            raise GPTError(f"{where} has no `question` and `answer`: it has {', '.join(map(str, row)) or 'nothing'}")
+        row = (row[names["question"]], row[names["answer"]])
+    if isinstance(row, str) or not isinstance(row, Sequence) or len(row) != 2 or not str(row[0]).strip():
+        raise GPTError(f"{where} is no question with its answer: {row!r:.60}")
+    return str(row[0]), str(row[1])
+
+
+def gym(name: str, count: int, seed: int, score: Callable | None) -> Task:
+    """A task of reasoning-gym (Stojanovski et al. 2025), with its own scoring. Raises GPTError where it is not
+    installed, or has no such task."""
+    try:
+        import reasoning_gym
+    except ImportError:
+        raise GPTError(f"{GYM}{name} needs the package reasoning-gym: pip install 'jupyter_gpt[puzzles]'") from None
+    try:
+        data = reasoning_gym.create_dataset(name, size=count, seed=seed)
+    except ValueError as error:
+        raise GPTError(f"reasoning-gym has no task {name}: {error}") from error
+    entries = [data[i] for i in range(count)]
+    answers = tuple(str(entry["answer"]) for entry in entries)
+    own = by(score, answers) if score else lambda answer, i: data.score_answer(answer, entries[i]) >= 0.99
+    return Task(f"{GYM}{name}", tuple(entry["question"] for entry in entries), answers, own)

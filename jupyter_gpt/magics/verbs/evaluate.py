@@ -1,0 +1,74 @@
+"""`%gpt evaluate`: which technique, with which model, is worth its price."""
+
+from __future__ import annotations
+
+from jupyter_gpt.errors import GPTError
+from jupyter_gpt.magics.notebook import show
+from jupyter_gpt.magics.options import OUT, Command, Option, parse
+from jupyter_gpt.magics.words import number, whole
+
+EVALUATE = Command(
+    name="%gpt evaluate",
+    summary="techniques x models on questions with answers: accuracy, cost, what to use",
+    about=(
+        "First the best possible performance, then cost: asks every question with every technique of every model, batched, "
+        "and shows accuracy with its interval, tokens, seconds and dollars of each, and which to use: the best, and the "
+        "cheapest within its interval. Results are kept as they come: ■ stops, the same line goes on."
+    ),
+    groups=(
+        ("What", (
+            Option("TASK", "a $variable or a .csv, .json or .jsonl file with questions and answers, or reasoning-gym:NAME",
+                   kept=True, complete="files", needed=True),
+            Option("--models", "the models to ask", "MODEL", many=True, needed=True, complete="models"),
+            Option("--techniques", "each in quotes, the flags of %%prompt; a word of no flag, such as direct, is none",
+                   "FLAGS", many=True, default='direct "--cot" "--cot --samples 5 --vote"'),
+            Option("--questions", "the first N only (of reasoning-gym: 50)", "N", whole),
+            Option("--score", "f(answer, expected), true where it is right (default: the same number, or the same words)",
+                   "$FUNCTION", kept=True),
+        )),
+        ("Sampling", (
+            Option("--temperature", "for all of them", "T", number),
+            Option("--max-tokens", "of each answer", "N", whole),
+            Option("--as-assistant", "ask base models as assistants", kind=None),
+            Option("--few-shot", "a $variable with pairs of question and worked answer", "$PAIRS", kept=True),
+            Option("--seed", "decides the sampling, and which puzzles", "S", whole, default=0),
+            OUT,
+        )),
+    ),
+    examples=(
+        '%gpt evaluate $riddles --models smollm2-135m-instruct --techniques direct "--cot" "--cot --samples 5 --vote"',
+        "%gpt evaluate reasoning-gym:chain_sum --models mine mini --questions 100",
+    ),
+)  # fmt: skip
+
+
+def evaluate(gpt, given: dict, ip) -> object:
+    """Measures and shows; the result is the evaluation."""
+    from jupyter_gpt.views.evaluation import evaluation_bundle
+    from jupyter_gpt.views.follow import is_live
+    from jupyter_gpt.views.progress import Progress
+
+    options = {name: value for name, value in given.items() if name != "out"}
+    if "techniques" in options:
+        options["techniques"] = {text: flags(text, ip.user_ns) for text in options["techniques"]}
+    line = Progress(lambda done, total: f"{done:,} of {total:,} answers") if is_live() else None
+    try:
+        found = gpt.evaluate(options.pop("task"), progress=line, **options)
+    finally:
+        if line:
+            line.close()
+    show(evaluation_bundle(found))
+    return found
+
+
+def flags(text: str, variables) -> dict:
+    """The options of one technique. Raises GPTError for flags that %%prompt has not, or that belong to the whole."""
+    from jupyter_gpt.magics.prompt import COMMAND
+
+    if not text.strip().startswith("-"):
+        return {}
+    given = parse(COMMAND, text, variables) or {}
+    wrong = next((name for name in ("model", "out", "dry_run", "history", "seed") if name in given), None)
+    if wrong:
+        raise GPTError(f"--techniques {text!r}: --{wrong.replace('_', '-')} belongs to no technique")
+    return given

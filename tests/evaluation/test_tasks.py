@@ -1,0 +1,53 @@
+"""Tables of questions, and what counts as right."""
+
+import pytest
+
+from jupyter_gpt.errors import GPTError
+from jupyter_gpt.evaluation.tasks import task_of
+
+
+@pytest.mark.parametrize("table", [
+    [("1 + 1?", "2"), ("2 + 2?", 4)],
+    [{"question": "1 + 1?", "answer": 2, "more": 0}, {"Question": "2 + 2?", "Answer": "4"}],
+    {"1 + 1?": "2", "2 + 2?": "4"},
+])  # fmt: skip
+def test_tables(table):
+    task = task_of(table)
+    assert task.questions == ("1 + 1?", "2 + 2?") and task.answers == ("2", "4")
+    assert task.right("It is 2.", 0) and not task.right("22", 0)
+    assert task_of(table, count=1).questions == ("1 + 1?",)
+
+
+def test_files_and_data_frames(tmp_path):
+    import pandas
+
+    rows = [{"question": "a?", "answer": "x, y"}, {"question": "b?", "answer": "z"}]
+    frame = pandas.DataFrame(rows)
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    frame.to_json(tmp_path / "t.jsonl", orient="records", lines=True)
+    frame.to_json(tmp_path / "t.json", orient="records")
+    for source in (frame, *(str(tmp_path / f"t.{kind}") for kind in ("csv", "json", "jsonl"))):
+        assert task_of(source).answers == ("x, y", "z")
+
+
+def test_a_score_of_the_users(tmp_path):
+    task = task_of([("far?", "10")], score=lambda answer, expected: abs(float(answer) - float(expected)) < 1)
+    assert task.right("10.5", 0) and not task.right("12", 0)
+
+
+@pytest.mark.parametrize(("source", "said"), [
+    ("nowhere.csv", "cannot be read"), ("x.txt", "is no table of questions"), (7, "is a int"), ([], "has no questions"),
+    ([("only",)], "row 1 of the table is no question"), ([{"q": 1}], "it has q"), (["text"], "row 1"),
+    ("reasoning-gym:no_such_task", "reasoning-gym"),
+])  # fmt: skip
+def test_what_is_no_task(source, said):
+    with pytest.raises(GPTError, match=said):
+        task_of(source)
+
+
+def test_puzzles_of_reasoning_gym_are_scored_by_it():
+    pytest.importorskip("reasoning_gym")
+    task = task_of("reasoning-gym:chain_sum", count=5, seed=3)
+    assert len(task.questions) == 5 and all(task.right(answer, i) for i, answer in enumerate(task.answers))
+    assert not task.right("no idea", 0)
+    assert task_of("reasoning-gym:chain_sum", count=5, seed=3).questions == task.questions

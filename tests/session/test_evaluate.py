@@ -1,0 +1,102 @@
+"""gpt.evaluate: batched, kept on disk, resumed; the same answers as one by one."""
+
+import _thread
+import json
+import threading
+
+import pytest
+
+from jupyter_gpt.errors import GPTError
+from jupyter_gpt.views.evaluation import evaluation_bundle
+
+QUESTIONS = [(f"Tale {n}. How many birds?", str(n)) for n in range(6)]
+SHORT = {"max_tokens": 6, "temperature": 1.0}
+TWO = {"direct": {}, "vote": {"cot": True, "samples": 3, "vote": True}}
+
+
+@pytest.fixture
+def chat(gpt, tiny_model):
+    return tiny_model(gpt, "chat", chat=True, context=256)
+
+
+def lines(gpt):
+    [file] = (gpt.home / "evaluations").iterdir()
+    return file, file.read_text().splitlines()
+
+
+def test_it_answers_as_one_by_one_and_keeps_everything(gpt, chat):
+    told = []
+    found = gpt.evaluate(
+        QUESTIONS, models=["chat"], techniques=TWO, seed=3, progress=lambda *a: told.append(a), **SHORT
+    )
+    assert found.whole and len(found.rows) == 12 and told[-1] == ("chat vote", 12, 12)
+    alone = [gpt.prompt(question, model="chat", seed=3, **TWO["vote"], **SHORT) for question, _ in QUESTIONS]
+    voted = [row for row in found.rows if row["technique"] == "vote"]
+    assert [row["text"] for row in voted] == [done.text for done in alone]
+    assert [row["tokens_in"] for row in voted] == [done.usage.prompt_tokens for done in alone]
+    direct, vote = found.settings
+    assert direct.count == vote.count == 6 and vote.tokens_out > direct.tokens_out > 0 and vote.seconds > 0
+    assert direct.cost is None and direct.flops == 2 * chat.parameters * (direct.tokens_in + direct.tokens_out)
+    assert len(lines(gpt)[1]) == 12 and list(found.table["technique"]) == ["direct", "vote"]
+
+
+def test_what_is_known_is_not_asked_again_and_what_changed_is(gpt, chat, monkeypatch):
+    first = gpt.evaluate(QUESTIONS, models=["chat"], techniques={"direct": {}}, **SHORT)
+    with monkeypatch.context() as patch:
+        patch.setattr("jupyter_gpt.inference.engine.generate", lambda *_: pytest.fail("asked again"))
+        again = gpt.evaluate(QUESTIONS, models=["chat"], techniques={"direct": {}}, **SHORT)
+        assert [row["text"] for row in again.rows] == [row["text"] for row in first.rows]
+        right = gpt.evaluate(QUESTIONS, models=["chat"], techniques={"direct": {}}, score=lambda a, e: True, **SHORT)
+        assert right.settings[0].accuracy == 1.0, "a score is no reason to ask again"
+    gpt.evaluate(QUESTIONS, models=["chat"], techniques={"direct": {"system": "Be brief."}}, **SHORT)
+    assert len(lines(gpt)[1]) == 12
+
+
+def test_it_goes_on_after_a_cut_line(gpt, chat):
+    first = gpt.evaluate(QUESTIONS, models=["chat"], techniques={"direct": {}}, **SHORT)
+    file, kept = lines(gpt)
+    file.write_text("\n".join(kept[:3]) + "\n" + kept[3][:20])
+    again = gpt.evaluate(QUESTIONS, models=["chat"], techniques={"direct": {}}, **SHORT)
+    assert [row["text"] for row in again.rows] == [row["text"] for row in first.rows]
+    kept = lines(gpt)[1]
+    assert len(kept) == 7 and sum(len(json.loads(line)) > 5 for line in kept if line.endswith("}")) == 6
+
+
+def test_an_interrupt_keeps_what_was_answered(gpt, chat):
+    def stop(what, done, total):
+        if done == 2:
+            threading.Timer(0.0, _thread.interrupt_main).start()
+
+    many = [(f"{n}?", "1") for n in range(80)]
+    slow = {"direct": {"max_tokens": 150, "min_tokens": 150}}
+    found = gpt.evaluate(many, models=["chat"], techniques=slow, progress=stop, temperature=1.0)
+    assert 2 <= len(found.rows) < 80 and not found.whole
+    assert "run it again to go on" in evaluation_bundle(found).text
+
+
+def test_mistakes(gpt, chat):
+    with pytest.raises(GPTError, match="--vote with chat: --vote chooses among several samples"):
+        gpt.evaluate(QUESTIONS, models=["chat"], techniques={"--vote": {"vote": True}})
+    with pytest.raises(GPTError, match="there is no model chats"):
+        gpt.evaluate(QUESTIONS, models=["chats"])
+    with pytest.raises(ZeroDivisionError):
+        gpt.evaluate(QUESTIONS, models=["chat"], techniques={"x": {"reflect": 1, "check": lambda q, a: 1 / 0}}, **SHORT)
+
+
+def test_some_questions_that_cannot_be_asked_are_counted_and_told(gpt, chat):
+    mixed = [*QUESTIONS, ("long " * 300, "1")]
+    found = gpt.evaluate(mixed, models=["chat"], techniques={"direct": {}}, **SHORT)
+    assert len(found.rows) == 6 and "too many for chat" in found.errors[0]
+    assert "1 questions could not be asked" in evaluation_bundle(found).text
+
+
+def test_the_bundle(gpt, chat):
+    import re
+
+    found = gpt.evaluate(QUESTIONS, models=["chat"], techniques=TWO, **SHORT)
+    bundle = evaluation_bundle(found)
+    assert bundle.text.startswith("the table: 6 questions\nmodel")
+    assert "best: chat" in bundle.text and "unpriced" in bundle.text
+    assert bundle.html.count("<img") == 1 and "accuracy against GFLOP a question" in bundle.html
+    assert not re.search(r"\d", re.sub(r"«[^»]*»|≈[-–0-9.,e+]+|95%|6 questions|--samples 5", "", bundle.text))
+    json.dumps(bundle.metadata)
