@@ -126,9 +126,10 @@ class Quick:
         self.module, self.decoded = module, 0
         self.may_pack = packed.worth_packing(module)
         ready = packed.kept(module) if self.may_pack else None
-        self.lean, self.may_pack = ready or lean, self.may_pack and ready is None
+        self.lean, self.may_pack = lean_of(module, ready) if ready else lean, self.may_pack and ready is None
         self.static = static or next(module.parameters()).device.type == "cuda"
         self.steps: Steps | None = None
+        self.own = own_forward(module)
 
     def __call__(
         self,
@@ -139,10 +140,12 @@ class Quick:
         keep: int,
         adapters: list[str] | None = None,
     ) -> Tensor:
+        if adapters:  # rows of several adapters
+            return self.own(ids, positions, mask, cache, keep, adapters)
         width = ids.shape[1]
         self.decoded += cache.length > width
         if self.may_pack and self.decoded >= PATIENCE:
-            self.lean = packed.keep(self.module, lean_of(self.module, packed.best(self.module)))
+            self.lean = lean_of(self.module, packed.keep(self.module))
             self.may_pack, self.steps = False, None
         if self.static and width == 1 < cache.length:
             self.steps = self.steps or Steps(self.lean)

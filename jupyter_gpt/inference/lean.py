@@ -4,8 +4,8 @@ overhead.
 A decoding step is hundreds of small operations, and on a CPU the reading of every weight. Notable: q, k, v
 and gate, up are multiplied as one matrix each; the heads that share keys are one query block, so grouped keys
 are never repeated; queries and keys turn together; weights are laid out once the way oneDNN reads them
-fastest (`packed.py`). Any other architecture, anything quantized, adapted or hooked, is left to its own
-forward. `tests/inference` holds both equal.
+fastest (`packed.py`); LoRA's two small products are added (`low_rank.py`). Any other architecture, anything
+quantized, otherwise adapted or hooked, is left to its own forward. `tests/inference` holds both equal.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jupyter_gpt.inference.cache import Rows
+from jupyter_gpt.inference.low_rank import added, base_of, is_adapter, is_low_rank
 
 Linear = Callable[[Tensor], Tensor]
 STATIC_ROPE = {"default", "linear", "llama3", "yarn"}  # those whose angles depend on the position alone
@@ -113,11 +114,12 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def lean_of(module: nn.Module, linear: Callable[..., Linear]) -> Lean | None:
-    """The lean forward of a module, or None where only its own will do.
+    """The lean forward of a module, with LoRA or without, or None where only its own will do.
 
     `linear(weights, biases)` makes the function that multiplies by weights `(out, in)` stacked over their
     outputs.
     """
+    module = module.get_base_model() if is_adapter(module) else module
     build = {"LlamaForCausalLM": rotary, "Qwen3ForCausalLM": rotary, "GPT2LMHeadModel": gpt2}.get(
         type(module).__name__
     )
@@ -125,10 +127,10 @@ def lean_of(module: nn.Module, linear: Callable[..., Linear]) -> Lean | None:
 
 
 def plain(module: nn.Module) -> bool:
-    """Whether every part is what transformers made: no adapter, no quantized layer, no hook, one dtype and
-    device."""
-    parts = list(module.modules())
-    weights = {(p.dtype, p.device) for p in module.parameters()}
+    """Whether every part is what transformers made, or LoRA of the plain kind: no quantized layer, no hook, one
+    dtype and device."""
+    parts = [part for part in module.modules() if not is_low_rank(part)]
+    weights = {(p.dtype, p.device) for name, p in module.named_parameters() if ".lora_" not in name}
     known = ("torch.nn.modules.", "transformers.")
     return (
         len(weights) == 1
@@ -151,8 +153,8 @@ def rotary(module: nn.Module, linear) -> Lean | None:
     ):
         return None
     attention = model.layers[0].self_attn
-    h, groups = attention.head_dim, attention.k_proj.out_features // attention.head_dim
-    heads = attention.q_proj.out_features // h
+    h, groups = attention.head_dim, base_of(attention.k_proj).out_features // attention.head_dim
+    heads = base_of(attention.q_proj).out_features // h
 
     def norm(layer: nn.Module) -> Linear:
         return partial(
@@ -217,7 +219,8 @@ def gpt2(module: nn.Module, linear) -> Lean | None:
         )
 
     def conv(layer: nn.Module) -> Linear:
-        return linear([layer.weight.t()], [layer.bias])
+        base = base_of(layer)
+        return added(linear([base.weight.t()], [base.bias]), [layer], [base.weight.shape[1]])
 
     def mlp(part: nn.Module) -> Linear:
         up, down = conv(part.c_fc), conv(part.c_proj)
@@ -236,5 +239,7 @@ def gpt2(module: nn.Module, linear) -> Lean | None:
 
 
 def joined(linear: Callable[..., Linear], *layers: nn.Linear) -> Linear:
-    """The layers that read the same input, as one."""
-    return linear([layer.weight for layer in layers], [layer.bias for layer in layers])
+    """The layers that read the same input, as one, with what their adapters add."""
+    bases = [base_of(layer) for layer in layers]
+    multiply = linear([base.weight for base in bases], [base.bias for base in bases])
+    return added(multiply, layers, [len(base.weight) for base in bases])

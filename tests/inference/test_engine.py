@@ -10,7 +10,9 @@ from shapes import CONTEXT, VOCAB, build, lora, random_prompts, shake
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference import packed
 from jupyter_gpt.inference.batch import Batch
+from jupyter_gpt.inference.cache import Rows
 from jupyter_gpt.inference.engine import Request, generate, sample
+from jupyter_gpt.inference.forward import Quick, forward_of
 
 STOP = frozenset(range(7, VOCAB, 16))
 
@@ -376,3 +378,47 @@ def test_sample_keeps_its_signature(llama, prompts):
     stop = drawn[4]
     assert list(sample(llama, ids, 9, 0.8, 3, frozenset({stop}))) == drawn[: drawn.index(stop) + 1]
     assert list(sample(llama, [1] * CONTEXT, 9)) == []
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3", "gpt2"])
+def test_an_adapter_has_a_forward_of_ours_on_the_packed_weights_of_its_base(kind, prompts):
+    base = build(kind)
+    wrapped = lora(base)  # the adapter is on the very tensors of the base
+    asked = [Request(prompts[0], max_tokens=30, temperature=0)]
+    assert isinstance(forward_of(wrapped), Quick)
+    first = ids_of(run(wrapped, asked)[0, 0])
+    assert first == theirs_plain(wrapped, prompts[0], 30)
+    made = packed.kept(wrapped)
+    assert made is not None
+    with torch.no_grad():
+        for name, weight in wrapped.named_parameters():
+            if "lora_B" in name:
+                weight.mul_(-2)
+    assert packed.kept(wrapped) is not None  # what is laid out is the base's
+    assert ids_of(run(wrapped, asked)[0, 0]) == theirs_plain(wrapped, prompts[0], 30) != first
+    with wrapped.disable_adapter():
+        assert ids_of(run(wrapped, asked)[0, 0]) == theirs_plain(wrapped, prompts[0], 30)
+
+
+def test_what_lora_is_not_is_left_to_its_own_forward(prompts):
+    peft = pytest.importorskip("peft")
+    for more in ({"use_dora": True}, {"lora_dropout": 0.5}, {"target_modules": ["embed_tokens"]}, {"lora_bias": True}):
+        config = peft.LoraConfig(**{"r": 4, "target_modules": ["q_proj"], **more})
+        wrapped = peft.get_peft_model(build("llama"), config)
+        assert not isinstance(forward_of(wrapped), Quick)
+        assert ids_of(run(wrapped, [Request(prompts[0], max_tokens=5, temperature=0)])[0, 0]) == theirs_plain(wrapped, prompts[0], 5)
+
+
+def test_an_adapter_of_other_precision_than_its_base(prompts):
+    wrapped = lora(build("llama").bfloat16())
+    for name, weight in wrapped.named_parameters():
+        if "lora_" in name:
+            weight.data = weight.data.float()
+    assert isinstance(forward_of(wrapped), Quick)
+    ids = torch.tensor([prompts[0]])
+    with torch.no_grad():
+        expected = wrapped(input_ids=ids).logits[0, -1].float()
+    cache = Rows(1, ids.shape[1], ids.device)
+    positions, mask = cache.append([ids.shape[1]], ids.shape[1])
+    found = forward_of(wrapped)(ids, positions, mask, cache, 1)[0, -1]
+    torch.testing.assert_close(found, expected, atol=0.05, rtol=0.05)
