@@ -134,25 +134,25 @@ def in_kernel(
         return made[-1]
 
     def shown(found: list[Completion], whole: bool = False) -> Completion:
-        for sample, filling in zip(found[0].samples, made, strict=True):
-            values = filling.values
-            sample.sampling = sampling
-            sample.text = (fixed + sample.text)[lead:]
-            sample.valid = filling.done if whole else None
-            last = parts[-1]
-            if filling.done and last.hidden:
-                sample.text = sample.text.removesuffix(last.end)
-            sample.holes = spans(holes, values, lead)
-            if whole and filling.done:
-                sample.value = {hole.name: valued(hole, values[hole.name]) for hole in holes.holes}
-            elif whole:
-                sample.finish_reason = "length"
-                sample.notes += (f"cut off: not valid (the hole {list(values)[-1]} is not filled)",)
-        return found[0]
+        drawn = [one(sample, filling, whole) for sample, filling in zip(found[0].samples, made, strict=True)]
+        drawn[0].samples = drawn
+        return drawn[0]
+
+    def one(sample: Completion, filling: Filling, whole: bool) -> Completion:
+        """The sample as the filled template; a new one, since what came so far is shown more than once."""
+        values, done, text = filling.values, filling.done, (fixed + sample.text)[lead:]
+        if done and parts[-1].hidden:
+            text = text.removesuffix(parts[-1].end)
+        more = {"text": text, "sampling": sampling, "samples": [], "holes": spans(holes, values, lead)}
+        if whole and done:
+            more |= {"valid": True, "value": {hole.name: valued(hole, values[hole.name]) for hole in holes.holes}}
+        elif whole:
+            note = f"cut off: not valid (the hole {list(values)[-1]} is not filled)"
+            more |= {"valid": False, "finish_reason": "length", "notes": (*sample.notes, note)}
+        return replace(sample, **more)
 
     tell = (lambda found: on_token(shown(found))) if on_token else None
-    found = sampled(model, [ready], settings, tell, constraint=constraint)
-    return shown(found, whole=True)
+    return shown(sampled(model, [ready], settings, tell, constraint=constraint), whole=True)
 
 
 def valued(hole, text: str) -> object:
