@@ -12,11 +12,11 @@ from types import ModuleType
 
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
 
-from jupyter_gpt.magics import compare, corpus, gpt, pretrain, prompt, rag, rank, rlhf
+from jupyter_gpt.magics import agent, compare, corpus, gpt, pretrain, prompt, rag, rank, rlhf, sft
 from jupyter_gpt.magics.options import Command, Option
 
-CELLS = {door.COMMAND.name: door.COMMAND for door in (compare, corpus, pretrain, prompt, rag, rank, rlhf)}
-MIXTURES = ("%%corpus", "%%pretrain")  # whose bodies name sources
+CELLS = {door.COMMAND.name: door.COMMAND for door in (agent, compare, corpus, pretrain, prompt, rag, rank, rlhf, sft)}
+MIXTURES = ("%%corpus", "%%pretrain", "%%sft")  # whose bodies name sources
 
 
 def matcher(variables: Mapping[str, object]):
@@ -45,7 +45,7 @@ def candidates(
     words = before[: len(before) - len(fragment)].replace("=", " ").split()
     if magic in CELLS and line > top:
         at_start = not words and "=" not in before and magic in MIXTURES
-        return fragment, _sources(fragment, variables) if at_start else []
+        return fragment, _sources(magic, fragment, variables) if at_start else []
     if magic in CELLS and line == top and words[:1] == [magic]:
         return fragment, _options(CELLS[magic], words[1:], fragment, variables)
     if words[:1] == ["%gpt"]:
@@ -79,7 +79,7 @@ def _options(
 
 def _values(option: Option, fragment: str, variables: Mapping[str, object]) -> list[tuple[str, str]]:
     if fragment.startswith("$"):
-        return _variables(variables, functions=option.kept and option.complete == "models")
+        return _variables(variables, functions=option.kept and option.complete in ("models", "tools"))
     if option.complete == "files":
         return _files(fragment)
     return _typed((*option.choices, *option.hints), "choice") + _typed(names(option.complete), "name")
@@ -100,12 +100,14 @@ def names(what: str) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _sources(fragment: str, variables: Mapping[str, object]) -> list[tuple[str, str]]:
+def _sources(magic: str, fragment: str, variables: Mapping[str, object]) -> list[tuple[str, str]]:
     if fragment.startswith("$"):
         return _variables(variables)
+    from jupyter_gpt.data.conversations import GENERATED
     from jupyter_gpt.data.sources import EMBEDDED
 
-    return _typed([*(f"{name}: " for name in EMBEDDED), "hf:"], "source") + _files(fragment)
+    known = GENERATED if magic == "%%sft" else EMBEDDED
+    return _typed([*(f"{name}: " for name in known), "hf:"], "source") + _files(fragment)
 
 
 def _variables(variables: Mapping[str, object], functions: bool = False) -> list[tuple[str, str]]:

@@ -42,6 +42,8 @@ def models_bundle(models: Mapping[str, object]) -> Bundle:
 
 def _row(model) -> tuple[str, ...]:
     size = "" if model.parameters is None else f"{model.parameters:,}"
+    if getattr(model, "base", None):
+        size += f", {model.trained:,} its own ({100 * model.trained / model.parameters:.2g}%)"
     kind, lineage = _kind(model.has_chat), " → ".join(model.lineage)
     if model.kind == "endpoint":
         return model.name, size, kind, lineage, "", "", "endpoint"
@@ -53,7 +55,8 @@ def _about(model) -> dict:
     """What every machine agrees on."""
     return {
         "name": model.name, "parameters": model.parameters, "assistant": model.has_chat,
-        "lineage": list(model.lineage), "licence": model.licence,
+        "lineage": list(model.lineage), "licence": model.licence, "base": getattr(model, "base", None),
+        "trained": getattr(model, "trained", 0),
     }  # fmt: skip
 
 

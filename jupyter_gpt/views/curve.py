@@ -96,6 +96,10 @@ def figures(run, steps: list[dict], evaluations: list[dict]) -> list[tuple[str, 
 
 def run_bundle(run) -> Bundle:
     """The static bundle of a run as it stands, by its kind: here curve, figures, first and last samples."""
+    if run.kind == "sft":
+        from jupyter_gpt.views.finetuning import finetuning_bundle
+
+        return finetuning_bundle(run)
     if run.kind == "reward":
         from jupyter_gpt.views.reward import reward_bundle
 
