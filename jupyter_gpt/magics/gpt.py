@@ -7,7 +7,20 @@ from collections.abc import Callable
 from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.magics.notebook import bind
 from jupyter_gpt.magics.options import Command, help_text, parse
-from jupyter_gpt.magics.verbs import arena, config, evaluate, index, merge, models, plan, reward, runs, serve, show, tokens
+from jupyter_gpt.magics.verbs import (
+    arena,
+    config,
+    evaluate,
+    index,
+    merge,
+    models,
+    plan,
+    reward,
+    runs,
+    serve,
+    show,
+    tokens,
+)
 
 VERBS: dict[str, tuple[Command, Callable]] = {
     "models": (models.MODELS, models.models),
