@@ -63,7 +63,7 @@ def chunker(
     def chunks(document: Document) -> Iterator[Chunk]:
         text, before, floor = document.text, None, 0
         for start, end in cut(text, offsets=True)[1]:
-            page, heading = document.place(start)
+            heading = document.place(start)[1]
             if heading != before:
                 before, floor = heading, start
             start = sentence_before(text, floor, start, lambda piece: count(piece) <= repeated) if repeated else start

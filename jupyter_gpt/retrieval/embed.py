@@ -57,7 +57,7 @@ class Encoder:
 
     def batches(self, texts: Sequence[str], kind: str = "document") -> Iterator[tuple[list[int], object]]:
         """Places in `texts` and their vectors `(n, dimensions)`, fp32 numpy, a batch at a time, the longest first."""
-        ids = self.ids(texts, kind)
+        ids = self.ids(texts, kind) if texts else []
         order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
         most = AT_ONCE["cuda" if self.module.device.type == "cuda" else "cpu"]
         while order:
@@ -161,6 +161,7 @@ def from_folder(name: str, folder: Path, device: str, fast: bool) -> Encoder:
     known here, and for weights that are pickled or damaged.
     """
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModel, AutoTokenizer
 
     modules = settings(folder / "modules.json", [])
@@ -182,7 +183,9 @@ def from_folder(name: str, folder: Path, device: str, fast: bool) -> Encoder:
             inner, dtype=torch.bfloat16 if fast else torch.float32, use_safetensors=True, local_files_only=True,
             trust_remote_code=False, output_loading_info=True,
         )  # fmt: skip
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, RuntimeError, ImportError) as error:
+    except (
+        OSError, ValueError, KeyError, AttributeError, TypeError, RuntimeError, ImportError, SafetensorError
+    ) as error:  # fmt: skip
         raise GPTError(f"embedder {name} cannot be loaded from {folder}: {str(error).splitlines()[0][:200]}") from error
     missing = [key for key in found["missing_keys"] if "pooler" not in key]
     if missing:

@@ -17,6 +17,7 @@ PAIRS = 16  # read together
 def from_folder(name: str, folder: Path, device: str) -> Callable[[str, Sequence[str]], list[float]]:
     """A function that scores texts against a question, higher is nearer. Raises GPTError for what is no cross-encoder."""
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     if not any(folder.glob("*.safetensors")):
@@ -26,7 +27,9 @@ def from_folder(name: str, folder: Path, device: str) -> Callable[[str, Sequence
         module, found = AutoModelForSequenceClassification.from_pretrained(
             folder, use_safetensors=True, local_files_only=True, trust_remote_code=False, output_loading_info=True
         )
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, RuntimeError, ImportError) as error:
+    except (
+        OSError, ValueError, KeyError, AttributeError, TypeError, RuntimeError, ImportError, SafetensorError
+    ) as error:  # fmt: skip
         raise GPTError(f"reranker {name} cannot be loaded from {folder}: {str(error).splitlines()[0][:200]}") from error
     if module.config.num_labels != 1 or found["missing_keys"]:
         raise GPTError(f"{name} is no cross-encoder: a sequence classifier with one label is wanted")

@@ -87,7 +87,7 @@ class Searcher:
             found = self.by_words(question, depth, allowed)
             words = dict(zip(*found, strict=True))
             scores = fused(rows, found[0])
-        cosine = self.cosines(vector, list(scores))
+        cosine = self.cosines(vector, list(scores)) if hybrid else scores
         if rerank and scores:
             texts = {place.row: place.text for place in self.index.places(list(scores))}
             scores = dict(zip(texts, map(float, rerank(question, list(texts.values()))), strict=True))

@@ -48,5 +48,5 @@ def test_what_a_filter_means(text, found):
     "f'{page}' == 'x'", "((((" * 300, "-source > 1",
 ])  # fmt: skip
 def test_anything_else_is_refused_in_one_line(text):
-    with pytest.raises(GPTError, match="^--filter[^\n]*$"):
+    with pytest.raises(GPTError, match=r"^--filter[^\n]*$"):
         condition(text)

@@ -39,7 +39,7 @@ def test_folders_globs_and_files_each_once(docs):
     ("$nobody", "there is no variable $nobody"), ("$number", "is a int"), ("$nothing", "holds no text"),
 ])  # fmt: skip
 def test_what_is_not_there(docs, source, said):
-    with pytest.raises(GPTError, match="^[^\n]*$") as caught:
+    with pytest.raises(GPTError, match=r"^[^\n]*$") as caught:
         gather([source], {"number": 3, "nothing": []})
     assert said in str(caught.value)
 
