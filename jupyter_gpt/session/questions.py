@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from jupyter_gpt.session import store
-from jupyter_gpt.session.rankings import Rankings, key
+from jupyter_gpt.session.rankings import ASKED, Rankings, key
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Questions:
     """The questions last asked under the name of some rankings."""
 
     def __init__(self, rankings: Rankings):
-        self.path: Path = rankings.path.with_name(f"{rankings.name}.questions.json")
+        self.path: Path = rankings.path.with_name(rankings.name + ASKED)
 
     def read(self) -> list[Question]:
         """In the order asked; none when there is no such file, or it is none of ours: they can be asked anew."""

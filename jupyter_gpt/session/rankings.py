@@ -17,6 +17,7 @@ from pathlib import Path
 from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.session import store
 
+ASKED = ".questions.json"  # beside the answers: what was asked (session/questions.py)
 _writing = threading.Lock()  # an answer may arrive on any thread of the kernel
 
 
@@ -235,11 +236,13 @@ class AllRankings(Mapping):
         return Rankings(self.folder() / f"{store.check_name(name)}.jsonl")
 
     def names(self) -> list[str]:
-        return sorted(path.stem for path in self.folder().glob("*.jsonl"))
+        """Those that have answers, and those that were asked for and wait for the first."""
+        found = [*self.folder().glob("*.jsonl"), *self.folder().glob(f"*{ASKED}")]
+        return sorted({path.name.removesuffix(ASKED).removesuffix(".jsonl") for path in found})
 
     def __getitem__(self, name: str) -> Rankings:
         found = self.named(name)
-        if not found.path.exists():
+        if name not in self.names():
             raise GPTError(f"there are no rankings {name}{nearest(name, self.names())}")
         return found
 

@@ -195,3 +195,55 @@ def test_a_ranking_is_kept_while_another_cell_works(ask):
     page.keyboard.press("Enter")
     wait_for_row(page, "2 of 3, 1 ranked")
     assert len(kept(file)) == 1
+
+
+TRAINED = """import os; os.environ["JUPYTER_GPT_HOME"] = {home!r}
+%load_ext jupyter_gpt
+from jupyter_gpt import gpt
+shape = dict(tokenizer="char", depth=1, width=32, context=64, batch_tokens=512, rows=4, steps=4)
+tales = ["the fox sat on a box %d and sang" % i for i in range(400)]
+gpt.pretrain("fox", {{"$tales": 1}}, variables={{"tales": tales}}, **shape);"""
+FOUR = """%%rank taste --model fox --samples 3 --max-tokens 12 --temperature 1
+the fox
+on a box
+and sang
+a fox sat"""
+REWARD = """%gpt reward judge --rankings taste --base fox --steps 6 --out judge
+print("scored", round(judge.score("the fox", " sat"), 6))"""
+
+
+def test_rankings_given_by_keys_over_a_reload_train_a_reward_model(lab, open_notebook, tmp_path):
+    notebook = open_notebook(TRAINED.format(home=str(tmp_path / "home")), FOUR, REWARD)
+    page, file = notebook.page, tmp_path / "home" / "rankings" / "taste.jsonl"
+    notebook.run_all()
+    page.locator(".gpt-rank").wait_for(timeout=60_000)
+    page.get_by_text("rankings taste: 0 are there, 4 are needed, 4 missing").wait_for(timeout=20_000)
+    notebook.wait_idle()
+    reach(page)
+    for row in (2, 3):
+        for key in ("2", "1", "Enter"):  # 3 is last by itself
+            page.keyboard.press(key)
+        wait_for_row(page, f"{row} of 4, {row - 1} ranked")
+    assert len(kept(file)) == 2
+
+    notebook.saved()
+    page.reload()
+    page.locator(".gpt-rank").wait_for(timeout=30_000)
+    wait_for_row(page, "3 of 4, 2 ranked")
+    reach(page)
+    for ranked in (3, 4):
+        for key in ("3", "1", "Enter"):
+            page.keyboard.press(key)
+        if ranked == 3:
+            wait_for_row(page, "4 of 4, 3 ranked")
+    page.locator(".gpt-rank .gpt-note", has_text="4 ranked, 0 missing").wait_for(timeout=5000)
+    given = kept(file)
+    assert [len(ranking["order"]) for ranking in given] == [3] * 4
+
+    notebook.run_all()  # the model is trained again, the same; so the questions are, and nothing is asked
+    page.get_by_text("4 ranked, 0 missing").first.wait_for(timeout=60_000)
+    page.locator(".jp-OutputArea", has_text="scored").first.wait_for(timeout=60_000)
+    notebook.wait_idle()
+    assert kept(file) == given
+    printed = [o["text"] for o in notebook.saved()["cells"][2]["outputs"] if o["output_type"] == "stream"]
+    assert any("scored" in "".join(text) for text in printed)

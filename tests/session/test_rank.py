@@ -283,3 +283,11 @@ def test_rankings_are_shown_again_without_asking_a_model(fake, tmp_path):
     assert reopened(fake, "taste").missing == [] and len(reopened(fake, "taste").questions) == 1
     with pytest.raises(GPTError, match="no rankings tast"):
         reopened(fake, "tast")
+
+
+def test_rankings_that_wait_for_their_first_answer_are_there_already(fake):
+    assert list(fake.rankings) == []
+    rank(fake, "taste", ["x", "y"], model="a", samples=2)
+    assert list(fake.rankings) == ["taste"]
+    with pytest.raises(GPTError, match="taste: 0 are there, 4 are needed, 4 missing; 2 of the prompts last asked are not"):
+        fake.rankings["taste"].need(4)
