@@ -141,12 +141,7 @@ def answers(tokenizer, messages: Sequence[dict]) -> tuple[str, list[tuple[int, i
                 "this chat template writes an answer otherwise than it asks for one, or rewrites earlier answers, and "
                 "has no {% generation %} marks: give it marks, use --train-on all, or conversations of one exchange"
             )
-        said = answered.rfind(message["content"].strip(), len(asked))
-        if said < 0:
-            raise GPTError(
-                "this chat template does not write what the assistant says, and has no {% generation %} marks"
-            )
-        spans.append((len(asked), _turn_ends(tokenizer, answered, said + len(message["content"].strip()))))
+        spans.append((len(asked), _answer_ends(tokenizer, answered, message["content"].strip(), len(asked))))
     return text, spans
 
 
@@ -154,6 +149,19 @@ def _compact(template: str | dict) -> str:
     """The template with its tags spelled alike, `{%- generation -%}` as `{% generation %}`."""
     template = template if isinstance(template, str) else " ".join(template.values())
     return template.replace("{%-", "{%").replace("-%}", "%}").replace("{%generation%}", "{% generation %}")
+
+
+def _answer_ends(tokenizer, text: str, words: str, begin: int) -> int:
+    """Where the turn ends that says `words` last in `text`, somewhere from `begin` on: its own marks may spell them too."""
+    said = len(text)
+    while (said := text.rfind(words, begin, said + len(words) - 1 if said < len(text) else said)) >= 0:
+        stop = said + len(words)
+        end = _turn_ends(tokenizer, text, stop)
+        if not text[end:].strip() and (end > stop or not text[stop:].strip()):
+            return end
+    raise GPTError(
+        "this chat template does not write what the assistant says as its turn's end: give it {% generation %} marks"
+    )
 
 
 def _turn_ends(tokenizer, text: str, stop: int) -> int:
@@ -215,6 +223,6 @@ def _pieces(tokenizer, text: str, cuts: list[int]) -> tuple[list[int], list[int]
     if spell(ids) != spell(_encode(tokenizer, [text])["input_ids"][0]):
         raise GPTError(
             "this tokenizer joins the end of the prompt and the beginning of an answer in one token: "
-            "take away the whitespace the answers begin with"
+            "--train-on all trains on both, or give the tokenizer a chat template that parts them by a token of its own"
         )
     return ids, places[:-1]

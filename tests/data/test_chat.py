@@ -93,6 +93,48 @@ def test_without_marks_prompts_are_rendered_to_find_the_answers(own):
     assert tokenizer.decode(ids).startswith("<|im_start|>system\nYou are helpful<|im_end|>")
 
 
+@pytest.mark.parametrize("words", ["end", "im", "|", "assistant", "assistant\nassistant", "<|im_end|>"])
+def test_an_answer_that_spells_the_marks_of_its_turn(own, words):
+    tokenizer = chatml(own, SMOL)
+    messages = [CHAT[1], {"role": "assistant", "content": words}]
+    ids, mask = render_conversation(tokenizer, messages)
+    assert said(tokenizer, ids, mask)[0] in (f"{words}<|im_end|>", words)
+
+
+def test_a_turn_that_no_special_token_ends(own):
+    tokenizer = chatml(own, "{% for m in messages %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}"
+                            "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}")  # fmt: skip
+    ids, mask = render_conversation(tokenizer, CHAT[1:3])
+    assert said(tokenizer, ids, mask) == ["It said yes.\n"]
+
+
+def spaced(*before):
+    """A tokenizer as sentencepiece's: a text alone begins with a space of its own."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    found = Tokenizer(models.BPE(unk_token="<unk>"))
+    found.pre_tokenizer = pre_tokenizers.Sequence([*before, pre_tokenizers.Metaspace(prepend_scheme="first")])
+    found.decoder = decoders.Metaspace(prepend_scheme="first")
+    specials = ["<unk>", "<s>", "</s>"]
+    found.train_from_iterator(TEXT, trainers.BpeTrainer(vocab_size=300, special_tokens=specials, show_progress=False))
+    return with_template(PreTrainedTokenizerFast(tokenizer_object=found, bos_token="<s>", eos_token="</s>"))
+
+
+def test_a_tokenizer_that_puts_a_space_before_a_text():
+    from tokenizers.pre_tokenizers import Split
+
+    tokenizer = spaced(Split("\n", "isolated"))  # a line break is a token, as in Llama's
+    ids, mask = agree(tokenizer, CHAT[1:3])
+    assert [text.strip() for text in said(tokenizer, ids, mask)] == ["It said yes.</s>"]
+
+
+def test_a_tokenizer_that_joins_prompt_and_answer_is_refused_in_one_line():
+    with pytest.raises(GPTError, match="joins the end of the prompt and the beginning of an answer") as error:
+        render_conversation(spaced(), CHAT[1:3])
+    assert "\n" not in str(error.value)
+
+
 def test_marks_and_prefixes_agree(own):
     plain = [m | {"content": m["content"].strip()} for m in CHAT]
     with_marks, without = chatml(own, CHATML), chatml(own, SMOL)
