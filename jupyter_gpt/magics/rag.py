@@ -8,7 +8,8 @@ from jupyter_gpt.magics.options import OUT, Command, Option, parse
 from jupyter_gpt.magics.verbs.index import RETRIEVAL
 from jupyter_gpt.magics.words import number
 
-OWN = ("MODEL", "--history", "--truncate", "--dry-run", "--out", "--temperature", "--tools", "--approve", "--react")
+OWN = ("MODEL", "--history", "--truncate", "--dry-run", "--out", "--temperature", "--tools", "--approve", "--react",
+       "--allow", "--steps")  # fmt: skip
 
 COMMAND = Command(
     name="%%rag",

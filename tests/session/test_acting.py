@@ -59,8 +59,11 @@ def test_names_commas_and_functions(gpt, chat):
     assert [tool.name for tool in found.tools] == ["calculator", "python", "shout"]
     assert (found.steps, found.native, found.constrained) == (4, False, True)
     assert acting(chat, shout, {}).tools[0].name == "shout"
-    for wrong, why in (("calculater", "did you mean calculator"), ("search", "there is none yet"), (3, "is a function"),
-                       ((), "no tool to act with")):  # fmt: skip
+    for wrong, why in (
+        ("calculater", "did you mean calculator"),
+        ("search", "there is none yet"),
+        (3, "is a function"),
+    ):
         with pytest.raises(GPTError, match=why):
             acting(chat, wrong, {})
 

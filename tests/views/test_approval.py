@@ -1,0 +1,101 @@
+"""The approval form: a running cell waits, a click on another thread decides."""
+
+import threading
+import time
+
+import pytest
+
+from jupyter_gpt.prompting.tools.approval import Approval, Nobody
+from jupyter_gpt.prompting.tools.tool import tool
+
+pytest.importorskip("anywidget")
+
+
+def save(text: str, copies: int = 1) -> None:
+    """Saves a text."""
+
+
+@pytest.fixture
+def form(monkeypatch):
+    from jupyter_gpt.views import approval
+
+    monkeypatch.setattr(approval, "static", lambda name: "")
+    monkeypatch.setattr(approval, "PATIENCE", 0.5)
+    return approval.ApprovalForm()
+
+
+def click(form, delay=0.15, **message):
+    threading.Timer(delay, form._on_message, (form, message, [])).start()
+
+
+def test_approve_deny_edit(form):
+    kept = tool(save, writes=True)
+    form._on_message(form, {"type": "ready"}, [])
+    form.put(kept, {"text": "a <b>"}, "")
+    assert form.state["writes"] and form.state["tool"] == "save" and form.state["decided"] is None
+    assert form.state["arguments"] == '{\n "text": "a <b>"\n}'
+    click(form, type="approve", call=1)
+    found = form.decision()
+    assert (found.approved, found.arguments, found.how) == (True, {"text": "a <b>"}, "approved by hand")
+    assert form.state["decided"] == "approved by hand"
+    form.put(kept, {"text": "b"}, "")
+    click(form, 0.05, type="approve", call=1)  # an old click
+    click(form, 0.3, type="deny", call=2)
+    assert not form.decision().approved
+    form.put(kept, {"text": "c"}, "")
+    click(form, type="edit", call=3, arguments='{"text": "d", "copies": 2}')
+    assert form.decision().arguments == {"text": "d", "copies": 2}
+    assert repr(form) == "ApprovalForm()"
+
+
+def test_an_edit_that_does_not_fit_is_asked_for_again(form):
+    def person(tool, arguments, problem):
+        form.put(tool, arguments, problem)
+        shown.append(form.state["problem"])
+        said = '{"text": 3}' if len(shown) == 1 else '{"text": "ok"}'
+        click(form, type="edit", call=len(shown), arguments=said)
+        return form.decision()
+
+    shown = []
+    form._on_message(form, {"type": "ready"}, [])
+    found = Approval(person=person).decide(tool(save, writes=True), {"text": "a"})
+    assert found.arguments == {"text": "ok"}
+    assert shown == ["", "text: Input should be a valid string"]
+
+
+def test_where_no_click_is_heard_the_question_is_typed(form, monkeypatch):
+    from jupyter_gpt.views import approval, follow
+
+    monkeypatch.setattr(follow, "is_live", lambda: True)
+    monkeypatch.setattr(approval, "ApprovalForm", lambda: form)
+    shown = []
+
+    class Handle:
+        def update(self, data, raw):
+            shown.append(data)
+
+    monkeypatch.setattr("IPython.display.display", lambda *_, **__: Handle())
+    asked = []
+
+    def typed(tool, arguments, problem):
+        asked.append(arguments)
+        raise Nobody
+
+    monkeypatch.setattr(approval, "by_input", typed)
+    began = time.monotonic()
+    with approval.Asking() as person:
+        for _ in range(2):
+            with pytest.raises(Nobody):
+                person(tool(save), {"text": "x"})
+    assert asked == [{"text": "x"}] * 2
+    assert shown == [{}]  # the form was taken away, and not shown a second time
+    assert 0.4 < time.monotonic() - began < 3
+
+
+def test_headless_there_is_no_form(monkeypatch):
+    from jupyter_gpt.views.approval import Asking
+
+    monkeypatch.setattr("jupyter_gpt.views.follow.is_live", lambda: False)
+    with Asking() as person, pytest.raises(Nobody):
+        person(tool(save), {"text": "x"})
+    assert person.form is None
