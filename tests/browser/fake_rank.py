@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 from jupyter_gpt.inference.completion import Completion
+from jupyter_gpt.session.arena import arena
 from jupyter_gpt.session.rank import rank
 from jupyter_gpt.session.rankings import AllRankings
 
@@ -28,19 +29,28 @@ WRITTEN = {
 
 
 class Session:
-    """As much of `gpt` as ranking needs."""
+    """As much of `gpt` as ranking needs. Each model begins with another of the texts."""
 
-    def __init__(self, name: str = "assistant"):
-        self.rankings = AllRankings()
-        self.models = {name: SimpleNamespace(name=name, kind="endpoint", base_url="here", model=name, has_chat=True)}
+    def __init__(self, *names: str):
+        self.rankings, self.names = AllRankings(), names or ("assistant",)
+        self.models = {
+            name: SimpleNamespace(
+                name=name, kind="endpoint", base_url="here", model=name, has_chat=True, lineage=[f"{name} at a server"]
+            )
+            for name in self.names
+        }
 
     def prompts(self, texts: list[str], *, model: str, samples: int, seed: int, **options) -> list:
-        found = []
+        found, first = [], self.names.index(model)
         for text in texts:
-            each = [Completion(t, prompt=f"<|{model}|>{text}", finish_reason="stop") for t in WRITTEN[text][:samples]]
+            written = WRITTEN[text][first : first + samples]
+            each = [Completion(t, prompt=f"<|{model}|>{text}", finish_reason="stop") for t in written]
             each[0].samples = each
             found.append(each[0])
         return found
 
     def rank(self, name: str, prompts: list[str], **options):
         return rank(self, name, prompts, **options)
+
+    def arena(self, models: list[str], prompts: list[str], **options):
+        return arena(self, models, prompts, **options)
