@@ -64,6 +64,8 @@ ACTING = ("Tools", (
     Option("--react", "think, act, look, until there is an answer: with --tools", kind=None),
     *TOOLS,
     Option("--steps", "turns at most", "N", whole, default=12),
+    Option("--calculator", "for a model trained to write calls into its text: after <<3*4= the result is worked out and "
+           "put there, and it writes on", kind=None),
 ))  # fmt: skip
 CONSTRAINTS = ("Constraints", (
     Option("--regex", "the whole answer matches it (Rust's syntax: no look-around, no back references)", "REGEX"),

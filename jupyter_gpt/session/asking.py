@@ -69,8 +69,9 @@ class Box:
 
 
 def in_kernel(
-    model, questions: Sequence[Question], sampling: Sampling, truncate: bool, rule: Rule | None = None
-) -> tuple[list[Prompt], Answer]:
+    model, questions: Sequence[Question], sampling: Sampling, truncate: bool, rule: Rule | None = None,
+    constraint: Callable | None = None,
+) -> tuple[list[Prompt], Answer]:  # fmt: skip
     """The prompts for a model of this kernel, and the function that has them answered.
 
     Raises GPTError for a prompt that the context cannot hold, unless `truncate`.
@@ -89,7 +90,7 @@ def in_kernel(
             )
 
     def answer(prompts: list[Prompt], show: Show, deadline: float | None = None) -> list[Completion]:
-        done = sampled(model, prompts, sampling, show, deadline, rule)
+        done = sampled(model, prompts, sampling, show, deadline, rule, constraint)
         for found in done if questions[0].tools else ():
             found_in(found, model.tokenizer)
         return done

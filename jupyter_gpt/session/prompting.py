@@ -55,6 +55,7 @@ def prompt(
     choice: object = None,
     grammar: object = None,
     tools: Sequence[dict] = (),
+    calculator: bool = False,
     truncate: bool = False,
     dry_run: bool = False,
     variables: Mapping[str, object] | None = None,
@@ -64,7 +65,8 @@ def prompt(
 ) -> list[Completion]:
     """Ask one model all of `asked` together; the completions in their order.
 
-    `tools`, as servers and chat templates take them, may be called: a completion then has `calls`. `on_token` is shown
+    `calculator` works out the calls that a model writes into its text (`<<3*4=`), and puts the results there. `tools`, as
+    servers and chat templates take them, may be called: a completion then has `calls`. `on_token` is shown
     the first completion so far, `on_all` all of them; at `deadline` (time.monotonic) they are ended and kept.
     """
     if not asked:
@@ -83,8 +85,9 @@ def prompt(
     earlier = gone_before(chosen, memory, as_assistant) if history else None
     filled = [filled_in(text, variables or {}) for text in asked]
     questions = [Question(text, system, earlier, shots, as_assistant, tuple(tools)) for text, _ in filled]
+    more = {"constraint": inline(chosen, held)} if calculator else {}
     ask = at_endpoint if chosen.kind == "endpoint" else in_kernel
-    prompts, answer = ask(chosen, questions, sampling, truncate, held)
+    prompts, answer = ask(chosen, questions, sampling, truncate, held, **more)
     kept = (f"held to {held.words}",) if held else ()
     prompts = [replace(p, notes=(*kept, *notes, *p.notes)) for p, (_, notes) in zip(prompts, filled, strict=True)]
     if dry_run:
@@ -97,6 +100,17 @@ def prompt(
     if len(done) == 1:
         memory.said[chosen.name] = said_now(chosen.name, questions[0], done[0])
     return done
+
+
+def inline(model, held) -> Callable:
+    """The calculator inside the text. Raises GPTError where nothing can be put into a text."""
+    from jupyter_gpt.prompting.tools.inline import inline_calculator
+
+    if model.kind == "endpoint":
+        raise GPTError(f"--calculator writes into the text, which the server of {model.name} does not allow: --tools does")
+    if held:
+        raise GPTError("--calculator writes into the text, and a constraint does too: leave one out")
+    return inline_calculator(model.tokenizer)
 
 
 def latest(models: Mapping, memory: Prompting) -> str:

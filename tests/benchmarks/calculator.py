@@ -1,0 +1,62 @@
+"""A calculator inside the text: what it is worth to one small model that was trained here, in a minute, to call it.
+
+    python tests/benchmarks/calculator.py [--steps 1500] [--questions 200]
+
+The model learns to write `4821*937?`, a call `<<4821*937=4517277>>`, and the answer. The same weights are then asked
+greedily, with the same prompts: once they write the result of the call themselves, once the calculator does (its result is
+forced into the text, token by token, and read on from there). Multiplying numbers of three and four digits within one
+token's time is beyond a model of this size; copying the factors into the call, and the result out of it, is not. Everything
+through `gpt.pretrain` and `gpt.prompts`, as a notebook would.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from random import Random
+
+
+def problem(random: Random) -> tuple[int, int]:
+    """Two factors of three or four digits."""
+    a, b = (random.randrange(10 ** (size - 1), 10**size) for size in (random.choice((3, 4)), random.choice((3, 4))))
+    return a, b
+
+
+def document(random: Random) -> str:
+    a, b = problem(random)
+    return f"{a}*{b}?\n<<{a}*{b}={a * b}>>\nAnswer: {a * b}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--questions", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args()
+    os.environ["JUPYTER_GPT_HOME"] = tempfile.mkdtemp()
+    from jupyter_gpt import gpt
+    from jupyter_gpt.evaluation.intervals import wilson
+
+    random = Random(f"train {asked.seed}")
+    documents = [document(random) for _ in range(120_000)]
+    run = gpt.pretrain(
+        "multiplier", {"$documents": 1.0}, variables={"documents": documents}, tokenizer="char", depth=3, width=96,
+        heads=3, context=128, batch_tokens=128 * 48, steps=asked.steps, seed=asked.seed, eval_every=10**9,
+        sample_every=10**9,
+    )  # fmt: skip
+    print(f"{gpt.models['multiplier'].parameters:,} parameters, trained for {run.history['seconds'].iloc[-1]:.0f} s")
+    random = Random(f"test {asked.seed}")
+    tests = [problem(random) for _ in range(asked.questions)]
+    for calculator in (False, True):
+        done = gpt.prompts([f"{a}*{b}?\n" for a, b in tests], model="multiplier", temperature=0, max_tokens=48,
+                           calculator=calculator)  # fmt: skip
+        right = sum(one.text.rpartition("Answer:")[2].strip() == str(a * b)
+                    for one, (a, b) in zip(done, tests, strict=True))  # fmt: skip
+        low, high = wilson(right / len(tests), len(tests))
+        print(f"{'with' if calculator else 'without'} the calculator: {100 * right / len(tests):.1f}% "
+              f"({100 * low:.1f} to {100 * high:.1f}), for example {done[0].text!r}")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
