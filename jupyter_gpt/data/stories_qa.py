@@ -1,9 +1,9 @@
 """Conversations about stories: someone tells one and asks about it, the assistant answers from what was told.
 
-Every answer is right by construction: the teller of `stories.py` knows which words of a story tell which fact. A story is
-told as far as some beat, mostly a few sentences, now and then to its end, and its facts are asked about in several
-wordings, one turn each. A small model learns to look an answer up in a short text long before it can in a long one: the
-way from a question to the words that answer it is found by chance, and the chance is one in as many words.
+Every answer is right by construction: the teller of `stories.py` knows which words of a story tell which fact. Only the
+beginning of a story is told, one to five sentences, and its facts are asked about in several wordings, one turn each. A
+small model learns to look an answer up in a short text long before it can in a long one: at first its attention is spread
+over all words, and those that answer weigh one in so many.
 
 Stories that `place` holds out are held out here too, by their whole text: a model pretrained on `stories` has not seen
 those, nor has one finetuned on these conversations.
@@ -20,7 +20,7 @@ from jupyter_gpt.data.split import place
 from jupyter_gpt.data.stories import Fact, beats
 
 HELD_OUT = 0.05  # of all stories: the share that `split` holds out of many documents
-LENGTHS = (1, 1, 2, 2, 2, 3, 3, 3, 4, 5, 99)  # beats told, drawn evenly; 99: all
+LENGTHS = (1, 1, 2, 2, 3)  # beats told, drawn evenly; a beat is a sentence or two
 TURNS = 6  # questions of a conversation, at most
 SETTINGS = (
     "{story}\n\n{question}", "{story}\n\n{question}", "{story} {question}", "Here is a story. {story}\n\n{question}",
