@@ -26,7 +26,7 @@ TECHNIQUES = {
     "--cot": {"cot": True},
     "--cot --samples 5 --vote": {"cot": True, "samples": 5, "vote": True},
 }
-ROWS = 32  # samples of a model under way together
+ROWS = 64  # samples of a model under way together
 FIGURES = ("answer", "right", "tokens_in", "tokens_out", "seconds", "cost")
 
 

@@ -73,3 +73,48 @@ def test_a_thousand_nodes_are_drawn_within_reason(done):
 def test_a_dry_run_shows_the_prompts_that_can_be_known(done):
     bundle = unsent_bundle(done)
     assert "nothing was sent" in bundle.text and bundle.text.endswith("<|user|>What «is» 2+2?\n\nthen?\n\nthen?")
+
+
+class Heard:
+    """A TraceTree that sends into a list."""
+
+    def __new__(cls):
+        from jupyter_gpt.views.trace_live import TraceTree
+
+        tree = TraceTree()
+        tree.sent = []
+        tree.send = lambda content, buffers=None: tree.sent.append(content)
+        return tree
+
+
+def test_only_news_is_sent_and_all_of_it_to_a_page_that_was_loaded(done):
+    tree, root = Heard(), Node.from_dict(done.trace)
+    tree._pages.add("a page")
+    tree.pump(root, at_once=True)
+    assert tree.sent[-1]["whole"] and list(tree.sent[-1]["nodes"])[:3] == ["0", "0.0", "0.0.0"]
+    root.children[0].children[1].text = "now this"
+    call = root.add(Node("call", "another"))
+    tree.pump(root, at_once=True)
+    assert tree.sent[-1]["nodes"].keys() == {"0.0.1", "0.2"} and tree.sent[-1]["nodes"]["0.0.1"] == {"text": "now this"}
+    tree.pump(root, at_once=True)
+    assert len(tree.sent) == 2, "nothing new, nothing sent"
+    root.children.remove(call)
+    tree.pump(root, at_once=True)
+    assert tree.sent[-1] == {"type": "nodes", "whole": False, "nodes": {}, "gone": ["0.2"]}
+    tree._on_message(tree, {"type": "ready", "page": "another"}, [])
+    assert tree.sent[-1]["whole"] and len(tree.sent[-1]["nodes"]) == 7 and tree.reloaded
+
+
+def test_it_is_sent_again_until_somebody_was_heard(done, monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr("jupyter_gpt.views.trace_live.time.monotonic", lambda: clock[0])
+    tree, root = Heard(), Node.from_dict(done.trace)
+    for _ in range(40):
+        clock[0] += 0.1
+        tree.pump(root)
+    assert [message["whole"] for message in tree.sent] == [True] * len(tree.sent) and 3 <= len(tree.sent) <= 5
+    tree._on_message(tree, {"type": "heard", "page": "p"}, [])
+    before = len(tree.sent)
+    clock[0] += 60
+    tree.pump(root)
+    assert len(tree.sent) == before

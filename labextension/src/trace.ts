@@ -1,0 +1,185 @@
+// The anywidget of a technique at work (jupyter_gpt/views/trace_live.py has the protocol): the tree of all that was
+// asked, growing. Folds are native <details>, so that what a person opened stays open while the rest grows.
+
+import type { AnyModel } from "@anywidget/types";
+import { element, toggle, write } from "./dom";
+import { readTheme, watchTheme } from "./theme";
+import "./run.css";
+import "./trace.css";
+
+interface Fields {
+  kind: string;
+  label: string;
+  facts: string[];
+  text: string;
+  prompt: string;
+  result: string;
+  note: string;
+  pruned: boolean;
+}
+
+interface Update {
+  type: "nodes";
+  whole: boolean; // forget what there was
+  nodes: Record<string, Partial<Fields>>;
+  gone: string[];
+}
+
+const PAGE = Math.random().toString(36).slice(2); // another after a reload
+const SHORT = 100; // characters of what was said, on a folded line
+
+/** One node: its line, and behind the fold what was said, the exact prompt, and its children. */
+class Row {
+  readonly fold = element("details", "gpt-node");
+  readonly children = element("div", "gpt-children");
+  private readonly head = element("summary", "gpt-line");
+  private readonly name = element("b");
+  private readonly facts = element("span", "gpt-facts");
+  private readonly glance = element("span", "gpt-glance");
+  private readonly note = element("p", "gpt-note");
+  private readonly text = element("pre", "gpt-exact");
+  private readonly result = element("pre", "gpt-exact");
+  private readonly prompt = element("pre", "gpt-exact");
+  private readonly sent = element("details", "gpt-sent");
+  private readonly fields: Fields = {
+    kind: "", label: "", facts: [], text: "", prompt: "", result: "", note: "", pruned: false,
+  };
+
+  constructor() {
+    this.head.append(this.name, this.facts, this.glance);
+    this.sent.append(element("summary", "gpt-facts", "the exact prompt"), this.prompt);
+    this.fold.append(this.head, this.note, this.text, this.result, this.sent, this.children);
+  }
+
+  take(changed: Partial<Fields>): void {
+    const now = Object.assign(this.fields, changed);
+    write(this.name, now.label || now.kind);
+    write(this.facts, now.facts.map((fact) => ` · ${fact}`).join(""));
+    const line = now.text.replace(/\s+/g, " ").trim();
+    write(this.glance, line.length > SHORT ? `${line.slice(0, SHORT)}…` : line);
+    for (const part of ["note", "text", "result", "prompt"] as const) {
+      write(this[part], now[part]);
+      this[part].hidden = !now[part];
+    }
+    this.sent.hidden = !now.prompt;
+    this.fold.dataset.kind = now.kind;
+    this.fold.classList.toggle("gpt-pruned", now.pruned);
+  }
+
+  /** Whether the words stand anywhere in this node. */
+  has(words: string): boolean {
+    const { label, kind, text, prompt, result, note, facts } = this.fields;
+    return [label, kind, text, prompt, result, note, ...facts].join("\n").toLowerCase().includes(words);
+  }
+}
+
+class Tree {
+  private readonly root = element("section", "gpt-run gpt-trace");
+  private readonly title = element("span", "gpt-name");
+  private readonly line = element("span", "gpt-about");
+  private readonly search = element("input", "gpt-search");
+  private readonly found = element("span", "gpt-about");
+  private readonly top = element("div", "gpt-tree");
+  private readonly rows = new Map<string, Row>();
+  private readonly stopWatching: () => void;
+
+  constructor(el: HTMLElement, private readonly model: AnyModel) {
+    const head = element("header", "gpt-head");
+    const who = element("div", "gpt-who");
+    who.append(this.title, this.line);
+    const tools = element("div", "gpt-actions");
+    this.search.type = "search";
+    this.search.placeholder = "search the trace";
+    this.search.setAttribute("aria-label", "Search the trace");
+    this.search.addEventListener("input", () => this.filter());
+    this.search.addEventListener("keydown", (event) => event.stopPropagation()); // else the notebook takes the keys
+    tools.append(this.found, this.search, toggle("unfold", () => this.foldAll(true)), toggle("fold", () => this.foldAll(false)));
+    head.append(who, tools);
+    this.root.setAttribute("aria-label", "Trace of a technique");
+    this.root.append(head, this.top);
+    el.append(this.root);
+    this.stopWatching = watchTheme(() => this.tint());
+    this.describe();
+    requestAnimationFrame(() => this.tint()); // no colours before it stands in the page
+  }
+
+  destroy(): void {
+    this.stopWatching();
+    this.root.remove();
+  }
+
+  describe(): void {
+    const { title, line } = this.model.get("state") as { title: string; line: string };
+    write(this.title, title);
+    write(this.line, line);
+  }
+
+  take(update: Update): void {
+    if (update.whole) {
+      this.rows.clear();
+      this.top.replaceChildren();
+    }
+    for (const path of update.gone) {
+      this.rows.get(path)?.fold.remove();
+      this.rows.delete(path);
+    }
+    for (const [path, fields] of Object.entries(update.nodes)) this.row(path).take(fields);
+    if (this.search.value) this.filter();
+  }
+
+  /** The row of a path such as "0.2.1"; parents come before their children. */
+  private row(path: string): Row {
+    const known = this.rows.get(path);
+    if (known) return known;
+    const made = new Row();
+    const parent = this.rows.get(path.slice(0, Math.max(0, path.lastIndexOf("."))));
+    made.fold.open = path.split(".").length <= 2;
+    (parent?.children ?? this.top).append(made.fold);
+    this.rows.set(path, made);
+    return made;
+  }
+
+  private foldAll(open: boolean): void {
+    for (const [path, row] of this.rows) row.fold.open = open || !path.includes(".");
+  }
+
+  /** Only what has the words, and the way to it. */
+  private filter(): void {
+    const words = this.search.value.trim().toLowerCase();
+    const hits = [...this.rows].filter(([, row]) => words && row.has(words)).map(([path]) => path);
+    const shown = new Set<string>();
+    for (const hit of hits) {
+      const parts = hit.split(".");
+      parts.forEach((_, i) => shown.add(parts.slice(0, i + 1).join(".")));
+    }
+    for (const [path, row] of this.rows) {
+      row.fold.hidden = words !== "" && !shown.has(path);
+      row.fold.classList.toggle("gpt-hit", hits.includes(path));
+      if (words && shown.has(path)) row.fold.open = true;
+    }
+    write(this.found, words ? `${hits.length} found` : "");
+  }
+
+  private tint(): void {
+    this.root.dataset.ground = readTheme(this.root).dark ? "dark" : "light";
+  }
+}
+
+export default {
+  render({ model, el }: { model: AnyModel; el: HTMLElement }) {
+    const tree = new Tree(el, model);
+    const describe = () => tree.describe();
+    const take = (message: Update) => {
+      tree.take(message);
+      model.send({ type: "heard", page: PAGE });
+    };
+    model.on("change:state", describe);
+    model.on("msg:custom", take);
+    model.send({ type: "ready", page: PAGE });
+    return () => {
+      model.off("change:state", describe);
+      model.off("msg:custom", take);
+      tree.destroy();
+    };
+  },
+};

@@ -1,0 +1,75 @@
+"""A technique at work in JupyterLab: its tree grows, folds and can be searched while the cell runs, and ends static."""
+
+from __future__ import annotations
+
+from jupyter_gpt.views.bundle import MIME
+
+SCRIPTED = """
+import time
+from jupyter_gpt import gpt
+from jupyter_gpt.inference.completion import Completion, Usage
+from jupyter_gpt.prompting.ask import Ask, run
+from jupyter_gpt.prompting.compose import technique_of
+from jupyter_gpt.prompting.options import Options
+from jupyter_gpt.prompting.trace import Node
+from jupyter_gpt.session.techniques import completion
+from jupyter_gpt.views.trace import trace_bundle
+from jupyter_gpt.views.trace_live import Growing
+
+go_on = False
+
+def send(prompts, show=None, deadline=None, **settings):
+    n = settings.get("samples") or 1
+    said = "sure" if "one word" in prompts[0] else None
+    done = []
+    for prompt in prompts:
+        samples = [Completion(said or f"<b>step</b> {k + 1}", tokens=[1, 2], prompt=str(prompt), finish_reason="stop",
+                              usage=Usage(10, 2 * n, 0.1), model="script") for k in range(n)]
+        samples[0].samples = samples
+        done.append(samples[0])
+    show(done)
+    time.sleep(0.4)
+    return done
+
+def value(prompt, steps):
+    time.sleep(0.4)
+    return float(not steps.endswith("3"))
+
+options = Options(tree=True, breadth=3, depth=3, value=value)
+with Growing() as growing:
+    ask = Ask(send, root=Node("technique", "tree of thoughts", model="script"), changed=growing.show)
+    answer = run(ask, technique_of(options), "Where to?", options)
+    done = completion(ask, answer, options, ())
+    growing.end(trace_bundle(done))
+"""
+
+
+def test_the_tree_grows_folds_and_is_searched_while_the_cell_runs(open_notebook):
+    notebook = open_notebook(SCRIPTED, "1")
+    page = notebook.page
+    notebook.run_all()
+    page.locator(".gpt-trace .gpt-node").nth(3).wait_for(state="attached", timeout=60_000)
+    count = page.locator(".gpt-trace .gpt-node").count()
+    page.locator(".gpt-trace button", has_text="unfold").click()
+    assert page.locator(".gpt-trace .gpt-exact b").count() == 0, "a model's text was taken for HTML"
+    page.locator(".gpt-trace .gpt-search").fill("step 2")
+    page.locator(".gpt-trace .gpt-hit").first.wait_for(timeout=5000)
+    assert page.locator(".gpt-trace .gpt-node:visible").count() < page.locator(".gpt-trace .gpt-node").count()
+    page.locator(".gpt-trace .gpt-search").fill("")
+    page.wait_for_function(f"() => document.querySelectorAll('.gpt-trace .gpt-node').length > {count}", timeout=10_000)
+    page.locator(".gpt-trace .gpt-pruned").first.wait_for(state="attached", timeout=10_000)
+    sent = page.locator(".gpt-trace .gpt-sent:visible > summary").first
+    sent.click()
+    assert "Where to?" in page.locator(".gpt-trace .gpt-sent[open] .gpt-exact").first.inner_text()
+    assert notebook.running(), "the cell was over, so nothing was seen to grow"
+    for dark in (True, False):
+        notebook.theme(dark)
+        ground = "dark" if dark else "light"
+        page.locator(f".gpt-trace[data-ground={ground}]").wait_for(timeout=10_000)
+
+    notebook.wait_idle()
+    page.locator(".gpt-trace").wait_for(state="detached", timeout=10_000)
+    page.locator(".jp-OutputArea-output details summary", has_text="tree of thoughts").first.wait_for(timeout=10_000)
+    assert page.locator(".jp-OutputArea-output b", has_text="step 1").count() >= 1
+    [left] = notebook.saved()["cells"][0]["outputs"]
+    assert set(left["data"]) == {"text/plain", "text/html", MIME}
