@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from numbers import Number
 
 from jupyter_gpt.errors import GPTError
 
@@ -43,7 +44,9 @@ def form_of(row: object) -> str | None:
 def filled(row: Mapping, key: str) -> bool:
     """Whether a row says something under this key: a table has empty cells."""
     value = row.get(key)
-    return value is not None and value == value and not (hasattr(value, "__len__") and not len(value))
+    if hasattr(value, "__len__"):
+        return len(value) > 0
+    return value is not None and value == value  # an empty cell of a table is not equal to itself
 
 
 def messages_of(row: object, form: str, where: str) -> list[dict]:
@@ -68,9 +71,11 @@ def two(asked: object, answered: object, where: str) -> list[dict]:
     """A prompt and its completion: texts, or messages on either side."""
     halves = []
     for role, half in (("user", asked), ("assistant", answered)):
-        missing = half is None or half != half if not hasattr(half, "__len__") else False
-        if isinstance(half, str) or missing:
-            halves.append({"role": role, "content": "" if missing else half})
+        if isinstance(half, str) or not hasattr(half, "__len__"):
+            empty = half is None or half != half
+            number = isinstance(half, Number) and not isinstance(half, bool)
+            said = "" if empty else str(half) if number else text(half, where)
+            halves.append({"role": role, "content": said})
         else:
             halves += listed(half, where)
     return halves

@@ -126,6 +126,14 @@ def test_variables():
         pd.DataFrame([SAME["messages"]] * 2),
     ):
         assert messages("$it", {"it": value}) == [ASKED, ASKED]
+    import numpy as np
+
+    parquet = pd.DataFrame({"messages": [np.array(ASKED, object)], "other": [1]})  # as pandas reads lists from a file
+    assert messages("$it", {"it": parquet}) == [ASKED]
+    sums = pd.DataFrame({"question": ["2 + 2?"], "answer": [4]})
+    assert messages("$it", {"it": sums})[0][1]["content"] == "4"
+    assert refusal("$it", {"it": [{"prompt": "Who?", "completion": True}]}).endswith("is a text, not a bool")
+    assert refusal("$it", {"it": [{"prompt": "Who?", "completion": None}]}) == "item 0 of $it has an empty answer"
     assert refusal("$it", {"its": []}) == "there is no variable $it in this notebook (did you mean $its?)"
     assert "can be read only once" in refusal("$it", {"it": iter([ASKED])})
     assert refusal("$it", {"it": 3}).startswith("$it is a int; it may be a DataFrame or a list of rows")
