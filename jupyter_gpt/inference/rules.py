@@ -17,6 +17,11 @@ from pathlib import Path
 from jupyter_gpt.errors import GPTError
 
 BACKSLASH = "\\"
+LONGEST = {"email": 254, "hostname": 253}  # characters (RFC 5321, RFC 1035)
+ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+CLASSES = {
+    "d": "[0-9]", "D": "[^0-9]", "w": r"[\p{L}\p{N}_]", "W": r"[^\p{L}\p{N}_]", "S": r"[^\s\x1c-\x1f]",
+}  # fmt: skip
 KINDS = ("regex", "json", "choice", "grammar")
 
 
@@ -48,9 +53,7 @@ class Rule:
         head = f"({literal(lead)})? " if lead else ""
         tail = f" ({' | '.join(map(literal, tails))})?" if tails else ""
         if self.kind in ("regex", "choice"):  # one terminal, so that where it ends is never ambiguous
-            from llguidance import regex_to_lark
-
-            terms = [f"/{regex_to_lark(self.what, 'd')}/"] if self.kind == "regex" else map(literal, self.what)
+            terms = [in_lark(self.what)] if self.kind == "regex" else map(literal, self.what)
             body = " | ".join(terms)
             if alphabet:
                 body = f"({body}) & /[{''.join(f'{BACKSLASH}x{{{ord(one):x}}}' for one in alphabet)}]*/"
@@ -232,8 +235,26 @@ def accepts(grammar: str, text: bytes) -> bool:
 
 
 def compact(schema: dict) -> dict:
-    """The schema with JSON written without white space: with any allowed, a weak model writes it for ever."""
-    return {**schema, "x-guidance": {"whitespace_flexible": False}}
+    """The schema with JSON written without white space: with any allowed, a weak model writes it for ever. Formats have
+    the longest length that their standard gives them."""
+    return {**bounded(schema), "x-guidance": {"whitespace_flexible": False}}
+
+
+def bounded(part: object) -> object:
+    if isinstance(part, list):
+        return [bounded(one) for one in part]
+    if not isinstance(part, dict):
+        return part
+    part = {name: one if name in ("const", "enum") else bounded(one) for name, one in part.items()}
+    longest = LONGEST.get(part["format"]) if isinstance(part.get("format"), str) else None
+    return {**part, "maxLength": min(longest, part.get("maxLength", longest))} if longest else part
+
+
+def in_lark(regex: str) -> str:
+    """A regex as Lark writes it; `\\d`, `\\w` and `\\S` take nothing that Python's would not, and `\\d` ASCII alone."""
+    from llguidance import regex_to_lark
+
+    return f"/{regex_to_lark(re.sub(ESCAPE, lambda found: CLASSES.get(found[1], found[0]), regex), '')}/"
 
 
 def checker(schema: dict):

@@ -251,7 +251,7 @@ REFUSED = [
     ({"regex": "("}, "unclosed group"),
     ({"regex": r"(a)\1"}, "backreferences"),
     ({"regex": "(?=a)b"}, "look-ahead"),
-    ({"regex": r"a[^\s\S]"}, "no text satisfies it"),
+    ({"regex": r"a[^\d\D]"}, "no text satisfies it"),
     ({"choice": ["a", ""]}, "none of them empty"),
     ({"choice": []}, "none of them empty"),
     ({"json": {"type": "integer", "minimum": 5, "maximum": 2}}, "minimum (5) is greater"),
@@ -318,6 +318,29 @@ def test_files_and_pydantic_models(tmp_path):
     assert rule(json=True).problem("[1, {}]") is None
     assert rule(json="true").problem("NaN") == "not JSON: NaN is no JSON"
     assert rule() is rule(json=False) is None
+
+
+@pytest.mark.parametrize(
+    "regex, good, bad",
+    [
+        (r"[\w-]+", "a-é_9", "a!"), (r"[^\W_]+", "aé9", "a_"), (r"\w", "é", "\u0301"), (r"\d", "3", "٣"),
+        (r"[^\d]", "٣", "3"), (r"\\w", "\\w", "a"), (r"\S", "é", "\x1c"), (r"a\/b\.\n", "a/b.\n", "a/b."),
+        (r"[\s\S]{2}", "\n ", "a"),
+    ],
+)  # fmt: skip
+def test_classes_take_nothing_that_pythons_would_not(regex, good, bad):
+    asked = rule(regex=regex)
+    assert (asked.problem(good) is None and re.fullmatch(regex, good)) or regex == r"[^\d]"
+    assert asked.problem(bad)
+
+
+def test_formats_have_the_longest_length_of_their_standard():
+    asked = rule(json={"type": "string", "format": "email"})
+    assert asked.begins_with('"' + "a" * 250 + "@b") and not asked.begins_with('"' + "a" * 254 + "@b")
+    short = rule(
+        json={"type": "object", "properties": {"format": {"format": "email", "type": "string", "maxLength": 9}}}
+    )
+    assert not short.begins_with('{"format":"aaaaaaaaa@')
 
 
 def test_a_tokenizer_is_converted_once(bpe):
