@@ -126,45 +126,58 @@ def scan(index: Index, items, embedder, report: Report, stopping, keep_others: b
     with index.open() as db:
         first = dict(db.execute("SELECT content, min(source) FROM documents GROUP BY content"))
     gone = [] if keep_others else sorted(known.keys() - {item.source for item in items})
-    for number, item in enumerate(items):
-        if stopping():
-            report.stopped = True
-            return
-        yield "reading", number, len(items)
-        had, (size, mtime) = known.get(item.source), stat_of(item)
-        if had and untouched(item, had):
-            report.unchanged += 1
-            continue
-        try:
-            content = hash_of(item)
+    ready, kept_at = [], time.perf_counter()
+    try:
+        for number, item in enumerate(items):
+            if stopping():
+                report.stopped = True
+                return
+            yield "reading", number, len(items)
+            had = known.get(item.source)
+            if had and untouched(item, had):
+                report.unchanged += 1
+                continue
+            stat = stat_of(item)  # before it is read: what is written meanwhile is seen next time
+            try:
+                content = hash_of(item)
+                document = None if content in first else item.load()
+                chunks = None if document is None else list(cut(document))
+            except Unreadable as why:
+                report.skipped.append((item.source, str(why)))
+                gone += [item.source] if had else []
+                continue
+            ready.append((item.source, content, stat, document, chunks))
             if had and had[0] == content:
                 report.unchanged += 1
-                with index.open() as db:
-                    db.execute("UPDATE documents SET bytes = ?, mtime = ?, checked = ? WHERE source = ?",
-                               (size, mtime, time.time(), item.source))  # fmt: skip
-                continue
-            document = None if content in first else item.load()
-            chunks = [] if document is None else list(cut(document))
-        except Unreadable as why:
-            report.skipped.append((item.source, str(why)))
-            if had:
-                gone.append(item.source)
-            continue
-        with index.open() as db:
-            if document is not None:
-                report.chunks += index.add_chunks(db, content, chunks)
-                report.notes += [(item.source, note) for note in document.notes]
-            elif first[content] != item.source:
-                report.duplicates.append((item.source, first[content]))
-            index.add_document(db, item.source, content, size, mtime, "; ".join(document.notes) if document else "")
-            index.prune(db)
-        first.setdefault(content, item.source)
-        (report.changed if had else report.added).append(item.source)
-    if gone:
+            else:
+                (report.changed if had else report.added).append(item.source)
+                if content in first and first[content] != item.source:
+                    report.duplicates.append((item.source, first[content]))
+            first.setdefault(content, item.source)
+            if time.perf_counter() - kept_at > KEEP:
+                keep_documents(index, ready, report)
+                kept_at = time.perf_counter()
+    finally:
+        keep_documents(index, ready, report)
+    if gone or report.changed:
         with index.open() as db:
             db.executemany("DELETE FROM documents WHERE source = ?", ((source,) for source in gone))
             index.prune(db)
         report.removed = gone
+
+
+def keep_documents(index: Index, ready: list, report: Report) -> None:
+    """Write what was read since the last time, all of it or nothing; empties `ready`."""
+    if not ready:
+        return
+    with index.open() as db:
+        for source, content, (size, mtime), document, chunks in ready:
+            if chunks is not None:
+                report.chunks += index.add_chunks(db, content, chunks)
+                report.notes += [(source, note) for note in document.notes]
+            notes = "; ".join(document.notes) if document else ""
+            index.add_document(db, source, content, size, mtime, notes)
+    ready.clear()
 
 
 def hash_of(item: Item) -> str:

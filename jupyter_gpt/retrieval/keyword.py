@@ -61,8 +61,10 @@ class Keywords:
         """Rows and BM25 scores of the `k` best for `query` among `allowed` `(rows,)` bool; only those with a word of it."""
         import numpy as np
 
+        if not len(self.rows):
+            return [], []
         known = [word for word in dict.fromkeys(content_words(query)) if word in self.retriever.vocab_dict]
-        if not known or not len(self.rows):
+        if not known:
             return [], []
         scores = self.retriever.get_scores(known)
         scores = np.where(allowed[self.rows], scores, 0.0)
@@ -79,6 +81,8 @@ def build(texts: Iterable[str], rows: Sequence[int], folder: Path, stamp: int) -
     vocabulary: dict[str, int] = {"": 0}  # of a text without words: bm25s wants one at least
     ids = [[vocabulary.setdefault(word, len(vocabulary)) for word in words(text)] or [0] for text in texts]
     retriever = bm25s.BM25()
+    if not ids:
+        return Keywords(retriever, np.zeros(0, dtype=np.int64))
     retriever.index(bm25s.tokenization.Tokenized(ids=ids, vocab=vocabulary), show_progress=False)
     rows = np.asarray(rows, dtype=np.int64)
     temporary = folder.with_name(f".{folder.name}")

@@ -60,13 +60,9 @@ class KeptIndex:
     @property
     def embedder(self):
         """What embeds its questions. Raises GPTError when that is no longer what made the index."""
-        from jupyter_gpt.retrieval.embed import PROBE, SAME, embed
-
         name, about = self.about["embedder"], self.about
         found = self.embedders.get(name)
-        probe = self.run(found, lambda: embed(found, [PROBE])[0])
-        same = len(probe) == len(about["probe"]) and float(probe @ about["probe"]) >= SAME
-        if not same:
+        if not same(probe_of(found), about):
             raise GPTError(
                 f"index {self.name} was made with another {name} than the one that is here now: their vectors cannot be "
                 f"compared; %gpt index {self.name} --overwrite makes it anew"
@@ -173,22 +169,24 @@ def index(
         "embedder": embedder or had.get("embedder", EMBEDDER), "chunk_tokens": chunk_tokens or had.get("chunk_tokens", TOKENS),
         "overlap": had.get("overlap", OVERLAP) if overlap is None else overlap,
     }  # fmt: skip
-    if had and not anew and given == had["sources"] and up_to_date(Index(folder), items, add):
+    if had and not overwrite and given == had["sources"] and up_to_date(Index(folder), items, add):
         indexes[name].report = Report(skipped=list(passed), unchanged=len(items))
         return indexes[name]
     model = indexes.embedders.get(settings["embedder"], fetching)
+    probe = probe_of(model)
+    anew = anew or bool(had and overwrite and not same(probe, had))
     place = folder.with_name(f".new-{name}") if anew and folder.exists() else folder
+    report = Report(skipped=list(passed))
     place.mkdir(parents=True, exist_ok=True)
+    hold(place, name)
     try:
-        hold(place, name)
-        begin(place, name, settings, model, given)
-        report = Report(skipped=list(passed))
+        begin(place, name, settings, model, probe, given)
         run(Index(place), items, model, report, add, progress)
-        if not Index(place).counts()["documents"]:
-            shutil.rmtree(place)
-            raise GPTError(f"nothing to index in {', '.join(given)}: {told(report.skipped)}")
     finally:
         store.unlock(place)
+    if not report.stopped and not Index(place).counts()["documents"] and (place != folder or not had):
+        shutil.rmtree(place)
+        raise GPTError(f"nothing to index in {', '.join(given)}: {told(report.skipped)}")
     if place != folder and not report.stopped:
         store.replace_folder(place, folder)
     indexes.open.pop(folder, None)
@@ -245,26 +243,36 @@ def hold(folder: Path, name: str) -> None:
     store.lock(folder)
 
 
-def begin(folder: Path, name: str, settings: dict, model, sources: list[str]) -> None:
+def probe_of(embedder):
+    """The vector of a fixed sentence, by which one embedder is told from another."""
+    from jupyter_gpt.retrieval.embed import PROBE, embed
+
+    return KeptIndex.run(embedder, lambda: embed(embedder, [PROBE])[0])
+
+
+def same(probe, about: dict) -> bool:
+    """Whether an embedder with this probe is the one an index was made with."""
+    from jupyter_gpt.retrieval.embed import SAME
+
+    return len(about.get("probe", ())) == len(probe) and float(probe @ about["probe"]) >= SAME
+
+
+def begin(folder: Path, name: str, settings: dict, model, probe, sources: list[str]) -> None:
     """Write `index.json` before the work starts, so that a killed run is known for what it was.
 
     What stands in the folder already, of the same settings and embedder, is gone on with; anything else is cleared.
     Raises GPTError for an embedder that is not the one the index was made with, and for chunks it cannot read whole.
     """
-    from jupyter_gpt.retrieval.embed import PROBE, SAME, embed
-
     keys = ("embedder", "chunk_tokens", "overlap")
     if settings["chunk_tokens"] > model.room:
         raise GPTError(
             f"--chunk-tokens {settings['chunk_tokens']} is more than {model.name} reads: at most {model.room}"
         )
-    probe = KeptIndex.run(model, lambda: embed(model, [PROBE])[0])
     about = Index(folder).about
-    same = len(about.get("probe", ())) == len(probe) and float(probe @ about["probe"]) >= SAME
-    if about and not same and not folder.name.startswith(".new-"):
+    if about and not same(probe, about) and not folder.name.startswith(".new-"):
         raise GPTError(f"index {name} was made with another {settings['embedder']} than the one that is here now: "
                        "their vectors cannot be compared; --overwrite makes it anew")  # fmt: skip
-    if not same or any(about[key] != settings[key] for key in keys):
+    if not same(probe, about) or any(about[key] != settings[key] for key in keys):
         for path in folder.iterdir():
             if path.name != "lock":
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
