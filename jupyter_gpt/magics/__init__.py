@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 from IPython.core.magic import no_var_expand
 
-from jupyter_gpt.magics import agent, compare, corpus, gpt, pretrain, prompt, rag, rank, rlhf, sft
+from jupyter_gpt.magics import agent, classify, compare, corpus, gpt, pretrain, prompt, rag, rank, rlhf, sft
 from jupyter_gpt.magics.completion import matcher
 from jupyter_gpt.magics.options import help_text
 
-CELLS = {"agent": agent, "compare": compare, "corpus": corpus, "pretrain": pretrain, "prompt": prompt, "rag": rag, "rank": rank, "rlhf": rlhf, "sft": sft}
+CELLS = {"agent": agent, "classify": classify, "compare": compare, "corpus": corpus, "pretrain": pretrain, "prompt": prompt, "rag": rag, "rank": rank, "rlhf": rlhf, "sft": sft}
 ALONE = re.compile(rf"%%({'|'.join(CELLS)})(\s|$)")
 
 

@@ -12,10 +12,10 @@ from types import ModuleType
 
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
 
-from jupyter_gpt.magics import agent, compare, corpus, gpt, pretrain, prompt, rag, rank, rlhf, sft
+from jupyter_gpt.magics import agent, classify, compare, corpus, gpt, pretrain, prompt, rag, rank, rlhf, sft
 from jupyter_gpt.magics.options import Command, Option
 
-CELLS = {door.COMMAND.name: door.COMMAND for door in (agent, compare, corpus, pretrain, prompt, rag, rank, rlhf, sft)}
+CELLS = {door.COMMAND.name: door.COMMAND for door in (agent, classify, compare, corpus, pretrain, prompt, rag, rank, rlhf, sft)}
 MIXTURES = ("%%corpus", "%%pretrain", "%%sft")  # whose bodies name sources
 
 

@@ -18,7 +18,7 @@ from jupyter_gpt.session.jobs import worker
 from jupyter_gpt.session.recipes import header
 from jupyter_gpt.session.runs import Run, cut_events
 
-STAGES = {"pretrain": "pretrain", "sft": "sft", "reward": "reward", "rlhf": "rlhf"}  # kind of run: its module
+STAGES = {"pretrain": "pretrain", "sft": "sft", "classify": "classify", "reward": "reward", "rlhf": "rlhf"}  # kind of run: its module
 
 
 def stage(kind: str):

@@ -88,6 +88,12 @@ class Model:
     def __repr__(self) -> str:
         return f"<model {self.name}: {self.parameters:,} parameters, {' → '.join(self.lineage)}>"
 
+    def predict(self, texts, probabilities: bool = False):
+        """What a classifier says of a text or several: labels, or their probabilities. GPTError when it is none."""
+        from jupyter_gpt.session.classify import predict
+
+        return predict(self, texts, probabilities)
+
     def score(self, prompt: str, completion: str) -> float:
         """What a reward model says of a completion, in units of its own. Raises GPTError when this is none."""
         from jupyter_gpt.session.reward import score

@@ -13,6 +13,7 @@ from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.completion import Completion
 from jupyter_gpt.session import store, techniques
 from jupyter_gpt.session.arena import Arena, arena
+from jupyter_gpt.session.classify import classify
 from jupyter_gpt.session.compare import Comparison, compare
 from jupyter_gpt.session.corpora import Corpora, Corpus
 from jupyter_gpt.session.embedders import Embedders
@@ -39,6 +40,7 @@ class Session:
 
     pretrain = pretrain
     sft = sft
+    classify = classify
     merge = merge
     reward = reward
     rlhf = rlhf
@@ -163,11 +165,15 @@ class Session:
         """
         if techniques.wanted(options):
             return techniques.with_techniques(self.models, self.prompting, text, indexes=self.indexes, **options)
-        return prompt(self.models, self.prompting, [text], **options)[0]
+        return prompt(self.models, self.prompting, [text], **techniques.without(options))[0]
 
     def prompts(self, texts: Sequence[str | list[dict]], **options) -> list[Completion]:
         """Ask one model many things at once, batched together; the options are those of `prompt`."""
-        return prompt(self.models, self.prompting, texts, **options)
+        if techniques.wanted(options):
+            return techniques.together_with_techniques(
+                self.models, self.prompting, texts, indexes=self.indexes, **options
+            )
+        return prompt(self.models, self.prompting, texts, **techniques.without(options))
 
     def template(self, text: str | list[dict], **options) -> Completion:
         """Have a model fill the holes of a template, such as `Name: {{gen name max_tokens=5}}`, in one pass.

@@ -100,6 +100,10 @@ def run_bundle(run) -> Bundle:
         from jupyter_gpt.views.finetuning import finetuning_bundle
 
         return finetuning_bundle(run)
+    if run.kind == "classify":
+        from jupyter_gpt.views.classify import classify_bundle
+
+        return classify_bundle(run)
     if run.kind == "reward":
         from jupyter_gpt.views.reward import reward_bundle
 

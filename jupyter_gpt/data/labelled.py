@@ -1,0 +1,127 @@
+"""Labelled texts, for a classifier: from a cell, files or a variable, and their split into learning and testing.
+
+    The film is a joy.<tab>good      a text and its label in each line of the cell
+    {"text": …, "label": …}          or rows as JSON, one a line
+    ./reviews.jsonl                  or files, globs and folders (.jsonl, .json, .csv, .tsv, .parquet)
+    $reviews                         or a variable: (text, label) pairs, rows, or a DataFrame
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from jupyter_gpt.data import conversation_files as files
+from jupyter_gpt.data import sources
+from jupyter_gpt.errors import GPTError
+
+TEXTS = ("text", "sentence", "review", "content", "document", "title")
+LABELS = ("label", "labels", "class", "category", "sentiment", "target")
+WANTED = "a text and its label, as `text<tab>label` or {\"text\": …, \"label\": …}"
+
+
+class Labelled(NamedTuple):
+    """A text and its label, both in words."""
+
+    text: str
+    label: str
+
+
+def read(body: object, variables: Mapping | None = None) -> list[Labelled]:
+    """The labelled texts of a cell's text, or of a list or DataFrame. Raises GPTError, with the place, for what is none."""
+    if not isinstance(body, str):
+        return [labelled(row, f"item {n}") for n, row in enumerate(items(body, "the data"))]
+    found: list[Labelled] = []
+    for number, line in enumerate(body.split("\n"), 1):
+        where, stripped = f"line {number} of the cell", line.strip()
+        if not stripped:
+            continue
+        if stripped.startswith("{"):
+            try:
+                found.append(labelled(json.loads(stripped), where))
+            except json.JSONDecodeError as error:
+                raise GPTError(f"{where} is not JSON: {error.msg}") from None
+        elif "\t" in line:
+            found.append(labelled(tuple(line.rsplit("\t", 1)), where))
+        elif stripped.startswith("$"):
+            rows = items(sources.value_of(stripped, variables), stripped)
+            found += [labelled(row, f"item {n} of {stripped}") for n, row in enumerate(rows)]
+        elif stripped.rstrip(": 1").endswith(tuple(files.SUFFIXES)) or "/" in stripped:
+            for path in sources.paths(stripped, files.SUFFIXES, files.SUPPORTED, []):
+                found += [labelled(row, where) for where, row in files.rows(path)]
+        else:
+            raise GPTError(f"{where} has no label: wanted is {WANTED}")
+    return found
+
+
+def items(value: object, name: str) -> Iterable:
+    """The rows of a list or a DataFrame."""
+    if hasattr(value, "iloc") and hasattr(value, "columns"):
+        return value.to_dict("records")
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+        raise GPTError(f"{name} is a {type(value).__name__}; it may be a DataFrame, or a list of (text, label) pairs or rows")
+    return value
+
+
+def labelled(row: object, where: str) -> Labelled:
+    """A row as text and label. Raises GPTError, naming `where`, for one that lacks either."""
+    if isinstance(row, Mapping):
+        text = next((row[key] for key in TEXTS if key in row), None)
+        label = next((row[key] for key in LABELS if key in row), None)
+        if text is None or label is None:
+            raise GPTError(f"{where} has the fields {', '.join(map(str, row))}: wanted are text and label")
+    elif isinstance(row, tuple | list) and len(row) == 2:
+        text, label = row
+    else:
+        raise GPTError(f"{where} is a {type(row).__name__}: wanted is {WANTED}")
+    if not isinstance(text, str) or not text.strip():
+        raise GPTError(f"{where} has no text: wanted is {WANTED}")
+    label = str(label).strip()
+    if not label:
+        raise GPTError(f"{where} has no label: wanted is {WANTED}")
+    return Labelled(text.strip(), label)
+
+
+def check(texts: list[Labelled]) -> list[str]:
+    """The labels in order. Raises GPTError for fewer than two, and for those that occur once."""
+    counts = Counter(each.label for each in texts)
+    if len(counts) < 2:
+        raise GPTError(f"there {'is one label' if counts else 'are no labelled texts'}: a classifier tells at least two apart")
+    once = sorted(label for label, count in counts.items() if count == 1)
+    if once:
+        names = ", ".join(once[:5]) + (" …" if len(once) > 5 else "")
+        raise GPTError(f"{len(once)} label{'s' * (len(once) > 1)} occur once ({names}): each needs a text to learn from and one to test on")
+    return sorted(counts)
+
+
+def split(texts: list[Labelled], share: float, seed: int = 0) -> tuple[list[Labelled], list[Labelled]]:
+    """Those to learn from and those to test on: of each label `share` (at least one, and not all), by a hash of the text.
+
+    The same text is never on both sides; the order is kept.
+    """
+    test: set[str] = set()
+    for label in sorted({each.label for each in texts}):
+        own = sorted({each.text for each in texts if each.label == label}, key=lambda text: place(text, seed))
+        test.update(own[: min(max(1, round(share * len(own))), max(1, len(own) - 1))])
+    return [each for each in texts if each.text not in test], [each for each in texts if each.text in test]
+
+
+def place(text: str, seed: int) -> str:
+    return hashlib.sha256(f"{seed} {text}".encode()).hexdigest()
+
+
+def batches(count: int, size: int, seed: int) -> Iterator[list[int]]:
+    """Endless batches of indices below `count`, reshuffled each epoch; the last of an epoch goes on into the next."""
+    import numpy as np
+
+    waiting: list[int] = []
+    epoch = 0
+    while True:
+        while len(waiting) < size:
+            waiting += np.random.default_rng((seed, epoch)).permutation(count).tolist()
+            epoch += 1
+        yield waiting[:size]
+        waiting = waiting[size:]

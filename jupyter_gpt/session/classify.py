@@ -1,0 +1,124 @@
+"""`gpt.classify`: the stage of runs that make a classifier of a base model, and what a classifier says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from jupyter_gpt.errors import GPTError
+from jupyter_gpt.session import adapters, store
+from jupyter_gpt.session.jobs import on_worker
+from jupyter_gpt.session.launch import launch
+from jupyter_gpt.session.runs import Run
+
+
+def classify(
+    session,
+    name: str,
+    data: str | Sequence | None = None,
+    base: str | None = None,
+    *,
+    background: bool = False,
+    overwrite: bool = False,
+    variables: Mapping | None = None,
+    maker: str | None = None,
+    **options,
+) -> Run:
+    """Make a classifier of `base` from labelled texts; it is `gpt.models[name]`, and `.predict(texts)` asks it.
+
+    `data` is the text of a cell (`text<tab>label` lines, rows as JSON, files, `$variables`), or a list of (text, label)
+    pairs or rows, or a DataFrame. `options` are those of `jupyter_gpt.training.classify.classify_recipe`: `lora=16` trains
+    an adapter, `from_scratch=True` the same architecture from random weights. Blocks until the run ends, unless
+    `background`.
+
+    Raises GPTError, one line, for what cannot be learned from: labels that occur once, a text without one.
+    """
+    from jupyter_gpt.data import labelled
+    from jupyter_gpt.session.sft import startable
+    from jupyter_gpt.training.classify import classify_recipe
+
+    store.check_name(name)
+    if base is None:
+        raise GPTError("say what to make a classifier of: --base MODEL")
+    if data is None or (isinstance(data, str) and not data.strip()):
+        raise GPTError(f"say what to learn from: {labelled.WANTED}, a file or a $variable in the body")
+    if base == name:
+        raise GPTError(f"{name} would replace the model it is made from: choose another name")
+    start = startable(session, base)
+    if start.base:
+        raise GPTError(f"{base} is an adapter of {start.base}: %gpt merge {base} NAME first, then --base NAME")
+    if not isinstance(data, str):
+        data, variables = "$data", {**(variables or {}), "data": data}
+    labelled.check(labelled.read(data, variables))
+    recipe = classify_recipe(base, cell=data, base_mark=adapters.mark(start.folder), **options)
+    return launch(
+        session, name, "classify", recipe, maker=maker, overwrite=overwrite, background=background, variables=variables
+    )
+
+
+def recipe_from(values: dict):
+    """The recipe that `recipe.yaml` holds."""
+    from jupyter_gpt.training.classify import ClassifyRecipe
+
+    return ClassifyRecipe.from_dict(values)
+
+
+def preparation(session, run: Run, recipe, variables: Mapping | None) -> Iterator:
+    """Progress events, and at the end the training at step 0."""
+    from jupyter_gpt.data.labelled import read
+    from jupyter_gpt.training.classify import prepare
+
+    yield {"event": "progress", "stage": f"loading {recipe.base}", "done": 0, "total": None, "unit": "parameters"}
+    base = session.models[recipe.base]
+    if recipe.base_mark != adapters.mark(base.folder):
+        raise GPTError(f"{recipe.base} is not what {run.name} began with: run its cell again")
+    there = (run.folder / "data" / "texts.json").exists()
+    texts = None if there else read(recipe.cell, variables)
+    return (yield from prepare(recipe, run.folder, base.module, base.tokenizer, texts))
+
+
+def keep(session, run: Run, training) -> None:
+    """Register what was trained."""
+    base = session.models.about(training.recipe.base)
+    before = [] if training.recipe.from_scratch else base.lineage
+    options = {"base": base.name} if training.recipe.lora else {}
+    session.models.keep(
+        run.name, training.model, training.tokenizer, run.kind, run.maker, [*before, f"{run.name} (classify)"],
+        training.step, licence=None if training.recipe.from_scratch else base.licence, labels=training.labels, **options,
+    )  # fmt: skip
+
+
+def predict(model, texts: str | Sequence[str], probabilities: bool = False):
+    """The label of each text, or with `probabilities` a dict of them; of one text, one.
+
+    Raises GPTError for a model that is no classifier.
+    """
+    if model.kind != "classify":
+        raise GPTError(f"{model.name} is no classifier: %%classify NAME --base {model.name} makes one")
+    if not model.resident:
+        raise GPTError(f"{model.name} is not in memory: ask gpt.models[{model.name!r}]")
+    several = [texts] if isinstance(texts, str) else list(texts)
+    if not several:
+        return []
+    found = on_worker("torch", lambda: said(model, several))
+    if probabilities:
+        result = [{label: float(p) for label, p in zip(model.labels, row, strict=True)} for row in found]
+    else:
+        result = [model.labels[int(row.argmax())] for row in found]
+    return result[0] if isinstance(texts, str) else result
+
+
+def said(model, texts: list[str]):
+    """Probabilities `(texts, labels)`."""
+    from jupyter_gpt.inference.forward import context_of
+    from jupyter_gpt.training.classify import encoded, probabilities
+    from jupyter_gpt.training.transformer import Trunk
+
+    context = min(context_of(model.module), 1 << 16)
+    work = probabilities(
+        Trunk(model.module, context, model.module.dtype), model.module, encoded(model.tokenizer, texts, context)
+    )
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            return end.value
