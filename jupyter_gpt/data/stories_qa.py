@@ -23,9 +23,12 @@ HELD_OUT = 0.05  # of all stories: the share that `split` holds out of many docu
 LENGTHS = (1, 1, 2, 2, 3)  # beats told, drawn evenly; a beat is a sentence or two
 TURNS = 6  # questions of a conversation, at most
 SETTINGS = (
-    "{story}\n\n{question}", "{story}\n\n{question}", "{story} {question}", "Here is a story. {story}\n\n{question}",
-    "Story: {story}\n\nQuestion: {question}", "{question}\n\n{story}",
-)  # fmt: skip
+    "{story}\n\n{question}",
+    "{story}\n\n{question}",
+    "{story} {question}",
+    "Here is a story. {story}\n\n{question}",
+    "Story: {story}\n\nQuestion: {question}",
+)
 # Other wordings of the commonest questions; \1 is what the brackets found.
 WORDINGS = (
     (r"Where did (.+) live\?", r"Where was \1's home?", r"Where was the home of \1?"),
