@@ -12,6 +12,7 @@ import torch
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.forward import context_of
 from jupyter_gpt.training import resumable
+from jupyter_gpt.training.device import choose_dtype
 from jupyter_gpt.training.logprobs import Reader
 from jupyter_gpt.training.policy import scorer_of
 from jupyter_gpt.training.reward import Ranked, RewardTraining
@@ -38,10 +39,17 @@ def prepare(recipe, base, rankings: Sequence) -> Iterator[dict | None]:
                    "unit": "rankings"}  # fmt: skip
     train, held_out = split(ranked, recipe.held_out, recipe.seed)
     steps = recipe.steps or max(1, math.ceil(recipe.epochs * len(train) / recipe.batch))
-    recipe = replace(recipe, steps=steps, eval_every=recipe.eval_every or max(1, steps // 8), max_tokens=most)
+    recipe = replace(recipe, steps=steps, eval_every=recipe.eval_every or max(1, steps // 8), max_tokens=most, dtype=resolved(recipe.dtype, base.module))
     model = scorer_of(base.module, recipe.lora, tokenizer.pad_token_id, recipe.seed)
     optimizers = resumable.adamw({"reward": model}, {"reward": recipe.lr})
-    return RewardTraining(recipe, model, tokenizer, optimizers, train, held_out, cut, Reader(model))
+    return RewardTraining(recipe, model, tokenizer, optimizers, train, held_out, cut, Reader(model, getattr(torch, recipe.dtype)))
+
+
+def resolved(dtype: str, module) -> str:
+    """The number format of activations: as said, or what this machine is fast in at the width of `module`."""
+    if dtype != "auto":
+        return dtype
+    return choose_dtype(module.device.type, module.config.get_text_config().hidden_size)
 
 
 def row_of(name: str, tokenizer, prompt: str, completion: str, most: int) -> tuple[tuple[int, ...], bool]:

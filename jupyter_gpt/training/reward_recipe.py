@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, fields
 
-from jupyter_gpt.errors import GPTError
+from jupyter_gpt.errors import GPTError, nearest
+from jupyter_gpt.training.recipe import DTYPES
 
 
 @dataclass(frozen=True)
 class RewardRecipe:
     """`batch` rankings a step, `epochs` passes over them all unless `steps` says otherwise (0: not known before the
     rankings are counted). `lora` is the rank of the adapter, 0 trains a copy in full. `max_tokens` bounds prompt and
-    completion together; `held_out` is a share of the prompts.
+    completion together; `held_out` is a share of the prompts. `dtype` is that of
+    the activations; what is trained stays in fp32.
     """
 
     base: str
@@ -32,6 +34,7 @@ class RewardRecipe:
     seed: int
     eval_every: int
     checkpoint_every: int | None
+    dtype: str
 
     def as_dict(self) -> dict:
         return asdict(self)
@@ -60,6 +63,13 @@ def not_negative(**values: float | None) -> None:
             raise GPTError(f"--{name.replace('_', '-')} {value:g} must not be below zero")
 
 
+def known_dtype(dtype: str | None) -> str:
+    """`dtype`, or `auto` where none is given: what this machine is fast in. Raises GPTError for one that is none."""
+    if dtype not in (None, *DTYPES):
+        raise GPTError(f"--dtype {dtype} is not known{nearest(dtype, DTYPES)}")
+    return dtype or "auto"
+
+
 def reward_recipe(
     base: str,
     rankings: str,
@@ -76,6 +86,7 @@ def reward_recipe(
     seed: int = 0,
     eval_every: int | None = None,
     checkpoint_every: int | None = None,
+    dtype: str | None = None,
 ) -> RewardRecipe:
     """Resolve what the user said; the learning rate of an adapter is ten times that of the whole model.
 
@@ -92,5 +103,5 @@ def reward_recipe(
         base=base, rankings=rankings, lora=lora, steps=steps or 0, epochs=epochs or 2.0, batch=batch,
         lr=lr or (3e-4 if lora else 3e-5), warmup=0.05, decay=0.7, clip=1.0, margin=margin, centring=centring,
         max_tokens=max_tokens, held_out=held_out, seed=seed, eval_every=eval_every or 0,
-        checkpoint_every=checkpoint_every,
+        checkpoint_every=checkpoint_every, dtype=known_dtype(dtype),
     )  # fmt: skip

@@ -60,7 +60,7 @@ def measured(training, parties: list[Party]) -> Iterator[dict | None]:
                 played += by_score(n, scores[0], m, scores[1], found[start.name].prompts)
         rates = win_rates(played, len(parties), len(parties) - 2)
     for number, party in enumerate(parties):
-        drawn, reader = found[party.name], Reader(party.module)
+        drawn, reader = found[party.name], Reader(party.module, training.policy.trunk.dtype)
         _, entropy = yield from known(reader, training, drawn.rows)
         row = {"model": party.name, "stage": party.stage, "entropy": float(masked_mean(entropy, drawn.mask)),
                **varied(drawn)}  # fmt: skip

@@ -13,7 +13,7 @@ from jupyter_gpt.training.device import keep_freed_memory
 from jupyter_gpt.training.dpo import Preferred
 from jupyter_gpt.training.logprobs import Reader
 from jupyter_gpt.training.policy import critic_of, policy_of
-from jupyter_gpt.training.reward_prepare import apart
+from jupyter_gpt.training.reward_prepare import apart, resolved
 from jupyter_gpt.training.rewards import Reward
 from jupyter_gpt.training.rl import RL
 from jupyter_gpt.training.rl_losses import KLController
@@ -49,6 +49,8 @@ def prepare(
         train, held_out = preferred(recipe, start, rankings, context)
         learned = prompts
     yield None
+    dtype = resolved(recipe.dtype, start.module)
+    recipe, low = replace(recipe, prompts=texts, dtype=dtype), getattr(torch, dtype)
     policy = policy_of(start.module, recipe.lora, recipe.seed)
     critic = None
     if recipe.algo == "ppo":
@@ -61,10 +63,10 @@ def prepare(
         sent = [Asked(one.text, asked(base.name, base.tokenizer, one.text)) for one in watched]
         parties.insert(0, Party(base.name, "base", base.module, base.tokenizer, sent, stop))
     return RL(
-        recipe=replace(recipe, prompts=texts), policy=Reader(policy), reference=Reader(start.module), tokenizer=start.tokenizer,
+        recipe=recipe, policy=Reader(policy, low), reference=Reader(start.module, low), tokenizer=start.tokenizer,
         optimizers=optimizers, prompts=learned, watched=watched, rewards=list(rewards), stop=stop,
         controller=KLController(recipe.kl, recipe.kl_target), algorithm={"ppo": ppo, "grpo": grpo, "dpo": dpo}[recipe.algo],
-        critic=None if critic is None else Reader(critic), rankings=train, held_out=held_out, parties=parties,
+        critic=None if critic is None else Reader(critic, low), rankings=train, held_out=held_out, parties=parties,
     )  # fmt: skip
 
 

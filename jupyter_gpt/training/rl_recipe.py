@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from jupyter_gpt.errors import GPTError, nearest
-from jupyter_gpt.training.reward_recipe import above_zero, not_negative
+from jupyter_gpt.training.reward_recipe import above_zero, known_dtype, not_negative
 
 ALGORITHMS = ("ppo", "grpo", "dpo")
 
@@ -20,6 +20,7 @@ class RLRecipe:
     0 for copies trained whole.  kl: coefficient of the penalty, adapted to hold the KL at `kl_target` nats a completion
     if that is given; `kl_limit` is where it counts as running away.  clip, epochs: PPO's.  gamma, lam, value_lr: of
     advantages and critic.  beta: DPO's.  held_out: share of the prompts (or rankings) that is only ever evaluated on.
+    dtype: of the activations; what is trained stays in fp32.
     """
 
     algo: str
@@ -50,6 +51,7 @@ class RLRecipe:
     seed: int
     eval_every: int
     checkpoint_every: int | None
+    dtype: str
 
     def as_dict(self) -> dict:
         return asdict(self)
@@ -87,6 +89,7 @@ def rl_recipe(
     seed: int = 0,
     eval_every: int | None = None,
     checkpoint_every: int | None = None,
+    dtype: str | None = None,
 ) -> RLRecipe:
     """Resolve what the user said into a full recipe. Raises GPTError, one line, for what cannot be trained."""
     if algo not in ALGORITHMS:
@@ -118,4 +121,5 @@ def rl_recipe(
         value_lr=value_lr or 3 * peak, warmup=0.05, decay=0.3, max_norm=1.0, kl=default[3] if kl is None else kl,
         kl_target=kl_target, kl_limit=kl_limit, clip=clip, epochs=epochs or (4 if algo == "ppo" else 1), gamma=gamma, lam=lam,
         beta=beta, held_out=held_out, seed=seed, eval_every=eval_every or max(1, steps // 6), checkpoint_every=checkpoint_every,
+        dtype=known_dtype(dtype),
     )  # fmt: skip

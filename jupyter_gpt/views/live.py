@@ -4,14 +4,14 @@
 a run. The protocol, all of it:
 
 kernel → front end   {"type": "update", "run": i, "from": a, "to": b, "rows": n, "events": [], "now": {}}
-                     with one little-endian float32 buffer of n rows per name in COLUMNS. It covers
+                     with one little-endian float32 buffer of n rows per name in "columns". It covers
                      run.events[a:b]; a front end whose cursor is not a, asks again. from 0: forget what
                      you have. "now" holds the newest step's numbers, or is null before the first.
 front end → kernel   {"type": "ready" | "heard" | "pause" | "unpause" | "stop" | "sample"}. "ready" asks for
                      all since the first event (first render, page reload, a gap), "heard" thanks for it.
                      Each carries "page", a name that the front end gives itself when it is loaded.
-synced state         {"columns": [...], "runs": [{"name", "status", "steps"}, ...]}; the first run is the one
-                     that the buttons act on.
+synced state         {"columns": [...], "runs": [{"name", "kind", "status", "steps"}, ...]}; the first run is the
+                     one that the buttons act on.
 """
 
 from __future__ import annotations
@@ -31,6 +31,10 @@ from jupyter_gpt.errors import GPTError
 
 STATIC = Path(__file__).parent / "static"
 COLUMNS = ("step", "loss", "lr", "tokens_per_second")
+MORE = {  # columns of other kinds of runs
+    "reward": ("accuracy",), "rlhf": ("reward", "kl", "entropy", "length", "clip_fraction", "value_loss"),
+    "dpo": ("accuracy", "margin"),
+}  # fmt: skip
 PERIOD = 0.2  # seconds between two messages; a front end draws no more often than that
 _NOW = ("step", "tokens", "seconds", "tokens_per_second", "mfu")
 
@@ -48,7 +52,9 @@ class LiveRun(anywidget.AnyWidget):
     state = traitlets.Dict().tag(sync=True)
 
     def __init__(self, run: Any, overlays: list | tuple = ()) -> None:
-        self._feeds = [_Feed(each) for each in (run, *overlays)]
+        kinds = dict.fromkeys(kind_of(each) for each in (run, *overlays))
+        self._columns = (*COLUMNS, *dict.fromkeys(name for kind in kinds for name in MORE.get(kind, ())))
+        self._feeds = [_Feed(each, self._columns) for each in (run, *overlays)]
         self._lock = threading.Lock()
         self._pages: set[str] = set()
         self._send_at = 0.0
@@ -87,8 +93,10 @@ class LiveRun(anywidget.AnyWidget):
         return len(self._pages) > 1
 
     def _describe(self) -> dict:
-        runs = [{"name": f.run.name, "status": f.run.status, "steps": f.run.steps} for f in self._feeds]
-        return {"columns": list(COLUMNS), "runs": runs}
+        runs = [
+            {"name": f.run.name, "kind": kind_of(f.run), "status": f.run.status, "steps": f.run.steps} for f in self._feeds
+        ]
+        return {"columns": list(self._columns), "runs": runs}
 
     def _resend_while_unheard(self) -> None:
         # A kernel that takes no messages while a cell runs (ipykernel 6) never hears "ready", nor does
@@ -122,12 +130,12 @@ class LiveRun(anywidget.AnyWidget):
 class _Feed:
     """One run's events, turned into columns once and sent in pieces, or whole again after `rewind()`."""
 
-    def __init__(self, run: Any) -> None:
-        self.run = run
+    def __init__(self, run: Any, names: tuple[str, ...]) -> None:
+        self.run, self._names = run, names
         self._forget()
 
     def _forget(self) -> None:
-        self._columns = [array("f") for _ in COLUMNS]
+        self._columns = [array("f") for _ in self._names]
         self._rest: list[dict] = []  # everything but steps, as the front end takes it
         self._now: dict | None = None  # the newest step's numbers in full precision
         self._read = 0  # how many of run.events are in the above
@@ -155,7 +163,7 @@ class _Feed:
         for event in self.run.events[self._read:end]:
             if event["event"] == "step":
                 newest = event
-                for column, name in zip(self._columns, COLUMNS, strict=True):
+                for column, name in zip(self._columns, self._names, strict=True):
                     value = event.get(name)
                     column.append(math.nan if value is None else value)
             elif event["event"] != "checkpoint":
@@ -163,6 +171,11 @@ class _Feed:
         if newest is not None:
             self._now = {name: _json(newest.get(name)) for name in _NOW}
         self._read = end
+
+
+def kind_of(run: Any) -> str:
+    """What a run is watched as: its kind, and DPO, which has no reward to watch, as a kind of its own."""
+    return "dpo" if run.kind == "rlhf" and run.recipe["algo"] == "dpo" else run.kind
 
 
 def _json(value: Any) -> Any:

@@ -2,7 +2,8 @@
 
 import { Curves } from "./curves";
 import { action, element, write } from "./dom";
-import { compact, count, duration, fixed, percent } from "./format";
+import { compact, count, duration, percent } from "./format";
+import { layoutOf, mean, type Layout } from "./layout";
 import { Samples } from "./samples";
 import type { Series } from "./series";
 import { readTheme, watchTheme } from "./theme";
@@ -12,30 +13,20 @@ const PLAY = "M4.5 2.5v11l9-5.5z";
 const STOP = "M3.5 3.5h9v9h-9z";
 const SAMPLE = "M2.5 3h11v8H8l-3.5 3v-3h-2z";
 
-const STATS = [
-  "step",
-  "train loss",
-  "val loss",
-  "bits per byte",
-  "tokens/s",
-  "of peak",
-  "elapsed",
-  "left",
-] as const;
-type Stat = (typeof STATS)[number];
-
 export class Card {
   private readonly root = element("section", "gpt-run");
   private readonly title = element("span", "gpt-name");
   private readonly about = element("span", "gpt-about");
   private readonly chip = element("span", "gpt-chip");
   private readonly bar = element("div", "gpt-bar");
-  private readonly stats = {} as Record<Stat, { box: HTMLElement; value: HTMLElement }>;
+  private readonly layout: Layout;
+  private readonly stats: Record<string, { box: HTMLElement; value: HTMLElement }> = {};
   private readonly numbers = element("div", "gpt-stats");
   private readonly stages = element("div", "gpt-stages");
   private readonly body = element("div", "gpt-body");
   private readonly spoken = element("p", "gpt-spoken");
   private readonly note = element("p", "gpt-note");
+  private readonly alarm = element("p", "gpt-alarm");
   private readonly pause: HTMLButtonElement;
   private readonly sample: HTMLButtonElement;
   private readonly buttons: HTMLButtonElement[];
@@ -54,6 +45,7 @@ export class Card {
     private readonly runs: Series[],
     private readonly send: (type: string) => void,
   ) {
+    this.layout = layoutOf(runs[0]);
     el.append(this.root);
     this.root.addEventListener("keydown", (event) => {
       // else the notebook takes the arrows from our sliders; Shift+Enter and what goes with Ctrl stay its own
@@ -74,7 +66,8 @@ export class Card {
     track.setAttribute("role", "progressbar");
     track.setAttribute("aria-label", "Steps done");
     track.append(this.bar);
-    for (const name of STATS) {
+    const shown = this.layout.stats.map(([label]) => label);
+    for (const name of ["step", ...shown, "tokens/s", "of peak", "elapsed", "left"]) {
       const box = element("div");
       const value = element("div", "gpt-value");
       box.append(element("div", "gpt-label", name), value);
@@ -82,7 +75,9 @@ export class Card {
       this.stats[name] = { box, value };
     }
     this.spoken.setAttribute("aria-live", "polite");
-    this.root.append(head, track, this.numbers, this.stages, this.body, this.note, this.spoken);
+    this.alarm.setAttribute("role", "alert");
+    this.alarm.hidden = true;
+    this.root.append(head, track, this.numbers, this.alarm, this.stages, this.body, this.note, this.spoken);
     const left = element("div", "gpt-curves");
     const right = element("aside", "gpt-samples");
     this.body.append(left, right);
@@ -197,22 +192,23 @@ export class Card {
     const done = steps ? Math.min(1, step / steps) : 0;
     this.bar.style.width = `${(100 * done).toFixed(2)}%`;
     this.bar.parentElement!.setAttribute("aria-valuenow", String(Math.round(100 * done)));
-    const speed = recent(run.column("tokens_per_second"));
+    const speed = mean(run.column("tokens_per_second"));
     const perStep = run.start?.tokens_per_step ?? NaN;
-    const evaluation = run.evaluations.at(-1);
-    const left = steps && speed ? ((steps - step) * perStep) / speed : NaN;
+    const each = perStep > 0 && speed ? perStep / speed : (run.now?.seconds ?? NaN) / step;
+    const left = steps ? (steps - step) * each : NaN;
     const mfu = run.now?.mfu ?? null;
-    const say: Record<Stat, string> = {
+    const say: Record<string, string> = {
       step: steps ? `${count(step)} / ${count(steps)}` : count(step),
-      "train loss": fixed(recent(run.column("loss"))),
-      "val loss": fixed(evaluation?.val_loss),
-      "bits per byte": fixed(evaluation?.bits_per_byte),
+      ...Object.fromEntries(this.layout.stats.map(([label, value]) => [label, value(run)])),
       "tokens/s": compact(speed),
       "of peak": percent(mfu),
       elapsed: duration(run.now?.seconds),
       left: duration(left),
     };
-    for (const name of STATS) write(this.stats[name].value, say[name]);
+    for (const name in this.stats) write(this.stats[name].value, say[name]);
+    const warning = run.warnings.at(-1);
+    write(this.alarm, warning ? `Step ${count(warning.step)}: ${warning.text}` : "");
+    this.alarm.hidden = !warning;
     this.stats["of peak"].box.hidden = mfu === null;
   }
 
@@ -241,10 +237,4 @@ export class Card {
       write(number, stage.done || total ? `${count(stage.done)}${total} ${stage.unit ?? ""}` : "");
     });
   }
-}
-
-/** Mean of the last 20 known values. */
-function recent(values: Float32Array): number | null {
-  const last = [...values.subarray(-20)].filter((value) => value === value);
-  return last.length ? last.reduce((sum, value) => sum + value, 0) / last.length : null;
 }

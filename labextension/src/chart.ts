@@ -10,7 +10,7 @@ import type { View } from "./view";
 export interface Metric {
   column: string;
   /** Name of the evaluations' field that is drawn as points, if any. */
-  evaluation?: "val_loss";
+  evaluation?: string;
   smoothed: boolean;
   fromZero: boolean;
 }
@@ -104,7 +104,7 @@ export class Chart {
       layers.high.push(on.edges ? raw.high : none);
       layers.mean.push(smooth ? reduce(steps, this.strong(runs, i), on, view).mean : raw.mean);
       const name = this.metric.evaluation;
-      const points = name ? run.evaluations.map((e) => ({ step: e.step, value: e[name] })) : [];
+      const points = name ? run.evaluations.map((e) => ({ step: e.step, value: e[name] ?? null })) : [];
       layers.evaluation.push(name ? place(points, on, logX) : none);
     });
     return [on.xs, ...LAYERS.flatMap((layer) => layers[layer])] as uPlot.AlignedData;

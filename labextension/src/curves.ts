@@ -1,28 +1,15 @@
 // The charts of some runs together: loss above, learning rate and throughput below, one x axis, one cursor.
 // Needs only a place in the page and `Series`, so a widget and a MIME renderer can both use it.
 
-import { Chart, type Metric, type Shared } from "./chart";
+import { Chart, type Shared } from "./chart";
 import { element, toggle, write } from "./dom";
-import { compact, rate } from "./format";
+import { layoutOf, type Layout } from "./layout";
 import type { Series } from "./series";
 import { readTheme, watchTheme } from "./theme";
 import { KEYS, scaled, whole, within, type View } from "./view";
 import { legend, nearest, reading } from "./words";
 import "uplot/dist/uPlot.min.css";
 import "./curves.css";
-
-const LOSS: Metric = { column: "loss", evaluation: "val_loss", smoothed: true, fromZero: false };
-const SMALL: (Metric & { title: string; format: (value: number) => string })[] = [
-  { column: "lr", title: "learning rate", smoothed: false, fromZero: true, format: rate },
-  {
-    column: "tokens_per_second",
-    title: "tokens per second",
-    smoothed: true,
-    fromZero: true,
-    format: compact,
-  },
-];
-const HELP = "Loss over steps. Arrow keys pan, plus and minus zoom, Escape shows everything.";
 
 let serial = 0;
 
@@ -31,6 +18,7 @@ export class Curves {
   cost = 0;
   private view: View | null = null;
   private readonly shared: Shared;
+  private readonly layout: Layout;
   private readonly box = element("div", "gpt-main");
   private readonly main: Chart;
   private readonly small: { chart: Chart; reading: HTMLElement }[];
@@ -46,6 +34,7 @@ export class Curves {
     private readonly host: HTMLElement,
     private readonly runs: Series[],
   ) {
+    this.layout = layoutOf(runs[0]);
     this.shared = {
       key: `gpt-curves-${serial++}`,
       theme: readTheme(host),
@@ -57,11 +46,11 @@ export class Curves {
     this.reset.hidden = true;
     this.box.tabIndex = 0;
     this.box.setAttribute("role", "group");
-    this.box.setAttribute("aria-label", HELP);
-    this.main = new Chart(this.box, LOSS, this.shared);
+    this.box.setAttribute("aria-label", this.layout.help);
+    this.main = new Chart(this.box, this.layout.main, this.shared);
     this.box.append(this.tip);
     const below = element("div", "gpt-smalls");
-    this.small = SMALL.map((metric) => {
+    this.small = this.layout.small.map((metric) => {
       const panel = element("div", "gpt-small");
       const caption = element("div", "gpt-caption");
       const reading = element("span", "gpt-reading");
@@ -173,7 +162,7 @@ export class Curves {
     const shown = this.runs.map((run) => `${run.name}${run.evaluations.length > 0}`).join("\n");
     if (shown === this.legendOf) return;
     this.legendOf = shown;
-    this.legend.replaceChildren(...legend(this.runs, this.shared.theme));
+    this.legend.replaceChildren(...legend(this.runs, this.shared.theme, this.layout));
   }
 
   private hover(step: number | null): void {
@@ -182,7 +171,7 @@ export class Curves {
     this.tip.hidden = step === null || !this.runs.some((run) => run.column("step").length);
     if (this.tip.hidden || step === null) return;
     const strong = this.runs.map((_run, i) => this.main.strong(this.runs, i));
-    this.tip.replaceChildren(...reading(this.runs, strong, step, this.shared.theme));
+    this.tip.replaceChildren(...reading(this.runs, strong, step, this.shared.theme, this.layout));
     const x = this.main.pixel(step);
     const right = x < this.widths[0] / 2;
     this.tip.style.left = right ? `${x + 14}px` : "auto";
@@ -194,7 +183,7 @@ export class Curves {
     const steps = this.runs[0].column("step");
     const at = this.hovered === null ? steps.length - 1 : nearest(steps, this.hovered);
     this.small.forEach(({ chart, reading }, k) => {
-      write(reading, steps.length ? SMALL[k].format(chart.strong(this.runs, 0)[at]) : "");
+      write(reading, steps.length ? this.layout.small[k].format(chart.strong(this.runs, 0)[at]) : "");
     });
   }
 }

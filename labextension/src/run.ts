@@ -7,7 +7,7 @@ import "./run.css";
 
 interface State {
   columns: string[];
-  runs: { name: string; status: string; steps: number | null }[];
+  runs: { name: string; kind: string; status: string; steps: number | null }[];
 }
 
 interface Update {

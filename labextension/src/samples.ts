@@ -69,11 +69,28 @@ export class Samples {
     if (shown === this.shown) return;
     this.shown = shown;
     this.list.replaceChildren(
-      ...now.map(({ prompt, text }) => {
+      ...now.map((sample) => {
+        const { prompt } = sample;
         const paragraph = element("p");
-        paragraph.append(element("span", "gpt-prompt", prompt), element("span", "", text));
+        paragraph.append(element("span", "gpt-prompt", prompt), ...told(sample));
         return paragraph;
       }),
     );
   }
+}
+
+/** The text; of RL each token coloured by its advantage, green for better than expected, and the reward behind it. */
+function told({ text, pieces, advantages, reward }: Sample): HTMLElement[] {
+  if (!pieces || !advantages) {
+    const worth = reward === undefined ? [] : [element("i", "gpt-prompt", `  ${reward.toFixed(2)}`)];
+    return [element("span", "", reward === undefined ? text : ` ${text}`), ...worth];
+  }
+  const most = Math.max(1e-9, ...advantages.map(Math.abs));
+  const tokens = pieces.map((piece, k) => {
+    const token = element("span", "", piece);
+    const colour = advantages[k] > 0 ? "60,159,80" : "208,69,69";
+    token.style.background = `rgba(${colour},${((0.45 * Math.abs(advantages[k])) / most).toFixed(2)})`;
+    return token;
+  });
+  return [element("span", "", " "), ...tokens, element("i", "gpt-prompt", `  reward ${(reward ?? 0).toFixed(2)}`)];
 }

@@ -25,15 +25,25 @@ export class Column {
   }
 }
 
+/** The step of an evaluation, and its figures by name. */
 export interface Evaluation {
   step: number;
-  val_loss: number | null;
-  bits_per_byte: number | null;
+  [figure: string]: number | null;
 }
 
 export interface Sample {
   step: number;
   prompt: string;
+  text: string;
+  /** Of RL: what it was worth, its tokens, and the advantage of each. */
+  reward?: number;
+  pieces?: string[];
+  advantages?: number[];
+}
+
+/** What goes wrong, and what to do about it. */
+export interface Warning {
+  step: number;
   text: string;
 }
 
@@ -63,11 +73,13 @@ export interface Now {
 
 export class Series {
   name = "";
+  kind = "pretrain";
   status = "running";
   steps: number | null = null;
   columns: Record<string, Column> = {};
   evaluations: Evaluation[] = [];
   samples: Sample[] = [];
+  warnings: Warning[] = [];
   stages: Stage[] = [];
   start: Start | null = null;
   now: Now | null = null;
@@ -82,6 +94,7 @@ export class Series {
     this.columns = {};
     this.evaluations = [];
     this.samples = [];
+    this.warnings = [];
     this.stages = [];
     this.start = this.now = this.end = null;
   }
@@ -104,6 +117,9 @@ export class Series {
         break;
       case "sample":
         this.samples.push(event as unknown as Sample);
+        break;
+      case "warning":
+        this.warnings.push(event as unknown as Warning);
         break;
       case "end":
         this.end = event as unknown as { status: string; error: string | null };

@@ -5,6 +5,7 @@ from __future__ import annotations
 from jupyter_gpt.magics.notebook import cell_id, watch
 from jupyter_gpt.magics.options import RUNNING, STEPS, Command, Option
 from jupyter_gpt.magics.words import number, whole
+from jupyter_gpt.training.recipe import DTYPES
 
 REWARD = Command(
     name="%gpt reward",
@@ -30,6 +31,7 @@ REWARD = Command(
             Option("--batch", "rankings of one step", "N", whole, default=8),
             Option("--lora", "rank of the adapter; 0 trains a copy of the whole model", "R", whole, default=16),
             Option("--lr", "peak learning rate (default: 3e-4, a tenth of that without LoRA)", "X", number),
+            Option("--dtype", "of the activations; what is trained stays float32 (default: by device)", choices=DTYPES),
             Option("--margin", "by how much the better one has to win", "X", number, default=0),
             Option("--centring", "how strongly scores are drawn towards zero", "X", number, default=0.01),
             Option("--eval-every", "steps between validations (default: eight in a run)", "N", whole),
