@@ -51,7 +51,16 @@ class Options:
     @property
     def any(self) -> bool:
         """Whether there is a technique at all."""
-        return bool(self.cot or self.expert or self.vote or self.best_of or self.reflect or self.tree or self.acting or self.tasks)
+        return bool(
+            self.cot
+            or self.expert
+            or self.vote
+            or self.best_of
+            or self.reflect
+            or self.tree
+            or self.acting
+            or self.tasks
+        )
 
 
 def check(options: Options, chat: bool = True, given: frozenset[str] = frozenset()) -> None:
@@ -83,7 +92,7 @@ def check(options: Options, chat: bool = True, given: frozenset[str] = frozenset
         "--levels is 1 or more": o.levels < 1,
         "--breadth is 1 or more": o.breadth < 1,
         "--depth is 1 or more": o.depth < 1,
-        "--reflect is 1 round or more": "reflect" in given and o.reflect < 1,
+        "--reflect is 1 round or more": o.reflect < 0,
         f"--search is {', '.join(SEARCHES[:-1])} or {SEARCHES[-1]}, not {o.search!r}": o.search not in SEARCHES,
         "a base model goes on with documents and cannot look back at its answer: --as-assistant asks it as a chat, "
         "or --check $function judges in its place": o.reflect and not chat and not o.check,

@@ -7,7 +7,7 @@ replaced, the user's functions, and a completion is made of what they found.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from jupyter_gpt.errors import GPTError
@@ -17,6 +17,7 @@ from jupyter_gpt.prompting import options as sensible
 from jupyter_gpt.prompting.ask import Ask, Asked, Budget, Enough, run
 from jupyter_gpt.prompting.compose import technique_of
 from jupyter_gpt.prompting.options import Options
+from jupyter_gpt.prompting.together import together
 from jupyter_gpt.prompting.trace import Node
 from jupyter_gpt.session import templates
 from jupyter_gpt.session.acting import acting
@@ -104,13 +105,42 @@ def with_techniques(
     return done
 
 
-def wanted(options: Mapping) -> bool:
-    """Whether these options of `gpt.prompt` ask for a technique, or for a budget."""
-    return any(options.get(name) for name in (*TECHNIQUES, *BUDGETS))
-
-
 TECHNIQUES = ("cot", "expert", "vote", "best_of", "reflect", "check", "tree", "breadth", "depth", "search", "value",
               "react", "tools", "tasks")  # fmt: skip
+
+
+def wanted(options: Mapping) -> bool:
+    """Whether these options of `gpt.prompt` ask for a technique, or for a budget."""
+    said = [options.get(name) for name in (*TECHNIQUES, *BUDGETS)]
+    return any(value is not None and value is not False and value != () for value in said)  # a budget of 0 is refused
+
+
+def without(options: Mapping) -> dict:
+    """The options of a prompt that wants no technique: `cot=False` says nothing."""
+    return {name: value for name, value in options.items() if name not in (*TECHNIQUES, *BUDGETS)}
+
+
+def together_with_techniques(
+    models: Mapping, memory: Prompting, asked: Sequence[Asked], *, model: str | None = None, **options
+) -> list[Completion]:
+    """The same technique for many questions, what they ask at one time batched; the completions in their order.
+
+    Raises the error of the first question that had one; after an interrupt those that were answered come back.
+    """
+    name = models[model or latest(models, memory)].name
+
+    def work(one: Asked) -> Callable:
+        return lambda send, call_user: with_techniques(
+            models, Prompting(said=dict(memory.said)), one, model=name, send=send, call_user=call_user, **options
+        )
+
+    done = sorted(together([work(one) for one in asked], sender(models, memory, name)), key=lambda task: task.number)
+    for task in done:
+        if task.error is not None:
+            raise task.error
+    found = [task.result for task in done]
+    memory.last = found[-1] if found else memory.last
+    return found
 
 
 def sender(models: Mapping, memory: Prompting, name: str, unsent: bool = False) -> Callable:

@@ -94,6 +94,21 @@ def test_budgets(gpt, chat):
     assert any("--max-seconds 0.3 reached" in note for note in cut.notes)
 
 
+def test_many_at_once_are_as_one_by_one(gpt, chat):
+    texts, ask = ["The", "Tale 3.", "It sang"], {"model": "chat", "cot": True, "samples": 2, "vote": True, **SHORT}
+    together, alone = gpt.prompts(texts, **ask), [gpt.prompt(text, **ask) for text in texts]
+    assert [done.text for done in together] == [done.text for done in alone]
+    with pytest.raises(GPTError, match="add --samples"):
+        gpt.prompts(texts, model="chat", vote=True)
+
+
+def test_what_says_nothing_asks_for_no_technique(gpt, chat):
+    plain = gpt.prompt("The", model="chat", cot=False, best_of=None, max_calls=None, **SHORT)
+    assert plain.trace is None and plain.samples == [plain]
+    with pytest.raises(GPTError, match="--max-calls is above 0, not 0"):
+        gpt.prompt("The", model="chat", max_calls=0)
+
+
 def test_an_interrupt_keeps_what_came(gpt, chat):
     def interrupt():
         time.sleep(0.7)
