@@ -17,7 +17,7 @@ from jupyter_gpt.session import store
 
 FILE = "templates.json"
 WHERE = {"cot": "chain_of_thought", "expert": "expert", "reflection": "reflection", "tree": "tree_of_thoughts",
-         "react": "react"}  # fmt: skip
+         "react": "react", "agent": "task_list"}  # fmt: skip
 
 
 def own(technique: str) -> Mapping[str, str]:

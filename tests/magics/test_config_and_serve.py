@@ -104,7 +104,7 @@ def test_templates_are_shown_and_replaced(gpt, ip, fails, shown):
     assert "cot think (replaced)\n    Think, then answer:\n    {question}" in shown[1]
     assert names["back"] == names["own"]
     assert "nothing fills {asked}" in fails('%gpt config template cot --part think --text "{question} {asked}"')
-    assert fails("%gpt config template").endswith("wants a technique: cot, expert, reflection, tree, react")
+    assert fails("%gpt config template").endswith("wants a technique: cot, expert, reflection, tree, react, agent")
     assert "did you mean think" in fails("%gpt config template cot --part thnk")
     assert "belongs to an endpoint" in fails("%gpt config template cot --model x")
     assert "replace a technique's text" in fails('%gpt config endpoint --text "x"')

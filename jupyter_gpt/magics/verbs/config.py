@@ -24,8 +24,8 @@ CONFIG = Command(
     groups=(
         ("What", (
             Option("WHAT", "what to set or show", choices=("endpoint", "template")),
-            Option("NAME", "what to call the endpoint here; or the technique: cot, expert, reflection, tree, react",
-                   complete="models", hints=("cot", "expert", "reflection", "tree", "react")),
+            Option("NAME", "what to call the endpoint here; or the technique: cot, expert, reflection, tree, react, agent",
+                   complete="models", hints=("cot", "expert", "reflection", "tree", "react", "agent")),
         )),
         ("Endpoint", (
             Option("--base-url", "its address up to /v1", "URL"),
