@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from jupyter_gpt.views.bundle import MIME, Bundle
+from jupyter_gpt.views.bundle import MIME, Bundle, escape
 
 PERIOD = 0.1  # seconds between two looks at a run that trains in the background
 
@@ -39,7 +39,8 @@ def follow(
     """Shows `run` in the current cell until it ends; in the `background` returns at once and goes on showing.
 
     `bundle_of_run(run)` makes the static picture of the run as it stands; `overlays` are other runs to
-    draw beside it. A failed run leaves the bundle of what it reached, then its error is raised from here.
+    draw beside it. A failed run leaves the bundle of what it reached, then its error is raised from here; one that
+    failed before anything was measured has nothing to show but its error.
     """
     if not is_live():
         _follow_headless(run, bundle_of_run, background)
@@ -53,7 +54,7 @@ def follow(
 
     def finish() -> None:
         widget.pump(at_once=True)
-        _show(handle.update, bundle_of_run(run))
+        _show(handle.update, bundle_of_run(run) if began(run) else nothing_yet(run))
         if not widget.reloaded:  # else the bundle found no place, and the widget is all there is to see
             widget.close()
 
@@ -67,6 +68,17 @@ def follow(
         finish()
 
 
+def began(run: Any) -> bool:
+    """Whether there is anything to show of it."""
+    return any(event["event"] in ("step", "evaluation", "sample") for event in run.events)
+
+
+def nothing_yet(run: Any) -> Bundle:
+    """What takes the widget's place when there is nothing to show: the error that follows says why."""
+    text = f"{run.name}: {run.kind}, ended before its first step"
+    return Bundle(text, f"<p>{escape(text)}</p>", {"view": "run", "name": run.name, "kind": run.kind})
+
+
 def _follow_headless(run: Any, bundle_of_run: Callable[[Any], Bundle], background: bool) -> None:
     from IPython.display import display
 
@@ -76,7 +88,8 @@ def _follow_headless(run: Any, bundle_of_run: Callable[[Any], Bundle], backgroun
     try:
         run.wait()
     finally:
-        _show(display, bundle_of_run(run))
+        if began(run):
+            _show(display, bundle_of_run(run))
 
 
 def _pump_until_end(run: Any, widget: Any, finish: Callable[[], None]) -> None:

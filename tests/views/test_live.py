@@ -251,6 +251,7 @@ def bundle_of(run) -> Bundle:
 
 def test_with_nobody_there_only_the_final_bundle_is_published(published):
     run = FakeRun()
+    run.step(1)
     following.follow(run, bundle_of)
     assert published == [(bundle_of(run).mime(), {MIME: {"seconds": 1.5}})]
     assert published[0][0]["text/plain"] == "storyteller finished"
@@ -258,9 +259,17 @@ def test_with_nobody_there_only_the_final_bundle_is_published(published):
 
 def test_a_failed_run_leaves_its_bundle_and_raises(published):
     run = FakeRun(error=GPTError("the loss is NaN at step 7"))
+    run.step(6)
     with pytest.raises(GPTError, match="NaN at step 7"):
         following.follow(run, bundle_of)
     assert [data["text/plain"] for data, _ in published] == ["storyteller failed"]
+
+
+def test_a_run_that_failed_before_its_first_step_leaves_its_error_alone(published):
+    run = FakeRun(error=GPTError("bad.jsonl, line 37 is not JSON"))
+    with pytest.raises(GPTError, match="line 37"):
+        following.follow(run, bundle_of)
+    assert published == []
 
 
 def test_a_background_run_with_nobody_there_says_one_fixed_line(published, capsys):
