@@ -1,0 +1,94 @@
+"""`%%sft`, `%gpt merge` and `%%classify` on the real session, end to end, and every option of theirs handed over."""
+
+import inspect
+import re
+
+import pytest
+
+from jupyter_gpt.errors import GPTError
+from jupyter_gpt.magics import classify, completion, sft
+from jupyter_gpt.training.classify import classify_recipe
+from jupyter_gpt.training.sft_recipe import finetuning_recipe
+
+TALES = [f"Tale {n}. The hen sat on {n} eggs and the fox sat by. " * 4 for n in range(1, 40)]
+BODY = "user: Who sat?\nassistant: The hen.\n---\nuser: Where?\nassistant: On eggs.\n"
+SHORT = "--steps 3 --context 64 --batch-tokens 64 --answer-tokens 4"
+
+
+@pytest.fixture
+def run(ip, tmp_path, monkeypatch):
+    monkeypatch.setenv("JUPYTER_GPT_HOME", str(tmp_path / "home"))
+    ip.user_ns["tales"] = TALES
+
+    def run(*cells: str) -> dict:
+        for cell in cells:
+            ip.run_cell(cell).raise_error()
+        return ip.user_ns
+
+    shape = "--tokenizer char --depth 1 --width 32 --context 64 --rows 2 --batch-tokens 128"
+    run(f"%%pretrain hen {shape} --steps 2\n$tales: 1\n")
+    return run
+
+
+def test_from_a_base_to_an_assistant_and_a_merged_one(run, shown, fails, capsys):
+    names = run(
+        f"%%sft reply --base hen --lora 2 {SHORT} --questions 'Who sat?' --out m\n{BODY}",
+        f"%%sft more --base reply {SHORT} --out n\n{BODY}",
+        "%gpt merge more whole --out w",
+        "%gpt models",
+        "%gpt show reply",
+    )
+    assert (names["m"].name, names["m"].base, names["w"].base) == ("reply", "hen", None)
+    assert names["w"].lineage == ["hen (pretrain)", "reply (sft)", "more (sft)", "whole (merge)"]
+    picture, bundle, _, _, models, again = shown
+    assert "⟦The hen.<|end|>⟧" in picture and picture.startswith("reply: 1 source of conversations")
+    assert bundle.startswith("reply: sft, finished, all 3 steps\nan adapter of rank 2 on hen, loss on the assistant's tokens")
+    assert "«Who sat?»\n  hen, before: «" in bundle and "  reply, after step ≈3: «" in bundle
+    assert "parameters trained" in bundle and again == bundle
+    assert re.search(r"reply +[\d,]+, [\d,]+ its own \([\d.]+%\)", models)
+    assert "more merged into its base" in capsys.readouterr().out
+    assert fails(f"%%sft reply --base nobody {SHORT}\n{BODY}").startswith("there is no model nobody")
+    assert "begins with" in fails(f"%%sft x --base hen {SHORT}\nassistant: The hen.\n")
+    assert fails("%%sft x\n" + BODY).startswith("%%sft wants --base")
+    assert "say what to train on" in fails("%%sft x --base hen")
+    assert "is no adapter" in fails("%gpt merge hen")
+
+
+def test_in_the_background_the_run_is_bound(run, shown, capsys):
+    names = run(f"%%sft reply --base hen {SHORT} --background --out r\n{BODY}")
+    assert names["r"].wait().status == "finished"
+    assert "reply trains in the background" in capsys.readouterr().out
+
+
+def test_a_classifier_from_a_cell(run, shown, fails):
+    texts = "\n".join(f"{n} {word}\t{'good' if word == 'hens' else 'bad'}" for n in range(9) for word in ("hens", "foxes"))
+    names = run(f"%%classify mood --base hen --steps 4 --out m\n{texts}\n")
+    assert names["m"].labels == ["bad", "good"] and names["m"].predict("9 hens") in ("good", "bad")
+    assert shown[-1].startswith("mood: classifier, finished, all 4 steps")
+    assert "accuracy" in shown[-1] and "what it is (rows)" in shown[-1]
+    assert "occur once (odd)" in fails(f"%%classify mood --base hen\n{texts}\n7\todd\n")
+    assert "say what to learn from" in fails("%%classify mood --base hen")
+
+
+@pytest.mark.parametrize("door, recipe", [(sft, finetuning_recipe), (classify, classify_recipe)])
+def test_every_option_is_one_of_the_recipe_s(door, recipe):
+    known = set(inspect.signature(recipe).parameters)
+    session = {"background", "overwrite", "out", "beside"}
+    keys = {option.key for option in door.COMMAND.flags.values()} - session
+    assert keys <= known
+    assert known - keys <= {"mixture", "cell", "base_mark", "adapter"}
+
+
+def test_sources_of_conversations_are_completed():
+    _, found = completion.candidates("%%sft a --base b\nst", 1, "st", {})
+    assert "stories-qa: " in [text for text, _ in found]
+    _, options = completion.candidates("%%sft a --base b --lo", 0, "%%sft a --base b --lo", {})
+    assert {"--lora", "--load-in"} <= {text for text, _ in options}
+
+
+def test_help_tells_of_all(ip, capsys):
+    ip.run_cell("%%sft --help").raise_error()
+    text = capsys.readouterr().out
+    assert "--lora-targets" in text and "user: Who sang?" in text
+    with pytest.raises(GPTError, match="--load-in is 4bit or 8bit"):
+        ip.run_cell("%%sft x --base y --lora 2 --load-in 3bit\n").raise_error()
