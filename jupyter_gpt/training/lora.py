@@ -86,7 +86,7 @@ def again(model: nn.Module, seed: int = 0) -> nn.Module:
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
     config = copy.deepcopy(model.peft_config["default"])
-    config.inference_mode = False
+    config.inference_mode, config.base_model_name_or_path = False, None  # peft sets the name anew, and warns of another
     copy_of = adapted(plain_base(model), config, seed)
     weights = {name: tensor.detach().clone() for name, tensor in get_peft_model_state_dict(model).items()}
     set_peft_model_state_dict(copy_of, weights)

@@ -1,12 +1,13 @@
 """What completions are worth: a reward model's score, what a user's function says, or several of them, weighted.
 
 Both read text, so a reward model may have another tokenizer than the policy. A function is called where an interrupt can
-reach it (`calls.py`), once a completion.
+reach it (`calls.py`), once a completion, and so that Stop is felt between two of them.
 """
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -17,6 +18,7 @@ from jupyter_gpt.training.logprobs import Reader
 from jupyter_gpt.training.reward import scored
 from jupyter_gpt.training.reward_prepare import row_of
 
+SLICE = 0.25  # seconds of a user's function between two looks at the buttons of the run
 Judge = Callable[[str, str], float]
 
 
@@ -39,7 +41,10 @@ def rewarded(rewards: Sequence[Reward], prompts: Sequence[str], texts: Sequence[
     total = [0.0] * len(texts)
     for reward in rewards:
         if reward.function is not None:
-            found = yield Call(lambda reward=reward: answers(reward, prompts, texts))
+            found = []
+            while len(found) < len(texts):
+                rest = prompts[len(found) :], texts[len(found) :]
+                found += yield Call(lambda reward=reward, rest=rest: answers(reward, *rest))
         else:
             most = context_of(reward.model.module)
             rows = [row_of(reward.name, reward.tokenizer, p, t, most)[0] for p, t in zip(prompts, texts, strict=True)]
@@ -49,8 +54,8 @@ def rewarded(rewards: Sequence[Reward], prompts: Sequence[str], texts: Sequence[
 
 
 def answers(reward: Reward, prompts: Sequence[str], texts: Sequence[str]) -> list[float]:
-    """What a user's function says of each completion."""
-    found = []
+    """What a user's function says of the first completions, as many as it manages in SLICE seconds, one at least."""
+    found, until = [], time.monotonic() + SLICE
     for prompt, text in zip(prompts, texts, strict=True):
         said = reward.function(prompt, text)
         try:
@@ -63,4 +68,6 @@ def answers(reward: Reward, prompts: Sequence[str], texts: Sequence[str]) -> lis
                 "a reward is a finite number"
             )
         found.append(value)
+        if time.monotonic() > until:
+            break
     return found

@@ -112,6 +112,38 @@ def test_stopped_and_resumed_equals_uninterrupted(gpt, tiny, algo):
     assert one == two
 
 
+def test_a_run_whose_reward_failed_goes_on_to_the_same_end(gpt, tiny):
+    given = {**SMALL, "steps": 5, "eval_every": 5, "checkpoint_every": 2}
+    whole = gpt.rlhf("whole", PROMPTS, policy="tiny", algo="ppo", reward="$judge", variables={"judge": short}, **given)
+    asked = []
+
+    def fails(prompt, completion):
+        asked.append(prompt)
+        if len(asked) == 35:
+            raise OSError("the line is dead")
+        return short(prompt, completion)
+
+    with pytest.raises(OSError, match="the line is dead"):
+        gpt.rlhf("part", PROMPTS, policy="tiny", algo="ppo", reward="$judge", variables={"judge": fails}, **given)
+    assert gpt.runs["part"].status == "failed" and 0 < gpt.runs["part"].step < 5
+    gpt.runs.known.clear()
+    with pytest.raises(GPTError, match="no variable judge"):
+        gpt.resume("part")
+    assert figures(gpt.resume("part", variables={"judge": short})) == figures(whole)
+
+
+def test_stop_is_felt_between_two_calls_of_a_slow_reward(gpt, tiny):
+    def slow(prompt, completion):
+        time.sleep(0.3)
+        return float(len(completion))
+
+    run = gpt.rlhf("a", PROMPTS, policy="tiny", algo="grpo", reward=slow, background=True, **{**SMALL, "steps": 50})
+    threading.Timer(1.5, run.stop).start()
+    began = time.monotonic()
+    run.wait()
+    assert run.status == "stopped" and time.monotonic() - began < 5
+
+
 def test_an_adapter_is_continued_as_a_copy(gpt, tiny):
     gpt.rlhf("first", PROMPTS, policy="tiny", algo="grpo", reward=short, lr=1e-2, **SMALL)
     before = bytes_of(gpt, "first")

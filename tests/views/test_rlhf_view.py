@@ -74,6 +74,21 @@ def test_what_differs_between_machines_is_marked():
     assert unmarked(alt.sub("", one.html)) == unmarked(alt.sub("", two.html)) and one.data == two.data
 
 
+def test_the_live_view_is_sent_the_columns_of_its_kind():
+    from array import array
+
+    from jupyter_gpt.views import live
+
+    alive = run("rlhf", rl_recipe("s", ["Why?"], algo="grpo", reward=["$polite"]), rl_events(), "running")
+    assert live.kind_of(alive) == "rlhf"
+    names = (*live.COLUMNS, *live.MORE["rlhf"])
+    content, buffers = live._Feed(alive, names).update()
+    assert array("f", buffers[names.index("kl")]).tolist() == [40.0, 80.0] and content["rows"] == 2
+    assert [e["event"] for e in content["events"]].count("warning") == 1
+    alive.recipe = rl_recipe("s", ["Why?"], algo="dpo", rankings="taste").as_dict()
+    assert live.kind_of(alive) == "dpo"
+
+
 def test_a_run_that_has_not_begun_is_shown_too():
     recipe = rl_recipe("s", ["Why?"], algo="ppo", reward=["$polite"])
     assert "PPO" in run_bundle(run("rlhf", recipe, [], "failed")).text
