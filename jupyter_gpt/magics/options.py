@@ -27,6 +27,7 @@ class Option:
     complete: whose names complete it: "models", "runs", "corpora", "rankings", "files".
     many: takes one value or more, up to the next option.  needed: the magic cannot do without.
     kept: its value is a `$variable`, handed over as the object it is; with `complete`, a name will do too.
+    literal: a `$variable` is handed over as it is written: a source, which the session looks up.
     optional: its value may be left out; `kind` is then given "".
     parted: its values may also stand in one word, parted by commas.
     """
@@ -42,6 +43,7 @@ class Option:
     many: bool = False
     needed: bool = False
     kept: bool = False
+    literal: bool = False
     optional: bool = False
     parted: bool = False
 
@@ -152,7 +154,8 @@ def _converted(command: Command, option: Option, word: Word, variables: Mapping[
     if option.kind is None:
         return [True]
     texts = [word.text]
-    if variables is not None and not word.quoted and word.text[:1] == "$" and word.text[1:].isidentifier():
+    named = word.text[:1] == "$" and word.text[1:].isidentifier()
+    if variables is not None and named and not word.quoted and not option.literal:
         name = word.text[1:]
         if name not in variables:
             likely = nearest(name, (known for known in variables if not known.startswith("_")))

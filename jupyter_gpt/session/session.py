@@ -19,6 +19,7 @@ from jupyter_gpt.session.corpora import Corpora, Corpus
 from jupyter_gpt.session.embedders import Embedders
 from jupyter_gpt.session.endpoints import Endpoint
 from jupyter_gpt.session.evaluate import evaluate
+from jupyter_gpt.session.evaluate_index import evaluate_index
 from jupyter_gpt.session.indexes import Indexes, index
 from jupyter_gpt.session.launch import resume
 from jupyter_gpt.session.merge import merge
@@ -47,6 +48,7 @@ class Session:
     resume = resume
     evaluate = evaluate
     index = index
+    evaluate_index = evaluate_index
     rag = rag
 
     def __init__(self):

@@ -120,7 +120,7 @@ def test_sentences_that_no_source_supports(kb):
 def test_mistakes(kb):
     for question, options, said in (("", {}, "question is empty"), ("x", {"index": "k"}, "did you mean kb?"),
                                     ("x", {"model": "cha"}, "did you mean chat?")):  # fmt: skip
-        with pytest.raises(GPTError, match="^[^\n]*$") as caught:
+        with pytest.raises(GPTError, match=r"^[^\n]*$") as caught:
             kb.gpt.rag(question, **{"index": "kb", "model": "chat", **options})
         assert said in str(caught.value)
 

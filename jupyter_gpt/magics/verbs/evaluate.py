@@ -19,7 +19,10 @@ EVALUATE = Command(
         ("What", (
             Option("TASK", "a $variable or a .csv, .json or .jsonl file with questions and answers, or reasoning-gym:NAME",
                    kept=True, complete="files", needed=True),
-            Option("--models", "the models to ask", "MODEL", many=True, needed=True, complete="models"),
+            Option("--models", "the models to ask", "MODEL", many=True, complete="models"),
+            Option("--index", "measure retrieval from these indexes instead: questions that say where their answers stand "
+                   "(a `quote`, or `source` and `page`); with --models, answers with the book closed and open",
+                   "NAME", many=True, complete="indexes"),
             Option("--techniques", "each in quotes, the flags of %%prompt; a word of no flag, such as direct, is none",
                    "FLAGS", many=True, default='direct "--cot" "--cot --samples 5 --vote"'),
             Option("--questions", "the first N only (of reasoning-gym: 50)", "N", whole),
@@ -48,6 +51,10 @@ def evaluate(gpt, given: dict, ip) -> object:
     from jupyter_gpt.views.follow import is_live
     from jupyter_gpt.views.progress import Progress
 
+    if "index" in given:
+        return evaluate_index(gpt, given)
+    if "models" not in given:
+        raise GPTError("%gpt evaluate wants --models, the models to ask (or --index, the indexes to search)")
     options = {name: value for name, value in given.items() if name != "out"}
     if "techniques" in options:
         options["techniques"] = {text: flags(text, ip.user_ns) for text in options["techniques"]}
@@ -59,6 +66,26 @@ def evaluate(gpt, given: dict, ip) -> object:
             line.close()
     show(evaluation_bundle(found))
     return found
+
+
+def evaluate_index(gpt, given: dict) -> object:
+    """Retrieval from indexes; the result is the table."""
+    from jupyter_gpt.views.retrieval import retrieval_bundle
+
+    wrong = next((name for name in ("techniques", "score", "questions", "seed") if name in given), None)
+    if wrong:
+        raise GPTError(f"--{wrong} goes with techniques, not with --index")
+    options = {name: value for name, value in given.items() if name not in ("task", "index", "out")}
+    if isinstance(given["task"], str):
+        import pandas
+
+        read = pandas.read_csv if given["task"].endswith(".csv") else pandas.read_json
+        options["questions"] = read(given["task"], **({"lines": True} if given["task"].endswith(".jsonl") else {}))
+    else:
+        options["questions"] = given["task"]
+    table = gpt.evaluate_index(options.pop("questions"), given["index"], **options)
+    show(retrieval_bundle(table))
+    return table
 
 
 def flags(text: str, variables) -> dict:

@@ -30,7 +30,7 @@ INDEX = Command(
         ("Index", (
             Option("NAME", "what to call it", needed=True, complete="indexes"),
             Option("SOURCES", f"files, globs, folders ({SUPPORTED}), addresses, and $variables that hold texts",
-                   many=True, complete="files"),
+                   many=True, literal=True, complete="files"),
         )),
         ("Options", (
             Option("--embedder", "minilm, a model of this notebook (its last hidden states, averaged), an endpoint, a "

@@ -1,0 +1,63 @@
+"""`gpt.evaluate_index`: what retrieval finds, by index (its embedder and chunk size), way of searching and k; and what a
+model answers with the book closed and open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from jupyter_gpt.errors import GPTError
+from jupyter_gpt.evaluation.retrieval import mean, questions_of, right, scores
+
+WAYS = {"dense": {}, "hybrid": {"hybrid": True}}
+KS = (1, 5, 10)
+
+
+def evaluate_index(
+    session, questions: object, indexes: Sequence[str] | str, *, ks: Sequence[int] = KS, models: Sequence[str] = (),
+    k: int = 4, progress: Callable[[str, int, int], None] | None = None, **options,
+):  # fmt: skip
+    """A DataFrame: a row for each index and way of searching, with `recall@k`, `mrr`, `ndcg@k`; BM25 alone among them.
+
+    With `models`, also each model's share of right answers `closed` (asked without the index) and `open` (`gpt.rag` with
+    `k` chunks); questions then need an `answer`. `options` are those of `gpt.prompt`. Raises GPTError for questions that
+    do not say where their answers stand (`jupyter_gpt.evaluation.retrieval`).
+    """
+    import pandas
+
+    asked, indexes = questions_of(questions), [indexes] if isinstance(indexes, str) else list(indexes)
+    if models and any(question.answer is None for question in asked):
+        raise GPTError("to measure a model every question wants its `answer`")
+    tell = progress or (lambda what, done, total: None)
+    rows, most = [], max(ks)
+    for name in indexes:
+        kept = session.indexes[name]
+        about = {"index": name, "embedder": kept.about["embedder"], "chunk": kept.about["chunk_tokens"]}
+        texts = [question.text for question in asked]
+        vectors, searcher = kept.vectors(texts), kept.searcher
+        for way in ("dense", "bm25", "hybrid"):
+            tell(f"{name}, {way}", 0, 1)
+            if way == "bm25":
+                found = [as_hits(searcher, *searcher.by_words(text, most)) for text in texts]
+            else:
+                found = [searcher.search(t, v, most, **WAYS[way]) for t, v in zip(texts, vectors, strict=True)]
+            rows.append({**about, "search": way, **scores(asked, found, ks)})
+        for model in models:
+            options = {"temperature": 0.0, "max_tokens": 64, **options}
+            closed = [done.text for done in session.prompts(texts, model=model, **options)]
+            open_ = []
+            for number, text in enumerate(texts):
+                tell(f"{name}, {model}", number, len(texts))
+                open_.append(session.rag(text, name, model=model, k=k, hybrid=True, **options).text)
+            share = [mean(right(a, q.answer) for a, q in zip(said, asked, strict=True)) for said in (closed, open_)]
+            rows.append({**about, "search": f"{model}, k {k}", "closed": share[0], "open": share[1]})
+    return pandas.DataFrame(rows)
+
+
+def as_hits(searcher, rows, found) -> list:
+    """Hits of keywords alone, in their order."""
+    from jupyter_gpt.retrieval.search import Hit
+
+    score = dict(zip(rows, found, strict=True))
+    return [Hit(p.text, p.source, p.page, score[p.row], p.heading, 0.0, score[p.row], p.row, p.n, p.sources)
+            for p in searcher.index.places(rows)]  # fmt: skip

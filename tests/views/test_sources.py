@@ -1,0 +1,118 @@
+"""The views of retrieval: nothing of a document or an answer is markup, and words say what pictures show."""
+
+import re
+from html.parser import HTMLParser
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from jupyter_gpt.errors import GPTError
+from jupyter_gpt.retrieval.cite import Checked
+from jupyter_gpt.retrieval.search import Hit
+from jupyter_gpt.session.rag import Answer, Meter
+from jupyter_gpt.views import index_map, sources
+
+EVIL = "<script>alert(1)</script> «leave» is <b>27</b> days of every working year & more"
+KEPT = {"div", "span", "p", "br", "details", "summary", "table", "tr", "td", "tbody", "b", "img"}
+
+
+def hit(text=EVIL, n=0, **more):
+    facts = {"text": text, "source": "a<i>.pdf", "page": 3, "score": 0.61, "heading": "Leave <u>", "cosine": 0.61,
+             "keyword": None, "row": n, "chunk": n, "sources": ("a<i>.pdf",)}  # fmt: skip
+    return Hit(**{**facts, **more})
+
+
+@pytest.fixture
+def answer():
+    checks = [Checked("It is 27 days of every working year [1].", (1,), (1,), 0.9, "supported"),
+              Checked("Pirates <i>rule</i>.", (), (), 0.2, "not supported")]  # fmt: skip
+    return Answer("leave?", "leave?", "docs", [hit(), hit("Other.", 1)], [hit("Long.", 2)], 0.3, 0.61,
+                  " ".join(c.text for c in checks), checks, None, None, Meter(512, (60, 20), 100, 64))  # fmt: skip
+
+
+class Tags(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.seen, self.text = set(), ""
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.add(tag)
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def read(html):
+    tags = Tags()
+    tags.feed(html)
+    return tags
+
+
+def test_everything_is_text_and_survives_a_sanitizer(answer):
+    for bundle in (sources.answer_bundle(answer), sources.hits_bundle("docs", "leave <x>?", answer.hits, "by cosine")):
+        tags = read(bundle.html)
+        assert tags.seen <= KEPT and "<script>alert(1)</script>" in tags.text
+        assert "var(" not in bundle.html
+
+
+def test_sentences_are_marked_by_what_supports_them(answer):
+    text = sources.answer_bundle(answer).text
+    assert "1 of 2 sentences supported by a source" in text and "in no source (0.20): Pirates" in text
+    html = sources.sentences_html(answer)
+    assert html.count(sources.GOOD) == 1 and html.count(sources.BAD) == 1 and "⚠ in no source" in html
+
+
+def test_the_meter_says_what_it_shows(answer):
+    [line] = sources.meter_lines(answer)
+    assert line == ("context of 512 tokens: 80 in 2 sources, 100 of instructions and question, 64 kept for the answer, "
+                    "268 free")  # fmt: skip
+    widths = [int(w) for w in re.findall(r"width:(\d+)px;background", sources.meter_html(answer))]
+    assert widths == [round(sources.BAR * n / 512) for n in (100, 60, 20, 64)]
+
+
+def test_words_and_quotations_are_lit():
+    html = sources.lit("Leave is 27 days of every working year.", "How much leave?", "It is 27 days of every working year.")
+    assert f'<span style="{sources.WORDS}">Leave</span>' in html
+    assert re.search(rf'{re.escape(sources.QUOTED)}">is 27 days of every working year</span>', html)
+
+
+def test_what_did_not_fit_is_said(answer):
+    assert "did not fit into the context: 1 of 3 chunks (a<i>.pdf, page 3)" in sources.answer_bundle(answer).text
+
+
+def folded(text):
+    return re.sub(r"«[^»]*»|<!--«-->.*?<!--»-->", "", text, flags=re.DOTALL)
+
+
+def test_nbval_sees_nothing_that_may_differ(answer):
+    before = sources.answer_bundle(answer)
+    answer.hits, answer.checks, answer.text = [hit("Quite other.", 5)], [], "Other."
+    after = sources.answer_bundle(answer)
+    assert folded(before.text) == folded(after.text) and folded(before.html) == folded(after.html)
+    assert before.data == after.data
+
+
+def test_the_plane_is_that_of_the_principal_components():
+    draw = np.random.default_rng(0)
+    vectors = (draw.normal(size=(200, 8)) * [9, 4, 1, 1, 0.5, 0.5, 0.1, 0.1]).astype(np.float32)
+    places, here, share = index_map.plane(vectors, vectors[3])
+    _, values, axes = np.linalg.svd(vectors - vectors.mean(0), full_matrices=False)
+    expected = (vectors - vectors.mean(0)) @ axes[:2].T
+    assert np.allclose(np.abs(places), np.abs(expected), atol=1e-3) and np.allclose(here, places[3], atol=1e-4)
+    assert share == pytest.approx((values[:2] ** 2).sum() / (values**2).sum(), abs=1e-4)
+
+
+def test_umap_is_an_extra(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "umap", None)
+    with pytest.raises(GPTError, match=r"jupyter_gpt\[umap\]"):
+        index_map.plane(np.eye(5, dtype=np.float32), np.ones(5, dtype=np.float32), "umap")
+
+
+def test_the_map_is_a_picture_and_words(monkeypatch):
+    matrix = np.random.default_rng(1).normal(size=(40, 6)).astype(np.float32)
+    monkeypatch.setattr(index_map, "drawn", lambda index, hits: (np.arange(40), [f"_doc{i % 10}" for i in range(40)]))
+    kept = SimpleNamespace(files=SimpleNamespace(matrix=lambda: matrix))
+    html, words = index_map.index_map(kept, matrix[7], [hit(n=7), hit(n=9)])
+    assert words.startswith("map (PCA): 40 chunks of 10 documents; the question lies 0% of the map's width")
+    assert html.startswith('<img src="data:image/png;base64,') and "alt=" in html
