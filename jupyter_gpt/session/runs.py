@@ -16,6 +16,7 @@ from jupyter_gpt.session import store
 from jupyter_gpt.session.jobs import Job
 
 COLUMNS = ("step", "loss", "val_loss", "tokens", "seconds", "lr", "tokens_per_second")
+WATCHED = ("reward", "kl", "entropy", "length")  # of RL, from evaluations where its steps do not tell them
 NOT_COLUMNS = ("event", "time", "mfu")  # of what a step tells
 
 
@@ -105,8 +106,10 @@ class Run:
         told = dict.fromkeys(key for row in rows.values() for key in row)
         more = [key for key in told if key not in (*COLUMNS, *NOT_COLUMNS)] or ["grad_norm"]
         table = pandas.DataFrame(list(rows.values()), columns=[*COLUMNS, *more])
-        evaluated = {e["step"]: e.get("val_loss") for e in self.events if e["event"] == "evaluation"}
-        table["val_loss"] = table["step"].map(evaluated).astype("float64")
+        evaluations = [e for e in self.events if e["event"] == "evaluation"]
+        watched = [key for key in WATCHED if key not in table and any(key in e for e in evaluations)]  # of DPO
+        for key in ("val_loss", *watched):
+            table[key] = table["step"].map({e["step"]: e.get(key) for e in evaluations}).astype("float64")
         return table
 
     def __repr__(self) -> str:

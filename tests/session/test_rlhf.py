@@ -72,8 +72,10 @@ def test_the_policy_changes_and_its_base_does_not(gpt, tiny, algo):
     moved = [key for key, p in model.module.named_parameters() if "lora_B" in key and p.abs().max() > 0]
     assert moved
     table = run.history
-    if algo != "dpo":
-        assert {"reward", "kl", "entropy", "length"} <= set(table.columns)
+    assert {"reward", "kl", "entropy", "length"} <= set(table.columns)
+    if algo == "dpo":
+        assert table["kl"].iloc[-1] > 0 and table["entropy"].iloc[-1] > 1 and table["margin"].iloc[-1] > 0
+    else:
         assert table["kl"].iloc[0] == pytest.approx(0, abs=1e-5) and table["entropy"].iloc[0] > 1
     assert gpt.prompt("The old fox", model="aligned", max_tokens=3).text is not None
 
