@@ -5,15 +5,17 @@ While votes are asked for, standings stay untold: who knows who leads does not v
 
 from __future__ import annotations
 
+from jupyter_gpt.inference.completion import Sampling
 from jupyter_gpt.session.arena import Arena, Standing
 from jupyter_gpt.views.bundle import MIME, Bundle, escape, marked, plain, quoted
-from jupyter_gpt.views.rank import Page, code, headline, sampling
+from jupyter_gpt.views.completion import settings
+from jupyter_gpt.views.rank import Page, code, sampling
 from jupyter_gpt.views.table import RULE, text_table
 
 QUIET = "color:#888;font-size:90%"
 CELL = "text-align:left;vertical-align:middle;white-space:nowrap;background-color:transparent;padding:5px 16px 5px 6px"
 HEAD = ("rank", "model", "Elo", "95% interval", "won", "tied", "lost", "what it is")
-WIDTH = 220  # pixels of the scale
+WIDTH = 180  # pixels of the scale
 BAR = "display:inline-block;height:8px;border-radius:4px"
 CHOSEN = "background-color:rgba(0,158,115,0.22);border-radius:9px;padding:0 8px"
 
@@ -21,7 +23,8 @@ CHOSEN = "background-color:rgba(0,158,115,0.22);border-radius:9px;padding:0 8px"
 def arena_bundle(arena: Arena, *, blind: bool = False) -> Bundle:
     """The static bundle of an `Arena` as it stands; `blind` leaves out who leads."""
     standings = arena.leaderboard
-    title = headline(arena.ranked).partition(": ")[2]
+    prompts = sorted({row.prompt for row in arena.rows})
+    title = f"{len(prompts)} prompt{'s' * (len(prompts) != 1)}, {settings(Sampling(**sampling(arena.ranked)))}"
     table = text_table(HEAD, [cells(standing) for standing in standings], "rlrrrrrl")
     text = [f"arena {', '.join(arena.models)}: {title}", quoted(f"{status_line(arena)}\n{table}\n{battles_text(arena)}")]
     shown = "" if blind else leaderboard_html(standings) + battles_html(arena)
@@ -32,7 +35,7 @@ def arena_bundle(arena: Arena, *, blind: bool = False) -> Bundle:
     )
     data = {
         "view": "arena", "models": arena.models, "rankings": arena.rankings.name,
-        "prompts": sorted({row.prompt for row in arena.rows}), "sampling": sampling(arena.ranked),
+        "prompts": prompts, "sampling": sampling(arena.ranked),
     }  # fmt: skip
     return Bundle("\n".join(text), html, data, metadata(arena, standings))
 
@@ -86,12 +89,12 @@ def scale(rating, low: float, high: float) -> str:
     """The interval as a bar, and in it the rating as a tick, from `low` to `high` points."""
     unit = (WIDTH - 4) / (high - low)
     before, left, right = ((b - a) * unit for a, b in ((low, rating.low), (rating.low, rating.elo), (rating.elo, rating.high)))
-    pale = f"{BAR};background-color:rgba(0,114,178,0.35)"
+    pale = f"{BAR};background-color:rgba(58,143,208,0.35)"
     return (
         f'<span style="display:inline-block;width:{WIDTH}px;white-space:nowrap;line-height:8px">'
         f'<span style="display:inline-block;width:{before:.0f}px"></span>'
         f'<span style="{pale};width:{max(0, left - 2):.0f}px"></span>'
-        f'<span style="{BAR};width:4px;height:14px;background-color:rgb(0,114,178);vertical-align:-3px"></span>'
+        f'<span style="{BAR};width:4px;height:14px;background-color:rgb(58,143,208);vertical-align:-3px"></span>'
         f'<span style="{pale};width:{max(0, right - 2):.0f}px"></span></span>'
     )
 

@@ -40,9 +40,7 @@ def test_the_leaderboard_and_the_battles(tmp_path):
     arena.choose(0, 1)
     bundle = arena_bundle(arena)
     lines = bundle.text.splitlines()
-    assert lines[0] == (
-        "arena ann, bob: 3 prompts, 1 completion each of ann, bob, temperature 0.7, at most 256 tokens, seed 3"
-    )
+    assert lines[0] == "arena ann, bob: 3 prompts, temperature 0.7, at most 256 tokens, seed 3"
     assert lines[1] == "«3 battles: 1 voted on, 1 missing · 1 tied by the same words · by person 1"
     assert re.match(r" +1  bob +10\d\d +\d+ to \d+ +1 +1 +0  bob at <there>", lines[4])
     assert lines[6:] == [
