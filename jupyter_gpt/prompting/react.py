@@ -107,7 +107,7 @@ def loop(ask: Ask, question: Asked, acting: Acting, protocol, words) -> Node:
             break
     else:
         ask.here.note = f"after {acting.steps} steps it was asked for its answer"
-    return last(ask, asked, words)
+    return last(ask, asked, protocol.closing, words)
 
 
 def turn(ask: Ask, protocol, asked: Asked, words) -> tuple[Completion, Said, Asked]:
@@ -128,14 +128,14 @@ def turn(ask: Ask, protocol, asked: Asked, words) -> tuple[Completion, Said, Ask
     return node.completion, said, asked
 
 
-def last(ask: Ask, asked: Asked, words) -> Node:
+def last(ask: Ask, asked: Asked, settings: dict, words) -> Node:
     """The answer that is left when nothing may be done any more."""
     if ask.chat:
         asked = [*asked, {"role": "user", "content": words["last"]}] if asked[-1]["role"] == "tool" else joined(
             asked, words["last"])  # fmt: skip
     else:
         asked = f"{asked.removesuffix('Thought:')}Final Answer:"
-    [node] = ask.nodes([asked], label="gives its answer")
+    [node] = ask.nodes([asked], label="gives its answer", **settings)
     text = node.text.strip()
     with suppress(Unreadable):  # an answer in plain words is what was asked for
         text = read_turn(text).answer or text

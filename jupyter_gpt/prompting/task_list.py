@@ -134,7 +134,7 @@ def delegate(ask: Ask, work: Work, options: Options, spent: list[str], above: tu
 
 def tasks_in(ask: Ask, asked: str, label: str, options: Options, words, keep: Sequence[str]) -> list[str]:
     """The list that the model writes, asked once more if it writes none; in vain, `keep` stays, and that is said."""
-    settings = {"regex": list_regex()} if options.acting and options.acting.constrained else {}
+    settings = {"grammar": list_grammar()} if options.acting and options.acting.constrained else {}
     asked += ending(ask, words)
     [node] = ask.nodes([asked], label=label, **settings)
     found = read(node.text)
@@ -157,13 +157,13 @@ def read(text: str) -> list[str] | None:
     return found or ([] if NONE.match(text.strip()) else None)
 
 
-def list_regex() -> str:
-    """One to `LISTED` numbered lines, or the word none."""
+def list_grammar() -> str:
+    """One to `LISTED` numbered lines, or the word none; as Lark."""
     lines = ""
     for number in range(LISTED, 0, -1):
         line = rf"{number}\. [^\s][^\n]{{2,120}}"
         lines = line + (rf"(\n{lines})?" if lines else "")
-    return rf"none|{lines}"
+    return f"start: LIST\nLIST: /none|{lines}/"
 
 
 def fresh(ask: Ask, work: Work, tasks: Sequence[str]) -> list[str]:

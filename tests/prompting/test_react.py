@@ -337,6 +337,29 @@ def test_a_server_without_tools_gets_them_in_words(scripted, world):
     assert world.calls == [("clock",)]
 
 
+@pytest.mark.parametrize("chat", [True, False])
+def test_a_model_of_the_kernel_is_held_to_the_form_to_its_last_answer(scripted, world, chat):
+    from jupyter_gpt.inference.rules import rule
+
+    same = turn("clock", {}) if chat else turn("clock", {}).removeprefix("Thought:")
+    ask = scripted([same, "Final Answer: noon" if chat else "noon"], chat=chat)
+    assert asked(ask, world, acting=Acting(world.tools(), steps=1, constrained=True)).text == "noon"
+    form, last = (rule(grammar=each["grammar"]) for each in ask.send.settings)
+    begin = "Thought: hm\n" if chat else "hm\n"
+    assert form.problem(begin + "Action: clock\nAction Input: {}") is None
+    assert form.problem(begin + 'Action: send\nAction Input: {"to":"a","text":"b"}') is None
+    assert form.problem(begin + "Final Answer: 7\n8") is None
+    for wrong in (
+        "Action: cloc\nAction Input: {}",
+        'Action: send\nAction Input: {"to":"a"}',
+        "Action: clock",
+        "Answer: 7",
+    ):
+        assert form.problem(begin + wrong)
+    assert last.problem("Final Answer: 7" if chat else "7") is None
+    assert last.problem("Final Answer: " if chat else "")
+
+
 def test_what_makes_no_sense_is_refused(world):
     tools = world.tools()
     for wrong, why in (

@@ -8,7 +8,7 @@ from jupyter_gpt.errors import GPTError
 from jupyter_gpt.prompting.ask import Budget, run
 from jupyter_gpt.prompting.compose import technique_of
 from jupyter_gpt.prompting.options import Options, check
-from jupyter_gpt.prompting.task_list import LISTED, MEMORY, list_regex, read, results
+from jupyter_gpt.prompting.task_list import LISTED, MEMORY, list_grammar, read, results
 from jupyter_gpt.prompting.tools.act import Acting
 from jupyter_gpt.prompting.tools.approval import Approval
 from jupyter_gpt.prompting.tools.tool import tool
@@ -215,14 +215,14 @@ def test_a_base_model_goes_on_with_documents(scripted, shop):
 def test_a_model_of_the_kernel_is_held_to_a_list(scripted, shop):
     ask = scripted(["1. a", final("ok"), "none", "done"])
     work(ask, shop, acting=Acting(shop.tools(), constrained=True))
-    assert ask.send.settings[0]["regex"] == list_regex()
+    assert ask.send.settings[0]["grammar"] == list_grammar()
     assert "grammar" in ask.send.settings[1]
 
 
-def test_the_list_regex_is_what_read_reads():
+def test_the_list_grammar_is_what_read_reads():
     from jupyter_gpt.inference.rules import rule
 
-    held = rule(regex=list_regex())
+    held = rule(grammar=list_grammar())
     for text in ("none", "1. abc", "1. abc\n2. def", "\n".join(f"{n}. task" for n in range(1, LISTED + 1))):
         assert held.problem(text) is None
         assert read(text) is not None

@@ -20,6 +20,7 @@ class NativeCalls:
     def __init__(self, ask: Ask, acting: Acting, words: Mapping[str, str]):
         self.ask, self.words = ask, words
         self.settings: dict = {"tools": as_schemas(acting.tools)}
+        self.closing: dict = {}  # of the last answer: no tools
 
     def first(self, question: Asked) -> Asked:
         """The question as a chat; how to go about it stands before it."""

@@ -57,6 +57,7 @@ class WrittenCalls:
         self.settings: dict = {"stop": [*([own] if isinstance(own, str) else own), RESULT]}
         if acting.constrained:
             self.settings = {"grammar": grammar(acting.tools, ask.chat)}
+        self.closing: dict = {"grammar": closing(ask.chat)} if acting.constrained else {}  # of the last answer
 
     def first(self, question: Asked) -> Asked:
         """The prompt: the tools, the form, the question."""
@@ -118,6 +119,12 @@ def grammar(tools: Sequence[Tool], chat: bool) -> str:
         "ANSWER: /\\S(.|\\n)*/",
     ]
     return "\n".join(rules)
+
+
+def closing(chat: bool) -> str:
+    """The form of an answer when nothing may be done any more."""
+    lead = '"Final Answer: " ' if chat else ""
+    return f"start: {lead}ANSWER\nANSWER: /\\S[^\\n]*/"
 
 
 def compact(schema: dict) -> dict:
