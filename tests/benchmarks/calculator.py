@@ -2,10 +2,10 @@
 
     python tests/benchmarks/calculator.py [--steps 1500] [--questions 200]
 
-The model learns to write `4821*937?`, a call `<<4821*937=4517277>>`, and the answer. The same weights are then asked
+The model learns to write `482*937?`, a call `<<482*937=451634>>`, and the answer. The same weights are then asked
 greedily, with the same prompts: once they write the result of the call themselves, once the calculator does (its result is
-forced into the text, token by token, and read on from there). Multiplying numbers of three and four digits within one
-token's time is beyond a model of this size; copying the factors into the call, and the result out of it, is not. Everything
+forced into the text, token by token, and read on from there). Multiplying numbers of three digits within one token's
+time is beyond a model of this size; copying the factors into the call, and the result out of it, is not. Everything
 through `gpt.pretrain` and `gpt.prompts`, as a notebook would.
 """
 
@@ -18,9 +18,8 @@ from random import Random
 
 
 def problem(random: Random) -> tuple[int, int]:
-    """Two factors of three or four digits."""
-    a, b = (random.randrange(10 ** (size - 1), 10**size) for size in (random.choice((3, 4)), random.choice((3, 4))))
-    return a, b
+    """Two factors of three digits."""
+    return random.randrange(100, 1000), random.randrange(100, 1000)
 
 
 def document(random: Random) -> str:
@@ -42,7 +41,7 @@ def main() -> None:
     documents = [document(random) for _ in range(120_000)]
     run = gpt.pretrain(
         "multiplier", {"$documents": 1.0}, variables={"documents": documents}, tokenizer="char", depth=3, width=96,
-        heads=3, context=128, batch_tokens=128 * 48, steps=asked.steps, seed=asked.seed, eval_every=10**9,
+        heads=3, context=64, batch_tokens=64 * 32, steps=asked.steps, seed=asked.seed, eval_every=10**9,
         sample_every=10**9,
     )  # fmt: skip
     print(f"{gpt.models['multiplier'].parameters:,} parameters, trained for {run.history['seconds'].iloc[-1]:.0f} s")
