@@ -18,6 +18,7 @@ from jupyter_gpt.errors import GPTError
 
 BACKSLASH = "\\"
 LONGEST = {"email": 254, "hostname": 253}  # characters (RFC 5321, RFC 1035)
+SECONDS = r"\d\d:\d\d:[0-5]\d"  # a 60th is right in some years at midnight only
 ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 CLASSES = {
     "d": "[0-9]", "D": "[^0-9]", "w": r"[\p{L}\p{N}_]", "W": r"[^\p{L}\p{N}_]", "S": r"[^\s\x1c-\x1f]",
@@ -246,8 +247,10 @@ def bounded(part: object) -> object:
     if not isinstance(part, dict):
         return part
     part = {name: one if name in ("const", "enum") else bounded(one) for name, one in part.items()}
-    longest = LONGEST.get(part["format"]) if isinstance(part.get("format"), str) else None
-    return {**part, "maxLength": min(longest, part.get("maxLength", longest))} if longest else part
+    kind = part["format"] if isinstance(part.get("format"), str) else ""
+    if kind in LONGEST:
+        return {**part, "maxLength": min(LONGEST[kind], part.get("maxLength", LONGEST[kind]))}
+    return {**part, "allOf": [*part.get("allOf", ()), {"pattern": SECONDS}]} if kind in ("time", "date-time") else part
 
 
 def in_lark(regex: str) -> str:
