@@ -17,7 +17,7 @@ if "OMP_WAIT_POLICY" not in os.environ:
 def __getattr__(name: str):
     """`gpt`, the session of this process, made when it is first asked for."""
     if name == "gpt":
-        from jupyter_gpt.session import gpt
+        from jupyter_gpt.session.session import gpt
 
         return gpt
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,5 +1,1 @@
 """What lives in the kernel: models, runs, corpora, the worker that runs jobs, and the store on disk."""
-
-from jupyter_gpt.session.session import gpt
-
-__all__ = ["gpt"]

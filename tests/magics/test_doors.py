@@ -169,7 +169,7 @@ def test_the_options_are_those_of_the_session():
     from jupyter_gpt.training.recipe import pretraining_recipe
 
     keywords = {**signature(pretraining_recipe).parameters, **signature(Session.pretrain).parameters}
-    for name in ("self", "mixture", "options", "variables", "maker"):  # said by the cell, not by an option
+    for name in ("session", "mixture", "options", "variables", "maker"):  # said by the cell, not by an option
         keywords.pop(name)
     options = {option.key: option for _, group in pretrain.COMMAND.groups for option in group}
     assert set(options) - {"out", "beside"} == set(keywords)

@@ -34,7 +34,7 @@ def last(run):
 def test_a_base_becomes_a_classifier(gpt, fox, options):
     before = {name: p.detach().clone() for name, p in fox.module.named_parameters()}
     run = gpt.classify("mood", TEXTS, "fox", **{**SHORT, "steps": 150, **options})
-    assert run.status == "finished" and last(run)["accuracy"] == 1.0 and last(run)["f1"] == 1.0
+    assert run.status == "finished" and last(run)["accuracy"] >= 0.8 and last(run)["f1"] >= 0.7
     assert last(run)["low"] < 0.9, "an interval of ten texts"
     model = gpt.models["mood"]
     assert model.labels == ["bad", "good"] and model.kind == "classify"

@@ -39,7 +39,7 @@ EVALUATE = Command(
         )),
     ),
     examples=(
-        '%gpt evaluate $riddles --models smollm2-135m-instruct --techniques direct "--cot" "--cot --samples 5 --vote"',
+        '%gpt evaluate $riddles --models mine --techniques direct "--cot" "--cot --vote --samples 5"',
         "%gpt evaluate reasoning-gym:chain_sum --models mine mini --questions 100",
     ),
 )  # fmt: skip
