@@ -48,7 +48,7 @@ def test_from_a_base_to_an_assistant_and_a_merged_one(run, shown, fails, capsys)
     assert re.search(r"reply +[\d,]+, [\d,]+ its own \([\d.]+%\)", models)
     assert "more merged into its base" in capsys.readouterr().out
     assert fails(f"%%sft reply --base nobody {SHORT}\n{BODY}").startswith("there is no model nobody")
-    assert "begins with" in fails(f"%%sft x --base hen {SHORT}\nassistant: The hen.\n")
+    assert "roles out of order" in fails(f"%%sft x --base hen {SHORT}\nassistant: The hen.\n")
     assert fails("%%sft x\n" + BODY).startswith("%%sft wants --base")
     assert "say what to train on" in fails("%%sft x --base hen")
     assert "is no adapter" in fails("%gpt merge hen")

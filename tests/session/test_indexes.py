@@ -126,7 +126,7 @@ def test_it_can_be_moved(gpt, made, tmp_path, monkeypatch):
 
 
 def test_an_interrupt_keeps_what_was_done(gpt, made):
-    texts = [f"Document {n} tells of {n} birds. It sang." for n in range(600)]
+    texts = [f"Document {n} tells of {n} birds. It sang." for n in range(4000)]
 
     interrupted = []
 
@@ -138,10 +138,10 @@ def test_an_interrupt_keeps_what_was_done(gpt, made):
     made()
     variables = {"many": texts}
     kept = gpt.index("many", "$many", embedder="small", chunk_tokens=40, variables=variables, progress=interrupt)
-    assert kept.report.stopped and 0 < kept.report.embedded < 600
+    assert kept.report.stopped and 0 < kept.report.embedded < 4000
     again = gpt.index("many", variables=variables)
-    assert not again.report.stopped and again.report.embedded == 600 - kept.report.embedded
-    assert len(again) == 600
+    assert not again.report.stopped and again.report.embedded == 4000 - kept.report.embedded
+    assert len(again) == 4000
 
 
 KILLED = """

@@ -48,7 +48,7 @@ CONFIG = Command(
         "%gpt config endpoint mini --base-url https://api.openai.com/v1 --model gpt-4o-mini \\",
         "    --key-env OPENAI_API_KEY",
         "%gpt config endpoint",
-        "%gpt config template cot --part trigger --text \"First, let's think about this logically.\"",
+        "%gpt config template cot --part trigger --text \"First, let's think logically.\"",
     ),
 )  # fmt: skip
 

@@ -39,7 +39,7 @@ EVALUATE = Command(
         )),
     ),
     examples=(
-        '%gpt evaluate $riddles --models mine --techniques direct "--cot" "--cot --vote --samples 5"',
+        '%gpt evaluate $riddles --models mine --techniques direct "--cot" "--reflect"',
         "%gpt evaluate reasoning-gym:chain_sum --models mine mini --questions 100",
     ),
 )  # fmt: skip
