@@ -27,7 +27,8 @@ class Result:
     """What a call came to.
 
     text: what the model is told.  ok: whether the tool did its work.  printed: what it wrote to stdout and
-    stderr, cut.  error: the traceback of what it raised, cut, for whoever reads the trace.
+    stderr, cut.  error: the traceback of what a user's function raised, cut, for
+    whoever reads the trace.
     """
 
     text: str
@@ -54,7 +55,8 @@ def call(tool: Tool, arguments: dict) -> Result:
     except BaseException as raised:  # also SystemExit: a tool does not end the kernel
         said = str(raised) if isinstance(raised, Failed) else f"{type(raised).__name__}: {raised}".rstrip(": ")
         text, ok = f"Error: {said}", False
-        error = cut("".join(traceback.format_exception(raised)[-8:]), 4000)
+        own = getattr(tool.function, "__module__", "").startswith("jupyter_gpt.")  # its line says all there is to say
+        error = "" if own else cut("".join(traceback.format_exception(raised)[-8:]), 4000)
     if printed.text and text == "done":
         text = printed.text
     seconds = time.perf_counter() - began
