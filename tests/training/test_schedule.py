@@ -1,5 +1,7 @@
 """The learning-rate schedule, point by point."""
 
+from itertools import pairwise
+
 import pytest
 
 from jupyter_gpt.training.schedule import multiplier
@@ -10,7 +12,7 @@ def test_warm_up_plateau_and_decay():
     assert factors[:10] == pytest.approx([k / 10 for k in range(1, 11)])
     assert set(factors[10:60]) == {1.0}
     fall = factors[60:]
-    assert all(a > b for a, b in zip(fall, fall[1:], strict=False))
+    assert all(a > b for a, b in pairwise(fall))
     assert fall[0] < 1.0 and 0 < fall[-1] < 0.03  # the last step still moves
 
 
