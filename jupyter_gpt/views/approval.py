@@ -24,7 +24,7 @@ import traitlets
 
 from jupyter_gpt.prompting.tools.approval import Decision, by_input, edited, spelled
 from jupyter_gpt.prompting.tools.tool import Tool
-from jupyter_gpt.views.live import static
+from jupyter_gpt.views.live import let_clicks_in, static
 
 PATIENCE = 6.0  # seconds in which a form that can be clicked has said so
 HOW = {"approve": "approved by hand", "edit": "edited by hand", "deny": "denied by hand"}
@@ -45,9 +45,7 @@ class ApprovalForm(anywidget.AnyWidget):
         self._found: Decision | None = None
         self._call = 0
         super().__init__(_esm=static("approval.js"), _css=static("approval.css"), state={})
-        # as in live.py: while the cell blocks, a click shall come by the way that the front end chose
-        if hasattr(self.comm, "_reply_subshell_for"):
-            self.comm._reply_subshell_for = lambda data, default: default
+        let_clicks_in(self)
         self.on_msg(self._on_message)
 
     def __repr__(self) -> str:

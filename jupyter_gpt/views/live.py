@@ -62,10 +62,7 @@ class LiveRun(anywidget.AnyWidget):
         self._resend_after = 1.0
         self.run = run
         super().__init__(_esm=static("run.js"), _css=static("run.css"), state=self._describe())
-        # ipykernel 7.4 sends a comm's incoming messages to the shell that last published on it: while a cell
-        # blocks, that is the blocked one and no click arrives. The one that the front end chose is right.
-        if hasattr(self.comm, "_reply_subshell_for"):
-            self.comm._reply_subshell_for = lambda data, default: default
+        let_clicks_in(self)
         self.on_msg(self._on_message)
 
     def __repr__(self) -> str:
@@ -187,6 +184,16 @@ def _bytes(column: array) -> bytes:
     if sys.byteorder == "big":
         column.byteswap()
     return column.tobytes()
+
+
+def let_clicks_in(widget: anywidget.AnyWidget) -> None:
+    """Have what the front end sends arrive while a cell blocks.
+
+    ipykernel 7.4 sends a comm's incoming messages to the shell that last published on it: that is the blocked one then,
+    and no click arrives. The one that the front end chose is right.
+    """
+    if hasattr(widget.comm, "_reply_subshell_for"):
+        widget.comm._reply_subshell_for = lambda data, default: default
 
 
 def static(name: str) -> str:

@@ -23,7 +23,7 @@ import traitlets
 
 from jupyter_gpt.prompting.trace import Node
 from jupyter_gpt.views.bundle import MIME, Bundle, quoted
-from jupyter_gpt.views.live import static
+from jupyter_gpt.views.live import let_clicks_in, static
 from jupyter_gpt.views.trace import facts, tree_html, tree_text
 
 PERIOD = 0.2  # seconds between two messages
@@ -49,9 +49,7 @@ class TraceTree(anywidget.AnyWidget):
         self._at = 0.0
         self._resend_at, self._resend_after = time.monotonic() + 0.5, 0.5
         super().__init__(_esm=static("trace.js"), _css=static("trace.css"), state={"title": "", "line": ""})
-        # as in live.py: while the cell blocks, messages shall come by the way that the front end chose
-        if hasattr(self.comm, "_reply_subshell_for"):
-            self.comm._reply_subshell_for = lambda data, default: default
+        let_clicks_in(self)
         self.on_msg(self._on_message)
 
     def __repr__(self) -> str:
