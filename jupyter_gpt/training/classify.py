@@ -15,7 +15,8 @@ from itertools import islice
 from pathlib import Path
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.training.loop import Micro, train
+from jupyter_gpt.training.finetuned import Finetuned
+from jupyter_gpt.training.loop import Micro
 
 SHOWN = 4  # held-out texts whose labels are shown as the training goes
 AT_ONCE = 4096  # tokens in one pass
@@ -92,7 +93,7 @@ def classify_recipe(
 
 
 @dataclass
-class Classifying:
+class Classifying(Finetuned):
     """A classifier on its way. `texts` are (ids, label number) to learn from, `held_out` those to test on, in words too."""
 
     recipe: ClassifyRecipe
@@ -109,29 +110,6 @@ class Classifying:
     step: int = 0
     seconds: float = 0.0
     tokens: int = 0
-
-    def save(self, folder: Path) -> Path:
-        from jupyter_gpt.training import checkpoint
-
-        weights = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
-        position = {"seconds": self.seconds, "tokens": self.tokens}
-        return checkpoint.save(folder, self.step, weights, self.optimizers.state(), position)
-
-    def load(self, folder: Path) -> None:
-        import torch
-
-        from jupyter_gpt.training import checkpoint
-
-        weights, optimizer, position = checkpoint.load(folder)
-        with torch.no_grad():
-            for name, parameter in self.model.named_parameters():
-                if parameter.requires_grad:
-                    parameter.copy_(weights[name])
-        self.optimizers.load(optimizer)
-        self.step, self.seconds, self.tokens = position["step"], position["seconds"], position["tokens"]
-
-    def loop(self) -> Iterator[dict | None]:
-        return train(self)
 
     def start_event(self) -> dict:
         return {
@@ -183,9 +161,6 @@ class Classifying:
         for (text, _, _), row in zip(shown, found, strict=True):
             said = f"{self.labels[int(row.argmax())]} ({row.max():.2f})"
             yield {"event": "sample", "step": self.step, "prompt": text, "text": said}
-
-    def took(self, step: int, seconds: float, tokens: int) -> None:
-        self.step, self.seconds, self.tokens = step, self.seconds + seconds, self.tokens + tokens
 
 
 def scores(trunk, model, rows: Sequence[Sequence[int]]):

@@ -14,7 +14,7 @@ import warnings
 import torch
 from torch import nn
 
-from jupyter_gpt.errors import GPTError, nearest
+from jupyter_gpt.errors import GPTError
 
 ALL_LINEAR = "all-linear"  # every linear layer but the head: learns as full finetuning does (QLoRA, section 4)
 
@@ -121,17 +121,24 @@ def trained(model: nn.Module) -> list[nn.Parameter]:
     return parameters
 
 
-def linear_names(module: nn.Module) -> list[str]:
-    """The layers LoRA can adapt, by the last part of their names, in order; the head is not among them."""
+def linear_layers(module: nn.Module) -> list[str]:
+    """The dotted names of the layers LoRA adapts: the linear ones of the trunk, neither embeddings nor head.
+
+    Those two are often one tensor: an adapter of the one, merged, would change the other.
+    """
     head = module.get_output_embeddings() if hasattr(module, "get_output_embeddings") else None
-    names = [
-        name.rsplit(".", 1)[-1]
+    trunk = {id(layer) for layer in getattr(module, "base_model", module).modules()}
+    return [
+        name
         for name, layer in module.named_modules()
-        if layer is not head
-        and name
-        and (isinstance(layer, nn.Linear | nn.Embedding) or type(layer).__name__ == "Conv1D")
-    ]
-    return list(dict.fromkeys(names))
+        if layer is not head and id(layer) in trunk
+        and (isinstance(layer, nn.Linear) or type(layer).__name__ == "Conv1D")
+    ]  # fmt: skip
+
+
+def linear_names(module: nn.Module) -> list[str]:
+    """The last parts of their names, each once, in order."""
+    return list(dict.fromkeys(name.rsplit(".", 1)[-1] for name in linear_layers(module)))
 
 
 def conv_names(module: nn.Module) -> list[str]:
@@ -140,23 +147,21 @@ def conv_names(module: nn.Module) -> list[str]:
 
 
 def checked_targets(module: nn.Module, targets: str | list[str] | None) -> str | list[str]:
-    """`targets` as peft takes them. Raises GPTError where one of them names no layer."""
-    known = linear_names(module)
+    """`targets` as peft takes them. Raises GPTError where one of them names no layer, or one that is not adapted."""
     if targets in (None, ALL_LINEAR, [ALL_LINEAR]):
         return ALL_LINEAR
-    if isinstance(targets, str) and targets not in known and re.search(r"[\\*+?|()\[\]^$]", targets):
-        try:
-            found = any(re.fullmatch(targets, name) for name, _ in module.named_modules())
-        except re.error as error:
-            raise GPTError(f"--lora-targets {targets} is no regular expression: {error}") from None
-        if found:
-            return targets
-        raise GPTError(f"--lora-targets {targets} matches no layer: there are {', '.join(known)}")
     wanted = [targets] if isinstance(targets, str) else list(targets)
-    names = [name for name, _ in module.named_modules()]
+    known, names = linear_layers(module), [name for name, _ in module.named_modules()]
+    there = f"there are {', '.join(linear_names(module))}"
+    pattern = len(wanted) == 1 and wanted[0] not in names and re.search(r"[\\*+?|()\[\]^$]", wanted[0])
     for target in wanted:
-        if not any(name == target or name.endswith("." + target) for name in names):
-            raise GPTError(
-                f"--lora-targets {target} matches no layer{nearest(target, known)}: there are {', '.join(known)}"
-            )
-    return wanted
+        try:
+            end = target if pattern else rf"(.*\.)?{re.escape(target)}"
+            found = [name for name in names if re.fullmatch(end, name)]
+        except re.error as error:
+            raise GPTError(f"--lora-targets {target} is no regular expression: {error}") from None
+        if not found:
+            raise GPTError(f"--lora-targets {target} matches no layer: {there}")
+        if odd := [name for name in found if name not in known]:
+            raise GPTError(f"--lora-targets {target} matches {odd[0]}, which is no linear layer below the head: {there}")
+    return wanted[0] if pattern else wanted

@@ -10,14 +10,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from jupyter_gpt.training import checkpoint
-from jupyter_gpt.training.loop import Micro, train
+from jupyter_gpt.training.finetuned import Finetuned
+from jupyter_gpt.training.loop import Micro
 from jupyter_gpt.training.loss import cross_entropy
 from jupyter_gpt.training.optimizer import Optimizers
 from jupyter_gpt.training.segments import Stream, stream, streams
@@ -26,7 +25,7 @@ from jupyter_gpt.training.transformer import Trunk
 
 
 @dataclass
-class Finetuning:
+class Finetuning(Finetuned):
     """Everything a finetuning run consists of between two steps.
 
     `model` is a causal LM, or a peft model of one; what requires a gradient is trained, and is all that a checkpoint
@@ -59,26 +58,6 @@ class Finetuning:
             part.training = "lora_dropout" in name and self.recipe.lora_dropout > 0
         if self.checkpointing and self.trunk.forward_of is None:
             make_again(self.model)
-
-    def save(self, folder: Path) -> Path:
-        """A checkpoint of this state; see `checkpoint.save`."""
-        weights = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
-        position = {"seconds": self.seconds, "tokens": self.tokens}
-        return checkpoint.save(folder, self.step, weights, self.optimizers.state(), position)
-
-    def load(self, folder: Path) -> None:
-        """Go back to the state of a checkpoint."""
-        weights, optimizer, position = checkpoint.load(folder)
-        with torch.no_grad():
-            for name, parameter in self.model.named_parameters():
-                if parameter.requires_grad:
-                    parameter.copy_(weights[name])
-        self.optimizers.load(optimizer)
-        self.step, self.seconds, self.tokens = position["step"], position["seconds"], position["tokens"]
-
-    def loop(self) -> Iterator[dict | None]:
-        """The run from here to its end."""
-        return train(self)
 
     def start_event(self) -> dict:
         recipe = self.recipe
@@ -160,10 +139,6 @@ class Finetuning:
         for (text, _), ids in zip(self.questions, said, strict=True):
             answer = self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
             yield {"event": "sample", "step": self.step, "prompt": text, "text": answer}
-
-    def took(self, step: int, seconds: float, tokens: int) -> None:
-        """A step has been taken."""
-        self.step, self.seconds, self.tokens = step, self.seconds + seconds, self.tokens + tokens
 
 
 def make_again(model: nn.Module) -> None:

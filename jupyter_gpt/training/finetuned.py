@@ -1,0 +1,42 @@
+"""What every finetuning of one model has in common: the weights that require a gradient are trained, kept and gone back to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from jupyter_gpt.training.loop import train
+
+
+class Finetuned:
+    """A training with `model`, `optimizers`, `step`, `seconds` (of training) and `tokens`; its loop is `loop.train`."""
+
+    def save(self, folder: Path) -> Path:
+        """A checkpoint of this state; see `checkpoint.save`."""
+        from jupyter_gpt.training import checkpoint
+
+        weights = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        position = {"seconds": self.seconds, "tokens": self.tokens}
+        return checkpoint.save(folder, self.step, weights, self.optimizers.state(), position)
+
+    def load(self, folder: Path) -> None:
+        """Go back to the state of a checkpoint."""
+        import torch
+
+        from jupyter_gpt.training import checkpoint
+
+        weights, optimizer, position = checkpoint.load(folder)
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                if parameter.requires_grad:
+                    parameter.copy_(weights[name])
+        self.optimizers.load(optimizer)
+        self.step, self.seconds, self.tokens = position["step"], position["seconds"], position["tokens"]
+
+    def loop(self) -> Iterator[dict | None]:
+        """The run from here to its end."""
+        return train(self)
+
+    def took(self, step: int, seconds: float, tokens: int) -> None:
+        """A step has been taken."""
+        self.step, self.seconds, self.tokens = step, self.seconds + seconds, self.tokens + tokens
