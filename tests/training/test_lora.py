@@ -94,6 +94,9 @@ def test_targets_that_match_nothing_list_what_there_is():
     for wrong in ("q_prok", ["v_proj", "q_prok"], r"nothing\..*"):
         with pytest.raises(GPTError, match=r"matches no layer.*there are .*q_proj, k_proj, v_proj"):
             lora(base, 2, targets=wrong)
+    for named in ("lm_head", ["q_proj", "embed_tokens"], "norm", ["layers.0.mlp"], ".*norm"):
+        with pytest.raises(GPTError, match=r"matches \S+, which is no linear layer below the head: there are q_proj, "):
+            lora(base, 2, targets=named)
     with pytest.raises(GPTError, match="no regular expression"):
         lora(base, 2, targets="(q_proj")
     with pytest.raises(GPTError, match="at least 1"):
@@ -104,7 +107,7 @@ def test_targets_that_match_nothing_list_what_there_is():
         "el.layers.1.self_attn.q_proj"[-27:]
     }
     some = lora(base, 2, targets=r".*\.0\..*(gate|up)_proj")
-    assert len(trained(some)) == 4
+    assert len(trained(some)) == 4 == len(trained(lora(base, 2, targets=[r".*\.0\..*(gate|up)_proj"])))
 
 
 def test_a_copy_for_full_finetuning_is_a_copy():
