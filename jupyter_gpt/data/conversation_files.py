@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from jupyter_gpt.data.conversation_forms import form_of
 from jupyter_gpt.errors import GPTError
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt", ".md")
@@ -45,6 +46,9 @@ def decoded(path: Path) -> str:
         raise GPTError(f"cannot read {path}: {error.strerror}") from None
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise GPTError(f"{path} is UTF-16: save it as UTF-8")
+    if (zero := data.find(b"\0")) >= 0:  # UTF-8 to the decoder, but to no person
+        line = data.count(b"\n", 0, zero) + 1
+        raise GPTError(f"{path}, line {line} holds a zero byte, as UTF-16 does: save the file as UTF-8 throughout")
     try:
         return data.decode()
     except UnicodeDecodeError as error:
@@ -58,7 +62,7 @@ def decoded(path: Path) -> str:
 def json_rows(path: Path, content: str) -> Iterator[Row]:
     lines = content.strip().split("\n", 2)[:2]
     one_a_line = is_json(lines[0]) and (len(lines) > 1 or path.suffix.lower() == ".jsonl")
-    if one_a_line:
+    if one_a_line and not (len(lines) == 1 and is_list_of_rows(lines[0])):
         return json_lines(path, content)
     if content.lstrip().startswith("["):
         return listed(path, content)
@@ -71,6 +75,12 @@ def is_json(text: str) -> bool:
     except json.JSONDecodeError:
         return False
     return True
+
+
+def is_list_of_rows(text: str) -> bool:
+    """Whether a line of JSON is a list of conversations, rather than the turns of one."""
+    value = json.loads(text)
+    return isinstance(value, list) and bool(value) and all(form_of(row) for row in value)
 
 
 def json_lines(path: Path, content: str) -> Iterator[Row]:

@@ -110,11 +110,21 @@ def turn_of(turn: object, where: str) -> dict:
 def text(content: object, where: str) -> str:
     """A text, or the texts of a list of parts."""
     if isinstance(content, str):
+        whole(content, where)
         return content
     if isinstance(content, Sequence) and all(isinstance(part, Mapping) and "text" in part for part in content):
         return "".join(str(part["text"]) for part in content)
     kind = "nothing" if content is None else f"a {type(content).__name__}"
     raise GPTError(f"{where}: what is said in a turn is a text, not {kind}")
+
+
+def whole(content: str, where: str) -> None:
+    """Raises GPTError for half a character, as JSON may spell it and no tokenizer takes it."""
+    try:
+        content.encode()
+    except UnicodeEncodeError as error:
+        code = f"U+{ord(content[error.start]):04X}"
+        raise GPTError(f"{where} has half a character in a turn: {code}, a lone surrogate, at character {error.start}") from None
 
 
 def checked(messages: list[dict], where: str) -> tuple[list[dict], bool]:

@@ -76,11 +76,14 @@ def test_json_lists_objects_and_lines_under_either_name(tmp_path):
     texts = {
         "list.json": json.dumps([row, row], indent=1), "list.jsonl": json.dumps([row, row], indent=1),
         "inside.json": json.dumps({"version": 1, "data": [row, row]}), "lines.json": f"{json.dumps(row)}\n{json.dumps(row)}\n",
-        "compact.json": json.dumps([row, row]), "bom.jsonl": f"\ufeff{json.dumps(row)}\n\n{json.dumps(row)}",
+        "compact.json": json.dumps([row, row]), "compact.jsonl": json.dumps([row, row]),
+        "pairs.jsonl": json.dumps([["Who?", "Me."]] * 2), "bom.jsonl": f"\ufeff{json.dumps(row)}\n\n{json.dumps(row)}",
     }  # fmt: skip
     for name, text in texts.items():
         (tmp_path / name).write_text(text, "utf-8")
         assert messages(str(tmp_path / name)) == [ASKED, ASKED], name
+    (tmp_path / "turns.jsonl").write_text(json.dumps(ASKED))
+    assert messages(str(tmp_path / "turns.jsonl")) == [ASKED]
     assert [c.where[-7:] for c in read(str(tmp_path / "list.json"))] == [" line 2", "line 14"]
     (tmp_path / "one.json").write_text(json.dumps(row, indent=1))
     assert messages(str(tmp_path / "one.json")) == [ASKED]
@@ -227,6 +230,12 @@ def test_an_encoding_that_changes_midway_is_told(tmp_path):
     assert "b.csv, line 2 is not UTF-8" in refusal(str(tmp_path / "b.csv"))
     (tmp_path / "c.jsonl").write_text(row, "utf-16")
     assert refusal(str(tmp_path / "c.jsonl")) == f"{tmp_path / 'c.jsonl'} is UTF-16: save it as UTF-8"
+    (tmp_path / "d.jsonl").write_bytes(row.encode() * 36 + row.encode("utf-16-le"))
+    assert "d.jsonl, line 37 holds a zero byte, as UTF-16 does" in refusal(str(tmp_path / "d.jsonl"))
+    halved = lines(tmp_path / "e.jsonl", *[SAME["alpaca"]] * 36, r'{"instruction": "Who?", "output": "Me \ud83d"}')
+    assert refusal(halved) == (
+        f"{halved}, line 37 has half a character in a turn: U+D83D, a lone surrogate, at character 3"
+    )
 
 
 def test_an_unanswered_last_turn_is_left_out_and_counted(tmp_path):
