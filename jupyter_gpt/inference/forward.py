@@ -60,6 +60,7 @@ def resting(module: nn.Module) -> Iterator[None]:
 def own_forward(module: nn.Module) -> Callable:
     """The module's forward over our cache."""
     takes = inspect.signature(base_of(module).forward).parameters
+    kept = "cache" if "cache" in takes else "past_key_values"  # its name in newer and older transformers
 
     @torch.inference_mode()
     def forward(
@@ -77,7 +78,7 @@ def own_forward(module: nn.Module) -> Callable:
             options["logits_to_keep"] = keep
         with resting(module):
             out = module(
-                input_ids=ids, attention_mask=mask.long(), past_key_values=cache, use_cache=True, **options
+                input_ids=ids, attention_mask=mask.long(), use_cache=True, **{kept: cache}, **options
             )
         return out.logits[:, -keep:].float()
 
