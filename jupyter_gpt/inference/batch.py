@@ -62,7 +62,7 @@ class Batch:
         cuda = self.device.type == "cuda"
         self.most = most or (256 if cuda else 64)  # rows at once
         self.at_once = 16384 if cuda else 1024  # tokens read in one pass, so that a stop is felt soon
-        self.room = 4096 if cuda else ROOM  # CUDA graphs are good for one place in memory: it should not move
+        self.room = 1024 if cuda else ROOM  # CUDA graphs are good for one place in memory: it should seldom move
         self.waiting: deque[Row] = deque()
         self.readings: list[Reading] = []
         self.rows: list[Row] = []

@@ -9,6 +9,8 @@ subclass of its `Cache`, so any of its modules can use it. A finished row's plac
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
@@ -105,6 +107,13 @@ class Rows(Cache):
         self.positions = [p + n for p, n in zip(self.positions, counts, strict=True)]
         return at, self.valid[:rows, : self.length]
 
+    def cut(self, columns: int) -> None:
+        """Forget the last `columns`, in which every row has a token."""
+        self.length -= columns
+        self.positions = [place - columns for place in self.positions]
+        for layer in self.layers:
+            layer.length -= columns
+
     def bytes_per_token(self) -> int:
         """What one token of one row takes in all layers."""
         buffers = [x for layer in self.layers for x in (layer.keys, layer.values)]
@@ -161,7 +170,21 @@ def gather(parts: list[tuple[Rows, list[int]]], room: int) -> Rows:
         for layer, old in zip(new.layers, cache.layers, strict=True):
             for name in ("keys", "values"):
                 target, source = getattr(layer, name), getattr(old, name)
-                for row, place in enumerate(chosen, top):
-                    target[row, :, start:length] = source[place, :, : cache.length]
+                for first, count, places in runs(chosen):
+                    to = top + first
+                    target[to : to + count, :, start:length] = source[places, :, : cache.length]
         top = end
     return new
+
+
+def runs(chosen: list[int]) -> Iterator[tuple[int, int, slice]]:
+    """Parts of `chosen` that one copy brings over: a row repeated, or rows that follow one another; where each begins, how
+    many it has, and the rows to take."""
+    begin = 0
+    for end in range(1, len(chosen) + 1):
+        step = chosen[begin + 1] - chosen[begin] if end > begin + 1 else None
+        if end < len(chosen) and chosen[end] - chosen[end - 1] in ((0, 1) if step is None else (step,)):
+            continue
+        count = end - begin
+        yield begin, count, slice(chosen[begin], chosen[begin] + (1 if step == 0 else count))
+        begin = end

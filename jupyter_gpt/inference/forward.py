@@ -21,7 +21,7 @@ from jupyter_gpt.inference.graphs import Steps
 from jupyter_gpt.inference.lean import Lean, lean_of
 
 ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
-PATIENCE = 6  # steps of decoding after which it pays to lay the weights out anew
+PATIENCE = 6  # steps of decoding after which it pays to lay the weights out anew; on a GPU at once, before graphs are made
 
 
 def base_of(module: nn.Module) -> nn.Module:
@@ -145,9 +145,9 @@ class Quick:
             return self.own(ids, positions, mask, cache, keep, adapters)
         width = ids.shape[1]
         self.decoded += cache.length > width
-        if self.may_pack and self.decoded >= PATIENCE:
+        if self.may_pack and self.decoded >= (1 if self.static else PATIENCE):
             self.lean = lean_of(self.module, packed.keep(self.module))
-            self.may_pack, self.steps = False, None
+            self.may_pack = False
         if self.static and width == 1 < cache.length:
             self.steps = self.steps or Steps(self.lean)
             return self.steps(ids, positions, mask, cache)

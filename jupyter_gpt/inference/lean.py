@@ -11,18 +11,21 @@ quantized, otherwise adapted or hooked, is left to its own forward. `tests/infer
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from jupyter_gpt.inference.cache import Rows
 from jupyter_gpt.inference.low_rank import added, base_of, is_adapter, is_low_rank
 
 Linear = Callable[[Tensor], Tensor]
 STATIC_ROPE = {"default", "linear", "llama3", "yarn"}  # those whose angles depend on the position alone
+TAKE_A_MASK = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 @dataclass
@@ -68,8 +71,17 @@ class Lean:
         return self.run(ids, positions, bias, cache.update, keep)
 
     def run(self, ids: Tensor, positions: Tensor, bias: Tensor | None, update: Callable, keep: int) -> Tensor:
-        """The pass itself; `update(k, v, layer)` keeps the new columns and returns all that are attended
-        to."""
+        """The pass itself; `update(k, v, layer)` keeps the new columns and returns all that are attended to.
+
+        On a GPU a mask rules cuDNN's attention out, which torch prefers on an H100: it builds a plan for each new number of
+        columns, and may find none for a mask that is the same for all queries.
+        """
+        masked_on_gpu = bias is not None and ids.device.type == "cuda"
+        with sdpa_kernel(TAKE_A_MASK) if masked_on_gpu else nullcontext():
+            return self.through(ids, positions, bias, update, keep)
+
+    def through(self, ids: Tensor, positions: Tensor, bias: Tensor | None, update: Callable, keep: int) -> Tensor:
+        """All layers, one after another."""
         B, t = ids.shape
         H, G, h = self.heads, self.groups, self.width
         x = self.embed(ids, positions)
@@ -80,7 +92,7 @@ class Lean:
             if block.turn:
                 qk = block.turn(qk)
             if cos_sin:
-                qk = qk * cos_sin[0] + qk.roll(h // 2, dims=-1) * cos_sin[1]
+                qk = torch.addcmul(qk * cos_sin[0], qk.roll(h // 2, dims=-1), cos_sin[1])
             k, v = update(qk[:, :, H:].transpose(1, 2), v.transpose(1, 2), number)
             x = x + block.out(attend(qk[:, :, :H], k, v, bias))
             x = x + block.mlp(block.norm2(x))
@@ -88,14 +100,19 @@ class Lean:
 
 
 def additive(mask: Tensor, t: int, dtype: torch.dtype) -> Tensor:
-    """The mask `(B, 1, t, columns)` to add: -inf on columns that do not count and on those after the query's
-    own."""
+    """The mask `(B, 1, t, columns)` to add: -inf on columns that do not count and on those after the query's own.
+
+    A query sees its own column even where that is padding: with nothing to see its output might be NaN, and a NaN among the
+    values reaches every row of the next layer, masked or not.
+    """
     columns = mask.shape[1]
     bias = torch.zeros(len(mask), 1, t, columns, dtype=dtype, device=mask.device)
     if t > 1:
         at = torch.arange(columns, device=mask.device)
         bias.masked_fill_(at > at[-t:, None], float("-inf"))
-    return bias.masked_fill_(~mask[:, None, None], float("-inf"))
+    bias.masked_fill_(~mask[:, None, None], float("-inf"))
+    bias.diagonal(columns - t, dim1=-2, dim2=-1).zero_()
+    return bias
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:

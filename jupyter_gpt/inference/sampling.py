@@ -79,9 +79,8 @@ def draw(
 
     A filter that no row asks for costs nothing; one that some rows ask for leaves the others as they are.
     """
-    greedy = logits.argmax(dim=-1)
     if not any(temperature):
-        return greedy.tolist()
+        return logits.argmax(dim=-1).tolist()
     scores = logits
     if any(t not in (0, 1) for t in temperature):
         scores = scores / column([t or 1.0 for t in temperature], scores)
@@ -96,8 +95,10 @@ def draw(
     at = torch.tensor(uniforms, dtype=torch.float64, device=logits.device)[:, None] * total
     at = at.minimum(total.nextafter(torch.zeros_like(total)))  # a product rounded up would fall off the end
     drawn = torch.searchsorted(heights, at, right=True)[:, 0].clamp(max=heights.shape[-1] - 1)
-    chosen = torch.where(torch.tensor([t > 0 for t in temperature], device=logits.device), drawn, greedy)
-    return chosen.tolist()
+    if not all(temperature):
+        greedy = torch.tensor([t == 0 for t in temperature], device=logits.device)
+        drawn = torch.where(greedy, logits.argmax(dim=-1), drawn)
+    return drawn.tolist()
 
 
 def describe(logits: Tensor, ids: list[int], most: list[int]) -> tuple[list[float], list[tuple]]:
