@@ -101,15 +101,20 @@ def strengths(won, tolerance: float = 1e-9):
 
 
 def errors(won, log):
-    """Standard errors of the log-strengths, (n,): the diagonal of the pseudo-inverse of the negative Hessian, which is
-    their covariance where they sum to 0."""
+    """Standard errors of the log-strengths, (n,)."""
+    import numpy
+
+    return numpy.sqrt(numpy.diag(covariance(won, log)))
+
+
+def covariance(won, log):
+    """That of the log-strengths, (n, n), where they sum to 0: the pseudo-inverse of the negative Hessian."""
     import numpy
 
     games = won + won.T + 2 * DRAWN * (1 - numpy.eye(len(log)))
     chance = 1 / (1 + numpy.exp(log[None, :] - log[:, None]))
     weights = games * chance * (1 - chance)
-    hessian = numpy.diag(weights.sum(1)) - weights
-    return numpy.sqrt(numpy.diag(numpy.linalg.pinv(hessian, hermitian=True)))
+    return numpy.linalg.pinv(numpy.diag(weights.sum(1)) - weights, hermitian=True)
 
 
 def scaled(log, mean: float = MEAN):

@@ -33,6 +33,11 @@ def test_games_of_one_prompt_are_one_observation():
     assert win_rates([Game(0, 1, 1.0)], 2, 1)[0].low is None
 
 
+def test_two_prompts_that_agree_do_not_make_it_certain():
+    one = win_rates([Game(0, 1, 1.0, n) for n in range(2) for _ in range(8)], 2, 1)[0]
+    assert one.low < one.rate - 0.05 and one.rate + 0.02 < one.high < 1
+
+
 def test_the_truth_is_within_the_interval_about_as_often_as_promised():
     draw, inside = random.Random(1), 0
     truth = [0.8, 0.0, -0.8]
