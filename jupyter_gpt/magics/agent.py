@@ -8,7 +8,7 @@ from jupyter_gpt.magics.options import OUT, Command, Option, parse
 from jupyter_gpt.magics.words import whole
 
 SAMPLING = ("--temperature", "--top-p", "--top-k", "--min-p", "--max-tokens", "--seed")
-PROMPT = ("--system", "--as-assistant", "--truncate", "--dry-run")
+PROMPT = ("--system", "--as-assistant", "--few-shot", "--truncate", "--dry-run")
 
 
 def taken(*names: str) -> tuple[Option, ...]:

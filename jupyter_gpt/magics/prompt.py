@@ -121,7 +121,8 @@ COMMAND = Command(
                    kind=None),
             Option("--as-assistant", "ask a base model as an assistant: in a document of a conversation",
                    kind=None),
-            Option("--few-shot", "a $variable with pairs of question and answer to put before the question",
+            Option("--few-shot", "a $variable with pairs of question and answer to put before the question; with --react the "
+                   "answer is a whole run: Thought: … Action: … Action Input: … Observation: … Final Answer: …",
                    "$PAIRS", kept=True),
             Option("--truncate", "cut the beginning of a prompt that the context cannot hold", kind=None),
             Option("--dry-run", "show the exact prompt and send nothing", kind=None),

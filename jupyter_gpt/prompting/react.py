@@ -3,7 +3,8 @@
 A model that reasons alone makes facts up, one that acts alone loses the thread: here each thought ends in an
 action, a tool does it, and its result is read before the next thought. Calls go through the model's own
 protocol where it has one, else they are written in the text; either way each is checked, shown if it has to
-be, and contained (`tools/act.py`).
+be, and contained (`tools/act.py`). Few-shot examples are whole runs (`tools/worked.py`); in a chat they follow the form,
+which is then the system prompt.
 
 A turn that is neither call nor answer is asked for once more, then taken as it stands, and that is said. The
 same call twice in a row is not run again; a call that goes on giving what it gave before ends the acting. When the
@@ -12,6 +13,7 @@ turns are used up the model is asked for an answer from what it has seen.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 
 from jupyter_gpt.inference.completion import Completion
@@ -21,11 +23,13 @@ from jupyter_gpt.prompting.ask import Ask, Asked, filled
 from jupyter_gpt.prompting.options import Options
 from jupyter_gpt.prompting.tools.act import Acting, act
 from jupyter_gpt.prompting.tools.native_calls import NativeCalls
-from jupyter_gpt.prompting.tools.written_calls import Said, Unreadable, WrittenCalls, read_turn
+from jupyter_gpt.prompting.tools.turns import Said, Unreadable, read_turn
+from jupyter_gpt.prompting.tools.worked import Worked, worked
+from jupyter_gpt.prompting.tools.written_calls import WrittenCalls
 from jupyter_gpt.prompting.trace import Node
 
 TEMPLATES = {
-    "form": """Answer the question at the end. You can use these tools:
+    "form": """Answer the question. You can use these tools:
 
 {tools}
 
@@ -38,9 +42,8 @@ Action Input: its arguments as JSON
 You are then told its result as an Observation, and go on with another Thought. When you know the answer, write:
 
 Thought: I now know the answer
-Final Answer: the answer
-
-Question: {question}""",
+Final Answer: the answer""",
+    "ask": "{form}\n\n{examples}Question: {question}",
     "native": "{question}",
     "repair": "That is not in the form asked for: {why}. Write a Thought, then an Action with its Action Input, or "
     "the Final Answer.",
@@ -56,11 +59,12 @@ def react(ask: Ask, question: Asked, options: Options, samples: int = 1) -> list
     """A solver: `samples` independent runs, one after the other, each with its answer."""
     from jupyter_gpt.prompting.chain_of_thought import answered
 
+    shots = [worked(asked, text) for asked, text in options.few_shot]
     found = []
     for number in range(1, samples + 1):
         label = "thinks and acts" if samples == 1 else f"thinks and acts, {number} of {samples}"
         with ask.inside(Node("react", label)) as here:
-            answer = run(ask, question, options.acting)
+            answer = run(ask, question, options.acting, shots)
             if options.constraint:
                 answer.answer = None
                 answered(ask, question, [answer], options)
@@ -69,15 +73,15 @@ def react(ask: Ask, question: Asked, options: Options, samples: int = 1) -> list
     return found
 
 
-def run(ask: Ask, question: Asked, acting: Acting) -> Node:
+def run(ask: Ask, question: Asked, acting: Acting, shots: Sequence[Worked] = ()) -> Node:
     """One run: the node of its answer, whose completion is the last that the model gave."""
     words = ask.words("react", TEMPLATES)
     if acting.native:
         try:
-            return loop(ask, question, acting, NativeCalls(ask, acting, words), words)
+            return loop(ask, question, acting, NativeCalls(ask, acting, words, shots), words)
         except NoToolCalls as refused:
             ask.here.note = f"{refused}: they are written in the text instead"
-    return loop(ask, question, acting, WrittenCalls(ask, acting, words), words)
+    return loop(ask, question, acting, WrittenCalls(ask, acting, words, shots), words)
 
 
 def loop(ask: Ask, question: Asked, acting: Acting, protocol, words) -> Node:

@@ -84,6 +84,8 @@ def with_techniques(
         few_shot=pairs_of(plain["few_shot"]) if plain.get("few_shot") is not None else (),
         constraint={name: plain.pop(name) for name in CONSTRAINTS if plain.get(name) is not None},
     )  # fmt: skip
+    if options.acting:
+        plain.pop("few_shot", None)  # worked runs, which the technique itself lays out
     defaults = Options()
     given = {"breadth": breadth, "depth": depth, "search": search, "value": value}
     sensible.check(options, chat, frozenset(name for name, said in given.items() if said != getattr(defaults, name)))

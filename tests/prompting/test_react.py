@@ -14,7 +14,7 @@ from jupyter_gpt.prompting.tools.act import Acting
 from jupyter_gpt.prompting.tools.approval import Approval, Decision, Nobody
 from jupyter_gpt.prompting.tools.calculator import calculator
 from jupyter_gpt.prompting.tools.tool import tool
-from jupyter_gpt.prompting.tools.written_calls import Unreadable, read_turn
+from jupyter_gpt.prompting.tools.turns import Unreadable, read_turn
 
 
 def turn(name, given, thought="Let me see."):
@@ -83,7 +83,7 @@ def test_the_right_tool_with_the_right_arguments(scripted, world):
     assert (node.label, node.text) == ("weather", "sun in Ulm for 2")
     assert node.prompt == 'weather { "city": "Ulm", "days": 2 }'
     assert node.result["arguments"] == {"city": "Ulm", "days": 2}
-    assert ask.send.settings[0]["stop"] == ["\nObservation:"]
+    assert ask.send.settings[0]["stop"] == ["\nQuestion:", "\nObservation:"]
 
 
 def test_no_tool_where_none_is_needed(scripted, world):

@@ -9,22 +9,28 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from jupyter_gpt.inference.completion import Completion
-from jupyter_gpt.prompting.ask import Ask, Asked, filled, text_of
+from jupyter_gpt.prompting.ask import Ask, Asked, filled, reworded, text_of
 from jupyter_gpt.prompting.tools.act import Acting, as_schemas
-from jupyter_gpt.prompting.tools.written_calls import Call, Said, Unreadable
+from jupyter_gpt.prompting.tools.turns import Call, Said, Unreadable
+from jupyter_gpt.prompting.tools.worked import Worked, before
 
 
 class NativeCalls:
     """The model's own protocol, with the same methods as `WrittenCalls`."""
 
-    def __init__(self, ask: Ask, acting: Acting, words: Mapping[str, str]):
-        self.ask, self.words = ask, words
+    def __init__(self, ask: Ask, acting: Acting, words: Mapping[str, str], shots: Sequence[Worked] = ()):
+        self.ask, self.words, self.shots = ask, words, shots
         self.settings: dict = {"tools": as_schemas(acting.tools)}
         self.closing: dict = {}  # of the last answer: no tools
+        if shots:
+            self.settings["system"] = self.closing["system"] = None  # it stands among the messages
 
     def first(self, question: Asked) -> Asked:
-        """The question as a chat; how to go about it stands before it."""
+        """The question as a chat; how to go about it, and the examples, stand before it."""
         text = filled(self.words["native"], question=text_of(question)).strip()
+        if self.shots:
+            shown = [turn for number, shot in enumerate(self.shots) for turn in shot.as_native(number)]
+            return before(self.ask, reworded(question, text), "", shown)
         turns = [] if isinstance(question, str) else question[:-1]
         return [*turns, {"role": "user", "content": text}]
 

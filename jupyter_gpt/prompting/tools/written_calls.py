@@ -9,60 +9,41 @@ calls always parse; with any other what it wrote is read as far as it can be.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from jupyter_gpt.inference.completion import Completion
 from jupyter_gpt.prompting.ask import Ask, Asked, filled, go_on, reworded, text_of
 from jupyter_gpt.prompting.tools.act import Acting, listed
 from jupyter_gpt.prompting.tools.tool import Tool
+from jupyter_gpt.prompting.tools.turns import RESULT, Said, read_turn
+from jupyter_gpt.prompting.tools.worked import Worked, before
 
-ANSWERED = re.compile(r"^[ \t*]*Final Answer[*]*[ \t]*:[*]*[ \t]*(?P<answer>.*)", re.MULTILINE | re.DOTALL)
-ACTION = re.compile(r"^[ \t*]*Action[*]*[ \t]*:[*]*[ \t]*(?P<action>[^\n]*)", re.MULTILINE)
-INPUT = re.compile(r"\A\s*[*]*Action Input[*]*[ \t]*:[*]*[ \t]*(?P<input>.*)", re.DOTALL)
-INLINE = re.compile(r"`?(?P<name>[\w-]+)`?\s*[\[(](?P<input>.*)[\])]\s*", re.DOTALL)  # search[the Nile], say(3)
-RESULT = "\nObservation:"
+ANOTHER = "\nQuestion:"  # who goes on with a question of its own has given its answer
 THOUGHT = 400  # characters of a thought, where a grammar holds the model to the form
-
-
-class Unreadable(Exception):
-    """What the model wrote is neither a call nor an answer; the message says why."""
-
-
-@dataclass(frozen=True)
-class Call:
-    """A call as the model wrote it: `arguments` a text or a mapping, not checked yet."""
-
-    name: str
-    arguments: object
-    id: str = ""
-
-
-@dataclass(frozen=True)
-class Said:
-    """What the model said in one turn: its thought, and calls or else an answer."""
-
-    thought: str
-    calls: tuple[Call, ...] = ()
-    answer: str | None = None
 
 
 class WrittenCalls:
     """The text protocol, bound to an Ask: the prompts it makes, and what it reads from the answers."""
 
-    def __init__(self, ask: Ask, acting: Acting, words: Mapping[str, str]):
-        self.ask, self.words, self.tools = ask, words, acting.tools
+    def __init__(self, ask: Ask, acting: Acting, words: Mapping[str, str], shots: Sequence[Worked] = ()):
+        self.ask, self.words, self.tools, self.shots = ask, words, acting.tools, shots
         own = ask.settings.get("stop") or []
-        self.settings: dict = {"stop": [*([own] if isinstance(own, str) else own), RESULT]}
+        stop = [*([own] if isinstance(own, str) else own), ANOTHER]
+        self.settings: dict = {"stop": [*stop, RESULT]}
+        self.closing: dict = {"stop": stop}  # of the last answer
         if acting.constrained:
-            self.settings = {"grammar": grammar(acting.tools, ask.chat)}
-        self.closing: dict = {"grammar": closing(ask.chat)} if acting.constrained else {}  # of the last answer
+            self.settings = {"stop": stop, "grammar": grammar(acting.tools, ask.chat)}
+            self.closing["grammar"] = closing(ask.chat)
+        if ask.chat and shots:
+            self.settings["system"] = self.closing["system"] = None  # it stands among the messages
 
     def first(self, question: Asked) -> Asked:
-        """The prompt: the tools, the form, the question."""
-        text = filled(self.words["form"], tools=listed(self.tools), names=", ".join(t.name for t in self.tools),
-                      question=text_of(question))  # fmt: skip
+        """The prompt: the tools and the form, the examples, the question."""
+        form = filled(self.words["form"], tools=listed(self.tools), names=", ".join(t.name for t in self.tools))
+        if self.ask.chat and self.shots:
+            return before(self.ask, question, form, [turn for shot in self.shots for turn in shot.as_written()])
+        shots = "".join(f"Question: {shot.question}\n{shot.as_text()}\n\n" for shot in self.shots)
+        text = filled(self.words["ask"], form=form, examples=shots, question=text_of(question))
         return reworded(question, text) if self.ask.chat else f"{text}\nThought:"
 
     def read(self, completion: Completion) -> Said:
@@ -77,30 +58,6 @@ class WrittenCalls:
         """The next prompt, with other words where the result would stand."""
         text = completion.text.partition(RESULT)[0].rstrip()
         return go_on(self.ask, asked, text, words if self.ask.chat else f"\n{words}\nThought:")
-
-
-def read_turn(text: str, cut_off: bool = False) -> Said:
-    """The thought, and the action or the final answer, whichever comes first."""
-    text = text.partition(RESULT)[0]
-    answer, action = ANSWERED.search(text), ACTION.search(text)
-    if answer and (action is None or answer.start() < action.start()):
-        if not answer["answer"].strip():
-            raise Unreadable("the Final Answer is empty")
-        return Said(thought(text[: answer.start()]), answer=answer["answer"].strip())
-    if action is None:
-        raise Unreadable("it has neither an Action nor a Final Answer" + (", it was cut off" if cut_off else ""))
-    before, name = thought(text[: action.start()]), action["action"].strip(" \t`*")
-    given = INPUT.match(text[action.end() :])
-    if given:
-        return Said(before, (Call(name, given["input"].strip()),))
-    inline = INLINE.fullmatch(text[action.start("action") :].strip())
-    if inline:
-        return Said(before, (Call(inline["name"], inline["input"].strip()),))
-    raise Unreadable("the Action has no Action Input")
-
-
-def thought(text: str) -> str:
-    return re.sub(r"\A\s*\**Thought\**\s*:\s*", "", text).strip()
 
 
 def grammar(tools: Sequence[Tool], chat: bool) -> str:
