@@ -17,6 +17,10 @@ class GPTError(Exception):
         return [f"GPTError: {self}"]
 
 
+class OutOfMemory(GPTError):
+    """There is no room for what was asked; what was taken for it has been given back."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """The tail of an error message that names the likeliest intended word: ` (did you mean X?)`.
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from jupyter_gpt.errors import GPTError
+from jupyter_gpt.errors import GPTError, OutOfMemory
 from jupyter_gpt.inference import sampling
 from jupyter_gpt.inference.cache import Rows, gather
 from jupyter_gpt.inference.engine import Request, Token
@@ -97,20 +97,21 @@ class Batch:
         """Read prompts that wait, one pass, or else add a token to every row. Returns the new tokens, perhaps
         none.
 
-        Raises GPTError where memory runs out; everything the batch held is then free again.
+        Raises OutOfMemory where memory runs out; everything the batch held is then free again.
         """
         try:
             return self.advance()
         except RuntimeError as error:
             if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
                 raise
-        raise GPTError(self.give_up())
+        raise OutOfMemory(self.give_up())
 
     def give_up(self) -> str:
         """Let go of everything; returns what to tell the user: about how much would have fitted."""
         rows = len(self.rows) + len(self.waiting)
         longest = max(len(row.asked.ids) + row.limit for row in (*self.rows, *self.waiting))
-        each = longest * self.cache.bytes_per_token() if self.cache else 0
+        caches = [self.cache, *(reading.cache for reading in self.readings if reading.logits is not None)]
+        each = longest * next((cache.bytes_per_token() for cache in caches if cache is not None), 0)
         self.rows, self.readings, self.cache, self.forward = [], [], None, None
         self.waiting.clear()
         told = f"out of memory with {rows} samples of up to {longest:,} tokens"
@@ -167,13 +168,13 @@ class Batch:
             parts.append((reading.cache, chosen))
             logits.append(reading.logits[chosen])
             ordered += rows
-        self.readings = []
         if self.rows:
             parts.insert(0, (self.cache, list(range(len(self.rows)))))
         alone = len(parts) == 1 and parts[0][1] == list(range(len(parts[0][0].positions)))
         spare = min(self.room, max(row.limit for row in ordered))
-        self.cache = parts[0][0] if alone else gather(parts, spare)
         self.rows += ordered
+        self.cache = parts[0][0] if alone else gather(parts, spare)
+        self.readings = []
         return self.speak(ordered, torch.cat(logits)[:, None], began)
 
     def speak(self, rows: list[Row], logits: Tensor, began: float) -> list[Token]:

@@ -11,7 +11,7 @@ import struct
 import sys
 from pathlib import Path
 
-from jupyter_gpt.errors import GPTError
+from jupyter_gpt.errors import GPTError, OutOfMemory
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 CGROUP = Path("/sys/fs/cgroup")  # what a container may use, where it is one
@@ -94,6 +94,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out; torch tells it of the CPU in a plain RuntimeError."""
     import torch
 
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+    return isinstance(error, MemoryError | OutOfMemory | torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     )

@@ -7,7 +7,7 @@ import pytest
 import torch
 from shapes import CONTEXT, VOCAB, build, lora, random_prompts, shake
 
-from jupyter_gpt.errors import GPTError
+from jupyter_gpt.errors import GPTError, OutOfMemory
 from jupyter_gpt.inference import packed
 from jupyter_gpt.inference.batch import Batch
 from jupyter_gpt.inference.cache import Rows
@@ -328,6 +328,21 @@ def test_out_of_memory_frees_and_says_what_fits(llama, prompts):
     batch.forward = forward
     batch.add(Request(prompts[0], max_tokens=2))
     assert len(batch.step()) == 1
+
+
+def test_out_of_memory_where_a_prompt_is_multiplied(llama, prompts, monkeypatch):
+    """The likeliest place: all samples' memory is taken at once."""
+    from jupyter_gpt.inference import batch as batches
+
+    def full(parts, room):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    monkeypatch.setattr(batches, "gather", full)
+    batch = Batch(llama)
+    batch.add(Request(prompts[0], samples=3, max_tokens=9))
+    with pytest.raises(OutOfMemory, match=r"out of memory with 3 samples of up to \d+ tokens: there is room for about \d+"):
+        batch.step()
+    assert batch.cache is None and not batch.busy
 
 
 @pytest.mark.parametrize("temperature", [0, 1])

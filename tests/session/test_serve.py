@@ -10,7 +10,7 @@ import time
 import openai
 import pytest
 
-from jupyter_gpt.errors import GPTError
+from jupyter_gpt.errors import GPTError, OutOfMemory
 
 TEXTS = ["The old fox saw two small birds and was glad. It sang."] * 40
 QUESTION = [{"role": "user", "content": "The old fox"}]
@@ -251,13 +251,14 @@ def test_an_error_in_the_engine_reaches_its_clients_and_nothing_else(served, cli
     assert client.completions.create(model="tiny", prompt="The", max_tokens=3).usage.completion_tokens == 3
 
 
-def test_out_of_memory_is_said_and_over(served, client, monkeypatch):
+@pytest.mark.parametrize("kind", [MemoryError, OutOfMemory])
+def test_out_of_memory_is_said_and_over(served, client, monkeypatch, kind):
     from jupyter_gpt.inference.batch import Batch
 
     step = Batch.step
 
     def breaks(batch):
-        raise MemoryError
+        raise kind
 
     monkeypatch.setattr(Batch, "step", breaks)
     with pytest.raises(openai.InternalServerError, match="not enough memory"):

@@ -209,13 +209,13 @@ class Answer(Handler):
 
 def failure(error: Exception) -> Refused:
     """What a client is told of an error in the engine."""
-    if isinstance(error, GPTError):
-        return Refused(400, str(error))
     if memory.is_out_of_memory(error):
         return Refused(
             503,
             "there is not enough memory for this beside what else is being answered",
             code="out_of_memory",
         )
+    if isinstance(error, GPTError):
+        return Refused(400, str(error))
     LOG.error("the engine failed while it answered a served request", exc_info=error)
     return Refused(500, f"the engine failed: {type(error).__name__}")
