@@ -61,6 +61,16 @@ def key(prompt: str, completions: Sequence[Mapping]) -> tuple:
     return (prompt, *((each["model"], each["text"]) for each in completions))
 
 
+def disputed(rankings: Sequence[Ranking]) -> tuple[int, int]:
+    """Of the pairs of different texts that rankings of one prompt tell apart: how many are told both ways, and all."""
+    told: set[tuple[str, str, str]] = set()
+    for ranking in rankings:
+        texts = [each["text"] for each in ranking.completions]
+        told |= {(ranking.prompt, texts[b], texts[w]) for b, w in ranking.pairs if texts[b] != texts[w]}
+    both = sum((prompt, worse, better) in told for prompt, better, worse in told) // 2
+    return both, len(told) - both
+
+
 def to_line(ranking: Ranking) -> str:
     return json.dumps(asdict(ranking), ensure_ascii=False) + "\n"
 
@@ -144,6 +154,16 @@ class Rankings(Sequence):
         )
 
     @property
+    def notes(self) -> list[str]:
+        """What whoever learns from them should know: that the file was cut off, that they contradict each other."""
+        both, pairs = disputed(self.read())
+        said = (
+            f"rankings {self.name}: {both} of the {pairs} pairs of completions that they tell apart are ranked both ways, "
+            "so nothing can be right about them"
+        )
+        return [note for note in (self.torn, said if both else None) if note]
+
+    @property
     def missing(self) -> int:
         """How many of the questions that were last asked under this name nobody has answered."""
         from jupyter_gpt.session.questions import Questions
@@ -154,11 +174,18 @@ class Rankings(Sequence):
     def need(self, count: int) -> list[Ranking]:
         """All of them, if there are `count` at least that tell completions apart; for whatever learns from them.
 
-        Raises GPTError that says how many are there and how many are missing.
+        Raises GPTError that says how many are there and how many are missing, and for rankings of which each is
+        contradicted.
         """
         found = self.read()
-        telling = sum(bool(ranking.pairs) for ranking in found)
+        telling = sum(disputed([ranking])[1] > 0 for ranking in found)
         if telling >= count:
+            both, pairs = disputed(found)
+            if both == pairs:
+                raise GPTError(
+                    f"rankings {self.name} contradict each other: all {pairs} pairs of completions that they tell apart "
+                    "are ranked both ways, so there is nothing to learn; take one labeller's side"
+                )
             return found
         ties = f" ({len(found) - telling} more are all ties)" if len(found) > telling else ""
         rest = f"; {self.missing} of the prompts last asked are not ranked yet" if self.missing else ""

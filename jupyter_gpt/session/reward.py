@@ -75,8 +75,7 @@ def preparation(session, run: Run, recipe, variables: Mapping | None) -> Iterato
 
     rankings = session.rankings[recipe.rankings]
     found = rankings.need(NEEDED)
-    if rankings.torn:
-        yield {"event": "note", "text": rankings.torn}
+    yield from ({"event": "note", "text": note} for note in rankings.notes)
     return (yield from prepare(recipe, session.models[recipe.base], found))
 
 

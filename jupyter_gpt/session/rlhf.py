@@ -106,8 +106,7 @@ def preparation(session, run: Run, recipe, variables: Mapping | None) -> Iterato
     if recipe.rankings is not None:
         kept = session.rankings[recipe.rankings]
         rankings = kept.need(reward_stage.NEEDED)
-        if kept.torn:
-            yield {"event": "note", "text": kept.torn}
+        yield from ({"event": "note", "text": note} for note in kept.notes)
     if recipe.algo != "dpo" and not recipe.reward:
         recipe = yield from rewarded_first(session, run, recipe, rankings)
     rewards = [source_of(session, name, weight, variables or {}) for name, weight in zip(recipe.reward, recipe.weights, strict=True)]

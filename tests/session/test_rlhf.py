@@ -264,7 +264,26 @@ def test_a_file_cut_off_in_the_middle_of_a_line_keeps_the_rest_and_says_so(gpt, 
     assert run.status == "finished"
 
 
+@pytest.mark.parametrize("learn", ["reward", "dpo"])
+def test_rankings_that_contradict_are_told_and_learned_from_unless_all_do(gpt, tiny, learn):
+    def go(name):
+        if learn == "reward":
+            return gpt.reward(name, rankings="taste", steps=2, lora=4)
+        return gpt.rlhf(name, policy="tiny", algo="dpo", rankings="taste", **SMALL)
+
+    rank(gpt)
+    rank(gpt, count=3, order=((1,), (0,)))
+    notes = [e["text"] for e in go("a").events if e["event"] == "note"]
+    assert "rankings taste: 3 of the 12 pairs of completions" in notes[0] and "both ways" in notes[0]
+    rank(gpt, order=((1,), (0,)))
+    with pytest.raises(GPTError, match=r"all 12 pairs .* are ranked both ways, so there is nothing to learn"):
+        go("b")
+
+
 def test_rankings_of_one_completion_teach_nothing(gpt, tiny):
+    rank(gpt, "same", texts=("twice", "twice"))
+    with pytest.raises(GPTError, match=r"0 are there \(12 more are all ties\)"):
+        gpt.reward("judge", rankings="same")
     rank(gpt, count=6, order=((0,),), texts=("alone",))
     with pytest.raises(GPTError, match="0 are there"):
         gpt.reward("judge", rankings="taste")
