@@ -120,7 +120,7 @@ def answers(
             ids=prompt.ids, samples=sampling.samples, max_tokens=sampling.max_tokens,
             min_tokens=sampling.min_tokens, temperature=sampling.temperature, top_p=sampling.top_p,
             top_k=sampling.top_k, min_p=sampling.min_p, seed=sampling.seed, stop_ids=stop_ids,
-            top_logprobs=sampling.logprobs,
+            top_logprobs=sampling.logprobs, lookup=sampling.lookup,
             until=until(decode, (*sampling.stop, *prompt.stop), sampling.min_tokens), constraint=held_to,
         )
         for prompt, held_to in zip(prompts, constraints, strict=True)

@@ -19,7 +19,8 @@ class Sampling:
 
     `temperature` 0 is greedy. `top_p` 1, `top_k` 0 and `min_p` 0 leave the distribution whole. `stop` are
     strings that end the text before them; sample k draws from the stream of `seed` + k; `logprobs` is the
-    number of alternatives to keep for each token (its own log-probability is always kept).
+    number of alternatives to keep for each token (its own log-probability is always kept). `lookup` guesses a
+    greedy answer from its prompt, for those that quote it: the same tokens, sooner.
     """
 
     samples: int = 1
@@ -32,6 +33,7 @@ class Sampling:
     stop: tuple[str, ...] = ()
     seed: int = 0
     logprobs: int = 0
+    lookup: bool = False
 
     def __post_init__(self):
         """Raises GPTError for a setting that means nothing."""

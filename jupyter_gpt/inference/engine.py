@@ -43,7 +43,8 @@ class Request:
     sample, not before `min_tokens`. `top_logprobs` alternatives are reported with each token. `adapter` names
     the peft adapter to use, `"__base__"` none of them, None those that are active. `until` is told all ids of
     a sample after each token; where it answers True the sample ends with finish "stop" (that is how a stop
-    string is done).
+    string is done). `lookup` lets one greedy sample alone be guessed from its prompt (`lookup.py`): the same
+    tokens, several a pass.
     """
 
     ids: tuple[int, ...]
@@ -60,6 +61,7 @@ class Request:
     constraint: Callable[[], Constraint] | None = None
     adapter: str | None = None
     until: Callable[[Sequence[int]], bool] | None = None
+    lookup: bool = False
 
 
 class Token(NamedTuple):
@@ -87,8 +89,9 @@ def generate(module: nn.Module, requests: Sequence[Request]) -> Iterator[Token |
     GPTError for an empty prompt and for one that leaves no room in the context.
     """
     from jupyter_gpt.inference.batch import Batch
+    from jupyter_gpt.inference.lookup import Lookup, suits
 
-    batch = Batch(module)
+    batch = Lookup(module) if suits(requests) else Batch(module)
     for request in requests:
         batch.add(request)
     while batch.busy:

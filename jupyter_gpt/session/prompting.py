@@ -56,6 +56,7 @@ def prompt(
     grammar: object = None,
     tools: Sequence[dict] = (),
     calculator: bool = False,
+    lookup: bool = False,
     truncate: bool = False,
     dry_run: bool = False,
     variables: Mapping[str, object] | None = None,
@@ -66,7 +67,8 @@ def prompt(
     """Ask one model all of `asked` together; the completions in their order.
 
     `calculator` works out the calls that a model writes into its text (`<<3*4=`), and puts the results there. `tools`, as
-    servers and chat templates take them, may be called: a completion then has `calls`. `on_token` is shown
+    servers and chat templates take them, may be called: a completion then has `calls`. `lookup` guesses a greedy answer
+    from its prompt, which an answer that quotes is decoded sooner by (`inference.lookup`). `on_token` is shown
     the first completion so far, `on_all` all of them; at `deadline` (time.monotonic) they are ended and kept.
     """
     if not asked:
@@ -74,7 +76,7 @@ def prompt(
     sampling = Sampling(
         samples, TEMPERATURE if temperature is None else temperature, 1.0 if top_p is None else top_p,
         top_k or 0, min_p or 0.0, max_tokens, min_tokens,
-        (stop,) if isinstance(stop, str) else tuple(stop or ()), seed, logprobs,
+        (stop,) if isinstance(stop, str) else tuple(stop or ()), seed, logprobs, lookup,
     )  # fmt: skip
     held = rule(regex, json, choice, grammar)
     chosen = models[model or latest(models, memory)]

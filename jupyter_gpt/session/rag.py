@@ -125,7 +125,7 @@ def rag(
         ask(session, answer, name, chat, max_tokens, options)
         answer.completion = session.prompt(
             answer.stuffed, model=name, max_tokens=max_tokens, temperature=temperature, samples=samples, dry_run=dry_run,
-            on_token=on_token, **options,
+            on_token=on_token, **{"lookup": True, **options},
         )  # fmt: skip
         answer.text = answer.completion.text.strip()
     else:
