@@ -157,6 +157,8 @@ export class Board {
     const grip = element("span", "gpt-grip", "⠿");
     grip.setAttribute("aria-hidden", "true");
     const written = element("div", "gpt-written", text.trim());
+    written.id = `gpt-written-${Math.random().toString(36).slice(2)}`;
+    card.setAttribute("aria-describedby", written.id); // who comes by Tab hears the text too, not its number alone
     if (!text.trim()) written.append(element("em", "gpt-empty", "nothing: it ended at once"));
     if (copies > 1) written.append(element("span", "gpt-copies", ` ×${copies}`));
     const tools = element("span", "gpt-card-tools");

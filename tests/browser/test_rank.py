@@ -79,6 +79,8 @@ def test_the_keyboard_alone_ranks_over_a_reload_and_nothing_is_lost(ask):
     reach(page)
     texts = cards(page)
     assert len(texts) == 4 and "I do not know any <b>fox</b>." in texts, "a model's text was taken for HTML"
+    described = "c => document.getElementById(c.getAttribute('aria-describedby')).innerText"
+    assert page.locator(".gpt-card").first.evaluate(described) == texts[0], "a screen reader hears a number and no text"
     for key in ("3", "=", "1", "2"):  # 3 and 1 tie, 2 is next, and 4 is left
         page.keyboard.press(key)
     assert spoken(page) == "Completion 2 is on place 3. All are placed: Enter keeps the ranking."
