@@ -64,7 +64,7 @@ def load(model, dtype: str | None = None, device: str | None = None, others: lis
     """
     import torch
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     from jupyter_gpt.training.device import default_device
 
@@ -82,21 +82,35 @@ def load(model, dtype: str | None = None, device: str | None = None, others: lis
                 model.folder, dtype=getattr(torch, dtype), use_safetensors=True, local_files_only=True,
                 trust_remote_code=False, output_loading_info=True,
             )  # fmt: skip
-            tokenizer = AutoTokenizer.from_pretrained(model.folder, local_files_only=True, trust_remote_code=False)
+            tokenizer = tokenizer_of(model)
         if found["missing_keys"]:  # transformers would fill them with noise
             missing = sorted(found["missing_keys"])
             raise GPTError(f"model {model.name} is damaged: {len(missing)} of its weights are missing ({missing[0]} …)")
         module.requires_grad_(False).to(device).eval()
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, ImportError, RuntimeError, MemoryError,
+    except (GPTError, OSError, ValueError, KeyError, AttributeError, TypeError, ImportError, RuntimeError, MemoryError,
             SafetensorError) as error:  # fmt: skip
         found = module = None
         failed = too_large(model.name, needed, dtype, device, others) if memory.is_out_of_memory(error) else None
         reason = first_line(error)
         error.__traceback__ = None  # its frames hold what was loaded so far
         memory.give_back(device.partition(":")[0])
+        if isinstance(error, GPTError):
+            raise
         raise failed or GPTError(f"model {model.name} cannot be loaded from {model.folder}: {reason}") from error
     model.module, model.tokenizer = module, tokenizer
     model.parameters = model.parameters or sum(p.numel() for p in module.parameters())
+
+
+def tokenizer_of(model):
+    """The tokenizer in a model's folder. Raises GPTError when there is none, or none that can be read."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(model.folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # what a file of any content makes of the libraries that read it
+        file = next((f for f in ("tokenizer.json", "tokenizer.model", "vocab.json") if (model.folder / f).exists()), None)
+        what = f"its {file} cannot be read" if file else "it has no tokenizer.json"
+        raise GPTError(f"model {model.name} is damaged: {what}") from error
 
 
 def full_precision(model):

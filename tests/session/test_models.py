@@ -220,12 +220,19 @@ def test_only_pickles(gpt, on_disk):
 @pytest.mark.parametrize("file, message", [
     ("config.json", "its config.json cannot be read"),
     (ABOUT, f"its {ABOUT} cannot be read"),
-    ("tokenizer.json", "model fox cannot be loaded"),
+    ("tokenizer.json", "model fox is damaged: its tokenizer.json cannot be read"),
 ])  # fmt: skip
 def test_settings_cut_short(gpt, on_disk, file, message):
     text = (on_disk / file).read_text()
     (on_disk / file).write_text(text[: len(text) // 2])
     assert message in fail(gpt.load, "fox")
+
+
+def test_a_tokenizer_that_is_missing_or_empty(gpt, on_disk):
+    (on_disk / "tokenizer.json").write_text("{}")
+    assert fail(gpt.load, "fox") == "model fox is damaged: its tokenizer.json cannot be read"
+    (on_disk / "tokenizer.json").unlink()
+    assert fail(gpt.load, "fox") == "model fox is damaged: it has no tokenizer.json"
 
 
 def test_pulling_over_a_name_made_here(gpt, tiny_model, tmp_path):

@@ -206,6 +206,9 @@ def test_refusals(served, client):
     assert caught.value.code == "context_length_exceeded"
     with pytest.raises(openai.BadRequestError, match="the token 9999"):
         client.completions.create(model="tiny", prompt=[9999])
+    with pytest.raises(openai.BadRequestError, match="n is from 1 to 128, not 0") as caught:
+        client.completions.create(model="tiny", prompt="a", n=0)
+    assert caught.value.param == "n"
     with pytest.raises(openai.NotFoundError, match="nothing at /v1/embeddings"):
         client.embeddings.create(model="tiny", input="a")
 

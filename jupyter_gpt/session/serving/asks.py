@@ -66,8 +66,8 @@ def read(body: object, chat: bool) -> Ask:
     most = typed(body, "max_completion_tokens", int, typed(body, "max_tokens", int, LONG if chat else SHORT))
     told, alternatives = logprobs(body, chat)
     samples = typed(body, "n", int, 1)
-    if samples > MOST_SAMPLES:
-        raise Refused(400, f"n is at most {MOST_SAMPLES}, not {samples}", param="n")
+    if not 1 <= samples <= MOST_SAMPLES:
+        raise Refused(400, f"n is from 1 to {MOST_SAMPLES}, not {samples}", param="n")
     seed = typed(body, "seed", int, None)
     try:
         sampling = Sampling(
