@@ -132,7 +132,7 @@ def show_conversations(job) -> None:
     except BaseException:
         job.stop()
         raise
-    if written.exists():
+    if written.exists() and job.status != "failed":  # after a failure an earlier run of that name is back
         from jupyter_gpt import gpt
 
         tokenizer = with_template(gpt.models[job.recipe["adapter"] or job.recipe["base"]].tokenizer)

@@ -50,12 +50,14 @@ class Finetuning(Finetuned):
     tokens: int = 0
     trunk: Trunk | None = field(default=None, repr=False)
     laid: tuple[int, list[Stream]] = field(default=(0, []), repr=False)
+    drops: bool = False  # whether the adapter drops some of its inputs
 
     def __post_init__(self):
         dtype = getattr(torch, self.recipe.dtype)
         self.trunk = Trunk(self.model, self.recipe.context, dtype, self.checkpointing)
         for name, part in self.model.named_modules():
-            part.training = "lora_dropout" in name and self.recipe.lora_dropout > 0
+            part.training = "lora_dropout" in name and getattr(part, "p", 0) > 0
+            self.drops |= part.training
         if self.checkpointing and self.trunk.forward_of is None:
             make_again(self.model)
 
@@ -87,7 +89,7 @@ class Finetuning(Finetuned):
         pieces = self.streams(step)
         piece = pieces[number]
         # what is dropped is a function of the place in the run too
-        seed = hash((self.recipe.seed, step, number)) if self.recipe.lora_dropout else None
+        seed = hash((self.recipe.seed, step, number)) if self.drops else None
         return Micro((piece, seed), len(piece.targets) / sum(len(p.targets) for p in pieces), piece.tokens - piece.padding)
 
     def loss(self, inputs: tuple[Stream, int | None]) -> Tensor:
@@ -146,7 +148,8 @@ def make_again(model: nn.Module) -> None:
     from transformers.modeling_layers import GradientCheckpointingLayer
 
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    base.gradient_checkpointing_enable({"use_reentrant": False})
+    enable = getattr(base, "activation_checkpointing_enable", None)  # its name in newer transformers
+    (enable or base.gradient_checkpointing_enable)({"use_reentrant": False})
     for part in base.modules():  # the library does so in training mode only, which would also turn dropout on
         part.training = part.training or isinstance(part, GradientCheckpointingLayer)
 

@@ -157,11 +157,17 @@ def finetuning_recipe(
     for flag, share in (("warmup", warmup), ("decay", decay), ("held-out", held_out), ("lora-dropout", lora_dropout)):
         if share is not None and not 0 <= share <= 1 - (flag != "decay") * 1e-9:
             raise GPTError(f"--{flag} {share} is a share of the whole: from 0 to 1")
-    for flag, value in (("lora-targets", lora_targets), ("lora-alpha", lora_alpha), ("dora", dora), ("rslora", rslora)):
-        if value and lora is None and adapter is None:
-            raise GPTError(f"--{flag} belongs to an adapter: add --lora RANK")
-    if load_in and lora is None and adapter is None:
-        raise GPTError(f"--load-in {load_in} holds the base in so few bits that only an adapter can learn: add --lora RANK")
+    adapters = (
+        ("lora-targets", lora_targets), ("lora-alpha", lora_alpha), ("lora-dropout", lora_dropout), ("dora", dora),
+        ("rslora", rslora), ("load-in", load_in),
+    )  # fmt: skip
+    for flag, value in adapters if lora is None else ():
+        if value and adapter and not merge_first:
+            raise GPTError(f"--{flag} was settled when {adapter} was made, and a copy of it goes on as it is: leave it out")
+        if value and flag == "load-in":
+            raise GPTError(f"--load-in {load_in} holds the base in so few bits that only an adapter can learn: add --lora RANK")
+        if value:
+            raise GPTError(f"--{flag} belongs to an adapter: " + ("leave it out" if merge_first else "add --lora RANK"))
     return FinetuningRecipe(
         mixture=dict(mixture), cell=cell, base=base, base_mark=base_mark, adapter=adapter, merge_first=merge_first,
         lora=lora or 0, lora_alpha=lora_alpha,

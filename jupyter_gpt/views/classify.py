@@ -82,7 +82,7 @@ def matrix(labels: list[str], counts: list[list[int]]) -> tuple[tuple[str, ...],
 def described(labels: list[str], last: dict) -> str:
     """What the picture shows, in words."""
     right = sum(last["confusion"][n][n] for n in range(len(labels)))
-    return f"confusion matrix of {', '.join(labels[:MOST])}: {right} of {sum(map(sum, last['confusion']))} right"
+    return f"confusion matrix of {', '.join(labels[:MOST])}: {about(right, 0)} of {sum(map(sum, last['confusion']))} right"
 
 
 def picture(labels: list[str], evaluations: list[dict]) -> bytes:

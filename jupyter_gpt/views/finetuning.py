@@ -16,10 +16,11 @@ def finetuning_bundle(run) -> Bundle:
     fixed = run.status == "finished" and run.recipe["minutes"] is None
     reached = f"all {run.steps} steps" if fixed else f"{about(run.step, 0)} of {about(run.steps, 0)} steps"
     title = f"{run.name}: {run.kind}, {run.status}, {reached}"
-    rows = [row for row in figures(run, steps, evaluations) if row[0] != "bits per byte"]
+    unsaid = {"bits per byte"} | (set() if evaluations else {"validation loss"})  # few conversations: none is held out
+    rows = [row for row in figures(run, steps, evaluations) if row[0] not in unsaid]
     start = next((e for e in run.events if e["event"] == "start"), None)
     if start:
-        rows.insert(2, ("parameters trained", trained(start)))
+        rows.insert(len(rows) - 4, ("parameters trained", trained(start)))
     wide = max(len(name) for name, _ in rows)
     text = [title, made_of(run.recipe), *(f"  {name:<{wide}}  {value}" for name, value in rows)]
     html = [f"<p><b>{escape(title)}</b><br>{escape(made_of(run.recipe))}</p>"]

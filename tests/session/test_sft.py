@@ -131,6 +131,16 @@ def test_an_adapter_is_continued_as_a_copy_or_merged_first(gpt, sft):
     assert "leave --lora out to go on with a copy" in fail(sft, "four", base="one", lora=2)
     assert "%gpt merge one NAME" in fail(sft, "four", base="one", lora=2, merge_first=True)
     assert "no adapter" in fail(sft, "four", merge_first=True)
+    for option in ({"dora": True}, {"lora_alpha": 4}, {"lora_targets": ["q_proj"]}, {"load_in": "4bit"}):
+        assert "was settled when one was made" in fail(sft, "four", base="one", **option)
+    assert fail(sft, "four", base="one", merge_first=True, dora=True) == "--dora belongs to an adapter: leave it out"
+
+
+def test_a_copy_of_an_adapter_drops_as_the_adapter_did(sft):
+    still = {"lora": 2, "lr": 1e-12}  # two adapters with the same weights
+    sft("one", lora_dropout=0.5, **still)
+    sft("none", **still)
+    assert steps(sft("two", base="one")) == steps(sft("two", base="one")) != steps(sft("three", base="none"))
 
 
 def test_merging_makes_a_model_of_its_own(gpt, sft):
@@ -175,6 +185,7 @@ def test_what_is_refused(gpt, sft, fox, tmp_path):
     assert "matches no layer" in fail(sft, lora=2, lora_targets=["q_prok"]) and "reply" not in gpt.models
     assert "add --lora RANK" in fail(sft, lora_targets=["q_proj"])
     assert "add --lora RANK" in fail(sft, load_in="4bit")
+    assert "add --lora RANK" in fail(sft, lora_dropout=0.1)
     assert "both set the length" in fail(sft, tokens=100)
     assert "at most 64" in fail(sft, context=128)
     assert "--lr -1 must be above zero" in fail(sft, lr=-1)
