@@ -28,6 +28,7 @@ UNBOUNDED = 1_000_000  # tokens of a generated source when no length of the run 
 MARGIN = 1.05  # conversations prepared for each one wanted
 BATCH = 256  # conversations rendered at a time
 SHOWN = 3  # conversations of a source kept for the eye
+HOPELESS = 100  # conversations refused for each one used, at which an endless source is taken to have no more that fit
 
 
 @dataclass
@@ -141,7 +142,7 @@ def prepare(
 def _tokenize(
     source: Source, said: Iterator[chats.Conversation], tokenizer, context: int, train_on: str, over_long: str
 ) -> Iterator[dict]:
-    """Takes conversations until there are enough tokens, or none left."""
+    """Takes conversations until there are enough tokens, none left, or hardly one that fits."""
     stage = f"reading {source.name}"
     while batch := list(islice(said, BATCH)):
         rendered = _rendered(tokenizer, batch, train_on)
@@ -149,7 +150,8 @@ def _tokenize(
             if source.need is None or source.tokens < source.need:
                 source.take(conversation, ids, trained, context, over_long)
         yield progress(stage, min(source.tokens, source.need or source.tokens), source.need, "tokens")
-        if source.need is not None and source.tokens >= source.need:
+        enough = source.need is not None and source.tokens >= source.need
+        if enough or (source.endless and source.refused > HOPELESS * (len(source.pieces) + 1)):
             break
     if not source.tokens:
         if source.refused and source.longest > context + 1:

@@ -166,6 +166,10 @@ def test_nothing_fits_nothing_to_learn(tokenizer, tmp_path):
     assert "--over-long refuse leaves out" in refusal(
         tokenizer, tmp_path, {"a": [("why?", "it was " * 60)]}, over_long="refuse"
     )
+    for rule in ("refuse", "cut"):  # an endless source ends here too
+        assert refusal(tokenizer, tmp_path, {}, {"stories-qa": 1}, context=16, over_long=rule).startswith(
+            "no conversation of stories-qa fits: its longest has "
+        )
     assert refusal(tokenizer, tmp_path, {"a": pairs(2)}, over_long="crop") == "--over-long is cut or refuse, not 'crop'"
     assert (
         refusal(tokenizer, tmp_path, {"a": pairs(2)}, train_on="user") == "--train-on is assistant or all, not 'user'"
