@@ -2,6 +2,7 @@
 
 semchunk cuts at the largest gap there is: between parts, paragraphs, lines, sentences, then words. A chunk keeps the
 page and the heading it begins under; the heading is embedded with it, for a paragraph rarely repeats what it is about.
+A chunk never goes over to the next page (cell, row, line), so that the page it is cited with is the page it stands on.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from jupyter_gpt.retrieval.read import Document
 
@@ -62,15 +64,25 @@ def chunker(
 
     def chunks(document: Document) -> Iterator[Chunk]:
         text, before, floor = document.text, None, 0
-        for start, end in cut(text, offsets=True)[1]:
-            heading = document.place(start)[1]
-            if heading != before:
-                before, floor = heading, start
-            start = sentence_before(text, floor, start, lambda piece: count(piece) <= repeated) if repeated else start
-            if text[start:end].strip():
-                yield Chunk(text[start:end], start, *document.place(start))
+        for first, last in pages(document):
+            for start, end in cut(text[first:last], offsets=True)[1]:
+                start, end = first + start, first + end
+                place = document.place(start)
+                if place != before:
+                    before, floor = place, start
+                start = (
+                    sentence_before(text, floor, start, lambda piece: count(piece) <= repeated) if repeated else start
+                )
+                if text[start:end].strip():
+                    yield Chunk(text[start:end], start, *place)
 
     return chunks
+
+
+def pages(document: Document) -> list[tuple[int, int]]:
+    """Where each page begins and ends, in characters; the whole of a document that has none."""
+    begins = [0, *(mark.start for before, mark in pairwise(document.marks) if mark.page != before.page)]
+    return [(a, a + len(document.text[a:b].rstrip())) for a, b in pairwise([*begins, len(document.text)])]
 
 
 def sentence_before(text: str, floor: int, start: int, fits: Callable[[str], bool]) -> int:

@@ -23,6 +23,7 @@ FENCE = re.compile(r"^(```|~~~).*?^\1[ \t]*$", re.MULTILINE | re.DOTALL)
 BULLET = re.compile(r"[-*•·–]\s|\d+[.)]\s|[#>|]")
 ALONE = re.compile(r"(?:\A|\n[ \t]*\n)([^\n]{3,70}(?:\n[^\n]{2,70})?)(?=\n[ \t]*\n)")  # a line or two by themselves
 CHAPTER = re.compile(r"(?:chapter|part|book|section|appendix)\s+[\dIVXLCivxlc]+\b", re.IGNORECASE)
+RUNS_OVER = re.compile(r"[a-zà-ÿ][^.!?\n]{0,300}[.!?](?=\s|\Z)")  # the rest of a sentence at the top of a page
 FULL = 45  # characters of a line that was broken because it was full
 
 
@@ -83,7 +84,9 @@ def decoded(data: bytes) -> str:
     try:
         text = data.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError as error:
-        raise Unreadable(f"is not UTF-8 (byte 0x{data[error.start]:02X} at byte {error.start:,})") from error
+        raise Unreadable(
+            f"is not UTF-8 (byte 0x{data[error.start]:02X} at byte {error.start:,}): save it as UTF-8"
+        ) from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -205,8 +208,9 @@ def notebook(text: str) -> Document:
 
 def table(text: str) -> Document:
     """The rows of a CSV, each as `column: value` lines; `page` is the number of the row, from 1."""
+    first = text.partition("\n")[0]
     try:
-        rows = list(csv.reader(io.StringIO(text)))
+        rows = list(csv.reader(io.StringIO(text), delimiter=max(",;\t", key=first.count)))
     except csv.Error as error:
         raise Unreadable(f"is not CSV: {error}") from error
     head, *rows = rows or [[]]
@@ -217,7 +221,7 @@ def table(text: str) -> Document:
 
 
 def jsonl(text: str) -> Document:
-    """One part a line: its field `text`, or all its fields that hold a text or a number; `page` is the line."""
+    """One part a line: its field `text`, or all that it holds; `page` is the line."""
     parts = []
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
@@ -229,12 +233,17 @@ def jsonl(text: str) -> Document:
 
 
 def row_text(row: object) -> str:
-    """A row of JSON as text."""
+    """A row of JSON as text: `field: value` lines, and of a chat `role: what was said`."""
+    if isinstance(row, list):
+        return "\n".join(filter(None, map(row_text, row)))
     if not isinstance(row, dict):
-        return str(row)
+        return "" if row is None else str(row)
     if isinstance(row.get("text"), str):
         return row["text"]
-    return "\n".join(f"{key}: {value}" for key, value in row.items() if isinstance(value, str | int | float))
+    if {"role", "content"} <= row.keys():
+        return f"{row['role']}: {row_text(row['content'])}"
+    told = ((key, row_text(value), isinstance(value, list | dict)) for key, value in row.items())
+    return "\n".join(f"{key}:{chr(10) if deep else ' '}{value}" for key, value, deep in told if value)
 
 
 def pdf(data: bytes) -> Document:
@@ -253,7 +262,8 @@ def pdf(data: bytes) -> Document:
             raise Unreadable("is an encrypted PDF: save it without its password")
         pages = [page.extract_text() or "" for page in reader.pages]
     except DependencyError as error:
-        raise Unreadable("is an encrypted PDF: save it without its password") from error
+        raise Unreadable("is an encrypted PDF: save it without its password (or, if it opens without one, "
+                         "pip install cryptography)") from error  # fmt: skip
     except (PyPdfError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, OSError) as error:
         raise Unreadable(
             f"is a damaged PDF: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
@@ -264,7 +274,20 @@ def pdf(data: bytes) -> Document:
     if bare == len(pages):
         raise Unreadable("is a PDF of images, without text: it wants OCR first")
     notes = (f"{bare} of its {len(pages)} pages have no text",) if bare else ()
-    return joined([(unwrapped(page), number, "") for number, page in enumerate(pages, start=1)], notes)
+    pages = whole_sentences([unwrapped(page) for page in pages])
+    return joined([(page, number, "") for number, page in enumerate(pages, start=1)], notes)
+
+
+def whole_sentences(pages: list[str]) -> list[str]:
+    """The pages, the rest of a sentence that runs over to the next one put back to where it begins."""
+    out: list[str] = []
+    for page in pages:
+        rest = RUNS_OVER.match(page) if out and out[-1][-1:].isalpha() | out[-1].endswith((",", ";", "-")) else None
+        if rest:
+            out[-1] = out[-1][:-1] + rest[0] if out[-1].endswith("-") else f"{out[-1]} {rest[0]}"
+            page = page[rest.end() :].lstrip()
+        out.append(page.rstrip())
+    return out
 
 
 KINDS = {

@@ -39,6 +39,14 @@ def test_a_chunk_begins_where_a_part_does():
     assert [chunk.heading for chunk in chunks] == ["Leave", "Travel"]
 
 
+def test_a_chunk_stays_on_its_page():
+    rows = "\n".join(f"fox {n},{n} small birds" for n in range(30))
+    chunks = list(chunker(count, 40, 0.4)(parse(f"who,what\n{rows}".encode(), ".csv")))
+    assert [(chunk.page, chunk.text) for chunk in chunks] == [
+        (n + 1, f"who: fox {n}\nwhat: {n} small birds") for n in range(30)
+    ]
+
+
 def test_the_heading_is_embedded_once():
     assert with_heading("27 days.", "Handbook > Leave") == "Handbook > Leave\n27 days."
     assert with_heading("## Leave\n27 days.", "Handbook > Leave") == "Handbook\n## Leave\n27 days."

@@ -26,6 +26,14 @@ def test_the_pages_of_a_pdf(pdf):
     assert place(document, "second class") == (2, "")
 
 
+def test_a_sentence_that_runs_over_the_page_stands_whole_where_it_begins(pdf):
+    document = parse(pdf("The mirror was ground by", "hand in 1931. Visitors come on Thursdays."), ".pdf")
+    assert place(document, "The mirror was ground by hand in 1931.") == (1, "")
+    assert place(document, "Visitors come") == (2, "")
+    apart = parse(pdf("A table of days", "Parental leave is long."), ".pdf")
+    assert place(apart, "Parental leave") == (2, "")
+
+
 def test_a_pdf_of_images_is_named_and_one_page_of_them_is_noted(pdf):
     assert "images" in reason(pdf("", ""), ".pdf")
     assert parse(pdf("One.", ""), ".pdf").notes == ("1 of its 2 pages have no text",)
@@ -100,6 +108,14 @@ def test_cells_rows_lines_and_functions():
     assert place(document, "pay = 12") == (2, "Rates")
     document = parse(b'name,days\nleave,27\n"sick, paid",9\n', ".csv")
     assert place(document, "days: 9") == (2, "") and "name: sick, paid" in document.text
+    document = parse(b"name;days\nleave;27\n", ".csv")
+    assert document.text == "name: leave\ndays: 27"
+    chat = {
+        "id": 3,
+        "messages": [{"role": "user", "content": "Who mends the lift?"}, {"role": "assistant", "content": "Ida."}],
+    }
+    document = parse(json.dumps(chat).encode(), ".jsonl")
+    assert document.text == "id: 3\nmessages:\nuser: Who mends the lift?\nassistant: Ida."
     document = parse(b'{"text": "one"}\n\n{"title": "two", "n": 3, "x": [1]}\n', ".jsonl")
     assert place(document, "title: two\nn: 3") == (3, "")
     document = parse(b"import os\n\ndef leave(days):\n    return days\n\nclass Train:\n    pass\n", ".py")
