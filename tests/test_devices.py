@@ -4,7 +4,7 @@ wrong place, or a shape that does not fit, is an error all the same."""
 import pytest
 import torch
 
-from jupyter_gpt.inference.cache import Rows
+from jupyter_gpt.inference.cache import Rows, gather
 from jupyter_gpt.inference.forward import forward_of
 from jupyter_gpt.inference.graphs import Steps
 from jupyter_gpt.training.build import build
@@ -46,3 +46,20 @@ def test_reading_and_recordable_steps_stay_on_their_device(arch):
     step = steps(ids, positions, mask, rows)
     assert read.shape == step.shape == (4, 1, model.config.vocab_size)
     assert read.is_meta and step.is_meta and step.dtype == torch.float32
+
+
+@ARCHITECTURES
+def test_rows_that_are_padded_multiplied_dropped_and_outgrow_their_memory(arch):
+    _, model = made(arch)
+    model, meta = model.to(torch.bfloat16).eval(), torch.device("meta")
+    forward, rows = forward_of(model), Rows(3, 16, meta)
+    forward(torch.zeros(3, 16, dtype=torch.long, device="meta"), *rows.append([16, 9, 4], 16), rows, 1, None)
+    many, steps = gather([(rows, [0, 0, 0, 2]), (rows, [1])], 4), Steps(forward.lean)
+    many.drop(1)
+    ids = torch.zeros(4, 1, dtype=torch.long, device="meta")
+    for _ in range(60):
+        step = steps(ids, *many.append([1] * 4, 1), many)
+        assert step.is_meta and step.shape == (4, 1, model.config.vocab_size)
+    assert many.layers[0].keys.shape[2] > 64 and steps.home is many.layers[0].keys
+    forced = forward(torch.zeros(4, 3, dtype=torch.long, device="meta"), *many.append([3, 1, 2, 1], 3), many, 3, None)
+    assert forced.is_meta and forced.shape == (4, 3, model.config.vocab_size)
