@@ -124,7 +124,7 @@ def whole(content: str, where: str) -> None:
         content.encode()
     except UnicodeEncodeError as error:
         code = f"U+{ord(content[error.start]):04X}"
-        raise GPTError(f"{where} has half a character in a turn: {code}, a lone surrogate, at character {error.start}") from None
+        raise GPTError(f"{where} has half a character: {code}, a lone surrogate, at character {error.start} of a text") from None
 
 
 def checked(messages: list[dict], where: str) -> tuple[list[dict], bool]:

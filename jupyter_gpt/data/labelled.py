@@ -10,16 +10,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from jupyter_gpt.data import conversation_files as files
 from jupyter_gpt.data import sources
+from jupyter_gpt.data.conversation_forms import whole
 from jupyter_gpt.errors import GPTError
 
 TEXTS = ("text", "sentence", "review", "content", "document", "title")
 LABELS = ("label", "labels", "class", "category", "sentiment", "target")
+WEIGHT = re.compile(r"\s*:\s*1(\.0*)?$")  # as other cells weigh a source; labelled texts are all taken once
+SUPPORTED = "labelled texts are .jsonl, .json, .csv, .tsv or .parquet"
 WANTED = "a text and its label, as `text<tab>label` or {\"text\": …, \"label\": …}"
 
 
@@ -47,10 +51,11 @@ def read(body: object, variables: Mapping | None = None) -> list[Labelled]:
         elif "\t" in line:
             found.append(labelled(tuple(line.rsplit("\t", 1)), where))
         elif stripped.startswith("$"):
-            rows = items(sources.value_of(stripped, variables), stripped)
-            found += [labelled(row, f"item {n} of {stripped}") for n, row in enumerate(rows)]
-        elif stripped.rstrip(": 1").endswith(tuple(files.SUFFIXES)) or "/" in stripped:
-            for path in sources.paths(stripped, files.SUFFIXES, files.SUPPORTED, []):
+            source = WEIGHT.sub("", stripped)
+            rows = items(sources.value_of(source, variables), source)
+            found += [labelled(row, f"item {n} of {source}") for n, row in enumerate(rows)]
+        elif (source := WEIGHT.sub("", stripped)).lower().endswith(files.SUFFIXES) or "/" in source:
+            for path in sources.paths(source, files.SUFFIXES, SUPPORTED, []):
                 found += [labelled(row, where) for where, row in files.rows(path)]
         else:
             raise GPTError(f"{where} has no label: wanted is {WANTED}")
@@ -69,31 +74,33 @@ def items(value: object, name: str) -> Iterable:
 def labelled(row: object, where: str) -> Labelled:
     """A row as text and label. Raises GPTError, naming `where`, for one that lacks either."""
     if isinstance(row, Mapping):
-        text = next((row[key] for key in TEXTS if key in row), None)
-        label = next((row[key] for key in LABELS if key in row), None)
-        if text is None or label is None:
+        keys = [next((key for key in known if key in row), None) for known in (TEXTS, LABELS)]
+        if None in keys:
             raise GPTError(f"{where} has the fields {', '.join(map(str, row))}: wanted are text and label")
+        text, label = (row[key] for key in keys)
     elif isinstance(row, tuple | list) and len(row) == 2:
         text, label = row
     else:
         raise GPTError(f"{where} is a {type(row).__name__}: wanted is {WANTED}")
     if not isinstance(text, str) or not text.strip():
         raise GPTError(f"{where} has no text: wanted is {WANTED}")
-    label = str(label).strip()
+    whole(text, where)
+    empty = label is None or label != label  # an empty cell of a table is not equal to itself
+    label = "" if empty else str(label).strip()
     if not label:
         raise GPTError(f"{where} has no label: wanted is {WANTED}")
     return Labelled(text.strip(), label)
 
 
 def check(texts: list[Labelled]) -> list[str]:
-    """The labels in order. Raises GPTError for fewer than two, and for those that occur once."""
-    counts = Counter(each.label for each in texts)
+    """The labels in order. Raises GPTError for fewer than two, and for those of a single text."""
+    counts = Counter(label for _, label in {(each.text, each.label) for each in texts})
     if len(counts) < 2:
         raise GPTError(f"there {'is one label' if counts else 'are no labelled texts'}: a classifier tells at least two apart")
     once = sorted(label for label, count in counts.items() if count == 1)
     if once:
         names = ", ".join(once[:5]) + (" …" if len(once) > 5 else "")
-        raise GPTError(f"{len(once)} label{'s' * (len(once) > 1)} occur once ({names}): each needs a text to learn from and one to test on")
+        raise GPTError(f"{len(once)} label{'s occur' if len(once) > 1 else ' occurs'} once ({names}): each needs a text to learn from and one to test on")
     return sorted(counts)
 
 

@@ -44,7 +44,7 @@ def _row(model) -> tuple[str, ...]:
     size = "" if model.parameters is None else f"{model.parameters:,}"
     if getattr(model, "base", None):
         size += f", {model.trained:,} its own ({100 * model.trained / model.parameters:.2g}%)"
-    kind, lineage = _kind(model.has_chat), " → ".join(model.lineage)
+    kind, lineage = kind_of(model), " → ".join(model.lineage)
     if model.kind == "endpoint":
         return model.name, size, kind, lineage, "", "", "endpoint"
     where = f"{model.device}, {model.dtype}, {amount(model.memory)}" if model.resident else "on disk"
@@ -54,7 +54,7 @@ def _row(model) -> tuple[str, ...]:
 def _about(model) -> dict:
     """What every machine agrees on."""
     return {
-        "name": model.name, "parameters": model.parameters, "assistant": model.has_chat,
+        "name": model.name, "parameters": model.parameters, "assistant": kind_of(model) == "assistant",
         "lineage": list(model.lineage), "licence": model.licence, "base": getattr(model, "base", None),
         "trained": getattr(model, "trained", 0),
     }  # fmt: skip
@@ -92,6 +92,14 @@ def short(count: float) -> str:
     """`135M`, `1.24B`: a number of parameters to three digits, as model pages write it."""
     size, unit = (count / 1e9, "B") if count >= 999.5e6 else (count / 1e6, "M")
     return f"{size:.3g}{unit}"
+
+
+def kind_of(model) -> str:
+    """What a model is good for: a head with one label scores, one with several classifies; neither speaks."""
+    labels = getattr(model, "labels", None)
+    if labels:
+        return "classifier" if len(labels) > 1 else "reward"
+    return _kind(model.has_chat)
 
 
 def _kind(assistant: bool) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.session import adapters, store
@@ -90,13 +90,15 @@ def keep(session, run: Run, training) -> None:
 def predict(model, texts: str | Sequence[str], probabilities: bool = False):
     """The label of each text, or with `probabilities` a dict of them; of one text, one.
 
-    Raises GPTError for a model that is no classifier.
+    Raises GPTError for a model that is no classifier, and for what is no text.
     """
-    if model.kind != "classify":
+    if len(model.labels or ()) < 2:
         raise GPTError(f"{model.name} is no classifier: %%classify NAME --base {model.name} makes one")
     if not model.resident:
         raise GPTError(f"{model.name} is not in memory: ask gpt.models[{model.name!r}]")
-    several = [texts] if isinstance(texts, str) else list(texts)
+    several = [texts] if isinstance(texts, str) or not isinstance(texts, Iterable) else list(texts)
+    if odd := [each for each in several if not isinstance(each, str)]:
+        raise GPTError(f"predict takes a text or a list of texts, not {odd[0]!r:.40}")
     if not several:
         return []
     found = on_worker("torch", lambda: said(model, several))

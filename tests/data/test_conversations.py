@@ -234,7 +234,7 @@ def test_an_encoding_that_changes_midway_is_told(tmp_path):
     assert "d.jsonl, line 37 holds a zero byte, as UTF-16 does" in refusal(str(tmp_path / "d.jsonl"))
     halved = lines(tmp_path / "e.jsonl", *[SAME["alpaca"]] * 36, r'{"instruction": "Who?", "output": "Me \ud83d"}')
     assert refusal(halved) == (
-        f"{halved}, line 37 has half a character in a turn: U+D83D, a lone surrogate, at character 3"
+        f"{halved}, line 37 has half a character: U+D83D, a lone surrogate, at character 3 of a text"
     )
 
 

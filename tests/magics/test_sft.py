@@ -69,7 +69,9 @@ def test_a_classifier_from_a_cell(run, shown, fails):
     assert names["m"].labels == ["bad", "good"] and names["m"].predict("9 hens") in ("good", "bad")
     assert shown[-1].startswith("mood: classifier, finished, all 4 steps")
     assert "accuracy" in shown[-1] and "what it is (rows)" in shown[-1]
-    assert "occur once (odd)" in fails(f"%%classify mood --base hen\n{texts}\n7\todd\n")
+    run("%gpt models")
+    assert re.search(r"mood +[\d,]+ +classifier ", shown[-1])
+    assert "occurs once (odd)" in fails(f"%%classify mood --base hen\n{texts}\n7\todd\n")
     assert "say what to learn from" in fails("%%classify mood --base hen")
 
 

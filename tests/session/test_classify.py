@@ -43,10 +43,14 @@ def test_a_base_becomes_a_classifier(gpt, fox, options):
     said = model.predict([text for text, _ in TEXTS])
     assert sum(a == b for a, (_, b) in zip(said, TEXTS, strict=True)) >= 0.9 * len(TEXTS)
     assert model.predict(TEXTS[0][0]) == said[0] and model.predict([]) == []
+    assert fail(model.predict, [None]) == "predict takes a text or a list of texts, not None"
+    assert fail(model.predict, 3) == "predict takes a text or a list of texts, not 3"
     odds = model.predict(texts, probabilities=True)
     assert all(sum(each.values()) == pytest.approx(1) for each in odds)
     assert all(torch.equal(before[name], p) for name, p in fox.module.named_parameters())
     assert Session().models["mood"].predict(texts, probabilities=True) == odds
+    if "lora" in options:
+        assert gpt.merge("mood").predict(texts, probabilities=True)[0] == pytest.approx(odds[0], abs=1e-5)
     start = next(e for e in run.events if e["event"] == "start")
     assert start["texts"] + start["held_out"] == len(TEXTS)
     with torch.no_grad():  # the folder's own forward says the same
@@ -73,7 +77,7 @@ def test_stopped_and_resumed_ends_as_if_never_stopped(gpt, fox):
 def test_what_is_refused(gpt, fox):
     assert "--base MODEL" in fail(gpt.classify, "x", TEXTS)
     assert "say what to learn from" in fail(gpt.classify, "x", " ", "fox")
-    assert "label occur once (odd)" in fail(gpt.classify, "x", [*TEXTS, ("a", "odd")], "fox")
+    assert "label occurs once (odd)" in fail(gpt.classify, "x", [*TEXTS, ("a", "odd")], "fox")
     assert "at least two apart" in fail(gpt.classify, "x", TEXTS[:3], "fox")
     assert "choose another name" in fail(gpt.classify, "fox", TEXTS, "fox")
     assert "leave one out" in fail(gpt.classify, "x", TEXTS, "fox", lora=2, from_scratch=True)
@@ -103,6 +107,11 @@ def test_how_labelled_texts_are_written(tmp_path):
     assert "line 1 of the cell is not JSON" in fail(read, '{"text": ')
     assert "item 1" in fail(read, [("a", "b"), {"text": "c"}])
     assert "has no text" in fail(read, [(" ", "b")])
+    for empty in (None, float("nan"), " "):
+        assert fail(read, [("a", "b"), {"text": "c", "label": empty}]).startswith("item 1 has no label")
+    assert fail(read, [{"text": "c"}]) == "item 0 has the fields text: wanted are text and label"
+    assert "item 0 has half a character: U+D83D" in fail(read, [("\ud83d", "b")])
+    assert read(f"{file}: 1") == wanted, "as other cells weigh a source"
     assert "it may be a DataFrame" in fail(read, 7)
     assert read([("a", 1), ("b", 0)]) == [Labelled("a", "1"), Labelled("b", "0")]
 
@@ -114,6 +123,7 @@ def test_the_split_keeps_every_label_and_no_text_on_both_sides():
     assert not {each.text for each in learn} & {each.text for each in test} and len(learn) + len(test) == len(texts)
     assert 0.15 < len(test) / len(texts) < 0.3
     assert check(texts) == ["bad", "good", "rare"]
+    assert "1 label occurs once (same)" in fail(check, [*texts, Labelled("z", "same"), Labelled("z", "same")])
     stream = batches(10, 4, 0)
     seen = [n for _ in range(5) for n in next(stream)]
     assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10)) and seen[:10] != seen[10:]
