@@ -16,8 +16,7 @@ from jupyter_gpt.retrieval.filter import condition
 from jupyter_gpt.retrieval.index import Index
 
 RRF = 60  # the constant of reciprocal rank fusion
-FUSED = 10  # hits of each kind that are fused, at least; a longer list brings what neither finds near
-DEPTH = 50  # hits that are reranked or spread, at least
+DEPTH = 50  # hits of each kind that are fused, and of all that are reranked or spread, at least
 BALANCE = 0.7  # of mmr: the weight of nearness to the question against distance from what was taken
 
 
@@ -80,7 +79,7 @@ class Searcher:
     ) -> list[Hit]:
         """The best `k` chunks for `question`, whose unit vector is `vector` `(dimensions,)`; fewer where there are fewer."""
         allowed = self.index.alive(*condition(where)) if where else None
-        depth = max(DEPTH, 4 * k) if mmr or rerank else max(FUSED, 2 * k) if hybrid else k
+        depth = max(DEPTH, 4 * k) if hybrid or mmr or rerank else k
         rows, cosines = self.nearest.search(vector, depth, allowed)
         scores, words = dict(zip(rows, cosines, strict=True)), {}
         if hybrid:
