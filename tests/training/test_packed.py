@@ -9,7 +9,7 @@ from jupyter_gpt.training.build import build
 from jupyter_gpt.training.lora import copied, lora, trained
 from jupyter_gpt.training.loss import cross_entropy
 from jupyter_gpt.training.recipe import pretraining_recipe
-from jupyter_gpt.training.segments import groups, stream
+from jupyter_gpt.training.segments import Segments, groups, stream
 from jupyter_gpt.training.transformer import Trunk
 
 LENGTHS = [[5, 9, 3], [12, 4], [1, 70]]  # texts in three rows of 72 cells
@@ -97,6 +97,22 @@ def test_packed_hidden_states_are_those_of_each_text_alone(arch, kv_heads, padde
         packed = packed[torch.from_numpy(rows.document.ravel() != PADDING)]
     assert torch.allclose(packed, torch.cat(ours), atol=1e-12)
     assert torch.allclose(packed, torch.cat(alone), atol=1e-5)  # transformers' norms go through fp32
+
+
+def test_packed_logits_of_smollm2_are_those_of_each_text_alone(smollm2):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(smollm2)
+    said = ["The old fox.", "Why is the sky blue? " * 9, "2 + 2 = 4, and 4 + 4 = 8; so much is certain. " * 4, "Yes"]
+    ids = [tokenizer(text, return_tensors="pt").input_ids for text in said]
+    lengths = [row.shape[1] for row in ids]
+    bounds = torch.tensor([0, *lengths]).cumsum(0).to(torch.int32)
+    segments = Segments(lengths, torch.cat([torch.arange(n) for n in lengths]), bounds, max(lengths))
+    with torch.no_grad():
+        packed = model.lm_head(Trunk(model, 128, torch.float32)(torch.cat(ids, 1), segments))[0]
+        alone = torch.cat([model(input_ids=row).logits[0] for row in ids])
+    assert max(lengths) > 50 and torch.allclose(packed, alone, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("arch, kv_heads", CASES)
