@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 AHEAD = 64  # uniform numbers drawn at once
+LARGEST = 1 - 2.0**-52  # of them: its product with a sum of probabilities is below that sum, whichever way it is rounded
 FEW = 256  # the most probable tokens that top-p looks at before it sorts the whole vocabulary
 
 
@@ -91,9 +92,8 @@ def draw(
     if any(min_p):
         scores = keep_min_p(scores, min_p)
     heights = scores.softmax(dim=-1).cumsum(dim=-1, dtype=torch.float64)
-    total = heights[:, -1:]
-    at = torch.tensor(uniforms, dtype=torch.float64, device=logits.device)[:, None] * total
-    at = at.minimum(total.nextafter(torch.zeros_like(total)))  # a product rounded up would fall off the end
+    uniforms = [min(u, LARGEST) for u in uniforms]
+    at = torch.tensor(uniforms, dtype=torch.float64, device=logits.device)[:, None] * heights[:, -1:]
     drawn = torch.searchsorted(heights, at, right=True)[:, 0].clamp(max=heights.shape[-1] - 1)
     if not all(temperature):
         greedy = torch.tensor([t == 0 for t in temperature], device=logits.device)
@@ -104,12 +104,11 @@ def draw(
 def describe(logits: Tensor, ids: list[int], most: list[int]) -> tuple[list[float], list[tuple]]:
     """Log probabilities of the chosen `ids` under fp32 logits `(B, V)`, in nats, and each row's `most` best
     (id, nats)."""
-    total = logits.logsumexp(dim=-1)
-    chosen = logits.gather(-1, torch.tensor(ids, device=logits.device)[:, None])[:, 0] - total
+    nats = logits.log_softmax(dim=-1)
+    chosen = nats.gather(-1, torch.tensor(ids, device=logits.device)[:, None])[:, 0]
     tops: list[tuple] = [()] * len(ids)
     if any(most):
-        best = logits.topk(min(max(most), logits.shape[-1]), dim=-1)
-        nats = (best.values - total[:, None]).tolist()
-        for row, (names, values, n) in enumerate(zip(best.indices.tolist(), nats, most, strict=True)):
+        best = nats.topk(min(max(most), logits.shape[-1]), dim=-1)
+        for row, (names, values, n) in enumerate(zip(best.indices.tolist(), best.values.tolist(), most, strict=True)):
             tops[row] = tuple(zip(names[:n], values[:n], strict=True))
     return chosen.tolist(), tops

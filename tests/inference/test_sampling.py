@@ -95,3 +95,11 @@ def test_describe():
     assert tops[0] == ()
     assert [name for name, _ in tops[1]] == expected[1].topk(2).indices.tolist()
     assert len(tops[2]) == 50
+
+
+def test_the_largest_uniform_number_draws_the_last_token_that_is_left():
+    """`torch.rand` in float64 comes as near to 1 as 1 - 2**-53, where a product with the sum may be rounded up to it."""
+    scores = logits(200, 500)
+    scores[:, 300:] = float("-inf")
+    drawn = draw(scores, [1 - 2.0**-53] * 200)
+    assert max(drawn) < 300 and set(drawn) == {299}
