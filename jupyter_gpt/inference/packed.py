@@ -114,6 +114,11 @@ def keep(module: nn.Module) -> Callable:
     return remembering(best(module), made)
 
 
+def let_go(module: nn.Module) -> None:
+    """Forget what was laid out for `module`, for its memory is wanted; whoever samples from it next lays it out again."""
+    _kept.pop(weights_of(module)[0], None)
+
+
 def remembering(linear: Callable, made: dict) -> Callable[..., Callable[[Tensor], Tensor]]:
     """`linear`, making each product once. A weight that is used where it lies is not kept: that would keep it alive."""
 

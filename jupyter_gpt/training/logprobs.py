@@ -29,13 +29,13 @@ class Chosen(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        chunk = chunk_rows(len(weight), hidden.device.type)
+        chunk = chunk_rows(len(weight), hidden.device.type, 256 if weight.requires_grad else 64)
         logps, entropies = [], []
         low = weight.to(hidden.dtype)
         for h, t in zip(hidden.split(chunk), targets.split(chunk), strict=True):
             logp = torch.log_softmax(h @ low.t(), dim=-1, dtype=torch.float32)
             logps.append(logp.gather(1, t[:, None])[:, 0])
-            entropies.append(-(logp.exp() * logp).sum(dim=-1))
+            entropies.append(-logp.exp().mul_(logp).sum(dim=-1))
         ctx.save_for_backward(hidden, weight, targets)
         ctx.chunk = chunk
         logp, entropy = torch.cat(logps), torch.cat(entropies)

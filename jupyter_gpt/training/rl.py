@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from jupyter_gpt.inference.detokenize import Detokenizer, decoder
+from jupyter_gpt.inference.packed import let_go
 from jupyter_gpt.training import resumable
 from jupyter_gpt.training.logprobs import Reader, logprobs, mask_of
 from jupyter_gpt.training.optimizer import Optimizers
@@ -76,8 +77,11 @@ class RL:
 
     @property
     def at_once(self) -> int:
-        """Tokens that are trained on in one pass."""
-        return 2048 if self.device.type == "cpu" else 16384
+        """Tokens that are trained on in one pass: their activations are what training takes most of. On a CPU a pass in
+        fp32 costs nothing by itself, while one in bf16 casts all weights anew."""
+        if self.device.type != "cpu":
+            return 16384
+        return 512 if self.policy.trunk.dtype == torch.float32 else 2048
 
     @property
     def device(self) -> torch.device:
@@ -169,6 +173,7 @@ def drawn(training: RL, asked: Sequence[Asked], samples: int, seed: int) -> Iter
     found = yield from roll_out(
         training.model, training.tokenizer, asked, samples, recipe.max_tokens, training.stop, seed
     )
+    let_go(training.model)  # a second copy of the base, just when the activations of an update want the room
     if training.rewards:
         values = yield from rewarded(training.rewards, found.prompts, found.texts)
         found.rewards = torch.tensor(values, dtype=torch.float32, device=found.old.device)

@@ -1,6 +1,6 @@
 """Peak memory of PPO with one base in memory, against the same PPO with four models of their own.
 
-    python tests/benchmarks/rlhf_memory.py [--steps 2]
+    python tests/benchmarks/rlhf_memory.py [--steps 2] [--dtype float32]
 
 SmolLM2-135M-Instruct, 8 completions of 64 tokens a step, a reward model of the same base, on the CPU; each way in a process
 of its own, whose peak resident memory the system tells. "One base": policy and critic are adapters of rank 16, the reward
@@ -20,7 +20,7 @@ WAYS = {"one": "one base, adapters", "four": "four models, adapters", "whole": "
 PROMPTS = ["Tell me about the fox.", "What do bees make?"]
 
 
-def train(way: str, steps: int) -> None:
+def train(way: str, steps: int, dtype: str | None) -> None:
     """A few steps of PPO; prints the peak in MiB."""
     from jupyter_gpt import gpt
     from jupyter_gpt.training import policy, ppo, rl_prepare
@@ -36,7 +36,7 @@ def train(way: str, steps: int) -> None:
     judge = policy.scorer_of(own(model.module), rank, model.tokenizer.pad_token_id, 5).requires_grad_(False)
     recipe = rl_recipe(
         model.name, PROMPTS, algo="ppo", reward=["judge"], lora=rank, prompts_per_step=2, samples=4, max_tokens=64,
-        steps=steps, held_out=0.0,
+        steps=steps, held_out=0.0, dtype=dtype,
     )  # fmt: skip
     reward = Reward("judge", model=Reader(judge), tokenizer=model.tokenizer)
     preparation = rl_prepare.prepare(recipe, "aligned", model, [reward])
@@ -55,14 +55,16 @@ def train(way: str, steps: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--dtype", help="of the activations (default: what this machine is fast in)")
     parser.add_argument("--way", choices=WAYS)
     args = parser.parse_args()
     if args.way:
-        train(args.way, args.steps)
+        train(args.way, args.steps, args.dtype)
         return
     peaks = {}
     for way, title in WAYS.items():
         command = [sys.executable, __file__, "--way", way, "--steps", str(args.steps)]
+        command += ["--dtype", args.dtype] if args.dtype else []
         peaks[way] = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
         print(f"{title}: {peaks[way]:,.0f} MiB, one base is {peaks['one'] / peaks[way]:.2f} of it", flush=True)
 

@@ -366,6 +366,9 @@ def test_packed_weights_follow_the_weights(prompts):
     changed = ids_of(run(module, asked)[0, 0])
     assert first == again != changed
     assert changed == theirs_plain(module, prompts[0], 30)
+    assert packed.kept(module) is not None
+    packed.let_go(module)
+    assert packed.kept(module) is None and ids_of(run(module, asked)[0, 0]) == changed
 
 
 def test_training_state_is_left_alone(prompts):
