@@ -41,7 +41,8 @@ COMMAND = Command(
         ("Algorithm", (
             Option("--lr", "peak learning rate of the policy (default: by algorithm)", "X", number),
             Option("--value-lr", "that of ppo's critic (default: three times as much)", "X", number),
-            Option("--kl", "coefficient of the penalty on leaving the reference", "X", number, default=0.05),
+            Option("--kl", "coefficient of the penalty on leaving the reference, against a reward of spread 1", "X", number,
+                   default=0.05),
             Option("--kl-target", "adapt that coefficient so that the KL stays at so many nats a completion", "NATS", number),
             Option("--kl-limit", "nats a completion at which the KL counts as running away", "NATS", number, default=30),
             Option("--clip", "how far the ratio to the sampling policy may move", "X", number, default=0.2),

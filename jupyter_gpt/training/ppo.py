@@ -32,9 +32,13 @@ def advantages(training: RL, found: Rollout) -> Tensor:
 
 
 def at_the_end(found: Rollout) -> Tensor:
-    """The rewards `(B, L)`, each at the last token of its completion."""
+    """The rewards `(B, L)`, each at the last token of its completion, over the batch with mean 0 and variance 1: whatever
+    the range of a reward, the coefficient of the KL weighs the same against it (Ziegler et al. 2019 do so once, at the
+    beginning; a reward that is seldom given then has no spread yet).
+    """
     last = found.mask.sum(dim=1, keepdim=True) - 1
-    return torch.zeros_like(found.old).scatter_(1, last, found.rewards[:, None])
+    rewards = (found.rewards - found.rewards.mean()) / (found.rewards.std() + 1e-4)
+    return torch.zeros_like(found.old).scatter_(1, last, rewards[:, None])
 
 
 def step(training: RL) -> Iterator[dict | None]:

@@ -17,8 +17,8 @@ class RLRecipe:
     one of DPO reads `prompts_per_step` rankings.
 
     reward, weights: names of reward models, or `$name` of a function, and what each counts.  lora: rank of the adapters,
-    0 for copies trained whole.  kl: coefficient of the penalty, adapted to hold the KL at `kl_target` nats a completion
-    if that is given; `kl_limit` is where it counts as running away.  clip, epochs: PPO's.  gamma, lam, value_lr: of
+    0 for copies trained whole.  kl: coefficient of the penalty, against rewards of standard deviation 1, adapted to hold
+    the KL at `kl_target` nats a completion if that is given; `kl_limit` is where it counts as running away.  clip, epochs: PPO's.  gamma, lam, value_lr: of
     advantages and critic.  beta: DPO's.  held_out: share of the prompts (or rankings) that is only ever evaluated on.
     dtype: of the activations; what is trained stays in fp32.
     """
@@ -105,6 +105,8 @@ def rl_recipe(
             raise GPTError(f"--{name} {share:g} is from 0 to 1")
     if algo == "grpo" and samples == 1:
         raise GPTError("--samples 1 gives GRPO nothing to compare: it learns from several completions of one prompt")
+    if algo == "ppo" and samples == prompts_per_step == 1:
+        raise GPTError("--samples 1 of --prompts-per-step 1 gives PPO nothing to weigh a reward against: ask for two or more")
     if algo != "dpo" and not reward and not rankings:
         raise GPTError(f"--algo {algo} wants a reward: --reward NAME or $function, or --rankings to train one from")
     if algo == "dpo" and not rankings:

@@ -80,6 +80,33 @@ def test_the_policy_changes_and_its_base_does_not(gpt, tiny, algo):
     assert gpt.prompt("The old fox", model="aligned", max_tokens=3).text is not None
 
 
+def test_while_it_is_trained_the_base_is_in_memory_once(gpt, tiny, monkeypatch):
+    from jupyter_gpt.inference import packed
+    from jupyter_gpt.training import ppo
+
+    laid_out, update, keep = [], ppo.update, packed.keep
+    monkeypatch.setattr(packed, "keep", lambda module: laid_out.append("while sampling") or keep(module))
+
+    def watched(training, *given):
+        laid_out.append(packed.kept(training.model))
+        return (yield from update(training, *given))
+
+    monkeypatch.setattr(ppo, "update", watched)
+    gpt.rlhf("a", PROMPTS, policy="tiny", algo="ppo", reward=short, **{**SMALL, "max_tokens": 20, "steps": 1, "epochs": 1})
+    assert laid_out.count("while sampling") > 1 and laid_out.count(None) == 1 and len(set(laid_out)) == 2
+
+
+@pytest.mark.parametrize("algo", ["grpo", "ppo"])
+def test_the_unit_of_a_reward_does_not_matter(gpt, tiny, algo):
+    def in_cents(prompt, completion):
+        return 100 * short(prompt, completion) + 7
+
+    given = {"policy": "tiny", "algo": algo, "kl": 0.5, "lr": 1e-2, **SMALL}
+    one, other = (gpt.rlhf(f.__name__, PROMPTS, reward=f, **given).history for f in (short, in_cents))
+    assert other["kl"].tolist() == pytest.approx(one["kl"].tolist(), rel=1e-2, abs=1e-5)
+    assert other["reward"].tolist() == pytest.approx([100 * r + 7 for r in one["reward"]])
+
+
 @pytest.mark.parametrize("algo", ["grpo", "ppo"])
 def test_the_reward_goes_up(gpt, tiny, algo):
     import torch
@@ -239,6 +266,7 @@ def test_a_reward_that_teaches_nothing_says_so(gpt, tiny, answer, message):
         ({"algo": "grpo", "reward": "$nobody"}, "no variable nobody"),
         ({"algo": "grpo", "reward": "tiny"}, "tiny is no reward model"),
         ({"algo": "grpo", "reward": short, "samples": 1}, "nothing to compare"),
+        ({"algo": "ppo", "reward": short, "samples": 1, "prompts_per_step": 1}, "nothing to weigh a reward against"),
         ({"algo": "grpo", "reward": short, "prompts": []}, "no prompts"),
         ({"algo": "grpo", "reward": short, "prompts": ["The old fox " * 60]}, "do not fit"),
         ({"algo": "ppo", "rankings": "none"}, "there are no rankings none"),

@@ -54,8 +54,7 @@ def test_killed_and_resumed_is_bit_identical(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert in_a_process(whole, "whole") == 0
     assert in_a_process(killed, "kill") == -9
-    steps = [e["step"] for e in told(killed) if e["event"] == "step"]
-    assert 5 <= steps[-1] < 12
+    assert not any(e["event"] == "measures" for e in told(killed)), "it had ended before it was killed"
     assert in_a_process(killed, "resume") == 0
     assert told(killed) == told(whole)
     one, two = ((home / "models" / "a" / "adapter_model.safetensors").read_bytes() for home in (whole, killed))
