@@ -32,7 +32,7 @@ COMMAND = Command(
         ("Length and size", (
             STEPS,
             Option("--prompts-per-step", "prompts (for dpo: rankings) of one step", "N", whole, default=8),
-            Option("--samples", "completions of each prompt (default: 4, grpo 8)", "K", whole),
+            Option("--samples", "completions of each prompt", "K", whole, default=8),
             Option("--max-tokens", "tokens of a completion, at most", "N", whole, default=64),
             Option("--lora", "rank of the adapters; 0 trains copies of the whole model", "R", whole, default=16),
             Option("--dtype", "of the activations; what is trained stays float32 (default: by device)", choices=DTYPES),

@@ -154,7 +154,8 @@ def finish_step(training: RL, began: float, tokens: int, told: dict) -> Iterator
         training.first_entropy = float(told["entropy"])
     yield {"event": "step", "step": training.step, **told, "kl_coefficient": training.controller.coefficient,
            "tokens": training.tokens, "seconds": training.seconds, "tokens_per_second": tokens / busy, "mfu": None}  # fmt: skip
-    yield from alarms(training, told)
+    if "kl" in told:  # what a step of DPO does not know its evaluations tell
+        yield from alarms(training, told)
 
 
 def chosen(items: Sequence, step: int, size: int, seed: int) -> list:
@@ -215,12 +216,17 @@ def evaluate(training: RL) -> Iterator[dict | None]:
     logp, entropy = yield from known(training.policy, training, found.rows)
     reference, _ = yield from known(training.reference, training, found.rows)
     mask = found.mask
-    yield {
+    event = {
         "event": "evaluation", "step": training.step, "reward": None if found.rewards is None else float(found.rewards.mean()),
         "kl": float(divergence(logp, reference, mask)), "entropy": float(masked_mean(entropy, mask)),
         "length": found.length, "identical": found.identical, "prompts": len(training.watched),
         **more, "seconds": time.perf_counter() - began,
     }  # fmt: skip
+    yield event
+    if training.rankings:
+        if training.first_entropy is None:
+            training.first_entropy = event["entropy"]
+        yield from alarms(training, event)
     yield from told(training, found)
 
 

@@ -30,7 +30,8 @@ def alarms(training, told: dict) -> Iterator[dict]:
             )
         if same:
             causes["constant"] = "all completions of this step had the same reward: there was nothing to learn from it"
-    lower = f"Raise --kl (now {recipe.kl:g}), lower --lr (now {recipe.lr:g}), or keep an earlier model: fewer --steps"
+    held = f"--beta (now {recipe.beta:g})" if recipe.algo == "dpo" else f"--kl (now {recipe.kl:g})"
+    lower = f"Raise {held}, lower --lr (now {recipe.lr:g}), or keep an earlier model: fewer --steps"
     kl, entropy, identical = (told.get(key) for key in ("kl", "entropy", "identical"))
     if kl is not None and float(kl) > recipe.kl_limit:
         causes["kl"] = (

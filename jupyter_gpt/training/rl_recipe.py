@@ -73,11 +73,11 @@ def rl_recipe(
     lora: int = 16,
     steps: int | None = None,
     prompts_per_step: int = 8,
-    samples: int | None = None,
+    samples: int = 8,
     max_tokens: int = 64,
     lr: float | None = None,
     value_lr: float | None = None,
-    kl: float | None = None,
+    kl: float = 0.05,
     kl_target: float | None = None,
     kl_limit: float = 30.0,
     clip: float = 0.2,
@@ -115,12 +115,11 @@ def rl_recipe(
     if len(weights) != len(reward):
         raise GPTError(f"there are {len(reward)} rewards and {len(weights)} --weights: give one of each")
     steps = steps or 60
-    default = {"ppo": (3e-4, 4, 1, 0.05), "grpo": (3e-4, 8, 1, 0.05), "dpo": (1e-4, 4, 1, 0.0)}[algo]
-    peak = lr or default[0] * (1.0 if lora else 0.1)
+    peak = lr or (1e-4 if algo == "dpo" else 3e-4) * (1.0 if lora else 0.1)
     return RLRecipe(
         algo=algo, policy=policy, rankings=rankings, reward=list(reward), weights=weights, prompts=list(prompts), lora=lora,
-        steps=steps, prompts_per_step=prompts_per_step, samples=samples or default[1], max_tokens=max_tokens, lr=peak,
-        value_lr=value_lr or 3 * peak, warmup=0.05, decay=0.3, max_norm=1.0, kl=default[3] if kl is None else kl,
+        steps=steps, prompts_per_step=prompts_per_step, samples=samples, max_tokens=max_tokens, lr=peak,
+        value_lr=value_lr or 3 * peak, warmup=0.05, decay=0.3, max_norm=1.0, kl=0.0 if algo == "dpo" else kl,
         kl_target=kl_target, kl_limit=kl_limit, clip=clip, epochs=epochs or (4 if algo == "ppo" else 1), gamma=gamma, lam=lam,
         beta=beta, held_out=held_out, seed=seed, eval_every=eval_every or max(1, steps // 6), checkpoint_every=checkpoint_every,
         dtype=known_dtype(dtype),

@@ -323,3 +323,11 @@ def test_events_are_json_and_a_running_away_is_told(gpt, tiny):
     assert on_disk == run.events
     told = [e for e in run.events if e["event"] == "warning"]
     assert told and "running away" in told[0]["text"] and "--kl" in told[0]["text"]
+
+
+def test_dpo_tells_too_where_its_policy_runs_away(gpt, tiny):
+    rank(gpt)
+    given = {**SMALL, "steps": 6, "eval_every": 2}
+    run = gpt.rlhf("a", policy="tiny", algo="dpo", rankings="taste", lr=0.1, kl_limit=1e-3, **given)
+    [told] = [e for e in run.events if e["event"] == "warning" and e["cause"] == "kl"]
+    assert told["step"] == 2 and "Raise --beta (now 0.1)" in told["text"]
