@@ -1,6 +1,7 @@
 """The embedded task over seeds: from an assistant made here, kinder answers; and what happens without the KL penalty.
 
-    python tests/benchmarks/rlhf_seeds.py --model assistant [--algo grpo] [--seeds 5] [--steps 40] [--kl X] [--lr X]
+    python tests/benchmarks/rlhf_seeds.py --model assistant [--algo ppo] [--seeds 5] [--steps 40] [--kl X] [--lr X]
+    python tests/benchmarks/rlhf_seeds.py --model assistant --seeds 1 --kl 0 --lr 0.003      # the collapse
 
 The model is one of this folder's store, made by %%sft from %%pretrain's stories. The reward is a function of the text:
 half a point for each of two different friendly words. Reports for each seed the held-out reward before and after, the
