@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from jupyter_gpt.errors import GPTError
 
 CONSTANT = 3  # first steps whose rewards may all be the same before there is nothing to learn
-IDENTICAL, ENTROPY = 0.9, 0.1  # share of identical samples, and share of the first entropy, that are a collapse
+IDENTICAL, ENTROPY = 0.9, 0.25  # share of identical samples, and share of the first entropy, that are a collapse
 
 
 def alarms(training, told: dict) -> Iterator[dict]:
