@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from jupyter_gpt.data import conversation_files as files
@@ -120,15 +120,11 @@ def place(text: str, seed: int) -> str:
     return hashlib.sha256(f"{seed} {text}".encode()).hexdigest()
 
 
-def batches(count: int, size: int, seed: int) -> Iterator[list[int]]:
-    """Endless batches of indices below `count`, reshuffled each epoch; the last of an epoch goes on into the next."""
+def batch(count: int, size: int, seed: int, step: int) -> list[int]:
+    """The indices below `count` of a step, from 1: an epoch after the other, each in an order of its own, without a seam."""
     import numpy as np
 
-    waiting: list[int] = []
-    epoch = 0
-    while True:
-        while len(waiting) < size:
-            waiting += np.random.default_rng((seed, epoch)).permutation(count).tolist()
-            epoch += 1
-        yield waiting[:size]
-        waiting = waiting[size:]
+    places = range((step - 1) * size, step * size)
+    epochs = {place // count for place in places}
+    orders = {epoch: np.random.default_rng((seed, epoch)).permutation(count) for epoch in epochs}
+    return [int(orders[place // count][place % count]) for place in places]

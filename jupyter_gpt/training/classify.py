@@ -11,7 +11,6 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from itertools import islice
 from pathlib import Path
 
 from jupyter_gpt.errors import GPTError
@@ -19,7 +18,7 @@ from jupyter_gpt.training.finetuned import Finetuned
 from jupyter_gpt.training.loop import Micro
 
 SHOWN = 4  # held-out texts whose labels are shown as the training goes
-AT_ONCE = 4096  # tokens in one pass
+AT_ONCE = 4096  # tokens in one pass of a small model on a CPU
 
 
 @dataclass(frozen=True)
@@ -120,17 +119,24 @@ class Classifying(Finetuned):
             "tokens_per_step": None, "flops_per_token": self.flops_per_token, "peak_flops": self.peak_flops,
         }  # fmt: skip
 
-    def micro_batches(self, step: int) -> int:
-        return 1
-
-    def micro_batch(self, step: int, number: int) -> Micro:
-        """The texts of a step: a function of the step alone."""
-        from jupyter_gpt.data.labelled import batches
+    def pieces(self, step: int) -> list[list[tuple[list[int], int]]]:
+        """The texts of a step, a function of the step alone, in pieces small enough to go through the model."""
+        from jupyter_gpt.data.labelled import batch
+        from jupyter_gpt.training.spoken import batches
 
         size = min(self.recipe.batch, len(self.texts))
-        chosen = next(islice(batches(len(self.texts), size, self.recipe.seed), step - 1, None))
-        rows = [self.texts[n] for n in chosen]
-        return Micro(rows, 1.0, sum(len(ids) for ids, _ in rows))
+        rows = [self.texts[n] for n in batch(len(self.texts), size, self.recipe.seed, step)]
+        found = batches([len(ids) for ids, _ in rows], at_once(self.model))
+        return [[rows[n] for n in places] for places in found]
+
+    def micro_batches(self, step: int) -> int:
+        return len(self.pieces(step))
+
+    def micro_batch(self, step: int, number: int) -> Micro:
+        """Its share of the loss is its share of the texts."""
+        pieces = self.pieces(step)
+        rows = pieces[number]
+        return Micro(rows, len(rows) / sum(map(len, pieces)), sum(len(ids) for ids, _ in rows))
 
     def loss(self, inputs: Sequence[tuple[list[int], int]]):
         """Mean nats of the right label."""
@@ -163,6 +169,13 @@ class Classifying(Finetuned):
             yield {"event": "sample", "step": self.step, "prompt": text, "text": said}
 
 
+def at_once(model) -> int:
+    """Tokens to put through a model at once: what a GPU likes, on a CPU about a second's work."""
+    if model.device.type == "cuda":
+        return 32768
+    return min(AT_ONCE, max(512, int(1e11 / sum(p.numel() for p in model.parameters()))))
+
+
 def scores(trunk, model, rows: Sequence[Sequence[int]]):
     """fp32 scores `(B, labels)` of each row of ids, read at its last token."""
     import torch
@@ -184,10 +197,10 @@ def probabilities(trunk, model, rows: Sequence[Sequence[int]]) -> Iterator[None]
     import numpy as np
     import torch
 
-    found, at = [], 0
+    found, at, most = [], 0, at_once(model)
     while at < len(rows):
         end = at + 1
-        while end < len(rows) and sum(map(len, rows[at : end + 1])) <= AT_ONCE:
+        while end < len(rows) and sum(map(len, rows[at : end + 1])) <= most:
             end += 1
         with torch.no_grad():
             found.append(torch.softmax(scores(trunk, model, rows[at:end]), -1).cpu().numpy())

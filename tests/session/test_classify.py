@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 
-from jupyter_gpt.data.labelled import Labelled, batches, check, read, split
+from jupyter_gpt.data.labelled import Labelled, batch, check, read, split
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.session.session import Session
 
@@ -57,6 +57,17 @@ def test_a_base_becomes_a_classifier(gpt, fox, options):
         ids = model.tokenizer(texts[0], return_tensors="pt").input_ids
         theirs = torch.softmax(model.module(input_ids=ids).logits[0], -1)
     assert theirs.tolist() == pytest.approx([odds[0]["bad"], odds[0]["good"]], abs=1e-4)
+
+
+def test_a_step_in_pieces_is_the_whole_step(gpt, fox, monkeypatch):
+    def steps(name):
+        run = gpt.classify(name, TEXTS, "fox", **SHORT)
+        return [(e["loss"], e["grad_norm"]) for e in run.events if e["event"] == "step"]
+
+    whole = steps("whole")
+    monkeypatch.setattr("jupyter_gpt.training.classify.AT_ONCE", 64)  # tokens: a step has more than a hundred
+    for one, two in zip(whole, steps("parts"), strict=True):
+        assert one == pytest.approx(two, rel=1e-3)
 
 
 def test_stopped_and_resumed_ends_as_if_never_stopped(gpt, fox):
@@ -124,8 +135,7 @@ def test_the_split_keeps_every_label_and_no_text_on_both_sides():
     assert 0.15 < len(test) / len(texts) < 0.3
     assert check(texts) == ["bad", "good", "rare"]
     assert "1 label occurs once (same)" in fail(check, [*texts, Labelled("z", "same"), Labelled("z", "same")])
-    stream = batches(10, 4, 0)
-    seen = [n for _ in range(5) for n in next(stream)]
+    seen = [n for step in range(1, 6) for n in batch(10, 4, 0, step)]
     assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10)) and seen[:10] != seen[10:]
 
 
