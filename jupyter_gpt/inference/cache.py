@@ -107,13 +107,6 @@ class Rows(Cache):
         self.positions = [p + n for p, n in zip(self.positions, counts, strict=True)]
         return at, self.valid[:rows, : self.length]
 
-    def cut(self, columns: int) -> None:
-        """Forget the last `columns`, in which every row has a token."""
-        self.length -= columns
-        self.positions = [place - columns for place in self.positions]
-        for layer in self.layers:
-            layer.length -= columns
-
     def bytes_per_token(self) -> int:
         """What one token of one row takes in all layers."""
         buffers = [x for layer in self.layers for x in (layer.keys, layer.values)]

@@ -102,6 +102,8 @@ def check(options: Options, chat: bool = True, given: frozenset[str] = frozenset
     }  # fmt: skip
     for name in ("breadth", "depth", "search", "value"):
         wrong[f"--{name} belongs to --tree: add --tree"] = name in given and not o.tree
+    for name in ("steps", "approve", "allow"):
+        wrong[f"--{name} belongs to --react: add --react and --tools"] = name in given and not o.acting
     for message, is_wrong in wrong.items():
         if is_wrong:
             raise GPTError(message)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.inference.rules import Rule, rule
@@ -52,8 +53,17 @@ class Template:
 
 
 def is_template(text: object) -> bool:
-    """Whether a text has a `{{gen name}}` or `{{select name}}`."""
-    return isinstance(text, str) and IS_TEMPLATE.search(text) is not None
+    """Whether a text has a `{{gen name}}` or `{{select name}}`, or what was meant as one: `{{slect …}}`, `{{pick name
+    from="a|b"}}`. Other template languages are text.
+    """
+    return isinstance(text, str) and (IS_TEMPLATE.search(text) is not None or any(map(meant, HOLE.finditer(text))))
+
+
+def meant(hole: re.Match) -> bool:
+    """Whether something of an unknown kind was meant as a hole of ours."""
+    keys = {word["key"] for word in WORD.finditer(hole["rest"])}
+    ours = {key for known in KNOWN.values() for key in known}
+    return bool(hole["rest"]) and bool(keys & ours or get_close_matches(hole["kind"], KNOWN))
 
 
 def parse(text: str, variables: Mapping[str, object] | None = None) -> tuple[Template, list[str]]:

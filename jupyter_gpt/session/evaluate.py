@@ -90,6 +90,9 @@ def evaluate(
             missing = [i for i, key in enumerate(keys) if key not in known]
             found, failed = {}, []
             if missing and not stopped:
+                had = len(rows) + len(keys) - len(missing)
+                if progress:
+                    progress(f"{name} {technique}", had, wanted)
                 try:
                     for i, row in answered(session, model, task, missing, asked):
                         if row is None:
@@ -106,7 +109,6 @@ def evaluate(
                             }
                             keep(file, about | row)
                         if progress:
-                            had = len(rows) + len(keys) - len(missing)
                             progress(f"{name} {technique}", had + len(found), wanted)
                 except KeyboardInterrupt:
                     stopped = True

@@ -38,7 +38,8 @@ def launch(
     """
     claim(session, name, kind, maker, overwrite)
     only_one(session)
-    run = open_run(session, name, kind, maker, recipe.as_dict())
+    with store.writing(f"run {name}"):
+        run = open_run(session, name, kind, maker, recipe.as_dict())
     return start(session, run, recipe, variables, background, resuming=False)
 
 
@@ -56,9 +57,14 @@ def resume(session, name: str, *, variables: Mapping | None = None, background: 
         raise GPTError(f"run {name} is {run.status}" + (": unpause it" if run.status == "paused" else " already"))
     recipe = stage(run.kind).recipe_from(run.recipe)
     only_one(session)
-    store.lock(run.folder)
     found = checkpoint.latest(run.folder / "checkpoints")
-    run.events[:] = cut_events(run.folder / "events.jsonl", int(found.name[5:]) if found else -1)
+    with store.writing(f"run {name}"):
+        store.lock(run.folder)
+        try:
+            run.events[:] = cut_events(run.folder / "events.jsonl", int(found.name[5:]) if found else -1)
+        except OSError:
+            store.unlock(run.folder)
+            raise
     return start(session, run, recipe, variables, background, resuming=found is not None)
 
 
@@ -84,7 +90,7 @@ def only_one(session) -> None:
     busy = next((run for run in session.runs.known.values() if run.alive), None)
     if busy:
         raise GPTError(
-            f"run {busy.name} is {busy.status} (step {busy.step} of {busy.steps}): "
+            f"run {busy.name} is {busy.status} (step {busy.step:,} of {busy.steps:,}): "
             f"wait for it, or %gpt stop {busy.name}"
         )
 
@@ -96,8 +102,14 @@ def open_run(session, name: str, kind: str, maker: str | None, recipe: dict) -> 
     if folder.exists():
         shutil.rmtree(parked, ignore_errors=True)
         os.replace(folder, parked)
-    store.write_text(folder / "recipe.yaml", header(kind, maker, recipe))
-    store.lock(folder)
+    try:
+        store.write_text(folder / "recipe.yaml", header(kind, maker, recipe))
+        store.lock(folder)
+    except OSError:
+        shutil.rmtree(folder, ignore_errors=True)
+        if parked.exists():
+            os.replace(parked, folder)
+        raise
     run = session.runs.known[folder] = Run(folder)
     return run
 
@@ -125,7 +137,8 @@ def job(session, run: Run, recipe, variables: Mapping | None, resuming: bool) ->
             shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
 
     try:
-        yield from drive(run, own.preparation(session, run, recipe, variables), resuming, keep)
+        with store.writing(f"run {run.name}"):
+            yield from drive(run, own.preparation(session, run, recipe, variables), resuming, keep)
     except BaseException:
         give_back(session, run)
         raise

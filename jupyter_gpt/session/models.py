@@ -257,8 +257,10 @@ class Models(Mapping):
                 tokenizer.save_pretrained(temporary)
             store.write_json(temporary / ABOUT, model.about)
             store.replace_folder(temporary, folder)
-        except OSError as error:
+        except Exception as error:
             shutil.rmtree(temporary, ignore_errors=True)
+            if not isinstance(error, OSError) and not store.is_full(error):
+                raise
             raise GPTError(f"model {name} could not be written: {error}; free some space and resume its run") from error
         module.requires_grad_(False)
         for parameter in module.parameters():

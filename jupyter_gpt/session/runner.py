@@ -1,15 +1,18 @@
 """The runner: iterates a training loop on the worker thread and writes down what it yields.
 
 Stop, pause, sample and checkpoint are nothing but what happens here between two `next()` calls. Losses stay on the
-device until somebody looks, ten times a second; a loss that is not finite ends the run with its last good checkpoint.
+device until somebody looks, ten times a second; a loss or a gradient that is not finite ends the run with its last good
+checkpoint.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 from jupyter_gpt.calls import Call
 from jupyter_gpt.errors import GPTError
@@ -26,7 +29,7 @@ class Log:
 
     def __init__(self, run: Run):
         self.run, self.pending, self.looked = run, [], 0.0
-        self.file = (run.folder / "events.jsonl").open("a", encoding="utf-8")
+        self.path = run.folder / "events.jsonl"
 
     def add(self, event: dict) -> None:
         """Take an event; steps wait up to LOOK seconds, all others are written at once."""
@@ -35,22 +38,44 @@ class Log:
             self.flush()
 
     def flush(self) -> None:
-        """Read the waiting losses from the device, write all out. Raises GPTError at a loss that is not finite."""
+        """Read the waiting losses from the device, write all out.
+
+        Raises GPTError at one that is not finite, which is left out, and when the disk is full.
+        """
         self.looked = time.monotonic()
         waiting, self.pending = self.pending, []
-        steps = [e for e in waiting if e["event"] == "step"]
-        if steps:
-            read_tensors(steps)
-        bad = next((e for e in steps if not math.isfinite(e["loss"])), None)
-        good = waiting if bad is None else waiting[: waiting.index(bad)]
-        self.file.write("".join(json.dumps(event) + "\n" for event in good))
-        self.file.flush()
-        self.run.events.extend(good)
-        if bad is not None:
-            raise GPTError(diverged(self.run, bad["step"]))
+        read_tensors(waiting)
+        odd = [(event, what) for event in waiting if (what := unreadable(event))]
+        self.write(waiting[: waiting.index(odd[0][0])] if odd else waiting)
+        if odd:
+            event, what = odd[0]
+            raise GPTError(diverged(self.run, what, event["step"]))
 
-    def close(self) -> None:
-        self.file.close()
+    def write(self, events: list[dict]) -> None:
+        """Append the events to the file, all or none of them, and to the run's in memory in any case."""
+        if not events:
+            return
+        self.run.events.extend(events)
+        size = self.path.stat().st_size if self.path.exists() else 0
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write("".join(json.dumps(event) + "\n" for event in events))
+        except OSError:
+            if self.path.exists():
+                os.truncate(self.path, size)
+            raise
+
+    def end(self, event: dict) -> None:
+        """The last event, after whatever is left. What a full disk or a loss that is not finite did has been said."""
+        for failing in (self.flush, lambda: self.write([{"event": "end", "time": time.time(), **event}])):
+            with suppress(GPTError, OSError):
+                failing()
+
+
+def unreadable(event: dict) -> str | None:
+    """Which figure of an event is no finite number, in words; a gradient that is none has left none of the weights whole."""
+    figures = {"loss": "loss", "grad_norm": "gradient", "val_loss": "validation loss"}
+    return next((figures[key] for key in figures if not math.isfinite(event.get(key) or 0.0)), None)
 
 
 def read_tensors(events: list[dict]) -> None:
@@ -64,12 +89,17 @@ def read_tensors(events: list[dict]) -> None:
             event[key] = value
 
 
-def diverged(run: Run, step: int) -> str:
+def are_numbers(model) -> bool:
+    """Whether all weights of a model are finite."""
+    return all(bool(parameter.isfinite().all()) for parameter in model.parameters())
+
+
+def diverged(run: Run, what: str, step: int) -> str:
     from jupyter_gpt.training.checkpoint import latest
 
     kept = latest(run.folder / "checkpoints")
     rest = f"the checkpoint of step {int(kept.name[5:])} is kept" if kept else "no checkpoint was made before it"
-    return f"the loss of {run.name} stopped being a number at step {step}; {rest}. Lower --lr (now {run.recipe['lr']:g})"
+    return f"the {what} of {run.name} stopped being a number at step {step}; {rest}. Lower --lr (now {run.recipe['lr']:g})"
 
 
 def drive(run: Run, preparation: Iterator, resuming: bool, finished: Callable) -> Iterator[None]:
@@ -98,11 +128,8 @@ def drive(run: Run, preparation: Iterator, resuming: bool, finished: Callable) -
     finally:
         reached = training.step if training else run.step
         seconds = training.seconds if training else 0.0
-        try:
-            log.add({"event": "end", "status": status, "step": reached, "seconds": seconds, "error": error})
-        finally:
-            log.close()
-            store.unlock(run.folder)
+        log.end({"status": status, "step": reached, "seconds": seconds, "error": error})
+        store.unlock(run.folder)
 
 
 def latest_checkpoint(run: Run):
@@ -144,6 +171,11 @@ def steps(run: Run, training, events: Iterator, log: Log) -> Iterator[None]:
             event = events.send(answer)
         except StopIteration:
             break
+        except GPTError as error:
+            log.flush()
+            if are_numbers(training.model):
+                raise
+            raise GPTError(diverged(run, "output", training.step)) from error  # it was to be sampled from
         answer = None
         if isinstance(event, Call):
             try:

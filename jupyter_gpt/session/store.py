@@ -8,15 +8,19 @@ run that lives from one whose process is gone.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from jupyter_gpt.errors import GPTError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # of a write: no space, no quota, read-only
 
 
 def home() -> Path:
@@ -45,12 +49,39 @@ def check_name(name: str) -> str:
     return name
 
 
+@contextmanager
+def writing(what: str) -> Iterator[None]:
+    """Raises GPTError, one line, where `what` cannot be written because the disk is full or the store may not be changed."""
+    try:
+        yield
+    except Exception as error:
+        if not (is_full(error) or (isinstance(error, PermissionError) and is_ours(error.filename))):
+            raise
+        reason = getattr(error, "strerror", None) or str(error)
+        raise GPTError(f"{what} could not be written ({reason}): make room under {home()}") from error
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether an error says that the disk takes no more; safetensors tells it in an error of its own."""
+    if type(error).__name__ == "SafetensorError":
+        return any(f"os error {number})" in str(error) for number in FULL)
+    return isinstance(error, OSError) and error.errno in FULL
+
+
+def is_ours(path: object) -> bool:
+    """Whether a path lies in the store."""
+    return isinstance(path, str | os.PathLike) and Path(path).absolute().is_relative_to(home())
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)  # what a full disk cut short takes up room too
 
 
 def write_json(path: Path, value: object) -> None:

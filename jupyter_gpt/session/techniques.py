@@ -88,7 +88,9 @@ def with_techniques(
         plain.pop("few_shot", None)  # worked runs, which the technique itself lays out
     defaults = Options()
     given = {"breadth": breadth, "depth": depth, "search": search, "value": value}
-    sensible.check(options, chat, frozenset(name for name, said in given.items() if said != getattr(defaults, name)))
+    said = {name for name, value in given.items() if value != getattr(defaults, name)}
+    said |= {name for name, value in {"steps": steps, "approve": approve, "allow": allow}.items() if value}
+    sensible.check(options, chat, frozenset(said))
     budget = Budget(max_calls, max_tokens_total, max_seconds, max_cost)
     if budget.max_cost is not None:
         check_price(chosen)
@@ -108,7 +110,7 @@ def with_techniques(
 
 
 TECHNIQUES = ("cot", "expert", "vote", "best_of", "reflect", "check", "tree", "breadth", "depth", "search", "value",
-              "react", "tools", "tasks")  # fmt: skip
+              "react", "tools", "steps", "approve", "allow", "tasks")  # fmt: skip
 
 
 def wanted(options: Mapping) -> bool:

@@ -28,12 +28,12 @@ class Progress:
         from IPython.display import display
 
         self.handle = display({"text/plain": ""}, raw=True, display_id=True)
-        self.what, self.began, self.drawn, self.amount = "", time.monotonic(), 0.0, amount
+        self.what, self.began, self.had, self.drawn, self.amount = "", time.monotonic(), 0, 0.0, amount
 
     def __call__(self, what: str, done: int, total: int | None) -> None:
         now = time.monotonic()
         if what != self.what:
-            self.what, self.began = what, now
+            self.what, self.began, self.had = what, now, done  # what was there before took none of this time
         elif now - self.drawn < PERIOD:
             return
         self.drawn = now
@@ -41,8 +41,8 @@ class Progress:
         bar = "<progress></progress>"
         if total:
             bar = f'<progress value="{done}" max="{total}"></progress>'
-            if 0 < done < total and now - self.began > 1:
-                line += f", {(now - self.began) * (total - done) / done:,.0f} s left"
+            if self.had < done < total and now - self.began > 1:
+                line += f", {(now - self.began) * (total - done) / (done - self.had):,.0f} s left"
         html = f'<p role="status">{bar} {escape(line)}</p>'
         self.handle.update({"text/plain": line, "text/html": html}, raw=True)
 

@@ -73,7 +73,7 @@ def test_the_options_are_those_of_the_session():
 
     keywords = signature(ask).parameters | signature(with_techniques).parameters
     internal = {"models", "memory", "asked", "plain", "variables", "on_token", "on_all", "on_trace", "deadline", "send", "call_user",
-                "person", "indexes", "tasks", "levels"}  # fmt: skip
+                "person", "indexes", "tasks", "levels", "lookup"}  # fmt: skip
     options = {option.key: option for _, group in prompt.COMMAND.groups for option in group}
     assert set(options) - {"out"} == set(keywords) - internal
     told = {key: o.default for key, o in options.items() if o.default is not None and keywords[key].default is not None}
@@ -196,5 +196,7 @@ def test_values_that_may_be_left_out(gpt, ip, monkeypatch):
 def test_contradictory_techniques(gpt, fails):
     assert "add --samples" in fails("%%prompt chat --vote\nHi")
     assert "add --tree" in fails("%%prompt chat --depth 4\nHi")
+    for alone in ("--steps 3", "--approve", "--allow calculator"):
+        assert "add --react and --tools" in fails(f"%%prompt chat {alone}\nHi")
     assert "wants a variable" in fails("%%prompt chat --reflect --check len\nHi")
     assert "--search is bfs or dfs or beam" in fails("%%prompt chat --tree --search best\nHi")

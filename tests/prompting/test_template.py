@@ -47,7 +47,15 @@ def test_plain_prompts_keep_their_braces():
     """`{{name}}` stays the way to write a `{name}`, and JSON and other template languages are text."""
     for text in ('{"a": {"b": 1}}', "{{name}}", "{{ user.name }}", "{{#each}}", "{{gen}}"):
         assert not is_template(text)
+    assert not is_template("{{range items}} {{include head.html}}")
     assert fill("{{name}} {name}", {"name": "Ada"}) == ("{name} Ada", [])
+
+
+@pytest.mark.parametrize("text", ['{{pick role from="mage|thief"}}', "{{slect role}}", "Name: {{gne name}}"])
+def test_an_unknown_hole_is_not_sent_as_words(text):
+    assert is_template(text)
+    with pytest.raises(GPTError, match="only gen and select"):
+        parse(text)
     assert is_template(HERO)
 
 

@@ -247,6 +247,88 @@ def test_a_full_disk_keeps_the_last_checkpoint(gpt, train, monkeypatch):
     assert gpt.resume("tiny").status == "finished"
 
 
+@pytest.mark.parametrize(("figure", "kept"), [("grad_norm", 3), ("val_loss", 6)])
+def test_what_is_not_a_number_leaves_no_checkpoint_of_it(gpt, train, monkeypatch, figure, kept):
+    """A gradient that is none has spoiled the weights of its very step, though that step's loss was fine."""
+    import torch
+
+    from jupyter_gpt.session import runner
+
+    real = runner.read_tensors
+
+    def poisoned(events):
+        real(events)
+        for event in events:
+            if event.get("step") == 6 and figure in event:
+                event[figure] = float("nan")
+
+    monkeypatch.setattr(runner, "read_tensors", poisoned)
+    with pytest.raises(GPTError, match=rf"of tiny stopped being a number at step 6; the checkpoint of step {kept} is kept"):
+        train(steps=20, checkpoint_every=3, eval_every=6)
+    run = gpt.runs["tiny"]
+    figures = [e[key] for e in run.events for key in ("loss", "grad_norm", "val_loss") if key in e]
+    assert torch.tensor(figures).isfinite().all()
+
+
+def test_weights_that_overflowed_are_said_so_by_a_sample_too(gpt, train):
+    with pytest.raises(GPTError, match=r"of tiny stopped being a number at step \d+; the checkpoint of step 0 is kept"):
+        train(steps=20, lr=1e30, sample_every=1, eval_every=100, dtype="float32")
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    """`disk(full=True)`: every file opened to be written from here on refuses what is written to it."""
+    state, real = {"full": False}, Path.open
+
+    def opened(self, mode="r", *rest, **more):
+        file = real(self, mode, *rest, **more)
+        if state["full"] and ("w" in mode or "a" in mode):
+            file.close()
+            raise OSError(28, "No space left on device", str(self))
+        return file
+
+    monkeypatch.setattr(Path, "open", opened)
+    return lambda full: state.update(full=full)
+
+
+def test_a_full_disk_is_one_line_wherever_it_strikes(gpt, train, disk):
+    run = train(steps=4000, background=True)
+    while run.step < 5:
+        time.sleep(0.01)
+    disk(full=True)
+    with pytest.raises(GPTError, match=r"run tiny could not be written \(No space left on device\)") as error:
+        run.wait()
+    assert "\n" not in str(error.value)
+    assert run.status == "failed" and run.events[-1]["event"] == "end"
+    assert not (run.folder / "lock").exists()
+    for again in (lambda: train("other", steps=3), lambda: gpt.resume("tiny")):
+        with pytest.raises(GPTError, match="could not be written"):
+            again()
+    assert "other" not in gpt.runs and not (run.folder / "lock").exists()
+    disk(full=False)
+    gpt.resume("tiny", background=True)
+    stop_at(gpt.runs["tiny"], 8)
+    assert gpt.runs["tiny"].wait().status == "stopped"
+
+
+def test_a_name_made_again_on_a_full_disk_stays(gpt, train, disk):
+    before = losses(train(steps=4))
+    disk(full=True)
+    with pytest.raises(GPTError, match="could not be written"):
+        train(steps=5)
+    disk(full=False)
+    assert losses(gpt.runs["tiny"]) == before and gpt.models["tiny"].step == 4
+
+
+def test_a_model_that_does_not_fit_is_refused_before_it_is_built(gpt, train, monkeypatch):
+    from jupyter_gpt.session import memory
+
+    monkeypatch.setattr(memory, "free", lambda device: 100_000)
+    with pytest.raises(GPTError, match=r"wants \d+ kB to train, and cpu has 100 kB free: a lower --depth"):
+        train(steps=3)
+    assert gpt.runs["tiny"].status == "failed"
+
+
 def test_another_version_is_refused(gpt, train):
     run = train(steps=40, background=True)
     stop_at(run, 3)
