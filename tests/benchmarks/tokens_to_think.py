@@ -1,13 +1,17 @@
 """Tokens to think, and an ensemble of attempts: what both are worth to one small model trained here in about a minute.
 
-    python tests/benchmarks/tokens_to_think.py [--steps 800] [--questions 200]
+    python tests/benchmarks/tokens_to_think.py [--steps 600] [--questions 200]
 
-One model learns chains of eight sums and products modulo 100 (`47 a+3 b*7 …`, each operation with a letter to find it by)
+One model learns chains of eight sums and products modulo 100 (`32 a*7 b+5 …`, each operation with a letter to find it by)
 in three ways of writing, mixed: the answer at once, after filler dots (as many as the steps take), and after its steps
-(`a+3=50 b*7=50 …`). The same weights are then asked in all three ways, greedily: what a transformer computes for one token
-is bounded, so only written steps give it room. Then its half-trained self, the run stopped on its way and later resumed, is
-sampled at temperature 1: one sample, the majority of 20, and greedy beside them. Everything through `gpt.pretrain` and
-`gpt.evaluate`, as a notebook would.
+(`a32*7=24 b24+5=29 …`). The same weights are then asked in all three ways, greedily: what a transformer computes for one
+token is bounded, so only written steps give it room. Then its half-trained self, the run stopped on its way and later
+resumed, is sampled at temperature 1: one sample, the majority of 20, and greedy beside them. Everything through
+`gpt.pretrain` and `gpt.evaluate`, as a notebook would.
+
+What lets a model of 0.2M parameters learn this in a minute: each step repeats the number that it starts from, so that no
+sum needs anything from further away; queries and keys are normalised (`arch="qwen3"`); and the context holds two
+chains, for a row that begins in the middle of one teaches nothing about it.
 """
 
 from __future__ import annotations
@@ -19,28 +23,29 @@ import time
 from random import Random
 
 LONG, MODULUS = 8, 100
+OPERATIONS = ("+3", "+5", "+8", "*3", "*7", "*9")
 DIRECT, FILLER, STEPS = "\nAnswer:", "\n{dots}\nAnswer:", "\nThink: "
 TEMPLATES = {"think_document": "{question}\nThink: ", "extract_document": "", "stop_document": ""}
-STOPS = (0.5, 0.58, 0.66)  # shares of the steps at which it is looked at half-trained
-HALF = 0.2  # of one-sample answers right: the vote is measured there
+HALF = 0.45  # of the steps: some of its questions are answered then, not yet all
 
 
 def problem(random: Random) -> tuple[str, str, str]:
     """The question, its steps, its answer."""
     total = random.randrange(MODULUS)
-    question, steps = [str(total)], []
+    question, steps = [f"{total:02d}"], []
     for letter in "abcdefgh"[:LONG]:
-        by = random.choice((1, 2, 3, 4, 5, 6, 7, 8, 9, -3, -7, -9))  # the negative ones stand for products
-        total = total * -by % MODULUS if by < 0 else (total + by) % MODULUS
-        question.append(f"{letter}*{-by}" if by < 0 else f"{letter}+{by}")
-        steps.append(f"{question[-1]}={total}")
-    return " ".join(question), " ".join(steps), str(total)
+        operation = random.choice(OPERATIONS)
+        before, by = total, int(operation[1])
+        total = (before * by if operation[0] == "*" else before + by) % MODULUS
+        question.append(f"{letter}{operation}")
+        steps.append(f"{letter}{before:02d}{operation}={total:02d}")
+    return " ".join(question), " ".join(steps), f"{total:02d}"
 
 
 def document(index: int, random: Random) -> str:
     question, steps, answer = problem(random)
     ways = (DIRECT, FILLER.format(dots="." * len(steps)), STEPS + steps + "\nAnswer:")
-    return f"{question}{ways[(0, 1, 2, 2, 2, 2)[index % 6]]} {answer}"
+    return f"{question}{ways[min(index % 10, 2)]} {answer}"
 
 
 def accuracy(found) -> str:
@@ -52,7 +57,7 @@ def accuracy(found) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--questions", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
@@ -65,27 +70,21 @@ def main() -> None:
     for name, text in TEMPLATES.items():
         templates.replace("cot", name, text)
     run = gpt.pretrain(
-        "sums", {"$documents": 1.0}, tokenizer="char", depth=3, width=96, heads=3, context=192, batch_tokens=192 * 32,
-        steps=asked.steps, seed=asked.seed, variables={"documents": documents}, background=True, sample_every=10**9,
-        eval_every=10**9,
+        "sums", {"$documents": 1.0}, tokenizer="char", arch="qwen3", depth=2, width=96, heads=6, context=256,
+        batch_tokens=256 * 14, steps=asked.steps, seed=asked.seed, variables={"documents": documents},
+        background=True, sample_every=10**9, eval_every=10**9,
     )  # fmt: skip
     print(f"{asked.questions} questions, greedy unless it says otherwise", flush=True)
     test = [problem(Random(f"test {i}")) for i in range(asked.questions)]
     thought = [(question, answer) for question, _, answer in test]
     once = {"greedy": {"cot": True, "temperature": 0.0}, "one sample at T=1": {"cot": True, "temperature": 1.0}}
     many = {"majority of 20 at T=1": {"cot": True, "temperature": 1.0, "samples": 20, "vote": True}}
-    for share in STOPS:
-        while run.step < share * asked.steps and run.alive:
-            time.sleep(0.05)
-        gpt.stop("sums")
-        half = gpt.evaluate(thought, models=["sums"], max_tokens=80, techniques=once)
-        print(f"stopped at step {run.step} of {asked.steps}: {accuracy(half)}", flush=True)
-        enough = half.settings[1].accuracy >= HALF
-        if enough:
-            print(accuracy(gpt.evaluate(thought, models=["sums"], max_tokens=80, techniques=many)), flush=True)
-        run = gpt.resume("sums", variables={"documents": documents}, background=True)
-        if enough:
-            break
+    while run.step < HALF * asked.steps and run.alive:
+        time.sleep(0.01)
+    gpt.stop("sums")
+    half = gpt.evaluate(thought, models=["sums"], max_tokens=100, techniques=once | many)
+    print(f"half-trained, stopped at step {run.step} of {asked.steps}: {accuracy(half)}", flush=True)
+    run = gpt.resume("sums", variables={"documents": documents}, background=True)
     run.wait()
     seconds = gpt.runs["sums"].history["seconds"].iloc[-1]
     print(f"{gpt.models['sums'].parameters:,} parameters, trained for {seconds:.0f} s", flush=True)
@@ -93,7 +92,7 @@ def main() -> None:
     direct = gpt.evaluate([(q + DIRECT, a) for q, _, a in test], models=["sums"], techniques={"direct": short})
     filler = gpt.evaluate([(q + FILLER.format(dots="." * len(s)), a) for q, s, a in test], models=["sums"],
                           techniques={"filler": short})  # fmt: skip
-    steps = gpt.evaluate(thought, models=["sums"], max_tokens=80,
+    steps = gpt.evaluate(thought, models=["sums"], max_tokens=100,
                          techniques={"steps": {"cot": True, "temperature": 0.0}})  # fmt: skip
     print("trained, the same weights:", "; ".join(map(accuracy, (direct, filler, steps))))
 
