@@ -84,7 +84,7 @@ def train_char(texts: Iterable[str], vocab_size: int | None = None) -> PreTraine
     if vocab_size is not None and len(tokens) > vocab_size:
         raise GPTError(
             f"the text has {len(seen):,} different characters; with {len(SPECIALS) + 1} special tokens that "
-            f"makes a vocabulary of {len(tokens):,}, more than the {vocab_size:,} asked for"
+            f"makes a vocabulary of {len(tokens):,}, more than {vocab_size:,}: raise --vocab-size"
         )
     # A BPE without merges falls into characters, four times faster than one-letter words behind a splitter.
     tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, [], unk_token=UNKNOWN))

@@ -73,5 +73,5 @@ def run(ip, line: str) -> None:
 
 def _verb(verb: str) -> tuple[Command, Callable]:
     if verb not in VERBS:
-        raise GPTError(f"%gpt has no verb {verb}{nearest(verb, VERBS)}")
+        raise GPTError(f"%gpt has no verb {verb}{nearest(verb, (*VERBS, 'help'))}")
     return VERBS[verb]

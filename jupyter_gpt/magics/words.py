@@ -87,6 +87,8 @@ def whole(text: str) -> int:
     value = _scaled(text)
     if value is None or value < 0 or value != value.to_integral_value():
         raise ValueError("a whole number (such as 1000, 1_000_000, 50k, 1e6)")
+    if value >= 2**63:
+        raise ValueError("a whole number below 2 to the 63rd")
     return int(value)
 
 

@@ -44,6 +44,8 @@ def pretrain(
     recipe = pretraining_recipe(weights, tokenizer=tokenizer, **options)
     if tokenizer not in ("bpe", "char") and tokenizer not in session.models:
         raise GPTError(f"--tokenizer {tokenizer} is neither bpe, char nor a model{nearest(tokenizer, session.models)}")
+    if tokenizer not in ("bpe", "char") and options.get("vocab_size"):
+        raise GPTError(f"--vocab-size is for a tokenizer that is trained here, not for that of {tokenizer}: leave it out")
     for source in weights:
         sources.check(source, variables)
     return launch(

@@ -49,7 +49,8 @@ def ranked_model(session, rankings: str, found) -> str:
     names = list(dict.fromkeys(each["model"] for ranking in found for each in ranking.completions))
     here = [name for name in names if name in session.models and session.models.about(name).kind != "endpoint"]
     if len(here) != 1:
-        raise GPTError(f"say which model the reward model is made from, --base MODEL: rankings {rankings} are of {', '.join(names)}")
+        whose = f"are of {', '.join(filter(None, names))}" if any(names) else "do not say whose completions they are of"
+        raise GPTError(f"say which model the reward model is made from, --base MODEL: rankings {rankings} {whose}")
     return here[0]
 
 

@@ -45,7 +45,7 @@ def rlhf(
         raise GPTError(f"{name} would take the place of the model it starts from: choose another name")
     reward_stage.check_base(session, policy)
     texts = lines(prompts)
-    sources = [] if reward is None else [reward] if isinstance(reward, str) or callable(reward) else list(reward)
+    sources = [] if reward is None else list(reward) if isinstance(reward, list | tuple) else [reward]
     names, variables = named(sources, dict(variables or {}))
     recipe = rl_recipe(policy, texts, algo=algo, rankings=rankings, reward=names, **options)
     for source in recipe.reward:
@@ -74,6 +74,8 @@ def named(sources: Sequence[Rewarding], variables: dict) -> tuple[list[str], dic
             key = held or getattr(source, "__name__", "reward")
             variables[key] = source
             source = f"${key}"
+        elif not isinstance(source, str):
+            raise GPTError(f"a reward is a function f(prompt, completion) -> float or a reward model, not {source!r:.60}")
         names.append(source)
     return names, variables
 

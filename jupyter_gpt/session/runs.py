@@ -82,7 +82,8 @@ class Run:
             holder = store.lock_holder(self.folder)
             if holder and self.job is None:
                 raise GPTError(f"run {self.name} is trained by another process (pid {holder}): control it there")
-            raise GPTError(f"run {self.name} is not running: it is {self.status}")
+            stands = "has failed" if self.status == "failed" else f"is {self.status}"
+            raise GPTError(f"run {self.name} is not running: it {stands}")
         return self
 
     def wait(self, tick=None) -> Run:

@@ -196,6 +196,8 @@ def calibration(sure: Sequence[tuple[float, bool]], bins: int = 5) -> list[list[
     """
     groups: list[list[tuple[float, bool]]] = [[] for _ in range(bins)]
     for p, hit in sure:
+        if math.isnan(p):  # of a model that diverged: the loss says so
+            continue
         groups[min(bins - 1, int((p - 0.5) * 2 * bins))].append((p, hit))
     return [[sum(p for p, _ in g) / len(g), sum(hit for _, hit in g) / len(g), len(g)] for g in groups if g]
 

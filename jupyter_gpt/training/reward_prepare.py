@@ -72,7 +72,7 @@ def split(ranked: list[Ranked], share: float, seed: int) -> tuple[list[Ranked], 
 
 
 def apart(prompts: Sequence[str], share: float, seed: int) -> set[str]:
-    """The prompts to hold out: that share of the different ones, one at least, drawn from the seed.
+    """The prompts to hold out: that share of the different ones, one at least and never all, drawn from the seed.
 
     Raises GPTError when all rankings are of one prompt.
     """
@@ -80,4 +80,4 @@ def apart(prompts: Sequence[str], share: float, seed: int) -> set[str]:
     if len(different) < 2:
         raise GPTError("all rankings are of one prompt, and some must be held out: rank completions of another one too")
     order = torch.randperm(len(different), generator=torch.Generator().manual_seed(seed)).tolist()
-    return {different[place] for place in order[: max(1, round(share * len(different)))]}
+    return {different[place] for place in order[: min(max(1, round(share * len(different))), len(order) - 1)]}

@@ -18,6 +18,7 @@ from jupyter_gpt.training.logprobs import Reader
 from jupyter_gpt.training.reward import scored
 from jupyter_gpt.training.reward_prepare import row_of
 
+LARGEST = 1e18  # of a reward: its square is still a number in fp32
 SLICE = 0.25  # seconds of a user's function between two looks at the buttons of the run
 Judge = Callable[[str, str], float]
 
@@ -62,10 +63,10 @@ def answers(reward: Reward, prompts: Sequence[str], texts: Sequence[str]) -> lis
             value = float(said)
         except (TypeError, ValueError):
             value = math.nan
-        if not math.isfinite(value):
+        if not abs(value) <= LARGEST:
             raise GPTError(
                 f"reward {reward.name} answered {str(said)[:40]!r} for the completion {text[:40]!r} of {prompt[:40]!r}: "
-                "a reward is a finite number"
+                f"a reward is a finite number, at most {LARGEST:g} in size"
             )
         found.append(value)
         if time.monotonic() > until:

@@ -74,8 +74,8 @@ def began(run: Any) -> bool:
 
 
 def nothing_yet(run: Any) -> Bundle:
-    """What takes the widget's place when there is nothing to show: the error that follows says why."""
-    text = f"{run.name}: {run.kind}, ended before its first step"
+    """What there is to show of a run that has not begun, or never did."""
+    text = f"{run.name}: {run.kind}, {run.status} before its first step"
     return Bundle(text, f"<p>{escape(text)}</p>", {"view": "run", "name": run.name, "kind": run.kind})
 
 

@@ -95,7 +95,7 @@ def test_mistakes_reach_nobody(fails, gpt):
     )
     assert fails("%%corpus\nstories: 3") == "%%corpus wants NAME: %%corpus NAME [options]"
     assert fails("%gpt shw storyteller") == "%gpt has no verb shw (did you mean show?)"
-    assert fails("%gpt show storytelle") == "there is no storytelle (did you mean storyteller?)"
+    assert fails("%gpt show storytelle") == "there is no run and there are no rankings storytelle (did you mean storyteller?)"
     assert fails("%gpt help mdels") == "%gpt has no verb mdels (did you mean models?)"
     assert gpt.calls == []
 
@@ -126,6 +126,18 @@ def test_show_stop_resume(ip, gpt, shown):
     assert gpt.calls[1][1] == {"name": "storyteller", "variables": ip.user_ns, "background": True}
     assert shown == ["run storyteller: finished"] * 2
     assert ip.user_ns["m"] is gpt.models["storyteller"]
+
+
+def test_show_says_why_a_run_failed_and_what_has_not_begun(ip, gpt, shown, fails):
+    run = gpt.runs["storyteller"]
+    run.status, run.events = "failed", [*run.events, {"event": "end", "status": "failed", "error": "the disk is full"}]
+    succeed(ip, "%gpt show storyteller")
+    run.events = run.events[-1:]
+    succeed(ip, "%gpt show storyteller")
+    assert shown == [
+        "run storyteller: failed\nwhy: the disk is full", "storyteller: pretrain, failed before its first step\nwhy: the disk is full"
+    ]
+    assert fails("%gpt hepl") == "%gpt has no verb hepl (did you mean help?)"
 
 
 def test_show_does_not_wait_for_a_run_that_still_runs(ip, gpt, shown, monkeypatch):

@@ -68,6 +68,11 @@ def test_not_a_number(text):
         number(text)
 
 
+def test_too_large_a_count():
+    with pytest.raises(ValueError, match="2 to the 63rd"):
+        whole("99999999999999999999999")
+
+
 def test_variable():
     assert variable("model_2") == "model_2"
     for text in ("2x", "a-b", "class", "a.b", ""):

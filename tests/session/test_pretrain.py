@@ -350,6 +350,7 @@ def test_another_version_is_refused(gpt, train):
         ({"steps": 3, "name": "../up"}, "cannot be a name"),
         ({"steps": 3, "corpus": "x"}, "not both"),
         ({"steps": 3, "tokenizer": "bep"}, "neither bpe, char nor a model"),
+        ({"steps": 3, "tokenizer": "other", "vocab_size": 300}, "not for that of other"),
     ],
 )
 def test_bad_options_are_one_line(gpt, train, options, message):
@@ -357,6 +358,13 @@ def test_bad_options_are_one_line(gpt, train, options, message):
         train(options.pop("name", "tiny"), **options)
     assert "\n" not in str(error.value)
     assert len(gpt.runs) == 0
+
+
+def test_the_shallowest_model_has_a_vocabulary_that_spells_every_byte(gpt):
+    from jupyter_gpt.data.tokenizer import SMALLEST
+    from jupyter_gpt.training.recipe import pretraining_recipe
+
+    assert all(pretraining_recipe({"stories": 1}, depth=depth, steps=1).vocab_size >= SMALLEST for depth in (1, 2, 3))
 
 
 def test_an_interrupt_stops_gracefully(gpt, train):

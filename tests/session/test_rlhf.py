@@ -249,7 +249,8 @@ def test_an_interrupt_in_the_reward_stops_the_run_and_keeps_it(gpt, tiny):
 
 @pytest.mark.parametrize(
     ("answer", "message"),
-    [(float("nan"), "answered 'nan' for the completion"), ("good", "a reward is a finite number"), (1.0, "nothing to learn")],
+    [(float("nan"), "answered 'nan' for the completion"), ("good", "a reward is a finite number"), (1e300, "at most 1e\\+18"),
+     (1.0, "nothing to learn")],
 )
 def test_a_reward_that_teaches_nothing_says_so(gpt, tiny, answer, message):
     with pytest.raises(GPTError, match=message) as error:
@@ -265,6 +266,8 @@ def test_a_reward_that_teaches_nothing_says_so(gpt, tiny, answer, message):
         ({"algo": "dpo"}, "straight from rankings"),
         ({"algo": "grpo", "reward": "$nobody"}, "no variable nobody"),
         ({"algo": "grpo", "reward": "tiny"}, "tiny is no reward model"),
+        ({"algo": "grpo", "reward": 3}, "a reward is a function f"),
+        ({"algo": "grpo", "reward": [short, 3]}, "or a reward model, not 3"),
         ({"algo": "grpo", "reward": short, "samples": 1}, "nothing to compare"),
         ({"algo": "ppo", "reward": short, "samples": 1, "prompts_per_step": 1}, "nothing to weigh a reward against"),
         ({"algo": "grpo", "reward": short, "prompts": []}, "no prompts"),
@@ -281,6 +284,25 @@ def test_bad_input_is_one_line(gpt, tiny, given, message):
     with pytest.raises(GPTError, match=message) as error:
         gpt.rlhf("a", **{"prompts": PROMPTS, "policy": "tiny", **SMALL, **given})
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"), [({"lr": 1e30}, "stopped being a number"), ({"base": None, "rankings": "others"}, "do not say whose")]
+)
+def test_a_reward_model_that_cannot_be_made_is_one_line(gpt, tiny, given, message):
+    rank(gpt)
+    for n in range(6):
+        pair = tuple({"model": "", "text": text, "seed": 0} for text in ("a b", "c"))
+        gpt.rankings.named("others").add(Ranking(PROMPTS[n], pair, ((0,), (1,)), time=float(n)))
+    with pytest.raises(GPTError, match=message) as error:
+        gpt.reward("judge", **{"rankings": "taste", "base": "tiny", "steps": 3, "lora": 4, **given})
+    assert "\n" not in str(error.value)
+
+
+def test_however_much_is_held_out_something_is_learned_from(gpt, tiny):
+    rank(gpt)
+    start = gpt.reward("judge", rankings="taste", steps=1, lora=4, held_out=0.99).events
+    assert next(e for e in start if e["event"] == "start")["rankings"] == 1
 
 
 def test_a_file_cut_off_in_the_middle_of_a_line_keeps_the_rest_and_says_so(gpt, tiny):

@@ -125,6 +125,15 @@ def test_prompts_that_are_none(given):
         prompts_of(given)
 
 
+def test_prompts_that_are_not_utf8(tmp_path):
+    from jupyter_gpt.errors import GPTError
+    from jupyter_gpt.magics.verbs.arena import prompts_of
+
+    (tmp_path / "p.txt").write_bytes(b"caf\xe9")
+    with pytest.raises(GPTError, match="not UTF-8 text: byte 3"):
+        prompts_of(str(tmp_path / "p.txt"))
+
+
 def test_prompts_of_a_file_and_of_a_list(tmp_path):
     from jupyter_gpt.magics.verbs.arena import prompts_of
 

@@ -62,7 +62,10 @@ def prompts_of(given: object) -> list[str]:
         path = Path(given).expanduser()
         if not path.is_file():
             raise GPTError(f"--prompts {given}: there is no such file")
-        given = path.read_text(encoding="utf-8").splitlines()
+        try:
+            given = path.read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError as error:
+            raise GPTError(f"--prompts {path} is not UTF-8 text: byte {error.start} cannot be read") from error
     if not isinstance(given, list | tuple) or not all(isinstance(text, str) for text in given):
         raise GPTError("--prompts wants a list of texts as $name, or a text file with one a line")
     found = [text.strip() for text in given if text.strip()]

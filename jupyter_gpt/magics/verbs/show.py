@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from jupyter_gpt.errors import GPTError
+from dataclasses import replace
+
+from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.magics.notebook import show
 from jupyter_gpt.magics.options import OUT, Command, Option
+from jupyter_gpt.views.bundle import Bundle, escape
 
 LAST = "last"
 
@@ -33,7 +36,10 @@ def show_it(gpt, given: dict, ip) -> object:
         return show_last(gpt, given.get("tokens", False))
     if given.get("tokens"):
         raise GPTError("--tokens shows the tokens of a completion: %gpt show last --tokens")
-    if all(name not in gpt.runs and name in gpt.rankings for name in given["run"]):
+    for name in given["run"]:
+        if name not in gpt.runs and name not in gpt.rankings:
+            raise GPTError(f"there is no run and there are no rankings {name}{nearest(name, [*gpt.runs, *gpt.rankings])}")
+    if all(name not in gpt.runs for name in given["run"]):
         return show_rankings(gpt, given["run"])
     return show_runs(gpt, given["run"])
 
@@ -76,12 +82,20 @@ def show_last(gpt, tokens: bool) -> object:
 def show_runs(gpt, names: list[str]) -> object:
     """Live while the run goes on and a person watches; otherwise the picture of what it has reached."""
     from jupyter_gpt.views.curve import run_bundle
-    from jupyter_gpt.views.follow import follow, is_live
+    from jupyter_gpt.views.follow import began, follow, is_live, nothing_yet
 
     first, *others = shown = [gpt.runs[name] for name in names]
     if first.status in ("running", "paused") and is_live():
         follow(first, run_bundle, overlays=others, background=True)
     else:
         for run in shown:
-            show(run_bundle(run))
+            show(with_reason(run, run_bundle(run) if began(run) else nothing_yet(run)))
     return shown if others else first
+
+
+def with_reason(run, bundle: Bundle) -> Bundle:
+    """The bundle, and why the run failed if it did: the cell that said so may be gone, or was over already."""
+    end = run.events[-1] if run.status == "failed" and run.events else {}
+    if not end.get("error"):
+        return bundle
+    return replace(bundle, text=f"{bundle.text}\nwhy: {end['error']}", html=f"{bundle.html}\n<p>why: {escape(end['error'])}</p>")
