@@ -350,7 +350,6 @@ def test_another_version_is_refused(gpt, train):
         ({"steps": 3, "name": "../up"}, "cannot be a name"),
         ({"steps": 3, "corpus": "x"}, "not both"),
         ({"steps": 3, "tokenizer": "bep"}, "neither bpe, char nor a model"),
-        ({"steps": 3, "tokenizer": "other", "vocab_size": 300}, "not for that of other"),
     ],
 )
 def test_bad_options_are_one_line(gpt, train, options, message):
@@ -358,6 +357,13 @@ def test_bad_options_are_one_line(gpt, train, options, message):
         train(options.pop("name", "tiny"), **options)
     assert "\n" not in str(error.value)
     assert len(gpt.runs) == 0
+
+
+def test_another_models_tokenizer_has_its_own_size(gpt, train):
+    train(steps=2)
+    with pytest.raises(GPTError, match="--vocab-size is for a tokenizer that is trained here, not for that of tiny"):
+        train("second", steps=2, tokenizer="tiny", vocab_size=300)
+    assert len(train("second", steps=2, tokenizer="tiny", vocab_size=None).history) == 2
 
 
 def test_the_shallowest_model_has_a_vocabulary_that_spells_every_byte(gpt):
