@@ -27,7 +27,9 @@ def nearest(word: str, known: Iterable[str]) -> str:
     Names all of `known` when none is near and there are few; the empty string when nothing helps.
     """
     known = sorted(known)
+    plain = {name.casefold(): name for name in reversed(known)}
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    close = [plain[name] for name in difflib.get_close_matches(word.casefold(), plain, n=1, cutoff=0.5)] or close
     if close:
         return f" (did you mean {close[0]}?)"
     return f" (there is {', '.join(known)})" if 0 < len(known) <= 12 else ""

@@ -74,7 +74,7 @@ def claim(session, name: str, kind: str, maker: str | None, overwrite: bool) -> 
     holders = []
     if name in session.models:
         holders.append(session.models.about(name))
-    if name in session.runs:
+    if name in session.runs and not (overwrite and damaged(session, name)):
         if session.runs[name].status in ("running", "paused"):
             raise GPTError(f"run {name} is still running: %gpt stop {name}, or wait for it")
         holders.append(session.runs[name])
@@ -83,6 +83,14 @@ def claim(session, name: str, kind: str, maker: str | None, overwrite: bool) -> 
             raise GPTError(f"{name} was made by {holder.kind}: choose another name, or say --overwrite")
         if maker and holder.maker and holder.maker != maker:
             raise GPTError(f"{name} was made by another cell: choose another name, or say --overwrite")
+
+
+def damaged(session, name: str) -> bool:
+    """Whether the run cannot be read: whoever overwrites it need not read it."""
+    try:
+        return session.runs[name] is None
+    except GPTError:
+        return True
 
 
 def only_one(session) -> None:

@@ -31,7 +31,9 @@ class Run:
             header = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
             self.kind, self.maker, self.recipe = header["kind"], header["maker"], header["recipe"]
         except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-            raise GPTError(f"run {self.name} cannot be read: its recipe.yaml is missing or damaged") from error
+            raise GPTError(
+                f"run {self.name} cannot be read: its recipe.yaml is missing or damaged; --overwrite makes the run anew"
+            ) from error
         self.events: list[dict] = read_events(folder / "events.jsonl")
         self.job: Job | None = None
         self.stopping = threading.Event()

@@ -70,4 +70,4 @@ def load(checkpoint: Path) -> tuple[dict, dict, dict]:
             )
         return load_file(checkpoint / "model.safetensors"), load_file(checkpoint / "optimizer.safetensors"), position
     except (OSError, ValueError, SafetensorError) as error:
-        raise GPTError(f"checkpoint {checkpoint} is damaged: {error}") from error
+        raise GPTError(f"checkpoint {checkpoint} is damaged ({error}): without that folder an earlier one is taken, or the start") from error

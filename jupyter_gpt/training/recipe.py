@@ -186,7 +186,7 @@ def pretraining_recipe(
         raise GPTError(f"--heads {heads} is not a multiple of --kv-heads {kv_heads}")
     mlp = mlp or (4 * width if arch == "gpt2" else 64 * math.ceil(8 * width / 3 / 64))
     context = context or min(2048, max(256, power_of_two(64 * depth)))
-    vocab_size = vocab_size or min(65536, max(320, 64 * round(32 * (depth / 4) ** 2.5)))  # 320: a byte-level BPE fits
+    vocab_size = vocab_size or min(65536, max(320, 64 * round(32 * (depth / 4) ** 2.5)))  # 320: every byte, special tokens, some merges
     wanted = batch_tokens or min(524288, max(256, round(1024 * (depth / 4) ** 4)))
     rows = rows or max(1, min(round(wanted / context), 65536 // context))
     batch_tokens = rows * context * max(1, round(wanted / (rows * context)))

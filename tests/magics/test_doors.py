@@ -1,5 +1,6 @@
 """Each door hands the session what the cell said, shows the result, and binds it."""
 
+import sys
 from inspect import signature
 
 import pytest
@@ -138,6 +139,12 @@ def test_show_says_why_a_run_failed_and_what_has_not_begun(ip, gpt, shown, fails
         "run storyteller: failed\nwhy: the disk is full", "storyteller: pretrain, failed before its first step\nwhy: the disk is full"
     ]
     assert fails("%gpt hepl") == "%gpt has no verb hepl (did you mean help?)"
+    assert fails("%gpt SHOW storyteller") == "%gpt has no verb SHOW (did you mean show?)"
+
+
+def test_a_run_of_another_version_is_shown_as_an_error(gpt, shown, fails, monkeypatch):
+    monkeypatch.setattr(sys.modules["jupyter_gpt.views.curve"], "run_bundle", lambda run: run.recipe["dial"])
+    assert "'dial' is missing, another version" in fails("%gpt show storyteller")
 
 
 def test_show_does_not_wait_for_a_run_that_still_runs(ip, gpt, shown, monkeypatch):

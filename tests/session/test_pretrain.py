@@ -232,6 +232,8 @@ def test_a_loss_that_is_not_a_number_stops_with_the_checkpoint_kept(gpt, train, 
 def test_a_full_disk_keeps_the_last_checkpoint(gpt, train, monkeypatch):
     import safetensors.torch
 
+    import transformers.modeling_utils  # noqa: F401  (else it takes the one that fails for good, if this test is the first)
+
     real, saves = safetensors.torch.save_file, []
 
     def fills_up(tensors, path, *rest):
@@ -364,6 +366,21 @@ def test_another_models_tokenizer_has_its_own_size(gpt, train):
     with pytest.raises(GPTError, match="--vocab-size is for a tokenizer that is trained here, not for that of tiny"):
         train("second", steps=2, tokenizer="tiny", vocab_size=300)
     assert len(train("second", steps=2, tokenizer="tiny", vocab_size=None).history) == 2
+
+
+def test_a_damaged_run_says_how_to_go_on(gpt, train):
+    run = train(steps=4000, background=True, checkpoint_every=5)
+    stop_at(run, 7)
+    run.wait()
+    newest = sorted((run.folder / "checkpoints").glob("step-*"))[-1]
+    (newest / "model.safetensors").write_bytes(b"junk")
+    with pytest.raises(GPTError, match=f"{newest.name} is damaged .*without that folder an earlier one"):
+        gpt.resume("tiny")
+    (run.folder / "recipe.yaml").write_text("{{{")
+    gpt.runs.known.clear()
+    with pytest.raises(GPTError, match="--overwrite makes the run anew"):
+        train(steps=2)
+    assert train(steps=2, overwrite=True).status == "finished"
 
 
 def test_the_shallowest_model_has_a_vocabulary_that_spells_every_byte(gpt):

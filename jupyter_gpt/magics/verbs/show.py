@@ -89,7 +89,11 @@ def show_runs(gpt, names: list[str]) -> object:
         follow(first, run_bundle, overlays=others, background=True)
     else:
         for run in shown:
-            show(with_reason(run, run_bundle(run) if began(run) else nothing_yet(run)))
+            try:
+                bundle = run_bundle(run) if began(run) else nothing_yet(run)
+            except KeyError as error:
+                raise GPTError(f"run {run.name} cannot be shown: {error} is missing, another version of jupyter_gpt made it") from error
+            show(with_reason(run, bundle))
     return shown if others else first
 
 
