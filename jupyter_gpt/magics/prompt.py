@@ -122,7 +122,8 @@ COMMAND = Command(
             Option("--as-assistant", "ask a base model as an assistant: in a document of a conversation",
                    kind=None),
             Option("--few-shot", "a $variable with pairs of question and answer to put before the question; with --react the "
-                   "answer is a whole run: Thought: … Action: … Action Input: … Observation: … Final Answer: …",
+                   "answer is a whole run: Thought: … Action: … Action Input: … Observation: … Final Answer: …; an agent takes "
+           "such runs of tasks, and goals with their numbered lists",
                    "$PAIRS", kept=True),
             Option("--truncate", "cut the beginning of a prompt that the context cannot hold", kind=None),
             Option("--dry-run", "show the exact prompt and send nothing", kind=None),

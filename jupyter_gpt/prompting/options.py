@@ -23,7 +23,8 @@ class Options:
       what is wrong with it.
     tree: search over steps; breadth: steps proposed from each state, and states kept on each level; depth: steps at
       most; search: "bfs", "dfs" or "beam"; value: `f(prompt, steps so far) -> float`.
-    few_shot: pairs of question and worked answer; with `acting`, of question and worked run (`tools/worked.py`).
+    few_shot: pairs of question and worked answer; with `acting`, of question and worked run (`tools/worked.py`); for an
+      agent also of goal and numbered list.
     acting: the tools of `--react`, and how they may be used.
     tasks: of an agent, the tasks that it works off at most; 0 is no agent.  levels: lists within its list, itself one.
     constraint: regex, json, choice or grammar of the answer, as `gpt.prompt` takes them; thinking is free of it.

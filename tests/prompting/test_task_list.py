@@ -102,6 +102,40 @@ def test_a_task_that_was_done_is_not_done_again(scripted, shop):
     assert second.text == "none"
 
 
+def test_a_list_of_what_was_done_leaves_the_rest_on_it(scripted, shop):
+    ask = scripted(["1. a\n2. b", final("ok"), "1. a", final("ok"), "none", "done"])
+    work(ask, shop)
+    assert [node.label for node in nodes(ask, "task")] == ["task: a", "task: b"]
+    assert nodes(ask, "tasks")[1].note.endswith("there already: a; the list there was stays")
+
+
+EXAMPLES = (
+    ("Know what tea and bread cost", "1. Price of tea\n2. Price of bread"),
+    ("Price of tea", f"{turn('price', {'item': 'tea'})}\nObservation: 5\n{final('5')}"),
+)
+
+
+def test_examples_show_how_to_plan_to_keep_the_list_and_to_act(scripted, shop):
+    ask = scripted(["1. Price of bread", final("3"), "none", "3"])
+    work(ask, shop, goal="Know what bread costs", few_shot=EXAMPLES)
+    plan, task, left, _ = ask.send.asked
+    assert [m["role"] for m in plan] == ["user", "assistant", "user"]
+    assert plan[0]["content"].replace(EXAMPLES[0][0], "Know what bread costs") == plan[2]["content"]
+    assert plan[1]["content"] == EXAMPLES[0][1]
+    assert task[0]["content"].startswith("You work towards this goal: Know what bread costs\n\nAnswer the question.")
+    assert (task[1]["content"], task[-1]["content"]) == ("Price of tea", "Price of bread")
+    assert [m["content"] for m in left[1::2]] == ["1. Price of bread", "none"]
+    assert "1. Price of tea\n   Result: 5\n\nTasks left:\n1. Price of bread" in left[0]["content"]
+    assert "2. Price of bread\n   Result: done\n\nTasks left:\nnone" in left[2]["content"]
+
+
+def test_examples_are_in_the_document_of_a_base_model(scripted, shop):
+    ask = scripted(["1. a", " Easy.\nFinal Answer: ok", "none", "done"], chat=False)
+    assert work(ask, shop, few_shot=EXAMPLES).text == "done"
+    assert f"no more than needed.\n\nAnswer: {EXAMPLES[0][1]}\n\nGoal: Have breakfast" in ask.send.asked[0]
+    assert "\n\nQuestion: Price of tea\nThought: go\n" in ask.send.asked[1]
+
+
 def test_a_list_that_always_grows_ends(scripted, shop):
     count = iter(range(1000))
 
