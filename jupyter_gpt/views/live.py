@@ -33,7 +33,7 @@ STATIC = Path(__file__).parent / "static"
 COLUMNS = ("step", "loss", "lr", "tokens_per_second")
 MORE = {  # columns of other kinds of runs
     "reward": ("accuracy",), "rlhf": ("reward", "kl", "entropy", "length", "clip_fraction", "value_loss"),
-    "dpo": ("accuracy", "margin"),
+    "grpo": ("reward", "kl", "entropy", "length", "clip_fraction"), "dpo": ("accuracy", "margin"),
 }  # fmt: skip
 PERIOD = 0.2  # seconds between two messages; a front end draws no more often than that
 _NOW = ("step", "tokens", "seconds", "tokens_per_second", "mfu")
@@ -171,8 +171,8 @@ class _Feed:
 
 
 def kind_of(run: Any) -> str:
-    """What a run is watched as: its kind, and DPO, which has no reward to watch, as a kind of its own."""
-    return "dpo" if run.kind == "rlhf" and run.recipe["algo"] == "dpo" else run.kind
+    """What a run is watched as: its kind; GRPO, which has no critic, and DPO, which has no reward, as kinds of their own."""
+    return run.recipe["algo"] if run.kind == "rlhf" and run.recipe["algo"] in MORE else run.kind
 
 
 def _json(value: Any) -> Any:

@@ -30,7 +30,7 @@ def rlhf_bundle(run) -> Bundle:
     steps, evaluations, samples, alarms, notes = (
         [e for e in run.events if e["event"] == kind] for kind in ("step", "evaluation", "sample", "warning", "note")
     )
-    recipe = run.recipe
+    recipe, alarms = run.recipe, folded(alarms)
     reached = f"all {run.steps} steps" if run.status == "finished" else f"{about(run.step, 0)} of {about(run.steps, 0)} steps"
     title = f"{run.name}: {recipe['algo'].upper()}, {run.status}, {reached}"
     about_it = recipe_line(recipe)
@@ -96,6 +96,17 @@ def figures(steps: list[dict], evaluations: list[dict]) -> list[tuple[str, str, 
     rows = [(name, about(first[key]), about(last[key])) for key, name in names.items() if last.get(key) is not None]
     seconds = steps[-1]["seconds"] if steps else None
     return [*rows, ("time, s", about(0.0, 0), about(seconds, 0))]
+
+
+def folded(alarms: Sequence[dict]) -> list[dict]:
+    """The first alarm of each cause, which says how often and until when it came back."""
+    causes: dict[str, list[dict]] = {}
+    for alarm in alarms:
+        causes.setdefault(alarm["cause"], []).append(alarm)
+    return [
+        {**first, "text": f"{first['text']} (and {len(more)} times more, the last at step {more[-1]['step']})" if more else first["text"]}
+        for first, *more in causes.values()
+    ]
 
 
 def alarm_line(alarm: dict) -> str:

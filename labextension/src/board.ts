@@ -20,6 +20,7 @@ export class Board {
   private cards: HTMLElement[] = [];
   private steps: Order[] = [];
   private aim: Aim | null = null;
+  private given: number | null = null; // the completion that has just been given the last place, unasked
 
   constructor(private readonly changed: (said: string) => void) {
     this.tiers.setAttribute("aria-label", "Ranked, the best first");
@@ -41,6 +42,7 @@ export class Board {
     this.pool.replaceChildren();
     this.steps = [];
     this.tying = false;
+    this.given = null;
     this.order = order;
     this.lay();
   }
@@ -54,7 +56,17 @@ export class Board {
   /** Puts a completion next, or takes it out again when it has a place. The last one left takes the last place. */
   put(number: number): void {
     if (this.order.some((group) => group.includes(number))) return this.become(without(this.order, number), number);
-    this.become(this.ended(appended(this.order, number, this.tying)), number);
+    const order = appended(this.order, number, this.tying);
+    const rest = left(order, this.count);
+    this.become(this.ended(order), number);
+    this.given = rest.length === 1 ? rest[0] : null;
+  }
+
+  /** As `put`; but whoever presses 1 2 3 of three does not mean to take the third out again. */
+  press(number: number): void {
+    if (number !== this.given) return this.put(number);
+    this.given = null;
+    this.changed(`Completion ${number} is ${this.placeOf(number)}.`);
   }
 
   /** The order, with the one completion that may be left put last. */
@@ -89,6 +101,7 @@ export class Board {
     const before = this.steps.pop();
     if (!before) return;
     this.order = before;
+    this.given = null;
     this.lay();
     this.changed("One step back.");
   }
@@ -98,6 +111,7 @@ export class Board {
     this.steps.push(this.order);
     this.order = order;
     this.tying = false;
+    this.given = null;
     this.lay();
     this.changed(`Completion ${number} is ${this.placeOf(number)}.`);
   }

@@ -82,7 +82,7 @@ export class Card {
     const right = element("aside", "gpt-samples");
     this.body.append(left, right);
     this.curves = new Curves(left, runs);
-    this.samples = new Samples(right, (step) => this.curves.mark(step));
+    this.samples = new Samples(right, (step) => this.curves.mark(step), this.run.kind === "pretrain");
     this.sight = new IntersectionObserver((entries) => {
       this.inSight = entries[entries.length - 1].isIntersecting;
       if (this.inSight) this.update();
@@ -206,9 +206,10 @@ export class Card {
       left: duration(left),
     };
     for (const name in this.stats) write(this.stats[name].value, say[name]);
-    const warning = run.warnings.at(-1);
-    write(this.alarm, warning ? `Step ${count(warning.step)}: ${warning.text}` : "");
-    this.alarm.hidden = !warning;
+    const causes = new Map(run.warnings.map((warning) => [warning.cause, warning])); // the newest of each
+    const alarms = [...causes.values()].map(({ step, text }) => `Step ${count(step)}: ${text}`);
+    write(this.alarm, alarms.join("\n"));
+    this.alarm.hidden = !alarms.length;
     this.stats["of peak"].box.hidden = mfu === null;
   }
 

@@ -56,30 +56,28 @@ const LENGTH = line("length", "length, tokens", (value) => fixed(value, 1), "len
 const KL = line("kl", "KL, nats a completion", (value) => fixed(value, 2), "kl");
 const ENTROPY = line("entropy", "entropy, nats a token", (value) => fixed(value, 2), "entropy");
 
+const CLIPPED = line("clip_fraction", "clip fraction", percent);
+
+const RL: Layout = {
+  main: { column: "reward", evaluation: "reward", smoothed: true, fromZero: false },
+  names: { training: "reward", evaluated: "reward of watched prompts" },
+  help: "Reward over steps. Arrow keys pan, plus and minus zoom, Escape shows everything.",
+  small: [KL, ENTROPY, LENGTH, CLIPPED, line("value_loss", "value loss", (value) => fixed(value)), SPEED],
+  stats: [
+    ["reward", recent("reward", 2)],
+    ["KL", recent("kl", 2)],
+    ["entropy", recent("entropy", 2)],
+  ],
+};
+
 const LAYOUTS: Record<string, Layout> = {
   reward: {
     ...LOSS,
     small: [line("accuracy", "accuracy on pairs", percent, "accuracy"), LOSS.small[0]],
     stats: [LOSS.stats[0], LOSS.stats[1], ["held-out accuracy", last("accuracy", percent)]],
   },
-  rlhf: {
-    main: { column: "reward", evaluation: "reward", smoothed: true, fromZero: false },
-    names: { training: "reward", evaluated: "reward of watched prompts" },
-    help: "Reward over steps. Arrow keys pan, plus and minus zoom, Escape shows everything.",
-    small: [
-      KL,
-      ENTROPY,
-      LENGTH,
-      line("clip_fraction", "clip fraction", percent),
-      line("value_loss", "value loss", (value) => fixed(value)),
-      SPEED,
-    ],
-    stats: [
-      ["reward", recent("reward", 2)],
-      ["KL", recent("kl", 2)],
-      ["entropy", recent("entropy", 2)],
-    ],
-  },
+  rlhf: RL,
+  grpo: { ...RL, small: [KL, ENTROPY, LENGTH, CLIPPED, line("loss", "loss", (value) => fixed(value)), SPEED] },
   dpo: {
     ...LOSS,
     small: [

@@ -186,7 +186,7 @@ class Form {
 
   private pressed(key: string, focused: number | null): boolean {
     const number = /^[1-9]$/.test(key) ? Number(key) : 0;
-    if (number && number <= this.board.count) this.board.put(number);
+    if (number && number <= this.board.count) this.board.press(number);
     else if (key === "=") this.board.tieNext();
     else if (key === "0") this.board.tieRest();
     else if (key === "Enter") this.rank();

@@ -17,9 +17,10 @@ export class Samples {
   constructor(
     private readonly host: HTMLElement,
     private readonly mark: (step: number | null) => void,
+    /** Whether the model goes on from the prompt, or answers it. */
+    private readonly continues: boolean,
   ) {
     const head = element("div", "gpt-caption");
-    head.append(element("span", "", "samples"), this.step);
     this.slider.type = "range";
     this.slider.min = "0";
     this.slider.setAttribute("aria-label", "Step of the samples shown");
@@ -33,10 +34,9 @@ export class Samples {
       this.following = true;
       this.show();
     });
-    const row = element("div", "gpt-slide");
-    row.append(this.slider, this.newest);
+    head.append(element("span", "", "samples"), this.newest, this.step);
     this.list.tabIndex = 0;
-    host.append(head, row, this.list);
+    host.append(head, this.slider, this.list);
     host.setAttribute("aria-label", "Samples");
   }
 
@@ -70,9 +70,9 @@ export class Samples {
     this.shown = shown;
     this.list.replaceChildren(
       ...now.map((sample) => {
-        const { prompt } = sample;
         const paragraph = element("p");
-        paragraph.append(element("span", "gpt-prompt", prompt), ...told(sample));
+        const asked = this.continues ? "gpt-prompt" : "gpt-prompt gpt-own-line";
+        paragraph.append(element("span", asked, sample.prompt), ...told(sample));
         return paragraph;
       }),
     );
@@ -83,7 +83,7 @@ export class Samples {
 function told({ text, pieces, advantages, reward }: Sample): HTMLElement[] {
   if (!pieces || !advantages) {
     const worth = reward === undefined ? [] : [element("i", "gpt-prompt", `  ${reward.toFixed(2)}`)];
-    return [element("span", "", reward === undefined ? text : ` ${text}`), ...worth];
+    return [element("span", "", text), ...worth];
   }
   const most = Math.max(1e-9, ...advantages.map(Math.abs));
   const tokens = pieces.map((piece, k) => {
@@ -92,5 +92,5 @@ function told({ text, pieces, advantages, reward }: Sample): HTMLElement[] {
     token.style.background = `rgba(${colour},${((0.45 * Math.abs(advantages[k])) / most).toFixed(2)})`;
     return token;
   });
-  return [element("span", "", " "), ...tokens, element("i", "gpt-prompt", `  reward ${(reward ?? 0).toFixed(2)}`)];
+  return [...tokens, element("i", "gpt-prompt", `  reward ${(reward ?? 0).toFixed(2)}`)];
 }

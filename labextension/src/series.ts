@@ -44,6 +44,7 @@ export interface Sample {
 /** What goes wrong, and what to do about it. */
 export interface Warning {
   step: number;
+  cause: string;
   text: string;
 }
 

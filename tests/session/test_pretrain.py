@@ -231,7 +231,6 @@ def test_a_loss_that_is_not_a_number_stops_with_the_checkpoint_kept(gpt, train, 
 
 def test_a_full_disk_keeps_the_last_checkpoint(gpt, train, monkeypatch):
     import safetensors.torch
-
     import transformers.modeling_utils  # noqa: F401  (else it takes the one that fails for good, if this test is the first)
 
     real, saves = safetensors.torch.save_file, []

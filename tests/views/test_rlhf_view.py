@@ -80,13 +80,21 @@ def test_the_live_view_is_sent_the_columns_of_its_kind():
     from jupyter_gpt.views import live
 
     alive = run("rlhf", rl_recipe("s", ["Why?"], algo="grpo", reward=["$polite"]), rl_events(), "running")
-    assert live.kind_of(alive) == "rlhf"
-    names = (*live.COLUMNS, *live.MORE["rlhf"])
+    assert live.kind_of(alive) == "grpo"
+    names = (*live.COLUMNS, *live.MORE["grpo"])
     content, buffers = live._Feed(alive, names).update()
     assert array("f", buffers[names.index("kl")]).tolist() == [40.0, 80.0] and content["rows"] == 2
     assert [e["event"] for e in content["events"]].count("warning") == 1
     alive.recipe = rl_recipe("s", ["Why?"], algo="dpo", rankings="taste").as_dict()
     assert live.kind_of(alive) == "dpo"
+
+
+def test_an_alarm_that_comes_back_is_one_line():
+    again = [{"event": "warning", "step": step, "cause": "constant", "text": "the same reward"} for step in (3, 5, 9)]
+    recipe = rl_recipe("s", ["Why?"], algo="grpo", reward=["$polite"])
+    text = run_bundle(run("rlhf", recipe, [*rl_events(), *again])).text
+    assert "! step ≈1: «the KL" in text
+    assert "! step ≈3: «the same reward (and 2 times more, the last at step 9)»" in text and text.count("the same reward") == 1
 
 
 def test_a_run_that_has_not_begun_is_shown_too():
