@@ -60,6 +60,9 @@ def lora(
 
     if rank < 1:
         raise GPTError(f"--lora {rank} must be at least 1: it is the rank of the adapter")
+    widest = module.config.get_text_config().hidden_size
+    if rank > max(64, widest):
+        raise GPTError(f"--lora {rank} is more than the width of the model, {widest}: a full rank would change no more")
     config = LoraConfig(
         r=rank, lora_alpha=alpha if alpha is not None else 2 * rank, target_modules=checked_targets(module, targets),
         use_dora=dora, use_rslora=rslora, lora_dropout=dropout, task_type=task,

@@ -147,6 +147,14 @@ def test_a_run_of_another_version_is_shown_as_an_error(gpt, shown, fails, monkey
     assert "'dial' is missing, another version" in fails("%gpt show storyteller")
 
 
+def test_the_tokens_of_a_run_of_another_kind_vary_and_it_has_no_batches(gpt, shown, fails):
+    from jupyter_gpt.magics.verbs.tokens import varies
+
+    gpt.runs["storyteller"].kind = "reward"
+    assert varies(gpt, "storyteller")
+    assert "what a pretraining run reads" in fails("%gpt batch storyteller")
+
+
 def test_show_does_not_wait_for_a_run_that_still_runs(ip, gpt, shown, monkeypatch):
     gpt.runs["storyteller"].status = "running"
     succeed(ip, "%gpt show storyteller")

@@ -36,6 +36,11 @@ def logits(model):
         return model(input_ids=IDS).logits
 
 
+def test_a_rank_above_the_width_is_refused():
+    with pytest.raises(GPTError, match="--lora 100000 is more than the width"):
+        lora(tiny(), 100_000)
+
+
 @pytest.mark.parametrize("arch", ["llama", "qwen3", "gpt2"])
 def test_a_twin_shares_every_tensor_and_an_adapter_leaves_the_base_as_it_was(arch):
     base = tiny(arch)

@@ -59,6 +59,8 @@ def batch(gpt, given: dict, ip) -> object:
     run, drawn, columns = gpt.runs[given["run"]], given.get("rows", 4), given.get("cols", 10)
     if drawn < 1 or columns < 2:
         raise GPTError(f"%gpt batch draws at least one row of two tokens, not {drawn} of {columns}")
+    if run.kind != "pretrain":
+        raise GPTError(f"%gpt batch shows what a pretraining run reads, and {run.name} is of the kind {run.kind}")
     recipe, documents = run.recipe, Documents.open(run.folder / "data")
     size = max(recipe["rows"], drawn)
     indices = range(size)
@@ -80,7 +82,7 @@ def varies(gpt, name: str) -> bool:
     They do where the text does (this Python's own source), or how much of it is read (a run by minutes), or
     where the tokenizer came from elsewhere.
     """
-    if name not in gpt.runs:
+    if name not in gpt.runs or gpt.runs[name].kind != "pretrain":
         return True
     recipe = gpt.runs[name].recipe
     by_machine = "python" in recipe["mixture"] or recipe["minutes"] is not None
