@@ -36,7 +36,8 @@ def chain_of_thought(ask: Ask, question: Asked, options: Options, samples: int =
     words = ask.words("cot", TEMPLATES)
     trigger = options.trigger or ("" if options.few_shot else words["trigger"])
     asked = thinking(ask, question, options, words, trigger)
-    settings = {} if ask.chat else {"few_shot": None, "stop": stops(ask, words["stop_document"])}
+    ends = (words["stop_document"], words["extract_document"])  # or it concludes by itself, in the same words
+    settings = {} if ask.chat else {"few_shot": None, "stop": stops(ask, *ends[: 1 if options.few_shot else 2])}
     [call] = ask.nodes([asked], label="thinks step by step", samples=samples, **settings)
     chains = call.children or [call]
     answered(ask, asked, chains, options)
@@ -52,10 +53,10 @@ def thinking(ask: Ask, question: Asked, options: Options, words, trigger: str) -
     return shots + filled(words["think_document"], question=text_of(question), trigger=trigger).rstrip(" ")
 
 
-def stops(ask: Ask, more: str) -> list[str]:
-    """The texts that end an answer: the user's, and where another question begins."""
+def stops(ask: Ask, *more: str) -> list[str]:
+    """The texts that end an answer: the user's, and those of a technique, such as where another question begins."""
     own = ask.settings.get("stop") or []
-    return [*([own] if isinstance(own, str) else own), *([more] if more else [])]
+    return [*([own] if isinstance(own, str) else own), *filter(None, more)]
 
 
 def answered(ask: Ask, asked: Asked, chains: Sequence[Node], options: Options) -> None:

@@ -39,7 +39,8 @@ def test_a_base_model_is_given_documents(scripted):
     first, second = ask.send.asked
     assert first == f"Q: {SUM}\nA: Let's think step by step."
     assert second == first + " 3 * 4 = 12.\nTherefore, the answer is"
-    assert ask.send.settings[0]["stop"] == ["END", "\nQ:"] and ask.send.settings[1]["stop"] == ["END", "\n"]
+    assert ask.send.settings[0]["stop"] == ["END", "\nQ:", "\nTherefore, the answer is"]
+    assert ask.send.settings[1]["stop"] == ["END", "\n"]
 
 
 def test_worked_examples_show_how_and_are_read_directly(scripted):
