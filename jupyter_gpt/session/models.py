@@ -7,8 +7,9 @@ cache of the user, is loaded at its first use. Where both have a name, the one m
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 from jupyter_gpt.errors import GPTError, nearest
@@ -145,7 +146,7 @@ class Models(Mapping):
         if not is_model(folder):
             if name in self.endpoints:
                 return self.endpoints[name]
-            raise GPTError(f"there is no model {name}{nearest(name, self)}{pullable(name)}")
+            raise GPTError(f"there is no model {name}{nearest(name, self)}{pullable(name, self)}")
         try:
             about = store.read_json(folder / ABOUT)
         except ValueError as error:
@@ -280,8 +281,9 @@ def is_model(folder: Path) -> bool:
     return any((folder / config).exists() for config in CONFIGS)
 
 
-def pullable(name: str) -> str:
-    """A hint for a name that is not here but stands in the catalogue."""
-    from jupyter_gpt.session.catalogue import find
+def pullable(name: str, here: Container[str] = ()) -> str:
+    """A hint for a name that is not here but stands in the catalogue, or nearly does."""
+    from jupyter_gpt.session.catalogue import find, names
 
-    return f": %gpt pull {name} brings it" if find(name) else ""
+    close = [name] if find(name) else get_close_matches(name.lower(), names(), 1, 0.75)
+    return f": %gpt pull {close[0]} brings it" if close and close[0] not in here else ""

@@ -51,6 +51,7 @@ def test_an_unknown_name_names_the_nearest(gpt, tiny_model):
         fail(gpt.load, "storyteler") == fail(gpt.unload, "storyteler") == fail(gpt.models.about, "storyteler")
     )
     assert fail(gpt.models.about, "gpt2").endswith(": %gpt pull gpt2 brings it")
+    assert fail(gpt.models.about, "smolm2-135-instruct").endswith(": %gpt pull smollm2-135m-instruct brings it")
     assert "cannot be a name" in fail(gpt.models.about, "../secrets")
 
 
