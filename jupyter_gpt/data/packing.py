@@ -223,19 +223,26 @@ def cut(size: np.ndarray, context: int, random: np.random.Generator) -> tuple[np
 
 
 def validation_rows(documents: Documents, context: int) -> tuple[np.ndarray, np.ndarray]:
-    """The held-out documents end to end: rows (R, T+1) int64, and a mask (R, T) of the targets that count.
+    """The held-out documents in their order: rows (R, T+1) int64, and a mask (R, T) of the targets that count.
 
-    Neighbouring rows share one token, so that every held-out token but the first is a target exactly once.
-    The last row is filled up with the delimiter, masked out. R is 0 when nothing is held out.
+    A row begins where a document does, as rows do in training, or inside one that is longer than a row: of its
+    windows, neighbours share one token. What does not fit in the rest of a row begins the next. So every held-out
+    token is a target once, and so is the delimiter after a row's last document; what the row is filled up with
+    beyond it is masked out. R is 0 when nothing is held out.
     """
-    held = np.flatnonzero(documents.held_out)
-    if len(held) == 0:
-        return np.empty((0, context + 1), np.int64), np.empty((0, context), bool)
-    tokens = np.concatenate([documents[d] for d in held]).astype(np.int64)
-    targets = len(tokens) - 1
-    count = -(-targets // context)
-    padded = np.full(count * context + 1, documents.eot, np.int64)
-    padded[: len(tokens)] = tokens
-    rows = np.lib.stride_tricks.sliding_window_view(padded, context + 1)[::context].copy()
-    mask = (np.arange(count * context) < targets).reshape(count, context)
-    return rows, mask
+    cells = context + 1
+    rows, filled = [], []
+    for d in np.flatnonzero(documents.held_out):
+        tokens = documents[d]
+        if rows and filled[-1] + len(tokens) <= cells:
+            rows[-1][filled[-1] : filled[-1] + len(tokens)] = tokens
+            filled[-1] += len(tokens)
+            continue
+        for first in range(0, max(1, len(tokens) - 1), context):
+            window = tokens[first : first + cells]
+            rows.append(np.full(cells, documents.eot, np.int64))
+            rows[-1][: len(window)] = window
+            filled.append(len(window))
+    if not rows:
+        return np.empty((0, cells), np.int64), np.empty((0, context), bool)
+    return np.stack(rows), np.arange(1, cells) <= np.array(filled)[:, None]

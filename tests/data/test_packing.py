@@ -197,10 +197,21 @@ def test_validation_covers_every_held_out_token_once():
     docs = documents(np.arange(50) + 3, held_out=held)
     rows, mask = validation_rows(docs, 16)
     assert rows.shape == (len(rows), 17) and mask.shape == (len(rows), 16)
-    expected = np.concatenate([docs[d] for d in np.flatnonzero(held)])
-    assert (rows[:, 1:][mask] == expected[1:]).all()
-    assert (rows[1:, 0] == rows[:-1, -1]).all()
-    assert mask[:-1].all() and not mask[-1].all()
+    told = rows[:, 1:][mask]
+    expected = np.concatenate([docs[d][1:] for d in np.flatnonzero(held)])
+    assert (told[told != EOT] == expected).all()
+    ends = [row[1:][counts] for row, counts in zip(rows, mask, strict=True)]
+    assert sum((end == EOT).sum() for end in ends) == held.sum() - 1, "each but one that ends with its row is told to end"
+    inside = rows[:, 0] != EOT
+    assert (rows[inside, 0] == rows[np.flatnonzero(inside) - 1, -1]).all() and mask[np.flatnonzero(inside) - 1].all()
+
+
+def test_validation_rows_begin_with_a_document_as_training_rows_do():
+    """A text that fits in a row is read from its beginning: its middle without it would be another task."""
+    docs = documents([12] * 20, held_out=[True] * 20)
+    rows, mask = validation_rows(docs, 31)
+    assert (rows[:, [0, 12]] == EOT).all() and rows.shape == (10, 32)
+    assert mask[:, :24].all() and not mask[:, 24:].any()
 
 
 def test_validation_without_held_out_documents_is_empty():

@@ -231,7 +231,7 @@ def test_a_stop_leaves_nothing_half_made(tmp_path):
         ({"stories": 0}, {}, "every weight of the mixture is zero"),
         ({"stories": 1}, {"vocab_size": 200}, "at least 261"),
         ({"stories": 1}, {"tokenizer": "chars"}, "bpe, char or that of a model, not 'chars'"),
-        ({"stories": 1}, {"tokenizer": "char", "vocab_size": 10}, "more than the 10 asked for"),
+        ({"stories": 1}, {"tokenizer": "char", "vocab_size": 10}, "more than 10: raise --vocab-size"),
         ({"$docs": 1}, {}, r"no variable \$docs"),
     ],
 )
