@@ -87,4 +87,4 @@ def test_question_mark_shows_the_manual(ip):
 
 
 def test_braces_and_dollars_reach_the_magic_untouched(fails, gpt):
-    assert fails('%gpt show {"a": $b}').startswith('there is no {"a": $b}')
+    assert fails('%gpt show {"a": $b}').startswith('there is no run and there are no rankings {"a": $b}')

@@ -112,7 +112,7 @@ def test_packed_logits_of_smollm2_are_those_of_each_text_alone(smollm2):
     with torch.no_grad():
         packed = model.lm_head(Trunk(model, 128, torch.float32)(torch.cat(ids, 1), segments))[0]
         alone = torch.cat([model(input_ids=row).logits[0] for row in ids])
-    assert max(lengths) > 50 and torch.allclose(packed, alone, atol=1e-4, rtol=0)
+    assert max(lengths) > 50 and torch.allclose(packed, alone, atol=1e-4, rtol=1e-5)  # logits reach 20
 
 
 @pytest.mark.parametrize("arch, kv_heads", CASES)
