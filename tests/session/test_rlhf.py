@@ -287,7 +287,7 @@ def test_bad_input_is_one_line(gpt, tiny, given, message):
 
 
 @pytest.mark.parametrize(
-    ("given", "message"), [({"lr": 1e30}, "stopped being a number"), ({"base": None, "rankings": "others"}, "do not say whose")]
+    ("given", "message"), [({"lr": 1e39}, "stopped being a number"), ({"base": None, "rankings": "others"}, "do not say whose")]
 )
 def test_a_reward_model_that_cannot_be_made_is_one_line(gpt, tiny, given, message):
     rank(gpt)
