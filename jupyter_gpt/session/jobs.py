@@ -8,6 +8,7 @@ yields a `Call` and is passed over until it was made. Where nobody waits, it is 
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -119,6 +120,10 @@ class Worker(threading.Thread):
         self.start()
 
     def submit(self, generator: Iterator) -> Job:
+        if "torch" in sys.modules:
+            from jupyter_gpt.training.device import let_go_of_threads
+
+            let_go_of_threads()  # the worker has use for the cores
         job = Job(generator)
         with self.wake:
             self.jobs.append(job)

@@ -9,12 +9,19 @@ Each Function equals the torch expression named in its docstring; `tests/trainin
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
+from jupyter_gpt.training.segments import groups
+
 LONGEST = 512  # positions: beyond, the scores no longer fit and torch's tiled attention is as fast
+SHORT = 256  # positions: shorter texts of a stream are worth laying side by side
 BLOCK = 64  # queries at a time: what comes after a block is never multiplied
 
 
@@ -124,19 +131,24 @@ class Attention(Function):
 class PackedAttention(Function):
     """The same of texts laid end to end, each among itself: q `(1, H, N, h)`, k and v `(1, G, N, h)`; `(1, N, H, h)`.
 
-    `lengths` are those of the texts, N together. Equals `Attention` of each text by itself.
+    `lengths` are those of the texts, N together. Equals `Attention` of each text by itself. Short texts of like length go
+    side by side, padded at their end: what comes after a token is nothing to it.
     """
 
     @staticmethod
     def forward(ctx, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, lengths: list[int]) -> Tensor:
         _, H, N, h = q.shape
         G = k.shape[1]
-        q, k, v = q.reshape(G, H // G, N, h), k.reshape(G, N, h), v.reshape(G, N, h)
+        q, k, v = q.reshape(G, H // G, N, h), k.reshape(G, 1, N, h), v.reshape(G, 1, N, h)
         y, probabilities = torch.empty_like(q), []
-        for at, T in places(lengths):
-            here = slice(at, at + T)
-            probabilities += attention_forward(q[:, :, here], k[:, here], v[:, here], mask[:T, :T], y[:, :, here])
-        ctx.lengths = lengths
+        ctx.batches = side_by_side(tuple(lengths))
+        for batch in ctx.batches:
+            q_part = batch.take(q)
+            y_part = torch.empty_like(q_part)
+            T = batch.shape[1]
+            found = attention_forward(q_part, batch.take(k)[:, 0], batch.take(v)[:, 0], mask[:T, :T], y_part)
+            batch.put(y_part, y)
+            probabilities += found
         ctx.save_for_backward(q, k, v, *probabilities)
         return y.view(1, H, N, h).transpose(1, 2).contiguous()
 
@@ -146,27 +158,74 @@ class PackedAttention(Function):
         _, N, H, h = g.shape
         g = g.transpose(1, 2).reshape(q.shape)
         dq, dk, dv, used = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v), 0
-        for at, T in places(ctx.lengths):
-            here, blocks = slice(at, at + T), -(-T // BLOCK)
-            dk[:, here], dv[:, here] = attention_backward(
-                q[:, :, here],
-                k[:, here],
-                v[:, here],
+        for batch in ctx.batches:
+            blocks, q_part = -(-batch.shape[1] // BLOCK), batch.take(q)
+            dq_part = torch.empty_like(q_part)
+            dk_part, dv_part = attention_backward(
+                q_part,
+                batch.take(k)[:, 0],
+                batch.take(v)[:, 0],
                 probabilities[used : used + blocks],
-                g[:, :, here],
-                dq[:, :, here],
+                batch.take(g, blank=True),
+                dq_part,
             )
             used += blocks
+            for part, whole in ((dq_part, dq), (dk_part[:, None], dk), (dv_part[:, None], dv)):
+                batch.put(part, whole)
         dq, dk = dq.mul_(h**-0.5), dk.mul_(h**-0.5)
         return dq.view(1, H, N, h), dk.view(1, -1, N, h), dv.view(1, -1, N, h), None, None
 
 
-def places(lengths: list[int]):
-    """Where each of the texts begins, and how long it is."""
-    at = 0
-    for length in lengths:
-        yield at, length
-        at += length
+@dataclass(frozen=True, eq=False)
+class SideBySide:
+    """Texts of a stream as a batch: `shape` (n, T), T the longest of them.
+
+    `cells` `(n*T,)` are the tokens of the stream in it, a text's last one repeated as padding; `real` the cells that are
+    not padding, None if all are. A single text is a `slice` of the stream instead.
+    """
+
+    shape: tuple[int, int]
+    cells: Tensor | slice
+    real: Tensor | None = None
+    padding: Tensor | None = None
+
+    def take(self, x: Tensor, blank: bool = False) -> Tensor:
+        """x `(G, r, N, h)` as `(G*n, r, T, h)`; `blank` makes the padding 0."""
+        if isinstance(self.cells, slice):
+            return x[:, :, self.cells]
+        part = x.index_select(2, self.cells)
+        if blank and self.padding is not None:
+            part.index_fill_(2, self.padding, 0)
+        return part.unflatten(2, self.shape).transpose(1, 2).flatten(0, 1)
+
+    def put(self, part: Tensor, x: Tensor):
+        """The reverse: the real cells of `(G*n, r, T, h)` into x `(G, r, N, h)`."""
+        if isinstance(self.cells, slice):
+            x[:, :, self.cells] = part
+            return
+        part = part.unflatten(0, (-1, self.shape[0])).transpose(1, 2).flatten(2, 3)
+        if self.real is None:
+            x.index_copy_(2, self.cells, part)
+        else:
+            x.index_copy_(2, self.cells[self.real], part.index_select(2, self.real))
+
+
+@lru_cache(8)
+def side_by_side(lengths: tuple[int, ...]) -> list[SideBySide]:
+    """The texts of a stream in batches; those beyond SHORT by themselves. The same for every layer of a step."""
+    starts, found = [0, *accumulate(lengths)], []
+    for group in groups(list(lengths)):
+        if len(group) == 1 or lengths[group[-1]] > SHORT:
+            found += [SideBySide((1, lengths[n]), slice(starts[n], starts[n] + lengths[n])) for n in group]
+            continue
+        n, T = len(group), lengths[group[-1]]
+        size = torch.tensor([lengths[i] for i in group])[:, None]
+        start, place = torch.tensor([starts[i] for i in group])[:, None], torch.arange(T)
+        cells, inside = (start + place.clamp(max=size - 1)).flatten(), (place < size).flatten()
+        whole = bool(inside.all())
+        real, padding = (None, None) if whole else (inside.nonzero()[:, 0], (~inside).nonzero()[:, 0])
+        found.append(SideBySide((n, T), cells, real, padding))
+    return found
 
 
 class Adapted(Function):

@@ -78,3 +78,28 @@ def keep_freed_memory() -> None:
         mallopt(M_MMAP_THRESHOLD, 32 << 20)
         mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
         mallopt(M_ARENA_MAX, 1)  # the arenas of other threads are given back whatever the thresholds
+
+
+def let_go_of_threads() -> None:
+    """Let the calling thread's idle OpenMP threads go, where torch uses GCC's OpenMP; its next product starts new ones.
+
+    Every thread of Python that has multiplied keeps a pool of them. As soon as the pools of two have more threads than
+    there are cores, all of them wait asleep instead of awake: after one `model.generate` of a user's on the main thread,
+    a training step on the worker took 1.3 times as long.
+    """
+    if openmp := gcc_openmp():
+        openmp.omp_pause_resource_all(1)  # soft: what was set stays set
+
+
+@functools.cache
+def gcc_openmp():
+    """The library as torch has loaded it, or None."""
+    import ctypes
+
+    if sys.platform != "linux":
+        return None
+    for path in (Path(torch.__file__).parent / "lib").glob("libgomp*"):
+        library = ctypes.CDLL(str(path))
+        if hasattr(library, "omp_pause_resource_all"):  # since GCC 9
+            return library
+    return None

@@ -24,6 +24,9 @@ from jupyter_gpt.training.sft_recipe import FinetuningRecipe
 from jupyter_gpt.training.transformer import Trunk
 
 
+EVALUATED = 4096  # cells evaluated at once: enough for the products to be large, soon enough for a stop
+
+
 @dataclass
 class Finetuning(Finetuned):
     """Everything a finetuning run consists of between two steps.
@@ -155,12 +158,14 @@ def make_again(model: nn.Module) -> None:
 
 
 def held_out_batches(conversations, context: int, tokens: int) -> dict[str, tuple[float, list]]:
-    """Each source's share and its held-out conversations as batches of one row, at most about `tokens` in all."""
+    """Each source's share and its held-out conversations as batches of rows, at most about `tokens` in all."""
     from jupyter_gpt.data.conversation_rows import held_out_rows, laid_out
 
     found = {}
     for source, (share, rows) in held_out_rows(conversations, context).items():
         wanted = max(1, min(len(rows), round(share * tokens / context)))
-        chosen = np.linspace(0, len(rows) - 1, wanted).round().astype(int)
-        found[source] = (share, [laid_out(conversations, [rows[n]], context) for n in chosen])
+        chosen = [rows[n] for n in np.linspace(0, len(rows) - 1, wanted).round().astype(int)]
+        together = max(1, EVALUATED // context)
+        pieces = [chosen[n : n + together] for n in range(0, wanted, together)]
+        found[source] = (share, [laid_out(conversations, piece, context) for piece in pieces])
     return found

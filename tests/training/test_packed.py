@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from jupyter_gpt.data.conversation_rows import IGNORE, PADDING, Batch
+from jupyter_gpt.training import by_hand
 from jupyter_gpt.training.build import build
 from jupyter_gpt.training.lora import copied, lora, trained
 from jupyter_gpt.training.loss import cross_entropy
@@ -224,3 +225,26 @@ def test_texts_of_like_length_are_padded_together():
     padded = sum(max(lengths[n] for n in group) * len(group) for group in found)
     assert padded < 1.5 * sum(lengths) + 32 * len(found)
     assert groups([]) == []
+
+
+@pytest.mark.parametrize("lengths", [[300, 40, 40, 38, 1, 100, 97, 2], [40] * 3, [7], [270, 260, 257]])
+def test_texts_laid_side_by_side_attend_as_each_by_itself(lengths):
+    G, r, h, N = 2, 3, 8, sum(lengths)
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(heads):
+        return torch.randn(1, heads, N, h, generator=generator, dtype=torch.float64).requires_grad_()
+
+    q, k, v, weights = drawn(G * r), drawn(G), drawn(G), torch.randn(N, G * r, h, generator=generator).double()
+    mask = torch.full((512, 512), float("-inf"), dtype=torch.float64).triu_(1)
+    found = by_hand.PackedAttention.apply(q, k, v, mask, lengths)[0]
+    alone = torch.cat(
+        [
+            torch.nn.functional.scaled_dot_product_attention(*text, is_causal=True, enable_gqa=True)
+            for text in zip(*(x.split(lengths, dim=2) for x in (q, k, v)), strict=True)
+        ],
+        dim=2,
+    )[0].transpose(0, 1)
+    assert torch.allclose(found, alone, atol=1e-12)
+    for x, y in zip(*(torch.autograd.grad((y * weights).sum(), (q, k, v)) for y in (found, alone)), strict=True):
+        assert torch.allclose(x, y, atol=1e-12)
