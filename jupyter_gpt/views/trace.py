@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 
 from jupyter_gpt.prompting.trace import Node, Totals
-from jupyter_gpt.views.bundle import Bundle, about, marked, plain, quoted
+from jupyter_gpt.views.bundle import Bundle, about, escape, marked, plain, quoted
 from jupyter_gpt.views.completion import (
     QUIET,
     answer_html,
@@ -39,7 +39,7 @@ def trace_bundle(completion) -> Bundle:
     text = "\n\n".join(filter(None, [
         said_text(completion), votes_text(root), quoted(tree_text(root)), "\n".join([first, second, *notes]),
     ]))  # fmt: skip
-    lines = [plain(first), plain(second), *(marked(plain(note)) for note in completion.notes)]
+    lines = [escape(first), escape(second), *(marked(plain(note)) for note in completion.notes)]  # their marks stay marks
     html = (
         f"{said_html(completion)}{votes_html(root)}{marked(tree_html(root))}"
         f'<p style="{QUIET}">{"<br>".join(lines)}</p>'

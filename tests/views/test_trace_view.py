@@ -57,6 +57,8 @@ def test_what_nbval_compares_does_not_depend_on_what_was_sampled(done):
                          form="assistant", notes=("no majority",), finish_reason="length")  # fmt: skip
     again = trace_bundle(another)
     assert folded(bundle.text).replace("«…»\n\n«…»", "«…»") == folded(again.text)
+    below = [folded(b.html).rsplit("<p ", 1)[1] for b in (bundle, again)]
+    assert below[0] == below[1] and "«…»" in below[0]
     assert bundle.data == again.data and bundle.text.startswith("answer: «4»")
     assert bundle.metadata["trace"] == done.trace
     assert "█" in bundle.text and "██" in bundle.html
