@@ -89,6 +89,8 @@ def main() -> None:
         if probe.settings[0].accuracy >= HALF:
             break
         run = gpt.resume("sums", variables={"documents": documents}, background=True)
+    else:
+        raise SystemExit(f"one sample was never right {HALF:.0%} of the time before step {asked.steps}: more --steps, another --seed")
     half = gpt.evaluate(thought, models=["sums"], max_tokens=100, techniques=once | many)
     print(f"half-trained, stopped at step {run.step} of {asked.steps}: {accuracy(half)}", flush=True)
     run = gpt.resume("sums", variables={"documents": documents}, background=True)
