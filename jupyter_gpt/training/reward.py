@@ -21,7 +21,7 @@ from jupyter_gpt.training import resumable
 from jupyter_gpt.training.logprobs import Reader
 from jupyter_gpt.training.optimizer import Optimizers
 from jupyter_gpt.training.policy import head_of
-from jupyter_gpt.training.preference import Order, plackett_luce, ranking_loss, right
+from jupyter_gpt.training.preference import Order, ranking_loss, right
 from jupyter_gpt.training.schedule import multiplier
 from jupyter_gpt.training.spoken import batches
 
@@ -170,7 +170,7 @@ def evaluate(training: RewardTraining) -> Iterator[dict | None]:
     losses, hits, pairs, sure = [], 0, 0, []
     for ranked in training.held_out:
         own, found = found[: len(ranked.rows)], found[len(ranked.rows) :]
-        losses.append(float(plackett_luce(torch.tensor(own, dtype=torch.float64), ranked.order)))
+        losses.append(float(ranking_loss([torch.tensor(own, dtype=torch.float64)], [ranked.order])))
         hit, count = right(own, ranked.order)
         hits, pairs = hits + hit, pairs + count
         sure += confidences(own, ranked.order)

@@ -57,8 +57,8 @@ def figures(start: dict, steps: list[dict], evaluations: list[dict]) -> list[tup
         low, high = about(100 * last["low"], 1), about(100 * last["high"], 1)
         accuracy = f"{about(100 * last['accuracy'], 1)}% (95% interval {low} to {high}%)"
     return [
-        ("training loss", f"{about(steps[-1]['loss'] if steps else None)} nats a ranking"),
-        ("held-out loss", f"{about(last.get('val_loss'))} nats a ranking"),
+        ("training loss", f"{about(steps[-1]['loss'] if steps else None)} nats per choice"),
+        ("held-out loss", f"{about(last.get('val_loss'))} nats per choice"),
         ("held-out accuracy", accuracy),
         ("held out", f"{last.get('pairs', 0):,} pairs of {last.get('rankings', 0):,} rankings"),
         ("learned from", f"{start.get('rankings', 0):,} rankings, {start.get('cut', 0):,} of them shortened"),
@@ -80,7 +80,7 @@ def picture(steps: list[dict], evaluations: list[dict]) -> bytes:
 
     figure = Figure(figsize=(7.6, 2.3), dpi=180, facecolor="none")
     loss, accuracy, sure = (figure.add_subplot(1, 3, n, facecolor="none") for n in (1, 2, 3))
-    draw(loss, Panel("loss, nats a ranking", points(steps, "loss"), points(evaluations, "val_loss")))
+    draw(loss, Panel("loss, nats per choice", points(steps, "loss"), points(evaluations, "val_loss")))
     draw(accuracy, Panel("held-out accuracy", (), points(evaluations, "accuracy")))
     if evaluations:
         x, low, high = zip(*((e["step"], e["low"], e["high"]) for e in evaluations), strict=True)

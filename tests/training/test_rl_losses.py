@@ -2,13 +2,14 @@
 
 import itertools
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
 
 from jupyter_gpt.training import rl_losses as L
-from jupyter_gpt.training.preference import dpo_loss, plackett_luce, ranking_loss, right
+from jupyter_gpt.training.preference import dpo_loss, log_before, plackett_luce, ranking_loss, right
 
 B, T = 5, 7
 
@@ -136,6 +137,55 @@ def test_plackett_luce_sums_over_all_orders_of_those_who_tie(random, order):
     assert torch.autograd.gradcheck(lambda s: plackett_luce(s, order), scores.requires_grad_())
 
 
+def before_by_hand(scores, rest):
+    """The sum of Plackett's products over all n! orders of `scores`, with gradients."""
+    ways = scores[torch.tensor(list(itertools.permutations(range(len(scores)))))]
+    line = torch.cat([ways, rest.expand(len(ways), 1)], dim=1)
+    left = line.flip(1).logcumsumexp(1).flip(1)[:, :-1]
+    return torch.logsumexp((ways - left).sum(dim=1), dim=0)
+
+
+@pytest.mark.parametrize("spread", [0.0, 1.0, 5.0, 40.0])
+@pytest.mark.parametrize("n", range(2, 9))
+def test_ties_equal_the_sum_over_all_their_orders(random, n, spread):
+    given = [(spread * normal(random, n)).requires_grad_(), (spread * normal(random, 1)[0]).requires_grad_()]
+    mine, theirs = log_before(*given), before_by_hand(*given)
+    torch.testing.assert_close(mine, theirs, atol=1e-12, rtol=1e-12)
+    for one, other in zip(torch.autograd.grad(mine, given), torch.autograd.grad(theirs, given), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-11, rtol=1e-11)
+
+
+def test_thirty_ties_equal_the_exact_fraction(random):
+    """Where the rates are 1, 2 and 3 times that of the rest, the integral is that of a polynomial with whole coefficients."""
+    rates = [1 + n % 3 for n in range(30)]
+    polynomial = [1]
+    for rate in rates:  # times 1 - u^rate
+        polynomial = [a - b for a, b in itertools.zip_longest(polynomial, [0] * rate + polynomial, fillvalue=0)]
+    exact = sum(Fraction(c, k + 1) for k, c in enumerate(polynomial))
+    scores = (torch.tensor(rates, dtype=torch.float64).log() + 0.7).requires_grad_()
+    found = log_before(scores, torch.tensor(0.7, dtype=torch.float64))
+    assert float(found.detach()) == pytest.approx(math.log(exact), abs=1e-12)
+    slopes = torch.autograd.grad(found, scores)[0]
+    up = log_before(scores.detach() + 1e-5 * torch.eye(30, dtype=torch.float64)[4], torch.tensor(0.7, dtype=torch.float64))
+    down = log_before(scores.detach() - 1e-5 * torch.eye(30, dtype=torch.float64)[4], torch.tensor(0.7, dtype=torch.float64))
+    assert float(slopes[4]) == pytest.approx(float(up - down) / 2e-5, abs=1e-9)
+
+
+def test_a_long_ranking_weighs_as_much_as_a_pair():
+    """At equal scores the best one's gradient is InstructGPT's, -1/K; with ties a choice pulls by less than one in all."""
+    for count in (2, 3, 8):
+        scores = torch.zeros(count, dtype=torch.float64, requires_grad=True)
+        gradient = torch.autograd.grad(ranking_loss([scores], [[(n,) for n in range(count)]]), scores)[0]
+        pairs = [torch.nn.functional.logsigmoid(scores[a] - scores[b]) for a, b in itertools.combinations(range(count), 2)]
+        instruct = torch.autograd.grad(-torch.stack(pairs).mean(), scores)[0]
+        assert float(gradient[0]) == pytest.approx(float(instruct[0])) == pytest.approx(-1 / count)
+    for groups in ([(0, 1, 2, 3), (4, 5, 6, 7)], [(0,), (1, 2, 3, 4, 5, 6, 7)], [(0, 1, 2, 3, 4, 5, 6), (7,)]):
+        scores = torch.zeros(8, dtype=torch.float64, requires_grad=True)
+        gradient = torch.autograd.grad(ranking_loss([scores], [groups]), scores)[0]
+        assert 0 < -float(gradient[list(groups[0])].sum()) < 1  # of a pair: one half
+        assert float(gradient.sum()) == pytest.approx(0, abs=1e-12)
+
+
 def test_for_two_it_is_bradley_terry_with_its_margin():
     scores = torch.tensor([0.3, 1.1], dtype=torch.float64)
     assert float(plackett_luce(scores, ((1,), (0,)))) == pytest.approx(math.log(1 + math.exp(0.3 - 1.1)))
@@ -151,8 +201,10 @@ def test_probabilities_of_all_orders_sum_to_one(random):
 
 
 def test_huge_scores_stay_finite():
-    loss = plackett_luce(torch.tensor([1e4, -1e4, 0.0]), ((1, 2), (0,)))
-    assert math.isfinite(float(loss)) and float(loss) > 1e4
+    scores = torch.tensor([1e4, -1e4, 0.0], requires_grad=True)
+    loss = plackett_luce(scores, ((1, 2), (0,)))
+    assert math.isfinite(float(loss.detach())) and float(loss.detach()) > 1e4
+    assert torch.autograd.grad(loss, scores)[0].isfinite().all()
 
 
 def test_dpo_is_its_equation(random):
