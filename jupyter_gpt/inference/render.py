@@ -174,6 +174,20 @@ def encode(tokenizer, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
+def special_tokens(tokenizer) -> tuple[str, ...]:
+    """The texts that a tokenizer reads as one token of its own: the marks of turns, the end of a text."""
+    added = (token.content for token in tokenizer.added_tokens_decoder.values())
+    return tuple(sorted({*tokenizer.all_special_tokens, *added}, key=lambda token: (-len(token), token)))
+
+
+def without_special_tokens(text: str, special: Iterable[str]) -> str:
+    """Text from a document or a tool with each `special` token broken up by a space, so that it cannot begin a turn."""
+    for token in sorted(special, key=len, reverse=True):
+        if len(token) > 1 and not token.isspace():
+            text = text.replace(token, f"{token[0]} {token[1:]}")
+    return text
+
+
 def opening_token(tokenizer) -> int | None:
     """What begins a document: the token its own tokenizer puts there, or the delimiter of the models made
     here.

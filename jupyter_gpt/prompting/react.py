@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from jupyter_gpt.inference.completion import Completion
+from jupyter_gpt.inference.render import without_special_tokens
 from jupyter_gpt.inference.tool_calls import NoToolCalls
 from jupyter_gpt.prompting.answers import cleaned
 from jupyter_gpt.prompting.ask import Ask, Asked, filled
@@ -100,7 +101,7 @@ def loop(ask: Ask, question: Asked, acting: Acting, protocol, words) -> Node:
                     text = before[1]
                     ask.add(Node("tool", call.name, text=text, note="the same call again: not run"))
                 else:
-                    text = act(ask, acting, call.name, call.arguments).text
+                    text = without_special_tokens(act(ask, acting, call.name, call.arguments).text, acting.special)
                     repeated = ask.again(f"{call.name} {call.arguments} {text}")
                     before = ((call.name, call.arguments), text)
                 strikes += repeated

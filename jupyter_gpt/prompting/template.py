@@ -20,9 +20,11 @@ from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.inference.rules import Rule, rule
 from jupyter_gpt.inference.template import fill
 
-VALUE = r'"(?:[^"\\]|\\.)*"|' + r"'(?:[^'\\]|\\.)*'" + r"|[^\s\"'{}]+"
-HOLE = re.compile(rf"\{{\{{\s*(?P<kind>[A-Za-z]\w*)(?P<rest>(?:\s+(?:\w+=)?(?:{VALUE}))*)\s*\}}\}}")
-WORD = re.compile(rf"(?:(?P<key>\w+)=)?(?P<value>{VALUE})")
+# Possessive quantifiers: a text that is almost a hole is refused in linear time.
+VALUE = r'"(?:[^"\\]|\\.)*+"|' + r"'(?:[^'\\]|\\.)*+'" + r"|[^\s\"'{}]++"
+HOLE = re.compile(rf"\{{\{{\s*+(?P<kind>[A-Za-z]\w*+)(?P<rest>(?:\s++(?:\w++=)?+(?:{VALUE}))*+)\s*+\}}\}}")
+WORD = re.compile(rf"(?:(?P<key>\w++)=)?+(?P<value>{VALUE})")
+SECONDS = 1.0  # that an answer may take to be matched against a pattern of the user's
 IS_TEMPLATE = re.compile(r"\{\{\s*(gen|select)\s+[^\s}]")
 KNOWN = {"gen": ("max_tokens", "temperature", "stop", "regex", "json"), "select": ("from", "temperature")}
 CHARACTERS = 4  # of a token, where only characters can be counted
@@ -95,7 +97,7 @@ def parse(text: str, variables: Mapping[str, object] | None = None) -> tuple[Tem
 
 def refuse_others(piece: str) -> None:
     """GPTError for something between double braces that is neither a hole nor a `{{name}}`."""
-    other = re.search(r"\{\{\s*(?:gen|select)\b.*|\{\{[^{}]*\s[^{}]*\}\}", piece)
+    other = re.search(r"\{\{\s*+(?:gen|select)\b.*|\{\{(?=[^{}]*\s)[^{}]*+\}\}", piece)
     if other:
         raise GPTError(f'{other[0][:60]} is no hole: {{{{gen name}}}} or {{{{select name from="a|b"}}}} is')
 
@@ -185,10 +187,19 @@ def body_regex(hole: Hole, max_tokens: int) -> str:
 
 
 def read_back(template: Template, text: str) -> dict[str, str] | None:
-    """The holes of a filled template's text after its first text; None where it does not keep the template."""
+    """The holes of a filled template's text after its first text.
+
+    None where it does not keep the template, or where that takes longer than `SECONDS` to find out: a hole's regex with
+    nested repetitions would take for ever.
+    """
+    import regex
+
     pattern = ""
     for hole, fixed in zip(template.holes, template.texts[1:], strict=True):
         body = "(?:.|\\n)+?" if hole.rule is None else body_regex(hole, 1)
         pattern += f"(?P<{hole.name}>{body}){re.escape(fixed)}"
-    found = re.fullmatch(pattern, text)
+    try:
+        found = regex.fullmatch(pattern, text, timeout=SECONDS)
+    except TimeoutError:
+        return None
     return found.groupdict() if found else None

@@ -17,10 +17,12 @@ from jupyter_gpt.retrieval.chunk import chunker, with_heading
 from jupyter_gpt.retrieval.embed import embed
 from jupyter_gpt.retrieval.gather import Item
 from jupyter_gpt.retrieval.index import Index
-from jupyter_gpt.retrieval.read import LARGEST, Unreadable
+from jupyter_gpt.retrieval.read import LARGEST, Document, Unreadable
+from jupyter_gpt.retrieval.reader_process import Reader
 
 WINDOW = 1024  # texts that are sorted by length together
 KEEP = 2.0  # seconds of embedding between two writes to the disk
+SEVERAL = 64  # chunks that are cut before others have their turn
 EACH = """FROM (SELECT v.row AS row, c.text AS text, c.heading AS heading FROM vectors v
 JOIN chunks c ON c.hash = v.hash GROUP BY v.row ORDER BY v.row)"""  # one chunk of each row
 FRESH = 2.0  # seconds within which a file may change without its time telling
@@ -89,11 +91,32 @@ def up_to_date(index: Index, items: Sequence[Item], keep_others: bool = False) -
     known = documents_of(index)
     if not keep_others and known.keys() - {item.source for item in items}:
         return False
+    reader = Reader()
+
+    def same(item: Item) -> bool:
+        had = known.get(item.source)
+        return had is not None and (untouched(item, had) or had[0] == hash_of(item, read_now(reader, item)))
+
     try:
-        return all(item.source in known and (untouched(item, known[item.source]) or hash_of(item) == known[item.source][0])
-                   for item in items)  # fmt: skip
+        return all(map(same, items))
     except Unreadable:
         return False
+    finally:
+        reader.close()
+
+
+def read_now(reader: Reader, item: Item) -> Document | None:
+    """The document of what is no file, whose text its hash is of. Raises Unreadable."""
+    if item.path is not None:
+        return None
+    reading = reader.start(item)
+    try:
+        while not reading.done():
+            pass
+    except KeyboardInterrupt:
+        reading.end()
+        raise
+    return reading.result()
 
 
 def documents_of(index: Index) -> dict[str, list]:
@@ -126,26 +149,45 @@ def scan(index: Index, items, embedder, report: Report, stopping, keep_others: b
     with index.open() as db:
         first = dict(db.execute("SELECT content, min(source) FROM documents GROUP BY content"))
     gone = [] if keep_others else sorted(known.keys() - {item.source for item in items})
-    ready, kept_at = [], time.perf_counter()
+    ready, kept_at, reader = [], time.perf_counter(), Reader()
     try:
         for number, item in enumerate(items):
-            if stopping():
-                report.stopped = True
-                return
-            yield "reading", number, len(items)
+            progress = ("reading", number, len(items))
+            yield progress
             had = known.get(item.source)
             if had and untouched(item, had):
                 report.unchanged += 1
                 continue
             stat = stat_of(item)  # before it is read: what is written meanwhile is seen next time
+            document, chunks, content = None, None, None
             try:
-                content = hash_of(item)
-                document = None if content in first else item.load()
-                chunks = None if document is None else list(cut(document))
+                if item.path is not None:
+                    content = hash_of(item)
+                if content not in first:
+                    reading = reader.start(item)
+                    while not reading.done():
+                        yield progress
+                        if stopping():
+                            reading.end()
+                            report.stopped = True
+                            return
+                    document = reading.result()
             except Unreadable as why:
                 report.skipped.append((item.source, str(why)))
                 gone += [item.source] if had else []
                 continue
+            content = content or hash_of(item, document)
+            if content not in first:
+                chunks = []
+                for chunk in cut(document):
+                    chunks.append(chunk)
+                    if len(chunks) % SEVERAL == 0:
+                        yield progress
+                        if stopping():
+                            break
+            if stopping():
+                report.stopped = True
+                return
             ready.append((item.source, content, stat, document, chunks))
             if had and had[0] == content:
                 report.unchanged += 1
@@ -158,6 +200,7 @@ def scan(index: Index, items, embedder, report: Report, stopping, keep_others: b
                 keep_documents(index, ready, report)
                 kept_at = time.perf_counter()
     finally:
+        reader.close()
         keep_documents(index, ready, report)
     if gone or report.changed:
         with index.open() as db:
@@ -180,11 +223,14 @@ def keep_documents(index: Index, ready: list, report: Report) -> None:
     ready.clear()
 
 
-def hash_of(item: Item) -> str:
-    """SHA-256 of a document as it is now. Raises Unreadable for one that is too large, or cannot be read."""
+def hash_of(item: Item, document: Document | None = None) -> str:
+    """SHA-256 of a document as it is now; of one that is no file, of the text of its `document`.
+
+    Raises Unreadable for a file that is too large, or cannot be read.
+    """
     if item.path is None:
-        text = item.text if item.text is not None else item.load().text
-        return hashlib.sha256(text.encode()).hexdigest()
+        text = item.text if item.text is not None else document.text
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
     try:
         if item.path.stat().st_size > LARGEST:
             item.load()

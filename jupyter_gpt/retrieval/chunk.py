@@ -18,6 +18,8 @@ from jupyter_gpt.retrieval.read import Document
 TOKENS, OVERLAP = 200, 0.15  # of a chunk; the share of it that the next one repeats
 CACHE = 4096  # texts whose count is remembered while cutting
 SENTENCE = re.compile(r"(?<=[.!?…])[\"'”’)\]]*\s+|\n\n+|(?<=[。！？])")
+BLOCK = 200_000  # characters that are cut at once
+REACH = 10_000  # characters in which the sentences that are repeated have to stand
 HEADING = 120  # characters of a heading that are embedded: its end, which says most
 
 
@@ -79,17 +81,29 @@ def chunker(
     return chunks
 
 
-def pages(document: Document) -> list[tuple[int, int]]:
-    """Where each page begins and ends, in characters; the whole of a document that has none."""
+def pages(document: Document) -> Iterator[tuple[int, int]]:
+    """Where each page begins and ends, in characters; the whole of a document that has none.
+
+    A longer one than `BLOCK` is parted at a gap, so that no single cut takes long.
+    """
     begins = [0, *(mark.start for before, mark in pairwise(document.marks) if mark.page != before.page)]
-    return [(a, a + len(document.text[a:b].rstrip())) for a, b in pairwise([*begins, len(document.text)])]
+    text = document.text
+    for begin, end in pairwise([*begins, len(text)]):
+        while end - begin > BLOCK:
+            gaps = (text.rfind(gap, begin + BLOCK // 2, begin + BLOCK) for gap in ("\n\n", "\n", " "))
+            last = next((gap for gap in gaps if gap > 0), begin + BLOCK)
+            yield begin, begin + len(text[begin:last].rstrip())
+            begin = last
+            while begin < end and text[begin].isspace():
+                begin += 1
+        yield begin, begin + len(text[begin:end].rstrip())
 
 
 def sentence_before(text: str, floor: int, start: int, fits: Callable[[str], bool]) -> int:
     """The earliest beginning of a sentence between `floor` and `start` from which the text up to there still fits."""
-    found = start
-    begins = [floor + gap.end() for gap in SENTENCE.finditer(text[floor:start])]
-    for begin in reversed([floor, *begins]):
+    found, near = start, max(floor, start - REACH)
+    begins = [near + gap.end() for gap in SENTENCE.finditer(text[near:start])]
+    for begin in reversed([*([floor] if near == floor else []), *begins]):
         if begin < start and not fits(text[begin:start]):
             break
         found = min(found, begin)

@@ -12,14 +12,13 @@ import json
 import re
 from bisect import bisect_right
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 LARGEST = 200_000_000  # bytes of a file; more is not one document
 GAP = "\n\n\n"  # between parts
-TITLE = re.compile(r"^(#{1,6})[ \t]+(\S.*?)[ \t#]*$", re.MULTILINE)
 DEFINITION = re.compile(r"^(?:async[ \t]+)?(?:class|def)[ \t]+\w+", re.MULTILINE)
-FENCE = re.compile(r"^(```|~~~).*?^\1[ \t]*$", re.MULTILINE | re.DOTALL)
 BULLET = re.compile(r"[-*•·–]\s|\d+[.)]\s|[#>|]")
 ALONE = re.compile(r"(?:\A|\n[ \t]*\n)([^\n]{3,70}(?:\n[^\n]{2,70})?)(?=\n[ \t]*\n)")  # a line or two by themselves
 CHAPTER = re.compile(r"(?:chapter|part|book|section|appendix)\s+[\dIVXLCivxlc]+\b", re.IGNORECASE)
@@ -103,16 +102,21 @@ def joined(parts: list[tuple[str, int | None, str]], notes: tuple[str, ...] = ()
 
 def unwrapped(text: str) -> str:
     """Paragraphs as one line each, where lines were broken only because they were full."""
-    out: list[str] = []
+    out: list[str] = []  # pieces: of each line what parts it from the one before, and the line
+    length = 0  # of the paragraph so far
     for line in text.split("\n"):
-        bare = line.strip()
-        before = out[-1] if out else ""
-        full = len(before) - before.rfind("\n") > FULL
-        if bare and before.strip() and full and not BULLET.match(bare) and not line.startswith(("  ", "\t")):
-            out[-1] = before[:-1] + bare if re.search(r"[a-z]-$", before) else f"{before.rstrip()} {bare}"
+        bare, before = line.strip(), out[-1] if out else ""
+        if bare and before and length >= FULL and not BULLET.match(bare) and not line.startswith(("  ", "\t")):
+            if re.search(r"[a-z]-\Z", "".join(out[-3:])):
+                out[-1] = before[:-1]
+            else:
+                out.append(" ")
+            out.append(bare)
+            length += len(bare) + 1
         else:
-            out.append(line.rstrip())
-    return "\n".join(out)
+            out += ["\n", line.rstrip()]
+            length = len(out[-1])
+    return "".join(out[1:])
 
 
 def plain(text: str) -> Document:
@@ -142,16 +146,30 @@ def path_of(titles: dict[int, str]) -> str:
 
 def markdown(text: str) -> Document:
     """Parted at its headings; each part knows the path to it, `Leave > How to ask`."""
-    code = [match.span() for match in FENCE.finditer(text)]
-    titles = [t for t in TITLE.finditer(text) if not any(a <= t.start() < b for a, b in code)]
-    parts = [(text[: titles[0].start()] if titles else text, None, "")]
+    starts = [0, *(at.end() for at in re.finditer("\n", text))]
+    titles = [(level, title, starts[line]) for level, title, line in headings(text)]
+    parts = [(text[: titles[0][2]] if titles else text, None, "")]
     path: list[tuple[int, str]] = []
-    for title, after in zip(titles, [*titles[1:], None], strict=False):
-        level = len(title[1])
-        path = [*(step for step in path if step[0] < level), (level, title[2])]
-        part = text[title.start() : after.start() if after else len(text)]
-        parts.append((part, None, " > ".join(name for _, name in path)))
+    for (level, title, start), after in zip(titles, [*titles[1:], None], strict=False):
+        path = [*(step for step in path if step[0] < level), (level, title)]
+        parts.append((text[start : after[2] if after else len(text)], None, " > ".join(name for _, name in path)))
     return joined(parts)
+
+
+def headings(text: str) -> list[tuple[int, str, int]]:
+    """The headings of a Markdown text that are in no list or quotation: level, title, and number of their line."""
+    from markdown_it import MarkdownIt
+
+    parser = MarkdownIt("commonmark").enable("table")
+    parser.core.ruler.enableOnly(["normalize", "block"])  # what stands inside a line is not wanted
+    if text.startswith("---\n"):  # YAML front matter, whose last line would be underlined by its end
+        parser.disable("lheading")
+    tokens = parser.parse(text)
+    return [
+        (int(opening.tag[1]), " ".join(inline.content.split()), opening.map[0])
+        for opening, inline in pairwise(tokens)
+        if opening.type == "heading_open" and opening.level == 0 and inline.content
+    ]
 
 
 def html(text: str) -> Document:
@@ -200,7 +218,7 @@ def notebook(text: str) -> Document:
         raise Unreadable("is not a notebook of format 4") from error
     parts, heading = [], ""
     for number, (kind, source) in enumerate(sources, start=1):
-        titles = TITLE.findall(source) if kind == "markdown" else []
+        titles = headings(source) if kind == "markdown" else []
         heading = titles[0][1] if titles else heading
         parts.append((source, number, heading))
     return joined(parts)

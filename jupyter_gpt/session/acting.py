@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from jupyter_gpt.errors import GPTError, nearest
+from jupyter_gpt.inference.render import special_tokens
 from jupyter_gpt.prompting.tools.act import STEPS, Acting
 from jupyter_gpt.prompting.tools.approval import Approval, Person, by_function, by_input
 from jupyter_gpt.prompting.tools.tool import Tool, tool
@@ -34,8 +35,9 @@ def acting(
     who = by_function(approve) if callable(approve) else person or by_input
     allowed = frozenset(words(allow) if isinstance(allow, str) else allow)
     native = speaks_calls(model)
+    special = () if model.kind == "endpoint" else special_tokens(model.tokenizer)
     return Acting(found, Approval(bool(approve), allowed, who), steps or STEPS, native,
-                  constrained=model.kind != "endpoint" and not native)  # fmt: skip
+                  constrained=model.kind != "endpoint" and not native, special=special)  # fmt: skip
 
 
 def flat(tools: object) -> list:

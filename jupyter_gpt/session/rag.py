@@ -12,6 +12,7 @@ from itertools import pairwise
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.completion import Completion, Usage
+from jupyter_gpt.inference.render import special_tokens
 from jupyter_gpt.inference.template import fill
 from jupyter_gpt.retrieval import cite, stuff
 from jupyter_gpt.retrieval.search import Hit
@@ -140,7 +141,7 @@ def rag(
 def ask(session, answer: Answer, name: str, chat: bool, max_tokens: int, options: Mapping) -> None:
     """Decide which hits go into the prompt; sets `hits`, `left`, `stuffed` and `meter`. Raises GPTError when none fits."""
     model = session.models[name]
-    special = () if model.kind == "endpoint" else specials(model.tokenizer)
+    special = () if model.kind == "endpoint" else special_tokens(model.tokenizer)
     count, context = counter(model, options)
     room = None if context is None else context - max_tokens
     answer.hits, answer.left = stuff.fitting(
@@ -174,13 +175,6 @@ def counter(model, options: Mapping) -> tuple[Callable[[str], int], int | None]:
         return len(render(model.name, model.tokenizer, question).ids)
 
     return count, context_of(model.module)
-
-
-def specials(tokenizer) -> list[str]:
-    """The texts that a tokenizer takes for something other than text."""
-    return sorted(
-        {*tokenizer.all_special_tokens, *(token.content for token in tokenizer.added_tokens_decoder.values())}
-    )
 
 
 def rewritten(session, question: str, said: list, name: str, chat: bool, options: Mapping) -> Completion:

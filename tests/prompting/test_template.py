@@ -224,3 +224,17 @@ def test_at_an_endpoint(gpt, monkeypatch):
             gpt.template(turns, model="far-base")
     finally:
         server.stop()
+
+
+@pytest.mark.timeout(30)  # each took for ever where the pattern had two ways to read a word
+def test_almost_a_hole_is_refused_in_linear_time():
+    for text in ("{{gen " + "a=b " * 200, "{{gen " + "a " * 20_000, "{{ " + " " * 40_000 + "x", "{{gen a " + "\"x\" " * 10_000):
+        with pytest.raises(GPTError):
+            parse(text)
+
+
+@pytest.mark.timeout(30)
+def test_an_answer_to_an_exponential_pattern_is_not_matched_for_ever():
+    template, _ = parse('A {{gen x regex="(a+)+b"}} and {{gen y}}')
+    assert read_back(template, "a" * 5_000 + "c and more") is None
+    assert read_back(template, "aab and more") == {"x": "aab", "y": "more"}

@@ -26,12 +26,11 @@ def test_a_source_cannot_close_its_tag_nor_speak_as_another():
 def test_no_special_token_comes_from_a_document(smollm2):
     from transformers import AutoTokenizer
 
-    from jupyter_gpt.inference.render import Question, render
-    from jupyter_gpt.session.rag import specials
+    from jupyter_gpt.inference.render import Question, render, special_tokens
 
     tokenizer = AutoTokenizer.from_pretrained(smollm2)
-    plain, evil = (render("m", tokenizer, Question(stuff.prompt("How?", [hit(text)], specials(tokenizer))))
-                   for text in ("Leave is 27 days.", EVIL + "".join(specials(tokenizer))))  # fmt: skip
+    plain, evil = (render("m", tokenizer, Question(stuff.prompt("How?", [hit(text)], special_tokens(tokenizer))))
+                   for text in ("Leave is 27 days.", EVIL + "".join(special_tokens(tokenizer))))  # fmt: skip
     marks = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
     assert [i for i in plain.ids if i in marks] == [i for i in evil.ids if i in marks]
 

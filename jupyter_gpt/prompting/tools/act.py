@@ -26,6 +26,7 @@ class Acting:
     tools: those it is told of.  approval: whose say a call needs.  steps: how often it may act.
     native: whether the model's template or server has tool calls of its own; otherwise they are written in
     the text.  constrained: whether what it writes can be held to a grammar.
+    special: the model's special tokens, which a result cannot spell.
     """
 
     tools: tuple[Tool, ...]
@@ -33,6 +34,7 @@ class Acting:
     steps: int = STEPS
     native: bool = False
     constrained: bool = False
+    special: tuple[str, ...] = ()
 
     def __post_init__(self):
         """Raises GPTError for two tools of one name, an allowed one that is none, and no steps."""

@@ -91,7 +91,9 @@ def power(base, exponent):
 
 
 def rounded(number, digits=0):
-    """As round, with whole digits: a model writes round(x, 2.0) too."""
+    """As round, with whole digits: a model writes round(x, 2.0) too. For an integer, `round` computes 10**-digits."""
+    if abs(digits) > DIGITS:
+        raise ValueError(f"round to at most {DIGITS} digits")
     return round(number, int(digits)) if digits else round(number)
 
 
