@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from jupyter_gpt.training.device import seeded
 from jupyter_gpt.training.recipe import Recipe
 
 RESIDUAL_WRITERS = ("o_proj", "down_proj", "c_proj")
@@ -30,7 +31,7 @@ def build(recipe: Recipe, vocab_size: int, eot: int) -> nn.Module:
             n_positions=recipe.context, n_embd=recipe.width, n_layer=recipe.layers, n_head=recipe.heads,
             n_inner=recipe.mlp, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, **common,
         )  # fmt: skip
-        model = GPT2LMHeadModel(config)
+        kind = GPT2LMHeadModel
     else:
         shape = {
             "hidden_size": recipe.width, "intermediate_size": recipe.mlp, "num_hidden_layers": recipe.layers,
@@ -38,9 +39,11 @@ def build(recipe: Recipe, vocab_size: int, eot: int) -> nn.Module:
             "head_dim": recipe.width // recipe.heads, "max_position_embeddings": recipe.context,
         }  # fmt: skip
         if recipe.arch == "llama":
-            model = LlamaForCausalLM(LlamaConfig(rms_norm_eps=1e-5, **shape, **common))
+            kind, config = LlamaForCausalLM, LlamaConfig(rms_norm_eps=1e-5, **shape, **common)
         else:
-            model = Qwen3ForCausalLM(Qwen3Config(rms_norm_eps=1e-6, **shape, **common))
+            kind, config = Qwen3ForCausalLM, Qwen3Config(rms_norm_eps=1e-6, **shape, **common)
+    with seeded(recipe.seed, torch.device("cpu")):  # what the library draws here is drawn anew
+        model = kind(config)
     initialise(model, recipe)
     return model
 

@@ -268,8 +268,7 @@ def resolved(recipe: ClassifyRecipe, width: int, texts: int, dtype: str) -> Clas
 
 def start(recipe: ClassifyRecipe, module, labels: list[str], tokenizer):
     """The classifier before its first step: an adapter, a copy of all weights, or random ones."""
-    import torch
-
+    from jupyter_gpt.training.device import seeded
     from jupyter_gpt.training.heads import with_head
     from jupyter_gpt.training.lora import copied, lora
 
@@ -281,7 +280,6 @@ def start(recipe: ClassifyRecipe, module, labels: list[str], tokenizer):
         return lora(model, recipe.lora, targets=recipe.lora_targets, task="SEQ_CLS", seed=recipe.seed)
     if not recipe.from_scratch:
         return copied(model)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
+    with seeded(recipe.seed, module.device):
         fresh = type(model)(model.config)
     return fresh.float().to(module.device).eval().requires_grad_(True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -20,6 +22,20 @@ PEAKS = {
 def default_device() -> str:
     """`cuda` when there is one, else `cpu`."""
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Random numbers of the CPU and of `device` from `seed`; afterwards torch's global generators are as they were, for
+    they belong to the user. For one pass, never across a yield.
+    """
+    cuda = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if cuda else []):
+        torch.default_generator.manual_seed(seed)
+        if cuda:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield
 
 
 def choose_dtype(device: str, width: int) -> str:
@@ -53,7 +69,7 @@ def peak_flops(device: str, dtype: str, seconds: float = 0.25) -> float | None:
         name = torch.cuda.get_device_name()
         known = next((peak for part, peak in PEAKS.items() if part in name), None)
         return known if dtype == "bfloat16" or known is None else None
-    a = torch.randn(1024, 1024, dtype=getattr(torch, dtype))
+    a = torch.randn(1024, 1024, dtype=getattr(torch, dtype), generator=torch.Generator())
     until = time.perf_counter() + seconds
     with torch.inference_mode():
         while (start := time.perf_counter()) < until:

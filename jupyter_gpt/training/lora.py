@@ -11,10 +11,10 @@ import copy
 import re
 import warnings
 
-import torch
 from torch import nn
 
 from jupyter_gpt.errors import GPTError
+from jupyter_gpt.training.device import seeded
 
 ALL_LINEAR = "all-linear"  # every linear layer but the head: learns as full finetuning does (QLoRA, section 4)
 
@@ -75,12 +75,11 @@ def lora(
 
 
 def adapted(module: nn.Module, config: object, seed: int) -> nn.Module:
-    """peft's layers in `module`, drawn from `seed`; torch's own stream of random numbers is left where it was."""
+    """peft's layers in `module`, drawn from `seed`."""
     from peft import get_peft_model
 
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+    with seeded(seed, next(module.parameters()).device), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers in ways it will unlearn
-        torch.manual_seed(seed)
         return get_peft_model(module, config)
 
 

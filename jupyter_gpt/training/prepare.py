@@ -119,7 +119,7 @@ def measured_steps(recipe: Recipe, device: str) -> int:
     optimizer = optimizers(model, recipe)
     training = Training(recipe, model, None, optimizer, None, {}, np.zeros(0), [], 0, 0, None, False)
     _, plain = forward_functions(training)
-    ids = torch.randint(0, vocabulary, (recipe.rows, recipe.context), device=device)
+    ids = torch.randint(0, vocabulary, (recipe.rows, recipe.context), generator=torch.Generator()).to(device)
     times = []
     for _ in range(4):
         began = time.perf_counter()

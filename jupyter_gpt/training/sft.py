@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from jupyter_gpt.training.device import seeded
 from jupyter_gpt.training.finetuned import Finetuned
 from jupyter_gpt.training.loop import Micro
 from jupyter_gpt.training.loss import cross_entropy
@@ -22,7 +23,6 @@ from jupyter_gpt.training.optimizer import Optimizers
 from jupyter_gpt.training.segments import Stream, stream, streams
 from jupyter_gpt.training.sft_recipe import FinetuningRecipe
 from jupyter_gpt.training.transformer import Trunk
-
 
 EVALUATED = 4096  # cells evaluated at once: enough for the products to be large, soon enough for a stop
 
@@ -98,9 +98,10 @@ class Finetuning(Finetuned):
     def loss(self, inputs: tuple[Stream, int | None]) -> Tensor:
         """Mean nats over the trained tokens of a stream; the second is the seed of what LoRA's dropout drops."""
         piece, seed = inputs
-        if seed is not None:
-            torch.manual_seed(seed)
-        return self.nats(piece)
+        if seed is None:
+            return self.nats(piece)
+        with seeded(seed, self.model.device):
+            return self.nats(piece)
 
     def nats(self, piece: Stream) -> Tensor:
         """Mean nats over the trained tokens of a stream."""
