@@ -65,7 +65,8 @@ def check_base(session, base: str) -> None:
 
 def recipe_from(values: dict):
     """The recipe that `recipe.yaml` holds."""
-    from jupyter_gpt.training.reward_recipe import RewardRecipe, read_back
+    from jupyter_gpt.training.recipe import read_back
+    from jupyter_gpt.training.reward_recipe import RewardRecipe
 
     return read_back(RewardRecipe, values)
 

@@ -93,7 +93,7 @@ def check_reward(session, source: str, variables: Mapping) -> None:
 
 def recipe_from(values: dict):
     """The recipe that `recipe.yaml` holds."""
-    from jupyter_gpt.training.reward_recipe import read_back
+    from jupyter_gpt.training.recipe import read_back
     from jupyter_gpt.training.rl_recipe import RLRecipe
 
     return read_back(RLRecipe, values)

@@ -10,12 +10,13 @@ import json
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.training.finetuned import Finetuned
 from jupyter_gpt.training.loop import Micro
+from jupyter_gpt.training.recipe import read_back
 
 SHOWN = 4  # held-out texts whose labels are shown as the training goes
 AT_ONCE = 4096  # tokens in one pass of a small model on a CPU
@@ -58,9 +59,7 @@ class ClassifyRecipe:
     @classmethod
     def from_dict(cls, values: dict) -> ClassifyRecipe:
         """Read back what `as_dict` wrote. Raises GPTError for a recipe of another version."""
-        if odd := {f.name for f in fields(cls)} ^ values.keys():
-            raise GPTError(f"this run was made by another version of jupyter_gpt (it differs in: {', '.join(sorted(odd))})")
-        return cls(**values)
+        return read_back(cls, values)
 
 
 def classify_recipe(

@@ -7,7 +7,7 @@ horizon follow from the number of layers; each can be set by itself. Nothing her
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 
 from jupyter_gpt.errors import GPTError, nearest
 
@@ -85,12 +85,21 @@ class Recipe:
     @classmethod
     def from_dict(cls, values: dict) -> Recipe:
         """Read back what `as_dict` wrote. Raises GPTError for a recipe of another version."""
-        known = {f.name for f in fields(cls)}
-        missing, extra = known - values.keys(), values.keys() - known
-        if missing or extra:
-            odd = ", ".join(sorted(missing | extra))
-            raise GPTError(f"this run was made by another version of jupyter_gpt (its recipe differs in: {odd})")
-        return cls(**values)
+        return read_back(cls, values)
+
+
+def read_back(kind: type, values: dict):
+    """The recipe of class `kind` that its `as_dict` wrote. A field that has a default may be missing: it is newer.
+
+    Raises GPTError for a recipe of another version.
+    """
+    known = {field.name: field for field in fields(kind)}
+    needed = {name for name, field in known.items() if field.default is MISSING}
+    if odd := (values.keys() - known.keys()) | (needed - values.keys()):
+        raise GPTError(
+            f"this run was made by another version of jupyter_gpt (its recipe differs in: {', '.join(sorted(odd))})"
+        )
+    return kind(**values)
 
 
 def power_of_two(x: float) -> int:

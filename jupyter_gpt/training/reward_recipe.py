@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 
 from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.training.recipe import DTYPES
@@ -38,15 +38,6 @@ class RewardRecipe:
 
     def as_dict(self) -> dict:
         return asdict(self)
-
-
-def read_back(kind: type, values: dict):
-    """The recipe of class `kind` that `as_dict` wrote. Raises GPTError for one of another version."""
-    known = {field.name for field in fields(kind)}
-    odd = ", ".join(sorted(known ^ values.keys()))
-    if odd:
-        raise GPTError(f"this run was made by another version of jupyter_gpt (its recipe differs in: {odd})")
-    return kind(**values)
 
 
 def above_zero(**values: float | None) -> None:

@@ -7,10 +7,10 @@ What depends on the base (its width, its context) is filled in by `for_base`; wh
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 
 from jupyter_gpt.errors import GPTError, nearest
-from jupyter_gpt.training.recipe import DTYPES, OPTIMIZERS
+from jupyter_gpt.training.recipe import DTYPES, OPTIMIZERS, read_back
 
 LOAD_IN = ("4bit", "8bit")
 CONTEXT = 1024  # tokens a row, unless the base has fewer
@@ -76,12 +76,7 @@ class FinetuningRecipe:
     @classmethod
     def from_dict(cls, values: dict) -> FinetuningRecipe:
         """Read back what `as_dict` wrote. Raises GPTError for a recipe of another version."""
-        known = {f.name for f in fields(cls)}
-        if odd := known ^ values.keys():
-            raise GPTError(
-                f"this run was made by another version of jupyter_gpt (its recipe differs in: {', '.join(sorted(odd))})"
-            )
-        return cls(**values)
+        return read_back(cls, values)
 
 
 def finetuning_recipe(

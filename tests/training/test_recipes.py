@@ -1,0 +1,38 @@
+"""Recipes read back: those of an earlier version too, as long as what they lack has a default."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from jupyter_gpt.errors import GPTError
+from jupyter_gpt.training.classify import ClassifyRecipe, classify_recipe
+from jupyter_gpt.training.recipe import Recipe, pretraining_recipe, read_back
+from jupyter_gpt.training.reward_recipe import RewardRecipe, reward_recipe
+from jupyter_gpt.training.rl_recipe import RLRecipe, rl_recipe
+from jupyter_gpt.training.sft_recipe import FinetuningRecipe, finetuning_recipe
+
+RECIPES = [
+    (Recipe, pretraining_recipe({"stories": 1.0}, steps=3)),
+    (FinetuningRecipe, finetuning_recipe({"stories-qa": 1.0}, "base")),
+    (ClassifyRecipe, classify_recipe("base")),
+    (RewardRecipe, reward_recipe("base", "mine")),
+    (RLRecipe, rl_recipe("base", ["Why?"], reward=["short"])),
+]
+
+
+@dataclass
+class Newer:
+    steps: int
+    micro_tokens: int = 0
+
+
+def test_a_field_that_is_newer_than_the_run_has_its_default():
+    assert read_back(Newer, {"steps": 3}) == Newer(3, 0)
+    for values, odd in (({"steps": 3, "lr": 1}, "lr"), ({"micro_tokens": 4}, "steps")):
+        with pytest.raises(GPTError, match=rf"another version of jupyter_gpt \(its recipe differs in: {odd}\)"):
+            read_back(Newer, values)
+
+
+@pytest.mark.parametrize(("kind", "recipe"), RECIPES, ids=[kind.__name__ for kind, _ in RECIPES])
+def test_every_recipe_is_read_back_as_it_was(kind, recipe):
+    assert read_back(kind, recipe.as_dict()) == recipe
