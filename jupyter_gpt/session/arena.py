@@ -197,7 +197,7 @@ def who(question: Question, models: Sequence[str]) -> list[int]:
 def battles(prompt: str, models: Sequence[str], completions: Sequence, seed: int, source: str) -> list[Question]:
     """A question for every two models, of what each wrote to the prompt."""
     entries = [
-        {"model": name, "text": completion.text, "seed": seed, "times": 1}
+        {"model": name, "text": completion.text, "seed": seed, "finish_reason": completion.finish_reason, "times": 1}
         for name, completion in zip(models, completions, strict=True)
     ]
     sent = [(name, completion.prompt) for name, completion in zip(models, completions, strict=True)]

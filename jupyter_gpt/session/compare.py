@@ -56,7 +56,8 @@ class Comparison:
         """The completions of a row as a ranking holds them."""
         found = self.rows[row]
         return [
-            {"model": m, "text": t, "seed": found.seed} for m, t in zip(self.models, found.texts, strict=True)
+            {"model": m, "text": c.text, "seed": found.seed, "finish_reason": c.finish_reason}
+            for m, c in zip(self.models, found.completions, strict=True)
         ]
 
     def key(self, row: int) -> tuple:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.evaluation.agreement import ranks
+from jupyter_gpt.session.rankings import finished
 
 JUDGE = """\
 Below are a prompt and {count} answers to it. Which answers are better?
@@ -56,9 +57,9 @@ def judge(gpt, ranked, judge: Callable | str, tick: Callable | None = None) -> N
     if model is not None and not getattr(model, "labels", None):
         by_model(gpt, ranked, judge, tick)
     elif model is not None:
-        by_function(ranked, model.score, by, tick)
+        by_function(ranked, lambda prompt, each: model.score(prompt, each["text"], finished(each)), by, tick)
     else:
-        by_function(ranked, judge, by, tick)
+        by_function(ranked, lambda prompt, each: judge(prompt, each["text"]), by, tick)
     keys = {question.key for question in ranked.questions}
     kept = ranked.rankings.read()
     stale = [old for old in kept if old.by == by and old.key not in keys]
@@ -73,28 +74,28 @@ def called(function: Callable) -> str:
 
 
 def by_function(ranked, function: Callable, by: str, tick: Callable | None) -> None:
-    """Order the completions of each question by the function's score, equal ones tied."""
+    """Order the completions of each question by what the function says of a prompt and each of them, equal ones tied."""
     wanted = [i for i, question in enumerate(ranked.questions) if question.open]
     for done, i in enumerate(wanted):
         if tick:
             tick(f"{by} judges", done, len(wanted), 0)
         question = ranked.questions[i]
-        scores = [score(function, by, question.prompt, text) for text in question.texts]
+        scores = [score(function, by, question.prompt, each) for each in question.completions]
         ranked.rank(i, grouped([-each for each in scores]), by=by)
     if wanted and not any(ranked.answer(i).pairs for i in wanted):
         ranked.notes.append(f"{by} scores the completions of each prompt alike: there is nothing to learn from that")
 
 
-def score(function: Callable, by: str, prompt: str, text: str) -> float:
+def score(function: Callable, by: str, prompt: str, completion: Mapping) -> float:
     """What the function gives a completion. Raises GPTError for what is no number; its own errors pass as they are."""
-    given = function(prompt, text)
+    given = function(prompt, completion)
     try:
         value = float(given)
     except (TypeError, ValueError):
         value = math.nan
     if math.isnan(value):
         raise GPTError(
-            f"judge {by} returned {given!r:.40} for {text[:40]!r}: a judge returns a number, higher for the better"
+            f"judge {by} returned {given!r:.40} for {completion['text'][:40]!r}: a judge returns a number, higher for the better"
         )
     return value
 

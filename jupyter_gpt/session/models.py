@@ -95,11 +95,13 @@ class Model:
 
         return predict(self, texts, probabilities)
 
-    def score(self, prompt: str, completion: str) -> float:
-        """What a reward model says of a completion, in units of its own. Raises GPTError when this is none."""
+    def score(self, prompt: str, completion: str, finished: bool = True) -> float:
+        """What a reward model says of a completion, in units of its own; `finished` is False of one that was cut at its
+        token limit. Raises GPTError when this is none.
+        """
         from jupyter_gpt.session.reward import score
 
-        return score(self, prompt, completion)
+        return score(self, prompt, completion, finished)
 
     @property
     def about(self) -> dict:

@@ -12,14 +12,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from jupyter_gpt.session import store
-from jupyter_gpt.session.rankings import ASKED, Rankings, key
+from jupyter_gpt.session.rankings import ASKED, KEPT, Rankings, key
 
 
 @dataclass(frozen=True)
 class Question:
     """One prompt and K completions of it, no two with the same text.
 
-    completions: mappings with `model`, `text`, `seed`, and `times`, how often that text was sampled.
+    completions: mappings with `model`, `text`, `seed`, `finish_reason`, and `times`, how often that text was sampled.
     shown: the order in which the places are shown.
     sent: by model the exact prompt, special tokens included.
     source: what the completions came from; see `fingerprint.of`.
@@ -48,7 +48,7 @@ class Question:
     @property
     def entries(self) -> tuple[dict, ...]:
         """The completions as a `Ranking` keeps them."""
-        return tuple({name: each[name] for name in ("model", "text", "seed")} for each in self.completions)
+        return tuple({name: each[name] for name in KEPT if name in each} for each in self.completions)
 
 
 class Questions:

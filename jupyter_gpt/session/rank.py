@@ -260,8 +260,11 @@ def together(prompt: str, models: Sequence[str], completions: Sequence, seed: in
     entries: dict[str, dict] = {}
     for name, completion in zip(models, completions, strict=True):
         for k, sample in enumerate(completion.samples):
-            new = {"model": name, "text": sample.text, "seed": seed + k, "times": 0}
-            entries.setdefault(sample.text, new)["times"] += 1
+            new = {"model": name, "text": sample.text, "seed": seed + k, "finish_reason": sample.finish_reason, "times": 0}
+            entry = entries.setdefault(sample.text, new)
+            entry["times"] += 1
+            if sample.finish_reason == "stop":  # cut once, but seen to end there
+                entry["finish_reason"] = "stop"
     sent = tuple((name, completion.prompt) for name, completion in zip(models, completions, strict=True))
     return [Question(prompt, tuple(entries.values()), shuffled(len(entries), f"{seed} {prompt}"), sent, source)]
 

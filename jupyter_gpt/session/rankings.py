@@ -18,6 +18,7 @@ from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.session import store
 
 ASKED = ".questions.json"  # beside the answers: what was asked (session/questions.py)
+KEPT = ("model", "text", "seed", "finish_reason")  # of each completion
 _writing = threading.Lock()  # an answer may arrive on any thread of the kernel
 
 
@@ -25,7 +26,8 @@ _writing = threading.Lock()  # an answer may arrive on any thread of the kernel
 class Ranking:
     """One answer.
 
-    completions: K mappings with `model`, `text` and `seed`.
+    completions: K mappings with KEPT: `finish_reason` is "stop" of a text that came to its end and "length" of one cut
+        at its token limit; rankings of earlier versions and of files do not have it.
     order: groups of places in `completions`, the best first; those in one group were not told apart.
     shown: the order in which they stood before whoever answered, for whoever looks into position bias.
     by: who answered.
@@ -48,12 +50,24 @@ class Ranking:
         return key(self.prompt, self.completions)
 
     @property
+    def finished(self) -> list[bool]:
+        """Whether each completion came to its end."""
+        return [finished(each) for each in self.completions]
+
+    @property
     def pairs(self) -> list[tuple[int, int]]:
         """Every (better, worse) pair of places that the order implies: what a reward model learns from."""
         groups = self.order
         return [
             (b, w) for i, best in enumerate(groups) for worse in groups[i + 1 :] for b in best for w in worse
         ]
+
+
+def finished(completion: Mapping) -> bool:
+    """Whether a completion came to its end: not if its `finish_reason` is "length". One that does not say, of an older
+    ranking or a file of preferences, is taken as whole.
+    """
+    return completion.get("finish_reason") != "length"
 
 
 def key(prompt: str, completions: Sequence[Mapping]) -> tuple:

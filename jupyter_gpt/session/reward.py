@@ -95,8 +95,9 @@ def keep_as(session, name: str, maker: str | None, training) -> None:
     )  # fmt: skip
 
 
-def score(model, prompt: str, completion: str) -> float:
-    """The score of one completion, in the reward model's own units: only differences mean something.
+def score(model, prompt: str, completion: str, finished: bool = True) -> float:
+    """The score of one completion, in the reward model's own units: only differences mean something. One that was cut at
+    its token limit, `finished=False`, is read without a token that ends it.
 
     Raises GPTError for a model that is none.
     """
@@ -108,7 +109,7 @@ def score(model, prompt: str, completion: str) -> float:
 
     if model.labels != [LABEL]:
         raise GPTError(f"{model.name} is no reward model: %gpt reward makes one from rankings")
-    row = row_of(model.name, model.tokenizer, prompt, completion, context_of(model.module))[0]
+    row = row_of(model.name, model.tokenizer, prompt, completion, context_of(model.module), finished)[0]
 
     def ask() -> float:
         work = scored(Reader(model.module), [row])

@@ -31,7 +31,10 @@ def prepare(recipe, base, rankings: Sequence) -> Iterator[dict | None]:
     for number, ranking in enumerate(rankings):
         if ranking.pairs:
             texts = tuple(each["text"] for each in ranking.completions)
-            rows = [row_of(base.name, tokenizer, ranking.prompt, text, most) for text in texts]
+            rows = [
+                row_of(base.name, tokenizer, ranking.prompt, text, most, finished)
+                for text, finished in zip(texts, ranking.finished, strict=True)
+            ]
             cut += any(shortened for _, shortened in rows)
             ranked.append(Ranked(ranking.prompt, texts, tuple(row for row, _ in rows), ranking.order))
         if number % 100 == 99:
@@ -52,13 +55,15 @@ def resolved(dtype: str, module) -> str:
     return choose_dtype(module.device.type, module.config.get_text_config().hidden_size)
 
 
-def row_of(name: str, tokenizer, prompt: str, completion: str, most: int) -> tuple[tuple[int, ...], bool]:
+def row_of(
+    name: str, tokenizer, prompt: str, completion: str, most: int, finished: bool = True
+) -> tuple[tuple[int, ...], bool]:
     """The ids of prompt and completion, and whether they had to be shortened to `most` tokens.
 
-    The token that ends the completion is left out where it is the padding as well, for transformers' own classifiers read
-    at the last token that is not.
+    The token that ends a `finished` completion is left out where it is the padding as well, for transformers' own
+    classifiers read at the last token that is not.
     """
-    found, cut = spoken(name, tokenizer, prompt, completion, most)
+    found, cut = spoken(name, tokenizer, prompt, completion, most, finished)
     ids = found.ids
     while len(ids) > 1 and ids[-1] == tokenizer.pad_token_id == ending(tokenizer):
         ids = ids[:-1]

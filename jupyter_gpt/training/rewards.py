@@ -34,8 +34,12 @@ class Reward:
     tokenizer: object = field(default=None, repr=False)
 
 
-def rewarded(rewards: Sequence[Reward], prompts: Sequence[str], texts: Sequence[str]) -> Iterator[Call | None]:
+def rewarded(
+    rewards: Sequence[Reward], prompts: Sequence[str], texts: Sequence[str], finished: Sequence[bool]
+) -> Iterator[Call | None]:
     """The weighted sum of all rewards of each completion, a list of floats; yields `Call`s and None on the way.
+
+    A reward model reads an end only after the completions that are `finished`, not those that were cut.
 
     Raises GPTError where a function answers something that is no finite number, and whatever a function raises.
     """
@@ -48,7 +52,10 @@ def rewarded(rewards: Sequence[Reward], prompts: Sequence[str], texts: Sequence[
                 found += yield Call(lambda reward=reward, rest=rest: answers(reward, *rest))
         else:
             most = context_of(reward.model.module)
-            rows = [row_of(reward.name, reward.tokenizer, p, t, most)[0] for p, t in zip(prompts, texts, strict=True)]
+            rows = [
+                row_of(reward.name, reward.tokenizer, prompt, text, most, whole)[0]
+                for prompt, text, whole in zip(prompts, texts, finished, strict=True)
+            ]
             found = yield from scored(reward.model, rows)
         total = [t + reward.weight * value for t, value in zip(total, found, strict=True)]
     return total

@@ -176,7 +176,7 @@ def drawn(training: RL, asked: Sequence[Asked], samples: int, seed: int) -> Iter
     )
     let_go(training.model)  # a second copy of the base, just when the activations of an update want the room
     if training.rewards:
-        values = yield from rewarded(training.rewards, found.prompts, found.texts)
+        values = yield from rewarded(training.rewards, found.prompts, found.texts, found.finished)
         found.rewards = torch.tensor(values, dtype=torch.float32, device=found.old.device)
     return found
 

@@ -48,7 +48,7 @@ def measured(training, parties: list[Party]) -> Iterator[dict | None]:
             stream(training, 1, EVALUATION),
         )  # fmt: skip
         if training.rewards:
-            drawn.rewards = yield from rewarded(training.rewards, drawn.prompts, drawn.texts)
+            drawn.rewards = yield from rewarded(training.rewards, drawn.prompts, drawn.texts, drawn.finished)
         found[party.name] = drawn
     start = parties[-2]
     rates = None

@@ -86,8 +86,10 @@ def preferred(recipe: RLRecipe, start, rankings: Sequence, context: int) -> tupl
     held = apart([ranking.prompt for ranking in telling], recipe.held_out or 0.1, recipe.seed)
     train, held_out = [], []
     for ranking in telling:
-        texts = [each["text"] for each in ranking.completions]
-        rows = tuple(spoken(start.name, start.tokenizer, ranking.prompt, text, context)[0] for text in texts)
+        rows = tuple(
+            spoken(start.name, start.tokenizer, ranking.prompt, each["text"], context, finished)[0]
+            for each, finished in zip(ranking.completions, ranking.finished, strict=True)
+        )
         (held_out if ranking.prompt in held else train).append(Preferred(rows, ranking.order))
     return train, held_out
 

@@ -29,20 +29,32 @@ class Asked(NamedTuple):
 class Rollout:
     """`samples` completions of each prompt, those of one prompt side by side: B rows of at most L tokens.
 
-    rows: in ids, with the token that ended each.  prompts, texts: in words.  old: `(B, L)` log-probabilities in nats when
-    they were sampled, at temperature 1.  rewards: `(B,)`, once they are known.
+    rows: in ids, with the token that ended each, if one did.  prompts, texts: in words.  finish_reasons: "stop" of those
+    that ended, "length" of those cut at the token limit.  old: `(B, L)` log-probabilities in nats when they were sampled,
+    at temperature 1.  rewards: `(B,)`, once they are known.
     """
 
     samples: int
     rows: list[Spoken]
     prompts: list[str]
     texts: list[str]
+    finish_reasons: list[str]
     old: Tensor
     rewards: Tensor | None = None
 
     @property
     def mask(self) -> Tensor:
         return mask_of(self.rows, self.old.device)
+
+    @property
+    def finished(self) -> list[bool]:
+        """Whether each completion came to its end."""
+        return [reason != "length" for reason in self.finish_reasons]
+
+    @property
+    def truncated(self) -> Tensor:
+        """`(B,)`, True where a completion was cut at the token limit."""
+        return ~torch.tensor(self.finished, device=self.old.device)
 
     @property
     def tokens(self) -> int:
@@ -71,14 +83,16 @@ def roll_out(
     decode = decoder(tokenizer)
     ids: list[list[int]] = [[] for _ in range(len(asked) * samples)]
     nats: list[list[float]] = [[] for _ in ids]
+    reasons = ["length"] * len(ids)
     for token in generate(policy, requests):
         if token is not None:
             place = token.request * samples + token.sample
             ids[place].append(token.id)
             nats[place].append(token.logprob)
+            reasons[place] = token.finish or reasons[place]
         yield
     rows = [Spoken(asked[place // samples].ids, tuple(said)) for place, said in enumerate(ids)]
     texts = [decode(said[:-1] if said[-1] in stop else said) for said in ids]
     device = next(policy.parameters()).device
     old = laid_out(torch.tensor([x for row in nats for x in row], device=device), rows)
-    return Rollout(samples, rows, [one.text for one in asked for _ in range(samples)], texts, old)
+    return Rollout(samples, rows, [one.text for one in asked for _ in range(samples)], texts, reasons, old)

@@ -35,12 +35,18 @@ def ending(tokenizer) -> int:
     return delimiter(tokenizer) if end is None else end
 
 
-def spoken(name: str, tokenizer, prompt: str, completion: str, most: int) -> tuple[Spoken, bool]:
-    """Both in ids, ended, and whether something had to go to stay within `most` tokens.
+def spoken(
+    name: str, tokenizer, prompt: str, completion: str, most: int, finished: bool = True
+) -> tuple[Spoken, bool]:
+    """Both in ids, and whether something had to go to stay within `most` tokens.
 
-    The front of the prompt goes first; of a completion that is too long for itself, the end.
+    A completion that is `finished` is followed by the token that ends it. One that was cut at its token limit is not:
+    nothing is to be learned from an end that the model never said. The front of the prompt goes first; of a completion
+    that is too long for itself, the end.
     """
-    before, after = asked(name, tokenizer, prompt), (*encode(tokenizer, completion), ending(tokenizer))
+    before, after = asked(name, tokenizer, prompt), tuple(encode(tokenizer, completion))
+    if finished:
+        after = (*after, ending(tokenizer))
     room = most - len(after)
     if room < 1:
         return Spoken(before[-1:], after[: most - 1]), True

@@ -39,7 +39,7 @@ class FakeGPT:
         return [
             SimpleNamespace(
                 prompt="<sent>", text=each[0], interrupted=False,
-                samples=[SimpleNamespace(text=text, interrupted=False) for text in each],
+                samples=[SimpleNamespace(text=text, finish_reason="stop", interrupted=False) for text in each],
             )
             for each in texts
         ]  # fmt: skip
@@ -222,6 +222,9 @@ def test_a_real_model_judges(gpt, tiny_model):
 
 def test_a_reward_model_scores_and_is_not_asked_in_words(fake):
     fake.models["judge"].labels = ["reward"]
-    fake.models["judge"].score = lambda prompt, completion: float(len(completion))
+    fake.models["judge"].score = lambda prompt, completion, finished: float(len(completion) if finished else 0)
     found = ranked(fake, "judge", ["x"])
     assert found.answer(0).order == ((2,), (1,), (0,)) and fake.chats == [] and found.labellers == {"judge": 1}
+    found.questions[0].completions[2]["finish_reason"] = "length"
+    judging.judge(fake, found, "judge")
+    assert found.answer(0).order == ((1,), (0,), (2,)), "a text that was cut is read as one"

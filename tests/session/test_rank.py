@@ -25,7 +25,7 @@ class FakeGPT:
         self.rankings, self.asked = AllRankings(), []
         self.models = Known({name: self.model(name) for name in ("a", "b")})
         self.write = lambda model, prompt, seed: f"{model} on {prompt} {seed}"
-        self.interrupted_after = None
+        self.interrupted_after, self.finish = None, lambda seed: "stop"
 
     def model(self, name):
         return SimpleNamespace(name=name, kind="endpoint", base_url="here", model=name, has_chat=True)
@@ -40,7 +40,10 @@ class FakeGPT:
             SimpleNamespace(
                 prompt=f"<{text}>",
                 samples=[
-                    SimpleNamespace(text=self.write(model, text, seed + k), interrupted=broken) for k in range(samples)
+                    SimpleNamespace(
+                        text=self.write(model, text, seed + k), finish_reason=self.finish(seed + k), interrupted=broken
+                    )
+                    for k in range(samples)
                 ],
             )
             for text in texts
@@ -117,6 +120,22 @@ def test_a_text_sampled_twice_is_asked_about_once(fake):
     assert found.missing == [1], "one text cannot be ranked"
     found.rank(1, [[1], [0]])
     assert found.missing == []
+
+
+def test_how_each_text_ended_is_kept_with_its_ranking(fake, tmp_path):
+    fake.write = lambda model, prompt, seed: "ab"[seed % 2]
+    fake.finish = lambda seed: "stop" if seed == 2 else "length"  # the text of 0 and 2 was cut once and ended once
+    rank(fake, "taste", ["x"], model="a").rank(0, [[0], [1]])
+    [kept] = lines(tmp_path / "home")
+    assert [(each["text"], each["finish_reason"]) for each in kept["completions"]] == [("a", "stop"), ("b", "length")]
+    assert fake.rankings["taste"][0].finished == [True, False]
+    path, found = tmp_path / "home" / "rankings" / "taste.jsonl", json.loads(json.dumps(kept))
+    for each in found["completions"]:  # as earlier versions wrote it
+        del each["finish_reason"]
+    path.write_text(json.dumps(found) + "\n", encoding="utf-8")
+    assert fake.rankings["taste"][0].finished == [True, True]
+    again = rank(fake, "taste", ["x"], model="a")
+    assert again.missing == [] and len(fake.asked) == 1, "the same question, whatever its file says of it"
 
 
 def test_several_models_are_ranked_among_each_other(fake):
