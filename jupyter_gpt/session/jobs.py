@@ -12,18 +12,23 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from jupyter_gpt.calls import Call
+from jupyter_gpt.errors import GPTError
 
 PATIENCE = 0.5  # seconds a call stays for somebody to wait for its job
 NAP = 0.002  # seconds between two looks at jobs that all wait for a call
+BUSY = 5.0  # seconds without a yield after which whoever waits is told, and does not wait for a job that was left
+STUCK = 60.0  # and after which nobody waits for any other job
 
 
 class Job:
     """A generator on its way; `done` is set when it ended, `error` holds what ended it, `result` what it returned."""
 
-    def __init__(self, generator: Iterator):
-        self.generator = generator
+    def __init__(self, generator: Iterator, worker: Worker | None = None):
+        self.generator, self.worker = generator, worker
+        self.left = False  # whether a second interrupt has ended the waiting for it
         self.done = threading.Event()
         self.error: BaseException | None = None
         self.result = None
@@ -36,14 +41,16 @@ class Job:
         """Block until the job ends, calling `tick` about ten times a second; returns its result or raises its error.
 
         Makes the calls that the job asks for. The first KeyboardInterrupt, in such a call or not, calls `interrupted` and
-        goes on waiting for a graceful end; the second is raised.
+        goes on waiting for a graceful end; the second is raised, and so is the first while the worker is in a long step of
+        another job. Raises GPTError when that job was left, or takes too long.
         """
-        asked = False
+        asked = told = False
         self.waiting += 1
         try:
             while not self.done.is_set():
                 try:
                     self.rest(0.1 if tick else 1.0)
+                    told = self.look_at_worker(told)
                     broken = self.make_call()
                     if tick:
                         tick()
@@ -52,14 +59,34 @@ class Job:
                 except KeyboardInterrupt:
                     self.leave_call()
                     if asked or interrupted is None:
+                        self.left = True
                         raise
                     asked = True
                     interrupted()
+                    other, seconds = self.worker.step() if self.worker else (self, 0.0)
+                    if other is not self and seconds > BUSY:
+                        raise
+                except GPTError:
+                    if interrupted:
+                        interrupted()
+                    raise
         finally:
             self.waiting -= 1
         if self.error is not None:
             raise self.error
         return self.result
+
+    def look_at_worker(self, told: bool) -> bool:
+        """Tell whoever waits, once, that another job keeps the worker. Raises GPTError where waiting is of no use."""
+        other, seconds = self.worker.step() if self.worker else (self, 0.0)
+        if other is self or seconds < BUSY:
+            return told
+        where = f"the kernel's worker has been in one step of another job for {seconds:.0f} s ({self.worker.place()})"
+        if other.left or seconds > STUCK:
+            raise GPTError(f"{where}: wait for it to end, or restart the kernel; runs go on with %gpt resume")
+        if not told:
+            print(f"Waiting: {where}. Interrupt to stop waiting.", file=sys.stderr, flush=True)
+        return True
 
     def rest(self, seconds: float) -> None:
         """Until the job has ended or asks for a call, at most so long."""
@@ -116,6 +143,7 @@ class Worker(threading.Thread):
     def __init__(self, device: str):
         super().__init__(name=f"jupyter_gpt-{device}", daemon=True)
         self.jobs: list[Job] = []
+        self.current: tuple[Job | None, float] = (None, 0.0)  # whose step it is in, and since when
         self.wake = threading.Condition()
         self.start()
 
@@ -124,11 +152,21 @@ class Worker(threading.Thread):
             from jupyter_gpt.training.device import let_go_of_threads
 
             let_go_of_threads()  # the worker has use for the cores
-        job = Job(generator)
+        job = Job(generator, self)
         with self.wake:
             self.jobs.append(job)
             self.wake.notify()
         return job
+
+    def step(self) -> tuple[Job | None, float]:
+        """The job whose step it is in, and for how many seconds."""
+        job, began = self.current
+        return job, time.monotonic() - began if job else 0.0
+
+    def place(self) -> str:
+        """The line it is in."""
+        frame = sys._current_frames().get(self.ident)
+        return f"{Path(frame.f_code.co_filename).name}, line {frame.f_lineno}" if frame else "ended"
 
     def run(self) -> None:
         while True:
@@ -140,7 +178,12 @@ class Worker(threading.Thread):
             if all(held):
                 time.sleep(NAP)
             for job, waits in zip(turn, held, strict=True):
-                if not waits and not advance(job):
+                if waits:
+                    continue
+                self.current = (job, time.monotonic())
+                going = advance(job)
+                self.current = (None, 0.0)
+                if not going:
                     with self.wake:
                         self.jobs.remove(job)
                     job.end()

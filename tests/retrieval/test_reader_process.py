@@ -106,7 +106,7 @@ def test_a_stop_ends_an_indexing_run_that_waits_for_a_server(tiny_model, trickle
     tiny_model(gpt, "small")
     gpt.index("kb", "$texts", embedder="small", variables={"texts": ["one", "two"]}, chunk_tokens=40)
     began = time.monotonic()
-    threading.Timer(1.0, signal.raise_signal, [signal.SIGINT]).start()
+    threading.Timer(1.0, os.kill, [os.getpid(), signal.SIGINT]).start()
     kept = gpt.index("kb", ["$texts", trickle], variables={"texts": ["one", "two"]})
     assert kept.report.stopped
     assert time.monotonic() - began < 10

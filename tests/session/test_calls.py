@@ -8,6 +8,8 @@ import time
 import pytest
 
 from jupyter_gpt.calls import Call
+from jupyter_gpt.errors import GPTError
+from jupyter_gpt.session import jobs
 from jupyter_gpt.session.jobs import Job, Worker
 
 
@@ -84,3 +86,66 @@ def test_a_call_taken_on_and_interrupted_before_it_began_is_made_in_the_end():
     assert job.take() is None
     job.leave_call()
     assert job.take() is call
+
+
+@pytest.fixture
+def wedged(monkeypatch):
+    """A worker that is in one step of a job until `release` is set; and that job."""
+    monkeypatch.setattr(jobs, "BUSY", 0.3)
+    monkeypatch.setattr(jobs, "STUCK", 1.5)
+    release, here = threading.Event(), Worker("wedged")
+
+    def stuck():
+        release.wait()
+        yield
+
+    job = here.submit(stuck())
+    yield here, job
+    release.set()
+    assert job.done.wait(10)
+
+
+def short():
+    yield
+    return "done"
+
+
+def test_a_step_that_does_not_end_is_told_and_then_an_error(wedged, capsys):
+    worker, _ = wedged
+    with pytest.raises(GPTError, match=r"in one step of another job for \d+ s \(threading.py, line \d+\): wait") as caught:
+        worker.submit(short()).wait()
+    assert "\n" not in str(caught.value)
+    assert capsys.readouterr().err.count("Waiting: the kernel's worker") == 1
+
+
+def test_an_interrupt_ends_the_waiting_for_a_worker_that_does_not_answer(wedged, monkeypatch):
+    monkeypatch.setattr(jobs, "STUCK", 60.0)
+    stopped, (worker, _) = [], wedged
+    threading.Timer(1.0, os.kill, [os.getpid(), signal.SIGINT]).start()
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        worker.submit(short()).wait(None, lambda: stopped.append(True))
+    assert stopped == [True] and time.monotonic() - began < 30
+
+
+def test_after_a_job_was_left_the_next_says_so_and_a_free_worker_goes_on(wedged, monkeypatch):
+    monkeypatch.setattr(jobs, "STUCK", 60.0)
+    worker, job = wedged
+    for delay in (0.3, 1.0):
+        threading.Timer(delay, os.kill, [os.getpid(), signal.SIGINT]).start()
+    with pytest.raises(KeyboardInterrupt):
+        job.wait(None, lambda: None)
+    with pytest.raises(GPTError, match="restart the kernel"):
+        worker.submit(short()).wait()
+
+
+def test_a_worker_that_was_busy_is_waited_for(monkeypatch):
+    monkeypatch.setattr(jobs, "BUSY", 0.1)
+    worker = Worker("slow")
+
+    def slow():
+        time.sleep(0.5)
+        yield
+
+    worker.submit(slow())
+    assert worker.submit(short()).wait() == "done"
