@@ -6,7 +6,7 @@ from jupyter_gpt.magics.notebook import bind, cell_id, watch
 from jupyter_gpt.magics.options import RUNNING, STEPS, Command, Option, parse
 from jupyter_gpt.magics.words import number, whole
 from jupyter_gpt.training.recipe import DTYPES
-from jupyter_gpt.training.rl_recipe import ALGORITHMS
+from jupyter_gpt.training.rl_recipe import ALGORITHMS, DEFAULT_ALGORITHM
 
 COMMAND = Command(
     name="%%rlhf",
@@ -22,7 +22,7 @@ COMMAND = Command(
         ("Who learns what", (
             Option("NAME", "what to call the model and its run", needed=True),
             Option("--policy", "the model to start from; it stays as it is", "MODEL", needed=True, complete="models"),
-            Option("--algo", "the algorithm", choices=ALGORITHMS, default="ppo"),
+            Option("--algo", "the algorithm", choices=ALGORITHMS, default=DEFAULT_ALGORITHM),
             Option("--rankings", "rankings that %%rank kept: DPO's lessons, or those of a reward model", "NAME",
                    complete="rankings"),
             Option("--reward", "a reward model, or a $function(prompt, completion) -> float; several are added up",
@@ -41,14 +41,20 @@ COMMAND = Command(
         ("Algorithm", (
             Option("--lr", "peak learning rate of the policy (default: by algorithm)", "X", number),
             Option("--value-lr", "that of ppo's critic (default: three times as much)", "X", number),
-            Option("--kl", "coefficient of the penalty on leaving the reference, against a reward of spread 1", "X", number,
-                   default=0.05),
+            Option("--kl", "coefficient of the KL penalty: what a nat away from the reference costs, in units of the reward "
+                   "(grpo: of the group advantage)", "X", number, default=0.05),
             Option("--kl-target", "adapt that coefficient so that the KL stays at so many nats a completion", "NATS", number),
             Option("--kl-limit", "nats a completion at which the KL counts as running away", "NATS", number, default=30),
             Option("--clip", "how far the ratio to the sampling policy may move", "X", number, default=0.2),
             Option("--epochs", "updates on each batch (default: 4, grpo 1)", "N", whole),
             Option("--gamma", "discount of later rewards, ppo", "X", number, default=1),
             Option("--lam", "lambda of the advantage estimates, ppo", "X", number, default=0.95),
+            Option("--mask-truncated-completions", "grpo: leave completions that were cut at --max-tokens out of the loss",
+                   kind=None),
+            Option("--missing-eos-penalty", "ppo: take so much off the reward of a completion that was cut at --max-tokens",
+                   "X", number),
+            Option("--use-score-scaling", "ppo: divide the rewards by the standard deviation of all of the run so far",
+                   kind=None),
             Option("--beta", "dpo: how tightly the reference holds", "X", number, default=0.1),
         )),
         ("Watching", (

@@ -10,6 +10,7 @@ from jupyter_gpt.session import reward as reward_stage
 from jupyter_gpt.session import store
 from jupyter_gpt.session.launch import launch
 from jupyter_gpt.session.runs import Run
+from jupyter_gpt.training.rl_recipe import DEFAULT_ALGORITHM, rl_recipe
 
 Rewarding = str | Callable[[str, str], float]
 
@@ -20,7 +21,7 @@ def rlhf(
     prompts: str | Sequence[str] | None = None,
     *,
     policy: str,
-    algo: str = "ppo",
+    algo: str = DEFAULT_ALGORITHM,
     rankings: str | None = None,
     reward: Rewarding | Sequence[Rewarding] | None = None,
     background: bool = False,
@@ -38,8 +39,6 @@ def rlhf(
 
     Raises GPTError, one line, for what cannot be trained; what a function raises comes out as it is.
     """
-    from jupyter_gpt.training.rl_recipe import rl_recipe
-
     store.check_name(name)
     if name == policy:
         raise GPTError(f"{name} would take the place of the model it starts from: choose another name")

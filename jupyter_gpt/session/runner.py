@@ -74,7 +74,7 @@ class Log:
 
 def unreadable(event: dict) -> str | None:
     """Which figure of an event is no finite number, in words; a gradient that is none has left none of the weights whole."""
-    figures = {"loss": "loss", "grad_norm": "gradient", "val_loss": "validation loss"}
+    figures = {"loss": "loss", "grad_norm": "gradient", "value_grad_norm": "critic's gradient", "val_loss": "validation loss"}
     return next((figures[key] for key in figures if not math.isfinite(event.get(key) or 0.0)), None)
 
 

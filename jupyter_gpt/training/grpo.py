@@ -38,26 +38,29 @@ def step(training: RL) -> Iterator[dict | None]:
     for _ in range(recipe.epochs):
         told = yield from update(training, found, reference, better, number)
     training.controller.update(float(told["kl"]))
+    groups = found.rewards.view(-1, found.samples)
     yield from finish_step(training, began, found.tokens, {
-        **told, "reward": found.rewards.mean(), "spread": float(found.rewards.std()), "length": found.length,
-        "identical": found.identical,
+        **told, "reward": found.rewards.mean(), "length": found.length, "identical": found.identical,
+        "spread": float((groups.amax(dim=1) - groups.amin(dim=1)).mean()),
+        "truncated": found.truncated.float().mean(),
     })  # fmt: skip
 
 
 def update(training: RL, found: Rollout, reference: Tensor, better: Tensor, number: int) -> Iterator[None]:
     """One update on all completions, micro-batch by micro-batch; returns what it did."""
     recipe, mask = training.recipe, found.mask
+    learned = mask & ~found.truncated[:, None] if recipe.mask_truncated_completions else mask
     logp, entropy = torch.zeros_like(found.old), torch.zeros_like(found.old)
     losses, clipped = [], []
     for places in micro_batches(training, found.rows):
         some, nats = logprobs(training.policy, [found.rows[p] for p in places])
         width = some.shape[1]
-        own = mask[places, :width]
+        own = learned[places, :width]
         old = some.detach() if recipe.epochs == 1 else found.old[places, :width]
         loss, cut = grpo_loss(
             some, old, reference[places, :width], better[places], own, recipe.clip, training.controller.coefficient
         )
-        share = own.sum() / mask.sum()
+        share = own.sum() / learned.sum().clamp(min=1)
         (loss * share).backward()
         losses.append(loss.detach() * share)
         clipped.append(cut * share)

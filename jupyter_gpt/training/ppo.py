@@ -1,8 +1,9 @@
 """PPO for language models (Ziegler et al. 2019; Ouyang et al. 2022), as the talk tells it.
 
-The reward stands at the last token of a completion; at every token the policy pays for having left the reference. A
-critic learns what is still to come from each token on, so that a token's advantage is what it brought beyond that
-(GAE), and a few clipped updates are made on each batch.
+The reward stands at the last token of a completion; at every token the policy pays for having left the reference: R - kl
+* log(pi / pi_ref), in the reward's own unit, so that the coefficient means the same at every step. A critic learns what is
+still to come from each token on, so that a token's advantage is what it brought beyond that (GAE); the advantages are
+whitened, and a few clipped updates are made on each batch.
 """
 
 from __future__ import annotations
@@ -15,30 +16,27 @@ from torch import Tensor
 
 from jupyter_gpt.training.logprobs import logprobs
 from jupyter_gpt.training.policy import values_of
-from jupyter_gpt.training.rl import RL, chosen, divergence, drawn, finish_step, known, micro_batches, stream
-from jupyter_gpt.training.rl_losses import gae, kl, masked_mean, policy_loss, value_loss, whiten
+from jupyter_gpt.training.rl import RL, chosen, clipped, divergence, drawn, finish_step, known, micro_batches, stream
+from jupyter_gpt.training.rl_losses import gae, masked_mean, policy_loss, token_rewards, value_loss, whiten
 from jupyter_gpt.training.rollout import Rollout
 from jupyter_gpt.training.schedule import multiplier
 
 
 def advantages(training: RL, found: Rollout) -> Tensor:
-    """What each token would be trained with, `(B, L)`, not whitened and without the price of the KL."""
+    """What each token would be trained with, `(B, L)`, not whitened and without the KL penalty."""
     with torch.no_grad():
         values = torch.zeros_like(found.old)
         for places in micro_batches(training, found.rows):
             some = values_of(training.critic, [found.rows[p] for p in places])
             values[places, : some.shape[1]] = some
-    return gae(at_the_end(found), values, found.mask, training.recipe.gamma, training.recipe.lam)[0]
+    scores = scores_of(training, found) / training.score_moments.std
+    rewards = token_rewards(scores, found.old, found.old, found.mask, 0.0)
+    return gae(rewards, values, found.mask, training.recipe.gamma, training.recipe.lam)[0]
 
 
-def at_the_end(found: Rollout) -> Tensor:
-    """The rewards `(B, L)`, each at the last token of its completion, over the batch with mean 0 and variance 1: whatever
-    the range of a reward, the coefficient of the KL weighs the same against it (Ziegler et al. 2019 do so once, at the
-    beginning; a reward that is seldom given then has no spread yet).
-    """
-    last = found.mask.sum(dim=1, keepdim=True) - 1
-    rewards = (found.rewards - found.rewards.mean()) / (found.rewards.std() + 1e-4)
-    return torch.zeros_like(found.old).scatter_(1, last, rewards[:, None])
+def scores_of(training: RL, found: Rollout) -> Tensor:
+    """The rewards `(B,)`, less `missing_eos_penalty` where a completion was cut."""
+    return found.rewards - (training.recipe.missing_eos_penalty or 0.0) * found.truncated
 
 
 def step(training: RL) -> Iterator[dict | None]:
@@ -52,8 +50,10 @@ def step(training: RL) -> Iterator[dict | None]:
         found.old, _ = yield from known(training.policy, training, found.rows)
     values = yield from valued(training, found)
     mask = found.mask
-    price = training.controller.coefficient * kl(found.old, reference, "k1") * mask
-    brought, returns = gae(at_the_end(found) - price, values, mask, recipe.gamma, recipe.lam)
+    scores = scores_of(training, found)
+    moments = training.score_moments.updated(scores) if recipe.use_score_scaling else training.score_moments
+    rewards = token_rewards(scores / moments.std, found.old, reference, mask, training.controller.coefficient)
+    brought, returns = gae(rewards, values, mask, recipe.gamma, recipe.lam)
     brought = whiten(brought, mask)
     training.remember()
     first = None
@@ -62,9 +62,11 @@ def step(training: RL) -> Iterator[dict | None]:
         first = first or told  # its entropy is that of the policy that sampled
     apart = divergence(found.old, reference, mask)
     training.controller.update(float(apart))
+    training.score_moments = moments
     yield from finish_step(training, began, found.tokens, {
         **told, "reward": found.rewards.mean(), "kl": apart, "entropy": first["entropy"], "length": found.length,
-        "spread": float(found.rewards.std()), "identical": found.identical,
+        "spread": float(scores.max() - scores.min()) if len(scores) > 1 else None, "identical": found.identical,
+        "truncated": found.truncated.float().mean(),
     })  # fmt: skip
 
 
@@ -100,7 +102,7 @@ def update(
         for key, value in told:
             sums[key] = sums[key] + value.detach() * share
         yield
-    norm = torch.nn.utils.clip_grad_norm_(training.optimizers.names, recipe.max_norm, foreach=True)
+    norm, value_norm = (clipped(reader.module, recipe.max_norm) for reader in (training.policy, training.critic))
     factor = multiplier(number, recipe.steps, recipe.warmup, recipe.decay)
     training.optimizers.step(factor)
-    return {**sums, "grad_norm": norm, "lr": recipe.lr * factor}
+    return {**sums, "grad_norm": norm, "value_grad_norm": value_norm, "lr": recipe.lr * factor}

@@ -23,7 +23,7 @@ from jupyter_gpt.training.logprobs import Reader, logprobs, mask_of
 from jupyter_gpt.training.optimizer import Optimizers
 from jupyter_gpt.training.rewards import Reward, rewarded
 from jupyter_gpt.training.rl_alarms import alarms
-from jupyter_gpt.training.rl_losses import KLController, group_advantages, kl, masked_mean
+from jupyter_gpt.training.rl_losses import KLController, Moments, group_advantages, kl, masked_mean
 from jupyter_gpt.training.rl_measures import Party, measured
 from jupyter_gpt.training.rl_recipe import RLRecipe
 from jupyter_gpt.training.rollout import Asked, Rollout, roll_out
@@ -41,6 +41,7 @@ class RL:
 
     stop: tokens that end a completion.  algorithm: the module of PPO, GRPO or DPO: `step(training)`, a generator of the
     events of one step, and `advantages(training, rollout)`.  whole: the state before a step that is under way.
+    constant: how many steps up to now had rewards that did not differ.  score_moments: of all of PPO's rewards so far.
     """
 
     recipe: RLRecipe
@@ -63,6 +64,7 @@ class RL:
     tokens: int = 0
     first_entropy: float | None = None
     constant: int = 0
+    score_moments: Moments = field(default_factory=Moments)
     alarmed: list[str] = field(default_factory=list)
     whole: dict | None = field(default=None, repr=False)
 
@@ -92,7 +94,7 @@ class RL:
         self.go_back()
         position = {
             "seconds": self.seconds, "tokens": self.tokens, "kl": self.controller.coefficient, "alarmed": self.alarmed,
-            "first_entropy": self.first_entropy, "constant": self.constant,
+            "first_entropy": self.first_entropy, "constant": self.constant, "score_moments": self.score_moments,
         }  # fmt: skip
         return resumable.save(folder, self.step, self.modules, self.optimizers, position)
 
@@ -102,6 +104,7 @@ class RL:
         self.step, self.seconds, self.tokens = position["step"], position["seconds"], position["tokens"]
         self.controller.coefficient, self.alarmed = position["kl"], position["alarmed"]
         self.first_entropy, self.constant = position["first_entropy"], position["constant"]
+        self.score_moments = Moments(*position.get("score_moments", ()))  # checkpoints of earlier versions have none
 
     def remember(self) -> None:
         """Keep the state, for a step of several updates is about to begin."""
@@ -219,7 +222,8 @@ def evaluate(training: RL) -> Iterator[dict | None]:
     event = {
         "event": "evaluation", "step": training.step, "reward": None if found.rewards is None else float(found.rewards.mean()),
         "kl": float(divergence(logp, reference, mask)), "entropy": float(masked_mean(entropy, mask)),
-        "length": found.length, "identical": found.identical, "prompts": len(training.watched),
+        "length": found.length, "identical": found.identical, "truncated": float(found.truncated.float().mean()),
+        "prompts": len(training.watched),
         **more, "seconds": time.perf_counter() - began,
     }  # fmt: skip
     yield event
@@ -257,6 +261,12 @@ def pieces(tokenizer, ids: Sequence[int]) -> list[str]:
     """The text that each token adds."""
     reader = Detokenizer(decoder(tokenizer))
     return [reader.add([token]) for token in ids]
+
+
+def clipped(module: nn.Module, most: float) -> Tensor:
+    """The norm of the gradient of what is trained of `module`, which is scaled down to `most` where it is longer."""
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    return torch.nn.utils.clip_grad_norm_(trained, most, foreach=True)
 
 
 def group_of(found: Rollout) -> Tensor:

@@ -7,29 +7,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from jupyter_gpt.errors import GPTError
-
-CONSTANT = 3  # first steps whose rewards may all be the same before there is nothing to learn
+CONSTANT = 3  # steps one after another whose rewards do not differ, before it is told
 IDENTICAL, ENTROPY = 0.9, 0.25  # share of identical samples, and share of the first entropy, that are a collapse
 
 
 def alarms(training, told: dict) -> Iterator[dict]:
     """Warnings that the step's figures `told` give cause for.
 
-    Raises GPTError when all rewards of the first steps were the same.
+    Rewards that do not differ are no reason to end a run: where one completion in a hundred succeeds, half of all steps of
+    64 have none. They are told once a run.
     """
     recipe, step = training.recipe, training.step
     causes = {}
     if told.get("spread") is not None:
-        same = float(told["spread"]) == 0.0
-        training.constant = training.constant + 1 if same and training.constant == step - 1 else training.constant
-        if training.constant >= CONSTANT:
-            raise GPTError(
-                f"the reward gave the same {float(told['reward']):g} to every completion of the first {CONSTANT} steps: there "
-                "is nothing to learn from; it must tell better completions from worse ones"
-            )
-        if same:
-            causes["constant"] = "all completions of this step had the same reward: there was nothing to learn from it"
+        training.constant = training.constant + 1 if float(told["spread"]) == 0.0 else 0
+    if training.constant >= CONSTANT or "constant" in training.alarmed:
+        alike = "all completions of each prompt" if recipe.algo == "grpo" else "all completions"
+        causes["constant"] = (
+            f"in the last {CONSTANT} steps {alike} had the same reward, so there was nothing to learn from. The run goes on. "
+            f"More --samples (now {recipe.samples}) or --prompts-per-step (now {recipe.prompts_per_step}), easier prompts, or a "
+            "reward that gives partial credit make it likelier that some completions are better than others"
+        )
     held = f"--beta (now {recipe.beta:g})" if recipe.algo == "dpo" else f"--kl (now {recipe.kl:g})"
     lower = f"Raise {held}, lower --lr (now {recipe.lr:g}), or keep an earlier model: fewer --steps"
     kl, entropy, identical = (told.get(key) for key in ("kl", "entropy", "identical"))

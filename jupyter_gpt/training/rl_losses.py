@@ -34,6 +34,14 @@ def whiten(x: Tensor, mask: Tensor) -> Tensor:
     return (x - mean) * torch.rsqrt(variance + 1e-8) * mask
 
 
+def token_rewards(scores: Tensor, logp: Tensor, reference: Tensor, mask: Tensor, coefficient: float) -> Tensor:
+    """PPO's rewards `(B, T)`: minus `coefficient` times the KL to the reference at every token (k1), and the score `(B,)` of
+    the completion at its last (Ziegler et al. 2019, equation 2; Ouyang et al. 2022, equation 2).
+    """
+    last = mask.sum(dim=1, keepdim=True) - 1
+    return (-coefficient * kl(logp, reference, "k1") * mask).scatter_add(1, last, scores[:, None])
+
+
 def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float = 1.0, lam: float = 0.95) -> tuple[Tensor, Tensor]:
     """Generalised advantage estimates and returns, `(B, T)` each (Schulman et al. 2016, equation 16).
 
@@ -110,6 +118,26 @@ def grpo_loss(
         return found
     apart = torch.exp(logp - old) * kl(logp, reference)
     return Clipped(found.loss + coefficient * masked_mean(apart, mask), found.clip_fraction)
+
+
+class Moments(NamedTuple):
+    """Count, mean and sum of squared deviations of all values so far, in float64 (Chan et al. 1979)."""
+
+    count: int = 0
+    mean: float = 0.0
+    squares: float = 0.0
+
+    def updated(self, x: Tensor) -> Moments:
+        """These and the values of `x`."""
+        x = x.double().cpu()
+        count, apart = self.count + x.numel(), float(x.mean()) - self.mean
+        squares = float((x - x.mean()).square().sum()) + apart**2 * self.count * x.numel() / count
+        return Moments(count, self.mean + apart * x.numel() / count, self.squares + squares)
+
+    @property
+    def std(self) -> float:
+        """The standard deviation (unbiased); 1 while no two values differ."""
+        return (self.squares / (self.count - 1)) ** 0.5 if self.squares > 0 else 1.0
 
 
 class KLController:

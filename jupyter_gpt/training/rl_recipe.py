@@ -9,6 +9,8 @@ from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.training.reward_recipe import above_zero, known_dtype, not_negative
 
 ALGORITHMS = ("ppo", "grpo", "dpo")
+DEFAULT_ALGORITHM = "ppo"  # the talk's own path
+OWN = {"mask_truncated_completions": "grpo", "missing_eos_penalty": "ppo", "use_score_scaling": "ppo"}  # options of one
 
 
 @dataclass(frozen=True)
@@ -17,10 +19,14 @@ class RLRecipe:
     one of DPO reads `prompts_per_step` rankings.
 
     reward, weights: names of reward models, or `$name` of a function, and what each counts.  lora: rank of the adapters,
-    0 for copies trained whole.  kl: coefficient of the penalty, against rewards of standard deviation 1, adapted to hold
-    the KL at `kl_target` nats a completion if that is given; `kl_limit` is where it counts as running away.  clip, epochs: PPO's.  gamma, lam, value_lr: of
-    advantages and critic.  beta: DPO's.  held_out: share of the prompts (or rankings) that is only ever evaluated on.
-    dtype: of the activations; what is trained stays in fp32.
+    0 for copies trained whole.  kl: coefficient of the KL penalty, in rewards per nat (GRPO: in group advantages per nat),
+    adapted to hold the KL at `kl_target` nats a completion if that is given; `kl_limit` is where it counts as running away.
+    clip, epochs: PPO's.  gamma, lam, value_lr: of advantages and critic.  beta: DPO's.  held_out: share of the prompts (or
+    rankings) that is only ever evaluated on.  dtype: of the activations; what is trained stays in fp32.
+
+    As in TRL: mask_truncated_completions leaves completions that were cut at `max_tokens` out of GRPO's loss;
+    missing_eos_penalty is taken off their rewards in PPO, whose rewards use_score_scaling divides by the standard deviation
+    of all of the run so far.
     """
 
     algo: str
@@ -52,6 +58,9 @@ class RLRecipe:
     eval_every: int
     checkpoint_every: int | None
     dtype: str
+    mask_truncated_completions: bool = False
+    missing_eos_penalty: float | None = None
+    use_score_scaling: bool = False
 
     def as_dict(self) -> dict:
         return asdict(self)
@@ -66,7 +75,7 @@ def rl_recipe(
     policy: str,
     prompts: Sequence[str],
     *,
-    algo: str = "grpo",
+    algo: str = DEFAULT_ALGORITHM,
     rankings: str | None = None,
     reward: Sequence[str] = (),
     weights: Sequence[float] | None = None,
@@ -90,6 +99,9 @@ def rl_recipe(
     eval_every: int | None = None,
     checkpoint_every: int | None = None,
     dtype: str | None = None,
+    mask_truncated_completions: bool = False,
+    missing_eos_penalty: float | None = None,
+    use_score_scaling: bool = False,
 ) -> RLRecipe:
     """Resolve what the user said into a full recipe. Raises GPTError, one line, for what cannot be trained."""
     if algo not in ALGORITHMS:
@@ -97,7 +109,7 @@ def rl_recipe(
     above_zero(
         steps=steps, prompts_per_step=prompts_per_step, samples=samples, max_tokens=max_tokens, lr=lr, value_lr=value_lr,
         kl_target=kl_target, kl_limit=kl_limit, clip=clip, epochs=epochs, beta=beta, eval_every=eval_every,
-        checkpoint_every=checkpoint_every,
+        checkpoint_every=checkpoint_every, missing_eos_penalty=missing_eos_penalty,
     )  # fmt: skip
     not_negative(lora=lora, kl=kl, held_out=held_out)
     for name, share in (("gamma", gamma), ("lam", lam), ("held-out", held_out)):
@@ -105,8 +117,13 @@ def rl_recipe(
             raise GPTError(f"--{name} {share:g} is from 0 to 1")
     if algo == "grpo" and samples == 1:
         raise GPTError("--samples 1 gives GRPO nothing to compare: it learns from several completions of one prompt")
-    if algo == "ppo" and samples == prompts_per_step == 1:
-        raise GPTError("--samples 1 of --prompts-per-step 1 gives PPO nothing to weigh a reward against: ask for two or more")
+    own = {
+        "mask_truncated_completions": mask_truncated_completions, "missing_eos_penalty": missing_eos_penalty,
+        "use_score_scaling": use_score_scaling,
+    }  # fmt: skip
+    for name, value in own.items():
+        if value and algo != OWN[name]:
+            raise GPTError(f"--{name.replace('_', '-')} belongs to --algo {OWN[name]}: leave it out with {algo}")
     if algo != "dpo" and not reward and not rankings:
         raise GPTError(f"--algo {algo} wants a reward: --reward NAME or $function, or --rankings to train one from")
     if algo == "dpo" and not rankings:
@@ -122,5 +139,5 @@ def rl_recipe(
         value_lr=value_lr or 3 * peak, warmup=0.05, decay=0.3, max_norm=1.0, kl=0.0 if algo == "dpo" else kl,
         kl_target=kl_target, kl_limit=kl_limit, clip=clip, epochs=epochs or (4 if algo == "ppo" else 1), gamma=gamma, lam=lam,
         beta=beta, held_out=held_out, seed=seed, eval_every=eval_every or max(1, steps // 6), checkpoint_every=checkpoint_every,
-        dtype=known_dtype(dtype),
+        dtype=known_dtype(dtype), **own,
     )  # fmt: skip

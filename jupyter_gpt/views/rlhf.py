@@ -92,8 +92,9 @@ def figures(steps: list[dict], evaluations: list[dict]) -> list[tuple[str, str, 
     """Name, first and last value of what was watched, marked."""
     first, last = (evaluations[0], evaluations[-1]) if evaluations else ({}, {})
     names = {"reward": "reward of watched prompts", "accuracy": "held-out accuracy", "kl": "KL, nats a completion",
-             "entropy": "entropy, nats a token", "length": "length, tokens", "identical": "identical samples"}  # fmt: skip
-    rows = [(name, about(first[key]), about(last[key])) for key, name in names.items() if last.get(key) is not None]
+             "entropy": "entropy, nats a token", "length": "length, tokens", "truncated": "share cut at --max-tokens",
+             "identical": "identical samples"}  # fmt: skip
+    rows = [(name, about(first.get(key)), about(last[key])) for key, name in names.items() if last.get(key) is not None]
     seconds = steps[-1]["seconds"] if steps else None
     return [*rows, ("time, s", about(0.0, 0), about(seconds, 0))]
 

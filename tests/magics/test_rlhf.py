@@ -1,11 +1,14 @@
 """`%%rlhf` and `%gpt reward` as a notebook without a person runs them."""
 
+import inspect
+
 import pytest
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.magics import rlhf
 from jupyter_gpt.magics.options import help_text, parse
 from jupyter_gpt.magics.verbs.reward import REWARD
+from jupyter_gpt.session.session import Session
 from jupyter_gpt.training.reward_recipe import reward_recipe
 from jupyter_gpt.training.rl_recipe import rl_recipe
 
@@ -37,6 +40,17 @@ def test_defaults_that_the_help_promises_are_the_recipes():
             if option.default is not None and option.key not in ("algo", "seed"):
                 assert getattr(recipe, option.key) == option.default, option.name
     assert "--kl-target" in help_text(rlhf.COMMAND)
+    reward = reward_recipe("a", "b", lora=16)
+    for _, options in REWARD.groups:
+        for option in options:
+            if option.default is not None and option.key != "seed":
+                assert getattr(reward, option.key) == option.default, option.name
+
+
+def test_the_magic_python_and_the_recipe_default_to_one_algorithm():
+    defaults = [inspect.signature(function).parameters["algo"].default for function in (Session.rlhf, rl_recipe)]
+    recipe = rl_recipe("assistant", ["a"], reward=["$polite"])
+    assert {rlhf.COMMAND.flags["--algo"].default, recipe.algo, *defaults} == {"ppo"}
 
 
 @pytest.mark.parametrize(
@@ -46,6 +60,7 @@ def test_defaults_that_the_help_promises_are_the_recipes():
         ("a --policy m --algo pop", "ppo"),
         ("a --policy m --reward $nobody", "no variable nobody"),
         ("a --policy m --steps x", "whole number"),
+        ("a --policy m --missing-eos-penalty much", "a number"),
     ],
 )
 def test_bad_lines_are_one_line(line, message):

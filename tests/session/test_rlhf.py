@@ -96,15 +96,77 @@ def test_while_it_is_trained_the_base_is_in_memory_once(gpt, tiny, monkeypatch):
     assert laid_out.count("while sampling") > 1 and laid_out.count(None) == 1 and len(set(laid_out)) == 2
 
 
-@pytest.mark.parametrize("algo", ["grpo", "ppo"])
-def test_the_unit_of_a_reward_does_not_matter(gpt, tiny, algo):
+@pytest.mark.parametrize("options", [{"algo": "grpo"}, {"algo": "ppo", "use_score_scaling": True}])
+def test_the_unit_of_a_reward_does_not_matter(gpt, tiny, options):
     def in_cents(prompt, completion):
-        return 100 * short(prompt, completion) + 7
+        return 100 * short(prompt, completion)
 
-    given = {"policy": "tiny", "algo": algo, "kl": 0.5, "lr": 1e-2, **SMALL}
+    given = {"policy": "tiny", "kl": 0.5, "lr": 1e-2, **SMALL, **options}
     one, other = (gpt.rlhf(f.__name__, PROMPTS, reward=f, **given).history for f in (short, in_cents))
     assert other["kl"].tolist() == pytest.approx(one["kl"].tolist(), rel=1e-2, abs=1e-5)
-    assert other["reward"].tolist() == pytest.approx([100 * r + 7 for r in one["reward"]])
+    assert other["reward"].tolist() == pytest.approx([100 * r for r in one["reward"]])
+
+
+@pytest.mark.parametrize("options", [{}, {"missing_eos_penalty": 3.0}, {"missing_eos_penalty": 3.0, "use_score_scaling": True}])
+def test_ppo_learns_from_the_reward_less_the_kl(gpt, tiny, monkeypatch, options):
+    """Each step's returns, made anew: the reward less what a cut completion costs, in units of the spread so far if that is
+    asked for, at the last token; less the KL coefficient times the log-ratio to the base as transformers sees it."""
+    import torch
+
+    from jupyter_gpt.training import ppo
+
+    steps, update = [], ppo.update
+
+    def watched(training, found, values, advantages, returns, number):
+        if not steps or steps[-1][0] != number:
+            steps.append((number, found, values, returns, training.tokenizer))
+        return (yield from update(training, found, values, advantages, returns, number))
+
+    monkeypatch.setattr(ppo, "update", watched)
+    with torch.no_grad():
+        tiny.module.lm_head.weight.mul_(30)
+    given = {**SMALL, "samples": 6, "kl": 0.7, "gamma": 1.0, "lam": 1.0}  # then returns are the sum of what is to come
+    gpt.rlhf("a", PROMPTS, policy="tiny", algo="ppo", reward=short, lr=3e-2, **given, **options)
+    every, apart = [], 0.0
+    for _, found, _, returns, _ in steps:
+        scores = [short("", text) - 3.0 * (bool(options) and cut) for text, cut in zip(found.texts, found.truncated.tolist(), strict=True)]
+        every += scores
+        scale = float(torch.tensor(every).double().std()) if "use_score_scaling" in options else 1.0
+        for place, row in enumerate(found.rows):
+            with torch.no_grad():
+                logits = tiny.module(input_ids=torch.tensor([row.ids])).logits[0, len(row.prompt) - 1 : -1].double()
+            base = torch.log_softmax(logits, -1).gather(1, torch.tensor(row.completion)[:, None])[:, 0]
+            ratio = found.old[place, : len(row.completion)].double() - base
+            to_come = scores[place] / scale - 0.7 * ratio.flip(0).cumsum(0).flip(0)
+            torch.testing.assert_close(returns[place, : len(to_come)].double(), to_come, atol=1e-3, rtol=1e-4)
+            apart = max(apart, float(ratio.abs().max()))
+    assert len(steps) == 3 and apart > 0.1
+
+
+def test_policy_and_critic_are_clipped_each_by_its_own_norm(gpt, tiny, monkeypatch):
+    """A reward of another size makes another error of the critic, and the policy's gradient stays as it was."""
+    import torch
+
+    from jupyter_gpt.training.optimizer import Optimizers
+
+    seen, step = [], Optimizers.step
+
+    def watched(optimizers, factor):
+        named = {name: p.grad.clone() for p, name in optimizers.names.items()}
+        seen.append([{k: g for k, g in named.items() if k.startswith(who)} for who in ("policy.", "critic.")])
+        step(optimizers, factor)
+
+    monkeypatch.setattr(Optimizers, "step", watched)
+    for size in (1.0, 1e4):
+        run = gpt.rlhf("a", PROMPTS, policy="tiny", algo="ppo", reward=[short], weights=[size], kl=0.0,
+                       **{**SMALL, "steps": 1, "epochs": 1})  # fmt: skip
+    (policy, critic), (other_policy, other_critic) = seen
+    for name in policy:
+        torch.testing.assert_close(other_policy[name], policy[name], rtol=1e-3, atol=1e-6)
+    [told] = [e for e in run.events if e["event"] == "step"]
+    assert told["value_grad_norm"] > 100 > told["grad_norm"] > 0
+    lengths = [sum(float(g.square().sum()) for g in parts.values()) ** 0.5 for parts in (critic, other_critic)]
+    assert lengths[1] == pytest.approx(1.0, rel=1e-4) and lengths[0] <= 1 + 1e-4
 
 
 @pytest.mark.parametrize("algo", ["grpo", "ppo"])
@@ -122,10 +184,14 @@ def test_the_reward_goes_up(gpt, tiny, algo):
     assert len(sample["pieces"]) == len(sample["advantages"]) and "".join(sample["pieces"]) == sample["text"]
 
 
-@pytest.mark.parametrize("algo", ["grpo", "ppo", "dpo"])
-def test_stopped_and_resumed_equals_uninterrupted(gpt, tiny, algo):
+@pytest.mark.parametrize(
+    ("algo", "options"),
+    [("grpo", {}), ("ppo", {}), ("dpo", {}), ("grpo", {"mask_truncated_completions": True}),
+     ("ppo", {"missing_eos_penalty": 1.0, "use_score_scaling": True})],
+)  # fmt: skip
+def test_stopped_and_resumed_equals_uninterrupted(gpt, tiny, algo, options):
     rank(gpt)
-    given = {**SMALL, "steps": 8, "eval_every": 4, **({"rankings": "taste"} if algo == "dpo" else {"reward": "$short"})}
+    given = {**SMALL, "steps": 8, "eval_every": 4, **({"rankings": "taste"} if algo == "dpo" else {"reward": "$short"}), **options}
     variables = {"short": short}
     whole = gpt.rlhf("whole", PROMPTS, policy="tiny", algo=algo, variables=variables, **given)
     run = gpt.rlhf("part", PROMPTS, policy="tiny", algo=algo, variables=variables, background=True, **given)
@@ -249,18 +315,55 @@ def test_an_interrupt_in_the_reward_stops_the_run_and_keeps_it(gpt, tiny):
 
 @pytest.mark.parametrize(
     ("answer", "message"),
-    [(float("nan"), "answered 'nan' for the completion"), ("good", "a reward is a finite number"), (1e300, "at most 1e\\+18"),
-     (1.0, "nothing to learn")],
+    [(float("nan"), "answered 'nan' for the completion"), ("good", "a reward is a finite number"), (1e300, "at most 1e\\+18")],
 )
-def test_a_reward_that_teaches_nothing_says_so(gpt, tiny, answer, message):
+def test_a_reward_that_is_no_number_says_so(gpt, tiny, answer, message):
     with pytest.raises(GPTError, match=message) as error:
         gpt.rlhf("a", PROMPTS, policy="tiny", algo="grpo", reward=lambda p, c: answer, **{**SMALL, "steps": 5})
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("algo", ["grpo", "ppo"])
+def test_a_sparse_reward_goes_on_and_is_learned_from_when_it_comes(gpt, tiny, algo):
+    """Nothing is rewarded in the first five steps: the run says so once, how to help, and learns from the sixth."""
+    given = {**SMALL, "steps": 8, "eval_every": 8}
+    calls = []
+
+    def sparse(prompt, completion):
+        calls.append(prompt)
+        return float(len(calls) > 44 and len(calls) % 8 == 0)  # four in the evaluation, eight a step
+
+    run = gpt.rlhf("a", PROMPTS, policy="tiny", algo=algo, reward=sparse, **given)
+    assert run.status == "finished" and run.step == 8
+    told = [e for e in run.events if e["event"] == "warning" and e["cause"] == "constant"]
+    assert [e["step"] for e in told] == [3] and "More --samples (now 4)" in told[0]["text"] and "\n" not in told[0]["text"]
+    assert run.history["reward"].iloc[4] == 0 < run.history["reward"].iloc[5]
+    if algo == "grpo":
+        assert run.history["loss"].iloc[:5].tolist() == [0.0] * 5 and run.history["grad_norm"].iloc[5] > 0
+
+
+def test_ppo_learns_from_one_completion_a_step(gpt, tiny):
+    run = gpt.rlhf("a", PROMPTS, policy="tiny", algo="ppo", reward=short, **{**SMALL, "samples": 1, "prompts_per_step": 1})
+    assert run.status == "finished" and run.history["loss"].notna().all()
+    assert not [e for e in run.events if e["event"] == "warning" and e["cause"] == "constant"]
+
+
+def test_completions_that_were_cut_are_left_out_of_grpos_loss(gpt, tiny):
+    """All of them: nothing is learned. None: as without the option."""
+    given = {"policy": "tiny", "algo": "grpo", "reward": short, "lr": 1e-2, **SMALL}
+    run = gpt.rlhf("none", PROMPTS, mask_truncated_completions=True, **{**given, "max_tokens": 1})
+    assert run.history["truncated"].tolist() == [1.0] * 3 and run.history["grad_norm"].tolist() == [0.0] * 3
+    plain = gpt.rlhf("plain", PROMPTS, **{**given, "max_tokens": 1})
+    assert plain.history["grad_norm"].min() > 0
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
+        ({"algo": "ppo", "reward": short, "mask_truncated_completions": True}, "--mask-truncated-completions belongs to --algo grpo"),
+        ({"algo": "grpo", "reward": short, "missing_eos_penalty": 1.0}, "--missing-eos-penalty belongs to --algo ppo"),
+        ({"algo": "grpo", "reward": short, "use_score_scaling": True}, "--use-score-scaling belongs to --algo ppo"),
+        ({"algo": "ppo", "reward": short, "missing_eos_penalty": -1.0}, "--missing-eos-penalty -1 must be above zero"),
         ({"algo": "pop"}, "did you mean ppo"),
         ({"algo": "grpo"}, "wants a reward"),
         ({"algo": "dpo"}, "straight from rankings"),
@@ -269,7 +372,6 @@ def test_a_reward_that_teaches_nothing_says_so(gpt, tiny, answer, message):
         ({"algo": "grpo", "reward": 3}, "a reward is a function f"),
         ({"algo": "grpo", "reward": [short, 3]}, "or a reward model, not 3"),
         ({"algo": "grpo", "reward": short, "samples": 1}, "nothing to compare"),
-        ({"algo": "ppo", "reward": short, "samples": 1, "prompts_per_step": 1}, "nothing to weigh a reward against"),
         ({"algo": "grpo", "reward": short, "prompts": []}, "no prompts"),
         ({"algo": "grpo", "reward": short, "prompts": ["The old fox " * 60]}, "do not fit"),
         ({"algo": "ppo", "rankings": "none"}, "there are no rankings none"),

@@ -39,6 +39,56 @@ def gae_by_definition(rewards, values, lengths, gamma, lam):
     return out
 
 
+def advantages_as_in_trl(scores, logp, reference, values, mask, coefficient, gamma, lam):
+    """`compute_rewards` and `compute_advantages` of TRL's PPOTrainer (0.11), whose formulas these are, by hand."""
+    scores, logp, reference, values = (x.tolist() for x in (scores, logp, reference, values))
+    raw, returns, lengths = [], [], mask.sum(1).tolist()
+    for b, n in enumerate(lengths):
+        rewards = [-coefficient * (logp[b][t] - reference[b][t]) for t in range(n)]
+        rewards[-1] += scores[b]
+        ahead, found = 0.0, []
+        for t in reversed(range(n)):
+            delta = rewards[t] + gamma * (values[b][t + 1] if t < n - 1 else 0.0) - values[b][t]
+            ahead = delta + gamma * lam * ahead
+            found.insert(0, ahead)
+        raw.append(found)
+        returns.append([a + v for a, v in zip(found, values[b][:n], strict=True)])
+    every = [a for found in raw for a in found]
+    mean, variance = np.mean(every), np.var(every, ddof=1)
+    return [[(a - mean) / math.sqrt(variance + 1e-8) for a in found] for found in raw], returns
+
+
+@pytest.mark.parametrize(("coefficient", "gamma", "lam"), [(0.05, 1.0, 0.95), (0.0, 1.0, 0.95), (2.0, 0.9, 0.5)])
+def test_ppos_rewards_and_advantages_are_trls(random, mask, coefficient, gamma, lam):
+    scores, (logp, reference, values) = 3 * normal(random, B) + 1, (normal(random, B, T) for _ in range(3))
+    rewards = L.token_rewards(scores, logp, reference, mask, coefficient)
+    advantages, returns = L.gae(rewards, values, mask, gamma, lam)
+    white = L.whiten(advantages, mask)
+    theirs, their_returns = advantages_as_in_trl(scores, logp, reference, values, mask, coefficient, gamma, lam)
+    for b, n in enumerate(mask.sum(1).tolist()):
+        np.testing.assert_allclose(white[b, :n], theirs[b], atol=1e-12)
+        np.testing.assert_allclose(returns[b, :n], their_returns[b], atol=1e-12)
+        assert rewards[b, n:].abs().sum() == 0
+
+
+def test_the_running_scale_is_that_of_all_rewards_so_far(random):
+    """As TRL's `RunningMoments`, whose scale `use_score_scaling` divides by; and 1 while there is nothing to scale by."""
+    batches = [torch.full((4,), 0.3), 2 * normal(random, 6) + 5, torch.full((3,), -1.0), normal(random, 1), normal(random, 64)]
+    moments, count, mean, variance = L.Moments(), 1e-24, 0.0, 1.0
+    assert moments.std == moments.updated(batches[0]).std == 1.0
+    for n, batch in enumerate(batches):
+        moments = moments.updated(batch)
+        size, delta = len(batch), float(batch.double().mean()) - mean
+        total = float(batch.double().var(unbiased=False)) * size + variance * count + delta**2 * count * size / (count + size)
+        mean, count = mean + delta * size / (count + size), count + size
+        variance = total / count
+        every = torch.cat(batches[: n + 1]).double()
+        if n:
+            assert moments.std == pytest.approx(math.sqrt(variance * count / (count - 1)), rel=1e-9)
+            assert moments.std == pytest.approx(float(every.std()), rel=1e-9)
+        assert moments.mean == pytest.approx(float(every.mean()), rel=1e-9)
+
+
 @pytest.mark.parametrize(("gamma", "lam"), [(1.0, 0.95), (0.9, 0.5), (1.0, 1.0), (0.99, 0.0)])
 def test_gae_is_its_definition(random, mask, gamma, lam):
     rewards, values = normal(random, B, T), normal(random, B, T)

@@ -52,7 +52,8 @@ def same(mine, theirs):
         torch.testing.assert_close(mine[name], theirs[name], atol=1e-5, rtol=1e-4)
 
 
-def test_grpo_advantages_loss_and_gradients(tokenizer, tmp_path):
+@pytest.mark.parametrize("masked", [False, True], ids=["all", "mask_truncated_completions"])
+def test_grpo_advantages_loss_and_gradients(tokenizer, tmp_path, masked):
     from datasets import Dataset
 
     told = []
@@ -61,9 +62,13 @@ def test_grpo_advantages_loss_and_gradients(tokenizer, tmp_path):
         told.extend(float(len(text)) for text in completions)
         return told[-len(completions) :]
 
-    model(tokenizer).save_pretrained(tmp_path / "start")  # TRL loads its reference from there
-    module = type(model(tokenizer)).from_pretrained(tmp_path / "start")
-    args = settings(trl.GRPOConfig, tmp_path, num_generations=4, max_completion_length=6, beta=0.04, epsilon=0.2, temperature=1.0)
+    start = model(tokenizer)
+    with torch.no_grad():  # so that some end
+        start.lm_head.weight[tokenizer.eos_token_id] *= 3
+    start.save_pretrained(tmp_path / "start")  # TRL loads its reference from there
+    module = type(start).from_pretrained(tmp_path / "start")
+    args = settings(trl.GRPOConfig, tmp_path, num_generations=4, max_completion_length=6, beta=0.04, epsilon=0.2, temperature=1.0,
+                    mask_truncated_completions=masked)  # fmt: skip
     trainer = trl.GRPOTrainer(
         module, reward, args=args, train_dataset=Dataset.from_list([{"prompt": text[:12]} for text in TALES]),
         processing_class=tokenizer,
@@ -76,20 +81,23 @@ def test_grpo_advantages_loss_and_gradients(tokenizer, tmp_path):
     with torch.no_grad():
         for parameter in module.parameters():  # a policy that is no longer the one that sampled, nor the reference
             parameter.add_(0.05 * torch.randn_like(parameter))
-    lengths = inputs["completion_mask"].sum(1).tolist()
+    lengths = [n or 6 for n in inputs["completion_mask"].sum(1).tolist()]
     prompts = [ids[mask.bool()].tolist() for ids, mask in zip(inputs["prompt_ids"], inputs["prompt_mask"], strict=True)]
     rows = [Spoken(tuple(p), tuple(c[:n].tolist())) for p, c, n in zip(prompts, inputs["completion_ids"], lengths, strict=True)]
     mask = mask_of(rows)
+    truncated = torch.tensor([row.completion[-1] != tokenizer.eos_token_id for row in rows])
+    assert 0 < truncated.sum() < 4
+    learned = mask & ~truncated[:, None] if masked else mask
     width = mask.shape[1]
     old = torch.randn(mask.shape, generator=torch.Generator().manual_seed(2)) * 0.1 + logprobs(Reader(module), rows)[0].detach()
     inputs["old_per_token_logps"] = torch.nn.functional.pad(old, (0, inputs["completion_ids"].shape[1] - width))
     reference = inputs["ref_per_token_logps"][:, :width]
-    inputs["num_items_in_batch"], trainer.current_gradient_accumulation_steps = mask.sum(), 1
+    inputs["num_items_in_batch"], trainer.current_gradient_accumulation_steps = learned.sum(), 1
     theirs = trainer._compute_loss(module, inputs)
     theirs.backward()
     their_gradients = gradients(module)
     module.zero_grad()
-    mine = grpo_loss(logprobs(Reader(module), rows)[0], old, reference, wanted, mask, 0.2, 0.04).loss
+    mine = grpo_loss(logprobs(Reader(module), rows)[0], old, reference, wanted, learned, 0.2, 0.04).loss
     mine.backward()
     assert abs(float(mine.detach()) - float(theirs.detach())) < 1e-5
     same(gradients(module), their_gradients)
