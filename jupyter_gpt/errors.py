@@ -7,11 +7,22 @@ while nbclient, nbval and papermill still see a failed cell (IPython's own Usage
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+LONGEST = 300  # characters of a message
+QUOTED = 80  # of a word in it that is longer than twice as much
+UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]+")  # line ends, escapes of a terminal, halves of a character
 
 
 class GPTError(Exception):
-    """A user's mistake: what was wrong and what would be right, in one line."""
+    """A user's mistake: what was wrong and what would be right, in one line of at most `LONGEST` characters."""
+
+    def __init__(self, message: object = ""):
+        text = UNPRINTABLE.sub(" ", str(message))
+        if len(text) > LONGEST:
+            text = " ".join(word if len(word) <= 2 * QUOTED else f"{word[:QUOTED]}…" for word in text.split())
+        super().__init__(text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…")
 
     def _render_traceback_(self) -> list[str]:
         return [f"GPTError: {self}"]
@@ -26,7 +37,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
     Names all of `known` when none is near and there are few; the empty string when nothing helps.
     """
-    known = sorted(known)
+    known, word = sorted(known), word[:QUOTED]  # matching takes the square of the length
     plain = {name.casefold(): name for name in reversed(known)}
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     close = [plain[name] for name in difflib.get_close_matches(word.casefold(), plain, n=1, cutoff=0.5)] or close

@@ -279,3 +279,13 @@ def test_the_table_of_what_was_made(tmp_path):
     assert rows["begun"] == ["interrupted", "0", "–", "–", "–"]
     assert rows["resumed"][0] == "interrupted"  # an end that was not the last word
     assert made(tmp_path, since=time.time() + 60) == "no model and no run was made"
+
+
+def test_an_error_is_one_line_whatever_it_quotes():
+    from jupyter_gpt.errors import GPTError, nearest
+
+    long = str(GPTError(f"there is no model {'a' * 200_000}\n\x1b[31mred\x1b[0m\ud800: choose another"))
+    assert long == f"there is no model {'a' * 80}… [31mred [0m : choose another".replace("  ", " ")
+    assert len(str(GPTError("word " * 1000))) == 300
+    assert str(GPTError("two  spaces stay")) == "two  spaces stay"
+    assert nearest("pretrain" + "x" * 1_000_000, ["pretrain", "sft"]) == " (there is pretrain, sft)"

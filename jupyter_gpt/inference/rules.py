@@ -8,9 +8,10 @@ to it token by token; `problem` says of a text that came from elsewhere whether 
 from __future__ import annotations
 
 import functools
+import itertools
 import json as encoding
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +24,8 @@ ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 CLASSES = {
     "d": "[0-9]", "D": "[^0-9]", "w": r"[\p{L}\p{N}_]", "W": r"[^\p{L}\p{N}_]", "S": r"[^\s\x1c-\x1f]",
 }  # fmt: skip
+REFERENCES = 10_000  # that are followed while a text is checked against a schema
+SECONDS_OF_PATTERN = 0.2  # that one pattern of a schema may take on one text
 KINDS = ("regex", "json", "choice", "grammar")
 
 
@@ -79,9 +82,14 @@ class Rule:
     def json_problem(self, text: str) -> str | None:
         try:
             found = parsed(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             return f"not JSON: {one_line(error)}"
-        error = next(checker(self.what).iter_errors(found), None)
+        error = None
+        if not accepts(self.grammar(), text.encode()):  # JSON that was written in another way, or that breaks the schema
+            try:
+                error = next(checker(self.what).iter_errors(found), None)
+            except TooMuch as much:
+                return str(much)
         if error is None and self.model:
             from pydantic import ValidationError
 
@@ -186,21 +194,36 @@ def refuse_what_cannot_be(made: Rule) -> None:
     if matcher.is_error():
         raise GPTError(f"{made.words} cannot be enforced: {reason(matcher.get_error())}")
     empty = not matcher.is_accepting() and not any(matcher.compute_bitmask()[:32])  # none of the 256 bytes begins it
-    if empty or (made.kind == "json" and not ends(made.what, made.what)):
+    if empty or (made.kind == "json" and not ends(made.what)):
         raise GPTError(f"{made.words} cannot be enforced: no text satisfies it")
 
 
-def ends(schema: object, root: dict, inside: frozenset[str] = frozenset()) -> bool:
+def ends(schema: object) -> bool:
     """Whether some JSON of the schema comes to an end: one that requires itself, by `$ref`, goes on for ever."""
+    pointers, ending = set(pointers_in(schema)), set()
+    while more := {pointer for pointer in pointers - ending if one_ends(pointed(pointer, schema), ending)}:
+        ending |= more  # parts that end when those found so far do
+    return one_ends(schema, ending)
+
+
+def pointers_in(part: object) -> Iterator[str]:
+    """Every `$ref` of a schema."""
+    for inner in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
+        yield from pointers_in(inner)
+    if isinstance(part, dict) and isinstance(part.get("$ref"), str):
+        yield part["$ref"]
+
+
+def one_ends(schema: object, ending: set[str]) -> bool:
+    """Whether a part of a schema has a finite JSON, where the parts that `ending` points to have one."""
     if not isinstance(schema, dict) or "const" in schema or "enum" in schema:
         return schema is not False
-    pointer = schema.get("$ref")
-    if pointer in inside or (pointer and not ends(pointed(pointer, root), root, inside | {pointer})):
+    if "$ref" in schema and schema["$ref"] not in ending:
         return False
     either = [part for name in ("anyOf", "oneOf") for part in schema.get(name, ())]
-    if either and not any(ends(part, root, inside) for part in either):
+    if either and not any(one_ends(part, ending) for part in either):
         return False
-    if not all(ends(part, root, inside) for part in schema.get("allOf", ())):
+    if not all(one_ends(part, ending) for part in schema.get("allOf", ())):
         return False
     kinds = schema.get("type", "any")
     kinds = {kinds} if isinstance(kinds, str) else set(kinds)
@@ -209,7 +232,7 @@ def ends(schema: object, root: dict, inside: frozenset[str] = frozenset()) -> bo
         "object": [schema.get("properties", {}).get(name, True) for name in schema.get("required", ())],
         "array": first[:least] + ([schema.get("items", True)] if least > len(first) else []),
     }
-    return any(all(ends(part, root, inside) for part in members.get(kind, ())) for kind in kinds)
+    return any(all(one_ends(part, ending) for part in members.get(kind, ())) for kind in kinds)
 
 
 def pointed(pointer: str, root: dict) -> object:
@@ -260,12 +283,73 @@ def in_lark(regex: str) -> str:
     return f"/{regex_to_lark(re.sub(ESCAPE, lambda found: CLASSES.get(found[1], found[0]), regex), '')}/"
 
 
-def checker(schema: dict):
-    """A validator of the jsonschema library, of the draft that the schema names."""
-    from jsonschema import Draft202012Validator
-    from jsonschema.validators import validator_for
+class TooMuch(Exception):
+    """Checking a text against a schema takes too long."""
 
-    return validator_for(schema, default=Draft202012Validator)(schema)
+
+def checker(schema: dict):
+    """A validator of the jsonschema library, of the draft that the schema names, which gives up with TooMuch.
+
+    A pattern may take exponential time, and so may references to references: neither is waited for.
+    """
+    from jsonschema import Draft202012Validator
+    from jsonschema.validators import extend, validator_for
+
+    kind, followed = validator_for(schema, default=Draft202012Validator), itertools.count()
+
+    def limited(keyword: Callable) -> Callable:
+        def checked(*arguments):
+            if next(followed) > REFERENCES:
+                raise TooMuch(f"not checked: the schema follows more than {REFERENCES:,} references")
+            yield from keyword(*arguments) or ()
+
+        return checked
+
+    references = {name: limited(kind.VALIDATORS[name]) for name in ("$ref", "$dynamicRef") if name in kind.VALIDATORS}
+    return extend(kind, {**references, **KEYWORDS_OF_PATTERNS})(schema)
+
+
+def matches(pattern: str, text: str) -> bool:
+    """Whether a pattern of a schema is found in a text. Raises TooMuch where that takes longer than `SECONDS_OF_PATTERN`."""
+    import regex
+
+    try:
+        return regex.search(pattern, text, timeout=SECONDS_OF_PATTERN) is not None
+    except TimeoutError:
+        raise TooMuch(f"not checked: the pattern {pattern!r:.40} takes too long on it") from None
+    except regex.error as error:
+        raise TooMuch(f"not checked: the pattern {pattern!r:.40} is not understood ({error})") from None
+
+
+def of_pattern(validator, pattern, instance, schema):
+    from jsonschema import ValidationError
+
+    if validator.is_type(instance, "string") and not matches(pattern, instance):
+        yield ValidationError(f"{instance!r} does not match {pattern!r}")
+
+
+def of_pattern_properties(validator, patterns, instance, schema):
+    for pattern, part in patterns.items() if validator.is_type(instance, "object") else ():
+        for name, value in instance.items():
+            if matches(pattern, name):
+                yield from validator.descend(value, part, path=name, schema_path=pattern)
+
+
+def of_additional_properties(validator, part, instance, schema):
+    from jsonschema import ValidationError
+
+    for name, value in instance.items() if validator.is_type(instance, "object") else ():
+        if name in schema.get("properties", ()) or any(matches(p, name) for p in schema.get("patternProperties", ())):
+            continue
+        if part is False:
+            yield ValidationError(f"{name!r} is not among its properties")
+        else:
+            yield from validator.descend(value, part, path=name)
+
+
+KEYWORDS_OF_PATTERNS = {
+    "pattern": of_pattern, "patternProperties": of_pattern_properties, "additionalProperties": of_additional_properties,
+}  # fmt: skip
 
 
 def parsed(text: str) -> object:

@@ -17,6 +17,10 @@ from jupyter_gpt.errors import GPTError
 HOST, PORT = "127.0.0.1", 8000
 SHORTEST = 16  # characters of a token of one's own
 LARGEST = 16 << 20  # bytes of a request
+HEADERS = 16 << 10  # bytes of its headers
+PATIENCE = 20.0  # seconds a client has for its headers, and a connection may be idle
+BODY = 60.0  # seconds it has for its body
+CONNECTIONS = 256  # at once
 
 
 class Server:
@@ -51,14 +55,16 @@ class Server:
     async def main(self, models) -> None:
         """The life of the server, on its thread."""
         try:
-            from tornado.httpserver import HTTPServer
-
             from jupyter_gpt.session.serving.batcher import Batcher
-            from jupyter_gpt.session.serving.http import application
+            from jupyter_gpt.session.serving.http import LimitedServer, application
 
             self.loop, self.stopping = asyncio.get_running_loop(), asyncio.Event()
             self.batcher = Batcher(self.loop)
-            server = HTTPServer(application(models, self.batcher, self.token), max_body_size=LARGEST)
+            server = LimitedServer(
+                application(models, self.batcher, self.token), max_body_size=LARGEST, max_header_size=HEADERS,
+                idle_connection_timeout=PATIENCE, body_timeout=BODY,
+            )  # fmt: skip
+            server.most = CONNECTIONS
             server.add_sockets(self.sockets)
         except Exception as error:  # raised where the server was asked for
             self.error = error

@@ -15,7 +15,9 @@ from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.completion import Sampling
 from jupyter_gpt.inference.rules import KINDS, Rule, parsed, rule
 
-MOST_SAMPLES = 128
+MOST_SAMPLES = 128  # of one prompt
+MOST_ANSWERS = 512  # of one request: prompts times samples
+MOST_STOPS = 64  # stop texts
 SHORT = 16  # tokens of `/completions` when nothing is said, as its specification has it
 LONG = 1 << 20  # tokens of `/chat/completions` when nothing is said: up to the context
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
@@ -24,7 +26,7 @@ NOT_OFFERED = {"tools": [], "functions": [], "logit_bias": {}, "presence_penalty
                "best_of": 1, "echo": False, "suffix": "", "audio": None}  # fmt: skip
 
 
-class Refused(Exception):
+class Refused(GPTError):
     """A request that cannot be answered: the HTTP status and the fields of OpenAI's error object."""
 
     def __init__(self, status: int, message: str, *, param: str | None = None, code: str | None = None):
@@ -69,6 +71,8 @@ def read(body: object, chat: bool) -> Ask:
     if not 1 <= samples <= MOST_SAMPLES:
         raise Refused(400, f"n is from 1 to {MOST_SAMPLES}, not {samples}", param="n")
     seed = typed(body, "seed", int, None)
+    if seed is not None and not -(1 << 63) <= seed < 1 << 63:
+        raise Refused(400, "seed is a whole number of 64 bits", param="seed")
     try:
         sampling = Sampling(
             samples=samples,
@@ -85,6 +89,9 @@ def read(body: object, chat: bool) -> Ask:
     except GPTError as error:
         raise Refused(400, str(error), param=str(error).partition(" ")[0]) from error
     prompts = [messages(body.get("messages"))] if chat else texts(body.get("prompt"))
+    if len(prompts) * samples > MOST_ANSWERS:
+        raise Refused(400, f"{len(prompts):,} prompts times n {samples} are more than {MOST_ANSWERS} answers: send fewer at once",
+                      param="prompt")  # fmt: skip
     return Ask(chat, model, prompts, sampling, told, typed(body, "stream", bool, False),
                isinstance(options, dict) and bool(options.get("include_usage")), rule_of(body))  # fmt: skip
 
@@ -163,6 +170,8 @@ def stops(value: object) -> tuple[str, ...]:
     found = [value] if isinstance(value, str) else value or []
     if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
         raise Refused(400, "stop is a text or a list of texts", param="stop")
+    if len(found) > MOST_STOPS:
+        raise Refused(400, f"stop has {len(found):,} texts: at most {MOST_STOPS}", param="stop")
     return tuple(found)
 
 

@@ -13,8 +13,9 @@ import logging
 import threading
 from collections.abc import AsyncIterator
 
+from tornado.httpserver import HTTPServer
 from tornado.iostream import StreamClosedError
-from tornado.web import Application, HTTPError, RequestHandler
+from tornado.web import Application, HTTPError, RequestHandler, stream_request_body
 
 from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.session import memory
@@ -24,6 +25,24 @@ from jupyter_gpt.session.serving.asks import Refused
 from jupyter_gpt.session.serving.batcher import Batcher, Ticket
 
 LOG = logging.getLogger("jupyter_gpt.serve")
+
+
+class LimitedServer(HTTPServer):
+    """Closes a connection that is one too many, `most` of them being open: without a token anybody may open some."""
+
+    most = 256
+    open = 0
+
+    def handle_stream(self, stream, address) -> None:
+        if self.open >= self.most:
+            stream.close()
+            return
+        self.open += 1
+        super().handle_stream(stream, address)
+
+    def on_close(self, server_conn) -> None:
+        self.open -= 1
+        super().on_close(server_conn)
 
 
 def application(models, batcher: Batcher, token: str) -> Application:
@@ -38,12 +57,17 @@ def application(models, batcher: Batcher, token: str) -> Application:
     )  # fmt: skip
 
 
+@stream_request_body
 class Handler(RequestHandler):
-    """Checks the token before anything else; errors are OpenAI's error objects."""
+    """Checks the token before a byte of the body is read; errors are OpenAI's error objects."""
 
     def initialize(self, models, batcher: Batcher, token: str, chat: bool = False) -> None:
         self.models, self.batcher, self.token, self.chat = models, batcher, token, chat
         self.gone = threading.Event()
+        self.received: list[bytes] = []
+
+    def data_received(self, chunk: bytes) -> None:
+        self.received.append(chunk)
 
     def set_default_headers(self) -> None:
         self.set_header("Server", "jupyter_gpt")
@@ -79,8 +103,8 @@ class Nothing(Handler):
 
 
 def served(models) -> list[str]:
-    """The names of the models that this kernel can run itself."""
-    return [name for name in models if models.about(name).kind != "endpoint"]
+    """The names of the models of this kernel that write text."""
+    return [name for name in models if models.about(name).kind != "endpoint" and not models.about(name).labels]
 
 
 def described(model) -> dict:
@@ -106,6 +130,8 @@ class OneModel(Handler):
 def known(models, name: str) -> str:
     """`name`, if it is served. Raises Refused (404) that names the nearest."""
     names = served(models)
+    if name not in names and name in models and models.about(name).labels:
+        raise Refused(400, f"{name} gives scores and writes no text: it is not served", param="model")
     if name not in names:
         raise Refused(
             404, f"there is no model {name}{nearest(name, names)}", param="model", code="model_not_found"
@@ -121,27 +147,32 @@ class Answer(Handler):
         self.gone.set()
 
     async def post(self) -> None:
+        body = b"".join(self.received)
+        ask, module, requests, choices, writer = await asyncio.get_running_loop().run_in_executor(
+            None, self.understood, body
+        )  # on a thread: JSON, a schema and a prompt may be large, and a model may have to be read from disk
+        pieces = self.pieces(module, requests, choices, ask.sampling.samples)
+        await (self.stream(pieces, choices, writer) if ask.stream else self.whole(pieces, choices, writer))
+
+    def understood(self, body: bytes) -> tuple:
+        """What is asked, the model's module, the engine's requests, and what takes and writes their answers.
+
+        Raises Refused for what cannot be answered.
+        """
         try:
-            body = json.loads(self.request.body)
-        except ValueError as error:
+            ask = asks.read(json.loads(body), self.chat)
+        except (ValueError, RecursionError) as error:
             raise Refused(400, "the body is not JSON") from error
-        ask = asks.read(body, self.chat)
         name = known(self.models, ask.model)
-        loop = asyncio.get_running_loop()
-        try:  # on a thread: a model may have to be read from disk first
-            model, prompts, requests = await loop.run_in_executor(
-                None, questions.put, self.models, name, ask, self.gone
-            )
+        try:
+            model, prompts, requests = questions.put(self.models, name, ask, self.gone)
+            choices = [
+                Choice(model.tokenizer, prompt, request, ask.sampling.stop, ask.logprobs, ask.rule)
+                for prompt, request in zip(prompts, requests, strict=True) for _ in range(ask.sampling.samples)
+            ]  # fmt: skip
         except GPTError as error:
             raise Refused(400, str(error), code=getattr(error, "code", None)) from error
-        samples = ask.sampling.samples
-        choices = [
-            Choice(model.tokenizer, prompt, request, ask.sampling.stop, ask.logprobs, ask.rule)
-            for prompt, request in zip(prompts, requests, strict=True) for _ in range(samples)
-        ]  # fmt: skip
-        writer = Writer(ask, sum(len(prompt.ids) for prompt in prompts), name)
-        pieces = self.pieces(model.module, requests, choices, samples)
-        await (self.stream(pieces, choices, writer) if ask.stream else self.whole(pieces, choices, writer))
+        return ask, model.module, requests, choices, Writer(ask, sum(len(prompt.ids) for prompt in prompts), name)
 
     async def pieces(
         self, module, requests: list, choices: list[Choice], samples: int
