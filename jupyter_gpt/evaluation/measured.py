@@ -15,13 +15,15 @@ from jupyter_gpt.evaluation.intervals import wilson
 @dataclass(frozen=True)
 class Setting:
     """One model with one technique. Sums over its `count` questions; `cost` in dollars, None when unpriced; `flops`, of
-    a model of the kernel, about 2 x parameters x tokens, None for an endpoint; `silent`: how many got no answer."""
+    a model of the kernel, about 2 x parameters x tokens, None for an endpoint; `silent`: replies in which no answer could
+    be read, `cut` those of them that were cut off at --max-tokens."""
 
     model: str
     technique: str
     count: int
     right: int
     silent: int
+    cut: int
     tokens_in: int
     tokens_out: int
     seconds: float
@@ -43,12 +45,13 @@ class Setting:
 
 
 def measured(model: str, technique: str, rows: Sequence[Mapping], parameters: int | None) -> Setting:
-    """The sums over the results of one setting; each row has `right`, `answer`, `tokens_in`, `tokens_out`, `seconds`,
-    `cost`."""
+    """The sums over the results of one setting; each row has `right`, `answer` (None where none was read), `cut`,
+    `tokens_in`, `tokens_out`, `seconds`, `cost`."""
     tokens = sum(row["tokens_in"] + row["tokens_out"] for row in rows)
     costs = [row["cost"] for row in rows]
     return Setting(
         model, technique, len(rows), sum(row["right"] for row in rows), sum(not row["answer"] for row in rows),
+        sum(not row["answer"] and row["cut"] for row in rows),
         sum(row["tokens_in"] for row in rows), sum(row["tokens_out"] for row in rows),
         sum(row["seconds"] for row in rows), None if None in costs or not costs else sum(costs),
         2.0 * parameters * tokens if parameters else None,

@@ -1,4 +1,8 @@
-"""Tasks: questions with known answers, from a table of the user's or from `reasoning-gym`, and whether an answer is right.
+"""Tasks: questions with known answers, from a table of the user's or from `reasoning-gym`, how an answer is read from a
+reply, and whether it is right.
+
+What the answers of the key are (numbers, letters of options, yes or no, texts) decides how a reply is read, whichever
+technique it came from (`jupyter_gpt.prompting.answers`).
 
 A table is a list of (question, answer) pairs or of rows with `question` and `answer`, a mapping, a DataFrame, or a .csv,
 .json or .jsonl file of the same.
@@ -13,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.prompting.answers import key
+from jupyter_gpt.prompting import answers as replies
+from jupyter_gpt.prompting.answers import ANY, Form, form_of, same
 
 GYM = "reasoning-gym:"
 SUFFIXES = (".csv", ".json", ".jsonl")
@@ -22,19 +27,28 @@ Right = Callable[[str, int], bool]  # (answer, number of the question) -> is it 
 
 @dataclass(frozen=True)
 class Task:
-    """Questions, their answers, and `right(answer, i)`, which tells whether an answer to question i is right."""
+    """Questions, their answers, and `right(answer, i)`, which tells whether an answer to question i is right. `forms` say
+    what the answers are; `ANY` where a function judges the reply, which is then read as little as possible."""
 
     name: str
     questions: tuple[str, ...]
     answers: tuple[str, ...]
     right: Right
+    forms: tuple[Form, ...]
+
+    def read(self, answer: str | None, text: str, cut: bool, i: int) -> str | None:
+        """The answer to question i: that of a technique, or else the one in the text of a reply; None where there is none."""
+        form = self.forms[i]
+        if form == ANY:
+            return (replies.read(text) if answer is None else answer) or text.strip() or None
+        return replies.read(text, form, cut=cut) if answer is None else replies.read(answer, form, alone=True)
 
 
 def task_of(source: object, count: int | None = None, seed: int = 0, score: Callable | None = None) -> Task:
     """The first `count` questions of a table, a file or `reasoning-gym:NAME` (50 unless said; `seed` decides them).
 
-    `score(answer, expected)` tells whether an answer is right; without it, two are the same when
-    `jupyter_gpt.prompting.answers.key` says so. Raises GPTError for what is no table of questions and answers.
+    `score(answer, expected)` tells whether an answer is right; without it, `jupyter_gpt.prompting.answers.same` does.
+    Raises GPTError for what is no table of questions and answers.
     """
     if isinstance(source, str) and source.startswith(GYM):
         return gym(source.removeprefix(GYM), count or 50, seed, score)
@@ -43,13 +57,14 @@ def task_of(source: object, count: int | None = None, seed: int = 0, score: Call
     if not pairs:
         raise GPTError(f"{name} has no questions")
     questions, answers = zip(*pairs, strict=True)
-    return Task(Path(name).name, questions, answers, by(score, answers))
+    forms = tuple(form_of(a, q, answers) for q, a in pairs) if score is None else (ANY,) * len(pairs)
+    return Task(Path(name).name, questions, answers, by(score, answers, forms), forms)
 
 
-def by(score: Callable | None, answers: Sequence[str]) -> Right:
+def by(score: Callable | None, answers: Sequence[str], forms: Sequence[Form]) -> Right:
     """Right by the user's function, or where both say the same."""
     if score is None:
-        return lambda answer, i: key(answer) == key(answers[i])
+        return lambda answer, i: same(answer, answers[i], forms[i])
     if not callable(score):
         raise GPTError(f"--score wants a function f(answer, expected), not a {type(score).__name__}")
     return lambda answer, i: bool(score(answer, answers[i]))
@@ -107,5 +122,15 @@ def gym(name: str, count: int, seed: int, score: Callable | None) -> Task:
         raise GPTError(f"reasoning-gym has no task {name}: {error}") from error
     entries = [data[i] for i in range(count)]
     answers = tuple(str(entry["answer"]) for entry in entries)
-    own = by(score, answers) if score else lambda answer, i: data.score_answer(answer, entries[i]) >= 0.99
-    return Task(f"{GYM}{name}", tuple(entry["question"] for entry in entries), answers, own)
+    questions = tuple(entry["question"] for entry in entries)
+    found = [form_of(a, q, answers) for a, q in zip(answers, questions, strict=True)]
+    forms = tuple(form if form.kind in ("number", "yes/no") and not score else ANY for form in found)
+    equal = by(score, answers, forms)
+
+    def right(answer: str, i: int) -> bool:
+        """Its own scoring wants numbers and words as they stand in the key."""
+        return (bool(score or forms[i].kind) and equal(answer, i)) or (
+            not score and data.score_answer(answer, entries[i]) >= 0.99
+        )
+
+    return Task(f"{GYM}{name}", questions, answers, right, forms)

@@ -2,10 +2,12 @@
 
 Zero-shot (Kojima et al. 2022): "Let's think step by step.", then a second pass in which the same model, its reasoning
 before its eyes, gives the answer alone. Few-shot (Wei et al. 2022): worked examples show how, and a sentence such as
-"The answer is 8." at their end is how the answer is found. Where the answer has a form to keep (regex, json, …), the
-thinking is free of it and the second pass is not: a constraint on the thinking costs accuracy.
+"The answer is 8." at their end is how the answer is found. Reasoning that names its answer so is not asked for it again: a
+small model often gives another one then. Where the answer has a form to keep (regex, json, …), the thinking is free of it
+and the second pass is not: a constraint on the thinking costs accuracy.
 
-A model that does not give an answer alone is asked once more, then said to have given none.
+A model that does not give an answer alone is asked once more, then said to have given none. Reasoning that was cut off at
+--max-tokens before it named an answer has none, and is not asked: what the model would say then is made up.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from jupyter_gpt.inference.render import ANSWER, ASK
-from jupyter_gpt.prompting.answers import answer_in, cleaned, fits
+from jupyter_gpt.inference.rules import rule
+from jupyter_gpt.prompting.answers import named, read
 from jupyter_gpt.prompting.ask import Ask, Asked, filled, go_on, reworded, text_of
 from jupyter_gpt.prompting.options import Options
 from jupyter_gpt.prompting.trace import Node
@@ -60,13 +63,15 @@ def stops(ask: Ask, *more: str) -> list[str]:
 
 
 def answered(ask: Ask, asked: Asked, chains: Sequence[Node], options: Options) -> None:
-    """Give each chain its answer: read from it where it has been shown how to say it, else asked for."""
+    """Give each chain its answer: the one that it names, else the one that the model gives when it is asked for it. One
+    that was cut off before it named any has none."""
     words = ask.words("cot", TEMPLATES)
     extract = words["extract" if ask.chat else "extract_document"]
-    if (options.few_shot or not extract) and not options.constraint:
-        for chain in chains:
-            chain.answer = answer_in(chain.text)
-    missing = [chain for chain in chains if chain.answer is None and chain.text.strip()]
+    for chain in chains:
+        chain.answer = in_reasoning(chain, options, whole=not extract)
+        if chain.answer is None and chain.cut:
+            chain.note = stopped(chain)
+    missing = [chain for chain in chains if chain.answer is None and chain.text.strip() and not chain.cut]
     if not missing or not (extract or options.constraint):
         return
     first = [go_on(ask, asked, chain.text, extract) for chain in missing]
@@ -76,8 +81,25 @@ def answered(ask: Ask, asked: Asked, chains: Sequence[Node], options: Options) -
         again = [go_on(ask, first[i], found[i].text or "…", words["repair"]) for i in wrong]
         extracted(ask, again, [missing[i] for i in wrong], "asked once more", options)
     for chain in missing:
+        if chain.answer is None and options.form.kind:
+            chain.answer = read(chain.text, options.form)
         if chain.answer is None:
             chain.note = "gave no answer alone, though it was asked for one"
+
+
+def in_reasoning(chain: Node, options: Options, whole: bool) -> str | None:
+    """The answer that the reasoning names; with `whole`, any that can be read from it. One that has a form to keep is none
+    unless it keeps it."""
+    reading = read if whole else named
+    answer = reading(chain.text, options.form, cut=chain.cut)
+    held = rule(**options.constraint)
+    return None if answer is None or (held and held.problem(answer)) else answer
+
+
+def stopped(node: Node) -> str:
+    """Why a text that was cut off has no answer."""
+    most, drawn = node.completion.sampling.max_tokens, len(node.completion.tokens)
+    return f"no answer: stopped at {'the end of the context' if 0 < drawn < most else f'--max-tokens {most}'}"
 
 
 def extracted(ask: Ask, prompts: list[Asked], chains: Sequence[Node], label: str, options: Options) -> list[Node]:
@@ -90,8 +112,8 @@ def extracted(ask: Ask, prompts: list[Asked], chains: Sequence[Node], label: str
     found = ask.nodes(prompts, label=label, kind="extract", under=list(chains), **settings)
     for chain, node in zip(chains, found, strict=True):
         if options.constraint:
-            chain.answer = node.answer = node.text
-            continue
-        answer = answer_in(node.text) or cleaned(node.text)
-        chain.answer = node.answer = answer if fits(answer) else None
+            node.answer = None if node.completion.valid is False else node.text
+        else:
+            node.answer = read(node.text, options.form, cut=node.cut, alone=True)
+        chain.answer = node.answer
     return found

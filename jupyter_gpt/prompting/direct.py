@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from jupyter_gpt.inference.render import ANSWER, ASK
-from jupyter_gpt.prompting.answers import answer_in, cleaned
+from jupyter_gpt.prompting.answers import read
 from jupyter_gpt.prompting.ask import Ask, Asked, reworded, text_of
-from jupyter_gpt.prompting.chain_of_thought import answered
+from jupyter_gpt.prompting.chain_of_thought import answered, stopped
 from jupyter_gpt.prompting.options import Options
 from jupyter_gpt.prompting.trace import Node
-
-SHORT = 60  # characters of an answer that says nothing else
 
 
 def direct(ask: Ask, question: Asked, options: Options, samples: int = 1) -> list[Node]:
@@ -22,18 +20,19 @@ def direct(ask: Ask, question: Asked, options: Options, samples: int = 1) -> lis
         question = reworded(question, text)
     [call] = ask.nodes([question], label="asks", samples=samples, **options.constraint)
     solutions = call.children or [call]
-    read(ask, question, solutions, options)
+    read_off(ask, question, solutions, options)
     return solutions
 
 
-def read(ask: Ask, asked: Asked, solutions: Sequence[Node], options: Options) -> None:
-    """Give each solution its answer: the text itself where that has a form to keep or is short, else what it calls its
-    answer; where a vote needs one, the model is asked to read it off."""
+def read_off(ask: Ask, asked: Asked, solutions: Sequence[Node], options: Options) -> None:
+    """Give each solution its answer: the text itself where that has a form to keep, else the one that it gives; where a
+    vote needs one, the model is asked to read it off."""
     for solution in solutions:
         if options.constraint:
-            solution.answer = solution.text
+            solution.answer = None if solution.completion.valid is False else solution.text
         else:
-            short = "\n" not in solution.text.strip() and len(solution.text) <= SHORT
-            solution.answer = answer_in(solution.text) or (cleaned(solution.text) if short else None) or None
+            solution.answer = read(solution.text, options.form, cut=solution.cut)
+        if solution.answer is None and solution.cut:
+            solution.note = stopped(solution)
     if options.vote and not options.constraint:
         answered(ask, asked, [s for s in solutions if s.answer is None], options)

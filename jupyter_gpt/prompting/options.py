@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from jupyter_gpt.errors import GPTError
+from jupyter_gpt.prompting.answers import ANY, Form
 from jupyter_gpt.prompting.tools.act import Acting
 
 SEARCHES = ("bfs", "dfs", "beam")
@@ -28,6 +29,7 @@ class Options:
     acting: the tools of `--react`, and how they may be used.
     tasks: of an agent, the tasks that it works off at most; 0 is no agent.  levels: lists within its list, itself one.
     constraint: regex, json, choice or grammar of the answer, as `gpt.prompt` takes them; thinking is free of it.
+    form: what the answer is, where that is known (`prompting.answers`).
     """
 
     cot: bool = False
@@ -48,6 +50,7 @@ class Options:
     tasks: int = 0
     levels: int = 2
     constraint: Mapping[str, object] = field(default_factory=dict)
+    form: Form = ANY
 
     @property
     def any(self) -> bool:

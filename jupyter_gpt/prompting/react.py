@@ -19,7 +19,7 @@ from contextlib import suppress
 from jupyter_gpt.inference.completion import Completion
 from jupyter_gpt.inference.render import without_special_tokens
 from jupyter_gpt.inference.tool_calls import NoToolCalls
-from jupyter_gpt.prompting.answers import cleaned
+from jupyter_gpt.prompting.answers import cleaned, read
 from jupyter_gpt.prompting.ask import Ask, Asked, filled
 from jupyter_gpt.prompting.options import Options
 from jupyter_gpt.prompting.tools.act import Acting, act
@@ -154,7 +154,7 @@ def joined(asked: list[dict], words: str) -> list[dict]:
 
 def answer_of(ask: Ask, text: str, completion: Completion) -> Node:
     """The node of an answer."""
-    return ask.add(Node("answer", "final answer", text=text, answer=cleaned(text), completion=completion))
+    return ask.add(Node("answer", "final answer", text=text, answer=read(text, alone=True) or cleaned(text), completion=completion))
 
 
 def best(ask: Ask, said: Said, completion: Completion) -> None:

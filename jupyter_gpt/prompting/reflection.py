@@ -13,7 +13,7 @@ from dataclasses import replace
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.prompting.ask import Ask, Asked, filled, go_on, text_of
 from jupyter_gpt.prompting.chain_of_thought import answered
-from jupyter_gpt.prompting.direct import read
+from jupyter_gpt.prompting.direct import read_off
 from jupyter_gpt.prompting.options import Options
 from jupyter_gpt.prompting.trace import Node
 
@@ -98,5 +98,5 @@ def revision(ask: Ask, question: Asked, asked: Asked, answer: Node, words: str, 
     if options.cot:
         answered(ask, asked, [revised], options)
     else:
-        read(ask, asked, [revised], replace(options, vote=options.vote and answer.answer is not None))
+        read_off(ask, asked, [revised], replace(options, vote=options.vote and answer.answer is not None))
     return revised

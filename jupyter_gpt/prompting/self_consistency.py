@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from jupyter_gpt.prompting.answers import answer_in, key
+from jupyter_gpt.prompting.answers import Form, key, read
 from jupyter_gpt.prompting.ask import Ask, Asked, Enough, text_of
 from jupyter_gpt.prompting.options import Options
 from jupyter_gpt.prompting.trace import Node
@@ -20,14 +20,14 @@ def vote(solve):
 
     def majority(ask: Ask, question: Asked, options: Options) -> Node:
         solutions = drawn(ask, solve, question, options)
-        spread = counted(solutions)
+        spread = counted(solutions, options.form)
         node = ask.add(
             Node("vote", f"{len(solutions)} votes", result=dict(spread), note=verdict(spread, len(solutions)))
         )
         if not spread:
             return solutions[0]
         most = next(iter(spread))
-        winner = next(s for s in solutions if s.answer is not None and key(s.answer) == most)
+        winner = next(s for s in solutions if s.answer is not None and key(s.answer, options.form) == most)
         node.answer, node.votes, node.text = winner.answer, spread[most], winner.text
         return winner
 
@@ -47,14 +47,14 @@ def drawn(ask: Ask, solve, question: Asked, options: Options) -> list[Node]:
         if not came:
             raise
         for node in came:
-            node.answer = node.answer or answer_in(node.text)
+            node.answer = node.answer or read(node.text, options.form, cut=node.cut)
         return came
 
 
-def counted(solutions: Sequence[Node]) -> dict[str, int]:
+def counted(solutions: Sequence[Node], form: Form) -> dict[str, int]:
     """How many solutions have each answer, the most frequent first (of equals, the one found first); every solution
     is told how many share its own."""
-    keys = [None if s.answer is None else key(s.answer) for s in solutions]
+    keys = [None if s.answer is None else key(s.answer, form) for s in solutions]
     spread = Counter(k for k in keys if k is not None)
     for solution, answer in zip(solutions, keys, strict=True):
         solution.votes = 0 if answer is None else spread[answer]

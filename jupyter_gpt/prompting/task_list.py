@@ -18,7 +18,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from jupyter_gpt.prompting.answers import cleaned
+from jupyter_gpt.prompting import answers
 from jupyter_gpt.prompting.ask import Ask, Asked, Enough, filled, go_on, text_of
 from jupyter_gpt.prompting.options import Options
 from jupyter_gpt.prompting.react import react
@@ -112,7 +112,7 @@ def worked_off(ask: Ask, work: Work, options: Options, spent: list[str], above: 
         ask.here.note = f"after {len(spent)} tasks it was asked for its answer, {len(work.left)} were left"
     asked = filled(words["answer"], question=work.goal, memory=memory(work, words)) + ending(ask, words)
     [node] = ask.nodes([asked], label="gives its answer", **options.constraint)
-    node.answer = cleaned(node.text)
+    node.answer = answers.read(node.text, options.form, alone=True) or answers.cleaned(node.text)
     return node
 
 

@@ -57,6 +57,11 @@ class Node:
     calls: int = 0
     completion: Completion | None = field(default=None, repr=False)
 
+    @property
+    def cut(self) -> bool:
+        """Whether its text was broken off: at --max-tokens, at the end of the context, or by hand."""
+        return self.completion is not None and self.completion.finish_reason == "length"
+
     def add(self, child: Node) -> Node:
         """Put a node beneath this one, and give it back."""
         self.children.append(child)

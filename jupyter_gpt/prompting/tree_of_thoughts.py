@@ -18,7 +18,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jupyter_gpt.prompting.answers import answer_in, cleaned
+from jupyter_gpt.prompting.answers import named, read
 from jupyter_gpt.prompting.ask import Ask, Asked, filled, go_on, reworded, text_of
 from jupyter_gpt.prompting.chain_of_thought import stops
 from jupyter_gpt.prompting.options import Options
@@ -51,7 +51,7 @@ class State:
     @property
     def answer(self) -> str | None:
         """What the last step names as the answer, which ends the branch."""
-        return answer_in(self.steps[-1]) if self.steps else None
+        return named(self.steps[-1]) if self.steps else None
 
 
 def tree_of_thoughts(ask: Ask, question: Asked, options: Options, samples: int = 1) -> list[Node]:
@@ -193,7 +193,7 @@ def concluded(ask: Ask, question: Asked, state: State, options: Options) -> Node
     [node] = ask.nodes(
         [prompted(ask, question, state, words, "conclude")], label="concludes", under=state.node, **settings
     )
-    answer = node.text if options.constraint else answer_in(node.text) or cleaned(node.text) or None
+    answer = node.text if options.constraint else read(node.text, options.form, cut=node.cut, alone=True)
     return solution(state, answer, node.text)
 
 

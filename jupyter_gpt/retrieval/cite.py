@@ -19,7 +19,8 @@ from jupyter_gpt.retrieval.keyword import content_words
 
 THRESHOLD = 0.55
 SENTENCE = re.compile(r"(?<=[.!?…])[\"'”’)\]]*(?:\s*\[\d+\])*\s+(?=[\"'“‘(\[]?[A-Z0-9À-ÞА-Я])|\n+|(?<=[。！？])")
-ABBREVIATION = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|St|Prof|vs|e\.g|i\.e|No|Fig|[A-Z])\.$")
+ABBREVIATION = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|St|Prof|vs|e\.g|i\.e|Fig|[A-Z])\.$")
+NUMBERED = re.compile(r"\bNo\.$")  # before a digit; elsewhere it is an answer
 CITATION = re.compile(r"\[(\d{1,3}(?:\s*[,;]\s*\d{1,3})*)\]")
 NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
 RUN = 4  # words in a row that count as a quotation
@@ -47,8 +48,9 @@ def sentences(text: str) -> list[str]:
     """The sentences of a text, in order; a citation after the full stop belongs to the sentence before it."""
     found, start = [], 0
     for gap in SENTENCE.finditer(text):
-        piece = text[start : gap.end()]
-        if "\n" not in gap[0] and ABBREVIATION.search(text[start : gap.start()].rstrip()):
+        before, piece = text[start : gap.start()].rstrip(), text[start : gap.end()]
+        numbered = NUMBERED.search(before) and text[gap.end() : gap.end() + 1].isdigit()
+        if "\n" not in gap[0] and (numbered or ABBREVIATION.search(before)):
             continue
         found.append(piece)
         start = gap.end()

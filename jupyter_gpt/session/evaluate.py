@@ -16,6 +16,7 @@ from pathlib import Path
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.evaluation.measured import Setting, measured
 from jupyter_gpt.evaluation.tasks import Task, task_of
+from jupyter_gpt.prompting.answers import Form
 from jupyter_gpt.prompting.together import STOPPED, together
 from jupyter_gpt.session import fingerprint, store, templates
 from jupyter_gpt.session.prompting import Prompting
@@ -27,7 +28,7 @@ TECHNIQUES = {
     "--cot --samples 5 --vote": {"cot": True, "samples": 5, "vote": True},
 }
 ROWS = 64  # samples of a model under way together
-FIGURES = ("answer", "right", "tokens_in", "tokens_out", "seconds", "cost")
+READING = 2  # of answers, by the techniques: what was asked under another one is asked anew
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,8 @@ def evaluate(
         model = session.models[name]
         for technique, options in techniques.items():
             asked = {**common, **options, "seed": seed}
-            origin = fingerprint.of(model, {"technique": described(asked), "templates": templates.all_of()})
+            said = {"technique": described(asked), "templates": templates.all_of(), "reading": READING}
+            origin = fingerprint.of(model, said)
             keys = [hashlib.sha256(f"{origin} {question}".encode()).hexdigest()[:24] for question in task.questions]
             missing = [i for i, key in enumerate(keys) if key not in known]
             found, failed = {}, []
@@ -117,10 +119,9 @@ def evaluate(
             errors += [f"{name} {technique}: {error}" for error in failed]
             known |= {keys[i]: row for i, row in found.items()}
             mine = [
-                {**known[key], "question": i, "model": name, "technique": technique,
-                 "right": session_right(task, known[key]["answer"], i)}
+                {**known[key], "question": i, "model": name, "technique": technique, **scored(task, known[key], i)}
                 for i, key in enumerate(keys) if key in known
-            ]  # fmt: skip
+            ]
             rows += mine
             if mine:
                 settings.append(measured(name, technique, mine, model.parameters))
@@ -135,14 +136,14 @@ def answered(session, model, task: Task, numbers: Sequence[int], options: Mappin
     send = sender(session.models, Prompting(), model.name)
     rows = max(options.get("samples") or 1, options.get("breadth") or 5 if options.get("tree") else 1)
 
-    def asking(question: str) -> Callable:
+    def asking(question: str, form: Form) -> Callable:
         def work(send, call_user):
             return with_techniques(session.models, Prompting(), question, model=model.name, send=send,
-                                   call_user=call_user, **options)  # fmt: skip
+                                   call_user=call_user, form=form, **options)  # fmt: skip
 
         return work
 
-    work = [asking(task.questions[i]) for i in numbers]
+    work = [asking(task.questions[i], task.forms[i]) for i in numbers]
     for ended in together(work, send, max(1, ROWS // rows)):
         number, done = numbers[ended.number], ended.result
         if isinstance(ended.error, GPTError):
@@ -153,14 +154,16 @@ def answered(session, model, task: Task, numbers: Sequence[int], options: Mappin
             yield number, None
         else:
             usage = done.usage
-            yield number, {"answer": done.text.strip() if done.answer is None else done.answer, "text": done.text,
+            yield number, {"answer": done.answer, "text": done.text, "cut": done.finish_reason == "length",
                            "tokens_in": usage.prompt_tokens, "tokens_out": usage.completion_tokens,
                            "seconds": ended.seconds, "cost": usage.cost, "notes": list(done.notes)}  # fmt: skip
 
 
-def session_right(task: Task, answer: str, number: int) -> bool:
-    """Scored anew each time: a `score` function may have changed, and costs nothing."""
-    return bool(answer) and bool(task.right(answer, number))
+def scored(task: Task, row: Mapping, number: int) -> dict:
+    """The answer of a result, None where none can be read, and whether it is right. Done anew each time: a `score` function
+    may have changed, and costs nothing."""
+    answer = task.read(row["answer"], row["text"], row["cut"], number)
+    return {"answer": answer, "right": answer is not None and bool(task.right(answer, number))}
 
 
 def described(options: Mapping) -> dict:

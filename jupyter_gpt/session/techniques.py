@@ -14,6 +14,7 @@ from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.completion import Completion, Usage
 from jupyter_gpt.inference.render import pairs_of
 from jupyter_gpt.prompting import options as sensible
+from jupyter_gpt.prompting.answers import ANY, Form
 from jupyter_gpt.prompting.ask import Ask, Asked, Budget, Enough, run
 from jupyter_gpt.prompting.compose import technique_of
 from jupyter_gpt.prompting.options import Options
@@ -60,6 +61,7 @@ def with_techniques(
     on_trace: Callable[[Node], None] | None = None,
     send: Callable | None = None,
     call_user: Callable | None = None,
+    form: Form = ANY,
     **plain,
 ) -> Completion:
     """Ask one model one thing with the techniques of `jupyter_gpt.prompting.options.Options`.
@@ -69,7 +71,8 @@ def with_techniques(
     the trace's root whenever it has grown. `tools`, `approve`, `allow`, `steps` and `person` are those of
     `jupyter_gpt.session.acting.acting`; with tools the model thinks and acts in turn (`react`);
     `tasks` makes it an agent (`gpt.agent`).
-    `send` and `call_user` are those of `jupyter_gpt.prompting.ask.Ask`, where many are asked together.
+    `send` and `call_user` are those of `jupyter_gpt.prompting.ask.Ask`, where many are asked together; `form` says what the
+    answer is, where it is known.
     Raises GPTError for combinations that make no sense.
     """
     chosen = models[plain.pop("model", None) or latest(models, memory)]
@@ -82,7 +85,7 @@ def with_techniques(
         tasks=tasks, levels=levels,
         best_of=scorer(models, best_of) if isinstance(best_of, str) else best_of,
         few_shot=pairs_of(plain["few_shot"]) if plain.get("few_shot") is not None else (),
-        constraint={name: plain.pop(name) for name in CONSTRAINTS if plain.get(name) is not None},
+        constraint={name: plain.pop(name) for name in CONSTRAINTS if plain.get(name) is not None}, form=form,
     )  # fmt: skip
     if options.acting:
         plain.pop("few_shot", None)  # worked runs, which the technique itself lays out

@@ -71,9 +71,10 @@ def notes(evaluation) -> list[str]:
     said = []
     if not evaluation.whole and not evaluation.errors:
         said.append(f"stopped: {len(evaluation.rows):,} of {evaluation.wanted:,} answered; run it again to go on")
-    silent = sum(s.silent for s in evaluation.settings)
-    if silent:
-        said.append(f"{silent:,} times nothing was answered at all, which counts as wrong")
+    for s in evaluation.settings:
+        if s.silent:
+            cut = f", {s.cut:,} of them cut off at --max-tokens" if s.cut else ""
+            said.append(f"{s.name}: no answer could be read in {s.silent:,} of {s.count:,} replies{cut}; they count as wrong")
     if evaluation.errors:
         said.append(f"{len(evaluation.errors):,} questions could not be asked; the first: {evaluation.errors[0]}")
     return said

@@ -6,7 +6,7 @@ from jupyter_gpt.evaluation.measured import Setting, front, measured, price, rec
 
 
 def setting(name, right, tokens, cost=None, flops=None):
-    return Setting("m", name, 100, right, 0, tokens, 0, 1.0, cost, flops)
+    return Setting("m", name, 100, right, 0, 0, tokens, 0, 1.0, cost, flops)
 
 
 def test_the_cheapest_within_the_interval_of_the_best():
@@ -32,9 +32,9 @@ def test_what_settings_are_compared_by():
 
 
 def test_sums_and_the_interval():
-    row = {"right": True, "answer": "x", "tokens_in": 3, "tokens_out": 2, "seconds": 0.5, "cost": 0.1}
-    found = measured("m", "t", [row, {**row, "right": False, "answer": "", "cost": 0.2}], parameters=1000)
-    assert (found.right, found.silent, found.tokens_in, found.tokens_out, found.seconds) == (1, 1, 6, 4, 1.0)
+    row = {"right": True, "answer": "x", "cut": False, "tokens_in": 3, "tokens_out": 2, "seconds": 0.5, "cost": 0.1}
+    found = measured("m", "t", [row, {**row, "right": False, "answer": None, "cut": True, "cost": 0.2}], parameters=1000)
+    assert (found.right, found.silent, found.cut, found.tokens_in, found.tokens_out, found.seconds) == (1, 1, 1, 6, 4, 1.0)
     assert found.cost == pytest.approx(0.3) and found.flops == 2 * 1000 * 10
     assert measured("m", "t", [row, {**row, "cost": None}], None).cost is None
     assert found.interval == pytest.approx(

@@ -18,6 +18,20 @@ def test_tables(table):
     assert task_of(table, count=1).questions == ("1 + 1?",)
 
 
+def test_answers_are_read_as_the_key_says_and_by_a_function_as_they_are():
+    said = "16 + 24 = 40. He has 40, and that is all that there is to say about his marbles for now."
+    table = [("How many?", "40"), ("Is it?", "yes"), ("Which?", "Ann")]
+    task = task_of(table)
+    assert [form.kind for form in task.forms] == ["number", "yes/no", "text"]
+    assert task.read(None, said, False, 0) == "40" and task.read("40 marbles", said, False, 0) == "40"
+    assert task.read(None, said, True, 0) is None and task.read(None, said, False, 1) is None
+    assert task.right(task.read("Yes, it is.", "", False, 1), 1) and not task.right("no", 1)
+    assert task.right("It was Ann, of course", 2) and not task.right("It was Anna", 2)
+    judged = task_of(table, score=lambda answer, expected: True)
+    assert judged.read(None, said, False, 0) == said and judged.read("40", said, False, 0) == "40"
+    assert judged.read(None, " \n", False, 0) is None
+
+
 def test_files_and_data_frames(tmp_path):
     import pandas
 
@@ -50,4 +64,6 @@ def test_puzzles_of_reasoning_gym_are_scored_by_it():
     task = task_of("reasoning-gym:chain_sum", count=5, seed=3)
     assert len(task.questions) == 5 and all(task.right(answer, i) for i, answer in enumerate(task.answers))
     assert not task.right("no idea", 0)
+    reply = f"{task.questions[0]} is more than I can do, so I say {task.answers[0]}. That is all that I know about it."
+    assert task.right(task.read(None, reply, False, 0), 0), "numbers are read from replies"
     assert task_of("reasoning-gym:chain_sum", count=5, seed=3).questions == task.questions

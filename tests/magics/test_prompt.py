@@ -73,7 +73,7 @@ def test_the_options_are_those_of_the_session():
 
     keywords = signature(ask).parameters | signature(with_techniques).parameters
     internal = {"models", "memory", "asked", "plain", "variables", "on_token", "on_all", "on_trace", "deadline", "send", "call_user",
-                "person", "indexes", "tasks", "levels", "lookup"}  # fmt: skip
+                "person", "indexes", "tasks", "levels", "lookup", "form"}  # fmt: skip
     options = {option.key: option for _, group in prompt.COMMAND.groups for option in group}
     assert set(options) - {"out"} == set(keywords) - internal
     told = {key: o.default for key, o in options.items() if o.default is not None and keywords[key].default is not None}

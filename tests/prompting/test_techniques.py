@@ -3,6 +3,7 @@
 import pytest
 
 from jupyter_gpt.errors import GPTError
+from jupyter_gpt.prompting.answers import Form
 from jupyter_gpt.prompting.ask import Budget, run, text_of
 from jupyter_gpt.prompting.compose import technique_of
 from jupyter_gpt.prompting.options import Options, check
@@ -58,6 +59,50 @@ def test_thinking_is_free_and_the_answer_is_constrained(scripted):
     answer = solve(ask, Options(cot=True, constraint={"regex": r"\d+"}))
     assert answer.answer == "14"
     assert "regex" not in ask.send.settings[0] and ask.send.settings[1]["regex"] == r"\d+"
+
+
+def test_reasoning_that_names_its_answer_is_not_asked_for_another(scripted):
+    ask = scripted(["3 * 4 = 12. The answer is 14.", "never asked"])
+    assert solve(ask, Options(cot=True)).answer == "14" and kinds(ask) == ["call"]
+    ask = scripted(lambda prompt, n: ("#### 14", "it is so", "So \\boxed{14}")[n] if isinstance(prompt, str) else "13")
+    assert solve(ask, Options(cot=True, samples=3, vote=True)).answer == "14"
+    assert kinds(ask) == ["call", "sample", "sample", "extract", "sample", "vote"], "the one that named none is asked"
+
+
+def test_a_named_answer_that_keeps_the_form_is_taken_and_any_other_is_asked_for(scripted):
+    either = {"choice": ["red", "blue"]}
+    ask = scripted(["Not red. The answer is blue.", "never asked"])
+    assert solve(ask, Options(cot=True, constraint=either)).answer == "blue" and len(ask.send.asked) == 1
+    ask = scripted(["The answer is: the blue one.", "blue"])
+    assert solve(ask, Options(cot=True, constraint=either)).answer == "blue" and len(ask.send.asked) == 2
+
+
+def test_reasoning_that_was_cut_off_invents_no_answer(scripted):
+    ask = scripted(["First, 3 * 4 = 12, and then…", "never asked"])
+    answer = solve(ask, Options(cot=True))
+    assert answer.answer is None and ask.root.answer is None and len(ask.send.asked) == 1
+    assert answer.note == "no answer: stopped at --max-tokens 8"
+    ask = scripted(["The answer is 14. To check this, one…"])
+    assert solve(ask, Options(cot=True)).answer == "14"
+    ask = scripted(lambda prompt, n: ("First, 3 * 4 is…", "The answer is 14.", "And then…")[n])
+    assert solve(ask, Options(cot=True, samples=3, vote=True)).answer == "14"
+    assert [node.note.partition(":")[0] for node in ask.solutions] == ["no answer", "", "no answer"]
+
+
+def test_a_direct_answer_that_was_cut_off_is_none(scripted):
+    ask = scripted(["Add 3 and 4, which…"])
+    answer = solve(ask, Options())
+    assert answer.answer is None and answer.note == "no answer: stopped at --max-tokens 5"
+
+
+def test_the_form_of_the_answer_decides_how_it_is_read(scripted):
+    number = Form("number", question=SUM)
+    said = ["3 * 4 = 12, and 2 + 12 = 14. That is all there is to it, as anybody who can add and multiply can see."]
+    assert solve(scripted(said), Options(form=number)).answer == "14" and solve(scripted(said), Options()).answer is None
+    ask = scripted([*said, "It is said.", "As I said."])
+    assert solve(ask, Options(cot=True, form=number)).answer == "14", "where asking gives none, the reasoning has one"
+    votes = scripted(lambda prompt, n: ("fourteen", "14.0", "$14", "9")[n])
+    assert solve(votes, Options(samples=4, vote=True, form=number)).votes == 3
 
 
 def test_a_model_that_gives_no_answer_is_asked_once_more_then_said_so(scripted):
@@ -128,7 +173,7 @@ def test_best_of_n_by_a_reward(scripted):
 
 
 def test_a_vote_that_is_stopped_counts_what_came(scripted):
-    ask = scripted(lambda prompt, n: f"Answer: {(14, 14, 3)[n]}", budget=Budget(max_calls=1))
+    ask = scripted(lambda prompt, n: f"So {(14, 14, 3)[n]}.", budget=Budget(max_calls=1))
     answer = solve(ask, Options(cot=True, samples=3, vote=True))
     assert answer.answer == "14" and "--max-calls 1" in ask.root.note
 

@@ -28,6 +28,7 @@ def test_sentences():
         "Dr. Fox has 3.5 days. [1]", "He sang!", "Did he?", '"Yes." he said [1, 2].', "Next line", "- a list",
     ]  # fmt: skip
     assert cite.sentences("一句话。另一句。") == ["一句话。", "另一句。"]
+    assert cite.sentences("No. 5 is red. No. It is not.") == ["No. 5 is red.", "No.", "It is not."]
     assert cite.sentences("") == []
     assert cite.cited_in("So it is [2], [1; 3].") == (2, 1, 3)
 

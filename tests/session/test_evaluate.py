@@ -74,6 +74,38 @@ def test_an_interrupt_keeps_what_was_answered(gpt, chat):
     assert "run it again to go on" in evaluation_bundle(found).text
 
 
+def test_direct_and_chain_of_thought_are_read_by_the_same_rule(gpt, chat, monkeypatch):
+    """A scripted model in the place of the real one: it reasons, never says "the answer is", and is once cut off."""
+    from jupyter_gpt.inference.completion import Completion
+
+    replies = {"Tom": ("16 + 24 = 40. He has 40.", "stop"), "Box": ("7 times 12 is 84, as one can see from", "length"),
+               "Bag": ("I cannot say.", "stop"), "Van": ("We divide, and so 45 / 9 = 5 vans. The answer is 5.", "stop")}  # fmt: skip
+
+    def sender(models, memory, name, unsent=False):
+        def send(prompts, *, show=None, deadline=None, **settings):
+            found = []
+            for prompt in prompts:
+                first = prompt if isinstance(prompt, str) else prompt[0]["content"]
+                text, finish = replies[first[:3]] if isinstance(prompt, str) else ("I said so.", "stop")
+                found.append(Completion(text, tokens=[1], finish_reason=finish))
+            if show:
+                show(found)
+            return found
+
+        return send
+
+    monkeypatch.setattr("jupyter_gpt.session.evaluate.sender", sender)
+    table = [("Tom has 16 and gets 24.", "40"), ("Boxes: 7 of 12.", "84"), ("Bag?", "7"), ("Vans for 45, 9 in each?", "5")]
+    found = gpt.evaluate(table, models=["chat"], techniques={"direct": {}, "--cot": {"cot": True}})
+    for rows in (found.rows[:4], found.rows[4:]):
+        assert [(row["answer"], row["right"]) for row in rows] == [("40", True), (None, False), (None, False), ("5", True)]
+    assert [(s.right, s.silent, s.cut) for s in found.settings] == [(2, 2, 1)] * 2
+    shown = evaluation_bundle(found).text
+    assert "chat --cot: no answer could be read in 2 of 4 replies, 1 of them cut off at --max-tokens" in shown
+    judged = gpt.evaluate(table, models=["chat"], techniques={"direct": {}}, score=lambda answer, expected: "say" in answer)
+    assert [row["right"] for row in judged.rows] == [False, False, True, False], "a function judges the whole reply"
+
+
 def test_mistakes(gpt, chat):
     with pytest.raises(GPTError, match="--vote with chat: --vote chooses among several samples"):
         gpt.evaluate(QUESTIONS, models=["chat"], techniques={"--vote": {"vote": True}})

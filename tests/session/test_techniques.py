@@ -83,7 +83,7 @@ def test_the_constraint_and_best_of(gpt, base):
 
 
 def test_budgets(gpt, chat):
-    done = gpt.prompt("The", model="chat", cot=True, max_calls=1, **SHORT)
+    done = gpt.prompt("The", model="chat", reflect=1, check=lambda *_: False, max_calls=1, **SHORT)
     assert len([node for node in walk(done) if node.calls]) == 1
     assert any("--max-calls 1 reached" in note for note in done.notes)
     with pytest.raises(GPTError, match="is a model of this kernel and has no price"):

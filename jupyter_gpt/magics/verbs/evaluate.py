@@ -13,7 +13,10 @@ EVALUATE = Command(
     about=(
         "First the best possible performance, then cost: asks every question with every technique of every model, batched, "
         "and shows accuracy with its interval, tokens, seconds and dollars of each, and which to use: the best, and the "
-        "cheapest within its interval. Results are kept as they come: ■ stops, the same line goes on."
+        "cheapest within its interval. What the expected answers are, numbers, letters of options, yes or no, or texts, "
+        "decides how every reply is read, whichever technique it is from; a reply without a readable answer is counted and "
+        "wrong, one cut off at --max-tokens too unless it named its answer. Results are kept as they come: ■ stops, the same "
+        "line goes on."
     ),
     groups=(
         ("What", (
@@ -26,7 +29,8 @@ EVALUATE = Command(
             Option("--techniques", "each in quotes, the flags of %%prompt; a word of no flag, such as direct, is none",
                    "FLAGS", many=True, default='direct "--cot" "--cot --samples 5 --vote"'),
             Option("--questions", "the first N only (of reasoning-gym: 50)", "N", whole),
-            Option("--score", "f(answer, expected), true where it is right (default: the same number, or the same words)",
+            Option("--score", "f(answer, expected), true where it is right; answer is what the technique read off, or else "
+                   "the whole reply (default: the same number, option, yes or no, or a sentence with the same words)",
                    "$FUNCTION", kept=True),
         )),
         ("Sampling", (
