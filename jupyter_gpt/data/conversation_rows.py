@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jupyter_gpt.data.packing import Rows
+from jupyter_gpt.data.packing import WHOLE, Rows
 
 IGNORE = -100  # a target that is not trained on, as in training/loss.py
 PADDING = -1  # the document of cells that hold nothing
@@ -83,13 +83,17 @@ class ConversationRows(Rows):
         ]
         return laid_out(self.documents, pieces, self.context)
 
+    def _cut(self, documents: np.ndarray, size: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, ...]:
+        """A conversation is never cut."""
+        return np.arange(len(size)), np.zeros_like(size), size, np.full(len(size), WHOLE)
+
     def _pack(self) -> Iterator[None]:
         pieces = self._pieces()
         buffer = max(1, min(BUFFER, int((~np.asarray(self.documents.held_out)).sum()) // EPOCH)) if self.packed else 1
         waiting: deque[tuple[int, int]] = deque()  # (position, tokens), oldest first
         while True:
             while len(waiting) < buffer:
-                waiting.append(next(pieces))
+                waiting.append(next(pieces)[:2])
             chosen = [waiting.popleft()]
             room = self.context - (chosen[0][1] - 1)
             while room and self.packed and (fitting := [length for _, length in waiting if length - 1 <= room]):

@@ -2,9 +2,11 @@
 begins.
 
     folder/tokens.npy      (N,)   uint16, or uint32 for a vocabulary above 65,536
-    folder/offsets.npy     (D+1,) int64: where each document begins; its first token is the delimiter
+    folder/offsets.npy     (D+1,) int64: where each document begins; its first token is the delimiter, but of
+                           the held-out end of a document that is trained on
     folder/source.npy      (D,)   uint16, an index into `names`
     folder/held_out.npy    (D,)   bool: for validation only
+    folder/cut_off.npy     (D,)   bool: more of its text was left out, so that no end of text follows it
     folder/documents.json  counts of each source; written last: where it is, all is whole
     folder/tokenizer/      as transformers saves it
 """
@@ -29,7 +31,8 @@ FORMAT = 1
 
 @dataclass(frozen=True, eq=False)
 class Documents:
-    """Tokenized documents of several sources. Every document begins with the token `eot`."""
+    """Tokenized documents of several sources. A document begins with the token `eot`, unless it is the held-out
+    end of the one before it."""
 
     tokens: np.ndarray  # (N,) unsigned integers
     offsets: np.ndarray  # (D+1,) int64
@@ -38,6 +41,7 @@ class Documents:
     names: list[str]
     weights: list[float]  # sampling proportions, one a name
     eot: int
+    cut_off: np.ndarray | None = None  # (D,) bool; None: every document is whole
     details: dict = field(default_factory=dict)  # documents.json
     folder: Path | None = None
 
@@ -59,6 +63,8 @@ class Documents:
             name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
             for name in ("tokens", "offsets", "source", "held_out")
         }
+        if (folder / "cut_off.npy").exists():  # older folders have none
+            arrays["cut_off"] = np.load(folder / "cut_off.npy", mmap_mode="r", allow_pickle=False)
         names = [row["name"] for row in details["sources"]]
         weights = [row["weight"] for row in details["sources"]]
         return cls(**arrays, names=names, weights=weights, eot=details["eot"], details=details, folder=folder)
@@ -75,6 +81,12 @@ class Documents:
         import numpy as np
 
         return np.diff(self.offsets)
+
+    def ended(self) -> np.ndarray:
+        """(D,) bool: whether the last token of each document is the last of its text."""
+        import numpy as np
+
+        return np.ones(len(self), bool) if self.cut_off is None else ~np.asarray(self.cut_off)
 
     def training(self, source: int) -> np.ndarray:
         """The indices of the documents of `source` that are trained on."""
@@ -108,7 +120,7 @@ class Writer:
         self.folder, self.eot = folder, eot
         self.dtype = np.dtype(np.uint16 if len(tokenizer) <= 2**16 else np.uint32)
         self.tokens = 0
-        self.starts, self.source, self.held_out = array("q"), array("H"), array("b")
+        self.starts, self.source, self.held_out, self.cut_off = array("q"), array("H"), array("b"), array("b")
         self.file = (folder / "tokens.npy.tmp").open("wb")
         self._header(0)
         self.data = self.file.tell()
@@ -117,13 +129,22 @@ class Writer:
         shutil.rmtree(folder / "tokenizer", ignore_errors=True)
         temporary.replace(folder / "tokenizer")
 
-    def begin(self, source: int, held_out: bool) -> int:
-        """Begins a document with the delimiter; returns its index."""
+    def begin(self, source: int, held_out: bool, delimiter: bool = True) -> int:
+        """Begins a document, with the delimiter unless it goes on with the one before; returns its index.
+
+        It counts as cut off until `end` is called.
+        """
         self.starts.append(self.tokens)
         self.source.append(source)
         self.held_out.append(held_out)
-        self.extend([self.eot])
+        self.cut_off.append(True)
+        if delimiter:
+            self.extend([self.eot])
         return len(self.starts) - 1
+
+    def end(self) -> None:
+        """The document begun last is whole."""
+        self.cut_off[-1] = False
 
     def extend(self, ids: list[int]) -> None:
         """Adds tokens to the document begun last."""
@@ -151,6 +172,7 @@ class Writer:
             "offsets": np.array([*self.starts, self.tokens], np.int64),
             "source": np.array(self.source, np.uint16),
             "held_out": np.array(self.held_out, bool),
+            "cut_off": np.array(self.cut_off, bool),
         }
         for name, values in arrays.items():
             with (self.folder / f"{name}.npy.tmp").open("wb") as file:

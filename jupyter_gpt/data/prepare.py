@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 VOCABULARY = 4096
 SAMPLE = (2_000_000, 20_000_000)  # characters the tokenizer is trained on, at least and at most
 HELD_OUT_MOST = 1_000_000  # tokens held out of the whole mixture
-MARGIN = 1.05  # tokens prepared for each one wanted: packing crops some
+MARGIN = 1.05  # tokens prepared for each one wanted: packing chooses among more than it takes
 BATCH = 200_000  # characters encoded at a time, about 50 ms
 
 Events = Generator[dict, None, Any]
@@ -52,7 +52,7 @@ def prepare(
     weights: sampling proportions by source. tokens_wanted: how many tokens the run will see; a source with
     fewer is repeated by the packing, one with more is read only as far as needed. tokenizer: "bpe" (of
     `vocab_size`, 4096 unless given), "char", or a tokenizer. held_out: the fraction for validation, in place
-    of one document in twenty or the last tenth of few. Raises GPTError for whatever a user can get wrong, as
+    of one document in twenty or the last tenth of few (see `split.py`). Raises GPTError for whatever a user can get wrong, as
     early as it can be known.
     """
     if held_out is not None and not 0 <= held_out < 1:
@@ -67,7 +67,8 @@ def prepare(
             share = weight / total
             need = int(tokens_wanted * share * MARGIN) + context + 1
             read = partial(sources.read, name, variables, seed)
-            mixture.append(Source(len(mixture), name, weight, share, read, need, int(HELD_OUT_MOST * share)))
+            held = int(HELD_OUT_MOST * share)
+            mixture.append(Source(len(mixture), name, weight, share, read, need, held, context))
     for source in mixture:
         yield progress(f"looking at {source.name}", 0, None, "documents")
         sources.check(source.name, variables)

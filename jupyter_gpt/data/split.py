@@ -2,7 +2,9 @@
 
 - Of many documents one in twenty is held out, chosen by a hash of its content: the choice outlives another
   seed, another order and a source that grows, and copies of a document fall on the same side.
-- Of fewer than 20 documents the last tenth of each is held out: of tinyshakespeare what nanoGPT holds out.
+- Of fewer than 20 documents the last tenth of each is held out: of tinyshakespeare what nanoGPT holds out. What is
+  trained on then has no end, and what is held out no beginning. Of short ones among them, which may fit in a row,
+  whole ones are held out, for a model could not learn where they end.
 - A document may be huge: it travels in pieces, cut where no token is ever cut.
 """
 
@@ -20,6 +22,7 @@ from jupyter_gpt.errors import GPTError
 
 MANY = 20  # documents: from here on whole documents are held out, below it the end of each
 HELD_OUT = {True: 0.05, False: 0.1}  # the fraction held out, by whether the documents are many
+SHORT = 8  # characters of a document for each token of a row, at most, for it to be held out whole or not at all
 PIECE = 10_000  # characters, about: a long document stops close to what is needed
 # Where a text may be cut without changing its tokens: a pretoken of the BPE always ends there.
 SEAM = re.compile(r"(?<=\n)(?=\S)|(?<=[^\W_])(?= [^\W_])")
@@ -31,6 +34,8 @@ class Portion(NamedTuple):
     text: str
     held: bool
     place: float  # [0, 1), from the content of the document
+    begins: bool = True  # where the document does
+    ends: bool = True
 
 
 class Piece(NamedTuple):
@@ -38,6 +43,7 @@ class Piece(NamedTuple):
 
     text: str
     opens: bool  # it is the portion's first
+    closes: bool  # it is the portion's last
     portion: Portion
 
 
@@ -52,6 +58,7 @@ class Source:
     read: Callable[[], Iterator[str]]
     need: int  # tokens to train on
     most_held: int  # tokens
+    context: int  # tokens of a row
     many: bool = True
     fraction: float = 0.0  # held out
     tokens: int = 0
@@ -59,6 +66,7 @@ class Source:
     bytes: int = 0  # of the text behind both
     held: list[tuple[float, int]] = field(default_factory=list)  # (place, document) held out
     lowest: tuple[float, int] = (1.0, -1)  # (place, document), of all
+    short: dict[float, bool] = field(default_factory=dict)  # of few, the places of short ones: whether held out
 
     def texts(self) -> Iterator[str]:
         """Its documents that have something in them."""
@@ -66,19 +74,29 @@ class Source:
 
     def look(self, held_out: float | None) -> None:
         """Finds out whether its documents are many, so what fraction to hold out. GPTError for none."""
-        found = sum(1 for _ in islice(self.texts(), MANY))
-        if found == 0:
+        short: list[float | None] = []
+        for text in islice(self.texts(), MANY):
+            short.append(place(text, self.name) if len(text) <= SHORT * self.context else None)
+        if not short:
             raise GPTError(f"{self.name} has no document with any text in it")
-        self.many = found == MANY
+        self.many = len(short) == MANY
         self.fraction = HELD_OUT[self.many] if held_out is None else held_out
+        if not self.many:
+            places = sorted({where for where in short if where is not None})
+            least = self.fraction > 0 and None not in short and len(places) > 1
+            count = max(least, round(self.fraction * len(places)))
+            self.short = {where: n < count for n, where in enumerate(places)}
 
     def portions(self, text: str) -> list[Portion]:
         """What of a document is trained on and what is held out."""
         where = place(text, self.name)
-        if self.many:
-            return [Portion(text, where < self.fraction, where)]
+        if self.many or where in self.short:
+            return [Portion(text, self.short.get(where, where < self.fraction), where)]
         end = int((1 - self.fraction) * len(text))
-        parts = Portion(text[:end], False, where), Portion(text[end:], True, where)
+        parts = (
+            Portion(text[:end], False, where, ends=end == len(text)),
+            Portion(text[end:], True, where, begins=end == 0),
+        )
         return [part for part in parts if part.text]
 
     def pieces(self) -> Iterator[Piece]:
@@ -100,20 +118,24 @@ class Source:
 
     def write(self, piece: Piece, ids: list[int], writer: Writer) -> None:
         """Puts an encoded piece on disk, unless there is enough."""
-        _, held, where = piece.portion
-        if self.full(piece.portion):
+        portion = piece.portion
+        held, where = portion.held, portion.place
+        if self.full(portion):
             return
         if piece.opens:
-            document = writer.begin(self.index, held)
+            document = writer.begin(self.index, held, portion.begins)
             self.lowest = min(self.lowest, (where, document))
             if held:
                 self.held.append((where, document))
         writer.extend(ids)
+        if piece.closes and portion.ends:
+            writer.end()
         self.bytes += len(piece.text.encode())
+        count = len(ids) + (piece.opens and portion.begins)
         if held:
-            self.held_tokens += len(ids) + piece.opens
+            self.held_tokens += count
         else:
-            self.tokens += len(ids) + piece.opens
+            self.tokens += count
 
     def settle(self, writer: Writer) -> None:
         """Of many documents, holds out no more than allowed and at least one: those lowest in place."""
@@ -154,7 +176,7 @@ def pieces(portion: Portion, most: int | None = None) -> Iterator[Piece]:
     while begin < limit:
         seam = SEAM.search(text, begin + PIECE, limit) if limit - begin > PIECE else None
         end = seam.start() if seam else limit
-        yield Piece(text[begin:end], begin == 0, portion)
+        yield Piece(text[begin:end], begin == 0, end == len(text), portion)
         begin = end
 
 

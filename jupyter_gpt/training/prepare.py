@@ -96,14 +96,16 @@ def compiles(recipe: Recipe, device: str) -> bool:
 
 
 def first_words(documents, tokenizer) -> list[str]:
-    """Fixed prompts: how the first held-out document of each of the three heaviest sources begins."""
+    """Fixed prompts: how a document of each of the three heaviest sources begins, the first that is held out, if any."""
     import numpy as np
 
     prompts = []
     heaviest = sorted(range(len(documents.names)), key=lambda i: -documents.weights[i])[:3]
     for source in heaviest:
-        document = documents[int(np.flatnonzero(documents.held_out & (documents.source == source))[0])]
-        text = tokenizer.decode(document[1:200].tolist())
+        own = np.flatnonzero(documents.source == source)
+        held = own[documents.held_out[own]]
+        document = documents[int((held if len(held) else own)[0])]
+        text = tokenizer.decode(document[int(document[0] == documents.eot) : 200].tolist())
         head = text.split("\n\n")[0] if len(text.split("\n\n")[0].split()) >= PROMPT_WORDS else text
         words = head.split(" ")[:PROMPT_WORDS]
         prompts.append(" ".join(words)[:48])

@@ -1,15 +1,19 @@
 """Rows: each property that the docstring of packing.py claims, on tokens that tell where they stand."""
 
+from collections import Counter
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
 from jupyter_gpt.data.documents import Documents
-from jupyter_gpt.data.packing import Rows, cut, validation_rows
+from jupyter_gpt.data.packing import INSIDE, TAIL, Rows, cut, validation_rows
+from jupyter_gpt.errors import GPTError
 
 EOT = 0
 
 
-def documents(lengths, weights=(1.0,), source=None, held_out=None) -> Documents:
+def documents(lengths, weights=(1.0,), source=None, held_out=None, cut_off=None) -> Documents:
     """Documents of the given lengths. Token i of all is i+1, so it names its position; each first is EOT."""
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     tokens = np.arange(1, offsets[-1] + 1, dtype=np.uint32)
@@ -17,7 +21,7 @@ def documents(lengths, weights=(1.0,), source=None, held_out=None) -> Documents:
     source = np.zeros(len(lengths), np.uint16) if source is None else np.array(source, np.uint16)
     held_out = np.zeros(len(lengths), bool) if held_out is None else np.array(held_out)
     names = [f"source {i}" for i in range(len(weights))]
-    return Documents(tokens, offsets, source, held_out, names, list(weights), EOT)
+    return Documents(tokens, offsets, source, held_out, names, list(weights), EOT, cut_off)
 
 
 def mixed(seed=0, count=600, weights=(3.0, 1.0)) -> Documents:
@@ -33,15 +37,75 @@ def targets(docs, rows, indices) -> np.ndarray:
     return batch[batch != EOT] - 1
 
 
-def test_rows_have_their_shape_and_begin_with_the_delimiter_or_are_a_window():
+def test_rows_have_their_shape_and_begin_with_a_document_or_inside_one():
     docs = mixed()
     batch = Rows(docs, 64).batch(range(300))
     assert batch.shape == (300, 65) and batch.dtype == np.int64
-    for row in batch:
-        if row[0] != EOT:
-            assert (np.diff(row) == 1).all()  # one stretch of one document
-            assert EOT not in row
     assert (batch[:, 0] == EOT).any() and (batch[:, 0] != EOT).any()
+
+
+random = np.random.default_rng(3)
+T = 32
+MIXES = {
+    "short": random.integers(2, T, 300),
+    "long": random.integers(T + 2, 10 * T, 60),
+    "both": np.concatenate([random.integers(2, T, 200), random.integers(T, 5 * T, 60)]),
+    "two never fit": random.integers(T // 2 + 2, T, 200),
+    "about a row": np.tile([T - 1, T, T + 1, T + 2, 2 * T + 1], 40),
+    "a third more than a row": np.full(150, 4 * T // 3),
+    "one": np.array([500]),
+}
+
+
+@pytest.mark.parametrize("mix", MIXES)
+def test_a_delimiter_is_a_target_where_a_document_ends_and_nowhere_else(mix):
+    """The middle of a document is never said to be an end or a beginning."""
+    docs = documents(MIXES[mix])
+    begins, ends = set(docs.offsets[:-1] + 2), set(docs.offsets[1:])  # the tokens that stand there
+    for row in Rows(docs, T).batch(range(2000)).tolist():
+        for place, (token, after) in enumerate(pairwise(row)):
+            if after == EOT:
+                assert token in ends and token != EOT
+            elif token == EOT:
+                assert after in begins
+            else:
+                assert after == token + 1 and token not in ends, place
+
+
+@pytest.mark.parametrize("mix", MIXES)
+def test_each_end_and_each_token_is_a_target_once_an_epoch(mix):
+    """An end as often as the tokens before it: the model is told neither too often nor too seldom that a text ends."""
+    docs, epochs = documents(MIXES[mix]), 40
+    rows = Rows(docs, T)
+    while rows.offered < epochs * docs.offsets[-1]:
+        rows._lay_out(len(rows._first) + 50)
+    told, ended = Counter(), Counter()
+    for row in rows.batch(range(len(rows._first) - 1)).tolist():
+        told.update(row[1:])
+        ended.update(token for token, after in pairwise(row) if after == EOT)
+    del told[EOT]
+    seen = [ended[end] for end in docs.offsets[1:].tolist()]
+    late = 1024 // len(docs) + 3  # epochs that may wait in the buffer
+    assert epochs - late <= min(seen) and max(seen) <= epochs + late
+    assert np.mean(seen) == pytest.approx(epochs, rel=0.1)
+    texts = [told[token] for d in range(len(docs)) for token in range(docs.offsets[d] + 2, docs.offsets[d + 1] + 1)]
+    assert min(texts) >= epochs - late and len(told) == len(texts)
+    assert sum(texts) == pytest.approx(rows.offered + rows.repeated - len(rows._position), rel=0.1)
+    assert abs(sum(texts) / len(texts) - np.mean(seen) - rows.repeated / len(texts)) < 0.1 * epochs
+
+
+def test_nothing_follows_a_document_that_was_cut_off():
+    lengths = np.array([100, 20, 30, 333, 25, 31, 32, 33, 34])
+    off = np.arange(9) % 2 == 1  # 20, 333, 31 and 33 have no end
+    docs = documents(lengths, cut_off=off)
+    rows = Rows(docs, T).batch(range(3000)).tolist()
+    ends = {row[c - 1] for row in rows for c in range(1, T + 1) if row[c] == EOT}
+    assert ends == set(docs.offsets[1:][~off])
+    told = {token for row in rows for token in row[1:]} - {EOT}
+    left = {1, 5}  # too short for a row of their own, in which nothing could follow them
+    assert told == {t for d in range(9) if d not in left for t in range(docs.offsets[d] + 2, docs.offsets[d + 1] + 1)}
+    with pytest.raises(GPTError, match="fills a row"):
+        Rows(documents([20, 30], cut_off=np.array([True, True])), T).batch([0])
 
 
 def test_cells_are_what_documents_of_says():
@@ -54,10 +118,7 @@ def test_cells_are_what_documents_of_says():
             assert part.column == column
             begin = int(docs.offsets[part.document]) + part.start
             assert begin + part.length <= docs.offsets[part.document + 1]
-            expected = docs.tokens[begin : begin + part.length].astype(np.int64)
-            if part.length < 65:
-                expected[0] = EOT
-            assert (batch[i, column : column + part.length] == expected).all()
+            assert (batch[i, column : column + part.length] == docs.tokens[begin : begin + part.length]).all()
             column += part.length
         assert column == 65 or (column == 64 and batch[i, -1] == EOT)
 
@@ -99,7 +160,7 @@ def test_the_order_of_pieces_is_exact_to_one_piece():
     pieces = Rows(docs, 64)._pieces()
     supplied = np.zeros(2)
     for _ in range(5000):
-        position, length = next(pieces)
+        position, length, _ = next(pieces)
         d = int(np.searchsorted(docs.offsets, position, side="right")) - 1
         supplied[docs.source[d]] += length
         ahead = supplied[0] / 0.75 - supplied[1] / 0.25
@@ -110,17 +171,19 @@ def test_an_epoch_uses_every_token_once():
     docs = mixed(weights=(1.0, 1.0))
     rows = Rows(docs, 64)
     for source in (0, 1):
-        epoch = next(rows._epochs(source))
+        position, length, kind = next(rows._epochs(source))
         mine = docs.training(source)
         tokens = np.concatenate([np.arange(docs.offsets[d] + 1, docs.offsets[d + 1]) for d in mine])
-        repeats = round(sum(epoch[1] - 1) / len(tokens))
-        seen = np.concatenate([np.arange(p + 1, p + n) for p, n in zip(*epoch, strict=True)])
+        repeats = round(sum(length - 1) / len(tokens))
+        seen = np.concatenate([np.arange(p + 1, p + n) for p, n in zip(position, length, strict=True)])
         assert (np.sort(seen) == np.sort(np.tile(tokens, repeats))).all()
+        ends = (position + length)[kind >= TAIL]
+        assert (np.sort(ends) == np.sort(np.tile(docs.offsets[mine + 1], repeats))).all()
 
 
 def test_epochs_of_a_small_source_are_each_whole_and_each_shuffled_anew():
     docs = documents([10] * 30)
-    position, _ = next(Rows(docs, 64)._epochs(0))
+    position, _, _ = next(Rows(docs, 64)._epochs(0))
     epochs = position[: len(position) // 30 * 30].reshape(-1, 30)
     assert len(epochs) > 100
     assert (np.sort(epochs, axis=1) == docs.offsets[:-1]).all()
@@ -138,12 +201,15 @@ def test_windows_of_a_long_document_cover_it_at_a_new_phase_each_epoch():
 
 def test_cut_leaves_no_target_out_and_none_twice():
     size = np.array([1, 2, 16, 17, 18, 33, 34, 100])
-    document, start, length = cut(size, 16, np.random.default_rng(0))
-    assert length.max() == 17 and length.min() > 1
+    document, start, length, kind = cut(size, np.ones(8, bool), 16, np.random.default_rng(0))
+    assert length.max() == 17 and (length > 1)[kind != TAIL].all()
     for d, n in enumerate(size):
         mine = document == d
         pieces = zip(start[mine], length[mine], strict=True)
         assert sorted(t for s, k in pieces for t in range(s + 1, s + k)) == list(range(1, n))
+        assert (kind[mine] >= TAIL).sum() == (n > 1)
+    document, start, length, kind = cut(size, np.zeros(8, bool), 16, np.random.default_rng(0))
+    assert set(document) == {3, 4, 5, 6, 7} and (kind < TAIL).all() and (kind[length == 17] == INSIDE).all()
 
 
 def test_held_out_documents_are_never_trained_on():
@@ -158,25 +224,31 @@ def test_held_out_documents_are_never_trained_on():
 def wasted(lengths, context, count):
     rows = Rows(documents(lengths), context)
     rows.batch([count])
-    return rows.cropped / rows.offered, rows.repeated / rows.offered
+    pieces = len(rows._position)
+    return rows.repeated / rows.offered, rows.split / (pieces - rows.split)
 
 
-def test_little_is_lost_or_repeated():
+def test_little_is_repeated_and_little_split():
     random = np.random.default_rng(0)
-    cropped, repeated = wasted(random.integers(50, 250, 20_000), 256, 5000)  # the unkind case: two seldom fit
-    assert 0 < cropped < 0.05 and 0 < repeated < 0.06
-    cropped, repeated = wasted(random.normal(125, 20, 20_000).astype(int), 256, 5000)
-    assert cropped < 0.01 and repeated < 0.04
+    repeated, split = wasted(random.integers(50, 250, 20_000), 256, 5000)  # two seldom fit
+    assert 0 < repeated < 0.06 and split < 0.01
+    repeated, split = wasted(random.normal(125, 20, 20_000).astype(int), 256, 5000)
+    assert repeated < 0.04 and split < 0.01
+    repeated, split = wasted(np.full(1000, 1500), 128, 5000)
+    assert repeated < 0.01 and split == 0
+    repeated, split = wasted(random.integers(135, 146, 20_000), 256, 5000)  # the unkind case: two never fit
+    assert repeated < 0.15 and 0 < split < 0.4
 
 
-def test_a_document_that_a_row_only_begins_opens_the_next_row():
+def test_a_document_that_a_row_only_begins_is_whole_in_a_later_one():
     rows = Rows(documents(np.random.default_rng(0).normal(125, 20, 2000).astype(int)), 256)
     begun = 0
     for i in range(500):
-        last, after = rows.documents_of(i)[-1], rows.documents_of(i + 1)[0]
-        if last.document == after.document:
+        last, after = rows.documents_of(i)[-1], rows.documents_of(i + 1)
+        assert last.start == 0
+        if last.length < rows.documents.lengths()[last.document]:
             begun += 1
-            assert last.start == after.start == 0 and after.length == rows.documents.lengths()[last.document]
+            assert any(p.document == last.document and p.length == rows.documents.lengths()[p.document] for p in after)
     assert begun > 10
 
 
@@ -192,18 +264,27 @@ def test_a_source_of_weight_zero_never_appears():
     assert {docs.source[part.document] for i in range(200) for part in rows.documents_of(i)} == {0}
 
 
-def test_validation_covers_every_held_out_token_once():
+def test_validation_covers_every_held_out_token_and_every_end_once():
     held = np.arange(50) % 5 == 0
-    docs = documents(np.arange(50) + 3, held_out=held)
+    off = np.arange(50) % 15 == 0
+    docs = documents(np.arange(50) + 3, held_out=held, cut_off=off)
     rows, mask = validation_rows(docs, 16)
     assert rows.shape == (len(rows), 17) and mask.shape == (len(rows), 16)
     told = rows[:, 1:][mask]
     expected = np.concatenate([docs[d][1:] for d in np.flatnonzero(held)])
     assert (told[told != EOT] == expected).all()
-    ends = [row[1:][counts] for row, counts in zip(rows, mask, strict=True)]
-    assert sum((end == EOT).sum() for end in ends) == held.sum() - 1, "each but one that ends with its row is told to end"
+    ends = [row[c] for row, counts in zip(rows, mask, strict=True) for c in range(16) if counts[c] and row[c + 1] == EOT]
+    assert ends == docs.offsets[1:][held & ~off].tolist()
     inside = rows[:, 0] != EOT
     assert (rows[inside, 0] == rows[np.flatnonzero(inside) - 1, -1]).all() and mask[np.flatnonzero(inside) - 1].all()
+
+
+def test_a_held_out_part_without_its_beginning_stands_in_rows_of_its_own():
+    docs = documents([20, 12, 9], held_out=[True, True, True], cut_off=np.array([True, False, False]))
+    docs.tokens[docs.offsets[1]] = 99  # the second goes on with the first: no delimiter stands between
+    rows, mask = validation_rows(docs, 31)
+    assert rows.shape == (2, 32) and mask.sum(1).tolist() == [19, 12 + 9]
+    assert rows[1, 0] == 99 and rows[1, 12] == EOT and rows[1, 21] == EOT
 
 
 def test_validation_rows_begin_with_a_document_as_training_rows_do():

@@ -41,9 +41,11 @@ def done(generator):
 
 
 def text_of(tokenizer, documents, d) -> str:
-    tokens = documents[d]
-    assert tokens[0] == documents.eot == tokenizer.convert_tokens_to_ids(EOT)
-    return tokenizer.decode(tokens[1:].tolist())
+    tokens = documents[d].tolist()
+    assert documents.eot == tokenizer.convert_tokens_to_ids(EOT)
+    begins = bool(documents.ended()[d - 1] or not documents.held_out[d])  # rather than goes on with the one before
+    assert tokens.count(documents.eot) == begins and (tokens[0] == documents.eot) == begins
+    return tokenizer.decode(tokens[begins:])
 
 
 def test_endless_and_finite_sources(tmp_path):
@@ -87,7 +89,7 @@ def test_it_opens_again(tmp_path):
     batch = Rows(opened, 32).batch(range(8))
     assert "hen" in again.decode(batch[0].tolist()) or "the" in again.decode(batch.ravel().tolist())
     rows, mask = validation_rows(opened, 32)
-    assert mask.sum() == opened.held_out_tokens() - 1 and rows.max() < len(again)
+    assert mask.sum() == opened.held_out_tokens() and rows.max() < len(again)
 
 
 def test_the_same_seed_writes_the_same_bytes(tmp_path):
@@ -105,6 +107,33 @@ def test_one_long_document_gives_its_last_tenth(tmp_path):
     assert len(documents) == 2 and documents.held_out.tolist() == [False, True]
     assert documents.lengths()[0] == int(0.9 * len(text)) + 1  # every character, and the delimiter
     assert text_of(tokenizer, documents, 0) + text_of(tokenizer, documents, 1) == text
+    assert Documents.open(tmp_path).ended().tolist() == [False, True]
+    batch = Rows(documents, 64).batch(range(400))
+    assert (batch[:, 1:] != documents.eot).all(), "where the training text breaks off, none ends"
+    rows, mask = validation_rows(documents, 64)
+    ends = (rows[:, 1:] == documents.eot) & mask
+    assert rows[0, 0] != documents.eot and ends.sum() == 1 and ends[-1].any()
+
+
+def test_short_ones_of_few_documents_are_held_out_whole(tmp_path):
+    """Of a text that was cut there would be no end to learn."""
+    docs = [story(1, n) for n in range(8)]
+    options = {"tokenizer": "char", "context": 64}
+    _, tokenizer, documents = done(prepare({"$docs": 1}, 10**4, tmp_path, variables={"docs": docs}, **options))
+    assert [text_of(tokenizer, documents, d) for d in range(8)] == docs
+    assert documents.held_out.sum() == 1 and documents.ended().all()
+    _, _, turned = done(prepare({"$docs": 1}, 10**4, tmp_path, variables={"docs": docs[::-1]}, **options))
+    assert turned.held_out.tolist() == documents.held_out.tolist()[::-1]
+    one = {"docs": docs[:1], "long": ["".join(story(2, n) for n in range(30)), *docs[:3]]}
+    _, _, documents = done(prepare({"$docs": 1, "$long": 1}, 10**4, tmp_path, variables=one, **options))
+    assert documents.held_out.tolist() == [False, False, True, False, False, False]
+    assert documents.ended().tolist() == [True, False, True, True, True, True]
+
+
+def test_a_corpus_prepared_before_cuts_were_noted_opens(tmp_path):
+    done(prepare({"stories": 1}, 5_000, tmp_path, tokenizer="char", context=32))
+    (tmp_path / "cut_off.npy").unlink()
+    assert Documents.open(tmp_path).ended().all()
 
 
 def test_the_held_out_fraction_can_be_chosen(tmp_path):
@@ -112,7 +141,7 @@ def test_the_held_out_fraction_can_be_chosen(tmp_path):
     weights = {"$few": 1, "$many": 1}
     options = {"tokenizer": "char", "context": 16, "variables": docs}
     _, _, documents = done(prepare(weights, 10**6, tmp_path, held_out=0.3, **options))
-    assert documents.lengths()[:2].tolist() == [701, 301]
+    assert documents.lengths()[:2].tolist() == [701, 300]
     assert 0.25 < documents.held_out[2:].mean() < 0.35
     _, _, documents = done(prepare(weights, 10**6, tmp_path, held_out=0, **options))
     assert documents.held_out_tokens() == 0 and len(validation_rows(documents, 16)[0]) == 0
@@ -168,6 +197,7 @@ def test_a_long_document_is_read_only_as_far_as_needed(tmp_path):
         prepare({"$text": 1}, 2_000, tmp_path, tokenizer="char", context=64, variables={"text": text})
     )
     assert 2_000 < documents.training_tokens() < 2_000 * 1.05 + 64 + 2 * PIECE
+    assert documents.ended().tolist() == [False, True]
     assert text_of(tokenizer, documents, 1)[:50] == text[int(0.9 * len(text)) :][:50]
 
 

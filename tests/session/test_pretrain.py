@@ -360,6 +360,12 @@ def test_bad_options_are_one_line(gpt, train, options, message):
     assert len(gpt.runs) == 0
 
 
+def test_nothing_held_out_is_trained_on_whole(gpt, train):
+    run = train(steps=2, held_out=0.0)
+    assert run.status == "finished" and not [e for e in run.events if e["event"] == "evaluation"]
+    assert len([e for e in run.events if e["event"] == "sample"]) > 0
+
+
 def test_another_models_tokenizer_has_its_own_size(gpt, train):
     train(steps=2)
     with pytest.raises(GPTError, match="--vocab-size is for a tokenizer that is trained here, not for that of tiny"):
