@@ -230,7 +230,12 @@ MINUTES = Option(
     number,
 )
 SEED = Option("--seed", "decides data order, initial weights and sampling", "S", whole, default=0)
-CHECKPOINT_EVERY = Option("--checkpoint-every", "steps between checkpoints on disk", "N", whole)
+CHECKPOINT_EVERY = Option(
+    "--checkpoint-every",
+    "steps between checkpoints on disk (default: one a minute, fewer where they would cost over 1% of the time)",
+    "N",
+    whole,
+)
 BACKGROUND = Option("--background", "return at once; a later cell that needs the model waits for it", kind=None)
 OVERWRITE = Option("--overwrite", "replace a NAME that something other than this cell made", kind=None)
 

@@ -12,39 +12,10 @@ import sys
 from pathlib import Path
 
 from jupyter_gpt.errors import GPTError, OutOfMemory
+from jupyter_gpt.memory import amount as amount
+from jupyter_gpt.memory import free as free
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-CGROUP = Path("/sys/fs/cgroup")  # what a container may use, where it is one
-
-
-def amount(size: float) -> str:
-    """`538 MB`, `1.2 GB`: bytes as people read them, in powers of ten as disks and model pages count."""
-    if size < 999.5e6:
-        return f"{size / 1e6:,.0f} MB" if size >= 999.5e3 else f"{size / 1e3:,.0f} kB"
-    return f"{size / 1e9:,.1f} GB"
-
-
-def free(device: str) -> int | None:
-    """Bytes that a new model could use on `device`; None where nobody can say."""
-    if device.startswith("cuda"):
-        import torch
-
-        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return torch.cuda.mem_get_info(device)[0] + unused
-    if device != "cpu":
-        return None
-    import psutil
-
-    limits = [psutil.virtual_memory().available]
-    try:
-        limit = (CGROUP / "memory.max").read_text().strip()
-        if limit != "max":
-            cached = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
-            used = int((CGROUP / "memory.current").read_text()) - int(cached.get("inactive_file", 0))
-            limits.append(int(limit) - used)
-    except (OSError, ValueError):  # no cgroup v2: what the machine says stands
-        return limits[0]
-    return max(0, min(limits))
 
 
 def weights(folder: Path) -> int:

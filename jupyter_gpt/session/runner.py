@@ -20,16 +20,21 @@ from jupyter_gpt.session import store
 from jupyter_gpt.session.runs import Run
 
 LOOK = 0.1  # seconds between two readings of the device
-CHECKPOINT = 60.0  # seconds between two checkpoints when the recipe does not count them in steps
 NAP = 0.02  # seconds a paused run sleeps between two looks at its buttons
 
 
 class Log:
-    """Events on their way to `run.events` and to disk, in order, with device scalars read in one go."""
+    """Events on their way to `run.events` and to disk, in order, with device scalars read in one go.
+
+    `background` writes the checkpoints of the run.
+    """
 
     def __init__(self, run: Run):
+        from jupyter_gpt.training.checkpoint import Background
+
         self.run, self.pending, self.looked = run, [], 0.0
         self.path = run.folder / "events.jsonl"
+        self.background = Background(run.folder / "checkpoints")
 
     def add(self, event: dict) -> None:
         """Take an event; steps wait up to LOOK seconds, all others are written at once."""
@@ -49,7 +54,7 @@ class Log:
         self.write(waiting[: waiting.index(odd[0][0])] if odd else waiting)
         if odd:
             event, what = odd[0]
-            raise GPTError(diverged(self.run, what, event["step"]))
+            raise GPTError(diverged(self, what, event["step"]))
 
     def write(self, events: list[dict]) -> None:
         """Append the events to the file, all or none of them, and to the run's in memory in any case."""
@@ -65,9 +70,17 @@ class Log:
                 os.truncate(self.path, size)
             raise
 
+    def checkpoints(self, wait: bool = False) -> None:
+        """Report the checkpoints that have become whole. Raises the GPTError of one that could not be written."""
+        if wait:
+            self.background.join()
+        for step in self.background.check():
+            self.add({"event": "checkpoint", "step": step})
+
     def end(self, event: dict) -> None:
         """The last event, after whatever is left. What a full disk or a loss that is not finite did has been said."""
-        for failing in (self.flush, lambda: self.write([{"event": "end", "time": time.time(), **event}])):
+        self.background.join()
+        for failing in (self.checkpoints, self.flush, lambda: self.write([{"event": "end", "time": time.time(), **event}])):
             with suppress(GPTError, OSError):
                 failing()
 
@@ -94,9 +107,11 @@ def are_numbers(model) -> bool:
     return all(bool(parameter.isfinite().all()) for parameter in model.parameters())
 
 
-def diverged(run: Run, what: str, step: int) -> str:
+def diverged(log: Log, what: str, step: int) -> str:
     from jupyter_gpt.training.checkpoint import latest
 
+    run = log.run
+    log.background.join()
     kept = latest(run.folder / "checkpoints")
     rest = f"the checkpoint of step {int(kept.name[5:])} is kept" if kept else "no checkpoint was made before it"
     return f"the {what} of {run.name} stopped being a number at step {step}; {rest}. Lower --lr (now {run.recipe['lr']:g})"
@@ -105,8 +120,8 @@ def diverged(run: Run, what: str, step: int) -> str:
 def drive(run: Run, preparation: Iterator, resuming: bool, finished: Callable) -> Iterator[None]:
     """Prepare and run a training to its end, yielding to the worker between any two pieces of it.
 
-    A training has `loop()`, a generator of events, `samples()`, one of what the Sample button asks for, `save(folder)` and
-    `load(folder)`, and `recipe`, `step` and `seconds`.
+    A training has `loop()`, a generator of events, `samples()`, one of what the Sample button asks for, `state()`, what a
+    checkpoint holds, and `load(folder)`, and `recipe`, `step` and `seconds`.
 
     `finished(training)` keeps the model. Whatever ends the run, its events say how; an error is raised again.
     """
@@ -119,7 +134,7 @@ def drive(run: Run, preparation: Iterator, resuming: bool, finished: Callable) -
             if resuming:
                 training.load(latest_checkpoint(run))
             else:
-                training.save(run.folder / "checkpoints")
+                log.background.save(training.step, *training.state())
             status = yield from steps(run, training, training.loop(), log)
             finished(training, status)
     except BaseException as failure:
@@ -164,7 +179,7 @@ def steps(run: Run, training, events: Iterator, log: Log) -> Iterator[None]:
     A call of the loop goes up to the worker. One that is interrupted stops the run, as it stands after its last step; one
     that raises ends it, with a checkpoint of that step.
     """
-    saved, answer = time.monotonic(), None
+    answer = None
     every = training.recipe.checkpoint_every
     while True:
         try:
@@ -175,7 +190,7 @@ def steps(run: Run, training, events: Iterator, log: Log) -> Iterator[None]:
             log.flush()
             if are_numbers(training.model):
                 raise
-            raise GPTError(diverged(run, "output", training.step)) from error  # it was to be sampled from
+            raise GPTError(diverged(log, "output", training.step)) from error  # it was to be sampled from
         answer = None
         if isinstance(event, Call):
             try:
@@ -185,15 +200,16 @@ def steps(run: Run, training, events: Iterator, log: Log) -> Iterator[None]:
                 if training.step == training.recipe.steps:
                     break
             except Exception:
-                checkpoint(run, training, log)
+                checkpoint(training, log)
+                log.checkpoints(wait=True)
                 raise
         elif event is not None:
             log.add(event)
             if event["event"] == "step":
-                due = training.step % every == 0 if every else time.monotonic() - saved > CHECKPOINT
+                log.checkpoints()
+                due = training.step % every == 0 if every else log.background.due
                 if due and training.step < training.recipe.steps:
-                    checkpoint(run, training, log)
-                    saved = time.monotonic()
+                    checkpoint(training, log)
         if answer is None:
             yield
         while run.paused.is_set() and not run.stopping.is_set():
@@ -204,9 +220,11 @@ def steps(run: Run, training, events: Iterator, log: Log) -> Iterator[None]:
             run.sampling.clear()
             yield from asked(training.samples(), log)
         if run.stopping.is_set() and training.step < training.recipe.steps:
-            checkpoint(run, training, log)
+            checkpoint(training, log)
+            log.checkpoints(wait=True)
             return "stopped"
     log.flush()
+    log.background.join()
     return "finished"
 
 
@@ -230,8 +248,7 @@ def asked(samples: Iterator, log: Log) -> Iterator:
             yield
 
 
-def checkpoint(run: Run, training, log: Log) -> None:
-    """Save, once all losses so far are known to be finite."""
+def checkpoint(training, log: Log) -> None:
+    """Begin a checkpoint, once all losses so far are known to be finite."""
     log.flush()
-    training.save(run.folder / "checkpoints")
-    log.add({"event": "checkpoint", "step": training.step})
+    log.background.save(training.step, *training.state())

@@ -11,13 +11,10 @@ from jupyter_gpt.training.loop import train
 class Finetuned:
     """A training with `model`, `optimizers`, `step`, `seconds` (of training) and `tokens`; its loop is `loop.train`."""
 
-    def save(self, folder: Path) -> Path:
-        """A checkpoint of this state; see `checkpoint.save`."""
-        from jupyter_gpt.training import checkpoint
-
+    def state(self) -> tuple[dict, dict, dict]:
+        """What a checkpoint holds: the weights that are trained, optimizer and position."""
         weights = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
-        position = {"seconds": self.seconds, "tokens": self.tokens}
-        return checkpoint.save(folder, self.step, weights, self.optimizers.state(), position)
+        return weights, self.optimizers.state(), {"seconds": self.seconds, "tokens": self.tokens}
 
     def load(self, folder: Path) -> None:
         """Go back to the state of a checkpoint."""

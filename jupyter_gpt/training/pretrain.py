@@ -54,10 +54,9 @@ class Training:
         """Tokens trained on so far."""
         return self.step * self.recipe.batch_tokens
 
-    def save(self, folder: Path) -> Path:
-        """A checkpoint of this state; see `checkpoint.save`."""
-        weights = dict(self.model.named_parameters())
-        return checkpoint.save(folder, self.step, weights, self.optimizers.state(), {"seconds": self.seconds})
+    def state(self) -> tuple[dict, dict, dict]:
+        """What a checkpoint holds: weights, optimizer and position."""
+        return dict(self.model.named_parameters()), self.optimizers.state(), {"seconds": self.seconds}
 
     def load(self, folder: Path) -> None:
         """Go back to the state of a checkpoint."""

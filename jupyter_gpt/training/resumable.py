@@ -37,11 +37,6 @@ def adamw(modules: dict[str, nn.Module], peaks: dict[str, float], weight_decay: 
     return Optimizers(None, torch.optim.AdamW(groups, betas=(0.9, 0.95), weight_decay=weight_decay, fused=True), names)
 
 
-def save(folder: Path, step: int, modules: dict[str, nn.Module], optimizers: Optimizers, position: dict) -> Path:
-    """A checkpoint; `position` is plain JSON. Raises GPTError when the disk is full."""
-    return checkpoint.save(folder, step, dict(moving(modules)), optimizers.state(), position)
-
-
 def load(folder: Path, modules: dict[str, nn.Module], optimizers: Optimizers) -> dict:
     """Go back to a checkpoint; returns its position, `step` among it."""
     weights, optimizer, position = checkpoint.load(folder)

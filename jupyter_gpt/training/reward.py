@@ -82,9 +82,10 @@ class RewardTraining:
     def modules(self) -> dict[str, nn.Module]:
         return {"reward": self.model}
 
-    def save(self, folder: Path) -> Path:
+    def state(self) -> tuple[dict, dict, dict]:
+        """What a checkpoint holds: the weights that are trained, optimizer and position."""
         position = {"seconds": self.seconds, "tokens": self.tokens}
-        return resumable.save(folder, self.step, self.modules, self.optimizers, position)
+        return resumable.moving(self.modules), self.optimizers.state(), position
 
     def load(self, folder: Path) -> None:
         position = resumable.load(folder, self.modules, self.optimizers)

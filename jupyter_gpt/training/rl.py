@@ -89,14 +89,14 @@ class RL:
     def device(self) -> torch.device:
         return self.policy.device
 
-    def save(self, folder: Path) -> Path:
-        """A checkpoint of the last whole step."""
+    def state(self) -> tuple[dict, dict, dict]:
+        """What a checkpoint of the last whole step holds: the weights that are trained, optimizers and position."""
         self.go_back()
         position = {
             "seconds": self.seconds, "tokens": self.tokens, "kl": self.controller.coefficient, "alarmed": self.alarmed,
             "first_entropy": self.first_entropy, "constant": self.constant, "score_moments": self.score_moments,
         }  # fmt: skip
-        return resumable.save(folder, self.step, self.modules, self.optimizers, position)
+        return resumable.moving(self.modules), self.optimizers.state(), position
 
     def load(self, folder: Path) -> None:
         """Go back to a checkpoint."""
