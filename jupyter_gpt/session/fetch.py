@@ -88,7 +88,7 @@ def wanted(names: Sequence[str], what: str) -> list[str]:
             )
         missing = "config.json" if "config.json" not in top else "model.safetensors"
         raise GPTError(f"{what} has no {missing}: it is not a folder of a transformers model")
-    return sorted({*weights, *(name for name in top if BESIDE.fullmatch(name))})
+    return sorted({*weights, *(name for name in top if BESIDE.fullmatch(name) and not name.endswith(PICKLES))})
 
 
 def from_hub(

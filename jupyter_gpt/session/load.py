@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.session import memory
+from jupyter_gpt.session.model_files import check_files, check_settings
 
 DTYPES = tuple(memory.BYTES)
 
@@ -178,12 +179,15 @@ def own_tensor(module):
 
 
 def check_weights(model, config: str = "config.json") -> None:
-    """Raises GPTError when a folder has no safetensors, or its settings cannot be read."""
-    if not any(model.folder.glob("*.safetensors")):
+    """Raises GPTError when a folder has no safetensors, an index that names others, or settings that cannot be read."""
+    needed = "adapter_model.safetensors" if config == "adapter_config.json" else "*.safetensors"
+    if not any(model.folder.glob(needed)):
         raise GPTError(f"model {model.name} has no safetensors in {model.folder}: pickled weights are never read")
+    check_files(model.folder, f"model {model.name}")
+    check_settings(model.folder, f"model {model.name}")
     try:
         json.loads((model.folder / config).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise GPTError(f"model {model.name} is damaged: its {config} cannot be read") from error
 
 

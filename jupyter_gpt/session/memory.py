@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import struct
 import sys
 from pathlib import Path
@@ -36,13 +37,12 @@ def weights(folder: Path) -> int:
             header.pop("__metadata__", None)
             if 8 + length + max((t["data_offsets"][1] for t in header.values()), default=0) != size:
                 raise ValueError("not as long as its header says")
-        except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+            numbers = sum(math.prod(tensor["shape"]) for tensor in header.values())
+            if not 0 <= numbers <= 8 * size:  # some formats have several numbers in a byte
+                raise ValueError("its header names more numbers than it holds")
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, struct.error) as error:
             raise GPTError(f"{path} is damaged: {error}") from error
-        for tensor in header.values():
-            count = 1
-            for side in tensor["shape"]:
-                count *= side
-            total += count
+        total += numbers
     return total
 
 

@@ -16,6 +16,7 @@ from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.session import catalogue, fetch, gguf, memory, store
 from jupyter_gpt.session.jobs import on_worker
 from jupyter_gpt.session.load import first_line, quiet
+from jupyter_gpt.session.model_files import check_files, check_links, check_settings, check_template
 from jupyter_gpt.session.models import ABOUT, Model, Models
 
 SPELLED = {"apache-2.0": "Apache-2.0", "mit": "MIT", "bsd-3-clause": "BSD-3-Clause", "cc-by-4.0": "CC-BY-4.0",
@@ -155,6 +156,7 @@ def convert(file: Path, folder: Path, progress: fetch.Progress) -> dict:
 def copy(path: Path, folder: Path, progress: fetch.Progress) -> dict:
     """Copy a model's folder, only what makes the model. Links are followed, as in the hub's cache."""
     files = fetch.wanted([file.name for file in path.iterdir() if file.is_file()], str(path))
+    check_links(path, files)
     sizes = {name: (path / name).stat().st_size for name in files}
     fetch.check_disk(folder, sum(sizes.values()))
     done = 0
@@ -188,8 +190,13 @@ def finish(folder: Path, source: str, name: str, about: dict) -> dict:
 
     Returns what is written beside it. Raises GPTError for what could not be prompted later.
     """
-    memory.weights(folder)
+    held = memory.weights(folder)
+    check_files(folder, source)
+    check_settings(folder, source)
+    check_template(folder, source)
     parameters = on_worker("torch", lambda: look(folder, source))
+    if parameters > 2 * held:  # what is missing would be made anew, in memory that nobody has
+        raise GPTError(f"{source} is damaged: its settings describe {parameters:,} parameters and its weights hold {held:,}")
     entry = catalogue.find(source)
     licence = entry.licence if entry else about.get("licence")
     return {

@@ -136,6 +136,81 @@ def test_folders_that_are_no_model(gpt, folder, tmp_path):
     assert list(gpt.models) == leftovers() == []
 
 
+def test_an_index_cannot_name_a_pickle_nor_leave_the_folder(gpt, folder, tmp_path):
+    import torch
+
+    class Bomb:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "executed",))
+
+    weights = folder / "model.safetensors"
+    weights.rename(folder / "model-00001-of-00001.safetensors")
+    torch.save({"model.norm.weight": Bomb()}, folder / "README.bin")
+    index = folder / "model.safetensors.index.json"
+    for name in ("README.bin", "../../secret.safetensors", "/etc/passwd", 3, "model-00001-of-00001.safetensors\n"):
+        index.write_text(json.dumps({"metadata": {}, "weight_map": {"model.norm.weight": name}}))
+        assert "only safetensors in its folder are read" in fail(gpt.pull, str(folder))
+    index.write_text(json.dumps({"weight_map": {"model.norm.weight": "model-00002-of-00002.safetensors"}}))
+    assert "is missing" in fail(gpt.pull, str(folder))
+    index.write_text("[" * 100_000)
+    assert "cannot be read" in fail(gpt.pull, str(folder))
+    assert list(gpt.models) == leftovers() == [] and not (tmp_path / "executed").exists()
+
+
+def test_an_index_put_in_place_later_is_not_followed_either(gpt, folder):
+    kept = gpt.pull(str(folder))
+    (kept.folder / "model.safetensors").rename(kept.folder / "x.safetensors")
+    (kept.folder / "README.bin").write_bytes(b"\x80\x02.")
+    (kept.folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"lm_head.weight": "README.bin"}}))
+    assert "only safetensors in its folder are read" in fail(gpt.load, kept.name)
+
+
+def test_a_link_out_of_the_folder_is_refused(gpt, folder, tmp_path):
+    (tmp_path / "secret").write_text("a key")
+    (folder / "README.md").symlink_to(tmp_path / "secret")
+    assert "is a link to" in fail(gpt.pull, str(folder))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("num_hidden_layers", 10**9), ("hidden_size", 10**12), ("num_attention_heads", 10**7), ("vocab_size", 10**30)],
+)
+def test_absurd_sizes_are_refused_before_anything_is_built(gpt, folder, name, value):
+    config = folder / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {name: value}))
+    began = time.monotonic()
+    assert "larger than any model's" in fail(gpt.pull, str(folder))
+    assert time.monotonic() - began < 60
+
+
+def test_settings_that_ask_for_more_than_the_weights_hold(gpt, folder):
+    config = folder / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"vocab_size": 10**9}))
+    assert "parameters and its weights hold" in fail(gpt.pull, str(folder))
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "{{ 'a' * 10**11 }}"],
+)
+def test_a_chat_template_that_does_not_end_is_refused(gpt, folder, monkeypatch, template):
+    from jupyter_gpt.session import model_files
+
+    monkeypatch.setattr(model_files, "RENDER", model_files.RENDER.replace("(10, 10)", "(1, 1)"))
+    (folder / "chat_template.jinja").write_text(template)
+    assert "its chat template does not end" in fail(gpt.pull, str(folder))
+
+
+@pytest.mark.parametrize("header", [b"\xff" * 8, (2**40).to_bytes(8, "little"), b"\x02" + b"\0" * 7 + b"[]",
+                                    (100_000).to_bytes(8, "little") + b"[" * 100_000,
+                                    (64).to_bytes(8, "little") + b'{"a": {"dtype": "F32", "shape": [-9], "data_offsets": [0, 0]}}   ',
+                                    (66).to_bytes(8, "little") + b'{"a": {"dtype": "F32", "shape": ["9"], "data_offsets": [0, 0]}}   ',
+                                    (70).to_bytes(8, "little") + b'{"a": {"dtype": "F32", "shape": [9999999], "data_offsets": [0, 0]}}   '])
+def test_a_header_that_lies_is_one_line(gpt, folder, header):
+    (folder / "model.safetensors").write_bytes(header)
+    assert "is damaged" in fail(gpt.pull, str(folder))
+
+
 def test_a_failed_pull_leaves_the_older_one(gpt, folder, monkeypatch):
     before = gpt.pull(str(folder), "fox")
     (folder / "model.safetensors").write_bytes(b"\0" * 100)
