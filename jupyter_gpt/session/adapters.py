@@ -64,27 +64,33 @@ def load(model, base) -> None:
 
     Raises GPTError when it was trained on other weights than those of `base`, or is damaged.
     """
-    from peft import PeftModel
     from safetensors import SafetensorError
     from transformers import AutoTokenizer
-
-    from jupyter_gpt.training.heads import with_head
-    from jupyter_gpt.training.lora import twin
 
     check_weights(model, CONFIG)
     check_base(model, base)
     try:
         tokenizer = AutoTokenizer.from_pretrained(model.folder, local_files_only=True, trust_remote_code=False)
-        under = with_head(base.module, model.labels, tokenizer.pad_token_id) if model.labels else twin(base.module)
-        with quiet(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.filterwarnings("error", message="Found missing adapter keys")
-            module = PeftModel.from_pretrained(under, model.folder, torch_device=str(base.module.device))
+        module = around(base.module, model, tokenizer)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, UserWarning, SafetensorError) as error:
         raise GPTError(f"model {model.name} cannot be loaded from {model.folder}: {first_line(error)}") from error
     model.module, model.tokenizer = module.requires_grad_(False).eval(), tokenizer
     model.trained = model.trained or own_parameters(module)
     model.parameters = model.parameters or base.parameters + model.trained
+
+
+def around(base, model, tokenizer):
+    """The adapter in the folder of `model`, as a peft module on a twin of the module `base`."""
+    from peft import PeftModel
+
+    from jupyter_gpt.training.heads import with_head
+    from jupyter_gpt.training.lora import twin
+
+    under = with_head(base, model.labels, tokenizer.pad_token_id) if model.labels else twin(base)
+    with quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("error", message="Found missing adapter keys")
+        return PeftModel.from_pretrained(under, model.folder, torch_device=str(base.device))
 
 
 def check_base(model, base) -> None:

@@ -73,7 +73,9 @@ def preparation(session, run: Run, recipe, variables: Mapping | None) -> Iterato
         raise GPTError(f"{recipe.base} is not what {run.name} began with: run its cell again")
     there = (run.folder / "data" / "texts.json").exists()
     texts = None if there else read(recipe.cell, variables)
-    return (yield from prepare(recipe, run.folder, base.module, base.tokenizer, texts))
+    shared = recipe.lora or recipe.from_scratch
+    module = base.module if shared else session.models.full_precision(base)
+    return (yield from prepare(recipe, run.folder, module, base.tokenizer, texts))
 
 
 def keep(session, run: Run, training) -> None:

@@ -30,6 +30,6 @@ def merged(session, model: Model, into: str) -> Model:
     from jupyter_gpt.training.lora import merged
 
     return session.models.keep(
-        into, merged(model.module), model.tokenizer, "merge", None, [*model.lineage, f"{into} (merge)"], model.step,
+        into, merged(session.models.full_precision(model)), model.tokenizer, "merge", None, [*model.lineage, f"{into} (merge)"], model.step,
         licence=model.licence, labels=model.labels,
     )  # fmt: skip

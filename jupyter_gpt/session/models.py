@@ -16,7 +16,7 @@ from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.session import adapters, store
 from jupyter_gpt.session.endpoints import Endpoint, Endpoints
 from jupyter_gpt.session.jobs import on_worker
-from jupyter_gpt.session.load import load, quiet, resident_dtype, unload
+from jupyter_gpt.session.load import full_precision, load, quiet, resident_dtype, unload
 
 ABOUT = "jupyter_gpt.json"  # beside the transformers files: who made it, from what
 CONFIGS = ("config.json", adapters.CONFIG)  # a folder with one of them is a model
@@ -184,6 +184,17 @@ class Models(Mapping):
         if model.base not in self:
             raise GPTError(f"{model.name} is an adapter of {model.base}, which is not here{pullable(model.base)}")
         return model.base
+
+    def full_precision(self, model: Model):
+        """The module of a model in memory with fp32 weights, those of its base too: its own where they are, or else read
+        from disk again. What is trained in full begins with them, not with what they are rounded to in memory.
+        """
+        if not model.base:
+            return full_precision(model)
+        base = self[self.base_of(model)]
+        adapters.check_base(model, base)
+        weights = full_precision(base)
+        return model.module if weights is base.module else adapters.around(weights, model, model.tokenizer)
 
     def twins(self, model: Model) -> list[Model]:
         """The adapters in memory that share the tensors of `model`."""

@@ -112,7 +112,8 @@ def preparation(session, run: Run, recipe, variables: Mapping | None) -> Iterato
         recipe = yield from rewarded_first(session, run, recipe, rankings)
     rewards = [source_of(session, name, weight, variables or {}) for name, weight in zip(recipe.reward, recipe.weights, strict=True)]
     start = session.models[recipe.policy]
-    return (yield from prepare(recipe, run.name, start, rewards, rankings, ends(start), first_of(session, start)))
+    weights = reward_stage.weights_for(session, start, recipe.lora)
+    return (yield from prepare(recipe, run.name, start, rewards, rankings, ends(start), first_of(session, start), weights))
 
 
 def first_of(session, start):
@@ -129,7 +130,8 @@ def rewarded_first(session, run: Run, recipe, rankings) -> Iterator:
     name = f"{run.name}-reward"
     store.check_name(name)
     own = reward_recipe(recipe.policy, recipe.rankings, lora=recipe.lora, seed=recipe.seed)
-    training = yield from prepare(own, session.models[recipe.policy], rankings)
+    start = session.models[recipe.policy]
+    training = yield from prepare(own, start, rankings, reward_stage.weights_for(session, start, recipe.lora))
     for event in training.loop():
         if event is not None and event["event"] == "step":
             yield {"event": "progress", "stage": f"training the reward model {name}", "done": event["step"],

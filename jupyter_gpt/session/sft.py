@@ -106,20 +106,20 @@ def preparation(session, run: Run, recipe, variables: Mapping | None) -> Iterato
     root = session.models[recipe.base]
     if recipe.base_mark != adapters.mark(root.folder):
         raise GPTError(f"{recipe.base} is not what {run.name} began with: run its cell again")
-    return (yield from prepare(recipe, run.folder, trainable(recipe, start, root), start.tokenizer, variables))
+    return (yield from prepare(recipe, run.folder, trainable(session, recipe, start, root), start.tokenizer, variables))
 
 
-def trainable(recipe, start, root):
+def trainable(session, recipe, start, root):
     """The module to train: an adapter on a twin of the base, a copy of an adapter, or a copy of all the weights."""
-    from jupyter_gpt.session.load import full_precision, quantised
+    from jupyter_gpt.session.load import quantised
     from jupyter_gpt.training import lora
 
     if recipe.adapter and recipe.merge_first:
-        return lora.merged(start.module).requires_grad_(True)
+        return lora.merged(session.models.full_precision(start)).requires_grad_(True)
     if recipe.adapter:
         return lora.again(start.module, recipe.seed)
     if not recipe.lora:
-        return lora.copied(full_precision(root))
+        return lora.copied(session.models.full_precision(root))
     under = quantised(root, recipe.load_in) if recipe.load_in else root.module
     return lora.lora(
         under, recipe.lora, recipe.lora_alpha, recipe.lora_targets, dora=recipe.dora, rslora=recipe.rslora,

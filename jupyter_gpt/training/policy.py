@@ -22,7 +22,7 @@ from jupyter_gpt.training.spoken import Spoken
 def policy_of(start: nn.Module, rank: int, seed: int) -> nn.Module:
     """A model that is `start` now and can be trained, while `start` stays."""
     if rank == 0:
-        return copied(merged(start) if is_adapter(start) else start).eval()
+        return (merged(start).requires_grad_(True) if is_adapter(start) else copied(start)).eval()
     return (again(start, seed) if is_adapter(start) else lora(start, rank, seed=seed)).eval()
 
 

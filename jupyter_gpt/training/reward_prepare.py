@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
+from torch import nn
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.forward import context_of
@@ -19,10 +20,11 @@ from jupyter_gpt.training.reward import Ranked, RewardTraining
 from jupyter_gpt.training.spoken import ending, spoken
 
 
-def prepare(recipe, base, rankings: Sequence) -> Iterator[dict | None]:
+def prepare(recipe, base, rankings: Sequence, weights: nn.Module | None = None) -> Iterator[dict | None]:
     """Yields progress events, returns the `RewardTraining` at step 0.
 
-    `base` is a model of the session, `rankings` its `Ranking`s. Raises GPTError when nothing can be held out.
+    `base` is a model of the session, `rankings` its `Ranking`s; `weights` is what the reward model begins with, where that
+    is not the module of `base`: its weights in fp32. Raises GPTError when nothing can be held out.
     """
     yield {"event": "progress", "stage": "reading the rankings", "done": 0, "total": len(rankings), "unit": "rankings"}
     tokenizer = copy.deepcopy(base.tokenizer)
@@ -43,7 +45,7 @@ def prepare(recipe, base, rankings: Sequence) -> Iterator[dict | None]:
     train, held_out = split(ranked, recipe.held_out, recipe.seed)
     steps = recipe.steps or max(1, math.ceil(recipe.epochs * len(train) / recipe.batch))
     recipe = replace(recipe, steps=steps, eval_every=recipe.eval_every or max(1, steps // 8), max_tokens=most, dtype=resolved(recipe.dtype, base.module))
-    model = scorer_of(base.module, recipe.lora, tokenizer.pad_token_id, recipe.seed)
+    model = scorer_of(base.module if weights is None else weights, recipe.lora, tokenizer.pad_token_id, recipe.seed)
     optimizers = resumable.adamw({"reward": model}, {"reward": recipe.lr})
     return RewardTraining(recipe, model, tokenizer, optimizers, train, held_out, cut, Reader(model, getattr(torch, recipe.dtype)))
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
+from torch import nn
 
 from jupyter_gpt.inference.forward import context_of
 from jupyter_gpt.training import dpo, grpo, ppo, resumable
@@ -28,12 +29,13 @@ WATCHED = 16  # prompts evaluated at most
 
 def prepare(
     recipe: RLRecipe, name: str, start, rewards: Sequence[Reward], rankings: Sequence = (),
-    stop: frozenset[int] = frozenset(), base=None,
+    stop: frozenset[int] = frozenset(), base=None, weights: nn.Module | None = None,
 ) -> Iterator[dict | None]:
     """Yields progress events, returns the `RL` at step 0.
 
     `start` is a model of the session, `rankings` the `Ranking`s that DPO learns from, `stop` the tokens that end an answer;
     `base` is the first model of its lineage, where that is another one, and `name` what the policy is called in the end.
+    `weights` is what policy and critic begin with, where that is not the module of `start`: its weights in fp32.
     Raises GPTError for prompts that leave no room for a completion, and where nothing can be held out.
     """
     yield {"event": "progress", "stage": "building the policy", "done": 0, "total": None, "unit": "models"}
@@ -51,10 +53,11 @@ def prepare(
     yield None
     dtype = resolved(recipe.dtype, start.module)
     recipe, low = replace(recipe, prompts=texts, dtype=dtype), getattr(torch, dtype)
-    policy = policy_of(start.module, recipe.lora, recipe.seed)
+    weights = start.module if weights is None else weights
+    policy = policy_of(weights, recipe.lora, recipe.seed)
     critic = None
     if recipe.algo == "ppo":
-        critic = critic_of(start.module, recipe.lora, start.tokenizer.pad_token_id, recipe.seed + 1)
+        critic = critic_of(weights, recipe.lora, start.tokenizer.pad_token_id, recipe.seed + 1)
     modules = {"policy": policy} | ({"critic": critic} if critic is not None else {})
     optimizers = resumable.adamw(modules, {"policy": recipe.lr, "critic": recipe.value_lr})
     parties = [Party(start.name, "start", start.module, start.tokenizer, watched, stop),
