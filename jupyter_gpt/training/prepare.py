@@ -120,13 +120,13 @@ def measured_steps(recipe: Recipe, device: str) -> int:
     model = build(recipe, vocabulary, 0).to(device)
     optimizer = optimizers(model, recipe)
     training = Training(recipe, model, None, optimizer, None, {}, np.zeros(0), [], 0, 0, None, False)
-    _, plain = forward_functions(training)
+    loss, _ = forward_functions(training)
     ids = torch.randint(0, vocabulary, (recipe.rows, recipe.context), generator=torch.Generator()).to(device)
     times = []
     for _ in range(4):
         began = time.perf_counter()
         for _ in range(recipe.accumulation):
-            plain(ids, ids).backward()
+            loss(ids, ids).backward()
             if time.perf_counter() - began > 60 * recipe.minutes:
                 raise GPTError(f"--minutes {recipe.minutes} is less than one step of this model takes here")
         optimizer.step(1.0)

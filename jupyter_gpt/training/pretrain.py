@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from jupyter_gpt.training import checkpoint
 from jupyter_gpt.training.device import peak_flops
 from jupyter_gpt.training.loop import Micro, train
-from jupyter_gpt.training.loss import IGNORE, cross_entropy, softmax_gradient
+from jupyter_gpt.training.loss import IGNORE, cross_entropy, eager_softmax_gradient, softmax_gradient
 from jupyter_gpt.training.optimizer import Optimizers
 from jupyter_gpt.training.recipe import Recipe
 from jupyter_gpt.training.transformer import Trunk
@@ -84,8 +84,8 @@ class Training:
         return Micro(inputs, 1 / recipe.accumulation, recipe.rows * recipe.context)
 
     def loss(self, inputs: tuple[Tensor, Tensor]) -> Tensor:
-        compiled, _ = forward_functions(self)
-        return compiled(*inputs)
+        loss, _ = forward_functions(self)
+        return loss(*inputs)
 
     def evaluate(self) -> Iterator[dict | None]:
         return evaluate(self, forward_functions(self)[1])
@@ -105,24 +105,20 @@ def pretrain(training: Training) -> Iterator[dict | None]:
 
 
 def forward_functions(training: Training) -> tuple:
-    """The loss as a function of (ids, targets), compiled when asked, and as it is for evaluation."""
+    """The loss as a function of (ids, targets), compiled when asked, and the trunk as it is for evaluation."""
     if not training.functions:
         dtype = getattr(torch, training.recipe.dtype)
-        trunk = Trunk(training.model, training.recipe.context, dtype)
+        trunk = fast_trunk = Trunk(training.model, training.recipe.context, dtype)
         weight = training.model.get_output_embeddings().weight
-
-        def plain(ids: Tensor, targets: Tensor) -> Tensor:
-            return cross_entropy(trunk(ids), weight, targets)
-
-        compiled = plain
+        gradient = eager_softmax_gradient
         if training.compile:
             fast_trunk = torch.compile(trunk, dynamic=False)
             gradient = torch.compile(softmax_gradient, dynamic=False)
 
-            def compiled(ids: Tensor, targets: Tensor) -> Tensor:
-                return cross_entropy(fast_trunk(ids), weight, targets, gradient)
+        def loss(ids: Tensor, targets: Tensor) -> Tensor:
+            return cross_entropy(fast_trunk(ids), weight, targets, gradient)
 
-        training.functions = (compiled, plain)
+        training.functions = (loss, trunk)
     return training.functions
 
 
@@ -152,15 +148,20 @@ def to_device(rows: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def held_out_losses(plain, sizes: Tensor, ids: Tensor, targets: Tensor) -> np.ndarray:
-    """Summed nats, targets, and bytes the targets stand for, of one batch of held-out rows: `(3,)`."""
-    trained = targets != IGNORE
-    count = int(trained.sum())
-    return np.array([float(plain(ids, targets)) * count, count, float(sizes[targets[trained]].sum())])
+def held_out_losses(trunk: nn.Module, weight: Tensor, sizes: Tensor, ids: Tensor, targets: Tensor) -> np.ndarray:
+    """Summed nats of the targets, and their number; nats of those that stand for bytes, and their bytes: `(4,)`."""
+    hidden, counted = trunk(ids), targets != IGNORE
+    spelled = counted & (sizes[targets.clamp(min=0)] > 0)
+    nats = [
+        float(cross_entropy(hidden[which], weight, targets[which])) * int(which.sum())
+        for which in (spelled, counted & ~spelled)
+    ]
+    return np.array([sum(nats), int(counted.sum()), nats[0], float(sizes[targets[spelled]].sum())])
 
 
-def evaluate(training: Training, plain) -> Iterator[dict | None]:
-    """Validation loss in nats per token and bits per byte.
+def evaluate(training: Training, trunk: nn.Module) -> Iterator[dict | None]:
+    """Validation loss in nats per token, and bits per byte of text: the end-of-text token has no byte, and counts in the
+    loss alone.
 
     Each source is read at rows spread evenly through its held-out text, and counts by its share of the mixture, so
     the figure is about what is trained on, however much of a source was held out.
@@ -171,20 +172,21 @@ def evaluate(training: Training, plain) -> Iterator[dict | None]:
     began = time.perf_counter()
     sizes = torch.from_numpy(training.token_bytes).to(device)
     at_once = max(1, (4096 if device.type == "cpu" else 65536) // recipe.context)
-    mixed, by_source = np.zeros(3), {}
+    weight = training.model.get_output_embeddings().weight
+    mixed, by_source = np.zeros(4), {}
     for source, (share, rows) in training.held_out.items():
         wanted = max(1, min(len(rows), round(share * recipe.eval_tokens / recipe.context)))
         chosen = np.linspace(0, len(rows) - 1, wanted).round().astype(int)
-        sums = np.zeros(3)
+        sums = np.zeros(4)
         for first in range(0, wanted, at_once):
             ids, targets = to_device(rows[chosen[first : first + at_once]], device)
-            sums += held_out_losses(plain, sizes, ids.clamp(min=0), targets)
+            sums += held_out_losses(trunk, weight, sizes, ids.clamp(min=0), targets)
             yield None
         by_source[source] = sums[0] / sums[1]
         mixed += share * sums / sums[1]
     yield {
         "event": "evaluation", "step": training.step, "val_loss": mixed[0] / mixed[1],
-        "bits_per_byte": mixed[0] / math.log(2) / mixed[2] if mixed[2] else None,
+        "bits_per_byte": mixed[2] / math.log(2) / mixed[3] if mixed[3] else None,
         "by_source": by_source, "seconds": time.perf_counter() - began,
     }  # fmt: skip
 

@@ -10,6 +10,7 @@ import math
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 
 from jupyter_gpt.errors import GPTError, nearest
+from jupyter_gpt.training.schedule import shares
 
 ARCHITECTURES = ("llama", "qwen3", "gpt2")
 OPTIMIZERS = ("muon", "adamw")
@@ -183,6 +184,7 @@ def pretraining_recipe(
     for flag, share in (("warmup", warmup), ("decay", decay), ("held-out", held_out)):
         if share is not None and not 0 <= share < 1:
             raise GPTError(f"--{flag} {share} is a share of the whole: from 0 up to, not including, 1")
+    warmup, decay = shares(warmup, decay, (0.01, 0.5))
 
     width = width or 64 * depth
     heads = heads or max(1, width // (128 if width >= 512 else 64))
@@ -216,8 +218,7 @@ def pretraining_recipe(
         lr_head=0.004 * scale * ratio if muon else peak, lr_vectors=0.01 * ratio if muon else peak,
         weight_decay=weight_decay if weight_decay is not None else (0.0 if muon else 0.1),
         momentum=0.95, beta1=0.8 if muon else 0.9, beta2=0.95,
-        warmup=warmup if warmup is not None else 0.01, decay=decay if decay is not None else 0.5,
-        clip=clip or 1.0, seed=seed, dtype=dtype or "auto", compile=compile,
+        warmup=warmup, decay=decay, clip=clip or 1.0, seed=seed, dtype=dtype or "auto", compile=compile,
         eval_every=eval_every or 0, eval_tokens=eval_tokens or max(8192, min(16 * batch_tokens, 1 << 20)),
         sample_every=sample_every or 0, checkpoint_every=checkpoint_every, held_out=held_out,
         prompts=prompts,

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 
 from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.training.recipe import DTYPES, OPTIMIZERS, read_back
+from jupyter_gpt.training.schedule import shares
 
 LOAD_IN = ("4bit", "8bit")
 CONTEXT = 1024  # tokens a row, unless the base has fewer
@@ -152,6 +153,7 @@ def finetuning_recipe(
     for flag, share in (("warmup", warmup), ("decay", decay), ("held-out", held_out), ("lora-dropout", lora_dropout)):
         if share is not None and not 0 <= share <= 1 - (flag != "decay") * 1e-9:
             raise GPTError(f"--{flag} {share} is a share of the whole: from 0 to 1")
+    warmup, decay = shares(warmup, decay, (0.02, 0.8))
     adapters = (
         ("lora-targets", lora_targets), ("lora-alpha", lora_alpha), ("lora-dropout", lora_dropout), ("dora", dora),
         ("rslora", rslora), ("load-in", load_in),
@@ -170,7 +172,7 @@ def finetuning_recipe(
         lora_dropout=lora_dropout, load_in=load_in, context=context or 0, batch_tokens=batch_tokens or 0,
         micro_tokens=micro_tokens or 0, steps=steps or 0, minutes=minutes, tokens=tokens, epochs=epochs,
         optimizer=optimizer or "auto", lr=lr or 0.0, weight_decay=weight_decay, momentum=0.95, beta1=0.9,
-        beta2=0.999, eps=1e-8, warmup=0.02 if warmup is None else warmup, decay=0.8 if decay is None else decay, clip=clip,
+        beta2=0.999, eps=1e-8, warmup=warmup, decay=decay, clip=clip,
         seed=seed, dtype=dtype or "auto", checkpointing=checkpointing, train_on=train_on, over_long=over_long,
         held_out=held_out, questions=questions, answer_tokens=answer_tokens or 64, eval_every=eval_every or 0,
         eval_tokens=eval_tokens or 16384, sample_every=sample_every or 0, checkpoint_every=checkpoint_every,

@@ -1,6 +1,7 @@
 """A run from its cell's function to the folder on disk: what is kept, stopped, resumed, refused."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -358,6 +359,28 @@ def test_bad_options_are_one_line(gpt, train, options, message):
         train(options.pop("name", "tiny"), **options)
     assert "\n" not in str(error.value)
     assert len(gpt.runs) == 0
+
+
+def test_bits_per_byte_are_of_the_text_alone(gpt, train):
+    """By hand, from the saved model's logits and the held-out text: nothing of the end's nats, which is no text."""
+    import torch
+
+    from jupyter_gpt.data.documents import Documents
+    from jupyter_gpt.data.packing import validation_rows
+
+    run = train(steps=3, held_out=0.2, eval_tokens=1 << 20, dtype="float32")
+    documents, model = Documents.open(run.folder / "data"), gpt.models["tiny"]
+    rows, counted = validation_rows(documents, 32)
+    with torch.no_grad():
+        logp = torch.log_softmax(model.module(torch.from_numpy(rows[:, :-1])).logits.double(), -1)
+    nats = -logp.gather(-1, torch.from_numpy(rows[:, 1:, None]))[..., 0].numpy()
+    spelled = counted & (rows[:, 1:] != documents.eot)
+    held = [documents[d][1:].tolist() for d in documents.held_out.nonzero()[0]]
+    size = sum(len(model.tokenizer.decode(ids).encode()) for ids in held)
+    last = [e for e in run.events if e["event"] == "evaluation"][-1]
+    assert last["bits_per_byte"] == pytest.approx(nats[spelled].sum() / math.log(2) / size, rel=1e-4)
+    assert last["val_loss"] == pytest.approx(nats[counted].mean(), rel=1e-4)
+    assert (counted & ~spelled).sum() == len(held)
 
 
 def test_nothing_held_out_is_trained_on_whole(gpt, train):
