@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.session import store
+from jupyter_gpt.session import marks, store
 from jupyter_gpt.session.launch import launch
 from jupyter_gpt.session.runs import Run
 
@@ -39,6 +40,7 @@ def reward(
     base = base or ranked_model(session, rankings, found)
     check_base(session, base)
     recipe = reward_recipe(base, rankings, **options)
+    recipe = replace(recipe, marks=inputs(session, recipe))
     return launch(
         session, name, "reward", recipe, maker=maker, overwrite=overwrite, background=background, variables=variables
     )
@@ -63,6 +65,11 @@ def check_base(session, base: str) -> None:
         raise GPTError(f"{base} is a {model.kind} model, which writes no text: choose a language model")
 
 
+def inputs(session, recipe) -> dict[str, str]:
+    """Marks of the base and the rankings."""
+    return marks.of_model(session, recipe.base) | marks.of_rankings(session, recipe.rankings)
+
+
 def recipe_from(values: dict):
     """The recipe that `recipe.yaml` holds."""
     from jupyter_gpt.training.recipe import read_back
@@ -75,6 +82,7 @@ def preparation(session, run: Run, recipe, variables: Mapping | None) -> Iterato
     """Progress events, and at the end the training at step 0."""
     from jupyter_gpt.training.reward_prepare import prepare
 
+    marks.check(run, recipe.marks, inputs(session, recipe))
     rankings = session.rankings[recipe.rankings]
     found = rankings.need(NEEDED)
     yield from ({"event": "note", "text": note} for note in rankings.notes)

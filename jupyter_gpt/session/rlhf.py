@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from jupyter_gpt.errors import GPTError, nearest
+from jupyter_gpt.session import marks, store
 from jupyter_gpt.session import reward as reward_stage
-from jupyter_gpt.session import store
 from jupyter_gpt.session.launch import launch
 from jupyter_gpt.session.runs import Run
 from jupyter_gpt.training.rl_recipe import DEFAULT_ALGORITHM, rl_recipe
@@ -53,6 +53,7 @@ def rlhf(
         session.rankings[rankings].need(reward_stage.NEEDED)
     elif not texts:
         raise GPTError("there are no prompts to answer: write them in the body, one a line")
+    recipe = replace(recipe, marks=inputs(session, recipe))
     return launch(
         session, name, "rlhf", recipe, maker=maker, overwrite=overwrite, background=background, variables=variables
     )
@@ -90,6 +91,15 @@ def check_reward(session, source: str, variables: Mapping) -> None:
         raise GPTError(f"{source} is no reward model: %gpt reward makes one from rankings, or give a function as $name")
 
 
+def inputs(session, recipe) -> dict[str, str]:
+    """Marks of the policy's start, which is the reference too, of the reward models, and of rankings that are read. The
+    prompts are in the recipe; of functions there are none."""
+    found = marks.of_model(session, recipe.policy)
+    for name in recipe.reward:
+        found |= {} if name.startswith("$") else marks.of_model(session, name)
+    return found | (marks.of_rankings(session, recipe.rankings) if recipe.reads_rankings else {})
+
+
 def recipe_from(values: dict):
     """The recipe that `recipe.yaml` holds."""
     from jupyter_gpt.training.recipe import read_back
@@ -103,8 +113,9 @@ def preparation(session, run: Run, recipe, variables: Mapping | None) -> Iterato
     from jupyter_gpt.session.asking import ends
     from jupyter_gpt.training.rl_prepare import prepare
 
+    marks.check(run, recipe.marks, inputs(session, recipe))
     rankings = []
-    if recipe.rankings is not None:
+    if recipe.reads_rankings:
         kept = session.rankings[recipe.rankings]
         rankings = kept.need(reward_stage.NEEDED)
         yield from ({"event": "note", "text": note} for note in kept.notes)
@@ -142,7 +153,8 @@ def rewarded_first(session, run: Run, recipe, rankings) -> Iterator:
     yield {"event": "note", "text": f"{name} orders {last['accuracy']:.0%} of {last['pairs']} held-out pairs as the ranker "
                                     f"did (95% interval {last['low']:.0%} to {last['high']:.0%})"}  # fmt: skip
     reward_stage.keep_as(session, name, run.maker, training)
-    return replace(recipe, reward=[name], weights=[1.0])
+    known = {**(recipe.marks or {}), **marks.of_model(session, name)}
+    return replace(recipe, reward=[name], weights=[1.0], marks=known)
 
 
 def source_of(session, name: str, weight: float, variables: Mapping):

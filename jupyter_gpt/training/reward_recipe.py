@@ -14,7 +14,7 @@ class RewardRecipe:
     """`batch` rankings a step, `epochs` passes over them all unless `steps` says otherwise (0: not known before the
     rankings are counted). `lora` is the rank of the adapter, 0 trains a copy in full. `max_tokens` bounds prompt and
     completion together; `held_out` is a share of the prompts. `dtype` is that of
-    the activations; what is trained stays in fp32.
+    the activations; what is trained stays in fp32. `marks` are hashes of the base and the rankings, under what they are.
     """
 
     base: str
@@ -35,6 +35,7 @@ class RewardRecipe:
     eval_every: int
     checkpoint_every: int | None
     dtype: str
+    marks: dict[str, str] | None = None
 
     def as_dict(self) -> dict:
         return asdict(self)

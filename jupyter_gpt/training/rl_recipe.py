@@ -22,7 +22,8 @@ class RLRecipe:
     0 for copies trained whole.  kl: coefficient of the KL penalty, in rewards per nat (GRPO: in group advantages per nat),
     adapted to hold the KL at `kl_target` nats a completion if that is given; `kl_limit` is where it counts as running away.
     clip, epochs: PPO's.  gamma, lam, value_lr: of advantages and critic.  beta: DPO's.  held_out: share of the prompts (or
-    rankings) that is only ever evaluated on.  dtype: of the activations; what is trained stays in fp32.
+    rankings) that is only ever evaluated on.  dtype: of the activations; what is trained stays in fp32.  marks: hashes of the models and
+    rankings, under what they are.
 
     As in TRL: mask_truncated_completions leaves completions that were cut at `max_tokens` out of GRPO's loss;
     missing_eos_penalty is taken off their rewards in PPO, whose rewards use_score_scaling divides by the standard deviation
@@ -61,9 +62,15 @@ class RLRecipe:
     mask_truncated_completions: bool = False
     missing_eos_penalty: float | None = None
     use_score_scaling: bool = False
+    marks: dict[str, str] | None = None
 
     def as_dict(self) -> dict:
         return asdict(self)
+
+    @property
+    def reads_rankings(self) -> bool:
+        """Whether anything is taken from the rankings: what DPO learns, a reward model to be made first, or the prompts."""
+        return self.rankings is not None and (self.algo == "dpo" or not self.reward or not self.prompts)
 
     @property
     def batch(self) -> int:
