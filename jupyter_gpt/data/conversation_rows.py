@@ -14,12 +14,14 @@ is without any to attend to.
 
 - The order is that of `packing.Rows`: each source repeats, reshuffled per epoch, and sources are merged by their shares
   of the tokens. Rows are filled best-fit (Ding et al. 2024, arXiv:2404.10830) from a small buffer: each takes the oldest
-  conversation that waits, then always the longest that still fits.
+  conversation that waits, then always the longest that still fits. Of a single source no row holds conversations of two
+  epochs: so many epochs are so many rows, in which each conversation stands so many times.
 - Row i depends only on the conversations, the weights, the seed and T: a run can be resumed at any row.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -87,13 +89,29 @@ class ConversationRows(Rows):
         """A conversation is never cut."""
         return np.arange(len(size)), np.zeros_like(size), size, np.full(len(size), WHOLE)
 
+    def rows_of(self, inputs: float) -> Iterator[None]:
+        """How many rows it takes until they hold so many tokens as inputs; yields now and then, returns it."""
+        rows = held = 0
+        while held < inputs:
+            self._lay_out(rows + 1)
+            held += sum(self._length[p] - 1 for p in range(self._first[rows], self._first[rows + 1]))
+            rows += 1
+            if rows % 256 == 0:
+                yield
+        return rows
+
     def _pack(self) -> Iterator[None]:
         pieces = self._pieces()
-        buffer = max(1, min(BUFFER, int((~np.asarray(self.documents.held_out)).sum()) // EPOCH)) if self.packed else 1
+        count = int((~np.asarray(self.documents.held_out)).sum())
+        buffer = max(1, min(BUFFER, count // EPOCH)) if self.packed else 1
+        epoch = count if sum(share > 0 for share in self.shares) == 1 else math.inf
+        left = epoch  # conversations of the epoch that do not wait yet
         waiting: deque[tuple[int, int]] = deque()  # (position, tokens), oldest first
         while True:
-            while len(waiting) < buffer:
+            left = left if waiting or left else epoch
+            while len(waiting) < buffer and left:
                 waiting.append(next(pieces)[:2])
+                left -= 1
             chosen = [waiting.popleft()]
             room = self.context - (chosen[0][1] - 1)
             while room and self.packed and (fitting := [length for _, length in waiting if length - 1 <= room]):

@@ -45,7 +45,10 @@ COMMAND = Command(
                    default="cut"),
             Option("--held-out", "share of the conversations kept for validation (default: 0.05)", "SHARE", number),
         )),
-        ("Length", (*LENGTH, Option("--epochs", "see all conversations so many times, instead of --steps", "N", number))),
+        ("Length", (*LENGTH, Option(
+            "--epochs", "see all conversations so many times, instead of --steps; of several sources as many tokens in "
+            "all, by their weights", "N", number,
+        ))),
         ("Adapter", (
             Option("--lora", "train an adapter of this rank, and freeze the base", "R", whole),
             Option("--lora-targets", "the layers it adapts, by name (default: all linear layers but the head)",

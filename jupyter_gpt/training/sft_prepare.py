@@ -57,32 +57,33 @@ def prepare(
         yield {"event": "progress", "stage": "measuring the speed", "done": 0, "total": None, "unit": "steps"}
         steps = measured_steps(Finetuning(recipe, model, optimizers=finetuning_optimizers(model, recipe), **parts))
         recipe = with_steps(recipe, steps)
-    elif recipe.tokens:
-        recipe = with_steps(recipe, math.ceil(recipe.tokens / recipe.batch_tokens))
     if (folder / "data" / "conversations.json").exists():
         conversations = Conversations.open(folder / "data")
     else:
-        wanted = recipe.steps * recipe.batch_tokens or None
+        wanted = recipe.steps * recipe.batch_tokens or recipe.tokens
         conversations = yield from collect(
             recipe.mixture, tokenizer, folder / "data", context=recipe.context, tokens_wanted=wanted, seed=recipe.seed,
             variables=variables, cell=recipe.cell, train_on=recipe.train_on, over_long=recipe.over_long,
             held_out=recipe.held_out,
         )  # fmt: skip
-    if not recipe.steps:
-        recipe = with_steps(recipe, steps_of_epochs(recipe, conversations))
     parts["rows"] = ConversationRows(conversations, recipe.context, recipe.seed)
+    if not recipe.steps:
+        rows = yield from parts["rows"].rows_of(inputs(recipe, conversations))
+        recipe = with_steps(recipe, math.ceil(rows * recipe.context / recipe.batch_tokens))
     parts["held_out"] = held_out_batches(conversations, recipe.context, recipe.eval_tokens)
     parts["questions"] = questions(recipe, conversations, tokenizer, limit)
     optimizers = finetuning_optimizers(model, recipe)
     return Finetuning(recipe, model, optimizers=optimizers, conversations=conversations, **parts)
 
 
-def steps_of_epochs(recipe: FinetuningRecipe, conversations) -> int:
-    """How many steps see the data as often as asked; a generated source, which has no end, a million tokens."""
-    if recipe.epochs is None and any(count.endless for count in conversations.counts):
-        return max(1, GENERATED_TOKENS // recipe.batch_tokens)
-    tokens = sum(count.tokens for count in conversations.counts)
-    return max(1, math.ceil((recipe.epochs or EPOCHS) * tokens / recipe.batch_tokens))
+def inputs(recipe: FinetuningRecipe, conversations) -> float:
+    """How many tokens the run reads: as many as asked, or the data as often as asked; of a generated source, which has no
+    end, a million.
+    """
+    if recipe.tokens or (recipe.epochs is None and any(count.endless for count in conversations.counts)):
+        return recipe.tokens or GENERATED_TOKENS
+    once = int((conversations.lengths() - 1)[~conversations.held_out].sum())  # the last token of each is a target alone
+    return math.floor((recipe.epochs or EPOCHS) * once + 0.5)
 
 
 def ends_of(model: nn.Module, tokenizer) -> frozenset[int]:

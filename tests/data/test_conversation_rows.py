@@ -110,6 +110,20 @@ def test_unpacked_rows_hold_one_conversation_each(tokenizer, tmp_path):
     assert len({tuple(row) for row in batch.ids.tolist()}) == 10  # an epoch
 
 
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("size", [3, 12])  # short ones, of which a row holds several, and some of more than half a row
+@pytest.mark.parametrize("epochs", [1, 3, 2.5])
+def test_epochs_are_so_many_rows(tokenizer, tmp_path, size, epochs, packed):
+    data = made(tokenizer, tmp_path, {"a": pairs(40, size)}, held_out=0.0)
+    rows = ConversationRows(data, T, packed=packed)
+    _, count = ran(rows.rows_of(epochs * int((data.lengths() - 1).sum())))
+    batch = rows.batch(range(count))
+    seen = Counter(tuple(ids.tolist()) for row in range(count) for ids, _, _ in inside(batch, row))
+    assert len(seen) == 40 and {int(epochs), -int(-epochs // 1)} == set(seen.values())
+    full = rows.batch(range(count - 1))
+    assert full.tokens < epochs * (data.lengths() - 1).sum() <= batch.tokens
+
+
 def test_sources_keep_their_shares(tokenizer, tmp_path):
     data = made(tokenizer, tmp_path, {"a": pairs(40, tag="a"), "b": pairs(40, tag="b")}, {"$a": 3.0, "$b": 1.0})
     rows = ConversationRows(data, T)

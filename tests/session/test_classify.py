@@ -1,6 +1,7 @@
 """Classifiers: trained in full, with an adapter and from scratch, asked, resumed, and what is refused."""
 
 import time
+from collections import Counter
 
 import pytest
 import torch
@@ -68,6 +69,18 @@ def test_a_step_in_pieces_is_the_whole_step(gpt, fox, monkeypatch):
     monkeypatch.setattr("jupyter_gpt.training.classify.AT_ONCE", 64)  # tokens: a step has more than a hundred
     for one, two in zip(whole, steps("parts"), strict=True):
         assert one == pytest.approx(two, rel=1e-3)
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_epochs_see_each_text_so_often(gpt, fox, monkeypatch, epochs):
+    from jupyter_gpt.training.classify import Classifying
+
+    seen, loss = Counter(), Classifying.loss
+    monkeypatch.setattr(Classifying, "loss", lambda self, rows: (seen.update(tuple(r) for r, _ in rows), loss(self, rows))[1])
+    given = SHORT | {"steps": None, "epochs": epochs}
+    start = next(e for e in gpt.classify("mood", TEXTS, "fox", **given).events if e["event"] == "start")
+    assert len(seen) == start["texts"] and min(seen.values()) == epochs
+    assert sum(seen.values()) < epochs * start["texts"] + SHORT["batch"]
 
 
 def test_stopped_and_resumed_ends_as_if_never_stopped(gpt, fox):

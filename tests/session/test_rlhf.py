@@ -41,6 +41,20 @@ def tiny(gpt, tiny_model):
     return tiny_model(gpt, "tiny")
 
 
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_epochs_see_each_ranking_so_often(gpt, tiny, monkeypatch, epochs):
+    from jupyter_gpt.training import reward
+
+    rank(gpt, count=11)
+    seen, chosen = [], reward.chosen
+    monkeypatch.setattr(reward, "chosen", lambda *given: seen.extend(found := chosen(*given)) or found)
+    run = gpt.reward("judge", rankings="taste", epochs=epochs, batch=4, lora=4)
+    start = next(e for e in run.events if e["event"] == "start")
+    counts = [seen.count(ranking) for ranking in {id(ranking): ranking for ranking in seen}.values()]
+    assert len(counts) == start["rankings"] and min(counts) == epochs
+    assert sum(counts) < epochs * start["rankings"] + 4
+
+
 def test_a_reward_model_learns_the_rankings_and_scores(gpt, tiny):
     before = bytes_of(gpt, "tiny")
     rank(gpt)

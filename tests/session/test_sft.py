@@ -160,11 +160,37 @@ def test_merging_makes_a_model_of_its_own(gpt, sft):
     assert "there is a model two already" in fail(gpt.merge, "one", "two")
 
 
+def seen(run, steps=None):
+    """How often each conversation stands in the rows of a run's steps."""
+    from collections import Counter
+
+    from jupyter_gpt.data.conversation_rows import ConversationRows
+    from jupyter_gpt.data.conversation_tokens import Conversations
+
+    data = Conversations.open(run.folder / "data")
+    rows, T = ConversationRows(data, run.recipe["context"], run.recipe["seed"]), run.recipe["context"]
+    count = (run.steps if steps is None else steps) * run.recipe["batch_tokens"] // T
+    rows.batch([count])
+    found = Counter(rows._position[: rows._first[count]])
+    return [found[begin] for begin in data.offsets[:-1][~data.held_out].tolist()]
+
+
+@pytest.mark.parametrize("context", [24, 64])
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_epochs_see_each_conversation_so_often(sft, context, epochs):
+    """Conversations of more than half a row too, which leave much of it empty."""
+    run = sft(steps=None, epochs=epochs, context=context)
+    assert run.status == "finished" and min(seen(run)) == epochs
+    assert min(seen(run, run.steps - 1)) < epochs, "not a step more than it takes"
+
+
 def test_lengths(sft, gpt):
-    assert sft("a", steps=None, tokens=500).steps == 4
-    run = sft("b", steps=None, epochs=2)
-    tokens = run.events[-2]["tokens"] if "tokens" in run.events[-2] else run.history["tokens"].iloc[-1]
-    assert run.steps == pytest.approx(tokens / 128, rel=0.4)
+    run = sft("a", steps=None, tokens=500)
+    told = run.history["tokens"].tolist()
+    assert told[-2] < 500 <= told[-1]
+    assert sft("b", steps=5).history["step"].iloc[-1] == 5
+    default = sft("d", steps=None)
+    assert min(seen(default)) == 3
     timed = sft("c", steps=None, minutes=0.005)
     assert timed.status == "finished" and timed.steps >= 1
 
