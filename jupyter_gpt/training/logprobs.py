@@ -8,55 +8,18 @@ take 0.8 GB, twice.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
-from jupyter_gpt.inference.forward import base_of, context_of
-from jupyter_gpt.training.loss import chunk_rows
+from jupyter_gpt.inference.forward import context_of
+from jupyter_gpt.training.output_head import OutputHead, output_head
 from jupyter_gpt.training.segments import Segments
 from jupyter_gpt.training.spoken import Spoken
 from jupyter_gpt.training.transformer import Trunk
 
 LONGEST = 1 << 15  # positions whose rotations are laid in beforehand
-SCALED = ("final_logit_softcapping", "logits_scaling", "logit_scale")  # of configurations whose head is not all
-
-
-class Chosen(torch.autograd.Function):
-    """Of hidden states `(n, D)` and a head `(V, D)`: the log-probability `(n,)` of each target and the entropy `(n,)`,
-    both in fp32 nats; no gradient goes through the entropy.
-    """
-
-    @staticmethod
-    def forward(ctx, hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        chunk = chunk_rows(len(weight), hidden.device.type, 256 if weight.requires_grad else 64)
-        logps, entropies = [], []
-        low = weight.to(hidden.dtype)
-        for h, t in zip(hidden.split(chunk), targets.split(chunk), strict=True):
-            logp = torch.log_softmax(h @ low.t(), dim=-1, dtype=torch.float32)
-            logps.append(logp.gather(1, t[:, None])[:, 0])
-            entropies.append(-logp.exp().mul_(logp).sum(dim=-1))
-        ctx.save_for_backward(hidden, weight, targets)
-        ctx.chunk = chunk
-        logp, entropy = torch.cat(logps), torch.cat(entropies)
-        ctx.mark_non_differentiable(entropy)
-        return logp, entropy
-
-    @staticmethod
-    def backward(ctx, upstream: Tensor, _entropy):
-        hidden, weight, targets = ctx.saved_tensors
-        low = weight.to(hidden.dtype)
-        d_hidden = torch.empty_like(hidden)
-        d_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
-        parts = (x.split(ctx.chunk) for x in (hidden, targets, upstream, d_hidden))
-        for h, t, g, out in zip(*parts, strict=True):
-            d = torch.softmax(h @ low.t(), dim=-1, dtype=torch.float32).mul_(-g[:, None])
-            d.scatter_add_(1, t[:, None], g[:, None].to(d.dtype))
-            d = d.to(hidden.dtype)
-            torch.mm(d, low, out=out)
-            if d_weight is not None:
-                d_weight += d.t().float() @ h.float()
-        return d_hidden, None if d_weight is None else d_weight.to(weight.dtype), None
 
 
 class Reader:
@@ -68,8 +31,13 @@ class Reader:
 
     def __init__(self, module: nn.Module, dtype: torch.dtype | None = None):
         weight = next(module.parameters())
-        self.module, self.inner, self.device = module, base_of(module), weight.device
+        self.module, self.device = module, weight.device
         self.trunk = Trunk(module, min(context_of(module), LONGEST), dtype or weight.dtype)
+
+    @cached_property
+    def head(self) -> OutputHead:
+        """That of a causal LM."""
+        return output_head(self.trunk)
 
     def hidden(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """The last hidden states `(N, D)` of all tokens, row after row."""
@@ -94,21 +62,9 @@ def logprobs(reader: Reader, rows: Sequence[Spoken]) -> tuple[Tensor, Tensor]:
 
     L is the length of the longest completion; `mask_of(rows)` says which places count.
     """
-    inner, device = reader.inner, reader.device
-    targets = torch.tensor([token for s in rows for token in s.completion], device=device)
-    head, config = inner.get_output_embeddings(), inner.config.get_text_config()
-    scaled = any(getattr(config, name, None) not in (None, 1, 1.0) for name in SCALED)
-    if type(head) is nn.Linear and head.bias is None and not scaled:
-        hidden = reader.hidden([s.ids for s in rows])[foretelling(rows, device)]
-        logp, entropy = Chosen.apply(hidden, head.weight, targets)
-    else:
-        width = max(len(s.ids) for s in rows)
-        places = [(b, len(s.prompt) - 1 + k) for b, s in enumerate(rows) for k in range(len(s.completion))]
-        row, column = torch.tensor(places, device=device).unbind(1)
-        ids = torch.tensor([[*s.ids, *[0] * (width - len(s.ids))] for s in rows], device=device)
-        every = torch.log_softmax(inner(input_ids=ids, use_cache=False).logits[row, column].float(), dim=-1)
-        logp = every.gather(1, targets[:, None])[:, 0]
-        entropy = -(every.exp() * every).sum(dim=-1).detach()
+    head, targets = reader.head, torch.tensor([token for s in rows for token in s.completion], device=reader.device)
+    hidden = reader.hidden([s.ids for s in rows])[foretelling(rows, reader.device)]
+    logp, entropy = head.logprobs(hidden, targets)
     return laid_out(logp, rows), laid_out(entropy, rows)
 
 

@@ -97,3 +97,40 @@ def cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, gradient_of=e
     if not torch.is_grad_enabled():
         hidden, weight = hidden.detach(), weight.detach()
     return LinearCrossEntropy.apply(hidden, weight, targets, chunk, gradient_of)
+
+
+class SelectedLogits(torch.autograd.Function):
+    """Of hidden states `(n, D)` and a head `(V, D)`: the log-probability `(n,)` of each target and the entropy `(n,)`,
+    both in fp32 nats; no gradient goes through the entropy. The logits are made again for the backward pass.
+    """
+
+    @staticmethod
+    def forward(ctx, hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        chunk = chunk_rows(len(weight), hidden.device.type, 256 if weight.requires_grad else 64)
+        logps, entropies = [], []
+        low = weight.to(hidden.dtype)
+        for h, t in zip(hidden.split(chunk), targets.split(chunk), strict=True):
+            logp = torch.log_softmax(h @ low.t(), dim=-1, dtype=torch.float32)
+            logps.append(logp.gather(1, t[:, None])[:, 0])
+            entropies.append(-logp.exp().mul_(logp).sum(dim=-1))
+        ctx.save_for_backward(hidden, weight, targets)
+        ctx.chunk = chunk
+        logp, entropy = torch.cat(logps), torch.cat(entropies)
+        ctx.mark_non_differentiable(entropy)
+        return logp, entropy
+
+    @staticmethod
+    def backward(ctx, upstream: Tensor, _entropy):
+        hidden, weight, targets = ctx.saved_tensors
+        low = weight.to(hidden.dtype)
+        d_hidden = torch.empty_like(hidden)
+        d_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
+        parts = (x.split(ctx.chunk) for x in (hidden, targets, upstream, d_hidden))
+        for h, t, g, out in zip(*parts, strict=True):
+            d = torch.softmax(h @ low.t(), dim=-1, dtype=torch.float32).mul_(-g[:, None])
+            d.scatter_add_(1, t[:, None], g[:, None].to(d.dtype))
+            d = d.to(hidden.dtype)
+            torch.mm(d, low, out=out)
+            if d_weight is not None:
+                d_weight += d.t().float() @ h.float()
+        return d_hidden, None if d_weight is None else d_weight.to(weight.dtype), None

@@ -120,7 +120,7 @@ def measured_steps(recipe: Recipe, device: str) -> int:
     model = build(recipe, vocabulary, 0).to(device)
     optimizer = optimizers(model, recipe)
     training = Training(recipe, model, None, optimizer, None, {}, np.zeros(0), [], 0, 0, None, False)
-    loss, _ = forward_functions(training)
+    loss, *_ = forward_functions(training)
     ids = torch.randint(0, vocabulary, (recipe.rows, recipe.context), generator=torch.Generator()).to(device)
     times = []
     for _ in range(4):

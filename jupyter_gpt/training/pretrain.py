@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from jupyter_gpt.training import checkpoint
 from jupyter_gpt.training.device import peak_flops
 from jupyter_gpt.training.loop import Micro, train
-from jupyter_gpt.training.loss import IGNORE, cross_entropy, eager_softmax_gradient, softmax_gradient
+from jupyter_gpt.training.loss import IGNORE, eager_softmax_gradient, softmax_gradient
 from jupyter_gpt.training.optimizer import Optimizers
+from jupyter_gpt.training.output_head import OutputHead, output_head
 from jupyter_gpt.training.recipe import Recipe
 from jupyter_gpt.training.transformer import Trunk
 
@@ -84,11 +85,11 @@ class Training:
         return Micro(inputs, 1 / recipe.accumulation, recipe.rows * recipe.context)
 
     def loss(self, inputs: tuple[Tensor, Tensor]) -> Tensor:
-        loss, _ = forward_functions(self)
+        loss, *_ = forward_functions(self)
         return loss(*inputs)
 
     def evaluate(self) -> Iterator[dict | None]:
-        return evaluate(self, forward_functions(self)[1])
+        return evaluate(self, *forward_functions(self)[1:])
 
     def samples(self) -> Iterator[dict | None]:
         """A sample of each fixed prompt, as the model stands."""
@@ -105,20 +106,19 @@ def pretrain(training: Training) -> Iterator[dict | None]:
 
 
 def forward_functions(training: Training) -> tuple:
-    """The loss as a function of (ids, targets), compiled when asked, and the trunk as it is for evaluation."""
+    """The loss as a function of (ids, targets), compiled when asked, and trunk and head as they are for evaluation."""
     if not training.functions:
         dtype = getattr(torch, training.recipe.dtype)
         trunk = fast_trunk = Trunk(training.model, training.recipe.context, dtype)
-        weight = training.model.get_output_embeddings().weight
-        gradient = eager_softmax_gradient
+        head, gradient = output_head(trunk), eager_softmax_gradient
         if training.compile:
             fast_trunk = torch.compile(trunk, dynamic=False)
             gradient = torch.compile(softmax_gradient, dynamic=False)
 
         def loss(ids: Tensor, targets: Tensor) -> Tensor:
-            return cross_entropy(fast_trunk(ids), weight, targets, gradient)
+            return head.cross_entropy(fast_trunk(ids), targets, gradient)
 
-        training.functions = (loss, trunk)
+        training.functions = (loss, trunk, head)
     return training.functions
 
 
@@ -148,18 +148,18 @@ def to_device(rows: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def held_out_losses(trunk: nn.Module, weight: Tensor, sizes: Tensor, ids: Tensor, targets: Tensor) -> np.ndarray:
+def held_out_losses(trunk: Trunk, head: OutputHead, sizes: Tensor, ids: Tensor, targets: Tensor) -> np.ndarray:
     """Summed nats of the targets, and their number; nats of those that stand for bytes, and their bytes: `(4,)`."""
     hidden, counted = trunk(ids), targets != IGNORE
     spelled = counted & (sizes[targets.clamp(min=0)] > 0)
     nats = [
-        float(cross_entropy(hidden[which], weight, targets[which])) * int(which.sum())
+        float(head.cross_entropy(hidden[which], targets[which])) * int(which.sum())
         for which in (spelled, counted & ~spelled)
     ]
     return np.array([sum(nats), int(counted.sum()), nats[0], float(sizes[targets[spelled]].sum())])
 
 
-def evaluate(training: Training, trunk: nn.Module) -> Iterator[dict | None]:
+def evaluate(training: Training, trunk: Trunk, head: OutputHead) -> Iterator[dict | None]:
     """Validation loss in nats per token, and bits per byte of text: the end-of-text token has no byte, and counts in the
     loss alone.
 
@@ -172,7 +172,6 @@ def evaluate(training: Training, trunk: nn.Module) -> Iterator[dict | None]:
     began = time.perf_counter()
     sizes = torch.from_numpy(training.token_bytes).to(device)
     at_once = max(1, (4096 if device.type == "cpu" else 65536) // recipe.context)
-    weight = training.model.get_output_embeddings().weight
     mixed, by_source = np.zeros(4), {}
     for source, (share, rows) in training.held_out.items():
         wanted = max(1, min(len(rows), round(share * recipe.eval_tokens / recipe.context)))
@@ -180,7 +179,7 @@ def evaluate(training: Training, trunk: nn.Module) -> Iterator[dict | None]:
         sums = np.zeros(4)
         for first in range(0, wanted, at_once):
             ids, targets = to_device(rows[chosen[first : first + at_once]], device)
-            sums += held_out_losses(trunk, weight, sizes, ids.clamp(min=0), targets)
+            sums += held_out_losses(trunk, head, sizes, ids.clamp(min=0), targets)
             yield None
         by_source[source] = sums[0] / sums[1]
         mixed += share * sums / sums[1]

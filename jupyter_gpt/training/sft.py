@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from jupyter_gpt.training.device import seeded
 from jupyter_gpt.training.finetuned import Finetuned
 from jupyter_gpt.training.loop import Micro
-from jupyter_gpt.training.loss import cross_entropy
 from jupyter_gpt.training.optimizer import Optimizers
+from jupyter_gpt.training.output_head import OutputHead, output_head
 from jupyter_gpt.training.segments import Stream, stream, streams
 from jupyter_gpt.training.sft_recipe import FinetuningRecipe
 from jupyter_gpt.training.transformer import Trunk
@@ -52,12 +52,14 @@ class Finetuning(Finetuned):
     seconds: float = 0.0
     tokens: int = 0
     trunk: Trunk | None = field(default=None, repr=False)
+    head: OutputHead | None = field(default=None, repr=False)
     laid: tuple[int, list[Stream]] = field(default=(0, []), repr=False)
     drops: bool = False  # whether the adapter drops some of its inputs
 
     def __post_init__(self):
         dtype = getattr(torch, self.recipe.dtype)
         self.trunk = Trunk(self.model, self.recipe.context, dtype, self.checkpointing)
+        self.head = output_head(self.trunk)
         for name, part in self.model.named_modules():
             part.training = "lora_dropout" in name and getattr(part, "p", 0) > 0
             self.drops |= part.training
@@ -106,7 +108,7 @@ class Finetuning(Finetuned):
     def nats(self, piece: Stream) -> Tensor:
         """Mean nats over the trained tokens of a stream."""
         hidden = self.trunk(piece.ids, piece.segments)[0].index_select(0, piece.trained)
-        return cross_entropy(hidden, self.model.get_output_embeddings().weight, piece.targets)
+        return self.head.cross_entropy(hidden, piece.targets)
 
     def evaluate(self) -> Iterator[dict | None]:
         """Validation loss in nats per trained token; each source counts by its share of the mixture."""

@@ -34,6 +34,7 @@ class Trunk(nn.Module):
         super().__init__()
         model = model.get_base_model() if hasattr(model, "get_base_model") else model
         object.__setattr__(self, "model", model)
+        object.__setattr__(self, "body", model.get_submodule(next(iter(trunk_paths(model)), "")))
         self.dtype, self.recomputed, self.mask = dtype, recomputed, None
         if model.device.type == "cpu":
             keep_freed_memory()
@@ -59,16 +60,33 @@ class Trunk(nn.Module):
         """With `segments`, `ids` `(1, N)` is a stream of texts, each of which sees only itself."""
         if self.forward_of is not None:
             return self.forward_of(self, ids, segments)
-        with torch.autocast(ids.device.type, self.dtype, enabled=self.dtype in (torch.bfloat16, torch.float16)):
+        with self.autocast(ids.device):
             if segments is not None:
-                return text_by_text(self.model.base_model, ids, segments)
-            return self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+                return text_by_text(self.body, ids, segments)
+            return self.body(input_ids=ids, use_cache=False)[0]
+
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """What the model's own forward runs under."""
+        return torch.autocast(device.type, self.dtype, enabled=self.dtype in (torch.bfloat16, torch.float16))
+
+    def logits_alone(self) -> None:
+        """Return the model's own logits `(B, T, V)` from here on, for a model whose hidden states are not told."""
+        self.forward_of = None
+        object.__setattr__(self, "body", self.model)
 
     def block(self, function, x: Tensor, *inputs) -> Tensor:
         """`function(x, *inputs)`, its activations kept or made again."""
         if self.recomputed and torch.is_grad_enabled():
             return checkpoint(function, x, *inputs, use_reentrant=False)
         return function(x, *inputs)
+
+
+def trunk_paths(model: nn.Module) -> list[str]:
+    """Where the part of a causal LM or a classifier may lie that ends in the last hidden states: what holds the table
+    of embeddings, from the outside in. A prefix that a class states for it may be wrong, as Llama 4's is."""
+    table = model.get_input_embeddings()
+    path = next((name for name, part in model.named_modules() if part is table), "").split(".")
+    return [".".join(path[:n]) for n in range(1, len(path))]
 
 
 def suits(model: nn.Module) -> bool:
@@ -96,7 +114,7 @@ def text_by_text(model: nn.Module, ids: Tensor, segments: Segments) -> Tensor:
     for group in groups(segments.lengths):
         batch = nn.utils.rnn.pad_sequence([texts[n] for n in group], batch_first=True)
         real = nn.utils.rnn.pad_sequence([torch.ones_like(texts[n]) for n in group], batch_first=True)
-        states = model(input_ids=batch, attention_mask=real, use_cache=False).last_hidden_state
+        states = model(input_ids=batch, attention_mask=real, use_cache=False)[0]
         for n, state in zip(group, states, strict=True):
             hidden[n] = state[: segments.lengths[n]]
     return torch.cat(hidden)[None]
