@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from jupyter_gpt.inference.cache import Rows
-from jupyter_gpt.inference.low_rank import added, base_of, is_adapter, is_low_rank
+from jupyter_gpt.inference.low_rank import added, base_of, is_adapter, is_low_rank, is_own
+from jupyter_gpt.inference.token_rows import PARTS, embed, snapshot, unwrapped
 
 Linear = Callable[[Tensor], Tensor]
 STATIC_ROPE = {"default", "linear", "llama3", "yarn"}  # those whose angles depend on the position alone
@@ -146,8 +147,8 @@ def lean_of(module: nn.Module, linear: Callable[..., Linear]) -> Lean | None:
 def plain(module: nn.Module) -> bool:
     """Whether every part is what transformers made, or LoRA of the plain kind: no quantized layer, no hook, one
     dtype and device."""
-    parts = [part for part in module.modules() if not is_low_rank(part)]
-    weights = {(p.dtype, p.device) for name, p in module.named_parameters() if ".lora_" not in name}
+    parts = [part for part in module.modules() if not is_low_rank(part) and type(part).__name__ not in PARTS]
+    weights = {(p.dtype, p.device) for name, p in module.named_parameters() if not is_own(name)}
     known = ("torch.nn.modules.", "transformers.")
     return (
         len(weights) == 1
@@ -209,11 +210,10 @@ def rotary(module: nn.Module, linear) -> Lean | None:
         )
         for block in model.layers
     ]
-    table = model.embed_tokens.weight
-    head = joined(linear, module.lm_head)
+    table, own = unwrapped(model.embed_tokens).weight, snapshot(model.embed_tokens)
     return Lean(
-        heads, groups, h, lambda ids, _: F.embedding(ids, table), angles, blocks, norm(model.norm), head,
-        table.dtype,
+        heads, groups, h, lambda ids, _: embed(ids, table, own), angles, blocks, norm(model.norm),
+        head_of(linear, module.lm_head), table.dtype,
     )  # fmt: skip
 
 
@@ -247,11 +247,11 @@ def gpt2(module: nn.Module, linear) -> Lean | None:
         Block(norm(b.ln_1), conv(b.attn.c_attn), None, conv(b.attn.c_proj), norm(b.ln_2), mlp(b.mlp))
         for b in model.h
     ]
-    tokens, places = model.wte.weight, model.wpe.weight
+    tokens, own, places = unwrapped(model.wte).weight, snapshot(model.wte), model.wpe.weight
     return Lean(
         config.n_head, config.n_head, config.n_embd // config.n_head,
-        lambda ids, positions: F.embedding(ids, tokens) + F.embedding(positions, places),
-        None, blocks, norm(model.ln_f), joined(linear, module.lm_head), tokens.dtype,
+        lambda ids, positions: embed(ids, tokens, own) + F.embedding(positions, places),
+        None, blocks, norm(model.ln_f), head_of(linear, module.lm_head), tokens.dtype,
     )  # fmt: skip
 
 
@@ -260,3 +260,9 @@ def joined(linear: Callable[..., Linear], *layers: nn.Linear) -> Linear:
     bases = [base_of(layer) for layer in layers]
     multiply = linear([base.weight for base in bases], [base.bias for base in bases])
     return added(multiply, layers, [len(base.weight) for base in bases])
+
+
+def head_of(linear: Callable[..., Linear], layer: nn.Module) -> Linear:
+    """The head: the base's own product, with what an adapter's own rows decide in its place."""
+    multiply, own = joined(linear, unwrapped(layer)), snapshot(layer)
+    return multiply if own is None else lambda x: multiply(x).index_copy_(-1, own.ids, F.linear(x, own.rows))

@@ -20,6 +20,11 @@ def is_adapter(module: nn.Module) -> bool:
     return hasattr(module, "peft_config")
 
 
+def is_own(name: str) -> bool:
+    """Whether a parameter of a peft model is the adapter's, by its name."""
+    return ".lora_" in name or ".trainable_tokens_" in name
+
+
 def is_low_rank(layer: nn.Module) -> bool:
     """Whether a layer is W x + s B A x with one active adapter and nothing else: no DoRA, no dropout, nothing merged."""
     if not hasattr(layer, "base_layer"):

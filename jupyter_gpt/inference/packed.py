@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
+from jupyter_gpt.inference.low_rank import is_own
+
 ROWS = 16  # the layout is chosen for this many rows; it serves one and hundreds nearly as well
 PROBES = 61  # numbers of each weight that are compared to find out whether it has changed
 
@@ -85,7 +87,7 @@ def free_memory() -> int:
 
 def weights_of(module: nn.Module) -> list[nn.Parameter]:
     """The weights that are laid out: all but an adapter's."""
-    return [weight for name, weight in module.named_parameters() if ".lora_" not in name]
+    return [weight for name, weight in module.named_parameters() if not is_own(name)]
 
 
 @torch.no_grad()

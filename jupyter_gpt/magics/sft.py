@@ -50,7 +50,8 @@ COMMAND = Command(
             "all, by their weights", "N", number,
         ))),
         ("Adapter", (
-            Option("--lora", "train an adapter of this rank, and freeze the base", "R", whole),
+            Option("--lora", "train an adapter of this rank, and freeze the base; where the base has not learned the "
+                   "tokens of the chat template, their rows in embedding and head are trained with it", "R", whole),
             Option("--lora-targets", "the layers it adapts, by name (default: all linear layers but the head)",
                    "LAYER", many=True, hints=("all-linear", "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj",
                                               "up_proj", "down_proj")),

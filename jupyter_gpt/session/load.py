@@ -174,8 +174,10 @@ def unload(models: list) -> bool:
 
 def own_tensor(module):
     """One of the tensors that are a model's own: of an adapter, not its base's."""
+    from jupyter_gpt.inference.low_rank import is_own
+
     tensors = dict(module.named_parameters())
-    return next((t for name, t in tensors.items() if "lora_" in name), next(iter(tensors.values())))
+    return next((t for name, t in tensors.items() if is_own(name)), next(iter(tensors.values())))
 
 
 def check_weights(model, config: str = "config.json") -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.session import adapters
@@ -106,7 +107,18 @@ def preparation(session, run: Run, recipe, variables: Mapping | None) -> Iterato
     root = session.models[recipe.base]
     if recipe.base_mark != adapters.mark(root.folder):
         raise GPTError(f"{recipe.base} is not what {run.name} began with: run its cell again")
+    recipe = with_chat_tokens(recipe, root, start.tokenizer)
     return (yield from prepare(recipe, run.folder, trainable(session, recipe, start, root), start.tokenizer, variables))
+
+
+def with_chat_tokens(recipe, root, tokenizer):
+    """The recipe with the tokens whose rows a new adapter trains too: those of the chat template that the base never saw."""
+    from jupyter_gpt.training.chat_tokens import untrained
+
+    if recipe.trainable_tokens is not None:
+        return recipe
+    ids = untrained(root.module, tokenizer) if recipe.lora else []
+    return replace(recipe, trainable_tokens=tokenizer.convert_ids_to_tokens(ids))
 
 
 def trainable(session, recipe, start, root):
@@ -123,7 +135,8 @@ def trainable(session, recipe, start, root):
     under = quantised(root, recipe.load_in) if recipe.load_in else root.module
     return lora.lora(
         under, recipe.lora, recipe.lora_alpha, recipe.lora_targets, dora=recipe.dora, rslora=recipe.rslora,
-        dropout=recipe.lora_dropout, seed=recipe.seed,
+        dropout=recipe.lora_dropout, tokens=start.tokenizer.convert_tokens_to_ids(recipe.trainable_tokens),
+        seed=recipe.seed,
     )  # fmt: skip
 
 

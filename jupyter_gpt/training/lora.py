@@ -10,10 +10,12 @@ from __future__ import annotations
 import copy
 import re
 import warnings
+from collections.abc import Sequence
 
 from torch import nn
 
 from jupyter_gpt.errors import GPTError
+from jupyter_gpt.inference.token_rows import is_wrapped, unwrapped
 from jupyter_gpt.training.device import seeded
 
 ALL_LINEAR = "all-linear"  # every linear layer but the head: learns as full finetuning does (QLoRA, section 4)
@@ -43,6 +45,7 @@ def lora(
     dora: bool = False,
     rslora: bool = False,
     dropout: float = 0.0,
+    tokens: Sequence[int] = (),
     task: str = "CAUSAL_LM",
     seed: int = 0,
 ) -> nn.Module:
@@ -51,8 +54,9 @@ def lora(
     The output of a layer W `(out, in)` becomes W x + alpha/rank * B A x, A `(rank, in)` drawn from `seed`, B `(out,
     rank)` zero, so that training starts from the base exactly. `alpha` is 2 * rank by default; `targets` are names of
     layers (their last part, or dotted), "all-linear" (default), or one regular expression. `dora` learns the magnitudes
-    of the weights too (Liu et al. 2024), `rslora` scales by alpha/sqrt(rank) (Kalajdzievski 2023). `task` is peft's:
-    "CAUSAL_LM" or "SEQ_CLS", whose head is then trained in full.
+    of the weights too (Liu et al. 2024), `rslora` scales by alpha/sqrt(rank) (Kalajdzievski 2023). The rows of `tokens` in
+    the embedding and in the head of words are trained with the adapter (`chat_tokens.py` says which should be). `task` is
+    peft's: "CAUSAL_LM" or "SEQ_CLS", whose head is then trained in full.
 
     Raises GPTError for a rank below one, and for targets that match nothing: it lists what there is.
     """
@@ -66,7 +70,7 @@ def lora(
     config = LoraConfig(
         r=rank, lora_alpha=alpha if alpha is not None else 2 * rank, target_modules=checked_targets(module, targets),
         use_dora=dora, use_rslora=rslora, lora_dropout=dropout, task_type=task,
-        fan_in_fan_out=bool(conv_names(module)),
+        fan_in_fan_out=bool(conv_names(module)), trainable_token_indices=row_targets(module, tokens),
     )  # fmt: skip
     model = adapted(twin(module), config, seed)
     model.train(module.training)
@@ -98,13 +102,13 @@ def again(model: nn.Module, seed: int = 0) -> nn.Module:
 
 def plain_base(model: nn.Module) -> nn.Module:
     """A twin of the base of the peft model `model`, with no adapter in it."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.tuners.lora import LoraLayer
 
     base = twin(model.get_base_model())
     for name, layer in list(base.named_modules()):
-        if isinstance(layer, BaseTunerLayer):
+        if is_wrapped(layer) or isinstance(layer, LoraLayer):
             parent, _, last = name.rpartition(".")
-            setattr(base.get_submodule(parent), last, layer.get_base_layer())
+            setattr(base.get_submodule(parent), last, unwrapped(layer) if is_wrapped(layer) else layer.get_base_layer())
     base.__dict__.pop("peft_config", None)
     return base
 
@@ -113,6 +117,22 @@ def merged(model: nn.Module) -> nn.Module:
     """The full model that the peft model `model` amounts to: W + alpha/rank * B A in tensors of its own, in fp32."""
     whole = copy.deepcopy(model).float()
     return whole.merge_and_unload(safe_merge=True)
+
+
+def row_targets(module: nn.Module, tokens: Sequence[int]) -> dict[str, list[int]] | None:
+    """Which rows of which tables are trained, as peft takes it: the embedding and a head of words, which may be tied to it."""
+    if not tokens:
+        return None
+    table = module.get_input_embeddings()
+    head = module.get_output_embeddings() if hasattr(module, "get_output_embeddings") else None
+    layers = [table] + [head] * (head is not None and head.weight is not table.weight)  # peft follows a tie by itself
+    return {name: list(tokens) for name, layer in module.named_modules() if any(layer is one for one in layers)}
+
+
+def own_tokens(model: nn.Module) -> list[int]:
+    """The tokens whose rows the peft model `model` has of its own."""
+    rows = model.peft_config["default"].trainable_token_indices or {}
+    return sorted({token for ids in rows.values() for token in ids})
 
 
 def trained(model: nn.Module) -> list[nn.Parameter]:

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor, nn
 
+from jupyter_gpt.inference.token_rows import unwrapped
 from jupyter_gpt.training.muon import Muon
 from jupyter_gpt.training.recipe import Recipe
 
@@ -80,18 +81,21 @@ def optimizers(model: nn.Module, recipe: Recipe, compile: bool = False) -> Optim
 def finetuning_optimizers(model: nn.Module, recipe) -> Optimizers:
     """The optimisers of a finetuning run over what is trainable of `model`, be it all of it or an adapter.
 
-    AdamW has one rate for all (weight decay for the matrices); with Muon the tables, the head and the vectors keep the
-    ratios to it that they have in pretraining. `recipe` has optimizer, lr, weight_decay, momentum, beta1, beta2, eps.
+    AdamW has one rate for all (weight decay for the matrices, not for rows of an adapter: they are whole rows, no
+    changes that fade); with Muon the tables, the head and the vectors keep the ratios to it that they have in pretraining.
+    `recipe` has optimizer, lr, weight_decay, momentum, beta1, beta2, eps.
     """
     names = {p: n for n, p in model.named_parameters() if p.requires_grad}
+    rows = {id(p) for p, n in names.items() if ".trainable_tokens_" in n}
     if recipe.optimizer == "adamw":
-        matrices, vectors = [p for p in names if p.ndim > 1], [p for p in names if p.ndim < 2]
-        peaks = [(matrices, recipe.lr, recipe.weight_decay), (vectors, recipe.lr, 0.0)]
+        matrices = [p for p in names if p.ndim > 1 and id(p) not in rows]
+        others = [p for p in names if p.ndim < 2 or id(p) in rows]
+        peaks = [(matrices, recipe.lr, recipe.weight_decay), (others, recipe.lr, 0.0)]
         return Optimizers(None, adamw(peaks, (recipe.beta1, recipe.beta2), recipe.eps), names)
     from transformers.pytorch_utils import Conv1D
 
-    tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
-    head = model.get_output_embeddings().weight
+    tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)} | rows
+    head = unwrapped(model.get_output_embeddings()).weight
     config = model.config.get_text_config()
     heads = config.num_attention_heads
     shape = SimpleNamespace(

@@ -19,7 +19,15 @@ from torch.utils.checkpoint import checkpoint
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.forward import resting
-from jupyter_gpt.training.loss import IGNORE, SelectedLogits, chunk_rows, cross_entropy, eager_softmax_gradient
+from jupyter_gpt.inference.token_rows import token_rows, unwrapped
+from jupyter_gpt.training.loss import (
+    IGNORE,
+    SelectedLogits,
+    chunk_rows,
+    cross_entropy,
+    eager_softmax_gradient,
+    logits_of,
+)
 from jupyter_gpt.training.transformer import Trunk, trunk_paths
 
 PROBED = 8  # tokens that the logits are compared on
@@ -28,16 +36,18 @@ LARGE = 100.0  # a factor on hidden states at which a soft cap shows
 
 @dataclass(frozen=True, eq=False)
 class OutputHead:
-    """`logits` makes those `(n, V)` of last hidden states `(n, D)`; `weight` `(V, D)` is the whole of it, or None."""
+    """`logits` makes those `(n, V)` of last hidden states `(n, D)`. Where a matrix is the whole of it, `matrix` is the
+    layer that holds it, perhaps with rows of an adapter; else None.
+    """
 
     logits: Callable[[Tensor], Tensor]
     vocabulary: int
-    weight: Tensor | None = None
+    matrix: nn.Module | None = None
 
     def cross_entropy(self, hidden: Tensor, targets: Tensor, gradient_of=eager_softmax_gradient) -> Tensor:
         """Mean loss in nats over the targets `(...)` that are not IGNORE, of hidden states `(..., D)`; in fp32."""
-        if self.weight is not None:
-            return cross_entropy(hidden, self.weight, targets, gradient_of)
+        if self.matrix is not None:
+            return cross_entropy(hidden, unwrapped(self.matrix).weight, targets, gradient_of, token_rows(self.matrix))
 
         def summed(h: Tensor, t: Tensor) -> tuple[Tensor]:
             return (F.cross_entropy(self.logits(h).float(), t, ignore_index=IGNORE, reduction="sum")[None],)
@@ -48,8 +58,9 @@ class OutputHead:
     def logprobs(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probability of each target and entropy, `(n,)` each, in nats, of hidden states `(n, D)`; no gradient goes
         through the entropy."""
-        if self.weight is not None:
-            return SelectedLogits.apply(hidden, self.weight, targets)
+        if self.matrix is not None:
+            own = token_rows(self.matrix) or (None, None)
+            return SelectedLogits.apply(hidden, unwrapped(self.matrix).weight, targets, *own)
 
         def selected(h: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
             every = torch.log_softmax(self.logits(h).float(), dim=-1)
@@ -110,24 +121,26 @@ def head_at(trunk: Trunk, path: str, hidden: Tensor, vocabulary: int) -> OutputH
             return around(model, path, hidden if torch.is_autocast_enabled(hidden.device.type) else hidden.to(dtype))
 
     trunk.body = model.get_submodule(path)
-    weight = plain_weight(model, trunk.body, hidden, lambda hidden: around(model, path, hidden))
-    return OutputHead(logits, vocabulary, weight)
+    matrix = plain_matrix(model, trunk.body, hidden, lambda hidden: around(model, path, hidden))
+    return OutputHead(logits, vocabulary, matrix)
 
 
-def plain_weight(
+def plain_matrix(
     model: nn.Module, body: nn.Module, hidden: Tensor, logits: Callable[[Tensor], Tensor]
-) -> Tensor | None:
-    """The matrix of the head where that is all there is to it, and nothing else in the head can be trained."""
-    head = model.get_output_embeddings()
+) -> nn.Module | None:
+    """The layer of the head's matrix where that is all there is to it, and nothing else in the head can be trained."""
+    matrix = model.get_output_embeddings()
+    head = unwrapped(matrix)
     if type(head) is not nn.Linear or head.bias is not None or head._forward_hooks or head._forward_pre_hooks:
         return None
-    below = {id(parameter) for parameter in body.parameters()} | {id(head.weight)}
-    if head.in_features != hidden.shape[1] or any(id(parameter) not in below for parameter in model.parameters()):
+    known = {id(parameter) for part in (body, matrix) for parameter in part.parameters()}
+    if head.in_features != hidden.shape[1] or any(id(parameter) not in known for parameter in model.parameters()):
         return None
+    own = token_rows(matrix) or (None, None)
     for scale in (0.0, 1.0, LARGE):  # a bias, a factor, a cap
-        if not alike(logits(scale * hidden), scale * hidden @ head.weight.t()):
+        if not alike(logits(scale * hidden), logits_of(scale * hidden, head.weight, *own)):
             return None
-    return head.weight
+    return matrix
 
 
 def around(model: nn.Module, path: str, hidden: Tensor) -> Tensor:

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from jupyter_gpt.inference.forward import base_of
+from jupyter_gpt.inference.low_rank import is_own
 from jupyter_gpt.training.heads import head_names, with_head
 from jupyter_gpt.training.logprobs import Reader, foretelling, laid_out
-from jupyter_gpt.training.lora import again, copied, lora, merged, plain_base
+from jupyter_gpt.training.lora import again, copied, lora, merged, own_tokens, plain_base
 from jupyter_gpt.training.spoken import Spoken
 
 
@@ -38,12 +39,12 @@ def scorer_of(start: nn.Module, rank: int, pad: int, seed: int) -> nn.Module:
     found = start.peft_config["default"]
     model = lora(
         with_head(plain_base(start), ["reward"], pad, seed=seed), found.r, found.lora_alpha, sorted(found.target_modules),
-        dora=found.use_dora, rslora=found.use_rslora, task="SEQ_CLS", seed=seed,
+        dora=found.use_dora, rslora=found.use_rslora, tokens=own_tokens(start), task="SEQ_CLS", seed=seed,
     )  # fmt: skip
     learned = dict(start.named_parameters())
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if "lora_" in name and name in learned:
+            if is_own(name) and name in learned:
                 parameter.copy_(learned[name])
     return model.eval()
 

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from jupyter_gpt.errors import GPTError
+from jupyter_gpt.inference.token_rows import unwrapped
 from jupyter_gpt.training import device as machine
 from jupyter_gpt.training.lora import trained
 from jupyter_gpt.training.optimizer import finetuning_optimizers
@@ -150,8 +151,11 @@ def flops(model: nn.Module) -> float:
     a share of the peak that is stated is reached.
     """
     tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
-    tables.add(id(model.get_output_embeddings().weight))
-    matrices = [p for p in model.parameters() if p.ndim > 1 and id(p) not in tables]
+    tables.add(id(unwrapped(model.get_output_embeddings()).weight))
+    matrices = [
+        p for name, p in model.named_parameters()
+        if p.ndim > 1 and id(p) not in tables and ".trainable_tokens_" not in name
+    ]  # fmt: skip
     return sum(p.numel() * (6.0 if p.requires_grad else 4.0) for p in matrices)
 
 

@@ -7,6 +7,7 @@ What depends on the base (its width, its context) is filled in by `for_base`; wh
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 from jupyter_gpt.errors import GPTError, nearest
@@ -24,6 +25,7 @@ class FinetuningRecipe:
     """A finetuning run in full. Token counts are tokens, lengths are tokens, learning rates are peaks.
 
     `base` is a full model, `adapter` the adapter of it that is continued; `lora` is the rank, 0 for full finetuning.
+    `trainable_tokens` are those whose rows in embedding and head a new adapter trains too, None until the base is at hand.
     `batch_tokens` are cells of packed rows of `context` tokens, `micro_tokens` the most that go through the model at
     once. `warmup` and `decay` are shares of `steps`, which is 0 until the data or the machine has said it.
     """
@@ -70,6 +72,7 @@ class FinetuningRecipe:
     eval_tokens: int
     sample_every: int
     checkpoint_every: int | None
+    trainable_tokens: Sequence[str] | None = ()  # none in runs from before there was such a field
 
     def as_dict(self) -> dict:
         return asdict(self)
@@ -169,7 +172,7 @@ def finetuning_recipe(
         mixture=dict(mixture), cell=cell, base=base, base_mark=base_mark, adapter=adapter, merge_first=merge_first,
         lora=lora or 0, lora_alpha=lora_alpha,
         lora_targets=[lora_targets] if isinstance(lora_targets, str) else lora_targets, dora=dora, rslora=rslora,
-        lora_dropout=lora_dropout, load_in=load_in, context=context or 0, batch_tokens=batch_tokens or 0,
+        lora_dropout=lora_dropout, trainable_tokens=None, load_in=load_in, context=context or 0, batch_tokens=batch_tokens or 0,
         micro_tokens=micro_tokens or 0, steps=steps or 0, minutes=minutes, tokens=tokens, epochs=epochs,
         optimizer=optimizer or "auto", lr=lr or 0.0, weight_decay=weight_decay, momentum=0.95, beta1=0.9,
         beta2=0.999, eps=1e-8, warmup=warmup, decay=decay, clip=clip,

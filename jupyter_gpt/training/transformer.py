@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from jupyter_gpt.inference.token_rows import embed, token_rows, unwrapped
 from jupyter_gpt.training import adapted, by_hand
 from jupyter_gpt.training.device import keep_freed_memory
 from jupyter_gpt.training.segments import Segments, groups
@@ -211,7 +212,8 @@ def rotary_trunk(trunk: Trunk, ids: Tensor, segments: Segments | None) -> Tensor
         y = norm(x, block.post_attention_layernorm.weight)
         return x + project(gated(project(y, mlp.gate_proj, mlp.up_proj)), mlp.down_proj)
 
-    x = F.embedding(ids, model.embed_tokens.weight).to(trunk.dtype)
+    table = model.embed_tokens
+    x = embed(ids, unwrapped(table).weight, token_rows(table)).to(trunk.dtype)
     for block in model.layers:
         x = trunk.block(through, x, block)
     return norm(x, model.norm.weight)
@@ -234,7 +236,8 @@ def gpt2_trunk(trunk: Trunk, ids: Tensor, segments: Segments | None) -> Tensor:
         x = x + project(attention(q, k, v, mask, segments), block.attn.c_proj)
         return x + project(gelu(project(norm(block.ln_2, x), block.mlp.c_fc)), block.mlp.c_proj)
 
-    x = (F.embedding(ids, model.wte.weight) + model.wpe.weight[positions]).to(dtype)
+    x = embed(ids, unwrapped(model.wte).weight, token_rows(model.wte))
+    x = (x + model.wpe.weight[positions]).to(dtype)
     for block in model.h:
         x = trunk.block(through, x, block)
     return norm(model.ln_f, x)

@@ -50,6 +50,8 @@ def made_of(recipe: dict) -> str:
         how = f"a copy of the adapter {recipe['adapter']} of {recipe['base']}"
     elif recipe["lora"]:
         how = f"an adapter of rank {recipe['lora']} on {recipe['base']}" + (", DoRA" if recipe["dora"] else "")
+        if tokens := recipe.get("trainable_tokens"):
+            how += f", with rows for {', '.join(tokens)}"
     else:
         how = f"all of {recipe['adapter'] or recipe['base']}"
     where = "the assistant's tokens" if recipe["train_on"] == "assistant" else "all tokens"

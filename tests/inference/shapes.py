@@ -42,13 +42,15 @@ def random_prompts(count: int, longest: int = 60, seed: int = 1) -> list[tuple[i
     return [tuple(torch.randint(1, VOCAB, (n,), generator=generator).tolist()) for n in lengths]
 
 
-def lora(module, name: str = "default", seed: int = 3):
-    """A peft model whose adapter does something."""
+def lora(module, name: str = "default", seed: int = 3, tokens: list[int] | None = None):
+    """A peft model whose adapter does something; with `tokens`, it has rows of its own for these."""
     peft = pytest.importorskip("peft")
     kind = module.config.model_type
+    tables = ["wte" if kind == "gpt2" else "embed_tokens"] + ["lm_head"] * (not module.config.tie_word_embeddings)
     config = peft.LoraConfig(
-        r=4, target_modules=["c_attn"] if kind == "gpt2" else ["q_proj", "v_proj", "down_proj"]
-    )
+        r=4, target_modules=["c_attn"] if kind == "gpt2" else ["q_proj", "v_proj", "down_proj"],
+        trainable_token_indices={table: tokens for table in tables} if tokens else None,
+    )  # fmt: skip
     wrapped = peft.get_peft_model(module, config, adapter_name=name)
     shake(wrapped, name, seed)
     return wrapped
@@ -58,5 +60,5 @@ def shake(wrapped, name: str, seed: int) -> None:
     """Random weights where LoRA begins at zero."""
     generator = torch.Generator().manual_seed(seed)
     for key, weight in wrapped.named_parameters():
-        if "lora_B" in key and f".{name}." in key:
+        if ("lora_B" in key and f".{name}." in key) or "trainable_tokens_delta" in key:
             weight.data.copy_(torch.randn(weight.shape, generator=generator) * 0.3)

@@ -398,19 +398,24 @@ def test_sample_keeps_its_signature(llama, prompts):
     assert list(sample(llama, [1] * CONTEXT, 9)) == []
 
 
-@pytest.mark.parametrize("kind", ["llama", "qwen3", "gpt2"])
-def test_an_adapter_has_a_forward_of_ours_on_the_packed_weights_of_its_base(kind, prompts):
-    base = build(kind)
-    wrapped = lora(base)  # the adapter is on the very tensors of the base
+ROWS = list(range(3, VOCAB, 3))  # of so many tokens that prompts and answers have some
+
+
+@pytest.mark.parametrize("tokens", [None, ROWS])
+@pytest.mark.parametrize("kind, more", [("llama", {}), ("llama", {"tie_word_embeddings": True}), ("qwen3", {}), ("gpt2", {})])
+def test_an_adapter_has_a_forward_of_ours_on_the_packed_weights_of_its_base(kind, more, tokens, prompts):
+    base = build(kind, **more)
+    wrapped = lora(base, tokens=tokens)  # the adapter is on the very tensors of the base
     asked = [Request(prompts[0], max_tokens=30, temperature=0)]
     assert isinstance(forward_of(wrapped), Quick)
     first = ids_of(run(wrapped, asked)[0, 0])
     assert first == theirs_plain(wrapped, prompts[0], 30)
+    assert tokens is None or (set(first) & set(tokens) and set(prompts[0]) - set(tokens))
     made = packed.kept(wrapped)
     assert made is not None
     with torch.no_grad():
         for name, weight in wrapped.named_parameters():
-            if "lora_B" in name:
+            if "lora_B" in name or "trainable_tokens_delta" in name:
                 weight.mul_(-2)
     assert packed.kept(wrapped) is not None  # what is laid out is the base's
     assert ids_of(run(wrapped, asked)[0, 0]) == theirs_plain(wrapped, prompts[0], 30) != first

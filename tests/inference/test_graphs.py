@@ -35,8 +35,9 @@ def test_replayed_steps_say_what_generate_says(model, prompts, made):
     assert len({size for _, size, _ in made}) > 2
 
 
-def test_with_an_adapter(made):
-    same_as_generate(lora(build("llama")), random_prompts(6, 20), 40)
+@pytest.mark.parametrize("tokens", [None, list(range(1, 150, 3))])
+def test_with_an_adapter(made, tokens):
+    same_as_generate(lora(build("llama"), tokens=tokens), random_prompts(6, 20), 40)
     assert sum(graph.replays for _, _, graph in made) > 20
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from jupyter_gpt.data.tokenizer import CHAT
 from jupyter_gpt.session.rankings import Ranking
 from jupyter_gpt.training import checkpoint
 
@@ -44,6 +45,9 @@ def rounded(gpt, tiny_model):
         if ".lora_A.weight" in name:
             key = name.removeprefix("base_model.model.").replace(".lora_A", "")
             whole[key] = fox[key] + 2.0 * learned[name.replace("lora_A", "lora_B")] @ a  # alpha is twice the rank
+        elif name.endswith(".token_adapter.trainable_tokens_delta"):
+            key = name.removeprefix("base_model.model.").replace("token_adapter.trainable_tokens_delta", "weight")
+            whole[key] = fox[key].index_copy(0, torch.tensor(gpt.models["fox"].tokenizer.convert_tokens_to_ids(list(CHAT))), a)
     gpt.models.load("fox", dtype="bfloat16")
     gpt.models.load("adapter", dtype="bfloat16")
     assert gpt.models["fox"].dtype == "bfloat16"

@@ -5,8 +5,12 @@ import time
 import pytest
 import torch
 
+from jupyter_gpt.data.tokenizer import CHAT
 from jupyter_gpt.errors import GPTError
+from jupyter_gpt.inference.low_rank import is_own
 from jupyter_gpt.session.session import Session
+from jupyter_gpt.training.sft_recipe import FinetuningRecipe
+from jupyter_gpt.views.finetuning import finetuning_bundle
 
 ROWS = [
     {"prompt": f"How many {what} saw the {who}?", "completion": f"{n} {what}."}
@@ -45,7 +49,7 @@ def sft(gpt, fox):
 def own(model):
     """The tensors that are a model's own, by name."""
     return {
-        name: p.detach().clone() for name, p in model.module.named_parameters() if not model.base or "lora_" in name
+        name: p.detach().clone() for name, p in model.module.named_parameters() if not model.base or is_own(name)
     }
 
 
@@ -71,6 +75,7 @@ def test_a_model_is_finetuned_and_kept(gpt, fox, sft, options):
     if "lora" in options:
         assert start["trained"] == model.trained < 0.5 * start["parameters"]
         assert any(p.abs().max() > 0 for name, p in own(model).items() if "lora_B" in name)
+        assert run.recipe["trainable_tokens"] == list(CHAT) and sum("trainable_tokens" in name for name in own(model)) == 2
     else:
         assert start["trained"] == start["parameters"] == fox.parameters
         assert any(not torch.equal(before[name], p) for name, p in model.module.named_parameters())
@@ -81,6 +86,29 @@ def test_a_model_is_finetuned_and_kept(gpt, fox, sft, options):
     assert asked.prompt.endswith("<|assistant|>")
     again = Session().models["reply"]
     assert all(torch.equal(p, again_p) for p, again_p in zip(own(model).values(), own(again).values(), strict=True))
+
+
+def test_an_adapter_ends_its_answers_on_a_base_that_never_saw_the_end(gpt, fox, sft):
+    """The row of `<|end|>` lies where pretraining leaves it, at the floor of the vocabulary."""
+    end, ids = fox.tokenizer.convert_tokens_to_ids("<|end|>"), fox.tokenizer("How many birds?").input_ids
+    with torch.no_grad():
+        mean = fox.module.model(torch.tensor([ids])).last_hidden_state.mean((0, 1))
+        fox.module.lm_head.weight[fox.tokenizer.convert_tokens_to_ids(list(CHAT))] = -3 * mean / mean.norm()
+    gpt.models.keep("fox", fox.module, fox.tokenizer, "pretrain", None, fox.lineage, 0)
+    run = sft(lora=2, lr=0.02, steps=60, batch_tokens=256)
+    assert run.recipe["trainable_tokens"] == list(CHAT)
+    answer = gpt.prompt("How many birds saw the red hen?", model="reply", temperature=0, max_tokens=12)
+    assert answer.finish_reason == "stop"
+    rows = [p for name, p in own(gpt.models["reply"]).items() if "trainable_tokens" in name]
+    assert len(rows) == 2 and all(p.shape == (4, 32) for p in rows)
+    assert not torch.equal(rows[1][3], fox.module.lm_head.weight[end])
+    assert "with rows for <|system|>, <|user|>, <|assistant|>, <|end|>" in finetuning_bundle(run).text
+
+
+def test_a_recipe_from_before_there_were_rows_trains_none(sft):
+    values = {**sft("one", lora=2).recipe}
+    assert values.pop("trainable_tokens") == list(CHAT)
+    assert list(FinetuningRecipe.from_dict(values).trainable_tokens) == []
 
 
 def test_the_same_questions_are_answered_at_fixed_steps(sft):

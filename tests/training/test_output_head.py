@@ -27,7 +27,7 @@ def headed(model, dtype=torch.float32):
 def check(model, kind):
     """Logits, loss with gradients, log-probabilities and entropies are the model's own; the head is of the kind said."""
     trunk, head = headed(model)
-    found = "matrix" if head.weight is not None else "model" if trunk.body is trunk.model else "around"
+    found = "matrix" if head.matrix is not None else "model" if trunk.body is trunk.model else "around"
     assert found == kind
     inner = trunk.model
     hidden, own = trunk(IDS), inner(input_ids=IDS, use_cache=False).logits
@@ -69,11 +69,11 @@ def test_a_head_with_an_adapter_that_says_nothing_yet():
     import peft
 
     adapters = [
-        peft.LoraConfig(r=2, target_modules=["q_proj", "lm_head"]),
-        peft.LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["lm_head"]),
-        peft.LoraConfig(r=2, target_modules=["q_proj"], trainable_token_indices={"lm_head": [3, 9]}),
+        ("around", peft.LoraConfig(r=2, target_modules=["q_proj", "lm_head"])),
+        ("around", peft.LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["lm_head"])),
+        ("matrix", peft.LoraConfig(r=2, target_modules=["q_proj"], trainable_token_indices={"lm_head": [3, 9]})),
     ]
-    for config in adapters:
+    for way, config in adapters:
         model = peft.get_peft_model(tiny("llama"), config).eval()
         trunk, head = headed(model)
         with torch.no_grad():
@@ -81,7 +81,7 @@ def test_a_head_with_an_adapter_that_says_nothing_yet():
             for parameter in model.parameters():
                 if parameter.requires_grad:
                     parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) * 0.3)
-        check(model, "around")
+        check(model, way)
         assert abs(head.cross_entropy(trunk(IDS), IDS) - before) > 1e-3, "the head made before is that of now"
 
 
@@ -116,7 +116,7 @@ def test_a_soft_cap_shows_in_half_precision_and_at_small_logits():
             model = tiny("gemma2", final_logit_softcapping=cap)
             with torch.no_grad():
                 model.lm_head.weight.mul_(0.1)
-            assert (headed(model.to(dtype), dtype)[1].weight is not None) == plain
+            assert (headed(model.to(dtype), dtype)[1].matrix is not None) == plain
 
 
 def test_activations_of_another_format_than_the_weights():

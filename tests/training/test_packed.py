@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from jupyter_gpt.data.conversation_rows import IGNORE, PADDING, Batch
+from jupyter_gpt.inference.token_rows import token_rows, unwrapped
 from jupyter_gpt.training import by_hand
 from jupyter_gpt.training.build import build
 from jupyter_gpt.training.lora import copied, lora, trained
@@ -61,7 +62,8 @@ def losses(model, rows, dtype, **options):
     flat = stream(rows, "cpu", **options)
     trunk = Trunk(model, 128, dtype)
     hidden = trunk(flat.ids, flat.segments)[0, flat.trained]
-    loss = cross_entropy(hidden, model.get_output_embeddings().weight, flat.targets)
+    head = model.get_output_embeddings()
+    loss = cross_entropy(hidden, unwrapped(head).weight, flat.targets, own=token_rows(head))
     loss.backward()
     found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
@@ -118,7 +120,8 @@ def test_packed_logits_of_smollm2_are_those_of_each_text_alone(smollm2):
 
 @pytest.mark.parametrize("arch, kv_heads", CASES)
 @pytest.mark.parametrize(
-    "adapter", [None, {}, {"rslora": True, "targets": ["q_proj", "down_proj", "c_attn"]}, {"dora": True}]
+    "adapter",
+    [None, {}, {"rslora": True, "targets": ["q_proj", "down_proj", "c_attn"]}, {"dora": True}, {"tokens": [*range(5, 40)]}],
 )
 def test_packed_losses_and_gradients_are_those_of_transformers(arch, kv_heads, adapter):
     base, rows = tiny(arch, kv_heads), batch()
