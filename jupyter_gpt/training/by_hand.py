@@ -22,6 +22,7 @@ from jupyter_gpt.training.segments import groups
 
 LONGEST = 512  # positions: beyond, the scores no longer fit and torch's tiled attention is as fast
 SHORT = 256  # positions: shorter texts of a stream are worth laying side by side
+CPU = torch.device("cpu")
 BLOCK = 64  # queries at a time: what comes after a block is never multiplied
 
 
@@ -211,7 +212,7 @@ class SideBySide:
 
 
 @lru_cache(8)
-def side_by_side(lengths: tuple[int, ...]) -> list[SideBySide]:
+def side_by_side(lengths: tuple[int, ...], device: torch.device = CPU) -> list[SideBySide]:
     """The texts of a stream in batches; those beyond SHORT by themselves. The same for every layer of a step."""
     starts, found = [0, *accumulate(lengths)], []
     for group in groups(list(lengths)):
@@ -223,8 +224,8 @@ def side_by_side(lengths: tuple[int, ...]) -> list[SideBySide]:
         start, place = torch.tensor([starts[i] for i in group])[:, None], torch.arange(T)
         cells, inside = (start + place.clamp(max=size - 1)).flatten(), (place < size).flatten()
         whole = bool(inside.all())
-        real, padding = (None, None) if whole else (inside.nonzero()[:, 0], (~inside).nonzero()[:, 0])
-        found.append(SideBySide((n, T), cells, real, padding))
+        parts = (cells,) if whole else (cells, inside.nonzero()[:, 0], (~inside).nonzero()[:, 0])
+        found.append(SideBySide((n, T), *(part.to(device) for part in parts)))
     return found
 
 

@@ -162,15 +162,35 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, segments: Se
         return packed_attention(q, k, v, mask, segments)
     if mask is not None and eager(q):
         return by_hand.Attention.apply(q, k, v, mask).flatten(2)
-    y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1])
-    return y.transpose(1, 2).flatten(2)
+    return causal(q, k, v).transpose(1, 2).flatten(2)
+
+
+def causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Causal attention `(B, H, T, h)` by torch's fused kernels."""
+    if q.shape[1] != k.shape[1] and not shares_keys(q):
+        k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (k, v))
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1])
+
+
+def shares_keys(q: Tensor) -> bool:
+    """Whether a fused kernel takes fewer keys than queries: of a GPU's only FlashAttention, else all scores are written out."""
+    return q.device.type != "cuda" or has_flash(q)
+
+
+def has_flash(q: Tensor) -> bool:
+    """Whether FlashAttention (Dao 2024) computes queries like these `(…, h)`: on NVIDIA GPUs since Ampere, in half precision."""
+    half, h = q.dtype in (torch.bfloat16, torch.float16), q.shape[-1]
+    if q.device.type != "cuda" or torch.version.hip or not half or h % 8 or h > 192:
+        return False
+    return torch.cuda.get_device_capability(q.device) >= (8, 0)
 
 
 def packed_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, segments: Segments) -> Tensor:
-    """The attention of a stream: by hand, by the kernel for texts of varying length, or text by text."""
+    """The attention of a stream: by hand, by the kernel for texts of varying length, or, where neither runs, texts of like
+    length side by side."""
     if mask is not None and eager(q):
         return by_hand.PackedAttention.apply(q, k, v, mask, segments.lengths).flatten(2)
-    if q.device.type == "cuda" and q.dtype in (torch.bfloat16, torch.float16):
+    if has_flash(q):
         from torch.nn.attention.varlen import varlen_attn
 
         q, k, v = (x[0].transpose(0, 1) for x in (q, k, v))
@@ -179,8 +199,12 @@ def packed_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, segme
             q, k, v, bounds, bounds, longest, longest, window_size=(-1, 0), enable_gqa=q.shape[1] != k.shape[1]
         )
         return y.flatten(1)[None]
-    texts = zip(*(x.split(segments.lengths, dim=2) for x in (q, k, v)), strict=True)
-    return torch.cat([attention(*text, None) for text in texts], dim=1)
+    _, H, N, h = q.shape
+    q, k, v = (x.reshape(k.shape[1], -1, N, h) for x in (q, k, v))
+    y = torch.empty_like(q)
+    for batch in by_hand.side_by_side(tuple(segments.lengths), q.device):
+        batch.put(causal(batch.take(q), batch.take(k), batch.take(v)), y)
+    return y.view(1, H, N, h).transpose(1, 2).flatten(2)
 
 
 def gated(x: Tensor) -> Tensor:
