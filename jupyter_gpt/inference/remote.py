@@ -88,14 +88,15 @@ def complete_all(
 
 
 def connect(endpoint, key: str | None):
-    """A client of the `openai` library for this endpoint."""
+    """A client of the `openai` library for this endpoint. It follows no redirect: that would send the prompt to a host
+    that nobody has named."""
     import openai
 
     timeout = openai.Timeout(endpoint.timeout, connect=min(CONNECT, endpoint.timeout))
     near = urlsplit(endpoint.base_url).hostname in LOOPBACK  # a proxy of the environment leads elsewhere
     return openai.OpenAI(
         api_key=key or "none", base_url=endpoint.base_url, timeout=timeout, max_retries=endpoint.retries,
-        http_client=openai.DefaultHttpxClient(trust_env=False, timeout=timeout) if near else None,
+        http_client=openai.DefaultHttpxClient(trust_env=not near, timeout=timeout, follow_redirects=False),
     )  # fmt: skip
 
 

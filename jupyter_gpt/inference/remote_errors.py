@@ -54,6 +54,8 @@ def status(error, endpoint, key: str | None, client) -> str:
     """The line for an answer with an HTTP status that is no success."""
     code, said = error.status_code, words(error, key)
     name, tail = f"endpoint {endpoint.name}", f": {said}" if said else ""
+    if 300 <= code < 400:
+        return f"{name} sends requests on to another address ({code}): give the one that answers as --base-url"
     if code in (401, 403):
         if endpoint.key_env is None:
             return f"{name} wants a key ({code}): declare it again with --key-env VARIABLE"
@@ -90,7 +92,7 @@ def words(error, key: str | None) -> str:
     said = body.get("message") or body.get("detail") or body.get("error") if isinstance(body, dict) else body
     if not isinstance(said, str) or "<html" in said.lower() or "<!doctype" in said.lower():
         return ""
-    said = struck(" ".join(said.split()), key)
+    said = struck(" ".join(said[: 8 * LONGEST].split()), key)
     return said if len(said) <= LONGEST else said[:LONGEST] + "…"
 
 

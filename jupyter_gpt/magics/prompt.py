@@ -170,8 +170,10 @@ def run(ip, line: str, cell: str) -> None:
     ask = gpt.template if holes else gpt.prompt
     with Writing() as writing:
         done = ask(asked, variables=ip.user_ns, on_token=writing.show, **given)
-        tokenizer = None if done.remote else gpt.models[done.model].tokenizer
-        writing.end(prompt_bundle(done) if given.get("dry_run") else completion_bundle(done, tokenizer))
+        if given.get("dry_run"):
+            writing.end(prompt_bundle(done))
+        else:
+            writing.end(completion_bundle(done, None if done.remote else gpt.models[done.model].tokenizer))
     if holes:
         ip.push(variables_of(done))
     bind(ip, out, done)

@@ -58,8 +58,9 @@ def comparison(left: ast.AST, sign: ast.AST, right: ast.AST, values: list) -> st
 
 def operand(node: ast.AST, values: list) -> str:
     """A column, or a constant as a bound value."""
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Constant):
-        node = ast.Constant(-node.operand.value)
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        number = getattr(node.operand, "value", None)
+        node = ast.Constant(-number) if isinstance(number, int | float) else node
     if isinstance(node, ast.Name):
         if node.id not in COLUMNS:
             raise GPTError(f"--filter knows no {node.id}{nearest(node.id, COLUMNS)}: texts go in quotes")
@@ -69,6 +70,9 @@ def operand(node: ast.AST, values: list) -> str:
         and isinstance(node.value, str | int | float)
         and not isinstance(node.value, bool)
     ):
+        if isinstance(node.value, int) and abs(node.value) >= 1 << 63:
+            raise ValueError("more than 64 bits")
+        str(node.value).encode()  # half a character is no text: a ValueError
         values.append(node.value)
         return "?"
     raise GPTError(f"--filter has {ast.unparse(node)[:40]!r}: it wants {WANTED}")

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from jupyter_gpt.errors import GPTError, nearest
+from jupyter_gpt.inference.remote import LOOPBACK
 from jupyter_gpt.session import store
 
 FILE = "endpoints.json"
@@ -130,6 +132,10 @@ class Endpoints(Mapping):
         endpoint = Endpoint(
             name, checked_url(base_url), model, checked_variable(key_env), chat, float(timeout), retries
         )
+        parts = urlsplit(endpoint.base_url)
+        if key_env and parts.scheme == "http" and parts.hostname not in LOOPBACK:
+            warnings.warn(f"endpoint {name}: the key in {key_env} goes to {parts.hostname} over plain http, where others can "
+                          "read it; use https", stacklevel=2)  # fmt: skip
         path = (user_folder() if user else store.home()) / FILE
         kept = {key: value for key, value in asdict(endpoint).items() if key != "name"}
         store.write_json(path, {**read(path), name: kept})

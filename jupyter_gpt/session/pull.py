@@ -34,6 +34,8 @@ def pull(
     progress = progress or (lambda what, done, total: None)
     path, repo = place(source)
     entry = catalogue.find(source) if path is None else None
+    if path and any(path.is_relative_to((root / "models").resolve()) for root in (store.home(), store.cache())):
+        raise GPTError(f"{source} is kept here already, as the model {path.name}: %gpt save copies it elsewhere")
     name = store.check_name(name or default_name(path, repo, entry))
     origin = {"origin": str(path) if path else repo, "stamp": stamp(path) if path else None}
     target = store.cache() / "models" / name

@@ -71,7 +71,9 @@ def named(sources: Sequence[Rewarding], variables: dict) -> tuple[list[str], dic
     for source in sources:
         if callable(source):
             held = next((key for key, value in variables.items() if value is source), None)
-            key = held or getattr(source, "__name__", "reward")
+            known = held or getattr(source, "__name__", "reward")
+            spellings = (known, *(f"{known}_{n}" for n in range(2, len(sources) + len(variables) + 3)))
+            key = next(name for name in spellings if variables.get(name, source) is source)  # two may have one name
             variables[key] = source
             source = f"${key}"
         elif not isinstance(source, str):

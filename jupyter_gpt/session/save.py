@@ -19,7 +19,9 @@ def save(model: Model, folder: Path, overwrite: bool = False) -> Path:
     Copied from its own folder: what is in memory may be rounded to fewer bits than what is on disk. A folder
     with anything but a model in it is never touched. Raises GPTError.
     """
-    target = folder.expanduser().absolute()
+    target = folder.expanduser().resolve()
+    if Path.cwd().is_relative_to(target):
+        raise GPTError(f"{str(folder)!r} is the folder of this notebook, or one above it: give the model a folder of its own")
     if target == model.folder or model.folder in target.parents:
         raise GPTError(f"{folder} is the model's own folder: choose one outside")
     check_target(target, model, overwrite)

@@ -24,7 +24,7 @@ import traitlets
 
 from jupyter_gpt.prompting.tools.approval import Decision, by_input, edited, spelled
 from jupyter_gpt.prompting.tools.tool import Tool
-from jupyter_gpt.views.live import let_clicks_in, static
+from jupyter_gpt.views.live import close, let_clicks_in, static
 
 PATIENCE = 6.0  # seconds in which a form that can be clicked has said so
 HOW = {"approve": "approved by hand", "edit": "edited by hand", "deny": "denied by hand"}
@@ -110,7 +110,7 @@ class Asking:
         """Take the form away."""
         if self.form is not None:
             self.handle.update({}, raw=True)
-            self.form.close()
+            close(self.form)
             self.form = self.handle = None
 
     def __enter__(self) -> Asking:

@@ -65,3 +65,8 @@ def image(png: bytes, alt: str, width: int) -> str:
     """An `<img>` with its data inside; `alt` says in words what the picture shows."""
     source = base64.b64encode(png).decode()
     return f'<img src="data:image/png;base64,{source}" alt="{escape(alt)}" width="{width}">'
+
+
+def plain_label(text: str) -> str:
+    """A label for matplotlib that is drawn as it is: a pair of dollar signs would make it read mathematics."""
+    return text.replace("$", r"\$")

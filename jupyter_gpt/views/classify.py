@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from jupyter_gpt.views.bundle import Bundle, about, escape, image, quoted
+from jupyter_gpt.views.bundle import Bundle, about, escape, image, plain_label, quoted
 from jupyter_gpt.views.curve import CELL, GREY, lines
 from jupyter_gpt.views.table import html_table, text_table
 
@@ -99,8 +99,9 @@ def picture(labels: list[str], evaluations: list[dict]) -> bytes:
         for y, row in enumerate(counts):
             for x, n in enumerate(row):
                 left.text(x, y, f"{n:,}", ha="center", va="center", fontsize=9, color="white" if shares[y][x] > 0.5 else "#555555")
-        left.set_xticks(range(len(labels)), [label[:12] for label in labels], rotation=30 if len(labels) > 3 else 0)
-        left.set_yticks(range(len(labels)), [label[:12] for label in labels])
+        names = [plain_label(label[:12]) for label in labels]
+        left.set_xticks(range(len(labels)), names, rotation=30 if len(labels) > 3 else 0)
+        left.set_yticks(range(len(labels)), names)
     left.set_xlabel("said", color=GREY)
     left.set_ylabel("is", color=GREY)
     x, y = [e["step"] for e in evaluations], [100 * e["accuracy"] for e in evaluations]

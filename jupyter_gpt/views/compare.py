@@ -197,6 +197,7 @@ class Table:
             return
         from IPython.display import display
 
+        from jupyter_gpt.views.live import close
         from jupyter_gpt.views.votes import VoteForm
 
         widget = VoteForm(comparison)
@@ -208,6 +209,6 @@ class Table:
                 done and not widget.reloaded
             ):  # else neither found its place, and the form is all there is to see
                 beside.update({}, raw=True)
-                widget.close()
+                close(widget)
 
         widget.changed = changed

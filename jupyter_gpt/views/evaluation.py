@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 from jupyter_gpt.evaluation.measured import Setting, front, price, recommended
-from jupyter_gpt.views.bundle import Bundle, about, image, marked, plain, quoted
+from jupyter_gpt.views.bundle import Bundle, about, image, marked, plain, plain_label, quoted
 from jupyter_gpt.views.completion import QUIET
 from jupyter_gpt.views.curve import GREY, TRAIN, VALIDATION
 from jupyter_gpt.views.table import html_table, text_table
@@ -96,7 +96,7 @@ def pareto_picture(settings: list[Setting]) -> bytes:
         colour = VALIDATION if s in best else GREY
         axes.errorbar(cost[s], y, [[max(0, y - 100 * low)], [max(0, 100 * high - y)]], fmt="o", color=colour, markersize=5,
                       linewidth=1, capsize=2)  # fmt: skip
-        axes.annotate(s.name, (cost[s], y), (6, 4), textcoords="offset points", fontsize=7, color=GREY)
+        axes.annotate(plain_label(s.name), (cost[s], y), (6, 4), textcoords="offset points", fontsize=7, color=GREY)
     if all(value > 0 for value in costs):
         axes.set_xscale("log")
     axes.margins(x=0.25)

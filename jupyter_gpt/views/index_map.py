@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.views.bundle import escape, image
+from jupyter_gpt.views.bundle import escape, image, plain_label
 
 POINTS = 5000  # chunks drawn at most, drawn by lot
 NAMED = 8  # documents with a colour of their own: those with the most chunks
@@ -118,4 +118,4 @@ def picture(places, names, most, here, found) -> bytes:
 
 
 def short(name: str) -> str:
-    return ("…" + name[-27:] if len(name) > 28 else name).lstrip("_")  # matplotlib leaves out what begins with _
+    return plain_label("…" + name[-27:] if len(name) > 28 else name).lstrip("_")  # matplotlib leaves out what begins with _

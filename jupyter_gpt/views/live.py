@@ -196,6 +196,12 @@ def let_clicks_in(widget: anywidget.AnyWidget) -> None:
         widget.comm._reply_subshell_for = lambda data, default: default
 
 
+def close(widget: Any) -> None:
+    """Close a widget and its layout, which has a comm of its own that closing the widget leaves open."""
+    widget.layout.close()
+    widget.close()
+
+
 def static(name: str) -> str:
     """A file of the built front end. Raises GPTError when the package was installed without it."""
     try:

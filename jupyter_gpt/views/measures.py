@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from jupyter_gpt.views.bundle import about, escape, image, quoted
+from jupyter_gpt.views.bundle import about, escape, image, plain_label, quoted
 from jupyter_gpt.views.curve import CELL, GREY, TRAIN, VALIDATION
 
 COLUMNS = (
@@ -70,7 +70,7 @@ def picture(event: dict) -> bytes:
                     axes.plot([place, place], [row["win_low"], row["win_high"]], color=GREY, linewidth=1.2)
             axes.set_ylim(0, 1)
         axes.set_title(title, color=GREY, fontsize=7)
-        axes.set_xticks(range(len(rows)), [row["stage"] for row in rows], rotation=60, fontsize=6, color=GREY)
+        axes.set_xticks(range(len(rows)), [plain_label(row["stage"]) for row in rows], rotation=60, fontsize=6, color=GREY)
         axes.tick_params(colors=GREY, labelsize=6)
         for side, spine in axes.spines.items():
             spine.set_color(GREY)

@@ -240,6 +240,8 @@ class Page:
             return
         from IPython.display import display
 
+        from jupyter_gpt.views.live import close
+
         widget = self.form(ranked)
         beside = display(widget.view(), raw=True, display_id=True)
 
@@ -247,6 +249,6 @@ class Page:
             self.answers(ranked, blind=not done)
             if done and not widget.reloaded:  # else neither found its place, and the form is all there is to see
                 beside.update({}, raw=True)
-                widget.close()
+                close(widget)
 
         widget.changed = changed

@@ -23,7 +23,7 @@ import traitlets
 
 from jupyter_gpt.prompting.trace import Node
 from jupyter_gpt.views.bundle import MIME, Bundle, quoted
-from jupyter_gpt.views.live import let_clicks_in, static
+from jupyter_gpt.views.live import close, let_clicks_in, static
 from jupyter_gpt.views.trace import facts, tree_html, tree_text
 
 PERIOD = 0.2  # seconds between two messages
@@ -127,7 +127,7 @@ class Growing:
             self.end(Bundle(quoted(tree_text(self.root)), f"<!--«-->{tree_html(self.root)}<!--»-->", {"view": "trace"}))
         elif error is not None and self.handle is not None:
             self.handle.update({}, raw=True)
-            self.widget.close()
+            close(self.widget)
 
     def show(self, root: Node) -> None:
         """The trace so far."""
@@ -151,4 +151,4 @@ class Growing:
         self.widget.pump(self.root, at_once=True)
         self.handle.update(bundle.mime(), raw=True, metadata={MIME: bundle.metadata})
         if not self.widget.reloaded:  # else the bundle found no place, and the widget is all there is to see
-            self.widget.close()
+            close(self.widget)

@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 import traceback
+import warnings
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -330,3 +331,37 @@ def test_prices_are_known_or_none():
     assert cost("https://api.openai.com/v1", "no-such-model", 1000, 1000) is None
     assert cost("http://127.0.0.1:8000/v1", "gpt-4o-mini", 1000, 1000) is None
     assert cost("https://api.openai.com/v1", "gpt-4o-mini", None, 1000) is None
+
+
+@pytest.mark.parametrize("status", [301, 307, 308])
+def test_a_prompt_is_not_sent_on_to_another_address(fake, monkeypatch, status):
+    monkeypatch.setenv("FAKE_KEY", KEY)
+    other = Fake()
+    threading.Thread(target=other.serve_forever, args=(0.01,), daemon=True).start()
+
+    def redirect(handler, body):
+        handler.send_response(status)
+        handler.send_header("Location", f"http://localhost:{other.server_port}/v1/chat/completions")
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    fake.answer = redirect
+    assert f"sends requests on to another address ({status})" in error_of(fake.endpoint())
+    assert len(fake.asked) == 1 and other.asked == []
+    other.shutdown()
+    other.server_close()
+
+
+def test_a_key_over_plain_http_warns(tmp_path, monkeypatch):
+    from jupyter_gpt.session.endpoints import Endpoints
+
+    monkeypatch.setenv("JUPYTER_GPT_HOME", str(tmp_path))
+    monkeypatch.setenv("FAKE_KEY", KEY)
+    with pytest.warns(UserWarning, match="the key in FAKE_KEY goes to example.com over plain http") as caught:
+        Endpoints().declare("far", "http://example.com/v1", "m", key_env="FAKE_KEY")
+    assert KEY not in str(caught[0].message)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Endpoints().declare("near", "http://127.0.0.1:8000/v1", "m", key_env="FAKE_KEY")
+        Endpoints().declare("safe", "https://example.com/v1", "m", key_env="FAKE_KEY")
+        Endpoints().declare("open", "http://example.com/v1", "m")

@@ -50,3 +50,10 @@ def test_what_a_filter_means(text, found):
 def test_anything_else_is_refused_in_one_line(text):
     with pytest.raises(GPTError, match=r"^--filter[^\n]*$"):
         condition(text)
+
+
+def test_constants_that_are_no_value_of_a_database():
+    for text in ("page > -'a'", "page > -None", "page > 99999999999999999999", "text == '\ud800'", "page > -x", "a\0b"):
+        with pytest.raises(GPTError, match="--filter"):
+            condition(text)
+    assert condition("page > -3") == ("(c.page > ?)", [-3])

@@ -165,6 +165,21 @@ def test_an_index_put_in_place_later_is_not_followed_either(gpt, folder):
     assert "only safetensors in its folder are read" in fail(gpt.load, kept.name)
 
 
+def test_a_model_of_the_store_is_not_pulled_over_itself(gpt, tiny_model):
+    made = tiny_model(gpt, "fox")
+    assert "is kept here already, as the model fox" in fail(gpt.pull, str(made.folder), overwrite=True)
+    assert made.folder.exists()
+
+
+def test_a_model_is_not_saved_over_the_notebook(gpt, tiny_model, tmp_path, monkeypatch):
+    tiny_model(gpt, "fox")
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    for folder in ("", ".", "..", str(tmp_path)):
+        assert "the folder of this notebook, or one above it" in fail(gpt.save, "fox", folder, overwrite=True)
+    assert (tmp_path / "work").exists()
+
+
 def test_a_link_out_of_the_folder_is_refused(gpt, folder, tmp_path):
     (tmp_path / "secret").write_text("a key")
     (folder / "README.md").symlink_to(tmp_path / "secret")

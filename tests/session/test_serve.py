@@ -388,3 +388,15 @@ def test_an_endpoint_takes_no_models_name_nor_a_model_an_endpoints(served):
     served.endpoint("far", "https://x/v1", "m")
     with pytest.raises(GPTError, match="far was made by endpoint"):
         served.pretrain("far", {"$docs": 1.0}, variables={"docs": TEXTS})
+
+
+def test_a_dry_run_on_an_endpoint_shows_what_would_be_sent(gpt, monkeypatch, capsys):
+    from types import SimpleNamespace
+
+    import jupyter_gpt
+    from jupyter_gpt.magics import prompt
+
+    monkeypatch.setitem(vars(jupyter_gpt), "gpt", gpt)
+    gpt.endpoint("far", "http://127.0.0.1:9/v1", "m")
+    prompt.run(SimpleNamespace(user_ns={}, push=dict), "far --dry-run", "Why?\n")
+    assert "nothing was sent" in capsys.readouterr().out

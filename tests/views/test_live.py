@@ -293,3 +293,11 @@ def test_a_person_is_there_when_the_request_names_a_cell(monkeypatch, metadata, 
 def test_a_plain_script_is_not_live(monkeypatch):
     monkeypatch.setattr("IPython.get_ipython", lambda: None)
     assert following.is_live() is False
+
+
+def test_a_closed_widget_leaves_no_comm(widget):
+    widget = widget(FakeRun())
+    layout = widget.layout
+    assert layout.comm is not None and widget.comm is not None
+    live.close(widget)
+    assert layout.comm is None and widget.comm is None
