@@ -8,6 +8,8 @@ min-p.
 
 from __future__ import annotations
 
+import hashlib
+
 import torch
 from torch import Tensor
 
@@ -20,13 +22,20 @@ class Stream:
     """The uniform numbers of one sample, drawn on the CPU so that a seed means the same on every device."""
 
     def __init__(self, seed: int):
-        self.generator = torch.Generator().manual_seed(seed % (1 << 63))
+        self.generator = torch.Generator().manual_seed(in_32_bits(seed))
         self.ahead: list[float] = []
 
     def next(self) -> float:
         if not self.ahead:
             self.ahead = torch.rand(AHEAD, dtype=torch.float64, generator=self.generator).tolist()[::-1]
         return self.ahead.pop()
+
+
+def in_32_bits(seed: int) -> int:
+    """`seed` where it has 32 bits, or else a hash of it: torch's generator reads no more of it on a CPU."""
+    if 0 <= seed < 1 << 32:
+        return seed
+    return int.from_bytes(hashlib.blake2b(str(seed).encode(), digest_size=4).digest())
 
 
 def column(values: list[float], like: Tensor) -> Tensor:

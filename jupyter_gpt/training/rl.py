@@ -258,9 +258,11 @@ def told(training: RL, found: Rollout) -> Iterator[dict | None]:
 
 
 def pieces(tokenizer, ids: Sequence[int]) -> list[str]:
-    """The text that each token adds."""
+    """The text that each token adds; a character that was cut in the middle is its last token's."""
     reader = Detokenizer(decoder(tokenizer))
-    return [reader.add([token]) for token in ids]
+    found = [reader.add([token]) for token in ids]
+    told = len(reader.text)
+    return [*found[:-1], found[-1] + reader.end()[told:]]
 
 
 def clipped(module: nn.Module, most: float) -> Tensor:

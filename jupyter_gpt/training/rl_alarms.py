@@ -24,9 +24,9 @@ def alarms(training, told: dict) -> Iterator[dict]:
     if training.constant >= CONSTANT or "constant" in training.alarmed:
         alike = "all completions of each prompt" if recipe.algo == "grpo" else "all completions"
         causes["constant"] = (
-            f"in the last {CONSTANT} steps {alike} had the same reward, so there was nothing to learn from. The run goes on. "
-            f"More --samples (now {recipe.samples}) or --prompts-per-step (now {recipe.prompts_per_step}), easier prompts, or a "
-            "reward that gives partial credit make it likelier that some completions are better than others"
+            f"in the last {CONSTANT} steps {alike} had the same reward, so there was nothing to learn from. The run goes on. If "
+            f"they all failed: more --samples (now {recipe.samples}) or --prompts-per-step (now {recipe.prompts_per_step}), easier "
+            "prompts, or a reward that gives partial credit. If they all succeeded: harder prompts, or fewer --steps"
         )
     held = f"--beta (now {recipe.beta:g})" if recipe.algo == "dpo" else f"--kl (now {recipe.kl:g})"
     lower = f"Raise {held}, lower --lr (now {recipe.lr:g}), or keep an earlier model: fewer --steps"

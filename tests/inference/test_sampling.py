@@ -83,6 +83,9 @@ def test_a_stream_is_its_seed():
     assert len({*first, *(other.next() for _ in range(200))}) == 400
     assert 0 <= min(first) < 0.05 < 0.95 < max(first) < 1
     assert sampling.Stream(-1).next() != sampling.Stream(1).next()
+    seeds = [0, 5, -1, 1 << 31, *(5 + (n << 32) for n in range(1, 40)), 5 + (1 << 63), 1 << 200]
+    assert len({sampling.Stream(seed).next() for seed in seeds}) == len(seeds), "every bit of a seed counts"
+    assert sampling.Stream(5).next() == float(torch.rand(1, dtype=torch.float64, generator=torch.Generator().manual_seed(5)))
 
 
 def test_describe():

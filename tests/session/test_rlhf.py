@@ -221,6 +221,37 @@ def test_stopped_and_resumed_equals_uninterrupted(gpt, tiny, algo, options):
     assert one == two
 
 
+def test_no_two_random_streams_of_runs_are_alike(gpt, tiny, monkeypatch):
+    """Of two seeds, of steps far apart, of training and evaluation: each completion is drawn from a stream of its own."""
+    from jupyter_gpt.inference import sampling
+    from jupyter_gpt.training.rl import EVALUATION, SAMPLES, stream
+
+    class Training:
+        class recipe:
+            seed = 0
+
+    first = set()
+    for seed in (0, 1, 2):
+        Training.recipe.seed = seed
+        for step, kind in ((1, 0), (2, 0), (1025, 0), (2049, 0), (0, EVALUATION), (1, EVALUATION), (1, SAMPLES)):
+            first.add(sampling.Stream(stream(Training, step, kind) * 1024).next())
+    assert len(first) == 21
+    said = []
+    for seed in (0, 1):
+        run = gpt.rlhf("a", PROMPTS[:1], policy="tiny", algo="grpo", reward=short, seed=seed, **{**SMALL, "prompts_per_step": 1})
+        said.append(run.history["reward"].iloc[0])
+    assert said[0] != said[1]
+
+
+def test_the_pieces_of_a_sample_are_its_text_though_a_character_is_cut(tiny):
+    from jupyter_gpt.training.rl import pieces
+
+    ids = tiny.tokenizer("It sang: 🙂", add_special_tokens=False).input_ids
+    for count in range(1, len(ids) + 1):
+        found = pieces(tiny.tokenizer, ids[:count])
+        assert len(found) == count and "".join(found) == tiny.tokenizer.decode(ids[:count])
+
+
 def test_a_run_whose_reward_failed_goes_on_to_the_same_end(gpt, tiny):
     given = {**SMALL, "steps": 5, "eval_every": 5, "checkpoint_every": 2}
     whole = gpt.rlhf("whole", PROMPTS, policy="tiny", algo="ppo", reward="$judge", variables={"judge": short}, **given)
@@ -350,7 +381,7 @@ def test_a_sparse_reward_goes_on_and_is_learned_from_when_it_comes(gpt, tiny, al
     run = gpt.rlhf("a", PROMPTS, policy="tiny", algo=algo, reward=sparse, **given)
     assert run.status == "finished" and run.step == 8
     told = [e for e in run.events if e["event"] == "warning" and e["cause"] == "constant"]
-    assert [e["step"] for e in told] == [3] and "More --samples (now 4)" in told[0]["text"] and "\n" not in told[0]["text"]
+    assert [e["step"] for e in told] == [3] and "more --samples (now 4)" in told[0]["text"] and "\n" not in told[0]["text"]
     assert run.history["reward"].iloc[4] == 0 < run.history["reward"].iloc[5]
     if algo == "grpo":
         assert run.history["loss"].iloc[:5].tolist() == [0.0] * 5 and run.history["grad_norm"].iloc[5] > 0

@@ -48,4 +48,4 @@ def test_rewards_that_do_not_differ_are_told_once_a_run(algo, whose):
     found = raised([same] * 5 + [FINE] + [same] * 9, algo)
     assert [(step, cause) for step, cause, _ in found] == [(3, "constant")]
     assert f"in the last 3 steps {whose} the same reward" in found[0][2] and "The run goes on" in found[0][2]
-    assert "More --samples (now 8)" in found[0][2] and "partial credit" in found[0][2]
+    assert "more --samples (now 8)" in found[0][2] and "harder prompts" in found[0][2]
