@@ -8,15 +8,17 @@ from pathlib import Path
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.session import store
+from jupyter_gpt.session.adapter_card import make_portable
 from jupyter_gpt.session.fetch import BESIDE, check_disk
 from jupyter_gpt.session.memory import weights
 from jupyter_gpt.session.models import ABOUT, CONFIGS, Model, is_model
 
 
-def save(model: Model, folder: Path, overwrite: bool = False) -> Path:
+def save(model: Model, folder: Path, overwrite: bool = False, base: Path | None = None) -> Path:
     """Copy `model` to `folder`, whole or not at all; the folder's absolute path.
 
-    Copied from its own folder: what is in memory may be rounded to fewer bits than what is on disk. A folder
+    Copied from its own folder: what is in memory may be rounded to fewer bits than what is on disk. No file names a place
+    on this machine; an adapter, whose base is in the folder `base`, says in its README how both load elsewhere. A folder
     with anything but a model in it is never touched. Raises GPTError.
     """
     target = folder.expanduser().resolve()
@@ -26,13 +28,20 @@ def save(model: Model, folder: Path, overwrite: bool = False) -> Path:
         raise GPTError(f"{folder} is the model's own folder: choose one outside")
     check_target(target, model, overwrite)
     weights(model.folder)  # a damaged model is not worth saving
+    try:
+        about_base = store.read_json(base / ABOUT) if base else {}
+    except ValueError as error:
+        raise GPTError(f"model {model.base} is damaged: its {ABOUT} cannot be read") from error
     temporary = target.with_name(f".writing-{target.name}.{os.getpid()}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         check_disk(target.parent, model.on_disk)
         shutil.copytree(model.folder, temporary, ignore=shutil.ignore_patterns(".*"))
-        about = {**model.about, "kind": "save", "name": model.name, "maker": None}
+        source = model.source if model.source is None or not Path(model.source).is_absolute() else Path(model.source).name
+        about = {**model.about, "kind": "save", "name": model.name, "maker": None, "source": source}
         store.write_json(temporary / ABOUT, about)
+        if model.base:
+            make_portable(temporary, model, about_base)
         store.replace_folder(temporary, target)
     except OSError as error:
         raise GPTError(f"model {model.name} could not be saved in {folder}: {error}") from error

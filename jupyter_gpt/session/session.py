@@ -98,13 +98,15 @@ class Session:
     def save(self, name: str, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Write a model to `folder` as a plain transformers folder, which loads anywhere without this package.
 
+        An adapter is written as peft writes it; the README.md in its folder says how it loads together with its base.
         A folder that holds this model from before is written anew. Raises GPTError for one with anything else in it,
         unless `overwrite` and it is another model's.
         """
         from jupyter_gpt.session.save import save
 
         self.finish_first(name)
-        return save(self.models.about(name), Path(folder), overwrite)
+        model = self.models.about(name)
+        return save(model, Path(folder), overwrite, self.models.folder(model.base) if model.base else None)
 
     def corpus(
         self,

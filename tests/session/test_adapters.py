@@ -1,12 +1,18 @@
 """Adapter models: kept, loaded again by us and by peft, sharing their base in memory and given back with it."""
 
+import json
+import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from jupyter_gpt.errors import GPTError
+from jupyter_gpt.session import store
+from jupyter_gpt.session.adapters import CONFIG
 from jupyter_gpt.session.models import ABOUT
 from jupyter_gpt.session.session import Session
 from jupyter_gpt.training.heads import with_head
@@ -91,6 +97,79 @@ def test_the_folder_of_an_adapter_is_peft_s_own(kept, gpt, tmp_path):
     assert gpt.save("reply", saved) == saved, "saved again over itself"
 
 
+def readme_code(folder) -> str:
+    """The Python that an adapter's README gives."""
+    return (folder / "README.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+
+
+@pytest.mark.parametrize("labels", [None, ["good", "bad"]])
+def test_a_saved_adapter_loads_on_another_machine_as_its_readme_says(gpt, tiny_model, tmp_path, labels):
+    base = tiny_model(gpt, "fox")
+    module = with_head(base.module, labels, base.tokenizer.pad_token_id) if labels else base.module
+    module = moved(lora(module, 4, tokens=[1, 2, 3, 4], task="SEQ_CLS" if labels else "CAUSAL_LM"))
+    lineage = [*base.lineage, "reply (sft)"]
+    model = gpt.models.keep("reply", module, base.tokenizer, "sft", None, lineage, 5, base="fox", labels=labels)
+    wanted, asked = logits(model), ids(model).tolist()
+    for name in ("reply", "fox"):
+        gpt.save(name, tmp_path / "out" / name)
+    elsewhere = tmp_path / "elsewhere"
+    (tmp_path / "out").rename(elsewhere)
+    shutil.rmtree(store.home())
+    code = readme_code(elsewhere / "reply") + f"\nprint(model.eval()(input_ids=torch.tensor({asked})).logits.flatten().tolist())"
+    environment = {**os.environ, "HOME": str(tmp_path / "nobody"), "HF_HOME": str(tmp_path / "nobody" / "hf")}
+    for name in ("JUPYTER_GPT_HOME", "JUPYTER_GPT_CACHE", "PYTHONPATH"):
+        environment.pop(name, None)
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", f"import torch\ntorch.set_grad_enabled(False)\n{code}"],
+        cwd=elsewhere, env=environment, capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    torch.testing.assert_close(torch.tensor(json.loads(done.stdout.splitlines()[-1])), wanted.flatten())
+
+
+def test_the_verb_says_that_an_adapter_needs_its_base(kept, gpt, tmp_path, capsys):
+    from jupyter_gpt.magics.verbs.models import save
+
+    kept()
+    save(gpt, {"model": "reply", "folder": str(tmp_path / "a")}, None)
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "it is an adapter of fox, which is not in that folder: its README.md says how both are loaded"
+    ]
+    save(gpt, {"model": "fox", "folder": str(tmp_path / "b")}, None)
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_an_adapter_of_a_base_from_the_hub_names_it_as_the_hub_does(kept, gpt, tmp_path):
+    model, folder = kept(), gpt.models.folder("fox")
+    source = "the hub's cache on this machine: the hub cannot be reached"
+    store.write_json(folder / ABOUT, {**store.read_json(folder / ABOUT), "origin": "owner/fox-1m", "source": source})
+    saved = gpt.save("reply", tmp_path / "out")
+    readme = (saved / "README.md").read_text(encoding="utf-8")
+    assert store.read_json(saved / CONFIG)["base_model_name_or_path"] == "owner/fox-1m"
+    assert readme.startswith("---\nbase_model: owner/fox-1m\nlibrary_name: peft\n---\n")
+    assert 'from_pretrained("owner/fox-1m")' in readme and "on its weights from the hub's cache on this machine." in readme
+    assert store.read_json(model.folder / CONFIG)["base_model_name_or_path"] == str(folder), "here it loads from here"
+    store.write_json(folder / ABOUT, {**store.read_json(folder / ABOUT), "origin": str(tmp_path / "clone")})
+    gpt.save("reply", saved)
+    assert store.read_json(saved / CONFIG)["base_model_name_or_path"] == "fox"
+    assert "`fox` is not on the Hugging Face hub" in (saved / "README.md").read_text(encoding="utf-8")
+
+
+def test_no_saved_file_names_a_place_on_this_machine(kept, gpt, tmp_path):
+    kept()
+    gpt.merge("reply")
+    gpt.pull(str(gpt.save("reply-merged", tmp_path / "clone")), "pulled")
+    names = ("fox", "reply", "reply-merged", "pulled")
+    for name in names:
+        gpt.save(name, tmp_path / "out" / name)
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert {path.parent.name for path in files} == set(names)
+    for path in files:
+        data = path.read_bytes()
+        assert str(tmp_path).encode() not in data and str(Path.home()).encode() not in data, path.name
+    assert store.read_json(tmp_path / "out/pulled" / ABOUT)["source"] == "clone"
+
+
 def test_two_adapters_of_one_base_do_not_touch_each_other(kept, gpt):
     first, second = kept("a", 1), kept("b", 2)
     wanted = logits(first), logits(second)
@@ -112,8 +191,6 @@ def test_a_base_made_anew_takes_its_adapters_out_of_memory_and_refuses_them(kept
 
 
 def test_adapters_that_cannot_be_loaded(kept, gpt, tmp_path):
-    import shutil
-
     from safetensors.torch import load_file, save_file
 
     folder = kept().folder
@@ -211,8 +288,6 @@ def test_unloading_a_base_gives_back_what_its_twins_held(tmp_path, tiny_model, g
 
 
 def test_what_is_written_about_an_adapter(kept, gpt):
-    from jupyter_gpt.session import store
-
     about = store.read_json(kept().folder / ABOUT)
     assert about["base"] == "fox" and about["trained"] > 0 and about["labels"] is None
     assert fail(gpt.models.about, "replz").startswith("there is no model replz (did you mean reply?)")

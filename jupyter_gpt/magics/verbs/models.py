@@ -67,7 +67,8 @@ UNLOAD = Command(
 SAVE = Command(
     name="%gpt save",
     summary="write a model to a folder of one's own",
-    about="Writes a plain transformers folder that loads anywhere, without this package.",
+    about="Writes a plain transformers folder that loads anywhere, without this package. An adapter is written as peft "
+          "writes it; the README.md in its folder says how it loads together with its base.",
     groups=(("Options", (MODEL, Option("FOLDER", "where to", needed=True), OVERWRITE, OUT)),),
     examples=("%gpt save storyteller ./storyteller",),
 )
@@ -138,4 +139,6 @@ def save(gpt, given: dict, ip) -> object:
     """Writes it; the result is the folder."""
     folder = gpt.save(given["model"], given["folder"], overwrite="overwrite" in given)
     print(f"{given['model']} is in {given['folder']}")
+    if base := gpt.models.about(given["model"]).base:
+        print(f"it is an adapter of {base}, which is not in that folder: its README.md says how both are loaded")
     return folder
