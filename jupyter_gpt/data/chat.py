@@ -6,7 +6,9 @@
 - What is trained is what a `{% generation %}` block of the template holds; for a template without one, what stands
   between the prompt that asks for an answer and the end of that answer, found by rendering both. The token that ends the
   turn is always trained with it: a model that never learns it never stops.
+- An answer of weight 0 is read and not trained on.
 - The tokens before an answer are those that `inference/render.py` sends when it asks for one, token for token.
+- Tool calls are spelled by templates that know them; a conversation that has any is refused under another.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from jupyter_gpt.data.tokenizer import CHAT
 from jupyter_gpt.errors import GPTError
 
 TRAIN_ON = ("assistant", "all")
+CALL, RESULT = "jupyter_gpt_call", "jupyter-gpt-result"  # stand in a conversation while its template is tried
 ANSWER = "{% generation %}{{ message['content'] + END }}{% endgeneration %}"
 
 OWN = (
@@ -67,40 +70,46 @@ def with_template(tokenizer):
 
 
 def render_conversation(
-    tokenizer, messages: Sequence[dict], train_on: str = "assistant"
+    tokenizer, messages: Sequence[dict], train_on: str = "assistant", tools: Sequence[dict] | None = None
 ) -> tuple[list[int], list[bool]]:
     """The tokens of a conversation, and which of them are trained on.
 
     tokenizer: has a chat template. train_on: "assistant", its answers with the tokens that end them, or "all", every
-    token. Raises GPTError for a conversation that the template refuses, and for a template that begins an answer
-    otherwise than it writes one.
+    token; answers of weight 0 in neither. tools: the functions that may be called. Raises GPTError for a conversation that
+    the template refuses, and for a template that begins an answer otherwise than it writes one or knows no tools.
     """
-    return render_conversations(tokenizer, [messages], train_on)[0]
+    return render_conversations(tokenizer, [messages], train_on, [tools])[0]
 
 
 def render_conversations(
-    tokenizer, conversations: Sequence[Sequence[dict]], train_on: str = "assistant"
+    tokenizer,
+    conversations: Sequence[Sequence[dict]],
+    train_on: str = "assistant",
+    tools: Sequence[Sequence[dict] | None] | None = None,
 ) -> list[tuple[list[int], list[bool]]]:
     """`render_conversation` of many at once, several times as fast."""
     if train_on not in TRAIN_ON:
         raise GPTError(f"--train-on is assistant or all, not {train_on!r}")
-    if train_on == "all":
-        texts = [rendered(tokenizer, messages) for messages in conversations]
-        return [(list(ids), [True] * len(ids)) for ids in _encode(tokenizer, texts)["input_ids"]]
-    written = [answers(tokenizer, messages) for messages in conversations]
+    written = [
+        learned(tokenizer, messages, train_on, own)
+        for messages, own in zip(conversations, tools or [None] * len(conversations), strict=True)
+    ]
     fast = bool(getattr(tokenizer, "is_fast", False))
     found = _encode(tokenizer, [text for text, _ in written], return_offsets_mapping=fast)
     offsets = found["offset_mapping"] if fast else [None] * len(written)
-    return [
+    marked = [
         _marked(tokenizer, text, spans, list(ids), where)
         for (text, spans), ids, where in zip(written, found["input_ids"], offsets, strict=True)
     ]
+    return [(ids, [not read for read in mask]) for ids, mask in marked] if train_on == "all" else marked
 
 
-def rendered(tokenizer, messages: Sequence[dict], ask: bool = False) -> str:
+def rendered(tokenizer, messages: Sequence[dict], ask: bool = False, tools: Sequence[dict] | None = None) -> str:
     """The conversation as the template writes it; with `ask`, the assistant about to speak. GPTError if refused."""
     with refusals():
-        return tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=ask)
+        return tokenizer.apply_chat_template(
+            list(messages), tools=list(tools) if tools else None, tokenize=False, add_generation_prompt=ask
+        )
 
 
 @contextmanager
@@ -114,8 +123,31 @@ def refusals():
         raise GPTError(f"the chat template refuses this conversation: {' '.join(str(error).split())}") from error
 
 
-def answers(tokenizer, messages: Sequence[dict]) -> tuple[str, list[tuple[int, int]]]:
-    """The rendered text, and the spans of characters in it that the assistant is trained to say."""
+def learned(
+    tokenizer, messages: Sequence[dict], train_on: str, tools: Sequence[dict] | None
+) -> tuple[str, list[tuple[int, int]]]:
+    """The rendered text, and the spans of characters that are trained on; of `train_on="all"` those that are not."""
+    weights = [message.get("weight", 1) for message in messages if message["role"] == "assistant"]
+    messages = [{key: value for key, value in message.items() if key != "weight"} for message in messages]
+    heeds_tools(tokenizer, messages, tools or ())
+    if train_on == "all" and all(weights):
+        return rendered(tokenizer, messages, tools=tools), []
+    text, spans = answers(tokenizer, messages, tools)
+    if not all(weights):
+        if len(spans) != len(weights):
+            raise GPTError(
+                f"this chat template marks {len(spans)} stretches of {len(weights)} answers: which of them has weight 0 "
+                "cannot be told; its {% generation %} marks are to stand around each answer, once"
+            )
+        wanted = 0 if train_on == "all" else 1
+        spans = [span for span, weight in zip(spans, weights, strict=True) if weight == wanted]
+    return text, [(start, stop) for start, stop in spans if stop > start]
+
+
+def answers(
+    tokenizer, messages: Sequence[dict], tools: Sequence[dict] | None = None
+) -> tuple[str, list[tuple[int, int]]]:
+    """The rendered text, and the span of characters in it of each turn of the assistant, its end included."""
     if "{% generation %}" in _compact(tokenizer.chat_template):
         from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -123,26 +155,52 @@ def answers(tokenizer, messages: Sequence[dict]) -> tuple[str, list[tuple[int, i
         with refusals():
             (text,), (spans,) = render_jinja_template(
                 [list(messages)],
-                None,
+                list(tools) if tools else None,
                 chat_template=tokenizer.get_chat_template(),
                 return_assistant_tokens_mask=True,
                 **special,
             )
-        return text, [(start, _turn_ends(tokenizer, text, stop)) for start, stop in spans if stop > start]
-    text = rendered(tokenizer, messages)
+        return text, [(start, _turn_ends(tokenizer, text, stop) if stop > start else stop) for start, stop in spans]
+    text = rendered(tokenizer, messages, tools=tools)
     spans = []
     for place, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
-        asked = rendered(tokenizer, messages[:place], ask=True)
-        answered = rendered(tokenizer, messages[: place + 1])
+        asked = rendered(tokenizer, messages[:place], True, tools)
+        answered = rendered(tokenizer, messages[: place + 1], tools=tools)
         if not (text.startswith(answered.rstrip()) and answered.startswith(asked)):
             raise GPTError(
                 "this chat template writes an answer otherwise than it asks for one, or rewrites earlier answers, and "
                 "has no {% generation %} marks: give it marks, use --train-on all, or conversations of one exchange"
             )
-        spans.append((len(asked), _answer_ends(tokenizer, answered, message["content"].strip(), len(asked))))
+        if message.get("tool_calls"):  # written by the template after the words
+            stop = _turn_ends(tokenizer, answered, len(answered.rstrip()))
+        else:
+            stop = _answer_ends(tokenizer, answered, message["content"].strip(), len(asked))
+        spans.append((len(asked), stop))
     return text, spans
+
+
+def heeds_tools(tokenizer, messages: Sequence[dict], tools: Sequence[dict]) -> None:
+    """Raises GPTError where the template leaves out what it does not know: a tool, a call of one, or what it answered."""
+    wanted = {tool["function"]["name"] for tool in tools}
+    probe = []  # the conversation with calls and results that nothing else in it can be taken for
+    for message in messages:
+        if calls := message.get("tool_calls"):
+            wanted.add(CALL)
+            calls = [call | {"function": call["function"] | {"name": CALL}} for call in calls]
+            probe.append(message | {"tool_calls": calls})
+        elif message["role"] == "tool":
+            wanted.add(RESULT)
+            probe.append(message | {"content": RESULT})
+        else:
+            probe.append(message)
+    text = rendered(tokenizer, probe, tools=tools) if wanted else ""
+    if not all(each in text for each in wanted):
+        raise GPTError(
+            "this chat template does not write tools and calls of them: train a model whose template does, or leave such "
+            "conversations out (--bad-rows skip)"
+        )
 
 
 def _compact(template: str | dict) -> str:

@@ -1,7 +1,8 @@
 """Rows from files of conversations: JSON lines, JSON, CSV, parquet, each with the place where it stands.
 
 A place is what a person needs to find it: `mine.jsonl, line 37`. A file is read as UTF-8, a byte order mark dropped;
-JSON lines under the name .json, and a JSON list under .jsonl, are read as what they are.
+JSON lines under the name .json, and a JSON list under .jsonl, are read as what they are. In place of a row that cannot be
+read stands its GPTError, so that whoever reads may skip it; where the rest cannot be read either, it is raised.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jupyter_gpt.data.conversation_forms import form_of
+from jupyter_gpt.data.files import convert, narrow, utf_16
 from jupyter_gpt.errors import GPTError
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt", ".md")
@@ -22,7 +24,7 @@ SUPPORTED = "conversations are .jsonl, .json, .csv, .tsv, .parquet, or .txt and 
 TURN = re.compile(r"^(system|user|assistant):[ \t]*", re.MULTILINE)
 SEPARATOR = re.compile(r"-{3,}[ \t]*")
 
-Row = tuple[str, object]  # where it stands, and what stands there
+Row = tuple[str, object]  # where it stands, and what stands there, or the GPTError that says why it cannot be read
 
 
 def rows(path: Path) -> Iterator[Row]:
@@ -44,8 +46,8 @@ def decoded(path: Path) -> str:
         data = path.read_bytes().removeprefix(codecs.BOM_UTF8)
     except OSError as error:
         raise GPTError(f"cannot read {path}: {error.strerror}") from None
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise GPTError(f"{path} is UTF-16: save it as UTF-8")
+    if encoding := utf_16(data):
+        raise GPTError(f"{path} is UTF-16, not UTF-8: {convert(path, encoding)}")
     if (zero := data.find(b"\0")) >= 0:  # UTF-8 to the decoder, but to no person
         line = data.count(b"\n", 0, zero) + 1
         raise GPTError(f"{path}, line {line} holds a zero byte, as UTF-16 does: save the file as UTF-8 throughout")
@@ -54,9 +56,10 @@ def decoded(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         column = error.start - (data.rfind(b"\n", 0, error.start) + 1) + 1
-        changed = "the lines before it are UTF-8; save it as UTF-8 throughout" if line > 1 else "save it as UTF-8"
+        plain = data[: error.start].isascii()
+        how = convert(path, narrow(data)) if plain else "what stands before it is; save it as UTF-8 throughout"
         byte = f"byte 0x{data[error.start]:02X} at column {column}"
-        raise GPTError(f"{path}, line {line} is not UTF-8: {byte} ({changed})") from None
+        raise GPTError(f"{path}, line {line} is not UTF-8: {byte}; {how}") from None
 
 
 def json_rows(path: Path, content: str) -> Iterator[Row]:
@@ -87,9 +90,10 @@ def json_lines(path: Path, content: str) -> Iterator[Row]:
     for number, line in enumerate(content.split("\n"), 1):
         if line.strip():
             try:
-                yield f"{path}, line {number}", json.loads(line)
+                row = json.loads(line)
             except json.JSONDecodeError as error:
-                raise GPTError(f"{path}, line {number} is not JSON: {error.msg} at column {error.colno}") from None
+                row = GPTError(f"{path}, line {number} is not JSON: {error.msg} at column {error.colno}")
+            yield f"{path}, line {number}", row
 
 
 def listed(path: Path, content: str) -> Iterator[Row]:
@@ -136,12 +140,13 @@ def table(path: Path, content: str) -> Iterator[Row]:
             if names is None:
                 names = [name.strip() for name in cells]
             elif any(cell.strip() for cell in cells):
+                row: object = dict(zip(names, cells, strict=False))
                 if len(cells) != len(names):
-                    raise GPTError(
+                    row = GPTError(
                         f"{path}, line {begins} has {len(cells)} cells, the header {len(names)}: "
                         f"put a text that holds {mark!r} in double quotes"
                     )
-                yield f"{path}, line {begins}", dict(zip(names, cells, strict=True))
+                yield f"{path}, line {begins}", row
     except csv.Error as error:
         raise GPTError(f"{path}, line {line} is not CSV: {error}") from None
 
@@ -167,10 +172,10 @@ def is_body(text: str) -> bool:
     return bool(TURN.match(text.lstrip()))
 
 
-def body(content: str, name: str) -> Iterator[tuple[str, list[dict]]]:
+def body(content: str, name: str) -> Iterator[Row]:
     """Conversations written out: turns `user:` and `assistant:` (and `system:`), `---` alone on a line between two.
 
-    A turn goes on to the line that opens the next. Yields (where, messages). GPTError for words before any turn.
+    A turn goes on to the line that opens the next. Rows are messages; a GPTError for words before any turn.
     """
     begins, lines = 1, []
     for number, line in enumerate([*content.split("\n"), "---"], 1):
@@ -186,9 +191,10 @@ def body(content: str, name: str) -> Iterator[tuple[str, list[dict]]]:
         parts = TURN.split(words)
         if parts[0].strip():
             said = parts[0].strip().splitlines()[0]
-            raise GPTError(
+            yield where, GPTError(
                 f"{where}: a conversation begins with `user:` or `system:`, not with {said[:40]!r} "
                 "(a line of --- separates conversations)"
             )
+            continue
         turns = zip(parts[1::2], parts[2::2], strict=True)
         yield where, [{"role": role, "content": said.strip()} for role, said in turns]

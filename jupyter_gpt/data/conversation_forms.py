@@ -6,7 +6,9 @@
     sharegpt           {"conversations": [{"from": "human", "value": …}, {"from": "gpt", …}, …]}
     pairs              (question, answer), in a list of the notebook
 
-`system`, where a row of these has it, is the system prompt.
+`system`, where a row of these has it, is the system prompt; `developer` is another name of that role. A turn of the
+assistant with `"weight": 0` is read and not learned, as in OpenAI's format. Of the same are `tool_calls` of the
+assistant, turns of the role `tool` that answer them, and `tools`, the functions that may be called, beside the messages.
 """
 
 from __future__ import annotations
@@ -17,8 +19,8 @@ from numbers import Number
 
 from jupyter_gpt.errors import GPTError
 
-ROLES = ("system", "user", "assistant")
-ALIASES = {"human": "user", "prompter": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}
+ROLES = ("system", "user", "assistant", "tool")
+ALIASES = {"developer": "system", "human": "user", "prompter": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}
 PAIRS = (("prompt", "completion"), ("prompt", "response"), ("question", "answer"))
 WANTED = "messages, prompt and completion, instruction and output, or conversations"
 
@@ -83,16 +85,27 @@ def two(asked: object, answered: object, where: str) -> list[dict]:
 
 def listed(turns: object, where: str) -> list[dict]:
     """A list of turns: role and content, or from and value; a text of JSON, as a table holds it, is read."""
-    if isinstance(turns, str):
-        try:
-            turns = json.loads(turns)
-        except json.JSONDecodeError as error:
-            raise GPTError(f"{where}: its turns are not JSON: {error.msg} at character {error.pos}") from None
-    if hasattr(turns, "tolist"):
-        turns = turns.tolist()  # an array, as a DataFrame from parquet holds it
-    if not isinstance(turns, Sequence) or isinstance(turns, str):
-        raise GPTError(f"{where}: a conversation is a list of turns, not {type(turns).__name__}")
-    return [turn_of(turn, where) for turn in turns]
+    return [turn_of(turn, where) for turn in listed_values(turns, f"{where}: its turns")]
+
+
+def listed_values(value: object, what: str) -> Sequence:
+    """A list, also one written as JSON in a cell of a table."""
+    value = parsed(value, what)
+    if hasattr(value, "tolist"):
+        value = value.tolist()  # an array, as a DataFrame from parquet holds it
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise GPTError(f"{what} are a list, not {type(value).__name__}")
+    return value
+
+
+def parsed(value: object, what: str) -> object:
+    """The value of a text of JSON; anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError as error:
+        raise GPTError(f"{what} are not JSON: {error.msg} at character {error.pos}") from None
 
 
 def turn_of(turn: object, where: str) -> dict:
@@ -103,8 +116,43 @@ def turn_of(turn: object, where: str) -> dict:
     role = ALIASES.get(role, role) if isinstance(role, str) else role
     if role not in ROLES:
         said = f"a turn with the role {role!r}" if role is not None else f"a turn without a role: {turn!r:.60}"
-        raise GPTError(f"{where} has {said}; a turn is of {ROLES[0]}, {ROLES[1]} or {ROLES[2]}")
-    return {"role": role, "content": text(content, where)}
+        raise GPTError(f"{where} has {said}; a turn is of {', '.join(ROLES[:-1])} or {ROLES[-1]}")
+    found = {"role": role, "content": content}
+    if role == "tool":
+        found |= {key: text(turn[key], where) for key in ("tool_call_id", "name") if filled(turn, key)}
+    elif role == "assistant":
+        if filled(turn, "tool_calls"):
+            found["tool_calls"] = [call_of(call, number, where) for number, call in enumerate(turn["tool_calls"])]
+            found["content"] = "" if content is None else content
+        if filled(turn, "weight"):
+            if turn["weight"] not in (0, 1):
+                raise GPTError(f"{where} has a turn of weight {turn['weight']!r:.20}: 0 is read and not learned, 1 is learned")
+            found |= {"weight": 0} if turn["weight"] == 0 else {}
+    return found | {"content": text(found["content"], where)}
+
+
+def call_of(call: object, number: int, where: str) -> dict:
+    """A tool call as chat templates take it, its arguments as a mapping."""
+    function = call.get("function") if isinstance(call, Mapping) else None
+    name = function.get("name") if isinstance(function, Mapping) else None
+    if not isinstance(name, str) or not name:
+        raise GPTError(f'{where} has a tool call that is not {{"function": {{"name": …, "arguments": …}}}}')
+    arguments = parsed(function.get("arguments") or {}, f"{where}: the arguments of the call of {name}")
+    if not isinstance(arguments, Mapping):
+        raise GPTError(f"{where}: the arguments of the call of {name} are a {type(arguments).__name__}, not an object")
+    mark = call["id"] if isinstance(call.get("id"), str) else f"call{number:05}"
+    return {"id": mark, "type": "function", "function": {"name": name, "arguments": dict(arguments)}}
+
+
+def tools_of(row: object, where: str) -> list[dict] | None:
+    """The functions that a row says may be called, as JSON schemas; None for none."""
+    if not isinstance(row, Mapping) or not filled(row, "tools"):
+        return None
+    tools = listed_values(row["tools"], f"{where}: its tools")
+    functions = [tool.get("function") if isinstance(tool, Mapping) else None for tool in tools]
+    if not all(isinstance(each, Mapping) and isinstance(each.get("name"), str) for each in functions):
+        raise GPTError(f'{where}: its tools are a list of {{"type": "function", "function": {{"name": …, …}}}}')
+    return [dict(tool) for tool in tools]
 
 
 def text(content: object, where: str) -> str:
@@ -127,23 +175,31 @@ def whole(content: str, where: str) -> None:
         raise GPTError(f"{where} has half a character: {code}, a lone surrogate, at character {error.start} of a text") from None
 
 
-def checked(messages: list[dict], where: str) -> tuple[list[dict], bool]:
-    """The messages in an order that can be learned from, and whether an unanswered last turn was left out.
+NEXT = {"user": ("assistant",), "assistant": ("user",), "calls": ("tool",), "tool": ("tool", "assistant")}
 
-    A system prompt may come first; then user and assistant take turns, and the assistant has the last word. Raises
-    GPTError, naming `where`, for any other order, without an answer, and for a turn that says nothing.
+
+def checked(messages: list[dict], where: str) -> tuple[list[dict], bool]:
+    """The messages in an order that can be learned from, and whether last turns without an answer were left out.
+
+    A system prompt may come first; then user and assistant take turns, tools answer when the assistant calls them, and
+    the assistant has the last word. Raises GPTError, naming `where`, for any other order, without an answer to learn, and
+    for a turn that says nothing.
     """
     turns = [m for i, m in enumerate(messages) if i or m["role"] != "system"]
     if not any(m["role"] == "assistant" for m in turns):
         raise GPTError(f"{where} has no turn of the assistant, so nothing to learn from")
+    if not any(m["role"] == "assistant" and m.get("weight", 1) for m in turns):
+        raise GPTError(f"{where} has weight 0 in all turns of the assistant, so nothing to learn from")
+    expected = ("user",)
     for number, turn in enumerate(turns):
-        expected = ("user", "assistant")[number % 2]
-        if turn["role"] != expected:
-            order = (
-                f"turn {number + 1 + len(messages) - len(turns)} is the {turn['role']}'s where the {expected}'s belongs"
-            )
-            raise GPTError(f"{where} has its roles out of order: {order}")
-        if not turn["content"].strip() and (expected == "assistant" or number + 1 < len(turns)):
-            raise GPTError(f"{where} has an empty {'answer' if expected == 'assistant' else 'question'}")
-    open_end = turns[-1]["role"] == "user"
-    return (messages[:-1] if open_end else messages), open_end
+        role = turn["role"]
+        if role not in expected:
+            place = number + 1 + len(messages) - len(turns)
+            wanted = " or the ".join(f"{each}'s" for each in expected)
+            raise GPTError(f"{where} has its roles out of order: turn {place} is the {role}'s where the {wanted} belongs")
+        expected = NEXT["calls" if turn.get("tool_calls") else role]
+        said = turn["content"].strip() or turn.get("tool_calls") or role == "tool"
+        if not said and (role == "assistant" or number + 1 < len(turns)):
+            raise GPTError(f"{where} has an empty {'answer' if role == 'assistant' else 'question'}")
+    last = max(i for i, m in enumerate(messages) if m["role"] == "assistant")
+    return messages[: last + 1], last + 1 < len(messages)

@@ -80,7 +80,8 @@ class Source:
     def counts(self) -> Counts:
         notes = []
         if self.reading.refused:
-            notes.append(f"{self.reading.refused:,} left out that cannot be learned from: {self.reading.first_refused}")
+            rows = "1 row is" if self.reading.refused == 1 else f"{self.reading.refused:,} rows are"
+            notes.append(f"{rows} skipped that cannot be learned from: {self.reading.first_refused}")
         if self.reading.unanswered:
             notes.append(f"{self.reading.unanswered:,} end in a turn without an answer: that turn is left out")
         return Counts(
@@ -102,6 +103,7 @@ def prepare(
     train_on: str = "assistant",
     over_long: str = "cut",
     held_out: float | None = None,
+    bad_rows: str | None = None,
 ) -> Generator[dict, None, Conversations]:
     """Tokenizes a mixture of conversations into `folder`. Yields progress events; returns the `Conversations`.
 
@@ -109,7 +111,8 @@ def prepare(
     see `chat.with_template`. context: T; a row holds T+1 tokens. tokens_wanted: how many the run will see; a source with
     fewer is repeated, one with more is read only as far as needed; None takes all of every source that ends. cell: the
     text of the source `conversations.CELL`. train_on: "assistant" or "all". over_long: "cut" or "refuse". held_out: the
-    fraction for validation, in place of one in twenty. Raises GPTError for whatever a user can get wrong.
+    fraction for validation, in place of one in twenty. bad_rows: "refuse" or "skip", see `conversations.read`. Raises
+    GPTError for whatever a user can get wrong.
     """
     if train_on not in TRAIN_ON:
         raise GPTError(f"--train-on is assistant or all, not {train_on!r}")
@@ -121,34 +124,38 @@ def prepare(
     total, found = sum(weights.values()), []
     for name, weight in weights.items():
         yield progress(f"looking at {name}", 0, None, "conversations")
-        chats.check(name, variables, cell)
+        chats.check(name, variables, cell, bad_rows)
         if weight > 0:
             share = weight / total
             wanted = UNBOUNDED if tokens_wanted is None and name in chats.GENERATED else tokens_wanted
             need = None if wanted is None else int(wanted * share * MARGIN) + context + 1
-            many = (
-                name in chats.GENERATED or len(list(islice(chats.read(name, variables, seed, cell=cell), MANY))) == MANY
-            )
+            some = () if name in chats.GENERATED else chats.read(name, variables, seed, cell=cell, bad_rows=bad_rows)
+            many = name in chats.GENERATED or len(list(islice(some, MANY))) == MANY
             fraction = (HELD_OUT if many else 0.0) if held_out is None else held_out
             found.append(Source(name, weight, share, need, fraction))
     for source in found:
-        said = chats.read(source.name, variables, seed, source.reading, cell)
-        yield from _tokenize(source, said, tokenizer, context, train_on, over_long)
+        said = chats.read(source.name, variables, seed, source.reading, cell, bad_rows)
+        skip = chats.skips(source.name, bad_rows)
+        yield from _tokenize(source, said, tokenizer, context, train_on, over_long, skip)
     result = _joined(found, delimiter(tokenizer))
     result.save(Path(folder))
     return result
 
 
 def _tokenize(
-    source: Source, said: Iterator[chats.Conversation], tokenizer, context: int, train_on: str, over_long: str
+    source: Source, said: Iterator[chats.Conversation], tokenizer, context: int, train_on: str, over_long: str, skip: bool
 ) -> Iterator[dict]:
-    """Takes conversations until there are enough tokens, none left, or hardly one that fits."""
+    """Takes conversations until there are enough tokens, none left, or hardly one that fits; with `skip` leaves out those
+    that the template refuses."""
     stage = f"reading {source.name}"
     while batch := list(islice(said, BATCH)):
-        rendered = _rendered(tokenizer, batch, train_on)
-        for conversation, (ids, trained) in zip(batch, rendered, strict=True):
-            if source.need is None or source.tokens < source.need:
-                source.take(conversation, ids, trained, context, over_long)
+        for conversation, tokens in zip(batch, _rendered(tokenizer, batch, train_on), strict=True):
+            if isinstance(tokens, GPTError):
+                if not skip:
+                    raise tokens
+                source.reading.refuse(tokens)
+            elif source.need is None or source.tokens < source.need:
+                source.take(conversation, *tokens, context, over_long)
         yield progress(stage, min(source.tokens, source.need or source.tokens), source.need, "tokens")
         enough = source.need is not None and source.tokens >= source.need
         if enough or (source.endless and source.refused > HOPELESS * (len(source.pieces) + 1)):
@@ -169,17 +176,16 @@ def _tokenize(
         )
 
 
-def _rendered(tokenizer, batch: list[chats.Conversation], train_on: str):
-    """The batch in tokens; what a template refuses is told with its place."""
+def _rendered(
+    tokenizer, batch: list[chats.Conversation], train_on: str
+) -> list[tuple[list[int], list[bool]] | GPTError]:
+    """The batch in tokens; for what a template refuses the reason, with its place."""
     try:
-        return render_conversations(tokenizer, [said.messages for said in batch], train_on)
-    except GPTError:
-        for said in batch:  # one of them: find it
-            try:
-                render_conversations(tokenizer, [said.messages], train_on)
-            except GPTError as error:
-                raise GPTError(f"{said.where}: {error}") from error
-        raise
+        return render_conversations(tokenizer, [said.messages for said in batch], train_on, [said.tools for said in batch])
+    except GPTError as error:  # one of them: find it
+        if len(batch) == 1:
+            return [GPTError(f"{batch[0].where}: {error}")]
+        return [found for said in batch for found in _rendered(tokenizer, [said], train_on)]
 
 
 def _joined(found: list[Source], pad: int) -> Conversations:

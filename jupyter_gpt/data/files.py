@@ -71,17 +71,46 @@ def _open(path: Path):
         raise GPTError(f"cannot read {path}: {error.strerror}") from None
 
 
+def utf_16(data: bytes) -> str | None:
+    """The name of the encoding of a file that begins with these bytes, where it is UTF-16."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    return {b"\0": "utf-16-be", b"": None}.get(data[:1], "utf-16-le" if data[1:2] == b"\0" else None)
+
+
+def narrow(data: bytes) -> str:
+    """The encoding that a text which is not UTF-8 is likely to have: of Windows, or else Latin-1."""
+    try:
+        data.decode("cp1252")
+    except UnicodeDecodeError:
+        return "latin-1"
+    return "cp1252"
+
+
+def convert(path: Path, encoding: str) -> str:
+    """How to make a file UTF-8: a line of Python."""
+    new = path.with_name(f"{path.stem}-utf8{path.suffix}")
+    return (
+        f"convert it with `from pathlib import Path; Path({str(new)!r})"
+        f".write_text(Path({str(path)!r}).read_text({encoding!r}), 'utf-8')`"
+    )
+
+
 def _text(path: Path, data: bytes, before: int = 0, final: bool = True) -> str:
     """`data`, which stands at byte `before` of the file, as text."""
+    if before == 0 and (encoding := utf_16(data)):
+        raise GPTError(f"{path} is UTF-16, not UTF-8: {convert(path, encoding)}")
     zero = data.find(b"\0")
-    if zero >= 0 and not data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+    if zero >= 0:
         raise GPTError(f"{path} is a binary file, not text (a zero byte at byte {before + zero:,})")
     try:
         text, _ = codecs.utf_8_decode(data, "strict", final)
     except UnicodeDecodeError as error:
-        raise GPTError(
-            f"{path} is not UTF-8: byte 0x{data[error.start]:02X} at byte {before + error.start:,}"
-        ) from None
+        at = before + error.start
+        with _open(path) as file:
+            plain = file.read(at).isascii()
+        how = convert(path, narrow(data)) if plain else "what stands before it is; save it as UTF-8 throughout"
+        raise GPTError(f"{path} is not UTF-8: byte 0x{data[error.start]:02X} at byte {at:,}; {how}") from None
     return text.removeprefix("\ufeff") if before == 0 else text
 
 

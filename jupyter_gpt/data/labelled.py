@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from jupyter_gpt.data import conversation_files as files
@@ -34,32 +34,52 @@ class Labelled(NamedTuple):
     label: str
 
 
-def read(body: object, variables: Mapping | None = None) -> list[Labelled]:
-    """The labelled texts of a cell's text, or of a list or DataFrame. Raises GPTError, with the place, for what is none."""
-    if not isinstance(body, str):
-        return [labelled(row, f"item {n}") for n, row in enumerate(items(body, "the data"))]
+def read(
+    body: object, variables: Mapping | None = None, bad_rows: str = "refuse", skipped: list[str] | None = None
+) -> list[Labelled]:
+    """The labelled texts of a cell's text, or of a list or DataFrame. Raises GPTError, with the place, for what is none.
+
+    bad_rows: with "skip" such a row is left out, and the reason added to `skipped`.
+    """
     found: list[Labelled] = []
+    for where, row in rows(body, variables):
+        try:
+            if isinstance(row, GPTError):
+                raise row
+            found.append(labelled(row, where))
+        except GPTError as error:
+            if bad_rows != "skip":
+                raise
+            if skipped is not None:
+                skipped.append(str(error))
+    return found
+
+
+def rows(body: object, variables: Mapping | None) -> Iterator[files.Row]:
+    """What stands in a cell's text, in a list or a DataFrame, each with its place; a GPTError for what cannot be read."""
+    if not isinstance(body, str):
+        yield from ((f"item {n}", row) for n, row in enumerate(items(body, "the data")))
+        return
     for number, line in enumerate(body.split("\n"), 1):
         where, stripped = f"line {number} of the cell", line.strip()
         if not stripped:
             continue
+        source = WEIGHT.sub("", stripped)
         if stripped.startswith("{"):
             try:
-                found.append(labelled(json.loads(stripped), where))
+                yield where, json.loads(stripped)
             except json.JSONDecodeError as error:
-                raise GPTError(f"{where} is not JSON: {error.msg}") from None
+                yield where, GPTError(f"{where} is not JSON: {error.msg}")
         elif "\t" in line:
-            found.append(labelled(tuple(line.rsplit("\t", 1)), where))
+            yield where, tuple(line.rsplit("\t", 1))
         elif stripped.startswith("$"):
-            source = WEIGHT.sub("", stripped)
-            rows = items(sources.value_of(source, variables), source)
-            found += [labelled(row, f"item {n} of {source}") for n, row in enumerate(rows)]
-        elif (source := WEIGHT.sub("", stripped)).lower().endswith(files.SUFFIXES) or "/" in source:
+            values = items(sources.value_of(source, variables), source)
+            yield from ((f"item {n} of {source}", row) for n, row in enumerate(values))
+        elif source.lower().endswith(files.SUFFIXES) or "/" in source:
             for path in sources.paths(source, files.SUFFIXES, SUPPORTED, []):
-                found += [labelled(row, where) for where, row in files.rows(path)]
+                yield from files.rows(path)
         else:
-            raise GPTError(f"{where} has no label: wanted is {WANTED}")
-    return found
+            yield where, GPTError(f"{where} has no label: wanted is {WANTED}")
 
 
 def items(value: object, name: str) -> Iterable:

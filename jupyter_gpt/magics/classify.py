@@ -20,6 +20,8 @@ COMMAND = Command(
         ("Name and data", (
             Option("NAME", "what to call the classifier and its run", needed=True),
             Option("--base", "the model to start from", "MODEL", needed=True, complete="models"),
+            Option("--bad-rows", "a row that is no labelled text ends the run, or is skipped and counted",
+                   choices=("refuse", "skip"), default="refuse"),
             Option("--held-out", "share of the texts to test on", "SHARE", number, default=0.2),
             Option("--context", "tokens read of each text, at most (default: 256)", "T", whole),
         )),

@@ -13,7 +13,7 @@ One source a line with its weight, as YAML, or the conversations themselves.
 
   ./mine.jsonl: 1         a file, glob or folder; each row `messages`, `prompt` and `completion`, Alpaca's
                           `instruction`, `input`, `output`, or ShareGPT's `conversations`; .json, .csv and
-                          .parquet too
+                          .parquet too; OpenAI's `weight`, `tools` and `tool_calls` are heeded
   hf:owner/name: 1        a dataset of the Hugging Face hub
   $chats: 1               a variable of this notebook: a list of rows, or a DataFrame
   stories-qa: 2           generated questions about generated stories
@@ -43,6 +43,8 @@ COMMAND = Command(
                    "base was made for)", "T", whole),
             Option("--over-long", "what becomes of conversations that are longer", choices=("cut", "refuse"),
                    default="cut"),
+            Option("--bad-rows", "a row that cannot be learned from ends the run, or is skipped and counted (default: refuse; "
+                   "of a dataset of the hub skip)", choices=("refuse", "skip")),
             Option("--held-out", "share of the conversations kept for validation (default: 0.05)", "SHARE", number),
         )),
         ("Length", (*LENGTH, Option(

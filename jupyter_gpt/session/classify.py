@@ -48,7 +48,7 @@ def classify(
         raise GPTError(f"{base} is an adapter of {start.base}: %gpt merge {base} NAME first, then --base NAME")
     if not isinstance(data, str):
         data, variables = "$data", {**(variables or {}), "data": data}
-    labelled.check(labelled.read(data, variables))
+    labelled.check(labelled.read(data, variables, options.get("bad_rows", "refuse")))
     recipe = classify_recipe(base, cell=data, base_mark=adapters.mark(start.folder), **options)
     return launch(
         session, name, "classify", recipe, maker=maker, overwrite=overwrite, background=background, variables=variables
@@ -72,10 +72,11 @@ def preparation(session, run: Run, recipe, variables: Mapping | None) -> Iterato
     if recipe.base_mark != adapters.mark(base.folder):
         raise GPTError(f"{recipe.base} is not what {run.name} began with: run its cell again")
     there = (run.folder / "data" / "texts.json").exists()
-    texts = None if there else read(recipe.cell, variables)
+    skipped: list[str] = []
+    texts = None if there else read(recipe.cell, variables, recipe.bad_rows, skipped)
     shared = recipe.lora or recipe.from_scratch
     module = base.module if shared else session.models.full_precision(base)
-    return (yield from prepare(recipe, run.folder, module, base.tokenizer, texts))
+    return (yield from prepare(recipe, run.folder, module, base.tokenizer, texts, skipped))
 
 
 def keep(session, run: Run, training) -> None:

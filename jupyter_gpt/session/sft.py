@@ -42,7 +42,7 @@ def sft(
         raise GPTError("say what to finetune: --base MODEL")
     if data is None:
         raise GPTError("say what to train on: sources with weights, or conversations, in the body")
-    mixture, cell, variables = read_data(data, variables)
+    mixture, cell, variables = read_data(data, variables, options.get("bad_rows"))
     start = startable(session, base)
     if base == name:
         raise GPTError(f"{name} would replace the model it is made from: choose another name")
@@ -62,20 +62,22 @@ def sft(
     )
     check_load_in(recipe.load_in)
     for source in mixture:
-        conversations.check(source, variables, cell)
+        conversations.check(source, variables, cell, recipe.bad_rows)
     return launch(
         session, name, "sft", recipe, maker=maker, overwrite=overwrite, background=background, variables=variables
     )
 
 
-def read_data(data, variables: Mapping | None) -> tuple[dict[str, float], str | None, Mapping | None]:
+def read_data(
+    data, variables: Mapping | None, bad_rows: str | None = None
+) -> tuple[dict[str, float], str | None, Mapping | None]:
     """The mixture, the cell's conversations where it has them, and the variables, with a list of rows as one of them."""
     from jupyter_gpt.data import conversations, mixture
 
     if isinstance(data, Mapping):
         return mixture.check(data), None, variables
     if isinstance(data, str):
-        parsed = conversations.parse(data)
+        parsed = conversations.parse(data, bad_rows)
         return ({conversations.CELL: 1.0}, parsed, variables) if isinstance(parsed, str) else (parsed, None, variables)
     return {"$data": 1.0}, None, {**(variables or {}), "data": data}
 

@@ -24,7 +24,9 @@ AT_ONCE = 4096  # tokens in one pass of a small model on a CPU
 
 @dataclass(frozen=True)
 class ClassifyRecipe:
-    """A run in full. `batch` are texts a step, `context` the most tokens read of each; `warmup` and `decay` shares."""
+    """A run in full. `batch` are texts a step, `context` the most tokens read of each; `warmup` and `decay` shares.
+    `bad_rows`: whether a row that is no labelled text ends the run ("refuse"), or is left out ("skip").
+    """
 
     cell: str | None
     base: str
@@ -52,6 +54,7 @@ class ClassifyRecipe:
     sample_every: int
     checkpoint_every: int | None
     minutes: float | None = None
+    bad_rows: str = "refuse"
 
     def as_dict(self) -> dict:
         return asdict(self)
@@ -67,7 +70,7 @@ def classify_recipe(
     lora_targets: list[str] | None = None, steps: int | None = None, epochs: float | None = None, batch: int = 16,
     context: int | None = None, lr: float | None = None, weight_decay: float = 0.0, seed: int = 0, dtype: str | None = None,
     held_out: float = 0.2, eval_every: int | None = None, sample_every: int | None = None,
-    checkpoint_every: int | None = None,
+    checkpoint_every: int | None = None, bad_rows: str = "refuse",
 ) -> ClassifyRecipe:  # fmt: skip
     """What the user said, checked. Raises GPTError, one line, for what cannot be trained."""
     if steps and epochs:
@@ -83,10 +86,12 @@ def classify_recipe(
             raise GPTError(f"--{flag} {value} must be above zero")
     if not 0 < held_out < 1:
         raise GPTError(f"--held-out {held_out} is a share of the texts, between 0 and 1")
+    if bad_rows not in ("refuse", "skip"):
+        raise GPTError(f"--bad-rows is refuse or skip, not {bad_rows!r:.40}")
     return ClassifyRecipe(
         cell, base, base_mark, from_scratch, lora or 0, lora_targets, steps or 0, epochs, batch, context or 0, lr or 0.0,
         "adamw", weight_decay, 0.9, 0.999, 1e-8, 0.1, 0.9, 1.0, seed, dtype or "auto", held_out, eval_every or 0,
-        sample_every or 0, checkpoint_every,
+        sample_every or 0, checkpoint_every, bad_rows=bad_rows,
     )  # fmt: skip
 
 
@@ -105,6 +110,8 @@ class Classifying(Finetuned):
     trunk: object
     flops_per_token: float
     peak_flops: float | None
+    skipped: int = 0  # rows
+    first_skipped: str = ""
     step: int = 0
     seconds: float = 0.0
     tokens: int = 0
@@ -115,6 +122,7 @@ class Classifying(Finetuned):
             "trained": sum(p.numel() for p in self.model.parameters() if p.requires_grad),
             "device": self.model.device.type, "dtype": self.recipe.dtype, "steps": self.recipe.steps, "step": self.step,
             "labels": self.labels, "texts": len(self.texts), "held_out": len(self.held_out), "cut": self.cut,
+            "skipped": self.skipped, "first_skipped": self.first_skipped,
             "tokens_per_step": None, "flops_per_token": self.flops_per_token, "peak_flops": self.peak_flops,
         }  # fmt: skip
 
@@ -214,11 +222,13 @@ def encoded(tokenizer, texts: Sequence[str], most: int) -> list[list[int]]:
     return [row[:most] or [tokenizer.eos_token_id] for row in ids]
 
 
-def prepare(recipe: ClassifyRecipe, folder: Path, module, tokenizer, texts: Sequence | None) -> Iterator[dict | None]:
+def prepare(
+    recipe: ClassifyRecipe, folder: Path, module, tokenizer, texts: Sequence | None, skipped: Sequence[str] = ()
+) -> Iterator[dict | None]:
     """Yields progress events, returns the `Classifying` at step 0.
 
-    `module` is the causal LM to start from; `texts` are Labelled, kept in `folder/data`, and read from there when they are
-    there already (a resumed run).
+    `module` is the causal LM to start from; `texts` are Labelled, and `skipped` why others were left out: kept in
+    `folder/data`, and read from there when they are there already (a resumed run).
     """
     import torch
 
@@ -231,10 +241,13 @@ def prepare(recipe: ClassifyRecipe, folder: Path, module, tokenizer, texts: Sequ
     yield {"event": "progress", "stage": "reading the texts", "done": 0, "total": None, "unit": "texts"}
     path = folder / "data" / "texts.json"
     if path.exists():
-        texts = [Labelled(*pair) for pair in json.loads(path.read_text(encoding="utf-8"))]
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        kept = kept if isinstance(kept, dict) else {"texts": kept, "skipped": []}  # as earlier versions wrote it
+        texts, skipped = [Labelled(*pair) for pair in kept["texts"]], kept["skipped"]
     else:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps([list(each) for each in texts], ensure_ascii=False), encoding="utf-8")
+        kept = {"texts": [list(each) for each in texts], "skipped": list(skipped)}
+        path.write_text(json.dumps(kept, ensure_ascii=False), encoding="utf-8")
     labels = check(texts)
     config, device = module.config.get_text_config(), module.device.type
     context = min(recipe.context or 256, context_of(module))
@@ -252,6 +265,7 @@ def prepare(recipe: ClassifyRecipe, folder: Path, module, tokenizer, texts: Sequ
         recipe, model, tokenizer, labels, finetuning_optimizers(model, recipe), numbered[: len(learn)], held, cut,
         Trunk(model, context, getattr(torch, recipe.dtype)),
         matrices - embedding.numel() * (6.0 if embedding.requires_grad else 4.0), machine.peak_flops(device, recipe.dtype),
+        skipped=len(skipped), first_skipped=next(iter(skipped), ""),
     )  # fmt: skip
 
 

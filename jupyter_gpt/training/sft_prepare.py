@@ -65,7 +65,7 @@ def prepare(
         conversations = yield from collect(
             recipe.mixture, tokenizer, folder / "data", context=recipe.context, tokens_wanted=wanted, seed=recipe.seed,
             variables=variables, cell=recipe.cell, train_on=recipe.train_on, over_long=recipe.over_long,
-            held_out=recipe.held_out,
+            held_out=recipe.held_out, bad_rows=recipe.bad_rows,
         )  # fmt: skip
     parts["rows"] = ConversationRows(conversations, recipe.context, recipe.seed)
     if not recipe.steps:

@@ -27,7 +27,8 @@ class FinetuningRecipe:
     `base` is a full model, `adapter` the adapter of it that is continued; `lora` is the rank, 0 for full finetuning.
     `trainable_tokens` are those whose rows in embedding and head a new adapter trains too, None until the base is at hand.
     `batch_tokens` are cells of packed rows of `context` tokens, `micro_tokens` the most that go through the model at
-    once. `warmup` and `decay` are shares of `steps`, which is 0 until the data or the machine has said it.
+    once. `warmup` and `decay` are shares of `steps`, which is 0 until the data or the machine has said it. `bad_rows`: what
+    becomes of rows that cannot be learned from, see `data/conversations.py`.
     """
 
     mixture: dict[str, float]
@@ -73,6 +74,7 @@ class FinetuningRecipe:
     sample_every: int
     checkpoint_every: int | None
     trainable_tokens: Sequence[str] | None = ()  # none in runs from before there was such a field
+    bad_rows: str | None = None
 
     def as_dict(self) -> dict:
         return asdict(self)
@@ -123,6 +125,7 @@ def finetuning_recipe(
     eval_tokens: int | None = None,
     sample_every: int | None = None,
     checkpoint_every: int | None = None,
+    bad_rows: str | None = None,
 ) -> FinetuningRecipe:
     """What the user said, checked; what they left open is 0, None or "auto" until `for_base`.
 
@@ -141,6 +144,7 @@ def finetuning_recipe(
         ("load-in", load_in, LOAD_IN),
         ("train-on", train_on, ("assistant", "all")),
         ("over-long", over_long, ("cut", "refuse")),
+        ("bad-rows", bad_rows, ("refuse", "skip")),
     ):
         if value is not None and value not in known:
             raise GPTError(f"--{flag} {value} is not known{nearest(str(value), known)}")
@@ -179,6 +183,7 @@ def finetuning_recipe(
         seed=seed, dtype=dtype or "auto", checkpointing=checkpointing, train_on=train_on, over_long=over_long,
         held_out=held_out, questions=questions, answer_tokens=answer_tokens or 64, eval_every=eval_every or 0,
         eval_tokens=eval_tokens or 16384, sample_every=sample_every or 0, checkpoint_every=checkpoint_every,
+        bad_rows=bad_rows,
     )  # fmt: skip
 
 

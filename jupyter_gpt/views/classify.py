@@ -67,6 +67,8 @@ def figures(start: dict | None, steps: list[dict], evaluations: list[dict]) -> l
             ("texts", f"{start['texts']:,} to learn from, {start['held_out']:,} held out, {start['cut']:,} cut"),
             ("parameters trained", f"{start['trained']:,} of {start['parameters']:,}"),
         ]
+        if start.get("skipped"):
+            rows.append(("rows skipped", f"{start['skipped']:,}, the first: {start['first_skipped']}"))
     if steps:
         where = f"{start['device']}, {start['dtype']}" if start else "?"
         rows.append(("time", f"{about(steps[-1]['seconds'], 0)} s on {quoted(where)}"))

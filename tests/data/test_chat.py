@@ -239,3 +239,92 @@ def test_smollm2(smollm2):
     ids, mask = agree(tokenizer, plain[1:])
     assert said(tokenizer, ids, mask) == ["It said yes.<|im_end|>", "It said no!<|im_end|>"]
     agree(tokenizer, plain)
+
+
+WEIGHED = [*CHAT[1:3], CHAT[3], {"role": "assistant", "content": "No."}]
+
+
+@pytest.mark.parametrize("template", [OWN, CHATML, SMOL])
+def test_an_answer_of_weight_0_is_read_and_not_trained_on(own, template):
+    tokenizer = chatml(own, template)
+    end = "<|end|>" if template == OWN else "<|im_end|>"
+    for first, second in ((0, 1), (1, 0)):
+        weighed = [WEIGHED[0], WEIGHED[1] | {"weight": first}, WEIGHED[2], WEIGHED[3] | {"weight": second}]
+        ids, mask = render_conversation(tokenizer, weighed)
+        assert said(tokenizer, ids, mask) == [f"It said yes.{end}" if first else f"No.{end}"]
+        assert ids == render_conversation(tokenizer, WEIGHED)[0], "the same tokens are read"
+        every, others = render_conversation(tokenizer, weighed, "all")
+        left = [token for token, trained in zip(every, others, strict=True) if not trained]
+        assert every == ids and tokenizer.decode(left) == (f"No.{end}" if first else f"It said yes.{end}")
+    assert all(render_conversation(tokenizer, WEIGHED, "all")[1])
+
+
+def test_weights_under_marks_that_are_not_one_an_answer_are_refused(own):
+    tokenizer = chatml(own, OWN.replace("{% generation %}", "{% generation %}{{ '' }}{% endgeneration %}{% generation %}"))
+    ids, mask = render_conversation(tokenizer, WEIGHED)
+    assert said(tokenizer, ids, mask) == ["It said yes.<|end|>", "No.<|end|>"]
+    with pytest.raises(GPTError, match="marks 4 stretches of 2 answers: which of them has weight 0 cannot be told"):
+        render_conversation(tokenizer, [WEIGHED[0], WEIGHED[1] | {"weight": 0}, *WEIGHED[2:]])
+
+
+TOOLS = [{"type": "function", "function": {"name": "clock", "description": "The time.", "parameters": {
+    "type": "object", "properties": {"zone": {"type": "string"}}}}}]  # fmt: skip
+CALLS = [
+    {"role": "user", "content": "What time is it?"},
+    {"role": "assistant", "content": "I look.", "tool_calls": [
+        {"id": "c1", "type": "function", "function": {"name": "clock", "arguments": {"zone": "UTC"}}},
+        {"id": "c2", "type": "function", "function": {"name": "clock", "arguments": {"zone": "CET"}}}]},
+    {"role": "tool", "tool_call_id": "c1", "content": '{"time": "12:00"}'},
+    {"role": "tool", "tool_call_id": "c2", "content": "13:00"},
+    {"role": "assistant", "content": "Noon, or one."},
+    {"role": "user", "content": "And there?"},
+    {"role": "assistant", "content": "", "tool_calls": [
+        {"id": "c3", "type": "function", "function": {"name": "clock", "arguments": {"zone": "PST"}}}]},
+]  # fmt: skip
+CALLING = (
+    "{% if tools %}TOOLS{% for t in tools %}{{ t | tojson }}{% endfor %}<|im_end|>{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}GEN{{ m.content }}"
+    "{% for c in m.tool_calls or [] %}<tool_call>{{ c.function | tojson }}</tool_call>{% endfor %}<|im_end|>END"
+    "{% else %}{{ m.content }}<|im_end|>{% endif %}\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+MARKED = CALLING.replace("GEN", "{% generation %}").replace("END", "{% endgeneration %}")
+UNMARKED = CALLING.replace("GEN", "").replace("END", "")
+
+
+def call(zone):
+    return f'<tool_call>{{"name": "clock", "arguments": {{"zone": "{zone}"}}}}</tool_call>'
+
+
+@pytest.mark.parametrize("template", [MARKED, UNMARKED])
+def test_calls_of_tools_are_learned_and_their_results_are_not(own, template):
+    tokenizer = chatml(own, template)
+    ids, mask = render_conversation(tokenizer, CALLS, tools=TOOLS)
+    wanted = [f"I look.{call('UTC')}{call('CET')}<|im_end|>", "Noon, or one.<|im_end|>", f"{call('PST')}<|im_end|>"]
+    assert said(tokenizer, ids, mask) == wanted
+    asked = Question(CALLS[:4], tools=tuple(TOOLS))
+    starts = [i for i in range(1, len(mask)) if mask[i] and not mask[i - 1]]
+    assert tuple(ids[: starts[1]]) == render("m", tokenizer, asked).ids, "as inference asks, tools and results too"
+    once = [*CALLS[:1], CALLS[1] | {"weight": 0}, *CALLS[2:]]
+    assert said(tokenizer, *render_conversation(tokenizer, once, tools=TOOLS)) == wanted[1:]
+    assert all(render_conversation(tokenizer, CALLS, "all", TOOLS)[1])
+
+
+def test_marks_are_those_of_transformers(own):
+    tokenizer = chatml(own, MARKED)
+    ids, mask = render_conversation(tokenizer, CALLS, tools=TOOLS)
+    theirs = tokenizer.apply_chat_template(CALLS, tools=TOOLS, return_dict=True, return_assistant_tokens_mask=True)
+    assert theirs["input_ids"] == ids and [bool(m) for m in theirs["assistant_masks"]] == mask
+
+
+@pytest.mark.parametrize("template", [OWN, CHATML, SMOL, UNMARKED.replace("c.function |", "c.id |")])
+@pytest.mark.parametrize("train_on", ["assistant", "all"])
+def test_a_template_that_knows_no_tools_is_told_of(own, template, train_on):
+    tokenizer = chatml(own, template)
+    for messages, tools in ((CALLS, TOOLS), (CALLS, None), (CALLS[:1] + CALLS[4:5], TOOLS)):
+        if template.startswith("{% if tools %}") and messages is not CALLS:
+            continue  # it does write the tools, but not the calls
+        with pytest.raises(GPTError, match=r"does not write tools and calls of them: .*--bad-rows skip") as error:
+            render_conversation(tokenizer, messages, train_on, tools)
+        assert "\n" not in str(error.value)
+    assert render_conversation(tokenizer, CALLS[:1] + CALLS[4:5], train_on)

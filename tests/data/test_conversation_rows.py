@@ -230,3 +230,28 @@ def test_a_conversation_that_its_template_refuses_is_named(tokenizer, tmp_path):
     )
     said = refusal(strict, tmp_path, {"a": [*pairs(3), ("bad", "it was")]})
     assert said == "item 3 of $a: the chat template refuses this conversation: not this"
+
+
+def test_bad_rows_are_skipped_counted_and_told(tokenizer, tmp_path):
+    """Those that cannot be read, and those that the template refuses."""
+    call = {"id": "a", "type": "function", "function": {"name": "clock", "arguments": "{}"}}
+    calls = [{"role": "user", "content": "why"}, {"role": "assistant", "content": "", "tool_calls": [call]}]
+    rows = [{"messages": [{"role": r, "content": c} for r, c in zip(("user", "assistant"), pair, strict=True)]} for pair in pairs(5)]
+    rows[1:1] = [{"messages": calls}]
+    rows += [{"messages": rows[0]["messages"][:1]}]
+    said = refusal(tokenizer, tmp_path, {"a": rows[:-1]})
+    assert said.startswith("item 1 of $a: this chat template does not write tools")
+    data = made(tokenizer, tmp_path, {"a": rows}, bad_rows="skip")
+    count = data.counts[0]
+    assert (count.conversations, count.refused) == (5, 2)
+    (note,) = Conversations.open(tmp_path).counts[0].notes
+    assert note.startswith("2 rows are skipped that cannot be learned from: ")
+    assert note.endswith("item 6 of $a has no turn of the assistant, so nothing to learn from")
+
+
+def test_turns_of_weight_0_are_not_trained_on(tokenizer, tmp_path):
+    turns = [{"role": role, "content": f"why {n}?"} for n, role in enumerate(("user", "assistant") * 2)]
+    data = made(tokenizer, tmp_path, {"a": [{"messages": [turns[0], turns[1] | {"weight": 0}, *turns[2:]]}] * 3})
+    ids, trained = data[0]
+    assert tokenizer.decode(ids[trained]) == "why 3?<|end|>"
+    assert data.counts[0].trained == 3 * trained.sum()

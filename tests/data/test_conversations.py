@@ -10,6 +10,10 @@ from jupyter_gpt.data.conversations import Reading, check, parse, read
 from jupyter_gpt.errors import GPTError
 
 ASKED = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Me."}]
+CALLED = {"role": "assistant", "content": None, "tool_calls": [
+    {"id": "c1", "type": "function", "function": {"name": "clock", "arguments": '{"zone": "UTC"}'}}]}  # fmt: skip
+TOLD = {"role": "tool", "tool_call_id": "c1", "content": "12:00"}
+TOOLS = [{"type": "function", "function": {"name": "clock", "parameters": {"type": "object", "properties": {}}}}]
 SAME = {
     "messages": {"messages": ASKED},
     "prompt-completion": {"prompt": "Who?", "completion": "Me."},
@@ -198,7 +202,15 @@ def test_a_mistake_on_line_37_is_told(tmp_path):
         json.dumps({"messages": [*ASKED, ASKED[1]]}): "line 37 has its roles out of order: turn 3 is the assistant's",
         json.dumps({"messages": [ASKED[0], ASKED[1] | {"content": " \n"}]}): "line 37 has an empty answer",
         json.dumps({"messages": [ASKED[0] | {"content": ""}, ASKED[1]]}): "line 37 has an empty question",
-        json.dumps({"messages": [ASKED[0], {"role": "tool", "content": "x"}]}): "line 37 has a turn with the role 'tool'; a turn is of system, user or",
+        json.dumps({"messages": [ASKED[0], {"role": "critic", "content": "x"}]}): "line 37 has a turn with the role 'critic'; a turn is of system, user, assistant or tool",
+        json.dumps({"messages": [ASKED[0], {"role": "tool", "content": "x"}, ASKED[1]]}): "line 37 has its roles out of order: turn 2 is the tool's where the assistant's belongs",
+        json.dumps({"messages": [ASKED[0], CALLED, ASKED[1]]}): "line 37 has its roles out of order: turn 3 is the assistant's where the tool's belongs",
+        json.dumps({"messages": [ASKED[0], CALLED, TOLD, ASKED[0]]}): "line 37 has its roles out of order: turn 4 is the user's where the tool's or the assistant's belongs",
+        json.dumps({"messages": [ASKED[0], ASKED[1] | {"weight": 0}]}): "line 37 has weight 0 in all turns of the assistant, so nothing to learn from",
+        json.dumps({"messages": [ASKED[0], ASKED[1] | {"weight": 0.5}]}): "line 37 has a turn of weight 0.5: 0 is read and not learned, 1 is learned",
+        json.dumps({"messages": [ASKED[0], ASKED[1] | {"tool_calls": [{"name": "f"}]}]}): 'line 37 has a tool call that is not {"function": {"name": …, "arguments": …}}',
+        json.dumps({"messages": [ASKED[0], ASKED[1] | {"tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}]}): "line 37: the arguments of the call of f are not JSON",
+        json.dumps({"messages": ASKED, "tools": [{"name": "f"}]}): "line 37: its tools are a list of",
         json.dumps({"messages": [{"content": "x"}]}): "line 37 has a turn without a role",
         json.dumps({"messages": [ASKED[0], ASKED[1] | {"content": None}]}): "line 37: what is said in a turn is a text, not nothing",
     }  # fmt: skip
@@ -222,20 +234,27 @@ def test_a_mistake_in_a_json_list_is_told_by_its_line(tmp_path):
 def test_an_encoding_that_changes_midway_is_told(tmp_path):
     row = json.dumps({"prompt": "Où?", "completion": "Là."}, ensure_ascii=False) + "\n"
     (tmp_path / "a.jsonl").write_bytes(row.encode() * 36 + row.encode("latin-1"))
-    said = refusal(str(tmp_path / "a.jsonl"))
-    assert (
-        "a.jsonl, line 37 is not UTF-8: byte 0xF9 at column 14 (the lines before it are UTF-8; save it as UTF-8" in said
+    assert refusal(str(tmp_path / "a.jsonl")).endswith(
+        "a.jsonl, line 37 is not UTF-8: byte 0xF9 at column 14; what stands before it is; save it as UTF-8 throughout"
     )
-    (tmp_path / "b.csv").write_bytes(b"prompt,completion\n" + b"O\xf9,L\xe0\n")
-    assert "b.csv, line 2 is not UTF-8" in refusal(str(tmp_path / "b.csv"))
-    (tmp_path / "c.jsonl").write_text(row, "utf-16")
-    assert refusal(str(tmp_path / "c.jsonl")) == f"{tmp_path / 'c.jsonl'} is UTF-16: save it as UTF-8"
     (tmp_path / "d.jsonl").write_bytes(row.encode() * 36 + row.encode("utf-16-le"))
     assert "d.jsonl, line 37 holds a zero byte, as UTF-16 does" in refusal(str(tmp_path / "d.jsonl"))
     halved = lines(tmp_path / "e.jsonl", *[SAME["alpaca"]] * 36, r'{"instruction": "Who?", "output": "Me \ud83d"}')
     assert refusal(halved) == (
         f"{halved}, line 37 has half a character: U+D83D, a lone surrogate, at character 3 of a text"
     )
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "utf-16", "utf-16-le", "utf-16-be"])
+def test_another_encoding_is_told_how_to_be_converted(tmp_path, monkeypatch, encoding):
+    """By a line of Python that does it."""
+    monkeypatch.chdir(tmp_path)
+    text = "prompt,completion\nO\xf9?,L\xe0 \x81." if encoding == "latin-1" else "prompt,completion\nO\xf9?,L\xe0."
+    (tmp_path / "a.csv").write_bytes(text.encode(encoding))
+    said = refusal("a.csv")
+    assert said.startswith("a.csv is UTF-16" if "16" in encoding else "a.csv, line 2 is not UTF-8: byte 0xF9 at column 2")
+    exec(said[said.index("`") + 1 : -1], {})
+    assert messages("a-utf8.csv")[0][0]["content"] == "O\xf9?"
 
 
 def test_an_unanswered_last_turn_is_left_out_and_counted(tmp_path):
@@ -280,3 +299,63 @@ def test_the_split_keeps_a_question_on_one_side():
     other = [ASKED[0], {"role": "assistant", "content": "You."}]
     a, b, c = read("$it", {"it": [ASKED, other, [{"role": "user", "content": "Why?"}, ASKED[1]]]})
     assert a.key == b.key != c.key
+
+
+def test_a_developer_speaks_as_the_system(tmp_path):
+    row = {"messages": [{"role": "developer", "content": "Be brief."}, *ASKED]}
+    assert messages(lines(tmp_path / "a.jsonl", row)) == [[{"role": "system", "content": "Be brief."}, *ASKED]]
+
+
+def test_weights_of_turns_are_kept(tmp_path):
+    turns = [ASKED[0], ASKED[1] | {"weight": 0}, ASKED[0] | {"weight": 0}, ASKED[1] | {"weight": 1}]
+    assert messages(lines(tmp_path / "a.jsonl", {"messages": turns})) == [[ASKED[0], ASKED[1] | {"weight": 0}, *ASKED]]
+    frame = [{"messages": [ASKED[0] | {"weight": None}, ASKED[1] | {"weight": float("nan"), "tool_calls": None}]}]
+    assert messages("$it", {"it": frame}) == [ASKED]
+
+
+def test_tool_calls_and_their_results(tmp_path):
+    row = {"messages": [ASKED[0], CALLED, TOLD, TOLD, ASKED[1], ASKED[0], CALLED, TOLD], "tools": TOOLS}
+    called = CALLED | {"content": "", "tool_calls": [
+        {"id": "c1", "type": "function", "function": {"name": "clock", "arguments": {"zone": "UTC"}}}]}  # fmt: skip
+    reading = Reading()
+    (found,) = read(lines(tmp_path / "a.jsonl", row), reading=reading)
+    assert found.messages == [ASKED[0], called, TOLD, TOLD, ASKED[1], ASKED[0], called] and found.tools == TOOLS
+    assert reading.unanswered == 1, "what a tool said last, and nobody answered"
+    table = [{"messages": json.dumps(row["messages"]), "tools": json.dumps(TOOLS)}, {"messages": ASKED, "tools": None}]
+    first, second = read("$it", {"it": table})
+    assert first.messages == found.messages and first.tools == TOOLS and second.tools is None
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.txt", "$it", chats.CELL])
+def test_bad_rows_are_skipped_where_asked(tmp_path, name):
+    texts = {
+        "a.jsonl": "\n".join([json.dumps(SAME["messages"]), "{", '{"text": 1}', json.dumps(SAME["messages"])]),
+        "a.csv": "prompt,completion\nWho?,Me.\nWho?,Me, or you.\nWho?,\nWho?,Me.\n",
+        "a.txt": "user: Who?\nassistant: Me.\n---\nHm\n---\nuser: Who?\n---\nuser: Who?\nassistant: Me.",
+    }
+    cell = texts["a.txt"]
+    source, variables = name, {"it": [("Who?", "Me."), 3, ("Who?", ""), ("Who?", "Me.")]}
+    if name in texts:
+        (tmp_path / name).write_text(texts[name])
+        source = str(tmp_path / name)
+    for rule in (None, "refuse"):
+        assert refusal(source, variables, cell=cell, bad_rows=rule)
+    reading = Reading()
+    found = list(read(source, variables, reading=reading, cell=cell, bad_rows="skip"))
+    assert [said.messages for said in found] == [ASKED, ASKED] and reading.refused == 2
+    assert reading.first_refused == refusal(source, variables, cell=cell)
+    if name == chats.CELL:
+        assert parse(cell, "skip") == cell
+
+
+def test_no_row_is_good(tmp_path):
+    path = lines(tmp_path / "a.jsonl", "{", "[")
+    with pytest.raises(GPTError, match=r"a.jsonl has no conversation to learn from: .*a.jsonl, line 1 is not JSON") as error:
+        check(path, bad_rows="skip")
+    assert "\n" not in str(error.value)
+    check(lines(tmp_path / "b.jsonl", "{", SAME["messages"]), bad_rows="skip")
+
+
+def test_the_hub_is_refused_where_asked(monkeypatch):
+    monkeypatch.setattr(hub, "_dataset", lambda source, name: [SAME["alpaca"], {"text": "x"}])
+    assert refusal("hf:o/n", bad_rows="refuse").startswith("row 1 of hf:o/n is no conversation")

@@ -83,15 +83,30 @@ def test_file_mistakes(books):
     assert "empty.txt is empty" in refusal("empty.txt")
 
 
+def converted(said, begins):
+    """What the file holds that a refusal tells to make, by the line of Python it gives."""
+    import re
+
+    assert said.startswith(begins) and "\n" not in said
+    code = re.search(r"convert it with `(.*)`", said)[1]
+    exec(code, {})
+    return list(read(re.search(r"Path\('([^']*)'\)\.write_text", code)[1]))
+
+
 def test_bytes_that_are_not_text(books):
     (books / "latin.txt").write_bytes("caf\xe9 noir".encode("latin-1"))
-    assert refusal("latin.txt") == "latin.txt is not UTF-8: byte 0xE9 at byte 3"
+    assert converted(refusal("latin.txt"), "latin.txt is not UTF-8: byte 0xE9 at byte 3; ") == ["caf\xe9 noir"]
     (books / "binary.txt").write_bytes(b"abc\0def")
     assert refusal("binary.txt") == "binary.txt is a binary file, not text (a zero byte at byte 3)"
     (books / "wide.txt").write_bytes("hello".encode("utf-16"))
-    assert "not UTF-8: byte 0xFF at byte 0" in refusal("wide.txt")
+    assert converted(refusal("wide.txt"), "wide.txt is UTF-16, not UTF-8: ") == ["hello"]
+    (books / "bare.txt").write_bytes("hello \xe9".encode("utf-16-le"))
+    assert converted(refusal("bare.txt"), "bare.txt is UTF-16, not UTF-8: ") == ["hello \xe9"]
     (books / "rows.jsonl").write_bytes(b'{"text": "fine"}\n{"text": "caf\xe9"}\n')
-    assert refusal("rows.jsonl") == "rows.jsonl is not UTF-8: byte 0xE9 at byte 30"
+    said = "rows.jsonl is not UTF-8: byte 0xE9 at byte 30; "
+    assert converted(refusal("rows.jsonl"), said) == ["fine", "caf\xe9"]
+    (books / "both.jsonl").write_bytes('{"text": "caf\xe9"}\n'.encode() + b'{"text": "caf\xe9"}\n')
+    assert refusal("both.jsonl").endswith("what stands before it is; save it as UTF-8 throughout")
     for source in ("latin.txt", "binary.txt", "rows.jsonl"):
         with pytest.raises(GPTError, match=source):
             list(read(source))

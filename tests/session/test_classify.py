@@ -1,5 +1,6 @@
 """Classifiers: trained in full, with an adapter and from scratch, asked, resumed, and what is refused."""
 
+import json
 import time
 from collections import Counter
 
@@ -96,6 +97,25 @@ def test_stopped_and_resumed_ends_as_if_never_stopped(gpt, fox):
     assert part.status == "stopped" and gpt.models["part"].predict("The fox") in ("good", "bad")
     assert steps(Session().resume("part")) == steps(whole)
     assert len(steps(whole)) == 30
+
+
+def test_bad_rows_are_refused_or_skipped_and_counted(gpt, fox, tmp_path):
+    from jupyter_gpt.views.classify import classify_bundle
+
+    path = tmp_path / "mood.jsonl"
+    rows = [json.dumps({"text": text, "label": label}) for text, label in TEXTS]
+    path.write_text("\n".join([*rows[:2], "{", '{"text": "no label"}', *rows[2:]]))
+    body = f"{path}\nneither a label\n"
+    assert fail(gpt.classify, "mood", body, "fox", **SHORT).startswith(f"{path}, line 3 is not JSON")
+    assert fail(gpt.classify, "mood", body, "fox", bad_rows="drop") == f"{path}, line 3 is not JSON: Expecting property " \
+        "name enclosed in double quotes at column 2"
+    run = gpt.classify("mood", body, "fox", bad_rows="skip", **SHORT)
+    start = next(e for e in run.events if e["event"] == "start")
+    assert start["texts"] + start["held_out"] == len(TEXTS) and start["skipped"] == 3
+    assert f"3, the first: {path}, line 3 is not JSON" in classify_bundle(run).text
+    reasons = []
+    assert [tuple(each) for each in read(body, bad_rows="skip", skipped=reasons)] == TEXTS and len(reasons) == 3
+    assert fail(gpt.classify, "mood", TEXTS, "fox", bad_rows="drop") == "--bad-rows is refuse or skip, not 'drop'"
 
 
 def test_what_is_refused(gpt, fox):
