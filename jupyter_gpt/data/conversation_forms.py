@@ -85,7 +85,17 @@ def two(asked: object, answered: object, where: str) -> list[dict]:
 
 def listed(turns: object, where: str) -> list[dict]:
     """A list of turns: role and content, or from and value; a text of JSON, as a table holds it, is read."""
-    return [turn_of(turn, where) for turn in listed_values(turns, f"{where}: its turns")]
+    found, calls = [], []
+    for turn in listed_values(turns, f"{where}: its turns"):
+        turn = turn_of(turn, where)
+        if turn["role"] == "assistant":
+            calls = list(turn.get("tool_calls", ()))
+        elif turn["role"] == "tool" and calls:  # templates want to know which call it answers, and of what
+            call = next((call for call in calls if call["id"] == turn.get("tool_call_id")), calls[0])
+            calls.remove(call)
+            turn = {"tool_call_id": call["id"], "name": call["function"]["name"]} | turn
+        found.append(turn)
+    return found
 
 
 def listed_values(value: object, what: str) -> Sequence:

@@ -314,12 +314,16 @@ def test_weights_of_turns_are_kept(tmp_path):
 
 
 def test_tool_calls_and_their_results(tmp_path):
-    row = {"messages": [ASKED[0], CALLED, TOLD, TOLD, ASKED[1], ASKED[0], CALLED, TOLD], "tools": TOOLS}
-    called = CALLED | {"content": "", "tool_calls": [
-        {"id": "c1", "type": "function", "function": {"name": "clock", "arguments": {"zone": "UTC"}}}]}  # fmt: skip
+    other = {"function": {"name": "date", "arguments": {}}}
+    twice = CALLED | {"tool_calls": [other, *CALLED["tool_calls"]]}
+    row = {"messages": [ASKED[0], twice, TOLD, {"role": "tool", "content": "May"}, ASKED[1], ASKED[0], CALLED, TOLD], "tools": TOOLS}
+    call = {"id": "c1", "type": "function", "function": {"name": "clock", "arguments": {"zone": "UTC"}}}
+    called = CALLED | {"content": "", "tool_calls": [call]}
+    both = called | {"tool_calls": [{"id": "call00000", "type": "function"} | other, call]}
+    told = [TOLD | {"name": "clock"}, {"role": "tool", "content": "May", "tool_call_id": "call00000", "name": "date"}]
     reading = Reading()
     (found,) = read(lines(tmp_path / "a.jsonl", row), reading=reading)
-    assert found.messages == [ASKED[0], called, TOLD, TOLD, ASKED[1], ASKED[0], called] and found.tools == TOOLS
+    assert found.messages == [ASKED[0], both, *told, ASKED[1], ASKED[0], called] and found.tools == TOOLS
     assert reading.unanswered == 1, "what a tool said last, and nobody answered"
     table = [{"messages": json.dumps(row["messages"]), "tools": json.dumps(TOOLS)}, {"messages": ASKED, "tools": None}]
     first, second = read("$it", {"it": table})
