@@ -21,6 +21,7 @@ from jupyter_gpt.training.rl_losses import masked_mean
 from jupyter_gpt.training.rollout import Asked, Rollout, roll_out
 
 SAMPLES = 8  # of each prompt
+FAR = 30.0  # nats a token, a perplexity of 1e13: of a policy that has diverged
 
 
 class Party(NamedTuple):
@@ -66,7 +67,7 @@ def measured(training, parties: list[Party]) -> Iterator[dict | None]:
                **varied(drawn)}  # fmt: skip
         if party.asked == start.asked:  # the same ids: what the start says can be read
             logp, _ = yield from known(reader, training, found[start.name].rows)
-            row["perplexity"] = math.exp(-float(masked_mean(logp, found[start.name].mask)))
+            row["perplexity"] = perplexity(-float(masked_mean(logp, found[start.name].mask)))
         if rates:
             row["reward"] = sum(drawn.rewards) / len(drawn.rewards)
             row["win_rate"], row["win_low"], row["win_high"] = (0.5, None, None) if party is start else rates[number]
@@ -75,6 +76,11 @@ def measured(training, parties: list[Party]) -> Iterator[dict | None]:
         "event": "measures", "step": training.step, "rows": rows, "prompts": len(start.asked), "samples": SAMPLES,
         "seconds": time.perf_counter() - began,
     }  # fmt: skip
+
+
+def perplexity(nats: float) -> float | None:
+    """That of so many nats a token; None where the model has gone so far that it is no number to read."""
+    return math.exp(nats) if nats < FAR else None
 
 
 def varied(drawn: Rollout) -> dict:

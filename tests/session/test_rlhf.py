@@ -494,6 +494,14 @@ def test_events_are_json_and_a_running_away_is_told(gpt, tiny):
     assert told and "running away" in told[0]["text"] and "--kl" in told[0]["text"]
 
 
+def test_a_policy_that_has_diverged_is_measured_to_the_end(gpt, tiny):
+    """All weights, at a rate a thousand times too high: thousands of nats a token have no perplexity to tell."""
+    run = gpt.rlhf("a", PROMPTS, policy="tiny", algo="grpo", reward=short, lr=30.0, **{**SMALL, "lora": 0})
+    [measures] = [e for e in run.events if e["event"] == "measures"]
+    assert run.status == "finished" and measures["rows"][0]["perplexity"] > 1 and measures["rows"][1]["perplexity"] is None
+    assert "collapse" in {e["cause"] for e in run.events if e["event"] == "warning"}
+
+
 def test_dpo_tells_too_where_its_policy_runs_away(gpt, tiny):
     rank(gpt)
     given = {**SMALL, "steps": 6, "eval_every": 2}

@@ -12,9 +12,10 @@ REWARD = Command(
     summary="make a reward model from rankings",
     about=(
         "Puts a head of one number on a language model and teaches it the order of the rankings (Plackett-Luce, for two "
-        "Bradley-Terry). Shows the loss as it falls, the accuracy on held-out rankings with its interval, whether the model "
-        "is right when it is sure, and how it scores. gpt.models[NAME].score(prompt, completion) asks it; %%rlhf --reward "
-        "NAME trains against it."
+        "Bradley-Terry). A completion that was cut at its token limit is read as it stands, with no token that ends it. "
+        "Shows the loss as it falls, the accuracy on held-out rankings with its interval, whether the model is right when it "
+        "is sure, and how it scores. gpt.models[NAME].score(prompt, completion) asks it; %%rlhf --reward NAME trains against "
+        "it."
     ),
     groups=(
         ("Name and data", (
