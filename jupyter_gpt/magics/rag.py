@@ -16,8 +16,9 @@ COMMAND = Command(
     summary="answer a question from documents, with sources",
     about=(
         "Finds the chunks of an index that are nearest to the question, puts those that fit into the prompt, best first, "
-        "and asks a model to answer from them. Each sentence of the answer is then held against its sources, by meaning "
-        "and by words, and marked when none supports it. Where nothing near the question is found, the answer is "
+        "and asks a model to answer from them. Each sentence of the answer is then held against its sources: one is "
+        "supported where what it adds to the question, its words, numbers, names and negations, stands in a source; any other "
+        "is marked, with the reason. Where nothing near the question is found, the answer is "
         '"I don\'t know" and no model is asked. Documents are quoted as data: what they say is no instruction.'
     ),
     groups=(

@@ -18,9 +18,9 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from jupyter_gpt.prompting.numbers import DIGITS, WORDS, in_digits, in_words, number
 from jupyter_gpt.retrieval.cite import sentences
-from jupyter_gpt.retrieval.keyword import content_words
+from jupyter_gpt.retrieval.keyword import content_words, root
+from jupyter_gpt.retrieval.numbers import DIGITS, WORDS, in_digits, in_words, number
 
 NAMED = re.compile(
     r"\#{4,}[ \t]*:?[ \t]*(?P<marked>[^\n#]*)|\\boxed\{(?P<boxed>[^{}\n]*)"
@@ -297,16 +297,9 @@ def affirmed(sentence: str, form: Form) -> str | None:
     if "heads up" in asked.casefold():
         states = set(re.findall(r"\b(heads|tails)[ -]up\b", sentence.casefold()))
         return None if len(states) != 1 else "no" if denied != (states == {"tails"}) else "yes"
-    said = content_words(sentence)
-    if all(any(alike(word, other) for other in said) for word in content_words(asked) if word != "still"):
-        return "no" if denied else "yes"
-    return None
-
-
-def alike(one: str, other: str) -> bool:
-    """The same word, perhaps with another ending."""
-    short, long = sorted((one, other), key=len)
-    return one == other or (len(short) > 3 and len(long) - len(short) <= 3 and long.startswith(short[:-1]))
+    said = {root(word) for word in content_words(sentence)}
+    whole = all(root(word) in said for word in content_words(asked) if word != "still")
+    return None if not whole else "no" if denied else "yes"
 
 
 @dataclass(frozen=True)

@@ -1,28 +1,23 @@
 """Does what the answer says stand in its sources? Each sentence is held against each source it was given.
 
-A sentence is supported by a source when its words are there and its meaning is: the mean of
-
-    overlap      the share of its content words that the source has, and
-    similarity   the cosine of its embedding to that of the source's nearest passage of two sentences
-
-reaches THRESHOLD, and every number of it stands in the source. That is a check of words, not of truth: a sentence that
-turns its source around with a "not" passes, and one that says it in quite other words fails.
+A sentence is supported where a source says it (`support.py`), or where each of its clauses is said by one of them. That is a check
+of words, made so that "supported" can be relied on: a sentence that says a source's meaning in quite other words is marked as
+not supported.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from jupyter_gpt.retrieval.keyword import content_words
+from jupyter_gpt.retrieval.support import Support, parsed, support
 
-THRESHOLD = 0.55
 SENTENCE = re.compile(r"(?<=[.!?…])[\"'”’)\]]*(?:\s*\[\d+\])*\s+(?=[\"'“‘(\[]?[A-Z0-9À-ÞА-Я])|\n+|(?<=[。！？])")
 ABBREVIATION = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|St|Prof|vs|e\.g|i\.e|Fig|[A-Z])\.$")
 NUMBERED = re.compile(r"\bNo\.$")  # before a digit; elsewhere it is an answer
 CITATION = re.compile(r"\[(\d{1,3}(?:\s*[,;]\s*\d{1,3})*)\]")
-NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
+CLAUSE = re.compile(r"[,;:]?\s+(?:and|but|while|whereas)\s+|;\s+")
 RUN = 4  # words in a row that count as a quotation
 SUPPORTED, ELSEWHERE, UNSUPPORTED, NOTHING = "supported", "supported by another source", "not supported", "says nothing"
 
@@ -31,7 +26,8 @@ SUPPORTED, ELSEWHERE, UNSUPPORTED, NOTHING = "supported", "supported by another 
 class Checked:
     """A sentence of the answer. `cited` and `by` count the sources from 1; `by` are those that support it, the best first.
 
-    support: of the best source, 0 to 1.  verdict: one of the four above.
+    support: the share of its words that the best source has, 0 to 1.  verdict: one of the four above.  reason: why the source
+    that comes nearest does not support it.
     """
 
     text: str
@@ -39,6 +35,7 @@ class Checked:
     by: tuple[int, ...]
     support: float
     verdict: str
+    reason: str = ""
 
     def as_dict(self) -> dict:
         return asdict(self)
@@ -62,65 +59,47 @@ def cited_in(sentence: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(int(n) for group in CITATION.findall(sentence) for n in re.split(r"\s*[,;]\s*", group)))
 
 
-def check(
-    answer: str, sources: Sequence[str], vectors: Callable[[Sequence[str]], object], question: str = ""
-) -> list[Checked]:
-    """Each sentence of `answer` against the texts of `sources`. `vectors(texts)` gives unit vectors `(n, dimensions)`.
-
-    Words of the question count neither for nor against: an answer repeats it.
-    """
-    parts = sentences(answer)
-    bare = [CITATION.sub("", part).strip() for part in parts]
-    passages = [(n, passage) for n, source in enumerate(sources) for passage in windows(source)]
-    similar = similarity(bare, [text for _, text in passages], vectors) if parts and passages else None
-    asked = set(content_words(question))
-    found = []
-    for row, (part, text) in enumerate(zip(parts, bare, strict=True)):
-        said = [word for word in content_words(text) if word.isalnum()]
-        new = [word for word in said if word not in asked] or said
-        scores = {}
-        for n, source in enumerate(sources):
-            near = max((float(similar[row, i]) for i, (of, _) in enumerate(passages) if of == n), default=0.0)
-            scores[n + 1] = support(new, text, source, near)
-        found.append(judged(part, cited_in(part), scores, bool(said)))
-    return found
+def check(answer: str, sources: Sequence[str], question: str = "") -> list[Checked]:
+    """Each sentence of `answer` against the texts of `sources`. What only repeats the question says nothing."""
+    split = [sentences(source) for source in sources]
+    return [checked(part, split, question) for part in sentences(answer)]
 
 
-def support(said: Sequence[str], text: str, source: str, similar: float) -> float:
-    """How well one source supports a sentence, 0 to 1; 0 when a number of it is not there."""
-    there = set(content_words(source))
-    numbers = set(NUMBER.findall(source))
-    if not said or any(number not in numbers for number in NUMBER.findall(text)):
-        return 0.0
-    overlap = sum(word in there for word in said) / len(said)
-    return (overlap + min(1.0, max(0.0, similar))) / 2
+def checked(part: str, sources: Sequence[list[str]], question: str) -> Checked:
+    """One sentence, by each source as a whole, or else by clauses."""
+    bare, cited = CITATION.sub("", part).strip(), cited_in(part)
+    found = {n: support(bare, source, question) for n, source in enumerate(sources, start=1)}
+    if None in found.values() or not parsed(bare):
+        return Checked(part, cited, (), 0.0, NOTHING)
+    by = good(found) or by_clauses(bare, sources, question)
+    nearest = max(found.values(), key=lambda one: one.share, default=Support(0.0, "there is no source"))
+    if not by:
+        return Checked(part, cited, (), nearest.share, UNSUPPORTED, nearest.reason)
+    return Checked(part, cited, by, nearest.share, ELSEWHERE if cited and not set(cited) & set(by) else SUPPORTED)
 
 
-def judged(text: str, cited: tuple[int, ...], scores: dict[int, float], says: bool) -> Checked:
-    """The verdict on one sentence, from its support by each source."""
-    by = tuple(sorted((n for n, score in scores.items() if score >= THRESHOLD), key=lambda n: -scores[n]))
-    best = max(scores.values(), default=0.0)
-    if not says:
-        verdict = NOTHING
-    elif not by:
-        verdict = UNSUPPORTED
-    elif cited and not set(cited) & set(by):
-        verdict = ELSEWHERE
-    else:
-        verdict = SUPPORTED
-    return Checked(text, cited, by, best, verdict)
+def good(found: Mapping[int, Support | None]) -> tuple[int, ...]:
+    """Those that support it, the best first."""
+    return tuple(sorted((n for n, one in found.items() if one and not one.reason), key=lambda n: -found[n].share))
 
 
-def windows(text: str) -> list[str]:
-    """Each sentence with the one after it: what is said in two is found too."""
-    found = sentences(text)
-    return [" ".join(found[i : i + 2]) for i in range(max(1, len(found) - 1))] + (found if len(found) > 1 else [])
-
-
-def similarity(texts: Sequence[str], passages: Sequence[str], vectors: Callable):
-    """Cosines `(texts, passages)`."""
-    both = vectors([*texts, *passages])
-    return both[: len(texts)] @ both[len(texts) :].T
+def by_clauses(sentence: str, sources: Sequence[list[str]], question: str) -> tuple[int, ...]:
+    """The sources that together support a sentence, one a clause; each has to have what the sentence is about, its first
+    word. None where a clause is said by none of them."""
+    clauses = CLAUSE.split(sentence)
+    if len(clauses) < 2 or any(len(parsed(clause)) < 2 for clause in clauses):
+        return ()
+    subject = parsed(sentence)[0].root
+    about = {n for n, texts in enumerate(sources, start=1) if subject in {w.root for t in texts for w in parsed(t)}}
+    by: list[int] = []
+    for clause in clauses:
+        found = {n: support(clause, sources[n - 1], question) for n in about}
+        if None in found.values():  # it repeats the question
+            continue
+        if not good(found):
+            return ()
+        by += good(found)[:1]
+    return tuple(dict.fromkeys(by))
 
 
 def quoted_runs(answer: str, source: str) -> list[tuple[int, int]]:

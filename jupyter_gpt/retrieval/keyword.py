@@ -45,6 +45,16 @@ def stem(word: str) -> str:
     return word[:-1]
 
 
+def root(word: str) -> str:
+    """A word without its English ending, so that `discovered` meets `discovers`: coarser than `stem`, for words that are known
+    to be of one subject.
+    """
+    found = " ".join(words(word)) or word
+    while (short := re.sub(r"(?:ing|ed|er|or|e|s)$", "", found)) != found and len(short) > 2:
+        found = short[:-1] if len(short) > 3 and short[-1] == short[-2] and short[-1] not in "ls" else short
+    return found
+
+
 def content_words(text: str) -> list[str]:
     """Without those of `COMMON`, unless there are no others."""
     found = words(text)

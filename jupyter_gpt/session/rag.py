@@ -132,7 +132,7 @@ def rag(
     else:
         answer.text = stuff.UNKNOWN
     if answer.completion is not None and not dry_run:
-        answer.checks = cite.check(answer.text, [h.text for h in answer.hits], kept.vectors, answer.asked)
+        answer.checks = cite.check(answer.text, [h.text for h in answer.hits], answer.asked)
     if not dry_run:
         said.append((answer.asked, answer.text))
     return answer

@@ -83,8 +83,8 @@ def sentence_lines(answer) -> list[str]:
     if not said:
         return []
     good = sum(bool(check.by) for check in said)
-    line = f"{good} of {len(said)} sentences supported by a source (words and meaning, from {cite.THRESHOLD:.2f} on)"
-    bad = [f"in no source ({check.support:.2f}): {check.text}" for check in said if not check.by]
+    line = f"{good} of {len(said)} sentences supported by a source, by their words, numbers and names"
+    bad = [f"in no source: {check.text} ({check.reason})" for check in said if not check.by]
     wrong = [
         f"cites {listed(check.cited)}, but {listed(check.by)} says it: {check.text}"
         for check in said if check.verdict == cite.ELSEWHERE

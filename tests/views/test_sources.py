@@ -26,7 +26,7 @@ def hit(text=EVIL, n=0, **more):
 @pytest.fixture
 def answer():
     checks = [Checked("It is 27 days of every working year [1].", (1,), (1,), 0.9, "supported"),
-              Checked("Pirates <i>rule</i>.", (), (), 0.2, "not supported")]  # fmt: skip
+              Checked("Pirates <i>rule</i>.", (), (), 0.2, "not supported", "not in the source: Pirates")]  # fmt: skip
     return Answer("leave?", "leave?", "docs", [hit(), hit("Other.", 1)], [hit("Long.", 2)], 0.3, 0.61,
                   " ".join(c.text for c in checks), checks, None, None, Meter(512, (60, 20), 100, 64))  # fmt: skip
 
@@ -58,7 +58,7 @@ def test_everything_is_text_and_survives_a_sanitizer(answer):
 
 def test_sentences_are_marked_by_what_supports_them(answer):
     text = sources.answer_bundle(answer).text
-    assert "1 of 2 sentences supported by a source" in text and "in no source (0.20): Pirates" in text
+    assert "1 of 2 sentences supported by a source" in text and "in no source: Pirates" in text and "(not in the source: " in text
     html = sources.sentences_html(answer)
     assert html.count(sources.GOOD) == 1 and html.count(sources.BAD) == 1 and "⚠ in no source" in html
 
