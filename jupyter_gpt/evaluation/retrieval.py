@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from jupyter_gpt.errors import GPTError
+from jupyter_gpt.evaluation.intervals import wilson
 
 KNOWN = ("quote", "source", "chunk")
 
@@ -75,6 +76,16 @@ def scores(questions: Sequence[Question], found: Sequence[Sequence], ks: Sequenc
     for k in ks:
         out[f"ndcg@{k}"] = mean(ndcg(gains, k) for gains in answering)
     return out
+
+
+def recommended(rows: Sequence[Mapping], questions: int) -> tuple[Mapping, str, tuple[float, float], list[Mapping]]:
+    """The row that finds most at the smallest k, of equals the one with the highest MRR; the name of that figure, its 95%
+    interval (Wilson), and the other rows within it. Rows without figures of retrieval are left out."""
+    figure = next(name for name in rows[0] if name.startswith("recall@"))
+    ranked = sorted((row for row in rows if row[figure] == row[figure]), key=lambda row: (-row[figure], -row["mrr"]))
+    best, *rest = ranked
+    low, high = wilson(best[figure], questions)
+    return best, figure, (low, high), [row for row in rest if row[figure] >= low]
 
 
 def mean(values: Iterable[float]) -> float:

@@ -28,7 +28,7 @@ class Option:
     many: takes one value or more, up to the next option.  needed: the magic cannot do without.
     kept: its value is a `$variable`, handed over as the object it is; with `complete`, a name will do too.
     literal: a `$variable` is handed over as it is written: a source, which the session looks up.
-    optional: its value may be left out; `kind` is then given "".
+    optional: its value may be left out; `kind` is then given "". A word that `kind` does not take is none.
     parted: its values may also stand in one word, parted by commas.
     """
 
@@ -130,11 +130,19 @@ def _values(command: Command, option: Option, attached: Word | None, words: list
         return [Word("", True)]
     if attached:
         return [attached]
-    if option.optional and (not words or is_flag(words[0])):
+    if option.optional and (not words or is_flag(words[0]) or not _takes(option, words[0])):
         return [Word("", True)]
     if not words or is_flag(words[0]):
         raise GPTError(f"{command.name} {option.name} wants a value: {option.name} {_metavar(option)}")
     return _until_flag(words) if option.many else [words.pop(0)]
+
+
+def _takes(option: Option, word: Word) -> bool:
+    try:
+        option.kind(word.text)
+    except ValueError:
+        return False
+    return True
 
 
 def _parts(word: Word) -> list[Word]:

@@ -1,8 +1,11 @@
-"""Search: the nearest chunks of a question, by meaning, by words too, in a new order, or spread out.
+"""Search: the nearest chunks of a question, by meaning, by words, or by both; in a new order; spread out.
 
-hybrid   reciprocal rank fusion of both lists, 1/(60 + rank) summed (Cormack, Clarke & Büttcher 2009)
+keyword  BM25 alone
+hybrid   reciprocal rank fusion of both lists, weight/(60 + rank) summed (Cormack, Clarke & Büttcher 2009)
 rerank   a cross-encoder reads question and chunk together and gives the order
-mmr      maximal marginal relevance (Carbonell & Goldstein 1998): near the question, far from what was taken
+mmr      maximal marginal relevance (Carbonell & Goldstein 1998): what ranks high, and is unlike what was taken
+
+They are steps, one after the other: candidates by one of the first two or by the embedding, then reranked, then spread out.
 """
 
 from __future__ import annotations
@@ -24,7 +27,8 @@ BALANCE = 0.7  # of mmr: the weight of nearness to the question against distance
 class Hit:
     """A chunk that was found. `score` is what it was ranked by: the cosine, the fused rank, or the reranker's score.
 
-    cosine: to the question, always.  keyword: its BM25 score; None without --hybrid, and where it has none of the words.
+    cosine: to the question, always.  keyword: its BM25 score; None without --keyword or --hybrid, and where it has none of
+    the words.
     sources: every document that holds this text, `source` the first.
     """
 
@@ -72,27 +76,33 @@ class Searcher:
         vector,
         k: int,
         *,
-        hybrid: bool = False,
+        keyword: bool = False,
+        hybrid: float | None = None,
         mmr: bool = False,
         where: str | None = None,
         rerank: Callable[[str, Sequence[str]], Sequence[float]] | None = None,
     ) -> list[Hit]:
-        """The best `k` chunks for `question`, whose unit vector is `vector` `(dimensions,)`; fewer where there are fewer."""
+        """The best `k` chunks for `question`, whose unit vector is `vector` `(dimensions,)`; fewer where there are fewer.
+        `hybrid` is the weight of the embedding's list, 0 to 1, against that of the words."""
         allowed = self.index.alive(*condition(where)) if where else None
-        depth = max(DEPTH, 4 * k) if hybrid or mmr or rerank else k
-        rows, cosines = self.nearest.search(vector, depth, allowed)
-        scores, words = dict(zip(rows, cosines, strict=True)), {}
-        if hybrid:
-            found = self.by_words(question, depth, allowed)
-            words = dict(zip(*found, strict=True))
-            scores = fused(rows, found[0])
-        cosine = self.cosines(vector, list(scores)) if hybrid else scores
+        depth = max(DEPTH, 4 * k) if hybrid is not None or mmr or rerank else k
+        scores, words = {}, {}
+        if keyword or hybrid is not None:
+            words = scores = dict(zip(*self.by_words(question, depth, allowed), strict=True))
+        if not keyword:
+            rows, cosines = self.nearest.search(vector, depth, allowed)
+            scores = dict(zip(rows, cosines, strict=True))
+            if hybrid is not None:
+                scores = fused((rows, 2 * hybrid), (list(words), 2 * (1 - hybrid)))
+        dense = not (keyword or hybrid is not None)
+        cosine = scores if dense else self.cosines(vector, list(scores))
         if rerank and scores:
             texts = {place.row: place.text for place in self.index.places(list(scores))}
             scores = dict(zip(texts, map(float, rerank(question, list(texts.values()))), strict=True))
         order = sorted(scores, key=lambda row: (-scores[row], row))
         if mmr:
-            order = spread(self.matrix, order, [cosine[row] for row in order], k)
+            ranked = [scores[row] for row in order]
+            order = spread(self.matrix, order, ranked if dense and not rerank else scaled(ranked), k)
         places = self.index.places(order[:k])
         return [
             Hit(
@@ -121,13 +131,20 @@ class Searcher:
         return {row: float(value) for row, value in zip(rows, found, strict=True)}
 
 
-def fused(*lists: Sequence[int]) -> dict[int, float]:
-    """Rows to the sum of 1/(60 + rank) over the lists in which they stand, ranks counted from 1."""
+def fused(*lists: tuple[Sequence[int], float]) -> dict[int, float]:
+    """Rows to the sum of weight/(60 + rank) over the lists in which they stand, each with its weight, ranks counted from 1;
+    of a list without weight, none."""
     scores: dict[int, float] = {}
-    for rows in lists:
-        for rank, row in enumerate(rows, start=1):
-            scores[row] = scores.get(row, 0.0) + 1 / (RRF + rank)
+    for rows, weight in lists:
+        for rank, row in enumerate(rows if weight else (), start=1):
+            scores[row] = scores.get(row, 0.0) + weight / (RRF + rank)
     return scores
+
+
+def scaled(scores: Sequence[float]) -> list[float]:
+    """Scores of any kind as relevance from 0, the least of them, to 1, which is what cosines can be set against."""
+    low, high = min(scores, default=0.0), max(scores, default=0.0)
+    return [(score - low) / (high - low) if high > low else 1.0 for score in scores]
 
 
 def spread(matrix, rows: list[int], relevance: list[float], k: int) -> list[int]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.evaluation.retrieval import mean, questions_of, right, scores
 
-WAYS = {"dense": {}, "hybrid": {"hybrid": True}}
+WAYS = {"dense": {}, "--keyword": {"keyword": True}} | {f"--hybrid {w}": {"hybrid": w} for w in (0.25, 0.5, 0.75)}
 KS = (1, 5, 10)
 
 
@@ -17,7 +17,8 @@ def evaluate_index(
     session, questions: object, indexes: Sequence[str] | str, *, ks: Sequence[int] = KS, models: Sequence[str] = (),
     k: int = 4, progress: Callable[[str, int, int], None] | None = None, **options,
 ):  # fmt: skip
-    """A DataFrame: a row for each index and way of searching, with `recall@k`, `mrr`, `ndcg@k`; BM25 alone among them.
+    """A DataFrame: a row for each index and way of searching, with `recall@k`, `mrr`, `ndcg@k`. The ways are named as
+    `%gpt search` and `%%rag` are told them; `.attrs["questions"]` is how many questions there were.
 
     With `models`, also each model's share of right answers `closed` (asked without the index) and `open` (`gpt.rag` with
     `k` chunks); questions then need an `answer`. `options` are those of `gpt.prompt`. Raises GPTError for questions that
@@ -35,12 +36,9 @@ def evaluate_index(
         about = {"index": name, "embedder": kept.about["embedder"], "chunk": kept.about["chunk_tokens"]}
         texts = [question.text for question in asked]
         vectors, searcher = kept.vectors(texts), kept.searcher
-        for way in ("dense", "bm25", "hybrid"):
+        for way, how in WAYS.items():
             tell(f"{name}, {way}", 0, 1)
-            if way == "bm25":
-                found = [as_hits(searcher, *searcher.by_words(text, most)) for text in texts]
-            else:
-                found = [searcher.search(t, v, most, **WAYS[way]) for t, v in zip(texts, vectors, strict=True)]
+            found = [searcher.search(text, vector, most, **how) for text, vector in zip(texts, vectors, strict=True)]
             rows.append({**about, "search": way, **scores(asked, found, ks)})
         for model in models:
             options = {"temperature": 0.0, "max_tokens": 64, **options}
@@ -51,13 +49,6 @@ def evaluate_index(
                 open_.append(session.rag(text, name, model=model, k=k, hybrid=True, **options).text)
             share = [mean(right(a, q.answer) for a, q in zip(said, asked, strict=True)) for said in (closed, open_)]
             rows.append({**about, "search": f"{model}, k {k}", "closed": share[0], "open": share[1]})
-    return pandas.DataFrame(rows)
-
-
-def as_hits(searcher, rows, found) -> list:
-    """Hits of keywords alone, in their order."""
-    from jupyter_gpt.retrieval.search import Hit
-
-    score = dict(zip(rows, found, strict=True))
-    return [Hit(p.text, p.source, p.page, score[p.row], p.heading, 0.0, score[p.row], p.row, p.n, p.sources)
-            for p in searcher.index.places(rows)]  # fmt: skip
+    table = pandas.DataFrame(rows)
+    table.attrs["questions"] = len(asked)
+    return table

@@ -24,6 +24,7 @@ from jupyter_gpt.session.index_settings import known, settled
 from jupyter_gpt.session.jobs import Job, on_worker, worker
 
 EMBEDDER = "minilm"
+EVEN = 0.5  # the weight of meaning in a hybrid search, unless another is given
 Progress = Callable[[str, int, int], None]  # reading, embedding or finishing; how much of it, of how much
 
 
@@ -94,24 +95,40 @@ class KeptIndex:
         query: str,
         k: int = 4,
         *,
-        hybrid: bool = False,
+        keyword: bool = False,
+        hybrid: bool | float = False,
         rerank: str | None = None,
         mmr: bool = False,
         filter: str | None = None,
     ) -> list[Hit]:
         """The `k` chunks nearest to `query`, best first: `.text`, `.source`, `.page`, `.score`.
 
-        hybrid: keywords too (BM25), fused by rank.  rerank: a cross-encoder that orders what was found.  mmr: spread
-        out.  filter: such as "page > 3 and source == 'a.pdf'".  Raises GPTError for an empty query, k below 1, a filter
-        that cannot be read, and an index whose embedder is not here.
+        keyword: by the words alone (BM25).  hybrid: by both, fused by rank; a number from 0 to 1 is the weight of meaning
+        (True: 0.5).  rerank: a cross-encoder that orders what was found.  mmr: spread out.  filter: such as
+        "page > 3 and source == 'a.pdf'".  Raises GPTError for an empty query, k below 1, a weight that is none, a filter that
+        cannot be read, and an index whose embedder is not here.
         """
+        weight = weight_of(hybrid)
+        if keyword and weight is not None:
+            raise GPTError("--keyword looks for the words alone and --hybrid for both: leave one out")
         if not isinstance(query, str) or not query.strip():
             raise GPTError("the question is empty: write what to look for")
         if k < 1:
             raise GPTError(f"k is at least 1, not {k}")
         scores = self.embedders.reranker(rerank) if rerank else None
         [vector] = self.vectors([query])
-        return self.searcher.search(query, vector, k, hybrid=hybrid, mmr=mmr, where=filter, rerank=scores)
+        return self.searcher.search(query, vector, k, keyword=keyword, hybrid=weight, mmr=mmr, where=filter, rerank=scores)
+
+
+def weight_of(hybrid: bool | float) -> float | None:
+    """The weight of meaning against words; None where only one of them is asked for."""
+    if hybrid is False or hybrid is None:
+        return None
+    if hybrid is True:
+        return EVEN
+    if not isinstance(hybrid, int | float) or not 0 <= hybrid <= 1:
+        raise GPTError(f"--hybrid takes the weight of meaning against words, from 0 to 1, not {hybrid}")
+    return float(hybrid)
 
 
 class Indexes(Mapping):

@@ -101,7 +101,7 @@ class Answer:
 
 
 def rag(
-    session, question: str, index: str, *, model: str | None = None, k: int = 4, hybrid: bool = False,
+    session, question: str, index: str, *, model: str | None = None, k: int = 4, keyword: bool = False, hybrid: bool | float = False,
     rerank: str | None = None, mmr: bool = False, filter: str | None = None, near: float | None = None,
     history: bool = False, max_tokens: int = 256, temperature: float | None = None, samples: int = 1,
     dry_run: bool = False, variables: Mapping | None = None, on_token: Callable[[Completion], None] | None = None,
@@ -118,7 +118,7 @@ def rag(
         temperature = 0.0
     rewriting = rewritten(session, question, said, name, chat, options) if history and said else None
     asked = rewriting.text.strip().split("\n")[0].strip(' "') if rewriting else question
-    found = kept.search(asked or question, k, hybrid=hybrid, rerank=rerank, mmr=mmr, filter=filter)
+    found = kept.search(asked or question, k, keyword=keyword, hybrid=hybrid, rerank=rerank, mmr=mmr, filter=filter)
     near = kept.about["near"] if near is None else near
     answer = Answer(question, asked or question, index, [], found, near, max((h.cosine for h in found), default=-1.0),
                     rewriting=rewriting)  # fmt: skip

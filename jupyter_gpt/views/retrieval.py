@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from jupyter_gpt.views.bundle import Bundle, about
+from jupyter_gpt.evaluation.retrieval import recommended
+from jupyter_gpt.views.bundle import Bundle, about, marked, plain, quoted
 from jupyter_gpt.views.table import html_table, text_table
 
 
@@ -20,6 +21,21 @@ def retrieval_bundle(table) -> Bundle:
     ]
     sides = "ll" + "rl" + "r" * len(numbers)
     data = {"view": "retrieval", "indexes": list(dict.fromkeys(table["index"]))}
-    return Bundle(
-        text_table(head, rows, sides), html_table(head, rows, sides), data, {"rows": table.to_dict("records")}
+    lines = words_on(table.to_dict("records"), table.attrs["questions"])
+    text = "\n".join([text_table(head, rows, sides), "", *map(quoted, lines)])
+    html = html_table(head, rows, sides) + f"<p>{'<br>'.join(marked(plain(line)) for line in lines)}</p>"
+    return Bundle(text, html, data, {"rows": table.to_dict("records")})
+
+
+def words_on(rows: list[dict], questions: int) -> list[str]:
+    """Which way of searching which index finds most, how sure that is, and how it is asked for."""
+    best, figure, (low, high), within = recommended(rows, questions)
+    flags = "" if best["search"] == "dense" else f" {best['search']}"
+    said = (
+        f"best: index {best['index']}, {best['search']}: {figure} {best[figure]:.3f} ({low:.3f} to {high:.3f}, {questions:,} "
+        f"questions); %%rag --index {best['index']}{flags}"
     )
+    if not within:
+        return [said, "nothing else is within its interval"]
+    others = ", ".join(f"{row['index']} {row['search']} {row[figure]:.3f}" for row in within[:6])
+    return [said, f"within its interval: {others}{' …' if len(within) > 6 else ''}"]

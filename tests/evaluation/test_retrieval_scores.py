@@ -7,7 +7,8 @@ import pytest
 
 from jupyter_gpt.data.facts import documents, facts
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.evaluation.retrieval import ndcg, questions_of, reciprocal_rank, right, scores
+from jupyter_gpt.evaluation.intervals import wilson
+from jupyter_gpt.evaluation.retrieval import ndcg, questions_of, reciprocal_rank, recommended, right, scores
 
 
 def hit(text, source="a.txt", page=None, chunk=0):
@@ -24,6 +25,15 @@ def test_the_measures_are_those_of_their_formulas():
         "recall@1": 0.25, "recall@3": 1.0, "mrr": (1 + 1 / 2) / 2,
         "ndcg@1": 0.5, "ndcg@3": ((1 + 1 / 2) / (1 + 1 / math.log2(3)) + 1 / math.log2(3)) / 2,
     })  # fmt: skip
+
+
+def test_the_way_that_finds_most_and_those_within_its_interval():
+    ways = [{"search": way, "recall@1": at_1, "mrr": mrr} for way, at_1, mrr in (
+        ("dense", 0.89, 0.92), ("--keyword", 0.93, 0.95), ("--hybrid 0.5", 0.93, 0.96), ("poor", 0.5, 0.6), ("model", math.nan, math.nan))]
+    best, figure, interval, within = recommended(ways, 200)
+    assert (best["search"], figure) == ("--hybrid 0.5", "recall@1") and interval == wilson(0.93, 200)
+    assert [row["search"] for row in within] == ["--keyword", "dense"]
+    assert [row["search"] for row in recommended(ways, 2000)[3]] == ["--keyword"]
 
 
 def test_a_chunk_by_its_number():

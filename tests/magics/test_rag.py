@@ -49,6 +49,11 @@ def test_search_shows_hits_and_a_map(docs, succeed, shown):
     assert names["hits"][0].source == "$texts[it.md]" and len(names["hits"]) == 2
     assert "[1]" in shown[-1] and "map (PCA): 3 chunks of 3 documents" in shown[-1]
     assert "fused by reciprocal rank" in shown[-1]
+    succeed('%gpt search docs --hybrid "The printer?"', '%gpt search docs "The printer?" --hybrid 0.7 --mmr')
+    assert "fused by reciprocal rank" in shown[-2] and "rank (0.7 to 0.3), spread out" in shown[-1]
+    names = succeed('%gpt search docs printer --keyword --out found')
+    assert "ranked by BM25" in shown[-1] and [hit.source for hit in names["found"]] == ["$texts[it.md]"]
+    succeed("%%rag chat --index docs --k 2 --near -1 --max-tokens 5 --keyword\nThe printer?")
 
 
 def test_rag_answers_and_binds(docs, succeed, shown):
@@ -65,7 +70,9 @@ def test_rag_answers_and_binds(docs, succeed, shown):
 def test_evaluate_an_index(docs, ip, succeed, shown):
     ip.user_ns["asked"] = [{"question": text, "quote": text} for text in TEXTS.values()]
     table = succeed("%gpt evaluate $asked --index docs --out table")["table"]
-    assert list(table["search"]) == ["dense", "bm25", "hybrid"] and (table["recall@5"] == 1).all()
+    assert list(table["search"]) == ["dense", "--keyword", "--hybrid 0.25", "--hybrid 0.5", "--hybrid 0.75"]
+    assert (table["recall@5"] == 1).all() and table.attrs["questions"] == 3
+    assert "best: index docs, " in shown[-1] and "3 questions); %%rag --index docs" in shown[-1]
     assert shown[-1].splitlines()[0].split()[:4] == ["index", "embedder", "chunk", "search"]
 
 
@@ -74,6 +81,7 @@ def test_evaluate_an_index(docs, ip, succeed, shown):
     ("%%rag chat --index docs\n", "the question is empty"), ("%gpt search docs x --filter page", "is no comparison"),
     ("%gpt search docs x --map umap --k 0", "k is at least 1"), ("%gpt index new ./none.pdf", "there is no file"),
     ("%gpt index docs $texts --chunk-tokens 20", "40 tokens a chunk, not 20"),
+    ("%gpt search docs x --hybrid 7", "from 0 to 1, not 7"), ("%gpt search docs x --keyword --hybrid", "leave one out"),
 ])  # fmt: skip
 def test_mistakes(docs, fails, cell, said, shown):
     before = list(shown)

@@ -51,11 +51,13 @@ def test_by_meaning_alone(ask, searcher, embedder):
 
 
 def test_reciprocal_ranks_are_summed():
-    assert fused([4, 7], [7, 9]) == pytest.approx({4: 1 / 61, 7: 1 / 62 + 1 / 61, 9: 1 / 62})
+    assert fused(([4, 7], 1), ([7, 9], 1)) == pytest.approx({4: 1 / 61, 7: 1 / 62 + 1 / 61, 9: 1 / 62})
+    assert fused(([4, 7], 1.5), ([7, 9], 0.5)) == pytest.approx({4: 1.5 / 61, 7: 1.5 / 62 + 0.5 / 61, 9: 0.5 / 62})
+    assert fused(([4, 7], 2), ([7, 9], 0)) == pytest.approx({4: 2 / 61, 7: 2 / 62}), "a list of no weight adds nothing"
 
 
 def test_hybrid_finds_what_one_of_them_misses(ask):
-    hits = ask("Gutenberg", 4, hybrid=True)
+    hits = ask("Gutenberg", 4, hybrid=0.5)
     assert "Gutenberg" in hits[0].text and hits[0].keyword > 0
     assert hits[0].score == pytest.approx(2 / 61)
 
@@ -73,9 +75,45 @@ def test_a_reranker_has_the_last_word(ask):
     assert "quartz" in hits[0].text and hits[0].score == 1.0 and hits[0].cosine < 0.9
 
 
+QUARTZ = "how many days of leave in a year"
+
+
+def by_quartz(question, texts):
+    """A reranker that likes quartz most, then printers, and scores as cross-encoders do, far outside of 0 to 1."""
+    return [9.0 * ("quartz" in text) + 4.0 * ("printer" in text) - 5.0 for text in texts]
+
+
+def test_the_words_alone(ask, searcher):
+    hits = ask("days of the printer", 5, keyword=True)
+    rows, scores = searcher.by_words("days of the printer", 5)
+    assert [(hit.row, hit.score, hit.keyword) for hit in hits] == [(r, s, s) for r, s in zip(rows, scores, strict=True)]
+    assert "printer" in hits[0].text and len(hits) < 5, "what has none of the words is not found"
+    assert all(-1 <= hit.cosine <= 1 for hit in hits) and ask("xyzzy", keyword=True) == []
+    assert [hit.heading for hit in ask("days", 9, keyword=True, where="heading == 'Leave'")] == ["Leave"]
+
+
+def test_the_ends_of_the_weight_are_the_two_searches(ask):
+    question = "days of the printer"
+    dense, words = ([hit.row for hit in ask(question, 5, **how)] for how in ({}, {"keyword": True}))
+    assert [hit.row for hit in ask(question, 5, hybrid=1.0)] == dense
+    assert [hit.row for hit in ask(question, 5, hybrid=0.0)] == words
+
+
+def test_mmr_spreads_what_the_others_have_found_and_ordered(ask, searcher):
+    for how in ({"hybrid": 0.5}, {"keyword": True}, {"rerank": by_quartz}, {"hybrid": 0.5, "rerank": by_quartz}):
+        ranked = ask(QUARTZ, 5, **how)
+        spread_out = ask(QUARTZ, 5, mmr=True, **how)
+        assert spread_out[0] == ranked[0], "the first is the best by what ranks them"
+        assert {hit.row: hit.score for hit in spread_out} == {hit.row: hit.score for hit in ranked}
+        rows, scores = [hit.row for hit in ranked], [hit.score for hit in ranked]
+        assert [hit.row for hit in spread_out] == spread(searcher.matrix, rows, search.scaled(scores), 5)
+    assert "quartz" in ask(QUARTZ, 1, mmr=True, rerank=by_quartz)[0].text, "before, the cosine had the last word"
+    assert search.scaled([9.0, 4.0, -1.0]) == [1.0, 0.5, 0.0] and search.scaled([2.0, 2.0]) == [1.0, 1.0]
+
+
 def test_filters(ask):
     assert {hit.source for hit in ask("days of the year", 9, where="source == 'it.md'")} == {"it.md"}
-    assert [hit.heading for hit in ask("days", 9, where="heading == 'Travel'", hybrid=True)] == ["Travel"]
+    assert [hit.heading for hit in ask("days", 9, where="heading == 'Travel'", hybrid=0.5)] == ["Travel"]
     assert ask("days", 9, where="page > 3") == []
 
 
@@ -102,5 +140,5 @@ def test_a_cross_encoder_reads_pairs(tiny_embedder, tmp_path):
 
 
 def test_more_than_there_is(ask):
-    assert len(ask("days", 99)) == len(ask("days", 99, hybrid=True)) == 5
+    assert len(ask("days", 99)) == len(ask("days", 99, hybrid=0.5)) == 5
     assert search.part_of("a.csv") == "row" and search.part_of("$docs[0]") == "page"

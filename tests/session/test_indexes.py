@@ -112,6 +112,8 @@ def test_what_cannot_be_asked(gpt, made):
     kept = made()
     assert "the question is empty" in fail(kept.search, " ")
     assert "k is at least 1" in fail(kept.search, "x", k=0)
+    assert "from 0 to 1, not 7" in fail(kept.search, "x", hybrid=7)
+    assert "leave one out" in fail(kept.search, "x", hybrid=True, keyword=True)
     assert "did you mean kb?" in fail(lambda: gpt.indexes["k"])
     assert "cannot be a name" in fail(lambda: gpt.indexes["../kb"])
     assert "say what index new is made of" in fail(gpt.index, "new")

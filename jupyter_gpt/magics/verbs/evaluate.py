@@ -23,8 +23,9 @@ EVALUATE = Command(
             Option("TASK", "a $variable or a .csv, .json or .jsonl file with questions and answers, or reasoning-gym:NAME",
                    kept=True, complete="files", needed=True),
             Option("--models", "the models to ask", "MODEL", many=True, complete="models"),
-            Option("--index", "measure retrieval from these indexes instead: questions that say where their answers stand "
-                   "(a `quote`, or `source` and `page`); with --models, answers with the book closed and open",
+            Option("--index", "measure retrieval from these indexes instead, by meaning, --keyword and --hybrid with three weights, "
+                   "and say which finds most: questions that say where their answers stand (a `quote`, or `source` and "
+                   "`page`); with --models, answers with the book closed and open",
                    "NAME", many=True, complete="indexes"),
             Option("--techniques", "each in quotes, the flags of %%prompt; a word of no flag, such as direct, is none",
                    "FLAGS", many=True, default='direct "--cot" "--cot --samples 5 --vote"'),

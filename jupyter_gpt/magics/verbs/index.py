@@ -8,11 +8,19 @@ from jupyter_gpt.magics.words import number, whole
 from jupyter_gpt.retrieval.chunk import OVERLAP, TOKENS
 from jupyter_gpt.retrieval.gather import SUPPORTED
 
+
+def weight(text: str) -> float | bool:
+    """The value of --hybrid: a weight, or True where none is given."""
+    return number(text) if text else True
+
+
 RETRIEVAL = (
     Option("--k", "chunks to find", "K", whole, default=4),
-    Option("--hybrid", "look for the words too (BM25), and fuse both lists by rank", kind=None),
+    Option("--keyword", "look for the words alone (BM25), not for the meaning", kind=None),
+    Option("--hybrid", "look for both, and fuse the two lists by rank; WEIGHT, from 0 to 1, is that of meaning against words "
+           "(default: 0.5; %gpt evaluate --index says what suits an index)", "WEIGHT", weight, optional=True),
     Option("--rerank", "a cross-encoder that reads question and chunk together and orders what was found", "MODEL"),
-    Option("--mmr", "prefer chunks that are unlike those already taken", kind=None),
+    Option("--mmr", "of what was found, prefer chunks that are unlike those already taken", kind=None),
     Option("--filter", "only chunks for which this holds, of source, page, heading, text and chunk: "
            "\"page > 3 and 'leave' in heading\"", "CONDITION"),
 )  # fmt: skip
@@ -123,7 +131,7 @@ def search(gpt, given: dict, ip) -> object:
     from jupyter_gpt.views.sources import hits_bundle
 
     kept = gpt.indexes[given["index"]]
-    options = {key: given[key] for key in ("k", "hybrid", "rerank", "mmr", "filter") if key in given}
+    options = {key: given[key] for key in ("k", "keyword", "hybrid", "rerank", "mmr", "filter") if key in given}
     hits = kept.search(given["question"], **options)
     how = given.get("map", "pca")
     picture, words = ("", "") if how == "none" else index_map(kept, kept.vectors([given["question"]])[0], hits, how)
@@ -134,8 +142,11 @@ def search(gpt, given: dict, ip) -> object:
 def ranked(options: dict, embedder: str) -> str:
     """How the hits were ranked, in words."""
     how = f"ranked by {embedder}'s cosine"
-    if options.get("hybrid"):
-        how = f"ranked by {embedder}'s cosine and BM25, fused by reciprocal rank"
+    if options.get("keyword"):
+        how = "ranked by BM25"
+    if "hybrid" in options:
+        share = "" if options["hybrid"] is True else f" ({options['hybrid']:g} to {1 - options['hybrid']:g})"
+        how = f"ranked by {embedder}'s cosine and BM25, fused by reciprocal rank{share}"
     if options.get("rerank"):
         how += f", then by {options['rerank']}"
     if options.get("mmr"):
