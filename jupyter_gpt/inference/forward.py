@@ -30,10 +30,15 @@ def base_of(module: nn.Module) -> nn.Module:
 
 
 def context_of(module: nn.Module) -> int:
-    """The most tokens a prompt and its continuation may have together."""
+    """The most tokens a prompt and its continuation may have together: with dynamic rope, which turns more slowly the longer
+    a text is, the positions that were trained on times its factor."""
     config = base_of(module).config
     config = config.get_text_config() if hasattr(config, "get_text_config") else config
-    return getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 1 << 30
+    positions = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or -1
+    if positions < 0:  # XLNet's name for no limit
+        return 1 << 30
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    return int(positions * rope["factor"]) if rope.get("rope_type", rope.get("type")) == "dynamic" else positions
 
 
 def keeps_keys_and_values(module: nn.Module) -> bool:

@@ -87,7 +87,7 @@ def load(model, dtype: str | None = None, device: str | None = None, others: lis
         if found["missing_keys"]:  # transformers would fill them with noise
             missing = sorted(found["missing_keys"])
             raise GPTError(f"model {model.name} is damaged: {len(missing)} of its weights are missing ({missing[0]} …)")
-        module.requires_grad_(False).to(device).eval()
+        unscaled(module).requires_grad_(False).to(device).eval()
     except (GPTError, OSError, ValueError, KeyError, AttributeError, TypeError, ImportError, RuntimeError, MemoryError,
             SafetensorError) as error:  # fmt: skip
         found = module = None
@@ -125,7 +125,15 @@ def full_precision(model):
         module = AutoModelForCausalLM.from_pretrained(
             model.folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, trust_remote_code=False
         )
-    return module.to(model.module.device).eval()
+    return unscaled(module).to(model.module.device).eval()
+
+
+def unscaled(module):
+    """RWKV divides the weights of its later blocks, in place, when it is first evaluated, against overflows of fp16: whatever
+    shares, copies or saves them then has another model. Told not to, it computes the same."""
+    if hasattr(module.config, "rescale_every"):
+        module.config.rescale_every = 0
+    return module
 
 
 def check_load_in(bits: str | None) -> None:

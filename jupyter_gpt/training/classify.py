@@ -287,8 +287,6 @@ def start(recipe: ClassifyRecipe, module, labels: list[str], tokenizer):
 
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     model = with_head(module, labels, pad, seed=recipe.seed)
-    if not hasattr(model, "score"):
-        raise GPTError(f"{module.config.model_type} models have a head of another make: choose another base")
     if recipe.lora:
         return lora(model, recipe.lora, targets=recipe.lora_targets, task="SEQ_CLS", seed=recipe.seed)
     if not recipe.from_scratch:

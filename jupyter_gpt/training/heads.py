@@ -19,7 +19,7 @@ def with_head(module: nn.Module, labels: list[str], pad: int, *, seed: int = 0) 
     """`AutoModelForSequenceClassification` for `module`'s architecture, on a twin of its trunk: logits `(B, labels)`.
 
     `pad` is the id of the padding token, by which the last token of a row is found. The head is drawn from `seed`.
-    Raises GPTError for an architecture that has no classifier in transformers.
+    Raises GPTError for an architecture that has no classifier in transformers, or one that reads another token.
     """
     from transformers import AutoModelForSequenceClassification
 
@@ -33,6 +33,8 @@ def with_head(module: nn.Module, labels: list[str], pad: int, *, seed: int = 0) 
             model = AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)
     except ValueError:
         raise GPTError(f"transformers has no classifier for {config.model_type} models: choose another base") from None
+    if not hasattr(model, "score"):  # BERT's reads the first token, BART's the end of a pair
+        raise GPTError(f"{config.model_type} models have a classifier of another make: choose another base")
     setattr(model, model.base_model_prefix, twin(module).base_model)
     generator = torch.Generator().manual_seed(seed)
     where = next(module.parameters()).device

@@ -10,13 +10,16 @@ from __future__ import annotations
 import copy
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from jupyter_gpt.errors import GPTError
+from jupyter_gpt.inference.forward import resting
 from jupyter_gpt.inference.token_rows import is_wrapped, unwrapped
 from jupyter_gpt.training.device import seeded
+from jupyter_gpt.training.transformer import probe, trunk_paths
 
 ALL_LINEAR = "all-linear"  # every linear layer but the head: learns as full finetuning does (QLoRA, section 4)
 
@@ -28,12 +31,19 @@ def twin(module: nn.Module) -> nn.Module:
     the weights of a twin in place, by training, merging or `.to(dtype)`: they are the base's. Takes some milliseconds.
     """
     shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
-    return copy.deepcopy(module, shared)
+    return copy.deepcopy(module, shared | states(module))
+
+
+def states(module: nn.Module) -> dict[int, None]:
+    """What a forward pass has left in a module for its gradient, as RecurrentGemma leaves its state: to `copy.deepcopy`,
+    which would refuse it, nothing."""
+    kept = (value for part in module.modules() for value in vars(part).values() if isinstance(value, Tensor))
+    return {id(value): None for value in kept if value.grad_fn is not None}
 
 
 def copied(module: nn.Module) -> nn.Module:
     """A copy with tensors of its own, trainable, in fp32: what full finetuning works on."""
-    return copy.deepcopy(module).float().requires_grad_(True)
+    return copy.deepcopy(module, states(module)).float().requires_grad_(True)
 
 
 def lora(
@@ -84,7 +94,10 @@ def adapted(module: nn.Module, config: object, seed: int) -> nn.Module:
 
     with seeded(seed, next(module.parameters()).device), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers in ways it will unlearn
-        return get_peft_model(module, config)
+        try:
+            return get_peft_model(module, config)
+        except ValueError as error:
+            raise GPTError(f"{module.config.model_type} models take no such adapter: {str(error).splitlines()[0]}") from error
 
 
 def again(model: nn.Module, seed: int = 0) -> nn.Module:
@@ -115,7 +128,7 @@ def plain_base(model: nn.Module) -> nn.Module:
 
 def merged(model: nn.Module) -> nn.Module:
     """The full model that the peft model `model` amounts to: W + alpha/rank * B A in tensors of its own, in fp32."""
-    whole = copy.deepcopy(model).float()
+    whole = copy.deepcopy(model, states(model)).float()
     return whole.merge_and_unload(safe_merge=True)
 
 
@@ -146,21 +159,62 @@ def trained(model: nn.Module) -> list[nn.Parameter]:
 def linear_layers(module: nn.Module) -> list[str]:
     """The dotted names of the layers LoRA adapts: the linear ones of the trunk, neither embeddings nor head.
 
-    Those two are often one tensor: an adapter of the one, merged, would change the other.
+    Those two are often one tensor: an adapter of the one, merged, would change the other. Left out is what an adapter would
+    not reach, a layer whose weight the model reads without calling it (`dt_proj` of Mamba), what is linear by its class
+    alone (a router that returns a choice), and what peft refuses (`out_proj` of Mamba).
     """
     head = module.get_output_embeddings() if hasattr(module, "get_output_embeddings") else None
-    trunk = {id(layer) for layer in getattr(module, "base_model", module).modules()}
-    return [
-        name
+    path = trunk_paths(module)[0]
+    found = {
+        name: layer
         for name, layer in module.named_modules()
-        if layer is not head and id(layer) in trunk
+        if layer is not head and name.startswith(path + ".")
         and (isinstance(layer, nn.Linear) or type(layer).__name__ == "Conv1D")
-    ]  # fmt: skip
+    }  # fmt: skip
+    reached, refused = called(module, path, found), refused_by_peft(module, found)
+    return [name for name in found if kind_of(name) in reached and name.rsplit(".", 1)[-1] not in refused]
 
 
-def linear_names(module: nn.Module) -> list[str]:
-    """The last parts of their names, each once, in order."""
-    return list(dict.fromkeys(name.rsplit(".", 1)[-1] for name in linear_layers(module)))
+def kind_of(name: str) -> str:
+    """The name of a layer without the numbers of blocks and experts."""
+    return re.sub(r"\.\d+(?=\.|$)", ".*", name)
+
+
+def called(module: nn.Module, path: str, layers: dict[str, nn.Module]) -> set[str]:
+    """The kinds of those `layers` that the part of `module` at `path` calls and that return one tensor, found by a few
+    tokens; of experts, no token comes to all."""
+    found: set[str] = set()
+
+    def note(name: str, output: object) -> None:
+        if isinstance(output, Tensor):
+            found.add(kind_of(name))
+
+    hooks = [
+        layer.register_forward_hook(lambda layer, inputs, output, name=name: note(name, output))
+        for name, layer in layers.items()
+    ]
+    try:
+        with torch.no_grad(), resting(module):
+            module.get_submodule(path)(input_ids=probe(module), use_cache=False)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
+
+
+def refused_by_peft(module: nn.Module, names: Iterable[str]) -> set[str]:
+    """Those last parts of names that peft refuses to adapt in this architecture."""
+    from peft import LoraConfig
+    from peft.tuners.lora import LoraModel
+
+    check = getattr(LoraModel, "_check_target_module_compatiblity", None)  # since 0.16; it has no other way to be asked
+    refused = set()
+    for last in {name.rsplit(".", 1)[-1] for name in names} if check else ():
+        try:
+            check(None, LoraConfig(), module, last)
+        except ValueError:
+            refused.add(last)
+    return refused
 
 
 def conv_names(module: nn.Module) -> list[str]:
@@ -170,11 +224,13 @@ def conv_names(module: nn.Module) -> list[str]:
 
 def checked_targets(module: nn.Module, targets: str | list[str] | None) -> str | list[str]:
     """`targets` as peft takes them. Raises GPTError where one of them names no layer, or one that is not adapted."""
-    if targets in (None, ALL_LINEAR, [ALL_LINEAR]):
-        return ALL_LINEAR
-    wanted = [targets] if isinstance(targets, str) else list(targets)
     known, names = linear_layers(module), [name for name, _ in module.named_modules()]
-    there = f"there are {', '.join(linear_names(module))}"
+    if not known:
+        raise GPTError(f"{module.config.model_type} models have no linear layer that LoRA can adapt: leave --lora out")
+    if targets in (None, ALL_LINEAR, [ALL_LINEAR]):
+        return known
+    wanted = [targets] if isinstance(targets, str) else list(targets)
+    there = f"there are {', '.join(dict.fromkeys(name.rsplit('.', 1)[-1] for name in known))}"
     pattern = len(wanted) == 1 and wanted[0] not in names and re.search(r"[\\*+?|()\[\]^$]", wanted[0])
     for target in wanted:
         try:
@@ -185,5 +241,5 @@ def checked_targets(module: nn.Module, targets: str | list[str] | None) -> str |
         if not found:
             raise GPTError(f"--lora-targets {target} matches no layer: {there}")
         if odd := [name for name in found if name not in known]:
-            raise GPTError(f"--lora-targets {target} matches {odd[0]}, which is no linear layer below the head: {there}")
+            raise GPTError(f"--lora-targets {target} matches {odd[0]}, which LoRA does not adapt: {there}")
     return wanted[0] if pattern else wanted

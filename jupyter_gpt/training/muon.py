@@ -39,9 +39,11 @@ def orthogonalise(matrices: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def cut(t: Tensor, dim: int, pieces: int) -> Tensor:
-    """A matrix as a view of `(pieces, r, c)` blocks along `dim`, wide ones (r <= c)."""
-    rows, columns = t.shape
-    if dim == 0:
+    """A matrix as a view of `(pieces, r, c)` blocks along `dim`, wide ones (r <= c); a stack of matrices as it is."""
+    rows, columns = t.shape[-2:]
+    if t.ndim == 3:
+        blocks = t
+    elif dim == 0:
         blocks = t.view(pieces, rows // pieces, columns)
     else:
         blocks = t.view(rows, pieces, columns // pieces).transpose(0, 1)
@@ -49,12 +51,13 @@ def cut(t: Tensor, dim: int, pieces: int) -> Tensor:
 
 
 class Muon:
-    """The optimiser of the matrices `params`, each `(out, in)`, or `(in, out)` if its id is in `transposed`.
+    """The optimiser of the matrices `params`, each `(out, in)`, or `(in, out)` if its id is in `transposed`, or a stack of
+    them, as of experts.
 
     `blocks` maps ids of matrices to `(dim, pieces)`: each piece along that dimension is orthogonalised by itself.
     `step(factor)` moves every entry by the root mean square that lr * factor * sqrt(max(1, out/in)) times an
-    orthogonal matrix of the whole shape has, along the orthogonalised Nesterov momentum. Parameters without a gradient
-    are an error: a frozen matrix does not belong here.
+    orthogonal matrix of the whole shape has, along the orthogonalised Nesterov momentum. A gradient that is missing (of an
+    expert that no token came to) is zero.
     """
 
     def __init__(
@@ -86,14 +89,14 @@ class Muon:
 
     def reach(self, p: Tensor, block: tuple[int, int]) -> float:
         """What its blocks, orthogonalised, are multiplied by: see the class."""
-        out, inside = reversed(p.shape) if id(p) in self.transposed else p.shape
-        return max(1.0, out / inside) ** 0.5 * (block[1] / max(p.shape)) ** 0.5
+        out, inside = reversed(p.shape[-2:]) if id(p) in self.transposed else p.shape[-2:]
+        return max(1.0, out / inside) ** 0.5 * (block[1] / max(out, inside)) ** 0.5
 
     @torch.no_grad()
     def step(self, factor: float) -> None:
         for shape, group in self.groups.items():
             buffer, lr = self.buffers[shape], self.lr * factor
-            gradient = torch.cat([self.view(p, p.grad) for p in group])
+            gradient = torch.cat([self.view(p, torch.zeros_like(p) if p.grad is None else p.grad) for p in group])
             buffer.lerp_(gradient, 1 - self.momentum)
             update = self.orthogonalise(gradient.lerp_(buffer, self.momentum), self.dtype)
             if self.weight_decay:

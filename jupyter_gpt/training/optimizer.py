@@ -97,22 +97,28 @@ def finetuning_optimizers(model: nn.Module, recipe) -> Optimizers:
     tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)} | rows
     head = unwrapped(model.get_output_embeddings()).weight
     config = model.config.get_text_config()
-    heads = config.num_attention_heads
+    heads, kv_heads = (getattr(config, name, None) for name in ("num_attention_heads", "num_key_value_heads"))
+    heads = heads if isinstance(heads, int) else 1  # none in a state-space model, or other ones in each layer
     shape = SimpleNamespace(
-        heads=heads, kv_heads=getattr(config, "num_key_value_heads", None) or heads, width=config.hidden_size,
-        mlp=getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * config.hidden_size,
-    )  # fmt: skip
+        heads=heads, kv_heads=kv_heads if isinstance(kv_heads, int) else heads, width=config.hidden_size
+    )
     scale = (768 / shape.width) ** 0.5
+    matrices = [p for p in names if is_matrix(p) and id(p) not in tables and p is not head]
+    others = {id(p) for p in matrices} | tables | {id(head)}
     peaks = [
         ([p for p in names if id(p) in tables and p is not head], 1.5 * scale * recipe.lr, 0.0),
         ([p for p in names if p is head], 0.2 * scale * recipe.lr, 0.0),
-        ([p for p in names if p.ndim < 2], 0.5 * recipe.lr, 0.0),
+        ([p for p in names if id(p) not in others], 0.5 * recipe.lr, 0.0),
     ]
-    matrices = [p for p in names if p.ndim == 2 and id(p) not in tables and p is not head]
     transposed = frozenset(id(m.weight) for m in model.modules() if isinstance(m, Conv1D))
     blocks = muon_blocks(model, shape)
     muon = Muon(matrices, recipe.lr, recipe.momentum, recipe.weight_decay, transposed, blocks)
     return Optimizers(muon, adamw(peaks, (0.8, 0.95), 1e-10), names)
+
+
+def is_matrix(p: Tensor) -> bool:
+    """Whether a parameter mixes features: a matrix, or a stack of them; a kernel `(D, 1, k)` goes over time alone."""
+    return p.ndim in (2, 3) and min(p.shape[-2:]) > 1
 
 
 def adamw(peaks: list[tuple[list, float, float]], betas: tuple[float, float], eps: float) -> torch.optim.AdamW | None:
@@ -126,18 +132,29 @@ def muon_blocks(model: nn.Module, recipe: Recipe) -> dict[int, tuple[int, int]]:
 
     The projections of attention into their heads, each a matrix of its own; in models narrower than 512, where Muon
     weighs against the few tokens of a step, the MLP's into pieces of 64 or more hidden units too (MuonBP, Khaled et al.
-    2025). On tinyshakespeare the loss is the same to 0.01, at a quarter of the work.
+    2025). On tinyshakespeare the loss is the same to 0.01, at a quarter of the work. A matrix of such a name in another
+    architecture, which does not divide so, stays whole.
     """
+    from transformers.pytorch_utils import Conv1D
+
     heads, kv = recipe.heads, recipe.kv_heads
-    units = next(n for n in range(recipe.mlp // 64 or 1, 0, -1) if recipe.mlp % n == 0) if recipe.width < 512 else 1
-    cuts = {
+    linear = {
         "q_proj": (0, heads), "k_proj": (0, kv), "v_proj": (0, kv), "o_proj": (1, heads),
-        "gate_proj": (0, units), "up_proj": (0, units), "down_proj": (1, units),
-        "attn.c_attn": (1, 3 * heads), "attn.c_proj": (0, heads), "mlp.c_fc": (1, units), "mlp.c_proj": (0, units),
+        "gate_proj": (0, None), "up_proj": (0, None), "down_proj": (1, None),
     }  # fmt: skip
-    return {
-        id(module.weight): where
-        for name, module in model.named_modules()
-        for ending, where in cuts.items()
-        if name.endswith("." + ending)
-    }
+    conv = {"attn.c_attn": (1, 3 * heads), "attn.c_proj": (0, heads), "mlp.c_fc": (1, None), "mlp.c_proj": (0, None)}
+    found = {}
+    for name, module in model.named_modules():
+        cuts = conv if isinstance(module, Conv1D) else linear if isinstance(module, nn.Linear) else {}
+        for ending, (dim, pieces) in cuts.items():
+            if name.endswith("." + ending):
+                size = module.weight.shape[dim]
+                pieces = pieces or (units(size) if recipe.width < 512 else 1)
+                if size % pieces == 0:
+                    found[id(module.weight)] = dim, pieces
+    return found
+
+
+def units(hidden: int) -> int:
+    """Into how many pieces of 64 or more an MLP is cut."""
+    return next(n for n in range(hidden // 64 or 1, 0, -1) if hidden % n == 0)

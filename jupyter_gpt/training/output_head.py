@@ -28,9 +28,8 @@ from jupyter_gpt.training.loss import (
     eager_softmax_gradient,
     logits_of,
 )
-from jupyter_gpt.training.transformer import Trunk, trunk_paths
+from jupyter_gpt.training.transformer import Trunk, probe, trunk_paths
 
-PROBED = 8  # tokens that the logits are compared on
 LARGE = 100.0  # a factor on hidden states at which a soft cap shows
 
 
@@ -87,9 +86,8 @@ def output_head(trunk: Trunk) -> OutputHead:
     after: there is no next token for it to predict.
     """
     model, kind = trunk.model, trunk.model.config.model_type
-    vocabulary = model.config.get_text_config().vocab_size
-    ids = (torch.arange(PROBED, device=model.device)[None] * 7 + 5) % vocabulary
-    other = torch.cat([ids[:, :1], (ids[:, 1:] + 1) % vocabulary], dim=1)
+    ids = probe(model)
+    other = torch.cat([ids[:, :1], ids[:, :-1]], dim=1)
     with torch.no_grad(), resting(model):
         try:
             own, changed = (model(input_ids=each, use_cache=False).logits[0] for each in (ids, other))

@@ -37,8 +37,9 @@ def scorer_of(start: nn.Module, rank: int, pad: int, seed: int) -> nn.Module:
     if not is_adapter(start):
         return lora(with_head(start, ["reward"], pad, seed=seed), rank, task="SEQ_CLS", seed=seed).eval()
     found = start.peft_config["default"]
+    targets = found.target_modules if isinstance(found.target_modules, str) else sorted(found.target_modules)
     model = lora(
-        with_head(plain_base(start), ["reward"], pad, seed=seed), found.r, found.lora_alpha, sorted(found.target_modules),
+        with_head(plain_base(start), ["reward"], pad, seed=seed), found.r, found.lora_alpha, targets,
         dora=found.use_dora, rslora=found.use_rslora, tokens=own_tokens(start), task="SEQ_CLS", seed=seed,
     )  # fmt: skip
     learned = dict(start.named_parameters())

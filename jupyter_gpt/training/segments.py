@@ -88,14 +88,15 @@ def _stream(ids, targets, positions, bounds, longest: int, padding: int, device)
     return Stream(there(ids)[None], there(trained), there(targets[trained]), segments, padding)
 
 
-def groups(lengths: list[int], waste: float = 1.25) -> list[list[int]]:
-    """Texts by their numbers, those of like length together, so that padding each group costs little."""
+def groups(lengths: list[int], waste: float = 1.25, spare: int = 32) -> list[list[int]]:
+    """Texts by their numbers, those of like length together, so that padding each group costs little: at most `spare` cells
+    beside `waste` times its tokens."""
     order = sorted(range(len(lengths)), key=lambda n: lengths[n])
     found: list[list[int]] = []
     real = 0
     for n in order:
         area = lengths[n] * (len(found[-1]) + 1 if found else 1)
-        if found and area <= waste * (real + lengths[n]) + 32:
+        if found and area <= waste * (real + lengths[n]) + spare:
             found[-1].append(n)
             real += lengths[n]
         else:

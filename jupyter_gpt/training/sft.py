@@ -22,7 +22,7 @@ from jupyter_gpt.training.optimizer import Optimizers
 from jupyter_gpt.training.output_head import OutputHead, output_head
 from jupyter_gpt.training.segments import Stream, stream, streams
 from jupyter_gpt.training.sft_recipe import FinetuningRecipe
-from jupyter_gpt.training.transformer import Trunk
+from jupyter_gpt.training.transformer import Trunk, suits
 
 EVALUATED = 4096  # cells evaluated at once: enough for the products to be large, soon enough for a stop
 
@@ -147,6 +147,12 @@ class Finetuning(Finetuned):
         for (text, _), ids in zip(self.questions, said, strict=True):
             answer = self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
             yield {"event": "sample", "step": self.step, "prompt": text, "text": answer}
+
+
+def can_recompute(model: nn.Module) -> bool:
+    """Whether activations can be recomputed in the backward pass: by our forward always, by another where it says so."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return suits(base) or base.supports_gradient_checkpointing
 
 
 def make_again(model: nn.Module) -> None:

@@ -20,7 +20,7 @@ from jupyter_gpt.inference.token_rows import unwrapped
 from jupyter_gpt.training import device as machine
 from jupyter_gpt.training.lora import trained
 from jupyter_gpt.training.optimizer import finetuning_optimizers
-from jupyter_gpt.training.sft import Finetuning, held_out_batches
+from jupyter_gpt.training.sft import Finetuning, can_recompute, held_out_batches
 from jupyter_gpt.training.sft_recipe import EPOCHS, GENERATED_TOKENS, FinetuningRecipe, for_base, with_steps
 
 QUESTIONS = 3  # asked at fixed steps
@@ -47,7 +47,11 @@ def prepare(
     limit = min(context_of(model), 1 << 20)
     dtype = machine.choose_dtype(device, config.hidden_size)
     recipe = for_base(recipe, config.hidden_size, limit, dtype, parameters, device)
-    recompute = too_much(recipe, model) if recipe.checkpointing is None else recipe.checkpointing
+    recompute = recipe.checkpointing
+    if recompute is None:
+        recompute = can_recompute(model) and too_much(recipe, model)
+    elif recompute and not can_recompute(model):
+        raise GPTError(f"{model.config.model_type} models cannot recompute activations: leave --checkpointing out")
     trained(model)
     parts = {"tokenizer": tokenizer, "rows": None, "held_out": {}, "questions": [], "ends": ends_of(model, tokenizer),
              "flops_per_token": flops(model), "peak_flops": machine.peak_flops(device, recipe.dtype),
@@ -165,6 +169,7 @@ def too_much(recipe: FinetuningRecipe, model: nn.Module) -> bool:
 
     config = model.config.get_text_config()
     mlp = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+    mlp = max(mlp) if isinstance(mlp, list) else mlp  # of each layer
     width = 12 * config.hidden_size + 5 * mlp  # numbers kept for each token of a layer
     needed = recipe.micro_tokens * config.num_hidden_layers * width * getattr(torch, recipe.dtype).itemsize
     free = torch.cuda.mem_get_info()[0] if model.device.type == "cuda" else free_memory()

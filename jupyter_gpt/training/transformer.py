@@ -90,6 +90,11 @@ def trunk_paths(model: nn.Module) -> list[str]:
     return [".".join(path[:n]) for n in range(1, len(path))]
 
 
+def probe(model: nn.Module) -> Tensor:
+    """A few tokens `(1, 8)` by which something is found out about a model."""
+    return (torch.arange(8, device=model.device)[None] * 7 + 5) % model.config.get_text_config().vocab_size
+
+
 def suits(model: nn.Module) -> bool:
     """Whether a model is one of the shapes written out here, with none of the extras that their configurations allow."""
     config = model.config
@@ -108,11 +113,16 @@ def suits(model: nn.Module) -> bool:
 def text_by_text(model: nn.Module, ids: Tensor, segments: Segments) -> Tensor:
     """The same through a model's own forward: texts of like length side by side, padded on the right.
 
-    What comes after a token is nothing to it in any causal model, whether it attends or remembers.
+    What comes after a token is nothing to it in any causal model, whether it attends or remembers. Only where rotations
+    depend on how long the longest text is do none but equally long ones go together.
     """
     texts = ids[0].split(segments.lengths)
     hidden: list[Tensor | None] = [None] * len(texts)
-    for group in groups(segments.lengths):
+    rotary = [part for part in model.modules() if getattr(part, "rope_type", None) in ("dynamic", "longrope")]
+    for group in groups(segments.lengths, 1.0, 0) if rotary else groups(segments.lengths):
+        for part in rotary:
+            if part.rope_type == "dynamic":  # it remembers the longest text so far
+                part.inv_freq, part.max_seq_len_cached = part.original_inv_freq, part.original_max_seq_len
         batch = nn.utils.rnn.pad_sequence([texts[n] for n in group], batch_first=True)
         real = nn.utils.rnn.pad_sequence([torch.ones_like(texts[n]) for n in group], batch_first=True)
         states = model(input_ids=batch, attention_mask=real, use_cache=False)[0]

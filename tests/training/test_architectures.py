@@ -13,9 +13,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 from architectures import ARCHITECTURES, VOCAB, tiny
 
 from jupyter_gpt.data.conversation_rows import IGNORE, PADDING, Batch
+from jupyter_gpt.errors import GPTError
+from jupyter_gpt.inference.forward import context_of
+from jupyter_gpt.training.heads import with_head
 from jupyter_gpt.training.logprobs import Reader, logprobs
-from jupyter_gpt.training.lora import copied
+from jupyter_gpt.training.lora import copied, lora, merged, trained
 from jupyter_gpt.training.pretrain import Training, forward_functions, held_out_losses
+from jupyter_gpt.training.reward import scores
 from jupyter_gpt.training.sft import Finetuning
 from jupyter_gpt.training.spoken import Spoken
 
@@ -91,16 +95,18 @@ def check(model):
         torch.testing.assert_close(-row[: len(nats)], nats, **MARGIN)
     found[2].sum().backward()
     assert gradients(model).keys() == theirs.keys()
-    return training, theirs
+    return theirs
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_the_loss_of_every_stage_is_the_model_s_own(kind):
     base = tiny(kind)
     model = copied(base)
-    training, _ = check(model)
+    check(model)
 
-    pretraining = Training(training.recipe, model, None, None, None, {}, None, [], 0, 0.0, None, False)
+    pretraining = Training(
+        SimpleNamespace(context=T, dtype="float32"), model, None, None, None, {}, None, [], 0, 0.0, None, False
+    )
     trunk, head = forward_functions(pretraining)[1:]
     with torch.no_grad():
         logits = torch.cat([model(input_ids=row[None, :-1], use_cache=False).logits[0] for row in TEXTS]).float()
@@ -108,3 +114,59 @@ def test_the_loss_of_every_stage_is_the_model_s_own(kind):
     ids, targets = TEXTS[:, :-1], TEXTS[:, 1:].contiguous()  # rows of one length, each byte a token
     nats, count, _, _ = held_out_losses(trunk, head, torch.ones(VOCAB), ids, targets)
     assert count == targets.numel() and nats / count == pytest.approx(float(wanted), rel=1e-4), "pretraining"
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_an_adapter_reaches_all_that_it_adapts_and_merges_to_the_same_model(kind):
+    base = tiny(kind)
+    model = lora(base, 4)
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for parameter in trained(model):
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    gradients = check(model)
+    assert gradients.keys() == {name for name, p in model.named_parameters() if p.requires_grad}
+    whole = merged(model)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.cat(own(whole)), torch.cat(own(model)), **MARGIN)
+    assert not torch.allclose(torch.cat(own(model)), torch.cat(own(base)), atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_scores_are_those_of_the_library_s_classifier(kind):
+    try:
+        model = lora(with_head(tiny(kind), ["reward"], 0, seed=1), 4, task="SEQ_CLS")
+    except GPTError as error:
+        assert any(why in str(error) for why in ("has no classifier for", "a classifier of another make"))
+        return
+    with torch.no_grad():
+        for parameter in trained(model):
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(5)) * 0.1)
+        rows = [ids[0].tolist() for ids, _ in texts()]
+        wanted = torch.cat([model(input_ids=ids).logits[0] for ids, _ in texts()]).float()
+        torch.testing.assert_close(scores(Reader(model), rows), wanted, **MARGIN)
+
+
+ROPES = {
+    "dynamic": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0},
+    "longrope": {
+        "rope_type": "longrope", "rope_theta": 1e4, "factor": 4.0, "short_factor": [1.0] * 4, "long_factor": [1.0, 2.0, 4.0, 8.0],
+        "original_max_position_embeddings": 8,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2"])
+@pytest.mark.parametrize("rope", ROPES)
+def test_rotations_that_depend_on_the_longest_text_are_each_text_s_own(kind, rope):
+    """The texts have 9, 5 and 12 tokens, and the model was trained on 8."""
+    positions = 8 if rope == "dynamic" else 32
+    model = copied(tiny(kind, max_position_embeddings=positions, rope_parameters=ROPES[rope]))
+    check(model)
+    assert context_of(model) == 32
+
+
+def test_the_context_of_scaled_rope_is_what_the_configuration_says_unless_it_grows():
+    linear = {"rope_type": "linear", "rope_theta": 1e4, "factor": 4.0}
+    assert context_of(tiny("llama", rope_parameters=linear)) == context_of(tiny("llama")) == 64
+    assert context_of(tiny("xlnet")) == context_of(tiny("bloom")) == 1 << 30

@@ -6,7 +6,7 @@ import torch
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.training.build import build
 from jupyter_gpt.training.heads import head_names, with_head
-from jupyter_gpt.training.lora import again, copied, linear_names, lora, merged, plain_base, trained, twin
+from jupyter_gpt.training.lora import again, copied, linear_layers, lora, merged, plain_base, trained, twin
 from jupyter_gpt.training.recipe import pretraining_recipe
 
 IDS = torch.arange(24).view(2, 12)
@@ -100,13 +100,13 @@ def test_targets_that_match_nothing_list_what_there_is():
         with pytest.raises(GPTError, match=r"matches no layer.*there are .*q_proj, k_proj, v_proj"):
             lora(base, 2, targets=wrong)
     for named in ("lm_head", ["q_proj", "embed_tokens"], "norm", ["layers.0.mlp"], ".*norm"):
-        with pytest.raises(GPTError, match=r"matches \S+, which is no linear layer below the head: there are q_proj, "):
+        with pytest.raises(GPTError, match=r"matches \S+, which LoRA does not adapt: there are q_proj, "):
             lora(base, 2, targets=named)
     with pytest.raises(GPTError, match="no regular expression"):
         lora(base, 2, targets="(q_proj")
     with pytest.raises(GPTError, match="at least 1"):
         lora(base, 0)
-    assert "lm_head" not in linear_names(base) and "c_attn" in linear_names(tiny("gpt2"))
+    assert "lm_head" not in linear_layers(base) and "transformer.h.1.attn.c_attn" in linear_layers(tiny("gpt2"))
     only = lora(base, 2, targets=["layers.1.self_attn.q_proj"])
     assert {n.split(".lora_")[0][-27:] for n, p in only.named_parameters() if p.requires_grad} == {
         "el.layers.1.self_attn.q_proj"[-27:]

@@ -1,12 +1,20 @@
 """The two optimisers of a run: who steps what, what a checkpoint holds, and the same numbers again."""
 
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
+sys.path.insert(0, str(Path(__file__).parent))
+from architectures import tiny
+
 from jupyter_gpt.training import checkpoint
 from jupyter_gpt.training.build import build
-from jupyter_gpt.training.optimizer import muon_blocks, optimizers
+from jupyter_gpt.training.lora import copied
+from jupyter_gpt.training.optimizer import finetuning_optimizers, muon_blocks, optimizers
 from jupyter_gpt.training.pretrain import Training, pretrain
 from jupyter_gpt.training.recipe import pretraining_recipe
 
@@ -94,3 +102,22 @@ def test_accumulated_micro_batches_are_the_whole_batch():
     whole, parts = start(rows=8), start(rows=2)
     assert parts.recipe.accumulation == 4
     assert train(whole) == pytest.approx(train(parts), abs=2e-4)
+
+
+@pytest.mark.parametrize("kind", ["mixtral", "mamba", "gpt_bigcode", "gemma3n_text", "bart"])
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_every_weight_of_other_architectures_is_stepped(kind, optimizer):
+    model = copied(tiny(kind))
+    recipe = SimpleNamespace(optimizer=optimizer, lr=0.01, momentum=0.95, weight_decay=0.0, beta1=0.9, beta2=0.95, eps=1e-8)
+    optimizers = finetuning_optimizers(model, recipe)
+    if optimizer == "muon" and kind == "mixtral":
+        assert any(p.ndim == 3 for group in optimizers.muon.groups.values() for p in group), "experts are matrices"
+    model(input_ids=torch.arange(12)[None] + 5, use_cache=False).logits.square().sum().backward()
+    before = {name: (p.detach().clone(), p.grad) for name, p in model.named_parameters()}
+    assert (kind == "bart") == any(gradient is None for _, gradient in before.values()), "it looks at no encoder"
+    optimizers.step(1.0)
+    for name, p in model.named_parameters():
+        old, gradient = before[name]
+        if gradient is None or gradient.abs().max() > 1e-4:  # less is rounding: the bias of keys cancels in the softmax
+            assert torch.equal(old, p) == (gradient is None), name
+        assert torch.isfinite(p).all()
