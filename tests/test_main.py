@@ -90,6 +90,38 @@ def test_a_notebook_that_passes(tmp_path):
     assert ran.stderr == ""
 
 
+STAGES = (
+    "%load_ext jupyter_gpt\nimport pandas\n"
+    "docs = [f'The fox saw {n} birds.' for n in range(99)]\n"
+    "rows = pandas.DataFrame({'prompt': docs[:9], 'completion': docs[9:18]})\n"
+    "def short(prompt, completion):\n    return -len(completion)",
+    "%%corpus woods\n$docs: 1",
+    "%%pretrain fox --corpus woods --depth 1 --width 32 --heads 2 --context 32 --batch-tokens 64 --minutes 0.005",
+    "%%sft reply --base fox --lora 2 --steps 2 --context 32 --batch-tokens 64 --answer-tokens 2\n$rows: 1",
+    "%gpt merge reply",
+    "%%rank taste --model reply --judge $short --max-tokens 3\nThe\nfox\nsaw\nbirds\n5",
+    "%gpt reward judge --rankings taste --base reply --lora 2 --steps 1",
+    "%%rlhf aligned --policy reply --algo grpo --reward $short --lora 2 --steps 1 --samples 2 --max-tokens 2\nThe\nfox",
+    "%gpt index kb $docs --embedder fox --chunk-tokens 16",
+    '%gpt search kb "The fox" --map none',
+    "%gpt save reply-merged ./reply",
+    "%gpt pull ./reply --name mine",
+    "%gpt config endpoint far --base-url http://127.0.0.1:9/v1 --model m",
+)
+
+
+def test_run_all_works_twice_and_a_changed_notebook_replaces_nothing(tmp_path):
+    cache = {"JUPYTER_GPT_CACHE": str(tmp_path / "cache"), "JUPYTER_GPT_CONFIG": str(tmp_path / "config")}
+    notebook = write(tmp_path / "all.ipynb", *STAGES)
+    for _ in range(2):
+        ran = run("--execute", notebook, cwd=tmp_path, **cache)
+        assert ran.returncode == 0, ran.stdout
+    write(tmp_path / "all.ipynb", *(source.replace("--lora 2 --steps 2", "--lora 2 --steps 3") for source in STAGES))
+    ran = run("--execute", notebook, cwd=tmp_path, **cache)
+    assert ran.returncode == 1
+    assert "GPTError: reply was made by sft with steps 2, not 3: choose another name, or say --overwrite" in ran.stdout
+
+
 def test_a_cell_that_fails_is_shown_and_ends_it(tmp_path):
     write(tmp_path / "bad.ipynb", "print('before')", "int('x')", "print('never')")
     ran = run("--execute", "bad", cwd=tmp_path, JUPYTER_GPT_HOME=str(tmp_path / "home"))

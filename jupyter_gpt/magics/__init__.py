@@ -9,7 +9,9 @@ from IPython.core.magic import no_var_expand
 
 from jupyter_gpt.magics import agent, classify, compare, corpus, gpt, pretrain, prompt, rag, rank, rlhf, sft
 from jupyter_gpt.magics.completion import matcher
+from jupyter_gpt.magics.notebook import cell_id
 from jupyter_gpt.magics.options import help_text
+from jupyter_gpt.session import provenance
 
 CELLS = {"agent": agent, "classify": classify, "compare": compare, "corpus": corpus, "pretrain": pretrain, "prompt": prompt, "rag": rag, "rank": rank, "rlhf": rlhf, "sft": sft}
 ALONE = re.compile(rf"%%({'|'.join(CELLS)})(\s|$)")
@@ -23,6 +25,7 @@ def load(ip) -> None:
     ip.register_magic_function(_line_magic(ip, "gpt", gpt.run, gpt.overview()), "line", "gpt")
     ip.input_transformers_cleanup.append(fill_empty_body)
     ip.Completer.custom_matchers.append(matcher(ip.user_ns))
+    provenance.running_cell = lambda: cell_id(ip)
 
 
 def unload(ip) -> None:
@@ -31,6 +34,7 @@ def unload(ip) -> None:
     for kind, names in (("cell", CELLS), ("line", ("gpt",))):
         for name in names:
             kinds[kind].pop(name, None)
+    provenance.running_cell = lambda: None
     for hooks in (ip.input_transformers_cleanup, ip.Completer.custom_matchers):
         hooks[:] = [hook for hook in hooks if not getattr(hook, "__module__", "").startswith("jupyter_gpt.")]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jupyter_gpt.magics.notebook import bind, cell_id, watch
+from jupyter_gpt.magics.notebook import bind, watch
 from jupyter_gpt.magics.options import RUNNING, STEPS, Command, Option, parse
 from jupyter_gpt.magics.words import number, whole
 from jupyter_gpt.training.recipe import DTYPES
@@ -63,7 +63,7 @@ def run(ip, line: str, cell: str) -> None:
     name, out = given.pop("name"), given.pop("out", None)
     background = given.pop("background", False)
     job = gpt.classify(
-        name, cell, given.pop("base"), background=True, variables=ip.user_ns, maker=cell_id(ip), **given
+        name, cell, given.pop("base"), background=True, variables=ip.user_ns, **given
     )
     watch(job, (), background)
     bind(ip, out, job if background or not out else gpt.models[name])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jupyter_gpt.magics.notebook import bind, show
-from jupyter_gpt.magics.options import OUT, Command, Option, parse
+from jupyter_gpt.magics.options import OUT, OVERWRITE, Command, Option, parse
 from jupyter_gpt.magics.words import whole
 
 MIXTURE = """
@@ -32,6 +32,7 @@ COMMAND = Command(
             Option("NAME", "what to call it: letters, digits, dots, dashes, underscores", needed=True),
             Option("--tokens", "how long a run to reckon the epochs for (10M, 1.5B)", "N", whole),
             Option("--seed", "decides which documents are generated", "S", whole, default=0),
+            OVERWRITE,
             OUT,
         )),
     ),

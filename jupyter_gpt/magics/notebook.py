@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from jupyter_gpt.session.provenance import cell_of
+
 
 def cell_id(ip) -> str | None:
     """Which cell is running, as the front end names it; None where it does not say (nbclient, a terminal)."""
     parent = ip.get_parent() if hasattr(ip, "get_parent") else None
-    return ((parent or {}).get("metadata") or {}).get("cellId")
+    return cell_of((parent or {}).get("metadata") or {})
 
 
 def bind(ip, name: str | None, value: object) -> None:

@@ -245,7 +245,12 @@ CHECKPOINT_EVERY = Option(
     whole,
 )
 BACKGROUND = Option("--background", "return at once; a later cell that needs the model waits for it", kind=None)
-OVERWRITE = Option("--overwrite", "replace a NAME that something other than this cell made", kind=None)
+OVERWRITE = Option(
+    "--overwrite",
+    "replace what something else made under this NAME; the same cell, and the same options on the same data, may do so "
+    "without",
+    kind=None,
+)
 
 LENGTH = (STEPS, TOKENS, MINUTES)
 RUNNING = (SEED, CHECKPOINT_EVERY, BACKGROUND, OVERWRITE, OUT)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jupyter_gpt.magics.corpus import MIXTURE
-from jupyter_gpt.magics.notebook import bind, cell_id, watch
+from jupyter_gpt.magics.notebook import bind, watch
 from jupyter_gpt.magics.options import LENGTH, RUNNING, Command, Option, parse
 from jupyter_gpt.magics.words import number, on_or_off, whole
 from jupyter_gpt.training.recipe import ARCHITECTURES, DTYPES, OPTIMIZERS, SIZES
@@ -98,7 +98,6 @@ def run(ip, line: str, cell: str) -> None:
         cell if cell.strip() else None,
         background=True,
         variables=ip.user_ns,
-        maker=cell_id(ip),
         **given,
     )
     watch(job, others, background)

@@ -30,6 +30,8 @@ COMMAND = Command(
             Option("--rankings", "take over what this file says of the prompts (of all its own if the body is empty): "
                    "rankings as kept here, or pairs of chosen and rejected", "FILE", complete="files"),
             Option("--no-form", "only the answers there are, no more asked for", kind=None),
+            Option("--overwrite", "ask these in the place of the questions that another cell asked under this NAME; rankings "
+                   "that were given are kept", kind=None),
             OUT,
         )),
         ("Sampling", tuple(prompt.COMMAND.flags[name] for name in SAMPLING if name != "--samples")),

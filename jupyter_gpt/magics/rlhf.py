@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jupyter_gpt.magics.notebook import bind, cell_id, watch
+from jupyter_gpt.magics.notebook import bind, watch
 from jupyter_gpt.magics.options import RUNNING, STEPS, Command, Option, parse
 from jupyter_gpt.magics.words import number, whole
 from jupyter_gpt.training.recipe import DTYPES
@@ -90,6 +90,6 @@ def run(ip, line: str, cell: str) -> None:
     background = given.pop("background", False)
     others = [gpt.runs[other] for other in given.pop("beside", ())]
     prompts = [fill(text.strip(), ip.user_ns)[0] for text in cell.splitlines() if text.strip()]
-    job = gpt.rlhf(name, prompts, background=True, variables=ip.user_ns, maker=cell_id(ip), **given)
+    job = gpt.rlhf(name, prompts, background=True, variables=ip.user_ns, **given)
     watch(job, others, background)
     bind(ip, out, job if background or not out else gpt.models[name])

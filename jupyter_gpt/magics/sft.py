@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jupyter_gpt.magics.notebook import bind, cell_id, show, watch
+from jupyter_gpt.magics.notebook import bind, show, watch
 from jupyter_gpt.magics.options import LENGTH, RUNNING, Command, Option, parse
 from jupyter_gpt.magics.words import number, on_or_off, whole
 from jupyter_gpt.training.recipe import DTYPES, OPTIMIZERS
@@ -115,7 +115,7 @@ def run(ip, line: str, cell: str) -> None:
     others = [gpt.runs[other] for other in given.pop("beside", ())]
     job = gpt.sft(
         name, cell if cell.strip() else None, given.pop("base"), background=True, variables=ip.user_ns,
-        maker=cell_id(ip), **given,
+        **given,
     )  # fmt: skip
     if not background:
         show_conversations(job)

@@ -75,10 +75,11 @@ def update(
     """
     began = time.perf_counter()
     try:
-        yield from scan(index, items, embedder, report, stopping, keep_others)
+        gone = yield from scan(index, items, embedder, report, stopping, keep_others)
         if not report.stopped:
             yield from embed_pending(index, embedder, report, stopping)
         if not report.stopped:
+            let_go(index, gone, report)
             yield from finish(index, embedder, report)
     finally:
         report.seconds = time.perf_counter() - began
@@ -142,7 +143,7 @@ def untouched(item: Item, had: Sequence) -> bool:
 
 
 def scan(index: Index, items, embedder, report: Report, stopping, keep_others: bool) -> Iterator[Told]:
-    """Look at every document; chunk what is new or changed, let go of what is gone."""
+    """Look at every document, and chunk what is new or changed. Returns those that are gone."""
     about = index.about
     cut = chunker(embedder.count, about["chunk_tokens"], about["overlap"])
     known = documents_of(index)
@@ -170,7 +171,7 @@ def scan(index: Index, items, embedder, report: Report, stopping, keep_others: b
                         if stopping():
                             reading.end()
                             report.stopped = True
-                            return
+                            return []
                     document = reading.result()
             except Unreadable as why:
                 report.skipped.append((item.source, str(why)))
@@ -187,7 +188,7 @@ def scan(index: Index, items, embedder, report: Report, stopping, keep_others: b
                             break
             if stopping():
                 report.stopped = True
-                return
+                return []
             ready.append((item.source, content, stat, document, chunks))
             if had and had[0] == content:
                 report.unchanged += 1
@@ -202,6 +203,11 @@ def scan(index: Index, items, embedder, report: Report, stopping, keep_others: b
     finally:
         reader.close()
         keep_documents(index, ready, report)
+    return gone
+
+
+def let_go(index: Index, gone: list[str], report: Report) -> None:
+    """Take out the documents that are gone, once all that is new can be found."""
     if gone or report.changed:
         with index.open() as db:
             db.executemany("DELETE FROM documents WHERE source = ?", ((source,) for source in gone))

@@ -13,6 +13,7 @@ from jupyter_gpt.errors import GPTError
 from jupyter_gpt.evaluation.elo import DRAWN, Game, Rating, ratings
 from jupyter_gpt.session import judging, rank
 from jupyter_gpt.session.compare import check, shortened, shuffled
+from jupyter_gpt.session.provenance import provenance
 from jupyter_gpt.session.questions import Question, Questions
 
 PROMPTS = (
@@ -159,12 +160,13 @@ def arena(
     seed: int = 0,
     by: str = "person",
     judge: Callable[[str, str], float] | str | None = None,
+    overwrite: bool = False,
     tick: rank.Tick | None = None,
     **options,
 ) -> Arena:
     """Let every two of `models` answer each prompt (default: `PROMPTS`), for `by` or a `judge` to vote on.
 
-    Votes are kept under `name` (default: by the models); `judge` and `options` are those of `gpt.rank`. Nothing waits
+    Votes are kept under `name` (default: by the models); `judge`, `overwrite` and `options` are those of `gpt.rank`. Nothing waits
     for a person. Raises GPTError for fewer than two models, and one that is there twice or unknown.
     """
     models, prompts = list(models), list(dict.fromkeys(prompts or PROMPTS))
@@ -173,11 +175,13 @@ def arena(
     if isinstance(judge, str) and judge in models:
         raise GPTError(f"{judge} cannot judge itself: take another model, or a $function")
     rankings = gpt.rankings.named(name or shortened("-".join(["arena", *models])))
-    found = rank.sampled(gpt, rankings, prompts, models, 1, {**options, "seed": seed}, battles, tick)
+    new = provenance("arena", {"prompts": prompts, "model": models, "seed": seed, **options})
+    Questions(rankings).claim(prompts, new, overwrite or name is None)
+    found = rank.sampled(gpt, rankings, prompts, models, 1, {**options, "seed": seed}, battles, new, tick)
     questions = [question for text in prompts for question in sorted(found[text], key=lambda q: who(q, models))]
     order = shuffled(len(questions), f"{seed}")  # else one would vote on the same two texts again and again
     questions = [questions[place] for place in order]
-    Questions(rankings).write(questions)
+    Questions(rankings).write(questions, new)
     notes = [note for note in (rankings.torn,) if note]
     ranked = rank.Ranked(
         rankings, questions, models, {**options, "seed": seed, "samples": 1}, by=by, anybody=judge is not None,

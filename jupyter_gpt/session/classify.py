@@ -20,7 +20,6 @@ def classify(
     background: bool = False,
     overwrite: bool = False,
     variables: Mapping | None = None,
-    maker: str | None = None,
     **options,
 ) -> Run:
     """Make a classifier of `base` from labelled texts; it is `gpt.models[name]`, and `.predict(texts)` asks it.
@@ -51,8 +50,9 @@ def classify(
     labelled.check(labelled.read(data, variables, options.get("bad_rows", "refuse")))
     recipe = classify_recipe(base, cell=data, base_mark=adapters.mark(start.folder), **options)
     return launch(
-        session, name, "classify", recipe, maker=maker, overwrite=overwrite, background=background, variables=variables
-    )
+        session, name, "classify", recipe, {"cell": data, "base": base, **options},
+        overwrite=overwrite, background=background, variables=variables,
+    )  # fmt: skip
 
 
 def recipe_from(values: dict):
@@ -85,7 +85,7 @@ def keep(session, run: Run, training) -> None:
     before = [] if training.recipe.from_scratch else base.lineage
     options = {"base": base.name} if training.recipe.lora else {}
     session.models.keep(
-        run.name, training.model, training.tokenizer, run.kind, run.maker, [*before, f"{run.name} (classify)"],
+        run.name, training.model, training.tokenizer, run.kind, run.provenance, [*before, f"{run.name} (classify)"],
         training.step, licence=None if training.recipe.from_scratch else base.licence, labels=training.labels, **options,
     )  # fmt: skip
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jupyter_gpt.errors import GPTError, nearest
-from jupyter_gpt.session import store
+from jupyter_gpt.session import provenance, store
+from jupyter_gpt.session.provenance import Provenance, check, plain
 
 
 @dataclass(frozen=True)
@@ -17,10 +18,16 @@ class Corpus:
     name: str
     weights: dict[str, float]
     rows: list = field(default_factory=list, repr=False)
+    cell_id: str | None = None
+
+    @property
+    def provenance(self) -> Provenance:
+        """By which cell it was declared, and as what."""
+        return Provenance("corpus", self.cell_id, {"mixture": plain(self.weights)})
 
 
 class Corpora(Mapping):
-    """The corpora declared in this folder, `corpora/NAME.yaml`."""
+    """The corpora declared in this folder, `corpora/NAME.yaml`: the mixture, and below `---` which cell declared it."""
 
     def folder(self) -> Path:
         return store.home() / "corpora"
@@ -28,12 +35,19 @@ class Corpora(Mapping):
     def names(self) -> list[str]:
         return sorted(f.stem for f in self.folder().glob("*.yaml"))
 
-    def declare(self, name: str, weights: Mapping[str, float], rows: list) -> Corpus:
-        """Keep a mixture under its name; declaring it again replaces it."""
+    def new(self, name: str, weights: Mapping[str, float], overwrite: bool) -> Corpus:
+        """A mixture that is to have this name. Raises GPTError where another cell gave it to another mixture."""
+        corpus = Corpus(store.check_name(name), dict(weights), cell_id=provenance.running_cell())
+        if name in self.names():
+            check(name, self[name].provenance, corpus.provenance, overwrite)
+        return corpus
+
+    def keep(self, corpus: Corpus) -> Corpus:
+        """Write it down under its name."""
         import yaml
 
-        corpus = Corpus(name, dict(weights), rows)
-        store.write_text(self.folder() / f"{name}.yaml", yaml.safe_dump(corpus.weights, sort_keys=False))
+        parts = [corpus.weights, {"cell_id": corpus.cell_id}]
+        store.write_text(self.folder() / f"{corpus.name}.yaml", yaml.safe_dump_all(parts, sort_keys=False))
         return corpus
 
     def __getitem__(self, name: str) -> Corpus:
@@ -42,7 +56,8 @@ class Corpora(Mapping):
         path = self.folder() / f"{store.check_name(name)}.yaml"
         if not path.exists():
             raise GPTError(f"there is no corpus {name}{nearest(name, self.names())}: declare it with %%corpus {name}")
-        return Corpus(name, yaml.safe_load(path.read_text(encoding="utf-8")))
+        weights, *rest = yaml.safe_load_all(path.read_text(encoding="utf-8"))
+        return Corpus(name, weights, cell_id=rest[0]["cell_id"] if rest else None)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names())

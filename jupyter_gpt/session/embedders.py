@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from jupyter_gpt.errors import GPTError, nearest
-from jupyter_gpt.session import fetch, store
+from jupyter_gpt.session import adapters, fetch, store
 from jupyter_gpt.session.jobs import on_worker
 from jupyter_gpt.session.load import quiet
 from jupyter_gpt.session.models import Models
@@ -44,6 +44,12 @@ class Embedders:
         if folder not in self.loaded:
             self.loaded[folder] = on_worker("torch", lambda: loaded(name, folder))
         return self.loaded[folder]
+
+    def mark(self, name: str) -> str | None:
+        """What tells the weights of a model of the kernel from those it has after it was trained anew; None for any other."""
+        if name in HUB or name not in self.models or self.models.about(name).kind == "endpoint":
+            return None
+        return adapters.mark(self.models.about(name).folder)
 
     def reranker(
         self, name: str, progress: fetch.Progress | None = None

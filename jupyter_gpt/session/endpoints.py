@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 
 from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.inference.remote import LOOPBACK
-from jupyter_gpt.session import store
+from jupyter_gpt.session import provenance, store
+from jupyter_gpt.session.provenance import Provenance, check
 
 FILE = "endpoints.json"
 VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
@@ -46,9 +47,9 @@ class Endpoint:
     chat: bool = True
     timeout: float = 60.0
     retries: int = 2
+    cell_id: str | None = None
 
     kind = "endpoint"
-    maker = None
     device = dtype = parameters = licence = source = None
     resident = False
     memory = on_disk = 0
@@ -56,6 +57,14 @@ class Endpoint:
     @property
     def has_chat(self) -> bool:
         return self.chat
+
+    @property
+    def provenance(self) -> Provenance:
+        """By which cell it was declared, and as what. The port of a server on this machine may be any that was free."""
+        parts = urlsplit(self.base_url)
+        where = f"{parts.hostname}{parts.path}" if parts.hostname in LOOPBACK else self.base_url
+        requested = {"base_url": where, "model": self.model, "key_env": self.key_env, "chat": self.chat}
+        return Provenance("endpoint", self.cell_id, requested)
 
     @property
     def lineage(self) -> list[str]:
@@ -118,11 +127,13 @@ class Endpoints(Mapping):
         timeout: float = 60.0,
         retries: int = 2,
         user: bool = False,
+        overwrite: bool = False,
     ) -> Endpoint:
-        """Keep an endpoint under `name`, in the place of an older one. Asks nothing of its server.
+        """Keep an endpoint under `name`. Asks nothing of its server.
 
         Raises GPTError for an address that is none or that holds a secret, and for a `key_env` that cannot be
-        the name of a variable; what was given is then not repeated, for it may be the key.
+        the name of a variable; what was given is then not repeated, for it may be the key. Also for a name that
+        another cell gave to another endpoint, unless `overwrite`.
         """
         store.check_name(name)
         if not model.strip():
@@ -130,13 +141,20 @@ class Endpoints(Mapping):
         if not timeout > 0 or retries < 0:
             raise GPTError(f"endpoint {name} wants a timeout above 0 seconds and 0 retries or more")
         endpoint = Endpoint(
-            name, checked_url(base_url), model, checked_variable(key_env), chat, float(timeout), retries
+            name, checked_url(base_url), model, checked_variable(key_env), chat, float(timeout), retries,
+            provenance.running_cell(),
         )
         parts = urlsplit(endpoint.base_url)
         if key_env and parts.scheme == "http" and parts.hostname not in LOOPBACK:
             warnings.warn(f"endpoint {name}: the key in {key_env} goes to {parts.hostname} over plain http, where others can "
                           "read it; use https", stacklevel=2)  # fmt: skip
         path = (user_folder() if user else store.home()) / FILE
+        try:
+            old = endpoint_of(name, read(path)[name]) if name in read(path) else None
+        except GPTError:
+            old = None  # damaged: to be declared again
+        if old is not None:
+            check(name, old.provenance, endpoint.provenance, overwrite)
         kept = {key: value for key, value in asdict(endpoint).items() if key != "name"}
         store.write_json(path, {**read(path), name: kept})
         return endpoint
@@ -154,11 +172,7 @@ class Endpoints(Mapping):
         known = self.all()
         if name not in known:
             raise GPTError(f"there is no endpoint {name}{nearest(name, known)}")
-        names = {field.name for field in fields(Endpoint)}
-        try:
-            return Endpoint(name, **{key: value for key, value in known[name].items() if key in names})
-        except (TypeError, AttributeError) as error:
-            raise GPTError(f"endpoint {name} cannot be read from {FILE}: declare it again") from error
+        return endpoint_of(name, known[name])
 
     def __contains__(self, name: object) -> bool:
         return name in self.all()
@@ -168,6 +182,15 @@ class Endpoints(Mapping):
 
     def __len__(self) -> int:
         return len(self.all())
+
+
+def endpoint_of(name: str, kept: dict) -> Endpoint:
+    """The endpoint that a file holds. Raises GPTError for one that is damaged."""
+    names = {field.name for field in fields(Endpoint)}
+    try:
+        return Endpoint(name, **{key: value for key, value in kept.items() if key in names})
+    except (TypeError, AttributeError) as error:
+        raise GPTError(f"endpoint {name} cannot be read from {FILE}: declare it again") from error
 
 
 def places() -> list[Path]:

@@ -23,7 +23,10 @@ def known(folder: Path, overwrite: bool) -> dict:
 
 
 def settled(name: str, had: dict, given: list[str], embedder, chunk_tokens, overlap, add: bool, overwrite: bool):
-    """The sources the index shall have, and whether it has to be made anew. Raises GPTError for what wants --overwrite."""
+    """The sources the index shall have, and whether it has to be made anew. Raises GPTError for what wants --overwrite.
+
+    `overwrite` is also what made the index before: the same cell, or the same sources and settings, may make it again.
+    """
     if not had and not given:
         raise GPTError(f"say what index {name} is made of: files, folders, globs or $variables")
     if chunk_tokens is not None and chunk_tokens < 8:

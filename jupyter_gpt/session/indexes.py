@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from jupyter_gpt.errors import GPTError, nearest
-from jupyter_gpt.retrieval.build import Report, up_to_date, update
+from jupyter_gpt.retrieval.build import Report, documents_of, hash_of, up_to_date, update
 from jupyter_gpt.retrieval.chunk import OVERLAP, TOKENS
-from jupyter_gpt.retrieval.gather import gather
+from jupyter_gpt.retrieval.gather import Item, gather
 from jupyter_gpt.retrieval.index import Index
 from jupyter_gpt.retrieval.search import Hit, Searcher
 from jupyter_gpt.session import store
@@ -22,6 +22,7 @@ from jupyter_gpt.session.asking import aside
 from jupyter_gpt.session.embedders import Embedders
 from jupyter_gpt.session.index_settings import known, settled
 from jupyter_gpt.session.jobs import Job, on_worker, worker
+from jupyter_gpt.session.provenance import Provenance, provenance
 
 EMBEDDER = "minilm"
 EVEN = 0.5  # the weight of meaning in a hybrid search, unless another is given
@@ -171,7 +172,8 @@ def index(
     sources: files, folders, globs, addresses, and `$name` of `variables`; without any, those it has.
     embedder: `minilm` (default), a model of the kernel, an endpoint, a folder, or owner/name of the hub.
     chunk_tokens: of a chunk at most (200).  overlap: the share of a chunk, or tokens, that the next repeats (0.15).
-    add: keep what the index holds besides `sources`.  overwrite: let that go, and make it anew where settings differ.
+    add: keep what the index holds besides `sources`.  overwrite: let that go, and make it anew where settings differ; the
+    cell that made it, and the same sources with the same settings (Run All), may do so without.
     progress: is told (what, done, of how much) about ten times a second; fetching, as `pull`'s, of an embedder's download.
 
     Documents that cannot be read are passed over and told in `.report.skipped`. Ctrl-C ends the run and keeps what was
@@ -181,24 +183,32 @@ def index(
     indexes = session.indexes
     folder, given = indexes.folder(name), [sources] if isinstance(sources, str) else list(sources or [])
     had = known(folder, overwrite)
-    given, anew = settled(name, had, given, embedder, chunk_tokens, overlap, add, overwrite)
+    asked_for = {"sources": given, "embedder": embedder, "chunk_tokens": chunk_tokens, "overlap": overlap}
+    new, old = provenance("index", asked_for, variables, given), Provenance.read({**had, "kind": "index"})
+    may = overwrite or (bool(had) and new.may_replace(old))
+    made = old if had and (add or not given) else new
+    given, anew = settled(name, had, given, embedder, chunk_tokens, overlap, add, may)
     items, passed = gather(given, variables)
     settings = had if had and not anew else {
         "embedder": embedder or had.get("embedder", EMBEDDER), "chunk_tokens": chunk_tokens or had.get("chunk_tokens", TOKENS),
         "overlap": had.get("overlap", OVERLAP) if overlap is None else overlap,
     }  # fmt: skip
-    if had and not overwrite and given == had["sources"] and up_to_date(Index(folder), items, add):
+    mark = indexes.embedders.mark(settings["embedder"])
+    same_embedder = mark == had.get("embedder_mark", mark)
+    if had and not overwrite and same_embedder and given == had["sources"] and up_to_date(Index(folder), items, add):
         indexes[name].report = Report(skipped=list(passed), unchanged=len(items))
         return indexes[name]
+    if had and not (may or add):
+        check_texts(name, Index(folder), items)
     model = indexes.embedders.get(settings["embedder"], fetching)
     probe = probe_of(model)
-    anew = anew or bool(had and overwrite and not same(probe, had))
+    anew = anew or bool(had and may and not same(probe, had))
     place = folder.with_name(f".new-{name}") if anew and folder.exists() else folder
     report = Report(skipped=list(passed))
     place.mkdir(parents=True, exist_ok=True)
     hold(place, name)
     try:
-        begin(place, name, settings, model, probe, given)
+        begin(place, name, {**settings, "embedder_mark": mark}, model, probe, given, made)
         run(Index(place), items, model, report, add, progress)
     finally:
         store.unlock(place)
@@ -237,7 +247,19 @@ def same(probe, about: dict) -> bool:
     return len(about.get("probe", ())) == len(probe) and float(probe @ about["probe"]) >= SAME
 
 
-def begin(folder: Path, name: str, settings: dict, model, probe, sources: list[str]) -> None:
+def check_texts(name: str, index: Index, items: Sequence[Item]) -> None:
+    """Raises GPTError where a `$variable` shares no text with what the index holds of it: then it is another collection."""
+    known, texts = documents_of(index), {}
+    for item in items:
+        if item.text is not None:
+            texts.setdefault(item.source.partition("[")[0], set()).add(hash_of(item))
+    for variable, hashes in texts.items():
+        held = {row[0] for source, row in known.items() if source.partition("[")[0] == variable}
+        if held and held.isdisjoint(hashes):
+            raise GPTError(f"index {name} holds other texts of {variable}: choose another name, or say --overwrite")
+
+
+def begin(folder: Path, name: str, settings: dict, model, probe, sources: list[str], made: Provenance) -> None:
     """Write `index.json` before the work starts, so that a killed run is known for what it was.
 
     What stands in the folder already, of the same settings and embedder, is gone on with; anything else is cleared.
@@ -257,7 +279,8 @@ def begin(folder: Path, name: str, settings: dict, model, probe, sources: list[s
             if path.name != "lock":
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         about = {"probe": [round(float(x), 6) for x in probe], "dimensions": len(probe)}
-    Index(folder).write_about({**about, **{key: settings[key] for key in keys}, "sources": sources, "complete": False})
+    Index(folder).write_about({**about, **{key: settings[key] for key in (*keys, "embedder_mark")}, "sources": sources, "complete": False,
+                               "cell_id": made.cell_id, "requested": made.requested})  # fmt: skip
 
 
 def run(index: Index, items, model, report: Report, add: bool, progress: Progress | None) -> None:

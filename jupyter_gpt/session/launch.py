@@ -11,10 +11,12 @@ import importlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.session import store
 from jupyter_gpt.session.jobs import worker
+from jupyter_gpt.session.provenance import Provenance, check, provenance
 from jupyter_gpt.session.recipes import header
 from jupyter_gpt.session.runs import Run, cut_events
 
@@ -29,17 +31,18 @@ def stage(kind: str):
 
 
 def launch(
-    session, name: str, kind: str, recipe, *, maker: str | None = None, overwrite: bool = False,
-    background: bool = False, variables: Mapping | None = None,
+    session, name: str, kind: str, recipe, requested: Mapping, *, overwrite: bool = False, background: bool = False,
+    variables: Mapping | None = None,
 ) -> Run:  # fmt: skip
-    """Start a run of `recipe`, and wait for it unless `background`.
+    """Start a run of `recipe`, and wait for it unless `background`; `requested` is what the user asked for.
 
     Raises GPTError, one line, for a name that is taken and while another run trains; nothing is touched then.
     """
-    claim(session, name, kind, maker, overwrite)
+    new = provenance(kind, requested, variables, sources_of(recipe))
+    claim(session, name, new, overwrite)
     only_one(session)
     with store.writing(f"run {name}"):
-        run = open_run(session, name, kind, maker, recipe.as_dict())
+        run = open_run(session, name, new, recipe.as_dict())
     return start(session, run, recipe, variables, background, resuming=False)
 
 
@@ -68,21 +71,26 @@ def resume(session, name: str, *, variables: Mapping | None = None, background: 
     return start(session, run, recipe, variables, background, resuming=found is not None)
 
 
-def claim(session, name: str, kind: str, maker: str | None, overwrite: bool) -> None:
-    """Refuse a name that something else made. A cell may always make again what it made."""
+def claim(session, name: str, new: Provenance, overwrite: bool) -> None:
+    """Raises GPTError where the model or the run of that name was made by something else."""
     store.check_name(name)
     holders = []
+    if name in session.runs and not (overwrite and damaged(session, name)):
+        run = session.runs[name]
+        if run.status in ("running", "paused"):
+            raise GPTError(f"run {name} is still running: %gpt stop {name}, or wait for it")
+        if run.step or name in session.models:  # else it never began: there is nothing to lose
+            holders.append(run)
     if name in session.models:
         holders.append(session.models.about(name))
-    if name in session.runs and not (overwrite and damaged(session, name)):
-        if session.runs[name].status in ("running", "paused"):
-            raise GPTError(f"run {name} is still running: %gpt stop {name}, or wait for it")
-        holders.append(session.runs[name])
-    for holder in [] if overwrite else holders:
-        if holder.kind != kind:
-            raise GPTError(f"{name} was made by {holder.kind}: choose another name, or say --overwrite")
-        if maker and holder.maker and holder.maker != maker:
-            raise GPTError(f"{name} was made by another cell: choose another name, or say --overwrite")
+    for holder in holders:
+        check(name, holder.provenance, new, overwrite)
+
+
+def sources_of(recipe) -> list[str]:
+    """Where the data of a recipe comes from: the sources of its mixture, the lines of a cell of labelled texts, its rewards."""
+    lines = (getattr(recipe, "cell", None) or "").splitlines()
+    return [*getattr(recipe, "mixture", ()), *(line.strip() for line in lines), *(getattr(recipe, "reward", None) or ())]
 
 
 def damaged(session, name: str) -> bool:
@@ -103,23 +111,28 @@ def only_one(session) -> None:
         )
 
 
-def open_run(session, name: str, kind: str, maker: str | None, recipe: dict) -> Run:
+def open_run(session, name: str, new: Provenance, recipe: dict) -> Run:
     """An empty run folder; an older run of that name is parked until the new one has something to keep."""
     folder = session.runs.folder(name)
-    parked = folder.with_name(f".old-{name}")
+    aside = folder.with_name(f".old-{name}@{len(parked(folder))}")
     if folder.exists():
-        shutil.rmtree(parked, ignore_errors=True)
-        os.replace(folder, parked)
+        os.replace(folder, aside)
     try:
-        store.write_text(folder / "recipe.yaml", header(kind, maker, recipe))
+        store.write_text(folder / "recipe.yaml", header(new, recipe))
         store.lock(folder)
     except OSError:
         shutil.rmtree(folder, ignore_errors=True)
-        if parked.exists():
-            os.replace(parked, folder)
+        if aside.exists():
+            os.replace(aside, folder)
         raise
     run = session.runs.known[folder] = Run(folder)
     return run
+
+
+def parked(folder: Path) -> list[Path]:
+    """Older runs of that name that none has replaced yet, oldest first: several, where one after another was killed."""
+    found = [path for path in folder.parent.glob(f".old-{folder.name}*") if path.name.partition("@")[0] == f".old-{folder.name}"]
+    return sorted(found, key=lambda path: int(path.name.partition("@")[2] or -1))
 
 
 def start(session, run: Run, recipe, variables: Mapping | None, background: bool, resuming: bool) -> Run:
@@ -140,7 +153,8 @@ def job(session, run: Run, recipe, variables: Mapping | None, resuming: bool) ->
 
     def keep(training, status: str) -> None:
         own.keep(session, run, training)
-        shutil.rmtree(run.folder.with_name(f".old-{run.name}"), ignore_errors=True)
+        for older in parked(run.folder):
+            shutil.rmtree(older, ignore_errors=True)
         if status == "finished":
             shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
 
@@ -154,8 +168,8 @@ def job(session, run: Run, recipe, variables: Mapping | None, resuming: bool) ->
 
 def give_back(session, run: Run) -> None:
     """After a failure: bring the parked older run back if the new one has not come past its first step."""
-    parked = run.folder.with_name(f".old-{run.name}")
-    if parked.exists() and run.step == 0:
+    older = parked(run.folder)
+    if older and run.step == 0:
         shutil.rmtree(run.folder)
-        os.replace(parked, run.folder)
+        os.replace(older[-1], run.folder)
         session.runs.known.pop(run.folder, None)

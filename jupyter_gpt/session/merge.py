@@ -5,13 +5,15 @@ from __future__ import annotations
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.session import store
 from jupyter_gpt.session.jobs import on_worker
+from jupyter_gpt.session.launch import claim
 from jupyter_gpt.session.models import Model
+from jupyter_gpt.session.provenance import Provenance, provenance
 
 
 def merge(session, name: str, into: str | None = None, *, overwrite: bool = False) -> Model:
     """Make a full model of the adapter `name` and its base: `into`, or `NAME-merged`. Both stay as they are.
 
-    Raises GPTError for a model that is no adapter, and for a name that something else has, unless `overwrite`.
+    Raises GPTError for a model that is no adapter, and for a name that something else made, unless `overwrite`.
     """
     session.finish_first(name)
     model = session.models.about(name)
@@ -20,16 +22,16 @@ def merge(session, name: str, into: str | None = None, *, overwrite: bool = Fals
     into = store.check_name(into or f"{name}-merged")
     if into in (name, model.base):
         raise GPTError(f"{into} is part of what is merged: choose another name")
-    if into in session.models and not overwrite and session.models.about(into).kind != "merge":
-        raise GPTError(f"there is a model {into} already: choose another name, or say --overwrite")
-    return on_worker("torch", lambda: merged(session, session.models[name], into))
+    made = provenance("merge", {"model": name})
+    claim(session, into, made, overwrite)
+    return on_worker("torch", lambda: merged(session, session.models[name], into, made))
 
 
-def merged(session, model: Model, into: str) -> Model:
+def merged(session, model: Model, into: str, made: Provenance) -> Model:
     """The work of it."""
     from jupyter_gpt.training.lora import merged
 
     return session.models.keep(
-        into, merged(session.models.full_precision(model)), model.tokenizer, "merge", None, [*model.lineage, f"{into} (merge)"], model.step,
+        into, merged(session.models.full_precision(model)), model.tokenizer, "merge", made, [*model.lineage, f"{into} (merge)"], model.step,
         licence=model.licence, labels=model.labels,
     )  # fmt: skip

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Container, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from jupyter_gpt.session import adapters, store
 from jupyter_gpt.session.endpoints import Endpoint, Endpoints
 from jupyter_gpt.session.jobs import on_worker
 from jupyter_gpt.session.load import full_precision, load, quiet, resident_dtype, unload
+from jupyter_gpt.session.provenance import Provenance
 
 ABOUT = "jupyter_gpt.json"  # beside the transformers files: who made it, from what
 CONFIGS = ("config.json", adapters.CONFIG)  # a folder with one of them is a model
@@ -33,7 +34,7 @@ class Model:
     name: str
     folder: Path
     kind: str
-    maker: str | None
+    provenance: Provenance
     lineage: list[str]
     parameters: int
     step: int = 0
@@ -106,7 +107,7 @@ class Model:
     @property
     def about(self) -> dict:
         """What stands in `jupyter_gpt.json`."""
-        return {"kind": self.kind, "maker": self.maker, "lineage": self.lineage, "parameters": self.parameters,
+        return {**asdict(self.provenance), "kind": self.kind, "lineage": self.lineage, "parameters": self.parameters,
                 "step": self.step, "licence": self.licence, "source": self.source, "base": self.base,
                 "trained": self.trained, "labels": self.labels, "base_mark": self.base_mark}  # fmt: skip
 
@@ -154,7 +155,7 @@ class Models(Mapping):
         except ValueError as error:
             raise GPTError(f"model {name} is damaged: its {ABOUT} cannot be read") from error
         return Model(
-            name, folder, about.get("kind", "unknown"), about.get("maker"), about.get("lineage", [name]),
+            name, folder, about.get("kind", "unknown"), Provenance.read(about), about.get("lineage", [name]),
             about.get("parameters", 0), about.get("step", 0), licence=about.get("licence"),
             source=about.get("source"), base=about.get("base"), trained=about.get("trained", 0),
             labels=about.get("labels"), base_mark=about.get("base_mark"),
@@ -249,7 +250,7 @@ class Models(Mapping):
     def __len__(self) -> int:
         return len({*self.names(), *self.endpoints})
 
-    def keep(self, name: str, module, tokenizer, kind: str, maker: str | None, lineage: list[str], step: int,
+    def keep(self, name: str, module, tokenizer, kind: str, provenance: Provenance | None, lineage: list[str], step: int,
              licence: str | None = None, base: str | None = None, labels: list[str] | None = None) -> Model:  # fmt: skip
         """Save a model whole, put it in the place of an older one of its name, and keep it in memory.
 
@@ -260,7 +261,8 @@ class Models(Mapping):
         folder = store.home() / "models" / name
         temporary = folder.with_name(f".writing-{name}")
         parameters = sum(p.numel() for p in module.parameters())
-        model = Model(name, folder, kind, maker, lineage, parameters, step, module, tokenizer, licence, labels=labels)
+        made = provenance or Provenance(kind)
+        model = Model(name, folder, kind, made, lineage, parameters, step, module, tokenizer, licence, labels=labels)
         if adapters.is_adapter(module):
             under = self.about(base)
             model.base, model.base_mark, model.trained = base, adapters.mark(under.folder), adapters.own_parameters(module)

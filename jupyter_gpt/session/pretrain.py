@@ -19,15 +19,14 @@ def pretrain(
     background: bool = False,
     overwrite: bool = False,
     variables: Mapping | None = None,
-    maker: str | None = None,
     **options,
 ) -> Run:
     """Train a GPT from scratch on `mixture`, or on a declared `corpus`; the model is `gpt.models[name]`.
 
     `tokenizer` is `bpe`, `char` or the name of a model; `options` are those of
     `jupyter_gpt.training.recipe.pretraining_recipe`. Blocks until the run ends, unless `background`; Ctrl-C stops
-    it gracefully. `variables` serves `$name` sources; `maker` tells the cell that asks, so that another cell's
-    model is not replaced unless `overwrite`.
+    it gracefully. `variables` serves `$name` sources. A model of that name is replaced where this very cell made it, or
+    the same options on the same data (Run All); else only if `overwrite`.
 
     Raises GPTError, one line, for what cannot be trained; whatever had that name before is then untouched.
     """
@@ -49,8 +48,8 @@ def pretrain(
     for source in weights:
         sources.check(source, variables)
     return launch(
-        session, name, "pretrain", recipe, maker=maker, overwrite=overwrite, background=background,
-        variables=variables,
+        session, name, "pretrain", recipe, {"mixture": weights, "tokenizer": tokenizer, **options},
+        overwrite=overwrite, background=background, variables=variables,
     )  # fmt: skip
 
 
@@ -95,5 +94,5 @@ def check_room(recipe, device: str) -> None:
 def keep(session, run: Run, training) -> None:
     """Register what was trained."""
     session.models.keep(
-        run.name, training.model, training.tokenizer, run.kind, run.maker, [f"{run.name} ({run.kind})"], training.step
+        run.name, training.model, training.tokenizer, run.kind, run.provenance, [f"{run.name} ({run.kind})"], training.step
     )

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from jupyter_gpt.errors import GPTError, nearest
@@ -17,7 +18,8 @@ from jupyter_gpt.session import catalogue, fetch, gguf, memory, store
 from jupyter_gpt.session.jobs import on_worker
 from jupyter_gpt.session.load import first_line, quiet
 from jupyter_gpt.session.model_files import check_files, check_links, check_settings, check_template
-from jupyter_gpt.session.models import ABOUT, Model, Models
+from jupyter_gpt.session.models import ABOUT, Model, Models, is_model
+from jupyter_gpt.session.provenance import Provenance, provenance
 
 SPELLED = {"apache-2.0": "Apache-2.0", "mit": "MIT", "bsd-3-clause": "BSD-3-Clause", "cc-by-4.0": "CC-BY-4.0",
            "cc-by-nc-4.0": "CC-BY-NC-4.0", "cc-by-sa-4.0": "CC-BY-SA-4.0", "cc0-1.0": "CC0-1.0"}  # fmt: skip
@@ -39,7 +41,8 @@ def pull(
     name = store.check_name(name or default_name(path, repo, entry))
     origin = {"origin": str(path) if path else repo, "stamp": stamp(path) if path else None}
     target = store.cache() / "models" / name
-    if not overwrite and is_there(models, name, target, origin):
+    made = provenance("pull", {"source": origin["origin"]})
+    if not overwrite and is_there(models, name, target, origin, made):
         models.used.add(target)
         return models.about(name)
     temporary = target.with_name(f".writing-{name}.{os.getpid()}")
@@ -47,7 +50,7 @@ def pull(
         sweep(target.parent)
         temporary.mkdir(parents=True)
         about = get(path, repo, entry, temporary, progress)
-        about = {**finish(temporary, source, name, about), **origin}
+        about = {**finish(temporary, source, name, about), **origin, **asdict(made)}
         store.write_json(temporary / ABOUT, about)
         put(models, name, temporary, target)
     except OSError as error:
@@ -97,22 +100,21 @@ def stamp(path: Path) -> list[int]:
     return [sum(s.st_size for s in found), max((s.st_mtime_ns for s in found), default=0)]
 
 
-def is_there(models: Models, name: str, target: Path, origin: dict) -> bool:
+def is_there(models: Models, name: str, target: Path, origin: dict, made: Provenance) -> bool:
     """Whether it was pulled before from the same place. Raises GPTError when its name means something else."""
-    made = store.home() / "models" / name
-    if (made / "config.json").exists():
+    if is_model(store.home() / "models" / name) or name in models.endpoints:
         raise GPTError(f"{name} was made by {models.about(name).kind}: choose another name with --name, or say --overwrite")
-    if not (target / "config.json").exists():
+    if not is_model(target):
         return False
     try:
         known = store.read_json(target / ABOUT)
     except ValueError:
         return False
-    if known.get("origin") not in (None, origin["origin"]):
-        raise GPTError(
-            f"{name} was pulled from {known['origin']}: choose another name with --name, or say --overwrite"
-        )
-    return known.get("stamp") == origin["stamp"]
+    same = known.get("origin") == origin["origin"]
+    if not same and not made.may_replace(Provenance.read(known)):
+        where = known.get("origin") or "a place that was not recorded"
+        raise GPTError(f"{name} was pulled from {where}: choose another name with --name, or say --overwrite")
+    return same and known.get("stamp") == origin["stamp"]
 
 
 def get(
@@ -202,7 +204,7 @@ def finish(folder: Path, source: str, name: str, about: dict) -> dict:
     entry = catalogue.find(source)
     licence = entry.licence if entry else about.get("licence")
     return {
-        "kind": "pull", "maker": None, "lineage": about.get("lineage") or [f"{name} (pull)"], "parameters": parameters,
+        "lineage": about.get("lineage") or [f"{name} (pull)"], "parameters": parameters,
         "step": 0, "licence": SPELLED.get(licence, licence), "source": about["source"],
     }  # fmt: skip
 

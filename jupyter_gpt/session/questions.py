@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from jupyter_gpt.session import store
+from jupyter_gpt.session.provenance import Provenance, check
 from jupyter_gpt.session.rankings import ASKED, KEPT, Rankings, key
 
 
@@ -51,10 +52,17 @@ class Question:
         return tuple({name: each[name] for name in KEPT if name in each} for each in self.completions)
 
 
+def settings(made: Provenance) -> dict | None:
+    """The options that questions were asked with, without the prompts; None where they were not recorded."""
+    requested = made.requested
+    return None if requested is None else {"kind": made.kind, **{k: v for k, v in requested.items() if k != "prompts"}}
+
+
 class Questions:
     """The questions last asked under the name of some rankings."""
 
     def __init__(self, rankings: Rankings):
+        self.name = rankings.name
         self.path: Path = rankings.path.with_name(rankings.name + ASKED)
 
     def read(self) -> list[Question]:
@@ -70,6 +78,25 @@ class Questions:
         except (ValueError, KeyError, TypeError, AttributeError):
             return []
 
-    def write(self, questions: Sequence[Question]) -> None:
+    @property
+    def provenance(self) -> Provenance | None:
+        """What asked them; None where there are none."""
+        try:
+            found = store.read_json(self.path)
+            return Provenance.read({"kind": "rank", **found}) if found.get("questions") else None
+        except (ValueError, AttributeError):
+            return None
+
+    def claim(self, prompts: Sequence[str], new: Provenance, overwrite: bool) -> None:
+        """Raises GPTError where something else has asked questions under this name that would be gone.
+
+        With the same options, further prompts beside those that were asked are no loss.
+        """
+        old = self.provenance
+        if old is None or (settings(old) == settings(new) and {each.prompt for each in self.read()} <= set(prompts)):
+            return
+        check(self.name, old, new, overwrite)
+
+    def write(self, questions: Sequence[Question], provenance: Provenance) -> None:
         """Keep these in the place of all others; whole or not at all."""
-        store.write_json(self.path, {"questions": [asdict(question) for question in questions]})
+        store.write_json(self.path, {**asdict(provenance), "questions": [asdict(question) for question in questions]})

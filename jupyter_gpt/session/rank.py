@@ -15,6 +15,7 @@ from jupyter_gpt.errors import GPTError
 from jupyter_gpt.evaluation.agreement import kendalls_w, ranks
 from jupyter_gpt.session import fingerprint, judging, rankings_file, store
 from jupyter_gpt.session.compare import shuffled
+from jupyter_gpt.session.provenance import Provenance, provenance
 from jupyter_gpt.session.questions import Question, Questions
 from jupyter_gpt.session.rankings import Ranking, Rankings
 
@@ -154,6 +155,7 @@ def rank(
     by: str = "person",
     judge: Callable[[str, str], float] | str | None = None,
     rankings_file: str | None = None,
+    overwrite: bool = False,
     tick: Tick | None = None,
     **options,
 ) -> Ranked:
@@ -162,11 +164,15 @@ def rank(
     `options` are those of `gpt.prompts`. `judge`, a function `f(prompt, completion) -> float` (higher is better) or the
     name of a model, ranks at once; `rankings_file` takes over what a file says of these prompts (of all its own where
     `prompts` is empty), and only the others are sampled. `tick(what, done, total, tokens)` is told how far it is.
-    An interrupt keeps what is sampled and ranked by then. Raises GPTError for what cannot be asked.
+    An interrupt keeps what is sampled and ranked by then. Other questions than those asked under this name by another
+    cell are asked only if `overwrite`; rankings that were given stay. Raises GPTError for what cannot be asked.
     """
     store.check_name(name)
     prompts, models = ([given] if isinstance(given, str) else list(given or ()) for given in (prompts, model))
     rankings = gpt.rankings.named(name)
+    asked_for = {"prompts": prompts or str(rankings_file), "model": models, "samples": samples, "seed": seed, **options}
+    new = provenance("rank", asked_for)
+    Questions(rankings).claim(prompts, new, overwrite)
     notes = [note for note in (rankings.torn,) if note]
     taken: dict[str, list[Question]] = {}
     if rankings_file is not None:
@@ -177,9 +183,9 @@ def rank(
     check(prompts, models, samples, options, [text for text in prompts if text not in taken])
     judge = judging.check(gpt, judge)
     asked = [text for text in prompts if text not in taken]
-    fresh = sampled(gpt, rankings, asked, models, samples, {**options, "seed": seed}, together, tick) if asked else {}
+    fresh = sampled(gpt, rankings, asked, models, samples, {**options, "seed": seed}, together, new, tick) if asked else {}
     questions = [question for text in prompts for question in (taken.get(text) or fresh[text])]
-    Questions(rankings).write(questions)
+    Questions(rankings).write(questions, new)
     whole = {**options, "seed": seed, "samples": samples}
     anybody = judge is not None or rankings_file is not None
     found = Ranked(rankings, questions, models, whole, by=by, anybody=anybody, notes=notes)
@@ -222,7 +228,7 @@ def check(prompts: Sequence[str], models: Sequence[str], samples: int, options: 
 
 def sampled(
     gpt, rankings: Rankings, prompts: Sequence[str], models: Sequence[str], samples: int, options: dict, make: Make,
-    tick: Tick | None,
+    new: Provenance, tick: Tick | None,
 ) -> dict[str, list[Question]]:  # fmt: skip
     """The questions of each prompt: those asked before if they came from the same models in the same way, else anew.
 
@@ -247,7 +253,7 @@ def sampled(
                 raise KeyboardInterrupt
         for text, *done in zip(lot, *columns, strict=True):
             found[text] = make(text, models, done, options["seed"], source)
-        Questions(rankings).write([each for text in prompts for each in found.get(text, [])])
+        Questions(rankings).write([each for text in prompts for each in found.get(text, [])], new)
     return found
 
 

@@ -1,18 +1,21 @@
-"""The recipe file of a run: what was made, by which cell, from which recipe."""
+"""The recipe file of a run: what was made, what asked for it, from which recipe."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from jupyter_gpt.session import store
+from jupyter_gpt.session.provenance import Provenance
 
 
-def header(kind: str, maker: str | None, recipe: dict) -> str:
+def header(provenance: Provenance, recipe: dict) -> str:
     """The text of `recipe.yaml`."""
     import yaml
 
-    return yaml.safe_dump({"kind": kind, "maker": maker, "recipe": recipe}, sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump({**asdict(provenance), "recipe": recipe}, sort_keys=False, allow_unicode=True)
 
 
 def write_recipe(run, recipe) -> None:
     """Keep the recipe of a run as it was resolved."""
     run.recipe = recipe.as_dict()
-    store.write_text(run.folder / "recipe.yaml", header(run.kind, run.maker, run.recipe))
+    store.write_text(run.folder / "recipe.yaml", header(run.provenance, run.recipe))

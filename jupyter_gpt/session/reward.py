@@ -8,6 +8,7 @@ from dataclasses import replace
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.session import marks, store
 from jupyter_gpt.session.launch import launch
+from jupyter_gpt.session.provenance import Provenance
 from jupyter_gpt.session.runs import Run
 
 NEEDED = 4  # rankings that tell completions apart: one to be held out, and something to learn from
@@ -23,7 +24,6 @@ def reward(
     background: bool = False,
     overwrite: bool = False,
     variables: Mapping | None = None,
-    maker: str | None = None,
     **options,
 ) -> Run:
     """Train a reward model on `rankings`; it is `gpt.models[name]`, and `gpt.models[name].score(prompt, completion)` asks it.
@@ -42,8 +42,9 @@ def reward(
     recipe = reward_recipe(base, rankings, **options)
     recipe = replace(recipe, marks=inputs(session, recipe))
     return launch(
-        session, name, "reward", recipe, maker=maker, overwrite=overwrite, background=background, variables=variables
-    )
+        session, name, "reward", recipe, {"rankings": rankings, "base": base, **options},
+        overwrite=overwrite, background=background, variables=variables,
+    )  # fmt: skip
 
 
 def ranked_model(session, rankings: str, found) -> str:
@@ -97,14 +98,14 @@ def weights_for(session, start, rank: int):
 
 def keep(session, run: Run, training) -> None:
     """Register what was trained."""
-    keep_as(session, run.name, run.maker, training)
+    keep_as(session, run.name, run.provenance, training)
 
 
-def keep_as(session, name: str, maker: str | None, training) -> None:
+def keep_as(session, name: str, made: Provenance, training) -> None:
     """Keep a reward model under `name`."""
     below = session.models.about(training.recipe.base)
     session.models.keep(
-        name, training.model, training.tokenizer, "reward", maker, [*below.lineage, f"{name} (reward)"], training.step,
+        name, training.model, training.tokenizer, "reward", made, [*below.lineage, f"{name} (reward)"], training.step,
         licence=below.licence, base=(below.base or below.name) if training.recipe.lora else None, labels=[LABEL],
     )  # fmt: skip
 

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from jupyter_gpt.errors import GPTError, nearest
-from jupyter_gpt.session import marks, store
+from jupyter_gpt.session import marks, provenance, store
 from jupyter_gpt.session import reward as reward_stage
-from jupyter_gpt.session.launch import launch
+from jupyter_gpt.session.launch import claim, launch
+from jupyter_gpt.session.provenance import Provenance
 from jupyter_gpt.session.runs import Run
 from jupyter_gpt.training.rl_recipe import DEFAULT_ALGORITHM, rl_recipe
 
@@ -27,7 +28,6 @@ def rlhf(
     background: bool = False,
     overwrite: bool = False,
     variables: Mapping | None = None,
-    maker: str | None = None,
     **options,
 ) -> Run:
     """Train the model `policy` by `algo` (ppo, grpo or dpo) on `prompts`, a list or one a line; it is `gpt.models[name]`.
@@ -54,9 +54,23 @@ def rlhf(
     elif not texts:
         raise GPTError("there are no prompts to answer: write them in the body, one a line")
     recipe = replace(recipe, marks=inputs(session, recipe))
+    if algo != "dpo" and not names:
+        claim(session, reward_name(name), own_reward(recipe, provenance.running_cell()), overwrite)
+    requested = {"prompts": texts, "policy": policy, "algo": algo, "rankings": rankings, "reward": names, **options}
     return launch(
-        session, name, "rlhf", recipe, maker=maker, overwrite=overwrite, background=background, variables=variables
+        session, name, "rlhf", recipe, requested, overwrite=overwrite, background=background, variables=variables
     )
+
+
+def reward_name(name: str) -> str:
+    """What the reward model is called that a run makes for itself."""
+    return store.check_name(f"{name}-reward")
+
+
+def own_reward(recipe, cell_id: str | None) -> Provenance:
+    """The provenance of the reward model that a run of this recipe makes for itself."""
+    requested = {"rankings": recipe.rankings, "base": recipe.policy, "lora": recipe.lora, "seed": recipe.seed}
+    return Provenance("reward", cell_id, requested)
 
 
 def lines(prompts: str | Sequence[str] | None) -> list[str]:
@@ -140,8 +154,7 @@ def rewarded_first(session, run: Run, recipe, rankings) -> Iterator:
     from jupyter_gpt.training.reward_prepare import prepare
     from jupyter_gpt.training.reward_recipe import reward_recipe
 
-    name = f"{run.name}-reward"
-    store.check_name(name)
+    name = reward_name(run.name)
     own = reward_recipe(recipe.policy, recipe.rankings, lora=recipe.lora, seed=recipe.seed)
     start = session.models[recipe.policy]
     training = yield from prepare(own, start, rankings, reward_stage.weights_for(session, start, recipe.lora))
@@ -154,7 +167,7 @@ def rewarded_first(session, run: Run, recipe, rankings) -> Iterator:
         yield None
     yield {"event": "note", "text": f"{name} orders {last['accuracy']:.0%} of {last['pairs']} held-out pairs as the ranker "
                                     f"did (95% interval {last['low']:.0%} to {last['high']:.0%})"}  # fmt: skip
-    reward_stage.keep_as(session, name, run.maker, training)
+    reward_stage.keep_as(session, name, own_reward(recipe, run.provenance.cell_id), training)
     known = {**(recipe.marks or {}), **marks.of_model(session, name)}
     return replace(recipe, reward=[name], weights=[1.0], marks=known)
 
@@ -175,6 +188,6 @@ def keep(session, run: Run, training) -> None:
     """Register what was trained."""
     below = session.models.about(training.recipe.policy)
     session.models.keep(
-        run.name, training.model, training.tokenizer, "rlhf", run.maker, [*below.lineage, f"{run.name} (rlhf)"],
+        run.name, training.model, training.tokenizer, "rlhf", run.provenance, [*below.lineage, f"{run.name} (rlhf)"],
         training.step, licence=below.licence, base=(below.base or below.name) if training.recipe.lora else None,
     )  # fmt: skip

@@ -14,6 +14,7 @@ from pathlib import Path
 from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.session import store
 from jupyter_gpt.session.jobs import Job
+from jupyter_gpt.session.provenance import Provenance
 
 COLUMNS = ("step", "loss", "val_loss", "tokens", "seconds", "lr", "tokens_per_second")
 WATCHED = ("reward", "kl", "entropy", "length")  # of RL, from evaluations where its steps do not tell them
@@ -29,7 +30,7 @@ class Run:
         self.folder, self.name = folder, folder.name
         try:
             header = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
-            self.kind, self.maker, self.recipe = header["kind"], header["maker"], header["recipe"]
+            self.kind, self.recipe, self.provenance = header["kind"], header["recipe"], Provenance.read(header)
         except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
             raise GPTError(
                 f"run {self.name} cannot be read: its recipe.yaml is missing or damaged; --overwrite makes the run anew"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 from jupyter_gpt.errors import GPTError
@@ -12,6 +13,7 @@ from jupyter_gpt.session.adapter_card import make_portable
 from jupyter_gpt.session.fetch import BESIDE, check_disk
 from jupyter_gpt.session.memory import weights
 from jupyter_gpt.session.models import ABOUT, CONFIGS, Model, is_model
+from jupyter_gpt.session.provenance import Provenance, digest, provenance
 
 
 def save(model: Model, folder: Path, overwrite: bool = False, base: Path | None = None) -> Path:
@@ -26,7 +28,9 @@ def save(model: Model, folder: Path, overwrite: bool = False, base: Path | None 
         raise GPTError(f"{str(folder)!r} is the folder of this notebook, or one above it: give the model a folder of its own")
     if target == model.folder or model.folder in target.parents:
         raise GPTError(f"{folder} is the model's own folder: choose one outside")
-    check_target(target, model, overwrite)
+    requested = {"model": model.name, "lineage": model.lineage, "from": digest(model.provenance.requested)}
+    made = provenance("save", requested)
+    check_target(target, model, made, overwrite)
     weights(model.folder)  # a damaged model is not worth saving
     try:
         about_base = store.read_json(base / ABOUT) if base else {}
@@ -38,7 +42,7 @@ def save(model: Model, folder: Path, overwrite: bool = False, base: Path | None 
         check_disk(target.parent, model.on_disk)
         shutil.copytree(model.folder, temporary, ignore=shutil.ignore_patterns(".*"))
         source = model.source if model.source is None or not Path(model.source).is_absolute() else Path(model.source).name
-        about = {**model.about, "kind": "save", "name": model.name, "maker": None, "source": source}
+        about = {**model.about, **asdict(made), "name": model.name, "source": source}
         store.write_json(temporary / ABOUT, about)
         if model.base:
             make_portable(temporary, model, about_base)
@@ -50,7 +54,7 @@ def save(model: Model, folder: Path, overwrite: bool = False, base: Path | None 
     return target
 
 
-def check_target(target: Path, model: Model, overwrite: bool) -> None:
+def check_target(target: Path, model: Model, made: Provenance, overwrite: bool) -> None:
     """Raises GPTError for a place where saving would destroy something."""
     if target.is_symlink() or (target.exists() and not target.is_dir()):
         raise GPTError(f"{target} is not a folder: choose another place")
@@ -63,11 +67,13 @@ def check_target(target: Path, model: Model, overwrite: bool) -> None:
             f"{target} has other things in it{what}: choose an empty folder, or one that is not there yet"
         )
     try:
-        known = store.read_json(target / ABOUT).get("name")
+        about = store.read_json(target / ABOUT)
+        name, old = about.get("name"), Provenance.read(about)
     except (ValueError, AttributeError):
-        known = None
-    if known != model.name and not overwrite:
-        raise GPTError(f"{target} holds another model: choose another folder, or say --overwrite")
+        name, old = None, Provenance("unknown")
+    if not overwrite and not made.may_replace(old):
+        what = f"another model of the name {name}" if name == model.name else "another model"
+        raise GPTError(f"{target} holds {what}: choose another folder, or say --overwrite")
 
 
 def belongs(path: Path) -> bool:

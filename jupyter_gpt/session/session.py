@@ -7,6 +7,7 @@ What trains is a function of its own module, taken in as a method.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from jupyter_gpt.errors import GPTError
@@ -99,8 +100,8 @@ class Session:
         """Write a model to `folder` as a plain transformers folder, which loads anywhere without this package.
 
         An adapter is written as peft writes it; the README.md in its folder says how it loads together with its base.
-        A folder that holds this model from before is written anew. Raises GPTError for one with anything else in it,
-        unless `overwrite` and it is another model's.
+        A folder that this cell filled, or that holds this model as it was made before, is written anew. Raises GPTError
+        for one with another model, unless `overwrite`, and for one with anything else in it.
         """
         from jupyter_gpt.session.save import save
 
@@ -116,17 +117,19 @@ class Session:
         tokens: int | None = None,
         variables: Mapping | None = None,
         seed: int = 0,
+        overwrite: bool = False,
     ) -> Corpus:
         """Declare the weighted mixture `mixture` (a mapping, or its YAML) as `name`, and count what is in it.
 
         `tokens` is the length of the run to reckon epochs for. Raises GPTError for a source that is missing, empty or
-        unreadable, or a weight that is none.
+        unreadable, a weight that is none, and a name that another cell gave to another mixture, unless `overwrite`.
         """
         from jupyter_gpt.data import mixture as mixtures
 
         store.check_name(name)
         weights = mixtures.parse(mixture) if isinstance(mixture, str) else mixtures.check(mixture)
-        return self.corpora.declare(name, weights, mixtures.survey(weights, variables, seed, tokens))
+        new = self.corpora.new(name, weights, overwrite)
+        return self.corpora.keep(replace(new, rows=mixtures.survey(weights, variables, seed, tokens)))
 
     def compare(self, models: Sequence[str], prompts: Sequence[str], **options) -> Comparison:
         """The same prompts with the same seeds to each of `models`, side by side, to be voted on.

@@ -20,7 +20,6 @@ def sft(
     background: bool = False,
     overwrite: bool = False,
     variables: Mapping | None = None,
-    maker: str | None = None,
     **options,
 ) -> Run:
     """Finetune `base` on conversations; the model is `gpt.models[name]`.
@@ -64,8 +63,9 @@ def sft(
     for source in mixture:
         conversations.check(source, variables, cell, recipe.bad_rows)
     return launch(
-        session, name, "sft", recipe, maker=maker, overwrite=overwrite, background=background, variables=variables
-    )
+        session, name, "sft", recipe, {"mixture": mixture, "cell": cell, "base": base, **options},
+        overwrite=overwrite, background=background, variables=variables,
+    )  # fmt: skip
 
 
 def read_data(
@@ -152,6 +152,6 @@ def keep(session, run: Run, training) -> None:
         options["base"] = recipe.base
     else:  # so that whoever loads the folder stops where an answer ends
         module.generation_config.eos_token_id = sorted(training.ends)
-    session.models.keep(run.name, module, training.tokenizer, run.kind, run.maker, lineage, training.step, **options)
+    session.models.keep(run.name, module, training.tokenizer, run.kind, run.provenance, lineage, training.step, **options)
     if recipe.load_in:  # trained on a base in few bits: used on the base as everything else uses it
         session.models.unload(run.name)

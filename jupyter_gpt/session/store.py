@@ -99,8 +99,8 @@ def read_json(path: Path) -> dict:
 def replace_folder(new: Path, target: Path) -> None:
     """Put the whole folder `new` in the place of `target`; the old one goes only when the new one stands."""
     parked = target.with_name(f".old-{target.name}")
-    shutil.rmtree(parked, ignore_errors=True)
     if target.exists():
+        shutil.rmtree(parked, ignore_errors=True)
         os.replace(target, parked)
     os.replace(new, target)
     shutil.rmtree(parked, ignore_errors=True)

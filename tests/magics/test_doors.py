@@ -7,6 +7,7 @@ import pytest
 
 from jupyter_gpt.magics import corpus, pretrain
 from jupyter_gpt.magics.gpt import VERBS
+from jupyter_gpt.session import provenance
 
 pytestmark = pytest.mark.usefixtures("pictures")
 
@@ -36,7 +37,7 @@ def test_pretrain_hands_over_every_option(ip, gpt, shown):
     assert verb == "pretrain"
     assert said == {
         "name": "tale", "mixture": "stories: 3\n", "depth": 6, "steps": 2000, "lr": 0.01, "compile": False,
-        "prompts": ["Once", "2 + 2 ="], "background": True, "variables": ip.user_ns, "maker": None,
+        "prompts": ["Once", "2 + 2 ="], "background": True, "variables": ip.user_ns,
     }  # fmt: skip
     assert shown == ["run tale: finished"]
     assert ip.user_ns["m"] is gpt.models["tale"]
@@ -61,7 +62,16 @@ def test_pretrain_says_which_cell_it_is(ip, gpt, shown, monkeypatch):
     monkeypatch.setattr(type(ip), "get_parent", lambda self: parent, raising=False)
     monkeypatch.setattr("jupyter_gpt.views.follow.is_live", lambda: False)
     succeed(ip, "%%pretrain tale\nstories: 3\n")
-    assert gpt.calls[0][1]["maker"] == "abc"
+    assert gpt.calls[0][1]["name"] == "tale" and provenance.running_cell() == "abc"
+    parent["metadata"]["cellId"] = "vscode-notebook-cell:/home/me/a.ipynb#W2sZmlsZQ=="
+    assert provenance.running_cell() is None, "a place in a notebook, which another cell may have tomorrow"
+    parent["metadata"]["cellId"] = "abc"
+    monkeypatch.setenv("JPY_SESSION_NAME", "talks/tour.ipynb")
+    here = provenance.running_cell()
+    monkeypatch.setenv("JPY_SESSION_NAME", "talks/copy.ipynb")
+    assert here.startswith("abc@") and provenance.running_cell() != here, "a copy of a notebook has the same ids"
+    ip.run_line_magic("unload_ext", "jupyter_gpt")
+    assert provenance.running_cell() is None
 
 
 def test_a_failed_run_fails_the_cell_and_binds_nothing(ip, gpt, shown, capsys):
@@ -196,7 +206,7 @@ def test_the_options_are_those_of_the_session():
     from jupyter_gpt.training.recipe import pretraining_recipe
 
     keywords = {**signature(pretraining_recipe).parameters, **signature(Session.pretrain).parameters}
-    for name in ("session", "mixture", "options", "variables", "maker"):  # said by the cell, not by an option
+    for name in ("session", "mixture", "options", "variables"):  # said by the cell, not by an option
         keywords.pop(name)
     options = {option.key: option for _, group in pretrain.COMMAND.groups for option in group}
     assert set(options) - {"out", "beside"} == set(keywords)

@@ -50,7 +50,7 @@ def test_from_a_base_to_an_assistant_and_a_merged_one(run, shown, fails, capsys)
     assert fails(f"%%sft reply --base nobody {SHORT}\n{BODY}").startswith("there is no model nobody")
     assert "roles out of order" in fails(f"%%sft x --base hen {SHORT}\nassistant: The hen.\n")
     before = len(shown)
-    assert "matches no layer: there are q_proj" in fails(f"%%sft reply --base hen --lora 2 --lora-targets q_prj {SHORT}\n{BODY}")
+    assert "matches no layer: there are q_proj" in fails(f"%%sft reply --base hen --lora 2 --lora-targets q_prj --overwrite {SHORT}\n{BODY}")
     assert len(shown) == before, "nothing of the run that was there before is shown under the error"
     assert fails("%%sft x\n" + BODY).startswith("%%sft wants --base")
     assert "say what to train on" in fails("%%sft x --base hen")

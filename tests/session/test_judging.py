@@ -73,7 +73,7 @@ def test_a_function_that_changed_is_asked_again_and_its_old_texts_are_dropped(fa
         return len(completion)
 
     ranked(fake, judge, ["x", "old"])
-    longest = ranked(fake, judge)
+    longest = ranked(fake, judge, overwrite=True)
     assert {r.prompt for r in longest.rankings} == {"x", "y"}
 
     def judge(prompt, completion):

@@ -92,12 +92,14 @@ def test_the_same_cell_goes_on_with_the_same_completions_in_a_new_kernel(fake):
 def test_another_seed_setting_or_model_samples_anew_and_older_answers_stay(fake):
     rank(fake, "taste", ["x"], model="a").rank(0, [[0], [1], [2], [3]])
     for other in ({"seed": 9}, {"top_k": 3}, {"samples": 3}):
-        found = rank(fake, "taste", ["x"], **{"model": "a", **other})
+        with pytest.raises(GPTError, match=r"taste was made by rank .*: choose another name, or say --overwrite"):
+            rank(fake, "taste", ["x"], **{"model": "a", **other})
+        found = rank(fake, "taste", ["x"], **{"model": "a", **other}, overwrite=True)
         assert len(fake.asked[-1][1]) == 1
     assert len(fake.asked) == 4
     fake.write = lambda model, prompt, seed: f"trained anew {seed}"
     fake.models["a"].base_url = "elsewhere"
-    found = rank(fake, "taste", ["x"], model="a")
+    found = rank(fake, "taste", ["x"], model="a", overwrite=True)
     assert found.missing == [0] and len(found.rankings) == 1
 
 

@@ -172,7 +172,7 @@ def test_policy_and_critic_are_clipped_each_by_its_own_norm(gpt, tiny, monkeypat
 
     monkeypatch.setattr(Optimizers, "step", watched)
     for size in (1.0, 1e4):
-        run = gpt.rlhf("a", PROMPTS, policy="tiny", algo="ppo", reward=[short], weights=[size], kl=0.0,
+        run = gpt.rlhf("a", PROMPTS, policy="tiny", algo="ppo", reward=[short], weights=[size], kl=0.0, overwrite=True,
                        **{**SMALL, "steps": 1, "epochs": 1})  # fmt: skip
     (policy, critic), (other_policy, other_critic) = seen
     for name in policy:

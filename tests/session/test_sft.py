@@ -185,7 +185,7 @@ def test_merging_makes_a_model_of_its_own(gpt, sft):
     assert "is no adapter" in fail(gpt.merge, "fox")
     assert "part of what is merged" in fail(gpt.merge, "one", "fox")
     sft("two")
-    assert "there is a model two already" in fail(gpt.merge, "one", "two")
+    assert "two was made by sft: choose another name" in fail(gpt.merge, "one", "two")
 
 
 def seen(run, steps=None):
@@ -284,5 +284,5 @@ def test_any_architecture_is_finetuned(gpt, fox):
     )  # fmt: skip
     gpt.models.keep("wind", MistralForCausalLM(config), fox.tokenizer, "pull", None, ["wind"], 0)
     for options in ({}, {"lora": 2}, {"lora": 2, "checkpointing": True}):
-        run = gpt.sft("reply", ROWS, "wind", lr=0.01, **{**SHORT, **options})
+        run = gpt.sft("reply", ROWS, "wind", lr=0.01, overwrite=True, **{**SHORT, **options})
         assert run.status == "finished" and run.history["loss"].iloc[-1] < run.history["loss"].iloc[0]

@@ -29,6 +29,8 @@ ARENA = Command(
             Option("--rankings", "the name under which the votes are kept (default: arena-MODEL-MODEL)", "NAME",
                    complete="rankings"),
             Option("--no-form", "only the leaderboard, no votes asked for", kind=None),
+            Option("--overwrite", "ask these in the place of the questions that another cell asked under these rankings; votes "
+                   "that were given are kept", kind=None),
             OUT,
         )),
         ("Sampling", tuple(prompt.COMMAND.flags[name] for name in SAMPLING if name != "--samples")),

@@ -35,6 +35,7 @@ CONFIG = Command(
             Option("--timeout", "seconds of silence that are borne", "SECONDS", number, default=60),
             Option("--retries", "how often a failed request is sent again", "N", whole, default=2),
             Option("--user", "for every notebook of mine, not just those of this folder", kind=None),
+            Option("--overwrite", "replace the endpoint that another cell declared under this NAME", kind=None),
             Option("--remove", "forget the endpoint; go back to the technique's own text", kind=None),
         )),
         ("Template", (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jupyter_gpt.magics.notebook import cell_id, watch
+from jupyter_gpt.magics.notebook import watch
 from jupyter_gpt.magics.options import RUNNING, STEPS, Command, Option
 from jupyter_gpt.magics.words import number, whole
 from jupyter_gpt.training.recipe import DTYPES
@@ -47,6 +47,6 @@ def reward(gpt, given: dict, ip) -> object:
     """Trains, showing the live view; the result is the model, or the run in the background."""
     background = given.get("background", False)
     options = {key: value for key, value in given.items() if key not in ("name", "background", "out")}
-    run = gpt.reward(given["name"], background=True, variables=ip.user_ns, maker=cell_id(ip), **options)
+    run = gpt.reward(given["name"], background=True, variables=ip.user_ns, **options)
     watch(run, background=background)
     return run if background or "out" not in given else gpt.models[run.name]
