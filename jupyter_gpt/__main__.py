@@ -40,7 +40,8 @@ ENVIRONMENT
 
 EXIT STATUS
     0 if all went well, 1 if a cell failed, 2 if it could not begin, 130 if it was interrupted. One Ctrl-C
-    ends the running cell gracefully, and a training run keeps its model; a second one ends at once.
+    ends the running cell gracefully, and a training run is evaluated and keeps its model; a second one skips
+    that evaluation, a third one ends the kernel at once.
 
 EXAMPLES
     python -m jupyter_gpt

@@ -120,7 +120,9 @@ async def _run(nb, notebook: Path) -> int:
 
 @dataclass
 class CtrlC:
-    """Ctrl-C interrupts the running cell (before there is one, it is noted); a second one, or SIGTERM, ends the kernel."""
+    """Ctrl-C interrupts the running cell (before there is one, it is noted), and so does a second: a run that stops then
+    leaves its last evaluation out. A third, or SIGTERM, ends the kernel.
+    """
 
     client: object
     running: bool = False
@@ -133,17 +135,17 @@ class CtrlC:
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.end)
 
     def end(self) -> None:
-        self.pressed = max(1, self.pressed)
+        self.pressed = max(2, self.pressed)
         self.press()
 
     def press(self) -> None:
         self.pressed += 1
-        first = self.pressed == 1
-        print(" interrupting: Ctrl-C again ends at once" if first else " ending the kernel", flush=True)
-        self.acts.append(asyncio.ensure_future(self.act(first)))
+        said = {1: "interrupting: Ctrl-C again skips the evaluation of a stopping run", 2: "interrupting: Ctrl-C again ends the kernel"}
+        print(f" {said.get(self.pressed, 'ending the kernel')}", flush=True)
+        self.acts.append(asyncio.ensure_future(self.act()))
 
-    async def act(self, first: bool) -> None:
-        if not first:
+    async def act(self) -> None:
+        if self.pressed > 2:
             await self.client.km.shutdown_kernel(now=True)
         elif self.running:
             await self.client.km.interrupt_kernel()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from jupyter_gpt.training.run_figures import diverged, last_of
 from jupyter_gpt.training.sizes import short
 
 HEADER = ("run", "status", "steps", "validation loss", "parameters", "seconds")
@@ -41,14 +42,15 @@ def _run(path: Path) -> tuple[str, ...]:
         return found[-1] if found else None
 
     done, planned = last("step", "step") or 0, last("start", "steps")
-    loss, parameters = last("evaluation", "val_loss"), last("start", "parameters")
+    parameters, tested = last("start", "parameters"), last_of(events, "evaluation")
     seconds = last("end", "seconds") or last("step", "seconds")
     status = last("end", "status") if events and events[-1]["event"] == "end" else "interrupted"
+    loss = tested.get("val_loss")
     return (
         path.parent.name,
-        status,
+        f"{status}, diverged" if diverged(events) else status,
         f"{done:,}" if planned is None else f"{done:,} of {planned:,}",
-        "–" if loss is None else f"{loss:.3f}",
+        "–" if loss is None else f"{loss:.3f} at step {tested['step']:,}",
         "–" if parameters is None else short(parameters),
         "–" if seconds is None else f"{seconds:,.1f}",
     )

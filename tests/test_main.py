@@ -54,7 +54,7 @@ import json, pathlib
 home = pathlib.Path('.jupyter_gpt')
 for name in ('runs', 'models'): (home / name / 'story').mkdir(parents=True)
 events = [{'event': 'start', 'steps': 600, 'parameters': 5_800_000}, {'event': 'step', 'step': 600},
-          {'event': 'evaluation', 'val_loss': 1.2345},
+          {'event': 'evaluation', 'step': 500, 'val_loss': 1.2345},
           {'event': 'end', 'status': 'finished', 'seconds': 61.5}]
 (home / 'runs/story/events.jsonl').write_text('\\n'.join(map(json.dumps, events)))
 _ = (home / 'models/story/config.json').write_text('{}')
@@ -70,6 +70,17 @@ except KeyboardInterrupt:
     print('stopped gracefully')
 """
 
+PATIENT = """
+import time
+for n in range(2):
+    open(f'heard-{n}', 'w').close()
+    try:
+        time.sleep(60)
+    except KeyboardInterrupt:
+        pass
+print('ended by itself')
+"""
+
 
 def test_a_notebook_that_passes(tmp_path):
     folder = tmp_path / "elsewhere"
@@ -82,7 +93,7 @@ def test_a_notebook_that_passes(tmp_path):
     lines = ran.stdout.splitlines()
     assert lines[1].startswith("[1/3] import os, sys") and lines[1].endswith(" s  ok")
     assert f"    where {folder}" in lines and f"    who {sys.executable}" in lines
-    assert "story  finished  600 of 600            1.234        5.8M     61.5" in lines
+    assert "story  finished  600 of 600  1.234 at step 500        5.8M     61.5" in lines
     assert notebook.read_bytes() == before
     executed = nbformat.read(folder / ".jupyter_gpt/executed/fine.ipynb", as_version=4)
     assert executed.cells[1].outputs[0].text.startswith("where")
@@ -174,6 +185,22 @@ def test_ctrl_c_ends_the_cell_gracefully_and_keeps_the_notebook(tmp_path):
     assert process.returncode == 130
     assert "stopped gracefully" in out and "never" not in out
     assert (tmp_path / ".jupyter_gpt/executed/sleeps.ipynb").is_file()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+def test_ctrl_c_again_interrupts_again_for_a_run_that_stops_with_an_evaluation(tmp_path):
+    write(tmp_path / "patient.ipynb", PATIENT, "print('never')")
+    with subprocess.Popen(
+        command("--execute", "patient.ipynb"), cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True
+    ) as process:
+        for file in ("heard-0", "heard-1"):
+            deadline = time.monotonic() + 60
+            while not (tmp_path / file).exists() and time.monotonic() < deadline:
+                time.sleep(0.1)
+            process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "skips the evaluation" in out and "ended by itself" in out and "never" not in out
 
 
 @pytest.mark.parametrize(

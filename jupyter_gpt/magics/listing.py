@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.session.memory import amount
+from jupyter_gpt.training.run_figures import MEAN, last_of, standing, training_loss
 from jupyter_gpt.views.bundle import Bundle, about, escape, marked, quoted
 from jupyter_gpt.views.table import html_table, text_table
 
@@ -107,7 +108,7 @@ def _kind(assistant: bool) -> str:
 
 
 def runs_bundle(runs: Mapping[str, object]) -> Bundle:
-    """One row a run: name, kind, how it stands, steps, last losses in nats per token, tokens, seconds.
+    """One row a run: name, kind, how it stands, steps, losses in nats, the step of the last validation, tokens, seconds.
 
     A run that cannot be read is listed as damaged: the others are still there.
     """
@@ -121,12 +122,13 @@ def runs_bundle(runs: Mapping[str, object]) -> Bundle:
             continue
         facts = _facts(run.events)
         step = f"{facts['step']:,}" if run.status == "finished" else about(facts["step"], 0)
-        losses = about(facts["loss"]), about(facts["val_loss"])
+        validated = "" if facts["val_loss"] is None else f" at step {about(facts['val_step'], 0)}"
+        losses = about(facts["loss"]), about(facts["val_loss"]) + validated
         spent = about(facts["tokens"], 0), about(facts["seconds"], 0)
-        rows.append((name, run.kind, run.status, f"{step} of {run.steps:,}", *losses, *spent))
+        rows.append((name, run.kind, standing(run), f"{step} of {run.steps:,}", *losses, *spent))
         listed.append({"name": name, "kind": run.kind})
         reached[name] = {"status": run.status, "steps": run.steps, **facts}
-    head = ("run", "kind", "status", "steps", "loss", "validation", "tokens", "seconds")
+    head = ("run", "kind", "status", "steps", f"loss, {MEAN.removesuffix(' steps')}", "validation loss", "tokens", "seconds")
     return _bundle("runs", head, rows, "lllrrrrr", listed, reached)
 
 
@@ -142,11 +144,8 @@ def _bundle(
 
 def _facts(events: Sequence[dict]) -> dict:
     """The newest step, losses, tokens and seconds among a run's events, None where there is none yet."""
-    facts = {"step": 0, "loss": None, "val_loss": None, "tokens": None, "seconds": None}
-    wanted = {"step": ("step", "loss", "tokens", "seconds"), "evaluation": ("val_loss",)}
-    for event in reversed(events):
-        keys = wanted.pop(event["event"], ())
-        facts.update({key: event.get(key) for key in keys})
-        if not wanted:
-            break
-    return facts
+    step, evaluation = last_of(events, "step"), last_of(events, "evaluation")
+    return {
+        "step": step.get("step", 0), "loss": training_loss(events), "val_loss": evaluation.get("val_loss"),
+        "val_step": evaluation.get("step"), "tokens": step.get("tokens"), "seconds": step.get("seconds"),
+    }  # fmt: skip

@@ -15,8 +15,9 @@ COMMAND = Command(
         "Collects the documents, trains a tokenizer on them, packs them into rows and trains a transformer "
         "to predict the next token, with a live loss curve and samples as it goes. The model stays in the "
         "kernel as gpt.models[NAME] and on disk as a plain transformers folder. Stop it with the view's "
-        "button or the notebook's ■: the model as of that step is kept, and %gpt resume NAME goes on from "
-        "it. Without a length it trains on 20 tokens a parameter (Hoffmann et al. 2022)."
+        "button or the notebook's ■: the model as of that step is evaluated once (■ again skips that) and kept, and "
+        "%gpt resume NAME goes on from it. A red line says when the loss diverges, when it does not fall, and when the "
+        "model overfits. Without a length it trains on 20 tokens a parameter (Hoffmann et al. 2022)."
     ),
     groups=(
         ("Name and data", (

@@ -8,6 +8,7 @@ yields a `Call` and is passed over until it was made. Where nobody waits, it is 
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 import time
@@ -37,19 +38,24 @@ class Job:
         self.asked = threading.Condition()
         self.waiting = 0  # threads in `wait`
 
-    def wait(self, tick: Callable[[], None] | None = None, interrupted: Callable[[], None] | None = None):
+    def wait(
+        self, tick: Callable[[], None] | None = None, interrupted: Callable[[], None] | None = None, grace: float = 0.0
+    ):  # fmt: skip
         """Block until the job ends, calling `tick` about ten times a second; returns its result or raises its error.
 
         Makes the calls that the job asks for. The first KeyboardInterrupt, in such a call or not, calls `interrupted` and
-        goes on waiting for a graceful end; the second is raised, and so is the first while the worker is in a long step of
-        another job. Raises GPTError when that job was left, or takes too long.
+        goes on waiting for a graceful end. So does the second where there is `grace`, seconds that the job then has left;
+        after them, or at the next, it is raised. The first is raised too while the worker is in a long step of another job.
+        Raises GPTError when that job was left, or takes too long.
         """
-        asked = told = False
+        interrupts, until, told = 0, math.inf, False
         self.waiting += 1
         try:
             while not self.done.is_set():
                 try:
-                    self.rest(0.1 if tick else 1.0)
+                    if time.monotonic() > until:
+                        raise KeyboardInterrupt
+                    self.rest(0.1 if tick or interrupts > 1 else 1.0)
                     told = self.look_at_worker(told)
                     broken = self.make_call()
                     if tick:
@@ -58,10 +64,12 @@ class Job:
                         raise broken
                 except KeyboardInterrupt:
                     self.leave_call()
-                    if asked or interrupted is None:
+                    interrupts += 1
+                    if interrupted is None or interrupts > (2 if grace else 1):
                         self.left = True
                         raise
-                    asked = True
+                    if interrupts == 2:
+                        until = time.monotonic() + grace
                     interrupted()
                     other, seconds = self.worker.step() if self.worker else (self, 0.0)
                     if other is not self and seconds > BUSY:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from jupyter_gpt.session.jobs import worker
 from jupyter_gpt.session.provenance import Provenance, check, provenance
 from jupyter_gpt.session.recipes import header
 from jupyter_gpt.session.runs import Run, cut_events
+from jupyter_gpt.training.run_figures import ACTIVE
 
 STAGES = {"pretrain": "pretrain", "sft": "sft", "classify": "classify", "reward": "reward", "rlhf": "rlhf"}  # kind of run: its module
 
@@ -57,7 +59,8 @@ def resume(session, name: str, *, variables: Mapping | None = None, background: 
     if run.status == "finished":
         raise GPTError(f"run {name} has finished all its {run.steps} steps: there is nothing to resume")
     if run.alive:
-        raise GPTError(f"run {name} is {run.status}" + (": unpause it" if run.status == "paused" else " already"))
+        what = {"paused": ": unpause it", "stopping": ": wait until it has ended"}
+        raise GPTError(f"run {name} is {run.status}{what.get(run.status, ' already')}")
     recipe = stage(run.kind).recipe_from(run.recipe)
     only_one(session)
     found = checkpoint.latest(run.folder / "checkpoints")
@@ -77,7 +80,7 @@ def claim(session, name: str, new: Provenance, overwrite: bool) -> None:
     holders = []
     if name in session.runs and not (overwrite and damaged(session, name)):
         run = session.runs[name]
-        if run.status in ("running", "paused"):
+        if run.status in ACTIVE:
             raise GPTError(f"run {name} is still running: %gpt stop {name}, or wait for it")
         if run.step or name in session.models:  # else it never began: there is nothing to lose
             holders.append(run)
@@ -137,11 +140,13 @@ def parked(folder: Path) -> list[Path]:
 
 def start(session, run: Run, recipe, variables: Mapping | None, background: bool, resuming: bool) -> Run:
     """Put the run on the worker of its device, and wait for it unless `background`."""
-    run.stopping.clear()
-    run.paused.clear()
+    for button in (run.stopping, run.skipping, run.paused, run.sampling):
+        button.clear()
     run.job = worker("torch").submit(job(session, run, recipe, variables, resuming))
     if not background:
         run.wait()
+        for alarm in [event for event in run.events if event["event"] == "warning"]:  # a view would show them
+            warnings.warn(f"{run.name}, step {alarm['step']}: {alarm['text']}", stacklevel=2)
     return run
 
 

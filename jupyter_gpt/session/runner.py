@@ -1,8 +1,9 @@
 """The runner: iterates a training loop on the worker thread and writes down what it yields.
 
-Stop, pause, sample and checkpoint are nothing but what happens here between two `next()` calls. Losses stay on the
-device until somebody looks, ten times a second; a loss or a gradient that is not finite ends the run with its last good
-checkpoint.
+Stop, pause, sample and checkpoint are nothing but what happens here between two `next()` calls. A run that is stopped is
+saved, then evaluated and sampled from where it stands; that changes nothing of what is saved, and a resumed run forgets it.
+Losses stay on the device until somebody looks, ten times a second; there the alarms look at them too. A loss or a gradient
+that is not finite ends the run with its last good checkpoint.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -18,6 +20,7 @@ from jupyter_gpt.calls import Call
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.session import store
 from jupyter_gpt.session.runs import Run
+from jupyter_gpt.training.alarms import LossAlarms
 
 LOOK = 0.1  # seconds between two readings of the device
 NAP = 0.02  # seconds a paused run sleeps between two looks at its buttons
@@ -26,7 +29,8 @@ NAP = 0.02  # seconds a paused run sleeps between two looks at its buttons
 class Log:
     """Events on their way to `run.events` and to disk, in order, with device scalars read in one go.
 
-    `background` writes the checkpoints of the run.
+    `background` writes the checkpoints of the run. `alarms` look at the losses that pass; the loss of reinforcement learning
+    means nothing by itself, and has alarms of its own.
     """
 
     def __init__(self, run: Run):
@@ -35,11 +39,28 @@ class Log:
         self.run, self.pending, self.looked = run, [], 0.0
         self.path = run.folder / "events.jsonl"
         self.background = Background(run.folder / "checkpoints")
+        self.alarms = LossAlarms() if run.kind != "rlhf" else None
+        self.alarmed(run.events)  # of a resumed run; what they say stands among its events
+
+    def alarmed(self, events: list[dict]) -> list[dict]:
+        """The events with the alarms that they give cause for, each after its cause."""
+        if self.alarms is None:
+            return events
+        found = []
+        for event in events:
+            found += [event, *({**alarm, "time": event["time"]} for alarm in self.alarms.see(event, self.run.recipe))]
+        return found
 
     def add(self, event: dict) -> None:
         """Take an event; steps wait up to LOOK seconds, all others are written at once."""
         self.pending.append({"event": event["event"], "time": time.time(), **event})
-        if event["event"] != "step" or time.monotonic() - self.looked > LOOK:
+        if event["event"] != "step":
+            self.flush()
+        self.look()
+
+    def look(self) -> None:
+        """Flush what has waited for LOOK seconds; called in a long evaluation too, where no event comes."""
+        if self.pending and time.monotonic() - self.looked > LOOK:
             self.flush()
 
     def flush(self) -> None:
@@ -51,7 +72,7 @@ class Log:
         waiting, self.pending = self.pending, []
         read_tensors(waiting)
         odd = [(event, what) for event in waiting if (what := unreadable(event))]
-        self.write(waiting[: waiting.index(odd[0][0])] if odd else waiting)
+        self.write(self.alarmed(waiting[: waiting.index(odd[0][0])] if odd else waiting))
         if odd:
             event, what = odd[0]
             raise GPTError(diverged(self, what, event["step"]))
@@ -143,8 +164,13 @@ def drive(run: Run, preparation: Iterator, resuming: bool, finished: Callable) -
     finally:
         reached = training.step if training else run.step
         seconds = training.seconds if training else 0.0
-        log.end({"status": status, "step": reached, "seconds": seconds, "error": error})
+        log.end({"status": status, "step": reached, "seconds": seconds, "error": error, "alarms": still_on(log, training)})
         store.unlock(run.folder)
+
+
+def still_on(log: Log, training) -> list[str]:
+    """The causes of the alarms that were not over when the run ended."""
+    return list(log.alarms.causes if log.alarms is not None else training.alarmed if training is not None else ())
 
 
 def latest_checkpoint(run: Run):
@@ -179,24 +205,19 @@ def steps(run: Run, training, events: Iterator, log: Log) -> Iterator[None]:
     A call of the loop goes up to the worker. One that is interrupted stops the run, as it stands after its last step; one
     that raises ends it, with a checkpoint of that step.
     """
-    answer = None
+    answer, interrupted = None, False
     every = training.recipe.checkpoint_every
     while True:
         try:
-            event = events.send(answer)
+            event = following(training, events, answer, log)
         except StopIteration:
             break
-        except GPTError as error:
-            log.flush()
-            if are_numbers(training.model):
-                raise
-            raise GPTError(diverged(log, "output", training.step)) from error  # it was to be sampled from
         answer = None
         if isinstance(event, Call):
             try:
                 answer = yield event
             except KeyboardInterrupt:
-                run.stopping.set()
+                interrupted = True  # whoever waits hears of it too, and halts the run
                 if training.step == training.recipe.steps:
                     break
             except Exception:
@@ -210,6 +231,8 @@ def steps(run: Run, training, events: Iterator, log: Log) -> Iterator[None]:
                 due = training.step % every == 0 if every else log.background.due
                 if due and training.step < training.recipe.steps:
                     checkpoint(training, log)
+        else:
+            log.look()
         if answer is None:
             yield
         while run.paused.is_set() and not run.stopping.is_set():
@@ -218,34 +241,67 @@ def steps(run: Run, training, events: Iterator, log: Log) -> Iterator[None]:
             yield
         if run.sampling.is_set():
             run.sampling.clear()
-            yield from asked(training.samples(), log)
-        if run.stopping.is_set() and training.step < training.recipe.steps:
+            yield from aside(training, training.samples(), log, run.stopping, lambda event: {**event, "asked": True})
+        if (interrupted or run.stopping.is_set()) and training.step < training.recipe.steps:
+            events.close()
             checkpoint(training, log)
             log.checkpoints(wait=True)
+            yield from closing(run, training, log)
             return "stopped"
+        if run.skipping.is_set():  # its last evaluation
+            break
     log.flush()
     log.background.join()
     return "finished"
 
 
-def asked(samples: Iterator, log: Log) -> Iterator:
-    """The samples that somebody asked for between two steps; their calls go up too."""
+def following(training, events: Iterator, answer, log: Log):
+    """The next event. Raises GPTError where weights that are no numbers were to be sampled from."""
+    try:
+        return events.send(answer)
+    except GPTError as error:
+        log.flush()
+        if are_numbers(training.model):
+            raise
+        raise GPTError(diverged(log, "output", training.step)) from error
+
+
+def closing(run: Run, training, log: Log) -> Iterator:
+    """Evaluate a stopped run and sample from it, until it is stopped again. What its last step has already is not repeated."""
+    step = [e for e in run.events if e.get("step") == training.step and not e.get("asked")]
+    kinds = {event["event"] for event in step}
+    samples = {(event["prompt"], event["text"]) for event in step if event["event"] == "sample"}
+
+    def new(event: dict) -> dict | None:
+        if event["event"] == "sample":
+            return None if (event["prompt"], event["text"]) in samples else event
+        return None if event["event"] == "evaluation" and "evaluation" in kinds else event
+
+    yield from aside(training, training.closing(kinds), log, run.skipping, new)
+
+
+def aside(training, events: Iterator, log: Log, enough: threading.Event, noted: Callable) -> Iterator:
+    """Drive what changes nothing of the training, until `enough` is set or a call of it, which goes up too, is interrupted.
+
+    `noted(event)` is what of an event is written down, or None.
+    """
     answer = None
-    while True:
+    while not enough.is_set():
         try:
-            event = samples.send(answer)
+            event = following(training, events, answer, log)
         except StopIteration:
-            return
+            break
         answer = None
         if isinstance(event, Call):
             try:
                 answer = yield event
             except KeyboardInterrupt:
-                return
+                break
         else:
-            if event is not None:
-                log.add({**event, "asked": True})
+            if event is not None and (kept := noted(event)):
+                log.add(kept)
             yield
+    events.close()
 
 
 def checkpoint(training, log: Log) -> None:

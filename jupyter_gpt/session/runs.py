@@ -15,6 +15,7 @@ from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.session import store
 from jupyter_gpt.session.jobs import Job
 from jupyter_gpt.session.provenance import Provenance
+from jupyter_gpt.training.run_figures import standing
 
 COLUMNS = ("step", "loss", "val_loss", "tokens", "seconds", "lr", "tokens_per_second")
 WATCHED = ("reward", "kl", "entropy", "length")  # of RL, from evaluations where its steps do not tell them
@@ -38,6 +39,7 @@ class Run:
         self.events: list[dict] = read_events(folder / "events.jsonl")
         self.job: Job | None = None
         self.stopping = threading.Event()
+        self.skipping = threading.Event()
         self.paused = threading.Event()
         self.sampling = threading.Event()
 
@@ -59,15 +61,22 @@ class Run:
     @property
     def status(self) -> str:
         if self.alive:
-            return "paused" if self.paused.is_set() else "running"
+            return "stopping" if self.stopping.is_set() else "paused" if self.paused.is_set() else "running"
         if self.events and self.events[-1]["event"] == "end":
             return self.events[-1]["status"]
         return "running" if store.lock_holder(self.folder) else "interrupted"
 
     def stop(self) -> None:
-        """End it gracefully: the model as of the last step is kept, and `gpt.resume` goes on from it."""
-        self.ours().paused.clear()
-        self.stopping.set()
+        """End it gracefully: the model as of the last step is evaluated, sampled from and kept, and `gpt.resume` goes on.
+
+        A second call leaves evaluation and samples out.
+        """
+        self.ours().halt()
+
+    def halt(self) -> None:
+        """As `stop`, of a run that may have ended since."""
+        self.paused.clear()
+        (self.skipping if self.stopping.is_set() else self.stopping).set()
 
     def pause(self) -> None:
         self.ours().paused.set()
@@ -90,12 +99,13 @@ class Run:
         return self
 
     def wait(self, tick=None) -> Run:
-        """Block until the run ends, calling `tick` about ten times a second. Ctrl-C ends the run gracefully.
+        """Block until the run ends, calling `tick` about ten times a second. Ctrl-C stops the run, see `stop`.
 
+        A second Ctrl-C leaves the last evaluation out, and is raised where the run has still not ended a second later.
         Raises the error of a run that failed.
         """
         if self.job is not None:
-            self.job.wait(tick, lambda: self.stopping.set() or self.paused.clear())
+            self.job.wait(tick, self.halt, grace=1.0)
         return self
 
     @property
@@ -117,7 +127,7 @@ class Run:
         return table
 
     def __repr__(self) -> str:
-        return f"<run {self.name}: {self.kind}, {self.status}, step {self.step} of {self.steps}>"
+        return f"<run {self.name}: {self.kind}, {standing(self)}, step {self.step} of {self.steps}>"
 
 
 def read_events(path: Path) -> list[dict]:
@@ -136,14 +146,17 @@ def read_events(path: Path) -> list[dict]:
 def cut_events(path: Path, step: int) -> list[dict]:
     """Cut the file back to what was known right after `step`, and return it.
 
-    What a resumed run will do again (the evaluation and samples of that very step, and all later) goes.
+    What a resumed run will do again (the evaluation and samples of that very step, and all later) goes, and with it what
+    a stop added. An alarm that the step itself gave cause for stays.
     """
-    kept = []
+    kept, evaluated = [], False
     for event in read_events(path):
         if event["event"] == "end" or event.get("step", 0) > step:
             continue
-        if event.get("step") == step and event["event"] not in ("step", "start"):
-            continue
+        if event.get("step") == step:
+            evaluated |= event["event"] == "evaluation"
+            if event["event"] not in ("step", "start") and (event["event"] != "warning" or evaluated):
+                continue
         kept.append(event)
     store.write_text(path, "".join(json.dumps(event) + "\n" for event in kept))
     return kept

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 
-from jupyter_gpt.training.loop import train
+from jupyter_gpt.training.loop import closing, train
 
 
 class Finetuned:
@@ -33,6 +33,10 @@ class Finetuned:
     def loop(self) -> Iterator[dict | None]:
         """The run from here to its end."""
         return train(self)
+
+    def closing(self, there: Container[str]) -> Iterator[dict | None]:
+        """What the run ends with when it is stopped: see `loop.closing`."""
+        return closing(self, there)
 
     def took(self, step: int, seconds: float, tokens: int) -> None:
         """A step has been taken."""

@@ -1,7 +1,7 @@
 """The loop that every run of next-token training is: evaluate, sample, accumulate, clip, step, tell.
 
-A generator of events: whoever iterates stops the run by not asking for more, pauses it by waiting, and may save, sample
-or look at `training` between any two events. Losses are yielded as device scalars: reading them is what would block on the
+A generator of events: whoever iterates stops the run by closing it, has `closing` tell how the model stands then, pauses
+it by waiting, and may save, sample or look at `training` between any two events. Losses are yielded as device scalars: reading them is what would block on the
 GPU, and is left to whoever wants to look.
 
 What trains (`pretrain.Training`, `sft.Finetuning`) has the recipe, the model and its optimizers, and says what a
@@ -11,7 +11,7 @@ micro-batch is, what its loss is, and how it is evaluated and sampled.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -71,6 +71,16 @@ def train(training) -> Iterator[dict | None]:
             "tokens_per_second": rate,
             "mfu": rate * training.flops_per_token / training.peak_flops if training.peak_flops else None,
         }  # fmt: skip
+
+
+def closing(training, there: Container[str]) -> Iterator[dict | None]:
+    """What a run that is stopped ends with: an evaluation and samples of the model as it stands.
+
+    `there` are the kinds of events that its last step has already, an evaluation perhaps.
+    """
+    if training.held_out and "evaluation" not in there:
+        yield from training.evaluate()
+    yield from training.samples()
 
 
 def following(training, step: int, number: int, count: int) -> Micro | None:

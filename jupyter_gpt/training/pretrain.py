@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from jupyter_gpt.training import checkpoint
 from jupyter_gpt.training.device import peak_flops
-from jupyter_gpt.training.loop import Micro, train
+from jupyter_gpt.training.loop import Micro, closing, train
 from jupyter_gpt.training.loss import IGNORE, eager_softmax_gradient, softmax_gradient
 from jupyter_gpt.training.optimizer import Optimizers
 from jupyter_gpt.training.output_head import OutputHead, output_head
@@ -94,6 +94,10 @@ class Training:
     def samples(self) -> Iterator[dict | None]:
         """A sample of each fixed prompt, as the model stands."""
         return sample_prompts(self)
+
+    def closing(self, there: Container[str]) -> Iterator[dict | None]:
+        """What the run ends with when it is stopped: see `loop.closing`."""
+        return closing(self, there)
 
     def took(self, step: int, seconds: float, tokens: int) -> None:
         """A step has been taken."""

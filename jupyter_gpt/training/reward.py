@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -96,6 +96,12 @@ class RewardTraining:
 
     def samples(self) -> Iterator[dict | None]:
         return shown(self)
+
+    def closing(self, there: Container[str]) -> Iterator[dict | None]:
+        """What the run ends with when it is stopped: see `loop.closing`."""
+        if "evaluation" not in there:
+            yield from evaluate(self)
+        yield from shown(self)
 
 
 def train(training: RewardTraining) -> Iterator[dict | None]:

@@ -8,7 +8,7 @@ a run that is stopped among them goes back to it, so that what is saved is alway
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -128,6 +128,11 @@ class RL:
     def samples(self) -> Iterator[dict | None]:
         """Samples of the watched prompts as the policy stands."""
         return shown(self)
+
+    def closing(self, there: Container[str]) -> Iterator[dict | None]:
+        """What the run ends with when it is stopped: an evaluation, whose completions are its samples."""
+        if "evaluation" not in there or "sample" not in there:
+            yield from evaluate(self)
 
 
 def run(training: RL) -> Iterator[dict | None]:

@@ -1,11 +1,13 @@
 """When a run of RL goes wrong in one of the ways it goes wrong, and what to do about it, in words.
 
-An alarm is an event `warning`, told when it begins and again only after it has been over.
+They are told as those of a loss are (`alarms.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+
+from jupyter_gpt.training.alarms import begun
 
 CONSTANT = 3  # steps one after another whose rewards do not differ, before it is told
 IDENTICAL, ENTROPY = 0.9, 0.25  # share of identical samples, and share of the first entropy, that are a collapse
@@ -44,7 +46,5 @@ def alarms(training, told: dict) -> Iterator[dict]:
             f"the policy has collapsed: its entropy fell from {training.first_entropy:.2f} to {float(entropy):.2f} nats a "
             f"token. {lower}"
         )
-    for cause, text in causes.items():
-        if cause not in training.alarmed:
-            yield {"event": "warning", "step": step, "cause": cause, "text": text}
+    yield from begun(step, causes, training.alarmed)
     training.alarmed = list(causes)

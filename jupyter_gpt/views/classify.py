@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 
+from jupyter_gpt.training.run_figures import MEAN, training_loss
 from jupyter_gpt.views.bundle import Bundle, about, escape, image, plain_label, quoted
 from jupyter_gpt.views.curve import CELL, GREY, lines
+from jupyter_gpt.views.run_head import alarm_html, alarm_lines, alarms_of, heading, step_of
 from jupyter_gpt.views.table import html_table, text_table
 
 MOST = 12  # labels named in the picture
@@ -17,10 +19,10 @@ def classify_bundle(run) -> Bundle:
     steps = [e for e in run.events if e["event"] == "step"]
     evaluations = [e for e in run.events if e["event"] == "evaluation"]
     samples = [e for e in run.events if e["event"] == "sample"]
-    reached = f"all {run.steps} steps" if run.status == "finished" else f"{about(run.step, 0)} of {about(run.steps, 0)} steps"
-    title = f"{run.name}: classifier, {run.status}, {reached}"
-    text, html = [title, made_of(run.recipe)], [f"<p><b>{escape(title)}</b><br>{escape(made_of(run.recipe))}</p>"]
-    rows = figures(start, steps, evaluations)
+    title, alarms = heading(run, "classifier"), alarms_of(run)
+    text = [title, made_of(run.recipe), *alarm_lines(alarms)]
+    html = [f"<p><b>{escape(title)}</b><br>{escape(made_of(run.recipe))}</p>", *alarm_html(alarms)]
+    rows = figures(run, start, steps, evaluations)
     wide = max((len(name) for name, _ in rows), default=0)
     text += [f"  {name:<{wide}}  {value}" for name, value in rows]
     html.append("<table>" + "".join(f"<tr>{CELL}{escape(n)}</td>{CELL}{escape(v)}</td></tr>" for n, v in rows) + "</table>")
@@ -36,7 +38,7 @@ def classify_bundle(run) -> Bundle:
             f"<tr>{CELL}{lines(quoted(s['prompt']))}</td>{CELL}{lines(quoted(s['text']))}</td></tr>" for s in last
         ) + "</table>")  # fmt: skip
     metadata = {
-        "steps": [[e["step"], e["loss"]] for e in steps], "figures": rows,
+        "steps": [[e["step"], e["loss"]] for e in steps], "warnings": alarms, "figures": rows,
         "evaluations": [{key: e[key] for key in ("step", "val_loss", "accuracy", "f1", "confusion")} for e in evaluations],
     }  # fmt: skip
     data = {"view": "classify", "name": run.name, "status": run.status, "base": run.recipe["base"],
@@ -52,16 +54,19 @@ def made_of(recipe: dict) -> str:
     return f"{how} {recipe['base']}, {recipe['batch']} texts a step"
 
 
-def figures(start: dict | None, steps: list[dict], evaluations: list[dict]) -> list[tuple[str, str]]:
+def figures(run, start: dict | None, steps: list[dict], evaluations: list[dict]) -> list[tuple[str, str]]:
     """The numbers of the run, named; those that depend on the machine are marked."""
     rows = []
     if evaluations:
         last = evaluations[-1]
+        low, high, at = about(100 * last["low"], 1), about(100 * last["high"], 1), f"at step {step_of(run, last)}"
         rows += [
-            ("accuracy", f"{about(100 * last['accuracy'], 1)}%, 95% interval {about(100 * last['low'], 1)} to {about(100 * last['high'], 1)}"),
-            ("macro F1", f"{about(last['f1'])}, 95% interval {about(last['f1_low'])} to {about(last['f1_high'])}"),
-            ("held-out loss", f"{about(last['val_loss'])} nats a text"),
-        ]  # fmt: skip
+            ("accuracy", f"{about(100 * last['accuracy'], 1)}%, 95% interval {low} to {high}, {at}"),
+            ("macro F1", f"{about(last['f1'])}, 95% interval {about(last['f1_low'])} to {about(last['f1_high'])}, {at}"),
+            ("validation loss", f"{about(last['val_loss'])} nats per text {at}"),
+        ]
+    if steps:
+        rows.append(("training loss", f"{about(training_loss(steps))} nats per text, {MEAN}"))
     if start:
         rows += [
             ("texts", f"{start['texts']:,} to learn from, {start['held_out']:,} held out, {start['cut']:,} cut"),

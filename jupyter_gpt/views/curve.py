@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import io
 
+from jupyter_gpt.training.run_figures import MEAN, training_loss
 from jupyter_gpt.views.bundle import Bundle, about, escape, image, quoted
+from jupyter_gpt.views.run_head import RED, alarm_html, alarm_lines, alarms_of, heading, step_of
 
 GREY, TRAIN, VALIDATION = "#888888", "#3b82c4", "#e07b39"
 CELL, HEAD = '<td style="text-align:left;vertical-align:top">', '<th style="text-align:left">'  # JupyterLab: right
@@ -24,8 +26,8 @@ def smooth(values: list[float], weight: float) -> list[float]:
     return out
 
 
-def loss_picture(steps: list[dict], evaluations: list[dict]) -> bytes:
-    """A PNG of training loss, raw and smoothed, with the validation points, over steps."""
+def loss_picture(steps: list[dict], evaluations: list[dict], alarms: list[dict]) -> bytes:
+    """A PNG of training loss, raw and smoothed, with the validation points, over steps; alarms as red lines."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -37,6 +39,8 @@ def loss_picture(steps: list[dict], evaluations: list[dict]) -> bytes:
     if evaluations:
         ex, ey = [e["step"] for e in evaluations], [e["val_loss"] for e in evaluations]
         axes.plot(ex, ey, color=VALIDATION, marker="o", markersize=4, linewidth=1.4, label="validation")
+    for alarm in alarms:
+        axes.axvline(alarm["step"], color=RED, linewidth=0.9, alpha=0.8)
     if y:
         top = max(sorted(y)[int(0.995 * (len(y) - 1))], *[e["val_loss"] for e in evaluations] or [0])
         axes.set_ylim(top=top * 1.02)
@@ -74,16 +78,14 @@ def shape_line(recipe: dict) -> str:
 def figures(run, steps: list[dict], evaluations: list[dict]) -> list[tuple[str, str]]:
     """The numbers of the run, named; those that depend on the machine are marked."""
     last = evaluations[-1] if evaluations else {}
-    final = steps[-10:]
-    loss = sum(e["loss"] for e in final) / len(final) if final else None
     seconds = steps[-1]["seconds"] if steps else None
     start = next((e for e in run.events if e["event"] == "start"), {})
     rates = sorted(e["tokens_per_second"] for e in steps)
     shares = sorted(e["mfu"] for e in steps if e["mfu"] is not None)
     rows = [
-        ("training loss", f"{about(loss)} nats per token"),
-        ("validation loss", f"{about(last.get('val_loss'))} nats per token"),
-        ("bits per byte", about(last.get("bits_per_byte"))),
+        ("training loss", f"{about(training_loss(steps))} nats per token, {MEAN}"),
+        ("validation loss", f"{about(last.get('val_loss'))} nats per token at step {step_of(run, last)}"),
+        ("bits per byte", f"{about(last.get('bits_per_byte'))} at step {step_of(run, last)}"),
         ("parameters", f"{start.get('parameters', 0):,}"),
         ("tokens", about(steps[-1]["tokens"] if steps else None, 0)),
         ("time", f"{about(seconds, 0)} s on {quoted(start.get('device', '?') + ', ' + start.get('dtype', '?'))}"),
@@ -115,9 +117,7 @@ def run_bundle(run) -> Bundle:
     steps = [e for e in run.events if e["event"] == "step"]
     evaluations = [e for e in run.events if e["event"] == "evaluation"]
     samples = [e for e in run.events if e["event"] == "sample"]
-    done = run.status == "finished" and not run.recipe.get("minutes")
-    reached = f"all {run.steps} steps" if done else f"{about(run.step, 0)} of {about(run.steps, 0)} steps"
-    title = f"{run.name}: {run.kind}, {run.status}, {reached}"
+    title, alarms = heading(run, run.kind), alarms_of(run)
     rows = figures(run, steps, evaluations)
     first = [s for s in samples if s["step"] == samples[0]["step"]]
     last = [s for s in samples if s["step"] == samples[-1]["step"]]
@@ -125,14 +125,14 @@ def run_bundle(run) -> Bundle:
     shown += [("last samples", last)] if last and last[0]["step"] != first[0]["step"] else []
 
     wide = max(len(name) for name, _ in rows)
-    text = [title, shape_line(run.recipe), *(f"  {name:<{wide}}  {value}" for name, value in rows)]
+    text = [title, shape_line(run.recipe), *alarm_lines(alarms), *(f"  {name:<{wide}}  {value}" for name, value in rows)]
     for head, group in shown:
         text.append(f"{head}, at step {about(group[0]['step'], 0)}")
         text += [f"  {quoted(s['prompt'])} {quoted(s['text'])}" for s in group]
 
-    html = [f"<p><b>{escape(title)}</b><br>{escape(shape_line(run.recipe))}</p>"]
+    html = [f"<p><b>{escape(title)}</b><br>{escape(shape_line(run.recipe))}</p>", *alarm_html(alarms)]
     if steps:
-        html.append(image(loss_picture(steps, evaluations), f"loss curve of {run.name}", 640))
+        html.append(image(loss_picture(steps, evaluations, alarms), f"loss curve of {run.name}", 640))
     html.append(
         "<table>" + "".join(f"<tr>{CELL}{escape(n)}</td>{CELL}{escape(v)}</td></tr>" for n, v in rows) + "</table>"
     )
@@ -148,8 +148,8 @@ def run_bundle(run) -> Bundle:
         "steps": [[e["step"], e["loss"], e["lr"], e["tokens_per_second"]] for e in thinned(steps)],
         "evaluations": [[e["step"], e["val_loss"], e["bits_per_byte"]] for e in evaluations],
         "samples": [[s["step"], s["prompt"], s["text"]] for s in samples],
-        "figures": rows,
-    }
+        "warnings": alarms, "figures": rows,
+    }  # fmt: skip
     data = {"view": "run", "name": run.name, "kind": run.kind, "status": run.status,
             "mixture": run.recipe["mixture"], "arch": run.recipe["arch"]}  # fmt: skip
     return Bundle("\n".join(text), "\n".join(html), data, metadata)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from jupyter_gpt.views.bundle import Bundle, about, escape, image, quoted
 from jupyter_gpt.views.curve import CELL, HEAD, figures, lines, loss_picture, quoted_block, thinned
+from jupyter_gpt.views.run_head import alarm_html, alarm_lines, alarms_of, heading
 
 NOTHING = "(nothing)"  # an answer that ended at once
 
@@ -13,19 +14,17 @@ def finetuning_bundle(run) -> Bundle:
     steps = [e for e in run.events if e["event"] == "step"]
     evaluations = [e for e in run.events if e["event"] == "evaluation"]
     samples = [e for e in run.events if e["event"] == "sample"]
-    fixed = run.status == "finished" and run.recipe["minutes"] is None
-    reached = f"all {run.steps} steps" if fixed else f"{about(run.step, 0)} of {about(run.steps, 0)} steps"
-    title = f"{run.name}: {run.kind}, {run.status}, {reached}"
+    title, alarms = heading(run, run.kind), alarms_of(run)
     unsaid = {"bits per byte"} | (set() if evaluations else {"validation loss"})  # few conversations: none is held out
     rows = [row for row in figures(run, steps, evaluations) if row[0] not in unsaid]
     start = next((e for e in run.events if e["event"] == "start"), None)
     if start:
         rows.insert(len(rows) - 4, ("parameters trained", trained(start)))
     wide = max(len(name) for name, _ in rows)
-    text = [title, made_of(run.recipe), *(f"  {name:<{wide}}  {value}" for name, value in rows)]
-    html = [f"<p><b>{escape(title)}</b><br>{escape(made_of(run.recipe))}</p>"]
+    text = [title, made_of(run.recipe), *alarm_lines(alarms), *(f"  {name:<{wide}}  {value}" for name, value in rows)]
+    html = [f"<p><b>{escape(title)}</b><br>{escape(made_of(run.recipe))}</p>", *alarm_html(alarms)]
     if steps:
-        html.append(image(loss_picture(steps, evaluations), f"loss curve of {run.name}", 640))
+        html.append(image(loss_picture(steps, evaluations, alarms), f"loss curve of {run.name}", 640))
     html.append(
         "<table>" + "".join(f"<tr>{CELL}{escape(n)}</td>{CELL}{escape(v)}</td></tr>" for n, v in rows) + "</table>"
     )
@@ -37,8 +36,8 @@ def finetuning_bundle(run) -> Bundle:
         "steps": [[e["step"], e["loss"], e["lr"], e["tokens_per_second"]] for e in thinned(steps)],
         "evaluations": [[e["step"], e["val_loss"]] for e in evaluations],
         "samples": [[s["step"], s["prompt"], s["text"]] for s in samples],
-        "figures": rows,
-    }
+        "warnings": alarms, "figures": rows,
+    }  # fmt: skip
     data = {"view": "run", "name": run.name, "kind": run.kind, "status": run.status, "mixture": run.recipe["mixture"],
             "base": run.recipe["adapter"] or run.recipe["base"]}  # fmt: skip
     return Bundle("\n".join(text), "\n".join(html), data, metadata)

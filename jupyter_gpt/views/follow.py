@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from jupyter_gpt.training.run_figures import ACTIVE
 from jupyter_gpt.views.bundle import MIME, Bundle, escape
 
 PERIOD = 0.1  # seconds between two looks at a run that trains in the background
@@ -94,7 +95,7 @@ def _follow_headless(run: Any, bundle_of_run: Callable[[Any], Bundle], backgroun
 
 def _pump_until_end(run: Any, widget: Any, finish: Callable[[], None]) -> None:
     pause = threading.Event()
-    while run.status in ("running", "paused"):
+    while run.status in ACTIVE:
         widget.pump()
         pause.wait(PERIOD)
     finish()

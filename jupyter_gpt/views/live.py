@@ -6,7 +6,7 @@ a run. The protocol, all of it:
 kernel → front end   {"type": "update", "run": i, "from": a, "to": b, "rows": n, "events": [], "now": {}}
                      with one little-endian float32 buffer of n rows per name in "columns". It covers
                      run.events[a:b]; a front end whose cursor is not a, asks again. from 0: forget what
-                     you have. "now" holds the newest step's numbers, or is null before the first.
+                     you have. "now" holds the newest step's numbers and the training loss, or is null before the first.
 front end → kernel   {"type": "ready" | "heard" | "pause" | "unpause" | "stop" | "sample"}. "ready" asks for
                      all since the first event (first render, page reload, a gap), "heard" thanks for it.
                      Each carries "page", a name that the front end gives itself when it is loaded.
@@ -28,6 +28,7 @@ import anywidget
 import traitlets
 
 from jupyter_gpt.errors import GPTError
+from jupyter_gpt.training.run_figures import training_loss
 
 STATIC = Path(__file__).parent / "static"
 COLUMNS = ("step", "loss", "lr", "tokens_per_second")
@@ -167,6 +168,7 @@ class _Feed:
                 self._rest.append({key: _json(value) for key, value in event.items()})
         if newest is not None:
             self._now = {name: _json(newest.get(name)) for name in _NOW}
+            self._now["training_loss"] = _json(training_loss(self.run.events))
         self._read = end
 
 

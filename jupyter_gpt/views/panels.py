@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from jupyter_gpt.views.curve import GREY, TRAIN, VALIDATION, smooth
+from jupyter_gpt.views.run_head import RED
 
 
 class Panel(NamedTuple):
@@ -17,8 +18,6 @@ class Panel(NamedTuple):
     evaluated: Sequence[tuple[int, float]] = ()
     limit: float | None = None
 
-
-RED = "#d04545"
 
 
 def picture(panels: Sequence[Panel], columns: int = 3, alarms: Sequence[int] = ()) -> bytes:

@@ -8,9 +8,11 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 
+from jupyter_gpt.training.run_figures import MEAN, training_loss
 from jupyter_gpt.views.bundle import Bundle, about, escape, image, marked, plain, quoted
 from jupyter_gpt.views.curve import CELL, GREY, TRAIN, VALIDATION
 from jupyter_gpt.views.panels import Panel, draw, points
+from jupyter_gpt.views.run_head import RED, alarm_html, alarm_lines, alarms_of, heading, step_of
 
 TOKEN = "▣"  # stands for the reward token
 
@@ -22,18 +24,17 @@ def reward_bundle(run) -> Bundle:
     samples = [e for e in run.events if e["event"] == "sample"]
     notes = [e["text"] for e in run.events if e["event"] == "note"]
     start = next((e for e in run.events if e["event"] == "start"), {})
-    reached = f"all {run.steps} steps" if run.status == "finished" else f"{about(run.step, 0)} of {about(run.steps, 0)} steps"
-    title = f"{run.name}: {run.kind} model, {run.status}, {reached}"
+    title, alarms = heading(run, f"{run.kind} model"), alarms_of(run)
     about_it = f"from {run.recipe['base']} and the rankings {run.recipe['rankings']}, " + (
         f"LoRA of rank {run.recipe['lora']}" if run.recipe["lora"] else "trained whole"
     )
-    rows = figures(start, steps, evaluations)
+    rows = figures(run, start, steps, evaluations)
     last = [s for s in samples if s["step"] == samples[-1]["step"]] if samples else []
     wide = max(len(name) for name, _ in rows)
-    text = [title, about_it, *notes, *(f"  {name:<{wide}}  {value}" for name, value in rows)]
-    html = [f"<p><b>{escape(title)}</b><br>{escape(about_it)}</p>", *(f"<p>{escape(note)}</p>" for note in notes)]
+    text = [title, about_it, *alarm_lines(alarms), *notes, *(f"  {name:<{wide}}  {value}" for name, value in rows)]
+    html = [f"<p><b>{escape(title)}</b><br>{escape(about_it)}</p>", *alarm_html(alarms), *(f"<p>{escape(note)}</p>" for note in notes)]
     if steps:
-        html.append(image(picture(steps, evaluations), described(evaluations), 640))
+        html.append(image(picture(steps, evaluations, alarms), described(evaluations), 640))
     html.append("<table>" + "".join(f"<tr>{CELL}{escape(n)}</td>{CELL}{escape(v)}</td></tr>" for n, v in rows) + "</table>")
     if last:
         text.append("how it scores held-out completions, the ranker's best first")
@@ -42,23 +43,23 @@ def reward_bundle(run) -> Bundle:
     metadata = {
         "steps": [[e["step"], e["loss"], e["accuracy"]] for e in steps],
         "evaluations": [[e["step"], e["val_loss"], e["accuracy"], e["low"], e["high"], e["calibration"]] for e in evaluations],
-        "samples": [[s["prompt"], s["text"], s["reward"]] for s in last], "figures": rows,
+        "samples": [[s["prompt"], s["text"], s["reward"]] for s in last], "warnings": alarms, "figures": rows,
     }  # fmt: skip
     data = {"view": "reward", "name": run.name, "status": run.status, "base": run.recipe["base"],
             "rankings": run.recipe["rankings"]}  # fmt: skip
     return Bundle("\n".join(text), "\n".join(html), data, metadata)
 
 
-def figures(start: dict, steps: list[dict], evaluations: list[dict]) -> list[tuple[str, str]]:
+def figures(run, start: dict, steps: list[dict], evaluations: list[dict]) -> list[tuple[str, str]]:
     """The numbers of the run, named; those that depend on the machine are marked."""
     last = evaluations[-1] if evaluations else {}
     accuracy = "–"
     if last:
         low, high = about(100 * last["low"], 1), about(100 * last["high"], 1)
-        accuracy = f"{about(100 * last['accuracy'], 1)}% (95% interval {low} to {high}%)"
+        accuracy = f"{about(100 * last['accuracy'], 1)}% (95% interval {low} to {high}%) at step {step_of(run, last)}"
     return [
-        ("training loss", f"{about(steps[-1]['loss'] if steps else None)} nats per choice"),
-        ("held-out loss", f"{about(last.get('val_loss'))} nats per choice"),
+        ("training loss", f"{about(training_loss(steps))} nats per choice, {MEAN}"),
+        ("validation loss", f"{about(last.get('val_loss'))} nats per choice at step {step_of(run, last)}"),
         ("held-out accuracy", accuracy),
         ("held out", f"{last.get('pairs', 0):,} pairs of {last.get('rankings', 0):,} rankings"),
         ("learned from", f"{start.get('rankings', 0):,} rankings, {start.get('cut', 0):,} of them shortened"),
@@ -73,7 +74,7 @@ def described(evaluations: list[dict]) -> str:
     return f"loss, held-out accuracy ({last['accuracy']:.0%} at the end) and calibration: {bins}"
 
 
-def picture(steps: list[dict], evaluations: list[dict]) -> bytes:
+def picture(steps: list[dict], evaluations: list[dict], alarms: list[dict]) -> bytes:
     """A PNG: loss, accuracy on held-out pairs with its interval, and the reliability diagram."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -81,6 +82,8 @@ def picture(steps: list[dict], evaluations: list[dict]) -> bytes:
     figure = Figure(figsize=(7.6, 2.3), dpi=180, facecolor="none")
     loss, accuracy, sure = (figure.add_subplot(1, 3, n, facecolor="none") for n in (1, 2, 3))
     draw(loss, Panel("loss, nats per choice", points(steps, "loss"), points(evaluations, "val_loss")))
+    for alarm in alarms:
+        loss.axvline(alarm["step"], color=RED, linewidth=0.9, alpha=0.8)
     draw(accuracy, Panel("held-out accuracy", (), points(evaluations, "accuracy")))
     if evaluations:
         x, low, high = zip(*((e["step"], e["low"], e["high"]) for e in evaluations), strict=True)

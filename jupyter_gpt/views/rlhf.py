@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from jupyter_gpt.views.bundle import Bundle, about, escape, image, marked, plain, quoted
 from jupyter_gpt.views.curve import CELL, GREY
 from jupyter_gpt.views.measures import measures_html, measures_text
-from jupyter_gpt.views.panels import RED, Panel, picture, points
+from jupyter_gpt.views.panels import Panel, picture, points
+from jupyter_gpt.views.run_head import alarm_html, alarm_lines, alarms_of, heading, step_of
 
 MOST = 4  # steps whose samples are shown side by side
 TITLES = {
@@ -27,21 +28,20 @@ SHOWN = {
 
 def rlhf_bundle(run) -> Bundle:
     """The static bundle of a run of RL as it stands."""
-    steps, evaluations, samples, alarms, notes = (
-        [e for e in run.events if e["event"] == kind] for kind in ("step", "evaluation", "sample", "warning", "note")
+    steps, evaluations, samples, notes = (
+        [e for e in run.events if e["event"] == kind] for kind in ("step", "evaluation", "sample", "note")
     )
-    recipe, alarms = run.recipe, folded(alarms)
-    reached = f"all {run.steps} steps" if run.status == "finished" else f"{about(run.step, 0)} of {about(run.steps, 0)} steps"
-    title = f"{run.name}: {recipe['algo'].upper()}, {run.status}, {reached}"
+    recipe, alarms = run.recipe, alarms_of(run)
+    title = heading(run, recipe["algo"].upper())
     about_it = recipe_line(recipe)
-    rows = figures(steps, evaluations)
+    rows = figures(run, steps, evaluations)
     text = [title, about_it, *(quoted(note["text"]) for note in notes)]
-    text += [f"! step {about(alarm['step'], 0)}: {quoted(alarm['text'])}" for alarm in alarms]
+    text += alarm_lines(alarms)
     wide = max(len(row[0]) for row in rows)
     text += [f"  {name:<{wide}}  {first} → {last}" for name, first, last in rows]
     html = [f"<p><b>{escape(title)}</b><br>{escape(about_it)}</p>"]
     html += [f"<p>{marked(plain(note['text']))}</p>" for note in notes]
-    html += [f'<p style="color:{RED}">{marked(alarm_line(alarm))}</p>' for alarm in alarms]
+    html += alarm_html(alarms)
     if steps:
         said = "; ".join(f"{name} from {first} to {last}" for name, first, last in rows)
         html.append(image(picture(panels(recipe, steps, evaluations), alarms=[a["step"] for a in alarms]), said, 680))
@@ -88,30 +88,16 @@ def panels(recipe: dict, steps: list[dict], evaluations: list[dict]) -> list[Pan
     ]
 
 
-def figures(steps: list[dict], evaluations: list[dict]) -> list[tuple[str, str, str]]:
-    """Name, first and last value of what was watched, marked."""
+def figures(run, steps: list[dict], evaluations: list[dict]) -> list[tuple[str, str, str]]:
+    """Name, first and last value of what was watched, marked, and the steps that these are of."""
     first, last = (evaluations[0], evaluations[-1]) if evaluations else ({}, {})
+    evaluated = [("evaluated at step", step_of(run, first), step_of(run, last))] if evaluations else []
     names = {"reward": "reward of watched prompts", "accuracy": "held-out accuracy", "kl": "KL, nats a completion",
              "entropy": "entropy, nats a token", "length": "length, tokens", "truncated": "share cut at --max-tokens",
              "identical": "identical samples"}  # fmt: skip
     rows = [(name, about(first.get(key)), about(last[key])) for key, name in names.items() if last.get(key) is not None]
     seconds = steps[-1]["seconds"] if steps else None
-    return [*rows, ("time, s", about(0.0, 0), about(seconds, 0))]
-
-
-def folded(alarms: Sequence[dict]) -> list[dict]:
-    """The first alarm of each cause, which says how often and until when it came back."""
-    causes: dict[str, list[dict]] = {}
-    for alarm in alarms:
-        causes.setdefault(alarm["cause"], []).append(alarm)
-    return [
-        {**first, "text": f"{first['text']} (and {len(more)} times more, the last at step {more[-1]['step']})" if more else first["text"]}
-        for first, *more in causes.values()
-    ]
-
-
-def alarm_line(alarm: dict) -> str:
-    return f"step {alarm['step']}: {plain(alarm['text'])}"
+    return [*evaluated, *rows, ("time, s", about(0.0, 0), about(seconds, 0))]
 
 
 def chosen_steps(samples: Sequence[dict]) -> list[int]:

@@ -20,7 +20,7 @@ export class Card {
   private readonly chip = element("span", "gpt-chip");
   private readonly bar = element("div", "gpt-bar");
   private readonly layout: Layout;
-  private readonly stats: Record<string, { box: HTMLElement; value: HTMLElement }> = {};
+  private readonly stats: Record<string, { box: HTMLElement; label: HTMLElement; value: HTMLElement }> = {};
   private readonly numbers = element("div", "gpt-stats");
   private readonly stages = element("div", "gpt-stages");
   private readonly body = element("div", "gpt-body");
@@ -28,6 +28,7 @@ export class Card {
   private readonly note = element("p", "gpt-note");
   private readonly alarm = element("p", "gpt-alarm");
   private readonly pause: HTMLButtonElement;
+  private readonly stop: HTMLButtonElement;
   private readonly sample: HTMLButtonElement;
   private readonly buttons: HTMLButtonElement[];
   private readonly curves: Curves;
@@ -56,9 +57,9 @@ export class Card {
     const who = element("div", "gpt-who");
     who.append(this.title, this.chip, this.about);
     this.pause = action(PAUSE, "Pause", () => this.ask(this.run.status === "paused" ? "unpause" : "pause"));
-    const stop = action(STOP, "Stop", () => this.ask("stop"));
+    this.stop = action(STOP, "Stop", () => this.ask("stop"));
     this.sample = action(SAMPLE, "Sample now", () => this.ask("sample"));
-    this.buttons = [this.pause, stop, this.sample];
+    this.buttons = [this.pause, this.stop, this.sample];
     const actions = element("div", "gpt-actions");
     actions.append(...this.buttons);
     head.append(who, actions);
@@ -69,15 +70,16 @@ export class Card {
     const shown = this.layout.stats.map(([label]) => label);
     for (const name of ["step", ...shown, "tokens/s", "of peak", "elapsed", "left"]) {
       const box = element("div");
+      const label = element("div", "gpt-label", name);
       const value = element("div", "gpt-value");
-      box.append(element("div", "gpt-label", name), value);
+      box.append(label, value);
       this.numbers.append(box);
-      this.stats[name] = { box, value };
+      this.stats[name] = { box, label, value };
     }
     this.spoken.setAttribute("aria-live", "polite");
     this.alarm.setAttribute("role", "alert");
     this.alarm.hidden = true;
-    this.root.append(head, track, this.numbers, this.alarm, this.stages, this.body, this.note, this.spoken);
+    this.root.append(head, track, this.numbers, this.alarm, this.note, this.stages, this.body, this.spoken);
     const left = element("div", "gpt-curves");
     const right = element("aside", "gpt-samples");
     this.body.append(left, right);
@@ -154,10 +156,12 @@ export class Card {
     const { run } = this;
     const status = run.end?.status ?? run.status;
     const preparing = status === "running" && !run.start;
+    const evaluating = status === "stopping" && run.start !== null;
+    const shown = run.diverged ? `${status}, diverged` : status;
     this.root.setAttribute("aria-label", `Training run ${run.name}`);
     write(this.title, run.name);
-    write(this.chip, preparing ? "preparing" : status);
-    this.chip.dataset.status = status;
+    write(this.chip, preparing ? "preparing" : shown);
+    this.chip.dataset.status = run.diverged ? "diverged" : status;
     const { start } = run;
     write(
       this.about,
@@ -166,15 +170,18 @@ export class Card {
     const paused = status === "paused";
     write(this.pause.querySelector("span")!, paused ? "Resume" : "Pause");
     this.pause.querySelector("path")!.setAttribute("d", paused ? PLAY : PAUSE);
-    const over = !["running", "paused"].includes(status);
+    const over = !["running", "paused", "stopping"].includes(status);
     this.buttons.forEach((button) => (button.hidden = over));
-    this.sample.hidden = over || !start;
-    write(this.spoken, `${run.name} is ${status}`);
+    this.pause.hidden = over || status === "stopping";
+    this.sample.hidden = this.pause.hidden || !start;
+    write(this.stop.querySelector("span")!, evaluating ? "Skip evaluation" : "Stop");
+    write(this.spoken, `${run.name} is ${shown}`);
     if (this.asked && (over || this.answered(status))) this.asked = null;
     const late = this.asked !== null && Date.now() - this.asked.at > 3000;
     const waiting =
       "This kernel hears clicks only after the cell has ended; the notebook's ■ button stops the run now.";
-    write(this.note, run.end?.error ?? (late ? waiting : ""));
+    const stopping = "Evaluating the model once before it is kept. A second stop skips this.";
+    write(this.note, run.end?.error ?? (late ? waiting : evaluating ? stopping : ""));
     this.note.hidden = !this.note.textContent;
   }
 
@@ -182,7 +189,8 @@ export class Card {
     const { what } = this.asked!;
     if (what === "pause") return status === "paused";
     if (what === "unpause") return status === "running";
-    return what === "sample"; // nothing tells that a sample was refused, so there is nothing to wait for
+    if (what === "stop") return status === "stopping";
+    return true; // nothing tells that a sample was refused, so there is nothing to wait for
   }
 
   private measure(): void {
@@ -206,6 +214,10 @@ export class Card {
       left: duration(left),
     };
     for (const name in this.stats) write(this.stats[name].value, say[name]);
+    for (const [name, , note] of this.layout.stats) {
+      const added = note?.(run);
+      write(this.stats[name].label, added ? `${name}, ${added}` : name);
+    }
     const causes = new Map(run.warnings.map((warning) => [warning.cause, warning])); // the newest of each
     const alarms = [...causes.values()].map(({ step, text }) => `Step ${count(step)}: ${text}`);
     write(this.alarm, alarms.join("\n"));

@@ -1,7 +1,7 @@
 // Which figures a kind of run is watched by: the large chart, the small ones below it, the numbers above.
 
 import type { Metric } from "./chart";
-import { compact, fixed, percent, rate } from "./format";
+import { compact, count, fixed, percent, rate } from "./format";
 import type { Series } from "./series";
 
 export interface Small extends Metric {
@@ -15,8 +15,8 @@ export interface Layout {
   names: { training: string; evaluated: string };
   help: string;
   small: Small[];
-  /** Numbers beside step, speed and time: their labels and how they are read off a run. */
-  stats: [label: string, value: (run: Series) => string][];
+  /** Numbers beside step, speed and time: how they are read off a run, and what the label adds about them. */
+  stats: [label: string, value: (run: Series) => string, note?: (run: Series) => string][];
 }
 
 const line = (column: string, title: string, format: Small["format"], evaluation?: string): Small => ({
@@ -38,6 +38,8 @@ export function mean(values: Float32Array): number | null {
   return known.length ? known.reduce((sum, value) => sum + value, 0) / known.length : null;
 }
 
+const evaluated = (run: Series) => (run.evaluations.length ? `step ${count(run.evaluations.at(-1)!.step)}` : "");
+
 const SPEED: Small = line("tokens_per_second", "tokens per second", compact);
 
 const LOSS: Layout = {
@@ -46,9 +48,9 @@ const LOSS: Layout = {
   help: "Loss over steps. Arrow keys pan, plus and minus zoom, Escape shows everything.",
   small: [{ column: "lr", title: "learning rate", smoothed: false, fromZero: true, format: rate }, SPEED],
   stats: [
-    ["train loss", recent("loss", 3)],
-    ["val loss", last("val_loss", fixed)],
-    ["bits per byte", last("bits_per_byte", fixed)],
+    ["train loss", (run) => fixed(run.now?.training_loss), () => "mean of last 10 steps"], // run_figures.py
+    ["val loss", last("val_loss", fixed), evaluated],
+    ["bits per byte", last("bits_per_byte", fixed), evaluated],
   ],
 };
 
@@ -74,7 +76,7 @@ const LAYOUTS: Record<string, Layout> = {
   reward: {
     ...LOSS,
     small: [line("accuracy", "accuracy on pairs", percent, "accuracy"), LOSS.small[0]],
-    stats: [LOSS.stats[0], LOSS.stats[1], ["held-out accuracy", last("accuracy", percent)]],
+    stats: [LOSS.stats[0], LOSS.stats[1], ["held-out accuracy", last("accuracy", percent), evaluated]],
   },
   rlhf: RL,
   grpo: { ...RL, small: [KL, ENTROPY, LENGTH, CLIPPED, line("loss", "loss", (value) => fixed(value)), SPEED] },
@@ -84,7 +86,7 @@ const LAYOUTS: Record<string, Layout> = {
       line("accuracy", "accuracy on pairs", percent, "accuracy"),
       line("margin", "implied reward margin", (value) => fixed(value, 2)),
     ],
-    stats: [LOSS.stats[0], LOSS.stats[1], ["KL", last("kl", (value) => fixed(value, 2))]],
+    stats: [LOSS.stats[0], LOSS.stats[1], ["KL", last("kl", (value) => fixed(value, 2)), evaluated]],
   },
 };
 

@@ -70,6 +70,14 @@ export interface Now {
   seconds: number | null;
   tokens_per_second: number | null;
   mfu: number | null;
+  training_loss: number | null;
+}
+
+/** How a run ended; `alarms` are the causes of those that were not over. */
+export interface End {
+  status: string;
+  error: string | null;
+  alarms?: string[];
 }
 
 export class Series {
@@ -84,10 +92,16 @@ export class Series {
   stages: Stage[] = [];
   start: Start | null = null;
   now: Now | null = null;
-  end: { status: string; error: string | null } | null = null;
+  end: End | null = null;
 
   column(name: string): Float32Array {
     return this.columns[name]?.view() ?? EMPTY;
+  }
+
+  /** Whether the loss left its range and did not come back. */
+  get diverged(): boolean {
+    const causes = this.end?.alarms ?? this.warnings.map((warning) => warning.cause);
+    return causes.includes("diverged");
   }
 
   /** Forgets all that was received; name, status and steps stay. */
@@ -123,7 +137,7 @@ export class Series {
         this.warnings.push(event as unknown as Warning);
         break;
       case "end":
-        this.end = event as unknown as { status: string; error: string | null };
+        this.end = event as unknown as End;
         break;
     }
   }

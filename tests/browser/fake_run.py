@@ -17,14 +17,15 @@ TEXT = " there was a small <b>bold</b> fox. She had a red kite and a plan."
 
 class FakeRun:
     """`steps` steps in `seconds`; `record` is a JSON file of [what, unix seconds], one for each thing
-    told."""
+    told. Stopped, it evaluates for `closing` seconds, or until it is stopped again. With `diverges` its loss does."""
 
     kind = "pretrain"
 
     def __init__(self, seconds: float, record: str = "told.json", steps: int = 400, name: str = "storyteller",
-                 seed: int = 0):
+                 seed: int = 0, closing: float = 0.0, diverges: bool = False):
         self.name, self.steps, self.seconds, self.record = name, steps, seconds, Path(record)
         self.status, self.recipe, self.events = "running", {}, []
+        self._closing, self._diverges = closing, diverges
         self._random, self._told = random.Random(seed), []
         self._going, self._sample = threading.Event(), threading.Event()
         self._going.set()
@@ -42,7 +43,7 @@ class FakeRun:
         self._tell("unpause")
 
     def stop(self) -> None:
-        self.status = "stopped"
+        self.status = "stopping" if self._closing and self.status != "stopping" else "stopped"
         self._going.set()
         self._tell("stop")
 
@@ -72,28 +73,42 @@ class FakeRun:
         self._emit("start", parameters=5_900_000, device="cpu", dtype="bfloat16", tokens_per_step=2048,
                    steps=self.steps, step=0, peak_flops=None, flops_per_token=3.5e7)
         step = 0
-        while step < self.steps and self.status != "stopped":
+        while step < self.steps and self.status not in ("stopping", "stopped"):
             step += 1
             self._step(step)
             time.sleep(self.seconds / self.steps)
             self._going.wait()
-        if self.status != "stopped":
-            self.status = "finished"
-        self._emit("end", status=self.status, step=step, seconds=0.0, error=None)
+        until = time.time() + self._closing
+        while self.status == "stopping" and time.time() < until:
+            time.sleep(0.01)
+        if self.status == "stopping":
+            self._evaluate(step, 1.9)
+        self.status = "finished" if step == self.steps else "stopped"
+        causes = ["diverged"] if self._diverges else []
+        self._emit("end", status=self.status, step=step, seconds=0.0, error=None, alarms=causes)
 
     def _step(self, step: int) -> None:
         pause = self.seconds / self.steps
         curve = 1.9 + 1.6 * math.exp(-step / 150) + 4.8 * math.exp(-step / 18)
+        if self._diverges and step > 50:
+            curve += 34544 * math.exp(-(step - 50) / 40)
         lr = 3e-3 * min(1, step / (0.1 * self.steps), (self.steps - step) / (0.3 * self.steps))
         speed = 2048 / pause * self._random.uniform(0.95, 1.05)
         self._emit("step", step=step, loss=curve + self._random.gauss(0, 0.09), lr=lr, grad_norm=1.0,
                    tokens=2048 * step, seconds=pause * step, tokens_per_second=speed, mfu=0.431)
+        if self._diverges and step == 60:
+            self._emit("warning", step=step, cause="diverged", text="the run has diverged: the training loss is 34,544, "
+                       "and it began at 8.13. Lower --lr (now 30)")
         if step % max(1, self.steps // 10) == 0:
-            self._emit("evaluation", step=step, val_loss=curve + 0.06, bits_per_byte=curve / 2.9, seconds=0.1)
+            self._evaluate(step, curve)
         if step % max(1, self.steps // 6) == 0 or self._sample.is_set():
             self._sample.clear()
             for prompt in ("Once upon a time", "The old clockmaker"):
                 self._emit("sample", step=step, prompt=prompt, text=TEXT + f" It was step {step}.")
+
+
+    def _evaluate(self, step: int, curve: float) -> None:
+        self._emit("evaluation", step=step, val_loss=curve + 0.06, bits_per_byte=curve / 2.9, seconds=0.1)
 
 
 def bundle(run: FakeRun) -> Bundle:

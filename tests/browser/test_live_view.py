@@ -92,3 +92,28 @@ def test_keys_work_the_card_and_not_the_notebook(open_notebook, fake_run):
     page.get_by_role("button", name="Stop", exact=True).focus()
     page.keyboard.press("Enter")
     page.get_by_text("storyteller: stopped").wait_for(timeout=2000)
+
+
+def test_a_stop_says_that_it_evaluates_and_a_second_one_skips_that(open_notebook, fake_run, tmp_path):
+    record = tmp_path / "told.json"
+    notebook = open_notebook(CELL, f"follow(FakeRun(60, {str(record)!r}, closing=60), bundle)")
+    page = notebook.page
+    notebook.run_all()
+    page.locator(".gpt-main canvas").wait_for(timeout=20_000)
+    page.get_by_text("train loss, mean of last 10 steps").wait_for()
+    page.get_by_text("val loss, step 40", exact=True).wait_for(timeout=20_000)
+    page.get_by_role("button", name="Stop", exact=True).click()
+    page.get_by_text("Evaluating the model once before it is kept").wait_for(timeout=1000)
+    assert page.locator(".gpt-chip").inner_text() == "stopping"
+    assert page.get_by_role("button", name="Pause").count() == 0 and notebook.running()
+    page.get_by_role("button", name="Skip evaluation").click()
+    page.get_by_text("storyteller: stopped").wait_for(timeout=2000)
+    assert [what for what, _ in json.loads(record.read_text())] == ["stop", "stop"]
+
+
+def test_a_run_that_diverges_cannot_be_overlooked(open_notebook, fake_run):
+    notebook = open_notebook(CELL, "follow(FakeRun(12, diverges=True), bundle)")
+    notebook.run_all()
+    chip = notebook.page.locator(".gpt-chip", has_text="running, diverged")
+    chip.wait_for(timeout=20_000)
+    assert "Step 60: the run has diverged" in notebook.page.get_by_role("alert").inner_text()

@@ -116,7 +116,7 @@ def test_runs_and_models(ip, gpt, shown):
     succeed(ip, "%gpt models --out m")
     assert ip.user_ns["r"] is gpt.runs
     assert ip.user_ns["m"] is gpt.models
-    assert "storyteller  pretrain  finished  2 of 2  ≈6.125      ≈7.500  ≈2,048       ≈1" in shown[0]
+    assert "storyteller  pretrain  finished  2 of 2                 ≈6.688  ≈7.500 at step ≈0  ≈2,048       ≈1" in shown[0]
     assert "storyteller   1,234,567  base  storyteller  MIT       «5 MB»  «cpu, float32, 5 MB»" in shown[1]
 
 

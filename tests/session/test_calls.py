@@ -149,3 +149,22 @@ def test_a_worker_that_was_busy_is_waited_for(monkeypatch):
 
     worker.submit(slow())
     assert worker.submit(short()).wait() == "done"
+
+
+def test_a_second_interrupt_leaves_the_job_a_moment_to_end(worker):
+    going, heard = threading.Event(), []
+
+    def job():
+        while not going.is_set():
+            yield
+
+    def interrupted():
+        heard.append(time.monotonic())
+        if len(heard) == 1:
+            threading.Timer(0.05, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+
+    threading.Timer(0.05, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        worker.submit(job()).wait(interrupted=interrupted, grace=0.3)
+    assert len(heard) == 2 and time.monotonic() - heard[1] >= 0.3
+    going.set()

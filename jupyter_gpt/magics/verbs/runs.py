@@ -5,6 +5,7 @@ from __future__ import annotations
 from jupyter_gpt.magics.listing import runs_bundle
 from jupyter_gpt.magics.notebook import show, watch
 from jupyter_gpt.magics.options import BACKGROUND, OUT, Command, Option
+from jupyter_gpt.training.run_figures import standing
 from jupyter_gpt.views.bundle import about
 
 RUN = Option("RUN", "the run's name", complete="runs", needed=True)
@@ -14,7 +15,7 @@ RUNS = Command(
     summary="the runs and how they stand",
     about=(
         "Lists every training run of this folder, also those of earlier kernels: how it stands, how far it "
-        "got, its last losses."
+        "got, its losses. A run whose loss has diverged says so."
     ),
     groups=(("Options", (OUT,)),),
 )
@@ -22,8 +23,8 @@ STOP = Command(
     name="%gpt stop",
     summary="end a run after the step in hand",
     about=(
-        "Ends a run gracefully: the model as of its last step is kept and usable, and %gpt resume goes on "
-        "from it."
+        "Ends a run gracefully: the model as of its last step is evaluated and sampled from once, then kept, and %gpt "
+        "resume goes on from it. Stop it again, or press ■ meanwhile, and it is kept without that evaluation."
     ),
     groups=(("Options", (RUN, OUT)),),
     examples=("%gpt stop storyteller",),
@@ -49,7 +50,7 @@ def runs(gpt, given: dict, ip) -> object:
 def stop(gpt, given: dict, ip) -> object:
     """Ends the run and waits until its model is kept; the result is the run."""
     run = gpt.stop(given["run"])
-    print(f"{run.name} is {run.status} at step {about(run.step, 0)} of {run.steps:,}")
+    print(f"{run.name} is {standing(run)} at step {about(run.step, 0)} of {run.steps:,}")
     return run
 
 

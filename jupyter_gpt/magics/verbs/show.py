@@ -7,6 +7,7 @@ from dataclasses import replace
 from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.magics.notebook import show
 from jupyter_gpt.magics.options import OUT, Command, Option
+from jupyter_gpt.training.run_figures import ACTIVE
 from jupyter_gpt.views.bundle import Bundle, escape
 
 LAST = "last"
@@ -85,7 +86,7 @@ def show_runs(gpt, names: list[str]) -> object:
     from jupyter_gpt.views.follow import began, follow, is_live, nothing_yet
 
     first, *others = shown = [gpt.runs[name] for name in names]
-    if first.status in ("running", "paused") and is_live():
+    if first.status in ACTIVE and is_live():
         follow(first, run_bundle, overlays=others, background=True)
     else:
         for run in shown:

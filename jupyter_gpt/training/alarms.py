@@ -1,0 +1,130 @@
+"""When the loss of a training goes wrong in one of the ways it goes wrong, and what to do about it, in words.
+
+An alarm is an event `warning`, told when it begins and again only after it has been over. Those of the loss are found in
+the events alone, whose losses have been read from the device already, so that a resumed run finds them again. Those of
+reinforcement learning are in `rl_alarms.py`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, field
+from statistics import median
+from typing import NamedTuple
+
+WINDOW, FEWEST = 10, 5  # steps whose median loss is compared, so that a spike is no alarm; the fewest that have one
+FAR, ABOVE = 0.5, 0.5  # a loss that is so far above the first one, by its share and in nats, has diverged
+UNTESTED = 4  # times as far where that first loss is of one batch alone, which may have been an easy one
+RISEN, BY, LONG = 0.25, 0.3, 20  # so far above its own best, and for so many steps, it has diverged too
+BACK = 0.9  # the share of the first loss that ends a divergence
+EXPLODED, CLIPPED = 100, 10  # times its lowest, and times the clipping, that an exploded gradient norm is
+FALLEN, EARLY = 0.98, 50  # the share of the first loss that counts as fallen; the step from which it is asked
+WORSE, WORSE_BY, OFTEN = 0.05, 0.1, 3  # so far above its best, and so often in a row, a validation loss rises
+GAP = 0.8  # the share of the validation loss that the training loss is under when a model overfits
+
+
+class Test(NamedTuple):
+    """An evaluation: its step, its validation loss, and the median training loss by then."""
+
+    step: int
+    loss: float
+    training: float | None
+
+
+def begun(step: int, causes: Mapping[str, str], active: Container[str]) -> list[dict]:
+    """Warnings of those causes that were not active before this step."""
+    found = {cause: text for cause, text in causes.items() if cause not in active}
+    return [{"event": "warning", "step": step, "cause": cause, "text": text} for cause, text in found.items()]
+
+
+@dataclass
+class LossAlarms:
+    """What was seen of a run's losses. `causes` are the alarms that are on, each with what was said when it began.
+
+    start: the first loss, that of the weights before any step.  best: the lowest median so far, and its step.
+    calm: the lowest median gradient norm.  risen: steps in a row far above the best.
+    """
+
+    losses: deque = field(default_factory=lambda: deque(maxlen=WINDOW))
+    norms: deque = field(default_factory=lambda: deque(maxlen=WINDOW))
+    tests: list[Test] = field(default_factory=list)
+    causes: dict[str, str] = field(default_factory=dict)
+    start: float | None = None
+    best: tuple[float, int] | None = None
+    calm: float | None = None
+    risen: int = 0
+
+    def see(self, event: dict, recipe: Mapping) -> list[dict]:
+        """Take the next event of the run; the warnings that it gives cause for."""
+        before = set(self.causes)
+        if event["event"] == "step":
+            self.see_step(event, recipe)
+        elif event["event"] == "evaluation":
+            self.see_test(event, recipe)
+        return begun(event.get("step", 0), self.causes, before)
+
+    def see_step(self, event: dict, recipe: Mapping) -> None:
+        step, lr, steps = event["step"], f"--lr (now {recipe['lr']:g})", recipe["steps"]
+        self.losses.append(event["loss"])
+        self.norms.append(event["grad_norm"])
+        if self.start is None or step == 1:
+            self.start = max(event["loss"], self.start or 0.0)
+        if len(self.losses) < FEWEST:
+            return
+        now, norm = median(self.losses), median(self.norms)
+        if self.best is None or now < self.best[0]:
+            self.best = now, step
+        best, at = self.best
+        self.risen = self.risen + 1 if now > best + max(RISEN * best, BY) else 0
+        if now > self.limit:
+            self.on("diverged", f"the run has diverged: the training loss is {short(now)}, and it began at {short(self.start)}. Lower {lr}")
+        elif self.risen >= max(LONG, steps / LONG):
+            self.on("diverged", f"the run has diverged: the training loss is {short(now)}, and was {short(best)} at step {at}. Lower {lr}")
+        elif not self.risen and now < BACK * self.start:
+            self.causes.pop("diverged", None)
+        alone = "diverged" not in self.causes
+        self.calm = norm if self.calm is None else min(norm, self.calm)
+        exploded = norm > max(EXPLODED * self.calm, CLIPPED * recipe["clip"])
+        self.when(alone and exploded, "gradient", f"the gradient norm is {short(norm)} before clipping, and was {short(self.calm)}: "
+                  f"the run is about to diverge. Lower {lr}")  # fmt: skip
+        stuck = self.tests and step >= max(EARLY, steps / 2) and best > FALLEN * self.start
+        self.when(alone and stuck, "stuck", f"the training loss has not fallen: it began at {short(self.start)} and is {short(now)}. "
+                  f"Look at the data, and try a higher or a lower {lr}")  # fmt: skip
+
+    def see_test(self, event: dict, recipe: Mapping) -> None:
+        if not self.tests and event["step"] == 0:
+            self.start = event["val_loss"]
+        self.tests.append(Test(event["step"], event["val_loss"], median(self.losses) if self.losses else None))
+        now, best = self.tests[-1], min(self.tests, key=lambda test: test.loss)
+        if now.training is None:
+            return
+        if now.loss > self.limit and now.training > BACK * self.start:
+            self.on("diverged", f"the run has diverged: the validation loss is {short(now.loss)}, and it began at {short(self.start)}. "
+                    f"Lower --lr (now {recipe['lr']:g})")  # fmt: skip
+        worse = best.loss + max(WORSE * best.loss, WORSE_BY)
+        rising = len(self.tests) > OFTEN and all(test.step > best.step and test.loss > worse for test in self.tests[-OFTEN:])
+        fell = now.training < min(GAP * now.loss, self.start if best.training is None else best.training)
+        self.when(rising and fell, "overfitting", f"the model is overfitting: the validation loss rose from {short(best.loss)} at step "
+                  f"{best.step} to {short(now.loss)} while the training loss fell. Use more data, or fewer --steps")  # fmt: skip
+
+    @property
+    def limit(self) -> float:
+        """The loss above which a run has diverged."""
+        return self.start + max(FAR * self.start, ABOVE) * (1 if self.tests else UNTESTED)
+
+    def on(self, cause: str, text: str) -> None:
+        """Turn an alarm on; one that is on keeps what it said."""
+        self.causes.setdefault(cause, text)
+
+    def when(self, holds: object, cause: str, text: str) -> None:
+        """Have an alarm on for as long as its cause holds."""
+        if holds:
+            self.on(cause, text)
+        else:
+            self.causes.pop(cause, None)
+
+
+def short(value: float) -> str:
+    """`2.31`, `34,544`: three digits, or all of those before the point."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
