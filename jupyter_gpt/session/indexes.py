@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -140,7 +139,7 @@ class Indexes(Mapping):
         self.open: dict[Path, KeptIndex] = {}
 
     def folder(self, name: str) -> Path:
-        return store.home() / "indexes" / store.check_name(name)
+        return store.bring_back(store.home() / "indexes" / store.check_name(name))
 
     def __getitem__(self, name: str) -> KeptIndex:
         folder = self.folder(name)
@@ -152,6 +151,7 @@ class Indexes(Mapping):
         return self.open[folder]
 
     def __iter__(self) -> Iterator[str]:
+        store.bring_all_back(store.home() / "indexes")
         found = (path.parent.name for path in (store.home() / "indexes").glob("*/index.json"))
         return iter(sorted(name for name in found if name[0] != "."))
 
@@ -205,13 +205,16 @@ def index(
     anew = anew or bool(had and may and not same(probe, had))
     place = folder.with_name(f".new-{name}") if anew and folder.exists() else folder
     report = Report(skipped=list(passed))
-    place.mkdir(parents=True, exist_ok=True)
-    hold(place, name)
+    store.lock(folder, f"index {name} is being made")
     try:
+        if place == folder:  # what was begun anew and not ended is no longer wanted
+            shutil.rmtree(folder.with_name(f".new-{name}"), ignore_errors=True)
+        place.mkdir(parents=True, exist_ok=True)
+        store.sweep(place)
         begin(place, name, {**settings, "embedder_mark": mark}, model, probe, given, made)
         run(Index(place), items, model, report, add, progress)
     finally:
-        store.unlock(place)
+        store.unlock(folder)
     if not report.stopped and not Index(place).counts()["documents"] and (place != folder or not had):
         shutil.rmtree(place)
         raise GPTError(f"nothing to index in {', '.join(given)}: {told(report.skipped)}")
@@ -223,14 +226,6 @@ def index(
     found = indexes[name]
     found.report = report
     return found
-
-
-def hold(folder: Path, name: str) -> None:
-    """Mark the folder as being written. Raises GPTError when another process writes it."""
-    holder = store.lock_holder(folder)
-    if holder not in (None, os.getpid()):
-        raise GPTError(f"index {name} is being made by another process (pid {holder}): wait for it, or stop it there")
-    store.lock(folder)
 
 
 def probe_of(embedder):
@@ -276,8 +271,7 @@ def begin(folder: Path, name: str, settings: dict, model, probe, sources: list[s
                        "their vectors cannot be compared; --overwrite makes it anew")  # fmt: skip
     if not same(probe, about) or any(about[key] != settings[key] for key in keys):
         for path in folder.iterdir():
-            if path.name != "lock":
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
         about = {"probe": [round(float(x), 6) for x in probe], "dimensions": len(probe)}
     Index(folder).write_about({**about, **{key: settings[key] for key in (*keys, "embedder_mark")}, "sources": sources, "complete": False,
                                "cell_id": made.cell_id, "requested": made.requested})  # fmt: skip

@@ -12,14 +12,13 @@ import os
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.session import store
 from jupyter_gpt.session.jobs import worker
 from jupyter_gpt.session.provenance import Provenance, check, provenance
 from jupyter_gpt.session.recipes import header
-from jupyter_gpt.session.runs import Run, cut_events
+from jupyter_gpt.session.runs import Run, cut_events, parked
 from jupyter_gpt.training.run_figures import ACTIVE
 
 STAGES = {"pretrain": "pretrain", "sft": "sft", "classify": "classify", "reward": "reward", "rlhf": "rlhf"}  # kind of run: its module
@@ -41,9 +40,11 @@ def launch(
     Raises GPTError, one line, for a name that is taken and while another run trains; nothing is touched then.
     """
     new = provenance(kind, requested, variables, sources_of(recipe))
-    claim(session, name, new, overwrite)
-    only_one(session)
-    with store.writing(f"run {name}"):
+    folder = session.runs.folder(store.check_name(name))
+    with store.writing(f"run {name}"), store.locked(folder, f"{name} is being trained"):
+        claim(session, name, new, overwrite)
+        only_one(session)
+        store.sweep(folder.parent)
         run = open_run(session, name, new, recipe.as_dict())
     return start(session, run, recipe, variables, background, resuming=False)
 
@@ -64,13 +65,9 @@ def resume(session, name: str, *, variables: Mapping | None = None, background: 
     recipe = stage(run.kind).recipe_from(run.recipe)
     only_one(session)
     found = checkpoint.latest(run.folder / "checkpoints")
-    with store.writing(f"run {name}"):
-        store.lock(run.folder)
-        try:
-            run.events[:] = cut_events(run.folder / "events.jsonl", int(found.name[5:]) if found else -1)
-        except OSError:
-            store.unlock(run.folder)
-            raise
+    with store.writing(f"run {name}"), store.locked(run.folder, f"{name} is being trained"):
+        store.sweep(run.folder)
+        run.events[:] = cut_events(run.folder / "events.jsonl", int(found.name[5:]) if found else -1)
     return start(session, run, recipe, variables, background, resuming=found is not None)
 
 
@@ -122,7 +119,6 @@ def open_run(session, name: str, new: Provenance, recipe: dict) -> Run:
         os.replace(folder, aside)
     try:
         store.write_text(folder / "recipe.yaml", header(new, recipe))
-        store.lock(folder)
     except OSError:
         shutil.rmtree(folder, ignore_errors=True)
         if aside.exists():
@@ -130,12 +126,6 @@ def open_run(session, name: str, new: Provenance, recipe: dict) -> Run:
         raise
     run = session.runs.known[folder] = Run(folder)
     return run
-
-
-def parked(folder: Path) -> list[Path]:
-    """Older runs of that name that none has replaced yet, oldest first: several, where one after another was killed."""
-    found = [path for path in folder.parent.glob(f".old-{folder.name}*") if path.name.partition("@")[0] == f".old-{folder.name}"]
-    return sorted(found, key=lambda path: int(path.name.partition("@")[2] or -1))
 
 
 def start(session, run: Run, recipe, variables: Mapping | None, background: bool, resuming: bool) -> Run:

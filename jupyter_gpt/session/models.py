@@ -6,6 +6,7 @@ cache of the user, is loaded at its first use. Where both have a name, the one m
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -127,13 +128,15 @@ class Models(Mapping):
 
     def folder(self, name: str) -> Path:
         """Where it is; for a name that is nowhere yet, where a model made here would be."""
-        made, pulled = store.home() / "models" / name, store.cache() / "models" / name
+        made, pulled = (store.bring_back(root / "models" / name) for root in (store.home(), store.cache()))
         return pulled if is_model(pulled) and not is_model(made) else made
 
     def names(self) -> list[str]:
         """Names on disk, without loading any."""
-        places = (store.home(), store.cache())
-        found = {f.parent.name for place in places for file in CONFIGS for f in (place / "models").glob(f"*/{file}")}
+        places = [root / "models" for root in (store.home(), store.cache())]
+        for place in places:
+            store.bring_all_back(place)
+        found = {f.parent.name for place in places for file in CONFIGS for f in place.glob(f"*/{file}")}
         return sorted(name for name in found if name[0] != ".")
 
     def unused(self) -> list[str]:
@@ -259,14 +262,14 @@ class Models(Mapping):
         it cannot be written; the older one then still stands.
         """
         folder = store.home() / "models" / name
-        temporary = folder.with_name(f".writing-{name}")
+        temporary = folder.with_name(f".writing-{name}.{os.getpid()}")
         parameters = sum(p.numel() for p in module.parameters())
         made = provenance or Provenance(kind)
         model = Model(name, folder, kind, made, lineage, parameters, step, module, tokenizer, licence, labels=labels)
         if adapters.is_adapter(module):
             under = self.about(base)
             model.base, model.base_mark, model.trained = base, adapters.mark(under.folder), adapters.own_parameters(module)
-        shutil.rmtree(temporary, ignore_errors=True)
+        store.sweep(folder.parent)
         try:
             with quiet():
                 adapters.write(module, temporary, under.folder) if model.base else module.save_pretrained(temporary)

@@ -47,7 +47,7 @@ def pull(
         return models.about(name)
     temporary = target.with_name(f".writing-{name}.{os.getpid()}")
     try:
-        sweep(target.parent)
+        store.sweep(target.parent)
         temporary.mkdir(parents=True)
         about = get(path, repo, entry, temporary, progress)
         about = {**finish(temporary, source, name, about), **origin, **asdict(made)}
@@ -245,13 +245,3 @@ def clear(folder: Path) -> None:
     """Take away what a failed attempt left."""
     for path in folder.iterdir():
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def sweep(folder: Path) -> None:
-    """Remove what pulls of processes that are gone have left half-written."""
-    import psutil
-
-    for path in folder.glob(".writing-*"):
-        process = path.name.rpartition(".")[2]
-        if not (process.isdigit() and psutil.pid_exists(int(process))):
-            shutil.rmtree(path, ignore_errors=True)

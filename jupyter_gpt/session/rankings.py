@@ -246,6 +246,7 @@ class Rankings(Sequence):
         """Write the file anew, whole or not at all; on the disk when this returns."""
         temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        store.sweep(self.path.parent)
         with temporary.open("wb") as file:
             file.write("".join(to_line(ranking) for ranking in rankings).encode())
             file.flush()

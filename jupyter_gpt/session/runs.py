@@ -7,8 +7,11 @@ not stored but read off: the last event says how a run ended, and a run with no 
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from jupyter_gpt.errors import GPTError, nearest
@@ -64,7 +67,7 @@ class Run:
             return "stopping" if self.stopping.is_set() else "paused" if self.paused.is_set() else "running"
         if self.events and self.events[-1]["event"] == "end":
             return self.events[-1]["status"]
-        return "running" if store.lock_holder(self.folder) else "interrupted"
+        return "running" if store.lock_holder(self.folder) not in (None, os.getpid()) else "interrupted"
 
     def stop(self) -> None:
         """End it gracefully: the model as of the last step is evaluated, sampled from and kept, and `gpt.resume` goes on.
@@ -162,6 +165,21 @@ def cut_events(path: Path, step: int) -> list[dict]:
     return kept
 
 
+def parked(folder: Path) -> list[Path]:
+    """Older runs of that name that none has replaced yet, oldest first: several, where one after another was killed."""
+    found = [path for path in folder.parent.glob(f".old-{folder.name}*") if path.name.partition("@")[0] == f".old-{folder.name}"]
+    return sorted(found, key=lambda path: int(path.name.partition("@")[2] or -1))
+
+
+def bring_back(folder: Path) -> Path:
+    """`folder`; if a kill came when the older run was parked and the new one was not there yet, that one stands again."""
+    if not (folder / "recipe.yaml").exists() and (older := parked(folder)) and store.lock_holder(folder) is None:
+        with suppress(OSError):  # a read-only store, or another kernel was faster
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(older[-1], folder)
+    return folder
+
+
 class Runs(Mapping):
     """Every run under the store, newest last; those of this kernel are the living objects."""
 
@@ -173,7 +191,10 @@ class Runs(Mapping):
 
     def names(self) -> list[str]:
         """Names on disk, oldest first, without reading any run."""
-        found = [f.parent for f in (store.home() / "runs").glob("*/recipe.yaml") if f.parent.name[0] != "."]
+        root = store.home() / "runs"
+        for name in {path.name.partition("@")[0].removeprefix(".old-") for path in root.glob(".old-*")}:
+            bring_back(root / name)
+        found = [f.parent for f in root.glob("*/recipe.yaml") if f.parent.name[0] != "."]
         return [f.name for f in sorted(found, key=lambda f: (f / "recipe.yaml").stat().st_mtime)]
 
     def __getitem__(self, name: str) -> Run:
@@ -183,13 +204,13 @@ class Runs(Mapping):
             if run.job is None:  # another process may have gone on writing
                 run.events = read_events(folder / "events.jsonl")
             return run
-        if not (folder / "recipe.yaml").exists():
+        if not (bring_back(folder) / "recipe.yaml").exists():
             raise GPTError(f"there is no run {name}{nearest(name, self.names())}")
         run = self.known[folder] = Run(folder)
         return run
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and bool(store.NAME.fullmatch(name)) and (self.folder(name) / "recipe.yaml").exists()
+        return isinstance(name, str) and bool(store.NAME.fullmatch(name)) and (bring_back(self.folder(name)) / "recipe.yaml").exists()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names())

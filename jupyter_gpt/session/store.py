@@ -2,8 +2,8 @@
 
 Everything is under `.jupyter_gpt/` beside the notebook, or where JUPYTER_GPT_HOME says; what was pulled is in a cache of
 the user (JUPYTER_GPT_CACHE moves it), once for every notebook. Every write goes to a temporary
-name first and is renamed; a run that is being written holds a lock file with its process, so another kernel can tell a
-run that lives from one whose process is gone.
+name first and is renamed; what is being written holds a lock of its name, so another kernel can tell a run that lives
+from one whose process is gone.
 """
 
 from __future__ import annotations
@@ -13,11 +13,16 @@ import json
 import os
 import re
 import shutil
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jupyter_gpt.errors import GPTError
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # of a write: no space, no quota, read-only
@@ -99,40 +104,137 @@ def read_json(path: Path) -> dict:
 def replace_folder(new: Path, target: Path) -> None:
     """Put the whole folder `new` in the place of `target`; the old one goes only when the new one stands."""
     parked = target.with_name(f".old-{target.name}")
-    if target.exists():
-        shutil.rmtree(parked, ignore_errors=True)
-        os.replace(target, parked)
-    os.replace(new, target)
+    for attempt in range(3):
+        if target.exists():
+            shutil.rmtree(parked, ignore_errors=True)
+            os.replace(target, parked)
+        try:
+            os.replace(new, target)
+            break
+        except OSError:
+            if attempt == 2 or not target.exists():  # else another kernel brought the old one back, between the two
+                bring_back(target)
+                raise
     shutil.rmtree(parked, ignore_errors=True)
 
 
-def lock(folder: Path) -> None:
-    """Mark `folder` as being written by this process.
+def bring_back(folder: Path) -> Path:
+    """`folder`; if a kill between the two renames of `replace_folder` left it parked, it stands in its place again."""
+    parked = folder.with_name(f".old-{folder.name}")
+    if parked.exists() and not folder.exists():
+        with suppress(OSError):  # a read-only store, or another kernel was faster
+            os.replace(parked, folder)
+    return folder
 
-    Raises GPTError when another living process holds it.
+
+def bring_all_back(root: Path) -> None:
+    """The same for every folder in `root`."""
+    for parked in root.glob(".old-*"):
+        if NAME.fullmatch(name := parked.name.removeprefix(".old-")):
+            bring_back(root / name)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what processes that are gone left half-written in `folder`: what is hidden and ends with their number.
+
+    What is parked (`.old-NAME`) or made anew (`.new-NAME`) may end with a number of its own, and stays.
     """
-    holder = lock_holder(folder)
-    if holder not in (None, os.getpid()):
-        raise GPTError(f"{folder.name} is being trained by another process (pid {holder}): stop it there, or wait")
     import psutil
 
-    write_json(folder / "lock", {"pid": os.getpid(), "started": psutil.Process().create_time()})
+    for path in folder.glob(".*"):
+        process = path.name.rpartition(".")[2]
+        if not path.name.startswith((".old-", ".new-")) and process.isdigit() and not psutil.pid_exists(int(process)):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                with suppress(OSError):
+                    path.unlink()
+
+
+# A lock is held by the operating system for this process and let go of when it dies, however it dies; neither clocks nor
+# numbers of processes come into it. It belongs to a name, not to a folder: folders are parked and replaced. Its file stays.
+PATIENCE = 0.3  # seconds: whoever looks whether a lock is held has it for a moment
+_held: dict[Path, FileLock] = {}
+_locking = threading.Lock()
+
+
+def lock_file(folder: Path) -> Path:
+    return folder.parent.parent / "locks" / f"{folder.parent.name}.{folder.name}.lock"
+
+
+def lock(folder: Path, what: str) -> bool:
+    """Hold the name of `folder`, which need not exist; False when this process held it before.
+
+    `what` says in the error what the other process is doing. Raises GPTError when another living process holds it.
+    """
+    from filelock import FileLock, Timeout
+
+    path = lock_file(folder)
+    with _locking:
+        if path in _held:
+            return False
+        path.parent.mkdir(parents=True, exist_ok=True)
+        held = FileLock(path, timeout=PATIENCE, poll_interval=0.02, thread_local=False)
+        try:
+            held.acquire()
+        except Timeout:
+            pid = locked_by(path)
+            raise GPTError(
+                f"{what} by another process{f' (pid {pid})' if pid else ''}: wait for it, or stop it there"
+            ) from None
+        try:
+            path.with_suffix(".pid").write_text(str(os.getpid()), encoding="utf-8")
+        except BaseException:
+            held.release()
+            raise
+        _held[path] = held
+    return True
 
 
 def unlock(folder: Path) -> None:
-    (folder / "lock").unlink(missing_ok=True)
+    path = lock_file(folder)
+    with _locking:
+        held = _held.pop(path, None)
+        if held is not None:
+            path.with_suffix(".pid").unlink(missing_ok=True)
+            held.release()
+
+
+@contextmanager
+def locked(folder: Path, what: str) -> Iterator[None]:
+    """As `lock`; what was locked here is unlocked again if the block fails, and stays so for `unlock` if it does not."""
+    new = lock(folder, what)
+    try:
+        yield
+    except BaseException:
+        if new:
+            unlock(folder)
+        raise
 
 
 def lock_holder(folder: Path) -> int | None:
-    """The pid of the living process that writes `folder`, or None. A pid used anew by another program is not it."""
-    held = read_json(folder / "lock")
-    if not held:
-        return None
-    import psutil
+    """The pid of the living process that holds the name of `folder`, this one perhaps, or None."""
+    from filelock import FileLock, Timeout
 
+    path = lock_file(folder)
+    with _locking:
+        if path in _held:
+            return os.getpid()
+        if (pid := locked_by(path)) is None:
+            return None
+        try:
+            with FileLock(path, timeout=PATIENCE, poll_interval=0.02, thread_local=False):
+                path.with_suffix(".pid").unlink(missing_ok=True)  # of one that died
+        except Timeout:
+            return pid
+        except OSError:  # a store that may only be read: nobody writes in it from here
+            return None
+    return None
+
+
+def locked_by(path: Path) -> int | None:
+    """The pid beside a lock file: whose it is, or was."""
     try:
-        process = psutil.Process(held["pid"])
-        same = abs(process.create_time() - held["started"]) < 1 and process.status() != psutil.STATUS_ZOMBIE
-        return held["pid"] if same else None
-    except psutil.NoSuchProcess:
+        return int(path.with_suffix(".pid").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return None

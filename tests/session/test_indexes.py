@@ -1,12 +1,9 @@
 """Indexes of the store: made, found again, refused; killed and gone on with; moved."""
 
-import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -177,16 +174,13 @@ def test_a_killed_run_goes_on_where_it_was(gpt, made, monkeypatch):
 
 
 def test_another_process_that_writes_it_is_named(gpt, made):
-    kept = made()
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        import psutil
-
-        started = psutil.Process(process.pid).create_time()
-        (kept.folder / "lock").write_text(json.dumps({"pid": process.pid, "started": started}))
+    made()
+    code = "from jupyter_gpt.session import store; store.lock(store.home() / 'indexes' / 'kb', 'it is'); print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
         said = fail(gpt.index, "kb", "$texts", variables={"texts": {**TEXTS, "new": "News."}})
         assert said.startswith(f"index kb is being made by another process (pid {process.pid})")
         process.communicate(b"\n")
-    os.utime(kept.folder / "lock", (time.time(), time.time()))
     assert len(gpt.index("kb", "$texts", variables={"texts": {**TEXTS, "new": "News."}})) == 4
 
 
