@@ -238,7 +238,7 @@ def test_no_two_random_streams_of_runs_are_alike(gpt, tiny, monkeypatch):
     assert len(first) == 21
     said = []
     for seed in (0, 1):
-        run = gpt.rlhf("a", PROMPTS[:1], policy="tiny", algo="grpo", reward=short, seed=seed, **{**SMALL, "prompts_per_step": 1})
+        run = gpt.rlhf(f"seed-{seed}", PROMPTS[:1], policy="tiny", algo="grpo", reward=short, seed=seed, **{**SMALL, "prompts_per_step": 1})
         said.append(run.history["reward"].iloc[0])
     assert said[0] != said[1]
 
