@@ -34,7 +34,7 @@ def stop_at(run, step):
     """Stop the run from another thread once it has come to `step`."""
 
     def watch():
-        while run.step < step:
+        while run.step < step and run.alive:
             time.sleep(0.005)
         run.stop()
 
@@ -150,7 +150,7 @@ def test_accumulated_equals_whole_batch(gpt, train):
 
 def test_pause_holds_and_sample_now_samples(gpt, train):
     run = train(steps=4000, background=True)
-    while run.step < 5:
+    while run.step < 5 and run.alive:
         time.sleep(0.01)
     run.pause()
     time.sleep(0.3)
@@ -189,7 +189,7 @@ def test_two_runs_at_once_are_refused(gpt, train):
     run = train(steps=4000, background=True)
     with pytest.raises(GPTError, match="run tiny is running"):
         train("other", steps=5)
-    while run.step < 1:
+    while run.step < 1 and run.alive:
         time.sleep(0.01)
     gpt.stop("tiny")
     assert "other" not in gpt.runs and run.status == "stopped"
@@ -287,7 +287,7 @@ def disk(monkeypatch):
 
 def test_a_full_disk_is_one_line_wherever_it_strikes(gpt, train, disk):
     run = train(steps=4000, background=True)
-    while run.step < 5:
+    while run.step < 5 and run.alive:
         time.sleep(0.01)
     disk(full=True)
     with pytest.raises(GPTError, match=r"run tiny could not be written \(No space left on device\)") as error:
@@ -417,7 +417,7 @@ def test_an_interrupt_stops_gracefully(gpt, train):
     run = train(steps=4000, background=True)
 
     def interrupt():
-        while run.step < 5:
+        while run.step < 5 and run.alive:
             time.sleep(0.005)
         os.kill(os.getpid(), signal.SIGINT)
 

@@ -209,7 +209,7 @@ def test_stopped_and_resumed_equals_uninterrupted(gpt, tiny, algo, options):
     variables = {"short": short}
     whole = gpt.rlhf("whole", PROMPTS, policy="tiny", algo=algo, variables=variables, **given)
     run = gpt.rlhf("part", PROMPTS, policy="tiny", algo=algo, variables=variables, background=True, **given)
-    while run.step < 3:
+    while run.step < 3 and run.alive:
         time.sleep(0.002)
     run.stop()
     run.wait()
