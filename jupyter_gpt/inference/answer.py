@@ -34,6 +34,7 @@ class Draft:
         self.top: list[tuple] = []
         self.seconds: list[float] = []
         self.finish: str | None = None
+        self.ended: float | None = None  # time.perf_counter() when it did
         self.ended_by_token = False
         self.cut: int | None = None  # where a stop text begins
 
@@ -49,6 +50,7 @@ class Draft:
         self.ended_by_token = token.finish == "stop" and token.id in self.stop_ids
         if self.stop and not self.ended_by_token:
             self.look_for_stop()
+        self.ended = time.perf_counter() if self.finish else None
 
     def look_for_stop(self) -> None:
         """End the sample where the earliest stop text stands in it, unless it has to go on for
@@ -134,9 +136,8 @@ def answers(
     tokens, interrupted = generate(module, asked), False
 
     def so_far(whole: bool) -> list[Completion]:
-        seconds = time.perf_counter() - began
         made = zip(prompts, drafts, strict=True)
-        found = [completion(p, d, sampling, name, seconds, whole, interrupted) for p, d in made]
+        found = [completion(p, d, sampling, name, began, whole, interrupted) for p, d in made]
         for answer, ds in zip(found if rule and whole else (), drafts, strict=False):
             settle(answer.samples, rule, [draft.cut is not None for draft in ds])
         return found
@@ -165,10 +166,13 @@ def answers(
 
 
 def completion(
-    prompt: Prompt, drafts: Sequence[Draft], sampling: Sampling, name: str, seconds: float, whole: bool,
+    prompt: Prompt, drafts: Sequence[Draft], sampling: Sampling, name: str, began: float, whole: bool,
     interrupted: bool,
 ) -> Completion:  # fmt: skip
-    """The answer to one prompt as it stands, all samples with it."""
+    """The answer to one prompt as it stands, all samples with it. It takes until the last of them has ended, whatever is
+    still sampled beside them."""
+    now = time.perf_counter()
+    seconds = max(now if d.ended is None else d.ended for d in drafts) - began
     usage = Usage(len(prompt.ids), sum(len(d.tokens) for d in drafts), seconds)
     samples = [
         Completion(

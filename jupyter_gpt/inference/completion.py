@@ -63,8 +63,9 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Usage:
-    """What the whole call took, all its samples together. `cost` is in dollars, None where no price is
-    known.
+    """What the answer to one prompt took, all its samples together. `seconds` are from when it was sent until the last of them
+    had ended; of prompts that were sent together each has its own, and they shared that time. `cost` is in dollars, None
+    where no price is known.
     """
 
     prompt_tokens: int

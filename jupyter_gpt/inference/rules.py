@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jupyter_gpt.errors import GPTError
+from jupyter_gpt.inference.schemas import enforceable, inner, pointed
 
 BACKSLASH = "\\"
 LONGEST = {"email": 254, "hostname": 253}  # characters (RFC 5321, RFC 1035)
@@ -62,7 +63,7 @@ class Rule:
             if alphabet:
                 body = f"({body}) & /[{''.join(f'{BACKSLASH}x{{{ord(one):x}}}' for one in alphabet)}]*/"
             return encoding.dumps({"grammars": [{"lark_grammar": f"start: WHOLE\nWHOLE: {head}({body}){tail}"}]})
-        part = {"lark_grammar": self.what} if self.kind == "grammar" else {"json_schema": compact(self.what)}
+        part = {"lark_grammar": self.what} if self.kind == "grammar" else {"json_schema": compact(enforceable(self.what))}
         whole = {"lark_grammar": f"start: {head}@part{tail}"}
         return encoding.dumps({"grammars": [whole, {"name": "part", **part}] if head or tail else [part]})
 
@@ -194,7 +195,7 @@ def refuse_what_cannot_be(made: Rule) -> None:
     if matcher.is_error():
         raise GPTError(f"{made.words} cannot be enforced: {reason(matcher.get_error())}")
     empty = not matcher.is_accepting() and not any(matcher.compute_bitmask()[:32])  # none of the 256 bytes begins it
-    if empty or (made.kind == "json" and not ends(made.what)):
+    if empty or (made.kind == "json" and not ends(enforceable(made.what))):
         raise GPTError(f"{made.words} cannot be enforced: no text satisfies it")
 
 
@@ -208,8 +209,8 @@ def ends(schema: object) -> bool:
 
 def pointers_in(part: object) -> Iterator[str]:
     """Every `$ref` of a schema."""
-    for inner in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
-        yield from pointers_in(inner)
+    for one in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
+        yield from pointers_in(one)
     if isinstance(part, dict) and isinstance(part.get("$ref"), str):
         yield part["$ref"]
 
@@ -233,15 +234,6 @@ def one_ends(schema: object, ending: set[str]) -> bool:
         "array": first[:least] + ([schema.get("items", True)] if least > len(first) else []),
     }
     return any(all(one_ends(part, ending) for part in members.get(kind, ())) for kind in kinds)
-
-
-def pointed(pointer: str, root: dict) -> object:
-    """The part of the schema that a `$ref` names; True, which asks nothing, where it is none of its parts."""
-    found: object = root
-    for step in pointer.removeprefix("#").split("/")[1:]:
-        step = step.replace("~1", "/").replace("~0", "~")
-        found = found.get(step, True) if isinstance(found, dict) else True
-    return found
 
 
 @functools.lru_cache(maxsize=64)
@@ -269,7 +261,7 @@ def bounded(part: object) -> object:
         return [bounded(one) for one in part]
     if not isinstance(part, dict):
         return part
-    part = {name: one if name in ("const", "enum") else bounded(one) for name, one in part.items()}
+    part = inner(part, bounded)
     kind = part["format"] if isinstance(part.get("format"), str) else ""
     if kind in LONGEST:
         return {**part, "maxLength": min(LONGEST[kind], part.get("maxLength", LONGEST[kind]))}
@@ -371,6 +363,9 @@ def one_line(said: object) -> str:
 
 
 def reason(said: str) -> str:
-    """What llguidance says is wrong, without its drawing of where."""
+    """What llguidance says is wrong, without its drawing of where, and without what nobody here can set."""
     inner = re.findall(r"error: (.+)", said)
-    return one_line(inner[-1] if inner else re.sub(r"^at \d+\(\d+\): ", "", said.strip().splitlines()[0]))
+    said = one_line(inner[-1] if inner else re.sub(r"^at \d+\(\d+\): ", "", said.strip().splitlines()[0]))
+    if keywords := re.match(r"Unimplemented keys: \[(.+)\]", said):
+        return f"{keywords[1].replace(chr(34), '')} cannot be kept token by token"
+    return said

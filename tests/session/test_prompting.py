@@ -318,3 +318,15 @@ def test_an_interrupt_does_not_wait_for_a_silent_server(gpt, far):
     while not far.closed and time.monotonic() < end:
         time.sleep(0.01)
     assert far.closed  # the request is ended once the server speaks again
+
+
+def test_answers_of_a_batch_have_seconds_of_their_own(gpt, tiny_model):
+    """The one that fills its context ends long before the other, in the same batch."""
+    tiny_model(gpt, "short", context=64)
+    room = {"max_tokens": 60, "min_tokens": 60, "temperature": 1.0}
+    full, free = gpt.prompts(["fox " * 25, "fox"], model="short", **room)
+    assert len(full.tokens) < len(free.tokens)
+    assert 0 < full.usage.seconds < free.usage.seconds
+    several = gpt.prompts(["fox " * 25, "fox"], model="short", samples=3, **room)
+    assert all(sample.usage.seconds == done.usage.seconds for done in several for sample in done.samples)
+    assert several[0].usage.seconds < several[1].usage.seconds

@@ -1,0 +1,187 @@
+"""JSON schemas in the keywords that llguidance enforces.
+
+`oneOf`, `not`, `if`, `dependentRequired`, `propertyNames` and a few others are put in other words, always so that what keeps the
+new schema keeps the old one; sometimes fewer texts do. Each alternative of a `oneOf` is narrowed until nothing that keeps it can
+keep another one (`apart`), and left out where that cannot be had. Where no other words are known the schema is refused: it is
+never enforced in part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from jupyter_gpt.errors import GPTError
+from jupyter_gpt.inference.disjoint_schemas import Ref, Schema, apart, keeps, opposite, values_of
+
+LITERAL = ("const", "enum", "default", "examples", "example")  # values, in which nothing is a keyword
+NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")  # schemas by name, not keywords
+UNCHECKED = ("password", "byte", "binary")  # formats of OpenAPI that say how a text is handled, not what it may be
+DRAFT = "https://json-schema.org/draft/2020-12/schema"
+OLD = ("draft-03", "draft-04", "draft-06", "draft-07")  # where nothing counts beside a $ref
+
+
+def enforceable(schema: dict) -> dict:
+    """The schema in keywords that can be enforced. Raises GPTError, one line, for one that cannot be put so."""
+    old = any(draft in str(schema.get("$schema", "")) for draft in OLD)
+    try:
+        schema = {**modern(schema, anchors_in(schema), old), "$schema": DRAFT}
+        return written(schema, partial(pointed, root=schema))
+    except RecursionError:
+        raise refuse("it is nested too deeply") from None
+
+
+def modern(part: object, anchors: Mapping[str, str], old: bool) -> object:
+    """In the words of the draft of 2020: nothing beside an old `$ref`, no list of `items`, no `exclusiveMinimum: true`, no names
+    in a `$ref`."""
+    if isinstance(part, list):
+        return [modern(one, anchors, old) for one in part]
+    if not isinstance(part, dict):
+        return part
+    new = inner(part, lambda one: modern(one, anchors, old))
+    if isinstance(new.get("$ref"), str):
+        new["$ref"] = anchors.get(new["$ref"], new["$ref"])
+        if old:
+            new = {name: new[name] for name in ("$schema", "$ref", "definitions") if name in new}
+    if isinstance(new.get("items"), list):
+        new["prefixItems"] = new.pop("items")
+        if "additionalItems" in new:
+            new["items"] = new.pop("additionalItems")
+    for bound, name in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
+        if isinstance(new.get(name), bool) and new.pop(name) and bound in new:
+            new[name] = new.pop(bound)
+    return new
+
+
+def inner(schema: Mapping, change: Callable[[object], object]) -> dict:
+    """The schema with each schema within it changed."""
+    return {
+        name: one if name in LITERAL
+        else {key: change(value) for key, value in one.items()} if name in NAMED and isinstance(one, dict)
+        else change(one)
+        for name, one in schema.items()
+    }  # fmt: skip
+
+
+def anchors_in(part: object, path: str = "#") -> dict[str, str]:
+    """The path of each `#name`."""
+    named = part.items() if isinstance(part, dict) else enumerate(part) if isinstance(part, list) else ()
+    found: dict[str, str] = {}
+    for name, one in named:
+        found |= anchors_in(one, f"{path}/{str(name).replace('~', '~0').replace('/', '~1')}")
+    if isinstance(part, dict) and isinstance(part.get("$anchor"), str):
+        found[f"#{part['$anchor']}"] = path
+    return found
+
+
+def pointed(pointer: str, root: dict) -> object:
+    """The part of the schema that a `$ref` names; True, which asks nothing, where it is none of its parts."""
+    found: object = root
+    for step in pointer.removeprefix("#").split("/")[1:]:
+        step = step.replace("~1", "/").replace("~0", "~")
+        if isinstance(found, list) and step.isdigit() and int(step) < len(found):
+            found = found[int(step)]
+        else:
+            found = found.get(step, True) if isinstance(found, dict) else True
+    return found
+
+
+def written(part: object, ref: Ref) -> object:
+    """A part in other words. What is compared is always the part as it was."""
+    if isinstance(part, list):
+        return [written(one, ref) for one in part]
+    if not isinstance(part, dict):
+        return part
+    new = inner(part, lambda one: written(one, ref))
+    if isinstance(new.get("format"), str) and new["format"] in UNCHECKED:
+        del new["format"]
+    for keyword, words in REWRITTEN.items():
+        if keyword in new:
+            new = words(new, part, ref)
+    return new
+
+
+def instead(schema: Mapping, gone: tuple[str, ...], *more: Schema) -> dict:
+    """The schema with something in the place of some of its keywords."""
+    rest = {name: one for name, one in schema.items() if name not in gone}
+    return {**rest, "allOf": [*rest.get("allOf", ()), *more]} if more else rest
+
+
+def refuse(words: str) -> GPTError:
+    return GPTError(f"the JSON schema cannot be enforced: {words}")
+
+
+def one_of(new: dict, was: dict, ref: Ref) -> dict:
+    """`oneOf` as `anyOf` of alternatives that keep away from one another."""
+    if not isinstance(was["oneOf"], list):
+        return new  # no keyword, but the name of something
+    kept = []
+    for n, one in enumerate(was["oneOf"]):
+        more = [apart(one, other, was, ref) for i, other in enumerate(was["oneOf"]) if i != n]
+        if None not in more:
+            kept.append({"allOf": [new["oneOf"][n], *(one for one in more if one is not True)]})
+    if not kept:
+        raise refuse("what keeps one alternative of its oneOf may keep another too; anyOf would allow that")
+    return instead(new, ("oneOf",), {"anyOf": kept})
+
+
+def negated(new: dict, was: dict, ref: Ref) -> dict:
+    """`not` as what is left."""
+    left = opposite(was["not"], instead(was, ("not",)), ref)
+    if left is None:
+        raise refuse("its not excludes something else than types, listed values, or properties")
+    return instead(new, ("not",), left)
+
+
+def conditional(new: dict, was: dict, ref: Ref) -> dict:
+    """`if`, `then` and `else` as the two cases."""
+    gone = ("if", "then", "else")
+    other = opposite(was["if"], instead(was, gone), ref)
+    if other is None:
+        raise refuse("its if asks for something else than types, listed values, or properties")
+    cases = ([new["if"], new.get("then", True)], [other, new.get("else", True)])
+    return instead(new, gone, {"anyOf": [{"allOf": case} for case in cases]})
+
+
+def dependent(new: dict, was: dict, ref: Ref, keyword: str) -> dict:
+    """What a property brings with it: it is not there, or that is."""
+    cases = []
+    for name, needs in new[keyword].items():
+        there = {"required": [name, *needs]} if isinstance(needs, list) else {"required": [name], "allOf": [needs]}
+        cases.append({"anyOf": [{"properties": {name: False}}, there]})
+    return instead(new, (keyword,), *cases)
+
+
+def property_names(new: dict, was: dict, ref: Ref) -> dict:
+    """Names that are listed or match a pattern, as the properties that there may be."""
+    names, known, more = new["propertyNames"], new.get("properties", {}), new.get("additionalProperties", True)
+    rest, listed = instead(new, ("propertyNames",)), values_of(names, ref)
+    if names is True or names == {"type": "string"}:
+        return rest
+    if "patternProperties" not in new and listed is not None:
+        wanted = {name: known.get(name, more) for name in listed if isinstance(name, str)}
+        return {**rest, "properties": wanted, "additionalProperties": False}
+    if "patternProperties" not in new and isinstance(names, dict) and set(names) - {"type"} == {"pattern"}:
+        kept = {name: one for name, one in known.items() if keeps(name, names)}
+        return {**rest, "properties": kept, "patternProperties": {names["pattern"]: more}, "additionalProperties": False}
+    raise refuse("its propertyNames are neither listed nor of one pattern, or stand beside patternProperties")
+
+
+def unique(new: dict, was: dict, ref: Ref) -> dict:
+    """`uniqueItems` where it asks for nothing; elsewhere it stays, and is refused."""
+    return instead(new, ("uniqueItems",)) if new["uniqueItems"] is False or new.get("maxItems", 2) < 2 else new
+
+
+def unevaluated(new: dict, was: dict, ref: Ref) -> dict:
+    """`unevaluatedProperties` where no other part has a say on properties: it is `additionalProperties` then."""
+    others = ("$ref", "allOf", "anyOf", "oneOf", "if", "dependentSchemas", "additionalProperties")
+    if any(name in was for name in others):
+        return new
+    return {**instead(new, ("unevaluatedProperties",)), "additionalProperties": new["unevaluatedProperties"]}
+
+
+REWRITTEN = {
+    "propertyNames": property_names, "unevaluatedProperties": unevaluated, "uniqueItems": unique, "oneOf": one_of,
+    "not": negated, "if": conditional,
+    **{name: partial(dependent, keyword=name) for name in ("dependentRequired", "dependentSchemas", "dependencies")},
+}  # fmt: skip
