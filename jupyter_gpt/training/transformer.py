@@ -35,7 +35,7 @@ class Trunk(nn.Module):
         super().__init__()
         model = model.get_base_model() if hasattr(model, "get_base_model") else model
         object.__setattr__(self, "model", model)
-        object.__setattr__(self, "body", model.get_submodule(next(iter(trunk_paths(model)), "")))
+        self.ends_at(model.get_submodule(next(iter(trunk_paths(model)), "")))
         self.dtype, self.recomputed, self.mask = dtype, recomputed, None
         if model.device.type == "cpu":
             keep_freed_memory()
@@ -70,10 +70,14 @@ class Trunk(nn.Module):
         """What the model's own forward runs under."""
         return torch.autocast(device.type, self.dtype, enabled=self.dtype in (torch.bfloat16, torch.float16))
 
+    def ends_at(self, body: nn.Module) -> None:
+        """Take the outputs of this part of the model, where it goes through its own forward."""
+        object.__setattr__(self, "body", body)
+
     def logits_alone(self) -> None:
         """Return the model's own logits `(B, T, V)` from here on, for a model whose hidden states are not told."""
         self.forward_of = None
-        object.__setattr__(self, "body", self.model)
+        self.ends_at(self.model)
 
     def block(self, function, x: Tensor, *inputs) -> Tensor:
         """`function(x, *inputs)`, its activations kept or made again."""

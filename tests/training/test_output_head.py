@@ -28,7 +28,7 @@ def check(model, kind):
     """Logits, loss with gradients, log-probabilities and entropies are the model's own; the head is of the kind said."""
     trunk, head = headed(model)
     found = "matrix" if head.matrix is not None else "model" if trunk.body is trunk.model else "around"
-    assert found == kind
+    assert found == kind and not list(trunk.parameters()), "a trunk owns nothing"
     inner = trunk.model
     hidden, own = trunk(IDS), inner(input_ids=IDS, use_cache=False).logits
     torch.testing.assert_close(head.logits(hidden[0]), own[0])
@@ -127,10 +127,31 @@ def test_activations_of_another_format_than_the_weights():
     assert found.dtype == torch.float32 and abs(found - own) < 0.02 * own
 
 
-@pytest.mark.parametrize(
-    "kind, why", [("xlnet", "a token sees those that come after it"), ("xmod", "on text alone they fail")]
-)
-def test_what_cannot_be_trained_is_refused_in_one_line(kind, why):
+def test_a_router_that_chooses_otherwise_now_and_then_is_no_other_head():
+    model, calls = tiny("mixtral").bfloat16(), []
+
+    def wavering(layer, inputs, output):
+        calls.append(1)
+        output[0][0, 3] *= 1 + 0.5 * (len(calls) % 2)
+
+    model.model.norm.register_forward_hook(lambda layer, inputs, output: wavering(layer, inputs, (output,)))
+    _, head = headed(model, torch.bfloat16)
+    assert head.matrix is not None
+
+
+def test_weights_that_are_no_numbers_are_said_to_be():
+    model = tiny("mistral")
+    model.model.norm.weight.data[0] = float("nan")
+    with pytest.raises(GPTError, match=r"^the model's logits are no numbers: its weights are damaged"):
+        headed(model)
+
+
+@pytest.mark.parametrize("kind, options, why", [
+    ("xlnet", {}, "a token sees those that come after it"),
+    ("bert", {"is_decoder": False}, "a token sees those that come after it"),
+    ("xmod", {}, "on text alone they fail"),
+])  # fmt: skip
+def test_what_cannot_be_trained_is_refused_in_one_line(kind, options, why):
     with pytest.raises(GPTError, match=f"^{kind} models cannot be trained here: {why}.*$") as error:
-        headed(tiny(kind))
+        headed(tiny(kind, **options))
     assert "\n" not in str(error.value)
