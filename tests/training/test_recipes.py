@@ -36,3 +36,10 @@ def test_a_field_that_is_newer_than_the_run_has_its_default():
 @pytest.mark.parametrize(("kind", "recipe"), RECIPES, ids=[kind.__name__ for kind, _ in RECIPES])
 def test_every_recipe_is_read_back_as_it_was(kind, recipe):
     assert read_back(kind, recipe.as_dict()) == recipe
+
+
+@pytest.mark.parametrize(("kind", "recipe"), [RECIPES[1], RECIPES[2]], ids=["sft", "classify"])
+def test_a_run_from_before_bad_rows_could_be_skipped_goes_on(kind, recipe):
+    values = recipe.as_dict()
+    assert values.pop("bad_rows") in (None, "refuse")
+    assert read_back(kind, values) == recipe
