@@ -20,7 +20,7 @@ is no mask between documents, so where a delimiter stands decides what the model
 - In that order pieces pass through a small buffer; each row takes the oldest piece, then always the longest
   that still fits (best-fit packing, Ding et al. 2024, arXiv:2404.10830). A gap that nothing fits is filled with
   tokens that are laid out twice: with more of the document whose head stands there, or with the beginning of one
-  that waits; a gap of more than a third of the row by splitting a document that waits into a head and a tail.
+  that waits; a gap of more than an eighth of the row by splitting a document that waits into a head and a tail.
 
 A row depends only on the documents, the weights, the seed and T, not on the length of the run or on what was
 asked before. Rows are laid out in order, as far as they are asked for, some 400,000 pieces a second, and
@@ -42,7 +42,7 @@ from jupyter_gpt.errors import GPTError
 
 BUFFER = 1024  # pieces to choose from, at most, and no more than one epoch has: enough for exact fits, few enough to
 # keep the sources' order, and that those which fit well are not seen in many epochs before the others in one
-SPLIT = 1 / 3  # of a row: a larger gap is filled by splitting a document rather than with tokens laid out twice
+SPLIT = 1 / 8  # of a row: a larger gap is filled by splitting a document rather than with tokens laid out twice
 STRETCH = 1 << 21  # tokens merged at a time
 BLOCK = 1 << 16  # tokens: small sources are shuffled several epochs at a time
 INSIDE, HEAD, TAIL, WHOLE = range(4)  # kinds of pieces: bit 0, it begins its document; bit 1, it ends it
@@ -161,7 +161,7 @@ class Rows:
                 # A tail goes first and a head last; the others before the head.
                 row.insert(0 if kind == TAIL else len(row) - head, (position, length))
                 tail, head = tail or kind == TAIL, head or kind == HEAD
-                # What ends its document wants a delimiter after it: a cell, unless a head follows, which begins with one.
+                # What ends its document wants a delimiter after it: a cell, unless a head follows, which has it.
                 fitting = (lengths[WHOLE] if tail else lengths[WHOLE] | lengths[TAIL]) & (1 << room + head) - 1
                 fitting |= 0 if head else lengths[HEAD] & (2 << room) - 1
                 if fitting:
