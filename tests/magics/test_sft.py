@@ -42,7 +42,8 @@ def test_from_a_base_to_an_assistant_and_a_merged_one(run, shown, fails, capsys)
     assert names["w"].lineage == ["hen (pretrain)", "reply (sft)", "more (sft)", "whole (merge)"]
     picture, bundle, _, _, models, again = shown
     assert "⟦The hen.<|end|>⟧" in picture and picture.startswith("reply: 1 source of conversations")
-    assert bundle.startswith("reply: sft, finished, all 3 steps\nan adapter of rank 2 on hen, loss on the assistant's tokens")
+    made = r"an adapter of rank 2 on hen, with rows for .*<\|assistant\|>, <\|end\|>.*, loss on the assistant's tokens"
+    assert re.match(f"reply: sft, finished, all 3 steps\n{made}", bundle)
     assert "«Who sat?»\n  hen, before: «" in bundle and "  reply, after step ≈3: «" in bundle
     assert "parameters trained" in bundle and again == bundle
     assert re.search(r"reply +[\d,]+, [\d,]+ its own \([\d.]+%\)", models)
