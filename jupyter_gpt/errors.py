@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 LONGEST = 300  # characters of a message
 QUOTED = 80  # of a word in it that is longer than twice as much
@@ -26,6 +27,19 @@ class GPTError(Exception):
 
     def _render_traceback_(self) -> list[str]:
         return [f"GPTError: {self}"]
+
+
+@contextmanager
+def reading(what: str, remedy: str) -> Iterator[None]:
+    """Raises GPTError, "`what` is damaged (why): `remedy`", whatever a file of any content makes of the libraries that
+    read it."""
+    try:
+        yield
+    except (GPTError, MemoryError):
+        raise
+    except Exception as error:
+        why = str(error).strip().splitlines() or [type(error).__name__]
+        raise GPTError(f"{what} is damaged ({why[0][:QUOTED]}): {remedy}") from error
 
 
 class OutOfMemory(GPTError):

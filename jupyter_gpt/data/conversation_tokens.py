@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jupyter_gpt.errors import GPTError
+from jupyter_gpt.errors import GPTError, reading
 
 if TYPE_CHECKING:
     import numpy as np
@@ -107,12 +107,18 @@ class Conversations:
     @classmethod
     def open(cls, folder: Path) -> Conversations:
         """What `save` left in `folder`. GPTError when it is not whole."""
+
+        if not (folder / "conversations.json").exists():
+            raise GPTError(f"there are no tokenized conversations in {folder}: preparing them did not finish")
+        with reading(f"what is in {folder}", "--overwrite makes the run anew"):
+            return cls.read(folder)
+
+    @classmethod
+    def read(cls, folder: Path) -> Conversations:
+        """The same; what it raises for damaged files is anything."""
         import numpy as np
 
-        try:
-            details = json.loads((folder / "conversations.json").read_text("utf-8"))
-        except FileNotFoundError:
-            raise GPTError(f"there are no tokenized conversations in {folder}: preparing them did not finish") from None
+        details = json.loads((folder / "conversations.json").read_text("utf-8"))
         if details.pop("format", None) != FORMAT:
             raise GPTError(f"the conversations in {folder} were written by another version of jupyter_gpt")
         arrays = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in ARRAYS}

@@ -20,12 +20,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jupyter_gpt.errors import GPTError
+from jupyter_gpt.errors import GPTError, reading
 
 if TYPE_CHECKING:
     import numpy as np
     from transformers import PreTrainedTokenizerBase
 
+ANEW = "--overwrite makes the run anew"
 FORMAT = 1
 
 
@@ -48,13 +49,19 @@ class Documents:
     @classmethod
     def open(cls, folder: str | Path) -> Documents:
         """The documents that `prepare` left in `folder`, memory-mapped. GPTError when they are not whole."""
-        import numpy as np
 
         folder = Path(folder)
-        try:
-            details = json.loads((folder / "documents.json").read_text("utf-8"))
-        except FileNotFoundError:
-            raise GPTError(f"there is no tokenized corpus in {folder}: preparing it did not finish") from None
+        if not (folder / "documents.json").exists():
+            raise GPTError(f"there is no tokenized corpus in {folder}: preparing it did not finish")
+        with reading(f"the tokenized corpus in {folder}", ANEW):
+            return cls.read(folder)
+
+    @classmethod
+    def read(cls, folder: Path) -> Documents:
+        """The same; what it raises for damaged files is anything."""
+        import numpy as np
+
+        details = json.loads((folder / "documents.json").read_text("utf-8"))
         if details.get("format") != FORMAT:
             raise GPTError(
                 f"{folder} was written by another version (format {details.get('format')}, not {FORMAT})"
@@ -67,7 +74,24 @@ class Documents:
             arrays["cut_off"] = np.load(folder / "cut_off.npy", mmap_mode="r", allow_pickle=False)
         names = [row["name"] for row in details["sources"]]
         weights = [row["weight"] for row in details["sources"]]
-        return cls(**arrays, names=names, weights=weights, eot=details["eot"], details=details, folder=folder)
+        found = cls(**arrays, names=names, weights=weights, eot=details["eot"], details=details, folder=folder)
+        found.check()
+        return found
+
+    def check(self) -> None:
+        """Raises ValueError where the arrays do not belong together."""
+        import numpy as np
+
+        count = len(self.source)
+        each = [self.source, self.held_out, *([] if self.cut_off is None else [self.cut_off])]
+        if any(array.shape != (count,) for array in each) or self.offsets.shape != (count + 1,) or self.tokens.ndim != 1:
+            raise ValueError("its arrays are of different lengths")
+        if self.offsets[0] != 0 or self.offsets[-1] != len(self.tokens) or (np.diff(self.offsets) < 1).any():
+            raise ValueError("its documents do not lie one after another")
+        if count and not 0 <= int(self.source.min()) <= int(self.source.max()) < len(self.names):
+            raise ValueError("a document is of no source")
+        if self.tokens.dtype.kind != "u" or not isinstance(self.eot, int):
+            raise ValueError("its tokens are no whole numbers")
 
     def __len__(self) -> int:
         return len(self.source)
@@ -106,7 +130,11 @@ class Documents:
         """The tokenizer that made these tokens."""
         from transformers import AutoTokenizer
 
-        return AutoTokenizer.from_pretrained(self.folder / "tokenizer", local_files_only=True)
+        with reading(f"the tokenized corpus in {self.folder}", ANEW):
+            tokenizer = AutoTokenizer.from_pretrained(self.folder / "tokenizer", local_files_only=True)
+            if len(self.tokens) and int(self.tokens.max()) >= len(tokenizer):
+                raise ValueError("it has tokens that its tokenizer does not know")
+            return tokenizer
 
 
 class Writer:

@@ -6,6 +6,7 @@ under 1 ms whatever their number, and a minute and more to build for each 100,00
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 
 EXACT = 100_000  # rows up to which every vector is compared
@@ -63,13 +64,31 @@ class Nearest:
         return rows[0][near].tolist(), scores[0][near].tolist()
 
 
+def checksum(file: Path) -> int:
+    """The CRC-32 of a file."""
+    found = 0
+    with file.open("rb") as opened:
+        while block := opened.read(1 << 22):
+            found = zlib.crc32(block, found)
+    return found
+
+
+def read_sum(file: Path) -> int | None:
+    """The number that `grown` wrote beside the graph; None where that is damaged."""
+    try:
+        return int(file.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+
+
 def grown(matrix, file: Path):
     """The graph over all rows: read from `file` where it is there, what it lacks added, and written again."""
     import faiss
     import numpy as np
 
     graph = None
-    if file.exists():
+    sum_file = file.with_suffix(".crc32")
+    if file.exists() and sum_file.exists() and read_sum(sum_file) == checksum(file):  # faiss does not look where it jumps to
         graph = faiss.read_index(str(file))
         if graph.d != matrix.shape[1] or graph.ntotal > len(matrix):
             graph = None
@@ -80,6 +99,7 @@ def grown(matrix, file: Path):
         graph.add(np.ascontiguousarray(matrix[graph.ntotal :]))
         temporary = file.with_name(f".{file.name}")
         faiss.write_index(graph, str(temporary))
+        sum_file.write_text(str(checksum(temporary)), encoding="ascii")
         temporary.replace(file)
     return graph
 

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from jupyter_gpt.errors import GPTError
+from jupyter_gpt.errors import GPTError, reading
 from jupyter_gpt.retrieval.chunk import Chunk, with_heading
 
 SCHEMA = """
@@ -60,14 +60,12 @@ class Index:
     @property
     def about(self) -> dict:
         """What `index.json` holds. Raises GPTError when it is damaged or of a later version."""
-        try:
-            about = json.loads((self.folder / "index.json").read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        path = self.folder / "index.json"
+        if not path.exists():
             return {}
-        except ValueError as error:
-            raise GPTError(
-                f"index {self.folder.name} is damaged: its index.json cannot be read; --overwrite makes it anew"
-            ) from error
+        with reading(f"index {self.folder.name}: its index.json", "--overwrite makes it anew"):
+            about = json.loads(path.read_text(encoding="utf-8"))
+            check_about(about)
         if about.get("format", FORMAT) != FORMAT:
             raise GPTError(
                 f"index {self.folder.name} was made by a later version of jupyter_gpt (format {about['format']})"
@@ -102,7 +100,7 @@ class Index:
     @property
     def stamp(self) -> int:
         """What is another number after each change: SQLite's own count of them (its file format, section 1.3.8)."""
-        with (self.folder / "chunks.sqlite").open("rb") as file:
+        with reading(f"index {self.folder.name}", "--overwrite makes it anew"), (self.folder / "chunks.sqlite").open("rb") as file:
             file.seek(24)
             return int.from_bytes(file.read(4), "big")
 
@@ -240,6 +238,19 @@ class Index:
     def size(self) -> int:
         """Bytes on disk."""
         return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+
+
+def check_about(about: dict) -> None:
+    """Raises an exception of any kind where `index.json` holds what it cannot."""
+    kinds = {"embedder": str, "chunk_tokens": int, "overlap": int | float, "sources": list, "probe": list, "dimensions": int,
+             "updated": int | float}  # fmt: skip
+    for name, kind in kinds.items():
+        if not isinstance(about[name], kind) or (name != "sources" and isinstance(about[name], bool)):
+            raise ValueError(f"{name} is {about[name]!r:.40}")
+    if len(about["probe"]) != about["dimensions"] or not all(isinstance(each, str) for each in about["sources"]):
+        raise ValueError("its probe or its sources are not what they were")
+    sum(map(float, about["probe"]))
+    time.localtime(about["updated"])
 
 
 def row_count(db: sqlite3.Connection) -> int:

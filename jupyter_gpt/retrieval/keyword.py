@@ -14,6 +14,8 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from jupyter_gpt.retrieval.dense import checksum
+
 CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\u0e00-\u0e7f"
 WORD = re.compile(rf"[{CJK}]|[^\W_{CJK}]+")
 USUAL = (
@@ -100,10 +102,15 @@ def build(texts: Iterable[str], rows: Sequence[int], folder: Path, stamp: int) -
         shutil.rmtree(temporary, ignore_errors=True)
         retriever.save(temporary, show_progress=False)
         np.save(temporary / "rows.npy", rows, allow_pickle=False)
-        (temporary / "about.json").write_text(json.dumps({"stamp": stamp}))
+        (temporary / "about.json").write_text(json.dumps({"stamp": stamp, "checksums": checksums(temporary)}))
         shutil.rmtree(folder, ignore_errors=True)
         temporary.replace(folder)
     return Keywords(retriever, rows)
+
+
+def checksums(folder: Path) -> dict[str, int]:
+    """The checksum of each file but `about.json`."""
+    return {path.name: checksum(path) for path in sorted(folder.iterdir()) if path.name != "about.json"}
 
 
 def load(folder: Path, stamp: int) -> Keywords | None:
@@ -112,9 +119,10 @@ def load(folder: Path, stamp: int) -> Keywords | None:
     import numpy as np
 
     try:
-        if json.loads((folder / "about.json").read_text())["stamp"] != stamp:
+        about = json.loads((folder / "about.json").read_text())
+        if about["stamp"] != stamp or about["checksums"] != checksums(folder):
             return None
         rows = np.load(folder / "rows.npy", allow_pickle=False)
         return Keywords(bm25s.BM25.load(folder, mmap=True, show_progress=False), rows)
-    except (OSError, ValueError, KeyError):  # not there, or torn: it is made anew
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # not there, or torn: it is made anew
         return None

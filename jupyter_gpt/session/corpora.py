@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jupyter_gpt.errors import GPTError, nearest
+from jupyter_gpt.errors import GPTError, nearest, reading
 from jupyter_gpt.session import provenance, store
 from jupyter_gpt.session.provenance import Provenance, check, plain
 
@@ -38,8 +38,12 @@ class Corpora(Mapping):
     def new(self, name: str, weights: Mapping[str, float], overwrite: bool) -> Corpus:
         """A mixture that is to have this name. Raises GPTError where another cell gave it to another mixture."""
         corpus = Corpus(store.check_name(name), dict(weights), cell_id=provenance.running_cell())
-        if name in self.names():
-            check(name, self[name].provenance, corpus.provenance, overwrite)
+        try:
+            old = self[name] if name in self.names() else None
+        except GPTError:
+            old = None  # damaged: to be declared again
+        if old is not None:
+            check(name, old.provenance, corpus.provenance, overwrite)
         return corpus
 
     def keep(self, corpus: Corpus) -> Corpus:
@@ -53,11 +57,16 @@ class Corpora(Mapping):
     def __getitem__(self, name: str) -> Corpus:
         import yaml
 
+        from jupyter_gpt.data import mixture
+
         path = self.folder() / f"{store.check_name(name)}.yaml"
         if not path.exists():
             raise GPTError(f"there is no corpus {name}{nearest(name, self.names())}: declare it with %%corpus {name}")
-        weights, *rest = yaml.safe_load_all(path.read_text(encoding="utf-8"))
-        return Corpus(name, weights, cell_id=rest[0]["cell_id"] if rest else None)
+        with reading(f"corpus {name}", f"%%corpus {name} declares it again"):
+            weights, *rest = yaml.safe_load_all(path.read_text(encoding="utf-8"))
+            cell_id = rest[0]["cell_id"] if rest else None
+            store.check_kinds({"cell_id": cell_id}, cell_id=str | None)
+            return Corpus(name, mixture.check(weights), cell_id=cell_id)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names())

@@ -188,8 +188,11 @@ def endpoint_of(name: str, kept: dict) -> Endpoint:
     """The endpoint that a file holds. Raises GPTError for one that is damaged."""
     names = {field.name for field in fields(Endpoint)}
     try:
-        return Endpoint(name, **{key: value for key, value in kept.items() if key in names})
-    except (TypeError, AttributeError) as error:
+        known = {key: value for key, value in kept.items() if key in names}
+        store.check_kinds(known, base_url=str, model=str, key_env=str | None, chat=bool, timeout=int | float, retries=int,
+                          cell_id=str | None)  # fmt: skip
+        return Endpoint(name, **{**known, "base_url": checked_url(kept["base_url"])})
+    except (TypeError, AttributeError, KeyError, ValueError, GPTError) as error:
         raise GPTError(f"endpoint {name} cannot be read from {FILE}: declare it again") from error
 
 
@@ -203,8 +206,6 @@ def read(path: Path) -> dict[str, dict]:
         kept = store.read_json(path)
     except ValueError as error:
         raise GPTError(f"{path} is damaged: mend or remove it") from error
-    if not isinstance(kept, dict):
-        raise GPTError(f"{path} is damaged: mend or remove it")
     return kept
 
 

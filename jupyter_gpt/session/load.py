@@ -64,7 +64,6 @@ def load(model, dtype: str | None = None, device: str | None = None, others: lis
     then as it was before.
     """
     import torch
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     from jupyter_gpt.training.device import default_device
@@ -88,8 +87,7 @@ def load(model, dtype: str | None = None, device: str | None = None, others: lis
             missing = sorted(found["missing_keys"])
             raise GPTError(f"model {model.name} is damaged: {len(missing)} of its weights are missing ({missing[0]} …)")
         unscaled(module).requires_grad_(False).to(device).eval()
-    except (GPTError, OSError, ValueError, KeyError, AttributeError, TypeError, ImportError, RuntimeError, MemoryError,
-            SafetensorError) as error:  # fmt: skip
+    except Exception as error:  # what files of any content make of the libraries that read them
         found = module = None
         failed = too_large(model.name, needed, dtype, device, others) if memory.is_out_of_memory(error) else None
         reason = first_line(error)

@@ -154,7 +154,12 @@ class Models(Mapping):
                 return self.endpoints[name]
             raise GPTError(f"there is no model {name}{nearest(name, self)}{pullable(name, self)}")
         try:
-            about = store.read_json(folder / ABOUT)
+            about = store.read_json(
+                folder / ABOUT, kind=str, lineage=list, parameters=int, step=int, licence=str | None, source=str | None,
+                base=str | None, trained=int, labels=list | None, base_mark=str | None,
+            )  # fmt: skip
+            if not all(isinstance(name, str) for key in ("lineage", "labels") for name in about.get(key) or ()):
+                raise ValueError("a name is not a text")
         except ValueError as error:
             raise GPTError(f"model {name} is damaged: its {ABOUT} cannot be read") from error
         return Model(

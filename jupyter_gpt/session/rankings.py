@@ -19,6 +19,7 @@ from jupyter_gpt.session import store
 
 ASKED = ".questions.json"  # beside the answers: what was asked (session/questions.py)
 KEPT = ("model", "text", "seed", "finish_reason")  # of each completion
+NONE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)  # what a line that is none makes of its reader
 _writing = threading.Lock()  # an answer may arrive on any thread of the kernel
 
 
@@ -90,14 +91,15 @@ def to_line(ranking: Ranking) -> str:
 
 
 def from_line(line: str) -> Ranking:
-    """The ranking of one line of a file. Raises ValueError, KeyError or TypeError when it is none."""
+    """The ranking of one line of a file. Raises one of NONE when it is none."""
     found = json.loads(line)
     completions = tuple(found["completions"])
     order = tuple(tuple(group) for group in found["order"])
     if sorted(place for group in order for place in group) != list(range(len(completions))):
         raise ValueError("the order does not name each completion once")
     for each in completions:
-        each["model"], each["text"]
+        store.check_kinds({"text": each["text"], "model": each["model"]}, text=str, model=str)
+    store.check_kinds(found, prompt=str, time=int | float, by=str, reason=str)
     return Ranking(
         found["prompt"],
         completions,
@@ -120,7 +122,7 @@ def mend(file) -> None:
     try:
         from_line(rest.decode())
         file.write(b"\n")
-    except (ValueError, KeyError, TypeError):
+    except NONE:
         file.truncate(len(written) - len(rest))
 
 
@@ -129,13 +131,16 @@ def scan(path: Path, name: str, read=from_line) -> tuple[list[Ranking], int | No
 
     `read` makes the ranking of a line. Raises GPTError for a damaged line anywhere else.
     """
-    found, lines = [], path.read_bytes().split(b"\n")  # a cut may be in the middle of a character
+    try:
+        found, lines = [], path.read_bytes().split(b"\n")  # a cut may be in the middle of a character
+    except OSError as error:
+        raise GPTError(f"rankings {name} cannot be read: {path}: {error.strerror}") from error
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
             found.append(read(line.decode()))
-        except (ValueError, KeyError, TypeError) as error:
+        except NONE as error:
             if number == len(lines):  # no newline after it: torn
                 return found, number
             raise GPTError(f"rankings {name}: line {number} of {path} is damaged: mend or delete it") from error

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import threading
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +23,11 @@ from jupyter_gpt.training.run_figures import standing
 
 COLUMNS = ("step", "loss", "val_loss", "tokens", "seconds", "lr", "tokens_per_second")
 WATCHED = ("reward", "kl", "entropy", "length")  # of RL, from evaluations where its steps do not tell them
+WITH_STEP = ("step", "evaluation", "sample", "checkpoint", "warning")
+NUMBERS = ("time", "loss", "val_loss", "bits_per_byte", "tokens", "seconds", "lr", "tokens_per_second", "grad_norm", "mfu",
+           "reward", "kl", "entropy", "length", "accuracy")  # fmt: skip
+KINDS = {"step": int, "steps": int, "parameters": int, "text": str, "status": str, "error": str | None,
+         **dict.fromkeys(NUMBERS, int | float | None)}  # fmt: skip
 NOT_COLUMNS = ("event", "time", "mfu")  # of what a step tells
 
 
@@ -34,12 +40,18 @@ class Run:
         self.folder, self.name = folder, folder.name
         try:
             header = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
+            store.check_kinds({**header, **header["recipe"]}, kind=str, steps=int)
             self.kind, self.recipe, self.provenance = header["kind"], header["recipe"], Provenance.read(header)
-        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+            self.recipe["steps"]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
             raise GPTError(
                 f"run {self.name} cannot be read: its recipe.yaml is missing or damaged; --overwrite makes the run anew"
             ) from error
-        self.events: list[dict] = read_events(folder / "events.jsonl")
+        path = folder / "events.jsonl"
+        self.events: list[dict] = read_events(path)
+        if damaged := [number for number, (_, event) in enumerate(scan_events(path), start=1) if event is None]:
+            warnings.warn(f"run {self.name}: {len(damaged)} lines of its events.jsonl cannot be read and are passed over, the "
+                          f"first of them line {damaged[0]}", stacklevel=2)  # fmt: skip
         self.job: Job | None = None
         self.stopping = threading.Event()
         self.skipping = threading.Event()
@@ -133,36 +145,53 @@ class Run:
         return f"<run {self.name}: {self.kind}, {standing(self)}, step {self.step} of {self.steps}>"
 
 
+def event_of(line: bytes) -> dict | None:
+    """The event of a line; None where it is damaged."""
+    try:
+        event = json.loads(line.decode())
+        store.check_kinds(event, **KINDS)
+        return event if isinstance(event["event"], str) and (event["event"] not in WITH_STEP or "step" in event) else None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def scan_events(path: Path) -> list[tuple[bytes, dict | None]]:
+    """Each line of a file with its event, None where it is damaged; a last line that a kill left torn is left out.
+
+    Raises GPTError for a file that cannot be opened.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n") if path.exists() else [b""]
+    except OSError as error:
+        raise GPTError(f"run {path.parent.name} cannot be read: its {path.name}: {error.strerror}") from error
+    last = [lines.pop()]
+    found = [(line, event_of(line)) for line in (*lines, *last) if line]
+    return found[:-1] if last[0] and found[-1][1] is None else found
+
+
 def read_events(path: Path) -> list[dict]:
-    """The events of a file; a last line that a kill left torn is left out."""
-    events = []
-    if path.exists():
-        with path.open(encoding="utf-8") as lines:
-            for line in lines:
-                try:
-                    events.append(json.loads(line))
-                except ValueError:
-                    break
-    return events
+    """The events of a file, those whose lines can be read."""
+    return [event for _, event in scan_events(path) if event is not None]
 
 
 def cut_events(path: Path, step: int) -> list[dict]:
     """Cut the file back to what was known right after `step`, and return it.
 
     What a resumed run will do again (the evaluation and samples of that very step, and all later) goes, and with it what
-    a stop added. An alarm that the step itself gave cause for stays.
+    a stop added. An alarm that the step itself gave cause for stays, and so does a line that cannot be read.
     """
     kept, evaluated = [], False
-    for event in read_events(path):
-        if event["event"] == "end" or event.get("step", 0) > step:
-            continue
-        if event.get("step") == step:
-            evaluated |= event["event"] == "evaluation"
-            if event["event"] not in ("step", "start") and (event["event"] != "warning" or evaluated):
+    for line, event in scan_events(path):
+        if event is not None:
+            if event["event"] == "end" or event.get("step", 0) > step:
                 continue
-        kept.append(event)
-    store.write_text(path, "".join(json.dumps(event) + "\n" for event in kept))
-    return kept
+            if event.get("step") == step:
+                evaluated |= event["event"] == "evaluation"
+                if event["event"] not in ("step", "start") and (event["event"] != "warning" or evaluated):
+                    continue
+        kept.append((line, event))
+    store.write_bytes(path, b"".join(line + b"\n" for line, _ in kept))
+    return [event for _, event in kept if event is not None]
 
 
 def parked(folder: Path) -> list[Path]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from filelock import FileLock
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+LARGEST = 1 << 53  # of a number in a file: whole numbers are exact in a float up to here
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # of a write: no space, no quota, read-only
 
 
@@ -80,10 +81,15 @@ def is_ours(path: object) -> bool:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """The same of bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(data)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)  # what a full disk cut short takes up room too
@@ -93,12 +99,35 @@ def write_json(path: Path, value: object) -> None:
     write_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
 
 
-def read_json(path: Path) -> dict:
-    """The object in a JSON file; an empty one when there is no such file."""
+def read_json(path: Path, **kinds: object) -> dict:
+    """The object in a JSON file; an empty one when there is no such file. `kinds` are the types of its fields by name.
+
+    Raises ValueError, and nothing else, for a file that is damaged: that cannot be read, is no object, or has a field of
+    another type.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
+    except (OSError, RecursionError) as error:
+        raise ValueError(str(error)) from error
+    if not isinstance(found, dict):
+        raise ValueError(f"it holds {type(found).__name__}, not an object")
+    check_kinds(found, **kinds)
+    return found
+
+
+def check_kinds(found: dict, **kinds: object) -> None:
+    """Raises ValueError where a field of `found` is there and not of its type, or is a number beyond any use."""
+    for name, kind in kinds.items():
+        value = found.get(name)
+        if name in found and not (isinstance(value, kind) and is_usable(value)):
+            raise ValueError(f"{name} is {value!r:.40}")
+
+
+def is_usable(value: object) -> bool:
+    """Whether a value is no number, or one of a size that can be counted with."""
+    return not isinstance(value, int | float) or (not isinstance(value, bool) and not abs(value) > LARGEST)
 
 
 def replace_folder(new: Path, target: Path) -> None:

@@ -38,7 +38,7 @@ def all_of() -> dict[str, dict[str, str]]:
     try:
         found = json.loads(file().read_text(encoding="utf-8"))
         return {technique: {name: str(text) for name, text in texts.items()} for technique, texts in found.items()}
-    except (ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise GPTError(
             f"{file()} is damaged ({error}): repair it, or delete it to have the own templates back"
         ) from error

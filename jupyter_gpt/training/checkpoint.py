@@ -138,11 +138,13 @@ def load(checkpoint: Path) -> tuple[dict, dict, dict]:
 
     try:
         position = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
+        if not isinstance(position, dict):
+            raise ValueError("its state.json holds no object")
         if position.get("format") != FORMAT:
             raise GPTError(
                 f"checkpoint {checkpoint.name} has format {position.get('format')}, this version reads {FORMAT}: "
                 "resume it with the version of jupyter_gpt that wrote it"
             )
         return load_file(checkpoint / "model.safetensors"), load_file(checkpoint / "optimizer.safetensors"), position
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, RecursionError, MemoryError, SafetensorError) as error:
         raise GPTError(f"checkpoint {checkpoint} is damaged ({error}): without that folder an earlier one is taken, or the start") from error

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 
-from jupyter_gpt.errors import GPTError, nearest
+from jupyter_gpt.errors import GPTError, nearest, reading
 from jupyter_gpt.training.schedule import shares
 
 ARCHITECTURES = ("llama", "qwen3", "gpt2")
@@ -94,13 +94,17 @@ def read_back(kind: type, values: dict):
 
     Raises GPTError for a recipe of another version.
     """
+    from pydantic import TypeAdapter
+
     known = {field.name: field for field in fields(kind)}
     needed = {name for name, field in known.items() if field.default is MISSING}
     if odd := (values.keys() - known.keys()) | (needed - values.keys()):
         raise GPTError(
             f"this run was made by another version of jupyter_gpt (its recipe differs in: {', '.join(sorted(odd))})"
         )
-    return kind(**values)
+    with reading("the recipe of this run", "--overwrite makes the run anew"):
+        TypeAdapter(kind).validate_python(values)
+        return kind(**values)
 
 
 def power_of_two(x: float) -> int:
