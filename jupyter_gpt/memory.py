@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
+from jupyter_gpt.errors import OutOfMemory
+
+SAID = ("can't allocate memory", "std::bad_alloc", "could not create a primitive", "could not create a memory")  # by torch, oneDNN
 CGROUP = Path("/sys/fs/cgroup")  # what a container may use, where it is one
 
 
@@ -35,3 +39,10 @@ def free(device: str) -> int | None:
     except (OSError, ValueError):  # no cgroup v2: what the machine says stands
         return limits[0]
     return max(0, min(limits))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out; torch and oneDNN tell it of the CPU in a plain RuntimeError."""
+    if isinstance(error, RuntimeError):  # torch.OutOfMemoryError is one
+        return type(error).__name__ == "OutOfMemoryError" or any(said in str(error) for said in SAID)
+    return isinstance(error, MemoryError | OutOfMemory) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)

@@ -21,6 +21,7 @@ from jupyter_gpt.inference.engine import Request, Token
 from jupyter_gpt.inference.forward import context_of, forward_of
 from jupyter_gpt.inference.packed import free_memory
 from jupyter_gpt.inference.row import Key, Row, allowed, gain, taken, temperature
+from jupyter_gpt.memory import is_out_of_memory
 
 ROOM = 128  # columns taken beyond the prompt; the cache grows when they are full
 
@@ -101,8 +102,8 @@ class Batch:
         """
         try:
             return self.advance()
-        except RuntimeError as error:
-            if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+        except Exception as error:
+            if not is_out_of_memory(error):
                 raise
         raise OutOfMemory(self.give_up())
 

@@ -245,11 +245,12 @@ def check_about(about: dict) -> None:
     kinds = {"embedder": str, "chunk_tokens": int, "overlap": int | float, "sources": list, "probe": list, "dimensions": int,
              "updated": int | float}  # fmt: skip
     for name, kind in kinds.items():
-        if not isinstance(about[name], kind) or (name != "sources" and isinstance(about[name], bool)):
-            raise ValueError(f"{name} is {about[name]!r:.40}")
-    if len(about["probe"]) != about["dimensions"] or not all(isinstance(each, str) for each in about["sources"]):
-        raise ValueError("its probe or its sources are not what they were")
-    sum(map(float, about["probe"]))
+        value = about.get(name, []) if name in ("sources", "probe") else about[name]
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise ValueError(f"{name} is {value!r:.40}")
+    if not all(isinstance(each, str) for each in about.get("sources", [])):
+        raise ValueError("a source is not a text")
+    sum(map(float, about.get("probe", [])))
     time.localtime(about["updated"])
 
 

@@ -144,7 +144,8 @@ def within_memory(source: Iterator, model, prompts: Sequence[Prompt], sampling: 
         f"{rows:,} answer{'s' * (rows != 1)} of {longest:,} tokens, prompt included, do not fit into memory"
     )
     fit = fitting(model, longest)
-    rest = f"about {fit:,} would" if 0 < fit < rows else "lower --max-tokens, or %gpt unload a model"
+    fewer = "lower --samples or --max-tokens" if sampling.samples > 1 else "lower --max-tokens"
+    rest = f"about {fit:,} would" if 0 < fit < rows else f"{fewer}, or %gpt unload a model"
     raise GPTError(f"{what}: {rest}")
 
 

@@ -195,7 +195,7 @@ def index(
     }  # fmt: skip
     mark = indexes.embedders.mark(settings["embedder"])
     same_embedder = mark == had.get("embedder_mark", mark)
-    if had and not overwrite and same_embedder and given == had["sources"] and up_to_date(Index(folder), items, add):
+    if had and not overwrite and same_embedder and given == had.get("sources") and up_to_date(Index(folder), items, add):
         indexes[name].report = Report(skipped=list(passed), unchanged=len(items))
         return indexes[name]
     if had and not (may or add):

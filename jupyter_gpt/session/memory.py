@@ -12,9 +12,10 @@ import struct
 import sys
 from pathlib import Path
 
-from jupyter_gpt.errors import GPTError, OutOfMemory
+from jupyter_gpt.errors import GPTError
 from jupyter_gpt.memory import amount as amount
 from jupyter_gpt.memory import free as free
+from jupyter_gpt.memory import is_out_of_memory as is_out_of_memory
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -59,12 +60,3 @@ def give_back(device: str | None) -> None:
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
         if trim:
             trim(0)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out; torch tells it of the CPU in a plain RuntimeError."""
-    import torch
-
-    return isinstance(error, MemoryError | OutOfMemory | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    )

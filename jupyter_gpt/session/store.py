@@ -121,7 +121,7 @@ def check_kinds(found: dict, **kinds: object) -> None:
     """Raises ValueError where a field of `found` is there and not of its type, or is a number beyond any use."""
     for name, kind in kinds.items():
         value = found.get(name)
-        if name in found and not (isinstance(value, kind) and is_usable(value)):
+        if name in found and not (isinstance(value, kind) and (kind is bool or is_usable(value))):
             raise ValueError(f"{name} is {value!r:.40}")
 
 
