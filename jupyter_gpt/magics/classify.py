@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from jupyter_gpt.magics.notebook import bind, watch
-from jupyter_gpt.magics.options import RUNNING, STEPS, Command, Option, parse
+from jupyter_gpt.magics.options import DTYPE, RUNNING, STEPS, Command, Option, parse
 from jupyter_gpt.magics.words import number, whole
-from jupyter_gpt.training.recipe import DTYPES
 
 COMMAND = Command(
     name="%%classify",
@@ -33,7 +32,7 @@ COMMAND = Command(
             Option("--batch", "texts of one optimizer step", "N", whole, default=16),
             Option("--lr", "peak learning rate (default: by width; more for an adapter)", "X", number),
             Option("--weight-decay", "pull towards zero", "X", number, default=0),
-            Option("--dtype", "of the arithmetic (default: by device)", choices=DTYPES),
+            DTYPE,
         )),
         ("Watching", (
             Option("--eval-every", "steps between tests (default: six in a run)", "N", whole),

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from jupyter_gpt.errors import GPTError, nearest
-from jupyter_gpt.magics.words import Word, number, split, variable, whole
+from jupyter_gpt.magics.words import Word, number, on_or_off, split, variable, whole
+from jupyter_gpt.training.recipe import DTYPES
 
 WIDTH = 88  # columns of the help
 COLUMN = 26  # where its explanations begin
@@ -238,6 +239,19 @@ MINUTES = Option(
     number,
 )
 SEED = Option("--seed", "decides data order, initial weights and sampling", "S", whole, default=0)
+DTYPE = Option(
+    "--dtype",
+    "number format of the activations; what is trained stays float32 (default: bfloat16 where the hardware is fast in it, "
+    "else float32, as on a T4 or V100, which have none)",
+    choices=DTYPES,
+)
+CHECKPOINTING = Option(
+    "--checkpointing",
+    "recompute activations in the backward pass, for less memory and a third more work (default: where the memory that is "
+    "free asks for it)",
+    kind=on_or_off,
+    choices=("on", "off"),
+)
 CHECKPOINT_EVERY = Option(
     "--checkpoint-every",
     "steps between checkpoints on disk (default: one a minute, fewer where they would cost over 1% of the time)",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from jupyter_gpt.magics.corpus import MIXTURE
 from jupyter_gpt.magics.notebook import bind, watch
-from jupyter_gpt.magics.options import LENGTH, RUNNING, Command, Option, parse
+from jupyter_gpt.magics.options import CHECKPOINTING, DTYPE, LENGTH, RUNNING, Command, Option, parse
 from jupyter_gpt.magics.words import number, on_or_off, whole
-from jupyter_gpt.training.recipe import ARCHITECTURES, DTYPES, OPTIMIZERS, SIZES
+from jupyter_gpt.training.recipe import ARCHITECTURES, OPTIMIZERS, SIZES
 
 COMMAND = Command(
     name="%%pretrain",
@@ -52,14 +52,15 @@ COMMAND = Command(
             Option("--lr", "peak learning rate of the matrices; the others keep their ratio to it",
                    "X", number),
             Option("--batch-tokens", "tokens of one optimizer step, reached by accumulation", "N", whole),
-            Option("--rows", "rows of one micro-batch: fewer need less memory, same result", "N", whole),
+            Option("--rows", "rows of one micro-batch: fewer need less memory, same result (default: what the memory that "
+                   "is free holds)", "N", whole),
             Option("--warmup", "share of the steps in which the learning rate rises (default: 0.01)",
                    "SHARE", number),
             Option("--decay", "share of the steps in which it falls to zero (default: 0.5)", "SHARE", number),
             Option("--weight-decay", "pull towards zero (default: 0 for muon, 0.1 for adamw)", "X", number),
             Option("--clip", "longest gradient, by norm (default: 1)", "X", number),
-            Option("--dtype", "of the arithmetic; weights and optimizer state stay float32 "
-                   "(default: by device)", choices=DTYPES),
+            DTYPE,
+            CHECKPOINTING,
             Option("--compile", "torch.compile the model (default: where it pays)", kind=on_or_off,
                    choices=("on", "off")),
         )),

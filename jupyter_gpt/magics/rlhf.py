@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from jupyter_gpt.magics.notebook import bind, watch
-from jupyter_gpt.magics.options import RUNNING, STEPS, Command, Option, parse
+from jupyter_gpt.magics.options import DTYPE, RUNNING, STEPS, Command, Option, parse
 from jupyter_gpt.magics.words import number, whole
-from jupyter_gpt.training.recipe import DTYPES
 from jupyter_gpt.training.rl_recipe import ALGORITHMS, DEFAULT_ALGORITHM
 
 COMMAND = Command(
@@ -35,7 +34,7 @@ COMMAND = Command(
             Option("--samples", "completions of each prompt", "K", whole, default=8),
             Option("--max-tokens", "tokens of a completion, at most", "N", whole, default=64),
             Option("--lora", "rank of the adapters; 0 trains copies of the whole model", "R", whole, default=16),
-            Option("--dtype", "of the activations; what is trained stays float32 (default: by device)", choices=DTYPES),
+            DTYPE,
             Option("--held-out", "share of the prompts that is only ever evaluated on", "SHARE", number, default=0.1),
         )),
         ("Algorithm", (

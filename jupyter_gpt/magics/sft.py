@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from jupyter_gpt.magics.notebook import bind, show, watch
-from jupyter_gpt.magics.options import LENGTH, RUNNING, Command, Option, parse
-from jupyter_gpt.magics.words import number, on_or_off, whole
-from jupyter_gpt.training.recipe import DTYPES, OPTIMIZERS
+from jupyter_gpt.magics.options import CHECKPOINTING, DTYPE, LENGTH, RUNNING, Command, Option, parse
+from jupyter_gpt.magics.words import number, whole
+from jupyter_gpt.training.recipe import OPTIMIZERS
 from jupyter_gpt.training.sft_recipe import LOAD_IN
 
 CONVERSATIONS = """
@@ -70,16 +70,16 @@ COMMAND = Command(
             Option("--optimizer", "adamw, or muon for the matrices (default: muon for all weights of a narrow model)",
                    choices=OPTIMIZERS),
             Option("--lr", "peak learning rate (default: by width; ten times as much for an adapter)", "X", number),
-            Option("--batch-tokens", "tokens of one optimizer step, in packed rows (default: 2048)", "N", whole),
-            Option("--micro-tokens", "tokens that go through the model at once: fewer need less memory, same result",
-                   "N", whole),
+            Option("--batch-tokens", "tokens of one optimizer step, in packed rows (default: 2048; of a length in epochs or "
+                   "tokens a thousandth, from 2048 to 65536)", "N", whole),
+            Option("--micro-tokens", "tokens that go through the model at once: fewer need less memory, same result "
+                   "(default: what the memory that is free holds)", "N", whole),
             Option("--warmup", "share of the steps in which the learning rate rises (default: 0.02)", "SHARE", number),
             Option("--decay", "share of the steps in which it falls to zero (default: 0.8)", "SHARE", number),
             Option("--weight-decay", "pull towards zero", "X", number, default=0),
             Option("--clip", "longest gradient, by norm", "X", number, default=1),
-            Option("--dtype", "of the arithmetic; what is trained stays float32 (default: by device)", choices=DTYPES),
-            Option("--checkpointing", "make activations again instead of keeping them (default: when memory asks "
-                   "for it)", kind=on_or_off, choices=("on", "off")),
+            DTYPE,
+            CHECKPOINTING,
         )),
         ("Watching", (
             Option("--questions", "what is asked at fixed steps, each in quotes, or a $variable with a list "

@@ -65,30 +65,9 @@ def preparation(session, run: Run, recipe, variables: Mapping | None) -> Iterato
     from jupyter_gpt.training.device import default_device
     from jupyter_gpt.training.prepare import prepare
 
-    check_room(recipe, default_device())
     named = recipe.tokenizer if recipe.tokenizer not in ("bpe", "char") else None
     tokenizer = session.models[named].tokenizer if named else None
     return (yield from prepare(recipe, run.folder, default_device(), variables, tokenizer))
-
-
-def check_room(recipe, device: str) -> None:
-    """Refuse a model that is too large to train here: Linux would grant the memory and then kill the kernel for using it.
-
-    Counted are its weights, their gradients and what the optimiser remembers, in fp32; activations come on top. Raises
-    GPTError with what was wanted and what there is.
-    """
-    from jupyter_gpt.session import memory
-    from jupyter_gpt.training.recipe import parameter_count
-
-    shape = recipe.arch, recipe.layers, recipe.width, recipe.heads, recipe.kv_heads, recipe.mlp
-    parameters = parameter_count(*shape, 0, recipe.tied, recipe.context)  # the vocabulary is known later
-    needed = parameters * 4 * (3 if recipe.optimizer == "muon" else 4)
-    room = memory.free(device)
-    if room is not None and needed > room:
-        raise GPTError(
-            f"a model of {parameters:,} parameters wants {memory.amount(needed)} to train, and {device} has "
-            f"{memory.amount(room)} free: a lower --depth or --width would fit"
-        )
 
 
 def keep(session, run: Run, training) -> None:

@@ -102,30 +102,37 @@ def recipe_from(values: dict):
 
 def preparation(session, run: Run, recipe, variables: Mapping | None) -> Iterator:
     """Progress events, and at the end the training at step 0."""
-    from jupyter_gpt.training.sft_prepare import prepare
+    from jupyter_gpt.session.load import quantised, tokenizer_of
+    from jupyter_gpt.training.sft_prepare import check_room, prepare
 
     yield {"event": "progress", "stage": f"loading {recipe.base}", "done": 0, "total": None, "unit": "parameters"}
-    start = session.models[recipe.adapter or recipe.base]
-    root = session.models[recipe.base]
-    if recipe.base_mark != adapters.mark(root.folder):
+    if recipe.base_mark != adapters.mark(session.models.about(recipe.base).folder):
         raise GPTError(f"{recipe.base} is not what {run.name} began with: run its cell again")
-    recipe = with_chat_tokens(recipe, root, start.tokenizer)
-    return (yield from prepare(recipe, run.folder, trainable(session, recipe, start, root), start.tokenizer, variables))
+    if recipe.load_in:  # in few bits, and not beside them as it is
+        start = session.models.about(recipe.base)
+        base, tokenizer = quantised(start, recipe.load_in), start.tokenizer or tokenizer_of(start)
+    else:
+        start = session.models[recipe.adapter or recipe.base]
+        base, tokenizer = session.models[recipe.base].module, start.tokenizer
+        goes_on = recipe.adapter and not recipe.merge_first
+        check_room(recipe, base, start.module.peft_config["default"].r if goes_on else recipe.lora)
+    recipe = with_chat_tokens(recipe, base, tokenizer)
+    model = trainable(session, recipe, start, base, tokenizer)
+    return (yield from prepare(recipe, run.folder, model, tokenizer, variables))
 
 
-def with_chat_tokens(recipe, root, tokenizer):
+def with_chat_tokens(recipe, base, tokenizer):
     """The recipe with the tokens whose rows a new adapter trains too: those of the chat template that the base never saw."""
     from jupyter_gpt.training.chat_tokens import untrained
 
     if recipe.trainable_tokens is not None:
         return recipe
-    ids = untrained(root.module, tokenizer) if recipe.lora else []
+    ids = untrained(base, tokenizer) if recipe.lora else []
     return replace(recipe, trainable_tokens=tokenizer.convert_ids_to_tokens(ids))
 
 
-def trainable(session, recipe, start, root):
-    """The module to train: an adapter on a twin of the base, a copy of an adapter, or a copy of all the weights."""
-    from jupyter_gpt.session.load import quantised
+def trainable(session, recipe, start, base, tokenizer):
+    """The module to train: an adapter on a twin of the module `base`, a copy of an adapter, or of all the weights of `start`."""
     from jupyter_gpt.training import lora
 
     if recipe.adapter and recipe.merge_first:
@@ -133,11 +140,10 @@ def trainable(session, recipe, start, root):
     if recipe.adapter:
         return lora.again(start.module, recipe.seed)
     if not recipe.lora:
-        return lora.copied(session.models.full_precision(root))
-    under = quantised(root, recipe.load_in) if recipe.load_in else root.module
+        return lora.copied(session.models.full_precision(start))
     return lora.lora(
-        under, recipe.lora, recipe.lora_alpha, recipe.lora_targets, dora=recipe.dora, rslora=recipe.rslora,
-        dropout=recipe.lora_dropout, tokens=start.tokenizer.convert_tokens_to_ids(recipe.trainable_tokens),
+        base, recipe.lora, recipe.lora_alpha, recipe.lora_targets, dora=recipe.dora, rslora=recipe.rslora,
+        dropout=recipe.lora_dropout, tokens=tokenizer.convert_tokens_to_ids(recipe.trainable_tokens),
         seed=recipe.seed,
     )  # fmt: skip
 

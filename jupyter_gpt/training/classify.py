@@ -25,7 +25,8 @@ AT_ONCE = 4096  # tokens in one pass of a small model on a CPU
 @dataclass(frozen=True)
 class ClassifyRecipe:
     """A run in full. `batch` are texts a step, `context` the most tokens read of each; `warmup` and `decay` shares.
-    `bad_rows`: whether a row that is no labelled text ends the run ("refuse"), or is left out ("skip").
+    `bad_rows`: whether a row that is no labelled text ends the run ("refuse"), or is left out ("skip"). `micro_tokens`
+    go through the model at once, with `checkpointing` their activations are recomputed: 0 and None until it is decided.
     """
 
     cell: str | None
@@ -55,6 +56,8 @@ class ClassifyRecipe:
     checkpoint_every: int | None
     minutes: float | None = None
     bad_rows: str = "refuse"
+    micro_tokens: int = 0
+    checkpointing: bool | None = None
 
     def as_dict(self) -> dict:
         return asdict(self)
@@ -133,7 +136,7 @@ class Classifying(Finetuned):
 
         size = min(self.recipe.batch, len(self.texts))
         rows = [self.texts[n] for n in batch(len(self.texts), size, self.recipe.seed, step)]
-        found = batches([len(ids) for ids, _ in rows], at_once(self.model))
+        found = batches([len(ids) for ids, _ in rows], self.recipe.micro_tokens)
         return [[rows[n] for n in places] for places in found]
 
     def micro_batches(self, step: int) -> int:
@@ -235,6 +238,7 @@ def prepare(
     from jupyter_gpt.data.labelled import Labelled, check, split
     from jupyter_gpt.inference.forward import context_of
     from jupyter_gpt.training import device as machine
+    from jupyter_gpt.training import memory
     from jupyter_gpt.training.optimizer import finetuning_optimizers
     from jupyter_gpt.training.transformer import Trunk
 
@@ -254,6 +258,14 @@ def prepare(
     learn, test = split(texts, recipe.held_out, recipe.seed)
     recipe = replace(recipe, context=context)
     recipe = resolved(recipe, config.hidden_size, len(learn), machine.choose_dtype(device, config.hidden_size))
+    yield from machine.notes(device, recipe.dtype)
+    step, adapter = (
+        memory.finetuning(module, recipe.dtype, context, rank=rank, logits=False, whole=context) for rank in (recipe.lora, 16)
+    )
+    recipe = yield from memory.with_micro_batch(
+        recipe, recipe.base, at_once(module), context, step, str(module.device),
+        None if recipe.lora or recipe.from_scratch else adapter,
+    )  # fmt: skip
     model = start(recipe, module, labels, tokenizer)
     ids = encoded(tokenizer, [each.text for each in (*learn, *test)], context + 1)
     cut = sum(len(row) > context for row in ids)
@@ -263,7 +275,7 @@ def prepare(
     embedding = model.get_input_embeddings().weight
     return Classifying(
         recipe, model, tokenizer, labels, finetuning_optimizers(model, recipe), numbered[: len(learn)], held, cut,
-        Trunk(model, context, getattr(torch, recipe.dtype)),
+        Trunk(model, context, getattr(torch, recipe.dtype), bool(recipe.checkpointing)),
         matrices - embedding.numel() * (6.0 if embedding.requires_grad else 4.0), machine.peak_flops(device, recipe.dtype),
         skipped=len(skipped), first_skipped=next(iter(skipped), ""),
     )  # fmt: skip

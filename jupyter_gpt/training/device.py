@@ -46,6 +46,13 @@ def choose_dtype(device: str, width: int) -> str:
     return "bfloat16" if native and width >= 128 else "float32"
 
 
+def notes(device: str, dtype: str) -> Iterator[dict]:
+    """A note where a GPU trains in fp32 for want of bf16. Its fp16 would be faster, and would need the loss scaled."""
+    if device == "cuda" and dtype == "float32" == choose_dtype(device, 0):
+        text = f"{torch.cuda.get_device_name()} has no bfloat16: it trains in float32, slower and with twice the memory"
+        yield {"event": "note", "text": text}
+
+
 @functools.cache
 def cpu_flags() -> frozenset[str]:
     """The processor's instruction sets as Linux names them; empty elsewhere."""

@@ -26,13 +26,13 @@ class Reader:
     """A causal LM or a classifier, peft or not, as something that turns rows of ids into hidden states.
 
     Rows are laid end to end, each seeing only itself: nothing is spent on padding. `dtype` is that of the activations, by
-    default of the weights.
+    default of the weights; with `recomputed` they are recomputed in the backward pass.
     """
 
-    def __init__(self, module: nn.Module, dtype: torch.dtype | None = None):
+    def __init__(self, module: nn.Module, dtype: torch.dtype | None = None, recomputed: bool = False):
         weight = next(module.parameters())
         self.module, self.device = module, weight.device
-        self.trunk = Trunk(module, min(context_of(module), LONGEST), dtype or weight.dtype)
+        self.trunk = Trunk(module, min(context_of(module), LONGEST), dtype or weight.dtype, recomputed)
 
     @cached_property
     def head(self) -> OutputHead:

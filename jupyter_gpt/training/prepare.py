@@ -15,11 +15,12 @@ import torch
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.training import device as machine
+from jupyter_gpt.training import memory
 from jupyter_gpt.training.build import build, flops_per_token
 from jupyter_gpt.training.loss import IGNORE
 from jupyter_gpt.training.optimizer import optimizers
 from jupyter_gpt.training.pretrain import Training, forward_functions
-from jupyter_gpt.training.recipe import Recipe, with_steps
+from jupyter_gpt.training.recipe import MICRO_TOKENS, Recipe, parameters, with_steps
 
 PROMPT_WORDS = 5  # of a held-out document, for the fixed prompts
 
@@ -39,6 +40,8 @@ def prepare(
 
     if recipe.dtype == "auto":
         recipe = replace(recipe, dtype=machine.choose_dtype(device, recipe.width))
+    yield from machine.notes(device, recipe.dtype)
+    recipe = yield from fitted(recipe, len(tokenizer) if tokenizer else recipe.vocab_size, device)
     if not recipe.steps:
         yield {"event": "progress", "stage": "measuring the speed", "done": 0, "total": None, "unit": "steps"}
         recipe = with_steps(recipe, measured_steps(recipe, device))
@@ -66,6 +69,23 @@ def prepare(
         eot=documents.eot, flops_per_token=flops_per_token(recipe, parameters, model.config.vocab_size),
         peak_flops=machine.peak_flops(device, recipe.dtype), compile=compile,
     )  # fmt: skip
+
+
+def fitted(recipe: Recipe, vocabulary: int, device: str) -> Iterator[dict]:
+    """The recipe with the micro-batch that the memory of the device holds: a part of the batch in whole rows.
+
+    Yields a note where that is not the usual one. Raises GPTError where not one row fits.
+    """
+    batch = recipe.batch_tokens // recipe.context
+    most = max(1, MICRO_TOKENS // recipe.context)
+    rows = [recipe.rows] if recipe.rows else [n for n in range(min(batch, most), 0, -1) if batch % n == 0]
+    step = memory.pretraining(recipe, vocabulary, device)
+    tokens, recomputed = memory.fit(
+        f"a model of {parameters(recipe, vocabulary):,} parameters", step, [n * recipe.context for n in rows],
+        recipe.checkpointing, device, otherwise="a lower --depth or --width would fit",
+    )  # fmt: skip
+    yield from memory.notes(rows[0] * recipe.context, tokens, recomputed)
+    return replace(recipe, rows=tokens // recipe.context, checkpointing=recomputed)
 
 
 def held_out_rows(documents, context: int) -> dict:

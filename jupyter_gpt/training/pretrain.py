@@ -113,7 +113,7 @@ def forward_functions(training: Training) -> tuple:
     """The loss as a function of (ids, targets), compiled when asked, and trunk and head as they are for evaluation."""
     if not training.functions:
         dtype = getattr(torch, training.recipe.dtype)
-        trunk = fast_trunk = Trunk(training.model, training.recipe.context, dtype)
+        trunk = fast_trunk = Trunk(training.model, training.recipe.context, dtype, bool(training.recipe.checkpointing))
         head, gradient = output_head(trunk), eager_softmax_gradient
         if training.compile:
             fast_trunk = torch.compile(trunk, dynamic=False)

@@ -15,6 +15,7 @@ from jupyter_gpt.training.schedule import shares
 ARCHITECTURES = ("llama", "qwen3", "gpt2")
 OPTIMIZERS = ("muon", "adamw")
 DTYPES = ("float32", "bfloat16")
+MICRO_TOKENS = 65536  # of pretraining, where the memory holds them
 
 # The shapes people ask for by name: arch, layers, width, heads, kv heads, MLP width, vocabulary, context, tied.
 SIZES = {
@@ -33,8 +34,9 @@ SIZES = {
 class Recipe:
     """A pretraining run in full. Token counts are tokens, lengths are tokens, learning rates are peaks.
 
-    `warmup` and `decay` are shares of `steps`; `rows` is the micro-batch, `batch_tokens` the tokens of one optimiser
-    step (a multiple of rows * context, reached by accumulation); `held_out` the share kept for validation (None: by
+    `warmup` and `decay` are shares of `steps`; `rows` is the micro-batch, 0 until the memory of the device has decided it,
+    `batch_tokens` the tokens of one optimiser step (a multiple of rows * context, reached by accumulation); with
+    `checkpointing` activations are recomputed in the backward pass (None: not decided yet); `held_out` the share kept for validation (None: by
     size). `steps` is 0 while only `minutes` is known: the first thing such a run does is to measure itself.
     """
 
@@ -74,6 +76,7 @@ class Recipe:
     checkpoint_every: int | None
     held_out: float | None
     prompts: list[str] | None = field(default=None)
+    checkpointing: bool | None = None
 
     @property
     def accumulation(self) -> int:
@@ -144,6 +147,7 @@ def pretraining_recipe(
     prompts: list[str] | None = None,
     checkpoint_every: int | None = None,
     held_out: float | None = None,
+    checkpointing: bool | None = None,
 ) -> Recipe:
     """Resolve what the user said into a full recipe; what they left open follows from `depth` (or `size`).
 
@@ -203,8 +207,8 @@ def pretraining_recipe(
     context = context or min(2048, max(256, power_of_two(64 * depth)))
     vocab_size = vocab_size or min(65536, max(320, 64 * round(32 * (depth / 4) ** 2.5)))  # 320: every byte, special tokens, some merges
     wanted = batch_tokens or min(524288, max(256, round(1024 * (depth / 4) ** 4)))
-    rows = rows or max(1, min(round(wanted / context), 65536 // context))
-    batch_tokens = rows * context * max(1, round(wanted / (rows * context)))
+    together = rows or max(1, min(round(wanted / context), MICRO_TOKENS // context))
+    batch_tokens = together * context * max(1, round(wanted / (together * context)))
 
     parameters = parameter_count(arch, depth, width, heads, kv_heads, mlp, vocab_size, tied, context)
     if tokens is None and minutes is None and steps is None:
@@ -218,14 +222,14 @@ def pretraining_recipe(
     recipe = Recipe(
         mixture=dict(mixture), arch=arch, layers=depth, width=width, heads=heads, kv_heads=kv_heads, mlp=mlp,
         context=context, vocab_size=vocab_size, tokenizer=tokenizer, tied=tied, steps=0, minutes=minutes,
-        batch_tokens=batch_tokens, rows=rows, optimizer=optimizer, lr=peak, lr_embedding=table,
+        batch_tokens=batch_tokens, rows=rows or 0, optimizer=optimizer, lr=peak, lr_embedding=table,
         lr_head=0.004 * scale * ratio if muon else peak, lr_vectors=0.01 * ratio if muon else peak,
         weight_decay=weight_decay if weight_decay is not None else (0.0 if muon else 0.1),
         momentum=0.95, beta1=0.8 if muon else 0.9, beta2=0.95,
         warmup=warmup, decay=decay, clip=clip or 1.0, seed=seed, dtype=dtype or "auto", compile=compile,
         eval_every=eval_every or 0, eval_tokens=eval_tokens or max(8192, min(16 * batch_tokens, 1 << 20)),
         sample_every=sample_every or 0, checkpoint_every=checkpoint_every, held_out=held_out,
-        prompts=prompts,
+        prompts=prompts, checkpointing=checkpointing,
     )  # fmt: skip
     return with_steps(recipe, steps) if steps else recipe
 
@@ -238,6 +242,12 @@ def with_steps(recipe: Recipe, steps: int) -> Recipe:
         eval_every=recipe.eval_every or max(1, steps // 10),
         sample_every=recipe.sample_every or max(1, steps // 6),
     )
+
+
+def parameters(recipe: Recipe, vocabulary: int) -> int:
+    """Parameters of the model of a recipe."""
+    shape = recipe.arch, recipe.layers, recipe.width, recipe.heads, recipe.kv_heads, recipe.mlp
+    return parameter_count(*shape, vocabulary, recipe.tied, recipe.context)
 
 
 def parameter_count(

@@ -26,7 +26,6 @@ from jupyter_gpt.training.schedule import multiplier
 from jupyter_gpt.training.spoken import batches
 
 AT_ONCE = 4096  # tokens scored in one pass
-TRAINED = 2048  # tokens trained on in one pass
 SHOWN = 3  # held-out rankings whose scores are shown as the training goes
 
 
@@ -123,7 +122,7 @@ def train(training: RewardTraining) -> Iterator[dict | None]:
         step, began, busy = training.step + 1, time.perf_counter(), 0.0
         batch = chosen(training, step)
         losses, hits, pairs = [], 0, 0
-        for part in parts(batch):
+        for part in parts(batch, recipe.micro_tokens):
             orders = [ranked.order for ranked in part]
             found = scores(training.reader, [row for ranked in part for row in ranked.rows]).split([len(r.rows) for r in part])
             loss = ranking_loss(found, orders, recipe.margin, recipe.centring) * len(part) / len(batch)
@@ -159,11 +158,11 @@ def chosen(training: RewardTraining, step: int) -> list[Ranked]:
     return found
 
 
-def parts(batch: Sequence[Ranked]) -> list[list[Ranked]]:
-    """The rankings of a step as micro-batches of at most TRAINED tokens, or of one ranking."""
+def parts(batch: Sequence[Ranked], tokens: int) -> list[list[Ranked]]:
+    """The rankings of a step as micro-batches of at most `tokens`, or of one ranking."""
     found: list[list[Ranked]] = []
     for ranked in batch:
-        if found and sum(r.tokens for r in found[-1]) + ranked.tokens <= TRAINED:
+        if found and sum(r.tokens for r in found[-1]) + ranked.tokens <= tokens:
             found[-1].append(ranked)
         else:
             found.append([ranked])

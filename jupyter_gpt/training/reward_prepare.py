@@ -12,13 +12,14 @@ from torch import nn
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.forward import context_of
-from jupyter_gpt.training import resumable
-from jupyter_gpt.training.device import choose_dtype
+from jupyter_gpt.training import device as machine
+from jupyter_gpt.training import memory, resumable
 from jupyter_gpt.training.logprobs import Reader
 from jupyter_gpt.training.policy import scorer_of
 from jupyter_gpt.training.reward import Ranked, RewardTraining
 from jupyter_gpt.training.spoken import ending, spoken
 
+TRAINED = (2048, 16384)  # tokens trained on in one pass on a CPU and on a GPU, where the memory holds them
 
 def prepare(recipe, base, rankings: Sequence, weights: nn.Module | None = None) -> Iterator[dict | None]:
     """Yields progress events, returns the `RewardTraining` at step 0.
@@ -45,16 +46,28 @@ def prepare(recipe, base, rankings: Sequence, weights: nn.Module | None = None) 
     train, held_out = split(ranked, recipe.held_out, recipe.seed)
     steps = recipe.steps or max(1, math.ceil(recipe.epochs * len(train) / recipe.batch))
     recipe = replace(recipe, steps=steps, eval_every=recipe.eval_every or max(1, steps // 8), max_tokens=most, dtype=resolved(recipe.dtype, base.module))
-    model = scorer_of(base.module if weights is None else weights, recipe.lora, tokenizer.pad_token_id, recipe.seed)
+    weights = base.module if weights is None else weights
+    device, most_together = str(weights.device), max(each.tokens for each in train)
+    yield from machine.notes(weights.device.type, recipe.dtype)
+    longest = max(len(row) for each in train for row in each.rows)
+    step, adapter = (
+        memory.finetuning(weights, recipe.dtype, longest, rank=rank, logits=False, whole=most_together)
+        for rank in (recipe.lora, 16)
+    )
+    recipe = yield from memory.with_micro_batch(
+        recipe, base.name, TRAINED[weights.device.type == "cuda"], most_together, step, device, None if recipe.lora else adapter
+    )
+    model = scorer_of(weights, recipe.lora, tokenizer.pad_token_id, recipe.seed)
     optimizers = resumable.adamw({"reward": model}, {"reward": recipe.lr})
-    return RewardTraining(recipe, model, tokenizer, optimizers, train, held_out, cut, Reader(model, getattr(torch, recipe.dtype)))
+    reader = Reader(model, getattr(torch, recipe.dtype), bool(recipe.checkpointing))
+    return RewardTraining(recipe, model, tokenizer, optimizers, train, held_out, cut, reader)
 
 
 def resolved(dtype: str, module) -> str:
     """The number format of activations: as said, or what this machine is fast in at the width of `module`."""
     if dtype != "auto":
         return dtype
-    return choose_dtype(module.device.type, module.config.get_text_config().hidden_size)
+    return machine.choose_dtype(module.device.type, module.config.get_text_config().hidden_size)
 
 
 def row_of(

@@ -15,6 +15,8 @@ class RewardRecipe:
     rankings are counted). `lora` is the rank of the adapter, 0 trains a copy in full. `max_tokens` bounds prompt and
     completion together; `held_out` is a share of the prompts. `dtype` is that of
     the activations; what is trained stays in fp32. `marks` are hashes of the base and the rankings, under what they are.
+    `micro_tokens` go through the model at once, a ranking at least, with `checkpointing` their activations are recomputed:
+    0 and None until it is decided.
     """
 
     base: str
@@ -36,6 +38,8 @@ class RewardRecipe:
     checkpoint_every: int | None
     dtype: str
     marks: dict[str, str] | None = None
+    micro_tokens: int = 0
+    checkpointing: bool | None = None
 
     def as_dict(self) -> dict:
         return asdict(self)

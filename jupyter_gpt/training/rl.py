@@ -78,14 +78,6 @@ class RL:
         return {"policy": self.model} | ({"critic": self.critic.module} if self.critic is not None else {})
 
     @property
-    def at_once(self) -> int:
-        """Tokens that are trained on in one pass: their activations are what training takes most of. On a CPU a pass in
-        fp32 costs nothing by itself, while one in bf16 casts all weights anew."""
-        if self.device.type != "cpu":
-            return 16384
-        return 512 if self.policy.trunk.dtype == torch.float32 else 2048
-
-    @property
     def device(self) -> torch.device:
         return self.policy.device
 
@@ -196,7 +188,7 @@ def stream(training: RL, step: int, kind: int = 0) -> int:
 
 def micro_batches(training: RL, rows: Sequence[Spoken]) -> list[list[int]]:
     """Places of rows that pass through the models together."""
-    return batches([len(row.ids) for row in rows], training.at_once)
+    return batches([len(row.ids) for row in rows], training.recipe.micro_tokens)
 
 
 def known(reader: Reader, training: RL, rows: Sequence[Spoken]) -> Iterator[None]:

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from jupyter_gpt.inference.forward import context_of
-from jupyter_gpt.training import dpo, grpo, ppo, resumable
-from jupyter_gpt.training.device import keep_freed_memory
+from jupyter_gpt.training import device as machine
+from jupyter_gpt.training import dpo, grpo, memory, ppo, resumable
 from jupyter_gpt.training.dpo import Preferred
 from jupyter_gpt.training.logprobs import Reader
 from jupyter_gpt.training.policy import critic_of, policy_of
@@ -40,7 +40,7 @@ def prepare(
     """
     yield {"event": "progress", "stage": "building the policy", "done": 0, "total": None, "unit": "models"}
     if start.module.device.type == "cpu":
-        keep_freed_memory()
+        machine.keep_freed_memory()
     context = context_of(start.module)
     texts = list(dict.fromkeys(recipe.prompts or [ranking.prompt for ranking in rankings]))
     prompts = [Asked(text, asked(start.name, start.tokenizer, text)) for text in texts]
@@ -54,6 +54,8 @@ def prepare(
     dtype = resolved(recipe.dtype, start.module)
     recipe, low = replace(recipe, prompts=texts, dtype=dtype), getattr(torch, dtype)
     weights = start.module if weights is None else weights
+    yield from machine.notes(weights.device.type, dtype)
+    recipe = yield from with_micro_batch(recipe, start.name, weights, prompts, [*train, *held_out])
     policy = policy_of(weights, recipe.lora, recipe.seed)
     critic = None
     if recipe.algo == "ppo":
@@ -66,11 +68,31 @@ def prepare(
         sent = [Asked(one.text, asked(base.name, base.tokenizer, one.text)) for one in watched]
         parties.insert(0, Party(base.name, "base", base.module, base.tokenizer, sent, stop))
     return RL(
-        recipe=recipe, policy=Reader(policy, low), reference=Reader(start.module, low), tokenizer=start.tokenizer,
+        recipe=recipe, policy=Reader(policy, low, bool(recipe.checkpointing)), reference=Reader(start.module, low), tokenizer=start.tokenizer,
         optimizers=optimizers, prompts=learned, watched=watched, rewards=list(rewards), stop=stop,
         controller=KLController(recipe.kl, recipe.kl_target), algorithm={"ppo": ppo, "grpo": grpo, "dpo": dpo}[recipe.algo],
-        critic=None if critic is None else Reader(critic, low), rankings=train, held_out=held_out, parties=parties,
+        critic=None if critic is None else Reader(critic, low, bool(recipe.checkpointing)), rankings=train, held_out=held_out, parties=parties,
     )  # fmt: skip
+
+
+def with_micro_batch(
+    recipe: RLRecipe, name: str, weights: nn.Module, prompts: Sequence[Asked], rankings: Sequence[Preferred]
+) -> Iterator[dict]:
+    """See `memory.with_micro_batch`. DPO reads all completions of a ranking at once; PPO trains a critic beside the policy,
+    and several updates on one batch keep what there was before the first.
+    """
+    together = [one.tokens for one in rankings] or [len(one.ids) + recipe.max_tokens for one in prompts]
+    longest = max(len(row.ids) for one in rankings for row in one.rows) if rankings else max(together)
+    step, adapter = (
+        memory.finetuning(
+            weights, recipe.dtype, longest, rank=rank, whole=max(together), models=2 if recipe.algo == "ppo" else 1,
+            remembered=recipe.algo == "ppo" or (recipe.algo == "grpo" and recipe.epochs > 1),
+        )
+        for rank in (recipe.lora, 16)
+    )  # fmt: skip
+    usual = 16384 if weights.device.type == "cuda" else 512 if recipe.dtype == "float32" else 2048  # bf16 casts weights anew
+    least, device = max(together), str(weights.device)
+    return (yield from memory.with_micro_batch(recipe, name, usual, least, step, device, None if recipe.lora else adapter))
 
 
 def split(prompts: list[Asked], share: float, seed: int) -> tuple[list[Asked], list[Asked]]:

@@ -23,7 +23,8 @@ class RLRecipe:
     adapted to hold the KL at `kl_target` nats a completion if that is given; `kl_limit` is where it counts as running away.
     clip, epochs: PPO's.  gamma, lam, value_lr: of advantages and critic.  beta: DPO's.  held_out: share of the prompts (or
     rankings) that is only ever evaluated on.  dtype: of the activations; what is trained stays in fp32.  marks: hashes of the models and
-    rankings, under what they are.
+    rankings, under what they are.  micro_tokens: what goes through a model at once in training; with checkpointing its
+    activations are recomputed; 0 and None until it is decided.
 
     As in TRL: mask_truncated_completions leaves completions that were cut at `max_tokens` out of GRPO's loss;
     missing_eos_penalty is taken off their rewards in PPO, whose rewards use_score_scaling divides by the standard deviation
@@ -63,6 +64,8 @@ class RLRecipe:
     missing_eos_penalty: float | None = None
     use_score_scaling: bool = False
     marks: dict[str, str] | None = None
+    micro_tokens: int = 0
+    checkpointing: bool | None = None
 
     def as_dict(self) -> dict:
         return asdict(self)

@@ -22,7 +22,7 @@ from jupyter_gpt.training.optimizer import Optimizers
 from jupyter_gpt.training.output_head import OutputHead, output_head
 from jupyter_gpt.training.segments import Stream, stream, streams
 from jupyter_gpt.training.sft_recipe import FinetuningRecipe
-from jupyter_gpt.training.transformer import Trunk, suits
+from jupyter_gpt.training.transformer import Trunk
 
 EVALUATED = 4096  # cells evaluated at once: enough for the products to be large, soon enough for a stop
 
@@ -47,7 +47,6 @@ class Finetuning(Finetuned):
     flops_per_token: float
     peak_flops: float | None
     conversations: object = None
-    checkpointing: bool = False
     step: int = 0
     seconds: float = 0.0
     tokens: int = 0
@@ -57,14 +56,12 @@ class Finetuning(Finetuned):
     drops: bool = False  # whether the adapter drops some of its inputs
 
     def __post_init__(self):
-        dtype = getattr(torch, self.recipe.dtype)
-        self.trunk = Trunk(self.model, self.recipe.context, dtype, self.checkpointing)
-        self.head = output_head(self.trunk)
+        recipe = self.recipe
         for name, part in self.model.named_modules():
             part.training = "lora_dropout" in name and getattr(part, "p", 0) > 0
             self.drops |= part.training
-        if self.checkpointing and self.trunk.forward_of is None:
-            make_again(self.model)
+        self.trunk = Trunk(self.model, recipe.context, getattr(torch, recipe.dtype), bool(recipe.checkpointing))
+        self.head = output_head(self.trunk)
 
     def start_event(self) -> dict:
         recipe = self.recipe
@@ -73,7 +70,7 @@ class Finetuning(Finetuned):
             "event": "start", "parameters": sum(p.numel() for p in self.model.parameters()), "trained": trained,
             "device": self.model.device.type, "dtype": recipe.dtype, "tokens_per_step": recipe.batch_tokens,
             "steps": recipe.steps, "step": self.step, "flops_per_token": self.flops_per_token,
-            "peak_flops": self.peak_flops, "checkpointing": self.checkpointing,
+            "peak_flops": self.peak_flops, "checkpointing": bool(recipe.checkpointing),
         }  # fmt: skip
 
     def streams(self, step: int) -> list[Stream]:
@@ -147,23 +144,6 @@ class Finetuning(Finetuned):
         for (text, _), ids in zip(self.questions, said, strict=True):
             answer = self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
             yield {"event": "sample", "step": self.step, "prompt": text, "text": answer}
-
-
-def can_recompute(model: nn.Module) -> bool:
-    """Whether activations can be recomputed in the backward pass: by our forward always, by another where it says so."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return suits(base) or base.supports_gradient_checkpointing
-
-
-def make_again(model: nn.Module) -> None:
-    """Have the model's own forward make activations again for the gradient; ours does it by itself."""
-    from transformers.modeling_layers import GradientCheckpointingLayer
-
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    enable = getattr(base, "activation_checkpointing_enable", None)  # its name in newer transformers
-    (enable or base.gradient_checkpointing_enable)({"use_reentrant": False})
-    for part in base.modules():  # the library does so in training mode only, which would also turn dropout on
-        part.training = part.training or isinstance(part, GradientCheckpointingLayer)
 
 
 def held_out_batches(conversations, context: int, tokens: int) -> dict[str, tuple[float, list]]:

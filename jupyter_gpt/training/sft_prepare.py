@@ -18,10 +18,19 @@ from torch import nn
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.token_rows import unwrapped
 from jupyter_gpt.training import device as machine
+from jupyter_gpt.training import memory
 from jupyter_gpt.training.lora import trained
 from jupyter_gpt.training.optimizer import finetuning_optimizers
-from jupyter_gpt.training.sft import Finetuning, can_recompute, held_out_batches
-from jupyter_gpt.training.sft_recipe import EPOCHS, GENERATED_TOKENS, FinetuningRecipe, for_base, with_steps
+from jupyter_gpt.training.sft import Finetuning, held_out_batches
+from jupyter_gpt.training.sft_recipe import (
+    EPOCHS,
+    GENERATED_TOKENS,
+    FinetuningRecipe,
+    for_base,
+    with_steps,
+    with_tokens,
+)
+from jupyter_gpt.training.transformer import recomputable
 
 QUESTIONS = 3  # asked at fixed steps
 SHOWN = 160  # characters of a question, of its end
@@ -39,23 +48,16 @@ def prepare(
     from jupyter_gpt.data.conversation_prepare import prepare as collect
     from jupyter_gpt.data.conversation_rows import ConversationRows
     from jupyter_gpt.data.conversation_tokens import Conversations
-    from jupyter_gpt.inference.forward import context_of
 
     tokenizer, device = with_template(tokenizer), model.device.type
-    config = model.config.get_text_config()
-    parameters = sum(p.numel() for p in model.parameters())
-    limit = min(context_of(model), 1 << 20)
-    dtype = machine.choose_dtype(device, config.hidden_size)
-    recipe = for_base(recipe, config.hidden_size, limit, dtype, parameters, device)
-    recompute = recipe.checkpointing
-    if recompute is None:
-        recompute = can_recompute(model) and too_much(recipe, model)
-    elif recompute and not can_recompute(model):
+    if recipe.checkpointing and not recomputable(model):
         raise GPTError(f"{model.config.model_type} models cannot recompute activations: leave --checkpointing out")
     trained(model)
+    given, recipe = recipe.micro_tokens, resolved(recipe, model)
+    yield from machine.notes(device, recipe.dtype)
+    recipe = yield from with_micro_batch(replace(recipe, micro_tokens=given), recipe.micro_tokens, model)
     parts = {"tokenizer": tokenizer, "rows": None, "held_out": {}, "questions": [], "ends": ends_of(model, tokenizer),
-             "flops_per_token": flops(model), "peak_flops": machine.peak_flops(device, recipe.dtype),
-             "checkpointing": recompute}  # fmt: skip
+             "flops_per_token": flops(model), "peak_flops": machine.peak_flops(device, recipe.dtype)}  # fmt: skip
     if recipe.steps:
         recipe = with_steps(recipe, recipe.steps)
     elif recipe.minutes:
@@ -74,11 +76,47 @@ def prepare(
     parts["rows"] = ConversationRows(conversations, recipe.context, recipe.seed)
     if not recipe.steps:
         rows = yield from parts["rows"].rows_of(inputs(recipe, conversations))
-        recipe = with_steps(recipe, math.ceil(rows * recipe.context / recipe.batch_tokens))
+        recipe = with_tokens(recipe, rows * recipe.context)
     parts["held_out"] = held_out_batches(conversations, recipe.context, recipe.eval_tokens)
-    parts["questions"] = questions(recipe, conversations, tokenizer, limit)
+    parts["questions"] = questions(recipe, conversations, tokenizer, most_tokens(model))
     optimizers = finetuning_optimizers(model, recipe)
     return Finetuning(recipe, model, optimizers=optimizers, conversations=conversations, **parts)
+
+
+def most_tokens(model: nn.Module) -> int:
+    """The longest text that a model takes, a million tokens at most."""
+    from jupyter_gpt.inference.forward import context_of
+
+    return min(context_of(model), 1 << 20)
+
+
+def resolved(recipe: FinetuningRecipe, model: nn.Module) -> FinetuningRecipe:
+    """The recipe with what follows from the base and from the device it is on."""
+    width, device = model.config.get_text_config().hidden_size, model.device.type
+    parameters = sum(p.numel() for p in model.parameters())
+    return for_base(recipe, width, most_tokens(model), machine.choose_dtype(device, width), parameters, device)
+
+
+def check_room(recipe: FinetuningRecipe, base: nn.Module, rank: int) -> None:
+    """Refuse what the memory does not hold before anything is copied: an adapter of `base`, or for rank 0 all its weights."""
+    usual = resolved(recipe, base)
+    for _ in with_micro_batch(replace(usual, micro_tokens=recipe.micro_tokens), usual.micro_tokens, base, rank):
+        pass
+
+
+def with_micro_batch(recipe: FinetuningRecipe, usual: int, model: nn.Module, rank: int | None = None) -> Iterator[dict]:
+    """See `memory.with_micro_batch`. `model` is what is trained, or with `rank` the base, of which an adapter of that rank
+    will be made, or a copy for 0.
+    """
+
+    def step(rank: int | None) -> memory.Step:
+        return memory.finetuning(
+            model, recipe.dtype, recipe.context, rank=rank, optimizer=recipe.optimizer, whole=recipe.context
+        )
+
+    wanted, device = step(rank), str(model.device)
+    adapter = step(16) if wanted.trained else None
+    return (yield from memory.with_micro_batch(recipe, recipe.base, usual, recipe.context, wanted, device, adapter))
 
 
 def inputs(recipe: FinetuningRecipe, conversations) -> float:
@@ -161,19 +199,6 @@ def flops(model: nn.Module) -> float:
         if p.ndim > 1 and id(p) not in tables and ".trainable_tokens_" not in name
     ]  # fmt: skip
     return sum(p.numel() * (6.0 if p.requires_grad else 4.0) for p in matrices)
-
-
-def too_much(recipe: FinetuningRecipe, model: nn.Module) -> bool:
-    """Whether the activations of a micro-batch would take more than half of the memory that is free."""
-    from jupyter_gpt.inference.packed import free_memory
-
-    config = model.config.get_text_config()
-    mlp = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
-    mlp = max(mlp) if isinstance(mlp, list) else mlp  # of each layer
-    width = 12 * config.hidden_size + 5 * mlp  # numbers kept for each token of a layer
-    needed = recipe.micro_tokens * config.num_hidden_layers * width * getattr(torch, recipe.dtype).itemsize
-    free = torch.cuda.mem_get_info()[0] if model.device.type == "cuda" else free_memory()
-    return bool(free) and needed > free / 2
 
 
 def measured_steps(training: Finetuning) -> int:

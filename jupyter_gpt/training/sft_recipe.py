@@ -18,6 +18,8 @@ LOAD_IN = ("4bit", "8bit")
 CONTEXT = 1024  # tokens a row, unless the base has fewer
 EPOCHS = 3.0  # when no length is given and the data ends
 GENERATED_TOKENS = 1_000_000  # when none is given and it does not
+BATCH, LARGEST_BATCH = 2048, 65536  # tokens a step: the least, and the most that the length of a run makes of them
+STEPS = 1000  # that a run is cut into where its length is known in tokens
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,8 @@ class FinetuningRecipe:
     `base` is a full model, `adapter` the adapter of it that is continued; `lora` is the rank, 0 for full finetuning.
     `trainable_tokens` are those whose rows in embedding and head a new adapter trains too, None until the base is at hand.
     `batch_tokens` are cells of packed rows of `context` tokens, `micro_tokens` the most that go through the model at
-    once. `warmup` and `decay` are shares of `steps`, which is 0 until the data or the machine has said it. `bad_rows`: what
+    once, 0 until the memory of the device has decided it; with `checkpointing` activations are recomputed in the backward
+    pass. `warmup` and `decay` are shares of `steps`, which is 0 until the data or the machine has said it. `bad_rows`: what
     becomes of rows that cannot be learned from, see `data/conversations.py`.
     """
 
@@ -202,13 +205,26 @@ def for_base(recipe: FinetuningRecipe, width: int, context: int, dtype: str, par
     usual = min(1e-3, 1e-4 * (576 / width)) * (10 if adapted else 1)
     lr = recipe.lr or (0.02 if optimizer == "muon" else usual)
     row = recipe.context or min(CONTEXT, context)
-    batch = recipe.batch_tokens or max(2048, row)
+    batch = recipe.batch_tokens or (BATCH if recipe.steps or recipe.minutes else 0)
     micro = recipe.micro_tokens or (32768 if device == "cuda" else max(512, min(8192, int(1e11 / parameters))))
     return replace(
-        recipe, optimizer=optimizer, lr=lr, context=row,
-        batch_tokens=row * max(1, round(batch / row)), micro_tokens=micro,
+        recipe, optimizer=optimizer, lr=lr, context=row, batch_tokens=whole_rows(batch, row), micro_tokens=micro,
         dtype=dtype if recipe.dtype == "auto" else recipe.dtype,
     )  # fmt: skip
+
+
+def whole_rows(tokens: float, row: int) -> int:
+    """A batch of about `tokens` in rows of `row` tokens; 0 stays 0."""
+    return row * max(1, round(tokens / row)) if tokens else 0
+
+
+def with_tokens(recipe: FinetuningRecipe, tokens: int) -> FinetuningRecipe:
+    """The recipe of a run of so many tokens: a thousand steps of them, where no batch was given, in batches that fields of
+    data have been tuned with, 2,048 tokens at least and 65,536 at most."""
+    batch = recipe.batch_tokens
+    if not batch:
+        batch = whole_rows(min(LARGEST_BATCH, max(BATCH, 2 ** round(math.log2(max(1, tokens / STEPS))))), recipe.context)
+    return with_steps(replace(recipe, batch_tokens=batch), math.ceil(tokens / batch))
 
 
 def with_steps(recipe: FinetuningRecipe, steps: int) -> FinetuningRecipe:

@@ -41,6 +41,8 @@ class Trunk(nn.Module):
             keep_freed_memory()
         kind = model.config.model_type if suits(model) else None
         self.forward_of = {"llama": rotary_trunk, "qwen3": rotary_trunk, "gpt2": gpt2_trunk}.get(kind)
+        if recomputed and self.forward_of is None:
+            recompute(model)
         if kind in ("llama", "qwen3"):
             position = torch.arange(context, device=model.device)[None]
             cos, sin = model.model.rotary_emb(torch.zeros((), device=model.device), position)
@@ -84,6 +86,22 @@ class Trunk(nn.Module):
         if self.recomputed and torch.is_grad_enabled():
             return checkpoint(function, x, *inputs, use_reentrant=False)
         return function(x, *inputs)
+
+
+def recomputable(model: nn.Module) -> bool:
+    """Whether the activations of a model, peft or not, can be recomputed in the backward pass."""
+    model = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return suits(model) or getattr(model, "supports_gradient_checkpointing", False)
+
+
+def recompute(model: nn.Module) -> None:
+    """Have the model's own forward recompute activations."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    enable = getattr(model, "activation_checkpointing_enable", None)  # its name in newer transformers
+    (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
+    for part in model.modules():  # the library does so in training mode only, which would also turn dropout on
+        part.training = part.training or isinstance(part, GradientCheckpointingLayer)
 
 
 def trunk_paths(model: nn.Module) -> list[str]:

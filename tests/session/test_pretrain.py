@@ -315,12 +315,36 @@ def test_a_name_made_again_on_a_full_disk_stays(gpt, train, disk):
 
 
 def test_a_model_that_does_not_fit_is_refused_before_it_is_built(gpt, train, monkeypatch):
-    from jupyter_gpt.session import memory
+    from jupyter_gpt import memory
 
     monkeypatch.setattr(memory, "free", lambda device: 100_000)
-    with pytest.raises(GPTError, match=r"wants \d+ kB to train, and cpu has 100 kB free: a lower --depth"):
+    with pytest.raises(GPTError, match=r"^a model of 52,128 parameters needs about 1 MB to train: .*cpu has 100 kB free: a lower --depth"):
         train(steps=3)
     assert gpt.runs["tiny"].status == "failed"
+    assert not (gpt.runs["tiny"].folder / "data").exists()
+
+
+def test_a_short_memory_cuts_the_batch_and_resumed_it_stays_cut(gpt, train, monkeypatch):
+    """The numbers stay those of the whole batch, to rounding; the recipe says what was chosen."""
+    from jupyter_gpt import memory
+    from jupyter_gpt.training.memory import pretraining
+    from jupyter_gpt.training.recipe import Recipe
+
+    whole = train("whole", rows=None, steps=6, dtype="float32")
+    assert (whole.recipe["rows"], whole.recipe["checkpointing"]) == (4, False)
+    step = pretraining(Recipe.from_dict(whole.recipe), 300, "cpu")
+    with monkeypatch.context() as patch:
+        patch.setattr(memory, "free", lambda device: int(step.bytes(64, True) / 0.84))
+        part = train("part", rows=None, steps=6, dtype="float32", background=True)
+        stop_at(part, 2)
+        part.wait()
+    assert (part.recipe["rows"], part.recipe["checkpointing"]) == (2, True)
+    assert any("64 tokens go through the model at a time" in e.get("text", "") for e in part.events if e["event"] == "note")
+    if part.status == "stopped":
+        part = gpt.resume("part")
+    assert (part.recipe["rows"], part.recipe["checkpointing"]) == (2, True)
+    for (_, a, _), (_, b, _) in zip(losses(part), losses(whole), strict=True):
+        assert abs(a - b) < 1e-5
 
 
 def test_another_version_is_refused(gpt, train):
