@@ -19,9 +19,8 @@ from jupyter_gpt.inference import sampling
 from jupyter_gpt.inference.cache import Rows, gather
 from jupyter_gpt.inference.engine import Request, Token
 from jupyter_gpt.inference.forward import context_of, forward_of
-from jupyter_gpt.inference.packed import free_memory
 from jupyter_gpt.inference.row import Key, Row, allowed, gain, taken, temperature
-from jupyter_gpt.memory import is_out_of_memory
+from jupyter_gpt.memory import free, is_out_of_memory
 
 ROOM = 128  # columns taken beyond the prompt; the cache grows when they are full
 
@@ -118,9 +117,9 @@ class Batch:
         told = f"out of memory with {rows} samples of up to {longest:,} tokens"
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        free = torch.cuda.mem_get_info(self.device)[0] if self.device.type == "cuda" else free_memory()
-        if each and free:
-            told += f": there is room for about {int(0.8 * free / each)}"
+        room = free(str(self.device))
+        if each and room:
+            told += f": there is room for about {int(0.8 * room / each)}"
         return f"{told}; ask for fewer samples or fewer max_tokens"
 
     def advance(self) -> list[Token]:

@@ -9,7 +9,6 @@ adapters of one base share it), and made anew when they have changed.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 import torch
@@ -17,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
+from jupyter_gpt import memory
 from jupyter_gpt.inference.low_rank import is_own
 
 ROWS = 16  # the layout is chosen for this many rows; it serves one and hundreds nearly as well
@@ -69,20 +69,12 @@ def worth_packing(module: nn.Module) -> bool:
     weight = next(module.parameters())
     needed = sum(p.numel() * p.element_size() for p in module.parameters())
     if weight.device.type == "cuda":
-        return needed < torch.cuda.mem_get_info(weight.device)[0] / 4
+        return needed < memory.free(str(weight.device)) / 4
     if weight.device.type != "cpu" or weight.dtype not in (torch.float32, torch.bfloat16):
         return False
     if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):
         return False
-    return needed < free_memory() / 4
-
-
-def free_memory() -> int:
-    """Bytes of memory that are free now; none where the system does not say."""
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        return 0
+    return needed < memory.free("cpu") / 4
 
 
 def weights_of(module: nn.Module) -> list[nn.Parameter]:

@@ -19,10 +19,12 @@ DTYPES = tuple(memory.BYTES)
 
 
 def resident_dtype(device: str):
-    """The number format in which models wait to be used: bf16 on a GPU, fp32 on a CPU."""
+    """The number format in which models wait to be used: fp32 on a CPU, bf16 on a GPU, fp16 on one that has no bf16."""
     import torch
 
-    return torch.bfloat16 if device == "cuda" else torch.float32
+    if device != "cuda":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
 @contextmanager
@@ -153,10 +155,12 @@ def quantised(model, bits: str):
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+    from jupyter_gpt.training.device import choose_dtype
+
     if bits == "4bit":
         config = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=torch.bfloat16,
+            bnb_4bit_compute_dtype=getattr(torch, choose_dtype("cuda", 0)),
         )  # fmt: skip
     else:
         config = BitsAndBytesConfig(load_in_8bit=True)

@@ -18,6 +18,7 @@ from contextlib import suppress
 
 from jupyter_gpt.calls import Call
 from jupyter_gpt.errors import GPTError
+from jupyter_gpt.memory import is_out_of_memory
 from jupyter_gpt.session import store
 from jupyter_gpt.session.runs import Run
 from jupyter_gpt.training.alarms import LossAlarms
@@ -128,14 +129,26 @@ def are_numbers(model) -> bool:
     return all(bool(parameter.isfinite().all()) for parameter in model.parameters())
 
 
-def diverged(log: Log, what: str, step: int) -> str:
+def kept(log: Log) -> str:
+    """Which checkpoint there is, in words."""
     from jupyter_gpt.training.checkpoint import latest
 
-    run = log.run
     log.background.join()
-    kept = latest(run.folder / "checkpoints")
-    rest = f"the checkpoint of step {int(kept.name[5:])} is kept" if kept else "no checkpoint was made before it"
-    return f"the {what} of {run.name} stopped being a number at step {step}; {rest}. Lower --lr (now {run.recipe['lr']:g})"
+    found = latest(log.run.folder / "checkpoints")
+    return f"the checkpoint of step {int(found.name[5:])} is kept" if found else "no checkpoint was made before it"
+
+
+def diverged(log: Log, what: str, step: int) -> str:
+    run, lr = log.run, log.run.recipe["lr"]
+    return f"the {what} of {run.name} stopped being a number at step {step}; {kept(log)}. Lower --lr (now {lr:g})"
+
+
+def short_of_memory(log: Log, step: int) -> str:
+    name = log.run.name
+    return (
+        f"memory ran out after step {step} of {name}; {kept(log)}. %gpt unload other models and %gpt resume {name}, or run "
+        "it again with less at a time: a smaller --context, an adapter (--lora), a smaller model"
+    )
 
 
 def drive(run: Run, preparation: Iterator, resuming: bool, finished: Callable) -> Iterator[None]:
@@ -159,6 +172,11 @@ def drive(run: Run, preparation: Iterator, resuming: bool, finished: Callable) -
             status = yield from steps(run, training, training.loop(), log)
             finished(training, status)
     except BaseException as failure:
+        if is_out_of_memory(failure) and not isinstance(failure, GPTError):
+            told = GPTError(short_of_memory(log, training.step if training else 0))
+            failure.__traceback__ = None  # its frames hold what was in memory
+            status, error = "failed", str(told)
+            raise told from failure
         status, error = "failed", str(failure) or type(failure).__name__
         raise
     finally:

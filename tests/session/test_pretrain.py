@@ -241,6 +241,25 @@ def test_a_full_disk_keeps_the_last_checkpoint(gpt, train, monkeypatch):
     assert gpt.resume("tiny").status == "finished"
 
 
+def test_a_step_that_memory_runs_out_in_is_one_line_and_goes_on(gpt, train, monkeypatch):
+    from jupyter_gpt.training.pretrain import Training
+
+    real = Training.loss
+
+    def runs_out(training, inputs):
+        if training.step == 8:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+        return real(training, inputs)
+
+    whole = losses(train("whole", steps=20))
+    monkeypatch.setattr(Training, "loss", runs_out)
+    with pytest.raises(GPTError, match=r"^memory ran out after step 8 of tiny; the checkpoint of step 6 is kept\. .*%gpt resume tiny") as error:
+        train(steps=20, checkpoint_every=3)
+    assert "\n" not in str(error.value) and gpt.runs["tiny"].events[-1]["error"] == str(error.value)
+    monkeypatch.setattr(Training, "loss", real)
+    assert losses(gpt.resume("tiny")) == whole
+
+
 @pytest.mark.parametrize(("figure", "kept"), [("grad_norm", 3), ("val_loss", 6)])
 def test_what_is_not_a_number_leaves_no_checkpoint_of_it(gpt, train, monkeypatch, figure, kept):
     """A gradient that is none has spoiled the weights of its very step, though that step's loss was fine."""

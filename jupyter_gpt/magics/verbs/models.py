@@ -49,7 +49,7 @@ LOAD = Command(
     about="Loads a model now, instead of at its first use, and in the number format and on the device asked for.",
     groups=(("Options", (
         MODEL,
-        Option("--dtype", "number format (default: float32 on a CPU, bfloat16 on a GPU)",
+        Option("--dtype", "number format (default: float32 on a CPU, bfloat16 on a GPU, float16 on one without it)",
                choices=("float32", "bfloat16", "float16")),
         Option("--device", "cpu, cuda or cuda:1 (default: a GPU if there is one)", "DEVICE"),
         OUT,
