@@ -11,7 +11,7 @@ from jupyter_gpt.magics import agent, classify, compare, corpus, gpt, pretrain, 
 from jupyter_gpt.magics.completion import matcher
 from jupyter_gpt.magics.notebook import cell_id
 from jupyter_gpt.magics.options import help_text
-from jupyter_gpt.session import provenance
+from jupyter_gpt.session import provenance, store
 
 CELLS = {"agent": agent, "classify": classify, "compare": compare, "corpus": corpus, "pretrain": pretrain, "prompt": prompt, "rag": rag, "rank": rank, "rlhf": rlhf, "sft": sft}
 ALONE = re.compile(rf"%%({'|'.join(CELLS)})(\s|$)")
@@ -49,7 +49,8 @@ def fill_empty_body(lines: list[str]) -> list[str]:
 def _cell_magic(ip, name: str, run: Callable, doc: str) -> Callable:
     @no_var_expand  # IPython would expand the braces of JSON, and drop every $name it does not know
     def magic(line: str, cell: str) -> None:
-        run(ip, line, cell)
+        with store.writing(f"%%{name}"):
+            run(ip, line, cell)
 
     magic.__name__, magic.__doc__ = name, doc
     return magic
@@ -58,7 +59,8 @@ def _cell_magic(ip, name: str, run: Callable, doc: str) -> Callable:
 def _line_magic(ip, name: str, run: Callable, doc: str) -> Callable:
     @no_var_expand
     def magic(line: str) -> None:
-        run(ip, line)
+        with store.writing(f"%{name}"):
+            run(ip, line)
 
     magic.__name__, magic.__doc__ = name, doc
     return magic

@@ -35,6 +35,7 @@ CREATE INDEX IF NOT EXISTS chunks_by_hash ON chunks (hash);
 CREATE INDEX IF NOT EXISTS documents_by_content ON documents (content);
 """
 FORMAT = 1
+REFUSED = ("SQLITE_FULL", "SQLITE_READONLY", "SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_BUSY")  # of a database that is sound
 MOST_DEAD = 0.2  # share of vectors that may be tombstones before they are taken out
 
 
@@ -95,6 +96,9 @@ class Index:
             finally:
                 db.close()
         except sqlite3.DatabaseError as error:
+            if str(getattr(error, "sqlite_errorname", "")).startswith(REFUSED):
+                raise GPTError(f"index {self.folder.name} could not be written or opened ({error}): the disk is full, read-only or "
+                               f"in use at {self.folder}; what the index held is as it was") from error  # fmt: skip
             raise GPTError(f"index {self.folder.name} is damaged ({error}): --overwrite makes it anew") from error
 
     @property

@@ -107,7 +107,7 @@ class Session:
 
         self.finish_first(name)
         model = self.models.about(name)
-        return save(model, Path(folder), overwrite, self.models.folder(model.base) if model.base else None)
+        return save(model, Path(folder), overwrite, self.models.folder(model.base) if getattr(model, "base", None) else None)
 
     def corpus(
         self,

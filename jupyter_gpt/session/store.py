@@ -64,7 +64,9 @@ def writing(what: str) -> Iterator[None]:
         if not (is_full(error) or (isinstance(error, PermissionError) and is_ours(error.filename))):
             raise
         reason = getattr(error, "strerror", None) or str(error)
-        raise GPTError(f"{what} could not be written ({reason}): make room under {home()}") from error
+        place = getattr(error, "filename", None) or home()
+        raise GPTError(f"{what} could not be written ({reason}) at {place}: make room there, or let "
+                       "JUPYTER_GPT_HOME name another folder; what was there before is as it was") from error  # fmt: skip
 
 
 def is_full(error: BaseException) -> bool:

@@ -1,0 +1,108 @@
+"""Magic lines and bodies at random: every magic and verb, with odd options, values and bodies.
+
+    python tests/benchmarks/fuzz.py [--cells 10000] [--seed 0]
+
+Printed: how many cells ran and failed with one line, and each raw error, error line over 300 characters and cell over 10 s.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import os
+import random
+import sys
+import tempfile
+from pathlib import Path
+
+import cells
+
+WORDS = [
+    "", "-", "--", "---", "x", "story", "docs", "votes", "mix", "far", "$docs", "$nothing", "$", "$f", "$number", "$none", "0", "1", "2",
+    "-1", "0.5", "1e999", "nan", "inf", "9" * 40, "a" * 300, "a" * 5000, "é" * 80, "🙂", "\ud800", "\0", "\x1b[31m", "../..", "/", "~",
+    ".", "/dev/null", "*", "**/*", "[", "{", "'", '"', "\\", "`", "%", "%%", "True", "None", "null", "[1, 2]", "{'a': 1}", "a: b: c",
+    "page > -'a'", "page > 3 and", "(a+)+$", "(?P<x", "[a-z]{1000}", "http://127.0.0.1:9/", "file:///etc/passwd", "hf:a/b", "story,story",
+    "step=1", "a=b", "=", "::", "$\\frac$", "<|im_start|>", "<|endoftext|>", "{{gen}}", "{{", "}}", "{% for %}", "int", "1..2",
+]  # fmt: skip
+BODIES = [
+    "", "---", "--- \n---", "Hello", "user: hi\nassistant: ho", "user:\n", "$docs: 1", "$docs: x", "stories: -1", "stories: 1e999", "- a\n- b",
+    "[", "{", "{}", "[]", "null", "\0", "\ud800", "a" * 5000, "&a [*a, *a]", "!!python/object:os.system x", "a: &x {b: *x}", "? a", "\t", "\\",
+    "{{gen x max_tokens=2}}", "{{gen}}", "{{#if}}", "🙂 " * 50, "{\"prompt\": 1}", '{"prompt": "a", "response": "b"}', "\n\n\n", "%gpt models",
+    "system: \nuser: x\nuser: y", "one\ntwo\none", "label\ttext", "pos\tgood\nneg\tbad",
+]  # fmt: skip
+SMALL = {"--steps": "1", "--max-tokens": "2", "--samples": "2", "--depth": "1", "--width": "16", "--heads": "1", "--vocab-size": "280",
+         "--context": "16", "--batch-tokens": "32", "--tasks": "1", "--minutes": "0.001", "--epochs": "0.01"}  # fmt: skip
+LEFT_OUT = ("pull", "serve", "--rerank", "--embedder", "--background")  # what would ask a hub, listen, or go on behind the cell
+
+
+def grammar() -> list[tuple[str, list[str], bool]]:
+    """Every magic and verb: how it is called, its options, and whether it has a body."""
+    from jupyter_gpt.magics import CELLS
+    from jupyter_gpt.magics.gpt import VERBS
+
+    def options(command) -> list[str]:
+        return [option.name for _, group in command.groups for option in group if option.name not in LEFT_OUT]
+
+    found = [(f"%%{name}", options(door.COMMAND), True) for name, door in CELLS.items()]
+    return found + [(f"%gpt {verb}", options(command), False) for verb, (command, _) in VERBS.items() if verb not in LEFT_OUT]
+
+
+def cell(draw: random.Random, rules: list) -> str:
+    """One cell: a magic with some of its options, half of them with sound values, small so that it ends soon."""
+    magic, options, body = draw.choice(rules)
+    words = [draw.choice(WORDS[:16]) if draw.random() < 0.7 else draw.choice(WORDS) for _ in range(draw.randrange(3))]
+    for option in draw.sample(options, min(len(options), draw.randrange(4))):
+        if option.startswith("--"):
+            value = SMALL.get(option, draw.choice(WORDS)) if draw.random() < 0.5 else draw.choice(WORDS)
+            quoted = f"'{value}'" if draw.random() < 0.3 else value
+            words += [option, *([quoted] if draw.random() < 0.8 else [])]
+        else:
+            words.append(draw.choice(WORDS))
+    for option in ("--steps", "--max-tokens", "--depth", "--width", "--heads", "--context", "--batch-tokens", "--vocab-size"):
+        if option in options and option not in words:
+            words += [option, SMALL[option]]
+    if draw.random() < 0.03:
+        words.append(draw.choice(["--hlep", "--help", "--=", "--steps=1", "-x"]))
+    line = " ".join([magic, *words]).replace("\n", " ")
+    return f"{line}\n{draw.choice(BODIES)}" if body else line
+
+
+def attack(ip, wanted: int, seed: int) -> tuple[int, list[str]]:
+    """Run `wanted` cells: how many failed with one line, and the faults. They run in an empty folder, on the store at hand."""
+    draw, rules, lines, faults, here = random.Random(seed), grammar(), 0, [], Path.cwd()
+    ip.user_ns |= {"f": lambda prompt, completion: 1.0, "number": 7, "none": None}
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        try:
+            for _ in range(wanted):
+                done = cells.run(ip, cell(draw, rules))
+                lines += done.error is not None
+                if done.fault:
+                    where = f", {cells.place(done.error)}" if done.error else ""
+                    faults.append(f"{done.fault}: {done.seconds:.1f} s, {done.source[:200]!r}{where}")
+        finally:
+            os.chdir(here)
+    return lines, faults
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cells", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    import corrupt
+
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ |= {"JUPYTER_GPT_HOME": f"{folder}/home", "JUPYTER_GPT_CACHE": f"{folder}/cache", "JUPYTER_GPT_CONFIG": folder}
+        ip = cells.shell()
+        corrupt.build(ip)
+        lines, faults = attack(ip, given.cells, given.seed)
+    print(f"{given.cells} cells, {lines} failed, {len(faults)} faults (seed {given.seed})")
+    for kind, count in collections.Counter(fault.split(":")[0] for fault in faults).most_common():
+        print(f"{count:>5} {kind}")
+    print(*faults, sep="\n")
+    sys.exit(bool(faults))
+
+
+if __name__ == "__main__":
+    main()
