@@ -32,39 +32,48 @@ BODIES = [
 ]  # fmt: skip
 SMALL = {"--steps": "1", "--max-tokens": "2", "--samples": "2", "--depth": "1", "--width": "16", "--heads": "1", "--vocab-size": "280",
          "--context": "16", "--batch-tokens": "32", "--tasks": "1", "--minutes": "0.001", "--epochs": "0.01"}  # fmt: skip
+ALWAYS = {"--steps", "--max-tokens", "--depth", "--width", "--heads", "--context", "--batch-tokens", "--vocab-size"}
+KNOWN = {"models": ["story", "tuned", "far"], "runs": ["cut", "story"], "corpora": ["mix"], "rankings": ["votes"], "indexes": ["docs"]}
+SOUND = ["Hello", "$docs: 1", "$docs_chat: 1", "one\ntwo", "pos\tgood day\nneg\tbad day\npos\tglad fox\nneg\tsad hen", "Who sang?"]
 LEFT_OUT = ("pull", "serve", "--rerank", "--embedder", "--background")  # what would ask a hub, listen, or go on behind the cell
 
 
-def grammar() -> list[tuple[str, list[str], bool]]:
+def grammar() -> list[tuple[str, list, bool]]:
     """Every magic and verb: how it is called, its options, and whether it has a body."""
     from jupyter_gpt.magics import CELLS
     from jupyter_gpt.magics.gpt import VERBS
 
-    def options(command) -> list[str]:
-        return [option.name for _, group in command.groups for option in group if option.name not in LEFT_OUT]
+    def options(command) -> list:
+        return [option for _, group in command.groups for option in group if option.name not in LEFT_OUT]
 
     found = [(f"%%{name}", options(door.COMMAND), True) for name, door in CELLS.items()]
     return found + [(f"%gpt {verb}", options(command), False) for verb, (command, _) in VERBS.items() if verb not in LEFT_OUT]
 
 
 def cell(draw: random.Random, rules: list) -> str:
-    """One cell: a magic with some of its options, half of them with sound values, small so that it ends soon."""
+    """One cell: a magic with some of its options, many with sound values, small so that it ends soon."""
     magic, options, body = draw.choice(rules)
-    words = [draw.choice(WORDS[:16]) if draw.random() < 0.7 else draw.choice(WORDS) for _ in range(draw.randrange(3))]
-    for option in draw.sample(options, min(len(options), draw.randrange(4))):
-        if option.startswith("--"):
-            value = SMALL.get(option, draw.choice(WORDS)) if draw.random() < 0.5 else draw.choice(WORDS)
-            quoted = f"'{value}'" if draw.random() < 0.3 else value
-            words += [option, *([quoted] if draw.random() < 0.8 else [])]
-        else:
-            words.append(draw.choice(WORDS))
-    for option in ("--steps", "--max-tokens", "--depth", "--width", "--heads", "--context", "--batch-tokens", "--vocab-size"):
-        if option in options and option not in words:
-            words += [option, SMALL[option]]
-    if draw.random() < 0.03:
-        words.append(draw.choice(["--hlep", "--help", "--=", "--steps=1", "-x"]))
+    bare = [option for option in options if not option.name.startswith("--")]
+    named = {option.name: option for option in options if option.name.startswith("--")}
+    words = [value(draw, option) for option in bare if option.needed or draw.random() < 0.5]
+    for name in {*draw.sample(sorted(named), min(len(named), draw.randrange(4))), *(named.keys() & ALWAYS)}:
+        words.append(name)
+        if named[name].kind is not None and draw.random() < 0.95:
+            words.append(SMALL[name] if name in ALWAYS and draw.random() < 0.95 else value(draw, named[name]))
+    if draw.random() < 0.05:
+        words.append(draw.choice(["--hlep", "--help", "--=", "--steps=1", "-x", draw.choice(WORDS)]))
     line = " ".join([magic, *words]).replace("\n", " ")
-    return f"{line}\n{draw.choice(BODIES)}" if body else line
+    return f"{line}\n{draw.choice(SOUND if draw.random() < 0.5 else BODIES)}" if body else line
+
+
+def value(draw: random.Random, option) -> str:
+    """A value of an option: a sound one half of the time."""
+    if draw.random() < 0.5:
+        sound = [*option.choices, *KNOWN.get(option.complete, ()), *([SMALL[option.name]] if option.name in SMALL else [])]
+        found = draw.choice(sound or ["story", "1", "0.5"])
+    else:
+        found = draw.choice(WORDS)
+    return f"'{found}'" if draw.random() < 0.2 else found
 
 
 def attack(ip, wanted: int, seed: int) -> tuple[int, list[str]]:

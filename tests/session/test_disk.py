@@ -88,6 +88,6 @@ def test_an_index_on_a_full_disk_is_not_damaged(tmp_path, monkeypatch):
         return db
 
     monkeypatch.setattr(sqlite3, "connect", connect)
-    with pytest.raises(GPTError, match="index kb could not be written .*full") as said, index.open() as db:
+    with pytest.raises(GPTError, match=r"index kb could not be written .*full") as said, index.open() as db:
         index.add_chunks(db, "content", [Chunk("word " * 5000, 0, None, "")] * 9)
     assert "damaged" not in str(said.value) and "overwrite" not in str(said.value)
