@@ -1,12 +1,16 @@
 """The formula for the memory of a training step, against the bytes of real steps; and what is chosen by it."""
 
+import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
-import architectures
-import counted
 import pytest
 import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+import architectures
+import counted
 
 from jupyter_gpt import memory as free_memory
 from jupyter_gpt.errors import GPTError
