@@ -22,6 +22,7 @@ from jupyter_gpt.inference.forward import context_of, forward_of
 from jupyter_gpt.inference.row import Key, Row, allowed, gain, taken, temperature
 from jupyter_gpt.memory import free, is_out_of_memory
 
+NO_DRAW = [0.0] * sampling.DEPTH  # a greedy row takes no numbers
 ROOM = 128  # columns taken beyond the prompt; the cache grows when they are full
 
 
@@ -208,7 +209,7 @@ class Batch:
             scores = allowed(some, logits if len(some) == len(rows) else logits[drawing])
             asked, warm = [row.asked for row in some], [temperature(row) for row in some]
             drawn = sampling.draw(
-                scores, [row.stream.next() if t else 0.0 for row, t in zip(some, warm, strict=True)], warm,
+                scores, [row.stream.next() if t else NO_DRAW for row, t in zip(some, warm, strict=True)], warm,
                 [r.top_k for r in asked], [r.top_p for r in asked], [r.min_p for r in asked],
             )  # fmt: skip
             for n, token in zip(drawing, drawn, strict=True):

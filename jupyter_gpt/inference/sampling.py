@@ -1,9 +1,9 @@
-"""From logits to tokens: filters, one uniform number per token and sample, and the inverse of the
+"""From logits to tokens: filters, a few uniform numbers per token and sample, and the inverse of the
 distribution function.
 
-Every sample has a random stream of its own and takes exactly one number from it per token, so it is the same
-sample whatever runs beside it. Filters are those of transformers, in its order: temperature, top-k, top-p,
-min-p.
+Every sample has a random stream of its own and takes as many numbers from it for each token, so it is the same
+sample whatever runs beside it: as far as the number format goes, for a batch of another size sums in another
+order. Filters are those of transformers, in its order: temperature, top-k, top-p, min-p.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from __future__ import annotations
 import hashlib
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-AHEAD = 64  # uniform numbers drawn at once
+AHEAD = 64  # tokens whose uniform numbers are drawn at once
+WAYS, DEPTH = 16, 5  # of the tree in which a token is found; it has leaves for a million
 LARGEST = 1 - 2.0**-52  # of them: its product with a sum of probabilities is below that sum, whichever way it is rounded
 FEW = 256  # the most probable tokens that top-p looks at before it sorts the whole vocabulary
 
@@ -23,11 +25,12 @@ class Stream:
 
     def __init__(self, seed: int):
         self.generator = torch.Generator().manual_seed(in_32_bits(seed))
-        self.ahead: list[float] = []
+        self.ahead: list[list[float]] = []
 
-    def next(self) -> float:
+    def next(self) -> list[float]:
+        """The DEPTH numbers of the next token."""
         if not self.ahead:
-            self.ahead = torch.rand(AHEAD, dtype=torch.float64, generator=self.generator).tolist()[::-1]
+            self.ahead = torch.rand(AHEAD, DEPTH, dtype=torch.float64, generator=self.generator).tolist()[::-1]
         return self.ahead.pop()
 
 
@@ -77,15 +80,37 @@ def keep_min_p(scores: Tensor, p: list[float]) -> Tensor:
     return scores.masked_fill(scores < floor, float("-inf"))
 
 
+def descend(probabilities: Tensor, uniforms: list[list[float]]) -> Tensor:
+    """A token of each row of `(B, V)`, found as in a tree: one of WAYS parts of the vocabulary, a part of that, and so on.
+
+    Exact, as one number in the distribution function of the whole vocabulary would be. But there it has as many borders to
+    fall across as there are tokens, most of them improbable, and all of them are moved by the last bits of the logits,
+    which are others in a batch of another size: one token in 300 of a 49,152-token vocabulary came out as another one, one
+    in 70,000 does here.
+    """
+    rows, levels, sums = torch.arange(len(probabilities), device=probabilities.device), [], probabilities
+    while not levels or levels[-1].shape[1] > 1:  # from the leaves up: `(B, parts, WAYS)`
+        levels.append(F.pad(sums, (0, -sums.shape[1] % WAYS)).unflatten(1, (-1, WAYS)))
+        sums = levels[-1].sum(dim=-1, dtype=torch.float64)
+    numbers = torch.tensor([[min(u, LARGEST) for u in row] for row in uniforms], dtype=torch.float64)
+    numbers, place = numbers.to(probabilities.device), torch.zeros_like(rows)
+    for level, parts in enumerate(reversed(levels)):
+        heights = parts[rows, place.clamp(max=parts.shape[1] - 1)].cumsum(dim=-1, dtype=torch.float64)
+        at = numbers[:, level, None] * heights[:, -1:]
+        place = place * WAYS + torch.searchsorted(heights, at, right=True)[:, 0].clamp(max=WAYS - 1)
+    return place.clamp(max=probabilities.shape[1] - 1)  # beyond the end is where NaN leads, which is told later
+
+
 def draw(
     logits: Tensor,
-    uniforms: list[float],
+    uniforms: list[list[float]],
     temperature: list[float],
     top_k: list[int],
     top_p: list[float],
     min_p: list[float],
 ) -> list[int]:
-    """One token a row from fp32 logits `(B, V)`: greedy where the temperature is 0, else by inverse CDF.
+    """One token a row from fp32 logits `(B, V)`: greedy where the temperature is 0, else by the inverse of the
+    distribution function, with the numbers that each row took from its stream.
 
     A filter that no row asks for costs nothing; one that some rows ask for leaves the others as they are.
     """
@@ -100,10 +125,7 @@ def draw(
         scores = keep_top_p(scores, top_p)
     if any(min_p):
         scores = keep_min_p(scores, min_p)
-    heights = scores.softmax(dim=-1).cumsum(dim=-1, dtype=torch.float64)
-    uniforms = [min(u, LARGEST) for u in uniforms]
-    at = torch.tensor(uniforms, dtype=torch.float64, device=logits.device)[:, None] * heights[:, -1:]
-    drawn = torch.searchsorted(heights, at, right=True)[:, 0].clamp(max=heights.shape[-1] - 1)
+    drawn = descend(scores.softmax(dim=-1), uniforms)
     if not all(temperature):
         greedy = torch.tensor([t == 0 for t in temperature], device=logits.device)
         drawn = torch.where(greedy, logits.argmax(dim=-1), drawn)

@@ -97,8 +97,9 @@ COMMAND = Command(
                    complete="models"),
         )),
         ("Sampling", (
-            Option("--samples", "answers to draw; sample k is what --seed S+k alone would give", "N", whole,
-                   default=1),
+            Option("--samples", "answers to draw; sample k is what --seed S+k alone would give in float32, but for a token "
+                   "whose draw falls on a rounding of its logits, one in tens of thousands; in bfloat16 it has the same "
+                   "random numbers, and other words sooner or later", "N", whole, default=1),
             Option("--temperature", "0 always takes the likeliest token", "T", number, default=TEMPERATURE),
             Option("--top-p", "only the likeliest tokens that together have this probability", "P", number),
             Option("--top-k", "only the K likeliest tokens; 0 is all", "K", whole),

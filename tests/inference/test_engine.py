@@ -304,6 +304,21 @@ def theirs_plain(module, prompt, count=10):
     return out[0, len(prompt) :].tolist()
 
 
+def test_a_sample_of_many_is_what_its_seed_gives_alone():
+    import transformers
+
+    torch.manual_seed(0)
+    wide = transformers.LlamaForCausalLM(transformers.LlamaConfig(
+        vocab_size=32_000, hidden_size=64, intermediate_size=96, num_hidden_layers=1, num_attention_heads=4,
+        max_position_embeddings=64, initializer_range=0.1,
+    )).eval()  # fmt: skip
+    for n, prompt in enumerate([(5, 6, 7), (8,), (9, 10, 11, 12, 13, 14)]):
+        seed, more = 100 * n, {"max_tokens": 24, "temperature": (1.0, 0.7)[n % 2]}
+        many = run(wide, [Request(prompt, samples=8, seed=seed, **more)])
+        for k in range(8):
+            assert ids_of(many[0, k]) == ids_of(run(wide, [Request(prompt, seed=seed + k, **more)])[0, 0])
+
+
 def test_the_context_is_the_limit(model):
     said = run(model, [Request(tuple(range(1, CONTEXT - 4)), max_tokens=50)])
     assert len(said[0, 0]) == 5
