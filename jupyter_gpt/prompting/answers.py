@@ -29,10 +29,13 @@ NAMED = re.compile(
     r"|(?P<before>[^.?\n]*[^.?\n\s])\s+is (?:the (?:(?:correct|right|final|best) )*(?:answer|option|choice)|correct)\b(?!\?)",
     re.IGNORECASE,
 )
+BOXED = re.compile(r"\\boxed\{([^{}\n]*)\}?")
+POINTING = re.compile(r"\b(?:this|that|it|which)\W*$", re.IGNORECASE)
 LEAD = re.compile(
     r"^(?:(?:so|thus|therefore|hence|final|the|correct|answer|is|would be)\b[\s,:]*|[:=\s]+)+", re.IGNORECASE
 )
 LONGEST = 200  # characters: more than that is no answer but another essay
+BARE = 30  # characters of an answer before "is the answer"
 SHORT = 60  # characters of a reply that says nothing but its answer
 WRAPPING = "*_`\"'“”‘’$ \t"
 STEP = re.compile(r"(?mi)^[ \t]*step \d{1,2}[.):]?")
@@ -120,16 +123,18 @@ def named(text: str, form: Form = ANY, cut: bool = False) -> str | None:
     text, found = plain(text), []
     for match in NAMED.finditer(text):
         said = next(said for said in match.groups() if said is not None)
+        if boxed := BOXED.search(said):  # "the answer is \\boxed{42}"
+            said = boxed[1]
         first, *more = sentences(said) or [""]
         torn = cut and match.end() == len(text) and not (more or match["before"] or re.search(r"\D[.!?]$", first))
-        if torn or re.match(r"not\b", said, re.IGNORECASE):
+        if torn or re.match(r"not\b", said, re.IGNORECASE) or said.endswith("answer"):  # "your answer is correct"
             continue
         if form.kind in RULES:
             rule = RULES[form.kind]
-            there = text[: match.start()] if said.strip().casefold() in ("this", "that", "it", "which") else said
+            there = text[: match.start()] if POINTING.match(said.strip()) else said
             value = rule.anywhere(there, form) if match["before"] else rule.named(first, form)
         else:
-            value = short(first, SHORT if match["before"] else LONGEST)
+            value = short(first, LONGEST) if not match["before"] else None if POINTING.search(said) else short(said, BARE)
         if value:
             found.append(value)
     if not found or (cut and len({key(value, form) for value in found}) > 1):

@@ -32,7 +32,7 @@ def read_off(ask: Ask, asked: Asked, solutions: Sequence[Node], options: Options
             solution.answer = None if solution.completion.valid is False else solution.text
         else:
             solution.answer = read(solution.text, options.form, cut=solution.cut)
-        if solution.answer is None and solution.cut:
+        if solution.answer is None and solution.cut and options.vote:
             solution.note = stopped(solution)
     if options.vote and not options.constraint:
         answered(ask, asked, [s for s in solutions if s.answer is None], options)

@@ -13,6 +13,7 @@ from dataclasses import replace
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.completion import Completion, Usage
 from jupyter_gpt.inference.render import pairs_of
+from jupyter_gpt.inference.rules import rule
 from jupyter_gpt.prompting import options as sensible
 from jupyter_gpt.prompting.answers import ANY, Form
 from jupyter_gpt.prompting.ask import Ask, Asked, Budget, Enough, run
@@ -77,6 +78,9 @@ def with_techniques(
     """
     chosen = models[plain.pop("model", None) or latest(models, memory)]
     chat = bool(chosen.has_chat or plain.get("as_assistant"))
+    constraint = {name: plain.pop(name) for name in CONSTRAINTS if plain.get(name) is not None}
+    if "choice" in constraint and form == ANY:
+        form = Form("choice", tuple((one, one) for one in rule(choice=constraint["choice"]).what))
     options = Options(
         cot=cot, expert=expert, samples=plain.pop("samples", None) or 1, vote=vote, reflect=reflect, check=check,
         tree=tree, breadth=breadth, depth=depth, search=search, value=value,
@@ -85,7 +89,7 @@ def with_techniques(
         tasks=tasks, levels=levels,
         best_of=scorer(models, best_of) if isinstance(best_of, str) else best_of,
         few_shot=pairs_of(plain["few_shot"]) if plain.get("few_shot") is not None else (),
-        constraint={name: plain.pop(name) for name in CONSTRAINTS if plain.get(name) is not None}, form=form,
+        constraint=constraint, form=form,
     )  # fmt: skip
     if options.acting:
         plain.pop("few_shot", None)  # worked runs, which the technique itself lays out
@@ -211,15 +215,23 @@ def completion(ask: Ask, answer: Node, options: Options, notes: tuple[str, ...])
         samples=drawn if len(drawn) > 1 else [], prompt=first.prompt, prompt_tokens=first.prompt_tokens,
         form=first.form, messages=first.messages, sampling=first.sampling, model=root.model, remote=first.remote,
         history=first.history, notes=tuple(dict.fromkeys(filter(None, (*notes, *said.notes, *sayings)))),
-        interrupted=any(sample.interrupted for call in calls for sample in call.samples),
+        interrupted=any(sample.interrupted for call in calls for sample in call.samples), **kept(answer, options),
     )  # fmt: skip
     return done
 
 
 def solution(node: Node, options: Options) -> Completion:
     """One of several solutions."""
-    made = replace(node.completion, text=final(node, options), answer=node.answer, samples=[])
-    return made
+    return replace(node.completion, text=final(node, options), answer=node.answer, samples=[], **kept(node, options))
+
+
+def kept(node: Node, options: Options) -> dict:
+    """Whether the answer has the form that it was to have, and what it stands for; nothing where it was to have none."""
+    held = rule(**options.constraint)
+    if held is None:
+        return {}
+    valid = node.answer is not None and held.problem(node.answer) is None
+    return {"valid": valid, "value": held.value(node.answer) if valid else None}
 
 
 def final(node: Node, options: Options) -> str:

@@ -68,16 +68,18 @@ def words(settings: list[Setting]) -> list[str]:
 
 def notes(evaluation) -> list[str]:
     """What is missing."""
-    said = []
+    said = [f"no answer could be read in: {', '.join(map(unread, evaluation.settings))}; such replies count as wrong"]
     if not evaluation.whole and not evaluation.errors:
         said.append(f"stopped: {len(evaluation.rows):,} of {evaluation.wanted:,} answered; run it again to go on")
-    for s in evaluation.settings:
-        if s.silent:
-            cut = f", {s.cut:,} of them cut off at --max-tokens" if s.cut else ""
-            said.append(f"{s.name}: no answer could be read in {s.silent:,} of {s.count:,} replies{cut}; they count as wrong")
     if evaluation.errors:
         said.append(f"{len(evaluation.errors):,} questions could not be asked; the first: {evaluation.errors[0]}")
     return said
+
+
+def unread(s: Setting) -> str:
+    """How many replies of a setting had no answer; always told, so that none is told too."""
+    cut = f" ({s.cut:,} cut off at --max-tokens)" if s.cut else ""
+    return f"{s.silent:,} of {s.count:,} of {s.name}{cut}"
 
 
 def pareto_picture(settings: list[Setting]) -> bytes:

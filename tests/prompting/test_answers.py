@@ -88,7 +88,9 @@ def test_what_was_cut_off_has_only_the_answer_that_it_names_or_begins_with(text,
 @pytest.mark.parametrize(("text", "answer"), [
     ("3 + 4 = 7. The answer is 7.", "7"), ("The final answer is: “yes”", "yes"), ("There is none to be had", None),
     ("the answer is not here", None), ("What is the answer?", None), ("Answer: +1; +2; +5", "+1; +2; +5"),
-    ("The answer to the question is Paris.", "Paris"),
+    ("The answer to the question is Paris.", "Paris"), ("It is 625. This is the answer to the question.", None),
+    ("Your answer is correct.", None), ("Paris is the answer.", "Paris"), ("The answer is \\boxed{42}.", "42"),
+    ("The answer is \\boxed{}, but it helps.", None), ("Of both options, one may confirm that A is correct.", None),
 ])  # fmt: skip
 def test_what_a_text_names_where_nobody_said_what_the_answer_is(text, answer):
     assert named(text) == answer

@@ -89,10 +89,12 @@ def test_reasoning_that_was_cut_off_invents_no_answer(scripted):
     assert [node.note.partition(":")[0] for node in ask.solutions] == ["no answer", "", "no answer"]
 
 
-def test_a_direct_answer_that_was_cut_off_is_none(scripted):
+def test_a_direct_answer_that_was_cut_off_is_none_and_has_no_vote(scripted):
     ask = scripted(["Add 3 and 4, which…"])
-    answer = solve(ask, Options())
-    assert answer.answer is None and answer.note == "no answer: stopped at --max-tokens 5"
+    assert solve(ask, Options()).answer is None and kinds(ask) == ["call"]
+    ask = scripted(lambda prompt, n: ("14", "Add 3 and 4, which…")[n])
+    assert solve(ask, Options(samples=2, vote=True)).votes == 1 and kinds(ask) == ["call", "sample", "sample", "vote"]
+    assert ask.solutions[1].note == "no answer: stopped at --max-tokens 5"
 
 
 def test_the_form_of_the_answer_decides_how_it_is_read(scripted):

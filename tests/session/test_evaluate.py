@@ -101,7 +101,7 @@ def test_direct_and_chain_of_thought_are_read_by_the_same_rule(gpt, chat, monkey
         assert [(row["answer"], row["right"]) for row in rows] == [("40", True), (None, False), (None, False), ("5", True)]
     assert [(s.right, s.silent, s.cut) for s in found.settings] == [(2, 2, 1)] * 2
     shown = evaluation_bundle(found).text
-    assert "chat --cot: no answer could be read in 2 of 4 replies, 1 of them cut off at --max-tokens" in shown
+    assert "no answer could be read in: 2 of 4 of chat direct (1 cut off at --max-tokens), 2 of 4 of chat --cot (1 cut" in shown
     judged = gpt.evaluate(table, models=["chat"], techniques={"direct": {}}, score=lambda answer, expected: "say" in answer)
     assert [row["right"] for row in judged.rows] == [False, False, True, False], "a function judges the whole reply"
 

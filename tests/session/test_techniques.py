@@ -82,6 +82,28 @@ def test_the_constraint_and_best_of(gpt, base):
         gpt.prompt("The", model="base", samples=3, best_of="base")
 
 
+def test_an_answer_in_a_form_has_its_value_after_thinking_too(gpt, chat, monkeypatch):
+    from jupyter_gpt.inference.completion import Completion
+    from jupyter_gpt.session import techniques
+
+    said = {"text": "It is 7 + 7. The answer is 14."}
+
+    def sender(*_, **__):
+        return lambda prompts, **settings: [Completion("15" if settings.get("json") else said["text"], finish_reason="stop") for _ in prompts]
+
+    monkeypatch.setattr(techniques, "sender", sender)
+    number = {"type": "integer", "maximum": 99}
+    done = gpt.prompt("7 + 7?", model="chat", cot=True, json=number)
+    assert (done.text, done.answer, done.value, done.valid) == ("14", "14", 14, True), "named, in the form"
+    said["text"] = "The answer is fourteen."
+    done = gpt.prompt("7 + 7?", model="chat", cot=True, json=number)
+    assert (done.answer, done.value, done.valid) == ("15", 15, True), "named in another one: asked for"
+    assert gpt.prompt("7 + 7?", model="chat", cot=True).valid is None
+    said["text"] = "Not red. The answer is: the blue one."
+    done = gpt.prompt("Which?", model="chat", cot=True, choice="red|blue")
+    assert (done.answer, done.value, done.valid) == ("blue", "blue", True), "choices are read as choices"
+
+
 def test_budgets(gpt, chat):
     done = gpt.prompt("The", model="chat", reflect=1, check=lambda *_: False, max_calls=1, **SHORT)
     assert len([node for node in walk(done) if node.calls]) == 1
