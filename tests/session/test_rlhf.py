@@ -8,6 +8,7 @@ import threading
 import time
 
 import pytest
+import torch
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.session.rankings import Ranking
@@ -125,7 +126,6 @@ def test_the_unit_of_a_reward_does_not_matter(gpt, tiny, options):
 def test_ppo_learns_from_the_reward_less_the_kl(gpt, tiny, monkeypatch, options):
     """Each step's returns, made anew: the reward less what a cut completion costs, in units of the spread so far if that is
     asked for, at the last token; less the KL coefficient times the log-ratio to the base as transformers sees it."""
-    import torch
 
     from jupyter_gpt.training import ppo
 
@@ -159,7 +159,6 @@ def test_ppo_learns_from_the_reward_less_the_kl(gpt, tiny, monkeypatch, options)
 
 def test_policy_and_critic_are_clipped_each_by_its_own_norm(gpt, tiny, monkeypatch):
     """A reward of another size makes another error of the critic, and the policy's gradient stays as it was."""
-    import torch
 
     from jupyter_gpt.training.optimizer import Optimizers
 
@@ -185,7 +184,6 @@ def test_policy_and_critic_are_clipped_each_by_its_own_norm(gpt, tiny, monkeypat
 
 @pytest.mark.parametrize("algo", ["grpo", "ppo"])
 def test_the_reward_goes_up(gpt, tiny, algo):
-    import torch
 
     with torch.no_grad():
         tiny.module.lm_head.weight.mul_(30)  # a fresh model says every token alike, whatever the rest of it does
@@ -241,6 +239,26 @@ def test_no_two_random_streams_of_runs_are_alike(gpt, tiny, monkeypatch):
         run = gpt.rlhf(f"seed-{seed}", PROMPTS[:1], policy="tiny", algo="grpo", reward=short, seed=seed, **{**SMALL, "prompts_per_step": 1})
         said.append(run.history["reward"].iloc[0])
     assert said[0] != said[1]
+
+
+def test_rl_on_an_adapter_with_rows_for_chat_tokens_trains_a_copy_of_them(gpt, tiny, tmp_path):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    rows = [{"prompt": text, "completion": "saw birds."} for text in PROMPTS]
+    gpt.sft("reply", rows, "tiny", lora=4, batch_tokens=128, context=64, steps=2, answer_tokens=4)
+    before = bytes_of(gpt, "tiny"), bytes_of(gpt, "reply")
+    run = gpt.rlhf("aligned", PROMPTS, policy="reply", algo="ppo", reward=short, lr=3e-2, **SMALL)
+    assert run.status == "finished" and (bytes_of(gpt, "tiny"), bytes_of(gpt, "reply")) == before
+    policy = gpt.models["aligned"]
+    moved = {key for key, value in bytes_of(gpt, "aligned").items() if value != before[1].get(key)}
+    assert policy.base == "tiny" and len({key for key in moved if "trainable_tokens_delta" in key}) == 2
+    loaded = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny.folder), policy.folder)
+    ids = policy.tokenizer("<|user|>Who?<|end|><|assistant|>", return_tensors="pt").input_ids
+    with torch.no_grad():
+        assert torch.equal(loaded.eval()(input_ids=ids).logits, policy.module(input_ids=ids).logits)
+    evaluations = [e for e in run.events if e["event"] == "evaluation"]
+    assert evaluations[0]["kl"] == pytest.approx(0.0, abs=1e-4) and evaluations[-1]["kl"] != evaluations[0]["kl"]
 
 
 def test_the_pieces_of_a_sample_are_its_text_though_a_character_is_cut(tiny):
