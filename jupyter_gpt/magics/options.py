@@ -92,6 +92,8 @@ def parse(command: Command, line: str, variables: Mapping[str, object] | None = 
     With `variables`, a value `$name` that is not quoted is looked up there. Anything the command does not
     understand is a `GPTError` that names the nearest thing it does.
     """
+    if odd := next((character for character in line if character == "\0" or "\ud800" <= character <= "\udfff"), None):
+        raise GPTError(f"{command.name}: the line holds {odd!a}, which no name and no text has: leave it out")
     words = split(line)
     if any(word in (Word("--help", False), Word("-h", False)) for word in words):
         print(help_text(command))

@@ -224,6 +224,8 @@ class Models(Mapping):
     def load(self, name: str, dtype: str | None = None, device: str | None = None) -> Model:
         """Bring a model into memory as said, anew if it is there in another form."""
         self.before_use(name)
+        if self.about(name).kind == "endpoint":
+            raise GPTError(f"{name} is an endpoint: its weights are on its server, and there is nothing to load")
 
         def again() -> Model:
             model = self.about(name)

@@ -56,7 +56,7 @@ def cell(draw: random.Random, rules: list) -> str:
     bare = [option for option in options if not option.name.startswith("--")]
     named = {option.name: option for option in options if option.name.startswith("--")}
     words = [value(draw, option) for option in bare if option.needed or draw.random() < 0.5]
-    for name in {*draw.sample(sorted(named), min(len(named), draw.randrange(4))), *(named.keys() & ALWAYS)}:
+    for name in sorted({*draw.sample(sorted(named), min(len(named), draw.randrange(4))), *(named.keys() & ALWAYS)}):
         words.append(name)
         if named[name].kind is not None and draw.random() < 0.95:
             words.append(SMALL[name] if name in ALWAYS and draw.random() < 0.95 else value(draw, named[name]))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from jupyter_gpt.errors import GPTError
+from pathlib import Path
+
+from jupyter_gpt.errors import GPTError, reading
 from jupyter_gpt.magics.notebook import show
 from jupyter_gpt.magics.options import OUT, Command, Option, parse
 from jupyter_gpt.magics.words import number, whole
@@ -85,7 +87,10 @@ def evaluate_index(gpt, given: dict) -> object:
         import pandas
 
         read = pandas.read_csv if given["task"].endswith(".csv") else pandas.read_json
-        options["questions"] = read(given["task"], **({"lines": True} if given["task"].endswith(".jsonl") else {}))
+        if not Path(given["task"]).is_file():
+            raise GPTError(f"there is no file of questions {given['task']}: JSON, JSON lines or CSV, or a $variable")
+        with reading(given["task"], "it should be JSON, JSON lines or CSV"):
+            options["questions"] = read(given["task"], **({"lines": True} if given["task"].endswith(".jsonl") else {}))
     else:
         options["questions"] = given["task"]
     table = gpt.evaluate_index(options.pop("questions"), given["index"], **options)
