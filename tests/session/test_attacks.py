@@ -1,5 +1,7 @@
-"""The short versions of `benchmarks/fuzz.py` and `soak.py`; those of `corrupt.py` are in test_damaged.py and test_disk.py."""
+"""The short versions of `benchmarks/fuzz.py`, `soak.py` and `kill.py`; those of `corrupt.py` are in test_damaged.py and test_disk.py."""
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -37,3 +39,11 @@ def test_rounds_of_everything_leave_nothing_behind(shell):
 
     ran, faults = soak.attack(shell, 0, 3, seed=1, tell=lambda *_, **__: None)
     assert [fault for fault in faults if not fault.startswith(("memory", "files"))] == [] and ran > 50  # settles in more rounds
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes that are killed are forked")
+def test_killed_at_calls_to_the_file_system():
+    """In a process of its own: one that has threads must not be forked."""
+    file = Path(__file__).parents[1] / "benchmarks" / "kill.py"
+    done = subprocess.run([sys.executable, str(file), "--kills", "2"], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("2 processes killed, 0 faults"), done.stdout + done.stderr
