@@ -126,7 +126,6 @@ def test_the_unit_of_a_reward_does_not_matter(gpt, tiny, options):
 def test_ppo_learns_from_the_reward_less_the_kl(gpt, tiny, monkeypatch, options):
     """Each step's returns, made anew: the reward less what a cut completion costs, in units of the spread so far if that is
     asked for, at the last token; less the KL coefficient times the log-ratio to the base as transformers sees it."""
-
     from jupyter_gpt.training import ppo
 
     steps, update = [], ppo.update
@@ -159,7 +158,6 @@ def test_ppo_learns_from_the_reward_less_the_kl(gpt, tiny, monkeypatch, options)
 
 def test_policy_and_critic_are_clipped_each_by_its_own_norm(gpt, tiny, monkeypatch):
     """A reward of another size makes another error of the critic, and the policy's gradient stays as it was."""
-
     from jupyter_gpt.training.optimizer import Optimizers
 
     seen, step = [], Optimizers.step
@@ -184,7 +182,6 @@ def test_policy_and_critic_are_clipped_each_by_its_own_norm(gpt, tiny, monkeypat
 
 @pytest.mark.parametrize("algo", ["grpo", "ppo"])
 def test_the_reward_goes_up(gpt, tiny, algo):
-
     with torch.no_grad():
         tiny.module.lm_head.weight.mul_(30)  # a fresh model says every token alike, whatever the rest of it does
     given = {**SMALL, "samples": 8, "prompts_per_step": 4, "steps": 12, "eval_every": 12}
