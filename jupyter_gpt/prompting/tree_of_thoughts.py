@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from jupyter_gpt.prompting.answers import named, read
 from jupyter_gpt.prompting.ask import Ask, Asked, filled, go_on, reworded, text_of
-from jupyter_gpt.prompting.chain_of_thought import stops
+from jupyter_gpt.prompting.chain_of_thought import stopped, stops
 from jupyter_gpt.prompting.options import Options
 from jupyter_gpt.prompting.trace import Node
 
@@ -194,6 +194,8 @@ def concluded(ask: Ask, question: Asked, state: State, options: Options) -> Node
         [prompted(ask, question, state, words, "conclude")], label="concludes", under=state.node, **settings
     )
     answer = node.text if options.constraint else read(node.text, options.form, cut=node.cut, alone=True)
+    if answer is None and node.cut:
+        node.note = stopped(node)
     return solution(state, answer, node.text)
 
 

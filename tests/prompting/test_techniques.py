@@ -283,6 +283,12 @@ def test_breadth_one_is_greedy_and_depth_ends_it(scripted):
     assert [node.label for node in ask.root.walk() if node.kind == "call"] == ["concludes"]
 
 
+def test_a_tree_whose_conclusion_is_cut_off_has_no_answer(scripted):
+    ask = scripted(lambda prompt, n: "The sum of these is…" if "What is the answer?" in prompt else STEPS[n])
+    assert solve(ask, Options(tree=True, breadth=1, depth=1, value=closeness), question="Reach 10.").answer is None
+    assert [n.note for n in ask.root.walk() if n.label == "concludes"] == ["no answer: stopped at --max-tokens 5"]
+
+
 def test_depth_first_goes_back_from_a_dead_end(scripted):
     maze = {(): ["left", "right"], ("left",): ["wall", "pit"], ("right",): ["Answer: out", "wall"]}
 
