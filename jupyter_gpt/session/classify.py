@@ -74,8 +74,7 @@ def preparation(session, run: Run, recipe, variables: Mapping | None) -> Iterato
     there = (run.folder / "data" / "texts.json").exists()
     skipped: list[str] = []
     texts = None if there else read(recipe.cell, variables, recipe.bad_rows, skipped)
-    shared = recipe.lora or recipe.from_scratch
-    module = base.module if shared else session.models.full_precision(base)
+    module = session.models.to_train(base, not (recipe.lora or recipe.from_scratch), recipe.dtype)
     return (yield from prepare(recipe, run.folder, module, base.tokenizer, texts, skipped))
 
 

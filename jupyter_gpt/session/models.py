@@ -205,6 +205,19 @@ class Models(Mapping):
         weights = full_precision(base)
         return model.module if weights is base.module else adapters.around(weights, model, model.tokenizer)
 
+    def to_train(self, model: Model, whole: bool, dtype: str):
+        """The module that a training of a model in memory begins with, its activations in `dtype` (or "auto"): fp32 weights
+        where all are trained, or where transformers' own forward is to compute in fp32, for it computes in what they are in.
+        """
+        import torch
+
+        from jupyter_gpt.training.reward_prepare import resolved
+        from jupyter_gpt.training.transformer import suits
+
+        own = not suits(model.module.get_base_model() if model.base else model.module)
+        up = own and resolved(dtype, model.module) == "float32" and model.module.dtype != torch.float32
+        return self.full_precision(model) if whole or up else model.module
+
     def twins(self, model: Model) -> list[Model]:
         """The adapters in memory that share the tensors of `model`."""
         return [m for m in self.resident.values() if m.base and self.folder(m.base) == model.folder]
@@ -298,7 +311,15 @@ class Models(Mapping):
         if old is not None and old.module is not module:
             on_worker("torch", lambda: self.drop(old))
         self.resident[folder] = model
+        if model.base and not self.shares(model):  # trained on a base in few bits, or in more: used as every other is
+            self.unload(name)
         return model
+
+    def shares(self, model: Model) -> bool:
+        """Whether an adapter in memory lies on the tensors of its base in memory."""
+        base = self.resident.get(self.folder(model.base))
+        own = {id(p) for p in model.module.parameters()}
+        return base is not None and any(id(p) in own for p in base.module.parameters())
 
 
 def is_model(folder: Path) -> bool:

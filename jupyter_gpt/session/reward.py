@@ -88,12 +88,7 @@ def preparation(session, run: Run, recipe, variables: Mapping | None) -> Iterato
     found = rankings.need(NEEDED)
     yield from ({"event": "note", "text": note} for note in rankings.notes)
     base = session.models[recipe.base]
-    return (yield from prepare(recipe, base, found, weights_for(session, base, recipe.lora)))
-
-
-def weights_for(session, start, rank: int):
-    """What a run on the model `start` begins with: the module in memory under adapters, fp32 weights to be trained whole."""
-    return start.module if rank else session.models.full_precision(start)
+    return (yield from prepare(recipe, base, found, session.models.to_train(base, not recipe.lora, recipe.dtype)))
 
 
 def keep(session, run: Run, training) -> None:

@@ -139,7 +139,7 @@ def preparation(session, run: Run, recipe, variables: Mapping | None) -> Iterato
         recipe = yield from rewarded_first(session, run, recipe, rankings)
     rewards = [source_of(session, name, weight, variables or {}) for name, weight in zip(recipe.reward, recipe.weights, strict=True)]
     start = session.models[recipe.policy]
-    weights = reward_stage.weights_for(session, start, recipe.lora)
+    weights = session.models.to_train(start, not recipe.lora, recipe.dtype)
     return (yield from prepare(recipe, run.name, start, rewards, rankings, ends(start), first_of(session, start), weights))
 
 
@@ -157,7 +157,7 @@ def rewarded_first(session, run: Run, recipe, rankings) -> Iterator:
     name = reward_name(run.name)
     own = reward_recipe(recipe.policy, recipe.rankings, lora=recipe.lora, seed=recipe.seed)
     start = session.models[recipe.policy]
-    training = yield from prepare(own, start, rankings, reward_stage.weights_for(session, start, recipe.lora))
+    training = yield from prepare(own, start, rankings, session.models.to_train(start, not own.lora, own.dtype))
     for event in training.loop():
         if event is not None and event["event"] == "step":
             yield {"event": "progress", "stage": f"training the reward model {name}", "done": event["step"],

@@ -116,6 +116,8 @@ def preparation(session, run: Run, recipe, variables: Mapping | None) -> Iterato
         base, tokenizer = session.models[recipe.base].module, start.tokenizer
         goes_on = recipe.adapter and not recipe.merge_first
         check_room(recipe, base, start.module.peft_config["default"].r if goes_on else recipe.lora)
+        if recipe.lora:
+            base = session.models.to_train(start, False, recipe.dtype)
     recipe = with_chat_tokens(recipe, base, tokenizer)
     model = trainable(session, recipe, start, base, tokenizer)
     return (yield from prepare(recipe, run.folder, model, tokenizer, variables))
@@ -138,7 +140,7 @@ def trainable(session, recipe, start, base, tokenizer):
     if recipe.adapter and recipe.merge_first:
         return lora.merged(session.models.full_precision(start)).requires_grad_(True)
     if recipe.adapter:
-        return lora.again(start.module, recipe.seed)
+        return lora.again(session.models.to_train(start, False, recipe.dtype), recipe.seed)
     if not recipe.lora:
         return lora.copied(session.models.full_precision(start))
     return lora.lora(
@@ -159,5 +161,3 @@ def keep(session, run: Run, training) -> None:
     else:  # so that whoever loads the folder stops where an answer ends
         module.generation_config.eos_token_id = sorted(training.ends)
     session.models.keep(run.name, module, training.tokenizer, run.kind, run.provenance, lineage, training.step, **options)
-    if recipe.load_in:  # trained on a base in few bits: used on the base as everything else uses it
-        session.models.unload(run.name)

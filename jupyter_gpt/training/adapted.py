@@ -52,7 +52,7 @@ def project(x: Tensor, *layers: nn.Module) -> Tensor:
     """What layers that read the same x `(…, in)` say, side by side, in the dtype of x."""
     if not all(is_plain(layer) for layer in layers):
         with torch.autocast(x.device.type, x.dtype, enabled=x.dtype in (torch.bfloat16, torch.float16)):
-            return torch.cat([layer(x).to(x.dtype) for layer in layers], dim=-1)
+            return torch.cat([own_forward(layer, x).to(x.dtype) for layer in layers], dim=-1)
     found = [parts(layer) for layer in layers]
     if not torch.compiler.is_compiling() and not any(W.requires_grad for W, *_ in found):  # no copy of W is kept
         y = by_hand.Adapted.apply(x, *(tensor for W, A, B, _ in found for tensor in (W, A, B)))
@@ -62,6 +62,14 @@ def project(x: Tensor, *layers: nn.Module) -> Tensor:
         y = F.linear(x, weight) + F.linear(inner, torch.block_diag(*(B.to(x.dtype) for _, _, B, _ in found)))
     bias = stacked_bias(found)
     return y if bias is None else y + bias.to(x.dtype)
+
+
+def own_forward(layer: nn.Module, x: Tensor) -> Tensor:
+    """peft's own forward of a layer in the dtype of x. Autocast goes down to halves only; up, the weights are cast here."""
+    if x.dtype in (torch.bfloat16, torch.float16):
+        return layer(x)
+    up = {name: p.to(x.dtype) for name, p in layer.named_parameters() if p.is_floating_point() and p.dtype != x.dtype}
+    return torch.func.functional_call(layer, up, (x,)) if up else layer(x)
 
 
 def stacked_bias(found: list[tuple]) -> Tensor | None:
