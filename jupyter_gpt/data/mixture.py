@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jupyter_gpt.data import sources
@@ -61,13 +62,27 @@ def parse(text: str) -> dict[str, float]:
     return check(mixture)
 
 
+def read(given: object, variables: Mapping | None = None) -> tuple[dict[str, float], Mapping | None]:
+    """The mixture that Python gives, and the variables it is read with: a mapping, its YAML, a Path, or the data themselves,
+    which become the variable `$data`. Raises GPTError as `check` does."""
+    if isinstance(given, str):
+        return parse(given), variables
+    if isinstance(given, Path):
+        return {str(given): 1.0}, variables
+    if isinstance(given, Mapping):
+        return check(given), variables
+    return {"$data": 1.0}, {**(variables or {}), "data": given}
+
+
 def check(mixture: Mapping[str, float]) -> dict[str, float]:
     """The mixture if its weights make sense: numbers, none negative, not all zero. GPTError otherwise."""
     if not mixture:
         raise GPTError("the mixture is empty: name at least one source, such as stories")
     for source, weight in mixture.items():
+        if not isinstance(source, str):
+            raise GPTError(f"{source!r:.40} is no source: a source is a name, a path, hf:owner/name or $variable")
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
-            raise GPTError(f"the weight of {source} is {weight!r}, not a number")
+            raise GPTError(f"the weight of {source} is {weight!r:.40}, not a number")
         if weight < 0:
             raise GPTError(f"the weight of {source} is {weight:g}: a sampling proportion is never negative")
     if not any(mixture.values()):

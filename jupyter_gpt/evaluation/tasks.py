@@ -50,6 +50,7 @@ def task_of(source: object, count: int | None = None, seed: int = 0, score: Call
     `score(answer, expected)` tells whether an answer is right; without it, `jupyter_gpt.prompting.answers.same` does.
     Raises GPTError for what is no table of questions and answers.
     """
+    source = str(source) if isinstance(source, Path) else source
     if isinstance(source, str) and source.startswith(GYM):
         return gym(source.removeprefix(GYM), count or 50, seed, score)
     name = source if isinstance(source, str) else "the table"

@@ -65,6 +65,8 @@ class Prompt:
 
 def pairs_of(few_shot: object) -> tuple[tuple[str, str], ...]:
     """Question-answer pairs from a mapping or from a list of pairs. Raises GPTError for anything else."""
+    if hasattr(few_shot, "columns") and hasattr(few_shot, "itertuples"):  # a table of two columns
+        few_shot = list(few_shot.itertuples(index=False, name=None))
     items = few_shot.items() if isinstance(few_shot, Mapping) else few_shot
     if isinstance(items, str) or not isinstance(items, Iterable):
         raise GPTError("few_shot wants pairs: [(question, answer), …] or {question: answer, …}")

@@ -146,7 +146,7 @@ def of_json(json: object) -> Rule:
     model = None
     if hasattr(json, "model_json_schema"):
         model, schema = json, json.model_json_schema()
-    elif json is True or json == "true":
+    elif json is True or (isinstance(json, str) and json == "true"):
         schema = {}
     elif isinstance(json, Mapping):
         schema = dict(json)

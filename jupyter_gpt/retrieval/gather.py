@@ -6,11 +6,13 @@ A link inside a document is never followed.
 from __future__ import annotations
 
 import glob
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from jupyter_gpt.data.rows import text_of
 from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.retrieval.read import LARGEST, SUFFIXES, Document, Unreadable, parse, plain, read
 
@@ -35,6 +37,48 @@ class Item(NamedTuple):
                 raise Unreadable("is empty")
             return plain(self.text)
         return parse(*fetch(self.source))
+
+
+def as_written(sources: object, variables: Mapping | None = None) -> tuple[list[str], Mapping | None]:
+    """Sources as a cell would have them, and the variables; texts among them become the variable `$texts`.
+
+    A string is a source where it is `$name`, an address, or names a file, a folder or a glob that is there; else it is a
+    text. Raises GPTError for one that can only be meant as a path, and for what is neither.
+    """
+    if sources is None:
+        return [], variables
+    if isinstance(sources, str | Path):
+        sources = [sources]
+    if isinstance(sources, Mapping) or hasattr(sources, "iloc"):
+        return ["$texts"], {**(variables or {}), "texts": sources}
+    found: list[str] = []
+    texts: list[str] = []
+    for number, each in enumerate(as_list("sources", sources)):
+        if isinstance(each, Path):
+            found.append(str(each))
+            continue
+        each = text_of(each, f"item {number} of the sources")
+        (found if is_source(each) else texts).append(each)
+    if not texts:
+        return found, variables
+    return [*found, "$texts"], {**(variables or {}), "texts": texts}
+
+
+def is_source(text: str) -> bool:
+    """Whether a string names something to read rather than being a text. Raises GPTError for a path where nothing is."""
+    if re.fullmatch(r"\$\w+", text) or text.startswith(("http://", "https://")):
+        return True
+    if "\n" in text or not text.strip():
+        return False
+    path = Path(text).expanduser()
+    try:
+        if path.exists() or (glob.has_magic(text) and any(glob.iglob(str(path), recursive=True))):  # noqa: PTH207
+            return True
+    except OSError:  # too long to be a path
+        return False
+    if not re.search(r"\s", text.strip()) or path.suffix.lower() in SUFFIXES or re.match(r"(\.{0,2}|~)[/\\]", text):
+        raise GPTError(f"{missing(text, path)}; were it a text, it would be given in a mapping, {{name: text}}")
+    return False
 
 
 def gather(sources: Sequence[str], variables: Mapping | None = None) -> tuple[list[Item], list[tuple[str, str]]]:

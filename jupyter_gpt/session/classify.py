@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.session import adapters, store
@@ -14,7 +15,7 @@ from jupyter_gpt.session.runs import Run
 def classify(
     session,
     name: str,
-    data: str | Sequence | None = None,
+    data: object = None,
     base: str | None = None,
     *,
     background: bool = False,
@@ -25,7 +26,7 @@ def classify(
     """Make a classifier of `base` from labelled texts; it is `gpt.models[name]`, and `.predict(texts)` asks it.
 
     `data` is the text of a cell (`text<tab>label` lines, rows as JSON, files, `$variables`), or a list of (text, label)
-    pairs or rows, or a DataFrame. `options` are those of `jupyter_gpt.training.classify.classify_recipe`: `lora=16` trains
+    pairs or rows, a DataFrame, or a Path. `options` are those of `jupyter_gpt.training.classify.classify_recipe`: `lora=16` trains
     an adapter, `from_scratch=True` the same architecture from random weights. Blocks until the run ends, unless
     `background`.
 
@@ -45,7 +46,9 @@ def classify(
     start = startable(session, base)
     if start.base:
         raise GPTError(f"{base} is an adapter of {start.base}: %gpt merge {base} NAME first, then --base NAME")
-    if not isinstance(data, str):
+    if isinstance(data, Path):
+        data = str(data)
+    elif not isinstance(data, str):
         data, variables = "$data", {**(variables or {}), "data": data}
     labelled.check(labelled.read(data, variables, options.get("bad_rows", "refuse")))
     recipe = classify_recipe(base, cell=data, base_mark=adapters.mark(start.folder), **options)

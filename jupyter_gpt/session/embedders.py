@@ -28,6 +28,7 @@ class Embedders:
     def __init__(self, models: Models):
         self.models = models
         self.loaded: dict[Path, object] = {}
+        self.rerankers: dict[Path, object] = {}
 
     def get(self, name: str, progress: fetch.Progress | None = None):
         """The embedder of that name, ready to embed. Raises GPTError for one that is not to be had."""
@@ -58,11 +59,14 @@ class Embedders:
         from jupyter_gpt.retrieval import rerank
         from jupyter_gpt.training.device import default_device
 
+        if name in HUB:
+            raise GPTError(f"{name} is an embedder, no cross-encoder: --rerank takes one, a folder or owner/name of the hub, such "
+                           "as cross-encoder/ms-marco-MiniLM-L6-v2")  # fmt: skip
         folder = self.folder(name, "reranker", progress)
-        if folder not in self.loaded:
+        if folder not in self.rerankers:
             with quiet():
-                self.loaded[folder] = on_worker("torch", lambda: rerank.from_folder(name, folder, default_device()))
-        scores = self.loaded[folder]
+                self.rerankers[folder] = on_worker("torch", lambda: rerank.from_folder(name, folder, default_device()))
+        scores = self.rerankers[folder]
         return lambda question, texts: on_worker("torch", lambda: scores(question, texts))
 
     def folder(self, name: str, what: str, progress: fetch.Progress | None = None) -> Path:

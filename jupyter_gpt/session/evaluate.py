@@ -19,6 +19,7 @@ from jupyter_gpt.evaluation.tasks import Task, task_of
 from jupyter_gpt.prompting.answers import Form
 from jupyter_gpt.prompting.together import STOPPED, together
 from jupyter_gpt.session import fingerprint, store, templates
+from jupyter_gpt.session.arguments import check_options
 from jupyter_gpt.session.prompting import Prompting
 from jupyter_gpt.session.techniques import sender, with_techniques
 
@@ -77,6 +78,8 @@ def evaluate(
     """
     task = task_of(source, questions, seed, score)
     techniques = TECHNIQUES if techniques is None else techniques
+    for options in techniques.values():
+        check_options(options)
     if not models or not techniques:
         raise GPTError("evaluating takes a model and a technique at least")
     file = path_of(task)

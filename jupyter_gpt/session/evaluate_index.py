@@ -27,6 +27,8 @@ def evaluate_index(
     import pandas
 
     asked, indexes = questions_of(questions), [indexes] if isinstance(indexes, str) else list(indexes)
+    if not ks or min(ks) < 1:
+        raise GPTError(f"--ks are numbers of hits, one at least and each 1 or more, not {list(ks)}")
     if models and any(question.answer is None for question in asked):
         raise GPTError("to measure a model every question wants its `answer`")
     tell = progress or (lambda what, done, total: None)

@@ -48,7 +48,7 @@ def template(
     The completion's `text` is the filled template, its `value` a mapping from hole to what fills it, None where it was
     cut off. Raises GPTError for a template that is none, and for options that mean nothing to one.
     """
-    wrong = next((name for name, value in other.items() if value), None)
+    wrong = next((name for name, value in other.items() if value is not None and not (isinstance(value, int | tuple) and not value)), None)
     if wrong:
         said = "its holes have their own" if wrong in NOTHING[:5] else "it is filled in one pass"
         raise GPTError(f"--{wrong.replace('_', '-')} means nothing to a template: {said}")

@@ -13,7 +13,7 @@ from pathlib import Path
 from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.retrieval.build import Report, documents_of, hash_of, up_to_date, update
 from jupyter_gpt.retrieval.chunk import OVERLAP, TOKENS
-from jupyter_gpt.retrieval.gather import Item, gather
+from jupyter_gpt.retrieval.gather import Item, as_written, gather
 from jupyter_gpt.retrieval.index import Index
 from jupyter_gpt.retrieval.search import Hit, Searcher
 from jupyter_gpt.session import store
@@ -163,13 +163,14 @@ class Indexes(Mapping):
 
 
 def index(
-    session, name: str, sources: str | Sequence[str] | None = None, *, embedder: str | None = None,
+    session, name: str, sources: object = None, *, embedder: str | None = None,
     chunk_tokens: int | None = None, overlap: float | None = None, add: bool = False, overwrite: bool = False,
     variables: Mapping | None = None, progress: Progress | None = None, fetching: Callable | None = None,
 ) -> KeptIndex:  # fmt: skip
     """Bring index `name` up to date with its sources, or make it; only what is new or changed is embedded.
 
-    sources: files, folders, globs, addresses, and `$name` of `variables`; without any, those it has.
+    sources: files, folders, globs, addresses, and `$name` of `variables`; or texts themselves: a list, a Series, a
+    DataFrame with a column `text`, a mapping from name to text. Without any, those it has.
     embedder: `minilm` (default), a model of the kernel, an endpoint, a folder, or owner/name of the hub.
     chunk_tokens: of a chunk at most (200).  overlap: the share of a chunk, or tokens, that the next repeats (0.15).
     add: keep what the index holds besides `sources`.  overwrite: let that go, and make it anew where settings differ; the
@@ -181,7 +182,8 @@ def index(
     nothing can be indexed, and for an index of other settings or of another embedder.
     """
     indexes = session.indexes
-    folder, given = indexes.folder(name), [sources] if isinstance(sources, str) else list(sources or [])
+    folder = indexes.folder(name)
+    given, variables = as_written(sources, variables)
     had = known(folder, overwrite)
     asked_for = {"sources": given, "embedder": embedder, "chunk_tokens": chunk_tokens, "overlap": overlap}
     new, old = provenance("index", asked_for, variables, given), Provenance.read({**had, "kind": "index"})

@@ -12,7 +12,7 @@ from jupyter_gpt.session.runs import Run
 def pretrain(
     session,
     name: str,
-    mixture: Mapping[str, float] | str | None = None,
+    mixture: object = None,
     *,
     corpus: str | None = None,
     tokenizer: str = "bpe",
@@ -23,7 +23,8 @@ def pretrain(
 ) -> Run:
     """Train a GPT from scratch on `mixture`, or on a declared `corpus`; the model is `gpt.models[name]`.
 
-    `tokenizer` is `bpe`, `char` or the name of a model; `options` are those of
+    `mixture` is a mapping from sources to weights, or its YAML; or the documents themselves: a list of texts or of rows, a
+    Series, a DataFrame; or a Path. `tokenizer` is `bpe`, `char` or the name of a model; `options` are those of
     `jupyter_gpt.training.recipe.pretraining_recipe`. Blocks until the run ends, unless `background`; Ctrl-C stops
     it gracefully. `variables` serves `$name` sources. A model of that name is replaced where this very cell made it, or
     the same options on the same data (Run All); else only if `overwrite`.
@@ -39,7 +40,7 @@ def pretrain(
     if (mixture is None) == (corpus is None):
         raise GPTError("say what to train on: sources with weights in the body, or --corpus NAME, not both")
     weights = session.corpora[corpus].weights if corpus is not None else mixture
-    weights = mixtures.parse(weights) if isinstance(weights, str) else mixtures.check(weights)
+    weights, variables = mixtures.read(weights, variables)
     recipe = pretraining_recipe(weights, tokenizer=tokenizer, **options)
     if tokenizer not in ("bpe", "char") and tokenizer not in session.models:
         raise GPTError(f"--tokenizer {tokenizer} is neither bpe, char nor a model{nearest(tokenizer, session.models)}")

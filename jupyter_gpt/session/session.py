@@ -12,8 +12,9 @@ from pathlib import Path
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.completion import Completion
-from jupyter_gpt.session import store, techniques
+from jupyter_gpt.session import look, store, techniques
 from jupyter_gpt.session.arena import Arena, arena
+from jupyter_gpt.session.arguments import command
 from jupyter_gpt.session.classify import classify
 from jupyter_gpt.session.compare import Comparison, compare
 from jupyter_gpt.session.corpora import Corpora, Corpus
@@ -36,21 +37,30 @@ from jupyter_gpt.session.runs import Run, Runs
 from jupyter_gpt.session.serve import Server, Serving
 from jupyter_gpt.session.sft import sft
 
+TRAINING = "jupyter_gpt.training"
+ASKING = ("jupyter_gpt.session.techniques:with_techniques", "jupyter_gpt.session.prompting:prompt")  # options of prompts
+INTERNAL = ("indexes", "send", "call_user", "form", "on_all", "deadline")  # of these, what only the session gives
+
 
 class Session:
     """Models, runs and corpora of this kernel and of the folder it works in."""
 
-    pretrain = pretrain
-    sft = sft
-    classify = classify
-    merge = merge
-    reward = reward
-    rlhf = rlhf
-    resume = resume
-    evaluate = evaluate
-    index = index
-    evaluate_index = evaluate_index
-    rag = rag
+    pretrain = command(f"{TRAINING}.recipe:pretraining_recipe")(pretrain)
+    sft = command(f"{TRAINING}.sft_recipe:finetuning_recipe", without=("cell", "base_mark", "adapter"))(sft)
+    classify = command(f"{TRAINING}.classify:classify_recipe", without=("cell", "base_mark"))(classify)
+    merge = command()(merge)
+    reward = command(f"{TRAINING}.reward_recipe:reward_recipe")(reward)
+    rlhf = command(f"{TRAINING}.rl_recipe:rl_recipe")(rlhf)
+    resume = command()(resume)
+    evaluate = command(*ASKING, without=("model", *INTERNAL))(evaluate)
+    index = command()(index)
+    evaluate_index = command(*ASKING, without=("model", *INTERNAL))(evaluate_index)
+    rag = command(*ASKING, without=INTERNAL)(rag)
+    search = command("jupyter_gpt.session.indexes:KeptIndex.search")(look.search)
+    tokens = command()(look.tokens)
+    batch = command()(look.batch)
+    plan = command(f"{TRAINING}.plan:plan", without=("stages",))(look.plan)
+    show = command()(look.show)
 
     def __init__(self):
         self.runs = Runs()
@@ -72,6 +82,7 @@ class Session:
         if name in self.runs and self.runs[name].alive:
             self.runs[name].wait()
 
+    @command()
     def pull(
         self, source: str, name: str | None = None, *, overwrite: bool = False, progress: Callable | None = None
     ) -> Model:
@@ -84,6 +95,7 @@ class Session:
 
         return pull(self.models, source, name, overwrite, progress)
 
+    @command()
     def load(self, name: str, *, dtype: str | None = None, device: str | None = None) -> Model:
         """Bring a model into memory, in `dtype` (float32, bfloat16, float16) on `device` (cpu, cuda, cuda:1).
 
@@ -91,11 +103,13 @@ class Session:
         """
         return self.models.load(name, dtype, device)
 
+    @command()
     def unload(self, name: str) -> Model:
         """Take a model out of memory and give that back to the system; it stays on disk and loads at its next use."""
         self.models.unload(name)
         return self.models.about(name)
 
+    @command()
     def save(self, name: str, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Write a model to `folder` as a plain transformers folder, which loads anywhere without this package.
 
@@ -109,6 +123,7 @@ class Session:
         model = self.models.about(name)
         return save(model, Path(folder), overwrite, self.models.folder(model.base) if getattr(model, "base", None) else None)
 
+    @command()
     def corpus(
         self,
         name: str,
@@ -131,6 +146,7 @@ class Session:
         new = self.corpora.new(name, weights, overwrite)
         return self.corpora.keep(replace(new, rows=mixtures.survey(weights, variables, seed, tokens)))
 
+    @command("jupyter_gpt.session.compare:compare", *ASKING, without=("model", *INTERNAL))
     def compare(self, models: Sequence[str], prompts: Sequence[str], **options) -> Comparison:
         """The same prompts with the same seeds to each of `models`, side by side, to be voted on.
 
@@ -139,6 +155,7 @@ class Session:
         """
         return compare(self, models, prompts, **options)
 
+    @command("jupyter_gpt.session.rank:rank", *ASKING, without=INTERNAL)
     def rank(self, name: str, prompts: Sequence[str] = (), **options) -> Ranked:
         """Sample completions of each prompt and have them ranked; the answers are `gpt.rankings[name]`.
 
@@ -149,6 +166,7 @@ class Session:
         """
         return rank(self, name, prompts, **options)
 
+    @command("jupyter_gpt.session.arena:arena", *ASKING, without=("model", "samples", *INTERNAL))
     def arena(self, models: Sequence[str], prompts: Sequence[str] = (), **options) -> Arena:
         """Every two of `models` on each prompt, to be voted on blind; `.leaderboard` has Elo with intervals.
 
@@ -157,6 +175,7 @@ class Session:
         """
         return arena(self, models, prompts, **options)
 
+    @command(*ASKING, without=("tasks", "levels", *INTERNAL))
     def prompt(self, text: str | list[dict], **options) -> Completion:
         """Ask a model: a text, or messages with `role` and `content`.
 
@@ -174,6 +193,7 @@ class Session:
             return techniques.with_techniques(self.models, self.prompting, text, indexes=self.indexes, **options)
         return prompt(self.models, self.prompting, [text], **techniques.without(options))[0]
 
+    @command(*ASKING, without=("tasks", "levels", *INTERNAL))
     def prompts(self, texts: Sequence[str | list[dict]], **options) -> list[Completion]:
         """Ask one model many things at once, batched together; the options are those of `prompt`."""
         if techniques.wanted(options):
@@ -182,6 +202,7 @@ class Session:
             )
         return prompt(self.models, self.prompting, texts, **techniques.without(options))
 
+    @command("jupyter_gpt.session.filling:template", *ASKING, without=INTERNAL)
     def template(self, text: str | list[dict], **options) -> Completion:
         """Have a model fill the holes of a template, such as `Name: {{gen name max_tokens=5}}`, in one pass.
 
@@ -193,6 +214,7 @@ class Session:
 
         return template(self.models, self.prompting, text, **options)
 
+    @command(*ASKING, without=INTERNAL)
     def agent(self, goal: str | list[dict], *, tasks: int = 10, **options) -> Completion:
         """Give a model a goal: it keeps a list of tasks, works it off with its `tools`, adds to it and reorders it.
 
@@ -213,6 +235,7 @@ class Session:
             raise GPTError("nothing was prompted yet: %%prompt asks a model")
         return self.prompting.last
 
+    @command("jupyter_gpt.session.endpoints:Endpoints.declare")
     def endpoint(self, name: str, base_url: str, model: str, **options) -> Endpoint:
         """Make the model of an OpenAI-compatible server usable here, as `gpt.models[name]`; it is not asked anything yet.
 
@@ -223,14 +246,16 @@ class Session:
             raise GPTError(f"{name} is a model of this kernel: choose another name for the endpoint")
         return self.models.endpoints.declare(name, base_url, model, **options)
 
-    def serve(self, **options) -> Server:
+    @command()
+    def serve(self, *, port: int | None = None, host: str | None = None, token_env: str | None = None) -> Server:
         """Serve the models of this kernel as OpenAI does, until `.stop()`; `.url` and `.token` are for the client.
 
-        `options`: `port` (8000; 0 takes a free one), `host` (loopback), `token_env`, the environment variable that holds
-        the token; without it there is a new one. Raises GPTError when the port is taken or it serves elsewhere already.
+        `port` (8000; 0 takes a free one), `host` (loopback), `token_env`: the environment variable that holds the token;
+        without it there is a new one. Raises GPTError when the port is taken or it serves elsewhere already.
         """
-        return self.serving.start(**options)
+        return self.serving.start(port, host, token_env)
 
+    @command()
     def stop(self, name: str) -> Run:
         """Stop a run gracefully and wait until its model is kept."""
         run = self.runs[name]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from jupyter_gpt.errors import GPTError
@@ -14,7 +14,7 @@ from jupyter_gpt.session.runs import Run
 def sft(
     session,
     name: str,
-    data: Mapping[str, float] | str | Sequence | None = None,
+    data: object = None,
     base: str | None = None,
     *,
     background: bool = False,
@@ -25,7 +25,7 @@ def sft(
     """Finetune `base` on conversations; the model is `gpt.models[name]`.
 
     `data` is a mixture of sources with weights, the text of a cell (such a mixture in YAML, or turns of conversations), or
-    a list of rows in any form that a file may have. `options` are those of
+    a list of rows in any form that a file may have, a DataFrame, a Path. `options` are those of
     `jupyter_gpt.training.sft_recipe.finetuning_recipe`: `lora=16` trains an adapter, `steps`, `tokens`, `minutes` or
     `epochs` set the length. Blocks until the run ends, unless `background`; Ctrl-C stops it gracefully.
 
@@ -74,12 +74,11 @@ def read_data(
     """The mixture, the cell's conversations where it has them, and the variables, with a list of rows as one of them."""
     from jupyter_gpt.data import conversations, mixture
 
-    if isinstance(data, Mapping):
-        return mixture.check(data), None, variables
     if isinstance(data, str):
         parsed = conversations.parse(data, bad_rows)
         return ({conversations.CELL: 1.0}, parsed, variables) if isinstance(parsed, str) else (parsed, None, variables)
-    return {"$data": 1.0}, None, {**(variables or {}), "data": data}
+    weights, variables = mixture.read(data, variables)
+    return weights, None, variables
 
 
 def startable(session, base: str):

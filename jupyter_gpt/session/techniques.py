@@ -6,20 +6,23 @@ replaced, the user's functions, and a completion is made of what they found.
 
 from __future__ import annotations
 
+import inspect
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.completion import Completion, Usage
 from jupyter_gpt.inference.render import pairs_of
 from jupyter_gpt.inference.rules import rule
+from jupyter_gpt.inference.template import check_messages
 from jupyter_gpt.prompting import options as sensible
 from jupyter_gpt.prompting.answers import ANY, Form
 from jupyter_gpt.prompting.ask import Ask, Asked, Budget, Enough, run
 from jupyter_gpt.prompting.compose import technique_of
 from jupyter_gpt.prompting.options import Options
 from jupyter_gpt.prompting.together import together
+from jupyter_gpt.prompting.tools.tool import Tool
 from jupyter_gpt.prompting.trace import Node
 from jupyter_gpt.session import templates
 from jupyter_gpt.session.acting import acting
@@ -47,9 +50,9 @@ def with_techniques(
     search: str = "bfs",
     value: Callable | None = None,
     react: bool = False,
-    tools: object = (),
+    tools: str | Callable | Iterable | Tool = (),
     approve: bool | Callable = False,
-    allow: object = (),
+    allow: str | Iterable[str] = (),
     steps: int | None = None,
     person: Callable | None = None,
     indexes: Mapping | None = None,
@@ -76,6 +79,8 @@ def with_techniques(
     answer is, where it is known.
     Raises GPTError for combinations that make no sense.
     """
+    if not isinstance(asked, str):
+        check_messages(asked)
     chosen = models[plain.pop("model", None) or latest(models, memory)]
     chat = bool(chosen.has_chat or plain.get("as_assistant"))
     constraint = {name: plain.pop(name) for name in CONSTRAINTS if plain.get(name) is not None}
@@ -128,7 +133,9 @@ def wanted(options: Mapping) -> bool:
 
 def without(options: Mapping) -> dict:
     """The options of a prompt that wants no technique: `cot=False` says nothing."""
-    return {name: value for name, value in options.items() if name not in (*TECHNIQUES, *BUDGETS)}
+    own = inspect.signature(with_techniques).parameters.values()
+    theirs = {parameter.name for parameter in own if parameter.kind is parameter.KEYWORD_ONLY}
+    return {name: value for name, value in options.items() if name not in theirs}
 
 
 def together_with_techniques(

@@ -6,7 +6,7 @@ from jupyter_gpt.magics.notebook import show
 from jupyter_gpt.magics.options import OUT, Command, Option
 from jupyter_gpt.magics.words import number, whole
 from jupyter_gpt.retrieval.chunk import OVERLAP, TOKENS
-from jupyter_gpt.retrieval.gather import SUPPORTED
+from jupyter_gpt.retrieval.gather import SUPPORTED, files
 
 
 def weight(text: str) -> float | bool:
@@ -96,6 +96,9 @@ def index(gpt, given: dict, ip) -> object:
     options = {key: value for key, value in given.items() if key not in ("name", "sources", "out")}
     options["variables"] = ip.user_ns
     sources = given.get("sources")
+    for source in sources or []:
+        if not source.startswith(("$", "http://", "https://")):
+            files(source)  # in a line every word is meant as a path, and none as a text
     if not is_live():
         kept = gpt.index(given["name"], sources, **options)
         show(index_bundle(kept))

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from jupyter_gpt.errors import GPTError
 from jupyter_gpt.magics.notebook import show
 from jupyter_gpt.magics.options import OUT, Command, Option
 from jupyter_gpt.magics.words import number, whole
+from jupyter_gpt.session import look
 from jupyter_gpt.training.published import DEVICES, KNOWN
-
-SLIDE_COUNT = 2048  # devices on which GPT-3 and LLaMA are set side by side: as many as LLaMA had
 
 PLAN = Command(
     name="%gpt plan",
@@ -47,19 +45,9 @@ PLAN = Command(
 
 def plan(gpt, given: dict, ip) -> object:
     """Shows the plan; the result is the `Plan`, or those of GPT-3 and LLaMA."""
-    from jupyter_gpt.training import plan as planner
     from jupyter_gpt.views.plan import plan_bundle, slide_bundle
 
-    given = {name: value for name, value in given.items() if name != "out"}
-    model = given.pop("model", None)
-    budget = [f"--{name}" for name in ("flops", "dollars") if name in given]
-    fixed = ["MODEL"] * (model is not None) + ["--tokens"] * ("tokens" in given)
-    if budget and fixed:
-        raise GPTError(f"%gpt plan finds the model and its tokens for {budget[0]}: leave {fixed[0]} out")
-    if not budget and model is None:
-        given.setdefault("count", SLIDE_COUNT)
-        show(slide_bundle(**given))
-        return [planner.plan(name, **given) for name in KNOWN]
-    made = planner.optimal(**given) if budget else planner.plan(model, **given)
-    show(plan_bundle(made))
+    options = {name: value for name, value in given.items() if name != "out"}
+    made = look.plan(gpt, **options)
+    show(slide_bundle(**{"count": look.SLIDE_COUNT, **options}) if isinstance(made, list) else plan_bundle(made))
     return made
