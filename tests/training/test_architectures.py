@@ -48,7 +48,7 @@ def packed():
 
 def finetuning(model):
     """A finetuning run as its loop sees it, one validation batch among it."""
-    recipe = SimpleNamespace(context=T, dtype="float32", batch_tokens=2 * T, micro_tokens=4096)
+    recipe = SimpleNamespace(checkpointing=False, context=T, dtype="float32", batch_tokens=2 * T, micro_tokens=4096)
     rows = SimpleNamespace(batch=lambda places: packed())
     return Finetuning(recipe, model, None, None, rows, {"texts": (1.0, [packed()])}, [], frozenset(), 0.0, None)
 
@@ -105,7 +105,8 @@ def test_the_loss_of_every_stage_is_the_model_s_own(kind):
     check(model)
 
     pretraining = Training(
-        SimpleNamespace(context=T, dtype="float32"), model, None, None, None, {}, None, [], 0, 0.0, None, False
+        SimpleNamespace(checkpointing=False, context=T, dtype="float32"), model, None, None, None, {}, None, [], 0, 0.0, None,
+        False,
     )
     trunk, head = forward_functions(pretraining)[1:]
     with torch.no_grad():
