@@ -76,6 +76,7 @@ class Command:
         _, *places = self.signature.parameters.values()  # the session, or whatever it is a method of
         known = typing.get_type_hints(self.function)
         found = {p.name: known.get(p.name, object) for p in places if p.kind is not p.VAR_KEYWORD}
+        found |= {p.name: Sequence[found[p.name]] for p in places if p.kind is p.VAR_POSITIONAL}
         for each in self.more:
             module, _, name = each.partition(":")
             source = functools.reduce(getattr, name.split("."), importlib.import_module(module))

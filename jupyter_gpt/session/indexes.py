@@ -17,6 +17,7 @@ from jupyter_gpt.retrieval.gather import Item, as_written, gather
 from jupyter_gpt.retrieval.index import Index
 from jupyter_gpt.retrieval.search import Hit, Searcher
 from jupyter_gpt.session import store
+from jupyter_gpt.session.arguments import command
 from jupyter_gpt.session.asking import aside
 from jupyter_gpt.session.embedders import Embedders
 from jupyter_gpt.session.index_settings import known, settled
@@ -90,6 +91,7 @@ class KeptIndex:
         embedder = self.embedder
         return self.run(embedder, lambda: embed(embedder, texts, kind))
 
+    @command(called="gpt.indexes[NAME].search")
     def search(
         self,
         query: str,

@@ -62,6 +62,17 @@ def test_tables_lists_and_columns_are_data(gpt, fox):
     assert gpt.classify("mood", labelled, "fox", steps=1).status == "finished"
 
 
+def test_views_and_searches_by_name(gpt, fox, train):
+    train("m", steps=2)
+    assert gpt.show("m").text.startswith("m: pretrain, finished, all 2 steps")
+    assert len(gpt.show("m", gpt.runs["m"])) == 2
+    done = gpt.prompt("A fox", model=fox, max_tokens=2)
+    assert done.prompt in gpt.show("last").text
+    assert "names[0]=5 is of type int: wanted is a text" in fail(gpt.show, 5)
+    kept = gpt.index("kb", ["Leave is 27 days."], embedder="fox", chunk_tokens=40)
+    assert "rerank=5 is of type int: wanted is a text" in fail(kept.search, "leave", rerank=5)
+
+
 ODD = [5, -1, 1.5, "0", "", True, [], [1, 2], ["a", 5, None], [{"a": 1}], {}, {"a": 1}, {5: 1}, pd.DataFrame({"n": [1]}),
        np.array([1.0]), b"bytes", float("nan"), 10**30, range(3), object()]  # fmt: skip
 CHEAP = {
