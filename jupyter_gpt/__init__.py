@@ -17,7 +17,7 @@ if "OMP_WAIT_POLICY" not in os.environ:
 def __getattr__(name: str):
     """`gpt`, the session of this process, made when it is first asked for."""
     if name == "gpt":
-        from jupyter_gpt.session.session import gpt
+        from jupyter_gpt.session import gpt
 
         return gpt
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -25,13 +25,13 @@ def __getattr__(name: str):
 
 def load_ipython_extension(ip) -> None:
     """`%load_ext jupyter_gpt`: registers the magics, their completion and their empty-body hook."""
-    from jupyter_gpt.magics import load
+    from jupyter_gpt.notebook.magics import load
 
     load(ip)
 
 
 def unload_ipython_extension(ip) -> None:
     """`%unload_ext jupyter_gpt`: takes away what loading added; models and runs stay in `gpt`."""
-    from jupyter_gpt.magics import unload
+    from jupyter_gpt.notebook.magics import unload
 
     unload(ip)

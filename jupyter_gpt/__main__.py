@@ -156,7 +156,7 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         notebook = find(given.notebook, shipped())
         if given.execute:
-            from jupyter_gpt.execute import execute
+            from jupyter_gpt.notebook.execute import execute
 
             return execute(notebook)
         return open_lab(notebook, given.lab)

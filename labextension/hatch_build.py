@@ -17,7 +17,7 @@ from pathlib import Path
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 HERE = Path(__file__).resolve().parent
-STATIC = HERE.parent / "jupyter_gpt" / "views" / "static"
+STATIC = HERE.parent / "jupyter_gpt" / "notebook" / "views" / "static"
 WIDGETS = ("run", "votes", "rank", "approval", "trace")  # each a script and a stylesheet; build.mjs has their sources
 INSTALL = ["install", "--omit=dev", "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund",
            "--loglevel=error"]

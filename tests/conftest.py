@@ -29,8 +29,8 @@ def smollm2():
     `gpt.models["smollm2-135m-instruct"]`. Skips, saying why, where it can neither be found nor had.
     """
     from jupyter_gpt.errors import GPTError
-    from jupyter_gpt.session.models import Models
-    from jupyter_gpt.session.pull import pull
+    from jupyter_gpt.models.models import Models
+    from jupyter_gpt.models.pull import pull
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JUPYTER_GPT_HOME", str(Path.home() / ".no-models"))
@@ -60,8 +60,8 @@ def tiny_model():
 
     def make(gpt, name="tiny", chat=False, context=64, seed=0):
         from jupyter_gpt.data.tokenizer import delimiter, train_bpe
-        from jupyter_gpt.training.build import build
-        from jupyter_gpt.training.recipe import pretraining_recipe
+        from jupyter_gpt.nn.build import build
+        from jupyter_gpt.stages.pretrain_recipe import pretraining_recipe
 
         tokenizer = train_bpe(TALES, 320)
         tokenizer.chat_template = CHAT if chat else None

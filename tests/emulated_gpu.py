@@ -240,7 +240,7 @@ class GPU:
         Graph.replays = 0
 
     def __enter__(self) -> GPU:
-        from jupyter_gpt.session.jobs import on_worker
+        from jupyter_gpt.runs.worker import on_worker
 
         self.entered = {}
         self.enter()
@@ -248,7 +248,7 @@ class GPU:
         return self
 
     def __exit__(self, *error) -> None:
-        from jupyter_gpt.session.jobs import on_worker
+        from jupyter_gpt.runs.worker import on_worker
 
         on_worker("torch", self.leave)
         self.leave()

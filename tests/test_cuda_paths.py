@@ -14,7 +14,7 @@ import recorder
 from emulated_gpu import GPU, Graph
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.session.rankings import Ranking
+from jupyter_gpt.stages.rankings import Ranking
 
 CARDS = {"H100": ((9, 0), "NVIDIA H100 80GB HBM3"), "T4": ((7, 5), "Tesla T4")}
 DOCUMENTS = [f"The {a} {b} saw {n} small birds and was {c}. It sang." for n in range(2, 12)
@@ -33,7 +33,7 @@ def short(prompt, completion):
 
 @pytest.fixture
 def gpt(tmp_path, monkeypatch):
-    from jupyter_gpt.session.session import Session
+    from jupyter_gpt.session import Session
 
     monkeypatch.setenv("JUPYTER_GPT_HOME", str(tmp_path / "home"))
     before = torch.get_num_threads()

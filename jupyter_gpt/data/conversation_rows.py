@@ -30,7 +30,7 @@ import numpy as np
 
 from jupyter_gpt.data.packing import WHOLE, Rows
 
-IGNORE = -100  # a target that is not trained on, as in training/loss.py
+IGNORE = -100  # a target that is not trained on, as in nn/loss.py
 PADDING = -1  # the document of cells that hold nothing
 BUFFER = 256  # conversations to choose from, but no more than
 EPOCH = 4  # one in so many of all: else those that fit well would be seen in many epochs before the others in one

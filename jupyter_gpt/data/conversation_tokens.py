@@ -52,7 +52,7 @@ class Counts:
 class Conversations:
     """Tokenized conversations of several sources, none without a token that is trained on.
 
-    first: the first conversations of each source for the eye, as `views/conversations.py` draws them: dicts of `source`,
+    first: the first conversations of each source for the eye, as `notebook/views/conversations.py` draws them: dicts of `source`,
     `where`, `ids`, `trained` and `length`, its tokens before it was cut.
     """
 

@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from jupyter_gpt.inference.completion import Completion, Sampling, Usage
+from jupyter_gpt.inference.constraint_validation import settle
 from jupyter_gpt.inference.detokenize import LONGEST as BYTES
 from jupyter_gpt.inference.detokenize import Detokenizer, decoder
-from jupyter_gpt.inference.kept import settle
 from jupyter_gpt.inference.render import Prompt
 from jupyter_gpt.inference.rules import Rule
 

@@ -15,10 +15,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from jupyter_gpt.inference import packed
+from jupyter_gpt.inference import weight_prepacking as packed
 from jupyter_gpt.inference.cache import Rows
+from jupyter_gpt.inference.decode_forward import Lean, lean_of
 from jupyter_gpt.inference.graphs import Steps
-from jupyter_gpt.inference.lean import Lean, lean_of
 
 ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
 PATIENCE = 6  # steps of decoding after which it pays to lay the weights out anew; on a GPU at once, before graphs are made

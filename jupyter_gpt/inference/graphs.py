@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from jupyter_gpt.inference.cache import Rows
-from jupyter_gpt.inference.lean import Lean
+from jupyter_gpt.inference.decode_forward import Lean
 
 COLUMNS = 512
 PATIENCE = 3  # plain steps of a size before it is recorded: recording costs about as many, and rows come and go

@@ -16,7 +16,7 @@ import torch
 from jupyter_gpt.inference.batch import Batch, adapter_names
 from jupyter_gpt.inference.cache import Rows
 from jupyter_gpt.inference.engine import Request, Token
-from jupyter_gpt.inference.row import gain
+from jupyter_gpt.inference.sequence import gain
 
 LONGEST, SHORTEST = 3, 2  # tokens in a row that are looked for
 LEAST, MOST = 4, 16  # tokens guessed at once: twice as many after a guess that was right to its end

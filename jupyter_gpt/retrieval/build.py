@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 
 from jupyter_gpt.retrieval import keyword
 from jupyter_gpt.retrieval.chunk import chunker, with_heading
+from jupyter_gpt.retrieval.document_sources import Item
 from jupyter_gpt.retrieval.embed import embed
-from jupyter_gpt.retrieval.gather import Item
 from jupyter_gpt.retrieval.index import Index
 from jupyter_gpt.retrieval.read import LARGEST, Document, Unreadable
 from jupyter_gpt.retrieval.reader_process import Reader

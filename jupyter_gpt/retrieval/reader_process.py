@@ -17,7 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
-from jupyter_gpt.retrieval.gather import Item
+from jupyter_gpt.retrieval.document_sources import Item
 from jupyter_gpt.retrieval.read import Document, Mark, Unreadable
 
 SECONDS = 60.0  # that reading one document may take

@@ -1,4 +1,4 @@
-// The anywidget of an approval (jupyter_gpt/views/approval.py has the protocol): a tool's call as a person may let it
+// The anywidget of an approval (jupyter_gpt/notebook/views/approval.py has the protocol): a tool's call as a person may let it
 // act, change it, or forbid it. The kernel waits for the answer.
 
 import type { AnyModel } from "@anywidget/types";

@@ -1,4 +1,4 @@
-// The anywidget of the ranking form (jupyter_gpt/views/rank_form.py has the protocol): one prompt, its completions, and
+// The anywidget of the ranking form (jupyter_gpt/notebook/views/rank_form.py has the protocol): one prompt, its completions, and
 // the order a person puts them in by keys, buttons or dragging. Only the order in the making is kept here; a ranking
 // goes to the kernel, which keeps it and says what comes next.
 

@@ -1,4 +1,4 @@
-// The anywidget: receives a run's deltas (jupyter_gpt/views/live.py says how), shows them in a card.
+// The anywidget: receives a run's deltas (jupyter_gpt/notebook/views/live.py says how), shows them in a card.
 
 import type { AnyModel } from "@anywidget/types";
 import { Card } from "./card";

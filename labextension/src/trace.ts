@@ -1,4 +1,4 @@
-// The anywidget of a technique at work (jupyter_gpt/views/trace_live.py has the protocol): the tree of all that was
+// The anywidget of a technique at work (jupyter_gpt/notebook/views/trace_live.py has the protocol): the tree of all that was
 // asked, growing. Folds are native <details>, so that what a person opened stays open while the rest grows.
 
 import type { AnyModel } from "@anywidget/types";

@@ -1,4 +1,4 @@
-// The anywidget of the voting form (jupyter_gpt/views/votes.py has the protocol): completions side by side, one key or
+// The anywidget of the voting form (jupyter_gpt/notebook/views/votes.py has the protocol): completions side by side, one key or
 // one click a row. The kernel keeps the votes and says what comes next; here nothing is remembered.
 
 import type { AnyModel } from "@anywidget/types";

@@ -29,7 +29,7 @@ def main() -> None:
 
     from jupyter_gpt import gpt
     from jupyter_gpt.errors import GPTError
-    from jupyter_gpt.session.rankings import Ranking
+    from jupyter_gpt.stages.rankings import Ranking
 
     torch.set_num_threads(1)
     size = {"depth": 2, "width": 64, "heads": 2, "context": 128, "batch_tokens": 512}

@@ -101,7 +101,7 @@ def holds(check: Callable[[str], object], text: str) -> bool:
 
 
 def validity(samples: int, room: int, steps: int) -> None:
-    from jupyter_gpt.session.session import Session
+    from jupyter_gpt.session import Session
 
     gpt = Session()
     options = {
@@ -172,8 +172,8 @@ def cost(model: str, rounds: int) -> None:
     from jupyter_gpt.inference import batch
     from jupyter_gpt.inference.constrain import constrained, converted_of
     from jupyter_gpt.inference.engine import Request, generate
-    from jupyter_gpt.session.asking import ends
-    from jupyter_gpt.session.session import Session
+    from jupyter_gpt.prompting.generation import ends
+    from jupyter_gpt.session import Session
 
     found = Session().models[model]
     module, tokenizer, last = found.module, found.tokenizer, ends(found)

@@ -42,8 +42,8 @@ CELLS = {  # of each part of the store: what reads it
 def build(ip) -> None:
     """Fill the store of JUPYTER_GPT_HOME."""
     from jupyter_gpt import gpt
-    from jupyter_gpt.session import templates
-    from jupyter_gpt.session.rankings import Ranking
+    from jupyter_gpt.prompting import templates
+    from jupyter_gpt.stages.rankings import Ranking
 
     ip.user_ns |= {"docs": DOCUMENTS, "gpt": gpt}
     cell = ip_cell(ip)
@@ -78,7 +78,7 @@ def ip_cell(ip):
 
 def interrupted(folder: Path, train) -> None:
     """Leave the run as a kill would: with its checkpoints, without an end."""
-    from jupyter_gpt.session import launch
+    from jupyter_gpt.stages import launch
 
     real, launch.shutil = launch.shutil, Kept()
     try:
@@ -126,7 +126,7 @@ def damages(data: bytes, draw: random.Random) -> Iterator[tuple[str, bytes | Non
 
 def history(home: Path) -> collections.Counter:
     """The lines of history that are whole: steps of the run up to its last checkpoint, and rankings."""
-    from jupyter_gpt.session.rankings import from_line
+    from jupyter_gpt.stages.rankings import from_line
 
     found = collections.Counter()
     for path in (home / "rankings" / "votes.jsonl", home / "runs" / "cut" / "events.jsonl"):

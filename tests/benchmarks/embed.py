@@ -20,8 +20,8 @@ import numpy as np
 from jupyter_gpt import gpt
 from jupyter_gpt.data import stories
 from jupyter_gpt.retrieval.chunk import chunker
+from jupyter_gpt.retrieval.document_sources import gather
 from jupyter_gpt.retrieval.embed import embed
-from jupyter_gpt.retrieval.gather import gather
 from jupyter_gpt.retrieval.read import Document
 
 

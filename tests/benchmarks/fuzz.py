@@ -40,8 +40,8 @@ LEFT_OUT = ("pull", "serve", "--rerank", "--embedder", "--background")  # what w
 
 def grammar() -> list[tuple[str, list, bool]]:
     """Every magic and verb: how it is called, its options, and whether it has a body."""
-    from jupyter_gpt.magics import CELLS
-    from jupyter_gpt.magics.gpt import VERBS
+    from jupyter_gpt.notebook.magics import CELLS
+    from jupyter_gpt.notebook.magics.gpt import VERBS
 
     def options(command) -> list:
         return [option for _, group in command.groups for option in group if option.name not in LEFT_OUT]

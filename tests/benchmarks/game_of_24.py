@@ -117,7 +117,7 @@ def main() -> None:
     asked = parser.parse_args()
     os.environ["JUPYTER_GPT_HOME"] = tempfile.mkdtemp()
     from jupyter_gpt import gpt
-    from jupyter_gpt.session import templates
+    from jupyter_gpt.prompting import templates
 
     with Path(asked.data).open(encoding="utf-8") as file:
         puzzles = [tuple(sorted(map(int, row["Puzzles"].split()))) for row in csv.DictReader(file)]

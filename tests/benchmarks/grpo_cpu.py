@@ -28,11 +28,11 @@ def reward(prompt: str, completion: str) -> float:
 
 def ours(model, args) -> tuple[list[float], list[float], list[float]]:
     """Seconds of each step, of the generation in it, and of the engine alone at that batch."""
-    from jupyter_gpt.calls import Call
     from jupyter_gpt.inference.engine import Request, generate
-    from jupyter_gpt.training import grpo, rl, rl_prepare
-    from jupyter_gpt.training.rewards import Reward
-    from jupyter_gpt.training.rl_recipe import rl_recipe
+    from jupyter_gpt.runs.main_thread import Call
+    from jupyter_gpt.stages import grpo, rl, rl_prepare
+    from jupyter_gpt.stages.rewards import Reward
+    from jupyter_gpt.stages.rl_recipe import rl_recipe
 
     recipe = rl_recipe(
         model.name, PROMPTS[: args.prompts], algo="grpo", reward=["$reward"], prompts_per_step=args.prompts,

@@ -73,7 +73,7 @@ def in_child(home: Path, work: Callable, kill_at: int | None = None) -> tuple[in
                 calls += 1
 
             hooked(home, at)
-            from jupyter_gpt.session.session import Session
+            from jupyter_gpt.session import Session
 
             work(Session())
             os.write(told, str(calls).encode())

@@ -41,7 +41,7 @@ class Emitting:
 
 def share(seconds: float, view: bool) -> float:
     """CPU seconds a second of this process while the run is followed."""
-    from jupyter_gpt.views.live import LiveRun
+    from jupyter_gpt.notebook.views.live import LiveRun
 
     run = Emitting(seconds)
     widget = LiveRun(run) if view else None

@@ -70,10 +70,10 @@ def peer(bf16: bool, steps: int, clock: Callable[[], float]) -> float:
 
 def ours(dtype: str, optimizer: str, steps: int, clock: Callable[[], float]) -> float:
     """Seconds a step of our loop."""
-    from jupyter_gpt.training.build import build
-    from jupyter_gpt.training.optimizer import optimizers
-    from jupyter_gpt.training.pretrain import Training, pretrain
-    from jupyter_gpt.training.recipe import pretraining_recipe
+    from jupyter_gpt.nn.build import build
+    from jupyter_gpt.nn.optimizer import optimizers
+    from jupyter_gpt.stages.pretrain_loop import Training, pretrain
+    from jupyter_gpt.stages.pretrain_recipe import pretraining_recipe
 
     recipe = pretraining_recipe(
         {"random": 1.0}, depth=LAYERS, width=WIDTH, heads=HEADS, mlp=MLP, context=T, vocab_size=VOCAB, rows=ROWS,
@@ -97,7 +97,7 @@ def ours(dtype: str, optimizer: str, steps: int, clock: Callable[[], float]) -> 
 
 def default_dtype() -> str:
     """What `%%pretrain` computes in on this machine."""
-    from jupyter_gpt.training.device import choose_dtype
+    from jupyter_gpt.nn.devices import choose_dtype
 
     return choose_dtype("cpu", WIDTH)
 

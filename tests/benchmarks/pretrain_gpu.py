@@ -19,11 +19,11 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from peers import PlainGPT
 
-from jupyter_gpt.training.build import build, flops_per_token
-from jupyter_gpt.training.device import peak_flops
-from jupyter_gpt.training.optimizer import optimizers
-from jupyter_gpt.training.pretrain import Training, pretrain
-from jupyter_gpt.training.recipe import pretraining_recipe
+from jupyter_gpt.nn.build import build, flops_per_token
+from jupyter_gpt.nn.devices import peak_flops
+from jupyter_gpt.nn.optimizer import optimizers
+from jupyter_gpt.stages.pretrain_loop import Training, pretrain
+from jupyter_gpt.stages.pretrain_recipe import pretraining_recipe
 
 T, VOCAB = 1024, 50304
 

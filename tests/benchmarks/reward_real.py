@@ -42,7 +42,7 @@ def main() -> None:
     args = parser.parse_args()
     os.environ["JUPYTER_GPT_HOME"] = tempfile.mkdtemp()
     from jupyter_gpt import gpt
-    from jupyter_gpt.session.rankings import Ranking
+    from jupyter_gpt.stages.rankings import Ranking
 
     rankings = gpt.rankings.named("real")
     rankings.write([

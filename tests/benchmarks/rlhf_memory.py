@@ -23,10 +23,10 @@ PROMPTS = ["Tell me about the fox.", "What do bees make?"]
 def train(way: str, steps: int, dtype: str | None) -> None:
     """A few steps of PPO; prints the peak in MiB."""
     from jupyter_gpt import gpt
-    from jupyter_gpt.training import policy, ppo, rl_prepare
-    from jupyter_gpt.training.logprobs import Reader
-    from jupyter_gpt.training.rewards import Reward
-    from jupyter_gpt.training.rl_recipe import rl_recipe
+    from jupyter_gpt.nn.logprobs import Reader
+    from jupyter_gpt.stages import policy, ppo, rl_prepare
+    from jupyter_gpt.stages.rewards import Reward
+    from jupyter_gpt.stages.rl_recipe import rl_recipe
 
     model = gpt.models["smollm2-135m-instruct"]
     rank = 0 if way == "whole" else 16

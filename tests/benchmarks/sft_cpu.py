@@ -81,9 +81,9 @@ def peer(model, tokenizer, rows: list[dict], arguments, checkpointing: bool) -> 
 
 def ours(model, tokenizer, rows: list[dict], arguments) -> float:
     """Real tokens a second of `%%sft`'s loop."""
-    from jupyter_gpt.training.lora import copied, lora
-    from jupyter_gpt.training.sft_prepare import prepare
-    from jupyter_gpt.training.sft_recipe import finetuning_recipe
+    from jupyter_gpt.nn.lora import copied, lora
+    from jupyter_gpt.stages.sft_prepare import prepare
+    from jupyter_gpt.stages.sft_recipe import finetuning_recipe
 
     recipe = finetuning_recipe(
         {"$rows": 1.0}, "base", steps=arguments.steps + 1, context=T, batch_tokens=T, lr=1e-4, optimizer="adamw",
@@ -120,7 +120,7 @@ def main() -> None:
     if arguments.data is None:
         sys.exit("skipped: --data FILE names a JSON file of rows with instruction, input and output")
     if arguments.model is None:
-        from jupyter_gpt.session.store import cache
+        from jupyter_gpt.store import cache
 
         arguments.model = cache() / "models" / "smollm2-135m-instruct"
     if not (arguments.model / "config.json").exists():
@@ -129,7 +129,7 @@ def main() -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from jupyter_gpt.session.load import quiet
+    from jupyter_gpt.models.load import quiet
 
     rows = json.loads(arguments.data.read_text(encoding="utf-8"))
     tokenizer = AutoTokenizer.from_pretrained(arguments.model)

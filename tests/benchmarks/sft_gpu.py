@@ -20,12 +20,12 @@ import torch
 
 from jupyter_gpt.data.conversation_rows import ConversationRows
 from jupyter_gpt.data.conversation_tokens import Conversations
-from jupyter_gpt.training.device import peak_flops
-from jupyter_gpt.training.lora import copied, lora
-from jupyter_gpt.training.optimizer import finetuning_optimizers
-from jupyter_gpt.training.sft import Finetuning
-from jupyter_gpt.training.sft_prepare import flops
-from jupyter_gpt.training.sft_recipe import finetuning_recipe, for_base, with_steps
+from jupyter_gpt.nn.devices import peak_flops
+from jupyter_gpt.nn.lora import copied, lora
+from jupyter_gpt.nn.optimizer import finetuning_optimizers
+from jupyter_gpt.stages.sft_loop import Finetuning
+from jupyter_gpt.stages.sft_prepare import flops
+from jupyter_gpt.stages.sft_recipe import finetuning_recipe, for_base, with_steps
 
 T, VOCAB, SHORTEST, LONGEST, WARM = 1024, 49152, 64, 600, 5
 

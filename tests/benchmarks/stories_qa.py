@@ -56,10 +56,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["JUPYTER_GPT_HOME"] = folder
         from jupyter_gpt import gpt
-        from jupyter_gpt.training.chat_tokens import untrained
-        from jupyter_gpt.training.lora import copied, lora, twin
-        from jupyter_gpt.training.sft_prepare import prepare
-        from jupyter_gpt.training.sft_recipe import finetuning_recipe
+        from jupyter_gpt.nn.chat_tokens import untrained
+        from jupyter_gpt.nn.lora import copied, lora, twin
+        from jupyter_gpt.stages.sft_prepare import prepare
+        from jupyter_gpt.stages.sft_recipe import finetuning_recipe
 
         gpt.pretrain("storyteller", {"stories": 3, "python": 1}, depth=4, steps=given.pretrain)
         base = gpt.models["storyteller"]

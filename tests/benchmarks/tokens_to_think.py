@@ -64,7 +64,7 @@ def main() -> None:
     asked = parser.parse_args()
     os.environ["JUPYTER_GPT_HOME"] = tempfile.mkdtemp()
     from jupyter_gpt import gpt
-    from jupyter_gpt.session import templates
+    from jupyter_gpt.prompting import templates
 
     random = Random(asked.seed)
     documents = [document(i, random) for i in range(120_000)]

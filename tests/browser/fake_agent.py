@@ -5,8 +5,8 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 from jupyter_gpt.inference.completion import Completion, Usage
-from jupyter_gpt.session.prompting import Prompting
-from jupyter_gpt.session.techniques import with_techniques
+from jupyter_gpt.stages.prompt import Prompting
+from jupyter_gpt.stages.techniques import with_techniques
 
 SAID = (
     'Thought: first\nAction: save\nAction Input: {"text": "<b>one</b>"}',

@@ -4,8 +4,8 @@ model."""
 from __future__ import annotations
 
 from jupyter_gpt.inference.completion import Completion
-from jupyter_gpt.session.compare import compare
-from jupyter_gpt.session.rankings import AllRankings
+from jupyter_gpt.stages.compare import compare
+from jupyter_gpt.stages.rankings import AllRankings
 
 FOX = (
     "there was a little fox who lived in a small red house by the river. Every morning she went to the mill."

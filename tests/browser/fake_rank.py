@@ -5,9 +5,9 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 from jupyter_gpt.inference.completion import Completion
-from jupyter_gpt.session.arena import arena
-from jupyter_gpt.session.rank import rank
-from jupyter_gpt.session.rankings import AllRankings
+from jupyter_gpt.stages.arena import arena
+from jupyter_gpt.stages.rank import rank
+from jupyter_gpt.stages.rankings import AllRankings
 
 WRITTEN = {
     "Tell me about the fox.": (

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from jupyter_gpt.views.bundle import Bundle
+from jupyter_gpt.notebook.views.bundle import Bundle
 
 TEXT = " there was a small <b>bold</b> fox. She had a red kite and a plan."
 

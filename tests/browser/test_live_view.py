@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from jupyter_gpt.views.bundle import MIME
+from jupyter_gpt.notebook.views.bundle import MIME
 
-CELL = "from fake_run import FakeRun, bundle\nfrom jupyter_gpt.views.follow import follow"
+CELL = "from fake_run import FakeRun, bundle\nfrom jupyter_gpt.notebook.views.follow import follow"
 
 
 @pytest.fixture

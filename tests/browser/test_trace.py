@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jupyter_gpt.views.bundle import MIME
+from jupyter_gpt.notebook.views.bundle import MIME
 
 SCRIPTED = """
 import time
@@ -12,9 +12,9 @@ from jupyter_gpt.prompting.ask import Ask, run
 from jupyter_gpt.prompting.compose import technique_of
 from jupyter_gpt.prompting.options import Options
 from jupyter_gpt.prompting.trace import Node
-from jupyter_gpt.session.techniques import completion
-from jupyter_gpt.views.trace import trace_bundle
-from jupyter_gpt.views.trace_live import Growing
+from jupyter_gpt.stages.techniques import completion
+from jupyter_gpt.notebook.views.trace import trace_bundle
+from jupyter_gpt.notebook.views.trace_live import Growing
 
 go_on = False
 

@@ -8,7 +8,7 @@ import torch
 from shapes import CONTEXT, VOCAB, build, lora, random_prompts, shake
 
 from jupyter_gpt.errors import GPTError, OutOfMemory
-from jupyter_gpt.inference import packed
+from jupyter_gpt.inference import weight_prepacking as packed
 from jupyter_gpt.inference.batch import Batch
 from jupyter_gpt.inference.cache import Rows
 from jupyter_gpt.inference.engine import Request, generate, sample

@@ -115,7 +115,7 @@ def test_what_a_graph_would_not_follow_is_found(llama, prompts, made, monkeypatc
 
 
 def test_padding_queries_see_themselves_and_nothing_is_nan():
-    from jupyter_gpt.inference.lean import additive
+    from jupyter_gpt.inference.decode_forward import additive
 
     mask = torch.tensor([[False, False, True], [True, True, True]])
     bias = additive(mask, 3, torch.float32)

@@ -17,7 +17,7 @@ from jupyter_gpt.inference import remote
 from jupyter_gpt.inference.completion import Sampling
 from jupyter_gpt.inference.prices import cost
 from jupyter_gpt.inference.remote_errors import struck
-from jupyter_gpt.session.endpoints import Endpoint
+from jupyter_gpt.models.endpoints import Endpoint
 
 KEY = "sk-Very-Secret-0123456789"
 
@@ -353,7 +353,7 @@ def test_a_prompt_is_not_sent_on_to_another_address(fake, monkeypatch, status):
 
 
 def test_a_key_over_plain_http_warns(tmp_path, monkeypatch):
-    from jupyter_gpt.session.endpoints import Endpoints
+    from jupyter_gpt.models.endpoints import Endpoints
 
     monkeypatch.setenv("JUPYTER_GPT_HOME", str(tmp_path))
     monkeypatch.setenv("FAKE_KEY", KEY)

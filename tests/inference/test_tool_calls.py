@@ -32,7 +32,7 @@ CODE = CALLING.replace('{"name": {{ c.function.name | tojson }}, "ARGUMENTS": {{
 
 @pytest.fixture
 def model(tmp_path, monkeypatch, tiny_model):
-    from jupyter_gpt.session.session import Session
+    from jupyter_gpt.session import Session
 
     monkeypatch.setenv("JUPYTER_GPT_HOME", str(tmp_path / "home"))
     return tiny_model(Session(), "chat", chat=True, context=2048)

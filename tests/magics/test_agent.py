@@ -12,7 +12,7 @@ def loud(text: str) -> str:
 
 @pytest.fixture
 def gpt(tmp_path, monkeypatch, tiny_model):
-    from jupyter_gpt.session.session import Session
+    from jupyter_gpt.session import Session
 
     monkeypatch.setenv("JUPYTER_GPT_HOME", str(tmp_path / "home"))
     session = Session()

@@ -3,8 +3,8 @@
 import pytest
 
 from jupyter_gpt.inference.completion import Completion
-from jupyter_gpt.session.compare import Comparison, Row
-from jupyter_gpt.session.rankings import AllRankings
+from jupyter_gpt.stages.compare import Comparison, Row
+from jupyter_gpt.stages.rankings import AllRankings
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import re
 import pytest
 
 import jupyter_gpt
-from jupyter_gpt.session.session import Session
+from jupyter_gpt.session import Session
 
 
 @pytest.fixture

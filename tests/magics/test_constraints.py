@@ -9,7 +9,7 @@ import jupyter_gpt
 
 @pytest.fixture
 def gpt(tmp_path, monkeypatch, tiny_model):
-    from jupyter_gpt.session.session import Session
+    from jupyter_gpt.session import Session
 
     monkeypatch.setenv("JUPYTER_GPT_HOME", str(tmp_path / "home"))
     session = Session()
@@ -75,7 +75,7 @@ def test_a_template_fills_variables_of_the_notebook(gpt, run, shown, ip):
 
 def test_holes_stand_out_and_nothing_of_them_is_html():
     from jupyter_gpt.inference.completion import Completion
-    from jupyter_gpt.views.completion import answer_html
+    from jupyter_gpt.notebook.views.completion import answer_html
 
     done = Completion("Say <b> & <i>!", finish_reason="stop", holes=[("a", 4, 7), ("b", 10, 13)])
     html = answer_html(done)

@@ -5,9 +5,9 @@ from inspect import signature
 
 import pytest
 
-from jupyter_gpt.magics import corpus, pretrain
-from jupyter_gpt.magics.gpt import VERBS
-from jupyter_gpt.session import provenance
+from jupyter_gpt.notebook.magics import corpus, pretrain
+from jupyter_gpt.notebook.magics.gpt import VERBS
+from jupyter_gpt.runs import provenance
 
 pytestmark = pytest.mark.usefixtures("pictures")
 
@@ -60,7 +60,7 @@ def test_pretrain_from_a_corpus_needs_no_body(ip, gpt, shown):
 def test_pretrain_says_which_cell_it_is(ip, gpt, shown, monkeypatch):
     parent = {"metadata": {"cellId": "abc"}}
     monkeypatch.setattr(type(ip), "get_parent", lambda self: parent, raising=False)
-    monkeypatch.setattr("jupyter_gpt.views.follow.is_live", lambda: False)
+    monkeypatch.setattr("jupyter_gpt.notebook.views.follow.is_live", lambda: False)
     succeed(ip, "%%pretrain tale\nstories: 3\n")
     assert gpt.calls[0][1]["name"] == "tale" and provenance.running_cell() == "abc"
     parent["metadata"]["cellId"] = "vscode-notebook-cell:/home/me/a.ipynb#W2sZmlsZQ=="
@@ -86,14 +86,14 @@ def test_a_broken_view_leaves_nothing_training(ip, gpt, shown, monkeypatch):
     def broken(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("jupyter_gpt.views.follow.follow", broken)
+    monkeypatch.setattr("jupyter_gpt.notebook.views.follow.follow", broken)
     ip.run_cell("%%pretrain tale\nstories: 3\n")
     assert gpt.runs["tale"].status == "stopped"
 
 
 def test_earlier_runs_are_drawn_beside(ip, gpt, shown, monkeypatch, fails):
     seen = []
-    monkeypatch.setattr("jupyter_gpt.views.follow.follow", lambda run, bundle, **more: seen.append(more))
+    monkeypatch.setattr("jupyter_gpt.notebook.views.follow.follow", lambda run, bundle, **more: seen.append(more))
     succeed(ip, "%%pretrain tale --beside storyteller --steps 5\nstories: 3\n")
     assert seen == [{"overlays": [gpt.runs["storyteller"]], "background": False}]
     assert fails("%%pretrain b --beside nobody\nstories: 3\n").startswith("there is no nobody")
@@ -153,12 +153,12 @@ def test_show_says_why_a_run_failed_and_what_has_not_begun(ip, gpt, shown, fails
 
 
 def test_a_run_of_another_version_is_shown_as_an_error(gpt, shown, fails, monkeypatch):
-    monkeypatch.setattr(sys.modules["jupyter_gpt.views.curve"], "run_bundle", lambda run: run.recipe["dial"])
+    monkeypatch.setattr(sys.modules["jupyter_gpt.notebook.views.curve"], "run_bundle", lambda run: run.recipe["dial"])
     assert "'dial' is missing, another version" in fails("%gpt show storyteller")
 
 
 def test_the_tokens_of_a_run_of_another_kind_vary_and_it_has_no_batches(gpt, shown, fails):
-    from jupyter_gpt.session.look import varies
+    from jupyter_gpt.stages.inspect import varies
 
     gpt.runs["storyteller"].kind = "reward"
     assert varies(gpt, "storyteller")
@@ -170,9 +170,9 @@ def test_show_does_not_wait_for_a_run_that_still_runs(ip, gpt, shown, monkeypatc
     succeed(ip, "%gpt show storyteller")
     assert shown == ["run storyteller: running"]  # nobody watches: the picture so far
     seen = []
-    monkeypatch.setattr("jupyter_gpt.views.follow.is_live", lambda: True)
+    monkeypatch.setattr("jupyter_gpt.notebook.views.follow.is_live", lambda: True)
     monkeypatch.setattr(
-        "jupyter_gpt.views.follow.follow", lambda run, bundle, **more: seen.append((run, more))
+        "jupyter_gpt.notebook.views.follow.follow", lambda run, bundle, **more: seen.append((run, more))
     )
     succeed(ip, "%gpt show storyteller --out r")
     assert seen == [(gpt.runs["storyteller"], {"overlays": [], "background": True})]
@@ -202,8 +202,8 @@ def test_gpt_alone_lists_the_verbs(ip, gpt, capsys):
 
 def test_the_options_are_those_of_the_session():
     """Every keyword of `gpt.pretrain` has its flag, every flag its keyword; the defaults told are true."""
-    from jupyter_gpt.session.session import Session
-    from jupyter_gpt.training.recipe import pretraining_recipe
+    from jupyter_gpt.session import Session
+    from jupyter_gpt.stages.pretrain_recipe import pretraining_recipe
 
     keywords = {**signature(pretraining_recipe).parameters, **signature(Session.pretrain).parameters}
     for name in ("session", "mixture", "options", "variables"):  # said by the cell, not by an option

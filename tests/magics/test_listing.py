@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from jupyter_gpt.magics.listing import catalogue_bundle, models_bundle, short
-from jupyter_gpt.session.catalogue import CATALOGUE
-from jupyter_gpt.session.session import Session
+from jupyter_gpt.models.catalogue import CATALOGUE
+from jupyter_gpt.notebook.magics.listing import catalogue_bundle, models_bundle, short
+from jupyter_gpt.session import Session
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_a_damaged_model_hides_no_other(real, tiny_model):
 
 
 def test_an_endpoint_has_neither_size_nor_place_on_disk(real):
-    from jupyter_gpt.session.endpoints import Endpoint
+    from jupyter_gpt.models.endpoints import Endpoint
 
     listed = {"mini": Endpoint("mini", "https://api.openai.com/v1", "gpt-4o-mini")}
     real.models.endpoints = listed

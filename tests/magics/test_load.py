@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 
 import jupyter_gpt
-from jupyter_gpt.magics import fill_empty_body, load
+from jupyter_gpt.notebook.magics import fill_empty_body, load
 
 SCRIPT = """
 import sys, time

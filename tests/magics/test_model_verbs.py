@@ -9,7 +9,7 @@ from IPython.core.completer import provisionalcompleter
 @pytest.fixture
 def run(ip, tmp_path, monkeypatch, tiny_model):
     """Runs cells where `./fox` is a folder of a tiny assistant; gives the notebook's variables."""
-    from jupyter_gpt.session.session import Session
+    from jupyter_gpt.session import Session
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("JUPYTER_GPT_HOME", str(tmp_path / "elsewhere"))

@@ -1,8 +1,8 @@
 import pytest
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.magics.options import BACKGROUND, OUT, STEPS, Command, Option, help_text, parse
-from jupyter_gpt.magics.words import number, whole
+from jupyter_gpt.notebook.lexer import number, whole
+from jupyter_gpt.notebook.magics.options import BACKGROUND, OUT, STEPS, Command, Option, help_text, parse
 
 COMMAND = Command(
     "%%make",

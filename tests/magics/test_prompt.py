@@ -6,12 +6,12 @@ from inspect import signature
 import pytest
 
 import jupyter_gpt
-from jupyter_gpt.magics import prompt
+from jupyter_gpt.notebook.magics import prompt
 
 
 @pytest.fixture
 def gpt(tmp_path, monkeypatch, tiny_model):
-    from jupyter_gpt.session.session import Session
+    from jupyter_gpt.session import Session
 
     monkeypatch.setenv("JUPYTER_GPT_HOME", str(tmp_path / "home"))
     session = Session()
@@ -68,8 +68,8 @@ def test_every_option_reaches_the_session(gpt, ip, shown, monkeypatch):
 
 
 def test_the_options_are_those_of_the_session():
-    from jupyter_gpt.session.prompting import prompt as ask
-    from jupyter_gpt.session.techniques import with_techniques
+    from jupyter_gpt.stages.prompt import prompt as ask
+    from jupyter_gpt.stages.techniques import with_techniques
 
     keywords = signature(ask).parameters | signature(with_techniques).parameters
     internal = {"models", "memory", "asked", "plain", "variables", "on_token", "on_all", "on_trace", "deadline", "send", "call_user",
@@ -128,7 +128,7 @@ def test_mistakes(gpt, fails, ip, shown):
 
 
 def test_no_model_says_how_to_get_one(ip, fails, tmp_path, monkeypatch):
-    from jupyter_gpt.session.session import Session
+    from jupyter_gpt.session import Session
 
     monkeypatch.setenv("JUPYTER_GPT_HOME", str(tmp_path / "empty"))
     monkeypatch.setitem(vars(jupyter_gpt), "gpt", Session())
@@ -145,14 +145,14 @@ def test_loading_the_magic_imports_no_torch():
     import subprocess
 
     code = (
-        "import sys, jupyter_gpt.magics.prompt as p; from jupyter_gpt.magics.options import help_text; "
+        "import sys, jupyter_gpt.notebook.magics.prompt as p; from jupyter_gpt.notebook.magics.options import help_text; "
         "help_text(p.COMMAND); sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_bodies_offer_no_sources(ip):
-    from jupyter_gpt.magics.completion import candidates
+    from jupyter_gpt.notebook.magics.completion import candidates
 
     assert candidates("%%prompt base\nsto", 1, "sto", {}) == ("sto", [])
     assert ("--temperature", "option") in candidates("%%prompt --te", 0, "%%prompt --te", {})[1]
@@ -176,7 +176,7 @@ def test_techniques_from_the_magic(gpt, succeed, shown, tiny_model):
 def test_values_that_may_be_left_out(gpt, ip, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        "jupyter_gpt.magics.prompt.with_techniques", lambda gpt, asked, variables, given: seen.append(given)
+        "jupyter_gpt.notebook.magics.prompt.with_techniques", lambda gpt, asked, variables, given: seen.append(given)
     )
     for line in (
         "--reflect",

@@ -9,7 +9,7 @@ TEXTS = {"leave.md": "Leave is 27 days a year.", "it.md": "The printer is called
 
 @pytest.fixture
 def gpt(tmp_path, monkeypatch, tiny_model):
-    from jupyter_gpt.session.session import Session
+    from jupyter_gpt.session import Session
 
     monkeypatch.setenv("JUPYTER_GPT_HOME", str(tmp_path / "home"))
     session = Session()
@@ -90,7 +90,7 @@ def test_mistakes(docs, fails, cell, said, shown):
 
 
 def test_options_and_names_are_completed(docs, ip):
-    from jupyter_gpt.magics.completion import candidates
+    from jupyter_gpt.notebook.magics.completion import candidates
 
     assert ("docs", "name") in candidates("%%rag --index ", 0, "%%rag --index ", {})[1]
     assert ("--hybrid", "option") in candidates("%gpt search docs --h", 0, "%gpt search docs --h", {})[1]

@@ -2,9 +2,9 @@
 
 import pytest
 
-from jupyter_gpt.session.questions import Question
-from jupyter_gpt.session.rank import Ranked
-from jupyter_gpt.session.rankings import AllRankings
+from jupyter_gpt.stages.questions import Question
+from jupyter_gpt.stages.rank import Ranked
+from jupyter_gpt.stages.rankings import AllRankings
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_mistakes(ip, gpt, fails):
 
 
 def test_completion_offers_functions_for_a_judge_and_names_of_rankings(ip, tmp_path, monkeypatch):
-    from jupyter_gpt.magics.completion import candidates
+    from jupyter_gpt.notebook.magics.completion import candidates
 
     monkeypatch.setenv("JUPYTER_GPT_HOME", str(tmp_path))
     (tmp_path / "rankings").mkdir()

@@ -5,12 +5,12 @@ import inspect
 import pytest
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.magics import rlhf
-from jupyter_gpt.magics.options import help_text, parse
-from jupyter_gpt.magics.verbs.reward import REWARD
-from jupyter_gpt.session.session import Session
-from jupyter_gpt.training.reward_recipe import reward_recipe
-from jupyter_gpt.training.rl_recipe import rl_recipe
+from jupyter_gpt.notebook.magics import rlhf
+from jupyter_gpt.notebook.magics.options import help_text, parse
+from jupyter_gpt.notebook.magics.verbs.reward import REWARD
+from jupyter_gpt.session import Session
+from jupyter_gpt.stages.reward_recipe import reward_recipe
+from jupyter_gpt.stages.rl_recipe import rl_recipe
 
 OPTIONS = {"name", "policy", "out", "background", "overwrite", "beside", "dtype"}
 

@@ -6,9 +6,9 @@ import re
 import pytest
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.magics import classify, completion, sft
-from jupyter_gpt.training.classify import classify_recipe
-from jupyter_gpt.training.sft_recipe import finetuning_recipe
+from jupyter_gpt.notebook.magics import classify, completion, sft
+from jupyter_gpt.stages.classify_loop import classify_recipe
+from jupyter_gpt.stages.sft_recipe import finetuning_recipe
 
 TALES = [f"Tale {n}. The hen sat on {n} eggs and the fox sat by. " * 4 for n in range(1, 40)]
 BODY = "user: Who sat?\nassistant: The hen.\n---\nuser: Where?\nassistant: On eggs.\n"

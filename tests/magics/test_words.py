@@ -1,7 +1,7 @@
 import pytest
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.magics.words import number, split, variable, whole
+from jupyter_gpt.notebook.lexer import number, split, variable, whole
 
 
 def texts(line: str) -> list[str]:

@@ -13,7 +13,7 @@ HERO = 'Name: {{gen name max_tokens=5}} Class: {{select role from="mage|thief"}}
 
 @pytest.fixture
 def gpt(tmp_path, monkeypatch, tiny_model):
-    from jupyter_gpt.session.session import Session
+    from jupyter_gpt.session import Session
 
     monkeypatch.setenv("JUPYTER_GPT_HOME", str(tmp_path / "home"))
     session = Session()

@@ -6,7 +6,7 @@ import pytest
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.prompting.ask import Ask, run
-from jupyter_gpt.prompting.together import together
+from jupyter_gpt.prompting.batching import together
 
 
 def echo(prompts, calls, **settings):

@@ -8,7 +8,7 @@ import pytest
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.retrieval import build
-from jupyter_gpt.retrieval.gather import Item
+from jupyter_gpt.retrieval.document_sources import Item
 from jupyter_gpt.retrieval.index import Index
 from jupyter_gpt.retrieval.search import Searcher
 

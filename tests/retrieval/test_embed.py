@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from jupyter_gpt.errors import GPTError
+from jupyter_gpt.models.endpoints import Endpoint
 from jupyter_gpt.retrieval import embed
-from jupyter_gpt.session.endpoints import Endpoint
 
 TEXTS = [
     "The old fox saw three small birds.",
@@ -96,7 +96,7 @@ def test_what_is_not_known_is_refused(tiny_embedder, tmp_path):
 def test_a_model_of_the_kernel_by_its_averaged_states(tiny_model, tmp_path, monkeypatch):
     import torch
 
-    from jupyter_gpt.session.session import Session
+    from jupyter_gpt.session import Session
 
     monkeypatch.setenv("JUPYTER_GPT_HOME", str(tmp_path / "home"))
     model = tiny_model(Session(), "base")

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.retrieval.gather import gather
+from jupyter_gpt.retrieval.document_sources import gather
 from jupyter_gpt.retrieval.read import Unreadable
 
 

@@ -9,10 +9,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from jupyter_gpt.retrieval.chunk import chunker
-from jupyter_gpt.retrieval.gather import Item
+from jupyter_gpt.retrieval.document_sources import Item
 from jupyter_gpt.retrieval.read import Unreadable, markdown, plain
 from jupyter_gpt.retrieval.reader_process import Reader
-from jupyter_gpt.session.session import Session
+from jupyter_gpt.session import Session
 
 
 def read(reader: Reader, item: Item):

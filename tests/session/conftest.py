@@ -21,7 +21,7 @@ def one_thread():
 
 @pytest.fixture
 def gpt(tmp_path, monkeypatch):
-    from jupyter_gpt.session.session import Session
+    from jupyter_gpt.session import Session
 
     monkeypatch.setenv("JUPYTER_GPT_HOME", str(tmp_path / "home"))
     return Session()

@@ -53,7 +53,7 @@ def test_a_model_of_noise_makes_calls_that_parse(gpt, tiny_model, chatting):
 
 
 def test_names_commas_and_functions(gpt, chat):
-    from jupyter_gpt.session.acting import acting
+    from jupyter_gpt.prompting.tool_config import acting
 
     found = acting(chat, ["calculator,python", [shout]], {}, allow="shout", steps=4)
     assert [tool.name for tool in found.tools] == ["calculator", "python", "shout"]
@@ -69,7 +69,7 @@ def test_names_commas_and_functions(gpt, chat):
 
 
 def test_search_is_the_index_there_is(gpt, chat):
-    from jupyter_gpt.session.acting import acting
+    from jupyter_gpt.prompting.tool_config import acting
 
     indexes = {"kb": object()}
     assert acting(chat, "search", indexes).tools[0].name == "search"
@@ -80,8 +80,8 @@ def test_search_is_the_index_there_is(gpt, chat):
 
 def test_headless_a_tool_that_writes_is_denied(gpt, chat, monkeypatch):
     from jupyter_gpt.prompting.ask import Ask
+    from jupyter_gpt.prompting.tool_config import acting
     from jupyter_gpt.prompting.tools.act import act
-    from jupyter_gpt.session.acting import acting
 
     ask = Ask(lambda *_, **__: None)
     denied = act(ask, acting(chat, record, {}), "record", {"text": "x"})

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.session import store
-from jupyter_gpt.session.adapters import CONFIG
-from jupyter_gpt.session.models import ABOUT
-from jupyter_gpt.session.session import Session
-from jupyter_gpt.training.heads import with_head
-from jupyter_gpt.training.lora import lora, trained
+from jupyter_gpt.models.adapters import CONFIG
+from jupyter_gpt.models.models import ABOUT
+from jupyter_gpt.nn.heads import with_head
+from jupyter_gpt.nn.lora import lora, trained
+from jupyter_gpt.session import Session
 
 
 def fail(call, *arguments, **options) -> str:
@@ -128,7 +128,7 @@ def test_a_saved_adapter_loads_on_another_machine_as_its_readme_says(gpt, tiny_m
 
 
 def test_the_verb_says_that_an_adapter_needs_its_base(kept, gpt, tmp_path, capsys):
-    from jupyter_gpt.magics.verbs.models import save
+    from jupyter_gpt.notebook.magics.verbs.models import save
 
     kept()
     save(gpt, {"model": "reply", "folder": str(tmp_path / "a")}, None)
@@ -242,8 +242,8 @@ def test_a_head_is_kept_and_loaded_with_its_labels(gpt, tiny_model, adapted):
 
 MEASURED = """
 import sys, psutil
-from jupyter_gpt.session.session import Session
-from jupyter_gpt.training.lora import lora
+from jupyter_gpt.session import Session
+from jupyter_gpt.nn.lora import lora
 folder, gpt = sys.argv[1], Session()
 def used(): return psutil.Process().memory_info().rss
 gpt.pull(folder, "large")

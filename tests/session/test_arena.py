@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.session.arena import PROMPTS, arena
-from jupyter_gpt.session.rankings import AllRankings
+from jupyter_gpt.stages.arena import PROMPTS, arena
+from jupyter_gpt.stages.rankings import AllRankings
 
 
 class Known(dict):

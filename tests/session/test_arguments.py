@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.session.arguments import WrongArgument
+from jupyter_gpt.stages.arguments import WrongArgument
 
 
 def fail(call, *arguments, **options) -> str:

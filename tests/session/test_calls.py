@@ -7,10 +7,10 @@ import time
 
 import pytest
 
-from jupyter_gpt.calls import Call
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.session import jobs
-from jupyter_gpt.session.jobs import Job, Worker
+from jupyter_gpt.runs import worker as jobs
+from jupyter_gpt.runs.main_thread import Call
+from jupyter_gpt.runs.worker import Job, Worker
 
 
 @pytest.fixture(scope="module")

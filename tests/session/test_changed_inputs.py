@@ -7,8 +7,8 @@ import torch
 import yaml
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.session.rankings import Ranking
-from jupyter_gpt.session.session import Session
+from jupyter_gpt.session import Session
+from jupyter_gpt.stages.rankings import Ranking
 
 PROMPTS = [f"Tale {n}. The old fox" for n in range(6)]
 SMALL = {"prompts": PROMPTS, "max_tokens": 4, "prompts_per_step": 2, "samples": 4, "steps": 24, "eval_every": 24, "lora": 2}

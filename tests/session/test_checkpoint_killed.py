@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from jupyter_gpt.session.runs import Run
+from jupyter_gpt.runs.run import Run
 
 # Each part runs in a process of its own, with the same threads: sums over other threads are other numbers.
 PART = """

@@ -9,7 +9,7 @@ import torch
 
 from jupyter_gpt.data.labelled import Labelled, batch, check, read, split
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.session.session import Session
+from jupyter_gpt.session import Session
 
 GOOD, BAD = ("glad", "red", "small"), ("old", "sad", "late")
 TEXTS = [(f"The fox saw {n} {word} birds.", "good" if word in GOOD else "bad") for n in range(8) for word in (*GOOD, *BAD)]
@@ -67,14 +67,14 @@ def test_a_step_in_pieces_is_the_whole_step(gpt, fox, monkeypatch):
         return [(e["loss"], e["grad_norm"]) for e in run.events if e["event"] == "step"]
 
     whole = steps("whole")
-    monkeypatch.setattr("jupyter_gpt.training.classify.AT_ONCE", 64)  # tokens: a step has more than a hundred
+    monkeypatch.setattr("jupyter_gpt.stages.classify_loop.AT_ONCE", 64)  # tokens: a step has more than a hundred
     for one, two in zip(whole, steps("parts"), strict=True):
         assert one == pytest.approx(two, rel=1e-3)
 
 
 @pytest.mark.parametrize("epochs", [1, 3])
 def test_epochs_see_each_text_so_often(gpt, fox, monkeypatch, epochs):
-    from jupyter_gpt.training.classify import Classifying
+    from jupyter_gpt.stages.classify_loop import Classifying
 
     seen, loss = Counter(), Classifying.loss
     monkeypatch.setattr(Classifying, "loss", lambda self, rows: (seen.update(tuple(r) for r, _ in rows), loss(self, rows))[1])
@@ -100,7 +100,7 @@ def test_stopped_and_resumed_ends_as_if_never_stopped(gpt, fox):
 
 
 def test_bad_rows_are_refused_or_skipped_and_counted(gpt, fox, tmp_path):
-    from jupyter_gpt.views.classify import classify_bundle
+    from jupyter_gpt.notebook.views.classify import classify_bundle
 
     path = tmp_path / "mood.jsonl"
     rows = [json.dumps({"text": text, "label": label}) for text, label in TEXTS]
@@ -190,7 +190,7 @@ def test_figures_are_those_of_scikit_learn():
 
 
 def test_the_picture_and_its_text(gpt, fox):
-    from jupyter_gpt.views.curve import run_bundle
+    from jupyter_gpt.notebook.views.curve import run_bundle
 
     run = gpt.classify("mood", [*TEXTS, ("<b>bold</b>", "good")], "fox", **SHORT)
     bundle = run_bundle(run)

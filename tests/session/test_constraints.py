@@ -163,7 +163,7 @@ def test_what_is_sent():
     from jupyter_gpt.inference.completion import Sampling
     from jupyter_gpt.inference.remote import request
     from jupyter_gpt.inference.rules import rule
-    from jupyter_gpt.session.endpoints import Endpoint
+    from jupyter_gpt.models.endpoints import Endpoint
 
     chat = Endpoint("far", "http://127.0.0.1:9/v1", "m")
     base = Endpoint("far", "http://127.0.0.1:9/v1", "m", chat=False)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.session.runs import cut_events, read_events
+from jupyter_gpt.runs.run import cut_events, read_events
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 STEPS = [json.dumps({"event": "step", "time": 1.0, "step": n, "loss": 2.0}).encode() for n in range(1, 7)]
@@ -55,7 +55,7 @@ def test_a_run_with_a_damaged_event_resumes_and_says_so_once(gpt, train):
 
 
 def test_one_damaged_run_is_one_row(gpt, train):
-    from jupyter_gpt.magics.listing import runs_bundle
+    from jupyter_gpt.notebook.magics.listing import runs_bundle
 
     good, bad = train("good", steps=2), train("bad", steps=2)
     for content in (b"\xff", b"[[", b"kind: pretrain\nrecipe: []", b"kind: [1]\nrecipe: {steps: 2}", b"[" * 100_000):

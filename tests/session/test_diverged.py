@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from jupyter_gpt.made import made
-from jupyter_gpt.magics.listing import runs_bundle
-from jupyter_gpt.session.rankings import Ranking
-from jupyter_gpt.training.run_figures import MEAN, training_loss
-from jupyter_gpt.views.curve import run_bundle
-from jupyter_gpt.views.live import COLUMNS, _Feed
+from jupyter_gpt.notebook.magics.listing import runs_bundle
+from jupyter_gpt.notebook.views.curve import run_bundle
+from jupyter_gpt.notebook.views.live import COLUMNS, _Feed
+from jupyter_gpt.runs.run_figures import MEAN, training_loss
+from jupyter_gpt.runs.run_summary import made
+from jupyter_gpt.stages.rankings import Ranking
 
 ROWS = [{"prompt": f"How many birds saw hen {n}?", "completion": f"It saw {n}."} for n in range(20)]
 TEXTS = [(f"The fox saw {n} {word} birds.", "good" if word == "glad" else "bad") for n in range(20) for word in ("glad", "sad")]

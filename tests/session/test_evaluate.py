@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.views.evaluation import evaluation_bundle
+from jupyter_gpt.notebook.views.evaluation import evaluation_bundle
 
 QUESTIONS = [(f"Tale {n}. How many birds?", str(n)) for n in range(6)]
 SHORT = {"max_tokens": 6, "temperature": 1.0}
@@ -94,7 +94,7 @@ def test_direct_and_chain_of_thought_are_read_by_the_same_rule(gpt, chat, monkey
 
         return send
 
-    monkeypatch.setattr("jupyter_gpt.session.evaluate.sender", sender)
+    monkeypatch.setattr("jupyter_gpt.stages.evaluate.sender", sender)
     table = [("Tom has 16 and gets 24.", "40"), ("Boxes: 7 of 12.", "84"), ("Bag?", "7"), ("Vans for 45, 9 in each?", "5")]
     found = gpt.evaluate(table, models=["chat"], techniques={"direct": {}, "--cot": {"cot": True}})
     for rows in (found.rows[:4], found.rows[4:]):

@@ -12,8 +12,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.session import fetch, load, store
+from jupyter_gpt.models import fetch, load
 
 REVISION = "a" * 40
 

@@ -5,8 +5,8 @@ import torch
 from safetensors.torch import load_file
 
 from jupyter_gpt.data.tokenizer import CHAT
-from jupyter_gpt.session.rankings import Ranking
-from jupyter_gpt.training import checkpoint
+from jupyter_gpt.runs import checkpoint
+from jupyter_gpt.stages.rankings import Ranking
 
 ROWS = [{"prompt": f"How many birds saw the {who}?", "completion": f"{n} birds."} for n in range(8) for who in ("fox", "hen")]
 LABELLED = [(f"The fox saw {n} {word} birds.", word) for n in range(8) for word in ("glad", "sad")]

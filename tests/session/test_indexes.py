@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.session.session import Session
+from jupyter_gpt.session import Session
 
 TEXTS = {
     "leave": "Leave is 27 days a year.",

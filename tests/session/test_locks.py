@@ -8,8 +8,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.session import store
 
 HOLD = """
 import sys
@@ -25,7 +25,7 @@ sys.path.insert(0, {here!r})
 from conftest import DOCUMENTS, TINY
 from jupyter_gpt import gpt
 from jupyter_gpt.errors import GPTError
-import jupyter_gpt.session.pretrain, torch, transformers
+import jupyter_gpt.stages.pretrain, torch, transformers
 for number in range({tries}):
     print("ready", flush=True)
     sys.stdin.readline()

@@ -40,7 +40,7 @@ def test_what_does_not_fit_is_given_back(tmp_path, monkeypatch):
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("std::bad_alloc"), RuntimeError("could not create a primitive"),
                                    RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"), OSError(12, "memory")])  # fmt: skip
 def test_every_way_to_say_it_is_known(error):
-    from jupyter_gpt.memory import is_out_of_memory
+    from jupyter_gpt.nn.device_memory import is_out_of_memory
 
     assert is_out_of_memory(error)
     assert not is_out_of_memory(RuntimeError("shape [2, 3] is invalid for input of size 7"))

@@ -5,11 +5,11 @@ import time
 import pytest
 import yaml
 
-from jupyter_gpt import memory
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.session.rankings import Ranking
-from jupyter_gpt.training import memory as formula
-from jupyter_gpt.training.classify import ClassifyRecipe
+from jupyter_gpt.nn import device_memory as memory
+from jupyter_gpt.nn import training_memory as formula
+from jupyter_gpt.stages.classify_loop import ClassifyRecipe
+from jupyter_gpt.stages.rankings import Ranking
 
 PROMPTS = [f"Tale {n}. The old fox" for n in range(8)]
 ROWS = [{"prompt": f"How many birds saw {n} hens?", "completion": f"{n} birds."} for n in range(30)]
@@ -93,7 +93,7 @@ def test_resumed_it_is_what_it_was_and_an_older_run_chooses(ready, kind, asked, 
 
 
 def test_all_weights_are_refused_before_they_are_copied_and_an_adapter_is_advised(ready, asked, monkeypatch):
-    from jupyter_gpt.training import lora
+    from jupyter_gpt.nn import lora
 
     STAGES["sft in full"](ready, "whole", dtype="float32")
     module, least = ready.models["tiny"].module, asked[0][0].bytes(64, True)
@@ -107,7 +107,7 @@ def test_all_weights_are_refused_before_they_are_copied_and_an_adapter_is_advise
 
 def test_a_base_in_few_bits_is_not_loaded_beside_them(ready, monkeypatch):
     """The quantised weights are stood in for; what counts is that the base itself is never read."""
-    from jupyter_gpt.session import load
+    from jupyter_gpt.models import load
 
     module, real = ready.models["tiny"].module, load.load
     ready.unload("tiny")

@@ -5,10 +5,10 @@ import sys
 
 import pytest
 
+from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.session import store
-from jupyter_gpt.session.models import ABOUT
-from jupyter_gpt.session.session import Session
+from jupyter_gpt.models.models import ABOUT
+from jupyter_gpt.session import Session
 
 
 def fail(call, *arguments, **options) -> str:
@@ -91,7 +91,7 @@ def test_a_model_that_does_not_fit_is_refused_before_it_is_read(gpt, tiny_model,
     model = tiny_model(gpt, "fox")
     tiny_model(gpt, "hen")
     gpt.unload("fox")
-    monkeypatch.setattr("jupyter_gpt.session.memory.free", lambda device: 3 * model.parameters)
+    monkeypatch.setattr("jupyter_gpt.models.memory.free", lambda device: 3 * model.parameters)
     message = fail(gpt.load, "fox", dtype="float32")
     assert message.startswith("model fox wants ") and " in float32, and cpu has " in message
     assert "--dtype bfloat16 wants" in message and "%gpt unload hen" in message
@@ -100,7 +100,7 @@ def test_a_model_that_does_not_fit_is_refused_before_it_is_read(gpt, tiny_model,
 
 MEASURED = """
 import sys, psutil
-from jupyter_gpt.session.session import Session
+from jupyter_gpt.session import Session
 folder, gpt = sys.argv[1], Session()
 def used(): return psutil.Process().memory_info().rss
 gpt.pull(folder, "small")

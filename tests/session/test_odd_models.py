@@ -13,7 +13,7 @@ from architectures import tiny
 
 from jupyter_gpt.data.conversation_tokens import Conversations
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.session.rankings import Ranking
+from jupyter_gpt.stages.rankings import Ranking
 
 ROWS = [
     {"prompt": f"How many {what} saw the {who}?", "completion": f"{n} {what}."}

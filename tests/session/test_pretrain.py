@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.session import store
-from jupyter_gpt.session.runs import Run
+from jupyter_gpt.runs.run import Run
 
 
 def losses(run):
@@ -203,7 +203,7 @@ def test_a_failed_run_gives_the_older_one_back(gpt, train):
 
 
 def test_a_loss_that_is_not_a_number_stops_with_the_checkpoint_kept(gpt, train, monkeypatch):
-    from jupyter_gpt.training import pretrain as loop
+    from jupyter_gpt.stages import pretrain_loop as loop
 
     real = loop.batch_at
 
@@ -242,7 +242,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(gpt, train, monkeypatch):
 
 
 def test_a_step_that_memory_runs_out_in_is_one_line_and_goes_on(gpt, train, monkeypatch):
-    from jupyter_gpt.training.pretrain import Training
+    from jupyter_gpt.stages.pretrain_loop import Training
 
     real = Training.loss
 
@@ -265,7 +265,7 @@ def test_what_is_not_a_number_leaves_no_checkpoint_of_it(gpt, train, monkeypatch
     """A gradient that is none has spoiled the weights of its very step, though that step's loss was fine."""
     import torch
 
-    from jupyter_gpt.session import runner
+    from jupyter_gpt.runs import runner
 
     real = runner.read_tensors
 
@@ -334,7 +334,7 @@ def test_a_name_made_again_on_a_full_disk_stays(gpt, train, disk):
 
 
 def test_a_model_that_does_not_fit_is_refused_before_it_is_built(gpt, train, monkeypatch):
-    from jupyter_gpt import memory
+    from jupyter_gpt.nn import device_memory as memory
 
     monkeypatch.setattr(memory, "free", lambda device: 100_000)
     with pytest.raises(GPTError, match=r"^a model of 52,128 parameters needs about 1 MB to train: .*cpu has 100 kB free: a lower --depth"):
@@ -345,9 +345,9 @@ def test_a_model_that_does_not_fit_is_refused_before_it_is_built(gpt, train, mon
 
 def test_a_short_memory_cuts_the_batch_and_resumed_it_stays_cut(gpt, train, monkeypatch):
     """The numbers stay those of the whole batch, to rounding; the recipe says what was chosen."""
-    from jupyter_gpt import memory
-    from jupyter_gpt.training.memory import pretraining
-    from jupyter_gpt.training.recipe import Recipe
+    from jupyter_gpt.nn import device_memory as memory
+    from jupyter_gpt.nn.training_memory import pretraining
+    from jupyter_gpt.stages.pretrain_recipe import Recipe
 
     whole = train("whole", rows=None, steps=6, dtype="float32")
     assert (whole.recipe["rows"], whole.recipe["checkpointing"]) == (4, False)
@@ -448,7 +448,7 @@ def test_a_damaged_run_says_how_to_go_on(gpt, train):
 
 def test_the_shallowest_model_has_a_vocabulary_that_spells_every_byte(gpt):
     from jupyter_gpt.data.tokenizer import SMALLEST
-    from jupyter_gpt.training.recipe import pretraining_recipe
+    from jupyter_gpt.stages.pretrain_recipe import pretraining_recipe
 
     assert all(pretraining_recipe({"stories": 1}, depth=depth, steps=1).vocab_size >= SMALLEST for depth in (1, 2, 3))
 

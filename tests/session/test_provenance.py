@@ -10,13 +10,13 @@ import pandas
 import pytest
 import yaml
 
+from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.session import provenance as module
-from jupyter_gpt.session import store
-from jupyter_gpt.session.models import ABOUT
-from jupyter_gpt.session.provenance import Provenance, digest, plain, provenance
-from jupyter_gpt.session.rankings import Ranking
-from jupyter_gpt.session.session import Session
+from jupyter_gpt.models.models import ABOUT
+from jupyter_gpt.runs import provenance as module
+from jupyter_gpt.runs.provenance import Provenance, digest, plain, provenance
+from jupyter_gpt.session import Session
+from jupyter_gpt.stages.rankings import Ranking
 
 from .conftest import DOCUMENTS, TINY
 
@@ -290,7 +290,7 @@ def test_what_earlier_versions_left_opens_and_is_protected(gpt, train, tiny_mode
 
 KILLED = """
 import os, signal, time, torch
-from jupyter_gpt.session.session import Session
+from jupyter_gpt.session import Session
 from tests.session.conftest import DOCUMENTS, TINY
 torch.set_num_threads(1)
 gpt = Session()

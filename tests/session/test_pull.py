@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.session import catalogue, fetch, store
-from jupyter_gpt.session.session import Session
+from jupyter_gpt.models import catalogue, fetch
+from jupyter_gpt.session import Session
 
 
 def fail(call, *arguments, **options) -> str:
@@ -66,7 +67,7 @@ def test_pulled_again_is_instant(gpt, folder, monkeypatch):
     gpt.pull(str(folder), "fox")
     loaded = gpt.models["fox"]
     with monkeypatch.context() as patch:
-        patch.setattr("jupyter_gpt.session.pull.get", lambda *_: pytest.fail("it was fetched again"))
+        patch.setattr("jupyter_gpt.models.pull.get", lambda *_: pytest.fail("it was fetched again"))
         assert gpt.pull(str(folder), "fox") is loaded, "it even stays in memory"
         assert Session().pull(str(folder), "fox").name == "fox"
     config = json.loads((folder / "config.json").read_text())
@@ -209,7 +210,7 @@ def test_settings_that_ask_for_more_than_the_weights_hold(gpt, folder):
     ["{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "{{ 'a' * 10**11 }}"],
 )
 def test_a_chat_template_that_does_not_end_is_refused(gpt, folder, monkeypatch, template):
-    from jupyter_gpt.session import model_files
+    from jupyter_gpt.models import model_files
 
     monkeypatch.setattr(model_files, "RENDER", model_files.RENDER.replace("(10, 10)", "(1, 1)"))
     (folder / "chat_template.jinja").write_text(template)

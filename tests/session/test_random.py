@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from jupyter_gpt.session.rankings import Ranking
+from jupyter_gpt.stages.rankings import Ranking
 
 ROWS = [{"prompt": f"How many birds saw the {who}?", "completion": f"{n} birds."} for n in range(8) for who in ("fox", "hen")]
 LABELLED = [(f"The fox saw {n} {word} birds.", word) for n in range(8) for word in ("glad", "sad")]

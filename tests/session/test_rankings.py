@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.session.compare import Comparison, Row, compare, default_name, shuffled
-from jupyter_gpt.session.rankings import AllRankings, Ranking, Rankings
+from jupyter_gpt.stages.compare import Comparison, Row, compare, default_name, shuffled
+from jupyter_gpt.stages.rankings import AllRankings, Ranking, Rankings
 
 THREE = ({"model": "a", "text": "A"}, {"model": "b", "text": "B"}, {"model": "c", "text": "C\n«é»"})
 

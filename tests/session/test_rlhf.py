@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.session.rankings import Ranking
+from jupyter_gpt.stages.rankings import Ranking
 
 PROMPTS = [f"Tale {n}. The old fox" for n in range(12)]
 SMALL = {"max_tokens": 6, "prompts_per_step": 2, "samples": 4, "lora": 4, "steps": 3, "eval_every": 3}
@@ -44,7 +44,7 @@ def tiny(gpt, tiny_model):
 
 @pytest.mark.parametrize("epochs", [1, 3])
 def test_epochs_see_each_ranking_so_often(gpt, tiny, monkeypatch, epochs):
-    from jupyter_gpt.training import reward
+    from jupyter_gpt.stages import reward_loop as reward
 
     rank(gpt, count=11)
     seen, chosen = [], reward.chosen
@@ -96,8 +96,8 @@ def test_the_policy_changes_and_its_base_does_not(gpt, tiny, algo):
 
 
 def test_while_it_is_trained_the_base_is_in_memory_once(gpt, tiny, monkeypatch):
-    from jupyter_gpt.inference import packed
-    from jupyter_gpt.training import ppo
+    from jupyter_gpt.inference import weight_prepacking as packed
+    from jupyter_gpt.stages import ppo
 
     laid_out, update, keep = [], ppo.update, packed.keep
     monkeypatch.setattr(packed, "keep", lambda module: laid_out.append("while sampling") or keep(module))
@@ -126,7 +126,7 @@ def test_the_unit_of_a_reward_does_not_matter(gpt, tiny, options):
 def test_ppo_learns_from_the_reward_less_the_kl(gpt, tiny, monkeypatch, options):
     """Each step's returns, made anew: the reward less what a cut completion costs, in units of the spread so far if that is
     asked for, at the last token; less the KL coefficient times the log-ratio to the base as transformers sees it."""
-    from jupyter_gpt.training import ppo
+    from jupyter_gpt.stages import ppo
 
     steps, update = [], ppo.update
 
@@ -158,7 +158,7 @@ def test_ppo_learns_from_the_reward_less_the_kl(gpt, tiny, monkeypatch, options)
 
 def test_policy_and_critic_are_clipped_each_by_its_own_norm(gpt, tiny, monkeypatch):
     """A reward of another size makes another error of the critic, and the policy's gradient stays as it was."""
-    from jupyter_gpt.training.optimizer import Optimizers
+    from jupyter_gpt.nn.optimizer import Optimizers
 
     seen, step = [], Optimizers.step
 
@@ -219,7 +219,7 @@ def test_stopped_and_resumed_equals_uninterrupted(gpt, tiny, algo, options):
 def test_no_two_random_streams_of_runs_are_alike(gpt, tiny, monkeypatch):
     """Of two seeds, of steps far apart, of training and evaluation: each completion is drawn from a stream of its own."""
     from jupyter_gpt.inference import sampling
-    from jupyter_gpt.training.rl import EVALUATION, SAMPLES, stream
+    from jupyter_gpt.stages.rl import EVALUATION, SAMPLES, stream
 
     class Training:
         class recipe:
@@ -259,7 +259,7 @@ def test_rl_on_an_adapter_with_rows_for_chat_tokens_trains_a_copy_of_them(gpt, t
 
 
 def test_the_pieces_of_a_sample_are_its_text_though_a_character_is_cut(tiny):
-    from jupyter_gpt.training.rl import pieces
+    from jupyter_gpt.stages.rl import pieces
 
     ids = tiny.tokenizer("It sang: 🙂", add_special_tokens=False).input_ids
     for count in range(1, len(ids) + 1):

@@ -22,8 +22,8 @@ def tiny():
     import torch
 
     from jupyter_gpt.data.tokenizer import delimiter, train_bpe
-    from jupyter_gpt.training.build import build
-    from jupyter_gpt.training.recipe import pretraining_recipe
+    from jupyter_gpt.nn.build import build
+    from jupyter_gpt.stages.pretrain_recipe import pretraining_recipe
 
     tokenizer = train_bpe(TEXTS, 300)
     recipe = pretraining_recipe({"stories": 1.0}, depth=2, width=32, heads=2, context=128, vocab_size=300)
@@ -394,7 +394,7 @@ def test_a_dry_run_on_an_endpoint_shows_what_would_be_sent(gpt, monkeypatch, cap
     from types import SimpleNamespace
 
     import jupyter_gpt
-    from jupyter_gpt.magics import prompt
+    from jupyter_gpt.notebook.magics import prompt
 
     monkeypatch.setitem(vars(jupyter_gpt), "gpt", gpt)
     gpt.endpoint("far", "http://127.0.0.1:9/v1", "m")

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from jupyter_gpt.session import serve
+from jupyter_gpt.stages import serve
 
 TOKEN = "a-token-of-our-own"
 

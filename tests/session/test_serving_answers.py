@@ -6,7 +6,7 @@ import pytest
 
 from jupyter_gpt.inference.engine import Request, Token
 from jupyter_gpt.inference.render import Prompt
-from jupyter_gpt.session.serving.answers import Choice, held_back
+from jupyter_gpt.server.answers import Choice, held_back
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ import torch
 
 from jupyter_gpt.data.tokenizer import CHAT
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.inference.low_rank import is_own
-from jupyter_gpt.session.session import Session
-from jupyter_gpt.training.sft_recipe import FinetuningRecipe
-from jupyter_gpt.views.finetuning import finetuning_bundle
+from jupyter_gpt.inference.decode_lora import is_own
+from jupyter_gpt.notebook.views.finetuning import finetuning_bundle
+from jupyter_gpt.session import Session
+from jupyter_gpt.stages.sft_recipe import FinetuningRecipe
 
 ROWS = [
     {"prompt": f"How many {what} saw the {who}?", "completion": f"{n} {what}."}

@@ -15,7 +15,7 @@ torch.set_num_threads(1)
 sys.path.insert(0, {tests!r})
 import conftest
 from jupyter_gpt import gpt
-from jupyter_gpt.session.runs import read_events
+from jupyter_gpt.runs.run import read_events
 
 if {part!r} == "resume":
     run = gpt.resume("a")

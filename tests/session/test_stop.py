@@ -7,9 +7,10 @@ import time
 
 import pytest
 
-from jupyter_gpt.session.rankings import Ranking
-from jupyter_gpt.session.runs import cut_events, read_events
-from jupyter_gpt.training import pretrain, rl
+from jupyter_gpt.runs.run import cut_events, read_events
+from jupyter_gpt.stages import pretrain_loop as pretrain
+from jupyter_gpt.stages import rl
+from jupyter_gpt.stages.rankings import Ranking
 
 RARELY = {"steps": 4000, "eval_every": 4000, "background": True}
 ROWS = [{"prompt": f"How many birds saw hen {n}?", "completion": f"It saw {n}."} for n in range(20)]

@@ -7,8 +7,8 @@ import threading
 import pytest
 
 from jupyter_gpt.errors import GPTError
+from jupyter_gpt.prompting import templates
 from jupyter_gpt.prompting.trace import Node
-from jupyter_gpt.session import templates
 
 SHORT = {"max_tokens": 8, "temperature": 1.0}
 
@@ -84,7 +84,7 @@ def test_the_constraint_and_best_of(gpt, base):
 
 def test_an_answer_in_a_form_has_its_value_after_thinking_too(gpt, chat, monkeypatch):
     from jupyter_gpt.inference.completion import Completion
-    from jupyter_gpt.session import techniques
+    from jupyter_gpt.stages import techniques
 
     said = {"text": "It is 7 + 7. The answer is 14."}
 

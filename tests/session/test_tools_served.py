@@ -1,6 +1,6 @@
 """The same tools against a model behind a server: `%gpt serve` takes no `tools`, so they are told in words."""
 
-from jupyter_gpt.session.acting import acting
+from jupyter_gpt.prompting.tool_config import acting
 
 
 def loud(text: str) -> str:

@@ -5,18 +5,18 @@ import json
 import pytest
 import torch
 
+from jupyter_gpt.data.prompt_completion import ending
 from jupyter_gpt.inference.render import Question, render
-from jupyter_gpt.session.rank import rank
-from jupyter_gpt.session.rankings import Ranking
-from jupyter_gpt.training import reward_prepare, rl_prepare
-from jupyter_gpt.training.dpo import summed
-from jupyter_gpt.training.logprobs import Reader, logprobs
-from jupyter_gpt.training.reward import scores
-from jupyter_gpt.training.reward_recipe import reward_recipe
-from jupyter_gpt.training.rewards import Reward, rewarded
-from jupyter_gpt.training.rl_recipe import rl_recipe
-from jupyter_gpt.training.rollout import Asked, roll_out
-from jupyter_gpt.training.spoken import ending
+from jupyter_gpt.nn.logprobs import Reader, logprobs
+from jupyter_gpt.stages import reward_prepare, rl_prepare
+from jupyter_gpt.stages.dpo import summed
+from jupyter_gpt.stages.rank import rank
+from jupyter_gpt.stages.rankings import Ranking
+from jupyter_gpt.stages.reward_loop import scores
+from jupyter_gpt.stages.reward_recipe import reward_recipe
+from jupyter_gpt.stages.rewards import Reward, rewarded
+from jupyter_gpt.stages.rl_recipe import rl_recipe
+from jupyter_gpt.stages.rollout import Asked, roll_out
 
 PROMPTS = [f"Tale {n}. The old fox" for n in range(6)]
 TEXTS = (" saw 3 small birds.", " saw 7")

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from jupyter_gpt.training import by_hand, transformer
+from jupyter_gpt.nn import cpu_kernels as by_hand
+from jupyter_gpt.nn import transformer
 
 
 class Counted(TorchDispatchMode):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from jupyter_gpt.training.alarms import LossAlarms
-from jupyter_gpt.views.bundle import MIME
+from jupyter_gpt.notebook.views.bundle import MIME
+from jupyter_gpt.runs.alarms import LossAlarms
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 RECIPE = {"lr": 0.5, "steps": 400, "clip": 1.0}

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from jupyter_gpt.session.jobs import Worker
-from jupyter_gpt.training.device import gcc_openmp
+from jupyter_gpt.nn.devices import gcc_openmp
+from jupyter_gpt.runs.worker import Worker
 
 
 def threads():

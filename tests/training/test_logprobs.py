@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from jupyter_gpt.training.logprobs import Reader, logprobs, mask_of
-from jupyter_gpt.training.policy import critic_of, head_of, policy_of, scorer_of, values_of
-from jupyter_gpt.training.reward import scores
-from jupyter_gpt.training.spoken import Spoken, batches
+from jupyter_gpt.data.prompt_completion import Spoken, batches
+from jupyter_gpt.nn.logprobs import Reader, logprobs, mask_of
+from jupyter_gpt.stages.policy import critic_of, head_of, policy_of, scorer_of, values_of
+from jupyter_gpt.stages.reward_loop import scores
 
 
 def llama(tied=False):

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.training.build import build
-from jupyter_gpt.training.heads import head_names, with_head
-from jupyter_gpt.training.lora import again, copied, linear_layers, lora, merged, plain_base, trained, twin
-from jupyter_gpt.training.recipe import pretraining_recipe
+from jupyter_gpt.nn.build import build
+from jupyter_gpt.nn.heads import head_names, with_head
+from jupyter_gpt.nn.lora import again, copied, linear_layers, lora, merged, plain_base, trained, twin
+from jupyter_gpt.stages.pretrain_recipe import pretraining_recipe
 
 IDS = torch.arange(24).view(2, 12)
 

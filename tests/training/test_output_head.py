@@ -12,9 +12,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from architectures import VOCAB, tiny
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.training.loss import IGNORE
-from jupyter_gpt.training.output_head import output_head
-from jupyter_gpt.training.transformer import Trunk
+from jupyter_gpt.nn.loss import IGNORE
+from jupyter_gpt.nn.output_head import output_head
+from jupyter_gpt.nn.transformer import Trunk
 
 IDS = torch.randint(5, VOCAB, (2, 11), generator=torch.Generator().manual_seed(3))
 

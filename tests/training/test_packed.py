@@ -5,14 +5,14 @@ import pytest
 import torch
 
 from jupyter_gpt.data.conversation_rows import IGNORE, PADDING, Batch
-from jupyter_gpt.inference.token_rows import token_rows, unwrapped
-from jupyter_gpt.training import by_hand
-from jupyter_gpt.training.build import build
-from jupyter_gpt.training.lora import copied, lora, trained
-from jupyter_gpt.training.loss import cross_entropy
-from jupyter_gpt.training.recipe import pretraining_recipe
-from jupyter_gpt.training.segments import Segments, groups, stream
-from jupyter_gpt.training.transformer import Trunk
+from jupyter_gpt.nn import cpu_kernels as by_hand
+from jupyter_gpt.nn.build import build
+from jupyter_gpt.nn.lora import copied, lora, trained
+from jupyter_gpt.nn.loss import cross_entropy
+from jupyter_gpt.nn.token_rows import token_rows, unwrapped
+from jupyter_gpt.nn.transformer import Trunk
+from jupyter_gpt.nn.varlen import Segments, groups, stream
+from jupyter_gpt.stages.pretrain_recipe import pretraining_recipe
 
 LENGTHS = [[5, 9, 3], [12, 4], [1, 70]]  # texts in three rows of 72 cells
 
@@ -173,7 +173,7 @@ def test_a_model_of_another_architecture_goes_its_own_way():
 
 
 def test_long_texts_take_torch_s_kernel():
-    from jupyter_gpt.training import by_hand
+    from jupyter_gpt.nn import cpu_kernels as by_hand
 
     model, rows = tiny(), batch()
     flat = stream(rows, "cpu")

@@ -8,9 +8,9 @@ from dataclasses import asdict
 import pytest
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.training.plan import chinchilla_loss, count_for, guess_shape, memory, optimal, plan
-from jupyter_gpt.training.published import DEVICES, KNOWN, Shape, find_device, find_known
-from jupyter_gpt.training.sizes import parse_size, short
+from jupyter_gpt.nn.sizes import parse_size, short
+from jupyter_gpt.stages.planning import chinchilla_loss, count_for, guess_shape, memory, optimal, plan
+from jupyter_gpt.stages.published import DEVICES, KNOWN, Shape, find_device, find_known
 
 
 def test_gpt3_flops_are_the_published_ones():
@@ -185,7 +185,7 @@ def test_a_plan_is_plain_data():
 
 def test_the_planner_needs_neither_numpy_nor_torch():
     code = (
-        "import sys, jupyter_gpt.training.plan as p; p.plan('gpt3')\n"
+        "import sys, jupyter_gpt.stages.planning as p; p.plan('gpt3')\n"
         "print({'numpy', 'torch'} & set(sys.modules))"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import pytest
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.training.classify import ClassifyRecipe, classify_recipe
-from jupyter_gpt.training.recipe import Recipe, pretraining_recipe, read_back
-from jupyter_gpt.training.reward_recipe import RewardRecipe, reward_recipe
-from jupyter_gpt.training.rl_recipe import RLRecipe, rl_recipe
-from jupyter_gpt.training.sft_recipe import FinetuningRecipe, finetuning_recipe, for_base, with_tokens
+from jupyter_gpt.stages.classify_loop import ClassifyRecipe, classify_recipe
+from jupyter_gpt.stages.pretrain_recipe import Recipe, pretraining_recipe, read_back
+from jupyter_gpt.stages.reward_recipe import RewardRecipe, reward_recipe
+from jupyter_gpt.stages.rl_recipe import RLRecipe, rl_recipe
+from jupyter_gpt.stages.sft_recipe import FinetuningRecipe, finetuning_recipe, for_base, with_tokens
 
 RECIPES = [
     (Recipe, pretraining_recipe({"stories": 1.0}, steps=3)),

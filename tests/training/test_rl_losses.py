@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from jupyter_gpt.training import rl_losses as L
-from jupyter_gpt.training.preference import dpo_loss, log_before, plackett_luce, ranking_loss, right
+from jupyter_gpt.nn import rl_losses as L
+from jupyter_gpt.nn.preference_loss import dpo_loss, log_before, plackett_luce, ranking_loss, right
 
 B, T = 5, 7
 

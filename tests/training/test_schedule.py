@@ -5,9 +5,9 @@ from itertools import pairwise
 import pytest
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.training.recipe import pretraining_recipe
-from jupyter_gpt.training.schedule import multiplier
-from jupyter_gpt.training.sft_recipe import finetuning_recipe
+from jupyter_gpt.nn.schedule import multiplier
+from jupyter_gpt.stages.pretrain_recipe import pretraining_recipe
+from jupyter_gpt.stages.sft_recipe import finetuning_recipe
 
 
 def test_warm_up_plateau_and_decay():

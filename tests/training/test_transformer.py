@@ -4,10 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from jupyter_gpt.training.build import build
-from jupyter_gpt.training.loss import IGNORE, cross_entropy, eager_softmax_gradient, softmax_gradient
-from jupyter_gpt.training.recipe import parameter_count, pretraining_recipe
-from jupyter_gpt.training.transformer import Trunk, attention
+from jupyter_gpt.nn.build import build
+from jupyter_gpt.nn.loss import IGNORE, cross_entropy, eager_softmax_gradient, softmax_gradient
+from jupyter_gpt.nn.transformer import Trunk, attention
+from jupyter_gpt.stages.pretrain_recipe import parameter_count, pretraining_recipe
 
 SHAPES = {
     "llama": {"depth": 2, "width": 64, "heads": 4},
@@ -77,7 +77,7 @@ def test_loss_in_chunks_equals_whole(monkeypatch):
     targets[::7] = IGNORE
     grads = []
     for rows in (700, 256, 33):
-        monkeypatch.setattr("jupyter_gpt.training.loss.chunk_rows", lambda v, d, rows=rows: rows)
+        monkeypatch.setattr("jupyter_gpt.nn.loss.chunk_rows", lambda v, d, rows=rows: rows)
         hidden.grad = weight.grad = None
         loss = cross_entropy(hidden, weight, targets)
         loss.backward()

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention import varlen
 
-from jupyter_gpt.training import transformer
-from jupyter_gpt.training.lora import lora, trained
-from jupyter_gpt.training.segments import Segments
-from jupyter_gpt.training.transformer import Trunk, causal, has_flash
+from jupyter_gpt.nn import transformer
+from jupyter_gpt.nn.lora import lora, trained
+from jupyter_gpt.nn.transformer import Trunk, causal, has_flash
+from jupyter_gpt.nn.varlen import Segments
 
 LENGTHS = [300, 40, 3, 38, 1, 41, 300, 17]
 SIGNATURE = inspect.signature(varlen.varlen_attn)
@@ -35,8 +35,8 @@ def reference(*args, **kwargs):
 
 
 def tiny(kind):
-    from jupyter_gpt.training.build import build
-    from jupyter_gpt.training.recipe import pretraining_recipe
+    from jupyter_gpt.nn.build import build
+    from jupyter_gpt.stages.pretrain_recipe import pretraining_recipe
 
     recipe = pretraining_recipe(
         {"x": 1}, depth=2, width=32, heads=4, kv_heads=None if kind == "gpt2" else 2, context=512, arch=kind

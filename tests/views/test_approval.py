@@ -17,7 +17,7 @@ def save(text: str, copies: int = 1) -> None:
 
 @pytest.fixture
 def form(monkeypatch):
-    from jupyter_gpt.views import approval
+    from jupyter_gpt.notebook.views import approval
 
     monkeypatch.setattr(approval, "static", lambda name: "")
     monkeypatch.setattr(approval, "PATIENCE", 0.5)
@@ -64,7 +64,7 @@ def test_an_edit_that_does_not_fit_is_asked_for_again(form):
 
 
 def test_where_no_click_is_heard_the_question_is_typed(form, monkeypatch):
-    from jupyter_gpt.views import approval, follow
+    from jupyter_gpt.notebook.views import approval, follow
 
     monkeypatch.setattr(follow, "is_live", lambda: True)
     monkeypatch.setattr(approval, "ApprovalForm", lambda: form)
@@ -93,9 +93,9 @@ def test_where_no_click_is_heard_the_question_is_typed(form, monkeypatch):
 
 
 def test_headless_there_is_no_form(monkeypatch):
-    from jupyter_gpt.views.approval import Asking
+    from jupyter_gpt.notebook.views.approval import Asking
 
-    monkeypatch.setattr("jupyter_gpt.views.follow.is_live", lambda: False)
+    monkeypatch.setattr("jupyter_gpt.notebook.views.follow.is_live", lambda: False)
     with Asking() as person, pytest.raises(Nobody):
         person(tool(save), {"text": "x"})
     assert person.form is None

@@ -11,13 +11,13 @@ import pytest
 
 pytest.importorskip("anywidget")
 
-from jupyter_gpt.session.arena import Arena
-from jupyter_gpt.session.questions import Question
-from jupyter_gpt.session.rank import Ranked
-from jupyter_gpt.session.rankings import Rankings
-from jupyter_gpt.views import live
-from jupyter_gpt.views.arena import ArenaPage, arena_bundle
-from jupyter_gpt.views.votes import VoteForm
+from jupyter_gpt.notebook.views import live
+from jupyter_gpt.notebook.views.arena import ArenaPage, arena_bundle
+from jupyter_gpt.notebook.views.votes import VoteForm
+from jupyter_gpt.stages.arena import Arena
+from jupyter_gpt.stages.questions import Question
+from jupyter_gpt.stages.rank import Ranked
+from jupyter_gpt.stages.rankings import Rankings
 
 EVIL = "<script>alert('x')</script> »«"
 
@@ -82,7 +82,7 @@ def test_the_voting_form_asks_the_battles(tmp_path, monkeypatch):
     for name in ("votes.js", "votes.css"):
         (tmp_path / name).write_text("/* built */")
     monkeypatch.setattr(live, "STATIC", tmp_path)
-    monkeypatch.setattr("jupyter_gpt.views.follow.is_live", lambda: True)
+    monkeypatch.setattr("jupyter_gpt.notebook.views.follow.is_live", lambda: True)
     forms, shown = [], []
     view_of = VoteForm.view
     monkeypatch.setattr(VoteForm, "view", lambda self: forms.append(self) or view_of(self))
@@ -107,7 +107,7 @@ def test_the_voting_form_asks_the_battles(tmp_path, monkeypatch):
 
 
 def test_with_nobody_there_it_is_published_once(tmp_path, monkeypatch):
-    monkeypatch.setattr("jupyter_gpt.views.follow.is_live", lambda: False)
+    monkeypatch.setattr("jupyter_gpt.notebook.views.follow.is_live", lambda: False)
     shown = []
     monkeypatch.setattr("IPython.display.display", lambda data, **_: shown.append(data))
     with ArenaPage() as page:
@@ -119,7 +119,7 @@ def test_with_nobody_there_it_is_published_once(tmp_path, monkeypatch):
 @pytest.mark.parametrize("given", ["nowhere.txt", ["x", 3], [], 5])
 def test_prompts_that_are_none(given):
     from jupyter_gpt.errors import GPTError
-    from jupyter_gpt.magics.verbs.arena import prompts_of
+    from jupyter_gpt.notebook.magics.verbs.arena import prompts_of
 
     with pytest.raises(GPTError, match="--prompts"):
         prompts_of(given)
@@ -127,7 +127,7 @@ def test_prompts_that_are_none(given):
 
 def test_prompts_that_are_not_utf8(tmp_path):
     from jupyter_gpt.errors import GPTError
-    from jupyter_gpt.magics.verbs.arena import prompts_of
+    from jupyter_gpt.notebook.magics.verbs.arena import prompts_of
 
     (tmp_path / "p.txt").write_bytes(b"caf\xe9")
     with pytest.raises(GPTError, match="not UTF-8 text: byte 3"):
@@ -135,7 +135,7 @@ def test_prompts_that_are_not_utf8(tmp_path):
 
 
 def test_prompts_of_a_file_and_of_a_list(tmp_path):
-    from jupyter_gpt.magics.verbs.arena import prompts_of
+    from jupyter_gpt.notebook.magics.verbs.arena import prompts_of
 
     (tmp_path / "p.txt").write_text("one\n\n two \n")
     assert prompts_of(str(tmp_path / "p.txt")) == prompts_of(("one ", "two")) == ["one", "two"]

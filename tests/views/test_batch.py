@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.views.batch import GREEN, RED, YELLOW, _documents, batch_bundle
-from jupyter_gpt.views.table import columns
+from jupyter_gpt.notebook.views.batch import GREEN, RED, YELLOW, _documents, batch_bundle
+from jupyter_gpt.notebook.views.table import columns
 
 EOT = 0
 

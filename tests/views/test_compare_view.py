@@ -14,13 +14,13 @@ import pytest
 pytest.importorskip("anywidget")
 
 from jupyter_gpt.inference.completion import Completion, Sampling
-from jupyter_gpt.session.compare import Comparison, Row
-from jupyter_gpt.session.rankings import Rankings
-from jupyter_gpt.views import compare as view
-from jupyter_gpt.views import live
-from jupyter_gpt.views.bundle import MIME
-from jupyter_gpt.views.differences import differences
-from jupyter_gpt.views.votes import VoteForm
+from jupyter_gpt.notebook.views import compare as view
+from jupyter_gpt.notebook.views import live
+from jupyter_gpt.notebook.views.bundle import MIME
+from jupyter_gpt.notebook.views.differences import differences
+from jupyter_gpt.notebook.views.votes import VoteForm
+from jupyter_gpt.stages.compare import Comparison, Row
+from jupyter_gpt.stages.rankings import Rankings
 
 HIDDEN = "<summary tabindex"  # of a text that waits behind a click
 EVIL = "<script>alert('x')</script> »«\n\nend"
@@ -187,7 +187,7 @@ def page(monkeypatch, tmp_path):
 
 
 def present(monkeypatch, there: bool) -> None:
-    monkeypatch.setattr("jupyter_gpt.views.follow.is_live", lambda: there)
+    monkeypatch.setattr("jupyter_gpt.notebook.views.follow.is_live", lambda: there)
 
 
 def hear(form: VoteForm, what: str, page: str = "first", **more) -> dict:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from jupyter_gpt.inference.completion import Completion, Sampling, Usage
-from jupyter_gpt.views.bundle import MIME
-from jupyter_gpt.views.completion import Writing, completion_bundle, last_bundle, prompt_bundle
+from jupyter_gpt.notebook.views.bundle import MIME
+from jupyter_gpt.notebook.views.completion import Writing, completion_bundle, last_bundle, prompt_bundle
 
 EVIL = "<script>alert(1)</script> <b>bold</b> & «quoted»\n  two"
 KEPT = {"div", "span", "p", "br", "details", "summary", "table", "thead", "tbody", "tr", "td", "th", "b"}
@@ -154,7 +154,7 @@ def test_with_nobody_there_only_the_end_is_published(published):
 
 
 def test_live_it_grows_and_the_bundle_takes_its_place(published, monkeypatch):
-    monkeypatch.setattr("jupyter_gpt.views.follow.is_live", lambda: True)
+    monkeypatch.setattr("jupyter_gpt.notebook.views.follow.is_live", lambda: True)
     with Writing() as writing:
         writing.show(made("So", finish_reason=None))
         writing.show(made("So <b>", finish_reason=None))
@@ -167,7 +167,7 @@ def test_live_it_grows_and_the_bundle_takes_its_place(published, monkeypatch):
 
 
 def test_an_error_keeps_what_came_and_takes_an_empty_display_back(published, monkeypatch):
-    monkeypatch.setattr("jupyter_gpt.views.follow.is_live", lambda: True)
+    monkeypatch.setattr("jupyter_gpt.notebook.views.follow.is_live", lambda: True)
     with pytest.raises(ZeroDivisionError), Writing() as writing:
         writing.show(made("So", finish_reason=None))
         raise ZeroDivisionError
@@ -179,7 +179,7 @@ def test_an_error_keeps_what_came_and_takes_an_empty_display_back(published, mon
 
 
 def test_very_many_samples_stay_light_while_they_are_written(published, monkeypatch):
-    monkeypatch.setattr("jupyter_gpt.views.follow.is_live", lambda: True)
+    monkeypatch.setattr("jupyter_gpt.notebook.views.follow.is_live", lambda: True)
     done = made("word " * 2000, finish_reason=None)
     done.samples = [done] * 200
     with Writing() as writing:

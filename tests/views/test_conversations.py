@@ -7,8 +7,8 @@ import pytest
 from jupyter_gpt.data.chat import with_template
 from jupyter_gpt.data.conversation_prepare import prepare
 from jupyter_gpt.data.tokenizer import train_bpe
-from jupyter_gpt.views.bundle import MIME
-from jupyter_gpt.views.conversations import conversations_bundle
+from jupyter_gpt.notebook.views.bundle import MIME
+from jupyter_gpt.notebook.views.conversations import conversations_bundle
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from jupyter_gpt.views.bundle import MIME
-from jupyter_gpt.views.corpus import corpus_bundle
-from jupyter_gpt.views.table import columns
+from jupyter_gpt.notebook.views.bundle import MIME
+from jupyter_gpt.notebook.views.corpus import corpus_bundle
+from jupyter_gpt.notebook.views.table import columns
 
 LLAMA = [  # the talk's slide: source and sampling proportion
     ("CommonCrawl", 67.0), ("C4", 15.0), ("GitHub", 4.5), ("Wikipedia", 4.5), ("Books", 4.5), ("ArXiv", 2.5),

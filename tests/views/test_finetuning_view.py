@@ -4,9 +4,9 @@ import json
 import re
 from types import SimpleNamespace
 
-from jupyter_gpt.training.classify import classify_recipe
-from jupyter_gpt.training.sft_recipe import finetuning_recipe
-from jupyter_gpt.views.curve import run_bundle
+from jupyter_gpt.notebook.views.curve import run_bundle
+from jupyter_gpt.stages.classify_loop import classify_recipe
+from jupyter_gpt.stages.sft_recipe import finetuning_recipe
 
 EVIL = "<script>alert(1)</script>»"
 

@@ -13,9 +13,9 @@ import pytest
 pytest.importorskip("anywidget")
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.views import follow as following
-from jupyter_gpt.views import live
-from jupyter_gpt.views.bundle import MIME, Bundle
+from jupyter_gpt.notebook.views import follow as following
+from jupyter_gpt.notebook.views import live
+from jupyter_gpt.notebook.views.bundle import MIME, Bundle
 
 
 @dataclass

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from jupyter_gpt.training.plan import optimal, plan
-from jupyter_gpt.views.bundle import MIME
-from jupyter_gpt.views.plan import exponent, hours, money, percent, plan_bundle, size, slide_bundle, span
-from jupyter_gpt.views.table import columns
+from jupyter_gpt.notebook.views.bundle import MIME
+from jupyter_gpt.notebook.views.plan import exponent, hours, money, percent, plan_bundle, size, slide_bundle, span
+from jupyter_gpt.notebook.views.table import columns
+from jupyter_gpt.stages.planning import optimal, plan
 
 
 def table_of(text: str) -> list[str]:

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from jupyter_gpt.views import progress
-from jupyter_gpt.views.progress import Progress
+from jupyter_gpt.notebook.views import progress
+from jupyter_gpt.notebook.views.progress import Progress
 
 
 @pytest.fixture

@@ -11,12 +11,12 @@ import pytest
 
 pytest.importorskip("anywidget")
 
-from jupyter_gpt.session.questions import Question
-from jupyter_gpt.session.rank import Ranked
-from jupyter_gpt.session.rankings import Rankings
-from jupyter_gpt.views import live
-from jupyter_gpt.views import rank as view
-from jupyter_gpt.views.rank_form import RankForm
+from jupyter_gpt.notebook.views import live
+from jupyter_gpt.notebook.views import rank as view
+from jupyter_gpt.notebook.views.rank_form import RankForm
+from jupyter_gpt.stages.questions import Question
+from jupyter_gpt.stages.rank import Ranked
+from jupyter_gpt.stages.rankings import Rankings
 
 EVIL = "<script>alert('x')</script> »«\n\nend"
 
@@ -157,7 +157,7 @@ def page(monkeypatch, tmp_path):
 
 
 def present(monkeypatch, there: bool) -> None:
-    monkeypatch.setattr("jupyter_gpt.views.follow.is_live", lambda: there)
+    monkeypatch.setattr("jupyter_gpt.notebook.views.follow.is_live", lambda: there)
 
 
 def hear(form: RankForm, what: str, page: str = "first", **more) -> dict:

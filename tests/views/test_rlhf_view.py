@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from jupyter_gpt.training.reward_recipe import reward_recipe
-from jupyter_gpt.training.rl_recipe import rl_recipe
-from jupyter_gpt.views.curve import run_bundle
+from jupyter_gpt.notebook.views.curve import run_bundle
+from jupyter_gpt.stages.reward_recipe import reward_recipe
+from jupyter_gpt.stages.rl_recipe import rl_recipe
 
 EVIL = "<script>alert(1)</script>»"
 
@@ -77,7 +77,7 @@ def test_what_differs_between_machines_is_marked():
 def test_the_live_view_is_sent_the_columns_of_its_kind():
     from array import array
 
-    from jupyter_gpt.views import live
+    from jupyter_gpt.notebook.views import live
 
     alive = run("rlhf", rl_recipe("s", ["Why?"], algo="grpo", reward=["$polite"]), rl_events(), "running")
     assert live.kind_of(alive) == "grpo"

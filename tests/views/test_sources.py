@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from jupyter_gpt.errors import GPTError
+from jupyter_gpt.notebook.views import index_map, sources
 from jupyter_gpt.retrieval.cite import Checked
 from jupyter_gpt.retrieval.search import Hit
-from jupyter_gpt.session.rag import Answer, Meter
-from jupyter_gpt.views import index_map, sources
+from jupyter_gpt.stages.rag import Answer, Meter
 
 EVIL = "<script>alert(1)</script> «leave» is <b>27</b> days of every working year & more"
 KEPT = {"div", "span", "p", "br", "details", "summary", "table", "tr", "td", "tbody", "b", "img"}

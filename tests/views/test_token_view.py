@@ -12,9 +12,9 @@ import pytest
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.completion import Completion
-from jupyter_gpt.views.likelihood import SCALE, colour, share
-from jupyter_gpt.views.token_view import bar_text, context_meter, spoken, token_bundle
-from jupyter_gpt.views.work import correlation, work_line
+from jupyter_gpt.notebook.views.likelihood import SCALE, colour, share
+from jupyter_gpt.notebook.views.token_view import bar_text, context_meter, spoken, token_bundle
+from jupyter_gpt.notebook.views.work import correlation, work_line
 
 WORDS = {0: " Once", 1: " <b>", 2: "»", 3: "\n", 4: "<|endoftext|>"}
 

@@ -3,7 +3,7 @@
 import pytest
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.views.tokens import Piece, pieces, readable, token_text, tokens_bundle, visible
+from jupyter_gpt.notebook.views.tokens import Piece, pieces, readable, token_text, tokens_bundle, visible
 
 TEXT = "Hello world,\n\tthe 価格 €5 🙂\u200b <script>alert('x')</script>\x00<|endoftext|>the\xa0talk"
 
@@ -113,7 +113,7 @@ def test_the_grid_aligns_also_with_wide_characters():
 
 
 def test_long_lines_wrap_and_newlines_break():
-    from jupyter_gpt.views.table import columns
+    from jupyter_gpt.notebook.views.table import columns
 
     bundle = tokens_bundle(
         "long", [(i, "word", b"word") for i in range(100)] + [(5, "\n", b"\n"), (6, "x", b"x")]

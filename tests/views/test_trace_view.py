@@ -5,8 +5,8 @@ import re
 import pytest
 
 from jupyter_gpt.inference.completion import Completion, Usage
+from jupyter_gpt.notebook.views.trace import trace_bundle, tree_html, tree_text, unsent_bundle
 from jupyter_gpt.prompting.trace import Node
-from jupyter_gpt.views.trace import trace_bundle, tree_html, tree_text, unsent_bundle
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ class Heard:
     """A TraceTree that sends into a list."""
 
     def __new__(cls):
-        from jupyter_gpt.views.trace_live import TraceTree
+        from jupyter_gpt.notebook.views.trace_live import TraceTree
 
         tree = TraceTree()
         tree.sent = []
@@ -109,7 +109,7 @@ def test_only_news_is_sent_and_all_of_it_to_a_page_that_was_loaded(done):
 
 def test_it_is_sent_again_until_somebody_was_heard(done, monkeypatch):
     clock = [100.0]
-    monkeypatch.setattr("jupyter_gpt.views.trace_live.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("jupyter_gpt.notebook.views.trace_live.time.monotonic", lambda: clock[0])
     tree, root = Heard(), Node.from_dict(done.trace)
     for _ in range(40):
         clock[0] += 0.1

@@ -29,7 +29,7 @@ def test_results_stand_where_they_are_asked_for(script, text, results):
 
 @pytest.fixture
 def gpt(tmp_path, monkeypatch):
-    from jupyter_gpt.session.session import Session
+    from jupyter_gpt.session import Session
 
     monkeypatch.setenv("JUPYTER_GPT_HOME", str(tmp_path / "home"))
     return Session()

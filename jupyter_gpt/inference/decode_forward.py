@@ -1,0 +1,268 @@
+"""A lean forward of Llama, Qwen3 and GPT-2 for decoding: the module's own weights, without the module's own
+overhead.
+
+A decoding step is hundreds of small operations, and on a CPU the reading of every weight. Notable: q, k, v
+and gate, up are multiplied as one matrix each; the heads that share keys are one query block, so grouped keys
+are never repeated; queries and keys turn together; weights are laid out once the way oneDNN reads them
+fastest (`packed.py`); LoRA's two small products are added (`low_rank.py`). Any other architecture, anything
+quantized, otherwise adapted or hooked, is left to its own forward. `tests/inference` holds both equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from jupyter_gpt.inference.cache import Rows
+from jupyter_gpt.inference.decode_lora import added, base_of, is_adapter, is_low_rank, is_own
+from jupyter_gpt.nn.token_rows import PARTS, embed, snapshot, unwrapped
+
+Linear = Callable[[Tensor], Tensor]
+STATIC_ROPE = {"default", "linear", "llama3", "yarn"}  # those whose angles depend on the position alone
+TAKE_A_MASK = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+
+
+@dataclass
+class Block:
+    """One layer as functions of `(..., D)`: what reads the stream and what writes to it."""
+
+    norm1: Linear
+    qkv: Linear
+    turn: Callable | None  # a norm on queries and keys
+    out: Linear
+    norm2: Linear
+    mlp: Linear
+
+
+@dataclass
+class Lean:
+    """A model as functions; `heads` queries share `groups` keys of width `width`."""
+
+    heads: int
+    groups: int
+    width: int
+    embed: Callable[[Tensor, Tensor], Tensor]  # ids and positions (B, t) to (B, t, D)
+    angles: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None
+    blocks: list[Block]
+    norm: Linear
+    head: Linear
+    dtype: torch.dtype
+
+    @torch.inference_mode()
+    def __call__(
+        self,
+        ids: Tensor,
+        positions: Tensor,
+        mask: Tensor,
+        cache: Rows,
+        keep: int,
+        adapters: list | None = None,
+    ) -> Tensor:
+        """fp32 logits `(B, keep, V)` after the last `keep` of the new tokens `(B, t)`, whose columns `cache`
+        holds."""
+        masked = not cache.whole or 1 < ids.shape[1] < mask.shape[1]
+        bias = additive(mask, ids.shape[1], self.dtype) if masked else None
+        return self.run(ids, positions, bias, cache.update, keep)
+
+    def run(self, ids: Tensor, positions: Tensor, bias: Tensor | None, update: Callable, keep: int) -> Tensor:
+        """The pass itself; `update(k, v, layer)` keeps the new columns and returns all that are attended to.
+
+        On a GPU a mask rules cuDNN's attention out, which torch prefers on an H100: it builds a plan for each new number of
+        columns, and may find none for a mask that is the same for all queries.
+        """
+        masked_on_gpu = bias is not None and ids.device.type == "cuda"
+        with sdpa_kernel(TAKE_A_MASK) if masked_on_gpu else nullcontext():
+            return self.through(ids, positions, bias, update, keep)
+
+    def through(self, ids: Tensor, positions: Tensor, bias: Tensor | None, update: Callable, keep: int) -> Tensor:
+        """All layers, one after another."""
+        B, t = ids.shape
+        H, G, h = self.heads, self.groups, self.width
+        x = self.embed(ids, positions)
+        cos_sin = self.angles(x, positions) if self.angles else None
+        for number, block in enumerate(self.blocks):
+            qkv = block.qkv(block.norm1(x)).view(B, t, H + 2 * G, h)
+            qk, v = qkv[:, :, : H + G], qkv[:, :, H + G :]
+            if block.turn:
+                qk = block.turn(qk)
+            if cos_sin:
+                qk = torch.addcmul(qk * cos_sin[0], qk.roll(h // 2, dims=-1), cos_sin[1])
+            k, v = update(qk[:, :, H:].transpose(1, 2), v.transpose(1, 2), number)
+            x = x + block.out(attend(qk[:, :, :H], k, v, bias))
+            x = x + block.mlp(block.norm2(x))
+        return self.head(self.norm(x[:, -keep:])).float()
+
+
+def additive(mask: Tensor, t: int, dtype: torch.dtype) -> Tensor:
+    """The mask `(B, 1, t, columns)` to add: -inf on columns that do not count and on those after the query's own.
+
+    A query sees its own column even where that is padding: with nothing to see its output might be NaN, and a NaN among the
+    values reaches every row of the next layer, masked or not.
+    """
+    columns = mask.shape[1]
+    bias = torch.zeros(len(mask), 1, t, columns, dtype=dtype, device=mask.device)
+    if t > 1:
+        at = torch.arange(columns, device=mask.device)
+        bias.masked_fill_(at > at[-t:, None], float("-inf"))
+    bias.masked_fill_(~mask[:, None, None], float("-inf"))
+    bias.diagonal(columns - t, dim1=-2, dim2=-1).zero_()
+    return bias
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+    """Attention of queries `(B, t, H, h)` over all columns of keys and values `(B, G, columns, h)`: `(B, t,
+    H*h)`."""
+    B, t, H, h = q.shape
+    G = k.shape[1]
+    if t == 1:  # the H / G heads of a group are its queries, and no key is repeated
+        y = F.scaled_dot_product_attention(q.reshape(B, G, H // G, h), k, v, attn_mask=bias)
+        return y.reshape(B, 1, H * h)
+    q = q.transpose(1, 2)
+    if H != G:
+        k, v = (x.repeat_interleave(H // G, dim=1) for x in (k, v))
+    y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, is_causal=bias is None)
+    return y.transpose(1, 2).reshape(B, t, H * h)
+
+
+def lean_of(module: nn.Module, linear: Callable[..., Linear]) -> Lean | None:
+    """The lean forward of a module, with LoRA or without, or None where only its own will do.
+
+    `linear(weights, biases)` makes the function that multiplies by weights `(out, in)` stacked over their
+    outputs.
+    """
+    module = module.get_base_model() if is_adapter(module) else module
+    build = {"LlamaForCausalLM": rotary, "Qwen3ForCausalLM": rotary, "GPT2LMHeadModel": gpt2}.get(
+        type(module).__name__
+    )
+    return build(module, linear) if build and plain(module) else None
+
+
+def plain(module: nn.Module) -> bool:
+    """Whether every part is what transformers made, or LoRA of the plain kind: no quantized layer, no hook, one
+    dtype and device."""
+    parts = [part for part in module.modules() if not is_low_rank(part) and type(part).__name__ not in PARTS]
+    weights = {(p.dtype, p.device) for name, p in module.named_parameters() if not is_own(name)}
+    known = ("torch.nn.modules.", "transformers.")
+    return (
+        len(weights) == 1
+        and weights.pop()[0] in (torch.float32, torch.bfloat16, torch.float16)
+        and all(type(part).__module__.startswith(known) for part in parts)
+        and not any(part._forward_hooks or part._forward_pre_hooks for part in parts)
+        and getattr(module, "hf_quantizer", None) is None
+    )
+
+
+def rotary(module: nn.Module, linear) -> Lean | None:
+    """Llama (Touvron et al. 2023) and Qwen3, which adds a norm on queries and keys; rotary positions (Su et
+    al. 2021)."""
+    model, config = module.model, module.config
+    sliding = "sliding_attention" in (getattr(config, "layer_types", None) or [])
+    if (
+        config.hidden_act != "silu"
+        or sliding
+        or getattr(model.rotary_emb, "rope_type", "default") not in STATIC_ROPE
+    ):
+        return None
+    attention = model.layers[0].self_attn
+    h, groups = attention.head_dim, base_of(attention.k_proj).out_features // attention.head_dim
+    heads = base_of(attention.q_proj).out_features // h
+
+    def norm(layer: nn.Module) -> Linear:
+        return partial(
+            F.rms_norm, normalized_shape=layer.weight.shape, weight=layer.weight, eps=config.rms_norm_eps
+        )
+
+    def angles(x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        cos, sin = model.rotary_emb(x, positions)
+        sin[..., : h // 2].neg_()
+        return cos[:, :, None], sin[:, :, None]
+
+    def turning(att: nn.Module) -> Callable | None:
+        if not hasattr(att, "q_norm"):
+            return None
+        q_norm, k_norm = norm(att.q_norm), norm(att.k_norm)
+        return lambda qk: torch.cat([q_norm(qk[:, :, :heads]), k_norm(qk[:, :, heads:])], dim=2)
+
+    def gated(mlp: nn.Module) -> Linear:
+        both, down = joined(linear, mlp.gate_proj, mlp.up_proj), joined(linear, mlp.down_proj)
+
+        def forward(x: Tensor) -> Tensor:
+            gate, up = both(x).chunk(2, dim=-1)
+            return down(F.silu(gate).mul_(up))
+
+        return forward
+
+    blocks = [
+        Block(
+            norm(block.input_layernorm),
+            joined(linear, block.self_attn.q_proj, block.self_attn.k_proj, block.self_attn.v_proj),
+            turning(block.self_attn),
+            joined(linear, block.self_attn.o_proj),
+            norm(block.post_attention_layernorm),
+            gated(block.mlp),
+        )
+        for block in model.layers
+    ]
+    table, own = unwrapped(model.embed_tokens).weight, snapshot(model.embed_tokens)
+    return Lean(
+        heads, groups, h, lambda ids, _: embed(ids, table, own), angles, blocks, norm(model.norm),
+        head_of(linear, module.lm_head), table.dtype,
+    )  # fmt: skip
+
+
+def gpt2(module: nn.Module, linear) -> Lean | None:
+    """GPT-2 (Radford et al. 2019). Its Conv1D layers hold their weights transposed, `(in, out)`."""
+    model, config = module.transformer, module.config
+    odd = (
+        config.scale_attn_by_inverse_layer_idx or config.reorder_and_upcast_attn or config.add_cross_attention
+    )
+    if odd or not config.scale_attn_weights or config.activation_function != "gelu_new":
+        return None
+
+    def norm(layer: nn.LayerNorm) -> Linear:
+        return partial(
+            F.layer_norm,
+            normalized_shape=layer.weight.shape,
+            weight=layer.weight,
+            bias=layer.bias,
+            eps=layer.eps,
+        )
+
+    def conv(layer: nn.Module) -> Linear:
+        base = base_of(layer)
+        return added(linear([base.weight.t()], [base.bias]), [layer], [base.weight.shape[1]])
+
+    def mlp(part: nn.Module) -> Linear:
+        up, down = conv(part.c_fc), conv(part.c_proj)
+        return lambda x: down(F.gelu(up(x), approximate="tanh"))
+
+    blocks = [
+        Block(norm(b.ln_1), conv(b.attn.c_attn), None, conv(b.attn.c_proj), norm(b.ln_2), mlp(b.mlp))
+        for b in model.h
+    ]
+    tokens, own, places = unwrapped(model.wte).weight, snapshot(model.wte), model.wpe.weight
+    return Lean(
+        config.n_head, config.n_head, config.n_embd // config.n_head,
+        lambda ids, positions: embed(ids, tokens, own) + F.embedding(positions, places),
+        None, blocks, norm(model.ln_f), head_of(linear, module.lm_head), tokens.dtype,
+    )  # fmt: skip
+
+
+def joined(linear: Callable[..., Linear], *layers: nn.Linear) -> Linear:
+    """The layers that read the same input, as one, with what their adapters add."""
+    bases = [base_of(layer) for layer in layers]
+    multiply = linear([base.weight for base in bases], [base.bias for base in bases])
+    return added(multiply, layers, [len(base.weight) for base in bases])
+
+
+def head_of(linear: Callable[..., Linear], layer: nn.Module) -> Linear:
+    """The head: the base's own product, with what an adapter's own rows decide in its place."""
+    multiply, own = joined(linear, unwrapped(layer)), snapshot(layer)
+    return multiply if own is None else lambda x: multiply(x).index_copy_(-1, own.ids, F.linear(x, own.rows))

@@ -1,0 +1,1 @@
+"""Models: loaded, pulled, saved, and those behind an endpoint."""

@@ -1,0 +1,240 @@
+"""Endpoints: models that live behind an OpenAI-compatible server, known here by name.
+
+`endpoints.json` keeps where each is and which environment variable holds its key, never the key: that is read
+at the moment of a request and goes into its header alone. The file stands in the store beside the notebook,
+or in the user's configuration folder for every notebook of that user; the nearer one wins.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from jupyter_gpt import store
+from jupyter_gpt.errors import GPTError, nearest
+from jupyter_gpt.inference.remote import LOOPBACK
+from jupyter_gpt.runs import provenance
+from jupyter_gpt.runs.provenance import Provenance, check
+
+FILE = "endpoints.json"
+VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
+
+
+class Elsewhere(GPTError, AttributeError):
+    """What only a model of the kernel has was asked of an endpoint. `getattr(model, "folder", None)` is None
+    for one."""
+
+
+@dataclass(frozen=True, repr=False)
+class Endpoint:
+    """A model of an OpenAI-compatible server, usable wherever a local model can be prompted.
+
+    base_url: up to and with the version (`https://api.openai.com/v1`); model: its name over there.
+    key_env: the environment variable that holds the key, None for a server that wants none.
+    chat: whether it takes messages; else it is a base model and gets raw documents through `/completions`.
+    timeout: seconds of silence that are borne; retries: how often a request that failed on the way is sent
+    again.
+    """
+
+    name: str
+    base_url: str
+    model: str
+    key_env: str | None = None
+    chat: bool = True
+    timeout: float = 60.0
+    retries: int = 2
+    cell_id: str | None = None
+
+    kind = "endpoint"
+    device = dtype = parameters = licence = source = None
+    resident = False
+    memory = on_disk = 0
+
+    @property
+    def has_chat(self) -> bool:
+        return self.chat
+
+    @property
+    def provenance(self) -> Provenance:
+        """By which cell it was declared, and as what. The port of a server on this machine may be any that was free."""
+        parts = urlsplit(self.base_url)
+        where = f"{parts.hostname}{parts.path}" if parts.hostname in LOOPBACK else self.base_url
+        requested = {"base_url": where, "model": self.model, "key_env": self.key_env, "chat": self.chat}
+        return Provenance("endpoint", self.cell_id, requested)
+
+    @property
+    def lineage(self) -> list[str]:
+        return [f"{self.model} at {urlsplit(self.base_url).netloc}"]
+
+    @property
+    def module(self):
+        """Raises GPTError: its weights, tokenizer and folder are on its server."""
+        raise Elsewhere(
+            f"{self.name} is an endpoint: it can be prompted, but its weights and tokenizer are on its server"
+        )
+
+    folder = tokenizer = module
+
+    def key(self) -> str | None:
+        """The key, read from the environment now. Raises GPTError that names the variable when there is
+        none."""
+        if self.key_env is None:
+            return None
+        key = os.environ.get(self.key_env, "").strip()
+        if not key:
+            raise GPTError(
+                f"endpoint {self.name} wants its key in the environment variable {self.key_env}: "
+                "it is not set"
+            )
+        if not key.isascii() or not key.isprintable() or " " in key:
+            raise GPTError(
+                f"{self.key_env} does not hold a key for endpoint {self.name}: "
+                "it has spaces or odd characters"
+            )
+        return key
+
+    def __repr__(self) -> str:
+        key = f", key from {self.key_env}" if self.key_env else ""
+        return f"<endpoint {self.name}: {self.model} at {self.base_url}{key}>"
+
+
+def user_folder() -> Path:
+    """Where the user's own endpoints are kept, whatever folder the notebook is in; JUPYTER_GPT_CONFIG moves
+    it."""
+    import platformdirs
+
+    return Path(
+        os.environ.get("JUPYTER_GPT_CONFIG") or platformdirs.user_config_dir("jupyter_gpt", appauthor=False)
+    )
+
+
+class Endpoints(Mapping):
+    """Every endpoint that was declared, by name. Reads two small files at each look, so no two kernels
+    disagree."""
+
+    def declare(
+        self,
+        name: str,
+        base_url: str,
+        model: str,
+        *,
+        key_env: str | None = None,
+        chat: bool = True,
+        timeout: float = 60.0,
+        retries: int = 2,
+        user: bool = False,
+        overwrite: bool = False,
+    ) -> Endpoint:
+        """Keep an endpoint under `name`. Asks nothing of its server.
+
+        Raises GPTError for an address that is none or that holds a secret, and for a `key_env` that cannot be
+        the name of a variable; what was given is then not repeated, for it may be the key. Also for a name that
+        another cell gave to another endpoint, unless `overwrite`.
+        """
+        store.check_name(name)
+        if not model.strip():
+            raise GPTError(f"endpoint {name} wants a model: --model, the name its server knows it by")
+        if not timeout > 0 or retries < 0:
+            raise GPTError(f"endpoint {name} wants a timeout above 0 seconds and 0 retries or more")
+        endpoint = Endpoint(
+            name, checked_url(base_url), model, checked_variable(key_env), chat, float(timeout), retries,
+            provenance.running_cell(),
+        )
+        parts = urlsplit(endpoint.base_url)
+        if key_env and parts.scheme == "http" and parts.hostname not in LOOPBACK:
+            warnings.warn(f"endpoint {name}: the key in {key_env} goes to {parts.hostname} over plain http, where others can "
+                          "read it; use https", stacklevel=2)  # fmt: skip
+        path = (user_folder() if user else store.home()) / FILE
+        try:
+            old = endpoint_of(name, read(path)[name]) if name in read(path) else None
+        except GPTError:
+            old = None  # damaged: to be declared again
+        if old is not None:
+            check(name, old.provenance, endpoint.provenance, overwrite)
+        kept = {key: value for key, value in asdict(endpoint).items() if key != "name"}
+        store.write_json(path, {**read(path), name: kept})
+        return endpoint
+
+    def remove(self, name: str) -> None:
+        """Forget an endpoint, in the nearest file that has it."""
+        self[name]
+        path = next(path for path in places() if name in read(path))
+        store.write_json(path, {key: value for key, value in read(path).items() if key != name})
+
+    def all(self) -> dict[str, dict]:
+        return {name: kept for path in reversed(places()) for name, kept in read(path).items()}
+
+    def __getitem__(self, name: str) -> Endpoint:
+        known = self.all()
+        if name not in known:
+            raise GPTError(f"there is no endpoint {name}{nearest(name, known)}")
+        return endpoint_of(name, known[name])
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.all()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self.all()))
+
+    def __len__(self) -> int:
+        return len(self.all())
+
+
+def endpoint_of(name: str, kept: dict) -> Endpoint:
+    """The endpoint that a file holds. Raises GPTError for one that is damaged."""
+    names = {field.name for field in fields(Endpoint)}
+    try:
+        known = {key: value for key, value in kept.items() if key in names}
+        store.check_kinds(known, base_url=str, model=str, key_env=str | None, chat=bool, timeout=int | float, retries=int,
+                          cell_id=str | None)  # fmt: skip
+        return Endpoint(name, **{**known, "base_url": checked_url(kept["base_url"])})
+    except (TypeError, AttributeError, KeyError, ValueError, GPTError) as error:
+        raise GPTError(f"endpoint {name} cannot be read from {FILE}: declare it again") from error
+
+
+def places() -> list[Path]:
+    """The files, nearest first."""
+    return [store.home() / FILE, user_folder() / FILE]
+
+
+def read(path: Path) -> dict[str, dict]:
+    try:
+        kept = store.read_json(path)
+    except ValueError as error:
+        raise GPTError(f"{path} is damaged: mend or remove it") from error
+    return kept
+
+
+def checked_url(url: str) -> str:
+    """The address without a closing slash. It may hold no secret, and a message about it repeats none."""
+    try:
+        parts = urlsplit(url.strip())
+        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        sound = False
+    if not sound:
+        raise GPTError(
+            "--base-url wants an address such as https://api.openai.com/v1 or http://127.0.0.1:8000/v1"
+        )
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise GPTError("--base-url is kept on disk: leave user, password and query out, and name the key's "
+                       "variable with --key-env")  # fmt: skip
+    path = parts.path.rstrip("/")
+    if path.endswith(("/chat/completions", "/completions")):
+        raise GPTError("--base-url ends before /chat/completions: with /v1, as a rule")
+    return f"{parts.scheme}://{parts.netloc}{path}"
+
+
+def checked_variable(name: str | None, option: str = "--key-env") -> str | None:
+    """The name of a variable: in capitals, or one that is set. Anything else is more likely the secret
+    itself."""
+    if name is not None and not VARIABLE.fullmatch(name) and name not in os.environ:
+        raise GPTError(
+            f"{option} wants the name of an environment variable, such as OPENAI_API_KEY, never its content"
+        )
+    return name

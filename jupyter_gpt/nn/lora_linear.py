@@ -1,0 +1,79 @@
+"""Linear layers with a LoRA adapter in them, as the training forward multiplies them.
+
+The plain kind is written out: the frozen products and the small ones run into the same output, and no gradient of a
+frozen matrix is ever made. Whatever else peft has put into a layer (DoRA, dropout, several adapters) is its own forward.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from jupyter_gpt.nn import cpu_kernels as by_hand
+
+
+def is_adapted(layer: nn.Module) -> bool:
+    """Whether peft has put something into the layer."""
+    return hasattr(layer, "base_layer")
+
+
+def is_plain(layer: nn.Module) -> bool:
+    """Whether the layer is W x + s B A x and nothing else, or W x."""
+    if not is_adapted(layer):
+        return True
+    from peft.tuners.lora import Linear
+
+    names = layer.active_adapters if isinstance(layer, Linear) else []
+    return (
+        len(names) == 1
+        and not layer.merged
+        and not layer.disable_adapters
+        and names[0] in layer.lora_A
+        and not layer.lora_variant
+        and isinstance(layer.lora_dropout[names[0]], nn.Identity)
+        and layer.lora_B[names[0]].bias is None
+        and type(layer.base_layer).__name__ in ("Linear", "Conv1D")
+    )
+
+
+def parts(layer: nn.Module) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """W `(out, in)`, A `(r, in)`, the scaled B `(out, r)` and the bias of a layer; r is 0 where it has no adapter."""
+    base = layer.base_layer if is_adapted(layer) else layer
+    weight = base.weight.t() if type(base).__name__ == "Conv1D" else base.weight
+    bias = getattr(base, "bias", None)
+    if not is_adapted(layer):
+        return weight, weight.new_zeros(0, weight.shape[1]), weight.new_zeros(weight.shape[0], 0), bias
+    name = layer.active_adapters[0]
+    return weight, layer.lora_A[name].weight, layer.lora_B[name].weight * layer.scaling[name], bias
+
+
+def project(x: Tensor, *layers: nn.Module) -> Tensor:
+    """What layers that read the same x `(…, in)` say, side by side, in the dtype of x."""
+    if not all(is_plain(layer) for layer in layers):
+        with torch.autocast(x.device.type, x.dtype, enabled=x.dtype in (torch.bfloat16, torch.float16)):
+            return torch.cat([own_forward(layer, x).to(x.dtype) for layer in layers], dim=-1)
+    found = [parts(layer) for layer in layers]
+    if not torch.compiler.is_compiling() and not any(W.requires_grad for W, *_ in found):  # no copy of W is kept
+        y = by_hand.Adapted.apply(x, *(tensor for W, A, B, _ in found for tensor in (W, A, B)))
+    else:
+        weight = torch.cat([W.to(x.dtype) for W, *_ in found])
+        inner = F.linear(x, torch.cat([A.to(x.dtype) for _, A, _, _ in found]))
+        y = F.linear(x, weight) + F.linear(inner, torch.block_diag(*(B.to(x.dtype) for _, _, B, _ in found)))
+    bias = stacked_bias(found)
+    return y if bias is None else y + bias.to(x.dtype)
+
+
+def own_forward(layer: nn.Module, x: Tensor) -> Tensor:
+    """peft's own forward of a layer in the dtype of x. Autocast goes down to halves only; up, the weights are cast here."""
+    if x.dtype in (torch.bfloat16, torch.float16):
+        return layer(x)
+    up = {name: p.to(x.dtype) for name, p in layer.named_parameters() if p.is_floating_point() and p.dtype != x.dtype}
+    return torch.func.functional_call(layer, up, (x,)) if up else layer(x)
+
+
+def stacked_bias(found: list[tuple]) -> Tensor | None:
+    """The biases one after another; None where no layer has one."""
+    if all(bias is None for *_, bias in found):
+        return None
+    return torch.cat([W.new_zeros(W.shape[0]) if bias is None else bias for W, _, _, bias in found])

@@ -1,0 +1,300 @@
+"""The training forward: the same function as transformers' Llama, Qwen3 and GPT-2, written to be fast.
+
+The parameters stay those of the transformers module, so saving, sampling and evaluating need no conversion; only
+the path from token ids to hidden states is our own. Notable: fp32 weights cast once where they are used (no autocast
+bookkeeping); q, k, v and gate, up multiplied as one matrix; rotary tables made once; fused attention; on a CPU the
+gradients of `by_hand.py`; adapters of LoRA multiplied with their layers (`adapted.py`); texts packed into one stream
+without seeing each other. Any other architecture falls back on its own forward under autocast.
+`tests/training/test_transformer.py` and `test_packed.py` hold both equal.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from jupyter_gpt.nn import cpu_kernels as by_hand
+from jupyter_gpt.nn import lora_linear as adapted
+from jupyter_gpt.nn.devices import keep_freed_memory
+from jupyter_gpt.nn.token_rows import embed, token_rows, unwrapped
+from jupyter_gpt.nn.varlen import Segments, groups
+
+
+class Trunk(nn.Module):
+    """Token ids `(B, T)` to the last hidden states `(B, T, D)` of a transformers causal LM, after the final norm.
+
+    `dtype` is that of the activations; the parameters keep theirs. The module (or the peft model around it) is
+    referenced, not registered, so `Trunk` has no parameters of its own and a `torch.compile` of it never renames what is
+    saved. With `recomputed` the activations inside a block are not kept but made again for its gradient.
+    """
+
+    def __init__(self, model: nn.Module, context: int, dtype: torch.dtype, recomputed: bool = False):
+        super().__init__()
+        model = model.get_base_model() if hasattr(model, "get_base_model") else model
+        object.__setattr__(self, "model", model)
+        self.ends_at(model.get_submodule(next(iter(trunk_paths(model)), "")))
+        self.dtype, self.recomputed, self.mask = dtype, recomputed, None
+        if model.device.type == "cpu":
+            keep_freed_memory()
+        kind = model.config.model_type if suits(model) else None
+        self.forward_of = {"llama": rotary_trunk, "qwen3": rotary_trunk, "gpt2": gpt2_trunk}.get(kind)
+        if recomputed and self.forward_of is None:
+            recompute(model)
+        if kind in ("llama", "qwen3"):
+            position = torch.arange(context, device=model.device)[None]
+            cos, sin = model.model.rotary_emb(torch.zeros((), device=model.device), position)
+            negated, half = sin[0].clone(), sin.shape[-1] // 2  # each table repeats itself after half a head
+            negated[:, :half] *= -1
+            self.register_buffer("cos", cos[0].to(dtype), persistent=False)
+            self.register_buffer("sin", negated.to(dtype), persistent=False)
+        if model.device.type == "cpu":
+            longest = min(context, by_hand.LONGEST)
+            del self.mask
+            self.register_buffer("mask", torch.full((longest, longest), float("-inf"), dtype=dtype).triu_(1), False)
+
+    def mask_of(self, T: int) -> Tensor | None:
+        """The causal mask for texts of up to T tokens, where they are short enough for products by hand."""
+        return None if self.mask is None or len(self.mask) < T else self.mask[:T, :T]
+
+    def forward(self, ids: Tensor, segments: Segments | None = None) -> Tensor:
+        """With `segments`, `ids` `(1, N)` is a stream of texts, each of which sees only itself."""
+        if self.forward_of is not None:
+            return self.forward_of(self, ids, segments)
+        with self.autocast(ids.device):
+            if segments is not None:
+                return text_by_text(self.body, ids, segments)
+            return self.body(input_ids=ids, use_cache=False)[0]
+
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """What the model's own forward runs under."""
+        return torch.autocast(device.type, self.dtype, enabled=self.dtype in (torch.bfloat16, torch.float16))
+
+    def ends_at(self, body: nn.Module) -> None:
+        """Take the outputs of this part of the model, where it goes through its own forward."""
+        object.__setattr__(self, "body", body)
+
+    def logits_alone(self) -> None:
+        """Return the model's own logits `(B, T, V)` from here on, for a model whose hidden states are not told."""
+        self.forward_of = None
+        self.ends_at(self.model)
+
+    def block(self, function, x: Tensor, *inputs) -> Tensor:
+        """`function(x, *inputs)`, its activations kept or made again."""
+        if self.recomputed and torch.is_grad_enabled():
+            return checkpoint(function, x, *inputs, use_reentrant=False)
+        return function(x, *inputs)
+
+
+def recomputable(model: nn.Module) -> bool:
+    """Whether the activations of a model, peft or not, can be recomputed in the backward pass."""
+    model = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return suits(model) or getattr(model, "supports_gradient_checkpointing", False)
+
+
+def recompute(model: nn.Module) -> None:
+    """Have the model's own forward recompute activations."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    enable = getattr(model, "activation_checkpointing_enable", None)  # its name in newer transformers
+    (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
+    for part in model.modules():  # the library does so in training mode only, which would also turn dropout on
+        part.training = part.training or isinstance(part, GradientCheckpointingLayer)
+
+
+def trunk_paths(model: nn.Module) -> list[str]:
+    """Where the part of a causal LM or a classifier may lie that ends in the last hidden states: what holds the table
+    of embeddings, from the outside in. A prefix that a class states for it may be wrong, as Llama 4's is."""
+    table = model.get_input_embeddings()
+    path = next((name for name, part in model.named_modules() if part is table), "").split(".")
+    return [".".join(path[:n]) for n in range(1, len(path))]
+
+
+def probe(model: nn.Module) -> Tensor:
+    """A few tokens `(1, 8)` by which something is found out about a model."""
+    return (torch.arange(8, device=model.device)[None] * 7 + 5) % model.config.get_text_config().vocab_size
+
+
+def suits(model: nn.Module) -> bool:
+    """Whether a model is one of the shapes written out here, with none of the extras that their configurations allow."""
+    config = model.config
+    if getattr(model, "hf_quantizer", None) is not None:
+        return False
+    if config.model_type == "gpt2":
+        odd = config.scale_attn_by_inverse_layer_idx or config.reorder_and_upcast_attn or config.add_cross_attention
+        return not odd and config.scale_attn_weights and config.activation_function == "gelu_new"
+    if config.model_type not in ("llama", "qwen3"):
+        return False
+    sliding = "sliding_attention" in (getattr(config, "layer_types", None) or [])
+    static = getattr(model.model.rotary_emb, "rope_type", "default") in ("default", "linear", "llama3", "yarn")
+    return config.hidden_act == "silu" and static and not sliding
+
+
+def text_by_text(model: nn.Module, ids: Tensor, segments: Segments) -> Tensor:
+    """The same through a model's own forward: texts of like length side by side, padded on the right.
+
+    What comes after a token is nothing to it in any causal model, whether it attends or remembers. Only where rotations
+    depend on how long the longest text is do none but equally long ones go together.
+    """
+    texts = ids[0].split(segments.lengths)
+    hidden: list[Tensor | None] = [None] * len(texts)
+    rotary = [part for part in model.modules() if getattr(part, "rope_type", None) in ("dynamic", "longrope")]
+    for group in groups(segments.lengths, 1.0, 0) if rotary else groups(segments.lengths):
+        for part in rotary:
+            if part.rope_type == "dynamic":  # it remembers the longest text so far
+                part.inv_freq, part.max_seq_len_cached = part.original_inv_freq, part.original_max_seq_len
+        batch = nn.utils.rnn.pad_sequence([texts[n] for n in group], batch_first=True)
+        real = nn.utils.rnn.pad_sequence([torch.ones_like(texts[n]) for n in group], batch_first=True)
+        states = model(input_ids=batch, attention_mask=real, use_cache=False)[0]
+        for n, state in zip(group, states, strict=True):
+            hidden[n] = state[: segments.lengths[n]]
+    return torch.cat(hidden)[None]
+
+
+def project(x: Tensor, *layers: nn.Module) -> Tensor:
+    """What layers that read the same x `(…, in)` say, side by side: one product, of weights cast to the dtype of x."""
+    if any(adapted.is_adapted(layer) for layer in layers):
+        return adapted.project(x, *layers)
+    found = [adapted.parts(layer) for layer in layers]
+    bias = adapted.stacked_bias(found)
+    weights = [W.to(x.dtype) for W, *_ in found]
+    weight = torch.cat(weights) if len(weights) > 1 else weights[0]
+    return F.linear(x, weight, None if bias is None else bias.to(x.dtype))
+
+
+def eager(x: Tensor) -> bool:
+    """Whether nothing will fuse what happens to x: on a CPU, outside torch.compile."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Root-mean-square norm (Zhang and Sennrich 2019) over the last dimension."""
+    if eager(x):
+        return by_hand.RMSNorm.apply(x, weight, eps)
+    return F.rms_norm(x, x.shape[-1:], weight.to(x.dtype), eps)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary position embedding (Su et al. 2021) of x `(B, T, H, h)`, returned as `(B, H, T, h)`; tables `(T, h)`."""
+    if eager(x):
+        return by_hand.Rotary.apply(x, cos, sin)
+    a, b = x.chunk(2, dim=-1)
+    cos, sin = cos.chunk(2, dim=-1)[1][:, None], sin.chunk(2, dim=-1)[1][:, None]
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1).transpose(1, 2)
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, segments: Segments | None = None) -> Tensor:
+    """Causal attention of q `(B, H, T, h)` over k, v `(B, G, T, h)` with H a multiple of G; returns `(B, T, H*h)`.
+
+    `mask` `(T, T)` chooses the products by hand, None torch's fused kernel. Of a stream (B = 1) each text by itself.
+    """
+    if segments is not None:
+        return packed_attention(q, k, v, mask, segments)
+    if mask is not None and eager(q):
+        return by_hand.Attention.apply(q, k, v, mask).flatten(2)
+    return causal(q, k, v).transpose(1, 2).flatten(2)
+
+
+def causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Causal attention `(B, H, T, h)` by torch's fused kernels."""
+    if q.shape[1] != k.shape[1] and not shares_keys(q):
+        k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (k, v))
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1])
+
+
+def shares_keys(q: Tensor) -> bool:
+    """Whether a fused kernel takes fewer keys than queries: of a GPU's only FlashAttention, else all scores are written out."""
+    return q.device.type != "cuda" or has_flash(q)
+
+
+def has_flash(q: Tensor) -> bool:
+    """Whether FlashAttention (Dao 2024) computes queries like these `(…, h)`: on NVIDIA GPUs since Ampere, in half precision."""
+    half, h = q.dtype in (torch.bfloat16, torch.float16), q.shape[-1]
+    if q.device.type != "cuda" or torch.version.hip or not half or h % 8 or h > 192:
+        return False
+    return torch.cuda.get_device_capability(q.device) >= (8, 0)
+
+
+def packed_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, segments: Segments) -> Tensor:
+    """The attention of a stream: by hand, by the kernel for texts of varying length, or, where neither runs, texts of like
+    length side by side."""
+    if mask is not None and eager(q):
+        return by_hand.PackedAttention.apply(q, k, v, mask, segments.lengths).flatten(2)
+    if has_flash(q):
+        from torch.nn.attention.varlen import varlen_attn
+
+        q, k, v = (x[0].transpose(0, 1) for x in (q, k, v))
+        bounds, longest = segments.bounds, segments.longest
+        y = varlen_attn(
+            q, k, v, bounds, bounds, longest, longest, window_size=(-1, 0), enable_gqa=q.shape[1] != k.shape[1]
+        )
+        return y.flatten(1)[None]
+    _, H, N, h = q.shape
+    q, k, v = (x.reshape(k.shape[1], -1, N, h) for x in (q, k, v))
+    y = torch.empty_like(q)
+    for batch in by_hand.side_by_side(tuple(segments.lengths), q.device):
+        batch.put(causal(batch.take(q), batch.take(k), batch.take(v)), y)
+    return y.view(1, H, N, h).transpose(1, 2).flatten(2)
+
+
+def gated(x: Tensor) -> Tensor:
+    """SwiGLU of gate and up `(..., 2M)` side by side."""
+    if eager(x):
+        return by_hand.SwiGLU.apply(x)
+    gate, up = x.chunk(2, dim=-1)
+    return F.silu(gate) * up
+
+
+def rotary_trunk(trunk: Trunk, ids: Tensor, segments: Segments | None) -> Tensor:
+    """Llama (Touvron et al. 2023) and Qwen3, which adds a norm on queries and keys."""
+    model = trunk.model.model
+    B, T = ids.shape
+    positions = slice(T) if segments is None else segments.positions
+    cos, sin, mask = trunk.cos[positions], trunk.sin[positions], trunk.mask_of(segments.longest if segments else T)
+    h, norm = model.layers[0].self_attn.head_dim, partial(rms_norm, eps=model.config.rms_norm_eps)
+
+    def through(x: Tensor, block: nn.Module) -> Tensor:
+        att, mlp = block.self_attn, block.mlp
+        y = norm(x, block.input_layernorm.weight)
+        qkv = project(y, att.q_proj, att.k_proj, att.v_proj).view(B, T, -1, h)
+        groups_of = att.k_proj.out_features // h
+        q, k, v = qkv.split([att.q_proj.out_features // h, groups_of, groups_of], dim=2)
+        if hasattr(att, "q_norm"):
+            q, k = norm(q, att.q_norm.weight), norm(k, att.k_norm.weight)
+        y = attention(rotate(q, cos, sin), rotate(k, cos, sin), v.transpose(1, 2), mask, segments)
+        x = x + project(y, att.o_proj)
+        y = norm(x, block.post_attention_layernorm.weight)
+        return x + project(gated(project(y, mlp.gate_proj, mlp.up_proj)), mlp.down_proj)
+
+    table = model.embed_tokens
+    x = embed(ids, unwrapped(table).weight, token_rows(table)).to(trunk.dtype)
+    for block in model.layers:
+        x = trunk.block(through, x, block)
+    return norm(x, model.norm.weight)
+
+
+def gpt2_trunk(trunk: Trunk, ids: Tensor, segments: Segments | None) -> Tensor:
+    """GPT-2 (Radford et al. 2019). Its Conv1D layers hold their weights transposed, `(in, out)`."""
+    model, dtype = trunk.model.transformer, trunk.dtype
+    B, T = ids.shape
+    heads, mask = model.config.n_head, trunk.mask_of(segments.longest if segments else T)
+    positions = slice(T) if segments is None else segments.positions
+    gelu = partial(F.gelu, approximate="tanh")
+
+    def norm(layer: nn.LayerNorm, x: Tensor) -> Tensor:
+        return F.layer_norm(x, x.shape[-1:], layer.weight.to(dtype), layer.bias.to(dtype), layer.eps)
+
+    def through(x: Tensor, block: nn.Module) -> Tensor:
+        qkv = project(norm(block.ln_1, x), block.attn.c_attn).view(B, T, 3 * heads, -1)
+        q, k, v = (part.transpose(1, 2) for part in qkv.chunk(3, dim=2))
+        x = x + project(attention(q, k, v, mask, segments), block.attn.c_proj)
+        return x + project(gelu(project(norm(block.ln_2, x), block.mlp.c_fc)), block.mlp.c_proj)
+
+    x = embed(ids, unwrapped(model.wte).weight, token_rows(model.wte))
+    x = (x + model.wpe.weight[positions]).to(dtype)
+    for block in model.h:
+        x = trunk.block(through, x, block)
+    return norm(model.ln_f, x)

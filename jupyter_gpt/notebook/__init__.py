@@ -1,0 +1,1 @@
+"""The notebook: magics, and what a person sees."""

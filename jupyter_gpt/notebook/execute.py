@@ -1,0 +1,196 @@
+"""Runs a notebook without a browser, telling each cell as it goes, and a table of what was made at the end.
+
+The kernel is always this very Python's, whatever kernels are installed; it works in the notebook's folder, as
+Jupyter's does. The input file is never changed: the executed notebook goes to `.jupyter_gpt/executed/`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import os
+import re
+import signal
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jupyter_gpt.errors import GPTError
+
+LINES = 16  # of a cell's text that are shown; a longer one is cut
+ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+ABLE = {"debugger": True, "supported_encryption": ["curve"]}  # as in ipykernel's own kernelspec
+EXPECTED = {"raises-exception", "nbval-raises-exception"}  # tags of cells that are meant to fail
+
+
+def execute(notebook: Path) -> int:
+    """Runs `notebook`: 0 if all cells passed, 1 if one failed, 130 after Ctrl-C. GPTError if it is none."""
+    import nbformat
+
+    try:
+        nb = nbformat.read(notebook, as_version=4)
+    except (OSError, ValueError, nbformat.reader.NotJSONError, nbformat.ValidationError) as error:
+        reason = (str(error).splitlines() or ["it is empty"])[0]
+        raise GPTError(f"{notebook.name} cannot be read as a notebook: {reason[:200]}") from None
+    started = time.time()
+    home = notebook.parent / (
+        os.environ.get("JUPYTER_GPT_HOME") or ".jupyter_gpt"
+    )  # as the kernel will see it
+    status = asyncio.run(_run(nb, notebook))
+    kept = _keep(nb, home / "executed" / notebook.name)
+
+    from jupyter_gpt.runs.run_summary import made
+
+    print(f"\n{made(home, started)}\n\nexecuted notebook: {kept}")
+    return status
+
+
+def _keep(nb, path: Path) -> Path:
+    """Writes the executed notebook whole or not at all."""
+    import nbformat
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(nbformat.writes(nb), encoding="utf-8")
+    temporary.replace(path)
+    return path
+
+
+def kernel_manager():
+    """Manages a kernel of this very Python: no kernelspec has to be installed, none can lead elsewhere."""
+    from jupyter_client import AsyncKernelManager
+    from jupyter_client.kernelspec import KernelSpec
+
+    manager = AsyncKernelManager()
+    if manager.has_trait("transport_encryption"):  # newer kernels warn when what they say is not encrypted
+        manager.transport_encryption = "auto"
+    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    manager._kernel_spec = KernelSpec(argv=argv, display_name="Python 3", language="python", metadata=ABLE)
+    return manager
+
+
+def kernel_environment() -> dict[str, str]:
+    """The kernel's environment; a source checkout that is not installed is put on its path."""
+    checkout = Path(__file__).resolve().parents[2]
+    if not (checkout / "pyproject.toml").is_file():
+        return dict(os.environ)
+    paths = [str(checkout), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+
+
+async def _run(nb, notebook: Path) -> int:
+    """Runs the cells one by one; stops at the first that fails, and after the one that Ctrl-C ended."""
+    from nbclient import NotebookClient
+
+    resources = {"metadata": {"path": str(notebook.parent)}}
+    client = NotebookClient(
+        nb, km=kernel_manager(), resources=resources, timeout=None, store_widget_state=False
+    )
+    cells = [
+        (index, cell)
+        for index, cell in enumerate(nb.cells)
+        if cell.cell_type == "code" and cell.source.strip()
+    ]
+    for _, cell in cells:  # what an earlier execution left is not this one's
+        cell.outputs, cell.execution_count = [], None
+    print(f"{notebook} ({len(cells)} cells, {sys.executable})")
+    ctrl_c = CtrlC(client)
+    # nbclient sets handlers of its own before it first waits for the kernel: this call comes right after them
+    asyncio.get_running_loop().call_soon(ctrl_c.listen)
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            setup = client.async_setup_kernel(cleanup_kc=True, env=kernel_environment())
+            await stack.enter_async_context(setup)
+        except RuntimeError as error:
+            atexit.unregister(client._cleanup_kernel)  # nbclient's own, which has nothing left to clean
+            if ctrl_c.pressed:
+                return 130
+            raise GPTError(f"the kernel did not start: {error}") from None
+        ctrl_c.running = True
+        for number, (index, cell) in enumerate(cells, 1):
+            if ctrl_c.pressed:
+                break
+            label = f"[{number:{len(str(len(cells)))}}/{len(cells)}]"
+            if not await _run_cell(client, cell, index, label):
+                return 130 if ctrl_c.pressed else 1
+    return 130 if ctrl_c.pressed else 0
+
+
+@dataclass
+class CtrlC:
+    """Ctrl-C interrupts the running cell (before there is one, it is noted), and so does a second: a run that stops then
+    leaves its last evaluation out. A third, or SIGTERM, ends the kernel.
+    """
+
+    client: object
+    running: bool = False
+    pressed: int = 0
+    acts: list = field(default_factory=list)  # asyncio keeps tasks only weakly
+
+    def listen(self) -> None:
+        with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C stays a KeyboardInterrupt
+            asyncio.get_running_loop().add_signal_handler(signal.SIGINT, self.press)
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.end)
+
+    def end(self) -> None:
+        self.pressed = max(2, self.pressed)
+        self.press()
+
+    def press(self) -> None:
+        self.pressed += 1
+        said = {1: "interrupting: Ctrl-C again skips the evaluation of a stopping run", 2: "interrupting: Ctrl-C again ends the kernel"}
+        print(f" {said.get(self.pressed, 'ending the kernel')}", flush=True)
+        self.acts.append(asyncio.ensure_future(self.act()))
+
+    async def act(self) -> None:
+        if self.pressed > 2:
+            await self.client.km.shutdown_kernel(now=True)
+        elif self.running:
+            await self.client.km.interrupt_kernel()
+
+
+async def _run_cell(client, cell, index: int, label: str) -> bool:
+    """Runs one cell, prints its line and its text; whether it passed."""
+    from nbclient.exceptions import CellExecutionError, DeadKernelError
+
+    print(f"{label} {_first_line(cell.source):<64}", end="", flush=True)
+    began, failure = time.perf_counter(), None
+    try:
+        await client.async_execute_cell(cell, index)
+    except CellExecutionError as error:
+        failure = error.ename
+    except DeadKernelError:
+        failure = "the kernel died"
+    expected = failure is not None and EXPECTED & set(cell.metadata.get("tags", []))
+    passed = failure is None or bool(expected)
+    verdict = "ok" if failure is None else f"ok, {failure} expected" if expected else f"FAILED: {failure}"
+    print(f" {time.perf_counter() - began:7.1f} s  {verdict}")
+    text = _text(cell.outputs, whole_errors=not passed)
+    if text:
+        print("\n".join(f"    {line}".rstrip() for line in text.splitlines()))
+    sys.stdout.flush()
+    return passed
+
+
+def _first_line(source: str) -> str:
+    line = next(line for line in source.splitlines() if line.strip()).strip()
+    return line if len(line) <= 64 else line[:63] + "…"
+
+
+def _text(outputs: list, whole_errors: bool) -> str:
+    """A cell's text, cut where it is long; the traceback of an error is not."""
+    shown, errors = [], []
+    for output in outputs:
+        if output.output_type == "stream":
+            shown.append(output.text.rstrip("\n"))
+        elif output.output_type == "error":
+            trace = "\n".join(output.traceback) or f"{output.ename}: {output.evalue}"
+            (errors if whole_errors else shown).append(trace)
+        elif "text/plain" in output.data:
+            shown.append(output.data["text/plain"])
+    lines = ANSI.sub("", "\n".join(shown)).splitlines()
+    if len(lines) > LINES:
+        lines = [*lines[: LINES - 1], f"… {len(lines) - LINES + 1} more lines"]
+    return "\n".join(lines + ANSI.sub("", "\n".join(errors)).splitlines())

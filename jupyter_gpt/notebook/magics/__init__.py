@@ -1,0 +1,67 @@
+"""The doors: each magic parses its line and body, calls one function of the session and shows the result."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from IPython.core.magic import no_var_expand
+
+from jupyter_gpt import store
+from jupyter_gpt.notebook.magics import agent, classify, compare, corpus, gpt, pretrain, prompt, rag, rank, rlhf, sft
+from jupyter_gpt.notebook.magics.completion import matcher
+from jupyter_gpt.notebook.magics.notebook import cell_id
+from jupyter_gpt.notebook.magics.options import help_text
+from jupyter_gpt.runs import provenance
+
+CELLS = {"agent": agent, "classify": classify, "compare": compare, "corpus": corpus, "pretrain": pretrain, "prompt": prompt, "rag": rag, "rank": rank, "rlhf": rlhf, "sft": sft}
+ALONE = re.compile(rf"%%({'|'.join(CELLS)})(\s|$)")
+
+
+def load(ip) -> None:
+    """Registers magics, completion and the empty-body hook with a shell; twice does no harm."""
+    unload(ip)
+    for name, door in CELLS.items():
+        ip.register_magic_function(_cell_magic(ip, name, door.run, help_text(door.COMMAND)), "cell", name)
+    ip.register_magic_function(_line_magic(ip, "gpt", gpt.run, gpt.overview()), "line", "gpt")
+    ip.input_transformers_cleanup.append(fill_empty_body)
+    ip.Completer.custom_matchers.append(matcher(ip.user_ns))
+    provenance.running_cell = lambda: cell_id(ip)
+
+
+def unload(ip) -> None:
+    """Takes away all that `load` added."""
+    kinds = ip.magics_manager.magics
+    for kind, names in (("cell", CELLS), ("line", ("gpt",))):
+        for name in names:
+            kinds[kind].pop(name, None)
+    provenance.running_cell = lambda: None
+    for hooks in (ip.input_transformers_cleanup, ip.Completer.custom_matchers):
+        hooks[:] = [hook for hook in hooks if not getattr(hook, "__module__", "").startswith("jupyter_gpt.")]
+
+
+def fill_empty_body(lines: list[str]) -> list[str]:
+    """Gives our cell magics a blank line for a body: IPython refuses an empty one before our code runs."""
+    if lines and ALONE.match(lines[0]) and not "".join(lines[1:]).strip():
+        return [lines[0].rstrip("\n") + "\n", "\n"]
+    return lines
+
+
+def _cell_magic(ip, name: str, run: Callable, doc: str) -> Callable:
+    @no_var_expand  # IPython would expand the braces of JSON, and drop every $name it does not know
+    def magic(line: str, cell: str) -> None:
+        with store.writing(f"%%{name}"):
+            run(ip, line, cell)
+
+    magic.__name__, magic.__doc__ = name, doc
+    return magic
+
+
+def _line_magic(ip, name: str, run: Callable, doc: str) -> Callable:
+    @no_var_expand
+    def magic(line: str) -> None:
+        with store.writing(f"%{name}"):
+            run(ip, line)
+
+    magic.__name__, magic.__doc__ = name, doc
+    return magic

@@ -1,0 +1,41 @@
+"""What magics ask of the notebook they run in: which cell it is, a place to show, a variable to bind."""
+
+from __future__ import annotations
+
+from jupyter_gpt.runs.provenance import cell_of
+
+
+def cell_id(ip) -> str | None:
+    """Which cell is running, as the front end names it; None where it does not say (nbclient, a terminal)."""
+    parent = ip.get_parent() if hasattr(ip, "get_parent") else None
+    return cell_of((parent or {}).get("metadata") or {})
+
+
+def bind(ip, name: str | None, value: object) -> None:
+    """`--out VAR`: the value under that name in the notebook; nothing without a name."""
+    if name:
+        ip.push({name: value})
+
+
+def show(bundle: object) -> None:
+    """Displays a static bundle, once."""
+    from IPython.display import display
+
+    display(bundle)
+
+
+def watch(run, overlays: list | tuple = (), background: bool = False) -> None:
+    """Shows a run until it ends, or in the background.
+
+    Whatever breaks the watching (the view, an impatient second interrupt) also ends the run, gracefully: a
+    cell that is over leaves nothing training unless it was asked to.
+    """
+    from jupyter_gpt.notebook.views.curve import run_bundle
+    from jupyter_gpt.notebook.views.follow import follow
+
+    try:
+        follow(run, run_bundle, overlays=overlays, background=background)
+    except BaseException:
+        if run.alive and not background:
+            run.stop()
+        raise

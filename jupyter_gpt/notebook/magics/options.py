@@ -1,0 +1,272 @@
+"""What a magic takes, said once: from one `Command` come its parsing, its `--help` and its completion.
+
+Not `argparse`, which prints and exits where a notebook wants one line and a real error, wraps its help to the
+width of a terminal, and words both differently from one Python to the next.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from jupyter_gpt.errors import GPTError, nearest
+from jupyter_gpt.notebook.lexer import Word, number, on_or_off, split, variable, whole
+from jupyter_gpt.stages.pretrain_recipe import DTYPES
+
+WIDTH = 88  # columns of the help
+COLUMN = 26  # where its explanations begin
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option (`--steps`) or one bare word (`NAME`, in capitals) of a magic.
+
+    kind: turns the text into a value, `ValueError` saying what is wanted; None for a switch.
+    default: what the session does without it, as the help shows it; never passed on.
+    choices: the only values; hints: some of the values, for completion.
+    complete: whose names complete it: "models", "runs", "corpora", "rankings", "files".
+    many: takes one value or more, up to the next option.  needed: the magic cannot do without.
+    kept: its value is a `$variable`, handed over as the object it is; with `complete`, a name will do too.
+    literal: a `$variable` is handed over as it is written: a source, which the session looks up.
+    optional: its value may be left out; `kind` is then given "". A word that `kind` does not take is none.
+    parted: its values may also stand in one word, parted by commas.
+    """
+
+    name: str
+    help: str
+    metavar: str = ""
+    kind: Callable[[str], object] | None = str
+    default: object = None
+    choices: tuple[str, ...] = ()
+    hints: tuple[str, ...] = ()
+    complete: str = ""
+    many: bool = False
+    needed: bool = False
+    kept: bool = False
+    literal: bool = False
+    optional: bool = False
+    parted: bool = False
+
+    @property
+    def key(self) -> str:
+        """The keyword it becomes: `--batch-tokens` is `batch_tokens`."""
+        return self.name.lstrip("-").replace("-", "_").lower()
+
+
+@dataclass(frozen=True)
+class Command:
+    """A magic, or a verb of `%gpt`: its name as typed, and all that its help says."""
+
+    name: str
+    summary: str
+    about: str
+    groups: tuple[tuple[str, tuple[Option, ...]], ...]
+    body: str = ""
+    sketch: tuple[str, ...] = ("source: weight", "…")  # what the lines of a body look like
+    examples: tuple[str, ...] = ()
+
+    @property
+    def flags(self) -> dict[str, Option]:
+        """Its options by the name they are typed with."""
+        return {option.name: option for _, options in self.groups for option in options if _dashed(option.name)}
+
+    @property
+    def places(self) -> list[Option]:
+        """Its bare words, in order."""
+        return [option for _, options in self.groups for option in options if not _dashed(option.name)]
+
+
+def _dashed(text: str) -> bool:
+    return text.startswith("--")
+
+
+def is_flag(word: Word) -> bool:
+    """Does the word stand for an option? `-1` is a number and `-` a dash."""
+    return not word.quoted and (_dashed(word.text) or (word.text[:1] == "-" and word.text[1:2].isalpha()))
+
+
+def parse(command: Command, line: str, variables: Mapping[str, object] | None = None) -> dict | None:
+    """The line's options by keyword, only those given; None when it asked for help, which is then printed.
+
+    With `variables`, a value `$name` that is not quoted is looked up there. Anything the command does not
+    understand is a `GPTError` that names the nearest thing it does.
+    """
+    if odd := next((character for character in line if character == "\0" or "\ud800" <= character <= "\udfff"), None):
+        raise GPTError(f"{command.name}: the line holds {odd!a}, which no name and no text has: leave it out")
+    words = split(line)
+    if any(word in (Word("--help", False), Word("-h", False)) for word in words):
+        print(help_text(command))
+        return None
+    given, places, flags = {}, command.places, command.flags
+    while words:
+        word = words.pop(0)
+        if not is_flag(word):
+            if not places:
+                raise GPTError(f"{command.name} cannot place {word.text!r}: several words go in quotes")
+            option = places.pop(0)
+            values = [word, *(_until_flag(words) if option.many else ())]
+        else:
+            name, equals, value = word.text.partition("=")
+            option = flags.get(name)
+            if option is None:
+                likely = nearest(name, flags) or " (--help lists them)"
+                raise GPTError(f"{command.name} has no option {name}{likely}")
+            if option.key in given and not option.many:
+                raise GPTError(f"{command.name} has {name} twice: give it once")
+            values = _values(command, option, Word(value, False) if equals else None, words)
+        if option.parted:
+            values = [each for value in values for each in _parts(value)]
+        result = [item for value in values for item in _converted(command, option, value, variables)]
+        given[option.key] = given.get(option.key, []) + result if option.many else result[0]
+    missing = [option.name for option in (*places, *flags.values()) if option.needed and option.key not in given]
+    if missing:
+        raise GPTError(f"{command.name} wants {missing[0]}: {usage(command)}")
+    return given
+
+
+def _values(command: Command, option: Option, attached: Word | None, words: list[Word]) -> list[Word]:
+    """Takes the words that are the option's value off the front of `words`."""
+    if option.kind is None:
+        if attached:
+            raise GPTError(f"{command.name} {option.name} is a switch: it takes no value")
+        return [Word("", True)]
+    if attached:
+        return [attached]
+    if option.optional and (not words or is_flag(words[0]) or not _takes(option, words[0])):
+        return [Word("", True)]
+    if not words or is_flag(words[0]):
+        raise GPTError(f"{command.name} {option.name} wants a value: {option.name} {_metavar(option)}")
+    return _until_flag(words) if option.many else [words.pop(0)]
+
+
+def _takes(option: Option, word: Word) -> bool:
+    try:
+        option.kind(word.text)
+    except ValueError:
+        return False
+    return True
+
+
+def _parts(word: Word) -> list[Word]:
+    """The words that commas part; a quoted one is whole."""
+    return [word] if word.quoted else [Word(part, False) for part in word.text.split(",") if part]
+
+
+def _until_flag(words: list[Word]) -> list[Word]:
+    taken = []
+    while words and not is_flag(words[0]):
+        taken.append(words.pop(0))
+    return taken
+
+
+def _converted(command: Command, option: Option, word: Word, variables: Mapping[str, object] | None) -> list:
+    """The values one word stands for: one, or those of a list that a `$name` holds."""
+    if option.kind is None:
+        return [True]
+    texts = [word.text]
+    named = word.text[:1] == "$" and word.text[1:].isidentifier()
+    if variables is not None and named and not word.quoted and not option.literal:
+        name = word.text[1:]
+        if name not in variables:
+            likely = nearest(name, (known for known in variables if not known.startswith("_")))
+            raise GPTError(f"{command.name} {option.name}: this notebook has no variable {name}{likely}")
+        value = variables[name]
+        if option.kept:
+            return [value]
+        several = option.many and isinstance(value, list | tuple)
+        texts = [str(item) for item in value] if several else [str(value)]
+    elif option.kept and not option.complete:
+        wanted = "a variable of this notebook as $name"
+        raise GPTError(f"{command.name} {option.name} wants {wanted}, not {word.text[:40]!r}")
+    return [_checked(command, option, text) for text in texts]
+
+
+def _checked(command: Command, option: Option, text: str) -> object:
+    if option.choices and text not in option.choices:
+        likely = nearest(text, option.choices) if len(option.choices) > 1 else ""
+        likely = likely if "did you mean" in likely else ""
+        raise GPTError(f"{command.name} {option.name} is {' or '.join(option.choices)}, not {text[:40]!r}{likely}")
+    try:
+        return option.kind(text)
+    except ValueError as wanted:
+        raise GPTError(f"{command.name} {option.name} wants {wanted}, not {text[:40]!r}") from None
+
+
+def _metavar(option: Option) -> str:
+    metavar = "|".join(option.choices) or option.metavar or "VALUE"
+    return f"[{metavar}]" if option.optional else metavar
+
+
+def usage(command: Command) -> str:
+    """`%%pretrain NAME [options]`: one line, what is needed first."""
+    needed = [f"{o.name} {_metavar(o)}" for o in command.flags.values() if o.needed]
+    places = [(o.name if o.needed else f"[{o.name}]") + (" …" if o.many else "") for o in command.places]
+    return " ".join([command.name, *places, *needed, "[options]"])
+
+
+def help_text(command: Command) -> str:
+    """The manual page that `--help` prints and `%%magic?` shows."""
+    lines = [f"{command.name}: {command.summary}", "", f"    {usage(command)}"]
+    lines += ["    " + line for line in command.sketch if command.body]
+    lines += ["", *textwrap.wrap(command.about, WIDTH)]
+    for title, options in command.groups:
+        if options:
+            lines += ["", title, *(line for option in options for line in _explained(option))]
+    if command.body:
+        lines += ["", "Body", *textwrap.indent(textwrap.dedent(command.body).strip(), "  ").splitlines()]
+    if command.examples:
+        lines += ["", "Examples", *textwrap.indent("\n".join(command.examples), "  ").splitlines()]
+    return "\n".join(lines)
+
+
+def _explained(option: Option) -> list[str]:
+    head = option.name if option.kind is None or not _dashed(option.name) else f"{option.name} {_metavar(option)}"
+    head = f"  {head}" + (" …" if option.many else "")
+    default = "" if option.default is None else f" (default: {option.default})"
+    tail = textwrap.wrap(option.help + default, WIDTH - COLUMN)
+    if len(head) > COLUMN - 2:
+        return [head, *(" " * COLUMN + line for line in tail)]
+    return [head.ljust(COLUMN) + tail[0], *(" " * COLUMN + line for line in tail[1:])]
+
+
+# The options that mean the same on every magic that trains.
+OUT = Option("--out", "bind the result to this variable of the notebook", "VAR", variable)
+STEPS = Option("--steps", "optimizer steps; the one to use in a notebook that is shared", "N", whole)
+TOKENS = Option("--tokens", "train on this many tokens in all, instead of --steps (10M, 1.5B)", "N", whole)
+MINUTES = Option(
+    "--minutes",
+    "train for about this long, instead of --steps; how many steps that is depends on the machine",
+    "M",
+    number,
+)
+SEED = Option("--seed", "decides data order, initial weights and sampling", "S", whole, default=0)
+DTYPE = Option(
+    "--dtype",
+    "number format of the activations; what is trained stays float32 (default: bfloat16 where the hardware is fast in it, "
+    "else float32, as on a T4 or V100, which have none)",
+    choices=DTYPES,
+)
+CHECKPOINTING = Option(
+    "--checkpointing",
+    "recompute activations in the backward pass, for less memory and a third more work (default: where the memory that is "
+    "free asks for it)",
+    kind=on_or_off,
+    choices=("on", "off"),
+)
+CHECKPOINT_EVERY = Option(
+    "--checkpoint-every",
+    "steps between checkpoints on disk (default: one a minute, fewer where they would cost over 1% of the time)",
+    "N",
+    whole,
+)
+BACKGROUND = Option("--background", "return at once; a later cell that needs the model waits for it", kind=None)
+OVERWRITE = Option(
+    "--overwrite",
+    "replace what something else made under this NAME; the same cell, and the same options on the same data, may do so "
+    "without",
+    kind=None,
+)
+
+LENGTH = (STEPS, TOKENS, MINUTES)
+RUNNING = (SEED, CHECKPOINT_EVERY, BACKGROUND, OVERWRITE, OUT)

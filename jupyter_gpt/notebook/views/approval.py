@@ -1,0 +1,120 @@
+"""The form that shows a tool's call before it acts: Approve, Edit, Deny; the running cell waits for the click.
+
+The protocol, all of it:
+
+synced state         {"call", "tool", "description", "writes", "arguments", "problem", "decided"}. `call` counts the
+                     calls of this cell, `arguments` is JSON to be edited as text, `problem` what was wrong with the last
+                     edit; `decided` is null while a decision is missing, else what it was.
+front end → kernel   {"type": "ready"} when it is drawn, and {"type": "approve" | "deny", "call": n} or
+                     {"type": "edit", "call": n, "arguments": text}. A decision on another call than the one shown
+                     is an old click, and is dropped.
+
+Where the kernel hears no click while a cell runs (ipykernel 6, VS Code), "ready" does not come, and the question is
+asked with `input()` instead.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import anywidget
+import traitlets
+
+from jupyter_gpt.notebook.views.live import close, let_clicks_in, static
+from jupyter_gpt.prompting.tools.approval import Decision, by_input, edited, spelled
+from jupyter_gpt.prompting.tools.tool import Tool
+
+PATIENCE = 6.0  # seconds in which a form that can be clicked has said so
+HOW = {"approve": "approved by hand", "edit": "edited by hand", "deny": "denied by hand"}
+
+
+class ApprovalForm(anywidget.AnyWidget):
+    """Shows one call after another; `decide` waits for a person.
+
+    Raises GPTError when the package was installed without its built front end.
+    """
+
+    _esm = traitlets.Unicode().tag(sync=True)
+    _css = traitlets.Unicode().tag(sync=True)
+    state = traitlets.Dict().tag(sync=True)
+
+    def __init__(self) -> None:
+        self._heard, self._decided = threading.Event(), threading.Event()
+        self._found: Decision | None = None
+        self._call = 0
+        super().__init__(_esm=static("approval.js"), _css=static("approval.css"), state={})
+        let_clicks_in(self)
+        self.on_msg(self._on_message)
+
+    def __repr__(self) -> str:
+        return "ApprovalForm()"
+
+    def put(self, tool: Tool, arguments: object, problem: str) -> None:
+        """Show a call."""
+        self._decided.clear()
+        self._found, self._given = None, arguments
+        self._call += 1
+        self.state = {"call": self._call, "tool": tool.name, "description": tool.description, "writes": tool.writes,
+                      "arguments": spelled(arguments), "problem": problem, "decided": None}  # fmt: skip
+
+    def decision(self) -> Decision | None:
+        """What was decided on the call shown; None where no click can be heard. An interrupt ends the waiting."""
+        patience = time.monotonic() + PATIENCE
+        while not self._decided.wait(0.1):
+            if not self._heard.is_set() and time.monotonic() > patience:
+                return None
+        return self._found
+
+    def _on_message(self, _widget: Any, content: dict, _buffers: list) -> None:
+        self._heard.set()
+        what = content.get("type")
+        if what not in HOW or content.get("call") != self._call or self._decided.is_set():
+            return
+        arguments = edited(content.get("arguments", "")) if what == "edit" else self._given
+        self._found = Decision(what != "deny", arguments, HOW[what])
+        self.state = {**self.state, "decided": HOW[what]}
+        self._decided.set()
+
+
+class Asking:
+    """A person at the notebook, as `Approval.person`: the form where one is live, else `input()`; at the end the form is
+    taken away.
+    """
+
+    def __init__(self):
+        from jupyter_gpt.notebook.views.follow import is_live
+
+        self.clicks, self.form, self.handle = is_live(), None, None
+
+    def __call__(self, tool: Tool, arguments: dict, problem: str = "") -> Decision:
+        if self.clicks:
+            self.show()
+            self.form.put(tool, arguments, problem)
+            found = self.form.decision()
+            if found is not None:
+                return found
+            self.clicks = False
+            self.clear()
+        return by_input(tool, arguments, problem)
+
+    def show(self) -> None:
+        from IPython.display import display
+
+        if self.form is None:
+            self.form = ApprovalForm()
+            self.handle = display(self.form, display_id=True)
+
+    def clear(self) -> None:
+        """Take the form away."""
+        if self.form is not None:
+            self.handle.update({}, raw=True)
+            close(self.form)
+            self.form = self.handle = None
+
+    def __enter__(self) -> Asking:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.clear()

@@ -1,0 +1,213 @@
+"""The live widget: a run's curves, samples and buttons while it trains.
+
+`run.events` is an append-only list; `pump()` reads on from where it last was and sends one small message
+a run. The protocol, all of it:
+
+kernel → front end   {"type": "update", "run": i, "from": a, "to": b, "rows": n, "events": [], "now": {}}
+                     with one little-endian float32 buffer of n rows per name in "columns". It covers
+                     run.events[a:b]; a front end whose cursor is not a, asks again. from 0: forget what
+                     you have. "now" holds the newest step's numbers and the training loss, or is null before the first.
+front end → kernel   {"type": "ready" | "heard" | "pause" | "unpause" | "stop" | "sample"}. "ready" asks for
+                     all since the first event (first render, page reload, a gap), "heard" thanks for it.
+                     Each carries "page", a name that the front end gives itself when it is loaded.
+synced state         {"columns": [...], "runs": [{"name", "kind", "status", "steps"}, ...]}; the first run is the
+                     one that the buttons act on.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import threading
+import time
+from array import array
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import traitlets
+
+from jupyter_gpt.errors import GPTError
+from jupyter_gpt.runs.run_figures import training_loss
+
+STATIC = Path(__file__).parent / "static"
+COLUMNS = ("step", "loss", "lr", "tokens_per_second")
+MORE = {  # columns of other kinds of runs
+    "reward": ("accuracy",), "rlhf": ("reward", "kl", "entropy", "length", "clip_fraction", "value_loss"),
+    "grpo": ("reward", "kl", "entropy", "length", "clip_fraction"), "dpo": ("accuracy", "margin"),
+}  # fmt: skip
+PERIOD = 0.2  # seconds between two messages; a front end draws no more often than that
+_NOW = ("step", "tokens", "seconds", "tokens_per_second", "mfu")
+
+
+class LiveRun(anywidget.AnyWidget):
+    """Shows `run` live, with `overlays` (other runs, finished or not) drawn into the same charts.
+
+    Call `pump()` about ten times a second while the run works, from any one thread. Clicks reach
+    `run.pause()`, `unpause()`, `stop()` and `sample_now()` on whichever thread the kernel hears them.
+    Raises GPTError when the package was installed without its built front end.
+    """
+
+    _esm = traitlets.Unicode().tag(sync=True)
+    _css = traitlets.Unicode().tag(sync=True)
+    state = traitlets.Dict().tag(sync=True)
+
+    def __init__(self, run: Any, overlays: list | tuple = ()) -> None:
+        kinds = dict.fromkeys(kind_of(each) for each in (run, *overlays))
+        self._columns = (*COLUMNS, *dict.fromkeys(name for kind in kinds for name in MORE.get(kind, ())))
+        self._feeds = [_Feed(each, self._columns) for each in (run, *overlays)]
+        self._lock = threading.Lock()
+        self._pages: set[str] = set()
+        self._send_at = 0.0
+        self._resend_at = time.monotonic() + 0.5
+        self._resend_after = 1.0
+        self.run = run
+        super().__init__(_esm=static("run.js"), _css=static("run.css"), state=self._describe())
+        let_clicks_in(self)
+        self.on_msg(self._on_message)
+
+    def __repr__(self) -> str:
+        return f"LiveRun({self.run.name!r})"
+
+    def pump(self, at_once: bool = False) -> None:
+        """Sends what is new: a change of status always, events every 0.2 s unless they shall go `at_once`."""
+        with self._lock:
+            state = self._describe()
+            if state != self.state:
+                self.state = state
+            elif not at_once and time.monotonic() < self._send_at:
+                return
+            self._send_at = time.monotonic() + PERIOD
+            self._resend_while_unheard()
+            for index, feed in enumerate(self._feeds):
+                update = feed.update()
+                if update is not None:
+                    content, buffers = update
+                    self.send({"type": "update", "run": index, **content}, buffers=buffers)
+
+    @property
+    def reloaded(self) -> bool:
+        """Whether the page was loaded again; JupyterLab then forgets which output a display id names."""
+        return len(self._pages) > 1
+
+    def _describe(self) -> dict:
+        runs = [
+            {"name": f.run.name, "kind": kind_of(f.run), "status": f.run.status, "steps": f.run.steps} for f in self._feeds
+        ]
+        return {"columns": list(self._columns), "runs": runs}
+
+    def _resend_while_unheard(self) -> None:
+        # A kernel that takes no messages while a cell runs (ipykernel 6) never hears "ready", nor does
+        # any before the front end has opened its subshell, and what comes before the front end's script
+        # has loaded is lost. So everything is sent again after 0.5, 1, 2, 4 ... seconds until there is a
+        # sign of life.
+        if not self._pages and time.monotonic() >= self._resend_at:
+            for feed in self._feeds:
+                feed.rewind()
+            self._resend_at += self._resend_after
+            self._resend_after *= 2
+
+    def _on_message(self, _widget: Any, content: dict, _buffers: list) -> None:
+        what = content.get("type")
+        self._pages.add(content.get("page", ""))
+        if what == "ready":
+            with self._lock:
+                for feed in self._feeds:
+                    feed.rewind()
+        elif what == "pause":
+            self.run.pause()
+        elif what == "unpause":
+            self.run.unpause()
+        elif what == "stop":
+            self.run.stop()
+        elif what == "sample":
+            self.run.sample_now()
+        self.pump(at_once=True)
+
+
+class _Feed:
+    """One run's events, turned into columns once and sent in pieces, or whole again after `rewind()`."""
+
+    def __init__(self, run: Any, names: tuple[str, ...]) -> None:
+        self.run, self._names = run, names
+        self._forget()
+
+    def _forget(self) -> None:
+        self._columns = [array("f") for _ in self._names]
+        self._rest: list[dict] = []  # everything but steps, as the front end takes it
+        self._now: dict | None = None  # the newest step's numbers in full precision
+        self._read = 0  # how many of run.events are in the above
+        self.rewind()
+
+    def rewind(self) -> None:
+        self._sent = (0, 0, 0)  # events, rows, rest that the front end has
+
+    def update(self) -> tuple[dict, list[bytes]] | None:
+        """The message for what is not yet sent, or None."""
+        if len(self.run.events) < self._read:  # cut back to a checkpoint
+            self._forget()
+        self._absorb()
+        events, rows, rest = self._sent
+        if events == self._read:
+            return None
+        self._sent = (self._read, len(self._columns[0]), len(self._rest))
+        content = {"from": events, "to": self._read, "rows": self._sent[1] - rows,
+                   "events": self._rest[rest:], "now": self._now}
+        return content, [_bytes(column[rows:]) for column in self._columns]
+
+    def _absorb(self) -> None:
+        end = len(self.run.events)
+        newest = None
+        for event in self.run.events[self._read:end]:
+            if event["event"] == "step":
+                newest = event
+                for column, name in zip(self._columns, self._names, strict=True):
+                    value = event.get(name)
+                    column.append(math.nan if value is None else value)
+            elif event["event"] != "checkpoint":
+                self._rest.append({key: _json(value) for key, value in event.items()})
+        if newest is not None:
+            self._now = {name: _json(newest.get(name)) for name in _NOW}
+            self._now["training_loss"] = _json(training_loss(self.run.events))
+        self._read = end
+
+
+def kind_of(run: Any) -> str:
+    """What a run is watched as: its kind; GRPO, which has no critic, and DPO, which has no reward, as kinds of their own."""
+    return run.recipe["algo"] if run.kind == "rlhf" and run.recipe["algo"] in MORE else run.kind
+
+
+def _json(value: Any) -> Any:
+    """JSON has no NaN and no infinity; the front end reads null as "unknown"."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _bytes(column: array) -> bytes:
+    if sys.byteorder == "big":
+        column.byteswap()
+    return column.tobytes()
+
+
+def let_clicks_in(widget: anywidget.AnyWidget) -> None:
+    """Have what the front end sends arrive while a cell blocks.
+
+    ipykernel 7.4 sends a comm's incoming messages to the shell that last published on it: that is the blocked one then,
+    and no click arrives. The one that the front end chose is right.
+    """
+    if hasattr(widget.comm, "_reply_subshell_for"):
+        widget.comm._reply_subshell_for = lambda data, default: default
+
+
+def close(widget: Any) -> None:
+    """Close a widget and its layout, which has a comm of its own that closing the widget leaves open."""
+    widget.layout.close()
+    widget.close()
+
+
+def static(name: str) -> str:
+    """A file of the built front end. Raises GPTError when the package was installed without it."""
+    try:
+        return (STATIC / name).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise GPTError(f"the live view was not built ({name} is missing): install the package again "
+                       "with pip install .") from None

@@ -1,0 +1,182 @@
+"""A text as its tokens: coloured pieces with their integers, so that what the model really reads can be seen.
+
+Whitespace is made visible (`·` a space, `⇥` a tab, `⏎` a newline), and where one character is split over
+several byte-level tokens each shows its bytes, as `<e2 82>`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from jupyter_gpt.errors import GPTError
+from jupyter_gpt.notebook.views.bundle import Bundle, about, escape, quoted
+from jupyter_gpt.notebook.views.table import CODE, columns, pad
+
+COLOURS = ("66,133,244", "219,112,60", "60,170,110", "170,100,200", "200,160,30", "40,160,180")
+SHOWN = 2000  # tokens drawn; a longer text says how many are left out
+WIDTH = 96  # columns of the text grid
+BOX = "display:inline-block;text-align:center;padding:1px 2px;margin:1px"
+VISIBLE = {" ": "·", "\n": "⏎", "\t": "⇥", "\x7f": "␡", "\xa0": "⍽"}
+
+
+class Piece(NamedTuple):
+    """One token: its integer, what to show for it, and the exact bytes of the text it stands for."""
+
+    id: int
+    text: str
+    bytes: bytes
+
+
+def pieces(tokenizer, text: str) -> list[Piece]:
+    """The tokens of `text` under a fast transformers tokenizer, without special tokens added.
+
+    The bytes come from the tokens' own byte-level spelling where that spells out the text exactly, else from
+    the tokenizer's offsets. Raises GPTError for a tokenizer that knows no offsets.
+    """
+    if not getattr(tokenizer, "is_fast", False):
+        raise GPTError("showing tokens needs a fast tokenizer: this one does not tell where its tokens stand")
+    found = tokenizer(text, return_offsets_mapping=True, add_special_tokens=False, verbose=False)
+    ids, offsets = list(found["input_ids"]), found["offset_mapping"]
+    names = tokenizer.convert_ids_to_tokens(ids)
+    spelled = _spell(names, ids, set(tokenizer.get_added_vocab().values()))
+    if spelled is None or b"".join(spelled) != text.encode():
+        spelled = _slice(names, offsets, text)
+    return [Piece(i, readable(raw), raw) for i, raw in zip(ids, spelled, strict=True)]
+
+
+def byte_alphabet() -> dict[str, int]:
+    """GPT-2's alphabet: the printable character that stands for each byte in a byte-level token."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    hidden = [byte for byte in range(256) if byte not in printable]
+    return {chr(b): b for b in printable} | {chr(256 + n): b for n, b in enumerate(hidden)}
+
+
+def _spell(names: list[str], ids: list[int], added: set[int]) -> list[bytes] | None:
+    """The bytes of byte-level tokens, or None when some token is not spelled in that alphabet."""
+    alphabet, out = byte_alphabet(), []
+    for name, i in zip(names, ids, strict=True):
+        if i in added:
+            out.append(name.encode())
+        elif all(c in alphabet for c in name):
+            out.append(bytes(alphabet[c] for c in name))
+        else:
+            return None
+    return out
+
+
+def _slice(names: list[str], offsets: list[tuple[int, int]], text: str) -> list[bytes]:
+    """The bytes between a token's offsets; `<0xE2>` tokens that share one character keep one byte each."""
+    out, end = [], 0
+    for name, (start, stop) in zip(names, offsets, strict=True):
+        if len(name) == 6 and name.startswith("<0x") and name.endswith(">"):
+            out.append(bytes.fromhex(name[3:5]))
+        else:
+            out.append(text[max(start, end) : stop].encode())
+        end = max(end, stop)
+    return out
+
+
+def token_text(tokenizer, token: int) -> str:
+    """One token's text from its integer alone; bytes that are no whole character in hex."""
+    text = tokenizer.decode([token], clean_up_tokenization_spaces=False)
+    if "\ufffd" not in text:
+        return text
+    raw = _spell([tokenizer.convert_ids_to_tokens(token)], [token], set())
+    return readable(raw[0]) if raw else text
+
+
+def readable(raw: bytes) -> str:
+    """The bytes as text, each run of bytes that is no whole character in hex: `<e2 82>`."""
+    out = ""
+    while raw:
+        try:
+            return out + raw.decode()
+        except UnicodeDecodeError as error:
+            out += raw[: error.start].decode()
+            rest = raw[error.start :]
+            broken = next((n for n in range(1, len(rest)) if _begins(rest[n:])), len(rest))
+            out += f"<{rest[:broken].hex(' ')}>"
+            raw = rest[broken:]
+    return out
+
+
+def _begins(raw: bytes) -> bool:
+    """Whether a whole character begins here."""
+    length = 1 if raw[0] < 0x80 else 2 if raw[0] >> 5 == 6 else 3 if raw[0] >> 4 == 14 else 4
+    first = raw[:length]
+    return len(first) == length and first.decode(errors="ignore").encode() == first
+
+
+def visible(text: str) -> str:
+    """Whitespace and control characters as signs that can be seen."""
+    return "".join(c if c.isprintable() and c != " " else _sign(c) for c in text)
+
+
+def _sign(c: str) -> str:
+    if ord(c) < 32 and c not in VISIBLE:
+        return chr(0x2400 + ord(c))  # the control pictures: ␀, ␍, ␛
+    return VISIBLE.get(c, f"\\u{ord(c):04x}")
+
+
+def tokens_bundle(name: str, found: Iterable[tuple[int, str, bytes]], *, varies: bool = False) -> Bundle:
+    """The tokens of one text under the tokenizer of `name`, coloured, each with its integer.
+
+    `varies` says that the tokenizer may differ from machine to machine: what depends on it is then marked.
+    """
+    found = [Piece(*piece) for piece in found]
+    size = sum(len(piece.bytes) for piece in found)
+    ratio = size / len(found) if found else 0.0
+    if varies:
+        count = f"{about(len(found), 0)} tokens, {size:,} bytes, {about(ratio, 2)} bytes a token"
+    else:
+        count = f"{len(found):,} token{'s' * (len(found) != 1)}, {size:,} bytes, {ratio:.2f} bytes a token"
+    grid, marks = _grid(found[:SHOWN]), _marks(found[:SHOWN])
+    if len(found) > SHOWN:
+        more = f"… and {len(found) - SHOWN:,} more tokens"
+        grid, marks = f"{grid}\n{more}", f"{marks} {more}"
+    if varies:
+        grid, marks = quoted(f"\n{grid}\n"), quoted(marks)
+    text = f"{name}: {count}\n\n{grid}" if found else f"{name}: {count}"
+    html = (
+        f"<p><b>{escape(name)}</b> {count}</p>"
+        f'<div style="{CODE};max-width:960px;overflow-wrap:anywhere">{marks}</div>'
+    )
+    tokens = {"tokens": [{"id": piece.id, "text": piece.text} for piece in found]}
+    data = {"view": "tokens", "name": name, "bytes": size, "varies": varies}
+    return Bundle(text, html, data, tokens) if varies else Bundle(text, html, data | tokens)
+
+
+def _marks(found: list[Piece]) -> str:
+    """The HTML: a box a token, its text on a soft colour, its integer beneath; a newline breaks the line."""
+    out = []
+    for place, piece in enumerate(found):
+        colour = COLOURS[place % len(COLOURS)]
+        box = f"background-color:rgba({colour},0.28);{BOX}"
+        shown = escape(visible(piece.text)) or "&nbsp;"
+        title = escape(f"{piece.id}: {piece.bytes.hex(' ')}")
+        out.append(
+            f'<span style="{box}" title="{title}">{shown}<br>'
+            f'<span style="color:#888;font-size:75%">{piece.id}</span></span>'
+        )
+        out.extend("<br>" for _ in range(min(2, piece.bytes.count(b"\n"))))
+    return "".join(out)
+
+
+def _grid(found: list[Piece]) -> str:
+    """The text: two lines of cells, tokens above and integers beneath, wrapped at WIDTH columns."""
+    blocks, above, beneath = [], "", ""
+    for piece in found:
+        shown, number = visible(piece.text), str(piece.id)
+        cell = max(columns(shown), len(number))
+        if above and columns(above) + 1 + cell > WIDTH:
+            blocks.append((above, beneath))
+            above, beneath = "", ""
+        bar = "│" if above else ""
+        above, beneath = above + bar + pad(shown, cell), beneath + bar + pad(number, cell)
+        if b"\n" in piece.bytes:
+            blocks.append((above, beneath))
+            above, beneath = "", ""
+    if above:
+        blocks.append((above, beneath))
+    return "\n\n".join(f"{a.rstrip()}\n{b.rstrip()}" for a, b in blocks)

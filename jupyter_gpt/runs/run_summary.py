@@ -1,0 +1,70 @@
+"""What an execution left under `.jupyter_gpt`: its models and runs as a table, read from the files alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from jupyter_gpt.nn.sizes import short
+from jupyter_gpt.runs.run_figures import diverged, last_of
+
+HEADER = ("run", "status", "steps", "validation loss", "parameters", "seconds")
+
+
+def made(home: Path, since: float = 0.0) -> str:
+    """The runs and models under `home` that were written at or after `since` (unix seconds), as text."""
+    from jupyter_gpt.notebook.views.table import text_table
+
+    runs = [_run(events) for events in _fresh(home.glob("runs/*/events.jsonl"), since)]
+    models = [_model(config.parent) for config in _fresh(home.glob("models/*/*config.json"), since)]
+    models = list(dict.fromkeys(models))
+    parts = []
+    if runs:
+        parts.append(text_table(HEADER, runs, "llrrrr"))
+    if models:
+        parts.append(text_table(("model", "size", "folder"), models, "lrl"))
+    return "\n\n".join(parts) or "no model and no run was made"
+
+
+def _fresh(paths, since: float) -> list[Path]:
+    """Those written since then, by time; a second of grace for file systems with coarse clocks."""
+    stamped = sorted((path.stat().st_mtime, path) for path in paths)
+    return [path for stamp, path in stamped if stamp >= since - 1 and not path.parent.name.startswith(".")]
+
+
+def _run(path: Path) -> tuple[str, ...]:
+    """A run's line, from its events; one with no end event lost its process."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    events = [event for event in map(_event, lines) if event]
+
+    def last(kind: str, key: str):
+        found = [event[key] for event in events if event["event"] == kind and event.get(key) is not None]
+        return found[-1] if found else None
+
+    done, planned = last("step", "step") or 0, last("start", "steps")
+    parameters, tested = last("start", "parameters"), last_of(events, "evaluation")
+    seconds = last("end", "seconds") or last("step", "seconds")
+    status = last("end", "status") if events and events[-1]["event"] == "end" else "interrupted"
+    loss = tested.get("val_loss")
+    return (
+        path.parent.name,
+        f"{status}, diverged" if diverged(events) else status,
+        f"{done:,}" if planned is None else f"{done:,} of {planned:,}",
+        "–" if loss is None else f"{loss:.3f} at step {tested['step']:,}",
+        "–" if parameters is None else short(parameters),
+        "–" if seconds is None else f"{seconds:,.1f}",
+    )
+
+
+def _event(line: str) -> dict | None:
+    """One event; None for a line that a killed run left torn."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and "event" in event else None
+
+
+def _model(folder: Path) -> tuple[str, ...]:
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return folder.name, f"{size / 1e6:,.1f} MB", str(folder)

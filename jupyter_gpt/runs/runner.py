@@ -1,0 +1,328 @@
+"""The runner: iterates a training loop on the worker thread and writes down what it yields.
+
+Stop, pause, sample and checkpoint are nothing but what happens here between two `next()` calls. A run that is stopped is
+saved, then evaluated and sampled from where it stands; that changes nothing of what is saved, and a resumed run forgets it.
+Losses stay on the device until somebody looks, ten times a second; there the alarms look at them too. A loss or a gradient
+that is not finite ends the run with its last good checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+from jupyter_gpt import store
+from jupyter_gpt.errors import GPTError
+from jupyter_gpt.nn.device_memory import is_out_of_memory
+from jupyter_gpt.runs.alarms import LossAlarms
+from jupyter_gpt.runs.main_thread import Call
+from jupyter_gpt.runs.run import Run
+
+LOOK = 0.1  # seconds between two readings of the device
+NAP = 0.02  # seconds a paused run sleeps between two looks at its buttons
+
+
+class Log:
+    """Events on their way to `run.events` and to disk, in order, with device scalars read in one go.
+
+    `background` writes the checkpoints of the run. `alarms` look at the losses that pass; the loss of reinforcement learning
+    means nothing by itself, and has alarms of its own.
+    """
+
+    def __init__(self, run: Run):
+        from jupyter_gpt.runs.checkpoint import Background
+
+        self.run, self.pending, self.looked = run, [], 0.0
+        self.path = run.folder / "events.jsonl"
+        self.background = Background(run.folder / "checkpoints")
+        self.alarms = LossAlarms() if run.kind != "rlhf" else None
+        self.alarmed(run.events)  # of a resumed run; what they say stands among its events
+
+    def alarmed(self, events: list[dict]) -> list[dict]:
+        """The events with the alarms that they give cause for, each after its cause."""
+        if self.alarms is None:
+            return events
+        found = []
+        for event in events:
+            found += [event, *({**alarm, "time": event["time"]} for alarm in self.alarms.see(event, self.run.recipe))]
+        return found
+
+    def add(self, event: dict) -> None:
+        """Take an event; steps wait up to LOOK seconds, all others are written at once."""
+        self.pending.append({"event": event["event"], "time": time.time(), **event})
+        if event["event"] != "step":
+            self.flush()
+        self.look()
+
+    def look(self) -> None:
+        """Flush what has waited for LOOK seconds; called in a long evaluation too, where no event comes."""
+        if self.pending and time.monotonic() - self.looked > LOOK:
+            self.flush()
+
+    def flush(self) -> None:
+        """Read the waiting losses from the device, write all out.
+
+        Raises GPTError at one that is not finite, which is left out, and when the disk is full.
+        """
+        self.looked = time.monotonic()
+        waiting, self.pending = self.pending, []
+        read_tensors(waiting)
+        odd = [(event, what) for event in waiting if (what := unreadable(event))]
+        self.write(self.alarmed(waiting[: waiting.index(odd[0][0])] if odd else waiting))
+        if odd:
+            event, what = odd[0]
+            raise GPTError(diverged(self, what, event["step"]))
+
+    def write(self, events: list[dict]) -> None:
+        """Append the events to the file, all or none of them, and to the run's in memory in any case."""
+        if not events:
+            return
+        self.run.events.extend(events)
+        size = self.path.stat().st_size if self.path.exists() else 0
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write("".join(json.dumps(event) + "\n" for event in events))
+        except OSError:
+            if self.path.exists():
+                os.truncate(self.path, size)
+            raise
+
+    def checkpoints(self, wait: bool = False) -> None:
+        """Report the checkpoints that have become whole. Raises the GPTError of one that could not be written."""
+        if wait:
+            self.background.join()
+        for step in self.background.check():
+            self.add({"event": "checkpoint", "step": step})
+
+    def end(self, event: dict) -> None:
+        """The last event, after whatever is left. What a full disk or a loss that is not finite did has been said."""
+        self.background.join()
+        for failing in (self.checkpoints, self.flush, lambda: self.write([{"event": "end", "time": time.time(), **event}])):
+            with suppress(GPTError, OSError):
+                failing()
+
+
+def unreadable(event: dict) -> str | None:
+    """Which figure of an event is no finite number, in words; a gradient that is none has left none of the weights whole."""
+    figures = {"loss": "loss", "grad_norm": "gradient", "value_grad_norm": "critic's gradient", "val_loss": "validation loss"}
+    return next((figures[key] for key in figures if not math.isfinite(event.get(key) or 0.0)), None)
+
+
+def read_tensors(events: list[dict]) -> None:
+    """Put numbers in the place of all device scalars, with one wait for the device."""
+    import torch
+
+    places = [(event, key) for event in events for key, value in event.items() if isinstance(value, torch.Tensor)]
+    if places:
+        read = torch.stack([event[key].detach().float() for event, key in places]).tolist()
+        for (event, key), value in zip(places, read, strict=True):
+            event[key] = value
+
+
+def are_numbers(model) -> bool:
+    """Whether all weights of a model are finite."""
+    return all(bool(parameter.isfinite().all()) for parameter in model.parameters())
+
+
+def kept(log: Log) -> str:
+    """Which checkpoint there is, in words."""
+    from jupyter_gpt.runs.checkpoint import latest
+
+    log.background.join()
+    found = latest(log.run.folder / "checkpoints")
+    return f"the checkpoint of step {int(found.name[5:])} is kept" if found else "no checkpoint was made before it"
+
+
+def diverged(log: Log, what: str, step: int) -> str:
+    run, lr = log.run, log.run.recipe["lr"]
+    return f"the {what} of {run.name} stopped being a number at step {step}; {kept(log)}. Lower --lr (now {lr:g})"
+
+
+def short_of_memory(log: Log, step: int) -> str:
+    name = log.run.name
+    return (
+        f"memory ran out after step {step} of {name}; {kept(log)}. %gpt unload other models and %gpt resume {name}, or run "
+        "it again with less at a time: a smaller --context, an adapter (--lora), a smaller model"
+    )
+
+
+def drive(run: Run, preparation: Iterator, resuming: bool, finished: Callable) -> Iterator[None]:
+    """Prepare and run a training to its end, yielding to the worker between any two pieces of it.
+
+    A training has `loop()`, a generator of events, `samples()`, one of what the Sample button asks for, `state()`, what a
+    checkpoint holds, and `load(folder)`, and `recipe`, `step` and `seconds`.
+
+    `finished(training)` keeps the model. Whatever ends the run, its events say how; an error is raised again.
+    """
+    log, training, status, error = Log(run), None, "stopped", None
+    try:
+        training = yield from prepared(run, preparation, log)
+        if training is None and not resuming:
+            raise GPTError(f"{run.name} was stopped before its first step: there is nothing to keep")
+        if training is not None:
+            if resuming:
+                training.load(latest_checkpoint(run))
+            else:
+                log.background.save(training.step, *training.state())
+            status = yield from steps(run, training, training.loop(), log)
+            finished(training, status)
+    except BaseException as failure:
+        if is_out_of_memory(failure) and not isinstance(failure, GPTError):
+            told = GPTError(short_of_memory(log, training.step if training else 0))
+            failure.__traceback__ = None  # its frames hold what was in memory
+            status, error = "failed", str(told)
+            raise told from failure
+        status, error = "failed", str(failure) or type(failure).__name__
+        raise
+    finally:
+        reached = training.step if training else run.step
+        seconds = training.seconds if training else 0.0
+        log.end({"status": status, "step": reached, "seconds": seconds, "error": error, "alarms": still_on(log, training)})
+        store.unlock(run.folder)
+
+
+def still_on(log: Log, training) -> list[str]:
+    """The causes of the alarms that were not over when the run ended."""
+    return list(log.alarms.causes if log.alarms is not None else training.alarmed if training is not None else ())
+
+
+def latest_checkpoint(run: Run):
+    from jupyter_gpt.runs.checkpoint import latest
+
+    found = latest(run.folder / "checkpoints")
+    if found is None:
+        raise GPTError(f"{run.name} has no checkpoint to resume from: run its cell again")
+    return found
+
+
+def prepared(run: Run, preparation: Iterator, log: Log) -> Iterator[None]:
+    """Run the preparation; returns its Training, or None when it was stopped."""
+    from jupyter_gpt.runs.recipe_file import write_recipe
+
+    while True:
+        try:
+            event = next(preparation)
+        except StopIteration as end:
+            write_recipe(run, end.value.recipe)
+            return end.value
+        if event is not None:
+            log.add(event)
+        yield
+        if run.stopping.is_set():
+            return None
+
+
+def steps(run: Run, training, events: Iterator, log: Log) -> Iterator[None]:
+    """Drive the loop; returns `finished` or `stopped`. Checkpoints are made right after a step, where state is whole.
+
+    A call of the loop goes up to the worker. One that is interrupted stops the run, as it stands after its last step; one
+    that raises ends it, with a checkpoint of that step.
+    """
+    answer, interrupted = None, False
+    every = training.recipe.checkpoint_every
+    while True:
+        try:
+            event = following(training, events, answer, log)
+        except StopIteration:
+            break
+        answer = None
+        if isinstance(event, Call):
+            try:
+                answer = yield event
+            except KeyboardInterrupt:
+                interrupted = True  # whoever waits hears of it too, and halts the run
+                if training.step == training.recipe.steps:
+                    break
+            except Exception:
+                checkpoint(training, log)
+                log.checkpoints(wait=True)
+                raise
+        elif event is not None:
+            log.add(event)
+            if event["event"] == "step":
+                log.checkpoints()
+                due = training.step % every == 0 if every else log.background.due
+                if due and training.step < training.recipe.steps:
+                    checkpoint(training, log)
+        else:
+            log.look()
+        if answer is None:
+            yield
+        while run.paused.is_set() and not run.stopping.is_set():
+            log.flush()
+            time.sleep(NAP)
+            yield
+        if run.sampling.is_set():
+            run.sampling.clear()
+            yield from aside(training, training.samples(), log, run.stopping, lambda event: {**event, "asked": True})
+        if (interrupted or run.stopping.is_set()) and training.step < training.recipe.steps:
+            events.close()
+            checkpoint(training, log)
+            log.checkpoints(wait=True)
+            yield from closing(run, training, log)
+            return "stopped"
+        if run.skipping.is_set():  # its last evaluation
+            break
+    log.flush()
+    log.background.join()
+    return "finished"
+
+
+def following(training, events: Iterator, answer, log: Log):
+    """The next event. Raises GPTError where weights that are no numbers were to be sampled from."""
+    try:
+        return events.send(answer)
+    except GPTError as error:
+        log.flush()
+        if are_numbers(training.model):
+            raise
+        raise GPTError(diverged(log, "output", training.step)) from error
+
+
+def closing(run: Run, training, log: Log) -> Iterator:
+    """Evaluate a stopped run and sample from it, until it is stopped again. What its last step has already is not repeated."""
+    step = [e for e in run.events if e.get("step") == training.step and not e.get("asked")]
+    kinds = {event["event"] for event in step}
+    samples = {(event["prompt"], event["text"]) for event in step if event["event"] == "sample"}
+
+    def new(event: dict) -> dict | None:
+        if event["event"] == "sample":
+            return None if (event["prompt"], event["text"]) in samples else event
+        return None if event["event"] == "evaluation" and "evaluation" in kinds else event
+
+    yield from aside(training, training.closing(kinds), log, run.skipping, new)
+
+
+def aside(training, events: Iterator, log: Log, enough: threading.Event, noted: Callable) -> Iterator:
+    """Drive what changes nothing of the training, until `enough` is set or a call of it, which goes up too, is interrupted.
+
+    `noted(event)` is what of an event is written down, or None.
+    """
+    answer = None
+    while not enough.is_set():
+        try:
+            event = following(training, events, answer, log)
+        except StopIteration:
+            break
+        answer = None
+        if isinstance(event, Call):
+            try:
+                answer = yield event
+            except KeyboardInterrupt:
+                break
+        else:
+            if event is not None and (kept := noted(event)):
+                log.add(kept)
+            yield
+    events.close()
+
+
+def checkpoint(training, log: Log) -> None:
+    """Begin a checkpoint, once all losses so far are known to be finite."""
+    log.flush()
+    log.background.save(training.step, *training.state())

@@ -1,0 +1,268 @@
+"""The arguments of the session's functions as Python gives them, checked before anything is done.
+
+Signature and type hints say what a function takes; nothing is said twice here. A name that it does not know is answered
+with the likeliest that it does, of transformers' and TRL's names too; a value of another type with the type it has; and a
+model, a run or an index may stand wherever its name does.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jupyter_gpt.data.rows import text_of
+from jupyter_gpt.errors import GPTError, nearest
+
+# What an option is called elsewhere (transformers, TRL, peft, OpenAI, LlamaIndex), and what it may be called here: the
+# first of these that a function takes is meant.
+ELSEWHERE = {
+    "max_new_tokens": "max_tokens", "max_length": "max_tokens context", "max_completion_tokens": "max_tokens",
+    "max_completion_length": "max_tokens", "min_new_tokens": "min_tokens", "num_return_sequences": "samples",
+    "n": "samples", "num_generations": "samples", "do_sample": "temperature", "stop_sequences": "stop",
+    "stop_strings": "stop", "system_prompt": "system", "top_logprobs": "logprobs", "model_name": "model base policy",
+    "model_name_or_path": "model base policy", "model_id": "model base policy", "model": "base policy",
+    "base_model": "base policy model", "learning_rate": "lr", "num_train_epochs": "epochs", "num_epochs": "epochs",
+    "num_ppo_epochs": "epochs", "num_iterations": "epochs", "max_steps": "steps", "num_steps": "steps",
+    "train_steps": "steps", "batch_size": "batch batch_tokens prompts_per_step",
+    "per_device_train_batch_size": "batch batch_tokens prompts_per_step",
+    "train_batch_size": "batch batch_tokens prompts_per_step",
+    "gradient_accumulation_steps": "batch_tokens batch prompts_per_step", "warmup_ratio": "warmup",
+    "warmup_steps": "warmup", "max_grad_norm": "clip", "grad_clip": "clip", "gradient_checkpointing": "checkpointing",
+    "optim": "optimizer", "torch_dtype": "dtype", "bf16": "dtype", "fp16": "dtype", "device_map": "device",
+    "max_seq_length": "context", "seq_len": "context", "sequence_length": "context", "block_size": "context",
+    "n_ctx": "context", "max_position_embeddings": "context", "n_layer": "depth", "num_layers": "depth",
+    "num_hidden_layers": "depth", "layers": "depth", "n_embd": "width", "hidden_size": "width", "d_model": "width",
+    "n_head": "heads", "num_attention_heads": "heads", "num_key_value_heads": "kv_heads", "n_kv_heads": "kv_heads",
+    "intermediate_size": "mlp", "r": "lora", "lora_r": "lora", "lora_rank": "lora", "rank": "lora",
+    "target_modules": "lora_targets", "use_dora": "dora", "use_rslora": "rslora", "load_in_4bit": "load_in",
+    "load_in_8bit": "load_in", "eval_steps": "eval_every", "save_steps": "checkpoint_every", "random_seed": "seed",
+    "test_size": "held_out", "validation_split": "held_out", "kl_coef": "kl", "init_kl_coef": "kl", "target_kl": "kl_target",
+    "cliprange": "clip", "epsilon": "clip", "gae_lambda": "lam", "reward_model": "reward", "reward_funcs": "reward",
+    "reward_fn": "reward", "train_dataset": "data mixture prompts", "dataset": "data mixture prompts source",
+    "chunk_size": "chunk_tokens", "chunk_overlap": "overlap", "embedding_model": "embedder", "similarity_top_k": "k",
+    "top_n": "k", "reranker": "rerank", "force": "overwrite", "exist_ok": "overwrite", "api_key": "key_env",
+    "url": "base_url", "messages": "text", "query": "question",
+}  # fmt: skip
+WANTED = {int: "a whole number", float: "a number", bool: "True or False", str: "a text", Path: "a path"}
+MISSING = object()
+COMMANDS: dict[str, Command] = {}  # each function of the session, by what it is called
+
+class WrongArgument(GPTError, TypeError):
+    """An argument that a function does not take, or not so."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """A function of the session as Python calls it: its name, and where the options are said that it takes besides its own."""
+
+    called: str
+    function: Callable
+    more: tuple[str, ...]
+    without: tuple[str, ...]
+
+    @functools.cached_property
+    def signature(self) -> inspect.Signature:
+        return inspect.signature(self.function)
+
+    @functools.cached_property
+    def hints(self) -> dict[str, object]:
+        """By name of an option, what it may be."""
+        _, *places = self.signature.parameters.values()  # the session, or whatever it is a method of
+        known = typing.get_type_hints(self.function)
+        found = {p.name: known.get(p.name, object) for p in places if p.kind is not p.VAR_KEYWORD}
+        found |= {p.name: Sequence[found[p.name]] for p in places if p.kind is p.VAR_POSITIONAL}
+        for each in self.more:
+            module, _, name = each.partition(":")
+            source = functools.reduce(getattr, name.split("."), importlib.import_module(module))
+            known = typing.get_type_hints(source)
+            keywords = [p.name for p in inspect.signature(source).parameters.values() if p.kind is p.KEYWORD_ONLY]
+            found = {**{p: known.get(p, object) for p in keywords if p not in self.without}, **found}
+        return found
+
+    def bind(self, session, arguments: tuple, keywords: dict) -> inspect.BoundArguments:
+        """The arguments in their places, each fitted to its hint. Raises WrongArgument."""
+        self.check_names(keywords)
+        try:
+            given = self.signature.bind(session, *arguments, **keywords)
+        except TypeError as error:
+            said = str(error).replace("'", "")
+            raise WrongArgument(f"{self.called}: {said}; it takes {', '.join(list(self.hints)[:6])} …") from None
+        for key, value in given.arguments.items():
+            if key in self.hints:
+                given.arguments[key] = fitted(key, value, self.hints[key])
+            elif isinstance(value, dict):  # its **options
+                given.arguments[key] = {k: fitted(k, v, self.hints[k]) for k, v in value.items()}
+        return given
+
+    def check_names(self, names: Iterable[str]) -> None:
+        """Raises WrongArgument for an option that it does not take."""
+        unknown = next((name for name in names if name not in self.hints), None)
+        if unknown is None:
+            return
+        here = next((each for each in ELSEWHERE.get(unknown, "").split() if each in self.hints), None)
+        likely = f" (did you mean {here}?)" if here else nearest(unknown, self.hints)
+        raise WrongArgument(f"{self.called} has no option {unknown}{likely}")
+
+
+def command(*more: str, without: Sequence[str] = (), called: str | None = None) -> Callable:
+    """A function `f(session, …)` with its arguments checked.
+
+    `more` are functions, as `module:name`, whose keyword options it takes as its own `**options`; `without` those of them
+    that only the session gives.
+    """
+
+    def of(function: Callable) -> Callable:
+        own = Command(called or f"gpt.{function.__name__}", function, more, tuple(without))
+        COMMANDS[own.called] = own
+
+        @functools.wraps(function)
+        def checked(session, *arguments, **keywords):
+            given = own.bind(session, arguments, keywords)
+            return function(*given.args, **given.kwargs)
+
+        return checked
+
+    return of
+
+
+def check_options(options: Mapping[str, object], called: str = "gpt.prompt") -> dict[str, object]:
+    """Options for a function of the session that came in a mapping. Raises WrongArgument for what it does not take."""
+    own = COMMANDS[called]
+    if not isinstance(options, Mapping):
+        raise WrongArgument(f"options are a mapping, such as {{'temperature': 0}}, not {options!r:.40}")
+    own.check_names(options)
+    return {key: fitted(key, value, own.hints[key]) for key, value in options.items()}
+
+
+def fitted(name: str, value: object, hint: object) -> object:
+    """The value as its hint has it: a thing by its name, a number of numpy as Python's, a column as a list.
+
+    Raises WrongArgument, which says what the value is and what it should be.
+    """
+    value = by_name(value)
+    found = value if any(is_exactly(value, each) for each in options_of(hint)) else MISSING
+    for allowed in options_of(hint) if found is MISSING else ():
+        made = converted(name, value, allowed)
+        if made is not None:
+            found = made
+            break
+    if name == "seed" and isinstance(found, int) and not 0 <= found < 1 << 63:
+        raise WrongArgument(f"seed={found}: wanted is a whole number, from 0 and below 2 to the 63rd")
+    if found is not MISSING:
+        return found
+    kind = type(value).__name__
+    shown = "" if hasattr(value, "iloc") else f"{' '.join(repr(value).split()):.40} "
+    raise WrongArgument(f"{name}={shown}is of type {kind}: wanted is {' or '.join(wanted(hint))}")
+
+
+def by_name(value: object) -> object:
+    """What has a name in the session (a model, a run, an index, rankings, a corpus, an endpoint) by that name."""
+    from jupyter_gpt.models.endpoints import Endpoint
+    from jupyter_gpt.models.models import Model
+    from jupyter_gpt.retrieval.indexes import KeptIndex
+    from jupyter_gpt.runs.run import Run
+    from jupyter_gpt.stages.corpus import Corpus
+    from jupyter_gpt.stages.rank import Ranked
+    from jupyter_gpt.stages.rankings import Rankings
+
+    named = (Model, Endpoint, Run, KeptIndex, Rankings, Ranked, Corpus)
+    if isinstance(value, list | tuple):
+        return type(value)(by_name(each) for each in value) if any(isinstance(each, named) for each in value) else value
+    return value.name if isinstance(value, named) else value
+
+
+def options_of(hint: object) -> tuple:
+    """The alternatives of a hint."""
+    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+
+
+def is_exactly(value: object, hint: object) -> bool:
+    """Whether a value is of that type as it stands."""
+    kind = typing.get_origin(hint) or hint
+    if kind in (object, typing.Any) or isinstance(hint, typing.TypeVar):
+        return True
+    if kind is type(None) or kind is None:
+        return value is None
+    if kind is Callable:
+        return callable(value)
+    if kind in (int, float):
+        return isinstance(value, kind) and not isinstance(value, bool)
+    if kind in (list, tuple, Sequence, Iterable):
+        if not isinstance(value, list | tuple):
+            return False
+        [inner, *_] = typing.get_args(hint) or (object,)
+        return all(any(is_exactly(item, each) for each in options_of(inner)) for item in value)
+    return isinstance(value, kind) if isinstance(kind, type) else True
+
+
+def converted(name: str, value: object, hint: object) -> object | None:
+    """The value made into that type, where nothing is lost; None where it is none."""
+    kind = typing.get_origin(hint) or hint
+    if kind in (int, float, bool):
+        value = value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return value if kind is bool and isinstance(value, bool) else None
+        if kind is bool:
+            return bool(value) if value in (0, 1) else None
+        return float(value) if kind is float else int(value) if float(value).is_integer() else None
+    if kind is Path or kind is str:
+        return kind(value) if isinstance(value, str | Path) else None
+    if kind in (list, tuple, Sequence, Iterable):
+        [inner, *_] = typing.get_args(hint) or (object,)
+        return items(name, value, inner)
+    return None
+
+
+def items(name: str, value: object, inner: object) -> list | None:
+    """A list of things of the type `inner`: of a tuple, a Series, the rows of a table; or of one text, or one chat, itself."""
+    allowed = options_of(inner)
+    if isinstance(value, str) and str in allowed:
+        return [value]
+    if is_chat(value) and any(is_exactly(value, each) for each in allowed):
+        return [value]
+    if str in allowed and hasattr(value, "iloc") and hasattr(value, "columns"):
+        value = value.to_dict("records")
+    if isinstance(value, str | bytes | Mapping) or hasattr(value, "columns") or not isinstance(value, Iterable):
+        return None
+    found = value.tolist() if hasattr(value, "tolist") else list(value)
+    if str in allowed:
+        found = [text_in(item, f"item {number} of {name}") for number, item in enumerate(found)]
+    return [fitted(f"{name}[{number}]", item, inner) for number, item in enumerate(found)]
+
+
+def is_chat(value: object) -> bool:
+    """Whether it is the turns of one conversation."""
+    return isinstance(value, list | tuple) and bool(value) and all(isinstance(t, Mapping) and "role" in t for t in value)
+
+
+def text_in(item: object, where: str) -> object:
+    """The text of a row, as tables and datasets have rows; anything else as it is."""
+    if not isinstance(item, Mapping) or "role" in item:
+        return item
+    for key in ("prompt", "question"):
+        if isinstance(item.get(key), str):
+            return item[key]
+    return text_of(item, where)
+
+
+def wanted(hint: object) -> Iterator[str]:
+    """A hint in words, an alternative each."""
+    for each in options_of(hint):
+        kind, inner = typing.get_origin(each) or each, typing.get_args(each)
+        if kind in WANTED:
+            yield WANTED[kind]
+        elif kind is Callable:
+            yield "a function"
+        elif kind in (list, tuple, Sequence, Iterable):
+            yield "a list of " + " or ".join("texts" if i is str else "numbers" if i in (int, float) else "rows"
+                                             for i in options_of(inner[0] if inner else object))  # fmt: skip
+        elif kind in (dict, Mapping):
+            yield "a mapping"
+        elif kind is not type(None):
+            yield f"a {getattr(kind, '__name__', kind)}"

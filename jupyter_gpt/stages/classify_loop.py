@@ -1,0 +1,308 @@
+"""Classification, GPT-1's way (Radford et al. 2018): a base model with a head of scores, finetuned on labelled texts.
+
+The head reads the last token of a text. All of the model is trained, or an adapter and the head; or, to see what the base
+was worth, the same architecture from random weights.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from jupyter_gpt.errors import GPTError
+from jupyter_gpt.nn.finetuned import Finetuned
+from jupyter_gpt.stages.loop import Micro
+from jupyter_gpt.stages.pretrain_recipe import read_back
+
+SHOWN = 4  # held-out texts whose labels are shown as the training goes
+AT_ONCE = 4096  # tokens in one pass of a small model on a CPU
+
+
+@dataclass(frozen=True)
+class ClassifyRecipe:
+    """A run in full. `batch` are texts a step, `context` the most tokens read of each; `warmup` and `decay` shares.
+    `bad_rows`: whether a row that is no labelled text ends the run ("refuse"), or is left out ("skip"). `micro_tokens`
+    go through the model at once, with `checkpointing` their activations are recomputed: 0 and None until it is decided.
+    """
+
+    cell: str | None
+    base: str
+    base_mark: str
+    from_scratch: bool
+    lora: int
+    lora_targets: list[str] | None
+    steps: int
+    epochs: float | None
+    batch: int
+    context: int
+    lr: float
+    optimizer: str
+    weight_decay: float
+    beta1: float
+    beta2: float
+    eps: float
+    warmup: float
+    decay: float
+    clip: float
+    seed: int
+    dtype: str
+    held_out: float
+    eval_every: int
+    sample_every: int
+    checkpoint_every: int | None
+    minutes: float | None = None
+    bad_rows: str = "refuse"
+    micro_tokens: int = 0
+    checkpointing: bool | None = None
+
+    def as_dict(self) -> dict:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict) -> ClassifyRecipe:
+        """Read back what `as_dict` wrote. Raises GPTError for a recipe of another version."""
+        return read_back(cls, values)
+
+
+def classify_recipe(
+    base: str, *, cell: str | None = None, base_mark: str = "", from_scratch: bool = False, lora: int | None = None,
+    lora_targets: list[str] | None = None, steps: int | None = None, epochs: float | None = None, batch: int = 16,
+    context: int | None = None, lr: float | None = None, weight_decay: float = 0.0, seed: int = 0, dtype: str | None = None,
+    held_out: float = 0.2, eval_every: int | None = None, sample_every: int | None = None,
+    checkpoint_every: int | None = None, bad_rows: str = "refuse",
+) -> ClassifyRecipe:  # fmt: skip
+    """What the user said, checked. Raises GPTError, one line, for what cannot be trained."""
+    if steps and epochs:
+        raise GPTError("--steps and --epochs both set the length of the run: give one")
+    if from_scratch and lora:
+        raise GPTError("--lora adapts what was learned before, and --from-scratch has learned nothing: leave one out")
+    if lora_targets and not lora:
+        raise GPTError("--lora-targets belongs to an adapter: add --lora RANK")
+    given = {"steps": steps, "epochs": epochs, "batch": batch, "context": context, "lr": lr, "lora": lora,
+             "eval-every": eval_every, "sample-every": sample_every, "checkpoint-every": checkpoint_every}  # fmt: skip
+    for flag, value in given.items():
+        if value is not None and not (value > 0 and math.isfinite(value)):
+            raise GPTError(f"--{flag} {value} must be above zero")
+    if not 0 < held_out < 1:
+        raise GPTError(f"--held-out {held_out} is a share of the texts, between 0 and 1")
+    if bad_rows not in ("refuse", "skip"):
+        raise GPTError(f"--bad-rows is refuse or skip, not {bad_rows!r:.40}")
+    return ClassifyRecipe(
+        cell, base, base_mark, from_scratch, lora or 0, lora_targets, steps or 0, epochs, batch, context or 0, lr or 0.0,
+        "adamw", weight_decay, 0.9, 0.999, 1e-8, 0.1, 0.9, 1.0, seed, dtype or "auto", held_out, eval_every or 0,
+        sample_every or 0, checkpoint_every, bad_rows=bad_rows,
+    )  # fmt: skip
+
+
+@dataclass
+class Classifying(Finetuned):
+    """A classifier on its way. `texts` are (ids, label number) to learn from, `held_out` those to test on, in words too."""
+
+    recipe: ClassifyRecipe
+    model: object
+    tokenizer: object
+    labels: list[str]
+    optimizers: object
+    texts: list[tuple[list[int], int]]
+    held_out: list[tuple[str, list[int], int]]
+    cut: int
+    trunk: object
+    flops_per_token: float
+    peak_flops: float | None
+    skipped: int = 0  # rows
+    first_skipped: str = ""
+    step: int = 0
+    seconds: float = 0.0
+    tokens: int = 0
+
+    def start_event(self) -> dict:
+        return {
+            "event": "start", "parameters": sum(p.numel() for p in self.model.parameters()),
+            "trained": sum(p.numel() for p in self.model.parameters() if p.requires_grad),
+            "device": self.model.device.type, "dtype": self.recipe.dtype, "steps": self.recipe.steps, "step": self.step,
+            "labels": self.labels, "texts": len(self.texts), "held_out": len(self.held_out), "cut": self.cut,
+            "skipped": self.skipped, "first_skipped": self.first_skipped,
+            "tokens_per_step": None, "flops_per_token": self.flops_per_token, "peak_flops": self.peak_flops,
+        }  # fmt: skip
+
+    def pieces(self, step: int) -> list[list[tuple[list[int], int]]]:
+        """The texts of a step, a function of the step alone, in pieces small enough to go through the model."""
+        from jupyter_gpt.data.labelled import batch
+        from jupyter_gpt.data.prompt_completion import batches
+
+        size = min(self.recipe.batch, len(self.texts))
+        rows = [self.texts[n] for n in batch(len(self.texts), size, self.recipe.seed, step)]
+        found = batches([len(ids) for ids, _ in rows], self.recipe.micro_tokens)
+        return [[rows[n] for n in places] for places in found]
+
+    def micro_batches(self, step: int) -> int:
+        return len(self.pieces(step))
+
+    def micro_batch(self, step: int, number: int) -> Micro:
+        """Its share of the loss is its share of the texts."""
+        pieces = self.pieces(step)
+        rows = pieces[number]
+        return Micro(rows, len(rows) / sum(map(len, pieces)), sum(len(ids) for ids, _ in rows))
+
+    def loss(self, inputs: Sequence[tuple[list[int], int]]):
+        """Mean nats of the right label."""
+        import torch
+
+        true = torch.tensor([label for _, label in inputs], device=self.model.device)
+        return torch.nn.functional.cross_entropy(scores(self.trunk, self.model, [ids for ids, _ in inputs]), true)
+
+    def evaluate(self) -> Iterator[dict | None]:
+        """Loss, accuracy, F1 and the confusion matrix on the texts held out."""
+        import numpy as np
+
+        from jupyter_gpt.evaluation.classification import measured
+
+        began = time.perf_counter()
+        found = yield from probabilities(self.trunk, self.model, [ids for _, ids, _ in self.held_out])
+        true = np.array([label for *_, label in self.held_out])
+        nats = -float(np.log(np.maximum(found[np.arange(len(true)), true], 1e-30)).mean())
+        yield {
+            "event": "evaluation", "step": self.step, "val_loss": nats, "bits_per_byte": None,
+            **measured(true, found.argmax(1), len(self.labels)), "seconds": time.perf_counter() - began,
+        }  # fmt: skip
+
+    def samples(self) -> Iterator[dict | None]:
+        """What is said of the first texts held out, with its probability."""
+        shown = self.held_out[:SHOWN]
+        found = yield from probabilities(self.trunk, self.model, [ids for _, ids, _ in shown])
+        for (text, _, _), row in zip(shown, found, strict=True):
+            said = f"{self.labels[int(row.argmax())]} ({row.max():.2f})"
+            yield {"event": "sample", "step": self.step, "prompt": text, "text": said}
+
+
+def at_once(model) -> int:
+    """Tokens to put through a model at once: what a GPU likes, on a CPU about a second's work."""
+    if model.device.type == "cuda":
+        return 32768
+    return min(AT_ONCE, max(512, int(1e11 / sum(p.numel() for p in model.parameters()))))
+
+
+def scores(trunk, model, rows: Sequence[Sequence[int]]):
+    """fp32 scores `(B, labels)` of each row of ids, read at its last token."""
+    import torch
+
+    from jupyter_gpt.nn.varlen import Segments
+
+    device, lengths = model.device, [len(row) for row in rows]
+    bounds = torch.tensor([0, *lengths]).cumsum(0)
+    positions = torch.cat([torch.arange(n) for n in lengths]).to(device)
+    segments = Segments(lengths, positions, bounds.to(device, torch.int32), max(lengths))
+    hidden = trunk(torch.tensor([[i for row in rows for i in row]], device=device), segments)[0, bounds[1:] - 1]
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    head = base.score
+    return head(hidden.to(next(head.parameters()).dtype)).float()
+
+
+def probabilities(trunk, model, rows: Sequence[Sequence[int]]) -> Iterator[None]:
+    """Probabilities `(B, labels)` as an array, without gradients; yields between batches, returns it."""
+    import numpy as np
+    import torch
+
+    found, at, most = [], 0, at_once(model)
+    while at < len(rows):
+        end = at + 1
+        while end < len(rows) and sum(map(len, rows[at : end + 1])) <= most:
+            end += 1
+        with torch.no_grad():
+            found.append(torch.softmax(scores(trunk, model, rows[at:end]), -1).cpu().numpy())
+        at = end
+        yield
+    return np.concatenate(found)
+
+
+def encoded(tokenizer, texts: Sequence[str], most: int) -> list[list[int]]:
+    """The ids of each text as `tokenizer(text)` gives them, at most `most`; one token at least."""
+    ids = [list(row) for row in tokenizer(list(texts), verbose=False)["input_ids"]]
+    return [row[:most] or [tokenizer.eos_token_id] for row in ids]
+
+
+def prepare(
+    recipe: ClassifyRecipe, folder: Path, module, tokenizer, texts: Sequence | None, skipped: Sequence[str] = ()
+) -> Iterator[dict | None]:
+    """Yields progress events, returns the `Classifying` at step 0.
+
+    `module` is the causal LM to start from; `texts` are Labelled, and `skipped` why others were left out: kept in
+    `folder/data`, and read from there when they are there already (a resumed run).
+    """
+    import torch
+
+    from jupyter_gpt.data.labelled import Labelled, check, split
+    from jupyter_gpt.inference.forward import context_of
+    from jupyter_gpt.nn import devices as machine
+    from jupyter_gpt.nn import training_memory as memory
+    from jupyter_gpt.nn.optimizer import finetuning_optimizers
+    from jupyter_gpt.nn.transformer import Trunk
+
+    yield {"event": "progress", "stage": "reading the texts", "done": 0, "total": None, "unit": "texts"}
+    path = folder / "data" / "texts.json"
+    if path.exists():
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        kept = kept if isinstance(kept, dict) else {"texts": kept, "skipped": []}  # as earlier versions wrote it
+        texts, skipped = [Labelled(*pair) for pair in kept["texts"]], kept["skipped"]
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept = {"texts": [list(each) for each in texts], "skipped": list(skipped)}
+        path.write_text(json.dumps(kept, ensure_ascii=False), encoding="utf-8")
+    labels = check(texts)
+    config, device = module.config.get_text_config(), module.device.type
+    context = min(recipe.context or 256, context_of(module))
+    learn, test = split(texts, recipe.held_out, recipe.seed)
+    recipe = replace(recipe, context=context)
+    recipe = resolved(recipe, config.hidden_size, len(learn), machine.choose_dtype(device, config.hidden_size))
+    yield from machine.notes(device, recipe.dtype)
+    step, adapter = (
+        memory.finetuning(module, recipe.dtype, context, rank=rank, logits=False, whole=context) for rank in (recipe.lora, 16)
+    )
+    recipe = yield from memory.with_micro_batch(
+        recipe, recipe.base, at_once(module), context, step, str(module.device),
+        None if recipe.lora or recipe.from_scratch else adapter,
+    )  # fmt: skip
+    model = start(recipe, module, labels, tokenizer)
+    ids = encoded(tokenizer, [each.text for each in (*learn, *test)], context + 1)
+    cut = sum(len(row) > context for row in ids)
+    numbered = [(row[:context], labels.index(each.label)) for row, each in zip(ids, (*learn, *test), strict=True)]
+    held = [(each.text, *row) for each, row in zip(test, numbered[len(learn) :], strict=True)]
+    matrices = sum(p.numel() * (6.0 if p.requires_grad else 4.0) for n, p in model.named_parameters() if p.ndim > 1)
+    embedding = model.get_input_embeddings().weight
+    return Classifying(
+        recipe, model, tokenizer, labels, finetuning_optimizers(model, recipe), numbered[: len(learn)], held, cut,
+        Trunk(model, context, getattr(torch, recipe.dtype), bool(recipe.checkpointing)),
+        matrices - embedding.numel() * (6.0 if embedding.requires_grad else 4.0), machine.peak_flops(device, recipe.dtype),
+        skipped=len(skipped), first_skipped=next(iter(skipped), ""),
+    )  # fmt: skip
+
+
+def resolved(recipe: ClassifyRecipe, width: int, texts: int, dtype: str) -> ClassifyRecipe:
+    """The recipe with what follows from base and data; three epochs where no length was given."""
+    steps = recipe.steps or max(1, math.ceil((recipe.epochs or 3.0) * texts / min(recipe.batch, texts)))
+    usual = min(1e-3, 1e-4 * (576 / width)) * (5 if recipe.lora else 3 if recipe.from_scratch else 1)
+    return replace(
+        recipe, steps=steps, lr=recipe.lr or usual, dtype=dtype if recipe.dtype == "auto" else recipe.dtype,
+        eval_every=recipe.eval_every or max(1, steps // 6), sample_every=recipe.sample_every or max(1, steps // 3),
+    )  # fmt: skip
+
+
+def start(recipe: ClassifyRecipe, module, labels: list[str], tokenizer):
+    """The classifier before its first step: an adapter, a copy of all weights, or random ones."""
+    from jupyter_gpt.nn.devices import seeded
+    from jupyter_gpt.nn.heads import with_head
+    from jupyter_gpt.nn.lora import copied, lora
+
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    model = with_head(module, labels, pad, seed=recipe.seed)
+    if recipe.lora:
+        return lora(model, recipe.lora, targets=recipe.lora_targets, task="SEQ_CLS", seed=recipe.seed)
+    if not recipe.from_scratch:
+        return copied(model)
+    with seeded(recipe.seed, module.device):
+        fresh = type(model)(model.config)
+    return fresh.float().to(module.device).eval().requires_grad_(True)

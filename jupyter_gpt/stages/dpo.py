@@ -1,0 +1,84 @@
+"""DPO (Rafailov et al. 2023): the policy learns straight from rankings; its own log-ratio to the reference is the reward.
+
+Nothing is sampled and no reward model is needed; samples are drawn only to watch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from jupyter_gpt.data.prompt_completion import Spoken
+from jupyter_gpt.evaluation.intervals import wilson
+from jupyter_gpt.nn.logprobs import Reader, logprobs
+from jupyter_gpt.nn.preference_loss import Order, dpo_loss, right
+from jupyter_gpt.nn.schedule import multiplier
+from jupyter_gpt.stages.rl import RL, chosen, finish_step, group_of
+from jupyter_gpt.stages.rollout import Rollout
+
+
+class Preferred(NamedTuple):
+    """A ranking as DPO reads it: its completions in ids, and their order, best first."""
+
+    rows: tuple[Spoken, ...]
+    order: Order
+
+    @property
+    def tokens(self) -> int:
+        return sum(len(row.ids) for row in self.rows)
+
+
+def advantages(training: RL, found: Rollout) -> Tensor:
+    """How each watched completion compares with the others of its prompt, `(B, L)`."""
+    return group_of(found)[:, None].expand(found.old.shape)
+
+
+def evaluation(training: RL) -> Iterator[None]:
+    """Loss and accuracy of the rewards that the policy implies, on held-out rankings; yields after each, returns both."""
+    beta, losses, hits, pairs = training.recipe.beta, [], 0, 0
+    for one in training.held_out:
+        with torch.no_grad():
+            now, start = summed(training.policy, one.rows), summed(training.reference, one.rows)
+        losses.append(float(dpo_loss([now], [start], [one.order], beta)))
+        hit, count = right((now - start).tolist(), one.order)
+        hits, pairs = hits + hit, pairs + count
+        yield
+    low, high = wilson(hits / pairs, len(training.held_out))
+    return {"val_loss": sum(losses) / len(losses), "accuracy": hits / pairs, "low": low, "high": high, "pairs": pairs}
+
+
+def summed(model: Reader, rows: Sequence[Spoken]) -> Tensor:
+    """The log-probability `(K,)` of each whole completion."""
+    return logprobs(model, rows)[0].sum(dim=1)
+
+
+def step(training: RL) -> Iterator[dict | None]:
+    """One step; yields None after each ranking, and at last its event."""
+    recipe, began = training.recipe, time.perf_counter()
+    number = training.step + 1
+    losses, margins, hits, pairs, tokens = [], [], 0, 0, 0
+    for one in chosen(training.rankings, number, recipe.prompts_per_step, recipe.seed):
+        with torch.no_grad():
+            start = summed(training.reference, one.rows)
+        now = summed(training.policy, one.rows)
+        loss = dpo_loss([now], [start], [one.order], recipe.beta) / recipe.prompts_per_step
+        loss.backward()
+        losses.append(loss.detach())
+        implied = recipe.beta * (now.detach() - start)
+        best = list(one.order[0])
+        rest = [place for group in one.order[1:] for place in group]
+        margins.append(implied[best].mean() - implied[rest].mean())
+        hit, count = right(implied.tolist(), one.order)
+        hits, pairs, tokens = hits + hit, pairs + count, tokens + one.tokens
+        yield
+    norm = torch.nn.utils.clip_grad_norm_(training.optimizers.names, recipe.max_norm, foreach=True)
+    factor = multiplier(number, recipe.steps, recipe.warmup, recipe.decay)
+    training.optimizers.step(factor)
+    yield from finish_step(training, began, tokens, {
+        "loss": torch.stack(losses).sum(), "grad_norm": norm, "lr": recipe.lr * factor, "accuracy": hits / pairs,
+        "margin": torch.stack(margins).mean(),
+    })  # fmt: skip

@@ -1,0 +1,215 @@
+"""`gpt.evaluate`: a task x techniques x models, batched, every result on disk as it comes.
+
+A result is kept under what it came from (the model's weights, the technique and its texts, the question, the settings), so
+that what was broken off goes on where it was, and what was changed is asked anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jupyter_gpt import store
+from jupyter_gpt.errors import GPTError
+from jupyter_gpt.evaluation import fingerprint
+from jupyter_gpt.evaluation.measured import Setting, measured
+from jupyter_gpt.evaluation.tasks import Task, task_of
+from jupyter_gpt.prompting import templates
+from jupyter_gpt.prompting.answers import Form
+from jupyter_gpt.prompting.batching import STOPPED, together
+from jupyter_gpt.stages.arguments import check_options
+from jupyter_gpt.stages.prompt import Prompting
+from jupyter_gpt.stages.techniques import sender, with_techniques
+
+TECHNIQUES = {
+    "direct": {},
+    "--cot": {"cot": True},
+    "--cot --samples 5 --vote": {"cot": True, "samples": 5, "vote": True},
+}
+ROWS = 64  # samples of a model under way together
+READING = 2  # of answers, by the techniques: what was asked under another one is asked anew
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What came of it. `rows` has one dict a question and setting; `wanted` is how many there are when it is whole."""
+
+    task: Task
+    settings: list[Setting]
+    rows: list[dict]
+    wanted: int
+    errors: list[str]
+
+    @property
+    def whole(self) -> bool:
+        return len(self.rows) == self.wanted
+
+    @property
+    def table(self):
+        """The settings as a DataFrame."""
+        import pandas
+
+        return pandas.DataFrame([{**vars(s), "accuracy": s.accuracy, "low": s.interval[0], "high": s.interval[1]}
+                                 for s in self.settings])  # fmt: skip
+
+
+def evaluate(
+    session,
+    source: object,
+    *,
+    models: Sequence[str],
+    techniques: Mapping[str, Mapping] | None = None,
+    questions: int | None = None,
+    score: Callable | None = None,
+    seed: int = 0,
+    progress: Callable[[str, int, int], None] | None = None,
+    **common,
+) -> Evaluation:
+    """Measure each of `techniques` (name -> options of `gpt.prompt`) with each of `models` on a task.
+
+    `source` is a table of questions and answers, a file of one, or `reasoning-gym:NAME`
+    (`jupyter_gpt.evaluation.tasks`); `questions` takes the first so many; `score(answer, expected)` tells whether an
+    answer is right; `common` are options of `gpt.prompt` for all; `progress(what, done, total)` is told how far it is.
+    Ctrl-C ends it and keeps what there is; the same call goes on from there.
+
+    Raises GPTError for what is no table, an unknown model, or a technique that makes no sense.
+    """
+    task = task_of(source, questions, seed, score)
+    techniques = TECHNIQUES if techniques is None else techniques
+    for options in techniques.values():
+        check_options(options)
+    if not models or not techniques:
+        raise GPTError("evaluating takes a model and a technique at least")
+    file = path_of(task)
+    known, rows, settings, errors = read(file), [], [], []
+    wanted, stopped = len(models) * len(techniques) * len(task.questions), False
+    for name in dict.fromkeys(models):
+        model = session.models[name]
+        for technique, options in techniques.items():
+            asked = {**common, **options, "seed": seed}
+            said = {"technique": described(asked), "templates": templates.all_of(), "reading": READING}
+            origin = fingerprint.of(model, said)
+            keys = [hashlib.sha256(f"{origin} {question}".encode()).hexdigest()[:24] for question in task.questions]
+            missing = [i for i, key in enumerate(keys) if key not in known]
+            found, failed = {}, []
+            if missing and not stopped:
+                had = len(rows) + len(keys) - len(missing)
+                if progress:
+                    progress(f"{name} {technique}", had, wanted)
+                try:
+                    for i, row in answered(session, model, task, missing, asked):
+                        if row is None:
+                            stopped = True
+                        elif "error" in row:
+                            failed.append(row["error"])
+                        else:
+                            found[i] = row
+                            about = {
+                                "key": keys[i],
+                                "model": name,
+                                "technique": technique,
+                                "question": task.questions[i],
+                            }
+                            keep(file, about | row)
+                        if progress:
+                            progress(f"{name} {technique}", had + len(found), wanted)
+                except KeyboardInterrupt:
+                    stopped = True
+            if failed and len(failed) == len(missing):
+                raise GPTError(f"{technique} with {name}: {failed[0]}")
+            errors += [f"{name} {technique}: {error}" for error in failed]
+            known |= {keys[i]: row for i, row in found.items()}
+            mine = [
+                {**known[key], "question": i, "model": name, "technique": technique, **scored(task, known[key], i)}
+                for i, key in enumerate(keys) if key in known
+            ]
+            rows += mine
+            if mine:
+                settings.append(measured(name, technique, mine, model.parameters))
+    return Evaluation(task, settings, rows, wanted, errors)
+
+
+def answered(session, model, task: Task, numbers: Sequence[int], options: Mapping):
+    """Ask the questions `numbers`; yields (number, row) as they come, (number, None) for one that was broken off.
+
+    An error in a function of the user's is raised as it is.
+    """
+    send = sender(session.models, Prompting(), model.name)
+    rows = max(options.get("samples") or 1, options.get("breadth") or 5 if options.get("tree") else 1)
+
+    def asking(question: str, form: Form) -> Callable:
+        def work(send, call_user):
+            return with_techniques(session.models, Prompting(), question, model=model.name, send=send,
+                                   call_user=call_user, form=form, **options)  # fmt: skip
+
+        return work
+
+    work = [asking(task.questions[i], task.forms[i]) for i in numbers]
+    for ended in together(work, send, max(1, ROWS // rows)):
+        number, done = numbers[ended.number], ended.result
+        if isinstance(ended.error, GPTError):
+            yield number, {"error": str(ended.error)}
+        elif ended.error is not None:
+            raise ended.error
+        elif done.interrupted or STOPPED in done.notes:
+            yield number, None
+        else:
+            usage = done.usage
+            yield number, {"answer": done.answer, "text": done.text, "cut": done.finish_reason == "length",
+                           "tokens_in": usage.prompt_tokens, "tokens_out": usage.completion_tokens,
+                           "seconds": ended.seconds, "cost": usage.cost, "notes": list(done.notes)}  # fmt: skip
+
+
+def scored(task: Task, row: Mapping, number: int) -> dict:
+    """The answer of a result, None where none can be read, and whether it is right. Done anew each time: a `score` function
+    may have changed, and costs nothing."""
+    answer = task.read(row["answer"], row["text"], row["cut"], number)
+    return {"answer": answer, "right": answer is not None and bool(task.right(answer, number))}
+
+
+def described(options: Mapping) -> dict:
+    """Options as text; of a function its name and its code, so that another one of that name is another."""
+    return {name: function_of(value) if callable(value) else value for name, value in options.items()}
+
+
+def function_of(function: Callable) -> str:
+    code = getattr(function, "__code__", None)
+    said = (code.co_code + repr(code.co_consts).encode()) if code else repr(function).encode()
+    return f"{getattr(function, '__name__', '')} {hashlib.sha256(said).hexdigest()[:12]}"
+
+
+def path_of(task: Task) -> Path:
+    """The file of a task's results: its name, and a digest of its questions."""
+    digest = hashlib.sha256("\0".join((*task.questions, *task.answers)).encode()).hexdigest()[:8]
+    name = re.sub(r"[^A-Za-z0-9]+", "-", task.name).strip("-")[:40]
+    return store.home() / "evaluations" / f"{name}-{digest}.jsonl"
+
+
+def read(file: Path) -> dict[str, dict]:
+    """What is known, by key; a line that was cut off when the kernel died is left out."""
+    if not file.exists():
+        return {}
+    found = {}
+    for line in file.read_text(encoding="utf-8").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        found[row["key"]] = row
+    return found
+
+
+def keep(file: Path, row: dict) -> None:
+    """Add a line, and a new line before it should the last one have been cut off."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a+b") as out:
+        out.seek(0, 2)
+        whole = True
+        if out.tell():
+            out.seek(-1, 2)
+            whole = out.read(1) == b"\n"
+        out.write((b"" if whole else b"\n") + json.dumps(row, ensure_ascii=False).encode() + b"\n")

@@ -1,0 +1,77 @@
+"""Who takes part in RL, all on the tensors of one base: the policy, its reference, a critic, reward models.
+
+The policy is an adapter on a twin of the base; where the start is an adapter itself, a copy of that. The reference is the
+start as it stands. A critic or a reward model is a twin with a head and an adapter of its own. Only with rank 0 are
+there copies, trained whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from jupyter_gpt.data.prompt_completion import Spoken
+from jupyter_gpt.inference.decode_lora import is_own
+from jupyter_gpt.inference.forward import base_of
+from jupyter_gpt.nn.heads import head_names, with_head
+from jupyter_gpt.nn.logprobs import Reader, foretelling, laid_out
+from jupyter_gpt.nn.lora import again, copied, lora, merged, own_tokens, plain_base
+
+
+def policy_of(start: nn.Module, rank: int, seed: int) -> nn.Module:
+    """A model that is `start` now and can be trained, while `start` stays."""
+    if rank == 0:
+        return (merged(start).requires_grad_(True) if is_adapter(start) else copied(start)).eval()
+    return (again(start, seed) if is_adapter(start) else lora(start, rank, seed=seed)).eval()
+
+
+def scorer_of(start: nn.Module, rank: int, pad: int, seed: int) -> nn.Module:
+    """`start` with one number for a head, trainable: a reward model, or a critic, at its beginning.
+
+    Where `start` is an adapter, what that has learned is carried over into the scorer's own.
+    """
+    if rank == 0:
+        return copied(with_head(merged(start) if is_adapter(start) else start, ["reward"], pad, seed=seed)).eval()
+    if not is_adapter(start):
+        return lora(with_head(start, ["reward"], pad, seed=seed), rank, task="SEQ_CLS", seed=seed).eval()
+    found = start.peft_config["default"]
+    targets = found.target_modules if isinstance(found.target_modules, str) else sorted(found.target_modules)
+    model = lora(
+        with_head(plain_base(start), ["reward"], pad, seed=seed), found.r, found.lora_alpha, targets,
+        dora=found.use_dora, rslora=found.use_rslora, tokens=own_tokens(start), task="SEQ_CLS", seed=seed,
+    )  # fmt: skip
+    learned = dict(start.named_parameters())
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if is_own(name) and name in learned:
+                parameter.copy_(learned[name])
+    return model.eval()
+
+
+def is_adapter(module: nn.Module) -> bool:
+    """Whether a module is a peft model."""
+    return hasattr(module, "peft_config")
+
+
+def critic_of(start: nn.Module, rank: int, pad: int, seed: int) -> nn.Module:
+    """A critic that values every state at zero, so that the first advantages are the rewards to come."""
+    critic = scorer_of(start, rank, pad, seed)
+    with torch.no_grad():
+        for parameter in head_of(critic).parameters():
+            parameter.zero_()
+    return critic
+
+
+def head_of(model: nn.Module) -> nn.Module:
+    """The head of a scorer, as it is used: peft keeps a trained copy beside the old one."""
+    inner = base_of(model)
+    return getattr(inner, head_names(inner)[0])
+
+
+def values_of(critic: Reader, rows: Sequence[Spoken]) -> Tensor:
+    """The value `(B, L)`, fp32, of the state in which each token of the completions was chosen; zero where there is none."""
+    head = head_of(critic.module)
+    hidden = critic.hidden([s.ids for s in rows])[foretelling(rows, critic.device)]
+    return laid_out(head(hidden.to(next(head.parameters()).dtype))[:, 0].float(), rows)

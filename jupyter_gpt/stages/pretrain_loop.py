@@ -1,0 +1,210 @@
+"""Pretraining as a generator of events: `for event in pretrain(training): ...`. There is no trainer and no callback."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Container, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from jupyter_gpt.nn.devices import peak_flops
+from jupyter_gpt.nn.loss import IGNORE, eager_softmax_gradient, softmax_gradient
+from jupyter_gpt.nn.optimizer import Optimizers
+from jupyter_gpt.nn.output_head import OutputHead, output_head
+from jupyter_gpt.nn.transformer import Trunk
+from jupyter_gpt.runs import checkpoint
+from jupyter_gpt.stages.loop import Micro, closing, train
+from jupyter_gpt.stages.pretrain_recipe import Recipe
+
+SAMPLE_TOKENS = 64  # the length of a sample at a fixed step
+SAMPLE_TEMPERATURE = 0.8
+
+
+@dataclass
+class Training:
+    """Everything a run consists of between two steps; what a checkpoint holds is here.
+
+    `rows` serves training rows `(B, T+1)` by index; `held_out` maps each source to its share and its validation rows
+    `(R, T+1)` with IGNORE as padding of the targets; `token_bytes` `(V,)` counts the bytes each token stands for;
+    `prompts` are (text, ids) to sample from.
+    """
+
+    recipe: Recipe
+    model: nn.Module
+    tokenizer: object
+    optimizers: Optimizers
+    rows: object
+    held_out: dict[str, tuple[float, np.ndarray]]
+    token_bytes: np.ndarray
+    prompts: list[tuple[str, list[int]]]
+    eot: int
+    flops_per_token: float
+    peak_flops: float | None
+    compile: bool
+    step: int = 0
+    seconds: float = 0.0
+    functions: tuple = field(default=(), repr=False)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens trained on so far."""
+        return self.step * self.recipe.batch_tokens
+
+    def state(self) -> tuple[dict, dict, dict]:
+        """What a checkpoint holds: weights, optimizer and position."""
+        return dict(self.model.named_parameters()), self.optimizers.state(), {"seconds": self.seconds}
+
+    def load(self, folder: Path) -> None:
+        """Go back to the state of a checkpoint."""
+        weights, optimizer, position = checkpoint.load(folder)
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                parameter.copy_(weights[name])
+        self.optimizers.load(optimizer)
+        self.step, self.seconds = position["step"], position["seconds"]
+
+    def loop(self) -> Iterator[dict | None]:
+        """The run from here to its end: see `pretrain`."""
+        return pretrain(self)
+
+    def start_event(self) -> dict:
+        return start_event(self)
+
+    def micro_batches(self, step: int) -> int:
+        return self.recipe.accumulation
+
+    def micro_batch(self, step: int, number: int) -> Micro:
+        """A function of its place in the run alone."""
+        recipe = self.recipe
+        inputs = batch_at(self, step, number)
+        return Micro(inputs, 1 / recipe.accumulation, recipe.rows * recipe.context)
+
+    def loss(self, inputs: tuple[Tensor, Tensor]) -> Tensor:
+        loss, *_ = forward_functions(self)
+        return loss(*inputs)
+
+    def evaluate(self) -> Iterator[dict | None]:
+        return evaluate(self, *forward_functions(self)[1:])
+
+    def samples(self) -> Iterator[dict | None]:
+        """A sample of each fixed prompt, as the model stands."""
+        return sample_prompts(self)
+
+    def closing(self, there: Container[str]) -> Iterator[dict | None]:
+        """What the run ends with when it is stopped: see `loop.closing`."""
+        return closing(self, there)
+
+    def took(self, step: int, seconds: float, tokens: int) -> None:
+        """A step has been taken."""
+        self.step, self.seconds = step, self.seconds + seconds
+
+
+def pretrain(training: Training) -> Iterator[dict | None]:
+    """Train until `recipe.steps`, from wherever `training` stands; see `loop.train`."""
+    return train(training)
+
+
+def forward_functions(training: Training) -> tuple:
+    """The loss as a function of (ids, targets), compiled when asked, and trunk and head as they are for evaluation."""
+    if not training.functions:
+        dtype = getattr(torch, training.recipe.dtype)
+        trunk = fast_trunk = Trunk(training.model, training.recipe.context, dtype, bool(training.recipe.checkpointing))
+        head, gradient = output_head(trunk), eager_softmax_gradient
+        if training.compile:
+            fast_trunk = torch.compile(trunk, dynamic=False)
+            gradient = torch.compile(softmax_gradient, dynamic=False)
+
+        def loss(ids: Tensor, targets: Tensor) -> Tensor:
+            return head.cross_entropy(fast_trunk(ids), targets, gradient)
+
+        training.functions = (loss, trunk, head)
+    return training.functions
+
+
+def start_event(training: Training) -> dict:
+    recipe = training.recipe
+    return {
+        "event": "start", "parameters": sum(p.numel() for p in training.model.parameters()),
+        "device": training.model.device.type, "dtype": recipe.dtype, "compile": training.compile,
+        "tokens_per_step": recipe.batch_tokens, "steps": recipe.steps, "step": training.step,
+        "flops_per_token": training.flops_per_token, "peak_flops": training.peak_flops,
+    }  # fmt: skip
+
+
+def batch_at(training: Training, step: int, micro: int) -> tuple[Tensor, Tensor]:
+    """Inputs and targets `(B, T)` of one micro-batch: a function of its place in the run alone."""
+    recipe = training.recipe
+    first = ((step - 1) * recipe.accumulation + micro) * recipe.rows
+    return to_device(training.rows.batch(np.arange(first, first + recipe.rows)), training.model.device)
+
+
+def to_device(rows: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Rows `(B, T+1)` as inputs and targets on the device, copied behind the device's back where memory is pinned."""
+    rows = torch.from_numpy(rows)
+    if device.type == "cuda":
+        rows = rows.pin_memory().to(device, non_blocking=True)
+    return rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
+
+
+@torch.no_grad()
+def held_out_losses(trunk: Trunk, head: OutputHead, sizes: Tensor, ids: Tensor, targets: Tensor) -> np.ndarray:
+    """Summed nats of the targets, and their number; nats of those that stand for bytes, and their bytes: `(4,)`."""
+    hidden, counted = trunk(ids), targets != IGNORE
+    spelled = counted & (sizes[targets.clamp(min=0)] > 0)
+    nats = [
+        float(head.cross_entropy(hidden[which], targets[which])) * int(which.sum())
+        for which in (spelled, counted & ~spelled)
+    ]
+    return np.array([sum(nats), int(counted.sum()), nats[0], float(sizes[targets[spelled]].sum())])
+
+
+def evaluate(training: Training, trunk: Trunk, head: OutputHead) -> Iterator[dict | None]:
+    """Validation loss in nats per token, and bits per byte of text: the end-of-text token has no byte, and counts in the
+    loss alone.
+
+    Each source is read at rows spread evenly through its held-out text, and counts by its share of the mixture, so
+    the figure is about what is trained on, however much of a source was held out.
+    """
+    recipe, device = training.recipe, training.model.device
+    if training.peak_flops and device.type == "cpu":
+        training.peak_flops = peak_flops("cpu", recipe.dtype, 0.02)
+    began = time.perf_counter()
+    sizes = torch.from_numpy(training.token_bytes).to(device)
+    at_once = max(1, (4096 if device.type == "cpu" else 65536) // recipe.context)
+    mixed, by_source = np.zeros(4), {}
+    for source, (share, rows) in training.held_out.items():
+        wanted = max(1, min(len(rows), round(share * recipe.eval_tokens / recipe.context)))
+        chosen = np.linspace(0, len(rows) - 1, wanted).round().astype(int)
+        sums = np.zeros(4)
+        for first in range(0, wanted, at_once):
+            ids, targets = to_device(rows[chosen[first : first + at_once]], device)
+            sums += held_out_losses(trunk, head, sizes, ids.clamp(min=0), targets)
+            yield None
+        by_source[source] = sums[0] / sums[1]
+        mixed += share * sums / sums[1]
+    yield {
+        "event": "evaluation", "step": training.step, "val_loss": mixed[0] / mixed[1],
+        "bits_per_byte": mixed[2] / math.log(2) / mixed[3] if mixed[3] else None,
+        "by_source": by_source, "seconds": time.perf_counter() - began,
+    }  # fmt: skip
+
+
+def sample_prompts(training: Training) -> Iterator[dict | None]:
+    """One sample of each fixed prompt, as the model stands."""
+    from jupyter_gpt.inference.engine import sample
+
+    for number, (text, ids) in enumerate(training.prompts):
+        drawn = []
+        seed = training.recipe.seed * 1000 + number
+        for token in sample(training.model, ids, SAMPLE_TOKENS, SAMPLE_TEMPERATURE, seed, frozenset({training.eot})):
+            drawn.append(token)
+            yield None
+        shown = training.tokenizer.decode([t for t in drawn if t != training.eot])
+        yield {"event": "sample", "step": training.step, "prompt": text, "text": shown}
+
+

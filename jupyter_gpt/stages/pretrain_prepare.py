@@ -1,0 +1,156 @@
+"""From a recipe to a `Training` that can take its first step: measure, collect, tokenize, lay out, build.
+
+A generator of progress events, like the loop itself, so that a stop is felt here too. It returns the Training and the
+recipe as it was resolved: number format, length and vocabulary are facts only once the machine and the data are known.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from jupyter_gpt.errors import GPTError
+from jupyter_gpt.nn import devices as machine
+from jupyter_gpt.nn import training_memory as memory
+from jupyter_gpt.nn.build import build, flops_per_token
+from jupyter_gpt.nn.loss import IGNORE
+from jupyter_gpt.nn.optimizer import optimizers
+from jupyter_gpt.stages.pretrain_loop import Training, forward_functions
+from jupyter_gpt.stages.pretrain_recipe import MICRO_TOKENS, Recipe, parameters, with_steps
+
+PROMPT_WORDS = 5  # of a held-out document, for the fixed prompts
+
+
+def prepare(
+    recipe: Recipe, folder: Path, device: str, variables: Mapping | None = None, tokenizer=None
+) -> Iterator[dict | None]:
+    """Yields progress events, returns the `Training` at step 0.
+
+    The tokens go to `folder/data`; when they are there already (a resumed run) they are used as they are. `tokenizer`
+    is that of another model, when the recipe names one.
+    """
+    from jupyter_gpt.data.documents import Documents
+    from jupyter_gpt.data.packing import Rows
+    from jupyter_gpt.data.prepare import prepare as collect
+    from jupyter_gpt.data.tokenizer import token_bytes
+
+    if recipe.dtype == "auto":
+        recipe = replace(recipe, dtype=machine.choose_dtype(device, recipe.width))
+    yield from machine.notes(device, recipe.dtype)
+    recipe = yield from fitted(recipe, len(tokenizer) if tokenizer else recipe.vocab_size, device)
+    if not recipe.steps:
+        yield {"event": "progress", "stage": "measuring the speed", "done": 0, "total": None, "unit": "steps"}
+        recipe = with_steps(recipe, measured_steps(recipe, device))
+    wanted = recipe.steps * recipe.batch_tokens
+    if (folder / "data" / "documents.json").exists():
+        documents = Documents.open(folder / "data")
+        tokenizer = documents.tokenizer()
+    else:
+        tokenizer, documents = yield from collect(
+            recipe.mixture, wanted, folder / "data", tokenizer=tokenizer or recipe.tokenizer,
+            vocab_size=recipe.vocab_size, context=recipe.context, seed=recipe.seed, variables=variables,
+            held_out=recipe.held_out,
+        )  # fmt: skip
+    yield {"event": "progress", "stage": "building the model", "done": 0, "total": None, "unit": "parameters"}
+    recipe = replace(recipe, vocab_size=len(tokenizer))
+    model = build(recipe, len(tokenizer), documents.eot).to(device)
+    prompts = recipe.prompts or first_words(documents, tokenizer)
+    recipe = replace(recipe, prompts=prompts)
+    compile = compiles(recipe, device) if recipe.compile is None else recipe.compile
+    parameters = sum(p.numel() for p in model.parameters())
+    return Training(
+        recipe=recipe, model=model, tokenizer=tokenizer, optimizers=optimizers(model, recipe, compile),
+        rows=Rows(documents, recipe.context, recipe.seed), held_out=held_out_rows(documents, recipe.context), token_bytes=padded(token_bytes(tokenizer), model.config.vocab_size),
+        prompts=[(p, [documents.eot, *tokenizer(p, add_special_tokens=False, verbose=False).input_ids]) for p in prompts],
+        eot=documents.eot, flops_per_token=flops_per_token(recipe, parameters, model.config.vocab_size),
+        peak_flops=machine.peak_flops(device, recipe.dtype), compile=compile,
+    )  # fmt: skip
+
+
+def fitted(recipe: Recipe, vocabulary: int, device: str) -> Iterator[dict]:
+    """The recipe with the micro-batch that the memory of the device holds: a part of the batch in whole rows.
+
+    Yields a note where that is not the usual one. Raises GPTError where not one row fits.
+    """
+    batch = recipe.batch_tokens // recipe.context
+    most = max(1, MICRO_TOKENS // recipe.context)
+    rows = [recipe.rows] if recipe.rows else [n for n in range(min(batch, most), 0, -1) if batch % n == 0]
+    step = memory.pretraining(recipe, vocabulary, device)
+    tokens, recomputed = memory.fit(
+        f"a model of {parameters(recipe, vocabulary):,} parameters", step, [n * recipe.context for n in rows],
+        recipe.checkpointing, device, otherwise="a lower --depth or --width would fit",
+    )  # fmt: skip
+    yield from memory.notes(rows[0] * recipe.context, tokens, recomputed)
+    return replace(recipe, rows=tokens // recipe.context, checkpointing=recomputed)
+
+
+def held_out_rows(documents, context: int) -> dict:
+    """Each source's held-out rows `(R, T+1)`, padding marked IGNORE, under its name with its share of the mixture."""
+    from jupyter_gpt.data.packing import validation_rows
+
+    rows = {}
+    for i, (source, weight) in enumerate(zip(documents.names, documents.weights, strict=True)):
+        own = replace(documents, held_out=documents.held_out & (documents.source == i))
+        ids, counts = validation_rows(own, context)
+        if weight and len(ids):
+            ids[:, 1:][~counts] = IGNORE
+            rows[source] = (weight / sum(documents.weights), ids)
+    return rows
+
+
+def padded(counts, length: int):
+    """`counts` `(V,)` with zeros up to the padded vocabulary of the model."""
+    import numpy as np
+
+    return np.pad(counts, (0, length - len(counts))).astype(np.float32)
+
+
+def compiles(recipe: Recipe, device: str) -> bool:
+    """torch.compile pays on a GPU for runs longer than its own minute; on a CPU it needs a C++ compiler and gains
+    little over the fused kernels the forward already uses."""
+    return device == "cuda" and recipe.steps * recipe.accumulation >= 300
+
+
+def first_words(documents, tokenizer) -> list[str]:
+    """Fixed prompts: how a document of each of the three heaviest sources begins, the first that is held out, if any."""
+    import numpy as np
+
+    prompts = []
+    heaviest = sorted(range(len(documents.names)), key=lambda i: -documents.weights[i])[:3]
+    for source in heaviest:
+        own = np.flatnonzero(documents.source == source)
+        held = own[documents.held_out[own]]
+        document = documents[int((held if len(held) else own)[0])]
+        text = tokenizer.decode(document[int(document[0] == documents.eot) : 200].tolist())
+        head = text.split("\n\n")[0] if len(text.split("\n\n")[0].split()) >= PROMPT_WORDS else text
+        words = head.split(" ")[:PROMPT_WORDS]
+        prompts.append(" ".join(words)[:48])
+    return prompts
+
+
+def measured_steps(recipe: Recipe, device: str) -> int:
+    """How many steps `recipe.minutes` hold on this machine: the median of a few real steps on random tokens."""
+    import numpy as np
+
+    vocabulary = 128 if recipe.tokenizer == "char" else recipe.vocab_size
+    model = build(recipe, vocabulary, 0).to(device)
+    optimizer = optimizers(model, recipe)
+    training = Training(recipe, model, None, optimizer, None, {}, np.zeros(0), [], 0, 0, None, False)
+    loss, *_ = forward_functions(training)
+    ids = torch.randint(0, vocabulary, (recipe.rows, recipe.context), generator=torch.Generator()).to(device)
+    times = []
+    for _ in range(4):
+        began = time.perf_counter()
+        for _ in range(recipe.accumulation):
+            loss(ids, ids).backward()
+            if time.perf_counter() - began > 60 * recipe.minutes:
+                raise GPTError(f"--minutes {recipe.minutes} is less than one step of this model takes here")
+        optimizer.step(1.0)
+        if device == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - began)
+    return max(1, int(60 * recipe.minutes / sorted(times)[1]))

@@ -1,0 +1,160 @@
+"""Supervised finetuning: next-token prediction on conversations, the loss on the assistant's tokens alone.
+
+Whole rows of packed conversations are a step; they go through the model as streams in which no conversation sees another
+(`segments.py`), the head and its cross-entropy only over the tokens that are trained on. At fixed steps the model is
+asked the same questions, so that the answer is seen turning from completion to reply.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from jupyter_gpt.nn.devices import seeded
+from jupyter_gpt.nn.finetuned import Finetuned
+from jupyter_gpt.nn.optimizer import Optimizers
+from jupyter_gpt.nn.output_head import OutputHead, output_head
+from jupyter_gpt.nn.transformer import Trunk
+from jupyter_gpt.nn.varlen import Stream, stream, streams
+from jupyter_gpt.stages.loop import Micro
+from jupyter_gpt.stages.sft_recipe import FinetuningRecipe
+
+EVALUATED = 4096  # cells evaluated at once: enough for the products to be large, soon enough for a stop
+
+
+@dataclass
+class Finetuning(Finetuned):
+    """Everything a finetuning run consists of between two steps.
+
+    `model` is a causal LM, or a peft model of one; what requires a gradient is trained, and is all that a checkpoint
+    holds. `rows` serves packed rows by index; `held_out` maps each source to its share and its validation batches;
+    `questions` are (text, ids up to where the answer begins); `ends` are the tokens that end an answer.
+    """
+
+    recipe: FinetuningRecipe
+    model: nn.Module
+    tokenizer: object
+    optimizers: Optimizers
+    rows: object
+    held_out: dict[str, tuple[float, list]]
+    questions: list[tuple[str, list[int]]]
+    ends: frozenset[int]
+    flops_per_token: float
+    peak_flops: float | None
+    conversations: object = None
+    step: int = 0
+    seconds: float = 0.0
+    tokens: int = 0
+    trunk: Trunk | None = field(default=None, repr=False)
+    head: OutputHead | None = field(default=None, repr=False)
+    laid: tuple[int, list[Stream]] = field(default=(0, []), repr=False)
+    drops: bool = False  # whether the adapter drops some of its inputs
+
+    def __post_init__(self):
+        recipe = self.recipe
+        for name, part in self.model.named_modules():
+            part.training = "lora_dropout" in name and getattr(part, "p", 0) > 0
+            self.drops |= part.training
+        self.trunk = Trunk(self.model, recipe.context, getattr(torch, recipe.dtype), bool(recipe.checkpointing))
+        self.head = output_head(self.trunk)
+
+    def start_event(self) -> dict:
+        recipe = self.recipe
+        trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        return {
+            "event": "start", "parameters": sum(p.numel() for p in self.model.parameters()), "trained": trained,
+            "device": self.model.device.type, "dtype": recipe.dtype, "tokens_per_step": recipe.batch_tokens,
+            "steps": recipe.steps, "step": self.step, "flops_per_token": self.flops_per_token,
+            "peak_flops": self.peak_flops, "checkpointing": bool(recipe.checkpointing),
+        }  # fmt: skip
+
+    def streams(self, step: int) -> list[Stream]:
+        """The packed rows of a step, in pieces small enough to go through the model: a function of the step alone."""
+        if self.laid[0] != step:
+            rows = self.recipe.batch_tokens // self.recipe.context
+            batch = self.rows.batch(range((step - 1) * rows, step * rows))
+            device = self.model.device
+            pieces = streams(batch, device, self.recipe.micro_tokens, padded=device.type == "cuda")
+            self.laid = step, [piece for piece in pieces if len(piece.targets)]
+        return self.laid[1]
+
+    def micro_batches(self, step: int) -> int:
+        return len(self.streams(step))
+
+    def micro_batch(self, step: int, number: int) -> Micro:
+        """Its share of the loss is its share of the trained tokens: each token of a step counts the same."""
+        pieces = self.streams(step)
+        piece = pieces[number]
+        # what is dropped is a function of the place in the run too
+        seed = hash((self.recipe.seed, step, number)) if self.drops else None
+        return Micro((piece, seed), len(piece.targets) / sum(len(p.targets) for p in pieces), piece.tokens - piece.padding)
+
+    def loss(self, inputs: tuple[Stream, int | None]) -> Tensor:
+        """Mean nats over the trained tokens of a stream; the second is the seed of what LoRA's dropout drops."""
+        piece, seed = inputs
+        if seed is None:
+            return self.nats(piece)
+        with seeded(seed, self.model.device):
+            return self.nats(piece)
+
+    def nats(self, piece: Stream) -> Tensor:
+        """Mean nats over the trained tokens of a stream."""
+        hidden = self.trunk(piece.ids, piece.segments)[0].index_select(0, piece.trained)
+        return self.head.cross_entropy(hidden, piece.targets)
+
+    def evaluate(self) -> Iterator[dict | None]:
+        """Validation loss in nats per trained token; each source counts by its share of the mixture."""
+        from jupyter_gpt.inference.forward import resting
+
+        began, mixed, by_source = time.perf_counter(), 0.0, {}
+        for source, (share, batches) in self.held_out.items():
+            nats, count = 0.0, 0
+            for batch in batches:
+                piece = stream(batch, self.model.device)
+                with torch.no_grad(), resting(self.model):
+                    nats += float(self.nats(piece)) * len(piece.targets)
+                count += len(piece.targets)
+                yield None
+            by_source[source] = nats / count
+            mixed += share * nats / count
+        shares = sum(share for share, _ in self.held_out.values())
+        yield {
+            "event": "evaluation", "step": self.step, "val_loss": mixed / shares, "bits_per_byte": None,
+            "by_source": by_source, "seconds": time.perf_counter() - began,
+        }  # fmt: skip
+
+    def samples(self) -> Iterator[dict | None]:
+        """The answer to each of the fixed questions, the likeliest token each time, as the model stands."""
+        from jupyter_gpt.inference.engine import Request, generate
+
+        asked = [
+            Request(tuple(ids), max_tokens=self.recipe.answer_tokens, temperature=0.0, stop_ids=self.ends)
+            for _, ids in self.questions
+        ]
+        said: list[list[int]] = [[] for _ in asked]
+        for token in generate(self.model, asked):
+            if token is not None and not (token.finish == "stop" and token.id in self.ends):
+                said[token.request].append(token.id)
+            yield None
+        for (text, _), ids in zip(self.questions, said, strict=True):
+            answer = self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+            yield {"event": "sample", "step": self.step, "prompt": text, "text": answer}
+
+
+def held_out_batches(conversations, context: int, tokens: int) -> dict[str, tuple[float, list]]:
+    """Each source's share and its held-out conversations as batches of rows, at most about `tokens` in all."""
+    from jupyter_gpt.data.conversation_rows import held_out_rows, laid_out
+
+    found = {}
+    for source, (share, rows) in held_out_rows(conversations, context).items():
+        wanted = max(1, min(len(rows), round(share * tokens / context)))
+        chosen = [rows[n] for n in np.linspace(0, len(rows) - 1, wanted).round().astype(int)]
+        together = max(1, EVALUATED // context)
+        pieces = [chosen[n : n + together] for n in range(0, wanted, together)]
+        found[source] = (share, [laid_out(conversations, piece, context) for piece in pieces])
+    return found

@@ -1,1 +1,0 @@
-"""Training a GPT: the loops, their optimisers, losses, schedules and checkpoints."""
