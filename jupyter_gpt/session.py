@@ -11,24 +11,24 @@ from dataclasses import replace
 from pathlib import Path
 
 from jupyter_gpt import store
+from jupyter_gpt.arguments import command
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.completion import Completion
 from jupyter_gpt.models.endpoints import Endpoint
-from jupyter_gpt.models.merge import merge
 from jupyter_gpt.models.models import Model, Models
+from jupyter_gpt.notebook.views import inspect as look
 from jupyter_gpt.retrieval.embedders import Embedders
 from jupyter_gpt.retrieval.indexes import Indexes, index
 from jupyter_gpt.runs.run import Run, Runs
-from jupyter_gpt.stages import inspect as look
 from jupyter_gpt.stages import techniques
 from jupyter_gpt.stages.arena import Arena, arena
-from jupyter_gpt.stages.arguments import command
 from jupyter_gpt.stages.classify import classify
 from jupyter_gpt.stages.compare import Comparison, compare
 from jupyter_gpt.stages.corpus import Corpora, Corpus
 from jupyter_gpt.stages.evaluate import evaluate
 from jupyter_gpt.stages.evaluate_index import evaluate_index
 from jupyter_gpt.stages.launch import resume
+from jupyter_gpt.stages.merge import merge
 from jupyter_gpt.stages.pretrain import pretrain
 from jupyter_gpt.stages.prompt import Prompting, prompt
 from jupyter_gpt.stages.rag import rag

@@ -7,10 +7,10 @@ import torch
 from jupyter_gpt.inference.cache import Rows, gather
 from jupyter_gpt.inference.forward import forward_of
 from jupyter_gpt.inference.graphs import Steps
-from jupyter_gpt.nn.build import build
 from jupyter_gpt.nn.loss import cross_entropy, softmax_gradient
 from jupyter_gpt.nn.optimizer import optimizers
 from jupyter_gpt.nn.transformer import Trunk
+from jupyter_gpt.stages.pretrain_build import build
 from jupyter_gpt.stages.pretrain_recipe import pretraining_recipe
 
 ARCHITECTURES = pytest.mark.parametrize("arch", ["llama", "gpt2", "qwen3"])

@@ -15,7 +15,7 @@ from jupyter_gpt import __main__ as main_module
 from jupyter_gpt.__main__ import find, lab_command, lab_environment, main, parse, shipped
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.notebook.execute import LINES, _first_line, _text, kernel_environment
-from jupyter_gpt.runs.run_summary import made
+from jupyter_gpt.notebook.run_summary import made
 
 ROOT = Path(main_module.__file__).resolve().parent.parent
 

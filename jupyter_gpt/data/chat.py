@@ -7,7 +7,7 @@
   between the prompt that asks for an answer and the end of that answer, found by rendering both. The token that ends the
   turn is always trained with it: a model that never learns it never stops.
 - An answer of weight 0 is read and not trained on.
-- The tokens before an answer are those that `inference/render.py` sends when it asks for one, token for token.
+- The tokens before an answer are those that `data/render.py` sends when it asks for one, token for token.
 - Tool calls are spelled by templates that know them; a conversation that has any is refused under another.
 """
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from jupyter_gpt.data.render import Question, encode, end_of_turn, render
 from jupyter_gpt.data.tokenizer import delimiter
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.inference.render import Question, encode, end_of_turn, render
 
 
 class Spoken(NamedTuple):

@@ -7,11 +7,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+from jupyter_gpt.data.render import Prompt
 from jupyter_gpt.inference.completion import Completion, Sampling, Usage
 from jupyter_gpt.inference.constraint_validation import settle
 from jupyter_gpt.inference.detokenize import LONGEST as BYTES
 from jupyter_gpt.inference.detokenize import Detokenizer, decoder
-from jupyter_gpt.inference.render import Prompt
 from jupyter_gpt.inference.rules import Rule
 
 SLICE = 0.01  # seconds of sampling between two looks at whoever else wants the device
@@ -105,7 +105,8 @@ def answers(
     with what came, when `enough()`. With `rule`, each is held to it;
     `constraint` makes the engine's constraint of each sample.
     """
-    from jupyter_gpt.inference.engine import Request, generate
+    from jupyter_gpt.inference.engine import generate
+    from jupyter_gpt.inference.requests import Request
 
     decode = decoder(tokenizer)
     constraints, leads = [constraint] * len(prompts), [None] * len(prompts)

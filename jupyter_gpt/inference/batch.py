@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from jupyter_gpt.errors import GPTError, OutOfMemory
 from jupyter_gpt.inference import sampling
 from jupyter_gpt.inference.cache import Rows, gather
-from jupyter_gpt.inference.engine import Request, Token
-from jupyter_gpt.inference.forward import context_of, forward_of
+from jupyter_gpt.inference.forward import forward_of
+from jupyter_gpt.inference.requests import Request, Token
 from jupyter_gpt.inference.sequence import Key, Row, allowed, gain, taken, temperature
 from jupyter_gpt.nn.device_memory import free, is_out_of_memory
+from jupyter_gpt.nn.modules import context_of
 
 NO_DRAW = [0.0] * sampling.DEPTH  # a greedy row takes no numbers
 ROOM = 128  # columns taken beyond the prompt; the cache grows when they are full

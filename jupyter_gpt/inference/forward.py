@@ -9,8 +9,7 @@ step: slow, and right.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -19,47 +18,9 @@ from jupyter_gpt.inference import weight_prepacking as packed
 from jupyter_gpt.inference.cache import Rows
 from jupyter_gpt.inference.decode_forward import Lean, lean_of
 from jupyter_gpt.inference.graphs import Steps
+from jupyter_gpt.nn.modules import base_of, keeps_keys_and_values, resting
 
-ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
 PATIENCE = 6  # steps of decoding after which it pays to lay the weights out anew; on a GPU at once, before graphs are made
-
-
-def base_of(module: nn.Module) -> nn.Module:
-    """The transformers model inside a peft model; any other module as it is."""
-    return module.get_base_model() if hasattr(module, "get_base_model") else module
-
-
-def context_of(module: nn.Module) -> int:
-    """The most tokens a prompt and its continuation may have together: with dynamic rope, which turns more slowly the longer
-    a text is, the positions that were trained on times its factor."""
-    config = base_of(module).config
-    config = config.get_text_config() if hasattr(config, "get_text_config") else config
-    positions = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or -1
-    if positions < 0:  # XLNet's name for no limit
-        return 1 << 30
-    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
-    return int(positions * rope["factor"]) if rope.get("rope_type", rope.get("type")) == "dynamic" else positions
-
-
-def keeps_keys_and_values(module: nn.Module) -> bool:
-    """Whether all that a model remembers of a text are the keys and values of attention."""
-    base = base_of(module)
-    config = base.config.get_text_config() if hasattr(base.config, "get_text_config") else base.config
-    kinds = getattr(config, "layer_types", None) or ["full_attention"]
-    return set(kinds) <= ATTENTION and not getattr(base, "_is_stateful", False)
-
-
-@contextmanager
-def resting(module: nn.Module) -> Iterator[None]:
-    """The module without dropout, and afterwards as it was; for one pass, never across a yield."""
-    training = [part for part in module.modules() if part.training]
-    for part in training:
-        part.training = False
-    try:
-        yield
-    finally:
-        for part in training:
-            part.training = True
 
 
 def own_forward(module: nn.Module) -> Callable:

@@ -15,7 +15,7 @@ import torch
 
 from jupyter_gpt.inference.batch import Batch, adapter_names
 from jupyter_gpt.inference.cache import Rows
-from jupyter_gpt.inference.engine import Request, Token
+from jupyter_gpt.inference.requests import Request, Token
 from jupyter_gpt.inference.sequence import gain
 
 LONGEST, SHORTEST = 3, 2  # tokens in a row that are looked for

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.inference.engine import Constraint, Request
+from jupyter_gpt.inference.requests import Constraint, Request
 from jupyter_gpt.inference.sampling import Stream
 
 Key = tuple[tuple[int, ...], str | None]  # what is read once: a prompt's ids, and the adapter that reads it

@@ -163,7 +163,7 @@ def around(said: str, ends: Sequence[str]) -> Form | None:
 
 def ends_of(tokenizer) -> list[str]:
     """The texts of the special tokens that may end a turn."""
-    from jupyter_gpt.inference.render import end_of_turn
+    from jupyter_gpt.data.render import end_of_turn
 
     ids = {tokenizer.eos_token_id, end_of_turn(tokenizer)} - {None}
     return tokenizer.convert_ids_to_tokens(list(ids))

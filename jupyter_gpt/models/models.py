@@ -22,6 +22,7 @@ from jupyter_gpt.runs.provenance import Provenance
 from jupyter_gpt.runs.worker import on_worker
 
 ABOUT = "jupyter_gpt.json"  # beside the transformers files: who made it, from what
+REWARD_LABEL = "reward"  # the one label of a reward model
 CONFIGS = ("config.json", adapters.CONFIG)  # a folder with one of them is a model
 
 
@@ -53,6 +54,10 @@ class Model:
     def resident(self) -> bool:
         """Whether it is in memory."""
         return self.module is not None
+
+    @property
+    def is_reward_model(self) -> bool:
+        return self.labels == [REWARD_LABEL]
 
     @property
     def device(self) -> str | None:
@@ -94,7 +99,7 @@ class Model:
 
     def predict(self, texts, probabilities: bool = False):
         """What a classifier says of a text or several: labels, or their probabilities. GPTError when it is none."""
-        from jupyter_gpt.stages.classify import predict
+        from jupyter_gpt.models.scoring import predict
 
         return predict(self, texts, probabilities)
 
@@ -102,7 +107,7 @@ class Model:
         """What a reward model says of a completion, in units of its own; `finished` is False of one that was cut at its
         token limit. Raises GPTError when this is none.
         """
-        from jupyter_gpt.stages.reward import score
+        from jupyter_gpt.models.scoring import score
 
         return score(self, prompt, completion, finished)
 
@@ -212,8 +217,8 @@ class Models(Mapping):
         """
         import torch
 
+        from jupyter_gpt.nn.devices import resolved
         from jupyter_gpt.nn.transformer import suits
-        from jupyter_gpt.stages.reward_prepare import resolved
 
         own = not suits(model.module.get_base_model() if model.base else model.module)
         up = own and resolved(dtype, model.module) == "float32" and model.module.dtype != torch.float32

@@ -126,3 +126,10 @@ def gcc_openmp():
         if hasattr(library, "omp_pause_resource_all"):  # since GCC 9
             return library
     return None
+
+
+def resolved(dtype: str, module) -> str:
+    """The number format of activations: as said, or what this machine is fast in at the width of `module`."""
+    if dtype != "auto":
+        return dtype
+    return choose_dtype(module.device.type, module.config.get_text_config().hidden_size)

@@ -11,6 +11,7 @@ from torch import nn
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.nn.lora import twin
+from jupyter_gpt.nn.modules import base_of
 
 STD = 0.02  # of a fresh head
 
@@ -50,3 +51,9 @@ def head_names(model: nn.Module) -> list[str]:
     """The modules of a classifier outside its trunk, by name: what is trained in full beside an adapter."""
     trunk = model.base_model_prefix
     return [name for name, part in model.named_children() if name != trunk and any(True for _ in part.parameters())]
+
+
+def head_of(model: nn.Module) -> nn.Module:
+    """The head of a scorer, as it is used: peft keeps a trained copy beside the old one."""
+    inner = base_of(model)
+    return getattr(inner, head_names(inner)[0])

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from jupyter_gpt.data.prompt_completion import Spoken
-from jupyter_gpt.inference.forward import context_of
+from jupyter_gpt.nn.modules import context_of
 from jupyter_gpt.nn.output_head import OutputHead, output_head
 from jupyter_gpt.nn.transformer import Trunk
 from jupyter_gpt.nn.varlen import Segments

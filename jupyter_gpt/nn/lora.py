@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.inference.forward import resting
 from jupyter_gpt.nn.devices import seeded
+from jupyter_gpt.nn.modules import resting
 from jupyter_gpt.nn.token_rows import is_wrapped, unwrapped
 from jupyter_gpt.nn.transformer import probe, trunk_paths
 

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from jupyter_gpt.nn.muon import Muon
 from jupyter_gpt.nn.token_rows import unwrapped
-from jupyter_gpt.stages.pretrain_recipe import Recipe
 
 
 @dataclass
@@ -56,7 +55,7 @@ class Optimizers:
                 }
 
 
-def optimizers(model: nn.Module, recipe: Recipe, compile: bool = False) -> Optimizers:
+def optimizers(model: nn.Module, recipe, compile: bool = False) -> Optimizers:
     """The optimisers `recipe` asks for, over the trainable parameters of `model`."""
     names = {p: n for n, p in model.named_parameters() if p.requires_grad}
     tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
@@ -127,7 +126,7 @@ def adamw(peaks: list[tuple[list, float, float]], betas: tuple[float, float], ep
     return torch.optim.AdamW(groups, betas=betas, eps=eps, fused=True) if groups else None
 
 
-def muon_blocks(model: nn.Module, recipe: Recipe) -> dict[int, tuple[int, int]]:
+def muon_blocks(model: nn.Module, recipe) -> dict[int, tuple[int, int]]:
     """Where Muon cuts a matrix before it orthogonalises: ids of weights to (dimension, pieces).
 
     The projections of attention into their heads, each a matrix of its own; in models narrower than 512, where Muon

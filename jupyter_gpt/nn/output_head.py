@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.inference.forward import resting
 from jupyter_gpt.nn.loss import IGNORE, SelectedLogits, chunk_rows, cross_entropy, eager_softmax_gradient, logits_of
+from jupyter_gpt.nn.modules import resting
 from jupyter_gpt.nn.token_rows import token_rows, unwrapped
 from jupyter_gpt.nn.transformer import Trunk, probe, trunk_paths
 

@@ -131,7 +131,7 @@ def moments(optimizer: str, matrices: int, rest: int = 0) -> int:
 
 def pretraining(recipe, vocabulary: int, device: str) -> Step:
     """The step of a pretraining whose model is not built yet."""
-    from jupyter_gpt.stages.pretrain_recipe import parameters
+    from jupyter_gpt.nn.parameter_count import parameters
 
     layers, total = parameters(replace(recipe, context=0), 0), parameters(recipe, vocabulary)
     matrices, size = layers if recipe.optimizer == "muon" else 0, 2 if recipe.dtype == "bfloat16" else 4
@@ -154,7 +154,7 @@ def shape_of(module) -> Shape:
     """The shape of a causal LM or classifier of transformers, peft or not."""
     from torch import nn
 
-    from jupyter_gpt.inference.forward import keeps_keys_and_values
+    from jupyter_gpt.nn.modules import keeps_keys_and_values
     from jupyter_gpt.nn.transformer import suits
 
     module = module.get_base_model() if hasattr(module, "get_base_model") else module

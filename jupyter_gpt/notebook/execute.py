@@ -41,7 +41,7 @@ def execute(notebook: Path) -> int:
     status = asyncio.run(_run(nb, notebook))
     kept = _keep(nb, home / "executed" / notebook.name)
 
-    from jupyter_gpt.runs.run_summary import made
+    from jupyter_gpt.notebook.run_summary import made
 
     print(f"\n{made(home, started)}\n\nexecuted notebook: {kept}")
     return status

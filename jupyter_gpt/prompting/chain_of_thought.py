@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jupyter_gpt.inference.render import ANSWER, ASK
+from jupyter_gpt.data.render import ANSWER, ASK
 from jupyter_gpt.inference.rules import rule
 from jupyter_gpt.prompting.answers import named, read
 from jupyter_gpt.prompting.ask import Ask, Asked, filled, go_on, reworded, text_of

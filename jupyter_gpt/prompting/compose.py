@@ -28,9 +28,9 @@ def technique_of(options: Options) -> Callable[[Ask, Asked, Options], Node]:
     """The technique that these options ask for; `options.check` has said that they make sense."""
     solve = remembered(solver_of(options))
     if options.tasks:
-        return reflect(task_list) if options.reflect else task_list
+        return reflect(task_list, solver_of(options)) if options.reflect else task_list
     one = vote(solve) if options.vote else best_of(solve) if options.best_of else first(solve)
-    return reflect(one) if options.reflect else one
+    return reflect(one, solver_of(options)) if options.reflect else one
 
 
 def solver_of(options: Options) -> Callable[[Ask, Asked, Options, int], list[Node]]:

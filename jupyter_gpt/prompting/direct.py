@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jupyter_gpt.inference.render import ANSWER, ASK
+from jupyter_gpt.data.render import ANSWER, ASK
 from jupyter_gpt.prompting.answers import read
 from jupyter_gpt.prompting.ask import Ask, Asked, reworded, text_of
 from jupyter_gpt.prompting.chain_of_thought import answered, stopped

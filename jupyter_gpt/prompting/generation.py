@@ -13,14 +13,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
+from jupyter_gpt.data.render import Prompt, Question, end_of_turn, render, render_remote
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.completion import Completion, Sampling
-from jupyter_gpt.inference.render import Prompt, Question, end_of_turn, render, render_remote
 from jupyter_gpt.inference.rules import Rule
 from jupyter_gpt.inference.tool_calls import found_in
 from jupyter_gpt.models import memory
-from jupyter_gpt.runs.worker import Job, advance, worker
-from jupyter_gpt.stages.constraint_retry import repaired
+from jupyter_gpt.prompting.constraint_retry import repaired
+from jupyter_gpt.runs.worker import aside, worker
 
 Show = Callable[[list[Completion]], None] | None
 Answer = Callable[[list[Prompt], Show, float | None], list[Completion]]
@@ -76,7 +76,7 @@ def in_kernel(
 
     Raises GPTError for a prompt that the context cannot hold, unless `truncate`.
     """
-    from jupyter_gpt.inference.forward import context_of
+    from jupyter_gpt.nn.modules import context_of
 
     context = context_of(model.module)
     room = context - min(sampling.max_tokens, context // 2) if truncate else None
@@ -210,14 +210,3 @@ def at_endpoint(
     return prompts, answer
 
 
-def aside(generator: Iterator) -> Job:
-    """A job on a thread of its own."""
-    job = Job(generator)
-
-    def run() -> None:
-        while advance(job):
-            pass
-        job.end()
-
-    threading.Thread(target=run, name="jupyter_gpt-request", daemon=True).start()
-    return job

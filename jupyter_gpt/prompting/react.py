@@ -16,8 +16,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 
+from jupyter_gpt.data.render import without_special_tokens
 from jupyter_gpt.inference.completion import Completion
-from jupyter_gpt.inference.render import without_special_tokens
 from jupyter_gpt.inference.tool_calls import NoToolCalls
 from jupyter_gpt.prompting.answers import cleaned, read
 from jupyter_gpt.prompting.ask import Ask, Asked, filled

@@ -26,8 +26,9 @@ TEMPLATES = {
 FINE = "CORRECT"
 
 
-def reflect(technique):
-    """The technique, and then up to `options.reflect` rounds of looking back and revising."""
+def reflect(technique, solve):
+    """The technique, and then up to `options.reflect` rounds of looking back and revising; a base model, which cannot be
+    told what was wrong, draws a new solution by `solve`."""
 
     def reflected(ask: Ask, question: Asked, options: Options) -> Node:
         answer = ask.best = technique(ask, question, options)
@@ -38,7 +39,7 @@ def reflect(technique):
                 asked, right, words = looked_back(ask, question, answer, options)
                 if right:
                     return answer
-                revised = revision(ask, question, asked, answer, words, options)
+                revised = revision(ask, question, asked, answer, words, options, solve)
                 answer.pruned, answer = True, revised
                 ask.best = answer
                 if ask.again(answer.answer or answer.text):
@@ -80,13 +81,11 @@ def verdict(ask: Ask, question: Asked, answer: Node, check) -> tuple[bool, str]:
     return right, words
 
 
-def revision(ask: Ask, question: Asked, asked: Asked, answer: Node, words: str, options: Options) -> Node:
-    """The answer anew. A base model, which cannot be told what was wrong, simply tries again."""
+def revision(ask: Ask, question: Asked, asked: Asked, answer: Node, words: str, options: Options, solve) -> Node:
+    """The answer anew."""
     templates = ask.words("reflection", TEMPLATES)
     if not ask.chat:
-        from jupyter_gpt.prompting.compose import solver_of
-
-        [again] = solver_of(options)(ask, question, options, 1)
+        [again] = solve(ask, question, options, 1)
         return again
     if options.check:
         why = f" {words}" if words else ""

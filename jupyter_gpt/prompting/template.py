@@ -16,9 +16,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+from jupyter_gpt.data.prompt_template import fill
 from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.inference.rules import Rule, rule
-from jupyter_gpt.inference.template import fill
 
 # Possessive quantifiers: a text that is almost a hole is refused in linear time.
 VALUE = r'"(?:[^"\\]|\\.)*+"|' + r"'(?:[^'\\]|\\.)*+'" + r"|[^\s\"'{}]++"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
+from jupyter_gpt.data.render import special_tokens
 from jupyter_gpt.errors import GPTError, nearest
-from jupyter_gpt.inference.render import special_tokens
 from jupyter_gpt.prompting.tools.act import STEPS, Acting
 from jupyter_gpt.prompting.tools.approval import Approval, Person, by_function, by_input
 from jupyter_gpt.prompting.tools.tool import Tool, tool

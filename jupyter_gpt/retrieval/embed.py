@@ -222,7 +222,7 @@ def settings(path: Path, default):
 
 def of_model(name: str, module, tokenizer, context: int) -> Encoder:
     """A kernel model as an embedder: the last hidden states of its body, averaged."""
-    from jupyter_gpt.inference.forward import base_of
+    from jupyter_gpt.nn.modules import base_of
 
     whole = base_of(module)
     config = whole.config.get_text_config()

@@ -39,7 +39,7 @@ class Embedders:
             model = self.models[name]
             if model.kind == "endpoint":
                 return embed.Remote(model)
-            from jupyter_gpt.inference.forward import context_of
+            from jupyter_gpt.nn.modules import context_of
 
             return embed.of_model(name, model.module, model.tokenizer, context_of(model.module))
         folder = self.folder(name, "embedder", progress)

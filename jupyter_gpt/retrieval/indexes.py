@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from jupyter_gpt import store
+from jupyter_gpt.arguments import command
 from jupyter_gpt.errors import GPTError, nearest
-from jupyter_gpt.prompting.generation import aside
 from jupyter_gpt.retrieval.build import Report, documents_of, hash_of, up_to_date, update
 from jupyter_gpt.retrieval.chunk import OVERLAP, TOKENS
 from jupyter_gpt.retrieval.document_sources import Item, as_written, gather
@@ -21,8 +21,7 @@ from jupyter_gpt.retrieval.index import Index
 from jupyter_gpt.retrieval.index_settings import known, settled
 from jupyter_gpt.retrieval.search import Hit, Searcher
 from jupyter_gpt.runs.provenance import Provenance, provenance
-from jupyter_gpt.runs.worker import Job, on_worker, worker
-from jupyter_gpt.stages.arguments import command
+from jupyter_gpt.runs.worker import Job, aside, on_worker, worker
 
 EMBEDDER = "minilm"
 EVEN = 0.5  # the weight of meaning in a hybrid search, unless another is given

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 
-from jupyter_gpt.inference.render import without_special_tokens
+from jupyter_gpt.data.render import without_special_tokens
 
 INSTRUCTIONS = (
     "Answer the question from the sources below, in one or two short sentences, and put the number of the source in "

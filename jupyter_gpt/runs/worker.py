@@ -241,3 +241,16 @@ def on_worker(device: str, function: Callable):
         yield
 
     return here.submit(once()).wait()
+
+
+def aside(generator: Iterator) -> Job:
+    """A job on a thread of its own."""
+    job = Job(generator)
+
+    def run() -> None:
+        while advance(job):
+            pass
+        job.end()
+
+    threading.Thread(target=run, name="jupyter_gpt-request", daemon=True).start()
+    return job

@@ -9,9 +9,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from jupyter_gpt.data.render import Prompt, Question, encode, opening_token, render
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.detokenize import decoder
-from jupyter_gpt.inference.render import Prompt, Question, encode, opening_token, render
 from jupyter_gpt.prompting.generation import ends
 from jupyter_gpt.server.requests import Ask
 
@@ -65,8 +65,8 @@ def given_as_ids(model, ids: list[int]) -> Prompt:
 
 def request(model, prompt: Prompt, ask: Ask, gone: threading.Event):
     """The engine's Request. Raises TooLong here already, lest one long prompt end the batch it is in."""
-    from jupyter_gpt.inference.engine import Request
-    from jupyter_gpt.inference.forward import context_of
+    from jupyter_gpt.inference.requests import Request
+    from jupyter_gpt.nn.modules import context_of
 
     room, sampling = context_of(model.module) - len(prompt.ids), ask.sampling
     if not prompt.ids:

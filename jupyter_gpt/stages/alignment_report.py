@@ -40,7 +40,7 @@ def measured(training, parties: list[Party]) -> Iterator[dict | None]:
 
     Win rates are against the last but one, the start of the run.
     """
-    from jupyter_gpt.stages.rl import EVALUATION, known, stream
+    from jupyter_gpt.stages.rollout import EVALUATION, known, stream
 
     began, found, rows = time.perf_counter(), {}, []
     for party in parties:

@@ -14,8 +14,8 @@ def with_alternatives(model, completion):
 
     As it is where it has them, or where its prompt no longer reads as the same tokens.
     """
+    from jupyter_gpt.data.render import encode
     from jupyter_gpt.inference.alternatives import alternatives
-    from jupyter_gpt.inference.render import encode
 
     prompt = encode(model.tokenizer, completion.prompt)
     if any(completion.top) or not completion.tokens or not prompt or len(prompt) != completion.prompt_tokens:

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.evaluation import judges as judging
 from jupyter_gpt.evaluation.elo import DRAWN, Game, Rating, ratings
 from jupyter_gpt.runs.provenance import provenance
+from jupyter_gpt.stages import judges as judging
 from jupyter_gpt.stages import rank
 from jupyter_gpt.stages.compare import check, shortened, shuffled
-from jupyter_gpt.stages.questions import Question, Questions
+from jupyter_gpt.stages.rankings import Question, Questions
 
 PROMPTS = (
     "What is the capital of France?",

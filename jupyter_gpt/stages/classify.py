@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.models import adapters
 from jupyter_gpt.runs.run import Run
-from jupyter_gpt.runs.worker import on_worker
 from jupyter_gpt.stages.launch import launch
 
 
@@ -93,40 +92,3 @@ def keep(session, run: Run, training) -> None:
     )  # fmt: skip
 
 
-def predict(model, texts: str | Sequence[str], probabilities: bool = False):
-    """The label of each text, or with `probabilities` a dict of them; of one text, one.
-
-    Raises GPTError for a model that is no classifier, and for what is no text.
-    """
-    if len(model.labels or ()) < 2:
-        raise GPTError(f"{model.name} is no classifier: %%classify NAME --base {model.name} makes one")
-    if not model.resident:
-        raise GPTError(f"{model.name} is not in memory: ask gpt.models[{model.name!r}]")
-    several = [texts] if isinstance(texts, str) or not isinstance(texts, Iterable) else list(texts)
-    if odd := [each for each in several if not isinstance(each, str)]:
-        raise GPTError(f"predict takes a text or a list of texts, not {odd[0]!r:.40}")
-    if not several:
-        return []
-    found = on_worker("torch", lambda: said(model, several))
-    if probabilities:
-        result = [{label: float(p) for label, p in zip(model.labels, row, strict=True)} for row in found]
-    else:
-        result = [model.labels[int(row.argmax())] for row in found]
-    return result[0] if isinstance(texts, str) else result
-
-
-def said(model, texts: list[str]):
-    """Probabilities `(texts, labels)`."""
-    from jupyter_gpt.inference.forward import context_of
-    from jupyter_gpt.nn.transformer import Trunk
-    from jupyter_gpt.stages.classify_loop import encoded, probabilities
-
-    context = min(context_of(model.module), 1 << 16)
-    work = probabilities(
-        Trunk(model.module, context, model.module.dtype), model.module, encoded(model.tokenizer, texts, context)
-    )
-    while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            return end.value

@@ -14,12 +14,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.nn.finetuned import Finetuned
+from jupyter_gpt.models.scoring import at_once, encoded, label_scores, probabilities
+from jupyter_gpt.stages.finetuned import Finetuned
 from jupyter_gpt.stages.loop import Micro
 from jupyter_gpt.stages.pretrain_recipe import read_back
 
 SHOWN = 4  # held-out texts whose labels are shown as the training goes
-AT_ONCE = 4096  # tokens in one pass of a small model on a CPU
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ class Classifying(Finetuned):
         import torch
 
         true = torch.tensor([label for _, label in inputs], device=self.model.device)
-        return torch.nn.functional.cross_entropy(scores(self.trunk, self.model, [ids for ids, _ in inputs]), true)
+        return torch.nn.functional.cross_entropy(label_scores(self.trunk, self.model, [ids for ids, _ in inputs]), true)
 
     def evaluate(self) -> Iterator[dict | None]:
         """Loss, accuracy, F1 and the confusion matrix on the texts held out."""
@@ -179,52 +179,6 @@ class Classifying(Finetuned):
             yield {"event": "sample", "step": self.step, "prompt": text, "text": said}
 
 
-def at_once(model) -> int:
-    """Tokens to put through a model at once: what a GPU likes, on a CPU about a second's work."""
-    if model.device.type == "cuda":
-        return 32768
-    return min(AT_ONCE, max(512, int(1e11 / sum(p.numel() for p in model.parameters()))))
-
-
-def scores(trunk, model, rows: Sequence[Sequence[int]]):
-    """fp32 scores `(B, labels)` of each row of ids, read at its last token."""
-    import torch
-
-    from jupyter_gpt.nn.varlen import Segments
-
-    device, lengths = model.device, [len(row) for row in rows]
-    bounds = torch.tensor([0, *lengths]).cumsum(0)
-    positions = torch.cat([torch.arange(n) for n in lengths]).to(device)
-    segments = Segments(lengths, positions, bounds.to(device, torch.int32), max(lengths))
-    hidden = trunk(torch.tensor([[i for row in rows for i in row]], device=device), segments)[0, bounds[1:] - 1]
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    head = base.score
-    return head(hidden.to(next(head.parameters()).dtype)).float()
-
-
-def probabilities(trunk, model, rows: Sequence[Sequence[int]]) -> Iterator[None]:
-    """Probabilities `(B, labels)` as an array, without gradients; yields between batches, returns it."""
-    import numpy as np
-    import torch
-
-    found, at, most = [], 0, at_once(model)
-    while at < len(rows):
-        end = at + 1
-        while end < len(rows) and sum(map(len, rows[at : end + 1])) <= most:
-            end += 1
-        with torch.no_grad():
-            found.append(torch.softmax(scores(trunk, model, rows[at:end]), -1).cpu().numpy())
-        at = end
-        yield
-    return np.concatenate(found)
-
-
-def encoded(tokenizer, texts: Sequence[str], most: int) -> list[list[int]]:
-    """The ids of each text as `tokenizer(text)` gives them, at most `most`; one token at least."""
-    ids = [list(row) for row in tokenizer(list(texts), verbose=False)["input_ids"]]
-    return [row[:most] or [tokenizer.eos_token_id] for row in ids]
-
-
 def prepare(
     recipe: ClassifyRecipe, folder: Path, module, tokenizer, texts: Sequence | None, skipped: Sequence[str] = ()
 ) -> Iterator[dict | None]:
@@ -236,9 +190,9 @@ def prepare(
     import torch
 
     from jupyter_gpt.data.labelled import Labelled, check, split
-    from jupyter_gpt.inference.forward import context_of
     from jupyter_gpt.nn import devices as machine
     from jupyter_gpt.nn import training_memory as memory
+    from jupyter_gpt.nn.modules import context_of
     from jupyter_gpt.nn.optimizer import finetuning_optimizers
     from jupyter_gpt.nn.transformer import Trunk
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jupyter_gpt import store
+from jupyter_gpt.arguments import check_options
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.evaluation import fingerprint
 from jupyter_gpt.evaluation.measured import Setting, measured
@@ -21,7 +22,6 @@ from jupyter_gpt.evaluation.tasks import Task, task_of
 from jupyter_gpt.prompting import templates
 from jupyter_gpt.prompting.answers import Form
 from jupyter_gpt.prompting.batching import STOPPED, together
-from jupyter_gpt.stages.arguments import check_options
 from jupyter_gpt.stages.prompt import Prompting
 from jupyter_gpt.stages.techniques import sender, with_techniques
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from jupyter_gpt.nn.logprobs import logprobs
 from jupyter_gpt.nn.rl_losses import grpo_loss, masked_mean
 from jupyter_gpt.nn.schedule import multiplier
-from jupyter_gpt.stages.rl import RL, chosen, divergence, drawn, finish_step, group_of, known, micro_batches, stream
-from jupyter_gpt.stages.rollout import Rollout
+from jupyter_gpt.stages.rl import RL, chosen, divergence, drawn, finish_step, group_of
+from jupyter_gpt.stages.rollout import Rollout, known, micro_batches, stream
 
 
 def advantages(training: RL, found: Rollout) -> Tensor:

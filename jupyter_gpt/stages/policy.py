@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from jupyter_gpt.data.prompt_completion import Spoken
 from jupyter_gpt.inference.decode_lora import is_own
-from jupyter_gpt.inference.forward import base_of
-from jupyter_gpt.nn.heads import head_names, with_head
+from jupyter_gpt.nn.heads import head_of, with_head
 from jupyter_gpt.nn.logprobs import Reader, foretelling, laid_out
 from jupyter_gpt.nn.lora import again, copied, lora, merged, own_tokens, plain_base
 
@@ -62,12 +61,6 @@ def critic_of(start: nn.Module, rank: int, pad: int, seed: int) -> nn.Module:
         for parameter in head_of(critic).parameters():
             parameter.zero_()
     return critic
-
-
-def head_of(model: nn.Module) -> nn.Module:
-    """The head of a scorer, as it is used: peft keeps a trained copy beside the old one."""
-    inner = base_of(model)
-    return getattr(inner, head_names(inner)[0])
 
 
 def values_of(critic: Reader, rows: Sequence[Spoken]) -> Tensor:

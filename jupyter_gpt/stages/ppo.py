@@ -18,8 +18,8 @@ from jupyter_gpt.nn.logprobs import logprobs
 from jupyter_gpt.nn.rl_losses import gae, masked_mean, policy_loss, token_rewards, value_loss, whiten
 from jupyter_gpt.nn.schedule import multiplier
 from jupyter_gpt.stages.policy import values_of
-from jupyter_gpt.stages.rl import RL, chosen, clipped, divergence, drawn, finish_step, known, micro_batches, stream
-from jupyter_gpt.stages.rollout import Rollout
+from jupyter_gpt.stages.rl import RL, chosen, clipped, divergence, drawn, finish_step
+from jupyter_gpt.stages.rollout import Rollout, known, micro_batches, stream
 
 
 def advantages(training: RL, found: Rollout) -> Tensor:

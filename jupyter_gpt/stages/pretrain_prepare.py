@@ -16,11 +16,12 @@ import torch
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.nn import devices as machine
 from jupyter_gpt.nn import training_memory as memory
-from jupyter_gpt.nn.build import build, flops_per_token
 from jupyter_gpt.nn.loss import IGNORE
 from jupyter_gpt.nn.optimizer import optimizers
+from jupyter_gpt.nn.parameter_count import parameters
+from jupyter_gpt.stages.pretrain_build import build, flops_per_token
 from jupyter_gpt.stages.pretrain_loop import Training, forward_functions
-from jupyter_gpt.stages.pretrain_recipe import MICRO_TOKENS, Recipe, parameters, with_steps
+from jupyter_gpt.stages.pretrain_recipe import MICRO_TOKENS, Recipe, with_steps
 
 PROMPT_WORDS = 5  # of a held-out document, for the fixed prompts
 

@@ -10,6 +10,7 @@ import math
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 
 from jupyter_gpt.errors import GPTError, nearest, reading
+from jupyter_gpt.nn.parameter_count import parameter_count
 from jupyter_gpt.nn.schedule import shares
 
 ARCHITECTURES = ("llama", "qwen3", "gpt2")
@@ -244,20 +245,3 @@ def with_steps(recipe: Recipe, steps: int) -> Recipe:
     )
 
 
-def parameters(recipe: Recipe, vocabulary: int) -> int:
-    """Parameters of the model of a recipe."""
-    shape = recipe.arch, recipe.layers, recipe.width, recipe.heads, recipe.kv_heads, recipe.mlp
-    return parameter_count(*shape, vocabulary, recipe.tied, recipe.context)
-
-
-def parameter_count(
-    arch: str, layers: int, width: int, heads: int, kv_heads: int, mlp: int, vocab: int, tied: bool, context: int
-) -> int:
-    """Parameters of the transformers module that this shape builds, exactly."""
-    if arch == "gpt2":
-        block = 4 * width * width + 4 * width + 2 * width * mlp + mlp + width + 4 * width
-        return layers * block + 2 * width + (1 if tied else 2) * vocab * width + context * width
-    head = width // heads
-    block = 2 * width * width + 2 * width * kv_heads * head + 3 * width * mlp + 2 * width
-    block += 2 * head if arch == "qwen3" else 0
-    return layers * block + width + (1 if tied else 2) * vocab * width

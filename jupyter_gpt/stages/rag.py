@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from jupyter_gpt.data.prompt_template import fill
+from jupyter_gpt.data.render import special_tokens
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.completion import Completion, Usage
-from jupyter_gpt.inference.render import special_tokens
-from jupyter_gpt.inference.template import fill
 from jupyter_gpt.retrieval import cite, stuff
 from jupyter_gpt.retrieval.search import Hit
 from jupyter_gpt.stages.prompt import latest
@@ -164,8 +164,8 @@ def counter(model, options: Mapping) -> tuple[Callable[[str], int], int | None]:
     """A function that says how many tokens a text makes as a prompt, and the model's context; None for an endpoint's."""
     if model.kind == "endpoint":
         return len, None
-    from jupyter_gpt.inference.forward import context_of
-    from jupyter_gpt.inference.render import Question, pairs_of, render
+    from jupyter_gpt.data.render import Question, pairs_of, render
+    from jupyter_gpt.nn.modules import context_of
 
     shots = pairs_of(options["few_shot"]) if options.get("few_shot") is not None else ()
     assistant = options.get("as_assistant", False)

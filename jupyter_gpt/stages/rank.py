@@ -14,13 +14,12 @@ from functools import partial
 from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.evaluation import fingerprint
-from jupyter_gpt.evaluation import judges as judging
 from jupyter_gpt.evaluation.agreement import kendalls_w, ranks
 from jupyter_gpt.runs.provenance import Provenance, provenance
+from jupyter_gpt.stages import judges as judging
 from jupyter_gpt.stages import rankings_file
 from jupyter_gpt.stages.compare import shuffled
-from jupyter_gpt.stages.questions import Question, Questions
-from jupyter_gpt.stages.rankings import Ranking, Rankings
+from jupyter_gpt.stages.rankings import Question, Questions, Ranking, Rankings
 
 AT_ONCE = 64  # completions sampled together; after each such lot all there are is on disk
 Tick = Callable[[str, int, int, int], None]

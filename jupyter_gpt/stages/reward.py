@@ -7,13 +7,13 @@ from dataclasses import replace
 
 from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.runs import data_hashes as marks
+from jupyter_gpt.models.models import REWARD_LABEL
 from jupyter_gpt.runs.provenance import Provenance
 from jupyter_gpt.runs.run import Run
+from jupyter_gpt.stages import data_hashes as marks
 from jupyter_gpt.stages.launch import launch
 
 NEEDED = 4  # rankings that tell completions apart: one to be held out, and something to learn from
-LABEL = "reward"
 
 
 def reward(
@@ -102,34 +102,7 @@ def keep_as(session, name: str, made: Provenance, training) -> None:
     below = session.models.about(training.recipe.base)
     session.models.keep(
         name, training.model, training.tokenizer, "reward", made, [*below.lineage, f"{name} (reward)"], training.step,
-        licence=below.licence, base=(below.base or below.name) if training.recipe.lora else None, labels=[LABEL],
+        licence=below.licence, base=(below.base or below.name) if training.recipe.lora else None, labels=[REWARD_LABEL],
     )  # fmt: skip
-
-
-def score(model, prompt: str, completion: str, finished: bool = True) -> float:
-    """The score of one completion, in the reward model's own units: only differences mean something. One that was cut at
-    its token limit, `finished=False`, is read without a token that ends it.
-
-    Raises GPTError for a model that is none.
-    """
-    from jupyter_gpt.inference.forward import context_of
-    from jupyter_gpt.nn.logprobs import Reader
-    from jupyter_gpt.runs.worker import on_worker
-    from jupyter_gpt.stages.reward_loop import scored
-    from jupyter_gpt.stages.reward_prepare import row_of
-
-    if model.labels != [LABEL]:
-        raise GPTError(f"{model.name} is no reward model: %gpt reward makes one from rankings")
-    row = row_of(model.name, model.tokenizer, prompt, completion, context_of(model.module), finished)[0]
-
-    def ask() -> float:
-        work = scored(Reader(model.module), [row])
-        while True:
-            try:
-                next(work)
-            except StopIteration as end:
-                return end.value[0]
-
-    return on_worker("torch", ask)
 
 

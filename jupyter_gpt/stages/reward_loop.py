@@ -14,18 +14,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from jupyter_gpt.data.prompt_completion import batches
 from jupyter_gpt.evaluation.intervals import wilson
+from jupyter_gpt.models.scoring import scored, scores
 from jupyter_gpt.nn.logprobs import Reader
 from jupyter_gpt.nn.optimizer import Optimizers
 from jupyter_gpt.nn.preference_loss import Order, ranking_loss, right
 from jupyter_gpt.nn.schedule import multiplier
 from jupyter_gpt.runs import resumable
-from jupyter_gpt.stages.policy import head_of
 
-AT_ONCE = 4096  # tokens scored in one pass
 SHOWN = 3  # held-out rankings whose scores are shown as the training goes
 
 
@@ -40,25 +38,6 @@ class Ranked(NamedTuple):
     @property
     def tokens(self) -> int:
         return sum(map(len, self.rows))
-
-
-def scores(model: Reader, rows: Sequence[Sequence[int]]) -> Tensor:
-    """The score `(B,)` in fp32 of each row of ids, read at its last token; with gradients."""
-    head = head_of(model.module)
-    last = torch.tensor([len(row) for row in rows], device=model.device).cumsum(0) - 1
-    hidden = model.hidden(rows)[last]
-    return head(hidden.to(next(head.parameters()).dtype))[:, 0].float()
-
-
-def scored(model: Reader, rows: Sequence[Sequence[int]]) -> Iterator[None]:
-    """Scores of many rows without gradients, in order; yields between batches, returns the list of floats."""
-    found = [0.0] * len(rows)
-    for places in batches([len(row) for row in rows], AT_ONCE):
-        with torch.no_grad():
-            for place, value in zip(places, scores(model, [rows[p] for p in places]).tolist(), strict=True):
-                found[place] = value
-        yield
-    return found
 
 
 @dataclass

@@ -10,12 +10,13 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from jupyter_gpt.data.prompt_completion import ending, spoken
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.inference.forward import context_of
+from jupyter_gpt.models.scoring import row_of
 from jupyter_gpt.nn import devices as machine
 from jupyter_gpt.nn import training_memory as memory
+from jupyter_gpt.nn.devices import resolved
 from jupyter_gpt.nn.logprobs import Reader
+from jupyter_gpt.nn.modules import context_of
 from jupyter_gpt.runs import resumable
 from jupyter_gpt.stages.policy import scorer_of
 from jupyter_gpt.stages.reward_loop import Ranked, RewardTraining
@@ -62,28 +63,6 @@ def prepare(recipe, base, rankings: Sequence, weights: nn.Module | None = None) 
     optimizers = resumable.adamw({"reward": model}, {"reward": recipe.lr})
     reader = Reader(model, getattr(torch, recipe.dtype), bool(recipe.checkpointing))
     return RewardTraining(recipe, model, tokenizer, optimizers, train, held_out, cut, reader)
-
-
-def resolved(dtype: str, module) -> str:
-    """The number format of activations: as said, or what this machine is fast in at the width of `module`."""
-    if dtype != "auto":
-        return dtype
-    return machine.choose_dtype(module.device.type, module.config.get_text_config().hidden_size)
-
-
-def row_of(
-    name: str, tokenizer, prompt: str, completion: str, most: int, finished: bool = True
-) -> tuple[tuple[int, ...], bool]:
-    """The ids of prompt and completion, and whether they had to be shortened to `most` tokens.
-
-    The token that ends a `finished` completion is left out where it is the padding as well, for transformers' own
-    classifiers read at the last token that is not.
-    """
-    found, cut = spoken(name, tokenizer, prompt, completion, most, finished)
-    ids = found.ids
-    while len(ids) > 1 and ids[-1] == tokenizer.pad_token_id == ending(tokenizer):
-        ids = ids[:-1]
-    return ids, cut
 
 
 def split(ranked: list[Ranked], share: float, seed: int) -> tuple[list[Ranked], list[Ranked]]:

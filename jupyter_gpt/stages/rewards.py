@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.inference.forward import context_of
+from jupyter_gpt.models.scoring import row_of, scored
 from jupyter_gpt.nn.logprobs import Reader
+from jupyter_gpt.nn.modules import context_of
 from jupyter_gpt.runs.main_thread import Call
-from jupyter_gpt.stages.reward_loop import scored
-from jupyter_gpt.stages.reward_prepare import row_of
 
 LARGEST = 1e18  # of a reward: its square is still a number in fp32
 SLICE = 0.25  # seconds of a user's function between two looks at the buttons of the run

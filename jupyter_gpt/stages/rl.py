@@ -16,10 +16,9 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
-from jupyter_gpt.data.prompt_completion import Spoken, batches
 from jupyter_gpt.inference.detokenize import Detokenizer, decoder
 from jupyter_gpt.inference.weight_prepacking import let_go
-from jupyter_gpt.nn.logprobs import Reader, logprobs, mask_of
+from jupyter_gpt.nn.logprobs import Reader
 from jupyter_gpt.nn.optimizer import Optimizers
 from jupyter_gpt.nn.rl_losses import KLController, Moments, group_advantages, kl, masked_mean
 from jupyter_gpt.runs import resumable
@@ -27,11 +26,10 @@ from jupyter_gpt.stages.alignment_report import Party, measured
 from jupyter_gpt.stages.rewards import Reward, rewarded
 from jupyter_gpt.stages.rl_alarms import alarms
 from jupyter_gpt.stages.rl_recipe import RLRecipe
-from jupyter_gpt.stages.rollout import Asked, Rollout, roll_out
+from jupyter_gpt.stages.rollout import EVALUATION, SAMPLES, Asked, Rollout, known, roll_out, stream
 
 EVALUATED = 4  # completions of each evaluated prompt: enough to see whether they are all the same
 SHOWN = 3  # prompts whose samples are shown
-EVALUATION, SAMPLES = 1 << 40, 1 << 41  # streams apart from those of the training
 
 
 @dataclass
@@ -179,28 +177,6 @@ def drawn(training: RL, asked: Sequence[Asked], samples: int, seed: int) -> Iter
         values = yield from rewarded(training.rewards, found.prompts, found.texts, found.finished)
         found.rewards = torch.tensor(values, dtype=torch.float32, device=found.old.device)
     return found
-
-
-def stream(training: RL, step: int, kind: int = 0) -> int:
-    """The first of the random streams of a step."""
-    return kind + (training.recipe.seed << 24) + step * 4096
-
-
-def micro_batches(training: RL, rows: Sequence[Spoken]) -> list[list[int]]:
-    """Places of rows that pass through the models together."""
-    return batches([len(row.ids) for row in rows], training.recipe.micro_tokens)
-
-
-def known(reader: Reader, training: RL, rows: Sequence[Spoken]) -> Iterator[None]:
-    """Log-probabilities and entropies `(B, L)` of all completions, without gradients; yields between micro-batches."""
-    logp = torch.zeros(mask_of(rows).shape, device=training.device)
-    entropy = torch.zeros_like(logp)
-    for places in micro_batches(training, rows):
-        with torch.no_grad():
-            some, nats = logprobs(reader, [rows[p] for p in places])
-            logp[places, : some.shape[1]], entropy[places, : some.shape[1]] = some, nats
-        yield
-    return logp, entropy
 
 
 def divergence(logp: Tensor, reference: Tensor, mask: Tensor) -> Tensor:

@@ -9,17 +9,18 @@ import torch
 from torch import nn
 
 from jupyter_gpt.data.prompt_completion import asked, fits, spoken
-from jupyter_gpt.inference.forward import context_of
 from jupyter_gpt.nn import devices as machine
 from jupyter_gpt.nn import training_memory as memory
+from jupyter_gpt.nn.devices import resolved
 from jupyter_gpt.nn.logprobs import Reader
+from jupyter_gpt.nn.modules import context_of
 from jupyter_gpt.nn.rl_losses import KLController
 from jupyter_gpt.runs import resumable
 from jupyter_gpt.stages import dpo, grpo, ppo
 from jupyter_gpt.stages.alignment_report import Party
 from jupyter_gpt.stages.dpo import Preferred
 from jupyter_gpt.stages.policy import critic_of, policy_of
-from jupyter_gpt.stages.reward_prepare import apart, resolved
+from jupyter_gpt.stages.reward_prepare import apart
 from jupyter_gpt.stages.rewards import Reward
 from jupyter_gpt.stages.rl import RL
 from jupyter_gpt.stages.rl_recipe import RLRecipe

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError, nearest
-from jupyter_gpt.runs import data_hashes as marks
 from jupyter_gpt.runs import provenance
 from jupyter_gpt.runs.provenance import Provenance
 from jupyter_gpt.runs.run import Run
+from jupyter_gpt.stages import data_hashes as marks
 from jupyter_gpt.stages import reward as reward_stage
 from jupyter_gpt.stages.launch import claim, launch
 from jupyter_gpt.stages.rl_recipe import DEFAULT_ALGORITHM, rl_recipe
@@ -105,7 +105,7 @@ def check_reward(session, source: str, variables: Mapping) -> None:
             raise GPTError(f"there is no variable {source[1:]} to reward with{nearest(source[1:], variables)}")
         if not callable(variables[source[1:]]):
             raise GPTError(f"{source} is no function: a reward is f(prompt, completion) -> float")
-    elif session.models.about(source).kind == "endpoint" or session.models.about(source).labels != [reward_stage.LABEL]:
+    elif session.models.about(source).kind == "endpoint" or not session.models.about(source).is_reward_model:
         raise GPTError(f"{source} is no reward model: %gpt reward makes one from rankings, or give a function as $name")
 
 

@@ -9,13 +9,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from jupyter_gpt.data.prompt_completion import Spoken
+from jupyter_gpt.data.prompt_completion import Spoken, batches
 from jupyter_gpt.evaluation.diversity import identical
 from jupyter_gpt.inference.detokenize import decoder
-from jupyter_gpt.inference.engine import Request, generate
-from jupyter_gpt.nn.logprobs import laid_out, mask_of
+from jupyter_gpt.inference.engine import generate
+from jupyter_gpt.inference.requests import Request
+from jupyter_gpt.nn.logprobs import Reader, laid_out, logprobs, mask_of
 
 STREAMS = 1 << 10  # random streams kept for the samples of one prompt
+
+EVALUATION, SAMPLES = 1 << 40, 1 << 41  # streams apart from those of the training
 
 
 class Asked(NamedTuple):
@@ -96,3 +99,25 @@ def roll_out(
     device = next(policy.parameters()).device
     old = laid_out(torch.tensor([x for row in nats for x in row], device=device), rows)
     return Rollout(samples, rows, [one.text for one in asked for _ in range(samples)], texts, reasons, old)
+
+
+def stream(training, step: int, kind: int = 0) -> int:
+    """The first of the random streams of a step."""
+    return kind + (training.recipe.seed << 24) + step * 4096
+
+
+def micro_batches(training, rows: Sequence[Spoken]) -> list[list[int]]:
+    """Places of rows that pass through the models together."""
+    return batches([len(row.ids) for row in rows], training.recipe.micro_tokens)
+
+
+def known(reader: Reader, training, rows: Sequence[Spoken]) -> Iterator[None]:
+    """Log-probabilities and entropies `(B, L)` of all completions, without gradients; yields between micro-batches."""
+    logp = torch.zeros(mask_of(rows).shape, device=training.device)
+    entropy = torch.zeros_like(logp)
+    for places in micro_batches(training, rows):
+        with torch.no_grad():
+            some, nats = logprobs(reader, [rows[p] for p in places])
+            logp[places, : some.shape[1]], entropy[places, : some.shape[1]] = some, nats
+        yield
+    return logp, entropy

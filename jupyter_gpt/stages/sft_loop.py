@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from jupyter_gpt.nn.devices import seeded
-from jupyter_gpt.nn.finetuned import Finetuned
 from jupyter_gpt.nn.optimizer import Optimizers
 from jupyter_gpt.nn.output_head import OutputHead, output_head
 from jupyter_gpt.nn.transformer import Trunk
 from jupyter_gpt.nn.varlen import Stream, stream, streams
+from jupyter_gpt.stages.finetuned import Finetuned
 from jupyter_gpt.stages.loop import Micro
 from jupyter_gpt.stages.sft_recipe import FinetuningRecipe
 
@@ -109,7 +109,7 @@ class Finetuning(Finetuned):
 
     def evaluate(self) -> Iterator[dict | None]:
         """Validation loss in nats per trained token; each source counts by its share of the mixture."""
-        from jupyter_gpt.inference.forward import resting
+        from jupyter_gpt.nn.modules import resting
 
         began, mixed, by_source = time.perf_counter(), 0.0, {}
         for source, (share, batches) in self.held_out.items():
@@ -130,7 +130,8 @@ class Finetuning(Finetuned):
 
     def samples(self) -> Iterator[dict | None]:
         """The answer to each of the fixed questions, the likeliest token each time, as the model stands."""
-        from jupyter_gpt.inference.engine import Request, generate
+        from jupyter_gpt.inference.engine import generate
+        from jupyter_gpt.inference.requests import Request
 
         asked = [
             Request(tuple(ids), max_tokens=self.recipe.answer_tokens, temperature=0.0, stop_ids=self.ends)

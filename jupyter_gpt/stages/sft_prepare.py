@@ -78,7 +78,7 @@ def prepare(
 
 def most_tokens(model: nn.Module) -> int:
     """The longest text that a model takes, a million tokens at most."""
-    from jupyter_gpt.inference.forward import context_of
+    from jupyter_gpt.nn.modules import context_of
 
     return min(context_of(model), 1 << 20)
 
@@ -124,7 +124,7 @@ def inputs(recipe: FinetuningRecipe, conversations) -> float:
 
 def ends_of(model: nn.Module, tokenizer) -> frozenset[int]:
     """The tokens that end an answer."""
-    from jupyter_gpt.inference.render import end_of_turn
+    from jupyter_gpt.data.render import end_of_turn
 
     return frozenset({tokenizer.eos_token_id, end_of_turn(tokenizer)} - {None})
 

@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from jupyter_gpt.data.prompt_template import check_messages
+from jupyter_gpt.data.render import Prompt, Question, encode, opening_token, render
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.completion import TEMPERATURE, Completion, Sampling
-from jupyter_gpt.inference.render import Prompt, Question, encode, opening_token, render
-from jupyter_gpt.inference.template import check_messages
 from jupyter_gpt.prompting.generation import ends, sampled
 from jupyter_gpt.prompting.template import Template, as_regex, is_template, parse, read_back
 from jupyter_gpt.stages.prompt import Prompting, latest, prompt, unsent
@@ -107,7 +107,7 @@ def in_kernel(
     model, head: Prompt, holes: Template, sampling: Sampling, notes: Sequence[str], dry_run: bool, on_token
 ) -> Completion:
     """Fill it with a model of this kernel."""
-    from jupyter_gpt.inference.forward import context_of
+    from jupyter_gpt.nn.modules import context_of
     from jupyter_gpt.prompting.filling import Filling, stretches
 
     lead = int(head.trim)  # the space with which the answer of such a prompt begins

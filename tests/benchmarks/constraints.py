@@ -171,7 +171,8 @@ def cost(model: str, rounds: int) -> None:
 
     from jupyter_gpt.inference import batch
     from jupyter_gpt.inference.constrain import constrained, converted_of
-    from jupyter_gpt.inference.engine import Request, generate
+    from jupyter_gpt.inference.engine import generate
+    from jupyter_gpt.inference.requests import Request
     from jupyter_gpt.prompting.generation import ends
     from jupyter_gpt.session import Session
 
@@ -218,7 +219,8 @@ def peer(module, tokenizer, made, ids: tuple, last: frozenset[int], rounds: int)
     except ImportError:
         print("guidance is not installed: no peer")
         return
-    from jupyter_gpt.inference.engine import Request, generate
+    from jupyter_gpt.inference.engine import generate
+    from jupyter_gpt.inference.requests import Request
 
     warnings.simplefilter("ignore")
     theirs = guidance.models.Transformers(module, tokenizer, echo=False)

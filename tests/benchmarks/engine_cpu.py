@@ -21,7 +21,8 @@ import torch
 import transformers
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from jupyter_gpt.inference.engine import Request, generate
+from jupyter_gpt.inference.engine import generate
+from jupyter_gpt.inference.requests import Request
 
 PROMPT, NEW, VOCAB = 512, 64, 49152
 

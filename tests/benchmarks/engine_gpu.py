@@ -26,7 +26,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from engine_cpu import VOCAB, model, ours, peer
 
 from jupyter_gpt.inference import forward
-from jupyter_gpt.inference.engine import Request, generate
+from jupyter_gpt.inference.engine import generate
+from jupyter_gpt.inference.requests import Request
 
 OWED = {1: 700, 32: 12_000, 128: 33_000}
 

@@ -70,8 +70,8 @@ def peer(bf16: bool, steps: int, clock: Callable[[], float]) -> float:
 
 def ours(dtype: str, optimizer: str, steps: int, clock: Callable[[], float]) -> float:
     """Seconds a step of our loop."""
-    from jupyter_gpt.nn.build import build
     from jupyter_gpt.nn.optimizer import optimizers
+    from jupyter_gpt.stages.pretrain_build import build
     from jupyter_gpt.stages.pretrain_loop import Training, pretrain
     from jupyter_gpt.stages.pretrain_recipe import pretraining_recipe
 

@@ -19,9 +19,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from peers import PlainGPT
 
-from jupyter_gpt.nn.build import build, flops_per_token
 from jupyter_gpt.nn.devices import peak_flops
 from jupyter_gpt.nn.optimizer import optimizers
+from jupyter_gpt.stages.pretrain_build import build, flops_per_token
 from jupyter_gpt.stages.pretrain_loop import Training, pretrain
 from jupyter_gpt.stages.pretrain_recipe import pretraining_recipe
 

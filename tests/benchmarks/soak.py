@@ -65,7 +65,7 @@ def attack(ip, minutes: float, rounds: int, seed: int, tell=print) -> tuple[int,
             ran += 1
             if done.fault == "raw":
                 faults.append(f"{source.splitlines()[0]!r}: {cells.place(done.error)}")
-        for model in list(gpt.models.resident.values()):
+        for model in [each for each in gpt.models.resident.values() if each.name in gpt.models]:  # others are of an earlier folder
             gpt.unload(model.name)
         gc.collect()
         memory.give_back("cpu")

@@ -23,8 +23,9 @@ from jupyter_gpt.data.stories_qa import Question, held_out, right
 
 def answers(model, tokenizer, ends: frozenset[int], questions: list[Question]) -> list[str]:
     """The likeliest answer to each question."""
-    from jupyter_gpt.inference import render
-    from jupyter_gpt.inference.engine import Request, generate
+    from jupyter_gpt.data import render
+    from jupyter_gpt.inference.engine import generate
+    from jupyter_gpt.inference.requests import Request
 
     asked = [render.render("model", tokenizer, render.Question(question.messages)).ids for question in questions]
     requests = [Request(tuple(ids), max_tokens=32, temperature=0.0, stop_ids=ends) for ids in asked]

@@ -5,9 +5,9 @@ import copy
 import pytest
 
 from jupyter_gpt.data.chat import CHATML, OWN, render_conversation, render_conversations, with_template
+from jupyter_gpt.data.render import Question, end_of_turn, render
 from jupyter_gpt.data.tokenizer import train_bpe, train_char
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.inference.render import Question, end_of_turn, render
 
 TEXT = ["Once upon a time there was a fox. User: Assistant: What did the fox say?\n\n\nIt said yes, yes and no! "] * 20
 CHAT = [

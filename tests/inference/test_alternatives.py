@@ -3,7 +3,8 @@
 import pytest
 
 from jupyter_gpt.inference.alternatives import BLOCK, alternatives
-from jupyter_gpt.inference.engine import Request, generate
+from jupyter_gpt.inference.engine import generate
+from jupyter_gpt.inference.requests import Request
 
 
 def test_one_pass_gives_what_sampling_gives(model):

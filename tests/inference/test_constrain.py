@@ -8,13 +8,14 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from jupyter_gpt.data.render import Prompt
 from jupyter_gpt.data.tokenizer import train_bpe, train_char
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.answer import answers
 from jupyter_gpt.inference.completion import Sampling
 from jupyter_gpt.inference.constrain import constrained, converted_of, held, lead_of
-from jupyter_gpt.inference.engine import Request, generate
-from jupyter_gpt.inference.render import Prompt
+from jupyter_gpt.inference.engine import generate
+from jupyter_gpt.inference.requests import Request
 from jupyter_gpt.inference.rules import rule
 
 TALES = [f'Tale {n}: {{"fox": {n}, "glad": true}} café, 🙂. The old fox saw {n} birds.' for n in range(60)]

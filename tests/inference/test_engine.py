@@ -11,8 +11,9 @@ from jupyter_gpt.errors import GPTError, OutOfMemory
 from jupyter_gpt.inference import weight_prepacking as packed
 from jupyter_gpt.inference.batch import Batch
 from jupyter_gpt.inference.cache import Rows
-from jupyter_gpt.inference.engine import Request, generate, sample
+from jupyter_gpt.inference.engine import generate, sample
 from jupyter_gpt.inference.forward import Quick, forward_of
+from jupyter_gpt.inference.requests import Request
 
 STOP = frozenset(range(7, VOCAB, 16))
 

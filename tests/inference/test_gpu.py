@@ -9,7 +9,7 @@ from shapes import build, lora, random_prompts
 from test_engine import STOP, ids_of, run
 
 from jupyter_gpt.inference import forward, graphs
-from jupyter_gpt.inference.engine import Request
+from jupyter_gpt.inference.requests import Request
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
 DEVICE = "cuda"

@@ -9,7 +9,7 @@ from test_engine import STOP, ids_of, run, same_as_generate
 from jupyter_gpt.inference import forward, graphs
 from jupyter_gpt.inference.batch import Batch
 from jupyter_gpt.inference.cache import Rows
-from jupyter_gpt.inference.engine import Request
+from jupyter_gpt.inference.requests import Request
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ import pytest
 from shapes import CONTEXT, VOCAB, build
 
 from jupyter_gpt.inference import lookup
-from jupyter_gpt.inference.engine import Request, generate
+from jupyter_gpt.inference.engine import generate
+from jupyter_gpt.inference.requests import Request
 
 STOP = frozenset(range(7, VOCAB, 40))
 

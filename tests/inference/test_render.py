@@ -2,9 +2,9 @@
 
 import pytest
 
+from jupyter_gpt.data.render import EXAMPLES, Question, end_of_turn, pairs_of, render, render_remote
 from jupyter_gpt.data.tokenizer import train_bpe, train_char
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.inference.render import EXAMPLES, Question, end_of_turn, pairs_of, render, render_remote
 
 TEMPLATE = (
     "{% for m in messages %}"

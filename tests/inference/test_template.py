@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from jupyter_gpt.data.prompt_template import check_messages, fill, turns
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.inference.template import check_messages, fill, turns
 
 NAMES = {
     "topic": "the moon", "n": 3, "rows": [{"name": "Ada"}, {"name": "Grace"}],

@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from jupyter_gpt.data.render import Question, render, render_remote
 from jupyter_gpt.inference.completion import Completion
 from jupyter_gpt.inference.remote_answer import Answers
 from jupyter_gpt.inference.remote_errors import Garbage
-from jupyter_gpt.inference.render import Question, render, render_remote
 from jupyter_gpt.inference.tool_calls import Form, NoToolCalls, form_of, found_in, sendable
 from jupyter_gpt.prompting.tools.act import as_schemas
 from jupyter_gpt.prompting.tools.calculator import calculator

@@ -158,7 +158,7 @@ def test_a_run_of_another_version_is_shown_as_an_error(gpt, shown, fails, monkey
 
 
 def test_the_tokens_of_a_run_of_another_kind_vary_and_it_has_no_batches(gpt, shown, fails):
-    from jupyter_gpt.stages.inspect import varies
+    from jupyter_gpt.notebook.views.inspect import varies
 
     gpt.runs["storyteller"].kind = "reward"
     assert varies(gpt, "storyteller")

@@ -2,9 +2,8 @@
 
 import pytest
 
-from jupyter_gpt.stages.questions import Question
 from jupyter_gpt.stages.rank import Ranked
-from jupyter_gpt.stages.rankings import AllRankings
+from jupyter_gpt.stages.rankings import AllRankings, Question
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from jupyter_gpt.data.prompt_template import fill
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.inference.template import fill
 from jupyter_gpt.prompting.template import as_regex, is_template, parse, read_back
 
 HERO = 'Name: {{gen name max_tokens=5}} Class: {{select role from="mage|thief"}}'

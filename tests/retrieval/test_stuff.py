@@ -26,7 +26,7 @@ def test_a_source_cannot_close_its_tag_nor_speak_as_another():
 def test_no_special_token_comes_from_a_document(smollm2):
     from transformers import AutoTokenizer
 
-    from jupyter_gpt.inference.render import Question, render, special_tokens
+    from jupyter_gpt.data.render import Question, render, special_tokens
 
     tokenizer = AutoTokenizer.from_pretrained(smollm2)
     plain, evil = (render("m", tokenizer, Question(stuff.prompt("How?", [hit(text)], special_tokens(tokenizer))))

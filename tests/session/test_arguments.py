@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from jupyter_gpt.arguments import WrongArgument
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.stages.arguments import WrongArgument
 
 
 def fail(call, *arguments, **options) -> str:

@@ -100,7 +100,7 @@ def test_stopped_and_resumed_ends_as_if_never_stopped(gpt, fox):
 
 
 def test_bad_rows_are_refused_or_skipped_and_counted(gpt, fox, tmp_path):
-    from jupyter_gpt.notebook.views.classify import classify_bundle
+    from jupyter_gpt.notebook.views.run_report import run_bundle
 
     path = tmp_path / "mood.jsonl"
     rows = [json.dumps({"text": text, "label": label}) for text, label in TEXTS]
@@ -112,7 +112,7 @@ def test_bad_rows_are_refused_or_skipped_and_counted(gpt, fox, tmp_path):
     run = gpt.classify("mood", body, "fox", bad_rows="skip", **SHORT)
     start = next(e for e in run.events if e["event"] == "start")
     assert start["texts"] + start["held_out"] == len(TEXTS) and start["skipped"] == 3
-    assert f"3, the first: {path}, line 3 is not JSON" in classify_bundle(run).text
+    assert f"3, the first: {path}, line 3 is not JSON" in run_bundle(run).text
     reasons = []
     assert [tuple(each) for each in read(body, bad_rows="skip", skipped=reasons)] == TEXTS and len(reasons) == 3
     assert fail(gpt.classify, "mood", TEXTS, "fox", bad_rows="drop") == "--bad-rows is refuse or skip, not 'drop'"
@@ -190,7 +190,7 @@ def test_figures_are_those_of_scikit_learn():
 
 
 def test_the_picture_and_its_text(gpt, fox):
-    from jupyter_gpt.notebook.views.curve import run_bundle
+    from jupyter_gpt.notebook.views.run_report import run_bundle
 
     run = gpt.classify("mood", [*TEXTS, ("<b>bold</b>", "good")], "fox", **SHORT)
     bundle = run_bundle(run)

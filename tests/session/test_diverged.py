@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from jupyter_gpt.notebook.magics.listing import runs_bundle
-from jupyter_gpt.notebook.views.curve import run_bundle
+from jupyter_gpt.notebook.run_summary import made
 from jupyter_gpt.notebook.views.live import COLUMNS, _Feed
+from jupyter_gpt.notebook.views.run_report import run_bundle
 from jupyter_gpt.runs.run_figures import MEAN, training_loss
-from jupyter_gpt.runs.run_summary import made
 from jupyter_gpt.stages.rankings import Ranking
 
 ROWS = [{"prompt": f"How many birds saw hen {n}?", "completion": f"It saw {n}."} for n in range(20)]

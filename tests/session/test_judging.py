@@ -9,11 +9,10 @@ from types import SimpleNamespace
 import pytest
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.evaluation import judges as judging
-from jupyter_gpt.evaluation.judges import asking, order_of, together
-from jupyter_gpt.stages.questions import Question
+from jupyter_gpt.stages import judges as judging
+from jupyter_gpt.stages.judges import asking, order_of, together
 from jupyter_gpt.stages.rank import rank
-from jupyter_gpt.stages.rankings import AllRankings
+from jupyter_gpt.stages.rankings import AllRankings, Question
 
 
 class FakeGPT:

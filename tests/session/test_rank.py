@@ -8,9 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.stages.questions import Questions
 from jupyter_gpt.stages.rank import rank, reopened
-from jupyter_gpt.stages.rankings import AllRankings
+from jupyter_gpt.stages.rankings import AllRankings, Questions
 
 
 class Known(dict):

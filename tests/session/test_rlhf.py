@@ -219,7 +219,8 @@ def test_stopped_and_resumed_equals_uninterrupted(gpt, tiny, algo, options):
 def test_no_two_random_streams_of_runs_are_alike(gpt, tiny, monkeypatch):
     """Of two seeds, of steps far apart, of training and evaluation: each completion is drawn from a stream of its own."""
     from jupyter_gpt.inference import sampling
-    from jupyter_gpt.stages.rl import EVALUATION, SAMPLES, stream
+    from jupyter_gpt.stages.rl import SAMPLES
+    from jupyter_gpt.stages.rollout import EVALUATION, stream
 
     class Training:
         class recipe:

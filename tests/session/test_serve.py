@@ -22,7 +22,7 @@ def tiny():
     import torch
 
     from jupyter_gpt.data.tokenizer import delimiter, train_bpe
-    from jupyter_gpt.nn.build import build
+    from jupyter_gpt.stages.pretrain_build import build
     from jupyter_gpt.stages.pretrain_recipe import pretraining_recipe
 
     tokenizer = train_bpe(TEXTS, 300)

@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from jupyter_gpt.inference.engine import Request, Token
-from jupyter_gpt.inference.render import Prompt
+from jupyter_gpt.data.render import Prompt
+from jupyter_gpt.inference.requests import Request, Token
 from jupyter_gpt.server.answers import Choice, held_back
 
 

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from jupyter_gpt.data.prompt_completion import ending
-from jupyter_gpt.inference.render import Question, render
+from jupyter_gpt.data.render import Question, render
+from jupyter_gpt.models.scoring import scores
 from jupyter_gpt.nn.logprobs import Reader, logprobs
 from jupyter_gpt.stages import reward_prepare, rl_prepare
 from jupyter_gpt.stages.dpo import summed
 from jupyter_gpt.stages.rank import rank
 from jupyter_gpt.stages.rankings import Ranking
-from jupyter_gpt.stages.reward_loop import scores
 from jupyter_gpt.stages.reward_recipe import reward_recipe
 from jupyter_gpt.stages.rewards import Reward, rewarded
 from jupyter_gpt.stages.rl_recipe import rl_recipe

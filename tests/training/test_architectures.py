@@ -15,12 +15,12 @@ from architectures import ARCHITECTURES, VOCAB, tiny
 from jupyter_gpt.data.conversation_rows import IGNORE, PADDING, Batch
 from jupyter_gpt.data.prompt_completion import Spoken
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.inference.forward import context_of
+from jupyter_gpt.models.scoring import scores
 from jupyter_gpt.nn.heads import with_head
 from jupyter_gpt.nn.logprobs import Reader, logprobs
 from jupyter_gpt.nn.lora import copied, lora, merged, trained
+from jupyter_gpt.nn.modules import context_of
 from jupyter_gpt.stages.pretrain_loop import Training, forward_functions, held_out_losses
-from jupyter_gpt.stages.reward_loop import scores
 from jupyter_gpt.stages.sft_loop import Finetuning
 
 T = 14

@@ -8,7 +8,6 @@ import torch
 from jupyter_gpt.data.prompt_completion import Spoken
 from jupyter_gpt.data.tokenizer import CHAT, delimiter, train_bpe
 from jupyter_gpt.nn import lora as adapters
-from jupyter_gpt.nn.build import build
 from jupyter_gpt.nn.chat_tokens import template_tokens, untrained
 from jupyter_gpt.nn.logprobs import Reader, logprobs
 from jupyter_gpt.nn.lora import again, lora, merged, own_tokens, plain_base, trained
@@ -16,6 +15,7 @@ from jupyter_gpt.nn.loss import cross_entropy
 from jupyter_gpt.nn.optimizer import finetuning_optimizers
 from jupyter_gpt.nn.token_rows import TokenRows, token_rows, unwrapped
 from jupyter_gpt.stages.policy import policy_of, scorer_of
+from jupyter_gpt.stages.pretrain_build import build
 from jupyter_gpt.stages.pretrain_recipe import pretraining_recipe
 
 TOKENS = [1, 2, 9, 11]  # some of them in ROWS

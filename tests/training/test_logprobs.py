@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from jupyter_gpt.data.prompt_completion import Spoken, batches
+from jupyter_gpt.models.scoring import scores
+from jupyter_gpt.nn.heads import head_of
 from jupyter_gpt.nn.logprobs import Reader, logprobs, mask_of
-from jupyter_gpt.stages.policy import critic_of, head_of, policy_of, scorer_of, values_of
-from jupyter_gpt.stages.reward_loop import scores
+from jupyter_gpt.stages.policy import critic_of, policy_of, scorer_of, values_of
 
 
 def llama(tied=False):

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.nn.build import build
 from jupyter_gpt.nn.heads import head_names, with_head
 from jupyter_gpt.nn.lora import again, copied, linear_layers, lora, merged, plain_base, trained, twin
+from jupyter_gpt.stages.pretrain_build import build
 from jupyter_gpt.stages.pretrain_recipe import pretraining_recipe
 
 IDS = torch.arange(24).view(2, 12)

@@ -16,14 +16,15 @@ from jupyter_gpt.errors import GPTError
 from jupyter_gpt.nn import device_memory as free_memory
 from jupyter_gpt.nn import training_memory as memory
 from jupyter_gpt.nn import transformer
-from jupyter_gpt.nn.build import build
 from jupyter_gpt.nn.lora import lora
 from jupyter_gpt.nn.loss import chunk_rows, cross_entropy
 from jupyter_gpt.nn.optimizer import optimizers
+from jupyter_gpt.nn.parameter_count import parameters
 from jupyter_gpt.nn.training_memory import ENOUGH, MARGIN, choose, finetuning, fit, halves, pretraining
 from jupyter_gpt.nn.transformer import Trunk
 from jupyter_gpt.nn.varlen import Segments
-from jupyter_gpt.stages.pretrain_recipe import parameters, pretraining_recipe
+from jupyter_gpt.stages.pretrain_build import build
+from jupyter_gpt.stages.pretrain_recipe import pretraining_recipe
 
 
 def llama(kind="Llama", width=128, layers=3, heads=4, kv=4, mlp=352, vocab=512, **more):

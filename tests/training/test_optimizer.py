@@ -11,10 +11,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from architectures import tiny
 
-from jupyter_gpt.nn.build import build
 from jupyter_gpt.nn.lora import copied
 from jupyter_gpt.nn.optimizer import finetuning_optimizers, muon_blocks, optimizers
 from jupyter_gpt.runs import checkpoint
+from jupyter_gpt.stages.pretrain_build import build
 from jupyter_gpt.stages.pretrain_loop import Training, pretrain
 from jupyter_gpt.stages.pretrain_recipe import pretraining_recipe
 

@@ -6,12 +6,12 @@ import torch
 
 from jupyter_gpt.data.conversation_rows import IGNORE, PADDING, Batch
 from jupyter_gpt.nn import cpu_kernels as by_hand
-from jupyter_gpt.nn.build import build
 from jupyter_gpt.nn.lora import copied, lora, trained
 from jupyter_gpt.nn.loss import cross_entropy
 from jupyter_gpt.nn.token_rows import token_rows, unwrapped
 from jupyter_gpt.nn.transformer import Trunk
 from jupyter_gpt.nn.varlen import Segments, groups, stream
+from jupyter_gpt.stages.pretrain_build import build
 from jupyter_gpt.stages.pretrain_recipe import pretraining_recipe
 
 LENGTHS = [[5, 9, 3], [12, 4], [1, 70]]  # texts in three rows of 72 cells

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from jupyter_gpt.data.prompt_completion import Spoken
+from jupyter_gpt.models.scoring import scores
 from jupyter_gpt.nn.logprobs import Reader, logprobs, mask_of
 from jupyter_gpt.nn.preference_loss import dpo_loss, ranking_loss
 from jupyter_gpt.nn.rl_losses import group_advantages, grpo_loss
 from jupyter_gpt.stages.policy import scorer_of
-from jupyter_gpt.stages.reward_loop import scores
 
 trl = pytest.importorskip("trl")
 TALES = [f"Tale {n}. The old fox saw {n} small birds and was glad." for n in range(40)]

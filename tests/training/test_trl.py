@@ -9,9 +9,9 @@ import torch
 from jupyter_gpt.data.conversation_rows import laid_out
 from jupyter_gpt.data.conversation_tokens import Conversations
 from jupyter_gpt.data.tokenizer import train_bpe
-from jupyter_gpt.nn.build import build
 from jupyter_gpt.nn.lora import again, copied, lora
 from jupyter_gpt.nn.optimizer import finetuning_optimizers
+from jupyter_gpt.stages.pretrain_build import build
 from jupyter_gpt.stages.pretrain_recipe import pretraining_recipe
 from jupyter_gpt.stages.sft_loop import Finetuning
 from jupyter_gpt.stages.sft_recipe import finetuning_recipe, for_base, with_steps

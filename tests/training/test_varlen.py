@@ -35,7 +35,7 @@ def reference(*args, **kwargs):
 
 
 def tiny(kind):
-    from jupyter_gpt.nn.build import build
+    from jupyter_gpt.stages.pretrain_build import build
     from jupyter_gpt.stages.pretrain_recipe import pretraining_recipe
 
     recipe = pretraining_recipe(

@@ -15,9 +15,8 @@ from jupyter_gpt.notebook.views import live
 from jupyter_gpt.notebook.views.arena import ArenaPage, arena_bundle
 from jupyter_gpt.notebook.views.votes import VoteForm
 from jupyter_gpt.stages.arena import Arena
-from jupyter_gpt.stages.questions import Question
 from jupyter_gpt.stages.rank import Ranked
-from jupyter_gpt.stages.rankings import Rankings
+from jupyter_gpt.stages.rankings import Question, Rankings
 
 EVIL = "<script>alert('x')</script> »«"
 

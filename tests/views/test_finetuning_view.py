@@ -4,7 +4,7 @@ import json
 import re
 from types import SimpleNamespace
 
-from jupyter_gpt.notebook.views.curve import run_bundle
+from jupyter_gpt.notebook.views.run_report import run_bundle
 from jupyter_gpt.stages.classify_loop import classify_recipe
 from jupyter_gpt.stages.sft_recipe import finetuning_recipe
 

@@ -14,9 +14,8 @@ pytest.importorskip("anywidget")
 from jupyter_gpt.notebook.views import live
 from jupyter_gpt.notebook.views import rank as view
 from jupyter_gpt.notebook.views.rank_form import RankForm
-from jupyter_gpt.stages.questions import Question
 from jupyter_gpt.stages.rank import Ranked
-from jupyter_gpt.stages.rankings import Rankings
+from jupyter_gpt.stages.rankings import Question, Rankings
 
 EVIL = "<script>alert('x')</script> »«\n\nend"
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from jupyter_gpt.notebook.views.curve import run_bundle
+from jupyter_gpt.notebook.views.run_report import run_bundle
 from jupyter_gpt.stages.reward_recipe import reward_recipe
 from jupyter_gpt.stages.rl_recipe import rl_recipe
 

@@ -30,8 +30,8 @@ def watch(run, overlays: list | tuple = (), background: bool = False) -> None:
     Whatever breaks the watching (the view, an impatient second interrupt) also ends the run, gracefully: a
     cell that is over leaves nothing training unless it was asked to.
     """
-    from jupyter_gpt.notebook.views.curve import run_bundle
     from jupyter_gpt.notebook.views.follow import follow
+    from jupyter_gpt.notebook.views.run_report import run_bundle
 
     try:
         follow(run, run_bundle, overlays=overlays, background=background)

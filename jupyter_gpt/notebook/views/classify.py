@@ -13,7 +13,7 @@ from jupyter_gpt.runs.run_figures import MEAN, training_loss
 MOST = 12  # labels named in the picture
 
 
-def classify_bundle(run) -> Bundle:
+def run_bundle(run) -> Bundle:
     """The static bundle of a classifier's run as it stands."""
     start = next((e for e in run.events if e["event"] == "start"), None)
     steps = [e for e in run.events if e["event"] == "step"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 
-from jupyter_gpt.inference.render import DOCUMENT
+from jupyter_gpt.data.render import DOCUMENT
 from jupyter_gpt.notebook.views.bundle import MIME, Bundle, about, escape, quoted
 from jupyter_gpt.notebook.views.table import CODE, RULE, html_table, text_table
 

@@ -98,22 +98,6 @@ def figures(run, steps: list[dict], evaluations: list[dict]) -> list[tuple[str, 
 
 def run_bundle(run) -> Bundle:
     """The static bundle of a run as it stands, by its kind: here curve, figures, first and last samples."""
-    if run.kind == "sft":
-        from jupyter_gpt.notebook.views.finetuning import finetuning_bundle
-
-        return finetuning_bundle(run)
-    if run.kind == "classify":
-        from jupyter_gpt.notebook.views.classify import classify_bundle
-
-        return classify_bundle(run)
-    if run.kind == "reward":
-        from jupyter_gpt.notebook.views.reward import reward_bundle
-
-        return reward_bundle(run)
-    if run.kind == "rlhf":
-        from jupyter_gpt.notebook.views.rlhf import rlhf_bundle
-
-        return rlhf_bundle(run)
     steps = [e for e in run.events if e["event"] == "step"]
     evaluations = [e for e in run.events if e["event"] == "evaluation"]
     samples = [e for e in run.events if e["event"] == "sample"]

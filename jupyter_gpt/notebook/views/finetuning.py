@@ -9,7 +9,7 @@ from jupyter_gpt.notebook.views.run_head import alarm_html, alarm_lines, alarms_
 NOTHING = "(nothing)"  # an answer that ended at once
 
 
-def finetuning_bundle(run) -> Bundle:
+def run_bundle(run) -> Bundle:
     """The static bundle of a finetuning run as it stands."""
     steps = [e for e in run.events if e["event"] == "step"]
     evaluations = [e for e in run.events if e["event"] == "evaluation"]

@@ -17,7 +17,7 @@ from jupyter_gpt.runs.run_figures import MEAN, training_loss
 TOKEN = "▣"  # stands for the reward token
 
 
-def reward_bundle(run) -> Bundle:
+def run_bundle(run) -> Bundle:
     """The static bundle of a reward model's run as it stands."""
     steps = [e for e in run.events if e["event"] == "step"]
     evaluations = [e for e in run.events if e["event"] == "evaluation"]

@@ -26,7 +26,7 @@ SHOWN = {
 }
 
 
-def rlhf_bundle(run) -> Bundle:
+def run_bundle(run) -> Bundle:
     """The static bundle of a run of RL as it stands."""
     steps, evaluations, samples, notes = (
         [e for e in run.events if e["event"] == kind] for kind in ("step", "evaluation", "sample", "note")

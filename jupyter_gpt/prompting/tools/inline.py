@@ -52,8 +52,8 @@ class Inline:
 
 def inline_calculator(tokenizer) -> Callable[[], Inline]:
     """What a `Request` takes as its constraint, for a model that was trained to write such calls."""
+    from jupyter_gpt.data.render import encode
     from jupyter_gpt.inference.detokenize import decoder
-    from jupyter_gpt.inference.render import encode
 
     decode = decoder(tokenizer)
     return lambda: Inline(decode, lambda text: encode(tokenizer, text))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from jupyter_gpt.notebook.lexer import number, whole
 from jupyter_gpt.notebook.magics.notebook import show
 from jupyter_gpt.notebook.magics.options import OUT, Command, Option
-from jupyter_gpt.stages import inspect as look
+from jupyter_gpt.notebook.views import inspect as look
 from jupyter_gpt.stages.published import DEVICES, KNOWN
 
 PLAN = Command(

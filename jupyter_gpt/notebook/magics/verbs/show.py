@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from jupyter_gpt.notebook.magics.notebook import show
 from jupyter_gpt.notebook.magics.options import OUT, Command, Option
+from jupyter_gpt.notebook.views import inspect as look
 from jupyter_gpt.runs.run_figures import ACTIVE
-from jupyter_gpt.stages import inspect as look
 
 SHOW = Command(
     name="%gpt show",
@@ -28,8 +28,8 @@ SHOW = Command(
 
 def show_it(gpt, given: dict, ip) -> object:
     """Shows it and returns at once; the result is the run, the rankings, the list of them, or the completion."""
-    from jupyter_gpt.notebook.views.curve import run_bundle
     from jupyter_gpt.notebook.views.follow import follow, is_live
+    from jupyter_gpt.notebook.views.run_report import run_bundle
     from jupyter_gpt.stages.rank import reopened
 
     names, tokens = given["run"], given.get("tokens", False)

@@ -6,7 +6,7 @@ from jupyter_gpt.errors import GPTError
 from jupyter_gpt.notebook.lexer import whole
 from jupyter_gpt.notebook.magics.notebook import show
 from jupyter_gpt.notebook.magics.options import OUT, Command, Option
-from jupyter_gpt.stages import inspect as look
+from jupyter_gpt.notebook.views import inspect as look
 
 TOKENS = Command(
     name="%gpt tokens",

@@ -160,7 +160,7 @@ def view_of_last(session, tokens: bool):
         return last_bundle(completion)
     if completion.remote:
         return token_bundle(completion)
-    from jupyter_gpt.inference.forward import context_of
+    from jupyter_gpt.nn.modules import context_of
     from jupyter_gpt.stages.alternatives import with_alternatives
 
     model = session.models[completion.model]
@@ -170,8 +170,8 @@ def view_of_last(session, tokens: bool):
 def view_of_run(run):
     """The picture of what a run has reached, and why it failed if it did: the cell that said so may be gone."""
     from jupyter_gpt.notebook.views.bundle import escape
-    from jupyter_gpt.notebook.views.curve import run_bundle
     from jupyter_gpt.notebook.views.follow import began, nothing_yet
+    from jupyter_gpt.notebook.views.run_report import run_bundle
 
     try:
         bundle = run_bundle(run) if began(run) else nothing_yet(run)

@@ -163,18 +163,14 @@ def fitted(name: str, value: object, hint: object) -> object:
 
 def by_name(value: object) -> object:
     """What has a name in the session (a model, a run, an index, rankings, a corpus, an endpoint) by that name."""
-    from jupyter_gpt.models.endpoints import Endpoint
-    from jupyter_gpt.models.models import Model
-    from jupyter_gpt.retrieval.indexes import KeptIndex
-    from jupyter_gpt.runs.run import Run
-    from jupyter_gpt.stages.corpus import Corpus
-    from jupyter_gpt.stages.rank import Ranked
-    from jupyter_gpt.stages.rankings import Rankings
-
-    named = (Model, Endpoint, Run, KeptIndex, Rankings, Ranked, Corpus)
     if isinstance(value, list | tuple):
-        return type(value)(by_name(each) for each in value) if any(isinstance(each, named) for each in value) else value
-    return value.name if isinstance(value, named) else value
+        return type(value)(map(by_name, value)) if any(is_named(each) for each in value) else value
+    return value.name if is_named(value) else value
+
+
+def is_named(value: object) -> bool:
+    """Whether it is something of ours that the session knows by a name."""
+    return type(value).__module__.startswith("jupyter_gpt.") and isinstance(getattr(value, "name", None), str)
 
 
 def options_of(hint: object) -> tuple:

@@ -10,9 +10,9 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from jupyter_gpt.data.render import Prompt
 from jupyter_gpt.inference.completion import Completion, Sampling, Usage
 from jupyter_gpt.inference.constraint_validation import settle
-from jupyter_gpt.inference.render import Prompt
 from jupyter_gpt.inference.rules import Rule
 
 REPAIR = "That answer is not valid: {problem}. Answer again, with nothing but {wanted}."

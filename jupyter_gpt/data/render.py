@@ -13,9 +13,9 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from jupyter_gpt.data.prompt_template import check_messages
 from jupyter_gpt.data.tokenizer import CHAT, delimiter
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.inference.template import check_messages
 
 OPENING = (
     "The following is a conversation between a person and a helpful, honest and knowledgeable AI assistant."
