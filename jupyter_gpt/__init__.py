@@ -8,7 +8,8 @@ import os
 
 __version__ = "0.1.0"
 
-# torch's OpenMP threads spin for milliseconds at every barrier. Beside a browser, on a machine with few cores, each then
+# torch's OpenMP threads spin for milliseconds at every barrier. Beside a browser, on a machine with few cores, each
+# then
 # waits for the other's time slice: with one core busy a training step of 0.8 s took 7.3 s. Read when torch is imported.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")

@@ -94,9 +94,7 @@ def find(name: str, own: Path | None) -> Path:
             return place.resolve()
     if not bare:
         raise GPTError(f"there is no notebook {name}")
-    there = [
-        path.name for folder in (Path("notebooks"), Path(), own) if folder for path in folder.glob("*.ipynb")
-    ]
+    there = [path.name for folder in (Path("notebooks"), Path(), own) if folder for path in folder.glob("*.ipynb")]
     if own is None or not (own / name).is_file():
         raise GPTError(f"there is no notebook {name}, here or in the package{nearest(name, set(there))}")
     try:

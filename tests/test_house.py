@@ -9,9 +9,24 @@ import jupyter_gpt
 
 ROOT = Path(jupyter_gpt.__file__).parent
 FLOORS = (
-    "errors", "store", "data", "arguments", "nn", "inference", "runs", "models", "retrieval", "prompting", "evaluation", "server",
-    "stages", "notebook.views", "session", "notebook", "__main__",
-)  # fmt: skip
+    "errors",
+    "store",
+    "data",
+    "arguments",
+    "nn",
+    "inference",
+    "runs",
+    "models",
+    "retrieval",
+    "prompting",
+    "evaluation",
+    "server",
+    "stages",
+    "notebook.views",
+    "session",
+    "notebook",
+    "__main__",
+)
 FILES = {".".join(path.relative_to(ROOT.parent).with_suffix("").parts): path for path in ROOT.rglob("*.py")}
 
 
@@ -60,7 +75,12 @@ def test_no_import_goes_in_a_circle():
 def test_only_the_notebook_knows_ipython_and_widgets():
     for name, path in FILES.items():
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        roots = {alias.name.partition(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+        roots = {
+            alias.name.partition(".")[0]
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Import)
+            for alias in node.names
+        }
         roots |= {(node.module or "").partition(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
         odd = roots & {"IPython", "ipywidgets", "anywidget"}
         assert not odd or name.startswith("jupyter_gpt.notebook"), f"{name} imports {', '.join(odd)}"

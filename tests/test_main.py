@@ -44,9 +44,14 @@ def environment(**more):
 def run(*arguments, cwd, **more):
     """The real command, with no terminal."""
     return subprocess.run(
-        command(*arguments), cwd=cwd, env=environment(**more), capture_output=True, text=True,
-        stdin=subprocess.DEVNULL, timeout=120,
-    )  # fmt: skip
+        command(*arguments),
+        cwd=cwd,
+        env=environment(**more),
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=120,
+    )
 
 
 MAKES = """
@@ -148,9 +153,7 @@ def test_a_cell_that_fails_is_shown_and_ends_it(tmp_path):
 def test_sigterm_ends_the_kernel_and_keeps_the_notebook(tmp_path):
     write(tmp_path / "sleeps.ipynb", SLEEPS, "print('never')")
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(
-        command("--execute", "sleeps.ipynb"), cwd=tmp_path, env=environment(), **pipes
-    ) as process:
+    with subprocess.Popen(command("--execute", "sleeps.ipynb"), cwd=tmp_path, env=environment(), **pipes) as process:
         deadline = time.monotonic() + 60
         while not (tmp_path / "up").exists() and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -290,8 +293,12 @@ def test_the_packages_notebooks_in_a_checkout_and_in_a_wheel(tmp_path, monkeypat
 def test_root_is_let_in_and_told(monkeypatch, capsys):
     monkeypatch.setattr(os, "getuid", lambda: 0, raising=False)
     assert lab_command(Path("a.ipynb"), ["--no-browser"])[1:] == [
-        "-m", "jupyterlab", "a.ipynb", "--no-browser", "--allow-root",
-    ]  # fmt: skip
+        "-m",
+        "jupyterlab",
+        "a.ipynb",
+        "--no-browser",
+        "--allow-root",
+    ]
     assert "as root" in capsys.readouterr().out
     monkeypatch.setattr(os, "getuid", lambda: 1000, raising=False)
     assert "--allow-root" not in lab_command(Path("a.ipynb"), [])
@@ -329,9 +336,7 @@ def test_the_table_of_what_was_made(tmp_path):
     start = {"event": "start", "steps": 100, "parameters": 810_000}
     run_of("killed", start, {"event": "step", "step": 7, "seconds": 1.5})
     run_of("begun")
-    run_of(
-        "resumed", start, {"event": "end", "status": "stopped", "seconds": 2}, {"event": "step", "step": 9}
-    )
+    run_of("resumed", start, {"event": "end", "status": "stopped", "seconds": 2}, {"event": "step", "step": 9})
     text = made(tmp_path)
     rows = {line.split()[0]: line.split()[1:] for line in text.splitlines()[2:]}
     assert rows["killed"] == ["interrupted", "7", "of", "100", "–", "810K", "1.5"]

@@ -1,11 +1,12 @@
 """Chat templates: how a conversation is spelled in tokens, and which of these are trained on.
 
-- A model's own template is kept. A base trained here gets OWN, spelled in the tokens its tokenizer reserved. Any other base
+- A model's own template is kept. A base trained here gets OWN, spelled in the tokens its tokenizer reserved. Any other
+base
   gets one spelled in tokens it already has, so that no embedding is resized: ChatML where it knows those marks, else
   plain words and its end-of-text token.
 - What is trained is what a `{% generation %}` block of the template holds; for a template without one, what stands
-  between the prompt that asks for an answer and the end of that answer, found by rendering both. The token that ends the
-  turn is always trained with it: a model that never learns it never stops.
+  between the prompt that asks for an answer and the end of that answer, found by rendering both. The token that ends
+  the turn is always trained with it: a model that never learns it never stops.
 - An answer of weight 0 is read and not trained on.
 - The tokens before an answer are those that `data/render.py` sends when it asks for one, token for token.
 - Tool calls are spelled by templates that know them; a conversation that has any is refused under another.
@@ -75,8 +76,8 @@ def render_conversation(
     """The tokens of a conversation, and which of them are trained on.
 
     tokenizer: has a chat template. train_on: "assistant", its answers with the tokens that end them, or "all", every
-    token; answers of weight 0 in neither. tools: the functions that may be called. Raises GPTError for a conversation that
-    the template refuses, and for a template that begins an answer otherwise than it writes one or knows no tools.
+    token; answers of weight 0 in neither. tools: the functions that may be called. Raises GPTError for a conversation
+    that the template refuses, and for a template that begins an answer otherwise than it writes one or knows no tools.
     """
     return render_conversations(tokenizer, [messages], train_on, [tools])[0]
 
@@ -136,7 +137,8 @@ def learned(
     if not all(weights):
         if len(spans) != len(weights):
             raise GPTError(
-                f"this chat template marks {len(spans)} stretches of {len(weights)} answers: which of them has weight 0 "
+                f"this chat template marks {len(spans)} stretches of {len(weights)} answers: which of them has "
+                f"weight 0 "
                 "cannot be told; its {% generation %} marks are to stand around each answer, once"
             )
         wanted = 0 if train_on == "all" else 1
@@ -182,7 +184,9 @@ def answers(
 
 
 def heeds_tools(tokenizer, messages: Sequence[dict], tools: Sequence[dict]) -> None:
-    """Raises GPTError where the template leaves out what it does not know: a tool, a call of one, or what it answered."""
+    """Raises GPTError where the template leaves out what it does not know: a tool, a call of one, or what it
+    answered.
+    """
     wanted = {tool["function"]["name"] for tool in tools}
     probe = []  # the conversation with calls and results that nothing else in it can be taken for
     for message in messages:
@@ -198,7 +202,8 @@ def heeds_tools(tokenizer, messages: Sequence[dict], tools: Sequence[dict]) -> N
     text = rendered(tokenizer, probe, tools=tools) if wanted else ""
     if not all(each in text for each in wanted):
         raise GPTError(
-            "this chat template does not write tools and calls of them: train a model whose template does, or leave such "
+            "this chat template does not write tools and calls of them: train a model whose template does, or "
+            "leave such "
             "conversations out (--bad-rows skip)"
         )
 
@@ -210,7 +215,9 @@ def _compact(template: str | dict) -> str:
 
 
 def _answer_ends(tokenizer, text: str, words: str, begin: int) -> int:
-    """Where the turn ends that says `words` last in `text`, somewhere from `begin` on: its own marks may spell them too."""
+    """Where the turn ends that says `words` last in `text`, somewhere from `begin` on: its own marks may spell them
+    too.
+    """
     said = len(text)
     while (said := text.rfind(words, begin, said + len(words) - 1 if said < len(text) else said)) >= 0:
         stop = said + len(words)
@@ -223,7 +230,8 @@ def _answer_ends(tokenizer, text: str, words: str, begin: int) -> int:
 
 
 def _turn_ends(tokenizer, text: str, stop: int) -> int:
-    """Where the turn ends whose words end at `stop`: after the special token that follows, if one does before other words.
+    """Where the turn ends whose words end at `stop`: after the special token that follows, if one does before other
+    words.
 
     Without such a token what the template writes between turns is what ends the answer, up to its first newline.
     """

@@ -1,8 +1,8 @@
 """Rows from files of conversations: JSON lines, JSON, CSV, parquet, each with the place where it stands.
 
 A place is what a person needs to find it: `mine.jsonl, line 37`. A file is read as UTF-8, a byte order mark dropped;
-JSON lines under the name .json, and a JSON list under .jsonl, are read as what they are. In place of a row that cannot be
-read stands its GPTError, so that whoever reads may skip it; where the rest cannot be read either, it is raised.
+JSON lines under the name .json, and a JSON list under .jsonl, are read as what they are. In place of a row that cannot
+be read stands its GPTError, so that whoever reads may skip it; where the rest cannot be read either, it is raised.
 """
 
 from __future__ import annotations
@@ -191,9 +191,12 @@ def body(content: str, name: str) -> Iterator[Row]:
         parts = TURN.split(words)
         if parts[0].strip():
             said = parts[0].strip().splitlines()[0]
-            yield where, GPTError(
-                f"{where}: a conversation begins with `user:` or `system:`, not with {said[:40]!r} "
-                "(a line of --- separates conversations)"
+            yield (
+                where,
+                GPTError(
+                    f"{where}: a conversation begins with `user:` or `system:`, not with {said[:40]!r} "
+                    "(a line of --- separates conversations)"
+                ),
             )
             continue
         turns = zip(parts[1::2], parts[2::2], strict=True)

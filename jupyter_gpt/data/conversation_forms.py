@@ -8,7 +8,8 @@
 
 `system`, where a row of these has it, is the system prompt; `developer` is another name of that role. A turn of the
 assistant with `"weight": 0` is read and not learned, as in OpenAI's format. Of the same are `tool_calls` of the
-assistant, turns of the role `tool` that answer them, and `tools`, the functions that may be called, beside the messages.
+assistant, turns of the role `tool` that answer them, and `tools`, the functions that may be called, beside the
+messages.
 """
 
 from __future__ import annotations
@@ -20,7 +21,14 @@ from numbers import Number
 from jupyter_gpt.errors import GPTError
 
 ROLES = ("system", "user", "assistant", "tool")
-ALIASES = {"developer": "system", "human": "user", "prompter": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}
+ALIASES = {
+    "developer": "system",
+    "human": "user",
+    "prompter": "user",
+    "gpt": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+}
 PAIRS = (("prompt", "completion"), ("prompt", "response"), ("question", "answer"))
 WANTED = "messages, prompt and completion, instruction and output, or conversations"
 
@@ -136,7 +144,9 @@ def turn_of(turn: object, where: str) -> dict:
             found["content"] = "" if content is None else content
         if filled(turn, "weight"):
             if turn["weight"] not in (0, 1):
-                raise GPTError(f"{where} has a turn of weight {turn['weight']!r:.20}: 0 is read and not learned, 1 is learned")
+                raise GPTError(
+                    f"{where} has a turn of weight {turn['weight']!r:.20}: 0 is read and not learned, 1 is learned"
+                )
             found |= {"weight": 0} if turn["weight"] == 0 else {}
     return found | {"content": text(found["content"], where)}
 
@@ -182,7 +192,9 @@ def whole(content: str, where: str) -> None:
         content.encode()
     except UnicodeEncodeError as error:
         code = f"U+{ord(content[error.start]):04X}"
-        raise GPTError(f"{where} has half a character: {code}, a lone surrogate, at character {error.start} of a text") from None
+        raise GPTError(
+            f"{where} has half a character: {code}, a lone surrogate, at character {error.start} of a text"
+        ) from None
 
 
 NEXT = {"user": ("assistant",), "assistant": ("user",), "calls": ("tool",), "tool": ("tool", "assistant")}
@@ -192,8 +204,8 @@ def checked(messages: list[dict], where: str) -> tuple[list[dict], bool]:
     """The messages in an order that can be learned from, and whether last turns without an answer were left out.
 
     A system prompt may come first; then user and assistant take turns, tools answer when the assistant calls them, and
-    the assistant has the last word. Raises GPTError, naming `where`, for any other order, without an answer to learn, and
-    for a turn that says nothing.
+    the assistant has the last word. Raises GPTError, naming `where`, for any other order, without an answer to learn,
+    and for a turn that says nothing.
     """
     turns = [m for i, m in enumerate(messages) if i or m["role"] != "system"]
     if not any(m["role"] == "assistant" for m in turns):
@@ -206,7 +218,9 @@ def checked(messages: list[dict], where: str) -> tuple[list[dict], bool]:
         if role not in expected:
             place = number + 1 + len(messages) - len(turns)
             wanted = " or the ".join(f"{each}'s" for each in expected)
-            raise GPTError(f"{where} has its roles out of order: turn {place} is the {role}'s where the {wanted} belongs")
+            raise GPTError(
+                f"{where} has its roles out of order: turn {place} is the {role}'s where the {wanted} belongs"
+            )
         expected = NEXT["calls" if turn.get("tool_calls") else role]
         said = turn["content"].strip() or turn.get("tool_calls") or role == "tool"
         if not said and (role == "assistant" or number + 1 < len(turns)):

@@ -1,6 +1,7 @@
 """From conversations to the tokens a run is finetuned on: read, rendered, cut by rule, counted, split.
 
-- Over-long conversations are cut at their end, to what a row holds, or refused (`over_long`). One in which nothing is left
+- Over-long conversations are cut at their end, to what a row holds, or refused (`over_long`). One in which nothing is
+left
   to learn is refused either way: a row without a target would make the loss 0/0.
 - One conversation in twenty is held out, by a hash of what stands before its first answer; of fewer than twenty, none.
 """
@@ -85,9 +86,19 @@ class Source:
         if self.reading.unanswered:
             notes.append(f"{self.reading.unanswered:,} end in a turn without an answer: that turn is left out")
         return Counts(
-            self.name, self.reading.form, self.weight, self.share, len(self.pieces), self.cut,
-            self.refused + self.reading.refused, self.tokens, self.trained, self.held, self.endless, tuple(notes),
-        )  # fmt: skip
+            self.name,
+            self.reading.form,
+            self.weight,
+            self.share,
+            len(self.pieces),
+            self.cut,
+            self.refused + self.reading.refused,
+            self.tokens,
+            self.trained,
+            self.held,
+            self.endless,
+            tuple(notes),
+        )
 
 
 def prepare(
@@ -108,8 +119,9 @@ def prepare(
     """Tokenizes a mixture of conversations into `folder`. Yields progress events; returns the `Conversations`.
 
     weights: sampling proportions by source; a source makes up its share of the tokens. tokenizer: with a chat template,
-    see `chat.with_template`. context: T; a row holds T+1 tokens. tokens_wanted: how many the run will see; a source with
-    fewer is repeated, one with more is read only as far as needed; None takes all of every source that ends. cell: the
+    see `chat.with_template`. context: T; a row holds T+1 tokens. tokens_wanted: how many the run will see; a source
+    with fewer is repeated, one with more is read only as far as needed; None takes all of every source that ends. cell:
+    the
     text of the source `conversations.CELL`. train_on: "assistant" or "all". over_long: "cut" or "refuse". held_out: the
     fraction for validation, in place of one in twenty. bad_rows: "refuse" or "skip", see `conversations.read`. Raises
     GPTError for whatever a user can get wrong.
@@ -143,9 +155,16 @@ def prepare(
 
 
 def _tokenize(
-    source: Source, said: Iterator[chats.Conversation], tokenizer, context: int, train_on: str, over_long: str, skip: bool
+    source: Source,
+    said: Iterator[chats.Conversation],
+    tokenizer,
+    context: int,
+    train_on: str,
+    over_long: str,
+    skip: bool,
 ) -> Iterator[dict]:
-    """Takes conversations until there are enough tokens, none left, or hardly one that fits; with `skip` leaves out those
+    """Takes conversations until there are enough tokens, none left, or hardly one that fits; with `skip` leaves out
+    those
     that the template refuses."""
     stage = f"reading {source.name}"
     while batch := list(islice(said, BATCH)):
@@ -163,7 +182,7 @@ def _tokenize(
     if not source.tokens:
         if source.refused and source.longest > context + 1:
             raise GPTError(
-                f"no conversation of {source.name} fits: its longest has {source.longest:,} tokens, a row {context + 1:,}"
+                f"no conversation of {source.name} fits: the longest has {source.longest:,} tokens, a row {context + 1:,}"
                 + (
                     " and --over-long refuse leaves out what is longer"
                     if over_long == "refuse"
@@ -181,7 +200,9 @@ def _rendered(
 ) -> list[tuple[list[int], list[bool]] | GPTError]:
     """The batch in tokens; for what a template refuses the reason, with its place."""
     try:
-        return render_conversations(tokenizer, [said.messages for said in batch], train_on, [said.tools for said in batch])
+        return render_conversations(
+            tokenizer, [said.messages for said in batch], train_on, [said.tools for said in batch]
+        )
     except GPTError as error:  # one of them: find it
         if len(batch) == 1:
             return [GPTError(f"{batch[0].where}: {error}")]
@@ -195,10 +216,14 @@ def _joined(found: list[Source], pad: int) -> Conversations:
     ids = [np.array(piece[0], np.int32) for piece in pieces]
     trained = [np.array(piece[1], bool) for piece in pieces]
     return Conversations(
-        tokens=np.concatenate(ids), trained=np.concatenate(trained),
+        tokens=np.concatenate(ids),
+        trained=np.concatenate(trained),
         offsets=np.concatenate([[0], np.cumsum([len(i) for i in ids])]).astype(np.int64),
         source=np.repeat(np.arange(len(found), dtype=np.int32), [len(source.pieces) for source in found]),
         held_out=np.array([piece[2] for piece in pieces], bool),
-        names=[source.name for source in found], weights=[source.weight for source in found], pad=pad,
-        counts=[source.counts() for source in found], first=[shown for source in found for shown in source.first],
-    )  # fmt: skip
+        names=[source.name for source in found],
+        weights=[source.weight for source in found],
+        pad=pad,
+        counts=[source.counts() for source in found],
+        first=[shown for source in found for shown in source.first],
+    )

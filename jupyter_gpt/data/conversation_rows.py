@@ -9,12 +9,13 @@ is padding. A row of two conversations of 6 and 4 tokens (t trained, · not), T 
     positions    0  1  2  3  4    0  1  2   0  1
     document     0  0  0  0  0    1  1  1  -1 -1
 
-A cell may attend to the cells before it with the same `document` only. Padding is a document of its own, so that no cell
-is without any to attend to.
+A cell may attend to the cells before it with the same `document` only. Padding is a document of its own, so that no
+cell is without any to attend to.
 
 - The order is that of `packing.Rows`: each source repeats, reshuffled per epoch, and sources are merged by their shares
-  of the tokens. Rows are filled best-fit (Ding et al. 2024, arXiv:2404.10830) from a small buffer: each takes the oldest
-  conversation that waits, then always the longest that still fits. Of a single source no row holds conversations of two
+  of the tokens. Rows are filled best-fit (Ding et al. 2024, arXiv:2404.10830) from a small buffer: each takes the
+  oldest conversation that waits, then always the longest that still fits. Of a single source no row holds conversations
+  of two
   epochs: so many epochs are so many rows, in which each conversation stands so many times.
 - Row i depends only on the conversations, the weights, the seed and T: a run can be resumed at any row.
 """

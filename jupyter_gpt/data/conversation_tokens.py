@@ -52,8 +52,8 @@ class Counts:
 class Conversations:
     """Tokenized conversations of several sources, none without a token that is trained on.
 
-    first: the first conversations of each source for the eye, as `notebook/views/conversations.py` draws them: dicts of `source`,
-    `where`, `ids`, `trained` and `length`, its tokens before it was cut.
+    first: the first conversations of each source for the eye, as `notebook/views/conversations.py` draws them: dicts of
+    `source`, `where`, `ids`, `trained` and `length`, its tokens before it was cut.
     """
 
     tokens: np.ndarray  # (N,) int32
@@ -98,9 +98,13 @@ class Conversations:
                 np.save(file, getattr(self, name), allow_pickle=False)
             (folder / f"{name}.npy.tmp").replace(folder / f"{name}.npy")
         details = {
-            "format": FORMAT, "names": self.names, "weights": self.weights, "pad": self.pad,
-            "counts": [asdict(count) for count in self.counts], "first": self.first,
-        }  # fmt: skip
+            "format": FORMAT,
+            "names": self.names,
+            "weights": self.weights,
+            "pad": self.pad,
+            "counts": [asdict(count) for count in self.counts],
+            "first": self.first,
+        }
         (folder / "conversations.json.tmp").write_text(json.dumps(details, ensure_ascii=False), "utf-8")
         (folder / "conversations.json.tmp").replace(folder / "conversations.json")
 

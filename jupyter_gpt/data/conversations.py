@@ -6,9 +6,10 @@
     $chats                   a variable of the notebook: a list of rows, of pairs or of messages, or a DataFrame
     the cell itself          `user:` and `assistant:` turns, conversations separated by `---`
 
-The form of the rows (`conversation_forms.py`) is told by the first and is one in a file. A row that cannot be learned from
-is an error that names its line, since whoever wrote the file can mend it; of a dataset of the hub, which nobody here can
-mend, it is skipped and counted. `bad_rows` says otherwise: "refuse" or "skip".
+The form of the rows (`conversation_forms.py`) is told by the first and is one in a file. A row that cannot be learned
+from is an error that names its line, since whoever wrote the file can mend it; of a dataset of the hub, which nobody
+here
+can mend, it is skipped and counted. `bad_rows` says otherwise: "refuse" or "skip".
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ CELL = "the cell"  # the name of the source that a cell's own body is
 class Conversation:
     """messages: role and content, in an order that `checked` lets pass. where: the place it stands, for a person.
 
-    key: what decides whether it is held out; conversations of one key stay on one side. tools: the functions that may be
-    called in it.
+    key: what decides whether it is held out; conversations of one key stay on one side. tools: the functions that may
+    be called in it.
     """
 
     messages: list[dict]
@@ -91,8 +92,8 @@ def read(
 ) -> Iterator[Conversation]:
     """The conversations of `source`, from the start at each call; endless for those in GENERATED.
 
-    reading: filled on the way. cell: the text behind the source CELL. Raises GPTError, one line with the place, for what
-    cannot be read or learned from, unless `bad_rows` has it skipped.
+    reading: filled on the way. cell: the text behind the source CELL. Raises GPTError, one line with the place, for
+    what cannot be read or learned from, unless `bad_rows` has it skipped.
     """
     reading = Reading() if reading is None else reading
     skip = skips(source, bad_rows)
@@ -115,9 +116,7 @@ def skips(source: str, bad_rows: str | None) -> bool:
     return bad_rows == "skip" or (bad_rows is None and source.startswith("hf:"))
 
 
-def check(
-    source: str, variables: Mapping | None = None, cell: str | None = None, bad_rows: str | None = None
-) -> None:
+def check(source: str, variables: Mapping | None = None, cell: str | None = None, bad_rows: str | None = None) -> None:
     """Raises GPTError if `source` is unknown, missing or empty, or its first conversation cannot be learned from."""
     reading = Reading()
     if source not in GENERATED and next(iter(read(source, variables, 0, reading, cell, bad_rows)), None) is None:

@@ -63,9 +63,7 @@ class Documents:
 
         details = json.loads((folder / "documents.json").read_text("utf-8"))
         if details.get("format") != FORMAT:
-            raise GPTError(
-                f"{folder} was written by another version (format {details.get('format')}, not {FORMAT})"
-            )
+            raise GPTError(f"{folder} was written by another version (format {details.get('format')}, not {FORMAT})")
         arrays = {
             name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
             for name in ("tokens", "offsets", "source", "held_out")
@@ -84,7 +82,11 @@ class Documents:
 
         count = len(self.source)
         each = [self.source, self.held_out, *([] if self.cut_off is None else [self.cut_off])]
-        if any(array.shape != (count,) for array in each) or self.offsets.shape != (count + 1,) or self.tokens.ndim != 1:
+        if (
+            any(array.shape != (count,) for array in each)
+            or self.offsets.shape != (count + 1,)
+            or self.tokens.ndim != 1
+        ):
             raise ValueError("its arrays are of different lengths")
         if self.offsets[0] != 0 or self.offsets[-1] != len(self.tokens) or (np.diff(self.offsets) < 1).any():
             raise ValueError("its documents do not lie one after another")

@@ -70,10 +70,12 @@ def facts(count: int, seed: int = 0) -> list[Fact]:
         known.add(name)
         text, question, kind = KINDS[len(found) % len(KINDS)]
         slots = {
-            "name": name, "number": str(draw.randint(1000, 9999)), "thing": draw.choice(THINGS),
+            "name": name,
+            "number": str(draw.randint(1000, 9999)),
+            "thing": draw.choice(THINGS),
             "person": f"{''.join(draw.sample(SYLLABLES, 2)).title()} {''.join(draw.sample(SYLLABLES, 2)).title()}",
             "colour": draw.choice(COLOURS),
-        }  # fmt: skip
+        }
         found.append(Fact(text.format(**slots), question.format(**slots), slots[kind]))
     return found
 

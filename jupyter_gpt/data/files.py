@@ -17,9 +17,7 @@ from jupyter_gpt.errors import GPTError
 TEXT = (".txt", ".md")
 SUFFIXES = (*TEXT, ".jsonl", ".parquet")
 SUPPORTED = "a source is .txt, .md, .jsonl or .parquet"
-LOOK = (
-    64 << 20
-)  # bytes read before work starts; a fault beyond them is found, and told the same way, on reading
+LOOK = 64 << 20  # bytes read before work starts; a fault beyond them is found, and told the same way, on reading
 
 
 def read(paths: list[Path]) -> Iterator[str]:
@@ -59,9 +57,7 @@ def size(path: Path) -> int:
     file, column = _parquet_column(path)
     groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
     index = file.schema_arrow.names.index(column)
-    return (
-        sum(group.column(index).total_uncompressed_size for group in groups) if file.metadata.num_rows else 0
-    )
+    return sum(group.column(index).total_uncompressed_size for group in groups) if file.metadata.num_rows else 0
 
 
 def _open(path: Path):
@@ -125,9 +121,7 @@ def _jsonl(path: Path) -> Iterator[str]:
             try:
                 row = json.loads(text)
             except json.JSONDecodeError as error:
-                raise GPTError(
-                    f"{path}, line {number} is not JSON: {error.msg} at column {error.colno}"
-                ) from None
+                raise GPTError(f"{path}, line {number} is not JSON: {error.msg} at column {error.colno}") from None
             yield text_of(row, f"{path}, line {number}")
 
 

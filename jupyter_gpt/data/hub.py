@@ -93,6 +93,4 @@ def _told(source: str, dataset) -> Iterator[dict]:
 
 def _one_line(source: str, error: Exception) -> GPTError:
     lines = str(error).strip().splitlines()
-    return GPTError(
-        f"cannot read {source}: {type(error).__name__}: {lines[0] if lines else 'no reason given'}"
-    )
+    return GPTError(f"cannot read {source}: {type(error).__name__}: {lines[0] if lines else 'no reason given'}")

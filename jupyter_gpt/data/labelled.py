@@ -1,9 +1,9 @@
 """Labelled texts, for a classifier: from a cell, files or a variable, and their split into learning and testing.
 
-    The film is a joy.<tab>good      a text and its label in each line of the cell
-    {"text": …, "label": …}          or rows as JSON, one a line
-    ./reviews.jsonl                  or files, globs and folders (.jsonl, .json, .csv, .tsv, .parquet)
-    $reviews                         or a variable: (text, label) pairs, rows, or a DataFrame
+The film is a joy.<tab>good      a text and its label in each line of the cell
+{"text": …, "label": …}          or rows as JSON, one a line
+./reviews.jsonl                  or files, globs and folders (.jsonl, .json, .csv, .tsv, .parquet)
+$reviews                         or a variable: (text, label) pairs, rows, or a DataFrame
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TEXTS = ("text", "sentence", "review", "content", "document", "title")
 LABELS = ("label", "labels", "class", "category", "sentiment", "target")
 WEIGHT = re.compile(r"\s*:\s*1(\.0*)?$")  # as other cells weigh a source; labelled texts are all taken once
 SUPPORTED = "labelled texts are .jsonl, .json, .csv, .tsv or .parquet"
-WANTED = "a text and its label, as `text<tab>label` or {\"text\": …, \"label\": …}"
+WANTED = 'a text and its label, as `text<tab>label` or {"text": …, "label": …}'
 
 
 class Labelled(NamedTuple):
@@ -37,7 +37,8 @@ class Labelled(NamedTuple):
 def read(
     body: object, variables: Mapping | None = None, bad_rows: str = "refuse", skipped: list[str] | None = None
 ) -> list[Labelled]:
-    """The labelled texts of a cell's text, or of a list or DataFrame. Raises GPTError, with the place, for what is none.
+    """The labelled texts of a cell's text, or of a list or DataFrame. Raises GPTError, with the place, for what is
+    none.
 
     bad_rows: with "skip" such a row is left out, and the reason added to `skipped`.
     """
@@ -56,7 +57,9 @@ def read(
 
 
 def rows(body: object, variables: Mapping | None) -> Iterator[files.Row]:
-    """What stands in a cell's text, in a list or a DataFrame, each with its place; a GPTError for what cannot be read."""
+    """What stands in a cell's text, in a list or a DataFrame, each with its place; a GPTError for what cannot be
+    read.
+    """
     if not isinstance(body, str):
         yield from ((f"item {n}", row) for n, row in enumerate(items(body, "the data")))
         return
@@ -87,7 +90,9 @@ def items(value: object, name: str) -> Iterable:
     if hasattr(value, "iloc") and hasattr(value, "columns"):
         return value.to_dict("records")
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
-        raise GPTError(f"{name} is a {type(value).__name__}; it may be a DataFrame, or a list of (text, label) pairs or rows")
+        raise GPTError(
+            f"{name} is a {type(value).__name__}; it may be a DataFrame, or a list of (text, label) pairs or rows"
+        )
     return value
 
 
@@ -116,16 +121,22 @@ def check(texts: list[Labelled]) -> list[str]:
     """The labels in order. Raises GPTError for fewer than two, and for those of a single text."""
     counts = Counter(label for _, label in {(each.text, each.label) for each in texts})
     if len(counts) < 2:
-        raise GPTError(f"there {'is one label' if counts else 'are no labelled texts'}: a classifier tells at least two apart")
+        raise GPTError(
+            f"there {'is one label' if counts else 'are no labelled texts'}: a classifier tells at least two apart"
+        )
     once = sorted(label for label, count in counts.items() if count == 1)
     if once:
         names = ", ".join(once[:5]) + (" …" if len(once) > 5 else "")
-        raise GPTError(f"{len(once)} label{'s occur' if len(once) > 1 else ' occurs'} once ({names}): each needs a text to learn from and one to test on")
+        raise GPTError(
+            f"{len(once)} label{'s occur' if len(once) > 1 else ' occurs'} once ({names}): each needs a text to "
+            f"learn from and one to test on"
+        )
     return sorted(counts)
 
 
 def split(texts: list[Labelled], share: float, seed: int = 0) -> tuple[list[Labelled], list[Labelled]]:
-    """Those to learn from and those to test on: of each label `share` (at least one, and not all), by a hash of the text.
+    """Those to learn from and those to test on: of each label `share` (at least one, and not all), by a hash of the
+    text.
 
     The same text is never on both sides; the order is kept.
     """
@@ -141,7 +152,9 @@ def place(text: str, seed: int) -> str:
 
 
 def batch(count: int, size: int, seed: int, step: int) -> list[int]:
-    """The indices below `count` of a step, from 1: an epoch after the other, each in an order of its own, without a seam."""
+    """The indices below `count` of a step, from 1: an epoch after the other, each in an order of its own, without a
+    seam.
+    """
     import numpy as np
 
     places = range((step - 1) * size, step * size)

@@ -63,7 +63,8 @@ def parse(text: str) -> dict[str, float]:
 
 
 def read(given: object, variables: Mapping | None = None) -> tuple[dict[str, float], Mapping | None]:
-    """The mixture that Python gives, and the variables it is read with: a mapping, its YAML, a Path, or the data themselves,
+    """The mixture that Python gives, and the variables it is read with: a mapping, its YAML, a Path, or the data
+    themselves,
     which become the variable `$data`. Raises GPTError as `check` does."""
     if isinstance(given, str):
         return parse(given), variables

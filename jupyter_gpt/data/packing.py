@@ -64,9 +64,7 @@ class Rows:
     documents'). Safe to use from several threads.
     """
 
-    def __init__(
-        self, documents: Documents, context: int, seed: int = 0, weights: Sequence[float] | None = None
-    ):
+    def __init__(self, documents: Documents, context: int, seed: int = 0, weights: Sequence[float] | None = None):
         self.documents, self.context, self.seed = documents, context, seed
         weights = documents.weights if weights is None else weights
         self.shares = [weight / sum(weights) for weight in weights]

@@ -52,13 +52,11 @@ def prepare(
     weights: sampling proportions by source. tokens_wanted: how many tokens the run will see; a source with
     fewer is repeated by the packing, one with more is read only as far as needed. tokenizer: "bpe" (of
     `vocab_size`, 4096 unless given), "char", or a tokenizer. held_out: the fraction for validation, in place
-    of one document in twenty or the last tenth of few (see `split.py`). Raises GPTError for whatever a user can get wrong, as
-    early as it can be known.
+    of one document in twenty or the last tenth of few (see `split.py`). Raises GPTError for whatever a user can get
+    wrong, as early as it can be known.
     """
     if held_out is not None and not 0 <= held_out < 1:
-        raise GPTError(
-            f"held_out is the fraction kept for validation, at least 0 and below 1, not {held_out}"
-        )
+        raise GPTError(f"held_out is the fraction kept for validation, at least 0 and below 1, not {held_out}")
     weights = check(weights)
     total = sum(weights.values())
     mixture = []
@@ -86,12 +84,8 @@ def prepare(
             yield from _tokenize(source, encode, writer)
         trained = sum(source.tokens for source in mixture)
         if trained <= context:
-            raise GPTError(
-                f"the corpus has {trained:,} tokens to train on, too few for a row of context {context:,}"
-            )
-        return tokenizer, writer.finish(
-            {"context": context, "sources": [source.counts() for source in mixture]}
-        )
+            raise GPTError(f"the corpus has {trained:,} tokens to train on, too few for a row of context {context:,}")
+        return tokenizer, writer.finish({"context": context, "sources": [source.counts() for source in mixture]})
     finally:
         writer.close()
 

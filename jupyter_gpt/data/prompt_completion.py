@@ -35,9 +35,7 @@ def ending(tokenizer) -> int:
     return delimiter(tokenizer) if end is None else end
 
 
-def spoken(
-    name: str, tokenizer, prompt: str, completion: str, most: int, finished: bool = True
-) -> tuple[Spoken, bool]:
+def spoken(name: str, tokenizer, prompt: str, completion: str, most: int, finished: bool = True) -> tuple[Spoken, bool]:
     """Both in ids, and whether something had to go to stay within `most` tokens.
 
     A completion that is `finished` is followed by the token that ends it. One that was cut at its token limit is not:
@@ -58,7 +56,8 @@ def fits(name: str, prompts: Sequence[tuple[int, ...]], texts: Sequence[str], co
     for ids, text in zip(prompts, texts, strict=True):
         if len(ids) + max_tokens > context:
             raise GPTError(
-                f"the prompt {text[:40]!r} has {len(ids):,} tokens, and {max_tokens:,} of --max-tokens do not fit beside "
+                f"the prompt {text[:40]!r} has {len(ids):,} tokens, and {max_tokens:,} of --max-tokens do not fit "
+                f"beside "
                 f"it into the context of {name}, {context:,}: shorten it, or lower --max-tokens"
             )
 

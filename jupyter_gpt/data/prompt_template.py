@@ -58,9 +58,7 @@ def follow(value: object, path: str, hole: str) -> object:
                 value = value[key[1:-1] if key[0] in "'\"" else int(key)]
         except (AttributeError, LookupError, TypeError) as error:
             kind = type(value).__name__
-            raise GPTError(
-                f"{hole} cannot be filled: {step} is not to be had of the {kind} before it"
-            ) from error
+            raise GPTError(f"{hole} cannot be filled: {step} is not to be had of the {kind} before it") from error
     return value
 
 
@@ -73,10 +71,7 @@ def turns(text: str) -> list[dict] | None:
     if not TURN.match(text.lstrip()):
         return None
     parts = TURN.split(text.lstrip())[1:]
-    return [
-        {"role": role, "content": content.strip()}
-        for role, content in zip(parts[::2], parts[1::2], strict=True)
-    ]
+    return [{"role": role, "content": content.strip()} for role, content in zip(parts[::2], parts[1::2], strict=True)]
 
 
 def check_messages(messages: object) -> list[dict]:

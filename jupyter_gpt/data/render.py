@@ -17,9 +17,7 @@ from jupyter_gpt.data.prompt_template import check_messages
 from jupyter_gpt.data.tokenizer import CHAT, delimiter
 from jupyter_gpt.errors import GPTError
 
-OPENING = (
-    "The following is a conversation between a person and a helpful, honest and knowledgeable AI assistant."
-)
+OPENING = "The following is a conversation between a person and a helpful, honest and knowledgeable AI assistant."
 EXAMPLES = (
     ("What is the capital of France?", "The capital of France is Paris."),
     ("What do bees make?", "Bees make honey and wax."),
@@ -93,8 +91,9 @@ def chat_of(question: Question) -> list[dict]:
     earlier = [m for m in earlier if m["role"] != "system"]
     examples = [
         {"role": role, "content": text}
-        for pair in question.few_shot for role, text in zip(("user", "assistant"), pair, strict=True)
-    ]  # fmt: skip
+        for pair in question.few_shot
+        for role, text in zip(("user", "assistant"), pair, strict=True)
+    ]
     if earlier[: len(examples)] == examples:
         examples = []
     return [*system, *examples, *earlier, *(m for m in turns if m["role"] != "system")]
@@ -111,9 +110,15 @@ def render(name: str, tokenizer, question: Question, room: int | None = None) ->
     elif question.as_assistant:
         messages = chat_of(question)
         text = conversation(messages, () if question.few_shot else EXAMPLES)
-        prompt = _document(tokenizer, text, room, AS_CHAT,
-                           messages=messages, stop=(f"\n{PERSON}",),
-                           trim=messages[-1]["role"] != "assistant")  # fmt: skip
+        prompt = _document(
+            tokenizer,
+            text,
+            room,
+            AS_CHAT,
+            messages=messages,
+            stop=(f"\n{PERSON}",),
+            trim=messages[-1]["role"] != "assistant",
+        )
     else:
         text, form, stop = plain_document(name, question)
         prompt = _document(tokenizer, text, room, form, stop=stop, trim=bool(question.few_shot))

@@ -13,9 +13,7 @@ def text_of(row: object, where: str) -> str:
     if isinstance(row, str):
         return row
     if not isinstance(row, Mapping):
-        raise GPTError(
-            f"{where} is a {type(row).__name__}: a document is a string, or a row with a field `text`"
-        )
+        raise GPTError(f"{where} is a {type(row).__name__}: a document is a string, or a row with a field `text`")
     if isinstance(row.get("text"), str):
         return row["text"]
     texts = [key for key, value in row.items() if isinstance(value, str)]

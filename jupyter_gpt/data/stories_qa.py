@@ -2,8 +2,8 @@
 
 Every answer is right by construction: the teller of `stories.py` knows which words of a story tell which fact. Only the
 beginning of a story is told, one to five sentences, and its facts are asked about in several wordings, one turn each. A
-small model learns to look an answer up in a short text long before it can in a long one: at first its attention is spread
-over all words, and those that answer weigh one in so many.
+small model learns to look an answer up in a short text long before it can in a long one: at first its attention is
+spread over all words, and those that answer weigh one in so many.
 
 Stories that `place` holds out are held out here too, by their whole text: a model pretrained on `stories` has not seen
 those, nor has one finetuned on these conversations.
@@ -36,12 +36,15 @@ WORDINGS = (
     (r"How old was (.+)\?", r"What was the age of \1?", r"How many years old was \1?"),
     (r"What kind of animal was (.+)\?", r"Which animal was \1?", r"What animal is \1?"),
     (r"Who helped (.+)\?", r"Who was it that helped \1?", r"Who gave \1 help?"),
-    (r"What did (\w+) (want|find|lose|get|have|bring|build|bake|carry|see|take|buy|trade)\?",
-     r"In the story, what did \1 \2?", r"Which thing did \1 \2?"),
+    (
+        r"What did (\w+) (want|find|lose|get|have|bring|build|bake|carry|see|take|buy|trade)\?",
+        r"In the story, what did \1 \2?",
+        r"Which thing did \1 \2?",
+    ),
     (r"Who (.+)\?", r"Who was it that \1?", r"Tell me who \1."),
     (r"What was (.+)\?", r"Tell me what was \1.", r"What, in the story, was \1?"),
     (r"(What|Where|Why|How|Whom) (.+)\?", r"In the story, \1~ \2?", r"\1 \2, in the story?"),
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,9 @@ def bare(text: str) -> str:
 
 
 def conversations(seed: int | str = 0) -> Iterator[Conversation]:
-    """Conversations 0, 1, 2, ... of `seed`, without end; those about stories that are held out have a `key` that says so."""
+    """Conversations 0, 1, 2, ... of `seed`, without end; those about stories that are held out have a `key` that says
+    so.
+    """
     for index in count():
         said = asked(seed, index, TURNS)
         messages = []

@@ -80,8 +80,7 @@ def multiplication(draw: Draw) -> Sum:
     if not tens or not ones:
         steps = (f"{a} * {b} = {a * b}",)
     else:
-        steps = (f"{a} * {tens} = {a * tens}", f"{a} * {ones} = {a * ones}",
-                 f"{a * tens} + {a * ones} = {a * b}")  # fmt: skip
+        steps = (f"{a} * {tens} = {a * tens}", f"{a} * {ones} = {a * ones}", f"{a * tens} + {a * ones} = {a * b}")
     return Sum(ask(draw, f"{a} * {b}"), steps, str(a * b))
 
 
@@ -191,33 +190,52 @@ def word_problem(draw: Draw) -> Sum:
     if shape == 0:
         have, more = draw(2, 40), draw(2, 30)
         away = draw(1, have + more - 1)
-        question = (f"{name} has {have} {things}. {name} finds {more} more and gives away {away}. "
-                    f"How many {things} does {name} have now?")  # fmt: skip
+        question = (
+            f"{name} has {have} {things}. {name} finds {more} more and gives away {away}. "
+            f"How many {things} does {name} have now?"
+        )
         steps = (f"{have} + {more} = {have + more}", f"{have + more} - {away} = {have + more - away}")
         return Sum(question, steps, str(have + more - away))
     if shape == 1:
         boxes, each, extra = draw(2, 9), draw(2, 12), draw(1, 9)
-        question = (f"{name} has {boxes} boxes with {each} {things} in each, "
-                    f"and {plural(extra, things)} more. How many {things} is that?")  # fmt: skip
+        question = (
+            f"{name} has {boxes} boxes with {each} {things} in each, "
+            f"and {plural(extra, things)} more. How many {things} is that?"
+        )
         steps = (f"{boxes} * {each} = {boxes * each}", f"{boxes * each} + {extra} = {boxes * each + extra}")
         return Sum(question, steps, str(boxes * each + extra))
     if shape == 2:
         friends, each, kept = draw(2, 9), draw(2, 9), draw(1, 9)
         have = friends * each + kept
-        question = (f"{name} has {have} {things}, keeps {kept} and shares the rest equally "
-                    f"among {friends} friends. How many does each friend get?")  # fmt: skip
+        question = (
+            f"{name} has {have} {things}, keeps {kept} and shares the rest equally "
+            f"among {friends} friends. How many does each friend get?"
+        )
         steps = (f"{have} - {kept} = {have - kept}", f"{have - kept} / {friends} = {each}")
         return Sum(question, steps, str(each))
     number, price = draw(2, 9), draw(2, 9)
     paid = number * price + draw(1, 20)
-    question = (f"{name} buys {number} {things} for {price} coins each and pays with {paid} coins. "
-                f"How many coins does {name} get back?")  # fmt: skip
+    question = (
+        f"{name} buys {number} {things} for {price} coins each and pays with {paid} coins. "
+        f"How many coins does {name} get back?"
+    )
     steps = (f"{number} * {price} = {number * price}", f"{paid} - {number * price} = {paid - number * price}")
     return Sum(question, steps, str(paid - number * price))
 
 
-KINDS = (addition, subtraction, multiplication, division, chain, comparison, counting, reversal, sorting,
-         sequence, word_problem)  # fmt: skip
+KINDS = (
+    addition,
+    subtraction,
+    multiplication,
+    division,
+    chain,
+    comparison,
+    counting,
+    reversal,
+    sorting,
+    sequence,
+    word_problem,
+)
 
 
 def problem(seed: int, index: int) -> Sum:

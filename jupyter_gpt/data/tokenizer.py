@@ -28,9 +28,7 @@ UNKNOWN = "<|unknown|>"  # only in a character tokenizer: bytes can spell anythi
 SPECIALS = (EOT, *CHAT)
 
 # GPT-4's split (tiktoken's cl100k_base), but with \p{N} alone in place of \p{N}{1,3}: one token a digit.
-SPLIT = (
-    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+SPLIT = r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 SMALLEST = 256 + len(SPECIALS)  # every byte and every special token: no BPE is smaller
 
 

@@ -30,5 +30,12 @@ def measured(true: np.ndarray, said: np.ndarray, labels: int) -> dict:
     drawn = np.random.default_rng(0).multinomial(count, matrix.ravel() / count, RESAMPLED)
     scores = [f1(row.reshape(labels, labels)) for row in drawn]
     f1_low, f1_high = np.percentile(scores, [2.5, 97.5]).tolist()
-    return {"accuracy": accuracy, "low": low, "high": high, "f1": f1(matrix), "f1_low": f1_low, "f1_high": f1_high,
-            "confusion": matrix.tolist()}  # fmt: skip
+    return {
+        "accuracy": accuracy,
+        "low": low,
+        "high": high,
+        "f1": f1(matrix),
+        "f1_low": f1_low,
+        "f1_high": f1_high,
+        "confusion": matrix.tolist(),
+    }

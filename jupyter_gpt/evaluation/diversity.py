@@ -18,7 +18,8 @@ def ngrams(words: Sequence[str], n: int) -> list[tuple[str, ...]]:
 
 
 def distinct(groups: Groups, n: int) -> float | None:
-    """Different n-grams over all n-grams, within each group, the mean of the groups (Li et al. 2016); None where there is
+    """Different n-grams over all n-grams, within each group, the mean of the groups (Li et al. 2016); None where there
+    is
     no n-gram at all.
     """
     shares = []
@@ -59,7 +60,8 @@ def bleu(words: Sequence[str], references: Sequence[Sequence[str]], most: int = 
 
 
 def self_bleu(groups: Groups) -> float | None:
-    """Each text's BLEU against the others of its group, the mean of all (Zhu et al. 2018): 1 when all are alike; None where
+    """Each text's BLEU against the others of its group, the mean of all (Zhu et al. 2018): 1 when all are alike; None
+    where
     no group has two.
     """
     found = []

@@ -1,14 +1,15 @@
 """Ratings from games between two: Bradley-Terry strengths on the scale of Elo, with intervals.
 
-Whoever has strength p_i beats whoever has p_j with chance p_i / (p_i + p_j) (Bradley and Terry 1952); a tie counts half a
-game for each. Strengths are fitted by the iteration of Hunter (2004, MM algorithms for generalized Bradley-Terry models,
-equation 3), all games at once, so that their order does not matter as it does in Elo's own updates. On Elo's scale 400
+Whoever has strength p_i beats whoever has p_j with chance p_i / (p_i + p_j) (Bradley and Terry 1952); a tie counts half
+a game for each. Strengths are fitted by the iteration of Hunter (2004, MM algorithms for generalized Bradley-Terry
+models, equation 3), all games at once, so that their order does not matter as it does in Elo's own updates. On Elo's
+scale 400
 points are odds of ten to one, and the mean of all is 1000.
 
 One drawn game is added between every two, as a prior (Caron and Doucet 2012): who has won every game so far is not
 infinitely strong. Two intervals are reckoned, one by the bootstrap over prompts, since games on one prompt are not
-independent, one from the curvature of the likelihood, since drawing again from games that were all won gives nothing but
-games that were all won; the wider end of both is told.
+independent, one from the curvature of the likelihood, since drawing again from games that were all won gives nothing
+but games that were all won; the wider end of both is told.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ ROUNDS = 1000
 
 @dataclass(frozen=True)
 class Game:
-    """`score` is what `one` got against `other`: 1, 0, or a half for a tie. Games of one `group` are resampled together."""
+    """`score` is what `one` got against `other`: 1, 0, or a half for a tie. Games of one `group` are resampled
+    together.
+    """
 
     one: int
     other: int

@@ -1,7 +1,7 @@
 """What techniques are worth: accuracy with its interval, tokens, seconds and dollars of each, and which to use.
 
-"First the best possible performance, then cost": the recommendation names the setting with the highest accuracy, and the
-cheapest one whose accuracy lies within that one's 95% interval (Wilson).
+"First the best possible performance, then cost": the recommendation names the setting with the highest accuracy, and
+the cheapest one whose accuracy lies within that one's 95% interval (Wilson).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from jupyter_gpt.evaluation.intervals import wilson
 @dataclass(frozen=True)
 class Setting:
     """One model with one technique. Sums over its `count` questions; `cost` in dollars, None when unpriced; `flops`, of
-    a model of the kernel, about 2 x parameters x tokens, None for an endpoint; `silent`: replies in which no answer could
-    be read, `cut` those of them that were cut off at --max-tokens."""
+    a model of the kernel, about 2 x parameters x tokens, None for an endpoint; `silent`: replies in which no answer
+    could be read, `cut` those of them that were cut off at --max-tokens."""
 
     model: str
     technique: str
@@ -50,12 +50,18 @@ def measured(model: str, technique: str, rows: Sequence[Mapping], parameters: in
     tokens = sum(row["tokens_in"] + row["tokens_out"] for row in rows)
     costs = [row["cost"] for row in rows]
     return Setting(
-        model, technique, len(rows), sum(row["right"] for row in rows), sum(not row["answer"] for row in rows),
+        model,
+        technique,
+        len(rows),
+        sum(row["right"] for row in rows),
+        sum(not row["answer"] for row in rows),
         sum(not row["answer"] and row["cut"] for row in rows),
-        sum(row["tokens_in"] for row in rows), sum(row["tokens_out"] for row in rows),
-        sum(row["seconds"] for row in rows), None if None in costs or not costs else sum(costs),
+        sum(row["tokens_in"] for row in rows),
+        sum(row["tokens_out"] for row in rows),
+        sum(row["seconds"] for row in rows),
+        None if None in costs or not costs else sum(costs),
         2.0 * parameters * tokens if parameters else None,
-    )  # fmt: skip
+    )
 
 
 def price(settings: Sequence[Setting]) -> tuple[str, list[float]]:

@@ -1,7 +1,8 @@
 """How good retrieval is: recall@k, MRR and nDCG of questions whose answers are known to stand somewhere.
 
-What a question is known by is one of: `quote`, a text (or several) that stands in the chunks that answer it, which is the
-same for every size of chunk; `source`, a document, with `page` where it has one; `chunk`, (source, number of the chunk).
+What a question is known by is one of: `quote`, a text (or several) that stands in the chunks that answer it, which is
+the same for every size of chunk; `source`, a document, with `page` where it has one; `chunk`, (source, number of the
+chunk).
 
     recall@k   the share of what is known that stands in the first k hits
     MRR        the mean of 1/rank of the first hit that answers; 0 where none does
@@ -24,7 +25,9 @@ KNOWN = ("quote", "source", "chunk")
 
 @dataclass(frozen=True)
 class Question:
-    """A question and what answers it: `known` are tests, each True for a hit that has it. `answer` is None where not given."""
+    """A question and what answers it: `known` are tests, each True for a hit that has it. `answer` is None where not
+    given.
+    """
 
     text: str
     known: tuple[Callable[[object], bool], ...]
@@ -79,7 +82,8 @@ def scores(questions: Sequence[Question], found: Sequence[Sequence], ks: Sequenc
 
 
 def recommended(rows: Sequence[Mapping], questions: int) -> tuple[Mapping, str, tuple[float, float], list[Mapping]]:
-    """The row that finds most at the smallest k, of equals the one with the highest MRR; the name of that figure, its 95%
+    """The row that finds most at the smallest k, of equals the one with the highest MRR; the name of that figure, its
+    95%
     interval (Wilson), and the other rows within it. Rows without figures of retrieval are left out."""
     figure = next(name for name in rows[0] if name.startswith("recall@"))
     ranked = sorted((row for row in rows if row[figure] == row[figure]), key=lambda row: (-row[figure], -row["mrr"]))

@@ -4,8 +4,8 @@ reply, and whether it is right.
 What the answers of the key are (numbers, letters of options, yes or no, texts) decides how a reply is read, whichever
 technique it came from (`jupyter_gpt.prompting.answers`).
 
-A table is a list of (question, answer) pairs or of rows with `question` and `answer`, a mapping, a DataFrame, or a .csv,
-.json or .jsonl file of the same.
+A table is a list of (question, answer) pairs or of rows with `question` and `answer`, a mapping, a DataFrame, or a
+.csv, .json or .jsonl file of the same.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ Right = Callable[[str, int], bool]  # (answer, number of the question) -> is it 
 
 @dataclass(frozen=True)
 class Task:
-    """Questions, their answers, and `right(answer, i)`, which tells whether an answer to question i is right. `forms` say
+    """Questions, their answers, and `right(answer, i)`, which tells whether an answer to question i is right. `forms`
+    say
     what the answers are; `ANY` where a function judges the reply, which is then read as little as possible."""
 
     name: str
@@ -37,7 +38,9 @@ class Task:
     forms: tuple[Form, ...]
 
     def read(self, answer: str | None, text: str, cut: bool, i: int) -> str | None:
-        """The answer to question i: that of a technique, or else the one in the text of a reply; None where there is none."""
+        """The answer to question i: that of a technique, or else the one in the text of a reply; None where there is
+        none.
+        """
         form = self.forms[i]
         if form == ANY:
             return (replies.read(text) if answer is None else answer) or text.strip() or None

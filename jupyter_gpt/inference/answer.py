@@ -95,10 +95,16 @@ def until(decode: Decode, stop: tuple[str, ...], min_tokens: int) -> Callable[[S
 
 
 def answers(
-    module, tokenizer, prompts: Sequence[Prompt], sampling: Sampling, stop_ids: frozenset[int], name: str,
-    enough: Callable[[], bool] = lambda: False, rule: Rule | None = None,
+    module,
+    tokenizer,
+    prompts: Sequence[Prompt],
+    sampling: Sampling,
+    stop_ids: frozenset[int],
+    name: str,
+    enough: Callable[[], bool] = lambda: False,
+    rule: Rule | None = None,
     constraint: Callable | None = None,
-) -> Iterator[list[Completion] | None]:  # fmt: skip
+) -> Iterator[list[Completion] | None]:
     """Sample answers to all prompts together.
 
     Yields them so far about twenty times a second, None in between, and last the whole of them. Ends early,
@@ -120,14 +126,23 @@ def answers(
         ]
     asked = [
         Request(
-            ids=prompt.ids, samples=sampling.samples, max_tokens=sampling.max_tokens,
-            min_tokens=sampling.min_tokens, temperature=sampling.temperature, top_p=sampling.top_p,
-            top_k=sampling.top_k, min_p=sampling.min_p, seed=sampling.seed, stop_ids=stop_ids,
-            top_logprobs=sampling.logprobs, lookup=sampling.lookup,
-            until=until(decode, (*sampling.stop, *prompt.stop), sampling.min_tokens), constraint=held_to,
+            ids=prompt.ids,
+            samples=sampling.samples,
+            max_tokens=sampling.max_tokens,
+            min_tokens=sampling.min_tokens,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            min_p=sampling.min_p,
+            seed=sampling.seed,
+            stop_ids=stop_ids,
+            top_logprobs=sampling.logprobs,
+            lookup=sampling.lookup,
+            until=until(decode, (*sampling.stop, *prompt.stop), sampling.min_tokens),
+            constraint=held_to,
         )
         for prompt, held_to in zip(prompts, constraints, strict=True)
-    ]  # fmt: skip
+    ]
     drafts = [
         [Draft(decode, prompt, sampling, stop_ids, lead) for _ in range(sampling.samples)]
         for prompt, lead in zip(prompts, leads, strict=True)
@@ -167,23 +182,39 @@ def answers(
 
 
 def completion(
-    prompt: Prompt, drafts: Sequence[Draft], sampling: Sampling, name: str, began: float, whole: bool,
+    prompt: Prompt,
+    drafts: Sequence[Draft],
+    sampling: Sampling,
+    name: str,
+    began: float,
+    whole: bool,
     interrupted: bool,
-) -> Completion:  # fmt: skip
-    """The answer to one prompt as it stands, all samples with it. It takes until the last of them has ended, whatever is
+) -> Completion:
+    """The answer to one prompt as it stands, all samples with it. It takes until the last of them has ended, whatever
+    is
     still sampled beside them."""
     now = time.perf_counter()
     seconds = max(now if d.ended is None else d.ended for d in drafts) - began
     usage = Usage(len(prompt.ids), sum(len(d.tokens) for d in drafts), seconds)
     samples = [
         Completion(
-            text=d.written(whole), tokens=list(d.tokens), logprobs=list(d.logprobs), top=list(d.top),
-            prompt=prompt.text, prompt_tokens=len(prompt.ids), usage=usage,
-            finish_reason=d.finish or ("length" if whole else None), model=name,
-            seconds_per_token=list(d.seconds), form=prompt.form, messages=prompt.messages, sampling=sampling,
-            notes=prompt.notes, interrupted=interrupted and d.finish is None,
+            text=d.written(whole),
+            tokens=list(d.tokens),
+            logprobs=list(d.logprobs),
+            top=list(d.top),
+            prompt=prompt.text,
+            prompt_tokens=len(prompt.ids),
+            usage=usage,
+            finish_reason=d.finish or ("length" if whole else None),
+            model=name,
+            seconds_per_token=list(d.seconds),
+            form=prompt.form,
+            messages=prompt.messages,
+            sampling=sampling,
+            notes=prompt.notes,
+            interrupted=interrupted and d.finish is None,
         )
         for d in drafts
-    ]  # fmt: skip
+    ]
     samples[0].samples = samples
     return samples[0]

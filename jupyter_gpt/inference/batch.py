@@ -136,9 +136,7 @@ class Batch:
         ids = [[0] * (width - len(row.pending)) + row.pending for row in self.rows]
         positions, mask = self.cache.append([len(row.pending) for row in self.rows], width)
         adapters = adapter_names(self.module, [row.asked.adapter for row in self.rows])
-        logits = self.forward(
-            torch.tensor(ids, device=self.device), positions, mask, self.cache, width, adapters
-        )
+        logits = self.forward(torch.tensor(ids, device=self.device), positions, mask, self.cache, width, adapters)
         return self.speak(self.rows, logits, began)
 
     def read(self, joining: list[Row], began: float) -> list[Token]:
@@ -210,9 +208,13 @@ class Batch:
             scores = allowed(some, logits if len(some) == len(rows) else logits[drawing])
             asked, warm = [row.asked for row in some], [temperature(row) for row in some]
             drawn = sampling.draw(
-                scores, [row.stream.next() if t else NO_DRAW for row, t in zip(some, warm, strict=True)], warm,
-                [r.top_k for r in asked], [r.top_p for r in asked], [r.min_p for r in asked],
-            )  # fmt: skip
+                scores,
+                [row.stream.next() if t else NO_DRAW for row, t in zip(some, warm, strict=True)],
+                warm,
+                [r.top_k for r in asked],
+                [r.top_p for r in asked],
+                [r.min_p for r in asked],
+            )
             for n, token in zip(drawing, drawn, strict=True):
                 forced[n] = taken(rows[n], token)
         return [gain(row, tokens) for row, tokens in zip(rows, forced, strict=True)]

@@ -57,9 +57,7 @@ class Layer(CacheLayerMixin):
             setattr(self, name, new)
 
     def get_mask_sizes(self, query_length: int | Tensor) -> tuple[int, int]:
-        new = (
-            query_length if isinstance(query_length, int) else len(query_length)
-        )  # before transformers 5, places
+        new = query_length if isinstance(query_length, int) else len(query_length)  # before transformers 5, places
         return self.length + new, 0
 
     def get_seq_length(self) -> int:
@@ -171,7 +169,8 @@ def gather(parts: list[tuple[Rows, list[int]]], room: int) -> Rows:
 
 
 def runs(chosen: list[int]) -> Iterator[tuple[int, int, slice]]:
-    """Parts of `chosen` that one copy brings over: a row repeated, or rows that follow one another; where each begins, how
+    """Parts of `chosen` that one copy brings over: a row repeated, or rows that follow one another; where each begins,
+    how
     many it has, and the rows to take."""
     begin = 0
     for end in range(1, len(chosen) + 1):

@@ -63,9 +63,10 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Usage:
-    """What the answer to one prompt took, all its samples together. `seconds` are from when it was sent until the last of them
-    had ended; of prompts that were sent together each has its own, and they shared that time. `cost` is in dollars, None
-    where no price is known.
+    """What the answer to one prompt took, all its samples together. `seconds` are from when it was sent until the last
+    of them
+    had ended; of prompts that were sent together each has its own, and they shared that time. `cost` is in dollars,
+    None where no price is known.
     """
 
     prompt_tokens: int
@@ -138,14 +139,27 @@ class Completion:
     def as_dict(self) -> dict:
         """All of it as JSON has it; the samples without what they share."""
         return {
-            "model": self.model, "form": self.form, "prompt": self.prompt, "messages": self.messages,
-            "sampling": self.sampling.as_dict(), "usage": self.usage.as_dict(), "notes": list(self.notes),
-            "interrupted": self.interrupted, "answer": self.answer, "trace": self.trace,
+            "model": self.model,
+            "form": self.form,
+            "prompt": self.prompt,
+            "messages": self.messages,
+            "sampling": self.sampling.as_dict(),
+            "usage": self.usage.as_dict(),
+            "notes": list(self.notes),
+            "interrupted": self.interrupted,
+            "answer": self.answer,
+            "trace": self.trace,
             "samples": [
-                {"text": s.text, "finish_reason": s.finish_reason, "valid": s.valid,
-                 "holes": [list(hole) for hole in s.holes], "tokens": s.tokens, "logprobs": s.logprobs,
-                 "top": [[list(pair) for pair in top] for top in s.top],
-                 "seconds_per_token": s.seconds_per_token}
+                {
+                    "text": s.text,
+                    "finish_reason": s.finish_reason,
+                    "valid": s.valid,
+                    "holes": [list(hole) for hole in s.holes],
+                    "tokens": s.tokens,
+                    "logprobs": s.logprobs,
+                    "top": [[list(pair) for pair in top] for top in s.top],
+                    "seconds_per_token": s.seconds_per_token,
+                }
                 for s in self.samples
             ],
-        }  # fmt: skip
+        }

@@ -74,8 +74,8 @@ class Lean:
     def run(self, ids: Tensor, positions: Tensor, bias: Tensor | None, update: Callable, keep: int) -> Tensor:
         """The pass itself; `update(k, v, layer)` keeps the new columns and returns all that are attended to.
 
-        On a GPU a mask rules cuDNN's attention out, which torch prefers on an H100: it builds a plan for each new number of
-        columns, and may find none for a mask that is the same for all queries.
+        On a GPU a mask rules cuDNN's attention out, which torch prefers on an H100: it builds a plan for each new
+        number of columns, and may find none for a mask that is the same for all queries.
         """
         masked_on_gpu = bias is not None and ids.device.type == "cuda"
         with sdpa_kernel(TAKE_A_MASK) if masked_on_gpu else nullcontext():
@@ -103,8 +103,8 @@ class Lean:
 def additive(mask: Tensor, t: int, dtype: torch.dtype) -> Tensor:
     """The mask `(B, 1, t, columns)` to add: -inf on columns that do not count and on those after the query's own.
 
-    A query sees its own column even where that is padding: with nothing to see its output might be NaN, and a NaN among the
-    values reaches every row of the next layer, masked or not.
+    A query sees its own column even where that is padding: with nothing to see its output might be NaN, and a NaN among
+    the values reaches every row of the next layer, masked or not.
     """
     columns = mask.shape[1]
     bias = torch.zeros(len(mask), 1, t, columns, dtype=dtype, device=mask.device)
@@ -138,9 +138,7 @@ def lean_of(module: nn.Module, linear: Callable[..., Linear]) -> Lean | None:
     outputs.
     """
     module = module.get_base_model() if is_adapter(module) else module
-    build = {"LlamaForCausalLM": rotary, "Qwen3ForCausalLM": rotary, "GPT2LMHeadModel": gpt2}.get(
-        type(module).__name__
-    )
+    build = {"LlamaForCausalLM": rotary, "Qwen3ForCausalLM": rotary, "GPT2LMHeadModel": gpt2}.get(type(module).__name__)
     return build(module, linear) if build and plain(module) else None
 
 
@@ -164,20 +162,14 @@ def rotary(module: nn.Module, linear) -> Lean | None:
     al. 2021)."""
     model, config = module.model, module.config
     sliding = "sliding_attention" in (getattr(config, "layer_types", None) or [])
-    if (
-        config.hidden_act != "silu"
-        or sliding
-        or getattr(model.rotary_emb, "rope_type", "default") not in STATIC_ROPE
-    ):
+    if config.hidden_act != "silu" or sliding or getattr(model.rotary_emb, "rope_type", "default") not in STATIC_ROPE:
         return None
     attention = model.layers[0].self_attn
     h, groups = attention.head_dim, base_of(attention.k_proj).out_features // attention.head_dim
     heads = base_of(attention.q_proj).out_features // h
 
     def norm(layer: nn.Module) -> Linear:
-        return partial(
-            F.rms_norm, normalized_shape=layer.weight.shape, weight=layer.weight, eps=config.rms_norm_eps
-        )
+        return partial(F.rms_norm, normalized_shape=layer.weight.shape, weight=layer.weight, eps=config.rms_norm_eps)
 
     def angles(x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         cos, sin = model.rotary_emb(x, positions)
@@ -212,17 +204,22 @@ def rotary(module: nn.Module, linear) -> Lean | None:
     ]
     table, own = unwrapped(model.embed_tokens).weight, snapshot(model.embed_tokens)
     return Lean(
-        heads, groups, h, lambda ids, _: embed(ids, table, own), angles, blocks, norm(model.norm),
-        head_of(linear, module.lm_head), table.dtype,
-    )  # fmt: skip
+        heads,
+        groups,
+        h,
+        lambda ids, _: embed(ids, table, own),
+        angles,
+        blocks,
+        norm(model.norm),
+        head_of(linear, module.lm_head),
+        table.dtype,
+    )
 
 
 def gpt2(module: nn.Module, linear) -> Lean | None:
     """GPT-2 (Radford et al. 2019). Its Conv1D layers hold their weights transposed, `(in, out)`."""
     model, config = module.transformer, module.config
-    odd = (
-        config.scale_attn_by_inverse_layer_idx or config.reorder_and_upcast_attn or config.add_cross_attention
-    )
+    odd = config.scale_attn_by_inverse_layer_idx or config.reorder_and_upcast_attn or config.add_cross_attention
     if odd or not config.scale_attn_weights or config.activation_function != "gelu_new":
         return None
 
@@ -244,15 +241,20 @@ def gpt2(module: nn.Module, linear) -> Lean | None:
         return lambda x: down(F.gelu(up(x), approximate="tanh"))
 
     blocks = [
-        Block(norm(b.ln_1), conv(b.attn.c_attn), None, conv(b.attn.c_proj), norm(b.ln_2), mlp(b.mlp))
-        for b in model.h
+        Block(norm(b.ln_1), conv(b.attn.c_attn), None, conv(b.attn.c_proj), norm(b.ln_2), mlp(b.mlp)) for b in model.h
     ]
     tokens, own, places = unwrapped(model.wte).weight, snapshot(model.wte), model.wpe.weight
     return Lean(
-        config.n_head, config.n_head, config.n_embd // config.n_head,
+        config.n_head,
+        config.n_head,
+        config.n_embd // config.n_head,
         lambda ids, positions: embed(ids, tokens, own) + F.embedding(positions, places),
-        None, blocks, norm(model.ln_f), head_of(linear, module.lm_head), tokens.dtype,
-    )  # fmt: skip
+        None,
+        blocks,
+        norm(model.ln_f),
+        head_of(linear, module.lm_head),
+        tokens.dtype,
+    )
 
 
 def joined(linear: Callable[..., Linear], *layers: nn.Linear) -> Linear:

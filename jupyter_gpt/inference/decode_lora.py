@@ -26,7 +26,9 @@ def is_own(name: str) -> bool:
 
 
 def is_low_rank(layer: nn.Module) -> bool:
-    """Whether a layer is W x + s B A x with one active adapter and nothing else: no DoRA, no dropout, nothing merged."""
+    """Whether a layer is W x + s B A x with one active adapter and nothing else: no DoRA, no dropout, nothing
+    merged.
+    """
     if not hasattr(layer, "base_layer"):
         return False
     from peft.tuners.lora import Linear as Adapted
@@ -49,7 +51,9 @@ def base_of(layer: nn.Module) -> nn.Module:
 
 
 def added(multiply: Linear, layers: Sequence[nn.Module], outputs: Sequence[int]) -> Linear:
-    """`multiply`, which makes the outputs of all `layers` side by side, `outputs` of each, with what their adapters add."""
+    """`multiply`, which makes the outputs of all `layers` side by side, `outputs` of each, with what their adapters
+    add.
+    """
     adapted = [(n, layer) for n, layer in enumerate(layers) if hasattr(layer, "base_layer")]
     if not adapted:
         return multiply

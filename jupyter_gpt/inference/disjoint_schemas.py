@@ -1,7 +1,7 @@
 """What two JSON schemas have in common, and what keeps one and not the other.
 
-Both are read from `flat` schemas, which have some of a schema's conditions and never one that it has not: enough to show that two
-schemas have no value in common, and that a value does not keep a schema.
+Both are read from `flat` schemas, which have some of a schema's conditions and never one that it has not: enough to
+show that two schemas have no value in common, and that a value does not keep a schema.
 """
 
 from __future__ import annotations
@@ -12,18 +12,53 @@ TYPES = ("null", "boolean", "object", "array", "number", "string")
 INFINITE = float("inf")
 DEEP = 4  # properties within properties that are compared
 ASSERTIONS = frozenset(
-    ["type", "const", "enum", "required", "properties", "items", "prefixItems", "additionalItems", "additionalProperties",
-     "patternProperties", "pattern", "format", "minLength", "maxLength", "minimum", "maximum", "exclusiveMinimum",
-     "exclusiveMaximum", "multipleOf", "minItems", "maxItems", "minProperties", "maxProperties", "contains", "anyOf", "oneOf", "not",
-     "if", "uniqueItems", "propertyNames", "unevaluatedProperties", "unevaluatedItems", "dependencies", "dependentRequired",
-     "dependentSchemas", "$ref", "$dynamicRef"]
-)  # fmt: skip
+    [
+        "type",
+        "const",
+        "enum",
+        "required",
+        "properties",
+        "items",
+        "prefixItems",
+        "additionalItems",
+        "additionalProperties",
+        "patternProperties",
+        "pattern",
+        "format",
+        "minLength",
+        "maxLength",
+        "minimum",
+        "maximum",
+        "exclusiveMinimum",
+        "exclusiveMaximum",
+        "multipleOf",
+        "minItems",
+        "maxItems",
+        "minProperties",
+        "maxProperties",
+        "contains",
+        "anyOf",
+        "oneOf",
+        "not",
+        "if",
+        "uniqueItems",
+        "propertyNames",
+        "unevaluatedProperties",
+        "unevaluatedItems",
+        "dependencies",
+        "dependentRequired",
+        "dependentSchemas",
+        "$ref",
+        "$dynamicRef",
+    ]
+)
 Schema = Mapping | bool
 Ref = Callable[[str], object]  # what a `$ref` stands for
 
 
 def apart(one: Schema, other: Schema, base: Mapping, ref: Ref, deep: int = DEEP) -> Schema | None:
-    """What to ask of `one` besides, so that nothing that keeps it keeps `other`; True where that is so already, None where it
+    """What to ask of `one` besides, so that nothing that keeps it keeps `other`; True where that is so already, None
+    where it
     cannot be had. `base` is where both stand: its `type` is theirs too."""
     a, b = flat(one, ref), flat(other, ref)
     if not isinstance(a, Mapping) or not isinstance(b, Mapping):
@@ -101,7 +136,9 @@ def opposite(schema: object, base: object, ref: Ref, deep: int = DEEP) -> Schema
 
 
 def flat(schema: object, ref: Ref, seen: set[str] | None = None) -> Schema:
-    """A schema with what its `$ref` and `allOf` ask written into it; where two of them have a keyword, the first one's."""
+    """A schema with what its `$ref` and `allOf` ask written into it; where two of them have a keyword, the first
+    one's.
+    """
     seen = set() if seen is None else seen
     if not isinstance(schema, Mapping):
         return schema is not False

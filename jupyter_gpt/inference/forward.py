@@ -20,7 +20,9 @@ from jupyter_gpt.inference.decode_forward import Lean, lean_of
 from jupyter_gpt.inference.graphs import Steps
 from jupyter_gpt.nn.modules import base_of, keeps_keys_and_values, resting
 
-PATIENCE = 6  # steps of decoding after which it pays to lay the weights out anew; on a GPU at once, before graphs are made
+PATIENCE = (
+    6  # steps of decoding after which it pays to lay the weights out anew; on a GPU at once, before graphs are made
+)
 
 
 def own_forward(module: nn.Module) -> Callable:
@@ -43,9 +45,7 @@ def own_forward(module: nn.Module) -> Callable:
         if "logits_to_keep" in takes:
             options["logits_to_keep"] = keep
         with resting(module):
-            out = module(
-                input_ids=ids, attention_mask=mask.long(), use_cache=True, **{kept: cache}, **options
-            )
+            out = module(input_ids=ids, attention_mask=mask.long(), use_cache=True, **{kept: cache}, **options)
         return out.logits[:, -keep:].float()
 
     return forward
@@ -64,18 +64,14 @@ def reading_again(module: nn.Module) -> Callable:
         keep: int,
         adapters: list[str] | None = None,
     ) -> Tensor:
-        all_ids = cache.update(ids[:, None, :, None], ids.new_zeros(len(ids), 1, ids.shape[1], 0), 0)[0][
-            :, 0, :, 0
-        ]
+        all_ids = cache.update(ids[:, None, :, None], ids.new_zeros(len(ids), 1, ids.shape[1], 0), 0)[0][:, 0, :, 0]
         logits = []
         with resting(module):
             for row, (seen, counts) in enumerate(zip(all_ids, mask, strict=True)):
                 options = {"adapter_names": [adapters[row]]} if adapters else {}
                 if "use_cache" in takes:
                     options["use_cache"] = False
-                if not bool(
-                    counts.any()
-                ):  # nothing of this row yet: its prompt is shorter than its neighbours'
+                if not bool(counts.any()):  # nothing of this row yet: its prompt is shorter than its neighbours'
                     logits.append(torch.zeros(1, base_of(module).config.vocab_size, device=ids.device))
                     continue
                 logits.append(module(input_ids=seen[counts][None], **options).logits[0, -keep:].float())

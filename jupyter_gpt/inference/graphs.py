@@ -3,8 +3,8 @@
 A step of a small model is some five hundred kernels of a few microseconds; launching them one by one takes
 ten times as long as running them. A graph is recorded for a number of rows (a power of two) and of columns (a
 multiple of 512) and reads everything that changes, the column to write included, from tensors that stay where
-they are. Attention reads the filled part only, by a kernel that takes a mask (`lean.py`), a query block for the heads of a
-group. Recording happens on the thread that decodes; where it fails, steps run as they are.
+they are. Attention reads the filled part only, by a kernel that takes a mask (`lean.py`), a query block for the heads
+of a group. Recording happens on the thread that decodes; where it fails, steps run as they are.
 """
 
 from __future__ import annotations
@@ -100,8 +100,8 @@ class Steps:
     def recording(self, size: tuple[int, int]) -> tuple[torch.cuda.CUDAGraph, Tensor]:
         """A graph of the step and the tensor its logits are written to.
 
-        The step runs once on the recording stream first, where libraries make their workspaces; a step twice over is the same
-        step. All graphs take what they need in between from one pool: one replays at a time.
+        The step runs once on the recording stream first, where libraries make their workspaces; a step twice over is
+        the same step. All graphs take what they need in between from one pool: one replays at a time.
         """
         with torch.cuda.device(self.home.device):
             here, aside = torch.cuda.current_stream(), recording_stream(self.home.device)

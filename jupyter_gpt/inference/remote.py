@@ -28,8 +28,21 @@ from jupyter_gpt.inference.tool_calls import NoToolCalls, sendable
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 AT_ONCE = 8  # requests under way together
 CONNECT = 10.0  # seconds a server may take to accept a connection
-OPTIONAL = ("temperature", "top_p", "seed", "n", "logprobs", "top_logprobs", "stop", "stream_options",
-            "top_k", "min_p", "min_tokens", "response_format", "structured_outputs")  # fmt: skip
+OPTIONAL = (
+    "temperature",
+    "top_p",
+    "seed",
+    "n",
+    "logprobs",
+    "top_logprobs",
+    "stop",
+    "stream_options",
+    "top_k",
+    "min_p",
+    "min_tokens",
+    "response_format",
+    "structured_outputs",
+)
 UNSUPPORTED = (
     r"unsupported|not support|unknown|unrecogni[sz]ed|unexpected|not (permitted|allowed)"
     r"|extra.(forbidden|inputs)"
@@ -95,9 +108,12 @@ def connect(endpoint, key: str | None):
     timeout = openai.Timeout(endpoint.timeout, connect=min(CONNECT, endpoint.timeout))
     near = urlsplit(endpoint.base_url).hostname in LOOPBACK  # a proxy of the environment leads elsewhere
     return openai.OpenAI(
-        api_key=key or "none", base_url=endpoint.base_url, timeout=timeout, max_retries=endpoint.retries,
+        api_key=key or "none",
+        base_url=endpoint.base_url,
+        timeout=timeout,
+        max_retries=endpoint.retries,
         http_client=openai.DefaultHttpxClient(trust_env=not near, timeout=timeout, follow_redirects=False),
-    )  # fmt: skip
+    )
 
 
 def answered(endpoint, client, asked, sampling: Sampling, rule: Rule | None = None) -> Iterator[Completion]:
@@ -112,9 +128,7 @@ def answered(endpoint, client, asked, sampling: Sampling, rule: Rule | None = No
         yield so_far()
     missing = [k for k in range(sampling.samples) if k not in answers.samples]
     if missing:
-        answers.notes.setdefault(
-            "n", "the endpoint gives one sample a request: the others were asked for one by one"
-        )
+        answers.notes.setdefault("n", "the endpoint gives one sample a request: the others were asked for one by one")
         for extra in singly(endpoint, client, asked, sampling, missing, rule):
             answers.merge(*extra)
             yield so_far()
@@ -141,9 +155,7 @@ def singly(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def pieces(
-    endpoint, client, asked, sampling: Sampling, answers: Answers, rule: Rule | None = None
-) -> Iterator[None]:
+def pieces(endpoint, client, asked, sampling: Sampling, answers: Answers, rule: Rule | None = None) -> Iterator[None]:
     """One request; every piece that comes is added to `answers` before the next `yield`."""
     with opened(endpoint, client, request(endpoint, asked, sampling, rule), answers.notes) as stream:
         kind = stream.response.headers.get("content-type", "")
@@ -161,9 +173,14 @@ def pieces(
 
 def request(endpoint, asked, sampling: Sampling, rule: Rule | None = None) -> dict:
     """The body of the request; settings that say nothing are left out."""
-    body: dict = {"model": endpoint.model, "stream": True, "stream_options": {"include_usage": True},
-                  "max_tokens": sampling.max_tokens, "temperature": sampling.temperature,
-                  "seed": sampling.seed}  # fmt: skip
+    body: dict = {
+        "model": endpoint.model,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "max_tokens": sampling.max_tokens,
+        "temperature": sampling.temperature,
+        "seed": sampling.seed,
+    }
     if isinstance(asked, Mapping):
         body |= {"messages": [sendable(message) for message in asked["messages"]], "tools": list(asked["tools"])}
     elif endpoint.chat:
@@ -178,9 +195,7 @@ def request(endpoint, asked, sampling: Sampling, rule: Rule | None = None) -> di
         body["stop"] = list(sampling.stop)
     if sampling.logprobs:
         body |= (
-            {"logprobs": True, "top_logprobs": sampling.logprobs}
-            if endpoint.chat
-            else {"logprobs": sampling.logprobs}
+            {"logprobs": True, "top_logprobs": sampling.logprobs} if endpoint.chat else {"logprobs": sampling.logprobs}
         )
     return body | {name: getattr(sampling, name) for name in OWN if getattr(sampling, name)} | ruled(endpoint, rule)
 
@@ -252,23 +267,37 @@ def refused(error, body: dict) -> str | None:
 
 def completion(endpoint, asked, sampling: Sampling, answers: Answers, seconds: float) -> Completion:
     """What has come so far, as a completion whose samples stand in order."""
-    sent = document(asked) if not endpoint.chat else json.dumps(
-        request(endpoint, asked, sampling)["messages"], ensure_ascii=False, indent=1
-    )  # fmt: skip
+    sent = (
+        document(asked)
+        if not endpoint.chat
+        else json.dumps(request(endpoint, asked, sampling)["messages"], ensure_ascii=False, indent=1)
+    )
     spent = answers.usage()
     price = cost(endpoint.base_url, endpoint.model, spent[0], spent[1]) if answers.counted else None
     usage = Usage(spent[0] or 0, spent[1] or 0, seconds, price)
     notes = tuple(answers.notes.values()) + (() if answers.counted else answers.uncounted)
     shared = {
-        "prompt": sent, "prompt_tokens": usage.prompt_tokens, "usage": usage, "model": endpoint.name,
+        "prompt": sent,
+        "prompt_tokens": usage.prompt_tokens,
+        "usage": usage,
+        "model": endpoint.name,
         "form": "messages, laid out by the server" if endpoint.chat else "the raw document",
-        "messages": json.loads(sent) if endpoint.chat else None, "sampling": sampling, "notes": notes,
-    }  # fmt: skip
+        "messages": json.loads(sent) if endpoint.chat else None,
+        "sampling": sampling,
+        "notes": notes,
+    }
     drawn = [
-        Completion(one.text, list(one.tokens), list(one.logprobs), list(one.top),
-                   finish_reason=one.finish or "length", calls=one.made, **shared)
+        Completion(
+            one.text,
+            list(one.tokens),
+            list(one.logprobs),
+            list(one.top),
+            finish_reason=one.finish or "length",
+            calls=one.made,
+            **shared,
+        )
         for _, one in sorted(answers.samples.items())
-    ] or [Completion("", finish_reason="length", **shared)]  # fmt: skip
+    ] or [Completion("", finish_reason="length", **shared)]
     drawn[0].samples = drawn
     return drawn[0]
 

@@ -32,9 +32,7 @@ class Sample:
 class Answers:
     """The samples of one question by their number. `notes`: what is to be told about how they were drawn."""
 
-    uncounted = (
-        "the endpoint does not count tokens: the answer's are counted by its pieces, the prompt's not at all",
-    )
+    uncounted = ("the endpoint does not count tokens: the answer's are counted by its pieces, the prompt's not at all",)
 
     def __init__(self):
         self.samples: dict[int, Sample] = {}

@@ -40,9 +40,7 @@ def explained(error: BaseException, endpoint, key: str | None, client=None) -> G
     if isinstance(error, openai.APIError):
         return GPTError(f"{name} failed while it answered: {words(error, key) or 'it does not say why'}")
     if isinstance(error, Garbage):
-        return GPTError(
-            f"{name} answers {struck(str(error), key)}: is {endpoint.base_url} the right --base-url?"
-        )
+        return GPTError(f"{name} answers {struck(str(error), key)}: is {endpoint.base_url} the right --base-url?")
     if isinstance(error, Cut) or type(error).__module__.partition(".")[0] in TRANSPORTS:
         return GPTError(f"{name} closed the connection before its answer was whole: {reason(error, key)}")
     if isinstance(error, ValueError):
@@ -78,10 +76,7 @@ def models(client) -> list[str]:
     import openai
 
     try:
-        return [
-            str(model.id)
-            for model in client.with_options(timeout=2.0, max_retries=0).models.list().data or []
-        ]
+        return [str(model.id) for model in client.with_options(timeout=2.0, max_retries=0).models.list().data or []]
     except (openai.OpenAIError, ValueError, TypeError, AttributeError):  # the first error is what counts
         return []
 

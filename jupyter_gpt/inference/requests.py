@@ -28,7 +28,8 @@ class Constraint(Protocol):
 
 @dataclass(frozen=True)
 class Request:
-    """A prompt and how to continue it. Sample k draws from the stream of seed + k: its tokens are those that seed + k alone
+    """A prompt and how to continue it. Sample k draws from the stream of seed + k: its tokens are those that seed + k
+    alone
     would give, as far as logits of a batch of another size round alike (`sampling.descend`).
 
     `temperature` 0 is greedy; `top_k` 0, `top_p` 1 and `min_p` 0 filter nothing. A token of `stop_ids` ends a

@@ -23,8 +23,12 @@ LONGEST = {"email": 254, "hostname": 253}  # characters (RFC 5321, RFC 1035)
 SECONDS = r"\d\d:\d\d:[0-5]\d"  # a 60th is right in some years at midnight only
 ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 CLASSES = {
-    "d": "[0-9]", "D": "[^0-9]", "w": r"[\p{L}\p{N}_]", "W": r"[^\p{L}\p{N}_]", "S": r"[^\s\x1c-\x1f]",
-}  # fmt: skip
+    "d": "[0-9]",
+    "D": "[^0-9]",
+    "w": r"[\p{L}\p{N}_]",
+    "W": r"[^\p{L}\p{N}_]",
+    "S": r"[^\s\x1c-\x1f]",
+}
 REFERENCES = 10_000  # that are followed while a text is checked against a schema
 SECONDS_OF_PATTERN = 0.2  # that one pattern of a schema may take on one text
 KINDS = ("regex", "json", "choice", "grammar")
@@ -63,7 +67,9 @@ class Rule:
             if alphabet:
                 body = f"({body}) & /[{''.join(f'{BACKSLASH}x{{{ord(one):x}}}' for one in alphabet)}]*/"
             return encoding.dumps({"grammars": [{"lark_grammar": f"start: WHOLE\nWHOLE: {head}({body}){tail}"}]})
-        part = {"lark_grammar": self.what} if self.kind == "grammar" else {"json_schema": compact(enforceable(self.what))}
+        part = (
+            {"lark_grammar": self.what} if self.kind == "grammar" else {"json_schema": compact(enforceable(self.what))}
+        )
         whole = {"lark_grammar": f"start: {head}@part{tail}"}
         return encoding.dumps({"grammars": [whole, {"name": "part", **part}] if head or tail else [part]})
 
@@ -86,7 +92,9 @@ class Rule:
         except (ValueError, RecursionError) as error:
             return f"not JSON: {one_line(error)}"
         error = None
-        if not accepts(self.grammar(), text.encode()):  # JSON that was written in another way, or that breaks the schema
+        if not accepts(
+            self.grammar(), text.encode()
+        ):  # JSON that was written in another way, or that breaks the schema
             try:
                 error = next(checker(self.what).iter_errors(found), None)
             except TooMuch as much:
@@ -302,7 +310,9 @@ def checker(schema: dict):
 
 
 def matches(pattern: str, text: str) -> bool:
-    """Whether a pattern of a schema is found in a text. Raises TooMuch where that takes longer than `SECONDS_OF_PATTERN`."""
+    """Whether a pattern of a schema is found in a text. Raises TooMuch where that takes longer than
+    `SECONDS_OF_PATTERN`.
+    """
     import regex
 
     try:
@@ -340,8 +350,10 @@ def of_additional_properties(validator, part, instance, schema):
 
 
 KEYWORDS_OF_PATTERNS = {
-    "pattern": of_pattern, "patternProperties": of_pattern_properties, "additionalProperties": of_additional_properties,
-}  # fmt: skip
+    "pattern": of_pattern,
+    "patternProperties": of_pattern_properties,
+    "additionalProperties": of_additional_properties,
+}
 
 
 def parsed(text: str) -> object:

@@ -16,7 +16,9 @@ from torch import Tensor
 
 AHEAD = 64  # tokens whose uniform numbers are drawn at once
 WAYS, DEPTH = 16, 5  # of the tree in which a token is found; it has leaves for a million
-LARGEST = 1 - 2.0**-52  # of them: its product with a sum of probabilities is below that sum, whichever way it is rounded
+LARGEST = (
+    1 - 2.0**-52
+)  # of them: its product with a sum of probabilities is below that sum, whichever way it is rounded
 FEW = 256  # the most probable tokens that top-p looks at before it sorts the whole vocabulary
 
 
@@ -65,9 +67,7 @@ def keep_top_p(scores: Tensor, p: list[float]) -> Tensor:
     best = probabilities.topk(min(FEW, scores.shape[-1]), dim=-1).values
     if bool((best.sum(dim=-1, keepdim=True) < wanted).any()):
         best = probabilities.sort(dim=-1, descending=True).values
-    before = (
-        best.cumsum(dim=-1, dtype=torch.float64) - best
-    )  # what the more probable ones reach without this one
+    before = best.cumsum(dim=-1, dtype=torch.float64) - best  # what the more probable ones reach without this one
     count = (before < wanted).sum(dim=-1, keepdim=True).clamp(min=1)
     least = best.gather(-1, count - 1)
     limited = wanted < 1
@@ -81,12 +81,14 @@ def keep_min_p(scores: Tensor, p: list[float]) -> Tensor:
 
 
 def descend(probabilities: Tensor, uniforms: list[list[float]]) -> Tensor:
-    """A token of each row of `(B, V)`, found as in a tree: one of WAYS parts of the vocabulary, a part of that, and so on.
+    """A token of each row of `(B, V)`, found as in a tree: one of WAYS parts of the vocabulary, a part of that, and so
+    on.
 
-    Exact, as one number in the distribution function of the whole vocabulary would be. But there it has as many borders to
-    fall across as there are tokens, most of them improbable, and all of them are moved by the last bits of the logits,
-    which are others in a batch of another size: one token in 300 of a 49,152-token vocabulary came out as another one, one
-    in 70,000 does here.
+    Exact, as one number in the distribution function of the whole vocabulary would be. But there it has as many borders
+    to fall across as there are tokens, most of them improbable, and all of them are moved by the last bits of the
+    logits,
+    which are others in a batch of another size: one token in 300 of a 49,152-token vocabulary came out as another one,
+    one in 70,000 does here.
     """
     rows, levels, sums = torch.arange(len(probabilities), device=probabilities.device), [], probabilities
     while not levels or levels[-1].shape[1] > 1:  # from the leaves up: `(B, parts, WAYS)`

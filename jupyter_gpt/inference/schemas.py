@@ -1,9 +1,11 @@
 """JSON schemas in the keywords that llguidance enforces.
 
-`oneOf`, `not`, `if`, `dependentRequired`, `propertyNames` and a few others are put in other words, always so that what keeps the
-new schema keeps the old one; sometimes fewer texts do. Each alternative of a `oneOf` is narrowed until nothing that keeps it can
-keep another one (`apart`), and left out where that cannot be had. Where no other words are known the schema is refused: it is
-never enforced in part.
+`oneOf`, `not`, `if`, `dependentRequired`, `propertyNames` and a few others are put in other words, always so that what
+keeps the new schema keeps the old one; sometimes fewer texts do. Each alternative of a `oneOf` is narrowed until
+nothing that
+keeps it can keep another one (`apart`), and left out where that cannot be had. Where no other words are known the
+schema is refused:
+it is never enforced in part.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ def enforceable(schema: dict) -> dict:
 
 
 def modern(part: object, anchors: Mapping[str, str], old: bool) -> object:
-    """In the words of the draft of 2020: nothing beside an old `$ref`, no list of `items`, no `exclusiveMinimum: true`, no names
+    """In the words of the draft of 2020: nothing beside an old `$ref`, no list of `items`, no `exclusiveMinimum: true`,
+    no names
     in a `$ref`."""
     if isinstance(part, list):
         return [modern(one, anchors, old) for one in part]
@@ -56,11 +59,13 @@ def modern(part: object, anchors: Mapping[str, str], old: bool) -> object:
 def inner(schema: Mapping, change: Callable[[object], object]) -> dict:
     """The schema with each schema within it changed."""
     return {
-        name: one if name in LITERAL
-        else {key: change(value) for key, value in one.items()} if name in NAMED and isinstance(one, dict)
+        name: one
+        if name in LITERAL
+        else {key: change(value) for key, value in one.items()}
+        if name in NAMED and isinstance(one, dict)
         else change(one)
         for name, one in schema.items()
-    }  # fmt: skip
+    }
 
 
 def anchors_in(part: object, path: str = "#") -> dict[str, str]:
@@ -163,7 +168,12 @@ def property_names(new: dict, was: dict, ref: Ref) -> dict:
         return {**rest, "properties": wanted, "additionalProperties": False}
     if "patternProperties" not in new and isinstance(names, dict) and set(names) - {"type"} == {"pattern"}:
         kept = {name: one for name, one in known.items() if keeps(name, names)}
-        return {**rest, "properties": kept, "patternProperties": {names["pattern"]: more}, "additionalProperties": False}
+        return {
+            **rest,
+            "properties": kept,
+            "patternProperties": {names["pattern"]: more},
+            "additionalProperties": False,
+        }
     raise refuse("its propertyNames are neither listed nor of one pattern, or stand beside patternProperties")
 
 
@@ -181,7 +191,11 @@ def unevaluated(new: dict, was: dict, ref: Ref) -> dict:
 
 
 REWRITTEN = {
-    "propertyNames": property_names, "unevaluatedProperties": unevaluated, "uniqueItems": unique, "oneOf": one_of,
-    "not": negated, "if": conditional,
+    "propertyNames": property_names,
+    "unevaluatedProperties": unevaluated,
+    "uniqueItems": unique,
+    "oneOf": one_of,
+    "not": negated,
+    "if": conditional,
     **{name: partial(dependent, keyword=name) for name in ("dependentRequired", "dependentSchemas", "dependencies")},
-}  # fmt: skip
+}

@@ -15,11 +15,20 @@ from dataclasses import dataclass
 from jupyter_gpt.errors import GPTError
 
 NAME, KEY, VALUE = "jupyter_gpt_tool", "jupyter_gpt_key", "jupyter-gpt-value"  # a call that nobody else makes
-TOOL = {"type": "function", "function": {"name": NAME, "description": "A tool.", "parameters": {
-    "type": "object", "properties": {KEY: {"type": "string"}}, "required": [KEY]}}}  # fmt: skip
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": NAME,
+        "description": "A tool.",
+        "parameters": {"type": "object", "properties": {KEY: {"type": "string"}}, "required": [KEY]},
+    },
+}
 ASKED = {"role": "user", "content": "?"}
-CALLED = {"role": "assistant", "content": "", "tool_calls": [
-    {"id": "call00000", "type": "function", "function": {"name": NAME, "arguments": {KEY: VALUE}}}]}  # fmt: skip
+CALLED = {
+    "role": "assistant",
+    "content": "",
+    "tool_calls": [{"id": "call00000", "type": "function", "function": {"name": NAME, "arguments": {KEY: VALUE}}}],
+}
 
 
 class NoToolCalls(GPTError):
@@ -92,8 +101,10 @@ def sendable(message: dict) -> dict:
     """A message as servers take it: the arguments of a call as a text."""
     if not message.get("tool_calls"):
         return message
-    calls = [{**call, "function": {**call["function"], "arguments": as_text(call["function"]["arguments"])}}
-             for call in message["tool_calls"]]  # fmt: skip
+    calls = [
+        {**call, "function": {**call["function"], "arguments": as_text(call["function"]["arguments"])}}
+        for call in message["tool_calls"]
+    ]
     return {**message, "tool_calls": calls}
 
 

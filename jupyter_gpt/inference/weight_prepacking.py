@@ -91,7 +91,9 @@ def fingerprint(module: nn.Module) -> Tensor:
 
 
 def kept(module: nn.Module) -> Callable | None:
-    """What makes the products of `module` from what was laid out before, if the weights are still those it was made of."""
+    """What makes the products of `module` from what was laid out before, if the weights are still those it was
+    made of.
+    """
     mark, made = _kept.get(weights_of(module)[0], (None, None))
     if mark is None:
         return None
@@ -109,7 +111,9 @@ def keep(module: nn.Module) -> Callable:
 
 
 def let_go(module: nn.Module) -> None:
-    """Forget what was laid out for `module`, for its memory is wanted; whoever samples from it next lays it out again."""
+    """Forget what was laid out for `module`, for its memory is wanted; whoever samples from it next lays it out
+    again.
+    """
     _kept.pop(weights_of(module)[0], None)
 
 

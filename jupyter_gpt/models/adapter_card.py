@@ -41,20 +41,27 @@ def card(model, base_name: str, public: bool, source: str | None) -> str:
     else:
         lines.append(
             f"`{base_name}` is not on the Hugging Face hub, so it has to travel with this folder: "
-            f"`%gpt save {base_name} FOLDER` of jupyter_gpt writes it, and its path goes in the place of its name below. "
+            f"`%gpt save {base_name} FOLDER` of jupyter_gpt writes it, and its path goes in the place of its name "
+            f"below. "
             f"`%gpt merge {model.name}` makes one model of both instead."
         )
     labels = f", num_labels={len(model.labels)}, id2label={dict(enumerate(model.labels))!r}" if model.labels else ""
-    lines += ["", LOADED.format(
-        auto="AutoModelForSequenceClassification" if model.labels else "AutoModelForCausalLM",
-        name=model.name, base=base_name, labels=labels,
-        pad="\nbase.config.pad_token_id = tokenizer.pad_token_id" if model.labels else "",
-    )]  # fmt: skip
+    lines += [
+        "",
+        LOADED.format(
+            auto="AutoModelForSequenceClassification" if model.labels else "AutoModelForCausalLM",
+            name=model.name,
+            base=base_name,
+            labels=labels,
+            pad="\nbase.config.pad_token_id = tokenizer.pad_token_id" if model.labels else "",
+        ),
+    ]
     return "\n".join(lines)
 
 
 def make_portable(folder: Path, model, base: dict) -> None:
-    """Take this machine out of the folder to which the adapter `model` was copied: its base is called as the hub calls it,
+    """Take this machine out of the folder to which the adapter `model` was copied: its base is called as the hub calls
+    it,
     or by its name here. `base` is what stands beside the base.
     """
     public = public_name(base)

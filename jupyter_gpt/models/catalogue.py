@@ -46,7 +46,9 @@ CATALOGUE = (
     Entry("llama-3.2-1b", "meta-llama/Llama-3.2-1B", 1.24e9, False, "Llama 3.2 Community", LLAMA, 2024),
     Entry("gemma-2-2b", "google/gemma-2-2b", 2.61e9, False, "Gemma Terms", GEMMA, 2024),
     Entry("qwen2.5-0.5b", "Qwen/Qwen2.5-0.5B", 494e6, False, APACHE, FREE, 2024),
-    Entry("qwen2.5-3b", "Qwen/Qwen2.5-3B", 3.09e9, False, "Qwen Research", "research only, not for commercial use", 2024),
+    Entry(
+        "qwen2.5-3b", "Qwen/Qwen2.5-3B", 3.09e9, False, "Qwen Research", "research only, not for commercial use", 2024
+    ),
     Entry("smollm2-135m", "HuggingFaceTB/SmolLM2-135M", 135e6, False, APACHE, FREE, 2024),
     Entry("smollm2-360m", "HuggingFaceTB/SmolLM2-360M", 362e6, False, APACHE, FREE, 2024),
     Entry("smollm2-1.7b", "HuggingFaceTB/SmolLM2-1.7B", 1.71e9, False, APACHE, FREE, 2024),
@@ -57,7 +59,9 @@ CATALOGUE = (
     Entry("zephyr-7b", "HuggingFaceH4/zephyr-7b-beta", 7.24e9, True, "MIT", FREE, 2023),
     Entry("mistral-7b-instruct", "mistralai/Mistral-7B-Instruct-v0.2", 7.24e9, True, APACHE, FREE, 2023),
     Entry("tinyllama-1.1b-chat", "TinyLlama/TinyLlama-1.1B-Chat-v1.0", 1.1e9, True, APACHE, FREE, 2024),
-    Entry("llama-3.2-1b-instruct", "meta-llama/Llama-3.2-1B-Instruct", 1.24e9, True, "Llama 3.2 Community", LLAMA, 2024),
+    Entry(
+        "llama-3.2-1b-instruct", "meta-llama/Llama-3.2-1B-Instruct", 1.24e9, True, "Llama 3.2 Community", LLAMA, 2024
+    ),
     Entry("gemma-2-2b-it", "google/gemma-2-2b-it", 2.61e9, True, "Gemma Terms", GEMMA, 2024),
     Entry("qwen2.5-0.5b-instruct", "Qwen/Qwen2.5-0.5B-Instruct", 494e6, True, APACHE, FREE, 2024),
     Entry("smollm2-135m-instruct", "HuggingFaceTB/SmolLM2-135M-Instruct", 135e6, True, APACHE, FREE, 2024),

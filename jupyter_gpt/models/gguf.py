@@ -26,11 +26,14 @@ def convert(file: Path, folder: Path) -> dict:
     count = sum(int(tensor.n_elements) for tensor in reader.tensors)
     dtype = PLAIN.get(*stored) if len(stored) == 1 else None
     dtype = getattr(torch, dtype or ("float32" if count <= EXACT else "bfloat16"))
-    words = {key: field.contents() for key in ("tokenizer.ggml.pre", "general.license")
-             if (field := reader.fields.get(key))}  # fmt: skip
+    words = {
+        key: field.contents() for key in ("tokenizer.ggml.pre", "general.license") if (field := reader.fields.get(key))
+    }
     del reader
 
-    more = {"quantization_config": transformers.GgufConfig(dequantize=True)} if hasattr(transformers, "GgufConfig") else {}
+    more = (
+        {"quantization_config": transformers.GgufConfig(dequantize=True)} if hasattr(transformers, "GgufConfig") else {}
+    )
     model = transformers.AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=dtype, **more)
     as_plain(model)
     model.save_pretrained(folder)
@@ -53,7 +56,9 @@ def as_plain(model) -> None:
 
 
 def split_digits(tokenizer) -> None:
-    """SmolLM's tokenizer takes every digit by itself, then splits as GPT-2's; transformers reads only the second half."""
+    """SmolLM's tokenizer takes every digit by itself, then splits as GPT-2's; transformers reads only the second
+    half.
+    """
     from tokenizers import pre_tokenizers
 
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

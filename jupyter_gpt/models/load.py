@@ -81,9 +81,13 @@ def load(model, dtype: str | None = None, device: str | None = None, others: lis
         with quiet():
             kind = AutoModelForSequenceClassification if model.labels else AutoModelForCausalLM
             module, found = kind.from_pretrained(
-                model.folder, dtype=getattr(torch, dtype), use_safetensors=True, local_files_only=True,
-                trust_remote_code=False, output_loading_info=True,
-            )  # fmt: skip
+                model.folder,
+                dtype=getattr(torch, dtype),
+                use_safetensors=True,
+                local_files_only=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
             tokenizer = tokenizer_of(model)
         if found["missing_keys"]:  # transformers would fill them with noise
             missing = sorted(found["missing_keys"])
@@ -109,13 +113,17 @@ def tokenizer_of(model):
     try:
         return AutoTokenizer.from_pretrained(model.folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # what a file of any content makes of the libraries that read it
-        file = next((f for f in ("tokenizer.json", "tokenizer.model", "vocab.json") if (model.folder / f).exists()), None)
+        file = next(
+            (f for f in ("tokenizer.json", "tokenizer.model", "vocab.json") if (model.folder / f).exists()), None
+        )
         what = f"its {file} cannot be read" if file else "it has no tokenizer.json"
         raise GPTError(f"model {model.name} is damaged: {what}") from error
 
 
 def full_precision(model):
-    """The module of a resident model with fp32 weights: its own, or read from disk again where it waits in fewer bits."""
+    """The module of a resident model with fp32 weights: its own, or read from disk again where it waits in fewer
+    bits.
+    """
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -129,7 +137,8 @@ def full_precision(model):
 
 
 def unscaled(module):
-    """RWKV divides the weights of its later blocks, in place, when it is first evaluated, against overflows of fp16: whatever
+    """RWKV divides the weights of its later blocks, in place, when it is first evaluated, against overflows of fp16:
+    whatever
     shares, copies or saves them then has another model. Told not to, it computes the same."""
     if hasattr(module.config, "rescale_every"):
         module.config.rescale_every = 0
@@ -143,7 +152,9 @@ def check_load_in(bits: str | None) -> None:
     if bits is None:
         return
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise GPTError(f"--load-in {bits} needs the package bitsandbytes, which is not installed: leave it out, or install it")
+        raise GPTError(
+            f"--load-in {bits} needs the package bitsandbytes, which is not installed: leave it out, or install it"
+        )
     import torch
 
     if not torch.cuda.is_available():
@@ -159,16 +170,22 @@ def quantised(model, bits: str):
 
     if bits == "4bit":
         config = BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=getattr(torch, choose_dtype("cuda", 0)),
-        )  # fmt: skip
+        )
     else:
         config = BitsAndBytesConfig(load_in_8bit=True)
     with quiet():
         module = AutoModelForCausalLM.from_pretrained(
-            model.folder, quantization_config=config, device_map={"": "cuda"}, use_safetensors=True,
-            local_files_only=True, trust_remote_code=False,
-        )  # fmt: skip
+            model.folder,
+            quantization_config=config,
+            device_map={"": "cuda"},
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+        )
     return module.requires_grad_(False).eval()
 
 

@@ -1,7 +1,8 @@
 """The files of a model's folder, looked at before any library reads them: what they name, how large they ask to be.
 
 Weights are safetensors inside the folder and nothing else; an index that names another file would have it read as a
-pickle, which can run any code. Settings of absurd size and a chat template that never ends would take the kernel with them.
+pickle, which can run any code. Settings of absurd size and a chat template that never ends would take the kernel with
+them.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ except (ImportError, ValueError, OSError):
     pass  # the time limit of whoever started it stands
 from jinja2 import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-messages = [dict(role="user", content="Hello"), dict(role="assistant", content="Hi."), dict(role="user", content="Why?")]
+turns = [("user", "Hello"), ("assistant", "Hi."), ("user", "Why?")]
+messages = [dict(role=role, content=content) for role, content in turns]
 try:
     template = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(sys.stdin.read())
     for piece in template.generate(messages=messages, add_generation_prompt=True, bos_token="", eos_token=""):
@@ -49,7 +51,9 @@ def check_files(folder: Path, what: str) -> None:
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise GPTError(f"{what} is damaged: its {path.name} cannot be read") from error
         if odd is not None:
-            raise GPTError(f"{what} is refused: its {path.name} names {odd!r:.80}, and only safetensors in its folder are read")
+            raise GPTError(
+                f"{what} is refused: its {path.name} names {odd!r:.80}, and only safetensors in its folder are read"
+            )
         if missing := sorted(name for name in names if not (folder / name).is_file()):
             raise GPTError(f"{what} is damaged: {missing[0]}, which its {path.name} names, is missing")
 
@@ -94,14 +98,20 @@ def check_template(folder: Path, what: str) -> None:
     for template in templates(folder):
         try:
             done = subprocess.run(
-                [sys.executable, "-P", "-c", RENDER], input=template.encode("utf-8", "replace"), timeout=3 * SECONDS,
-                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False,
-            )  # fmt: skip
+                [sys.executable, "-P", "-c", RENDER],
+                input=template.encode("utf-8", "replace"),
+                timeout=3 * SECONDS,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                check=False,
+            )
             ended = done.returncode == 0
         except subprocess.TimeoutExpired:
             ended = False
         if not ended:
-            raise GPTError(f"{what} is refused: its chat template does not end within {SECONDS} s, or takes {MEMORY >> 30} GB")
+            raise GPTError(
+                f"{what} is refused: its chat template does not end within {SECONDS} s, or takes {MEMORY >> 30} GB"
+            )
 
 
 def templates(folder: Path) -> Iterator[str]:

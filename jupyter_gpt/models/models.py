@@ -30,8 +30,8 @@ CONFIGS = ("config.json", adapters.CONFIG)  # a folder with one of them is a mod
 class Model:
     """A causal LM with its tokenizer. `module` and `tokenizer` are None while it is only on disk.
 
-    An adapter names its `base`, and `trained` of its `parameters` are its own; `base_mark` tells the weights of the base
-    that it belongs to. A model with a head of scores instead of words has `labels`.
+    An adapter names its `base`, and `trained` of its `parameters` are its own; `base_mark` tells the weights of the
+    base that it belongs to. A model with a head of scores instead of words has `labels`.
     """
 
     name: str
@@ -114,9 +114,19 @@ class Model:
     @property
     def about(self) -> dict:
         """What stands in `jupyter_gpt.json`."""
-        return {**asdict(self.provenance), "kind": self.kind, "lineage": self.lineage, "parameters": self.parameters,
-                "step": self.step, "licence": self.licence, "source": self.source, "base": self.base,
-                "trained": self.trained, "labels": self.labels, "base_mark": self.base_mark}  # fmt: skip
+        return {
+            **asdict(self.provenance),
+            "kind": self.kind,
+            "lineage": self.lineage,
+            "parameters": self.parameters,
+            "step": self.step,
+            "licence": self.licence,
+            "source": self.source,
+            "base": self.base,
+            "trained": self.trained,
+            "labels": self.labels,
+            "base_mark": self.base_mark,
+        }
 
 
 class Models(Mapping):
@@ -161,19 +171,37 @@ class Models(Mapping):
             raise GPTError(f"there is no model {name}{nearest(name, self)}{pullable(name, self)}")
         try:
             about = store.read_json(
-                folder / ABOUT, kind=str, lineage=list, parameters=int, step=int, licence=str | None, source=str | None,
-                base=str | None, trained=int, labels=list | None, base_mark=str | None,
-            )  # fmt: skip
+                folder / ABOUT,
+                kind=str,
+                lineage=list,
+                parameters=int,
+                step=int,
+                licence=str | None,
+                source=str | None,
+                base=str | None,
+                trained=int,
+                labels=list | None,
+                base_mark=str | None,
+            )
             if not all(isinstance(name, str) for key in ("lineage", "labels") for name in about.get(key) or ()):
                 raise ValueError("a name is not a text")
         except ValueError as error:
             raise GPTError(f"model {name} is damaged: its {ABOUT} cannot be read") from error
         return Model(
-            name, folder, about.get("kind", "unknown"), Provenance.read(about), about.get("lineage", [name]),
-            about.get("parameters", 0), about.get("step", 0), licence=about.get("licence"),
-            source=about.get("source"), base=about.get("base"), trained=about.get("trained", 0),
-            labels=about.get("labels"), base_mark=about.get("base_mark"),
-        )  # fmt: skip
+            name,
+            folder,
+            about.get("kind", "unknown"),
+            Provenance.read(about),
+            about.get("lineage", [name]),
+            about.get("parameters", 0),
+            about.get("step", 0),
+            licence=about.get("licence"),
+            source=about.get("source"),
+            base=about.get("base"),
+            trained=about.get("trained", 0),
+            labels=about.get("labels"),
+            base_mark=about.get("base_mark"),
+        )
 
     def __getitem__(self, name: str) -> Model | Endpoint:
         """The model, in memory. Waits for a background run that is making it."""
@@ -201,7 +229,8 @@ class Models(Mapping):
         return model.base
 
     def full_precision(self, model: Model):
-        """The module of a model in memory with fp32 weights, those of its base too: its own where they are, or else read
+        """The module of a model in memory with fp32 weights, those of its base too: its own where they are, or else
+        read
         from disk again. What is trained in full begins with them, not with what they are rounded to in memory.
         """
         if not model.base:
@@ -212,8 +241,10 @@ class Models(Mapping):
         return model.module if weights is base.module else adapters.around(weights, model, model.tokenizer)
 
     def to_train(self, model: Model, whole: bool, dtype: str):
-        """The module that a training of a model in memory begins with, its activations in `dtype` (or "auto"): fp32 weights
-        where all are trained, or where transformers' own forward is to compute in fp32, for it computes in what they are in.
+        """The module that a training of a model in memory begins with, its activations in `dtype` (or "auto"): fp32
+        weights
+        where all are trained, or where transformers' own forward is to compute in fp32, for it computes in what they
+        are in.
         """
         import torch
 
@@ -229,7 +260,9 @@ class Models(Mapping):
         return [m for m in self.resident.values() if m.base and self.folder(m.base) == model.folder]
 
     def drop(self, model: Model) -> bool:
-        """Take a model and the twins that hold its tensors out of memory; False when something else holds them still."""
+        """Take a model and the twins that hold its tensors out of memory; False when something else holds them
+        still.
+        """
         gone = [*self.twins(model), model]
         for one in gone:
             self.resident.pop(one.folder, None)
@@ -279,13 +312,24 @@ class Models(Mapping):
     def __len__(self) -> int:
         return len({*self.names(), *self.endpoints})
 
-    def keep(self, name: str, module, tokenizer, kind: str, provenance: Provenance | None, lineage: list[str], step: int,
-             licence: str | None = None, base: str | None = None, labels: list[str] | None = None) -> Model:  # fmt: skip
+    def keep(
+        self,
+        name: str,
+        module,
+        tokenizer,
+        kind: str,
+        provenance: Provenance | None,
+        lineage: list[str],
+        step: int,
+        licence: str | None = None,
+        base: str | None = None,
+        labels: list[str] | None = None,
+    ) -> Model:
         """Save a model whole, put it in the place of an older one of its name, and keep it in memory.
 
         `licence` is that of the weights it was made from, if it was made from any. A peft model names its `base`, a
-        full model of this store, and only the adapter is written; a model with a head has `labels`. Raises GPTError when
-        it cannot be written; the older one then still stands.
+        full model of this store, and only the adapter is written; a model with a head has `labels`. Raises GPTError
+        when it cannot be written; the older one then still stands.
         """
         folder = store.home() / "models" / name
         temporary = folder.with_name(f".writing-{name}.{os.getpid()}")
@@ -294,7 +338,11 @@ class Models(Mapping):
         model = Model(name, folder, kind, made, lineage, parameters, step, module, tokenizer, licence, labels=labels)
         if adapters.is_adapter(module):
             under = self.about(base)
-            model.base, model.base_mark, model.trained = base, adapters.mark(under.folder), adapters.own_parameters(module)
+            model.base, model.base_mark, model.trained = (
+                base,
+                adapters.mark(under.folder),
+                adapters.own_parameters(module),
+            )
         store.sweep(folder.parent)
         try:
             with quiet():

@@ -22,12 +22,23 @@ from jupyter_gpt.models.models import ABOUT, Model, Models, is_model
 from jupyter_gpt.runs.provenance import Provenance, provenance
 from jupyter_gpt.runs.worker import on_worker
 
-SPELLED = {"apache-2.0": "Apache-2.0", "mit": "MIT", "bsd-3-clause": "BSD-3-Clause", "cc-by-4.0": "CC-BY-4.0",
-           "cc-by-nc-4.0": "CC-BY-NC-4.0", "cc-by-sa-4.0": "CC-BY-SA-4.0", "cc0-1.0": "CC0-1.0"}  # fmt: skip
+SPELLED = {
+    "apache-2.0": "Apache-2.0",
+    "mit": "MIT",
+    "bsd-3-clause": "BSD-3-Clause",
+    "cc-by-4.0": "CC-BY-4.0",
+    "cc-by-nc-4.0": "CC-BY-NC-4.0",
+    "cc-by-sa-4.0": "CC-BY-SA-4.0",
+    "cc0-1.0": "CC0-1.0",
+}
 
 
 def pull(
-    models: Models, source: str, name: str | None = None, overwrite: bool = False, progress: fetch.Progress | None = None
+    models: Models,
+    source: str,
+    name: str | None = None,
+    overwrite: bool = False,
+    progress: fetch.Progress | None = None,
 ) -> Model:
     """Bring `source` into the user's cache as model `name`; what is there already from the same source is kept.
 
@@ -104,7 +115,9 @@ def stamp(path: Path) -> list[int]:
 def is_there(models: Models, name: str, target: Path, origin: dict, made: Provenance) -> bool:
     """Whether it was pulled before from the same place. Raises GPTError when its name means something else."""
     if is_model(store.home() / "models" / name) or name in models.endpoints:
-        raise GPTError(f"{name} was made by {models.about(name).kind}: choose another name with --name, or say --overwrite")
+        raise GPTError(
+            f"{name} was made by {models.about(name).kind}: choose another name with --name, or say --overwrite"
+        )
     if not is_model(target):
         return False
     try:
@@ -181,7 +194,11 @@ def licence_of(folder: Path) -> str | None:
     import yaml
 
     readme = folder / "README.md"
-    match = re.match(r"---\n(.*?)\n---", readme.read_text(encoding="utf-8", errors="replace"), re.S) if readme.exists() else None
+    match = (
+        re.match(r"---\n(.*?)\n---", readme.read_text(encoding="utf-8", errors="replace"), re.S)
+        if readme.exists()
+        else None
+    )
     try:
         front = yaml.safe_load(match[1]) if match else None
     except yaml.YAMLError:
@@ -191,7 +208,8 @@ def licence_of(folder: Path) -> str | None:
 
 
 def finish(folder: Path, source: str, name: str, about: dict) -> dict:
-    """Look at what came before it becomes a model: whole weights, settings and tokenizer that load with no code of theirs.
+    """Look at what came before it becomes a model: whole weights, settings and tokenizer that load with no code of
+    theirs.
 
     Returns what is written beside it. Raises GPTError for what could not be prompted later.
     """
@@ -201,13 +219,18 @@ def finish(folder: Path, source: str, name: str, about: dict) -> dict:
     check_template(folder, source)
     parameters = on_worker("torch", lambda: look(folder, source))
     if parameters > 2 * held:  # what is missing would be made anew, in memory that nobody has
-        raise GPTError(f"{source} is damaged: its settings describe {parameters:,} parameters and its weights hold {held:,}")
+        raise GPTError(
+            f"{source} is damaged: its settings describe {parameters:,} parameters and its weights hold {held:,}"
+        )
     entry = catalogue.find(source)
     licence = entry.licence if entry else about.get("licence")
     return {
-        "lineage": about.get("lineage") or [f"{name} (pull)"], "parameters": parameters,
-        "step": 0, "licence": SPELLED.get(licence, licence), "source": about["source"],
-    }  # fmt: skip
+        "lineage": about.get("lineage") or [f"{name} (pull)"],
+        "parameters": parameters,
+        "step": 0,
+        "licence": SPELLED.get(licence, licence),
+        "source": about["source"],
+    }
 
 
 def look(folder: Path, source: str) -> int:

@@ -19,13 +19,15 @@ from jupyter_gpt.runs.provenance import Provenance, digest, provenance
 def save(model: Model, folder: Path, overwrite: bool = False, base: Path | None = None) -> Path:
     """Copy `model` to `folder`, whole or not at all; the folder's absolute path.
 
-    Copied from its own folder: what is in memory may be rounded to fewer bits than what is on disk. No file names a place
-    on this machine; an adapter, whose base is in the folder `base`, says in its README how both load elsewhere. A folder
-    with anything but a model in it is never touched. Raises GPTError.
+    Copied from its own folder: what is in memory may be rounded to fewer bits than what is on disk. No file names a
+    place on this machine; an adapter, whose base is in the folder `base`, says in its README how both load elsewhere. A
+    folder with anything but a model in it is never touched. Raises GPTError.
     """
     target = folder.expanduser().resolve()
     if Path.cwd().is_relative_to(target):
-        raise GPTError(f"{str(folder)!r} is the folder of this notebook, or one above it: give the model a folder of its own")
+        raise GPTError(
+            f"{str(folder)!r} is the folder of this notebook, or one above it: give the model a folder of its own"
+        )
     if target == model.folder or model.folder in target.parents:
         raise GPTError(f"{folder} is the model's own folder: choose one outside")
     requested = {"model": model.name, "lineage": model.lineage, "from": digest(model.provenance.requested)}
@@ -41,7 +43,9 @@ def save(model: Model, folder: Path, overwrite: bool = False, base: Path | None 
         target.parent.mkdir(parents=True, exist_ok=True)
         check_disk(target.parent, model.on_disk)
         shutil.copytree(model.folder, temporary, ignore=shutil.ignore_patterns(".*"))
-        source = model.source if model.source is None or not Path(model.source).is_absolute() else Path(model.source).name
+        source = (
+            model.source if model.source is None or not Path(model.source).is_absolute() else Path(model.source).name
+        )
         about = {**model.about, **asdict(made), "name": model.name, "source": source}
         store.write_json(temporary / ABOUT, about)
         if model.base:
@@ -63,9 +67,7 @@ def check_target(target: Path, model: Model, made: Provenance, overwrite: bool) 
     others = [name for name in inside if not belongs(target / name)]
     if not is_model(target) or others:
         what = f" ({(others or inside)[0]})"
-        raise GPTError(
-            f"{target} has other things in it{what}: choose an empty folder, or one that is not there yet"
-        )
+        raise GPTError(f"{target} has other things in it{what}: choose an empty folder, or one that is not there yet")
     try:
         about = store.read_json(target / ABOUT)
         name, old = about.get("name"), Provenance.read(about)

@@ -135,7 +135,8 @@ def said(model, texts: list[str]):
 
 
 def score(model, prompt: str, completion: str, finished: bool = True) -> float:
-    """The score of one completion, in the reward model's own units: only differences mean something. One that was cut at
+    """The score of one completion, in the reward model's own units: only differences mean something. One that was cut
+    at
     its token limit, `finished=False`, is read without a token that ends it.
 
     Raises GPTError for a model that is none.

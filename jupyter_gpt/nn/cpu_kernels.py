@@ -71,7 +71,8 @@ class Rotary(Function):
 
 
 def attention_forward(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, y: Tensor) -> list[Tensor]:
-    """Causal attention of q `(n, r, T, h)` over k, v `(n, T, h)`, written to y, shaped as q; the probabilities by block.
+    """Causal attention of q `(n, r, T, h)` over k, v `(n, T, h)`, written to y, shaped as q; the probabilities by
+    block.
 
     `mask` `(T, T)` is -inf above the diagonal, else 0. The r queries of a group are laid end to end as more rows of one
     product, so that k and v are never repeated.
@@ -108,7 +109,9 @@ def attention_backward(q: Tensor, k: Tensor, v: Tensor, probabilities: list[Tens
 
 
 class Attention(Function):
-    """Causal softmax attention of q `(B, H, T, h)` over k, v `(B, G, T, h)`, H a multiple of G; returns `(B, T, H, h)`."""
+    """Causal softmax attention of q `(B, H, T, h)` over k, v `(B, G, T, h)`, H a multiple of G; returns `(B, T, H,
+    h)`.
+    """
 
     @staticmethod
     def forward(ctx, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
@@ -132,8 +135,8 @@ class Attention(Function):
 class PackedAttention(Function):
     """The same of texts laid end to end, each among itself: q `(1, H, N, h)`, k and v `(1, G, N, h)`; `(1, N, H, h)`.
 
-    `lengths` are those of the texts, N together. Equals `Attention` of each text by itself. Short texts of like length go
-    side by side, padded at their end: what comes after a token is nothing to it.
+    `lengths` are those of the texts, N together. Equals `Attention` of each text by itself. Short texts of like length
+    go side by side, padded at their end: what comes after a token is nothing to it.
     """
 
     @staticmethod
@@ -181,8 +184,8 @@ class PackedAttention(Function):
 class SideBySide:
     """Texts of a stream as a batch: `shape` (n, T), T the longest of them.
 
-    `cells` `(n*T,)` are the tokens of the stream in it, a text's last one repeated as padding; `real` the cells that are
-    not padding, None if all are. A single text is a `slice` of the stream instead.
+    `cells` `(n*T,)` are the tokens of the stream in it, a text's last one repeated as padding; `real` the cells that
+    are not padding, None if all are. A single text is a `slice` of the stream instead.
     """
 
     shape: tuple[int, int]
@@ -232,8 +235,8 @@ def side_by_side(lengths: tuple[int, ...], device: torch.device = CPU) -> list[S
 class Adapted(Function):
     """x W^T + x A^T B^T of several layers that read the same x `(…, D)`, side by side: the LoRA of Hu et al. 2022.
 
-    `weights` are, layer after layer, W `(out, D)`, frozen, A `(r, D)` and B `(out, r)`, B scaled already. W may be of any
-    float dtype; all are multiplied in that of x. The sums are made by the products themselves, in place.
+    `weights` are, layer after layer, W `(out, D)`, frozen, A `(r, D)` and B `(out, r)`, B scaled already. W may be of
+    any float dtype; all are multiplied in that of x. The sums are made by the products themselves, in place.
     """
 
     @staticmethod

@@ -7,7 +7,12 @@ from pathlib import Path
 
 from jupyter_gpt.errors import OutOfMemory
 
-SAID = ("can't allocate memory", "std::bad_alloc", "could not create a primitive", "could not create a memory")  # by torch, oneDNN
+SAID = (
+    "can't allocate memory",
+    "std::bad_alloc",
+    "could not create a primitive",
+    "could not create a memory",
+)  # by torch, oneDNN
 CGROUP = Path("/sys/fs/cgroup")  # what a container may use, where it is one
 
 

@@ -13,10 +13,21 @@ import torch
 
 # Dense bf16 tensor-core peaks in FLOP/s, by a part of the device's name (vendors' datasheets).
 PEAKS = {
-    "H200": 989e12, "H100": 989e12, "H800": 989e12, "B200": 2250e12, "GB200": 2250e12, "A100": 312e12,
-    "L40S": 362e12, "L4": 121e12, "A10": 125e12, "RTX 5090": 210e12, "RTX 4090": 165e12, "RTX 3090": 71e12,
-    "V100": 125e12, "T4": 65e12,
-}  # fmt: skip
+    "H200": 989e12,
+    "H100": 989e12,
+    "H800": 989e12,
+    "B200": 2250e12,
+    "GB200": 2250e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "L4": 121e12,
+    "A10": 125e12,
+    "RTX 5090": 210e12,
+    "RTX 4090": 165e12,
+    "RTX 3090": 71e12,
+    "V100": 125e12,
+    "T4": 65e12,
+}
 
 
 def default_device() -> str:
@@ -107,8 +118,8 @@ def let_go_of_threads() -> None:
     """Let the calling thread's idle OpenMP threads go, where torch uses GCC's OpenMP; its next product starts new ones.
 
     Every thread of Python that has multiplied keeps a pool of them. As soon as the pools of two have more threads than
-    there are cores, all of them wait asleep instead of awake: after one `model.generate` of a user's on the main thread,
-    a training step on the worker took 1.3 times as long.
+    there are cores, all of them wait asleep instead of awake: after one `model.generate` of a user's on the main
+    thread, a training step on the worker took 1.3 times as long.
     """
     if openmp := gcc_openmp():
         openmp.omp_pause_resource_all(1)  # soft: what was set stays set

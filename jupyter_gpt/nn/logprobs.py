@@ -25,8 +25,8 @@ LONGEST = 1 << 15  # positions whose rotations are laid in beforehand
 class Reader:
     """A causal LM or a classifier, peft or not, as something that turns rows of ids into hidden states.
 
-    Rows are laid end to end, each seeing only itself: nothing is spent on padding. `dtype` is that of the activations, by
-    default of the weights; with `recomputed` they are recomputed in the backward pass.
+    Rows are laid end to end, each seeing only itself: nothing is spent on padding. `dtype` is that of the activations,
+    by default of the weights; with `recomputed` they are recomputed in the backward pass.
     """
 
     def __init__(self, module: nn.Module, dtype: torch.dtype | None = None, recomputed: bool = False):

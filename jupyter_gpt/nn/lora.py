@@ -1,7 +1,8 @@
 """LoRA (Hu et al. 2022): a small adapter trained beside a base that stays as it is, bit for bit.
 
-Each adapter model is a *twin* of its base: the same modules, made once more around the base's own tensors. peft puts its
-layers into the twin, so the base is never touched: many adapters share one base in memory, none has to be switched off
+Each adapter model is a *twin* of its base: the same modules, made once more around the base's own tensors. peft puts
+its layers into the twin, so the base is never touched: many adapters share one base in memory, none has to be switched
+off
 or on while another trains, and whatever takes a module takes a twin.
 """
 
@@ -35,7 +36,8 @@ def twin(module: nn.Module) -> nn.Module:
 
 
 def states(module: nn.Module) -> dict[int, None]:
-    """What a forward pass has left in a module for its gradient, as RecurrentGemma leaves its state: to `copy.deepcopy`,
+    """What a forward pass has left in a module for its gradient, as RecurrentGemma leaves its state: to
+    `copy.deepcopy`,
     which would refuse it, nothing."""
     kept = (value for part in module.modules() for value in vars(part).values() if isinstance(value, Tensor))
     return {id(value): None for value in kept if value.grad_fn is not None}
@@ -64,9 +66,10 @@ def lora(
     The output of a layer W `(out, in)` becomes W x + alpha/rank * B A x, A `(rank, in)` drawn from `seed`, B `(out,
     rank)` zero, so that training starts from the base exactly. `alpha` is 2 * rank by default; `targets` are names of
     layers (their last part, or dotted), "all-linear" (default), or one regular expression. `dora` learns the magnitudes
-    of the weights too (Liu et al. 2024), `rslora` scales by alpha/sqrt(rank) (Kalajdzievski 2023). The rows of `tokens` in
-    the embedding and in the head of words are trained with the adapter (`chat_tokens.py` says which should be). `task` is
-    peft's: "CAUSAL_LM" or "SEQ_CLS", whose head is then trained in full.
+    of the weights too (Liu et al. 2024), `rslora` scales by alpha/sqrt(rank) (Kalajdzievski 2023). The rows of `tokens`
+    in the embedding and in the head of words are trained with the adapter (`chat_tokens.py` says which should be).
+    `task`
+    is peft's: "CAUSAL_LM" or "SEQ_CLS", whose head is then trained in full.
 
     Raises GPTError for a rank below one, and for targets that match nothing: it lists what there is.
     """
@@ -78,10 +81,16 @@ def lora(
     if rank > max(64, widest):
         raise GPTError(f"--lora {rank} is more than the width of the model, {widest}: a full rank would change no more")
     config = LoraConfig(
-        r=rank, lora_alpha=alpha if alpha is not None else 2 * rank, target_modules=checked_targets(module, targets),
-        use_dora=dora, use_rslora=rslora, lora_dropout=dropout, task_type=task,
-        fan_in_fan_out=bool(conv_names(module)), trainable_token_indices=row_targets(module, tokens),
-    )  # fmt: skip
+        r=rank,
+        lora_alpha=alpha if alpha is not None else 2 * rank,
+        target_modules=checked_targets(module, targets),
+        use_dora=dora,
+        use_rslora=rslora,
+        lora_dropout=dropout,
+        task_type=task,
+        fan_in_fan_out=bool(conv_names(module)),
+        trainable_token_indices=row_targets(module, tokens),
+    )
     model = adapted(twin(module), config, seed)
     model.train(module.training)
     trained(model)
@@ -97,11 +106,15 @@ def adapted(module: nn.Module, config: object, seed: int) -> nn.Module:
         try:
             return get_peft_model(module, config)
         except ValueError as error:
-            raise GPTError(f"{module.config.model_type} models take no such adapter: {str(error).splitlines()[0]}") from error
+            raise GPTError(
+                f"{module.config.model_type} models take no such adapter: {str(error).splitlines()[0]}"
+            ) from error
 
 
 def again(model: nn.Module, seed: int = 0) -> nn.Module:
-    """A second adapter like that of the peft model `model`, on a twin of the same base, with the same weights so far."""
+    """A second adapter like that of the peft model `model`, on a twin of the same base, with the same weights so
+    far.
+    """
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
     config = copy.deepcopy(model.peft_config["default"])
@@ -133,7 +146,9 @@ def merged(model: nn.Module) -> nn.Module:
 
 
 def row_targets(module: nn.Module, tokens: Sequence[int]) -> dict[str, list[int]] | None:
-    """Which rows of which tables are trained, as peft takes it: the embedding and a head of words, which may be tied to it."""
+    """Which rows of which tables are trained, as peft takes it: the embedding and a head of words, which may be tied to
+    it.
+    """
     if not tokens:
         return None
     table = module.get_input_embeddings()
@@ -159,8 +174,9 @@ def trained(model: nn.Module) -> list[nn.Parameter]:
 def linear_layers(module: nn.Module) -> list[str]:
     """The dotted names of the layers LoRA adapts: the linear ones of the trunk, neither embeddings nor head.
 
-    Those two are often one tensor: an adapter of the one, merged, would change the other. Left out is what an adapter would
-    not reach, a layer whose weight the model reads without calling it (`dt_proj` of Mamba), what is linear by its class
+    Those two are often one tensor: an adapter of the one, merged, would change the other. Left out is what an adapter
+    would not reach, a layer whose weight the model reads without calling it (`dt_proj` of Mamba), what is linear by its
+    class
     alone (a router that returns a choice), and what peft refuses (`out_proj` of Mamba).
     """
     head = module.get_output_embeddings() if hasattr(module, "get_output_embeddings") else None
@@ -168,9 +184,10 @@ def linear_layers(module: nn.Module) -> list[str]:
     found = {
         name: layer
         for name, layer in module.named_modules()
-        if layer is not head and name.startswith(path + ".")
+        if layer is not head
+        and name.startswith(path + ".")
         and (isinstance(layer, nn.Linear) or type(layer).__name__ == "Conv1D")
-    }  # fmt: skip
+    }
     reached, refused = called(module, path, found), refused_by_peft(module, found)
     return [name for name in found if kind_of(name) in reached and name.rsplit(".", 1)[-1] not in refused]
 

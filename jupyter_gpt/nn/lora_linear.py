@@ -1,7 +1,8 @@
 """Linear layers with a LoRA adapter in them, as the training forward multiplies them.
 
 The plain kind is written out: the frozen products and the small ones run into the same output, and no gradient of a
-frozen matrix is ever made. Whatever else peft has put into a layer (DoRA, dropout, several adapters) is its own forward.
+frozen matrix is ever made. Whatever else peft has put into a layer (DoRA, dropout, several adapters) is its own
+forward.
 """
 
 from __future__ import annotations
@@ -65,7 +66,9 @@ def project(x: Tensor, *layers: nn.Module) -> Tensor:
 
 
 def own_forward(layer: nn.Module, x: Tensor) -> Tensor:
-    """peft's own forward of a layer in the dtype of x. Autocast goes down to halves only; up, the weights are cast here."""
+    """peft's own forward of a layer in the dtype of x. Autocast goes down to halves only; up, the weights are cast
+    here.
+    """
     if x.dtype in (torch.bfloat16, torch.float16):
         return layer(x)
     up = {name: p.to(x.dtype) for name, p in layer.named_parameters() if p.is_floating_point() and p.dtype != x.dtype}

@@ -51,13 +51,14 @@ def cut(t: Tensor, dim: int, pieces: int) -> Tensor:
 
 
 class Muon:
-    """The optimiser of the matrices `params`, each `(out, in)`, or `(in, out)` if its id is in `transposed`, or a stack of
+    """The optimiser of the matrices `params`, each `(out, in)`, or `(in, out)` if its id is in `transposed`, or a stack
+    of
     them, as of experts.
 
     `blocks` maps ids of matrices to `(dim, pieces)`: each piece along that dimension is orthogonalised by itself.
     `step(factor)` moves every entry by the root mean square that lr * factor * sqrt(max(1, out/in)) times an
-    orthogonal matrix of the whole shape has, along the orthogonalised Nesterov momentum. A gradient that is missing (of an
-    expert that no token came to) is zero.
+    orthogonal matrix of the whole shape has, along the orthogonalised Nesterov momentum. A gradient that is missing (of
+    an expert that no token came to) is zero.
     """
 
     def __init__(

@@ -81,8 +81,8 @@ def finetuning_optimizers(model: nn.Module, recipe) -> Optimizers:
     """The optimisers of a finetuning run over what is trainable of `model`, be it all of it or an adapter.
 
     AdamW has one rate for all (weight decay for the matrices, not for rows of an adapter: they are whole rows, no
-    changes that fade); with Muon the tables, the head and the vectors keep the ratios to it that they have in pretraining.
-    `recipe` has optimizer, lr, weight_decay, momentum, beta1, beta2, eps.
+    changes that fade); with Muon the tables, the head and the vectors keep the ratios to it that they have in
+    pretraining. `recipe` has optimizer, lr, weight_decay, momentum, beta1, beta2, eps.
     """
     names = {p: n for n, p in model.named_parameters() if p.requires_grad}
     rows = {id(p) for p, n in names.items() if ".trainable_tokens_" in n}
@@ -138,9 +138,14 @@ def muon_blocks(model: nn.Module, recipe) -> dict[int, tuple[int, int]]:
 
     heads, kv = recipe.heads, recipe.kv_heads
     linear = {
-        "q_proj": (0, heads), "k_proj": (0, kv), "v_proj": (0, kv), "o_proj": (1, heads),
-        "gate_proj": (0, None), "up_proj": (0, None), "down_proj": (1, None),
-    }  # fmt: skip
+        "q_proj": (0, heads),
+        "k_proj": (0, kv),
+        "v_proj": (0, kv),
+        "o_proj": (1, heads),
+        "gate_proj": (0, None),
+        "up_proj": (0, None),
+        "down_proj": (1, None),
+    }
     conv = {"attn.c_attn": (1, 3 * heads), "attn.c_proj": (0, heads), "mlp.c_fc": (1, None), "mlp.c_proj": (0, None)}
     found = {}
     for name, module in model.named_modules():

@@ -85,7 +85,9 @@ def output_head(trunk: Trunk) -> OutputHead:
     other = torch.cat([ids[:, :half], ids[:, :half]], dim=1)
     ends: dict[str, object] = {}  # what each part came to that may be the trunk
     hooks = [
-        model.get_submodule(path).register_forward_hook(lambda part, inputs, output, path=path: ends.update({path: output}))
+        model.get_submodule(path).register_forward_hook(
+            lambda part, inputs, output, path=path: ends.update({path: output})
+        )
         for path in trunk_paths(model)
     ]
     with torch.no_grad(), resting(model):

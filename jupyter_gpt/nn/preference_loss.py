@@ -34,13 +34,14 @@ def plackett_luce(scores: Tensor, order: Order, margin: float = 0.0) -> Tensor:
 def log_before(scores: Tensor, rest: Tensor) -> Tensor:
     """Log of the chance that all of `scores` `(n,)` come before others whose log-sum-exp is `rest`, in any order.
 
-    Plackett-Luce is a race: whoever has score s arrives after a time that is exponential with rate e^s, and the order of
-    arrival is the ranking. All n arrive before the first of the rest, which has rate e^rest, with the chance
+    Plackett-Luce is a race: whoever has score s arrives after a time that is exponential with rate e^s, and the order
+    of arrival is the ranking. All n arrive before the first of the rest, which has rate e^rest, with the chance
 
         integral over t of e^rest exp(-t e^rest) * product over i of (1 - exp(-t e^s_i)),
 
-    one dimension instead of a sum over n! orders. With y = log t + rest the integrand is smooth and has one peak, between
-    0 and log(n + 1), so that the trapezoidal rule converges exponentially; its step shrinks as the peak does, with the
+    one dimension instead of a sum over n! orders. With y = log t + rest the integrand is smooth and has one peak,
+    between 0 and log(n + 1), so that the trapezoidal rule converges exponentially; its step shrinks as the peak does,
+    with the
     root of n. In float64, where it is exact to about 1e-14.
     """
     n = len(scores)
@@ -72,9 +73,11 @@ def ranking_loss(
 ) -> Tensor:
     """Mean over rankings of the mean over their choices of `plackett_luce`, each with scores `(K,)` of its own.
 
-    For two it is Bradley-Terry, minus log sigmoid(r_chosen - r_rejected). InstructGPT divides the sum over the pairs of K
-    completions by their number, so that a long ranking does not outweigh a pair (Ouyang et al. 2022, equation 1); here the
-    sum is one over the K - 1 choices of Plackett-Luce (`choices`), and is divided by those. While all scores are equal,
+    For two it is Bradley-Terry, minus log sigmoid(r_chosen - r_rejected). InstructGPT divides the sum over the pairs of
+    K completions by their number, so that a long ranking does not outweigh a pair (Ouyang et al. 2022, equation 1);
+    here
+    the sum is one over the K - 1 choices of Plackett-Luce (`choices`), and is divided by those. While all scores are
+    equal,
     the gradient of the best score is -1/K, just as it is there.
 
     `centring` pulls each ranking's mean score towards zero, for only differences are learned: its coefficient times
@@ -90,13 +93,15 @@ def ranking_loss(
 def dpo_loss(logps: Sequence[Tensor], reference: Sequence[Tensor], orders: Sequence[Order], beta: float) -> Tensor:
     """Direct preference optimisation: the ranking loss of the rewards that the policy implies, beta * log(pi / pi_ref).
 
-    logps, reference: per ranking the summed log-probabilities `(K,)` of its completions. For two, equation 7 of Rafailov
-    et al. 2023; for more, their equation 20, divided by its choices as in `ranking_loss`.
+    logps, reference: per ranking the summed log-probabilities `(K,)` of its completions. For two, equation 7 of
+    Rafailov et al. 2023; for more, their equation 20, divided by its choices as in `ranking_loss`.
     """
     return ranking_loss([beta * (p - r) for p, r in zip(logps, reference, strict=True)], orders)
 
 
 def right(scores: Sequence[float], order: Order) -> tuple[int, int]:
-    """Of all pairs that `order` tells apart: how many `scores` order alike (equal scores do not), and how many there are."""
+    """Of all pairs that `order` tells apart: how many `scores` order alike (equal scores do not), and how many there
+    are.
+    """
     pairs = [(b, w) for i, best in enumerate(order) for later in order[i + 1 :] for b in best for w in later]
     return sum(scores[b] > scores[w] for b, w in pairs), len(pairs)

@@ -35,7 +35,8 @@ def whiten(x: Tensor, mask: Tensor) -> Tensor:
 
 
 def token_rewards(scores: Tensor, logp: Tensor, reference: Tensor, mask: Tensor, coefficient: float) -> Tensor:
-    """PPO's rewards `(B, T)`: minus `coefficient` times the KL to the reference at every token (k1), and the score `(B,)` of
+    """PPO's rewards `(B, T)`: minus `coefficient` times the KL to the reference at every token (k1), and the score
+    `(B,)` of
     the completion at its last (Ziegler et al. 2019, equation 2; Ouyang et al. 2022, equation 2).
     """
     last = mask.sum(dim=1, keepdim=True) - 1
@@ -85,8 +86,8 @@ def value_loss(values: Tensor, old: Tensor, returns: Tensor, mask: Tensor, clip:
 def kl(logp: Tensor, reference: Tensor, kind: str = "k3") -> Tensor:
     """Estimates `(B, T)` of the KL divergence of the policy from the reference, from tokens the policy sampled.
 
-    With r = pi_ref / pi: k1 = -log r is unbiased, k2 = (log r)^2 / 2 has low variance, k3 = r - 1 - log r has both and is
-    never negative (Schulman 2020, "Approximating KL divergence").
+    With r = pi_ref / pi: k1 = -log r is unbiased, k2 = (log r)^2 / 2 has low variance, k3 = r - 1 - log r has both and
+    is never negative (Schulman 2020, "Approximating KL divergence").
     """
     log_ratio = reference - logp
     if kind == "k1":
@@ -105,13 +106,21 @@ def group_advantages(rewards: Tensor) -> Tensor:
 
 
 def grpo_loss(
-    logp: Tensor, old: Tensor, reference: Tensor | None, advantages: Tensor, mask: Tensor, clip: float, coefficient: float
+    logp: Tensor,
+    old: Tensor,
+    reference: Tensor | None,
+    advantages: Tensor,
+    mask: Tensor,
+    clip: float,
+    coefficient: float,
 ) -> Clipped:
-    """PPO's clipped objective over group advantages `(B,)`, plus `coefficient` times the KL to the reference (Shao et al.
-    2024, equation 3); the mean over all tokens, so that a long completion counts by its length (Yu et al. 2025, section 3.3).
+    """PPO's clipped objective over group advantages `(B,)`, plus `coefficient` times the KL to the reference (Shao et
+    al.
+    2024, equation 3); the mean over all tokens, so that a long completion counts by its length (Yu et al. 2025, section
+    3.3).
 
-    The KL is k3 times the ratio to the policy that sampled: without that factor its gradient is not the KL's, even where
-    the ratio is 1 (DeepSeek-V3.2 2025, section 3.1).
+    The KL is k3 times the ratio to the policy that sampled: without that factor its gradient is not the KL's, even
+    where the ratio is 1 (DeepSeek-V3.2 2025, section 3.1).
     """
     found = policy_loss(logp, old, advantages[:, None], mask, clip)
     if reference is None or not coefficient:

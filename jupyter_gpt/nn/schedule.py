@@ -9,12 +9,15 @@ from jupyter_gpt.errors import GPTError
 
 
 def shares(warmup: float | None, decay: float | None, usual: tuple[float, float]) -> tuple[float, float]:
-    """Warm-up and decay as asked, each from 0 to 1. What is left open is as `usual`, or what the other leaves of the run.
+    """Warm-up and decay as asked, each from 0 to 1. What is left open is as `usual`, or what the other leaves of the
+    run.
 
     Raises GPTError where both together are longer than the run.
     """
     if warmup is not None and decay is not None and warmup + decay > 1 + 1e-9:
-        raise GPTError(f"--warmup {warmup:g} and --decay {decay:g} are shares of the steps: together they are at most 1")
+        raise GPTError(
+            f"--warmup {warmup:g} and --decay {decay:g} are shares of the steps: together they are at most 1"
+        )
     first = min(usual[0], 1 - (decay or 0.0)) if warmup is None else warmup
     return first, min(usual[1], 1 - first) if decay is None else decay
 

@@ -1,7 +1,7 @@
 """Rows of the embedding and of the head that an adapter brings with it: peft's `trainable_token_indices`.
 
-A base that was never shown its chat tokens has no use for their rows, and LoRA leaves both tables frozen. peft keeps new
-rows for a few tokens beside a table and puts them in the place of the old ones, by copying the whole table at each
+A base that was never shown its chat tokens has no use for their rows, and LoRA leaves both tables frozen. peft keeps
+new rows for a few tokens beside a table and puts them in the place of the old ones, by copying the whole table at each
 forward; here the table stays where it is, for training and for decoding, and only what these few rows decide is
 replaced.
 """
@@ -36,7 +36,9 @@ def unwrapped(layer: nn.Module) -> nn.Module:
 
 
 def token_rows(layer: nn.Module) -> TokenRows | None:
-    """The rows that stand in the place of the table's own; None where there are none, or the adapter is off or merged."""
+    """The rows that stand in the place of the table's own; None where there are none, or the adapter is off or
+    merged.
+    """
     if not is_wrapped(layer):
         return None
     adapter = layer.token_adapter

@@ -5,8 +5,8 @@ micro-batch it holds the activations that the backward pass reads, counted tenso
 count them; gradient checkpointing leaves the input of each layer of them. The logits of a chunk of tokens come on top.
 `tests/training/test_memory.py` counts the bytes of real steps and holds the formula to them.
 
-A micro-batch changes no result beyond rounding: the gradient of a step is the same sum, cut elsewhere. So it follows the
-memory of the device, and what was chosen stands in the recipe for whoever resumes.
+A micro-batch changes no result beyond rounding: the gradient of a step is the same sum, cut elsewhere. So it follows
+the memory of the device, and what was chosen stands in the recipe for whoever resumes.
 """
 
 from __future__ import annotations
@@ -17,22 +17,28 @@ from dataclasses import dataclass, replace
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.nn import device_memory as memory
 
-BY_HAND, BLOCK = 512, 64  # positions up to which a CPU's attention keeps its probabilities, and queries in one block of them
+BY_HAND, BLOCK = (
+    512,
+    64,
+)  # positions up to which a CPU's attention keeps its probabilities, and queries in one block of them
 OWN_FORWARD = {4: 1.5, 2: 1.75}  # of transformers' own forward, which upcasts norms and softmax: times what ours keeps
 RECURRENT = 3.0  # of state-space and other recurrent layers, which keep the states between tokens: times that once more
 EAGER_SCORE = 12  # bytes that attention without a fused kernel keeps for each score
 MARGIN = 0.85  # share of the free memory that is planned with: allocators fragment, kernels take workspaces
 GRADIENT, WEIGHT = 4, 4  # bytes of a trained parameter's: both stay in fp32
-ENOUGH = {"cpu": 512, "cuda": 8192}  # tokens whose products keep a device busy: rather fewer tokens than recomputing, down to here
+ENOUGH = {
+    "cpu": 512,
+    "cuda": 8192,
+}  # tokens whose products keep a device busy: rather fewer tokens than recomputing, down to here
 
 
 @dataclass(frozen=True)
 class Shape:
     """What decides the activations of a transformer: `queries` and `keys` are heads times the size of a head.
 
-    parameters: of the layers, without embeddings and head.  gated: the MLP has a gate (SwiGLU), positions are rotary; else
-    as in GPT-2.  own: how much more transformers' forward keeps, None where it is not used but `transformer.py`.  eager:
-    attention keeps scores.
+    parameters: of the layers, without embeddings and head.  gated: the MLP has a gate (SwiGLU), positions are rotary;
+    else as in GPT-2.  own: how much more transformers' forward keeps, None where it is not used but `transformer.py`.
+    eager: attention keeps scores.
     """
 
     layers: int
@@ -49,7 +55,9 @@ class Shape:
 
     def kept(self, text: int, itemsize: int, device: str) -> float:
         """Bytes a token that the backward pass of one layer reads; `text` tokens attend to each other."""
-        numbers = 4 * self.width + 3 * self.queries + 2 * self.keys  # inputs of norms and matrices; q, k, v; what they attend to
+        numbers = (
+            4 * self.width + 3 * self.queries + 2 * self.keys
+        )  # inputs of norms and matrices; q, k, v; what they attend to
         numbers += self.queries + self.keys if self.gated else 0  # rotated
         numbers -= 0 if self.gated else self.queries  # nothing is between the projection of q, k, v and attention
         numbers += (4 if self.gated else 2) * self.mlp
@@ -77,12 +85,14 @@ class Shape:
 
 @dataclass(frozen=True)
 class Step:
-    """A step of training on `device`. `itemsize` is that of the activations, `text` the most tokens of one text, `whole`
+    """A step of training on `device`. `itemsize` is that of the activations, `text` the most tokens of one text,
+    `whole`
     those that pass through the model together whatever the micro-batch.
 
-    state: bytes of weights, gradients and optimizer that are not taken yet.  trained: the layers' weights are trained, not
-    an adapter beside them.  head: None where no logits are made, else whether the head is trained.  update: bytes that the
-    optimizer takes for a moment, when the activations are gone.
+    state: bytes of weights, gradients and optimizer that are not taken yet.  trained: the layers' weights are trained,
+    not an adapter beside them.  head: None where no logits are made, else whether the head is trained.  update: bytes
+    that
+    the optimizer takes for a moment, when the activations are gone.
     """
 
     shape: Shape
@@ -109,7 +119,9 @@ class Step:
         return held + tail + max(self.logits(tokens), layer + passing)
 
     def logits(self, tokens: int) -> float:
-        """Bytes of a chunk of logits with their gradient, and of the head in the activations' format with its gradient."""
+        """Bytes of a chunk of logits with their gradient, and of the head in the activations' format with its
+        gradient.
+        """
         from jupyter_gpt.nn.loss import chunk_rows
 
         if self.head is None:
@@ -137,15 +149,31 @@ def pretraining(recipe, vocabulary: int, device: str) -> Step:
     matrices, size = layers if recipe.optimizer == "muon" else 0, 2 if recipe.dtype == "bfloat16" else 4
     head = recipe.width // recipe.heads
     return Step(
-        Shape(recipe.layers, recipe.width, recipe.heads, recipe.width, recipe.kv_heads * head, recipe.mlp, vocabulary,
-              layers, gated=recipe.arch != "gpt2"),
-        device, size, recipe.context, (WEIGHT + GRADIENT) * total + moments(recipe.optimizer, matrices, total - matrices),
-        trained=True, head=True, update=muon_update(matrices, size), whole=recipe.context,
-    )  # fmt: skip
+        Shape(
+            recipe.layers,
+            recipe.width,
+            recipe.heads,
+            recipe.width,
+            recipe.kv_heads * head,
+            recipe.mlp,
+            vocabulary,
+            layers,
+            gated=recipe.arch != "gpt2",
+        ),
+        device,
+        size,
+        recipe.context,
+        (WEIGHT + GRADIENT) * total + moments(recipe.optimizer, matrices, total - matrices),
+        trained=True,
+        head=True,
+        update=muon_update(matrices, size),
+        whole=recipe.context,
+    )
 
 
 def muon_update(matrices: int, itemsize: int) -> int:
-    """Bytes that Muon takes while it orthogonalises its largest stack, most of all matrices: gradients in fp32, and four
+    """Bytes that Muon takes while it orthogonalises its largest stack, most of all matrices: gradients in fp32, and
+    four
     tensors in the number format of the products."""
     return int(0.7 * matrices * (4 + 4 * itemsize))
 
@@ -170,25 +198,41 @@ def shape_of(module) -> Shape:
     width, heads = first("hidden_size", default=1), first("num_attention_heads", "num_heads", default=1)
     head = first("head_dim", default=-(-width // heads))
     tables = {id(part.weight) for part in module.modules() if isinstance(part, nn.Embedding)}
-    layers = {name: p for name, p in module.base_model.named_parameters() if id(p) not in tables and "lora_" not in name}
+    layers = {
+        name: p for name, p in module.base_model.named_parameters() if id(p) not in tables and "lora_" not in name
+    }
     return Shape(
-        layers=first("num_hidden_layers", default=1), width=width, heads=heads, queries=heads * head,
+        layers=first("num_hidden_layers", default=1),
+        width=width,
+        heads=heads,
+        queries=heads * head,
         keys=first("num_key_value_heads", default=heads) * head,
-        mlp=first("intermediate_size", "n_inner", "ffn_dim", default=4 * width), vocabulary=first("vocab_size", default=1),
-        parameters=sum(p.numel() for p in layers.values() if p.ndim > 1), gated=any("gate" in name for name in layers),
-        own=own, eager=getattr(config, "_attn_implementation", None) == "eager",
-    )  # fmt: skip
+        mlp=first("intermediate_size", "n_inner", "ffn_dim", default=4 * width),
+        vocabulary=first("vocab_size", default=1),
+        parameters=sum(p.numel() for p in layers.values() if p.ndim > 1),
+        gated=any("gate" in name for name in layers),
+        own=own,
+        eager=getattr(config, "_attn_implementation", None) == "eager",
+    )
 
 
 def finetuning(
-    module, dtype: str, text: int, *, rank: int | None = None, optimizer: str = "adamw", logits: bool = True,
-    whole: int = 1, models: int = 1, remembered: bool = False,
-) -> Step:  # fmt: skip
+    module,
+    dtype: str,
+    text: int,
+    *,
+    rank: int | None = None,
+    optimizer: str = "adamw",
+    logits: bool = True,
+    whole: int = 1,
+    models: int = 1,
+    remembered: bool = False,
+) -> Step:
     """The step of a finetuning of `module`, which is there.
 
-    Without `rank` it is what is trained; with it the base, of which an adapter of that rank will be made, or a copy for 0.
-    `models` such are trained one after the other; `remembered` keeps another copy of what is trained and of its optimizer,
-    as RL does over several updates.
+    Without `rank` it is what is trained; with it the base, of which an adapter of that rank will be made, or a copy for
+    0. `models` such are trained one after the other; `remembered` keeps another copy of what is trained and of its
+    optimizer, as RL does over several updates.
     """
     import torch
 
@@ -206,9 +250,17 @@ def finetuning(
     kept = moments(optimizer, matrices, trained - matrices)
     state = (0 if rank is None else WEIGHT * trained) + GRADIENT * trained + kept
     return Step(
-        shape, module.device.type, size, text, models * (state + (WEIGHT * trained + kept if remembered else 0)), full,
-        full if logits else None, muon_update(matrices, size), whole, recomputable(module),
-    )  # fmt: skip
+        shape,
+        module.device.type,
+        size,
+        text,
+        models * (state + (WEIGHT * trained + kept if remembered else 0)),
+        full,
+        full if logits else None,
+        muon_update(matrices, size),
+        whole,
+        recomputable(module),
+    )
 
 
 def adapter_size(module, rank: int) -> int:
@@ -229,8 +281,8 @@ def halves(most: int, least: int) -> list[int]:
 def choose(step: Step, sizes: Sequence[int], checkpointing: bool | None, room: int | None) -> tuple[int, bool] | None:
     """The tokens of a micro-batch, one of `sizes` (falling), and whether its activations are recomputed.
 
-    As many tokens as `room` bytes hold; recomputation, which costs a third more work, only where they would become fewer
-    than keep the device busy. `checkpointing` decides it where it is given. None where nothing fits.
+    As many tokens as `room` bytes hold; recomputation, which costs a third more work, only where they would become
+    fewer than keep the device busy. `checkpointing` decides it where it is given. None where nothing fits.
     """
     checkpointing = checkpointing if step.recomputable else False
     if room is None:
@@ -244,9 +296,14 @@ def choose(step: Step, sizes: Sequence[int], checkpointing: bool | None, room: i
 
 
 def fit(
-    what: str, step: Step, sizes: Sequence[int], checkpointing: bool | None, device: str, adapter: Step | None = None,
+    what: str,
+    step: Step,
+    sizes: Sequence[int],
+    checkpointing: bool | None,
+    device: str,
+    adapter: Step | None = None,
     otherwise: str = "a smaller model would fit",
-) -> tuple[int, bool]:  # fmt: skip
+) -> tuple[int, bool]:
     """As `choose`, for what is free on `device` now.
 
     Raises GPTError, one line, where nothing fits: how much `what` needs, what there is, and what would fit: an adapter
@@ -259,12 +316,16 @@ def fit(
     least = max(sizes[-1], step.whole)
     others = {"--lora 16": (adapter, least)} if adapter else {}
     others |= {f"--context {text}": (replace(step, text=text, whole=text), text) for text in halves(least, 64)[1:]}
-    fitting = [f"{flag} needs {memory.amount(other.bytes(tokens, True))}" for flag, (other, tokens) in others.items()
-               if other.bytes(tokens, True) <= room]  # fmt: skip
+    fitting = [
+        f"{flag} needs {memory.amount(other.bytes(tokens, True))}"
+        for flag, (other, tokens) in others.items()
+        if other.bytes(tokens, True) <= room
+    ]
     needed = step.bytes(least, checkpointing is not False)
     raise GPTError(
         f"{what} needs about {memory.amount(needed)} to train: {memory.amount(step.state)} for weights, gradients and "
-        f"optimizer, {memory.amount(needed - step.state)} for {least:,} tokens at a time. {device.partition(':')[0]} has "
+        f"optimizer, {memory.amount(needed - step.state)} for {least:,} tokens at a time. "
+        f"{device.partition(':')[0]} has "
         f"{memory.amount(room)} free: {' or '.join(fitting[:2]) or otherwise}"
     )
 
@@ -272,7 +333,8 @@ def fit(
 def with_micro_batch(
     recipe, what: str, usual: int, least: int, step: Step, device: str, adapter: Step | None = None
 ) -> Iterator[dict]:
-    """The recipe with `micro_tokens` and `checkpointing`, chosen from `usual` tokens down to `least` unless they stand in it.
+    """The recipe with `micro_tokens` and `checkpointing`, chosen from `usual` tokens down to `least` unless they stand
+    in it.
 
     Yields a note where they are not the usual ones. Raises GPTError as `fit` does.
     """

@@ -28,8 +28,8 @@ class Trunk(nn.Module):
     """Token ids `(B, T)` to the last hidden states `(B, T, D)` of a transformers causal LM, after the final norm.
 
     `dtype` is that of the activations; the parameters keep theirs. The module (or the peft model around it) is
-    referenced, not registered, so `Trunk` has no parameters of its own and a `torch.compile` of it never renames what is
-    saved. With `recomputed` the activations inside a block are not kept but made again for its gradient.
+    referenced, not registered, so `Trunk` has no parameters of its own and a `torch.compile` of it never renames what
+    is saved. With `recomputed` the activations inside a block are not kept but made again for its gradient.
     """
 
     def __init__(self, model: nn.Module, context: int, dtype: torch.dtype, recomputed: bool = False):
@@ -119,7 +119,9 @@ def probe(model: nn.Module) -> Tensor:
 
 
 def suits(model: nn.Module) -> bool:
-    """Whether a model is one of the shapes written out here, with none of the extras that their configurations allow."""
+    """Whether a model is one of the shapes written out here, with none of the extras that their configurations
+    allow.
+    """
     config = model.config
     if getattr(model, "hf_quantizer", None) is not None:
         return False
@@ -206,12 +208,16 @@ def causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def shares_keys(q: Tensor) -> bool:
-    """Whether a fused kernel takes fewer keys than queries: of a GPU's only FlashAttention, else all scores are written out."""
+    """Whether a fused kernel takes fewer keys than queries: of a GPU's only FlashAttention, else all scores are written
+    out.
+    """
     return q.device.type != "cuda" or has_flash(q)
 
 
 def has_flash(q: Tensor) -> bool:
-    """Whether FlashAttention (Dao 2024) computes queries like these `(…, h)`: on NVIDIA GPUs since Ampere, in half precision."""
+    """Whether FlashAttention (Dao 2024) computes queries like these `(…, h)`: on NVIDIA GPUs since Ampere, in half
+    precision.
+    """
     half, h = q.dtype in (torch.bfloat16, torch.float16), q.shape[-1]
     if q.device.type != "cuda" or torch.version.hip or not half or h % 8 or h > 192:
         return False
@@ -219,7 +225,8 @@ def has_flash(q: Tensor) -> bool:
 
 
 def packed_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, segments: Segments) -> Tensor:
-    """The attention of a stream: by hand, by the kernel for texts of varying length, or, where neither runs, texts of like
+    """The attention of a stream: by hand, by the kernel for texts of varying length, or, where neither runs, texts of
+    like
     length side by side."""
     if mask is not None and eager(q):
         return by_hand.PackedAttention.apply(q, k, v, mask, segments.lengths).flatten(2)

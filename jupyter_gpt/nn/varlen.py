@@ -15,10 +15,11 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Segments:
-    """Where the texts of a stream `(1, N)` lie: `lengths` (N together), `positions` `(N,)` from 0 in each, on the device.
+    """Where the texts of a stream `(1, N)` lie: `lengths` (N together), `positions` `(N,)` from 0 in each, on the
+    device.
 
-    `bounds` `(texts + 1,)` int32 are the places where they begin, and N, for kernels of a GPU; `longest` is at least the
-    longest of them.
+    `bounds` `(texts + 1,)` int32 are the places where they begin, and N, for kernels of a GPU; `longest` is at least
+    the longest of them.
     """
 
     lengths: list[int]
@@ -89,7 +90,8 @@ def _stream(ids, targets, positions, bounds, longest: int, padding: int, device)
 
 
 def groups(lengths: list[int], waste: float = 1.25, spare: int = 32) -> list[list[int]]:
-    """Texts by their numbers, those of like length together, so that padding each group costs little: at most `spare` cells
+    """Texts by their numbers, those of like length together, so that padding each group costs little: at most `spare`
+    cells
     beside `waste` times its tokens."""
     order = sorted(range(len(lengths)), key=lambda n: lengths[n])
     found: list[list[int]] = []

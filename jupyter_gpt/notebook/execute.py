@@ -35,9 +35,7 @@ def execute(notebook: Path) -> int:
         reason = (str(error).splitlines() or ["it is empty"])[0]
         raise GPTError(f"{notebook.name} cannot be read as a notebook: {reason[:200]}") from None
     started = time.time()
-    home = notebook.parent / (
-        os.environ.get("JUPYTER_GPT_HOME") or ".jupyter_gpt"
-    )  # as the kernel will see it
+    home = notebook.parent / (os.environ.get("JUPYTER_GPT_HOME") or ".jupyter_gpt")  # as the kernel will see it
     status = asyncio.run(_run(nb, notebook))
     kept = _keep(nb, home / "executed" / notebook.name)
 
@@ -85,14 +83,8 @@ async def _run(nb, notebook: Path) -> int:
     from nbclient import NotebookClient
 
     resources = {"metadata": {"path": str(notebook.parent)}}
-    client = NotebookClient(
-        nb, km=kernel_manager(), resources=resources, timeout=None, store_widget_state=False
-    )
-    cells = [
-        (index, cell)
-        for index, cell in enumerate(nb.cells)
-        if cell.cell_type == "code" and cell.source.strip()
-    ]
+    client = NotebookClient(nb, km=kernel_manager(), resources=resources, timeout=None, store_widget_state=False)
+    cells = [(index, cell) for index, cell in enumerate(nb.cells) if cell.cell_type == "code" and cell.source.strip()]
     for _, cell in cells:  # what an earlier execution left is not this one's
         cell.outputs, cell.execution_count = [], None
     print(f"{notebook} ({len(cells)} cells, {sys.executable})")
@@ -120,7 +112,8 @@ async def _run(nb, notebook: Path) -> int:
 
 @dataclass
 class CtrlC:
-    """Ctrl-C interrupts the running cell (before there is one, it is noted), and so does a second: a run that stops then
+    """Ctrl-C interrupts the running cell (before there is one, it is noted), and so does a second: a run that stops
+    then
     leaves its last evaluation out. A third, or SIGTERM, ends the kernel.
     """
 
@@ -140,7 +133,10 @@ class CtrlC:
 
     def press(self) -> None:
         self.pressed += 1
-        said = {1: "interrupting: Ctrl-C again skips the evaluation of a stopping run", 2: "interrupting: Ctrl-C again ends the kernel"}
+        said = {
+            1: "interrupting: Ctrl-C again skips the evaluation of a stopping run",
+            2: "interrupting: Ctrl-C again ends the kernel",
+        }
         print(f" {said.get(self.pressed, 'ending the kernel')}", flush=True)
         self.acts.append(asyncio.ensure_future(self.act()))
 

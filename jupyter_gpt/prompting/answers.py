@@ -3,8 +3,9 @@
 What counts as the answer follows from its form, as in the papers and in lm-evaluation-harness:
 
 number     `#### 40` and "The answer is 40" (GSM8K), `\\boxed{40}` (MATH); else the last number
-choice     the letter that is named; else the one at the beginning, the last one mentioned, or the one whose text is (MMLU)
-yes/no     the word that is named; else the one at the beginning or the last one (StrategyQA), or what the last sentence
+choice     the letter that is named; else the one at the beginning, the last one mentioned, or the one whose text is
+(MMLU) yes/no     the word that is named; else the one at the beginning or the last one (StrategyQA), or what the last
+sentence
            in the question's own words affirms or denies ("The coin is still heads up.")
 text       what is named, else the first sentence; compared without case, punctuation and articles (SQuAD)
 
@@ -26,7 +27,8 @@ NAMED = re.compile(
     r"\#{4,}[ \t]*:?[ \t]*(?P<marked>[^\n#]*)|\\boxed\{(?P<boxed>[^{}\n]*)"
     r"|\banswers?(?: (?:to|of|for)\b[^.:?\n]{0,80}?)?\s*(?:\b(?:is|was|(?:would|should|must|will) be)\b\s*:?|[:=])\s*"
     r"(?P<after>[^\n]*)"
-    r"|(?P<before>[^.?\n]*[^.?\n\s])\s+is (?:the (?:(?:correct|right|final|best) )*(?:answer|option|choice)|correct)\b(?!\?)",
+    r"|(?P<before>[^.?\n]*[^.?\n\s])\s+is (?:the (?:(?:correct|right|final|best) "
+    r")*(?:answer|option|choice)|correct)\b(?!\?)",
     re.IGNORECASE,
 )
 BOXED = re.compile(r"\\boxed\{([^{}\n]*)\}?")
@@ -53,7 +55,8 @@ DENIES = re.compile(r"\b(?:not|never|cannot|neither)\b|n[’']t\b", re.IGNORECAS
 class Form:
     """What the answer to a question is. kind: "number", "choice", "yes/no", "text", or "" where nobody has said.
 
-    options: of a choice, each letter or word with the text that the question writes beside it.  question: its own words.
+    options: of a choice, each letter or word with the text that the question writes beside it.  question: its own
+    words.
     """
 
     kind: str = ""
@@ -73,7 +76,9 @@ def form_of(answer: str, question: str = "", answers: Sequence[str] = ()) -> For
     said = keyed(answer)
     if said.casefold() in ("yes", "no"):
         return Form("yes/no", question=question)
-    letters = [match and (match[1] or match[2]).upper() for match in map(LETTER.fullmatch, map(keyed, [answer, *answers]))]
+    letters = [
+        match and (match[1] or match[2]).upper() for match in map(LETTER.fullmatch, map(keyed, [answer, *answers]))
+    ]
     if letters[0] and (offered := options_in(question)):
         return Form("choice", tuple(offered.items()), question)
     if number(re.sub(r"\s*(?:%|°?[A-Za-z²³]*)$", "", said)) or number(said):
@@ -134,7 +139,9 @@ def named(text: str, form: Form = ANY, cut: bool = False) -> str | None:
             there = text[: match.start()] if POINTING.match(said.strip()) else said
             value = rule.anywhere(there, form) if match["before"] else rule.named(first, form)
         else:
-            value = short(first, LONGEST) if not match["before"] else None if POINTING.search(said) else short(said, BARE)
+            value = (
+                short(first, LONGEST) if not match["before"] else None if POINTING.search(said) else short(said, BARE)
+            )
         if value:
             found.append(value)
     if not found or (cut and len({key(value, form) for value in found}) > 1):
@@ -174,7 +181,8 @@ def first_sentence(text: str, cut: bool) -> str:
 
 
 def key(answer: str, form: Form = ANY) -> str:
-    """What two answers have in common when they are the same: a number (`$1,200.00` is `1200`, `six` is `6`), an option,
+    """What two answers have in common when they are the same: a number (`$1,200.00` is `1200`, `six` is `6`), an
+    option,
     or else the words without case, articles, punctuation and spaces around them."""
     if form.kind in ("choice", "yes/no"):
         return read(answer, form, alone=True) or answer.casefold()
@@ -219,7 +227,8 @@ def number_in_front(first: str, form: Form) -> str | None:
 
 
 def last_number(text: str, form: Form) -> str | None:
-    """The number that the last sentence with one comes to. Those of the question are its conditions, and no result where
+    """The number that the last sentence with one comes to. Those of the question are its conditions, and no result
+    where
     the sentence has another."""
     asked = in_digits(form.question) + in_words(form.question)
     parts = [part for line in sentences(text) for part in CLAUSE.split(line)]

@@ -1,4 +1,5 @@
-"""Many techniques at once, their calls batched: each runs on a thread of its own and waits where it asks, and when all of
+"""Many techniques at once, their calls batched: each runs on a thread of its own and waits where it asks, and when all
+of
 them wait, all that they ask goes to the model together.
 
 A technique is written as if it were alone. The model is asked, and the user's functions are called, on the thread that

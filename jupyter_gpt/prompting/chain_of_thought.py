@@ -2,11 +2,13 @@
 
 Zero-shot (Kojima et al. 2022): "Let's think step by step.", then a second pass in which the same model, its reasoning
 before its eyes, gives the answer alone. Few-shot (Wei et al. 2022): worked examples show how, and a sentence such as
-"The answer is 8." at their end is how the answer is found. Reasoning that names its answer so is not asked for it again: a
-small model often gives another one then. Where the answer has a form to keep (regex, json, …), the thinking is free of it
-and the second pass is not: a constraint on the thinking costs accuracy.
+"The answer is 8." at their end is how the answer is found. Reasoning that names its answer so is not asked for it
+again: a small model often gives another one then. Where the answer has a form to keep (regex, json, …), the thinking is
+free of
+it and the second pass is not: a constraint on the thinking costs accuracy.
 
-A model that does not give an answer alone is asked once more, then said to have given none. Reasoning that was cut off at
+A model that does not give an answer alone is asked once more, then said to have given none. Reasoning that was cut off
+at
 --max-tokens before it named an answer has none, and is not asked: what the model would say then is made up.
 """
 
@@ -88,7 +90,8 @@ def answered(ask: Ask, asked: Asked, chains: Sequence[Node], options: Options) -
 
 
 def in_reasoning(chain: Node, options: Options, whole: bool) -> str | None:
-    """The answer that the reasoning names; with `whole`, any that can be read from it. One that has a form to keep is none
+    """The answer that the reasoning names; with `whole`, any that can be read from it. One that has a form to keep is
+    none
     unless it keeps it."""
     reading = read if whole else named
     answer = reading(chain.text, options.form, cut=chain.cut)

@@ -20,9 +20,13 @@ AGAIN = 1_000_003  # what the seed of a second try is away from the first one's
 
 
 def repaired(
-    endpoint, prompts: Sequence[Prompt], found: Sequence[Completion], sampling: Sampling, rule: Rule,
+    endpoint,
+    prompts: Sequence[Prompt],
+    found: Sequence[Completion],
+    sampling: Sampling,
+    rule: Rule,
     ask: Callable[[list, Sampling], list[Completion]],
-) -> None:  # fmt: skip
+) -> None:
     """Settle the answers `found` to `prompts`, those that broke the rule after a second try.
 
     ask(what, sampling) sends again; it gives fewer answers when it was broken off. Answers that were cut off are not
@@ -30,15 +34,17 @@ def repaired(
     """
     broken = [
         (prompt, answer, sample, problem)
-        for prompt, answer in zip(prompts, found, strict=True) for sample in answer.samples
+        for prompt, answer in zip(prompts, found, strict=True)
+        for sample in answer.samples
         if (problem := rule.problem(sample.text)) and sample.finish_reason == "stop" and not sample.interrupted
-    ]  # fmt: skip
+    ]
     again = [second(endpoint, prompt, sample.text, problem, rule) for prompt, _, sample, problem in broken]
     new = ask(again, replace(sampling, samples=1, seed=sampling.seed + AGAIN)) if again else []
     for (_, answer, sample, problem), sent, made in zip(broken, again, new, strict=False):
         kept = rule.problem(made.text) is None
-        sample.notes += (f"the endpoint did not keep to it ({problem}) and was asked once more" +
-                         ("" if kept else ", in vain"),)  # fmt: skip
+        sample.notes += (
+            f"the endpoint did not keep to it ({problem}) and was asked once more" + ("" if kept else ", in vain"),
+        )
         both = Usage(
             answer.usage.prompt_tokens + made.usage.prompt_tokens,
             answer.usage.completion_tokens + made.usage.completion_tokens,
@@ -62,5 +68,8 @@ def second(endpoint, prompt: Prompt, text: str, problem: str, rule: Rule) -> lis
     wanted = rule.words
     if rule.kind == "json":
         wanted = f"JSON of this schema: {json.dumps(rule.what, ensure_ascii=False)}" if rule.what else "JSON"
-    return [*prompt.messages, {"role": "assistant", "content": text},
-            {"role": "user", "content": REPAIR.format(problem=problem, wanted=wanted)}]  # fmt: skip
+    return [
+        *prompt.messages,
+        {"role": "assistant", "content": text},
+        {"role": "user", "content": REPAIR.format(problem=problem, wanted=wanted)},
+    ]

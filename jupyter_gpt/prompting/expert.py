@@ -14,7 +14,8 @@ from jupyter_gpt.prompting.options import Options
 from jupyter_gpt.prompting.trace import Node
 
 TEMPLATES = {
-    "persona": "You are a leading expert {field}. Answer as such an expert would, correctly and completely.\n\n{question}",
+    "persona": "You are a leading expert {field}. Answer as such an expert would, correctly and "
+    "completely.\n\n{question}",
     "persona_document": "This question was answered by a leading expert {field}: {question}",
     "trigger": "Let's work this out in a step by step way to be sure we have the right answer.",
 }

@@ -69,9 +69,13 @@ class Box:
 
 
 def in_kernel(
-    model, questions: Sequence[Question], sampling: Sampling, truncate: bool, rule: Rule | None = None,
+    model,
+    questions: Sequence[Question],
+    sampling: Sampling,
+    truncate: bool,
+    rule: Rule | None = None,
     constraint: Callable | None = None,
-) -> tuple[list[Prompt], Answer]:  # fmt: skip
+) -> tuple[list[Prompt], Answer]:
     """The prompts for a model of this kernel, and the function that has them answered.
 
     Raises GPTError for a prompt that the context cannot hold, unless `truncate`.
@@ -99,14 +103,21 @@ def in_kernel(
 
 
 def sampled(
-    model, prompts: Sequence[Prompt], sampling: Sampling, show: Show, deadline: float | None = None,
-    rule: Rule | None = None, constraint: Callable | None = None,
-) -> list[Completion]:  # fmt: skip
+    model,
+    prompts: Sequence[Prompt],
+    sampling: Sampling,
+    show: Show,
+    deadline: float | None = None,
+    rule: Rule | None = None,
+    constraint: Callable | None = None,
+) -> list[Completion]:
     """Have a model of this kernel answer on the device's worker. `constraint` makes the engine's for each sample."""
     from jupyter_gpt.inference.answer import answers
 
     box, enough = Box(), threading.Event()
-    source = answers(model.module, model.tokenizer, prompts, sampling, ends(model), model.name, enough.is_set, rule, constraint)
+    source = answers(
+        model.module, model.tokenizer, prompts, sampling, ends(model), model.name, enough.is_set, rule, constraint
+    )
     job = worker("torch").submit(box.keep(within_memory(source, model, prompts, sampling)))
     try:
         job.wait(box.look(show, deadline, enough.set), enough.set)
@@ -140,9 +151,7 @@ def within_memory(source: Iterator, model, prompts: Sequence[Prompt], sampling: 
     memory.give_back(model.device)
     rows = len(prompts) * sampling.samples
     longest = max(len(prompt.ids) for prompt in prompts) + sampling.max_tokens
-    what = (
-        f"{rows:,} answer{'s' * (rows != 1)} of {longest:,} tokens, prompt included, do not fit into memory"
-    )
+    what = f"{rows:,} answer{'s' * (rows != 1)} of {longest:,} tokens, prompt included, do not fit into memory"
     fit = fitting(model, longest)
     fewer = "lower --samples or --max-tokens" if sampling.samples > 1 else "lower --max-tokens"
     rest = f"about {fit:,} would" if 0 < fit < rows else f"{fewer}, or %gpt unload a model"
@@ -208,5 +217,3 @@ def at_endpoint(
         return box.latest or []
 
     return prompts, answer
-
-

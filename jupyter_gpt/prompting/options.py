@@ -103,7 +103,7 @@ def check(options: Options, chat: bool = True, given: frozenset[str] = frozenset
         "a base model cannot judge its steps: --value $function does, or --as-assistant asks it as a chat": (
             o.tree and not chat and o.value is None
         ),
-    }  # fmt: skip
+    }
     for name in ("breadth", "depth", "search", "value"):
         wrong[f"--{name} belongs to --tree: add --tree"] = name in given and not o.tree
     for name in ("steps", "approve", "allow"):

@@ -3,8 +3,8 @@
 A model that reasons alone makes facts up, one that acts alone loses the thread: here each thought ends in an
 action, a tool does it, and its result is read before the next thought. Calls go through the model's own
 protocol where it has one, else they are written in the text; either way each is checked, shown if it has to
-be, and contained (`tools/act.py`). Few-shot examples are whole runs (`tools/worked.py`); in a chat they follow the form,
-which is then the system prompt.
+be, and contained (`tools/act.py`). Few-shot examples are whole runs (`tools/worked.py`); in a chat they follow the
+form, which is then the system prompt.
 
 A turn that is neither call nor answer is asked for once more, then taken as it stands, and that is said. The
 same call twice in a row is not run again; a call that goes on giving what it gave before ends the acting. When the
@@ -136,8 +136,11 @@ def turn(ask: Ask, protocol, asked: Asked, words) -> tuple[Completion, Said, Ask
 def last(ask: Ask, asked: Asked, settings: dict, words) -> Node:
     """The answer that is left when nothing may be done any more."""
     if ask.chat:
-        asked = [*asked, {"role": "user", "content": words["last"]}] if asked[-1]["role"] == "tool" else joined(
-            asked, words["last"])  # fmt: skip
+        asked = (
+            [*asked, {"role": "user", "content": words["last"]}]
+            if asked[-1]["role"] == "tool"
+            else joined(asked, words["last"])
+        )
     else:
         asked = f"{asked.removesuffix('Thought:')}Final Answer:"
     [node] = ask.nodes([asked], label="gives its answer", **settings)
@@ -154,7 +157,9 @@ def joined(asked: list[dict], words: str) -> list[dict]:
 
 def answer_of(ask: Ask, text: str, completion: Completion) -> Node:
     """The node of an answer."""
-    return ask.add(Node("answer", "final answer", text=text, answer=read(text, alone=True) or cleaned(text), completion=completion))
+    return ask.add(
+        Node("answer", "final answer", text=text, answer=read(text, alone=True) or cleaned(text), completion=completion)
+    )
 
 
 def best(ask: Ask, said: Said, completion: Completion) -> None:

@@ -1,8 +1,9 @@
 """Reflection: ask the model whether it met the target, and let it revise.
 
 A model that writes token by token cannot take a word back; shown its whole answer, it may see what is wrong with it.
-`--check $function` is an outside verifier: it decides, and its words go into the request to revise. Without one the model
-judges itself, which lowers accuracy on problems with right answers (Huang et al. 2023, "Large language models cannot
+`--check $function` is an outside verifier: it decides, and its words go into the request to revise. Without one the
+model judges itself, which lowers accuracy on problems with right answers (Huang et al. 2023, "Large language models
+cannot
 self-correct reasoning yet": GSM8K 77.4 -> 75.9 for GPT-3.5): use it for form and completeness, not for truth.
 """
 
@@ -18,7 +19,8 @@ from jupyter_gpt.prompting.options import Options
 from jupyter_gpt.prompting.trace import Node
 
 TEMPLATES = {
-    "reflect": "Did you do what was asked? Go over your answer again and look for mistakes. If it is right and complete, "
+    "reflect": "Did you do what was asked? Go over your answer again and look for mistakes. If it is right and "
+    "complete, "
     "reply with the one word CORRECT. Otherwise say what is wrong with it.",
     "revise": "Write the whole answer again, with that put right.",
     "refuted": "That is wrong.{why} Find the mistake and write the whole answer again.",
@@ -27,7 +29,8 @@ FINE = "CORRECT"
 
 
 def reflect(technique, solve):
-    """The technique, and then up to `options.reflect` rounds of looking back and revising; a base model, which cannot be
+    """The technique, and then up to `options.reflect` rounds of looking back and revising; a base model, which cannot
+    be
     told what was wrong, draws a new solution by `solve`."""
 
     def reflected(ask: Ask, question: Asked, options: Options) -> Node:

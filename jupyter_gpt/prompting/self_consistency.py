@@ -74,7 +74,9 @@ def verdict(spread: dict[str, int], samples: int) -> str:
 
 
 def best_of(solve):
-    """The technique that draws `options.samples` solutions and returns the one that `options.best_of` scores highest."""
+    """The technique that draws `options.samples` solutions and returns the one that `options.best_of` scores
+    highest.
+    """
 
     def best(ask: Ask, question: Asked, options: Options) -> Node:
         solutions = drawn(ask, solve, question, options)
@@ -84,8 +86,16 @@ def best_of(solve):
         for solution in solutions:
             solution.pruned = solution is not winner
         low, high = min(s.score for s in solutions), winner.score
-        ask.add(Node("vote", f"best of {len(solutions)}", text=winner.text, answer=winner.answer, score=high,
-                     note="all scored alike: the first is taken" if low == high else f"scores {low:g} to {high:g}"))  # fmt: skip
+        ask.add(
+            Node(
+                "vote",
+                f"best of {len(solutions)}",
+                text=winner.text,
+                answer=winner.answer,
+                score=high,
+                note="all scored alike: the first is taken" if low == high else f"scores {low:g} to {high:g}",
+            )
+        )
         return winner
 
     return best

@@ -6,8 +6,8 @@ given to `delegate`, which works off a list of its own one level deeper. What wa
 number of tasks in all is limited, and so is the depth: a list cannot grow for ever.
 
 Examples are of two kinds: a goal with its list shows how to plan and how to keep the list, a task with a worked run
-(`tools/worked.py`) how to act. Each is laid out as the agent's own prompt for it: with runs, a task is asked alone, as theirs are, and goal
-and memory stand in the system prompt.
+(`tools/worked.py`) how to act. Each is laid out as the agent's own prompt for it: with runs, a task is asked alone, as
+theirs are, and goal and memory stand in the system prompt.
 
 Such agents impress and go astray: each step is right with some probability, and a goal needs all of them.
 """
@@ -31,7 +31,8 @@ from jupyter_gpt.prompting.trace import Node
 TEMPLATES = {
     "plan": """Goal: {question}
 
-{tools}List the tasks that lead to the goal, in order, one a line, numbered. At most {most}, and no more than needed.""",
+{tools}List the tasks that lead to the goal, in order, one a line, numbered. At most {most}, and no more than \
+needed.""",
     "task": """You work towards this goal: {goal}
 
 {memory}Your task now, and nothing else: {question}""",
@@ -79,8 +80,11 @@ def task_list(ask: Ask, question: Asked, options: Options) -> Node:
             ask.best = Node("results", text=results(top.done))
         raise
     finally:
-        ask.root.result = {"goal": top.goal, "left": top.left,
-                           "done": [{"task": task, "result": result} for task, result in top.done]}  # fmt: skip
+        ask.root.result = {
+            "goal": top.goal,
+            "left": top.left,
+            "done": [{"task": task, "result": result} for task, result in top.done],
+        }
     return answer
 
 
@@ -229,7 +233,8 @@ def list_grammar() -> str:
 
 
 def fresh(ask: Ask, work: Work, tasks: Sequence[str], keep: Sequence[str] = ()) -> list[str]:
-    """The tasks that are not done yet, each once; what was left out is said. Where they all are done, which says nothing
+    """The tasks that are not done yet, each once; what was left out is said. Where they all are done, which says
+    nothing
     of what is left, `keep` stays.
     """
     known, kept, dropped = {plain(task) for task, _ in work.done}, [], []
@@ -259,8 +264,10 @@ def memory(work: Work, words) -> str:
 
 def results(done: Sequence[tuple[str, str]]) -> str:
     """Tasks with their results, the oldest left out where all do not fit."""
-    lines = [f"{n}. {task}\n   Result: {cut(' '.join(result.split()), REMEMBERED)}"
-             for n, (task, result) in enumerate(done, start=1)]  # fmt: skip
+    lines = [
+        f"{n}. {task}\n   Result: {cut(' '.join(result.split()), REMEMBERED)}"
+        for n, (task, result) in enumerate(done, start=1)
+    ]
     while len(lines) > 1 and sum(map(len, lines)) > MEMORY:
         lines.pop(0)
     return "\n".join(lines)

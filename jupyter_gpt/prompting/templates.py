@@ -1,7 +1,7 @@
 """The texts of the techniques, those that were replaced for the notebooks of this folder among them.
 
-`templates.json` in the store holds what was replaced: technique -> name -> text. A text keeps its `{holes}`: one that the
-technique does not fill, or that lacks one it needs, is refused.
+`templates.json` in the store holds what was replaced: technique -> name -> text. A text keeps its `{holes}`: one that
+the technique does not fill, or that lacks one it needs, is refused.
 """
 
 from __future__ import annotations
@@ -16,8 +16,14 @@ from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.prompting.ask import HOLE
 
 FILE = "templates.json"
-WHERE = {"cot": "chain_of_thought", "expert": "expert", "reflection": "reflection", "tree": "tree_of_thoughts",
-         "react": "react", "agent": "task_list"}  # fmt: skip
+WHERE = {
+    "cot": "chain_of_thought",
+    "expert": "expert",
+    "reflection": "reflection",
+    "tree": "tree_of_thoughts",
+    "react": "react",
+    "agent": "task_list",
+}
 
 
 def own(technique: str) -> Mapping[str, str]:

@@ -36,8 +36,14 @@ def acting(
     allowed = frozenset(words(allow) if isinstance(allow, str) else allow)
     native = speaks_calls(model)
     special = () if model.kind == "endpoint" else special_tokens(model.tokenizer)
-    return Acting(found, Approval(bool(approve), allowed, who), steps or STEPS, native,
-                  constrained=model.kind != "endpoint" and not native, special=special)  # fmt: skip
+    return Acting(
+        found,
+        Approval(bool(approve), allowed, who),
+        steps or STEPS,
+        native,
+        constrained=model.kind != "endpoint" and not native,
+        special=special,
+    )
 
 
 def flat(tools: object) -> list:

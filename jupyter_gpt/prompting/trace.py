@@ -107,9 +107,20 @@ PLAIN = tuple(name for name in Node.__dataclass_fields__ if name not in ("childr
 def called(label: str, completion: Completion, kind: str = "call") -> Node:
     """The node of one call. Several samples are its children: what each sampled is counted there."""
     usage = completion.usage
-    node = Node(kind, label, completion.prompt, completion.text, tokens_in=usage.prompt_tokens,
-                tokens_out=usage.completion_tokens, seconds=usage.seconds, cost=usage.cost, calls=1,
-                model=completion.model, completion=completion, note="; ".join(completion.notes))  # fmt: skip
+    node = Node(
+        kind,
+        label,
+        completion.prompt,
+        completion.text,
+        tokens_in=usage.prompt_tokens,
+        tokens_out=usage.completion_tokens,
+        seconds=usage.seconds,
+        cost=usage.cost,
+        calls=1,
+        model=completion.model,
+        completion=completion,
+        note="; ".join(completion.notes),
+    )
     if len(completion.samples) > 1:
         node.text = ""
         node.children = [

@@ -1,8 +1,10 @@
-"""Tree of thoughts (Yao et al. 2023): propose steps, score what they lead to, keep the promising, go back from dead ends.
+"""Tree of thoughts (Yao et al. 2023): propose steps, score what they lead to, keep the promising, go back from dead
+ends.
 
-A state is the steps so far. From each state that is kept the model proposes `breadth` next steps, all states together in
-one batch; each new state is scored by `value(prompt, steps)` or by the model itself (sure, likely, impossible, worth 20,
-1 and 0 as in the paper's Game of 24; a score of 0 or less is a dead end, and is never followed). A step that names the
+A state is the steps so far. From each state that is kept the model proposes `breadth` next steps, all states together
+in one batch; each new state is scored by `value(prompt, steps)` or by the model itself (sure, likely, impossible, worth
+20, 1 and 0 as in the paper's Game of 24; a score of 0 or less is a dead end, and is never followed). A step that names
+the
 answer ("Answer: …") is the last of its branch.
 
 bfs   keeps the `breadth` best states of each level, by their own score
@@ -25,9 +27,11 @@ from jupyter_gpt.prompting.options import Options
 from jupyter_gpt.prompting.trace import Node
 
 TEMPLATES = {
-    "propose": "{question}\n\nWork on this one step at a time.\nSteps so far:\n{steps}\n\nWrite the next step only, in one "
+    "propose": "{question}\n\nWork on this one step at a time.\nSteps so far:\n{steps}\n\nWrite the next step "
+    "only, in one "
     "line. When the steps are complete, write instead: Answer: and the answer.",
-    "judge": "{question}\n\nSteps so far:\n{steps}\n\nCan these steps lead to a right answer? Reply with one word: sure, "
+    "judge": "{question}\n\nSteps so far:\n{steps}\n\nCan these steps lead to a right answer? Reply with one word: "
+    "sure, "
     "likely or impossible.",
     "repair": "Reply with one of these words only: sure, likely, impossible.",
     "conclude": "{question}\n\nSteps:\n{steps}\n\nWhat is the answer? Reply with the answer alone.",
@@ -41,7 +45,9 @@ JUDGE_TOKENS = 16
 
 @dataclass(eq=False)
 class State:
-    """Steps so far; `node` is that of the last one, `score` what it is worth, `total` the sum of the scores up to it."""
+    """Steps so far; `node` is that of the last one, `score` what it is worth, `total` the sum of the scores up to
+    it.
+    """
 
     node: Node
     steps: tuple[str, ...] = ()
@@ -115,8 +121,12 @@ def expanded(ask: Ask, question: Asked, states: Sequence[State], options: Option
     settings = {} if ask.chat else {"stop": stops(ask, "\n"), "few_shot": None}
     found = ask.nodes(
         [prompted(ask, question, state, words, "propose") for state in states],
-        label="proposes", kind="propose", under=[state.node for state in states], samples=options.breadth, **settings,
-    )  # fmt: skip
+        label="proposes",
+        kind="propose",
+        under=[state.node for state in states],
+        samples=options.breadth,
+        **settings,
+    )
     families = []
     for state, call in zip(states, found, strict=True):
         seen, family = set(), []
@@ -160,8 +170,9 @@ def judged(ask: Ask, question: Asked, states: Sequence[State]) -> list[float]:
     wrong = [i for i, value in enumerate(values) if value is None]
     if wrong:
         again = [go_on(ask, asked[i], found[i].text or "…", words["repair"]) for i in wrong]
-        repaired = ask.nodes(again, label="judges, asked once more", kind="score",
-                             under=[states[i].node for i in wrong], **settings)  # fmt: skip
+        repaired = ask.nodes(
+            again, label="judges, asked once more", kind="score", under=[states[i].node for i in wrong], **settings
+        )
         for i, node in zip(wrong, repaired, strict=True):
             values[i] = worth(node.text)
             if values[i] is None:

@@ -28,20 +28,38 @@ JOIN chunks c ON c.hash = v.hash GROUP BY v.row ORDER BY v.row)"""  # one chunk 
 FRESH = 2.0  # seconds within which a file may change without its time telling
 # Questions of everyday and school, far from one another, about which a collection says nothing but for a few.
 UNRELATED = (
-    "How do I change the tyre of a bicycle?", "Which vitamins are in an orange?", "What is the capital of Mongolia?",
-    "How is steel made from iron ore?", "Who won the chess championship of 1972?", "How deep is the Pacific Ocean?",
-    "What does a transistor do?", "How do bees make honey?", "When was the treaty of Westphalia signed?",
-    "How do I reset the password of my router?", "What is the boiling point of ethanol?", "How many strings has a cello?",
-    "What is the exchange rate of the yen?", "How is mozzarella made?", "Why is the sky blue?", "What causes an eclipse?",
-    "Which muscles does swimming train?", "How do volcanoes form?", "What is a prime number?", "How do I prune roses?",
-    "Which language is spoken in Brazil?", "What is the speed of sound?", "How does a sewing machine work?",
+    "How do I change the tyre of a bicycle?",
+    "Which vitamins are in an orange?",
+    "What is the capital of Mongolia?",
+    "How is steel made from iron ore?",
+    "Who won the chess championship of 1972?",
+    "How deep is the Pacific Ocean?",
+    "What does a transistor do?",
+    "How do bees make honey?",
+    "When was the treaty of Westphalia signed?",
+    "How do I reset the password of my router?",
+    "What is the boiling point of ethanol?",
+    "How many strings has a cello?",
+    "What is the exchange rate of the yen?",
+    "How is mozzarella made?",
+    "Why is the sky blue?",
+    "What causes an eclipse?",
+    "Which muscles does swimming train?",
+    "How do volcanoes form?",
+    "What is a prime number?",
+    "How do I prune roses?",
+    "Which language is spoken in Brazil?",
+    "What is the speed of sound?",
+    "How does a sewing machine work?",
     "What is the longest bone of the body?",
-)  # fmt: skip
+)
 
 
 @dataclass
 class Report:
-    """What a run did. `skipped`: (document, reason); `duplicates`: (document, the same as); `notes`: (document, what)."""
+    """What a run did. `skipped`: (document, reason); `duplicates`: (document, the same as); `notes`: (document,
+    what).
+    """
 
     added: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
@@ -305,7 +323,8 @@ def keywords_of(index: Index) -> keyword.Keywords:
 
 
 def chance(index: Index, embedder) -> float:
-    """The cosine from which on a hit means something: what three quarters of unrelated questions do not reach with their
+    """The cosine from which on a hit means something: what three quarters of unrelated questions do not reach with
+    their
     best hits, and 95% of the pairs of these questions not with each other, which counts where an index is small.
     """
     import numpy as np

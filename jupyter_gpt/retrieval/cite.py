@@ -1,8 +1,9 @@
 """Does what the answer says stand in its sources? Each sentence is held against each source it was given.
 
-A sentence is supported where a source says it (`support.py`), or where each of its clauses is said by one of them. That is a check
-of words, made so that "supported" can be relied on: a sentence that says a source's meaning in quite other words is marked as
-not supported.
+A sentence is supported where a source says it (`support.py`), or where each of its clauses is said by one of them. That
+is a check of words, made so that "supported" can be relied on: a sentence that says a source's meaning in quite other
+words is
+marked as not supported.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ SUPPORTED, ELSEWHERE, UNSUPPORTED, NOTHING = "supported", "supported by another 
 
 @dataclass(frozen=True)
 class Checked:
-    """A sentence of the answer. `cited` and `by` count the sources from 1; `by` are those that support it, the best first.
+    """A sentence of the answer. `cited` and `by` count the sources from 1; `by` are those that support it, the best
+    first.
 
-    support: the share of its words that the best source has, 0 to 1.  verdict: one of the four above.  reason: why the source
-    that comes nearest does not support it.
+    support: the share of its words that the best source has, 0 to 1.  verdict: one of the four above.  reason: why the
+    source that comes nearest does not support it.
     """
 
     text: str
@@ -84,7 +86,8 @@ def good(found: Mapping[int, Support | None]) -> tuple[int, ...]:
 
 
 def by_clauses(sentence: str, sources: Sequence[list[str]], question: str) -> tuple[int, ...]:
-    """The sources that together support a sentence, one a clause; each has to have what the sentence is about, its first
+    """The sources that together support a sentence, one a clause; each has to have what the sentence is about, its
+    first
     word. None where a clause is said by none of them."""
     clauses = CLAUSE.split(sentence)
     if len(clauses) < 2 or any(len(parsed(clause)) < 2 for clause in clauses):

@@ -17,7 +17,8 @@ LADDER = (64, 96, 128, 192, 256, 384, 512)  # candidates kept while searching
 
 
 class Nearest:
-    """The vectors `matrix` `(rows, dimensions)`, unit length, ready to be searched. `alive` `(rows,)` bool are those that
+    """The vectors `matrix` `(rows, dimensions)`, unit length, ready to be searched. `alive` `(rows,)` bool are those
+    that
     stand for a chunk.
     """
 
@@ -88,7 +89,9 @@ def grown(matrix, file: Path):
 
     graph = None
     sum_file = file.with_suffix(".crc32")
-    if file.exists() and sum_file.exists() and read_sum(sum_file) == checksum(file):  # faiss does not look where it jumps to
+    if (
+        file.exists() and sum_file.exists() and read_sum(sum_file) == checksum(file)
+    ):  # faiss does not look where it jumps to
         graph = faiss.read_index(str(file))
         if graph.d != matrix.shape[1] or graph.ntotal > len(matrix):
             graph = None

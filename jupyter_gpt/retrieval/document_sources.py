@@ -42,8 +42,8 @@ class Item(NamedTuple):
 def as_written(sources: object, variables: Mapping | None = None) -> tuple[list[str], Mapping | None]:
     """Sources as a cell would have them, and the variables; texts among them become the variable `$texts`.
 
-    A string is a source where it is `$name`, an address, or names a file, a folder or a glob that is there; else it is a
-    text. Raises GPTError for one that can only be meant as a path, and for what is neither.
+    A string is a source where it is `$name`, an address, or names a file, a folder or a glob that is there; else it is
+    a text. Raises GPTError for one that can only be meant as a path, and for what is neither.
     """
     if sources is None:
         return [], variables
@@ -65,7 +65,9 @@ def as_written(sources: object, variables: Mapping | None = None) -> tuple[list[
 
 
 def is_source(text: str) -> bool:
-    """Whether a string names something to read rather than being a text. Raises GPTError for a path where nothing is."""
+    """Whether a string names something to read rather than being a text. Raises GPTError for a path where nothing
+    is.
+    """
     if re.fullmatch(r"\$\w+", text) or text.startswith(("http://", "https://")):
         return True
     if "\n" in text or not text.strip():

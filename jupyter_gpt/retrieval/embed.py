@@ -81,7 +81,9 @@ class Encoder:
 
 
 def pooled(hidden, mask, how: str):
-    """One vector a text `(B, D)` from hidden states `(B, T, D)`; `mask` `(B, T)` is 1 where a token stands, on the left."""
+    """One vector a text `(B, D)` from hidden states `(B, T, D)`; `mask` `(B, T)` is 1 where a token stands, on the
+    left.
+    """
     import torch
 
     if how == "cls":
@@ -113,7 +115,9 @@ class Remote:
         return len(text) // 4 + 1
 
     def batches(self, texts: Sequence[str], kind: str = "document") -> Iterator[tuple[list[int], object]]:
-        """As `Encoder.batches`, 64 texts a request. Raises GPTError, one line, for whatever the server does not give."""
+        """As `Encoder.batches`, 64 texts a request. Raises GPTError, one line, for whatever the server does not
+        give.
+        """
         import numpy as np
 
         from jupyter_gpt.inference.remote import connect
@@ -180,12 +184,23 @@ def from_folder(name: str, folder: Path, device: str, fast: bool) -> Encoder:
     try:
         tokenizer = AutoTokenizer.from_pretrained(inner, local_files_only=True, trust_remote_code=False)
         module, found = AutoModel.from_pretrained(
-            inner, dtype=torch.bfloat16 if fast else torch.float32, use_safetensors=True, local_files_only=True,
-            trust_remote_code=False, output_loading_info=True,
-        )  # fmt: skip
+            inner,
+            dtype=torch.bfloat16 if fast else torch.float32,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
     except (
-        OSError, ValueError, KeyError, AttributeError, TypeError, RuntimeError, ImportError, SafetensorError
-    ) as error:  # fmt: skip
+        OSError,
+        ValueError,
+        KeyError,
+        AttributeError,
+        TypeError,
+        RuntimeError,
+        ImportError,
+        SafetensorError,
+    ) as error:
         raise GPTError(f"embedder {name} cannot be loaded from {folder}: {str(error).splitlines()[0][:200]}") from error
     missing = [key for key in found["missing_keys"] if "pooler" not in key]
     if missing:
@@ -194,16 +209,29 @@ def from_folder(name: str, folder: Path, device: str, fast: bool) -> Encoder:
     config = module.config.get_text_config()
     most = min(own.get("max_seq_length") or 10**6, getattr(config, "max_position_embeddings", 512), 8192)
     prompts = settings(folder / "config_sentence_transformers.json", {}).get("prompts") or {}
-    return Encoder(name, tokenizer, module, config.hidden_size, most, pooling, bool(own.get("do_lower_case")),
-                   {"query": prompts.get("query", ""), "document": prompts.get("document") or prompts.get("passage", "")})  # fmt: skip
+    return Encoder(
+        name,
+        tokenizer,
+        module,
+        config.hidden_size,
+        most,
+        pooling,
+        bool(own.get("do_lower_case")),
+        {"query": prompts.get("query", ""), "document": prompts.get("document") or prompts.get("passage", "")},
+    )
 
 
 def pooling_of(name: str, config: dict) -> str:
     """The way of pooling a sentence-transformers configuration asks for; `mean` where it asks for none."""
-    modes = [config["pooling_mode"]] if "pooling_mode" in config else [
-        key.removeprefix("pooling_mode_").removesuffix("_token").removesuffix("_tokens")
-        for key, on in config.items() if key.startswith("pooling_mode_") and on
-    ]  # fmt: skip
+    modes = (
+        [config["pooling_mode"]]
+        if "pooling_mode" in config
+        else [
+            key.removeprefix("pooling_mode_").removesuffix("_token").removesuffix("_tokens")
+            for key, on in config.items()
+            if key.startswith("pooling_mode_") and on
+        ]
+    )
     how = modes[0] if len(modes) == 1 else ("mean" if not modes else " + ".join(map(str, modes)))
     if how not in ("mean", "cls", "max", "lasttoken"):
         raise GPTError(f"embedder {name} pools by {how}, which is not known here: mean, cls, max, lasttoken are")

@@ -48,7 +48,9 @@ class Embedders:
         return self.loaded[folder]
 
     def mark(self, name: str) -> str | None:
-        """What tells the weights of a model of the kernel from those it has after it was trained anew; None for any other."""
+        """What tells the weights of a model of the kernel from those it has after it was trained anew; None for any
+        other.
+        """
         if name in HUB or name not in self.models or self.models.about(name).kind == "endpoint":
             return None
         return adapters.mark(self.models.about(name).folder)
@@ -61,8 +63,10 @@ class Embedders:
         from jupyter_gpt.retrieval import rerank
 
         if name in HUB:
-            raise GPTError(f"{name} is an embedder, no cross-encoder: --rerank takes one, a folder or owner/name of the hub, such "
-                           "as cross-encoder/ms-marco-MiniLM-L6-v2")  # fmt: skip
+            raise GPTError(
+                f"{name} is an embedder, no cross-encoder: --rerank takes one, a folder or owner/name of the hub, such "
+                "as cross-encoder/ms-marco-MiniLM-L6-v2"
+            )
         folder = self.folder(name, "reranker", progress)
         if folder not in self.rerankers:
             with quiet():
@@ -139,9 +143,15 @@ def copy(source: Path, target: Path, repo: str) -> None:
 
 
 def wanted(names: Sequence[str], what: str) -> list[str]:
-    """Of a repository's files those that make an embedder: settings, tokenizer, safetensors; never code, never pickles."""
-    files = [name for name in names if BESIDE.fullmatch(name) or ("/" not in name and (
-        fetch.BESIDE.fullmatch(name) or fetch.WEIGHTS.fullmatch(name)))]  # fmt: skip
+    """Of a repository's files those that make an embedder: settings, tokenizer, safetensors; never code, never
+    pickles.
+    """
+    files = [
+        name
+        for name in names
+        if BESIDE.fullmatch(name)
+        or ("/" not in name and (fetch.BESIDE.fullmatch(name) or fetch.WEIGHTS.fullmatch(name)))
+    ]
     if not any(name.endswith(".safetensors") for name in files):
         raise GPTError(f"{what} has no safetensors: pickled weights are never taken")
     return sorted(files)

@@ -35,7 +35,13 @@ CREATE INDEX IF NOT EXISTS chunks_by_hash ON chunks (hash);
 CREATE INDEX IF NOT EXISTS documents_by_content ON documents (content);
 """
 FORMAT = 1
-REFUSED = ("SQLITE_FULL", "SQLITE_READONLY", "SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_BUSY")  # of a database that is sound
+REFUSED = (
+    "SQLITE_FULL",
+    "SQLITE_READONLY",
+    "SQLITE_IOERR",
+    "SQLITE_CANTOPEN",
+    "SQLITE_BUSY",
+)  # of a database that is sound
 MOST_DEAD = 0.2  # share of vectors that may be tombstones before they are taken out
 
 
@@ -97,14 +103,20 @@ class Index:
                 db.close()
         except sqlite3.DatabaseError as error:
             if str(getattr(error, "sqlite_errorname", "")).startswith(REFUSED):
-                raise GPTError(f"index {self.folder.name} could not be written or opened ({error}): the disk is full, read-only or "
-                               f"in use at {self.folder}; what the index held is as it was") from error  # fmt: skip
+                raise GPTError(
+                    f"index {self.folder.name} could not be written or opened ({error}): the disk is full, "
+                    f"read-only or "
+                    f"in use at {self.folder}; what the index held is as it was"
+                ) from error
             raise GPTError(f"index {self.folder.name} is damaged ({error}): --overwrite makes it anew") from error
 
     @property
     def stamp(self) -> int:
         """What is another number after each change: SQLite's own count of them (its file format, section 1.3.8)."""
-        with reading(f"index {self.folder.name}", "--overwrite makes it anew"), (self.folder / "chunks.sqlite").open("rb") as file:
+        with (
+            reading(f"index {self.folder.name}", "--overwrite makes it anew"),
+            (self.folder / "chunks.sqlite").open("rb") as file,
+        ):
             file.seek(24)
             return int.from_bytes(file.read(4), "big")
 
@@ -140,7 +152,9 @@ class Index:
         return self.folder / f"vectors-{db.execute('PRAGMA user_version').fetchone()[0]}.f32"
 
     def alive(self, where: str = "", values: Sequence = ()):
-        """Which rows stand for a chunk `(rows,)`, bool; `where` is a condition of `filter.condition`, with its values."""
+        """Which rows stand for a chunk `(rows,)`, bool; `where` is a condition of `filter.condition`, with its
+        values.
+        """
         import numpy as np
 
         query = "SELECT DISTINCT v.row FROM vectors v JOIN chunks c ON c.hash = v.hash"
@@ -180,8 +194,10 @@ class Index:
             ]
 
     def add_document(self, db, source: str, content: str, size: int | None, mtime: int | None, notes: str) -> None:
-        db.execute("INSERT OR REPLACE INTO documents VALUES (?, ?, ?, ?, ?, ?)",
-                   (source, content, size, mtime, time.time(), notes))  # fmt: skip
+        db.execute(
+            "INSERT OR REPLACE INTO documents VALUES (?, ?, ?, ?, ?, ?)",
+            (source, content, size, mtime, time.time(), notes),
+        )
 
     def add_chunks(self, db, content: str, chunks: Iterable[Chunk]) -> int:
         """Keep the chunks of a content; how many there are."""
@@ -246,8 +262,15 @@ class Index:
 
 def check_about(about: dict) -> None:
     """Raises an exception of any kind where `index.json` holds what it cannot."""
-    kinds = {"embedder": str, "chunk_tokens": int, "overlap": int | float, "sources": list, "probe": list, "dimensions": int,
-             "updated": int | float}  # fmt: skip
+    kinds = {
+        "embedder": str,
+        "chunk_tokens": int,
+        "overlap": int | float,
+        "sources": list,
+        "probe": list,
+        "dimensions": int,
+        "updated": int | float,
+    }
     for name, kind in kinds.items():
         value = about.get(name, []) if name in ("sources", "probe") else about[name]
         if not isinstance(value, kind) or isinstance(value, bool):

@@ -41,8 +41,10 @@ def settled(name: str, had: dict, given: list[str], embedder, chunk_tokens, over
     if other and not overwrite:
         key = other[0]
         what = f"{had[key]} tokens a chunk" if key == "chunk_tokens" else f"{key} {had[key]}"
-        raise GPTError(f"index {name} was made with {what}, not {asked[key]}: leave --{key.replace('_', '-')} out, or say "
-                       "--overwrite to make it anew")  # fmt: skip
+        raise GPTError(
+            f"index {name} was made with {what}, not {asked[key]}: leave --{key.replace('_', '-')} out, or say "
+            "--overwrite to make it anew"
+        )
     left = [source for source in old if source not in given] if given else []
     if left and not add and not overwrite:
         raise GPTError(f"index {name} also holds {', '.join(left[:3])}: --add keeps that, --overwrite lets it go")

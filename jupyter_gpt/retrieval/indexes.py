@@ -29,7 +29,9 @@ Progress = Callable[[str, int, int], None]  # reading, embedding or finishing; h
 
 
 class KeptIndex:
-    """An index of the store. `report` says what the run that made this object did; None for one that was only opened."""
+    """An index of the store. `report` says what the run that made this object did; None for one that was only
+    opened.
+    """
 
     def __init__(self, name: str, folder: Path, embedders: Embedders, report: Report | None = None):
         self.name, self.files, self.embedders, self.report = name, Index(folder), embedders, report
@@ -56,8 +58,10 @@ class KeptIndex:
 
     def __repr__(self) -> str:
         counts, about = self.files.counts(), self.about
-        return (f"<index {self.name}: {counts['documents']:,} documents, {counts['chunks']:,} chunks, "
-                f"embedded with {about['embedder']}>")  # fmt: skip
+        return (
+            f"<index {self.name}: {counts['documents']:,} documents, {counts['chunks']:,} chunks, "
+            f"embedded with {about['embedder']}>"
+        )
 
     @property
     def embedder(self):
@@ -66,7 +70,8 @@ class KeptIndex:
         found = self.embedders.get(name)
         if not same(probe_of(found), about):
             raise GPTError(
-                f"index {self.name} was made with another {name} than the one that is here now: their vectors cannot be "
+                f"index {self.name} was made with another {name} than the one that is here now: their vectors "
+                f"cannot be "
                 f"compared; %gpt index {self.name} --overwrite makes it anew"
             )
         return found
@@ -104,10 +109,10 @@ class KeptIndex:
     ) -> list[Hit]:
         """The `k` chunks nearest to `query`, best first: `.text`, `.source`, `.page`, `.score`.
 
-        keyword: by the words alone (BM25).  hybrid: by both, fused by rank; a number from 0 to 1 is the weight of meaning
-        (True: 0.5).  rerank: a cross-encoder that orders what was found.  mmr: spread out.  filter: such as
-        "page > 3 and source == 'a.pdf'".  Raises GPTError for an empty query, k below 1, a weight that is none, a filter that
-        cannot be read, and an index whose embedder is not here.
+        keyword: by the words alone (BM25).  hybrid: by both, fused by rank; a number from 0 to 1 is the weight of
+        meaning (True: 0.5).  rerank: a cross-encoder that orders what was found.  mmr: spread out.  filter: such as
+        "page > 3 and source == 'a.pdf'".  Raises GPTError for an empty query, k below 1, a weight that is none, a
+        filter that cannot be read, and an index whose embedder is not here.
         """
         weight = weight_of(hybrid)
         if keyword and weight is not None:
@@ -118,7 +123,9 @@ class KeptIndex:
             raise GPTError(f"k is at least 1, not {k}")
         scores = self.embedders.reranker(rerank) if rerank else None
         [vector] = self.vectors([query])
-        return self.searcher.search(query, vector, k, keyword=keyword, hybrid=weight, mmr=mmr, where=filter, rerank=scores)
+        return self.searcher.search(
+            query, vector, k, keyword=keyword, hybrid=weight, mmr=mmr, where=filter, rerank=scores
+        )
 
 
 def weight_of(hybrid: bool | float) -> float | None:
@@ -164,19 +171,29 @@ class Indexes(Mapping):
 
 
 def index(
-    session, name: str, sources: object = None, *, embedder: str | None = None,
-    chunk_tokens: int | None = None, overlap: float | None = None, add: bool = False, overwrite: bool = False,
-    variables: Mapping | None = None, progress: Progress | None = None, fetching: Callable | None = None,
-) -> KeptIndex:  # fmt: skip
+    session,
+    name: str,
+    sources: object = None,
+    *,
+    embedder: str | None = None,
+    chunk_tokens: int | None = None,
+    overlap: float | None = None,
+    add: bool = False,
+    overwrite: bool = False,
+    variables: Mapping | None = None,
+    progress: Progress | None = None,
+    fetching: Callable | None = None,
+) -> KeptIndex:
     """Bring index `name` up to date with its sources, or make it; only what is new or changed is embedded.
 
     sources: files, folders, globs, addresses, and `$name` of `variables`; or texts themselves: a list, a Series, a
     DataFrame with a column `text`, a mapping from name to text. Without any, those it has.
     embedder: `minilm` (default), a model of the kernel, an endpoint, a folder, or owner/name of the hub.
     chunk_tokens: of a chunk at most (200).  overlap: the share of a chunk, or tokens, that the next repeats (0.15).
-    add: keep what the index holds besides `sources`.  overwrite: let that go, and make it anew where settings differ; the
-    cell that made it, and the same sources with the same settings (Run All), may do so without.
-    progress: is told (what, done, of how much) about ten times a second; fetching, as `pull`'s, of an embedder's download.
+    add: keep what the index holds besides `sources`.  overwrite: let that go, and make it anew where settings differ;
+    the cell that made it, and the same sources with the same settings (Run All), may do so without.
+    progress: is told (what, done, of how much) about ten times a second; fetching, as `pull`'s, of an embedder's
+    download.
 
     Documents that cannot be read are passed over and told in `.report.skipped`. Ctrl-C ends the run and keeps what was
     done; the next goes on from there, as after a kill. Raises GPTError, one line, for a source that is not there, when
@@ -192,13 +209,24 @@ def index(
     made = old if had and (add or not given) else new
     given, anew = settled(name, had, given, embedder, chunk_tokens, overlap, add, may)
     items, passed = gather(given, variables)
-    settings = had if had and not anew else {
-        "embedder": embedder or had.get("embedder", EMBEDDER), "chunk_tokens": chunk_tokens or had.get("chunk_tokens", TOKENS),
-        "overlap": had.get("overlap", OVERLAP) if overlap is None else overlap,
-    }  # fmt: skip
+    settings = (
+        had
+        if had and not anew
+        else {
+            "embedder": embedder or had.get("embedder", EMBEDDER),
+            "chunk_tokens": chunk_tokens or had.get("chunk_tokens", TOKENS),
+            "overlap": had.get("overlap", OVERLAP) if overlap is None else overlap,
+        }
+    )
     mark = indexes.embedders.mark(settings["embedder"])
     same_embedder = mark == had.get("embedder_mark", mark)
-    if had and not overwrite and same_embedder and given == had.get("sources") and up_to_date(Index(folder), items, add):
+    if (
+        had
+        and not overwrite
+        and same_embedder
+        and given == had.get("sources")
+        and up_to_date(Index(folder), items, add)
+    ):
         indexes[name].report = Report(skipped=list(passed), unchanged=len(items))
         return indexes[name]
     if had and not (may or add):
@@ -246,7 +274,9 @@ def same(probe, about: dict) -> bool:
 
 
 def check_texts(name: str, index: Index, items: Sequence[Item]) -> None:
-    """Raises GPTError where a `$variable` shares no text with what the index holds of it: then it is another collection."""
+    """Raises GPTError where a `$variable` shares no text with what the index holds of it: then it is another
+    collection.
+    """
     known, texts = documents_of(index), {}
     for item in items:
         if item.text is not None:
@@ -270,14 +300,24 @@ def begin(folder: Path, name: str, settings: dict, model, probe, sources: list[s
         )
     about = Index(folder).about
     if about and not same(probe, about) and not folder.name.startswith(".new-"):
-        raise GPTError(f"index {name} was made with another {settings['embedder']} than the one that is here now: "
-                       "their vectors cannot be compared; --overwrite makes it anew")  # fmt: skip
+        raise GPTError(
+            f"index {name} was made with another {settings['embedder']} than the one that is here now: "
+            "their vectors cannot be compared; --overwrite makes it anew"
+        )
     if not same(probe, about) or any(about[key] != settings[key] for key in keys):
         for path in folder.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         about = {"probe": [round(float(x), 6) for x in probe], "dimensions": len(probe)}
-    Index(folder).write_about({**about, **{key: settings[key] for key in (*keys, "embedder_mark")}, "sources": sources, "complete": False,
-                               "cell_id": made.cell_id, "requested": made.requested})  # fmt: skip
+    Index(folder).write_about(
+        {
+            **about,
+            **{key: settings[key] for key in (*keys, "embedder_mark")},
+            "sources": sources,
+            "complete": False,
+            "cell_id": made.cell_id,
+            "requested": made.requested,
+        }
+    )
 
 
 def run(index: Index, items, model, report: Report, add: bool, progress: Progress | None) -> None:

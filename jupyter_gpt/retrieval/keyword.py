@@ -19,7 +19,8 @@ from jupyter_gpt.retrieval.dense import checksum
 CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\u0e00-\u0e7f"
 WORD = re.compile(rf"[{CJK}]|[^\W_{CJK}]+")
 USUAL = (
-    "a an and are as at be been but by can could did do does for from had has have he her him his how i if in into is it "
+    "a an and are as at be been but by can could did do does for from had has have he her him his how i if in into "
+    "is it "
     "its me my not of on or our she so such that the their them then there these they this to was we were what when "
     "where which who whom whose why will with would you your"
 )
@@ -48,7 +49,8 @@ def stem(word: str) -> str:
 
 
 def root(word: str) -> str:
-    """A word without its English ending, so that `discovered` meets `discovers`: coarser than `stem`, for words that are known
+    """A word without its English ending, so that `discovered` meets `discovers`: coarser than `stem`, for words that
+    are known
     to be of one subject.
     """
     found = " ".join(words(word)) or word
@@ -70,7 +72,9 @@ class Keywords:
         self.retriever, self.rows = retriever, rows
 
     def search(self, query: str, k: int, allowed) -> tuple[list[int], list[float]]:
-        """Rows and BM25 scores of the `k` best for `query` among `allowed` `(rows,)` bool; only those with a word of it."""
+        """Rows and BM25 scores of the `k` best for `query` among `allowed` `(rows,)` bool; only those with a word of
+        it.
+        """
         import numpy as np
 
         if not len(self.rows):

@@ -29,7 +29,8 @@ def in_words(text: str) -> list[str]:
 
 
 def number(text: str) -> str | None:
-    """A text that is a number and nothing else, as it is usually written: no currency, no thousands separators, no zeros
+    """A text that is a number and nothing else, as it is usually written: no currency, no thousands separators, no
+    zeros
     after the point, and 0.5 for 1/2; None for any other text."""
     if match := DIGITS.fullmatch(text):
         return value(match)

@@ -280,8 +280,9 @@ def pdf(data: bytes) -> Document:
             raise Unreadable("is an encrypted PDF: save it without its password")
         pages = [page.extract_text() or "" for page in reader.pages]
     except DependencyError as error:
-        raise Unreadable("is an encrypted PDF: save it without its password (or, if it opens without one, "
-                         "pip install cryptography)") from error  # fmt: skip
+        raise Unreadable(
+            "is an encrypted PDF: save it without its password (or, if it opens without one, pip install cryptography)"
+        ) from error
     except (PyPdfError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, OSError) as error:
         raise Unreadable(
             f"is a damaged PDF: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
@@ -309,7 +310,13 @@ def whole_sentences(pages: list[str]) -> list[str]:
 
 
 KINDS = {
-    ".txt": plain, ".md": markdown, ".html": html, ".htm": html, ".py": python, ".ipynb": notebook, ".csv": table,
+    ".txt": plain,
+    ".md": markdown,
+    ".html": html,
+    ".htm": html,
+    ".py": python,
+    ".ipynb": notebook,
+    ".csv": table,
     ".jsonl": jsonl,
-}  # fmt: skip
+}
 SUFFIXES = (*KINDS, ".pdf")

@@ -44,9 +44,12 @@ class Reader:
         if self.process is None:
             code = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import serve; serve()"
             self.process = subprocess.Popen(
-                [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                [sys.executable, "-c", code],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
                 start_new_session=True,  # an interrupt of the kernel is not meant for it
-            )  # fmt: skip
+            )
         process, reply = self.process, b""
         request = {"source": item.source, "path": item.path and str(item.path.absolute()), "seconds": self.seconds}
         with contextlib.suppress(BrokenPipeError):

@@ -15,7 +15,9 @@ PAIRS = 16  # read together
 
 
 def from_folder(name: str, folder: Path, device: str) -> Callable[[str, Sequence[str]], list[float]]:
-    """A function that scores texts against a question, higher is nearer. Raises GPTError for what is no cross-encoder."""
+    """A function that scores texts against a question, higher is nearer. Raises GPTError for what is no
+    cross-encoder.
+    """
     import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -28,8 +30,15 @@ def from_folder(name: str, folder: Path, device: str) -> Callable[[str, Sequence
             folder, use_safetensors=True, local_files_only=True, trust_remote_code=False, output_loading_info=True
         )
     except (
-        OSError, ValueError, KeyError, AttributeError, TypeError, RuntimeError, ImportError, SafetensorError
-    ) as error:  # fmt: skip
+        OSError,
+        ValueError,
+        KeyError,
+        AttributeError,
+        TypeError,
+        RuntimeError,
+        ImportError,
+        SafetensorError,
+    ) as error:
         raise GPTError(f"reranker {name} cannot be loaded from {folder}: {str(error).splitlines()[0][:200]}") from error
     if module.config.num_labels != 1 or found["missing_keys"]:
         raise GPTError(f"{name} is no cross-encoder: a sequence classifier with one label is wanted")
@@ -40,8 +49,15 @@ def from_folder(name: str, folder: Path, device: str) -> Callable[[str, Sequence
         order, out = sorted(range(len(texts)), key=lambda i: -len(texts[i])), [0.0] * len(texts)
         for start in range(0, len(order), PAIRS):
             some = order[start : start + PAIRS]
-            batch = tokenizer([question] * len(some), [texts[i] for i in some], padding=True, max_length=limit,
-                              truncation="only_second", return_tensors="pt", verbose=False).to(device)  # fmt: skip
+            batch = tokenizer(
+                [question] * len(some),
+                [texts[i] for i in some],
+                padding=True,
+                max_length=limit,
+                truncation="only_second",
+                return_tensors="pt",
+                verbose=False,
+            ).to(device)
             with torch.inference_mode():
                 logits = module(**batch).logits[:, 0].float().tolist()
             for i, logit in zip(some, logits, strict=True):

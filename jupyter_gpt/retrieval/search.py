@@ -5,7 +5,8 @@ hybrid   reciprocal rank fusion of both lists, weight/(60 + rank) summed (Cormac
 rerank   a cross-encoder reads question and chunk together and gives the order
 mmr      maximal marginal relevance (Carbonell & Goldstein 1998): what ranks high, and is unlike what was taken
 
-They are steps, one after the other: candidates by one of the first two or by the embedding, then reranked, then spread out.
+They are steps, one after the other: candidates by one of the first two or by the embedding, then reranked, then spread
+out.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ BALANCE = 0.7  # of mmr: the weight of nearness to the question against distance
 class Hit:
     """A chunk that was found. `score` is what it was ranked by: the cosine, the fused rank, or the reranker's score.
 
-    cosine: to the question, always.  keyword: its BM25 score; None without --keyword or --hybrid, and where it has none of
-    the words.
+    cosine: to the question, always.  keyword: its BM25 score; None without --keyword or --hybrid, and where it has none
+    of the words.
     sources: every document that holds this text, `source` the first.
     """
 
@@ -82,7 +83,8 @@ class Searcher:
         where: str | None = None,
         rerank: Callable[[str, Sequence[str]], Sequence[float]] | None = None,
     ) -> list[Hit]:
-        """The best `k` chunks for `question`, whose unit vector is `vector` `(dimensions,)`; fewer where there are fewer.
+        """The best `k` chunks for `question`, whose unit vector is `vector` `(dimensions,)`; fewer where there are
+        fewer.
         `hybrid` is the weight of the embedding's list, 0 to 1, against that of the words."""
         allowed = self.index.alive(*condition(where)) if where else None
         depth = max(DEPTH, 4 * k) if hybrid is not None or mmr or rerank else k
@@ -132,7 +134,8 @@ class Searcher:
 
 
 def fused(*lists: tuple[Sequence[int], float]) -> dict[int, float]:
-    """Rows to the sum of weight/(60 + rank) over the lists in which they stand, each with its weight, ranks counted from 1;
+    """Rows to the sum of weight/(60 + rank) over the lists in which they stand, each with its weight, ranks counted
+    from 1;
     of a list without weight, none."""
     scores: dict[int, float] = {}
     for rows, weight in lists:
@@ -148,7 +151,9 @@ def scaled(scores: Sequence[float]) -> list[float]:
 
 
 def spread(matrix, rows: list[int], relevance: list[float], k: int) -> list[int]:
-    """`k` of `rows` by maximal marginal relevance: BALANCE · relevance − (1 − BALANCE) · the cosine to the nearest taken."""
+    """`k` of `rows` by maximal marginal relevance: BALANCE · relevance − (1 − BALANCE) · the cosine to the nearest
+    taken.
+    """
     import numpy as np
 
     vectors, gain = np.asarray(matrix[rows]), np.asarray(relevance)

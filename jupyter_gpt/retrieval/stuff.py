@@ -1,8 +1,8 @@
 """The stuffed prompt: instructions, sources quoted as data, the question. Every word of it stands here.
 
 A source may say anything, also "ignore the above". So each stands between tags that its own text cannot close, the
-special tokens of the model are broken up in it, and the model is told that sources are quotations. That keeps a document
-from passing for the user or the system; it does not keep a weak model from believing what it reads.
+special tokens of the model are broken up in it, and the model is told that sources are quotations. That keeps a
+document from passing for the user or the system; it does not keep a weak model from believing what it reads.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ SOURCE = '<source number="{n}" from="{where}">\n{text}\n</source>'
 QUESTION = "Question: {question}"
 DOCUMENT = "{sources}\n\nQuestion: {question}\nAnswer, from the sources above:"  # for a base model, which completes it
 REWRITE = (
-    "Rewrite the last question so that it can be understood without what was said before. Answer with the question alone."
+    "Rewrite the last question so that it can be understood without what was said before. Answer with the question "
+    "alone."
     "\n\n{said}\n\nLast question: {question}\n\nThe same question, understandable by itself:"
 )
 UNKNOWN = "I don't know"

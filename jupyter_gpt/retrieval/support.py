@@ -8,7 +8,8 @@ A source supports a sentence when one passage of it (a sentence, with the one th
 - denies what it denies and nothing else of it ("not", "no longer", "instead of"),
 - compares the same way round ("larger than"), and has the same name after "by",
 
-and when the source has all its names. A sentence that adds nothing to the question says nothing, unless it was asked whether.
+and when the source has all its names. A sentence that adds nothing to the question says nothing, unless it was asked
+whether.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ TOKEN = re.compile(
 )
 DENIALS = "not never no neither nor cannot without instead rather drop drops dropped lack lacks lacked"
 SLIGHT = (
-    "about according also almost answer approximately around because call called can come describe described document due each "
-    "get give given go make may mean mention mentioned might must name named nearly now one per roughly said say says shall "
+    "about according also almost answer approximately around because call called can come describe described "
+    "document due each "
+    "get give given go make may mean mention mentioned might must name named nearly now one per roughly said say "
+    "says shall "
     "should show shown shows since some something source state stated states tell tells text then thing yes "
     "d ll m nd rd re s st th ve"
 )
@@ -43,7 +46,8 @@ ENOUGH = 2 / 3  # of the words that a sentence shares with the question
 
 @dataclass(frozen=True)
 class Word:
-    """A word that means something, in sentence `line`. denied: by a "not" before it; compared: after a "than"; agent: after a
+    """A word that means something, in sentence `line`. denied: by a "not" before it; compared: after a "than"; agent:
+    after a
     "by"; single: after an "a"."""
 
     text: str
@@ -107,7 +111,9 @@ def support(sentence: str, source: Sequence[str], question: str) -> Support | No
     if strange := [word.text for word in said if word.exact and word.root not in roots]:
         return Support(share, f"not in the source: {', '.join(strange[:3])}")
     opening = {word.root for word in lines[0]} if lines else set()
-    shared = [word for word in said if word not in new] or (asked if bare != sentence else [])  # "The answer is: 10 minutes"
+    shared = [word for word in said if word not in new] or (
+        asked if bare != sentence else []
+    )  # "The answer is: 10 minutes"
     reasons = [refused(said, new, shared, passage, opening) for passage in passages(source, lines)]
     return Support(share, min(reasons, default=(1, "the source is empty"))[1])
 
@@ -154,7 +160,8 @@ def refused(
 def beside(
     said: Sequence[Word], place: int, passage: Sequence[Word], at: dict[str, list[int]], opening: set[str]
 ) -> bool:
-    """Whether a number stands by its neighbours in the passage too, in one sentence; by other numbers as close as it does.
+    """Whether a number stands by its neighbours in the passage too, in one sentence; by other numbers as close as it
+    does.
     What the sentence is about may be named where the source opens."""
 
     def near(i: int, j: int, apart: int) -> bool:
@@ -165,7 +172,8 @@ def beside(
     around = [(place + step, abs(step)) for step in (-1, 1, 2) if 0 <= place + step < len(said)]
     neighbours = [(said[i].root, apart) for i, apart in around if said[i].root not in about]
     return any(
-        all(any(near(i, j, apart) for j in at.get(root, ())) for root, apart in neighbours) for i in at[said[place].root]
+        all(any(near(i, j, apart) for j in at.get(root, ())) for root, apart in neighbours)
+        for i in at[said[place].root]
     )
 
 

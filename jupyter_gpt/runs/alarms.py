@@ -1,7 +1,8 @@
 """When the loss of a training goes wrong in one of the ways it goes wrong, and what to do about it, in words.
 
-An alarm is an event `warning`, told when it begins and again only after it has been over. Those of the loss are found in
-the events alone, whose losses have been read from the device already, so that a resumed run finds them again. Those of
+An alarm is an event `warning`, told when it begins and again only after it has been over. Those of the loss are found
+in the events alone, whose losses have been read from the device already, so that a resumed run finds them again. Those
+of
 reinforcement learning are in `rl_alarms.py`.
 """
 
@@ -78,19 +79,35 @@ class LossAlarms:
         best, at = self.best
         self.risen = self.risen + 1 if now > best + max(RISEN * best, BY) else 0
         if now > self.limit:
-            self.on("diverged", f"the run has diverged: the training loss is {short(now)}, and it began at {short(self.start)}. Lower {lr}")
+            self.on(
+                "diverged",
+                f"the run has diverged: the training loss is {short(now)}, and it began at {short(self.start)}. "
+                f"Lower {lr}",
+            )
         elif self.risen >= max(LONG, steps / LONG):
-            self.on("diverged", f"the run has diverged: the training loss is {short(now)}, and was {short(best)} at step {at}. Lower {lr}")
+            self.on(
+                "diverged",
+                f"the run has diverged: the training loss is {short(now)}, and was {short(best)} at step {at}. "
+                f"Lower {lr}",
+            )
         elif not self.risen and now < BACK * self.start:
             self.causes.pop("diverged", None)
         alone = "diverged" not in self.causes
         self.calm = norm if self.calm is None else min(norm, self.calm)
         exploded = norm > max(EXPLODED * self.calm, CLIPPED * recipe["clip"])
-        self.when(alone and exploded, "gradient", f"the gradient norm is {short(norm)} before clipping, and was {short(self.calm)}: "
-                  f"the run is about to diverge. Lower {lr}")  # fmt: skip
+        self.when(
+            alone and exploded,
+            "gradient",
+            f"the gradient norm is {short(norm)} before clipping, and was {short(self.calm)}: "
+            f"the run is about to diverge. Lower {lr}",
+        )
         stuck = self.tests and step >= max(EARLY, steps / 2) and best > FALLEN * self.start
-        self.when(alone and stuck, "stuck", f"the training loss has not fallen: it began at {short(self.start)} and is {short(now)}. "
-                  f"Look at the data, and try a higher or a lower {lr}")  # fmt: skip
+        self.when(
+            alone and stuck,
+            "stuck",
+            f"the training loss has not fallen: it began at {short(self.start)} and is {short(now)}. "
+            f"Look at the data, and try a higher or a lower {lr}",
+        )
 
     def see_test(self, event: dict, recipe: Mapping) -> None:
         if not self.tests and event["step"] == 0:
@@ -100,13 +117,22 @@ class LossAlarms:
         if now.training is None:
             return
         if now.loss > self.limit and now.training > BACK * self.start:
-            self.on("diverged", f"the run has diverged: the validation loss is {short(now.loss)}, and it began at {short(self.start)}. "
-                    f"Lower --lr (now {recipe['lr']:g})")  # fmt: skip
+            self.on(
+                "diverged",
+                f"the run has diverged: the validation loss is {short(now.loss)}, and it began at {short(self.start)}. "
+                f"Lower --lr (now {recipe['lr']:g})",
+            )
         worse = best.loss + max(WORSE * best.loss, WORSE_BY)
-        rising = len(self.tests) > OFTEN and all(test.step > best.step and test.loss > worse for test in self.tests[-OFTEN:])
+        rising = len(self.tests) > OFTEN and all(
+            test.step > best.step and test.loss > worse for test in self.tests[-OFTEN:]
+        )
         fell = now.training < min(GAP * now.loss, self.start if best.training is None else best.training)
-        self.when(rising and fell, "overfitting", f"the model is overfitting: the validation loss rose from {short(best.loss)} at step "
-                  f"{best.step} to {short(now.loss)} while the training loss fell. Use more data, or fewer --steps")  # fmt: skip
+        self.when(
+            rising and fell,
+            "overfitting",
+            f"the model is overfitting: the validation loss rose from {short(best.loss)} at step "
+            f"{best.step} to {short(now.loss)} while the training loss fell. Use more data, or fewer --steps",
+        )
 
     @property
     def limit(self) -> float:

@@ -19,7 +19,10 @@ from jupyter_gpt.nn import device_memory as memory
 
 FORMAT = 1  # raised when what is written changes
 LEAST = 60.0  # seconds between two checkpoints of a run that does not count them in steps
-PAUSE_SHARE, WRITING_SHARE = 0.01, 0.1  # of the time between two: the training held up at most, a thread writing at most
+PAUSE_SHARE, WRITING_SHARE = (
+    0.01,
+    0.1,
+)  # of the time between two: the training held up at most, a thread writing at most
 
 
 def save(folder: Path, step: int, weights: dict, optimizer: dict, position: dict) -> Path:
@@ -77,7 +80,8 @@ class Background:
         room = memory.free("cpu")
         if room is None or size < room / 2:
             weights, optimizer = (
-                {name: v.detach().to("cpu", copy=True) for name, v in tensors.items()} for tensors in (weights, optimizer)
+                {name: v.detach().to("cpu", copy=True) for name, v in tensors.items()}
+                for tensors in (weights, optimizer)
             )
             self.thread = threading.Thread(
                 target=self.write, args=(step, weights, optimizer, position), name="jupyter_gpt-checkpoint", daemon=True
@@ -111,7 +115,9 @@ class Background:
             self.thread.join()
 
     def check(self) -> list[int]:
-        """The steps whose checkpoints have become whole since it was asked last. Raises the error of one that has not."""
+        """The steps whose checkpoints have become whole since it was asked last. Raises the error of one that has
+        not.
+        """
         self.raise_error()
         found, self.written = self.written, []
         return found
@@ -147,4 +153,6 @@ def load(checkpoint: Path) -> tuple[dict, dict, dict]:
             )
         return load_file(checkpoint / "model.safetensors"), load_file(checkpoint / "optimizer.safetensors"), position
     except (OSError, ValueError, RecursionError, MemoryError, SafetensorError) as error:
-        raise GPTError(f"checkpoint {checkpoint} is damaged ({error}): without that folder an earlier one is taken, or the start") from error
+        raise GPTError(
+            f"checkpoint {checkpoint} is damaged ({error}): without that folder an earlier one is taken, or the start"
+        ) from error

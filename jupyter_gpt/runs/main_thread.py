@@ -1,7 +1,7 @@
 """A user's own function, called from the middle of a job: where, and what an interrupt does to it.
 
-A job yields a `Call`; the main thread, which waits for the job, makes it, so that the notebook's stop button reaches the
-function as it would reach it in a cell of its own. Its answer comes back as the value of the `yield`.
+A job yields a `Call`; the main thread, which waits for the job, makes it, so that the notebook's stop button reaches
+the function as it would reach it in a cell of its own. Its answer comes back as the value of the `yield`.
 """
 
 from __future__ import annotations

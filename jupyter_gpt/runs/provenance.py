@@ -1,7 +1,7 @@
 """Provenance: what made the thing that has a name, and so who may make it anew without saying `--overwrite`.
 
-The cell that made it may, whatever its options are now; and so may the same stage with the same options on the same data,
-wherever it runs: that is Run All. Anything else would replace work in silence. Nothing here imports torch.
+The cell that made it may, whatever its options are now; and so may the same stage with the same options on the same
+data, wherever it runs: that is Run All. Anything else would replace work in silence. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ def running_cell() -> str | None:
 class Provenance:
     """What made something.
 
-    kind: the stage (pretrain, sft, …).  cell_id: the cell of the notebook, None where the front end names none (nbclient,
-    a script).  requested: the options and the data as they were asked for, not as they were resolved: measured minutes
+    kind: the stage (pretrain, sft, …).  cell_id: the cell of the notebook, None where the front end names none
+    (nbclient, a script).  requested: the options and the data as they were asked for, not as they were resolved:
+    measured minutes
     and a number format that the machine chose are not in it. None for what an earlier version made.
     """
 
@@ -53,7 +54,9 @@ class Provenance:
         return same_cell or (self.requested is not None and (self.kind, self.requested) == (old.kind, old.requested))
 
 
-def provenance(kind: str, requested: Mapping, variables: Mapping | None = None, sources: Iterable[str] = ()) -> Provenance:
+def provenance(
+    kind: str, requested: Mapping, variables: Mapping | None = None, sources: Iterable[str] = ()
+) -> Provenance:
     """The provenance of what is about to be made.
 
     `requested` are options by name; those that are None were not given. Of `sources` those named `$x` are known by the
@@ -147,9 +150,11 @@ def parts(value: object) -> Iterator[str]:
 
 
 def cell_of(metadata: Mapping) -> str | None:
-    """Which cell an execute request comes from, as JupyterLab names it in its metadata; None where nothing lasting is named.
+    """Which cell an execute request comes from, as JupyterLab names it in its metadata; None where nothing lasting is
+    named.
 
-    A copy of a notebook has the ids of the original: where the server tells which notebook the kernel is of, it is told apart.
+    A copy of a notebook has the ids of the original: where the server tells which notebook the kernel is of, it is told
+    apart.
     """
     found = metadata.get("cellId")
     if not isinstance(found, str) or not CELL_ID.fullmatch(found):

@@ -1,7 +1,8 @@
 """Runs: one training job each, on disk as it happens and controllable while it lives.
 
-`runs/NAME/` holds `recipe.yaml`, `events.jsonl` (an event a line), `data/` (its tokens) and `checkpoints/`. The status is
-not stored but read off: the last event says how a run ended, and a run with no end whose process is gone was interrupted.
+`runs/NAME/` holds `recipe.yaml`, `events.jsonl` (an event a line), `data/` (its tokens) and `checkpoints/`. The status
+is not stored but read off: the last event says how a run ended, and a run with no end whose process is gone was
+interrupted.
 """
 
 from __future__ import annotations
@@ -24,10 +25,32 @@ from jupyter_gpt.runs.worker import Job
 COLUMNS = ("step", "loss", "val_loss", "tokens", "seconds", "lr", "tokens_per_second")
 WATCHED = ("reward", "kl", "entropy", "length")  # of RL, from evaluations where its steps do not tell them
 WITH_STEP = ("step", "evaluation", "sample", "checkpoint", "warning")
-NUMBERS = ("time", "loss", "val_loss", "bits_per_byte", "tokens", "seconds", "lr", "tokens_per_second", "grad_norm", "mfu",
-           "reward", "kl", "entropy", "length", "accuracy")  # fmt: skip
-KINDS = {"step": int, "steps": int, "parameters": int, "text": str, "status": str, "error": str | None,
-         **dict.fromkeys(NUMBERS, int | float | None)}  # fmt: skip
+NUMBERS = (
+    "time",
+    "loss",
+    "val_loss",
+    "bits_per_byte",
+    "tokens",
+    "seconds",
+    "lr",
+    "tokens_per_second",
+    "grad_norm",
+    "mfu",
+    "reward",
+    "kl",
+    "entropy",
+    "length",
+    "accuracy",
+)
+KINDS = {
+    "step": int,
+    "steps": int,
+    "parameters": int,
+    "text": str,
+    "status": str,
+    "error": str | None,
+    **dict.fromkeys(NUMBERS, int | float | None),
+}
 NOT_COLUMNS = ("event", "time", "mfu")  # of what a step tells
 
 
@@ -50,8 +73,11 @@ class Run:
         path = folder / "events.jsonl"
         self.events: list[dict] = read_events(path)
         if damaged := [number for number, (_, event) in enumerate(scan_events(path), start=1) if event is None]:
-            warnings.warn(f"run {self.name}: {len(damaged)} lines of its events.jsonl cannot be read and are passed over, the "
-                          f"first of them line {damaged[0]}", stacklevel=2)  # fmt: skip
+            warnings.warn(
+                f"run {self.name}: {len(damaged)} lines of its events.jsonl cannot be read and are passed over, the "
+                f"first of them line {damaged[0]}",
+                stacklevel=2,
+            )
         self.job: Job | None = None
         self.stopping = threading.Event()
         self.skipping = threading.Event()
@@ -82,7 +108,8 @@ class Run:
         return "running" if store.lock_holder(self.folder) not in (None, os.getpid()) else "interrupted"
 
     def stop(self) -> None:
-        """End it gracefully: the model as of the last step is evaluated, sampled from and kept, and `gpt.resume` goes on.
+        """End it gracefully: the model as of the last step is evaluated, sampled from and kept, and `gpt.resume` goes
+        on.
 
         A second call leaves evaluation and samples out.
         """
@@ -127,7 +154,8 @@ class Run:
     def history(self):
         """A DataFrame with one row a step; `val_loss` stands where an evaluation was made.
 
-        The columns are COLUMNS and whatever else the steps of this kind of run tell: for RL reward, kl, entropy, length.
+        The columns are COLUMNS and whatever else the steps of this kind of run tell: for RL reward, kl, entropy,
+        length.
         """
         import pandas
 
@@ -150,7 +178,9 @@ def event_of(line: bytes) -> dict | None:
     try:
         event = json.loads(line.decode())
         store.check_kinds(event, **KINDS)
-        return event if isinstance(event["event"], str) and (event["event"] not in WITH_STEP or "step" in event) else None
+        return (
+            event if isinstance(event["event"], str) and (event["event"] not in WITH_STEP or "step" in event) else None
+        )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
@@ -177,8 +207,8 @@ def read_events(path: Path) -> list[dict]:
 def cut_events(path: Path, step: int) -> list[dict]:
     """Cut the file back to what was known right after `step`, and return it.
 
-    What a resumed run will do again (the evaluation and samples of that very step, and all later) goes, and with it what
-    a stop added. An alarm that the step itself gave cause for stays, and so does a line that cannot be read.
+    What a resumed run will do again (the evaluation and samples of that very step, and all later) goes, and with it
+    what a stop added. An alarm that the step itself gave cause for stays, and so does a line that cannot be read.
     """
     kept, evaluated = [], False
     for line, event in scan_events(path):
@@ -196,12 +226,18 @@ def cut_events(path: Path, step: int) -> list[dict]:
 
 def parked(folder: Path) -> list[Path]:
     """Older runs of that name that none has replaced yet, oldest first: several, where one after another was killed."""
-    found = [path for path in folder.parent.glob(f".old-{folder.name}*") if path.name.partition("@")[0] == f".old-{folder.name}"]
+    found = [
+        path
+        for path in folder.parent.glob(f".old-{folder.name}*")
+        if path.name.partition("@")[0] == f".old-{folder.name}"
+    ]
     return sorted(found, key=lambda path: int(path.name.partition("@")[2] or -1))
 
 
 def bring_back(folder: Path) -> Path:
-    """`folder`; if a kill came when the older run was parked and the new one was not there yet, that one stands again."""
+    """`folder`; if a kill came when the older run was parked and the new one was not there yet, that one stands
+    again.
+    """
     if not (folder / "recipe.yaml").exists() and (older := parked(folder)) and store.lock_holder(folder) is None:
         with suppress(OSError):  # a read-only store, or another kernel was faster
             shutil.rmtree(folder, ignore_errors=True)
@@ -239,7 +275,11 @@ class Runs(Mapping):
         return run
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and bool(store.NAME.fullmatch(name)) and (bring_back(self.folder(name)) / "recipe.yaml").exists()
+        return (
+            isinstance(name, str)
+            and bool(store.NAME.fullmatch(name))
+            and (bring_back(self.folder(name)) / "recipe.yaml").exists()
+        )
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names())

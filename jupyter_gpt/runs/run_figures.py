@@ -11,7 +11,9 @@ MEAN = f"mean of last {LAST} steps"
 
 
 def training_loss(events: Sequence[dict]) -> float | None:
-    """The mean loss of the last LAST steps (fewer where there are no more), for one step is as good as its batch was easy."""
+    """The mean loss of the last LAST steps (fewer where there are no more), for one step is as good as its batch was
+    easy.
+    """
     losses = (event.get("loss") for event in reversed(events) if event["event"] == "step")
     last = list(islice((loss for loss in losses if loss is not None), LAST))
     return sum(last) / len(last) if last else None
@@ -30,5 +32,7 @@ def diverged(events: Sequence[dict]) -> bool:
 
 
 def standing(run) -> str:
-    """How a run stands, in words: `finished`, or `finished, diverged`, so that nobody takes its model for a good one."""
+    """How a run stands, in words: `finished`, or `finished, diverged`, so that nobody takes its model for a good
+    one.
+    """
     return f"{run.status}, diverged" if diverged(run.events) else run.status

@@ -1,9 +1,10 @@
 """The runner: iterates a training loop on the worker thread and writes down what it yields.
 
-Stop, pause, sample and checkpoint are nothing but what happens here between two `next()` calls. A run that is stopped is
-saved, then evaluated and sampled from where it stands; that changes nothing of what is saved, and a resumed run forgets it.
-Losses stay on the device until somebody looks, ten times a second; there the alarms look at them too. A loss or a gradient
-that is not finite ends the run with its last good checkpoint.
+Stop, pause, sample and checkpoint are nothing but what happens here between two `next()` calls. A run that is stopped
+is saved, then evaluated and sampled from where it stands; that changes nothing of what is saved, and a resumed run
+forgets
+it. Losses stay on the device until somebody looks, ten times a second; there the alarms look at them too. A loss or a
+gradient that is not finite ends the run with its last good checkpoint.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ NAP = 0.02  # seconds a paused run sleeps between two looks at its buttons
 class Log:
     """Events on their way to `run.events` and to disk, in order, with device scalars read in one go.
 
-    `background` writes the checkpoints of the run. `alarms` look at the losses that pass; the loss of reinforcement learning
-    means nothing by itself, and has alarms of its own.
+    `background` writes the checkpoints of the run. `alarms` look at the losses that pass; the loss of reinforcement
+    learning means nothing by itself, and has alarms of its own.
     """
 
     def __init__(self, run: Run):
@@ -102,14 +103,25 @@ class Log:
     def end(self, event: dict) -> None:
         """The last event, after whatever is left. What a full disk or a loss that is not finite did has been said."""
         self.background.join()
-        for failing in (self.checkpoints, self.flush, lambda: self.write([{"event": "end", "time": time.time(), **event}])):
+        for failing in (
+            self.checkpoints,
+            self.flush,
+            lambda: self.write([{"event": "end", "time": time.time(), **event}]),
+        ):
             with suppress(GPTError, OSError):
                 failing()
 
 
 def unreadable(event: dict) -> str | None:
-    """Which figure of an event is no finite number, in words; a gradient that is none has left none of the weights whole."""
-    figures = {"loss": "loss", "grad_norm": "gradient", "value_grad_norm": "critic's gradient", "val_loss": "validation loss"}
+    """Which figure of an event is no finite number, in words; a gradient that is none has left none of the weights
+    whole.
+    """
+    figures = {
+        "loss": "loss",
+        "grad_norm": "gradient",
+        "value_grad_norm": "critic's gradient",
+        "val_loss": "validation loss",
+    }
     return next((figures[key] for key in figures if not math.isfinite(event.get(key) or 0.0)), None)
 
 
@@ -146,7 +158,8 @@ def diverged(log: Log, what: str, step: int) -> str:
 def short_of_memory(log: Log, step: int) -> str:
     name = log.run.name
     return (
-        f"memory ran out after step {step} of {name}; {kept(log)}. %gpt unload other models and %gpt resume {name}, or run "
+        f"memory ran out after step {step} of {name}; {kept(log)}. %gpt unload other models and %gpt resume "
+        f"{name}, or run "
         "it again with less at a time: a smaller --context, an adapter (--lora), a smaller model"
     )
 
@@ -154,8 +167,8 @@ def short_of_memory(log: Log, step: int) -> str:
 def drive(run: Run, preparation: Iterator, resuming: bool, finished: Callable) -> Iterator[None]:
     """Prepare and run a training to its end, yielding to the worker between any two pieces of it.
 
-    A training has `loop()`, a generator of events, `samples()`, one of what the Sample button asks for, `state()`, what a
-    checkpoint holds, and `load(folder)`, and `recipe`, `step` and `seconds`.
+    A training has `loop()`, a generator of events, `samples()`, one of what the Sample button asks for, `state()`, what
+    a checkpoint holds, and `load(folder)`, and `recipe`, `step` and `seconds`.
 
     `finished(training)` keeps the model. Whatever ends the run, its events say how; an error is raised again.
     """
@@ -182,7 +195,9 @@ def drive(run: Run, preparation: Iterator, resuming: bool, finished: Callable) -
     finally:
         reached = training.step if training else run.step
         seconds = training.seconds if training else 0.0
-        log.end({"status": status, "step": reached, "seconds": seconds, "error": error, "alarms": still_on(log, training)})
+        log.end(
+            {"status": status, "step": reached, "seconds": seconds, "error": error, "alarms": still_on(log, training)}
+        )
         store.unlock(run.folder)
 
 
@@ -220,8 +235,8 @@ def prepared(run: Run, preparation: Iterator, log: Log) -> Iterator[None]:
 def steps(run: Run, training, events: Iterator, log: Log) -> Iterator[None]:
     """Drive the loop; returns `finished` or `stopped`. Checkpoints are made right after a step, where state is whole.
 
-    A call of the loop goes up to the worker. One that is interrupted stops the run, as it stands after its last step; one
-    that raises ends it, with a checkpoint of that step.
+    A call of the loop goes up to the worker. One that is interrupted stops the run, as it stands after its last step;
+    one that raises ends it, with a checkpoint of that step.
     """
     answer, interrupted = None, False
     every = training.recipe.checkpoint_every
@@ -285,7 +300,9 @@ def following(training, events: Iterator, answer, log: Log):
 
 
 def closing(run: Run, training, log: Log) -> Iterator:
-    """Evaluate a stopped run and sample from it, until it is stopped again. What its last step has already is not repeated."""
+    """Evaluate a stopped run and sample from it, until it is stopped again. What its last step has already is not
+    repeated.
+    """
     step = [e for e in run.events if e.get("step") == training.step and not e.get("asked")]
     kinds = {event["event"] for event in step}
     samples = {(event["prompt"], event["text"]) for event in step if event["event"] == "sample"}
@@ -299,7 +316,8 @@ def closing(run: Run, training, log: Log) -> Iterator:
 
 
 def aside(training, events: Iterator, log: Log, enough: threading.Event, noted: Callable) -> Iterator:
-    """Drive what changes nothing of the training, until `enough` is set or a call of it, which goes up too, is interrupted.
+    """Drive what changes nothing of the training, until `enough` is set or a call of it, which goes up too, is
+    interrupted.
 
     `noted(event)` is what of an event is written down, or None.
     """

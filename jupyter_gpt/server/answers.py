@@ -37,9 +37,7 @@ class Choice:
     """One sample of one prompt as it grows: `request` is the engine's. `finish` is None until it has
     ended. `rule` is what it is held to: one that could not go on says "length"."""
 
-    def __init__(
-        self, tokenizer, prompt, request, stop: Sequence[str], logprobs: bool, rule: Rule | None = None
-    ):
+    def __init__(self, tokenizer, prompt, request, stop: Sequence[str], logprobs: bool, rule: Rule | None = None):
         self.tokenizer, self.stop, self.logprobs = tokenizer, (*stop, *prompt.stop), logprobs
         self.rule, self.lead = rule, ""
         if rule:
@@ -107,9 +105,7 @@ def held_back(text: str, stops: Sequence[str]) -> int:
     """How many characters at the end of `text` may be the beginning of a stop text."""
     longest = 0
     for stop in stops:
-        longest = max(
-            [longest, *(n for n in range(1, min(len(stop), len(text) + 1)) if text.endswith(stop[:n]))]
-        )
+        longest = max([longest, *(n for n in range(1, min(len(stop), len(text) + 1)) if text.endswith(stop[:n]))])
     return longest
 
 
@@ -127,8 +123,11 @@ class Writer:
 
     def usage(self, choices: Sequence[Choice]) -> dict:
         sampled = sum(choice.count for choice in choices)
-        return {"prompt_tokens": self.prompt_tokens, "completion_tokens": sampled,
-                "total_tokens": self.prompt_tokens + sampled}  # fmt: skip
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": sampled,
+            "total_tokens": self.prompt_tokens + sampled,
+        }
 
     def whole(self, choices: Sequence[Choice], pieces: Sequence[Sequence[Piece]]) -> dict:
         """The answer in one piece; `pieces[i]` are all those of choice i."""
@@ -142,8 +141,9 @@ class Writer:
 
     def opening(self, index: int) -> dict:
         """The first chunk of a choice in a chat: it says who speaks."""
-        return self.chunk({"index": index, "delta": {"role": "assistant", "content": ""}, "logprobs": None,
-                           "finish_reason": None})  # fmt: skip
+        return self.chunk(
+            {"index": index, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
+        )
 
     def piece(self, index: int, piece: Piece) -> list[dict]:
         """The chunks for a piece: one for its text, in a chat one more for its end. None where nothing is
@@ -152,9 +152,7 @@ class Writer:
         end = piece.finish if not self.ask.chat else None
         if piece.text or piece.tokens or end:
             said = {"delta": {"content": piece.text}} if self.ask.chat else {"text": piece.text}
-            chunks.append(
-                {"index": index, **said, "logprobs": self.logprobs(piece.tokens), "finish_reason": end}
-            )
+            chunks.append({"index": index, **said, "logprobs": self.logprobs(piece.tokens), "finish_reason": end})
         if self.ask.chat and piece.finish:
             chunks.append({"index": index, "delta": {}, "logprobs": None, "finish_reason": piece.finish})
         return [self.chunk(chunk) for chunk in chunks]
@@ -165,23 +163,20 @@ class Writer:
 
     def closing(self, choices: Sequence[Choice]) -> list[dict]:
         """The last chunk, with the usage, where it was asked for."""
-        return (
-            [self.head(True) | {"choices": [], "usage": self.usage(choices)}]
-            if self.ask.include_usage
-            else []
-        )
+        return [self.head(True) | {"choices": [], "usage": self.usage(choices)}] if self.ask.include_usage else []
 
     def logprobs(self, tokens: Sequence[Spoken]) -> dict | None:
         if not self.ask.logprobs:
             return None
         if self.ask.chat:
-            content = [
-                spelled(t.text, t.logprob) | {"top_logprobs": [spelled(*a) for a in t.top]} for t in tokens
-            ]
+            content = [spelled(t.text, t.logprob) | {"top_logprobs": [spelled(*a) for a in t.top]} for t in tokens]
             return {"content": content, "refusal": None}
-        return {"tokens": [t.text for t in tokens], "token_logprobs": [t.logprob for t in tokens],
-                "top_logprobs": [dict(t.top) for t in tokens],
-                "text_offset": [t.offset for t in tokens]}  # fmt: skip
+        return {
+            "tokens": [t.text for t in tokens],
+            "token_logprobs": [t.logprob for t in tokens],
+            "top_logprobs": [dict(t.top) for t in tokens],
+            "text_offset": [t.offset for t in tokens],
+        }
 
 
 def spelled(text: str, logprob: float) -> dict:

@@ -50,12 +50,15 @@ def application(models, batcher: Batcher, token: str) -> Application:
     """The routes. `models` is the session's mapping of models, `token` what a client has to know."""
     given = {"models": models, "batcher": batcher, "token": token}
     return Application(
-        [(r"/v1/models", Models, given), (r"/v1/models/([^/]+)", OneModel, given),
-         (r"/v1/chat/completions", Answer, given | {"chat": True}),
-         (r"/v1/completions", Answer, given | {"chat": False}),
-         (r".*", Nothing, given)],
+        [
+            (r"/v1/models", Models, given),
+            (r"/v1/models/([^/]+)", OneModel, given),
+            (r"/v1/chat/completions", Answer, given | {"chat": True}),
+            (r"/v1/completions", Answer, given | {"chat": False}),
+            (r".*", Nothing, given),
+        ],
         log_function=lambda handler: None,  # else every refused request is written into some cell
-    )  # fmt: skip
+    )
 
 
 @stream_request_body
@@ -76,9 +79,7 @@ class Handler(RequestHandler):
     def prepare(self) -> None:
         scheme, _, given = self.request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), self.token.encode()):
-            raise Refused(
-                401, "the token is missing or wrong: pass it as the API key", code="invalid_api_key"
-            )
+            raise Refused(401, "the token is missing or wrong: pass it as the API key", code="invalid_api_key")
 
     def write_error(self, status_code: int, **kwargs) -> None:
         error = kwargs.get("exc_info", (None, None, None))[1]
@@ -99,8 +100,11 @@ class Nothing(Handler):
 
     def prepare(self) -> None:
         super().prepare()
-        raise Refused(404, f"there is nothing at {self.request.path}: this serves /v1/models, "
-                           "/v1/chat/completions and /v1/completions")  # fmt: skip
+        raise Refused(
+            404,
+            f"there is nothing at {self.request.path}: this serves /v1/models, "
+            "/v1/chat/completions and /v1/completions",
+        )
 
 
 def served(models) -> list[str]:
@@ -116,9 +120,7 @@ class Models(Handler):
     """`GET /v1/models`"""
 
     def get(self) -> None:
-        self.finish(
-            {"object": "list", "data": [described(self.models.about(name)) for name in served(self.models)]}
-        )
+        self.finish({"object": "list", "data": [described(self.models.about(name)) for name in served(self.models)]})
 
 
 class OneModel(Handler):
@@ -134,9 +136,7 @@ def known(models, name: str) -> str:
     if name not in names and name in models and models.about(name).labels:
         raise Refused(400, f"{name} gives scores and writes no text: it is not served", param="model")
     if name not in names:
-        raise Refused(
-            404, f"there is no model {name}{nearest(name, names)}", param="model", code="model_not_found"
-        )
+        raise Refused(404, f"there is no model {name}{nearest(name, names)}", param="model", code="model_not_found")
     return name
 
 
@@ -169,8 +169,9 @@ class Answer(Handler):
             model, prompts, requests = questions.put(self.models, name, ask, self.gone)
             choices = [
                 Choice(model.tokenizer, prompt, request, ask.sampling.stop, ask.logprobs, ask.rule)
-                for prompt, request in zip(prompts, requests, strict=True) for _ in range(ask.sampling.samples)
-            ]  # fmt: skip
+                for prompt, request in zip(prompts, requests, strict=True)
+                for _ in range(ask.sampling.samples)
+            ]
         except GPTError as error:
             raise Refused(400, str(error), code=getattr(error, "code", None)) from error
         return ask, model.module, requests, choices, Writer(ask, sum(len(prompt.ids) for prompt in prompts), name)

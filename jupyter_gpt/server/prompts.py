@@ -82,17 +82,23 @@ def request(model, prompt: Prompt, ask: Ask, gone: threading.Event):
 
         constraint = held(model.tokenizer, ask.rule, ends(model), prompt.ids, () if sampling.min_tokens else stop)
     return Request(
-        ids=tuple(prompt.ids), samples=sampling.samples, max_tokens=min(sampling.max_tokens, room),
-        min_tokens=min(sampling.min_tokens, room), temperature=sampling.temperature, top_p=sampling.top_p,
-        top_k=sampling.top_k, min_p=sampling.min_p, seed=sampling.seed, stop_ids=ends(model),
-        top_logprobs=sampling.logprobs, until=ending(model.tokenizer, stop, sampling.min_tokens, gone),
+        ids=tuple(prompt.ids),
+        samples=sampling.samples,
+        max_tokens=min(sampling.max_tokens, room),
+        min_tokens=min(sampling.min_tokens, room),
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        min_p=sampling.min_p,
+        seed=sampling.seed,
+        stop_ids=ends(model),
+        top_logprobs=sampling.logprobs,
+        until=ending(model.tokenizer, stop, sampling.min_tokens, gone),
         constraint=constraint,
-    )  # fmt: skip
+    )
 
 
-def ending(
-    tokenizer, stop: tuple[str, ...], least: int, gone: threading.Event
-) -> Callable[[list[int]], bool]:
+def ending(tokenizer, stop: tuple[str, ...], least: int, gone: threading.Event) -> Callable[[list[int]], bool]:
     """Whether a sample with these ids is at its end: its client has gone, or its last token completes a stop
     text.
 

@@ -22,8 +22,17 @@ SHORT = 16  # tokens of `/completions` when nothing is said, as its specificatio
 LONG = 1 << 20  # tokens of `/chat/completions` when nothing is said: up to the context
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 # What is not offered, and the value of each that asks for nothing.
-NOT_OFFERED = {"tools": [], "functions": [], "logit_bias": {}, "presence_penalty": 0, "frequency_penalty": 0,
-               "best_of": 1, "echo": False, "suffix": "", "audio": None}  # fmt: skip
+NOT_OFFERED = {
+    "tools": [],
+    "functions": [],
+    "logit_bias": {},
+    "presence_penalty": 0,
+    "frequency_penalty": 0,
+    "best_of": 1,
+    "echo": False,
+    "suffix": "",
+    "audio": None,
+}
 
 
 class Refused(GPTError):
@@ -90,10 +99,21 @@ def read(body: object, chat: bool) -> Ask:
         raise Refused(400, str(error), param=str(error).partition(" ")[0]) from error
     prompts = [messages(body.get("messages"))] if chat else texts(body.get("prompt"))
     if len(prompts) * samples > MOST_ANSWERS:
-        raise Refused(400, f"{len(prompts):,} prompts times n {samples} are more than {MOST_ANSWERS} answers: send fewer at once",
-                      param="prompt")  # fmt: skip
-    return Ask(chat, model, prompts, sampling, told, typed(body, "stream", bool, False),
-               isinstance(options, dict) and bool(options.get("include_usage")), rule_of(body))  # fmt: skip
+        raise Refused(
+            400,
+            f"{len(prompts):,} prompts times n {samples} are more than {MOST_ANSWERS} answers: send fewer at once",
+            param="prompt",
+        )
+    return Ask(
+        chat,
+        model,
+        prompts,
+        sampling,
+        told,
+        typed(body, "stream", bool, False),
+        isinstance(options, dict) and bool(options.get("include_usage")),
+        rule_of(body),
+    )
 
 
 def refuse_what_is_not_offered(body: dict) -> None:
@@ -194,9 +214,7 @@ def content(message: dict) -> str:
     if isinstance(value, str):
         return value
     parts = value if isinstance(value, list) else [None]
-    if not all(
-        isinstance(p, dict) and p.get("type") == "text" and isinstance(p.get("text"), str) for p in parts
-    ):
+    if not all(isinstance(p, dict) and p.get("type") == "text" and isinstance(p.get("text"), str) for p in parts):
         raise Refused(400, "the content of a message is a text, or parts of type text", param="messages")
     return "".join(part["text"] for part in parts)
 
@@ -209,10 +227,6 @@ def texts(value: object) -> list:
 
     if isinstance(value, str) or (ids(value) and value):
         return [value]
-    if (
-        isinstance(value, list)
-        and value
-        and all(isinstance(item, str) or (ids(item) and item) for item in value)
-    ):
+    if isinstance(value, list) and value and all(isinstance(item, str) or (ids(item) and item) for item in value):
         return value
     raise Refused(400, "prompt is a text, token ids, or a list of either", param="prompt")

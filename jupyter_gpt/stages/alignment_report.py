@@ -45,9 +45,14 @@ def measured(training, parties: list[Party]) -> Iterator[dict | None]:
     began, found, rows = time.perf_counter(), {}, []
     for party in parties:
         drawn = yield from roll_out(
-            party.module, party.tokenizer, party.asked, SAMPLES, training.recipe.max_tokens, party.stop,
+            party.module,
+            party.tokenizer,
+            party.asked,
+            SAMPLES,
+            training.recipe.max_tokens,
+            party.stop,
             stream(training, 1, EVALUATION),
-        )  # fmt: skip
+        )
         if training.rewards:
             drawn.rewards = yield from rewarded(training.rewards, drawn.prompts, drawn.texts, drawn.finished)
         found[party.name] = drawn
@@ -63,8 +68,12 @@ def measured(training, parties: list[Party]) -> Iterator[dict | None]:
     for number, party in enumerate(parties):
         drawn, reader = found[party.name], Reader(party.module, training.policy.trunk.dtype)
         _, entropy = yield from known(reader, training, drawn.rows)
-        row = {"model": party.name, "stage": party.stage, "entropy": float(masked_mean(entropy, drawn.mask)),
-               **varied(drawn)}  # fmt: skip
+        row = {
+            "model": party.name,
+            "stage": party.stage,
+            "entropy": float(masked_mean(entropy, drawn.mask)),
+            **varied(drawn),
+        }
         if party.asked == start.asked:  # the same ids: what the start says can be read
             logp, _ = yield from known(reader, training, found[start.name].rows)
             row["perplexity"] = perplexity(-float(masked_mean(logp, found[start.name].mask)))
@@ -73,9 +82,13 @@ def measured(training, parties: list[Party]) -> Iterator[dict | None]:
             row["win_rate"], row["win_low"], row["win_high"] = (0.5, None, None) if party is start else rates[number]
         rows.append(row)
     yield {
-        "event": "measures", "step": training.step, "rows": rows, "prompts": len(start.asked), "samples": SAMPLES,
+        "event": "measures",
+        "step": training.step,
+        "rows": rows,
+        "prompts": len(start.asked),
+        "samples": SAMPLES,
         "seconds": time.perf_counter() - began,
-    }  # fmt: skip
+    }
 
 
 def perplexity(nats: float) -> float | None:
@@ -86,5 +99,9 @@ def perplexity(nats: float) -> float | None:
 def varied(drawn: Rollout) -> dict:
     """The measures of diversity, over the samples of each prompt."""
     groups = [drawn.texts[n : n + drawn.samples] for n in range(0, len(drawn.texts), drawn.samples)]
-    return {"distinct_1": distinct(groups, 1), "distinct_2": distinct(groups, 2), "self_bleu": self_bleu(groups),
-            "identical": identical(groups)}  # fmt: skip
+    return {
+        "distinct_1": distinct(groups, 1),
+        "distinct_2": distinct(groups, 2),
+        "self_bleu": self_bleu(groups),
+        "identical": identical(groups),
+    }

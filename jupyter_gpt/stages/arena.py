@@ -103,8 +103,10 @@ class Arena:
         """The models, the strongest first."""
         found = sorted(zip(self.models, ratings(self.games, len(self.models)), strict=True), key=lambda p: -p[1].elo)
         elos = [round(rating.elo, 6) for _, rating in found]
-        return [Standing(elos.index(elo) + 1, name, self.about.get(name, ""), rating)
-                for elo, (name, rating) in zip(elos, found, strict=True)]  # fmt: skip
+        return [
+            Standing(elos.index(elo) + 1, name, self.about.get(name, ""), rating)
+            for elo, (name, rating) in zip(elos, found, strict=True)
+        ]
 
     @property
     def tally(self) -> dict[str, str]:
@@ -118,11 +120,20 @@ class Arena:
 
         return pandas.DataFrame(
             [
-                {"rank": s.rank, "model": s.model, "elo": s.rating.elo, "low": s.rating.low, "high": s.rating.high,
-                 "games": s.rating.games, "wins": s.rating.wins, "ties": s.rating.ties, "losses": s.rating.losses}
+                {
+                    "rank": s.rank,
+                    "model": s.model,
+                    "elo": s.rating.elo,
+                    "low": s.rating.low,
+                    "high": s.rating.high,
+                    "games": s.rating.games,
+                    "wins": s.rating.wins,
+                    "ties": s.rating.ties,
+                    "losses": s.rating.losses,
+                }
                 for s in self.leaderboard
             ]
-        )  # fmt: skip
+        )
 
     def __repr__(self) -> str:
         return f"<arena of {', '.join(self.models)}: {len(self.rows)} battles, {len(self.missing)} without a vote>"
@@ -167,8 +178,8 @@ def arena(
 ) -> Arena:
     """Let every two of `models` answer each prompt (default: `PROMPTS`), for `by` or a `judge` to vote on.
 
-    Votes are kept under `name` (default: by the models); `judge`, `overwrite` and `options` are those of `gpt.rank`. Nothing waits
-    for a person. Raises GPTError for fewer than two models, and one that is there twice or unknown.
+    Votes are kept under `name` (default: by the models); `judge`, `overwrite` and `options` are those of `gpt.rank`.
+    Nothing waits for a person. Raises GPTError for fewer than two models, and one that is there twice or unknown.
     """
     models, prompts = list(models), list(dict.fromkeys(prompts or PROMPTS))
     check(gpt, models, prompts, 1, "%gpt arena MODEL MODEL …")
@@ -185,9 +196,14 @@ def arena(
     Questions(rankings).write(questions, new)
     notes = [note for note in (rankings.torn,) if note]
     ranked = rank.Ranked(
-        rankings, questions, models, {**options, "seed": seed, "samples": 1}, by=by, anybody=judge is not None,
+        rankings,
+        questions,
+        models,
+        {**options, "seed": seed, "samples": 1},
+        by=by,
+        anybody=judge is not None,
         notes=notes,
-    )  # fmt: skip
+    )
     if judge is not None:
         judging.judge(gpt, ranked, judge, tick)
         ranked.given.clear()

@@ -26,8 +26,9 @@ def classify(
     """Make a classifier of `base` from labelled texts; it is `gpt.models[name]`, and `.predict(texts)` asks it.
 
     `data` is the text of a cell (`text<tab>label` lines, rows as JSON, files, `$variables`), or a list of (text, label)
-    pairs or rows, a DataFrame, or a Path. `options` are those of `jupyter_gpt.stages.classify_loop.classify_recipe`: `lora=16` trains
-    an adapter, `from_scratch=True` the same architecture from random weights. Blocks until the run ends, unless
+    pairs or rows, a DataFrame, or a Path. `options` are those of `jupyter_gpt.stages.classify_loop.classify_recipe`:
+    `lora=16` trains an adapter, `from_scratch=True` the same architecture from random weights. Blocks until the run
+    ends, unless
     `background`.
 
     Raises GPTError, one line, for what cannot be learned from: labels that occur once, a text without one.
@@ -53,9 +54,15 @@ def classify(
     labelled.check(labelled.read(data, variables, options.get("bad_rows", "refuse")))
     recipe = classify_recipe(base, cell=data, base_mark=adapters.mark(start.folder), **options)
     return launch(
-        session, name, "classify", recipe, {"cell": data, "base": base, **options},
-        overwrite=overwrite, background=background, variables=variables,
-    )  # fmt: skip
+        session,
+        name,
+        "classify",
+        recipe,
+        {"cell": data, "base": base, **options},
+        overwrite=overwrite,
+        background=background,
+        variables=variables,
+    )
 
 
 def recipe_from(values: dict):
@@ -87,8 +94,14 @@ def keep(session, run: Run, training) -> None:
     before = [] if training.recipe.from_scratch else base.lineage
     options = {"base": base.name} if training.recipe.lora else {}
     session.models.keep(
-        run.name, training.model, training.tokenizer, run.kind, run.provenance, [*before, f"{run.name} (classify)"],
-        training.step, licence=None if training.recipe.from_scratch else base.licence, labels=training.labels, **options,
-    )  # fmt: skip
-
-
+        run.name,
+        training.model,
+        training.tokenizer,
+        run.kind,
+        run.provenance,
+        [*before, f"{run.name} (classify)"],
+        training.step,
+        licence=None if training.recipe.from_scratch else base.licence,
+        labels=training.labels,
+        **options,
+    )

@@ -1,7 +1,7 @@
 """Classification, GPT-1's way (Radford et al. 2018): a base model with a head of scores, finetuned on labelled texts.
 
-The head reads the last token of a text. All of the model is trained, or an adapter and the head; or, to see what the base
-was worth, the same architecture from random weights.
+The head reads the last token of a text. All of the model is trained, or an adapter and the head; or, to see what the
+base was worth, the same architecture from random weights.
 """
 
 from __future__ import annotations
@@ -69,12 +69,27 @@ class ClassifyRecipe:
 
 
 def classify_recipe(
-    base: str, *, cell: str | None = None, base_mark: str = "", from_scratch: bool = False, lora: int | None = None,
-    lora_targets: list[str] | None = None, steps: int | None = None, epochs: float | None = None, batch: int = 16,
-    context: int | None = None, lr: float | None = None, weight_decay: float = 0.0, seed: int = 0, dtype: str | None = None,
-    held_out: float = 0.2, eval_every: int | None = None, sample_every: int | None = None,
-    checkpoint_every: int | None = None, bad_rows: str = "refuse",
-) -> ClassifyRecipe:  # fmt: skip
+    base: str,
+    *,
+    cell: str | None = None,
+    base_mark: str = "",
+    from_scratch: bool = False,
+    lora: int | None = None,
+    lora_targets: list[str] | None = None,
+    steps: int | None = None,
+    epochs: float | None = None,
+    batch: int = 16,
+    context: int | None = None,
+    lr: float | None = None,
+    weight_decay: float = 0.0,
+    seed: int = 0,
+    dtype: str | None = None,
+    held_out: float = 0.2,
+    eval_every: int | None = None,
+    sample_every: int | None = None,
+    checkpoint_every: int | None = None,
+    bad_rows: str = "refuse",
+) -> ClassifyRecipe:
     """What the user said, checked. Raises GPTError, one line, for what cannot be trained."""
     if steps and epochs:
         raise GPTError("--steps and --epochs both set the length of the run: give one")
@@ -82,8 +97,17 @@ def classify_recipe(
         raise GPTError("--lora adapts what was learned before, and --from-scratch has learned nothing: leave one out")
     if lora_targets and not lora:
         raise GPTError("--lora-targets belongs to an adapter: add --lora RANK")
-    given = {"steps": steps, "epochs": epochs, "batch": batch, "context": context, "lr": lr, "lora": lora,
-             "eval-every": eval_every, "sample-every": sample_every, "checkpoint-every": checkpoint_every}  # fmt: skip
+    given = {
+        "steps": steps,
+        "epochs": epochs,
+        "batch": batch,
+        "context": context,
+        "lr": lr,
+        "lora": lora,
+        "eval-every": eval_every,
+        "sample-every": sample_every,
+        "checkpoint-every": checkpoint_every,
+    }
     for flag, value in given.items():
         if value is not None and not (value > 0 and math.isfinite(value)):
             raise GPTError(f"--{flag} {value} must be above zero")
@@ -92,15 +116,40 @@ def classify_recipe(
     if bad_rows not in ("refuse", "skip"):
         raise GPTError(f"--bad-rows is refuse or skip, not {bad_rows!r:.40}")
     return ClassifyRecipe(
-        cell, base, base_mark, from_scratch, lora or 0, lora_targets, steps or 0, epochs, batch, context or 0, lr or 0.0,
-        "adamw", weight_decay, 0.9, 0.999, 1e-8, 0.1, 0.9, 1.0, seed, dtype or "auto", held_out, eval_every or 0,
-        sample_every or 0, checkpoint_every, bad_rows=bad_rows,
-    )  # fmt: skip
+        cell,
+        base,
+        base_mark,
+        from_scratch,
+        lora or 0,
+        lora_targets,
+        steps or 0,
+        epochs,
+        batch,
+        context or 0,
+        lr or 0.0,
+        "adamw",
+        weight_decay,
+        0.9,
+        0.999,
+        1e-8,
+        0.1,
+        0.9,
+        1.0,
+        seed,
+        dtype or "auto",
+        held_out,
+        eval_every or 0,
+        sample_every or 0,
+        checkpoint_every,
+        bad_rows=bad_rows,
+    )
 
 
 @dataclass
 class Classifying(Finetuned):
-    """A classifier on its way. `texts` are (ids, label number) to learn from, `held_out` those to test on, in words too."""
+    """A classifier on its way. `texts` are (ids, label number) to learn from, `held_out` those to test on, in words
+    too.
+    """
 
     recipe: ClassifyRecipe
     model: object
@@ -121,13 +170,23 @@ class Classifying(Finetuned):
 
     def start_event(self) -> dict:
         return {
-            "event": "start", "parameters": sum(p.numel() for p in self.model.parameters()),
+            "event": "start",
+            "parameters": sum(p.numel() for p in self.model.parameters()),
             "trained": sum(p.numel() for p in self.model.parameters() if p.requires_grad),
-            "device": self.model.device.type, "dtype": self.recipe.dtype, "steps": self.recipe.steps, "step": self.step,
-            "labels": self.labels, "texts": len(self.texts), "held_out": len(self.held_out), "cut": self.cut,
-            "skipped": self.skipped, "first_skipped": self.first_skipped,
-            "tokens_per_step": None, "flops_per_token": self.flops_per_token, "peak_flops": self.peak_flops,
-        }  # fmt: skip
+            "device": self.model.device.type,
+            "dtype": self.recipe.dtype,
+            "steps": self.recipe.steps,
+            "step": self.step,
+            "labels": self.labels,
+            "texts": len(self.texts),
+            "held_out": len(self.held_out),
+            "cut": self.cut,
+            "skipped": self.skipped,
+            "first_skipped": self.first_skipped,
+            "tokens_per_step": None,
+            "flops_per_token": self.flops_per_token,
+            "peak_flops": self.peak_flops,
+        }
 
     def pieces(self, step: int) -> list[list[tuple[list[int], int]]]:
         """The texts of a step, a function of the step alone, in pieces small enough to go through the model."""
@@ -166,9 +225,13 @@ class Classifying(Finetuned):
         true = np.array([label for *_, label in self.held_out])
         nats = -float(np.log(np.maximum(found[np.arange(len(true)), true], 1e-30)).mean())
         yield {
-            "event": "evaluation", "step": self.step, "val_loss": nats, "bits_per_byte": None,
-            **measured(true, found.argmax(1), len(self.labels)), "seconds": time.perf_counter() - began,
-        }  # fmt: skip
+            "event": "evaluation",
+            "step": self.step,
+            "val_loss": nats,
+            "bits_per_byte": None,
+            **measured(true, found.argmax(1), len(self.labels)),
+            "seconds": time.perf_counter() - began,
+        }
 
     def samples(self) -> Iterator[dict | None]:
         """What is said of the first texts held out, with its probability."""
@@ -214,12 +277,18 @@ def prepare(
     recipe = resolved(recipe, config.hidden_size, len(learn), machine.choose_dtype(device, config.hidden_size))
     yield from machine.notes(device, recipe.dtype)
     step, adapter = (
-        memory.finetuning(module, recipe.dtype, context, rank=rank, logits=False, whole=context) for rank in (recipe.lora, 16)
+        memory.finetuning(module, recipe.dtype, context, rank=rank, logits=False, whole=context)
+        for rank in (recipe.lora, 16)
     )
     recipe = yield from memory.with_micro_batch(
-        recipe, recipe.base, at_once(module), context, step, str(module.device),
+        recipe,
+        recipe.base,
+        at_once(module),
+        context,
+        step,
+        str(module.device),
         None if recipe.lora or recipe.from_scratch else adapter,
-    )  # fmt: skip
+    )
     model = start(recipe, module, labels, tokenizer)
     ids = encoded(tokenizer, [each.text for each in (*learn, *test)], context + 1)
     cut = sum(len(row) > context for row in ids)
@@ -228,11 +297,20 @@ def prepare(
     matrices = sum(p.numel() * (6.0 if p.requires_grad else 4.0) for n, p in model.named_parameters() if p.ndim > 1)
     embedding = model.get_input_embeddings().weight
     return Classifying(
-        recipe, model, tokenizer, labels, finetuning_optimizers(model, recipe), numbered[: len(learn)], held, cut,
+        recipe,
+        model,
+        tokenizer,
+        labels,
+        finetuning_optimizers(model, recipe),
+        numbered[: len(learn)],
+        held,
+        cut,
         Trunk(model, context, getattr(torch, recipe.dtype), bool(recipe.checkpointing)),
-        matrices - embedding.numel() * (6.0 if embedding.requires_grad else 4.0), machine.peak_flops(device, recipe.dtype),
-        skipped=len(skipped), first_skipped=next(iter(skipped), ""),
-    )  # fmt: skip
+        matrices - embedding.numel() * (6.0 if embedding.requires_grad else 4.0),
+        machine.peak_flops(device, recipe.dtype),
+        skipped=len(skipped),
+        first_skipped=next(iter(skipped), ""),
+    )
 
 
 def resolved(recipe: ClassifyRecipe, width: int, texts: int, dtype: str) -> ClassifyRecipe:
@@ -240,9 +318,13 @@ def resolved(recipe: ClassifyRecipe, width: int, texts: int, dtype: str) -> Clas
     steps = recipe.steps or max(1, math.ceil((recipe.epochs or 3.0) * texts / min(recipe.batch, texts)))
     usual = min(1e-3, 1e-4 * (576 / width)) * (5 if recipe.lora else 3 if recipe.from_scratch else 1)
     return replace(
-        recipe, steps=steps, lr=recipe.lr or usual, dtype=dtype if recipe.dtype == "auto" else recipe.dtype,
-        eval_every=recipe.eval_every or max(1, steps // 6), sample_every=recipe.sample_every or max(1, steps // 3),
-    )  # fmt: skip
+        recipe,
+        steps=steps,
+        lr=recipe.lr or usual,
+        dtype=dtype if recipe.dtype == "auto" else recipe.dtype,
+        eval_every=recipe.eval_every or max(1, steps // 6),
+        sample_every=recipe.sample_every or max(1, steps // 3),
+    )
 
 
 def start(recipe: ClassifyRecipe, module, labels: list[str], tokenizer):

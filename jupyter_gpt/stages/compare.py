@@ -41,9 +41,7 @@ class Row:
 class Comparison:
     """What the models wrote, row by row, and the votes; votes are on disk at the moment they are given."""
 
-    def __init__(
-        self, models: Sequence[str], rows: Sequence[Row], rankings: Rankings, options: dict | None = None
-    ):
+    def __init__(self, models: Sequence[str], rows: Sequence[Row], rankings: Rankings, options: dict | None = None):
         self.models, self.rows, self.rankings, self.options = (
             list(models),
             list(rows),
@@ -101,9 +99,7 @@ class Comparison:
         Raises GPTError for what is neither.
         """
         if best not in (*self.models, TIE):
-            raise GPTError(
-                f"a vote is for {', '.join(self.models)} or {TIE}, not {best!r}{nearest(best, self.models)}"
-            )
+            raise GPTError(f"a vote is for {', '.join(self.models)} or {TIE}, not {best!r}{nearest(best, self.models)}")
         if not 0 <= row < len(self.rows):
             raise GPTError(f"there is no row {row}: this comparison has {len(self.rows)}, counted from 0")
         self.choose(row, self.models.index(best) if best in self.models else None, by)
@@ -114,9 +110,7 @@ class Comparison:
         rest = tuple(i for i in everyone if i != place)
         order = (rest,) if place is None else ((place,), rest)
         self.rankings.put(
-            Ranking(
-                self.rows[row].prompt, tuple(self.entries(row)), order, self.rows[row].shown, by, time.time()
-            )
+            Ranking(self.rows[row].prompt, tuple(self.entries(row)), order, self.rows[row].shown, by, time.time())
         )
         self.given = [*(i for i in self.given if i != row), row]
 
@@ -175,26 +169,20 @@ def told(tick: Callable[[str, int, int], None], name: str, done: int, completion
     tick(name, done, len(completion.tokens))
 
 
-def check(
-    gpt, models: Sequence[str], prompts: Sequence[str], samples: int, how: str = "%%compare MODEL MODEL"
-) -> None:
+def check(gpt, models: Sequence[str], prompts: Sequence[str], samples: int, how: str = "%%compare MODEL MODEL") -> None:
     """Refuse what cannot be compared, before any model has written a word."""
     if len(models) < 2:
         raise GPTError(f"to compare takes two models or more: {how}")
     twice = next((name for name in models if models.count(name) > 1), None)
     if twice:
-        raise GPTError(
-            f"model {twice} is there twice: compare it with another, or see its samples with --samples"
-        )
+        raise GPTError(f"model {twice} is there twice: compare it with another, or see its samples with --samples")
     for name in models:
         gpt.models[name]  # loads it, or waits for the run that makes it
     if not prompts:
         raise GPTError("there is nothing to prompt the models with: give one prompt a line")
     again = next((text for text in prompts if prompts.count(text) > 1), None)
     if again is not None:
-        raise GPTError(
-            f"the prompt {again[:40]!r} is there twice: for more than one sample of each say --samples"
-        )
+        raise GPTError(f"the prompt {again[:40]!r} is there twice: for more than one sample of each say --samples")
     if samples < 1:
         raise GPTError(f"--samples is at least 1, not {samples}")
 

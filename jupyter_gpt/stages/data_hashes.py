@@ -1,4 +1,6 @@
-"""Marks of what a run learns from, a hash each under a name: by them a resumed run tells what has changed since it began."""
+"""Marks of what a run learns from, a hash each under a name: by them a resumed run tells what has changed since it
+began.
+"""
 
 from __future__ import annotations
 

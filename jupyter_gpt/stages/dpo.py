@@ -1,4 +1,5 @@
-"""DPO (Rafailov et al. 2023): the policy learns straight from rankings; its own log-ratio to the reference is the reward.
+"""DPO (Rafailov et al. 2023): the policy learns straight from rankings; its own log-ratio to the reference is the
+reward.
 
 Nothing is sampled and no reward model is needed; samples are drawn only to watch.
 """
@@ -38,7 +39,9 @@ def advantages(training: RL, found: Rollout) -> Tensor:
 
 
 def evaluation(training: RL) -> Iterator[None]:
-    """Loss and accuracy of the rewards that the policy implies, on held-out rankings; yields after each, returns both."""
+    """Loss and accuracy of the rewards that the policy implies, on held-out rankings; yields after each, returns
+    both.
+    """
     beta, losses, hits, pairs = training.recipe.beta, [], 0, 0
     for one in training.held_out:
         with torch.no_grad():
@@ -78,7 +81,15 @@ def step(training: RL) -> Iterator[dict | None]:
     norm = torch.nn.utils.clip_grad_norm_(training.optimizers.names, recipe.max_norm, foreach=True)
     factor = multiplier(number, recipe.steps, recipe.warmup, recipe.decay)
     training.optimizers.step(factor)
-    yield from finish_step(training, began, tokens, {
-        "loss": torch.stack(losses).sum(), "grad_norm": norm, "lr": recipe.lr * factor, "accuracy": hits / pairs,
-        "margin": torch.stack(margins).mean(),
-    })  # fmt: skip
+    yield from finish_step(
+        training,
+        began,
+        tokens,
+        {
+            "loss": torch.stack(losses).sum(),
+            "grad_norm": norm,
+            "lr": recipe.lr * factor,
+            "accuracy": hits / pairs,
+            "margin": torch.stack(margins).mean(),
+        },
+    )

@@ -1,7 +1,7 @@
 """`gpt.evaluate`: a task x techniques x models, batched, every result on disk as it comes.
 
-A result is kept under what it came from (the model's weights, the technique and its texts, the question, the settings), so
-that what was broken off goes on where it was, and what was changed is asked anew.
+A result is kept under what it came from (the model's weights, the technique and its texts, the question, the settings),
+so that what was broken off goes on where it was, and what was changed is asked anew.
 """
 
 from __future__ import annotations
@@ -53,8 +53,9 @@ class Evaluation:
         """The settings as a DataFrame."""
         import pandas
 
-        return pandas.DataFrame([{**vars(s), "accuracy": s.accuracy, "low": s.interval[0], "high": s.interval[1]}
-                                 for s in self.settings])  # fmt: skip
+        return pandas.DataFrame(
+            [{**vars(s), "accuracy": s.accuracy, "low": s.interval[0], "high": s.interval[1]} for s in self.settings]
+        )
 
 
 def evaluate(
@@ -125,7 +126,8 @@ def evaluate(
             known |= {keys[i]: row for i, row in found.items()}
             mine = [
                 {**known[key], "question": i, "model": name, "technique": technique, **scored(task, known[key], i)}
-                for i, key in enumerate(keys) if key in known
+                for i, key in enumerate(keys)
+                if key in known
             ]
             rows += mine
             if mine:
@@ -143,8 +145,16 @@ def answered(session, model, task: Task, numbers: Sequence[int], options: Mappin
 
     def asking(question: str, form: Form) -> Callable:
         def work(send, call_user):
-            return with_techniques(session.models, Prompting(), question, model=model.name, send=send,
-                                   call_user=call_user, form=form, **options)  # fmt: skip
+            return with_techniques(
+                session.models,
+                Prompting(),
+                question,
+                model=model.name,
+                send=send,
+                call_user=call_user,
+                form=form,
+                **options,
+            )
 
         return work
 
@@ -159,13 +169,24 @@ def answered(session, model, task: Task, numbers: Sequence[int], options: Mappin
             yield number, None
         else:
             usage = done.usage
-            yield number, {"answer": done.answer, "text": done.text, "cut": done.finish_reason == "length",
-                           "tokens_in": usage.prompt_tokens, "tokens_out": usage.completion_tokens,
-                           "seconds": ended.seconds, "cost": usage.cost, "notes": list(done.notes)}  # fmt: skip
+            yield (
+                number,
+                {
+                    "answer": done.answer,
+                    "text": done.text,
+                    "cut": done.finish_reason == "length",
+                    "tokens_in": usage.prompt_tokens,
+                    "tokens_out": usage.completion_tokens,
+                    "seconds": ended.seconds,
+                    "cost": usage.cost,
+                    "notes": list(done.notes),
+                },
+            )
 
 
 def scored(task: Task, row: Mapping, number: int) -> dict:
-    """The answer of a result, None where none can be read, and whether it is right. Done anew each time: a `score` function
+    """The answer of a result, None where none can be read, and whether it is right. Done anew each time: a `score`
+    function
     may have changed, and costs nothing."""
     answer = task.read(row["answer"], row["text"], row["cut"], number)
     return {"answer": answer, "right": answer is not None and bool(task.right(answer, number))}

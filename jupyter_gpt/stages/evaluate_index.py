@@ -1,4 +1,5 @@
-"""`gpt.evaluate_index`: what retrieval finds, by index (its embedder and chunk size), way of searching and k; and what a
+"""`gpt.evaluate_index`: what retrieval finds, by index (its embedder and chunk size), way of searching and k; and what
+a
 model answers with the book closed and open.
 """
 
@@ -14,15 +15,23 @@ KS = (1, 5, 10)
 
 
 def evaluate_index(
-    session, questions: object, indexes: Sequence[str] | str, *, ks: Sequence[int] = KS, models: Sequence[str] = (),
-    k: int = 4, progress: Callable[[str, int, int], None] | None = None, **options,
-):  # fmt: skip
+    session,
+    questions: object,
+    indexes: Sequence[str] | str,
+    *,
+    ks: Sequence[int] = KS,
+    models: Sequence[str] = (),
+    k: int = 4,
+    progress: Callable[[str, int, int], None] | None = None,
+    **options,
+):
     """A DataFrame: a row for each index and way of searching, with `recall@k`, `mrr`, `ndcg@k`. The ways are named as
     `%gpt search` and `%%rag` are told them; `.attrs["questions"]` is how many questions there were.
 
-    With `models`, also each model's share of right answers `closed` (asked without the index) and `open` (`gpt.rag` with
-    `k` chunks); questions then need an `answer`. `options` are those of `gpt.prompt`. Raises GPTError for questions that
-    do not say where their answers stand (`jupyter_gpt.evaluation.retrieval`).
+    With `models`, also each model's share of right answers `closed` (asked without the index) and `open` (`gpt.rag`
+    with `k` chunks); questions then need an `answer`. `options` are those of `gpt.prompt`. Raises GPTError for
+    questions
+    that do not say where their answers stand (`jupyter_gpt.evaluation.retrieval`).
     """
     import pandas
 

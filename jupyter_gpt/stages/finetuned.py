@@ -1,4 +1,6 @@
-"""What every finetuning of one model has in common: the weights that require a gradient are trained, kept and gone back to."""
+"""What every finetuning of one model has in common: the weights that require a gradient are trained, kept and gone back
+to.
+"""
 
 from __future__ import annotations
 

@@ -39,11 +39,19 @@ def step(training: RL) -> Iterator[dict | None]:
         told = yield from update(training, found, reference, better, number)
     training.controller.update(float(told["kl"]))
     groups = found.rewards.view(-1, found.samples)
-    yield from finish_step(training, began, found.tokens, {
-        **told, "reward": found.rewards.mean(), "length": found.length, "identical": found.identical,
-        "spread": float((groups.amax(dim=1) - groups.amin(dim=1)).mean()),
-        "truncated": found.truncated.float().mean(),
-    })  # fmt: skip
+    yield from finish_step(
+        training,
+        began,
+        found.tokens,
+        {
+            **told,
+            "reward": found.rewards.mean(),
+            "length": found.length,
+            "identical": found.identical,
+            "spread": float((groups.amax(dim=1) - groups.amin(dim=1)).mean()),
+            "truncated": found.truncated.float().mean(),
+        },
+    )
 
 
 def update(training: RL, found: Rollout, reference: Tensor, better: Tensor, number: int) -> Iterator[None]:
@@ -70,6 +78,10 @@ def update(training: RL, found: Rollout, reference: Tensor, better: Tensor, numb
     factor = multiplier(number, recipe.steps, recipe.warmup, recipe.decay)
     training.optimizers.step(factor)
     return {
-        "loss": torch.stack(losses).sum(), "clip_fraction": torch.stack(clipped).sum(), "grad_norm": norm,
-        "kl": divergence(logp, reference, mask), "entropy": masked_mean(entropy, mask), "lr": recipe.lr * factor,
-    }  # fmt: skip
+        "loss": torch.stack(losses).sum(),
+        "clip_fraction": torch.stack(clipped).sum(),
+        "grad_norm": norm,
+        "kl": divergence(logp, reference, mask),
+        "entropy": masked_mean(entropy, mask),
+        "lr": recipe.lr * factor,
+    }

@@ -1,8 +1,9 @@
 """Judges: who ranks in a person's place, a function of the notebook or a model.
 
-A function, or a reward model, scores each completion by itself, and the scores are the order; a function is called on the
-thread that waits, the main one, where an interrupt reaches it. Any other model is shown a prompt with all its completions and names their order. It is
-asked twice, the second time with the completions turned round, and ranks by the mean of both: judges prefer what stands
+A function, or a reward model, scores each completion by itself, and the scores are the order; a function is called on
+the thread that waits, the main one, where an interrupt reaches it. Any other model is shown a prompt with all its
+completions and names their order. It is asked twice, the second time with the completions turned round, and ranks by
+the mean of both: judges prefer what stands
 first, or last (Zheng et al. 2023, section 3.3).
 """
 
@@ -74,7 +75,9 @@ def called(function: Callable) -> str:
 
 
 def by_function(ranked, function: Callable, by: str, tick: Callable | None) -> None:
-    """Order the completions of each question by what the function says of a prompt and each of them, equal ones tied."""
+    """Order the completions of each question by what the function says of a prompt and each of them, equal ones
+    tied.
+    """
     wanted = [i for i, question in enumerate(ranked.questions) if question.open]
     for done, i in enumerate(wanted):
         if tick:
@@ -95,7 +98,8 @@ def score(function: Callable, by: str, prompt: str, completion: Mapping) -> floa
         value = math.nan
     if math.isnan(value):
         raise GPTError(
-            f"judge {by} returned {given!r:.40} for {completion['text'][:40]!r}: a judge returns a number, higher for the better"
+            f"judge {by} returned {given!r:.40} for {completion['text'][:40]!r}: a judge returns a number, higher "
+            f"for the better"
         )
     return value
 
@@ -125,9 +129,7 @@ def by_model(gpt, ranked, name: str, tick: Callable | None) -> None:
                 continue
             ranked.rank(i, together([each["order"] for each in pair], orders), by=name)
     if failed:
-        ranked.notes.append(
-            f"{name} gave no ranking for {failed} of {len(wanted)} prompts, though it was asked again"
-        )
+        ranked.notes.append(f"{name} gave no ranking for {failed} of {len(wanted)} prompts, though it was asked again")
 
 
 def both_ways(shown: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:

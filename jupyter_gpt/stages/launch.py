@@ -1,7 +1,8 @@
 """Launching runs: a name is claimed, a folder opened, and the training goes to the worker of its device.
 
-Every kind of run has a module of the session beside this one, its stage, with three functions: `recipe_from(values)` reads a
-recipe back, `preparation(session, run, recipe, variables)` is a generator of progress events that returns the training,
+Every kind of run has a module of the session beside this one, its stage, with three functions: `recipe_from(values)`
+reads a recipe back, `preparation(session, run, recipe, variables)` is a generator of progress events that returns the
+training,
 and `keep(session, run, training)` registers its model. Imports of torch happen on the worker, not on whoever asked.
 """
 
@@ -21,7 +22,13 @@ from jupyter_gpt.runs.run import Run, cut_events, parked
 from jupyter_gpt.runs.run_figures import ACTIVE
 from jupyter_gpt.runs.worker import worker
 
-STAGES = {"pretrain": "pretrain", "sft": "sft", "classify": "classify", "reward": "reward", "rlhf": "rlhf"}  # kind of run: its module
+STAGES = {
+    "pretrain": "pretrain",
+    "sft": "sft",
+    "classify": "classify",
+    "reward": "reward",
+    "rlhf": "rlhf",
+}  # kind of run: its module
 
 
 def stage(kind: str):
@@ -32,9 +39,16 @@ def stage(kind: str):
 
 
 def launch(
-    session, name: str, kind: str, recipe, requested: Mapping, *, overwrite: bool = False, background: bool = False,
+    session,
+    name: str,
+    kind: str,
+    recipe,
+    requested: Mapping,
+    *,
+    overwrite: bool = False,
+    background: bool = False,
     variables: Mapping | None = None,
-) -> Run:  # fmt: skip
+) -> Run:
     """Start a run of `recipe`, and wait for it unless `background`; `requested` is what the user asked for.
 
     Raises GPTError, one line, for a name that is taken and while another run trains; nothing is touched then.
@@ -88,9 +102,15 @@ def claim(session, name: str, new: Provenance, overwrite: bool) -> None:
 
 
 def sources_of(recipe) -> list[str]:
-    """Where the data of a recipe comes from: the sources of its mixture, the lines of a cell of labelled texts, its rewards."""
+    """Where the data of a recipe comes from: the sources of its mixture, the lines of a cell of labelled texts, its
+    rewards.
+    """
     lines = (getattr(recipe, "cell", None) or "").splitlines()
-    return [*getattr(recipe, "mixture", ()), *(line.strip() for line in lines), *(getattr(recipe, "reward", None) or ())]
+    return [
+        *getattr(recipe, "mixture", ()),
+        *(line.strip() for line in lines),
+        *(getattr(recipe, "reward", None) or ()),
+    ]
 
 
 def damaged(session, name: str) -> bool:

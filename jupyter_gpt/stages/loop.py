@@ -1,8 +1,9 @@
 """The loop that every run of next-token training is: evaluate, sample, accumulate, clip, step, tell.
 
-A generator of events: whoever iterates stops the run by closing it, has `closing` tell how the model stands then, pauses
-it by waiting, and may save, sample or look at `training` between any two events. Losses are yielded as device scalars: reading them is what would block on the
-GPU, and is left to whoever wants to look.
+A generator of events: whoever iterates stops the run by closing it, has `closing` tell how the model stands then,
+pauses it by waiting, and may save, sample or look at `training` between any two events. Losses are yielded as device
+scalars:
+reading them is what would block on the GPU, and is left to whoever wants to look.
 
 What trains (`pretrain.Training`, `sft.Finetuning`) has the recipe, the model and its optimizers, and says what a
 micro-batch is, what its loss is, and how it is evaluated and sampled.
@@ -66,11 +67,16 @@ def train(training) -> Iterator[dict | None]:
         training.took(step, busy, tokens)
         rate = tokens / busy
         yield {
-            "event": "step", "step": step, "loss": torch.stack(losses).sum(), "grad_norm": norm,
-            "lr": recipe.lr * factor, "tokens": training.tokens, "seconds": training.seconds,
+            "event": "step",
+            "step": step,
+            "loss": torch.stack(losses).sum(),
+            "grad_norm": norm,
+            "lr": recipe.lr * factor,
+            "tokens": training.tokens,
+            "seconds": training.seconds,
             "tokens_per_second": rate,
             "mfu": rate * training.flops_per_token / training.peak_flops if training.peak_flops else None,
-        }  # fmt: skip
+        }
 
 
 def closing(training, there: Container[str]) -> Iterator[dict | None]:

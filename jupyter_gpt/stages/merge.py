@@ -32,6 +32,13 @@ def merged(session, model: Model, into: str, made: Provenance) -> Model:
     from jupyter_gpt.nn.lora import merged
 
     return session.models.keep(
-        into, merged(session.models.full_precision(model)), model.tokenizer, "merge", made, [*model.lineage, f"{into} (merge)"], model.step,
-        licence=model.licence, labels=model.labels,
-    )  # fmt: skip
+        into,
+        merged(session.models.full_precision(model)),
+        model.tokenizer,
+        "merge",
+        made,
+        [*model.lineage, f"{into} (merge)"],
+        model.step,
+        licence=model.licence,
+        labels=model.labels,
+    )

@@ -1,7 +1,7 @@
 """Who takes part in RL, all on the tensors of one base: the policy, its reference, a critic, reward models.
 
-The policy is an adapter on a twin of the base; where the start is an adapter itself, a copy of that. The reference is the
-start as it stands. A critic or a reward model is a twin with a head and an adapter of its own. Only with rank 0 are
+The policy is an adapter on a twin of the base; where the start is an adapter itself, a copy of that. The reference is
+the start as it stands. A critic or a reward model is a twin with a head and an adapter of its own. Only with rank 0 are
 there copies, trained whole.
 """
 
@@ -38,9 +38,16 @@ def scorer_of(start: nn.Module, rank: int, pad: int, seed: int) -> nn.Module:
     found = start.peft_config["default"]
     targets = found.target_modules if isinstance(found.target_modules, str) else sorted(found.target_modules)
     model = lora(
-        with_head(plain_base(start), ["reward"], pad, seed=seed), found.r, found.lora_alpha, targets,
-        dora=found.use_dora, rslora=found.use_rslora, tokens=own_tokens(start), task="SEQ_CLS", seed=seed,
-    )  # fmt: skip
+        with_head(plain_base(start), ["reward"], pad, seed=seed),
+        found.r,
+        found.lora_alpha,
+        targets,
+        dora=found.use_dora,
+        rslora=found.use_rslora,
+        tokens=own_tokens(start),
+        task="SEQ_CLS",
+        seed=seed,
+    )
     learned = dict(start.named_parameters())
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -64,7 +71,9 @@ def critic_of(start: nn.Module, rank: int, pad: int, seed: int) -> nn.Module:
 
 
 def values_of(critic: Reader, rows: Sequence[Spoken]) -> Tensor:
-    """The value `(B, L)`, fp32, of the state in which each token of the completions was chosen; zero where there is none."""
+    """The value `(B, L)`, fp32, of the state in which each token of the completions was chosen; zero where there is
+    none.
+    """
     head = head_of(critic.module)
     hidden = critic.hidden([s.ids for s in rows])[foretelling(rows, critic.device)]
     return laid_out(head(hidden.to(next(head.parameters()).dtype))[:, 0].float(), rows)

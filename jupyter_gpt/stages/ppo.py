@@ -1,8 +1,10 @@
 """PPO for language models (Ziegler et al. 2019; Ouyang et al. 2022), as the talk tells it.
 
-The reward stands at the last token of a completion; at every token the policy pays for having left the reference: R - kl
-* log(pi / pi_ref), in the reward's own unit, so that the coefficient means the same at every step. A critic learns what is
-still to come from each token on, so that a token's advantage is what it brought beyond that (GAE); the advantages are
+The reward stands at the last token of a completion; at every token the policy pays for having left the reference: R -
+kl
+* log(pi / pi_ref), in the reward's own unit, so that the coefficient means the same at every step. A critic learns what
+is still to come from each token on, so that a token's advantage is what it brought beyond that (GAE); the advantages
+are
 whitened, and a few clipped updates are made on each batch.
 """
 
@@ -63,11 +65,21 @@ def step(training: RL) -> Iterator[dict | None]:
     apart = divergence(found.old, reference, mask)
     training.controller.update(float(apart))
     training.score_moments = moments
-    yield from finish_step(training, began, found.tokens, {
-        **told, "reward": found.rewards.mean(), "kl": apart, "entropy": first["entropy"], "length": found.length,
-        "spread": float(scores.max() - scores.min()) if len(scores) > 1 else None, "identical": found.identical,
-        "truncated": found.truncated.float().mean(),
-    })  # fmt: skip
+    yield from finish_step(
+        training,
+        began,
+        found.tokens,
+        {
+            **told,
+            "reward": found.rewards.mean(),
+            "kl": apart,
+            "entropy": first["entropy"],
+            "length": found.length,
+            "spread": float(scores.max() - scores.min()) if len(scores) > 1 else None,
+            "identical": found.identical,
+            "truncated": found.truncated.float().mean(),
+        },
+    )
 
 
 def valued(training: RL, found: Rollout) -> Iterator[None]:

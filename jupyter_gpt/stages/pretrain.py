@@ -23,10 +23,11 @@ def pretrain(
 ) -> Run:
     """Train a GPT from scratch on `mixture`, or on a declared `corpus`; the model is `gpt.models[name]`.
 
-    `mixture` is a mapping from sources to weights, or its YAML; or the documents themselves: a list of texts or of rows, a
-    Series, a DataFrame; or a Path. `tokenizer` is `bpe`, `char` or the name of a model; `options` are those of
-    `jupyter_gpt.stages.pretrain_recipe.pretraining_recipe`. Blocks until the run ends, unless `background`; Ctrl-C stops
-    it gracefully. `variables` serves `$name` sources. A model of that name is replaced where this very cell made it, or
+    `mixture` is a mapping from sources to weights, or its YAML; or the documents themselves: a list of texts or of
+    rows, a Series, a DataFrame; or a Path. `tokenizer` is `bpe`, `char` or the name of a model; `options` are those of
+    `jupyter_gpt.stages.pretrain_recipe.pretraining_recipe`. Blocks until the run ends, unless `background`; Ctrl-C
+    stops it gracefully. `variables` serves `$name` sources. A model of that name is replaced where this very cell made
+    it, or
     the same options on the same data (Run All); else only if `overwrite`.
 
     Raises GPTError, one line, for what cannot be trained; whatever had that name before is then untouched.
@@ -45,13 +46,21 @@ def pretrain(
     if tokenizer not in ("bpe", "char") and tokenizer not in session.models:
         raise GPTError(f"--tokenizer {tokenizer} is neither bpe, char nor a model{nearest(tokenizer, session.models)}")
     if tokenizer not in ("bpe", "char") and options.get("vocab_size"):
-        raise GPTError(f"--vocab-size is for a tokenizer that is trained here, not for that of {tokenizer}: leave it out")
+        raise GPTError(
+            f"--vocab-size is for a tokenizer that is trained here, not for that of {tokenizer}: leave it out"
+        )
     for source in weights:
         sources.check(source, variables)
     return launch(
-        session, name, "pretrain", recipe, {"mixture": weights, "tokenizer": tokenizer, **options},
-        overwrite=overwrite, background=background, variables=variables,
-    )  # fmt: skip
+        session,
+        name,
+        "pretrain",
+        recipe,
+        {"mixture": weights, "tokenizer": tokenizer, **options},
+        overwrite=overwrite,
+        background=background,
+        variables=variables,
+    )
 
 
 def recipe_from(values: dict):
@@ -74,5 +83,11 @@ def preparation(session, run: Run, recipe, variables: Mapping | None) -> Iterato
 def keep(session, run: Run, training) -> None:
     """Register what was trained."""
     session.models.keep(
-        run.name, training.model, training.tokenizer, run.kind, run.provenance, [f"{run.name} ({run.kind})"], training.step
+        run.name,
+        training.model,
+        training.tokenizer,
+        run.kind,
+        run.provenance,
+        [f"{run.name} ({run.kind})"],
+        training.step,
     )

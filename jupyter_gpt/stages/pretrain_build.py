@@ -24,20 +24,30 @@ def build(recipe: Recipe, vocab_size: int, eot: int) -> nn.Module:
     from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
     table = -(-vocab_size // 64) * 64 if vocab_size >= 512 else vocab_size
-    common = {"vocab_size": table, "bos_token_id": eot, "eos_token_id": eot,
-              "tie_word_embeddings": recipe.tied}  # fmt: skip
+    common = {"vocab_size": table, "bos_token_id": eot, "eos_token_id": eot, "tie_word_embeddings": recipe.tied}
     if recipe.arch == "gpt2":
         config = GPT2Config(
-            n_positions=recipe.context, n_embd=recipe.width, n_layer=recipe.layers, n_head=recipe.heads,
-            n_inner=recipe.mlp, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, **common,
-        )  # fmt: skip
+            n_positions=recipe.context,
+            n_embd=recipe.width,
+            n_layer=recipe.layers,
+            n_head=recipe.heads,
+            n_inner=recipe.mlp,
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+            **common,
+        )
         kind = GPT2LMHeadModel
     else:
         shape = {
-            "hidden_size": recipe.width, "intermediate_size": recipe.mlp, "num_hidden_layers": recipe.layers,
-            "num_attention_heads": recipe.heads, "num_key_value_heads": recipe.kv_heads,
-            "head_dim": recipe.width // recipe.heads, "max_position_embeddings": recipe.context,
-        }  # fmt: skip
+            "hidden_size": recipe.width,
+            "intermediate_size": recipe.mlp,
+            "num_hidden_layers": recipe.layers,
+            "num_attention_heads": recipe.heads,
+            "num_key_value_heads": recipe.kv_heads,
+            "head_dim": recipe.width // recipe.heads,
+            "max_position_embeddings": recipe.context,
+        }
         if recipe.arch == "llama":
             kind, config = LlamaForCausalLM, LlamaConfig(rms_norm_eps=1e-5, **shape, **common)
         else:

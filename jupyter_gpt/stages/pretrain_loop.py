@@ -129,11 +129,17 @@ def forward_functions(training: Training) -> tuple:
 def start_event(training: Training) -> dict:
     recipe = training.recipe
     return {
-        "event": "start", "parameters": sum(p.numel() for p in training.model.parameters()),
-        "device": training.model.device.type, "dtype": recipe.dtype, "compile": training.compile,
-        "tokens_per_step": recipe.batch_tokens, "steps": recipe.steps, "step": training.step,
-        "flops_per_token": training.flops_per_token, "peak_flops": training.peak_flops,
-    }  # fmt: skip
+        "event": "start",
+        "parameters": sum(p.numel() for p in training.model.parameters()),
+        "device": training.model.device.type,
+        "dtype": recipe.dtype,
+        "compile": training.compile,
+        "tokens_per_step": recipe.batch_tokens,
+        "steps": recipe.steps,
+        "step": training.step,
+        "flops_per_token": training.flops_per_token,
+        "peak_flops": training.peak_flops,
+    }
 
 
 def batch_at(training: Training, step: int, micro: int) -> tuple[Tensor, Tensor]:
@@ -164,7 +170,8 @@ def held_out_losses(trunk: Trunk, head: OutputHead, sizes: Tensor, ids: Tensor, 
 
 
 def evaluate(training: Training, trunk: Trunk, head: OutputHead) -> Iterator[dict | None]:
-    """Validation loss in nats per token, and bits per byte of text: the end-of-text token has no byte, and counts in the
+    """Validation loss in nats per token, and bits per byte of text: the end-of-text token has no byte, and counts in
+    the
     loss alone.
 
     Each source is read at rows spread evenly through its held-out text, and counts by its share of the mixture, so
@@ -188,10 +195,13 @@ def evaluate(training: Training, trunk: Trunk, head: OutputHead) -> Iterator[dic
         by_source[source] = sums[0] / sums[1]
         mixed += share * sums / sums[1]
     yield {
-        "event": "evaluation", "step": training.step, "val_loss": mixed[0] / mixed[1],
+        "event": "evaluation",
+        "step": training.step,
+        "val_loss": mixed[0] / mixed[1],
         "bits_per_byte": mixed[2] / math.log(2) / mixed[3] if mixed[3] else None,
-        "by_source": by_source, "seconds": time.perf_counter() - began,
-    }  # fmt: skip
+        "by_source": by_source,
+        "seconds": time.perf_counter() - began,
+    }
 
 
 def sample_prompts(training: Training) -> Iterator[dict | None]:
@@ -206,5 +216,3 @@ def sample_prompts(training: Training) -> Iterator[dict | None]:
             yield None
         shown = training.tokenizer.decode([t for t in drawn if t != training.eot])
         yield {"event": "sample", "step": training.step, "prompt": text, "text": shown}
-
-

@@ -52,10 +52,16 @@ def prepare(
         tokenizer = documents.tokenizer()
     else:
         tokenizer, documents = yield from collect(
-            recipe.mixture, wanted, folder / "data", tokenizer=tokenizer or recipe.tokenizer,
-            vocab_size=recipe.vocab_size, context=recipe.context, seed=recipe.seed, variables=variables,
+            recipe.mixture,
+            wanted,
+            folder / "data",
+            tokenizer=tokenizer or recipe.tokenizer,
+            vocab_size=recipe.vocab_size,
+            context=recipe.context,
+            seed=recipe.seed,
+            variables=variables,
             held_out=recipe.held_out,
-        )  # fmt: skip
+        )
     yield {"event": "progress", "stage": "building the model", "done": 0, "total": None, "unit": "parameters"}
     recipe = replace(recipe, vocab_size=len(tokenizer))
     model = build(recipe, len(tokenizer), documents.eot).to(device)
@@ -64,12 +70,21 @@ def prepare(
     compile = compiles(recipe, device) if recipe.compile is None else recipe.compile
     parameters = sum(p.numel() for p in model.parameters())
     return Training(
-        recipe=recipe, model=model, tokenizer=tokenizer, optimizers=optimizers(model, recipe, compile),
-        rows=Rows(documents, recipe.context, recipe.seed), held_out=held_out_rows(documents, recipe.context), token_bytes=padded(token_bytes(tokenizer), model.config.vocab_size),
-        prompts=[(p, [documents.eot, *tokenizer(p, add_special_tokens=False, verbose=False).input_ids]) for p in prompts],
-        eot=documents.eot, flops_per_token=flops_per_token(recipe, parameters, model.config.vocab_size),
-        peak_flops=machine.peak_flops(device, recipe.dtype), compile=compile,
-    )  # fmt: skip
+        recipe=recipe,
+        model=model,
+        tokenizer=tokenizer,
+        optimizers=optimizers(model, recipe, compile),
+        rows=Rows(documents, recipe.context, recipe.seed),
+        held_out=held_out_rows(documents, recipe.context),
+        token_bytes=padded(token_bytes(tokenizer), model.config.vocab_size),
+        prompts=[
+            (p, [documents.eot, *tokenizer(p, add_special_tokens=False, verbose=False).input_ids]) for p in prompts
+        ],
+        eot=documents.eot,
+        flops_per_token=flops_per_token(recipe, parameters, model.config.vocab_size),
+        peak_flops=machine.peak_flops(device, recipe.dtype),
+        compile=compile,
+    )
 
 
 def fitted(recipe: Recipe, vocabulary: int, device: str) -> Iterator[dict]:
@@ -82,9 +97,13 @@ def fitted(recipe: Recipe, vocabulary: int, device: str) -> Iterator[dict]:
     rows = [recipe.rows] if recipe.rows else [n for n in range(min(batch, most), 0, -1) if batch % n == 0]
     step = memory.pretraining(recipe, vocabulary, device)
     tokens, recomputed = memory.fit(
-        f"a model of {parameters(recipe, vocabulary):,} parameters", step, [n * recipe.context for n in rows],
-        recipe.checkpointing, device, otherwise="a lower --depth or --width would fit",
-    )  # fmt: skip
+        f"a model of {parameters(recipe, vocabulary):,} parameters",
+        step,
+        [n * recipe.context for n in rows],
+        recipe.checkpointing,
+        device,
+        otherwise="a lower --depth or --width would fit",
+    )
     yield from memory.notes(rows[0] * recipe.context, tokens, recomputed)
     return replace(recipe, rows=tokens // recipe.context, checkpointing=recomputed)
 
@@ -117,7 +136,9 @@ def compiles(recipe: Recipe, device: str) -> bool:
 
 
 def first_words(documents, tokenizer) -> list[str]:
-    """Fixed prompts: how a document of each of the three heaviest sources begins, the first that is held out, if any."""
+    """Fixed prompts: how a document of each of the three heaviest sources begins, the first that is held out, if
+    any.
+    """
     import numpy as np
 
     prompts = []

@@ -35,10 +35,11 @@ SIZES = {
 class Recipe:
     """A pretraining run in full. Token counts are tokens, lengths are tokens, learning rates are peaks.
 
-    `warmup` and `decay` are shares of `steps`; `rows` is the micro-batch, 0 until the memory of the device has decided it,
-    `batch_tokens` the tokens of one optimiser step (a multiple of rows * context, reached by accumulation); with
-    `checkpointing` activations are recomputed in the backward pass (None: not decided yet); `held_out` the share kept for validation (None: by
-    size). `steps` is 0 while only `minutes` is known: the first thing such a run does is to measure itself.
+    `warmup` and `decay` are shares of `steps`; `rows` is the micro-batch, 0 until the memory of the device has decided
+    it, `batch_tokens` the tokens of one optimiser step (a multiple of rows * context, reached by accumulation); with
+    `checkpointing` activations are recomputed in the backward pass (None: not decided yet); `held_out` the share kept
+    for validation (None: by size). `steps` is 0 while only `minutes` is known: the first thing such a run does is to
+    measure itself.
     """
 
     mixture: dict[str, float]
@@ -182,11 +183,25 @@ def pretraining_recipe(
     if len(given) > 1:
         raise GPTError(f"{' and '.join(given)} both set the length of the run: give one")
     positive = {
-        "depth": depth, "width": width, "heads": heads, "kv-heads": kv_heads, "mlp": mlp, "context": context,
-        "vocab-size": vocab_size, "steps": steps, "tokens": tokens, "minutes": minutes, "batch-tokens": batch_tokens,
-        "rows": rows, "lr": lr, "clip": clip, "eval-every": eval_every, "eval-tokens": eval_tokens,
-        "sample-every": sample_every, "checkpoint-every": checkpoint_every,
-    }  # fmt: skip
+        "depth": depth,
+        "width": width,
+        "heads": heads,
+        "kv-heads": kv_heads,
+        "mlp": mlp,
+        "context": context,
+        "vocab-size": vocab_size,
+        "steps": steps,
+        "tokens": tokens,
+        "minutes": minutes,
+        "batch-tokens": batch_tokens,
+        "rows": rows,
+        "lr": lr,
+        "clip": clip,
+        "eval-every": eval_every,
+        "eval-tokens": eval_tokens,
+        "sample-every": sample_every,
+        "checkpoint-every": checkpoint_every,
+    }
     for flag, value in positive.items():
         if value is not None and not (value > 0 and math.isfinite(value)):
             raise GPTError(f"--{flag} {value} must be above zero")
@@ -200,13 +215,17 @@ def pretraining_recipe(
     if width % heads:
         raise GPTError(f"--width {width} does not divide into --heads {heads}")
     if arch != "gpt2" and width // heads % 2:
-        raise GPTError(f"--width {width} over --heads {heads} gives heads of {width // heads}: rotary positions need even")
+        raise GPTError(
+            f"--width {width} over --heads {heads} gives heads of {width // heads}: rotary positions need even"
+        )
     kv_heads = kv_heads or heads
     if heads % kv_heads:
         raise GPTError(f"--heads {heads} is not a multiple of --kv-heads {kv_heads}")
     mlp = mlp or (4 * width if arch == "gpt2" else 64 * math.ceil(8 * width / 3 / 64))
     context = context or min(2048, max(256, power_of_two(64 * depth)))
-    vocab_size = vocab_size or min(65536, max(320, 64 * round(32 * (depth / 4) ** 2.5)))  # 320: every byte, special tokens, some merges
+    vocab_size = vocab_size or min(
+        65536, max(320, 64 * round(32 * (depth / 4) ** 2.5))
+    )  # 320: every byte, special tokens, some merges
     wanted = batch_tokens or min(524288, max(256, round(1024 * (depth / 4) ** 4)))
     together = rows or max(1, min(round(wanted / context), MICRO_TOKENS // context))
     batch_tokens = together * context * max(1, round(wanted / (together * context)))
@@ -221,17 +240,44 @@ def pretraining_recipe(
     ratio = peak / 0.02 if muon else 1.0
     table = 0.03 * scale * ratio if muon else peak
     recipe = Recipe(
-        mixture=dict(mixture), arch=arch, layers=depth, width=width, heads=heads, kv_heads=kv_heads, mlp=mlp,
-        context=context, vocab_size=vocab_size, tokenizer=tokenizer, tied=tied, steps=0, minutes=minutes,
-        batch_tokens=batch_tokens, rows=rows or 0, optimizer=optimizer, lr=peak, lr_embedding=table,
-        lr_head=0.004 * scale * ratio if muon else peak, lr_vectors=0.01 * ratio if muon else peak,
+        mixture=dict(mixture),
+        arch=arch,
+        layers=depth,
+        width=width,
+        heads=heads,
+        kv_heads=kv_heads,
+        mlp=mlp,
+        context=context,
+        vocab_size=vocab_size,
+        tokenizer=tokenizer,
+        tied=tied,
+        steps=0,
+        minutes=minutes,
+        batch_tokens=batch_tokens,
+        rows=rows or 0,
+        optimizer=optimizer,
+        lr=peak,
+        lr_embedding=table,
+        lr_head=0.004 * scale * ratio if muon else peak,
+        lr_vectors=0.01 * ratio if muon else peak,
         weight_decay=weight_decay if weight_decay is not None else (0.0 if muon else 0.1),
-        momentum=0.95, beta1=0.8 if muon else 0.9, beta2=0.95,
-        warmup=warmup, decay=decay, clip=clip or 1.0, seed=seed, dtype=dtype or "auto", compile=compile,
-        eval_every=eval_every or 0, eval_tokens=eval_tokens or max(8192, min(16 * batch_tokens, 1 << 20)),
-        sample_every=sample_every or 0, checkpoint_every=checkpoint_every, held_out=held_out,
-        prompts=prompts, checkpointing=checkpointing,
-    )  # fmt: skip
+        momentum=0.95,
+        beta1=0.8 if muon else 0.9,
+        beta2=0.95,
+        warmup=warmup,
+        decay=decay,
+        clip=clip or 1.0,
+        seed=seed,
+        dtype=dtype or "auto",
+        compile=compile,
+        eval_every=eval_every or 0,
+        eval_tokens=eval_tokens or max(8192, min(16 * batch_tokens, 1 << 20)),
+        sample_every=sample_every or 0,
+        checkpoint_every=checkpoint_every,
+        held_out=held_out,
+        prompts=prompts,
+        checkpointing=checkpointing,
+    )
     return with_steps(recipe, steps) if steps else recipe
 
 
@@ -243,5 +289,3 @@ def with_steps(recipe: Recipe, steps: int) -> Recipe:
         eval_every=recipe.eval_every or max(1, steps // 10),
         sample_every=recipe.sample_every or max(1, steps // 6),
     )
-
-

@@ -66,18 +66,27 @@ def prompt(
 ) -> list[Completion]:
     """Ask one model all of `asked` together; the completions in their order.
 
-    `calculator` works out the calls that a model writes into its text (`<<3*4=`), and puts the results there. `tools`, as
-    servers and chat templates take them, may be called: a completion then has `calls`. `lookup` guesses a greedy answer
+    `calculator` works out the calls that a model writes into its text (`<<3*4=`), and puts the results there. `tools`,
+    as servers and chat templates take them, may be called: a completion then has `calls`. `lookup` guesses a greedy
+    answer
     from its prompt, which an answer that quotes is decoded sooner by (`inference.lookup`). `on_token` is shown
     the first completion so far, `on_all` all of them; at `deadline` (time.monotonic) they are ended and kept.
     """
     if not asked:
         return []
     sampling = Sampling(
-        samples, TEMPERATURE if temperature is None else temperature, 1.0 if top_p is None else top_p,
-        top_k or 0, min_p or 0.0, max_tokens, min_tokens,
-        (stop,) if isinstance(stop, str) else tuple(stop or ()), seed, logprobs, lookup,
-    )  # fmt: skip
+        samples,
+        TEMPERATURE if temperature is None else temperature,
+        1.0 if top_p is None else top_p,
+        top_k or 0,
+        min_p or 0.0,
+        max_tokens,
+        min_tokens,
+        (stop,) if isinstance(stop, str) else tuple(stop or ()),
+        seed,
+        logprobs,
+        lookup,
+    )
     held = rule(regex, json, choice, grammar)
     chosen = models[model or latest(models, memory)]
     if getattr(chosen, "labels", None):
@@ -109,7 +118,9 @@ def inline(model, held) -> Callable:
     from jupyter_gpt.prompting.tools.inline import inline_calculator
 
     if model.kind == "endpoint":
-        raise GPTError(f"--calculator writes into the text, which the server of {model.name} does not allow: --tools does")
+        raise GPTError(
+            f"--calculator writes into the text, which the server of {model.name} does not allow: --tools does"
+        )
     if held:
         raise GPTError("--calculator writes into the text, and a constraint does too: leave one out")
     return inline_calculator(model.tokenizer)
@@ -150,13 +161,9 @@ def gone_before(model, memory: Prompting, as_assistant: bool) -> list[dict] | st
     said = memory.said.get(model.name)
     chat = as_assistant or model.has_chat
     if isinstance(said, str) and chat:
-        raise GPTError(
-            f"{model.name} was last given a document, which no chat goes on from: leave --history out"
-        )
+        raise GPTError(f"{model.name} was last given a document, which no chat goes on from: leave --history out")
     if isinstance(said, list) and not chat:
-        raise GPTError(
-            f"{model.name} was last asked as an assistant: add --as-assistant to go on with that chat"
-        )
+        raise GPTError(f"{model.name} was last asked as an assistant: add --as-assistant to go on with that chat")
     return said
 
 
@@ -173,6 +180,15 @@ def said_now(name: str, question: Question, done: Completion) -> list[dict] | st
 def unsent(prompt: Prompt, sampling: Sampling, name: str, history: bool) -> Completion:
     """A dry run: the exact prompt, and no answer."""
     usage = Usage(len(prompt.ids), 0, 0.0)
-    return Completion("", prompt=prompt.text, prompt_tokens=len(prompt.ids), usage=usage, model=name,
-                      form=prompt.form, messages=prompt.messages, sampling=sampling, notes=prompt.notes,
-                      history=history)  # fmt: skip
+    return Completion(
+        "",
+        prompt=prompt.text,
+        prompt_tokens=len(prompt.ids),
+        usage=usage,
+        model=name,
+        form=prompt.form,
+        messages=prompt.messages,
+        sampling=sampling,
+        notes=prompt.notes,
+        history=history,
+    )

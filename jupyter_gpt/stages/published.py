@@ -133,9 +133,7 @@ class Stage:
 
 
 STAGES = (
-    Stage(
-        "finetuning", "conversations", 70_000, 1_000, epochs=3, source="Vicuna: 70K conversations, 3 epochs"
-    ),
+    Stage("finetuning", "conversations", 70_000, 1_000, epochs=3, source="Vicuna: 70K conversations, 3 epochs"),
     Stage("reward model", "comparisons", 500_000, 1_200, source="the talk: 100K-1M comparisons"),
     # a token is written by the policy (2), read by reward, reference and value (6), trained on twice (12)
     Stage(

@@ -26,7 +26,8 @@ REMEMBERED = 3  # exchanges that a follow-up is read with
 class Meter:
     """How the context window is filled, in tokens of the model; None for what nobody here can count.
 
-    sources: of each that went in, in order.  rest: instructions, question and chat template.  answer: what is kept for it.
+    sources: of each that went in, in order.  rest: instructions, question and chat template.  answer: what is kept for
+    it.
     """
 
     context: int | None
@@ -44,9 +45,9 @@ class Answer:
     """What was asked, what was found, what was answered, and what of that stands in the sources.
 
     asked: the question as it was searched and put, rewritten where it followed up on another.  hits: the chunks in the
-    prompt, [1] first; left: those that did not fit.  near: the cosine below which nothing is near; best: of the best hit.
-    checks: each sentence with the sources that support it.  completion: what the model said, None where it was not asked;
-    rewriting: the completion that rewrote the question.  stuffed: the prompt as it was handed to `gpt.prompt`.
+    prompt, [1] first; left: those that did not fit.  near: the cosine below which nothing is near; best: of the best
+    hit. checks: each sentence with the sources that support it.  completion: what the model said, None where it was not
+    asked; rewriting: the completion that rewrote the question.  stuffed: the prompt as it was handed to `gpt.prompt`.
     """
 
     question: str
@@ -93,20 +94,41 @@ class Answer:
 
     def as_dict(self) -> dict:
         return {
-            "question": self.question, "asked": self.asked, "index": self.index, "text": self.text, "near": self.near,
-            "best": self.best, "hits": [hit.as_dict() for hit in self.hits], "left": [hit.as_dict() for hit in self.left],
+            "question": self.question,
+            "asked": self.asked,
+            "index": self.index,
+            "text": self.text,
+            "near": self.near,
+            "best": self.best,
+            "hits": [hit.as_dict() for hit in self.hits],
+            "left": [hit.as_dict() for hit in self.left],
             "checks": [check.as_dict() for check in self.checks],
             "completion": self.completion.as_dict() if self.completion else None,
-        }  # fmt: skip
+        }
 
 
 def rag(
-    session, question: str, index: str, *, model: str | None = None, k: int = 4, keyword: bool = False, hybrid: bool | float = False,
-    rerank: str | None = None, mmr: bool = False, filter: str | None = None, near: float | None = None,
-    history: bool = False, max_tokens: int = 256, temperature: float | None = None, samples: int = 1,
-    dry_run: bool = False, variables: Mapping | None = None, on_token: Callable[[Completion], None] | None = None,
+    session,
+    question: str,
+    index: str,
+    *,
+    model: str | None = None,
+    k: int = 4,
+    keyword: bool = False,
+    hybrid: bool | float = False,
+    rerank: str | None = None,
+    mmr: bool = False,
+    filter: str | None = None,
+    near: float | None = None,
+    history: bool = False,
+    max_tokens: int = 256,
+    temperature: float | None = None,
+    samples: int = 1,
+    dry_run: bool = False,
+    variables: Mapping | None = None,
+    on_token: Callable[[Completion], None] | None = None,
     **options,
-) -> Answer:  # fmt: skip
+) -> Answer:
     """Answer `question` from `index`; what `gpt.rag` does. `options` are those of `gpt.prompt`."""
     question = fill(question.strip(), variables)[0] if variables else question.strip()  # never what a document says
     if not question:
@@ -120,14 +142,28 @@ def rag(
     asked = rewriting.text.strip().split("\n")[0].strip(' "') if rewriting else question
     found = kept.search(asked or question, k, keyword=keyword, hybrid=hybrid, rerank=rerank, mmr=mmr, filter=filter)
     near = kept.about["near"] if near is None else near
-    answer = Answer(question, asked or question, index, [], found, near, max((h.cosine for h in found), default=-1.0),
-                    rewriting=rewriting)  # fmt: skip
+    answer = Answer(
+        question,
+        asked or question,
+        index,
+        [],
+        found,
+        near,
+        max((h.cosine for h in found), default=-1.0),
+        rewriting=rewriting,
+    )
     if answer.known:
         ask(session, answer, name, chat, max_tokens, options)
         answer.completion = session.prompt(
-            answer.stuffed, model=name, max_tokens=max_tokens, temperature=temperature, samples=samples, dry_run=dry_run,
-            on_token=on_token, **{"lookup": True, **options},
-        )  # fmt: skip
+            answer.stuffed,
+            model=name,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            samples=samples,
+            dry_run=dry_run,
+            on_token=on_token,
+            **{"lookup": True, **options},
+        )
         answer.text = answer.completion.text.strip()
     else:
         answer.text = stuff.UNKNOWN
@@ -139,7 +175,9 @@ def rag(
 
 
 def ask(session, answer: Answer, name: str, chat: bool, max_tokens: int, options: Mapping) -> None:
-    """Decide which hits go into the prompt; sets `hits`, `left`, `stuffed` and `meter`. Raises GPTError when none fits."""
+    """Decide which hits go into the prompt; sets `hits`, `left`, `stuffed` and `meter`. Raises GPTError when none
+    fits.
+    """
     model = session.models[name]
     special = () if model.kind == "endpoint" else special_tokens(model.tokenizer)
     count, context = counter(model, options)
@@ -149,7 +187,8 @@ def ask(session, answer: Answer, name: str, chat: bool, max_tokens: int, options
     )
     if not answer.hits:
         raise GPTError(
-            f"none of the {len(answer.left)} chunks fits the context of {name}, {context:,} tokens with {max_tokens:,} kept "
+            f"none of the {len(answer.left)} chunks fits the context of {name}, {context:,} tokens with "
+            f"{max_tokens:,} kept "
             "for the answer: lower --max-tokens, or index with smaller --chunk-tokens"
         )
     answer.stuffed = stuff.prompt(answer.asked, answer.hits, special, chat)
@@ -161,7 +200,9 @@ def ask(session, answer: Answer, name: str, chat: bool, max_tokens: int, options
 
 
 def counter(model, options: Mapping) -> tuple[Callable[[str], int], int | None]:
-    """A function that says how many tokens a text makes as a prompt, and the model's context; None for an endpoint's."""
+    """A function that says how many tokens a text makes as a prompt, and the model's context; None for an
+    endpoint's.
+    """
     if model.kind == "endpoint":
         return len, None
     from jupyter_gpt.data.render import Question, pairs_of, render

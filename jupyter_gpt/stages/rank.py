@@ -44,9 +44,16 @@ class Ranked:
     """
 
     def __init__(
-        self, rankings: Rankings, questions: Sequence[Question], models: Sequence[str], options: dict | None = None,
-        *, by: str = "person", anybody: bool = False, notes: Sequence[str] = (),
-    ):  # fmt: skip
+        self,
+        rankings: Rankings,
+        questions: Sequence[Question],
+        models: Sequence[str],
+        options: dict | None = None,
+        *,
+        by: str = "person",
+        anybody: bool = False,
+        notes: Sequence[str] = (),
+    ):
         self.rankings, self.questions, self.models = rankings, list(questions), list(models)
         self.options, self.by, self.anybody, self.notes = options or {}, by, anybody, list(notes)
         self.judged: dict[int, list] = {}
@@ -102,7 +109,9 @@ class Ranked:
 
     @property
     def table(self):
-        """A DataFrame, one row a completion: prompt, model, seed, text, and a column of ranks a labeller (1 is best)."""
+        """A DataFrame, one row a completion: prompt, model, seed, text, and a column of ranks a labeller (1 is
+        best).
+        """
         import pandas
 
         answers, rows = self.answers, []
@@ -123,7 +132,9 @@ class Ranked:
             raise GPTError(f"there is no question {i}: {self.name} has {len(self.questions)}, counted from 0")
         question, by = self.questions[i], by or self.by
         if sorted(place for group in order for place in group) != list(range(len(question.completions))):
-            raise GPTError(f"an order names each of the {len(question.completions)} completions once, not {order!r:.60}")
+            raise GPTError(
+                f"an order names each of the {len(question.completions)} completions once, not {order!r:.60}"
+            )
         groups = tuple(tuple(group) for group in order if group)
         before = self.rankings.latest(by).get(question.key)
         self.rankings.put(
@@ -185,7 +196,9 @@ def rank(
     check(prompts, models, samples, options, [text for text in prompts if text not in taken])
     judge = judging.check(gpt, judge)
     asked = [text for text in prompts if text not in taken]
-    fresh = sampled(gpt, rankings, asked, models, samples, {**options, "seed": seed}, together, new, tick) if asked else {}
+    fresh = (
+        sampled(gpt, rankings, asked, models, samples, {**options, "seed": seed}, together, new, tick) if asked else {}
+    )
     questions = [question for text in prompts for question in (taken.get(text) or fresh[text])]
     Questions(rankings).write(questions, new)
     whole = {**options, "seed": seed, "samples": samples}
@@ -201,9 +214,11 @@ def reopened(gpt, name: str) -> Ranked:
     """The rankings of that name as they stand: what was last asked, or else what was answered. Samples nothing."""
     rankings = gpt.rankings[name]
     questions = Questions(rankings).read() or list(
-        {r.key: Question(r.prompt, r.completions, r.shown or tuple(range(len(r.completions)))) for r in rankings.read()}
-        .values()
-    )  # fmt: skip
+        {
+            r.key: Question(r.prompt, r.completions, r.shown or tuple(range(len(r.completions))))
+            for r in rankings.read()
+        }.values()
+    )
     models = dict.fromkeys(each["model"] for question in questions for each in question.completions)
     return Ranked(rankings, questions, list(models), anybody=True, notes=[rankings.torn] if rankings.torn else [])
 
@@ -229,9 +244,16 @@ def check(prompts: Sequence[str], models: Sequence[str], samples: int, options: 
 
 
 def sampled(
-    gpt, rankings: Rankings, prompts: Sequence[str], models: Sequence[str], samples: int, options: dict, make: Make,
-    new: Provenance, tick: Tick | None,
-) -> dict[str, list[Question]]:  # fmt: skip
+    gpt,
+    rankings: Rankings,
+    prompts: Sequence[str],
+    models: Sequence[str],
+    samples: int,
+    options: dict,
+    make: Make,
+    new: Provenance,
+    tick: Tick | None,
+) -> dict[str, list[Question]]:
     """The questions of each prompt: those asked before if they came from the same models in the same way, else anew.
 
     `make(prompt, models, completions, seed, source)` makes them. Every lot is on disk before the next is sampled.
@@ -268,7 +290,13 @@ def together(prompt: str, models: Sequence[str], completions: Sequence, seed: in
     entries: dict[str, dict] = {}
     for name, completion in zip(models, completions, strict=True):
         for k, sample in enumerate(completion.samples):
-            new = {"model": name, "text": sample.text, "seed": seed + k, "finish_reason": sample.finish_reason, "times": 0}
+            new = {
+                "model": name,
+                "text": sample.text,
+                "seed": seed + k,
+                "finish_reason": sample.finish_reason,
+                "times": 0,
+            }
             entry = entries.setdefault(sample.text, new)
             entry["times"] += 1
             if sample.finish_reason == "stop":  # cut once, but seen to end there
@@ -280,7 +308,9 @@ def together(prompt: str, models: Sequence[str], completions: Sequence, seed: in
 def take_over(
     rankings: Rankings, file: str, prompts: Sequence[str]
 ) -> tuple[dict[str, list[Question]], list[str], list[str]]:
-    """Keep what a file says of `prompts` (of all, where there are none): its questions by prompt, the prompts, notes."""
+    """Keep what a file says of `prompts` (of all, where there are none): its questions by prompt, the prompts,
+    notes.
+    """
     found, note = rankings_file.read(file)
     prompts = list(prompts) or list(dict.fromkeys(ranking.prompt for ranking in found))
     known = {(old.key, old.by): old.order for old in rankings.read()}

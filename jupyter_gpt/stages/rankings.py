@@ -60,9 +60,7 @@ class Ranking:
     def pairs(self) -> list[tuple[int, int]]:
         """Every (better, worse) pair of places that the order implies: what a reward model learns from."""
         groups = self.order
-        return [
-            (b, w) for i, best in enumerate(groups) for worse in groups[i + 1 :] for b in best for w in worse
-        ]
+        return [(b, w) for i, best in enumerate(groups) for worse in groups[i + 1 :] for b in best for w in worse]
 
 
 def finished(completion: Mapping) -> bool:
@@ -178,7 +176,8 @@ class Rankings(Sequence):
         """What whoever learns from them should know: that the file was cut off, that they contradict each other."""
         both, pairs = disputed(self.read())
         said = (
-            f"rankings {self.name}: {both} of the {pairs} pairs of completions that they tell apart are ranked both ways, "
+            f"rankings {self.name}: {both} of the {pairs} pairs of completions that they tell apart are ranked "
+            f"both ways, "
             "so nothing can be right about them"
         )
         return [note for note in (self.torn, said if both else None) if note]
@@ -201,7 +200,8 @@ class Rankings(Sequence):
             both, pairs = disputed(found)
             if both == pairs:
                 raise GPTError(
-                    f"rankings {self.name} contradict each other: all {pairs} pairs of completions that they tell apart "
+                    f"rankings {self.name} contradict each other: all {pairs} pairs of completions that they tell "
+                    f"apart "
                     "are ranked both ways, so there is nothing to learn; take one labeller's side"
                 )
             return found

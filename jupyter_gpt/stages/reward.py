@@ -27,7 +27,8 @@ def reward(
     variables: Mapping | None = None,
     **options,
 ) -> Run:
-    """Train a reward model on `rankings`; it is `gpt.models[name]`, and `gpt.models[name].score(prompt, completion)` asks it.
+    """Train a reward model on `rankings`; it is `gpt.models[name]`, and `gpt.models[name].score(prompt, completion)`
+    asks it.
 
     `base` is the model it is made from: by default the one whose completions were ranked. `options` are those of
     `jupyter_gpt.stages.reward_recipe.reward_recipe`. Blocks until the run ends, unless `background`.
@@ -43,9 +44,15 @@ def reward(
     recipe = reward_recipe(base, rankings, **options)
     recipe = replace(recipe, marks=inputs(session, recipe))
     return launch(
-        session, name, "reward", recipe, {"rankings": rankings, "base": base, **options},
-        overwrite=overwrite, background=background, variables=variables,
-    )  # fmt: skip
+        session,
+        name,
+        "reward",
+        recipe,
+        {"rankings": rankings, "base": base, **options},
+        overwrite=overwrite,
+        background=background,
+        variables=variables,
+    )
 
 
 def ranked_model(session, rankings: str, found) -> str:
@@ -101,8 +108,14 @@ def keep_as(session, name: str, made: Provenance, training) -> None:
     """Keep a reward model under `name`."""
     below = session.models.about(training.recipe.base)
     session.models.keep(
-        name, training.model, training.tokenizer, "reward", made, [*below.lineage, f"{name} (reward)"], training.step,
-        licence=below.licence, base=(below.base or below.name) if training.recipe.lora else None, labels=[REWARD_LABEL],
-    )  # fmt: skip
-
-
+        name,
+        training.model,
+        training.tokenizer,
+        "reward",
+        made,
+        [*below.lineage, f"{name} (reward)"],
+        training.step,
+        licence=below.licence,
+        base=(below.base or below.name) if training.recipe.lora else None,
+        labels=[REWARD_LABEL],
+    )

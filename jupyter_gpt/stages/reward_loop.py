@@ -1,7 +1,7 @@
 """The reward model: a language model with one number for a head, taught by rankings which of two texts is better.
 
-The number is read at the last token, where the model has seen prompt and completion whole. The loss is that of the order
-the ranker gave (`preference.py`); accuracy is told on rankings of prompts that were held out, with its interval.
+The number is read at the last token, where the model has seen prompt and completion whole. The loss is that of the
+order the ranker gave (`preference.py`); accuracy is told on rankings of prompts that were held out, with its interval.
 """
 
 from __future__ import annotations
@@ -86,12 +86,20 @@ def train(training: RewardTraining) -> Iterator[dict | None]:
     """Train until `recipe.steps`; yields events, and None after each micro-batch."""
     recipe, model = training.recipe, training.model
     yield {
-        "event": "start", "parameters": sum(p.numel() for p in model.parameters()),
-        "trained": sum(p.numel() for p in model.parameters() if p.requires_grad), "device": next(model.parameters()).device.type,
-        "dtype": str(next(model.parameters()).dtype).removeprefix("torch."), "steps": recipe.steps, "step": training.step,
-        "rankings": len(training.rankings), "held_out": len(training.held_out), "cut": training.cut,
-        "tokens_per_step": None, "peak_flops": None, "flops_per_token": None,
-    }  # fmt: skip
+        "event": "start",
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "device": next(model.parameters()).device.type,
+        "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
+        "steps": recipe.steps,
+        "step": training.step,
+        "rankings": len(training.rankings),
+        "held_out": len(training.held_out),
+        "cut": training.cut,
+        "tokens_per_step": None,
+        "peak_flops": None,
+        "flops_per_token": None,
+    }
     while True:
         if training.step % recipe.eval_every == 0 or training.step == recipe.steps:
             yield from evaluate(training)
@@ -103,7 +111,9 @@ def train(training: RewardTraining) -> Iterator[dict | None]:
         losses, hits, pairs = [], 0, 0
         for part in parts(batch, recipe.micro_tokens):
             orders = [ranked.order for ranked in part]
-            found = scores(training.reader, [row for ranked in part for row in ranked.rows]).split([len(r.rows) for r in part])
+            found = scores(training.reader, [row for ranked in part for row in ranked.rows]).split(
+                [len(r.rows) for r in part]
+            )
             loss = ranking_loss(found, orders, recipe.margin, recipe.centring) * len(part) / len(batch)
             loss.backward()
             losses.append(loss.detach())
@@ -120,10 +130,17 @@ def train(training: RewardTraining) -> Iterator[dict | None]:
         tokens = sum(ranked.tokens for ranked in batch)
         training.step, training.seconds, training.tokens = step, training.seconds + busy, training.tokens + tokens
         yield {
-            "event": "step", "step": step, "loss": torch.stack(losses).sum(), "accuracy": hits / pairs, "grad_norm": norm,
-            "lr": recipe.lr * factor, "tokens": training.tokens, "seconds": training.seconds,
-            "tokens_per_second": tokens / busy, "mfu": None,
-        }  # fmt: skip
+            "event": "step",
+            "step": step,
+            "loss": torch.stack(losses).sum(),
+            "accuracy": hits / pairs,
+            "grad_norm": norm,
+            "lr": recipe.lr * factor,
+            "tokens": training.tokens,
+            "seconds": training.seconds,
+            "tokens_per_second": tokens / busy,
+            "mfu": None,
+        }
 
 
 def chosen(training: RewardTraining, step: int) -> list[Ranked]:
@@ -161,14 +178,22 @@ def evaluate(training: RewardTraining) -> Iterator[dict | None]:
         sure += confidences(own, ranked.order)
     low, high = wilson(hits / pairs, len(training.held_out))  # the pairs of one ranking are not independent
     yield {
-        "event": "evaluation", "step": training.step, "val_loss": sum(losses) / len(losses), "accuracy": hits / pairs,
-        "low": low, "high": high, "pairs": pairs, "rankings": len(training.held_out), "calibration": calibration(sure),
+        "event": "evaluation",
+        "step": training.step,
+        "val_loss": sum(losses) / len(losses),
+        "accuracy": hits / pairs,
+        "low": low,
+        "high": high,
+        "pairs": pairs,
+        "rankings": len(training.held_out),
+        "calibration": calibration(sure),
         "seconds": time.perf_counter() - began,
-    }  # fmt: skip
+    }
 
 
 def confidences(found: Sequence[float], order: Order) -> list[tuple[float, bool]]:
-    """Of each pair that `order` tells apart: how sure the scores are of their own favourite, 0.5 to 1, and whether it is
+    """Of each pair that `order` tells apart: how sure the scores are of their own favourite, 0.5 to 1, and whether it
+    is
     the ranker's.
     """
     pairs = [(b, w) for i, best in enumerate(order) for later in order[i + 1 :] for b in best for w in later]
@@ -193,5 +218,10 @@ def shown(training: RewardTraining) -> Iterator[dict | None]:
         found = yield from scored(training.reader, ranked.rows)
         for group in ranked.order:
             for place in group:
-                yield {"event": "sample", "step": training.step, "prompt": ranked.prompt, "text": ranked.texts[place],
-                       "reward": found[place]}  # fmt: skip
+                yield {
+                    "event": "sample",
+                    "step": training.step,
+                    "prompt": ranked.prompt,
+                    "text": ranked.texts[place],
+                    "reward": found[place],
+                }

@@ -23,11 +23,12 @@ from jupyter_gpt.stages.reward_loop import Ranked, RewardTraining
 
 TRAINED = (2048, 16384)  # tokens trained on in one pass on a CPU and on a GPU, where the memory holds them
 
+
 def prepare(recipe, base, rankings: Sequence, weights: nn.Module | None = None) -> Iterator[dict | None]:
     """Yields progress events, returns the `RewardTraining` at step 0.
 
-    `base` is a model of the session, `rankings` its `Ranking`s; `weights` is what the reward model begins with, where that
-    is not the module of `base`: its weights in fp32. Raises GPTError when nothing can be held out.
+    `base` is a model of the session, `rankings` its `Ranking`s; `weights` is what the reward model begins with, where
+    that is not the module of `base`: its weights in fp32. Raises GPTError when nothing can be held out.
     """
     yield {"event": "progress", "stage": "reading the rankings", "done": 0, "total": len(rankings), "unit": "rankings"}
     tokenizer = copy.deepcopy(base.tokenizer)
@@ -43,11 +44,22 @@ def prepare(recipe, base, rankings: Sequence, weights: nn.Module | None = None) 
             cut += any(shortened for _, shortened in rows)
             ranked.append(Ranked(ranking.prompt, texts, tuple(row for row, _ in rows), ranking.order))
         if number % 100 == 99:
-            yield {"event": "progress", "stage": "reading the rankings", "done": number + 1, "total": len(rankings),
-                   "unit": "rankings"}  # fmt: skip
+            yield {
+                "event": "progress",
+                "stage": "reading the rankings",
+                "done": number + 1,
+                "total": len(rankings),
+                "unit": "rankings",
+            }
     train, held_out = split(ranked, recipe.held_out, recipe.seed)
     steps = recipe.steps or max(1, math.ceil(recipe.epochs * len(train) / recipe.batch))
-    recipe = replace(recipe, steps=steps, eval_every=recipe.eval_every or max(1, steps // 8), max_tokens=most, dtype=resolved(recipe.dtype, base.module))
+    recipe = replace(
+        recipe,
+        steps=steps,
+        eval_every=recipe.eval_every or max(1, steps // 8),
+        max_tokens=most,
+        dtype=resolved(recipe.dtype, base.module),
+    )
     weights = base.module if weights is None else weights
     device, most_together = str(weights.device), max(each.tokens for each in train)
     yield from machine.notes(weights.device.type, recipe.dtype)
@@ -57,7 +69,13 @@ def prepare(recipe, base, rankings: Sequence, weights: nn.Module | None = None) 
         for rank in (recipe.lora, 16)
     )
     recipe = yield from memory.with_micro_batch(
-        recipe, base.name, TRAINED[weights.device.type == "cuda"], most_together, step, device, None if recipe.lora else adapter
+        recipe,
+        base.name,
+        TRAINED[weights.device.type == "cuda"],
+        most_together,
+        step,
+        device,
+        None if recipe.lora else adapter,
     )
     model = scorer_of(weights, recipe.lora, tokenizer.pad_token_id, recipe.seed)
     optimizers = resumable.adamw({"reward": model}, {"reward": recipe.lr})
@@ -66,7 +84,9 @@ def prepare(recipe, base, rankings: Sequence, weights: nn.Module | None = None) 
 
 
 def split(ranked: list[Ranked], share: float, seed: int) -> tuple[list[Ranked], list[Ranked]]:
-    """Rankings to learn from and rankings held out, those of one prompt on the same side. Raises GPTError as `apart`."""
+    """Rankings to learn from and rankings held out, those of one prompt on the same side. Raises GPTError as
+    `apart`.
+    """
     held = apart([each.prompt for each in ranked], share, seed)
     return [r for r in ranked if r.prompt not in held], [r for r in ranked if r.prompt in held]
 

@@ -14,9 +14,9 @@ class RewardRecipe:
     """`batch` rankings a step, `epochs` passes over them all unless `steps` says otherwise (0: not known before the
     rankings are counted). `lora` is the rank of the adapter, 0 trains a copy in full. `max_tokens` bounds prompt and
     completion together; `held_out` is a share of the prompts. `dtype` is that of
-    the activations; what is trained stays in fp32. `marks` are hashes of the base and the rankings, under what they are.
-    `micro_tokens` go through the model at once, a ranking at least, with `checkpointing` their activations are recomputed:
-    0 and None until it is decided.
+    the activations; what is trained stays in fp32. `marks` are hashes of the base and the rankings, under what they
+    are. `micro_tokens` go through the model at once, a ranking at least, with `checkpointing` their activations are
+    recomputed: 0 and None until it is decided.
     """
 
     base: str
@@ -88,16 +88,37 @@ def reward_recipe(
 
     Raises GPTError, one line, for what cannot be trained.
     """
-    above_zero(steps=steps, epochs=epochs, batch=batch, lr=lr, max_tokens=max_tokens, eval_every=eval_every,
-               checkpoint_every=checkpoint_every)  # fmt: skip
+    above_zero(
+        steps=steps,
+        epochs=epochs,
+        batch=batch,
+        lr=lr,
+        max_tokens=max_tokens,
+        eval_every=eval_every,
+        checkpoint_every=checkpoint_every,
+    )
     not_negative(lora=lora, margin=margin, centring=centring)
     if not 0 < held_out < 1:
         raise GPTError(f"--held-out {held_out:g} is a share of the prompts: above 0 and below 1")
     if steps and epochs:
         raise GPTError("--steps and --epochs both set the length of the run: give one")
     return RewardRecipe(
-        base=base, rankings=rankings, lora=lora, steps=steps or 0, epochs=epochs or 2.0, batch=batch,
-        lr=lr or (3e-4 if lora else 3e-5), warmup=0.05, decay=0.7, clip=1.0, margin=margin, centring=centring,
-        max_tokens=max_tokens, held_out=held_out, seed=seed, eval_every=eval_every or 0,
-        checkpoint_every=checkpoint_every, dtype=known_dtype(dtype),
-    )  # fmt: skip
+        base=base,
+        rankings=rankings,
+        lora=lora,
+        steps=steps or 0,
+        epochs=epochs or 2.0,
+        batch=batch,
+        lr=lr or (3e-4 if lora else 3e-5),
+        warmup=0.05,
+        decay=0.7,
+        clip=1.0,
+        margin=margin,
+        centring=centring,
+        max_tokens=max_tokens,
+        held_out=held_out,
+        seed=seed,
+        eval_every=eval_every or 0,
+        checkpoint_every=checkpoint_every,
+        dtype=known_dtype(dtype),
+    )

@@ -1,7 +1,7 @@
 """What completions are worth: a reward model's score, what a user's function says, or several of them, weighted.
 
-Both read text, so a reward model may have another tokenizer than the policy. A function is called where an interrupt can
-reach it (`runs/main_thread.py`), once a completion, and so that Stop is felt between two of them.
+Both read text, so a reward model may have another tokenizer than the policy. A function is called where an interrupt
+can reach it (`runs/main_thread.py`), once a completion, and so that Stop is felt between two of them.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ def answers(reward: Reward, prompts: Sequence[str], texts: Sequence[str]) -> lis
             value = math.nan
         if not abs(value) <= LARGEST:
             raise GPTError(
-                f"reward {reward.name} answered {str(said)[:40]!r} for the completion {text[:40]!r} of {prompt[:40]!r}: "
+                f"reward {reward.name} answered {str(said)[:40]!r} for the completion {text[:40]!r} of "
+                f"{prompt[:40]!r}: "
                 f"a reward is a finite number, at most {LARGEST:g} in size"
             )
         found.append(value)

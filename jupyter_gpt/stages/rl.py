@@ -1,8 +1,9 @@
 """What PPO, GRPO and DPO share: a policy beside the reference it started from, evaluations, samples, and alarms.
 
-Each algorithm is a generator of events in a file of its own. It yields None after each sampled token and each micro-batch
-and the `Call`s of a user's reward. Where a step has several updates, `training.whole` remembers the state before the first:
-a run that is stopped among them goes back to it, so that what is saved is always what a whole step left.
+Each algorithm is a generator of events in a file of its own. It yields None after each sampled token and each
+micro-batch and the `Call`s of a user's reward. Where a step has several updates, `training.whole` remembers the state
+before the
+first: a run that is stopped among them goes back to it, so that what is saved is always what a whole step left.
 """
 
 from __future__ import annotations
@@ -83,9 +84,14 @@ class RL:
         """What a checkpoint of the last whole step holds: the weights that are trained, optimizers and position."""
         self.go_back()
         position = {
-            "seconds": self.seconds, "tokens": self.tokens, "kl": self.controller.coefficient, "alarmed": self.alarmed,
-            "first_entropy": self.first_entropy, "constant": self.constant, "score_moments": self.score_moments,
-        }  # fmt: skip
+            "seconds": self.seconds,
+            "tokens": self.tokens,
+            "kl": self.controller.coefficient,
+            "alarmed": self.alarmed,
+            "first_entropy": self.first_entropy,
+            "constant": self.constant,
+            "score_moments": self.score_moments,
+        }
         return resumable.moving(self.modules), self.optimizers.state(), position
 
     def load(self, folder: Path) -> None:
@@ -129,11 +135,17 @@ def run(training: RL) -> Iterator[dict | None]:
     """Steps of the algorithm until `recipe.steps`, with evaluations between them."""
     recipe = training.recipe
     yield {
-        "event": "start", "parameters": sum(p.numel() for p in training.model.parameters()),
-        "trained": sum(p.numel() for p in resumable.moving(training.modules).values()), "device": training.device.type,
-        "dtype": str(next(training.model.parameters()).dtype).removeprefix("torch."), "steps": recipe.steps,
-        "step": training.step, "tokens_per_step": None, "flops_per_token": None, "peak_flops": None,
-    }  # fmt: skip
+        "event": "start",
+        "parameters": sum(p.numel() for p in training.model.parameters()),
+        "trained": sum(p.numel() for p in resumable.moving(training.modules).values()),
+        "device": training.device.type,
+        "dtype": str(next(training.model.parameters()).dtype).removeprefix("torch."),
+        "steps": recipe.steps,
+        "step": training.step,
+        "tokens_per_step": None,
+        "flops_per_token": None,
+        "peak_flops": None,
+    }
     while True:
         if training.step % recipe.eval_every == 0 or training.step == recipe.steps:
             yield from evaluate(training)
@@ -147,11 +159,23 @@ def finish_step(training: RL, began: float, tokens: int, told: dict) -> Iterator
     """Count the step, report it, and raise the alarms that it gives cause for."""
     training.whole = None
     busy = time.perf_counter() - began
-    training.step, training.seconds, training.tokens = training.step + 1, training.seconds + busy, training.tokens + tokens
+    training.step, training.seconds, training.tokens = (
+        training.step + 1,
+        training.seconds + busy,
+        training.tokens + tokens,
+    )
     if training.first_entropy is None and told.get("entropy") is not None:
         training.first_entropy = float(told["entropy"])
-    yield {"event": "step", "step": training.step, **told, "kl_coefficient": training.controller.coefficient,
-           "tokens": training.tokens, "seconds": training.seconds, "tokens_per_second": tokens / busy, "mfu": None}  # fmt: skip
+    yield {
+        "event": "step",
+        "step": training.step,
+        **told,
+        "kl_coefficient": training.controller.coefficient,
+        "tokens": training.tokens,
+        "seconds": training.seconds,
+        "tokens_per_second": tokens / busy,
+        "mfu": None,
+    }
     if "kl" in told:  # what a step of DPO does not know its evaluations tell
         yield from alarms(training, told)
 
@@ -193,12 +217,18 @@ def evaluate(training: RL) -> Iterator[dict | None]:
     reference, _ = yield from known(training.reference, training, found.rows)
     mask = found.mask
     event = {
-        "event": "evaluation", "step": training.step, "reward": None if found.rewards is None else float(found.rewards.mean()),
-        "kl": float(divergence(logp, reference, mask)), "entropy": float(masked_mean(entropy, mask)),
-        "length": found.length, "identical": found.identical, "truncated": float(found.truncated.float().mean()),
+        "event": "evaluation",
+        "step": training.step,
+        "reward": None if found.rewards is None else float(found.rewards.mean()),
+        "kl": float(divergence(logp, reference, mask)),
+        "entropy": float(masked_mean(entropy, mask)),
+        "length": found.length,
+        "identical": found.identical,
+        "truncated": float(found.truncated.float().mean()),
         "prompts": len(training.watched),
-        **more, "seconds": time.perf_counter() - began,
-    }  # fmt: skip
+        **more,
+        "seconds": time.perf_counter() - began,
+    }
     yield event
     if training.rankings:
         if training.first_entropy is None:

@@ -16,8 +16,8 @@ IDENTICAL, ENTROPY = 0.9, 0.25  # share of identical samples, and share of the f
 def alarms(training, told: dict) -> Iterator[dict]:
     """Warnings that the step's figures `told` give cause for.
 
-    Rewards that do not differ are no reason to end a run: where one completion in a hundred succeeds, half of all steps of
-    64 have none. They are told once a run.
+    Rewards that do not differ are no reason to end a run: where one completion in a hundred succeeds, half of all steps
+    of 64 have none. They are told once a run.
     """
     recipe, step = training.recipe, training.step
     causes = {}
@@ -26,8 +26,10 @@ def alarms(training, told: dict) -> Iterator[dict]:
     if training.constant >= CONSTANT or "constant" in training.alarmed:
         alike = "all completions of each prompt" if recipe.algo == "grpo" else "all completions"
         causes["constant"] = (
-            f"in the last {CONSTANT} steps {alike} had the same reward, so there was nothing to learn from. The run goes on. If "
-            f"they all failed: more --samples (now {recipe.samples}) or --prompts-per-step (now {recipe.prompts_per_step}), easier "
+            f"in the last {CONSTANT} steps {alike} had the same reward, so there was nothing to learn from. The "
+            f"run goes on. If "
+            f"they all failed: more --samples (now {recipe.samples}) or --prompts-per-step (now "
+            f"{recipe.prompts_per_step}), easier "
             "prompts, or a reward that gives partial credit. If they all succeeded: harder prompts, or fewer --steps"
         )
     held = f"--beta (now {recipe.beta:g})" if recipe.algo == "dpo" else f"--kl (now {recipe.kl:g})"
@@ -35,15 +37,19 @@ def alarms(training, told: dict) -> Iterator[dict]:
     kl, entropy, identical = (told.get(key) for key in ("kl", "entropy", "identical"))
     if kl is not None and float(kl) > recipe.kl_limit:
         causes["kl"] = (
-            f"the KL to the reference is {float(kl):.1f} nats a completion, over the limit of {recipe.kl_limit:g}: the policy "
+            f"the KL to the reference is {float(kl):.1f} nats a completion, over the limit of {recipe.kl_limit:g}: "
+            f"the policy "
             f"is running away from the model it started from. {lower}"
         )
     fallen = entropy is not None and training.first_entropy and float(entropy) < ENTROPY * training.first_entropy
     if identical is not None and identical >= IDENTICAL:
-        causes["collapse"] = f"the policy has collapsed: {identical:.0%} of its completions of a prompt are alike. {lower}"
+        causes["collapse"] = (
+            f"the policy has collapsed: {identical:.0%} of its completions of a prompt are alike. {lower}"
+        )
     elif fallen:
         causes["collapse"] = (
-            f"the policy has collapsed: its entropy fell from {training.first_entropy:.2f} to {float(entropy):.2f} nats a "
+            f"the policy has collapsed: its entropy fell from {training.first_entropy:.2f} to {float(entropy):.2f} "
+            f"nats a "
             f"token. {lower}"
         )
     yield from begun(step, causes, training.alarmed)

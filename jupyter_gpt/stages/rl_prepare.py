@@ -31,14 +31,21 @@ WATCHED = 16  # prompts evaluated at most
 
 
 def prepare(
-    recipe: RLRecipe, name: str, start, rewards: Sequence[Reward], rankings: Sequence = (),
-    stop: frozenset[int] = frozenset(), base=None, weights: nn.Module | None = None,
+    recipe: RLRecipe,
+    name: str,
+    start,
+    rewards: Sequence[Reward],
+    rankings: Sequence = (),
+    stop: frozenset[int] = frozenset(),
+    base=None,
+    weights: nn.Module | None = None,
 ) -> Iterator[dict | None]:
     """Yields progress events, returns the `RL` at step 0.
 
-    `start` is a model of the session, `rankings` the `Ranking`s that DPO learns from, `stop` the tokens that end an answer;
-    `base` is the first model of its lineage, where that is another one, and `name` what the policy is called in the end.
-    `weights` is what policy and critic begin with, where that is not the module of `start`: its weights in fp32.
+    `start` is a model of the session, `rankings` the `Ranking`s that DPO learns from, `stop` the tokens that end an
+    answer; `base` is the first model of its lineage, where that is another one, and `name` what the policy is called in
+    the
+    end. `weights` is what policy and critic begin with, where that is not the module of `start`: its weights in fp32.
     Raises GPTError for prompts that leave no room for a completion, and where nothing can be held out.
     """
     yield {"event": "progress", "stage": "building the policy", "done": 0, "total": None, "unit": "models"}
@@ -65,37 +72,60 @@ def prepare(
         critic = critic_of(weights, recipe.lora, start.tokenizer.pad_token_id, recipe.seed + 1)
     modules = {"policy": policy} | ({"critic": critic} if critic is not None else {})
     optimizers = resumable.adamw(modules, {"policy": recipe.lr, "critic": recipe.value_lr})
-    parties = [Party(start.name, "start", start.module, start.tokenizer, watched, stop),
-               Party(name, "aligned", policy, start.tokenizer, watched, stop)]  # fmt: skip
+    parties = [
+        Party(start.name, "start", start.module, start.tokenizer, watched, stop),
+        Party(name, "aligned", policy, start.tokenizer, watched, stop),
+    ]
     if base is not None:
         sent = [Asked(one.text, asked(base.name, base.tokenizer, one.text)) for one in watched]
         parties.insert(0, Party(base.name, "base", base.module, base.tokenizer, sent, stop))
     return RL(
-        recipe=recipe, policy=Reader(policy, low, bool(recipe.checkpointing)), reference=Reader(start.module, low), tokenizer=start.tokenizer,
-        optimizers=optimizers, prompts=learned, watched=watched, rewards=list(rewards), stop=stop,
-        controller=KLController(recipe.kl, recipe.kl_target), algorithm={"ppo": ppo, "grpo": grpo, "dpo": dpo}[recipe.algo],
-        critic=None if critic is None else Reader(critic, low, bool(recipe.checkpointing)), rankings=train, held_out=held_out, parties=parties,
-    )  # fmt: skip
+        recipe=recipe,
+        policy=Reader(policy, low, bool(recipe.checkpointing)),
+        reference=Reader(start.module, low),
+        tokenizer=start.tokenizer,
+        optimizers=optimizers,
+        prompts=learned,
+        watched=watched,
+        rewards=list(rewards),
+        stop=stop,
+        controller=KLController(recipe.kl, recipe.kl_target),
+        algorithm={"ppo": ppo, "grpo": grpo, "dpo": dpo}[recipe.algo],
+        critic=None if critic is None else Reader(critic, low, bool(recipe.checkpointing)),
+        rankings=train,
+        held_out=held_out,
+        parties=parties,
+    )
 
 
 def with_micro_batch(
     recipe: RLRecipe, name: str, weights: nn.Module, prompts: Sequence[Asked], rankings: Sequence[Preferred]
 ) -> Iterator[dict]:
-    """See `memory.with_micro_batch`. DPO reads all completions of a ranking at once; PPO trains a critic beside the policy,
+    """See `memory.with_micro_batch`. DPO reads all completions of a ranking at once; PPO trains a critic beside the
+    policy,
     and several updates on one batch keep what there was before the first.
     """
     together = [one.tokens for one in rankings] or [len(one.ids) + recipe.max_tokens for one in prompts]
     longest = max(len(row.ids) for one in rankings for row in one.rows) if rankings else max(together)
     step, adapter = (
         memory.finetuning(
-            weights, recipe.dtype, longest, rank=rank, whole=max(together), models=2 if recipe.algo == "ppo" else 1,
+            weights,
+            recipe.dtype,
+            longest,
+            rank=rank,
+            whole=max(together),
+            models=2 if recipe.algo == "ppo" else 1,
             remembered=recipe.algo == "ppo" or (recipe.algo == "grpo" and recipe.epochs > 1),
         )
         for rank in (recipe.lora, 16)
-    )  # fmt: skip
-    usual = 16384 if weights.device.type == "cuda" else 512 if recipe.dtype == "float32" else 2048  # bf16 casts weights anew
+    )
+    usual = (
+        16384 if weights.device.type == "cuda" else 512 if recipe.dtype == "float32" else 2048
+    )  # bf16 casts weights anew
     least, device = max(together), str(weights.device)
-    return (yield from memory.with_micro_batch(recipe, name, usual, least, step, device, None if recipe.lora else adapter))
+    return (
+        yield from memory.with_micro_batch(recipe, name, usual, least, step, device, None if recipe.lora else adapter)
+    )
 
 
 def split(prompts: list[Asked], share: float, seed: int) -> tuple[list[Asked], list[Asked]]:
@@ -120,5 +150,3 @@ def preferred(recipe: RLRecipe, start, rankings: Sequence, context: int) -> tupl
         )
         (held_out if ranking.prompt in held else train).append(Preferred(rows, ranking.order))
     return train, held_out
-
-

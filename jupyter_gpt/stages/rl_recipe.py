@@ -1,4 +1,6 @@
-"""The recipe of a run of RL from rankings or rewards: everything that decides its numbers. Nothing here imports torch."""
+"""The recipe of a run of RL from rankings or rewards: everything that decides its numbers. Nothing here imports
+torch.
+"""
 
 from __future__ import annotations
 
@@ -15,20 +17,26 @@ OWN = {"mask_truncated_completions": "grpo", "missing_eos_penalty": "ppo", "use_
 
 @dataclass(frozen=True)
 class RLRecipe:
-    """A step of PPO or GRPO draws `samples` completions of each of `prompts_per_step` prompts, `max_tokens` long at most;
+    """A step of PPO or GRPO draws `samples` completions of each of `prompts_per_step` prompts, `max_tokens` long at
+    most;
     one of DPO reads `prompts_per_step` rankings.
 
-    reward, weights: names of reward models, or `$name` of a function, and what each counts.  lora: rank of the adapters,
-    0 for copies trained whole.  kl: coefficient of the KL penalty, in rewards per nat (GRPO: in group advantages per nat),
-    adapted to hold the KL at `kl_target` nats a completion if that is given; `kl_limit` is where it counts as running away.
-    clip, epochs: PPO's.  gamma, lam, value_lr: of advantages and critic.  beta: DPO's.  held_out: share of the prompts (or
-    rankings) that is only ever evaluated on.  dtype: of the activations; what is trained stays in fp32.  marks: hashes of the models and
-    rankings, under what they are.  micro_tokens: what goes through a model at once in training; with checkpointing its
+    reward, weights: names of reward models, or `$name` of a function, and what each counts.  lora: rank of the
+    adapters, 0 for copies trained whole.  kl: coefficient of the KL penalty, in rewards per nat (GRPO: in group
+    advantages per
+    nat), adapted to hold the KL at `kl_target` nats a completion if that is given; `kl_limit` is where it counts as
+    running
+    away. clip, epochs: PPO's.  gamma, lam, value_lr: of advantages and critic.  beta: DPO's.  held_out: share of the
+    prompts
+    (or rankings) that is only ever evaluated on.  dtype: of the activations; what is trained stays in fp32.  marks:
+    hashes
+    of the models and rankings, under what they are.  micro_tokens: what goes through a model at once in training; with
+    checkpointing its
     activations are recomputed; 0 and None until it is decided.
 
     As in TRL: mask_truncated_completions leaves completions that were cut at `max_tokens` out of GRPO's loss;
-    missing_eos_penalty is taken off their rewards in PPO, whose rewards use_score_scaling divides by the standard deviation
-    of all of the run so far.
+    missing_eos_penalty is taken off their rewards in PPO, whose rewards use_score_scaling divides by the standard
+    deviation of all of the run so far.
     """
 
     algo: str
@@ -72,7 +80,9 @@ class RLRecipe:
 
     @property
     def reads_rankings(self) -> bool:
-        """Whether anything is taken from the rankings: what DPO learns, a reward model to be made first, or the prompts."""
+        """Whether anything is taken from the rankings: what DPO learns, a reward model to be made first, or the
+        prompts.
+        """
         return self.rankings is not None and (self.algo == "dpo" or not self.reward or not self.prompts)
 
     @property
@@ -117,10 +127,21 @@ def rl_recipe(
     if algo not in ALGORITHMS:
         raise GPTError(f"--algo {algo} is not known{nearest(algo, ALGORITHMS)}")
     above_zero(
-        steps=steps, prompts_per_step=prompts_per_step, samples=samples, max_tokens=max_tokens, lr=lr, value_lr=value_lr,
-        kl_target=kl_target, kl_limit=kl_limit, clip=clip, epochs=epochs, beta=beta, eval_every=eval_every,
-        checkpoint_every=checkpoint_every, missing_eos_penalty=missing_eos_penalty,
-    )  # fmt: skip
+        steps=steps,
+        prompts_per_step=prompts_per_step,
+        samples=samples,
+        max_tokens=max_tokens,
+        lr=lr,
+        value_lr=value_lr,
+        kl_target=kl_target,
+        kl_limit=kl_limit,
+        clip=clip,
+        epochs=epochs,
+        beta=beta,
+        eval_every=eval_every,
+        checkpoint_every=checkpoint_every,
+        missing_eos_penalty=missing_eos_penalty,
+    )
     not_negative(lora=lora, kl=kl, held_out=held_out)
     for name, share in (("gamma", gamma), ("lam", lam), ("held-out", held_out)):
         if not 0 <= share <= 1:
@@ -128,9 +149,10 @@ def rl_recipe(
     if algo == "grpo" and samples == 1:
         raise GPTError("--samples 1 gives GRPO nothing to compare: it learns from several completions of one prompt")
     own = {
-        "mask_truncated_completions": mask_truncated_completions, "missing_eos_penalty": missing_eos_penalty,
+        "mask_truncated_completions": mask_truncated_completions,
+        "missing_eos_penalty": missing_eos_penalty,
         "use_score_scaling": use_score_scaling,
-    }  # fmt: skip
+    }
     for name, value in own.items():
         if value and algo != OWN[name]:
             raise GPTError(f"--{name.replace('_', '-')} belongs to --algo {OWN[name]}: leave it out with {algo}")
@@ -144,10 +166,34 @@ def rl_recipe(
     steps = steps or 60
     peak = lr or (1e-4 if algo == "dpo" else 3e-4) * (1.0 if lora else 0.1)
     return RLRecipe(
-        algo=algo, policy=policy, rankings=rankings, reward=list(reward), weights=weights, prompts=list(prompts), lora=lora,
-        steps=steps, prompts_per_step=prompts_per_step, samples=samples, max_tokens=max_tokens, lr=peak,
-        value_lr=value_lr or 3 * peak, warmup=0.05, decay=0.3, max_norm=1.0, kl=0.0 if algo == "dpo" else kl,
-        kl_target=kl_target, kl_limit=kl_limit, clip=clip, epochs=epochs or (4 if algo == "ppo" else 1), gamma=gamma, lam=lam,
-        beta=beta, held_out=held_out, seed=seed, eval_every=eval_every or max(1, steps // 6), checkpoint_every=checkpoint_every,
-        dtype=known_dtype(dtype), **own,
-    )  # fmt: skip
+        algo=algo,
+        policy=policy,
+        rankings=rankings,
+        reward=list(reward),
+        weights=weights,
+        prompts=list(prompts),
+        lora=lora,
+        steps=steps,
+        prompts_per_step=prompts_per_step,
+        samples=samples,
+        max_tokens=max_tokens,
+        lr=peak,
+        value_lr=value_lr or 3 * peak,
+        warmup=0.05,
+        decay=0.3,
+        max_norm=1.0,
+        kl=0.0 if algo == "dpo" else kl,
+        kl_target=kl_target,
+        kl_limit=kl_limit,
+        clip=clip,
+        epochs=epochs or (4 if algo == "ppo" else 1),
+        gamma=gamma,
+        lam=lam,
+        beta=beta,
+        held_out=held_out,
+        seed=seed,
+        eval_every=eval_every or max(1, steps // 6),
+        checkpoint_every=checkpoint_every,
+        dtype=known_dtype(dtype),
+        **own,
+    )

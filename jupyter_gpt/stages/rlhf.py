@@ -32,12 +32,14 @@ def rlhf(
     variables: Mapping | None = None,
     **options,
 ) -> Run:
-    """Train the model `policy` by `algo` (ppo, grpo or dpo) on `prompts`, a list or one a line; it is `gpt.models[name]`.
+    """Train the model `policy` by `algo` (ppo, grpo or dpo) on `prompts`, a list or one a line; it is
+    `gpt.models[name]`.
 
     `reward` is the name of a reward model, a function f(prompt, completion) -> float, `$name` of one in `variables`, or
-    several of these with `weights`; without it PPO and GRPO first make a reward model `NAME-reward` from `rankings`, while
-    DPO learns from those directly. Without prompts those of the rankings are used. `options` are those of
-    `jupyter_gpt.stages.rl_recipe.rl_recipe`. Blocks until the run ends, unless `background`; Ctrl-C stops it gracefully.
+    several of these with `weights`; without it PPO and GRPO first make a reward model `NAME-reward` from `rankings`,
+    while DPO learns from those directly. Without prompts those of the rankings are used. `options` are those of
+    `jupyter_gpt.stages.rl_recipe.rl_recipe`. Blocks until the run ends, unless `background`; Ctrl-C stops it
+    gracefully.
 
     Raises GPTError, one line, for what cannot be trained; what a function raises comes out as it is.
     """
@@ -93,7 +95,9 @@ def named(sources: Sequence[Rewarding], variables: dict) -> tuple[list[str], dic
             variables[key] = source
             source = f"${key}"
         elif not isinstance(source, str):
-            raise GPTError(f"a reward is a function f(prompt, completion) -> float or a reward model, not {source!r:.60}")
+            raise GPTError(
+                f"a reward is a function f(prompt, completion) -> float or a reward model, not {source!r:.60}"
+            )
         names.append(source)
     return names, variables
 
@@ -139,10 +143,15 @@ def preparation(session, run: Run, recipe, variables: Mapping | None) -> Iterato
         yield from ({"event": "note", "text": note} for note in kept.notes)
     if recipe.algo != "dpo" and not recipe.reward:
         recipe = yield from rewarded_first(session, run, recipe, rankings)
-    rewards = [source_of(session, name, weight, variables or {}) for name, weight in zip(recipe.reward, recipe.weights, strict=True)]
+    rewards = [
+        source_of(session, name, weight, variables or {})
+        for name, weight in zip(recipe.reward, recipe.weights, strict=True)
+    ]
     start = session.models[recipe.policy]
     weights = session.models.to_train(start, not recipe.lora, recipe.dtype)
-    return (yield from prepare(recipe, run.name, start, rewards, rankings, ends(start), first_of(session, start), weights))
+    return (
+        yield from prepare(recipe, run.name, start, rewards, rankings, ends(start), first_of(session, start), weights)
+    )
 
 
 def first_of(session, start):
@@ -162,13 +171,21 @@ def rewarded_first(session, run: Run, recipe, rankings) -> Iterator:
     training = yield from prepare(own, start, rankings, session.models.to_train(start, not own.lora, own.dtype))
     for event in training.loop():
         if event is not None and event["event"] == "step":
-            yield {"event": "progress", "stage": f"training the reward model {name}", "done": event["step"],
-                   "total": training.recipe.steps, "unit": "steps"}  # fmt: skip
+            yield {
+                "event": "progress",
+                "stage": f"training the reward model {name}",
+                "done": event["step"],
+                "total": training.recipe.steps,
+                "unit": "steps",
+            }
         elif event is not None and event["event"] == "evaluation":
             last = event
         yield None
-    yield {"event": "note", "text": f"{name} orders {last['accuracy']:.0%} of {last['pairs']} held-out pairs as the ranker "
-                                    f"did (95% interval {last['low']:.0%} to {last['high']:.0%})"}  # fmt: skip
+    yield {
+        "event": "note",
+        "text": f"{name} orders {last['accuracy']:.0%} of {last['pairs']} held-out pairs as the ranker "
+        f"did (95% interval {last['low']:.0%} to {last['high']:.0%})",
+    }
     reward_stage.keep_as(session, name, own_reward(recipe, run.provenance.cell_id), training)
     known = {**(recipe.marks or {}), **marks.of_model(session, name)}
     return replace(recipe, reward=[name], weights=[1.0], marks=known)
@@ -190,6 +207,13 @@ def keep(session, run: Run, training) -> None:
     """Register what was trained."""
     below = session.models.about(training.recipe.policy)
     session.models.keep(
-        run.name, training.model, training.tokenizer, "rlhf", run.provenance, [*below.lineage, f"{run.name} (rlhf)"],
-        training.step, licence=below.licence, base=(below.base or below.name) if training.recipe.lora else None,
-    )  # fmt: skip
+        run.name,
+        training.model,
+        training.tokenizer,
+        "rlhf",
+        run.provenance,
+        [*below.lineage, f"{run.name} (rlhf)"],
+        training.step,
+        licence=below.licence,
+        base=(below.base or below.name) if training.recipe.lora else None,
+    )

@@ -32,9 +32,9 @@ class Asked(NamedTuple):
 class Rollout:
     """`samples` completions of each prompt, those of one prompt side by side: B rows of at most L tokens.
 
-    rows: in ids, with the token that ended each, if one did.  prompts, texts: in words.  finish_reasons: "stop" of those
-    that ended, "length" of those cut at the token limit.  old: `(B, L)` log-probabilities in nats when they were sampled,
-    at temperature 1.  rewards: `(B,)`, once they are known.
+    rows: in ids, with the token that ended each, if one did.  prompts, texts: in words.  finish_reasons: "stop" of
+    those that ended, "length" of those cut at the token limit.  old: `(B, L)` log-probabilities in nats when they were
+    sampled, at temperature 1.  rewards: `(B,)`, once they are known.
     """
 
     samples: int
@@ -80,7 +80,9 @@ def roll_out(
 ) -> Iterator[None]:
     """Sample; yields after each token, returns the `Rollout` without rewards. `seed` decides every sample."""
     requests = [
-        Request(one.ids, samples=samples, max_tokens=max_tokens, temperature=1.0, stop_ids=stop, seed=(seed + n) * STREAMS)
+        Request(
+            one.ids, samples=samples, max_tokens=max_tokens, temperature=1.0, stop_ids=stop, seed=(seed + n) * STREAMS
+        )
         for n, one in enumerate(asked)
     ]
     decode = decoder(tokenizer)

@@ -61,9 +61,12 @@ class Server:
             self.loop, self.stopping = asyncio.get_running_loop(), asyncio.Event()
             self.batcher = Batcher(self.loop)
             server = LimitedServer(
-                application(models, self.batcher, self.token), max_body_size=LARGEST, max_header_size=HEADERS,
-                idle_connection_timeout=PATIENCE, body_timeout=BODY,
-            )  # fmt: skip
+                application(models, self.batcher, self.token),
+                max_body_size=LARGEST,
+                max_header_size=HEADERS,
+                idle_connection_timeout=PATIENCE,
+                body_timeout=BODY,
+            )
             server.most = CONNECTIONS
             server.add_sockets(self.sockets)
         except Exception as error:  # raised where the server was asked for
@@ -95,9 +98,7 @@ def bound(host: str, port: int) -> list[socket.socket]:
     try:
         return bind_sockets(port, host, backlog=512, reuse_port=False)
     except socket.gaierror as error:
-        raise GPTError(
-            f"--host {host} is no address of this machine: 127.0.0.1 is loopback, 0.0.0.0 all"
-        ) from error
+        raise GPTError(f"--host {host} is no address of this machine: 127.0.0.1 is loopback, 0.0.0.0 all") from error
     except OSError as error:
         raise GPTError(
             f"port {port} of {host} cannot be had ({error.strerror}): --port 0 takes any free one"
@@ -115,9 +116,7 @@ def token_from(variable: str | None) -> str:
     if not token:
         raise GPTError(f"--token-env names the environment variable {variable}, but it is not set")
     if len(token) < SHORTEST or not token.isascii() or not token.isprintable() or " " in token:
-        raise GPTError(
-            f"the token in {variable} is to have {SHORTEST} characters or more, plain ones without spaces"
-        )
+        raise GPTError(f"the token in {variable} is to have {SHORTEST} characters or more, plain ones without spaces")
     return token
 
 
@@ -131,11 +130,7 @@ class Serving:
         """The server as asked; the one that runs, if that is it. Raises GPTError when one runs otherwise."""
         now = self.server
         if now and now.running:
-            same = (
-                port in (None, 0, now.port)
-                and host in (None, now.host)
-                and token_env in (None, now.token_env)
-            )
+            same = port in (None, 0, now.port) and host in (None, now.host) and token_env in (None, now.token_env)
             if not same:
                 raise GPTError(f"the models are served already, at {now.url}: %gpt serve --stop first")
             return now

@@ -24,8 +24,8 @@ def sft(
 ) -> Run:
     """Finetune `base` on conversations; the model is `gpt.models[name]`.
 
-    `data` is a mixture of sources with weights, the text of a cell (such a mixture in YAML, or turns of conversations), or
-    a list of rows in any form that a file may have, a DataFrame, a Path. `options` are those of
+    `data` is a mixture of sources with weights, the text of a cell (such a mixture in YAML, or turns of conversations),
+    or a list of rows in any form that a file may have, a DataFrame, a Path. `options` are those of
     `jupyter_gpt.stages.sft_recipe.finetuning_recipe`: `lora=16` trains an adapter, `steps`, `tokens`, `minutes` or
     `epochs` set the length. Blocks until the run ends, unless `background`; Ctrl-C stops it gracefully.
 
@@ -49,7 +49,9 @@ def sft(
     if merge_first and not start.base:
         raise GPTError(f"{base} is no adapter: there is nothing to merge first")
     if merge_first and rank:
-        raise GPTError(f"--lora on merged weights needs them as a model of their own: %gpt merge {base} NAME, then --base NAME")
+        raise GPTError(
+            f"--lora on merged weights needs them as a model of their own: %gpt merge {base} NAME, then --base NAME"
+        )
     if start.base and rank:
         raise GPTError(
             f"{base} is an adapter of {start.base}: leave --lora out to go on with a copy of it, or --merge-first "
@@ -57,21 +59,34 @@ def sft(
         )
     root = session.models.about(session.models.base_of(start)) if start.base else start
     recipe = finetuning_recipe(
-        mixture, root.name, cell=cell, base_mark=adapters.mark(root.folder), adapter=base if start.base else None, **options
+        mixture,
+        root.name,
+        cell=cell,
+        base_mark=adapters.mark(root.folder),
+        adapter=base if start.base else None,
+        **options,
     )
     check_load_in(recipe.load_in)
     for source in mixture:
         conversations.check(source, variables, cell, recipe.bad_rows)
     return launch(
-        session, name, "sft", recipe, {"mixture": mixture, "cell": cell, "base": base, **options},
-        overwrite=overwrite, background=background, variables=variables,
-    )  # fmt: skip
+        session,
+        name,
+        "sft",
+        recipe,
+        {"mixture": mixture, "cell": cell, "base": base, **options},
+        overwrite=overwrite,
+        background=background,
+        variables=variables,
+    )
 
 
 def read_data(
     data, variables: Mapping | None, bad_rows: str | None = None
 ) -> tuple[dict[str, float], str | None, Mapping | None]:
-    """The mixture, the cell's conversations where it has them, and the variables, with a list of rows as one of them."""
+    """The mixture, the cell's conversations where it has them, and the variables, with a list of rows as one of
+    them.
+    """
     from jupyter_gpt.data import conversations, mixture
 
     if isinstance(data, str):
@@ -123,7 +138,9 @@ def preparation(session, run: Run, recipe, variables: Mapping | None) -> Iterato
 
 
 def with_chat_tokens(recipe, base, tokenizer):
-    """The recipe with the tokens whose rows a new adapter trains too: those of the chat template that the base never saw."""
+    """The recipe with the tokens whose rows a new adapter trains too: those of the chat template that the base never
+    saw.
+    """
     from jupyter_gpt.nn.chat_tokens import untrained
 
     if recipe.trainable_tokens is not None:
@@ -133,7 +150,9 @@ def with_chat_tokens(recipe, base, tokenizer):
 
 
 def trainable(session, recipe, start, base, tokenizer):
-    """The module to train: an adapter on a twin of the module `base`, a copy of an adapter, or of all the weights of `start`."""
+    """The module to train: an adapter on a twin of the module `base`, a copy of an adapter, or of all the weights of
+    `start`.
+    """
     from jupyter_gpt.nn import lora
 
     if recipe.adapter and recipe.merge_first:
@@ -143,10 +162,16 @@ def trainable(session, recipe, start, base, tokenizer):
     if not recipe.lora:
         return lora.copied(session.models.full_precision(start))
     return lora.lora(
-        base, recipe.lora, recipe.lora_alpha, recipe.lora_targets, dora=recipe.dora, rslora=recipe.rslora,
-        dropout=recipe.lora_dropout, tokens=tokenizer.convert_tokens_to_ids(recipe.trainable_tokens),
+        base,
+        recipe.lora,
+        recipe.lora_alpha,
+        recipe.lora_targets,
+        dora=recipe.dora,
+        rslora=recipe.rslora,
+        dropout=recipe.lora_dropout,
+        tokens=tokenizer.convert_tokens_to_ids(recipe.trainable_tokens),
         seed=recipe.seed,
-    )  # fmt: skip
+    )
 
 
 def keep(session, run: Run, training) -> None:
@@ -159,4 +184,6 @@ def keep(session, run: Run, training) -> None:
         options["base"] = recipe.base
     else:  # so that whoever loads the folder stops where an answer ends
         module.generation_config.eos_token_id = sorted(training.ends)
-    session.models.keep(run.name, module, training.tokenizer, run.kind, run.provenance, lineage, training.step, **options)
+    session.models.keep(
+        run.name, module, training.tokenizer, run.kind, run.provenance, lineage, training.step, **options
+    )

@@ -1,7 +1,8 @@
 """Supervised finetuning: next-token prediction on conversations, the loss on the assistant's tokens alone.
 
-Whole rows of packed conversations are a step; they go through the model as streams in which no conversation sees another
-(`segments.py`), the head and its cross-entropy only over the tokens that are trained on. At fixed steps the model is
+Whole rows of packed conversations are a step; they go through the model as streams in which no conversation sees
+another (`segments.py`), the head and its cross-entropy only over the tokens that are trained on. At fixed steps the
+model is
 asked the same questions, so that the answer is seen turning from completion to reply.
 """
 
@@ -67,11 +68,18 @@ class Finetuning(Finetuned):
         recipe = self.recipe
         trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         return {
-            "event": "start", "parameters": sum(p.numel() for p in self.model.parameters()), "trained": trained,
-            "device": self.model.device.type, "dtype": recipe.dtype, "tokens_per_step": recipe.batch_tokens,
-            "steps": recipe.steps, "step": self.step, "flops_per_token": self.flops_per_token,
-            "peak_flops": self.peak_flops, "checkpointing": bool(recipe.checkpointing),
-        }  # fmt: skip
+            "event": "start",
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "trained": trained,
+            "device": self.model.device.type,
+            "dtype": recipe.dtype,
+            "tokens_per_step": recipe.batch_tokens,
+            "steps": recipe.steps,
+            "step": self.step,
+            "flops_per_token": self.flops_per_token,
+            "peak_flops": self.peak_flops,
+            "checkpointing": bool(recipe.checkpointing),
+        }
 
     def streams(self, step: int) -> list[Stream]:
         """The packed rows of a step, in pieces small enough to go through the model: a function of the step alone."""
@@ -92,7 +100,9 @@ class Finetuning(Finetuned):
         piece = pieces[number]
         # what is dropped is a function of the place in the run too
         seed = hash((self.recipe.seed, step, number)) if self.drops else None
-        return Micro((piece, seed), len(piece.targets) / sum(len(p.targets) for p in pieces), piece.tokens - piece.padding)
+        return Micro(
+            (piece, seed), len(piece.targets) / sum(len(p.targets) for p in pieces), piece.tokens - piece.padding
+        )
 
     def loss(self, inputs: tuple[Stream, int | None]) -> Tensor:
         """Mean nats over the trained tokens of a stream; the second is the seed of what LoRA's dropout drops."""
@@ -124,9 +134,13 @@ class Finetuning(Finetuned):
             mixed += share * nats / count
         shares = sum(share for share, _ in self.held_out.values())
         yield {
-            "event": "evaluation", "step": self.step, "val_loss": mixed / shares, "bits_per_byte": None,
-            "by_source": by_source, "seconds": time.perf_counter() - began,
-        }  # fmt: skip
+            "event": "evaluation",
+            "step": self.step,
+            "val_loss": mixed / shares,
+            "bits_per_byte": None,
+            "by_source": by_source,
+            "seconds": time.perf_counter() - began,
+        }
 
     def samples(self) -> Iterator[dict | None]:
         """The answer to each of the fixed questions, the likeliest token each time, as the model stands."""

@@ -34,8 +34,8 @@ def prepare(
 ) -> Iterator[dict | None]:
     """Yields progress events, returns the `Finetuning` at step 0.
 
-    `model` is what is trained, on its device: a full copy, or a peft model. The tokens go to `folder/data`; when they are
-    there already (a resumed run) they are used as they are.
+    `model` is what is trained, on its device: a full copy, or a peft model. The tokens go to `folder/data`; when they
+    are there already (a resumed run) they are used as they are.
     """
     from jupyter_gpt.data.chat import with_template
     from jupyter_gpt.data.conversation_prepare import prepare as collect
@@ -49,8 +49,15 @@ def prepare(
     given, recipe = recipe.micro_tokens, resolved(recipe, model)
     yield from machine.notes(device, recipe.dtype)
     recipe = yield from with_micro_batch(replace(recipe, micro_tokens=given), recipe.micro_tokens, model)
-    parts = {"tokenizer": tokenizer, "rows": None, "held_out": {}, "questions": [], "ends": ends_of(model, tokenizer),
-             "flops_per_token": flops(model), "peak_flops": machine.peak_flops(device, recipe.dtype)}  # fmt: skip
+    parts = {
+        "tokenizer": tokenizer,
+        "rows": None,
+        "held_out": {},
+        "questions": [],
+        "ends": ends_of(model, tokenizer),
+        "flops_per_token": flops(model),
+        "peak_flops": machine.peak_flops(device, recipe.dtype),
+    }
     if recipe.steps:
         recipe = with_steps(recipe, recipe.steps)
     elif recipe.minutes:
@@ -62,10 +69,19 @@ def prepare(
     else:
         wanted = recipe.steps * recipe.batch_tokens or recipe.tokens
         conversations = yield from collect(
-            recipe.mixture, tokenizer, folder / "data", context=recipe.context, tokens_wanted=wanted, seed=recipe.seed,
-            variables=variables, cell=recipe.cell, train_on=recipe.train_on, over_long=recipe.over_long,
-            held_out=recipe.held_out, bad_rows=recipe.bad_rows,
-        )  # fmt: skip
+            recipe.mixture,
+            tokenizer,
+            folder / "data",
+            context=recipe.context,
+            tokens_wanted=wanted,
+            seed=recipe.seed,
+            variables=variables,
+            cell=recipe.cell,
+            train_on=recipe.train_on,
+            over_long=recipe.over_long,
+            held_out=recipe.held_out,
+            bad_rows=recipe.bad_rows,
+        )
     parts["rows"] = ConversationRows(conversations, recipe.context, recipe.seed)
     if not recipe.steps:
         rows = yield from parts["rows"].rows_of(inputs(recipe, conversations))
@@ -91,14 +107,17 @@ def resolved(recipe: FinetuningRecipe, model: nn.Module) -> FinetuningRecipe:
 
 
 def check_room(recipe: FinetuningRecipe, base: nn.Module, rank: int) -> None:
-    """Refuse what the memory does not hold before anything is copied: an adapter of `base`, or for rank 0 all its weights."""
+    """Refuse what the memory does not hold before anything is copied: an adapter of `base`, or for rank 0 all its
+    weights.
+    """
     usual = resolved(recipe, base)
     for _ in with_micro_batch(replace(usual, micro_tokens=recipe.micro_tokens), usual.micro_tokens, base, rank):
         pass
 
 
 def with_micro_batch(recipe: FinetuningRecipe, usual: int, model: nn.Module, rank: int | None = None) -> Iterator[dict]:
-    """See `memory.with_micro_batch`. `model` is what is trained, or with `rank` the base, of which an adapter of that rank
+    """See `memory.with_micro_batch`. `model` is what is trained, or with `rank` the base, of which an adapter of that
+    rank
     will be made, or a copy for 0.
     """
 
@@ -113,7 +132,8 @@ def with_micro_batch(recipe: FinetuningRecipe, usual: int, model: nn.Module, ran
 
 
 def inputs(recipe: FinetuningRecipe, conversations) -> float:
-    """How many tokens the run reads: as many as asked, or the data as often as asked; of a generated source, which has no
+    """How many tokens the run reads: as many as asked, or the data as often as asked; of a generated source, which has
+    no
     end, a million.
     """
     if recipe.tokens or (recipe.epochs is None and any(count.endless for count in conversations.counts)):
@@ -144,7 +164,9 @@ def questions(recipe: FinetuningRecipe, conversations, tokenizer, limit: int) ->
             prompt = rendered(tokenizer, [{"role": "user", "content": text}], ask=True)
             ids = tokenizer(prompt, add_special_tokens=False, verbose=False).input_ids
             if len(ids) >= limit:
-                raise GPTError(f"the question {text[:40]!r} has {len(ids):,} tokens, more than the context of {limit:,} holds")
+                raise GPTError(
+                    f"the question {text[:40]!r} has {len(ids):,} tokens, more than the context of {limit:,} holds"
+                )
             found.append((text, ids))
         return found
     held = np.flatnonzero(conversations.held_out)
@@ -182,20 +204,22 @@ def begin_of_answer(ids: list[int], learned, opening: list[int]) -> int:
 def flops(model: nn.Module) -> float:
     """Training FLOPs per token: 2 a multiplied parameter forward, 2 back to the inputs, 2 to what is trained.
 
-    The tables of embeddings are looked up, not multiplied; the head is, for the tokens that are trained on, and is left out:
-    a share of the peak that is stated is reached.
+    The tables of embeddings are looked up, not multiplied; the head is, for the tokens that are trained on, and is left
+    out: a share of the peak that is stated is reached.
     """
     tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     tables.add(id(unwrapped(model.get_output_embeddings()).weight))
     matrices = [
-        p for name, p in model.named_parameters()
+        p
+        for name, p in model.named_parameters()
         if p.ndim > 1 and id(p) not in tables and ".trainable_tokens_" not in name
-    ]  # fmt: skip
+    ]
     return sum(p.numel() * (6.0 if p.requires_grad else 4.0) for p in matrices)
 
 
 def measured_steps(training: Finetuning) -> int:
-    """How many steps `recipe.minutes` hold on this machine, by a few real ones on random tokens; nothing is kept of them.
+    """How many steps `recipe.minutes` hold on this machine, by a few real ones on random tokens; nothing is kept of
+    them.
 
     Raises GPTError when they hold not one.
     """

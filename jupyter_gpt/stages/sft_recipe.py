@@ -27,11 +27,13 @@ class FinetuningRecipe:
     """A finetuning run in full. Token counts are tokens, lengths are tokens, learning rates are peaks.
 
     `base` is a full model, `adapter` the adapter of it that is continued; `lora` is the rank, 0 for full finetuning.
-    `trainable_tokens` are those whose rows in embedding and head a new adapter trains too, None until the base is at hand.
-    `batch_tokens` are cells of packed rows of `context` tokens, `micro_tokens` the most that go through the model at
-    once, 0 until the memory of the device has decided it; with `checkpointing` activations are recomputed in the backward
-    pass. `warmup` and `decay` are shares of `steps`, which is 0 until the data or the machine has said it. `bad_rows`: what
-    becomes of rows that cannot be learned from, see `data/conversations.py`.
+    `trainable_tokens` are those whose rows in embedding and head a new adapter trains too, None until the base is at
+    hand. `batch_tokens` are cells of packed rows of `context` tokens, `micro_tokens` the most that go through the model
+    at
+    once, 0 until the memory of the device has decided it; with `checkpointing` activations are recomputed in the
+    backward pass. `warmup` and `decay` are shares of `steps`, which is 0 until the data or the machine has said it.
+    `bad_rows`:
+    what becomes of rows that cannot be learned from, see `data/conversations.py`.
     """
 
     mixture: dict[str, float]
@@ -152,11 +154,23 @@ def finetuning_recipe(
         if value is not None and value not in known:
             raise GPTError(f"--{flag} {value} is not known{nearest(str(value), known)}")
     positive = {
-        "lora": lora, "lora-alpha": lora_alpha, "context": context, "batch-tokens": batch_tokens,
-        "micro-tokens": micro_tokens, "steps": steps, "minutes": minutes, "tokens": tokens, "epochs": epochs, "lr": lr,
-        "clip": clip, "answer-tokens": answer_tokens, "eval-every": eval_every, "eval-tokens": eval_tokens,
-        "sample-every": sample_every, "checkpoint-every": checkpoint_every,
-    }  # fmt: skip
+        "lora": lora,
+        "lora-alpha": lora_alpha,
+        "context": context,
+        "batch-tokens": batch_tokens,
+        "micro-tokens": micro_tokens,
+        "steps": steps,
+        "minutes": minutes,
+        "tokens": tokens,
+        "epochs": epochs,
+        "lr": lr,
+        "clip": clip,
+        "answer-tokens": answer_tokens,
+        "eval-every": eval_every,
+        "eval-tokens": eval_tokens,
+        "sample-every": sample_every,
+        "checkpoint-every": checkpoint_every,
+    }
     for flag, value in positive.items():
         if value is not None and not (value > 0 and math.isfinite(value)):
             raise GPTError(f"--{flag} {value} must be above zero")
@@ -165,29 +179,70 @@ def finetuning_recipe(
             raise GPTError(f"--{flag} {share} is a share of the whole: from 0 to 1")
     warmup, decay = shares(warmup, decay, (0.02, 0.8))
     adapters = (
-        ("lora-targets", lora_targets), ("lora-alpha", lora_alpha), ("lora-dropout", lora_dropout), ("dora", dora),
-        ("rslora", rslora), ("load-in", load_in),
-    )  # fmt: skip
+        ("lora-targets", lora_targets),
+        ("lora-alpha", lora_alpha),
+        ("lora-dropout", lora_dropout),
+        ("dora", dora),
+        ("rslora", rslora),
+        ("load-in", load_in),
+    )
     for flag, value in adapters if lora is None else ():
         if value and adapter and not merge_first:
-            raise GPTError(f"--{flag} was settled when {adapter} was made, and a copy of it goes on as it is: leave it out")
+            raise GPTError(
+                f"--{flag} was settled when {adapter} was made, and a copy of it goes on as it is: leave it out"
+            )
         if value and flag == "load-in":
-            raise GPTError(f"--load-in {load_in} holds the base in so few bits that only an adapter can learn: add --lora RANK")
+            raise GPTError(
+                f"--load-in {load_in} holds the base in so few bits that only an adapter can learn: add --lora RANK"
+            )
         if value:
             raise GPTError(f"--{flag} belongs to an adapter: " + ("leave it out" if merge_first else "add --lora RANK"))
     return FinetuningRecipe(
-        mixture=dict(mixture), cell=cell, base=base, base_mark=base_mark, adapter=adapter, merge_first=merge_first,
-        lora=lora or 0, lora_alpha=lora_alpha,
-        lora_targets=[lora_targets] if isinstance(lora_targets, str) else lora_targets, dora=dora, rslora=rslora,
-        lora_dropout=lora_dropout, trainable_tokens=None, load_in=load_in, context=context or 0, batch_tokens=batch_tokens or 0,
-        micro_tokens=micro_tokens or 0, steps=steps or 0, minutes=minutes, tokens=tokens, epochs=epochs,
-        optimizer=optimizer or "auto", lr=lr or 0.0, weight_decay=weight_decay, momentum=0.95, beta1=0.9,
-        beta2=0.999, eps=1e-8, warmup=warmup, decay=decay, clip=clip,
-        seed=seed, dtype=dtype or "auto", checkpointing=checkpointing, train_on=train_on, over_long=over_long,
-        held_out=held_out, questions=questions, answer_tokens=answer_tokens or 64, eval_every=eval_every or 0,
-        eval_tokens=eval_tokens or 16384, sample_every=sample_every or 0, checkpoint_every=checkpoint_every,
+        mixture=dict(mixture),
+        cell=cell,
+        base=base,
+        base_mark=base_mark,
+        adapter=adapter,
+        merge_first=merge_first,
+        lora=lora or 0,
+        lora_alpha=lora_alpha,
+        lora_targets=[lora_targets] if isinstance(lora_targets, str) else lora_targets,
+        dora=dora,
+        rslora=rslora,
+        lora_dropout=lora_dropout,
+        trainable_tokens=None,
+        load_in=load_in,
+        context=context or 0,
+        batch_tokens=batch_tokens or 0,
+        micro_tokens=micro_tokens or 0,
+        steps=steps or 0,
+        minutes=minutes,
+        tokens=tokens,
+        epochs=epochs,
+        optimizer=optimizer or "auto",
+        lr=lr or 0.0,
+        weight_decay=weight_decay,
+        momentum=0.95,
+        beta1=0.9,
+        beta2=0.999,
+        eps=1e-8,
+        warmup=warmup,
+        decay=decay,
+        clip=clip,
+        seed=seed,
+        dtype=dtype or "auto",
+        checkpointing=checkpointing,
+        train_on=train_on,
+        over_long=over_long,
+        held_out=held_out,
+        questions=questions,
+        answer_tokens=answer_tokens or 64,
+        eval_every=eval_every or 0,
+        eval_tokens=eval_tokens or 16384,
+        sample_every=sample_every or 0,
+        checkpoint_every=checkpoint_every,
         bad_rows=bad_rows,
-    )  # fmt: skip
+    )
 
 
 def for_base(recipe: FinetuningRecipe, width: int, context: int, dtype: str, parameters: int, device: str):
@@ -208,9 +263,14 @@ def for_base(recipe: FinetuningRecipe, width: int, context: int, dtype: str, par
     batch = recipe.batch_tokens or (BATCH if recipe.steps or recipe.minutes else 0)
     micro = recipe.micro_tokens or (32768 if device == "cuda" else max(512, min(8192, int(1e11 / parameters))))
     return replace(
-        recipe, optimizer=optimizer, lr=lr, context=row, batch_tokens=whole_rows(batch, row), micro_tokens=micro,
+        recipe,
+        optimizer=optimizer,
+        lr=lr,
+        context=row,
+        batch_tokens=whole_rows(batch, row),
+        micro_tokens=micro,
         dtype=dtype if recipe.dtype == "auto" else recipe.dtype,
-    )  # fmt: skip
+    )
 
 
 def whole_rows(tokens: float, row: int) -> int:
@@ -219,17 +279,22 @@ def whole_rows(tokens: float, row: int) -> int:
 
 
 def with_tokens(recipe: FinetuningRecipe, tokens: int) -> FinetuningRecipe:
-    """The recipe of a run of so many tokens: a thousand steps of them, where no batch was given, in batches that fields of
+    """The recipe of a run of so many tokens: a thousand steps of them, where no batch was given, in batches that fields
+    of
     data have been tuned with, 2,048 tokens at least and 65,536 at most."""
     batch = recipe.batch_tokens
     if not batch:
-        batch = whole_rows(min(LARGEST_BATCH, max(BATCH, 2 ** round(math.log2(max(1, tokens / STEPS))))), recipe.context)
+        batch = whole_rows(
+            min(LARGEST_BATCH, max(BATCH, 2 ** round(math.log2(max(1, tokens / STEPS))))), recipe.context
+        )
     return with_steps(replace(recipe, batch_tokens=batch), math.ceil(tokens / batch))
 
 
 def with_steps(recipe: FinetuningRecipe, steps: int) -> FinetuningRecipe:
     """The recipe with its horizon known: evaluations and samples that were left open spread over it."""
     return replace(
-        recipe, steps=steps, eval_every=recipe.eval_every or max(1, steps // 10),
+        recipe,
+        steps=steps,
+        eval_every=recipe.eval_every or max(1, steps // 10),
         sample_every=recipe.sample_every or max(1, steps // 6),
-    )  # fmt: skip
+    )

@@ -75,8 +75,8 @@ def with_techniques(
     the trace's root whenever it has grown. `tools`, `approve`, `allow`, `steps` and `person` are those of
     `jupyter_gpt.prompting.tool_config.acting`; with tools the model thinks and acts in turn (`react`);
     `tasks` makes it an agent (`gpt.agent`).
-    `send` and `call_user` are those of `jupyter_gpt.prompting.ask.Ask`, where many are asked together; `form` says what the
-    answer is, where it is known.
+    `send` and `call_user` are those of `jupyter_gpt.prompting.ask.Ask`, where many are asked together; `form` says what
+    the answer is, where it is known.
     Raises GPTError for combinations that make no sense.
     """
     if not isinstance(asked, str):
@@ -87,15 +87,27 @@ def with_techniques(
     if "choice" in constraint and form == ANY:
         form = Form("choice", tuple((one, one) for one in rule(choice=constraint["choice"]).what))
     options = Options(
-        cot=cot, expert=expert, samples=plain.pop("samples", None) or 1, vote=vote, reflect=reflect, check=check,
-        tree=tree, breadth=breadth, depth=depth, search=search, value=value,
+        cot=cot,
+        expert=expert,
+        samples=plain.pop("samples", None) or 1,
+        vote=vote,
+        reflect=reflect,
+        check=check,
+        tree=tree,
+        breadth=breadth,
+        depth=depth,
+        search=search,
+        value=value,
         acting=acting(chosen, tools, indexes or {}, approve=approve, allow=allow, steps=steps, person=person)
-        if react or tools or tasks else None,
-        tasks=tasks, levels=levels,
+        if react or tools or tasks
+        else None,
+        tasks=tasks,
+        levels=levels,
         best_of=scorer(models, best_of) if isinstance(best_of, str) else best_of,
         few_shot=pairs_of(plain["few_shot"]) if plain.get("few_shot") is not None else (),
-        constraint=constraint, form=form,
-    )  # fmt: skip
+        constraint=constraint,
+        form=form,
+    )
     if options.acting:
         plain.pop("few_shot", None)  # worked runs, which the technique itself lays out
     defaults = Options()
@@ -110,8 +122,16 @@ def with_techniques(
     dry_run = plain.pop("dry_run", False)
     plain.pop("on_token", None)
     send = send or sender(models, memory, chosen.name, unsent=dry_run)
-    ask = Ask(send, plain, budget, chat=chat, templates=templates.all_of(), changed=on_trace, call_user=call_user,
-              root=Node("technique", named(options), model=chosen.name))  # fmt: skip
+    ask = Ask(
+        send,
+        plain,
+        budget,
+        chat=chat,
+        templates=templates.all_of(),
+        changed=on_trace,
+        call_user=call_user,
+        root=Node("technique", named(options), model=chosen.name),
+    )
     answer = run(ask, technique_of(options), text, options)
     done = completion(ask, answer, options, notes)
     memory.used[chosen.name] = time.time()
@@ -121,8 +141,25 @@ def with_techniques(
     return done
 
 
-TECHNIQUES = ("cot", "expert", "vote", "best_of", "reflect", "check", "tree", "breadth", "depth", "search", "value",
-              "react", "tools", "steps", "approve", "allow", "tasks")  # fmt: skip
+TECHNIQUES = (
+    "cot",
+    "expert",
+    "vote",
+    "best_of",
+    "reflect",
+    "check",
+    "tree",
+    "breadth",
+    "depth",
+    "search",
+    "value",
+    "react",
+    "tools",
+    "steps",
+    "approve",
+    "allow",
+    "tasks",
+)
 
 
 def wanted(options: Mapping) -> bool:
@@ -218,12 +255,24 @@ def completion(ask: Ask, answer: Node, options: Options, notes: tuple[str, ...])
     drawn = [solution(node, options) for node in ask.solutions if node.completion is not None]
     sayings = [root.note, answer.note, *(node.note for node in root.walk() if node.kind == "vote")]
     done = replace(
-        said, text=final(answer, options), answer=answer.answer, usage=usage, trace=root.as_dict(),
-        samples=drawn if len(drawn) > 1 else [], prompt=first.prompt, prompt_tokens=first.prompt_tokens,
-        form=first.form, messages=first.messages, sampling=first.sampling, model=root.model, remote=first.remote,
-        history=first.history, notes=tuple(dict.fromkeys(filter(None, (*notes, *said.notes, *sayings)))),
-        interrupted=any(sample.interrupted for call in calls for sample in call.samples), **kept(answer, options),
-    )  # fmt: skip
+        said,
+        text=final(answer, options),
+        answer=answer.answer,
+        usage=usage,
+        trace=root.as_dict(),
+        samples=drawn if len(drawn) > 1 else [],
+        prompt=first.prompt,
+        prompt_tokens=first.prompt_tokens,
+        form=first.form,
+        messages=first.messages,
+        sampling=first.sampling,
+        model=root.model,
+        remote=first.remote,
+        history=first.history,
+        notes=tuple(dict.fromkeys(filter(None, (*notes, *said.notes, *sayings)))),
+        interrupted=any(sample.interrupted for call in calls for sample in call.samples),
+        **kept(answer, options),
+    )
     return done
 
 
@@ -233,7 +282,9 @@ def solution(node: Node, options: Options) -> Completion:
 
 
 def kept(node: Node, options: Options) -> dict:
-    """Whether the answer has the form that it was to have, and what it stands for; nothing where it was to have none."""
+    """Whether the answer has the form that it was to have, and what it stands for; nothing where it was to have
+    none.
+    """
     held = rule(**options.constraint)
     if held is None:
         return {}

@@ -48,21 +48,44 @@ def template(
     The completion's `text` is the filled template, its `value` a mapping from hole to what fills it, None where it was
     cut off. Raises GPTError for a template that is none, and for options that mean nothing to one.
     """
-    wrong = next((name for name, value in other.items() if value is not None and not (isinstance(value, int | tuple) and not value)), None)
+    wrong = next(
+        (
+            name
+            for name, value in other.items()
+            if value is not None and not (isinstance(value, int | tuple) and not value)
+        ),
+        None,
+    )
     if wrong:
         said = "its holes have their own" if wrong in NOTHING[:5] else "it is filled in one pass"
         raise GPTError(f"--{wrong.replace('_', '-')} means nothing to a template: {said}")
     sampling = Sampling(
-        samples, TEMPERATURE if temperature is None else temperature, 1.0 if top_p is None else top_p, top_k or 0,
-        min_p or 0.0, max_tokens, 0, (), seed, logprobs,
-    )  # fmt: skip
+        samples,
+        TEMPERATURE if temperature is None else temperature,
+        1.0 if top_p is None else top_p,
+        top_k or 0,
+        min_p or 0.0,
+        max_tokens,
+        0,
+        (),
+        seed,
+        logprobs,
+    )
     before, holes, notes = parted(asked, system, variables or {})
     chosen = models[model or latest(models, memory)]
     if chosen.kind == "endpoint":
         settings = {
-            "model": chosen.name, "samples": samples, "temperature": temperature, "top_p": top_p, "top_k": top_k,
-            "min_p": min_p, "seed": seed, "logprobs": logprobs, "as_assistant": as_assistant, "dry_run": dry_run,
-        }  # fmt: skip
+            "model": chosen.name,
+            "samples": samples,
+            "temperature": temperature,
+            "top_p": top_p,
+            "top_k": top_k,
+            "min_p": min_p,
+            "seed": seed,
+            "logprobs": logprobs,
+            "as_assistant": as_assistant,
+            "dry_run": dry_run,
+        }
         return at_endpoint(models, memory, chosen, before, holes, max_tokens, settings, notes)
     memory.used[chosen.name] = time.time()
     head = begin(chosen, before, as_assistant)

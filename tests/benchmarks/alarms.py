@@ -1,9 +1,10 @@
-"""Alarms of a loss over learning rates: which of many tiny runs of each stage raise one, and what they are told at their end.
+"""Alarms of a loss over learning rates: which of many tiny runs of each stage raise one, and what they are told at
+their end.
 
     python tests/benchmarks/alarms.py [--seeds 3] [--steps 80]
 
-Each stage trains at its own learning rate and at 10 to 100,000 times that. An ordinary run that raises "diverged", and one
-whose loss ends above its start without it, are marked. The models go to a folder of their own.
+Each stage trains at its own learning rate and at 10 to 100,000 times that. An ordinary run that raises "diverged", and
+one whose loss ends above its start without it, are marked. The models go to a folder of their own.
 """
 
 from __future__ import annotations
@@ -34,10 +35,16 @@ def main() -> None:
     torch.set_num_threads(1)
     size = {"depth": 2, "width": 64, "heads": 2, "context": 128, "batch_tokens": 512}
     gpt.pretrain("base", {"stories": 1}, steps=200, **size)
-    texts = [(f"The {a} {b} was {c}.", "good" if c in ("glad", "kind") else "bad")
-             for a in ("old", "red", "tall", "wet") for b in ("fox", "hen", "cow", "pig") for c in ("glad", "kind", "sad", "cross")]  # fmt: skip
+    texts = [
+        (f"The {a} {b} was {c}.", "good" if c in ("glad", "kind") else "bad")
+        for a in ("old", "red", "tall", "wet")
+        for b in ("fox", "hen", "cow", "pig")
+        for c in ("glad", "kind", "sad", "cross")
+    ]
     for n in range(24):
-        told = tuple({"model": "base", "text": f"{text} {n}", "seed": 0} for text in ("saw birds.", "xx xx", "was glad."))
+        told = tuple(
+            {"model": "base", "text": f"{text} {n}", "seed": 0} for text in ("saw birds.", "xx xx", "was glad.")
+        )
         gpt.rankings.named("taste").add(Ranking(f"Tale {n}.", told, ((0,), (2,), (1,)), time=float(n)))
     stages = {
         "pretrain": lambda **o: gpt.pretrain("run", {"stories": 1}, **size, **o),
@@ -62,8 +69,11 @@ def main() -> None:
                 raised = [(event["step"], event["cause"]) for event in run.events if event["event"] == "warning"]
                 gone = "diverged" in run.events[-1]["alarms"]
                 odd = gone if factor == 1 else last > 1.2 * losses[0] and not gone
-                print(f"{stage:10} x{factor:<7} seed {seed}: {losses[0]:6.3g} to {last:9.3g}, most {max(losses):9.3g}; "
-                      f"{'diverged' if gone else 'fine':8} {raised}{'   <-- look' if odd else ''}", flush=True)  # fmt: skip
+                print(
+                    f"{stage:10} x{factor:<7} seed {seed}: {losses[0]:6.3g} to {last:9.3g}, most {max(losses):9.3g}; "
+                    f"{'diverged' if gone else 'fine':8} {raised}{'   <-- look' if odd else ''}",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

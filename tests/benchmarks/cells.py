@@ -1,7 +1,8 @@
-"""What the attacks share: a shell to run cells in, and a judgement of each. Beside `fuzz.py`, `corrupt.py` and `soak.py`.
+"""What the attacks share: a shell to run cells in, and a judgement of each. Beside `fuzz.py`, `corrupt.py` and
+`soak.py`.
 
-A cell may succeed, or fail with one line of ours (GPTError, at most 300 characters) or of IPython's own (UsageError). Any
-other exception is *raw*.
+A cell may succeed, or fail with one line of ours (GPTError, at most 300 characters) or of IPython's own (UsageError).
+Any other exception is *raw*.
 """
 
 from __future__ import annotations

@@ -1,11 +1,13 @@
 """A classifier of real sentences: SmolLM2-135M-Instruct with LoRA beside the same architecture from random weights.
 
-    python tests/benchmarks/classify_real.py --data FILE [--learn 2000] [--test 1000] [--epochs 3] [--steps N] [--lora 16]
+    python tests/benchmarks/classify_real.py --data FILE [--learn 2000] [--test 1000] [--epochs 3] [--steps N] [--lora
+    16]
         [--batch 16] [--lr X] [--scratch-lr X] [--seed 0] [--only base|scratch]
 
-FILE is JSON lines of `text` and `label`. Of its shuffled rows `--learn` are learned from and `--test` others tested on, the
-same for both. Says accuracy and F1 on these with their 95% intervals. Wanted of 2,000 sentences of a sentiment set: the base
-above 80%, from scratch under 70%; what lies between is what the base had learned before.
+FILE is JSON lines of `text` and `label`. Of its shuffled rows `--learn` are learned from and `--test` others tested on,
+the same for both. Says accuracy and F1 on these with their 95% intervals. Wanted of 2,000 sentences of a sentiment set:
+the
+base above 80%, from scratch under 70%; what lies between is what the base had learned before.
 """
 
 from __future__ import annotations
@@ -42,7 +44,8 @@ def report(name: str, run, seconds: float) -> None:
     curve = ", ".join(f"{e['step']}: {e['accuracy']:.1%}" for e in run.events if e["event"] == "evaluation")
     print(f"  by step: {curve}")
     print(
-        f"  {start['texts']:,} to learn from in {run.steps} steps of {run.recipe['batch']}, {start['held_out']:,} held out; "
+        f"  {start['texts']:,} to learn from in {run.steps} steps of {run.recipe['batch']}, {start['held_out']:,} "
+        f"held out; "
         f"{start['trained']:,} of {start['parameters']:,} parameters trained, lr {run.recipe['lr']:g}; "
         f"{run.history['tokens_per_second'].median():,.0f} tokens/s, {seconds:.0f} s in all",
         flush=True,

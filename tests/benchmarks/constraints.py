@@ -3,8 +3,8 @@
     python tests/benchmarks/constraints.py [--samples 20] [--room 1500] [--steps 80] [--no-cost]
 
 1. A small model, trained here for half a minute on stories, is sampled at temperature 1.5 under 50 schemas, patterns,
-   choices and grammars, 20 samples each. Every answer that ends by itself is checked by others: jsonschema, `re`, `ast`.
-   Owed: all of them valid; at least 99% end by themselves; one that is cut off says so.
+   choices and grammars, 20 samples each. Every answer that ends by itself is checked by others: jsonschema, `re`,
+   `ast`. Owed: all of them valid; at least 99% end by themselves; one that is cut off says so.
 2. SmolLM2 on the CPU (from the user's cache): the share of a decode step that masks and bookkeeping take (owed: under
    10%), and the same JSON by guidance, if it is installed, on the same weights in turn.
 """
@@ -37,11 +37,27 @@ def several(items: dict, most: int = 4, **more) -> dict:
 
 
 SCHEMAS = [
-    {"type": "boolean"}, {"type": "integer"}, {"type": "number"}, {"type": "null"}, {"type": "string"}, WORD, NAME, YEAR,
-    {"type": "number", "minimum": -1, "maximum": 1}, {"type": "integer", "multipleOf": 5}, {"enum": [1, "two", None, [3]]},
-    {"const": {"kind": "fixed", "n": 1}}, {"type": "string", "format": "date"}, {"type": "string", "format": "time"},
-    {"type": "string", "format": "ipv4"}, {"type": "string", "format": "uuid"}, {"type": "string", "format": "email"},
-    several(WORD, minItems=1), several({"type": "integer"}), several(several(YEAR, 2), 3), {"type": "array", "items": WORD},
+    {"type": "boolean"},
+    {"type": "integer"},
+    {"type": "number"},
+    {"type": "null"},
+    {"type": "string"},
+    WORD,
+    NAME,
+    YEAR,
+    {"type": "number", "minimum": -1, "maximum": 1},
+    {"type": "integer", "multipleOf": 5},
+    {"enum": [1, "two", None, [3]]},
+    {"const": {"kind": "fixed", "n": 1}},
+    {"type": "string", "format": "date"},
+    {"type": "string", "format": "time"},
+    {"type": "string", "format": "ipv4"},
+    {"type": "string", "format": "uuid"},
+    {"type": "string", "format": "email"},
+    several(WORD, minItems=1),
+    several({"type": "integer"}),
+    several(several(YEAR, 2), 3),
+    {"type": "array", "items": WORD},
     {"type": "array", "prefixItems": [WORD, YEAR], "minItems": 2, "maxItems": 2},
     record({"name": NAME, "age": {"type": "integer", "minimum": 0, "maximum": 150}}),
     record({"title": {"type": "string"}, "year": YEAR, "tags": several(WORD)}, optional=("tags",)),
@@ -49,21 +65,41 @@ SCHEMAS = [
     record({"x": {"type": "number"}, "y": {"type": "number"}, "label": {"type": ["string", "null"], "maxLength": 8}}),
     {"anyOf": [record({"circle": YEAR}), record({"square": WORD})]},
     {"type": "object", "additionalProperties": {"type": "integer", "maximum": 99, "minimum": 0}, "maxProperties": 3},
-    {"$defs": {"node": record({"v": YEAR, "next": {"anyOf": [{"$ref": "#/$defs/node"}, {"type": "null"}]}})},
-     "$ref": "#/$defs/node"},
+    {
+        "$defs": {"node": record({"v": YEAR, "next": {"anyOf": [{"$ref": "#/$defs/node"}, {"type": "null"}]}})},
+        "$ref": "#/$defs/node",
+    },
     record({"tool": {"const": "calculator"}, "arguments": record({"expression": {"type": "string", "maxLength": 24}})}),
-]  # fmt: skip
+]
 REGEXES = [
-    r"\d{3}-\d{4}", r"[a-z]+", r"[A-Z][a-z]{2,8}( [A-Z][a-z]{2,8}){0,2}", r"(yes|no|perhaps)[.!]", r"-?\d+(\.\d{1,3})?",
-    r"#[0-9a-f]{6}", r"(?i)the (fox|hen) (saw|sang)", r"[^\n]{1,80}", r"(\w{1,12}, ){1,3}\w{1,12}", r"[é🙂ü]{2,6}",
-    r"\[\d(,\d){0,9}\]", r"https://[a-z]{3,10}\.(org|net)/[a-z0-9]{0,12}", r"(?s:.){5,40}", r"a*b*c", r"\S{4} \S{4}",
-]  # fmt: skip
+    r"\d{3}-\d{4}",
+    r"[a-z]+",
+    r"[A-Z][a-z]{2,8}( [A-Z][a-z]{2,8}){0,2}",
+    r"(yes|no|perhaps)[.!]",
+    r"-?\d+(\.\d{1,3})?",
+    r"#[0-9a-f]{6}",
+    r"(?i)the (fox|hen) (saw|sang)",
+    r"[^\n]{1,80}",
+    r"(\w{1,12}, ){1,3}\w{1,12}",
+    r"[é🙂ü]{2,6}",
+    r"\[\d(,\d){0,9}\]",
+    r"https://[a-z]{3,10}\.(org|net)/[a-z0-9]{0,12}",
+    r"(?s:.){5,40}",
+    r"a*b*c",
+    r"\S{4} \S{4}",
+]
 GRAMMARS: list[tuple[str, Callable[[str], object]]] = [
-    ('start: sum\nsum: sum "+" product | product\nproduct: product "*" atom | atom\natom: /[1-9][0-9]{0,3}/ | "(" sum ")"',
-     lambda text: ast.parse(text, mode="eval")),
+    (
+        'start: sum\nsum: sum "+" product | product\nproduct: product "*" atom | atom\natom: /[1-9][0-9]{0,3}/ | '
+        '"(" sum ")"',
+        lambda text: ast.parse(text, mode="eval"),
+    ),
     ('start: "[" [item ("," item)*] "]"\nitem: /[0-9]/ | "[" /[0-9]/ "]"', lambda text: json.loads(text)),
-    ('start: line{1,6}\nline: /[a-z]{1,9}/ "=" /[0-9]{1,4}/ "\\n"', lambda text: matched(r"([a-z]{1,9}=\d{1,4}\n){1,6}", text)),
-]  # fmt: skip
+    (
+        'start: line{1,6}\nline: /[a-z]{1,9}/ "=" /[0-9]{1,4}/ "\\n"',
+        lambda text: matched(r"([a-z]{1,9}=\d{1,4}\n){1,6}", text),
+    ),
+]
 CHOICES = [["mage", "thief"], ["a", "ab", "abc", "ü🙂"]]
 
 
@@ -128,8 +164,10 @@ def validity(samples: int, room: int, steps: int) -> None:
         if cut:
             print(f"  {len(cut)} of {samples} cut off at {room} tokens: {str(given)[:90]}", flush=True)
     total = samples * len(asked)
-    print(f"a model of {loss:.2f} nats after {steps} steps; {len(asked)} rules, {total:,} answers at temperature 1.5, "
-          f"at most {room} tokens, {time.perf_counter() - began:.0f} s")  # fmt: skip
+    print(
+        f"a model of {loss:.2f} nats after {steps} steps; {len(asked)} rules, {total:,} answers at temperature 1.5, "
+        f"at most {room} tokens, {time.perf_counter() - began:.0f} s"
+    )
     print(f"valid of those that ended by themselves  {valid:,} of {ended:,}, {valid / ended:.2%}  (owed 100%)")
     print(f"ended by themselves                      {ended:,} of {total:,}, {ended / total:.2%}  (owed 99%)")
     print(f"cut off and judged as the other library  {honest} of {total - ended}")
@@ -158,11 +196,15 @@ class Timed:
         return timed if callable(inner) else inner
 
 
-JSON = record({
-    "name": {"type": "string", "maxLength": 40}, "age": {"type": "integer", "minimum": 0, "maximum": 120},
-    "city": {"type": "string", "maxLength": 40}, "pets": several(record({"name": NAME, "kind": {"enum": ["cat", "dog"]}})),
-    "story": {"type": "string", "minLength": 120, "maxLength": 200},
-})  # fmt: skip
+JSON = record(
+    {
+        "name": {"type": "string", "maxLength": 40},
+        "age": {"type": "integer", "minimum": 0, "maximum": 120},
+        "city": {"type": "string", "maxLength": 40},
+        "pets": several(record({"name": NAME, "kind": {"enum": ["cat", "dog"]}})),
+        "story": {"type": "string", "minLength": 120, "maxLength": 200},
+    }
+)
 ASKED = "Describe a person, their pets and their story, as JSON."
 
 
@@ -206,8 +248,11 @@ def cost(model: str, rounds: int) -> None:
             total = sum(s for s, before in zip(seconds[1:], seconds, strict=False) if s != before)
             shares.append((Timed.spent + sum(allowed)) / total)
             steps.append(1000 * total / max(1, len(allowed)))
-        print(f"masks and bookkeeping, {samples:2} samples: {statistics.median(shares):.1%} of a decode step of "
-              f"{statistics.median(steps):.0f} ms  (owed: under 10%)", flush=True)  # fmt: skip
+        print(
+            f"masks and bookkeeping, {samples:2} samples: {statistics.median(shares):.1%} of a decode step of "
+            f"{statistics.median(steps):.0f} ms  (owed: under 10%)",
+            flush=True,
+        )
     peer(module, tokenizer, made, ids, last, rounds)
     print(f"{torch.get_num_threads()} threads, {module.dtype}, load {os.getloadavg()[0]:.1f}")
 

@@ -1,9 +1,11 @@
-"""Damaged files: a small store with one of everything, each file of it damaged in seeded ways, and the cells that read it.
+"""Damaged files: a small store with one of everything, each file of it damaged in seeded ways, and the cells that read
+it.
 
     python tests/benchmarks/corrupt.py [--cells 4000] [--seed 0] [--only PART_OF_A_PATH]
 
 Printed: how many cells ran and failed with one line, each raw error with the damage that led to it, and each line of
-history (a step of a run up to its checkpoint, an answer of a person) that was whole in the damaged file and is gone after.
+history (a step of a run up to its checkpoint, an answer of a person) that was whole in the damaged file and is gone
+after.
 """
 
 from __future__ import annotations
@@ -22,21 +24,47 @@ from pathlib import Path
 
 import cells
 
-DOCUMENTS = [f"The {a} {b} saw {n} small birds and was {c}. It sang." for n in range(2, 12)
-             for a in ("old", "red", "tall") for b in ("fox", "hen") for c in ("glad", "sad")]  # fmt: skip
+DOCUMENTS = [
+    f"The {a} {b} saw {n} small birds and was {c}. It sang."
+    for n in range(2, 12)
+    for a in ("old", "red", "tall")
+    for b in ("fox", "hen")
+    for c in ("glad", "sad")
+]
 LAST = 8  # the last checkpoint of the run that was interrupted
-TINY = ("--depth 1 --width 32 --heads 2 --context 32 --vocab-size 300 --batch-tokens 128 --rows 2 --seed 1 "
-        "--checkpoint-every 4 --sample-every 1000")  # fmt: skip
+TINY = (
+    "--depth 1 --width 32 --heads 2 --context 32 --vocab-size 300 --batch-tokens 128 --rows 2 --seed 1 "
+    "--checkpoint-every 4 --sample-every 1000"
+)
 CELLS = {  # of each part of the store: what reads it
     "runs": ["%gpt runs", "%gpt show cut", "%gpt resume cut", f"%%pretrain cut --steps 4 --corpus mix {TINY}\n"],
-    "models": ["%gpt models", "%gpt load MODEL", "%%prompt MODEL --max-tokens 2 --seed 1\nThe old fox", "%gpt save MODEL saved"],
-    "indexes": ["%gpt indexes", "%gpt search docs fox --map none", "%gpt search docs fox --hybrid --map none",
-                "%%rag docs --model story --max-tokens 2\nWho sang?", "%gpt index docs $docs"],
-    "rankings": ["gpt.rankings", "%gpt show votes", "gpt.rankings['votes'].notes", "%gpt reward r --base story --rankings votes --steps 1"],
+    "models": [
+        "%gpt models",
+        "%gpt load MODEL",
+        "%%prompt MODEL --max-tokens 2 --seed 1\nThe old fox",
+        "%gpt save MODEL saved",
+    ],
+    "indexes": [
+        "%gpt indexes",
+        "%gpt search docs fox --map none",
+        "%gpt search docs fox --hybrid --map none",
+        "%%rag docs --model story --max-tokens 2\nWho sang?",
+        "%gpt index docs $docs",
+    ],
+    "rankings": [
+        "gpt.rankings",
+        "%gpt show votes",
+        "gpt.rankings['votes'].notes",
+        "%gpt reward r --base story --rankings votes --steps 1",
+    ],
     "corpora": [f"%%pretrain x --steps 1 --corpus mix {TINY}\n"],
-    "": ["%gpt models", "%%prompt far --dry-run\nHello", "%gpt config --templates",
-         "%%prompt story --cot --dry-run\nWhat is 1 + 1?"],
-}  # fmt: skip
+    "": [
+        "%gpt models",
+        "%%prompt far --dry-run\nHello",
+        "%gpt config --templates",
+        "%%prompt story --cot --dry-run\nWhat is 1 + 1?",
+    ],
+}
 
 
 def build(ip) -> None:
@@ -51,8 +79,10 @@ def build(ip) -> None:
     cell(f"%%pretrain story --steps 4 --corpus mix {TINY}\n")
     cell(f"%%pretrain cut --steps 4 --corpus mix {TINY}\n")
     interrupted(gpt.runs["cut"].folder, lambda: cell(f"%%pretrain cut --overwrite --steps 12 --corpus mix {TINY}\n"))
-    cell("%%sft tuned --base story --lora 2 --steps 2 --seed 1\n$docs_chat: 1", docs_chat=[
-        {"prompt": f"How many birds, {n}?", "response": f"{n} birds."} for n in range(12)])
+    cell(
+        "%%sft tuned --base story --lora 2 --steps 2 --seed 1\n$docs_chat: 1",
+        docs_chat=[{"prompt": f"How many birds, {n}?", "response": f"{n} birds."} for n in range(12)],
+    )
     cell("%gpt index docs $docs --embedder story --chunk-tokens 24")
     cell("%gpt search docs fox --hybrid --map none")
     cell("%%prompt story --max-tokens 2\nThe old fox")
@@ -62,8 +92,15 @@ def build(ip) -> None:
     templates.replace(technique, name, text + " ")
     votes = gpt.rankings.named("votes")
     for n in range(6):
-        votes.add(Ranking(f"Prompt {n}", ({"model": "story", "text": "a fox"}, {"model": "story", "text": f"{n} hens"}),
-                          ((0,), (1,)), (0, 1), time=float(n)))
+        votes.add(
+            Ranking(
+                f"Prompt {n}",
+                ({"model": "story", "text": "a fox"}, {"model": "story", "text": f"{n} hens"}),
+                ((0,), (1,)),
+                (0, 1),
+                time=float(n),
+            )
+        )
 
 
 def ip_cell(ip):
@@ -116,10 +153,14 @@ def damages(data: bytes, draw: random.Random) -> Iterator[tuple[str, bytes | Non
     yield "nested", b"[" * 100_000
     yield "another type", draw.choice([b"[]", b"null", b"7", b'"text"', b"{}", b"[[1]]", b"true"])
     text = data[: 1 << 20].decode("utf-8", "replace")
-    values = list(re.finditer(r'(?<=: )(-?[\d.e+-]+|"(?:[^"\\]|\\.)*"|null|true|false|\[\]|\{\}|[\w./$-]+)(?=[\s,}\]]|$)', text))
+    values = list(
+        re.finditer(r'(?<=: )(-?[\d.e+-]+|"(?:[^"\\]|\\.)*"|null|true|false|\[\]|\{\}|[\w./$-]+)(?=[\s,}\]]|$)', text)
+    )
     if values and "\0" not in text[:1000]:
-        for what, new in (("a type swapped", draw.choice(['"x"', "[1]", "{}", "null", "true", "-1"])),
-                          ("a huge number", draw.choice(["1" + "0" * 30, "1e999", "9" * 5000, "-" + "9" * 20]))):  # fmt: skip
+        for what, new in (
+            ("a type swapped", draw.choice(['"x"', "[1]", "{}", "null", "true", "-1"])),
+            ("a huge number", draw.choice(["1" + "0" * 30, "1e999", "9" * 5000, "-" + "9" * 20])),
+        ):
             one = draw.choice(values)
             yield what, (text[: one.start()] + new + text[one.end() :]).encode()
 
@@ -180,10 +221,15 @@ def attack(ip, template: Path, wanted: int, seed: int, only: str = "") -> tuple[
                 done = cells.run(ip, source.replace("MODEL", model))
                 ran, lines = ran + 1, lines + (done.error is not None)
                 if done.fault:
-                    faults.append(f"{done.fault}: {path} {what}, {done.source.splitlines()[0]!r}, {done.seconds:.1f} s"
-                                  + (f", {cells.place(done.error)}" if done.error else ""))  # fmt: skip
+                    faults.append(
+                        f"{done.fault}: {path} {what}, {done.source.splitlines()[0]!r}, {done.seconds:.1f} s"
+                        + (f", {cells.place(done.error)}" if done.error else "")
+                    )
                 if "--overwrite" not in source and (gone := before - history(home)) and "cut --steps" not in source:
-                    erased.append(f"{path} {what}, {done.source.splitlines()[0]!r}: {len(gone)} lines, such as {next(iter(gone))[:80]!r}")
+                    erased.append(
+                        f"{path} {what}, {done.source.splitlines()[0]!r}: {len(gone)} lines, such as "
+                        f"{next(iter(gone))[:80]!r}"
+                    )
                     before = history(home)
             for known in (gpt.runs.known, gpt.models.resident, gpt.indexes.open):
                 known.clear()
@@ -199,15 +245,24 @@ def main() -> None:
     parser.add_argument("--only", default="")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        os.environ |= {"JUPYTER_GPT_HOME": f"{folder}/home", "JUPYTER_GPT_CACHE": f"{folder}/cache", "JUPYTER_GPT_CONFIG": folder}
+        os.environ |= {
+            "JUPYTER_GPT_HOME": f"{folder}/home",
+            "JUPYTER_GPT_CACHE": f"{folder}/cache",
+            "JUPYTER_GPT_CONFIG": folder,
+        }
         ip = cells.shell()
         build(ip)
         ran, lines, faults, erased = attack(ip, Path(folder) / "home", given.cells, given.seed, given.only)
     print(f"{ran} cells, {lines} failed, {len(faults)} faults, {len(erased)} erasures (seed {given.seed})")
     for found in (faults, erased):
-        kinds = collections.Counter(re.sub(r"\d+\.\d s", "", one.partition(": ")[2].rpartition(", ")[2]) for one in found)
+        kinds = collections.Counter(
+            re.sub(r"\d+\.\d s", "", one.partition(": ")[2].rpartition(", ")[2]) for one in found
+        )
         for kind, count in kinds.most_common():
-            print(f"{count:>5} {kind}\n      such as {next(one for one in found if kind in re.sub(r'[0-9]+[.][0-9] s', '', one))}")
+            print(
+                f"{count:>5} {kind}\n      such as "
+                f"{next(one for one in found if kind in re.sub(r'[0-9]+[.][0-9] s', '', one))}"
+            )
     sys.exit(bool(faults or erased))
 
 

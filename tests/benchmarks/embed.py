@@ -44,8 +44,9 @@ def unchanged_folder() -> None:
         middle = time.perf_counter()
         second = gpt.index("benchmark-folder", folder).report.embedded
         ended = time.perf_counter()
-    print(f"1,000 files: {first:,} chunks in {middle - began:.1f} s; again: {second} "
-          f"embedded in {ended - middle:.2f} s")  # fmt: skip
+    print(
+        f"1,000 files: {first:,} chunks in {middle - began:.1f} s; again: {second} embedded in {ended - middle:.2f} s"
+    )
 
 
 def main() -> None:
@@ -72,8 +73,10 @@ def main() -> None:
     ratio = statistics.median(a / b for a, b in zip(*times.values(), strict=True))
     for name, taken in times.items():
         print(f"{name:22} {len(texts) / statistics.median(taken):7.1f} chunks/s")
-    print(f"{ratio:.2f}x, {ours.module.dtype}, least cosine {cosine:.5f}, {len(texts)} chunks of "
-          f"{statistics.mean(map(ours.count, texts)):.0f} tokens")  # fmt: skip
+    print(
+        f"{ratio:.2f}x, {ours.module.dtype}, least cosine {cosine:.5f}, {len(texts)} chunks of "
+        f"{statistics.mean(map(ours.count, texts)):.0f} tokens"
+    )
     if not given.no_folder:
         unchanged_folder()
 

@@ -3,8 +3,9 @@
     python tests/benchmarks/ends_of_text.py [--steps 600] [--context 128]
 
 Documents of about 1,500 characters (a token each), stories in a row with "The end." after the last, pretrained through
-`gpt.pretrain` in rows of 128. Mean probability of the end-of-text token on documents that were trained on: over the first
-row of each (it begins with the delimiter), over windows from their middles, and right after their last token. And with
+`gpt.pretrain` in rows of 128. Mean probability of the end-of-text token on documents that were trained on: over the
+first row of each (it begins with the delimiter), over windows from their middles, and right after their last token. And
+with
 documents that break off after exactly 1,500 tokens, whose ends cannot be known: there one in 1,500 is right in a window
 from the middle, and nothing from the beginning.
 """
@@ -54,9 +55,19 @@ def main() -> None:
     T, random = given.context, np.random.default_rng(0)
     for told in (True, False):
         run = gpt.pretrain(
-            "ends", {"$docs": 1}, variables={"docs": documents(told)}, depth=2, width=64, context=T, tokenizer="char",
-            steps=given.steps, batch_tokens=16 * T, eval_every=given.steps, sample_every=given.steps, overwrite=True,
-        )  # fmt: skip
+            "ends",
+            {"$docs": 1},
+            variables={"docs": documents(told)},
+            depth=2,
+            width=64,
+            context=T,
+            tokenizer="char",
+            steps=given.steps,
+            batch_tokens=16 * T,
+            eval_every=given.steps,
+            sample_every=given.steps,
+            overwrite=True,
+        )
         model, data = gpt.models["ends"].module, Documents.open(run.folder / "data")
         texts = [np.asarray(data[d]).astype(np.int64) for d in data.training(0)]
         first = np.stack([text[:T] for text in texts])

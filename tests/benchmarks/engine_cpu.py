@@ -30,9 +30,15 @@ PROMPT, NEW, VOCAB = 512, 64, 49152
 def model(dtype: torch.dtype) -> LlamaForCausalLM:
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=VOCAB, hidden_size=576, intermediate_size=1536, num_hidden_layers=30,
-        num_attention_heads=9, num_key_value_heads=3, max_position_embeddings=2048, tie_word_embeddings=True,
-    )  # fmt: skip
+        vocab_size=VOCAB,
+        hidden_size=576,
+        intermediate_size=1536,
+        num_hidden_layers=30,
+        num_attention_heads=9,
+        num_key_value_heads=3,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+    )
     return LlamaForCausalLM(config).to(dtype).eval()
 
 
@@ -41,10 +47,16 @@ def peer(module: LlamaForCausalLM, ids: list[int], samples: int, new: int) -> No
     prompt = torch.tensor([ids])
     with torch.inference_mode():
         out = module.generate(
-            prompt, attention_mask=torch.ones_like(prompt), do_sample=True, top_k=0,
-            num_return_sequences=samples, max_new_tokens=new, min_new_tokens=new, eos_token_id=0,
+            prompt,
+            attention_mask=torch.ones_like(prompt),
+            do_sample=True,
+            top_k=0,
+            num_return_sequences=samples,
+            max_new_tokens=new,
+            min_new_tokens=new,
+            eos_token_id=0,
             pad_token_id=0,
-        )  # fmt: skip
+        )
     assert out.shape == (samples, len(ids) + new)
 
 
@@ -55,9 +67,7 @@ def ours(module: LlamaForCausalLM, ids: list[int], samples: int, new: int) -> No
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--busy", action="store_true", help="one thread, processor time")
     parser.add_argument("--only", default="", help="part of a case's name")
@@ -76,7 +86,7 @@ def main() -> None:
         ("first token of 128, bf16", "bf16", 128, 1, 1, 1.0),
         ("16 samples, fp32", "fp32", PROMPT, 16, NEW, 2.2),
         ("16 samples, bf16", "bf16", PROMPT, 16, NEW, None),
-    ]  # fmt: skip
+    ]
     for name, dtype, prompt, samples, new, owed in cases:
         if given.only not in name:
             continue

@@ -50,7 +50,9 @@ def agreement(module, ids: list[int]) -> float:
 
 
 def attention_kernels(calls: int = 100) -> None:
-    """Microseconds of one call for each kernel, `calls` of them in one CUDA graph: 3 groups of 3 heads of 64, 384 columns."""
+    """Microseconds of one call for each kernel, `calls` of them in one CUDA graph: 3 groups of 3 heads of 64, 384
+    columns.
+    """
     for rows in OWED:
         q, k, v = (torch.randn(rows, 3, n, 64, device="cuda", dtype=torch.bfloat16) for n in (3, 384, 384))
         bias = torch.zeros(rows, 1, 1, 384, device="cuda", dtype=torch.bfloat16)
@@ -83,9 +85,7 @@ def profile(module, ids: list[int], samples: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--new", type=int, default=256)
     parser.add_argument("--attention", action="store_true", help="compare attention kernels only")

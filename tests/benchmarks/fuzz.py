@@ -2,7 +2,8 @@
 
     python tests/benchmarks/fuzz.py [--cells 10000] [--seed 0]
 
-Printed: how many cells ran and failed with one line, and each raw error, error line over 300 characters and cell over 10 s.
+Printed: how many cells ran and failed with one line, and each raw error, error line over 300 characters and cell over
+10 s.
 """
 
 from __future__ import annotations
@@ -18,24 +19,158 @@ from pathlib import Path
 import cells
 
 WORDS = [
-    "", "-", "--", "---", "x", "story", "docs", "votes", "mix", "far", "$docs", "$nothing", "$", "$f", "$number", "$none", "0", "1", "2",
-    "-1", "0.5", "1e999", "nan", "inf", "9" * 40, "a" * 300, "a" * 5000, "é" * 80, "🙂", "\ud800", "\0", "\x1b[31m", "../..", "/", "~",
-    ".", "/dev/null", "*", "**/*", "[", "{", "'", '"', "\\", "`", "%", "%%", "True", "None", "null", "[1, 2]", "{'a': 1}", "a: b: c",
-    "page > -'a'", "page > 3 and", "(a+)+$", "(?P<x", "[a-z]{1000}", "http://127.0.0.1:9/", "file:///etc/passwd", "hf:a/b", "story,story",
-    "step=1", "a=b", "=", "::", "$\\frac$", "<|im_start|>", "<|endoftext|>", "{{gen}}", "{{", "}}", "{% for %}", "int", "1..2",
-]  # fmt: skip
+    "",
+    "-",
+    "--",
+    "---",
+    "x",
+    "story",
+    "docs",
+    "votes",
+    "mix",
+    "far",
+    "$docs",
+    "$nothing",
+    "$",
+    "$f",
+    "$number",
+    "$none",
+    "0",
+    "1",
+    "2",
+    "-1",
+    "0.5",
+    "1e999",
+    "nan",
+    "inf",
+    "9" * 40,
+    "a" * 300,
+    "a" * 5000,
+    "é" * 80,
+    "🙂",
+    "\ud800",
+    "\0",
+    "\x1b[31m",
+    "../..",
+    "/",
+    "~",
+    ".",
+    "/dev/null",
+    "*",
+    "**/*",
+    "[",
+    "{",
+    "'",
+    '"',
+    "\\",
+    "`",
+    "%",
+    "%%",
+    "True",
+    "None",
+    "null",
+    "[1, 2]",
+    "{'a': 1}",
+    "a: b: c",
+    "page > -'a'",
+    "page > 3 and",
+    "(a+)+$",
+    "(?P<x",
+    "[a-z]{1000}",
+    "http://127.0.0.1:9/",
+    "file:///etc/passwd",
+    "hf:a/b",
+    "story,story",
+    "step=1",
+    "a=b",
+    "=",
+    "::",
+    "$\\frac$",
+    "<|im_start|>",
+    "<|endoftext|>",
+    "{{gen}}",
+    "{{",
+    "}}",
+    "{% for %}",
+    "int",
+    "1..2",
+]
 BODIES = [
-    "", "---", "--- \n---", "Hello", "user: hi\nassistant: ho", "user:\n", "$docs: 1", "$docs: x", "stories: -1", "stories: 1e999", "- a\n- b",
-    "[", "{", "{}", "[]", "null", "\0", "\ud800", "a" * 5000, "&a [*a, *a]", "!!python/object:os.system x", "a: &x {b: *x}", "? a", "\t", "\\",
-    "{{gen x max_tokens=2}}", "{{gen}}", "{{#if}}", "🙂 " * 50, "{\"prompt\": 1}", '{"prompt": "a", "response": "b"}', "\n\n\n", "%gpt models",
-    "system: \nuser: x\nuser: y", "one\ntwo\none", "label\ttext", "pos\tgood\nneg\tbad",
-]  # fmt: skip
-SMALL = {"--steps": "1", "--max-tokens": "2", "--samples": "2", "--depth": "1", "--width": "16", "--heads": "1", "--vocab-size": "280",
-         "--context": "16", "--batch-tokens": "32", "--tasks": "1", "--minutes": "0.001", "--epochs": "0.01"}  # fmt: skip
+    "",
+    "---",
+    "--- \n---",
+    "Hello",
+    "user: hi\nassistant: ho",
+    "user:\n",
+    "$docs: 1",
+    "$docs: x",
+    "stories: -1",
+    "stories: 1e999",
+    "- a\n- b",
+    "[",
+    "{",
+    "{}",
+    "[]",
+    "null",
+    "\0",
+    "\ud800",
+    "a" * 5000,
+    "&a [*a, *a]",
+    "!!python/object:os.system x",
+    "a: &x {b: *x}",
+    "? a",
+    "\t",
+    "\\",
+    "{{gen x max_tokens=2}}",
+    "{{gen}}",
+    "{{#if}}",
+    "🙂 " * 50,
+    '{"prompt": 1}',
+    '{"prompt": "a", "response": "b"}',
+    "\n\n\n",
+    "%gpt models",
+    "system: \nuser: x\nuser: y",
+    "one\ntwo\none",
+    "label\ttext",
+    "pos\tgood\nneg\tbad",
+]
+SMALL = {
+    "--steps": "1",
+    "--max-tokens": "2",
+    "--samples": "2",
+    "--depth": "1",
+    "--width": "16",
+    "--heads": "1",
+    "--vocab-size": "280",
+    "--context": "16",
+    "--batch-tokens": "32",
+    "--tasks": "1",
+    "--minutes": "0.001",
+    "--epochs": "0.01",
+}
 ALWAYS = {"--steps", "--max-tokens", "--depth", "--width", "--heads", "--context", "--batch-tokens", "--vocab-size"}
-KNOWN = {"models": ["story", "tuned", "far"], "runs": ["cut", "story"], "corpora": ["mix"], "rankings": ["votes"], "indexes": ["docs"]}
-SOUND = ["Hello", "$docs: 1", "$docs_chat: 1", "one\ntwo", "pos\tgood day\nneg\tbad day\npos\tglad fox\nneg\tsad hen", "Who sang?"]
-LEFT_OUT = ("pull", "serve", "--rerank", "--embedder", "--background")  # what would ask a hub, listen, or go on behind the cell
+KNOWN = {
+    "models": ["story", "tuned", "far"],
+    "runs": ["cut", "story"],
+    "corpora": ["mix"],
+    "rankings": ["votes"],
+    "indexes": ["docs"],
+}
+SOUND = [
+    "Hello",
+    "$docs: 1",
+    "$docs_chat: 1",
+    "one\ntwo",
+    "pos\tgood day\nneg\tbad day\npos\tglad fox\nneg\tsad hen",
+    "Who sang?",
+]
+LEFT_OUT = (
+    "pull",
+    "serve",
+    "--rerank",
+    "--embedder",
+    "--background",
+)  # what would ask a hub, listen, or go on behind the cell
 
 
 def grammar() -> list[tuple[str, list, bool]]:
@@ -47,7 +182,9 @@ def grammar() -> list[tuple[str, list, bool]]:
         return [option for _, group in command.groups for option in group if option.name not in LEFT_OUT]
 
     found = [(f"%%{name}", options(door.COMMAND), True) for name, door in CELLS.items()]
-    return found + [(f"%gpt {verb}", options(command), False) for verb, (command, _) in VERBS.items() if verb not in LEFT_OUT]
+    return found + [
+        (f"%gpt {verb}", options(command), False) for verb, (command, _) in VERBS.items() if verb not in LEFT_OUT
+    ]
 
 
 def cell(draw: random.Random, rules: list) -> str:
@@ -69,7 +206,11 @@ def cell(draw: random.Random, rules: list) -> str:
 def value(draw: random.Random, option) -> str:
     """A value of an option: a sound one half of the time."""
     if draw.random() < 0.5:
-        sound = [*option.choices, *KNOWN.get(option.complete, ()), *([SMALL[option.name]] if option.name in SMALL else [])]
+        sound = [
+            *option.choices,
+            *KNOWN.get(option.complete, ()),
+            *([SMALL[option.name]] if option.name in SMALL else []),
+        ]
         found = draw.choice(sound or ["story", "1", "0.5"])
     else:
         found = draw.choice(WORDS)
@@ -77,7 +218,9 @@ def value(draw: random.Random, option) -> str:
 
 
 def attack(ip, wanted: int, seed: int) -> tuple[int, list[str]]:
-    """Run `wanted` cells: how many failed with one line, and the faults. They run in an empty folder, on the store at hand."""
+    """Run `wanted` cells: how many failed with one line, and the faults. They run in an empty folder, on the store at
+    hand.
+    """
     draw, rules, lines, faults, here = random.Random(seed), grammar(), 0, [], Path.cwd()
     ip.user_ns |= {"f": lambda prompt, completion: 1.0, "number": 7, "none": None}
     with tempfile.TemporaryDirectory() as folder:
@@ -102,7 +245,11 @@ def main() -> None:
     import corrupt
 
     with tempfile.TemporaryDirectory() as folder:
-        os.environ |= {"JUPYTER_GPT_HOME": f"{folder}/home", "JUPYTER_GPT_CACHE": f"{folder}/cache", "JUPYTER_GPT_CONFIG": folder}
+        os.environ |= {
+            "JUPYTER_GPT_HOME": f"{folder}/home",
+            "JUPYTER_GPT_CACHE": f"{folder}/cache",
+            "JUPYTER_GPT_CONFIG": folder,
+        }
         ip = cells.shell()
         corrupt.build(ip)
         lines, faults = attack(ip, given.cells, given.seed)

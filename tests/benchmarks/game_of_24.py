@@ -1,10 +1,12 @@
-"""Game of 24 (Yao et al. 2023, section 4.1): input-output prompting, chains of thought, their majority, a tree of thoughts.
+"""Game of 24 (Yao et al. 2023, section 4.1): input-output prompting, chains of thought, their majority, a tree of
+thoughts.
 
     python tests/benchmarks/game_of_24.py --data 24.csv [--minutes 2.5] [--puzzles 100]
 
-`24.csv` is the table of 4nums.com that the paper uses, with a column `Puzzles`, easiest first; the paper's test is rows 901
-to 1000. A small model is trained here, on a CPU and for minutes, on solutions of the *other* puzzles, written at once or
-step by step. Then everything is asked of the same weights at temperature 1:
+`24.csv` is the table of 4nums.com that the paper uses, with a column `Puzzles`, easiest first; the paper's test is rows
+901 to 1000. A small model is trained here, on a CPU and for minutes, on solutions of the *other* puzzles, written at
+once
+or step by step. Then everything is asked of the same weights at temperature 1:
 
     IO        the answer at once
     CoT       the steps, then the answer; one chain
@@ -129,21 +131,46 @@ def main() -> None:
         for name, text in texts.items():
             templates.replace(technique, name, text)
     run = gpt.pretrain(
-        "proposer", {"$documents": 1.0}, tokenizer="char", depth=4, width=128, heads=4, context=128, batch_tokens=128 * 48,
-        minutes=asked.minutes, variables={"documents": documents}, sample_every=10**9, eval_every=10**9,
-    )  # fmt: skip
-    print(f"{gpt.models['proposer'].parameters:,} parameters, {run.step} steps in {asked.minutes:g} minutes; {len(test)} puzzles "
-          "it has not seen, those of the paper that whole numbers solve", flush=True)  # fmt: skip
+        "proposer",
+        {"$documents": 1.0},
+        tokenizer="char",
+        depth=4,
+        width=128,
+        heads=4,
+        context=128,
+        batch_tokens=128 * 48,
+        minutes=asked.minutes,
+        variables={"documents": documents},
+        sample_every=10**9,
+        eval_every=10**9,
+    )
+    print(
+        f"{gpt.models['proposer'].parameters:,} parameters, {run.step} steps in {asked.minutes:g} minutes; "
+        f"{len(test)} puzzles "
+        "it has not seen, those of the paper that whole numbers solve",
+        flush=True,
+    )
     warm = {"temperature": 1.0, "max_tokens": 100}
     table = [(spaced(puzzle), spaced(puzzle)) for puzzle in test]
-    io = gpt.evaluate([(f"{question}\nAnswer:", answer) for question, answer in table], models=["proposer"], score=solves,
-                      techniques={"IO": {}}, **warm)  # fmt: skip
+    io = gpt.evaluate(
+        [(f"{question}\nAnswer:", answer) for question, answer in table],
+        models=["proposer"],
+        score=solves,
+        techniques={"IO": {}},
+        **warm,
+    )
     print(line(io), flush=True)
-    rest = gpt.evaluate(table, models=["proposer"], score=solves, **warm, techniques={
-        "CoT": {"cot": True},
-        "CoT-SC": {"cot": True, "samples": 20, "vote": True},
-        "ToT b=5": {"tree": True, "breadth": 5, "depth": 4, "value": value},
-    })  # fmt: skip
+    rest = gpt.evaluate(
+        table,
+        models=["proposer"],
+        score=solves,
+        **warm,
+        techniques={
+            "CoT": {"cot": True},
+            "CoT-SC": {"cot": True, "samples": 20, "vote": True},
+            "ToT b=5": {"tree": True, "breadth": 5, "depth": 4, "value": value},
+        },
+    )
     print(line(rest))
 
 

@@ -2,8 +2,8 @@
 
     python tests/benchmarks/grpo_cpu.py [--steps N] [--prompts 8] [--samples 8] [--tokens 64] [--ours-only]
 
-Both in one process, in turns, on the same prompts with the same reward, after a step that is not counted; completions are
-of full length in both, for the tokens that end one are forbidden. Ours reports the KL to the reference, which takes
+Both in one process, in turns, on the same prompts with the same reward, after a step that is not counted; completions
+are of full length in both, for the tokens that end one are forbidden. Ours reports the KL to the reference, which takes
 another pass; TRL's default has none. Reports seconds a step (median), of which generation, and tokens/s against the
 engine's own at that batch. The model comes from the user's cache (%gpt pull smollm2-135m-instruct).
 """
@@ -15,9 +15,15 @@ import statistics
 import time
 
 PROMPTS = [
-    "Tell me about the fox.", "What is the capital of France?", "Write a sentence about the sea.", "Why is the sky blue?",
-    "Name three fruits.", "How do I boil an egg?", "What do bees make?", "Give me a tip for sleeping better.",
-]  # fmt: skip
+    "Tell me about the fox.",
+    "What is the capital of France?",
+    "Write a sentence about the sea.",
+    "Why is the sky blue?",
+    "Name three fruits.",
+    "How do I boil an egg?",
+    "What do bees make?",
+    "Give me a tip for sleeping better.",
+]
 
 
 def reward(prompt: str, completion: str) -> float:
@@ -36,9 +42,16 @@ def ours(model, args) -> tuple[list[float], list[float], list[float]]:
     from jupyter_gpt.stages.rl_recipe import rl_recipe
 
     recipe = rl_recipe(
-        model.name, PROMPTS[: args.prompts], algo="grpo", reward=["$reward"], prompts_per_step=args.prompts,
-        samples=args.samples, max_tokens=args.tokens, steps=args.steps + 1, held_out=0.0,
-    )  # fmt: skip
+        model.name,
+        PROMPTS[: args.prompts],
+        algo="grpo",
+        reward=["$reward"],
+        prompts_per_step=args.prompts,
+        samples=args.samples,
+        max_tokens=args.tokens,
+        steps=args.steps + 1,
+        held_out=0.0,
+    )
     preparation = rl_prepare.prepare(recipe, "aligned", model, [Reward("$reward", function=reward)])
     while True:
         try:
@@ -69,7 +82,10 @@ def ours(model, args) -> tuple[list[float], list[float], list[float]]:
                 answer = event.result
         seconds.append(time.perf_counter() - began)
         began = time.perf_counter()
-        asked = [Request(one.ids, samples=args.samples, max_tokens=args.tokens, seed=n) for n, one in enumerate(training.prompts)]
+        asked = [
+            Request(one.ids, samples=args.samples, max_tokens=args.tokens, seed=n)
+            for n, one in enumerate(training.prompts)
+        ]
         tokens = sum(token is not None for token in generate(model.module, asked))
         alone.append((time.perf_counter() - began) / tokens)
     grpo.drawn = drawn
@@ -97,18 +113,28 @@ def theirs(model, args) -> list[float]:
 
     rows = [{"prompt": [{"role": "user", "content": text}]} for text in PROMPTS[: args.prompts]]
     config = GRPOConfig(
-        output_dir=tempfile.mkdtemp(), num_generations=args.samples, max_completion_length=args.tokens,
-        per_device_train_batch_size=args.prompts * args.samples, max_steps=args.steps + 1, report_to=[], use_cpu=True,
-        save_strategy="no", logging_strategy="no", disable_tqdm=True,
+        output_dir=tempfile.mkdtemp(),
+        num_generations=args.samples,
+        max_completion_length=args.tokens,
+        per_device_train_batch_size=args.prompts * args.samples,
+        max_steps=args.steps + 1,
+        report_to=[],
+        use_cpu=True,
+        save_strategy="no",
+        logging_strategy="no",
+        disable_tqdm=True,
         generation_kwargs={"min_new_tokens": args.tokens},
-    )  # fmt: skip
+    )
     clock = Clock()
     trainer = GRPOTrainer(
-        AutoModelForCausalLM.from_pretrained(model.folder), lambda completions, **_: [
-            reward("", c[0]["content"]) for c in completions], args=config, train_dataset=Dataset.from_list(rows),
-        processing_class=model.tokenizer, peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear"),
+        AutoModelForCausalLM.from_pretrained(model.folder),
+        lambda completions, **_: [reward("", c[0]["content"]) for c in completions],
+        args=config,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=model.tokenizer,
+        peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear"),
         callbacks=[clock],
-    )  # fmt: skip
+    )
     trainer.train()
     return [b - a for a, b in zip(clock.at[::2], clock.at[1::2], strict=True)][1:]
 
@@ -126,8 +152,11 @@ def main() -> None:
     tokens = args.prompts * args.samples * args.tokens
     mine, drawing = statistics.median(seconds), statistics.median(generating)
     engine = 1 / statistics.median(alone)
-    print(f"ours: {mine:.1f} s a step ({', '.join(f'{s:.1f}' for s in seconds)}), generation {drawing:.1f} s = "
-          f"{tokens / drawing:.0f} tokens/s, {tokens / drawing / engine:.0%} of the engine's {engine:.0f}", flush=True)  # fmt: skip
+    print(
+        f"ours: {mine:.1f} s a step ({', '.join(f'{s:.1f}' for s in seconds)}), generation {drawing:.1f} s = "
+        f"{tokens / drawing:.0f} tokens/s, {tokens / drawing / engine:.0%} of the engine's {engine:.0f}",
+        flush=True,
+    )
     if not args.ours_only:
         other = statistics.median(theirs(model, args))
         print(f"TRL's GRPOTrainer: {other:.1f} s a step; ours is {other / mine:.2f} times as fast")

@@ -2,9 +2,10 @@
 
     python tests/benchmarks/index.py [--rows 200000] [--data vectors.npy]
 
-Vectors are generated: clustered, as embeddings of texts are, and pure noise, for which recall is lower and is told. With
-`--data` a float32 array of real embeddings `(n, 384)` is measured instead. Queries are vectors moved a little. Times are
-medians of single queries; recall is that of the 10 nearest. Then the exact search at half the rows.
+Vectors are generated: clustered, as embeddings of texts are, and pure noise, for which recall is lower and is told.
+With `--data` a float32 array of real embeddings `(n, 384)` is measured instead. Queries are vectors moved a little.
+Times
+are medians of single queries; recall is that of the 10 nearest. Then the exact search at half the rows.
 """
 
 from __future__ import annotations
@@ -49,8 +50,11 @@ def measured(name: str, matrix: np.ndarray, draw, exact: int) -> None:
             times.append(time.perf_counter() - began)
             same += len(set(rows) & set(np.argpartition(-(matrix @ query), K)[:K].tolist()))
     kind = f"graph, {nearest.candidates} candidates" if nearest.graph is not None else "every one"
-    print(f"{name:32} {len(matrix):8,} rows  {kind:22} built in {built:6.1f} s   recall@10 {same / QUERIES / K:.4f}   "
-          f"query {1e3 * statistics.median(times):.2f} ms", flush=True)  # fmt: skip
+    print(
+        f"{name:32} {len(matrix):8,} rows  {kind:22} built in {built:6.1f} s   recall@10 {same / QUERIES / K:.4f}   "
+        f"query {1e3 * statistics.median(times):.2f} ms",
+        flush=True,
+    )
 
 
 def main() -> None:

@@ -1,4 +1,5 @@
-"""How much memory an index takes: 100,000 chunks made, kept and searched in one process, torch and the embedder with it.
+"""How much memory an index takes: 100,000 chunks made, kept and searched in one process, torch and the embedder with
+it.
 
     python tests/benchmarks/index_memory.py [--chunks 100000] [--chunk-tokens 200]
 
@@ -81,13 +82,25 @@ def main() -> None:
         texts.mkdir()
         write(texts, given.chunks, given.chunk_tokens, real.count)
         index, report, began = Index(home), Report(), time.perf_counter()
-        index.write_about({"chunk_tokens": given.chunk_tokens, "overlap": 0.15, "dimensions": real.dimensions,
-                           "probe": [], "embedder": "lot", "sources": [], "complete": False})  # fmt: skip
+        index.write_about(
+            {
+                "chunk_tokens": given.chunk_tokens,
+                "overlap": 0.15,
+                "dimensions": real.dimensions,
+                "probe": [],
+                "embedder": "lot",
+                "sources": [],
+                "complete": False,
+            }
+        )
         for _ in update(index, gather([str(texts)])[0], Lot(real), report, lambda: False):
             pass
         chunks = index.counts()["chunks"]
-        print(f"{chunks:,} chunks indexed in {time.perf_counter() - began:.0f} s, {index.size / 1e6:,.0f} MB on disk, "
-              f"peak {peak():,.0f} MB", flush=True)  # fmt: skip
+        print(
+            f"{chunks:,} chunks indexed in {time.perf_counter() - began:.0f} s, {index.size / 1e6:,.0f} MB on disk, "
+            f"peak {peak():,.0f} MB",
+            flush=True,
+        )
         hits = Searcher(index).search(question, vector, 5, hybrid=True, mmr=True)
         print(f"searched, {len(list(islice(hits, 5)))} hits: peak {peak():,.0f} MB (wanted: under 1,500)")
 

@@ -1,10 +1,12 @@
-"""Killed at any call to the file system: a process of its own trains, finetunes or indexes and is killed (SIGKILL) at its n-th
+"""Killed at any call to the file system: a process of its own trains, finetunes or indexes and is killed (SIGKILL) at
+its n-th
 `open` for writing, `os.replace`, `os.mkdir` or `os.fsync` in the store; another goes on.
 
     python tests/benchmarks/kill.py [--kills 300] [--seed 0]
 
-What the other ends with has to be what an uninterrupted process ends with: the same weights, the same chunks and vectors. And
-between the two nothing may be hidden: a model, a run or an index that had the name before is there. Needs `os.fork`.
+What the other ends with has to be what an uninterrupted process ends with: the same weights, the same chunks and
+vectors. And between the two nothing may be hidden: a model, a run or an index that had the name before is there. Needs
+`os.fork`.
 """
 
 from __future__ import annotations
@@ -22,11 +24,26 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-DOCUMENTS = [f"The {a} {b} saw {n} small birds and was {c}. It sang." for n in range(2, 8)
-             for a in ("old", "red", "tall") for b in ("fox", "hen") for c in ("glad", "sad")]  # fmt: skip
+DOCUMENTS = [
+    f"The {a} {b} saw {n} small birds and was {c}. It sang."
+    for n in range(2, 8)
+    for a in ("old", "red", "tall")
+    for b in ("fox", "hen")
+    for c in ("glad", "sad")
+]
 CHATS = [{"prompt": f"How many birds, {n}?", "response": f"{n} birds."} for n in range(12)]
-TINY = {"depth": 1, "width": 32, "heads": 2, "context": 32, "vocab_size": 300, "batch_tokens": 128, "rows": 2, "sample_every": 1000,
-        "seed": 1, "checkpoint_every": 3}  # fmt: skip
+TINY = {
+    "depth": 1,
+    "width": 32,
+    "heads": 2,
+    "context": 32,
+    "vocab_size": 300,
+    "batch_tokens": 128,
+    "rows": 2,
+    "sample_every": 1000,
+    "seed": 1,
+    "checkpoint_every": 3,
+}
 VARIABLES = {"docs": DOCUMENTS, "chats": CHATS}
 
 
@@ -57,7 +74,9 @@ def hooked(root: Path, at: Callable[[], None]) -> None:
 
 
 def in_child(home: Path, work: Callable, kill_at: int | None = None) -> tuple[int, int]:
-    """Do `work(gpt)` in a process of its own: its exit status (-9: killed), and how many changes it made to the store."""
+    """Do `work(gpt)` in a process of its own: its exit status (-9: killed), and how many changes it made to the
+    store.
+    """
     counted, told = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -107,7 +126,17 @@ def pretrain(gpt) -> None:
 
 
 def sft(gpt) -> None:
-    gpt.sft("s", {"$chats": 1.0}, base="base", variables=VARIABLES, overwrite=True, lora=2, steps=6, seed=1, checkpoint_every=2)
+    gpt.sft(
+        "s",
+        {"$chats": 1.0},
+        base="base",
+        variables=VARIABLES,
+        overwrite=True,
+        lora=2,
+        steps=6,
+        seed=1,
+        checkpoint_every=2,
+    )
 
 
 def index(gpt) -> None:
@@ -139,7 +168,9 @@ def result(home: Path, kind: str) -> object:
 
     files = Index(home / "indexes" / "docs")
     with files.open() as db:
-        rows = db.execute("SELECT c.text, v.row FROM chunks c JOIN vectors v ON v.hash = c.hash ORDER BY c.text, c.id").fetchall()
+        rows = db.execute(
+            "SELECT c.text, v.row FROM chunks c JOIN vectors v ON v.hash = c.hash ORDER BY c.text, c.id"
+        ).fetchall()
     matrix = files.matrix()
     return [(text, matrix[row].round(4).tolist()) for text, row in rows], files.counts()["pending"]
 
@@ -178,7 +209,11 @@ def attack(folder: Path, kills: int, seed: int) -> tuple[int, list[str]]:
         if result(home, kind) != wanted[kind]:
             faults.append(f"{kind} killed at {at} of {calls[kind]}: the end is another")
         shutil.rmtree(home)
-        print(f"{number + 1} of {kills}: {kind} at {at} of {calls[kind]}, {len(faults)} faults", file=sys.stderr, flush=True)
+        print(
+            f"{number + 1} of {kills}: {kind} at {at} of {calls[kind]}, {len(faults)} faults",
+            file=sys.stderr,
+            flush=True,
+        )
     return killed, faults
 
 

@@ -25,17 +25,40 @@ class Emitting:
 
     def __init__(self, seconds: float):
         self.steps, self.recipe = int(100 * seconds), {}
-        self.events = [{"event": "start", "time": 0.0, "parameters": 1, "device": "cpu", "dtype": "float32",
-                        "tokens_per_step": 1, "steps": self.steps, "step": 0, "peak_flops": None,
-                        "flops_per_token": 1.0}]  # fmt: skip
+        self.events = [
+            {
+                "event": "start",
+                "time": 0.0,
+                "parameters": 1,
+                "device": "cpu",
+                "dtype": "float32",
+                "tokens_per_step": 1,
+                "steps": self.steps,
+                "step": 0,
+                "peak_flops": None,
+                "flops_per_token": 1.0,
+            }
+        ]
         self.thread = threading.Thread(target=self.work)
         self.thread.start()
 
     def work(self) -> None:
         began = time.monotonic()
         for step in range(1, self.steps + 1):
-            self.events.append({"event": "step", "time": 0.0, "step": step, "loss": 3.0, "lr": 0.02, "grad_norm": 1.0,
-                                "tokens": step, "seconds": step / 100, "tokens_per_second": 100.0, "mfu": None})  # fmt: skip
+            self.events.append(
+                {
+                    "event": "step",
+                    "time": 0.0,
+                    "step": step,
+                    "loss": 3.0,
+                    "lr": 0.02,
+                    "grad_norm": 1.0,
+                    "tokens": step,
+                    "seconds": step / 100,
+                    "tokens_per_second": 100.0,
+                    "mfu": None,
+                }
+            )
             time.sleep(max(0.0, began + step / 100 - time.monotonic()))
 
 
@@ -68,7 +91,9 @@ print(share({given.seconds}, False), share({given.seconds}, True))"""
     cell = nbformat.v4.new_code_cell(code)
     nbclient.NotebookClient(nbformat.v4.new_notebook(cells=[cell]), timeout=600).execute()
     without, with_view = map(float, cell.outputs[-1]["text"].split())
-    print(f"without the view {without:.2%} of a core, with it {with_view:.2%}: the view takes {with_view - without:.2%}")
+    print(
+        f"without the view {without:.2%} of a core, with it {with_view:.2%}: the view takes {with_view - without:.2%}"
+    )
 
 
 if __name__ == "__main__":

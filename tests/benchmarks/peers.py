@@ -1,6 +1,7 @@
 """The peers of the benchmarks, in plain PyTorch: what people write when they pretrain a GPT-2 by hand.
 
-One module serves both recipes it is known for: 124M parameters compiled on a GPU, and the small character model on a CPU.
+One module serves both recipes it is known for: 124M parameters compiled on a GPU, and the small character model on a
+CPU.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ class PlainGPT(nn.Module):
         self.norm = nn.LayerNorm(width, bias=False)
         for name, p in self.named_parameters():
             if p.ndim == 2:
-                nn.init.normal_(p, std=0.02 / (2 * layers) ** 0.5 if name.endswith(("out.weight", "down.weight")) else 0.02)
+                nn.init.normal_(
+                    p, std=0.02 / (2 * layers) ** 0.5 if name.endswith(("out.weight", "down.weight")) else 0.02
+                )
 
     def forward(self, ids: Tensor, targets: Tensor) -> Tensor:
         x = self.tokens(ids) + self.positions.weight[: ids.shape[1]]

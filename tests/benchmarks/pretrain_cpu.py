@@ -2,12 +2,14 @@
 
     python tests/benchmarks/pretrain_cpu.py [--rounds 3] [--steps 6] [--together] [--busy]
 
-Same shape, data and batch (8 rows of 256 tokens), turn by turn, so that a change in the machine's load meets everybody. The
-peer as it comes (fp32) and with bf16=True, both with its default AdamW; ours as `%%pretrain` runs it (Muon with AdamW; bf16
-where the processor has it) and in fp32. Each turn is a process of its own, so that the peer runs as it comes; with
+Same shape, data and batch (8 rows of 256 tokens), turn by turn, so that a change in the machine's load meets everybody.
+The peer as it comes (fp32) and with bf16=True, both with its default AdamW; ours as `%%pretrain` runs it (Muon with
+AdamW;
+bf16 where the processor has it) and in fp32. Each turn is a process of its own, so that the peer runs as it comes; with
 `--together` all run in this one, where the peer profits from what we tell the C library about memory and OpenMP about
-waiting. A round's figure is the median over its steps, a contestant's the median over its rounds; the ratios are medians
-over rounds too. On a machine that others use, wall time says little: `--busy` runs one thread and counts its processor
+waiting. A round's figure is the median over its steps, a contestant's the median over its rounds; the ratios are
+medians over rounds too. On a machine that others use, wall time says little: `--busy` runs one thread and counts its
+processor
 time instead.
 """
 
@@ -52,19 +54,30 @@ def peer(bf16: bool, steps: int, clock: Callable[[], float]) -> float:
 
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=VOCAB, hidden_size=WIDTH, intermediate_size=MLP, num_hidden_layers=LAYERS, num_attention_heads=HEADS,
-        num_key_value_heads=HEADS, max_position_embeddings=T, tie_word_embeddings=False,
-    )  # fmt: skip
+        vocab_size=VOCAB,
+        hidden_size=WIDTH,
+        intermediate_size=MLP,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        num_key_value_heads=HEADS,
+        max_position_embeddings=T,
+        tie_word_embeddings=False,
+    )
     dataset = [{"input_ids": torch.from_numpy(row[:-1]), "labels": torch.from_numpy(row[:-1])} for row in DATA]
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
-            folder, per_device_train_batch_size=ROWS, max_steps=steps + 2, bf16=bf16, use_cpu=True, report_to="none",
-            save_strategy="no", logging_strategy="no", disable_tqdm=True,
+            folder,
+            per_device_train_batch_size=ROWS,
+            max_steps=steps + 2,
+            bf16=bf16,
+            use_cpu=True,
+            report_to="none",
+            save_strategy="no",
+            logging_strategy="no",
+            disable_tqdm=True,
             log_level="error",
-        )  # fmt: skip
-        Trainer(
-            LlamaForCausalLM(config), arguments, train_dataset=dataset, callbacks=[Clock()]
-        ).train()
+        )
+        Trainer(LlamaForCausalLM(config), arguments, train_dataset=dataset, callbacks=[Clock()]).train()
     return seconds_a_step(stamps)
 
 
@@ -76,15 +89,37 @@ def ours(dtype: str, optimizer: str, steps: int, clock: Callable[[], float]) -> 
     from jupyter_gpt.stages.pretrain_recipe import pretraining_recipe
 
     recipe = pretraining_recipe(
-        {"random": 1.0}, depth=LAYERS, width=WIDTH, heads=HEADS, mlp=MLP, context=T, vocab_size=VOCAB, rows=ROWS,
-        batch_tokens=ROWS * T, steps=1000, dtype=dtype, optimizer=optimizer, eval_every=1000, sample_every=1000,
-    )  # fmt: skip
+        {"random": 1.0},
+        depth=LAYERS,
+        width=WIDTH,
+        heads=HEADS,
+        mlp=MLP,
+        context=T,
+        vocab_size=VOCAB,
+        rows=ROWS,
+        batch_tokens=ROWS * T,
+        steps=1000,
+        dtype=dtype,
+        optimizer=optimizer,
+        eval_every=1000,
+        sample_every=1000,
+    )
     model = build(recipe, VOCAB, 0)
     held_out = {"random": (1.0, DATA[:1])}
     training = Training(
-        recipe, model, None, optimizers(model, recipe), RandomRows(), held_out, np.ones(VOCAB, np.float32), [], 0,
-        0.0, None, False,
-    )  # fmt: skip
+        recipe,
+        model,
+        None,
+        optimizers(model, recipe),
+        RandomRows(),
+        held_out,
+        np.ones(VOCAB, np.float32),
+        [],
+        0,
+        0.0,
+        None,
+        False,
+    )
     stamps, loop = [], pretrain(training)
     for event in loop:
         if event is not None and event["event"] == "step":
@@ -141,12 +176,17 @@ def main() -> None:
         for name, run in CONTESTANTS.items():
             times[name].append(run(given.steps, clock) if given.together else alone(name, given))
     for name, values in times.items():
-        print(f"{name:20} {ROWS * T / statistics.median(values):8,.0f} tokens/s   {statistics.median(values):.3f} s a step")
+        print(
+            f"{name:20} {ROWS * T / statistics.median(values):8,.0f} tokens/s   {statistics.median(values):.3f} s "
+            f"a step"
+        )
     fp32, mine32, bf16, mine, adamw = times.values()
     for label, theirs, own, owed in (
-        ("default over Trainer fp32", fp32, mine, 1.8), ("default over Trainer bf16", bf16, mine, 1.2),
-        ("fp32 over Trainer fp32", fp32, mine32, 1.0), ("adamw over Trainer bf16", bf16, adamw, 1.0),
-    ):  # fmt: skip
+        ("default over Trainer fp32", fp32, mine, 1.8),
+        ("default over Trainer bf16", bf16, mine, 1.2),
+        ("fp32 over Trainer fp32", fp32, mine32, 1.0),
+        ("adamw over Trainer bf16", bf16, adamw, 1.0),
+    ):
         ratio = statistics.median(a / b for a, b in zip(theirs, own, strict=True))
         print(f"{label:26} {ratio:.2f}x (owed {owed})")
     print(f"load {os.getloadavg()[0]:.1f} at the end")

@@ -63,15 +63,30 @@ def peer(rows: int, heads: int, steps: int) -> float:
 def ours(rows: int, steps: int, **options) -> tuple[float, float, int]:
     """Tokens/s, share of the peak, and parameters of ours over whole optimiser steps."""
     recipe = pretraining_recipe(
-        {"random": 1.0}, size="llama-124m", steps=steps + 2, rows=rows, batch_tokens=1 << 19, dtype="bfloat16",
+        {"random": 1.0},
+        size="llama-124m",
+        steps=steps + 2,
+        rows=rows,
+        batch_tokens=1 << 19,
+        dtype="bfloat16",
         **options,
-    )  # fmt: skip
+    )
     model = build(recipe, VOCAB, 0).cuda()
     count = sum(p.numel() for p in model.parameters())
     training = Training(
-        recipe, model, None, optimizers(model, recipe, True), RandomRows(), {}, np.zeros(VOCAB, np.float32), [], 0,
-        flops_per_token(recipe, count, VOCAB), peak_flops("cuda", "bfloat16"), True,
-    )  # fmt: skip
+        recipe,
+        model,
+        None,
+        optimizers(model, recipe, True),
+        RandomRows(),
+        {},
+        np.zeros(VOCAB, np.float32),
+        [],
+        0,
+        flops_per_token(recipe, count, VOCAB),
+        peak_flops("cuda", "bfloat16"),
+        True,
+    )
     stamps = []
     loop = pretrain(training)
     for event in loop:

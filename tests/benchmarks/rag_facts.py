@@ -3,9 +3,10 @@
     python tests/benchmarks/rag_facts.py [--model smollm2-135m-instruct] [--facts 240] [--questions 60] [--k 4]
         [--taught 120]
 
-Also what retrieval alone does on them. An answer is right when the fact's value stands in it. A small model mixes up the
-sources: so an adapter of it is then taught to read, by `gpt.sft` on `--taught` questions about the facts of another town,
-put as `gpt.rag` puts them and answered with the fact and its number (or that it is not there), and asked the same.
+Also what retrieval alone does on them. An answer is right when the fact's value stands in it. A small model mixes up
+the sources: so an adapter of it is then taught to read, by `gpt.sft` on `--taught` questions about the facts of another
+town, put as `gpt.rag` puts them and answered with the fact and its number (or that it is not there), and asked the
+same.
 """
 
 from __future__ import annotations

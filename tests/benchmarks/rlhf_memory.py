@@ -2,10 +2,11 @@
 
     python tests/benchmarks/rlhf_memory.py [--steps 2] [--dtype float32]
 
-SmolLM2-135M-Instruct, 8 completions of 64 tokens a step, a reward model of the same base, on the CPU; each way in a process
-of its own, whose peak resident memory the system tells. "One base": policy and critic are adapters of rank 16, the reward
-model too, the reference is the base. "Four models": the same adapters, each on a copy of the base. "Four trained whole":
-policy and critic are copies whose every weight is trained. The model comes from the user's cache.
+SmolLM2-135M-Instruct, 8 completions of 64 tokens a step, a reward model of the same base, on the CPU; each way in a
+process of its own, whose peak resident memory the system tells. "One base": policy and critic are adapters of rank 16,
+the
+reward model too, the reference is the base. "Four models": the same adapters, each on a copy of the base. "Four trained
+whole": policy and critic are copies whose every weight is trained. The model comes from the user's cache.
 """
 
 from __future__ import annotations
@@ -35,9 +36,18 @@ def train(way: str, steps: int, dtype: str | None) -> None:
     rl_prepare.critic_of = lambda module, *rest: policy.critic_of(own(module), *rest)
     judge = policy.scorer_of(own(model.module), rank, model.tokenizer.pad_token_id, 5).requires_grad_(False)
     recipe = rl_recipe(
-        model.name, PROMPTS, algo="ppo", reward=["judge"], lora=rank, prompts_per_step=2, samples=4, max_tokens=64,
-        steps=steps, held_out=0.0, dtype=dtype,
-    )  # fmt: skip
+        model.name,
+        PROMPTS,
+        algo="ppo",
+        reward=["judge"],
+        lora=rank,
+        prompts_per_step=2,
+        samples=4,
+        max_tokens=64,
+        steps=steps,
+        held_out=0.0,
+        dtype=dtype,
+    )
     reward = Reward("judge", model=Reader(judge), tokenizer=model.tokenizer)
     preparation = rl_prepare.prepare(recipe, "aligned", model, [reward])
     while True:

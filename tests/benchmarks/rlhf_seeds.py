@@ -12,9 +12,31 @@ from __future__ import annotations
 
 import argparse
 
-KIND = frozenset(["happy", "glad", "friend", "friends", "together", "kind", "smiled", "thanked", "helped", "love", "hugged", "laughed"])
+KIND = frozenset(
+    [
+        "happy",
+        "glad",
+        "friend",
+        "friends",
+        "together",
+        "kind",
+        "smiled",
+        "thanked",
+        "helped",
+        "love",
+        "hugged",
+        "laughed",
+    ]
+)
 NAMES = ("Anna", "Tom", "the fox", "the dog", "Mia", "Ben", "the bear", "Theo", "Lily", "the cat")
-QUESTIONS = ("Who was {}?", "What did {} do?", "Where did {} go?", "What did {} find?", "Why was {} sad?", "Tell me about {}.")
+QUESTIONS = (
+    "Who was {}?",
+    "What did {} do?",
+    "Where did {} go?",
+    "What did {} find?",
+    "Why was {} sad?",
+    "Tell me about {}.",
+)
 
 
 def kind(prompt: str, completion: str) -> float:
@@ -36,18 +58,32 @@ def main() -> None:
     prompts = [question.format(name) for name in NAMES for question in QUESTIONS]
     for seed in range(args.seeds):
         run = gpt.rlhf(
-            f"seed-{seed}", prompts, policy=args.model, algo=args.algo, reward=kind, steps=args.steps, max_tokens=24,
-            lr=args.lr, kl=args.kl, seed=seed, held_out=0.2, eval_every=args.steps, overwrite=True,
-        )  # fmt: skip
+            f"seed-{seed}",
+            prompts,
+            policy=args.model,
+            algo=args.algo,
+            reward=kind,
+            steps=args.steps,
+            max_tokens=24,
+            lr=args.lr,
+            kl=args.kl,
+            seed=seed,
+            held_out=0.2,
+            eval_every=args.steps,
+            overwrite=True,
+        )
         first, last = (e for e in run.events if e["event"] == "evaluation")
         row = next(e for e in run.events if e["event"] == "measures")["rows"][-1]
         gained = (last["reward"] - first["reward"]) / (1 - first["reward"])
         print(
-            f"seed {seed}: reward {first['reward']:.2f} → {last['reward']:.2f} ({gained:.0%} of what was left), win rate "
+            f"seed {seed}: reward {first['reward']:.2f} → {last['reward']:.2f} ({gained:.0%} of what was left), "
+            f"win rate "
             f"{row['win_rate']:.2f} ({row['win_low']:.2f} to {row['win_high']:.2f}), KL {last['kl']:.1f} nats, entropy "
-            f"{first['entropy']:.2f} → {last['entropy']:.2f}, identical {first['identical']:.2f} → {last['identical']:.2f}, "
-            f"{run.history['seconds'].iloc[-1]:.0f} s", flush=True,
-        )  # fmt: skip
+            f"{first['entropy']:.2f} → {last['entropy']:.2f}, identical {first['identical']:.2f} → "
+            f"{last['identical']:.2f}, "
+            f"{run.history['seconds'].iloc[-1]:.0f} s",
+            flush=True,
+        )
         for warning in (e for e in run.events if e["event"] == "warning"):
             print(f"    step {warning['step']}: {warning['text']}")
 

@@ -39,10 +39,15 @@ def main() -> None:
         ours(module, ids, given.samples, given.new)
         mine = time.perf_counter() - began
         shares.append(mine / theirs)
-        print(f"{given.samples} calls of generate {theirs:.1f} s, {given.samples} samples of one call {mine:.1f} s: "
-              f"{mine / theirs:.2f}x", flush=True)  # fmt: skip
-    print(f"median {statistics.median(shares):.2f}x (owed: at most 0.5), prompt {PROMPT}, {given.new} new tokens, "
-          f"{torch.get_num_threads()} threads, torch {torch.__version__}, load {os.getloadavg()[0]:.1f}")  # fmt: skip
+        print(
+            f"{given.samples} calls of generate {theirs:.1f} s, {given.samples} samples of one call {mine:.1f} s: "
+            f"{mine / theirs:.2f}x",
+            flush=True,
+        )
+    print(
+        f"median {statistics.median(shares):.2f}x (owed: at most 0.5), prompt {PROMPT}, {given.new} new tokens, "
+        f"{torch.get_num_threads()} threads, torch {torch.__version__}, load {os.getloadavg()[0]:.1f}"
+    )
 
 
 if __name__ == "__main__":

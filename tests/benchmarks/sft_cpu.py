@@ -1,12 +1,13 @@
 """Finetuning SmolLM2-135M with LoRA on a CPU: real tokens a second of TRL's SFTTrainer and of ours.
 
-    python tests/benchmarks/sft_cpu.py --data instruction-data.json [--model FOLDER] [--steps 3] [--full] [--dtype float32]
+    python tests/benchmarks/sft_cpu.py --data instruction-data.json [--model FOLDER] [--steps 3] [--full] [--dtype
+    float32]
 
-`--data` is a JSON file of rows with `instruction`, `input` and `output`; without it, or without the model, it says why it
-skips. All in one process, in the same number format, with the same adapter (rank 16 on every linear layer), the same
-conversations in the same template, the loss on the answers, rows of 1,024 tokens packed by each in its own way, one row a
-step. TRL as it comes (packing on; its default gradient checkpointing makes every activation twice), and TRL with that off.
-A figure is the median over the steps, the first left out; tokens are those of conversations, padding is none.
+`--data` is a JSON file of rows with `instruction`, `input` and `output`; without it, or without the model, it says why
+it skips. All in one process, in the same number format, with the same adapter (rank 16 on every linear layer), the same
+conversations in the same template, the loss on the answers, rows of 1,024 tokens packed by each in its own way, one row
+a step. TRL as it comes (packing on; its default gradient checkpointing makes every activation twice), and TRL with that
+off. A figure is the median over the steps, the first left out; tokens are those of conversations, padding is none.
 """
 
 from __future__ import annotations
@@ -62,17 +63,34 @@ def peer(model, tokenizer, rows: list[dict], arguments, checkpointing: bool) -> 
             return super().compute_loss(model, inputs, *args, **kwargs)
 
     data = Dataset.from_list([{"prompt": chat[:1], "completion": chat[1:]} for chat in map(messages, rows)])
-    adapter = None if arguments.full else LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
+    adapter = (
+        None if arguments.full else LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
+    )
     with tempfile.TemporaryDirectory() as folder:
         settings = SFTConfig(
-            folder, max_steps=arguments.steps + 1, per_device_train_batch_size=1, max_length=T, packing=True,
-            gradient_checkpointing=checkpointing, use_cpu=True, bf16=arguments.dtype == "bfloat16", learning_rate=1e-4,
-            report_to="none", save_strategy="no", logging_strategy="no", disable_tqdm=True, log_level="error",
-        )  # fmt: skip
+            folder,
+            max_steps=arguments.steps + 1,
+            per_device_train_batch_size=1,
+            max_length=T,
+            packing=True,
+            gradient_checkpointing=checkpointing,
+            use_cpu=True,
+            bf16=arguments.dtype == "bfloat16",
+            learning_rate=1e-4,
+            report_to="none",
+            save_strategy="no",
+            logging_strategy="no",
+            disable_tqdm=True,
+            log_level="error",
+        )
         trainer = Counting(
-            model=model, args=settings, train_dataset=data, processing_class=tokenizer, peft_config=adapter,
+            model=model,
+            args=settings,
+            train_dataset=data,
+            processing_class=tokenizer,
+            peft_config=adapter,
             callbacks=[Clock()],
-        )  # fmt: skip
+        )
         trainer.train()
     del trainer
     assert {p.dtype for p in model.parameters()} == {torch.float32}
@@ -86,12 +104,23 @@ def ours(model, tokenizer, rows: list[dict], arguments) -> float:
     from jupyter_gpt.stages.sft_recipe import finetuning_recipe
 
     recipe = finetuning_recipe(
-        {"$rows": 1.0}, "base", steps=arguments.steps + 1, context=T, batch_tokens=T, lr=1e-4, optimizer="adamw",
-        dtype=arguments.dtype, eval_every=10**6, sample_every=10**6, held_out=0.0,
-    )  # fmt: skip
+        {"$rows": 1.0},
+        "base",
+        steps=arguments.steps + 1,
+        context=T,
+        batch_tokens=T,
+        lr=1e-4,
+        optimizer="adamw",
+        dtype=arguments.dtype,
+        eval_every=10**6,
+        sample_every=10**6,
+        held_out=0.0,
+    )
     module = copied(model) if arguments.full else lora(model, 16)
     with tempfile.TemporaryDirectory() as folder:
-        preparing = prepare(recipe, Path(folder), module, tokenizer, {"rows": [{"messages": messages(r)} for r in rows]})
+        preparing = prepare(
+            recipe, Path(folder), module, tokenizer, {"rows": [{"messages": messages(r)} for r in rows]}
+        )
         while True:
             try:
                 next(preparing)
@@ -111,7 +140,9 @@ def ours(model, tokenizer, rows: list[dict], arguments) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="a JSON file of rows with instruction, input and output")
-    parser.add_argument("--model", type=Path, help="the folder of SmolLM2-135M (default: from the cache of pulled models)")
+    parser.add_argument(
+        "--model", type=Path, help="the folder of SmolLM2-135M (default: from the cache of pulled models)"
+    )
     parser.add_argument("--steps", type=int, default=3, help="steps of each that count")
     parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
     parser.add_argument("--full", action="store_true", help="all weights instead of an adapter")

@@ -6,8 +6,8 @@ Both train about 0.8M parameters on 1.54M characters, and are judged on the whol
 peer is a plain GPT-2 (4 layers of 128, context 64, 2000 steps of 12 rows) with AdamW, warm-up and cosine, in fp32: the
 recipe a CPU is usually given. Ours is what this cell does, whole, with its preparation, samples and checkpoints:
 
-    %%pretrain shakespeare --tokenizer char --width 128 --heads 4 --mlp 344 --context 256 --batch-tokens 2048 --steps 750
-    tinyshakespeare.txt
+    %%pretrain shakespeare --tokenizer char --width 128 --heads 4 --mlp 344 --context 256 --batch-tokens 2048 --steps
+    750 tinyshakespeare.txt
 
 Turn by turn in one process, so that a change in the machine's load meets both. Wall seconds and, beside them, processor
 seconds: on a machine that others use only these compare, and only with OMP_NUM_THREADS=1 in the
@@ -95,8 +95,11 @@ def main() -> None:
                 loss, parameters = run(seed)
                 wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
                 results[name].append((loss, wall, cpu))
-                print(f"{name}, seed {seed}: {parameters:,} parameters, validation loss {loss:.4f}, "
-                      f"{wall:.0f} s wall, {cpu:.0f} s of processor", flush=True)  # fmt: skip
+                print(
+                    f"{name}, seed {seed}: {parameters:,} parameters, validation loss {loss:.4f}, "
+                    f"{wall:.0f} s wall, {cpu:.0f} s of processor",
+                    flush=True,
+                )
     means = {name: np.mean([r[0] for r in runs]) for name, runs in results.items()}
     print("mean validation loss: " + ", ".join(f"{name} {loss:.4f}" for name, loss in means.items()) + " (owed 1.65)")
     if "peer" in results:

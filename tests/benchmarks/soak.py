@@ -2,8 +2,8 @@
 
     python tests/benchmarks/soak.py [--minutes 30] [--seed 0]
 
-Comms of widgets, open files, threads and memory are counted after each round of cells, with every model unloaded. Printed: a
-line a round; at the end whether they were flat since the second round (memory: within 5%).
+Comms of widgets, open files, threads and memory are counted after each round of cells, with every model unloaded.
+Printed: a line a round; at the end whether they were flat since the second round (memory: within 5%).
 """
 
 from __future__ import annotations
@@ -28,15 +28,26 @@ def sources(draw: random.Random) -> list[str]:
 
     seed = draw.randrange(1000)
     found = [
-        "%gpt models", "%gpt runs", "%gpt indexes", "%gpt show story", "%gpt show votes", "%gpt search docs fox --map none",
-        f"%%prompt story --max-tokens 8 --seed {seed}\nThe old fox", "%%prompt story --cot --max-tokens 4\nWhy?",
-        f"%%prompt story --samples 4 --vote --max-tokens 4 --seed {seed}\nWho?", "%%prompt tuned --max-tokens 4\nHow many birds?",
+        "%gpt models",
+        "%gpt runs",
+        "%gpt indexes",
+        "%gpt show story",
+        "%gpt show votes",
+        "%gpt search docs fox --map none",
+        f"%%prompt story --max-tokens 8 --seed {seed}\nThe old fox",
+        "%%prompt story --cot --max-tokens 4\nWhy?",
+        f"%%prompt story --samples 4 --vote --max-tokens 4 --seed {seed}\nWho?",
+        "%%prompt tuned --max-tokens 4\nHow many birds?",
         f"%%pretrain again --overwrite --steps 2 --corpus mix {corrupt.TINY}\n",
         f"%%sft more --overwrite --base story --lora 2 --steps 2 --seed {seed}\n$docs_chat: 1",
-        "%gpt index docs $docs --embedder story --chunk-tokens 24 --overwrite", "%gpt reward r --base story --rankings votes --steps 1 --overwrite",
-        "%%rag docs --model story --max-tokens 4\nWho sang?", "%%compare story again --max-tokens 4\nThe", "%gpt tokens story 'The old fox'",
-        "%gpt load nothing", "%%prompt story --regex '('\nx",
-    ]  # fmt: skip
+        "%gpt index docs $docs --embedder story --chunk-tokens 24 --overwrite",
+        "%gpt reward r --base story --rankings votes --steps 1 --overwrite",
+        "%%rag docs --model story --max-tokens 4\nWho sang?",
+        "%%compare story again --max-tokens 4\nThe",
+        "%gpt tokens story 'The old fox'",
+        "%gpt load nothing",
+        "%%prompt story --regex '('\nx",
+    ]
     draw.shuffle(found)
     return found
 
@@ -48,8 +59,12 @@ def counts() -> dict[str, int]:
 
     process = psutil.Process()
     manager = comm.get_comm_manager()
-    return {"comms": len(getattr(manager, "comms", ())), "files": process.num_fds(), "threads": threading.active_count(),
-            "memory": process.memory_info().rss >> 10}  # fmt: skip
+    return {
+        "comms": len(getattr(manager, "comms", ())),
+        "files": process.num_fds(),
+        "threads": threading.active_count(),
+        "memory": process.memory_info().rss >> 10,
+    }
 
 
 def attack(ip, minutes: float, rounds: int, seed: int, tell=print) -> tuple[int, list[str]]:
@@ -65,14 +80,18 @@ def attack(ip, minutes: float, rounds: int, seed: int, tell=print) -> tuple[int,
             ran += 1
             if done.fault == "raw":
                 faults.append(f"{source.splitlines()[0]!r}: {cells.place(done.error)}")
-        for model in [each for each in gpt.models.resident.values() if each.name in gpt.models]:  # others are of an earlier folder
+        for model in [
+            each for each in gpt.models.resident.values() if each.name in gpt.models
+        ]:  # others are of an earlier folder
             gpt.unload(model.name)
         gc.collect()
         memory.give_back("cpu")
         seen.append(counts())
         tell(f"round {len(seen)}: " + ", ".join(f"{name} {value:,}" for name, value in seen[-1].items()), flush=True)
     first, last = seen[1], seen[-1]
-    faults += [f"{name}: {first[name]} → {last[name]}" for name, more in MORE.items() if last[name] > first[name] + more]
+    faults += [
+        f"{name}: {first[name]} → {last[name]}" for name, more in MORE.items() if last[name] > first[name] + more
+    ]
     if last["memory"] > 1.05 * first["memory"]:
         faults.append(f"memory: {first['memory']:,} → {last['memory']:,} kB")
     return ran, faults
@@ -86,7 +105,11 @@ def main() -> None:
     import corrupt
 
     with tempfile.TemporaryDirectory() as folder:
-        os.environ |= {"JUPYTER_GPT_HOME": f"{folder}/home", "JUPYTER_GPT_CACHE": f"{folder}/cache", "JUPYTER_GPT_CONFIG": folder}
+        os.environ |= {
+            "JUPYTER_GPT_HOME": f"{folder}/home",
+            "JUPYTER_GPT_CACHE": f"{folder}/cache",
+            "JUPYTER_GPT_CONFIG": folder,
+        }
         ip = cells.shell()
         corrupt.build(ip)
         ran, faults = attack(ip, given.minutes, 3, given.seed)

@@ -3,10 +3,14 @@
     python tests/benchmarks/stories_qa.py [--pretrain 600] [--steps 500] [--every 125] [--questions 300]
         [--lora RANK] [--no-rows] [--lr X]
 
-Pretrains the tour's base (`stories: 3, python: 1`, depth 4), then finetunes it on `stories-qa`, and asks at fixed steps:
-each held-out question is put as inference puts it, the likeliest tokens are taken, and `stories_qa.right` is exact. With
---lora an adapter is trained, and the rows of the chat tokens with it, unless --no-rows leaves them as the base has them. Says
-also how many are right by kind of question and by length of the story. Wanted: the base under 5%, over 90% after two minutes.
+Pretrains the tour's base (`stories: 3, python: 1`, depth 4), then finetunes it on `stories-qa`, and asks at fixed
+steps: each held-out question is put as inference puts it, the likeliest tokens are taken, and `stories_qa.right` is
+exact.
+With
+--lora an adapter is trained, and the rows of the chat tokens with it, unless --no-rows leaves them as the base has
+them. Says also how many are right by kind of question and by length of the story. Wanted: the base under 5%, over 90%
+after two
+minutes.
 """
 
 from __future__ import annotations

@@ -2,16 +2,19 @@
 
     python tests/benchmarks/tokens_to_think.py [--steps 800] [--questions 200] [--seed 0]
 
-One model learns to add eight numbers to a start, modulo 100 (`32 a+13 b+59 …`, each with a letter to find it by) in three
-ways of writing, mixed: the answer at once, after filler dots (as many as the steps take), and after its steps. The steps
-begin at any letter and go round, forwards or backwards (`f32+27=59 e59+46=05 …`): there are sixteen ways to one answer.
-The same weights are then asked in all three ways, greedily: what a transformer computes for one token is bounded, so only
-written steps give it room. Then its half-trained self, the run stopped on its way and later resumed, is sampled at temperature 1: one sample, the
-majority of 20, and greedy beside them. The run is stopped at the first of its steps, every 20 from `--from` on, at which one
-sample is right two times in five. Everything through `gpt.pretrain` and `gpt.evaluate`, as a notebook would.
+One model learns to add eight numbers to a start, modulo 100 (`32 a+13 b+59 …`, each with a letter to find it by) in
+three ways of writing, mixed: the answer at once, after filler dots (as many as the steps take), and after its steps.
+The
+steps begin at any letter and go round, forwards or backwards (`f32+27=59 e59+46=05 …`): there are sixteen ways to one
+answer.
+The same weights are then asked in all three ways, greedily: what a transformer computes for one token is bounded, so
+only written steps give it room. Then its half-trained self, the run stopped on its way and later resumed, is sampled at
+temperature 1: one sample, the majority of 20, and greedy beside them. The run is stopped at the first of its steps,
+every 20 from `--from` on, at
+which one sample is right two times in five. Everything through `gpt.pretrain` and `gpt.evaluate`, as a notebook would.
 
-What lets a model of 0.2M parameters learn this in a minute: each step repeats the number that it starts from, so that no
-sum needs anything from further away; queries and keys are normalised (`arch="qwen3"`); and the context holds two
+What lets a model of 0.2M parameters learn this in a minute: each step repeats the number that it starts from, so that
+no sum needs anything from further away; queries and keys are normalised (`arch="qwen3"`); and the context holds two
 chains, for a row that begins in the middle of one teaches nothing about it.
 """
 
@@ -71,10 +74,22 @@ def main() -> None:
     for name, text in TEMPLATES.items():
         templates.replace("cot", name, text)
     run = gpt.pretrain(
-        "sums", {"$documents": 1.0}, tokenizer="char", arch="qwen3", depth=2, width=96, heads=6, context=288,
-        batch_tokens=288 * 14, steps=asked.steps, seed=asked.seed, variables={"documents": documents},
-        background=True, sample_every=10**9, eval_every=10**9,
-    )  # fmt: skip
+        "sums",
+        {"$documents": 1.0},
+        tokenizer="char",
+        arch="qwen3",
+        depth=2,
+        width=96,
+        heads=6,
+        context=288,
+        batch_tokens=288 * 14,
+        steps=asked.steps,
+        seed=asked.seed,
+        variables={"documents": documents},
+        background=True,
+        sample_every=10**9,
+        eval_every=10**9,
+    )
     print(f"{asked.questions} questions, greedy unless it says otherwise", flush=True)
     test = [problem(Random(f"test {i}")) for i in range(asked.questions)]
     thought = [(question, answer) for question, _, answer in test]
@@ -90,7 +105,9 @@ def main() -> None:
             break
         run = gpt.resume("sums", variables={"documents": documents}, background=True)
     else:
-        raise SystemExit(f"one sample was never right {HALF:.0%} of the time before step {asked.steps}: more --steps, another --seed")
+        raise SystemExit(
+            f"one sample was never right {HALF:.0%} of the time before step {asked.steps}: more --steps, another --seed"
+        )
     half = gpt.evaluate(thought, models=["sums"], max_tokens=100, techniques=once | many)
     print(f"half-trained, stopped at step {run.step} of {asked.steps}: {accuracy(half)}", flush=True)
     run = gpt.resume("sums", variables={"documents": documents}, background=True)
@@ -99,10 +116,12 @@ def main() -> None:
     print(f"{gpt.models['sums'].parameters:,} parameters, trained for {seconds:.0f} s", flush=True)
     short = {"temperature": 0.0, "max_tokens": 6}
     direct = gpt.evaluate([(q + DIRECT, a) for q, _, a in test], models=["sums"], techniques={"direct": short})
-    filler = gpt.evaluate([(q + FILLER.format(dots="." * len(s)), a) for q, s, a in test], models=["sums"],
-                          techniques={"filler": short})  # fmt: skip
-    steps = gpt.evaluate(thought, models=["sums"], max_tokens=100,
-                         techniques={"steps": {"cot": True, "temperature": 0.0}})  # fmt: skip
+    filler = gpt.evaluate(
+        [(q + FILLER.format(dots="." * len(s)), a) for q, s, a in test], models=["sums"], techniques={"filler": short}
+    )
+    steps = gpt.evaluate(
+        thought, models=["sums"], max_tokens=100, techniques={"steps": {"cot": True, "temperature": 0.0}}
+    )
     print("trained, the same weights:", "; ".join(map(accuracy, (direct, filler, steps))))
 
 

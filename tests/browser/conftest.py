@@ -24,8 +24,14 @@ from pathlib import Path
 import pytest
 
 FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
 ]
 NO_NEWS = {"fetchNews": "false", "checkForUpdates": False}  # else a question covers the page
 
@@ -113,19 +119,27 @@ def lab(browser: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         port = free.getsockname()[1]
     server = Server(f"http://127.0.0.1:{port}", secrets.token_hex(16), root)
     folders = {
-        "JUPYTERLAB_SETTINGS_DIR": "settings", "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
-        "JUPYTER_CONFIG_DIR": "config", "JUPYTER_RUNTIME_DIR": "runtime", "IPYTHONDIR": "ipython",
+        "JUPYTERLAB_SETTINGS_DIR": "settings",
+        "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
+        "JUPYTER_CONFIG_DIR": "config",
+        "JUPYTER_RUNTIME_DIR": "runtime",
+        "IPYTHONDIR": "ipython",
     }
     environment = {**os.environ, **{name: str(home / folder) for name, folder in folders.items()}}
     command = [
-        sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--expose-app-in-browser",
-        f"--port={port}", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={root}",
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        "--no-browser",
+        "--allow-root",
+        "--expose-app-in-browser",
+        f"--port={port}",
+        "--ServerApp.port_retries=0",
+        f"--ServerApp.root_dir={root}",
         f"--IdentityProvider.token={server.token}",
     ]
     with (home / "server.log").open("wb") as log:
-        process = subprocess.Popen(
-            command, env=environment, cwd=root, stdout=log, stderr=log, start_new_session=True
-        )
+        process = subprocess.Popen(command, env=environment, cwd=root, stdout=log, stderr=log, start_new_session=True)
     try:
         wait_until(lambda: _answers(server, process, home / "server.log"), 60, "JupyterLab to start")
         yield server
@@ -169,11 +183,18 @@ def open_notebook(lab: Server, browser: object) -> Iterator[Callable[..., OpenNo
 def notebook(cells: tuple[str, ...]) -> dict:
     """A notebook file. It names its kernel, else JupyterLab would ask for one."""
     return {
-        "nbformat": 4, "nbformat_minor": 5,
+        "nbformat": 4,
+        "nbformat_minor": 5,
         "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
         "cells": [
-            {"cell_type": "code", "id": f"cell-{i}", "metadata": {}, "source": code, "outputs": [],
-             "execution_count": None}
+            {
+                "cell_type": "code",
+                "id": f"cell-{i}",
+                "metadata": {},
+                "source": code,
+                "outputs": [],
+                "execution_count": None,
+            }
             for i, code in enumerate(cells)
         ],
     }

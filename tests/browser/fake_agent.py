@@ -27,8 +27,17 @@ class Session:
         return with_techniques(self.models, self.memory, text, send=self.send, indexes={}, **options)
 
     def send(self, prompts, *, show=None, deadline=None, **settings):
-        done = [Completion(next(self.said), prompt=str(p), usage=Usage(9, 9, 0.1), finish_reason="stop", model="assistant",
-                           remote=True) for p in prompts]  # fmt: skip
+        done = [
+            Completion(
+                next(self.said),
+                prompt=str(p),
+                usage=Usage(9, 9, 0.1),
+                finish_reason="stop",
+                model="assistant",
+                remote=True,
+            )
+            for p in prompts
+        ]
         if show:
             show(done)
         return done

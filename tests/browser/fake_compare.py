@@ -37,10 +37,7 @@ class Session:
 
     def prompts(self, texts: list[str], *, model: str, samples: int, seed: int, **options) -> list:
         place = self.names.index(model)
-        return [
-            Completion(WRITTEN[text][place], prompt=f"<|{model}|>{text}", finish_reason="stop")
-            for text in texts
-        ]
+        return [Completion(WRITTEN[text][place], prompt=f"<|{model}|>{text}", finish_reason="stop") for text in texts]
 
     def compare(self, models: list[str], prompts: list[str], **options):
         return compare(self, models, prompts, **options)

@@ -21,8 +21,16 @@ class FakeRun:
 
     kind = "pretrain"
 
-    def __init__(self, seconds: float, record: str = "told.json", steps: int = 400, name: str = "storyteller",
-                 seed: int = 0, closing: float = 0.0, diverges: bool = False):
+    def __init__(
+        self,
+        seconds: float,
+        record: str = "told.json",
+        steps: int = 400,
+        name: str = "storyteller",
+        seed: int = 0,
+        closing: float = 0.0,
+        diverges: bool = False,
+    ):
         self.name, self.steps, self.seconds, self.record = name, steps, seconds, Path(record)
         self.status, self.recipe, self.events = "running", {}, []
         self._closing, self._diverges = closing, diverges
@@ -70,8 +78,17 @@ class FakeRun:
             for done in range(0, 4001, 1000):
                 self._emit("progress", stage=stage, done=done, total=4000, unit=unit)
                 time.sleep(self.seconds / 150)
-        self._emit("start", parameters=5_900_000, device="cpu", dtype="bfloat16", tokens_per_step=2048,
-                   steps=self.steps, step=0, peak_flops=None, flops_per_token=3.5e7)
+        self._emit(
+            "start",
+            parameters=5_900_000,
+            device="cpu",
+            dtype="bfloat16",
+            tokens_per_step=2048,
+            steps=self.steps,
+            step=0,
+            peak_flops=None,
+            flops_per_token=3.5e7,
+        )
         step = 0
         while step < self.steps and self.status not in ("stopping", "stopped"):
             step += 1
@@ -94,18 +111,30 @@ class FakeRun:
             curve += 34544 * math.exp(-(step - 50) / 40)
         lr = 3e-3 * min(1, step / (0.1 * self.steps), (self.steps - step) / (0.3 * self.steps))
         speed = 2048 / pause * self._random.uniform(0.95, 1.05)
-        self._emit("step", step=step, loss=curve + self._random.gauss(0, 0.09), lr=lr, grad_norm=1.0,
-                   tokens=2048 * step, seconds=pause * step, tokens_per_second=speed, mfu=0.431)
+        self._emit(
+            "step",
+            step=step,
+            loss=curve + self._random.gauss(0, 0.09),
+            lr=lr,
+            grad_norm=1.0,
+            tokens=2048 * step,
+            seconds=pause * step,
+            tokens_per_second=speed,
+            mfu=0.431,
+        )
         if self._diverges and step == 60:
-            self._emit("warning", step=step, cause="diverged", text="the run has diverged: the training loss is 34,544, "
-                       "and it began at 8.13. Lower --lr (now 30)")
+            self._emit(
+                "warning",
+                step=step,
+                cause="diverged",
+                text="the run has diverged: the training loss is 34,544, and it began at 8.13. Lower --lr (now 30)",
+            )
         if step % max(1, self.steps // 10) == 0:
             self._evaluate(step, curve)
         if step % max(1, self.steps // 6) == 0 or self._sample.is_set():
             self._sample.clear()
             for prompt in ("Once upon a time", "The old clockmaker"):
                 self._emit("sample", step=step, prompt=prompt, text=TEXT + f" It was step {step}.")
-
 
     def _evaluate(self, step: int, curve: float) -> None:
         self._emit("evaluation", step=step, val_loss=curve + 0.06, bits_per_byte=curve / 2.9, seconds=0.1)

@@ -1,4 +1,6 @@
-"""A tool that writes, in JupyterLab: the running cell shows its call and waits for the click; nothing of the form stays."""
+"""A tool that writes, in JupyterLab: the running cell shows its call and waits for the click; nothing of the form
+stays.
+"""
 
 from __future__ import annotations
 

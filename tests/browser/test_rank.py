@@ -1,4 +1,6 @@
-"""The ranking form in JupyterLab: by keys alone, by buttons and by dragging; nothing is lost, not even over a reload."""
+"""The ranking form in JupyterLab: by keys alone, by buttons and by dragging; nothing is lost, not even over a
+reload.
+"""
 
 from __future__ import annotations
 

@@ -38,9 +38,7 @@ def ask(lab, open_notebook, tmp_path):
 
 
 def kept(file: Path) -> list[dict]:
-    return (
-        [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
-    )
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
 
 
 def best(ranking: dict) -> str:

@@ -102,8 +102,11 @@ def test_an_answer_that_spells_the_marks_of_its_turn(own, words):
 
 
 def test_a_turn_that_no_special_token_ends(own):
-    tokenizer = chatml(own, "{% for m in messages %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}"
-                            "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}")  # fmt: skip
+    tokenizer = chatml(
+        own,
+        "{% for m in messages %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}",
+    )
     ids, mask = render_conversation(tokenizer, CHAT[1:3])
     assert said(tokenizer, ids, mask) == ["It said yes.\n"]
 
@@ -142,8 +145,10 @@ def test_marks_and_prefixes_agree(own):
 
 
 def test_marks_that_leave_out_the_end_of_turn_are_completed(own):
-    short = CHATML.replace("message['content'] + '<|im_end|>' }}{% endgeneration %}",
-                           "message['content'] }}{% endgeneration %}{{ '<|im_end|>' }}")  # fmt: skip
+    short = CHATML.replace(
+        "message['content'] + '<|im_end|>' }}{% endgeneration %}",
+        "message['content'] }}{% endgeneration %}{{ '<|im_end|>' }}",
+    )
     assert short != CHATML
     assert render_conversation(chatml(own, short), CHAT) == render_conversation(chatml(own, CHATML), CHAT)
 
@@ -260,27 +265,45 @@ def test_an_answer_of_weight_0_is_read_and_not_trained_on(own, template):
 
 
 def test_weights_under_marks_that_are_not_one_an_answer_are_refused(own):
-    tokenizer = chatml(own, OWN.replace("{% generation %}", "{% generation %}{{ '' }}{% endgeneration %}{% generation %}"))
+    tokenizer = chatml(
+        own, OWN.replace("{% generation %}", "{% generation %}{{ '' }}{% endgeneration %}{% generation %}")
+    )
     ids, mask = render_conversation(tokenizer, WEIGHED)
     assert said(tokenizer, ids, mask) == ["It said yes.<|end|>", "No.<|end|>"]
     with pytest.raises(GPTError, match="marks 4 stretches of 2 answers: which of them has weight 0 cannot be told"):
         render_conversation(tokenizer, [WEIGHED[0], WEIGHED[1] | {"weight": 0}, *WEIGHED[2:]])
 
 
-TOOLS = [{"type": "function", "function": {"name": "clock", "description": "The time.", "parameters": {
-    "type": "object", "properties": {"zone": {"type": "string"}}}}}]  # fmt: skip
+TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": "clock",
+            "description": "The time.",
+            "parameters": {"type": "object", "properties": {"zone": {"type": "string"}}},
+        },
+    }
+]
 CALLS = [
     {"role": "user", "content": "What time is it?"},
-    {"role": "assistant", "content": "I look.", "tool_calls": [
-        {"id": "c1", "type": "function", "function": {"name": "clock", "arguments": {"zone": "UTC"}}},
-        {"id": "c2", "type": "function", "function": {"name": "clock", "arguments": {"zone": "CET"}}}]},
+    {
+        "role": "assistant",
+        "content": "I look.",
+        "tool_calls": [
+            {"id": "c1", "type": "function", "function": {"name": "clock", "arguments": {"zone": "UTC"}}},
+            {"id": "c2", "type": "function", "function": {"name": "clock", "arguments": {"zone": "CET"}}},
+        ],
+    },
     {"role": "tool", "tool_call_id": "c1", "content": '{"time": "12:00"}'},
     {"role": "tool", "tool_call_id": "c2", "content": "13:00"},
     {"role": "assistant", "content": "Noon, or one."},
     {"role": "user", "content": "And there?"},
-    {"role": "assistant", "content": "", "tool_calls": [
-        {"id": "c3", "type": "function", "function": {"name": "clock", "arguments": {"zone": "PST"}}}]},
-]  # fmt: skip
+    {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"id": "c3", "type": "function", "function": {"name": "clock", "arguments": {"zone": "PST"}}}],
+    },
+]
 CALLING = (
     "{% if tools %}TOOLS{% for t in tools %}{{ t | tojson }}{% endfor %}<|im_end|>{% endif %}"
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}GEN{{ m.content }}"

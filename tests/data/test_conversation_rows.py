@@ -236,7 +236,10 @@ def test_bad_rows_are_skipped_counted_and_told(tokenizer, tmp_path):
     """Those that cannot be read, and those that the template refuses."""
     call = {"id": "a", "type": "function", "function": {"name": "clock", "arguments": "{}"}}
     calls = [{"role": "user", "content": "why"}, {"role": "assistant", "content": "", "tool_calls": [call]}]
-    rows = [{"messages": [{"role": r, "content": c} for r, c in zip(("user", "assistant"), pair, strict=True)]} for pair in pairs(5)]
+    rows = [
+        {"messages": [{"role": r, "content": c} for r, c in zip(("user", "assistant"), pair, strict=True)]}
+        for pair in pairs(5)
+    ]
     rows[1:1] = [{"messages": calls}]
     rows += [{"messages": rows[0]["messages"][:1]}]
     said = refusal(tokenizer, tmp_path, {"a": rows[:-1]})

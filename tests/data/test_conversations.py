@@ -10,8 +10,11 @@ from jupyter_gpt.data.conversations import Reading, check, parse, read
 from jupyter_gpt.errors import GPTError
 
 ASKED = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Me."}]
-CALLED = {"role": "assistant", "content": None, "tool_calls": [
-    {"id": "c1", "type": "function", "function": {"name": "clock", "arguments": '{"zone": "UTC"}'}}]}  # fmt: skip
+CALLED = {
+    "role": "assistant",
+    "content": None,
+    "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "clock", "arguments": '{"zone": "UTC"}'}}],
+}
 TOLD = {"role": "tool", "tool_call_id": "c1", "content": "12:00"}
 TOOLS = [{"type": "function", "function": {"name": "clock", "parameters": {"type": "object", "properties": {}}}}]
 SAME = {
@@ -78,11 +81,15 @@ def test_system_prompts(tmp_path):
 def test_json_lists_objects_and_lines_under_either_name(tmp_path):
     row = SAME["messages"]
     texts = {
-        "list.json": json.dumps([row, row], indent=1), "list.jsonl": json.dumps([row, row], indent=1),
-        "inside.json": json.dumps({"version": 1, "data": [row, row]}), "lines.json": f"{json.dumps(row)}\n{json.dumps(row)}\n",
-        "compact.json": json.dumps([row, row]), "compact.jsonl": json.dumps([row, row]),
-        "pairs.jsonl": json.dumps([["Who?", "Me."]] * 2), "bom.jsonl": f"\ufeff{json.dumps(row)}\n\n{json.dumps(row)}",
-    }  # fmt: skip
+        "list.json": json.dumps([row, row], indent=1),
+        "list.jsonl": json.dumps([row, row], indent=1),
+        "inside.json": json.dumps({"version": 1, "data": [row, row]}),
+        "lines.json": f"{json.dumps(row)}\n{json.dumps(row)}\n",
+        "compact.json": json.dumps([row, row]),
+        "compact.jsonl": json.dumps([row, row]),
+        "pairs.jsonl": json.dumps([["Who?", "Me."]] * 2),
+        "bom.jsonl": f"\ufeff{json.dumps(row)}\n\n{json.dumps(row)}",
+    }
     for name, text in texts.items():
         (tmp_path / name).write_text(text, "utf-8")
         assert messages(str(tmp_path / name)) == [ASKED, ASKED], name
@@ -198,22 +205,42 @@ def test_a_mistake_on_line_37_is_told(tmp_path):
         '{"text": "x"}': "line 37 is no conversation: it has the fields text; wanted are",
         json.dumps(SAME["alpaca"]): "line 37 is written as alpaca, the rows before it as messages: one form a file",
         json.dumps({"messages": ASKED[:1]}): "line 37 has no turn of the assistant, so nothing to learn from",
-        json.dumps({"messages": ASKED[::-1]}): "line 37 has its roles out of order: turn 1 is the assistant's where the user's",
+        json.dumps(
+            {"messages": ASKED[::-1]}
+        ): "line 37 has its roles out of order: turn 1 is the assistant's where the user's",
         json.dumps({"messages": [*ASKED, ASKED[1]]}): "line 37 has its roles out of order: turn 3 is the assistant's",
         json.dumps({"messages": [ASKED[0], ASKED[1] | {"content": " \n"}]}): "line 37 has an empty answer",
         json.dumps({"messages": [ASKED[0] | {"content": ""}, ASKED[1]]}): "line 37 has an empty question",
-        json.dumps({"messages": [ASKED[0], {"role": "critic", "content": "x"}]}): "line 37 has a turn with the role 'critic'; a turn is of system, user, assistant or tool",
-        json.dumps({"messages": [ASKED[0], {"role": "tool", "content": "x"}, ASKED[1]]}): "line 37 has its roles out of order: turn 2 is the tool's where the assistant's belongs",
-        json.dumps({"messages": [ASKED[0], CALLED, ASKED[1]]}): "line 37 has its roles out of order: turn 3 is the assistant's where the tool's belongs",
-        json.dumps({"messages": [ASKED[0], CALLED, TOLD, ASKED[0]]}): "line 37 has its roles out of order: turn 4 is the user's where the tool's or the assistant's belongs",
-        json.dumps({"messages": [ASKED[0], ASKED[1] | {"weight": 0}]}): "line 37 has weight 0 in all turns of the assistant, so nothing to learn from",
-        json.dumps({"messages": [ASKED[0], ASKED[1] | {"weight": 0.5}]}): "line 37 has a turn of weight 0.5: 0 is read and not learned, 1 is learned",
-        json.dumps({"messages": [ASKED[0], ASKED[1] | {"tool_calls": [{"name": "f"}]}]}): 'line 37 has a tool call that is not {"function": {"name": …, "arguments": …}}',
-        json.dumps({"messages": [ASKED[0], ASKED[1] | {"tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}]}): "line 37: the arguments of the call of f are not JSON",
+        json.dumps(
+            {"messages": [ASKED[0], {"role": "critic", "content": "x"}]}
+        ): "line 37 has a turn with the role 'critic'; a turn is of system, user, assistant or tool",
+        json.dumps(
+            {"messages": [ASKED[0], {"role": "tool", "content": "x"}, ASKED[1]]}
+        ): "line 37 has its roles out of order: turn 2 is the tool's where the assistant's belongs",
+        json.dumps(
+            {"messages": [ASKED[0], CALLED, ASKED[1]]}
+        ): "line 37 has its roles out of order: turn 3 is the assistant's where the tool's belongs",
+        json.dumps(
+            {"messages": [ASKED[0], CALLED, TOLD, ASKED[0]]}
+        ): "line 37 has its roles out of order: turn 4 is the user's where the tool's or the assistant's belongs",
+        json.dumps(
+            {"messages": [ASKED[0], ASKED[1] | {"weight": 0}]}
+        ): "line 37 has weight 0 in all turns of the assistant, so nothing to learn from",
+        json.dumps(
+            {"messages": [ASKED[0], ASKED[1] | {"weight": 0.5}]}
+        ): "line 37 has a turn of weight 0.5: 0 is read and not learned, 1 is learned",
+        json.dumps(
+            {"messages": [ASKED[0], ASKED[1] | {"tool_calls": [{"name": "f"}]}]}
+        ): 'line 37 has a tool call that is not {"function": {"name": …, "arguments": …}}',
+        json.dumps(
+            {"messages": [ASKED[0], ASKED[1] | {"tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}]}
+        ): "line 37: the arguments of the call of f are not JSON",
         json.dumps({"messages": ASKED, "tools": [{"name": "f"}]}): "line 37: its tools are a list of",
         json.dumps({"messages": [{"content": "x"}]}): "line 37 has a turn without a role",
-        json.dumps({"messages": [ASKED[0], ASKED[1] | {"content": None}]}): "line 37: what is said in a turn is a text, not nothing",
-    }  # fmt: skip
+        json.dumps(
+            {"messages": [ASKED[0], ASKED[1] | {"content": None}]}
+        ): "line 37: what is said in a turn is a text, not nothing",
+    }
     for line, said in bad.items():
         path = lines(tmp_path / "a.jsonl", *good[:36], line, *good[37:])
         assert f"{path}, {said}" in refusal(path)
@@ -252,7 +279,9 @@ def test_another_encoding_is_told_how_to_be_converted(tmp_path, monkeypatch, enc
     text = "prompt,completion\nO\xf9?,L\xe0 \x81." if encoding == "latin-1" else "prompt,completion\nO\xf9?,L\xe0."
     (tmp_path / "a.csv").write_bytes(text.encode(encoding))
     said = refusal("a.csv")
-    assert said.startswith("a.csv is UTF-16" if "16" in encoding else "a.csv, line 2 is not UTF-8: byte 0xF9 at column 2")
+    assert said.startswith(
+        "a.csv is UTF-16" if "16" in encoding else "a.csv, line 2 is not UTF-8: byte 0xF9 at column 2"
+    )
     exec(said[said.index("`") + 1 : -1], {})
     assert messages("a-utf8.csv")[0][0]["content"] == "O\xf9?"
 
@@ -316,7 +345,10 @@ def test_weights_of_turns_are_kept(tmp_path):
 def test_tool_calls_and_their_results(tmp_path):
     other = {"function": {"name": "date", "arguments": {}}}
     twice = CALLED | {"tool_calls": [other, *CALLED["tool_calls"]]}
-    row = {"messages": [ASKED[0], twice, TOLD, {"role": "tool", "content": "May"}, ASKED[1], ASKED[0], CALLED, TOLD], "tools": TOOLS}
+    row = {
+        "messages": [ASKED[0], twice, TOLD, {"role": "tool", "content": "May"}, ASKED[1], ASKED[0], CALLED, TOLD],
+        "tools": TOOLS,
+    }
     call = {"id": "c1", "type": "function", "function": {"name": "clock", "arguments": {"zone": "UTC"}}}
     called = CALLED | {"content": "", "tool_calls": [call]}
     both = called | {"tool_calls": [{"id": "call00000", "type": "function"} | other, call]}
@@ -354,7 +386,9 @@ def test_bad_rows_are_skipped_where_asked(tmp_path, name):
 
 def test_no_row_is_good(tmp_path):
     path = lines(tmp_path / "a.jsonl", "{", "[")
-    with pytest.raises(GPTError, match=r"a.jsonl has no conversation to learn from: .*a.jsonl, line 1 is not JSON") as error:
+    with pytest.raises(
+        GPTError, match=r"a.jsonl has no conversation to learn from: .*a.jsonl, line 1 is not JSON"
+    ) as error:
         check(path, bad_rows="skip")
     assert "\n" not in str(error.value)
     check(lines(tmp_path / "b.jsonl", "{", SAME["messages"]), bad_rows="skip")

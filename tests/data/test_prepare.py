@@ -151,9 +151,7 @@ def test_the_held_out_fraction_can_be_chosen(tmp_path):
 
 def held(tmp_path, docs, **options) -> set[str]:
     _, tokenizer, documents = done(
-        prepare(
-            {"$docs": 1}, 10**6, tmp_path, tokenizer="char", context=16, variables={"docs": docs}, **options
-        )
+        prepare({"$docs": 1}, 10**6, tmp_path, tokenizer="char", context=16, variables={"docs": docs}, **options)
     )
     return {text_of(tokenizer, documents, d) for d in np.flatnonzero(documents.held_out)}
 
@@ -184,9 +182,7 @@ def test_no_more_is_held_out_than_allowed(tmp_path, monkeypatch):
     counted = documents.details["sources"][0]
     assert counted["tokens"] == documents.training_tokens()
     _, _, documents = done(
-        prepare(
-            {"$text": 1}, 10**6, tmp_path, tokenizer="char", context=16, variables={"text": "".join(docs)}
-        )
+        prepare({"$text": 1}, 10**6, tmp_path, tokenizer="char", context=16, variables={"text": "".join(docs)})
     )
     assert 0 < documents.held_out_tokens() < 500 + 2 * PIECE
 
@@ -201,9 +197,7 @@ def test_a_long_document_is_read_only_as_far_as_needed(tmp_path):
     assert text_of(tokenizer, documents, 1)[:50] == text[int(0.9 * len(text)) :][:50]
 
 
-@pytest.mark.parametrize(
-    "text", ["a b_ c 12 3, x\n\n  y\n" * 5000, "word " * 9000, "x" * 50_000, "日本語。" * 9000]
-)
+@pytest.mark.parametrize("text", ["a b_ c 12 3, x\n\n  y\n" * 5000, "word " * 9000, "x" * 50_000, "日本語。" * 9000])
 def test_seams_change_no_token(text):
     tokenizer = train_bpe([text[:3000], "the word was 12 words, a_b"], 300)
     encode = Encoder(tokenizer)
@@ -229,9 +223,7 @@ def test_a_tokenizer_of_another_model(tmp_path):
 
 
 def test_a_large_vocabulary_takes_wide_tokens(tmp_path):
-    text = "".join(map(chr, range(0x4E00, 0x4E00 + 20_000))) + "".join(
-        map(chr, range(0x10000, 0x10000 + 60_000))
-    )
+    text = "".join(map(chr, range(0x4E00, 0x4E00 + 20_000))) + "".join(map(chr, range(0x10000, 0x10000 + 60_000)))
     _, tokenizer, documents = done(
         prepare({"$text": 1}, 10**6, tmp_path, tokenizer="char", context=64, variables={"text": text})
     )

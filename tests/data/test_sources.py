@@ -21,12 +21,8 @@ def books(tmp_path, monkeypatch):
     (tmp_path / "books" / "inner").mkdir(parents=True)
     (tmp_path / "books" / "a.txt").write_bytes("\ufeffOne.\r\nTwo é.\n".encode())
     (tmp_path / "books" / "b.md").write_text("# Three\n")
-    (tmp_path / "books" / "inner" / "c.jsonl").write_text(
-        '{"n": 1, "text": "four"}\n\n{"text": "five\\u00e9"}\n'
-    )
-    pq.write_table(
-        pa.table({"n": [1, 2, 3], "story": ["six", None, "seven"]}), tmp_path / "books" / "d.parquet"
-    )
+    (tmp_path / "books" / "inner" / "c.jsonl").write_text('{"n": 1, "text": "four"}\n\n{"text": "five\\u00e9"}\n')
+    pq.write_table(pa.table({"n": [1, 2, 3], "story": ["six", None, "seven"]}), tmp_path / "books" / "d.parquet")
     (tmp_path / "books" / "e.pdf").write_bytes(b"%PDF")
     return tmp_path
 
@@ -130,13 +126,22 @@ def test_rows_that_are_not_documents(books):
 def test_variables():
     frame = pd.DataFrame({"text": ["a", None, "b"], "other": ["x", "y", "z"]})
     variables = {
-        "docs": ["a", "b"], "one": "a text", "pair": ("a",),
+        "docs": ["a", "b"],
+        "one": "a text",
+        "pair": ("a",),
         "rows": [{"text": "a", "title": "t"}, {"body": "b"}],
-        "frame": frame, "series": frame["other"], "single": frame[["other"]],
-        "_hidden": ["a"], "number": 3, "generator": (x for x in "ab"),
-        "mixed": ["a", 1], "empty": [], "table": {"a": 1},
-        "numbers": pd.DataFrame({"n": [1]}), "two": pd.DataFrame({"a": ["x"], "b": ["y"]}),
-    }  # fmt: skip
+        "frame": frame,
+        "series": frame["other"],
+        "single": frame[["other"]],
+        "_hidden": ["a"],
+        "number": 3,
+        "generator": (x for x in "ab"),
+        "mixed": ["a", 1],
+        "empty": [],
+        "table": {"a": 1},
+        "numbers": pd.DataFrame({"n": [1]}),
+        "two": pd.DataFrame({"a": ["x"], "b": ["y"]}),
+    }
     assert texts("$docs", variables) == ["a", "b"]
     assert texts("$one", variables) == ["a text"]
     assert texts("$pair", variables) == ["a"]

@@ -38,7 +38,7 @@ def grammar_faults(text: str) -> list[str]:
     for quote in QUOTED.findall(text):
         if not re.match(r'"[A-Z]', quote) or not re.search(r'[.,!?]"$', quote):
             faults.append(f"a quotation that does not begin or end well: {quote}")
-    bare = QUOTED.sub(lambda quote: 'Q' + quote[0][-2] + " ", text)
+    bare = QUOTED.sub(lambda quote: "Q" + quote[0][-2] + " ", text)
     for start in re.findall(r"(?:^|[.] +)(\w)", bare):
         if not start.isupper():
             faults.append("a sentence without its capital")
@@ -51,11 +51,24 @@ def grammar_faults(text: str) -> list[str]:
     return faults
 
 
-@pytest.mark.parametrize("text", [
-    "He had a apple.", "He had an ball.", "He ran  home.", "he ran home. She ran.", "Tom {ran} home.",
-    "He ran home", "He ran home. she slept.", "He ran ran home.", "He ran home..", "He rän.",
-    'He said, "go."', 'He said, "Go.', '"Go!" "I will."',
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "He had a apple.",
+        "He had an ball.",
+        "He ran  home.",
+        "he ran home. She ran.",
+        "Tom {ran} home.",
+        "He ran home",
+        "He ran home. she slept.",
+        "He ran ran home.",
+        "He ran home..",
+        "He rän.",
+        'He said, "go."',
+        'He said, "Go.',
+        '"Go!" "I will."',
+    ],
+)
 def test_the_grammar_check_sees_faults(text):
     assert grammar_faults(text)
 
@@ -124,9 +137,16 @@ def test_same_index_same_story():
 def test_another_process_tells_the_same():
     """Python's hash seed, which differs between processes, plays no part."""
     code = "from jupyter_gpt.data.stories import story\nfor i in range(30): print(story(7, i).text)"
-    told = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
-                           env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)}).stdout
-            for seed in "12"]  # fmt: skip
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)},
+        ).stdout
+        for seed in "12"
+    ]
     assert told[0] == told[1] == "".join(story.text + "\n" for story in STORIES[:30])
 
 

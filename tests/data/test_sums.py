@@ -75,8 +75,9 @@ def test_columns_of_an_addition_spell_its_answer():
     for p in OF["addition"]:
         digits = [step.split(" = ")[-1].split(",")[0][-1] if "=" in step else "1" for step in p.steps]
         assert "".join(reversed(digits)) == p.answer, p
-        assert all(("carry 1" in step) == (int(step.split(" = ")[1].split(",")[0]) > 9)
-                   for step in p.steps if "=" in step), p  # fmt: skip
+        assert all(
+            ("carry 1" in step) == (int(step.split(" = ")[1].split(",")[0]) > 9) for step in p.steps if "=" in step
+        ), p
     assert any("+ 1 =" in step for p in OF["addition"] for step in p.steps)
 
 

@@ -23,11 +23,17 @@ from jupyter_gpt.errors import GPTError
 
 TEXTS = [inspect.getsource(json), inspect.getsource(json.decoder), "Mia had 12 hens , and Tom didn't .\n"]
 AWKWARD = [
-    "", " ", "\n", "  two leading, two trailing  ", "do n't , really . isn 't",
+    "",
+    " ",
+    "\n",
+    "  two leading, two trailing  ",
+    "do n't , really . isn 't",
     "a\r\nb\r\n\r\nc\n\n\n  d\t\te",
-    "naïve café — “quoted” 😀👩‍👩‍👧 日本語 \u200b\x00\x7f", "12345 1,234.5 x2y",
-    "def f():\n    return  1\n", "I'LL we'Re 'S",
-]  # fmt: skip
+    "naïve café — “quoted” 😀👩‍👩‍👧 日本語 \u200b\x00\x7f",
+    "12345 1,234.5 x2y",
+    "def f():\n    return  1\n",
+    "I'LL we'Re 'S",
+]
 
 
 @pytest.fixture(scope="module")

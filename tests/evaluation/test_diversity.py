@@ -32,7 +32,10 @@ def test_bleu_by_hand():
 
 def test_bleu_is_sacrebleus():
     sacrebleu = pytest.importorskip("sacrebleu")
-    text, references = ["the", "old", "fox", "saw", "a", "small", "red", "bird"], [["the", "old", "hen", "saw", "a", "red", "bird"], ["a", "fox", "saw", "a", "bird"]]
+    text, references = (
+        ["the", "old", "fox", "saw", "a", "small", "red", "bird"],
+        [["the", "old", "hen", "saw", "a", "red", "bird"], ["a", "fox", "saw", "a", "bird"]],
+    )
     scorer = sacrebleu.BLEU(smooth_method="add-k", smooth_value=1, effective_order=True, tokenize="none")
     theirs = scorer.sentence_score(" ".join(text), [" ".join(r) for r in references]).score / 100
     assert bleu(text, references) == pytest.approx(theirs, abs=1e-6)

@@ -32,7 +32,9 @@ def test_two_players_have_a_closed_form():
     assert expected(first.elo, second.elo) == pytest.approx(odds / (1 + odds))
 
 
-def random_games(rng: random.Random, strength: list[float], rounds: int, ties: float = 0.15) -> list[tuple[int, int, float]]:
+def random_games(
+    rng: random.Random, strength: list[float], rounds: int, ties: float = 0.15
+) -> list[tuple[int, int, float]]:
     found = []
     for _ in range(rounds):
         one, other = rng.sample(range(len(strength)), 2)

@@ -33,8 +33,17 @@ def test_what_settings_are_compared_by():
 
 def test_sums_and_the_interval():
     row = {"right": True, "answer": "x", "cut": False, "tokens_in": 3, "tokens_out": 2, "seconds": 0.5, "cost": 0.1}
-    found = measured("m", "t", [row, {**row, "right": False, "answer": None, "cut": True, "cost": 0.2}], parameters=1000)
-    assert (found.right, found.silent, found.cut, found.tokens_in, found.tokens_out, found.seconds) == (1, 1, 1, 6, 4, 1.0)
+    found = measured(
+        "m", "t", [row, {**row, "right": False, "answer": None, "cut": True, "cost": 0.2}], parameters=1000
+    )
+    assert (found.right, found.silent, found.cut, found.tokens_in, found.tokens_out, found.seconds) == (
+        1,
+        1,
+        1,
+        6,
+        4,
+        1.0,
+    )
     assert found.cost == pytest.approx(0.3) and found.flops == 2 * 1000 * 10
     assert measured("m", "t", [row, {**row, "cost": None}], None).cost is None
     assert found.interval == pytest.approx(

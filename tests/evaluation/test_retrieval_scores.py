@@ -19,17 +19,32 @@ def test_the_measures_are_those_of_their_formulas():
     assert reciprocal_rank([False, True, True]) == 1 / 2 and reciprocal_rank([False]) == 0
     assert ndcg([False, True, True], 3) == pytest.approx((1 / math.log2(3) + 1 / 2) / (1 + 1 / math.log2(3)))
     assert ndcg([True, False], 2) == 1 and ndcg([False], 1) == 0
-    asked = questions_of([{"question": "q", "quote": ["red fox", "hen"]}, {"question": "r", "source": "b.txt", "page": 2}])
+    asked = questions_of(
+        [{"question": "q", "quote": ["red fox", "hen"]}, {"question": "r", "source": "b.txt", "page": 2}]
+    )
     found = [[hit("A  Red\nfox."), hit("x"), hit("a hen")], [hit("y", "b.txt", 1), hit("y", "b.txt", 2)]]
-    assert scores(asked, found, (1, 3)) == pytest.approx({
-        "recall@1": 0.25, "recall@3": 1.0, "mrr": (1 + 1 / 2) / 2,
-        "ndcg@1": 0.5, "ndcg@3": ((1 + 1 / 2) / (1 + 1 / math.log2(3)) + 1 / math.log2(3)) / 2,
-    })  # fmt: skip
+    assert scores(asked, found, (1, 3)) == pytest.approx(
+        {
+            "recall@1": 0.25,
+            "recall@3": 1.0,
+            "mrr": (1 + 1 / 2) / 2,
+            "ndcg@1": 0.5,
+            "ndcg@3": ((1 + 1 / 2) / (1 + 1 / math.log2(3)) + 1 / math.log2(3)) / 2,
+        }
+    )
 
 
 def test_the_way_that_finds_most_and_those_within_its_interval():
-    ways = [{"search": way, "recall@1": at_1, "mrr": mrr} for way, at_1, mrr in (
-        ("dense", 0.89, 0.92), ("--keyword", 0.93, 0.95), ("--hybrid 0.5", 0.93, 0.96), ("poor", 0.5, 0.6), ("model", math.nan, math.nan))]
+    ways = [
+        {"search": way, "recall@1": at_1, "mrr": mrr}
+        for way, at_1, mrr in (
+            ("dense", 0.89, 0.92),
+            ("--keyword", 0.93, 0.95),
+            ("--hybrid 0.5", 0.93, 0.96),
+            ("poor", 0.5, 0.6),
+            ("model", math.nan, math.nan),
+        )
+    ]
     best, figure, interval, within = recommended(ways, 200)
     assert (best["search"], figure) == ("--hybrid 0.5", "recall@1") and interval == wilson(0.93, 200)
     assert [row["search"] for row in within] == ["--keyword", "dense"]

@@ -6,11 +6,14 @@ from jupyter_gpt.errors import GPTError
 from jupyter_gpt.evaluation.tasks import task_of
 
 
-@pytest.mark.parametrize("table", [
-    [("1 + 1?", "2"), ("2 + 2?", 4)],
-    [{"question": "1 + 1?", "answer": 2, "more": 0}, {"Question": "2 + 2?", "Answer": "4"}],
-    {"1 + 1?": "2", "2 + 2?": "4"},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "table",
+    [
+        [("1 + 1?", "2"), ("2 + 2?", 4)],
+        [{"question": "1 + 1?", "answer": 2, "more": 0}, {"Question": "2 + 2?", "Answer": "4"}],
+        {"1 + 1?": "2", "2 + 2?": "4"},
+    ],
+)
 def test_tables(table):
     task = task_of(table)
     assert task.questions == ("1 + 1?", "2 + 2?") and task.answers == ("2", "4")
@@ -49,11 +52,19 @@ def test_a_score_of_the_users(tmp_path):
     assert task.right("10.5", 0) and not task.right("12", 0)
 
 
-@pytest.mark.parametrize(("source", "said"), [
-    ("nowhere.csv", "cannot be read"), ("x.txt", "is no table of questions"), (7, "is a int"), ([], "has no questions"),
-    ([("only",)], "row 1 of the table is no question"), ([{"q": 1}], "it has q"), (["text"], "row 1"),
-    ("reasoning-gym:no_such_task", "reasoning-gym"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("nowhere.csv", "cannot be read"),
+        ("x.txt", "is no table of questions"),
+        (7, "is a int"),
+        ([], "has no questions"),
+        ([("only",)], "row 1 of the table is no question"),
+        ([{"q": 1}], "it has q"),
+        (["text"], "row 1"),
+        ("reasoning-gym:no_such_task", "reasoning-gym"),
+    ],
+)
 def test_what_is_no_task(source, said):
     with pytest.raises(GPTError, match=said):
         task_of(source)

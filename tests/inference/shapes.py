@@ -24,14 +24,23 @@ def build(kind: str, **more):
         config = transformers.GPT2Config(**shape, initializer_range=0.2, **more)
     else:
         shape = dict(
-            vocab_size=VOCAB, hidden_size=48, intermediate_size=96, num_hidden_layers=2, head_dim=16,
-            num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=CONTEXT, bos_token_id=0,
+            vocab_size=VOCAB,
+            hidden_size=48,
+            intermediate_size=96,
+            num_hidden_layers=2,
+            head_dim=16,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=CONTEXT,
+            bos_token_id=0,
             eos_token_id=0,
-        )  # fmt: skip
+        )
         kinds = {
-            "llama": transformers.LlamaConfig, "qwen3": transformers.Qwen3Config,
-            "mistral": transformers.MistralConfig, "gemma2": transformers.Gemma2Config,
-        }  # fmt: skip
+            "llama": transformers.LlamaConfig,
+            "qwen3": transformers.Qwen3Config,
+            "mistral": transformers.MistralConfig,
+            "gemma2": transformers.Gemma2Config,
+        }
         config = kinds[kind](**shape, initializer_range=0.2, **more)
     return transformers.AutoModelForCausalLM.from_config(config).eval()
 
@@ -48,9 +57,10 @@ def lora(module, name: str = "default", seed: int = 3, tokens: list[int] | None 
     kind = module.config.model_type
     tables = ["wte" if kind == "gpt2" else "embed_tokens"] + ["lm_head"] * (not module.config.tie_word_embeddings)
     config = peft.LoraConfig(
-        r=4, target_modules=["c_attn"] if kind == "gpt2" else ["q_proj", "v_proj", "down_proj"],
+        r=4,
+        target_modules=["c_attn"] if kind == "gpt2" else ["q_proj", "v_proj", "down_proj"],
         trainable_token_indices={table: tokens for table in tables} if tokens else None,
-    )  # fmt: skip
+    )
     wrapped = peft.get_peft_model(module, config, adapter_name=name)
     shake(wrapped, name, seed)
     return wrapped

@@ -9,9 +9,7 @@ from jupyter_gpt.inference.requests import Request
 
 def test_one_pass_gives_what_sampling_gives(model):
     prompt = (5, 17, 3, 99)
-    kept = [
-        t for t in generate(model, [Request(prompt, max_tokens=40, seed=2, top_logprobs=4)]) if t is not None
-    ]
+    kept = [t for t in generate(model, [Request(prompt, max_tokens=40, seed=2, top_logprobs=4)]) if t is not None]
     found = alternatives(model, prompt, [token.id for token in kept], 4)
     assert len(found) == len(kept) == 40
     for mine, token in zip(found, kept, strict=True):

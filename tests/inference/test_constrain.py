@@ -47,9 +47,17 @@ def model(bpe):
     """Random weights, and rows of the embedding that no token has."""
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=len(bpe) + 13, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
-        num_key_value_heads=2, max_position_embeddings=512, bos_token_id=0, eos_token_id=0, initializer_range=0.2,
-    )  # fmt: skip
+        vocab_size=len(bpe) + 13,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        bos_token_id=0,
+        eos_token_id=0,
+        initializer_range=0.2,
+    )
     return LlamaForCausalLM(config).eval()
 
 
@@ -94,7 +102,11 @@ def test_json(model, bpe):
 
 
 def test_choices_and_a_grammar(model, bpe):
-    assert {text for text, _ in drawn(model, bpe, choice="mage|thief|ü🙂", n=24, temperature=4)} == {"mage", "thief", "ü🙂"}
+    assert {text for text, _ in drawn(model, bpe, choice="mage|thief|ü🙂", n=24, temperature=4)} == {
+        "mage",
+        "thief",
+        "ü🙂",
+    }
     for text, finish in drawn(model, bpe, grammar=SUMS, n=8):
         assert finish == "stop"
         assert re.fullmatch(r"\d(\+\d)*", text)
@@ -192,9 +204,14 @@ def ask(model, tokenizer, asked, prompt="The old fox", **settings):
     settings = {"temperature": 1.5, "max_tokens": 120} | settings
     form = settings.pop("form", {})
     *_, found = answers(
-        model, tokenizer, [Prompt(ids, prompt, "a test", **form)], Sampling(**settings), frozenset({0}), "tiny",
+        model,
+        tokenizer,
+        [Prompt(ids, prompt, "a test", **form)],
+        Sampling(**settings),
+        frozenset({0}),
+        "tiny",
         rule=asked,
-    )  # fmt: skip
+    )
     return found[0]
 
 
@@ -324,11 +341,17 @@ def test_files_and_pydantic_models(tmp_path):
 @pytest.mark.parametrize(
     "regex, good, bad",
     [
-        (r"[\w-]+", "a-é_9", "a!"), (r"[^\W_]+", "aé9", "a_"), (r"\w", "é", "\u0301"), (r"\d", "3", "٣"),
-        (r"[^\d]", "٣", "3"), (r"\\w", "\\w", "a"), (r"\S", "é", "\x1c"), (r"a\/b\.\n", "a/b.\n", "a/b."),
+        (r"[\w-]+", "a-é_9", "a!"),
+        (r"[^\W_]+", "aé9", "a_"),
+        (r"\w", "é", "\u0301"),
+        (r"\d", "3", "٣"),
+        (r"[^\d]", "٣", "3"),
+        (r"\\w", "\\w", "a"),
+        (r"\S", "é", "\x1c"),
+        (r"a\/b\.\n", "a/b.\n", "a/b."),
         (r"[\s\S]{2}", "\n ", "a"),
     ],
-)  # fmt: skip
+)
 def test_classes_take_nothing_that_pythons_would_not(regex, good, bad):
     asked = rule(regex=regex)
     assert (asked.problem(good) is None and re.fullmatch(regex, good)) or regex == r"[^\d]"

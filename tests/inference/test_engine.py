@@ -35,18 +35,21 @@ def theirs(module, prompt, count, **options):
     """What generate continues one prompt with, greedily."""
     ids = torch.tensor([prompt])
     out = module.generate(
-        input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=count,
-        eos_token_id=sorted(STOP), pad_token_id=0, **options,
-    )  # fmt: skip
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        do_sample=False,
+        max_new_tokens=count,
+        eos_token_id=sorted(STOP),
+        pad_token_id=0,
+        **options,
+    )
     return out[0, len(prompt) :].tolist()
 
 
 def same_as_generate(module, prompts, count=20):
     said = run(module, [Request(p, max_tokens=count, temperature=0, stop_ids=STOP) for p in prompts])
     for number, prompt in enumerate(prompts):
-        assert ids_of(said[number, 0]) == theirs(module, prompt, count), (
-            f"prompt {number} of {len(prompt)} tokens"
-        )
+        assert ids_of(said[number, 0]) == theirs(module, prompt, count), f"prompt {number} of {len(prompt)} tokens"
     return said
 
 
@@ -80,8 +83,7 @@ def test_a_model_whose_memory_is_a_state(prompts):
 
 def test_logprobs_are_those_of_one_forward(model, prompts):
     asked = [
-        Request(p, max_tokens=12, temperature=0.7, top_p=0.9, seed=n, top_logprobs=3)
-        for n, p in enumerate(prompts[:9])
+        Request(p, max_tokens=12, temperature=0.7, top_p=0.9, seed=n, top_logprobs=3) for n, p in enumerate(prompts[:9])
     ]
     for (number, _), tokens in run(model, asked).items():
         ids = torch.tensor([[*prompts[number], *ids_of(tokens)]])
@@ -108,9 +110,7 @@ def test_samples_equal_calls_with_their_seeds(model, prompts):
 
 
 def test_few_rows_at_once_give_the_same(model, prompts):
-    asked = [
-        Request(p, samples=2, max_tokens=5 + n % 9, seed=n, stop_ids=STOP) for n, p in enumerate(prompts[:12])
-    ]
+    asked = [Request(p, samples=2, max_tokens=5 + n % 9, seed=n, stop_ids=STOP) for n, p in enumerate(prompts[:12])]
     expected = {key: ids_of(tokens) for key, tokens in run(model, asked).items()}
     batch, said = Batch(model, most=5), defaultdict(list)
     for request in asked:
@@ -146,9 +146,7 @@ def test_a_prompt_read_in_pieces(model, prompts):
 
 def test_the_prompt_is_read_once(llama):
     read = []
-    hook = llama.model.embed_tokens.register_forward_hook(
-        lambda module, args, out: read.append(args[0].numel())
-    )
+    hook = llama.model.embed_tokens.register_forward_hook(lambda module, args, out: read.append(args[0].numel()))
     batch = Batch(llama)
     batch.forward = own(llama)
     batch.add(Request(tuple(range(1, 41)), samples=6, max_tokens=5))
@@ -256,17 +254,12 @@ def test_until_ends_a_sample_and_min_tokens_forbids_to_stop(model, prompts):
     everything = frozenset(range(0, VOCAB, 2))
     said = run(
         model,
-        [
-            Request(p, max_tokens=12, min_tokens=5, seed=n, stop_ids=everything)
-            for n, p in enumerate(prompts[:8])
-        ],
+        [Request(p, max_tokens=12, min_tokens=5, seed=n, stop_ids=everything) for n, p in enumerate(prompts[:8])],
     )
     for tokens in said.values():
         assert all(token.id % 2 for token in tokens[:5])
         assert tokens[-1].finish == ("stop" if tokens[-1].id % 2 == 0 else "length")
-    until = run(
-        model, [Request(prompts[0], until=lambda ids: len(ids) == 3), Request(prompts[1], max_tokens=5)]
-    )
+    until = run(model, [Request(prompts[0], until=lambda ids: len(ids) == 3), Request(prompts[1], max_tokens=5)])
     assert [len(until[n, 0]) for n in range(2)] == [3, 5]
     assert until[0, 0][-1].finish == "stop"
 
@@ -299,9 +292,13 @@ def test_several_adapters_on_one_base(prompts):
 def theirs_plain(module, prompt, count=10):
     ids = torch.tensor([prompt])
     out = module.generate(
-        input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=count,
-        eos_token_id=None, pad_token_id=0,
-    )  # fmt: skip
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        do_sample=False,
+        max_new_tokens=count,
+        eos_token_id=None,
+        pad_token_id=0,
+    )
     return out[0, len(prompt) :].tolist()
 
 
@@ -309,10 +306,17 @@ def test_a_sample_of_many_is_what_its_seed_gives_alone():
     import transformers
 
     torch.manual_seed(0)
-    wide = transformers.LlamaForCausalLM(transformers.LlamaConfig(
-        vocab_size=32_000, hidden_size=64, intermediate_size=96, num_hidden_layers=1, num_attention_heads=4,
-        max_position_embeddings=64, initializer_range=0.1,
-    )).eval()  # fmt: skip
+    wide = transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(
+            vocab_size=32_000,
+            hidden_size=64,
+            intermediate_size=96,
+            num_hidden_layers=1,
+            num_attention_heads=4,
+            max_position_embeddings=64,
+            initializer_range=0.1,
+        )
+    ).eval()
     for n, prompt in enumerate([(5, 6, 7), (8,), (9, 10, 11, 12, 13, 14)]):
         seed, more = 100 * n, {"max_tokens": 24, "temperature": (1.0, 0.7)[n % 2]}
         many = run(wide, [Request(prompt, samples=8, seed=seed, **more)])
@@ -356,7 +360,9 @@ def test_out_of_memory_where_a_prompt_is_multiplied(llama, prompts, monkeypatch)
     monkeypatch.setattr(batches, "gather", full)
     batch = Batch(llama)
     batch.add(Request(prompts[0], samples=3, max_tokens=9))
-    with pytest.raises(OutOfMemory, match=r"out of memory with 3 samples of up to \d+ tokens: there is room for about \d+"):
+    with pytest.raises(
+        OutOfMemory, match=r"out of memory with 3 samples of up to \d+ tokens: there is room for about \d+"
+    ):
         batch.step()
     assert batch.cache is None and not batch.busy
 
@@ -418,7 +424,9 @@ ROWS = list(range(3, VOCAB, 3))  # of so many tokens that prompts and answers ha
 
 
 @pytest.mark.parametrize("tokens", [None, ROWS])
-@pytest.mark.parametrize("kind, more", [("llama", {}), ("llama", {"tie_word_embeddings": True}), ("qwen3", {}), ("gpt2", {})])
+@pytest.mark.parametrize(
+    "kind, more", [("llama", {}), ("llama", {"tie_word_embeddings": True}), ("qwen3", {}), ("gpt2", {})]
+)
 def test_an_adapter_has_a_forward_of_ours_on_the_packed_weights_of_its_base(kind, more, tokens, prompts):
     base = build(kind, **more)
     wrapped = lora(base, tokens=tokens)  # the adapter is on the very tensors of the base
@@ -445,7 +453,9 @@ def test_what_lora_is_not_is_left_to_its_own_forward(prompts):
         config = peft.LoraConfig(**{"r": 4, "target_modules": ["q_proj"], **more})
         wrapped = peft.get_peft_model(build("llama"), config)
         assert not isinstance(forward_of(wrapped), Quick)
-        assert ids_of(run(wrapped, [Request(prompts[0], max_tokens=5, temperature=0)])[0, 0]) == theirs_plain(wrapped, prompts[0], 5)
+        assert ids_of(run(wrapped, [Request(prompts[0], max_tokens=5, temperature=0)])[0, 0]) == theirs_plain(
+            wrapped, prompts[0], 5
+        )
 
 
 def test_an_adapter_of_other_precision_than_its_base(prompts):

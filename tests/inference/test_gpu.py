@@ -44,9 +44,13 @@ def test_graphs_say_what_plain_steps_and_generate_say(kind, recorded, monkeypatc
     for number, prompt in enumerate(prompts[:6]):
         ids = torch.tensor([prompt], device=DEVICE)
         out = module.generate(
-            input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=20 + 2 * number,
-            eos_token_id=sorted(STOP), pad_token_id=0,
-        )  # fmt: skip
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=False,
+            max_new_tokens=20 + 2 * number,
+            eos_token_id=sorted(STOP),
+            pad_token_id=0,
+        )
         assert said[number, 0] == out[0, len(prompt) :].tolist()
 
 

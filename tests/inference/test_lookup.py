@@ -87,6 +87,10 @@ def test_what_is_guessed():
 def test_only_one_greedy_sample_that_is_free():
     one = Request((1, 2), temperature=0, lookup=True)
     assert lookup.suits([one])
-    others = [replace(one, lookup=False), replace(one, temperature=1.0), replace(one, samples=2),
-              replace(one, constraint=lambda: None)]  # fmt: skip
+    others = [
+        replace(one, lookup=False),
+        replace(one, temperature=1.0),
+        replace(one, samples=2),
+        replace(one, constraint=lambda: None),
+    ]
     assert not any(lookup.suits([other]) for other in others) and not lookup.suits([one, one])

@@ -72,12 +72,23 @@ class Handler(BaseHTTPRequestHandler):
 
 def piece(text=None, index=0, finish=None, **more) -> dict:
     delta = {} if text is None else {"content": text}
-    return {"id": "x", "object": "chat.completion.chunk", "created": 0, "model": "m",
-            "choices": [{"index": index, "delta": delta, "finish_reason": finish, **more}]}  # fmt: skip
+    return {
+        "id": "x",
+        "object": "chat.completion.chunk",
+        "created": 0,
+        "model": "m",
+        "choices": [{"index": index, "delta": delta, "finish_reason": finish, **more}],
+    }
 
 
-USAGE = {"id": "x", "object": "chat.completion.chunk", "created": 0, "model": "m", "choices": [],
-         "usage": {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9}}  # fmt: skip
+USAGE = {
+    "id": "x",
+    "object": "chat.completion.chunk",
+    "created": 0,
+    "model": "m",
+    "choices": [],
+    "usage": {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9},
+}
 
 
 @pytest.fixture
@@ -108,9 +119,7 @@ def error_of(endpoint, **settings) -> str:
 
 def test_streams_and_counts(fake):
     fake.answer = lambda h, body: h.events(piece("Good "), piece("day"), piece(finish="stop"), USAGE)
-    steps = list(
-        remote.complete(fake.endpoint(), "Hello?", Sampling(temperature=0.5, top_p=0.9, stop=("\n",), seed=3))
-    )
+    steps = list(remote.complete(fake.endpoint(), "Hello?", Sampling(temperature=0.5, top_p=0.9, stop=("\n",), seed=3)))
     assert [step.text for step in steps][:2] == ["Good ", "Good day"]
     done = steps[-1]
     assert (done.text, done.finish_reason, done.model, done.samples) == ("Good day", "stop", "fake", [done])
@@ -119,21 +128,40 @@ def test_streams_and_counts(fake):
     assert json.loads(done.prompt) == done.messages
     body = fake.asked[0]
     assert (body["model"], body["temperature"], body["top_p"], body["stop"], body["seed"], body["max_tokens"]) == (
-        "m", 0.5, 0.9, ["\n"], 3, 256,
-    )  # fmt: skip
+        "m",
+        0.5,
+        0.9,
+        ["\n"],
+        3,
+        256,
+    )
     assert "n" not in body
     assert fake.headers[0]["Authorization"] == f"Bearer {KEY}"
 
 
 def test_samples_and_logprobs(fake):
     def told(token):
-        return {"content": [{"token": token, "logprob": -0.5, "bytes": None, "top_logprobs": [
-            {"token": "no", "logprob": -2.0, "bytes": None}, {"token": token, "logprob": -0.5, "bytes": None}]}]}  # fmt: skip
+        return {
+            "content": [
+                {
+                    "token": token,
+                    "logprob": -0.5,
+                    "bytes": None,
+                    "top_logprobs": [
+                        {"token": "no", "logprob": -2.0, "bytes": None},
+                        {"token": token, "logprob": -0.5, "bytes": None},
+                    ],
+                }
+            ]
+        }
 
     fake.answer = lambda h, body: h.events(
-        piece("b", 1, logprobs=told("b")), piece("a", 0, logprobs=told("a")),
-        piece(index=0, finish="stop"), piece(index=1, finish="length"), USAGE,
-    )  # fmt: skip
+        piece("b", 1, logprobs=told("b")),
+        piece("a", 0, logprobs=told("a")),
+        piece(index=0, finish="stop"),
+        piece(index=1, finish="length"),
+        USAGE,
+    )
     done = ask(fake.endpoint(), samples=2, logprobs=2)
     assert [(s.text, s.finish_reason) for s in done.samples] == [("a", "stop"), ("b", "length")]
     assert (done.tokens, done.logprobs, done.top) == (["a"], [-0.5], [(("a", -0.5), ("no", -2.0))])
@@ -157,9 +185,7 @@ def test_what_a_server_does_not_take_is_left_out_and_said(fake):
         ):
             if name in body:
                 message = f"Unsupported parameter: '{name}' is not supported with this model. Use {word}."
-                return h.send(
-                    400, {"error": {"message": message, "param": name, "type": "invalid_request_error"}}
-                )
+                return h.send(400, {"error": {"message": message, "param": name, "type": "invalid_request_error"}})
         return h.events(piece("ok"), piece(finish="stop"), USAGE)
 
     fake.answer = answer
@@ -168,15 +194,14 @@ def test_what_a_server_does_not_take_is_left_out_and_said(fake):
     assert fake.asked[-1]["max_completion_tokens"] == 9
     assert not {"max_tokens", "logprobs", "top_logprobs", "temperature"} & set(fake.asked[-1])
     assert [note.split(":")[0] for note in done.notes] == [
-        "the endpoint takes no logprobs", "the endpoint takes no temperature",
-    ]  # fmt: skip
+        "the endpoint takes no logprobs",
+        "the endpoint takes no temperature",
+    ]
 
 
 def test_a_server_without_streaming_and_without_counts(fake):
     whole = {
-        "choices": [
-            {"index": 0, "message": {"role": "assistant", "content": "all at once"}, "finish_reason": "stop"}
-        ]
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "all at once"}, "finish_reason": "stop"}]
     }
     fake.answer = lambda h, body: h.send(200, whole)
     done = ask(fake.endpoint())
@@ -185,9 +210,7 @@ def test_a_server_without_streaming_and_without_counts(fake):
 
 
 def test_a_base_model_gets_the_raw_document(fake):
-    fake.answer = lambda h, body: h.events(
-        {"choices": [{"index": 0, "text": " a time", "finish_reason": "stop"}]}
-    )
+    fake.answer = lambda h, body: h.events({"choices": [{"index": 0, "text": " a time", "finish_reason": "stop"}]})
     done = ask(fake.endpoint(chat=False), "Once upon", logprobs=1, top_k=5)
     assert (done.text, done.prompt, done.messages) == (" a time", "Once upon", None)
     assert (fake.asked[0]["prompt"], fake.asked[0]["logprobs"], fake.asked[0]["top_k"]) == ("Once upon", 1, 5)
@@ -228,10 +251,7 @@ def test_down_slow_and_gone(fake):
     down = fake.endpoint()
     slow = fake.endpoint(timeout=0.2)
     fake.answer = lambda h, body: time.sleep(1)
-    assert (
-        error_of(slow)
-        == "endpoint fake sent nothing for 0.2 s: it is slow or stuck; --timeout gives it longer"
-    )
+    assert error_of(slow) == "endpoint fake sent nothing for 0.2 s: it is slow or stuck; --timeout gives it longer"
 
     def stalls(h, body):
         h.events(piece("Good "), done=False)
@@ -258,18 +278,21 @@ def test_down_slow_and_gone(fake):
     assert f"cannot be reached at {down.base_url}: Connection refused" in error_of(down)
 
 
-@pytest.mark.parametrize("answer", [
-    lambda h: h.send(200, "<html>It works!</html>", "text/html"),
-    lambda h: h.send(200, "not json"),
-    lambda h: h.send(200, {"hello": 1}),
-    lambda h: h.send(200, [1, 2]),
-    lambda h: h.events("{broken"),
-    lambda h: h.events("17"),
-    lambda h: h.events({"choices": "none"}),
-    lambda h: h.events({"choices": [3]}),
-    lambda h: h.events({"choices": [{"index": 0, "delta": {"content": 5}}]}),
-    lambda h: h.events(),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda h: h.send(200, "<html>It works!</html>", "text/html"),
+        lambda h: h.send(200, "not json"),
+        lambda h: h.send(200, {"hello": 1}),
+        lambda h: h.send(200, [1, 2]),
+        lambda h: h.events("{broken"),
+        lambda h: h.events("17"),
+        lambda h: h.events({"choices": "none"}),
+        lambda h: h.events({"choices": [3]}),
+        lambda h: h.events({"choices": [{"index": 0, "delta": {"content": 5}}]}),
+        lambda h: h.events(),
+    ],
+)
 def test_garbage(fake, answer):
     fake.answer = lambda h, body: answer(h)
     line = error_of(fake.endpoint())
@@ -290,9 +313,7 @@ def test_statuses(fake):
     fake.answer = lambda h, body: h.send(404, {"error": {"message": "no such model"}})
     assert error_of(endpoint) == "endpoint fake has no model m (404) (there is llama)"
     fake.answer = lambda h, body: h.send(429, {"error": {"message": "slow down"}})
-    assert error_of(endpoint) == (
-        "endpoint fake takes no more requests for now (429: rate limit or quota): slow down"
-    )
+    assert error_of(endpoint) == ("endpoint fake takes no more requests for now (429: rate limit or quota): slow down")
     fake.answer = lambda h, body: h.send(500, "<html>oops</html>", "text/html")
     assert error_of(endpoint) == "endpoint fake failed on its side (500)"
     fake.answer = lambda h, body: h.send(400, {"error": {"message": "temperature is at most 2"}})

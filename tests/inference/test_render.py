@@ -52,18 +52,14 @@ def test_a_chat_template_is_used(chat):
     assert chat.convert_tokens_to_ids("<|system|>") == prompt.ids[0]
     earlier = [*prompt.messages, {"role": "assistant", "content": "Yes"}]
     again = render("c", chat, Question("And?", earlier=earlier, few_shot=PAIRS[:1]))
-    assert (
-        again.text == said + "Yes<|end|><|user|>And?<|end|><|assistant|>"
-    )  # system and examples stand there once
+    assert again.text == said + "Yes<|end|><|user|>And?<|end|><|assistant|>"  # system and examples stand there once
 
 
 def test_words_put_in_the_mouth_of_the_assistant(chat, base):
     turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Well,"}]
     assert render("c", chat, Question(turns)).text == "<|user|>Hi<|end|><|assistant|>Well,"
     chat.chat_template = None
-    assert render("b", base, Question(turns, as_assistant=True)).text.endswith(
-        "\n\nHuman: Hi\n\nAssistant: Well,"
-    )
+    assert render("b", base, Question(turns, as_assistant=True)).text.endswith("\n\nHuman: Hi\n\nAssistant: Well,")
 
 
 def test_mistakes_in_a_chat(chat):
@@ -136,9 +132,7 @@ def test_a_chat_loses_its_oldest_turns_and_never_its_system_prompt(chat):
 
 def test_unknown_characters_are_told():
     tokenizer = train_char(["abc"])
-    assert render("b", tokenizer, Question("abcé")).notes == (
-        "1 character of the prompt unknown to its tokenizer",
-    )
+    assert render("b", tokenizer, Question("abcé")).notes == ("1 character of the prompt unknown to its tokenizer",)
 
 
 def test_the_end_of_a_turn(chat):

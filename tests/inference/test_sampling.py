@@ -79,7 +79,8 @@ def test_every_token_can_be_drawn_and_no_other(vocab):
 
 
 def test_the_last_bits_of_the_logits_decide_next_to_nothing():
-    """A batch of another size sums in another order. One number in the distribution function of the whole vocabulary falls
+    """A batch of another size sums in another order. One number in the distribution function of the whole vocabulary
+    falls
     across a border in 142 of these 1,000 draws."""
     scores, n = logits(40, 49_152, scale=2.0), 25
     other = scores + logits(40, 49_152, seed=1, scale=3e-5) + torch.linspace(-3e-5, 3e-5, 49_152)
@@ -123,16 +124,16 @@ def test_describe():
     scores = logits(3, 50)
     nats, tops = sampling.describe(scores, [4, 5, 6], [0, 2, 60])
     expected = scores.log_softmax(-1)
-    assert nats == pytest.approx(
-        [expected[0, 4].item(), expected[1, 5].item(), expected[2, 6].item()], abs=1e-5
-    )
+    assert nats == pytest.approx([expected[0, 4].item(), expected[1, 5].item(), expected[2, 6].item()], abs=1e-5)
     assert tops[0] == ()
     assert [name for name, _ in tops[1]] == expected[1].topk(2).indices.tolist()
     assert len(tops[2]) == 50
 
 
 def test_the_largest_uniform_number_draws_the_last_token_that_is_left():
-    """`torch.rand` in float64 comes as near to 1 as 1 - 2**-53, where a product with the sum may be rounded up to it."""
+    """`torch.rand` in float64 comes as near to 1 as 1 - 2**-53, where a product with the sum may be rounded up to
+    it.
+    """
     scores = logits(200, 500)
     scores[:, 300:] = float("-inf")
     drawn = draw(scores, [1 - 2.0**-53] * 200)

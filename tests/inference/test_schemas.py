@@ -1,4 +1,5 @@
-"""Schemas as they are met in the world: what is enforced is enforced wholly, by another library's judgement; the rest is refused.
+"""Schemas as they are met in the world: what is enforced is enforced wholly, by another library's judgement; the rest
+is refused.
 
 The texts are drawn at random byte by byte from what the mask allows, which is all that a model adds likelihoods to.
 """
@@ -19,14 +20,40 @@ SCHEMAS = json.loads((Path(__file__).parent / "schemas.json").read_text(encoding
 REFUSED = {
     "oneOf numbers overlapping": "what keeps one alternative of its oneOf may keep another too",
     "if of a string": "its if asks for something else than types, listed values, or properties",
-    "not const": "its not excludes something else", "not object": "its not excludes something else",
-    "unique": "uniqueItems cannot be kept token by token", "unique enum": "uniqueItems cannot be kept token by token",
-    "contains": "contains cannot be kept", "unevaluated allOf": "unevaluatedProperties cannot be kept",
-    "format regex": "Unknown format: regex", "lookahead": "look-around",
-}  # fmt: skip
+    "not const": "its not excludes something else",
+    "not object": "its not excludes something else",
+    "unique": "uniqueItems cannot be kept token by token",
+    "unique enum": "uniqueItems cannot be kept token by token",
+    "contains": "contains cannot be kept",
+    "unevaluated allOf": "unevaluatedProperties cannot be kept",
+    "format regex": "Unknown format: regex",
+    "lookahead": "look-around",
+}
 ALLOWED = [name for name in SCHEMAS if name not in REFUSED]
 CLOSING = [ord(c) for c in '"]},']  # preferred, so that texts end
-VALUES = [0, 1, 7, 10, 15, 100, 500, 2.5, "", "a", "xy", "12345", "K1A", True, False, None, {}, [], [1], [1, "a"], [[0, 1]]]
+VALUES = [
+    0,
+    1,
+    7,
+    10,
+    15,
+    100,
+    500,
+    2.5,
+    "",
+    "a",
+    "xy",
+    "12345",
+    "K1A",
+    True,
+    False,
+    None,
+    {},
+    [],
+    [1],
+    [1, "a"],
+    [[0, 1]],
+]
 
 
 def checker(schema):
@@ -88,7 +115,9 @@ def test_no_value_is_let_through_that_the_schema_forbids_and_few_are_kept_out():
             is_valid, is_kept = judge.is_valid(one), accepts(made, json.dumps(one, separators=(",", ":")).encode())
             assert is_valid or not is_kept, (name, one)
             kept, valid = kept + is_kept, valid + is_valid
-    assert valid > 1500 and kept > 0.9 * valid, "the rest is in another order, or was given up to tell alternatives apart"
+    assert valid > 1500 and kept > 0.9 * valid, (
+        "the rest is in another order, or was given up to tell alternatives apart"
+    )
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -106,27 +135,55 @@ def keeps(schema, *values):
 
 
 def test_alternatives_are_kept_apart():
-    either = {"oneOf": [{"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]},
-                        {"type": "object", "properties": {"b": {"type": "integer"}}, "required": ["b"]}]}  # fmt: skip
-    assert keeps(either, {"a": 1}, {"b": 1}, {"a": 1, "b": 1}, {"b": 1, "a": 1}, {}) == [True, True, False, False, False]
+    either = {
+        "oneOf": [
+            {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]},
+            {"type": "object", "properties": {"b": {"type": "integer"}}, "required": ["b"]},
+        ]
+    }
+    assert keeps(either, {"a": 1}, {"b": 1}, {"a": 1, "b": 1}, {"b": 1, "a": 1}, {}) == [
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
     within = {"oneOf": [{"type": "object", "required": ["a"]}, {"type": "object", "required": ["a", "b"]}]}
-    assert keeps(within, {"a": 1}, {"a": 1, "b": 2}) == [True, False], "the wider one without the other; the narrower never"
+    assert keeps(within, {"a": 1}, {"a": 1, "b": 2}) == [True, False], (
+        "the wider one without the other; the narrower never"
+    )
     assert keeps({"oneOf": [{"type": ["string", "null"]}, {"type": "string"}]}, None, "x") == [True, False]
     nested = {"oneOf": [{"oneOf": [{"enum": [1, 2]}, {"enum": [2, 3]}]}, {"enum": [2, 4]}]}
     assert keeps(nested, 1, 3, 4) == [True, True, True]
-    deep = {"type": "object", "properties": {"p": {"oneOf": [{"$ref": "#/$defs/n"}, {"type": "null"}]}}, "required": ["p"],
-            "$defs": {"n": {"allOf": [{"type": "object"}, {"required": ["p"]}], "properties": {"p": {"$ref": "#"}}}}}  # fmt: skip
+    deep = {
+        "type": "object",
+        "properties": {"p": {"oneOf": [{"$ref": "#/$defs/n"}, {"type": "null"}]}},
+        "required": ["p"],
+        "$defs": {"n": {"allOf": [{"type": "object"}, {"required": ["p"]}], "properties": {"p": {"$ref": "#"}}}},
+    }
     assert keeps(deep, {"p": None}, {"p": 1}) == [True, False]
 
 
 def test_names_of_keywords_may_be_names_of_properties():
-    schema = {"type": "object", "properties": {"oneOf": {"type": "integer"}, "not": {"type": "string"}, "if": {"const": 1},
-              "enum": {"oneOf": [{"const": 2}, {"type": "null"}]}}, "required": ["oneOf"], "additionalProperties": False}  # fmt: skip
+    schema = {
+        "type": "object",
+        "properties": {
+            "oneOf": {"type": "integer"},
+            "not": {"type": "string"},
+            "if": {"const": 1},
+            "enum": {"oneOf": [{"const": 2}, {"type": "null"}]},
+        },
+        "required": ["oneOf"],
+        "additionalProperties": False,
+    }
     assert keeps(schema, {"oneOf": 1}, {"oneOf": 1, "not": "x", "enum": 2}, {"oneOf": "x"}) == [True, True, False]
 
 
 def test_a_schema_without_end_is_refused_and_one_of_many_parts_is_not():
-    endless = {"$ref": "#/$defs/a", "$defs": {"a": {"allOf": [{"$ref": "#/$defs/a"}, {"oneOf": [{"type": "null"}, {"$ref": "#/$defs/a"}]}]}}}
+    endless = {
+        "$ref": "#/$defs/a",
+        "$defs": {"a": {"allOf": [{"$ref": "#/$defs/a"}, {"oneOf": [{"type": "null"}, {"$ref": "#/$defs/a"}]}]}},
+    }
     with pytest.raises(GPTError):
         rule(json=endless)
     assert keeps({"oneOf": [{"const": n} for n in range(200)]}, 7, 199, 200) == [True, True, False]

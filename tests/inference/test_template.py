@@ -10,10 +10,15 @@ from jupyter_gpt.data.prompt_template import check_messages, fill, turns
 from jupyter_gpt.errors import GPTError
 
 NAMES = {
-    "topic": "the moon", "n": 3, "rows": [{"name": "Ada"}, {"name": "Grace"}],
+    "topic": "the moon",
+    "n": 3,
+    "rows": [{"name": "Ada"}, {"name": "Grace"}],
     "paper": SimpleNamespace(title="On X"),
-    "hole": "{topic}", "print": print, "math": math, "In": ["x"],
-}  # fmt: skip
+    "hole": "{topic}",
+    "print": print,
+    "math": math,
+    "In": ["x"],
+}
 
 
 @pytest.mark.parametrize(
@@ -32,12 +37,24 @@ def test_holes_are_filled(text, filled):
 @pytest.mark.parametrize(
     "text",
     [
-        json.dumps({"a": {"b": [1, {}], "topic": "{"}}), "a { brace } and } another {", "{}", "{0}",
-        "{topic!r}", "{n:03d}", "{ topic }", "{topic", "topic}", "{1 + 1}", "{rows[0:1]}",
-        "{paper.__class__}", "{rows[n]}",
-        r"\frac{1}{2}", "{topic()}", "{{{}}}",
+        json.dumps({"a": {"b": [1, {}], "topic": "{"}}),
+        "a { brace } and } another {",
+        "{}",
+        "{0}",
+        "{topic!r}",
+        "{n:03d}",
+        "{ topic }",
+        "{topic",
+        "topic}",
+        "{1 + 1}",
+        "{rows[0:1]}",
+        "{paper.__class__}",
+        "{rows[n]}",
+        r"\frac{1}{2}",
+        "{topic()}",
+        "{{{}}}",
     ],
-)  # fmt: skip
+)
 def test_any_other_brace_is_a_brace(text):
     assert fill(text, NAMES) == (text, [])
 

@@ -26,8 +26,10 @@ LISTED = (
     "{% if not loop.last %}, {% endif %}{% endfor %}]{% else %}{{ m.content }}{% endif %}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
-CODE = CALLING.replace('{"name": {{ c.function.name | tojson }}, "ARGUMENTS": {{ c.function.arguments | tojson }}}',
-                       "{{ c.function.name }}({{ c.function.arguments }})")  # fmt: skip
+CODE = CALLING.replace(
+    '{"name": {{ c.function.name | tojson }}, "ARGUMENTS": {{ c.function.arguments | tojson }}}',
+    "{{ c.function.name }}({{ c.function.arguments }})",
+)
 
 
 @pytest.fixture
@@ -49,8 +51,11 @@ def test_the_form_is_learned_from_the_template(model):
     assert form_of(tokenizer) is None  # heeds no tools
     form = form_of(with_template(tokenizer, CALLING.replace("ARGUMENTS", "parameters")))
     assert (form.before, form.after, form.name, form.arguments) == (
-        "<tool_call>\n", "\n</tool_call>", "name", "parameters",
-    )  # fmt: skip
+        "<tool_call>\n",
+        "\n</tool_call>",
+        "name",
+        "parameters",
+    )
     listed = form_of(with_template(tokenizer, LISTED))
     assert listed.before == "[TOOL_CALLS] [" and listed.after == "]"
     assert form_of(with_template(tokenizer, CODE)) is None  # calls that are no JSON
@@ -64,8 +69,9 @@ def test_calls_are_read_in_that_form():
     two = '<tool_call>{"name": "b", "arguments": {}}</tool_call>'
     assert form.read("Just words {} here") == ("Just words {} here", [])
     assert form.read(f"I look. {one}\n{two}") == (
-        "I look.", [{"name": "a", "arguments": {"x": [1]}}, {"name": "b", "arguments": {}}],
-    )  # fmt: skip
+        "I look.",
+        [{"name": "a", "arguments": {"x": [1]}}, {"name": "b", "arguments": {}}],
+    )
     for broken in ("<tool_call>\n{", "<tool_call>{}", '<tool_call>{"name": 3, "arguments": {}}', f"{one}<tool_call>x"):
         with pytest.raises(ValueError, match="the tool call"):
             form.read(broken)
@@ -80,8 +86,11 @@ def test_tools_and_results_stand_in_the_prompt(model):
     tokenizer = with_template(model.tokenizer, CALLING.replace("ARGUMENTS", "arguments"))
     tools = tuple(as_schemas([calculator()]))
     call = {"id": "c0", "type": "function", "function": {"name": "calculator", "arguments": {"expression": "1+1"}}}
-    turns = [{"role": "user", "content": "1+1?"}, {"role": "assistant", "content": "", "tool_calls": [call]},
-             {"role": "tool", "content": "2", "tool_call_id": "c0", "name": "calculator"}]  # fmt: skip
+    turns = [
+        {"role": "user", "content": "1+1?"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "2", "tool_call_id": "c0", "name": "calculator"},
+    ]
     prompt = render("chat", tokenizer, Question(turns, tools=tools))
     assert prompt.text.startswith('TOOLS:{"type": "function", "function": {"name": "calculator"')
     assert '<tool_call>\n{"name": "calculator", "arguments": {"expression": "1+1"}}\n</tool_call><|end|>' in prompt.text
@@ -110,20 +119,33 @@ def test_the_calls_of_a_completion(model):
 
 
 def piece(number, name=None, arguments="", id=None):
-    return {"choices": [{"index": 0, "delta": {"tool_calls": [
-        {"index": number, "id": id, "function": {"name": name, "arguments": arguments}}]}}]}  # fmt: skip
+    return {
+        "choices": [
+            {
+                "index": 0,
+                "delta": {
+                    "tool_calls": [{"index": number, "id": id, "function": {"name": name, "arguments": arguments}}]
+                },
+            }
+        ]
+    }
 
 
 def test_calls_come_in_pieces():
     answers = Answers()
-    for chunk in (piece(0, "weather", "", "c1"), piece(0, None, '{"city": '), piece(1, "clock", "{}", "c2"),
-                  piece(0, None, '"Ulm"}')):  # fmt: skip
+    for chunk in (
+        piece(0, "weather", "", "c1"),
+        piece(0, None, '{"city": '),
+        piece(1, "clock", "{}", "c2"),
+        piece(0, None, '"Ulm"}'),
+    ):
         answers.add(chunk)
     answers.add({"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]})
     answers.check()
     assert answers.samples[0].made == [
-        {"name": "weather", "arguments": '{"city": "Ulm"}', "id": "c1"}, {"name": "clock", "arguments": "{}", "id": "c2"},
-    ]  # fmt: skip
+        {"name": "weather", "arguments": '{"city": "Ulm"}', "id": "c1"},
+        {"name": "clock", "arguments": "{}", "id": "c2"},
+    ]
     assert answers.samples[0].finish == "stop"
     with pytest.raises(Garbage):
         answers.add({"choices": [{"index": 0, "delta": {"tool_calls": ["no"]}}]})

@@ -69,10 +69,19 @@ class FakeSession:
         self.runs = Named(storyteller=make_run("storyteller"))
         self.models = Named(
             storyteller=SimpleNamespace(
-                name="storyteller", kind="pretrain", parameters=1_234_567, lineage=["storyteller"], device="cpu",
-                dtype="float32", resident=True, has_chat=False, licence="MIT", memory=4_938_268, on_disk=5_000_000,
+                name="storyteller",
+                kind="pretrain",
+                parameters=1_234_567,
+                lineage=["storyteller"],
+                device="cpu",
+                dtype="float32",
+                resident=True,
+                has_chat=False,
+                licence="MIT",
+                memory=4_938_268,
+                on_disk=5_000_000,
             )
-        )  # fmt: skip
+        )
         self.error, self.rankings = None, {}
 
     def corpus(self, name, mixture, **options):

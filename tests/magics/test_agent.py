@@ -23,7 +23,10 @@ def gpt(tmp_path, monkeypatch, tiny_model):
 
 def test_it_works_on_a_goal_and_shows_the_tree(gpt, ip, shown):
     ip.user_ns["loud"] = loud
-    line = "%%agent noise --tools calculator,$loud --max-calls 4 --max-tokens 150 --tasks 2 --levels 1 --steps 2 --out done"
+    line = (
+        "%%agent noise --tools calculator,$loud --max-calls 4 --max-tokens 150 --tasks 2 --levels 1 --steps 2 "
+        "--out done"
+    )
     ip.run_cell(f"{line}\nMake some {{noise}}.\n").raise_error()
     done = ip.user_ns["done"]
     assert done.trace["label"] == "agent"

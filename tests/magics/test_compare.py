@@ -17,8 +17,7 @@ def asked(gpt, tmp_path, monkeypatch):
         seen.append((models, prompts, options))
         tick(models[0], 0, 0)
         rows = [
-            Row(text, 0, tuple(Completion(name, finish_reason="stop") for name in models), (0, 1))
-            for text in prompts
+            Row(text, 0, tuple(Completion(name, finish_reason="stop") for name in models), (0, 1)) for text in prompts
         ]
         return Comparison(models, rows, AllRankings().named("n"))
 
@@ -32,8 +31,11 @@ def succeed(ip, cell: str) -> None:
 
 def test_one_prompt_a_line_with_its_holes_filled(ip, asked, shown):
     ip.user_ns["animal"] = "fox"
-    succeed(ip, '%%compare ann bob --max-tokens 20 --temperature 0 --stop "\\n" "." --seed 4 --out c\n'
-                'The {animal} is {"kind": 1}\n\n  Why? \n')  # fmt: skip
+    succeed(
+        ip,
+        '%%compare ann bob --max-tokens 20 --temperature 0 --stop "\\n" "." --seed 4 --out c\n'
+        'The {animal} is {"kind": 1}\n\n  Why? \n',
+    )
     [(models, prompts, options)] = asked
     assert (models, prompts) == (["ann", "bob"], ['The fox is {"kind": 1}', "Why?"])
     assert options == {"max_tokens": 20, "temperature": 0.0, "stop": ["\n", "."], "seed": 4}

@@ -42,8 +42,9 @@ def test_an_endpoint_is_declared_listed_and_forgotten(says, shown, gpt, ip):
     assert not gpt.models["llama"].has_chat
     says("%gpt config")
     assert re.findall(r"^(\w+) .*  (key from \w+|no key)", shown.pop(), re.MULTILINE) == [
-        ("llama", "no key"), ("mini", "key from OPENAI_API_KEY"),
-    ]  # fmt: skip
+        ("llama", "no key"),
+        ("mini", "key from OPENAI_API_KEY"),
+    ]
     says("%gpt models")
     assert "gpt-4o-mini at api.openai.com" in shown.pop()
     assert says("%gpt config endpoint mini --remove") == "endpoint mini is forgotten\n"

@@ -21,8 +21,11 @@ def test_corpus(ip, gpt, shown):
     [(verb, said)] = gpt.calls
     assert verb == "corpus"
     assert said == {
-        "name": "bedtime", "mixture": "stories: 2\n./books/*.txt: 1\n", "seed": 3, "variables": ip.user_ns,
-    }  # fmt: skip
+        "name": "bedtime",
+        "mixture": "stories: 2\n./books/*.txt: 1\n",
+        "seed": 3,
+        "variables": ip.user_ns,
+    }
     assert shown == ["corpus bedtime"]
     assert ip.user_ns["c"].name == "bedtime"
 
@@ -36,9 +39,16 @@ def test_pretrain_hands_over_every_option(ip, gpt, shown):
     [(verb, said)] = gpt.calls
     assert verb == "pretrain"
     assert said == {
-        "name": "tale", "mixture": "stories: 3\n", "depth": 6, "steps": 2000, "lr": 0.01, "compile": False,
-        "prompts": ["Once", "2 + 2 ="], "background": True, "variables": ip.user_ns,
-    }  # fmt: skip
+        "name": "tale",
+        "mixture": "stories: 3\n",
+        "depth": 6,
+        "steps": 2000,
+        "lr": 0.01,
+        "compile": False,
+        "prompts": ["Once", "2 + 2 ="],
+        "background": True,
+        "variables": ip.user_ns,
+    }
     assert shown == ["run tale: finished"]
     assert ip.user_ns["m"] is gpt.models["tale"]
 
@@ -101,12 +111,13 @@ def test_earlier_runs_are_drawn_beside(ip, gpt, shown, monkeypatch, fails):
 
 
 def test_mistakes_reach_nobody(fails, gpt):
-    assert fails("%%pretrain tale --dept 4\nstories: 3") == (
-        "%%pretrain has no option --dept (did you mean --depth?)"
-    )
+    assert fails("%%pretrain tale --dept 4\nstories: 3") == ("%%pretrain has no option --dept (did you mean --depth?)")
     assert fails("%%corpus\nstories: 3") == "%%corpus wants NAME: %%corpus NAME [options]"
     assert fails("%gpt shw storyteller") == "%gpt has no verb shw (did you mean show?)"
-    assert fails("%gpt show storytelle") == "there is no run and there are no rankings storytelle (did you mean storyteller?)"
+    assert (
+        fails("%gpt show storytelle")
+        == "there is no run and there are no rankings storytelle (did you mean storyteller?)"
+    )
     assert fails("%gpt help mdels") == "%gpt has no verb mdels (did you mean models?)"
     assert gpt.calls == []
 
@@ -116,7 +127,9 @@ def test_runs_and_models(ip, gpt, shown):
     succeed(ip, "%gpt models --out m")
     assert ip.user_ns["r"] is gpt.runs
     assert ip.user_ns["m"] is gpt.models
-    assert "storyteller  pretrain  finished  2 of 2                 ≈6.688  ≈7.500 at step ≈0  ≈2,048       ≈1" in shown[0]
+    assert (
+        "storyteller  pretrain  finished  2 of 2                 ≈6.688  ≈7.500 at step ≈0  ≈2,048       ≈1" in shown[0]
+    )
     assert "storyteller   1,234,567  base  storyteller  MIT       «5 MB»  «cpu, float32, 5 MB»" in shown[1]
 
 
@@ -146,7 +159,8 @@ def test_show_says_why_a_run_failed_and_what_has_not_begun(ip, gpt, shown, fails
     run.events = run.events[-1:]
     succeed(ip, "%gpt show storyteller")
     assert shown == [
-        "run storyteller: failed\nwhy: the disk is full", "storyteller: pretrain, failed before its first step\nwhy: the disk is full"
+        "run storyteller: failed\nwhy: the disk is full",
+        "storyteller: pretrain, failed before its first step\nwhy: the disk is full",
     ]
     assert fails("%gpt hepl") == "%gpt has no verb hepl (did you mean help?)"
     assert fails("%gpt SHOW storyteller") == "%gpt has no verb SHOW (did you mean show?)"

@@ -14,11 +14,17 @@ def test_the_line(gpt, ip, shown, monkeypatch):
     monkeypatch.setattr("jupyter_gpt.notebook.views.evaluation.evaluation_bundle", lambda found: Bundle(found, "", {}))
     ip.user_ns["table"] = [("1?", "1")]
     ip.run_cell(
-        '%gpt evaluate $table --models a b --techniques direct "--cot --samples 3 --vote" --questions 5 --temperature 0.5 --out e'
+        '%gpt evaluate $table --models a b --techniques direct "--cot --samples 3 --vote" --questions 5 '
+        "--temperature 0.5 --out e"
     ).raise_error()
     assert seen.pop("progress") is None
-    assert seen == {"task": [("1?", "1")], "models": ["a", "b"], "questions": 5, "temperature": 0.5,
-                    "techniques": {"direct": {}, "--cot --samples 3 --vote": {"cot": True, "samples": 3, "vote": True}}}  # fmt: skip
+    assert seen == {
+        "task": [("1?", "1")],
+        "models": ["a", "b"],
+        "questions": 5,
+        "temperature": 0.5,
+        "techniques": {"direct": {}, "--cot --samples 3 --vote": {"cot": True, "samples": 3, "vote": True}},
+    }
     assert shown == ["found"] and ip.user_ns["e"] == "found"
 
 

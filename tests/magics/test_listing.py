@@ -47,9 +47,14 @@ def test_models_say_what_they_are_and_where(real, tiny_model):
     assert found["talker"][1] == "assistant" and found["talker"][-1] == "on disk"
     assert not real.models.about("talker").resident, "listing loads nothing"
     assert bundle.data["models"][1] == {
-        "name": "heir", "parameters": fox.parameters, "assistant": False, "lineage": ["fox", "heir (finetune)"],
-        "licence": "MIT", "base": None, "trained": 0,
-    }  # fmt: skip
+        "name": "heir",
+        "parameters": fox.parameters,
+        "assistant": False,
+        "lineage": ["fox", "heir (finetune)"],
+        "licence": "MIT",
+        "base": None,
+        "trained": 0,
+    }
     assert bundle.metadata["fox"]["memory"] == fox.memory and "memory" not in json.dumps(bundle.data)
     assert "«cpu, float32, 145 kB»" in bundle.html and ">assistant<" in bundle.html
 

@@ -27,9 +27,13 @@ def run(ip, tmp_path, monkeypatch, tiny_model):
 
 
 LIFE = (
-    "%gpt pull ./fox --name reynard --out m", "%gpt load reynard --dtype bfloat16", "%gpt models",
-    "%gpt unload reynard", "%gpt unload reynard", "%gpt save reynard ./mine --out where",
-)  # fmt: skip
+    "%gpt pull ./fox --name reynard --out m",
+    "%gpt load reynard --dtype bfloat16",
+    "%gpt models",
+    "%gpt unload reynard",
+    "%gpt unload reynard",
+    "%gpt save reynard ./mine --out where",
+)
 
 
 def test_the_life_of_a_model_twice(run, shown, capsys, tmp_path):

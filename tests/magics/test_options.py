@@ -10,43 +10,56 @@ COMMAND = Command(
     "It makes what it is told.",
     (
         ("What", (Option("NAME", "its name", needed=True), Option("OTHER", "another"))),
-        ("How", (
-            STEPS, BACKGROUND, OUT,
-            Option("--lr", "the rate", "X", number, default=0.02),
-            Option("--arch", "the kind", choices=("llama", "gpt2")),
-            Option("--prompts", "texts", "TEXT", many=True),
-            Option("--batch-tokens", "tokens a step", "N", whole),
-        )),
+        (
+            "How",
+            (
+                STEPS,
+                BACKGROUND,
+                OUT,
+                Option("--lr", "the rate", "X", number, default=0.02),
+                Option("--arch", "the kind", choices=("llama", "gpt2")),
+                Option("--prompts", "texts", "TEXT", many=True),
+                Option("--batch-tokens", "tokens a step", "N", whole),
+            ),
+        ),
     ),
     body="source: weight",
     examples=("%%make it",),
-)  # fmt: skip
+)
 
 
 def test_only_what_was_given_comes_out():
     assert parse(COMMAND, "tale") == {"name": "tale"}
     line = "tale --steps 2k --background --lr=3e-4 --arch gpt2 --batch-tokens 1_024 --out m"
     assert parse(COMMAND, line) == {
-        "name": "tale", "steps": 2000, "background": True, "lr": 3e-4, "arch": "gpt2", "batch_tokens": 1024,
+        "name": "tale",
+        "steps": 2000,
+        "background": True,
+        "lr": 3e-4,
+        "arch": "gpt2",
+        "batch_tokens": 1024,
         "out": "m",
-    }  # fmt: skip
+    }
 
 
 def test_many_values_go_up_to_the_next_option():
     assert parse(COMMAND, 'x --prompts "Once upon" 2+2= "--steps" --steps 5 --prompts again') == {
-        "name": "x", "prompts": ["Once upon", "2+2=", "--steps", "again"], "steps": 5,
-    }  # fmt: skip
+        "name": "x",
+        "prompts": ["Once upon", "2+2=", "--steps", "again"],
+        "steps": 5,
+    }
 
 
 def test_variables_are_looked_up_unless_quoted():
     names = {"n": 7, "texts": ["a", "b"], "rate": 0.5, "_hidden": 1}
     assert parse(COMMAND, "x --steps $n --lr $rate --prompts $texts '$n' $5", names) == {
-        "name": "x", "steps": 7, "lr": 0.5, "prompts": ["a", "b", "$n", "$5"],
-    }  # fmt: skip
+        "name": "x",
+        "steps": 7,
+        "lr": 0.5,
+        "prompts": ["a", "b", "$n", "$5"],
+    }
     assert parse(COMMAND, "x --prompts $texts") == {"name": "x", "prompts": ["$texts"]}
-    with pytest.raises(
-        GPTError, match=r"--prompts: this notebook has no variable text \(did you mean texts\?\)"
-    ):
+    with pytest.raises(GPTError, match=r"--prompts: this notebook has no variable text \(did you mean texts\?\)"):
         parse(COMMAND, "x --prompts $text", names)
     with pytest.raises(GPTError, match=r"--steps wants a whole number .*, not \"\['a', 'b'\]\""):
         parse(COMMAND, "x --steps $texts", names)

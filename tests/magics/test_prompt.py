@@ -60,11 +60,25 @@ def test_every_option_reaches_the_session(gpt, ip, shown, monkeypatch):
     ip.run_cell(f"{line}\nWhy?\n").raise_error()
     assert seen.pop("few_shot") is pairs
     assert seen == {
-        "text": "Why?", "model": "chat", "samples": 3, "temperature": 0.5, "top_p": 0.9, "top_k": 40,
-        "min_p": 0.05, "max_tokens": 1000, "min_tokens": 2, "stop": ["\n\n", "Q:"], "seed": 4,
-        "logprobs": 5, "system": "Be brief", "history": True, "as_assistant": True,
-        "truncate": True, "dry_run": True, "variables": ip.user_ns,
-    }  # fmt: skip
+        "text": "Why?",
+        "model": "chat",
+        "samples": 3,
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "top_k": 40,
+        "min_p": 0.05,
+        "max_tokens": 1000,
+        "min_tokens": 2,
+        "stop": ["\n\n", "Q:"],
+        "seed": 4,
+        "logprobs": 5,
+        "system": "Be brief",
+        "history": True,
+        "as_assistant": True,
+        "truncate": True,
+        "dry_run": True,
+        "variables": ip.user_ns,
+    }
 
 
 def test_the_options_are_those_of_the_session():
@@ -72,8 +86,25 @@ def test_the_options_are_those_of_the_session():
     from jupyter_gpt.stages.techniques import with_techniques
 
     keywords = signature(ask).parameters | signature(with_techniques).parameters
-    internal = {"models", "memory", "asked", "plain", "variables", "on_token", "on_all", "on_trace", "deadline", "send", "call_user",
-                "person", "indexes", "tasks", "levels", "lookup", "form"}  # fmt: skip
+    internal = {
+        "models",
+        "memory",
+        "asked",
+        "plain",
+        "variables",
+        "on_token",
+        "on_all",
+        "on_trace",
+        "deadline",
+        "send",
+        "call_user",
+        "person",
+        "indexes",
+        "tasks",
+        "levels",
+        "lookup",
+        "form",
+    }
     options = {option.key: option for _, group in prompt.COMMAND.groups for option in group}
     assert set(options) - {"out"} == set(keywords) - internal
     told = {key: o.default for key, o in options.items() if o.default is not None and keywords[key].default is not None}
@@ -145,7 +176,8 @@ def test_loading_the_magic_imports_no_torch():
     import subprocess
 
     code = (
-        "import sys, jupyter_gpt.notebook.magics.prompt as p; from jupyter_gpt.notebook.magics.options import help_text; "
+        "import sys, jupyter_gpt.notebook.magics.prompt as p; from jupyter_gpt.notebook.magics.options import "
+        "help_text; "
         "help_text(p.COMMAND); sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -162,7 +194,8 @@ def test_techniques_from_the_magic(gpt, succeed, shown, tiny_model):
     tiny_model(gpt, "thinker", chat=True, context=400)
     names = succeed(
         "def check(prompt, answer): return answer == 'x' or 'no'",
-        "%%prompt thinker --cot --samples 3 --vote --reflect 2 --check $check --max-tokens 6 --max-calls 20 --out done\nHow?\n",
+        "%%prompt thinker --cot --samples 3 --vote --reflect 2 --check $check --max-tokens 6 --max-calls 20 --out "
+        "done\nHow?\n",
         "%gpt show last --out last",
         "%%prompt thinker --cot --dry-run\nHow?",
     )
@@ -188,9 +221,13 @@ def test_values_that_may_be_left_out(gpt, ip, monkeypatch):
     ):
         ip.run_cell(f"%%prompt chat {line}\nWhy?\n").raise_error()
     assert [{k: v for k, v in given.items() if k != "model"} for given in seen] == [
-        {"reflect": 1}, {"reflect": 3}, {"expert": True}, {"expert": "physics"}, {"reflect": 1, "cot": True},
+        {"reflect": 1},
+        {"reflect": 3},
+        {"expert": True},
+        {"expert": "physics"},
+        {"reflect": 1, "cot": True},
         {"samples": 2, "best_of": "rm"},
-    ]  # fmt: skip
+    ]
 
 
 def test_contradictory_techniques(gpt, fails):

@@ -4,7 +4,11 @@ import pytest
 
 import jupyter_gpt
 
-TEXTS = {"leave.md": "Leave is 27 days a year.", "it.md": "The printer is called Gutenberg.", "far.md": "Zebras eat grass."}
+TEXTS = {
+    "leave.md": "Leave is 27 days a year.",
+    "it.md": "The printer is called Gutenberg.",
+    "far.md": "Zebras eat grass.",
+}
 
 
 @pytest.fixture
@@ -51,7 +55,7 @@ def test_search_shows_hits_and_a_map(docs, succeed, shown):
     assert "fused by reciprocal rank" in shown[-1]
     succeed('%gpt search docs --hybrid "The printer?"', '%gpt search docs "The printer?" --hybrid 0.7 --mmr')
     assert "fused by reciprocal rank" in shown[-2] and "rank (0.7 to 0.3), spread out" in shown[-1]
-    names = succeed('%gpt search docs printer --keyword --out found')
+    names = succeed("%gpt search docs printer --keyword --out found")
     assert "ranked by BM25" in shown[-1] and [hit.source for hit in names["found"]] == ["$texts[it.md]"]
     succeed("%%rag chat --index docs --k 2 --near -1 --max-tokens 5 --keyword\nThe printer?")
 
@@ -76,13 +80,20 @@ def test_evaluate_an_index(docs, ip, succeed, shown):
     assert shown[-1].splitlines()[0].split()[:4] == ["index", "embedder", "chunk", "search"]
 
 
-@pytest.mark.parametrize("cell, said", [
-    ("%%rag chat\nHi", "%%rag wants --index"), ("%%rag chat --index doc\nHi", "did you mean docs?"),
-    ("%%rag chat --index docs\n", "the question is empty"), ("%gpt search docs x --filter page", "is no comparison"),
-    ("%gpt search docs x --map umap --k 0", "k is at least 1"), ("%gpt index new ./none.pdf", "there is no file"),
-    ("%gpt index docs $texts --chunk-tokens 20", "40 tokens a chunk, not 20"),
-    ("%gpt search docs x --hybrid 7", "from 0 to 1, not 7"), ("%gpt search docs x --keyword --hybrid", "leave one out"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "cell, said",
+    [
+        ("%%rag chat\nHi", "%%rag wants --index"),
+        ("%%rag chat --index doc\nHi", "did you mean docs?"),
+        ("%%rag chat --index docs\n", "the question is empty"),
+        ("%gpt search docs x --filter page", "is no comparison"),
+        ("%gpt search docs x --map umap --k 0", "k is at least 1"),
+        ("%gpt index new ./none.pdf", "there is no file"),
+        ("%gpt index docs $texts --chunk-tokens 20", "40 tokens a chunk, not 20"),
+        ("%gpt search docs x --hybrid 7", "from 0 to 1, not 7"),
+        ("%gpt search docs x --keyword --hybrid", "leave one out"),
+    ],
+)
 def test_mistakes(docs, fails, cell, said, shown):
     before = list(shown)
     assert said in fails(cell)

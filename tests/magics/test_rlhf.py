@@ -20,7 +20,9 @@ def polite(prompt, completion):
 
 
 def test_a_line_becomes_what_the_session_takes():
-    line = "aligned --policy assistant --algo grpo --reward $polite judge --weights 1 0.5 --steps 40 --kl 0.1 --samples 8"
+    line = (
+        "aligned --policy assistant --algo grpo --reward $polite judge --weights 1 0.5 --steps 40 --kl 0.1 --samples 8"
+    )
     given = parse(rlhf.COMMAND, line, {"polite": polite})
     assert given["reward"] == [polite, "judge"] and given["weights"] == [1.0, 0.5] and given["steps"] == 40
 

@@ -51,7 +51,9 @@ def test_from_a_base_to_an_assistant_and_a_merged_one(run, shown, fails, capsys)
     assert fails(f"%%sft reply --base nobody {SHORT}\n{BODY}").startswith("there is no model nobody")
     assert "roles out of order" in fails(f"%%sft x --base hen {SHORT}\nassistant: The hen.\n")
     before = len(shown)
-    assert "matches no layer: there are q_proj" in fails(f"%%sft reply --base hen --lora 2 --lora-targets q_prj --overwrite {SHORT}\n{BODY}")
+    assert "matches no layer: there are q_proj" in fails(
+        f"%%sft reply --base hen --lora 2 --lora-targets q_prj --overwrite {SHORT}\n{BODY}"
+    )
     assert len(shown) == before, "nothing of the run that was there before is shown under the error"
     assert fails("%%sft x\n" + BODY).startswith("%%sft wants --base")
     assert "say what to train on" in fails("%%sft x --base hen")
@@ -76,7 +78,9 @@ def test_bad_rows_end_the_run_or_are_counted_in_the_report(run, shown, fails, tm
 
 
 def test_a_classifier_from_a_cell(run, shown, fails):
-    texts = "\n".join(f"{n} {word}\t{'good' if word == 'hens' else 'bad'}" for n in range(9) for word in ("hens", "foxes"))
+    texts = "\n".join(
+        f"{n} {word}\t{'good' if word == 'hens' else 'bad'}" for n in range(9) for word in ("hens", "foxes")
+    )
     names = run(f"%%classify mood --base hen --steps 4 --out m\n{texts}\n")
     assert names["m"].labels == ["bad", "good"] and names["m"].predict("9 hens") in ("good", "bad")
     assert shown[-1].startswith("mood: classifier, finished, all 4 steps")

@@ -41,9 +41,19 @@ def test_what_is_never_closed_is_an_error(line):
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("0", 0), ("1000", 1000), ("1_000_000", 10**6), ("50k", 50_000), ("1M", 10**6), ("1.5M", 1_500_000),
-     ("1e6", 10**6), ("2B", 2 * 10**9), ("1.4T", 1_400_000_000_000), ("600.0", 600)],
-)  # fmt: skip
+    [
+        ("0", 0),
+        ("1000", 1000),
+        ("1_000_000", 10**6),
+        ("50k", 50_000),
+        ("1M", 10**6),
+        ("1.5M", 1_500_000),
+        ("1e6", 10**6),
+        ("2B", 2 * 10**9),
+        ("1.4T", 1_400_000_000_000),
+        ("600.0", 600),
+    ],
+)
 def test_whole(text, value):
     assert whole(text) == value
     assert isinstance(whole(text), int)
@@ -55,9 +65,7 @@ def test_not_whole(text):
         whole(text)
 
 
-@pytest.mark.parametrize(
-    ("text", "value"), [("0.02", 0.02), ("3e-4", 3e-4), (".5", 0.5), ("-1.5", -1.5), ("2k", 2e3)]
-)
+@pytest.mark.parametrize(("text", "value"), [("0.02", 0.02), ("3e-4", 3e-4), (".5", 0.5), ("-1.5", -1.5), ("2k", 2e3)])
 def test_number(text, value):
     assert number(text) == value
 

@@ -7,7 +7,8 @@ from jupyter_gpt.prompting.ask import Ask, Budget
 
 
 class Script:
-    """`say(prompt, n)` is the text of sample n to a prompt; a list says its texts one after the other. A text that ends in
+    """`say(prompt, n)` is the text of sample n to a prompt; a list says its texts one after the other. A text that ends
+    in
     "…" is cut off there, at its limit of tokens."""
 
     def __init__(self, say, cost=None):
@@ -23,11 +24,17 @@ class Script:
             texts = [self.say(prompt, n) for n in range(settings.get("samples") or 1)]
             usage = Usage(len(str(prompt).split()), sum(len(t.split()) for t in texts), 0.1, self.cost)
             samples = [
-                Completion(t.removesuffix("…"), tokens=list(range(len(t.split()))), prompt=str(prompt), usage=usage,
-                           finish_reason="length" if t.endswith("…") else "stop",
-                           sampling=Sampling(max_tokens=len(t.split())), model="script")
+                Completion(
+                    t.removesuffix("…"),
+                    tokens=list(range(len(t.split()))),
+                    prompt=str(prompt),
+                    usage=usage,
+                    finish_reason="length" if t.endswith("…") else "stop",
+                    sampling=Sampling(max_tokens=len(t.split())),
+                    model="script",
+                )
                 for t in texts
-            ]  # fmt: skip
+            ]
             samples[0].samples = samples
             done.append(samples[0])
         if show:

@@ -36,17 +36,26 @@ def test_a_trace_is_json_and_comes_back(scripted):
     data = json.loads(json.dumps(ask.root.as_dict()))
     again = Node.from_dict(data)
     assert again.as_dict() == data
-    assert data["children"][1] == {"kind": "score", "label": "judged", "score": 0.0, "votes": 0,
-                                   "result": {"a": [1, None]}, "pruned": True}  # fmt: skip
+    assert data["children"][1] == {
+        "kind": "score",
+        "label": "judged",
+        "score": 0.0,
+        "votes": 0,
+        "result": {"a": [1, None]},
+        "pruned": True,
+    }
     assert again.totals().cost == 0.25
 
 
-@pytest.mark.parametrize(("budget", "most", "said"), [
-    (Budget(max_calls=3), 3, "--max-calls 3"),
-    (Budget(max_tokens_total=7), 4, "--max-tokens-total 7"),
-    (Budget(max_cost=0.5), 2, "--max-cost 0.5"),
-    (Budget(max_seconds=0.05), 5, "--max-seconds 0.05"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("budget", "most", "said"),
+    [
+        (Budget(max_calls=3), 3, "--max-calls 3"),
+        (Budget(max_tokens_total=7), 4, "--max-tokens-total 7"),
+        (Budget(max_cost=0.5), 2, "--max-cost 0.5"),
+        (Budget(max_seconds=0.05), 5, "--max-seconds 0.05"),
+    ],
+)
 def test_budgets_end_a_loop_and_keep_what_there_is(scripted, budget, most, said):
     import time
 
@@ -111,9 +120,10 @@ def test_repeats(scripted):
 def test_prompts_for_chats_and_for_documents(scripted):
     chat, document = scripted([]), scripted([], chat=False)
     assert go_on(chat, "Q", "said", "\nnow?") == [
-        {"role": "user", "content": "Q"}, {"role": "assistant", "content": "said"},
+        {"role": "user", "content": "Q"},
+        {"role": "assistant", "content": "said"},
         {"role": "user", "content": "now?"},
-    ]  # fmt: skip
+    ]
     assert go_on(document, "Q:", " said", "\nSo") == "Q: said\nSo"
     turns = [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}]
     assert reworded(turns, "other")[1]["content"] == "other" and turns[1]["content"] == "q"

@@ -123,8 +123,14 @@ def test_a_tool_that_fails_is_told_and_another_way_found(scripted, world):
 
 
 def test_arguments_that_do_not_fit_are_told(scripted, world):
-    ask = scripted([turn("weather", {"town": "Ulm"}), turn("weather", {"city": "Ulm", "days": "many"}),
-                    turn("weather", {"city": "Ulm", "days": "3"}), final("sun")])  # fmt: skip
+    ask = scripted(
+        [
+            turn("weather", {"town": "Ulm"}),
+            turn("weather", {"city": "Ulm", "days": "many"}),
+            turn("weather", {"city": "Ulm", "days": "3"}),
+            final("sun"),
+        ]
+    )
     asked(ask, world)
     assert world.calls == [("weather", "Ulm", 3)]
     told = [prompt[-1]["content"] for prompt in ask.send.asked[1:]]
@@ -192,8 +198,11 @@ def test_a_call_that_brings_something_new_may_be_made_again(scripted, world):
 
 
 def test_the_steps_are_used_up(scripted, world):
-    ask = scripted(lambda prompt, n: final("late") if "cannot act any more" in str(prompt) else turn(
-        "calculator", f"{len(str(prompt))} + 1"))  # fmt: skip
+    ask = scripted(
+        lambda prompt, n: (
+            final("late") if "cannot act any more" in str(prompt) else turn("calculator", f"{len(str(prompt))} + 1")
+        )
+    )
     assert asked(ask, world, acting=Acting(world.tools(), steps=3)).text == "late"
     assert len(nodes(ask, "tool")) == 3
     assert "after 3 steps" in nodes(ask, "react")[0].note
@@ -253,10 +262,12 @@ def test_a_person_approves_edits_or_denies(scripted, world):
 
     def person(tool, arguments, problem):
         shown.append((tool.name, dict(arguments), problem))
-        decisions = {1: Decision(True, arguments, "approved by hand"),
-                     2: Decision(True, {"to": "me", "txt": "x"}, "edited by hand"),
-                     3: Decision(True, {"to": "me", "text": "x"}, "edited by hand"),
-                     4: Decision(False, arguments, "denied by hand")}  # fmt: skip
+        decisions = {
+            1: Decision(True, arguments, "approved by hand"),
+            2: Decision(True, {"to": "me", "txt": "x"}, "edited by hand"),
+            3: Decision(True, {"to": "me", "text": "x"}, "edited by hand"),
+            4: Decision(False, arguments, "denied by hand"),
+        }
         return decisions[len(shown)]
 
     ask = scripted([turn("send", {"to": "you", "text": t}) for t in "abc"] + [turn("clock", {}), final("done")])
@@ -269,8 +280,11 @@ def test_a_person_approves_edits_or_denies(scripted, world):
         "",
     ]
     assert [node.note for node in nodes(ask, "tool")] == [
-        "approved by hand", "edited by hand", "denied by hand; failed", "",
-    ]  # fmt: skip
+        "approved by hand",
+        "edited by hand",
+        "denied by hand; failed",
+        "",
+    ]
     assert nodes(ask, "tool")[1].result["arguments"] == {"to": "me", "text": "x"}
 
 
@@ -330,8 +344,11 @@ def test_native_calls_travel_as_messages(scripted, world):
     assert [c["function"]["name"] for c in second[1]["tool_calls"]] == ["weather", "clock"]
     assert (second[2]["tool_call_id"], second[2]["content"]) == ("c1", "sun in Ulm for 1")
     assert [t["function"]["name"] for t in ask.send.script.settings[0]["tools"]] == [
-        "weather", "clock", "send", "calculator",
-    ]  # fmt: skip
+        "weather",
+        "clock",
+        "send",
+        "calculator",
+    ]
 
 
 def test_a_broken_native_call_is_repaired_once(scripted, world):
@@ -388,11 +405,14 @@ def test_what_makes_no_sense_is_refused(world):
 
 @pytest.mark.parametrize(
     ("text", "name", "given"),
-    [("Action: search[the Nile]", "search", "the Nile"), ("Action: calculator(3 * (4 + 1))", "calculator", "3 * (4 + 1)"),
-     ("**Thought:** hm\n**Action:** clock\n**Action Input:** {}", "clock", "{}"),
-     ("Action: `python`\nAction Input:\n```python\nprint(1)\n```", "python", "```python\nprint(1)\n```"),
-     ("Action : a\n\nAction Input : x\ny", "a", "x\ny")],
-)  # fmt: skip
+    [
+        ("Action: search[the Nile]", "search", "the Nile"),
+        ("Action: calculator(3 * (4 + 1))", "calculator", "3 * (4 + 1)"),
+        ("**Thought:** hm\n**Action:** clock\n**Action Input:** {}", "clock", "{}"),
+        ("Action: `python`\nAction Input:\n```python\nprint(1)\n```", "python", "```python\nprint(1)\n```"),
+        ("Action : a\n\nAction Input : x\ny", "a", "x\ny"),
+    ],
+)
 def test_calls_as_models_write_them(text, name, given):
     found = read_turn(text)
     assert [(call.name, call.arguments) for call in found.calls] == [(name, given)]

@@ -60,9 +60,18 @@ def said(prompt):
 
 
 def test_it_plans_works_off_and_answers(scripted, shop):
-    ask = scripted(["1. Find the price of bread\n2. Find the price of tea",
-                    turn("price", {"item": "bread"}), final("bread costs 3"), "1. Find the price of tea",
-                    turn("price", {"item": "tea"}), final("tea costs 5"), "none", "8 in all"])  # fmt: skip
+    ask = scripted(
+        [
+            "1. Find the price of bread\n2. Find the price of tea",
+            turn("price", {"item": "bread"}),
+            final("bread costs 3"),
+            "1. Find the price of tea",
+            turn("price", {"item": "tea"}),
+            final("tea costs 5"),
+            "none",
+            "8 in all",
+        ]
+    )
     answer = work(ask, shop)
     assert (answer.text, answer.answer) == ("8 in all", "8 in all")
     assert shop.calls == [("price", "bread"), ("price", "tea")]
@@ -70,10 +79,14 @@ def test_it_plans_works_off_and_answers(scripted, shop):
         "task: Find the price of bread",
         "task: Find the price of tea",
     ]
-    assert ask.root.result == {"goal": "Have breakfast", "left": [], "done": [
-        {"task": "Find the price of bread", "result": "bread costs 3"},
-        {"task": "Find the price of tea", "result": "tea costs 5"},
-    ]}  # fmt: skip
+    assert ask.root.result == {
+        "goal": "Have breakfast",
+        "left": [],
+        "done": [
+            {"task": "Find the price of bread", "result": "bread costs 3"},
+            {"task": "Find the price of tea", "result": "tea costs 5"},
+        ],
+    }
     assert "price(item: string): What an item costs." in said(ask.send.asked[0])
 
 
@@ -153,9 +166,20 @@ def test_a_list_that_always_grows_ends(scripted, shop):
 
 
 def test_a_goal_of_its_own_gets_a_list_of_its_own(scripted, shop):
-    ask = scripted(["1. Shop", turn("delegate", {"goal": "Buy tea"}),
-                    "1. Find the price", turn("price", {"item": "tea"}), final("5"), "none", "tea costs 5",
-                    final("tea bought for 5"), "none", "all done"])  # fmt: skip
+    ask = scripted(
+        [
+            "1. Shop",
+            turn("delegate", {"goal": "Buy tea"}),
+            "1. Find the price",
+            turn("price", {"item": "tea"}),
+            final("5"),
+            "none",
+            "tea costs 5",
+            final("tea bought for 5"),
+            "none",
+            "all done",
+        ]
+    )
     assert work(ask, shop, levels=2).text == "all done"
     [inner] = [node for node in nodes(ask, "tool") if node.label == "delegate"]
     assert inner.text == "tea costs 5"
@@ -281,7 +305,10 @@ def test_memory_has_an_end():
 
 def test_what_makes_no_sense_is_refused(shop):
     acting = Acting(shop.tools())
-    for wrong, why in (({"samples": 3, "vote": True}, "answers once"), ({"cot": True}, "leave --cot"),
-                       ({"levels": 0}, "--levels")):  # fmt: skip
+    for wrong, why in (
+        ({"samples": 3, "vote": True}, "answers once"),
+        ({"cot": True}, "leave --cot"),
+        ({"levels": 0}, "--levels"),
+    ):
         with pytest.raises(GPTError, match=why):
             check(Options(acting=acting, tasks=5, **wrong))

@@ -100,7 +100,9 @@ def test_a_direct_answer_that_was_cut_off_is_none_and_has_no_vote(scripted):
 def test_the_form_of_the_answer_decides_how_it_is_read(scripted):
     number = Form("number", question=SUM)
     said = ["3 * 4 = 12, and 2 + 12 = 14. That is all there is to it, as anybody who can add and multiply can see."]
-    assert solve(scripted(said), Options(form=number)).answer == "14" and solve(scripted(said), Options()).answer is None
+    assert (
+        solve(scripted(said), Options(form=number)).answer == "14" and solve(scripted(said), Options()).answer is None
+    )
     ask = scripted([*said, "It is said.", "As I said."])
     assert solve(ask, Options(cot=True, form=number)).answer == "14", "where asking gives none, the reasoning has one"
     votes = scripted(lambda prompt, n: ("fourteen", "14.0", "$14", "9")[n])
@@ -143,11 +145,14 @@ def test_the_majority_wins_and_the_spread_is_shown(scripted):
     assert ask.root.totals().calls == 6, "one call draws five samples, five read their answers off"
 
 
-@pytest.mark.parametrize(("answers", "taken", "said"), [
-    ((1, 2, 3), "1", "no majority: 1 of 3 each for 1, 2, 3"),
-    ((5, 7, 7, 5), "5", "no majority: 2 of 4 each for 5, 7"),
-    ((5, 7, 7, 5, 7, 9, 8), "7", "no majority: the most frequent answer has 3 of 7"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("answers", "taken", "said"),
+    [
+        ((1, 2, 3), "1", "no majority: 1 of 3 each for 1, 2, 3"),
+        ((5, 7, 7, 5), "5", "no majority: 2 of 4 each for 5, 7"),
+        ((5, 7, 7, 5, 7, 9, 8), "7", "no majority: the most frequent answer has 3 of 7"),
+    ],
+)
 def test_no_majority_is_said(scripted, answers, taken, said):
     ask = scripted(sampled(*answers))
     assert solve(ask, Options(cot=True, samples=len(answers), vote=True)).answer == taken
@@ -330,17 +335,20 @@ def test_a_tree_that_runs_out_keeps_its_best(scripted):
 # nonsense
 
 
-@pytest.mark.parametrize(("options", "said"), [
-    (Options(vote=True), "--vote chooses among several samples"),
-    (Options(samples=3, vote=True, best_of=len), "leave one out"),
-    (Options(samples=3, reflect=1), "so that the samples become one"),
-    (Options(check=bool), "add --reflect"),
-    (Options(tree=True, cot=True), "leave --cot out"),
-    (Options(tree=True, samples=4, vote=True), "leave --samples"),
-    (Options(tree=True, search="dfs!"), "--search is bfs, dfs or beam"),
-    (Options(tree=True, breadth=0), "--breadth is 1 or more"),
-    (Options(samples=2, best_of=3), "--best-of wants a function, not a int"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (Options(vote=True), "--vote chooses among several samples"),
+        (Options(samples=3, vote=True, best_of=len), "leave one out"),
+        (Options(samples=3, reflect=1), "so that the samples become one"),
+        (Options(check=bool), "add --reflect"),
+        (Options(tree=True, cot=True), "leave --cot out"),
+        (Options(tree=True, samples=4, vote=True), "leave --samples"),
+        (Options(tree=True, search="dfs!"), "--search is bfs, dfs or beam"),
+        (Options(tree=True, breadth=0), "--breadth is 1 or more"),
+        (Options(samples=2, best_of=3), "--best-of wants a function, not a int"),
+    ],
+)
 def test_contradictions_are_refused_with_the_reason(options, said):
     with pytest.raises(GPTError, match=said):
         check(options)

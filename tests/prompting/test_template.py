@@ -228,7 +228,12 @@ def test_at_an_endpoint(gpt, monkeypatch):
 
 @pytest.mark.timeout(30)  # each took for ever where the pattern had two ways to read a word
 def test_almost_a_hole_is_refused_in_linear_time():
-    for text in ("{{gen " + "a=b " * 200, "{{gen " + "a " * 20_000, "{{ " + " " * 40_000 + "x", "{{gen a " + "\"x\" " * 10_000):
+    for text in (
+        "{{gen " + "a=b " * 200,
+        "{{gen " + "a " * 20_000,
+        "{{ " + " " * 40_000 + "x",
+        "{{gen a " + '"x" ' * 10_000,
+    ):
         with pytest.raises(GPTError):
             parse(text)
 

@@ -77,16 +77,27 @@ def tiny_embedder(tmp_path_factory):
     tokenizer = BertTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), model_max_length=64)
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
-    config = BertConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
-                        intermediate_size=64, max_position_embeddings=64)  # fmt: skip
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+    )
     BertModel(config).save_pretrained(folder)
     modules = [("0", "", "Transformer"), ("1", "1_Pooling", "Pooling"), ("2", "2_Normalize", "Normalize")]
-    write(folder / "modules.json", [
-        {"idx": int(name), "name": name, "path": path, "type": f"sentence_transformers.models.{kind}"}
-        for name, path, kind in modules
-    ])  # fmt: skip
-    write(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": 32, "pooling_mode_mean_tokens": True,
-                                                 "pooling_mode_cls_token": False})  # fmt: skip
+    write(
+        folder / "modules.json",
+        [
+            {"idx": int(name), "name": name, "path": path, "type": f"sentence_transformers.models.{kind}"}
+            for name, path, kind in modules
+        ],
+    )
+    write(
+        folder / "1_Pooling" / "config.json",
+        {"word_embedding_dimension": 32, "pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False},
+    )
     write(folder / "sentence_bert_config.json", {"max_seq_length": 48, "do_lower_case": False})
     (folder / "2_Normalize").mkdir()
     return folder

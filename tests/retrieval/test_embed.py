@@ -104,9 +104,11 @@ def test_a_model_of_the_kernel_by_its_averaged_states(tiny_model, tmp_path, monk
     texts = ["The old fox.", "It sang of three small birds and was glad."]
     with torch.inference_mode():
         expected = [
-            model.module(torch.tensor([model.tokenizer(t)["input_ids"]]), output_hidden_states=True).hidden_states[-1][0].mean(0)
+            model.module(torch.tensor([model.tokenizer(t)["input_ids"]]), output_hidden_states=True)
+            .hidden_states[-1][0]
+            .mean(0)
             for t in texts
-        ]  # fmt: skip
+        ]
     expected = torch.nn.functional.normalize(torch.stack(expected), dim=1).numpy()
     assert cosines(embed.embed(ours, texts), expected).min() > 0.99999
 
@@ -118,8 +120,10 @@ def test_the_embeddings_of_a_server(monkeypatch):
         def do_POST(self):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             asked.append((self.path, self.headers["Authorization"], body["model"], len(body["input"])))
-            data = [{"index": i, "object": "embedding", "embedding": [3.0, float(len(text))]}
-                    for i, text in enumerate(body["input"])]  # fmt: skip
+            data = [
+                {"index": i, "object": "embedding", "embedding": [3.0, float(len(text))]}
+                for i, text in enumerate(body["input"])
+            ]
             known = body["model"] == "small"
             answer = {
                 "object": "list",
@@ -145,7 +149,9 @@ def test_the_embeddings_of_a_server(monkeypatch):
     found = embed.embed(remote, ["four"] * 70)
     assert found.shape == (70, 2) and np.allclose(found, [0.6, 0.8])
     assert [(path, key, count) for path, key, _, count in asked] == [
-        ("/v1/embeddings", "Bearer sk-very-secret", 64), ("/v1/embeddings", "Bearer sk-very-secret", 6)]  # fmt: skip
+        ("/v1/embeddings", "Bearer sk-very-secret", 64),
+        ("/v1/embeddings", "Bearer sk-very-secret", 6),
+    ]
     with pytest.raises(GPTError, match=r"^[^\n]*$") as caught:
         embed.embed(embed.Remote(Endpoint("far", address, "gone", key_env="MY_KEY", retries=0)), ["x"])
     assert "secret" not in str(caught.value)

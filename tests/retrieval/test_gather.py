@@ -34,10 +34,17 @@ def test_folders_globs_and_files_each_once(docs):
     assert names(["docs/x.png"]) == ["docs/x.png"]  # named by hand, it is looked at, and then found to be binary
 
 
-@pytest.mark.parametrize("source, said", [
-    ("empty", "the folder empty is empty"), ("docs/*.pdf", "no file matches"), ("docs/a.tx", "did you mean a.txt"),
-    ("$nobody", "there is no variable $nobody"), ("$number", "is a int"), ("$nothing", "holds no text"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "source, said",
+    [
+        ("empty", "the folder empty is empty"),
+        ("docs/*.pdf", "no file matches"),
+        ("docs/a.tx", "did you mean a.txt"),
+        ("$nobody", "there is no variable $nobody"),
+        ("$number", "is a int"),
+        ("$nothing", "holds no text"),
+    ],
+)
 def test_what_is_not_there(docs, source, said):
     with pytest.raises(GPTError, match=r"^[^\n]*$") as caught:
         gather([source], {"number": 3, "nothing": []})

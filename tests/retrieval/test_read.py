@@ -67,7 +67,10 @@ def test_a_file_of_a_gigabyte_is_not_read(tmp_path):
 
 
 def test_headings_of_markdown_are_paths():
-    text = "Intro.\n\n# Handbook\n\n## Leave\n\n27 days.\n\n```\n# no heading\n```\n\n## Travel\n\nTrains.\n\n# Other\n\nEnd."
+    text = (
+        "Intro.\n\n# Handbook\n\n## Leave\n\n27 days.\n\n```\n# no heading\n```\n\n## Travel\n\nTrains.\n\n# "
+        "Other\n\nEnd."
+    )
     document = parse(text.encode(), ".md")
     assert place(document, "Intro") == (None, "")
     assert place(document, "27 days") == (None, "Handbook > Leave")
@@ -77,9 +80,11 @@ def test_headings_of_markdown_are_paths():
 
 
 def test_html_shows_what_its_reader_sees():
-    text = ("<html><head><title>t</title></head><body><script>alert(1)</script><h1>IT  desk</h1><p>Passwords are\n changed"
-            " every <b>90</b> days.</p><!-- hidden --><pre>a  b\n  c</pre><h2>Printers</h2><ul><li>Gutenberg<li>Caxton</ul>"
-            "</body></html>")  # fmt: skip
+    text = (
+        "<html><head><title>t</title></head><body><script>alert(1)</script><h1>IT  desk</h1><p>Passwords are\n changed"
+        " every <b>90</b> days.</p><!-- hidden --><pre>a  b\n  c</pre><h2>Printers</h2><ul><li>Gutenberg<li>Caxton</ul>"
+        "</body></html>"
+    )
     document = parse(text.encode(), ".html")
     assert "alert" not in document.text and "hidden" not in document.text
     assert "Passwords are changed every 90 days." in document.text
@@ -88,7 +93,10 @@ def test_html_shows_what_its_reader_sees():
 
 
 def test_titles_of_plain_text():
-    text = "THE JUNGLE\n\nIt was warm.\n\nCHAPTER I\n\nTHE WOLF\n\nA wolf\ncame.\n\nStop!\n\nCHAPTER II. The Bear\n\nA bear."
+    text = (
+        "THE JUNGLE\n\nIt was warm.\n\nCHAPTER I\n\nTHE WOLF\n\nA wolf\ncame.\n\nStop!\n\nCHAPTER II. The "
+        "Bear\n\nA bear."
+    )
     document = parse(text.encode(), ".txt")
     assert place(document, "warm") == (None, "THE JUNGLE")
     assert place(document, "A wolf") == (None, "THE JUNGLE > CHAPTER I: THE WOLF")

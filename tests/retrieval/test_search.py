@@ -125,15 +125,29 @@ def test_a_cross_encoder_reads_pairs(tiny_embedder, tmp_path):
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_embedder)
     torch.manual_seed(1)
-    config = BertConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
-                        intermediate_size=64, max_position_embeddings=64, num_labels=1, initializer_range=0.5)  # fmt: skip
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        num_labels=1,
+        initializer_range=0.5,
+    )
     module = BertForSequenceClassification(config).eval()
     module.save_pretrained(tmp_path / "ce")
     tokenizer.save_pretrained(tmp_path / "ce")
     texts = ["The old fox saw three birds.", "It sang.", "leave " * 100]
     with torch.inference_mode():
-        expected = [float(module(**tokenizer("leave days", text, truncation="only_second", max_length=64,
-                                             return_tensors="pt")).logits[0, 0]) for text in texts]  # fmt: skip
+        expected = [
+            float(
+                module(
+                    **tokenizer("leave days", text, truncation="only_second", max_length=64, return_tensors="pt")
+                ).logits[0, 0]
+            )
+            for text in texts
+        ]
     assert from_folder("ce", tmp_path / "ce", "cpu")("leave days", texts) == pytest.approx(expected, abs=1e-4)
     with pytest.raises(GPTError, match="no cross-encoder"):
         from_folder("tiny", tiny_embedder, "cpu")

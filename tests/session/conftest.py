@@ -2,10 +2,23 @@
 
 import pytest
 
-TINY = {"depth": 2, "width": 32, "heads": 2, "context": 32, "vocab_size": 300, "batch_tokens": 128, "rows": 2,
-        "sample_every": 1000}  # fmt: skip
-DOCUMENTS = [f"The {a} {b} saw {n} small birds and was {c}. It sang." for n in range(2, 12)
-             for a in ("old", "red", "tall") for b in ("fox", "hen") for c in ("glad", "sad")]  # fmt: skip
+TINY = {
+    "depth": 2,
+    "width": 32,
+    "heads": 2,
+    "context": 32,
+    "vocab_size": 300,
+    "batch_tokens": 128,
+    "rows": 2,
+    "sample_every": 1000,
+}
+DOCUMENTS = [
+    f"The {a} {b} saw {n} small birds and was {c}. It sang."
+    for n in range(2, 12)
+    for a in ("old", "red", "tall")
+    for b in ("fox", "hen")
+    for c in ("glad", "sad")
+]
 
 
 @pytest.fixture(autouse=True)

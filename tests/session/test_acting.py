@@ -39,8 +39,16 @@ def calls_of(trace):
 @pytest.mark.parametrize("chatting", [True, False])
 def test_a_model_of_noise_makes_calls_that_parse(gpt, tiny_model, chatting):
     tiny_model(gpt, "noise", chat=chatting, context=4096)
-    done = gpt.prompt("What now?", model="noise", react=True, tools=["calculator", shout], steps=3, max_tokens=600,
-                      temperature=1.0, seed=3)  # fmt: skip
+    done = gpt.prompt(
+        "What now?",
+        model="noise",
+        react=True,
+        tools=["calculator", shout],
+        steps=3,
+        max_tokens=600,
+        temperature=1.0,
+        seed=3,
+    )
     calls = calls_of(done.trace)
     assert calls
     for call in calls:

@@ -115,14 +115,21 @@ def test_a_saved_adapter_loads_on_another_machine_as_its_readme_says(gpt, tiny_m
     elsewhere = tmp_path / "elsewhere"
     (tmp_path / "out").rename(elsewhere)
     shutil.rmtree(store.home())
-    code = readme_code(elsewhere / "reply") + f"\nprint(model.eval()(input_ids=torch.tensor({asked})).logits.flatten().tolist())"
+    code = (
+        readme_code(elsewhere / "reply")
+        + f"\nprint(model.eval()(input_ids=torch.tensor({asked})).logits.flatten().tolist())"
+    )
     environment = {**os.environ, "HOME": str(tmp_path / "nobody"), "HF_HOME": str(tmp_path / "nobody" / "hf")}
     for name in ("JUPYTER_GPT_HOME", "JUPYTER_GPT_CACHE", "PYTHONPATH"):
         environment.pop(name, None)
     done = subprocess.run(
         [sys.executable, "-P", "-c", f"import torch\ntorch.set_grad_enabled(False)\n{code}"],
-        cwd=elsewhere, env=environment, capture_output=True, text=True, timeout=240,
-    )  # fmt: skip
+        cwd=elsewhere,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
     assert done.returncode == 0, done.stderr
     torch.testing.assert_close(torch.tensor(json.loads(done.stdout.splitlines()[-1])), wanted.flatten())
 
@@ -147,7 +154,9 @@ def test_an_adapter_of_a_base_from_the_hub_names_it_as_the_hub_does(kept, gpt, t
     readme = (saved / "README.md").read_text(encoding="utf-8")
     assert store.read_json(saved / CONFIG)["base_model_name_or_path"] == "owner/fox-1m"
     assert readme.startswith("---\nbase_model: owner/fox-1m\nlibrary_name: peft\n---\n")
-    assert 'from_pretrained("owner/fox-1m")' in readme and "on its weights from the hub's cache on this machine." in readme
+    assert (
+        'from_pretrained("owner/fox-1m")' in readme and "on its weights from the hub's cache on this machine." in readme
+    )
     assert store.read_json(model.folder / CONFIG)["base_model_name_or_path"] == str(folder), "here it loads from here"
     store.write_json(folder / ABOUT, {**store.read_json(folder / ABOUT), "origin": str(tmp_path / "clone")})
     gpt.save("reply", saved)
@@ -228,9 +237,16 @@ def test_a_head_is_kept_and_loaded_with_its_labels(gpt, tiny_model, adapted):
         module = moved(copy.deepcopy(module).requires_grad_(True))
     options = {"base": "fox"} if adapted else {}
     model = gpt.models.keep(
-        "judge", module, base.tokenizer, "classify", None, [*base.lineage, "judge (classify)"], 1,
-        labels=["good", "bad"], **options,
-    )  # fmt: skip
+        "judge",
+        module,
+        base.tokenizer,
+        "classify",
+        None,
+        [*base.lineage, "judge (classify)"],
+        1,
+        labels=["good", "bad"],
+        **options,
+    )
     wanted = logits(model)
     later = Session().models["judge"]
     assert later.labels == ["good", "bad"] and wanted.shape == (1, 2)
@@ -271,9 +287,15 @@ def test_unloading_a_base_gives_back_what_its_twins_held(tmp_path, tiny_model, g
     folder = tmp_path / "large"
     tokenizer = tiny_model(gpt).tokenizer
     config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=640, intermediate_size=2048, num_hidden_layers=6,
-        num_attention_heads=8, max_position_embeddings=64, bos_token_id=0, eos_token_id=0,
-    )  # fmt: skip
+        vocab_size=len(tokenizer),
+        hidden_size=640,
+        intermediate_size=2048,
+        num_hidden_layers=6,
+        num_attention_heads=8,
+        max_position_embeddings=64,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     done = subprocess.run([sys.executable, "-c", MEASURED, str(folder)], capture_output=True, text=True, timeout=240)

@@ -30,11 +30,7 @@ def test_a_prompt_that_reads_otherwise_is_left_alone(gpt, tiny_model):
 def test_models_compared_side_by_side(gpt, tiny_model):
     for name in ("one", "two"):
         tiny_model(gpt, name)
-    found = gpt.compare(
-        ["one", "two"], ["The old", "A hen"], max_tokens=8, samples=2, seed=4, temperature=1.0
-    )
-    alone = [
-        gpt.prompt("A hen", model="two", max_tokens=8, seed=seed, temperature=1.0).text for seed in (4, 5)
-    ]
+    found = gpt.compare(["one", "two"], ["The old", "A hen"], max_tokens=8, samples=2, seed=4, temperature=1.0)
+    alone = [gpt.prompt("A hen", model="two", max_tokens=8, seed=seed, temperature=1.0).text for seed in (4, 5)]
     assert found.table["two"].tolist()[2:] == alone
     assert found.table["seed"].tolist() == [4, 5, 4, 5]

@@ -30,8 +30,15 @@ class FakeGPT:
     def prompts(self, texts, *, model, samples=1, **options):
         options.pop("on_token", None)
         self.asked.append((model, list(texts), options))
-        written = [SimpleNamespace(text="same" if t in self.same else f"{model} on {t}", interrupted=False,
-                                   finish_reason="stop", prompt="<p>") for t in texts]  # fmt: skip
+        written = [
+            SimpleNamespace(
+                text="same" if t in self.same else f"{model} on {t}",
+                interrupted=False,
+                finish_reason="stop",
+                prompt="<p>",
+            )
+            for t in texts
+        ]
         for each in written:
             each.samples = [each]
         return written

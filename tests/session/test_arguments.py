@@ -23,7 +23,9 @@ def fox(gpt, tiny_model):
 
 def test_a_value_of_another_type_is_named_with_what_is_wanted(gpt, fox):
     assert fail(gpt.prompt, "a", model="fox", temperature="0") == "temperature='0' is of type str: wanted is a number"
-    assert "max_tokens=2.5 is of type float: wanted is a whole number" in fail(gpt.prompt, "a", model="fox", max_tokens=2.5)
+    assert "max_tokens=2.5 is of type float: wanted is a whole number" in fail(
+        gpt.prompt, "a", model="fox", max_tokens=2.5
+    )
     with pytest.raises(TypeError, match="text=5 is of type int") as caught:
         gpt.prompt(5, model="fox")
     assert isinstance(caught.value, WrongArgument)
@@ -33,13 +35,22 @@ def test_a_value_of_another_type_is_named_with_what_is_wanted(gpt, fox):
 
 @pytest.mark.parametrize(
     ("function", "given", "meant"),
-    [("prompt", "max_new_tokens", "max_tokens"), ("prompt", "num_return_sequences", "samples"),
-     ("pretrain", "learning_rate", "lr"), ("pretrain", "n_layer", "depth"), ("sft", "num_train_epochs", "epochs"),
-     ("sft", "lora_r", "lora"), ("rlhf", "reward_funcs", "reward"), ("index", "chunk_size", "chunk_tokens"),
-     ("prompt", "temprature", "temperature")],
-)  # fmt: skip
+    [
+        ("prompt", "max_new_tokens", "max_tokens"),
+        ("prompt", "num_return_sequences", "samples"),
+        ("pretrain", "learning_rate", "lr"),
+        ("pretrain", "n_layer", "depth"),
+        ("sft", "num_train_epochs", "epochs"),
+        ("sft", "lora_r", "lora"),
+        ("rlhf", "reward_funcs", "reward"),
+        ("index", "chunk_size", "chunk_tokens"),
+        ("prompt", "temprature", "temperature"),
+    ],
+)
 def test_the_names_of_other_libraries_are_told_ours(gpt, function, given, meant):
-    assert f"gpt.{function} has no option {given} (did you mean {meant}?)" == fail(getattr(gpt, function), "a", **{given: 1})
+    assert f"gpt.{function} has no option {given} (did you mean {meant}?)" == fail(
+        getattr(gpt, function), "a", **{given: 1}
+    )
 
 
 def test_a_model_does_where_its_name_does(gpt, fox):
@@ -73,13 +84,39 @@ def test_views_and_searches_by_name(gpt, fox, train):
     assert "rerank=5 is of type int: wanted is a text" in fail(kept.search, "leave", rerank=5)
 
 
-ODD = [5, -1, 1.5, "0", "", True, [], [1, 2], ["a", 5, None], [{"a": 1}], {}, {"a": 1}, {5: 1}, pd.DataFrame({"n": [1]}),
-       np.array([1.0]), b"bytes", float("nan"), 10**30, range(3), object()]  # fmt: skip
+ODD = [
+    5,
+    -1,
+    1.5,
+    "0",
+    "",
+    True,
+    [],
+    [1, 2],
+    ["a", 5, None],
+    [{"a": 1}],
+    {},
+    {"a": 1},
+    {5: 1},
+    pd.DataFrame({"n": [1]}),
+    np.array([1.0]),
+    b"bytes",
+    float("nan"),
+    10**30,
+    range(3),
+    object(),
+]
 CHEAP = {
-    "prompt": {"text": "a", "model": "fox", "max_tokens": 1}, "tokens": {"model": "fox", "text": "a"}, "plan": {"model": "1B"},
-    "load": {"name": "fox"}, "save": {"name": "fox", "folder": "out"}, "search": {"index": "kb", "query": "a"},
-    "merge": {"name": "fox"}, "stop": {"name": "m"}, "batch": {"run": "m"},
-}  # fmt: skip
+    "prompt": {"text": "a", "model": "fox", "max_tokens": 1},
+    "tokens": {"model": "fox", "text": "a"},
+    "plan": {"model": "1B"},
+    "load": {"name": "fox"},
+    "save": {"name": "fox", "folder": "out"},
+    "search": {"index": "kb", "query": "a"},
+    "merge": {"name": "fox"},
+    "stop": {"name": "m"},
+    "batch": {"run": "m"},
+}
 
 
 @pytest.mark.parametrize("function", CHEAP)

@@ -1,4 +1,6 @@
-"""The short versions of `benchmarks/fuzz.py`, `soak.py` and `kill.py`; those of `corrupt.py` are in test_damaged.py and test_disk.py."""
+"""The short versions of `benchmarks/fuzz.py`, `soak.py` and `kill.py`; those of `corrupt.py` are in test_damaged.py and
+test_disk.py.
+"""
 
 import os
 import subprocess
@@ -38,7 +40,9 @@ def test_rounds_of_everything_leave_nothing_behind(shell):
     import soak
 
     ran, faults = soak.attack(shell, 0, 3, seed=1, tell=lambda *_, **__: None)
-    assert [fault for fault in faults if not fault.startswith(("memory", "files"))] == [] and ran > 50  # settles in more rounds
+    assert [
+        fault for fault in faults if not fault.startswith(("memory", "files"))
+    ] == [] and ran > 50  # settles in more rounds
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes that are killed are forked")

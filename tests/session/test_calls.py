@@ -112,7 +112,9 @@ def short():
 
 def test_a_step_that_does_not_end_is_told_and_then_an_error(wedged, capsys):
     worker, _ = wedged
-    with pytest.raises(GPTError, match=r"in one step of another job for \d+ s \(threading.py, line \d+\): wait") as caught:
+    with pytest.raises(
+        GPTError, match=r"in one step of another job for \d+ s \(threading.py, line \d+\): wait"
+    ) as caught:
         worker.submit(short()).wait()
     assert "\n" not in str(caught.value)
     assert capsys.readouterr().err.count("Waiting: the kernel's worker") == 1

@@ -1,4 +1,6 @@
-"""Runs of rlhf and reward that are resumed: refused where what they learn from has changed since, in one line that names it."""
+"""Runs of rlhf and reward that are resumed: refused where what they learn from has changed since, in one line that
+names it.
+"""
 
 import time
 
@@ -11,7 +13,15 @@ from jupyter_gpt.session import Session
 from jupyter_gpt.stages.rankings import Ranking
 
 PROMPTS = [f"Tale {n}. The old fox" for n in range(6)]
-SMALL = {"prompts": PROMPTS, "max_tokens": 4, "prompts_per_step": 2, "samples": 4, "steps": 24, "eval_every": 24, "lora": 2}
+SMALL = {
+    "prompts": PROMPTS,
+    "max_tokens": 4,
+    "prompts_per_step": 2,
+    "samples": 4,
+    "steps": 24,
+    "eval_every": 24,
+    "lora": 2,
+}
 
 
 def short(prompt, completion):
@@ -30,7 +40,9 @@ def change(gpt, name):
         for key, parameter in model.module.named_parameters():
             if not model.base or "lora_" in key:
                 parameter.add_(0.01)
-    gpt.models.keep(name, model.module, model.tokenizer, model.kind, None, model.lineage, 0, base=model.base, labels=model.labels)
+    gpt.models.keep(
+        name, model.module, model.tokenizer, model.kind, None, model.lineage, 0, base=model.base, labels=model.labels
+    )
 
 
 RUNS = {
@@ -68,13 +80,16 @@ def stopped(gpt, tiny_model):
 @pytest.mark.parametrize(
     ("run", "changed", "message"),
     [
-        ("reward", "fox", "model fox: changed"), ("reward", "taste", "rankings taste: changed"),
-        ("ppo", "fox", "model fox: changed"), ("ppo", "judge", "model judge: changed"),
+        ("reward", "fox", "model fox: changed"),
+        ("reward", "taste", "rankings taste: changed"),
+        ("ppo", "fox", "model fox: changed"),
+        ("ppo", "judge", "model judge: changed"),
         ("grpo of an adapter", "more", "model more: changed"),
-        ("dpo", "fox", "model fox: changed"), ("dpo", "taste", "rankings taste: changed"),
+        ("dpo", "fox", "model fox: changed"),
+        ("dpo", "taste", "rankings taste: changed"),
         ("ppo from rankings", "a-reward", "model a-reward: changed"),
     ],
-)  # fmt: skip
+)
 def test_what_has_changed_is_named(stopped, run, changed, message):
     later = stopped(run)
     reached = later.runs["a"].step

@@ -31,7 +31,8 @@ safetensors.torch.save_file = stuck
 if {part!r} == "resume":
     gpt.resume("k")
 else:
-    gpt.pretrain("k", {{"$docs": 1.0}}, variables={{"docs": DOCUMENTS}}, **{{**TINY, "steps": 40, "checkpoint_every": 7}})
+    options = {{**TINY, "steps": 40, "checkpoint_every": 7}}
+    gpt.pretrain("k", {{"$docs": 1.0}}, variables={{"docs": DOCUMENTS}}, **options)
 """
 
 

@@ -12,7 +12,9 @@ from jupyter_gpt.errors import GPTError
 from jupyter_gpt.session import Session
 
 GOOD, BAD = ("glad", "red", "small"), ("old", "sad", "late")
-TEXTS = [(f"The fox saw {n} {word} birds.", "good" if word in GOOD else "bad") for n in range(8) for word in (*GOOD, *BAD)]
+TEXTS = [
+    (f"The fox saw {n} {word} birds.", "good" if word in GOOD else "bad") for n in range(8) for word in (*GOOD, *BAD)
+]
 SHORT = {"steps": 12, "batch": 8, "lr": 0.01, "sample_every": 100, "eval_every": 6}
 
 
@@ -40,7 +42,9 @@ def test_a_base_becomes_a_classifier(gpt, fox, options):
     assert last(run)["low"] < 0.9, "an interval of ten texts"
     model = gpt.models["mood"]
     assert model.labels == ["bad", "good"] and model.kind == "classify"
-    assert model.lineage == (["mood (classify)"] if "from_scratch" in options else ["fox (pretrain)", "mood (classify)"])
+    assert model.lineage == (
+        ["mood (classify)"] if "from_scratch" in options else ["fox (pretrain)", "mood (classify)"]
+    )
     texts = ["The fox saw 9 glad birds.", "The fox saw 9 sad birds."]
     said = model.predict([text for text, _ in TEXTS])
     assert sum(a == b for a, (_, b) in zip(said, TEXTS, strict=True)) >= 0.9 * len(TEXTS)
@@ -77,7 +81,9 @@ def test_epochs_see_each_text_so_often(gpt, fox, monkeypatch, epochs):
     from jupyter_gpt.stages.classify_loop import Classifying
 
     seen, loss = Counter(), Classifying.loss
-    monkeypatch.setattr(Classifying, "loss", lambda self, rows: (seen.update(tuple(r) for r, _ in rows), loss(self, rows))[1])
+    monkeypatch.setattr(
+        Classifying, "loss", lambda self, rows: (seen.update(tuple(r) for r, _ in rows), loss(self, rows))[1]
+    )
     given = SHORT | {"steps": None, "epochs": epochs}
     start = next(e for e in gpt.classify("mood", TEXTS, "fox", **given).events if e["event"] == "start")
     assert len(seen) == start["texts"] and min(seen.values()) == epochs
@@ -107,8 +113,10 @@ def test_bad_rows_are_refused_or_skipped_and_counted(gpt, fox, tmp_path):
     path.write_text("\n".join([*rows[:2], "{", '{"text": "no label"}', *rows[2:]]))
     body = f"{path}\nneither a label\n"
     assert fail(gpt.classify, "mood", body, "fox", **SHORT).startswith(f"{path}, line 3 is not JSON")
-    assert fail(gpt.classify, "mood", body, "fox", bad_rows="drop") == f"{path}, line 3 is not JSON: Expecting property " \
+    assert (
+        fail(gpt.classify, "mood", body, "fox", bad_rows="drop") == f"{path}, line 3 is not JSON: Expecting property "
         "name enclosed in double quotes at column 2"
+    )
     run = gpt.classify("mood", body, "fox", bad_rows="skip", **SHORT)
     start = next(e for e in run.events if e["event"] == "start")
     assert start["texts"] + start["held_out"] == len(TEXTS) and start["skipped"] == 3
@@ -161,7 +169,10 @@ def test_how_labelled_texts_are_written(tmp_path):
 
 
 def test_the_split_keeps_every_label_and_no_text_on_both_sides():
-    texts = [Labelled(f"text {n % 30}", "good" if n % 3 else "bad") for n in range(60)] + [Labelled("x", "rare"), Labelled("y", "rare")]
+    texts = [Labelled(f"text {n % 30}", "good" if n % 3 else "bad") for n in range(60)] + [
+        Labelled("x", "rare"),
+        Labelled("y", "rare"),
+    ]
     learn, test = split(texts, 0.2)
     assert {each.label for each in learn} == {each.label for each in test} == {"good", "bad", "rare"}
     assert not {each.text for each in learn} & {each.text for each in test} and len(learn) + len(test) == len(texts)
@@ -197,4 +208,10 @@ def test_the_picture_and_its_text(gpt, fox):
     assert "accuracy" in bundle.text and "95% interval" in bundle.text and "macro F1" in bundle.text
     assert "what it is (rows) and what was said (columns)" in bundle.text
     assert "<b>bold</b>" not in bundle.html and '<img src="data:image/png' in bundle.html
-    assert bundle.data == {"view": "classify", "name": "mood", "status": "finished", "base": "fox", "labels": ["bad", "good"]}
+    assert bundle.data == {
+        "view": "classify",
+        "name": "mood",
+        "status": "finished",
+        "base": "fox",
+        "labels": ["bad", "good"],
+    }

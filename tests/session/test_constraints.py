@@ -27,8 +27,15 @@ def pair(gpt, tiny_model):
     return gpt
 
 
-@pytest.mark.parametrize("name, how", [("base", {}), ("chat", {}), ("base", {"as_assistant": True}),
-                                       ("base", {"few_shot": [("a cat", "4"), ("a hen", "2")]})])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, how",
+    [
+        ("base", {}),
+        ("chat", {}),
+        ("base", {"as_assistant": True}),
+        ("base", {"few_shot": [("a cat", "4"), ("a hen", "2")]}),
+    ],
+)
 def test_every_way_of_asking(pair, name, how):
     done = pair.prompt("The old fox", model=name, json=PET, samples=4, **how, **WARM)
     for sample in done.samples:
@@ -37,8 +44,9 @@ def test_every_way_of_asking(pair, name, how):
         assert sample.finish_reason == "stop"
     assert done.notes[0] == "held to JSON of a schema"
     assert {s.text for s in pair.prompt("Say", model=name, choice="yes|no", samples=8, **how, **WARM).samples} == {
-        "yes", "no"
-    }  # fmt: skip
+        "yes",
+        "no",
+    }
 
 
 def test_refused_before_anything_is_sampled(pair, monkeypatch):

@@ -14,9 +14,19 @@ from jupyter_gpt.runs.run import cut_events, read_events
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 STEPS = [json.dumps({"event": "step", "time": 1.0, "step": n, "loss": 2.0}).encode() for n in range(1, 7)]
-BAD = [b"{", b"\xff\xfe", b"[]", b'{"event": "step"}', b'{"event": "step", "step": "2"}', b'{"step": 2}', b"\0" * 30,
-       b'{"event": "step", "step": 2, "loss": [1]}', b'{"event": "end", "status": 7}', b"[" * 100_000,
-       b'{"event": "step", "step": ' + b"9" * 30 + b"}"]  # fmt: skip
+BAD = [
+    b"{",
+    b"\xff\xfe",
+    b"[]",
+    b'{"event": "step"}',
+    b'{"event": "step", "step": "2"}',
+    b'{"step": 2}',
+    b"\0" * 30,
+    b'{"event": "step", "step": 2, "loss": [1]}',
+    b'{"event": "end", "status": 7}',
+    b"[" * 100_000,
+    b'{"event": "step", "step": ' + b"9" * 30 + b"}",
+]
 
 
 @pytest.mark.parametrize("bad", BAD, ids=range(len(BAD)))
@@ -87,7 +97,12 @@ def test_derived_files_of_an_index_are_made_anew(tmp_path):
     file = tmp_path / "hnsw.faiss"
     dense.grown(vectors, file)
     whole = file.read_bytes()
-    for damaged in (b"", whole[:100], whole[:300] + b"\xff" * 50 + whole[350:], whole[: len(whole) // 2] + b"\xff" * 99):
+    for damaged in (
+        b"",
+        whole[:100],
+        whole[:300] + b"\xff" * 50 + whole[350:],
+        whole[: len(whole) // 2] + b"\xff" * 99,
+    ):
         file.write_bytes(damaged)
         assert dense.grown(vectors, file).ntotal == 200
 

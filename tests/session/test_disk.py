@@ -1,4 +1,6 @@
-"""A disk that is full, read-only or forbidden from the n-th write on: one line that names it, and what was there stays."""
+"""A disk that is full, read-only or forbidden from the n-th write on: one line that names it, and what was there
+stays.
+"""
 
 import builtins
 import errno
@@ -28,8 +30,15 @@ class Disk:
     def guarded(self, name: str, real):
         def call(path, *rest, **more):
             mode = rest[0] if rest else more.get("mode", more.get("flags", "r"))
-            changes = name in ("replace", "mkdir") or (mode & CHANGED if isinstance(mode, int) else set("wax+") & set(str(mode)))
-            if changes and self.error and not isinstance(path, int) and Path(os.fsdecode(path)).is_relative_to(self.root):
+            changes = name in ("replace", "mkdir") or (
+                mode & CHANGED if isinstance(mode, int) else set("wax+") & set(str(mode))
+            )
+            if (
+                changes
+                and self.error
+                and not isinstance(path, int)
+                and Path(os.fsdecode(path)).is_relative_to(self.root)
+            ):
                 self.left -= 1
                 if self.left < 0:
                     raise OSError(self.error, os.strerror(self.error), os.fsdecode(path))
@@ -47,12 +56,19 @@ def test_every_magic_says_that_the_disk_refuses(tmp_path, monkeypatch):
         monkeypatch.setenv(f"JUPYTER_GPT_{name}", str(tmp_path / name))
     monkeypatch.chdir(tmp_path)
     sources = [
-        "%%corpus new\n$docs: 1", f"%%pretrain new --steps 1 --overwrite --corpus mix {corrupt.TINY}\n", "%gpt resume cut",
-        "%gpt index docs2 $docs --embedder story --chunk-tokens 24", "%gpt index docs $docs --embedder story --overwrite --chunk-tokens 16",
-        "%gpt save story saved", "%gpt reward r --base story --rankings votes --steps 1 --overwrite",
-        "%%sft s --base story --lora 1 --steps 1 --seed 1 --overwrite\n$docs_chat: 1", "%%prompt story --max-tokens 2\nThe old fox",
-        "%gpt models", "%gpt search docs fox --hybrid --map none", "%gpt runs",
-    ]  # fmt: skip
+        "%%corpus new\n$docs: 1",
+        f"%%pretrain new --steps 1 --overwrite --corpus mix {corrupt.TINY}\n",
+        "%gpt resume cut",
+        "%gpt index docs2 $docs --embedder story --chunk-tokens 24",
+        "%gpt index docs $docs --embedder story --overwrite --chunk-tokens 16",
+        "%gpt save story saved",
+        "%gpt reward r --base story --rankings votes --steps 1 --overwrite",
+        "%%sft s --base story --lora 1 --steps 1 --seed 1 --overwrite\n$docs_chat: 1",
+        "%%prompt story --max-tokens 2\nThe old fox",
+        "%gpt models",
+        "%gpt search docs fox --hybrid --map none",
+        "%gpt runs",
+    ]
     draw, refused, faults = random.Random(0), 0, []
     InteractiveShell.clear_instance()
     try:
@@ -65,7 +81,9 @@ def test_every_magic_says_that_the_disk_refuses(tmp_path, monkeypatch):
                 done = cells.run(ip, source)
                 disk.error = None
                 refused += done.error is not None
-                if done.fault or (done.error and not any(text in str(done.error) for text in (os.strerror(error), "has finished"))):
+                if done.fault or (
+                    done.error and not any(text in str(done.error) for text in (os.strerror(error), "has finished"))
+                ):
                     faults.append(f"{source.splitlines()[0]} {errno.errorcode[error]}: {done.error!r}")
                 if source.startswith("%gpt search") and done.error:
                     faults.append(f"a search failed: {done.error}")

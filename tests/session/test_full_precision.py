@@ -8,7 +8,11 @@ from jupyter_gpt.data.tokenizer import CHAT
 from jupyter_gpt.runs import checkpoint
 from jupyter_gpt.stages.rankings import Ranking
 
-ROWS = [{"prompt": f"How many birds saw the {who}?", "completion": f"{n} birds."} for n in range(8) for who in ("fox", "hen")]
+ROWS = [
+    {"prompt": f"How many birds saw the {who}?", "completion": f"{n} birds."}
+    for n in range(8)
+    for who in ("fox", "hen")
+]
 LABELLED = [(f"The fox saw {n} {word} birds.", word) for n in range(8) for word in ("glad", "sad")]
 PROMPTS = [f"Tale {n}. The old fox" for n in range(6)]
 TUNED = {"batch_tokens": 128, "context": 64, "answer_tokens": 4, "steps": 1}
@@ -20,7 +24,9 @@ def short(prompt, completion):
 
 
 STAGES = {
-    "sft": lambda gpt, start: gpt.sft("a", ROWS, start, **({"merge_first": True} if start == "adapter" else {}), **TUNED),
+    "sft": lambda gpt, start: gpt.sft(
+        "a", ROWS, start, **({"merge_first": True} if start == "adapter" else {}), **TUNED
+    ),
     "classify": lambda gpt, start: gpt.classify("a", LABELLED, start, steps=1, batch=4),
     "reward": lambda gpt, start: gpt.reward("a", rankings="taste", base=start, lora=0, steps=1),
     "ppo": lambda gpt, start: gpt.rlhf("a", PROMPTS, policy=start, algo="ppo", reward=short, **SMALL),
@@ -32,7 +38,9 @@ STAGES = {
 
 @pytest.fixture
 def rounded(gpt, tiny_model):
-    """A base and an adapter on disk in fp32, in memory in bf16 as on a GPU; what should be trained, by the name of each."""
+    """A base and an adapter on disk in fp32, in memory in bf16 as on a GPU; what should be trained, by the name of
+    each.
+    """
     tiny_model(gpt, "fox")
     for n, prompt in enumerate(PROMPTS):
         pair = tuple({"model": "fox", "text": f"{text} {n}", "seed": 0} for text in ("saw 3 small birds.", "xx"))
@@ -47,7 +55,9 @@ def rounded(gpt, tiny_model):
             whole[key] = fox[key] + 2.0 * learned[name.replace("lora_A", "lora_B")] @ a  # alpha is twice the rank
         elif name.endswith(".token_adapter.trainable_tokens_delta"):
             key = name.removeprefix("base_model.model.").replace("token_adapter.trainable_tokens_delta", "weight")
-            whole[key] = fox[key].index_copy(0, torch.tensor(gpt.models["fox"].tokenizer.convert_tokens_to_ids(list(CHAT))), a)
+            whole[key] = fox[key].index_copy(
+                0, torch.tensor(gpt.models["fox"].tokenizer.convert_tokens_to_ids(list(CHAT))), a
+            )
     gpt.models.load("fox", dtype="bfloat16")
     gpt.models.load("adapter", dtype="bfloat16")
     assert gpt.models["fox"].dtype == "bfloat16"

@@ -88,18 +88,32 @@ def test_a_folder_in_the_layout_of_sentence_transformers(gpt, tiny_model, tmp_pa
 
     model = tiny_model(gpt, "small")
     folder = tmp_path / "embedder"
-    BertModel(BertConfig(vocab_size=len(model.tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-                         intermediate_size=32, max_position_embeddings=128)).save_pretrained(folder)  # fmt: skip
+    BertModel(
+        BertConfig(
+            vocab_size=len(model.tokenizer),
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=32,
+            max_position_embeddings=128,
+        )
+    ).save_pretrained(folder)
     model.tokenizer.save_pretrained(folder)
     kept = gpt.index("kb", "$texts", embedder=str(folder), chunk_tokens=40, variables={"texts": TEXTS})
     assert kept.search(TEXTS["it"], k=1)[0].score == pytest.approx(1, abs=1e-2)
 
 
-@pytest.mark.parametrize("options, said", [
-    ({"chunk_tokens": 1000}, "more than small reads: at most 64"), ({"chunk_tokens": 2}, "at least 8"),
-    ({"overlap": 40}, "--overlap"), ({"embedder": "smal"}, "did you mean small?"),
-    ({"embedder": "./nowhere"}, "no such folder"), ({"variables": {"texts": {"a": " "}}}, "nothing to index"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        ({"chunk_tokens": 1000}, "more than small reads: at most 64"),
+        ({"chunk_tokens": 2}, "at least 8"),
+        ({"overlap": 40}, "--overlap"),
+        ({"embedder": "smal"}, "did you mean small?"),
+        ({"embedder": "./nowhere"}, "no such folder"),
+        ({"variables": {"texts": {"a": " "}}}, "nothing to index"),
+    ],
+)
 def test_what_cannot_be_indexed(gpt, made, options, said):
     assert said in fail(made, **options)
     assert "kb" not in gpt.indexes
@@ -175,7 +189,10 @@ def test_a_killed_run_goes_on_where_it_was(gpt, made, monkeypatch):
 
 def test_another_process_that_writes_it_is_named(gpt, made):
     made()
-    code = "from jupyter_gpt.session import store; store.lock(store.home() / 'indexes' / 'kb', 'it is'); print(flush=True); input()"
+    code = (
+        "from jupyter_gpt.session import store; store.lock(store.home() / 'indexes' / 'kb', 'it is'); "
+        "print(flush=True); input()"
+    )
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         process.stdout.readline()
         said = fail(gpt.index, "kb", "$texts", variables={"texts": {**TEXTS, "new": "News."}})

@@ -37,11 +37,13 @@ class FakeGPT:
             texts = [[self.says(chat)] for chat in texts]
         return [
             SimpleNamespace(
-                prompt="<sent>", text=each[0], interrupted=False,
+                prompt="<sent>",
+                text=each[0],
+                interrupted=False,
                 samples=[SimpleNamespace(text=text, finish_reason="stop", interrupted=False) for text in each],
             )
             for each in texts
-        ]  # fmt: skip
+        ]
 
 
 @pytest.fixture

@@ -31,7 +31,8 @@ for number in range({tries}):
     sys.stdin.readline()
     name = f"both{{number}}"
     try:
-        run = gpt.pretrain(name, {{"$docs": 1.0}}, variables={{"docs": DOCUMENTS}}, background=True, **{{**TINY, "steps": 5000}})
+        options = {{**TINY, "steps": 5000}}
+        run = gpt.pretrain(name, {{"$docs": 1.0}}, variables={{"docs": DOCUMENTS}}, background=True, **options)
         print("trains", flush=True)
         sys.stdin.readline()
         run.stop()

@@ -20,7 +20,8 @@ limit = psutil.Process().memory_info().vms + (40 << 20)
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 for samples in (20_000, 1, 20_000, 1):
     try:
-        print(len(gpt.prompt("The old fox", model="t", max_tokens=24 if samples > 1 else 2, samples=samples).text) > 0, flush=True)
+        done = gpt.prompt("The old fox", model="t", max_tokens=24 if samples > 1 else 2, samples=samples)
+        print(len(done.text) > 0, flush=True)
     except GPTError as error:
         print(error, flush=True)
 """
@@ -34,11 +35,21 @@ def test_what_does_not_fit_is_given_back(tmp_path, monkeypatch):
     assert done.returncode == 0, done.stderr
     line = r"20,000 answers of 28 tokens, prompt included, do not fit into memory: "
     said = done.stdout.splitlines()
-    assert [text.startswith(line) for text in said] == [True, False, True, False] and said[1::2] == ["True", "True"], said
+    assert [text.startswith(line) for text in said] == [True, False, True, False] and said[1::2] == ["True", "True"], (
+        said
+    )
 
 
-@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("std::bad_alloc"), RuntimeError("could not create a primitive"),
-                                   RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"), OSError(12, "memory")])  # fmt: skip
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("std::bad_alloc"),
+        RuntimeError("could not create a primitive"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"),
+        OSError(12, "memory"),
+    ],
+)
 def test_every_way_to_say_it_is_known(error):
     from jupyter_gpt.nn.device_memory import is_out_of_memory
 

@@ -1,4 +1,6 @@
-"""Stages where memory is short: smaller micro-batches, recomputed activations, the same numbers; and what is refused."""
+"""Stages where memory is short: smaller micro-batches, recomputed activations, the same numbers; and what is
+refused.
+"""
 
 import time
 
@@ -22,8 +24,12 @@ def short(prompt, completion):
 
 
 STAGES = {
-    "sft": lambda gpt, name, **o: gpt.sft(name, ROWS, "tiny", **{"context": 64, "batch_tokens": 512, "steps": 6, "lora": 4, **o}),
-    "sft in full": lambda gpt, name, **o: gpt.sft(name, ROWS, "tiny", context=64, batch_tokens=512, steps=3, optimizer="adamw", **o),
+    "sft": lambda gpt, name, **o: gpt.sft(
+        name, ROWS, "tiny", **{"context": 64, "batch_tokens": 512, "steps": 6, "lora": 4, **o}
+    ),
+    "sft in full": lambda gpt, name, **o: gpt.sft(
+        name, ROWS, "tiny", context=64, batch_tokens=512, steps=3, optimizer="adamw", **o
+    ),
     "classify": lambda gpt, name, **o: gpt.classify(name, TEXTS, "tiny", batch=16, steps=6, lr=1e-3, **o),
     "reward": lambda gpt, name, **o: gpt.reward(name, rankings="taste", steps=3, lora=4, **o),
     "grpo": lambda gpt, name, **o: gpt.rlhf(name, PROMPTS, policy="tiny", algo="grpo", reward=short, **RL, **o),
@@ -45,7 +51,11 @@ def ready(gpt, tiny_model):
 def asked(monkeypatch):
     """The steps and sizes that a fit was asked for, in order."""
     found, fit = [], formula.fit
-    monkeypatch.setattr(formula, "fit", lambda what, step, sizes, *rest, **more: found.append((step, sizes)) or fit(what, step, sizes, *rest, **more))
+    monkeypatch.setattr(
+        formula,
+        "fit",
+        lambda what, step, sizes, *rest, **more: found.append((step, sizes)) or fit(what, step, sizes, *rest, **more),
+    )
     return found
 
 
@@ -64,8 +74,10 @@ def test_the_numbers_are_those_of_plenty(ready, kind, asked, monkeypatch):
         little = STAGES[kind](ready, "little", dtype="float32")
     assert little.recipe["micro_tokens"] < sizes[0] and little.recipe["checkpointing"] is True
     notes = [e["text"] for e in little.events if e["event"] == "note"]
-    assert notes == [f"memory: {little.recipe['micro_tokens']:,} tokens go through the model at a time, and activations are "
-                     "recomputed in the backward pass (gradient checkpointing)"]  # fmt: skip
+    assert notes == [
+        f"memory: {little.recipe['micro_tokens']:,} tokens go through the model at a time, and activations are "
+        "recomputed in the backward pass (gradient checkpointing)"
+    ]
     assert numbers(little) == pytest.approx(numbers(plenty), rel=2e-3, abs=2e-5)
 
 
@@ -100,7 +112,9 @@ def test_all_weights_are_refused_before_they_are_copied_and_an_adapter_is_advise
     adapter = formula.finetuning(module, "float32", 64, rank=16, whole=64).bytes(64, True)
     monkeypatch.setattr(lora, "copied", lambda module: pytest.fail("copied all the same"))
     monkeypatch.setattr(memory, "free", lambda device: int((adapter + least) / 2))
-    with pytest.raises(GPTError, match=r"^tiny needs about [\d.,]+ [kM]B to train: .* cpu has [\d.,]+ [kM]B free: --lora 16 needs"):
+    with pytest.raises(
+        GPTError, match=r"^tiny needs about [\d.,]+ [kM]B to train: .* cpu has [\d.,]+ [kM]B free: --lora 16 needs"
+    ):
         STAGES["sft in full"](ready, "more", dtype="float32")
     assert "more" not in ready.models
 
@@ -113,7 +127,11 @@ def test_a_base_in_few_bits_is_not_loaded_beside_them(ready, monkeypatch):
     ready.unload("tiny")
     monkeypatch.setattr(load, "check_load_in", lambda bits: None)
     monkeypatch.setattr(load, "quantised", lambda model, bits: module)
-    monkeypatch.setattr(load, "load", lambda model, *rest, **more: pytest.fail("loaded") if model.name == "tiny" else real(model, *rest, **more))
+    monkeypatch.setattr(
+        load,
+        "load",
+        lambda model, *rest, **more: pytest.fail("loaded") if model.name == "tiny" else real(model, *rest, **more),
+    )
     run = STAGES["sft"](ready, "small", load_in="4bit")
     assert run.status == "finished" and not ready.models.about("tiny").resident
     assert ready.models.about("small").base == "tiny"

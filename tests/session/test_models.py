@@ -44,12 +44,8 @@ def test_a_kept_model_is_there_again_in_another_session(gpt, tiny_model):
 
 def test_an_unknown_name_names_the_nearest(gpt, tiny_model):
     tiny_model(gpt, "storyteller")
-    assert fail(gpt.models.about, "storyteler") == (
-        "there is no model storyteler (did you mean storyteller?)"
-    )
-    assert (
-        fail(gpt.load, "storyteler") == fail(gpt.unload, "storyteler") == fail(gpt.models.about, "storyteler")
-    )
+    assert fail(gpt.models.about, "storyteler") == ("there is no model storyteler (did you mean storyteller?)")
+    assert fail(gpt.load, "storyteler") == fail(gpt.unload, "storyteler") == fail(gpt.models.about, "storyteler")
     assert fail(gpt.models.about, "gpt2").endswith(": %gpt pull gpt2 brings it")
     assert fail(gpt.models.about, "smolm2-135-instruct").endswith(": %gpt pull smollm2-135m-instruct brings it")
     assert "cannot be a name" in fail(gpt.models.about, "../secrets")
@@ -65,9 +61,7 @@ def test_what_a_model_says_of_itself(gpt, tiny_model):
     base, assistant = gpt.models.about("base"), gpt.models.about("talker")
     assert (base.has_chat, assistant.has_chat) == (False, True), "read from the folder"
     tokenizer, module = gpt.models["base"].tokenizer, gpt.models["base"].module
-    gpt.models.keep(
-        "heir", module, tokenizer, "finetune", None, ["base", "heir (finetune)"], 3, licence="MIT"
-    )
+    gpt.models.keep("heir", module, tokenizer, "finetune", None, ["base", "heir (finetune)"], 3, licence="MIT")
     heir = Session().models.about("heir")
     assert (heir.licence, heir.kind, heir.step) == ("MIT", "finetune", 3)
     assert base.licence is None
@@ -122,14 +116,18 @@ def test_unload_gives_the_memory_back(tmp_path, tiny_model, gpt):
     folder = tmp_path / "large"
     tokenizer = tiny_model(gpt).tokenizer
     config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=640, intermediate_size=2048, num_hidden_layers=6,
-        num_attention_heads=8, max_position_embeddings=64, bos_token_id=0, eos_token_id=0,
-    )  # fmt: skip
+        vocab_size=len(tokenizer),
+        hidden_size=640,
+        intermediate_size=2048,
+        num_hidden_layers=6,
+        num_attention_heads=8,
+        max_position_embeddings=64,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    done = subprocess.run(
-        [sys.executable, "-c", MEASURED, str(folder)], capture_output=True, text=True, timeout=240
-    )
+    done = subprocess.run([sys.executable, "-c", MEASURED, str(folder)], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     size, loaded, left = map(int, done.stdout.split())
     assert size > 120e6
@@ -218,11 +216,14 @@ def test_only_pickles(gpt, on_disk):
     assert "pickled weights are never read" in fail(gpt.load, "fox")
 
 
-@pytest.mark.parametrize("file, message", [
-    ("config.json", "its config.json cannot be read"),
-    (ABOUT, f"its {ABOUT} cannot be read"),
-    ("tokenizer.json", "model fox is damaged: its tokenizer.json cannot be read"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "file, message",
+    [
+        ("config.json", "its config.json cannot be read"),
+        (ABOUT, f"its {ABOUT} cannot be read"),
+        ("tokenizer.json", "model fox is damaged: its tokenizer.json cannot be read"),
+    ],
+)
 def test_settings_cut_short(gpt, on_disk, file, message):
     text = (on_disk / file).read_text()
     (on_disk / file).write_text(text[: len(text) // 2])
@@ -246,8 +247,10 @@ def test_pulling_over_a_name_made_here(gpt, tiny_model, tmp_path):
     assert gpt.models["fox"].kind == "pretrain"
     pulled = gpt.pull(str(folder), "fox", overwrite=True)
     assert (pulled.kind, pulled.folder.parent, pulled.lineage) == (
-        "pull", store.cache() / "models", hen.lineage,
-    )  # fmt: skip
+        "pull",
+        store.cache() / "models",
+        hen.lineage,
+    )
     made = tiny_model(gpt, "fox")
     assert gpt.models["fox"] is made, "where both have a name, the one made here is meant"
     assert list(gpt.models) == ["fox", "hen"]

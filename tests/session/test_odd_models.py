@@ -1,4 +1,6 @@
-"""State-space, hybrid and other architectures of no forward of ours, through the stages: what is kept is what was reported."""
+"""State-space, hybrid and other architectures of no forward of ours, through the stages: what is kept is what was
+reported.
+"""
 
 import sys
 from pathlib import Path
@@ -17,11 +19,23 @@ from jupyter_gpt.stages.rankings import Ranking
 
 ROWS = [
     {"prompt": f"How many {what} saw the {who}?", "completion": f"{n} {what}."}
-    for n in range(1, 7) for what in ("birds", "foxes", "hens") for who in ("old fox", "red hen")
-]  # fmt: skip
+    for n in range(1, 7)
+    for what in ("birds", "foxes", "hens")
+    for who in ("old fox", "red hen")
+]
 SHORT = {"batch_tokens": 128, "context": 64, "steps": 4, "answer_tokens": 4, "sample_every": 100}
-ODD = {"mamba": {}, "mamba2": {}, "falcon_h1": {}, "llama4_text": {}, "gpt_bigcode": {}, "gemma3n_text": {}, "granite": {},
-       "rwkv": {"num_hidden_layers": 7}, "recurrent_gemma": {}, "jetmoe": {}}  # fmt: skip
+ODD = {
+    "mamba": {},
+    "mamba2": {},
+    "falcon_h1": {},
+    "llama4_text": {},
+    "gpt_bigcode": {},
+    "gemma3n_text": {},
+    "granite": {},
+    "rwkv": {"num_hidden_layers": 7},
+    "recurrent_gemma": {},
+    "jetmoe": {},
+}
 
 
 def based(gpt, tiny_model, kind, **more):
@@ -82,11 +96,18 @@ def test_preferences_are_learned_by_the_model_s_own_logits(gpt, tiny_model):
         gpt.reward("judge", rankings="taste", base="base", lora=4, steps=2)
 
 
-@pytest.mark.parametrize("kind, options, why", [
-    ("xlnet", {}, "xlnet models cannot be trained here: a token sees those that come after it"),
-    ("mamba", {"lora": 2, "lora_targets": ["out_proj"]}, r"out_proj, which LoRA does not adapt: there are in_proj, x_proj"),
-    ("jetmoe", {"checkpointing": True}, "jetmoe models cannot recompute activations: leave --checkpointing out"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "kind, options, why",
+    [
+        ("xlnet", {}, "xlnet models cannot be trained here: a token sees those that come after it"),
+        (
+            "mamba",
+            {"lora": 2, "lora_targets": ["out_proj"]},
+            r"out_proj, which LoRA does not adapt: there are in_proj, x_proj",
+        ),
+        ("jetmoe", {"checkpointing": True}, "jetmoe models cannot recompute activations: leave --checkpointing out"),
+    ],
+)
 def test_what_cannot_be_done_is_one_line(kind, options, why, gpt, tiny_model):
     based(gpt, tiny_model, kind)
     with pytest.raises(GPTError, match=why) as error:

@@ -87,8 +87,14 @@ def test_stopped_and_resumed_equals_uninterrupted(gpt, train):
     again = gpt.resume("part")
     assert again.status == "finished" and losses(again) == losses(whole)
     assert same(weights(gpt, "part"), weights(gpt, "whole"))
-    both = [[{k: e[k] for k in ("event", "step", "val_loss", "text") if k in e} for e in r.events
-             if e["event"] in ("evaluation", "sample")] for r in (whole, again)]  # fmt: skip
+    both = [
+        [
+            {k: e[k] for k in ("event", "step", "val_loss", "text") if k in e}
+            for e in r.events
+            if e["event"] in ("evaluation", "sample")
+        ]
+        for r in (whole, again)
+    ]
     assert both[0] == both[1]
     with pytest.raises(GPTError, match="has finished"):
         gpt.resume("part")
@@ -253,7 +259,9 @@ def test_a_step_that_memory_runs_out_in_is_one_line_and_goes_on(gpt, train, monk
 
     whole = losses(train("whole", steps=20))
     monkeypatch.setattr(Training, "loss", runs_out)
-    with pytest.raises(GPTError, match=r"^memory ran out after step 8 of tiny; the checkpoint of step 6 is kept\. .*%gpt resume tiny") as error:
+    with pytest.raises(
+        GPTError, match=r"^memory ran out after step 8 of tiny; the checkpoint of step 6 is kept\. .*%gpt resume tiny"
+    ) as error:
         train(steps=20, checkpoint_every=3)
     assert "\n" not in str(error.value) and gpt.runs["tiny"].events[-1]["error"] == str(error.value)
     monkeypatch.setattr(Training, "loss", real)
@@ -276,7 +284,9 @@ def test_what_is_not_a_number_leaves_no_checkpoint_of_it(gpt, train, monkeypatch
                 event[figure] = float("nan")
 
     monkeypatch.setattr(runner, "read_tensors", poisoned)
-    with pytest.raises(GPTError, match=rf"of tiny stopped being a number at step 6; the checkpoint of step {kept} is kept"):
+    with pytest.raises(
+        GPTError, match=rf"of tiny stopped being a number at step 6; the checkpoint of step {kept} is kept"
+    ):
         train(steps=20, checkpoint_every=3, eval_every=6)
     run = gpt.runs["tiny"]
     figures = [e[key] for e in run.events for key in ("loss", "grad_norm", "val_loss") if key in e]
@@ -337,7 +347,10 @@ def test_a_model_that_does_not_fit_is_refused_before_it_is_built(gpt, train, mon
     from jupyter_gpt.nn import device_memory as memory
 
     monkeypatch.setattr(memory, "free", lambda device: 100_000)
-    with pytest.raises(GPTError, match=r"^a model of 52,128 parameters needs about 1 MB to train: .*cpu has 100 kB free: a lower --depth"):
+    with pytest.raises(
+        GPTError,
+        match=r"^a model of 52,128 parameters needs about 1 MB to train: .*cpu has 100 kB free: a lower --depth",
+    ):
         train(steps=3)
     assert gpt.runs["tiny"].status == "failed"
     assert not (gpt.runs["tiny"].folder / "data").exists()
@@ -358,7 +371,9 @@ def test_a_short_memory_cuts_the_batch_and_resumed_it_stays_cut(gpt, train, monk
         stop_at(part, 2)
         part.wait()
     assert (part.recipe["rows"], part.recipe["checkpointing"]) == (2, True)
-    assert any("64 tokens go through the model at a time" in e.get("text", "") for e in part.events if e["event"] == "note")
+    assert any(
+        "64 tokens go through the model at a time" in e.get("text", "") for e in part.events if e["event"] == "note"
+    )
     if part.status == "stopped":
         part = gpt.resume("part")
     assert (part.recipe["rows"], part.recipe["checkpointing"]) == (2, True)

@@ -59,9 +59,7 @@ def test_samples_are_those_of_their_seeds(gpt, base):
 def test_many_prompts_at_once_are_as_one_by_one(gpt, base):
     texts = ["The old", "Tale 3. The", "It"]
     together = gpt.prompts(texts, temperature=0, max_tokens=8)
-    assert [done.tokens for done in together] == [
-        gpt.prompt(t, temperature=0, max_tokens=8).tokens for t in texts
-    ]
+    assert [done.tokens for done in together] == [gpt.prompt(t, temperature=0, max_tokens=8).tokens for t in texts]
     assert [done.prompt for done in together] == [f"<|endoftext|>{text}" for text in texts]
     assert gpt.prompts([]) == []
 
@@ -232,9 +230,7 @@ def test_out_of_memory_is_one_line_and_the_kernel_lives(gpt, base, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(engine, "generate", full)
-        with pytest.raises(
-            GPTError, match=r"1 answer of \d+ tokens, prompt included, do not fit into memory: lower"
-        ):
+        with pytest.raises(GPTError, match=r"1 answer of \d+ tokens, prompt included, do not fit into memory: lower"):
             gpt.prompt("Hi")
     assert gpt.prompt("Hi", max_tokens=2).tokens
 

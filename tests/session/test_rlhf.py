@@ -33,7 +33,19 @@ def bytes_of(gpt, name):
 
 
 def figures(run):
-    keys = ("step", "loss", "reward", "kl", "entropy", "length", "grad_norm", "value_loss", "accuracy", "text", "val_loss")
+    keys = (
+        "step",
+        "loss",
+        "reward",
+        "kl",
+        "entropy",
+        "length",
+        "grad_norm",
+        "value_loss",
+        "accuracy",
+        "text",
+        "val_loss",
+    )
     return [{k: e[k] for k in keys if k in e} for e in run.events if e["event"] in ("step", "evaluation", "sample")]
 
 
@@ -107,7 +119,9 @@ def test_while_it_is_trained_the_base_is_in_memory_once(gpt, tiny, monkeypatch):
         return (yield from update(training, *given))
 
     monkeypatch.setattr(ppo, "update", watched)
-    gpt.rlhf("a", PROMPTS, policy="tiny", algo="ppo", reward=short, **{**SMALL, "max_tokens": 20, "steps": 1, "epochs": 1})
+    gpt.rlhf(
+        "a", PROMPTS, policy="tiny", algo="ppo", reward=short, **{**SMALL, "max_tokens": 20, "steps": 1, "epochs": 1}
+    )
     assert laid_out.count("while sampling") > 1 and laid_out.count(None) == 1 and len(set(laid_out)) == 2
 
 
@@ -122,9 +136,12 @@ def test_the_unit_of_a_reward_does_not_matter(gpt, tiny, options):
     assert other["reward"].tolist() == pytest.approx([100 * r for r in one["reward"]])
 
 
-@pytest.mark.parametrize("options", [{}, {"missing_eos_penalty": 3.0}, {"missing_eos_penalty": 3.0, "use_score_scaling": True}])
+@pytest.mark.parametrize(
+    "options", [{}, {"missing_eos_penalty": 3.0}, {"missing_eos_penalty": 3.0, "use_score_scaling": True}]
+)
 def test_ppo_learns_from_the_reward_less_the_kl(gpt, tiny, monkeypatch, options):
-    """Each step's returns, made anew: the reward less what a cut completion costs, in units of the spread so far if that is
+    """Each step's returns, made anew: the reward less what a cut completion costs, in units of the spread so far if
+    that is
     asked for, at the last token; less the KL coefficient times the log-ratio to the base as transformers sees it."""
     from jupyter_gpt.stages import ppo
 
@@ -142,7 +159,10 @@ def test_ppo_learns_from_the_reward_less_the_kl(gpt, tiny, monkeypatch, options)
     gpt.rlhf("a", PROMPTS, policy="tiny", algo="ppo", reward=short, lr=3e-2, **given, **options)
     every, apart = [], 0.0
     for _, found, _, returns, _ in steps:
-        scores = [short("", text) - 3.0 * (bool(options) and cut) for text, cut in zip(found.texts, found.truncated.tolist(), strict=True)]
+        scores = [
+            short("", text) - 3.0 * (bool(options) and cut)
+            for text, cut in zip(found.texts, found.truncated.tolist(), strict=True)
+        ]
         every += scores
         scale = float(torch.tensor(every).double().std()) if "use_score_scaling" in options else 1.0
         for place, row in enumerate(found.rows):
@@ -169,8 +189,17 @@ def test_policy_and_critic_are_clipped_each_by_its_own_norm(gpt, tiny, monkeypat
 
     monkeypatch.setattr(Optimizers, "step", watched)
     for size in (1.0, 1e4):
-        run = gpt.rlhf("a", PROMPTS, policy="tiny", algo="ppo", reward=[short], weights=[size], kl=0.0, overwrite=True,
-                       **{**SMALL, "steps": 1, "epochs": 1})  # fmt: skip
+        run = gpt.rlhf(
+            "a",
+            PROMPTS,
+            policy="tiny",
+            algo="ppo",
+            reward=[short],
+            weights=[size],
+            kl=0.0,
+            overwrite=True,
+            **{**SMALL, "steps": 1, "epochs": 1},
+        )
     (policy, critic), (other_policy, other_critic) = seen
     for name in policy:
         torch.testing.assert_close(other_policy[name], policy[name], rtol=1e-3, atol=1e-6)
@@ -195,12 +224,23 @@ def test_the_reward_goes_up(gpt, tiny, algo):
 
 @pytest.mark.parametrize(
     ("algo", "options"),
-    [("grpo", {}), ("ppo", {}), ("dpo", {}), ("grpo", {"mask_truncated_completions": True}),
-     ("ppo", {"missing_eos_penalty": 1.0, "use_score_scaling": True})],
-)  # fmt: skip
+    [
+        ("grpo", {}),
+        ("ppo", {}),
+        ("dpo", {}),
+        ("grpo", {"mask_truncated_completions": True}),
+        ("ppo", {"missing_eos_penalty": 1.0, "use_score_scaling": True}),
+    ],
+)
 def test_stopped_and_resumed_equals_uninterrupted(gpt, tiny, algo, options):
     rank(gpt)
-    given = {**SMALL, "steps": 8, "eval_every": 4, **({"rankings": "taste"} if algo == "dpo" else {"reward": "$short"}), **options}
+    given = {
+        **SMALL,
+        "steps": 8,
+        "eval_every": 4,
+        **({"rankings": "taste"} if algo == "dpo" else {"reward": "$short"}),
+        **options,
+    }
     variables = {"short": short}
     whole = gpt.rlhf("whole", PROMPTS, policy="tiny", algo=algo, variables=variables, **given)
     run = gpt.rlhf("part", PROMPTS, policy="tiny", algo=algo, variables=variables, background=True, **given)
@@ -217,7 +257,9 @@ def test_stopped_and_resumed_equals_uninterrupted(gpt, tiny, algo, options):
 
 
 def test_no_two_random_streams_of_runs_are_alike(gpt, tiny, monkeypatch):
-    """Of two seeds, of steps far apart, of training and evaluation: each completion is drawn from a stream of its own."""
+    """Of two seeds, of steps far apart, of training and evaluation: each completion is drawn from a stream of its
+    own.
+    """
     from jupyter_gpt.inference import sampling
     from jupyter_gpt.stages.rl import SAMPLES
     from jupyter_gpt.stages.rollout import EVALUATION, stream
@@ -234,7 +276,15 @@ def test_no_two_random_streams_of_runs_are_alike(gpt, tiny, monkeypatch):
     assert len(first) == 21
     said = []
     for seed in (0, 1):
-        run = gpt.rlhf(f"seed-{seed}", PROMPTS[:1], policy="tiny", algo="grpo", reward=short, seed=seed, **{**SMALL, "prompts_per_step": 1})
+        run = gpt.rlhf(
+            f"seed-{seed}",
+            PROMPTS[:1],
+            policy="tiny",
+            algo="grpo",
+            reward=short,
+            seed=seed,
+            **{**SMALL, "prompts_per_step": 1},
+        )
         said.append(run.history["reward"].iloc[0])
     assert said[0] != said[1]
 
@@ -305,7 +355,10 @@ def test_an_adapter_is_continued_as_a_copy(gpt, tiny):
     before = bytes_of(gpt, "first")
     run = gpt.rlhf("second", PROMPTS, policy="first", algo="ppo", reward=short, lr=1e-2, **SMALL)
     assert bytes_of(gpt, "first") == before
-    assert gpt.models["second"].base == "tiny" and gpt.models["second"].lineage[-2:] == ["first (rlhf)", "second (rlhf)"]
+    assert gpt.models["second"].base == "tiny" and gpt.models["second"].lineage[-2:] == [
+        "first (rlhf)",
+        "second (rlhf)",
+    ]
     assert run.history["kl"].iloc[0] == pytest.approx(0, abs=1e-5)  # the reference is the adapter, not its base
     after = bytes_of(gpt, "second")
     assert any(after[key] != before[key] for key in before)
@@ -376,7 +429,11 @@ def test_an_interrupt_in_the_reward_stops_the_run_and_keeps_it(gpt, tiny):
 
 @pytest.mark.parametrize(
     ("answer", "message"),
-    [(float("nan"), "answered 'nan' for the completion"), ("good", "a reward is a finite number"), (1e300, "at most 1e\\+18")],
+    [
+        (float("nan"), "answered 'nan' for the completion"),
+        ("good", "a reward is a finite number"),
+        (1e300, "at most 1e\\+18"),
+    ],
 )
 def test_a_reward_that_is_no_number_says_so(gpt, tiny, answer, message):
     with pytest.raises(GPTError, match=message) as error:
@@ -397,14 +454,18 @@ def test_a_sparse_reward_goes_on_and_is_learned_from_when_it_comes(gpt, tiny, al
     run = gpt.rlhf("a", PROMPTS, policy="tiny", algo=algo, reward=sparse, **given)
     assert run.status == "finished" and run.step == 8
     told = [e for e in run.events if e["event"] == "warning" and e["cause"] == "constant"]
-    assert [e["step"] for e in told] == [3] and "more --samples (now 4)" in told[0]["text"] and "\n" not in told[0]["text"]
+    assert (
+        [e["step"] for e in told] == [3] and "more --samples (now 4)" in told[0]["text"] and "\n" not in told[0]["text"]
+    )
     assert run.history["reward"].iloc[4] == 0 < run.history["reward"].iloc[5]
     if algo == "grpo":
         assert run.history["loss"].iloc[:5].tolist() == [0.0] * 5 and run.history["grad_norm"].iloc[5] > 0
 
 
 def test_ppo_learns_from_one_completion_a_step(gpt, tiny):
-    run = gpt.rlhf("a", PROMPTS, policy="tiny", algo="ppo", reward=short, **{**SMALL, "samples": 1, "prompts_per_step": 1})
+    run = gpt.rlhf(
+        "a", PROMPTS, policy="tiny", algo="ppo", reward=short, **{**SMALL, "samples": 1, "prompts_per_step": 1}
+    )
     assert run.status == "finished" and run.history["loss"].notna().all()
     assert not [e for e in run.events if e["event"] == "warning" and e["cause"] == "constant"]
 
@@ -421,7 +482,10 @@ def test_completions_that_were_cut_are_left_out_of_grpos_loss(gpt, tiny):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"algo": "ppo", "reward": short, "mask_truncated_completions": True}, "--mask-truncated-completions belongs to --algo grpo"),
+        (
+            {"algo": "ppo", "reward": short, "mask_truncated_completions": True},
+            "--mask-truncated-completions belongs to --algo grpo",
+        ),
         ({"algo": "grpo", "reward": short, "missing_eos_penalty": 1.0}, "--missing-eos-penalty belongs to --algo ppo"),
         ({"algo": "grpo", "reward": short, "use_score_scaling": True}, "--use-score-scaling belongs to --algo ppo"),
         ({"algo": "ppo", "reward": short, "missing_eos_penalty": -1.0}, "--missing-eos-penalty -1 must be above zero"),
@@ -450,7 +514,8 @@ def test_bad_input_is_one_line(gpt, tiny, given, message):
 
 
 @pytest.mark.parametrize(
-    ("given", "message"), [({"lr": 1e39}, "stopped being a number"), ({"base": None, "rankings": "others"}, "do not say whose")]
+    ("given", "message"),
+    [({"lr": 1e39}, "stopped being a number"), ({"base": None, "rankings": "others"}, "do not say whose")],
 )
 def test_a_reward_model_that_cannot_be_made_is_one_line(gpt, tiny, given, message):
     rank(gpt)
@@ -514,7 +579,9 @@ def test_a_policy_that_has_diverged_is_measured_to_the_end(gpt, tiny):
     """All weights, at a rate a thousand times too high: thousands of nats a token have no perplexity to tell."""
     run = gpt.rlhf("a", PROMPTS, policy="tiny", algo="grpo", reward=short, lr=30.0, **{**SMALL, "lora": 0})
     [measures] = [e for e in run.events if e["event"] == "measures"]
-    assert run.status == "finished" and measures["rows"][0]["perplexity"] > 1 and measures["rows"][1]["perplexity"] is None
+    assert (
+        run.status == "finished" and measures["rows"][0]["perplexity"] > 1 and measures["rows"][1]["perplexity"] is None
+    )
     assert "collapse" in {e["cause"] for e in run.events if e["event"] == "warning"}
 
 

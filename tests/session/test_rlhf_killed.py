@@ -1,4 +1,6 @@
-"""PPO whose kernel is killed in the middle of a step: resumed, it ends where one that was never killed ends, bit for bit."""
+"""PPO whose kernel is killed in the middle of a step: resumed, it ends where one that was never killed ends, bit for
+bit.
+"""
 
 import json
 import os

@@ -62,9 +62,7 @@ def test_completion_is_what_prompt_gives(served, client):
     ours = served.prompt("The old fox", model="tiny", samples=2, **options)
     theirs = client.completions.create(model="tiny", prompt="The old fox", n=2, **options)
     assert [choice.text for choice in theirs.choices] == [sample.text for sample in ours.samples]
-    assert [choice.finish_reason for choice in theirs.choices] == [
-        sample.finish_reason for sample in ours.samples
-    ]
+    assert [choice.finish_reason for choice in theirs.choices] == [sample.finish_reason for sample in ours.samples]
     assert (theirs.usage.prompt_tokens, theirs.usage.completion_tokens) == (ours.prompt_tokens, 24)
 
 
@@ -73,9 +71,7 @@ def test_chat_and_streaming_agree(client):
     whole = client.chat.completions.create(**options)
     assert [choice.message.role for choice in whole.choices] == ["assistant", "assistant"]
     texts, roles, ends = ["", ""], [None, None], [None, None]
-    for chunk in client.chat.completions.create(
-        **options, stream=True, stream_options={"include_usage": True}
-    ):
+    for chunk in client.chat.completions.create(**options, stream=True, stream_options={"include_usage": True}):
         for choice in chunk.choices:
             texts[choice.index] += choice.delta.content or ""
             roles[choice.index] = choice.delta.role or roles[choice.index]
@@ -110,9 +106,7 @@ def test_chat_with_a_system_prompt(client):
         {"role": "developer", "content": "Sing."},
         {"role": "user", "content": [{"type": "text", "text": "Go"}]},
     ]
-    with pytest.raises(
-        openai.BadRequestError, match="more than fit"
-    ) as caught:  # its examples are longer than 128
+    with pytest.raises(openai.BadRequestError, match="more than fit") as caught:  # its examples are longer than 128
         client.chat.completions.create(model="tiny", messages=messages, max_tokens=5)
     assert caught.value.code == "context_length_exceeded"
 
@@ -146,9 +140,7 @@ def test_logprobs(served, client):
     streamed = client.chat.completions.create(
         model="tiny", messages=QUESTION, max_tokens=6, seed=1, logprobs=True, stream=True
     )
-    logprobs = [
-        t.logprob for chunk in streamed for c in chunk.choices if c.logprobs for t in c.logprobs.content
-    ]
+    logprobs = [t.logprob for chunk in streamed for c in chunk.choices if c.logprobs for t in c.logprobs.content]
     assert logprobs == pytest.approx(ours.logprobs, abs=1e-5)
 
 
@@ -164,9 +156,7 @@ def test_stop_texts_end_the_text_before_them(client):
 
 
 def test_thirty_two_at_once_are_one_batch_and_none_is_lost(served, client):
-    alone = [
-        client.completions.create(model="tiny", prompt="The", max_tokens=40, seed=seed) for seed in range(32)
-    ]
+    alone = [client.completions.create(model="tiny", prompt="The", max_tokens=40, seed=seed) for seed in range(32)]
     served.server.batcher.widest = 0
     together, start = [None] * 32, threading.Barrier(32)
 
@@ -198,9 +188,7 @@ def test_refusals(served, client):
             model="tiny", messages=QUESTION, tools=[{"type": "function", "function": {"name": "f"}}]
         )
     with pytest.raises(openai.BadRequestError, match="parts of type text"):
-        client.chat.completions.create(
-            model="tiny", messages=[{"role": "user", "content": [{"type": "image_url"}]}]
-        )
+        client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": [{"type": "image_url"}]}])
     with pytest.raises(openai.BadRequestError, match="372 more than fit") as caught:
         client.completions.create(model="tiny", prompt=[5] * 499)
     assert caught.value.code == "context_length_exceeded"
@@ -213,9 +201,20 @@ def test_refusals(served, client):
         client.embeddings.create(model="tiny", input="a")
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"model": 3}', b'{"model": "tiny"}', b"\xff\xfe",
-                                  b'{"model": "tiny", "prompt": "a", "n": "2"}', b'{"model": "tiny", "prompt": [[]]}',
-                                  b'{"model": "tiny", "prompt": "a", "stop": {"a": 1}}'])  # fmt: skip
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'{"model": 3}',
+        b'{"model": "tiny"}',
+        b"\xff\xfe",
+        b'{"model": "tiny", "prompt": "a", "n": "2"}',
+        b'{"model": "tiny", "prompt": [[]]}',
+        b'{"model": "tiny", "prompt": "a", "stop": {"a": 1}}',
+    ],
+)
 def test_odd_bodies_are_refused_in_one_line(served, body):
     connection = http.client.HTTPConnection("127.0.0.1", served.server.port, timeout=10)
     connection.request("POST", "/v1/completions", body, {"Authorization": f"Bearer {served.server.token}"})
@@ -307,9 +306,7 @@ def test_start_and_stop(served):
 def test_start_mistakes(gpt, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(
-            GPTError, match=rf"port {port} of 127\.0\.0\.1 cannot be had .*--port 0 takes any free one"
-        ):
+        with pytest.raises(GPTError, match=rf"port {port} of 127\.0\.0\.1 cannot be had .*--port 0 takes any free one"):
             gpt.serve(port=port)
     with pytest.raises(GPTError, match=r"from 0 .* to 65535, not 70000"):
         gpt.serve(port=70000)
@@ -343,9 +340,7 @@ def test_an_endpoint_on_the_served_model(served):
     with pytest.raises(GPTError, match="environment variable SHELL_OR_NOT: it is not set"):
         served.prompt("a", model="wrong")
     served.endpoint("absent", served.server.url, "tinny", key_env="SERVED_TOKEN", chat=False)
-    with pytest.raises(
-        GPTError, match="endpoint absent has no model tinny \\(404\\) \\(did you mean tiny\\?\\)"
-    ):
+    with pytest.raises(GPTError, match="endpoint absent has no model tinny \\(404\\) \\(did you mean tiny\\?\\)"):
         served.prompt("a", model="absent")
 
 
@@ -365,16 +360,19 @@ def test_endpoints_are_kept_without_their_keys(gpt, monkeypatch):
         gpt.models["b"]
 
 
-@pytest.mark.parametrize(("url", "options", "said"), [
-    ("api.openai.com", {}, "such as https://api.openai.com/v1"),
-    ("ftp://x/v1", {}, "such as https://api.openai.com/v1"),
-    ("https://me:hush@x/v1", {}, "leave user, password and query out"),
-    ("https://x/v1?key=hush", {}, "leave user, password and query out"),
-    ("https://x/v1/chat/completions", {}, "ends before /chat/completions"),
-    ("https://x/v1", {"key_env": "sk-hush"}, "the name of an environment variable"),
-    ("https://x/v1", {"key_env": "gsk_hush"}, "the name of an environment variable"),
-    ("https://x/v1", {"timeout": 0}, "a timeout above 0"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("url", "options", "said"),
+    [
+        ("api.openai.com", {}, "such as https://api.openai.com/v1"),
+        ("ftp://x/v1", {}, "such as https://api.openai.com/v1"),
+        ("https://me:hush@x/v1", {}, "leave user, password and query out"),
+        ("https://x/v1?key=hush", {}, "leave user, password and query out"),
+        ("https://x/v1/chat/completions", {}, "ends before /chat/completions"),
+        ("https://x/v1", {"key_env": "sk-hush"}, "the name of an environment variable"),
+        ("https://x/v1", {"key_env": "gsk_hush"}, "the name of an environment variable"),
+        ("https://x/v1", {"timeout": 0}, "a timeout above 0"),
+    ],
+)
 def test_what_no_endpoint_can_be(gpt, url, options, said):
     with pytest.raises(GPTError, match=said) as caught:
         gpt.endpoint("a", url, "m", **options)

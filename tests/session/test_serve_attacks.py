@@ -67,9 +67,10 @@ def nested(depth: int, kind: str) -> dict:
         inner = {"$ref": f"#/$defs/d{n + 1}"} if n < depth - 1 else {"type": "integer"}
         definitions[f"d{n}"] = {
             "object": {"type": "object", "properties": {"a": inner, "b": inner}, "required": ["a", "b"]},
-            "anyOf": {"anyOf": [inner, inner]}, "allOf": {"allOf": [inner, inner]},
+            "anyOf": {"anyOf": [inner, inner]},
+            "allOf": {"allOf": [inner, inner]},
             "array": {"type": "array", "prefixItems": [inner, inner], "minItems": 2},
-        }[kind]  # fmt: skip
+        }[kind]
     return {"$ref": "#/$defs/d0", "$defs": definitions}
 
 
@@ -109,7 +110,9 @@ def test_connections_without_a_request_are_closed_and_have_a_limit(served):
 
 def test_a_body_is_not_read_before_the_token(served):
     with socket.create_connection(("127.0.0.1", served.serving.server.port), timeout=30) as connection:
-        connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer no\r\nContent-Length: 9000000\r\n\r\n")
+        connection.sendall(
+            b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer no\r\nContent-Length: 9000000\r\n\r\n"
+        )
         assert connection.recv(1000).startswith(b"HTTP/1.1 401")
     big = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 100_000 + b"\r\n\r\n"
     address = ("127.0.0.1", served.serving.server.port)
@@ -125,16 +128,81 @@ def test_a_model_of_scores_is_not_served(served):
     assert (status, told["error"]["message"]) == (400, "mood gives scores and writes no text: it is not served")
 
 
-ODD = [None, True, False, 0, -1, 1, 2, 10**30, -(10**30), 0.5, float("nan"), float("inf"), "", "a", "\ud800", "\0", "a" * 2000,
-       [], [[]], ["a"], ["a", 3], [5], [-1], [10**20], [True], {}, {"a": 1}, {"type": "json_schema"},
-       {"type": "json_schema", "json_schema": {"schema": {"$ref": "#"}}}, {"type": "json_schema", "json_schema": 5},
-       {"type": 3}, [{"role": "user", "content": "\ud800"}], [{"role": "user"}], [{"role": [], "content": []}],
-       [{"role": "user", "content": [{"type": "text", "text": 3}]}], {"regex": "("}, {"regex": "(a+)+$"}, {"json": {"type": "x"}},
-       {"choice": []}, {"grammar": "start: start"}, {"regex": None}]  # fmt: skip
-FIELDS = ["model", "prompt", "messages", "n", "max_tokens", "max_completion_tokens", "temperature", "top_p", "top_k", "min_p",
-          "min_tokens", "stop", "seed", "logprobs", "top_logprobs", "stream", "stream_options", "response_format",
-          "structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar", "tools", "logit_bias", "best_of",
-          "echo", "suffix", "user", "store"]  # fmt: skip
+ODD = [
+    None,
+    True,
+    False,
+    0,
+    -1,
+    1,
+    2,
+    10**30,
+    -(10**30),
+    0.5,
+    float("nan"),
+    float("inf"),
+    "",
+    "a",
+    "\ud800",
+    "\0",
+    "a" * 2000,
+    [],
+    [[]],
+    ["a"],
+    ["a", 3],
+    [5],
+    [-1],
+    [10**20],
+    [True],
+    {},
+    {"a": 1},
+    {"type": "json_schema"},
+    {"type": "json_schema", "json_schema": {"schema": {"$ref": "#"}}},
+    {"type": "json_schema", "json_schema": 5},
+    {"type": 3},
+    [{"role": "user", "content": "\ud800"}],
+    [{"role": "user"}],
+    [{"role": [], "content": []}],
+    [{"role": "user", "content": [{"type": "text", "text": 3}]}],
+    {"regex": "("},
+    {"regex": "(a+)+$"},
+    {"json": {"type": "x"}},
+    {"choice": []},
+    {"grammar": "start: start"},
+    {"regex": None},
+]
+FIELDS = [
+    "model",
+    "prompt",
+    "messages",
+    "n",
+    "max_tokens",
+    "max_completion_tokens",
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "min_tokens",
+    "stop",
+    "seed",
+    "logprobs",
+    "top_logprobs",
+    "stream",
+    "stream_options",
+    "response_format",
+    "structured_outputs",
+    "guided_json",
+    "guided_regex",
+    "guided_choice",
+    "guided_grammar",
+    "tools",
+    "logit_bias",
+    "best_of",
+    "echo",
+    "suffix",
+    "user",
+    "store",
+]
 
 
 def test_no_field_fails_the_server(served, caplog):

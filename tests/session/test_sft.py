@@ -14,8 +14,10 @@ from jupyter_gpt.stages.sft_recipe import FinetuningRecipe
 
 ROWS = [
     {"prompt": f"How many {what} saw the {who}?", "completion": f"{n} {what}."}
-    for n in range(1, 7) for what in ("birds", "foxes", "hens") for who in ("old fox", "red hen")
-]  # fmt: skip
+    for n in range(1, 7)
+    for what in ("birds", "foxes", "hens")
+    for who in ("old fox", "red hen")
+]
 SHORT = {"batch_tokens": 128, "context": 64, "steps": 6, "answer_tokens": 4, "sample_every": 100}
 
 
@@ -48,16 +50,16 @@ def sft(gpt, fox):
 
 def own(model):
     """The tensors that are a model's own, by name."""
-    return {
-        name: p.detach().clone() for name, p in model.module.named_parameters() if not model.base or is_own(name)
-    }
+    return {name: p.detach().clone() for name, p in model.module.named_parameters() if not model.base or is_own(name)}
 
 
 def steps(run):
     return [(e["step"], e["loss"], e["grad_norm"], e["tokens"]) for e in run.events if e["event"] == "step"]
 
 
-@pytest.mark.parametrize("options", [{}, {"optimizer": "adamw"}, {"lora": 2}, {"lora": 2, "dora": True, "rslora": True}])
+@pytest.mark.parametrize(
+    "options", [{}, {"optimizer": "adamw"}, {"lora": 2}, {"lora": 2, "dora": True, "rslora": True}]
+)
 def test_a_model_is_finetuned_and_kept(gpt, fox, sft, options):
     file = (fox.folder / "model.safetensors").read_bytes()
     before = {name: p.detach().clone() for name, p in fox.module.named_parameters()}
@@ -75,13 +77,15 @@ def test_a_model_is_finetuned_and_kept(gpt, fox, sft, options):
     if "lora" in options:
         assert start["trained"] == model.trained < 0.5 * start["parameters"]
         assert any(p.abs().max() > 0 for name, p in own(model).items() if "lora_B" in name)
-        assert run.recipe["trainable_tokens"] == list(CHAT) and sum("trainable_tokens" in name for name in own(model)) == 2
+        assert (
+            run.recipe["trainable_tokens"] == list(CHAT) and sum("trainable_tokens" in name for name in own(model)) == 2
+        )
     else:
         assert start["trained"] == start["parameters"] == fox.parameters
         assert any(not torch.equal(before[name], p) for name, p in model.module.named_parameters())
-        assert model.module.generation_config.eos_token_id == sorted({
-            fox.tokenizer.eos_token_id, fox.tokenizer.convert_tokens_to_ids("<|end|>")
-        })
+        assert model.module.generation_config.eos_token_id == sorted(
+            {fox.tokenizer.eos_token_id, fox.tokenizer.convert_tokens_to_ids("<|end|>")}
+        )
     asked = gpt.prompt("How many birds saw the red hen?", model="reply", temperature=0, max_tokens=8)
     assert asked.prompt.endswith("<|assistant|>")
     again = Session().models["reply"]
@@ -261,7 +265,9 @@ def test_four_bits_where_there_is_no_library_or_no_gpu(sft, monkeypatch):
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: types.SimpleNamespace())
-    assert fail(sft, lora=2, load_in="8bit") == "--load-in 8bit needs a CUDA GPU, and this machine has none: leave it out"
+    assert (
+        fail(sft, lora=2, load_in="8bit") == "--load-in 8bit needs a CUDA GPU, and this machine has none: leave it out"
+    )
 
 
 def test_a_base_that_changed_is_not_resumed_upon(gpt, sft, tiny_model):
@@ -279,9 +285,17 @@ def test_any_architecture_is_finetuned(gpt, fox):
 
     torch.manual_seed(0)
     config = MistralConfig(
-        vocab_size=len(fox.tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, sliding_window=16, max_position_embeddings=64, bos_token_id=0, eos_token_id=0,
-    )  # fmt: skip
+        vocab_size=len(fox.tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        sliding_window=16,
+        max_position_embeddings=64,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
     gpt.models.keep("wind", MistralForCausalLM(config), fox.tokenizer, "pull", None, ["wind"], 0)
     for options in ({}, {"lora": 2}, {"lora": 2, "checkpointing": True}):
         run = gpt.sft("reply", ROWS, "wind", lr=0.01, overwrite=True, **{**SHORT, **options})

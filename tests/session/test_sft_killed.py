@@ -24,7 +24,8 @@ else:
     options = {{"steps": 300, "checkpoint_every": 20, "background": True, "eval_every": 100, "sample_every": 100}}
     if {kind!r} == "sft":
         rows = [(f"How many saw {{n}}?", f"{{n}} small birds.") for n in range(60)]
-        run = gpt.sft("a", rows, "tiny", lora=4, lora_dropout=0.2, context=64, batch_tokens=64, answer_tokens=4, **options)
+        options |= dict(lora=4, lora_dropout=0.2, context=64, batch_tokens=64, answer_tokens=4)
+        run = gpt.sft("a", rows, "tiny", **options)
     else:
         rows = [(f"{{n}} {{word}}", word[0]) for n in range(20) for word in ("birds", "foxes", "hens")]
         run = gpt.classify("a", rows, "tiny", batch=8, **options)

@@ -6,7 +6,10 @@ import sys
 
 import torch
 
-ROWS = [{"instruction": f"How many eggs has a hen with {n} nests?", "input": "", "output": f"{n} times six."} for n in range(12)]
+ROWS = [
+    {"instruction": f"How many eggs has a hen with {n} nests?", "input": "", "output": f"{n} times six."}
+    for n in range(12)
+]
 ELSEWHERE = """
 import sys, torch
 from peft import PeftModel
@@ -34,7 +37,16 @@ def test_an_adapter_of_smollm2_is_read_in_a_process_that_knows_only_peft(gpt, sm
     base = gpt.models["smollm2-135m-instruct"]
     weights = {name: p.detach().clone() for name, p in base.module.named_parameters()}
     run = gpt.sft(
-        "hens", ROWS, base.name, lora=8, steps=2, lr=1e-3, context=128, batch_tokens=256, answer_tokens=4, sample_every=2
+        "hens",
+        ROWS,
+        base.name,
+        lora=8,
+        steps=2,
+        lr=1e-3,
+        context=128,
+        batch_tokens=256,
+        answer_tokens=4,
+        sample_every=2,
     )
     assert run.status == "finished" and run.events[-1]["status"] == "finished"
     assert all(torch.equal(weights[name], p) for name, p in base.module.named_parameters())

@@ -1,4 +1,6 @@
-"""A run that is stopped: what it tells of the model it leaves, how a second stop skips that, and that resuming forgets it."""
+"""A run that is stopped: what it tells of the model it leaves, how a second stop skips that, and that resuming forgets
+it.
+"""
 
 import os
 import signal
@@ -14,7 +16,11 @@ from jupyter_gpt.stages.rankings import Ranking
 
 RARELY = {"steps": 4000, "eval_every": 4000, "background": True}
 ROWS = [{"prompt": f"How many birds saw hen {n}?", "completion": f"It saw {n}."} for n in range(20)]
-TEXTS = [(f"The fox saw {n} {word} birds.", "good" if word == "glad" else "bad") for n in range(20) for word in ("glad", "sad")]
+TEXTS = [
+    (f"The fox saw {n} {word} birds.", "good" if word == "glad" else "bad")
+    for n in range(20)
+    for word in ("glad", "sad")
+]
 PROMPTS = [f"Tale {n}. The old fox" for n in range(12)]
 
 
@@ -23,14 +29,18 @@ def short(prompt, completion):
 
 
 def start(gpt, tiny_model, kind, reward=short):
-    """A run of a kind on a tiny model, in the background, which would train for long and evaluate at its start and end."""
+    """A run of a kind on a tiny model, in the background, which would train for long and evaluate at its start and
+    end.
+    """
     tiny_model(gpt, "fox")
     for n, prompt in enumerate(PROMPTS):
         completions = tuple({"model": "fox", "text": f"{text} {n}", "seed": 0} for text in ("saw birds.", "xx xx"))
         gpt.rankings.named("taste").add(Ranking(prompt, completions, ((0,), (1,)), time=float(n)))
     rlhf = {"policy": "fox", "max_tokens": 6, "prompts_per_step": 2, "samples": 4, "lora": 4, **RARELY}
     return {
-        "sft": lambda: gpt.sft("run", ROWS, "fox", batch_tokens=128, sample_every=4000, held_out=0.2, questions=["Who saw?"], **RARELY),
+        "sft": lambda: gpt.sft(
+            "run", ROWS, "fox", batch_tokens=128, sample_every=4000, held_out=0.2, questions=["Who saw?"], **RARELY
+        ),
         "classify": lambda: gpt.classify("run", TEXTS, "fox", sample_every=4000, **RARELY),
         "reward": lambda: gpt.reward("run", rankings="taste", base="fox", lora=4, **RARELY),
         "grpo": lambda: gpt.rlhf("run", PROMPTS, algo="grpo", reward=reward, **rlhf),
@@ -90,8 +100,14 @@ def test_a_stopped_pretraining_tells_too_and_a_resumed_one_forgets_it(gpt, train
     assert run.history["val_loss"].iloc[-1] == [e for e in run.events if e["event"] == "evaluation"][-1]["val_loss"]
     gpt.runs.known.clear()
     again = gpt.resume("part")
-    told = [[{key: e[key] for key in ("event", "step", "loss", "grad_norm", "val_loss", "text") if key in e} for e in r.events
-             if e["event"] in ("step", "evaluation", "sample", "warning")] for r in (whole, again)]  # fmt: skip
+    told = [
+        [
+            {key: e[key] for key in ("event", "step", "loss", "grad_norm", "val_loss", "text") if key in e}
+            for e in r.events
+            if e["event"] in ("step", "evaluation", "sample", "warning")
+        ]
+        for r in (whole, again)
+    ]
     assert told[0] == told[1]
     one, two = ((gpt.models.folder(name) / "model.safetensors").read_bytes() for name in ("whole", "part"))
     assert one == two
@@ -179,6 +195,19 @@ def test_an_interrupt_in_the_reward_of_the_last_evaluation_skips_it(gpt, tiny_mo
 
 def test_what_a_stop_added_is_cut_and_an_alarm_of_the_step_itself_is_kept(tmp_path):
     path = tmp_path / "events.jsonl"
-    told = [("step", 1), ("step", 2), ("warning", 2), ("checkpoint", 2), ("evaluation", 2), ("warning", 2), ("sample", 2), ("end", 2)]
+    told = [
+        ("step", 1),
+        ("step", 2),
+        ("warning", 2),
+        ("checkpoint", 2),
+        ("evaluation", 2),
+        ("warning", 2),
+        ("sample", 2),
+        ("end", 2),
+    ]
     path.write_text("".join(f'{{"event": "{event}", "step": {step}}}\n' for event, step in told))
-    assert [e["event"] for e in cut_events(path, 2)] == ["step", "step", "warning"] == [e["event"] for e in read_events(path)]
+    assert (
+        [e["event"] for e in cut_events(path, 2)]
+        == ["step", "step", "warning"]
+        == [e["event"] for e in read_events(path)]
+    )

@@ -28,8 +28,9 @@ def walk(done):
 
 
 def test_cot_and_vote_in_the_kernel(gpt, chat):
-    done = gpt.prompt("The fox saw {n} birds.", model="chat", cot=True, samples=4, vote=True, seed=3,
-                      variables={"n": 7}, **SHORT)  # fmt: skip
+    done = gpt.prompt(
+        "The fox saw {n} birds.", model="chat", cot=True, samples=4, vote=True, seed=3, variables={"n": 7}, **SHORT
+    )
     assert gpt.last is done and len(done.samples) == 4
     assert done.prompt == "<|user|>The fox saw 7 birds.\n\nLet's think step by step.<|end|><|assistant|>"
     nodes = walk(done)
@@ -89,7 +90,9 @@ def test_an_answer_in_a_form_has_its_value_after_thinking_too(gpt, chat, monkeyp
     said = {"text": "It is 7 + 7. The answer is 14."}
 
     def sender(*_, **__):
-        return lambda prompts, **settings: [Completion("15" if settings.get("json") else said["text"], finish_reason="stop") for _ in prompts]
+        return lambda prompts, **settings: [
+            Completion("15" if settings.get("json") else said["text"], finish_reason="stop") for _ in prompts
+        ]
 
     monkeypatch.setattr(techniques, "sender", sender)
     number = {"type": "integer", "maximum": 99}
@@ -170,8 +173,11 @@ def test_templates_of_this_folder(gpt, chat):
     assert "Denken wir nach." in gpt.prompt("The", model="chat", cot=True, **SHORT).prompt
     templates.replace("cot", "trigger", None)
     assert "Let's think" in gpt.prompt("The", model="chat", cot=True, **SHORT).prompt
-    for name, text, said in (("thnk", "x", "did you mean think"), ("think", "{question} {answer}", "nothing fills {answer}"),
-                             ("think", "{trigger}", "the question would be lost")):  # fmt: skip
+    for name, text, said in (
+        ("thnk", "x", "did you mean think"),
+        ("think", "{question} {answer}", "nothing fills {answer}"),
+        ("think", "{trigger}", "the question would be lost"),
+    ):
         with pytest.raises(GPTError, match=said):
             templates.replace("cot", name, text)
     with pytest.raises(GPTError, match="no technique votes has templates"):

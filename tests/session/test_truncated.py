@@ -87,7 +87,8 @@ def test_dpo_learns_the_text_as_it_stands(model, why, ended):
 
 
 def test_what_the_policy_samples_is_learned_and_judged_as_it_stands(gpt, model):
-    """Some end and some do not: PPO and GRPO learn the ids that were sampled, a reward model reads the text with its end
+    """Some end and some do not: PPO and GRPO learn the ids that were sampled, a reward model reads the text with its
+    end
     or without."""
     end = ending(model.tokenizer)
     stop = frozenset({end, *range(40, 90)})  # so many that often one is said
@@ -128,7 +129,15 @@ def test_a_reward_model_can_be_asked_of_a_text_that_was_cut(gpt, tiny_model):
 
 def test_rankings_keep_how_each_completion_ended(gpt, tiny_model):
     tiny_model(gpt, "tiny")
-    ranked = rank(gpt, "taste", PROMPTS, model="tiny", samples=3, max_tokens=2, judge=lambda prompt, text: len(text) + hash(text) % 7)
+    ranked = rank(
+        gpt,
+        "taste",
+        PROMPTS,
+        model="tiny",
+        samples=3,
+        max_tokens=2,
+        judge=lambda prompt, text: len(text) + hash(text) % 7,
+    )
     lines = [json.loads(line) for line in ranked.rankings.path.read_text("utf-8").splitlines()]
     assert {each["finish_reason"] for line in lines for each in line["completions"]} == {"length"}
     assert not any(any(ranking.finished) for ranking in ranked.rankings.read())

@@ -1,4 +1,5 @@
-"""Bytes of tensors counted as they are made and freed, on a CPU or on torch's meta device, where the kernels of a GPU are
+"""Bytes of tensors counted as they are made and freed, on a CPU or on torch's meta device, where the kernels of a GPU
+are
 stood in for by what they keep for the backward pass."""
 
 from __future__ import annotations
@@ -49,9 +50,10 @@ def as_on_a_gpu(monkeypatch) -> None:
     """On the meta device: fused attention, and a fused norm, which keeps its input."""
     real = F.scaled_dot_product_attention
     monkeypatch.setattr(
-        F, "scaled_dot_product_attention",
+        F,
+        "scaled_dot_product_attention",
         lambda q, *rest, **options: (fused_attention if q.is_meta else real)(q, *rest, **options),
-    )  # fmt: skip
+    )
     monkeypatch.setattr(transformer, "rms_norm", lambda x, weight, eps: by_hand.RMSNorm.apply(x, weight, eps))
 
 

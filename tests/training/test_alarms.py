@@ -1,4 +1,6 @@
-"""Alarms of a loss: what diverges, overfits or does not fall is told once, with its step, and what is healthy is not."""
+"""Alarms of a loss: what diverges, overfits or does not fall is told once, with its step, and what is healthy is
+not.
+"""
 
 import json
 import random
@@ -14,7 +16,9 @@ RECIPE = {"lr": 0.5, "steps": 400, "clip": 1.0}
 
 
 def raised(losses, tests=None, norms=None, recipe=RECIPE):
-    """[(step, cause, text)] of a run with these losses, a validation loss after each step in `tests`, and what is on at its end."""
+    """[(step, cause, text)] of a run with these losses, a validation loss after each step in `tests`, and what is on at
+    its end.
+    """
     alarms, found = LossAlarms(), []
 
     def see(**event):
@@ -37,7 +41,9 @@ def falling(count, first=6.0, last=2.0, noise=0.2, seed=0):
 
 def test_a_loss_far_above_its_start_has_diverged():
     found, on = raised([5.0, 80.0, 9000.0, 34544.0, 800.0, 100.0, 90.0, 95.0])
-    assert found == [(5, "diverged", "the run has diverged: the training loss is 800, and it began at 5. Lower --lr (now 0.5)")]
+    assert found == [
+        (5, "diverged", "the run has diverged: the training loss is 800, and it began at 5. Lower --lr (now 0.5)")
+    ]
     assert on == ["diverged"]
 
 
@@ -58,7 +64,9 @@ def test_a_single_batch_says_little_of_where_a_run_began():
 
 def test_a_short_run_has_diverged_where_its_validation_loss_has():
     found, on = raised([2.0, 60.0, 400.0], tests={0: 2.1, 3: 512.0})
-    assert found == [(3, "diverged", "the run has diverged: the validation loss is 512, and it began at 2.1. Lower --lr (now 0.5)")]
+    assert found == [
+        (3, "diverged", "the run has diverged: the validation loss is 512, and it began at 2.1. Lower --lr (now 0.5)")
+    ]
     assert on == ["diverged"]
 
 
@@ -75,13 +83,19 @@ def test_a_validation_loss_that_rises_while_the_training_loss_falls():
     assert [(step, cause) for step, cause, _ in found] == [(100, "overfitting")] and on == ["overfitting"]
     assert "rose from 3 at step 20 to 3.7 while the training loss fell. Use more data, or fewer --steps" in found[0][2]
     assert raised(falling(120, last=0.2), tests={**rising, 60: 2.9, 80: 3.5, 100: 2.8})[0] == []
-    assert raised([3.0] * 120, tests={0: 3.0, **{n: 3.2 for n in range(20, 121, 20)}}, recipe={**RECIPE, "steps": 900})[0] == []
+    assert (
+        raised([3.0] * 120, tests={0: 3.0, **{n: 3.2 for n in range(20, 121, 20)}}, recipe={**RECIPE, "steps": 900})[0]
+        == []
+    )
 
 
 def test_a_loss_that_does_not_fall():
     found, on = raised([0.7 + 0.001 * (n % 7) for n in range(400)])
     assert [(step, cause) for step, cause, _ in found] == [(200, "stuck")] and on == ["stuck"]
-    assert "has not fallen: it began at 0.7 and is 0.702. Look at the data, and try a higher or a lower --lr (now 0.5)" in found[0][2]
+    assert (
+        "has not fallen: it began at 0.7 and is 0.702. Look at the data, and try a higher or a lower --lr (now 0.5)"
+        in found[0][2]
+    )
 
 
 def test_an_alarm_is_told_when_it_begins_and_again_only_after_it_was_over():
@@ -110,4 +124,6 @@ def recorded():
 def test_the_runs_of_the_notebooks_raise_none(held):
     losses = [step[1] for step in held["steps"]]
     assert [step[0] for step in held["steps"]] == list(range(1, len(losses) + 1)), "all steps are there"
-    assert raised(losses, {test[0]: test[1] for test in held["evaluations"]}, recipe={**RECIPE, "steps": len(losses)}) == ([], [])
+    assert raised(
+        losses, {test[0]: test[1] for test in held["evaluations"]}, recipe={**RECIPE, "steps": len(losses)}
+    ) == ([], [])

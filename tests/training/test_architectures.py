@@ -105,7 +105,17 @@ def test_the_loss_of_every_stage_is_the_model_s_own(kind):
     check(model)
 
     pretraining = Training(
-        SimpleNamespace(checkpointing=False, context=T, dtype="float32"), model, None, None, None, {}, None, [], 0, 0.0, None,
+        SimpleNamespace(checkpointing=False, context=T, dtype="float32"),
+        model,
+        None,
+        None,
+        None,
+        {},
+        None,
+        [],
+        0,
+        0.0,
+        None,
         False,
     )
     trunk, head = forward_functions(pretraining)[1:]
@@ -151,10 +161,14 @@ def test_scores_are_those_of_the_library_s_classifier(kind):
 ROPES = {
     "dynamic": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0},
     "longrope": {
-        "rope_type": "longrope", "rope_theta": 1e4, "factor": 4.0, "short_factor": [1.0] * 4, "long_factor": [1.0, 2.0, 4.0, 8.0],
+        "rope_type": "longrope",
+        "rope_theta": 1e4,
+        "factor": 4.0,
+        "short_factor": [1.0] * 4,
+        "long_factor": [1.0, 2.0, 4.0, 8.0],
         "original_max_position_embeddings": 8,
     },
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2"])

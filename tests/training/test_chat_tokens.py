@@ -1,4 +1,6 @@
-"""Rows for chat tokens that a base never learned: which they are, and an adapter that has them is peft's own everywhere."""
+"""Rows for chat tokens that a base never learned: which they are, and an adapter that has them is peft's own
+everywhere.
+"""
 
 import copy
 
@@ -24,8 +26,9 @@ TALES = [f"Tale {n}. The old fox saw {n} small birds and was glad." for n in ran
 
 
 def tiny(arch="llama", vocab=90):
-    recipe = pretraining_recipe({"x": 1}, depth=2, width=32, heads=4, kv_heads=2 if arch != "gpt2" else None, context=64,
-                                arch=arch)  # fmt: skip
+    recipe = pretraining_recipe(
+        {"x": 1}, depth=2, width=32, heads=4, kv_heads=2 if arch != "gpt2" else None, context=64, arch=arch
+    )
     model = build(recipe, vocab, 0).eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -38,10 +41,22 @@ def mistral():
     from transformers import MistralConfig, MistralForCausalLM
 
     torch.manual_seed(0)
-    return MistralForCausalLM(MistralConfig(
-        vocab_size=90, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=64, initializer_range=0.2,
-    )).eval().requires_grad_(False)  # fmt: skip
+    return (
+        MistralForCausalLM(
+            MistralConfig(
+                vocab_size=90,
+                hidden_size=32,
+                intermediate_size=48,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                num_key_value_heads=2,
+                max_position_embeddings=64,
+                initializer_range=0.2,
+            )
+        )
+        .eval()
+        .requires_grad_(False)
+    )
 
 
 SHAPES = [lambda: tiny("llama"), lambda: tiny("qwen3"), lambda: tiny("gpt2"), mistral]  # gpt2 is tied, mistral not ours
@@ -228,8 +243,14 @@ def test_of_a_published_assistant_none_is_new(smollm2):
 def test_a_head_with_a_bias_has_no_rows_in_peft(tokenizer):
     from transformers import PhiConfig, PhiForCausalLM
 
-    model = PhiForCausalLM(PhiConfig(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4,
-    ))  # fmt: skip
+    model = PhiForCausalLM(
+        PhiConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=1,
+            num_attention_heads=4,
+        )
+    )
     assert untrained(model, tokenizer) == []
     assert adapters.row_targets(model, []) is None

@@ -1,4 +1,6 @@
-"""Checkpoints written beside the training: what they hold, one at a time, and what happens where one cannot be written."""
+"""Checkpoints written beside the training: what they hold, one at a time, and what happens where one cannot be
+written.
+"""
 
 import threading
 import time
@@ -99,7 +101,9 @@ def test_what_a_kill_cut_short_is_swept_by_the_next(tmp_path):
 
 
 @pytest.mark.parametrize(("paused", "writing", "wait"), [(0.01, 0.1, 60), (2.0, 8.0, 200), (0.5, 30.0, 300)])
-def test_the_time_between_two_is_at_least_a_minute_and_a_hundred_times_the_pause(tmp_path, monkeypatch, paused, writing, wait):
+def test_the_time_between_two_is_at_least_a_minute_and_a_hundred_times_the_pause(
+    tmp_path, monkeypatch, paused, writing, wait
+):
     background, now = Background(tmp_path), [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     background.begun, background.paused, background.writing = now[0], paused, writing

@@ -1,4 +1,6 @@
-"""The compiled forward of pretraining, through torch's own tracing and its graph of gradients, without a code generator."""
+"""The compiled forward of pretraining, through torch's own tracing and its graph of gradients, without a code
+generator.
+"""
 
 import functools
 import sys

@@ -1,4 +1,6 @@
-"""Log-probabilities, values and scores of padded batches against one row at a time through transformers' own forward."""
+"""Log-probabilities, values and scores of padded batches against one row at a time through transformers' own
+forward.
+"""
 
 import pytest
 import torch
@@ -14,17 +16,29 @@ def llama(tied=False):
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
-    return LlamaForCausalLM(LlamaConfig(
-        vocab_size=90, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=64, tie_word_embeddings=tied, initializer_range=0.3, pad_token_id=0,
-    )).eval()  # fmt: skip
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=90,
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=64,
+            tie_word_embeddings=tied,
+            initializer_range=0.3,
+            pad_token_id=0,
+        )
+    ).eval()
 
 
 def gpt2():
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(0)
-    return GPT2LMHeadModel(GPT2Config(vocab_size=90, n_positions=64, n_embd=32, n_layer=2, n_head=2, pad_token_id=0)).eval()
+    return GPT2LMHeadModel(
+        GPT2Config(vocab_size=90, n_positions=64, n_embd=32, n_layer=2, n_head=2, pad_token_id=0)
+    ).eval()
 
 
 ROWS = [Spoken((5, 6, 7), (8, 9, 10, 11)), Spoken((12,), (13,)), Spoken((3, 4, 5, 6, 7, 8), (9, 4))]
@@ -62,7 +76,9 @@ def test_gradients_are_those_of_log_softmax(tied):
                 logits = model(input_ids=torch.tensor([row.ids])).logits[0]
                 every = torch.log_softmax(logits, -1)[len(row.prompt) - 1 : -1]
                 own_row = every.gather(1, torch.tensor(row.completion)[:, None])[:, 0]
-                logp = logp + torch.nn.functional.pad(own_row, (0, 4 - len(own_row)))[None] * (torch.arange(3)[:, None] == n)
+                logp = logp + torch.nn.functional.pad(own_row, (0, 4 - len(own_row)))[None] * (
+                    torch.arange(3)[:, None] == n
+                )
         (logp * weights).sum().backward()
         found.append({name: p.grad for name, p in model.named_parameters()})
     for name in found[1]:
@@ -73,11 +89,21 @@ def test_a_head_that_scales_its_logits_is_left_to_its_own_forward():
     from transformers import GraniteConfig, GraniteForCausalLM
 
     torch.manual_seed(0)
-    model = GraniteForCausalLM(GraniteConfig(
-        vocab_size=90, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=64, logits_scaling=4.0,
-    )).eval()  # fmt: skip
-    torch.testing.assert_close(logprobs(Reader(model), ROWS[:1])[0][0].double(), one_by_one(model, ROWS[0])[0], atol=2e-5, rtol=1e-5)
+    model = GraniteForCausalLM(
+        GraniteConfig(
+            vocab_size=90,
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=1,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=64,
+            logits_scaling=4.0,
+        )
+    ).eval()
+    torch.testing.assert_close(
+        logprobs(Reader(model), ROWS[:1])[0][0].double(), one_by_one(model, ROWS[0])[0], atol=2e-5, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("build", [llama, gpt2])
@@ -107,7 +133,11 @@ def test_policy_critic_and_reward_share_the_tensors_of_the_base():
     for made in (policy_of(base, 4, 0), critic_of(base, 4, 0, 1), scorer_of(base, 4, 0, 2)):
         own = [p for p in made.parameters() if p.data_ptr() not in storages]
         assert sum(p.numel() for p in own) < 0.5 * sum(p.numel() for p in base.parameters())
-        assert all(p.requires_grad or "original_module" in n for n, p in made.named_parameters() if p.data_ptr() not in storages)
+        assert all(
+            p.requires_grad or "original_module" in n
+            for n, p in made.named_parameters()
+            if p.data_ptr() not in storages
+        )
     assert all(torch.equal(p, before[name]) for name, p in base.named_parameters())
 
 
@@ -119,7 +149,9 @@ def test_a_scorer_of_an_adapter_has_what_the_adapter_learned():
                 p.normal_()
     hidden = adapter.get_base_model().model(input_ids=torch.tensor([[1, 2, 3]])).last_hidden_state
     scorer = scorer_of(adapter, 16, 0, 1)
-    torch.testing.assert_close(scorer.get_base_model().model(input_ids=torch.tensor([[1, 2, 3]])).last_hidden_state, hidden)
+    torch.testing.assert_close(
+        scorer.get_base_model().model(input_ids=torch.tensor([[1, 2, 3]])).last_hidden_state, hidden
+    )
 
 
 def test_batches_hold_every_row_once_within_their_budget():

@@ -31,20 +31,39 @@ def llama(kind="Llama", width=128, layers=3, heads=4, kv=4, mlp=352, vocab=512, 
     import transformers
 
     config = getattr(transformers, f"{kind}Config")(
-        hidden_size=width, intermediate_size=mlp, num_hidden_layers=layers, num_attention_heads=heads,
-        num_key_value_heads=kv, head_dim=width // heads, vocab_size=vocab, max_position_embeddings=4096, bos_token_id=0,
-        eos_token_id=0, pad_token_id=0, **more,
-    )  # fmt: skip
+        hidden_size=width,
+        intermediate_size=mlp,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv,
+        head_dim=width // heads,
+        vocab_size=vocab,
+        max_position_embeddings=4096,
+        bos_token_id=0,
+        eos_token_id=0,
+        pad_token_id=0,
+        **more,
+    )
     return getattr(transformers, f"{kind}ForCausalLM")(config)
 
 
 def gpt2(width=128, layers=3, heads=4, vocab=512):
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    return GPT2LMHeadModel(GPT2Config(
-        n_positions=4096, n_embd=width, n_layer=layers, n_head=heads, vocab_size=vocab, bos_token_id=0, eos_token_id=0,
-        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
-    ))  # fmt: skip
+    return GPT2LMHeadModel(
+        GPT2Config(
+            n_positions=4096,
+            n_embd=width,
+            n_layer=layers,
+            n_head=heads,
+            vocab_size=vocab,
+            bos_token_id=0,
+            eos_token_id=0,
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+        )
+    )
 
 
 OURS = {
@@ -97,10 +116,17 @@ def told(model, dtype: str, T: int, tokens: int, recomputed: bool) -> float:
 @pytest.mark.parametrize("rank", [None, 8])
 @pytest.mark.parametrize("kind", OURS)
 def test_the_peak_of_a_step_is_the_formulas(kind, rank, monkeypatch):
-    """On a CPU with attention by hand and with torch's; on the meta device as on a GPU with and without FlashAttention."""
+    """On a CPU with attention by hand and with torch's; on the meta device as on a GPU with and without
+    FlashAttention.
+    """
     counted.as_on_a_gpu(monkeypatch)
-    shapes = [("cpu", 4, 256, False), ("cpu", 1, 1024, False), ("cpu", 8, 128, True),
-              ("meta", 4, 1024, False), ("meta", 8, 512, True)]  # fmt: skip
+    shapes = [
+        ("cpu", 4, 256, False),
+        ("cpu", 1, 1024, False),
+        ("cpu", 8, 128, True),
+        ("meta", 4, 1024, False),
+        ("meta", 8, 512, True),
+    ]
     for device, rows, T, packed in shapes:
         model = model_of(kind, device, rank)
         for dtype in ("float32", "bfloat16"):
@@ -162,7 +188,9 @@ def h100(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=85 * 10**9))
 
 
-@pytest.mark.parametrize(("size", "tokens", "least", "most"), [("qwen3-0.6b", 65536, 85e9, 110e9), ("smollm-135m", 65536, 45e9, 60e9)])
+@pytest.mark.parametrize(
+    ("size", "tokens", "least", "most"), [("qwen3-0.6b", 65536, 85e9, 110e9), ("smollm-135m", 65536, 45e9, 60e9)]
+)
 def test_what_named_sizes_took_at_once(size, tokens, least, most, monkeypatch, h100):
     """A micro-batch of 65,536 tokens, whatever the model, was more than most GPUs have; the bytes are counted."""
     counted.as_on_a_gpu(monkeypatch)
@@ -184,7 +212,9 @@ def test_the_updates_of_muon_take_what_is_said():
         for p in model.parameters():
             p.grad = torch.zeros_like(p)
     own.muon.dtype = torch.float32
-    with counted.Counted([*counted.known(model), *own.muon.buffers.values(), *(p.grad for p in model.parameters())]) as count:
+    with counted.Counted(
+        [*counted.known(model), *own.muon.buffers.values(), *(p.grad for p in model.parameters())]
+    ) as count:
         own.muon.step(1.0)
     assert 0.8 < pretraining(recipe, recipe.vocab_size, "cuda").update / count.peak < 1.3
 
@@ -199,7 +229,12 @@ def test_rather_fewer_tokens_than_recomputing_until_they_keep_the_device_busy(h1
     sizes = halves(65536, 1024)
     assert choose(step, sizes, None, None) == (65536, False), "nobody knows what is free"
     met = []
-    for room in (step.bytes(65536, False), step.bytes(16384, False), step.bytes(ENOUGH["cuda"], False), step.bytes(4096, False)):
+    for room in (
+        step.bytes(65536, False),
+        step.bytes(16384, False),
+        step.bytes(ENOUGH["cuda"], False),
+        step.bytes(4096, False),
+    ):
         met.append(choose(step, sizes, None, int(room / MARGIN) + 1))
     assert met[:3] == [(65536, False), (16384, False), (8192, False)]
     assert met[3][1] and step.bytes(*met[3]) <= step.bytes(4096, False) < step.bytes(2 * met[3][0], True)
@@ -222,9 +257,14 @@ def test_what_cannot_fit_says_how_much_and_what_would(monkeypatch):
         with pytest.raises(GPTError) as error:
             fit("base", step, halves(4096, 1024), None, "cpu", adapter)
     told = str(error.value)
-    assert told.startswith(f"base needs about {free_memory.amount(step.bytes(1024, True))} to train: ") and "\n" not in told
+    assert (
+        told.startswith(f"base needs about {free_memory.amount(step.bytes(1024, True))} to train: ")
+        and "\n" not in told
+    )
     assert "for 1,024 tokens at a time. cpu has" in told
-    assert told.endswith(f"or --context 512 needs {free_memory.amount(replace(step, whole=512, text=512).bytes(512, True))}")
+    assert told.endswith(
+        f"or --context 512 needs {free_memory.amount(replace(step, whole=512, text=512).bytes(512, True))}"
+    )
     assert f"--lora 16 needs {free_memory.amount(adapter.bytes(1024, True))}" in told
     with monkeypatch.context() as patch:
         patch.setattr(free_memory, "free", lambda device: 1000)
@@ -235,10 +275,17 @@ def test_what_cannot_fit_says_how_much_and_what_would(monkeypatch):
 def test_logits_stay_under_a_tenth_of_a_gpu(monkeypatch):
     """Three numbers for each: themselves, their softmax in fp32, their gradient."""
     for total in (16 * 10**9, 24 * 10**9, 85 * 10**9):
-        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device, t=total: SimpleNamespace(total_memory=t))
+        monkeypatch.setattr(
+            torch.cuda, "get_device_properties", lambda device, t=total: SimpleNamespace(total_memory=t)
+        )
         rows = chunk_rows(128256, "cuda")
         assert rows > 256 and rows * 128256 * (2 + 4 + 2) < total / 10
-        assert memory.Step(memory.Shape(2, 64, 2, 64, 64, 256, 128256, 10**6), "cuda", 2, 64, 0, False, False).logits(10**6) < 0.11 * total
+        assert (
+            memory.Step(memory.Shape(2, 64, 2, 64, 64, 256, 128256, 10**6), "cuda", 2, 64, 0, False, False).logits(
+                10**6
+            )
+            < 0.11 * total
+        )
 
 
 def test_free_memory_of_a_gpu_counts_what_its_allocator_holds(monkeypatch):

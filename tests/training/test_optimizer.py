@@ -29,13 +29,38 @@ class Rows:
 
 def start(arch="llama", optimizer="muon", steps=6, rows=8, dtype="float32", seed=0) -> Training:
     recipe = pretraining_recipe(
-        {"random": 1.0}, arch=arch, depth=2, width=64, heads=4, context=32, vocab_size=96, steps=steps, rows=rows,
-        batch_tokens=256, optimizer=optimizer, dtype=dtype, seed=seed, eval_every=steps, sample_every=steps,
-    )  # fmt: skip
+        {"random": 1.0},
+        arch=arch,
+        depth=2,
+        width=64,
+        heads=4,
+        context=32,
+        vocab_size=96,
+        steps=steps,
+        rows=rows,
+        batch_tokens=256,
+        optimizer=optimizer,
+        dtype=dtype,
+        seed=seed,
+        eval_every=steps,
+        sample_every=steps,
+    )
     model = build(recipe, 96, 0)
     held_out = {"random": (1.0, DATA[:2])}
-    return Training(recipe, model, None, optimizers(model, recipe), Rows(), held_out, np.ones(96, np.float32), [], 0,
-                    0.0, None, False)  # fmt: skip
+    return Training(
+        recipe,
+        model,
+        None,
+        optimizers(model, recipe),
+        Rows(),
+        held_out,
+        np.ones(96, np.float32),
+        [],
+        0,
+        0.0,
+        None,
+        False,
+    )
 
 
 def train(training: Training, until: int | None = None) -> list[float]:
@@ -108,7 +133,9 @@ def test_accumulated_micro_batches_are_the_whole_batch():
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
 def test_every_weight_of_other_architectures_is_stepped(kind, optimizer):
     model = copied(tiny(kind))
-    recipe = SimpleNamespace(optimizer=optimizer, lr=0.01, momentum=0.95, weight_decay=0.0, beta1=0.9, beta2=0.95, eps=1e-8)
+    recipe = SimpleNamespace(
+        optimizer=optimizer, lr=0.01, momentum=0.95, weight_decay=0.0, beta1=0.9, beta2=0.95, eps=1e-8
+    )
     optimizers = finetuning_optimizers(model, recipe)
     if optimizer == "muon" and kind == "mixtral":
         assert any(p.ndim == 3 for group in optimizers.muon.groups.values() for p in group), "experts are matrices"

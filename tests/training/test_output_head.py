@@ -25,7 +25,9 @@ def headed(model, dtype=torch.float32):
 
 
 def check(model, kind):
-    """Logits, loss with gradients, log-probabilities and entropies are the model's own; the head is of the kind said."""
+    """Logits, loss with gradients, log-probabilities and entropies are the model's own; the head is of the kind
+    said.
+    """
     trunk, head = headed(model)
     found = "matrix" if head.matrix is not None else "model" if trunk.body is trunk.model else "around"
     assert found == kind and not list(trunk.parameters()), "a trunk owns nothing"
@@ -146,11 +148,14 @@ def test_weights_that_are_no_numbers_are_said_to_be():
         headed(model)
 
 
-@pytest.mark.parametrize("kind, options, why", [
-    ("xlnet", {}, "a token sees those that come after it"),
-    ("bert", {"is_decoder": False}, "a token sees those that come after it"),
-    ("xmod", {}, "on text alone they fail"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "kind, options, why",
+    [
+        ("xlnet", {}, "a token sees those that come after it"),
+        ("bert", {"is_decoder": False}, "a token sees those that come after it"),
+        ("xmod", {}, "on text alone they fail"),
+    ],
+)
 def test_what_cannot_be_trained_is_refused_in_one_line(kind, options, why):
     with pytest.raises(GPTError, match=f"^{kind} models cannot be trained here: {why}.*$") as error:
         headed(tiny(kind, **options))

@@ -121,7 +121,13 @@ def test_packed_logits_of_smollm2_are_those_of_each_text_alone(smollm2):
 @pytest.mark.parametrize("arch, kv_heads", CASES)
 @pytest.mark.parametrize(
     "adapter",
-    [None, {}, {"rslora": True, "targets": ["q_proj", "down_proj", "c_attn"]}, {"dora": True}, {"tokens": [*range(5, 40)]}],
+    [
+        None,
+        {},
+        {"rslora": True, "targets": ["q_proj", "down_proj", "c_attn"]},
+        {"dora": True},
+        {"tokens": [*range(5, 40)]},
+    ],
 )
 def test_packed_losses_and_gradients_are_those_of_transformers(arch, kv_heads, adapter):
     base, rows = tiny(arch, kv_heads), batch()
@@ -160,9 +166,16 @@ def test_a_model_of_another_architecture_goes_its_own_way():
 
     torch.manual_seed(0)
     config = MistralConfig(
-        vocab_size=96, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, sliding_window=8, bos_token_id=0, eos_token_id=0,
-    )  # fmt: skip
+        vocab_size=96,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        sliding_window=8,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
     model = copied(MistralForCausalLM(config)).double()
     rows = batch()
     assert Trunk(model, 128, torch.float64).forward_of is None
@@ -202,11 +215,23 @@ def test_bias_and_other_extras_of_foreign_llamas():
 
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=96, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        attention_bias=True, mlp_bias=True, max_position_embeddings=128,
-        rope_parameters={"rope_type": "llama3", "rope_theta": 1e4, "factor": 4.0, "low_freq_factor": 1.0,
-                         "high_freq_factor": 4.0, "original_max_position_embeddings": 64},
-    )  # fmt: skip
+        vocab_size=96,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        attention_bias=True,
+        mlp_bias=True,
+        max_position_embeddings=128,
+        rope_parameters={
+            "rope_type": "llama3",
+            "rope_theta": 1e4,
+            "factor": 4.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 64,
+        },
+    )
     model = copied(LlamaForCausalLM(config))
     with torch.no_grad():
         for name, p in model.named_parameters():

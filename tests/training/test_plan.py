@@ -110,16 +110,25 @@ def test_guessed_shapes_are_near_the_published_ones():
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("175B", 175e9), ("1.4T", 1.4e12), ("124M", 124e6), ("300e9", 3e11), ("1_000", 1000), ("2,048", 2048),
-     (" 7 b ", 7e9), (".5M", 5e5), (3, 3.0), ("10K", 1e4), ("3.14e23", 3.14e23)],
-)  # fmt: skip
+    [
+        ("175B", 175e9),
+        ("1.4T", 1.4e12),
+        ("124M", 124e6),
+        ("300e9", 3e11),
+        ("1_000", 1000),
+        ("2,048", 2048),
+        (" 7 b ", 7e9),
+        (".5M", 5e5),
+        (3, 3.0),
+        ("10K", 1e4),
+        ("3.14e23", 3.14e23),
+    ],
+)
 def test_sizes(text, value):
     assert parse_size(text) == pytest.approx(value)
 
 
-@pytest.mark.parametrize(
-    "text", ["", "B", "12X", "-3B", "0", "nan", "inf", "1e999", 0, -5, float("inf"), "1.2.3"]
-)
+@pytest.mark.parametrize("text", ["", "B", "12X", "-3B", "0", "nan", "inf", "1e999", 0, -5, float("inf"), "1.2.3"])
 def test_what_is_no_size(text):
     with pytest.raises(GPTError):
         parse_size(text)
@@ -184,9 +193,6 @@ def test_a_plan_is_plain_data():
 
 
 def test_the_planner_needs_neither_numpy_nor_torch():
-    code = (
-        "import sys, jupyter_gpt.stages.planning as p; p.plan('gpt3')\n"
-        "print({'numpy', 'torch'} & set(sys.modules))"
-    )
+    code = "import sys, jupyter_gpt.stages.planning as p; p.plan('gpt3')\nprint({'numpy', 'torch'} & set(sys.modules))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "set()"

@@ -48,13 +48,22 @@ def test_a_run_from_before_bad_rows_could_be_skipped_goes_on(kind, recipe):
 @pytest.mark.parametrize(
     ("tokens", "options", "batch", "steps"),
     [
-        (20_000, {}, 2048, 10), (1_000_000, {}, 2048, 489), (18_000_000, {}, 16_384, 1099),
-        (720_000_000, {}, 65_536, 10_987), (18_000_000, {"batch_tokens": 4096}, 4096, 4395), (50_000, {"context": 3000}, 3000, 17),
+        (20_000, {}, 2048, 10),
+        (1_000_000, {}, 2048, 489),
+        (18_000_000, {}, 16_384, 1099),
+        (720_000_000, {}, 65_536, 10_987),
+        (18_000_000, {"batch_tokens": 4096}, 4096, 4395),
+        (50_000, {"context": 3000}, 3000, 17),
     ],
-)  # fmt: skip
+)
 def test_the_batch_of_a_finetuning_follows_from_its_length_whatever_the_device(tokens, options, batch, steps):
     for device in ("cpu", "cuda"):
-        recipe = with_tokens(for_base(finetuning_recipe({"x": 1.0}, "base", **options), 576, 8192, "float32", 10**8, device), tokens)
+        recipe = with_tokens(
+            for_base(finetuning_recipe({"x": 1.0}, "base", **options), 576, 8192, "float32", 10**8, device), tokens
+        )
         assert (recipe.batch_tokens, recipe.steps) == (batch, steps)
     for length in ({"steps": 9}, {"minutes": 1.0}):  # in steps nobody knows of how many tokens before it begins
-        assert for_base(finetuning_recipe({"x": 1.0}, "base", **length), 576, 8192, "float32", 10**8, "cuda").batch_tokens == 2048
+        assert (
+            for_base(finetuning_recipe({"x": 1.0}, "base", **length), 576, 8192, "float32", 10**8, "cuda").batch_tokens
+            == 2048
+        )

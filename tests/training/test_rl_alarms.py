@@ -41,7 +41,9 @@ def test_lower_entropy_alone_is_no_collapse():
     assert not raised([FINE, {**FINE, "entropy": 0.7}])
 
 
-@pytest.mark.parametrize(("algo", "whose"), [("ppo", "all completions had"), ("grpo", "all completions of each prompt had")])
+@pytest.mark.parametrize(
+    ("algo", "whose"), [("ppo", "all completions had"), ("grpo", "all completions of each prompt had")]
+)
 def test_rewards_that_do_not_differ_are_told_once_a_run(algo, whose):
     same = {**FINE, "spread": 0.0}
     assert not raised([FINE, same, same, FINE, same, same, FINE], algo)

@@ -72,14 +72,26 @@ def test_ppos_rewards_and_advantages_are_trls(random, mask, coefficient, gamma, 
 
 
 def test_the_running_scale_is_that_of_all_rewards_so_far(random):
-    """As TRL's `RunningMoments`, whose scale `use_score_scaling` divides by; and 1 while there is nothing to scale by."""
-    batches = [torch.full((4,), 0.3), 2 * normal(random, 6) + 5, torch.full((3,), -1.0), normal(random, 1), normal(random, 64)]
+    """As TRL's `RunningMoments`, whose scale `use_score_scaling` divides by; and 1 while there is nothing to scale
+    by.
+    """
+    batches = [
+        torch.full((4,), 0.3),
+        2 * normal(random, 6) + 5,
+        torch.full((3,), -1.0),
+        normal(random, 1),
+        normal(random, 64),
+    ]
     moments, count, mean, variance = L.Moments(), 1e-24, 0.0, 1.0
     assert moments.std == moments.updated(batches[0]).std == 1.0
     for n, batch in enumerate(batches):
         moments = moments.updated(batch)
         size, delta = len(batch), float(batch.double().mean()) - mean
-        total = float(batch.double().var(unbiased=False)) * size + variance * count + delta**2 * count * size / (count + size)
+        total = (
+            float(batch.double().var(unbiased=False)) * size
+            + variance * count
+            + delta**2 * count * size / (count + size)
+        )
         mean, count = mean + delta * size / (count + size), count + size
         variance = total / count
         every = torch.cat(batches[: n + 1]).double()
@@ -138,7 +150,9 @@ def test_the_clipped_loss_and_its_gradient(random, mask, clip):
         up, down = (logp.detach().clone() for _ in range(2))
         up[b, t] += 1e-6
         down[b, t] -= 1e-6
-        slope = (clipped_by_hand(up, old, advantages, mask, clip)[0] - clipped_by_hand(down, old, advantages, mask, clip)[0]) / 2e-6
+        slope = (
+            clipped_by_hand(up, old, advantages, mask, clip)[0] - clipped_by_hand(down, old, advantages, mask, clip)[0]
+        ) / 2e-6
         assert float(logp.grad[b, t]) == pytest.approx(slope, abs=1e-6)
 
 
@@ -153,7 +167,9 @@ def test_the_value_loss_takes_the_worse_of_free_and_clipped(random, mask):
 
 
 def test_kl_estimates_have_the_right_mean_and_sign(random):
-    """Over all tokens of two small distributions, weighted by the policy: k1 and k3 are the KL itself, k2 is near it."""
+    """Over all tokens of two small distributions, weighted by the policy: k1 and k3 are the KL itself, k2 is near
+    it.
+    """
     p = torch.softmax(normal(random, 50), dim=0)
     q = torch.softmax(p.log() + 0.1 * normal(random, 50), dim=0)
     exact = float((p * (p / q).log()).sum())
@@ -178,7 +194,15 @@ def luce_by_hand(scores, order):
 
 @pytest.mark.parametrize(
     "order",
-    [((0,), (1,)), ((2,), (0,), (1,)), ((1, 2), (0,)), ((0,), (1, 2, 3)), ((3, 0), (1,), (2, 4)), ((0, 1, 2, 3), (4, 5)), ((0, 1, 2),)],
+    [
+        ((0,), (1,)),
+        ((2,), (0,), (1,)),
+        ((1, 2), (0,)),
+        ((0,), (1, 2, 3)),
+        ((3, 0), (1,), (2, 4)),
+        ((0, 1, 2, 3), (4, 5)),
+        ((0, 1, 2),),
+    ],
 )
 def test_plackett_luce_sums_over_all_orders_of_those_who_tie(random, order):
     count = sum(map(len, order))
@@ -206,7 +230,9 @@ def test_ties_equal_the_sum_over_all_their_orders(random, n, spread):
 
 
 def test_thirty_ties_equal_the_exact_fraction(random):
-    """Where the rates are 1, 2 and 3 times that of the rest, the integral is that of a polynomial with whole coefficients."""
+    """Where the rates are 1, 2 and 3 times that of the rest, the integral is that of a polynomial with whole
+    coefficients.
+    """
     rates = [1 + n % 3 for n in range(30)]
     polynomial = [1]
     for rate in rates:  # times 1 - u^rate
@@ -216,17 +242,25 @@ def test_thirty_ties_equal_the_exact_fraction(random):
     found = log_before(scores, torch.tensor(0.7, dtype=torch.float64))
     assert float(found.detach()) == pytest.approx(math.log(exact), abs=1e-12)
     slopes = torch.autograd.grad(found, scores)[0]
-    up = log_before(scores.detach() + 1e-5 * torch.eye(30, dtype=torch.float64)[4], torch.tensor(0.7, dtype=torch.float64))
-    down = log_before(scores.detach() - 1e-5 * torch.eye(30, dtype=torch.float64)[4], torch.tensor(0.7, dtype=torch.float64))
+    up = log_before(
+        scores.detach() + 1e-5 * torch.eye(30, dtype=torch.float64)[4], torch.tensor(0.7, dtype=torch.float64)
+    )
+    down = log_before(
+        scores.detach() - 1e-5 * torch.eye(30, dtype=torch.float64)[4], torch.tensor(0.7, dtype=torch.float64)
+    )
     assert float(slopes[4]) == pytest.approx(float(up - down) / 2e-5, abs=1e-9)
 
 
 def test_a_long_ranking_weighs_as_much_as_a_pair():
-    """At equal scores the best one's gradient is InstructGPT's, -1/K; with ties a choice pulls by less than one in all."""
+    """At equal scores the best one's gradient is InstructGPT's, -1/K; with ties a choice pulls by less than one in
+    all.
+    """
     for count in (2, 3, 8):
         scores = torch.zeros(count, dtype=torch.float64, requires_grad=True)
         gradient = torch.autograd.grad(ranking_loss([scores], [[(n,) for n in range(count)]]), scores)[0]
-        pairs = [torch.nn.functional.logsigmoid(scores[a] - scores[b]) for a, b in itertools.combinations(range(count), 2)]
+        pairs = [
+            torch.nn.functional.logsigmoid(scores[a] - scores[b]) for a, b in itertools.combinations(range(count), 2)
+        ]
         instruct = torch.autograd.grad(-torch.stack(pairs).mean(), scores)[0]
         assert float(gradient[0]) == pytest.approx(float(instruct[0])) == pytest.approx(-1 / count)
     for groups in ([(0, 1, 2, 3), (4, 5, 6, 7)], [(0,), (1, 2, 3, 4, 5, 6, 7)], [(0, 1, 2, 3, 4, 5, 6), (7,)]):
@@ -246,7 +280,9 @@ def test_for_two_it_is_bradley_terry_with_its_margin():
 
 def test_probabilities_of_all_orders_sum_to_one(random):
     scores = normal(random, 4)
-    total = sum(math.exp(-float(plackett_luce(scores, [(p,) for p in way]))) for way in itertools.permutations(range(4)))
+    total = sum(
+        math.exp(-float(plackett_luce(scores, [(p,) for p in way]))) for way in itertools.permutations(range(4))
+    )
     assert total == pytest.approx(1.0)
 
 
@@ -278,8 +314,15 @@ def test_the_gradient_of_grpos_penalty_is_that_of_the_kl(random):
     exact = torch.autograd.grad((logp.exp() * (logp - reference)).sum(), logits, retain_graph=True)[0]
     slopes = []
     for token in range(6):
-        one = L.grpo_loss(logp[None, token, None], logp[None, token, None].detach(), reference[None, token, None],
-                          torch.zeros(1, dtype=torch.float64), torch.ones(1, 1, dtype=torch.bool), 0.2, 1.0).loss  # fmt: skip
+        one = L.grpo_loss(
+            logp[None, token, None],
+            logp[None, token, None].detach(),
+            reference[None, token, None],
+            torch.zeros(1, dtype=torch.float64),
+            torch.ones(1, 1, dtype=torch.bool),
+            0.2,
+            1.0,
+        ).loss
         slopes.append(logp[token].exp().detach() * torch.autograd.grad(one, logits, retain_graph=True)[0])
     torch.testing.assert_close(torch.stack(slopes).sum(0), exact)
 

@@ -25,11 +25,21 @@ def model(tokenizer, seed=0):
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(seed)
-    return LlamaForCausalLM(LlamaConfig(
-        vocab_size=320, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=64, initializer_range=0.2, pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=None, eos_token_id=tokenizer.eos_token_id,
-    ))  # fmt: skip
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=320,
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=64,
+            initializer_range=0.2,
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+    )
 
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
@@ -37,9 +47,16 @@ pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 
 def settings(kind, folder, **more):
     return kind(
-        output_dir=str(folder), per_device_train_batch_size=4, report_to=[], use_cpu=True, bf16=False,
-        gradient_checkpointing=False, logging_strategy="no", save_strategy="no", **more,
-    )  # fmt: skip
+        output_dir=str(folder),
+        per_device_train_batch_size=4,
+        report_to=[],
+        use_cpu=True,
+        bf16=False,
+        gradient_checkpointing=False,
+        logging_strategy="no",
+        save_strategy="no",
+        **more,
+    )
 
 
 def gradients(module):
@@ -67,12 +84,23 @@ def test_grpo_advantages_loss_and_gradients(tokenizer, tmp_path, masked):
         start.lm_head.weight[tokenizer.eos_token_id] *= 3
     start.save_pretrained(tmp_path / "start")  # TRL loads its reference from there
     module = type(start).from_pretrained(tmp_path / "start")
-    args = settings(trl.GRPOConfig, tmp_path, num_generations=4, max_completion_length=6, beta=0.04, epsilon=0.2, temperature=1.0,
-                    mask_truncated_completions=masked)  # fmt: skip
+    args = settings(
+        trl.GRPOConfig,
+        tmp_path,
+        num_generations=4,
+        max_completion_length=6,
+        beta=0.04,
+        epsilon=0.2,
+        temperature=1.0,
+        mask_truncated_completions=masked,
+    )
     trainer = trl.GRPOTrainer(
-        module, reward, args=args, train_dataset=Dataset.from_list([{"prompt": text[:12]} for text in TALES]),
+        module,
+        reward,
+        args=args,
+        train_dataset=Dataset.from_list([{"prompt": text[:12]} for text in TALES]),
         processing_class=tokenizer,
-    )  # fmt: skip
+    )
     module.train()
     inputs = trainer._generate_and_score_completions([{"prompt": "Tale 7. The"}] * 4)
     wanted = group_advantages(torch.tensor(told, dtype=torch.float32).view(1, 4)).flatten()
@@ -83,13 +111,19 @@ def test_grpo_advantages_loss_and_gradients(tokenizer, tmp_path, masked):
             parameter.add_(0.05 * torch.randn_like(parameter))
     lengths = [n or 6 for n in inputs["completion_mask"].sum(1).tolist()]
     prompts = [ids[mask.bool()].tolist() for ids, mask in zip(inputs["prompt_ids"], inputs["prompt_mask"], strict=True)]
-    rows = [Spoken(tuple(p), tuple(c[:n].tolist())) for p, c, n in zip(prompts, inputs["completion_ids"], lengths, strict=True)]
+    rows = [
+        Spoken(tuple(p), tuple(c[:n].tolist()))
+        for p, c, n in zip(prompts, inputs["completion_ids"], lengths, strict=True)
+    ]
     mask = mask_of(rows)
     truncated = torch.tensor([row.completion[-1] != tokenizer.eos_token_id for row in rows])
     assert 0 < truncated.sum() < 4
     learned = mask & ~truncated[:, None] if masked else mask
     width = mask.shape[1]
-    old = torch.randn(mask.shape, generator=torch.Generator().manual_seed(2)) * 0.1 + logprobs(Reader(module), rows)[0].detach()
+    old = (
+        torch.randn(mask.shape, generator=torch.Generator().manual_seed(2)) * 0.1
+        + logprobs(Reader(module), rows)[0].detach()
+    )
     inputs["old_per_token_logps"] = torch.nn.functional.pad(old, (0, inputs["completion_ids"].shape[1] - width))
     reference = inputs["ref_per_token_logps"][:, :width]
     inputs["num_items_in_batch"], trainer.current_gradient_accumulation_steps = learned.sum(), 1
@@ -109,17 +143,24 @@ def test_dpo_loss_and_gradients(tokenizer, tmp_path):
     data = [{"prompt": f"Tale {n}.", "chosen": f" The old fox saw {n} birds", "rejected": " glad"} for n in range(4)]
     module, reference = model(tokenizer), model(tokenizer, seed=1)
     trainer = trl.DPOTrainer(
-        module, reference, args=settings(trl.DPOConfig, tmp_path, beta=0.3), processing_class=tokenizer,
+        module,
+        reference,
+        args=settings(trl.DPOConfig, tmp_path, beta=0.3),
+        processing_class=tokenizer,
         train_dataset=Dataset.from_list(data),
-    )  # fmt: skip
-    inputs = next(iter(torch.utils.data.DataLoader(trainer.train_dataset, batch_size=4, collate_fn=trainer.data_collator)))
+    )
+    inputs = next(
+        iter(torch.utils.data.DataLoader(trainer.train_dataset, batch_size=4, collate_fn=trainer.data_collator))
+    )
     module.eval()
     theirs = trainer._compute_loss(module, inputs, return_outputs=False)
     theirs.backward()
     their_gradients = gradients(module)
     module.zero_grad()
     rows = []
-    for ids, attended, completed in zip(*(inputs[k].tolist() for k in ("input_ids", "attention_mask", "completion_mask")), strict=True):
+    for ids, attended, completed in zip(
+        *(inputs[k].tolist() for k in ("input_ids", "attention_mask", "completion_mask")), strict=True
+    ):
         n, start = sum(attended), completed.index(1)
         rows.append(Spoken(tuple(ids[:start]), tuple(ids[start:n])))
     now = logprobs(Reader(module), rows)[0].sum(1)
@@ -136,12 +177,18 @@ def test_reward_loss_and_gradients(tokenizer, tmp_path):
     from datasets import Dataset
 
     module = scorer_of(model(tokenizer).eval(), 0, tokenizer.pad_token_id, seed=3)
-    data = [{"chosen": f"Tale {n}. The old fox saw {n}", "rejected": f"Tale {n}. glad", "margin": 0.1 * n} for n in range(4)]
+    data = [
+        {"chosen": f"Tale {n}. The old fox saw {n}", "rejected": f"Tale {n}. glad", "margin": 0.1 * n} for n in range(4)
+    ]
     trainer = trl.RewardTrainer(
-        module, args=settings(trl.RewardConfig, tmp_path, center_rewards_coefficient=0.01), processing_class=tokenizer,
+        module,
+        args=settings(trl.RewardConfig, tmp_path, center_rewards_coefficient=0.01),
+        processing_class=tokenizer,
         train_dataset=Dataset.from_list([{k: d[k] for k in ("chosen", "rejected")} for d in data]),
-    )  # fmt: skip
-    inputs = next(iter(torch.utils.data.DataLoader(trainer.train_dataset, batch_size=4, collate_fn=trainer.data_collator)))
+    )
+    inputs = next(
+        iter(torch.utils.data.DataLoader(trainer.train_dataset, batch_size=4, collate_fn=trainer.data_collator))
+    )
     module.eval()
     for margin in (None, 0.25):
         given = dict(inputs) if margin is None else {**inputs, "margin": torch.full((4,), margin)}

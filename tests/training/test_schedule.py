@@ -49,5 +49,7 @@ def test_a_recipe_has_room_for_warm_up_and_decay(recipe):
         made = recipe({"stories": 1.0}, **given)
         assert made.warmup + made.decay == pytest.approx(1.0) or made.warmup + made.decay < 1
         assert all(getattr(made, name) == value for name, value in given.items())
-    with pytest.raises(GPTError, match=r"--warmup 0.6 and --decay 0.6 are shares of the steps: together they are at most 1"):
+    with pytest.raises(
+        GPTError, match=r"--warmup 0.6 and --decay 0.6 are shares of the steps: together they are at most 1"
+    ):
         recipe({"stories": 1.0}, warmup=0.6, decay=0.6)

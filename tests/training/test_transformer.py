@@ -62,8 +62,14 @@ def test_parameter_count_is_exact(name):
 def test_unknown_architecture_falls_back_on_its_own_forward():
     from transformers import MistralConfig, MistralForCausalLM
 
-    config = MistralConfig(vocab_size=96, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-                           num_attention_heads=2, num_key_value_heads=1)  # fmt: skip
+    config = MistralConfig(
+        vocab_size=96,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+    )
     model = MistralForCausalLM(config).eval()
     ids = torch.randint(0, 96, (2, 16))
     hidden = Trunk(model, 16, torch.float32)(ids)
@@ -95,8 +101,9 @@ def test_both_softmax_gradients_agree():
     logits = torch.randn(40, 30) * 3
     targets = torch.randint(0, 30, (40,))
     targets[3] = IGNORE
-    one, other = softmax_gradient(logits, targets, torch.tensor(0.1)), eager_softmax_gradient(
-        logits.clone(), targets, torch.tensor(0.1)
+    one, other = (
+        softmax_gradient(logits, targets, torch.tensor(0.1)),
+        eager_softmax_gradient(logits.clone(), targets, torch.tensor(0.1)),
     )
     assert torch.allclose(one[0], other[0], atol=1e-6) and torch.allclose(one[1], other[1], atol=1e-7)
 

@@ -59,9 +59,9 @@ def theirs(model, tokenizer, found, tmp_path):
     from datasets import Dataset
 
     rows = [found[c] for c in range(len(found))]
-    data = Dataset.from_list([
-        {"input_ids": ids.tolist(), "labels": np.where(trained, ids, -100).tolist()} for ids, trained in rows
-    ])
+    data = Dataset.from_list(
+        [{"input_ids": ids.tolist(), "labels": np.where(trained, ids, -100).tolist()} for ids, trained in rows]
+    )
     losses, norms = [], []
 
     class Listening(trl.SFTTrainer):
@@ -75,23 +75,54 @@ def theirs(model, tokenizer, found, tmp_path):
                 norms.append(float(logs["grad_norm"]))
 
     settings = trl.SFTConfig(
-        output_dir=str(tmp_path), max_steps=STEPS, per_device_train_batch_size=BATCH, learning_rate=LR,
-        lr_scheduler_type="constant", weight_decay=0.0, max_grad_norm=1.0, logging_steps=1, use_cpu=True, bf16=False,
-        gradient_checkpointing=False, report_to="none", save_strategy="no", train_sampling_strategy="sequential",
-        optim="adamw_torch", disable_tqdm=True, dataset_num_proc=None, max_length=256,
-    )  # fmt: skip
+        output_dir=str(tmp_path),
+        max_steps=STEPS,
+        per_device_train_batch_size=BATCH,
+        learning_rate=LR,
+        lr_scheduler_type="constant",
+        weight_decay=0.0,
+        max_grad_norm=1.0,
+        logging_steps=1,
+        use_cpu=True,
+        bf16=False,
+        gradient_checkpointing=False,
+        report_to="none",
+        save_strategy="no",
+        train_sampling_strategy="sequential",
+        optim="adamw_torch",
+        disable_tqdm=True,
+        dataset_num_proc=None,
+        max_length=256,
+    )
     Listening(model=model, args=settings, train_dataset=data, processing_class=tokenizer).train()
     return losses, norms
 
 
 def ours(model, tokenizer, found, packed):
     recipe = finetuning_recipe(
-        {"x": 1}, "base", steps=STEPS, optimizer="adamw", lr=LR, warmup=0.0, decay=0.0, context=256, batch_tokens=256 * BATCH,
+        {"x": 1},
+        "base",
+        steps=STEPS,
+        optimizer="adamw",
+        lr=LR,
+        warmup=0.0,
+        decay=0.0,
+        context=256,
+        batch_tokens=256 * BATCH,
         dtype="float32",
-    )  # fmt: skip
+    )
     recipe = with_steps(for_base(recipe, 32, 256, "float32", 10**6, "cpu"), STEPS)
     training = Finetuning(
-        recipe, model, tokenizer, finetuning_optimizers(model, recipe), InOrder(found, packed), {}, [], frozenset(), 0.0, None
+        recipe,
+        model,
+        tokenizer,
+        finetuning_optimizers(model, recipe),
+        InOrder(found, packed),
+        {},
+        [],
+        frozenset(),
+        0.0,
+        None,
     )
     events = [event for event in training.loop() if event is not None and event["event"] == "step"]
     return [float(e["loss"]) for e in events], [float(e["grad_norm"]) for e in events]

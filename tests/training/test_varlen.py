@@ -1,4 +1,5 @@
-"""The attention of packed texts as a GPU computes it, walked on a CPU: by torch's kernel for texts of varying length, with
+"""The attention of packed texts as a GPU computes it, walked on a CPU: by torch's kernel for texts of varying length,
+with
 the signature that it has, and by what older cards and other number formats fall back on."""
 
 import inspect
@@ -88,11 +89,16 @@ def test_the_kernel_of_the_torch_that_is_here_has_all_that_is_given():
 @pytest.mark.parametrize(
     "capability, dtype, width, wanted",
     [
-        ((8, 0), torch.bfloat16, 64, True), ((9, 0), torch.float16, 128, True), ((12, 0), torch.bfloat16, 64, True),
-        ((7, 0), torch.float16, 64, False), ((7, 5), torch.float16, 64, False), ((9, 0), torch.float32, 64, False),
-        ((9, 0), torch.bfloat16, 12, False), ((9, 0), torch.bfloat16, 256, False),
+        ((8, 0), torch.bfloat16, 64, True),
+        ((9, 0), torch.float16, 128, True),
+        ((12, 0), torch.bfloat16, 64, True),
+        ((7, 0), torch.float16, 64, False),
+        ((7, 5), torch.float16, 64, False),
+        ((9, 0), torch.float32, 64, False),
+        ((9, 0), torch.bfloat16, 12, False),
+        ((9, 0), torch.bfloat16, 256, False),
     ],
-)  # fmt: skip
+)
 def test_cards_and_formats_that_have_flash_attention(capability, dtype, width, wanted, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     monkeypatch.setattr(torch.version, "hip", None)

@@ -26,10 +26,11 @@ def make(tmp_path, words: str = EVIL) -> Arena:
         Question(
             prompt,
             tuple({"model": m, "text": t, "seed": 0, "times": 1} for m, t in zip(("ann", "bob"), texts, strict=True)),
-            (1, 0), (("ann", f"<|a|>{prompt}"), ("bob", f"<|b|>{prompt}")),
+            (1, 0),
+            (("ann", f"<|a|>{prompt}"), ("bob", f"<|b|>{prompt}")),
         )
         for prompt, texts in (("Why?", (words, "because")), ("Who?", ("me", "you")), ("Yes?", ("yes", "yes")))
-    ]  # fmt: skip
+    ]
     ranked = Ranked(Rankings(tmp_path / "arena-ann-bob.jsonl"), questions, ["ann", "bob"], {"samples": 1, "seed": 3})
     return Arena(ranked, {"ann": "assistant", "bob": "bob at <there>"})
 
@@ -43,9 +44,10 @@ def test_the_leaderboard_and_the_battles(tmp_path):
     assert lines[1] == "«3 battles: 1 voted on, 1 missing · 1 tied by the same words · by person 1"
     assert re.match(r" +1  bob +10\d\d +\d+ to \d+ +1 +1 +0  bob at <there>", lines[4])
     assert lines[6:] == [
-        "ann against bob: bob  (Why?)", "ann against bob: no vote yet  (Who?)",
+        "ann against bob: bob  (Why?)",
+        "ann against bob: no vote yet  (Who?)",
         "ann against bob: tie: the same words  (Yes?)»",
-    ]  # fmt: skip
+    ]
     assert "<script" not in bundle.html and "bob at &lt;there&gt;" in bundle.html and "&lt;|a|&gt;Why?" in bundle.html
     assert bundle.html.index("<b>bob</b>") < bundle.html.index("<b>ann</b>")
     assert bundle.metadata["leaderboard"][0]["model"] == "bob" and bundle.metadata["missing"] == 1

@@ -89,14 +89,19 @@ def test_the_table_shows_all_and_marks_the_votes(comparison):
     assert HIDDEN not in bundle.html
     assert ">red fox</span>" in bundle.html
     assert bundle.data == {
-        "view": "compare", "models": ["ann", "bob"], "prompts": ["Once", "2 + 2 =", "Why?"],
+        "view": "compare",
+        "models": ["ann", "bob"],
+        "prompts": ["Once", "2 + 2 =", "Why?"],
         "sampling": Sampling().as_dict(),
         "rankings": "ann-vs-bob",
-    }  # fmt: skip
+    }
     assert bundle.metadata["rows"][0] == {
-        "prompt": "Once", "seed": 0, "sent": ["<|sent|> a"] * 2,
-        "texts": ["a small red fox", "a small hen"], "vote": "bob",
-    }  # fmt: skip
+        "prompt": "Once",
+        "seed": 0,
+        "sent": ["<|sent|> a"] * 2,
+        "texts": ["a small red fox", "a small hen"],
+        "vote": "bob",
+    }
 
 
 def test_while_voting_nothing_tells_who_wrote_what(comparison):

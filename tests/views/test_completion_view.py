@@ -16,9 +16,16 @@ KEPT = {"div", "span", "p", "br", "details", "summary", "table", "thead", "tbody
 
 
 def made(text=EVIL, prompt="<|endoftext|>Once <i>upon</i>", seconds=1.5, **more):
-    facts = {"tokens": [1, 2], "logprobs": [-0.5, -1.5], "top": [(), ()], "prompt_tokens": 4, "model": "m",
-             "finish_reason": "stop", "form": "base model, continuing the document",
-             "usage": Usage(4, 2, seconds)}  # fmt: skip
+    facts = {
+        "tokens": [1, 2],
+        "logprobs": [-0.5, -1.5],
+        "top": [(), ()],
+        "prompt_tokens": 4,
+        "model": "m",
+        "finish_reason": "stop",
+        "form": "base model, continuing the document",
+        "usage": Usage(4, 2, seconds),
+    }
     return Completion(text, prompt=prompt, **{**facts, **more})
 
 
@@ -63,8 +70,15 @@ def test_html_in_an_answer_or_a_prompt_is_text(bundle_of, samples):
 @pytest.mark.parametrize("bundle_of", [completion_bundle, last_bundle])
 def test_what_differs_between_machines_is_marked_and_not_in_the_json(bundle_of):
     one = bundle_of(made("a b", seconds=1.0))
-    other = bundle_of(made("longer\n\ntext», with more", tokens=[1] * 9, logprobs=[-0.1] * 9,
-                           finish_reason="length", usage=Usage(4, 9, 1234.5)))  # fmt: skip
+    other = bundle_of(
+        made(
+            "longer\n\ntext», with more",
+            tokens=[1] * 9,
+            logprobs=[-0.1] * 9,
+            finish_reason="length",
+            usage=Usage(4, 9, 1234.5),
+        )
+    )
     assert one.text != other.text
     assert folded(one.text) == folded(other.text)
     assert folded(one.html) == folded(other.html)
@@ -119,8 +133,13 @@ def test_a_dry_run_says_so():
 
 
 def test_alternatives_are_listed(tiny_model, tmp_path, monkeypatch):
-    done = made("ab", tokens=["a", "b"], top=[(("a", -0.5), ("<", -1.0)), (("b", -0.1),)], remote=True,
-                sampling=Sampling(logprobs=2))  # fmt: skip
+    done = made(
+        "ab",
+        tokens=["a", "b"],
+        top=[(("a", -0.5), ("<", -1.0)), (("b", -0.1),)],
+        remote=True,
+        sampling=Sampling(logprobs=2),
+    )
     html = read(completion_bundle(done).html)
     assert "each token and its alternatives" in html.text
     assert "60.7%" in html.text

@@ -11,9 +11,14 @@ from jupyter_gpt.notebook.views.corpus import corpus_bundle
 from jupyter_gpt.notebook.views.table import columns
 
 LLAMA = [  # the talk's slide: source and sampling proportion
-    ("CommonCrawl", 67.0), ("C4", 15.0), ("GitHub", 4.5), ("Wikipedia", 4.5), ("Books", 4.5), ("ArXiv", 2.5),
+    ("CommonCrawl", 67.0),
+    ("C4", 15.0),
+    ("GitHub", 4.5),
+    ("Wikipedia", 4.5),
+    ("Books", 4.5),
+    ("ArXiv", 2.5),
     ("StackExchange", 2.0),
-]  # fmt: skip
+]
 
 
 @dataclass
@@ -36,8 +41,7 @@ def mixture():
 
 def test_llamas_mixture():
     rows = [
-        {"source": s, "documents": 10, "tokens": 1000, "weight": w, "share": w / 100, "epochs": 1.1}
-        for s, w in LLAMA
+        {"source": s, "documents": 10, "tokens": 1000, "weight": w, "share": w / 100, "epochs": 1.1} for s, w in LLAMA
     ]
     text = corpus_bundle("llama", rows).text
     for source, weight in LLAMA:

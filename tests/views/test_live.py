@@ -42,8 +42,17 @@ class FakeRun:
         self.told.append("sample")
 
     def step(self, k: int, loss: float | None = 3.0) -> None:
-        self.emit("step", step=k, loss=loss, lr=1e-3, grad_norm=1.0, tokens=64 * k, seconds=0.1 * k,
-                  tokens_per_second=640.0, mfu=None)
+        self.emit(
+            "step",
+            step=k,
+            loss=loss,
+            lr=1e-3,
+            grad_norm=1.0,
+            tokens=64 * k,
+            seconds=0.1 * k,
+            tokens_per_second=640.0,
+            mfu=None,
+        )
 
     def emit(self, event: str, **fields) -> None:
         self.events.append({"event": event, "time": 0.0, **fields})

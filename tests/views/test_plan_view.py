@@ -37,9 +37,21 @@ def test_columns_align(bundle):
 def test_the_slide_has_both_models_published_and_computed():
     text = slide_bundle().text
     for figure in (
-        "175B", "65.2B", "300B", "1.4T", "50,257", "32,000", "3.14e23", "3.15e23", "1,022,362", "1,083,571",
-        "21.0 days", "22.0 days", "2,048 A100", "1,000-10,000 V100",
-    ):  # fmt: skip
+        "175B",
+        "65.2B",
+        "300B",
+        "1.4T",
+        "50,257",
+        "32,000",
+        "3.14e23",
+        "3.15e23",
+        "1,022,362",
+        "1,083,571",
+        "21.0 days",
+        "22.0 days",
+        "2,048 A100",
+        "1,000-10,000 V100",
+    ):
         assert figure in text, figure
 
 
@@ -64,9 +76,7 @@ def test_too_few_devices_is_said():
 
 
 def test_a_budget_names_itself():
-    assert plan_bundle(optimal(flops="1e24")).text.startswith(
-        "compute-optimal for 1e+24 FLOPs: 91.3B parameters"
-    )
+    assert plan_bundle(optimal(flops="1e24")).text.startswith("compute-optimal for 1e+24 FLOPs: 91.3B parameters")
 
 
 def test_hostile_names_are_escaped():

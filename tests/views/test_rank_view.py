@@ -62,9 +62,12 @@ def test_the_page_shows_the_order_ties_and_reasons(ranked):
     assert bundle.html.index("&lt;script") < bundle.html.index("the fox") and "person: it is evil" in bundle.html
     assert "&lt;|sent|&gt; Tell me." in bundle.html and "<details><summary>the prompts" not in bundle.html
     assert bundle.data == {
-        "view": "rank", "rankings": "taste", "models": ["ann"], "prompts": ["Tell me.", "Say yes.", "Why?"],
+        "view": "rank",
+        "rankings": "taste",
+        "models": ["ann"],
+        "prompts": ["Tell me.", "Say yes.", "Why?"],
         "sampling": bundle.data["sampling"],
-    }  # fmt: skip
+    }
     assert bundle.data["sampling"]["max_tokens"] == 60 and bundle.data["sampling"]["stop"] == ["\n"]
     [answer] = bundle.metadata["questions"][0]["answers"]
     assert (answer["by"], answer["order"], answer["reason"]) == ("person", [[1], [0, 2]], "it is evil")

@@ -15,26 +15,90 @@ EVIL = "<script>alert(1)</script>»"
 
 def run(kind, recipe, events, status="finished"):
     return SimpleNamespace(
-        name="a", kind=kind, status=status, recipe=recipe.as_dict(), steps=2, step=2, events=[{"time": 0.0, **e} for e in events]
+        name="a",
+        kind=kind,
+        status=status,
+        recipe=recipe.as_dict(),
+        steps=2,
+        step=2,
+        events=[{"time": 0.0, **e} for e in events],
     )
 
 
 def rl_events():
-    steps = [{"event": "step", "step": n, "loss": 0.1, "reward": 1.0 * n, "kl": 40.0 * n, "entropy": 2.0, "length": 5.0,
-              "clip_fraction": 0.1, "value_loss": 0.3, "accuracy": 0.5, "margin": 0.1, "seconds": 1.0 * n, "tokens": 9,
-              "tokens_per_second": 3.0, "mfu": None} for n in (1, 2)]  # fmt: skip
-    evaluations = [{"event": "evaluation", "step": n, "reward": 0.5 * n, "kl": 0.1, "entropy": 2.0, "length": 4.0,
-                    "identical": 0.2, "prompts": 2, "seconds": 1.0} for n in (0, 2)]  # fmt: skip
-    samples = [{"event": "sample", "step": n, "prompt": "Why?", "text": f"be{EVIL}", "reward": 0.5, "pieces": ["be", EVIL],
-                "advantages": [0.5, -0.5]} for n in (0, 2)]  # fmt: skip
-    rows = [{"model": name, "stage": stage, "win_rate": 0.5, "win_low": low, "win_high": low and 0.9, "reward": 1.0,
-             "perplexity": 3.0, "entropy": 2.0, "distinct_1": 0.5, "distinct_2": 0.9, "self_bleu": 0.3, "identical": 0.0}
-            for name, stage, low in (("b", "base", 0.1), ("s", "start", None), ("a", "aligned", 0.2))]  # fmt: skip
+    steps = [
+        {
+            "event": "step",
+            "step": n,
+            "loss": 0.1,
+            "reward": 1.0 * n,
+            "kl": 40.0 * n,
+            "entropy": 2.0,
+            "length": 5.0,
+            "clip_fraction": 0.1,
+            "value_loss": 0.3,
+            "accuracy": 0.5,
+            "margin": 0.1,
+            "seconds": 1.0 * n,
+            "tokens": 9,
+            "tokens_per_second": 3.0,
+            "mfu": None,
+        }
+        for n in (1, 2)
+    ]
+    evaluations = [
+        {
+            "event": "evaluation",
+            "step": n,
+            "reward": 0.5 * n,
+            "kl": 0.1,
+            "entropy": 2.0,
+            "length": 4.0,
+            "identical": 0.2,
+            "prompts": 2,
+            "seconds": 1.0,
+        }
+        for n in (0, 2)
+    ]
+    samples = [
+        {
+            "event": "sample",
+            "step": n,
+            "prompt": "Why?",
+            "text": f"be{EVIL}",
+            "reward": 0.5,
+            "pieces": ["be", EVIL],
+            "advantages": [0.5, -0.5],
+        }
+        for n in (0, 2)
+    ]
+    rows = [
+        {
+            "model": name,
+            "stage": stage,
+            "win_rate": 0.5,
+            "win_low": low,
+            "win_high": low and 0.9,
+            "reward": 1.0,
+            "perplexity": 3.0,
+            "entropy": 2.0,
+            "distinct_1": 0.5,
+            "distinct_2": 0.9,
+            "self_bleu": 0.3,
+            "identical": 0.0,
+        }
+        for name, stage, low in (("b", "base", 0.1), ("s", "start", None), ("a", "aligned", 0.2))
+    ]
     return [
-        {"event": "start", "device": "cpu"}, *evaluations[:1], *samples[:1], *steps,
-        {"event": "warning", "step": 1, "cause": "kl", "text": f"the KL is running away {EVIL}"}, *evaluations[1:], *samples[1:],
+        {"event": "start", "device": "cpu"},
+        *evaluations[:1],
+        *samples[:1],
+        *steps,
+        {"event": "warning", "step": 1, "cause": "kl", "text": f"the KL is running away {EVIL}"},
+        *evaluations[1:],
+        *samples[1:],
         {"event": "measures", "step": 2, "rows": rows, "prompts": 2, "samples": 8, "seconds": 1.0},
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize("algo", ["ppo", "grpo", "dpo"])
@@ -94,7 +158,10 @@ def test_an_alarm_that_comes_back_is_one_line():
     recipe = rl_recipe("s", ["Why?"], algo="grpo", reward=["$polite"])
     text = run_bundle(run("rlhf", recipe, [*rl_events(), *again])).text
     assert "! step ≈1: «the KL" in text
-    assert "! step ≈3: «the same reward (and 2 times more, the last at step 9)»" in text and text.count("the same reward") == 1
+    assert (
+        "! step ≈3: «the same reward (and 2 times more, the last at step 9)»" in text
+        and text.count("the same reward") == 1
+    )
 
 
 def test_a_run_that_has_not_begun_is_shown_too():
@@ -105,15 +172,34 @@ def test_a_run_that_has_not_begun_is_shown_too():
 
 def test_the_slide_of_a_reward_model():
     events = [
-        {"event": "note", "text": "the file was cut off"}, {"event": "start", "rankings": 9, "held_out": 1, "cut": 2, "device": "cpu"},
-        {"event": "evaluation", "step": 0, "val_loss": 0.7, "accuracy": 0.5, "low": 0.2, "high": 0.8, "pairs": 4, "rankings": 2,
-         "calibration": [[0.55, 0.5, 4]]},
+        {"event": "note", "text": "the file was cut off"},
+        {"event": "start", "rankings": 9, "held_out": 1, "cut": 2, "device": "cpu"},
+        {
+            "event": "evaluation",
+            "step": 0,
+            "val_loss": 0.7,
+            "accuracy": 0.5,
+            "low": 0.2,
+            "high": 0.8,
+            "pairs": 4,
+            "rankings": 2,
+            "calibration": [[0.55, 0.5, 4]],
+        },
         *({"event": "step", "step": n, "loss": 0.5, "accuracy": 0.9, "seconds": 1.0} for n in (1, 2)),
-        {"event": "evaluation", "step": 2, "val_loss": 0.3, "accuracy": 0.9, "low": 0.5, "high": 1.0, "pairs": 4, "rankings": 2,
-         "calibration": [[0.6, 0.5, 2], [0.95, 1.0, 2]]},
+        {
+            "event": "evaluation",
+            "step": 2,
+            "val_loss": 0.3,
+            "accuracy": 0.9,
+            "low": 0.5,
+            "high": 1.0,
+            "pairs": 4,
+            "rankings": 2,
+            "calibration": [[0.6, 0.5, 2], [0.95, 1.0, 2]],
+        },
         {"event": "sample", "step": 2, "prompt": "Why?", "text": EVIL, "reward": 1.5},
         {"event": "sample", "step": 2, "prompt": "Why?", "text": "rude", "reward": -1.5},
-    ]  # fmt: skip
+    ]
     bundle = run_bundle(run("reward", reward_recipe("s", "taste"), events))
     assert "<script" not in bundle.html and "▣" in bundle.html and "cut off" in bundle.text
     assert "≈90.0% (95% interval ≈50.0 to ≈100.0%)" in bundle.text and "sure 95%, right 100% of 2" in bundle.html

@@ -18,17 +18,41 @@ KEPT = {"div", "span", "p", "br", "details", "summary", "table", "tr", "td", "tb
 
 
 def hit(text=EVIL, n=0, **more):
-    facts = {"text": text, "source": "a<i>.pdf", "page": 3, "score": 0.61, "heading": "Leave <u>", "cosine": 0.61,
-             "keyword": None, "row": n, "chunk": n, "sources": ("a<i>.pdf",)}  # fmt: skip
+    facts = {
+        "text": text,
+        "source": "a<i>.pdf",
+        "page": 3,
+        "score": 0.61,
+        "heading": "Leave <u>",
+        "cosine": 0.61,
+        "keyword": None,
+        "row": n,
+        "chunk": n,
+        "sources": ("a<i>.pdf",),
+    }
     return Hit(**{**facts, **more})
 
 
 @pytest.fixture
 def answer():
-    checks = [Checked("It is 27 days of every working year [1].", (1,), (1,), 0.9, "supported"),
-              Checked("Pirates <i>rule</i>.", (), (), 0.2, "not supported", "not in the source: Pirates")]  # fmt: skip
-    return Answer("leave?", "leave?", "docs", [hit(), hit("Other.", 1)], [hit("Long.", 2)], 0.3, 0.61,
-                  " ".join(c.text for c in checks), checks, None, None, Meter(512, (60, 20), 100, 64))  # fmt: skip
+    checks = [
+        Checked("It is 27 days of every working year [1].", (1,), (1,), 0.9, "supported"),
+        Checked("Pirates <i>rule</i>.", (), (), 0.2, "not supported", "not in the source: Pirates"),
+    ]
+    return Answer(
+        "leave?",
+        "leave?",
+        "docs",
+        [hit(), hit("Other.", 1)],
+        [hit("Long.", 2)],
+        0.3,
+        0.61,
+        " ".join(c.text for c in checks),
+        checks,
+        None,
+        None,
+        Meter(512, (60, 20), 100, 64),
+    )
 
 
 class Tags(HTMLParser):
@@ -58,21 +82,28 @@ def test_everything_is_text_and_survives_a_sanitizer(answer):
 
 def test_sentences_are_marked_by_what_supports_them(answer):
     text = sources.answer_bundle(answer).text
-    assert "1 of 2 sentences supported by a source" in text and "in no source: Pirates" in text and "(not in the source: " in text
+    assert (
+        "1 of 2 sentences supported by a source" in text
+        and "in no source: Pirates" in text
+        and "(not in the source: " in text
+    )
     html = sources.sentences_html(answer)
     assert html.count(sources.GOOD) == 1 and html.count(sources.BAD) == 1 and "⚠ in no source" in html
 
 
 def test_the_meter_says_what_it_shows(answer):
     [line] = sources.meter_lines(answer)
-    assert line == ("context of 512 tokens: 80 in 2 sources, 100 of instructions and question, 64 kept for the answer, "
-                    "268 free")  # fmt: skip
+    assert line == (
+        "context of 512 tokens: 80 in 2 sources, 100 of instructions and question, 64 kept for the answer, 268 free"
+    )
     widths = [int(w) for w in re.findall(r"width:(\d+)px;background", sources.meter_html(answer))]
     assert widths == [round(sources.BAR * n / 512) for n in (100, 60, 20, 64)]
 
 
 def test_words_and_quotations_are_lit():
-    html = sources.lit("Leave is 27 days of every working year.", "How much leave?", "It is 27 days of every working year.")
+    html = sources.lit(
+        "Leave is 27 days of every working year.", "How much leave?", "It is 27 days of every working year."
+    )
     assert f'<span style="{sources.WORDS}">Leave</span>' in html
     assert re.search(rf'{re.escape(sources.QUOTED)}">is 27 days of every working year</span>', html)
 

@@ -33,10 +33,12 @@ def completion(tokens=(0, 1, 2, 3, 4), **more) -> Completion:
     facts = {
         "tokens": list(tokens),
         "logprobs": [math.log(p) for p in (0.9, 0.004, 0.25, 0.5, 1.0)][: len(tokens)],
-        "top": [((0, math.log(0.9)), (1, math.log(0.05)))] * len(tokens), "prompt_tokens": 12,
-        "seconds_per_token": [0.5, 0.01, 0.012, 0.011, 0.013][: len(tokens)], "model": "tale",
+        "top": [((0, math.log(0.9)), (1, math.log(0.05)))] * len(tokens),
+        "prompt_tokens": 12,
+        "seconds_per_token": [0.5, 0.01, 0.012, 0.011, 0.013][: len(tokens)],
+        "model": "tale",
         "finish_reason": "stop",
-    }  # fmt: skip
+    }
     return Completion(" Once <b>»\n", **{**facts, **more})
 
 
@@ -95,9 +97,7 @@ def test_work_leaves_out_the_token_that_reads_the_prompt():
 
 def test_an_endpoint_that_tells_texts_without_times():
     bundle = token_bundle(
-        completion(
-            ("Hi", " you"), top=[(("Hi", -0.1), ("Yo", -2.3)), ()], seconds_per_token=[], prompt_tokens=3
-        )
+        completion(("Hi", " you"), top=[(("Hi", -0.1), ("Yo", -2.3)), ()], seconds_per_token=[], prompt_tokens=3)
     )
     assert "work" not in bundle.text and "<img" not in bundle.html
     assert bundle.text.splitlines()[1] == "context: ≈3 tokens of the prompt, ≈2 sampled"

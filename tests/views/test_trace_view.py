@@ -22,8 +22,17 @@ def done():
             Node("extract", "reads off", prompt="then?", text=answer, calls=1, tokens_in=20, tokens_out=1, seconds=0.1)
         )
     root.add(Node("vote", "2 votes", result={"4": 2, "<b>5</b>": 1}, note="no majority"))
-    return Completion("So it is 4.\n\nAnswer: 4", prompt="<|user|>What?", usage=Usage(49, 10, 1.5), answer="4",
-                      trace=root.as_dict(), model="m", form="assistant", notes=("no majority",), finish_reason="stop")  # fmt: skip
+    return Completion(
+        "So it is 4.\n\nAnswer: 4",
+        prompt="<|user|>What?",
+        usage=Usage(49, 10, 1.5),
+        answer="4",
+        trace=root.as_dict(),
+        model="m",
+        form="assistant",
+        notes=("no majority",),
+        finish_reason="stop",
+    )
 
 
 def folded(text):
@@ -53,8 +62,17 @@ def test_what_nbval_compares_does_not_depend_on_what_was_sampled(done):
     other = Node(
         "technique", "chain of thought, 2 samples, vote", children=[Node("call", "thinks", text="«other»", calls=1)]
     )
-    another = Completion("x", prompt="<|user|>What?", usage=Usage(3, 4, 9.5), answer="five", trace=other.as_dict(), model="m",
-                         form="assistant", notes=("no majority",), finish_reason="length")  # fmt: skip
+    another = Completion(
+        "x",
+        prompt="<|user|>What?",
+        usage=Usage(3, 4, 9.5),
+        answer="five",
+        trace=other.as_dict(),
+        model="m",
+        form="assistant",
+        notes=("no majority",),
+        finish_reason="length",
+    )
     again = trace_bundle(another)
     assert folded(bundle.text).replace("«…»\n\n«…»", "«…»") == folded(again.text)
     below = [folded(b.html).rsplit("<p ", 1)[1] for b in (bundle, again)]

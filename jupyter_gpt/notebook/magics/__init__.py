@@ -14,7 +14,18 @@ from jupyter_gpt.notebook.magics.notebook import cell_id
 from jupyter_gpt.notebook.magics.options import help_text
 from jupyter_gpt.runs import provenance
 
-CELLS = {"agent": agent, "classify": classify, "compare": compare, "corpus": corpus, "pretrain": pretrain, "prompt": prompt, "rag": rag, "rank": rank, "rlhf": rlhf, "sft": sft}
+CELLS = {
+    "agent": agent,
+    "classify": classify,
+    "compare": compare,
+    "corpus": corpus,
+    "pretrain": pretrain,
+    "prompt": prompt,
+    "rag": rag,
+    "rank": rank,
+    "rlhf": rlhf,
+    "sft": sft,
+}
 ALONE = re.compile(rf"%%({'|'.join(CELLS)})(\s|$)")
 
 

@@ -28,10 +28,13 @@ COMMAND = Command(
     groups=(
         ("Model", taken("MODEL")),
         ("Tools", (*prompt.TOOLS, Option("--steps", "turns of one task at most", "N", whole, default=12))),
-        ("List", (
-            Option("--tasks", "tasks worked off at most, on all levels together", "N", whole, default=10),
-            Option("--levels", "lists within the list, itself one", "N", whole, default=2),
-        )),
+        (
+            "List",
+            (
+                Option("--tasks", "tasks worked off at most, on all levels together", "N", whole, default=10),
+                Option("--levels", "lists within the list, itself one", "N", whole, default=2),
+            ),
+        ),
         prompt.BUDGETS,
         ("Sampling", taken(*SAMPLING)),
         ("Prompt", (*taken(*PROMPT), OUT)),
@@ -44,11 +47,13 @@ The goal. {variable} is filled from this notebook.
         "%%agent assistant --tools calculator,search,$order --max-calls 40",
         "Find out which of the two offers is cheaper a kilo, and order that one.",
     ),
-)  # fmt: skip
+)
 
 
 def run(ip, line: str, cell: str) -> None:
-    """Works on the goal, showing the tree as it grows; an interrupted agent keeps what it found, and the cell passes."""
+    """Works on the goal, showing the tree as it grows; an interrupted agent keeps what it found, and the cell
+    passes.
+    """
     given = parse(COMMAND, line, ip.user_ns)
     if given is None:
         return

@@ -29,12 +29,15 @@ COMMAND = Command(
         "trained. The cell waits for nobody: run it again to go on voting."
     ),
     groups=(
-        ("Models and votes", (
-            Option("MODEL", "the models to compare, two or more", complete="models", many=True, needed=True),
-            Option("--rankings", "the name under which the votes are kept (default: MODEL-vs-MODEL)", "NAME"),
-            Option("--no-form", "only the table, no votes asked for", kind=None),
-            OUT,
-        )),
+        (
+            "Models and votes",
+            (
+                Option("MODEL", "the models to compare, two or more", complete="models", many=True, needed=True),
+                Option("--rankings", "the name under which the votes are kept (default: MODEL-vs-MODEL)", "NAME"),
+                Option("--no-form", "only the table, no votes asked for", kind=None),
+                OUT,
+            ),
+        ),
         ("Sampling", tuple(prompt.COMMAND.flags[name] for name in SAMPLING)),
         ("Prompt", tuple(prompt.COMMAND.flags[name] for name in PROMPT)),
     ),
@@ -47,7 +50,7 @@ One prompt a line; empty lines are skipped. {variable} is filled from the notebo
         "Once upon a time",
         "The capital of France is",
     ),
-)  # fmt: skip
+)
 
 
 def run(ip, line: str, cell: str) -> None:

@@ -15,7 +15,10 @@ from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMa
 from jupyter_gpt.notebook.magics import agent, classify, compare, corpus, gpt, pretrain, prompt, rag, rank, rlhf, sft
 from jupyter_gpt.notebook.magics.options import Command, Option
 
-CELLS = {door.COMMAND.name: door.COMMAND for door in (agent, classify, compare, corpus, pretrain, prompt, rag, rank, rlhf, sft)}
+CELLS = {
+    door.COMMAND.name: door.COMMAND
+    for door in (agent, classify, compare, corpus, pretrain, prompt, rag, rank, rlhf, sft)
+}
 MIXTURES = ("%%corpus", "%%pretrain", "%%sft")  # whose bodies name sources
 
 
@@ -32,9 +35,7 @@ def matcher(variables: Mapping[str, object]):
     return complete
 
 
-def candidates(
-    cell: str, line: int, before: str, variables: Mapping[str, object]
-) -> tuple[str, list[tuple[str, str]]]:
+def candidates(cell: str, line: int, before: str, variables: Mapping[str, object]) -> tuple[str, list[tuple[str, str]]]:
     """What is being typed, and all that could stand there as (text, type).
 
     cell: the whole cell; line: the cursor's line, from 0; before: that line up to the cursor.
@@ -70,9 +71,10 @@ def _options(
         options = [o.name for o in command.flags.values() if o.many or o.name not in words]
         return _typed([*options, "--help"], "option")
     bare = [
-        word for before, word in zip(["", *words], words, strict=False)
+        word
+        for before, word in zip(["", *words], words, strict=False)
         if not word.startswith("--") and not ((o := command.flags.get(before)) and o.kind is not None)
-    ]  # fmt: skip
+    ]
     due = command.places[len(bare) :] or [place for place in command.places[-1:] if place.many]
     return _values(due[0], fragment, variables) if due else []
 
@@ -86,7 +88,9 @@ def _values(option: Option, fragment: str, variables: Mapping[str, object]) -> l
 
 
 def names(what: str) -> list[str]:
-    """The names of the "models", "runs", "corpora" or "rankings" on disk; pulled models and endpoints are models too."""
+    """The names of the "models", "runs", "corpora" or "rankings" on disk; pulled models and endpoints are models
+    too.
+    """
     from jupyter_gpt.models.models import Models
     from jupyter_gpt.store import home
 

@@ -28,17 +28,20 @@ COMMAND = Command(
         "%%pretrain --corpus NAME."
     ),
     groups=(
-        ("Corpus", (
-            Option("NAME", "what to call it: letters, digits, dots, dashes, underscores", needed=True),
-            Option("--tokens", "how long a run to reckon the epochs for (10M, 1.5B)", "N", whole),
-            Option("--seed", "decides which documents are generated", "S", whole, default=0),
-            OVERWRITE,
-            OUT,
-        )),
+        (
+            "Corpus",
+            (
+                Option("NAME", "what to call it: letters, digits, dots, dashes, underscores", needed=True),
+                Option("--tokens", "how long a run to reckon the epochs for (10M, 1.5B)", "N", whole),
+                Option("--seed", "decides which documents are generated", "S", whole, default=0),
+                OVERWRITE,
+                OUT,
+            ),
+        ),
     ),
     body=MIXTURE,
     examples=("%%corpus bedtime --tokens 5M", "stories: 3", "./books/*.txt: 1"),
-)  # fmt: skip
+)
 
 
 def run(ip, line: str, cell: str) -> None:

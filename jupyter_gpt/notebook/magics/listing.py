@@ -55,10 +55,14 @@ def _row(model) -> tuple[str, ...]:
 def _about(model) -> dict:
     """What every machine agrees on."""
     return {
-        "name": model.name, "parameters": model.parameters, "assistant": kind_of(model) == "assistant",
-        "lineage": list(model.lineage), "licence": model.licence, "base": getattr(model, "base", None),
+        "name": model.name,
+        "parameters": model.parameters,
+        "assistant": kind_of(model) == "assistant",
+        "lineage": list(model.lineage),
+        "licence": model.licence,
+        "base": getattr(model, "base", None),
         "trained": getattr(model, "trained", 0),
-    }  # fmt: skip
+    }
 
 
 def _marked_place(cell: str) -> str:
@@ -108,7 +112,8 @@ def _kind(assistant: bool) -> str:
 
 
 def runs_bundle(runs: Mapping[str, object]) -> Bundle:
-    """One row a run: name, kind, how it stands, steps, losses in nats, the step of the last validation, tokens, seconds.
+    """One row a run: name, kind, how it stands, steps, losses in nats, the step of the last validation, tokens,
+    seconds.
 
     A run that cannot be read is listed as damaged: the others are still there.
     """
@@ -128,7 +133,16 @@ def runs_bundle(runs: Mapping[str, object]) -> Bundle:
         rows.append((name, run.kind, standing(run), f"{step} of {run.steps:,}", *losses, *spent))
         listed.append({"name": name, "kind": run.kind})
         reached[name] = {"status": run.status, "steps": run.steps, **facts}
-    head = ("run", "kind", "status", "steps", f"loss, {MEAN.removesuffix(' steps')}", "validation loss", "tokens", "seconds")
+    head = (
+        "run",
+        "kind",
+        "status",
+        "steps",
+        f"loss, {MEAN.removesuffix(' steps')}",
+        "validation loss",
+        "tokens",
+        "seconds",
+    )
     return _bundle("runs", head, rows, "lllrrrrr", listed, reached)
 
 
@@ -146,6 +160,10 @@ def _facts(events: Sequence[dict]) -> dict:
     """The newest step, losses, tokens and seconds among a run's events, None where there is none yet."""
     step, evaluation = last_of(events, "step"), last_of(events, "evaluation")
     return {
-        "step": step.get("step", 0), "loss": training_loss(events), "val_loss": evaluation.get("val_loss"),
-        "val_step": evaluation.get("step"), "tokens": step.get("tokens"), "seconds": step.get("seconds"),
-    }  # fmt: skip
+        "step": step.get("step", 0),
+        "loss": training_loss(events),
+        "val_loss": evaluation.get("val_loss"),
+        "val_step": evaluation.get("step"),
+        "tokens": step.get("tokens"),
+        "seconds": step.get("seconds"),
+    }

@@ -243,13 +243,15 @@ MINUTES = Option(
 SEED = Option("--seed", "decides data order, initial weights and sampling", "S", whole, default=0)
 DTYPE = Option(
     "--dtype",
-    "number format of the activations; what is trained stays float32 (default: bfloat16 where the hardware is fast in it, "
+    "number format of the activations; what is trained stays float32 (default: bfloat16 where the hardware is fast "
+    "in it, "
     "else float32, as on a T4 or V100, which have none)",
     choices=DTYPES,
 )
 CHECKPOINTING = Option(
     "--checkpointing",
-    "recompute activations in the backward pass, for less memory and a third more work (default: where the memory that is "
+    "recompute activations in the backward pass, for less memory and a third more work (default: where the memory "
+    "that is "
     "free asks for it)",
     kind=on_or_off,
     choices=("on", "off"),

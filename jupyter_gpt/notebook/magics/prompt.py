@@ -27,60 +27,143 @@ such line a turn.
                           a hole with choices; from=$list takes them from a variable
 """
 
-TECHNIQUES = ("Techniques", (
-    Option("--cot", "tokens to think: it writes its steps first, then reads the answer off; --few-shot shows it worked "
-           "examples. Without a constraint on the thinking: --regex and the like hold the answer only", kind=None),
-    Option("--vote", "with --samples N: the answer that most samples reach (self-consistency)", kind=None),
-    Option("--best-of", "with --samples N: the answer scored highest, by f(prompt, completion) or by a reward model",
-           "$REWARD|MODEL", kept=True, complete="models"),
-    Option("--reflect", "ask it N times (1) whether it met the target, and to revise. Without --check it judges itself, "
-           "and on questions with right answers that often makes them worse", "N", lambda text: whole(text or "1"),
-           optional=True),
-    Option("--check", "with --reflect: f(prompt, answer), True where it is right, else what is wrong in words",
-           "$FUNCTION", kept=True),
-    Option("--tree", "tree of thoughts: proposes steps, scores them, keeps the promising ones, goes back from dead ends",
-           kind=None),
-    Option("--breadth", "with --tree: steps proposed from each state, and states kept on each level", "B", whole,
-           default=5),
-    Option("--depth", "with --tree: steps at most", "D", whole, default=3),
-    Option("--search", "with --tree: level by level by each state's score (bfs), by the sum of scores (beam), or the "
-           "best step first (dfs)", choices=("bfs", "dfs", "beam"), default="bfs"),
-    Option("--value", "with --tree: f(prompt, steps so far), higher is better, 0 a dead end (default: the model says "
-           "sure, likely or impossible)", "$FUNCTION", kept=True),
-    Option("--expert", "condition on good performance: asked as a leading expert (in FIELD), to work it out step by "
-           "step to be sure", "FIELD", lambda text: text or True, optional=True),
-))  # fmt: skip
+TECHNIQUES = (
+    "Techniques",
+    (
+        Option(
+            "--cot",
+            "tokens to think: it writes its steps first, then reads the answer off; --few-shot shows it worked "
+            "examples. Without a constraint on the thinking: --regex and the like hold the answer only",
+            kind=None,
+        ),
+        Option("--vote", "with --samples N: the answer that most samples reach (self-consistency)", kind=None),
+        Option(
+            "--best-of",
+            "with --samples N: the answer scored highest, by f(prompt, completion) or by a reward model",
+            "$REWARD|MODEL",
+            kept=True,
+            complete="models",
+        ),
+        Option(
+            "--reflect",
+            "ask it N times (1) whether it met the target, and to revise. Without --check it judges itself, "
+            "and on questions with right answers that often makes them worse",
+            "N",
+            lambda text: whole(text or "1"),
+            optional=True,
+        ),
+        Option(
+            "--check",
+            "with --reflect: f(prompt, answer), True where it is right, else what is wrong in words",
+            "$FUNCTION",
+            kept=True,
+        ),
+        Option(
+            "--tree",
+            "tree of thoughts: proposes steps, scores them, keeps the promising ones, goes back from dead ends",
+            kind=None,
+        ),
+        Option(
+            "--breadth",
+            "with --tree: steps proposed from each state, and states kept on each level",
+            "B",
+            whole,
+            default=5,
+        ),
+        Option("--depth", "with --tree: steps at most", "D", whole, default=3),
+        Option(
+            "--search",
+            "with --tree: level by level by each state's score (bfs), by the sum of scores (beam), or the "
+            "best step first (dfs)",
+            choices=("bfs", "dfs", "beam"),
+            default="bfs",
+        ),
+        Option(
+            "--value",
+            "with --tree: f(prompt, steps so far), higher is better, 0 a dead end (default: the model says "
+            "sure, likely or impossible)",
+            "$FUNCTION",
+            kept=True,
+        ),
+        Option(
+            "--expert",
+            "condition on good performance: asked as a leading expert (in FIELD), to work it out step by "
+            "step to be sure",
+            "FIELD",
+            lambda text: text or True,
+            optional=True,
+        ),
+    ),
+)
 TOOLS = (
-    Option("--tools", "what it may act with: calculator, python (in a sandbox), search (the index; search:NAME of "
-           "several), and $functions of this notebook with a docstring and type hints, parted by commas or spaces",
-           "TOOL,…", many=True, parted=True, kept=True, complete="tools",
-           hints=("calculator", "python", "search")),
-    Option("--approve", "show each call before it acts: Approve, Edit, Deny; a tool that writes is always shown",
-           kind=None),
-    Option("--allow", "tools that may act where nobody can be asked, as in a notebook run by a machine; all others that "
-           "would be shown are denied there", "TOOL,…", many=True, parted=True),
-)  # fmt: skip
-ACTING = ("Tools", (
-    Option("--react", "think, act, look, until there is an answer: with --tools", kind=None),
-    *TOOLS,
-    Option("--steps", "turns at most", "N", whole, default=12),
-    Option("--calculator", "for a model trained to write calls into its text: after <<3*4= the result is worked out and "
-           "put there, and it writes on", kind=None),
-))  # fmt: skip
-CONSTRAINTS = ("Constraints", (
-    Option("--regex", "the whole answer matches it (Rust's syntax: no look-around, no back references)", "REGEX"),
-    Option("--json", "the answer is JSON of this schema: a file, a $variable with a dict or a pydantic model, or true for "
-           "any JSON", "SCHEMA", kept=True, complete="files"),
-    Option("--choice", "the answer is one of these", '"A|B"', kept=True, complete="variables"),
-    Option("--grammar", "the answer is a text of this Lark grammar: a file, or a $variable with its text", "FILE",
-           kept=True, complete="files"),
-))  # fmt: skip
-BUDGETS = ("Budgets", (
-    Option("--max-calls", "requests in all", "N", whole),
-    Option("--max-tokens-total", "tokens in all, read and written", "N", whole),
-    Option("--max-seconds", "seconds in all", "S", number),
-    Option("--max-cost", "dollars in all; for endpoints whose price is known", "DOLLARS", number),
-))  # fmt: skip
+    Option(
+        "--tools",
+        "what it may act with: calculator, python (in a sandbox), search (the index; search:NAME of "
+        "several), and $functions of this notebook with a docstring and type hints, parted by commas or spaces",
+        "TOOL,…",
+        many=True,
+        parted=True,
+        kept=True,
+        complete="tools",
+        hints=("calculator", "python", "search"),
+    ),
+    Option(
+        "--approve", "show each call before it acts: Approve, Edit, Deny; a tool that writes is always shown", kind=None
+    ),
+    Option(
+        "--allow",
+        "tools that may act where nobody can be asked, as in a notebook run by a machine; all others that "
+        "would be shown are denied there",
+        "TOOL,…",
+        many=True,
+        parted=True,
+    ),
+)
+ACTING = (
+    "Tools",
+    (
+        Option("--react", "think, act, look, until there is an answer: with --tools", kind=None),
+        *TOOLS,
+        Option("--steps", "turns at most", "N", whole, default=12),
+        Option(
+            "--calculator",
+            "for a model trained to write calls into its text: after <<3*4= the result is worked out and "
+            "put there, and it writes on",
+            kind=None,
+        ),
+    ),
+)
+CONSTRAINTS = (
+    "Constraints",
+    (
+        Option("--regex", "the whole answer matches it (Rust's syntax: no look-around, no back references)", "REGEX"),
+        Option(
+            "--json",
+            "the answer is JSON of this schema: a file, a $variable with a dict or a pydantic model, or true for "
+            "any JSON",
+            "SCHEMA",
+            kept=True,
+            complete="files",
+        ),
+        Option("--choice", "the answer is one of these", '"A|B"', kept=True, complete="variables"),
+        Option(
+            "--grammar",
+            "the answer is a text of this Lark grammar: a file, or a $variable with its text",
+            "FILE",
+            kept=True,
+            complete="files",
+        ),
+    ),
+)
+BUDGETS = (
+    "Budgets",
+    (
+        Option("--max-calls", "requests in all", "N", whole),
+        Option("--max-tokens-total", "tokens in all, read and written", "N", whole),
+        Option("--max-seconds", "seconds in all", "S", number),
+        Option("--max-cost", "dollars in all; for endpoints whose price is known", "DOLLARS", number),
+    ),
+)
 
 COMMAND = Command(
     name="%%prompt",
@@ -92,44 +175,66 @@ COMMAND = Command(
         "the default told here, for every model."
     ),
     groups=(
-        ("Model", (
-            Option("MODEL", "the model or endpoint to ask (default: the one made or used last)",
-                   complete="models"),
-        )),
-        ("Sampling", (
-            Option("--samples", "answers to draw; sample k is what --seed S+k alone would give in float32, but for a token "
-                   "whose draw falls on a rounding of its logits, one in tens of thousands; in bfloat16 it has the same "
-                   "random numbers, and other words sooner or later", "N", whole, default=1),
-            Option("--temperature", "0 always takes the likeliest token", "T", number, default=TEMPERATURE),
-            Option("--top-p", "only the likeliest tokens that together have this probability", "P", number),
-            Option("--top-k", "only the K likeliest tokens; 0 is all", "K", whole),
-            Option("--min-p", "only tokens at least this share as likely as the likeliest", "P", number),
-            Option("--max-tokens", "tokens of an answer at most", "N", whole, default=256),
-            Option("--min-tokens", "tokens of an answer at least", "N", whole, default=0),
-            Option("--stop", r"texts that end the answer before them, each in quotes; \n is a new line",
-                   "TEXT", spelled, many=True),
-            Option("--seed", "decides the sampling", "S", whole, default=0),
-            Option("--logprobs", "show each token's probability and its K likeliest alternatives", "K",
-                   whole),
-        )),
+        (
+            "Model",
+            (Option("MODEL", "the model or endpoint to ask (default: the one made or used last)", complete="models"),),
+        ),
+        (
+            "Sampling",
+            (
+                Option(
+                    "--samples",
+                    "answers to draw; sample k is what --seed S+k alone would give in float32, but for a token "
+                    "whose draw falls on a rounding of its logits, one in tens of thousands; in bfloat16 it has "
+                    "the same "
+                    "random numbers, and other words sooner or later",
+                    "N",
+                    whole,
+                    default=1,
+                ),
+                Option("--temperature", "0 always takes the likeliest token", "T", number, default=TEMPERATURE),
+                Option("--top-p", "only the likeliest tokens that together have this probability", "P", number),
+                Option("--top-k", "only the K likeliest tokens; 0 is all", "K", whole),
+                Option("--min-p", "only tokens at least this share as likely as the likeliest", "P", number),
+                Option("--max-tokens", "tokens of an answer at most", "N", whole, default=256),
+                Option("--min-tokens", "tokens of an answer at least", "N", whole, default=0),
+                Option(
+                    "--stop",
+                    r"texts that end the answer before them, each in quotes; \n is a new line",
+                    "TEXT",
+                    spelled,
+                    many=True,
+                ),
+                Option("--seed", "decides the sampling", "S", whole, default=0),
+                Option("--logprobs", "show each token's probability and its K likeliest alternatives", "K", whole),
+            ),
+        ),
         TECHNIQUES,
         ACTING,
         CONSTRAINTS,
         BUDGETS,
-        ("Prompt", (
-            Option("--system", "the system prompt", "TEXT"),
-            Option("--history", "the chat with this model goes on (for a base model, its document)",
-                   kind=None),
-            Option("--as-assistant", "ask a base model as an assistant: in a document of a conversation",
-                   kind=None),
-            Option("--few-shot", "a $variable with pairs of question and answer to put before the question; with --react the "
-                   "answer is a whole run: Thought: … Action: … Action Input: … Observation: … Final Answer: …; an agent takes "
-           "such runs of tasks, and goals with their numbered lists",
-                   "$PAIRS", kept=True),
-            Option("--truncate", "cut the beginning of a prompt that the context cannot hold", kind=None),
-            Option("--dry-run", "show the exact prompt and send nothing", kind=None),
-            OUT,
-        )),
+        (
+            "Prompt",
+            (
+                Option("--system", "the system prompt", "TEXT"),
+                Option("--history", "the chat with this model goes on (for a base model, its document)", kind=None),
+                Option(
+                    "--as-assistant", "ask a base model as an assistant: in a document of a conversation", kind=None
+                ),
+                Option(
+                    "--few-shot",
+                    "a $variable with pairs of question and answer to put before the question; with --react the "
+                    "answer is a whole run: Thought: … Action: … Action Input: … Observation: … Final Answer: …; "
+                    "an agent takes "
+                    "such runs of tasks, and goals with their numbered lists",
+                    "$PAIRS",
+                    kept=True,
+                ),
+                Option("--truncate", "cut the beginning of a prompt that the context cannot hold", kind=None),
+                Option("--dry-run", "show the exact prompt and send nothing", kind=None),
+                OUT,
+            ),
+        ),
     ),
     body=BODY,
     sketch=("the question, or the beginning of a document", "…"),
@@ -146,7 +251,7 @@ COMMAND = Command(
         "%%prompt storyteller --temperature 1",
         'Name: {{gen name max_tokens=5}} Class: {{select role from="mage|thief"}}',
     ),
-)  # fmt: skip
+)
 
 
 def run(ip, line: str, cell: str) -> None:

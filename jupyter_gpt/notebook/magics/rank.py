@@ -19,21 +19,44 @@ COMMAND = Command(
         "--rankings nobody is asked, so the notebook runs without a person."
     ),
     groups=(
-        ("Rankings", (
-            Option("NAME", "the name under which the rankings are kept", needed=True, complete="rankings"),
-            Option("--model", "whose completions; of several, each writes --samples of them", "MODEL",
-                   complete="models", many=True),
-            Option("--samples", "completions of each prompt", "K", whole, default=4),
-            Option("--by", "who ranks; several labellers' agreement is shown", "WHO", default="person"),
-            Option("--judge", "a $function(prompt, completion) that scores, higher for the better, or a model that is "
-                   "asked for the order", "JUDGE", complete="models", kept=True),
-            Option("--rankings", "take over what this file says of the prompts (of all its own if the body is empty): "
-                   "rankings as kept here, or pairs of chosen and rejected", "FILE", complete="files"),
-            Option("--no-form", "only the answers there are, no more asked for", kind=None),
-            Option("--overwrite", "ask these in the place of the questions that another cell asked under this NAME; rankings "
-                   "that were given are kept", kind=None),
-            OUT,
-        )),
+        (
+            "Rankings",
+            (
+                Option("NAME", "the name under which the rankings are kept", needed=True, complete="rankings"),
+                Option(
+                    "--model",
+                    "whose completions; of several, each writes --samples of them",
+                    "MODEL",
+                    complete="models",
+                    many=True,
+                ),
+                Option("--samples", "completions of each prompt", "K", whole, default=4),
+                Option("--by", "who ranks; several labellers' agreement is shown", "WHO", default="person"),
+                Option(
+                    "--judge",
+                    "a $function(prompt, completion) that scores, higher for the better, or a model that is "
+                    "asked for the order",
+                    "JUDGE",
+                    complete="models",
+                    kept=True,
+                ),
+                Option(
+                    "--rankings",
+                    "take over what this file says of the prompts (of all its own if the body is empty): "
+                    "rankings as kept here, or pairs of chosen and rejected",
+                    "FILE",
+                    complete="files",
+                ),
+                Option("--no-form", "only the answers there are, no more asked for", kind=None),
+                Option(
+                    "--overwrite",
+                    "ask these in the place of the questions that another cell asked under this NAME; rankings "
+                    "that were given are kept",
+                    kind=None,
+                ),
+                OUT,
+            ),
+        ),
         ("Sampling", tuple(prompt.COMMAND.flags[name] for name in SAMPLING if name != "--samples")),
         ("Prompt", tuple(prompt.COMMAND.flags[name] for name in PROMPT)),
     ),
@@ -54,7 +77,7 @@ back; on a completion that has the focus ↑ and ↓ move it.
         "%%rank taste --model assistant --judge $polite",
         "Tell me about the fox.",
     ),
-)  # fmt: skip
+)
 
 
 def run(ip, line: str, cell: str) -> None:

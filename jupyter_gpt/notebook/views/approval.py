@@ -3,8 +3,8 @@
 The protocol, all of it:
 
 synced state         {"call", "tool", "description", "writes", "arguments", "problem", "decided"}. `call` counts the
-                     calls of this cell, `arguments` is JSON to be edited as text, `problem` what was wrong with the last
-                     edit; `decided` is null while a decision is missing, else what it was.
+                     calls of this cell, `arguments` is JSON to be edited as text, `problem` what was wrong with the
+                     last edit; `decided` is null while a decision is missing, else what it was.
 front end → kernel   {"type": "ready"} when it is drawn, and {"type": "approve" | "deny", "call": n} or
                      {"type": "edit", "call": n, "arguments": text}. A decision on another call than the one shown
                      is an old click, and is dropped.
@@ -56,8 +56,15 @@ class ApprovalForm(anywidget.AnyWidget):
         self._decided.clear()
         self._found, self._given = None, arguments
         self._call += 1
-        self.state = {"call": self._call, "tool": tool.name, "description": tool.description, "writes": tool.writes,
-                      "arguments": spelled(arguments), "problem": problem, "decided": None}  # fmt: skip
+        self.state = {
+            "call": self._call,
+            "tool": tool.name,
+            "description": tool.description,
+            "writes": tool.writes,
+            "arguments": spelled(arguments),
+            "problem": problem,
+            "decided": None,
+        }
 
     def decision(self) -> Decision | None:
         """What was decided on the call shown; None where no click can be heard. An interrupt ends the waiting."""
@@ -79,7 +86,8 @@ class ApprovalForm(anywidget.AnyWidget):
 
 
 class Asking:
-    """A person at the notebook, as `Approval.person`: the form where one is live, else `input()`; at the end the form is
+    """A person at the notebook, as `Approval.person`: the form where one is live, else `input()`; at the end the form
+    is
     taken away.
     """
 

@@ -26,7 +26,10 @@ def arena_bundle(arena: Arena, *, blind: bool = False) -> Bundle:
     prompts = sorted({row.prompt for row in arena.rows})
     title = f"{len(prompts)} prompt{'s' * (len(prompts) != 1)}, {settings(Sampling(**sampling(arena.ranked)))}"
     table = text_table(HEAD, [cells(standing) for standing in standings], "rlrrrrrl")
-    text = [f"arena {', '.join(arena.models)}: {title}", quoted(f"{status_line(arena)}\n{table}\n{battles_text(arena)}")]
+    text = [
+        f"arena {', '.join(arena.models)}: {title}",
+        quoted(f"{status_line(arena)}\n{table}\n{battles_text(arena)}"),
+    ]
     shown = "" if blind else leaderboard_html(standings) + battles_html(arena)
     html = (
         f"<p><b>{escape(', '.join(arena.models))}</b> {escape(title)}<br>"
@@ -34,9 +37,12 @@ def arena_bundle(arena: Arena, *, blind: bool = False) -> Bundle:
         f"<details><summary>the exact prompts</summary>{marked(prompts_html(arena))}</details>"
     )
     data = {
-        "view": "arena", "models": arena.models, "rankings": arena.rankings.name,
-        "prompts": prompts, "sampling": sampling(arena.ranked),
-    }  # fmt: skip
+        "view": "arena",
+        "models": arena.models,
+        "rankings": arena.rankings.name,
+        "prompts": prompts,
+        "sampling": sampling(arena.ranked),
+    }
     return Bundle("\n".join(text), html, data, metadata(arena, standings))
 
 
@@ -82,13 +88,18 @@ def leaderboard_html(standings: list[Standing]) -> str:
         "odds of ten to one; 95% intervals, the wider end of the bootstrap over prompts and of the likelihood's "
         "curvature.</p>"
     )
-    return f'<table style="border-collapse:collapse"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>{note}'
+    return (
+        f"<table "
+        f'style="border-collapse:collapse"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>{note}'
+    )
 
 
 def scale(rating, low: float, high: float) -> str:
     """The interval as a bar, and in it the rating as a tick, from `low` to `high` points."""
     unit = (WIDTH - 4) / (high - low)
-    before, left, right = ((b - a) * unit for a, b in ((low, rating.low), (rating.low, rating.elo), (rating.elo, rating.high)))
+    before, left, right = (
+        (b - a) * unit for a, b in ((low, rating.low), (rating.low, rating.elo), (rating.elo, rating.high))
+    )
     pale = f"{BAR};background-color:rgba(58,143,208,0.35)"
     return (
         f'<span style="display:inline-block;width:{WIDTH}px;white-space:nowrap;line-height:8px">'
@@ -122,7 +133,9 @@ def battles_html(arena: Arena) -> str:
     for i, choice in enumerate(arena.choices):
         question = arena.ranked.questions[i]
         said = plain(outcome(arena, i, choice))
-        rows.append(f'<p style="margin:14px 0 2px"><b>{plain(question.prompt)}</b> <span style="{QUIET}">{said}</span></p>')
+        rows.append(
+            f'<p style="margin:14px 0 2px"><b>{plain(question.prompt)}</b> <span style="{QUIET}">{said}</span></p>'
+        )
         for place, each in enumerate(question.completions):
             style = CHOSEN if choice == place else QUIET
             text = plain(each["text"].strip()).replace("\n", "<br>") or "nothing: it ended at once"
@@ -142,18 +155,31 @@ def metadata(arena: Arena, standings: list[Standing]) -> dict:
     """The leaderboard and the battles, as JSON has them."""
     return {
         "leaderboard": [
-            {"rank": s.rank, "model": s.model, "about": s.about, "elo": s.rating.elo, "low": s.rating.low,
-             "high": s.rating.high, "wins": s.rating.wins, "ties": s.rating.ties, "losses": s.rating.losses}
+            {
+                "rank": s.rank,
+                "model": s.model,
+                "about": s.about,
+                "elo": s.rating.elo,
+                "low": s.rating.low,
+                "high": s.rating.high,
+                "wins": s.rating.wins,
+                "ties": s.rating.ties,
+                "losses": s.rating.losses,
+            }
             for s in standings
         ],
         "battles": [
-            {"prompt": q.prompt, "models": [each["model"] for each in q.completions], "texts": q.texts,
-             "answers": {by: [list(group) for group in r.order] for by, r in answers.items()},
-             "judged": arena.ranked.judged.get(i, [])}
+            {
+                "prompt": q.prompt,
+                "models": [each["model"] for each in q.completions],
+                "texts": q.texts,
+                "answers": {by: [list(group) for group in r.order] for by, r in answers.items()},
+                "judged": arena.ranked.judged.get(i, []),
+            }
             for i, (q, answers) in enumerate(zip(arena.ranked.questions, arena.ranked.answers, strict=True))
         ],
         "missing": len(arena.missing),
-    }  # fmt: skip
+    }
 
 
 class ArenaPage(Page):

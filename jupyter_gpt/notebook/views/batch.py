@@ -67,9 +67,14 @@ def batch_bundle(
     html = f"<p><b>{escape(title)}</b></p>{table}{_legend(story)}"
     tokens = {"tokens": [[rows[r][c] for c in across] for r in down]}
     data = {
-        "view": "batch", "name": name, "shape": [b, t], "rows": [down[0], down[-1]],
-        "columns": [across[0], across[-1]], "highlight": [row, column], "varies": varies,
-    }  # fmt: skip
+        "view": "batch",
+        "name": name,
+        "shape": [b, t],
+        "rows": [down[0], down[-1]],
+        "columns": [across[0], across[-1]],
+        "highlight": [row, column],
+        "varies": varies,
+    }
     return Bundle(text, html, data, tokens) if varies else Bundle(text, html, data | tokens)
 
 

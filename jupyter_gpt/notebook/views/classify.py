@@ -1,4 +1,6 @@
-"""What a classifier's run leaves behind: its figures with intervals, and the confusion matrix as a picture and in text."""
+"""What a classifier's run leaves behind: its figures with intervals, and the confusion matrix as a picture and in
+text.
+"""
 
 from __future__ import annotations
 
@@ -25,24 +27,45 @@ def run_bundle(run) -> Bundle:
     rows = figures(run, start, steps, evaluations)
     wide = max((len(name) for name, _ in rows), default=0)
     text += [f"  {name:<{wide}}  {value}" for name, value in rows]
-    html.append("<table>" + "".join(f"<tr>{CELL}{escape(n)}</td>{CELL}{escape(v)}</td></tr>" for n, v in rows) + "</table>")
+    html.append(
+        "<table>" + "".join(f"<tr>{CELL}{escape(n)}</td>{CELL}{escape(v)}</td></tr>" for n, v in rows) + "</table>"
+    )
     if start and evaluations:
         head, table = matrix(start["labels"], evaluations[-1]["confusion"])
-        text += ["", "what it is (rows) and what was said (columns)", text_table(head, table, "l" + "r" * (len(head) - 1))]
+        text += [
+            "",
+            "what it is (rows) and what was said (columns)",
+            text_table(head, table, "l" + "r" * (len(head) - 1)),
+        ]
         html.append(image(picture(start["labels"], evaluations), described(start["labels"], evaluations[-1]), 640))
-        html.append(f"<details><summary>the numbers</summary>{html_table(head, table, 'l' + 'r' * (len(head) - 1))}</details>")
+        html.append(
+            f"<details><summary>the numbers</summary>{html_table(head, table, 'l' + 'r' * (len(head) - 1))}</details>"
+        )
     last = [s for s in samples if s["step"] == samples[-1]["step"]] if samples else []
     if last:
         text += ["", *(f"  {quoted(s['prompt'])} {quoted(s['text'])}" for s in last)]
-        html.append("<table>" + "".join(
-            f"<tr>{CELL}{lines(quoted(s['prompt']))}</td>{CELL}{lines(quoted(s['text']))}</td></tr>" for s in last
-        ) + "</table>")  # fmt: skip
+        html.append(
+            "<table>"
+            + "".join(
+                f"<tr>{CELL}{lines(quoted(s['prompt']))}</td>{CELL}{lines(quoted(s['text']))}</td></tr>" for s in last
+            )
+            + "</table>"
+        )
     metadata = {
-        "steps": [[e["step"], e["loss"]] for e in steps], "warnings": alarms, "figures": rows,
-        "evaluations": [{key: e[key] for key in ("step", "val_loss", "accuracy", "f1", "confusion")} for e in evaluations],
-    }  # fmt: skip
-    data = {"view": "classify", "name": run.name, "status": run.status, "base": run.recipe["base"],
-            "labels": start["labels"] if start else []}  # fmt: skip
+        "steps": [[e["step"], e["loss"]] for e in steps],
+        "warnings": alarms,
+        "figures": rows,
+        "evaluations": [
+            {key: e[key] for key in ("step", "val_loss", "accuracy", "f1", "confusion")} for e in evaluations
+        ],
+    }
+    data = {
+        "view": "classify",
+        "name": run.name,
+        "status": run.status,
+        "base": run.recipe["base"],
+        "labels": start["labels"] if start else [],
+    }
     return Bundle("\n".join(text), "\n".join(html), data, metadata)
 
 
@@ -62,7 +85,10 @@ def figures(run, start: dict | None, steps: list[dict], evaluations: list[dict])
         low, high, at = about(100 * last["low"], 1), about(100 * last["high"], 1), f"at step {step_of(run, last)}"
         rows += [
             ("accuracy", f"{about(100 * last['accuracy'], 1)}%, 95% interval {low} to {high}, {at}"),
-            ("macro F1", f"{about(last['f1'])}, 95% interval {about(last['f1_low'])} to {about(last['f1_high'])}, {at}"),
+            (
+                "macro F1",
+                f"{about(last['f1'])}, 95% interval {about(last['f1_low'])} to {about(last['f1_high'])}, {at}",
+            ),
             ("validation loss", f"{about(last['val_loss'])} nats per text {at}"),
         ]
     if steps:
@@ -83,13 +109,17 @@ def figures(run, start: dict | None, steps: list[dict], evaluations: list[dict])
 def matrix(labels: list[str], counts: list[list[int]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """The confusion matrix as a table with its sums."""
     head = ("", *labels, "in all")
-    return head, [(label, *(about(n, 0) for n in row), f"{sum(row):,}") for label, row in zip(labels, counts, strict=True)]
+    return head, [
+        (label, *(about(n, 0) for n in row), f"{sum(row):,}") for label, row in zip(labels, counts, strict=True)
+    ]
 
 
 def described(labels: list[str], last: dict) -> str:
     """What the picture shows, in words."""
     right = sum(last["confusion"][n][n] for n in range(len(labels)))
-    return f"confusion matrix of {', '.join(labels[:MOST])}: {about(right, 0)} of {sum(map(sum, last['confusion']))} right"
+    return (
+        f"confusion matrix of {', '.join(labels[:MOST])}: {about(right, 0)} of {sum(map(sum, last['confusion']))} right"
+    )
 
 
 def picture(labels: list[str], evaluations: list[dict]) -> bytes:
@@ -105,7 +135,15 @@ def picture(labels: list[str], evaluations: list[dict]) -> bytes:
     if len(labels) <= MOST:
         for y, row in enumerate(counts):
             for x, n in enumerate(row):
-                left.text(x, y, f"{n:,}", ha="center", va="center", fontsize=9, color="white" if shares[y][x] > 0.5 else "#555555")
+                left.text(
+                    x,
+                    y,
+                    f"{n:,}",
+                    ha="center",
+                    va="center",
+                    fontsize=9,
+                    color="white" if shares[y][x] > 0.5 else "#555555",
+                )
         names = [plain_label(label[:12]) for label in labels]
         left.set_xticks(range(len(labels)), names, rotation=30 if len(labels) > 3 else 0)
         left.set_yticks(range(len(labels)), names)
@@ -113,8 +151,14 @@ def picture(labels: list[str], evaluations: list[dict]) -> bytes:
     left.set_ylabel("is", color=GREY)
     x, y = [e["step"] for e in evaluations], [100 * e["accuracy"] for e in evaluations]
     right.plot(x, y, color="#e07b39", marker="o", markersize=4, linewidth=1.4)
-    right.fill_between(x, [100 * e["low"] for e in evaluations], [100 * e["high"] for e in evaluations],
-                       color="#e07b39", alpha=0.2, linewidth=0)  # fmt: skip
+    right.fill_between(
+        x,
+        [100 * e["low"] for e in evaluations],
+        [100 * e["high"] for e in evaluations],
+        color="#e07b39",
+        alpha=0.2,
+        linewidth=0,
+    )
     right.set_xlabel("step", color=GREY)
     right.set_ylabel("accuracy, %", color=GREY)
     right.grid(color=GREY, alpha=0.2, linewidth=0.6)

@@ -50,12 +50,11 @@ def compare_bundle(comparison, *, blind: bool = False) -> Bundle:
     }
     metadata = {
         "rows": [
-            {"prompt": r.prompt, "seed": r.seed, "sent": [c.prompt for c in r.completions], "texts": r.texts,
-             "vote": v}
+            {"prompt": r.prompt, "seed": r.seed, "sent": [c.prompt for c in r.completions], "texts": r.texts, "vote": v}
             for r, v in zip(rows, votes, strict=True)
         ],
         "tally": comparison.tally,
-    }  # fmt: skip
+    }
     return Bundle("\n".join(text), html, data, metadata)
 
 
@@ -88,8 +87,7 @@ def html_rows(comparison, votes: list, several: bool, blind: bool) -> str:
     """One table: for each row its prompt across all columns, beneath it what each model wrote."""
     width = 100 // len(comparison.models)
     head = "".join(
-        f'<th width="{width}%" style="{LEFT};padding:4px 14px 4px 6px;border-bottom:{RULE}">'
-        f"{escape(name)}</th>"
+        f'<th width="{width}%" style="{LEFT};padding:4px 14px 4px 6px;border-bottom:{RULE}">{escape(name)}</th>'
         for name in comparison.models
     )
     body = []
@@ -106,11 +104,12 @@ def html_rows(comparison, votes: list, several: bool, blind: bool) -> str:
             '<tr style="background-color:transparent">'
             + "".join(
                 f'<td width="{width}%" style="{LEFT};padding:2px 14px 12px 6px;line-height:1.5">'
-                + cell(completion, pieces, note_of(row, vote, name), hidden) + "</td>"
+                + cell(completion, pieces, note_of(row, vote, name), hidden)
+                + "</td>"
                 for name, completion, pieces in cells
             )
             + "</tr>"
-        )  # fmt: skip
+        )
     return (
         f'<table width="100%" style="border-collapse:collapse;width:100%"><thead>'
         f'<tr style="background-color:transparent">{head}</tr></thead><tbody>{"".join(body)}</tbody></table>'
@@ -139,9 +138,7 @@ def note_of(row, vote: str | None, name: str) -> str:
 def tinted(text: str, strength: float) -> str:
     """A stretch that differs: tinted, line by line, so that a tint never runs across an empty line."""
     style = TINT.format(strength)
-    return "<br>".join(
-        f'<span style="{style}">{plain(line)}</span>' if line else "" for line in text.split("\n")
-    )
+    return "<br>".join(f'<span style="{style}">{plain(line)}</span>' if line else "" for line in text.split("\n"))
 
 
 def lines(text: str) -> str:
@@ -205,9 +202,7 @@ class Table:
 
         def changed(done: bool) -> None:
             self.table(comparison, blind=not done)
-            if (
-                done and not widget.reloaded
-            ):  # else neither found its place, and the form is all there is to see
+            if done and not widget.reloaded:  # else neither found its place, and the form is all there is to see
                 beside.update({}, raw=True)
                 close(widget)
 

@@ -14,10 +14,7 @@ from jupyter_gpt.notebook.views.table import CODE, RULE, html_table, text_table
 
 QUIET = "color:#888;font-size:90%"
 READING = "line-height:1.6;max-width:960px;overflow-wrap:anywhere"
-CELL = (
-    "text-align:left;vertical-align:top;white-space:normal;padding:4px 14px 8px 4px;"
-    "background-color:transparent"
-)
+CELL = "text-align:left;vertical-align:top;white-space:normal;padding:4px 14px 8px 4px;background-color:transparent"
 HOLE = "background-color:#fff3bf;color:#222;border-radius:3px;padding:0 2px"
 LEAD = 400  # characters of a document shown before its continuation
 AT_ONCE = 8  # samples drawn while they are written
@@ -56,9 +53,14 @@ def said(sample) -> str:
 def settings(sampling) -> str:
     """The sampling settings in words: temperature and seed always, the rest where it says something."""
     how = "greedy" if sampling.temperature == 0 else f"temperature {sampling.temperature:g}"
-    words = [how, *(f"{name.replace('_', '-')} {getattr(sampling, name):g}" for name, rest in
-                    (("top_p", 1), ("top_k", 0), ("min_p", 0), ("min_tokens", 0))
-                    if getattr(sampling, name) != rest)]  # fmt: skip
+    words = [
+        how,
+        *(
+            f"{name.replace('_', '-')} {getattr(sampling, name):g}"
+            for name, rest in (("top_p", 1), ("top_k", 0), ("min_p", 0), ("min_tokens", 0))
+            if getattr(sampling, name) != rest
+        ),
+    ]
     return ", ".join([*words, f"at most {sampling.max_tokens:,} tokens", f"seed {sampling.seed}"])
 
 
@@ -88,8 +90,10 @@ def mean_logprob(completion) -> float | None:
 
 def status(completion) -> list[str]:
     """The lines beneath an answer."""
-    lines = [f"{completion.model} · {completion.form} · {settings(completion.sampling)}",
-             f"{spent(completion)} · {quoted(ending(completion))}"]  # fmt: skip
+    lines = [
+        f"{completion.model} · {completion.form} · {settings(completion.sampling)}",
+        f"{spent(completion)} · {quoted(ending(completion))}",
+    ]
     if completion.sampling.logprobs:
         lines[1] += f" · {about(mean_logprob(completion))} nats a token"
     return [*lines, *completion.notes]
@@ -165,13 +169,12 @@ def data(view: str, completion) -> dict:
 
 def prompt_bundle(completion) -> Bundle:
     """A dry run: the exact prompt, and that it was not sent."""
-    count = (
-        f"{about(completion.prompt_tokens, 0)} tokens"
-        if completion.prompt_tokens
-        else "counted by the server"
-    )
-    lines = [f"{completion.model} · {completion.form} · {settings(completion.sampling)}",
-             f"the exact prompt, {count}; nothing was sent", *completion.notes]  # fmt: skip
+    count = f"{about(completion.prompt_tokens, 0)} tokens" if completion.prompt_tokens else "counted by the server"
+    lines = [
+        f"{completion.model} · {completion.form} · {settings(completion.sampling)}",
+        f"the exact prompt, {count}; nothing was sent",
+        *completion.notes,
+    ]
     html = f'<p style="{QUIET}">{"<br>".join(map(escape, lines))}</p>{code(completion.prompt, completion)}'
     text = "\n".join(lines) + "\n\n" + told(completion.prompt, completion)
     return Bundle(text, html, data("prompt", completion), completion.as_dict())
@@ -240,9 +243,7 @@ class Writing:
         if not self.live or now < self.next:
             return
         out = completion.usage.completion_tokens
-        line = (
-            f"{completion.model} writes … {out:,} tokens, {completion.usage.tokens_per_second:.1f} tokens/s"
-        )
+        line = f"{completion.model} writes … {out:,} tokens, {completion.usage.tokens_per_second:.1f} tokens/s"
         html = f'{answer_html(completion, " ▌", AT_ONCE)}<p style="{QUIET}">{escape(line)} · ■ stops it</p>'
         text = f"{quoted(completion.text)}\n\n{line}"
         self._put({"text/plain": text, "text/html": html}, {})

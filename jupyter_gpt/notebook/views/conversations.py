@@ -1,7 +1,7 @@
 """What is finetuned on: the table of the sources, and the first conversations as the model reads them.
 
-Every conversation is spelled with its special tokens; the tokens that are trained on stand on green (between ⟦ and ⟧ in the
-text): what is not on green the model reads, and is not asked to say.
+Every conversation is spelled with its special tokens; the tokens that are trained on stand on green (between ⟦ and ⟧ in
+the text): what is not on green the model reads, and is not asked to say.
 """
 
 from __future__ import annotations

@@ -109,7 +109,12 @@ def run_bundle(run) -> Bundle:
     shown += [("last samples", last)] if last and last[0]["step"] != first[0]["step"] else []
 
     wide = max(len(name) for name, _ in rows)
-    text = [title, shape_line(run.recipe), *alarm_lines(alarms), *(f"  {name:<{wide}}  {value}" for name, value in rows)]
+    text = [
+        title,
+        shape_line(run.recipe),
+        *alarm_lines(alarms),
+        *(f"  {name:<{wide}}  {value}" for name, value in rows),
+    ]
     for head, group in shown:
         text.append(f"{head}, at step {about(group[0]['step'], 0)}")
         text += [f"  {quoted(s['prompt'])} {quoted(s['text'])}" for s in group]
@@ -132,10 +137,17 @@ def run_bundle(run) -> Bundle:
         "steps": [[e["step"], e["loss"], e["lr"], e["tokens_per_second"]] for e in thinned(steps)],
         "evaluations": [[e["step"], e["val_loss"], e["bits_per_byte"]] for e in evaluations],
         "samples": [[s["step"], s["prompt"], s["text"]] for s in samples],
-        "warnings": alarms, "figures": rows,
-    }  # fmt: skip
-    data = {"view": "run", "name": run.name, "kind": run.kind, "status": run.status,
-            "mixture": run.recipe["mixture"], "arch": run.recipe["arch"]}  # fmt: skip
+        "warnings": alarms,
+        "figures": rows,
+    }
+    data = {
+        "view": "run",
+        "name": run.name,
+        "kind": run.kind,
+        "status": run.status,
+        "mixture": run.recipe["mixture"],
+        "arch": run.recipe["arch"],
+    }
     return Bundle("\n".join(text), "\n".join(html), data, metadata)
 
 
@@ -146,9 +158,7 @@ def quoted_block(html: str) -> str:
 
 def sample_cell(group: list[dict]) -> str:
     """Prompts in italics, what the model went on with after them; line breaks kept."""
-    return "<br>".join(
-        f"<i>{lines(quoted(s['prompt']))}</i> {lines(quoted(s['text']))}" for s in group
-    )
+    return "<br>".join(f"<i>{lines(quoted(s['prompt']))}</i> {lines(quoted(s['text']))}" for s in group)
 
 
 def lines(text: str) -> str:

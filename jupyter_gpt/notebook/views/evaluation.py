@@ -28,7 +28,8 @@ def evaluation_bundle(evaluation) -> Bundle:
     html = (
         f"<p><b>{plain(title)}</b></p>{html_table(HEAD, rows, SIDES)}{marked(alt_safe(picture))}"
         f"<p>{'<br>'.join(marked(plain(line)) for line in lines)}</p>"
-        f'<p style="{QUIET}">tokens, seconds and dollars are those of one question; seconds are its share of the batches it '
+        f'<p style="{QUIET}">tokens, seconds and dollars are those of one question; seconds are its share of the '
+        f"batches it "
         "was in</p>"
     )
     data = {"view": "evaluation", "task": task.name, "settings": [[s.model, s.technique] for s in settings]}
@@ -43,9 +44,17 @@ def row_of(s: Setting) -> tuple[str, ...]:
     low, high = s.interval
     each = max(1, s.count)
     dollars = "unpriced" if s.cost is None else about(s.cost / each, 6)
-    return (s.model, s.technique, f"{about(s.right, 0)} of {about(s.count, 0)}", f"{about(100 * s.accuracy, 1)}%",
-            f"{about(100 * low, 1)} to {about(100 * high, 1)}", about(s.tokens_in / each, 0), about(s.tokens_out / each, 0),
-            about(s.seconds / each, 2), dollars)  # fmt: skip
+    return (
+        s.model,
+        s.technique,
+        f"{about(s.right, 0)} of {about(s.count, 0)}",
+        f"{about(100 * s.accuracy, 1)}%",
+        f"{about(100 * low, 1)} to {about(100 * high, 1)}",
+        about(s.tokens_in / each, 0),
+        about(s.tokens_out / each, 0),
+        about(s.seconds / each, 2),
+        dollars,
+    )
 
 
 def words(settings: list[Setting]) -> list[str]:
@@ -96,8 +105,16 @@ def pareto_picture(settings: list[Setting]) -> bytes:
     for s in settings:
         y, (low, high) = 100 * s.accuracy, s.interval
         colour = VALIDATION if s in best else GREY
-        axes.errorbar(cost[s], y, [[max(0, y - 100 * low)], [max(0, 100 * high - y)]], fmt="o", color=colour, markersize=5,
-                      linewidth=1, capsize=2)  # fmt: skip
+        axes.errorbar(
+            cost[s],
+            y,
+            [[max(0, y - 100 * low)], [max(0, 100 * high - y)]],
+            fmt="o",
+            color=colour,
+            markersize=5,
+            linewidth=1,
+            capsize=2,
+        )
         axes.annotate(plain_label(s.name), (cost[s], y), (6, 4), textcoords="offset points", fontsize=7, color=GREY)
     if all(value > 0 for value in costs):
         axes.set_xscale("log")

@@ -1,4 +1,6 @@
-"""What a finetuning run leaves behind: its loss curve, its figures, and the same questions answered before and after."""
+"""What a finetuning run leaves behind: its loss curve, its figures, and the same questions answered before and
+after.
+"""
 
 from __future__ import annotations
 
@@ -36,10 +38,17 @@ def run_bundle(run) -> Bundle:
         "steps": [[e["step"], e["loss"], e["lr"], e["tokens_per_second"]] for e in thinned(steps)],
         "evaluations": [[e["step"], e["val_loss"]] for e in evaluations],
         "samples": [[s["step"], s["prompt"], s["text"]] for s in samples],
-        "warnings": alarms, "figures": rows,
-    }  # fmt: skip
-    data = {"view": "run", "name": run.name, "kind": run.kind, "status": run.status, "mixture": run.recipe["mixture"],
-            "base": run.recipe["adapter"] or run.recipe["base"]}  # fmt: skip
+        "warnings": alarms,
+        "figures": rows,
+    }
+    data = {
+        "view": "run",
+        "name": run.name,
+        "kind": run.kind,
+        "status": run.status,
+        "mixture": run.recipe["mixture"],
+        "base": run.recipe["adapter"] or run.recipe["base"],
+    }
     return Bundle("\n".join(text), "\n".join(html), data, metadata)
 
 

@@ -1,7 +1,9 @@
-"""A form that waits for a person: a row at a time, each answered, skipped, gone back to or undone, until all have answers.
+"""A form that waits for a person: a row at a time, each answered, skipped, gone back to or undone, until all have
+answers.
 
-What votes and rankings have in common: the way a click takes to the kernel, which row is next, what an undo brings back,
-and that an answer which could not be kept is told to whoever gave it. The messages are described in `votes.py` and
+What votes and rankings have in common: the way a click takes to the kernel, which row is next, what an undo brings
+back, and that an answer which could not be kept is told to whoever gave it. The messages are described in `votes.py`
+and
 `rank_form.py`.
 """
 
@@ -21,8 +23,9 @@ from jupyter_gpt.notebook.views.live import let_clicks_in, static
 class Form(anywidget.AnyWidget):
     """Asks for the answers that `asked` misses.
 
-    `asked` has `missing` (rows without an answer), `given` and `undo()`; `rows` are those that can be answered, `answer`
-    is the type of the message that answers one. `changed(done)` is called after each answer, on whichever thread the
+    `asked` has `missing` (rows without an answer), `given` and `undo()`; `rows` are those that can be answered,
+    `answer` is the type of the message that answers one. `changed(done)` is called after each answer, on whichever
+    thread the
     kernel hears them. A subclass has `_take(content)`, whether it was an answer and is kept, and `_describe(over)`.
 
     Raises GPTError when the package was installed without its built front end.

@@ -1,7 +1,8 @@
 """A map of an index: its chunks as points in two dimensions, the question among them, and what it found.
 
 The plane is that of the two principal components of the vectors (PCA); UMAP, from the extra `umap`, keeps neighbours
-together that PCA lays over one another. Distances on the map are not those of the search, which compares all dimensions.
+together that PCA lays over one another. Distances on the map are not those of the search, which compares all
+dimensions.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ COLOURS = ("#3b82c4", "#e07b39", "#2f9e6e", "#b3589a", "#c9a227", "#5b6bbf", "#c
 
 
 def plane(vectors, question, how: str = "pca"):
-    """Places `(n, 2)` of the vectors `(n, D)` and of the question `(D,)`; and what share of the variance they show, or None.
+    """Places `(n, 2)` of the vectors `(n, D)` and of the question `(D,)`; and what share of the variance they show, or
+    None.
 
     Raises GPTError when UMAP is asked for and not installed.
     """
@@ -53,8 +55,12 @@ def drawn(index, hits):
         alive = np.random.default_rng(0).choice(alive, POINTS, replace=False)
     rows = np.array(sorted({*alive.tolist(), *found}))
     with index.open() as db:
-        of = dict(db.execute("SELECT v.row, min(d.source) FROM vectors v JOIN chunks c ON c.hash = v.hash"
-                             " JOIN documents d ON d.content = c.content GROUP BY v.row"))  # fmt: skip
+        of = dict(
+            db.execute(
+                "SELECT v.row, min(d.source) FROM vectors v JOIN chunks c ON c.hash = v.hash"
+                " JOIN documents d ON d.content = c.content GROUP BY v.row"
+            )
+        )
     return rows, [of.get(int(row), "") for row in rows]
 
 
@@ -77,7 +83,8 @@ def index_map(kept, question, hits, how: str = "pca") -> tuple[str, str]:
     span = float(np.ptp(places, axis=0).max()) or 1.0
     gap = min((float(np.hypot(*(here - place))) for place in found), default=0.0) / span
     words = (
-        f"map ({how.upper()}): {len(rows):,} chunks of {len(counts):,} documents; the question lies {gap:.0%} of the map's "
+        f"map ({how.upper()}): {len(rows):,} chunks of {len(counts):,} documents; the question lies {gap:.0%} of "
+        f"the map's "
         f"width from the nearest of its {len(found)} hits"
     )
     words += f"; the plane shows {share:.0%} of the variance" if share is not None else ""
@@ -118,4 +125,6 @@ def picture(places, names, most, here, found) -> bytes:
 
 
 def short(name: str) -> str:
-    return plain_label("…" + name[-27:] if len(name) > 28 else name).lstrip("_")  # matplotlib leaves out what begins with _
+    return plain_label("…" + name[-27:] if len(name) > 28 else name).lstrip(
+        "_"
+    )  # matplotlib leaves out what begins with _

@@ -20,12 +20,21 @@ def index_bundle(kept) -> Bundle:
         f"{kept.name}: {several(counts['documents'], 'document')}, {several(counts['chunks'], 'chunk')} of at most "
         f"{settings['chunk_tokens']} tokens, embedded with {settings['embedder']} ({settings['dimensions']} dimensions)"
     )
-    done = [(what, names) for what, names in (
-        ("added", report.added), ("changed", report.changed), ("removed", report.removed),
-        ("passed over", [f"{name} {why}" if not why.startswith(".") else f"{name}: {why}" for name, why in report.skipped]),
-        ("the same as another", [f"{name} is {other}" for name, other in report.duplicates]),
-        ("note", [f"{name}: {note}" for name, note in report.notes]),
-    ) if names]  # fmt: skip
+    done = [
+        (what, names)
+        for what, names in (
+            ("added", report.added),
+            ("changed", report.changed),
+            ("removed", report.removed),
+            (
+                "passed over",
+                [f"{name} {why}" if not why.startswith(".") else f"{name}: {why}" for name, why in report.skipped],
+            ),
+            ("the same as another", [f"{name} is {other}" for name, other in report.duplicates]),
+            ("note", [f"{name}: {note}" for name, note in report.notes]),
+        )
+        if names
+    ]
     lines = [f"{what}: {len(names):,} ({few(names)})" for what, names in done]
     lines += [f"unchanged: {report.unchanged:,}"] if report.unchanged else []
     if counts["pending"]:
@@ -53,8 +62,17 @@ def indexes_bundle(indexes) -> Bundle:
             kept = indexes[name]
             counts, settings = kept.files.counts(), kept.about
             chunks = f"{counts['chunks']:,}" + (f" ({counts['pending']:,} to come)" if counts["pending"] else "")
-            rows.append((name, f"{counts['documents']:,}", chunks, settings["embedder"], f"{settings['chunk_tokens']} tokens",
-                         quoted(amount(kept.files.size)), quoted(age(settings["updated"]))))  # fmt: skip
+            rows.append(
+                (
+                    name,
+                    f"{counts['documents']:,}",
+                    chunks,
+                    settings["embedder"],
+                    f"{settings['chunk_tokens']} tokens",
+                    quoted(amount(kept.files.size)),
+                    quoted(age(settings["updated"])),
+                )
+            )
         except (GPTError, KeyError):
             rows.append((name, "", "", "damaged", "", "", ""))
     data = {"view": "indexes", "indexes": [row[0] for row in rows]}

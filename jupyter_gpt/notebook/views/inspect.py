@@ -1,4 +1,5 @@
-"""`gpt.tokens`, `gpt.batch`, `gpt.search`, `gpt.show` and `gpt.plan`: what there is to look at, as `%gpt VERB` shows it.
+"""`gpt.tokens`, `gpt.batch`, `gpt.search`, `gpt.show` and `gpt.plan`: what there is to look at, as `%gpt VERB` shows
+it.
 
 What they return shows itself where a notebook shows a value, and is of use without one.
 """
@@ -33,7 +34,9 @@ class Tokens(list):
 
 
 def tokens(session, model: str, text: str) -> Tokens:
-    """A text as the model's tokens: a list of their integers, with `.pieces`. Raises GPTError for an endpoint, which tells none."""
+    """A text as the model's tokens: a list of their integers, with `.pieces`. Raises GPTError for an endpoint, which
+    tells none.
+    """
     from jupyter_gpt.notebook.views.tokens import pieces
 
     return Tokens(model, pieces(session.models[model].tokenizer, text), varies(session, model))
@@ -113,7 +116,8 @@ def plan(
 
 
 def show(session, *names: str, tokens: bool = False):
-    """The view of a run, of rankings, or of the `last` completion (by `tokens` token by token): a bundle, which shows itself.
+    """The view of a run, of rankings, or of the `last` completion (by `tokens` token by token): a bundle, which shows
+    itself.
 
     Its `.text` is the view as text. Of several names a list of them. Raises GPTError for a name that is neither.
     """
@@ -126,7 +130,9 @@ def views(session, names, tokens: bool = False) -> list:
     if list(names) == [LAST]:
         return [view_of_last(session, tokens)]
     check(session, names, tokens)
-    return [view_of_run(session.runs[name]) if name in session.runs else view_of_rankings(session, name) for name in names]
+    return [
+        view_of_run(session.runs[name]) if name in session.runs else view_of_rankings(session, name) for name in names
+    ]
 
 
 def check(session, names, tokens: bool) -> None:
@@ -135,7 +141,9 @@ def check(session, names, tokens: bool) -> None:
         raise GPTError("--tokens shows the tokens of a completion: %gpt show last --tokens")
     for name in names:
         if name not in session.runs and name not in session.rankings:
-            raise GPTError(f"there is no run and there are no rankings {name}{nearest(name, [*session.runs, *session.rankings])}")
+            raise GPTError(
+                f"there is no run and there are no rankings {name}{nearest(name, [*session.runs, *session.rankings])}"
+            )
 
 
 def view_of_rankings(session, name: str):
@@ -176,8 +184,12 @@ def view_of_run(run):
     try:
         bundle = run_bundle(run) if began(run) else nothing_yet(run)
     except KeyError as error:
-        raise GPTError(f"run {run.name} cannot be shown: {error} is missing, another version of jupyter_gpt made it") from error
+        raise GPTError(
+            f"run {run.name} cannot be shown: {error} is missing, another version of jupyter_gpt made it"
+        ) from error
     end = run.events[-1] if run.status == "failed" and run.events else {}
     if not end.get("error"):
         return bundle
-    return replace(bundle, text=f"{bundle.text}\nwhy: {end['error']}", html=f"{bundle.html}\n<p>why: {escape(end['error'])}</p>")
+    return replace(
+        bundle, text=f"{bundle.text}\nwhy: {end['error']}", html=f"{bundle.html}\n<p>why: {escape(end['error'])}</p>"
+    )

@@ -27,12 +27,9 @@ def css(probability: float) -> str:
 def legend() -> str:
     """What the colours mean."""
     swatches = " ".join(
-        f'<span style="{css(p)};padding:1px 7px">{"" if p != LEGEND[-1] else "up to "}{p:.0%}</span>'
-        for p in LEGEND
+        f'<span style="{css(p)};padding:1px 7px">{"" if p != LEGEND[-1] else "up to "}{p:.0%}</span>' for p in LEGEND
     )
-    return (
-        f'<p style="font-size:90%"><span style="color:#888">how likely each token was</span> {swatches}</p>'
-    )
+    return f'<p style="font-size:90%"><span style="color:#888">how likely each token was</span> {swatches}</p>'
 
 
 def share(probability: float) -> str:

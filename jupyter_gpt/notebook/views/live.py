@@ -33,9 +33,11 @@ from jupyter_gpt.runs.run_figures import training_loss
 STATIC = Path(__file__).parent / "static"
 COLUMNS = ("step", "loss", "lr", "tokens_per_second")
 MORE = {  # columns of other kinds of runs
-    "reward": ("accuracy",), "rlhf": ("reward", "kl", "entropy", "length", "clip_fraction", "value_loss"),
-    "grpo": ("reward", "kl", "entropy", "length", "clip_fraction"), "dpo": ("accuracy", "margin"),
-}  # fmt: skip
+    "reward": ("accuracy",),
+    "rlhf": ("reward", "kl", "entropy", "length", "clip_fraction", "value_loss"),
+    "grpo": ("reward", "kl", "entropy", "length", "clip_fraction"),
+    "dpo": ("accuracy", "margin"),
+}
 PERIOD = 0.2  # seconds between two messages; a front end draws no more often than that
 _NOW = ("step", "tokens", "seconds", "tokens_per_second", "mfu")
 
@@ -92,7 +94,8 @@ class LiveRun(anywidget.AnyWidget):
 
     def _describe(self) -> dict:
         runs = [
-            {"name": f.run.name, "kind": kind_of(f.run), "status": f.run.status, "steps": f.run.steps} for f in self._feeds
+            {"name": f.run.name, "kind": kind_of(f.run), "status": f.run.status, "steps": f.run.steps}
+            for f in self._feeds
         ]
         return {"columns": list(self._columns), "runs": runs}
 
@@ -151,14 +154,19 @@ class _Feed:
         if events == self._read:
             return None
         self._sent = (self._read, len(self._columns[0]), len(self._rest))
-        content = {"from": events, "to": self._read, "rows": self._sent[1] - rows,
-                   "events": self._rest[rest:], "now": self._now}
+        content = {
+            "from": events,
+            "to": self._read,
+            "rows": self._sent[1] - rows,
+            "events": self._rest[rest:],
+            "now": self._now,
+        }
         return content, [_bytes(column[rows:]) for column in self._columns]
 
     def _absorb(self) -> None:
         end = len(self.run.events)
         newest = None
-        for event in self.run.events[self._read:end]:
+        for event in self.run.events[self._read : end]:
             if event["event"] == "step":
                 newest = event
                 for column, name in zip(self._columns, self._names, strict=True):
@@ -173,7 +181,9 @@ class _Feed:
 
 
 def kind_of(run: Any) -> str:
-    """What a run is watched as: its kind; GRPO, which has no critic, and DPO, which has no reward, as kinds of their own."""
+    """What a run is watched as: its kind; GRPO, which has no critic, and DPO, which has no reward, as kinds of their
+    own.
+    """
     return run.recipe["algo"] if run.kind == "rlhf" and run.recipe["algo"] in MORE else run.kind
 
 
@@ -209,5 +219,6 @@ def static(name: str) -> str:
     try:
         return (STATIC / name).read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise GPTError(f"the live view was not built ({name} is missing): install the package again "
-                       "with pip install .") from None
+        raise GPTError(
+            f"the live view was not built ({name} is missing): install the package again with pip install ."
+        ) from None

@@ -8,12 +8,18 @@ from jupyter_gpt.notebook.views.bundle import about, escape, image, plain_label,
 from jupyter_gpt.notebook.views.curve import CELL, GREY, TRAIN, VALIDATION
 
 COLUMNS = (
-    ("win_rate", "win rate", 2), ("reward", "mean reward", 2), ("perplexity", "perplexity", 2), ("entropy", "entropy", 2),
-    ("distinct_1", "distinct-1", 2), ("distinct_2", "distinct-2", 2), ("self_bleu", "self-BLEU", 2),
+    ("win_rate", "win rate", 2),
+    ("reward", "mean reward", 2),
+    ("perplexity", "perplexity", 2),
+    ("entropy", "entropy", 2),
+    ("distinct_1", "distinct-1", 2),
+    ("distinct_2", "distinct-2", 2),
+    ("self_bleu", "self-BLEU", 2),
     ("identical", "identical", 2),
-)  # fmt: skip
+)
 MEANING = (
-    "win rate: against the start, by the reward, with its 95% interval; perplexity: of what the start says; entropy: nats a "
+    "win rate: against the start, by the reward, with its 95% interval; perplexity: of what the start says; "
+    "entropy: nats a "
     "token; distinct-n: share of different n-grams; self-BLEU and identical: how alike samples of one prompt are"
 )
 
@@ -31,7 +37,9 @@ def measures_text(event: dict) -> list[str]:
     """The table as lines of text."""
     lines = [f"what it gained and what it cost, on {event['prompts']} prompts × {event['samples']} samples"]
     for row in event["rows"]:
-        said = ", ".join(f"{title} {cell(row, key, digits)}" for key, title, digits in COLUMNS if row.get(key) is not None)
+        said = ", ".join(
+            f"{title} {cell(row, key, digits)}" for key, title, digits in COLUMNS if row.get(key) is not None
+        )
         lines.append(f"  {row['model']} ({row['stage']}): {said}")
     return lines
 
@@ -42,9 +50,10 @@ def measures_html(event: dict) -> str:
     head = "".join(f'<th style="text-align:right">{escape(title)}</th>' for _, title, _ in shown)
     body = "".join(
         f"<tr>{CELL}<b>{escape(row['model'])}</b> {escape(row['stage'])}</td>"
-        + "".join(f'<td style="text-align:right">{escape(cell(row, key, digits))}</td>' for key, _, digits in shown) + "</tr>"
+        + "".join(f'<td style="text-align:right">{escape(cell(row, key, digits))}</td>' for key, _, digits in shown)
+        + "</tr>"
         for row in event["rows"]
-    )  # fmt: skip
+    )
     said = f"what it gained and what it cost, on {event['prompts']} prompts × {event['samples']} samples"
     drawn = image(picture(event), "; ".join(measures_text(event)[1:]).replace(quoted(""), ""), 640)
     return f"<p>{said}</p><table><tr><th></th>{head}</tr>{body}</table><p style='color:{GREY}'>{MEANING}</p>{drawn}"
@@ -70,7 +79,9 @@ def picture(event: dict) -> bytes:
                     axes.plot([place, place], [row["win_low"], row["win_high"]], color=GREY, linewidth=1.2)
             axes.set_ylim(0, 1)
         axes.set_title(title, color=GREY, fontsize=7)
-        axes.set_xticks(range(len(rows)), [plain_label(row["stage"]) for row in rows], rotation=60, fontsize=6, color=GREY)
+        axes.set_xticks(
+            range(len(rows)), [plain_label(row["stage"]) for row in rows], rotation=60, fontsize=6, color=GREY
+        )
         axes.tick_params(colors=GREY, labelsize=6)
         for side, spine in axes.spines.items():
             spine.set_color(GREY)

@@ -19,7 +19,6 @@ class Panel(NamedTuple):
     limit: float | None = None
 
 
-
 def picture(panels: Sequence[Panel], columns: int = 3, alarms: Sequence[int] = ()) -> bytes:
     """A PNG of the panels, `columns` a row; `alarms` are steps marked in red in all of them."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -44,12 +44,14 @@ def plan_bundle(made: Plan) -> Bundle:
 
 def _memory_rows(costs: tuple[Cost, ...]) -> list[list[str]]:
     parts = {
-        "weights": "weights", "gradients": "gradients", "optimizer": "optimizer", "frozen": "frozen models",
-        "activations": "activations", "kv_cache": "KV cache",
-    }  # fmt: skip
-    return [
-        [f"  {label}", *(size(getattr(cost.memory, name)) for cost in costs)] for name, label in parts.items()
-    ]
+        "weights": "weights",
+        "gradients": "gradients",
+        "optimizer": "optimizer",
+        "frozen": "frozen models",
+        "activations": "activations",
+        "kv_cache": "KV cache",
+    }
+    return [[f"  {label}", *(size(getattr(cost.memory, name)) for cost in costs)] for name, label in parts.items()]
 
 
 def _notes(made: Plan) -> list[str]:
@@ -67,9 +69,7 @@ def _notes(made: Plan) -> list[str]:
         "later stages: " + "; ".join(cost.source for cost in made.costs if cost.source),
     ]
     tight = [cost for cost in made.costs if not cost.fits]
-    return [
-        f"{c.stage} does not fit on {c.count:,} {device.name}: it needs {c.least:,}" for c in tight
-    ] + notes
+    return [f"{c.stage} does not fit on {c.count:,} {device.name}: it needs {c.least:,}" for c in tight] + notes
 
 
 def slide_bundle(*, device: str = "A100", count: int = 2048, **options) -> Bundle:

@@ -1,4 +1,6 @@
-"""A line of progress for work that is not a run, a download or an index: what is done, how much, how long it may take."""
+"""A line of progress for work that is not a run, a download or an index: what is done, how much, how long it may
+take.
+"""
 
 from __future__ import annotations
 

@@ -40,9 +40,12 @@ def rank_bundle(ranked, *, blind: bool = False) -> Bundle:
         f"<details><summary>the exact prompts</summary>{marked(prompts_html(ranked))}</details>"
     )
     data = {
-        "view": "rank", "rankings": ranked.name, "models": ranked.models,
-        "prompts": list(dict.fromkeys(q.prompt for q in ranked.questions)), "sampling": sampling(ranked),
-    }  # fmt: skip
+        "view": "rank",
+        "rankings": ranked.name,
+        "models": ranked.models,
+        "prompts": list(dict.fromkeys(q.prompt for q in ranked.questions)),
+        "sampling": sampling(ranked),
+    }
     return Bundle("\n".join(text), html, data, metadata(ranked, answers))
 
 
@@ -153,7 +156,9 @@ def prompts_html(ranked) -> str:
     out = []
     for i, question in enumerate(ranked.questions):
         out += [code(name, sent) for name, sent in question.sent]
-        out += [code(f"{ranked.by}, the judge", each["sent"] + "→ " + each["said"]) for each in ranked.judged.get(i, [])]
+        out += [
+            code(f"{ranked.by}, the judge", each["sent"] + "→ " + each["said"]) for each in ranked.judged.get(i, [])
+        ]
     return "".join(dict.fromkeys(out)) or "none: nothing was sampled"
 
 
@@ -170,7 +175,8 @@ def metadata(ranked, answers: Sequence[dict]) -> dict:
     return {
         "questions": [
             {
-                "prompt": q.prompt, "completions": [dict(each) for each in q.completions],
+                "prompt": q.prompt,
+                "completions": [dict(each) for each in q.completions],
                 "sent": [list(pair) for pair in q.sent],
                 "answers": [
                     {"by": r.by, "order": [list(group) for group in r.order], "reason": r.reason, "time": r.time}
@@ -181,10 +187,11 @@ def metadata(ranked, answers: Sequence[dict]) -> dict:
             for i, (q, known) in enumerate(zip(ranked.questions, answers, strict=True))
         ],
         "missing": len(ranked.missing),
-        "agreement": None if agreement is None else {"w": agreement.w, "chance": agreement.chance,
-                                                     "prompts": agreement.prompts},
+        "agreement": None
+        if agreement is None
+        else {"w": agreement.w, "chance": agreement.chance, "prompts": agreement.prompts},
         "notes": list(ranked.notes),
-    }  # fmt: skip
+    }
 
 
 class Page:

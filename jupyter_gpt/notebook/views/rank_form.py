@@ -8,7 +8,8 @@ synced state         what to show: {"heard", "row", "rows", "ranked", "prompt", 
                      completions as shown, number 1 the first, `copies` how often each was sampled; `order` and
                      `reason` are the answer already there (groups of numbers, the best first; null for none);
                      `summary` is the outcome once the form is over and could not be cleared.
-front end → kernel   {"type": "ready" | "undo" | "done"}, {"type": "rank", "row": r, "order": [[2], [1, 3]], "reason": ""}
+front end → kernel   {"type": "ready" | "undo" | "done"}, {"type": "rank", "row": r, "order": [[2], [1, 3]], "reason":
+""}
                      and {"type": "go", "row": r}. Each carries "page", a name that the front end gives itself when
                      it is loaded. An answer for another row than the one shown is an old click, and is dropped.
 """
@@ -39,7 +40,9 @@ class RankForm(Form):
         shown = self.ranked.questions[row].shown
         if sorted(number for group in order for number in group) != list(range(1, len(shown) + 1)):
             raise GPTError(f"a ranking has each of the {len(shown)} completions once")
-        self.ranked.rank(row, [[shown[number - 1] for number in group] for group in order], str(content.get("reason", "")))
+        self.ranked.rank(
+            row, [[shown[number - 1] for number in group] for group in order], str(content.get("reason", ""))
+        )
         return True
 
     def _describe(self, over: bool = False) -> dict:

@@ -32,7 +32,8 @@ def words_on(rows: list[dict], questions: int) -> list[str]:
     best, figure, (low, high), within = recommended(rows, questions)
     flags = "" if best["search"] == "dense" else f" {best['search']}"
     said = (
-        f"best: index {best['index']}, {best['search']}: {figure} {best[figure]:.3f} ({low:.3f} to {high:.3f}, {questions:,} "
+        f"best: index {best['index']}, {best['search']}: {figure} {best[figure]:.3f} ({low:.3f} to {high:.3f}, "
+        f"{questions:,} "
         f"questions); %%rag --index {best['index']}{flags}"
     )
     if not within:

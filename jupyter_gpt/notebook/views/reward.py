@@ -1,6 +1,7 @@
 """What a reward model's run leaves behind: loss and accuracy, whether it is right when it is sure, and how it reads.
 
-The last is the talk's slide: a prompt, a completion, a reward token at its end, and the score that the model gives there.
+The last is the talk's slide: a prompt, a completion, a reward token at its end, and the score that the model gives
+there.
 """
 
 from __future__ import annotations
@@ -32,21 +33,36 @@ def run_bundle(run) -> Bundle:
     last = [s for s in samples if s["step"] == samples[-1]["step"]] if samples else []
     wide = max(len(name) for name, _ in rows)
     text = [title, about_it, *alarm_lines(alarms), *notes, *(f"  {name:<{wide}}  {value}" for name, value in rows)]
-    html = [f"<p><b>{escape(title)}</b><br>{escape(about_it)}</p>", *alarm_html(alarms), *(f"<p>{escape(note)}</p>" for note in notes)]
+    html = [
+        f"<p><b>{escape(title)}</b><br>{escape(about_it)}</p>",
+        *alarm_html(alarms),
+        *(f"<p>{escape(note)}</p>" for note in notes),
+    ]
     if steps:
         html.append(image(picture(steps, evaluations, alarms), described(evaluations), 640))
-    html.append("<table>" + "".join(f"<tr>{CELL}{escape(n)}</td>{CELL}{escape(v)}</td></tr>" for n, v in rows) + "</table>")
+    html.append(
+        "<table>" + "".join(f"<tr>{CELL}{escape(n)}</td>{CELL}{escape(v)}</td></tr>" for n, v in rows) + "</table>"
+    )
     if last:
         text.append("how it scores held-out completions, the ranker's best first")
         text += [f"  {quoted(s['prompt'])} {quoted(s['text'])} {TOKEN} {about(s['reward'], 2)}" for s in last]
         html.append(slide(last))
     metadata = {
         "steps": [[e["step"], e["loss"], e["accuracy"]] for e in steps],
-        "evaluations": [[e["step"], e["val_loss"], e["accuracy"], e["low"], e["high"], e["calibration"]] for e in evaluations],
-        "samples": [[s["prompt"], s["text"], s["reward"]] for s in last], "warnings": alarms, "figures": rows,
-    }  # fmt: skip
-    data = {"view": "reward", "name": run.name, "status": run.status, "base": run.recipe["base"],
-            "rankings": run.recipe["rankings"]}  # fmt: skip
+        "evaluations": [
+            [e["step"], e["val_loss"], e["accuracy"], e["low"], e["high"], e["calibration"]] for e in evaluations
+        ],
+        "samples": [[s["prompt"], s["text"], s["reward"]] for s in last],
+        "warnings": alarms,
+        "figures": rows,
+    }
+    data = {
+        "view": "reward",
+        "name": run.name,
+        "status": run.status,
+        "base": run.recipe["base"],
+        "rankings": run.recipe["rankings"],
+    }
     return Bundle("\n".join(text), "\n".join(html), data, metadata)
 
 
@@ -94,7 +110,13 @@ def picture(steps: list[dict], evaluations: list[dict], alarms: list[dict]) -> b
     found = evaluations[-1]["calibration"] if evaluations else []
     if found:
         most = max(count for *_, count in found)
-        sure.scatter([b[0] for b in found], [b[1] for b in found], s=[10 + 60 * b[2] / most for b in found], color=TRAIN, zorder=3)
+        sure.scatter(
+            [b[0] for b in found],
+            [b[1] for b in found],
+            s=[10 + 60 * b[2] / most for b in found],
+            color=TRAIN,
+            zorder=3,
+        )
         sure.plot([b[0] for b in found], [b[1] for b in found], color=TRAIN, linewidth=1.2)
     sure.set_xlim(0.48, 1.02)
     sure.set_ylim(-0.03, 1.05)
@@ -115,9 +137,12 @@ def slide(samples: Sequence[dict]) -> str:
         before = s["prompt"]
         rows.append(
             f'<tr><td style="text-align:left;vertical-align:top;color:{GREY}">{prompt}</td>'
-            f'<td style="text-align:left;vertical-align:top">{plain(s["text"])} <b style="color:{VALIDATION}">{TOKEN}</b></td>'
+            f'<td style="text-align:left;vertical-align:top">{plain(s["text"])} <b '
+            f'style="color:{VALIDATION}">{TOKEN}</b></td>'
             f'<td style="text-align:right;vertical-align:top;{shade}">{s["reward"]:.2f}</td></tr>'
         )
-    head = "".join(f'<th style="text-align:{side}">{word}</th>' for word, side in
-                   (("prompt", "left"), (f"completion and reward token {TOKEN}", "left"), ("score", "right")))  # fmt: skip
+    head = "".join(
+        f'<th style="text-align:{side}">{word}</th>'
+        for word, side in (("prompt", "left"), (f"completion and reward token {TOKEN}", "left"), ("score", "right"))
+    )
     return f"<table><tr>{head}</tr>{marked(''.join(rows))}</table>"

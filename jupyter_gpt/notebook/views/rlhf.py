@@ -15,10 +15,16 @@ from jupyter_gpt.notebook.views.run_head import alarm_html, alarm_lines, alarms_
 
 MOST = 4  # steps whose samples are shown side by side
 TITLES = {
-    "reward": "reward", "kl": "KL, nats a completion", "entropy": "entropy, nats a token", "length": "length, tokens",
-    "clip_fraction": "clip fraction", "value_loss": "value loss", "loss": "loss", "accuracy": "accuracy",
+    "reward": "reward",
+    "kl": "KL, nats a completion",
+    "entropy": "entropy, nats a token",
+    "length": "length, tokens",
+    "clip_fraction": "clip fraction",
+    "value_loss": "value loss",
+    "loss": "loss",
+    "accuracy": "accuracy",
     "margin": "implied reward margin",
-}  # fmt: skip
+}
 SHOWN = {
     "ppo": ("reward", "kl", "entropy", "length", "clip_fraction", "value_loss"),
     "grpo": ("reward", "kl", "entropy", "length", "clip_fraction", "loss"),
@@ -45,8 +51,12 @@ def run_bundle(run) -> Bundle:
     if steps:
         said = "; ".join(f"{name} from {first} to {last}" for name, first, last in rows)
         html.append(image(picture(panels(recipe, steps, evaluations), alarms=[a["step"] for a in alarms]), said, 680))
-    html.append("<table>" + f"<tr>{CELL}</td>{CELL}<i>before</i></td>{CELL}<i>after</i></td></tr>" + "".join(
-        f"<tr>{''.join(f'{CELL}{escape(cell)}</td>' for cell in row)}</tr>" for row in rows) + "</table>")  # fmt: skip
+    html.append(
+        "<table>"
+        + f"<tr>{CELL}</td>{CELL}<i>before</i></td>{CELL}<i>after</i></td></tr>"
+        + "".join(f"<tr>{''.join(f'{CELL}{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+        + "</table>"
+    )
     report = next((e for e in reversed(run.events) if e["event"] == "measures"), None)
     if report:
         text += measures_text(report)
@@ -57,25 +67,38 @@ def run_bundle(run) -> Bundle:
         html.append(sample_table(shown))
     metadata = {
         "steps": [[e["step"], *(e.get(key) for key in SHOWN[recipe["algo"]])] for e in steps],
-        "columns": ["step", *SHOWN[recipe["algo"]]], "evaluations": evaluations, "warnings": alarms, "figures": rows,
-    }  # fmt: skip
-    data = {"view": "rlhf", "name": run.name, "status": run.status, "algo": recipe["algo"], "policy": recipe["policy"],
-            "reward": recipe["reward"], "rankings": recipe["rankings"]}  # fmt: skip
+        "columns": ["step", *SHOWN[recipe["algo"]]],
+        "evaluations": evaluations,
+        "warnings": alarms,
+        "figures": rows,
+    }
+    data = {
+        "view": "rlhf",
+        "name": run.name,
+        "status": run.status,
+        "algo": recipe["algo"],
+        "policy": recipe["policy"],
+        "reward": recipe["reward"],
+        "rankings": recipe["rankings"],
+    }
     return Bundle("\n".join(text), "\n".join(html), data, metadata)
 
 
 def recipe_line(recipe: dict) -> str:
     """What was trained by what, in one line."""
     by = " + ".join(
-        f"{weight:g} × {name}" if weight != 1 else name for name, weight in zip(recipe["reward"], recipe["weights"], strict=True)
+        f"{weight:g} × {name}" if weight != 1 else name
+        for name, weight in zip(recipe["reward"], recipe["weights"], strict=True)
     )
     source = f"rewarded by {by}" if by else f"from the rankings {recipe['rankings']}"
     if recipe["algo"] == "dpo":
         size = f"{recipe['prompts_per_step']} rankings a step, beta {recipe['beta']:g}"
     else:
         size = (
-            f"{recipe['prompts_per_step']} prompts × {recipe['samples']} samples of at most {recipe['max_tokens']} tokens a "
-            f"step, KL coefficient {recipe['kl']:g}" + (f" held at {recipe['kl_target']:g} nats" if recipe["kl_target"] else "")
+            f"{recipe['prompts_per_step']} prompts × {recipe['samples']} samples of at most {recipe['max_tokens']} "
+            f"tokens a "
+            f"step, KL coefficient {recipe['kl']:g}"
+            + (f" held at {recipe['kl_target']:g} nats" if recipe["kl_target"] else "")
         )
     return f"{recipe['policy']}, {source}; {size}"
 
@@ -92,9 +115,15 @@ def figures(run, steps: list[dict], evaluations: list[dict]) -> list[tuple[str, 
     """Name, first and last value of what was watched, marked, and the steps that these are of."""
     first, last = (evaluations[0], evaluations[-1]) if evaluations else ({}, {})
     evaluated = [("evaluated at step", step_of(run, first), step_of(run, last))] if evaluations else []
-    names = {"reward": "reward of watched prompts", "accuracy": "held-out accuracy", "kl": "KL, nats a completion",
-             "entropy": "entropy, nats a token", "length": "length, tokens", "truncated": "share cut at --max-tokens",
-             "identical": "identical samples"}  # fmt: skip
+    names = {
+        "reward": "reward of watched prompts",
+        "accuracy": "held-out accuracy",
+        "kl": "KL, nats a completion",
+        "entropy": "entropy, nats a token",
+        "length": "length, tokens",
+        "truncated": "share cut at --max-tokens",
+        "identical": "identical samples",
+    }
     rows = [(name, about(first.get(key)), about(last[key])) for key, name in names.items() if last.get(key) is not None]
     seconds = steps[-1]["seconds"] if steps else None
     return [*evaluated, *rows, ("time, s", about(0.0, 0), about(seconds, 0))]
@@ -131,7 +160,9 @@ def sample_table(samples: Sequence[dict]) -> str:
         for step in steps:
             found = next((s for s in samples if s["step"] == step and s["prompt"] == prompt), None)
             cells.append(f"{CELL}{sample_cell(found, most) if found else ''}</td>")
-        body.append(f'<tr><td style="text-align:left;vertical-align:top;color:{GREY}">{plain(prompt)}</td>{"".join(cells)}</tr>')
+        body.append(
+            f'<tr><td style="text-align:left;vertical-align:top;color:{GREY}">{plain(prompt)}</td>{"".join(cells)}</tr>'
+        )
     said = "the same prompts as the training went; green tokens were better than expected, red ones worse"
     return f"<p>{said}</p><table>{marked(f'<tr><th></th>{head}</tr>{chr(10).join(body)}')}</table>"
 
@@ -145,5 +176,8 @@ def sample_cell(sample: dict, most: float) -> str:
         if piece:
             share = min(1.0, abs(advantage) / most)
             colour = "60,159,80" if advantage > 0 else "208,69,69"
-            spans.append(f'<span style="background:rgba({colour},{0.45 * share:.2f})" title="{advantage:+.2f}">{plain(piece)}</span>')
+            spans.append(
+                f'<span style="background:rgba({colour},{0.45 * share:.2f})" '
+                f'title="{advantage:+.2f}">{plain(piece)}</span>'
+            )
     return f'{"".join(spans)}<br><i style="color:{GREY}">reward {sample["reward"]:.2f}</i>'

@@ -34,7 +34,12 @@ def alarms_of(run) -> list[dict]:
         if event["event"] == "warning":
             causes.setdefault(event["cause"], []).append(event)
     return [
-        {**first, "text": f"{first['text']} (and {len(more)} times more, the last at step {more[-1]['step']})" if more else first["text"]}
+        {
+            **first,
+            "text": f"{first['text']} (and {len(more)} times more, the last at step {more[-1]['step']})"
+            if more
+            else first["text"],
+        }
         for first, *more in causes.values()
     ]
 

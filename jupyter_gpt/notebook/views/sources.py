@@ -1,4 +1,5 @@
-"""What an answer stands on: its sentences tinted by support, its sources with the words in them lit up, and the meter of
+"""What an answer stands on: its sentences tinted by support, its sources with the words in them lit up, and the meter
+of
 the context window. Also hits alone, as `%gpt search` shows them.
 
 Which chunks are near, and what a model says of them, may differ from machine to machine, so all that stands in marks.
@@ -18,9 +19,11 @@ QUIET = "color:#888;font-size:90%"
 CELL = "text-align:left;vertical-align:top;white-space:normal;background-color:transparent;padding:4px 14px 8px 4px"
 READING = "line-height:1.7;max-width:960px;overflow-wrap:anywhere"
 GOOD, BAD, WORDS, QUOTED = (
-    "background-color:rgba(0,158,115,0.20)", "background-color:rgba(213,94,0,0.25)", "background-color:rgba(240,228,66,0.45)",
+    "background-color:rgba(0,158,115,0.20)",
+    "background-color:rgba(213,94,0,0.25)",
+    "background-color:rgba(240,228,66,0.45)",
     "background-color:rgba(0,158,115,0.30)",
-)  # fmt: skip
+)
 PARTS = ("#8a8a8a", "#3b82c4", "#5aa0d8", "#e07b39")  # of the meter: the rest, sources by turns, the answer
 BAR = 560  # pixels
 WORD = re.compile(r"\w+")
@@ -59,7 +62,8 @@ def rewritten_html(answer) -> str:
     """A follow-up question as it was searched and put."""
     if answer.rewriting is None:
         return ""
-    prompt = f"<details><summary>how it was rewritten</summary>{marked(code(answer.rewriting.prompt, answer.rewriting))}</details>"
+    exact = marked(code(answer.rewriting.prompt, answer.rewriting))
+    prompt = f"<details><summary>how it was rewritten</summary>{exact}</details>"
     return f'<p style="{QUIET}">understood as: {marked(plain(answer.asked))}</p>{prompt}'
 
 
@@ -87,8 +91,9 @@ def sentence_lines(answer) -> list[str]:
     bad = [f"in no source: {check.text} ({check.reason})" for check in said if not check.by]
     wrong = [
         f"cites {listed(check.cited)}, but {listed(check.by)} says it: {check.text}"
-        for check in said if check.verdict == cite.ELSEWHERE
-    ]  # fmt: skip
+        for check in said
+        if check.verdict == cite.ELSEWHERE
+    ]
     return [line, *bad, *wrong]
 
 
@@ -143,10 +148,13 @@ def short(text: str, most: int = 90) -> str:
 
 
 def hits_html(hits: Sequence, question: str, answer: str = "") -> str:
-    """Sources as a table: number, score, where, and the text with the question's words and the answer's quotations lit."""
+    """Sources as a table: number, score, where, and the text with the question's words and the answer's quotations
+    lit.
+    """
     rows = "".join(
         f'<tr style="background-color:transparent"><td style="{CELL}">[{n}]</td><td style="{CELL}">{scores(hit)}</td>'
-        f'<td style="{CELL}">{where(hit)}</td><td style="{CELL};border-bottom:{RULE}">{lit(hit.text, question, answer)}</td></tr>'
+        f'<td style="{CELL}">{where(hit)}</td>'
+        f'<td style="{CELL};border-bottom:{RULE}">{lit(hit.text, question, answer)}</td></tr>'
         for n, hit in enumerate(hits, start=1)
     )
     return f'<table style="border-collapse:collapse;{READING}">{rows}</table>' if hits else ""
@@ -174,8 +182,10 @@ def lit(text: str, question: str, answer: str = "") -> str:
     runs = cite.quoted_runs(answer, text) if answer else []
     words = [w.span() for w in WORD.finditer(text) if wanted & set(keyword.words(w[0]))]
     out, at = [], 0
-    spans = sorted([(*span, QUOTED) for span in runs]
-                   + [(*span, WORDS) for span in words if not any(a <= span[0] < b for a, b in runs)])  # fmt: skip
+    spans = sorted(
+        [(*span, QUOTED) for span in runs]
+        + [(*span, WORDS) for span in words if not any(a <= span[0] < b for a, b in runs)]
+    )
     for start, end, style in spans:
         out += [newlines(text[at:start]), f'<span style="{style}">{newlines(text[start:end])}</span>']
         at = end
@@ -190,7 +200,8 @@ def meter_lines(answer) -> list[str]:
     if meter.context is None:
         return [f"how much of the endpoint's context this fills is not known here; {len(answer.hits)} chunks went in"]
     return [
-        f"context of {meter.context:,} tokens: {sum(meter.sources):,} in {len(meter.sources)} sources, {meter.rest:,} of "
+        f"context of {meter.context:,} tokens: {sum(meter.sources):,} in {len(meter.sources)} sources, "
+        f"{meter.rest:,} of "
         f"instructions and question, {meter.answer:,} kept for the answer, {meter.free:,} free"
     ]
 
@@ -206,7 +217,8 @@ def meter_html(answer) -> str:
         (meter.answer, PARTS[3]),
     ]
     blocks = "".join(
-        f'<div style="display:inline-block;height:10px;width:{max(1, round(BAR * n / meter.context))}px;background-color:{c}"></div>'
+        f'<div style="display:inline-block;height:10px;width:{max(1, round(BAR * n / meter.context))}px;'
+        f'background-color:{c}"></div>'
         for n, c in parts
     )
     frame = f"display:inline-block;width:{BAR + 6}px;border:{RULE};line-height:10px;white-space:nowrap;overflow:hidden"
@@ -223,5 +235,6 @@ def hits_bundle(name: str, question: str, hits: Sequence, how: str, picture: str
         + (f"<details><summary>where it is in the index</summary>{marked(picture)}</details>" if picture else "")
         + f'<p style="{QUIET}">{escape(how)}</p>'
     )
-    return Bundle(text, html, {"view": "search", "index": name, "question": question},
-                  {"hits": [hit.as_dict() for hit in hits]})  # fmt: skip
+    return Bundle(
+        text, html, {"view": "search", "index": name, "question": question}, {"hits": [hit.as_dict() for hit in hits]}
+    )

@@ -13,9 +13,7 @@ CODE = "font-family:monospace;font-size:13px;line-height:1.5"
 
 def columns(text: str) -> int:
     """How many monospace columns a text takes: two a wide East Asian character, none a combining mark."""
-    return sum(
-        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text
-    )
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
 def pad(text: str, width: int, side: str = "l") -> str:
@@ -52,6 +50,5 @@ def html_table(
         gap = "" if any(row) else "height:8px"
         body.append("<tr>" + "".join(cell("td", text, i, gap) for i, text in enumerate(row)) + "</tr>")
     return (
-        f'<table style="border-collapse:collapse"><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(body)}</tbody></table>"
+        f'<table style="border-collapse:collapse"><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table>'
     )

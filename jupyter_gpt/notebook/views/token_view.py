@@ -35,9 +35,7 @@ class Spoken(NamedTuple):
 def spoken(completion, tokenizer) -> list[Spoken]:
     """The tokens of a completion, readable. Raises GPTError when there are none to show."""
     if not completion.tokens:
-        raise GPTError(
-            f"{completion.model or 'the model'} told no tokens of this completion: there are none to show"
-        )
+        raise GPTError(f"{completion.model or 'the model'} told no tokens of this completion: there are none to show")
     names: dict = {}
 
     def name(token) -> str:
@@ -50,11 +48,14 @@ def spoken(completion, tokenizer) -> list[Spoken]:
     nats, tops = completion.logprobs, completion.top or [()] * len(completion.tokens)
     return [
         Spoken(
-            name(token), token if isinstance(token, int) else None, math.exp(min(0.0, logprob)),
-            [(name(other), math.exp(min(0.0, value))) for other, value in top], seconds,
+            name(token),
+            token if isinstance(token, int) else None,
+            math.exp(min(0.0, logprob)),
+            [(name(other), math.exp(min(0.0, value))) for other, value in top],
+            seconds,
         )
         for token, logprob, top, seconds in zip(completion.tokens, nats, tops, times, strict=True)
-    ]  # fmt: skip
+    ]
 
 
 def one_token(tokenizer, token: int) -> str:
@@ -83,14 +84,10 @@ def token_bundle(completion, tokenizer=None, context: int | None = None) -> Bund
 
     html = [f"<p><b>{escape(name)}</b> {head}</p>", legend(), marked(flow(found))]
     if work:
-        html.append(
-            image(work_picture(found), "above: how surprising each token was; beneath: the work it took", 680)
-        )
+        html.append(image(work_picture(found), "above: how surprising each token was; beneath: the work it took", 680))
         html.append(f'<p style="max-width:680px">{escape(work)}</p>')
     html.append(f"<p>{escape(filled)}{bar_html(meter) if meter else ''}</p>")
-    html.append(
-        f"<details><summary>every token with its alternatives</summary>{marked(table(found))}</details>"
-    )
+    html.append(f"<details><summary>every token with its alternatives</summary>{marked(table(found))}</details>")
     metadata = {
         "tokens": [[t.text, t.id, round(t.probability, 6), t.seconds, t.others] for t in found],
         "prompt_tokens": completion.prompt_tokens,
@@ -137,43 +134,41 @@ def bar_html(meter: tuple[float, float]) -> str:
         + piece.format("completion", sampled, "230,159,0,0.85")
         + piece.format("free", 100 - prompt - sampled, "128,128,128,0.22")
     )
-    return marked(
-        f'<br><span style="display:inline-block;width:680px;max-width:100%;font-size:0">{pieces}</span>'
-    )
+    return marked(f'<br><span style="display:inline-block;width:680px;max-width:100%;font-size:0">{pieces}</span>')
 
 
 def flow(found: list[Spoken]) -> str:
     """The completion as coloured tokens, one after the other; more about each where the pointer rests."""
     out = []
     for token in found[:SHOWN]:
-        before, text = (
-            (" ", token.text[1:]) if token.text[:1] == " " and token.text.strip() else ("", token.text)
-        )
+        before, text = (" ", token.text[1:]) if token.text[:1] == " " and token.text.strip() else ("", token.text)
         text = text if text.strip(" ") else visible(text)  # a token of spaces alone would not be seen
         shown = "".join("⏎<br>" if c == "\n" else c if c == " " else plain(visible(c)) for c in text)
         others = "".join(f"\n{share(p)}  {visible(other)}" for other, p in token.others)
-        title = f"{visible(token.text)}  {share(token.probability)}" + (
-            f"\nlikeliest:{others}" if others else ""
-        )
+        title = f"{visible(token.text)}  {share(token.probability)}" + (f"\nlikeliest:{others}" if others else "")
         style = f"{css(token.probability)};padding:1px 1px;margin:0 1px"
         out.append(f'{before}<span style="{style}" title="{plain(title)}">{shown}</span>')
     more = f" … and {len(found) - SHOWN:,} more tokens" if len(found) > SHOWN else ""
     return (
         '<div style="max-width:820px;line-height:1.9;white-space:pre-wrap;overflow-wrap:anywhere">'
-        + "".join(out) + f"{more}</div>"
-    )  # fmt: skip
+        + "".join(out)
+        + f"{more}</div>"
+    )
 
 
 def rows(found: list[Spoken]) -> list[tuple[str, ...]]:
     """The table's rows: place, token, id, probability, alternatives, milliseconds."""
     return [
         (
-            str(place), visible(t.text), "" if t.id is None else str(t.id), share(t.probability),
+            str(place),
+            visible(t.text),
+            "" if t.id is None else str(t.id),
+            share(t.probability),
             "  ".join(f"{visible(text)} {share(p)}" for text, p in t.others),
             "" if t.seconds is None else f"{1e3 * t.seconds:.1f}",
         )
         for place, t in enumerate(found[:LISTED], start=1)
-    ]  # fmt: skip
+    ]
 
 
 HEAD = ("", "token", "id", "probability", "likeliest", "ms")
@@ -198,11 +193,11 @@ def table(found: list[Spoken]) -> str:
 
     top = "".join(cell("th", text, i, f"border-bottom:{RULE}") for i, text in enumerate(head))
     lines = [
-        "<tr>" + "".join(
-            cell("td", text, i, css(token.probability) if i == likely else "") for i, text in enumerate(row)
-        ) + "</tr>"
+        "<tr>"
+        + "".join(cell("td", text, i, css(token.probability) if i == likely else "") for i, text in enumerate(row))
+        + "</tr>"
         for token, row in zip(found, body, strict=False)
-    ]  # fmt: skip
+    ]
     more = f"<p>… and {len(found) - LISTED:,} more tokens</p>" if len(found) > LISTED else ""
     return (
         f'<table style="border-collapse:collapse"><thead><tr>{top}</tr></thead>'

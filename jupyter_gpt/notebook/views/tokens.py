@@ -139,8 +139,7 @@ def tokens_bundle(name: str, found: Iterable[tuple[int, str, bytes]], *, varies:
         grid, marks = quoted(f"\n{grid}\n"), quoted(marks)
     text = f"{name}: {count}\n\n{grid}" if found else f"{name}: {count}"
     html = (
-        f"<p><b>{escape(name)}</b> {count}</p>"
-        f'<div style="{CODE};max-width:960px;overflow-wrap:anywhere">{marks}</div>'
+        f'<p><b>{escape(name)}</b> {count}</p><div style="{CODE};max-width:960px;overflow-wrap:anywhere">{marks}</div>'
     )
     tokens = {"tokens": [{"id": piece.id, "text": piece.text} for piece in found]}
     data = {"view": "tokens", "name": name, "bytes": size, "varies": varies}

@@ -1,7 +1,9 @@
-"""The trace of a technique as one static bundle: the answer, the spread of the votes, and the tree of all that was asked.
+"""The trace of a technique as one static bundle: the answer, the spread of the votes, and the tree of all that was
+asked.
 
-The tree is nested `<details>`: it folds with no kernel and no trust. Each node has its prompt, what came back, its score,
-votes, tokens and seconds; what was left behind is grey. Which nodes there are depends on what was sampled, so the whole
+The tree is nested `<details>`: it folds with no kernel and no trust. Each node has its prompt, what came back, its
+score, votes, tokens and seconds; what was left behind is grey. Which nodes there are depends on what was sampled, so
+the whole
 tree stands between the marks of sampled text.
 """
 
@@ -36,10 +38,22 @@ def trace_bundle(completion) -> Bundle:
     root = Node.from_dict(completion.trace)
     first, second = summary(completion, root)
     notes = [quoted(note) for note in completion.notes]
-    text = "\n\n".join(filter(None, [
-        said_text(completion), votes_text(root), quoted(tree_text(root)), "\n".join([first, second, *notes]),
-    ]))  # fmt: skip
-    lines = [escape(first), escape(second), *(marked(plain(note)) for note in completion.notes)]  # their marks stay marks
+    text = "\n\n".join(
+        filter(
+            None,
+            [
+                said_text(completion),
+                votes_text(root),
+                quoted(tree_text(root)),
+                "\n".join([first, second, *notes]),
+            ],
+        )
+    )
+    lines = [
+        escape(first),
+        escape(second),
+        *(marked(plain(note)) for note in completion.notes),
+    ]  # their marks stay marks
     html = (
         f"{said_html(completion)}{votes_html(root)}{marked(tree_html(root))}"
         f'<p style="{QUIET}">{"<br>".join(lines)}</p>'
@@ -52,8 +66,11 @@ def unsent_bundle(completion) -> Bundle:
     """A dry run: the prompts that can be known, and what the others wait for."""
     root = Node.from_dict(completion.trace)
     known = [node for node in root.walk() if node.calls]
-    lines = [f"{completion.model} · {root.label} · {completion.form} · {settings(completion.sampling)}",
-             f"the first prompt{'s' * (len(known) != 1)}, exactly; nothing was sent", *completion.notes]  # fmt: skip
+    lines = [
+        f"{completion.model} · {root.label} · {completion.form} · {settings(completion.sampling)}",
+        f"the first prompt{'s' * (len(known) != 1)}, exactly; nothing was sent",
+        *completion.notes,
+    ]
     text = "\n".join(lines) + "\n\n" + "\n\n".join(told(node.prompt, completion) for node in known)
     html = f'<p style="{QUIET}">{"<br>".join(map(plain, lines))}</p>' + "".join(
         code(node.prompt, completion) for node in known
@@ -67,7 +84,8 @@ def summary(completion, root: Node) -> list[str]:
     price = "" if not completion.remote else " · unpriced" if usage.cost is None else f" · {about(usage.cost, 6)} $"
     return [
         f"{completion.model} · {root.label} · {completion.form} · {settings(completion.sampling)}",
-        f"{about(calls, 0)} calls · {about(usage.prompt_tokens, 0)} tokens in, {about(usage.completion_tokens, 0)} out · "
+        f"{about(calls, 0)} calls · {about(usage.prompt_tokens, 0)} tokens in, {about(usage.completion_tokens, 0)} "
+        f"out · "
         f"{about(usage.seconds, 1)} s{price} · {quoted(ending(completion))}",
     ]
 
@@ -103,7 +121,8 @@ def votes_html(root: Node) -> str:
     cell = "padding:0 8px 0 4px;background-color:transparent"
     rows = "".join(
         f'<tr style="background-color:transparent"><td style="{cell};text-align:right">{plain(answer[:80])}</td>'
-        f'<td style="{cell};text-align:left;color:#4a90c2">{bar}</td><td style="{cell};text-align:right">{count}</td></tr>'
+        f'<td style="{cell};text-align:left;color:#4a90c2">{bar}</td><td '
+        f'style="{cell};text-align:right">{count}</td></tr>'
         for answer, count, bar in votes(root)
     )
     return marked(f'<table style="border-collapse:collapse">{rows}</table>') if rows else ""

@@ -96,10 +96,19 @@ class TraceTree(anywidget.AnyWidget):
 def flat(node: Node, path: str = "0"):
     """Each node's fields by its path, parents first."""
     result = node.result if isinstance(node.result, str | None) else json.dumps(node.result, ensure_ascii=False)
-    yield path, {
-        "kind": node.kind, "label": node.label, "facts": facts(node, node.totals()), "text": node.text,
-        "prompt": node.prompt, "result": result or "", "note": node.note, "pruned": node.pruned,
-    }  # fmt: skip
+    yield (
+        path,
+        {
+            "kind": node.kind,
+            "label": node.label,
+            "facts": facts(node, node.totals()),
+            "text": node.text,
+            "prompt": node.prompt,
+            "result": result or "",
+            "note": node.note,
+            "pruned": node.pruned,
+        },
+    )
     for i, child in enumerate(node.children):
         yield from flat(child, f"{path}.{i}")
 

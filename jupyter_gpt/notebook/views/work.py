@@ -68,9 +68,7 @@ def work_picture(found: list) -> bytes:
     x = range(1, len(drawn) + 1)
     width = max(0.6, min(6.0, 330 / len(drawn)))
     surprise = [-math.log(max(t.probability, 1e-12)) for t in drawn]
-    shades = [
-        (r / 255, g / 255, b / 255, max(0.75, a)) for r, g, b, a in (colour(t.probability) for t in drawn)
-    ]
+    shades = [(r / 255, g / 255, b / 255, max(0.75, a)) for r, g, b, a in (colour(t.probability) for t in drawn)]
     hard.vlines(x, 0, surprise, colors=shades, linewidth=width)
     times = [1e3 * (t.seconds or 0) for t in drawn]
     median, _, high = spread(found)
@@ -79,8 +77,15 @@ def work_picture(found: list) -> bytes:
     top = 1.35 * max(high, median)
     work.set_ylim(0, top)
     if times[0] > top:
-        work.annotate(f"{times[0]:.0f} ms, with the prompt", (1, top), (-3, 2), textcoords="offset points",
-                      color=VALIDATION, fontsize=7, va="bottom")  # fmt: skip
+        work.annotate(
+            f"{times[0]:.0f} ms, with the prompt",
+            (1, top),
+            (-3, 2),
+            textcoords="offset points",
+            color=VALIDATION,
+            fontsize=7,
+            va="bottom",
+        )
     hard.set_ylim(bottom=0)
     hard.set_ylabel("surprise, nats", color=GREY, fontsize=8)
     work.set_ylabel("work, ms", color=GREY, fontsize=8)

@@ -86,10 +86,20 @@ def directly(ask: Ask, tool: Tool, arguments: dict) -> Node:
 def done(ask: Ask, name: str, arguments: object, result: Result, how: str = "") -> Node:
     """Writes the call down."""
     notes = [how, "" if result.ok else "failed", f"printed: {result.printed}" if result.printed else ""]
-    node = Node("tool", name, prompt=written(name, arguments), text=result.text, seconds=result.seconds,
-                note="; ".join(filter(None, notes)),
-                result={"tool": name, "arguments": plain(arguments), "ok": result.ok,
-                        **({"error": result.error} if result.error else {})})  # fmt: skip
+    node = Node(
+        "tool",
+        name,
+        prompt=written(name, arguments),
+        text=result.text,
+        seconds=result.seconds,
+        note="; ".join(filter(None, notes)),
+        result={
+            "tool": name,
+            "arguments": plain(arguments),
+            "ok": result.ok,
+            **({"error": result.error} if result.error else {}),
+        },
+    )
     return ask.add(node)
 
 

@@ -74,8 +74,12 @@ def by_input(tool: Tool, arguments: dict, problem: str = "") -> Decision:
     """Asks with `input()`, in a notebook or a terminal. Raises Nobody where there is none to type."""
     if builtins.input.__module__ == "builtins" and not (sys.stdin and sys.stdin.isatty()):
         raise Nobody  # a plain input() of a script in no terminal would wait for ever, or read a file
-    shown = ASKED.format(name=tool.name, writes=", and it writes" if tool.writes else "",
-                         arguments=spelled(arguments), problem=f"{problem}\n" if problem else "")  # fmt: skip
+    shown = ASKED.format(
+        name=tool.name,
+        writes=", and it writes" if tool.writes else "",
+        arguments=spelled(arguments),
+        problem=f"{problem}\n" if problem else "",
+    )
     try:
         while True:
             said = input(shown).strip().lower()

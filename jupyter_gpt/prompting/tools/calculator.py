@@ -47,16 +47,38 @@ def evaluator():
     from simpleeval import SimpleEval
 
     signs = {
-        ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: limited(operator.mul), ast.Div: operator.truediv,
-        ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod, ast.Pow: power,
-        ast.UAdd: operator.pos, ast.USub: operator.neg,
-    }  # fmt: skip
+        ast.Add: operator.add,
+        ast.Sub: operator.sub,
+        ast.Mult: limited(operator.mul),
+        ast.Div: operator.truediv,
+        ast.FloorDiv: operator.floordiv,
+        ast.Mod: operator.mod,
+        ast.Pow: power,
+        ast.UAdd: operator.pos,
+        ast.USub: operator.neg,
+    }
     functions = {
-        "sqrt": math.sqrt, "abs": abs, "round": rounded, "min": min, "max": max, "sum": lambda *n: sum(n),
-        "floor": math.floor, "ceil": math.ceil, "exp": math.exp, "log": math.log, "ln": math.log,
-        "log10": math.log10, "log2": math.log2, "sin": math.sin, "cos": math.cos, "tan": math.tan,
-        "factorial": factorial, "gcd": math.gcd, "lcm": limited(math.lcm), "comb": comb,
-    }  # fmt: skip
+        "sqrt": math.sqrt,
+        "abs": abs,
+        "round": rounded,
+        "min": min,
+        "max": max,
+        "sum": lambda *n: sum(n),
+        "floor": math.floor,
+        "ceil": math.ceil,
+        "exp": math.exp,
+        "log": math.log,
+        "ln": math.log,
+        "log10": math.log10,
+        "log2": math.log2,
+        "sin": math.sin,
+        "cos": math.cos,
+        "tan": math.tan,
+        "factorial": factorial,
+        "gcd": math.gcd,
+        "lcm": limited(math.lcm),
+        "comb": comb,
+    }
     found = SimpleEval(operators=signs, functions=functions, names=dict(NUMBERS))
     allowed = (ast.Expr, ast.Expression, ast.Constant, ast.UnaryOp, ast.BinOp, ast.Name, ast.Call)
     number = found.nodes[ast.Constant]

@@ -1,8 +1,8 @@
 """A calculator inside the text: where a model writes `<<37*412=`, the result is put there, and it writes on.
 
 The calls of GSM8K's solutions (Cobbe et al. 2021, "Training verifiers to solve math word problems") and of Toolformer
-(Schick et al. 2023), and nanochat's idea of how to serve them: the result is not sampled but forced, token by token, and
-the model reads it as if it had written it. No turn is taken, no prompt is sent anew.
+(Schick et al. 2023), and nanochat's idea of how to serve them: the result is not sampled but forced, token by token,
+and the model reads it as if it had written it. No turn is taken, no prompt is sent anew.
 """
 
 from __future__ import annotations

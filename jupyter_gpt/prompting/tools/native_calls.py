@@ -46,11 +46,18 @@ class NativeCalls:
 
     def after(self, asked: Asked, completion: Completion, told: Said, results: Sequence[str]) -> Asked:
         """The next prompt: the calls, and each one's result."""
-        made = [{"id": call.id or f"call_{n}", "type": "function",
-                 "function": {"name": call.name, "arguments": call.arguments}}
-                for n, call in enumerate(told.calls)]  # fmt: skip
-        came = [{"role": "tool", "tool_call_id": one["id"], "name": call.name, "content": result}
-                for one, call, result in zip(made, told.calls, results, strict=True)]  # fmt: skip
+        made = [
+            {
+                "id": call.id or f"call_{n}",
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments},
+            }
+            for n, call in enumerate(told.calls)
+        ]
+        came = [
+            {"role": "tool", "tool_call_id": one["id"], "name": call.name, "content": result}
+            for one, call, result in zip(made, told.calls, results, strict=True)
+        ]
         return [*asked, {"role": "assistant", "content": told.thought, "tool_calls": made}, *came]
 
     def go_on(self, asked: Asked, completion: Completion, words: str) -> Asked:

@@ -44,8 +44,10 @@ class Tool:
 
     def as_dict(self) -> dict:
         """As servers and chat templates take it."""
-        return {"type": "function", "function": {"name": self.name, "description": self.description,
-                                                 "parameters": self.schema}}  # fmt: skip
+        return {
+            "type": "function",
+            "function": {"name": self.name, "description": self.description, "parameters": self.schema},
+        }
 
     def signature(self) -> str:
         """`weather(city: string, days: integer = …)`: for a prompt that lists tools in words."""
@@ -99,8 +101,13 @@ def kind_of(prop: Mapping) -> str:
     return prop.get("type", "object" if "$ref" in prop else "any")
 
 
-def tool(function: Callable | None = None, *, name: str | None = None, writes: bool | None = None,
-         seconds: float | None = None) -> Callable | Tool:  # fmt: skip
+def tool(
+    function: Callable | None = None,
+    *,
+    name: str | None = None,
+    writes: bool | None = None,
+    seconds: float | None = None,
+) -> Callable | Tool:
     """A Tool of a function; also a decorator, `@tool` or `@tool(writes=True)`.
 
     The description is the docstring, the schema comes from the type hints (`Annotated[int, Field(ge=1,
@@ -172,10 +179,11 @@ def without_titles(schema: object) -> object:
         properties = isinstance(schema.get("properties"), dict)
         kept = {k: v for k, v in schema.items() if k != "title" or not isinstance(v, str)}
         return {
-            k: {name: without_titles(p) for name, p in v.items()} if k == "properties" and properties
+            k: {name: without_titles(p) for name, p in v.items()}
+            if k == "properties" and properties
             else without_titles(v)
             for k, v in kept.items()
-        }  # fmt: skip
+        }
     return [without_titles(each) for each in schema] if isinstance(schema, list) else schema
 
 

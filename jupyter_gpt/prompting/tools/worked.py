@@ -1,4 +1,5 @@
-"""Worked runs: examples of thinking and acting, for a model that has to be shown (few-shot ReAct, as in Yao et al. 2022).
+"""Worked runs: examples of thinking and acting, for a model that has to be shown (few-shot ReAct, as in Yao et al.
+2022).
 
 An example is a question and a run in the form of ReAct, its results among it:
 
@@ -56,10 +57,13 @@ class Worked:
             [call], id = said.calls, f"example_{number}_{at}"
             called = {"name": call.name, "arguments": as_json(call.arguments)}
             chat += [
-                {"role": "assistant", "content": said.thought,
-                 "tool_calls": [{"id": id, "type": "function", "function": called}]},
+                {
+                    "role": "assistant",
+                    "content": said.thought,
+                    "tool_calls": [{"id": id, "type": "function", "function": called}],
+                },
                 {"role": "tool", "tool_call_id": id, "name": call.name, "content": result},
-            ]  # fmt: skip
+            ]
         return [*chat, {"role": "assistant", "content": read_turn(self.turns[-1]).answer}]
 
 
@@ -76,8 +80,10 @@ def worked(question: str, text: str) -> Worked:
     except Unreadable as wrong:
         raise GPTError(f"the example {question!r:.60} is no run of --react: {wrong}") from None
     if [one.answer is not None for one in said] != [False] * len(results) + [True]:
-        raise GPTError(f"the example {question!r:.60} is no run of --react: each Action has an Observation after it, and "
-                       "a Final Answer ends it")  # fmt: skip
+        raise GPTError(
+            f"the example {question!r:.60} is no run of --react: each Action has an Observation after it, and "
+            "a Final Answer ends it"
+        )
     return Worked(question, tuple(turns), tuple(results))
 
 

@@ -19,10 +19,17 @@ def said(script: str) -> tuple[str, int]:
 
 @pytest.mark.parametrize(
     ("script", "text", "results"),
-    [("<<12*12=!", "<<12*12=144>>!", 1), ("a=b, 3*4=", "a=b, 3*4=", 0), ("<<1+1= <<2+2=.", "<<1+1=2>> <<2+2=4>>.", 2),
-     ("<<1/0=", "<<1/0=? ZeroDivisionError>>", 1), ("<<x=3", "<<x=? NameNotDefined>>3", 1),
-     ("<<9**9**9=", "<<9**9**9=? ValueError>>", 1), ("<<a\nb=", "<<a\nb=", 0), ("< <3=", "< <3=", 0)],
-)  # fmt: skip
+    [
+        ("<<12*12=!", "<<12*12=144>>!", 1),
+        ("a=b, 3*4=", "a=b, 3*4=", 0),
+        ("<<1+1= <<2+2=.", "<<1+1=2>> <<2+2=4>>.", 2),
+        ("<<1/0=", "<<1/0=? ZeroDivisionError>>", 1),
+        ("<<x=3", "<<x=? NameNotDefined>>3", 1),
+        ("<<9**9**9=", "<<9**9**9=? ValueError>>", 1),
+        ("<<a\nb=", "<<a\nb=", 0),
+        ("< <3=", "< <3=", 0),
+    ],
+)
 def test_results_stand_where_they_are_asked_for(script, text, results):
     assert said(script) == (text, results)
 

@@ -18,10 +18,16 @@ def run(code):
 
 @pytest.mark.parametrize(
     ("code", "result"),
-    [("1 + 2", "3"), ("print('a')\n[n * n for n in range(4)]", "a\n[0, 1, 4, 9]"), ("x = 5", "done; nothing was printed"),
-     ("```python\nprint(6 * 7)\n```", "42"), ("import math\nmath.comb(52, 5)", "2598960"), ("'text'", "'text'"),
-     ("def f(n):\n    return n if n < 2 else f(n - 1) + f(n - 2)\nf(15)", "610")],
-)  # fmt: skip
+    [
+        ("1 + 2", "3"),
+        ("print('a')\n[n * n for n in range(4)]", "a\n[0, 1, 4, 9]"),
+        ("x = 5", "done; nothing was printed"),
+        ("```python\nprint(6 * 7)\n```", "42"),
+        ("import math\nmath.comb(52, 5)", "2598960"),
+        ("'text'", "'text'"),
+        ("def f(n):\n    return n if n < 2 else f(n - 1) + f(n - 2)\nf(15)", "610"),
+    ],
+)
 def test_programs(code, result):
     done = run(code)
     assert done.ok
@@ -30,19 +36,31 @@ def test_programs(code, result):
 
 @pytest.mark.parametrize(
     ("code", "told"),
-    [("1 / 0", "ZeroDivisionError"), ("def f(:", "SyntaxError"), ("nothing_such", "NameError"),
-     ("import socket\nsocket.socket()", "No module named 'socket'"), ("import urllib.request", "No module"),
-     ("import http.client", "No module"), ("import subprocess", "No module"), ("import ctypes", "No module"),
-     ("import torch", "No module"), ("open('/etc/passwd').read()", "PermissionError"),
-     ("import os\nos.listdir('/')", "PermissionError"), ("import os\nos.environ", "not supported"),
-     ("import os\nos.system('true')", "Error"),
-     ("from pathlib import Path\nPath('/etc/passwd').read_text()", "PermissionError"),
-     ("().__class__.__bases__[0].__subclasses__()", "AttributeError"), ("__import__('os')", "NameError"),
-     ("eval('open(\"/etc/passwd\")')", "PermissionError"),
-     ("def f(n): return f(n + 1)\nf(0)", "RecursionError"), ("[0] * 10**10", "MemoryError"),
-     ("x = 'a'\nwhile True: x = x + x", "MemoryError"), ("10 ** 10 ** 9", "MemoryError"),
-     ("import time\ntime.sleep(100)", "TimeoutError")],
-)  # fmt: skip
+    [
+        ("1 / 0", "ZeroDivisionError"),
+        ("def f(:", "SyntaxError"),
+        ("nothing_such", "NameError"),
+        ("import socket\nsocket.socket()", "No module named 'socket'"),
+        ("import urllib.request", "No module"),
+        ("import http.client", "No module"),
+        ("import subprocess", "No module"),
+        ("import ctypes", "No module"),
+        ("import torch", "No module"),
+        ("open('/etc/passwd').read()", "PermissionError"),
+        ("import os\nos.listdir('/')", "PermissionError"),
+        ("import os\nos.environ", "not supported"),
+        ("import os\nos.system('true')", "Error"),
+        ("from pathlib import Path\nPath('/etc/passwd').read_text()", "PermissionError"),
+        ("().__class__.__bases__[0].__subclasses__()", "AttributeError"),
+        ("__import__('os')", "NameError"),
+        ("eval('open(\"/etc/passwd\")')", "PermissionError"),
+        ("def f(n): return f(n + 1)\nf(0)", "RecursionError"),
+        ("[0] * 10**10", "MemoryError"),
+        ("x = 'a'\nwhile True: x = x + x", "MemoryError"),
+        ("10 ** 10 ** 9", "MemoryError"),
+        ("import time\ntime.sleep(100)", "TimeoutError"),
+    ],
+)
 def test_what_is_out_of_reach(code, told):
     done = run(code)
     assert not done.ok

@@ -8,8 +8,10 @@ from jupyter_gpt.prompting.tools.search import search
 
 def test_hits_are_told_with_their_sources():
     asked = []
-    hits = [SimpleNamespace(text="The bolt\n is  left-handed.", source="manual.pdf", page=3, score=0.9),
-            SimpleNamespace(text="w" * 5000, source="notes.md", page=None, score=0.5)]  # fmt: skip
+    hits = [
+        SimpleNamespace(text="The bolt\n is  left-handed.", source="manual.pdf", page=3, score=0.9),
+        SimpleNamespace(text="w" * 5000, source="notes.md", page=None, score=0.5),
+    ]
 
     def find(query, k):
         asked.append((query, k))

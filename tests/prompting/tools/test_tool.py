@@ -14,8 +14,9 @@ class Place(BaseModel):
     zip: int | None = None
 
 
-def weather(place: Place, days: Annotated[int, Field(ge=1, le=9, description="how many")] = 1,
-            unit: Literal["C", "F"] = "C") -> str:  # fmt: skip
+def weather(
+    place: Place, days: Annotated[int, Field(ge=1, le=9, description="how many")] = 1, unit: Literal["C", "F"] = "C"
+) -> str:
     """Tells the weather."""
     return f"{place.city} {days} {unit}"
 
@@ -62,9 +63,16 @@ def test_arguments_are_checked_and_turned_into_what_the_hints_say():
 
 @pytest.mark.parametrize(
     ("written", "meant"),
-    [("12 * 3", "12 * 3"), ('"12 * 3"', "12 * 3"), ('{"text": "12"}', "12"), ("12", "12"), ("```\n1+1\n```", "1+1"),
-     ('  {"text": "a\nb"} ', "a\nb"), ("[1, 2]", "[1, 2]")],
-)  # fmt: skip
+    [
+        ("12 * 3", "12 * 3"),
+        ('"12 * 3"', "12 * 3"),
+        ('{"text": "12"}', "12"),
+        ("12", "12"),
+        ("```\n1+1\n```", "1+1"),
+        ('  {"text": "a\nb"} ', "a\nb"),
+        ("[1, 2]", "[1, 2]"),
+    ],
+)
 def test_a_tool_of_one_argument_takes_it_bare(written, meant):
     def echo(text: str):
         """Says it."""
@@ -139,17 +147,29 @@ def test_what_cannot_be_a_tool_says_why():
     def shapeless(x: pytest.MonkeyPatch):
         """Says."""
 
-    for function, why in ((silent, "no docstring"), (unhinted, "x wants a type hint"), (many, r"\*x: int has no name"),
-                          (strange, "cannot be"), (later, "async"), (shapeless, "no JSON schema"), (3, "is a function"),
-                          (lambda x: x, "no name for a tool")):  # fmt: skip
+    for function, why in (
+        (silent, "no docstring"),
+        (unhinted, "x wants a type hint"),
+        (many, r"\*x: int has no name"),
+        (strange, "cannot be"),
+        (later, "async"),
+        (shapeless, "no JSON schema"),
+        (3, "is a function"),
+        (lambda x: x, "no name for a tool"),
+    ):
         with pytest.raises(GPTError, match=why):
             tool(function)
 
 
 def test_results_as_text():
     assert [as_text(v) for v in ("é", None, {"a": "é"}, [1, None], True, 2.5)] == [
-        "é", "done", '{"a": "é"}', "[1, null]", "true", "2.5",
-    ]  # fmt: skip
+        "é",
+        "done",
+        '{"a": "é"}',
+        "[1, null]",
+        "true",
+        "2.5",
+    ]
     assert as_text({1: object}).startswith("{1: <class")
     assert cut("x" * 2500, 2000) == "x" * 2000 + " … (500 more characters)"
     assert cut("abc", 3) == "abc"

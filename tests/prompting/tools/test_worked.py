@@ -39,16 +39,28 @@ def test_a_run_is_read_turn_by_turn_and_written_again():
     assert shot.results == ("0.55\nand it is fresh",)
     assert shot.as_text() == RUN.strip()
     assert [m["content"] for m in shot.as_written()] == [
-        "What does a pear cost?", CALL, "Observation: 0.55\nand it is fresh", ANSWER,
-    ]  # fmt: skip
+        "What does a pear cost?",
+        CALL,
+        "Observation: 0.55\nand it is fresh",
+        ANSWER,
+    ]
     asked, called, told, said = shot.as_native(0)
     assert called["tool_calls"][0]["function"] == {"name": "price", "arguments": '{"fruit": "pear"}'}
     assert (told["role"], told["tool_call_id"]) == ("tool", called["tool_calls"][0]["id"])
     assert (asked["role"], said["content"]) == ("user", "0.55 euros")
 
 
-@pytest.mark.parametrize("text", ["It costs 0.55.", CALL, f"{CALL}\n{ANSWER}", f"{CALL}\nObservation: 0.55",
-                                  f"{ANSWER}\nObservation: 1\n{ANSWER}", ""])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "It costs 0.55.",
+        CALL,
+        f"{CALL}\n{ANSWER}",
+        f"{CALL}\nObservation: 0.55",
+        f"{ANSWER}\nObservation: 1\n{ANSWER}",
+        "",
+    ],
+)
 def test_what_is_no_run_is_refused(text):
     with pytest.raises(GPTError, match="is no run of --react"):
         worked("What does a pear cost?", text)

@@ -19,20 +19,42 @@ ARENA = Command(
         "Models behind a server (%gpt config endpoint) may join."
     ),
     groups=(
-        ("Models and votes", (
-            Option("MODEL", "the models, two or more", complete="models", many=True, needed=True),
-            Option("--prompts", "a $variable with a list of prompts, or a text file with one a line (default: eight of "
-                   "our own)", "FILE", complete="files", kept=True),
-            Option("--judge", "a $function(prompt, completion) that scores, higher for the better, or a model that is "
-                   "asked which is better, in both orders", "JUDGE", complete="models", kept=True),
-            Option("--by", "who votes", "WHO", default="person"),
-            Option("--rankings", "the name under which the votes are kept (default: arena-MODEL-MODEL)", "NAME",
-                   complete="rankings"),
-            Option("--no-form", "only the leaderboard, no votes asked for", kind=None),
-            Option("--overwrite", "ask these in the place of the questions that another cell asked under these rankings; votes "
-                   "that were given are kept", kind=None),
-            OUT,
-        )),
+        (
+            "Models and votes",
+            (
+                Option("MODEL", "the models, two or more", complete="models", many=True, needed=True),
+                Option(
+                    "--prompts",
+                    "a $variable with a list of prompts, or a text file with one a line (default: eight of our own)",
+                    "FILE",
+                    complete="files",
+                    kept=True,
+                ),
+                Option(
+                    "--judge",
+                    "a $function(prompt, completion) that scores, higher for the better, or a model that is "
+                    "asked which is better, in both orders",
+                    "JUDGE",
+                    complete="models",
+                    kept=True,
+                ),
+                Option("--by", "who votes", "WHO", default="person"),
+                Option(
+                    "--rankings",
+                    "the name under which the votes are kept (default: arena-MODEL-MODEL)",
+                    "NAME",
+                    complete="rankings",
+                ),
+                Option("--no-form", "only the leaderboard, no votes asked for", kind=None),
+                Option(
+                    "--overwrite",
+                    "ask these in the place of the questions that another cell asked under these rankings; votes "
+                    "that were given are kept",
+                    kind=None,
+                ),
+                OUT,
+            ),
+        ),
         ("Sampling", tuple(prompt.COMMAND.flags[name] for name in SAMPLING if name != "--samples")),
         ("Prompt", tuple(prompt.COMMAND.flags[name] for name in PROMPT)),
     ),
@@ -40,7 +62,7 @@ ARENA = Command(
         "%gpt arena base assistant aligned --prompts $questions --max-tokens 60",
         "%gpt arena assistant aligned --judge $polite",
     ),
-)  # fmt: skip
+)
 
 
 def arena(gpt, given: dict, ip) -> object:

@@ -22,36 +22,49 @@ CONFIG = Command(
         "notebooks of this folder; its {holes} stay holes."
     ),
     groups=(
-        ("What", (
-            Option("WHAT", "what to set or show", choices=("endpoint", "template")),
-            Option("NAME", "what to call the endpoint here; or the technique: cot, expert, reflection, tree, react, agent",
-                   complete="models", hints=("cot", "expert", "reflection", "tree", "react", "agent")),
-        )),
-        ("Endpoint", (
-            Option("--base-url", "its address up to /v1", "URL"),
-            Option("--model", "the model's name over there", "MODEL"),
-            Option("--key-env", "the environment variable that holds the key", "VAR"),
-            Option("--base", "a base model: it gets raw documents, through /completions", kind=None),
-            Option("--timeout", "seconds of silence that are borne", "SECONDS", number, default=60),
-            Option("--retries", "how often a failed request is sent again", "N", whole, default=2),
-            Option("--user", "for every notebook of mine, not just those of this folder", kind=None),
-            Option("--overwrite", "replace the endpoint that another cell declared under this NAME", kind=None),
-            Option("--remove", "forget the endpoint; go back to the technique's own text", kind=None),
-        )),
-        ("Template", (
-            Option("--part", "which text of the technique", "PART"),
-            Option("--text", r"what to send instead, with the same {holes}; \n is a new line", "TEXT", spelled),
-            OUT,
-        )),
+        (
+            "What",
+            (
+                Option("WHAT", "what to set or show", choices=("endpoint", "template")),
+                Option(
+                    "NAME",
+                    "what to call the endpoint here; or the technique: cot, expert, reflection, tree, react, agent",
+                    complete="models",
+                    hints=("cot", "expert", "reflection", "tree", "react", "agent"),
+                ),
+            ),
+        ),
+        (
+            "Endpoint",
+            (
+                Option("--base-url", "its address up to /v1", "URL"),
+                Option("--model", "the model's name over there", "MODEL"),
+                Option("--key-env", "the environment variable that holds the key", "VAR"),
+                Option("--base", "a base model: it gets raw documents, through /completions", kind=None),
+                Option("--timeout", "seconds of silence that are borne", "SECONDS", number, default=60),
+                Option("--retries", "how often a failed request is sent again", "N", whole, default=2),
+                Option("--user", "for every notebook of mine, not just those of this folder", kind=None),
+                Option("--overwrite", "replace the endpoint that another cell declared under this NAME", kind=None),
+                Option("--remove", "forget the endpoint; go back to the technique's own text", kind=None),
+            ),
+        ),
+        (
+            "Template",
+            (
+                Option("--part", "which text of the technique", "PART"),
+                Option("--text", r"what to send instead, with the same {holes}; \n is a new line", "TEXT", spelled),
+                OUT,
+            ),
+        ),
     ),
     examples=(
         "%gpt config endpoint local --base-url http://127.0.0.1:11434/v1 --model llama3.2",
         "%gpt config endpoint mini --base-url https://api.openai.com/v1 --model gpt-4o-mini \\",
         "    --key-env OPENAI_API_KEY",
         "%gpt config endpoint",
-        "%gpt config template cot --part trigger --text \"First, let's think logically.\"",
+        '%gpt config template cot --part trigger --text "First, let\'s think logically."',
     ),
-)  # fmt: skip
+)
 
 
 def config(gpt, given: dict, ip) -> object:
@@ -95,9 +108,12 @@ def key_of(endpoint) -> str:
 
 def endpoints_bundle(endpoints: list) -> Bundle:
     """One row an endpoint."""
-    data = {"view": "endpoints", "endpoints": [
-        {"name": e.name, "model": e.model, "base_url": e.base_url, "key_env": e.key_env} for e in endpoints
-    ]}  # fmt: skip
+    data = {
+        "view": "endpoints",
+        "endpoints": [
+            {"name": e.name, "model": e.model, "base_url": e.base_url, "key_env": e.key_env} for e in endpoints
+        ],
+    }
     if not endpoints:
         text = "no endpoints yet: %gpt config endpoint NAME --base-url URL --model MODEL makes one"
         return Bundle(text, f"<p>{text}</p>", data)

@@ -13,43 +13,75 @@ EVALUATE = Command(
     name="%gpt evaluate",
     summary="techniques x models on questions with answers: accuracy, cost, what to use",
     about=(
-        "First the best possible performance, then cost: asks every question with every technique of every model, batched, "
-        "and shows accuracy with its interval, tokens, seconds and dollars of each, and which to use: the best, and the "
-        "cheapest within its interval. What the expected answers are, numbers, letters of options, yes or no, or texts, "
-        "decides how every reply is read, whichever technique it is from; a reply without a readable answer is counted and "
-        "wrong, one cut off at --max-tokens too unless it named its answer. Results are kept as they come: ■ stops, the same "
+        "First the best possible performance, then cost: asks every question with every technique of every model, "
+        "batched, "
+        "and shows accuracy with its interval, tokens, seconds and dollars of each, and which to use: the best, "
+        "and the "
+        "cheapest within its interval. What the expected answers are, numbers, letters of options, yes or no, or "
+        "texts, "
+        "decides how every reply is read, whichever technique it is from; a reply without a readable answer is "
+        "counted and "
+        "wrong, one cut off at --max-tokens too unless it named its answer. Results are kept as they come: ■ "
+        "stops, the same "
         "line goes on."
     ),
     groups=(
-        ("What", (
-            Option("TASK", "a $variable or a .csv, .json or .jsonl file with questions and answers, or reasoning-gym:NAME",
-                   kept=True, complete="files", needed=True),
-            Option("--models", "the models to ask", "MODEL", many=True, complete="models"),
-            Option("--index", "measure retrieval from these indexes instead, by meaning, --keyword and --hybrid with three weights, "
-                   "and say which finds most: questions that say where their answers stand (a `quote`, or `source` and "
-                   "`page`); with --models, answers with the book closed and open",
-                   "NAME", many=True, complete="indexes"),
-            Option("--techniques", "each in quotes, the flags of %%prompt; a word of no flag, such as direct, is none",
-                   "FLAGS", many=True, default='direct "--cot" "--cot --samples 5 --vote"'),
-            Option("--questions", "the first N only (of reasoning-gym: 50)", "N", whole),
-            Option("--score", "f(answer, expected), true where it is right; answer is what the technique read off, or else "
-                   "the whole reply (default: the same number, option, yes or no, or a sentence with the same words)",
-                   "$FUNCTION", kept=True),
-        )),
-        ("Sampling", (
-            Option("--temperature", "for all of them", "T", number),
-            Option("--max-tokens", "of each answer", "N", whole),
-            Option("--as-assistant", "ask base models as assistants", kind=None),
-            Option("--few-shot", "a $variable with pairs of question and worked answer", "$PAIRS", kept=True),
-            Option("--seed", "decides the sampling, and which puzzles", "S", whole, default=0),
-            OUT,
-        )),
+        (
+            "What",
+            (
+                Option(
+                    "TASK",
+                    "a $variable or a .csv, .json or .jsonl file with questions and answers, or reasoning-gym:NAME",
+                    kept=True,
+                    complete="files",
+                    needed=True,
+                ),
+                Option("--models", "the models to ask", "MODEL", many=True, complete="models"),
+                Option(
+                    "--index",
+                    "measure retrieval from these indexes instead, by meaning, --keyword and --hybrid with three "
+                    "weights, "
+                    "and say which finds most: questions that say where their answers stand (a `quote`, or "
+                    "`source` and "
+                    "`page`); with --models, answers with the book closed and open",
+                    "NAME",
+                    many=True,
+                    complete="indexes",
+                ),
+                Option(
+                    "--techniques",
+                    "each in quotes, the flags of %%prompt; a word of no flag, such as direct, is none",
+                    "FLAGS",
+                    many=True,
+                    default='direct "--cot" "--cot --samples 5 --vote"',
+                ),
+                Option("--questions", "the first N only (of reasoning-gym: 50)", "N", whole),
+                Option(
+                    "--score",
+                    "f(answer, expected), true where it is right; answer is what the technique read off, or else "
+                    "the whole reply (default: the same number, option, yes or no, or a sentence with the same words)",
+                    "$FUNCTION",
+                    kept=True,
+                ),
+            ),
+        ),
+        (
+            "Sampling",
+            (
+                Option("--temperature", "for all of them", "T", number),
+                Option("--max-tokens", "of each answer", "N", whole),
+                Option("--as-assistant", "ask base models as assistants", kind=None),
+                Option("--few-shot", "a $variable with pairs of question and worked answer", "$PAIRS", kept=True),
+                Option("--seed", "decides the sampling, and which puzzles", "S", whole, default=0),
+                OUT,
+            ),
+        ),
     ),
     examples=(
         '%gpt evaluate $riddles --models mine --techniques direct "--cot" "--reflect"',
         "%gpt evaluate reasoning-gym:chain_sum --models mine mini --questions 100",
     ),
-)  # fmt: skip
+)
 
 
 def evaluate(gpt, given: dict, ip) -> object:

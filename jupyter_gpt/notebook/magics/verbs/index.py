@@ -17,46 +17,86 @@ def weight(text: str) -> float | bool:
 RETRIEVAL = (
     Option("--k", "chunks to find", "K", whole, default=4),
     Option("--keyword", "look for the words alone (BM25), not for the meaning", kind=None),
-    Option("--hybrid", "look for both, and fuse the two lists by rank; WEIGHT, from 0 to 1, is that of meaning against words "
-           "(default: 0.5; %gpt evaluate --index says what suits an index)", "WEIGHT", weight, optional=True),
+    Option(
+        "--hybrid",
+        "look for both, and fuse the two lists by rank; WEIGHT, from 0 to 1, is that of meaning against words "
+        "(default: 0.5; %gpt evaluate --index says what suits an index)",
+        "WEIGHT",
+        weight,
+        optional=True,
+    ),
     Option("--rerank", "a cross-encoder that reads question and chunk together and orders what was found", "MODEL"),
     Option("--mmr", "of what was found, prefer chunks that are unlike those already taken", kind=None),
-    Option("--filter", "only chunks for which this holds, of source, page, heading, text and chunk: "
-           "\"page > 3 and 'leave' in heading\"", "CONDITION"),
-)  # fmt: skip
+    Option(
+        "--filter",
+        "only chunks for which this holds, of source, page, heading, text and chunk: "
+        "\"page > 3 and 'leave' in heading\"",
+        "CONDITION",
+    ),
+)
 
 INDEX = Command(
     name="%gpt index",
     summary="make documents ready to be searched, or bring an index up to date",
     about=(
         "Cuts documents into chunks, embeds them, and keeps both under .jupyter_gpt/indexes/NAME, a folder that may be "
-        "moved. Run again, only what is new or changed is embedded, and what is gone from its sources leaves the index; "
+        "moved. Run again, only what is new or changed is embedded, and what is gone from its sources leaves the "
+        "index; "
         "without sources it looks at those it has. What cannot be read is passed over and named. ■ stops it and keeps "
         "what was done; the next run goes on there."
     ),
     groups=(
-        ("Index", (
-            Option("NAME", "what to call it", needed=True, complete="indexes"),
-            Option("SOURCES", f"files, globs, folders ({SUPPORTED}), addresses, and $variables that hold texts",
-                   many=True, literal=True, complete="files"),
-        )),
-        ("Options", (
-            Option("--embedder", "minilm, a model of this notebook (its last hidden states, averaged), an endpoint, a "
-                   "folder or owner/name of the hub", "MODEL", default="minilm", complete="models", hints=("minilm",)),
-            Option("--chunk-tokens", "tokens of a chunk at most, counted by the embedder", "N", whole, default=TOKENS),
-            Option("--overlap", "share of a chunk that the next repeats, or how many tokens", "SHARE", number,
-                   default=OVERLAP),
-            Option("--add", "keep what the index holds besides these sources", kind=None),
-            Option("--overwrite", "let go of sources not named here; make the index anew where settings differ", kind=None),
-            OUT,
-        )),
+        (
+            "Index",
+            (
+                Option("NAME", "what to call it", needed=True, complete="indexes"),
+                Option(
+                    "SOURCES",
+                    f"files, globs, folders ({SUPPORTED}), addresses, and $variables that hold texts",
+                    many=True,
+                    literal=True,
+                    complete="files",
+                ),
+            ),
+        ),
+        (
+            "Options",
+            (
+                Option(
+                    "--embedder",
+                    "minilm, a model of this notebook (its last hidden states, averaged), an endpoint, a "
+                    "folder or owner/name of the hub",
+                    "MODEL",
+                    default="minilm",
+                    complete="models",
+                    hints=("minilm",),
+                ),
+                Option(
+                    "--chunk-tokens", "tokens of a chunk at most, counted by the embedder", "N", whole, default=TOKENS
+                ),
+                Option(
+                    "--overlap",
+                    "share of a chunk that the next repeats, or how many tokens",
+                    "SHARE",
+                    number,
+                    default=OVERLAP,
+                ),
+                Option("--add", "keep what the index holds besides these sources", kind=None),
+                Option(
+                    "--overwrite",
+                    "let go of sources not named here; make the index anew where settings differ",
+                    kind=None,
+                ),
+                OUT,
+            ),
+        ),
     ),
     examples=(
         "%gpt index docs ./handbook/*.pdf ./notes --embedder minilm",
         "%gpt index docs",
         "%gpt index mine $texts --embedder storyteller",
     ),
-)  # fmt: skip
+)
 
 INDEXES = Command(
     name="%gpt indexes",
@@ -69,22 +109,32 @@ SEARCH = Command(
     name="%gpt search",
     summary="look something up in an index",
     about=(
-        "Shows the chunks nearest to a question, with their scores, sources and pages, the question's words marked, and a "
+        "Shows the chunks nearest to a question, with their scores, sources and pages, the question's words "
+        "marked, and a "
         "map of the index with the question and its hits."
     ),
     groups=(
-        ("Options", (
-            Option("INDEX", "the index", needed=True, complete="indexes"),
-            Option("QUESTION", "what to look for, in quotes", needed=True),
-            *RETRIEVAL,
-            Option("--map", "how the map is drawn: the principal components, or UMAP (an extra)",
-                   choices=("pca", "umap", "none"), default="pca"),
-            OUT,
-        )),
+        (
+            "Options",
+            (
+                Option("INDEX", "the index", needed=True, complete="indexes"),
+                Option("QUESTION", "what to look for, in quotes", needed=True),
+                *RETRIEVAL,
+                Option(
+                    "--map",
+                    "how the map is drawn: the principal components, or UMAP (an extra)",
+                    choices=("pca", "umap", "none"),
+                    default="pca",
+                ),
+                OUT,
+            ),
+        ),
     ),
-    examples=('%gpt search docs "How many days of leave do I have?"',
-              "%gpt search docs 'parental leave' --hybrid --filter \"page > 3\""),
-)  # fmt: skip
+    examples=(
+        '%gpt search docs "How many days of leave do I have?"',
+        "%gpt search docs 'parental leave' --hybrid --filter \"page > 3\"",
+    ),
+)
 
 
 def index(gpt, given: dict, ip) -> object:

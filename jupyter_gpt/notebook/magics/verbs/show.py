@@ -12,18 +12,31 @@ SHOW = Command(
     summary="a run's curves and samples; rankings; `last`: the last prompt and its answer",
     about=(
         "Opens the view of a run again, after its cell is gone or the page was loaded anew; live if it still "
-        "runs. Of rankings it shows the answers there are. %gpt show last shows the last completion: the exact prompt with its special tokens, the "
+        "runs. Of rankings it shows the answers there are. %gpt show last shows the last completion: the exact "
+        "prompt with its special tokens, the "
         "answer, tokens in and out, seconds, tokens/s; of a technique the whole tree of what was asked."
     ),
-    groups=(("Options", (
-        Option("RUN", "the run, rankings, or `last`; further runs are drawn beside it", complete="runs", hints=(look.LAST,),
-               many=True, needed=True),
-        Option("--tokens", "with `last`: each token's probability, its alternatives, the work it took",
-               kind=None),
-        OUT,
-    )),),
+    groups=(
+        (
+            "Options",
+            (
+                Option(
+                    "RUN",
+                    "the run, rankings, or `last`; further runs are drawn beside it",
+                    complete="runs",
+                    hints=(look.LAST,),
+                    many=True,
+                    needed=True,
+                ),
+                Option(
+                    "--tokens", "with `last`: each token's probability, its alternatives, the work it took", kind=None
+                ),
+                OUT,
+            ),
+        ),
+    ),
     examples=("%gpt show storyteller", "%gpt show last"),
-)  # fmt: skip
+)
 
 
 def show_it(gpt, given: dict, ip) -> object:

@@ -12,13 +12,18 @@ TOKENS = Command(
     name="%gpt tokens",
     summary="a text as a model's tokens",
     about="Shows the text as coloured tokens with their integers, their count and the bytes a token.",
-    groups=(("Options", (
-        Option("MODEL", "the model whose tokenizer reads it", complete="models", needed=True),
-        Option("TEXT", "the text, in quotes; or a $variable", many=True, needed=True),
-        OUT,
-    )),),
+    groups=(
+        (
+            "Options",
+            (
+                Option("MODEL", "the model whose tokenizer reads it", complete="models", needed=True),
+                Option("TEXT", "the text, in quotes; or a $variable", many=True, needed=True),
+                OUT,
+            ),
+        ),
+    ),
     examples=('%gpt tokens storyteller "Once upon a time"',),
-)  # fmt: skip
+)
 BATCH = Command(
     name="%gpt batch",
     summary="rows of the batches that a run reads",
@@ -26,15 +31,20 @@ BATCH = Command(
         "Draws some rows as the run reads them: documents end to end, one colour a document, the delimiter "
         "marked, and one cell with all it may attend to and its target."
     ),
-    groups=(("Options", (
-        Option("RUN", "the run's name", complete="runs", needed=True),
-        Option("--rows", "rows to draw", "N", whole, default=4),
-        Option("--cols", "tokens of each row to draw", "N", whole, default=10),
-        Option("--seed", "draw rows from the whole run, which ones by this (default: its first)", "S", whole),
-        OUT,
-    )),),
+    groups=(
+        (
+            "Options",
+            (
+                Option("RUN", "the run's name", complete="runs", needed=True),
+                Option("--rows", "rows to draw", "N", whole, default=4),
+                Option("--cols", "tokens of each row to draw", "N", whole, default=10),
+                Option("--seed", "draw rows from the whole run, which ones by this (default: its first)", "S", whole),
+                OUT,
+            ),
+        ),
+    ),
     examples=("%gpt batch storyteller --rows 3",),
-)  # fmt: skip
+)
 
 
 def tokens(gpt, given: dict, ip) -> list[int]:
@@ -55,8 +65,13 @@ def batch(gpt, given: dict, ip) -> object:
     rows = look.batch(gpt, run.name, rows=drawn, seed=given.get("seed"))
     documents = Documents.open(run.folder / "data")
     bundle = batch_bundle(
-        rows, documents.tokenizer(), documents.eot, name=run.name, varies=look.varies(gpt, run.name),
-        shown_rows=drawn, shown_columns=columns,
-    )  # fmt: skip
+        rows,
+        documents.tokenizer(),
+        documents.eot,
+        name=run.name,
+        varies=look.varies(gpt, run.name),
+        shown_rows=drawn,
+        shown_columns=columns,
+    )
     show(bundle)
     return rows
