@@ -182,7 +182,7 @@ def _tokenize(
     if not source.tokens:
         if source.refused and source.longest > context + 1:
             raise GPTError(
-                f"no conversation of {source.name} fits: the longest has {source.longest:,} tokens, a row {context + 1:,}"
+                f"no conversation of {source.name} fits: longest is {source.longest:,} tokens, a row {context + 1:,}"
                 + (
                     " and --over-long refuse leaves out what is longer"
                     if over_long == "refuse"

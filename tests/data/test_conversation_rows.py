@@ -176,13 +176,13 @@ def test_counts(tokenizer, tmp_path):
 
 def test_nothing_fits_nothing_to_learn(tokenizer, tmp_path):
     long_question = [("why? " * 60, "it was")]
-    assert refusal(tokenizer, tmp_path, {"a": long_question}).startswith("no conversation of $a fits: its longest has ")
+    assert refusal(tokenizer, tmp_path, {"a": long_question}).startswith("no conversation of $a fits: longest is ")
     assert "--over-long refuse leaves out" in refusal(
         tokenizer, tmp_path, {"a": [("why?", "it was " * 60)]}, over_long="refuse"
     )
     for rule in ("refuse", "cut"):  # an endless source ends here too
         assert refusal(tokenizer, tmp_path, {}, {"stories-qa": 1}, context=16, over_long=rule).startswith(
-            "no conversation of stories-qa fits: its longest has "
+            "no conversation of stories-qa fits: longest is "
         )
     assert refusal(tokenizer, tmp_path, {"a": pairs(2)}, over_long="crop") == "--over-long is cut or refuse, not 'crop'"
     assert (
