@@ -5,9 +5,9 @@ wrong place, or a shape that does not fit, is an error all the same."""
 import pytest
 import torch
 
-from jupyter_gpt.inference.cache import Rows, gather
 from jupyter_gpt.inference.forward import forward_of
-from jupyter_gpt.inference.graphs import Steps
+from jupyter_gpt.inference.graphs import GraphedSteps
+from jupyter_gpt.inference.kv_cache import KVCache, gather
 from jupyter_gpt.nn.loss import cross_entropy, softmax_gradient
 from jupyter_gpt.nn.optimizer import optimizers
 from jupyter_gpt.nn.transformer import Trunk
@@ -39,8 +39,8 @@ def test_a_step_of_training_stays_on_its_device(arch):
 def test_reading_and_recordable_steps_stay_on_their_device(arch):
     _, model = made(arch)
     model = model.to(torch.bfloat16).eval()
-    rows, forward = Rows(4, 256, torch.device("meta")), forward_of(model)
-    steps = Steps(forward.lean)
+    rows, forward = KVCache(4, 256, torch.device("meta")), forward_of(model)
+    steps = GraphedSteps(forward.forward)
     read = forward(torch.zeros(4, 16, dtype=torch.long, device="meta"), *rows.append([16] * 4, 16), rows, 1, None)
     ids = torch.zeros(4, 1, dtype=torch.long, device="meta")
     positions, mask = rows.append([1] * 4, 1)
@@ -53,9 +53,9 @@ def test_reading_and_recordable_steps_stay_on_their_device(arch):
 def test_rows_that_are_padded_multiplied_dropped_and_outgrow_their_memory(arch):
     _, model = made(arch)
     model, meta = model.to(torch.bfloat16).eval(), torch.device("meta")
-    forward, rows = forward_of(model), Rows(3, 16, meta)
+    forward, rows = forward_of(model), KVCache(3, 16, meta)
     forward(torch.zeros(3, 16, dtype=torch.long, device="meta"), *rows.append([16, 9, 4], 16), rows, 1, None)
-    many, steps = gather([(rows, [0, 0, 0, 2]), (rows, [1])], 4), Steps(forward.lean)
+    many, steps = gather([(rows, [0, 0, 0, 2]), (rows, [1])], 4), GraphedSteps(forward.forward)
     many.drop(1)
     ids = torch.zeros(4, 1, dtype=torch.long, device="meta")
     for _ in range(60):

@@ -112,7 +112,7 @@ def answers(
     `constraint` makes the engine's constraint of each sample.
     """
     from jupyter_gpt.inference.engine import generate
-    from jupyter_gpt.inference.requests import Request
+    from jupyter_gpt.inference.sequence import Request
 
     decode = decoder(tokenizer)
     constraints, leads = [constraint] * len(prompts), [None] * len(prompts)

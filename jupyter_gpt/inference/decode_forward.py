@@ -1,12 +1,10 @@
-"""A lean forward of Llama, Qwen3 and GPT-2 for decoding: the module's own weights, without the module's own
-overhead.
+"""The decoding forward of Llama, Qwen3 and GPT-2: the module's own weights without the module's own overhead.
 
-A decoding step is hundreds of small operations, and on a CPU the reading of every weight. Notable: q, k, v
-and gate, up are multiplied as one matrix each; the heads that share keys are one query block, so grouped keys
-are never repeated; queries and keys turn together; weights are laid out once the way oneDNN reads them
-fastest (`packed.py`); LoRA's two small products are added (`low_rank.py`). Any other architecture, anything
-quantized, otherwise adapted or hooked, is left to its own forward. `tests/inference` holds both equal.
-"""
+A decoding step is hundreds of small operations, and on a CPU the reading of every weight. Here q, k, v and gate, up are
+multiplied as one matrix each; query heads that share a key head form one query block, so grouped keys are never
+repeated; queries and keys are rotated together; weights are prepacked in the layout that oneDNN reads fastest
+(`weight_prepacking.py`); LoRA adds its two small products (`nn/lora_linear.py`). Any other architecture, anything
+quantized, hooked or adapted otherwise uses its own forward. `tests/inference` compares both."""
 
 from __future__ import annotations
 
@@ -20,30 +18,31 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from jupyter_gpt.inference.cache import Rows
-from jupyter_gpt.inference.decode_lora import added, base_of, is_adapter, is_low_rank, is_own
+from jupyter_gpt.inference.kv_cache import KVCache
+from jupyter_gpt.nn.lora_linear import add_lora, base_layer, is_adapter_parameter, is_plain_lora
+from jupyter_gpt.nn.modules import base_of
 from jupyter_gpt.nn.token_rows import PARTS, embed, snapshot, unwrapped
 
 Linear = Callable[[Tensor], Tensor]
-STATIC_ROPE = {"default", "linear", "llama3", "yarn"}  # those whose angles depend on the position alone
-TAKE_A_MASK = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+STATIC_ROPE = {"default", "linear", "llama3", "yarn"}  # rope types whose angles depend on the position alone
+MASKED_KERNELS = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 @dataclass
 class Block:
-    """One layer as functions of `(..., D)`: what reads the stream and what writes to it."""
+    """One layer as functions of `(…, D)`."""
 
     norm1: Linear
     qkv: Linear
-    turn: Callable | None  # a norm on queries and keys
+    qk_norm: Callable | None
     out: Linear
     norm2: Linear
     mlp: Linear
 
 
 @dataclass
-class Lean:
-    """A model as functions; `heads` queries share `groups` keys of width `width`."""
+class DecodeForward:
+    """A model as functions; `heads` query heads share `groups` key heads of width `width`."""
 
     heads: int
     groups: int
@@ -57,32 +56,24 @@ class Lean:
 
     @torch.inference_mode()
     def __call__(
-        self,
-        ids: Tensor,
-        positions: Tensor,
-        mask: Tensor,
-        cache: Rows,
-        keep: int,
-        adapters: list | None = None,
+        self, ids: Tensor, positions: Tensor, mask: Tensor, cache: KVCache, keep: int, adapters: list | None = None
     ) -> Tensor:
-        """fp32 logits `(B, keep, V)` after the last `keep` of the new tokens `(B, t)`, whose columns `cache`
-        holds."""
-        masked = not cache.whole or 1 < ids.shape[1] < mask.shape[1]
+        """fp32 logits `(B, keep, V)` after the last `keep` of the new tokens `(B, t)`, whose columns `cache` has."""
+        masked = not cache.unmasked or 1 < ids.shape[1] < mask.shape[1]
         bias = additive(mask, ids.shape[1], self.dtype) if masked else None
         return self.run(ids, positions, bias, cache.update, keep)
 
     def run(self, ids: Tensor, positions: Tensor, bias: Tensor | None, update: Callable, keep: int) -> Tensor:
-        """The pass itself; `update(k, v, layer)` keeps the new columns and returns all that are attended to.
+        """The pass itself; `update(k, v, layer)` stores the new columns and returns all columns to attend to.
 
-        On a GPU a mask rules cuDNN's attention out, which torch prefers on an H100: it builds a plan for each new
-        number of columns, and may find none for a mask that is the same for all queries.
+        With a mask cuDNN's attention is ruled out, which torch prefers on an H100: it builds a plan for each new number
+        of columns, and may find none for a mask that is the same for all queries.
         """
         masked_on_gpu = bias is not None and ids.device.type == "cuda"
-        with sdpa_kernel(TAKE_A_MASK) if masked_on_gpu else nullcontext():
-            return self.through(ids, positions, bias, update, keep)
+        with sdpa_kernel(MASKED_KERNELS) if masked_on_gpu else nullcontext():
+            return self.layers(ids, positions, bias, update, keep)
 
-    def through(self, ids: Tensor, positions: Tensor, bias: Tensor | None, update: Callable, keep: int) -> Tensor:
-        """All layers, one after another."""
+    def layers(self, ids: Tensor, positions: Tensor, bias: Tensor | None, update: Callable, keep: int) -> Tensor:
         B, t = ids.shape
         H, G, h = self.heads, self.groups, self.width
         x = self.embed(ids, positions)
@@ -90,8 +81,8 @@ class Lean:
         for number, block in enumerate(self.blocks):
             qkv = block.qkv(block.norm1(x)).view(B, t, H + 2 * G, h)
             qk, v = qkv[:, :, : H + G], qkv[:, :, H + G :]
-            if block.turn:
-                qk = block.turn(qk)
+            if block.qk_norm:
+                qk = block.qk_norm(qk)
             if cos_sin:
                 qk = torch.addcmul(qk * cos_sin[0], qk.roll(h // 2, dims=-1), cos_sin[1])
             k, v = update(qk[:, :, H:].transpose(1, 2), v.transpose(1, 2), number)
@@ -101,10 +92,10 @@ class Lean:
 
 
 def additive(mask: Tensor, t: int, dtype: torch.dtype) -> Tensor:
-    """The mask `(B, 1, t, columns)` to add: -inf on columns that do not count and on those after the query's own.
+    """The additive mask `(B, 1, t, columns)`: -inf on invalid columns and on those after the query's own.
 
-    A query sees its own column even where that is padding: with nothing to see its output might be NaN, and a NaN among
-    the values reaches every row of the next layer, masked or not.
+    A query attends to its own column even where that is padding: with nothing to attend to its output might be NaN, and
+    a NaN among the values reaches every row of the next layer, masked or not.
     """
     columns = mask.shape[1]
     bias = torch.zeros(len(mask), 1, t, columns, dtype=dtype, device=mask.device)
@@ -117,11 +108,10 @@ def additive(mask: Tensor, t: int, dtype: torch.dtype) -> Tensor:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
-    """Attention of queries `(B, t, H, h)` over all columns of keys and values `(B, G, columns, h)`: `(B, t,
-    H*h)`."""
+    """Attention of queries `(B, t, H, h)` over keys and values `(B, G, columns, h)`: `(B, t, H*h)`."""
     B, t, H, h = q.shape
     G = k.shape[1]
-    if t == 1:  # the H / G heads of a group are its queries, and no key is repeated
+    if t == 1:  # the H / G heads of a group are its queries: no key is repeated
         y = F.scaled_dot_product_attention(q.reshape(B, G, H // G, h), k, v, attn_mask=bias)
         return y.reshape(B, 1, H * h)
     q = q.transpose(1, 2)
@@ -131,22 +121,20 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
     return y.transpose(1, 2).reshape(B, t, H * h)
 
 
-def lean_of(module: nn.Module, linear: Callable[..., Linear]) -> Lean | None:
-    """The lean forward of a module, with LoRA or without, or None where only its own will do.
+def decode_forward(module: nn.Module, linear: Callable[..., Linear]) -> DecodeForward | None:
+    """The decoding forward of a module, with or without LoRA; None where only its own forward is right.
 
-    `linear(weights, biases)` makes the function that multiplies by weights `(out, in)` stacked over their
-    outputs.
+    `linear(weights, biases)` makes the function that multiplies by weights `(out, in)`, stacked over their outputs.
     """
-    module = module.get_base_model() if is_adapter(module) else module
+    module = base_of(module)
     build = {"LlamaForCausalLM": rotary, "Qwen3ForCausalLM": rotary, "GPT2LMHeadModel": gpt2}.get(type(module).__name__)
     return build(module, linear) if build and plain(module) else None
 
 
 def plain(module: nn.Module) -> bool:
-    """Whether every part is what transformers made, or LoRA of the plain kind: no quantized layer, no hook, one
-    dtype and device."""
-    parts = [part for part in module.modules() if not is_low_rank(part) and type(part).__name__ not in PARTS]
-    weights = {(p.dtype, p.device) for name, p in module.named_parameters() if not is_own(name)}
+    """Whether every part is transformers' own or plain LoRA: no quantized layer, no hook, one dtype and device."""
+    parts = [part for part in module.modules() if not is_plain_lora(part) and type(part).__name__ not in PARTS]
+    weights = {(p.dtype, p.device) for name, p in module.named_parameters() if not is_adapter_parameter(name)}
     known = ("torch.nn.modules.", "transformers.")
     return (
         len(weights) == 1
@@ -157,16 +145,16 @@ def plain(module: nn.Module) -> bool:
     )
 
 
-def rotary(module: nn.Module, linear) -> Lean | None:
-    """Llama (Touvron et al. 2023) and Qwen3, which adds a norm on queries and keys; rotary positions (Su et
-    al. 2021)."""
+def rotary(module: nn.Module, linear) -> DecodeForward | None:
+    """Llama (Touvron et al. 2023) and Qwen3, which adds a norm on queries and keys; rotary positions (Su et al.
+    2021)."""
     model, config = module.model, module.config
     sliding = "sliding_attention" in (getattr(config, "layer_types", None) or [])
     if config.hidden_act != "silu" or sliding or getattr(model.rotary_emb, "rope_type", "default") not in STATIC_ROPE:
         return None
     attention = model.layers[0].self_attn
-    h, groups = attention.head_dim, base_of(attention.k_proj).out_features // attention.head_dim
-    heads = base_of(attention.q_proj).out_features // h
+    h, groups = attention.head_dim, base_layer(attention.k_proj).out_features // attention.head_dim
+    heads = base_layer(attention.q_proj).out_features // h
 
     def norm(layer: nn.Module) -> Linear:
         return partial(F.rms_norm, normalized_shape=layer.weight.shape, weight=layer.weight, eps=config.rms_norm_eps)
@@ -176,7 +164,7 @@ def rotary(module: nn.Module, linear) -> Lean | None:
         sin[..., : h // 2].neg_()
         return cos[:, :, None], sin[:, :, None]
 
-    def turning(att: nn.Module) -> Callable | None:
+    def qk_norm(att: nn.Module) -> Callable | None:
         if not hasattr(att, "q_norm"):
             return None
         q_norm, k_norm = norm(att.q_norm), norm(att.k_norm)
@@ -195,7 +183,7 @@ def rotary(module: nn.Module, linear) -> Lean | None:
         Block(
             norm(block.input_layernorm),
             joined(linear, block.self_attn.q_proj, block.self_attn.k_proj, block.self_attn.v_proj),
-            turning(block.self_attn),
+            qk_norm(block.self_attn),
             joined(linear, block.self_attn.o_proj),
             norm(block.post_attention_layernorm),
             gated(block.mlp),
@@ -203,7 +191,7 @@ def rotary(module: nn.Module, linear) -> Lean | None:
         for block in model.layers
     ]
     table, own = unwrapped(model.embed_tokens).weight, snapshot(model.embed_tokens)
-    return Lean(
+    return DecodeForward(
         heads,
         groups,
         h,
@@ -216,7 +204,7 @@ def rotary(module: nn.Module, linear) -> Lean | None:
     )
 
 
-def gpt2(module: nn.Module, linear) -> Lean | None:
+def gpt2(module: nn.Module, linear) -> DecodeForward | None:
     """GPT-2 (Radford et al. 2019). Its Conv1D layers hold their weights transposed, `(in, out)`."""
     model, config = module.transformer, module.config
     odd = config.scale_attn_by_inverse_layer_idx or config.reorder_and_upcast_attn or config.add_cross_attention
@@ -233,8 +221,8 @@ def gpt2(module: nn.Module, linear) -> Lean | None:
         )
 
     def conv(layer: nn.Module) -> Linear:
-        base = base_of(layer)
-        return added(linear([base.weight.t()], [base.bias]), [layer], [base.weight.shape[1]])
+        base = base_layer(layer)
+        return add_lora(linear([base.weight.t()], [base.bias]), [layer], [base.weight.shape[1]])
 
     def mlp(part: nn.Module) -> Linear:
         up, down = conv(part.c_fc), conv(part.c_proj)
@@ -244,7 +232,7 @@ def gpt2(module: nn.Module, linear) -> Lean | None:
         Block(norm(b.ln_1), conv(b.attn.c_attn), None, conv(b.attn.c_proj), norm(b.ln_2), mlp(b.mlp)) for b in model.h
     ]
     tokens, own, places = unwrapped(model.wte).weight, snapshot(model.wte), model.wpe.weight
-    return Lean(
+    return DecodeForward(
         config.n_head,
         config.n_head,
         config.n_embd // config.n_head,
@@ -258,13 +246,13 @@ def gpt2(module: nn.Module, linear) -> Lean | None:
 
 
 def joined(linear: Callable[..., Linear], *layers: nn.Linear) -> Linear:
-    """The layers that read the same input, as one, with what their adapters add."""
-    bases = [base_of(layer) for layer in layers]
+    """Layers that read the same input as one function, their adapters included."""
+    bases = [base_layer(layer) for layer in layers]
     multiply = linear([base.weight for base in bases], [base.bias for base in bases])
-    return added(multiply, layers, [len(base.weight) for base in bases])
+    return add_lora(multiply, layers, [len(base.weight) for base in bases])
 
 
 def head_of(linear: Callable[..., Linear], layer: nn.Module) -> Linear:
-    """The head: the base's own product, with what an adapter's own rows decide in its place."""
+    """The output head, with the logits of an adapter's own token rows in place of the base's."""
     multiply, own = joined(linear, unwrapped(layer)), snapshot(layer)
     return multiply if own is None else lambda x: multiply(x).index_copy_(-1, own.ids, F.linear(x, own.rows))

@@ -1,39 +1,50 @@
 """The engine: many samples of many prompts from one causal LM, token by token.
 
-Notable: a prompt is read once and then multiplied into its samples; prompts of mixed lengths share each step;
-a row that is finished leaves at once and a waiting one takes its place; every sample has its own random
-stream, so it is the same whatever runs beside it; log probabilities come from the same pass; a constraint may
-mask tokens or force them.
+A prompt is read once and then copied into its samples; prompts of different length share each step; a finished sample
+leaves at once and a waiting one takes its place (continuous batching). Every sample has its own random stream, so it
+does not depend on what runs beside it. Log-probabilities come from the same pass; a constraint may mask or force
+tokens.
 
-`generate` is a generator and never yields inside a torch context. `batch.Batch` is what it iterates; a server
-adds requests to one that is under way.
-"""
+`generate` is a generator that never yields inside a torch context manager. It iterates a `Batch`; a server adds
+requests to a batch that is already running."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from jupyter_gpt.inference.requests import Request, Token
+from jupyter_gpt.errors import GPTError, OutOfMemory
+from jupyter_gpt.inference import lookup, sampling
+from jupyter_gpt.inference.forward import forward_of
+from jupyter_gpt.inference.kv_cache import KVCache, gather
+from jupyter_gpt.inference.sequence import PrefillKey, Request, Sequence, Token, mask_logits
+from jupyter_gpt.nn.device_memory import free, is_out_of_memory
+from jupyter_gpt.nn.modules import context_of
+
+NO_UNIFORMS = [0.0] * sampling.DEPTH  # greedy sequences take none from their stream
+ROOM = 128  # columns allocated beyond the prompt; the cache grows when they are full
 
 
-def generate(module: nn.Module, requests: Sequence[Request]) -> Iterator[Token | None]:
+def generate(module: nn.Module, requests: Iterable[Request]) -> Iterator[Token | None]:
     """Continue the prompts of `requests` with a transformers causal LM or a peft model of one.
 
-    Yields each token as it is sampled, request and sample numbered as given, and None between the passes that
-    read the prompts. Prompt and sample together are kept within the model's context (finish "length"). Raises
-    GPTError for an empty prompt and for one that leaves no room in the context.
+    Yields each token as it is sampled, requests and samples numbered as given, and None after passes that only read
+    prompts. Prompt and sample stay within the model's context (finish "length"). Raises GPTError for an empty prompt
+    and for one that leaves no room in the context.
     """
-    from jupyter_gpt.inference.batch import Batch
-    from jupyter_gpt.inference.lookup import Lookup, suits
-
-    batch = Lookup(module) if suits(requests) else Batch(module)
+    requests = list(requests)
+    if len(requests) == 1 and requests[0].lookup:
+        batch = LookupBatch(module) if lookup.suits(requests[0]) else Batch(module)
+    else:
+        batch = Batch(module)
     for request in requests:
         batch.add(request)
     while batch.busy:
-        tokens = batch.step()
-        yield from tokens or (None,)
+        yield from batch.step() or (None,)
 
 
 def sample(
@@ -44,13 +55,274 @@ def sample(
     seed: int = 0,
     stop: frozenset[int] = frozenset(),
 ) -> Iterator[int]:
-    """One sample of one prompt: at most `max_tokens` ids, the last perhaps one of `stop`; none where there is
-    no room."""
-    from jupyter_gpt.nn.modules import context_of
+    """One sample of one prompt: at most `max_tokens` ids, the last perhaps one of `stop`; none if the context is
+    full."""
+    if len(ids) < context_of(model):
+        request = Request(tuple(ids), max_tokens=max_tokens, temperature=temperature, seed=seed, stop_ids=stop)
+        yield from (token.id for token in generate(model, [request]) if token is not None)
 
-    if len(ids) >= context_of(model):
-        return
-    request = Request(tuple(ids), max_tokens=max_tokens, temperature=temperature, seed=seed, stop_ids=stop)
-    for token in generate(model, [request]):
-        if token is not None:
-            yield token.id
+
+class Prefill:
+    """Prompts of similar length that are read together, a block of columns per pass; at the end `logits` `(P, V)`."""
+
+    def __init__(self, keys: list[PrefillKey], device: torch.device, room: int):
+        self.keys, self.width, self.done_columns = keys, max(len(ids) for ids, _ in keys), 0
+        self.cache = KVCache(len(keys), self.width + room, device)
+        self.logits: Tensor | None = None
+
+    def read(self, module: nn.Module, forward, tokens_per_pass: int) -> None:
+        """Read the next block: at most about `tokens_per_pass` tokens."""
+        start = self.done_columns
+        end = min(self.width, start + max(1, tokens_per_pass // len(self.keys)))
+        block, counts = [], []
+        for ids, _ in self.keys:
+            padding = self.width - len(ids)
+            tokens = ids[max(0, start - padding) : max(0, end - padding)]
+            block.append([0] * (end - start - len(tokens)) + list(tokens))
+            counts.append(len(tokens))
+        positions, mask = self.cache.append(counts, end - start)
+        adapters = adapter_names(module, [adapter for _, adapter in self.keys])
+        ids = torch.tensor(block, device=self.cache.valid.device)
+        logits = forward(ids, positions, mask, self.cache, 1, adapters)
+        self.done_columns = end
+        if end == self.width:
+            self.logits = logits[:, -1]
+
+
+class Batch:
+    """Requests being answered by one model. Call `step` while `busy`, and `add` at any time between two steps."""
+
+    def __init__(self, module: nn.Module, max_sequences: int | None = None):
+        self.module, self.forward, self.context = module, forward_of(module), context_of(module)
+        self.device = next(module.parameters()).device
+        cuda = self.device.type == "cuda"
+        self.max_sequences = max_sequences or (256 if cuda else 64)
+        self.tokens_per_pass = 16384 if cuda else 1024  # of prefill, so that an interrupt is noticed soon
+        self.room = 1024 if cuda else ROOM  # CUDA graphs need the cache to stay in place: it should seldom move
+        self.waiting: deque[Sequence] = deque()
+        self.prefills: list[Prefill] = []
+        self.sequences: list[Sequence] = []
+        self.cache: KVCache | None = None
+        self.requests, self.prefill_seconds = 0, 0.0
+
+    @property
+    def busy(self) -> bool:
+        """Whether any sample is unfinished."""
+        return bool(self.waiting or self.sequences)
+
+    def add(self, request: Request) -> int:
+        """Queue a request; returns its number, which its tokens carry. Raises GPTError as `generate` does."""
+        number, room = self.requests, self.context - len(request.ids)
+        if not request.ids:
+            raise GPTError("the prompt is empty: give at least one token")
+        if room <= 0:
+            raise GPTError(
+                f"the prompt has {len(request.ids):,} tokens, {1 - room:,} more than fit: the context "
+                f"is {self.context:,}, and one place must be left for the answer"
+            )
+        self.requests += 1
+        for sample in range(request.samples if request.max_tokens > 0 else 0):
+            constraint = request.constraint() if request.constraint else None
+            stream = sampling.Stream(request.seed + sample)
+            limit = min(request.max_tokens, room)
+            self.waiting.append(Sequence(number, sample, request, limit, stream, constraint))
+        return number
+
+    def step(self) -> list[Token]:
+        """One pass: over waiting prompts, or to add a token to every sequence. Returns the new tokens, perhaps none.
+
+        Raises OutOfMemory when memory runs out; everything the batch held is then free again.
+        """
+        try:
+            return self.advance()
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        raise OutOfMemory(self.release())
+
+    def release(self) -> str:
+        """Free everything; returns the error message, which says about how much would have fitted."""
+        count = len(self.sequences) + len(self.waiting)
+        longest = max(len(s.request.ids) + s.limit for s in (*self.sequences, *self.waiting))
+        caches = [self.cache, *(prefill.cache for prefill in self.prefills if prefill.logits is not None)]
+        each = longest * next((cache.bytes_per_token() for cache in caches if cache is not None), 0)
+        self.sequences, self.prefills, self.cache, self.forward = [], [], None, None
+        self.waiting.clear()
+        message = f"out of memory with {count} samples of up to {longest:,} tokens"
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        room = free(str(self.device))
+        if each and room:
+            message += f": there is room for about {int(0.8 * room / each)}"
+        return f"{message}; ask for fewer samples or fewer max_tokens"
+
+    def advance(self) -> list[Token]:
+        """The work of `step`."""
+        began = time.perf_counter()
+        places = self.max_sequences - len(self.sequences)
+        if self.prefills or (self.waiting and places >= min(len(self.waiting), max(1, self.max_sequences // 4))):
+            tokens = self.prefill(list(self.waiting)[:places], began)
+            self.prefill_seconds = 0.0 if tokens else self.prefill_seconds + time.perf_counter() - began
+            return tokens
+        width = max(len(s.pending) for s in self.sequences)
+        ids = [[0] * (width - len(s.pending)) + s.pending for s in self.sequences]
+        positions, mask = self.cache.append([len(s.pending) for s in self.sequences], width)
+        adapters = adapter_names(self.module, [s.request.adapter for s in self.sequences])
+        logits = self.forward(torch.tensor(ids, device=self.device), positions, mask, self.cache, width, adapters)
+        return self.next_tokens(self.sequences, logits, began)
+
+    def prefill(self, joining: list[Sequence], began: float) -> list[Token]:
+        """One pass over the prompts of `joining`; once all are read, the sequences join and get their first token."""
+        unfinished = [prefill for prefill in self.prefills if prefill.logits is None]
+        if not unfinished:
+            known = {key for prefill in self.prefills for key in prefill.keys}
+            left = [key for key in dict.fromkeys(s.prefill_key for s in joining) if key not in known]
+            if left:
+                spare = min(self.room, max(s.limit for s in joining))
+                unfinished = [Prefill(similar_length(left, self.tokens_per_pass), self.device, spare)]
+                self.prefills += unfinished
+        if unfinished:
+            unfinished[0].read(self.module, self.forward, self.tokens_per_pass)
+        known = {key for prefill in self.prefills if prefill.logits is not None for key in prefill.keys}
+        if not all(s.prefill_key in known for s in joining):
+            return []
+        for _ in joining:
+            self.waiting.popleft()
+        return self.join(joining, began - self.prefill_seconds)
+
+    def join(self, joining: list[Sequence], began: float) -> list[Token]:
+        """Copy each prompt's keys and values into its samples, beside the sequences that already run."""
+        parts, logits, ordered = [], [], []
+        for prefill in self.prefills:
+            mine = [s for s in joining if s.prefill_key in prefill.keys]
+            rows = [prefill.keys.index(s.prefill_key) for s in mine]
+            parts.append((prefill.cache, rows))
+            logits.append(prefill.logits[rows])
+            ordered += mine
+        if self.sequences:
+            parts.insert(0, (self.cache, list(range(len(self.sequences)))))
+        as_it_is = len(parts) == 1 and parts[0][1] == list(range(len(parts[0][0].positions)))
+        spare = min(self.room, max(s.limit for s in ordered))
+        self.sequences += ordered
+        self.cache = parts[0][0] if as_it_is else gather(parts, spare)
+        self.prefills = []
+        return self.next_tokens(ordered, torch.cat(logits)[:, None], began)
+
+    def next_tokens(self, sequences: list[Sequence], logits: Tensor, began: float) -> list[Token]:
+        """The next tokens, given the model's fp32 logits `(B, t, V)` after each sequence's last t tokens.
+
+        First the forced tokens that waited for these logits, then one that is sampled or forced now, unless the
+        sequence had already finished. Finished sequences leave.
+        """
+        new: list[tuple[int, int, int]] = []  # index in sequences, column of the logits that predict it, token
+        width, open_ones = logits.shape[1], [n for n, s in enumerate(sequences) if s.finish is None]
+        for n, s in enumerate(sequences):
+            last = width - (s.finish is None)  # the columns before this one predict what is unreported
+            new += [(n, last - len(s.unreported) + k, token) for k, token in enumerate(s.unreported)]
+            s.unreported, s.pending = [], []
+        if open_ones:
+            ahead = logits[:, -1] if len(open_ones) == len(sequences) else logits[open_ones, -1]
+            for n, tokens in zip(open_ones, self.choose([sequences[n] for n in open_ones], ahead), strict=True):
+                new.append((n, width - 1, tokens[0]))
+                sequences[n].unreported = tokens[1:]
+                sequences[n].pending = tokens if sequences[n].finish is None else tokens[:-1]
+        return self.report(sequences, logits, new, began)
+
+    def choose(self, sequences: list[Sequence], logits: Tensor) -> list[list[int]]:
+        """The tokens each sequence gets, at least one: sampled from fp32 logits `(B, V)` or forced, and those forced
+        after."""
+        tokens = [s.constraint.forced() if s.constraint else [] for s in sequences]
+        rows = [n for n, forced in enumerate(tokens) if not forced]
+        if rows:
+            some = [sequences[n] for n in rows]
+            scores = mask_logits(some, logits if len(some) == len(sequences) else logits[rows])
+            temperatures, requests = [s.temperature for s in some], [s.request for s in some]
+            sampled = sampling.draw(
+                scores,
+                [s.stream.next() if t else NO_UNIFORMS for s, t in zip(some, temperatures, strict=True)],
+                temperatures,
+                [r.top_k for r in requests],
+                [r.top_p for r in requests],
+                [r.min_p for r in requests],
+            )
+            for n, token in zip(rows, sampled, strict=True):
+                tokens[n] = sequences[n].replacement(token)
+        return [s.append(new) for s, new in zip(sequences, tokens, strict=True)]
+
+    def report(self, sequences: list[Sequence], logits: Tensor, new: list, began: float) -> list[Token]:
+        """The tokens of `new` with their log-probabilities; sequences whose last token is reported are removed."""
+        new.sort()
+        if logits.shape[1] == 1 and len(new) == len(sequences):
+            rows = logits[:, 0]
+        else:
+            rows = logits[[n for n, _, _ in new], [column for _, column, _ in new]]
+        counts = [sequences[n].request.top_logprobs for n, _, _ in new]
+        logprobs, tops = sampling.describe(rows, [token for _, _, token in new], counts)
+        if any(logprob != logprob for logprob in logprobs):
+            raise GPTError("the model answers with NaN: its weights are damaged, or its training diverged")
+        seconds = time.perf_counter() - began
+        tokens = []
+        for place, ((n, _, token), logprob, top) in enumerate(zip(new, logprobs, tops, strict=True), 1):
+            s = sequences[n]
+            more = s.unreported or (place < len(new) and new[place][0] == n)
+            finish = None if more else s.finish
+            tokens.append(Token(s.request_number, s.sample, token, logprob, top, seconds, finish))
+        for n in range(len(self.sequences) - 1, -1, -1):
+            if self.sequences[n].finish and not self.sequences[n].unreported:
+                self.cache.drop(n)
+                self.sequences[n] = self.sequences[-1]
+                self.sequences.pop()
+        if not self.sequences:
+            self.cache = None
+        return tokens
+
+
+class LookupBatch(Batch):
+    """A batch of one request, decoded with guesses from its prompt (`lookup.py`)."""
+
+    guess_length = lookup.LEAST
+
+    def advance(self) -> list[Token]:
+        """One pass: over the prompt, over the last token, or over it and a guess."""
+        if not self.sequences:
+            return super().advance()
+        [sequence] = self.sequences
+        request, room = sequence.request, sequence.limit - len(sequence.ids) - 1
+        guess = lookup.guess_next((*request.ids, *sequence.ids), min(self.guess_length, room))
+        if not guess:
+            return super().advance()
+        began, block = time.perf_counter(), [*sequence.pending, *guess]
+        positions, mask = self.cache.append([len(block)], len(block))
+        adapters = adapter_names(self.module, [request.adapter])
+        ids = torch.tensor([block], device=self.device)
+        logits = self.forward(ids, positions, mask, self.cache, len(guess) + 1, adapters)
+        best = lookup.greedy(logits[0], request, len(sequence.ids))
+        right = next((n for n, (a, b) in enumerate(zip(guess, best, strict=False)) if a != b), len(guess))
+        self.cache.truncate(len(guess) - right)
+        longer = min(lookup.MOST, 2 * self.guess_length)
+        self.guess_length = longer if right == len(guess) else lookup.LEAST
+        tokens = sequence.append(best[: right + 1])
+        sequence.pending = tokens[-1:]
+        return self.report(self.sequences, logits, [(0, n, token) for n, token in enumerate(tokens)], began)
+
+
+def similar_length(keys: list[PrefillKey], tokens_per_pass: int) -> list[PrefillKey]:
+    """The shortest prompts, as many as can share passes with little padding."""
+    keys = sorted(keys, key=lambda key: len(key[0]))
+    chosen, tokens = [], 0
+    for key in keys:
+        tokens += len(key[0])
+        area = len(key[0]) * (len(chosen) + 1)
+        if chosen and (area > tokens_per_pass or area > 1.2 * tokens + 64):
+            break
+        chosen.append(key)
+    return chosen
+
+
+def adapter_names(module: nn.Module, names: Iterable[str | None]) -> list[str] | None:
+    """The peft adapter of each row; None when every row uses the active one."""
+    names = list(names)
+    if not any(names):
+        return None
+    active = module.active_adapters[0] if module.active_adapters else "__base__"
+    return [name or active for name in names]

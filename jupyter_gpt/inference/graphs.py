@@ -1,11 +1,10 @@
-"""Decoding steps over memory that stays where it is, so that a GPU can replay each as one CUDA graph.
+"""Decoding steps in memory that stays in place, so that a GPU can replay each as one CUDA graph.
 
-A step of a small model is some five hundred kernels of a few microseconds; launching them one by one takes
-ten times as long as running them. A graph is recorded for a number of rows (a power of two) and of columns (a
-multiple of 512) and reads everything that changes, the column to write included, from tensors that stay where
-they are. Attention reads the filled part only, by a kernel that takes a mask (`lean.py`), a query block for the heads
-of a group. Recording happens on the thread that decodes; where it fails, steps run as they are.
-"""
+A step of a small model is some five hundred kernels of a few microseconds; launching them one by one takes ten times as
+long as running them. A graph is captured for a number of rows (a power of two) and of columns (a multiple of 512); it
+reads everything that changes, the column to write included, from tensors that stay in place. Attention reads only the
+filled part, with a kernel that takes a mask (`decode_forward.py`). Capturing happens on the thread that decodes; where
+it fails, steps run uncaptured."""
 
 from __future__ import annotations
 
@@ -16,51 +15,48 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from jupyter_gpt.inference.cache import Rows
-from jupyter_gpt.inference.decode_forward import Lean
+from jupyter_gpt.inference.decode_forward import DecodeForward
+from jupyter_gpt.inference.kv_cache import KVCache
 
 COLUMNS = 512
-PATIENCE = 3  # plain steps of a size before it is recorded: recording costs about as many, and rows come and go
-RECORDS = ("cuda",)  # the kinds of device that can
+PATIENCE = 3  # plain steps of a size before it is captured: capturing costs about as many
+CAPTURING_DEVICES = ("cuda",)
 
 
-class Steps:
-    """One-token steps of a lean model. On a CPU the same code runs unrecorded, which is how it is tested."""
+class GraphedSteps:
+    """One-token steps of a decoding forward. On a CPU the same code runs uncaptured, which is how it is tested."""
 
-    def __init__(self, lean: Lean):
-        self.lean = lean
-        self.home: Tensor | None = None  # the keys of the first layer: where they lie, the graphs are good
-        self.recorded: dict[tuple[int, int], tuple[torch.cuda.CUDAGraph, Tensor]] = {}
-        self.met: Counter[tuple[int, int]] = Counter()
-        self.record, self.pool = True, None
+    def __init__(self, forward: DecodeForward):
+        self.forward = forward
+        self.home: Tensor | None = None  # the keys of the first layer: graphs are valid while the cache lies there
+        self.graphs: dict[tuple[int, int], tuple[torch.cuda.CUDAGraph, Tensor]] = {}
+        self.uses: Counter[tuple[int, int]] = Counter()
+        self.may_capture, self.pool = True, None
 
     @torch.inference_mode()
-    def __call__(self, ids: Tensor, positions: Tensor, mask: Tensor, cache: Rows) -> Tensor:
-        """fp32 logits `(B, 1, V)` after new tokens `(B, 1)`, whose column `cache.append` has announced.
-
-        They are good until the next step.
-        """
-        rows, length = len(ids), cache.length
-        for layer in cache.layers:
+    def __call__(self, ids: Tensor, positions: Tensor, mask: Tensor, kv: KVCache) -> Tensor:
+        """fp32 logits `(B, 1, V)` after new tokens `(B, 1)`, whose column `kv.append` has added. Overwritten by the
+        next step."""
+        rows, length = len(ids), kv.length
+        for layer in kv.layers:
             if length > layer.keys.shape[2]:
                 layer.grow(length)
             layer.length = length
-        if cache.layers[0].keys is not self.home:
-            self.settle(cache)
+        if kv.layers[0].keys is not self.home:
+            self.bind(kv)
         room, columns = self.home.shape[0], self.home.shape[2]
         self.ids[:rows], self.positions[:rows] = ids, positions
         self.column.fill_(length - 1)
-        seen = self.bias[:rows, 0, 0, :length]
-        seen.zero_().masked_fill_(~mask, float("-inf"))
+        self.bias[:rows, 0, 0, :length].zero_().masked_fill_(~mask, float("-inf"))
         size = min(room, 1 << (rows - 1).bit_length()), min(columns, -(-length // COLUMNS) * COLUMNS)
         return self.replay(size)[:rows]
 
-    def settle(self, cache: Rows) -> None:
-        """Make the tensors that steps read, for the place where this cache lies; older graphs are useless."""
-        self.recorded.clear()
-        self.met.clear()
-        self.pool = None  # it has gone with the last graph in it
-        self.layers = [(layer.keys, layer.values) for layer in cache.layers]
+    def bind(self, kv: KVCache) -> None:
+        """Make the input tensors for the place where this cache lies, and drop the graphs of an older place."""
+        self.graphs.clear()
+        self.uses.clear()
+        self.pool = None  # it was freed with the last graph in it
+        self.layers = [(layer.keys, layer.values) for layer in kv.layers]
         self.home = self.layers[0][0]
         rows, device = len(self.home), self.home.device
         self.ids = torch.zeros(rows, 1, dtype=torch.long, device=device)
@@ -79,44 +75,43 @@ class Steps:
             return keys[:rows, :, :columns], values[:rows, :, :columns]
 
         bias = self.bias[:rows, :, :, :columns]
-        return self.lean.run(self.ids[:rows], self.positions[:rows], bias, update, 1)
+        return self.forward.run(self.ids[:rows], self.positions[:rows], bias, update, 1)
 
     def replay(self, size: tuple[int, int]) -> Tensor:
-        """The step from its graph, recorded when its size has been met a few times."""
-        self.met[size] += 1
-        due = self.met[size] > PATIENCE and self.record and self.home.device.type in RECORDS
-        if size not in self.recorded and due:
+        """The step from its graph, which is captured when its size has been used a few times."""
+        self.uses[size] += 1
+        due = self.uses[size] > PATIENCE and self.may_capture and self.home.device.type in CAPTURING_DEVICES
+        if size not in self.graphs and due:
             try:
-                self.recorded[size] = self.recording(size)
+                self.graphs[size] = self.capture(size)
             except RuntimeError as error:
-                self.record = False
+                self.may_capture = False
                 warnings.warn(f"decoding without CUDA graphs: {error}", stacklevel=2)
-        if size not in self.recorded:
+        if size not in self.graphs:
             return self.step(*size)
-        graph, logits = self.recorded[size]
+        graph, logits = self.graphs[size]
         graph.replay()
         return logits
 
-    def recording(self, size: tuple[int, int]) -> tuple[torch.cuda.CUDAGraph, Tensor]:
-        """A graph of the step and the tensor its logits are written to.
+    def capture(self, size: tuple[int, int]) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+        """A graph of the step and the tensor that it writes logits to.
 
-        The step runs once on the recording stream first, where libraries make their workspaces; a step twice over is
-        the same step. All graphs take what they need in between from one pool: one replays at a time.
-        """
+        The step first runs once on the capturing stream, where libraries allocate their workspaces; running a step
+        twice changes nothing. All graphs share one memory pool, since only one replays at a time."""
         with torch.cuda.device(self.home.device):
-            here, aside = torch.cuda.current_stream(), recording_stream(self.home.device)
-            aside.wait_stream(here)
-            with torch.cuda.stream(aside):
+            current, stream = torch.cuda.current_stream(), capture_stream(self.home.device)
+            stream.wait_stream(current)
+            with torch.cuda.stream(stream):
                 self.step(*size)
-            here.wait_stream(aside)
+            current.wait_stream(stream)
             graph = torch.cuda.CUDAGraph()
             self.pool = self.pool or torch.cuda.graph_pool_handle()
-            with torch.cuda.graph(graph, pool=self.pool, stream=aside, capture_error_mode="thread_local"):
+            with torch.cuda.graph(graph, pool=self.pool, stream=stream, capture_error_mode="thread_local"):
                 logits = self.step(*size)
         return graph, logits
 
 
 @cache
-def recording_stream(device: torch.device) -> torch.cuda.Stream:
-    """One for all recordings on a device: cuBLAS keeps a workspace, 32 MiB on an H100, for each stream it has seen."""
+def capture_stream(device: torch.device) -> torch.cuda.Stream:
+    """One per device: cuBLAS keeps a workspace, 32 MiB on an H100, for each stream it has seen."""
     return torch.cuda.Stream(device)

@@ -201,10 +201,10 @@ def unload(models: list) -> bool:
 
 def own_tensor(module):
     """One of the tensors that are a model's own: of an adapter, not its base's."""
-    from jupyter_gpt.inference.decode_lora import is_own
+    from jupyter_gpt.nn.lora_linear import is_adapter_parameter
 
     tensors = dict(module.named_parameters())
-    return next((t for name, t in tensors.items() if is_own(name)), next(iter(tensors.values())))
+    return next((t for name, t in tensors.items() if is_adapter_parameter(name)), next(iter(tensors.values())))
 
 
 def check_weights(model, config: str = "config.json") -> None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.nn.devices import seeded
-from jupyter_gpt.nn.modules import resting
+from jupyter_gpt.nn.modules import eval_mode
 from jupyter_gpt.nn.token_rows import is_wrapped, unwrapped
 from jupyter_gpt.nn.transformer import probe, trunk_paths
 
@@ -211,7 +211,7 @@ def called(module: nn.Module, path: str, layers: dict[str, nn.Module]) -> set[st
         for name, layer in layers.items()
     ]
     try:
-        with torch.no_grad(), resting(module):
+        with torch.no_grad(), eval_mode(module):
             module.get_submodule(path)(input_ids=probe(module), use_cache=False)
     finally:
         for hook in hooks:

@@ -1,11 +1,13 @@
-"""Linear layers with a LoRA adapter in them, as the training forward multiplies them.
+"""Linear layers with LoRA (Hu et al. 2021): how the training forward and the decoding forward multiply them.
 
-The plain kind is written out: the frozen products and the small ones run into the same output, and no gradient of a
-frozen matrix is ever made. Whatever else peft has put into a layer (DoRA, dropout, several adapters) is its own
-forward.
-"""
+Plain LoRA, W x + s B A x, is written out. In training no gradient of a frozen matrix is ever made; anything else that
+peft can put into a layer (DoRA, dropout, several adapters) uses peft's own forward. In decoding the base's product
+stays as it is, prepacked or not, and is shared by all adapters; their small matrices are copied when a batch begins, so
+a batch samples from the weights as they were then."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -19,18 +21,18 @@ def is_adapted(layer: nn.Module) -> bool:
     return hasattr(layer, "base_layer")
 
 
-def is_plain(layer: nn.Module) -> bool:
-    """Whether the layer is W x + s B A x and nothing else, or W x."""
+def is_plain_lora(layer: nn.Module) -> bool:
+    """Whether the layer is W x + s B A x with one active adapter: no DoRA, no dropout, nothing merged or quantized."""
     if not is_adapted(layer):
-        return True
+        return False
     from peft.tuners.lora import Linear
 
-    names = layer.active_adapters if isinstance(layer, Linear) else []
+    names = layer.active_adapters if type(layer) is Linear else []
     return (
         len(names) == 1
+        and names[0] in layer.lora_A
         and not layer.merged
         and not layer.disable_adapters
-        and names[0] in layer.lora_A
         and not layer.lora_variant
         and isinstance(layer.lora_dropout[names[0]], nn.Identity)
         and layer.lora_B[names[0]].bias is None
@@ -38,9 +40,19 @@ def is_plain(layer: nn.Module) -> bool:
     )
 
 
+def base_layer(layer: nn.Module) -> nn.Module:
+    """The layer without its adapter."""
+    return layer.base_layer if is_adapted(layer) else layer
+
+
+def is_adapter_parameter(name: str) -> bool:
+    """Whether a parameter of a peft model belongs to the adapter, by its name."""
+    return ".lora_" in name or ".trainable_tokens_" in name
+
+
 def parts(layer: nn.Module) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """W `(out, in)`, A `(r, in)`, the scaled B `(out, r)` and the bias of a layer; r is 0 where it has no adapter."""
-    base = layer.base_layer if is_adapted(layer) else layer
+    base = base_layer(layer)
     weight = base.weight.t() if type(base).__name__ == "Conv1D" else base.weight
     bias = getattr(base, "bias", None)
     if not is_adapted(layer):
@@ -50,8 +62,8 @@ def parts(layer: nn.Module) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
 
 
 def project(x: Tensor, *layers: nn.Module) -> Tensor:
-    """What layers that read the same x `(…, in)` say, side by side, in the dtype of x."""
-    if not all(is_plain(layer) for layer in layers):
+    """The outputs of layers that read the same x `(…, in)`, concatenated, in the dtype of x."""
+    if any(is_adapted(layer) and not is_plain_lora(layer) for layer in layers):
         with torch.autocast(x.device.type, x.dtype, enabled=x.dtype in (torch.bfloat16, torch.float16)):
             return torch.cat([own_forward(layer, x).to(x.dtype) for layer in layers], dim=-1)
     found = [parts(layer) for layer in layers]
@@ -80,3 +92,28 @@ def stacked_bias(found: list[tuple]) -> Tensor | None:
     if all(bias is None for *_, bias in found):
         return None
     return torch.cat([W.new_zeros(W.shape[0]) if bias is None else bias for W, _, _, bias in found])
+
+
+def add_lora(
+    multiply: Callable[[Tensor], Tensor], layers: Sequence[nn.Module], outputs: Sequence[int]
+) -> Callable[[Tensor], Tensor]:
+    """`multiply`, which gives the outputs of all `layers` side by side, `outputs` of each, plus what their adapters
+    add."""
+    adapted = [(n, layer, layer.active_adapters[0]) for n, layer in enumerate(layers) if is_adapted(layer)]
+    if not adapted:
+        return multiply
+    with torch.inference_mode():
+        down = torch.cat([layer.lora_A[name].weight for _, layer, name in adapted])
+        up = down.new_zeros(sum(outputs), len(down))  # (out, r), zero where an adapter meets another layer's output
+        column = 0
+        for n, layer, name in adapted:
+            b, first = layer.lora_B[name].weight, sum(outputs[:n])
+            up[first : first + len(b), column : column + b.shape[1]] = b * layer.scaling[name]
+            column += b.shape[1]
+
+    def forward(x: Tensor) -> Tensor:
+        y = multiply(x)
+        more = F.linear(F.linear(x.to(down.dtype), down), up)
+        return y.add_(more) if y.dtype == more.dtype else (y + more).to(y.dtype)
+
+    return forward

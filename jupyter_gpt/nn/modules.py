@@ -37,8 +37,8 @@ def keeps_keys_and_values(module: nn.Module) -> bool:
 
 
 @contextmanager
-def resting(module: nn.Module) -> Iterator[None]:
-    """The module without dropout, and afterwards as it was; for one pass, never across a yield."""
+def eval_mode(module: nn.Module) -> Iterator[None]:
+    """The module in eval mode (no dropout), and afterwards as it was; for one pass, never across a yield."""
     training = [part for part in module.modules() if part.training]
     for part in training:
         part.training = False

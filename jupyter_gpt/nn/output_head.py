@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.nn.loss import IGNORE, SelectedLogits, chunk_rows, cross_entropy, eager_softmax_gradient, logits_of
-from jupyter_gpt.nn.modules import resting
+from jupyter_gpt.nn.modules import eval_mode
 from jupyter_gpt.nn.token_rows import token_rows, unwrapped
 from jupyter_gpt.nn.transformer import Trunk, probe, trunk_paths
 
@@ -90,7 +90,7 @@ def output_head(trunk: Trunk) -> OutputHead:
         )
         for path in trunk_paths(model)
     ]
-    with torch.no_grad(), resting(model):
+    with torch.no_grad(), eval_mode(model):
         try:
             changed, own = (model(input_ids=each, use_cache=False).logits[0] for each in (other, ids))
         except Exception as error:  # whatever the forward of any architecture raises

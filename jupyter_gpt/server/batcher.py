@@ -88,7 +88,7 @@ class Batcher:
     def ride(self, module, riding: dict[int, Ticket]) -> Iterator[None]:
         """One batch from its first request to the end of its last; `riding` are those in it, by the batch's
         numbers."""
-        from jupyter_gpt.inference.batch import Batch
+        from jupyter_gpt.inference.engine import Batch
 
         batch, turn = Batch(module), time.perf_counter()
         while True:

@@ -65,7 +65,7 @@ def given_as_ids(model, ids: list[int]) -> Prompt:
 
 def request(model, prompt: Prompt, ask: Ask, gone: threading.Event):
     """The engine's Request. Raises TooLong here already, lest one long prompt end the batch it is in."""
-    from jupyter_gpt.inference.requests import Request
+    from jupyter_gpt.inference.sequence import Request
     from jupyter_gpt.nn.modules import context_of
 
     room, sampling = context_of(model.module) - len(prompt.ids), ask.sampling

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from jupyter_gpt.data.prompt_completion import Spoken
-from jupyter_gpt.inference.decode_lora import is_own
 from jupyter_gpt.nn.heads import head_of, with_head
 from jupyter_gpt.nn.logprobs import Reader, foretelling, laid_out
 from jupyter_gpt.nn.lora import again, copied, lora, merged, own_tokens, plain_base
+from jupyter_gpt.nn.lora_linear import is_adapter_parameter
 
 
 def policy_of(start: nn.Module, rank: int, seed: int) -> nn.Module:
@@ -51,7 +51,7 @@ def scorer_of(start: nn.Module, rank: int, pad: int, seed: int) -> nn.Module:
     learned = dict(start.named_parameters())
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if is_own(name) and name in learned:
+            if is_adapter_parameter(name) and name in learned:
                 parameter.copy_(learned[name])
     return model.eval()
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from jupyter_gpt.inference.detokenize import Detokenizer, decoder
-from jupyter_gpt.inference.weight_prepacking import let_go
+from jupyter_gpt.inference.weight_prepacking import release
 from jupyter_gpt.nn.logprobs import Reader
 from jupyter_gpt.nn.optimizer import Optimizers
 from jupyter_gpt.nn.rl_losses import KLController, Moments, group_advantages, kl, masked_mean
@@ -196,7 +196,7 @@ def drawn(training: RL, asked: Sequence[Asked], samples: int, seed: int) -> Iter
     found = yield from roll_out(
         training.model, training.tokenizer, asked, samples, recipe.max_tokens, training.stop, seed
     )
-    let_go(training.model)  # a second copy of the base, just when the activations of an update want the room
+    release(training.model)  # a second copy of the base, just when the activations of an update want the room
     if training.rewards:
         values = yield from rewarded(training.rewards, found.prompts, found.texts, found.finished)
         found.rewards = torch.tensor(values, dtype=torch.float32, device=found.old.device)

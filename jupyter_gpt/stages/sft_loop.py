@@ -119,14 +119,14 @@ class Finetuning(Finetuned):
 
     def evaluate(self) -> Iterator[dict | None]:
         """Validation loss in nats per trained token; each source counts by its share of the mixture."""
-        from jupyter_gpt.nn.modules import resting
+        from jupyter_gpt.nn.modules import eval_mode
 
         began, mixed, by_source = time.perf_counter(), 0.0, {}
         for source, (share, batches) in self.held_out.items():
             nats, count = 0.0, 0
             for batch in batches:
                 piece = stream(batch, self.model.device)
-                with torch.no_grad(), resting(self.model):
+                with torch.no_grad(), eval_mode(self.model):
                     nats += float(self.nats(piece)) * len(piece.targets)
                 count += len(piece.targets)
                 yield None
@@ -145,7 +145,7 @@ class Finetuning(Finetuned):
     def samples(self) -> Iterator[dict | None]:
         """The answer to each of the fixed questions, the likeliest token each time, as the model stands."""
         from jupyter_gpt.inference.engine import generate
-        from jupyter_gpt.inference.requests import Request
+        from jupyter_gpt.inference.sequence import Request
 
         asked = [
             Request(tuple(ids), max_tokens=self.recipe.answer_tokens, temperature=0.0, stop_ids=self.ends)

@@ -211,10 +211,10 @@ ASKED = "Describe a person, their pets and their story, as JSON."
 def cost(model: str, rounds: int) -> None:
     import torch
 
-    from jupyter_gpt.inference import batch
+    from jupyter_gpt.inference import engine
     from jupyter_gpt.inference.constrain import constrained, converted_of
     from jupyter_gpt.inference.engine import generate
-    from jupyter_gpt.inference.requests import Request
+    from jupyter_gpt.inference.sequence import Request
     from jupyter_gpt.prompting.generation import ends
     from jupyter_gpt.session import Session
 
@@ -227,7 +227,7 @@ def cost(model: str, rounds: int) -> None:
     began = time.perf_counter()
     made = constrained(tokenizer, json=JSON, ends=last)
     print(f"compiling the schema for {len(tokenizer):,} tokens took {1000 * (time.perf_counter() - began):.1f} ms")
-    plain, allowed = batch.allowed, []
+    plain, allowed = engine.mask_logits, []
 
     def watched(rows, logits):
         before, spent = time.perf_counter(), Timed.spent
@@ -238,13 +238,13 @@ def cost(model: str, rounds: int) -> None:
     for samples in (1, 16):
         shares, steps = [], []
         for seed in range(rounds):
-            batch.allowed, Timed.spent = watched, 0.0
+            engine.mask_logits, Timed.spent = watched, 0.0
             allowed.clear()
             request = Request(
                 ids, samples, 160, temperature=1.0, seed=seed, stop_ids=last, constraint=lambda: Timed(made())
             )
             seconds = [token.seconds for token in generate(module, [request]) if token is not None]
-            batch.allowed = plain  # all tokens of one step tell the same seconds; the first are of the prompt's pass
+            engine.mask_logits = plain  # all tokens of a step have the same seconds; the first are the prefill's
             total = sum(s for s, before in zip(seconds[1:], seconds, strict=False) if s != before)
             shares.append((Timed.spent + sum(allowed)) / total)
             steps.append(1000 * total / max(1, len(allowed)))
@@ -265,7 +265,7 @@ def peer(module, tokenizer, made, ids: tuple, last: frozenset[int], rounds: int)
         print("guidance is not installed: no peer")
         return
     from jupyter_gpt.inference.engine import generate
-    from jupyter_gpt.inference.requests import Request
+    from jupyter_gpt.inference.sequence import Request
 
     warnings.simplefilter("ignore")
     theirs = guidance.models.Transformers(module, tokenizer, echo=False)

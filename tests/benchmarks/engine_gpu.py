@@ -27,7 +27,7 @@ from engine_cpu import VOCAB, model, ours, peer
 
 from jupyter_gpt.inference import forward
 from jupyter_gpt.inference.engine import generate
-from jupyter_gpt.inference.requests import Request
+from jupyter_gpt.inference.sequence import Request
 
 OWED = {1: 700, 32: 12_000, 128: 33_000}
 
@@ -41,10 +41,10 @@ def greedy(module, ids: list[int], count: int) -> list[int]:
 def agreement(module, ids: list[int]) -> float:
     """The share of greedy tokens, up to the first that differs, on which graphs and plain steps agree."""
     graphed = greedy(module, ids, 64)
-    lean = forward.Quick
-    forward.Quick = lambda module, lean: lean  # the lean forward itself, without graphs
+    lean = forward.Decoder
+    forward.Decoder = lambda module, lean: lean  # the lean forward itself, without graphs
     plain = greedy(module, ids, 64)
-    forward.Quick = lean
+    forward.Decoder = lean
     same = next((n for n, (a, b) in enumerate(zip(graphed, plain, strict=True)) if a != b), len(plain))
     return same / len(plain)
 

@@ -48,7 +48,7 @@ class Recorder(TorchDispatchMode):
 
 
 def recording(steps, size):
-    """In the place of `Steps.recording`."""
+    """In the place of `GraphedSteps.capture`."""
     with Recorder() as graph:
         logits = steps.step(*size)
     return graph, logits

@@ -4,7 +4,7 @@ import pytest
 
 from jupyter_gpt.inference.alternatives import BLOCK, alternatives
 from jupyter_gpt.inference.engine import generate
-from jupyter_gpt.inference.requests import Request
+from jupyter_gpt.inference.sequence import Request
 
 
 def test_one_pass_gives_what_sampling_gives(model):

@@ -1,10 +1,10 @@
-"""Rows brought together from other caches, in as few copies as can be."""
+"""KVCache brought together from other caches, in as few copies as can be."""
 
 import random
 
 import torch
 
-from jupyter_gpt.inference.cache import Rows, gather, runs
+from jupyter_gpt.inference.kv_cache import KVCache, gather, runs
 
 
 def test_runs_are_repetitions_and_sequences():
@@ -19,7 +19,7 @@ def test_gathered_rows_are_the_chosen_ones():
     for _ in range(40):
         parts, expected = [], []
         for length in draw.sample(range(1, 9), 2):
-            cache = Rows(5, 8, torch.device("cpu"))
+            cache = KVCache(5, 8, torch.device("cpu"))
             cache.append([length] * 5, length)
             keys = torch.randn(5, 2, length, 4)
             cache.update(keys, -keys, 0)

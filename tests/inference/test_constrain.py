@@ -15,8 +15,8 @@ from jupyter_gpt.inference.answer import answers
 from jupyter_gpt.inference.completion import Sampling
 from jupyter_gpt.inference.constrain import constrained, converted_of, held, lead_of
 from jupyter_gpt.inference.engine import generate
-from jupyter_gpt.inference.requests import Request
 from jupyter_gpt.inference.rules import rule
+from jupyter_gpt.inference.sequence import Request
 
 TALES = [f'Tale {n}: {{"fox": {n}, "glad": true}} café, 🙂. The old fox saw {n} birds.' for n in range(60)]
 PERSON = {

@@ -8,12 +8,11 @@ import torch
 from shapes import CONTEXT, VOCAB, build, lora, random_prompts, shake
 
 from jupyter_gpt.errors import GPTError, OutOfMemory
-from jupyter_gpt.inference import weight_prepacking as packed
-from jupyter_gpt.inference.batch import Batch
-from jupyter_gpt.inference.cache import Rows
-from jupyter_gpt.inference.engine import generate, sample
-from jupyter_gpt.inference.forward import Quick, forward_of
-from jupyter_gpt.inference.requests import Request
+from jupyter_gpt.inference import weight_prepacking
+from jupyter_gpt.inference.engine import Batch, generate, sample
+from jupyter_gpt.inference.forward import Decoder, forward_of
+from jupyter_gpt.inference.kv_cache import KVCache
+from jupyter_gpt.inference.sequence import Request
 
 STOP = frozenset(range(7, VOCAB, 16))
 
@@ -112,7 +111,7 @@ def test_samples_equal_calls_with_their_seeds(model, prompts):
 def test_few_rows_at_once_give_the_same(model, prompts):
     asked = [Request(p, samples=2, max_tokens=5 + n % 9, seed=n, stop_ids=STOP) for n, p in enumerate(prompts[:12])]
     expected = {key: ids_of(tokens) for key, tokens in run(model, asked).items()}
-    batch, said = Batch(model, most=5), defaultdict(list)
+    batch, said = Batch(model, max_sequences=5), defaultdict(list)
     for request in asked:
         batch.add(request)
     late = Request(prompts[20], max_tokens=9, seed=4)
@@ -120,7 +119,7 @@ def test_few_rows_at_once_give_the_same(model, prompts):
     while batch.busy:
         for token in batch.step():
             said[token.request, token.sample].append(token.id)
-        assert len(batch.rows) <= 5
+        assert len(batch.sequences) <= 5
         rounds += 1
         if rounds == 6:
             batch.add(late)
@@ -130,7 +129,7 @@ def test_few_rows_at_once_give_the_same(model, prompts):
 
 def test_a_prompt_read_in_pieces(model, prompts):
     batch = Batch(model)
-    batch.at_once = 7
+    batch.tokens_per_pass = 7
     for prompt in prompts[:8]:
         batch.add(Request(prompt, max_tokens=10, temperature=0, stop_ids=STOP))
     said, quiet = defaultdict(list), 0
@@ -163,10 +162,10 @@ def own(module):
 
 
 def test_the_cache_grows(llama, monkeypatch):
-    from jupyter_gpt.inference import batch, cache
+    from jupyter_gpt.inference import engine, kv_cache
 
-    monkeypatch.setattr(batch, "ROOM", 2)
-    monkeypatch.setattr(cache, "GROWTH", 3)
+    monkeypatch.setattr(engine, "ROOM", 2)
+    monkeypatch.setattr(kv_cache, "GROWTH", 3)
     same_as_generate(llama, random_prompts(6, 20), 60)
 
 
@@ -175,10 +174,10 @@ def test_steps_in_static_memory(model, prompts, monkeypatch):
     moves."""
     from jupyter_gpt.inference import forward, graphs
 
-    quick, sizes, step = forward.Quick, [], graphs.Steps.step
-    monkeypatch.setattr(forward, "Quick", lambda module, lean: quick(module, lean, static=True))
+    quick, sizes, step = forward.Decoder, [], graphs.GraphedSteps.step
+    monkeypatch.setattr(forward, "Decoder", lambda module, lean: quick(module, lean, static=True))
     monkeypatch.setattr(graphs, "COLUMNS", 16)
-    monkeypatch.setattr(graphs.Steps, "step", lambda self, *size: sizes.append(size) or step(self, *size))
+    monkeypatch.setattr(graphs.GraphedSteps, "step", lambda self, *size: sizes.append(size) or step(self, *size))
     same_as_generate(model, prompts[:21], 40)
     assert len({rows for rows, _ in sizes}) > 2
     assert len({columns for _, columns in sizes}) > 2
@@ -352,7 +351,7 @@ def test_out_of_memory_frees_and_says_what_fits(llama, prompts):
 
 def test_out_of_memory_where_a_prompt_is_multiplied(llama, prompts, monkeypatch):
     """The likeliest place: all samples' memory is taken at once."""
-    from jupyter_gpt.inference import batch as batches
+    from jupyter_gpt.inference import engine as batches
 
     def full(parts, room):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
@@ -380,17 +379,17 @@ def test_packed_weights_follow_the_weights(prompts):
     module = build("llama")
     asked = [Request(prompts[0], max_tokens=30, temperature=0)]
     first = ids_of(run(module, asked)[0, 0])
-    assert packed.kept(module) is not None
+    assert weight_prepacking.prepacked(module) is not None
     again = ids_of(run(module, asked)[0, 0])
     with torch.no_grad():
         module.model.layers[0].mlp.down_proj.weight.data.mul_(-3)  # .data: no version counter tells of it
-    assert packed.kept(module) is None
+    assert weight_prepacking.prepacked(module) is None
     changed = ids_of(run(module, asked)[0, 0])
     assert first == again != changed
     assert changed == theirs_plain(module, prompts[0], 30)
-    assert packed.kept(module) is not None
-    packed.let_go(module)
-    assert packed.kept(module) is None and ids_of(run(module, asked)[0, 0]) == changed
+    assert weight_prepacking.prepacked(module) is not None
+    weight_prepacking.release(module)
+    assert weight_prepacking.prepacked(module) is None and ids_of(run(module, asked)[0, 0]) == changed
 
 
 def test_training_state_is_left_alone(prompts):
@@ -431,17 +430,17 @@ def test_an_adapter_has_a_forward_of_ours_on_the_packed_weights_of_its_base(kind
     base = build(kind, **more)
     wrapped = lora(base, tokens=tokens)  # the adapter is on the very tensors of the base
     asked = [Request(prompts[0], max_tokens=30, temperature=0)]
-    assert isinstance(forward_of(wrapped), Quick)
+    assert isinstance(forward_of(wrapped), Decoder)
     first = ids_of(run(wrapped, asked)[0, 0])
     assert first == theirs_plain(wrapped, prompts[0], 30)
     assert tokens is None or (set(first) & set(tokens) and set(prompts[0]) - set(tokens))
-    made = packed.kept(wrapped)
+    made = weight_prepacking.prepacked(wrapped)
     assert made is not None
     with torch.no_grad():
         for name, weight in wrapped.named_parameters():
             if "lora_B" in name or "trainable_tokens_delta" in name:
                 weight.mul_(-2)
-    assert packed.kept(wrapped) is not None  # what is laid out is the base's
+    assert weight_prepacking.prepacked(wrapped) is not None  # what is laid out is the base's
     assert ids_of(run(wrapped, asked)[0, 0]) == theirs_plain(wrapped, prompts[0], 30) != first
     with wrapped.disable_adapter():
         assert ids_of(run(wrapped, asked)[0, 0]) == theirs_plain(wrapped, prompts[0], 30)
@@ -452,7 +451,7 @@ def test_what_lora_is_not_is_left_to_its_own_forward(prompts):
     for more in ({"use_dora": True}, {"lora_dropout": 0.5}, {"target_modules": ["embed_tokens"]}, {"lora_bias": True}):
         config = peft.LoraConfig(**{"r": 4, "target_modules": ["q_proj"], **more})
         wrapped = peft.get_peft_model(build("llama"), config)
-        assert not isinstance(forward_of(wrapped), Quick)
+        assert not isinstance(forward_of(wrapped), Decoder)
         assert ids_of(run(wrapped, [Request(prompts[0], max_tokens=5, temperature=0)])[0, 0]) == theirs_plain(
             wrapped, prompts[0], 5
         )
@@ -463,11 +462,11 @@ def test_an_adapter_of_other_precision_than_its_base(prompts):
     for name, weight in wrapped.named_parameters():
         if "lora_" in name:
             weight.data = weight.data.float()
-    assert isinstance(forward_of(wrapped), Quick)
+    assert isinstance(forward_of(wrapped), Decoder)
     ids = torch.tensor([prompts[0]])
     with torch.no_grad():
         expected = wrapped(input_ids=ids).logits[0, -1].float()
-    cache = Rows(1, ids.shape[1], ids.device)
+    cache = KVCache(1, ids.shape[1], ids.device)
     positions, mask = cache.append([ids.shape[1]], ids.shape[1])
     found = forward_of(wrapped)(ids, positions, mask, cache, 1)[0, -1]
     torch.testing.assert_close(found, expected, atol=0.05, rtol=0.05)

@@ -9,7 +9,7 @@ from shapes import build, lora, random_prompts
 from test_engine import STOP, ids_of, run
 
 from jupyter_gpt.inference import forward, graphs
-from jupyter_gpt.inference.requests import Request
+from jupyter_gpt.inference.sequence import Request
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
 DEVICE = "cuda"
@@ -18,9 +18,9 @@ DEVICE = "cuda"
 @pytest.fixture
 def recorded(monkeypatch):
     """The sizes of the graphs that were recorded; a recording that fails is an error."""
-    sizes, record = [], graphs.Steps.recording
+    sizes, record = [], graphs.GraphedSteps.capture
     monkeypatch.setattr(graphs, "COLUMNS", 64)
-    monkeypatch.setattr(graphs.Steps, "recording", lambda steps, size: sizes.append(size) or record(steps, size))
+    monkeypatch.setattr(graphs.GraphedSteps, "capture", lambda steps, size: sizes.append(size) or record(steps, size))
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="decoding without CUDA graphs")
         yield sizes
@@ -29,7 +29,7 @@ def recorded(monkeypatch):
 def plain(module, requests, monkeypatch):
     """The same by plain steps."""
     with monkeypatch.context() as patch:
-        patch.setattr(forward, "Quick", lambda module, lean: lean)
+        patch.setattr(forward, "Decoder", lambda module, lean: lean)
         return {key: ids_of(tokens) for key, tokens in run(module, requests).items()}
 
 
@@ -80,7 +80,7 @@ def test_memory_is_given_back_and_does_not_grow(recorded):
 
 
 def test_a_failed_recording_leaves_a_device_that_works(monkeypatch):
-    step = graphs.Steps.step
+    step = graphs.GraphedSteps.step
 
     def waits(steps, *size):
         logits = step(steps, *size)
@@ -92,6 +92,6 @@ def test_a_failed_recording_leaves_a_device_that_works(monkeypatch):
     asked = [Request((1, 2, 3), samples=3, max_tokens=30, seed=1)]
     expected = {key: ids_of(tokens) for key, tokens in run(module, asked).items()}
     with monkeypatch.context() as patch, pytest.warns(UserWarning, match="without CUDA graphs"):
-        patch.setattr(graphs.Steps, "step", waits)
+        patch.setattr(graphs.GraphedSteps, "step", waits)
         assert {key: ids_of(tokens) for key, tokens in run(module, asked).items()} == expected
     assert {key: ids_of(tokens) for key, tokens in run(module, asked).items()} == expected

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 from shapes import CONTEXT, VOCAB, build
 
-from jupyter_gpt.inference import lookup
+from jupyter_gpt.inference import engine, lookup
 from jupyter_gpt.inference.engine import generate
-from jupyter_gpt.inference.requests import Request
+from jupyter_gpt.inference.sequence import Request
 
 STOP = frozenset(range(7, VOCAB, 40))
 
@@ -46,9 +46,9 @@ def test_models_with_their_own_forward(kind, prompts):
 
 
 def test_a_model_that_reads_all_again(prompts, monkeypatch):
-    from jupyter_gpt.inference import batch, forward
+    from jupyter_gpt.inference import forward
 
-    monkeypatch.setattr(batch, "forward_of", forward.reading_again)
+    monkeypatch.setattr(engine, "forward_of", forward.uncached_forward)
     for ids in quoting(prompts)[:3]:
         compare(build("llama"), Request(ids, max_tokens=30, temperature=0))
 
@@ -64,33 +64,33 @@ def test_ends_within_a_guess(llama, prompts):
 
 @pytest.mark.parametrize(("off", "most"), [(0, 10), (1, 60)])
 def test_right_guesses_save_passes_and_wrong_ones_change_nothing(llama, prompts, monkeypatch, off, most):
-    request, passes, step = Request(prompts[0], max_tokens=60, temperature=0), [], lookup.Lookup.step
+    request, passes, step = Request(prompts[0], max_tokens=60, temperature=0), [], engine.LookupBatch.step
     known = [token.id for token in said(llama, request)]
 
     def oracle(ids, count):
         at = len(ids) - len(request.ids)
         return [(id + off) % VOCAB for id in known[at : at + count]]
 
-    monkeypatch.setattr(lookup, "guessed", oracle)
-    monkeypatch.setattr(lookup.Lookup, "step", lambda self: passes.append(1) or step(self))
+    monkeypatch.setattr(lookup, "guess_next", oracle)
+    monkeypatch.setattr(engine.LookupBatch, "step", lambda self: passes.append(1) or step(self))
     compare(llama, request)
     assert len(passes) <= most
 
 
 def test_what_is_guessed():
     ids = [1, 2, 3, 4, 9, 2, 3, 5, 8, 2, 3]
-    assert lookup.guessed(ids, 3) == [5, 8, 2], "the last time that it stood there"
-    assert lookup.guessed([4, 2, 3, 6, 7, 2, 3, 5, 4, 2, 3], 2) == [6, 7], "the longest that is known"
-    assert lookup.guessed([1, 2, 3], 5) == lookup.guessed([1], 5) == lookup.guessed(ids, 0) == []
+    assert lookup.guess_next(ids, 3) == [5, 8, 2], "the last time that it stood there"
+    assert lookup.guess_next([4, 2, 3, 6, 7, 2, 3, 5, 4, 2, 3], 2) == [6, 7], "the longest that is known"
+    assert lookup.guess_next([1, 2, 3], 5) == lookup.guess_next([1], 5) == lookup.guess_next(ids, 0) == []
 
 
 def test_only_one_greedy_sample_that_is_free():
     one = Request((1, 2), temperature=0, lookup=True)
-    assert lookup.suits([one])
+    assert lookup.suits(one)
     others = [
         replace(one, lookup=False),
         replace(one, temperature=1.0),
         replace(one, samples=2),
         replace(one, constraint=lambda: None),
     ]
-    assert not any(lookup.suits([other]) for other in others) and not lookup.suits([one, one])
+    assert not any(lookup.suits(other) for other in others)

@@ -238,7 +238,7 @@ def test_a_client_that_goes_frees_its_row(served, client):
 
 
 def test_an_error_in_the_engine_reaches_its_clients_and_nothing_else(served, client, monkeypatch):
-    from jupyter_gpt.inference.batch import Batch
+    from jupyter_gpt.inference.engine import Batch
 
     step = Batch.step
 
@@ -255,7 +255,7 @@ def test_an_error_in_the_engine_reaches_its_clients_and_nothing_else(served, cli
 
 @pytest.mark.parametrize("kind", [MemoryError, OutOfMemory])
 def test_out_of_memory_is_said_and_over(served, client, monkeypatch, kind):
-    from jupyter_gpt.inference.batch import Batch
+    from jupyter_gpt.inference.engine import Batch
 
     step = Batch.step
 

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from jupyter_gpt.data.render import Prompt
-from jupyter_gpt.inference.requests import Request, Token
+from jupyter_gpt.inference.sequence import Request, Token
 from jupyter_gpt.server.answers import Choice, held_back
 
 

@@ -7,7 +7,7 @@ import torch
 
 from jupyter_gpt.data.tokenizer import CHAT
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.inference.decode_lora import is_own
+from jupyter_gpt.nn.lora_linear import is_adapter_parameter
 from jupyter_gpt.notebook.views.run_report import run_bundle
 from jupyter_gpt.session import Session
 from jupyter_gpt.stages.sft_recipe import FinetuningRecipe
@@ -50,7 +50,11 @@ def sft(gpt, fox):
 
 def own(model):
     """The tensors that are a model's own, by name."""
-    return {name: p.detach().clone() for name, p in model.module.named_parameters() if not model.base or is_own(name)}
+    return {
+        name: p.detach().clone()
+        for name, p in model.module.named_parameters()
+        if not model.base or is_adapter_parameter(name)
+    }
 
 
 def steps(run):

@@ -1,11 +1,9 @@
-"""Keys and values of a batch of rows in memory that is taken ahead, so that a step writes one column and
-copies nothing.
+"""The KV cache of a batch: memory is allocated ahead, so that a step writes one column and copies nothing.
 
-All rows are aligned on the right: a step writes the same column of every row, and `valid` says which columns
-of a row count. transformers' own cache concatenates, which copies everything at each step; this one is a
-subclass of its `Cache`, so any of its modules can use it. A finished row's place is taken by the last row
-(`drop`); rows join, and are multiplied, by `gather`.
-"""
+Rows are aligned on the right: a step writes the same column of every row, and `valid` marks the columns that belong to
+a row. transformers' own cache concatenates, which copies everything at each step; this one is a subclass of its
+`Cache`, so any of its models can use it. The last row takes the place of a finished one (`drop`); `gather` copies rows
+into a new cache, once or several times each."""
 
 from __future__ import annotations
 
@@ -19,8 +17,7 @@ GROWTH = 128  # columns taken at once when the ones at hand are full
 
 
 class Layer(CacheLayerMixin):
-    """Keys and values `(rows, heads, columns, width)` of one layer; those after `length` are not yet
-    written."""
+    """Keys and values `(rows, heads, columns, width)` of one layer; columns from `length` on are not written yet."""
 
     is_sliding = False
 
@@ -35,7 +32,7 @@ class Layer(CacheLayerMixin):
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
-        """Write the new columns `(B, H, t, h)`; returns all columns so far as views."""
+        """Write the new columns `(B, H, t, h)`; returns views of all columns so far."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         start, end = self.length, self.length + key_states.shape[2]
@@ -48,7 +45,7 @@ class Layer(CacheLayerMixin):
         return keys, values
 
     def grow(self, columns: int) -> None:
-        """Make room for `columns` and a quarter more."""
+        """Reallocate for `columns` and a quarter more."""
         room = columns + max(GROWTH, columns // 4)
         for name in ("keys", "values"):
             old = getattr(self, name)[: self.rows, :, : self.length]
@@ -57,7 +54,7 @@ class Layer(CacheLayerMixin):
             setattr(self, name, new)
 
     def get_mask_sizes(self, query_length: int | Tensor) -> tuple[int, int]:
-        new = query_length if isinstance(query_length, int) else len(query_length)  # before transformers 5, places
+        new = query_length if isinstance(query_length, int) else len(query_length)  # a tensor before transformers 5
         return self.length + new, 0
 
     def get_seq_length(self) -> int:
@@ -69,9 +66,8 @@ class Layer(CacheLayerMixin):
     get_max_cache_shape = get_max_length  # its name before transformers 5
 
 
-class Rows(Cache):
-    """The cache of a batch: `valid` `(B, columns)` marks what counts in each row, `positions` the place of
-    its next token."""
+class KVCache(Cache):
+    """`valid` `(B, columns)` marks the columns of each row, `positions` holds the position of its next token."""
 
     def __init__(self, rows: int, columns: int, device: torch.device):
         self.room = columns
@@ -79,13 +75,13 @@ class Rows(Cache):
         self.valid = torch.zeros(rows, columns, dtype=torch.bool, device=device)
         self.positions = [0] * rows
         self.length = 0
-        self.whole = True  # no column of any row is masked
+        self.unmasked = True  # no row has padding
 
     @torch.inference_mode()
     def append(self, counts: list[int], width: int) -> tuple[Tensor, Tensor]:
-        """Announce that the next `width` columns end with `counts[b]` tokens of row b.
+        """Add `width` columns, the last `counts[b]` of which belong to row b.
 
-        Returns the positions `(B, width)` of the tokens and the mask `(B, columns)` of what counts.
+        Returns the positions `(B, width)` of the new tokens and the mask `(B, columns)` of valid columns.
         """
         rows, start, device = len(counts), self.length, self.valid.device
         if start + width > self.valid.shape[1]:
@@ -96,7 +92,7 @@ class Rows(Cache):
         first = torch.tensor([p - n for p, n in zip(self.positions, padding, strict=True)], device=device)
         at = first[:, None] + torch.arange(width, device=device)
         if any(padding):
-            self.whole = False
+            self.unmasked = False
             column = torch.arange(width, device=device)
             self.valid[:rows, start : self.length] = column >= torch.tensor(padding, device=device)[:, None]
             at = at.clamp(min=0)
@@ -106,13 +102,20 @@ class Rows(Cache):
         return at, self.valid[:rows, : self.length]
 
     def bytes_per_token(self) -> int:
-        """What one token of one row takes in all layers."""
+        """Of one row, in all layers."""
         buffers = [x for layer in self.layers for x in (layer.keys, layer.values)]
         return sum(x.shape[1] * x.shape[3] * x.element_size() for x in buffers)
 
+    def truncate(self, columns: int) -> None:
+        """Drop the last `columns`; they are overwritten later."""
+        self.length -= columns
+        self.positions = [position - columns for position in self.positions]
+        for layer in self.layers:
+            layer.length -= columns
+
     @torch.inference_mode()
     def drop(self, row: int) -> None:
-        """Take one row out; the last row takes its place."""
+        """Remove a row; the last row takes its place."""
         last = len(self.positions) - 1
         if row != last:
             for layer in self.layers:
@@ -126,27 +129,24 @@ class Rows(Cache):
 
 
 def new_buffer(like: Tensor, rows: int, columns: int) -> Tensor:
-    """Room for keys or values like `(B, H, t, h)`. Zeros: what is masked is multiplied by 0, and must be
-    finite.
+    """A buffer for keys or values like `(B, H, t, h)`, zeroed: masked entries are multiplied by 0 and must be finite.
 
-    Columns are rounded up to a multiple of 64, so that masks over them are aligned as attention kernels want
-    them.
+    Columns are rounded up to a multiple of 64, the alignment that attention kernels need of masks.
     """
     return like.new_zeros(rows, like.shape[1], -(-columns // 64) * 64, like.shape[3])
 
 
 @torch.inference_mode()
-def gather(parts: list[tuple[Rows, list[int]]], room: int) -> Rows:
-    """A new cache of chosen rows of others, one after another, aligned on the right, with `room` columns to
-    spare.
+def gather(parts: list[tuple[KVCache, list[int]]], room: int) -> KVCache:
+    """A new cache with rows of others, one after another, aligned on the right, and `room` columns to spare.
 
-    A row may be chosen several times: that is how a prompt that was read once becomes N samples.
+    A row may appear several times: that is how one prompt becomes N samples.
     """
     length = max(cache.length for cache, _ in parts)
-    rows = sum(len(chosen) for _, chosen in parts)
-    new = Rows(rows, length + room, parts[0][0].valid.device)
-    new.length, new.whole = length, all(cache.whole and cache.length == length for cache, _ in parts)
-    new.positions = [cache.positions[row] for cache, chosen in parts for row in chosen]
+    rows = sum(len(rows_of) for _, rows_of in parts)
+    new = KVCache(rows, length + room, parts[0][0].valid.device)
+    new.length, new.unmasked = length, all(cache.unmasked and cache.length == length for cache, _ in parts)
+    new.positions = [cache.positions[row] for cache, rows_of in parts for row in rows_of]
     for template in parts[0][0].layers:
         layer = Layer()
         layer.keys = new_buffer(template.keys, rows, length + room)
@@ -155,28 +155,27 @@ def gather(parts: list[tuple[Rows, list[int]]], room: int) -> Rows:
         layer.rows, layer.length = rows, length
         new.layers.append(layer)
     top = 0
-    for cache, chosen in parts:
-        start, end = length - cache.length, top + len(chosen)
-        new.valid[top:end, start:length] = cache.valid[chosen, : cache.length]
+    for cache, rows_of in parts:
+        start, end = length - cache.length, top + len(rows_of)
+        new.valid[top:end, start:length] = cache.valid[rows_of, : cache.length]
         for layer, old in zip(new.layers, cache.layers, strict=True):
             for name in ("keys", "values"):
                 target, source = getattr(layer, name), getattr(old, name)
-                for first, count, places in runs(chosen):
+                for first, count, places in runs(rows_of):
                     to = top + first
                     target[to : to + count, :, start:length] = source[places, :, : cache.length]
         top = end
     return new
 
 
-def runs(chosen: list[int]) -> Iterator[tuple[int, int, slice]]:
-    """Parts of `chosen` that one copy brings over: a row repeated, or rows that follow one another; where each begins,
-    how
-    many it has, and the rows to take."""
+def runs(rows: list[int]) -> Iterator[tuple[int, int, slice]]:
+    """Parts of `rows` that one copy can transfer (one row repeated, or consecutive rows): start, count, rows to
+    copy."""
     begin = 0
-    for end in range(1, len(chosen) + 1):
-        step = chosen[begin + 1] - chosen[begin] if end > begin + 1 else None
-        if end < len(chosen) and chosen[end] - chosen[end - 1] in ((0, 1) if step is None else (step,)):
+    for end in range(1, len(rows) + 1):
+        step = rows[begin + 1] - rows[begin] if end > begin + 1 else None
+        if end < len(rows) and rows[end] - rows[end - 1] in ((0, 1) if step is None else (step,)):
             continue
         count = end - begin
-        yield begin, count, slice(chosen[begin], chosen[begin] + (1 if step == 0 else count))
+        yield begin, count, slice(rows[begin], rows[begin] + (1 if step == 0 else count))
         begin = end
