@@ -13,6 +13,7 @@ FLOORS = (
     "store",
     "data",
     "arguments",
+    "report",
     "nn",
     "inference",
     "runs",

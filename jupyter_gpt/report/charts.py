@@ -1,0 +1,136 @@
+"""The pictures of reports: matplotlib on a transparent ground, in mid-tones that both themes of JupyterLab can show.
+
+matplotlib is imported where something is drawn.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+GREY, BLUE, ORANGE, GREEN, RED = "#888888", "#3b82c4", "#e07b39", "#2f9e6e", "#d04545"
+COLOURS = (BLUE, ORANGE, GREEN, "#b3589a", "#c9a227", "#5b6bbf", "#c0504d", "#4aa3a2")
+DASHED = (0, (4, 3))
+POINTS = 1000  # of a curve kept in the metadata: more than any screen shows
+
+
+class Panel(NamedTuple):
+    """One chart of curves over steps: `(step, value)` points of the training, those of evaluations, the interval of
+    the latter as `(step, low, high)`, and a limit drawn in red where the values come near it.
+    """
+
+    title: str
+    points: Sequence[tuple[float, float]] = ()
+    evaluated: Sequence[tuple[float, float]] = ()
+    interval: Sequence[tuple[float, float, float]] = ()
+    limit: float | None = None
+
+
+def figure(width: float = 7.2, height: float = 3.0, rows: int = 1, columns: int = 1, **options: Any) -> tuple:
+    """An empty figure of so many inches, and its axes in running order; `options` are those of `subplots`."""
+    from matplotlib.figure import Figure
+
+    made = Figure(figsize=(width, height), dpi=180, facecolor="none")
+    axes = made.subplots(rows, columns, squeeze=False, **options).flatten()
+    for each in axes:
+        style(each)
+    return made, axes
+
+
+def style(axes: Any, x: str = "", y: str = "", title: str = "", size: float = 8) -> None:
+    """Grey labels, ticks and a faint grid on no ground."""
+    axes.set_facecolor("none")
+    axes.set_xlabel(x, color=GREY, fontsize=size + 1)
+    axes.set_ylabel(y, color=GREY, fontsize=size + 1)
+    axes.set_title(title, color=GREY, fontsize=size, loc="left")
+    axes.tick_params(colors=GREY, labelsize=size, which="both")
+    axes.grid(color=GREY, alpha=0.2, linewidth=0.6)
+    for side, spine in axes.spines.items():
+        spine.set_color(GREY)
+        spine.set_visible(side in ("left", "bottom"))
+
+
+def legend(axes: Any, **options: Any) -> None:
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(**{"frameon": False, "labelcolor": GREY, "fontsize": 8, **options})
+
+
+def png(made: Any) -> bytes:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    made.tight_layout()
+    out = io.BytesIO()
+    FigureCanvasAgg(made).print_png(out)
+    return out.getvalue()
+
+
+def label(text: str) -> str:
+    """A label that matplotlib draws as it is: a pair of dollar signs would make it read mathematics."""
+    return text.replace("$", r"\$")
+
+
+def panels(shown: Sequence[Panel], alarms: Sequence[int] = (), columns: int = 3) -> Any:
+    """The panels, `columns` a row, a single one at full width; `alarms` are steps marked in red in all of them."""
+    columns = min(columns, len(shown))
+    rows = -(-len(shown) // columns)
+    made, axes = figure(7.6, 3.0 if len(shown) == 1 else 1.75 * rows + 0.25, rows, columns)
+    for each, panel in zip(axes, shown, strict=False):
+        curves(each, panel, small=len(shown) > 1)
+        for step in alarms:
+            each.axvline(step, color=RED, linewidth=0.9, alpha=0.8)
+    for each in axes[len(shown) :]:
+        each.set_visible(False)
+    return made
+
+
+def curves(axes: Any, panel: Panel, small: bool = False) -> None:
+    """One panel: raw points faint, their moving average strong, evaluations as dots with their interval."""
+    x, y = zip(*panel.points, strict=True) if panel.points else ((), ())
+    if panel.points:
+        axes.plot(x, y, color=BLUE, alpha=0.28, linewidth=0.8)
+        axes.plot(x, smooth(y), color=BLUE, linewidth=1.6, label="training")
+        top = max([sorted(y)[int(0.995 * (len(y) - 1))], *(value for _, value in panel.evaluated)])
+        low = min([*y, *(value for _, value in panel.evaluated)])
+        axes.set_ylim(low - 0.05 * (top - low or 1), top + 0.05 * (top - low or 1))  # a few spikes are cut off
+    if panel.evaluated:
+        dots = zip(*panel.evaluated, strict=True)
+        axes.plot(*dots, color=ORANGE, marker="o", markersize=3 if small else 4, linewidth=1.2, label="validation")
+    if panel.interval:
+        steps, low, high = zip(*panel.interval, strict=True)
+        axes.fill_between(steps, low, high, color=ORANGE, alpha=0.18, linewidth=0)
+    values = [value for _, value in (*panel.points, *panel.evaluated)]
+    if panel.limit is not None and values and max(values) > panel.limit / 3:
+        axes.axhline(panel.limit, color=RED, linewidth=0.9, linestyle=DASHED)
+        axes.set_ylim(top=max(axes.get_ylim()[1], 1.05 * panel.limit))
+    if small:
+        style(axes, title=label(panel.title), size=7)
+    else:
+        style(axes, "step", label(panel.title))
+        legend(axes)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+
+
+def smooth(values: Sequence[float]) -> list[float]:
+    """Exponential moving average over about a thirtieth of the values, its start-up bias removed (Kingma & Ba 2015,
+    section 3).
+    """
+    weight = min(0.98, 1 - 30 / max(31, len(values))) if len(values) > 100 else min(0.9, 1 - 6 / max(7, len(values)))
+    out, mean, left = [], 0.0, 1.0
+    for value in values:
+        mean = weight * mean + (1 - weight) * value
+        left *= weight
+        out.append(mean / (1 - left))
+    return out
+
+
+def points(events: Sequence[dict], key: str) -> list[tuple[float, float]]:
+    """The (step, value) of the events that tell `key`."""
+    return [(event["step"], event[key]) for event in events if event.get(key) is not None]
+
+
+def thinned(rows: Sequence, most: int = POINTS) -> list:
+    """At most `most` of the rows, evenly spread, the first and the last always among them."""
+    if len(rows) <= most:
+        return list(rows)
+    return [rows[round(i * (len(rows) - 1) / (most - 1))] for i in range(most)]

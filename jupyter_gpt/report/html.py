@@ -1,0 +1,194 @@
+"""A report as HTML that needs no kernel, no script and no trust: inline styles only, every text escaped.
+
+What varies stands between `<!--«-->` and `<!--»-->`, which nbval folds and no reader sees. Greys are by opacity and
+tints translucent, so both themes of JupyterLab show them; bold and italic are tags, which GitHub keeps too.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Sequence
+
+from jupyter_gpt.report.charts import RED, png
+from jupyter_gpt.report.parts import (
+    Alarm,
+    Bar,
+    Boxes,
+    Chart,
+    Figures,
+    Folded,
+    Inline,
+    Paragraph,
+    Part,
+    Samples,
+    Span,
+    Table,
+    Tree,
+    Varies,
+)
+from jupyter_gpt.report.text import number, plain, sides_of
+
+RULE = "1px solid rgba(128,128,128,0.45)"
+PROSE = "line-height:1.6;max-width:960px;overflow-wrap:anywhere"
+STYLES = {
+    "code": "font-family:monospace;font-size:13px;line-height:1.5",
+    "quiet": "opacity:0.7;font-size:90%",
+    "large": "font-size:115%",
+    "alarm": f"color:{RED}",
+}
+TAGS = {"bold": "b", "italic": "i"}
+ROW = '<tr style="background-color:transparent">'
+INSIDE = "margin:2px 0 2px 14px"
+
+
+def render(title: Inline, parts: Sequence[Part]) -> str:
+    return blocks([Paragraph(Span(title, "bold")), *parts] if title else parts)
+
+
+def escape(text: object) -> str:
+    """Text made safe to stand in HTML, also in an attribute and between marks."""
+    return html.escape(str(text), quote=True).replace("«", "&laquo;").replace("»", "&raquo;")
+
+
+def prose(text: str) -> str:
+    """Escaped, with its spaces and line breaks kept."""
+    return escape(text).replace("  ", "&nbsp; ").replace("\n", "<br>")
+
+
+def marked(shown: str, marks: bool = True) -> str:
+    return f"<!--«-->{shown}<!--»-->" if marks else shown
+
+
+def blocks(parts: Sequence[Part], marks: bool = True) -> str:
+    return "\n".join(shown for part in parts if (shown := block(part, marks)))
+
+
+def block(part: Part, marks: bool) -> str:
+    match part:
+        case Paragraph():
+            return element("p", part.style, inline(part.content, marks), f"{PROSE};margin:6px 0")
+        case Figures(rows):
+            return table(Table((), rows, "ll"), marks)
+        case Table():
+            return table(part, marks)
+        case Samples():
+            return samples(part, marks)
+        case Boxes():
+            return f'<div style="max-width:960px">{"".join(map(box, part.boxes))}</div>'
+        case Chart():
+            return marked(image(part), marks)
+        case Alarm():
+            return f'<p style="{STYLES["alarm"]}">{inline(part.content, marks)}</p>'
+        case Folded():
+            summary = f"<summary>{inline(part.title, marks)}</summary>"
+            return f"<details>{summary}{blocks(part.parts, marks)}</details>"
+        case Tree():
+            return f'<div style="{PROSE}">{tree(part, marks)}</div>'
+        case Varies(value):
+            return marked(blocks(value, False), marks)
+    raise TypeError(f"{type(part).__name__} is no part of a report")
+
+
+def inline(content: Inline, marks: bool = True) -> str:
+    match content:
+        case None:
+            return "–"
+        case str():
+            return prose(content)
+        case int():
+            return f"{content:,}"
+        case Varies(value, digits):
+            shown = number(value, digits)
+            return marked(
+                inline(str(value) if isinstance(value, float) else value, False) if shown is None else shown, marks
+            )
+        case Span():
+            more = f"background-color:{content.tint};border-radius:3px;padding:0 2px" if content.tint else ""
+            return element("span", content.style, inline(content.content, marks), more, content.tooltip)
+        case Bar():
+            return bar(content)
+    return "".join(inline(each, marks) for each in content)
+
+
+def element(tag: str, style: str, shown: str, more: str = "", tooltip: str = "") -> str:
+    """`shown` in a tag with the look of the words of `style`."""
+    words = style.split()
+    for word in words:
+        if word in TAGS:
+            shown = f"<{TAGS[word]}>{shown}</{TAGS[word]}>"
+    css = ";".join(filter(None, [more, *(STYLES.get(word) for word in words)]))
+    if tag == "span" and not css and not tooltip:
+        return shown
+    title = f' title="{escape(tooltip)}"' if tooltip else ""
+    return f'<{tag} style="{css}"{title}>{shown}</{tag}>' if css else f"<{tag}{title}>{shown}</{tag}>"
+
+
+def cell(tag: str, side: str, shown: str, more: str) -> str:
+    return f'<{tag} style="text-align:{side};vertical-align:top;padding:2px 14px 2px 4px;{more}">{shown}</{tag}>'
+
+
+def table(part: Table, marks: bool) -> str:
+    width = len(part.header or next(iter(part.rows), ()))
+    sides = ["right" if side == "r" else "left" for side in sides_of(part.sides, width)]
+    space = f"white-space:normal;{PROSE}" if part.wrap else "white-space:nowrap"
+
+    def row(tag: str, cells: Sequence[Inline], more: str) -> str:
+        shown = (cell(tag, side, inline(each, marks), more) for side, each in zip(sides, cells, strict=True))
+        return f"<tr>{''.join(shown)}</tr>"
+
+    head = f"<thead>{row('th', part.header, f'white-space:nowrap;border-bottom:{RULE}')}</thead>" if part.header else ""
+    body = "".join(row("td", cells, space if any(cells) else "height:8px") for cells in part.rows)
+    return f'<table style="border-collapse:collapse">{head}<tbody>{body}</tbody></table>'
+
+
+def samples(part: Samples, marks: bool) -> str:
+    """Each prompt across all columns, beneath it what was written to it."""
+    count = len(part.columns)
+    share = f"width:{100 // max(1, count)}%"
+    wrap = f"white-space:normal;overflow-wrap:anywhere;line-height:1.5;{share}"
+    named = [inline(name, marks) for name in part.columns]
+    head = "".join(cell("th", "left", name, f"{wrap};border-bottom:{RULE}") for name in named)
+    rows = []
+    for prompt, texts in part.rows:
+        if shown := inline(prompt, marks):
+            style = "text-align:left;white-space:normal;overflow-wrap:anywhere;padding:10px 14px 2px 4px"
+            rows.append(f'{ROW}<td colspan="{count}" style="{style}"><i>{shown}</i></td></tr>')
+        rows.append(ROW + "".join(cell("td", "left", inline(each, marks), wrap) for each in texts) + "</tr>")
+    head = f"<thead>{ROW}{head}</tr></thead>" if any(named) else ""
+    full = "border-collapse:collapse;max-width:1200px" + (";width:100%" if count > 1 else "")
+    return f'<table style="{full}">{head}<tbody>{"".join(rows)}</tbody></table>'
+
+
+def box(part: tuple[str, str, str, str] | None) -> str:
+    if part is None:
+        return "<br>"
+    text, note, tint, tooltip = part
+    style = f"display:inline-block;text-align:center;padding:1px 2px;margin:1px;background-color:{tint}"
+    beneath = f'<br><span style="{STYLES["quiet"]}">{escape(note)}</span>'
+    return f'<span style="{style}" title="{escape(tooltip)}">{escape(text) or "&nbsp;"}{beneath}</span>'
+
+
+def image(part: Chart) -> str:
+    source = base64.b64encode(png(part.draw())).decode()
+    return f'<img src="data:image/png;base64,{source}" alt="{escape(plain(part.alt))}" width="{part.width}">'
+
+
+def bar(part: Bar) -> str:
+    piece = "display:inline-block;height:10px;width:{:.2f}%;background-color:{}"
+    rest = 1 - min(1.0, sum(share for share, *_ in part.segments))
+    free = [(rest, "rgba(128,128,128,0.18)", "")] if rest > 0 and part.columns else []
+    pieces = "".join(
+        f'<span title="{escape(name)}" style="{piece.format(100 * share, colour)}"></span>'
+        for share, colour, name in [*part.segments, *free]
+    )
+    frame = f"display:inline-block;width:{part.width}px;max-width:100%;white-space:nowrap;font-size:0"
+    return f'<span style="{frame}">{pieces}</span>'
+
+
+def tree(node: Tree, marks: bool) -> str:
+    """Nested `<details>`, which fold with no kernel."""
+    inside = blocks(node.parts, marks) + "".join(tree(child, marks) for child in node.children)
+    style = f"{INSIDE};{STYLES['quiet']}" if node.quiet else INSIDE
+    head = inline(node.head, marks)
+    return f'<details{" open" * node.opened} style="{style}"><summary>{head}</summary>{inside}</details>'

@@ -1,0 +1,157 @@
+"""What a report is made of: inline content, and the parts that stand one beneath the other.
+
+Inline content is text, an int (shown as 1,234), None (shown as –), a `Varies`, a `Span`, a `Bar`, or a sequence of
+these. A part knows nothing of how it is rendered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+Inline: TypeAlias = "str | int | Varies | Span | Bar | Sequence[Inline] | None"
+Part: TypeAlias = "Paragraph | Figures | Table | Samples | Boxes | Chart | Alarm | Folded | Tree | Varies"
+
+
+@dataclass(frozen=True)
+class Varies:
+    """What may differ on another machine: a number, text that a model wrote, or whole parts.
+
+    The text marks it as `≈1.23` or `«…»`, which tests/nbval.cfg folds; the HTML marks it in comments. `digits` are
+    those after the point of a number, by default 3, and none of an int.
+    """
+
+    value: Any
+    digits: int | None = None
+
+
+@dataclass(frozen=True)
+class Span:
+    """Inline content with a look. `style` holds words of bold, italic, code, quiet, large, alarm.
+
+    tint: a CSS colour behind it, translucent, so that it is legible on a light and on a dark ground. tooltip: said
+    where the pointer rests. brackets: two characters around it in the text, where the tint carries meaning.
+    """
+
+    content: Inline
+    style: str = ""
+    tint: str = ""
+    tooltip: str = ""
+    brackets: str = ""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A bar in segments `(share of the whole, CSS colour, what it is)`; the whole is `width` pixels.
+
+    The text draws it in `columns` characters; with 0 it draws nothing, for a bar beside its number.
+    """
+
+    segments: Sequence[tuple[float, str, str]]
+    width: int = 140
+    columns: int = 0
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """Inline content; line breaks are kept. `style` as of a `Span`; `block` or `code` have an empty line around them
+    in the text.
+    """
+
+    content: Inline
+    style: str = ""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Named values, a row each."""
+
+    rows: Sequence[tuple[str, Inline]]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of inline cells. `sides` has l or r for each column, by default l for the first and r for the others.
+
+    header: empty for none. wrap: cells hold prose, which may take several lines. A row of empty texts is a gap.
+    """
+
+    header: Sequence[Inline]
+    rows: Sequence[Sequence[Inline]]
+    sides: str = ""
+    wrap: bool = False
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What was written to the same prompts. `columns` name who wrote it or at which step, `rows` are
+    `(prompt, a text for each column)`. One column named "" continues its prompt.
+    """
+
+    columns: Sequence[Inline]
+    rows: Sequence[tuple[Inline, Sequence[Inline]]]
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """Small boxes in running order, each `(text, note beneath it, tint, tooltip)`; a box of None breaks the line."""
+
+    boxes: Sequence[tuple[str, str, str, str] | None]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A picture: `draw` returns a matplotlib figure (see `charts`), `alt` says in words what it shows.
+
+    words: parts that the text has in its place.
+    """
+
+    draw: Callable[[], Any]
+    alt: Inline
+    width: int = 640
+    words: Sequence[Part] = ()
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """A line that must not be overlooked."""
+
+    content: Inline
+
+
+@dataclass(frozen=True)
+class Folded:
+    """Parts behind a click. The text leaves them out, unless `text`."""
+
+    title: Inline
+    parts: Sequence[Part]
+    text: bool = False
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A node: its line, the parts behind a click (which the text leaves out), and its children.
+
+    opened: whether the HTML shows what is inside at first. quiet: shown in grey.
+    """
+
+    head: Inline
+    parts: Sequence[Part] = ()
+    children: Sequence[Tree] = ()
+    opened: bool = True
+    quiet: bool = False
+
+
+def bold(content: Inline) -> Span:
+    return Span(content, "bold")
+
+
+def quiet(content: Inline) -> Span:
+    return Span(content, "quiet")
+
+
+def joined(separator: str, items: Sequence[Inline]) -> list[Inline]:
+    """The items with the separator between them; those that are "" are left out."""
+    kept = [item for item in items if item != ""]
+    return [each for item in kept for each in (separator, item)][1:]

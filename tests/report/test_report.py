@@ -1,0 +1,161 @@
+"""The three renderers: what each part looks like, and that marks, escapes and figures hold in all of them."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from jupyter_gpt.report import charts
+from jupyter_gpt.report.parts import (
+    Alarm,
+    Bar,
+    Boxes,
+    Chart,
+    Figures,
+    Folded,
+    Paragraph,
+    Samples,
+    Span,
+    Table,
+    Tree,
+    Varies,
+    bold,
+    joined,
+    quiet,
+)
+from jupyter_gpt.report.report import MIME, Report
+
+EVIL = '<img src=x onerror="alert(1)">«$x$»'
+RULES = re.findall(r"regex: (.*)\nreplace: (.*)", (Path(__file__).parents[1] / "nbval.cfg").read_text("utf-8"))
+
+
+def folded(text: str) -> str:
+    """As nbval compares it."""
+    for regex, replace in RULES:
+        text = re.sub(regex, replace, text)
+    return text
+
+
+def visible(html: str) -> str:
+    """What a reader sees of HTML."""
+    return re.sub(r"<[^>]*>", "", re.sub(r"<!--.*?-->", "", html)).replace("&nbsp;", " ")
+
+
+def every_part(number: float, said: str, many: int = 1) -> Report:
+    """A report with one of each, its varying values given."""
+    return Report(
+        ["run ", bold("a")],
+        [
+            Paragraph(["loss ", Varies(number), " after ", Varies(many), " steps"]),
+            Paragraph(Varies(said), "block"),
+            Alarm(["step ", Varies(3), ": ", Varies(said)]),
+            Figures([("loss", Varies(number, 2)), ("tokens", 1234), ("none", None)]),
+            Table(("name", "value"), [("a", Varies(number)), ("", ""), (EVIL, 5)]),
+            Samples(("before", "after"), [("Hi?", (Varies(said), Varies("b\nc")))]),
+            Samples(("",), [("Once", (Varies(said),))]),
+            Varies([Table((), [(said, str(number))] * many, "ll"), Paragraph(Varies(said))]),
+            Tree("root", [Paragraph("hidden")], [Tree("one"), Tree("two", children=[Tree("deep")], quiet=True)]),
+            Folded("more", [Paragraph("inside")]),
+            Folded("told", [Paragraph("in both")], text=True),
+            Boxes([("a", "12", "rgba(1,2,3,0.3)", "tip"), None, ("b", "3", "", "")]),
+            Paragraph(["free ", Bar([(0.25, "red", "used"), (0.25, "blue", "kept")], columns=8)]),
+        ],
+        {"view": "test"},
+        {"curve": [number]},
+    )
+
+
+def test_two_machines_agree_once_nbval_has_folded_text_and_html():
+    one, other = every_part(0.123, "fox", 2), every_part(-1234.5, "a\nbird «x»", 7)
+    assert one.text != other.text
+    assert folded(one.text) == folded(other.text)
+    assert folded(one.html) == folded(other.html)
+    assert one.mime()[MIME] == other.mime()[MIME] == {"title": "run a", "view": "test"}
+    assert one._repr_mimebundle_()[1][MIME]["curve"] == [0.123]
+    assert one._repr_mimebundle_()[1][MIME]["figures"] == {"loss": "0.12", "tokens": "1,234", "none": "–"}
+
+
+def test_nobody_sees_a_mark_in_html_and_every_text_is_escaped():
+    html = every_part(0.5, EVIL).html
+    shown = visible(html)
+    assert not re.search("[≈«»]", shown)
+    assert "<img" not in html
+    assert "loss 0.500 after 1 steps" in shown
+    assert html.count("<!--«-->") == html.count("<!--»-->")
+    assert re.fullmatch(r"(?s)[^«»]*(«[^«»]*»[^«»]*)*", html), "no mark inside another"
+
+
+def test_text_is_aligned_and_says_each_part():
+    text = every_part(0.5, "fox").text
+    assert text.startswith("run a\nloss ≈0.500 after ≈1 steps\n\n«fox»\n\n! step ≈3: «fox»\n")
+    assert "  loss    ≈0.50\n  tokens  1,234\n  none    –" in text
+    assert "Hi?\n  before  «fox»\n  after   «b\n          c»" in text
+    assert "  Once «fox»" in text
+    assert "«\nfox  0.5\n\nfox\n»" in text
+    assert "root\n├─ one\n└─ two\n   └─ deep" in text
+    assert "hidden" not in text and "inside" not in text
+    assert "told\nin both" in text
+    assert "a\n12\n\nb\n3" in text
+    assert "free [██▒▒░░░░]" in text
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (Varies(None), "≈–"),
+        (Varies(1234), "≈1,234"),
+        (Varies(0.5), "≈0.500"),
+        (Varies(1234.5, 0), "≈1,234"),
+        (Varies(float("nan")), "«nan»"),
+        (Varies("a «b»"), "«a ‹b›»"),
+        (Varies(["a ", Varies(2)]), "«a 2»"),
+        (12345, "12,345"),
+        (None, "–"),
+        (Span("x", tint="red", brackets="⟦⟧"), "⟦x⟧"),
+        (joined(" · ", ["a", "", Varies(1)]), "a · ≈1"),
+    ],
+)
+def test_inline_content_as_text(value, shown):
+    assert Report("", [Paragraph(value)]).text == shown
+
+
+def test_styles_and_tints_of_spans():
+    html = Report("", [Paragraph(Span(["a", quiet("b")], "bold", "rgba(1,2,3,0.2)", 'say "x"'))]).html
+    assert '<b>a<span style="opacity:0.7;font-size:90%">b</span></b>' in html
+    assert "background-color:rgba(1,2,3,0.2)" in html
+    assert 'title="say &quot;x&quot;"' in html
+
+
+def test_a_chart_is_drawn_once_it_is_shown_and_told_in_words():
+    drawn = []
+
+    def draw():
+        made, (axes,) = charts.figure()
+        axes.plot([1, 2], [1, 2])
+        drawn.append(1)
+        return made
+
+    report = Report("", [Chart(draw, ["loss of ", Varies("«a»")], words=[Paragraph("it rises")])])
+    assert report.text == "it rises"
+    assert not drawn
+    assert 'alt="loss of ‹a›"' in report.html
+    assert "data:image/png;base64," in report.html
+    assert report.html and drawn == [1]
+
+
+def test_panels_of_curves():
+    panel = charts.Panel("loss, $", [(n, 1 / n) for n in range(1, 200)], [(100, 0.5)], [(100, 0.4, 0.6)], 0.9)
+    for shown in ([panel], [panel, charts.Panel("empty"), panel, panel]):
+        made = charts.panels(shown, alarms=[50])
+        assert len(made.axes) == (1 if len(shown) == 1 else 6)
+        assert charts.png(made).startswith(b"\x89PNG")
+    assert len(charts.thinned(list(range(5000)))) == charts.POINTS
+    assert charts.points([{"step": 1, "x": None}, {"step": 2, "x": 3}], "x") == [(2, 3)]
+
+
+def test_a_report_shows_itself():
+    report = Report("a", [], {"view": "x"})
+    assert repr(report) == report.text == "a"
+    data, metadata = report._repr_mimebundle_()
+    assert set(data) == {"text/plain", "text/html", MIME}
+    assert metadata == {}
