@@ -1,21 +1,29 @@
-"""From a question to the exact prompt.
+"""From what is written in a cell to the exact prompt.
 
-A model with a chat template is asked through it. A base model is not an assistant: it continues documents, so
-it gets the text as one, begun as the documents of its training began. Two kinds of document make it answer
-all the same: a conversation in which an assistant is about to speak (`as_assistant`; after Askell et al.
-2021, appendix A), and questions with their answers, the last one open (`few_shot`; Radford et al. 2019,
-section 3.6).
+A cell's text may have `{variable}` holes and be a chat (`fill`, `turns`). A model with a chat template is prompted
+through it. A base model is no assistant: it continues documents, so it gets the text as a document, with the token that
+began the documents of its training. Two kinds of document make it answer all the same: a conversation in which an
+assistant speaks next (`as_assistant`; Askell et al. 2021, appendix A), and answered questions with the last one open
+(`few_shot`; Radford et al. 2019, section 3.6).
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import ModuleType
 
-from jupyter_gpt.data.prompt_template import check_messages
 from jupyter_gpt.data.tokenizer import CHAT, delimiter
 from jupyter_gpt.errors import GPTError
+
+ROLES = ("system", "user", "assistant")
+TOOL_KEYS = ("tool_calls", "tool_call_id", "name")  # further keys of a message where tools are called
+TURN = re.compile(rf"^({'|'.join(ROLES)}):[ \t]*", re.MULTILINE)
+STEP = r"""\.[A-Za-z]\w*|\[-?\d+\]|\['[^'\]]*'\]|\["[^"\]]*"\]"""
+HOLE = re.compile(rf"\{{(?P<twice>\{{)?(?P<name>[A-Za-z]\w*)(?P<path>(?:{STEP})*)\}}(?(twice)\}})")
+IPYTHON = frozenset({"In", "Out", "exit", "quit", "open", "get_ipython"})
 
 OPENING = "The following is a conversation between a person and a helpful, honest and knowledgeable AI assistant."
 EXAMPLES = (
@@ -27,15 +35,96 @@ PERSON, ASSISTANT = "Human:", "Assistant:"
 ASK, ANSWER = "Q:", "A:"
 DOCUMENT = "base model, continuing the document"
 AS_CHAT = "base model, continuing a conversation with an assistant"
+THROUGH_TEMPLATE = "assistant, asked through its chat template"
+BY_SERVER = "messages, laid out by the server"
+EMPTY_QUESTION = "the prompt is empty: write the question in the cell, under the magic"
+EMPTY_DOCUMENT = "the prompt is empty: write the beginning of a document in the cell, under the magic"
 MARK = "jupyter-gpt-answer"  # stands for an answer while the template is asked what follows one
+
+
+# what is written in a cell
+
+
+def fill(text: str, variables: Mapping[str, object]) -> tuple[str, list[str]]:
+    """`text` with its `{holes}` filled, and the names in braces that are no variable and were left as written.
+
+    A hole is the name of a variable with attributes and indices (`{paper.title}`, `{rows[0]["name"]}`), looked up and
+    never evaluated. Any other brace is a brace, so JSON and code survive; `{{name}}` stays as `{name}`. Raises GPTError
+    if a variable lacks the attribute or index.
+    """
+    unknown: list[str] = []
+
+    def value(hole: re.Match) -> str:
+        if not is_data(hole["name"], variables):
+            unknown.append(hole[0])
+            return hole[0]
+        return hole[0][1:-1] if hole["twice"] else str(follow(variables[hole["name"]], hole["path"], hole[0]))
+
+    return HOLE.sub(value, text), unknown
+
+
+def is_data(name: str, variables: Mapping[str, object]) -> bool:
+    """Whether a hole may be filled with this variable: no function, no module, nothing of IPython's."""
+    known = name in variables and name not in IPYTHON
+    return known and not (callable(variables[name]) or isinstance(variables[name], ModuleType))
+
+
+def follow(value: object, path: str, hole: str) -> object:
+    """The value at the end of a path of attributes and indices. Raises GPTError naming the step that fails."""
+    for step in re.findall(STEP, path):
+        try:
+            if step[0] == ".":
+                value = getattr(value, step[1:])
+            else:
+                key = step[1:-1]
+                value = value[key[1:-1] if key[0] in "'\"" else int(key)]
+        except (AttributeError, LookupError, TypeError) as error:
+            raise GPTError(f"{hole} cannot be filled: a {type(value).__name__} has no {step}") from error
+    return value
+
+
+def left_as_written(names: Iterable[str]) -> tuple[str, ...]:
+    """The note on names in braces that are no variable; none where there are none."""
+    shown = ", ".join(dict.fromkeys(names))
+    return (f"left as written, for there is no such variable: {shown}",) if shown else ()
+
+
+def turns(text: str) -> list[dict] | None:
+    """The messages of a text whose first line begins with `system:`, `user:` or `assistant:`; None for any other.
+
+    Every line that begins so starts a message, which goes on to the next.
+    """
+    if not TURN.match(text.lstrip()):
+        return None
+    parts = TURN.split(text.lstrip())[1:]
+    return [{"role": role, "content": content.strip()} for role, content in zip(parts[::2], parts[1::2], strict=True)]
+
+
+def check_messages(messages: object) -> list[dict]:
+    """The messages, each with a known role and a text. Raises GPTError for anything else."""
+    if not isinstance(messages, list | tuple) or not messages:
+        raise GPTError('a chat is a list of {"role": …, "content": …}, with one of them at least')
+    for message in messages:
+        good = isinstance(message, Mapping) and isinstance(message.get("content"), str)
+        if not good or message.get("role") not in (*ROLES, "tool"):
+            raise GPTError(
+                f"a turn of a chat has a role ({', '.join(ROLES)}) and a text as content, not {message!r:.60}"
+            )
+    return [
+        {"role": m["role"], "content": m["content"]} | {name: m[name] for name in TOOL_KEYS if m.get(name)}
+        for m in messages
+    ]
+
+
+# the prompt
 
 
 @dataclass(frozen=True)
 class Question:
-    """What a person asks, before it is known how the model wants it.
+    """A question before it is laid out for a model.
 
-    asked: a text, or messages.  earlier: what the chat said so far (messages), or the document so far (a
-    text). few_shot: pairs of question and answer.  tools: those the model may call, as servers take them.
+    asked: a text, or messages.  earlier: the chat so far (messages), or the document so far (a text).  few_shot: pairs
+    of question and answer.  tools: those the model may call, in OpenAI's format.
     """
 
     asked: str | list[dict]
@@ -48,9 +137,8 @@ class Question:
 
 @dataclass(frozen=True)
 class Prompt:
-    """What is sent: `ids`, which spell `text`. `form` says in words how the question was put; `stop` are
-    texts that end an answer of this form; `trim` whether the space around the answer belongs to the form.
-    """
+    """What is sent: `ids`, which spell `text`. `form` describes the layout; `stop` are texts that end an answer of this
+    form; `trim`: whether the white space around the answer belongs to the form."""
 
     ids: tuple[int, ...]
     text: str
@@ -80,7 +168,7 @@ def chat_of(question: Question) -> list[dict]:
     asked = question.asked
     turns = check_messages(asked) if not isinstance(asked, str) else [{"role": "user", "content": asked}]
     if not turns[-1]["content"]:
-        raise GPTError("the prompt is empty: write the question in the cell, under the magic")
+        raise GPTError(EMPTY_QUESTION)
     earlier = question.earlier if isinstance(question.earlier, list) else []
     system = [m for m in turns if m["role"] == "system"]
     if system and question.system is not None:
@@ -100,43 +188,31 @@ def chat_of(question: Question) -> list[dict]:
 
 
 def render(name: str, tokenizer, question: Question, room: int | None = None) -> Prompt:
-    """The prompt for the model `name`, as its tokenizer has it. With `room`, cut from the front to so many
-    tokens.
+    """The prompt for the model `name`. With `room`, cut from the front to so many tokens.
 
-    Raises GPTError where the model cannot be asked so.
+    Raises GPTError if this model cannot be asked this way.
     """
     if getattr(tokenizer, "chat_template", None):
         prompt = _through_template(name, tokenizer, chat_of(question), room, list(question.tools) or None)
-    elif question.as_assistant:
-        messages = chat_of(question)
-        text = conversation(messages, () if question.few_shot else EXAMPLES)
-        prompt = _document(
-            tokenizer,
-            text,
-            room,
-            AS_CHAT,
-            messages=messages,
-            stop=(f"\n{PERSON}",),
-            trim=messages[-1]["role"] != "assistant",
-        )
     else:
-        text, form, stop = plain_document(name, question)
-        prompt = _document(tokenizer, text, room, form, stop=stop, trim=bool(question.few_shot))
+        prompt = _tokenized(tokenizer, document_prompt(name, question), room)
     if not prompt.ids:
-        raise GPTError("the prompt is empty: write the beginning of a document in the cell, under the magic")
+        raise GPTError(EMPTY_DOCUMENT)
     return prompt
 
 
 def render_remote(name: str, has_chat: bool, question: Question) -> Prompt:
-    """The same for a model behind a server, which counts the tokens and lays out the messages itself.
+    """The same for a model behind a server, which lays out messages and counts tokens itself: `text` is the messages as
+    JSON, `ids` is empty."""
+    if not has_chat:
+        return document_prompt(name, question)
+    messages = chat_of(question)
+    sent = {"tools": question.tools, "messages": messages} if question.tools else messages
+    return Prompt((), json.dumps(sent, ensure_ascii=False, indent=1), BY_SERVER, messages)
 
-    `text` is then the messages as JSON, and `ids` is empty.
-    """
-    if has_chat:
-        messages = chat_of(question)
-        sent = {"tools": question.tools, "messages": messages} if question.tools else messages
-        text = json.dumps(sent, ensure_ascii=False, indent=1)
-        return Prompt((), text, "messages, laid out by the server", messages)
+
+def document_prompt(name: str, question: Question) -> Prompt:
+    """The document for a base model, not tokenized yet."""
     if question.as_assistant:
         messages = chat_of(question)
         text = conversation(messages, () if question.few_shot else EXAMPLES)
@@ -154,7 +230,7 @@ def plain_document(name: str, question: Question) -> tuple[str, str, tuple[str, 
         raise GPTError(f"{name} is a base model and has no system prompt: {how}")
     if question.few_shot:
         if not question.asked:
-            raise GPTError("the prompt is empty: write the question in the cell, under the magic")
+            raise GPTError(EMPTY_QUESTION)
         shots = [f"{ASK} {q}\n{ANSWER} {a}" for q, a in question.few_shot]
         one_line = not any("\n" in answer for _, answer in question.few_shot)
         form = f"base model, continuing {len(shots)} answered question{'s' * (len(shots) != 1)}"
@@ -177,7 +253,7 @@ def conversation(messages: Sequence[dict], examples: Iterable[tuple[str, str]]) 
 
 
 def encode(tokenizer, text: str) -> list[int]:
-    """Ids of a text in which special tokens are spelled out."""
+    """Token ids of a text, in which special tokens may be spelled out."""
     return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
@@ -196,17 +272,15 @@ def without_special_tokens(text: str, special: Iterable[str]) -> str:
 
 
 def opening_token(tokenizer) -> int | None:
-    """What begins a document: the token its own tokenizer puts there, or the delimiter of the models made
-    here.
-    """
+    """The token that begins a document: the tokenizer's own, or the delimiter of the models trained here."""
     first = tokenizer("x", verbose=False)["input_ids"][0]
     if first == tokenizer.bos_token_id:
         return first
     return delimiter(tokenizer) if set(CHAT) <= set(tokenizer.get_added_vocab()) else None
 
 
-def _document(tokenizer, text: str, room: int | None, form: str, **more) -> Prompt:
-    token = opening_token(tokenizer)
+def _tokenized(tokenizer, prompt: Prompt, room: int | None) -> Prompt:
+    text, token = prompt.text, opening_token(tokenizer)
     head = [] if token is None else [token]
     ids = encode(tokenizer, text) if text else []
     notes, unknown = (), ids.count(tokenizer.unk_token_id) if tokenizer.unk_token_id is not None else 0
@@ -218,7 +292,7 @@ def _document(tokenizer, text: str, room: int | None, form: str, **more) -> Prom
     if unknown:
         notes += (f"{unknown:,} character{'s' * (unknown != 1)} of the prompt unknown to its tokenizer",)
     spelled = "".join(tokenizer.convert_ids_to_tokens(head)) + text
-    return Prompt((*head, *ids), spelled, form, notes=notes, **more)
+    return replace(prompt, ids=(*head, *ids), text=spelled, notes=notes)
 
 
 def _through_template(name: str, tokenizer, messages: list[dict], room: int | None, tools: list | None) -> Prompt:
@@ -229,11 +303,11 @@ def _through_template(name: str, tokenizer, messages: list[dict], room: int | No
     text = templated(name, tokenizer, sent, tools)
     ids = encode(tokenizer, text)
     notes = (f"{whole - len(ids):,} tokens were cut from the front of the chat",) if len(ids) < whole else ()
-    return Prompt(tuple(ids), text, "assistant, asked through its chat template", messages, notes=notes)
+    return Prompt(tuple(ids), text, THROUGH_TEMPLATE, messages, notes=notes)
 
 
 def _shortened(tokenizer, messages: list[dict], cut: int) -> list[dict]:
-    """Without the oldest exchange, or else without the first tokens of the last message."""
+    """The messages without the oldest exchange, or else without the first tokens of the last one."""
     turns = [i for i, m in enumerate(messages) if m["role"] != "system"]
     if len(turns) > 2:
         return [m for i, m in enumerate(messages) if i not in turns[:2]]
@@ -247,7 +321,7 @@ def _shortened(tokenizer, messages: list[dict], cut: int) -> list[dict]:
 
 
 def templated(name: str, tokenizer, messages: list[dict], tools: list | None = None) -> str:
-    """The chat as the model's template writes it, the assistant about to speak (or to go on speaking)."""
+    """The chat as the model's template writes it, up to the assistant's next words."""
     from jinja2 import TemplateError
 
     goes_on = messages[-1]["role"] == "assistant"
@@ -267,6 +341,6 @@ def end_of_turn(tokenizer) -> int | None:
     try:
         text = tokenizer.apply_chat_template(chat, tokenize=False)
     except (TemplateError, ValueError):
-        return None  # a template that answers otherwise: the model's own end-of-text has to do
+        return None  # the model's own end-of-text token has to do
     after = encode(tokenizer, text.rpartition(MARK)[2].lstrip())
     return after[0] if after and after[0] in tokenizer.added_tokens_decoder else None

@@ -4,7 +4,8 @@ A decoding step is hundreds of small operations, and on a CPU the reading of eve
 multiplied as one matrix each; query heads that share a key head form one query block, so grouped keys are never
 repeated; queries and keys are rotated together; weights are prepacked in the layout that oneDNN reads fastest
 (`weight_prepacking.py`); LoRA adds its two small products (`nn/lora_linear.py`). Any other architecture, anything
-quantized, hooked or adapted otherwise uses its own forward. `tests/inference` compares both."""
+quantized, hooked or adapted otherwise uses its own forward. `tests/inference` compares both.
+"""
 
 from __future__ import annotations
 

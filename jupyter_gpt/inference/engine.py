@@ -6,7 +6,8 @@ does not depend on what runs beside it. Log-probabilities come from the same pas
 tokens.
 
 `generate` is a generator that never yields inside a torch context manager. It iterates a `Batch`; a server adds
-requests to a batch that is already running."""
+requests to a batch that is already running.
+"""
 
 from __future__ import annotations
 

@@ -3,7 +3,8 @@
 `forward_of` looks at a module once and returns a function `(ids, positions, mask, cache, keep, adapters) -> logits`:
 our decoding forward where there is one, else the module's own with our cache, and for a model whose state is not keys
 and values (state-space and other recurrent layers) one that reads the whole sequence again at each step: slow, but
-right."""
+right.
+"""
 
 from __future__ import annotations
 

@@ -4,7 +4,8 @@ A step of a small model is some five hundred kernels of a few microseconds; laun
 long as running them. A graph is captured for a number of rows (a power of two) and of columns (a multiple of 512); it
 reads everything that changes, the column to write included, from tensors that stay in place. Attention reads only the
 filled part, with a kernel that takes a mask (`decode_forward.py`). Capturing happens on the thread that decodes; where
-it fails, steps run uncaptured."""
+it fails, steps run uncaptured.
+"""
 
 from __future__ import annotations
 
@@ -97,7 +98,8 @@ class GraphedSteps:
         """A graph of the step and the tensor that it writes logits to.
 
         The step first runs once on the capturing stream, where libraries allocate their workspaces; running a step
-        twice changes nothing. All graphs share one memory pool, since only one replays at a time."""
+        twice changes nothing. All graphs share one memory pool, since only one replays at a time.
+        """
         with torch.cuda.device(self.home.device):
             current, stream = torch.cuda.current_stream(), capture_stream(self.home.device)
             stream.wait_stream(current)

@@ -3,7 +3,8 @@
 Rows are aligned on the right: a step writes the same column of every row, and `valid` marks the columns that belong to
 a row. transformers' own cache concatenates, which copies everything at each step; this one is a subclass of its
 `Cache`, so any of its models can use it. The last row takes the place of a finished one (`drop`); `gather` copies rows
-into a new cache, once or several times each."""
+into a new cache, once or several times each.
+"""
 
 from __future__ import annotations
 

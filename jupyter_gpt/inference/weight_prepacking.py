@@ -4,7 +4,8 @@ On a CPU that is oneDNN's: with one row a step of a 135M Llama in bf16 takes 20 
 sixteen rows in fp32 52 instead of 77, and its head half the time. On a GPU the matrices that read the same input are
 stacked, for a step there takes as long as the number of its kernels. The copy costs the weights' memory once more and a
 fraction of a second, so it is made after a few decoding steps, kept with the weights (all adapters of a base share it),
-and made again when they have changed."""
+and made again when they have changed.
+"""
 
 from __future__ import annotations
 

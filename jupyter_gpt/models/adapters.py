@@ -1,7 +1,8 @@
 """Adapter models in the store: a peft folder beside the name of the base that it belongs to.
 
-In memory an adapter is a twin of its base (`nn/lora.py`), so loading one loads its base, and memory comes back
-only when both are gone. A base that is made anew has other weights: its adapters are then refused, not misled.
+In memory an adapter is a weight-sharing copy of its base (`nn/lora.py`), so loading one loads its base, and memory
+comes back only when both are gone. A base that is made anew has other weights: its adapters are then refused, not
+misled.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def own_parameters(module) -> int:
 
 
 def load(model, base) -> None:
-    """Bring the adapter `model` into memory, on a twin of the resident `base`.
+    """Bring the adapter `model` into memory, on a weight-sharing copy of the resident `base`.
 
     Raises GPTError when it was trained on other weights than those of `base`, or is damaged.
     """
@@ -79,13 +80,13 @@ def load(model, base) -> None:
 
 
 def around(base, model, tokenizer):
-    """The adapter in the folder of `model`, as a peft module on a twin of the module `base`."""
+    """The adapter in the folder of `model`, as a peft module on a weight-sharing copy of the module `base`."""
     from peft import PeftModel
 
     from jupyter_gpt.nn.heads import with_head
-    from jupyter_gpt.nn.lora import twin
+    from jupyter_gpt.nn.lora import with_shared_weights
 
-    under = with_head(base, model.labels, tokenizer.pad_token_id) if model.labels else twin(base)
+    under = with_head(base, model.labels, tokenizer.pad_token_id) if model.labels else with_shared_weights(base)
     with quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.filterwarnings("error", message="Found missing adapter keys")

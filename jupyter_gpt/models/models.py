@@ -255,15 +255,15 @@ class Models(Mapping):
         up = own and resolved(dtype, model.module) == "float32" and model.module.dtype != torch.float32
         return self.full_precision(model) if whole or up else model.module
 
-    def twins(self, model: Model) -> list[Model]:
+    def sharing(self, model: Model) -> list[Model]:
         """The adapters in memory that share the tensors of `model`."""
         return [m for m in self.resident.values() if m.base and self.folder(m.base) == model.folder]
 
     def drop(self, model: Model) -> bool:
-        """Take a model and the twins that hold its tensors out of memory; False when something else holds them
+        """Take a model and the models that hold its tensors out of memory; False when something else holds them
         still.
         """
-        gone = [*self.twins(model), model]
+        gone = [*self.sharing(model), model]
         for one in gone:
             self.resident.pop(one.folder, None)
         return unload(gone)
@@ -298,7 +298,7 @@ class Models(Mapping):
         model = self.about(name)
         if not model.resident:
             return 0, True
-        size = sum(one.memory for one in (model, *self.twins(model)))
+        size = sum(one.memory for one in (model, *self.sharing(model)))
         return size, on_worker("torch", lambda: self.drop(model))
 
     def __contains__(self, name: object) -> bool:

@@ -10,21 +10,22 @@ import torch
 from torch import nn
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.nn.lora import twin
+from jupyter_gpt.nn.lora import with_shared_weights
 from jupyter_gpt.nn.modules import base_of
 
 STD = 0.02  # of a fresh head
 
 
 def with_head(module: nn.Module, labels: list[str], pad: int, *, seed: int = 0) -> nn.Module:
-    """`AutoModelForSequenceClassification` for `module`'s architecture, on a twin of its trunk: logits `(B, labels)`.
+    """`AutoModelForSequenceClassification` for `module`'s architecture, on a weight-sharing copy of its trunk: logits
+    `(B, labels)`.
 
     `pad` is the id of the padding token, by which the last token of a row is found. The head is drawn from `seed`.
     Raises GPTError for an architecture that has no classifier in transformers, or one that reads another token.
     """
     from transformers import AutoModelForSequenceClassification
 
-    config = twin(module).config
+    config = with_shared_weights(module).config
     config.num_labels = len(labels)
     config.id2label, config.label2id = dict(enumerate(labels)), {label: i for i, label in enumerate(labels)}
     config.pad_token_id = pad
@@ -36,7 +37,7 @@ def with_head(module: nn.Module, labels: list[str], pad: int, *, seed: int = 0) 
         raise GPTError(f"transformers has no classifier for {config.model_type} models: choose another base") from None
     if not hasattr(model, "score"):  # BERT's reads the first token, BART's the end of a pair
         raise GPTError(f"{config.model_type} models have a classifier of another make: choose another base")
-    setattr(model, model.base_model_prefix, twin(module).base_model)
+    setattr(model, model.base_model_prefix, with_shared_weights(module).base_model)
     generator = torch.Generator().manual_seed(seed)
     where = next(module.parameters()).device
     for part in model.modules():

@@ -1,9 +1,8 @@
 """LoRA (Hu et al. 2022): a small adapter trained beside a base that stays as it is, bit for bit.
 
-Each adapter model is a *twin* of its base: the same modules, made once more around the base's own tensors. peft puts
-its layers into the twin, so the base is never touched: many adapters share one base in memory, none has to be switched
-off
-or on while another trains, and whatever takes a module takes a twin.
+Each adapter model is a copy of its base's modules around the base's own tensors (`with_shared_weights`). peft puts its
+layers into the copy, so the base is never touched: many adapters share one base in memory, none has to be switched off
+or on while another trains, and whatever takes a module takes such a copy.
 """
 
 from __future__ import annotations
@@ -25,11 +24,12 @@ from jupyter_gpt.nn.transformer import probe, trunk_paths
 ALL_LINEAR = "all-linear"  # every linear layer but the head: learns as full finetuning does (QLoRA, section 4)
 
 
-def twin(module: nn.Module) -> nn.Module:
+def with_shared_weights(module: nn.Module) -> nn.Module:
     """The same architecture around the very tensors of `module`: parameters and buffers are shared, nothing is copied.
 
-    Modules, configuration and hooks are its own, so what is put into the twin is not put into `module`. Never change
-    the weights of a twin in place, by training, merging or `.to(dtype)`: they are the base's. Takes some milliseconds.
+    Modules, configuration and hooks are its own, so what is put into the copy is not put into `module`. Never change
+    the weights of a weight-sharing copy in place, by training, merging or `.to(dtype)`: they are the base's. Takes some
+    milliseconds.
     """
     shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
     return copy.deepcopy(module, shared | states(module))
@@ -61,7 +61,7 @@ def lora(
     task: str = "CAUSAL_LM",
     seed: int = 0,
 ) -> nn.Module:
-    """A peft model of a twin of `module`, its adapter in fp32 and trainable, everything else frozen.
+    """A peft model of a weight-sharing copy of `module`, its adapter in fp32 and trainable, everything else frozen.
 
     The output of a layer W `(out, in)` becomes W x + alpha/rank * B A x, A `(rank, in)` drawn from `seed`, B `(out,
     rank)` zero, so that training starts from the base exactly. `alpha` is 2 * rank by default; `targets` are names of
@@ -91,7 +91,7 @@ def lora(
         fan_in_fan_out=bool(conv_names(module)),
         trainable_token_indices=row_targets(module, tokens),
     )
-    model = adapted(twin(module), config, seed)
+    model = adapted(with_shared_weights(module), config, seed)
     model.train(module.training)
     trained(model)
     return model
@@ -111,10 +111,9 @@ def adapted(module: nn.Module, config: object, seed: int) -> nn.Module:
             ) from error
 
 
-def again(model: nn.Module, seed: int = 0) -> nn.Module:
-    """A second adapter like that of the peft model `model`, on a twin of the same base, with the same weights so
-    far.
-    """
+def clone_adapter(model: nn.Module, seed: int = 0) -> nn.Module:
+    """A second adapter like that of the peft model `model`, on a weight-sharing copy of the same base, with the same
+    weights so far."""
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
     config = copy.deepcopy(model.peft_config["default"])
@@ -127,10 +126,10 @@ def again(model: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def plain_base(model: nn.Module) -> nn.Module:
-    """A twin of the base of the peft model `model`, with no adapter in it."""
+    """A copy, sharing weights, of the base of the peft model `model`, with no adapter in it."""
     from peft.tuners.lora import LoraLayer
 
-    base = twin(model.get_base_model())
+    base = with_shared_weights(model.get_base_model())
     for name, layer in list(base.named_modules()):
         if is_wrapped(layer) or isinstance(layer, LoraLayer):
             parent, _, last = name.rpartition(".")

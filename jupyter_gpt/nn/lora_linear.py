@@ -3,7 +3,8 @@
 Plain LoRA, W x + s B A x, is written out. In training no gradient of a frozen matrix is ever made; anything else that
 peft can put into a layer (DoRA, dropout, several adapters) uses peft's own forward. In decoding the base's product
 stays as it is, prepacked or not, and is shared by all adapters; their small matrices are copied when a batch begins, so
-a batch samples from the weights as they were then."""
+a batch samples from the weights as they were then.
+"""
 
 from __future__ import annotations
 

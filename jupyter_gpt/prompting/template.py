@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from jupyter_gpt.data.prompt_template import fill
+from jupyter_gpt.data.render import fill
 from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.inference.rules import Rule, rule
 

@@ -1,8 +1,8 @@
 """Who takes part in RL, all on the tensors of one base: the policy, its reference, a critic, reward models.
 
-The policy is an adapter on a twin of the base; where the start is an adapter itself, a copy of that. The reference is
-the start as it stands. A critic or a reward model is a twin with a head and an adapter of its own. Only with rank 0 are
-there copies, trained whole.
+The policy is an adapter on a weight-sharing copy of the base; where the start is an adapter itself, a copy of that. The
+reference is the start as it stands. A critic or a reward model is a weight-sharing copy with a head and an adapter of
+its own. Only with rank 0 are there copies, trained whole.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from jupyter_gpt.data.prompt_completion import Spoken
 from jupyter_gpt.nn.heads import head_of, with_head
 from jupyter_gpt.nn.logprobs import Reader, foretelling, laid_out
-from jupyter_gpt.nn.lora import again, copied, lora, merged, own_tokens, plain_base
+from jupyter_gpt.nn.lora import clone_adapter, copied, lora, merged, own_tokens, plain_base
 from jupyter_gpt.nn.lora_linear import is_adapter_parameter
 
 
@@ -23,7 +23,7 @@ def policy_of(start: nn.Module, rank: int, seed: int) -> nn.Module:
     """A model that is `start` now and can be trained, while `start` stays."""
     if rank == 0:
         return (merged(start).requires_grad_(True) if is_adapter(start) else copied(start)).eval()
-    return (again(start, seed) if is_adapter(start) else lora(start, rank, seed=seed)).eval()
+    return (clone_adapter(start, seed) if is_adapter(start) else lora(start, rank, seed=seed)).eval()
 
 
 def scorer_of(start: nn.Module, rank: int, pad: int, seed: int) -> nn.Module:

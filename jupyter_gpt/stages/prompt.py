@@ -9,8 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from jupyter_gpt.data.prompt_template import check_messages, fill
-from jupyter_gpt.data.render import Prompt, Question, pairs_of, plain_document
+from jupyter_gpt.data.render import Prompt, Question, check_messages, fill, pairs_of, plain_document
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.completion import TEMPERATURE, Completion, Sampling, Usage
 from jupyter_gpt.inference.rules import rule

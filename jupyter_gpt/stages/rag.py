@@ -10,8 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from jupyter_gpt.data.prompt_template import fill
-from jupyter_gpt.data.render import special_tokens
+from jupyter_gpt.data.render import fill, special_tokens
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.completion import Completion, Usage
 from jupyter_gpt.retrieval import cite, stuff

@@ -150,15 +150,14 @@ def with_chat_tokens(recipe, base, tokenizer):
 
 
 def trainable(session, recipe, start, base, tokenizer):
-    """The module to train: an adapter on a twin of the module `base`, a copy of an adapter, or of all the weights of
-    `start`.
-    """
+    """The module to train: an adapter on a weight-sharing copy of the module `base`, a copy of an adapter, or of all
+    the weights of `start`."""
     from jupyter_gpt.nn import lora
 
     if recipe.adapter and recipe.merge_first:
         return lora.merged(session.models.full_precision(start)).requires_grad_(True)
     if recipe.adapter:
-        return lora.again(session.models.to_train(start, False, recipe.dtype), recipe.seed)
+        return lora.clone_adapter(session.models.to_train(start, False, recipe.dtype), recipe.seed)
     if not recipe.lora:
         return lora.copied(session.models.full_precision(start))
     return lora.lora(

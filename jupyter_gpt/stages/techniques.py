@@ -11,8 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from jupyter_gpt.data.prompt_template import check_messages
-from jupyter_gpt.data.render import pairs_of
+from jupyter_gpt.data.render import check_messages, pairs_of
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.completion import Completion, Usage
 from jupyter_gpt.inference.rules import rule

@@ -9,8 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from jupyter_gpt.data.prompt_template import check_messages
-from jupyter_gpt.data.render import Prompt, Question, encode, opening_token, render
+from jupyter_gpt.data.render import Prompt, Question, check_messages, encode, opening_token, render
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.completion import TEMPERATURE, Completion, Sampling
 from jupyter_gpt.prompting.generation import ends, sampled

@@ -62,7 +62,7 @@ def main() -> None:
         os.environ["JUPYTER_GPT_HOME"] = folder
         from jupyter_gpt import gpt
         from jupyter_gpt.nn.chat_tokens import untrained
-        from jupyter_gpt.nn.lora import copied, lora, twin
+        from jupyter_gpt.nn.lora import copied, lora, with_shared_weights
         from jupyter_gpt.stages.sft_prepare import prepare
         from jupyter_gpt.stages.sft_recipe import finetuning_recipe
 
@@ -71,7 +71,7 @@ def main() -> None:
         seconds = gpt.runs["storyteller"].history["seconds"].iloc[-1]
         print(f"base: {base.parameters:,} parameters, {given.pretrain} steps in {seconds:.0f} s")
         tokens = [] if given.no_rows else untrained(base.module, base.tokenizer)
-        model = lora(twin(base.module), given.lora, tokens=tokens) if given.lora else copied(base.module)
+        model = lora(with_shared_weights(base.module), given.lora, tokens=tokens) if given.lora else copied(base.module)
         recipe = finetuning_recipe(
             {"stories-qa": 1.0},
             "storyteller",

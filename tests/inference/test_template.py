@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from jupyter_gpt.data.prompt_template import check_messages, fill, turns
+from jupyter_gpt.data.render import check_messages, fill, turns
 from jupyter_gpt.errors import GPTError
 
 NAMES = {

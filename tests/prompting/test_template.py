@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from jupyter_gpt.data.prompt_template import fill
+from jupyter_gpt.data.render import fill
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.prompting.template import as_regex, is_template, parse, read_back
 

@@ -12,7 +12,7 @@ from jupyter_gpt.data.tokenizer import CHAT, delimiter, train_bpe
 from jupyter_gpt.nn import lora as adapters
 from jupyter_gpt.nn.chat_tokens import template_tokens, untrained
 from jupyter_gpt.nn.logprobs import Reader, logprobs
-from jupyter_gpt.nn.lora import again, lora, merged, own_tokens, plain_base, trained
+from jupyter_gpt.nn.lora import clone_adapter, lora, merged, own_tokens, plain_base, trained
 from jupyter_gpt.nn.loss import cross_entropy
 from jupyter_gpt.nn.optimizer import finetuning_optimizers
 from jupyter_gpt.nn.token_rows import TokenRows, token_rows, unwrapped
@@ -109,7 +109,7 @@ def test_the_saved_folder_is_peft_s_own_on_the_plain_base(shape, more, tmp_path)
     model.save_pretrained(tmp_path, save_embedding_layers=False)
     loaded = PeftModel.from_pretrained(copy.deepcopy(base), tmp_path).eval()
     assert torch.equal(logits(loaded), logits(model))
-    second = again(model)
+    second = clone_adapter(model)
     assert own_tokens(second) == TOKENS and torch.equal(logits(second), logits(model))
     kept = logits(model)
     moved(second, 6)

@@ -5,7 +5,16 @@ import torch
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.nn.heads import head_names, with_head
-from jupyter_gpt.nn.lora import again, copied, linear_layers, lora, merged, plain_base, trained, twin
+from jupyter_gpt.nn.lora import (
+    clone_adapter,
+    copied,
+    linear_layers,
+    lora,
+    merged,
+    plain_base,
+    trained,
+    with_shared_weights,
+)
 from jupyter_gpt.stages.pretrain_build import build
 from jupyter_gpt.stages.pretrain_recipe import pretraining_recipe
 
@@ -46,7 +55,7 @@ def test_a_twin_shares_every_tensor_and_an_adapter_leaves_the_base_as_it_was(arc
     base = tiny(arch)
     before = {name: tensor.clone() for name, tensor in base.state_dict().items()}
     names = [name for name, _ in base.named_modules()]
-    other = twin(base)
+    other = with_shared_weights(base)
     assert all(a is b for a, b in zip(base.parameters(), other.parameters(), strict=True))
     assert other.lm_head is not base.lm_head and other.config is not base.config
     first, second = lora(base, 2, seed=1), lora(base, 4, seed=2)
@@ -74,7 +83,7 @@ def test_merging_makes_the_same_model_in_tensors_of_its_own():
 def test_a_second_adapter_goes_on_from_the_first():
     base = tiny()
     first = moved(lora(base, 4))
-    second = again(first)
+    second = clone_adapter(first)
     assert torch.equal(logits(second), logits(first))
     kept = logits(first)
     moved(second)

@@ -9,7 +9,7 @@ import torch
 from jupyter_gpt.data.conversation_rows import laid_out
 from jupyter_gpt.data.conversation_tokens import Conversations
 from jupyter_gpt.data.tokenizer import train_bpe
-from jupyter_gpt.nn.lora import again, copied, lora
+from jupyter_gpt.nn.lora import clone_adapter, copied, lora
 from jupyter_gpt.nn.optimizer import finetuning_optimizers
 from jupyter_gpt.stages.pretrain_build import build
 from jupyter_gpt.stages.pretrain_recipe import pretraining_recipe
@@ -135,7 +135,7 @@ def test_twenty_steps_are_those_of_trl(tmp_path, adapter, packed):
     tokenizer = train_bpe(["The old fox saw three small birds and was glad."] * 20, 320)
     found = conversations(tokenizer)
     start = lora(base(), 4) if adapter else base()
-    mine, their_model = (again(start), again(start)) if adapter else (copied(start), copied(start))
+    mine, their_model = (clone_adapter(start), clone_adapter(start)) if adapter else (copied(start), copied(start))
     loss, norm = ours(mine, tokenizer, found, packed)
     their_loss, their_norm = theirs(their_model, tokenizer, found, tmp_path)
     assert len(loss) == len(their_loss) == len(their_norm) == STEPS

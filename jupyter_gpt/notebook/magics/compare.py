@@ -59,7 +59,7 @@ def run(ip, line: str, cell: str) -> None:
     if given is None:
         return
     from jupyter_gpt import gpt
-    from jupyter_gpt.data.prompt_template import fill
+    from jupyter_gpt.data.render import fill
     from jupyter_gpt.notebook.views.compare import Table
 
     models, out, form = given.pop("model"), given.pop("out", None), not given.pop("no_form", False)

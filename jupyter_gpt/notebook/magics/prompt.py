@@ -260,7 +260,7 @@ def run(ip, line: str, cell: str) -> None:
     if given is None:
         return
     from jupyter_gpt import gpt
-    from jupyter_gpt.data.prompt_template import turns
+    from jupyter_gpt.data.render import turns
     from jupyter_gpt.notebook.views.completion import Writing, completion_bundle, prompt_bundle
     from jupyter_gpt.prompting.template import is_template
     from jupyter_gpt.stages.techniques import wanted

@@ -86,7 +86,7 @@ def run(ip, line: str, cell: str) -> None:
     if given is None:
         return
     from jupyter_gpt import gpt
-    from jupyter_gpt.data.prompt_template import fill
+    from jupyter_gpt.data.render import fill
     from jupyter_gpt.notebook.views.rank import Page
 
     name, out, form = given.pop("name"), given.pop("out", None), not given.pop("no_form", False)

@@ -137,7 +137,7 @@ def run(ip, line: str, cell: str) -> None:
     if given is None:
         return
     from jupyter_gpt import gpt
-    from jupyter_gpt.data.prompt_template import fill
+    from jupyter_gpt.data.render import fill
 
     name, out = given.pop("name"), given.pop("out", None)
     background = given.pop("background", False)
