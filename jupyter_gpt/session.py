@@ -32,7 +32,7 @@ from jupyter_gpt.stages.merge import merge
 from jupyter_gpt.stages.pretrain import pretrain
 from jupyter_gpt.stages.prompt import Prompting, prompt
 from jupyter_gpt.stages.rag import rag
-from jupyter_gpt.stages.rank import Ranked, rank
+from jupyter_gpt.stages.rank import RankingTask, rank
 from jupyter_gpt.stages.rankings import AllRankings
 from jupyter_gpt.stages.reward import reward
 from jupyter_gpt.stages.rlhf import rlhf
@@ -160,7 +160,7 @@ class Session:
         return compare(self, models, prompts, **options)
 
     @command("jupyter_gpt.stages.rank:rank", *ASKING, without=INTERNAL)
-    def rank(self, name: str, prompts: Sequence[str] = (), **options) -> Ranked:
+    def rank(self, name: str, prompts: Sequence[str] = (), **options) -> RankingTask:
         """Sample completions of each prompt and have them ranked; the answers are `gpt.rankings[name]`.
 
         `options`: `model` (or several), `samples` (4), `seed`, `by` (whose answers are asked for: person), `judge` (a

@@ -6,7 +6,7 @@ const [folder, banner] = process.argv.slice(2);
 const license = readFileSync("node_modules/uplot/LICENSE", "utf8"); // it asks to travel with every copy
 
 await build({
-  entryPoints: ["src/run.ts", "src/votes.ts", "src/rank.ts", "src/approval.ts", "src/trace.ts"],
+  entryPoints: ["src/run.ts", "src/rank.ts", "src/approval.ts", "src/trace.ts"],
   outdir: folder,
   banner: { js: banner },
   footer: { js: `/* Contains uPlot.\n\n${license}*/` },

@@ -18,7 +18,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 HERE = Path(__file__).resolve().parent
 STATIC = HERE.parent / "jupyter_gpt" / "notebook" / "views" / "static"
-WIDGETS = ("run", "votes", "rank", "approval", "trace")  # each a script and a stylesheet; build.mjs has their sources
+WIDGETS = ("run", "rank", "approval", "trace")  # each a script and a stylesheet; build.mjs has their sources
 INSTALL = [
     "install",
     "--omit=dev",

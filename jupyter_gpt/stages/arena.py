@@ -1,21 +1,30 @@
-"""The arena: every two of several models on every prompt, blind; whoever judges says which is better; a leaderboard.
+"""`%gpt arena`: blind votes between every two of several models on every prompt, and a leaderboard.
 
-After Chatbot Arena (Zheng et al. 2023). A vote is a ranking of two, on disk at the moment it is given.
+After Chatbot Arena (Zheng et al. 2023). Each pair on each prompt is a question of two completions; a person or a judge
+votes, and a Bradley-Terry model of all votes gives the ratings.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import combinations
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.evaluation.elo import DRAWN, Game, Rating, ratings
 from jupyter_gpt.runs.provenance import provenance
-from jupyter_gpt.stages import judges as judging
-from jupyter_gpt.stages import rank
-from jupyter_gpt.stages.compare import check, shortened, shuffled
-from jupyter_gpt.stages.rankings import Question, Questions
+from jupyter_gpt.stages import judges
+from jupyter_gpt.stages.compare import shortened
+from jupyter_gpt.stages.rank import (
+    RankingTask,
+    Tick,
+    check_several,
+    entry_of,
+    prompts_sent,
+    questions_of,
+    shuffled,
+)
+from jupyter_gpt.stages.rankings import Question
 
 PROMPTS = (
     "What is the capital of France?",
@@ -26,12 +35,12 @@ PROMPTS = (
     "Name two differences between a frog and a toad.",
     "Reply politely to somebody who invites me to dinner; I cannot come.",
     "Put this in one sentence: it rained all day, the river rose, and the bridge was closed.",
-)  # what is asked where nobody says what to ask
+)  # the default
 
 
 @dataclass(frozen=True)
 class Standing:
-    """One line of the leaderboard: who it is, in words, and its rating; models that share a rank rate the same."""
+    """One line of the leaderboard; models with equal ratings share a rank. `about` describes the model in words."""
 
     rank: int
     model: str
@@ -39,78 +48,41 @@ class Standing:
     rating: Rating
 
 
-class Arena:
-    """The battles, each a question of two completions, and the votes there are.
+class Arena(RankingTask):
+    """Battles, each a question of two completions, and the votes for them. `about` describes each model in words."""
 
-    It is what the voting form asks: `rows`, `choices`, `missing`, `choose`, `undo`, `given`, `tally`.
-    """
+    kind = "arena"
+    best_only = True
 
-    def __init__(self, ranked: rank.Ranked, about: dict[str, str]):
-        self.ranked, self.about = ranked, about
-
-    @property
-    def models(self) -> list[str]:
-        return self.ranked.models
-
-    @property
-    def rankings(self):
-        return self.ranked.rankings
-
-    @property
-    def rows(self) -> list[Battle]:
-        return [Battle(question) for question in self.ranked.questions]
-
-    @property
-    def missing(self) -> list[int]:
-        """The battles that wait for a vote."""
-        return self.ranked.missing
-
-    @property
-    def given(self) -> list:
-        return self.ranked.given
-
-    @property
-    def choices(self) -> list[int | str | None]:
-        """For each battle the place of the better, `tie`, or None where there is no vote."""
-        answers = self.ranked.answers
-        found = [self.ranked.answer(i, answers) for i in range(len(answers))]
-        return [None if r is None else r.order[0][0] if len(r.order) == 2 else "tie" for r in found]
-
-    def choose(self, row: int, place: int | None) -> None:
-        """Vote for the completion at `place` of a battle; None is a tie."""
-        self.ranked.rank(row, [[0, 1]] if place is None else [[place], [1 - place]])
-
-    def undo(self) -> int | None:
-        """Take back the last vote given here; which battle, None when there is none."""
-        return self.ranked.undo()
+    def __init__(self, *args, about: dict[str, str] | None = None, **options):
+        super().__init__(*args, **options)
+        self.about = about or {}
 
     @property
     def games(self) -> list[Game]:
-        """Every vote of every labeller; two models that wrote the same have tied without one."""
-        found = []
-        place = {name: i for i, name in enumerate(self.models)}
-        for question, answers in zip(self.ranked.questions, self.ranked.answers, strict=True):
+        """One game per vote, by whomever; two models that wrote the same text have tied without one."""
+        games, place = [], {name: i for i, name in enumerate(self.models)}
+        for question, answers in zip(self.questions, self.answers, strict=True):
             one, other = (place[each["model"]] for each in question.completions)
+            scores = [DRAWN if len(each.order) == 1 else float(each.order[0] == (0,)) for each in answers.values()]
             if not question.open:
-                found.append(Game(one, other, DRAWN, question.prompt))
-            for answer in answers.values():
-                score = DRAWN if len(answer.order) == 1 else float(answer.order[0] == (0,))
-                found.append(Game(one, other, score, question.prompt))
-        return found
+                scores.append(DRAWN)
+            games += [Game(one, other, score, question.prompt) for score in scores]
+        return games
 
     @property
     def leaderboard(self) -> list[Standing]:
         """The models, the strongest first."""
-        found = sorted(zip(self.models, ratings(self.games, len(self.models)), strict=True), key=lambda p: -p[1].elo)
-        elos = [round(rating.elo, 6) for _, rating in found]
+        rated = sorted(zip(self.models, ratings(self.games, len(self.models)), strict=True), key=lambda p: -p[1].elo)
+        elos = [round(rating.elo, 6) for _, rating in rated]
         return [
             Standing(elos.index(elo) + 1, name, self.about.get(name, ""), rating)
-            for elo, (name, rating) in zip(elos, found, strict=True)
+            for elo, (name, rating) in zip(elos, rated, strict=True)
         ]
 
     @property
     def tally(self) -> dict[str, str]:
-        """Each model's rating, for the form's last line."""
+        """Each model's rating, rounded."""
         return {standing.model: f"{standing.rating.elo:.0f}" for standing in self.leaderboard}
 
     @property
@@ -118,49 +90,14 @@ class Arena:
         """The leaderboard as a DataFrame: rank, model, elo, low, high (95%), games, wins, ties, losses."""
         import pandas
 
-        return pandas.DataFrame(
-            [
-                {
-                    "rank": s.rank,
-                    "model": s.model,
-                    "elo": s.rating.elo,
-                    "low": s.rating.low,
-                    "high": s.rating.high,
-                    "games": s.rating.games,
-                    "wins": s.rating.wins,
-                    "ties": s.rating.ties,
-                    "losses": s.rating.losses,
-                }
-                for s in self.leaderboard
-            ]
-        )
+        columns = ["rank", "model", "elo", "low", "high", "games", "wins", "ties", "losses"]
+        rows = [
+            {"rank": s.rank, "model": s.model, "games": s.rating.games, **asdict(s.rating)} for s in self.leaderboard
+        ]
+        return pandas.DataFrame(rows, columns=columns)
 
     def __repr__(self) -> str:
         return f"<arena of {', '.join(self.models)}: {len(self.rows)} battles, {len(self.missing)} without a vote>"
-
-
-@dataclass(frozen=True)
-class Battle:
-    """A question of two, as the voting form reads it."""
-
-    question: Question
-
-    @property
-    def prompt(self) -> str:
-        return self.question.prompt
-
-    @property
-    def texts(self) -> list[str]:
-        return self.question.texts
-
-    @property
-    def shown(self) -> tuple[int, ...]:
-        return self.question.shown
-
-    @property
-    def same(self) -> bool:
-        """Whether both wrote the same."""
-        return not self.question.open
 
 
 def arena(
@@ -173,63 +110,50 @@ def arena(
     by: str = "person",
     judge: Callable[[str, str], float] | str | None = None,
     overwrite: bool = False,
-    tick: rank.Tick | None = None,
+    tick: Tick | None = None,
     **options,
 ) -> Arena:
     """Let every two of `models` answer each prompt (default: `PROMPTS`), for `by` or a `judge` to vote on.
 
-    Votes are kept under `name` (default: by the models); `judge`, `overwrite` and `options` are those of `gpt.rank`.
-    Nothing waits for a person. Raises GPTError for fewer than two models, and one that is there twice or unknown.
+    Votes are kept under `name` (default: arena-MODEL-MODEL); `judge`, `overwrite`, `options` are those of `gpt.rank`.
+    Raises GPTError for fewer than two models, one that is there twice or unknown, and one that would judge itself.
     """
     models, prompts = list(models), list(dict.fromkeys(prompts or PROMPTS))
-    check(gpt, models, prompts, 1, "%gpt arena MODEL MODEL …")
-    judge = judging.check(gpt, judge)
+    check_several(gpt, models, "%gpt arena MODEL MODEL …")
+    judge = judges.check(gpt, judge)
     if isinstance(judge, str) and judge in models:
         raise GPTError(f"{judge} cannot judge itself: take another model, or a $function")
     rankings = gpt.rankings.named(name or shortened("-".join(["arena", *models])))
-    new = provenance("arena", {"prompts": prompts, "model": models, "seed": seed, **options})
-    Questions(rankings).claim(prompts, new, overwrite or name is None)
-    found = rank.sampled(gpt, rankings, prompts, models, 1, {**options, "seed": seed}, battles, new, tick)
-    questions = [question for text in prompts for question in sorted(found[text], key=lambda q: who(q, models))]
-    order = shuffled(len(questions), f"{seed}")  # else one would vote on the same two texts again and again
-    questions = [questions[place] for place in order]
-    Questions(rankings).write(questions, new)
-    notes = [note for note in (rankings.torn,) if note]
-    ranked = rank.Ranked(
-        rankings,
-        questions,
-        models,
-        {**options, "seed": seed, "samples": 1},
-        by=by,
-        anybody=judge is not None,
-        notes=notes,
-    )
+    made = provenance("arena", {"prompts": prompts, "model": models, "seed": seed, **options})
+    rankings.claim(prompts, made, overwrite or name is None)
+    settings = {**options, "seed": seed, "samples": 1}
+    by_prompt = questions_of(gpt, rankings, prompts, models, settings, "battles", battles, made, tick)
+
+    def places(question: Question) -> list[int]:
+        return [models.index(each["model"]) for each in question.completions]
+
+    questions = [question for text in prompts for question in sorted(by_prompt[text], key=places)]
+    questions = [questions[place] for place in shuffled(len(questions), f"{seed}")]  # else a text comes again at once
+    rankings.present(questions, made)
+    about = {each: description(gpt.models[each]) for each in models}
+    task = Arena(rankings, questions, models, settings, by=by, anybody=judge is not None, about=about)
     if judge is not None:
-        judging.judge(gpt, ranked, judge, tick)
-        ranked.given.clear()
-    return Arena(ranked, {each: in_words(gpt.models[each]) for each in models})
-
-
-def who(question: Question, models: Sequence[str]) -> list[int]:
-    """The places of the models of a battle."""
-    return [models.index(each["model"]) for each in question.completions]
+        judges.rank_all(gpt, task, judge, tick)
+    return task
 
 
 def battles(prompt: str, models: Sequence[str], completions: Sequence, seed: int, source: str) -> list[Question]:
     """A question for every two models, of what each wrote to the prompt."""
-    entries = [
-        {"model": name, "text": completion.text, "seed": seed, "finish_reason": completion.finish_reason, "times": 1}
-        for name, completion in zip(models, completions, strict=True)
-    ]
-    sent = [(name, completion.prompt) for name, completion in zip(models, completions, strict=True)]
+    entries = [entry_of(name, completion, seed) for name, completion in zip(models, completions, strict=True)]
+    sent = prompts_sent(models, completions)
     return [
         Question(prompt, (entries[a], entries[b]), shuffled(2, f"{seed} {a} {b} {prompt}"), (sent[a], sent[b]), source)
         for a, b in combinations(range(len(models)), 2)
     ]
 
 
-def in_words(model) -> str:
-    """Who a model is: base or assistant, size and licence, or where it is served."""
+def description(model) -> str:
+    """A model in words: base or assistant, size and licence, or where it is served."""
     if model.kind == "endpoint":
         return model.lineage[-1]
     size = f"{model.parameters:,} parameters" if model.parameters else ""

@@ -1,10 +1,9 @@
-"""Judges: who ranks in a person's place, a function of the notebook or a model.
+"""Judges that rank in a person's place: a function, a reward model, or a language model.
 
-A function, or a reward model, scores each completion by itself, and the scores are the order; a function is called on
-the thread that waits, the main one, where an interrupt reaches it. Any other model is shown a prompt with all its
-completions and names their order. It is asked twice, the second time with the completions turned round, and ranks by
-the mean of both: judges prefer what stands
-first, or last (Zheng et al. 2023, section 3.3).
+A function or a reward model scores each completion by itself, and the scores give the order; a function is called on
+the waiting main thread, where an interrupt reaches it. A language model is shown a prompt with all its completions and
+names their order. It is asked twice, the second time with the completions reversed, and the mean rank decides: judges
+prefer the first or the last (position bias; Zheng et al. 2023, section 3.3).
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.evaluation.agreement import ranks
-from jupyter_gpt.stages.rankings import finished
+from jupyter_gpt.stages.rankings import Question, finished
 
 JUDGE = """\
 Below are a prompt and {count} answers to it. Which answers are better?
@@ -31,14 +30,15 @@ ANSWER = "[Answer {number}]\n{text}"
 REPAIR = """\
 That is not a ranking of the {count} answers. Write one line and nothing else: each of the numbers 1 to {count} once, \
 the best first, with > or = between them. For example: {example}"""
-MAX_TOKENS = 48  # of a judge's answer
-AT_ONCE = 16  # questions put to a judging model together
+MAX_TOKENS = 48  # of a judge's reply
+BATCH = 16  # questions put to a judging model together
 
 LINE = re.compile(r"\d+(?:\W*[>=,]\W*(?:answer\W*)?\d+)+", re.IGNORECASE)
+Order = Sequence[Sequence[int]]  # groups of places, the best first
 
 
 def check(gpt, judge: object) -> Callable | str | None:
-    """The judge, if it can be one; a model is loaded. Raises GPTError for what is neither a function nor a model."""
+    """The judge; a model is loaded. Raises GPTError for what is neither a function nor a model."""
     if judge is None or callable(judge):
         return judge
     if not isinstance(judge, str):
@@ -46,60 +46,51 @@ def check(gpt, judge: object) -> Callable | str | None:
     return gpt.models[judge].name
 
 
-def judge(gpt, ranked, judge: Callable | str, tick: Callable | None = None) -> None:
-    """Have the open questions of `ranked` answered by `judge`, each kept at once under the judge's name.
+def rank_all(gpt, task, judge: Callable | str, tick: Callable | None = None) -> None:
+    """Have `judge` rank the open questions of `task`; each ranking is kept at once under the judge's name.
 
-    A function, or a reward model, is asked anew each time, for it may have changed; a model that writes only where it
-    has not answered yet. What the same judge once said of other texts is dropped: it can always be asked again.
+    A function or a reward model ranks anew each time, for it may have changed; a language model only what it has not
+    ranked yet. The judge's rankings of other questions are removed: they can always be made again.
     """
-    by = judge if isinstance(judge, str) else called(judge)
-    ranked.by = by
+    name = judge if isinstance(judge, str) else getattr(judge, "__name__", type(judge).__name__)
+    task.by = by = name if isinstance(judge, str) or name.isidentifier() else "judge"
     model = gpt.models[judge] if isinstance(judge, str) else None
-    if model is not None and not getattr(model, "labels", None):
-        by_model(gpt, ranked, judge, tick)
-    elif model is not None:
-        by_function(ranked, lambda prompt, each: model.score(prompt, each["text"], finished(each)), by, tick)
+    if model is None:
+        rank_by_scores(task, lambda prompt, each: judge(prompt, each["text"]), by, tick)
+    elif getattr(model, "labels", None):
+        rank_by_scores(task, lambda prompt, each: model.score(prompt, each["text"], finished(each)), by, tick)
     else:
-        by_function(ranked, lambda prompt, each: judge(prompt, each["text"]), by, tick)
-    keys = {question.key for question in ranked.questions}
-    kept = ranked.rankings.read()
-    stale = [old for old in kept if old.by == by and old.key not in keys]
-    if stale:
-        ranked.rankings.write([old for old in kept if old not in stale])
+        rank_by_replies(gpt, task, by, tick)
+    task.history.clear()
+    keys = {question.key for question in task.questions}
+    before = task.rankings.read()
+    kept = [old for old in before if old.by != by or old.key in keys]
+    if len(kept) < len(before):
+        task.rankings.write(kept)
 
 
-def called(function: Callable) -> str:
-    """The name that a function's rankings are kept under."""
-    name = getattr(function, "__name__", type(function).__name__)
-    return name if name.isidentifier() else "judge"
-
-
-def by_function(ranked, function: Callable, by: str, tick: Callable | None) -> None:
-    """Order the completions of each question by what the function says of a prompt and each of them, equal ones
-    tied.
-    """
-    wanted = [i for i, question in enumerate(ranked.questions) if question.open]
+def rank_by_scores(task, score: Callable[[str, Mapping], float], by: str, tick: Callable | None) -> None:
+    """Order each question's completions by descending score, equal scores tied."""
+    wanted = [i for i, question in enumerate(task.questions) if question.open]
     for done, i in enumerate(wanted):
         if tick:
             tick(f"{by} judges", done, len(wanted), 0)
-        question = ranked.questions[i]
-        scores = [score(function, by, question.prompt, each) for each in question.completions]
-        ranked.rank(i, grouped([-each for each in scores]), by=by)
-    if wanted and not any(ranked.answer(i).pairs for i in wanted):
-        ranked.notes.append(f"{by} scores the completions of each prompt alike: there is nothing to learn from that")
+        question = task.questions[i]
+        scores = [as_number(score(question.prompt, each), by, each["text"]) for each in question.completions]
+        task.rank(i, grouped([-each for each in scores]), by=by)
+    if wanted and not any(task.answer(i).pairs for i in wanted):
+        task.notes.append(f"{by} scores the completions of each prompt alike: there is nothing to learn from that")
 
 
-def score(function: Callable, by: str, prompt: str, completion: Mapping) -> float:
-    """What the function gives a completion. Raises GPTError for what is no number; its own errors pass as they are."""
-    given = function(prompt, completion)
+def as_number(score: object, by: str, text: str) -> float:
+    """Raises GPTError for a score that is no number."""
     try:
-        value = float(given)
+        value = float(score)
     except (TypeError, ValueError):
         value = math.nan
     if math.isnan(value):
         raise GPTError(
-            f"judge {by} returned {given!r:.40} for {completion['text'][:40]!r}: a judge returns a number, higher "
-            f"for the better"
+            f"judge {by} returned {score!r:.40} for {text[:40]!r}: a judge returns a number, higher for the better"
         )
     return value
 
@@ -109,39 +100,32 @@ def grouped(values: Sequence[float]) -> list[list[int]]:
     return [[i for i, each in enumerate(values) if each == value] for value in sorted(set(values))]
 
 
-def by_model(gpt, ranked, name: str, tick: Callable | None) -> None:
-    """Have a model rank what it has not ranked yet, some questions at a time."""
-    known = ranked.rankings.latest(name)
-    wanted = [i for i, q in enumerate(ranked.questions) if q.open and q.key not in known]
+def rank_by_replies(gpt, task, name: str, tick: Callable | None) -> None:
+    """Have a language model rank the questions that it has not ranked yet, a batch at a time."""
+    ranked = task.rankings.latest(name)
+    wanted = [i for i, q in enumerate(task.questions) if q.open and q.key not in ranked]
     failed = 0
-    for at in range(0, len(wanted), AT_ONCE):
-        lot = wanted[at : at + AT_ONCE]
+    for start in range(0, len(wanted), BATCH):
         if tick:
-            tick(f"{name} judges", at, len(wanted), 0)
-        shown = [order for i in lot for order in both_ways(ranked.questions[i].shown)]
-        asked = [asking(ranked.questions[i], order) for i, order in zip(twice(lot), shown, strict=True)]
-        said = ask(gpt, name, asked, [len(order) for order in shown])
-        for k, i in enumerate(lot):
-            pair, orders = said[2 * k : 2 * k + 2], shown[2 * k : 2 * k + 2]
-            ranked.judged[i] = [{key: each[key] for key in ("sent", "said")} for each in pair]
-            if any(each["order"] is None for each in pair):
+            tick(f"{name} judges", start, len(wanted), 0)
+        batch = wanted[start : start + BATCH]
+        shown = [order for i in batch for order in (task.questions[i].shown, task.questions[i].shown[::-1])]
+        prompts = [judge_prompt(task.questions[i], order) for i, order in zip(sorted(batch * 2), shown, strict=True)]
+        replies = ask(gpt, name, prompts, [len(order) for order in shown])
+        for k, i in enumerate(batch):
+            pair = replies[2 * k : 2 * k + 2]
+            task.judged[i] = [{"sent": each.prompt, "reply": each.text} for each, _ in pair]
+            orders = [order for _, order in pair if order is not None]
+            if len(orders) < 2:
                 failed += 1
-                continue
-            ranked.rank(i, together([each["order"] for each in pair], orders), by=name)
+            else:
+                task.rank(i, mean_order(orders, shown[2 * k : 2 * k + 2]), by=name)
     if failed:
-        ranked.notes.append(f"{name} gave no ranking for {failed} of {len(wanted)} prompts, though it was asked again")
+        task.notes.append(f"{name} gave no ranking for {failed} of {len(wanted)} prompts, though it was asked again")
 
 
-def both_ways(shown: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    return tuple(shown), tuple(reversed(shown))
-
-
-def twice(items: Sequence) -> list:
-    return [item for item in items for _ in range(2)]
-
-
-def together(orders: Sequence[Sequence[Sequence[int]]], shown: Sequence[Sequence[int]]) -> list[list[int]]:
-    """One order of places from several orders of numbers, each in its own succession of places: by mean rank."""
+def mean_order(orders: Sequence[Order], shown: Sequence[Sequence[int]]) -> list[list[int]]:
+    """One order by mean rank; `orders[i]` has numbers that stand for the places `shown[i]`."""
     totals = [0.0] * len(shown[0])
     for order, places in zip(orders, shown, strict=True):
         for number, rank in enumerate(ranks(order)):
@@ -149,7 +133,7 @@ def together(orders: Sequence[Sequence[Sequence[int]]], shown: Sequence[Sequence
     return grouped(totals)
 
 
-def asking(question, shown: Sequence[int]) -> str:
+def judge_prompt(question: Question, shown: Sequence[int]) -> str:
     """The judge's prompt for a question, its completions in the order `shown`."""
     texts = [question.texts[place] for place in shown]
     answers = "\n\n".join(ANSWER.format(number=n, text=text.strip()) for n, text in enumerate(texts, start=1))
@@ -158,49 +142,42 @@ def asking(question, shown: Sequence[int]) -> str:
 
 
 def example(count: int) -> str:
-    """`3 > 1 > 2`: a line as it is wanted, neither in the order shown nor in its reverse."""
-    numbers = [*range(2, count + 1, 2), *range(1, count + 1, 2)]
-    return " > ".join(map(str, numbers))
+    """`2 > 1 > 3`: a line in the wanted form, neither in the order shown nor in its reverse."""
+    return " > ".join(map(str, [*range(2, count + 1, 2), *range(1, count + 1, 2)]))
 
 
-def ask(gpt, name: str, prompts: Sequence[str], counts: Sequence[int]) -> list[dict]:
-    """Put the prompts to the judge, greedily, and those whose answer is no ranking once more with a word on that.
-
-    For each what was `sent` last, what was `said`, and its `order`: groups of places as shown, or None.
-    """
+def ask(gpt, name: str, prompts: Sequence[str], counts: Sequence[int]) -> list[tuple]:
+    """The judge's (completion, order) for each prompt, greedily; a reply that is no ranking is asked for once more."""
     chat = {"as_assistant": True} if not gpt.models[name].has_chat else {}
     options = {"model": name, "temperature": 0.0, "max_tokens": MAX_TOKENS, **chat}
-    found = answered(gpt.prompts([[{"role": "user", "content": text}] for text in prompts], **options), counts)
-    again = [i for i, each in enumerate(found) if each["order"] is None]
-    talks = [
-        [
-            {"role": "user", "content": prompts[i]},
-            {"role": "assistant", "content": found[i]["said"] or "…"},
-            {"role": "user", "content": REPAIR.format(count=counts[i], example=example(counts[i]))},
-        ]
-        for i in again
-    ]
+
+    def replies(chats: Sequence[list[dict]], counts: Sequence[int]) -> list[tuple]:
+        completions = gpt.prompts(chats, **options)
+        if any(completion.interrupted for completion in completions):
+            raise KeyboardInterrupt
+        return [(each, parse_order(each.text, count)) for each, count in zip(completions, counts, strict=True)]
+
+    found = replies([[{"role": "user", "content": text}] for text in prompts], counts)
+    again = [i for i, (_, order) in enumerate(found) if order is None]
     if again:
-        second = answered(gpt.prompts(talks, **options), [counts[i] for i in again])
-        for i, each in zip(again, second, strict=True):
-            found[i] = each
+        chats = [
+            [
+                {"role": "user", "content": prompts[i]},
+                {"role": "assistant", "content": found[i][0].text or "…"},
+                {"role": "user", "content": REPAIR.format(count=counts[i], example=example(counts[i]))},
+            ]
+            for i in again
+        ]
+        for i, repaired in zip(again, replies(chats, [counts[i] for i in again]), strict=True):
+            found[i] = repaired
     return found
 
 
-def answered(completions: Sequence, counts: Sequence[int]) -> list[dict]:
-    if any(completion.interrupted for completion in completions):
-        raise KeyboardInterrupt
-    return [
-        {"sent": completion.prompt, "said": completion.text, "order": order_of(completion.text, count)}
-        for completion, count in zip(completions, counts, strict=True)
-    ]
+def parse_order(text: str, count: int) -> list[list[int]] | None:
+    """The order that a reply names, as groups of places from 0; None when it names none.
 
-
-def order_of(text: str, count: int) -> list[list[int]] | None:
-    """The order that a judge's words name, as groups of places from 0; None when they name none.
-
-    The first run of the numbers 1 to `count`, each once, with > or = or commas between them; of two answers, one
-    number alone is the better.
+    The first run of the numbers 1 to `count`, each once, with > or = or commas between them; of two answers, a single
+    number is the better.
     """
     for line in LINE.findall(text):
         pieces = re.findall(r"\d+|[>=,]+", line)
@@ -214,8 +191,8 @@ def order_of(text: str, count: int) -> list[list[int]] | None:
             else:
                 order.append([number])
         return order
-    alone = {int(number) - 1 for number in re.findall(r"\d+", text)}
-    if count == 2 and len(alone) == 1 and alone < {0, 1}:
-        [best] = alone
+    single = {int(number) - 1 for number in re.findall(r"\d+", text)}
+    if count == 2 and len(single) == 1 and single < {0, 1}:
+        [best] = single
         return [[best], [1 - best]]
     return None

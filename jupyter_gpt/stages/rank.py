@@ -1,13 +1,15 @@
-"""Ranking: K completions of each prompt, put in order by a person, by a judge, or by a file of what others said.
+"""`%%rank`: sample K completions of each prompt and have them ranked by a person, by a judge, or by a file of rankings.
 
-The questions and the answers are both on disk, so a person goes on where they stopped, in a new kernel too, and every
-answer is kept under the name of whoever gave it.
+Labelling K completions per prompt at once is the data collection of InstructGPT (Ouyang et al. 2022, section 3.4).
+Questions and rankings are both on disk, so a person continues where they stopped, in a new kernel too, and a ranking is
+kept under the name of its annotator. `%%compare` and `%gpt arena` are the same task with other questions.
 """
 
 from __future__ import annotations
 
+import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,19 +18,17 @@ from jupyter_gpt.errors import GPTError
 from jupyter_gpt.evaluation import fingerprint
 from jupyter_gpt.evaluation.agreement import kendalls_w, ranks
 from jupyter_gpt.runs.provenance import Provenance, provenance
-from jupyter_gpt.stages import judges as judging
-from jupyter_gpt.stages import rankings_file
-from jupyter_gpt.stages.compare import shuffled
-from jupyter_gpt.stages.rankings import Question, Questions, Ranking, Rankings
+from jupyter_gpt.stages import judges
+from jupyter_gpt.stages.rankings import Question, Ranking, Rankings, read_file
 
-AT_ONCE = 64  # completions sampled together; after each such lot all there are is on disk
-Tick = Callable[[str, int, int, int], None]
-Make = Callable[..., list[Question]]
+BATCH = 64  # completions sampled together; each batch is on disk before the next is sampled
+TIE = "tie"
+Tick = Callable[[str, int, int, int], None]  # (what is done, prompts done, prompts, tokens of the first completion)
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Kendall's W, the mean over the `prompts` that several labellers ranked; `chance` is what lots would give."""
+    """Kendall's W, the mean over the `prompts` with several annotators; `chance` is its mean for random orders."""
 
     w: float
     chance: float
@@ -36,12 +36,17 @@ class Agreement:
     labellers: tuple[str, ...]
 
 
-class Ranked:
-    """The questions asked under a name, and the answers there are; answers are on disk at the moment they are given.
+class RankingTask:
+    """Questions under a name, and their rankings, which are read from and written to disk at each access.
 
-    by: whose answers are asked for.  anybody: whether an answer of anybody else will do.
-    notes: what there is to say of the files.  judged: what a judging model was sent and wrote, by question.
+    best_only: whether the form asks for the best completion alone, not for a whole order.
+    by: whose rankings are asked for.  anybody: whether another annotator's ranking will do.
+    notes: warnings about the files.  judged: for each question what a judging model was sent and what it replied.
     """
+
+    kind = "rank"
+    best_only = False
+    tally: Mapping[str, object] = {}  # in a comparison the votes, in an arena the ratings of each model
 
     def __init__(
         self,
@@ -55,77 +60,89 @@ class Ranked:
         notes: Sequence[str] = (),
     ):
         self.rankings, self.questions, self.models = rankings, list(questions), list(models)
-        self.options, self.by, self.anybody, self.notes = options or {}, by, anybody, list(notes)
-        self.judged: dict[int, list] = {}
-        self.given: list[tuple[int, str, Ranking | None]] = []  # question, labeller, what was replaced: for `undo`
+        self.options, self.by, self.anybody = options or {}, by, anybody
+        self.notes = [*filter(None, [rankings.torn]), *notes]
+        self.judged: dict[int, list[dict]] = {}
+        self.history: list[tuple[int, str, Ranking | None]] = []  # question, annotator, replaced ranking: for `undo`
 
     @property
     def name(self) -> str:
         return self.rankings.name
 
     @property
+    def rows(self) -> list[Question]:
+        return self.questions
+
+    @property
     def answers(self) -> list[dict[str, Ranking]]:
-        """For each question who ranked it and how, oldest first."""
-        found: list[dict[str, Ranking]] = [{} for _ in self.questions]
+        """For each question its rankings by annotator, oldest first."""
+        answers: list[dict[str, Ranking]] = [{} for _ in self.questions]
         places = {question.key: i for i, question in enumerate(self.questions)}
         for ranking in self.rankings.read():
             if ranking.key in places:
-                answers = found[places[ranking.key]]
-                answers.pop(ranking.by, None)
-                answers[ranking.by] = ranking
-        return found
+                of_question = answers[places[ranking.key]]
+                of_question.pop(ranking.by, None)
+                of_question[ranking.by] = ranking
+        return answers
 
-    def answer(self, i: int, answers: list | None = None) -> Ranking | None:
-        """How question `i` was ranked: by whoever is asked here, else, where that will do, by somebody else."""
-        known = (self.answers if answers is None else answers)[i]
-        others = list(known.values()) if self.anybody else []
-        return known.get(self.by) or (others[-1] if others else None)
+    def accepted(self) -> list[Ranking | None]:
+        """For each question the ranking by `self.by`, else, where `anybody` will do, the last one by another."""
+        return [
+            answers.get(self.by) or (list(answers.values())[-1] if self.anybody and answers else None)
+            for answers in self.answers
+        ]
+
+    def answer(self, i: int) -> Ranking | None:
+        """The accepted ranking of question `i`."""
+        return self.accepted()[i]
 
     @property
     def missing(self) -> list[int]:
-        """The questions that wait for an answer: there are texts to tell apart, and none is given."""
-        answers = self.answers
-        return [i for i, q in enumerate(self.questions) if q.open and self.answer(i, answers) is None]
+        """The questions that wait for a ranking: their completions differ, and there is none."""
+        pairs = enumerate(zip(self.questions, self.accepted(), strict=True))
+        return [i for i, (question, answer) in pairs if question.open and answer is None]
+
+    @property
+    def choices(self) -> list[int | str | None]:
+        """For each question the place of the single best completion, `tie`, or None where there is no ranking."""
+        answers = self.accepted()
+        return [None if a is None else a.order[0][0] if len(a.order[0]) == 1 else TIE for a in answers]
 
     @property
     def labellers(self) -> dict[str, int]:
-        """Who ranked how many of the questions."""
-        found: dict[str, int] = {}
+        """How many of the questions each annotator ranked."""
+        counts: dict[str, int] = {}
         for by in (by for answers in self.answers for by in answers):
-            found[by] = found.get(by, 0) + 1
-        return found
+            counts[by] = counts.get(by, 0) + 1
+        return counts
 
     @property
     def agreement(self) -> Agreement | None:
-        """How far the labellers agree; None where no prompt has been ranked, but for ties of all, by two of them."""
+        """The annotators' agreement; None where no prompt has two rankings that are not all ties."""
         shared = [answers for answers in self.answers if len(answers) > 1]
-        each = [(kendalls_w([r.order for r in answers.values()]), len(answers)) for answers in shared]
-        told = [(w, m) for w, m in each if w is not None]
-        if not told:
+        values = [(kendalls_w([r.order for r in answers.values()]), len(answers)) for answers in shared]
+        defined = [(w, m) for w, m in values if w is not None]
+        if not defined:
             return None
-        chance = sum(1 / m for _, m in told) / len(told)
-        who = dict.fromkeys(by for answers in shared for by in answers)
-        return Agreement(sum(w for w, _ in told) / len(told), chance, len(told), tuple(who))
+        n, who = len(defined), dict.fromkeys(by for answers in shared for by in answers)
+        return Agreement(sum(w for w, _ in defined) / n, sum(1 / m for _, m in defined) / n, n, tuple(who))
 
     @property
     def table(self):
-        """A DataFrame, one row a completion: prompt, model, seed, text, and a column of ranks a labeller (1 is
-        best).
-        """
+        """A DataFrame, one row per completion: prompt, model, seed, text, and each annotator's ranks (1 is best)."""
         import pandas
 
-        answers, rows = self.answers, []
-        for question, known in zip(self.questions, answers, strict=True):
-            given = {by: ranks(ranking.order) for by, ranking in known.items()}
-            for place, each in enumerate(question.entries):
-                said = {by: found[place] for by, found in given.items()}
-                rows.append({"prompt": question.prompt, **each, **said})
+        rows = []
+        for question, answers in zip(self.questions, self.answers, strict=True):
+            columns = {by: ranks(ranking.order) for by, ranking in answers.items()}
+            for place, entry in enumerate(question.entries):
+                rows.append({"prompt": question.prompt, **entry, **{by: of[place] for by, of in columns.items()}})
         return pandas.DataFrame(rows, columns=["prompt", "model", "seed", "text", *self.labellers])
 
     def rank(self, i: int, order: Sequence[Sequence[int]], reason: str = "", by: str | None = None) -> None:
-        """Answer question `i`: groups of places in its completions, the best first, those of a group tied.
+        """Rank question `i`: groups of places in its completions, the best first, those of a group tied.
 
-        Replaces an earlier answer of the same labeller. Raises GPTError for no such question, and for an order that
+        Replaces an earlier ranking by the same annotator. Raises GPTError for no such question, and for an order that
         does not name each completion once.
         """
         if not 0 <= i < len(self.questions):
@@ -140,18 +157,34 @@ class Ranked:
         self.rankings.put(
             Ranking(question.prompt, question.entries, groups, question.shown, by, time.time(), reason.strip())
         )
-        self.given.append((i, by, before))
+        self.history.append((i, by, before))
+
+    def choose(self, i: int, place: int | None, by: str | None = None) -> None:
+        """Rank one completion of question `i` above the others, which are tied; None ties all."""
+        everything = range(len(self.questions[i].completions)) if 0 <= i < len(self.questions) else ()
+        rest = [each for each in everything if each != place]
+        self.rank(i, [rest] if place is None else [[place], rest], by=by)
 
     def undo(self) -> int | None:
-        """Take back the last answer given here, and bring back the one it replaced; which question, None for none."""
-        if not self.given:
+        """Withdraw the last ranking given here and restore what it replaced; returns its question, None for none."""
+        if not self.history:
             return None
-        i, by, before = self.given.pop()
+        i, by, before = self.history.pop()
         if before is None:
             self.rankings.withdraw(self.questions[i].key, by)
         else:
             self.rankings.put(before)
         return i
+
+    @property
+    def counts(self) -> str:
+        missing = len(self.missing)
+        return f"{sum(question.open for question in self.questions) - missing} ranked, {missing} missing"
+
+    @property
+    def outcome(self) -> str:
+        """The state of the task in a line."""
+        return "; ".join(filter(None, [self.counts, ", ".join(f"{name} {n}" for name, n in self.tally.items())]))
 
     def __repr__(self) -> str:
         return f"<rankings {self.name}: {len(self.questions)} prompts, {len(self.missing)} not ranked>"
@@ -171,159 +204,197 @@ def rank(
     overwrite: bool = False,
     tick: Tick | None = None,
     **options,
-) -> Ranked:
+) -> RankingTask:
     """Sample `samples` completions of each prompt from `model` (or of several), to be ranked under `name`.
 
     `options` are those of `gpt.prompts`. `judge`, a function `f(prompt, completion) -> float` (higher is better) or the
-    name of a model, ranks at once; `rankings_file` takes over what a file says of these prompts (of all its own where
-    `prompts` is empty), and only the others are sampled. `tick(what, done, total, tokens)` is told how far it is.
-    An interrupt keeps what is sampled and ranked by then. Other questions than those asked under this name by another
-    cell are asked only if `overwrite`; rankings that were given stay. Raises GPTError for what cannot be asked.
+    name of a model, ranks at once; `rankings_file` imports a file's rankings of these prompts (all of its prompts where
+    `prompts` is empty), and only the other prompts are sampled. `tick(what, done, total, tokens)` reports progress. An
+    interrupt keeps what is sampled and ranked by then. Questions of another cell under this name are replaced only if
+    `overwrite`; rankings stay. Raises GPTError for what cannot be ranked.
     """
     store.check_name(name)
     prompts, models = ([given] if isinstance(given, str) else list(given or ()) for given in (prompts, model))
     rankings = gpt.rankings.named(name)
-    asked_for = {"prompts": prompts or str(rankings_file), "model": models, "samples": samples, "seed": seed, **options}
-    new = provenance("rank", asked_for)
-    Questions(rankings).claim(prompts, new, overwrite)
-    notes = [note for note in (rankings.torn,) if note]
-    taken: dict[str, list[Question]] = {}
+    settings = {"samples": samples, "seed": seed, **options}
+    made = provenance("rank", {"prompts": prompts or str(rankings_file), "model": models, **settings})
+    rankings.claim(prompts, made, overwrite)
+    imported: dict[str, list[Question]] = {}
+    notes: list[str] = []
     if rankings_file is not None:
         if judge is not None:
             raise GPTError("the rankings come from a judge or from a file, not from both: leave one out")
-        taken, prompts, said = take_over(rankings, rankings_file, prompts)
-        notes += said
-    check(prompts, models, samples, options, [text for text in prompts if text not in taken])
-    judge = judging.check(gpt, judge)
-    asked = [text for text in prompts if text not in taken]
-    fresh = (
-        sampled(gpt, rankings, asked, models, samples, {**options, "seed": seed}, together, new, tick) if asked else {}
-    )
-    questions = [question for text in prompts for question in (taken.get(text) or fresh[text])]
-    Questions(rankings).write(questions, new)
-    whole = {**options, "seed": seed, "samples": samples}
+        imported, prompts, notes = import_file(rankings, rankings_file, prompts)
+    to_sample = [text for text in prompts if text not in imported]
+    check_prompts(prompts)
+    if to_sample:
+        check_models(models, samples, options)
+    judge = judges.check(gpt, judge)
+    sampled = {}
+    if to_sample:
+        sampled = questions_of(gpt, rankings, to_sample, models, settings, "together", one_question, made, tick)
+    questions = [question for text in prompts for question in (imported.get(text) or sampled[text])]
+    rankings.present(questions, made)
     anybody = judge is not None or rankings_file is not None
-    found = Ranked(rankings, questions, models, whole, by=by, anybody=anybody, notes=notes)
+    task = RankingTask(rankings, questions, models, settings, by=by, anybody=anybody, notes=notes)
     if judge is not None:
-        judging.judge(gpt, found, judge, tick)
-        found.given.clear()
-    return found
+        judges.rank_all(gpt, task, judge, tick)
+    return task
 
 
-def reopened(gpt, name: str) -> Ranked:
-    """The rankings of that name as they stand: what was last asked, or else what was answered. Samples nothing."""
+def reopened(gpt, name: str) -> RankingTask:
+    """The task of that name as it stands on disk: its last questions, or else its rankings. Samples nothing."""
     rankings = gpt.rankings[name]
-    questions = Questions(rankings).read() or list(
+    questions = rankings.questions() or list(
         {
             r.key: Question(r.prompt, r.completions, r.shown or tuple(range(len(r.completions))))
             for r in rankings.read()
         }.values()
     )
     models = dict.fromkeys(each["model"] for question in questions for each in question.completions)
-    return Ranked(rankings, questions, list(models), anybody=True, notes=[rankings.torn] if rankings.torn else [])
+    return RankingTask(rankings, questions, list(models), anybody=True)
 
 
-def check(prompts: Sequence[str], models: Sequence[str], samples: int, options: dict, asked: Sequence[str]) -> None:
-    """Refuse what cannot be ranked, before any model has written a word."""
+def check_prompts(prompts: Sequence[str]) -> None:
+    """Raises GPTError for no prompt, and for one that is there twice."""
     if not prompts:
-        raise GPTError("there is nothing to rank: give one prompt a line")
-    again = next((text for text in prompts if prompts.count(text) > 1), None)
-    if again is not None:
-        raise GPTError(f"the prompt {again[:40]!r} is there twice: for more completions of it say --samples")
-    if not asked:
-        return
+        raise GPTError("there is no prompt: give one prompt a line")
+    twice = next((text for text in prompts if prompts.count(text) > 1), None)
+    if twice is not None:
+        raise GPTError(f"the prompt {twice[:40]!r} is there twice: for more completions of it say --samples")
+
+
+def check_models(models: Sequence[str], samples: int, options: dict) -> None:
+    """Raises GPTError where the models would not write completions that can be ranked."""
     if not models:
         raise GPTError("say whose completions are to be ranked: --model MODEL")
-    twice = next((name for name in models if models.count(name) > 1), None)
-    if twice:
-        raise GPTError(f"model {twice} is there twice: for more completions of it say --samples")
+    check_distinct(models)
     if samples * len(models) < 2:
         raise GPTError("one completion cannot be ranked: --samples 2 or more")
     if options.get("temperature") == 0 and len(models) == 1:
         raise GPTError("--temperature 0 writes the same completion each time: leave it out, or say 0.7 or 1")
 
 
-def sampled(
+def check_distinct(models: Sequence[str]) -> None:
+    twice = next((name for name in models if models.count(name) > 1), None)
+    if twice:
+        raise GPTError(f"model {twice} is there twice: for more completions of it say --samples")
+
+
+def check_several(gpt, models: Sequence[str], usage: str) -> None:
+    """Raises GPTError for fewer than two models, one that is there twice and one that is unknown; loads them."""
+    if len(models) < 2:
+        raise GPTError(f"a comparison takes two models or more: {usage}")
+    check_distinct(models)
+    for name in models:
+        gpt.models[name]  # loads it, or waits for the run that makes it
+
+
+def sample(
+    gpt, prompts: Sequence[str], models: Sequence[str], options: dict, tick: Tick | None, done: int = 0
+) -> Iterator[list[tuple]]:
+    """Yields batches of (prompt, the completion of each model); `done` prompts of the task were sampled before.
+
+    Raises KeyboardInterrupt where a completion was interrupted.
+    """
+    total, size = done + len(prompts), max(1, BATCH // options["samples"])
+    for start in range(0, len(prompts), size):
+        batch, columns = prompts[start : start + size], []
+        for name in models:
+            report = {"on_token": partial(report_tokens, tick, name, done + start, total)} if tick else {}
+            columns.append(gpt.prompts(batch, model=name, **options, **report))
+            if any(getattr(each, "interrupted", False) for completion in columns[-1] for each in completion.samples):
+                raise KeyboardInterrupt
+        yield list(zip(batch, *columns, strict=True))
+
+
+def report_tokens(tick: Tick, name: str, done: int, total: int, completion) -> None:
+    tick(f"{name} writes", done, total, len(completion.tokens))
+
+
+def questions_of(
     gpt,
     rankings: Rankings,
     prompts: Sequence[str],
     models: Sequence[str],
-    samples: int,
     options: dict,
-    make: Make,
-    new: Provenance,
+    kind: str,
+    make: Callable[..., list[Question]],
+    made: Provenance,
     tick: Tick | None,
 ) -> dict[str, list[Question]]:
-    """The questions of each prompt: those asked before if they came from the same models in the same way, else anew.
+    """The questions of each prompt: those on disk if they are of the same models and settings, else newly sampled.
 
-    `make(prompt, models, completions, seed, source)` makes them. Every lot is on disk before the next is sampled.
+    `make(prompt, models, completions, seed, source)` makes them; `kind` tells its questions from those of another.
     """
-    earlier: dict[tuple, list[Question]] = {}
-    for known in Questions(rankings).read():
-        earlier.setdefault((known.prompt, known.source), []).append(known)
-    marks = [fingerprint.of(gpt.models[name], {**options, "samples": samples}) for name in models]
-    source = " ".join([make.__name__, *(f"{name}:{mark}" for name, mark in zip(models, marks, strict=True))])
-    found = {text: earlier[text, source] for text in prompts if (text, source) in earlier}
-    wanted = [text for text in prompts if text not in found]
-    size = max(1, AT_ONCE // samples)
-    for at in range(0, len(wanted), size):
-        lot = wanted[at : at + size]
-        columns = []
-        for name in models:
-            if tick:
-                options["on_token"] = partial(told, tick, name, len(found), len(prompts))
-            columns.append(gpt.prompts(lot, model=name, samples=samples, **options))
-            if any(getattr(sample, "interrupted", False) for done in columns[-1] for sample in done.samples):
-                raise KeyboardInterrupt
-        for text, *done in zip(lot, *columns, strict=True):
-            found[text] = make(text, models, done, options["seed"], source)
-        Questions(rankings).write([each for text in prompts for each in found.get(text, [])], new)
-    return found
+    marks = [fingerprint.of(gpt.models[name], options) for name in models]
+    source = " ".join([kind, *(f"{name}:{mark}" for name, mark in zip(models, marks, strict=True))])
+    questions: dict[str, list[Question]] = {}
+    for known in rankings.questions():
+        if known.source == source and known.prompt in prompts:
+            questions.setdefault(known.prompt, []).append(known)
+    wanted = [text for text in prompts if text not in questions]
+    for batch in sample(gpt, wanted, models, options, tick, len(questions)):
+        for text, *completions in batch:
+            questions[text] = make(text, models, completions, options["seed"], source)
+        rankings.present([each for text in prompts for each in questions.get(text, [])], made)
+    return questions
 
 
-def told(tick: Tick, name: str, done: int, total: int, completion) -> None:
-    tick(f"{name} writes", done, total, len(completion.tokens))
-
-
-def together(prompt: str, models: Sequence[str], completions: Sequence, seed: int, source: str) -> list[Question]:
-    """One question of all that the models wrote; a text that was sampled twice is asked about once, as the first's."""
+def one_question(prompt: str, models: Sequence[str], completions: Sequence, seed: int, source: str) -> list[Question]:
+    """One question of all completions of a prompt; a text that was sampled twice is in it once, as the first's."""
     entries: dict[str, dict] = {}
     for name, completion in zip(models, completions, strict=True):
-        for k, sample in enumerate(completion.samples):
-            new = {
-                "model": name,
-                "text": sample.text,
-                "seed": seed + k,
-                "finish_reason": sample.finish_reason,
-                "times": 0,
-            }
-            entry = entries.setdefault(sample.text, new)
+        for k, each in enumerate(completion.samples):
+            entry = entries.setdefault(each.text, entry_of(name, each, seed + k, times=0))
             entry["times"] += 1
-            if sample.finish_reason == "stop":  # cut once, but seen to end there
+            if each.finish_reason == "stop":  # cut once, finished once
                 entry["finish_reason"] = "stop"
-    sent = tuple((name, completion.prompt) for name, completion in zip(models, completions, strict=True))
-    return [Question(prompt, tuple(entries.values()), shuffled(len(entries), f"{seed} {prompt}"), sent, source)]
+    shown = shuffled(len(entries), f"{seed} {prompt}")
+    return [Question(prompt, tuple(entries.values()), shown, prompts_sent(models, completions), source)]
 
 
-def take_over(
+def entry_of(model: str, completion, seed: int, times: int = 1) -> dict:
+    """A completion as a question has it."""
+    return {
+        "model": model,
+        "text": completion.text,
+        "seed": seed,
+        "finish_reason": completion.finish_reason,
+        "times": times,
+    }
+
+
+def prompts_sent(models: Sequence[str], completions: Sequence) -> tuple[tuple[str, str], ...]:
+    return tuple((name, completion.prompt) for name, completion in zip(models, completions, strict=True))
+
+
+def shuffled(count: int, seed: str) -> tuple[int, ...]:
+    """A permutation of `count` places, a function of `seed` alone."""
+    places = list(range(count))
+    random.Random(seed).shuffle(places)
+    return tuple(places)
+
+
+def import_file(
     rankings: Rankings, file: str, prompts: Sequence[str]
 ) -> tuple[dict[str, list[Question]], list[str], list[str]]:
-    """Keep what a file says of `prompts` (of all, where there are none): its questions by prompt, the prompts,
-    notes.
+    """Keep a file's rankings of `prompts` (of all its prompts where there are none).
+
+    Returns its questions by prompt, the prompts, and notes.
     """
-    found, note = rankings_file.read(file)
-    prompts = list(prompts) or list(dict.fromkeys(ranking.prompt for ranking in found))
-    known = {(old.key, old.by): old.order for old in rankings.read()}
+    read, note = read_file(file)
+    prompts = list(prompts) or list(dict.fromkeys(ranking.prompt for ranking in read))
+    kept = {(old.key, old.by): old.order for old in rankings.read()}
     questions: dict[str, dict] = {}
-    for ranking in (ranking for ranking in found if ranking.prompt in prompts):
-        if known.get((ranking.key, ranking.by)) != ranking.order:
+    for ranking in (ranking for ranking in read if ranking.prompt in prompts):
+        if kept.get((ranking.key, ranking.by)) != ranking.order:
             rankings.put(ranking)
         entries = tuple({**each, "seed": each.get("seed", 0), "times": 1} for each in ranking.completions)
-        shown = ranking.shown or tuple(range(len(entries)))
-        asked = Question(ranking.prompt, entries, shown, (), str(file))
-        questions.setdefault(ranking.prompt, {}).setdefault(asked.key, asked)
-    left = sum(ranking.prompt not in prompts for ranking in found)
+        question = Question(ranking.prompt, entries, ranking.shown or tuple(range(len(entries))), (), str(file))
+        questions.setdefault(ranking.prompt, {}).setdefault(question.key, question)
+    others = sum(ranking.prompt not in prompts for ranking in read)
     notes = [note] if note else []
-    if left:
-        notes.append(f"{left} rankings of {file} are of other prompts and were left out")
-    return {text: list(asked.values()) for text, asked in questions.items()}, prompts, notes
+    if others:
+        notes.append(f"{others} rankings of {file} are of other prompts and were left out")
+    return {text: list(of_prompt.values()) for text, of_prompt in questions.items()}, prompts, notes

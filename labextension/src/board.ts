@@ -1,13 +1,13 @@
-// The board of the ranking form: completions that have a place, the best on top and those of a tie side by side, and
-// beneath them those that have none yet. A card keeps its number wherever it goes.
+// The board of the ranking form: ranked completions, the best on top and those of a tie side by side, and beneath them
+// those not ranked yet. A card keeps its number wherever it goes.
 
 import { element, write } from "./dom";
 import { draggable, type Drop } from "./drag";
-import { appended, inserted, joined, left, moved, places, without, type Order } from "./order";
+import { appended, inserted, joined, moved, places, unranked, without, type Order } from "./order";
 
 const EDGE = 0.28; // of a place's height: nearer its edge than this, a card comes between, else beside
 const GLIDE = 160; // milliseconds
-type Aim = { order: Order; tier: HTMLElement; mark: string };
+type Target = { order: Order; tier: HTMLElement; mark: string };
 
 export class Board {
   readonly root = element("div", "gpt-board");
@@ -19,11 +19,11 @@ export class Board {
   private readonly rows: HTMLElement[] = []; // of the groups of `order`
   private cards: HTMLElement[] = [];
   private steps: Order[] = [];
-  private aim: Aim | null = null;
-  private given: number | null = null; // the completion that has just been given the last place, unasked
+  private target: Target | null = null;
+  private last: number | null = null; // the completion that was just ranked last because it alone was left
 
-  constructor(private readonly changed: (said: string) => void) {
-    this.tiers.setAttribute("aria-label", "Ranked, the best first");
+  constructor(private readonly changed: (spoken: string) => void) {
+    this.tiers.setAttribute("aria-label", "Ranked, best first");
     this.pool.setAttribute("aria-label", "To be ranked");
     this.root.append(this.tiers, this.next, this.pool);
   }
@@ -42,7 +42,7 @@ export class Board {
     this.pool.replaceChildren();
     this.steps = [];
     this.tying = false;
-    this.given = null;
+    this.last = null;
     this.order = order;
     this.lay();
   }
@@ -57,21 +57,21 @@ export class Board {
   put(number: number): void {
     if (this.order.some((group) => group.includes(number))) return this.become(without(this.order, number), number);
     const order = appended(this.order, number, this.tying);
-    const rest = left(order, this.count);
+    const rest = unranked(order, this.count);
     this.become(this.ended(order), number);
-    this.given = rest.length === 1 ? rest[0] : null;
+    this.last = rest.length === 1 ? rest[0] : null;
   }
 
   /** As `put`; but whoever presses 1 2 3 of three does not mean to take the third out again. */
   press(number: number): void {
-    if (number !== this.given) return this.put(number);
-    this.given = null;
+    if (number !== this.last) return this.put(number);
+    this.last = null;
     this.changed(`Completion ${number} is ${this.placeOf(number)}.`);
   }
 
   /** The order, with the one completion that may be left put last. */
   private ended(order: Order): Order {
-    const rest = left(order, this.count);
+    const rest = unranked(order, this.count);
     return rest.length === 1 ? [...order, rest] : order;
   }
 
@@ -81,14 +81,14 @@ export class Board {
   }
 
   tieNext(): void {
-    if (!this.order.length || !left(this.order, this.count).length) return;
+    if (!this.order.length || !unranked(this.order, this.count).length) return;
     this.tying = !this.tying;
     this.lay();
-    this.changed(this.tying ? "The next one ties with the last." : "The next one comes after the last.");
+    this.changed(this.tying ? "The next completion ties with the last." : "The next completion ranks after the last.");
   }
 
   tieRest(): void {
-    const rest = left(this.order, this.count);
+    const rest = unranked(this.order, this.count);
     if (!rest.length) return;
     const order = this.tying && this.order.length
       ? [...this.order.slice(0, -1), [...this.order[this.order.length - 1], ...rest]]
@@ -101,7 +101,7 @@ export class Board {
     const before = this.steps.pop();
     if (!before) return;
     this.order = before;
-    this.given = null;
+    this.last = null;
     this.lay();
     this.changed("One step back.");
   }
@@ -111,7 +111,7 @@ export class Board {
     this.steps.push(this.order);
     this.order = order;
     this.tying = false;
-    this.given = null;
+    this.last = null;
     this.lay();
     this.changed(`Completion ${number} is ${this.placeOf(number)}.`);
   }
@@ -120,7 +120,7 @@ export class Board {
     const at = this.order.findIndex((group) => group.includes(number));
     if (at < 0) return "to be ranked";
     const others = this.order[at].filter((each) => each !== number);
-    return `on place ${places(this.order)[at]}${others.length ? `, tied with ${others.join(" and ")}` : ""}`;
+    return `rank ${places(this.order)[at]}${others.length ? `, tied with ${others.join(" and ")}` : ""}`;
   }
 
   /** Puts every card where the order has it; those that move glide, and the focus stays with its card. */
@@ -128,22 +128,22 @@ export class Board {
     const before = this.cards.map((card) => (card.isConnected ? card.getBoundingClientRect() : null));
     for (const card of this.cards) card.style.transform = ""; // one may have been dragged
     const focused = document.activeElement as HTMLElement | null;
-    const names = places(this.order);
+    const ranks = places(this.order);
     while (this.rows.length < this.order.length) this.rows.push(tier());
     this.rows.length = this.order.length;
     this.order.forEach((group, i) => {
       const [label, cards] = this.rows[i].children;
-      write(label.firstElementChild as HTMLElement, String(names[i]));
+      write(label.firstElementChild as HTMLElement, String(ranks[i]));
       write(label.lastElementChild as HTMLElement, group.length > 1 ? "tie" : i === 0 ? "best" : "");
       this.rows[i].classList.toggle("gpt-best", i === 0);
       cards.replaceChildren(...group.map((number) => this.cards[number - 1]));
     });
     this.tiers.replaceChildren(...this.rows);
-    const rest = left(this.order, this.count);
+    const rest = unranked(this.order, this.count);
     this.pool.replaceChildren(...rest.map((number) => this.cards[number - 1]));
     this.pool.hidden = this.next.hidden = rest.length === 0;
     this.next.classList.toggle("gpt-tying", this.tying);
-    const wanted = this.tying ? `which ties with place ${names[names.length - 1]}?` : "which is next?";
+    const wanted = this.tying ? `Which ties with rank ${ranks[ranks.length - 1]}?` : "Which is next?";
     write(this.next, this.order.length ? wanted : "Which is the best? Press its number, click it, or drag it here.");
     this.cards.forEach((card, i) => {
       card.classList.toggle("gpt-placed", !rest.includes(i + 1));
@@ -173,14 +173,14 @@ export class Board {
     const written = element("div", "gpt-written", text.trim());
     written.id = `gpt-written-${Math.random().toString(36).slice(2)}`;
     card.setAttribute("aria-describedby", written.id); // who comes by Tab hears the text too, not its number alone
-    if (!text.trim()) written.append(element("em", "gpt-empty", "nothing: it ended at once"));
+    if (!text.trim()) written.append(element("em", "gpt-empty", "empty completion"));
     if (copies > 1) written.append(element("span", "gpt-copies", ` ×${copies}`));
     const tools = element("span", "gpt-card-tools");
     tools.append(
-      small("↑", `Completion ${number} up`, () => this.move(number, -1), "gpt-when-placed"),
-      small("↓", `Completion ${number} down`, () => this.move(number, 1), "gpt-when-placed"),
-      small("×", `Completion ${number} out of the order`, () => this.put(number), "gpt-when-placed"),
-      small("next", `Completion ${number} is next`, () => this.put(number), "gpt-when-open"),
+      small("↑", `Move completion ${number} up`, () => this.move(number, -1), "gpt-when-placed"),
+      small("↓", `Move completion ${number} down`, () => this.move(number, 1), "gpt-when-placed"),
+      small("×", `Remove completion ${number} from the ranking`, () => this.put(number), "gpt-when-placed"),
+      small("Rank next", `Rank completion ${number} next`, () => this.put(number), "gpt-when-open"),
     );
     card.append(grip, element("kbd", "", String(number)), written, tools);
     card.addEventListener("click", (event) => {
@@ -197,22 +197,22 @@ export class Board {
     return {
       over: (x, y) => {
         clear();
-        this.aim = this.aimed(number, x, y);
-        this.aim?.tier.setAttribute("data-drop", this.aim.mark);
+        this.target = this.targetAt(number, x, y);
+        this.target?.tier.setAttribute("data-drop", this.target.mark);
       },
       end: (dropped) => {
         clear();
         this.root.classList.remove("gpt-dragging");
-        const { order } = this.aim ?? {};
-        const out = order && left(order, this.count).includes(number);
+        const { order } = this.target ?? {};
+        const out = order && unranked(order, this.count).includes(number);
         if (dropped && order) this.become(out ? order : this.ended(order), number);
-        this.aim = null;
+        this.target = null;
       },
     };
   }
 
   /** What letting go of `number` here would do: between two places, beside those of one, next, or out. */
-  private aimed(number: number, x: number, y: number): Aim | null {
+  private targetAt(number: number, x: number, y: number): Target | null {
     const outer = this.root.getBoundingClientRect();
     if (x < outer.left || x > outer.right) return null;
     for (const [i, group] of this.order.entries()) {

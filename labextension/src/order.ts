@@ -1,5 +1,5 @@
-// An order in the making: groups of completion numbers, the best first, those of a group tied. Every step gives a new
-// one, so that a step back is the one before. Nothing here knows of the page.
+// A ranking in the making: groups of completion numbers, the best first, those of a group tied. Every function returns
+// a new order, so that a step back is the one before.
 
 export type Order = number[][];
 
@@ -39,13 +39,13 @@ export function moved(order: Order, number: number, by: -1 | 1): Order {
   return neighbour ? joined(order, number, neighbour[0]) : order;
 }
 
-/** The numbers 1 to `count` that the order does not have. */
-export function left(order: Order, count: number): number[] {
+/** The numbers 1 to `count` that are not in the order. */
+export function unranked(order: Order, count: number): number[] {
   const placed = new Set(order.flat());
   return Array.from({ length: count }, (_, i) => i + 1).filter((number) => !placed.has(number));
 }
 
-/** What each group is called: 1, 2, 4 after a group of two. */
+/** The rank of each group: 1, 2, then 4 after a group of two. */
 export function places(order: Order): number[] {
   let next = 1;
   return order.map((group) => (next += group.length) - group.length);

@@ -1,23 +1,26 @@
-// The anywidget of the ranking form (jupyter_gpt/notebook/views/rank_form.py has the protocol): one prompt, its completions, and
-// the order a person puts them in by keys, buttons or dragging. Only the order in the making is kept here; a ranking
-// goes to the kernel, which keeps it and says what comes next.
+// The anywidget of the ranking form (jupyter_gpt/notebook/views/rank_form.py has the protocol): one prompt with its
+// completions, to be put in order on a board, or, where only the best is asked for, side by side with one key or click
+// each. Only the order in the making is kept here; the kernel saves a ranking and sends the next prompt.
 
 import type { AnyModel } from "@anywidget/types";
 import { Board } from "./board";
 import { element, toggle, write } from "./dom";
-import { left, type Order } from "./order";
+import { unranked, type Order } from "./order";
 import { readTheme, watchTheme } from "./theme";
 import "./run.css";
-import "./votes.css";
 import "./rank.css";
+
+type Piece = [text: string, differs: boolean];
 
 interface State {
   heard: number;
   row: number;
   rows: number;
   ranked: number;
+  best_only: boolean;
   prompt: string;
-  texts: string[];
+  texts: Piece[][];
+  mostly: boolean[];
   copies: number[];
   order: Order | null;
   reason: string;
@@ -30,68 +33,66 @@ type Send = (message: Record<string, unknown>) => void;
 
 const PAGE = Math.random().toString(36).slice(2); // another after a reload
 const SLOW = 600; // milliseconds after which a person wonders where the answer went
-const KEYS: [string, string][] = [
-  ["1", "…"], ["9", "place next, or take out"], ["r", "a reason"], ["u", "undo the last ranking"], ["s", "skip"],
-  ["←", ""], ["→", "go back, go on"], ["↑", ""], ["↓", "move the completion in focus"],
+const MOVE: [string, string][] = [["u", "undo the last ranking"], ["←", ""], ["→", "back, skip"]];
+const BOARD_KEYS: [string, string][] = [
+  ["1", "…"], ["9", "rank or remove"], ["r", "reason"], ["s", "skip"], ["↑", ""], ["↓", "move the focused completion"],
 ];
+const name = (i: number) => String.fromCharCode(65 + i); // A, B, … of completions side by side
 
 class Form {
-  private readonly root = element("section", "gpt-run gpt-votes gpt-rank");
+  private readonly root = element("section", "gpt-run gpt-rank");
   private readonly count = element("span", "gpt-about");
   private readonly bar = element("div", "gpt-bar");
   private readonly track = element("div", "gpt-track");
   private readonly prompt = element("div", "gpt-asked");
-  private readonly board: Board;
+  private readonly board: Board | null;
+  private readonly columns = element("div", "gpt-columns");
+  private readonly actions = element("div", "gpt-finish");
   private readonly reason = element("input", "gpt-reason");
-  private readonly finish = element("div", "gpt-finish");
-  private readonly tie: HTMLButtonElement;
-  private readonly rest: HTMLButtonElement;
-  private readonly step: HTMLButtonElement;
-  private readonly keep: HTMLButtonElement;
-  private readonly undo: HTMLButtonElement;
-  private readonly back: HTMLButtonElement;
-  private readonly skip: HTMLButtonElement;
+  private readonly tie = keyed("=", "Tie next", () => this.board!.tieNext());
+  private readonly rest = keyed("0", "Tie the rest", () => this.board!.tieRest());
+  private readonly step = keyed("⌫", "Step back", () => this.board!.stepBack());
+  private readonly save = keyed("⏎", "Save ranking", () => this.saveRanking());
+  private readonly undo = toggle("Undo", () => this.ask({ type: "undo" }));
+  private readonly back = toggle("‹ Back", () => this.go(-1));
+  private readonly skip = toggle("Skip ›", () => this.go(1));
   private readonly note = element("p", "gpt-note");
   private readonly keys = element("p", "gpt-note gpt-keys");
   private readonly spoken = element("p", "gpt-spoken");
   private readonly stopWatching: () => void;
   private row = -1;
-  private waiting = 0; // the timer of an answer that the kernel has not yet taken
+  private waiting = 0; // the timer of a message that the kernel has not answered yet
 
   constructor(
     el: HTMLElement,
     private readonly state: () => State,
     private readonly send: Send,
   ) {
-    this.board = new Board((said) => this.changed(said));
+    this.board = state().best_only ? null : new Board((spoken) => this.changed(spoken));
     const head = element("header", "gpt-head");
     const who = element("div", "gpt-who");
     who.append(element("span", "gpt-name", "Which is better?"), this.count);
     const tools = element("div", "gpt-actions");
-    this.undo = toggle("undo", () => this.ask({ type: "undo" }));
-    this.back = toggle("‹ back", () => this.go(-1));
-    this.skip = toggle("skip ›", () => this.go(1));
-    const done = toggle("show the answers", () => this.ask({ type: "done" }));
-    done.title = "Ends the ranking for now. Run the cell again to go on.";
+    const done = toggle("Show results", () => this.ask({ type: "done" }));
+    done.title = "Ends the ranking for now. Run the cell again to continue.";
     tools.append(this.undo, this.back, this.skip, done);
     head.append(who, tools);
     this.track.setAttribute("role", "progressbar");
     this.track.setAttribute("aria-label", "Prompts ranked");
     this.track.append(this.bar);
-    this.tie = keyed("=", "tie the next", () => this.board.tieNext());
-    this.rest = keyed("0", "tie the rest", () => this.board.tieRest());
-    this.step = keyed("⌫", "step back", () => this.board.stepBack());
-    this.keep = keyed("⏎", "keep this ranking", () => this.rank());
-    this.keep.classList.add("gpt-keep");
+    this.save.classList.add("gpt-save");
     this.reason.type = "text";
-    this.reason.placeholder = "why? (if you like)";
-    this.reason.setAttribute("aria-label", "A reason for this ranking, if you like");
-    this.finish.append(this.tie, this.rest, this.step, this.reason, this.keep);
-    for (const [key, means] of KEYS) this.keys.append(element("kbd", "", key), means ? ` ${means}  ` : " ");
+    this.reason.placeholder = "Reason (optional)";
+    this.reason.setAttribute("aria-label", "Reason for this ranking, optional");
+    if (this.board) this.actions.append(this.tie, this.rest, this.step, this.reason, this.save);
+    for (const [key, means] of this.board ? [...BOARD_KEYS, ...MOVE] : MOVE) {
+      this.keys.append(element("kbd", "", key), means ? ` ${means}  ` : " ");
+    }
     this.spoken.setAttribute("aria-live", "polite");
     this.root.tabIndex = 0;
     this.root.setAttribute("aria-label", "Rank the completions of a prompt");
-    this.root.append(head, this.track, this.prompt, this.board.root, this.finish, this.note, this.keys, this.spoken);
+    const body = this.board?.root ?? this.columns;
+    this.root.append(head, this.track, this.prompt, body, this.actions, this.note, this.keys, this.spoken);
     this.root.addEventListener("keydown", (event) => this.key(event));
     el.append(this.root);
     this.stopWatching = watchTheme(() => this.tint());
@@ -106,9 +107,8 @@ class Form {
   }
 
   draw(): void {
-    const { row, rows, ranked, prompt, texts, copies, order, reason, undo, summary, error } = this.state();
+    const { row, rows, ranked, prompt, texts, order, undo, summary, error } = this.state();
     const answered = this.waiting !== 0;
-    const before = this.row;
     clearTimeout(this.waiting);
     this.waiting = 0;
     this.root.classList.remove("gpt-slow");
@@ -117,52 +117,91 @@ class Form {
     this.track.setAttribute("aria-valuemax", String(rows));
     this.track.setAttribute("aria-valuenow", String(ranked));
     write(this.prompt, prompt);
-    if (row !== before || (answered && error === null)) {
+    if (row !== this.row || (answered && error === null)) {
       const inside = this.root.contains(document.activeElement);
-      this.row = row;
-      this.board.show(texts, copies, order ?? []);
-      this.reason.value = reason;
-      if (inside) this.root.focus({ preventScroll: true });
+      const before = this.row < 0 ? "" : `${ranked} of ${rows} ranked. `;
       const known = order ? " It has a ranking already." : "";
-      const kept = before < 0 ? "" : `${ranked} of ${rows} ranked. `;
-      write(this.spoken, summary ?? `${kept}Prompt ${row + 1}: ${prompt} ${texts.length} completions.${known}`);
+      this.row = row;
+      this.show();
+      if (inside) this.root.focus({ preventScroll: true });
+      write(this.spoken, summary ?? `${before}Prompt ${row + 1}: ${prompt} ${texts.length} completions.${known}`);
     }
     this.undo.disabled = !undo;
     this.back.disabled = row === 0;
     this.skip.disabled = row === rows - 1;
     this.note.hidden = error === null && summary === null;
     this.note.classList.toggle("gpt-error", error !== null);
-    write(this.note, error !== null ? `The ranking was not kept: ${error}` : summary !== null ? `Done: ${summary}` : "");
-    for (const part of [this.prompt, this.board.root, this.finish, this.keys]) part.hidden = summary !== null;
+    write(this.note, error !== null ? `The ranking was not saved: ${error}` : summary !== null ? `Done: ${summary}` : "");
+    for (const part of [this.prompt, this.columns, this.actions, this.keys]) part.hidden = summary !== null;
+    if (!this.board) return;
+    this.board.root.hidden = summary !== null;
     this.changed("");
   }
 
+  /** Other completions: on the board, or side by side with a button each. */
+  private show(): void {
+    const { texts, mostly, copies, order, reason } = this.state();
+    this.reason.value = reason;
+    const plain = texts.map((pieces) => pieces.map(([text]) => text).join(""));
+    if (this.board) return this.board.show(plain, copies, order ?? []);
+    const written = texts.map((pieces, i) => {
+      const text = element("div", "gpt-written");
+      text.id = `gpt-written-${PAGE}-${i}`;
+      text.classList.toggle("gpt-mostly", mostly[i]);
+      text.append(...pieces.map(([piece, differs]) => element(differs ? "mark" : "span", "", piece)));
+      if (!pieces.length) text.append(element("em", "gpt-empty", "empty completion"));
+      return text;
+    });
+    const chosen = order === null ? null : order.length > 1 ? order[0][0] : 0;
+    this.columns.replaceChildren(...written.map((text, i) => {
+      const column = element("div", "gpt-column");
+      column.classList.toggle("gpt-best", chosen === i + 1);
+      column.append(element("b", "gpt-letter", name(i)), text);
+      column.addEventListener("click", () => window.getSelection()?.toString() || this.choose(i + 1));
+      return column;
+    }));
+    const buttons = written.map((text, i) => {
+      const button = keyed(String(i + 1), `${name(i)} is better`, () => this.choose(i + 1));
+      button.setAttribute("aria-describedby", text.id); // who comes by Tab hears the text too
+      return button;
+    });
+    const tie = keyed("0", "Tie", () => this.choose(0));
+    buttons.splice(buttons.length === 2 ? 1 : buttons.length, 0, tie); // A, tie, B
+    const pressed = chosen === null ? null : chosen === 0 ? tie : buttons.filter((each) => each !== tie)[chosen - 1];
+    for (const button of buttons) button.setAttribute("aria-pressed", String(button === pressed));
+    this.actions.replaceChildren(...buttons);
+  }
+
   /** The order in the making is another: what can be pressed now, and what a screen reader is told. */
-  private changed(said: string): void {
-    const { board } = this;
-    const open = left(board.order, board.count).length;
-    this.keep.disabled = open > 0;
+  private changed(spoken: string): void {
+    const board = this.board!;
+    const open = unranked(board.order, board.count).length;
+    this.save.disabled = open > 0;
     this.tie.disabled = !board.order.length || !open;
     this.tie.setAttribute("aria-pressed", String(board.tying));
     this.rest.disabled = !open;
     this.step.disabled = !board.canStepBack;
-    if (said) write(this.spoken, said + (open ? ` ${open} left.` : " All are placed: Enter keeps the ranking."));
+    if (spoken) write(this.spoken, spoken + (open ? ` ${open} left.` : " All are ranked: Enter saves the ranking."));
   }
 
-  private rank(): void {
-    const order = this.board.order;
-    if (left(order, this.board.count).length) {
-      write(this.spoken, `${left(order, this.board.count).length} completions have no place yet.`);
-      return;
-    }
+  private saveRanking(): void {
+    const { order, count } = this.board!;
+    const open = unranked(order, count).length;
+    if (open) return write(this.spoken, `${open} completions are not ranked yet.`);
     this.ask({ type: "rank", row: this.state().row, order, reason: this.reason.value });
+  }
+
+  /** The completion shown as number `best` above the others, which are tied; 0 ties all. */
+  private choose(best: number): void {
+    const others = this.state().texts.map((_, i) => i + 1).filter((number) => number !== best);
+    this.ask({ type: "rank", row: this.state().row, order: best ? [[best], others] : [others] });
   }
 
   private go(by: number): void {
     this.ask({ type: "go", row: this.state().row + by });
   }
 
-  /** One question at a time: what is pressed before the kernel has answered would meet a row not yet seen. */
+  /** One message at a time: what is pressed before the kernel has answered would meet a prompt not yet seen. */
   private ask(message: Record<string, unknown>): void {
     if (this.waiting || this.state().summary !== null) return;
     this.send(message);
@@ -175,29 +214,41 @@ class Form {
     event.stopPropagation(); // else the notebook makes a heading of "1" and restarts its kernel at "0" "0"
     const on = event.target as HTMLElement;
     if (on === this.reason) {
-      if (event.key === "Enter") this.rank();
+      if (event.key === "Enter") this.saveRanking();
       else if (event.key === "Escape") this.root.focus();
       return;
     }
     if (on instanceof HTMLButtonElement && (event.key === "Enter" || event.key === " ")) return; // its own click
     if (this.waiting || this.state().summary !== null) return;
-    if (this.pressed(event.key, this.board.cardOf(on))) event.preventDefault();
+    if (this.moved(event.key) || this.ranked(event.key, on)) event.preventDefault();
   }
 
-  private pressed(key: string, focused: number | null): boolean {
-    const number = /^[1-9]$/.test(key) ? Number(key) : 0;
-    if (number && number <= this.board.count) this.board.press(number);
-    else if (key === "=") this.board.tieNext();
-    else if (key === "0") this.board.tieRest();
-    else if (key === "Enter") this.rank();
-    else if (key === "Backspace") this.board.stepBack();
-    else if (key === "u") this.ask({ type: "undo" });
-    else if (key === "r") this.reason.focus();
+  private moved(key: string): boolean {
+    if (key === "u" || (key === "Backspace" && !this.board)) this.ask({ type: "undo" });
     else if (key === "ArrowLeft" && !this.back.disabled) this.go(-1);
     else if ((key === "ArrowRight" || key === "s") && !this.skip.disabled) this.go(1);
-    else if (focused !== null && key === " ") this.board.put(focused);
-    else if (focused !== null && key === "ArrowUp") this.board.move(focused, -1);
-    else if (focused !== null && key === "ArrowDown") this.board.move(focused, 1);
+    else return false;
+    return true;
+  }
+
+  private ranked(key: string, on: HTMLElement): boolean {
+    const { board } = this;
+    const number = /^\d$/.test(key) ? Number(key) : -1;
+    if (!board) {
+      if (number < 0 || number > this.state().texts.length) return false;
+      this.choose(number);
+      return true;
+    }
+    const focused = board.cardOf(on);
+    if (number > 0 && number <= board.count) board.press(number);
+    else if (key === "=") board.tieNext();
+    else if (key === "0") board.tieRest();
+    else if (key === "Enter") this.saveRanking();
+    else if (key === "Backspace") board.stepBack();
+    else if (key === "r") this.reason.focus();
+    else if (focused !== null && key === " ") board.put(focused);
+    else if (focused !== null && key === "ArrowUp") board.move(focused, -1);
+    else if (focused !== null && key === "ArrowDown") board.move(focused, 1);
     else return false;
     return true;
   }
@@ -210,7 +261,9 @@ class Form {
 function keyed(key: string, label: string, clicked: () => void): HTMLButtonElement {
   const button = element("button", "gpt-choice");
   button.type = "button";
-  button.append(element("kbd", "", key), element("span", "", label));
+  const shown = element("kbd", "", key);
+  shown.setAttribute("aria-hidden", "true"); // the label alone is its name
+  button.append(shown, element("span", "", label));
   button.addEventListener("click", clicked);
   return button;
 }

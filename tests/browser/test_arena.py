@@ -22,17 +22,17 @@ def test_keys_vote_and_the_last_vote_brings_the_leaderboard(lab, open_notebook, 
     notebook = open_notebook(*cells)
     notebook.run_all()
     page = notebook.page
-    page.locator(".gpt-votes").wait_for(timeout=20_000)
+    page.locator(".gpt-rank").wait_for(timeout=20_000)
     notebook.wait_idle()
-    assert page.get_by_text("9 battles: 0 voted on, 8 missing · 1 tied by the same words").count() == 1
+    assert page.get_by_text("0 ranked, 8 missing · 1 with identical completions").count() == 1
     assert page.get_by_text("Elo", exact=True).count() == 0
-    page.locator(".gpt-votes").focus()
+    page.locator(".gpt-rank").focus()
     for vote in range(1, 8):
         page.keyboard.press("210"[vote % 3])
-        page.get_by_text(f"9 battles: {vote} voted on").wait_for(timeout=5000)
+        page.get_by_text(f"{vote} ranked, {8 - vote} missing").wait_for(timeout=5000)
     page.keyboard.press("1")
-    page.get_by_text("9 battles: 8 voted on, 0 missing").wait_for(timeout=5000)
-    page.locator(".gpt-votes").wait_for(state="detached", timeout=5000)
+    page.get_by_text("8 ranked, 0 missing").wait_for(timeout=5000)
+    page.locator(".gpt-rank").wait_for(state="detached", timeout=5000)
     page.get_by_text("Elo", exact=True).wait_for(timeout=5000)
     votes = (tmp_path / "home" / "rankings" / "arena-base-assistant-aligned.jsonl").read_text().splitlines()
     assert len(votes) == 8 and sum(len(json.loads(vote)["order"]) == 1 for vote in votes) == 2

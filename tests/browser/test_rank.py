@@ -85,7 +85,7 @@ def test_the_keyboard_alone_ranks_over_a_reload_and_nothing_is_lost(ask):
     assert page.locator(".gpt-card").first.evaluate(described) == texts[0], "a screen reader hears a number and no text"
     for key in ("3", "=", "1", "2"):  # 3 and 1 tie, 2 is next, and 4 is left
         page.keyboard.press(key)
-    assert spoken(page) == "Completion 2 is on place 3. All are placed: Enter keeps the ranking."
+    assert spoken(page) == "Completion 2 is rank 3. All are ranked: Enter saves the ranking."
     page.keyboard.press("r")
     page.keyboard.type("3 & 1 <b>tell</b>")
     page.keyboard.press("Enter")
@@ -131,25 +131,25 @@ def test_buttons_rank_move_undo_and_skip_and_only_the_answers_stay(ask):
     notebook, file = ask()
     page = notebook.page
     texts = cards(page)
-    keep = page.get_by_role("button", name="keep this ranking")
+    keep = page.get_by_role("button", name="Save ranking")
     for number in (2, 1, 4):
         assert keep.is_disabled()
-        page.get_by_role("button", name=f"Completion {number} is next").click()
-    page.get_by_role("button", name="Completion 3 up").click()  # joins 4
-    page.get_by_role("button", name="Completion 3 up").click()  # stands before it
+        page.get_by_role("button", name=f"Rank completion {number} next").click()
+    page.get_by_role("button", name="Move completion 3 up").click()  # joins 4
+    page.get_by_role("button", name="Move completion 3 up").click()  # stands before it
     keep.click()
     wait_for_row(page, "2 of 3, 1 ranked")
     assert ordered(kept(file)[0]) == [[texts[1]], [texts[0]], [texts[2]], [texts[3]]]
 
-    page.get_by_role("button", name="undo", exact=True).click()
+    page.get_by_role("button", name="Undo", exact=True).click()
     wait_for_row(page, "1 of 3, 0 ranked")
     assert kept(file) == []
-    page.get_by_role("button", name="tie the rest").click()
+    page.get_by_role("button", name="Tie the rest").click()
     keep.click()
     wait_for_row(page, "2 of 3, 1 ranked")
-    page.get_by_role("button", name="skip").click()
+    page.get_by_role("button", name="Skip").click()
     wait_for_row(page, "3 of 3, 1 ranked")
-    page.get_by_role("button", name="show the answers").click()
+    page.get_by_role("button", name="Show results").click()
     page.locator(".gpt-rank").wait_for(state="detached", timeout=5000)
     page.get_by_text("1 ranked, 2 missing").wait_for(timeout=5000)
     assert [len(group) for group in kept(file)[0]["order"]] == [4]
@@ -177,14 +177,14 @@ def test_dragging_ranks_ties_and_reorders(ask):
     tiers = page.locator(".gpt-tier")
     drag(page, 3, centre(page.locator(".gpt-next")))
     drag(page, 1, centre(page.locator(".gpt-next")))
-    assert spoken(page) == "Completion 1 is on place 2. 2 left."
+    assert spoken(page) == "Completion 1 is rank 2. 2 left."
     page.wait_for_timeout(300)  # until they stand still
     drag(page, 4, centre(tiers.nth(1)))  # beside 1; so 2 is last
     page.wait_for_timeout(300)
     box = tiers.nth(0).bounding_box()
     drag(page, 2, (box["x"] + 200, box["y"] + 3))  # before the best
-    assert spoken(page) == "Completion 2 is on place 1. All are placed: Enter keeps the ranking."
-    page.get_by_role("button", name="keep this ranking").click()
+    assert spoken(page) == "Completion 2 is rank 1. All are ranked: Enter saves the ranking."
+    page.get_by_role("button", name="Save ranking").click()
     wait_for_row(page, "2 of 3, 1 ranked")
     assert ordered(kept(file)[0]) == [[texts[1]], [texts[2]], sorted([texts[0], texts[3]])]
 

@@ -30,7 +30,7 @@ def ask(lab, open_notebook, tmp_path):
         setup = SETUP.format(home=str(tmp_path / "home"), names=names)
         notebook = open_notebook(setup, f"%%compare {' '.join(names)}{BODY}", after)
         notebook.run_all()
-        notebook.page.locator(".gpt-votes").wait_for(timeout=20_000)
+        notebook.page.locator(".gpt-rank").wait_for(timeout=20_000)
         notebook.wait_idle()  # the cell waits for nobody
         return notebook, tmp_path / "home" / "rankings" / f"{'-vs-'.join(names)}.jsonl"
 
@@ -49,19 +49,19 @@ def best(ranking: dict) -> str:
 def say(page, *keys: str) -> None:
     """Presses each key when the form has answered the one before."""
     for key in keys:
-        seen = page.locator(".gpt-votes").inner_text()
+        seen = page.locator(".gpt-rank").inner_text()
         page.keyboard.press(key)
         page.wait_for_function(
-            "seen => document.querySelector('.gpt-votes')?.innerText !== seen", arg=seen, timeout=5000
+            "seen => document.querySelector('.gpt-rank')?.innerText !== seen", arg=seen, timeout=5000
         )
 
 
 def test_the_keyboard_alone_votes_undoes_and_finishes(ask):
     notebook, file = ask()
     page = notebook.page
-    hidden = page.locator("td details")
-    assert hidden.count() == 6, "the table tells who wrote what"
-    page.locator(".gpt-votes").focus()
+    texts = page.locator("td", has_text="Lyon.").first
+    assert texts.count() == 1 and not texts.is_visible(), "the table tells who wrote what"
+    page.locator(".gpt-rank").focus()
     first = page.locator(".gpt-written").first.inner_text()
     assert "<b>" not in page.locator(".gpt-written").first.inner_html(), "a model's text was taken for HTML"
 
@@ -69,7 +69,7 @@ def test_the_keyboard_alone_votes_undoes_and_finishes(ask):
     [vote] = kept(file)
     chosen = next(c["model"] for c in vote["completions"] if c["text"] == first)
     assert best(vote) == chosen and vote["time"] > 1e9
-    page.get_by_text("1 given, 2 missing").wait_for(timeout=5000)
+    page.get_by_text("1 ranked, 2 missing").wait_for(timeout=5000)
     assert page.get_by_text(f"{chosen} 1").count() == 0, "the count tells whose text was chosen"
 
     say(page, "u")
@@ -77,9 +77,9 @@ def test_the_keyboard_alone_votes_undoes_and_finishes(ask):
     say(page, "2", "0")
     assert [best(vote) for vote in kept(file)] == [next(n for n in TWO if n != chosen), "tie"]
     page.keyboard.press("1")
-    page.get_by_text("3 given, 0 missing").wait_for(timeout=5000)
-    page.locator(".gpt-votes").wait_for(state="detached", timeout=5000)
-    assert hidden.count() == 0 and page.get_by_text("✓ best").count() == 2
+    page.get_by_text("3 ranked, 0 missing").wait_for(timeout=5000)
+    page.locator(".gpt-rank").wait_for(state="detached", timeout=5000)
+    assert texts.is_visible() and page.get_by_text("✓ best").count() == 2
     notebook.wait_idle(5)  # the last vote closes the form; else a key has reached the notebook
 
     saved = notebook.saved()
@@ -93,15 +93,15 @@ def test_the_keyboard_alone_votes_undoes_and_finishes(ask):
 def test_clicks_vote_and_running_again_goes_on(ask):
     notebook, file = ask((*TWO, "bird"))
     page = notebook.page
-    page.get_by_role("button", name="Completion 3 is better").click()
-    page.get_by_text("2 of 3, 1 voted").wait_for(timeout=5000)
+    page.get_by_role("button", name="C is better").click()
+    page.get_by_text("2 of 3, 1 ranked").wait_for(timeout=5000)
     notebook.run_all()
-    page.get_by_text("2 of 3, 1 voted").wait_for(timeout=10_000)
-    page.get_by_role("button", name="a tie").click()
-    page.get_by_text("3 of 3, 2 voted").wait_for(timeout=5000)
-    page.get_by_role("button", name="show the table").click()
-    page.locator(".gpt-votes").wait_for(state="detached", timeout=5000)
-    page.get_by_text("2 given, 1 missing; storyteller").wait_for(timeout=5000)
+    page.get_by_text("2 of 3, 1 ranked").wait_for(timeout=10_000)
+    page.get_by_role("button", name="Tie").click()
+    page.get_by_text("3 of 3, 2 ranked").wait_for(timeout=5000)
+    page.get_by_role("button", name="Show results").click()
+    page.locator(".gpt-rank").wait_for(state="detached", timeout=5000)
+    page.get_by_text("2 ranked, 1 missing; storyteller").wait_for(timeout=5000)
     assert [len(vote["order"][0]) for vote in kept(file)] == [1, 3]
 
 
@@ -110,21 +110,21 @@ def test_a_vote_is_kept_while_another_cell_works(ask):
     page = notebook.page
     notebook.command("notebook:run-cell")
     page.wait_for_function("() => document.querySelectorAll('.jp-InputPrompt')[2].innerText.includes('*')")
-    page.get_by_role("button", name="Completion 1 is better").click()
-    page.get_by_text("2 of 3, 1 voted").wait_for(timeout=10_000)
+    page.get_by_role("button", name="A is better").click()
+    page.get_by_text("2 of 3, 1 ranked").wait_for(timeout=10_000)
     assert len(kept(file)) == 1
 
 
 def test_after_a_reload_the_form_goes_on_and_says_the_outcome(ask):
     notebook, file = ask()
     page = notebook.page
-    page.get_by_role("button", name="Completion 1 is better").click()
-    page.get_by_text("2 of 3, 1 voted").wait_for(timeout=5000)
+    page.get_by_role("button", name="A is better").click()
+    page.get_by_text("2 of 3, 1 ranked").wait_for(timeout=5000)
     notebook.saved()
     page.reload()
-    page.locator(".gpt-votes").wait_for(timeout=30_000)
-    page.get_by_text("2 of 3, 1 voted").wait_for(timeout=5000)
-    page.locator(".gpt-votes").focus()
+    page.locator(".gpt-rank").wait_for(timeout=30_000)
+    page.get_by_text("2 of 3, 1 ranked").wait_for(timeout=5000)
+    page.locator(".gpt-rank").focus()
     say(page, "0", "0")
     page.locator(".gpt-note", has_text="Run the cell again for the table").wait_for(timeout=5000)
     assert [best(vote) for vote in kept(file)][1:] == ["tie", "tie"]

@@ -2,9 +2,8 @@
 
 import pytest
 
-from jupyter_gpt.inference.completion import Completion
-from jupyter_gpt.stages.compare import Comparison, Row
-from jupyter_gpt.stages.rankings import AllRankings
+from jupyter_gpt.stages.compare import Comparison
+from jupyter_gpt.stages.rankings import AllRankings, Question
 
 
 @pytest.fixture
@@ -15,11 +14,9 @@ def asked(gpt, tmp_path, monkeypatch):
 
     def compare(models, prompts, *, tick, **options):
         seen.append((models, prompts, options))
-        tick(models[0], 0, 0)
-        rows = [
-            Row(text, 0, tuple(Completion(name, finish_reason="stop") for name in models), (0, 1)) for text in prompts
-        ]
-        return Comparison(models, rows, AllRankings().named("n"))
+        tick(models[0], 0, 2, 0)
+        both = tuple({"model": name, "text": name, "seed": 0} for name in models)
+        return Comparison(AllRankings().named("n"), [Question(text, both, (0, 1)) for text in prompts], models)
 
     gpt.compare = compare
     return seen
@@ -40,7 +37,7 @@ def test_one_prompt_a_line_with_its_holes_filled(ip, asked, shown):
     assert (models, prompts) == (["ann", "bob"], ['The fox is {"kind": 1}', "Why?"])
     assert options == {"max_tokens": 20, "temperature": 0.0, "stop": ["\n", "."], "seed": 4}
     assert ip.user_ns["c"].models == ["ann", "bob"]
-    assert len(shown) == 1 and shown[0].startswith("compare ann, bob: 2 rows")
+    assert len(shown) == 1 and shown[0].startswith("compare ann, bob: 2 prompts")
 
 
 def test_where_the_votes_go_and_samples(ip, asked, shown):

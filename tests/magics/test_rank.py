@@ -2,7 +2,7 @@
 
 import pytest
 
-from jupyter_gpt.stages.rank import Ranked
+from jupyter_gpt.stages.rank import RankingTask
 from jupyter_gpt.stages.rankings import AllRankings, Question
 
 
@@ -16,7 +16,7 @@ def asked(gpt, tmp_path, monkeypatch):
         seen.append((name, prompts, options))
         tick("ann writes", 0, 2, 0)
         both = tuple({"model": "ann", "text": text, "seed": 0} for text in ("yes", "no"))
-        return Ranked(AllRankings().named(name), [Question(text, both, (0, 1)) for text in prompts], ["ann"])
+        return RankingTask(AllRankings().named(name), [Question(text, both, (0, 1)) for text in prompts], ["ann"])
 
     gpt.rank = rank
     return seen

@@ -51,7 +51,7 @@ def fake(tmp_path, monkeypatch):
 
 
 def names(found, i: int) -> list[str]:
-    return [each["model"] for each in found.ranked.questions[i].completions]
+    return [each["model"] for each in found.questions[i].completions]
 
 
 def test_every_two_meet_on_every_prompt_in_an_order_that_the_seed_shuffles(fake):
@@ -98,9 +98,9 @@ def test_a_judge_votes_and_another_labellers_votes_count_too(fake):
     for i in range(2):
         first.choose(i, names(first, i).index("a"))
     found = arena(fake, ["a", "bb"], ["x", "y"], judge=lambda prompt, text: len(text))
-    assert found.missing == [] and len(found.games) == 4 and found.ranked.labellers == {"person": 2, "judge": 2}
+    assert found.missing == [] and len(found.games) == 4 and found.labellers == {"person": 2, "judge": 2}
     assert [s.rating.elo for s in found.leaderboard] == pytest.approx([1000, 1000])
-    assert found.ranked.agreement.w == 0
+    assert found.agreement.w == 0
 
 
 def test_prompts_of_our_own_where_there_are_none(fake):

@@ -10,7 +10,7 @@ import pytest
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.stages import judges as judging
-from jupyter_gpt.stages.judges import asking, order_of, together
+from jupyter_gpt.stages.judges import judge_prompt, mean_order, parse_order
 from jupyter_gpt.stages.rank import rank
 from jupyter_gpt.stages.rankings import AllRankings, Question
 
@@ -198,19 +198,19 @@ def test_a_base_model_is_asked_as_an_assistant(fake):
     ],
 )
 def test_what_a_judges_words_mean(text, count, order):
-    assert order_of(text, count) == order
+    assert parse_order(text, count) == order
 
 
 def test_orders_are_joined_by_mean_rank():
     # shown as 0 1 2 and as 2 1 0: numbers mean other places each time
-    assert together([[[0], [1], [2]], [[2], [1], [0]]], [(0, 1, 2), (2, 1, 0)]) == [[0], [1], [2]]
-    assert together([[[0], [1], [2]], [[0], [1], [2]]], [(0, 1, 2), (2, 1, 0)]) == [[0, 1, 2]]
-    assert together([[[0], [1], [2]], [[2, 1], [0]]], [(0, 1, 2), (2, 1, 0)]) == [[0], [1], [2]]
+    assert mean_order([[[0], [1], [2]], [[2], [1], [0]]], [(0, 1, 2), (2, 1, 0)]) == [[0], [1], [2]]
+    assert mean_order([[[0], [1], [2]], [[0], [1], [2]]], [(0, 1, 2), (2, 1, 0)]) == [[0, 1, 2]]
+    assert mean_order([[[0], [1], [2]], [[2, 1], [0]]], [(0, 1, 2), (2, 1, 0)]) == [[0], [1], [2]]
 
 
 def test_braces_in_a_prompt_are_just_braces():
     question = Question("{count} {x}", tuple({"model": "m", "text": t, "seed": 0} for t in ("{answers}", "b")), (0, 1))
-    assert "[Prompt]\n{count} {x}\n\n[Answer 1]\n{answers}\n\n[Answer 2]\nb\n" in asking(question, (0, 1))
+    assert "[Prompt]\n{count} {x}\n\n[Answer 1]\n{answers}\n\n[Answer 2]\nb\n" in judge_prompt(question, (0, 1))
 
 
 def test_a_real_model_judges(gpt, tiny_model):
@@ -227,5 +227,5 @@ def test_a_reward_model_scores_and_is_not_asked_in_words(fake):
     found = ranked(fake, "judge", ["x"])
     assert found.answer(0).order == ((2,), (1,), (0,)) and fake.chats == [] and found.labellers == {"judge": 1}
     found.questions[0].completions[2]["finish_reason"] = "length"
-    judging.judge(fake, found, "judge")
+    judging.rank_all(fake, found, "judge")
     assert found.answer(0).order == ((1,), (0,), (2,)), "a text that was cut is read as one"

@@ -9,7 +9,7 @@ import pytest
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.stages.rank import rank, reopened
-from jupyter_gpt.stages.rankings import AllRankings, Questions
+from jupyter_gpt.stages.rankings import AllRankings
 
 
 class Known(dict):
@@ -181,7 +181,7 @@ def test_an_interrupt_keeps_what_is_sampled(fake):
     prompts = [f"p{i}" for i in range(40)]
     with pytest.raises(KeyboardInterrupt):
         rank(fake, "taste", prompts, model="a", samples=4)
-    assert len(Questions(fake.rankings.named("taste")).read()) == 16
+    assert len(fake.rankings.named("taste").questions()) == 16
     fake.interrupted_after, fake.asked = None, []
     rank(fake, "taste", prompts, model="a", samples=4)
     assert [len(asked[1]) for asked in fake.asked] == [16, 8]
@@ -189,7 +189,7 @@ def test_an_interrupt_keeps_what_is_sampled(fake):
 
 def test_damaged_questions_are_asked_anew(fake):
     found = rank(fake, "taste", ["x"], model="a")
-    Questions(found.rankings).path.write_text("{")
+    found.rankings.questions_path.write_text("{")
     assert rank(fake, "taste", ["x"], model="a").missing == [0] and len(fake.asked) == 2
 
 
@@ -307,7 +307,7 @@ def test_rankings_are_shown_again_without_asking_a_model(fake, tmp_path):
     fake.asked.clear()
     again = reopened(fake, "taste")
     assert again.missing == [1] and again.models == ["a", "b"] and fake.asked == []
-    Questions(found.rankings).path.unlink()
+    found.rankings.questions_path.unlink()
     assert reopened(fake, "taste").missing == [] and len(reopened(fake, "taste").questions) == 1
     with pytest.raises(GPTError, match="no rankings tast"):
         reopened(fake, "tast")

@@ -6,8 +6,9 @@ from types import SimpleNamespace
 import pytest
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.stages.compare import Comparison, Row, compare, default_name, shuffled
-from jupyter_gpt.stages.rankings import AllRankings, Ranking, Rankings
+from jupyter_gpt.stages.compare import Comparison, compare, shortened
+from jupyter_gpt.stages.rank import shuffled
+from jupyter_gpt.stages.rankings import AllRankings, Question, Ranking, Rankings
 
 THREE = ({"model": "a", "text": "A"}, {"model": "b", "text": "B"}, {"model": "c", "text": "C\n«é»"})
 
@@ -107,7 +108,9 @@ class FakeGPT:
         if on_token:
             on_token(SimpleNamespace(tokens=[1, 2, 3]))
         return [
-            SimpleNamespace(samples=[written(f"{model} {text} {seed + k}{self.word}") for k in range(samples)])
+            SimpleNamespace(
+                prompt=f"<{text}>", samples=[written(f"{model} {text} {seed + k}{self.word}") for k in range(samples)]
+            )
             for text in texts
         ]
 
@@ -121,7 +124,7 @@ def test_every_model_gets_the_same_prompts_and_seeds(fake):
     told = []
     found = compare(fake, ["a", "b"], ["x", "y"], samples=2, seed=5, tick=lambda *what: told.append(what), top_k=3)
     assert fake.asked == [("a", 5, {"top_k": 3}), ("b", 5, {"top_k": 3})]
-    assert told == [("a", 0, 0), ("a", 0, 3), ("b", 1, 0), ("b", 1, 3)]
+    assert told == [("a writes", 0, 2, 3), ("b writes", 0, 2, 3)]
     assert found.options == {"top_k": 3, "seed": 5, "samples": 2}
     assert list(found.table.columns) == ["prompt", "seed", "a", "b", "vote"]
     assert found.table[["prompt", "seed", "b"]].to_numpy().tolist() == [
@@ -160,14 +163,14 @@ def test_a_second_vote_replaces_the_first_and_undo_takes_back_the_last(fake):
     for row, best in ((0, "a"), (1, "b"), (0, "tie")):
         found.vote(row, best)
     assert found.votes == ["tie", "b"] and len(fake.rankings["a-vs-b"]) == 2
-    assert found.undo() == 0 and found.votes == [None, "b"]
-    assert found.undo() == 1 and found.undo() is None
+    assert found.undo() == 0 and found.votes == ["a", "b"], "what was replaced comes back"
+    assert found.undo() == 1 and found.undo() == 0 and found.undo() is None
     assert found.votes == [None, None]
 
 
 def test_rows_with_the_same_text_want_no_vote(gpt):
-    row = Row("x", 0, (written("same"), written("same")), (0, 1))
-    found = Comparison(["a", "b"], [row], gpt.rankings.named("n"))
+    same = tuple({"model": name, "text": "same", "seed": 0} for name in ("a", "b"))
+    found = Comparison(gpt.rankings.named("n"), [Question("x", same, (0, 1))], ["a", "b"])
     assert found.missing == [] and found.votes == [None]
 
 
@@ -199,7 +202,7 @@ def test_a_vote_for_nobody_is_refused(fake):
     found = compare(fake, ["a", "b"], ["x"])
     with pytest.raises(GPTError, match="a vote is for a, b or tie, not 'c'"):
         found.vote(0, "c")
-    with pytest.raises(GPTError, match="there is no row 1"):
+    with pytest.raises(GPTError, match="there is no question 1"):
         found.vote(1, "a")
 
 
@@ -210,5 +213,5 @@ def test_the_order_shown_depends_on_the_seed_alone():
 
 
 def test_long_names_are_shortened_but_differ():
-    one, two = default_name(["m" * 40, "n" * 40]), default_name(["m" * 40, "n" * 41])
+    one, two = (shortened("m" * 40 + "-vs-" + "n" * count) for count in (40, 41))
     assert one != two and len(one) == len(two) == 64

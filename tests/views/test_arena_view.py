@@ -12,10 +12,9 @@ import pytest
 pytest.importorskip("anywidget")
 
 from jupyter_gpt.notebook.views import live
-from jupyter_gpt.notebook.views.arena import ArenaPage, arena_bundle
-from jupyter_gpt.notebook.views.votes import VoteForm
+from jupyter_gpt.notebook.views.rank import Page, rank_bundle
+from jupyter_gpt.notebook.views.rank_form import RankForm
 from jupyter_gpt.stages.arena import Arena
-from jupyter_gpt.stages.rank import Ranked
 from jupyter_gpt.stages.rankings import Question, Rankings
 
 EVIL = "<script>alert('x')</script> »«"
@@ -31,22 +30,32 @@ def make(tmp_path, words: str = EVIL) -> Arena:
         )
         for prompt, texts in (("Why?", (words, "because")), ("Who?", ("me", "you")), ("Yes?", ("yes", "yes")))
     ]
-    ranked = Ranked(Rankings(tmp_path / "arena-ann-bob.jsonl"), questions, ["ann", "bob"], {"samples": 1, "seed": 3})
-    return Arena(ranked, {"ann": "assistant", "bob": "bob at <there>"})
+    about = {"ann": "assistant", "bob": "bob at <there>"}
+    file, options = Rankings(tmp_path / "arena-ann-bob.jsonl"), {"samples": 1, "seed": 3}
+    return Arena(file, questions, ["ann", "bob"], options, about=about)
 
 
 def test_the_leaderboard_and_the_battles(tmp_path):
     arena = make(tmp_path)
     arena.choose(0, 1)
-    bundle = arena_bundle(arena)
+    bundle = rank_bundle(arena)
     lines = bundle.text.splitlines()
     assert lines[0] == "arena ann, bob: 3 prompts, temperature 0.7, at most 256 tokens, seed 3"
-    assert lines[1] == "«3 battles: 1 voted on, 1 missing · 1 tied by the same words · by person 1"
+    assert re.match("«1 ranked, 1 missing; bob 10.., ann 9.. · 1 with identical completions · by person 1»", lines[1])
     assert re.match(r" +1  bob +10\d\d +\d+ to \d+ +1 +1 +0  bob at <there>", lines[4])
-    assert lines[6:] == [
-        "ann against bob: bob  (Why?)",
-        "ann against bob: no vote yet  (Who?)",
-        "ann against bob: tie: the same words  (Yes?)»",
+    assert lines[7:] == [
+        "1. Why?",
+        "«   1   because (bob)",
+        "   2   <script>alert('x')</script> ›‹ (ann)»",
+        "",
+        "2. Who?",
+        "«   –   you (bob)",
+        "   –   me (ann)",
+        "   not ranked yet»",
+        "",
+        "3. Yes?",
+        "«   –   yes (bob)",
+        "   –   yes (ann)»",
     ]
     assert "<script" not in bundle.html and "bob at &lt;there&gt;" in bundle.html and "&lt;|a|&gt;Why?" in bundle.html
     assert bundle.html.index("<b>bob</b>") < bundle.html.index("<b>ann</b>")
@@ -57,8 +66,8 @@ def test_the_leaderboard_and_the_battles(tmp_path):
 def test_while_votes_are_asked_for_nobody_learns_who_leads(tmp_path):
     arena = make(tmp_path)
     arena.choose(0, 1)
-    html = arena_bundle(arena, blind=True).html
-    assert "1 voted on, 1 missing" in html and "Elo" not in html and "the battles" not in html
+    html = rank_bundle(arena, blind=True).html
+    assert "1 ranked, 1 missing" in html and "Elo" not in html and "10" not in html.partition("</p>")[0]
 
 
 def folded(text: str) -> str:
@@ -71,22 +80,22 @@ def folded(text: str) -> str:
 
 def test_nbval_sees_no_votes_and_no_texts(tmp_path):
     arena = make(tmp_path)
-    fresh = arena_bundle(arena)
+    fresh = rank_bundle(arena)
     arena.choose(0, 1)
-    for bundle in (arena_bundle(arena, blind=True), arena_bundle(arena), arena_bundle(make(tmp_path, "other »"))):
+    for bundle in (rank_bundle(arena, blind=True), rank_bundle(arena), rank_bundle(make(tmp_path, "other »"))):
         assert folded(bundle.text) == folded(fresh.text)
         assert folded(bundle.html) == folded(fresh.html)
         assert bundle.data == fresh.data
 
 
 def test_the_voting_form_asks_the_battles(tmp_path, monkeypatch):
-    for name in ("votes.js", "votes.css"):
+    for name in ("rank.js", "rank.css"):
         (tmp_path / name).write_text("/* built */")
     monkeypatch.setattr(live, "STATIC", tmp_path)
     monkeypatch.setattr("jupyter_gpt.notebook.views.follow.is_live", lambda: True)
     forms, shown = [], []
-    view_of = VoteForm.view
-    monkeypatch.setattr(VoteForm, "view", lambda self: forms.append(self) or view_of(self))
+    view_of = RankForm.view
+    monkeypatch.setattr(RankForm, "view", lambda self: forms.append(self) or view_of(self))
 
     def display(data, raw=False, metadata=None, display_id=None):
         shown.append(data)
@@ -94,15 +103,15 @@ def test_the_voting_form_asks_the_battles(tmp_path, monkeypatch):
 
     monkeypatch.setattr("IPython.display.display", display)
     arena = make(tmp_path)
-    ArenaPage().show(arena)
+    Page().show(arena)
     [form] = forms
     assert form.state["rows"] == 2 and "ann" not in str(form.state)
-    form._handle_custom_msg({"type": "vote", "row": 0, "choice": 1, "page": "p"}, [])  # shown first: bob's
+    form._handle_custom_msg({"type": "rank", "row": 0, "order": [[1], [2]], "page": "p"}, [])  # shown first: bob's
     assert arena.choices[0] == 1
     form._handle_custom_msg({"type": "undo", "page": "p"}, [])
     assert arena.choices[0] is None
-    form._handle_custom_msg({"type": "vote", "row": 0, "choice": 2, "page": "p"}, [])
-    form._handle_custom_msg({"type": "vote", "row": 1, "choice": 0, "page": "p"}, [])
+    form._handle_custom_msg({"type": "rank", "row": 0, "order": [[2], [1]], "page": "p"}, [])
+    form._handle_custom_msg({"type": "rank", "row": 1, "order": [[1, 2]], "page": "p"}, [])
     assert arena.choices == [0, "tie", None] and arena.missing == []
     assert "Elo" in shown[-2]["text/html"] and shown[-1] == {}
 
@@ -111,7 +120,7 @@ def test_with_nobody_there_it_is_published_once(tmp_path, monkeypatch):
     monkeypatch.setattr("jupyter_gpt.notebook.views.follow.is_live", lambda: False)
     shown = []
     monkeypatch.setattr("IPython.display.display", lambda data, **_: shown.append(data))
-    with ArenaPage() as page:
+    with Page() as page:
         page.working("ann writes", 0, 3, 1)
         page.show(make(tmp_path))
     assert len(shown) == 1

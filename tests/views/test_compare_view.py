@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import configparser
 import re
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,31 +12,36 @@ import pytest
 
 pytest.importorskip("anywidget")
 
-from jupyter_gpt.inference.completion import Completion, Sampling
-from jupyter_gpt.notebook.views import compare as view
+from jupyter_gpt.inference.completion import Sampling
 from jupyter_gpt.notebook.views import live
+from jupyter_gpt.notebook.views import rank as view
 from jupyter_gpt.notebook.views.bundle import MIME
 from jupyter_gpt.notebook.views.differences import differences
-from jupyter_gpt.notebook.views.votes import VoteForm
-from jupyter_gpt.stages.compare import Comparison, Row
-from jupyter_gpt.stages.rankings import Rankings
+from jupyter_gpt.notebook.views.rank_form import RankForm
+from jupyter_gpt.stages.compare import Comparison
+from jupyter_gpt.stages.rankings import Question, Rankings
 
-HIDDEN = "<summary tabindex"  # of a text that waits behind a click
+HIDDEN = view.FOLDED  # texts wait behind a click
 EVIL = "<script>alert('x')</script> »«\n\nend"
 
 
-def written(text: str, finish: str = "stop"):
-    return Completion(text, finish_reason=finish, prompt=f"<|sent|> {text[:1]}", form="base model")
+def row(prompt: str, texts: tuple[str, ...], shown=(0, 1), seed: int = 0, finish=("stop", "stop")) -> Question:
+    names = ("ann", "bob")
+    completions = tuple(
+        {"model": name, "text": text, "seed": seed, "finish_reason": how}
+        for name, text, how in zip(names, texts, finish, strict=True)
+    )
+    return Question(prompt, completions, shown, tuple((name, f"<|sent|> {prompt}") for name in names))
 
 
 @pytest.fixture
 def comparison(tmp_path):
     rows = [
-        Row("Once", 0, (written("a small red fox"), written("a small hen", "length")), (1, 0)),
-        Row("2 + 2 =", 0, (written("4"), written("4")), (0, 1)),
-        Row("Why?", 0, (written(EVIL), written("")), (0, 1)),
+        row("Once", ("a small red fox", "a small hen"), (1, 0), finish=("stop", "length")),
+        row("2 + 2 =", ("4", "4")),
+        row("Why?", (EVIL, "")),
     ]
-    return Comparison(["ann", "bob"], rows, Rankings(tmp_path / "ann-vs-bob.jsonl"), {"seed": 0})
+    return Comparison(Rankings(tmp_path / "ann-vs-bob.jsonl"), rows, ["ann", "bob"], {"seed": 0}, anybody=True)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +66,7 @@ def test_differing_words(texts, marked):
 
 
 def test_a_text_that_differs_nearly_throughout_is_tinted_softly(comparison):
-    html = view.compare_bundle(comparison).html
+    html = view.rank_bundle(comparison).html
     assert '0.24);border-radius:3px">hen<' in html and '0.09);border-radius:3px">&lt;script' in html
 
 
@@ -75,59 +79,53 @@ def test_long_texts_are_compared_in_a_moment():
 def test_the_table_shows_all_and_marks_the_votes(comparison):
     comparison.vote(0, "bob")
     comparison.vote(2, "tie")
-    bundle = view.compare_bundle(comparison)
+    bundle = view.rank_bundle(comparison)
     assert bundle.text.splitlines()[:6] == [
-        "compare ann, bob: 3 rows, temperature 0.7, at most 256 tokens, seed 0",
-        "votes: «2 given, 0 missing; ann 0, bob 1, tie 1»",
+        "compare ann, bob: 3 prompts, temperature 0.7, at most 256 tokens, seed 0",
+        "«2 ranked, 0 missing; ann 0, bob 1, tie 1 · 1 with identical completions · by person 2 · tinted: words that "
+        "no other completion has»",
         "",
         "1. Once",
-        "  ann   «a small red fox»",
-        "  bob   «a small hen»",
+        "«   1   a small hen (bob)",
+        "   2   a small red fox (ann)»",
     ]
-    assert "  vote  «bob»" in bundle.text and "  vote  «the same text»" in bundle.text
-    assert bundle.html.count("✓ best") == 1 and bundle.html.count(">tie:<") == 2
+    assert "2. 2 + 2 =\n«   –   4 (ann)" in bundle.text
+    assert bundle.html.count("✓ best") == 1 and bundle.html.count(" tie</span>") == 2
+    assert bundle.html.count('title="stopped at --max-tokens"') == 1
     assert HIDDEN not in bundle.html
     assert ">red fox</span>" in bundle.html
     assert bundle.data == {
         "view": "compare",
         "models": ["ann", "bob"],
-        "prompts": ["Once", "2 + 2 =", "Why?"],
+        "prompts": ["2 + 2 =", "Once", "Why?"],
         "sampling": Sampling().as_dict(),
         "rankings": "ann-vs-bob",
     }
-    assert bundle.metadata["rows"][0] == {
-        "prompt": "Once",
-        "seed": 0,
-        "sent": ["<|sent|> a"] * 2,
-        "texts": ["a small red fox", "a small hen"],
-        "vote": "bob",
-    }
+    first = bundle.metadata["questions"][0]
+    assert first["sent"] == [["ann", "<|sent|> Once"], ["bob", "<|sent|> Once"]]
+    assert [each["text"] for each in first["completions"]] == ["a small red fox", "a small hen"]
+    assert first["answers"][0]["order"] == [[1], [0]] and bundle.metadata["tally"] == {"ann": 0, "bob": 1, "tie": 1}
 
 
 def test_while_voting_nothing_tells_who_wrote_what(comparison):
     comparison.vote(0, "bob")
-    html = view.compare_bundle(comparison, blind=True).html
-    assert "✓" not in html and "bob 1" not in html
-    assert "the exact prompts" in html and "&lt;|sent|&gt; a" in html
+    html = view.rank_bundle(comparison, blind=True).html
+    assert "bob 1" not in html and "&lt;|sent|&gt; Once" in html
     outside = re.sub(r"<details>.*?</details>", "", html)
     assert "fox" not in outside and "fox" in html
-    assert html.count(HIDDEN) == 4  # the row of equal texts hides nothing
 
 
 def test_hostile_text_stays_text(comparison):
-    html = view.compare_bundle(comparison).html
+    html = view.rank_bundle(comparison).html
     assert "<script" not in html and "&lt;script&gt;" in html
 
 
 def test_samples_are_rows_with_their_seeds(tmp_path):
-    rows = [Row("Once", seed, (written("x"), written(f"y{seed}")), (0, 1)) for seed in (7, 8)]
-    comparison = Comparison(["ann", "bob"], rows, Rankings(tmp_path / "r.jsonl"), {"seed": 7})
-    for row in rows:
-        for completion in row.completions:
-            completion.sampling = Sampling(samples=2, seed=7)
-    bundle = view.compare_bundle(comparison)
+    rows = [row("Once", ("x", f"y{seed}"), seed=seed) for seed in (7, 8)]
+    comparison = Comparison(Rankings(tmp_path / "r.jsonl"), rows, ["ann", "bob"], {"seed": 7, "samples": 2})
+    bundle = view.rank_bundle(comparison)
     assert (
-        "2 rows, temperature 0.7, at most 256 tokens, seed 7 and up" in bundle.text
+        "1 prompt, temperature 0.7, at most 256 tokens, seed 7 and up" in bundle.text
         and "1. Once (seed 7)" in bundle.text
         and "seed 8" in bundle.html
     )
@@ -143,21 +141,14 @@ def folded(text: str) -> str:
 
 
 def test_nbval_sees_no_votes_no_texts_and_no_form(comparison):
-    fresh = view.compare_bundle(comparison)
+    fresh = view.rank_bundle(comparison)
     comparison.vote(0, "ann")
-    half = view.compare_bundle(comparison, blind=True)
+    half = view.rank_bundle(comparison, blind=True)
     comparison.vote(2, "tie")
-    whole = view.compare_bundle(comparison)
-    other = Comparison(
-        ["ann", "bob"],
-        [
-            Row(r.prompt, 0, tuple(replace(c, text=EVIL[k:]) for k, c in enumerate(r.completions)), (0, 1))
-            for r in comparison.rows
-        ],
-        comparison.rankings,
-        {"seed": 0},
-    )
-    elsewhere = view.compare_bundle(other)
+    whole = view.rank_bundle(comparison)
+    rows = [row(question.prompt, (EVIL, EVIL[1:])) for question in comparison.rows]
+    other = Comparison(comparison.rankings, rows, ["ann", "bob"], {"seed": 0}, anybody=True)
+    elsewhere = view.rank_bundle(other)
     for bundle in (half, whole, elsewhere):
         assert folded(bundle.text) == folded(fresh.text)
         assert folded(bundle.html) == folded(fresh.html)
@@ -180,13 +171,13 @@ class Page:
 
 @pytest.fixture
 def page(monkeypatch, tmp_path):
-    for name in ("votes.js", "votes.css"):
+    for name in ("rank.js", "rank.css"):
         (tmp_path / name).write_text("/* built */")
     monkeypatch.setattr(live, "STATIC", tmp_path)
     made = Page()
     made.forms = []
-    view_of = VoteForm.view
-    monkeypatch.setattr(VoteForm, "view", lambda self: made.forms.append(self) or view_of(self))
+    view_of = RankForm.view
+    monkeypatch.setattr(RankForm, "view", lambda self: made.forms.append(self) or view_of(self))
     monkeypatch.setattr("IPython.display.display", made.display)
     return made
 
@@ -195,35 +186,35 @@ def present(monkeypatch, there: bool) -> None:
     monkeypatch.setattr("jupyter_gpt.notebook.views.follow.is_live", lambda: there)
 
 
-def hear(form: VoteForm, what: str, page: str = "first", **more) -> dict:
+def hear(form: RankForm, what: str, page: str = "first", **more) -> dict:
     form._handle_custom_msg({"type": what, "page": page, **more}, [])
     return form.state
 
 
 def test_with_nobody_there_the_table_is_published_once(page, monkeypatch, comparison):
     present(monkeypatch, False)
-    with view.Table() as table:
-        table.writing("ann", 0, 0)
-        table.show(comparison)
-    bundle = view.compare_bundle(comparison)
+    with view.Page() as page_of:
+        page_of.working("ann writes", 0, 3, 0)
+        page_of.show(comparison)
+    bundle = view.rank_bundle(comparison)
     assert page.shown == [("display", bundle.mime(), {MIME: bundle.metadata})]
 
 
 def test_a_person_sees_who_writes_then_the_table_and_the_form(page, monkeypatch, comparison):
     present(monkeypatch, True)
-    with view.Table() as table:
-        table.writing("bob", 1, 7)
-        table.show(comparison)
+    with view.Page() as page_of:
+        page_of.working("bob writes", 1, 3, 7)
+        page_of.show(comparison)
     (_, line, _), (how, hidden, _), (shown, form, _) = page.shown
-    assert line["text/plain"] == "bob writes (1 model done) … token 7"
+    assert line["text/plain"] == "bob writes: 1 of 3 prompts, token 7 …"
     assert how == "update" and HIDDEN in hidden["text/html"]
     assert shown == "display" and set(form) == {"application/vnd.jupyter.widget-view+json"}
 
     form = page.forms[0]
-    hear(form, "vote", row=0, choice=1)
+    hear(form, "rank", row=0, order=[[1], [2]])
     half = page.shown[-1][1]["text/html"]
-    assert "1 given, 1 missing" in half and HIDDEN in half
-    hear(form, "vote", row=1, choice=0)
+    assert "1 ranked, 1 missing" in half and HIDDEN in half
+    hear(form, "rank", row=1, order=[[1, 2]])
     (_, whole, _), (_, cleared, _) = page.shown[-2:]
     assert HIDDEN not in whole["text/html"] and cleared == {}
     assert form.comm is None  # closed
@@ -231,62 +222,66 @@ def test_a_person_sees_who_writes_then_the_table_and_the_form(page, monkeypatch,
 
 def test_no_form_where_none_is_wanted_or_nothing_is_missing(page, monkeypatch, comparison):
     present(monkeypatch, True)
-    view.Table().show(comparison, form=False)
+    view.Page().show(comparison, form=False)
     comparison.vote(0, "ann")
     comparison.vote(2, "ann")
-    view.Table().show(comparison)
+    view.Page().show(comparison)
     assert [how for how, *_ in page.shown] == ["display", "display"]
     assert all(HIDDEN not in data["text/html"] for _, data, _ in page.shown)
 
 
 def test_an_error_takes_the_line_back(page, monkeypatch):
     present(monkeypatch, True)
-    with pytest.raises(ZeroDivisionError), view.Table() as table:
-        table.writing("ann", 0, 0)
+    with pytest.raises(ZeroDivisionError), view.Page() as page_of:
+        page_of.working("ann writes", 0, 3, 0)
         raise ZeroDivisionError
     assert page.shown[-1][:2] == ("update", {})
 
 
 def test_the_form_knows_no_models_and_shows_the_shuffled_order(page, comparison):
-    form = VoteForm(comparison)
+    form = RankForm(comparison)
     assert "ann" not in str(form.state) and "bob" not in str(form.state)
     shown = ["".join(text for text, _ in pieces) for pieces in form.state["texts"]]
     assert shown == ["a small hen", "a small red fox"]
-    assert (form.state["row"], form.state["rows"], form.state["voted"]) == (0, 2, 0)
+    assert (form.state["row"], form.state["rows"], form.state["ranked"]) == (0, 2, 0)
 
 
 def test_a_choice_means_the_completion_that_was_shown_there(page, comparison):
-    form = VoteForm(comparison)
-    state = hear(form, "vote", row=0, choice=2)  # shown second: ann's
+    form = RankForm(comparison)
+    state = hear(form, "rank", row=0, order=[[2], [1]])  # shown second: ann's
     assert comparison.votes == ["ann", None, None]
-    assert (state["row"], state["voted"], state["undo"]) == (1, 1, True)
+    assert (state["row"], state["ranked"], state["undo"]) == (1, 1, True)
     state = hear(form, "go", row=0)
-    assert state["chosen"] == 2
-    hear(form, "vote", row=0, choice=0)
+    assert state["order"] == [[2], [1]]
+    hear(form, "rank", row=0, order=[[1, 2]])
     assert comparison.votes[0] == "tie" and len(comparison.rankings) == 1
+    hear(form, "undo")
+    assert comparison.votes[0] == "ann", "what was replaced comes back"
     state = hear(form, "undo")
     assert comparison.votes == [None, None, None] and state["row"] == 0 and not state["undo"]
 
 
 def test_an_old_click_and_nonsense_are_dropped(page, comparison):
-    form = VoteForm(comparison)
-    hear(form, "vote", row=1, choice=1)
-    hear(form, "vote", row=0, choice=3)
+    form = RankForm(comparison)
+    hear(form, "rank", row=1, order=[[1], [2]])
+    hear(form, "rank", row=0, order=[[3], [1, 2]])
     hear(form, "go", row=99)
     assert len(comparison.rankings) == 0 and form.state["row"] == 1
 
 
 def test_done_ends_the_form_with_votes_missing(page, comparison):
     told = []
-    form = VoteForm(comparison, told.append)
+    form = RankForm(comparison, told.append)
     hear(form, "done")
     assert told == [True] and form.state["summary"] is None
     hear(form, "ready", page="second")
     assert form.reloaded
-    assert hear(form, "done", page="second")["summary"].startswith("ann 0, bob 0, tie 0")
+    assert hear(form, "done", page="second")["summary"] == (
+        "0 ranked, 2 missing; ann 0, bob 0, tie 0. Run the cell again for the table."
+    )
 
 
 def test_a_vote_that_cannot_be_kept_is_told(page, comparison, monkeypatch):
-    form = VoteForm(comparison)
+    form = RankForm(comparison)
     comparison.rankings.path.write_text("{\n")
-    assert "line 1" in hear(form, "vote", row=0, choice=1)["error"]
+    assert "line 1" in hear(form, "rank", row=0, order=[[1], [2]])["error"]

@@ -14,7 +14,7 @@ pytest.importorskip("anywidget")
 from jupyter_gpt.notebook.views import live
 from jupyter_gpt.notebook.views import rank as view
 from jupyter_gpt.notebook.views.rank_form import RankForm
-from jupyter_gpt.stages.rank import Ranked
+from jupyter_gpt.stages.rank import RankingTask
 from jupyter_gpt.stages.rankings import Question, Rankings
 
 EVIL = "<script>alert('x')</script> »«\n\nend"
@@ -27,14 +27,14 @@ def question(prompt: str, texts: list[str], shown: tuple[int, ...], models=("ann
     return Question(prompt, completions, shown, tuple((name, f"<|sent|> {prompt}") for name in models), **more)
 
 
-def make(tmp_path, models=("ann",), fox=EVIL, **more) -> Ranked:
+def make(tmp_path, models=("ann",), fox=EVIL, **more) -> RankingTask:
     questions = [
         question("Tell me.", ["the fox", fox, ""], (2, 0, 1), models),
         question("Say yes.", ["Yes."], (0,), models),
         question("Why?", ["because", "therefore"], (1, 0), models),
     ]
     options = {"max_tokens": 60, "samples": 3, "seed": 2, "stop": "\n", "system": "s", "temperature": None}
-    return Ranked(Rankings(tmp_path / "taste.jsonl"), questions, models, options, **more)
+    return RankingTask(Rankings(tmp_path / "taste.jsonl"), questions, models, options, **more)
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_the_page_shows_the_order_ties_and_reasons(ranked):
     bundle = view.rank_bundle(ranked)
     assert bundle.text.splitlines()[:8] == [
         "rankings taste: 3 prompts, 3 completions each of ann, temperature 0.7, at most 60 tokens, seed 2 and up",
-        "«1 ranked, 1 missing · 1 with nothing to tell apart · by person 1»",
+        "«1 ranked, 1 missing · 1 with identical completions · by person 1»",
         "",
         "1. Tell me.",
         "«   1   <script>alert('x')</script> ›‹",
@@ -55,17 +55,17 @@ def test_the_page_shows_the_order_ties_and_reasons(ranked):
         "       end",
         "   2=  the fox",
     ]
-    assert "   2=  nothing\n   person: it is evil»" in bundle.text
+    assert "   2=  (empty)\n   person: it is evil»" in bundle.text
     assert "2. Say yes.\n«   –   Yes.»" in bundle.text
     assert "3. Why?\n«   –   therefore\n   –   because\n   not ranked yet»" in bundle.text
     assert bundle.html.count(view.BEST) == 1 and bundle.html.count(">2=</span>") == 2
     assert bundle.html.index("&lt;script") < bundle.html.index("the fox") and "person: it is evil" in bundle.html
-    assert "&lt;|sent|&gt; Tell me." in bundle.html and "<details><summary>the prompts" not in bundle.html
+    assert "&lt;|sent|&gt; Tell me." in bundle.html and view.FOLDED not in bundle.html
     assert bundle.data == {
         "view": "rank",
         "rankings": "taste",
         "models": ["ann"],
-        "prompts": ["Tell me.", "Say yes.", "Why?"],
+        "prompts": ["Say yes.", "Tell me.", "Why?"],
         "sampling": bundle.data["sampling"],
     }
     assert bundle.data["sampling"]["max_tokens"] == 60 and bundle.data["sampling"]["stop"] == ["\n"]
@@ -84,8 +84,8 @@ def test_while_somebody_ranks_it_is_folded_up_and_names_no_model(tmp_path):
     ranked = make(tmp_path, ("ann", "bob"))
     ranked.rank(2, [[0], [1]])
     blind, whole = view.rank_bundle(ranked, blind=True).html, view.rank_bundle(ranked).html
-    assert "<details><summary>the prompts, and the answers so far" in blind
-    rows = blind.partition("</table>")[0] + blind.partition("<tbody>")[2].partition("the exact prompts")[0]
+    assert view.FOLDED in blind
+    rows = blind.partition("</table>")[0] + blind.partition("<tbody>")[2].partition("exact prompts")[0]
     first = rows[: rows.index("Why?")]
     assert "bob" not in first.partition("<tbody>")[2] and "bob" in whole
     assert "Kendall" not in blind
@@ -95,16 +95,14 @@ def test_labellers_and_their_agreement_are_told(tmp_path):
     for by, order in (("ann", [[0], [1], [2]]), ("bob", [[0], [1], [2]])):
         make(tmp_path, by=by).rank(0, order)
     bundle = view.rank_bundle(make(tmp_path, by="bob"))
-    assert "by ann 1, bob 1 · agreement over 1 prompt: Kendall's W 1.00 (1 is all of one mind, 0.50 is chance)" in (
-        bundle.text
-    )
+    assert "by ann 1, bob 1 · agreement on 1 prompt: Kendall's W 1.00 (1 is perfect, 0.50 is chance)" in (bundle.text)
     assert bundle.metadata["agreement"] == {"w": 1.0, "chance": 0.5, "prompts": 1}
     other = make(tmp_path, fox="another fox")
-    assert "2 more of other completions are kept there" in view.status_line(other)
+    assert "2 more of other completions in the same file" in view.status_line(other)
 
 
 def test_what_a_judge_was_asked_is_shown(ranked):
-    ranked.judged[0] = [{"sent": "<|judge|> rank", "said": "2 > 1 »"}]
+    ranked.judged[0] = [{"sent": "<|judge|> rank", "reply": "2 > 1 »"}]
     html = view.rank_bundle(ranked).html
     assert "&lt;|judge|&gt; rank→ 2 &gt; 1 &raquo;" in html
 
@@ -206,7 +204,7 @@ def test_no_form_where_none_is_wanted_or_nothing_is_missing(page, monkeypatch, r
 def test_the_form_shows_the_shuffled_order_and_no_model(page, tmp_path):
     form = RankForm(make(tmp_path, ("ann", "bob")))
     assert "ann" not in str(form.state) and "bob" not in str(form.state)
-    assert form.state["texts"] == ["", "the fox", EVIL] and form.state["copies"] == [1, 1, 1]
+    assert form.state["texts"] == [[], [("the fox", False)], [(EVIL, False)]] and form.state["copies"] == [1, 1, 1]
     assert (form.state["row"], form.state["rows"], form.state["ranked"]) == (0, 2, 0)
 
 

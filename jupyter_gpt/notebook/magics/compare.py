@@ -60,11 +60,11 @@ def run(ip, line: str, cell: str) -> None:
         return
     from jupyter_gpt import gpt
     from jupyter_gpt.data.render import fill
-    from jupyter_gpt.notebook.views.compare import Table
+    from jupyter_gpt.notebook.views.rank import Page
 
     models, out, form = given.pop("model"), given.pop("out", None), not given.pop("no_form", False)
     prompts = [fill(text.strip(), ip.user_ns)[0] for text in cell.splitlines() if text.strip()]
-    with Table() as table:
-        comparison = gpt.compare(models, prompts, tick=table.writing, **given)
+    with Page() as page:
+        comparison = gpt.compare(models, prompts, tick=page.working, **given)
         bind(ip, out, comparison)
-        table.show(comparison, form=form)
+        page.show(comparison, form=form)

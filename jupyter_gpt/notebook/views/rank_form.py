@@ -1,70 +1,134 @@
-"""The ranking form: one prompt at a time with its completions, whose is whose unsaid, until each has its order.
+"""The ranking form: one prompt at a time with its completions, models unnamed, until each prompt has a ranking.
 
-The protocol, all of it:
+The protocol:
 
-synced state         what to show: {"heard", "row", "rows", "ranked", "prompt", "texts", "copies", "order", "reason",
-                     "undo", "summary", "error"}. `heard` counts the messages taken, so each is answered by a new
-                     state; `row` counts from 0 among the prompts that have something to tell apart; `texts` are the
-                     completions as shown, number 1 the first, `copies` how often each was sampled; `order` and
-                     `reason` are the answer already there (groups of numbers, the best first; null for none);
-                     `summary` is the outcome once the form is over and could not be cleared.
-front end → kernel   {"type": "ready" | "undo" | "done"}, {"type": "rank", "row": r, "order": [[2], [1, 3]], "reason":
-""}
-                     and {"type": "go", "row": r}. Each carries "page", a name that the front end gives itself when
-                     it is loaded. An answer for another row than the one shown is an old click, and is dropped.
+synced state         what to show: {"heard", "row", "rows", "ranked", "best_only", "prompt", "texts", "mostly",
+                     "copies", "order", "reason", "undo", "summary", "error"}. `heard` counts the messages received, so
+                     that each is answered by a new state; `row` counts from 0 among the questions that can be ranked;
+                     `best_only` is whether only the best completion is asked for. `texts` are the completions as shown,
+                     number 1 the first, in [text, differs] pieces; `mostly` is whether most of a text differs, `copies`
+                     how often each was sampled. `order` and `reason` are the ranking already there (groups of numbers,
+                     the best first; null for none); `summary` is the outcome of a form that is over and could not be
+                     removed.
+front end → kernel   {"type": "ready" | "undo" | "done"}, {"type": "go", "row": r} and
+                     {"type": "rank", "row": r, "order": [[2], [1, 3]], "reason": ""}. Each carries "page", a name that
+                     the front end gives itself when it is loaded. A ranking of another row than the one shown is an
+                     old click, and is dropped.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
+import anywidget
+import traitlets
+
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.notebook.views.form import Form
+from jupyter_gpt.notebook.views.differences import differences, mostly
+from jupyter_gpt.notebook.views.live import let_clicks_in, static
+from jupyter_gpt.stages.rank import RankingTask
 
 
-class RankForm(Form):
-    """Asks for the rankings that `ranked` misses. `changed(done)` is called after each answer, on whichever thread the
-    kernel hears them.
+class RankForm(anywidget.AnyWidget):
+    """Asks for the rankings that `task` misses. `changed(done)` is called after each, on whichever thread the kernel
+    receives messages.
 
     Raises GPTError when the package was installed without its built front end.
     """
 
-    def __init__(self, ranked: Any, changed: Callable[[bool], None] = lambda done: None) -> None:
-        self.ranked = ranked
-        rows = [i for i, question in enumerate(ranked.questions) if question.open]
-        super().__init__(ranked.name, "rank", "rank", ranked, rows, changed)
+    _esm = traitlets.Unicode().tag(sync=True)
+    _css = traitlets.Unicode().tag(sync=True)
+    state = traitlets.Dict().tag(sync=True)
 
-    def _take(self, content: dict) -> bool:
-        row, order = self._rows[self._at], content["order"]
-        shown = self.ranked.questions[row].shown
+    def __init__(self, task: RankingTask, changed: Callable[[bool], None] = lambda done: None) -> None:
+        self.task, self.changed = task, changed
+        self._rows = [i for i, question in enumerate(task.questions) if question.open]
+        self._heard = 0
+        self._row = self._next(-1)
+        self._lock = threading.RLock()
+        self._pages: set[str] = set()
+        super().__init__(_esm=static("rank.js"), _css=static("rank.css"), state=self._describe())
+        let_clicks_in(self)  # also while another cell blocks
+        self.on_msg(self._on_message)
+
+    def __repr__(self) -> str:
+        return f"RankForm({self.task.name!r})"
+
+    def view(self) -> dict:
+        """Its mime bundle without text/plain, which nbval would compare in a notebook saved with rankings missing."""
+        data = self._repr_mimebundle_()
+        data = data[0] if isinstance(data, tuple) else data
+        return {kind: value for kind, value in data.items() if kind != "text/plain"}
+
+    @property
+    def reloaded(self) -> bool:
+        """Whether the page was loaded again; JupyterLab then forgets which output a display id names."""
+        return len(self._pages) > 1
+
+    def _on_message(self, _widget: Any, content: dict, _buffers: list) -> None:
+        with self._lock:
+            self._pages.add(content.get("page", ""))
+            self._heard += 1
+            try:
+                self._handle(content)
+            except (OSError, GPTError) as error:  # nothing was saved: the annotator has to know
+                self.state = {**self.state, "heard": self._heard, "error": str(error)}
+
+    def _handle(self, content: dict) -> None:
+        kind, done, answered = content.get("type"), False, False
+        if kind == "rank" and content["row"] == self._row:
+            self._rank(content["order"], str(content.get("reason", "")))
+            answered, done = True, not self.task.missing
+            self._row = self._next(self._row)
+        elif kind == "go":
+            self._row = max(0, min(len(self._rows) - 1, content["row"]))
+        elif kind == "undo":
+            question = self.task.undo()
+            answered = question is not None
+            self._row = self._rows.index(question) if answered else self._row
+        elif kind == "done":
+            done = True
+        self.state = self._describe(over=done and self.reloaded)
+        if answered or done:
+            self.changed(done)
+
+    def _rank(self, order: list[list[int]], reason: str) -> None:
+        question = self._rows[self._row]
+        shown = self.task.questions[question].shown
         if sorted(number for group in order for number in group) != list(range(1, len(shown) + 1)):
             raise GPTError(f"a ranking has each of the {len(shown)} completions once")
-        self.ranked.rank(
-            row, [[shown[number - 1] for number in group] for group in order], str(content.get("reason", ""))
-        )
-        return True
+        self.task.rank(question, [sorted(shown[number - 1] for number in group) for group in order], reason)
+
+    def _next(self, row: int) -> int:
+        """The next row without a ranking, from the top again after the last; `row` itself when all have one."""
+        missing, rows = set(self.task.missing), range(len(self._rows))
+        after = [i for i in (*rows[row + 1 :], *rows[: row + 1]) if self._rows[i] in missing]
+        return after[0] if after else max(0, row)
 
     def _describe(self, over: bool = False) -> dict:
-        row = self._rows[self._at]
-        question, answer = self.ranked.questions[row], self.ranked.answer(row)
+        i = self._rows[self._row]
+        question, answer, best_only = self.task.questions[i], self.task.answer(i), self.task.best_only
+        texts = (
+            differences(question.texts) if best_only else [[(text, False)] if text else [] for text in question.texts]
+        )
         order = None
         if answer is not None:
             order = [sorted(question.shown.index(place) + 1 for place in group) for group in answer.order]
-        ranked = len(self._rows) - len(self.ranked.missing)
-        missing = len(self._rows) - ranked
-        outcome = f"{ranked} ranked, {missing} missing. Run the cell again for the table."
         return {
             "heard": self._heard,
-            "row": self._at,
+            "row": self._row,
             "rows": len(self._rows),
-            "ranked": ranked,
+            "ranked": len(self._rows) - len(self.task.missing),
+            "best_only": best_only,
             "prompt": question.prompt,
-            "texts": [question.texts[place] for place in question.shown],
+            "texts": [texts[place] for place in question.shown],
+            "mostly": [mostly(texts[place]) for place in question.shown],
             "copies": [question.completions[place].get("times", 1) for place in question.shown],
             "order": order,
             "reason": answer.reason if answer else "",
-            "undo": bool(self.ranked.given),
-            "summary": outcome if over else None,
+            "undo": bool(self.task.history),
+            "summary": f"{self.task.outcome}. Run the cell again for the table." if over else None,
             "error": None,
         }

@@ -67,12 +67,12 @@ ARENA = Command(
 
 def arena(gpt, given: dict, ip) -> object:
     """Samples, shows the leaderboard and, where a person is there, the voting form; the result is the arena."""
-    from jupyter_gpt.notebook.views.arena import ArenaPage
+    from jupyter_gpt.notebook.views.rank import Page
 
     options = {name: value for name, value in given.items() if name not in ("model", "out", "no_form", "prompts")}
     if "rankings" in options:
         options["name"] = options.pop("rankings")
-    with ArenaPage() as page:
+    with Page() as page:
         found = gpt.arena(given["model"], prompts_of(given.get("prompts")), tick=page.working, **options)
         page.show(found, form="no_form" not in given)
     return found
