@@ -13,16 +13,16 @@ HEADER = ("run", "status", "steps", "validation loss", "parameters", "seconds")
 
 def made(home: Path, since: float = 0.0) -> str:
     """The runs and models under `home` that were written at or after `since` (unix seconds), as text."""
-    from jupyter_gpt.notebook.views.table import text_table
+    from jupyter_gpt.report.text import table
 
     runs = [_run(events) for events in _fresh(home.glob("runs/*/events.jsonl"), since)]
     models = [_model(config.parent) for config in _fresh(home.glob("models/*/*config.json"), since)]
     models = list(dict.fromkeys(models))
     parts = []
     if runs:
-        parts.append(text_table(HEADER, runs, "llrrrr"))
+        parts.append(table(HEADER, runs, "llrrrr"))
     if models:
-        parts.append(text_table(("model", "size", "folder"), models, "lrl"))
+        parts.append(table(("model", "size", "folder"), models, "lrl"))
     return "\n\n".join(parts) or "no model and no run was made"
 
 

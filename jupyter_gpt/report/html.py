@@ -182,8 +182,8 @@ def bar(part: Bar) -> str:
         f'<span title="{escape(name)}" style="{piece.format(100 * share, colour)}"></span>'
         for share, colour, name in [*part.segments, *free]
     )
-    frame = f"display:inline-block;width:{part.width}px;max-width:100%;white-space:nowrap;font-size:0"
-    return f'<span style="{frame}">{pieces}</span>'
+    frame = f"display:inline-block;width:{part.width}px;max-width:100%;margin-left:6px"
+    return f'<span style="{frame};white-space:nowrap;font-size:0;text-align:left">{pieces}</span>'
 
 
 def tree(node: Tree, marks: bool) -> str:

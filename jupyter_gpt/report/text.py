@@ -133,7 +133,7 @@ def sides_of(part_sides: str, count: int) -> str:
     return part_sides or "l" + "r" * (count - 1)
 
 
-def table(header: Sequence[Inline], rows: Sequence[Sequence[Inline]], sides: str, marks: bool) -> str:
+def table(header: Sequence[Inline], rows: Sequence[Sequence[Inline]], sides: str, marks: bool = True) -> str:
     """Header, a rule, the rows. The last column may take several lines; in others a line break is shown as ⏎."""
     found = [[inline(cell, marks) for cell in row] for row in ([header] if header else []) + list(rows)]
     if not found:

@@ -100,9 +100,9 @@ def test_templates_are_shown_and_replaced(gpt, ip, fails, shown):
     ):
         ip.run_cell(line).raise_error()
     names = ip.user_ns
-    assert "cot trigger\n    Let's think step by step." in shown[0]
+    assert "cot trigger\n\nLet's think step by step." in shown[0]
     assert names["mine"]["think"] == "Think, then answer:\n{question}"
-    assert "cot think (replaced)\n    Think, then answer:\n    {question}" in shown[1]
+    assert "cot think (replaced)\n\nThink, then answer:\n{question}" in shown[1]
     assert names["back"] == names["own"]
     assert "nothing fills {asked}" in fails('%gpt config template cot --part think --text "{question} {asked}"')
     assert fails("%gpt config template").endswith("wants a technique: cot, expert, reflection, tree, react, agent")

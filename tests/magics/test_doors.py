@@ -130,15 +130,15 @@ def test_runs_and_models(ip, gpt, shown):
     assert (
         "storyteller  pretrain  finished  2 of 2                 ≈6.688  ≈7.500 at step ≈0  ≈2,048       ≈1" in shown[0]
     )
-    assert "storyteller   1,234,567  base  storyteller  MIT       «5 MB»  «cpu, float32, 5 MB»" in shown[1]
+    assert "storyteller       1.23M  base  storyteller  MIT       «5 MB»  «cpu, float32, 5 MB»" in shown[1]
 
 
 def test_no_runs_and_no_models_yet(ip, gpt, shown):
     gpt.runs.clear()
     gpt.models.clear()
     succeed(ip, "%gpt runs\n%gpt models")
-    assert shown[0] == "no runs yet: %%pretrain NAME makes one"
-    assert shown[1].startswith("no models yet: %%pretrain NAME makes one\n")
+    assert shown[0] == "No runs yet. Train one with %%pretrain NAME."
+    assert shown[1].startswith("No models yet. Train one with %%pretrain NAME.\n")
 
 
 def test_show_stop_resume(ip, gpt, shown):

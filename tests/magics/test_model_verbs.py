@@ -39,7 +39,7 @@ LIFE = (
 def test_the_life_of_a_model_twice(run, shown, capsys, tmp_path):
     names = run(*LIFE)
     first, said = list(shown), capsys.readouterr().out
-    assert first[0].startswith("reynard: an assistant of ") and ", licence not stated\nfrom «" in first[0]
+    assert first[0].startswith("reynard: assistant model, ") and ", licence not stated\nfrom «" in first[0]
     assert "reynard" in first[1] and "cpu, bfloat16" in first[1]
     lines = said.splitlines()
     assert lines[0] == "reynard is in memory, bfloat16 on cpu"

@@ -71,7 +71,7 @@ def test_an_interrupt_keeps_what_was_answered(gpt, chat):
     slow = {"direct": {"max_tokens": 150, "min_tokens": 150}}
     found = gpt.evaluate(many, models=["chat"], techniques=slow, progress=stop, temperature=1.0)
     assert 2 <= len(found.rows) < 80 and not found.whole
-    assert "run it again to go on" in evaluation_bundle(found).text
+    assert "run the cell again to continue" in evaluation_bundle(found).text
 
 
 def test_direct_and_chain_of_thought_are_read_by_the_same_rule(gpt, chat, monkeypatch):
@@ -116,7 +116,7 @@ def test_direct_and_chain_of_thought_are_read_by_the_same_rule(gpt, chat, monkey
     assert [(s.right, s.silent, s.cut) for s in found.settings] == [(2, 2, 1)] * 2
     shown = evaluation_bundle(found).text
     assert (
-        "no answer could be read in: 2 of 4 of chat direct (1 cut off at --max-tokens), 2 of 4 of chat --cot (1 cut"
+        "replies without a readable answer: 2 of 4 of chat direct (1 stopped at --max-tokens), 2 of 4 of chat --cot"
         in shown
     )
     judged = gpt.evaluate(
@@ -146,7 +146,7 @@ def test_the_bundle(gpt, chat):
 
     found = gpt.evaluate(QUESTIONS, models=["chat"], techniques=TWO, **SHORT)
     bundle = evaluation_bundle(found)
-    assert bundle.text.startswith("the table: 6 questions\nmodel")
+    assert bundle.text.startswith("the table: 6 questions\n\nmodel")
     assert "best: chat" in bundle.text and "unpriced" in bundle.text
     assert bundle.html.count("<img") == 1 and "accuracy against GFLOP a question" in bundle.html
     assert not re.search(r"\d", re.sub(r"«[^»]*»|≈[-–0-9.,e+]+|95%|6 questions|--samples 5", "", bundle.text))

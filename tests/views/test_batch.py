@@ -7,7 +7,7 @@ import pytest
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.notebook.views.batch import GREEN, RED, YELLOW, _documents, batch_bundle
-from jupyter_gpt.notebook.views.table import columns
+from jupyter_gpt.report.text import columns
 
 EOT = 0
 

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 
 import pytest
+from rendered import folded, visible
 
-from jupyter_gpt.notebook.views.bundle import MIME
 from jupyter_gpt.notebook.views.corpus import corpus_bundle
-from jupyter_gpt.notebook.views.table import columns
+from jupyter_gpt.report.report import MIME
+from jupyter_gpt.report.text import columns
 
 LLAMA = [  # the talk's slide: source and sampling proportion
     ("CommonCrawl", 67.0),
@@ -47,7 +48,7 @@ def test_llamas_mixture():
     for source, weight in LLAMA:
         line = next(line for line in text.splitlines() if line.startswith(source))
         assert line.split() == [source, "10", "1,000", f"{weight:g}", f"{weight}%", "1.10"]
-    assert text.splitlines()[-1].split() == ["together", "70", "7,000", "100", "100.0%"]
+    assert text.splitlines()[-1].split() == ["total", "70", "7,000", "100", "100.0%"]
 
 
 def test_columns_align_and_endless_is_said():
@@ -58,8 +59,9 @@ def test_columns_align_and_endless_is_said():
 
 def test_what_varies_is_marked_in_text_and_html_and_kept_out_of_the_json():
     bundle = corpus_bundle("bedtime", mixture())
-    for text in (bundle.text, bundle.html):
-        assert "≈1,034" in text and "≈9,876,543" in text and "≈0.31" in text
+    assert "≈1,034" in bundle.text and "≈9,876,543" in bundle.text and "≈0.31" in bundle.text
+    assert {"1,034", "9,876,543", "0.31", "75.0%", "∞"} <= set(visible(bundle.html).split("\n"))
+    assert "1,034" not in folded(bundle.html) and "0.31" not in folded(bundle.html)
     assert "9876543" not in json.dumps(bundle.mime()[MIME])
     assert bundle.metadata["measured"]["python"]["tokens"] == 9_876_543
     assert bundle.data["rows"][0]["source"] == "stories" and bundle.data["rows"][1]["share"] == 0.25
@@ -82,7 +84,7 @@ def test_estimates_and_what_cannot_be_told_are_not_endless():
 
 
 def test_one_source_needs_no_sum():
-    assert "together" not in corpus_bundle("one", mixture()[:1]).text
+    assert "total" not in corpus_bundle("one", mixture()[:1]).text
 
 
 @pytest.mark.parametrize("evil", ["<script>alert(1)</script>", "\" onmouseover='x'"])

@@ -4,10 +4,11 @@ import json
 from dataclasses import replace
 
 import pytest
+from rendered import visible
 
-from jupyter_gpt.notebook.views.bundle import MIME
 from jupyter_gpt.notebook.views.plan import exponent, hours, money, percent, plan_bundle, size, slide_bundle, span
-from jupyter_gpt.notebook.views.table import columns
+from jupyter_gpt.report.report import MIME
+from jupyter_gpt.report.text import columns
 from jupyter_gpt.stages.planning import optimal, plan
 
 
@@ -57,14 +58,14 @@ def test_the_slide_has_both_models_published_and_computed():
 
 def test_the_plan_shows_every_stage_and_its_assumptions():
     bundle = plan_bundle(plan("llama", device="H100", dollars_per_hour=2.25))
-    for text in (bundle.text, bundle.html):
+    for text in (bundle.text, visible(bundle.html)):
         for word in (
             "pretraining",
             "finetuning",
             "reward model",
             "RL (PPO)",
             "assumed",
-            "$2.25 an hour",
+            "$2.25 per hour",
             "KV cache",
         ):
             assert word in text

@@ -113,7 +113,7 @@ def test_the_grid_aligns_also_with_wide_characters():
 
 
 def test_long_lines_wrap_and_newlines_break():
-    from jupyter_gpt.notebook.views.table import columns
+    from jupyter_gpt.report.text import columns
 
     bundle = tokens_bundle("long", [(i, "word", b"word") for i in range(100)] + [(5, "\n", b"\n"), (6, "x", b"x")])
     assert all(columns(line) <= 96 for line in bundle.text.splitlines())

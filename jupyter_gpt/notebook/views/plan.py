@@ -5,53 +5,38 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from jupyter_gpt.nn.sizes import short
-from jupyter_gpt.notebook.views.bundle import Bundle, escape
-from jupyter_gpt.notebook.views.table import html_table, text_table
-from jupyter_gpt.stages.planning import GENERATION_UTILIZATION, Cost, Plan, plan
+from jupyter_gpt.report.parts import Paragraph, Table
+from jupyter_gpt.report.report import Report
+from jupyter_gpt.stages.planning import GENERATION_UTILIZATION, Plan, plan
 from jupyter_gpt.stages.published import KNOWN, Known
 
 
-def plan_bundle(made: Plan) -> Bundle:
+def plan_bundle(made: Plan) -> Report:
     """One plan: a column a stage, then what was assumed. All of it is arithmetic, the same everywhere."""
     costs, device = made.costs, made.device
-    header = ["", *(cost.stage for cost in costs)]
+    parts = ("weights", "gradients", "optimizer", "frozen", "activations", "kv_cache")
+    names = {"frozen": "frozen models", "kv_cache": "KV cache"}
     rows = [
         ["data", *(cost.data for cost in costs)],
         ["tokens", *(short(cost.tokens) for cost in costs)],
         ["FLOPs", *(exponent(cost.flops) for cost in costs)],
         ["  attention", *(f"+{percent(cost.attention / cost.flops)}" for cost in costs)],
-        [f"{device.name}s", *(f"{cost.count:,}" for cost in costs)],
-        ["  at least", *(f"{cost.least:,}" for cost in costs)],
+        [f"{device.name}s", *(cost.count for cost in costs)],
+        ["  at least", *(cost.least for cost in costs)],
         [f"{device.name}-hours", *(hours(cost.device_hours) for cost in costs)],
         ["time", *(span(cost.days) for cost in costs)],
         ["dollars", *(money(cost.dollars) for cost in costs)],
         ["  of pretraining", *(percent(cost.dollars / (costs[0].dollars or 1)) for cost in costs)],
-        [""] * len(header),
+        [""] * (len(costs) + 1),
         ["memory", *(size(cost.memory.total) for cost in costs)],
-        *_memory_rows(costs),
+        *([f"  {names.get(part, part)}", *(size(getattr(cost.memory, part)) for cost in costs)] for part in parts),
     ]
-    title = f"{made.name}: " if made.name else ""
-    title += (
+    title = f"{made.name}: " * bool(made.name) + (
         f"{short(made.parameters)} parameters, {short(made.tokens)} tokens "
-        f"({made.tokens / made.parameters:.3g} a parameter)"
+        f"({made.tokens / made.parameters:.3g} per parameter)"
     )
-    sides = "l" + "r" * len(costs)
-    notes = _notes(made)
-    text = "\n\n".join([title, text_table(header, rows, sides), "\n".join(notes)])
-    html = _page(title, html_table(header, rows, sides), notes)
-    return Bundle(text, html, {"view": "plan", "plan": asdict(made)})
-
-
-def _memory_rows(costs: tuple[Cost, ...]) -> list[list[str]]:
-    parts = {
-        "weights": "weights",
-        "gradients": "gradients",
-        "optimizer": "optimizer",
-        "frozen": "frozen models",
-        "activations": "activations",
-        "kv_cache": "KV cache",
-    }
-    return [[f"  {label}", *(size(getattr(cost.memory, name)) for cost in costs)] for name, label in parts.items()]
+    table = Table(["", *(cost.stage for cost in costs)], rows)
+    return Report(title, [table, Paragraph("\n".join(_notes(made)), "quiet")], {"view": "plan", "plan": asdict(made)})
 
 
 def _notes(made: Plan) -> list[str]:
@@ -59,20 +44,20 @@ def _notes(made: Plan) -> list[str]:
     device, shape = made.device, made.shape
     best = (made.pretraining.flops / 120) ** 0.5
     notes = [
-        f"assumed: ${device.dollars_per_hour:.2f} an hour, {device.memory_gb:g} GB, {made.utilization:.0%} "
+        f"assumed: ${device.dollars_per_hour:.2f} per hour, {device.memory_gb:g} GB, {made.utilization:.0%} "
         f"of the {device.name}'s {device.tflops:,g} TFLOP/s ({GENERATION_UTILIZATION:.0%} sampling)",
         f"shape: {shape.layers} layers, {shape.heads} heads, width {shape.width:,}, context {shape.context:,}"
         + (" (guessed from the parameters)" if shape.estimated else ""),
-        "FLOPs are 6 a parameter and token (PPO: 20, of which 2 sample); attention comes on top, unpriced",
-        f"Chinchilla: these FLOPs are spent best on {short(best)} parameters and {short(20 * best)} tokens",
-        f"its fit predicts a loss of {made.loss:.2f} nats a token on its data",
+        "FLOPs: 6 per parameter and token (PPO: 20, of which 2 for sampling); attention is added on top and not priced",
+        f"compute-optimal for these FLOPs (Chinchilla): {short(best)} parameters and {short(20 * best)} tokens",
+        f"Chinchilla's fit predicts a loss of {made.loss:.2f} nats per token on its own data",
         "later stages: " + "; ".join(cost.source for cost in made.costs if cost.source),
     ]
     tight = [cost for cost in made.costs if not cost.fits]
     return [f"{c.stage} does not fit on {c.count:,} {device.name}: it needs {c.least:,}" for c in tight] + notes
 
 
-def slide_bundle(*, device: str = "A100", count: int = 2048, **options) -> Bundle:
+def slide_bundle(*, device: str = "A100", count: int = 2048, **options) -> Report:
     """The talk's slide: GPT-3-175B and LLaMA-65B, what was published beside what `plan` computes.
 
     Both are computed on the same `count` devices; `options` are `plan`'s.
@@ -82,22 +67,19 @@ def slide_bundle(*, device: str = "A100", count: int = 2048, **options) -> Bundl
     for known in KNOWN.values():
         header += [known.name, "computed"]
     columns = [_slide_column(known, made) for known, made in zip(KNOWN.values(), plans, strict=True)]
-    rows = []
-    for label in columns[0]:
-        published_and_computed = [cell for column in columns for cell in column[label]]
-        rows.append([label, *published_and_computed])
+    rows = [[label, *(cell for column in columns for cell in column[label])] for label in columns[0]]
     chip = plans[0].device
     notes = [
         f"computed on {count:,} {chip.name}s at {plans[0].utilization:.0%} of {chip.tflops:,g} TFLOP/s, "
-        f"${chip.dollars_per_hour:.2f} an hour assumed",
+        f"assuming ${chip.dollars_per_hour:.2f} per hour",
         *(f"{known.name}: {known.source}" for known in KNOWN.values()),
-        "loss: nats a token by Chinchilla's fit; the smaller model saw more tokens and is the better one",
+        "loss: nats per token by Chinchilla's fit; the smaller model saw more tokens and is the better one",
     ]
-    title = "GPT-3 and LLaMA, published and computed"
-    sides = "l" + "r" * (len(header) - 1)
-    text = "\n\n".join([title, text_table(header, rows, sides), "\n".join(notes)])
-    html = _page(title, html_table(header, rows, sides), notes)
-    return Bundle(text, html, {"view": "slide", "plans": [asdict(made) for made in plans]})
+    return Report(
+        "GPT-3 and LLaMA, published and computed",
+        [Table(header, rows), Paragraph("\n".join(notes), "quiet")],
+        {"view": "slide", "plans": [asdict(made) for made in plans]},
+    )
 
 
 def _slide_column(known: Known, made: Plan) -> dict[str, tuple[str, str]]:
@@ -118,22 +100,17 @@ def _slide_column(known: Known, made: Plan) -> dict[str, tuple[str, str]]:
         "vocabulary": (f"{shape.vocabulary:,}", ""),
         "context": (f"{shape.context:,}", ""),
         "tokens": (short(known.tokens), ""),
-        "tokens a parameter": ("", f"{made.tokens / made.parameters:.3g}"),
+        "tokens per parameter": ("", f"{made.tokens / made.parameters:.3g}"),
         "FLOPs": (exponent(known.flops) if known.flops else "–", exponent(cost.flops)),
-        "share of the peak": (implied, f"{made.utilization:.0%}"),
+        "hardware use (MFU)": (implied, f"{made.utilization:.0%}"),
         "devices": (devices, f"{cost.count:,} {made.device.name}"),
         "device-hours": (hours(known.device_hours) if known.device_hours else "–", hours(cost.device_hours)),
         "time": (told.get("time") or span(known.days), span(cost.days)),
         "dollars": (told.get("dollars") or money(known.dollars), money(cost.dollars)),
-        "  a device-hour": (rate, f"${made.device.dollars_per_hour:.2f}"),
+        "  per device-hour": (rate, f"${made.device.dollars_per_hour:.2f}"),
         "memory to train it": ("", size(cost.memory.total)),
         "loss": ("", f"{made.loss:.2f}"),
     }
-
-
-def _page(title: str, table: str, notes: list[str]) -> str:
-    lines = "<br>".join(escape(note) for note in notes)
-    return f'<p><b>{escape(title)}</b></p>{table}<p style="color:#888;font-size:90%">{lines}</p>'
 
 
 def exponent(number: float) -> str:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from textwrap import indent
-
 from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.notebook.lexer import number, spelled, whole
 from jupyter_gpt.notebook.magics.notebook import show
 from jupyter_gpt.notebook.magics.options import OUT, Command, Option
-from jupyter_gpt.notebook.views.bundle import Bundle, escape
-from jupyter_gpt.notebook.views.table import CODE, html_table, text_table
+from jupyter_gpt.report.parts import Paragraph, Table, bold
+from jupyter_gpt.report.report import Report
 
 CONFIG = Command(
     name="%gpt config",
@@ -106,20 +104,13 @@ def key_of(endpoint) -> str:
     return f"key from {endpoint.key_env}" if endpoint.key_env else "no key"
 
 
-def endpoints_bundle(endpoints: list) -> Bundle:
+def endpoints_bundle(endpoints: list) -> Report:
     """One row an endpoint."""
-    data = {
-        "view": "endpoints",
-        "endpoints": [
-            {"name": e.name, "model": e.model, "base_url": e.base_url, "key_env": e.key_env} for e in endpoints
-        ],
-    }
-    if not endpoints:
-        text = "no endpoints yet: %gpt config endpoint NAME --base-url URL --model MODEL makes one"
-        return Bundle(text, f"<p>{text}</p>", data)
-    head = ("endpoint", "model", "address", "key", "asked through")
+    facts = [{"name": e.name, "model": e.model, "base_url": e.base_url, "key_env": e.key_env} for e in endpoints]
+    head = ("endpoint", "model", "address", "key", "API")
     rows = [(e.name, e.model, e.base_url, key_of(e), "chat" if e.chat else "completions") for e in endpoints]
-    return Bundle(text_table(head, rows, "lllll"), html_table(head, rows, "lllll"), data)
+    none = Paragraph("No endpoints yet. Declare one with %gpt config endpoint NAME --base-url URL --model MODEL")
+    return Report("", [Table(head, rows, "lllll") if rows else none], {"view": "endpoints", "endpoints": facts})
 
 
 def template(given: dict) -> dict[str, str]:
@@ -146,18 +137,11 @@ def template(given: dict) -> dict[str, str]:
     return now
 
 
-def templates_bundle(technique: str, now: dict, own: dict, part: str | None) -> Bundle:
+def templates_bundle(technique: str, now: dict, own: dict, part: str | None) -> Report:
     """Each text under its name, marked where it was replaced."""
     shown = {name: text for name, text in now.items() if part in (None, name)}
-    heads = {name: f"{technique} {name}" + ("" if text == own[name] else " (replaced)") for name, text in shown.items()}
-    text = "\n\n".join(f"{heads[name]}\n{indent(said or '(nothing)', '    ')}" for name, said in shown.items())
-    html = "".join(
-        f'<p style="margin:6px 0 0 0"><b>{escape(heads[name])}</b></p><div style="{CODE}">{lines(said)}</div>'
-        for name, said in shown.items()
-    )
-    return Bundle(text, html, {"view": "templates", "technique": technique, "templates": shown})
-
-
-def lines(text: str) -> str:
-    """A text as HTML that keeps its lines."""
-    return escape(text or "(nothing)").replace("\n", "<br>")
+    parts = []
+    for name, text in shown.items():
+        parts.append(Paragraph(bold(f"{technique} {name}" + " (replaced)" * (text != own[name]))))
+        parts.append(Paragraph(text or "(nothing)", "code"))
+    return Report("", parts, {"view": "templates", "technique": technique, "templates": shown})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jupyter_gpt.models import catalogue
 from jupyter_gpt.models.memory import amount
-from jupyter_gpt.notebook.magics.listing import models_bundle
+from jupyter_gpt.notebook.magics.listing import kind_of, models_bundle
 from jupyter_gpt.notebook.magics.notebook import show
 from jupyter_gpt.notebook.magics.options import OUT, OVERWRITE, Command, Option
 from jupyter_gpt.notebook.views.bundle import quoted
@@ -128,13 +128,13 @@ def pull(gpt, given: dict, ip) -> object:
 
 def pulled(model):
     """One line: its size, whether base or assistant, its licence; and where it came from, which may differ."""
-    from jupyter_gpt.notebook.views.bundle import Bundle, escape
+    from jupyter_gpt.report.parts import Paragraph, Varies
+    from jupyter_gpt.report.report import Report
 
-    kind = "an assistant" if model.has_chat else "a base model"
-    line = f"{model.name}: {kind} of {model.parameters:,} parameters, licence {model.licence or 'not stated'}"
-    source = f"from {quoted(str(model.source))}"
-    data = {"view": "model", "name": model.name, "parameters": model.parameters}
-    return Bundle(f"{line}\n{source}", f"<p>{escape(line)}<br>{escape(source)}</p>", data)
+    licence = model.licence or "not stated"
+    line = f"{model.name}: {kind_of(model)} model, {model.parameters:,} parameters, licence {licence}"
+    source = Paragraph(["from ", Varies(str(model.source))])
+    return Report(line, [source], {"view": "model", "name": model.name, "parameters": model.parameters})
 
 
 def load(gpt, given: dict, ip) -> object:
