@@ -134,7 +134,9 @@ def table(part: Table, marks: bool) -> str:
     space = f"white-space:normal;{PROSE}" if part.wrap else "white-space:nowrap"
 
     def row(tag: str, cells: Sequence[Inline], more: str) -> str:
-        shown = (cell(tag, side, inline(each, marks), more) for side, each in zip(sides, cells, strict=True))
+        whole = more.replace("anywhere", "break-word")  # else all columns but the last shrink to a character
+        styles = [*[whole] * (width - 1), more]
+        shown = (cell(tag, *each) for each in zip(sides, (inline(each, marks) for each in cells), styles, strict=True))
         return f"<tr>{''.join(shown)}</tr>"
 
     head = f"<thead>{row('th', part.header, f'white-space:nowrap;border-bottom:{RULE}')}</thead>" if part.header else ""

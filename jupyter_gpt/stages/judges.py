@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.evaluation.agreement import ranks
@@ -52,15 +53,16 @@ def rank_all(gpt, task, judge: Callable | str, tick: Callable | None = None) -> 
     A function or a reward model ranks anew each time, for it may have changed; a language model only what it has not
     ranked yet. The judge's rankings of other questions are removed: they can always be made again.
     """
-    name = judge if isinstance(judge, str) else getattr(judge, "__name__", type(judge).__name__)
-    task.by = by = name if isinstance(judge, str) or name.isidentifier() else "judge"
-    model = gpt.models[judge] if isinstance(judge, str) else None
-    if model is None:
+    if callable(judge):
+        name = getattr(judge, "__name__", type(judge).__name__)
+        task.by = by = name if name.isidentifier() else "judge"
         rank_by_scores(task, lambda prompt, each: judge(prompt, each["text"]), by, tick)
-    elif getattr(model, "labels", None):
-        rank_by_scores(task, lambda prompt, each: model.score(prompt, each["text"], finished(each)), by, tick)
     else:
-        rank_by_replies(gpt, task, by, tick)
+        task.by, model = (by := judge), gpt.models[judge]
+        if getattr(model, "labels", None):
+            rank_by_scores(task, lambda prompt, each: model.score(prompt, each["text"], finished(each)), by, tick)
+        else:
+            rank_by_replies(gpt, task, by, tick)
     task.history.clear()
     keys = {question.key for question in task.questions}
     before = task.rankings.read()
@@ -82,7 +84,7 @@ def rank_by_scores(task, score: Callable[[str, Mapping], float], by: str, tick: 
         task.notes.append(f"{by} scores the completions of each prompt alike: there is nothing to learn from that")
 
 
-def as_number(score: object, by: str, text: str) -> float:
+def as_number(score: Any, by: str, text: str) -> float:
     """Raises GPTError for a score that is no number."""
     try:
         value = float(score)

@@ -46,7 +46,6 @@ class RankingTask:
 
     kind = "rank"
     best_only = False
-    tally: Mapping[str, object] = {}  # in a comparison the votes, in an arena the ratings of each model
 
     def __init__(
         self,
@@ -175,6 +174,11 @@ class RankingTask:
         else:
             self.rankings.put(before)
         return i
+
+    @property
+    def tally(self) -> Mapping[str, object]:
+        """In a comparison the votes, in an arena the rating of each model."""
+        return {}
 
     @property
     def counts(self) -> str:

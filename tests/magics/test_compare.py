@@ -37,7 +37,7 @@ def test_one_prompt_a_line_with_its_holes_filled(ip, asked, shown):
     assert (models, prompts) == (["ann", "bob"], ['The fox is {"kind": 1}', "Why?"])
     assert options == {"max_tokens": 20, "temperature": 0.0, "stop": ["\n", "."], "seed": 4}
     assert ip.user_ns["c"].models == ["ann", "bob"]
-    assert len(shown) == 1 and shown[0].startswith("compare ann, bob: 2 prompts")
+    assert len(shown) == 1 and shown[0].startswith("compare ann, bob\n2 prompts")
 
 
 def test_where_the_votes_go_and_samples(ip, asked, shown):

@@ -33,7 +33,7 @@ def test_one_prompt_a_line_with_its_holes_filled(ip, asked, shown):
     assert (name, prompts) == ("taste", ["The fox", "Why?"])
     assert options == {"model": ["ann"], "samples": 3, "max_tokens": 20, "by": "bob"}
     assert ip.user_ns["r"].missing == [0, 1]
-    assert len(shown) == 1 and shown[0].startswith("rankings taste: 2 prompts")
+    assert len(shown) == 1 and shown[0].startswith("rankings taste\n2 prompts")
 
 
 def test_a_judge_is_a_function_or_a_model(ip, asked, shown):

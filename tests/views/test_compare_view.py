@@ -3,14 +3,14 @@ becomes."""
 
 from __future__ import annotations
 
-import configparser
 import re
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 pytest.importorskip("anywidget")
+
+from rendered import folded
 
 from jupyter_gpt.inference.completion import Sampling
 from jupyter_gpt.notebook.views import live
@@ -21,7 +21,7 @@ from jupyter_gpt.notebook.views.rank_form import RankForm
 from jupyter_gpt.stages.compare import Comparison
 from jupyter_gpt.stages.rankings import Question, Rankings
 
-HIDDEN = view.FOLDED  # texts wait behind a click
+HIDDEN = "<summary>completions and rankings</summary>"  # texts wait behind a click
 EVIL = "<script>alert('x')</script> »«\n\nend"
 
 
@@ -66,8 +66,9 @@ def test_differing_words(texts, marked):
 
 
 def test_a_text_that_differs_nearly_throughout_is_tinted_softly(comparison):
-    html = view.rank_bundle(comparison).html
-    assert '0.24);border-radius:3px">hen<' in html and '0.09);border-radius:3px">&lt;script' in html
+    html = view.ranking_report(comparison).html
+    assert '0.24);border-radius:3px;padding:0 2px">hen<' in html
+    assert '0.09);border-radius:3px;padding:0 2px">&lt;script' in html
 
 
 def test_long_texts_are_compared_in_a_moment():
@@ -79,18 +80,23 @@ def test_long_texts_are_compared_in_a_moment():
 def test_the_table_shows_all_and_marks_the_votes(comparison):
     comparison.vote(0, "bob")
     comparison.vote(2, "tie")
-    bundle = view.rank_bundle(comparison)
-    assert bundle.text.splitlines()[:6] == [
-        "compare ann, bob: 3 prompts, temperature 0.7, at most 256 tokens, seed 0",
+    bundle = view.ranking_report(comparison)
+    assert bundle.text.splitlines()[:12] == [
+        "compare ann, bob",
+        "3 prompts, temperature 0.7, at most 256 tokens, seed 0",
         "«2 ranked, 0 missing; ann 0, bob 1, tie 1 · 1 with identical completions · by person 2 · tinted: words that "
         "no other completion has»",
         "",
+        "«",
         "1. Once",
-        "«   1   a small hen (bob)",
-        "   2   a small red fox (ann)»",
+        "  ann  a small red fox",
+        "  bob  ✓ best",
+        "       a small hen …",
+        "",
+        "2. 2 + 2 =",
+        "  ann  4",
     ]
-    assert "2. 2 + 2 =\n«   –   4 (ann)" in bundle.text
-    assert bundle.html.count("✓ best") == 1 and bundle.html.count(" tie</span>") == 2
+    assert bundle.html.count("✓ best") == 1 and bundle.html.count("<b>tie</b>") == 2
     assert bundle.html.count('title="stopped at --max-tokens"') == 1
     assert HIDDEN not in bundle.html
     assert ">red fox</span>" in bundle.html
@@ -109,21 +115,21 @@ def test_the_table_shows_all_and_marks_the_votes(comparison):
 
 def test_while_voting_nothing_tells_who_wrote_what(comparison):
     comparison.vote(0, "bob")
-    html = view.rank_bundle(comparison, blind=True).html
+    html = view.ranking_report(comparison, blind=True).html
     assert "bob 1" not in html and "&lt;|sent|&gt; Once" in html
     outside = re.sub(r"<details>.*?</details>", "", html)
     assert "fox" not in outside and "fox" in html
 
 
 def test_hostile_text_stays_text(comparison):
-    html = view.rank_bundle(comparison).html
+    html = view.ranking_report(comparison).html
     assert "<script" not in html and "&lt;script&gt;" in html
 
 
 def test_samples_are_rows_with_their_seeds(tmp_path):
     rows = [row("Once", ("x", f"y{seed}"), seed=seed) for seed in (7, 8)]
     comparison = Comparison(Rankings(tmp_path / "r.jsonl"), rows, ["ann", "bob"], {"seed": 7, "samples": 2})
-    bundle = view.rank_bundle(comparison)
+    bundle = view.ranking_report(comparison)
     assert (
         "1 prompt, temperature 0.7, at most 256 tokens, seed 7 and up" in bundle.text
         and "1. Once (seed 7)" in bundle.text
@@ -131,24 +137,15 @@ def test_samples_are_rows_with_their_seeds(tmp_path):
     )
 
 
-def folded(text: str) -> str:
-    """As nbval's sanitizer leaves it."""
-    rules = configparser.RawConfigParser()
-    rules.read(Path(__file__).parents[1] / "nbval.cfg", encoding="utf-8")
-    for name in rules.sections():
-        text = re.sub(rules[name]["regex"], rules[name]["replace"], text)
-    return text
-
-
 def test_nbval_sees_no_votes_no_texts_and_no_form(comparison):
-    fresh = view.rank_bundle(comparison)
+    fresh = view.ranking_report(comparison)
     comparison.vote(0, "ann")
-    half = view.rank_bundle(comparison, blind=True)
+    half = view.ranking_report(comparison, blind=True)
     comparison.vote(2, "tie")
-    whole = view.rank_bundle(comparison)
+    whole = view.ranking_report(comparison)
     rows = [row(question.prompt, (EVIL, EVIL[1:])) for question in comparison.rows]
     other = Comparison(comparison.rankings, rows, ["ann", "bob"], {"seed": 0}, anybody=True)
-    elsewhere = view.rank_bundle(other)
+    elsewhere = view.ranking_report(other)
     for bundle in (half, whole, elsewhere):
         assert folded(bundle.text) == folded(fresh.text)
         assert folded(bundle.html) == folded(fresh.html)
@@ -196,7 +193,7 @@ def test_with_nobody_there_the_table_is_published_once(page, monkeypatch, compar
     with view.Page() as page_of:
         page_of.working("ann writes", 0, 3, 0)
         page_of.show(comparison)
-    bundle = view.rank_bundle(comparison)
+    bundle = view.ranking_report(comparison)
     assert page.shown == [("display", bundle.mime(), {MIME: bundle.metadata})]
 
 

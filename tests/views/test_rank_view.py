@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import configparser
-import re
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 pytest.importorskip("anywidget")
+
+from rendered import folded
 
 from jupyter_gpt.notebook.views import live
 from jupyter_gpt.notebook.views import rank as view
@@ -17,6 +16,7 @@ from jupyter_gpt.notebook.views.rank_form import RankForm
 from jupyter_gpt.stages.rank import RankingTask
 from jupyter_gpt.stages.rankings import Question, Rankings
 
+FOLDED = "<summary>completions and rankings</summary>"
 EVIL = "<script>alert('x')</script> »«\n\nend"
 
 
@@ -44,23 +44,36 @@ def ranked(tmp_path):
 
 def test_the_page_shows_the_order_ties_and_reasons(ranked):
     ranked.rank(0, [[1], [0, 2]], "it is evil")
-    bundle = view.rank_bundle(ranked)
-    assert bundle.text.splitlines()[:8] == [
-        "rankings taste: 3 prompts, 3 completions each of ann, temperature 0.7, at most 60 tokens, seed 2 and up",
+    bundle = view.ranking_report(ranked)
+    assert bundle.text.splitlines() == [
+        "rankings taste",
+        "3 prompts, 3 completions each of ann, temperature 0.7, at most 60 tokens, seed 2 and up",
         "«1 ranked, 1 missing · 1 with identical completions · by person 1»",
         "",
+        "«",
         "1. Tell me.",
-        "«   1   <script>alert('x')</script> ›‹",
-        "       ",
-        "       end",
-        "   2=  the fox",
+        "",
+        "1   <script>alert('x')</script> ›‹",
+        "",
+        "    end",
+        "2=  the fox",
+        "2=  empty completion",
+        "    person: it is evil",
+        "",
+        "2. Say yes.",
+        "",
+        "–  Yes.",
+        "",
+        "3. Why?",
+        "",
+        "–  therefore",
+        "–  because",
+        "   not ranked yet",
+        "»",
     ]
-    assert "   2=  (empty)\n   person: it is evil»" in bundle.text
-    assert "2. Say yes.\n«   –   Yes.»" in bundle.text
-    assert "3. Why?\n«   –   therefore\n   –   because\n   not ranked yet»" in bundle.text
-    assert bundle.html.count(view.BEST) == 1 and bundle.html.count(">2=</span>") == 2
+    assert bundle.html.count(view.GREEN) == 1 and bundle.html.count(">2=</td>") == 2
     assert bundle.html.index("&lt;script") < bundle.html.index("the fox") and "person: it is evil" in bundle.html
-    assert "&lt;|sent|&gt; Tell me." in bundle.html and view.FOLDED not in bundle.html
+    assert "&lt;|sent|&gt; Tell me." in bundle.html and FOLDED not in bundle.html
     assert bundle.data == {
         "view": "rank",
         "rankings": "taste",
@@ -76,25 +89,24 @@ def test_the_page_shows_the_order_ties_and_reasons(ranked):
 
 def test_hostile_text_stays_text(ranked):
     ranked.rank(0, [[0], [1], [2]], EVIL)
-    html = view.rank_bundle(ranked).html
+    html = view.ranking_report(ranked).html
     assert "<script" not in html and html.count("&lt;script&gt;") == 2
 
 
 def test_while_somebody_ranks_it_is_folded_up_and_names_no_model(tmp_path):
     ranked = make(tmp_path, ("ann", "bob"))
     ranked.rank(2, [[0], [1]])
-    blind, whole = view.rank_bundle(ranked, blind=True).html, view.rank_bundle(ranked).html
-    assert view.FOLDED in blind
-    rows = blind.partition("</table>")[0] + blind.partition("<tbody>")[2].partition("exact prompts")[0]
-    first = rows[: rows.index("Why?")]
-    assert "bob" not in first.partition("<tbody>")[2] and "bob" in whole
+    blind, whole = view.ranking_report(ranked, blind=True).html, view.ranking_report(ranked).html
+    assert FOLDED in blind
+    rows = blind.partition(FOLDED)[2].partition("exact prompts")[0]
+    assert "(bob)" not in rows.partition("Why?")[0] and "(bob)" in rows and "(bob)" in whole.partition("Why?")[0]
     assert "Kendall" not in blind
 
 
 def test_labellers_and_their_agreement_are_told(tmp_path):
     for by, order in (("ann", [[0], [1], [2]]), ("bob", [[0], [1], [2]])):
         make(tmp_path, by=by).rank(0, order)
-    bundle = view.rank_bundle(make(tmp_path, by="bob"))
+    bundle = view.ranking_report(make(tmp_path, by="bob"))
     assert "by ann 1, bob 1 · agreement on 1 prompt: Kendall's W 1.00 (1 is perfect, 0.50 is chance)" in (bundle.text)
     assert bundle.metadata["agreement"] == {"w": 1.0, "chance": 0.5, "prompts": 1}
     other = make(tmp_path, fox="another fox")
@@ -103,27 +115,18 @@ def test_labellers_and_their_agreement_are_told(tmp_path):
 
 def test_what_a_judge_was_asked_is_shown(ranked):
     ranked.judged[0] = [{"sent": "<|judge|> rank", "reply": "2 > 1 »"}]
-    html = view.rank_bundle(ranked).html
+    html = view.ranking_report(ranked).html
     assert "&lt;|judge|&gt; rank→ 2 &gt; 1 &raquo;" in html
 
 
-def folded(text: str) -> str:
-    """As nbval's sanitizer leaves it."""
-    rules = configparser.RawConfigParser()
-    rules.read(Path(__file__).parents[1] / "nbval.cfg", encoding="utf-8")
-    for name in rules.sections():
-        text = re.sub(rules[name]["regex"], rules[name]["replace"], text)
-    return text
-
-
 def test_nbval_sees_no_answers_no_texts_and_no_form(ranked, tmp_path):
-    fresh = view.rank_bundle(ranked)
+    fresh = view.ranking_report(ranked)
     ranked.rank(0, [[1], [0, 2]], "why")
-    half = view.rank_bundle(ranked, blind=True)
+    half = view.ranking_report(ranked, blind=True)
     ranked.rank(2, [[1], [0]])
     ranked.notes.append("said »")
-    whole = view.rank_bundle(ranked)
-    elsewhere = view.rank_bundle(make(tmp_path, fox="other"))
+    whole = view.ranking_report(ranked)
+    elsewhere = view.ranking_report(make(tmp_path, fox="other"))
     for bundle in (half, whole, elsewhere):
         assert folded(bundle.text) == folded(fresh.text)
         assert folded(bundle.html) == folded(fresh.html)
@@ -170,7 +173,7 @@ def test_with_nobody_there_it_is_published_once(page, monkeypatch, ranked):
     with view.Page() as shown:
         shown.working("ann writes", 0, 3, 7)
         shown.show(ranked)
-    assert page.shown == [("display", view.rank_bundle(ranked).mime())]
+    assert page.shown == [("display", view.ranking_report(ranked).mime())]
 
 
 def test_a_person_sees_who_writes_then_the_answers_and_the_form(page, monkeypatch, ranked):
@@ -180,7 +183,7 @@ def test_a_person_sees_who_writes_then_the_answers_and_the_form(page, monkeypatc
         shown.show(ranked)
     (_, line), (how, blind), (beside, form) = page.shown
     assert line["text/plain"] == "ann writes: 1 of 3 prompts, token 7 …"
-    assert how == "update" and "0 ranked, 2 missing" in blind["text/html"] and view.FOLDED in blind["text/html"]
+    assert how == "update" and "0 ranked, 2 missing" in blind["text/html"] and FOLDED in blind["text/html"]
     assert beside == "display" and set(form) == {"application/vnd.jupyter.widget-view+json"}
 
     form = page.forms[0]
@@ -188,7 +191,7 @@ def test_a_person_sees_who_writes_then_the_answers_and_the_form(page, monkeypatc
     assert "1 ranked, 1 missing" in page.shown[-1][1]["text/html"]
     hear(form, "rank", row=1, order=[[1, 2]])
     (_, whole), (_, cleared) = page.shown[-2:]
-    assert view.FOLDED not in whole["text/html"] and cleared == {}
+    assert FOLDED not in whole["text/html"] and cleared == {}
     assert form.comm is None  # closed
 
 

@@ -148,10 +148,10 @@ def check(session, names, tokens: bool) -> None:
 
 def view_of_rankings(session, name: str):
     """What was ranked under a name, as it stands."""
-    from jupyter_gpt.notebook.views.rank import rank_bundle
+    from jupyter_gpt.notebook.views.rank import ranking_report
     from jupyter_gpt.stages.rank import reopened
 
-    return rank_bundle(reopened(session, name))
+    return ranking_report(reopened(session, name))
 
 
 def view_of_last(session, tokens: bool):

@@ -1,66 +1,57 @@
-"""What `%%rank`, `%%compare` and `%gpt arena` leave: the completions in their order, and for several models side by
-side, or behind a leaderboard.
+"""What `%%rank`, `%%compare` and `%gpt arena` leave: completions ranked, side by side, or behind a leaderboard.
 
 While a person ranks, the completions are folded up and models are unnamed, so that the page does not tell whose text is
-whose. What was sampled or ranked stands inside the marks of sampled text.
+whose.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import pairwise
 
+from jupyter_gpt.evaluation.elo import Rating
 from jupyter_gpt.inference.completion import Sampling
-from jupyter_gpt.notebook.views.bundle import MIME, Bundle, escape, marked, plain, quoted
-from jupyter_gpt.notebook.views.completion import prose, settings
+from jupyter_gpt.notebook.views.completion import settings
 from jupyter_gpt.notebook.views.differences import differences, mostly
-from jupyter_gpt.notebook.views.table import CODE, RULE, text_table
-from jupyter_gpt.stages.arena import Arena, Standing
+from jupyter_gpt.report.parts import Bar, Folded, Inline, Paragraph, Part, Samples, Span, Table, Varies, bold, quiet
+from jupyter_gpt.report.report import Report
+from jupyter_gpt.stages.arena import Arena
 from jupyter_gpt.stages.compare import Comparison
 from jupyter_gpt.stages.rank import RankingTask
 from jupyter_gpt.stages.rankings import Question, Ranking
 
-QUIET = "color:#888;font-size:90%"
-CELL = "text-align:left;vertical-align:top;white-space:normal;background-color:transparent;padding:5px 14px 5px 6px"
-BADGE = "border-radius:9px;padding:0 9px;white-space:nowrap;"
-BEST = BADGE + "background-color:rgba(0,158,115,0.22);font-weight:600"
-RANKED = BADGE + "border:1px solid rgba(128,128,128,0.45)"
-TINT = "background-color:rgba(224,140,50,{});border-radius:3px"
-FOLDED = "<details><summary>the completions, and the rankings so far</summary>"
-BOARD = ("rank", "model", "Elo", "95% interval", "won", "tied", "lost", "description")
-WIDTH = 180  # pixels of the scale of ratings
-BAR = "display:inline-block;height:8px;border-radius:4px"
+GREEN = "rgba(0,158,115,0.22)"
+ORANGE = "rgba(224,140,50,{})"
+BLUE, PALE = "rgb(58,143,208)", "rgba(58,143,208,0.35)"
+TICK = 0.02  # width of a rating in the bar of its interval
 ELO = (
     "Elo by a Bradley-Terry model of all votes; 1000 is the mean of these models, 400 points are odds of 10 to 1. "
     "95% intervals: the wider of the bootstrap over prompts and the curvature of the likelihood."
 )
 
 
-def rank_bundle(task: RankingTask, *, blind: bool = False) -> Bundle:
-    """The static bundle of a task as it stands; `blind` does not tell whose completions wait, nor who leads."""
-    rows = list(zip(task.questions, task.accepted(), strict=True))
-    text = [headline(task), quoted(status_line(task))]
-    if isinstance(task, Arena):
-        text.append(quoted(text_table(BOARD, [cells(standing) for standing in task.leaderboard], "rlrrrrrl")))
-    for i, (question, answer) in enumerate(rows, start=1):
-        text += [f"\n{i}. {question.prompt}{seed_of(task, question)}", quoted(listed(task, question, answer, blind))]
-    side_by_side = isinstance(task, Comparison)
-    body = "".join(
-        f'<tr><td style="{CELL};padding-top:14px"><span style="color:#888">{i}</span>&nbsp; '
-        f"<b>{escape(question.prompt)}</b>{escape(seed_of(task, question))}</td></tr>"
-        f'<tr style="background-color:transparent"><td style="{CELL};padding:0 0 8px 18px;line-height:1.5">'
-        f"{marked((columns if side_by_side else ranked_list)(task, question, answer, blind))}</td></tr>"
-        for i, (question, answer) in enumerate(rows, start=1)
-    )
-    board = leaderboard(task.leaderboard) if isinstance(task, Arena) and not blind else ""
-    fold = FOLDED if blind or isinstance(task, Arena) else ""
-    html = (
-        f"<p><b>{escape(headline(task).partition(': ')[0])}</b> {escape(headline(task).partition(': ')[2])}<br>"
-        f'<span style="{QUIET}">{marked(plain(status_line(task, blind)))}</span></p>{marked(board)}{marked(fold)}'
-        f'<table width="100%" style="border-collapse:collapse;width:100%"><tbody>{body}</tbody></table>'
-        f"{marked('</details>' if fold else '')}"
-        f"<details><summary>exact prompts</summary>{marked(prompts_html(task))}</details>"
-    )
+def ranking_report(task: RankingTask, *, blind: bool = False) -> Report:
+    """The report of a task as it stands; `blind` does not tell whose completions wait, nor who leads."""
+    rows = list(enumerate(zip(task.questions, task.accepted(), strict=True), start=1))
+    names = [f"{i}. {question.prompt}{seed_of(task, question)}" for i, (question, _) in rows]
+    body: list[Part]
+    if isinstance(task, Comparison):
+        texts = [side_by_side(question, answer) for _, (question, answer) in rows]
+        body = [Samples(task.models, list(zip(names, texts, strict=True)))]
+    else:
+        tables = [Table((), ranked(task, q, answer, blind), "ll", wrap=True) for _, (q, answer) in rows]
+        body = [part for name, table in zip(names, tables, strict=True) for part in (Paragraph(bold(name)), table)]
+    if blind or isinstance(task, Arena):
+        body = [Folded("completions and rankings", body, text=True)]
+    if isinstance(task, Arena) and not blind:
+        body = [*leaderboard(task), *body]
+    parts = [
+        Paragraph(subtitle(task)),
+        Paragraph(Varies(status_line(task, blind)), "quiet"),
+        Varies(body),
+        Folded("exact prompts", [Varies(exact_prompts(task))]),
+    ]
     data = {
         "view": task.kind,
         "rankings": task.name,
@@ -68,14 +59,14 @@ def rank_bundle(task: RankingTask, *, blind: bool = False) -> Bundle:
         "prompts": sorted({q.prompt for q in task.questions}),
         "sampling": sampling(task).as_dict(),
     }
-    return Bundle("\n".join(text), html, data, metadata(task))
+    title = f"{task.kind} {', '.join(task.models)}" if task.best_only else f"rankings {task.name}"
+    return Report(title, parts, data, metadata(task))
 
 
-def headline(task: RankingTask) -> str:
-    """What was asked, in one line that is the same on every machine."""
+def subtitle(task: RankingTask) -> str:
+    """What was asked, the same on every machine."""
     count, models = len({q.prompt for q in task.questions}), ", ".join(task.models)
-    title = f"{task.kind} {models}" if task.best_only else f"rankings {task.name}"
-    line = f"{title}: {count} prompt{'s' * (count != 1)}"
+    line = f"{count} prompt{'s' * (count != 1)}"
     if not task.options:
         return f"{line}, completions of {models}" if models else line
     how = sampling(task)
@@ -119,143 +110,71 @@ def seed_of(task: RankingTask, question: Question) -> str:
     return f" (seed {question.completions[0]['seed']})" if several else ""
 
 
-def ordered(question: Question, answer: Ranking | None) -> list[tuple[str, int]]:
-    """(rank, place) of each completion, best first: `1`, `2=`, `2=`, `4`; as shown, with `–`, where there is none."""
-    if answer is None:
-        return [("–", place) for place in question.shown]
-    found, before = [], 1
-    for group in answer.order:
-        found += [(f"{before}{'=' * (len(group) > 1)}", place) for place in group]
+def ranked(task: RankingTask, question: Question, answer: Ranking | None, blind: bool) -> list[tuple[Inline, Inline]]:
+    """(rank, completion) rows of one prompt, best first: `1`, `2=`, `2=`, `4`; as shown, with `–`, where not ranked."""
+    rows: list[tuple[Inline, Inline]] = []
+    before = 0
+    for group in answer.order if answer else [question.shown]:
+        rank = f"{before + 1}{'=' * (len(group) > 1)}" if answer else "–"
+        for place in group:
+            each = question.completions[place]
+            note = [each["model"]] if len(task.models) > 1 and not (blind and answer is None) else []
+            note += [f"sampled {each['times']} times"] if each.get("times", 1) > 1 else []
+            badge = Span(rank, "bold", GREEN) if answer and not before else rank
+            text = written(each, [(each["text"].strip(), False)])
+            rows.append((badge, [*text, quiet(f" ({', '.join(note)})")] if note else text))
         before += len(group)
-    return found
-
-
-def note_of(task: RankingTask, completion: dict, blind: bool) -> str:
-    """Whose a completion is, unless that shall not be known, and how often it was sampled."""
-    words = [completion["model"]] if len(task.models) > 1 and not blind else []
-    words += [f"sampled {completion['times']} times"] if completion.get("times", 1) > 1 else []
-    return ", ".join(words)
-
-
-def listed(task: RankingTask, question: Question, answer: Ranking | None, blind: bool) -> str:
-    """The completions of one prompt as text, the best first."""
-    lines = []
-    for rank, place in ordered(question, answer):
-        note = note_of(task, question.completions[place], blind and answer is None)
-        written = question.texts[place].strip().replace("\n", "\n       ") or "(empty)"
-        lines.append(f"   {rank:<3} {written}" + (f" ({note})" if note else ""))
+    if answer and answer.reason:
+        rows.append(("", quiet(f"{answer.by}: {answer.reason}")))
     if answer is None and question.open:
-        lines.append("   not ranked yet")
-    if answer and answer.reason:
-        lines.append(f"   {answer.by}: {answer.reason}")
-    return "\n".join(lines)
+        rows.append(("", quiet("not ranked yet")))
+    return rows
 
 
-def ranked_list(task: RankingTask, question: Question, answer: Ranking | None, blind: bool) -> str:
-    """The completions of one prompt as a table, the best first."""
-    rows = []
-    for rank, place in ordered(question, answer):
-        completion = question.completions[place]
-        style = QUIET if answer is None else BEST if rank.startswith("1") else RANKED
-        note = note_of(task, completion, blind and answer is None)
-        tail = f' <span style="{QUIET}">{plain(note)}</span>' if note else ""
-        rows.append((f'<span style="{style}">{rank}</span>', written(completion, [(completion["text"], False)]) + tail))
-    if answer and answer.reason:
-        rows.append(("", f'<span style="{QUIET}">{plain(answer.by)}: {plain(answer.reason)}</span>'))
-    body = "".join(
-        f'<tr style="background-color:transparent"><td width="44" style="{CELL}">{rank}</td>'
-        f'<td style="{CELL};border-bottom:{RULE};overflow-wrap:anywhere">{text}</td></tr>'
-        for rank, text in rows
-    )
-    return f'<table width="100%" style="border-collapse:collapse;width:100%"><tbody>{body}</tbody></table>'
+def side_by_side(question: Question, answer: Ranking | None) -> list[Inline]:
+    """What each model wrote to one prompt, words that no other has tinted, the best marked."""
+    pieces = differences([text.strip() for text in question.texts])
+    best = answer.order[0] if answer else ()
+    mark = Span("tie" if len(best) > 1 else "✓ best", "bold", GREEN)
+    return [
+        [mark, "\n"] * (place in best) + written(each, of_text)
+        for place, (each, of_text) in enumerate(zip(question.completions, pieces, strict=True))
+    ]
 
 
-def columns(task: RankingTask, question: Question, answer: Ranking | None, blind: bool) -> str:
-    """The completions of one prompt side by side, a column per model, words that no other text has tinted."""
-    ranks = {place: rank for rank, place in ordered(question, answer)} if answer else {}
-    cells = "".join(
-        f'<td width="{100 // len(task.models)}%" style="{CELL}">'
-        f'<span style="{BEST if ranks.get(place) == "1" else QUIET}">{plain(completion["model"])}'
-        f"{' ✓ best' if ranks.get(place) == '1' else ' tie' if ranks.get(place) == '1=' else ''}</span><br>"
-        f"{written(completion, pieces)}</td>"
-        for place, (completion, pieces) in enumerate(
-            zip(question.completions, differences(question.texts), strict=True)
-        )
-    )
-    return (
-        f'<table width="100%" style="border-collapse:collapse;width:100%"><tbody>'
-        f'<tr style="background-color:transparent">{cells}</tr></tbody></table>'
-    )
-
-
-def written(completion: dict, pieces: Sequence[tuple[str, bool]]) -> str:
-    """A completion as HTML; a tint goes line by line, so that it never runs across an empty line."""
-    style = TINT.format(0.09 if mostly(pieces) else 0.24)
-
-    def tinted(text: str) -> str:
-        return "<br>".join(f'<span style="{style}">{plain(line)}</span>' if line else "" for line in text.split("\n"))
-
-    shown = "".join(tinted(text) if differs else guarded(prose(text)) for text, differs in pieces).strip()
-    shown = shown or f'<span style="{QUIET}">empty completion</span>'
+def written(completion: dict, pieces: Sequence[tuple[str, bool]]) -> list[Inline]:
+    tint = ORANGE.format(0.09 if mostly(pieces) else 0.24)
+    shown: list[Inline] = [Span(text, tint=tint) if differs else text for text, differs in pieces if text]
     cut = completion.get("finish_reason") == "length"
-    return shown + (f' <span style="{QUIET}" title="stopped at --max-tokens">…</span>' if cut else "")
+    return (shown or [quiet("empty completion")]) + [Span(" …", "quiet", tooltip="stopped at --max-tokens")] * cut
 
 
-def guarded(html: str) -> str:
-    """HTML whose own guillemets end no mark."""
-    return html.replace("«", "&laquo;").replace("»", "&raquo;")
-
-
-def cells(standing: Standing) -> tuple[str, ...]:
-    """A line of the leaderboard."""
-    rating = standing.rating
-    counts = (str(number) for number in (rating.wins, rating.ties, rating.losses))
-    interval = f"{rating.low:.0f} to {rating.high:.0f}"
-    return (str(standing.rank), standing.model, f"{rating.elo:.0f}", interval, *counts, standing.about)
-
-
-def leaderboard(standings: list[Standing]) -> str:
-    """The leaderboard, each interval drawn on a scale that all share."""
+def leaderboard(task: Arena) -> list[Part]:
+    """The models' ratings, each interval drawn on a scale that all share."""
+    standings = task.leaderboard
     low, high = min(s.rating.low for s in standings), max(s.rating.high for s in standings)
-    head = "".join(f'<th style="{CELL};border-bottom:{RULE}">{name}</th>' for name in (*BOARD[:3], "", *BOARD[3:]))
-    rows = []
-    for standing in standings:
-        texts = [escape(text) for text in cells(standing)]
-        shown = [*(f"<b>{text}</b>" for text in texts[:3]), scale(standing.rating, low, high), *texts[3:]]
-        row = "".join(f'<td style="{CELL};white-space:nowrap">{text}</td>' for text in shown)
-        rows.append(f'<tr style="background-color:transparent">{row}</tr>')
-    return (
-        f'<table style="border-collapse:collapse"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
-        f'<p style="{QUIET}">{ELO}</p>'
-    )
+
+    def interval(rating: Rating) -> list[Inline]:
+        ends = (low, rating.low, rating.elo, rating.high)
+        before, left, right = ((1 - TICK) * (b - a) / (high - low) for a, b in pairwise(ends))
+        text = f"{rating.low:.0f} to {rating.high:.0f}"
+        bar = [(before, "transparent", ""), (left, PALE, text), (TICK, BLUE, f"{rating.elo:.0f}"), (right, PALE, text)]
+        return [Bar(bar, width=180), f" {text}"]
+
+    rows = [
+        (s.rank, bold(s.model), bold(f"{r.elo:.0f}"), interval(r), r.wins, r.ties, r.losses, s.about)
+        for s, r in ((s, s.rating) for s in standings)
+    ]
+    header = ("rank", "model", "Elo", "95% interval", "won", "tied", "lost", "description")
+    return [Table(header, rows, "rlrlrrrl"), Paragraph(ELO, "quiet")]
 
 
-def scale(rating, low: float, high: float) -> str:
-    """The interval as a bar with a tick at the rating, from `low` to `high` points."""
-    unit = (WIDTH - 4) / (high - low)
-    before, left, right = (
-        (b - a) * unit for a, b in ((low, rating.low), (rating.low, rating.elo), (rating.elo, rating.high))
-    )
-    pale = f"{BAR};background-color:rgba(58,143,208,0.35)"
-    return (
-        f'<span style="display:inline-block;width:{WIDTH}px;white-space:nowrap;line-height:8px">'
-        f'<span style="display:inline-block;width:{before:.0f}px"></span>'
-        f'<span style="{pale};width:{max(0, left - 2):.0f}px"></span>'
-        f'<span style="{BAR};width:4px;height:14px;background-color:rgb(58,143,208);vertical-align:-3px"></span>'
-        f'<span style="{pale};width:{max(0, right - 2):.0f}px"></span></span>'
-    )
-
-
-def prompts_html(task: RankingTask) -> str:
-    """What was sent to each model, and to a judge with its replies, special tokens included. Holds no marks."""
+def exact_prompts(task: RankingTask) -> list[Part]:
+    """What was sent to each model, and to a judge with its replies, special tokens included."""
     sent = [pair for question in task.questions for pair in question.sent]
     sent += [(f"{task.by}, the judge", f"{j['sent']}→ {j['reply']}") for each in task.judged.values() for j in each]
-    parts = [
-        f'<p style="margin:12px 0 2px"><b>{plain(who)}</b></p><div style="{CODE};max-width:960px;'
-        f'overflow-wrap:anywhere">{guarded(prose(text))}</div>'
-        for who, text in dict.fromkeys(sent)
-    ]
-    return "".join(parts) or "none: nothing was sampled"
+    found = [part for who, text in dict.fromkeys(sent) for part in (Paragraph(bold(who)), Paragraph(text, "code"))]
+    return found or [Paragraph("none: nothing was sampled")]
 
 
 def metadata(task: RankingTask) -> dict:
@@ -308,25 +227,22 @@ class Page:
         if not self.live:
             return
         line = f"{what}: {done} of {total} prompts" + (f", token {tokens:,}" if tokens else "") + " …"
-        self.put({"text/plain": line, "text/html": f'<p style="color:#888">{escape(line)}</p>'})
+        self.put(Report("", [Paragraph(line, "quiet")]))
 
-    def put(self, data: dict, metadata: dict | None = None) -> None:
+    def put(self, report: Report) -> None:
         """Shows this in the place of what was shown before."""
         from IPython.display import display
 
+        data, metadata = report._repr_mimebundle_()
         if self.handle is not None:
-            self.handle.update(data, raw=True, metadata=metadata or {})
+            self.handle.update(data, raw=True, metadata=metadata)
         else:
-            self.handle = display(data, raw=True, metadata=metadata or {}, display_id=self.live)
-
-    def results(self, task: RankingTask, blind: bool = False) -> None:
-        bundle = rank_bundle(task, blind=blind)
-        self.put(bundle.mime(), {MIME: bundle.metadata})
+            self.handle = display(data, raw=True, metadata=metadata, display_id=self.live)
 
     def show(self, task: RankingTask, form: bool = True) -> None:
         """The results, and with `form` the missing rankings asked for beside them."""
         asks = form and self.live and bool(task.missing)
-        self.results(task, blind=asks)
+        self.put(ranking_report(task, blind=asks))
         if not asks:
             return
         from IPython.display import display
@@ -338,7 +254,7 @@ class Page:
         beside = display(widget.view(), raw=True, display_id=True)
 
         def changed(done: bool) -> None:
-            self.results(task, blind=not done)
+            self.put(ranking_report(task, blind=not done))
             if done and not widget.reloaded:  # else neither found its place, and the form is all there is to see
                 beside.update({}, raw=True)
                 close(widget)
