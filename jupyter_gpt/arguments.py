@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jupyter_gpt.data.rows import text_of
-from jupyter_gpt.errors import GPTError, nearest
+from jupyter_gpt.errors import GPTError, keyword_messages, nearest
 
 # What an option is called elsewhere (transformers, TRL, peft, OpenAI, LlamaIndex), and what it may be called here: the
 # first of these that a function takes is meant.
@@ -195,8 +195,9 @@ def command(*more: str, without: Sequence[str] = (), called: str | None = None) 
 
         @functools.wraps(function)
         def checked(session, *arguments, **keywords):
-            given = own.bind(session, arguments, keywords)
-            return function(*given.args, **given.kwargs)
+            with keyword_messages():
+                given = own.bind(session, arguments, keywords)
+                return function(*given.args, **given.kwargs)
 
         return checked
 

@@ -10,6 +10,7 @@ import difflib
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 LONGEST = 300  # characters of a message
 QUOTED = 80  # of a word in it that is longer than twice as much
@@ -60,3 +61,38 @@ def nearest(word: str, known: Iterable[str]) -> str:
     if close:
         return f" (did you mean {close[0]}?)"
     return f" (there is {', '.join(known)})" if 0 < len(known) <= 12 else ""
+
+
+# How options are spelled in messages: as a magic's flags, or as the keywords of a Python function.
+_in_magic: ContextVar[bool] = ContextVar("in_magic", default=False)
+FLAG = re.compile(r"(%{1,2}\w[^:;,]*)|(?<![\w-])--([a-z][a-z-]*)(?: (-?[\d.]+(?:e-?\d+)?|'[^']*')(?![\w.]))?")
+
+
+@contextmanager
+def in_magic() -> Iterator[None]:
+    """In here messages name options as they are typed in a magic: `--max-tokens`."""
+    token = _in_magic.set(True)
+    try:
+        yield
+    finally:
+        _in_magic.reset(token)
+
+
+def as_keywords(message: str) -> str:
+    """A message with `--max-tokens 0` as `max_tokens=0`; what stands in a magic's line stays as it is."""
+
+    def spelled(found: re.Match) -> str:
+        return found[1] or f"{found[2].replace('-', '_')}={found[3] or ''}"
+
+    return FLAG.sub(spelled, message)
+
+
+@contextmanager
+def keyword_messages() -> Iterator[None]:
+    """An error raised in here names options as Python's keywords, unless a magic called."""
+    try:
+        yield
+    except GPTError as error:
+        if not _in_magic.get() and error.args and isinstance(error.args[0], str):
+            error.args = (as_keywords(error.args[0]), *error.args[1:])
+        raise

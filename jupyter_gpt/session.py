@@ -17,27 +17,23 @@ from jupyter_gpt.inference.completion import Completion
 from jupyter_gpt.models.endpoints import Endpoint
 from jupyter_gpt.models.models import Model, Models
 from jupyter_gpt.notebook.views import inspect as look
+from jupyter_gpt.options import method
 from jupyter_gpt.retrieval.embedders import Embedders
 from jupyter_gpt.retrieval.indexes import Indexes, index
 from jupyter_gpt.runs.run import Run, Runs
-from jupyter_gpt.stages import techniques
+from jupyter_gpt.stages import classify, pretrain, reward, rlhf, sft, techniques
 from jupyter_gpt.stages.arena import Arena, arena
-from jupyter_gpt.stages.classify import classify
 from jupyter_gpt.stages.compare import Comparison, compare
 from jupyter_gpt.stages.corpus import Corpora, Corpus
 from jupyter_gpt.stages.evaluate import evaluate
 from jupyter_gpt.stages.evaluate_index import evaluate_index
 from jupyter_gpt.stages.launch import resume
 from jupyter_gpt.stages.merge import merge
-from jupyter_gpt.stages.pretrain import pretrain
 from jupyter_gpt.stages.prompt import Prompting, prompt
 from jupyter_gpt.stages.rag import rag
 from jupyter_gpt.stages.rank import RankingTask, rank
 from jupyter_gpt.stages.rankings import AllRankings
-from jupyter_gpt.stages.reward import reward
-from jupyter_gpt.stages.rlhf import rlhf
 from jupyter_gpt.stages.serve import Server, Serving
-from jupyter_gpt.stages.sft import sft
 
 STAGES = "jupyter_gpt.stages"
 ASKING = ("jupyter_gpt.stages.techniques:with_techniques", "jupyter_gpt.stages.prompt:prompt")  # options of prompts
@@ -47,12 +43,12 @@ INTERNAL = ("indexes", "send", "call_user", "form", "on_all", "deadline")  # of 
 class Session:
     """Models, runs and corpora of this kernel and of the folder it works in."""
 
-    pretrain = command(f"{STAGES}.pretrain_recipe:pretraining_recipe")(pretrain)
-    sft = command(f"{STAGES}.sft_recipe:finetuning_recipe", without=("cell", "base_mark", "adapter"))(sft)
-    classify = command(f"{STAGES}.classify_loop:classify_recipe", without=("cell", "base_mark"))(classify)
+    pretrain = method(pretrain.Pretrain, pretrain.pretrain)
+    sft = method(sft.SFT, sft.sft)
+    classify = method(classify.Classify, classify.classify)
+    reward = method(reward.RewardModel, reward.reward)
+    rlhf = method(rlhf.RLHF, rlhf.rlhf)
     merge = command()(merge)
-    reward = command(f"{STAGES}.reward_recipe:reward_recipe")(reward)
-    rlhf = command(f"{STAGES}.rl_recipe:rl_recipe")(rlhf)
     resume = command()(resume)
     evaluate = command(*ASKING, without=("model", *INTERNAL))(evaluate)
     index = command()(index)

@@ -60,9 +60,10 @@ def tiny_model():
     """
 
     def make(gpt, name="tiny", chat=False, context=64, seed=0):
+        from helpers.recipes import pretraining_recipe
+
         from jupyter_gpt.data.tokenizer import delimiter, train_bpe
         from jupyter_gpt.stages.pretrain_build import build
-        from jupyter_gpt.stages.pretrain_recipe import pretraining_recipe
 
         tokenizer = train_bpe(TALES, 320)
         tokenizer.chat_template = CHAT if chat else None

@@ -4,6 +4,7 @@ wrong place, or a shape that does not fit, is an error all the same."""
 
 import pytest
 import torch
+from helpers.recipes import pretraining_recipe
 
 from jupyter_gpt.inference.forward import forward_of
 from jupyter_gpt.inference.graphs import GraphedSteps
@@ -12,7 +13,6 @@ from jupyter_gpt.nn.loss import cross_entropy, softmax_gradient
 from jupyter_gpt.nn.optimizer import optimizers
 from jupyter_gpt.nn.transformer import Trunk
 from jupyter_gpt.stages.pretrain_build import build
-from jupyter_gpt.stages.pretrain_recipe import pretraining_recipe
 
 ARCHITECTURES = pytest.mark.parametrize("arch", ["llama", "gpt2", "qwen3"])
 

@@ -14,6 +14,7 @@ FLOORS = (
     "data",
     "arguments",
     "report",
+    "options",
     "nn",
     "inference",
     "runs",

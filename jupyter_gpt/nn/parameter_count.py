@@ -10,13 +10,13 @@ def parameters(recipe, vocabulary: int) -> int:
 
 
 def parameter_count(
-    arch: str, layers: int, width: int, heads: int, kv_heads: int, mlp: int, vocab: int, tied: bool, context: int
+    arch: str, layers: int, width: int, heads: int, kv_heads: int, mlp: int, vocab_size: int, tied: bool, context: int
 ) -> int:
     """Parameters of the transformers module that this shape builds, exactly."""
     if arch == "gpt2":
         block = 4 * width * width + 4 * width + 2 * width * mlp + mlp + width + 4 * width
-        return layers * block + 2 * width + (1 if tied else 2) * vocab * width + context * width
+        return layers * block + 2 * width + (1 if tied else 2) * vocab_size * width + context * width
     head = width // heads
     block = 2 * width * width + 2 * width * kv_heads * head + 3 * width * mlp + 2 * width
     block += 2 * head if arch == "qwen3" else 0
-    return layers * block + width + (1 if tied else 2) * vocab * width
+    return layers * block + width + (1 if tied else 2) * vocab_size * width

@@ -145,7 +145,7 @@ def pretraining(recipe, vocabulary: int, device: str) -> Step:
     """The step of a pretraining whose model is not built yet."""
     from jupyter_gpt.nn.parameter_count import parameters
 
-    layers, total = parameters(replace(recipe, context=0), 0), parameters(recipe, vocabulary)
+    layers, total = parameters(recipe.replace(context=0), 0), parameters(recipe, vocabulary)
     matrices, size = layers if recipe.optimizer == "muon" else 0, 2 if recipe.dtype == "bfloat16" else 4
     head = recipe.width // recipe.heads
     return Step(
@@ -341,7 +341,7 @@ def with_micro_batch(
     sizes = [recipe.micro_tokens] if recipe.micro_tokens else halves(usual, min(least, usual))
     tokens, recomputed = fit(what, step, sizes, recipe.checkpointing, device, adapter)
     yield from notes(sizes[0], tokens, recomputed)
-    return replace(recipe, micro_tokens=tokens, checkpointing=recomputed)
+    return recipe.replace(micro_tokens=tokens, checkpointing=recomputed)
 
 
 def notes(usual: int, tokens: int, recomputed: bool) -> Iterator[dict]:

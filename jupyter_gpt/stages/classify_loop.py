@@ -10,139 +10,15 @@ import json
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from jupyter_gpt.errors import GPTError
 from jupyter_gpt.models.scoring import at_once, encoded, label_scores, probabilities
 from jupyter_gpt.stages.finetuned import Finetuned
 from jupyter_gpt.stages.loop import Micro
-from jupyter_gpt.stages.pretrain_recipe import read_back
 
 SHOWN = 4  # held-out texts whose labels are shown as the training goes
-
-
-@dataclass(frozen=True)
-class ClassifyRecipe:
-    """A run in full. `batch` are texts a step, `context` the most tokens read of each; `warmup` and `decay` shares.
-    `bad_rows`: whether a row that is no labelled text ends the run ("refuse"), or is left out ("skip"). `micro_tokens`
-    go through the model at once, with `checkpointing` their activations are recomputed: 0 and None until it is decided.
-    """
-
-    cell: str | None
-    base: str
-    base_mark: str
-    from_scratch: bool
-    lora: int
-    lora_targets: list[str] | None
-    steps: int
-    epochs: float | None
-    batch: int
-    context: int
-    lr: float
-    optimizer: str
-    weight_decay: float
-    beta1: float
-    beta2: float
-    eps: float
-    warmup: float
-    decay: float
-    clip: float
-    seed: int
-    dtype: str
-    held_out: float
-    eval_every: int
-    sample_every: int
-    checkpoint_every: int | None
-    minutes: float | None = None
-    bad_rows: str = "refuse"
-    micro_tokens: int = 0
-    checkpointing: bool | None = None
-
-    def as_dict(self) -> dict:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict) -> ClassifyRecipe:
-        """Read back what `as_dict` wrote. Raises GPTError for a recipe of another version."""
-        return read_back(cls, values)
-
-
-def classify_recipe(
-    base: str,
-    *,
-    cell: str | None = None,
-    base_mark: str = "",
-    from_scratch: bool = False,
-    lora: int | None = None,
-    lora_targets: list[str] | None = None,
-    steps: int | None = None,
-    epochs: float | None = None,
-    batch: int = 16,
-    context: int | None = None,
-    lr: float | None = None,
-    weight_decay: float = 0.0,
-    seed: int = 0,
-    dtype: str | None = None,
-    held_out: float = 0.2,
-    eval_every: int | None = None,
-    sample_every: int | None = None,
-    checkpoint_every: int | None = None,
-    bad_rows: str = "refuse",
-) -> ClassifyRecipe:
-    """What the user said, checked. Raises GPTError, one line, for what cannot be trained."""
-    if steps and epochs:
-        raise GPTError("--steps and --epochs both set the length of the run: give one")
-    if from_scratch and lora:
-        raise GPTError("--lora adapts what was learned before, and --from-scratch has learned nothing: leave one out")
-    if lora_targets and not lora:
-        raise GPTError("--lora-targets belongs to an adapter: add --lora RANK")
-    given = {
-        "steps": steps,
-        "epochs": epochs,
-        "batch": batch,
-        "context": context,
-        "lr": lr,
-        "lora": lora,
-        "eval-every": eval_every,
-        "sample-every": sample_every,
-        "checkpoint-every": checkpoint_every,
-    }
-    for flag, value in given.items():
-        if value is not None and not (value > 0 and math.isfinite(value)):
-            raise GPTError(f"--{flag} {value} must be above zero")
-    if not 0 < held_out < 1:
-        raise GPTError(f"--held-out {held_out} is a share of the texts, between 0 and 1")
-    if bad_rows not in ("refuse", "skip"):
-        raise GPTError(f"--bad-rows is refuse or skip, not {bad_rows!r:.40}")
-    return ClassifyRecipe(
-        cell,
-        base,
-        base_mark,
-        from_scratch,
-        lora or 0,
-        lora_targets,
-        steps or 0,
-        epochs,
-        batch,
-        context or 0,
-        lr or 0.0,
-        "adamw",
-        weight_decay,
-        0.9,
-        0.999,
-        1e-8,
-        0.1,
-        0.9,
-        1.0,
-        seed,
-        dtype or "auto",
-        held_out,
-        eval_every or 0,
-        sample_every or 0,
-        checkpoint_every,
-        bad_rows=bad_rows,
-    )
 
 
 @dataclass
@@ -151,7 +27,7 @@ class Classifying(Finetuned):
     too.
     """
 
-    recipe: ClassifyRecipe
+    recipe: Any
     model: object
     tokenizer: object
     labels: list[str]
@@ -243,7 +119,7 @@ class Classifying(Finetuned):
 
 
 def prepare(
-    recipe: ClassifyRecipe, folder: Path, module, tokenizer, texts: Sequence | None, skipped: Sequence[str] = ()
+    recipe, folder: Path, module, tokenizer, texts: Sequence | None, skipped: Sequence[str] = ()
 ) -> Iterator[dict | None]:
     """Yields progress events, returns the `Classifying` at step 0.
 
@@ -273,7 +149,7 @@ def prepare(
     config, device = module.config.get_text_config(), module.device.type
     context = min(recipe.context or 256, context_of(module))
     learn, test = split(texts, recipe.held_out, recipe.seed)
-    recipe = replace(recipe, context=context)
+    recipe = recipe.replace(context=context)
     recipe = resolved(recipe, config.hidden_size, len(learn), machine.choose_dtype(device, config.hidden_size))
     yield from machine.notes(device, recipe.dtype)
     step, adapter = (
@@ -313,12 +189,11 @@ def prepare(
     )
 
 
-def resolved(recipe: ClassifyRecipe, width: int, texts: int, dtype: str) -> ClassifyRecipe:
+def resolved(recipe, width: int, texts: int, dtype: str):
     """The recipe with what follows from base and data; three epochs where no length was given."""
     steps = recipe.steps or max(1, math.ceil((recipe.epochs or 3.0) * texts / min(recipe.batch, texts)))
     usual = min(1e-3, 1e-4 * (576 / width)) * (5 if recipe.lora else 3 if recipe.from_scratch else 1)
-    return replace(
-        recipe,
+    return recipe.replace(
         steps=steps,
         lr=recipe.lr or usual,
         dtype=dtype if recipe.dtype == "auto" else recipe.dtype,
@@ -327,7 +202,7 @@ def resolved(recipe: ClassifyRecipe, width: int, texts: int, dtype: str) -> Clas
     )
 
 
-def start(recipe: ClassifyRecipe, module, labels: list[str], tokenizer):
+def start(recipe, module, labels: list[str], tokenizer):
     """The classifier before its first step: an adapter, a copy of all weights, or random ones."""
     from jupyter_gpt.nn.devices import seeded
     from jupyter_gpt.nn.heads import with_head

@@ -38,29 +38,19 @@ def stage(kind: str):
     return importlib.import_module(f"jupyter_gpt.stages.{STAGES[kind]}")
 
 
-def launch(
-    session,
-    name: str,
-    kind: str,
-    recipe,
-    requested: Mapping,
-    *,
-    overwrite: bool = False,
-    background: bool = False,
-    variables: Mapping | None = None,
-) -> Run:
-    """Start a run of `recipe`, and wait for it unless `background`; `requested` is what the user asked for.
+def launch(session, options, kind: str, recipe, requested: Mapping, variables: Mapping | None = None) -> Run:
+    """Start a run of `recipe`, and wait for it unless in the background; `requested` is what the user asked for.
 
     Raises GPTError, one line, for a name that is taken and while another run trains; nothing is touched then.
     """
-    new = provenance(kind, requested, variables, sources_of(recipe))
-    folder = session.runs.folder(store.check_name(name))
+    name, new = store.check_name(options.name), provenance(kind, requested, variables, sources_of(recipe))
+    folder = session.runs.folder(name)
     with store.writing(f"run {name}"), store.locked(folder, f"{name} is being trained"):
-        claim(session, name, new, overwrite)
+        claim(session, name, new, options.overwrite)
         only_one(session)
         store.sweep(folder.parent)
         run = open_run(session, name, new, recipe.as_dict())
-    return start(session, run, recipe, variables, background, resuming=False)
+    return start(session, run, recipe, variables, options.background, resuming=False)
 
 
 def resume(session, name: str, *, variables: Mapping | None = None, background: bool = False) -> Run:
@@ -76,7 +66,7 @@ def resume(session, name: str, *, variables: Mapping | None = None, background: 
     if run.alive:
         what = {"paused": ": unpause it", "stopping": ": wait until it has ended"}
         raise GPTError(f"run {name} is {run.status}{what.get(run.status, ' already')}")
-    recipe = stage(run.kind).recipe_from(run.recipe)
+    recipe = stage(run.kind).RECIPE.from_dict(run.recipe)
     only_one(session)
     found = checkpoint.latest(run.folder / "checkpoints")
     with store.writing(f"run {name}"), store.locked(run.folder, f"{name} is being trained"):

@@ -1,73 +1,321 @@
-"""`gpt.pretrain`: the stage of runs that train a GPT from scratch."""
+"""`%%pretrain`: from a mixture of documents to a trained GPT.
+
+One dial, `depth`, sets the rest as nanochat has it: width, heads, vocabulary, working memory, batch, learning rates and
+horizon follow from the number of layers; each can be set by itself.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
+from typing import ClassVar, Literal
 
+from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError, nearest
+from jupyter_gpt.nn.parameter_count import parameter_count
+from jupyter_gpt.options import Count, NotNegative, Positive, ProperShare, Recipe, option
 from jupyter_gpt.runs.run import Run
+from jupyter_gpt.stages.corpus import MIXTURE
 from jupyter_gpt.stages.launch import launch
+from jupyter_gpt.stages.stage import LENGTH, MICRO_TOKENS, Optimizer, Schedule, one_length, schedule
+
+# The shapes people ask for by name: arch, layers, width, heads, kv heads, MLP width, vocabulary, context, tied.
+SIZES = {
+    "gpt2": ("gpt2", 12, 768, 12, 12, 3072, 50257, 1024, True),
+    "gpt2-medium": ("gpt2", 24, 1024, 16, 16, 4096, 50257, 1024, True),
+    "gpt2-large": ("gpt2", 36, 1280, 20, 20, 5120, 50257, 1024, True),
+    "gpt2-xl": ("gpt2", 48, 1600, 25, 25, 6400, 50257, 1024, True),
+    "llama-124m": ("llama", 12, 768, 6, 6, 2048, 50304, 1024, True),
+    "smollm-135m": ("llama", 30, 576, 9, 3, 1536, 49152, 2048, True),
+    "smollm-360m": ("llama", 32, 960, 15, 5, 2560, 49152, 2048, True),
+    "qwen3-0.6b": ("qwen3", 28, 1024, 16, 8, 3072, 65536, 2048, True),
+}
 
 
-def pretrain(
-    session,
-    name: str,
-    mixture: object = None,
-    *,
-    corpus: str | None = None,
-    tokenizer: str = "bpe",
-    background: bool = False,
-    overwrite: bool = False,
-    variables: Mapping | None = None,
-    **options,
-) -> Run:
-    """Train a GPT from scratch on `mixture`, or on a declared `corpus`; the model is `gpt.models[name]`.
+class Pretrain(Schedule):
+    """train a GPT from scratch
 
-    `mixture` is a mapping from sources to weights, or its YAML; or the documents themselves: a list of texts or of
-    rows, a Series, a DataFrame; or a Path. `tokenizer` is `bpe`, `char` or the name of a model; `options` are those of
-    `jupyter_gpt.stages.pretrain_recipe.pretraining_recipe`. Blocks until the run ends, unless `background`; Ctrl-C
-    stops it gracefully. `variables` serves `$name` sources. A model of that name is replaced where this very cell made
-    it, or
-    the same options on the same data (Run All); else only if `overwrite`.
+    Collects the documents, trains a tokenizer on them, packs them into rows and trains a transformer to predict the
+    next token, with a live loss curve and samples as it goes. The model stays in the kernel as gpt.models[NAME] and on
+    disk
+    as a plain transformers folder. Stop it with the view's button or the notebook's ■: the model as of that step is
+    evaluated once (■ again skips that) and kept, and %gpt resume NAME goes on from it. A red line says when the loss
+    diverges, when it
+    does not fall, and when the model overfits. Without a length it trains on 20 tokens a parameter (Hoffmann et al.
+    2022).
+    """
+
+    magic: ClassVar[str] = "%%pretrain"
+    groups: ClassVar[tuple[str, ...]] = ("Name and data", LENGTH, "Model", "Optimization", "Evaluation", "Running")
+    body_help: ClassVar[str] = MIXTURE
+    body_sketch: ClassVar[tuple[str, ...]] = ("source: weight", "…")
+    examples: ClassVar[tuple[str, ...]] = (
+        "%%pretrain storyteller --depth 4 --steps 600",
+        "stories: 3",
+        "python: 1",
+        "",
+        "%%pretrain gpt --corpus bedtime --depth 8 --tokens 50M --background",
+    )
+
+    mixture: object = option(
+        None,
+        "a mapping from sources to weights, or its YAML; or the documents: texts, rows, a DataFrame, a Path",
+        positional=True,
+        body=True,
+        only="python",
+    )
+    corpus: str | None = option(
+        None,
+        "a corpus that %%corpus declared, instead of a body",
+        "NAME",
+        complete="corpora",
+        group="Name and data",
+        recipe=False,
+    )
+    tokenizer: str = option(
+        "bpe",
+        "bpe (byte-level, trained here), char, or the name of a model to share its tokenizer",
+        "KIND",
+        hints=("bpe", "char"),
+        complete="models",
+        group="Name and data",
+    )
+    vocab_size: Count | None = option(
+        None, "tokens in the vocabulary, special ones included (default: by depth)", "N", group="Name and data"
+    )
+    held_out: ProperShare | None = option(
+        None, "share of the documents kept for validation (default: by size)", "SHARE", group="Name and data"
+    )
+    depth: Count = option(
+        4,
+        "layers; sets width, heads, vocabulary, context, batch, learning rate and length, each of which can also "
+        "be given",
+        "N",
+        group="Model",
+        recipe=False,
+    )
+    arch: Literal["llama", "qwen3", "gpt2"] | None = option(None, "the architecture (default: llama)", group="Model")
+    context: Count | None = option(
+        None, "context length: tokens a row, the most the model can attend to", "T", group="Model"
+    )
+    size: str | None = option(
+        None,
+        "a known shape instead of --depth: " + ", ".join(SIZES),
+        "NAME",
+        hints=tuple(SIZES),
+        group="Model",
+        recipe=False,
+    )
+    width: Count | None = option(None, "channels of the residual stream (default: 64 a layer)", "N", group="Model")
+    heads: Count | None = option(None, "attention heads", "N", group="Model")
+    kv_heads: Count | None = option(
+        None, "key-value heads, fewer than --heads for grouped-query attention", "N", group="Model"
+    )
+    mlp: Count | None = option(
+        None, "channels inside the MLP (default: 8/3 of the width; 4 times for gpt2)", "N", group="Model"
+    )
+    optimizer: Optimizer = option(
+        "muon", "muon (matrices by Muon, the rest by AdamW) or adamw alone", group="Optimization"
+    )
+    lr: Positive | None = option(
+        None, "peak learning rate of the matrices; the others keep their ratio to it", "X", group="Optimization"
+    )
+    batch_tokens: Count | None = option(
+        None, "tokens of one optimizer step, reached by gradient accumulation", "N", group="Optimization"
+    )
+    rows: Count | None = option(
+        None,
+        "rows of one micro-batch: fewer need less memory, same result (default: what the free memory holds)",
+        "N",
+        group="Optimization",
+    )
+    warmup: ProperShare | None = option(
+        None, "share of the steps in which the learning rate rises (default: 0.01)", "SHARE", group="Optimization"
+    )
+    decay: ProperShare | None = option(
+        None, "share of the steps in which it falls to zero (default: 0.5)", "SHARE", group="Optimization"
+    )
+    weight_decay: NotNegative | None = option(
+        None, "weight decay (default: 0 for muon, 0.1 for adamw)", "X", group="Optimization"
+    )
+    compile: bool | None = option(None, "torch.compile the model (default: where it pays)", group="Optimization")
+    prompts: list[str] | None = option(
+        None,
+        "the texts that the samples continue, each in quotes, or a $variable with a list (default: how held-out "
+        "documents "
+        "begin)",
+        "TEXT",
+        group="Evaluation",
+    )
+
+    def check(self) -> None:
+        one_length(self, "steps", "tokens", "minutes")
+
+
+class PretrainRecipe(Recipe, Pretrain):
+    """A pretraining run in full. Token counts are tokens, lengths are tokens, learning rates are peaks.
+
+    `warmup` and `decay` are shares of `steps`; `rows` is the micro-batch, 0 until the memory of the device has decided
+    it, `batch_tokens` the tokens of one optimizer step (a multiple of rows * context, reached by accumulation). `steps`
+    is
+    0 while only `minutes` is known: the first thing such a run does is to measure itself.
+    """
+
+    NEWER: ClassVar[frozenset[str]] = frozenset({"prompts", "checkpointing", "tokens"})
+
+    mixture: dict[str, float]
+    name: str = ""
+    arch: str
+    layers: int
+    width: int
+    heads: int
+    kv_heads: int
+    mlp: int
+    context: int
+    vocab_size: int
+    tied: bool
+    steps: int = 0
+    batch_tokens: int
+    rows: int = 0
+    lr: float
+    lr_embedding: float
+    lr_head: float
+    lr_vectors: float
+    weight_decay: float
+    momentum: float = 0.95
+    beta1: float
+    beta2: float = 0.95
+    warmup: float
+    decay: float
+    dtype: str = "auto"
+    eval_every: int = 0
+    eval_tokens: int
+    sample_every: int = 0
+
+    @property
+    def accumulation(self) -> int:
+        """Micro-batches in one optimizer step."""
+        return self.batch_tokens // (self.rows * self.context)
+
+    def with_steps(self, steps: int) -> PretrainRecipe:
+        """The recipe with its length known: evaluations and samples that were left open spread over it."""
+        return self.replace(
+            steps=steps,
+            eval_every=self.eval_every or max(1, steps // 10),
+            sample_every=self.sample_every or max(1, steps // 6),
+        )
+
+
+def pretrain(session, options: Pretrain) -> Run:
+    """Train a GPT from scratch; the model is `gpt.models[name]`. Blocks until the run ends, unless in the background;
+    Ctrl-C stops it gracefully.
 
     Raises GPTError, one line, for what cannot be trained; whatever had that name before is then untouched.
     """
-    from jupyter_gpt import store
     from jupyter_gpt.data import mixture as mixtures
     from jupyter_gpt.data import sources
-    from jupyter_gpt.stages.pretrain_recipe import pretraining_recipe
 
-    store.check_name(name)
-    if (mixture is None) == (corpus is None):
+    store.check_name(options.name)
+    if (options.mixture is None) == (options.corpus is None):
         raise GPTError("say what to train on: sources with weights in the body, or --corpus NAME, not both")
-    weights = session.corpora[corpus].weights if corpus is not None else mixture
-    weights, variables = mixtures.read(weights, variables)
-    recipe = pretraining_recipe(weights, tokenizer=tokenizer, **options)
+    weights = session.corpora[options.corpus].weights if options.corpus is not None else options.mixture
+    weights, variables = mixtures.read(weights, options.variables)
+    recipe = recipe_of(options, weights)
+    tokenizer = options.tokenizer
     if tokenizer not in ("bpe", "char") and tokenizer not in session.models:
         raise GPTError(f"--tokenizer {tokenizer} is neither bpe, char nor a model{nearest(tokenizer, session.models)}")
-    if tokenizer not in ("bpe", "char") and options.get("vocab_size"):
+    if tokenizer not in ("bpe", "char") and options.vocab_size:
         raise GPTError(
             f"--vocab-size is for a tokenizer that is trained here, not for that of {tokenizer}: leave it out"
         )
     for source in weights:
         sources.check(source, variables)
-    return launch(
-        session,
-        name,
-        "pretrain",
-        recipe,
-        {"mixture": weights, "tokenizer": tokenizer, **options},
-        overwrite=overwrite,
-        background=background,
-        variables=variables,
+    requested = {**options.given, "mixture": weights, "tokenizer": tokenizer}
+    requested.pop("corpus", None)
+    return launch(session, options, "pretrain", recipe, requested, variables)
+
+
+def recipe_of(options: Pretrain, mixture: Mapping[str, float]) -> PretrainRecipe:
+    """The recipe of these options; what they leave open follows from `depth` (or `size`).
+
+    width = 64 * depth; one head per 64 channels below a width of 512 and per 128 above; a vocabulary that grows as
+    depth^2.5 from 2,048 at depth 4; a batch that grows as depth^4 from 1,024 tokens; 20 tokens a parameter when no
+    horizon is given (Hoffmann et al. 2022). `lr` scales all groups alike: it is the peak for matrices, and the other
+    groups keep their ratio to it.
+
+    Raises GPTError, one line, for anything that cannot be built.
+    """
+    shape = model_shape(options)
+    width, context = shape["width"], shape["context"]
+    wanted = options.batch_tokens or min(524288, max(256, round(1024 * (shape["layers"] / 4) ** 4)))
+    together = options.rows or max(1, min(round(wanted / context), MICRO_TOKENS // context))
+    batch_tokens = together * context * max(1, round(wanted / (together * context)))
+    steps, tokens = options.steps or 0, options.tokens
+    if not steps and not options.minutes:
+        steps = math.ceil((tokens or 20 * parameter_count(**shape)) / batch_tokens)
+    muon = options.optimizer == "muon"
+    scale = (768 / width) ** 0.5
+    peak = options.lr or (0.02 if muon else 3e-3 * min(1.0, 256 / width))
+    ratio = peak / 0.02 if muon else 1.0
+    recipe = PretrainRecipe.from_options(
+        options,
+        **shape,
+        mixture=dict(mixture),
+        steps=0,
+        batch_tokens=batch_tokens,
+        lr=peak,
+        lr_embedding=0.03 * scale * ratio if muon else peak,
+        lr_head=0.004 * scale * ratio if muon else peak,
+        lr_vectors=0.01 * ratio if muon else peak,
+        weight_decay=options.weight_decay if options.weight_decay is not None else (0.0 if muon else 0.1),
+        beta1=0.8 if muon else 0.9,
+        eval_tokens=options.eval_tokens or max(8192, min(16 * batch_tokens, 1 << 20)),
+        **schedule(options, 0.01, 0.5),
     )
+    return recipe.with_steps(steps) if steps else recipe
 
 
-def recipe_from(values: dict):
-    """The recipe that `recipe.yaml` holds."""
-    from jupyter_gpt.stages.pretrain_recipe import Recipe
+def model_shape(options: Pretrain) -> dict:
+    """The sizes of the model by name. Raises GPTError, one line, for sizes that do not fit together."""
+    arch, depth, tied = options.arch, options.depth, None
+    width, heads, kv_heads, mlp = options.width, options.heads, options.kv_heads, options.mlp
+    vocab_size, context = options.vocab_size, options.context
+    if options.size is not None:
+        if options.size not in SIZES:
+            raise GPTError(f"--size {options.size} is not known{nearest(options.size, SIZES)}")
+        preset = SIZES[options.size]
+        if arch not in (None, preset[0]):
+            raise GPTError(f"--size {options.size} is a {preset[0]}; leave --arch out, or give the sizes one by one")
+        arch, depth, tied = preset[0], preset[1], preset[8]
+        width, heads, kv_heads = width or preset[2], heads or preset[3], kv_heads or preset[4]
+        mlp, vocab_size, context = mlp or preset[5], vocab_size or preset[6], context or preset[7]
+    arch = arch or "llama"
+    width = width or 64 * depth
+    heads = heads or max(1, width // (128 if width >= 512 else 64))
+    if width % heads:
+        raise GPTError(f"--width {width} does not divide into --heads {heads}")
+    if arch != "gpt2" and width // heads % 2:
+        raise GPTError(
+            f"--width {width} over --heads {heads} gives heads of {width // heads}: rotary positions need even"
+        )
+    kv_heads = kv_heads or heads
+    if heads % kv_heads:
+        raise GPTError(f"--heads {heads} is not a multiple of --kv-heads {kv_heads}")
+    return {
+        "arch": arch,
+        "layers": depth,
+        "width": width,
+        "heads": heads,
+        "kv_heads": kv_heads,
+        "mlp": mlp or (4 * width if arch == "gpt2" else 64 * math.ceil(8 * width / 3 / 64)),
+        "context": context or min(2048, max(256, 2 ** round(math.log2(64 * depth)))),
+        # at least 320: every byte, special tokens, some merges
+        "vocab_size": vocab_size or min(65536, max(320, 64 * round(32 * (depth / 4) ** 2.5))),
+        "tied": arch == "gpt2" if tied is None else tied,
+    }
 
-    return Recipe.from_dict(values)
+
+RECIPE = PretrainRecipe
 
 
 def preparation(session, run: Run, recipe, variables: Mapping | None) -> Iterator:

@@ -11,12 +11,11 @@ import torch
 from torch import nn
 
 from jupyter_gpt.nn.devices import seeded
-from jupyter_gpt.stages.pretrain_recipe import Recipe
 
 RESIDUAL_WRITERS = ("o_proj", "down_proj", "c_proj")
 
 
-def build(recipe: Recipe, vocab_size: int, eot: int) -> nn.Module:
+def build(recipe, vocab_size: int, eot: int) -> nn.Module:
     """A causal LM in fp32 on the CPU, its weights a function of the recipe and its seed alone.
 
     `vocab_size` is that of the tokenizer; the table is padded to a multiple of 64 rows when it is large, for speed.
@@ -59,7 +58,7 @@ def build(recipe: Recipe, vocab_size: int, eot: int) -> nn.Module:
 
 
 @torch.no_grad()
-def initialise(model: nn.Module, recipe: Recipe) -> None:
+def initialise(model: nn.Module, recipe) -> None:
     """Draw every weight anew from `recipe.seed`."""
     from transformers.pytorch_utils import Conv1D
 
@@ -81,7 +80,7 @@ def initialise(model: nn.Module, recipe: Recipe) -> None:
                 module.bias.zero_()
 
 
-def flops_per_token(recipe: Recipe, parameters: int, vocab_size: int) -> float:
+def flops_per_token(recipe, parameters: int, vocab_size: int) -> float:
     """Training FLOPs per token: 6 per multiplied parameter and 12 L T d for attention (Chowdhery et al. 2022, app. B).
 
     The input table is looked up, not multiplied, unless the head shares it.

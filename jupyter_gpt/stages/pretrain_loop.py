@@ -7,6 +7,7 @@ import time
 from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,6 @@ from jupyter_gpt.nn.output_head import OutputHead, output_head
 from jupyter_gpt.nn.transformer import Trunk
 from jupyter_gpt.runs import checkpoint
 from jupyter_gpt.stages.loop import Micro, closing, train
-from jupyter_gpt.stages.pretrain_recipe import Recipe
 
 SAMPLE_TOKENS = 64  # the length of a sample at a fixed step
 SAMPLE_TEMPERATURE = 0.8
@@ -34,7 +34,7 @@ class Training:
     `prompts` are (text, ids) to sample from.
     """
 
-    recipe: Recipe
+    recipe: Any
     model: nn.Module
     tokenizer: object
     optimizers: Optimizers

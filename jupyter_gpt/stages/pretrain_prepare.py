@@ -21,13 +21,13 @@ from jupyter_gpt.nn.optimizer import optimizers
 from jupyter_gpt.nn.parameter_count import parameters
 from jupyter_gpt.stages.pretrain_build import build, flops_per_token
 from jupyter_gpt.stages.pretrain_loop import Training, forward_functions
-from jupyter_gpt.stages.pretrain_recipe import MICRO_TOKENS, Recipe, with_steps
+from jupyter_gpt.stages.stage import MICRO_TOKENS
 
 PROMPT_WORDS = 5  # of a held-out document, for the fixed prompts
 
 
 def prepare(
-    recipe: Recipe, folder: Path, device: str, variables: Mapping | None = None, tokenizer=None
+    recipe, folder: Path, device: str, variables: Mapping | None = None, tokenizer=None
 ) -> Iterator[dict | None]:
     """Yields progress events, returns the `Training` at step 0.
 
@@ -40,12 +40,12 @@ def prepare(
     from jupyter_gpt.data.tokenizer import token_bytes
 
     if recipe.dtype == "auto":
-        recipe = replace(recipe, dtype=machine.choose_dtype(device, recipe.width))
+        recipe = recipe.replace(dtype=machine.choose_dtype(device, recipe.width))
     yield from machine.notes(device, recipe.dtype)
     recipe = yield from fitted(recipe, len(tokenizer) if tokenizer else recipe.vocab_size, device)
     if not recipe.steps:
         yield {"event": "progress", "stage": "measuring the speed", "done": 0, "total": None, "unit": "steps"}
-        recipe = with_steps(recipe, measured_steps(recipe, device))
+        recipe = recipe.with_steps(measured_steps(recipe, device))
     wanted = recipe.steps * recipe.batch_tokens
     if (folder / "data" / "documents.json").exists():
         documents = Documents.open(folder / "data")
@@ -63,10 +63,10 @@ def prepare(
             held_out=recipe.held_out,
         )
     yield {"event": "progress", "stage": "building the model", "done": 0, "total": None, "unit": "parameters"}
-    recipe = replace(recipe, vocab_size=len(tokenizer))
+    recipe = recipe.replace(vocab_size=len(tokenizer))
     model = build(recipe, len(tokenizer), documents.eot).to(device)
     prompts = recipe.prompts or first_words(documents, tokenizer)
-    recipe = replace(recipe, prompts=prompts)
+    recipe = recipe.replace(prompts=prompts)
     compile = compiles(recipe, device) if recipe.compile is None else recipe.compile
     parameters = sum(p.numel() for p in model.parameters())
     return Training(
@@ -87,7 +87,7 @@ def prepare(
     )
 
 
-def fitted(recipe: Recipe, vocabulary: int, device: str) -> Iterator[dict]:
+def fitted(recipe, vocabulary: int, device: str) -> Iterator[dict]:
     """The recipe with the micro-batch that the memory of the device holds: a part of the batch in whole rows.
 
     Yields a note where that is not the usual one. Raises GPTError where not one row fits.
@@ -105,7 +105,7 @@ def fitted(recipe: Recipe, vocabulary: int, device: str) -> Iterator[dict]:
         otherwise="a lower --depth or --width would fit",
     )
     yield from memory.notes(rows[0] * recipe.context, tokens, recomputed)
-    return replace(recipe, rows=tokens // recipe.context, checkpointing=recomputed)
+    return recipe.replace(rows=tokens // recipe.context, checkpointing=recomputed)
 
 
 def held_out_rows(documents, context: int) -> dict:
@@ -129,7 +129,7 @@ def padded(counts, length: int):
     return np.pad(counts, (0, length - len(counts))).astype(np.float32)
 
 
-def compiles(recipe: Recipe, device: str) -> bool:
+def compiles(recipe, device: str) -> bool:
     """torch.compile pays on a GPU for runs longer than its own minute; on a CPU it needs a C++ compiler and gains
     little over the fused kernels the forward already uses."""
     return device == "cuda" and recipe.steps * recipe.accumulation >= 300
@@ -154,7 +154,7 @@ def first_words(documents, tokenizer) -> list[str]:
     return prompts
 
 
-def measured_steps(recipe: Recipe, device: str) -> int:
+def measured_steps(recipe, device: str) -> int:
     """How many steps `recipe.minutes` hold on this machine: the median of a few real steps on random tokens."""
     import numpy as np
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 import torch
 from torch import nn
@@ -53,8 +52,7 @@ def prepare(recipe, base, rankings: Sequence, weights: nn.Module | None = None) 
             }
     train, held_out = split(ranked, recipe.held_out, recipe.seed)
     steps = recipe.steps or max(1, math.ceil(recipe.epochs * len(train) / recipe.batch))
-    recipe = replace(
-        recipe,
+    recipe = recipe.replace(
         steps=steps,
         eval_every=recipe.eval_every or max(1, steps // 8),
         max_tokens=most,

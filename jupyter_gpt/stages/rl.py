@@ -13,6 +13,7 @@ from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,6 @@ from jupyter_gpt.runs import resumable
 from jupyter_gpt.stages.alignment_report import Party, measured
 from jupyter_gpt.stages.rewards import Reward, rewarded
 from jupyter_gpt.stages.rl_alarms import alarms
-from jupyter_gpt.stages.rl_recipe import RLRecipe
 from jupyter_gpt.stages.rollout import EVALUATION, SAMPLES, Asked, Rollout, known, roll_out, stream
 
 EVALUATED = 4  # completions of each evaluated prompt: enough to see whether they are all the same
@@ -43,7 +43,7 @@ class RL:
     constant: how many steps up to now had rewards that did not differ.  score_moments: of all of PPO's rewards so far.
     """
 
-    recipe: RLRecipe
+    recipe: Any
     policy: Reader
     reference: Reader
     tokenizer: object

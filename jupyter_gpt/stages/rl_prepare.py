@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 import torch
 from torch import nn
@@ -23,7 +22,6 @@ from jupyter_gpt.stages.policy import critic_of, policy_of
 from jupyter_gpt.stages.reward_prepare import apart
 from jupyter_gpt.stages.rewards import Reward
 from jupyter_gpt.stages.rl import RL
-from jupyter_gpt.stages.rl_recipe import RLRecipe
 from jupyter_gpt.stages.rollout import Asked
 
 FEW = 5  # prompts: with fewer none is held out
@@ -31,7 +29,7 @@ WATCHED = 16  # prompts evaluated at most
 
 
 def prepare(
-    recipe: RLRecipe,
+    recipe,
     name: str,
     start,
     rewards: Sequence[Reward],
@@ -62,7 +60,7 @@ def prepare(
         learned = prompts
     yield None
     dtype = resolved(recipe.dtype, start.module)
-    recipe, low = replace(recipe, prompts=texts, dtype=dtype), getattr(torch, dtype)
+    recipe, low = recipe.replace(prompts=texts, dtype=dtype), getattr(torch, dtype)
     weights = start.module if weights is None else weights
     yield from machine.notes(weights.device.type, dtype)
     recipe = yield from with_micro_batch(recipe, start.name, weights, prompts, [*train, *held_out])
@@ -99,7 +97,7 @@ def prepare(
 
 
 def with_micro_batch(
-    recipe: RLRecipe, name: str, weights: nn.Module, prompts: Sequence[Asked], rankings: Sequence[Preferred]
+    recipe, name: str, weights: nn.Module, prompts: Sequence[Asked], rankings: Sequence[Preferred]
 ) -> Iterator[dict]:
     """See `memory.with_micro_batch`. DPO reads all completions of a ranking at once; PPO trains a critic beside the
     policy,
@@ -138,7 +136,7 @@ def split(prompts: list[Asked], share: float, seed: int) -> tuple[list[Asked], l
     return kept, [one for n, one in enumerate(prompts) if n in held][:WATCHED]
 
 
-def preferred(recipe: RLRecipe, start, rankings: Sequence, context: int) -> tuple[list[Preferred], list[Preferred]]:
+def preferred(recipe, start, rankings: Sequence, context: int) -> tuple[list[Preferred], list[Preferred]]:
     """Rankings to learn from and rankings held out, those of one prompt on the same side."""
     telling = [ranking for ranking in rankings if ranking.pairs]
     held = apart([ranking.prompt for ranking in telling], recipe.held_out or 0.1, recipe.seed)

@@ -1,68 +1,246 @@
-"""`gpt.rlhf`: the stage of runs that train a policy by reinforcement learning, from rankings or rewards."""
+"""`%%rlhf`: from an assistant and what people, or a function, prefer, to an aligned one, by reinforcement learning."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from typing import ClassVar, Literal
 
 from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError, nearest
+from jupyter_gpt.options import Count, NotNegative, Number, Positive, Rank, Recipe, Share, option
 from jupyter_gpt.runs import provenance
 from jupyter_gpt.runs.provenance import Provenance
 from jupyter_gpt.runs.run import Run
 from jupyter_gpt.stages import data_hashes as marks
 from jupyter_gpt.stages import reward as reward_stage
 from jupyter_gpt.stages.launch import claim, launch
-from jupyter_gpt.stages.rl_recipe import DEFAULT_ALGORITHM, rl_recipe
+from jupyter_gpt.stages.stage import LENGTH, Training
 
+OWN = {"mask_truncated_completions": "grpo", "missing_eos_penalty": "ppo", "use_score_scaling": "ppo"}  # options of one
 Rewarding = str | Callable[[str, str], float]
 
 
-def rlhf(
-    session,
-    name: str,
-    prompts: str | Sequence[str] | None = None,
-    *,
-    policy: str,
-    algo: str = DEFAULT_ALGORITHM,
-    rankings: str | None = None,
-    reward: Rewarding | Sequence[Rewarding] | None = None,
-    background: bool = False,
-    overwrite: bool = False,
-    variables: Mapping | None = None,
-    **options,
-) -> Run:
-    """Train the model `policy` by `algo` (ppo, grpo or dpo) on `prompts`, a list or one a line; it is
-    `gpt.models[name]`.
+class RLHF(Training):
+    """reinforcement learning from rankings or rewards
 
-    `reward` is the name of a reward model, a function f(prompt, completion) -> float, `$name` of one in `variables`, or
-    several of these with `weights`; without it PPO and GRPO first make a reward model `NAME-reward` from `rankings`,
-    while DPO learns from those directly. Without prompts those of the rankings are used. `options` are those of
-    `jupyter_gpt.stages.rl_recipe.rl_recipe`. Blocks until the run ends, unless `background`; Ctrl-C stops it
-    gracefully.
+    Has the policy answer the prompts, rewards the answers and makes the better ones likelier. PPO learns token by token
+    with a critic, GRPO compares the answers to one prompt with each other, DPO learns straight from rankings. Without
+    --reward
+    a reward model is made from the rankings first. Policy, reference, critic and reward model share one base in memory.
+    The KL to the reference is held down so that the policy stays a language model; a red line says when it runs away or
+    collapses, and what to do. The model is gpt.models[NAME]; ■ keeps it as of that step.
+    """
+
+    magic: ClassVar[str] = "%%rlhf"
+    groups: ClassVar[tuple[str, ...]] = (
+        "Name and data",
+        LENGTH,
+        "Size",
+        "Algorithm",
+        "Optimization",
+        "Evaluation",
+        "Running",
+    )
+    body_help: ClassVar[str] = """
+One prompt a line; empty lines are skipped. Without any, those of the rankings are used.
+"""
+    body_sketch: ClassVar[tuple[str, ...]] = ("prompt", "…")
+    examples: ClassVar[tuple[str, ...]] = (
+        "%%rlhf aligned --policy assistant --algo ppo --rankings taste",
+        "Tell me about the fox.",
+        "Why was Anna sad?",
+        "",
+        "%%rlhf polite --policy assistant --algo grpo --reward $polite --steps 40",
+        "Tell me about the fox.",
+    )
+
+    prompts: str | Sequence[str] | None = option(
+        None, "the prompts, a list or one a line", positional=True, body=True, only="python"
+    )
+    policy: str = option(
+        ..., "the model to start from; it stays as it is", "MODEL", complete="models", group="Name and data"
+    )
+    algo: Literal["ppo", "grpo", "dpo"] = option("ppo", "the algorithm", group="Name and data")
+    rankings: str | None = option(
+        None,
+        "rankings that %%rank kept: DPO's lessons, or those of a reward model",
+        "NAME",
+        complete="rankings",
+        group="Name and data",
+    )
+    reward: Rewarding | Sequence[Rewarding] | None = option(
+        None,
+        "a reward model, or a $function(prompt, completion) -> float; several are added up",
+        "REWARD",
+        many=True,
+        variable=True,
+        complete="models",
+        group="Name and data",
+    )
+    weights: Sequence[Number] | None = option(
+        None, "weights of several rewards (default: 1 each)", "X", group="Name and data"
+    )
+    prompts_per_step: Count = option(8, "prompts (for dpo: rankings) of one step", "N", group="Size")
+    samples: Count = option(8, "completions of each prompt", "K", group="Size")
+    max_tokens: Count = option(64, "tokens of a completion, at most", "N", group="Size")
+    lora: Rank = option(16, "rank of the LoRA adapters; 0 trains copies of the whole model", "R", group="Size")
+    held_out: Share = option(0.1, "share of the prompts that is only ever evaluated on", "SHARE", group="Size")
+    lr: Positive | None = option(
+        None, "peak learning rate of the policy (default: by algorithm)", "X", group="Algorithm"
+    )
+    value_lr: Positive | None = option(
+        None, "peak learning rate of ppo's critic (default: three times as much)", "X", group="Algorithm"
+    )
+    kl: NotNegative = option(
+        0.05,
+        "coefficient of the KL penalty: what a nat away from the reference costs, in units of the reward (grpo: of "
+        "the group "
+        "advantage)",
+        "X",
+        group="Algorithm",
+    )
+    kl_target: Positive | None = option(
+        None,
+        "adapt that coefficient so that the KL stays at so many nats per completion",
+        "NATS",
+        group="Algorithm",
+    )
+    kl_limit: Positive = option(
+        30.0, "nats per completion at which the KL counts as running away", "NATS", group="Algorithm"
+    )
+    clip: Positive = option(
+        0.2, "clip range: how far the probability ratio to the sampling policy may move", "X", group="Algorithm"
+    )
+    epochs: Count | None = option(None, "updates on each batch (default: 4, grpo 1)", "N", group="Algorithm")
+    gamma: Share = option(1.0, "discount of later rewards, ppo", "X", group="Algorithm")
+    lam: Share = option(0.95, "lambda of generalized advantage estimation, ppo", "X", group="Algorithm")
+    mask_truncated_completions: bool = option(
+        False, "grpo: leave completions that were cut at --max-tokens out of the loss", group="Algorithm"
+    )
+    missing_eos_penalty: Positive | None = option(
+        None, "ppo: take so much off the reward of a completion that was cut at --max-tokens", "X", group="Algorithm"
+    )
+    use_score_scaling: bool = option(
+        False,
+        "ppo: divide the rewards by the standard deviation of all of the run so far",
+        group="Algorithm",
+    )
+    beta: Positive = option(0.1, "dpo: how tightly the reference holds", "X", group="Algorithm")
+    eval_every: Count | None = option(
+        None, "steps between evaluations and samples (default: six in a run)", "N", group="Evaluation"
+    )
+
+    def check(self) -> None:
+        if self.algo == "grpo" and self.samples == 1:
+            raise GPTError(
+                "--samples 1 gives GRPO nothing to compare: it learns from several completions of one prompt"
+            )
+        for name, owner in OWN.items():
+            if getattr(self, name) and self.algo != owner:
+                raise GPTError(f"--{name.replace('_', '-')} belongs to --algo {owner}: leave it out with {self.algo}")
+
+
+class RLRecipe(Recipe, RLHF):
+    """A step of PPO or GRPO draws `samples` completions of each of `prompts_per_step` prompts, at most `max_tokens`
+    long; one
+    of DPO reads `prompts_per_step` rankings.
+
+    reward, weights: names of reward models, or `$name` of a function, and what each counts.  marks: hashes of the
+    models and rankings, under what they are.  micro_tokens: what goes through a model at once in training; 0 until it
+    is decided.
+    """
+
+    NEWER: ClassVar[frozenset[str]] = frozenset(
+        {
+            "mask_truncated_completions",
+            "missing_eos_penalty",
+            "use_score_scaling",
+            "marks",
+            "micro_tokens",
+            "checkpointing",
+        }
+    )
+
+    name: str = ""
+    prompts: list[str]
+    reward: list[str]
+    weights: list[float]
+    steps: int = 60
+    lr: float
+    value_lr: float
+    warmup: float = 0.05
+    decay: float = 0.3
+    max_norm: float = 1.0
+    epochs: int
+    eval_every: int
+    dtype: str = "auto"
+    marks: dict[str, str] | None = None
+    micro_tokens: int = 0
+    checkpointing: bool | None = None
+
+    @property
+    def reads_rankings(self) -> bool:
+        """Whether anything is taken from the rankings: DPO's pairs, a reward model to be made first, or the prompts."""
+        return self.rankings is not None and (self.algo == "dpo" or not self.reward or not self.prompts)
+
+    @property
+    def batch(self) -> int:
+        """Completions of one step."""
+        return self.prompts_per_step * self.samples
+
+
+RECIPE = RLRecipe
+
+
+def rlhf(session, options: RLHF) -> Run:
+    """Train the policy; it is `gpt.models[name]`. Without a reward PPO and GRPO first make a reward model `NAME-reward`
+    from
+    the rankings, while DPO learns from those directly. Without prompts those of the rankings are used.
 
     Raises GPTError, one line, for what cannot be trained; what a function raises comes out as it is.
     """
-    store.check_name(name)
-    if name == policy:
+    name = store.check_name(options.name)
+    if name == options.policy:
         raise GPTError(f"{name} would take the place of the model it starts from: choose another name")
-    reward_stage.check_base(session, policy)
-    texts = lines(prompts)
+    reward_stage.check_base(session, options.policy)
+    texts, reward = lines(options.prompts), options.reward
     sources = [] if reward is None else list(reward) if isinstance(reward, list | tuple) else [reward]
-    names, variables = named(sources, dict(variables or {}))
-    recipe = rl_recipe(policy, texts, algo=algo, rankings=rankings, reward=names, **options)
+    names, variables = named(sources, dict(options.variables or {}))
+    recipe = recipe_of(options, texts, names)
     for source in recipe.reward:
         check_reward(session, source, variables)
-    if rankings is not None:
-        session.rankings[rankings].need(reward_stage.NEEDED)
+    if options.rankings is not None:
+        session.rankings[options.rankings].need(reward_stage.NEEDED)
     elif not texts:
         raise GPTError("there are no prompts to answer: write them in the body, one a line")
-    recipe = replace(recipe, marks=inputs(session, recipe))
-    if algo != "dpo" and not names:
-        claim(session, reward_name(name), own_reward(recipe, provenance.running_cell()), overwrite)
-    requested = {"prompts": texts, "policy": policy, "algo": algo, "rankings": rankings, "reward": names, **options}
-    return launch(
-        session, name, "rlhf", recipe, requested, overwrite=overwrite, background=background, variables=variables
+    recipe = recipe.replace(marks=inputs(session, recipe))
+    if options.algo != "dpo" and not names:
+        claim(session, reward_name(name), own_reward(recipe, provenance.running_cell()), options.overwrite)
+    requested = {**options.given, "prompts": texts, "algo": options.algo, "reward": names}
+    return launch(session, options, "rlhf", recipe, requested, variables)
+
+
+def recipe_of(options: RLHF, prompts: Sequence[str], reward: Sequence[str]) -> RLRecipe:
+    """The recipe of these options. Raises GPTError, one line, for what cannot be trained."""
+    algo = options.algo
+    if algo != "dpo" and not reward and not options.rankings:
+        raise GPTError(f"--algo {algo} wants a reward: --reward NAME or $function, or --rankings to train one from")
+    if algo == "dpo" and not options.rankings:
+        raise GPTError("--algo dpo learns straight from rankings: give --rankings NAME")
+    weights = list(options.weights or [1.0] * len(reward))
+    if len(weights) != len(reward):
+        raise GPTError(f"there are {len(reward)} rewards and {len(weights)} --weights: give one of each")
+    peak = options.lr or (1e-4 if algo == "dpo" else 3e-4) * (1.0 if options.lora else 0.1)
+    return RLRecipe.from_options(
+        options,
+        prompts=list(prompts),
+        reward=list(reward),
+        weights=weights,
+        lr=peak,
+        value_lr=options.value_lr or 3 * peak,
+        kl=0.0 if algo == "dpo" else options.kl,
+        epochs=options.epochs or (4 if algo == "ppo" else 1),
+        eval_every=options.eval_every or max(1, (options.steps or 60) // 6),
     )
 
 
@@ -122,14 +300,6 @@ def inputs(session, recipe) -> dict[str, str]:
     return found | (marks.of_rankings(session, recipe.rankings) if recipe.reads_rankings else {})
 
 
-def recipe_from(values: dict):
-    """The recipe that `recipe.yaml` holds."""
-    from jupyter_gpt.stages.pretrain_recipe import read_back
-    from jupyter_gpt.stages.rl_recipe import RLRecipe
-
-    return read_back(RLRecipe, values)
-
-
 def preparation(session, run: Run, recipe, variables: Mapping | None) -> Iterator:
     """Progress events, and at the end the training at step 0."""
     from jupyter_gpt.prompting.generation import ends
@@ -163,10 +333,10 @@ def first_of(session, start):
 def rewarded_first(session, run: Run, recipe, rankings) -> Iterator:
     """Make the reward model of a run that has none; its steps are progress. Returns the recipe with it."""
     from jupyter_gpt.stages.reward_prepare import prepare
-    from jupyter_gpt.stages.reward_recipe import reward_recipe
 
     name = reward_name(run.name)
-    own = reward_recipe(recipe.policy, recipe.rankings, lora=recipe.lora, seed=recipe.seed)
+    options = reward_stage.RewardModel.of(name=name, rankings=recipe.rankings, lora=recipe.lora, seed=recipe.seed)
+    own = reward_stage.recipe_of(options, recipe.policy)
     start = session.models[recipe.policy]
     training = yield from prepare(own, start, rankings, session.models.to_train(start, not own.lora, own.dtype))
     for event in training.loop():
@@ -188,7 +358,7 @@ def rewarded_first(session, run: Run, recipe, rankings) -> Iterator:
     }
     reward_stage.keep_as(session, name, own_reward(recipe, run.provenance.cell_id), training)
     known = {**(recipe.marks or {}), **marks.of_model(session, name)}
-    return replace(recipe, reward=[name], weights=[1.0], marks=known)
+    return recipe.replace(reward=[name], weights=[1.0], marks=known)
 
 
 def source_of(session, name: str, weight: float, variables: Mapping):

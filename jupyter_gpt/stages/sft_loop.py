@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +24,6 @@ from jupyter_gpt.nn.transformer import Trunk
 from jupyter_gpt.nn.varlen import Stream, stream, streams
 from jupyter_gpt.stages.finetuned import Finetuned
 from jupyter_gpt.stages.loop import Micro
-from jupyter_gpt.stages.sft_recipe import FinetuningRecipe
 
 EVALUATED = 4096  # cells evaluated at once: enough for the products to be large, soon enough for a stop
 
@@ -37,7 +37,7 @@ class Finetuning(Finetuned):
     `questions` are (text, ids up to where the answer begins); `ends` are the tokens that end an answer.
     """
 
-    recipe: FinetuningRecipe
+    recipe: Any
     model: nn.Module
     tokenizer: object
     optimizers: Optimizers

@@ -6,7 +6,6 @@ number format, the learning rate and the length are facts only once the base, th
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -23,14 +22,13 @@ from jupyter_gpt.nn.optimizer import finetuning_optimizers
 from jupyter_gpt.nn.token_rows import unwrapped
 from jupyter_gpt.nn.transformer import recomputable
 from jupyter_gpt.stages.sft_loop import Finetuning, held_out_batches
-from jupyter_gpt.stages.sft_recipe import EPOCHS, GENERATED_TOKENS, FinetuningRecipe, for_base, with_steps, with_tokens
 
 QUESTIONS = 3  # asked at fixed steps
 SHOWN = 160  # characters of a question, of its end
 
 
 def prepare(
-    recipe: FinetuningRecipe, folder: Path, model: nn.Module, tokenizer, variables: Mapping | None = None
+    recipe, folder: Path, model: nn.Module, tokenizer, variables: Mapping | None = None
 ) -> Iterator[dict | None]:
     """Yields progress events, returns the `Finetuning` at step 0.
 
@@ -48,7 +46,7 @@ def prepare(
     trained(model)
     given, recipe = recipe.micro_tokens, resolved(recipe, model)
     yield from machine.notes(device, recipe.dtype)
-    recipe = yield from with_micro_batch(replace(recipe, micro_tokens=given), recipe.micro_tokens, model)
+    recipe = yield from with_micro_batch(recipe.replace(micro_tokens=given), recipe.micro_tokens, model)
     parts = {
         "tokenizer": tokenizer,
         "rows": None,
@@ -59,11 +57,11 @@ def prepare(
         "peak_flops": machine.peak_flops(device, recipe.dtype),
     }
     if recipe.steps:
-        recipe = with_steps(recipe, recipe.steps)
+        recipe = recipe.with_steps(recipe.steps)
     elif recipe.minutes:
         yield {"event": "progress", "stage": "measuring the speed", "done": 0, "total": None, "unit": "steps"}
         steps = measured_steps(Finetuning(recipe, model, optimizers=finetuning_optimizers(model, recipe), **parts))
-        recipe = with_steps(recipe, steps)
+        recipe = recipe.with_steps(steps)
     if (folder / "data" / "conversations.json").exists():
         conversations = Conversations.open(folder / "data")
     else:
@@ -85,7 +83,7 @@ def prepare(
     parts["rows"] = ConversationRows(conversations, recipe.context, recipe.seed)
     if not recipe.steps:
         rows = yield from parts["rows"].rows_of(inputs(recipe, conversations))
-        recipe = with_tokens(recipe, rows * recipe.context)
+        recipe = recipe.with_tokens(rows * recipe.context)
     parts["held_out"] = held_out_batches(conversations, recipe.context, recipe.eval_tokens)
     parts["questions"] = questions(recipe, conversations, tokenizer, most_tokens(model))
     optimizers = finetuning_optimizers(model, recipe)
@@ -99,23 +97,23 @@ def most_tokens(model: nn.Module) -> int:
     return min(context_of(model), 1 << 20)
 
 
-def resolved(recipe: FinetuningRecipe, model: nn.Module) -> FinetuningRecipe:
+def resolved(recipe, model: nn.Module):
     """The recipe with what follows from the base and from the device it is on."""
     width, device = model.config.get_text_config().hidden_size, model.device.type
     parameters = sum(p.numel() for p in model.parameters())
-    return for_base(recipe, width, most_tokens(model), machine.choose_dtype(device, width), parameters, device)
+    return recipe.for_base(width, most_tokens(model), machine.choose_dtype(device, width), parameters, device)
 
 
-def check_room(recipe: FinetuningRecipe, base: nn.Module, rank: int) -> None:
+def check_room(recipe, base: nn.Module, rank: int) -> None:
     """Refuse what the memory does not hold before anything is copied: an adapter of `base`, or for rank 0 all its
     weights.
     """
     usual = resolved(recipe, base)
-    for _ in with_micro_batch(replace(usual, micro_tokens=recipe.micro_tokens), usual.micro_tokens, base, rank):
+    for _ in with_micro_batch(usual.replace(micro_tokens=recipe.micro_tokens), usual.micro_tokens, base, rank):
         pass
 
 
-def with_micro_batch(recipe: FinetuningRecipe, usual: int, model: nn.Module, rank: int | None = None) -> Iterator[dict]:
+def with_micro_batch(recipe, usual: int, model: nn.Module, rank: int | None = None) -> Iterator[dict]:
     """See `memory.with_micro_batch`. `model` is what is trained, or with `rank` the base, of which an adapter of that
     rank
     will be made, or a copy for 0.
@@ -131,15 +129,10 @@ def with_micro_batch(recipe: FinetuningRecipe, usual: int, model: nn.Module, ran
     return (yield from memory.with_micro_batch(recipe, recipe.base, usual, recipe.context, wanted, device, adapter))
 
 
-def inputs(recipe: FinetuningRecipe, conversations) -> float:
-    """How many tokens the run reads: as many as asked, or the data as often as asked; of a generated source, which has
-    no
-    end, a million.
-    """
-    if recipe.tokens or (recipe.epochs is None and any(count.endless for count in conversations.counts)):
-        return recipe.tokens or GENERATED_TOKENS
+def inputs(recipe, conversations) -> int:
+    """How many tokens the run reads."""
     once = int((conversations.lengths() - 1)[~conversations.held_out].sum())  # the last token of each is a target alone
-    return math.floor((recipe.epochs or EPOCHS) * once + 0.5)
+    return recipe.tokens_to_read(once, any(count.endless for count in conversations.counts))
 
 
 def ends_of(model: nn.Module, tokenizer) -> frozenset[int]:
@@ -149,7 +142,7 @@ def ends_of(model: nn.Module, tokenizer) -> frozenset[int]:
     return frozenset({tokenizer.eos_token_id, end_of_turn(tokenizer)} - {None})
 
 
-def questions(recipe: FinetuningRecipe, conversations, tokenizer, limit: int) -> list[tuple[str, list[int]]]:
+def questions(recipe, conversations, tokenizer, limit: int) -> list[tuple[str, list[int]]]:
     """The fixed questions: those of the recipe, or how held-out conversations begin (training ones where none is).
 
     Raises GPTError for a question that leaves no room for an answer.

@@ -17,13 +17,13 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
+from helpers.recipes import pretraining_recipe
 from peers import PlainGPT
 
 from jupyter_gpt.nn.devices import peak_flops
 from jupyter_gpt.nn.optimizer import optimizers
 from jupyter_gpt.stages.pretrain_build import build, flops_per_token
 from jupyter_gpt.stages.pretrain_loop import Training, pretrain
-from jupyter_gpt.stages.pretrain_recipe import pretraining_recipe
 
 T, VOCAB = 1024, 50304
 

@@ -19,6 +19,7 @@ import warnings
 
 import numpy as np
 import torch
+from helpers.recipes import finetuning_recipe
 
 from jupyter_gpt.data.conversation_rows import ConversationRows
 from jupyter_gpt.data.conversation_tokens import Conversations
@@ -27,7 +28,6 @@ from jupyter_gpt.nn.lora import copied, lora
 from jupyter_gpt.nn.optimizer import finetuning_optimizers
 from jupyter_gpt.stages.sft_loop import Finetuning
 from jupyter_gpt.stages.sft_prepare import flops
-from jupyter_gpt.stages.sft_recipe import finetuning_recipe, for_base, with_steps
 
 T, VOCAB, SHORTEST, LONGEST, WARM = 1024, 49152, 64, 600, 5
 
@@ -92,7 +92,7 @@ def ours(base, found: Conversations, steps: int, batch: int, rank: int | None) -
         eval_every=10**6,
         sample_every=10**6,
     )
-    recipe = with_steps(for_base(recipe, 576, 8192, "bfloat16", count, device), steps + WARM)
+    recipe = recipe.for_base(576, 8192, "bfloat16", count, device).with_steps(steps + WARM)
     training = Finetuning(
         recipe,
         model,

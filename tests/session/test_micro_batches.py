@@ -10,7 +10,7 @@ import yaml
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.nn import device_memory as memory
 from jupyter_gpt.nn import training_memory as formula
-from jupyter_gpt.stages.classify_loop import ClassifyRecipe
+from jupyter_gpt.stages.classify import ClassifyRecipe
 from jupyter_gpt.stages.rankings import Ranking
 
 PROMPTS = [f"Tale {n}. The old fox" for n in range(8)]

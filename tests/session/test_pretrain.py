@@ -360,11 +360,11 @@ def test_a_short_memory_cuts_the_batch_and_resumed_it_stays_cut(gpt, train, monk
     """The numbers stay those of the whole batch, to rounding; the recipe says what was chosen."""
     from jupyter_gpt.nn import device_memory as memory
     from jupyter_gpt.nn.training_memory import pretraining
-    from jupyter_gpt.stages.pretrain_recipe import Recipe
+    from jupyter_gpt.stages.pretrain import PretrainRecipe
 
     whole = train("whole", rows=None, steps=6, dtype="float32")
     assert (whole.recipe["rows"], whole.recipe["checkpointing"]) == (4, False)
-    step = pretraining(Recipe.from_dict(whole.recipe), 300, "cpu")
+    step = pretraining(PretrainRecipe.from_dict(whole.recipe), 300, "cpu")
     with monkeypatch.context() as patch:
         patch.setattr(memory, "free", lambda device: int(step.bytes(64, True) / 0.84))
         part = train("part", rows=None, steps=6, dtype="float32", background=True)
@@ -462,8 +462,9 @@ def test_a_damaged_run_says_how_to_go_on(gpt, train):
 
 
 def test_the_shallowest_model_has_a_vocabulary_that_spells_every_byte(gpt):
+    from helpers.recipes import pretraining_recipe
+
     from jupyter_gpt.data.tokenizer import SMALLEST
-    from jupyter_gpt.stages.pretrain_recipe import pretraining_recipe
 
     assert all(pretraining_recipe({"stories": 1}, depth=depth, steps=1).vocab_size >= SMALLEST for depth in (1, 2, 3))
 

@@ -20,10 +20,10 @@ QUESTION = [{"role": "user", "content": "The old fox"}]
 def tiny():
     """A model with random weights, and the tokenizer of a few words. Every sentence it says is nonsense."""
     import torch
+    from helpers.recipes import pretraining_recipe
 
     from jupyter_gpt.data.tokenizer import delimiter, train_bpe
     from jupyter_gpt.stages.pretrain_build import build
-    from jupyter_gpt.stages.pretrain_recipe import pretraining_recipe
 
     tokenizer = train_bpe(TEXTS, 300)
     recipe = pretraining_recipe({"stories": 1.0}, depth=2, width=32, heads=2, context=128, vocab_size=300)

@@ -10,7 +10,7 @@ from jupyter_gpt.errors import GPTError
 from jupyter_gpt.nn.lora_linear import is_adapter_parameter
 from jupyter_gpt.notebook.views.run_report import run_bundle
 from jupyter_gpt.session import Session
-from jupyter_gpt.stages.sft_recipe import FinetuningRecipe
+from jupyter_gpt.stages.sft import SFTRecipe
 
 ROWS = [
     {"prompt": f"How many {what} saw the {who}?", "completion": f"{n} {what}."}
@@ -116,7 +116,7 @@ def test_an_adapter_ends_its_answers_on_a_base_that_never_saw_the_end(gpt, fox, 
 def test_a_recipe_from_before_there_were_rows_trains_none(sft):
     values = {**sft("one", lora=2).recipe}
     assert values.pop("trainable_tokens") == list(CHAT)
-    assert list(FinetuningRecipe.from_dict(values).trainable_tokens) == []
+    assert list(SFTRecipe.from_dict(values).trainable_tokens) == []
 
 
 def test_the_same_questions_are_answered_at_fixed_steps(sft):

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from helpers.recipes import reward_recipe, rl_recipe
 
 from jupyter_gpt.data.prompt_completion import ending
 from jupyter_gpt.data.render import Question, render
@@ -13,9 +14,7 @@ from jupyter_gpt.stages import reward_prepare, rl_prepare
 from jupyter_gpt.stages.dpo import summed
 from jupyter_gpt.stages.rank import rank
 from jupyter_gpt.stages.rankings import Ranking
-from jupyter_gpt.stages.reward_recipe import reward_recipe
 from jupyter_gpt.stages.rewards import Reward, rewarded
-from jupyter_gpt.stages.rl_recipe import rl_recipe
 from jupyter_gpt.stages.rollout import Asked, roll_out
 
 PROMPTS = [f"Tale {n}. The old fox" for n in range(6)]

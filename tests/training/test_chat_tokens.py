@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from helpers.recipes import pretraining_recipe
 
 from jupyter_gpt.data.prompt_completion import Spoken
 from jupyter_gpt.data.tokenizer import CHAT, delimiter, train_bpe
@@ -18,7 +19,6 @@ from jupyter_gpt.nn.optimizer import finetuning_optimizers
 from jupyter_gpt.nn.token_rows import TokenRows, token_rows, unwrapped
 from jupyter_gpt.stages.policy import policy_of, scorer_of
 from jupyter_gpt.stages.pretrain_build import build
-from jupyter_gpt.stages.pretrain_recipe import pretraining_recipe
 
 TOKENS = [1, 2, 9, 11]  # some of them in ROWS
 ROWS = [Spoken((5, 6, 7), (8, 9, 10, 11)), Spoken((12,), (13,)), Spoken((3, 4, 5, 6, 7, 8), (9, 4))]

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers.recipes import pretraining_recipe
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.nn.heads import head_names, with_head
@@ -16,7 +17,6 @@ from jupyter_gpt.nn.lora import (
     with_shared_weights,
 )
 from jupyter_gpt.stages.pretrain_build import build
-from jupyter_gpt.stages.pretrain_recipe import pretraining_recipe
 
 IDS = torch.arange(24).view(2, 12)
 

@@ -11,6 +11,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 import architectures
 import counted
+from helpers.recipes import pretraining_recipe
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.nn import device_memory as free_memory
@@ -24,7 +25,6 @@ from jupyter_gpt.nn.training_memory import ENOUGH, MARGIN, choose, finetuning, f
 from jupyter_gpt.nn.transformer import Trunk
 from jupyter_gpt.nn.varlen import Segments
 from jupyter_gpt.stages.pretrain_build import build
-from jupyter_gpt.stages.pretrain_recipe import pretraining_recipe
 
 
 def llama(kind="Llama", width=128, layers=3, heads=4, kv=4, mlp=352, vocab=512, **more):

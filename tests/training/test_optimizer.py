@@ -10,13 +10,13 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 from architectures import tiny
+from helpers.recipes import pretraining_recipe
 
 from jupyter_gpt.nn.lora import copied
 from jupyter_gpt.nn.optimizer import finetuning_optimizers, muon_blocks, optimizers
 from jupyter_gpt.runs import checkpoint
 from jupyter_gpt.stages.pretrain_build import build
 from jupyter_gpt.stages.pretrain_loop import Training, pretrain
-from jupyter_gpt.stages.pretrain_recipe import pretraining_recipe
 
 DATA = np.random.default_rng(0).integers(0, 96, (64, 33))
 ARCHITECTURES = ("llama", "qwen3", "gpt2")

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from helpers.recipes import pretraining_recipe
 
 from jupyter_gpt.data.conversation_rows import IGNORE, PADDING, Batch
 from jupyter_gpt.nn import cpu_kernels as by_hand
@@ -12,7 +13,6 @@ from jupyter_gpt.nn.token_rows import token_rows, unwrapped
 from jupyter_gpt.nn.transformer import Trunk
 from jupyter_gpt.nn.varlen import Segments, groups, stream
 from jupyter_gpt.stages.pretrain_build import build
-from jupyter_gpt.stages.pretrain_recipe import pretraining_recipe
 
 LENGTHS = [[5, 9, 3], [12, 4], [1, 70]]  # texts in three rows of 72 cells
 

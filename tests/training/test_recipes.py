@@ -1,48 +1,32 @@
 """Recipes read back: those of an earlier version too, as long as what they lack has a default."""
 
-from dataclasses import dataclass
-
 import pytest
+from helpers.recipes import classify_recipe, finetuning_recipe, pretraining_recipe, reward_recipe, rl_recipe
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.stages.classify_loop import ClassifyRecipe, classify_recipe
-from jupyter_gpt.stages.pretrain_recipe import Recipe, pretraining_recipe, read_back
-from jupyter_gpt.stages.reward_recipe import RewardRecipe, reward_recipe
-from jupyter_gpt.stages.rl_recipe import RLRecipe, rl_recipe
-from jupyter_gpt.stages.sft_recipe import FinetuningRecipe, finetuning_recipe, for_base, with_tokens
 
 RECIPES = [
-    (Recipe, pretraining_recipe({"stories": 1.0}, steps=3)),
-    (FinetuningRecipe, finetuning_recipe({"stories-qa": 1.0}, "base")),
-    (ClassifyRecipe, classify_recipe("base")),
-    (RewardRecipe, reward_recipe("base", "mine")),
-    (RLRecipe, rl_recipe("base", ["Why?"], reward=["short"])),
+    pretraining_recipe({"stories": 1.0}, steps=3),
+    finetuning_recipe({"stories-qa": 1.0}, "base"),
+    classify_recipe("base"),
+    reward_recipe("base", "mine"),
+    rl_recipe("base", ["Why?"], reward=["short"]),
 ]
 
 
-@dataclass
-class Newer:
-    steps: int
-    micro_tokens: int = 0
-
-
-def test_a_field_that_is_newer_than_the_run_has_its_default():
-    assert read_back(Newer, {"steps": 3}) == Newer(3, 0)
-    for values, odd in (({"steps": 3, "lr": 1}, "lr"), ({"micro_tokens": 4}, "steps")):
-        with pytest.raises(GPTError, match=rf"another version of jupyter_gpt \(its recipe differs in: {odd}\)"):
-            read_back(Newer, values)
-
-
-@pytest.mark.parametrize(("kind", "recipe"), RECIPES, ids=[kind.__name__ for kind, _ in RECIPES])
-def test_every_recipe_is_read_back_as_it_was(kind, recipe):
-    assert read_back(kind, recipe.as_dict()) == recipe
-
-
-@pytest.mark.parametrize(("kind", "recipe"), [RECIPES[1], RECIPES[2]], ids=["sft", "classify"])
-def test_a_run_from_before_bad_rows_could_be_skipped_goes_on(kind, recipe):
-    values = recipe.as_dict()
-    assert values.pop("bad_rows") in (None, "refuse")
-    assert read_back(kind, values) == recipe
+@pytest.mark.parametrize("recipe", RECIPES, ids=[type(recipe).__name__ for recipe in RECIPES])
+def test_every_recipe_is_read_back_as_it_was(recipe):
+    kind, values = type(recipe), recipe.as_dict()
+    assert kind.from_dict(values).as_dict() == values
+    older = {key: value for key, value in values.items() if key not in kind.NEWER}
+    assert kind.from_dict(older).as_dict().keys() == values.keys()
+    for odd in ({**values, "learning_speed": 1}, {key: value for key, value in values.items() if key != "seed"}):
+        with pytest.raises(
+            GPTError, match=r"another version of jupyter_gpt \(its recipe differs in: (learning_speed|seed)"
+        ):
+            kind.from_dict(odd)
+    with pytest.raises(GPTError, match="seed"):
+        kind.from_dict({**values, "seed": "many"})
 
 
 @pytest.mark.parametrize(
@@ -58,12 +42,24 @@ def test_a_run_from_before_bad_rows_could_be_skipped_goes_on(kind, recipe):
 )
 def test_the_batch_of_a_finetuning_follows_from_its_length_whatever_the_device(tokens, options, batch, steps):
     for device in ("cpu", "cuda"):
-        recipe = with_tokens(
-            for_base(finetuning_recipe({"x": 1.0}, "base", **options), 576, 8192, "float32", 10**8, device), tokens
-        )
+        recipe = finetuning_recipe({"x": 1.0}, "base", **options)
+        recipe = recipe.for_base(576, 8192, "float32", 10**8, device).with_tokens(tokens)
         assert (recipe.batch_tokens, recipe.steps) == (batch, steps)
     for length in ({"steps": 9}, {"minutes": 1.0}):  # in steps nobody knows of how many tokens before it begins
-        assert (
-            for_base(finetuning_recipe({"x": 1.0}, "base", **length), 576, 8192, "float32", 10**8, "cuda").batch_tokens
-            == 2048
-        )
+        recipe = finetuning_recipe({"x": 1.0}, "base", **length)
+        assert recipe.for_base(576, 8192, "float32", 10**8, "cuda").batch_tokens == 2048
+
+
+@pytest.mark.parametrize(
+    ("width", "options", "lr"),
+    [
+        (576, {"lora": 8}, 1e-3),
+        (256, {"lora": 8}, 5e-3),
+        (1024, {"lora": 8}, 5.625e-4),
+        (576, {}, 1e-4),
+        (2048, {}, 2.8125e-5),
+    ],
+)
+def test_the_learning_rate_follows_from_the_width(width, options, lr):
+    recipe = finetuning_recipe({"x": 1.0}, "base", **options).for_base(width, 8192, "float32", 10**8, "cpu")
+    assert (recipe.optimizer, recipe.lr) == ("adamw", pytest.approx(lr))

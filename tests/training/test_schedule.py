@@ -3,11 +3,10 @@
 from itertools import pairwise
 
 import pytest
+from helpers.recipes import finetuning_recipe, pretraining_recipe
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.nn.schedule import multiplier
-from jupyter_gpt.stages.pretrain_recipe import pretraining_recipe
-from jupyter_gpt.stages.sft_recipe import finetuning_recipe
 
 
 def test_warm_up_plateau_and_decay():

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from helpers.recipes import finetuning_recipe, pretraining_recipe
 
 from jupyter_gpt.data.conversation_rows import laid_out
 from jupyter_gpt.data.conversation_tokens import Conversations
@@ -12,9 +13,7 @@ from jupyter_gpt.data.tokenizer import train_bpe
 from jupyter_gpt.nn.lora import clone_adapter, copied, lora
 from jupyter_gpt.nn.optimizer import finetuning_optimizers
 from jupyter_gpt.stages.pretrain_build import build
-from jupyter_gpt.stages.pretrain_recipe import pretraining_recipe
 from jupyter_gpt.stages.sft_loop import Finetuning
-from jupyter_gpt.stages.sft_recipe import finetuning_recipe, for_base, with_steps
 
 trl = pytest.importorskip("trl")
 
@@ -111,7 +110,7 @@ def ours(model, tokenizer, found, packed):
         batch_tokens=256 * BATCH,
         dtype="float32",
     )
-    recipe = with_steps(for_base(recipe, 32, 256, "float32", 10**6, "cpu"), STEPS)
+    recipe = recipe.for_base(32, 256, "float32", 10**6, "cpu").with_steps(STEPS)
     training = Finetuning(
         recipe,
         model,

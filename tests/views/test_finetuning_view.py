@@ -6,9 +6,9 @@ import json
 import re
 from types import SimpleNamespace
 
+from helpers.recipes import classify_recipe, finetuning_recipe
+
 from jupyter_gpt.notebook.views.run_report import run_bundle
-from jupyter_gpt.stages.classify_loop import classify_recipe
-from jupyter_gpt.stages.sft_recipe import finetuning_recipe
 
 EVIL = "<script>alert(1)</script>»"
 

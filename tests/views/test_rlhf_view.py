@@ -5,10 +5,9 @@ import re
 from types import SimpleNamespace
 
 import pytest
+from helpers.recipes import reward_recipe, rl_recipe
 
 from jupyter_gpt.notebook.views.run_report import run_bundle
-from jupyter_gpt.stages.reward_recipe import reward_recipe
-from jupyter_gpt.stages.rl_recipe import rl_recipe
 
 EVIL = "<script>alert(1)</script>»"
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from IPython.core.magic import no_var_expand
 
 from jupyter_gpt import store
-from jupyter_gpt.notebook.magics import agent, classify, compare, corpus, gpt, pretrain, prompt, rag, rank, rlhf, sft
+from jupyter_gpt.errors import in_magic
+from jupyter_gpt.notebook.magics import agent, compare, corpus, gpt, prompt, rag, rank, training
 from jupyter_gpt.notebook.magics.completion import matcher
 from jupyter_gpt.notebook.magics.notebook import cell_id
 from jupyter_gpt.notebook.magics.options import help_text
@@ -16,15 +17,15 @@ from jupyter_gpt.runs import provenance
 
 CELLS = {
     "agent": agent,
-    "classify": classify,
+    "classify": training.classify,
     "compare": compare,
     "corpus": corpus,
-    "pretrain": pretrain,
+    "pretrain": training.pretrain,
     "prompt": prompt,
     "rag": rag,
     "rank": rank,
-    "rlhf": rlhf,
-    "sft": sft,
+    "rlhf": training.rlhf,
+    "sft": training.sft,
 }
 ALONE = re.compile(rf"%%({'|'.join(CELLS)})(\s|$)")
 
@@ -32,9 +33,13 @@ ALONE = re.compile(rf"%%({'|'.join(CELLS)})(\s|$)")
 def load(ip) -> None:
     """Registers magics, completion and the empty-body hook with a shell; twice does no harm."""
     unload(ip)
-    for name, door in CELLS.items():
-        ip.register_magic_function(_cell_magic(ip, name, door.run, help_text(door.COMMAND)), "cell", name)
-    ip.register_magic_function(_line_magic(ip, "gpt", gpt.run, gpt.overview()), "line", "gpt")
+    for name, cell in CELLS.items():
+        magic = _cell_magic(ip, name, cell.run)
+        magic.getdoc = lambda cell=cell: help_text(cell.COMMAND)  # what `%%sft?` shows; made when it is asked for
+        ip.register_magic_function(magic, "cell", name)
+    magic = _line_magic(ip, "gpt", gpt.run)
+    magic.getdoc = gpt.overview
+    ip.register_magic_function(magic, "line", "gpt")
     ip.input_transformers_cleanup.append(fill_empty_body)
     ip.Completer.custom_matchers.append(matcher(ip.user_ns))
     provenance.running_cell = lambda: cell_id(ip)
@@ -58,21 +63,21 @@ def fill_empty_body(lines: list[str]) -> list[str]:
     return lines
 
 
-def _cell_magic(ip, name: str, run: Callable, doc: str) -> Callable:
+def _cell_magic(ip, name: str, run: Callable) -> Callable:
     @no_var_expand  # IPython would expand the braces of JSON, and drop every $name it does not know
     def magic(line: str, cell: str) -> None:
-        with store.writing(f"%%{name}"):
+        with in_magic(), store.writing(f"%%{name}"):
             run(ip, line, cell)
 
-    magic.__name__, magic.__doc__ = name, doc
+    magic.__name__ = name
     return magic
 
 
-def _line_magic(ip, name: str, run: Callable, doc: str) -> Callable:
+def _line_magic(ip, name: str, run: Callable) -> Callable:
     @no_var_expand
     def magic(line: str) -> None:
-        with store.writing(f"%{name}"):
+        with in_magic(), store.writing(f"%{name}"):
             run(ip, line)
 
-    magic.__name__, magic.__doc__ = name, doc
+    magic.__name__ = name
     return magic

@@ -12,12 +12,20 @@ from types import ModuleType
 
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
 
-from jupyter_gpt.notebook.magics import agent, classify, compare, corpus, gpt, pretrain, prompt, rag, rank, rlhf, sft
+from jupyter_gpt.notebook.magics import agent, compare, corpus, gpt, prompt, rag, rank, training
 from jupyter_gpt.notebook.magics.options import Command, Option
 
 CELLS = {
-    door.COMMAND.name: door.COMMAND
-    for door in (agent, classify, compare, corpus, pretrain, prompt, rag, rank, rlhf, sft)
+    "%%agent": agent,
+    "%%classify": training.classify,
+    "%%compare": compare,
+    "%%corpus": corpus,
+    "%%pretrain": training.pretrain,
+    "%%prompt": prompt,
+    "%%rag": rag,
+    "%%rank": rank,
+    "%%rlhf": training.rlhf,
+    "%%sft": training.sft,
 }
 MIXTURES = ("%%corpus", "%%pretrain", "%%sft")  # whose bodies name sources
 
@@ -48,7 +56,7 @@ def candidates(cell: str, line: int, before: str, variables: Mapping[str, object
         at_start = not words and "=" not in before and magic in MIXTURES
         return fragment, _sources(magic, fragment, variables) if at_start else []
     if magic in CELLS and line == top and words[:1] == [magic]:
-        return fragment, _options(CELLS[magic], words[1:], fragment, variables)
+        return fragment, _options(CELLS[magic].COMMAND, words[1:], fragment, variables)
     if words[:1] == ["%gpt"]:
         return fragment, _verb(words[1:], fragment, variables)
     return fragment, []
@@ -57,7 +65,7 @@ def candidates(cell: str, line: int, before: str, variables: Mapping[str, object
 def _verb(words: list[str], fragment: str, variables: Mapping[str, object]) -> list[tuple[str, str]]:
     if not words or words == ["help"]:
         return _typed((*gpt.VERBS, *(() if words else ("help",))), "magic")
-    return _options(gpt.VERBS[words[0]][0], words[1:], fragment, variables) if words[0] in gpt.VERBS else []
+    return _options(gpt.command(words[0]), words[1:], fragment, variables) if words[0] in gpt.VERBS else []
 
 
 def _options(

@@ -5,19 +5,7 @@ from __future__ import annotations
 from jupyter_gpt.notebook.lexer import whole
 from jupyter_gpt.notebook.magics.notebook import bind, show
 from jupyter_gpt.notebook.magics.options import OUT, OVERWRITE, Command, Option, parse
-
-MIXTURE = """
-One source a line with its weight, as YAML. Weights are sampling proportions, whatever
-the sizes: a source of weight 3 is seen three times as often as one of weight 1.
-
-  ./books/*.txt: 2        a file, glob or folder of .txt, .md, .jsonl, .parquet
-  hf:owner/name: 1        a dataset of the Hugging Face hub; hf:owner/name:column where
-                          it has several columns of text
-  $articles: 1            a variable of this notebook: a list of texts, or a DataFrame
-  stories: 3              generated children's stories
-  sums: 1                 generated arithmetic
-  python: 1               the source of this Python's standard library
-"""
+from jupyter_gpt.stages.corpus import MIXTURE
 
 COMMAND = Command(
     name="%%corpus",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from jupyter_gpt.errors import GPTError, nearest
+from jupyter_gpt.notebook.magics import training
 from jupyter_gpt.notebook.magics.notebook import bind
 from jupyter_gpt.notebook.magics.options import Command, help_text, parse
 from jupyter_gpt.notebook.magics.verbs import (
@@ -15,14 +16,13 @@ from jupyter_gpt.notebook.magics.verbs import (
     merge,
     models,
     plan,
-    reward,
     runs,
     serve,
     show,
     tokens,
 )
 
-VERBS: dict[str, tuple[Command, Callable]] = {
+VERBS: dict[str, tuple[Command | training.TrainingMagic, Callable]] = {
     "models": (models.MODELS, models.models),
     "pull": (models.PULL, models.pull),
     "load": (models.LOAD, models.load),
@@ -36,7 +36,7 @@ VERBS: dict[str, tuple[Command, Callable]] = {
     "tokens": (tokens.TOKENS, tokens.tokens),
     "batch": (tokens.BATCH, tokens.batch),
     "plan": (plan.PLAN, plan.plan),
-    "reward": (reward.REWARD, reward.reward),
+    "reward": (training.reward, lambda gpt, given, ip: training.reward.train(ip, given)),
     "arena": (arena.ARENA, arena.arena),
     "evaluate": (evaluate.EVALUATE, evaluate.evaluate),
     "index": (index.INDEX, index.index),
@@ -49,7 +49,7 @@ VERBS: dict[str, tuple[Command, Callable]] = {
 
 def overview() -> str:
     """What `%gpt` alone prints: every verb with its line."""
-    lines = [f"  {verb:<8}  {command.summary}" for verb, (command, _) in VERBS.items()]
+    lines = [f"  {verb:<8}  {command(verb).summary}" for verb in VERBS]
     head = "%gpt VERB: look after models and runs, look at what they read"
     return "\n".join([head, "", *lines, "", "%gpt VERB --help explains one."])
 
@@ -60,18 +60,19 @@ def run(ip, line: str) -> None:
     rest = "".join(rest)
     if verb in ("", "help", "--help", "-h"):
         asked = rest.strip()
-        print(help_text(_verb(asked)[0]) if asked else overview())
+        print(help_text(command(asked)) if asked else overview())
         return
-    command, function = _verb(verb)
-    given = parse(command, rest, ip.user_ns)
+    given = parse(command(verb), rest, ip.user_ns)
     if given is None:
         return
     from jupyter_gpt import gpt
 
-    bind(ip, given.get("out"), function(gpt, given, ip))
+    bind(ip, given.get("out"), VERBS[verb][1](gpt, given, ip))
 
 
-def _verb(verb: str) -> tuple[Command, Callable]:
+def command(verb: str) -> Command:
+    """The command of a verb. Raises GPTError for one that there is not."""
     if verb not in VERBS:
         raise GPTError(f"%gpt has no verb {verb}{nearest(verb, (*VERBS, 'help'))}")
-    return VERBS[verb]
+    found = VERBS[verb][0]
+    return found if isinstance(found, Command) else found.COMMAND

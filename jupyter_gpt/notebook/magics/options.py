@@ -6,13 +6,16 @@ width of a terminal, and words both differently from one Python to the next.
 
 from __future__ import annotations
 
+import inspect
 import textwrap
-from collections.abc import Callable, Mapping
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.notebook.lexer import Word, number, on_or_off, split, variable, whole
-from jupyter_gpt.stages.pretrain_recipe import DTYPES
 
 WIDTH = 88  # columns of the help
 COLUMN = 26  # where its explanations begin
@@ -230,38 +233,61 @@ def _explained(option: Option) -> list[str]:
     return [head.ljust(COLUMN) + tail[0], *(" " * COLUMN + line for line in tail[1:])]
 
 
-# The options that mean the same on every magic that trains.
+def command_of(stage: type) -> Command:
+    """The command of a stage: its options, grouped as the stage orders them, by the descriptions of its fields."""
+    summary, _, about = inspect.cleandoc(stage.__doc__).partition("\n\n")
+    groups: dict[str, list[Option]] = {title: [] for title in getattr(stage, "groups", ())}
+    for name, field in stage.model_fields.items():
+        if stage.details(name).get("only") not in ("python", "recipe"):
+            groups.setdefault(stage.details(name).get("group", "Options"), []).append(_option_of(stage, name, field))
+    return Command(
+        name=stage.magic,
+        summary=summary,
+        about=" ".join(about.split()),
+        groups=tuple((title, tuple(options)) for title, options in groups.items() if options),
+        body=stage.body_help,
+        sketch=stage.body_sketch,
+        examples=stage.examples,
+    )
+
+
+def _option_of(stage: type, name: str, field: Any) -> Option:
+    details, hint = stage.details(name), stage.hints()[name]
+    kinds = [each for each in typing.get_args(hint) or (hint,) if each is not type(None)] if _is_union(hint) else [hint]
+    many = details.get("many", any(typing.get_origin(each) in (list, Sequence) for each in kinds))
+    inner = next((typing.get_args(each)[0] for each in kinds if typing.get_origin(each) in (list, Sequence)), kinds[0])
+    choices = tuple(map(str, typing.get_args(inner))) if typing.get_origin(inner) is typing.Literal else ()
+    kind = details.get("kind") or {int: whole, float: number}.get(inner, str)
+    if inner is bool:
+        kind, choices = (None, ()) if field.default is False else (on_or_off, ("on", "off"))
+    if name == "out":
+        kind = variable
+    default = None if field.is_required() or field.default in (None, False) else field.default
+    return Option(
+        name.upper() if details.get("place") else f"--{name.replace('_', '-')}",
+        field.description or "",
+        details.get("metavar") or "",
+        kind,
+        default=f"{default:g}" if isinstance(default, float) else default,
+        choices=choices,
+        hints=tuple(details.get("hints", ())),
+        complete=details.get("complete", ""),
+        many=many,
+        needed=field.is_required() or details.get("needed", False),
+        kept=details.get("variable", False),
+        literal=details.get("literal", False),
+        optional=details.get("optional", False),
+        parted=details.get("parted", False),
+    )
+
+
+def _is_union(hint: Any) -> bool:
+    return typing.get_origin(hint) in (typing.Union, types.UnionType)
+
+
+# The options that mean the same on every magic.
 OUT = Option("--out", "bind the result to this variable of the notebook", "VAR", variable)
-STEPS = Option("--steps", "optimizer steps; the one to use in a notebook that is shared", "N", whole)
-TOKENS = Option("--tokens", "train on this many tokens in all, instead of --steps (10M, 1.5B)", "N", whole)
-MINUTES = Option(
-    "--minutes",
-    "train for about this long, instead of --steps; how many steps that is depends on the machine",
-    "M",
-    number,
-)
 SEED = Option("--seed", "decides data order, initial weights and sampling", "S", whole, default=0)
-DTYPE = Option(
-    "--dtype",
-    "number format of the activations; what is trained stays float32 (default: bfloat16 where the hardware is fast "
-    "in it, "
-    "else float32, as on a T4 or V100, which have none)",
-    choices=DTYPES,
-)
-CHECKPOINTING = Option(
-    "--checkpointing",
-    "recompute activations in the backward pass, for less memory and a third more work (default: where the memory "
-    "that is "
-    "free asks for it)",
-    kind=on_or_off,
-    choices=("on", "off"),
-)
-CHECKPOINT_EVERY = Option(
-    "--checkpoint-every",
-    "steps between checkpoints on disk (default: one a minute, fewer where they would cost over 1% of the time)",
-    "N",
-    whole,
-)
 BACKGROUND = Option("--background", "return at once; a later cell that needs the model waits for it", kind=None)
 OVERWRITE = Option(
     "--overwrite",
@@ -269,6 +295,3 @@ OVERWRITE = Option(
     "without",
     kind=None,
 )
-
-LENGTH = (STEPS, TOKENS, MINUTES)
-RUNNING = (SEED, CHECKPOINT_EVERY, BACKGROUND, OVERWRITE, OUT)

@@ -1,0 +1,25 @@
+"""Recipes of runs as the stages make them, from options alone, without a session."""
+
+from jupyter_gpt.stages import classify, pretrain, reward, rlhf, sft
+
+__all__ = ["classify_recipe", "finetuning_recipe", "pretraining_recipe", "reward_recipe", "rl_recipe"]
+
+
+def pretraining_recipe(mixture, **options):
+    return pretrain.recipe_of(pretrain.Pretrain.of(name="run", **options), mixture)
+
+
+def finetuning_recipe(mixture, base, *, cell=None, base_mark="", adapter=None, **options):
+    return sft.recipe_of(sft.SFT.of(name="run", **options), mixture, base, cell, base_mark, adapter)
+
+
+def classify_recipe(base, *, cell=None, base_mark="", **options):
+    return classify.recipe_of(classify.Classify.of(name="run", base=base, **options), cell, base_mark)
+
+
+def reward_recipe(base, rankings, **options):
+    return reward.recipe_of(reward.RewardModel.of(name="run", rankings=rankings, **options), base)
+
+
+def rl_recipe(policy, prompts, *, reward=(), **options):
+    return rlhf.recipe_of(rlhf.RLHF.of(name="run", policy=policy, **options), prompts, reward)
