@@ -159,7 +159,7 @@ class Recipe:
     lacked.
     """
 
-    NEWER: ClassVar[frozenset[str]] = frozenset()
+    NEWER: ClassVar[Mapping[str, Any]] = {}
 
     def check(self) -> None:
         """What is derived contradicts nothing: steps stand beside the tokens they were made of."""
@@ -183,12 +183,12 @@ class Recipe:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Read back what `as_dict` wrote. Raises GPTError for a recipe of another version."""
-        odd = (values.keys() - cls.kept()) | (cls.kept() - cls.NEWER - values.keys())
+        odd = (values.keys() - cls.kept()) | (cls.kept() - cls.NEWER.keys() - values.keys())
         if odd:
             raise GPTError(
                 f"this run was made by another version of jupyter_gpt (its recipe differs in: {', '.join(sorted(odd))})"
             )
-        return cls.of(**values)  # pyright: ignore
+        return cls.of(**{**cls.NEWER, **values})  # pyright: ignore
 
 
 def dashed(name: str) -> str:
@@ -215,11 +215,9 @@ def problem(error: ValidationError, cls: type[Options]) -> GPTError:
         choices = list(typing.get_args(next(iter_literals(cls.hints()[name]))))
         likely = nearest(str(value), choices) if len(choices) > 1 else ""
         return GPTError(
-            f"{flag} is {' or '.join(map(str, choices))}, not {value!s:.40}{likely if 'did you mean' in likely else ''}"
+            f"{flag} is {' or '.join(map(str, choices))}, not {value!r:.40}{likely if 'did you mean' in likely else ''}"
         )
     if kind in ("greater_than", "greater_than_equal", "less_than", "less_than_equal"):
-        if "share of" in (cls.model_fields[name].description or ""):
-            return GPTError(f"{shown} is a share of the whole: from 0 to 1")
         bound = next(iter(context.values()))
         words = {
             "greater_than": "above zero" if bound == 0 else f"above {bound:g}",

@@ -7,11 +7,22 @@ from pathlib import Path
 import pytest
 
 import jupyter_gpt  # noqa: F401  before torch: it tells OpenMP's threads how long to spin
+from jupyter_gpt.errors import in_magic
 
 REAL_CACHE = os.environ.get("JUPYTER_GPT_CACHE")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell's background job starts: interrupts are tested here
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def messages_name_flags(request):
+    """Messages name options as a magic's flags, whatever door they come through; `python_messages` marks where not."""
+    if request.node.get_closest_marker("python_messages"):
+        yield
+    else:
+        with in_magic():
+            yield
 
 
 @pytest.fixture(autouse=True)

@@ -95,7 +95,12 @@ class ClassifyRecipe(Recipe, Classify):
     it is decided.
     """
 
-    NEWER: ClassVar[frozenset[str]] = frozenset({"minutes", "bad_rows", "micro_tokens", "checkpointing"})
+    NEWER: ClassVar[Mapping[str, object]] = {
+        "minutes": None,
+        "bad_rows": "refuse",
+        "micro_tokens": 0,
+        "checkpointing": None,
+    }
 
     cell: str | None = None
     name: str = ""

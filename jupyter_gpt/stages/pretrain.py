@@ -161,7 +161,7 @@ class PretrainRecipe(Recipe, Pretrain):
     0 while only `minutes` is known: the first thing such a run does is to measure itself.
     """
 
-    NEWER: ClassVar[frozenset[str]] = frozenset({"prompts", "checkpointing", "tokens"})
+    NEWER: ClassVar[Mapping[str, object]] = {"prompts": None, "checkpointing": None, "tokens": None}
 
     mixture: dict[str, float]
     name: str = ""

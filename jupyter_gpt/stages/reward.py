@@ -69,7 +69,7 @@ class RewardRecipe(Recipe, RewardModel):
     least.
     """
 
-    NEWER: ClassVar[frozenset[str]] = frozenset({"marks", "micro_tokens", "checkpointing"})
+    NEWER: ClassVar[Mapping[str, object]] = {"marks": None, "micro_tokens": 0, "checkpointing": None}
 
     name: str = ""
     base: str

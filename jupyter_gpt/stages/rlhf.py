@@ -150,16 +150,14 @@ class RLRecipe(Recipe, RLHF):
     is decided.
     """
 
-    NEWER: ClassVar[frozenset[str]] = frozenset(
-        {
-            "mask_truncated_completions",
-            "missing_eos_penalty",
-            "use_score_scaling",
-            "marks",
-            "micro_tokens",
-            "checkpointing",
-        }
-    )
+    NEWER: ClassVar[Mapping[str, object]] = {
+        "mask_truncated_completions": False,
+        "missing_eos_penalty": None,
+        "use_score_scaling": False,
+        "marks": None,
+        "micro_tokens": 0,
+        "checkpointing": None,
+    }
 
     name: str = ""
     prompts: list[str]

@@ -169,7 +169,7 @@ class SFTRecipe(Recipe, SFT):
     data has decided it.
     """
 
-    NEWER: ClassVar[frozenset[str]] = frozenset({"trainable_tokens", "bad_rows"})
+    NEWER: ClassVar[Mapping[str, object]] = {"trainable_tokens": (), "bad_rows": None}
 
     mixture: dict[str, float]
     cell: str | None = None

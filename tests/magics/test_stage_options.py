@@ -63,6 +63,7 @@ def test_out_of_bounds_is_one_line_that_names_the_option(magic):
             assert "\n" not in str(caught.value)
 
 
+@pytest.mark.python_messages
 def test_messages_name_options_as_they_were_given():
     with pytest.raises(GPTError, match=r"^batch_tokens=0 must be above zero$"):
         gpt.sft("a", [("x", "y")], "nobody", batch_tokens=0)

@@ -250,7 +250,7 @@ def test_what_is_refused(gpt, sft, fox, tmp_path):
     assert "add --lora RANK" in fail(sft, lora_dropout=0.1)
     assert "both set the length" in fail(sft, tokens=100)
     assert "at most 64" in fail(sft, context=128)
-    assert "--lr -1.0 must be above zero" in fail(sft, lr=-1)
+    assert "--lr -1 must be above zero" in fail(sft, lr=-1)
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"prompt": "a", "completion": "b"}\n' * 36 + '{"prompt": "a"}\n')
     assert "37" in fail(gpt.sft, "x", {str(rows): 1.0}, "fox", **SHORT)
