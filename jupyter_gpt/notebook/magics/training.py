@@ -50,7 +50,7 @@ class TrainingMagic:
 
 def prompts_of(cell: str, variables: dict) -> list[str]:
     """The prompts in a body, one a line, with their `{variable}` holes filled."""
-    from jupyter_gpt.data.prompt_template import fill
+    from jupyter_gpt.data.render import fill
 
     return [fill(text.strip(), variables)[0] for text in cell.splitlines() if text.strip()]
 
