@@ -2,6 +2,7 @@
 
 import os
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -56,11 +57,30 @@ def smollm2():
             pytest.skip(str(error))
 
 
-TALES = [f"Tale {n}. The old fox saw {n} small birds and was glad. It sang: café, 🙂." for n in range(60)]
-CHAT = (
-    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
+@pytest.fixture
+def one_thread():
+    """Small models are quicker on one thread, above all on a busy machine."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def gpt(tmp_path, monkeypatch, one_thread):
+    """A session of its own, on an empty folder."""
+    from jupyter_gpt.session import Session
+
+    monkeypatch.setenv("JUPYTER_GPT_HOME", str(tmp_path / "home"))
+    return Session()
+
+
+@pytest.fixture
+def train(gpt):
+    """`train(name, **options)`: a tiny run on `$docs`."""
+    return partial(tiny.tiny_run, gpt)
 
 
 @pytest.fixture
@@ -72,7 +92,6 @@ def tiny_model():
 
     def make(gpt, name="tiny", chat=False, context=64, seed=0):
         from helpers.recipes import pretraining_recipe
-
         from jupyter_gpt.data.tokenizer import delimiter, train_bpe
         from jupyter_gpt.stages.pretrain_build import build
 

@@ -4,7 +4,7 @@ Autograd's backward of a norm, a rotation or a gated activation walks the activa
 as often as the formula needs. Bound by memory, the CPU gains that ratio. The attention is plain matrix products and a
 softmax, a block of queries at a time: while the scores of a head stay in the cache, faster than torch's tiled kernel,
 2.4 times in bf16 and 1.2 times in fp32.
-Each Function equals the torch expression named in its docstring; `tests/training/test_transformer.py` compares them.
+Each Function equals the torch expression named in its docstring; `tests/nn/test_transformer.py` compares them.
 """
 
 from __future__ import annotations

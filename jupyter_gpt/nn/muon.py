@@ -16,7 +16,7 @@ from jupyter_gpt.nn.devices import choose_dtype
 
 # The optimal quintics x <- a x + b (x x^T) x + c (x x^T)^2 x for singular values in [0.01, 1], by the paper's
 # algorithm 1, all but the last contracted by 1% against rounding: together they map that interval into [0.71, 1.28].
-# tests/training/test_muon.py computes them anew.
+# tests/nn/test_muon.py computes them anew.
 POLAR_EXPRESS = (
     (7.910260608, -22.078821746, 15.869113737),
     (3.607344701, -2.64666857, 0.511039733),

@@ -3,7 +3,7 @@
 Whatever goes through a model, a step holds weights, gradients and the state of the optimizer. For each token of a
 micro-batch it holds the activations that the backward pass reads, counted tensor by tensor as Korthikanti et al. (2022)
 count them; gradient checkpointing leaves the input of each layer of them. The logits of a chunk of tokens come on top.
-`tests/training/test_memory.py` counts the bytes of real steps and holds the formula to them.
+`tests/nn/test_training_memory.py` counts the bytes of real steps and holds the formula to them.
 
 A micro-batch changes no result beyond rounding: the gradient of a step is the same sum, cut elsewhere. So it follows
 the memory of the device, and what was chosen stands in the recipe for whoever resumes.

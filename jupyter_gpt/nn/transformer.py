@@ -5,7 +5,7 @@ the path from token ids to hidden states is our own. Notable: fp32 weights cast 
 bookkeeping); q, k, v and gate, up multiplied as one matrix; rotary tables made once; fused attention; on a CPU the
 gradients of `by_hand.py`; adapters of LoRA multiplied with their layers (`adapted.py`); texts packed into one stream
 without seeing each other. Any other architecture falls back on its own forward under autocast.
-`tests/training/test_transformer.py` and `test_packed.py` hold both equal.
+`tests/nn/test_transformer.py` and `test_packed.py` hold both equal.
 """
 
 from __future__ import annotations

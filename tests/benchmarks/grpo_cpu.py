@@ -35,7 +35,6 @@ def reward(prompt: str, completion: str) -> float:
 def ours(model, args) -> tuple[list[float], list[float], list[float]]:
     """Seconds of each step, of the generation in it, and of the engine alone at that batch."""
     from helpers.recipes import rl_recipe
-
     from jupyter_gpt.inference.engine import generate
     from jupyter_gpt.inference.sequence import Request
     from jupyter_gpt.runs.main_thread import Call

@@ -84,7 +84,6 @@ def peer(bf16: bool, steps: int, clock: Callable[[], float]) -> float:
 def ours(dtype: str, optimizer: str, steps: int, clock: Callable[[], float]) -> float:
     """Seconds a step of our loop."""
     from helpers.recipes import pretraining_recipe
-
     from jupyter_gpt.nn.optimizer import optimizers
     from jupyter_gpt.stages.pretrain_build import build
     from jupyter_gpt.stages.pretrain_loop import Training, pretrain

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from helpers.recipes import pretraining_recipe
 from peers import PlainGPT
 
+from helpers.recipes import pretraining_recipe
 from jupyter_gpt.nn.devices import peak_flops
 from jupyter_gpt.nn.optimizer import optimizers
 from jupyter_gpt.stages.pretrain_build import build, flops_per_token

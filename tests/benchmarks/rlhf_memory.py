@@ -24,7 +24,6 @@ PROMPTS = ["Tell me about the fox.", "What do bees make?"]
 def train(way: str, steps: int, dtype: str | None) -> None:
     """A few steps of PPO; prints the peak in MiB."""
     from helpers.recipes import rl_recipe
-
     from jupyter_gpt import gpt
     from jupyter_gpt.nn.logprobs import Reader
     from jupyter_gpt.stages import policy, ppo, rl_prepare

@@ -19,8 +19,8 @@ import warnings
 
 import numpy as np
 import torch
-from helpers.recipes import finetuning_recipe
 
+from helpers.recipes import finetuning_recipe
 from jupyter_gpt.data.conversation_rows import ConversationRows
 from jupyter_gpt.data.conversation_tokens import Conversations
 from jupyter_gpt.nn.devices import peak_flops

@@ -61,7 +61,6 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["JUPYTER_GPT_HOME"] = folder
         from helpers.recipes import finetuning_recipe
-
         from jupyter_gpt import gpt
         from jupyter_gpt.nn.chat_tokens import untrained
         from jupyter_gpt.nn.lora import copied, lora, with_shared_weights

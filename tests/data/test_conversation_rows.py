@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from helpers.errors import fail
 from jupyter_gpt.data import conversations as chats
 from jupyter_gpt.data.chat import render_conversation, with_template
 from jupyter_gpt.data.conversation_prepare import HELD_OUT, prepare
@@ -43,10 +44,7 @@ def made(tokenizer, folder, variables, weights=None, **options):
 
 
 def refusal(*args, **more):
-    with pytest.raises(GPTError) as error:
-        made(*args, **more)
-    assert "\n" not in str(error.value)
-    return str(error.value)
+    return fail(made, *args, **more)
 
 
 def inside(batch, row):

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from helpers.errors import fail
 from jupyter_gpt.data import conversations as chats
 from jupyter_gpt.data import hub
 from jupyter_gpt.data.conversations import Reading, check, parse, read
@@ -35,10 +36,7 @@ def messages(source, variables=None, **more):
 
 
 def refusal(source, variables=None, **more):
-    with pytest.raises(GPTError) as error:
-        list(read(source, variables, **more))
-    assert "\n" not in str(error.value)
-    return str(error.value)
+    return fail(lambda: list(read(source, variables, **more)))
 
 
 @pytest.mark.parametrize("form", SAME)

@@ -1,12 +1,8 @@
 """Fixtures of the engine's tests."""
 
-import sys
-from pathlib import Path
-
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from shapes import build, random_prompts
+from helpers.shapes import build, random_prompts
 
 
 @pytest.fixture(scope="session")

@@ -5,51 +5,15 @@ from collections import defaultdict
 
 import pytest
 import torch
-from shapes import CONTEXT, VOCAB, build, lora, random_prompts, shake
 
+from helpers.decoding import STOP, ids_of, run, same_as_generate, theirs
+from helpers.shapes import CONTEXT, VOCAB, build, lora, random_prompts, shake
 from jupyter_gpt.errors import GPTError, OutOfMemory
 from jupyter_gpt.inference import weight_prepacking
 from jupyter_gpt.inference.engine import Batch, generate, sample
 from jupyter_gpt.inference.forward import Decoder, forward_of
 from jupyter_gpt.inference.kv_cache import KVCache
 from jupyter_gpt.inference.sequence import Request
-
-STOP = frozenset(range(7, VOCAB, 16))
-
-
-def run(module, requests):
-    """Tokens by (request, sample)."""
-    said = defaultdict(list)
-    for token in generate(module, requests):
-        if token is not None:
-            said[token.request, token.sample].append(token)
-    return said
-
-
-def ids_of(tokens):
-    return [token.id for token in tokens]
-
-
-def theirs(module, prompt, count, **options):
-    """What generate continues one prompt with, greedily."""
-    ids = torch.tensor([prompt])
-    out = module.generate(
-        input_ids=ids,
-        attention_mask=torch.ones_like(ids),
-        do_sample=False,
-        max_new_tokens=count,
-        eos_token_id=sorted(STOP),
-        pad_token_id=0,
-        **options,
-    )
-    return out[0, len(prompt) :].tolist()
-
-
-def same_as_generate(module, prompts, count=20):
-    said = run(module, [Request(p, max_tokens=count, temperature=0, stop_ids=STOP) for p in prompts])
-    for number, prompt in enumerate(prompts):
-        assert ids_of(said[number, 0]) == theirs(module, prompt, count), f"prompt {number} of {len(prompt)} tokens"
-    return said
 
 
 def test_greedy_tokens_are_those_of_generate(model, prompts):

@@ -5,9 +5,9 @@ import warnings
 
 import pytest
 import torch
-from shapes import build, lora, random_prompts
-from test_engine import STOP, ids_of, run
 
+from helpers.decoding import STOP, ids_of, run
+from helpers.shapes import build, lora, random_prompts
 from jupyter_gpt.inference import forward, graphs
 from jupyter_gpt.inference.sequence import Request
 

@@ -1,11 +1,11 @@
 """Recorded steps, replayed: they read nothing but what stays in its place, and say what plain steps say."""
 
 import pytest
-import recorder
 import torch
-from shapes import build, lora, random_prompts
-from test_engine import STOP, ids_of, run, same_as_generate
 
+from helpers import recorder
+from helpers.decoding import STOP, ids_of, run, same_as_generate
+from helpers.shapes import build, lora, random_prompts
 from jupyter_gpt.inference import forward, graphs
 from jupyter_gpt.inference.engine import Batch
 from jupyter_gpt.inference.kv_cache import KVCache

@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 import pytest
-from shapes import CONTEXT, VOCAB, build
 
+from helpers.shapes import CONTEXT, VOCAB, build
 from jupyter_gpt.inference import engine, lookup
 from jupyter_gpt.inference.engine import generate
 from jupyter_gpt.inference.sequence import Request

@@ -33,11 +33,8 @@ CODE = CALLING.replace(
 
 
 @pytest.fixture
-def model(tmp_path, monkeypatch, tiny_model):
-    from jupyter_gpt.session import Session
-
-    monkeypatch.setenv("JUPYTER_GPT_HOME", str(tmp_path / "home"))
-    return tiny_model(Session(), "chat", chat=True, context=2048)
+def model(gpt, tiny_model):
+    return tiny_model(gpt, "chat", chat=True, context=2048)
 
 
 def with_template(tokenizer, template):

@@ -12,14 +12,10 @@ HERO = 'Name: {{gen name max_tokens=5}} Class: {{select role from="mage|thief"}}
 
 
 @pytest.fixture
-def gpt(tmp_path, monkeypatch, tiny_model):
-    from jupyter_gpt.session import Session
-
-    monkeypatch.setenv("JUPYTER_GPT_HOME", str(tmp_path / "home"))
-    session = Session()
-    tiny_model(session, "base", context=512)
-    tiny_model(session, "chat", chat=True, context=512)
-    return session
+def gpt(gpt, tiny_model):
+    tiny_model(gpt, "base", context=512)
+    tiny_model(gpt, "chat", chat=True, context=512)
+    return gpt
 
 
 def test_parsing():

@@ -3,8 +3,8 @@
 import re
 
 import pytest
-from rendered import folded, visible
 
+from helpers.rendered import folded, visible
 from jupyter_gpt.report import charts
 from jupyter_gpt.report.parts import (
     Alarm,

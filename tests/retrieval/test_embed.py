@@ -2,10 +2,8 @@
 
 import json
 import shutil
-import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -162,9 +160,8 @@ def test_the_embeddings_of_a_server(monkeypatch):
 @pytest.mark.parametrize("fast", [False, True])
 def test_on_a_gpu_the_vectors_are_the_same(tiny_embedder, fast, monkeypatch):
     """One that is emulated: what is made in the wrong place is an error."""
-    sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "inference")]
-    import recorder
-    from emulated_gpu import GPU
+    from helpers import recorder
+    from helpers.emulated_gpu import GPU
 
     here = embed.embed(embed.from_folder("tiny", tiny_embedder, "cpu", fast), TEXTS)
     with GPU(monkeypatch, recorder) as gpu:

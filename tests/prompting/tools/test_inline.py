@@ -34,14 +34,6 @@ def test_results_stand_where_they_are_asked_for(script, text, results):
     assert said(script) == (text, results)
 
 
-@pytest.fixture
-def gpt(tmp_path, monkeypatch):
-    from jupyter_gpt.session import Session
-
-    monkeypatch.setenv("JUPYTER_GPT_HOME", str(tmp_path / "home"))
-    return Session()
-
-
 def test_through_the_engine_the_tokens_are_forced(gpt, tiny_model, monkeypatch):
     from jupyter_gpt.errors import GPTError
     from jupyter_gpt.prompting.tools import inline

@@ -1,0 +1,62 @@
+"""A loop of pretraining on random tokens."""
+
+import numpy as np
+from jupyter_gpt.stages.pretrain_recipe import pretraining_recipe
+
+from jupyter_gpt.nn.optimizer import optimizers
+from jupyter_gpt.stages.pretrain_build import build
+from jupyter_gpt.stages.pretrain_loop import Training, pretrain
+
+DATA = np.random.default_rng(0).integers(0, 96, (64, 33))
+
+
+class Rows:
+    def batch(self, indices) -> np.ndarray:
+        return DATA[np.asarray(indices) % len(DATA)]
+
+
+def start(arch="llama", optimizer="muon", steps=6, rows=8, dtype="float32", seed=0) -> Training:
+    recipe = pretraining_recipe(
+        {"random": 1.0},
+        arch=arch,
+        depth=2,
+        width=64,
+        heads=4,
+        context=32,
+        vocab_size=96,
+        steps=steps,
+        rows=rows,
+        batch_tokens=256,
+        optimizer=optimizer,
+        dtype=dtype,
+        seed=seed,
+        eval_every=steps,
+        sample_every=steps,
+    )
+    model = build(recipe, 96, 0)
+    held_out = {"random": (1.0, DATA[:2])}
+    return Training(
+        recipe,
+        model,
+        None,
+        optimizers(model, recipe),
+        Rows(),
+        held_out,
+        np.ones(96, np.float32),
+        [],
+        0,
+        0.0,
+        None,
+        False,
+    )
+
+
+def train(training: Training, until: int | None = None) -> list[float]:
+    """Losses of the steps up to `until`."""
+    losses = []
+    for event in pretrain(training):
+        if event is not None and event["event"] == "step":
+            losses.append(float(event["loss"]))
+            if event["step"] == until:
+                break
+    return losses

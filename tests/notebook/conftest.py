@@ -1,0 +1,163 @@
+"""A shell to type into and a session that only remembers what it was asked, for tests that train nothing."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+
+import jupyter_gpt
+from jupyter_gpt.errors import GPTError, nearest
+from jupyter_gpt.notebook.views.bundle import Bundle
+
+EVENTS = [
+    {"event": "start", "time": 0.0, "steps": 600, "step": 0},
+    {"event": "evaluation", "time": 1.0, "step": 0, "val_loss": 7.5, "bits_per_byte": 3.0, "seconds": 0.1},
+    {"event": "step", "time": 2.0, "step": 1, "loss": 7.25, "tokens": 1024, "seconds": 0.5},
+    {"event": "step", "time": 3.0, "step": 2, "loss": 6.125, "tokens": 2048, "seconds": 1.0},
+]
+
+
+class Named(dict):
+    """Like the session's mappings: an unknown name is the user's mistake, and `about` loads nothing."""
+
+    def about(self, name: str):
+        return self[name]
+
+    def unused(self) -> list[str]:
+        return []
+
+    def __missing__(self, name: str):
+        raise GPTError(f"there is no {name}{nearest(name, self)}")
+
+
+class FakeRun(SimpleNamespace):
+    @property
+    def alive(self) -> bool:
+        return self.status == "running"
+
+    def stop(self):
+        self.status = "stopped"
+
+    def wait(self, tick=None):
+        if self.error:
+            self.status = "failed"
+            raise self.error
+        self.status = "finished"
+
+
+def make_run(name: str, **more) -> FakeRun:
+    facts = {
+        "kind": "pretrain",
+        "status": "finished",
+        "recipe": {},
+        "step": 2,
+        "steps": 2,
+        "events": EVENTS,
+        "error": None,
+    }
+    return FakeRun(name=name, **{**facts, **more})
+
+
+class FakeSession:
+    """Records each call as (verb, arguments) and answers with a run, a model or a corpus of that name."""
+
+    def __init__(self):
+        self.calls = []
+        self.runs = Named(storyteller=make_run("storyteller"))
+        self.models = Named(
+            storyteller=SimpleNamespace(
+                name="storyteller",
+                kind="pretrain",
+                parameters=1_234_567,
+                lineage=["storyteller"],
+                device="cpu",
+                dtype="float32",
+                resident=True,
+                has_chat=False,
+                licence="MIT",
+                memory=4_938_268,
+                on_disk=5_000_000,
+            )
+        )
+        self.error, self.rankings = None, {}
+
+    def corpus(self, name, mixture, **options):
+        self.calls.append(("corpus", {"name": name, "mixture": mixture, **options}))
+        return SimpleNamespace(name=name)
+
+    def pretrain(self, name, mixture=None, **options):
+        self.calls.append(("pretrain", {"name": name, "mixture": mixture, **options}))
+        self.models[name] = SimpleNamespace(name=name)
+        self.runs[name] = make_run(name, status="running", error=self.error)
+        return self.runs[name]
+
+    def resume(self, name, **options):
+        self.calls.append(("resume", {"name": name, **options}))
+        return self.runs[name]
+
+    def stop(self, name):
+        self.calls.append(("stop", {"name": name}))
+        return self.runs[name]
+
+
+@pytest.fixture
+def gpt(gpt, monkeypatch):
+    """A session of its own, the one that cells work on."""
+    monkeypatch.setitem(vars(jupyter_gpt), "gpt", gpt)
+    return gpt
+
+
+@pytest.fixture
+def fake_gpt(monkeypatch) -> FakeSession:
+    """A session that only remembers what it was asked."""
+    session = FakeSession()
+    monkeypatch.setitem(vars(jupyter_gpt), "gpt", session)
+    return session
+
+
+@pytest.fixture
+def shown(monkeypatch) -> list[str]:
+    """The text of what was displayed, instead of displaying it."""
+    seen = []
+
+    def display(shown, raw=False, **_):
+        seen.append(shown["text/plain"] if raw else shown.text)
+
+    monkeypatch.setattr("IPython.display.display", display)
+    return seen
+
+
+@pytest.fixture
+def pictures(monkeypatch) -> None:
+    """Bundles that name the view they come from, so that no test here draws."""
+    curve = SimpleNamespace(run_bundle=lambda run: Bundle(f"run {run.name}: {run.status}", "", {}))
+    corpus = SimpleNamespace(corpus_bundle=lambda corpus: Bundle(f"corpus {corpus.name}", "", {}))
+    monkeypatch.setitem(sys.modules, "jupyter_gpt.notebook.views.curve", curve)
+    monkeypatch.setitem(sys.modules, "jupyter_gpt.notebook.views.corpus", corpus)
+
+
+@pytest.fixture
+def ip():
+    """A shell of its own, with the extension loaded, as `%load_ext` would."""
+    shell = InteractiveShell.instance()
+    shell.reset(new_session=False)
+    shell.run_line_magic("load_ext", "jupyter_gpt")
+    yield shell
+    shell.run_line_magic("unload_ext", "jupyter_gpt")
+    InteractiveShell.clear_instance()
+
+
+@pytest.fixture
+def fails(ip, capsys):
+    """Runs a cell that has to fail as a user's mistake, and gives its message."""
+
+    def run(cell: str) -> str:
+        error = ip.run_cell(cell).error_in_exec
+        assert isinstance(error, GPTError), error
+        capsys.readouterr()
+        return str(error)
+
+    return run

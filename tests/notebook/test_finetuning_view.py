@@ -1,0 +1,128 @@
+"""The static views of finetuning and of classifiers: before and after side by side, escaped, and marked where machines
+differ.
+"""
+
+import json
+import re
+from types import SimpleNamespace
+
+from helpers.recipes import classify_recipe, finetuning_recipe
+from jupyter_gpt.notebook.views.run_report import run_bundle
+
+EVIL = "<script>alert(1)</script>»"
+
+
+def run(kind, recipe, events, status="finished"):
+    return SimpleNamespace(
+        name="a",
+        kind=kind,
+        status=status,
+        recipe=recipe.as_dict(),
+        steps=4,
+        step=4,
+        events=[{"time": 0.0, **e} for e in events],
+    )
+
+
+def told(evaluated=True):
+    start = {"event": "start", "device": "cpu", "dtype": "float32", "parameters": 1000, "trained": 40}
+    samples = [
+        {"event": "sample", "step": n, "prompt": f"Why {q}? {EVIL}", "text": f"{n}{EVIL}" if n else ""}
+        for n in (0, 2, 4)
+        for q in "xy"
+    ]
+    steps = [
+        {
+            "event": "step",
+            "step": n,
+            "loss": 3.0 / n,
+            "lr": 0.1,
+            "seconds": 1.0 * n,
+            "tokens": 9 * n,
+            "tokens_per_second": 9.0,
+            "mfu": None,
+        }
+        for n in range(1, 5)
+    ]
+    tests = (
+        [{"event": "evaluation", "step": n, "val_loss": 2.0, "bits_per_byte": None} for n in (0, 4)]
+        if evaluated
+        else []
+    )
+    return [start, *tests[:1], *samples[:2], *steps, *samples[2:], *tests[1:]]
+
+
+def unmarked(text):
+    """What is left for nbval to compare."""
+    return re.sub("≈[-–0-9.,e+]+|«[^»]*»|data:image/png;base64,[A-Za-z0-9+/=]+", "", text)
+
+
+def test_the_same_questions_before_and_after_side_by_side():
+    bundle = run_bundle(
+        run("sft", finetuning_recipe({"stories-qa": 1}, "hen", lora=4, steps=4, batch_tokens=64), told())
+    )
+    assert "an adapter of rank 4 on hen" in bundle.text and "40 (4%)" in bundle.text
+    first, last = "  hen, before: «(nothing)»", "  a, after step ≈4: «4<script>"
+    assert bundle.text.count(first) == bundle.text.count(last) == 2 and bundle.text.index(first) < bundle.text.index(
+        last
+    )
+    assert ">hen, before</th>" in bundle.html and "after step ≈4</th>" in bundle.html
+    assert "the answers between" in bundle.html and "step 2" in bundle.html
+    assert "<script" not in bundle.html and bundle.html.count("data:image/png") == 1
+    assert "validation loss" in bundle.text and "3.0" not in unmarked(bundle.text)
+    assert bundle.data["base"] == "hen" and len(bundle.metadata["samples"]) == 6
+    json.dumps([bundle.data, bundle.metadata])
+
+
+def test_what_a_run_does_not_know_it_does_not_say():
+    recipe = finetuning_recipe({"the cell": 1}, "hen", adapter="polite", steps=4, batch_tokens=64)
+    bundle = run_bundle(run("sft", recipe, told(evaluated=False), "stopped"))
+    assert "validation" not in bundle.text and "a copy of the adapter polite of hen" in bundle.text
+    assert bundle.text.startswith("a: sft, stopped, ≈4 of ≈4 steps") and "polite, before" in bundle.text
+    early = run_bundle(run("sft", recipe, told()[:1], "failed"))
+    assert early.text.startswith("a: sft, failed") and "image" not in early.html
+
+
+def test_a_classifier_tells_its_figures_with_intervals_and_its_confusion_as_a_picture():
+    labels = ["bad", f"good{EVIL}"]
+    start = {
+        "event": "start",
+        "device": "cpu",
+        "dtype": "float32",
+        "labels": labels,
+        "texts": 80,
+        "held_out": 20,
+        "cut": 1,
+        "parameters": 1000,
+        "trained": 40,
+    }
+    steps = [{"event": "step", "step": n, "loss": 0.5, "seconds": 1.0} for n in (1, 4)]
+    tests = [
+        {
+            "event": "evaluation",
+            "step": n,
+            "val_loss": 0.4,
+            "accuracy": 0.85,
+            "low": 0.64,
+            "high": 0.95,
+            "f1": 0.84,
+            "f1_low": 0.6,
+            "f1_high": 0.96,
+            "confusion": [[9, 1], [2, 8]],
+        }
+        for n in (0, 4)
+    ]
+    samples = [{"event": "sample", "step": n, "prompt": f"so {EVIL}", "text": "bad (0.90)"} for n in (0, 4)]
+    for options in ({"lora": 4}, {"from_scratch": True}):
+        bundle = run_bundle(run("classify", classify_recipe("hen", **options), [start, *tests, *steps, *samples]))
+        assert "accuracy            ≈85.0%, 95% interval ≈64.0 to ≈95.0" in bundle.text
+        assert "macro F1            ≈0.840, 95% interval ≈0.600 to ≈0.960" in bundle.text
+        assert "80 to learn from, 20 held out, 1 cut" in bundle.text and bundle.html.count("data:image/png") == 1
+        assert "<script" not in bundle.html and "17" not in unmarked(bundle.html)
+        assert bundle.data["labels"] == labels
+        json.dumps([bundle.data, bundle.metadata])
+    assert "the architecture of hen from random weights" in bundle.text
+    many = [f"label {n}" for n in range(20)]
+    matrix = [[n == m for n in range(20)] for m in range(20)]
+    events = [start | {"labels": many}, tests[0] | {"confusion": [list(map(int, row)) for row in matrix]}]
+    assert "data:image/png" in run_bundle(run("classify", classify_recipe("hen"), events, "stopped")).html

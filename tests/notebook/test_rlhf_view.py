@@ -1,0 +1,205 @@
+"""The static views of reward models and of RL: what is there, what is escaped, what is marked."""
+
+import json
+import re
+from types import SimpleNamespace
+
+import pytest
+
+from helpers.recipes import reward_recipe, rl_recipe
+from jupyter_gpt.notebook.views.run_report import run_bundle
+
+EVIL = "<script>alert(1)</script>»"
+
+
+def run(kind, recipe, events, status="finished"):
+    return SimpleNamespace(
+        name="a",
+        kind=kind,
+        status=status,
+        recipe=recipe.as_dict(),
+        steps=2,
+        step=2,
+        events=[{"time": 0.0, **e} for e in events],
+    )
+
+
+def rl_events():
+    steps = [
+        {
+            "event": "step",
+            "step": n,
+            "loss": 0.1,
+            "reward": 1.0 * n,
+            "kl": 40.0 * n,
+            "entropy": 2.0,
+            "length": 5.0,
+            "clip_fraction": 0.1,
+            "value_loss": 0.3,
+            "accuracy": 0.5,
+            "margin": 0.1,
+            "seconds": 1.0 * n,
+            "tokens": 9,
+            "tokens_per_second": 3.0,
+            "mfu": None,
+        }
+        for n in (1, 2)
+    ]
+    evaluations = [
+        {
+            "event": "evaluation",
+            "step": n,
+            "reward": 0.5 * n,
+            "kl": 0.1,
+            "entropy": 2.0,
+            "length": 4.0,
+            "identical": 0.2,
+            "prompts": 2,
+            "seconds": 1.0,
+        }
+        for n in (0, 2)
+    ]
+    samples = [
+        {
+            "event": "sample",
+            "step": n,
+            "prompt": "Why?",
+            "text": f"be{EVIL}",
+            "reward": 0.5,
+            "pieces": ["be", EVIL],
+            "advantages": [0.5, -0.5],
+        }
+        for n in (0, 2)
+    ]
+    rows = [
+        {
+            "model": name,
+            "stage": stage,
+            "win_rate": 0.5,
+            "win_low": low,
+            "win_high": low and 0.9,
+            "reward": 1.0,
+            "perplexity": 3.0,
+            "entropy": 2.0,
+            "distinct_1": 0.5,
+            "distinct_2": 0.9,
+            "self_bleu": 0.3,
+            "identical": 0.0,
+        }
+        for name, stage, low in (("b", "base", 0.1), ("s", "start", None), ("a", "aligned", 0.2))
+    ]
+    return [
+        {"event": "start", "device": "cpu"},
+        *evaluations[:1],
+        *samples[:1],
+        *steps,
+        {"event": "warning", "step": 1, "cause": "kl", "text": f"the KL is running away {EVIL}"},
+        *evaluations[1:],
+        *samples[1:],
+        {"event": "measures", "step": 2, "rows": rows, "prompts": 2, "samples": 8, "seconds": 1.0},
+    ]
+
+
+@pytest.mark.parametrize("algo", ["ppo", "grpo", "dpo"])
+def test_a_run_of_rl_is_told_in_words_and_pictures(algo):
+    recipe = rl_recipe("s", ["Why?"], algo=algo, reward=["$polite"], rankings="taste")
+    bundle = run_bundle(run("rlhf", recipe, rl_events()))
+    assert "<script" not in bundle.html and EVIL not in bundle.html
+    assert bundle.html.count("data:image/png") == 2 and "running away" in bundle.text and "#d04545" in bundle.html
+    assert "win rate" in bundle.text and "rgba(60,159,80" in bundle.html and "rgba(208,69,69" in bundle.html
+    assert "$polite" in bundle.text
+    json.dumps(bundle.data)
+    json.dumps(bundle.metadata)
+
+
+def unmarked(text):
+    """What nbval compares: without marked numbers, marked text and pictures."""
+    text = re.sub(r"≈[-–0-9.,e+]+", "≈N", text)
+    text = re.sub(r"«[^»]*»", "«…»", text)
+    return re.sub(r"data:image/png;base64,[A-Za-z0-9+/=]+", "PICTURE", text)
+
+
+def test_what_differs_between_machines_is_marked():
+    recipe = rl_recipe("s", ["Why?"], algo="ppo", reward=["$polite"])
+    one = run_bundle(run("rlhf", recipe, rl_events()))
+    events = rl_events()
+    for event in events:
+        for key in ("reward", "kl", "entropy", "seconds", "win_rate", "perplexity", "advantages", "text"):
+            if isinstance(event.get(key), float):
+                event[key] += 0.123
+            if event["event"] == "sample":
+                event["text"], event["pieces"] = "other", ["ot", "her"]
+    for row in events[-1]["rows"]:
+        row["reward"] += 1.5
+    two = run_bundle(run("rlhf", recipe, events))
+    assert one.text != two.text and unmarked(one.text) == unmarked(two.text)
+    alt = re.compile(r'alt="[^"]*"')
+    assert unmarked(alt.sub("", one.html)) == unmarked(alt.sub("", two.html)) and one.data == two.data
+
+
+def test_the_live_view_is_sent_the_columns_of_its_kind():
+    from array import array
+
+    from jupyter_gpt.notebook.views import live
+
+    alive = run("rlhf", rl_recipe("s", ["Why?"], algo="grpo", reward=["$polite"]), rl_events(), "running")
+    assert live.kind_of(alive) == "grpo"
+    names = (*live.COLUMNS, *live.MORE["grpo"])
+    content, buffers = live._Feed(alive, names).update()
+    assert array("f", buffers[names.index("kl")]).tolist() == [40.0, 80.0] and content["rows"] == 2
+    assert [e["event"] for e in content["events"]].count("warning") == 1
+    alive.recipe = rl_recipe("s", ["Why?"], algo="dpo", rankings="taste").as_dict()
+    assert live.kind_of(alive) == "dpo"
+
+
+def test_an_alarm_that_comes_back_is_one_line():
+    again = [{"event": "warning", "step": step, "cause": "constant", "text": "the same reward"} for step in (3, 5, 9)]
+    recipe = rl_recipe("s", ["Why?"], algo="grpo", reward=["$polite"])
+    text = run_bundle(run("rlhf", recipe, [*rl_events(), *again])).text
+    assert "! step ≈1: «the KL" in text
+    assert (
+        "! step ≈3: «the same reward (and 2 times more, the last at step 9)»" in text
+        and text.count("the same reward") == 1
+    )
+
+
+def test_a_run_that_has_not_begun_is_shown_too():
+    recipe = rl_recipe("s", ["Why?"], algo="ppo", reward=["$polite"])
+    assert "PPO" in run_bundle(run("rlhf", recipe, [], "failed")).text
+    assert "reward model" in run_bundle(run("reward", reward_recipe("s", "taste"), [], "failed")).text
+
+
+def test_the_slide_of_a_reward_model():
+    events = [
+        {"event": "note", "text": "the file was cut off"},
+        {"event": "start", "rankings": 9, "held_out": 1, "cut": 2, "device": "cpu"},
+        {
+            "event": "evaluation",
+            "step": 0,
+            "val_loss": 0.7,
+            "accuracy": 0.5,
+            "low": 0.2,
+            "high": 0.8,
+            "pairs": 4,
+            "rankings": 2,
+            "calibration": [[0.55, 0.5, 4]],
+        },
+        *({"event": "step", "step": n, "loss": 0.5, "accuracy": 0.9, "seconds": 1.0} for n in (1, 2)),
+        {
+            "event": "evaluation",
+            "step": 2,
+            "val_loss": 0.3,
+            "accuracy": 0.9,
+            "low": 0.5,
+            "high": 1.0,
+            "pairs": 4,
+            "rankings": 2,
+            "calibration": [[0.6, 0.5, 2], [0.95, 1.0, 2]],
+        },
+        {"event": "sample", "step": 2, "prompt": "Why?", "text": EVIL, "reward": 1.5},
+        {"event": "sample", "step": 2, "prompt": "Why?", "text": "rude", "reward": -1.5},
+    ]
+    bundle = run_bundle(run("reward", reward_recipe("s", "taste"), events))
+    assert "<script" not in bundle.html and "▣" in bundle.html and "cut off" in bundle.text
+    assert "≈90.0% (95% interval ≈50.0 to ≈100.0%)" in bundle.text and "sure 95%, right 100% of 2" in bundle.html
+    json.dumps([bundle.data, bundle.metadata])

@@ -1,0 +1,134 @@
+"""A completion's tokens: their colours tell probability, the work is reported as measured, hostile text stays
+text."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from helpers.rendered import folded
+from jupyter_gpt.errors import GPTError
+from jupyter_gpt.inference.completion import Completion
+from jupyter_gpt.notebook.views.likelihood import SCALE, colour, share
+from jupyter_gpt.notebook.views.token_view import bar_text, context_meter, spoken, token_bundle
+from jupyter_gpt.notebook.views.work import correlation, work_line
+
+WORDS = {0: " Once", 1: " <b>", 2: "»", 3: "\n", 4: "<|endoftext|>"}
+
+
+class Words:
+    """A tokenizer with five tokens."""
+
+    def convert_ids_to_tokens(self, token):
+        return {5: "▁low"}.get(token, WORDS.get(token))
+
+    def decode(self, ids, **_):
+        return "".join(WORDS[i] for i in ids)
+
+
+def completion(tokens=(0, 1, 2, 3, 4), **more) -> Completion:
+    facts = {
+        "tokens": list(tokens),
+        "logprobs": [math.log(p) for p in (0.9, 0.004, 0.25, 0.5, 1.0)][: len(tokens)],
+        "top": [((0, math.log(0.9)), (1, math.log(0.05)))] * len(tokens),
+        "prompt_tokens": 12,
+        "seconds_per_token": [0.5, 0.01, 0.012, 0.011, 0.013][: len(tokens)],
+        "model": "tale",
+        "finish_reason": "stop",
+    }
+    return Completion(" Once <b>»\n", **{**facts, **more})
+
+
+def test_text_says_all_of_it():
+    lines = token_bundle(completion(), Words(), 64).text.splitlines()
+    assert lines[0] == "tale: ≈5 tokens, median probability ≈0.50"
+    assert lines[1].startswith("work: ≈12.0 ms a token, nine in ten within ≈10.0 to ≈13.0; its correlation")
+    assert lines[2].startswith("context: ≈12 tokens of the prompt, ≈5 sampled, ≈47 of 64 left «[")
+    assert lines[3] == "«"
+    assert lines[4].split() == ["token", "id", "probability", "likeliest", "ms"]
+    assert lines[6].split() == ["1", "·Once", "0", "90.0%", "·Once", "90.0%", "·<b>", "5.0%", "500.0"]
+    assert lines[8].split()[1] == "›", "a guillemet of the text would end the mark"
+    assert lines[-1] == "»"
+
+
+def test_html_shows_each_token_with_its_alternatives_and_no_markup_of_the_model():
+    html = token_bundle(completion(), Words(), 64).html
+    assert "<b>»" not in html and "&lt;b&gt;" in html and "&raquo;" in html
+    assert 'title="·&lt;b&gt;  0.40%\nlikeliest:\n90.0%  ·Once\n5.0%  ·&lt;b&gt;"' in html
+    assert html.count("data:image/png;base64,") == 1
+    assert html.count("<details>") == 1 and "⏎<br>" in html
+
+
+def test_nbval_sees_no_tokens_and_no_clock():
+    one = token_bundle(completion(), Words(), 64)
+    two = token_bundle(completion((2, 2, 0), prompt_tokens=7, seconds_per_token=[0.2, 0.3, 0.1]), Words(), 64)
+    assert one.text != two.text and one.html != two.html
+    assert folded(one.text) == folded(two.text)
+    assert folded(one.html) == folded(two.html)
+    assert one.data == two.data == {"view": "completion tokens", "model": "tale", "context": 64}
+
+
+def test_colours_go_in_even_steps_of_surprise():
+    for p, end in ((1.0, SCALE[0]), (0.1, SCALE[1]), (0.01, SCALE[2]), (0.001, SCALE[2]), (0.0, SCALE[2])):
+        assert colour(p) == pytest.approx(end)
+    alphas = [colour(p)[3] for p in (1, 0.5, 0.2, 0.1, 0.05, 0.01)]
+    assert alphas == sorted(alphas) and len(set(alphas)) == 6
+
+
+def test_work_leaves_out_the_token_that_reads_the_prompt():
+    found = spoken(completion(), Words())
+    assert "≈12.0 ms" in work_line(found, 1) and "all 4 samples" in work_line(found, 4)
+    assert correlation(found) == pytest.approx(-0.826, abs=0.01)
+    assert correlation(found[:2]) is None
+    alike = spoken(completion(seconds_per_token=[0.01] * 5), Words())
+    assert correlation(alike) is None and "was: ≈–." in work_line(alike, 1)
+
+
+def test_an_endpoint_that_tells_texts_without_times():
+    bundle = token_bundle(
+        completion(("Hi", " you"), top=[(("Hi", -0.1), ("Yo", -2.3)), ()], seconds_per_token=[], prompt_tokens=3)
+    )
+    assert "work" not in bundle.text and "<img" not in bundle.html
+    assert bundle.text.splitlines()[1] == "context: ≈3 tokens of the prompt, ≈2 sampled"
+    assert "Yo 10.0%" in bundle.text and "id" not in bundle.text.splitlines()[3]
+
+
+def test_no_tokens_is_one_line():
+    with pytest.raises(GPTError, match="tale told no tokens"):
+        token_bundle(completion(()), Words())
+
+
+def test_sentencepiece_keeps_its_space():
+    assert spoken(completion((5,)), Words())[0].text == " low"
+
+
+def test_long_completions_say_how_much_is_left_out():
+    long = completion([0] * 1200, logprobs=[-0.1] * 1200, top=[], seconds_per_token=[0.01] * 1200)
+    bundle = token_bundle(long, Words(), 2048)
+    assert "… and 900 more tokens" in bundle.text and "… and 200 more tokens" in bundle.html
+    assert len(bundle.metadata["tokens"]) == 1200
+
+
+@pytest.mark.parametrize(
+    ("prompt", "sampled", "context", "bar"),
+    [
+        (10, 10, 40, "[██████████▒▒▒▒▒▒▒▒▒▒░░░░░░░░░░░░░░░░░░░░]"),
+        (30, 30, 40, "[██████████████████████████████▒▒▒▒▒▒▒▒▒▒]"),
+        (1, 1, 100_000, "[▒░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░]"),
+    ],
+)
+def test_the_meter(prompt, sampled, context, bar):
+    assert bar_text(context_meter(prompt, sampled, context)) == bar
+
+
+def test_no_meter_without_a_context():
+    assert context_meter(1, 1, None) is None and context_meter(1, 1, 1 << 30) is None
+
+
+@pytest.mark.parametrize(
+    ("probability", "text"),
+    [(1.0, "100.0%"), (0.9991, "99.91%"), (0.5, "50.0%"), (0.004, "0.40%"), (1e-6, "<0.01%")],
+)
+def test_shares(probability, text):
+    assert share(probability) == text

@@ -1,0 +1,127 @@
+"""Damaged files: one line for each, nothing erased, and what is whole is still there."""
+
+import json
+import os
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import pytest
+
+from helpers import TESTS
+from jupyter_gpt.errors import GPTError
+from jupyter_gpt.runs.run import cut_events, read_events
+
+sys.path.insert(0, str(TESTS / "benchmarks"))
+STEPS = [json.dumps({"event": "step", "time": 1.0, "step": n, "loss": 2.0}).encode() for n in range(1, 7)]
+BAD = [
+    b"{",
+    b"\xff\xfe",
+    b"[]",
+    b'{"event": "step"}',
+    b'{"event": "step", "step": "2"}',
+    b'{"step": 2}',
+    b"\0" * 30,
+    b'{"event": "step", "step": 2, "loss": [1]}',
+    b'{"event": "end", "status": 7}',
+    b"[" * 100_000,
+    b'{"event": "step", "step": ' + b"9" * 30 + b"}",
+]
+
+
+@pytest.mark.parametrize("bad", BAD, ids=range(len(BAD)))
+def test_a_damaged_event_is_passed_over_and_erases_nothing(tmp_path, bad):
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(b"\n".join([*STEPS[:2], bad, *STEPS[2:], b'{"torn']))
+    assert [event["step"] for event in read_events(path)] == [1, 2, 3, 4, 5, 6]
+    assert [event["step"] for event in cut_events(path, 4)] == [1, 2, 3, 4]
+    assert path.read_bytes().split(b"\n") == [*STEPS[:2], bad, *STEPS[2:4], b""]  # and the torn last line is gone
+
+
+def test_a_run_with_a_damaged_event_resumes_and_says_so_once(gpt, train):
+    def losses(run):
+        return [(e["step"], e["loss"], e["grad_norm"]) for e in run.events if e["event"] == "step"]
+
+    whole = train("whole", steps=40)
+    run = train("part", steps=40, background=True)
+    while run.step < 5:
+        time.sleep(0.005)
+    run.stop()
+    run.wait()
+    path = run.folder / "events.jsonl"
+    lines = path.read_bytes().split(b"\n")
+    at = next(n for n, line in enumerate(lines) if json.loads(line)["event"] == "step") + 1
+    path.write_bytes(b"\n".join([*lines[:at], b"\xff damaged", *lines[at:]]))
+    gpt.runs.known.clear()
+    with pytest.warns(UserWarning, match=rf"run part: 1 lines of its events.jsonl .* first of them line {at + 1}"):
+        assert gpt.runs["part"].step > 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again = gpt.resume("part")
+    assert again.status == "finished" and losses(again) == losses(whole)
+    one, two = ((gpt.models.folder(name) / "model.safetensors").read_bytes() for name in ("part", "whole"))
+    assert one == two
+    assert b"\xff damaged" in path.read_bytes()
+
+
+def test_one_damaged_run_is_one_row(gpt, train):
+    from jupyter_gpt.notebook.magics.listing import runs_bundle
+
+    good, bad = train("good", steps=2), train("bad", steps=2)
+    for content in (b"\xff", b"[[", b"kind: pretrain\nrecipe: []", b"kind: [1]\nrecipe: {steps: 2}", b"[" * 100_000):
+        (bad.folder / "recipe.yaml").write_bytes(content)
+        gpt.runs.known.clear()
+        text = runs_bundle(gpt.runs).text
+        assert "damaged" in text and "finished" in text
+    (good.folder / "events.jsonl").unlink()
+    (good.folder / "events.jsonl").mkdir()
+    gpt.runs.known.clear()
+    with pytest.raises(GPTError, match=r"run good cannot be read: its events.jsonl: Is a directory"):
+        gpt.runs["good"]
+
+
+def test_derived_files_of_an_index_are_made_anew(tmp_path):
+    import numpy as np
+
+    from jupyter_gpt.retrieval import dense, keyword
+
+    texts, folder = ["a red fox", "a blue hen"], tmp_path / "keyword"
+    keyword.build(texts, [0, 1], folder, 7)
+    assert keyword.load(folder, 7).rows.tolist() == [0, 1]
+    for path in sorted(folder.iterdir()):
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        assert keyword.load(folder, 7) is None, path.name
+        path.write_bytes(whole)
+    vectors = np.random.default_rng(0).normal(size=(200, 8)).astype(np.float32)
+    file = tmp_path / "hnsw.faiss"
+    dense.grown(vectors, file)
+    whole = file.read_bytes()
+    for damaged in (
+        b"",
+        whole[:100],
+        whole[:300] + b"\xff" * 50 + whole[350:],
+        whole[: len(whole) // 2] + b"\xff" * 99,
+    ):
+        file.write_bytes(damaged)
+        assert dense.grown(vectors, file).ntotal == 200
+
+
+def test_a_damaged_file_is_one_line_everywhere(tmp_path, monkeypatch):
+    """The bounded version of `benchmarks/corrupt.py`."""
+    import cells
+    import corrupt
+    from IPython.core.interactiveshell import InteractiveShell
+
+    for name in ("HOME", "CACHE", "CONFIG"):
+        monkeypatch.setenv(f"JUPYTER_GPT_{name}", str(tmp_path / name))
+    InteractiveShell.clear_instance()
+    try:
+        ip = cells.shell()
+        corrupt.build(ip)
+        ran, lines, faults, erased = corrupt.attack(ip, tmp_path / "HOME", 60, seed=0)
+    finally:
+        InteractiveShell.clear_instance()
+    assert (faults, erased) == ([], []) and ran >= 60 and lines > 10
+    assert Path(os.environ["JUPYTER_GPT_HOME"]).name.startswith("home")
