@@ -23,9 +23,8 @@ TESTS = [
     "-q",
     "-p",
     "no:cacheprovider",
-    "-x",
     "tests/inference/test_gpu.py",
-    "tests/test_cuda_paths.py",
+    "tests/stages/test_cuda_paths.py",
 ]
 PARTS = [  # what, its arguments to Python, its share of the time
     ("tests", TESTS, 0.25),

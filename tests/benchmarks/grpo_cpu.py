@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
+from pathlib import Path
 
 PROMPTS = [
     "Tell me about the fox.",
@@ -34,6 +36,7 @@ def reward(prompt: str, completion: str) -> float:
 
 def ours(model, args) -> tuple[list[float], list[float], list[float]]:
     """Seconds of each step, of the generation in it, and of the engine alone at that batch."""
+    sys.path.insert(0, str(Path(__file__).parents[1]))
     from helpers.recipes import rl_recipe
     from jupyter_gpt.inference.engine import generate
     from jupyter_gpt.inference.sequence import Request

@@ -24,6 +24,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -83,6 +84,7 @@ def peer(bf16: bool, steps: int, clock: Callable[[], float]) -> float:
 
 def ours(dtype: str, optimizer: str, steps: int, clock: Callable[[], float]) -> float:
     """Seconds a step of our loop."""
+    sys.path.insert(0, str(Path(__file__).parents[1]))
     from helpers.recipes import pretraining_recipe
     from jupyter_gpt.nn.optimizer import optimizers
     from jupyter_gpt.stages.pretrain_build import build

@@ -19,6 +19,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from peers import PlainGPT
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 from helpers.recipes import pretraining_recipe
 from jupyter_gpt.nn.devices import peak_flops
 from jupyter_gpt.nn.optimizer import optimizers

@@ -16,6 +16,7 @@ import copy
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 WAYS = {"one": "one base, adapters", "four": "four models, adapters", "whole": "four models, trained whole"}
 PROMPTS = ["Tell me about the fox.", "What do bees make?"]
@@ -23,6 +24,7 @@ PROMPTS = ["Tell me about the fox.", "What do bees make?"]
 
 def train(way: str, steps: int, dtype: str | None) -> None:
     """A few steps of PPO; prints the peak in MiB."""
+    sys.path.insert(0, str(Path(__file__).parents[1]))
     from helpers.recipes import rl_recipe
     from jupyter_gpt import gpt
     from jupyter_gpt.nn.logprobs import Reader

@@ -99,6 +99,7 @@ def peer(model, tokenizer, rows: list[dict], arguments, checkpointing: bool) -> 
 
 def ours(model, tokenizer, rows: list[dict], arguments) -> float:
     """Real tokens a second of `%%sft`'s loop."""
+    sys.path.insert(0, str(Path(__file__).parents[1]))
     from helpers.recipes import finetuning_recipe
     from jupyter_gpt.nn.lora import copied, lora
     from jupyter_gpt.stages.sft_prepare import prepare

@@ -13,13 +13,16 @@ counts as nothing. Wanted on an H100: 180,000 tokens/s.
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 import time
 import warnings
+from pathlib import Path
 
 import numpy as np
 import torch
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 from helpers.recipes import finetuning_recipe
 from jupyter_gpt.data.conversation_rows import ConversationRows
 from jupyter_gpt.data.conversation_tokens import Conversations

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import tempfile
 from collections import Counter
 from itertools import islice
@@ -60,6 +61,7 @@ def main() -> None:
     given = options.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["JUPYTER_GPT_HOME"] = folder
+        sys.path.insert(0, str(Path(__file__).parents[1]))
         from helpers.recipes import finetuning_recipe
         from jupyter_gpt import gpt
         from jupyter_gpt.nn.chat_tokens import untrained
