@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import jupyter_gpt  # noqa: F401  before torch: it tells OpenMP's threads how long to spin
+from helpers import tiny
 from jupyter_gpt.errors import in_magic
 
 REAL_CACHE = os.environ.get("JUPYTER_GPT_CACHE")
@@ -85,20 +86,5 @@ def train(gpt):
 
 @pytest.fixture
 def tiny_model():
-    """`tiny_model(gpt, name, chat=False, context=64, seed=0)`: keeps a model of random weights in a session.
-
-    It has a BPE of its own; with `chat` also a chat template.
-    """
-
-    def make(gpt, name="tiny", chat=False, context=64, seed=0):
-        from helpers.recipes import pretraining_recipe
-        from jupyter_gpt.data.tokenizer import delimiter, train_bpe
-        from jupyter_gpt.stages.pretrain_build import build
-
-        tokenizer = train_bpe(TALES, 320)
-        tokenizer.chat_template = CHAT if chat else None
-        recipe = pretraining_recipe({"stories": 1}, depth=1, width=32, heads=2, context=context, seed=seed)
-        module = build(recipe, len(tokenizer), delimiter(tokenizer)).eval()
-        return gpt.models.keep(name, module, tokenizer, "pretrain", None, [f"{name} (pretrain)"], 0)
-
-    return make
+    """`tiny_model(gpt, name, chat=False, context=64, seed=0)`: keeps a model of random weights in a session."""
+    return tiny.tiny_model

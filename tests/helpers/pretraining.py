@@ -1,8 +1,8 @@
 """A loop of pretraining on random tokens."""
 
 import numpy as np
-from jupyter_gpt.stages.pretrain_recipe import pretraining_recipe
 
+from helpers.recipes import pretraining_recipe
 from jupyter_gpt.nn.optimizer import optimizers
 from jupyter_gpt.stages.pretrain_build import build
 from jupyter_gpt.stages.pretrain_loop import Training, pretrain

@@ -5,9 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
-from architectures import tiny
-
+from helpers.architectures import tiny
+from helpers.pretraining import start, train
 from jupyter_gpt.nn.lora import copied
 from jupyter_gpt.nn.optimizer import finetuning_optimizers, muon_blocks
 from jupyter_gpt.runs import checkpoint

@@ -6,10 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
-import architectures
-import counted
-
+from helpers import architectures, counted
 from helpers.recipes import pretraining_recipe
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.nn import device_memory as free_memory

@@ -64,8 +64,8 @@ def test_pretrain_in_the_background_binds_the_run(ip, fake_gpt, shown, capsys):
 
 def test_pretrain_from_a_corpus_needs_no_body(ip, fake_gpt, shown):
     succeed(ip, "%%pretrain tale --corpus bedtime")
-    assert "mixture" not in gpt.calls[0][1] or gpt.calls[0][1]["mixture"] is None
-    assert gpt.calls[0][1]["corpus"] == "bedtime"
+    assert "mixture" not in fake_gpt.calls[0][1] or fake_gpt.calls[0][1]["mixture"] is None
+    assert fake_gpt.calls[0][1]["corpus"] == "bedtime"
 
 
 def test_pretrain_says_which_cell_it_is(ip, fake_gpt, shown, monkeypatch):
