@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from itertools import combinations
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.evaluation.elo import DRAWN, Game, Rating, ratings
+from jupyter_gpt.evaluation.bradley_terry import DRAWN, Game, Rating, ratings
 from jupyter_gpt.runs.provenance import provenance
 from jupyter_gpt.stages import judges
 from jupyter_gpt.stages.compare import shortened

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -86,10 +87,7 @@ class RankingTask:
 
     def accepted(self) -> list[Ranking | None]:
         """For each question the ranking by `self.by`, else, where `anybody` will do, the last one by another."""
-        return [
-            answers.get(self.by) or (list(answers.values())[-1] if self.anybody and answers else None)
-            for answers in self.answers
-        ]
+        return [a.get(self.by) or (list(a.values())[-1] if self.anybody and a else None) for a in self.answers]
 
     def answer(self, i: int) -> Ranking | None:
         """The accepted ranking of question `i`."""
@@ -110,10 +108,7 @@ class RankingTask:
     @property
     def labellers(self) -> dict[str, int]:
         """How many of the questions each annotator ranked."""
-        counts: dict[str, int] = {}
-        for by in (by for answers in self.answers for by in answers):
-            counts[by] = counts.get(by, 0) + 1
-        return counts
+        return dict(Counter(by for answers in self.answers for by in answers))
 
     @property
     def agreement(self) -> Agreement | None:
@@ -360,13 +355,8 @@ def one_question(prompt: str, models: Sequence[str], completions: Sequence, seed
 
 def entry_of(model: str, completion, seed: int, times: int = 1) -> dict:
     """A completion as a question has it."""
-    return {
-        "model": model,
-        "text": completion.text,
-        "seed": seed,
-        "finish_reason": completion.finish_reason,
-        "times": times,
-    }
+    values = {"model": model, "text": completion.text, "seed": seed, "finish_reason": completion.finish_reason}
+    return {**values, "times": times}
 
 
 def prompts_sent(models: Sequence[str], completions: Sequence) -> tuple[tuple[str, str], ...]:

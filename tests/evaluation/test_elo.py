@@ -9,7 +9,7 @@ import random
 import numpy
 import pytest
 
-from jupyter_gpt.evaluation.elo import Game, errors, expected, ratings, strengths
+from jupyter_gpt.evaluation.bradley_terry import Game, errors, expected, ratings, strengths
 
 
 def table(count: int, games) -> numpy.ndarray:

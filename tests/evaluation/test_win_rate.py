@@ -5,9 +5,8 @@ import random
 
 import pytest
 
-from jupyter_gpt.evaluation.elo import Game
+from jupyter_gpt.evaluation.bradley_terry import Game, by_score, win_rates
 from jupyter_gpt.evaluation.intervals import wilson
-from jupyter_gpt.evaluation.win_rate import by_score, win_rates
 
 
 def test_of_two_models_the_rate_is_the_share_of_games_won():

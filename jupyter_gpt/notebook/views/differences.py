@@ -1,76 +1,53 @@
-"""Where texts differ, word by word: the stretches that one of them has and no other.
-
-Each pair of texts is compared by `difflib`; a word counts as shared when some other text has it at the same
-place of its course. White space is not compared.
-"""
+"""Where texts differ, word by word. Each two are compared by `difflib`; white space is not compared."""
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
-from itertools import combinations
+from collections.abc import Iterator, Sequence
+from itertools import combinations, groupby
 
 WORD = re.compile(r"\w+|[^\w\s]")
-LITTLE, RUN = 0.4, 3  # share of common words; words that make a run
+LITTLE, RUN = 0.4, 3  # texts with a smaller share of common words have only longer runs of words in common
 MUCH = 0.6  # share of a text's characters
-Stretch = tuple[str, bool]  # a piece of a text, and whether it differs from the others
+Piece = tuple[str, bool]  # a piece of a text, and whether no other text has it there
 
 
-def differences(texts: Sequence[str]) -> list[list[Stretch]]:
-    """Each text as stretches that join to it again."""
-    found = [list(WORD.finditer(text)) for text in texts]
-    words = [[match[0] for match in each] for each in found]
-    kept: list[set[int]] = [set() for _ in texts]
+def differences(texts: Sequence[str]) -> list[list[Piece]]:
+    """Each text as pieces that join to it again."""
+    words = [list(WORD.finditer(text)) for text in texts]
+    shared: list[set[int]] = [set() for _ in texts]
     for one, other in combinations(range(len(texts)), 2):
-        pairs = shared(words[one], words[other])
-        kept[one] |= pairs.keys()
-        kept[other] |= set(pairs.values())
-    return [stretches(*each) for each in zip(texts, found, kept, strict=True)]
+        for a, b in matches(*([match[0] for match in words[i]] for i in (one, other))):
+            shared[one].add(a)
+            shared[other].add(b)
+    return [pieces(*each) for each in zip(texts, words, shared, strict=True)]
 
 
-def mostly(text: Sequence[Stretch]) -> bool:
+def mostly(text: Sequence[Piece]) -> bool:
     """Whether so much of a text differs that marking it in full strength would only tire the eyes."""
-    differing = sum(len(piece) for piece, differs in text if differs)
-    return differing > MUCH * sum(len(piece) for piece, _ in text)
+    return sum(len(piece) for piece, differs in text if differs) > MUCH * sum(len(piece) for piece, _ in text)
 
 
-def shared(one: list[str], other: list[str]) -> dict[int, int]:
-    """The words of `one` that stand in `other` too, in the same order: place by place.
-
-    Between texts that have little in common a stray `the` or comma means nothing: there only longer runs
-    count.
+def matches(one: list[str], other: list[str]) -> Iterator[tuple[int, int]]:
+    """Places of the words that both have in the same order. In texts with little in common a stray `the` or comma
+    means nothing.
     """
     matcher = difflib.SequenceMatcher(None, one, other, autojunk=False)
-    blocks = matcher.get_matching_blocks()
-    if matcher.ratio() < LITTLE:
-        blocks = [block for block in blocks if block.size >= RUN]
-    return {b.a + i: b.b + i for b in blocks for i in range(b.size)}
+    least = RUN if matcher.ratio() < LITTLE else 1
+    for a, b, size in matcher.get_matching_blocks():
+        if size >= least:
+            yield from zip(range(a, a + size), range(b, b + size), strict=True)
 
 
-def stretches(text: str, words: list[re.Match], kept: set[int]) -> list[Stretch]:
+def pieces(text: str, words: list[re.Match], shared: set[int]) -> list[Piece]:
     """The text cut where differing words begin and end; the space between two of them goes with them."""
-    out: list[Stretch] = []
-    at = 0
+    found: list[Piece] = []
+    end, before = 0, False
     for place, word in enumerate(words):
-        differs = place not in kept
-        joined = bool(out) and out[-1][1] and differs
-        between = text[at : word.start()]
-        if joined:
-            out[-1] = (out[-1][0] + between + word[0], True)
-        else:
-            out += [(between, False)] * bool(between) + [(word[0], differs)]
-        at = word.end()
-    out += [(text[at:], False)] * (at < len(text))
-    return merged(out)
-
-
-def merged(pieces: list[Stretch]) -> list[Stretch]:
-    """Neighbours of one kind joined."""
-    out: list[Stretch] = []
-    for text, differs in pieces:
-        if out and out[-1][1] == differs:
-            out[-1] = (out[-1][0] + text, differs)
-        else:
-            out.append((text, differs))
-    return out
+        differs = place not in shared
+        found += [(text[end : word.start()], before and differs), (word[0], differs)]
+        end, before = word.end(), differs
+    found.append((text[end:], False))
+    runs = groupby((piece for piece in found if piece[0]), key=lambda piece: piece[1])
+    return [("".join(part for part, _ in run), differs) for differs, run in runs]

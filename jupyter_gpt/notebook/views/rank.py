@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import pairwise
 
-from jupyter_gpt.evaluation.elo import Rating
+from jupyter_gpt.evaluation.bradley_terry import Rating
 from jupyter_gpt.inference.completion import Sampling
 from jupyter_gpt.notebook.views.completion import settings
 from jupyter_gpt.notebook.views.differences import differences, mostly
