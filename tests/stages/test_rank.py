@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from jupyter_gpt.errors import GPTError
+from jupyter_gpt.notebook.views.inspect import view_of_rankings
 from jupyter_gpt.stages.rank import rank, reopened
 from jupyter_gpt.stages.rankings import AllRankings
 
@@ -305,6 +306,7 @@ def test_rankings_are_shown_again_without_asking_a_model(fake, tmp_path):
     found = rank(fake, "taste", ["x", "y"], model=["a", "b"], samples=1)
     found.rank(0, [[1], [0]])
     fake.asked.clear()
+    assert view_of_rankings(fake, "taste").text.startswith("rankings taste\n2 prompts, completions of a, b\n")
     again = reopened(fake, "taste")
     assert again.missing == [1] and again.models == ["a", "b"] and fake.asked == []
     found.rankings.questions_path.unlink()
@@ -321,3 +323,31 @@ def test_rankings_that_wait_for_their_first_answer_are_there_already(fake):
         GPTError, match="taste: 0 are there, 4 are needed, 4 missing; 2 of the prompts last asked are not"
     ):
         fake.rankings["taste"].need(4)
+
+
+def test_questions_and_rankings_of_an_earlier_version_are_taken_up(fake, tmp_path):
+    folder = tmp_path / "home" / "rankings"
+    folder.mkdir(parents=True)
+    completions = [{"model": "a", "text": f"text {n}", "seed": n, "finish_reason": "stop", "times": 1} for n in (0, 1)]
+    question = {"prompt": "x", "completions": completions, "shown": [1, 0], "sent": [["a", "<x>"]], "source": "old"}
+    requested = {"prompts": ["x", "y"], "model": ["a"], "samples": 2, "seed": 0}
+    asked = {
+        "kind": "rank",
+        "maker": "c1",
+        "requested": requested,
+        "questions": [question, {**question, "prompt": "y"}],
+    }
+    (folder / "taste.questions.json").write_text(json.dumps(asked), encoding="utf-8")
+    kept = {
+        "prompt": "x",
+        "completions": [{name: each[name] for name in ("model", "text", "seed")} for each in completions],
+        "order": [[1], [0]],
+        "shown": [1, 0],
+        "by": "person",
+        "time": 5.0,
+        "reason": "short",
+    }
+    (folder / "taste.jsonl").write_text(json.dumps(kept) + "\n", encoding="utf-8")
+    task = reopened(fake, "taste")
+    assert task.missing == [1] and task.answer(0).order == ((1,), (0,)) and task.answer(0).reason == "short"
+    assert fake.asked == [] and task.questions[0].sent == (("a", "<x>"),)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import pairwise
+from typing import Any
 
 from jupyter_gpt.evaluation.bradley_terry import Rating
 from jupyter_gpt.inference.completion import Sampling
@@ -169,7 +170,7 @@ def leaderboard(task: Arena) -> list[Part]:
     return [Table(header, rows, "rlrlrrrl"), Paragraph(ELO, "quiet")]
 
 
-def exact_prompts(task: RankingTask) -> list[Part]:
+def exact_prompts(task: RankingTask) -> Sequence[Part]:
     """What was sent to each model, and to a judge with its replies, special tokens included."""
     sent = [pair for question in task.questions for pair in question.sent]
     sent += [(f"{task.by}, the judge", f"{j['sent']}→ {j['reply']}") for each in task.judged.values() for j in each]
@@ -251,7 +252,7 @@ class Page:
         from jupyter_gpt.notebook.views.rank_form import RankForm
 
         widget = RankForm(task)
-        beside = display(widget.view(), raw=True, display_id=True)
+        beside: Any = display(widget.view(), raw=True, display_id=True)
 
         def changed(done: bool) -> None:
             self.put(ranking_report(task, blind=not done))

@@ -85,9 +85,8 @@ class RankForm(anywidget.AnyWidget):
         elif kind == "go":
             self._row = max(0, min(len(self._rows) - 1, content["row"]))
         elif kind == "undo":
-            question = self.task.undo()
-            answered = question is not None
-            self._row = self._rows.index(question) if answered else self._row
+            if (question := self.task.undo()) is not None:
+                self._row, answered = self._rows.index(question), True
         elif kind == "done":
             done = True
         self.state = self._describe(over=done and self.reloaded)
