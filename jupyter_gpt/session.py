@@ -21,7 +21,7 @@ from jupyter_gpt.options import method
 from jupyter_gpt.retrieval.embedders import Embedders
 from jupyter_gpt.retrieval.indexes import Indexes, index
 from jupyter_gpt.runs.run import Run, Runs
-from jupyter_gpt.stages import classify, pretrain, reward, rlhf, sft, techniques
+from jupyter_gpt.stages import classify, pretrain, reward, rlhf, sft
 from jupyter_gpt.stages.arena import Arena, arena
 from jupyter_gpt.stages.compare import Comparison, compare
 from jupyter_gpt.stages.corpus import Corpora, Corpus
@@ -29,14 +29,21 @@ from jupyter_gpt.stages.evaluate import evaluate
 from jupyter_gpt.stages.evaluate_index import evaluate_index
 from jupyter_gpt.stages.launch import resume
 from jupyter_gpt.stages.merge import merge
-from jupyter_gpt.stages.prompt import Prompting, prompt
+from jupyter_gpt.stages.prompt import (
+    Prompting,
+    plain_options,
+    prompt,
+    prompt_batch,
+    prompt_with_techniques,
+    uses_technique,
+)
 from jupyter_gpt.stages.rag import rag
 from jupyter_gpt.stages.rank import RankingTask, rank
 from jupyter_gpt.stages.rankings import AllRankings
 from jupyter_gpt.stages.serve import Server, Serving
 
 STAGES = "jupyter_gpt.stages"
-ASKING = ("jupyter_gpt.stages.techniques:with_techniques", "jupyter_gpt.stages.prompt:prompt")  # options of prompts
+ASKING = ("jupyter_gpt.stages.prompt:prompt_with_techniques", "jupyter_gpt.stages.prompt:prompt")  # options of prompts
 INTERNAL = ("indexes", "send", "call_user", "form", "on_all", "deadline")  # of these, what only the session gives
 
 
@@ -186,32 +193,30 @@ class Session:
         ends the answer and keeps what came. Raises GPTError, one line, for what cannot be asked.
 
         With a technique (`cot=True`, `samples=20, vote=True`, `reflect=2`, `tree=True`, …) or a budget (`max_calls`, …)
-        the options are also those of `jupyter_gpt.stages.techniques.with_techniques`: the completion then has an
+        the options are also those of `jupyter_gpt.stages.prompt.prompt_with_techniques`: the completion then has an
         `answer`, its `trace` has every call, and its `usage` is that of all of them.
         """
-        if techniques.wanted(options):
-            return techniques.with_techniques(self.models, self.prompting, text, indexes=self.indexes, **options)
-        return prompt(self.models, self.prompting, [text], **techniques.without(options))[0]
+        if uses_technique(options):
+            return prompt_with_techniques(self.models, self.prompting, text, indexes=self.indexes, **options)
+        return prompt(self.models, self.prompting, [text], **plain_options(options))[0]
 
     @command(*ASKING, without=("tasks", "levels", *INTERNAL))
     def prompts(self, texts: Sequence[str | list[dict]], **options) -> list[Completion]:
         """Ask one model many things at once, batched together; the options are those of `prompt`."""
-        if techniques.wanted(options):
-            return techniques.together_with_techniques(
-                self.models, self.prompting, texts, indexes=self.indexes, **options
-            )
-        return prompt(self.models, self.prompting, texts, **techniques.without(options))
+        if uses_technique(options):
+            return prompt_batch(self.models, self.prompting, texts, indexes=self.indexes, **options)
+        return prompt(self.models, self.prompting, texts, **plain_options(options))
 
-    @command("jupyter_gpt.stages.template_filling:template", *ASKING, without=INTERNAL)
+    @command("jupyter_gpt.stages.template:template", *ASKING, without=INTERNAL)
     def template(self, text: str | list[dict], **options) -> Completion:
         """Have a model fill the holes of a template, such as `Name: {{gen name max_tokens=5}}`, in one pass.
 
-        `options` are those of `jupyter_gpt.stages.template_filling.template`, the sampling options of `prompt` among
+        `options` are those of `jupyter_gpt.stages.template.template`, the sampling options of `prompt` among
         them; `max_tokens` is of each hole. The completion's `value` has the holes by name. Raises GPTError, one line,
         for a
         hole that is not understood.
         """
-        from jupyter_gpt.stages.template_filling import template
+        from jupyter_gpt.stages.template import template
 
         return template(self.models, self.prompting, text, **options)
 
@@ -226,9 +231,7 @@ class Session:
         """
         if tasks < 1:
             raise GPTError(f"--tasks is 1 or more, not {tasks}")
-        return techniques.with_techniques(
-            self.models, self.prompting, goal, indexes=self.indexes, tasks=tasks, **options
-        )
+        return prompt_with_techniques(self.models, self.prompting, goal, indexes=self.indexes, tasks=tasks, **options)
 
     @property
     def last(self) -> Completion:

@@ -1,6 +1,5 @@
-"""Answers on their way: the engine's tokens gathered into completions, with stop texts and text that can be
-read.
-"""
+"""Answers while they are sampled: the engine's tokens become text, end at stop texts, and are collected as
+completions."""
 
 from __future__ import annotations
 
@@ -9,24 +8,67 @@ from collections.abc import Callable, Iterator, Sequence
 
 from jupyter_gpt.data.render import Prompt
 from jupyter_gpt.inference.completion import Completion, Sampling, Usage
-from jupyter_gpt.inference.constraint_validation import settle
-from jupyter_gpt.inference.detokenize import LONGEST as BYTES
-from jupyter_gpt.inference.detokenize import Detokenizer, decoder
-from jupyter_gpt.inference.rules import Rule
 
-SLICE = 0.01  # seconds of sampling between two looks at whoever else wants the device
-LOOK = 0.05  # seconds between two looks at the text so far
+OLD_TOKENS = 8  # decoded along with new ones: two characters at least
+MAX_BYTES = 4  # of a character
+BROKEN = "\ufffd"  # what a decoder writes for an incomplete character
+SLICE = 0.01  # seconds of sampling before other jobs get the device
+REFRESH = 0.05  # seconds between two looks at the text so far
 Decode = Callable[[list[int]], str]
 
 
+def decoder(tokenizer) -> Decode:
+    """Ids to text, without special tokens and without clean-up."""
+    if getattr(tokenizer, "is_fast", False):
+        backend = tokenizer.backend_tokenizer
+        return lambda ids: backend.decode(ids, skip_special_tokens=True)
+    return lambda ids: tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+
+class Detokenizer:
+    """The text of one sample as far as it is certain: never half a character, never a lost space, exact at the end.
+
+    A byte-level token may hold a part of `é` or of an emoji, and a sentencepiece decoder drops a leading space. So a
+    few tokens before the new ones are always decoded with them, and text that ends in a replacement character waits for
+    the token that completes it. `prompt` are the ids before the sample.
+    """
+
+    def __init__(self, decode: Decode, prompt: Sequence[int] = ()):
+        self.decode, self.text = decode, ""
+        self.window = list(prompt[-OLD_TOKENS:])  # what is decoded each time: some old tokens, then the new
+        self.known = len(decode(self.window))  # characters of it that are in `text` already, or belong to the prompt
+
+    def add(self, ids: Sequence[int]) -> str:
+        """Add sampled tokens; returns the text that is now certain, which is appended to `text`."""
+        self.window += ids
+        decoded = self.decode(self.window)
+        loose = min(MAX_BYTES - 1, len(decoded) - len(decoded.rstrip(BROKEN)))
+        new = self._append(decoded[: len(decoded) - loose])
+        if not loose:
+            self.window = self.window[-OLD_TOKENS:]
+            self.known = len(self.decode(self.window))
+        return new
+
+    def end(self) -> str:
+        """No more tokens come: incomplete bytes are kept as broken characters. Returns all the text."""
+        self._append(self.decode(self.window))
+        return self.text
+
+    def _append(self, decoded: str) -> str:
+        new = decoded[self.known :]
+        self.text += new
+        self.known += len(new)
+        return new
+
+
 class Draft:
-    """One sample so far. Text is made when somebody looks, or at each token where a stop text may end it."""
+    """One sample so far. Text is decoded when somebody asks for it, or at each token if a stop text may end it."""
 
     def __init__(
         self, decode: Decode, prompt: Prompt, sampling: Sampling, stop_ids: frozenset[int], lead: str | None = None
     ):
-        self.lead = lead  # what may stand before an answer held to a rule; None for one that is not
-        self.reader, self.read = Detokenizer(decode, prompt.ids), 0
+        self.lead = lead  # what may precede a constrained answer; None for a free one
+        self.detokenizer, self.decoded = Detokenizer(decode, prompt.ids), 0
         self.stop, self.stop_ids = (*sampling.stop, *prompt.stop), stop_ids
         self.trim, self.min_tokens = prompt.trim, sampling.min_tokens
         self.tokens: list[int] = []
@@ -34,12 +76,12 @@ class Draft:
         self.top: list[tuple] = []
         self.seconds: list[float] = []
         self.finish: str | None = None
-        self.ended: float | None = None  # time.perf_counter() when it did
+        self.ended: float | None = None  # time.perf_counter()
         self.ended_by_token = False
         self.cut: int | None = None  # where a stop text begins
 
     def add(self, token) -> None:
-        """One `engine.Token` of this sample."""
+        """Add an engine `Token`."""
         if self.finish:
             return
         self.tokens.append(token.id)
@@ -49,40 +91,36 @@ class Draft:
         self.finish = token.finish
         self.ended_by_token = token.finish == "stop" and token.id in self.stop_ids
         if self.stop and not self.ended_by_token:
-            self.look_for_stop()
+            self.find_stop()
         self.ended = time.perf_counter() if self.finish else None
 
-    def look_for_stop(self) -> None:
-        """End the sample where the earliest stop text stands in it, unless it has to go on for
-        `min_tokens`.
-        """
-        before = len(self.reader.text)
-        self.written()
+    def find_stop(self) -> None:
+        """End the sample at the earliest stop text, unless it has fewer than `min_tokens`."""
+        before = len(self.detokenizer.text)
+        self.as_text()
         if len(self.tokens) <= self.min_tokens:
             return
-        found = [self.reader.text.find(text, max(0, before - len(text) + 1)) for text in self.stop]
+        found = [self.detokenizer.text.find(text, max(0, before - len(text) + 1)) for text in self.stop]
         found = [at for at in found if at >= 0]
         if found:
             self.cut, self.finish = min(found), "stop"
 
-    def written(self, whole: bool = False) -> str:
-        """The text so far; `whole` when no more comes."""
+    def as_text(self, whole: bool = False) -> str:
+        """The text so far; `whole` if no more tokens come."""
         end = len(self.tokens) - self.ended_by_token
-        self.reader.add(self.tokens[self.read : end])
-        self.read = end
-        text = (self.reader.end() if whole else self.reader.text)[: self.cut]
+        self.detokenizer.add(self.tokens[self.decoded : end])
+        self.decoded = end
+        text = (self.detokenizer.end() if whole else self.detokenizer.text)[: self.cut]
         if self.lead is not None:
             return text.removeprefix(self.lead)
         return text.strip() if self.trim else text
 
 
-def until(decode: Decode, stop: tuple[str, ...], min_tokens: int) -> Callable[[Sequence[int]], bool] | None:
-    """What the engine asks after each token: has it completed a stop text? So a finished sample leaves its
-    batch.
-    """
+def stop_criterion(decode: Decode, stop: tuple[str, ...], min_tokens: int) -> Callable[[Sequence[int]], bool] | None:
+    """The engine's `until`: whether the last token completed a stop text, so that the sample leaves its batch."""
     if not stop:
         return None
-    reach = BYTES * max(map(len, stop)) + 1  # tokens: each character may be as many as it has bytes
+    reach = MAX_BYTES * max(map(len, stop)) + 1  # tokens: a character may take as many as it has bytes
 
     def ended(ids: Sequence[int]) -> bool:
         tail = list(ids[-reach:])
@@ -102,14 +140,14 @@ def answers(
     stop_ids: frozenset[int],
     name: str,
     enough: Callable[[], bool] = lambda: False,
-    rule: Rule | None = None,
+    rule=None,
     constraint: Callable | None = None,
 ) -> Iterator[list[Completion] | None]:
     """Sample answers to all prompts together.
 
-    Yields them so far about twenty times a second, None in between, and last the whole of them. Ends early,
-    with what came, when `enough()`. With `rule`, each is held to it;
-    `constraint` makes the engine's constraint of each sample.
+    Yields the answers so far about twenty times a second, None in between, and at last all of them whole. Ends early,
+    with what came, when `enough()`. `rule` constrains each answer; `constraint()` makes the engine's constraint of each
+    sample.
     """
     from jupyter_gpt.inference.engine import generate
     from jupyter_gpt.inference.sequence import Request
@@ -117,14 +155,15 @@ def answers(
     decode = decoder(tokenizer)
     constraints, leads = [constraint] * len(prompts), [None] * len(prompts)
     if rule:
-        from jupyter_gpt.inference.constrain import held, lead_of
+        from jupyter_gpt.inference.constrain import constraint_of, lead_of
 
         leads = [lead_of(tokenizer, rule, prompt.ids) for prompt in prompts]
         tails = [() if sampling.min_tokens else (*sampling.stop, *prompt.stop) for prompt in prompts]
         constraints = [
-            held(tokenizer, rule, stop_ids, prompt.ids, tail) for prompt, tail in zip(prompts, tails, strict=True)
+            constraint_of(tokenizer, rule, stop_ids, prompt.ids, tail)
+            for prompt, tail in zip(prompts, tails, strict=True)
         ]
-    asked = [
+    requests = [
         Request(
             ids=prompt.ids,
             samples=sampling.samples,
@@ -138,25 +177,28 @@ def answers(
             stop_ids=stop_ids,
             top_logprobs=sampling.logprobs,
             lookup=sampling.lookup,
-            until=until(decode, (*sampling.stop, *prompt.stop), sampling.min_tokens),
-            constraint=held_to,
+            until=stop_criterion(decode, (*sampling.stop, *prompt.stop), sampling.min_tokens),
+            constraint=each,
         )
-        for prompt, held_to in zip(prompts, constraints, strict=True)
+        for prompt, each in zip(prompts, constraints, strict=True)
     ]
     drafts = [
         [Draft(decode, prompt, sampling, stop_ids, lead) for _ in range(sampling.samples)]
         for prompt, lead in zip(prompts, leads, strict=True)
     ]
     open_drafts = sum(map(len, drafts))
-    began = turn = looked = time.perf_counter()
-    tokens, interrupted = generate(module, asked), False
+    began = turn = refreshed = time.perf_counter()
+    tokens, interrupted = generate(module, requests), False
 
     def so_far(whole: bool) -> list[Completion]:
-        made = zip(prompts, drafts, strict=True)
-        found = [completion(p, d, sampling, name, began, whole, interrupted) for p, d in made]
-        for answer, ds in zip(found if rule and whole else (), drafts, strict=False):
-            settle(answer.samples, rule, [draft.cut is not None for draft in ds])
-        return found
+        pairs = zip(prompts, drafts, strict=True)
+        done = [completion(p, d, sampling, name, began, whole, interrupted) for p, d in pairs]
+        if rule and whole:
+            from jupyter_gpt.inference.constrain import settle
+
+            for answer, ds in zip(done, drafts, strict=True):
+                settle(answer.samples, rule, [draft.cut is not None for draft in ds])
+        return done
 
     try:
         for token in tokens:
@@ -169,10 +211,10 @@ def answers(
                     break
             now = time.perf_counter()
             if token is None or now - turn > SLICE:
-                look = now - looked > LOOK
-                yield so_far(False) if look else None
+                refresh = now - refreshed > REFRESH
+                yield so_far(False) if refresh else None
                 turn = time.perf_counter()
-                looked = turn if look else looked
+                refreshed = turn if refresh else refreshed
                 if enough():
                     interrupted = True
                     break
@@ -190,15 +232,13 @@ def completion(
     whole: bool,
     interrupted: bool,
 ) -> Completion:
-    """The answer to one prompt as it stands, all samples with it. It takes until the last of them has ended, whatever
-    is
-    still sampled beside them."""
+    """The answer to one prompt so far, with all its samples; its seconds count until the last of them has ended."""
     now = time.perf_counter()
     seconds = max(now if d.ended is None else d.ended for d in drafts) - began
     usage = Usage(len(prompt.ids), sum(len(d.tokens) for d in drafts), seconds)
     samples = [
         Completion(
-            text=d.written(whole),
+            text=d.as_text(whole),
             tokens=list(d.tokens),
             logprobs=list(d.logprobs),
             top=list(d.top),

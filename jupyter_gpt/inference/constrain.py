@@ -1,17 +1,16 @@
-"""Constrained sampling: an answer held to a rule token by token, by llguidance.
+"""Constrained decoding with llguidance: an answer keeps to a rule token by token.
 
-Before each token is drawn, llguidance's parser marks those of the vocabulary that keep the text on its way to the
-rule; where the rule leaves one continuation, its tokens are forced and not drawn (only those that the tokenizer would
-choose too, so that the model reads what it is used to). An answer may end where the rule is satisfied and nowhere
-else, so each one that ends by itself is valid. JSON is written without white space: a weak model that may write any
-writes it for ever.
+Before each token is sampled, llguidance's parser marks the tokens of the vocabulary that keep the text on its way to
+the rule; where only one continuation is possible its tokens are forced (only those that the tokenizer would choose too,
+so that the model reads what it is used to). An answer may end only where the rule is satisfied, so each one that ends
+by itself is valid. JSON is written without white space: a weak model that may write any writes it for ever.
 
 A tokenizer is converted once, and a rule is compiled once for all samples of a request.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -19,9 +18,10 @@ import torch
 from torch import Tensor
 
 from jupyter_gpt.errors import GPTError
+from jupyter_gpt.inference.completion import Completion
 from jupyter_gpt.inference.rules import Rule, reason, rule
 
-CONVERTED: WeakKeyDictionary = WeakKeyDictionary()  # tokenizer -> (its length then, its LLTokenizer, its alphabet)
+CONVERTED: WeakKeyDictionary = WeakKeyDictionary()  # tokenizer -> (its length, its LLTokenizer, its alphabet)
 PROBE = "Ab 1,\n"  # a text that any tokenizer can be tried on
 
 
@@ -33,59 +33,58 @@ def constrained(
     choice: object = None,
     grammar: object = None,
     ends: Iterable[int] = (),
-) -> Callable[[], Held]:
-    """What a `Request` takes as its constraint: exactly one of `regex`, `json`, `choice` and `grammar`, as `rule`
-    takes them.
+) -> Callable[[], RuleConstraint]:
+    """The constraint of a `Request`, from exactly one of `regex`, `json`, `choice` and `grammar` as `rule` takes them.
 
-    `ends` are the request's `stop_ids` (default: the tokenizer's own end). Raises GPTError for what cannot be
+    `ends` are the request's `stop_ids` (default: the tokenizer's end-of-text token). Raises GPTError for what cannot be
     enforced with this tokenizer.
     """
-    asked = rule(regex, json, choice, grammar)
-    if asked is None:
+    made = rule(regex, json, choice, grammar)
+    if made is None:
         raise GPTError("a constraint is a regex, a JSON schema, some choices or a grammar: give one")
-    return held(tokenizer, asked, ends)
+    return constraint_of(tokenizer, made, ends)
 
 
-def held(
-    tokenizer, asked: Rule, ends: Iterable[int] = (), before: Iterable[int] = (), stop: tuple[str, ...] = ()
-) -> Callable[[], Held]:
-    """The same for a Rule whose answer follows the ids `before`; it may end in one of the texts `stop` too.
+def constraint_of(
+    tokenizer, rule: Rule, ends: Iterable[int] = (), before: Iterable[int] = (), stop: tuple[str, ...] = ()
+) -> Callable[[], RuleConstraint]:
+    """The same for a Rule whose answer follows the ids `before`; it may also end in one of the texts `stop`.
 
     After a word, the answer may begin with a space (`lead_of`), which is no part of it.
     """
     converted = converted_of(tokenizer)
-    grammar = asked.grammar(lead_of(tokenizer, asked, before), stop, CONVERTED[tokenizer][2])
-    matcher = matcher_of(tokenizer, grammar, asked.words)
+    grammar = rule.grammar(lead_of(tokenizer, rule, before), stop, CONVERTED[tokenizer][2])
+    matcher = matcher_of(tokenizer, grammar, rule.words)
     last = frozenset(ends) or frozenset({converted.eos_token})
 
-    def sample() -> Held:
-        return Held(matcher.deep_copy(), converted, last, tokenizer.unk_token_id)
+    def sample() -> RuleConstraint:
+        return RuleConstraint(matcher.deep_copy(), converted, last, tokenizer.unk_token_id)
 
     first = sample()
     first.forced()
     if first.broken:
-        raise GPTError(f"{asked.words} cannot be enforced here: the tokenizer has no tokens that spell it")
+        raise GPTError(f"{rule.words} cannot be enforced here: the tokenizer has no tokens that spell it")
     return sample
 
 
-def lead_of(tokenizer, asked: Rule, before: Iterable[int]) -> str:
-    """The space that may come between the prompt and the answer: " " after a word, "" elsewhere.
+def lead_of(tokenizer, rule: Rule, before: Iterable[int]) -> str:
+    """The space that may come between the prompt and the answer: " " after a word, else "".
 
-    Most tokenizers write a word together with the space before it, and a model that may not write that space is held
-    off its likeliest words. A rule whose texts may begin with a space themselves says so, and needs none.
+    Most tokenizers join a word with the space before it, and a model that may not write that space is kept from its
+    most probable words. A rule whose texts may begin with a space themselves needs none.
     """
     before = list(before)
     if not before or before[-1] in tokenizer.all_special_ids or before[-1] in special(tokenizer):
         return ""
     text = tokenizer.decode(before[-4:], clean_up_tokenization_spaces=False)
-    return "" if not text or text[-1].isspace() or asked.begins_with(" ") else " "
+    return "" if not text or text[-1].isspace() or rule.begins_with(" ") else " "
 
 
-class Held:
-    """One sample under a matcher of llguidance: the engine's Constraint.
+class RuleConstraint:
+    """The engine's `Constraint` for one sample, by a matcher of llguidance.
 
-    `broken` is why it had to end before the rule was satisfied: no token goes on (the tokenizer lacks a character),
-    or the rule is too complex. None while all is well.
+    `broken` is why the sample had to end before the rule was satisfied: no token continues it (the tokenizer lacks a
+    character), or the rule is too complex. None while all is well.
     """
 
     def __init__(self, matcher, converted, ends: frozenset[int], unknown: int | None):
@@ -108,15 +107,15 @@ class Held:
         return self.allowed
 
     def forced(self) -> list[int]:
-        """The tokens that are certain; at the end of the rule, the one that ends the sample."""
+        """The only possible tokens; at the end of the rule, the one that ends the sample."""
         if self.over or self.broken or self.matcher.is_stopped():
             if self.matcher.is_error():
                 self.broken = reason(self.matcher.get_error())
             return [self.last]
-        return self.go_on()
+        return self.forced_by_rule()
 
-    def go_on(self) -> list[int]:
-        """The certain tokens of a rule that is not at its end; the ending one where nothing goes on."""
+    def forced_by_rule(self) -> list[int]:
+        """The only possible tokens of a rule that is not at its end; the ending one if nothing continues it."""
         tokens = self.matcher.compute_ff_tokens()
         if self.unknown in tokens:
             self.broken = "no token spells what has to come"
@@ -124,7 +123,7 @@ class Held:
         if tokens:
             return tokens
         mask = self.mask()
-        if bool(mask[self.ends].any()):  # where nothing but the end may come, it has come
+        if bool(mask[self.ends].any()):  # if nothing but the end may come, end it
             return [] if int(mask.sum()) > len(self.ends) else [self.last]
         if bool(mask.any()):
             return []
@@ -153,34 +152,34 @@ def matcher_of(tokenizer, grammar: str, words: str):
 
 def converted_of(tokenizer):
     """llguidance's form of a tokenizer, made once. Raises GPTError for one whose tokens are not known to be texts."""
-    size, found, _ = CONVERTED.get(tokenizer, (None, None, ""))
+    size, made, _ = CONVERTED.get(tokenizer, (None, None, ""))
     if size != len(tokenizer):
-        found, alphabet = converted(tokenizer)
-        CONVERTED[tokenizer] = (len(tokenizer), found, alphabet)
-    return found
+        made, alphabet = convert(tokenizer)
+        CONVERTED[tokenizer] = (len(tokenizer), made, alphabet)
+    return made
 
 
-def converted(tokenizer) -> tuple[object, str]:
-    """An LLTokenizer, and the characters that the tokenizer has where it has not all."""
+def convert(tokenizer) -> tuple[object, str]:
+    """An LLTokenizer, and the characters that the tokenizer has if it lacks some."""
     from llguidance import LLTokenizer, TokenizerWrapper
 
     end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.bos_token_id
     if end is None or not getattr(tokenizer, "is_fast", False):
-        what = "it has no end-of-text token" if end is None else "it is none of the fast ones"
-        raise GPTError(f"this model's tokenizer cannot be held to a constraint: {what}")
+        why = "it has no end-of-text token" if end is None else "it is not a fast tokenizer"
+        raise GPTError(f"this model's tokenizer cannot be constrained: {why}")
     backend = type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str())
     backend.no_padding()
     backend.no_truncation()
     try:
         return LLTokenizer(backend.to_str(), n_vocab=len(tokenizer), eos_token=end), ""
-    except ValueError:  # llguidance knows the decoders of bytes; one of plain texts it is told token by token
-        plain = Plain(tokenizer, backend, end)
+    except ValueError:  # llguidance knows byte-level decoders; plain texts are given token by token
+        plain = PlainTokenizer(tokenizer, backend, end)
         texts = (text for i, text in enumerate(plain.tokens) if i not in plain.special_token_ids)
         return LLTokenizer(TokenizerWrapper(plain)), "".join(sorted(set(b"".join(texts).decode())))
 
 
-class Plain:
-    """A tokenizer whose tokens are plain texts, such as characters, in the words of llguidance."""
+class PlainTokenizer:
+    """A tokenizer whose tokens are plain texts, such as characters, with the interface that llguidance wants."""
 
     def __init__(self, tokenizer, backend, end: int):
         self.backend, self.eos_token_id, self.bos_token_id = backend, end, None
@@ -189,12 +188,37 @@ class Plain:
         ids = self(PROBE)
         known = [i for i in ids if i != tokenizer.unk_token_id]
         if b"".join(self.tokens[i] for i in known) != backend.decode(known).encode():
-            raise GPTError("this model's tokenizer cannot be held to a constraint: its tokens are no plain texts")
+            raise GPTError("this model's tokenizer cannot be constrained: its tokens are no plain texts")
 
     def __call__(self, text: str) -> list[int]:
         return self.backend.encode(text, add_special_tokens=False).ids
 
 
 def special(tokenizer) -> set[int]:
-    """The tokens that stand for no text."""
+    """The special tokens, which stand for no text."""
     return {i for i, added in tokenizer.added_tokens_decoder.items() if added.special}
+
+
+def settle(samples: Sequence[Completion], rule: Rule, stopped: Sequence[bool]) -> None:
+    """Set `valid` and `value` of the finished `samples` of one prompt, with a note on invalid ones.
+
+    An answer that ended by itself is valid; one that was cut off (by --max-tokens, by a stop text inside it, by hand,
+    or because no token could continue it) may not be. `stopped`: whether a stop text, or its server, ended a sample.
+    """
+    invalid = []
+    for sample, by_text in zip(samples, stopped, strict=True):
+        problem = rule.problem(sample.text)
+        sample.valid = problem is None
+        if problem is None:
+            sample.value = rule.value(sample.text)
+            continue
+        how = "stopped by hand" if sample.interrupted else "cut off"
+        if sample.finish_reason == "stop":
+            ended = "cut off by a stop text" if by_text else "cut off, as no token goes on"
+            how = "not kept" if sample.remote else ended
+            sample.finish_reason = "stop" if by_text else "length"
+        invalid.append(f"{how}: not valid ({problem})")
+        if len(samples) == 1 or sample is not samples[0]:
+            sample.notes = (*sample.notes, invalid[-1])
+    if invalid and len(samples) > 1:  # the first sample stands for all of them
+        samples[0].notes += (f"{len(invalid)} of {len(samples)} not valid, the first of them {invalid[0]}",)

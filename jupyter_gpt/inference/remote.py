@@ -19,7 +19,6 @@ from urllib.parse import urlsplit
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.completion import Completion, Sampling, Usage
-from jupyter_gpt.inference.prices import cost
 from jupyter_gpt.inference.remote_answer import Answers
 from jupyter_gpt.inference.remote_errors import Garbage, explained
 from jupyter_gpt.inference.rules import Rule
@@ -307,3 +306,17 @@ def last(steps: Iterator[Completion]) -> Completion:
     for step in steps:  # noqa: B007
         pass
     return step
+
+
+def cost(base_url: str, model: str, prompt_tokens: int | None, completion_tokens: int | None) -> float | None:
+    """Dollars for one request by the published prices of the provider at this address (`genai-prices`, offline); None
+    if no price is known or the tokens were not counted. A `gpt-4o` on one's own machine has no published price."""
+    if prompt_tokens is None or completion_tokens is None:
+        return None
+    from genai_prices import Usage, calc_price
+
+    usage = Usage(input_tokens=prompt_tokens, output_tokens=completion_tokens)
+    try:
+        return float(calc_price(usage, model, provider_api_url=base_url).total_price)
+    except LookupError:
+        return None

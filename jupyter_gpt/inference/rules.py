@@ -68,7 +68,9 @@ class Rule:
                 body = f"({body}) & /[{''.join(f'{BACKSLASH}x{{{ord(one):x}}}' for one in alphabet)}]*/"
             return encoding.dumps({"grammars": [{"lark_grammar": f"start: WHOLE\nWHOLE: {head}({body}){tail}"}]})
         part = (
-            {"lark_grammar": self.what} if self.kind == "grammar" else {"json_schema": compact(enforceable(self.what))}
+            {"lark_grammar": self.what}
+            if self.kind == "grammar"
+            else {"json_schema": compact_json(enforceable(self.what))}
         )
         whole = {"lark_grammar": f"start: {head}@part{tail}"}
         return encoding.dumps({"grammars": [whole, {"name": "part", **part}] if head or tail else [part]})
@@ -258,7 +260,7 @@ def accepts(grammar: str, text: bytes) -> bool:
     return matcher.try_consume_tokens(list(text)) == len(text) and matcher.is_accepting()
 
 
-def compact(schema: dict) -> dict:
+def compact_json(schema: dict) -> dict:
     """The schema with JSON written without white space: with any allowed, a weak model writes it for ever. Formats have
     the longest length that their standard gives them."""
     return {**bounded(schema), "x-guidance": {"whitespace_flexible": False}}

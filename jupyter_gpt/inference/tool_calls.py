@@ -1,9 +1,9 @@
 """Tool calls as a model was trained to write them, learned from its chat template.
 
-Every model writes calls in its own way: `<tool_call>{"name": …, "arguments": …}</tool_call>`,
-`[TOOL_CALLS] [{…}]`, or bare JSON with "parameters". Instead of a table of models, its template is asked to
-write a call that we know, and what stands around that call is its form. A template whose calls hold no JSON,
-or that does not heed tools at all, has no form here: its model is then told of tools in words.
+Every model writes calls in its own way: `<tool_call>{"name": …, "arguments": …}</tool_call>`, `[TOOL_CALLS] [{…}]`, or
+bare JSON with "parameters". Instead of a table of models, the template is applied to a call that we know, and what
+surrounds that call is its form. A template whose calls are not JSON, or that ignores tools, has no form: its model gets
+tools in words.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from jupyter_gpt.errors import GPTError
 
-NAME, KEY, VALUE = "jupyter_gpt_tool", "jupyter_gpt_key", "jupyter-gpt-value"  # a call that nobody else makes
+NAME, KEY, VALUE = "jupyter_gpt_tool", "jupyter_gpt_key", "jupyter-gpt-value"  # a call that occurs nowhere else
 TOOL = {
     "type": "function",
     "function": {
@@ -37,7 +37,8 @@ class NoToolCalls(GPTError):
 
 @dataclass(frozen=True)
 class Form:
-    """How a model writes a call: `before`, JSON with the name and the arguments under these keys, `after`."""
+    """How a model writes a call: `before`, JSON with its name and arguments under the keys `name` and `arguments`,
+    `after`."""
 
     before: str
     after: str
@@ -45,9 +46,9 @@ class Form:
     arguments: str
 
     def read(self, text: str) -> tuple[str, list[dict]]:
-        """What stands before the first call, and the calls, each with `name` and `arguments`.
+        """The text before the first call, and the calls, each with `name` and `arguments`.
 
-        Raises ValueError, in a few words, for a call that is begun and cannot be read.
+        Raises ValueError, in a few words, for a call that cannot be parsed.
         """
         mark = self.before.strip()
         at = text.find(mark) if mark else 0 if text.lstrip().startswith("{") else -1
@@ -67,7 +68,7 @@ class Form:
                 return text[:at].strip(), found
 
     def one(self, text: str) -> tuple[dict, str]:
-        """The call that `text` begins with, and what comes after it."""
+        """The call that `text` begins with, and the rest."""
         text = text.lstrip(" \n[")
         try:
             value, end = json.JSONDecoder(strict=False).raw_decode(text)
@@ -78,14 +79,14 @@ class Form:
         return {"name": value[self.name], "arguments": value[self.arguments]}, text[end:]
 
 
-def gather(calls: dict[int, dict], told: object) -> None:
+def gather(calls: dict[int, dict], pieces: object) -> None:
     """Add a piece of `tool_calls` as servers stream them: `name` comes once, `arguments` bit by bit.
 
-    Raises Garbage for what is none.
+    Raises Garbage for anything else.
     """
     from jupyter_gpt.inference.remote_errors import Garbage
 
-    for place, piece in enumerate(told if isinstance(told, list) else [told]):
+    for place, piece in enumerate(pieces if isinstance(pieces, list) else [pieces]):
         function = piece.get("function") if isinstance(piece, dict) else None
         if not isinstance(function, dict):
             raise Garbage("with JSON that is no tool call")
@@ -98,7 +99,7 @@ def gather(calls: dict[int, dict], told: object) -> None:
 
 
 def sendable(message: dict) -> dict:
-    """A message as servers take it: the arguments of a call as a text."""
+    """A message as servers take it: the arguments of a call are JSON in a string."""
     if not message.get("tool_calls"):
         return message
     calls = [
@@ -112,8 +113,8 @@ def as_text(arguments: object) -> str:
     return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
 
 
-def found_in(completion, tokenizer) -> None:
-    """Read the calls out of a completion of this kernel, special tokens and all, into its `calls`."""
+def read_calls(completion, tokenizer) -> None:
+    """Parse the tool calls in a completion of this kernel, special tokens included, into its `calls`."""
     form = form_of(tokenizer)
     if form is None:
         raise NoToolCalls(f"the chat template of {completion.model} knows no tool calls")
@@ -130,7 +131,7 @@ def found_in(completion, tokenizer) -> None:
 
 
 def form_of(tokenizer) -> Form | None:
-    """The form of a tokenizer's chat template; None where it has none that can be told."""
+    """The form of the calls of a tokenizer's chat template; None if it has none, or not in JSON."""
     from jinja2 import TemplateError
 
     if not getattr(tokenizer, "chat_template", None):
@@ -143,21 +144,15 @@ def form_of(tokenizer) -> Form | None:
         return None
     if NAME not in asked or asked == plain or VALUE not in whole:
         return None
-    said = whole[len(common(asked, whole)) :]
-    return around(said, ends_of(tokenizer))
+    same = next((i for i, (a, b) in enumerate(zip(asked, whole, strict=False)) if a != b), min(len(asked), len(whole)))
+    return form_around(whole[same:], ends_of(tokenizer))
 
 
-def common(a: str, b: str) -> str:
-    """What both begin with."""
-    end = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-    return a[:end]
-
-
-def around(said: str, ends: Sequence[str]) -> Form | None:
-    """The form of an answer that holds our call."""
-    for at in (i for i, character in enumerate(said) if character == "{"):
+def form_around(answer: str, ends: Sequence[str]) -> Form | None:
+    """The form of an answer that contains our call."""
+    for at in (i for i, character in enumerate(answer) if character == "{"):
         try:
-            value, size = json.JSONDecoder().raw_decode(said[at:])
+            value, size = json.JSONDecoder().raw_decode(answer[at:])
         except ValueError:
             continue
         if not isinstance(value, dict):
@@ -165,10 +160,10 @@ def around(said: str, ends: Sequence[str]) -> Form | None:
         name = next((key for key, v in value.items() if v == NAME), None)
         arguments = next((key for key, v in value.items() if v == {KEY: VALUE}), None)
         if name and arguments:
-            after = said[at + size :]
+            after = answer[at + size :]
             for end in ends:
                 after = after.partition(end)[0]
-            return Form(said[:at], after.rstrip(), name, arguments)
+            return Form(answer[:at], after.rstrip(), name, arguments)
     return None
 
 

@@ -1,49 +1,94 @@
-"""Ask: how a technique talks to a model. It records every call in the trace and keeps the budget.
+"""What every technique is made of: `Ask`, through which it prompts a model, and `Options`, what it was told.
 
-A technique is a function
-
-    technique(ask, question, options) -> Node
-
-that puts prompts to the model through `ask` and returns the node of its answer: `text` is what the model said last,
-`answer` what was extracted from it. `question` is a text or messages. One that can draw many solutions from one
-reading of the prompt (`solve(ask, question, options, samples) -> list[Node]`, a *solver*) does so; `compose.py` puts
-solvers and techniques together by function composition: `--cot --samples 5 --vote --reflect` is
+A technique is a function `technique(ask, question, options) -> Node` that prompts the model through `ask` and returns
+the node of its answer: `text` is what the model wrote last, `answer` what was extracted from it. `question` is a text
+or messages. A *solver*, `solve(ask, question, options, samples) -> list[Node]`, can draw many solutions from one
+reading of the prompt. They are put together by function composition: `--cot --samples 5 --vote --reflect` is
 `reflect(vote(chain_of_thought))`.
 
-The rules of the house for a technique:
-- its prompts stand at the top of its file as `TEMPLATES`, and it uses them by `ask.words("name", TEMPLATES)`, so that
-  `%gpt config template` can replace them;
-- everything it asks goes through `ask`, so it is seen; what else it does (a vote, a tool) is a node it adds itself;
-- `with ask.inside(Node(…)) as node:` puts all that is asked in there beneath that node;
-- a user's function is called by `ask.user(function, …)`, on the thread that waits for the cell;
-- `Enough` is raised when the budget is spent or a person pressed ■: let it pass, after making `ask.best` the best
-  answer there is (or catch it, finish with what there is, and set `ask.ended`).
+A technique keeps to these rules: - its prompts stand at the top of its file as `TEMPLATES` and are used through
+`ask.templates("name", TEMPLATES)`, so that `%gpt config template` can replace them; - every prompt goes through `ask`,
+which records it in the trace and counts it against the budget; whatever else happens (a vote, a tool call) is a node it
+adds itself; - `with ask.inside(Node(…)) as node:` puts everything asked in there below that node; - a user's function
+is called by `ask.user(function, …)`, on the thread that waits for the cell; - `Stopped` is raised when the budget is
+spent or a person interrupts: let it pass, after setting `ask.best` to the best answer so far (or catch it, finish with
+what there is, and set `ask.ended`).
 """
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
 
+from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.completion import Completion
-from jupyter_gpt.prompting.trace import Node, called
+from jupyter_gpt.prompting.answers import ANY, Form
+from jupyter_gpt.prompting.tools.approval import Toolset
+from jupyter_gpt.prompting.trace import Node, node_of_call
 
 Asked = str | list[dict]  # a text, or messages
 Send = Callable[..., list[Completion]]
 HOLE = re.compile(r"\{(\w+)\}")
+INTERRUPTED = "stopped by hand"
 
 
-class Enough(Exception):
-    """The budget is spent, or a person stopped it: the message says which."""
+class Stopped(Exception):
+    """The budget is spent, or a person interrupted; the message says which."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """The techniques of one prompt.
+
+    cot: chain of thought.  trigger: the words that start it, in place of its template. expert: True, or the field of
+    the expert. samples: solutions drawn; vote: majority of their answers; best_of: `f(prompt, completion) -> float`,
+    picks the best. reflect: rounds of revision at most; check: `f(prompt, answer)`, True if the answer is right, else
+    what is wrong. tree: search over steps; breadth: steps proposed per state and states kept per level; depth: steps at
+    most; search: "bfs", "dfs" or "beam"; value: `f(prompt, steps so far) -> float`. few_shot: pairs of question and
+    worked answer; with tools, of question and ReAct run; for an agent also of goal and numbered list. toolset: the
+    tools of `--react`. tasks: tasks an agent works on at most; 0 is no agent.  levels: how deep its task lists nest.
+    constraint: regex, json, choice or grammar of the answer, as `gpt.prompt` takes them; it does not hold for thinking.
+    form: the kind of answer, if known (`prompting.answers`).
+    """
+
+    cot: bool = False
+    trigger: str = ""
+    expert: str | bool = False
+    samples: int = 1
+    vote: bool = False
+    best_of: Callable | None = None
+    reflect: int = 0
+    check: Callable | None = None
+    tree: bool = False
+    breadth: int = 5
+    depth: int = 3
+    search: str = "bfs"
+    value: Callable | None = None
+    few_shot: tuple[tuple[str, str], ...] = ()
+    toolset: Toolset | None = None
+    tasks: int = 0
+    levels: int = 2
+    constraint: Mapping[str, object] = field(default_factory=dict)
+    form: Form = ANY
+
+    @cached_property
+    def rule(self):
+        """The constraint as a `Rule`, None if there is none."""
+        from jupyter_gpt.inference.rules import rule
+
+        return rule(**self.constraint) if self.constraint else None
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What a technique may use; None is no limit. max_cost is in dollars."""
+    """Limits of a technique; None is no limit. max_cost is in dollars."""
 
     max_calls: int | None = None
     max_tokens_total: int | None = None
@@ -57,15 +102,15 @@ class Budget:
 
 
 class Ask:
-    """Asks one model and writes down what it said.
+    """Prompts one model and records what it answered.
 
     send(prompts, show=…, deadline=…, **settings) -> list[Completion]: has all `prompts` answered together. `show` is
-      called with the completions so far; `deadline` (time.monotonic) is when answers are cut off; `settings` are
-      those of `gpt.prompt` (samples, temperature, max_tokens, stop, seed, regex, json, tools, …).
-    settings: those that hold for every call unless it says otherwise.
-    chat: whether the model takes messages; otherwise it goes on with documents.
+      called with the completions so far; at `deadline` (time.monotonic) answers are cut off; `settings` are those of
+      `gpt.prompt` (samples, temperature, max_tokens, stop, seed, regex, json, tools, …).
+    settings: defaults for every call.
+    chat: whether the model takes messages; otherwise it continues documents.
     templates: per technique the texts that replace its own.
-    changed(root): called whenever there is something new to see, about ten times a second while a model writes.
+    changed(root): called whenever the trace has grown, about ten times a second while a model writes.
     """
 
     def __init__(
@@ -81,21 +126,21 @@ class Ask:
         call_user: Callable[..., object] | None = None,
     ):
         self.send, self.settings, self.chat = send, dict(settings or {}), chat
-        self.budget, self.templates = budget or Budget(), templates or {}
+        self.budget, self.replaced = budget or Budget(), templates or {}
         self.root = root or Node("technique")
         self.best: Node | None = None
-        self.solutions: list[Node] = []  # all that were drawn, where there are several
-        self.ended = ""  # why it ended before it was done
+        self.solutions: list[Node] = []  # all that were drawn, if there are several
+        self.ended = ""  # why it ended early
         self.changed = changed or (lambda root: None)
-        self.call_user = call_user or (lambda function, *args, **more: function(*args, **more))
+        self.user = call_user or (lambda function, *args, **more: function(*args, **more))
         self.began = time.monotonic()
-        self.calls = self.tokens = self.drawn = 0
+        self.calls = self.tokens = self.seeds_used = 0
         self.cost: float | None = 0.0
-        self._inside = [self.root]
+        self._open = [self.root]
         self._seen: set[str] = set()
 
     def __call__(self, prompts: Sequence[Asked] | Asked, *, label: str = "", **more) -> list[Completion]:
-        """Ask all `prompts` together; their completions in order. The options are those of `nodes`."""
+        """Answer all `prompts` together; their completions in order. The options are those of `nodes`."""
         return [node.completion for node in self.nodes(prompts, label=label, **more)]
 
     def nodes(
@@ -107,68 +152,66 @@ class Ask:
         under: Node | Sequence[Node] | None = None,
         **settings,
     ) -> list[Node]:
-        """The same, giving the node of each call, which stands beneath the node that is open, or beneath `under`
-        (one node for all prompts, or one for each).
+        """The same, returning the node of each call, below the open node or `under` (one node for all, or one each).
 
-        `settings` are those of `gpt.prompt`, for these calls. Seeds move on from call to call, so that asking the
-        same again draws anew. Raises Enough when nothing may be asked any more, or the answers were broken off
-        (they are then in the trace), and GPTError for what cannot be asked.
+        `settings` are those of `gpt.prompt`, for these calls. Seeds advance from call to call, so that the same prompt
+        is sampled anew. Raises Stopped if the budget allows no call or the answers were cut off (they are then in the
+        trace), and GPTError for what cannot be asked.
         """
-        asked = [prompts] if is_one(prompts) else list(prompts)
-        above = list(under) if isinstance(under, Sequence) else [under or self.here] * len(asked)
+        asked = [prompts] if isinstance(prompts, str) or (prompts and isinstance(prompts[0], Mapping)) else [*prompts]
+        parents = list(under) if isinstance(under, Sequence) else [under or self.here] * len(asked)
         given = self.settings | settings
         samples = given.get("samples") or 1
-        given["seed"] = (given.get("seed") or 0) + self.drawn
-        given["max_tokens"] = self._room(len(asked), len(asked) * samples, given.get("max_tokens") or 256)
-        self.drawn += samples
-        places = [parent.add(Node(kind, label)) for parent in above]
+        given["seed"] = (given.get("seed") or 0) + self.seeds_used
+        given["max_tokens"] = self._allowed(len(asked), len(asked) * samples, given.get("max_tokens") or 256)
+        self.seeds_used += samples
+        nodes = [parent.add(Node(kind, label)) for parent in parents]
         self.changed(self.root)
 
-        def record(found: Sequence[Completion]) -> None:
-            for place, completion in zip(places, found, strict=True):
-                place.__dict__.update(called(label, completion, kind).__dict__)
+        def record(completions: Sequence[Completion]) -> None:
+            for node, completion in zip(nodes, completions, strict=True):
+                node.__dict__.update(node_of_call(label, completion, kind).__dict__)
             self.changed(self.root)
 
         limit = self.budget.max_seconds
         try:
-            found = self.send(asked, show=record, deadline=None if limit is None else self.began + limit, **given)
+            done = self.send(asked, show=record, deadline=None if limit is None else self.began + limit, **given)
         except BaseException:
-            for parent, place in zip(above, places, strict=True):
-                if place.completion is None:
-                    parent.children.remove(place)
+            for parent, node in zip(parents, nodes, strict=True):
+                if node.completion is None:
+                    parent.children.remove(node)
             raise
-        record(found)
-        self._count(found)
-        return places
+        record(done)
+        self._count(done)
+        return nodes
 
-    def _room(self, calls: int, rows: int, max_tokens: int) -> int:
-        """How many tokens each answer may have. Raises Enough when the budget allows no such call."""
+    def _allowed(self, calls: int, samples: int, max_tokens: int) -> int:
+        """The tokens each answer may have. Raises Stopped if the budget allows no such call."""
         budget = self.budget
         if budget.max_calls is not None and self.calls + calls > budget.max_calls:
-            raise Enough(f"--max-calls {budget.max_calls} reached")
+            raise Stopped(f"--max-calls {budget.max_calls} reached")
         if budget.max_seconds is not None and self.seconds >= budget.max_seconds:
-            raise Enough(f"--max-seconds {budget.max_seconds:g} reached")
+            raise Stopped(f"--max-seconds {budget.max_seconds:g} reached")
         if budget.max_cost is not None and self.cost is not None and self.cost >= budget.max_cost:
-            raise Enough(f"--max-cost {budget.max_cost:g} reached")
+            raise Stopped(f"--max-cost {budget.max_cost:g} reached")
         if budget.max_cost is not None and self.cost is None:
-            raise Enough("the price of the last call is not known, so --max-cost cannot be kept")
+            raise Stopped("the price of the last call is not known, so --max-cost cannot be kept")
         if budget.max_tokens_total is None:
             return max_tokens
-        left = (budget.max_tokens_total - self.tokens) // rows
+        left = (budget.max_tokens_total - self.tokens) // samples
         if left < 1:
-            raise Enough(f"--max-tokens-total {budget.max_tokens_total:,} reached")
+            raise Stopped(f"--max-tokens-total {budget.max_tokens_total:,} reached")
         return min(max_tokens, left)
 
-    def _count(self, found: Sequence[Completion]) -> None:
-        for completion in found:
-            usage = completion.usage
+    def _count(self, completions: Sequence[Completion]) -> None:
+        for usage in (completion.usage for completion in completions):
             self.calls += 1
             self.tokens += usage.prompt_tokens + usage.completion_tokens
             self.cost = None if usage.cost is None or self.cost is None else self.cost + usage.cost
-        if any(sample.interrupted for completion in found for sample in completion.samples):
+        if any(sample.interrupted for completion in completions for sample in completion.samples):
             limit = self.budget.max_seconds
             late = limit is not None and self.seconds >= limit
-            raise Enough(f"--max-seconds {limit:g} reached" if late else "stopped by hand")
+            raise Stopped(f"--max-seconds {limit:g} reached" if late else INTERRUPTED)
 
     @property
     def seconds(self) -> float:
@@ -177,82 +220,75 @@ class Ask:
 
     @property
     def here(self) -> Node:
-        """The node that is open: what is asked now stands beneath it."""
-        return self._inside[-1]
+        """The open node: what is asked now stands below it."""
+        return self._open[-1]
 
     @contextmanager
-    def inside(self, node: Node, under: Node | None = None) -> Iterator[Node]:
-        """Open a node beneath the one that is open (or `under`), until the end of the block."""
-        (under or self.here).add(node)
-        self._inside.append(node)
-        self.changed(self.root)
+    def inside(self, node: Node) -> Iterator[Node]:
+        """Open a node below the one that is open, until the end of the block."""
+        self.add(node)
+        self._open.append(node)
         try:
             yield node
         finally:
-            self._inside.pop()
+            self._open.pop()
             self.changed(self.root)
 
-    def add(self, node: Node, under: Node | None = None) -> Node:
-        """Write down something that was not asked of the model: a vote, a score, a tool's result."""
-        (under or self.here).add(node)
+    def add(self, node: Node) -> Node:
+        """Record something that was not asked of the model: a vote, a score, a tool's result."""
+        self.here.add(node)
         self.changed(self.root)
         return node
 
-    def user(self, function: Callable, *args, **more):
-        """What a function of the user's returns; called on the thread that waits for the cell. Its errors are its
-        own."""
-        return self.call_user(function, *args, **more)
+    def templates(self, technique: str, own: Mapping[str, str]) -> Mapping[str, str]:
+        """A technique's texts, with those that `%gpt config template` replaced."""
+        return {**own, **self.replaced.get(technique, {})}
 
-    def words(self, name: str, templates: Mapping[str, str]) -> Mapping[str, str]:
-        """A technique's texts, those that `%gpt config template` replaced among them."""
-        return {**templates, **self.templates.get(name, {})}
-
-    def again(self, key: str) -> bool:
-        """Whether this was said before in this trace (an action, a revision, a task), apart from case and spaces."""
+    def is_repeated(self, key: str) -> bool:
+        """Whether this (an action, a revision, a task) came before in this trace, apart from case and spaces."""
         plain = " ".join(key.lower().split())
         seen = plain in self._seen
         self._seen.add(plain)
         return seen
 
+    def stops(self, *more: str) -> list[str]:
+        """The texts that end an answer: the user's, and those of a technique."""
+        own = self.settings.get("stop") or []
+        return [*([own] if isinstance(own, str) else own), *filter(None, more)]
 
-def is_one(prompts: object) -> bool:
-    """Whether this is one prompt: a text, or messages; not a list of prompts."""
-    return isinstance(prompts, str) or (bool(prompts) and isinstance(prompts[0], Mapping))
 
-
-def filled(template: str, **values: object) -> str:
-    """`template` with its `{holes}` filled; any other brace, and whatever stands in a value, stays as it is."""
+def format_template(template: str, **values: object) -> str:
+    """`template` with its `{holes}` filled; any other brace, and braces inside a value, stay as they are."""
     return HOLE.sub(lambda hole: str(values.get(hole[1], hole[0])), template)
 
 
 def text_of(question: Asked) -> str:
-    """The words of a question: of a chat its last turn."""
+    """The words of a question: of a chat its last message."""
     return question if isinstance(question, str) else question[-1]["content"]
 
 
-def reworded(question: Asked, text: str) -> Asked:
-    """The same question in other words: of a chat its last turn."""
+def with_text(question: Asked, text: str) -> Asked:
+    """The same question in other words: of a chat its last message is replaced."""
     return text if isinstance(question, str) else [*question[:-1], {**question[-1], "content": text}]
 
 
-def go_on(ask: Ask, question: Asked, said: str, then: str) -> Asked:
-    """The prompt after `question` was answered by `said`: `then` is the next turn of the chat; a document goes on with
-    it."""
+def follow_up(ask: Ask, question: Asked, answer: str, then: str) -> Asked:
+    """The prompt after `question` was answered: `then` is the next message of a chat, or continues the document."""
     if not ask.chat:
-        return text_of(question) + said + then
-    turns = [{"role": "user", "content": question}] if isinstance(question, str) else question
-    return [*turns, {"role": "assistant", "content": said}, {"role": "user", "content": then.strip()}]
+        return text_of(question) + answer + then
+    messages = [{"role": "user", "content": question}] if isinstance(question, str) else question
+    return [*messages, {"role": "assistant", "content": answer}, {"role": "user", "content": then.strip()}]
 
 
 def run(ask: Ask, technique: Callable, question: Asked, options: object) -> Node:
-    """Apply a technique and close its trace: `ask.root` gets the answer, the seconds, and why it ended early.
+    """Apply a technique and complete its trace: `ask.root` gets the answer, the seconds, and why it ended early.
 
-    Returns the node of the answer; where the budget ran out first, the best there is, perhaps an empty one.
+    Returns the node of the answer; if the budget ran out first, the best so far, perhaps an empty one.
     """
     try:
         answer = technique(ask, question, options)
-    except (Enough, KeyboardInterrupt) as reason:  # ■ may also have come while a function of the user's ran
-        ask.ended = str(reason) or "stopped by hand"
+    except (Stopped, KeyboardInterrupt) as reason:  # the interrupt may come while a user's function runs
+        ask.ended = str(reason) or INTERRUPTED
         calls = [node for node in ask.root.walk() if node.completion is not None and node.text]
         answer = ask.best or (calls[-1] if calls else Node("call"))
     root = ask.root
@@ -260,3 +296,22 @@ def run(ask: Ask, technique: Callable, question: Asked, options: object) -> Node
     root.note = "; ".join(filter(None, (root.note, ask.ended)))
     ask.changed(root)
     return answer
+
+
+def templates_file() -> Path:
+    """Where the texts that `%gpt config template` replaced are kept: technique -> name -> text."""
+    return store.home() / "templates.json"
+
+
+def replaced_templates() -> dict[str, dict[str, str]]:
+    """All replaced texts by technique. Raises GPTError for a damaged file."""
+    file = templates_file()
+    if not file.exists():
+        return {}
+    try:
+        texts = json.loads(file.read_text(encoding="utf-8"))
+        return {technique: {name: str(text) for name, text in own.items()} for technique, own in texts.items()}
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise GPTError(
+            f"{file} is damaged ({error}): repair it, or delete it to have the own templates back"
+        ) from error

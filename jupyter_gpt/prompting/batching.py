@@ -1,9 +1,8 @@
-"""Many techniques at once, their calls batched: each runs on a thread of its own and waits where it asks, and when all
-of
-them wait, all that they ask goes to the model together.
+"""Many techniques at once with their calls batched: each runs on a thread of its own and waits when it prompts the
+model; when all of them wait, their prompts go to the model together.
 
-A technique is written as if it were alone. The model is asked, and the user's functions are called, on the thread that
-called `together`, where an interrupt reaches them.
+A technique is written as if it were alone. The model is prompted, and the user's functions are called, on the thread
+that called `run_batched`, where an interrupt reaches them.
 """
 
 from __future__ import annotations
@@ -15,15 +14,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.prompting.ask import Enough, Send
+from jupyter_gpt.prompting.ask import INTERRUPTED, Send, Stopped
 
-STOPPED = "stopped by hand"
-PATIENCE = 0.2  # seconds after which a thread looks whether anybody is still there to answer it
+PATIENCE = 0.2  # seconds after which a thread checks whether anybody is still there to answer it
 
 
 @dataclass(eq=False)
-class Wish:
-    """What a task waits for: an answer of the model, or a function of the user's."""
+class PendingCall:
+    """What a task waits for: answers of the model, or a function of the user's."""
 
     prompts: Sequence = ()
     settings: dict = field(default_factory=dict)
@@ -33,140 +31,133 @@ class Wish:
     seconds: float = 0.0
     done: threading.Event = field(default_factory=threading.Event)
 
-    def answer(self, closed: threading.Event) -> object:
+    def wait(self, closed: threading.Event) -> object:
         while not self.done.wait(PATIENCE):
             if closed.is_set():
-                raise Enough(STOPPED)
+                raise Stopped(INTERRUPTED)
         if self.error is not None:
             raise self.error
         return self.result
 
+    def fail(self, error: BaseException) -> None:
+        self.error = error
+        self.done.set()
+
 
 class Task(threading.Thread):
-    """One technique under way. `seconds`: its share of the time that the model took."""
+    """One running technique. `seconds`: its share of the time that the model took."""
 
-    def __init__(self, number: int, work: Callable, wishes: queue.SimpleQueue, closed: threading.Event):
+    def __init__(self, number: int, work: Callable, calls: queue.SimpleQueue, closed: threading.Event):
         super().__init__(name=f"jupyter_gpt-technique-{number}", daemon=True)
-        self.number, self.work, self.wishes, self.closed = number, work, wishes, closed
+        self.number, self.work, self.calls, self.closed = number, work, calls, closed
         self.result: object = None
         self.error: BaseException | None = None
         self.seconds = 0.0
 
     def run(self) -> None:
         try:
-            self.result = self.work(self.send, self.call)
+            self.result = self.work(self.send, self.call_user)
         except BaseException as error:  # handed to whoever waits, traceback and all
             self.error = error
-        self.wishes.put((self, None))
+        self.calls.put((self, None))
 
     def send(self, prompts, *, show=None, deadline=None, **settings):
-        wish = Wish(prompts, settings)
-        self.wishes.put((self, wish))
-        found = wish.answer(self.closed)
-        self.seconds += wish.seconds
+        call = PendingCall(prompts, settings)
+        self.calls.put((self, call))
+        completions = call.wait(self.closed)
+        self.seconds += call.seconds
         if show:
-            show(found)
-        return found
+            show(completions)
+        return completions
 
-    def call(self, function: Callable, *args, **more):
-        wish = Wish(function=lambda: function(*args, **more))
-        self.wishes.put((self, wish))
-        return wish.answer(self.closed)
+    def call_user(self, function: Callable, *args, **more):
+        call = PendingCall(function=lambda: function(*args, **more))
+        self.calls.put((self, call))
+        return call.wait(self.closed)
 
 
-def together(work: Sequence[Callable], send: Send, at_once: int = 32) -> Iterator[Task]:
-    """Do all of `work`, each `f(send, call_user)`, at most `at_once` at a time; yields each task when it has ended.
+def run_batched(work: Sequence[Callable], send: Send, at_once: int = 32) -> Iterator[Task]:
+    """Run all of `work`, each `f(send, call_user)`, at most `at_once` at a time; yields each task when it has ended.
 
-    An interrupt ends those under way with what they have, as `Enough` does; those not begun are left out.
+    An interrupt ends the running ones with what they have, as `Stopped` does; the others are not started.
     """
     closed = threading.Event()
     try:
-        yield from driven(work, send, at_once, closed)
+        yield from _run(work, send, at_once, closed)
     finally:
-        closed.set()  # whatever ended it: no thread waits on for an answer
+        closed.set()  # however it ended: no thread goes on waiting
 
 
-def driven(work: Sequence[Callable], send: Send, at_once: int, closed: threading.Event) -> Iterator[Task]:
-    """The tasks as they end; starts new ones in their place, and asks for all of them when all of them wait."""
-    wishes: queue.SimpleQueue = queue.SimpleQueue()
-    waiting: list[tuple[Task, Wish]] = []
-    begun = running = 0
+def _run(work: Sequence[Callable], send: Send, at_once: int, closed: threading.Event) -> Iterator[Task]:
+    calls: queue.SimpleQueue = queue.SimpleQueue()
+    waiting: list[tuple[Task, PendingCall]] = []
+    started = running = 0
     stopping = False
     while True:
-        while begun < len(work) and running < at_once and not stopping:
-            Task(begun, work[begun], wishes, closed).start()
-            begun, running = begun + 1, running + 1
+        while started < len(work) and running < at_once and not stopping:
+            Task(started, work[started], calls, closed).start()
+            started, running = started + 1, running + 1
         if not running:
             return
         while len(waiting) < running:  # until all of them wait, or one has ended
-            task, wish = wishes.get()
-            if wish is None:
+            task, call = calls.get()
+            if call is None:
                 running -= 1
                 yield task
                 break
-            if wish.function is not None:
-                fulfil(wish)
-            else:
-                waiting.append((task, wish))
-        if waiting and len(waiting) == running and (begun == len(work) or running == at_once or stopping):
-            asked, waiting = waiting, []
+            if call.function is None:
+                waiting.append((task, call))
+                continue
             try:
-                stopping = put(asked, send, stopping)
+                call.result = call.function()
+                call.done.set()
+            except BaseException as error:  # raised in the technique that called it
+                call.fail(error)
+        if waiting and len(waiting) == running and (started == len(work) or running == at_once or stopping):
+            batch, waiting = [call for _, call in sorted(waiting, key=lambda pair: pair[0].number)], []
+            try:
+                stopping = answer(batch, send, stopping)
             except KeyboardInterrupt:
                 stopping = True
-                for _, wish in asked:
-                    if not wish.done.is_set():
-                        wish.error = Enough(STOPPED)
-                        wish.done.set()
+                for call in batch:
+                    if not call.done.is_set():
+                        call.fail(Stopped(INTERRUPTED))
 
 
-def fulfil(wish: Wish) -> None:
-    """Call a function of the user's; what it raises is for the technique that asked."""
-    try:
-        wish.result = wish.function()
-    except BaseException as error:
-        wish.error = error
-    wish.done.set()
-
-
-def put(asked: Sequence[tuple[Task, Wish]], send: Send, stopping: bool) -> bool:
-    """Have all these prompts answered, those of the same settings in one batch; whether an interrupt came."""
-    groups: dict[str, list[Wish]] = {}
-    for _, wish in sorted(asked, key=lambda pair: pair[0].number):
-        groups.setdefault(repr(sorted(wish.settings.items(), key=lambda item: item[0])), []).append(wish)
-    for wishes in groups.values():
-        stopping = batch(wishes, send, stopping)
+def answer(calls: Sequence[PendingCall], send: Send, stopping: bool) -> bool:
+    """Answer all calls, those with the same settings in one batch; whether an interrupt came."""
+    groups: dict[str, list[PendingCall]] = {}
+    for call in calls:
+        groups.setdefault(repr(sorted(call.settings.items(), key=lambda item: item[0])), []).append(call)
+    for group in groups.values():
+        stopping = answer_batch(group, send, stopping)
     return stopping
 
 
-def batch(wishes: Sequence[Wish], send: Send, stopping: bool) -> bool:
-    """Have the prompts of these wishes answered together. Where one cannot be asked, each half is tried by itself, so
-    that the error reaches the one who asked it."""
+def answer_batch(calls: Sequence[PendingCall], send: Send, stopping: bool) -> bool:
+    """Answer calls together. If a prompt cannot be asked, each half is tried by itself, so that the error is raised
+    where that prompt came from."""
     if stopping:
-        answer_all(wishes, Enough(STOPPED))
+        for call in calls:
+            call.fail(Stopped(INTERRUPTED))
         return True
     began = time.monotonic()
     try:
-        found = send([prompt for wish in wishes for prompt in wish.prompts], **wishes[0].settings)
+        completions = send([prompt for call in calls for prompt in call.prompts], **calls[0].settings)
     except GPTError as error:
-        if len(wishes) == 1:
-            answer_all(wishes, error)
-            return False
-        middle = len(wishes) // 2
-        return batch(wishes[middle:], send, batch(wishes[:middle], send, False))
-    except Exception as error:  # a bug, or a server that is down: raised where each of them asked
-        answer_all(wishes, error)
+        if len(calls) > 1:
+            middle = len(calls) // 2
+            return answer_batch(calls[middle:], send, answer_batch(calls[:middle], send, False))
+        calls[0].fail(error)
         return False
-    share = (time.monotonic() - began) / len(found)
-    rest = iter(found)
-    for wish in wishes:
-        wish.result = [next(rest) for _ in wish.prompts]
-        wish.seconds = share * len(wish.prompts)
-        wish.done.set()
-    return any(sample.interrupted for completion in found for sample in completion.samples)
-
-
-def answer_all(wishes: Sequence[Wish], error: Exception) -> None:
-    for wish in wishes:
-        wish.error = error
-        wish.done.set()
+    except Exception as error:  # a bug, or a server that is down: raised where each of them was sent
+        for call in calls:
+            call.fail(error)
+        return False
+    share = (time.monotonic() - began) / len(completions)
+    rest = iter(completions)
+    for call in calls:
+        call.result = [next(rest) for _ in call.prompts]
+        call.seconds = share * len(call.prompts)
+        call.done.set()
+    return any(sample.interrupted for completion in completions for sample in completion.samples)

@@ -1,16 +1,15 @@
 """Condition on good performance: a model imitates all the answers it has read, good and bad, so ask for a good one.
 
-The persona of an expert, and the instruction that was found to do best by automatic search (Zhou et al. 2022, "Large
-language models are human-level prompt engineers"; MultiArith 78.7 -> 82.0 for text-davinci-002). It may help a large
-model; on a small one expect nothing.
+The persona of an expert, and the instruction found to work best by automatic search (Zhou et al. 2022, "Large language
+models are human-level prompt engineers"; MultiArith 78.7 -> 82.0 for text-davinci-002). It may help a large model; on a
+small one expect nothing.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from jupyter_gpt.prompting.ask import Ask, Asked, filled, reworded, text_of
-from jupyter_gpt.prompting.options import Options
+from jupyter_gpt.prompting.ask import Ask, Asked, Options, format_template, text_of, with_text
 from jupyter_gpt.prompting.trace import Node
 
 TEMPLATES = {
@@ -22,13 +21,13 @@ TEMPLATES = {
 
 
 def expert(solve):
-    """The solver, asked as an expert is."""
+    """The solver, prompted as an expert."""
 
-    def asked_as_expert(ask: Ask, question: Asked, options: Options, samples: int = 1) -> list[Node]:
-        words = ask.words("expert", TEMPLATES)
+    def solve_as_expert(ask: Ask, question: Asked, options: Options, samples: int = 1) -> list[Node]:
+        texts = ask.templates("expert", TEMPLATES)
         field = f"in {options.expert}" if isinstance(options.expert, str) else "on this topic"
-        persona = words["persona" if ask.chat else "persona_document"]
-        text = filled(persona, field=field, question=text_of(question))
-        return solve(ask, reworded(question, text), replace(options, trigger=words["trigger"]), samples)
+        persona = texts["persona" if ask.chat else "persona_document"]
+        text = format_template(persona, field=field, question=text_of(question))
+        return solve(ask, with_text(question, text), replace(options, trigger=texts["trigger"]), samples)
 
-    return asked_as_expert
+    return solve_as_expert

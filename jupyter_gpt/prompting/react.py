@@ -1,14 +1,13 @@
-"""ReAct: think, act, look; until there is an answer (Yao et al. 2022).
+"""ReAct: reason and act in turn until there is an answer (Yao et al. 2022).
 
-A model that reasons alone makes facts up, one that acts alone loses the thread: here each thought ends in an
-action, a tool does it, and its result is read before the next thought. Calls go through the model's own
-protocol where it has one, else they are written in the text; either way each is checked, shown if it has to
-be, and contained (`tools/act.py`). Few-shot examples are whole runs (`tools/worked.py`); in a chat they follow the
-form, which is then the system prompt.
+A model that only reasons makes facts up, one that only acts loses the thread: here each thought ends in an action, a
+tool runs it, and the model reads the result before its next thought. Calls go through the model's own protocol if it
+has one, else they are written in the text (`tools/protocols.py`); either way each is checked, approved if it has to be,
+and contained (`tools/act.py`).
 
-A turn that is neither call nor answer is asked for once more, then taken as it stands, and that is said. The
-same call twice in a row is not run again; a call that goes on giving what it gave before ends the acting. When the
-turns are used up the model is asked for an answer from what it has seen.
+A turn that is neither call nor answer is asked for once more, then taken as it stands, which is noted. The same call
+twice in a row is not run again; a call that keeps giving the same result ends the run. When the turns are used up the
+model is asked for an answer from what it has seen.
 """
 
 from __future__ import annotations
@@ -20,13 +19,19 @@ from jupyter_gpt.data.render import without_special_tokens
 from jupyter_gpt.inference.completion import Completion
 from jupyter_gpt.inference.tool_calls import NoToolCalls
 from jupyter_gpt.prompting.answers import cleaned, read
-from jupyter_gpt.prompting.ask import Ask, Asked, filled
-from jupyter_gpt.prompting.options import Options
-from jupyter_gpt.prompting.tools.act import Acting, act
-from jupyter_gpt.prompting.tools.native_calls import NativeCalls
-from jupyter_gpt.prompting.tools.turns import Said, Unreadable, read_turn
-from jupyter_gpt.prompting.tools.worked import Worked, worked
-from jupyter_gpt.prompting.tools.written_calls import WrittenCalls
+from jupyter_gpt.prompting.ask import Ask, Asked, Options, format_template
+from jupyter_gpt.prompting.chain_of_thought import extract_answers
+from jupyter_gpt.prompting.tools.act import act
+from jupyter_gpt.prompting.tools.approval import Toolset
+from jupyter_gpt.prompting.tools.protocols import (
+    ExampleRun,
+    NativeCalls,
+    Turn,
+    Unreadable,
+    WrittenCalls,
+    example_run,
+    read_turn,
+)
 from jupyter_gpt.prompting.trace import Node
 
 TEMPLATES = {
@@ -53,115 +58,99 @@ Final Answer: the answer""",
     "Final Answer.",
     "last": "You cannot act any more. Give your Final Answer now, from what you have seen.",
 }
-STRIKES = 2  # repeats after which the acting ends
+STRIKES = 2  # repeats after which the run ends
 
 
 def react(ask: Ask, question: Asked, options: Options, samples: int = 1) -> list[Node]:
     """A solver: `samples` independent runs, one after the other, each with its answer."""
-    from jupyter_gpt.prompting.chain_of_thought import answered
-
-    shots = [worked(asked, text) for asked, text in options.few_shot]
-    found = []
+    examples = [example_run(asked, text) for asked, text in options.few_shot]
+    answers = []
     for number in range(1, samples + 1):
         label = "thinks and acts" if samples == 1 else f"thinks and acts, {number} of {samples}"
         with ask.inside(Node("react", label)) as here:
-            answer = run(ask, question, options.acting, shots)
+            answer = run(ask, question, options.toolset, examples)
             if options.constraint:
                 answer.answer = None
-                answered(ask, question, [answer], options)
+                extract_answers(ask, question, [answer], options)
             here.text, here.answer = answer.text, answer.answer
-            found.append(answer)
-    return found
+            answers.append(answer)
+    return answers
 
 
-def run(ask: Ask, question: Asked, acting: Acting, shots: Sequence[Worked] = ()) -> Node:
-    """One run: the node of its answer, whose completion is the last that the model gave."""
-    words = ask.words("react", TEMPLATES)
-    if acting.native:
+def run(ask: Ask, question: Asked, toolset: Toolset, examples: Sequence[ExampleRun] = ()) -> Node:
+    """One run: the node of its answer, with the model's last completion."""
+    texts = ask.templates("react", TEMPLATES)
+    if toolset.native:
         try:
-            return loop(ask, question, acting, NativeCalls(ask, acting, words, shots), words)
+            return loop(ask, question, toolset, NativeCalls(ask, toolset, texts, examples), texts)
         except NoToolCalls as refused:
             ask.here.note = f"{refused}: they are written in the text instead"
-    return loop(ask, question, acting, WrittenCalls(ask, acting, words, shots), words)
+    return loop(ask, question, toolset, WrittenCalls(ask, toolset, texts, examples), texts)
 
 
-def loop(ask: Ask, question: Asked, acting: Acting, protocol, words) -> Node:
+def loop(ask: Ask, question: Asked, toolset: Toolset, protocol, texts) -> Node:
     """Turns and results, until there is an answer."""
-    asked, before, strikes = protocol.first(question), None, 0
-    for number in range(1, acting.steps + 1):
+    asked, last_call, strikes = protocol.first(question), None, 0
+    for number in range(1, toolset.steps + 1):
         with ask.inside(Node("step", f"step {number}")):
-            completion, said, asked = turn(ask, protocol, asked, words)
-            if said.answer is not None:
-                return answer_of(ask, said.answer, completion)
-            best(ask, said, completion)
+            completion, turn, asked = take_turn(ask, protocol, asked, texts)
+            if turn.answer is not None:
+                return answer_node(ask, turn.answer, completion)
+            ask.best = Node("thought", text=turn.thought, completion=completion)
             results = []
-            for call in said.calls:
-                repeated = before is not None and before[0] == (call.name, call.arguments)
+            for call in turn.calls:
+                repeated = last_call is not None and last_call[0] == (call.name, call.arguments)
                 if repeated:
-                    text = before[1]
+                    text = last_call[1]
                     ask.add(Node("tool", call.name, text=text, note="the same call again: not run"))
                 else:
-                    text = without_special_tokens(act(ask, acting, call.name, call.arguments).text, acting.special)
-                    repeated = ask.again(f"{call.name} {call.arguments} {text}")
-                    before = ((call.name, call.arguments), text)
+                    text = without_special_tokens(act(ask, toolset, call.name, call.arguments).text, toolset.special)
+                    repeated = ask.is_repeated(f"{call.name} {call.arguments} {text}")
+                    last_call = ((call.name, call.arguments), text)
                 strikes += repeated
-                results.append(filled(words["repeat"], result=text) if repeated else text)
-            asked = protocol.after(asked, completion, said, results)
+                results.append(format_template(texts["repeat"], result=text) if repeated else text)
+            asked = protocol.after(asked, completion, turn, results)
         if strikes >= STRIKES:
             ask.here.note = "it went round in a circle, so it was asked for its answer"
             break
     else:
-        ask.here.note = f"after {acting.steps} steps it was asked for its answer"
-    return last(ask, asked, protocol.closing, words)
+        ask.here.note = f"after {toolset.steps} steps it was asked for its answer"
+    return last_answer(ask, asked, protocol.closing, texts)
 
 
-def turn(ask: Ask, protocol, asked: Asked, words) -> tuple[Completion, Said, Asked]:
-    """One turn of the model, repaired once if it has to be; the prompt that it answered comes with it."""
+def take_turn(ask: Ask, protocol, asked: Asked, texts) -> tuple[Completion, Turn, Asked]:
+    """One turn of the model, asked for again once if it cannot be read; with the prompt that it answered."""
     [node] = ask.nodes([asked], label="thinks", **protocol.settings)
     try:
-        said = protocol.read(node.completion)
+        turn = protocol.read(node.completion)
     except Unreadable as wrong:
         node.note = "; ".join(filter(None, (node.note, f"not in the form: {wrong}")))
-        repair = words["repair_native" if isinstance(protocol, NativeCalls) else "repair"]
-        asked = protocol.go_on(asked, node.completion, filled(repair, why=wrong))
+        asked = protocol.reply(asked, node.completion, format_template(texts[protocol.repair], why=wrong))
         [node] = ask.nodes([asked], label="asked once more", **protocol.settings)
         try:
-            said = protocol.read(node.completion)
+            turn = protocol.read(node.completion)
         except Unreadable as still:
             node.note = f"still not in the form ({still}): its words are taken as they are"
-            said = Said("", answer=node.text.strip())
-    return node.completion, said, asked
+            turn = Turn("", answer=node.text.strip())
+    return node.completion, turn, asked
 
 
-def last(ask: Ask, asked: Asked, settings: dict, words) -> Node:
-    """The answer that is left when nothing may be done any more."""
-    if ask.chat:
-        asked = (
-            [*asked, {"role": "user", "content": words["last"]}]
-            if asked[-1]["role"] == "tool"
-            else joined(asked, words["last"])
-        )
-    else:
+def last_answer(ask: Ask, asked: Asked, settings: dict, texts) -> Node:
+    """The answer when the model may not act any more."""
+    if not ask.chat:
         asked = f"{asked.removesuffix('Thought:')}Final Answer:"
+    elif asked[-1]["role"] == "tool":
+        asked = [*asked, {"role": "user", "content": texts["last"]}]
+    else:  # at the end of the last message, so that the roles still alternate
+        asked = [*asked[:-1], {**asked[-1], "content": f"{asked[-1]['content']}\n\n{texts['last']}"}]
     [node] = ask.nodes([asked], label="gives its answer", **settings)
     text = node.text.strip()
     with suppress(Unreadable):  # an answer in plain words is what was asked for
         text = read_turn(text).answer or text
-    return answer_of(ask, text, node.completion)
+    return answer_node(ask, text, node.completion)
 
 
-def joined(asked: list[dict], words: str) -> list[dict]:
-    """The chat with `words` at the end of its last turn, so that the roles still take turns."""
-    return [*asked[:-1], {**asked[-1], "content": f"{asked[-1]['content']}\n\n{words}"}]
-
-
-def answer_of(ask: Ask, text: str, completion: Completion) -> Node:
+def answer_node(ask: Ask, text: str, completion: Completion) -> Node:
     """The node of an answer."""
-    return ask.add(
-        Node("answer", "final answer", text=text, answer=read(text, alone=True) or cleaned(text), completion=completion)
-    )
-
-
-def best(ask: Ask, said: Said, completion: Completion) -> None:
-    """What there is, should the budget end it here: the last thought."""
-    ask.best = Node("thought", text=said.thought, completion=completion)
+    answer = read(text, alone=True) or cleaned(text)
+    return ask.add(Node("answer", "final answer", text=text, answer=answer, completion=completion))

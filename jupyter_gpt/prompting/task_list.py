@@ -1,13 +1,13 @@
-"""An agent with a task list: plan, do the next task, look at the list again; until nothing is left (AutoGPT, BabyAGI).
+"""An agent with a task list: plan, do the next task, review the list; until nothing is left (AutoGPT, BabyAGI).
 
-The model writes its own list for a goal. The task at its top is worked off with the tools (ReAct), its result is
-remembered, and the model looks at what is left: adds, takes out, reorders. A task that is a goal of its own is
-given to `delegate`, which works off a list of its own one level deeper. What was done is never done again, the
-number of tasks in all is limited, and so is the depth: a list cannot grow for ever.
+The model writes a task list for a goal. The first task is done with the tools (ReAct), its result is remembered, and
+the model reviews what is left: adds, removes, reorders. A task that is a goal of its own goes to `delegate`, which
+works on a list of its own one level deeper. A finished task is never done again, and both the number of tasks and the
+depth are limited: a list cannot grow for ever.
 
-Examples are of two kinds: a goal with its list shows how to plan and how to keep the list, a task with a worked run
-(`tools/worked.py`) how to act. Each is laid out as the agent's own prompt for it: with runs, a task is asked alone, as
-theirs are, and goal and memory stand in the system prompt.
+Few-shot examples are of two kinds: a goal with its list shows how to plan and keep the list, a task with a ReAct run
+how to act. Each is laid out as the agent's own prompt for it: with runs, a task is asked alone, as theirs are, and goal
+and memory are in the system prompt.
 
 Such agents impress and go astray: each step is right with some probability, and a goal needs all of them.
 """
@@ -19,13 +19,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from jupyter_gpt.prompting import answers
-from jupyter_gpt.prompting.ask import Ask, Asked, Enough, filled, go_on, text_of
-from jupyter_gpt.prompting.options import Options
+from jupyter_gpt.prompting.ask import Ask, Asked, Options, Stopped, follow_up, format_template, text_of
 from jupyter_gpt.prompting.react import react
-from jupyter_gpt.prompting.tools.act import Acting, listed
+from jupyter_gpt.prompting.tools.act import listed
+from jupyter_gpt.prompting.tools.approval import Toolset
+from jupyter_gpt.prompting.tools.protocols import example_run, read_turn
 from jupyter_gpt.prompting.tools.tool import Tool, cut, tool
-from jupyter_gpt.prompting.tools.turns import read_turn
-from jupyter_gpt.prompting.tools.worked import worked
 from jupyter_gpt.prompting.trace import Node
 
 TEMPLATES = {
@@ -61,10 +60,10 @@ NONE = re.compile(r"\W*(?:none|nothing|no tasks?)\b", re.IGNORECASE)
 
 
 @dataclass
-class Work:
-    """One goal on its way: its list, what is done, and the level it is worked on (1 is the top)."""
+class Goal:
+    """A goal: its list, what is done, and its level (1 is the top)."""
 
-    goal: str
+    text: str
     level: int
     left: list[str] = field(default_factory=list)
     done: list[tuple[str, str]] = field(default_factory=list)  # task and result
@@ -72,80 +71,79 @@ class Work:
 
 def task_list(ask: Ask, question: Asked, options: Options) -> Node:
     """The technique: `options.tasks` tasks at most in all, lists nested to `options.levels`."""
-    top, spent = Work(text_of(question), 1), []
+    top, spent = Goal(text_of(question), 1), []
     try:
-        answer = worked_off(ask, top, options, spent, (top.goal,))
-    except Enough:
+        answer = work_on(ask, top, options, spent, (top.text,))
+    except Stopped:
         if top.done:
             ask.best = Node("results", text=results(top.done))
         raise
     finally:
         ask.root.result = {
-            "goal": top.goal,
+            "goal": top.text,
             "left": top.left,
             "done": [{"task": task, "result": result} for task, result in top.done],
         }
     return answer
 
 
-def worked_off(ask: Ask, work: Work, options: Options, spent: list[str], above: tuple[str, ...]) -> Node:
-    """Plans, works off, and answers one goal. `spent`: all tasks done so far, on every level; `above`: the goals
-    that this one serves, itself the last.
-    """
-    words, (lists, runs) = ask.words("agent", TEMPLATES), examples(options.few_shot)
-    acting = with_delegate(ask, work, options, spent, above)
-    offered = filled(words["tools"], tools=listed(acting.tools)) if acting.tools else ""
+def work_on(ask: Ask, goal: Goal, options: Options, spent: list[str], above: tuple[str, ...]) -> Node:
+    """Plan for one goal, do its tasks, and answer it. `spent`: all tasks so far, on every level; `above`: the goals
+    that this one serves, itself the last."""
+    words, (lists, runs) = ask.templates("agent", TEMPLATES), examples(options.few_shot)
+    toolset = with_delegate(ask, goal, options, spent, above)
+    offered = format_template(words["tools"], tools=listed(toolset.tools)) if toolset.tools else ""
 
-    def plan(goal: str) -> str:
-        return filled(words["plan"], question=goal, tools=offered, most=LISTED)
+    def plan(text: str) -> str:
+        return format_template(words["plan"], question=text, tools=offered, most=LISTED)
 
-    asked = after_examples(ask, [(plan(goal), numbered(tasks)) for goal, tasks in lists], plan(work.goal), words)
-    work.left = fresh(ask, work, tasks_in(ask, asked, "plans", options, words, keep=[work.goal]))
+    asked = after_examples(ask, [(plan(text), numbered(tasks)) for text, tasks in lists], plan(goal.text), words)
+    goal.left = fresh(ask, goal, tasks_in(ask, asked, "plans", options, words, keep=[goal.text]))
     shown = replace(options, few_shot=tuple(runs))
-    while work.left and len(spent) < options.tasks:
-        task = work.left.pop(0)
+    while goal.left and len(spent) < options.tasks:
+        task = goal.left.pop(0)
         spent.append(task)
         with ask.inside(Node("task", f"task: {task}")) as node:
-            found = one_task(ask, task_prompt(ask, work, task, words, alone=bool(runs)), shown, acting)
-            node.text, node.answer = found.text, found.answer
-        work.done.append((task, found.text))
-        asked = after_examples(ask, revisions(lists, runs, words), revise(work, words), words)
-        named = tasks_in(ask, asked, "looks at its list", options, words, keep=work.left)
-        work.left = fresh(ask, work, named, keep=work.left)
-    if work.left:
-        ask.here.note = f"after {len(spent)} tasks it was asked for its answer, {len(work.left)} were left"
-    asked = filled(words["answer"], question=work.goal, memory=memory(work, words)) + ending(ask, words)
+            answer = do_task(ask, task_prompt(ask, goal, task, words, alone=bool(runs)), shown, toolset)
+            node.text, node.answer = answer.text, answer.answer
+        goal.done.append((task, answer.text))
+        asked = after_examples(ask, revisions(lists, runs, words), revise(goal, words), words)
+        named = tasks_in(ask, asked, "looks at its list", options, words, keep=goal.left)
+        goal.left = fresh(ask, goal, named, keep=goal.left)
+    if goal.left:
+        ask.here.note = f"after {len(spent)} tasks it was asked for its answer, {len(goal.left)} were left"
+    asked = format_template(words["answer"], question=goal.text, memory=memory(goal, words)) + ending(ask, words)
     [node] = ask.nodes([asked], label="gives its answer", **options.constraint)
     node.answer = answers.read(node.text, options.form, alone=True) or answers.cleaned(node.text)
     return node
 
 
-def task_prompt(ask: Ask, work: Work, task: str, words, alone: bool) -> Asked:
-    """What is asked for a task; `alone` puts goal and memory into the system prompt, where there is one."""
+def task_prompt(ask: Ask, goal: Goal, task: str, words, alone: bool) -> Asked:
+    """The prompt for a task; `alone` puts goal and memory into the system prompt of a chat."""
     if alone and ask.chat:
-        aside = filled(words["aside"], goal=work.goal, memory=memory(work, words)).strip()
+        aside = format_template(words["aside"], goal=goal.text, memory=memory(goal, words)).strip()
         return [{"role": "system", "content": aside}, {"role": "user", "content": task}]
-    asked = filled(words["task"], goal=work.goal, memory=memory(work, words), question=task)
+    asked = format_template(words["task"], goal=goal.text, memory=memory(goal, words), question=task)
     return asked + ending(ask, words)
 
 
-def one_task(ask: Ask, prompt: Asked, options: Options, acting: Acting) -> Node:
-    """A task done with tools, or by the model alone."""
-    if not acting.tools:
+def do_task(ask: Ask, prompt: Asked, options: Options, toolset: Toolset) -> Node:
+    """Do a task with tools, or by the model alone."""
+    if not toolset.tools:
         return ask.nodes([prompt], label="works on it")[0]
-    return react(ask, prompt, replace(options, acting=acting, constraint={}))[0]
+    return react(ask, prompt, replace(options, toolset=toolset, constraint={}))[0]
 
 
-def with_delegate(ask: Ask, work: Work, options: Options, spent: list[str], above: tuple[str, ...]) -> Acting:
+def with_delegate(ask: Ask, goal: Goal, options: Options, spent: list[str], above: tuple[str, ...]) -> Toolset:
     """The tools of this level: those given, and `delegate` where there is a level below."""
-    acting = options.acting or Acting(())
-    if work.level >= options.levels:
-        return acting
-    return replace(acting, tools=(*acting.tools, delegate(ask, work, options, spent, above)))
+    toolset = options.toolset or Toolset(())
+    if goal.level >= options.levels:
+        return toolset
+    return replace(toolset, tools=(*toolset.tools, delegate(ask, goal, options, spent, above)))
 
 
-def delegate(ask: Ask, work: Work, options: Options, spent: list[str], above: tuple[str, ...]) -> Tool:
-    """A tool that works off a goal of its own, one level deeper."""
+def delegate(ask: Ask, parent: Goal, options: Options, spent: list[str], above: tuple[str, ...]) -> Tool:
+    """A tool that works on a goal of its own, one level deeper."""
 
     def delegated(goal: str) -> str:
         """Works on a part that is a goal of its own, with a task list of its own, and answers its result."""
@@ -153,7 +151,7 @@ def delegate(ask: Ask, work: Work, options: Options, spent: list[str], above: tu
             raise ValueError("that is the goal that is being worked on already")
         if len(spent) >= options.tasks:
             raise ValueError("no tasks are left to work on it")
-        return worked_off(ask, Work(goal, work.level + 1), options, spent, (*above, goal)).text
+        return work_on(ask, Goal(goal, parent.level + 1), options, spent, (*above, goal)).text
 
     return replace(tool(delegated, name="delegate"), direct=True)
 
@@ -171,19 +169,19 @@ def examples(few_shot: Sequence[tuple[str, str]]) -> tuple[list[tuple[str, list[
 
 
 def revisions(lists: Sequence[tuple[str, list[str]]], runs: Sequence[tuple[str, str]], words) -> list[tuple[str, str]]:
-    """How the list of each example is kept: what is done leaves it. The results are those of the runs of its tasks."""
-    known, found = {asked: read_turn(worked(asked, text).turns[-1]).answer for asked, text in runs}, []
+    """How the list of each example shrinks as its tasks are done, with the results of their runs."""
+    known, found = {asked: read_turn(example_run(asked, text).turns[-1]).answer for asked, text in runs}, []
     for goal, tasks in lists:
         done = [(task, known.get(task, DONE)) for task in tasks]
         for count in range(1, len(tasks) + 1):
-            work = Work(goal, 1, tasks[count:], done[:count])
-            found.append((revise(work, words), numbered(work.left)))
+            state = Goal(goal, 1, tasks[count:], done[:count])
+            found.append((revise(state, words), numbered(state.left)))
     return found
 
 
-def revise(work: Work, words) -> str:
+def revise(goal: Goal, words) -> str:
     """The prompt that asks what is left to do."""
-    return filled(words["revise"], question=work.goal, memory=memory(work, words), left=numbered(work.left))
+    return format_template(words["revise"], question=goal.text, memory=memory(goal, words), left=numbered(goal.left))
 
 
 def after_examples(ask: Ask, shots: Sequence[tuple[str, str]], prompt: str, words) -> Asked:
@@ -200,13 +198,13 @@ def after_examples(ask: Ask, shots: Sequence[tuple[str, str]], prompt: str, word
 
 
 def tasks_in(ask: Ask, asked: Asked, label: str, options: Options, words, keep: Sequence[str]) -> list[str]:
-    """The list that the model writes, asked once more if it writes none; in vain, `keep` stays, and that is said."""
-    settings = {"grammar": list_grammar()} if options.acting and options.acting.constrained else {}
+    """The list that the model writes, asked once more if it writes none; `keep` stays if it still does not."""
+    settings = {"grammar": list_grammar()} if options.toolset and options.toolset.constrained else {}
     [node] = ask.nodes([asked], label=label, **settings)
     found = read(node.text)
     if found is None:
         node.note = "no list of tasks"
-        asked = go_on(ask, asked, node.text, f"\n\n{words['repair']}{ending(ask, words)}")
+        asked = follow_up(ask, asked, node.text, f"\n\n{words['repair']}{ending(ask, words)}")
         [node] = ask.nodes([asked], label="asked once more", **settings)
         found = read(node.text)
     if found is None:
@@ -216,7 +214,7 @@ def tasks_in(ask: Ask, asked: Asked, label: str, options: Options, words, keep: 
 
 
 def read(text: str) -> list[str] | None:
-    """The tasks of a text, an empty list where it says that there are none, None where it says neither."""
+    """The tasks of a text, an empty list if it says there are none, None if it says neither."""
     found = [match["task"] for match in LINE.finditer(text)][:LISTED]
     if len(found) == 1 and NONE.fullmatch(found[0]):
         return []
@@ -232,12 +230,10 @@ def list_grammar() -> str:
     return f"start: LIST\nLIST: /none|{lines}/"
 
 
-def fresh(ask: Ask, work: Work, tasks: Sequence[str], keep: Sequence[str] = ()) -> list[str]:
-    """The tasks that are not done yet, each once; what was left out is said. Where they all are done, which says
-    nothing
-    of what is left, `keep` stays.
-    """
-    known, kept, dropped = {plain(task) for task, _ in work.done}, [], []
+def fresh(ask: Ask, goal: Goal, tasks: Sequence[str], keep: Sequence[str] = ()) -> list[str]:
+    """The tasks that are not done yet, each once, with a note on those left out. If all of them are done, `keep`
+    stays."""
+    known, kept, dropped = {plain(task) for task, _ in goal.done}, [], []
     for task in tasks:
         (dropped if plain(task) in known else kept).append(task)
         known.add(plain(task))
@@ -257,13 +253,13 @@ def numbered(tasks: Sequence[str]) -> str:
     return "\n".join(f"{n}. {task}" for n, task in enumerate(tasks, start=1)) or "none"
 
 
-def memory(work: Work, words) -> str:
-    """What was done, for a prompt; nothing before the first result."""
-    return filled(words["memory"], results=results(work.done)) if work.done else ""
+def memory(goal: Goal, words) -> str:
+    """What was done, for a prompt; empty before the first result."""
+    return format_template(words["memory"], results=results(goal.done)) if goal.done else ""
 
 
 def results(done: Sequence[tuple[str, str]]) -> str:
-    """Tasks with their results, the oldest left out where all do not fit."""
+    """Tasks with their results; the oldest are left out if not all fit."""
     lines = [
         f"{n}. {task}\n   Result: {cut(' '.join(result.split()), REMEMBERED)}"
         for n, (task, result) in enumerate(done, start=1)

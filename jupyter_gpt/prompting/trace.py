@@ -1,8 +1,7 @@
-"""The trace: the tree of everything that a technique asked, and what came of it.
+"""The trace: the tree of all calls that a technique made, and what came of them.
 
-A node is one thing that happened: a call of the model, one of its samples, a thought, a score, a tool call. Its
-counts are its own; `totals` adds up those beneath it. A trace is data: `as_dict` gives plain JSON, `from_dict` the
-tree again.
+A node is one event: a call of the model, one of its samples, a thought, a score, a tool call. Its counts are its own;
+`totals` adds up those below it. A trace is data: `as_dict` gives plain JSON, `from_dict` the tree again.
 """
 
 from __future__ import annotations
@@ -25,17 +24,17 @@ class Totals(NamedTuple):
 
 @dataclass(eq=False)
 class Node:
-    """One thing that happened, and beneath it what it led to, in order.
+    """One event, and below it what it led to, in order.
 
-    kind: what it is, in one word: "call" (the model was asked), "sample" (one of several answers to one call),
-      "thought", "score", "tool", "vote", "task", …; label: the same for a reader, a few words.
-    prompt: exactly what was sent, special tokens included; text: what came back, or what was found.
-    answer: the answer extracted from `text`; None where none was looked for or found.
-    score: what judged it says, higher is better; votes: how many samples agree with it.
-    result: what a tool gave, any JSON; pruned: it was left behind for something better; note: what went wrong.
-    tokens_in, tokens_out: its own, not its children's; seconds: how long its call took (several prompts asked
-      together share that time); cost: dollars, None when unpriced; calls: how many requests it is itself, 0 or 1.
-    completion: for a call or a sample, what the model answered, with everything else there is to know.
+    kind: "call" (the model was prompted), "sample" (one of several answers to a call), "thought", "score", "tool",
+      "vote", "task", …; label: the same in a few words for a reader.
+    prompt: exactly what was sent, special tokens included; text: what came back.
+    answer: the answer extracted from `text`, None if there is none.
+    score: its rating, higher is better; votes: how many samples agree with it.
+    result: what a tool returned, any JSON; pruned: it was discarded for something better; note: what went wrong.
+    tokens_in, tokens_out: without its children's; seconds: the time of its call (prompts sent together share it); cost:
+      dollars, None if unpriced; calls: 1 for a request, else 0.
+    completion: of a call or a sample.
     """
 
     kind: str
@@ -59,11 +58,11 @@ class Node:
 
     @property
     def cut(self) -> bool:
-        """Whether its text was broken off: at --max-tokens, at the end of the context, or by hand."""
+        """Whether its text was cut off: at --max-tokens, at the end of the context, or by hand."""
         return self.completion is not None and self.completion.finish_reason == "length"
 
     def add(self, child: Node) -> Node:
-        """Put a node beneath this one, and give it back."""
+        """Add a child; returns it."""
         self.children.append(child)
         return child
 
@@ -86,13 +85,11 @@ class Node:
         )
 
     def as_dict(self) -> dict:
-        """Plain values as JSON has them; what says nothing is left out."""
-        said = {name: getattr(self, name) for name in PLAIN}
-        found = {name: value for name, value in said.items() if value not in ("", None, 0, False) or name == "kind"}
-        for name in ("score", "votes", "result"):  # here 0 and False say something
-            if said[name] is not None:
-                found[name] = said[name]
-        return found | ({"children": [child.as_dict() for child in self.children]} if self.children else {})
+        """Plain JSON values; empty fields are left out."""
+        fields = {name: getattr(self, name) for name in PLAIN}
+        meaningful = {"kind", *(name for name in ("score", "votes", "result") if fields[name] is not None)}  # 0 too
+        given = {name: v for name, v in fields.items() if name in meaningful or v not in ("", None, 0, False)}
+        return given | ({"children": [child.as_dict() for child in self.children]} if self.children else {})
 
     @classmethod
     def from_dict(cls, data: dict) -> Node:
@@ -104,8 +101,8 @@ class Node:
 PLAIN = tuple(name for name in Node.__dataclass_fields__ if name not in ("children", "completion"))
 
 
-def called(label: str, completion: Completion, kind: str = "call") -> Node:
-    """The node of one call. Several samples are its children: what each sampled is counted there."""
+def node_of_call(label: str, completion: Completion, kind: str = "call") -> Node:
+    """The node of one call. Several samples are its children, each with its own token count."""
     usage = completion.usage
     node = Node(
         kind,

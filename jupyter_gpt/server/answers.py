@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from jupyter_gpt.inference.detokenize import Detokenizer, decoder
+from jupyter_gpt.inference.answer import Detokenizer, decoder
 from jupyter_gpt.inference.rules import Rule
 
 

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from jupyter_gpt.data.render import Prompt, Question, encode, opening_token, render
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.inference.detokenize import decoder
-from jupyter_gpt.prompting.generation import ends
+from jupyter_gpt.inference.answer import decoder
+from jupyter_gpt.prompting.generation import stop_ids
 from jupyter_gpt.server.requests import Ask
 
 
@@ -78,9 +78,10 @@ def request(model, prompt: Prompt, ask: Ask, gone: threading.Event):
         )
     stop, constraint = (*sampling.stop, *prompt.stop), None
     if ask.rule:
-        from jupyter_gpt.inference.constrain import held
+        from jupyter_gpt.inference.constrain import constraint_of
 
-        constraint = held(model.tokenizer, ask.rule, ends(model), prompt.ids, () if sampling.min_tokens else stop)
+        tails = () if sampling.min_tokens else stop
+        constraint = constraint_of(model.tokenizer, ask.rule, stop_ids(model), prompt.ids, tails)
     return Request(
         ids=tuple(prompt.ids),
         samples=sampling.samples,
@@ -91,7 +92,7 @@ def request(model, prompt: Prompt, ask: Ask, gone: threading.Event):
         top_k=sampling.top_k,
         min_p=sampling.min_p,
         seed=sampling.seed,
-        stop_ids=ends(model),
+        stop_ids=stop_ids(model),
         top_logprobs=sampling.logprobs,
         until=ending(model.tokenizer, stop, sampling.min_tokens, gone),
         constraint=constraint,

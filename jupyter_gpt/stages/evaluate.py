@@ -19,11 +19,10 @@ from jupyter_gpt.errors import GPTError
 from jupyter_gpt.evaluation import fingerprint
 from jupyter_gpt.evaluation.measured import Setting, measured
 from jupyter_gpt.evaluation.tasks import Task, task_of
-from jupyter_gpt.prompting import templates
 from jupyter_gpt.prompting.answers import Form
-from jupyter_gpt.prompting.batching import STOPPED, together
-from jupyter_gpt.stages.prompt import Prompting
-from jupyter_gpt.stages.techniques import sender, with_techniques
+from jupyter_gpt.prompting.ask import INTERRUPTED, replaced_templates
+from jupyter_gpt.prompting.batching import run_batched
+from jupyter_gpt.stages.prompt import Prompting, prompt_with_techniques, sender
 
 TECHNIQUES = {
     "direct": {},
@@ -92,7 +91,7 @@ def evaluate(
         model = session.models[name]
         for technique, options in techniques.items():
             asked = {**common, **options, "seed": seed}
-            said = {"technique": described(asked), "templates": templates.all_of(), "reading": READING}
+            said = {"technique": described(asked), "templates": replaced_templates(), "reading": READING}
             origin = fingerprint.of(model, said)
             keys = [hashlib.sha256(f"{origin} {question}".encode()).hexdigest()[:24] for question in task.questions]
             missing = [i for i, key in enumerate(keys) if key not in known]
@@ -145,7 +144,7 @@ def answered(session, model, task: Task, numbers: Sequence[int], options: Mappin
 
     def asking(question: str, form: Form) -> Callable:
         def work(send, call_user):
-            return with_techniques(
+            return prompt_with_techniques(
                 session.models,
                 Prompting(),
                 question,
@@ -159,13 +158,13 @@ def answered(session, model, task: Task, numbers: Sequence[int], options: Mappin
         return work
 
     work = [asking(task.questions[i], task.forms[i]) for i in numbers]
-    for ended in together(work, send, max(1, ROWS // rows)):
+    for ended in run_batched(work, send, max(1, ROWS // rows)):
         number, done = numbers[ended.number], ended.result
         if isinstance(ended.error, GPTError):
             yield number, {"error": str(ended.error)}
         elif ended.error is not None:
             raise ended.error
-        elif done.interrupted or STOPPED in done.notes:
+        elif done.interrupted or INTERRUPTED in done.notes:
             yield number, None
         else:
             usage = done.usage

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from jupyter_gpt.inference.detokenize import Detokenizer, decoder
+from jupyter_gpt.inference.answer import Detokenizer, decoder
 from jupyter_gpt.inference.weight_prepacking import release
 from jupyter_gpt.nn.logprobs import Reader
 from jupyter_gpt.nn.optimizer import Optimizers

@@ -300,7 +300,7 @@ def inputs(session, recipe) -> dict[str, str]:
 
 def preparation(session, run: Run, recipe, variables: Mapping | None) -> Iterator:
     """Progress events, and at the end the training at step 0."""
-    from jupyter_gpt.prompting.generation import ends
+    from jupyter_gpt.prompting.generation import stop_ids
     from jupyter_gpt.stages.rl_prepare import prepare
 
     marks.check(run, recipe.marks, inputs(session, recipe))
@@ -318,7 +318,9 @@ def preparation(session, run: Run, recipe, variables: Mapping | None) -> Iterato
     start = session.models[recipe.policy]
     weights = session.models.to_train(start, not recipe.lora, recipe.dtype)
     return (
-        yield from prepare(recipe, run.name, start, rewards, rankings, ends(start), first_of(session, start), weights)
+        yield from prepare(
+            recipe, run.name, start, rewards, rankings, stop_ids(start), first_of(session, start), weights
+        )
     )
 
 

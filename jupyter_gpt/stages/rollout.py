@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from jupyter_gpt.data.prompt_completion import Spoken, batches
 from jupyter_gpt.evaluation.diversity import identical
-from jupyter_gpt.inference.detokenize import decoder
+from jupyter_gpt.inference.answer import decoder
 from jupyter_gpt.inference.engine import generate
 from jupyter_gpt.inference.sequence import Request
 from jupyter_gpt.nn.logprobs import Reader, laid_out, logprobs, mask_of

@@ -215,11 +215,11 @@ def cost(model: str, rounds: int) -> None:
     from jupyter_gpt.inference.constrain import constrained, converted_of
     from jupyter_gpt.inference.engine import generate
     from jupyter_gpt.inference.sequence import Request
-    from jupyter_gpt.prompting.generation import ends
+    from jupyter_gpt.prompting.generation import stop_ids
     from jupyter_gpt.session import Session
 
     found = Session().models[model]
-    module, tokenizer, last = found.module, found.tokenizer, ends(found)
+    module, tokenizer, last = found.module, found.tokenizer, stop_ids(found)
     chat = [{"role": "user", "content": ASKED}]
     ids = tuple(tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=True, return_dict=False))
     converted_of(tokenizer)

@@ -87,8 +87,8 @@ def build(ip) -> None:
     cell("%gpt search docs fox --hybrid --map none")
     cell("%%prompt story --max-tokens 2\nThe old fox")
     gpt.endpoint("far", "http://127.0.0.1:9/v1", "m")
-    technique = next(iter(templates.WHERE))
-    name, text = next(iter(templates.own(technique).items()))
+    technique = next(iter(templates.MODULES))
+    name, text = next(iter(templates.defaults(technique).items()))
     templates.replace(technique, name, text + " ")
     votes = gpt.rankings.named("votes")
     for n in range(6):

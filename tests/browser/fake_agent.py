@@ -5,8 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 from jupyter_gpt.inference.completion import Completion, Usage
-from jupyter_gpt.stages.prompt import Prompting
-from jupyter_gpt.stages.techniques import with_techniques
+from jupyter_gpt.stages.prompt import Prompting, prompt_with_techniques
 
 SAID = (
     'Thought: first\nAction: save\nAction Input: {"text": "<b>one</b>"}',
@@ -24,7 +23,7 @@ class Session:
         self.models, self.memory, self.said = {"assistant": model}, Prompting(), iter(SAID)
 
     def prompt(self, text, **options):
-        return with_techniques(self.models, self.memory, text, send=self.send, indexes={}, **options)
+        return prompt_with_techniques(self.models, self.memory, text, send=self.send, indexes={}, **options)
 
     def send(self, prompts, *, show=None, deadline=None, **settings):
         done = [

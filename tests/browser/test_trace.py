@@ -9,14 +9,14 @@ import time
 from jupyter_gpt import gpt
 from jupyter_gpt.inference.completion import Completion, Usage
 from jupyter_gpt.prompting.ask import Ask, run
-from jupyter_gpt.prompting.compose import technique_of
-from jupyter_gpt.prompting.options import Options
+from jupyter_gpt.stages.prompt import compose
+from jupyter_gpt.prompting.ask import Options
 from jupyter_gpt.prompting.trace import Node
-from jupyter_gpt.stages.techniques import completion
+from jupyter_gpt.stages.prompt import completion
 from jupyter_gpt.notebook.views.trace import trace_bundle
 from jupyter_gpt.notebook.views.trace_live import Growing
 
-go_on = False
+follow_up = False
 
 def send(prompts, show=None, deadline=None, **settings):
     n = settings.get("samples") or 1
@@ -38,7 +38,7 @@ def value(prompt, steps):
 options = Options(tree=True, breadth=3, depth=3, value=value)
 with Growing() as growing:
     ask = Ask(send, root=Node("technique", "tree of thoughts", model="script"), changed=growing.show)
-    answer = run(ask, technique_of(options), "Where to?", options)
+    answer = run(ask, compose(options), "Where to?", options)
     done = completion(ask, answer, options, ())
     growing.end(trace_bundle(done))
 """

@@ -13,7 +13,7 @@ from jupyter_gpt.data.tokenizer import train_bpe, train_char
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.answer import answers
 from jupyter_gpt.inference.completion import Sampling
-from jupyter_gpt.inference.constrain import constrained, converted_of, held, lead_of
+from jupyter_gpt.inference.constrain import constrained, constraint_of, converted_of, lead_of
 from jupyter_gpt.inference.engine import generate
 from jupyter_gpt.inference.rules import rule
 from jupyter_gpt.inference.sequence import Request
@@ -259,7 +259,7 @@ def test_the_space_before_a_word_is_no_part_of_the_answer(model, bpe):
     assert lead_of(bpe, rule(choice="fox"), [*before, 0]) == ""
     assert lead_of(bpe, rule(choice="fox"), bpe.encode("old ")) == ""
     spaced = bpe.encode(" fox")[0]
-    assert held(bpe, rule(choice="fox|birds"), before=before)().mask()[spaced]
+    assert constraint_of(bpe, rule(choice="fox|birds"), before=before)().mask()[spaced]
     found = ask(model, bpe, rule(choice="fox|birds"), prompt="The old", samples=12)
     assert {s.text for s in found.samples} == {"fox", "birds"}
     assert {s.tokens[0] == spaced for s in found.samples if s.text == "fox"} == {True, False}

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from jupyter_gpt.data.tokenizer import train_bpe, train_char
-from jupyter_gpt.inference.detokenize import BROKEN, Detokenizer, decoder
+from jupyter_gpt.inference.answer import BROKEN, Detokenizer, decoder
 
 HARD = "é naïve 🙂👩‍👩‍👧 日本語 — café, don't  stop\n\n\tx = {1: '£'} ƒ 🏳️‍🌈 end"
 

@@ -15,7 +15,7 @@ import pytest
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference import remote
 from jupyter_gpt.inference.completion import Sampling
-from jupyter_gpt.inference.prices import cost
+from jupyter_gpt.inference.remote import cost
 from jupyter_gpt.inference.remote_errors import struck
 from jupyter_gpt.models.endpoints import Endpoint
 

@@ -9,8 +9,7 @@ from jupyter_gpt.data.render import Question, render, render_remote
 from jupyter_gpt.inference.completion import Completion
 from jupyter_gpt.inference.remote_answer import Answers
 from jupyter_gpt.inference.remote_errors import Garbage
-from jupyter_gpt.inference.tool_calls import Form, NoToolCalls, form_of, found_in, sendable
-from jupyter_gpt.prompting.tools.act import as_schemas
+from jupyter_gpt.inference.tool_calls import Form, NoToolCalls, form_of, read_calls, sendable
 from jupyter_gpt.prompting.tools.calculator import calculator
 
 CALLING = (
@@ -81,7 +80,7 @@ def test_calls_are_read_in_that_form():
 
 def test_tools_and_results_stand_in_the_prompt(model):
     tokenizer = with_template(model.tokenizer, CALLING.replace("ARGUMENTS", "arguments"))
-    tools = tuple(as_schemas([calculator()]))
+    tools = (calculator().as_dict(),)
     call = {"id": "c0", "type": "function", "function": {"name": "calculator", "arguments": {"expression": "1+1"}}}
     turns = [
         {"role": "user", "content": "1+1?"},
@@ -103,16 +102,16 @@ def test_the_calls_of_a_completion(model):
         return Completion(text, tokens=tokenizer(text, add_special_tokens=False)["input_ids"], model="chat")
 
     good = completion('Hm. <tool_call>\n{"name": "a", "arguments": {}}\n</tool_call><|end|>')
-    found_in(good, tokenizer)
+    read_calls(good, tokenizer)
     assert (good.text, good.calls, good.broken_call) == ("Hm.", [{"name": "a", "arguments": {}}], "")
     bad = completion("<tool_call>\nno JSON\n</tool_call>")
-    found_in(bad, tokenizer)
+    read_calls(bad, tokenizer)
     assert bad.calls == [] and "not JSON" in bad.broken_call
     words = completion("Just words.")
-    found_in(words, tokenizer)
+    read_calls(words, tokenizer)
     assert (words.text, words.calls) == ("Just words.", [])
     with pytest.raises(NoToolCalls, match="the chat template of chat"):
-        found_in(words, model.tokenizer)
+        read_calls(words, model.tokenizer)
 
 
 def piece(number, name=None, arguments="", id=None):
@@ -165,7 +164,7 @@ def test_a_request_with_tools_and_a_server_that_takes_none():
     from jupyter_gpt.inference.remote import opened, request
 
     endpoint = SimpleNamespace(name="far", model="m", chat=True)
-    tools = as_schemas([calculator()])
+    tools = [calculator().as_dict()]
     body = request(endpoint, {"messages": [{"role": "user", "content": "x"}], "tools": tools}, Sampling())
     assert body["tools"] == tools
     assert body["messages"] == [{"role": "user", "content": "x"}]

@@ -78,9 +78,9 @@ def test_every_option_reaches_the_session(gpt, ip, shown, monkeypatch):
 
 def test_the_options_are_those_of_the_session():
     from jupyter_gpt.stages.prompt import prompt as ask
-    from jupyter_gpt.stages.techniques import with_techniques
+    from jupyter_gpt.stages.prompt import prompt_with_techniques
 
-    keywords = signature(ask).parameters | signature(with_techniques).parameters
+    keywords = signature(ask).parameters | signature(prompt_with_techniques).parameters
     internal = {
         "models",
         "memory",
@@ -204,7 +204,8 @@ def test_techniques_from_the_magic(gpt, succeed, shown, tiny_model):
 def test_values_that_may_be_left_out(gpt, ip, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        "jupyter_gpt.notebook.magics.prompt.with_techniques", lambda gpt, asked, variables, given: seen.append(given)
+        "jupyter_gpt.notebook.magics.prompt.show_with_techniques",
+        lambda gpt, asked, variables, given: seen.append(given),
     )
     for line in (
         "--reflect",

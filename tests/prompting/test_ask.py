@@ -5,7 +5,7 @@ import json
 import pytest
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.prompting.ask import Budget, Enough, filled, go_on, reworded, run
+from jupyter_gpt.prompting.ask import Budget, Stopped, follow_up, format_template, run, with_text
 from jupyter_gpt.prompting.trace import Node
 
 
@@ -90,7 +90,7 @@ def test_an_interrupted_answer_is_kept_and_ends_the_technique(scripted):
 
     ask.send.__class__ = Broken
     ask(["Q"])
-    with pytest.raises(Enough, match="by hand"):
+    with pytest.raises(Stopped, match="by hand"):
         ask(["Q"])
     assert [node.text for node in ask.root.children] == ["whole", "half a"]
 
@@ -114,19 +114,19 @@ def test_seeds_move_on_so_that_asking_again_draws_anew(scripted):
 
 def test_repeats(scripted):
     ask = scripted([])
-    assert [ask.again(k) for k in ("search(A)", "Search( a)", "search(a)")] == [False, False, True]
+    assert [ask.is_repeated(k) for k in ("search(A)", "Search( a)", "search(a)")] == [False, False, True]
 
 
 def test_prompts_for_chats_and_for_documents(scripted):
     chat, document = scripted([]), scripted([], chat=False)
-    assert go_on(chat, "Q", "said", "\nnow?") == [
+    assert follow_up(chat, "Q", "said", "\nnow?") == [
         {"role": "user", "content": "Q"},
         {"role": "assistant", "content": "said"},
         {"role": "user", "content": "now?"},
     ]
-    assert go_on(document, "Q:", " said", "\nSo") == "Q: said\nSo"
+    assert follow_up(document, "Q:", " said", "\nSo") == "Q: said\nSo"
     turns = [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}]
-    assert reworded(turns, "other")[1]["content"] == "other" and turns[1]["content"] == "q"
-    assert filled('{question} {"a": {x}} {no}', question="{x} $1", x=3) == '{x} $1 {"a": 3} {no}'
+    assert with_text(turns, "other")[1]["content"] == "other" and turns[1]["content"] == "q"
+    assert format_template('{question} {"a": {x}} {no}', question="{x} $1", x=3) == '{x} $1 {"a": 3} {no}'
     with_own = scripted([], templates={"cot": {"think": "Think!"}})
-    assert with_own.words("cot", {"think": "t", "extract": "e"}) == {"think": "Think!", "extract": "e"}
+    assert with_own.templates("cot", {"think": "t", "extract": "e"}) == {"think": "Think!", "extract": "e"}

@@ -6,7 +6,7 @@ import pytest
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.prompting.ask import Ask, run
-from jupyter_gpt.prompting.batching import together
+from jupyter_gpt.prompting.batching import run_batched
 
 
 def echo(prompts, calls, **settings):
@@ -35,7 +35,7 @@ def chain(question, length, seen):
 def test_calls_are_batched_and_answers_find_their_way():
     calls, seen = [], []
     work = [chain(f"q{i}", i % 3 + 1, seen) for i in range(9)]
-    done = list(together(work, lambda prompts, **s: echo(prompts, calls, **s), at_once=9))
+    done = list(run_batched(work, lambda prompts, **s: echo(prompts, calls, **s), at_once=9))
     assert {task.number: task.result for task in done} == {i: f"q{i}" + "!" * (i % 3 + 1) for i in range(9)}
     assert [count for count, _ in calls] == [9, 6, 3]
     assert {thread for _, thread in calls} == set(seen) == {threading.current_thread()}
@@ -43,7 +43,7 @@ def test_calls_are_batched_and_answers_find_their_way():
 
 def test_no_more_at_once_than_asked():
     calls = []
-    done = list(together([chain(f"q{i}", 2, []) for i in range(10)], lambda p, **s: echo(p, calls, **s), at_once=4))
+    done = list(run_batched([chain(f"q{i}", 2, []) for i in range(10)], lambda p, **s: echo(p, calls, **s), at_once=4))
     assert len(done) == 10 and max(count for count, _ in calls) <= 4
 
 
@@ -53,7 +53,7 @@ def test_an_error_is_the_tasks_own():
             raise GPTError("too long")
         return echo(prompts, [])
 
-    done = {task.number: task for task in together([chain("good", 1, []), chain("bad", 1, [])], send, at_once=1)}
+    done = {task.number: task for task in run_batched([chain("good", 1, []), chain("bad", 1, [])], send, at_once=1)}
     assert done[0].result == "good!" and isinstance(done[1].error, GPTError)
 
 
@@ -66,7 +66,7 @@ def test_an_interrupt_ends_those_under_way_and_begins_no_more():
             raise KeyboardInterrupt
         return echo(prompts, [])
 
-    done = list(together([chain(f"q{i}", 5, []) for i in range(6)], send, at_once=3))
+    done = list(run_batched([chain(f"q{i}", 5, []) for i in range(6)], send, at_once=3))
     assert rounds == [3, 3] and sorted(task.number for task in done) == [0, 1, 2]
     assert all(task.result.endswith("!") for task in done)
 
@@ -78,5 +78,5 @@ def test_settings_that_differ_go_apart(at_once):
     def work(i):
         return lambda send, call: send([f"q{i}"], samples=i % 2 + 1)[0].text
 
-    done = list(together([work(i) for i in range(6)], lambda p, **s: echo(p, calls, **s), at_once=at_once))
+    done = list(run_batched([work(i) for i in range(6)], lambda p, **s: echo(p, calls, **s), at_once=at_once))
     assert [task.result for task in sorted(done, key=lambda t: t.number)] == [f"q{i}!" for i in range(6)]

@@ -5,13 +5,11 @@ import json
 import pytest
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.prompting.ask import Budget, run
-from jupyter_gpt.prompting.compose import technique_of
-from jupyter_gpt.prompting.options import Options, check
+from jupyter_gpt.prompting.ask import Budget, Options, run
 from jupyter_gpt.prompting.task_list import LISTED, MEMORY, list_grammar, read, results
-from jupyter_gpt.prompting.tools.act import Acting
-from jupyter_gpt.prompting.tools.approval import Approval
+from jupyter_gpt.prompting.tools.approval import Approval, Toolset
 from jupyter_gpt.prompting.tools.tool import tool
+from jupyter_gpt.stages.prompt import check_options, compose
 
 
 class Shop:
@@ -45,10 +43,10 @@ def final(answer):
     return f"Thought: I now know the answer\nFinal Answer: {answer}"
 
 
-def work(ask, shop, goal="Have breakfast", acting=None, **options):
-    options = Options(acting=acting or Acting(shop.tools() if shop else ()), **{"tasks": 10, "levels": 1, **options})
-    check(options, ask.chat)
-    return run(ask, technique_of(options), goal, options)
+def work(ask, shop, goal="Have breakfast", toolset=None, **options):
+    options = Options(toolset=toolset or Toolset(shop.tools() if shop else ()), **{"tasks": 10, "levels": 1, **options})
+    check_options(options, ask.chat)
+    return run(ask, compose(options), goal, options)
 
 
 def nodes(ask, kind):
@@ -254,7 +252,7 @@ def test_what_writes_is_denied_headless(scripted, shop):
     work(ask, shop)
     assert shop.calls == []
     ask = scripted(script)
-    work(ask, shop, acting=Acting(shop.tools(), Approval(allow=frozenset({"buy"}))))
+    work(ask, shop, toolset=Toolset(shop.tools(), Approval(allow=frozenset({"buy"}))))
     assert shop.calls == [("buy", "tea")]
 
 
@@ -272,7 +270,7 @@ def test_a_base_model_goes_on_with_documents(scripted, shop):
 
 def test_a_model_of_the_kernel_is_held_to_a_list(scripted, shop):
     ask = scripted(["1. a", final("ok"), "none", "done"])
-    work(ask, shop, acting=Acting(shop.tools(), constrained=True))
+    work(ask, shop, toolset=Toolset(shop.tools(), constrained=True))
     assert ask.send.settings[0]["grammar"] == list_grammar()
     assert "grammar" in ask.send.settings[1]
 
@@ -304,11 +302,11 @@ def test_memory_has_an_end():
 
 
 def test_what_makes_no_sense_is_refused(shop):
-    acting = Acting(shop.tools())
+    acting = Toolset(shop.tools())
     for wrong, why in (
         ({"samples": 3, "vote": True}, "answers once"),
         ({"cot": True}, "leave --cot"),
         ({"levels": 0}, "--levels"),
     ):
         with pytest.raises(GPTError, match=why):
-            check(Options(acting=acting, tasks=5, **wrong))
+            check_options(Options(toolset=acting, tasks=5, **wrong))

@@ -4,15 +4,14 @@ import pytest
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.prompting.answers import Form
-from jupyter_gpt.prompting.ask import Budget, run, text_of
-from jupyter_gpt.prompting.compose import technique_of
-from jupyter_gpt.prompting.options import Options, check
+from jupyter_gpt.prompting.ask import Budget, Options, run, text_of
+from jupyter_gpt.stages.prompt import check_options, compose
 
 SUM = "What is 2 + 3 * 4?"
 
 
 def solve(ask, options, question=SUM):
-    return run(ask, technique_of(options), question, options)
+    return run(ask, compose(options), question, options)
 
 
 def kinds(ask):
@@ -351,14 +350,14 @@ def test_a_tree_that_runs_out_keeps_its_best(scripted):
 )
 def test_contradictions_are_refused_with_the_reason(options, said):
     with pytest.raises(GPTError, match=said):
-        check(options)
+        check_options(options)
 
 
 def test_what_a_base_model_cannot_do_is_said():
     with pytest.raises(GPTError, match="--as-assistant"):
-        check(Options(reflect=1), chat=False)
+        check_options(Options(reflect=1), chat=False)
     with pytest.raises(GPTError, match="--value"):
-        check(Options(tree=True), chat=False)
-    check(Options(tree=True, value=len), chat=False)
+        check_options(Options(tree=True), chat=False)
+    check_options(Options(tree=True, value=len), chat=False)
     with pytest.raises(GPTError, match="--depth belongs to --tree"):
-        check(Options(), given=frozenset({"depth"}))
+        check_options(Options(), given=frozenset({"depth"}))

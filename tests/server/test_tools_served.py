@@ -1,6 +1,6 @@
 """The same tools against a model behind a server: `%gpt serve` takes no `tools`, so they are told in words."""
 
-from jupyter_gpt.prompting.tool_config import acting
+from jupyter_gpt.prompting.tools.act import toolset_for
 
 
 def loud(text: str) -> str:
@@ -14,7 +14,7 @@ def test_react_through_a_server(gpt, tiny_model, monkeypatch):
     monkeypatch.setenv("NOISE_KEY", server.token)
     try:
         far = gpt.endpoint("far", server.url, "noise", key_env="NOISE_KEY")
-        assert acting(far, loud, {}).native
+        assert toolset_for(far, loud, {}).native
         done = gpt.prompt("How loud?", model="far", tools=[loud], max_tokens=20, max_calls=4)
         assert done.remote
         [run] = done.trace["children"]

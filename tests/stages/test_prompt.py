@@ -78,7 +78,7 @@ def test_a_stop_text_ends_the_answer_before_it(gpt, base):
 
 def test_what_is_shown_on_the_way_grows_into_the_answer(gpt, base, monkeypatch):
     monkeypatch.setattr("jupyter_gpt.inference.answer.SLICE", 0.0)
-    monkeypatch.setattr("jupyter_gpt.inference.answer.LOOK", 0.0)
+    monkeypatch.setattr("jupyter_gpt.inference.answer.REFRESH", 0.0)
     slow_down(monkeypatch)
     seen, threads = [], set()
 

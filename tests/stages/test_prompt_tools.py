@@ -61,45 +61,44 @@ def test_a_model_of_noise_makes_calls_that_parse(gpt, tiny_model, chatting):
 
 
 def test_names_commas_and_functions(gpt, chat):
-    from jupyter_gpt.prompting.tool_config import acting
+    from jupyter_gpt.prompting.tools.act import toolset_for
 
-    found = acting(chat, ["calculator,python", [shout]], {}, allow="shout", steps=4)
+    found = toolset_for(chat, ["calculator,python", [shout]], {}, allow="shout", steps=4)
     assert [tool.name for tool in found.tools] == ["calculator", "python", "shout"]
     assert (found.steps, found.native, found.constrained) == (4, False, True)
-    assert acting(chat, shout, {}).tools[0].name == "shout"
+    assert toolset_for(chat, shout, {}).tools[0].name == "shout"
     for wrong, why in (
         ("calculater", "did you mean calculator"),
         ("search", "there is none yet"),
         (3, "is a function"),
     ):
         with pytest.raises(GPTError, match=why):
-            acting(chat, wrong, {})
+            toolset_for(chat, wrong, {})
 
 
 def test_search_is_the_index_there_is(gpt, chat):
-    from jupyter_gpt.prompting.tool_config import acting
+    from jupyter_gpt.prompting.tools.act import toolset_for
 
     indexes = {"kb": object()}
-    assert acting(chat, "search", indexes).tools[0].name == "search"
+    assert toolset_for(chat, "search", indexes).tools[0].name == "search"
     with pytest.raises(GPTError, match="search:kb, search:more"):
-        acting(chat, "search", {"kb": 1, "more": 2})
-    assert acting(chat, "search:more", {"kb": 1, "more": 2}).tools[0].name == "search"
+        toolset_for(chat, "search", {"kb": 1, "more": 2})
+    assert toolset_for(chat, "search:more", {"kb": 1, "more": 2}).tools[0].name == "search"
 
 
 def test_headless_a_tool_that_writes_is_denied(gpt, chat, monkeypatch):
     from jupyter_gpt.prompting.ask import Ask
-    from jupyter_gpt.prompting.tool_config import acting
-    from jupyter_gpt.prompting.tools.act import act
+    from jupyter_gpt.prompting.tools.act import act, toolset_for
 
     ask = Ask(lambda *_, **__: None)
-    denied = act(ask, acting(chat, record, {}), "record", {"text": "x"})
+    denied = act(ask, toolset_for(chat, record, {}), "record", {"text": "x"})
     assert "nobody is there to approve it (--allow record lets it act)" in denied.text
     assert record.seen == []
-    assert act(ask, acting(chat, record, {}, allow=["record"]), "record", {"text": "x"}).text == "done"
+    assert act(ask, toolset_for(chat, record, {}, allow=["record"]), "record", {"text": "x"}).text == "done"
     assert record.seen == ["x"]
-    decide = acting(chat, record, {}, approve=lambda name, arguments: {"text": arguments["text"] + "y"})
+    decide = toolset_for(chat, record, {}, approve=lambda name, arguments: {"text": arguments["text"] + "y"})
     assert act(ask, decide, "record", {"text": "x"}).note == "edited by the approving function"
-    refuse = acting(chat, [record, shout], {}, approve=lambda name, arguments: name == "shout")
+    refuse = toolset_for(chat, [record, shout], {}, approve=lambda name, arguments: name == "shout")
     assert "denied by the approving function" in act(ask, refuse, "record", {"text": "z"}).text
     assert act(ask, refuse, "shout", {"text": "z"}).text == "Z!"
     assert record.seen == ["x", "xy"]

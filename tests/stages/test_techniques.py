@@ -85,7 +85,7 @@ def test_the_constraint_and_best_of(gpt, base):
 
 def test_an_answer_in_a_form_has_its_value_after_thinking_too(gpt, chat, monkeypatch):
     from jupyter_gpt.inference.completion import Completion
-    from jupyter_gpt.stages import techniques
+    from jupyter_gpt.stages import prompt
 
     said = {"text": "It is 7 + 7. The answer is 14."}
 
@@ -94,7 +94,7 @@ def test_an_answer_in_a_form_has_its_value_after_thinking_too(gpt, chat, monkeyp
             Completion("15" if settings.get("json") else said["text"], finish_reason="stop") for _ in prompts
         ]
 
-    monkeypatch.setattr(techniques, "sender", sender)
+    monkeypatch.setattr(prompt, "sender", sender)
     number = {"type": "integer", "maximum": 99}
     done = gpt.prompt("7 + 7?", model="chat", cot=True, json=number)
     assert (done.text, done.answer, done.value, done.valid) == ("14", "14", 14, True), "named, in the form"
@@ -182,7 +182,7 @@ def test_templates_of_this_folder(gpt, chat):
             templates.replace("cot", name, text)
     with pytest.raises(GPTError, match="no technique votes has templates"):
         templates.current("votes")
-    templates.file().write_text("[1]", encoding="utf-8")
+    templates.templates_file().write_text("[1]", encoding="utf-8")
     with pytest.raises(GPTError, match="is damaged"):
         gpt.prompt("The", model="chat", cot=True)
 

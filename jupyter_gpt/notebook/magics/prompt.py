@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.completion import TEMPERATURE
 from jupyter_gpt.notebook.lexer import number, spelled, whole
@@ -262,16 +264,15 @@ def run(ip, line: str, cell: str) -> None:
     from jupyter_gpt import gpt
     from jupyter_gpt.data.render import turns
     from jupyter_gpt.notebook.views.completion import Writing, completion_bundle, prompt_bundle
-    from jupyter_gpt.prompting.template import is_template
-    from jupyter_gpt.stages.techniques import wanted
+    from jupyter_gpt.stages.prompt import uses_technique
 
     out, body = given.pop("out", None), cell.strip("\n")
     asked = turns(body) or body
-    holes = any(is_template(text) for text in ([body] if asked is body else [turn["content"] for turn in asked]))
-    if wanted(given):
+    holes = "{{" in body and has_holes([body] if asked is body else [turn["content"] for turn in asked])
+    if uses_technique(given):
         if holes:
             raise GPTError("a template is filled in one pass, which no technique goes with: leave one of them out")
-        bind(ip, out, with_techniques(gpt, asked, ip.user_ns, given))
+        bind(ip, out, show_with_techniques(gpt, asked, ip.user_ns, given))
         return
     ask = gpt.template if holes else gpt.prompt
     with Writing() as writing:
@@ -285,6 +286,13 @@ def run(ip, line: str, cell: str) -> None:
     bind(ip, out, done)
 
 
+def has_holes(texts: list[str]) -> bool:
+    """Whether any of these texts is a template."""
+    from jupyter_gpt.prompting.template import is_template
+
+    return any(map(is_template, texts))
+
+
 def variables_of(done) -> dict:
     """The holes of a template as variables: lists of them where there were several samples."""
     values = [sample.value for sample in done.samples]
@@ -294,14 +302,15 @@ def variables_of(done) -> dict:
     return {name: [value and value[name] for value in values] for name in names}
 
 
-def with_techniques(gpt, asked, variables, given: dict):
+def show_with_techniques(gpt, asked, variables, given: dict):
     """The same with techniques: shows the tree of what is asked as it grows, then the answer with the whole tree."""
     from jupyter_gpt.notebook.views.approval import Asking
     from jupyter_gpt.notebook.views.trace import trace_bundle, unsent_bundle
     from jupyter_gpt.notebook.views.trace_live import Growing
 
-    with Growing() as growing, Asking() as person:
-        acting = {"person": person} if given.get("react") or given.get("tools") else {}
-        done = gpt.prompt(asked, variables=variables, on_trace=growing.show, **acting, **given)
+    acts = given.get("react") or given.get("tools")
+    with Growing() as growing, Asking() if acts else nullcontext() as person:
+        approving = {"person": person} if acts else {}
+        done = gpt.prompt(asked, variables=variables, on_trace=growing.show, **approving, **given)
         growing.end(unsent_bundle(done) if given.get("dry_run") else trace_bundle(done))
     return done

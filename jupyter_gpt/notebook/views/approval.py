@@ -23,8 +23,8 @@ import anywidget
 import traitlets
 
 from jupyter_gpt.notebook.views.live import close, let_clicks_in, static
-from jupyter_gpt.prompting.tools.approval import Decision, by_input, edited, spelled
-from jupyter_gpt.prompting.tools.tool import Tool
+from jupyter_gpt.prompting.tools.approval import Decision, by_input, edited
+from jupyter_gpt.prompting.tools.tool import Tool, to_json
 
 PATIENCE = 6.0  # seconds in which a form that can be clicked has said so
 HOW = {"approve": "approved by hand", "edit": "edited by hand", "deny": "denied by hand"}
@@ -61,7 +61,7 @@ class ApprovalForm(anywidget.AnyWidget):
             "tool": tool.name,
             "description": tool.description,
             "writes": tool.writes,
-            "arguments": spelled(arguments),
+            "arguments": to_json(arguments),
             "problem": problem,
             "decided": None,
         }

@@ -1,125 +1,164 @@
-"""A model's call put into effect, once: looked up, checked, approved, run, and written down in the trace.
+"""One tool call of a model: looked up, checked, approved, run, and recorded in the trace; and the tools a user named.
 
-Nothing that can go wrong here ends the technique: an unknown tool, arguments that do not fit, a denial and an
-error are told to the model as the result, and it may try otherwise.
+Nothing that goes wrong here ends the technique: an unknown tool, arguments that do not fit, a denial and an error are
+given to the model as the result, and it may try otherwise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from jupyter_gpt.data.render import special_tokens
 from jupyter_gpt.errors import GPTError, nearest
-from jupyter_gpt.prompting.ask import Ask, Enough
-from jupyter_gpt.prompting.tools.approval import Approval, spelled
+from jupyter_gpt.prompting.ask import INTERRUPTED, Ask, Stopped
+from jupyter_gpt.prompting.tools.approval import STEPS, Approval, Person, Toolset, by_function, by_input
 from jupyter_gpt.prompting.tools.call import Result, call
-from jupyter_gpt.prompting.tools.tool import Tool, cut
+from jupyter_gpt.prompting.tools.tool import Tool, cut, to_json, tool
 from jupyter_gpt.prompting.trace import Node
 
-STEPS = 12  # turns of one ReAct, where nothing else is said
+BUILT_IN = ("calculator", "python", "search")
 
 
-@dataclass(frozen=True)
-class Acting:
-    """What a model may act with.
-
-    tools: those it is told of.  approval: whose say a call needs.  steps: how often it may act.
-    native: whether the model's template or server has tool calls of its own; otherwise they are written in
-    the text.  constrained: whether what it writes can be held to a grammar.
-    special: the model's special tokens, which a result cannot spell.
-    """
-
-    tools: tuple[Tool, ...]
-    approval: Approval = field(default_factory=Approval)
-    steps: int = STEPS
-    native: bool = False
-    constrained: bool = False
-    special: tuple[str, ...] = ()
-
-    def __post_init__(self):
-        """Raises GPTError for two tools of one name, an allowed one that is none, and no steps."""
-        names = [tool.name for tool in self.tools]
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice:
-            raise GPTError(f"there are two tools called {twice}: tool(function, name=…) gives one another name")
-        if self.steps < 1:
-            raise GPTError(f"--steps is 1 or more, not {self.steps}")
-        unknown = sorted(self.approval.allow - set(names))
-        if unknown:
-            raise GPTError(f"--allow {unknown[0]} is no tool given here{nearest(unknown[0], names)}")
-
-
-def act(ask: Ask, acting: Acting, name: str, given: object) -> Node:
-    """The node of one call. Raises Enough when a person interrupted it."""
-    tool = next((tool for tool in acting.tools if tool.name == name), None)
-    if tool is None:
-        names = [tool.name for tool in acting.tools]
-        said = f"Error: there is no tool {name!r:.60}{nearest(name, names)}. The tools are: {', '.join(names)}."
-        return done(ask, name, given, Result(said, ok=False))
+def act(ask: Ask, toolset: Toolset, name: str, given: object) -> Node:
+    """Run one call; its node in the trace. Raises Stopped if a person interrupted it."""
+    names = [each.name for each in toolset.tools]
+    if name not in names:
+        error = f"Error: there is no tool {name!r:.60}{nearest(name, names)}. The tools are: {', '.join(names)}."
+        return record(ask, name, given, Result(error, ok=False))
+    chosen = toolset.tools[names.index(name)]
     try:
-        arguments = tool.arguments(given)
+        arguments = chosen.arguments(given)
     except ValueError as wrong:
-        return done(ask, name, given, Result(f"Error: {wrong}. It is called as {tool.signature()}", ok=False))
+        return record(ask, name, given, Result(f"Error: {wrong}. It is called as {chosen.signature()}", ok=False))
     try:
-        decision = ask.user(acting.approval.decide, tool, arguments)
+        decision = ask.user(toolset.approval.decide, chosen, arguments)
         if not decision.approved:
-            return done(ask, name, arguments, Result(f"Error: this call was {decision.how}", ok=False), decision.how)
-        if tool.direct:
-            return directly(ask, tool, decision.arguments)
-        return done(ask, name, decision.arguments, ask.user(call, tool, decision.arguments), decision.how)
+            return record(ask, name, arguments, Result(f"Error: this call was {decision.how}", ok=False), decision.how)
+        if chosen.direct:
+            return act_directly(ask, chosen, decision.arguments)
+        return record(ask, name, decision.arguments, ask.user(call, chosen, decision.arguments), decision.how)
     except KeyboardInterrupt:
-        done(ask, name, arguments, Result("stopped by hand", ok=False))
-        raise Enough("stopped by hand") from None
+        record(ask, name, arguments, Result(INTERRUPTED, ok=False))
+        raise Stopped(INTERRUPTED) from None
 
 
-def directly(ask: Ask, tool: Tool, arguments: dict) -> Node:
-    """A tool of ours that asks the model, all of it beneath its node. A ValueError is told to the model."""
-    with ask.inside(Node("tool", tool.name, prompt=written(tool.name, arguments))) as node:
+def act_directly(ask: Ask, chosen: Tool, arguments: dict) -> Node:
+    """Run a tool of ours that prompts the model, all of it below its node. A ValueError is told to the model."""
+    with ask.inside(Node("tool", chosen.name, prompt=one_line(chosen.name, arguments))) as node:
         try:
-            node.text, ok = cut(tool.function(**arguments), tool.largest), True
+            node.text, ok = cut(chosen.function(**arguments), chosen.largest), True
         except ValueError as wrong:
             node.text, ok = f"Error: {wrong}", False
-        node.result = {"tool": tool.name, "arguments": plain(arguments), "ok": ok}
+        node.result = {"tool": chosen.name, "arguments": json.loads(to_json(arguments)), "ok": ok}
     return node
 
 
-def done(ask: Ask, name: str, arguments: object, result: Result, how: str = "") -> Node:
-    """Writes the call down."""
+def record(ask: Ask, name: str, arguments: object, result: Result, how: str = "") -> Node:
+    """Add the call to the trace."""
     notes = [how, "" if result.ok else "failed", f"printed: {result.printed}" if result.printed else ""]
-    node = Node(
-        "tool",
-        name,
-        prompt=written(name, arguments),
-        text=result.text,
-        seconds=result.seconds,
-        note="; ".join(filter(None, notes)),
-        result={
-            "tool": name,
-            "arguments": plain(arguments),
-            "ok": result.ok,
-            **({"error": result.error} if result.error else {}),
-        },
+    data = {"tool": name, "arguments": json.loads(to_json(arguments)), "ok": result.ok}
+    return ask.add(
+        Node(
+            "tool",
+            name,
+            prompt=one_line(name, arguments),
+            text=result.text,
+            seconds=result.seconds,
+            note="; ".join(filter(None, notes)),
+            result=data | ({"error": result.error} if result.error else {}),
+        )
     )
-    return ask.add(node)
 
 
-def written(name: str, arguments: object) -> str:
-    """`weather {"city": "Ulm"}`: a call on one line, the same for the same call."""
-    return f"{name} {arguments if isinstance(arguments, str) else ' '.join(spelled(arguments).split())}"
-
-
-def plain(arguments: object) -> object:
-    """Arguments as JSON has them."""
-    import json
-
-    return json.loads(spelled(arguments))
+def one_line(name: str, arguments: object) -> str:
+    """`weather {"city": "Ulm"}`: the same for the same call."""
+    return f"{name} {arguments if isinstance(arguments, str) else ' '.join(to_json(arguments).split())}"
 
 
 def listed(tools: Sequence[Tool]) -> str:
     """The tools in words, for a prompt."""
-    return "\n".join(f"{tool.signature()}: {' '.join(tool.description.split())}" for tool in tools)
+    return "\n".join(f"{each.signature()}: {' '.join(each.description.split())}" for each in tools)
 
 
-def as_schemas(tools: Sequence[Tool]) -> list[Mapping]:
-    """The tools as templates and servers take them."""
-    return [tool.as_dict() for tool in tools]
+def toolset_for(
+    model,
+    tools: str | Callable | Iterable,
+    indexes: Mapping,
+    *,
+    approve: bool | Callable = False,
+    allow: str | Iterable[str] = (),
+    steps: int | None = None,
+    person: Person | None = None,
+) -> Toolset:
+    """The tools for `model`, and whose approval they need.
+
+    tools: names (`"calculator,python,search"`; `search:NAME` chooses the index) and functions with a docstring and type
+    hints.  approve: True shows every call to `person` (default: by `input()`), a function `f(name, arguments)` decides
+    instead.  allow: tools that may run where nobody can be asked.
+
+    Raises GPTError for an unknown tool, and for a function that cannot be one.
+    """
+    endpoint = model.kind == "endpoint"
+    person = by_function(approve) if callable(approve) else person or by_input
+    native = bool(model.has_chat) if endpoint else has_tool_calls(model.tokenizer)  # a server may have, and is tried
+    return Toolset(
+        tuple(tool_of(each, indexes) for each in flatten(tools)),
+        Approval(bool(approve), frozenset(split(allow) if isinstance(allow, str) else allow), person),
+        steps or STEPS,
+        native,
+        constrained=not endpoint and not native,
+        special=() if endpoint else special_tokens(model.tokenizer),
+    )
+
+
+def has_tool_calls(tokenizer) -> bool:
+    """Whether a chat template has tool calls of its own."""
+    from jupyter_gpt.inference.tool_calls import form_of
+
+    return form_of(tokenizer) is not None
+
+
+def flatten(tools: object) -> list:
+    """Names and functions, out of nested lists and names separated by commas."""
+    if isinstance(tools, str):
+        return split(tools)
+    if callable(tools) or isinstance(tools, Tool) or not isinstance(tools, Iterable):
+        return [tools]
+    return [each for item in tools for each in flatten(item)]
+
+
+def split(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def tool_of(given: object, indexes: Mapping) -> Tool:
+    """A tool by its name, or of a function."""
+    if not isinstance(given, str):
+        return given if isinstance(given, Tool) else tool(given)
+    name, _, index = given.partition(":")
+    if name == "calculator":
+        from jupyter_gpt.prompting.tools.calculator import calculator
+
+        return calculator()
+    if name == "python":
+        from jupyter_gpt.prompting.tools.python import python
+
+        return python()
+    if name == "search":
+        from jupyter_gpt.prompting.tools.search import search
+
+        return search(index_of(index, indexes))
+    raise GPTError(f"there is no tool {given}{nearest(given, BUILT_IN)}; a function of this notebook is given as $name")
+
+
+def index_of(name: str, indexes: Mapping):
+    """The index to search: the named one, or the only one."""
+    if name:
+        return indexes[name]
+    if not len(indexes):
+        raise GPTError("search wants an index, and there is none yet: %gpt index NAME SOURCE makes one")
+    if len(indexes) > 1:
+        names = ", ".join(f"search:{each}" for each in indexes)
+        raise GPTError(f"there are several indexes: say which, as {names}")
+    return indexes[next(iter(indexes))]

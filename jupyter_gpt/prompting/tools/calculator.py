@@ -1,7 +1,7 @@
-"""A calculator: expressions of numbers, by simpleeval, which reads Python's syntax and runs none of it.
+"""A calculator for arithmetic expressions, by simpleeval, which parses Python's syntax and executes none of it.
 
-Numbers, + - * / // % **, brackets, and the functions below. No names but pi, e and tau, no attributes, no
-texts, no comprehensions; powers and results are limited, so that `9**9**9` is refused and not computed.
+Numbers, + - * / // % **, brackets, and the functions below. No names but pi, e and tau, no attributes, no strings, no
+comprehensions; powers and results are limited, so that `9**9**9` is refused and not computed.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def evaluator():
 
     from simpleeval import SimpleEval
 
-    signs = {
+    operators = {
         ast.Add: operator.add,
         ast.Sub: operator.sub,
         ast.Mult: limited(operator.mul),
@@ -79,21 +79,21 @@ def evaluator():
         "lcm": limited(math.lcm),
         "comb": comb,
     }
-    found = SimpleEval(operators=signs, functions=functions, names=dict(NUMBERS))
+    evaluator = SimpleEval(operators=operators, functions=functions, names=dict(NUMBERS))
     allowed = (ast.Expr, ast.Expression, ast.Constant, ast.UnaryOp, ast.BinOp, ast.Name, ast.Call)
-    number = found.nodes[ast.Constant]
+    number = evaluator.nodes[ast.Constant]
 
     def constant(node: ast.Constant):
         if type(node.value) not in (int, float):
             raise ValueError(f"a calculator knows numbers alone, not {node.value!r:.40}")
         return number(node)
 
-    found.nodes = {kind: how for kind, how in found.nodes.items() if kind in allowed} | {ast.Constant: constant}
-    return found
+    evaluator.nodes = {kind: how for kind, how in evaluator.nodes.items() if kind in allowed} | {ast.Constant: constant}
+    return evaluator
 
 
 def limited(function):
-    """The same, refusing a result of more digits than anybody reads."""
+    """The function, refusing results of more than `DIGITS` digits."""
 
     def checked(*numbers):
         result = function(*numbers)
@@ -105,7 +105,7 @@ def limited(function):
 
 
 def power(base, exponent):
-    """base ** exponent, refused before it is computed where it would be huge."""
+    """base ** exponent, refused before it is computed if it would be huge."""
     whole = isinstance(base, int) and isinstance(exponent, int)
     if whole and abs(base) > 1 and exponent * math.log10(abs(base)) > DIGITS:
         raise ValueError(f"the result has more than {DIGITS} digits")
@@ -113,7 +113,7 @@ def power(base, exponent):
 
 
 def rounded(number, digits=0):
-    """As round, with whole digits: a model writes round(x, 2.0) too. For an integer, `round` computes 10**-digits."""
+    """As `round`, also for round(x, 2.0), which models write. For an integer `round` computes 10**-digits: limited."""
     if abs(digits) > DIGITS:
         raise ValueError(f"round to at most {DIGITS} digits")
     return round(number, int(digits)) if digits else round(number)

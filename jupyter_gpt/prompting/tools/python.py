@@ -1,15 +1,15 @@
-"""Python that a model wrote, in pydantic-monty: a small interpreter of its own, in a process of its own.
+"""Python code written by a model, run in pydantic-monty: an interpreter of its own, in a process of its own.
 
-It is no CPython with things taken out: a file, a socket, a process and an import from this machine do not
-exist in it. Time, memory, recursion and printing have limits; a crash ends the worker, not the kernel. There
-is no other way in this program to run what a model wrote.
+It is not CPython with parts removed: files, sockets, processes and imports from this machine do not exist in it. Time,
+memory, recursion and output are limited; a crash ends the worker process, not the kernel. Nothing else in this package
+runs code that a model wrote.
 """
 
 from __future__ import annotations
 
 import re
 
-from jupyter_gpt.prompting.tools.call import Failed, aside
+from jupyter_gpt.prompting.tools.call import Failed, on_thread
 from jupyter_gpt.prompting.tools.tool import Tool, tool
 
 SECONDS = 5.0  # of computing
@@ -40,7 +40,7 @@ def run_python(code: str) -> str:
             return box.feed_run(code, print_callback=printed)
 
     try:
-        value = aside(SECONDS + 4, run)  # it looks up for no interrupt; waiting for it does
+        value = on_thread(SECONDS + 4, run)  # monty checks no interrupts; waiting for its thread does
     except (monty.MontyRuntimeError, monty.MontySyntaxError) as error:
         raise Failed((printed.output + error.display()).strip()) from None
     except monty.MontyError as error:  # the worker crashed or fell silent

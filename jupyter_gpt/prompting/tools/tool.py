@@ -1,9 +1,8 @@
 """A tool: a function with a docstring and type hints, and the JSON schema that tells a model how to call it.
 
-The docstring says what the tool is for, each parameter is one property of the schema (pydantic makes it, and
-checks the arguments against it, turning "3" into 3 where an int is wanted). What the function returns is told
-to the model as text. A function that changes anything (a file, a mail, a database) says so with `writes`: its
-calls are shown to a person first, always.
+The docstring says what the tool is for; each parameter is a property of the schema (pydantic makes it and validates the
+arguments, turning "3" into 3 for an int). The model gets what the function returns as text. A function that changes
+anything (a file, a mail, a database) says so with `writes`: a person must approve its calls.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ LARGEST = 2000  # characters of a result that the model is told
 
 @dataclass(frozen=True)
 class Tool:
-    """What a model is told of a function, and the function.
+    """A function and its description for a model.
 
-    schema: JSON schema of its arguments, an object.  check: arguments (a mapping) to keywords, raising
-    ValueError in one line.  writes: whether it changes anything outside.  seconds, largest: the time a call
-    may take, and the characters of its result that are kept.  direct: one of ours that asks the model itself: what
-    it asks stands beneath it in the trace, and the budget bounds it instead of a clock.
+    schema: JSON schema of its arguments, an object.  check: arguments (a mapping) to keywords, raising ValueError in
+    one line.  writes: whether it changes anything outside.  seconds, largest: the time a call may take, and the
+    characters of its result that are kept.  direct: a tool of ours that prompts the model itself, below its node in the
+    trace and within the budget instead of a time limit.
     """
 
     name: str
@@ -43,7 +42,7 @@ class Tool:
     direct: bool = False
 
     def as_dict(self) -> dict:
-        """As servers and chat templates take it."""
+        """In OpenAI's format, which chat templates take too."""
         return {
             "type": "function",
             "function": {"name": self.name, "description": self.description, "parameters": self.schema},
@@ -59,9 +58,8 @@ class Tool:
         return f"{self.name}({', '.join(shown)})"
 
     def arguments(self, given: object) -> dict:
-        """Keywords for the function from what a model wrote: a mapping, its JSON, or for a tool of one
-        argument that argument alone. Raises ValueError that says what was wrong.
-        """
+        """Keywords for the function from what a model wrote: a mapping, its JSON, or for a tool with one argument that
+        argument alone. Raises ValueError that says what was wrong."""
         names = list(self.schema.get("properties", {}))
         text = unfenced(given) if isinstance(given, str) else None
         value = given if text is None else read(text, bare=len(names) == 1)
@@ -78,12 +76,12 @@ class Tool:
 
 
 def unfenced(text: str) -> str:
-    """A text without space and the fence of a code block around it."""
+    """A text without white space and the fence of a code block around it."""
     return re.sub(r"\A```\w*\n(.*?)\n?```\Z", r"\1", text.strip(), flags=re.DOTALL)
 
 
 def read(text: str, bare: bool) -> object:
-    """The JSON in a text; where any text will do (`bare`), one that is none is itself."""
+    """The JSON in a text; if any text will do (`bare`), other text is returned as it is."""
     try:
         return json.loads(text, strict=False) if text else {}
     except ValueError as error:
@@ -111,8 +109,8 @@ def tool(
     """A Tool of a function; also a decorator, `@tool` or `@tool(writes=True)`.
 
     The description is the docstring, the schema comes from the type hints (`Annotated[int, Field(ge=1,
-    description="…")]` says more). A function may carry `writes = True` itself. Raises GPTError for a function
-    without docstring, hint or name, and for one whose arguments have no names.
+    description="…")]` says more). A function may have an attribute `writes = True`. Raises GPTError for a function
+    without docstring, type hint or name, and for one whose arguments have no names.
     """
     if function is None:
         return lambda found: tool(found, name=name, writes=writes, seconds=seconds)
@@ -135,7 +133,7 @@ def tool(
 
 
 def typed_arguments(function: Callable, named: str) -> tuple[dict, Callable[[Mapping], dict]]:
-    """The JSON schema of a function's arguments and what checks them. Raises GPTError, one line."""
+    """The JSON schema of a function's arguments, and the function that validates them. Raises GPTError, one line."""
     from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError, with_config
     from pydantic.errors import PydanticSchemaGenerationError
     from typing_extensions import TypedDict
@@ -174,7 +172,7 @@ def typed_arguments(function: Callable, named: str) -> tuple[dict, Callable[[Map
 
 
 def without_titles(schema: object) -> object:
-    """A schema less the titles that pydantic invents: tokens that tell a model nothing."""
+    """A schema without the titles that pydantic adds: tokens that tell a model nothing."""
     if isinstance(schema, dict):
         properties = isinstance(schema.get("properties"), dict)
         kept = {k: v for k, v in schema.items() if k != "title" or not isinstance(v, str)}
@@ -188,7 +186,7 @@ def without_titles(schema: object) -> object:
 
 
 def as_text(result: object) -> str:
-    """What a function returned, for a model to read: texts as they are, JSON where there is one."""
+    """What a function returned as text for a model: JSON where possible."""
     if isinstance(result, str):
         return result
     if result is None:
@@ -204,3 +202,12 @@ def as_text(result: object) -> str:
 def cut(text: str, most: int) -> str:
     """At most `most` characters, and how many more there were."""
     return text if len(text) <= most else f"{text[:most]} … ({len(text) - most:,} more characters)"
+
+
+def to_json(arguments: object) -> str:
+    """Arguments as indented JSON; pydantic models as their fields, anything else JSON lacks as text."""
+
+    def plain(value: object) -> object:
+        return value.model_dump(mode="json") if hasattr(value, "model_dump") else str(value)
+
+    return json.dumps(arguments, ensure_ascii=False, indent=1, default=plain)

@@ -4,12 +4,11 @@ import pytest
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.tool_calls import NoToolCalls
-from jupyter_gpt.prompting.ask import run
-from jupyter_gpt.prompting.compose import technique_of
-from jupyter_gpt.prompting.options import Options
-from jupyter_gpt.prompting.tools.act import Acting
+from jupyter_gpt.prompting.ask import Options, run
+from jupyter_gpt.prompting.tools.approval import Toolset
+from jupyter_gpt.prompting.tools.protocols import example_run
 from jupyter_gpt.prompting.tools.tool import tool
-from jupyter_gpt.prompting.tools.worked import worked
+from jupyter_gpt.stages.prompt import compose
 
 RUN = """
 Thought: I need the price of one pear.
@@ -30,11 +29,11 @@ def price(fruit: str) -> float:
 
 
 def options(**more):
-    return Options(acting=Acting((tool(price),), **more), few_shot=(("What does a pear cost?", RUN),))
+    return Options(toolset=Toolset((tool(price),), **more), few_shot=(("What does a pear cost?", RUN),))
 
 
 def test_a_run_is_read_turn_by_turn_and_written_again():
-    shot = worked("What does a pear cost?", RUN)
+    shot = example_run("What does a pear cost?", RUN)
     assert shot.turns == (CALL, ANSWER)
     assert shot.results == ("0.55\nand it is fresh",)
     assert shot.as_text() == RUN.strip()
@@ -63,12 +62,12 @@ def test_a_run_is_read_turn_by_turn_and_written_again():
 )
 def test_what_is_no_run_is_refused(text):
     with pytest.raises(GPTError, match="is no run of --react"):
-        worked("What does a pear cost?", text)
+        example_run("What does a pear cost?", text)
 
 
 def test_a_chat_has_the_form_as_its_system_prompt_and_the_question_stands_alone(scripted):
     ask = scripted([CALL.replace("pear", "melon"), ANSWER.replace("0.55", "2.1")], system="Be brief.")
-    answer = run(ask, technique_of(options()), "What does a melon cost?", options())
+    answer = run(ask, compose(options()), "What does a melon cost?", options())
     assert answer.text == "2.1 euros"
     first, second = ask.send.asked
     assert [m["role"] for m in first] == ["system", "user", "assistant", "user", "assistant", "user"]
@@ -81,7 +80,7 @@ def test_a_chat_has_the_form_as_its_system_prompt_and_the_question_stands_alone(
 
 def test_a_base_model_reads_them_in_its_document(scripted):
     ask = scripted([" I need it.\nAction: price\nAction Input: melon", " I know.\nFinal Answer: 2.1"], chat=False)
-    assert run(ask, technique_of(options()), "What does a melon cost?", options()).text == "2.1"
+    assert run(ask, compose(options()), "What does a melon cost?", options()).text == "2.1"
     assert ask.send.asked[0].endswith(
         f"\n\nQuestion: What does a pear cost?\n{RUN.strip()}\n\nQuestion: What does a melon cost?\nThought:"
     )
@@ -89,7 +88,7 @@ def test_a_base_model_reads_them_in_its_document(scripted):
 
 def test_native_calls_are_shown_as_native_calls(scripted):
     ask = scripted(["2.1 euros"])
-    run(ask, technique_of(options(native=True)), "What does a melon cost?", options(native=True))
+    run(ask, compose(options(native=True)), "What does a melon cost?", options(native=True))
     [asked] = ask.send.asked
     assert [m["role"] for m in asked] == ["user", "assistant", "tool", "assistant", "user"]
 
@@ -104,5 +103,5 @@ def test_a_server_without_tools_is_shown_them_in_words(scripted):
         return send(prompts, **settings)
 
     ask.send = refusing
-    run(ask, technique_of(options(native=True)), "What does a melon cost?", options(native=True))
+    run(ask, compose(options(native=True)), "What does a melon cost?", options(native=True))
     assert send.asked[0][2]["content"] == CALL

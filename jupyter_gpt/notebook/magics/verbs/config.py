@@ -121,14 +121,14 @@ def template(given: dict) -> dict[str, str]:
     if given:
         raise GPTError(f"--{next(iter(given)).replace('_', '-')} belongs to an endpoint, not to a template")
     if technique is None:
-        raise GPTError(f"%gpt config template wants a technique: {', '.join(templates.WHERE)}")
-    texts = templates.own(technique)
+        raise GPTError(f"%gpt config template wants a technique: {', '.join(templates.MODULES)}")
+    texts = templates.defaults(technique)
     if text is not None or remove:
         if text is not None and (remove or part is None):
             raise GPTError(
                 "say which text: --part PART --text TEXT replaces it, --part PART --remove goes back to its own"
             )
-        for each in [part] if part else list(templates.all_of().get(technique, {})):
+        for each in [part] if part else list(templates.replaced_templates().get(technique, {})):
             templates.replace(technique, each, text)
     elif part is not None and part not in texts:
         raise GPTError(f"{technique} has no template {part}{nearest(part, texts)}")
