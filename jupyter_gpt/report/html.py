@@ -30,6 +30,7 @@ from jupyter_gpt.report.parts import (
 from jupyter_gpt.report.text import number, plain, sides_of
 
 RULE = "1px solid rgba(128,128,128,0.45)"
+EDGE = "3px solid rgba(128,128,128,0.3)"
 PROSE = "line-height:1.6;max-width:960px;overflow-wrap:anywhere"
 STYLES = {
     "code": "font-family:monospace;font-size:13px;line-height:1.5",
@@ -67,7 +68,8 @@ def blocks(parts: Sequence[Part], marks: bool = True) -> str:
 def block(part: Part, marks: bool) -> str:
     match part:
         case Paragraph():
-            return element("p", part.style, inline(part.content, marks), f"{PROSE};margin:6px 0")
+            edge = f"margin:6px 0;border-left:{EDGE};padding-left:10px" if "code" in part.style else "margin:6px 0"
+            return element("p", part.style, inline(part.content, marks), f"{PROSE};{edge}")
         case Figures(rows):
             return table(Table((), rows, "ll"), marks)
         case Table():

@@ -55,8 +55,10 @@ class Bar:
 
 @dataclass(frozen=True)
 class Paragraph:
-    """Inline content; line breaks are kept. `style` as of a `Span`; `block` or `code` have an empty line around them
-    in the text.
+    """Inline content; line breaks are kept. `style` as of a `Span`.
+
+    More words of `style`: `block` has an empty line around it in the text, as `code` has; `visual` is left out of the
+    text, for it says nothing without its colours.
     """
 
     content: Inline
@@ -141,6 +143,11 @@ class Tree:
     children: Sequence[Tree] = ()
     opened: bool = True
     quiet: bool = False
+
+
+def number(value: float, digits: int = 0, varies: bool = True) -> Inline:
+    """A number that `varies` or does not."""
+    return Varies(value, digits) if varies else f"{value:,.{digits}f}"
 
 
 def bold(content: Inline) -> Span:

@@ -58,7 +58,7 @@ def stands_apart(part: Part) -> bool:
 def block(part: Part, marks: bool) -> str:
     match part:
         case Paragraph():
-            return inline(part.content, marks)
+            return "" if "visual" in part.style else inline(part.content, marks)
         case Figures(rows):
             return indented(table((), [(name, value) for name, value in rows], "ll", marks))
         case Table():
@@ -66,7 +66,7 @@ def block(part: Part, marks: bool) -> str:
         case Samples():
             return samples(part, marks)
         case Boxes():
-            return boxes(part)
+            return boxes(part, marks)
         case Chart():
             return blocks(part.words, marks)
         case Alarm():
@@ -170,17 +170,18 @@ def samples(part: Samples, marks: bool) -> str:
     )
 
 
-def boxes(part: Boxes) -> str:
+def boxes(part: Boxes, marks: bool) -> str:
     """Two lines of cells, the texts above and the notes beneath, wrapped."""
     lines, above, beneath = [], "", ""
     for box in [*part.boxes, None]:
-        cell = max(columns(box[0]), len(box[1])) if box else WIDTH
+        text, note = (inline(box[0], marks), box[1]) if box else ("", "")
+        cell = max(columns(text), len(note)) if box else WIDTH
         if above and columns(above) + 1 + cell > WIDTH:
             lines.append(f"{above.rstrip()}\n{beneath.rstrip()}")
             above, beneath = "", ""
         if box:
             edge = "│" if above else ""
-            above, beneath = above + edge + pad(box[0], cell), beneath + edge + pad(box[1], cell)
+            above, beneath = above + edge + pad(text, cell), beneath + edge + pad(note, cell)
     return "\n\n".join(lines)
 
 

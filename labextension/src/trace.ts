@@ -47,7 +47,7 @@ class Row {
 
   constructor() {
     this.head.append(this.name, this.facts, this.glance);
-    this.sent.append(element("summary", "gpt-facts", "the exact prompt"), this.prompt);
+    this.sent.append(element("summary", "gpt-facts", "exact prompt"), this.prompt);
     this.fold.append(this.head, this.note, this.text, this.result, this.sent, this.children);
   }
 

@@ -47,7 +47,7 @@ def test_an_answer_grows_and_an_interrupt_keeps_it(open_notebook, tmp_path):
     assert output.locator("b").count() == 0, "a model's text was taken for HTML"
 
     notebook.command("notebook:interrupt-kernel")
-    until(lambda: "stopped by hand" in read(), 3)
+    until(lambda: "interrupted" in read(), 3)
     notebook.wait_idle()
     assert output.locator("b").count() == 0
     [left] = notebook.saved()["cells"][1]["outputs"]
@@ -56,4 +56,4 @@ def test_an_answer_grows_and_an_interrupt_keeps_it(open_notebook, tmp_path):
     metadata = left["metadata"][MIME]
     assert metadata["interrupted"]
     assert len(metadata["samples"][0]["text"]) >= lengths[-1] // 2
-    assert "".join(left["data"]["text/plain"]).startswith("«")
+    assert "«" in "".join(left["data"]["text/plain"])

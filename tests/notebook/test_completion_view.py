@@ -7,8 +7,8 @@ import pytest
 
 from helpers.rendered import folded
 from jupyter_gpt.inference.completion import Completion, Sampling, Usage
-from jupyter_gpt.notebook.views.bundle import MIME
 from jupyter_gpt.notebook.views.completion import Writing, completion_bundle, last_bundle, prompt_bundle
+from jupyter_gpt.report.report import MIME
 
 EVIL = "<script>alert(1)</script> <b>bold</b> & «quoted»\n  two"
 KEPT = {"div", "span", "p", "br", "details", "summary", "table", "thead", "tbody", "tr", "td", "th", "b"}
@@ -80,16 +80,18 @@ def test_what_differs_between_machines_is_marked_and_not_in_the_json(bundle_of):
 def test_the_bundle_tells_how_it_was_asked_and_drawn():
     done = made("Yes", sampling=Sampling(temperature=0, top_k=5, max_tokens=9, seed=3), notes=("a note",))
     assert completion_bundle(done).text == (
-        "«Yes»\n\n"
+        "<|endoftext|>Once <i>upon</i>«Yes»\n\n"
         "m · base model, continuing the document · greedy, top-k 5, at most 9 tokens, seed 3\n"
-        "≈4 tokens in, ≈2 out · ≈1.5 s, ≈1.3 tokens/s · «came to its end»\n"
+        "≈4 tokens in, ≈2 out · ≈1.5 s, ≈1.3 tokens/s · «finished»\n"
         "a note"
     )
     html = read(completion_bundle(done).html).text
     assert html.startswith("<|endoftext|>Once <i>upon</i>Yes")
-    assert "the exact prompt" in html
+    assert "exact prompt" in html
+    done.finish_reason = "length"
+    assert "«stopped at --max-tokens 9»" in completion_bundle(done).text
     done.interrupted = True
-    assert "«stopped by hand»" in completion_bundle(done).text
+    assert "«interrupted»" in completion_bundle(done).text
 
 
 def test_a_chat_does_not_repeat_its_question_before_the_answer():
@@ -105,7 +107,9 @@ def test_an_earlier_answer_in_the_prompt_is_marked():
 
 def test_the_last_completion_in_full():
     text = last_bundle(made("Yes", prompt="<|user|>Hi\n<|end|>")).text
-    assert text.startswith("prompt\n<|user|>Hi\n<|end|>\n\nanswer\n«Yes»\n\n")
+    assert text.startswith(
+        "exact prompt, special tokens included\n\n<|user|>Hi\n<|end|>\n\nanswer\n\n«Yes»\n\n  model  "
+    )
     for line in (
         "tokens in        ≈4",
         "tokens out       ≈2",
@@ -120,7 +124,7 @@ def test_the_last_completion_in_full():
 
 def test_a_dry_run_says_so():
     text = prompt_bundle(made("", finish_reason=None)).text
-    assert "the exact prompt, ≈4 tokens; nothing was sent\n\n<|endoftext|>Once <i>upon</i>" in text
+    assert "exact prompt, ≈4 tokens; nothing was sent\n\n<|endoftext|>Once <i>upon</i>" in text
 
 
 def test_alternatives_are_listed(tiny_model, tmp_path, monkeypatch):
@@ -135,7 +139,7 @@ def test_alternatives_are_listed(tiny_model, tmp_path, monkeypatch):
     assert "each token and its alternatives" in html.text
     assert "60.7%" in html.text
     assert "<" in html.text
-    assert "≈-1.000 nats a token" in completion_bundle(done).text
+    assert "log-probability ≈-1.000 nats per token" in completion_bundle(done).text
 
 
 @pytest.fixture
@@ -160,7 +164,7 @@ def test_with_nobody_there_only_the_end_is_published(published):
         writing.show(made("So", finish_reason=None))
         writing.end(completion_bundle(made("So it is.")))
     assert [what for what, _ in published] == ["display"]
-    assert published[0][1]["text/plain"].startswith("«So it is.»")
+    assert "«So it is.»" in published[0][1]["text/plain"]
 
 
 def test_live_it_grows_and_the_bundle_takes_its_place(published, monkeypatch):
@@ -181,7 +185,7 @@ def test_an_error_keeps_what_came_and_takes_an_empty_display_back(published, mon
     with pytest.raises(ZeroDivisionError), Writing() as writing:
         writing.show(made("So", finish_reason=None))
         raise ZeroDivisionError
-    assert published[-1][1]["text/plain"].startswith("«So»")
+    assert "«So»" in published[-1][1]["text/plain"]
     with pytest.raises(ZeroDivisionError), Writing() as writing:
         writing.show(made("", tokens=[], finish_reason=None))
         raise ZeroDivisionError
@@ -198,4 +202,4 @@ def test_very_many_samples_stay_light_while_they_are_written(published, monkeypa
         assert len(published) == 1  # heavy: at most once a second
         assert "and 192 more" in published[0][1]["text/html"]
         writing.end(completion_bundle(done))
-    assert published[-1][1]["text/html"].count("word") == 200 * 2000
+    assert published[-1][1]["text/html"].count("word ") == 200 * 2000

@@ -73,14 +73,14 @@ def wait_past(training, step: int) -> None:
         time.sleep(0.05)
 
 
-def test_stop_and_resume_in_the_background(run, shown, capsys):
+def test_stop_and_resume_in_the_background(run, shown):
     names = run(f"%%pretrain egg {SHAPE} --steps 100_000 --background --out egg\n$tales: 1\n")
     egg = names["egg"]
     wait_past(egg, 0)
     run("%gpt stop egg --out stopped")
     reached = egg.step
     assert names["stopped"] is egg
-    assert f"egg is stopped at step ≈{reached:,} of 100,000" in capsys.readouterr().out
+    assert f"egg is stopped at step ≈{reached:,} of 100,000" in shown
     run("%gpt resume egg --background")
     wait_past(egg, reached)
     run("%gpt show egg", "%gpt stop egg")

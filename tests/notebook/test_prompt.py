@@ -33,7 +33,7 @@ def test_it_asks_shows_and_binds(gpt, succeed, shown):
     assert done.prompt == "<|endoftext|>The old fox"
     assert done.tokens == gpt.prompt("The old fox", model="base", max_tokens=6, seed=2, temperature=1).tokens
     [text] = shown
-    assert text.startswith("«")
+    assert text.startswith("<|endoftext|>The old fox«")
     assert "base · base model, continuing the document · temperature 1, at most 6 tokens, seed 2" in text
 
 
@@ -123,15 +123,15 @@ def test_the_chat_goes_on(gpt, succeed, shown):
 
 def test_samples_and_alternatives(gpt, succeed, shown):
     succeed("%%prompt base --samples 2 --logprobs 2 --max-tokens 4\nThe")
-    assert shown[0].startswith("1. «")
-    assert "\n2. «" in shown[0]
-    assert "nats a token" in shown[0]
+    assert shown[0].startswith("1.  «")
+    assert "\n2.  «" in shown[0]
+    assert "nats per token" in shown[0]
 
 
 def test_show_last(gpt, succeed, shown):
     names = succeed("%%prompt base --max-tokens 4\nThe", "%gpt show last --out last", "%gpt show last --tokens")
     assert names["last"] is gpt.last
-    assert shown[1].startswith("prompt\n<|endoftext|>The\n\nanswer\n«")
+    assert shown[1].startswith("exact prompt, special tokens included\n\n<|endoftext|>The\n\nanswer\n\n«")
     assert "tokens/s" in shown[1]
     assert shown[2].startswith("base: ≈")
 

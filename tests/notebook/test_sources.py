@@ -7,14 +7,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from helpers.rendered import folded, visible
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.notebook.views import index_map, sources
+from jupyter_gpt.report.html import inline as html_of
+from jupyter_gpt.report.report import Report
 from jupyter_gpt.retrieval.cite import Checked
 from jupyter_gpt.retrieval.search import Hit
 from jupyter_gpt.stages.rag import Answer, Meter
 
 EVIL = "<script>alert(1)</script> «leave» is <b>27</b> days of every working year & more"
-KEPT = {"div", "span", "p", "br", "details", "summary", "table", "tr", "td", "tbody", "b", "img"}
+KEPT = {"div", "span", "p", "br", "details", "summary", "table", "tr", "td", "th", "thead", "tbody", "b", "i", "img"}
 
 
 def hit(text=EVIL, n=0, **more):
@@ -80,40 +83,42 @@ def test_everything_is_text_and_survives_a_sanitizer(answer):
         assert "var(" not in bundle.html
 
 
-def test_sentences_are_marked_by_what_supports_them(answer):
-    text = sources.answer_bundle(answer).text
-    assert (
-        "1 of 2 sentences supported by a source" in text
-        and "in no source: Pirates" in text
-        and "(not in the source: " in text
-    )
-    html = sources.sentences_html(answer)
+def test_sentences_are_tinted_by_what_supports_them(answer):
+    bundle = sources.answer_bundle(answer)
+    for said in ("1 of 2 sentences supported by a source", "in no source: Pirates", "(not in the source: "):
+        assert said in bundle.text and said in visible(bundle.html)
+    html = html_of(sources.sentences(answer))
     assert html.count(sources.GOOD) == 1 and html.count(sources.BAD) == 1 and "⚠ in no source" in html
 
 
 def test_the_meter_says_what_it_shows(answer):
-    [line] = sources.meter_lines(answer)
-    assert line == (
-        "context of 512 tokens: 80 in 2 sources, 100 of instructions and question, 64 kept for the answer, 268 free"
+    html = Report("", sources.meter(answer)).html
+    assert (
+        "context of 512 tokens: 80 in 2 sources, 100 of instructions and question, 64 reserved for the answer, 268 free"
+        in visible(html)
     )
-    widths = [int(w) for w in re.findall(r"width:(\d+)px;background", sources.meter_html(answer))]
-    assert widths == [round(sources.BAR * n / 512) for n in (100, 60, 20, 64)]
+    widths = [float(w) for w in re.findall(r"width:([\d.]+)%;background", html)]
+    assert widths == pytest.approx([100 * n / 512 for n in (100, 60, 20, 64, 268)], abs=0.01)
+
+
+def test_below_the_relevance_threshold_no_model_is_asked(answer):
+    answer.left, answer.hits, answer.best, answer.near = answer.hits, [], 0.21, 0.28
+    text = sources.answer_bundle(answer).text
+    assert "best match: cosine 0.21, below the 0.28 relevance threshold" in text and "no model was asked" in text
 
 
 def test_words_and_quotations_are_lit():
-    html = sources.lit(
-        "Leave is 27 days of every working year.", "How much leave?", "It is 27 days of every working year."
+    html = html_of(
+        sources.lit(
+            "Leave is 27 days of every working year.", "How much leave?", "It is 27 days of every working year."
+        )
     )
-    assert f'<span style="{sources.WORDS}">Leave</span>' in html
-    assert re.search(rf'{re.escape(sources.QUOTED)}">is 27 days of every working year</span>', html)
+    assert re.search(rf'{re.escape(sources.WORDS)}[^>]*">Leave</span>', html)
+    assert re.search(rf'{re.escape(sources.QUOTED)}[^>]*">is 27 days of every working year</span>', html)
 
 
 def test_what_did_not_fit_is_said(answer):
     assert "did not fit into the context: 1 of 3 chunks (a<i>.pdf, page 3)" in sources.answer_bundle(answer).text
-
-
-def folded(text):
-    return re.sub(r"«[^»]*»|<!--«-->.*?<!--»-->", "", text, flags=re.DOTALL)
 
 
 def test_nbval_sees_nothing_that_may_differ(answer):
@@ -144,6 +149,6 @@ def test_the_map_is_a_picture_and_words(monkeypatch):
     matrix = np.random.default_rng(1).normal(size=(40, 6)).astype(np.float32)
     monkeypatch.setattr(index_map, "drawn", lambda index, hits: (np.arange(40), [f"_doc{i % 10}" for i in range(40)]))
     kept = SimpleNamespace(files=SimpleNamespace(matrix=lambda: matrix))
-    html, words = index_map.index_map(kept, matrix[7], [hit(n=7), hit(n=9)])
-    assert words.startswith("map (PCA): 40 chunks of 10 documents; the question lies 0% of the map's width")
-    assert html.startswith('<img src="data:image/png;base64,') and "alt=" in html
+    report = Report("", index_map.index_map(kept, matrix[7], [hit(n=7), hit(n=9)]))
+    assert report.text.startswith("map (PCA): 40 chunks of 10 documents; the question is 0% of the map's width")
+    assert '<img src="data:image/png;base64,' in report.html and 'alt="map (PCA): 40 chunks' in report.html

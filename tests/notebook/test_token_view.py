@@ -11,8 +11,9 @@ from helpers.rendered import folded
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.completion import Completion
 from jupyter_gpt.notebook.views.likelihood import SCALE, colour, share
-from jupyter_gpt.notebook.views.token_view import bar_text, context_meter, spoken, token_bundle
+from jupyter_gpt.notebook.views.token_view import context_meter, spoken, token_bundle
 from jupyter_gpt.notebook.views.work import correlation, work_line
+from jupyter_gpt.report.text import inline
 
 WORDS = {0: " Once", 1: " <b>", 2: "»", 3: "\n", 4: "<|endoftext|>"}
 
@@ -43,19 +44,19 @@ def completion(tokens=(0, 1, 2, 3, 4), **more) -> Completion:
 def test_text_says_all_of_it():
     lines = token_bundle(completion(), Words(), 64).text.splitlines()
     assert lines[0] == "tale: ≈5 tokens, median probability ≈0.50"
-    assert lines[1].startswith("work: ≈12.0 ms a token, nine in ten within ≈10.0 to ≈13.0; its correlation")
-    assert lines[2].startswith("context: ≈12 tokens of the prompt, ≈5 sampled, ≈47 of 64 left «[")
-    assert lines[3] == "«"
-    assert lines[4].split() == ["token", "id", "probability", "likeliest", "ms"]
-    assert lines[6].split() == ["1", "·Once", "0", "90.0%", "·Once", "90.0%", "·<b>", "5.0%", "500.0"]
-    assert lines[8].split()[1] == "›", "a guillemet of the text would end the mark"
+    assert lines[1].startswith("time per token: median ≈12.0 ms, 90% within ≈10.0 to ≈13.0 ms; correlation")
+    assert lines[2].startswith("context: ≈12 prompt tokens, ≈5 sampled, ≈47 of 64 left «[")
+    assert lines[3:6] == ["each token and its alternatives", "", "«"]
+    assert lines[6].split() == ["token", "id", "probability", "most", "likely", "ms"]
+    assert lines[8].split() == ["1", "·Once", "0", "90.0%", "·Once", "90.0%", "·<b>", "5.0%", "500.0"]
+    assert lines[10].split()[1] == "›", "a guillemet of the text would end the mark"
     assert lines[-1] == "»"
 
 
 def test_html_shows_each_token_with_its_alternatives_and_no_markup_of_the_model():
     html = token_bundle(completion(), Words(), 64).html
     assert "<b>»" not in html and "&lt;b&gt;" in html and "&raquo;" in html
-    assert 'title="·&lt;b&gt;  0.40%\nlikeliest:\n90.0%  ·Once\n5.0%  ·&lt;b&gt;"' in html
+    assert 'title="·&lt;b&gt;  0.40%\nmost likely:\n90.0%  ·Once\n5.0%  ·&lt;b&gt;"' in html
     assert html.count("data:image/png;base64,") == 1
     assert html.count("<details>") == 1 and "⏎<br>" in html
 
@@ -78,20 +79,20 @@ def test_colours_go_in_even_steps_of_surprise():
 
 def test_work_leaves_out_the_token_that_reads_the_prompt():
     found = spoken(completion(), Words())
-    assert "≈12.0 ms" in work_line(found, 1) and "all 4 samples" in work_line(found, 4)
+    assert "≈12.0 ms" in inline(work_line(found, 1)) and "all 4 samples" in inline(work_line(found, 4))
     assert correlation(found) == pytest.approx(-0.826, abs=0.01)
     assert correlation(found[:2]) is None
     alike = spoken(completion(seconds_per_token=[0.01] * 5), Words())
-    assert correlation(alike) is None and "was: ≈–." in work_line(alike, 1)
+    assert correlation(alike) is None and "surprise: ≈–." in inline(work_line(alike, 1))
 
 
 def test_an_endpoint_that_tells_texts_without_times():
     bundle = token_bundle(
         completion(("Hi", " you"), top=[(("Hi", -0.1), ("Yo", -2.3)), ()], seconds_per_token=[], prompt_tokens=3)
     )
-    assert "work" not in bundle.text and "<img" not in bundle.html
-    assert bundle.text.splitlines()[1] == "context: ≈3 tokens of the prompt, ≈2 sampled"
-    assert "Yo 10.0%" in bundle.text and "id" not in bundle.text.splitlines()[3]
+    assert "time per token" not in bundle.text and "<img" not in bundle.html
+    assert bundle.text.splitlines()[1] == "context: ≈3 prompt tokens, ≈2 sampled"
+    assert "Yo 10.0%" in bundle.text and "id" not in bundle.text.splitlines()[5]
 
 
 def test_no_tokens_is_one_line():
@@ -115,11 +116,11 @@ def test_long_completions_say_how_much_is_left_out():
     [
         (10, 10, 40, "[██████████▒▒▒▒▒▒▒▒▒▒░░░░░░░░░░░░░░░░░░░░]"),
         (30, 30, 40, "[██████████████████████████████▒▒▒▒▒▒▒▒▒▒]"),
-        (1, 1, 100_000, "[▒░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░]"),
+        (1, 1, 100_000, "[█▒░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░]"),
     ],
 )
 def test_the_meter(prompt, sampled, context, bar):
-    assert bar_text(context_meter(prompt, sampled, context)) == bar
+    assert inline(context_meter(prompt, sampled, context)) == bar
 
 
 def test_no_meter_without_a_context():

@@ -17,11 +17,19 @@ def bind(ip, name: str | None, value: object) -> None:
         ip.push({name: value})
 
 
-def show(bundle: object) -> None:
-    """Displays a static bundle, once."""
+def show(report: object) -> None:
+    """Displays a report, once."""
     from IPython.display import display
 
-    display(bundle)
+    display(report)
+
+
+def say(*content) -> None:
+    """Displays a line of inline content, some of which may vary."""
+    from jupyter_gpt.report.parts import Paragraph
+    from jupyter_gpt.report.report import Report
+
+    show(Report("", [Paragraph(content)]))
 
 
 def watch(run, overlays: list | tuple = (), background: bool = False) -> None:

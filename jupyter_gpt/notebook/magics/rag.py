@@ -93,5 +93,5 @@ def run(ip, line: str, cell: str) -> None:
         else:
             kept = gpt.indexes[answer.index]
             question = kept.vectors([answer.asked])[0]
-            writing.end(answer_bundle(answer, *index_map(kept, question, answer.hits or answer.left)))
+            writing.end(answer_bundle(answer, index_map(kept, question, answer.hits or answer.left)))
     bind(ip, out, answer)

@@ -7,15 +7,15 @@ cell is green; it attends to the yellow cells, all before it in its row; its tar
 from __future__ import annotations
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.notebook.views.bundle import Bundle, escape, quoted
-from jupyter_gpt.notebook.views.table import CODE, columns, pad
 from jupyter_gpt.notebook.views.tokens import token_text, visible
+from jupyter_gpt.report.parts import Paragraph, Span, Table, Varies, number, quiet
+from jupyter_gpt.report.report import Report
 
 SHOWN_COLUMNS, SHOWN_ROWS = 12, 8
 LONGEST = 12  # characters of a cell
 GREEN, YELLOW, RED = "rgba(46,160,67,0.75)", "rgba(240,190,30,0.40)", "rgba(229,72,77,0.75)"
 DOCUMENTS = ("66,133,244", "170,100,200", "40,160,180", "219,112,160", "120,130,150", "150,110,70")
-WORDS = {"seen": "sees", "here": "here", "target": "next"}  # beneath the highlighted row of the text grid
+TINTS = {"sees": YELLOW, "here": GREEN, "next": RED}
 
 
 def batch_bundle(
@@ -28,7 +28,7 @@ def batch_bundle(
     varies: bool = False,
     shown_columns: int = SHOWN_COLUMNS,
     shown_rows: int = SHOWN_ROWS,
-) -> Bundle:
+) -> Report:
     """A batch as a grid. rows: (B, T + 1) integers: the inputs, and one token more, the last target.
 
     highlight: (row, column) of the green cell, counted from 0, column < T; None picks one near the middle.
@@ -47,24 +47,27 @@ def batch_bundle(
     down = range(top, min(b, top + shown_rows))
 
     documents = _documents(rows, eot_id)
-    cells = [
-        [(_label(tokenizer, rows[r][c], eot_id), _role(r, c, row, column), documents[r][c]) for c in across]
-        for r in down
-    ]
-    place = f"row {row}, column {column}"
+    lines = []
+    for r in down:
+        roles = [_role(r, c, row, column) for c in across]
+        found = zip(across, roles, strict=True)
+        cells = [_cell(_label(tokenizer, rows[r][c], eot_id), role, documents[r][c]) for c, role in found]
+        lines.append([quiet(f"row {r}"), *cells])
+        if any(roles):
+            lines.append(["", *(Span(role, "quiet") for role in roles)])
+    table = Table(["", *(quiet(str(c)) for c in across)], lines, "l" * (1 + len(across)))
     before = f"{column} token{'s' * (column != 1)} before it"
-    window = f"rows {down[0]}–{down[-1]}, columns {across[0]}–{across[-1]}"
-    count = str(documents[-1][-1] + 1)
-    grid, table = _grid(cells, down, across), _table(cells, down, across)
-    if varies:
-        count, grid, table = quoted(count), quoted(f"\n{grid}\n"), quoted(table)
-    title = (f"{name}: " if name else "") + f"a batch of {b} × {t} tokens, {count} documents; {window}"
-    text = (
-        f"{title}\n\n{grid}\n\nhere: {place}; it sees itself and the {before}, and has to predict the next\n"
-        "<|eot|>: <|endoftext|>, the delimiter of documents"
-    )
-    story = f"{place}: the green token sees itself and the {before}; it has to predict the red one"
-    html = f"<p><b>{escape(title)}</b></p>{table}{_legend(story)}"
+    title = [
+        *(f"{name}: " * bool(name), f"a batch of {b} × {t} tokens, "),
+        *(number(documents[-1][-1] + 1, 0, varies), " documents; "),
+        f"rows {down[0]}–{down[-1]}, columns {across[0]}–{across[-1]}",
+    ]
+    legend = [
+        *(Span("here", tint=GREEN), f": row {row}, column {column}; ", Span("sees", tint=YELLOW)),
+        *(f": what it attends to, itself and the {before}; ", Span("next", tint=RED), ": its target, the next token"),
+    ]
+    note = quiet("one colour per document; <|eot|> is <|endoftext|>, the document delimiter")
+    parts = [Varies([table]) if varies else table, Paragraph([*legend, "\n", note])]
     tokens = {"tokens": [[rows[r][c] for c in across] for r in down]}
     data = {
         "view": "batch",
@@ -75,7 +78,7 @@ def batch_bundle(
         "highlight": [row, column],
         "varies": varies,
     }
-    return Bundle(text, html, data, tokens) if varies else Bundle(text, html, data | tokens)
+    return Report(title, parts, data, tokens) if varies else Report(title, parts, data | tokens)
 
 
 def _documents(rows: list[list[int]], eot_id: int) -> list[list[int]]:
@@ -92,7 +95,7 @@ def _documents(rows: list[list[int]], eot_id: int) -> list[list[int]]:
 def _role(r: int, c: int, row: int, column: int) -> str:
     if r != row or c > column + 1:
         return ""
-    return "seen" if c < column else "here" if c == column else "target"
+    return "sees" if c < column else "here" if c == column else "next"
 
 
 def _label(tokenizer, token: int, eot_id: int) -> str:
@@ -102,49 +105,9 @@ def _label(tokenizer, token: int, eot_id: int) -> str:
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
 
 
-def _grid(cells: list[list[tuple]], down: range, across: range) -> str:
-    """The text: a line a row, and beneath the highlighted one what it sees, is, and has to predict."""
-    edge = max(len(f"row {r}") for r in down)
-    widths = [max(4, len(str(c)), *(columns(line[i][0]) for line in cells)) for i, c in enumerate(across)]
-
-    def line(head: str, texts: list[str]) -> str:
-        return (pad(head, edge) + "  " + " ".join(map(pad, texts, widths))).rstrip()
-
-    lines = [line("", [str(c) for c in across])]
-    for r, row in zip(down, cells, strict=True):
-        lines.append(line(f"row {r}", [label for label, _, _ in row]))
-        if any(role for _, role, _ in row):
-            lines.append(line("", [WORDS.get(role, "") for _, role, _ in row]))
-    return "\n".join(lines)
-
-
-def _table(cells: list[list[tuple]], down: range, across: range) -> str:
-    """The HTML: a box a token, its document's colour also a line beneath it, where another may cover it."""
-    head = "".join(f'<th style="color:#888;font-weight:normal;text-align:center">{c}</th>' for c in across)
-    out = [f"<tr><th></th>{head}</tr>"]
-    for r, row in zip(down, cells, strict=True):
-        boxes = [f'<th style="color:#888;font-weight:normal;text-align:right;padding:2px 8px">row {r}</th>']
-        for label, role, document in row:
-            colour = DOCUMENTS[document % len(DOCUMENTS)]
-            back = {"here": GREEN, "seen": YELLOW, "target": RED}.get(role, f"rgba({colour},0.22)")
-            style = f"background-color:{back};border-bottom:3px solid rgba({colour},0.8);{BOX}"
-            if label == "<|eot|>":
-                style += ";font-weight:bold;border-left:3px solid #888"
-            title = f"document {document}" + (", the delimiter <|endoftext|>" if label == "<|eot|>" else "")
-            boxes.append(f'<td style="{style}" title="{escape(title)}">{escape(label)}</td>')
-        out.append("<tr>" + "".join(boxes) + "</tr>")
-    return f'<table style="border-collapse:separate;border-spacing:2px;{CODE}">{"".join(out)}</table>'
-
-
-BOX = "text-align:center;padding:2px 6px;white-space:nowrap"
-
-
-def _legend(story: str) -> str:
-    def sample(colour: str, word: str) -> str:
-        return f'<span style="background-color:{colour};padding:1px 6px">{word}</span> '
-
-    samples = sample(GREEN, "a token") + sample(YELLOW, "what it attends to") + sample(RED, "its target")
-    return (
-        f'<p style="font-size:90%">{samples}&nbsp; one colour a document; <b>&lt;|eot|&gt;</b> is '
-        f'&lt;|endoftext|&gt;, the delimiter<br><span style="color:#888">{escape(story)}</span></p>'
-    )
+def _cell(label: str, role: str, document: int) -> Span:
+    """A token on the colour of its role, else of its document."""
+    tint = TINTS.get(role, f"rgba({DOCUMENTS[document % len(DOCUMENTS)]},0.22)")
+    delimiter = label == "<|eot|>"
+    tooltip = f"document {document}" + ", the delimiter <|endoftext|>" * delimiter
+    return Span(label, "bold" * delimiter, tint, tooltip)

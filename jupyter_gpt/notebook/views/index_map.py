@@ -7,15 +7,11 @@ dimensions.
 
 from __future__ import annotations
 
-import io
-
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.notebook.views.bundle import escape, image, plain_label
+from jupyter_gpt.report import charts
+from jupyter_gpt.report.parts import Chart, Paragraph, Part
 
 POINTS = 5000  # chunks drawn at most, drawn by lot
-NAMED = 8  # documents with a colour of their own: those with the most chunks
-GREY = "#888888"
-COLOURS = ("#3b82c4", "#e07b39", "#2f9e6e", "#b3589a", "#c9a227", "#5b6bbf", "#c0504d", "#4aa3a2")
 
 
 def plane(vectors, question, how: str = "pca"):
@@ -64,67 +60,54 @@ def drawn(index, hits):
     return rows, [of.get(int(row), "") for row in rows]
 
 
-def index_map(kept, question, hits, how: str = "pca") -> tuple[str, str]:
-    """The map as HTML, and in words. `kept` is a `KeptIndex`, `question` its vector `(D,)`, `hits` what was found.
+def index_map(kept, question, hits, how: str = "pca") -> list[Part]:
+    """The map, and in words what it shows. `kept` is a `KeptIndex`, `question` its vector `(D,)`, `hits` what it found.
 
-    Empty texts for an index of fewer than three chunks, where there is no plane.
+    Empty for an index of fewer than three chunks, where there is no plane.
     """
     import numpy as np
 
     rows, names = drawn(kept.files, hits)
     if len(rows) < 3:
-        return "", ""
-    vectors = np.asarray(kept.files.matrix()[rows])
-    places, here, share = plane(vectors, question, how)
+        return []
+    places, here, share = plane(np.asarray(kept.files.matrix()[rows]), question, how)
     at = {int(row): i for i, row in enumerate(rows)}
     found = [places[at[hit.row]] for hit in hits if hit.row in at]
     counts = {name: names.count(name) for name in dict.fromkeys(names)}
-    most = sorted(counts, key=lambda name: (-counts[name], name))[:NAMED]
+    most = sorted(counts, key=lambda name: (-counts[name], name))[: len(charts.COLOURS)]
     span = float(np.ptp(places, axis=0).max()) or 1.0
     gap = min((float(np.hypot(*(here - place))) for place in found), default=0.0) / span
     words = (
-        f"map ({how.upper()}): {len(rows):,} chunks of {len(counts):,} documents; the question lies {gap:.0%} of "
-        f"the map's "
-        f"width from the nearest of its {len(found)} hits"
+        f"map ({how.upper()}): {len(rows):,} chunks of {len(counts):,} documents; the question is {gap:.0%} of "
+        f"the map's width from the nearest of its {len(found)} hits"
     )
     words += f"; the plane shows {share:.0%} of the variance" if share is not None else ""
-    return image(picture(places, names, most, here, found), words, 620) + f"<br>{escape(words)}", words
+    return [Chart(lambda: picture(places, names, most, here, found), words), Paragraph(words, "quiet")]
 
 
-def picture(places, names, most, here, found) -> bytes:
-    """A PNG: points by document, hits as numbered rings, the question as a star."""
+def picture(places, names, most, here, found):
+    """Points by document, hits as numbered rings, the question as a star."""
     import numpy as np
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.2, 4.6), dpi=130, facecolor="none")
-    axes = figure.add_subplot(facecolor="none")
+    figure, (axes,) = charts.figure(7.2, 4.6)
     names, size = np.array(names), max(3.0, min(28.0, 9000 / len(names)))
     other = ~np.isin(names, most)
     if other.any():
-        axes.scatter(*places[other].T, s=size, color=GREY, alpha=0.35, linewidths=0, label="others")
-    for colour, name in zip(COLOURS, most, strict=False):
-        mine = names == name
-        axes.scatter(*places[mine].T, s=size, color=colour, alpha=0.55, linewidths=0, label=short(name))
+        axes.scatter(*places[other].T, s=size, color=charts.GREY, alpha=0.35, linewidths=0, label="others")
+    for colour, name in zip(charts.COLOURS, most, strict=False):
+        axes.scatter(*places[names == name].T, s=size, color=colour, alpha=0.55, linewidths=0, label=short(name))
     for n, place in enumerate(found, start=1):
-        axes.scatter(*place, s=90, facecolors="none", edgecolors="#d62728", linewidths=1.4)
-        axes.annotate(f"[{n}]", place, (6, 5), textcoords="offset points", color="#d62728", fontsize=8)
-    axes.scatter(*here, s=170, marker="*", color="#d62728", edgecolors="white", linewidths=0.6, label="the question")
+        axes.scatter(*place, s=90, facecolors="none", edgecolors=charts.RED, linewidths=1.4)
+        axes.annotate(f"[{n}]", place, (6, 5), textcoords="offset points", color=charts.RED, fontsize=8)
+    axes.scatter(*here, s=170, marker="*", color=charts.RED, edgecolors="white", linewidths=0.6, label="question")
     axes.set_xticks([])
     axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set_color(GREY)
-        spine.set_alpha(0.4)
-    legend = axes.legend(frameon=False, fontsize=7, labelcolor=GREY, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    for handle in legend.legend_handles:
+    charts.legend(axes, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7)
+    for handle in axes.get_legend().legend_handles:
         handle.set_sizes([36])
-    figure.tight_layout()
-    out = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(out)
-    return out.getvalue()
+    return figure
 
 
 def short(name: str) -> str:
-    return plain_label("…" + name[-27:] if len(name) > 28 else name).lstrip(
-        "_"
-    )  # matplotlib leaves out what begins with _
+    """A document's name in the legend, which leaves out what begins with _."""
+    return charts.label("…" + name[-27:] if len(name) > 28 else name).lstrip("_")

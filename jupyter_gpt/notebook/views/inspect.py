@@ -17,20 +17,20 @@ LAST = "last"
 
 
 class Tokens(list):
-    """The integers of a text's tokens; `pieces` has of each its text and bytes, `bundle` is what is shown."""
+    """The integers of a text's tokens; `pieces` has of each its text and bytes, `report` is what is shown."""
 
     def __init__(self, model: str, pieces: list, varies: bool):
         super().__init__(piece.id for piece in pieces)
         self.model, self.pieces, self.varies = model, pieces, varies
 
     @property
-    def bundle(self):
+    def report(self):
         from jupyter_gpt.notebook.views.tokens import tokens_bundle
 
         return tokens_bundle(self.model, self.pieces, varies=self.varies)
 
     def _repr_mimebundle_(self, include=None, exclude=None):
-        return self.bundle._repr_mimebundle_()
+        return self.report._repr_mimebundle_()
 
 
 def tokens(session, model: str, text: str) -> Tokens:
@@ -177,19 +177,20 @@ def view_of_last(session, tokens: bool):
 
 def view_of_run(run):
     """The picture of what a run has reached, and why it failed if it did: the cell that said so may be gone."""
-    from jupyter_gpt.notebook.views.bundle import escape
     from jupyter_gpt.notebook.views.follow import began, nothing_yet
     from jupyter_gpt.notebook.views.run_report import run_bundle
+    from jupyter_gpt.report.html import escape
+    from jupyter_gpt.report.parts import Paragraph
 
     try:
-        bundle = run_bundle(run) if began(run) else nothing_yet(run)
+        report = run_bundle(run) if began(run) else nothing_yet(run)
     except KeyError as error:
         raise GPTError(
             f"run {run.name} cannot be shown: {error} is missing, another version of jupyter_gpt made it"
         ) from error
-    end = run.events[-1] if run.status == "failed" and run.events else {}
-    if not end.get("error"):
-        return bundle
-    return replace(
-        bundle, text=f"{bundle.text}\nwhy: {end['error']}", html=f"{bundle.html}\n<p>why: {escape(end['error'])}</p>"
-    )
+    why = run.events[-1].get("error") if run.status == "failed" and run.events else None
+    if not why:
+        return report
+    if not hasattr(report, "parts"):
+        return replace(report, text=f"{report.text}\nwhy: {why}", html=f"{report.html}\n<p>why: {escape(why)}</p>")
+    return replace(report, parts=[*report.parts, Paragraph(f"why: {why}")])

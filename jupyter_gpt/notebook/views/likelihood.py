@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from jupyter_gpt.report.parts import Paragraph, Span
+
 # likely to unlikely: blue to vermilion, told apart by every kind of colour vision (Okabe and Ito, 2008)
 SCALE = ((0, 114, 178, 0.16), (230, 159, 0, 0.34), (213, 94, 0, 0.62))
 UNLIKELY = math.log(100)  # nats at which the scale ends: a token of 1%
@@ -19,17 +21,15 @@ def colour(probability: float) -> tuple[float, float, float, float]:
     return r, g, b, a
 
 
-def css(probability: float) -> str:
+def tint(probability: float) -> str:
     r, g, b, a = colour(probability)
-    return f"background-color:rgba({r:.0f},{g:.0f},{b:.0f},{a:.2f});border-radius:3px"
+    return f"rgba({r:.0f},{g:.0f},{b:.0f},{a:.2f})"
 
 
-def legend() -> str:
+def legend() -> Paragraph:
     """What the colours mean."""
-    swatches = " ".join(
-        f'<span style="{css(p)};padding:1px 7px">{"" if p != LEGEND[-1] else "up to "}{p:.0%}</span>' for p in LEGEND
-    )
-    return f'<p style="font-size:90%"><span style="color:#888">how likely each token was</span> {swatches}</p>'
+    swatches = [[" ", Span("up to " * (p == LEGEND[-1]) + f"{p:.0%}", tint=tint(p))] for p in LEGEND]
+    return Paragraph(["probability of each token:", *swatches], "quiet visual")
 
 
 def share(probability: float) -> str:

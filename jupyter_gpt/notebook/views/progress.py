@@ -7,7 +7,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from jupyter_gpt.notebook.views.bundle import Bundle, escape
+from jupyter_gpt.report.html import escape
+from jupyter_gpt.report.report import Report
 
 PERIOD = 0.2  # seconds between two updates
 
@@ -48,6 +49,6 @@ class Progress:
         html = f'<p role="status">{bar} {escape(line)}</p>'
         self.handle.update({"text/plain": line, "text/html": html}, raw=True)
 
-    def close(self, bundle: Bundle | None = None) -> None:
+    def close(self, report: Report | None = None) -> None:
         """Put what came in the place of the line, or nothing."""
-        self.handle.update(bundle.mime() if bundle else {"text/plain": "", "text/html": ""}, raw=True)
+        self.handle.update(report.mime() if report else {"text/plain": "", "text/html": ""}, raw=True)

@@ -7,18 +7,17 @@ every token, and on what it has in its context, its working memory.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.notebook.views.bundle import Bundle, about, escape, image, marked, plain, quoted
-from jupyter_gpt.notebook.views.likelihood import css, legend, share
-from jupyter_gpt.notebook.views.table import RULE, text_table
+from jupyter_gpt.notebook.views.likelihood import legend, share, tint
 from jupyter_gpt.notebook.views.tokens import token_text, visible
 from jupyter_gpt.notebook.views.work import middle, work_line, work_picture
+from jupyter_gpt.report.parts import Bar, Chart, Folded, Inline, Paragraph, Part, Span, Table, Varies
+from jupyter_gpt.report.report import Report
 
 SHOWN = 1000  # tokens drawn; of a longer completion it is said how many more there are
 LISTED = 300  # tokens in the table
-FILLED, FREE = "█", "░"
 
 
 class Spoken(NamedTuple):
@@ -65,151 +64,88 @@ def one_token(tokenizer, token: int) -> str:
     return piece.replace("▁", " ") if piece and piece.startswith("▁") else token_text(tokenizer, token)
 
 
-def token_bundle(completion, tokenizer=None, context: int | None = None) -> Bundle:
-    """The static bundle of a completion's tokens.
+def token_bundle(completion, tokenizer=None, context: int | None = None) -> Report:
+    """The report of a completion's tokens.
 
     `tokenizer` turns ids into text (an endpoint's tokens are texts already); `context` is how many tokens the
     model can attend to, for the meter. Raises GPTError for a completion without tokens.
     """
     found = spoken(completion, tokenizer)
     name = completion.model or "completion"
-    likely = about(middle([token.probability for token in found]), 2)
-    head = f"{about(len(found), 0)} tokens, median probability {likely}"
-    work, filled = work_line(found, len(completion.samples)), room_line(completion, len(found), context)
+    likely = Varies(middle([token.probability for token in found]), 2)
+    parts: list[Part] = [legend(), Paragraph(Varies(flow(found)), "visual")]
+    if line := work_line(found, len(completion.samples)):
+        alt = "above: the surprise of each token; below: the time it took"
+        parts += [Chart(lambda: work_picture(found), alt, 680), Paragraph(line)]
     meter = context_meter(completion.prompt_tokens, len(found), context)
-
-    text = [f"{name}: {head}", *([work] if work else [])]
-    text += [f"{filled} {quoted(bar_text(meter))}"] if meter else [filled]
-    text.append(quoted("\n" + listing(found) + "\n"))
-
-    html = [f"<p><b>{escape(name)}</b> {head}</p>", legend(), marked(flow(found))]
-    if work:
-        html.append(image(work_picture(found), "above: how surprising each token was; beneath: the work it took", 680))
-        html.append(f'<p style="max-width:680px">{escape(work)}</p>')
-    html.append(f"<p>{escape(filled)}{bar_html(meter) if meter else ''}</p>")
-    html.append(f"<details><summary>every token with its alternatives</summary>{marked(table(found))}</details>")
+    parts.append(Paragraph([*room_line(completion, len(found), context), *([" ", Varies(meter)] if meter else [])]))
+    parts.append(Folded("each token and its alternatives", [Varies(listing(found))], text=True))
     metadata = {
         "tokens": [[t.text, t.id, round(t.probability, 6), t.seconds, t.others] for t in found],
         "prompt_tokens": completion.prompt_tokens,
     }
     data = {"view": "completion tokens", "model": name, "context": context}
-    return Bundle("\n".join(text), "\n".join(html), data, metadata)
+    return Report([f"{name}: ", Varies(len(found)), " tokens, median probability ", likely], parts, data, metadata)
 
 
-def room_line(completion, sampled: int, context: int | None) -> str:
+def room_line(completion, sampled: int, context: int | None) -> list[Inline]:
     """How full the context is, in words."""
-    used = f"context: {about(completion.prompt_tokens, 0)} tokens of the prompt, {about(sampled, 0)} sampled"
+    used: list[Inline] = [
+        "context: ",
+        Varies(completion.prompt_tokens),
+        " prompt tokens, ",
+        Varies(sampled),
+        " sampled",
+    ]
     if not known(context):
         return used
-    return f"{used}, {about(max(0, context - completion.prompt_tokens - sampled), 0)} of {context:,} left"
+    return [*used, ", ", Varies(max(0, context - completion.prompt_tokens - sampled)), f" of {context:,} left"]
 
 
-def known(context: int | None) -> bool:
+def known(context: int | None) -> TypeGuard[int]:
     """Whether that is the length of a context: some models name none."""
     return context is not None and 0 < context < 1 << 30
 
 
-def context_meter(prompt: int, sampled: int, context: int | None) -> tuple[float, float] | None:
-    """Shares of the context that the prompt and the completion take; None where its length is not known."""
+def context_meter(prompt: int, sampled: int, context: int | None) -> Bar | None:
+    """How much of the context the prompt and the completion take; None where its length is not known."""
     if not known(context):
         return None
     first = min(1.0, prompt / context)
-    return first, min(1.0 - first, sampled / context)
+    second = min(1.0 - first, sampled / context)
+    segments = [(first, "rgba(0,114,178,0.75)", "prompt"), (second, "rgba(230,159,0,0.85)", "completion")]
+    return Bar(segments, 300, 40)
 
 
-def bar_text(meter: tuple[float, float], width: int = 40) -> str:
-    """The meter as text: the prompt, the completion, what is free."""
-    first = round(meter[0] * width)
-    second = min(width - first, max(round(sum(meter) * width) - first, meter[1] > 0))
-    return "[" + FILLED * first + "▒" * second + FREE * (width - first - second) + "]"
-
-
-def bar_html(meter: tuple[float, float]) -> str:
-    """The meter as HTML: blue the prompt, orange the completion, grey what is free."""
-    box = "display:inline-block;height:10px"
-    piece = f'<span title="{{}}" style="{box};width:{{:.2f}}%;background-color:rgba({{}})"></span>'
-    prompt, sampled = (100 * share for share in meter)
-    pieces = (
-        piece.format("prompt", prompt, "0,114,178,0.75")
-        + piece.format("completion", sampled, "230,159,0,0.85")
-        + piece.format("free", 100 - prompt - sampled, "128,128,128,0.22")
-    )
-    return marked(f'<br><span style="display:inline-block;width:680px;max-width:100%;font-size:0">{pieces}</span>')
-
-
-def flow(found: list[Spoken]) -> str:
+def flow(found: list[Spoken]) -> list[Inline]:
     """The completion as coloured tokens, one after the other; more about each where the pointer rests."""
-    out = []
+    out: list[Inline] = []
     for token in found[:SHOWN]:
-        before, text = (" ", token.text[1:]) if token.text[:1] == " " and token.text.strip() else ("", token.text)
-        text = text if text.strip(" ") else visible(text)  # a token of spaces alone would not be seen
-        shown = "".join("⏎<br>" if c == "\n" else c if c == " " else plain(visible(c)) for c in text)
+        text = token.text if token.text.strip(" ") else visible(token.text)  # spaces alone would not be seen
+        shown = "".join("⏎\n" if c == "\n" else c if c == " " else visible(c) for c in text)
         others = "".join(f"\n{share(p)}  {visible(other)}" for other, p in token.others)
-        title = f"{visible(token.text)}  {share(token.probability)}" + (f"\nlikeliest:{others}" if others else "")
-        style = f"{css(token.probability)};padding:1px 1px;margin:0 1px"
-        out.append(f'{before}<span style="{style}" title="{plain(title)}">{shown}</span>')
-    more = f" … and {len(found) - SHOWN:,} more tokens" if len(found) > SHOWN else ""
-    return (
-        '<div style="max-width:820px;line-height:1.9;white-space:pre-wrap;overflow-wrap:anywhere">'
-        + "".join(out)
-        + f"{more}</div>"
-    )
+        tooltip = f"{visible(token.text)}  {share(token.probability)}" + (f"\nmost likely:{others}" if others else "")
+        out.append(Span(shown, tint=tint(token.probability), tooltip=tooltip))
+    return [*out, f" … and {len(found) - SHOWN:,} more tokens"] if len(found) > SHOWN else out
 
 
-def rows(found: list[Spoken]) -> list[tuple[str, ...]]:
-    """The table's rows: place, token, id, probability, alternatives, milliseconds."""
-    return [
+HEAD, SIDES = ("", "token", "id", "probability", "most likely", "ms"), "rlrrlr"
+
+
+def listing(found: list[Spoken]) -> list[Part]:
+    """The tokens as a table, each probability on its colour; columns that hold nothing are left out."""
+    rows = [
         (
             str(place),
             visible(t.text),
             "" if t.id is None else str(t.id),
-            share(t.probability),
+            Span(share(t.probability), tint=tint(t.probability)),
             "  ".join(f"{visible(text)} {share(p)}" for text, p in t.others),
             "" if t.seconds is None else f"{1e3 * t.seconds:.1f}",
         )
         for place, t in enumerate(found[:LISTED], start=1)
     ]
-
-
-HEAD = ("", "token", "id", "probability", "likeliest", "ms")
-
-
-def listing(found: list[Spoken]) -> str:
-    """The table as text; columns that hold nothing are left out."""
-    head, body, sides = without_empty(HEAD, rows(found), "rlrrlr")
-    more = f"\n… and {len(found) - LISTED:,} more tokens" if len(found) > LISTED else ""
-    return text_table(head, body, sides) + more
-
-
-def table(found: list[Spoken]) -> str:
-    """The table as HTML, each probability on its colour."""
-    head, body, sides = without_empty(HEAD, rows(found), "rlrrlr")
-    likely = head.index("probability")
-    place = {"l": "left", "r": "right"}
-
-    def cell(tag: str, text: str, column: int, extra: str) -> str:
-        style = f"text-align:{place[sides[column]]};padding:1px 14px 1px 4px;white-space:nowrap;{extra}"
-        return f'<{tag} style="{style}">{plain(text).replace("  ", "&emsp;")}</{tag}>'
-
-    top = "".join(cell("th", text, i, f"border-bottom:{RULE}") for i, text in enumerate(head))
-    lines = [
-        "<tr>"
-        + "".join(cell("td", text, i, css(token.probability) if i == likely else "") for i, text in enumerate(row))
-        + "</tr>"
-        for token, row in zip(found, body, strict=False)
-    ]
-    more = f"<p>… and {len(found) - LISTED:,} more tokens</p>" if len(found) > LISTED else ""
-    return (
-        f'<table style="border-collapse:collapse"><thead><tr>{top}</tr></thead>'
-        f"<tbody>{''.join(lines)}</tbody></table>{more}"
-    )
-
-
-def without_empty(head: tuple, body: list[tuple], sides: str) -> tuple[tuple, list[tuple], str]:
-    """The columns in which some row says something."""
-    kept = [i for i in range(len(head)) if any(row[i] for row in body)]
-    return (
-        tuple(head[i] for i in kept),
-        [tuple(row[i] for i in kept) for row in body],
-        "".join(sides[i] for i in kept),
-    )
+    kept = [i for i in range(len(HEAD)) if any(row[i] for row in rows)]
+    table = Table([HEAD[i] for i in kept], [[row[i] for i in kept] for row in rows], "".join(SIDES[i] for i in kept))
+    more = [Paragraph(f"… and {len(found) - LISTED:,} more tokens")] if len(found) > LISTED else []
+    return [table, *more]

@@ -10,13 +10,11 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.notebook.views.bundle import Bundle, about, escape, quoted
-from jupyter_gpt.notebook.views.table import CODE, columns, pad
+from jupyter_gpt.report.parts import Boxes, Paragraph, Varies, number
+from jupyter_gpt.report.report import Report
 
 COLOURS = ("66,133,244", "219,112,60", "60,170,110", "170,100,200", "200,160,30", "40,160,180")
 SHOWN = 2000  # tokens drawn; a longer text says how many are left out
-WIDTH = 96  # columns of the text grid
-BOX = "display:inline-block;text-align:center;padding:1px 2px;margin:1px"
 VISIBLE = {" ": "·", "\n": "⏎", "\t": "⇥", "\x7f": "␡", "\xa0": "⍽"}
 
 
@@ -119,63 +117,26 @@ def _sign(c: str) -> str:
     return VISIBLE.get(c, f"\\u{ord(c):04x}")
 
 
-def tokens_bundle(name: str, found: Iterable[tuple[int, str, bytes]], *, varies: bool = False) -> Bundle:
+def tokens_bundle(name: str, found: Iterable[tuple[int, str, bytes]], *, varies: bool = False) -> Report:
     """The tokens of one text under the tokenizer of `name`, coloured, each with its integer.
 
-    `varies` says that the tokenizer may differ from machine to machine: what depends on it is then marked.
+    `varies` says that the tokenizer may differ from machine to machine.
     """
     found = [Piece(*piece) for piece in found]
     size = sum(len(piece.bytes) for piece in found)
-    ratio = size / len(found) if found else 0.0
-    if varies:
-        count = f"{about(len(found), 0)} tokens, {size:,} bytes, {about(ratio, 2)} bytes a token"
-    else:
-        count = f"{len(found):,} token{'s' * (len(found) != 1)}, {size:,} bytes, {ratio:.2f} bytes a token"
-    grid, marks = _grid(found[:SHOWN]), _marks(found[:SHOWN])
-    if len(found) > SHOWN:
-        more = f"… and {len(found) - SHOWN:,} more tokens"
-        grid, marks = f"{grid}\n{more}", f"{marks} {more}"
-    if varies:
-        grid, marks = quoted(f"\n{grid}\n"), quoted(marks)
-    text = f"{name}: {count}\n\n{grid}" if found else f"{name}: {count}"
-    html = (
-        f'<p><b>{escape(name)}</b> {count}</p><div style="{CODE};max-width:960px;overflow-wrap:anywhere">{marks}</div>'
-    )
+    title = [
+        *(f"{name}: ", number(len(found), 0, varies), f" token{'s' * (varies or len(found) != 1)}, {size:,} bytes, "),
+        *(number(size / len(found) if found else 0.0, 2, varies), " bytes per token"),
+    ]
+    boxes = []
+    for place, piece in enumerate(found[:SHOWN]):
+        tint = f"rgba({COLOURS[place % len(COLOURS)]},0.28)"
+        boxes.append((visible(piece.text), str(piece.id), tint, f"{piece.id}: {piece.bytes.hex(' ')}"))
+        boxes += [None] * min(2, piece.bytes.count(b"\n"))
+    more = [Paragraph(f"… and {len(found) - SHOWN:,} more tokens")] if len(found) > SHOWN else []
+    shown = [Boxes(boxes), *more] if found else []
     tokens = {"tokens": [{"id": piece.id, "text": piece.text} for piece in found]}
     data = {"view": "tokens", "name": name, "bytes": size, "varies": varies}
-    return Bundle(text, html, data, tokens) if varies else Bundle(text, html, data | tokens)
-
-
-def _marks(found: list[Piece]) -> str:
-    """The HTML: a box a token, its text on a soft colour, its integer beneath; a newline breaks the line."""
-    out = []
-    for place, piece in enumerate(found):
-        colour = COLOURS[place % len(COLOURS)]
-        box = f"background-color:rgba({colour},0.28);{BOX}"
-        shown = escape(visible(piece.text)) or "&nbsp;"
-        title = escape(f"{piece.id}: {piece.bytes.hex(' ')}")
-        out.append(
-            f'<span style="{box}" title="{title}">{shown}<br>'
-            f'<span style="color:#888;font-size:75%">{piece.id}</span></span>'
-        )
-        out.extend("<br>" for _ in range(min(2, piece.bytes.count(b"\n"))))
-    return "".join(out)
-
-
-def _grid(found: list[Piece]) -> str:
-    """The text: two lines of cells, tokens above and integers beneath, wrapped at WIDTH columns."""
-    blocks, above, beneath = [], "", ""
-    for piece in found:
-        shown, number = visible(piece.text), str(piece.id)
-        cell = max(columns(shown), len(number))
-        if above and columns(above) + 1 + cell > WIDTH:
-            blocks.append((above, beneath))
-            above, beneath = "", ""
-        bar = "│" if above else ""
-        above, beneath = above + bar + pad(shown, cell), beneath + bar + pad(number, cell)
-        if b"\n" in piece.bytes:
-            blocks.append((above, beneath))
-            above, beneath = "", ""
-    if above:
-        blocks.append((above, beneath))
-    return "\n\n".join(f"{a.rstrip()}\n{b.rstrip()}" for a, b in blocks)
+    if varies:
+        return Report(title, [Varies(shown)], data, tokens)
+    return Report(title, shown, data | tokens)

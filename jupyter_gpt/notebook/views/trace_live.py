@@ -1,4 +1,4 @@
-"""The tree of a technique while it works: a widget that grows, and in its place one static bundle when it ends.
+"""The tree of a technique while it works: a widget that grows, and in its place one report when it ends.
 
 The protocol, all of it:
 
@@ -21,10 +21,11 @@ from typing import Any
 import anywidget
 import traitlets
 
-from jupyter_gpt.notebook.views.bundle import MIME, Bundle, quoted
 from jupyter_gpt.notebook.views.live import close, let_clicks_in, static
-from jupyter_gpt.notebook.views.trace import facts, tree_html, tree_text
+from jupyter_gpt.notebook.views.trace import facts, tree
 from jupyter_gpt.prompting.trace import Node
+from jupyter_gpt.report.parts import Varies
+from jupyter_gpt.report.report import Report
 
 PERIOD = 0.2  # seconds between two messages
 FIELDS = ("kind", "label", "facts", "text", "prompt", "result", "note", "pruned")
@@ -133,7 +134,7 @@ class Growing:
 
     def __exit__(self, error, *_) -> None:
         if error is not None and self.root is not None and self.root.totals().tokens_out:
-            self.end(Bundle(quoted(tree_text(self.root)), f"<!--«-->{tree_html(self.root)}<!--»-->", {"view": "trace"}))
+            self.end(Report("", [Varies([tree(self.root)])], {"view": "trace"}))
         elif error is not None and self.handle is not None:
             self.handle.update({}, raw=True)
             close(self.widget)
@@ -150,14 +151,15 @@ class Growing:
             self.handle = display(self.widget, display_id=True)
         self.widget.pump(root)
 
-    def end(self, bundle: Bundle) -> None:
-        """The bundle, in the place of what was shown."""
+    def end(self, report: Report) -> None:
+        """The report, in the place of what was shown."""
         from IPython.display import display
 
+        mime, metadata = report._repr_mimebundle_()
         if self.handle is None:
-            display(bundle.mime(), raw=True, metadata={MIME: bundle.metadata})
+            display(mime, raw=True, metadata=metadata)
             return
         self.widget.pump(self.root, at_once=True)
-        self.handle.update(bundle.mime(), raw=True, metadata={MIME: bundle.metadata})
-        if not self.widget.reloaded:  # else the bundle found no place, and the widget is all there is to see
+        self.handle.update(mime, raw=True, metadata=metadata)
+        if not self.widget.reloaded:  # else the report found no place, and the widget is all there is to see
             close(self.widget)

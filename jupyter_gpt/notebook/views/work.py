@@ -5,13 +5,12 @@
 
 from __future__ import annotations
 
-import io
 import math
 import statistics
 
-from jupyter_gpt.notebook.views.bundle import about
-from jupyter_gpt.notebook.views.curve import GREY, TRAIN, VALIDATION
 from jupyter_gpt.notebook.views.likelihood import colour
+from jupyter_gpt.report import charts
+from jupyter_gpt.report.parts import Inline, Varies
 
 SHOWN = 1000  # tokens drawn
 
@@ -37,18 +36,19 @@ def correlation(found: list) -> float | None:
         return None
 
 
-def work_line(found: list, samples: int) -> str:
+def work_line(found: list, samples: int) -> Inline:
     """What was measured of the work, in words; empty where nothing was."""
     measured = spread(found)
     if measured is None:
         return ""
-    median, low, high = (about(value, 1) for value in measured)
+    median, low, high = (Varies(value, 1) for value in measured)
     shared = f" (a step serves all {samples} samples)" if samples > 1 else ""
-    return (
-        f"work: {median} ms a token{shared}, nine in ten within {low} to {high}; its correlation with how "
-        f"surprising the token was: {about(correlation(found), 2)}. A person slows down where it gets hard, "
-        "a transformer computes the same for every token; the first also reads the prompt."
-    )
+    return [
+        *("time per token: median ", median, f" ms{shared}, 90% within ", low, " to ", high),
+        *(" ms; correlation with surprise: ", Varies(correlation(found), 2)),
+        ". A person slows down where a text gets hard, a transformer computes the same for every token; the first "
+        "token's time includes the prompt.",
+    ]
 
 
 def middle(values: list[float]) -> float:
@@ -56,51 +56,29 @@ def middle(values: list[float]) -> float:
     return sorted(values)[len(values) // 2]
 
 
-def work_picture(found: list) -> bytes:
-    """A PNG, two plots over the same tokens: surprise in nats, which goes up and down, and milliseconds,
-    which do not."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
+def work_picture(found: list):
+    """Two plots over the same tokens: surprise in nats, which varies, and milliseconds, which do not."""
     drawn = found[:SHOWN]
-    figure = Figure(figsize=(7.6, 2.9), dpi=180, facecolor="none")
-    hard, work = figure.subplots(2, 1, sharex=True)
+    figure, (hard, work) = charts.figure(7.6, 2.9, 2, 1, sharex=True)
     x = range(1, len(drawn) + 1)
     width = max(0.6, min(6.0, 330 / len(drawn)))
     surprise = [-math.log(max(t.probability, 1e-12)) for t in drawn]
     shades = [(r / 255, g / 255, b / 255, max(0.75, a)) for r, g, b, a in (colour(t.probability) for t in drawn)]
     hard.vlines(x, 0, surprise, colors=shades, linewidth=width)
     times = [1e3 * (t.seconds or 0) for t in drawn]
-    median, _, high = spread(found)
-    work.vlines(x, 0, times, colors=[VALIDATION, *[TRAIN] * (len(times) - 1)], linewidth=width, alpha=0.85)
-    work.axhline(median, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)))
+    median, _, high = spread(found) or (0.0, 0.0, 0.0)
+    bars = [charts.ORANGE, *[charts.BLUE] * (len(times) - 1)]
+    work.vlines(x, 0, times, colors=bars, linewidth=width, alpha=0.85)
+    work.axhline(median, color=charts.GREY, linewidth=0.8, linestyle=charts.DASHED)
     top = 1.35 * max(high, median)
     work.set_ylim(0, top)
     if times[0] > top:
-        work.annotate(
-            f"{times[0]:.0f} ms, with the prompt",
-            (1, top),
-            (-3, 2),
-            textcoords="offset points",
-            color=VALIDATION,
-            fontsize=7,
-            va="bottom",
-        )
+        note = {"xytext": (-3, 2), "textcoords": "offset points", "va": "bottom", "fontsize": 7}
+        work.annotate(f"{times[0]:.0f} ms, with the prompt", (1, top), color=charts.ORANGE, **note)
     hard.set_ylim(bottom=0)
-    hard.set_ylabel("surprise, nats", color=GREY, fontsize=8)
-    work.set_ylabel("work, ms", color=GREY, fontsize=8)
-    work.set_xlabel("token", color=GREY, fontsize=8)
+    charts.style(hard, y="surprise, nats", size=7)
+    charts.style(work, "token", "time per token, ms", size=7)
     work.set_xlim(0.2, len(drawn) + 0.8)
     work.xaxis.get_major_locator().set_params(integer=True)
-    for axes in (hard, work):
-        axes.set_facecolor("none")
-        axes.tick_params(colors=GREY, labelsize=7)
-        axes.grid(axis="y", color=GREY, alpha=0.2, linewidth=0.6)
-        for side, spine in axes.spines.items():
-            spine.set_color(GREY)
-            spine.set_visible(side in ("left", "bottom"))
     figure.align_ylabels([hard, work])
-    figure.tight_layout()
-    out = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(out)
-    return out.getvalue()
+    return figure

@@ -187,8 +187,8 @@ def search(gpt, given: dict, ip) -> object:
     options = {key: given[key] for key in ("k", "keyword", "hybrid", "rerank", "mmr", "filter") if key in given}
     hits = kept.search(given["question"], **options)
     how = given.get("map", "pca")
-    picture, words = ("", "") if how == "none" else index_map(kept, kept.vectors([given["question"]])[0], hits, how)
-    show(hits_bundle(kept.name, given["question"], hits, ranked(options, kept.about["embedder"]), picture, words))
+    drawn = [] if how == "none" else index_map(kept, kept.vectors([given["question"]])[0], hits, how)
+    show(hits_bundle(kept.name, given["question"], hits, ranked(options, kept.about["embedder"]), drawn))
     return hits
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from jupyter_gpt.models import catalogue
 from jupyter_gpt.models.memory import amount
 from jupyter_gpt.notebook.magics.listing import kind_of, models_bundle
-from jupyter_gpt.notebook.magics.notebook import show
+from jupyter_gpt.notebook.magics.notebook import say, show
 from jupyter_gpt.notebook.magics.options import OUT, OVERWRITE, Command, Option
-from jupyter_gpt.notebook.views.bundle import quoted
+from jupyter_gpt.report.parts import Paragraph, Varies
+from jupyter_gpt.report.report import Report
 
 MODEL = Option("MODEL", "a model of this folder or of the user's cache", needed=True, complete="models")
 
@@ -128,9 +129,6 @@ def pull(gpt, given: dict, ip) -> object:
 
 def pulled(model):
     """One line: its size, whether base or assistant, its licence; and where it came from, which may differ."""
-    from jupyter_gpt.report.parts import Paragraph, Varies
-    from jupyter_gpt.report.report import Report
-
     licence = model.licence or "not stated"
     line = f"{model.name}: {kind_of(model)} model, {model.parameters:,} parameters, licence {licence}"
     source = Paragraph(["from ", Varies(str(model.source))])
@@ -151,9 +149,9 @@ def unload(gpt, given: dict, ip) -> object:
     if not size:
         print(f"{name} was not in memory")
     elif freed:
-        print(f"{name} is no longer in memory: {quoted(amount(size))} given back")
+        say(f"{name} is no longer in memory: ", Varies(amount(size)), " freed")
     else:
-        print(f"{name} is unloaded, but a variable of the notebook still holds its weights, {quoted(amount(size))}")
+        say(f"{name} is unloaded, but a variable of the notebook still holds its weights, ", Varies(amount(size)))
     return gpt.models.about(name)
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from jupyter_gpt.notebook.magics.listing import runs_bundle
-from jupyter_gpt.notebook.magics.notebook import show, watch
+from jupyter_gpt.notebook.magics.notebook import say, show, watch
 from jupyter_gpt.notebook.magics.options import BACKGROUND, OUT, Command, Option
-from jupyter_gpt.notebook.views.bundle import about
+from jupyter_gpt.report.parts import Varies
 from jupyter_gpt.runs.run_figures import standing
 
 RUN = Option("RUN", "the run's name", complete="runs", needed=True)
@@ -50,7 +50,7 @@ def runs(gpt, given: dict, ip) -> object:
 def stop(gpt, given: dict, ip) -> object:
     """Ends the run and waits until its model is kept; the result is the run."""
     run = gpt.stop(given["run"])
-    print(f"{run.name} is {standing(run)} at step {about(run.step, 0)} of {run.steps:,}")
+    say(f"{run.name} is {standing(run)} at step ", Varies(run.step), f" of {run.steps:,}")
     return run
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.notebook.lexer import whole
+from jupyter_gpt.notebook.magics.notebook import say
 from jupyter_gpt.notebook.magics.options import OUT, Command, Option
-from jupyter_gpt.notebook.views.bundle import quoted
+from jupyter_gpt.report.parts import Inline, Varies
 
 SERVE = Command(
     name="%gpt serve",
@@ -48,18 +49,16 @@ def serve(gpt, given: dict, ip) -> object:
         return server
     before = gpt.serving.server
     server = gpt.serve(**options)
-    print(f"serving at {shown(server)}")
+    token = ["token: ", Varies(server.token)]
     if server is before:
-        print("as before, with the same token")
+        token = "as before, with the same token"
     elif server.token_env:
-        print(f"token: that in {server.token_env}")
-    else:
-        print(f"token: {quoted(server.token)}")
+        token = f"token: that in {server.token_env}"
+    say("serving at ", shown(server), "\n", token)
     return server
 
 
-def shown(server) -> str:
-    """The address; a port that happened to be free differs each time, so it is marked."""
-    if server.asked:
-        return server.url
-    return server.url.replace(f":{server.port}/", f":{quoted(str(server.port))}/")
+def shown(server) -> Inline:
+    """The address; a port that happened to be free differs each time."""
+    before, after = server.url.split(f":{server.port}/")
+    return [before, ":", str(server.port) if server.asked else Varies(str(server.port)), "/", after]

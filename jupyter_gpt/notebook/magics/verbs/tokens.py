@@ -50,7 +50,7 @@ BATCH = Command(
 def tokens(gpt, given: dict, ip) -> list[int]:
     """Shows the tokens; the result is their integers."""
     found = look.tokens(gpt, given["model"], " ".join(given["text"]))
-    show(found.bundle)
+    show(found.report)
     return found
 
 
@@ -64,7 +64,7 @@ def batch(gpt, given: dict, ip) -> object:
         raise GPTError(f"%gpt batch draws at least one row of two tokens, not {drawn} of {columns}")
     rows = look.batch(gpt, run.name, rows=drawn, seed=given.get("seed"))
     documents = Documents.open(run.folder / "data")
-    bundle = batch_bundle(
+    report = batch_bundle(
         rows,
         documents.tokenizer(),
         documents.eot,
@@ -73,5 +73,5 @@ def batch(gpt, given: dict, ip) -> object:
         shown_rows=drawn,
         shown_columns=columns,
     )
-    show(bundle)
+    show(report)
     return rows
