@@ -74,12 +74,12 @@ def ratings(games: Sequence[Game], count: int, *, rounds: int = ROUNDS, seed: in
     if len(won) > 1:
         ends = numpy.percentile(scaled(bootstrap(won, rounds, seed)), [2.5, 97.5], axis=0)
         low, high = numpy.minimum(low, ends[0]), numpy.maximum(high, ends[1])
-    found = []
+    result = []
     for i in range(count):
         scores = [game.score if game.one == i else 1 - game.score for game in games if i in (game.one, game.other)]
         tally = scores.count(1), scores.count(DRAWN), scores.count(0)
-        found.append(Rating(float(elo[i]), float(low[i]), float(high[i]), *tally))
-    return found
+        result.append(Rating(float(elo[i]), float(low[i]), float(high[i]), *tally))
+    return result
 
 
 def win_rates(games: Sequence[Game], count: int, against: int, *, rounds: int = ROUNDS, seed: int = 0) -> list[Rate]:

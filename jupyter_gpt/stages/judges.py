@@ -159,20 +159,20 @@ def ask(gpt, name: str, prompts: Sequence[str], counts: Sequence[int]) -> list[t
             raise KeyboardInterrupt
         return [(each, parse_order(each.text, count)) for each, count in zip(completions, counts, strict=True)]
 
-    found = replies([[{"role": "user", "content": text}] for text in prompts], counts)
-    again = [i for i, (_, order) in enumerate(found) if order is None]
+    result = replies([[{"role": "user", "content": text}] for text in prompts], counts)
+    again = [i for i, (_, order) in enumerate(result) if order is None]
     if again:
         chats = [
             [
                 {"role": "user", "content": prompts[i]},
-                {"role": "assistant", "content": found[i][0].text or "…"},
+                {"role": "assistant", "content": result[i][0].text or "…"},
                 {"role": "user", "content": REPAIR.format(count=counts[i], example=example(counts[i]))},
             ]
             for i in again
         ]
         for i, repaired in zip(again, replies(chats, [counts[i] for i in again]), strict=True):
-            found[i] = repaired
-    return found
+            result[i] = repaired
+    return result
 
 
 def parse_order(text: str, count: int) -> list[list[int]] | None:

@@ -329,9 +329,9 @@ def questions_of(
     marks = [fingerprint.of(gpt.models[name], options) for name in models]
     source = " ".join([kind, *(f"{name}:{mark}" for name, mark in zip(models, marks, strict=True))])
     questions: dict[str, list[Question]] = {}
-    for known in rankings.questions():
-        if known.source == source and known.prompt in prompts:
-            questions.setdefault(known.prompt, []).append(known)
+    for old in rankings.questions():
+        if old.source == source and old.prompt in prompts:
+            questions.setdefault(old.prompt, []).append(old)
     wanted = [text for text in prompts if text not in questions]
     for batch in sample(gpt, wanted, models, options, tick, len(questions)):
         for text, *completions in batch:

@@ -51,7 +51,7 @@ def test_by_lot_it_is_one_over_m():
 
 
 def test_what_has_no_agreement():
-    with pytest.raises(ValueError, match="two labellers"):
+    with pytest.raises(ValueError, match="two annotators"):
         kendalls_w([[[0], [1]]])
     with pytest.raises(ValueError, match="not of the same"):
         kendalls_w([[[0], [1]], [[0], [2]]])

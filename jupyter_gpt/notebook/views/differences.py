@@ -42,12 +42,12 @@ def matches(one: list[str], other: list[str]) -> Iterator[tuple[int, int]]:
 
 def pieces(text: str, words: list[re.Match], shared: set[int]) -> list[Piece]:
     """The text cut where differing words begin and end; the space between two of them goes with them."""
-    found: list[Piece] = []
+    parts: list[Piece] = []
     end, before = 0, False
     for place, word in enumerate(words):
         differs = place not in shared
-        found += [(text[end : word.start()], before and differs), (word[0], differs)]
+        parts += [(text[end : word.start()], before and differs), (word[0], differs)]
         end, before = word.end(), differs
-    found.append((text[end:], False))
-    runs = groupby((piece for piece in found if piece[0]), key=lambda piece: piece[1])
-    return [("".join(part for part, _ in run), differs) for differs, run in runs]
+    parts.append((text[end:], False))
+    runs = groupby((piece for piece in parts if piece[0]), key=lambda piece: piece[1])
+    return [("".join(piece for piece, _ in run), differs) for differs, run in runs]

@@ -174,8 +174,8 @@ def exact_prompts(task: RankingTask) -> Sequence[Part]:
     """What was sent to each model, and to a judge with its replies, special tokens included."""
     sent = [pair for question in task.questions for pair in question.sent]
     sent += [(f"{task.by}, the judge", f"{j['sent']}→ {j['reply']}") for each in task.judged.values() for j in each]
-    found = [part for who, text in dict.fromkeys(sent) for part in (Paragraph(bold(who)), Paragraph(text, "code"))]
-    return found or [Paragraph("none: nothing was sampled")]
+    parts = [part for who, text in dict.fromkeys(sent) for part in (Paragraph(bold(who)), Paragraph(text, "code"))]
+    return parts or [Paragraph("none: nothing was sampled")]
 
 
 def metadata(task: RankingTask) -> dict:
