@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jupyter_gpt.errors import GPTError
+from jupyter_gpt.report.text import printable
 
 LINES = 16  # of a cell's text that are shown; a longer one is cut
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -186,7 +187,12 @@ def _text(outputs: list, whole_errors: bool) -> str:
             (errors if whole_errors else shown).append(trace)
         elif "text/plain" in output.data:
             shown.append(output.data["text/plain"])
-    lines = ANSI.sub("", "\n".join(shown)).splitlines()
+    lines = plain_lines(shown)
     if len(lines) > LINES:
         lines = [*lines[: LINES - 1], f"… {len(lines) - LINES + 1} more lines"]
-    return "\n".join(lines + ANSI.sub("", "\n".join(errors)).splitlines())
+    return "\n".join(lines + plain_lines(errors))
+
+
+def plain_lines(texts: list[str]) -> list[str]:
+    """The lines of texts without colours, and with nothing else that would steer a terminal."""
+    return [printable(line) for line in ANSI.sub("", "\n".join(texts)).splitlines()]

@@ -28,11 +28,18 @@ from jupyter_gpt.report.parts import (
 
 LONG = 100  # columns of the longest rule beneath a header
 WIDTH = 96  # columns of a line of boxes
+CONTROLS = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\t\n"} | {0x7F: "␡"}
+CONTROLS |= dict.fromkeys(range(0x80, 0xA0), "\ufffd")
 SHADES = "█▒▓"  # of a bar's segments; what is left is light
 
 
 def render(title: Inline, parts: Sequence[Part], marks: bool = True) -> str:
-    return blocks([Paragraph(title), *parts], marks)
+    return printable(blocks([Paragraph(title), *parts], marks))
+
+
+def printable(text: str) -> str:
+    """`text` with its control characters as signs (␛): what a model or a document wrote steers no terminal."""
+    return text.translate(CONTROLS)
 
 
 def blocks(parts: Sequence[Part], marks: bool) -> str:
