@@ -6,7 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
-from jupyter_gpt.notebook.views.bundle import MIME
+from jupyter_gpt.report.report import MIME
 
 SETUP = """import os; os.environ["JUPYTER_GPT_HOME"] = {home!r}
 import jupyter_gpt

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jupyter_gpt.notebook.views.bundle import MIME
+from jupyter_gpt.report.report import MIME
 
 CELL = "from fake_run import FakeRun, bundle\nfrom jupyter_gpt.notebook.views.follow import follow"
 

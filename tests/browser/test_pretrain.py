@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 
-from jupyter_gpt.notebook.views.bundle import MIME
+from jupyter_gpt.report.report import MIME
 
 TRAIN = (
     "%%pretrain tiny --depth 2 --width 64 --heads 2 --context 64 --batch-tokens 512 --tokenizer char "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from jupyter_gpt.notebook.views.bundle import MIME
+from jupyter_gpt.report.report import MIME
 
 MODEL = """
 import os

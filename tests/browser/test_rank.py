@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from jupyter_gpt.notebook.views.bundle import MIME
+from jupyter_gpt.report.report import MIME
 
 SETUP = """import os; os.environ["JUPYTER_GPT_HOME"] = {home!r}
 import jupyter_gpt

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jupyter_gpt.notebook.views.bundle import MIME
+from jupyter_gpt.report.report import MIME
 
 SCRIPTED = """
 import time

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jupyter_gpt.notebook.views.bundle import MIME
+from jupyter_gpt.report.report import MIME
 from jupyter_gpt.runs.alarms import LossAlarms
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
