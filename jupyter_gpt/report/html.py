@@ -192,7 +192,8 @@ def bar(part: Bar) -> str:
 
 def tree(node: Tree, marks: bool) -> str:
     """Nested `<details>`, which fold with no kernel."""
-    inside = blocks(node.parts, marks) + "".join(tree(child, marks) for child in node.children)
-    style = f"{INSIDE};{STYLES['quiet']}" if node.quiet else INSIDE
+    inside = f'<div style="{INSIDE}">{blocks(node.parts, marks)}</div>' if node.parts else ""
+    inside += "".join(tree(child, marks) for child in node.children)
+    style = f"{INSIDE};opacity:0.7" if node.quiet else INSIDE
     head = inline(node.head, marks)
     return f'<details{" open" * node.opened} style="{style}"><summary>{head}</summary>{inside}</details>'

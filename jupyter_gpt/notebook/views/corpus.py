@@ -32,7 +32,7 @@ def corpus_bundle(corpus: object, rows: Iterable | None = None) -> Report:
     measured = {row["source"]: {key: row[key] for key in MEASURED} for row in rows if row["varies"]}
     return Report(
         f"{name}: {len(rows)} source{'s' * (len(rows) != 1)}",
-        [Table(HEADER, lines)],
+        [Table(HEADER, lines, "lrrrlr")],
         {"view": "corpus", "name": name, "rows": steady},
         {"measured": measured} if measured else {},
     )
@@ -47,7 +47,7 @@ def _plain(row: object) -> dict:
 def _line(row: dict) -> list[Inline]:
     counts = [_count(row[key], row["varies"], row["estimated"]) for key in ("documents", "tokens")]
     epochs = None if row["epochs"] is None else Varies(row["epochs"], 2) if row["varies"] else f"{row['epochs']:,.2f}"
-    share = [f"{row['share']:.1%}", Bar([(min(1.0, row["share"]), BLUE, "")])]
+    share = [f"{row['share']:>6.1%}", Bar([(min(1.0, row["share"]), BLUE, "")])]
     return [str(row["source"]), *counts, f"{row['weight']:g}", share, epochs]
 
 
@@ -66,4 +66,4 @@ def _total(rows: list[dict]) -> list[Inline]:
         endless = any(row[key] is None and not row["estimated"] for row in rows)
         sums.append(_count(None if None in parts else sum(parts), varies, estimated and not endless))
     weight, share = (sum(row[key] for row in rows) for key in ("weight", "share"))
-    return ["total", *sums, f"{weight:g}", [f"{share:.1%}", Bar([])], ""]
+    return ["total", *sums, f"{weight:g}", f"{share:>6.1%}", ""]

@@ -135,5 +135,5 @@ def detail(node: Node, budget: list[int]) -> Sequence[Part]:
         budget[0] -= len(node.prompt)
         fits = budget[0] > 0
         shown = Paragraph(node.prompt, "code") if fits else Paragraph("too long here: see completion.trace", "quiet")
-        parts.append(Folded("exact prompt", [shown]))
+        parts.append(Folded(quiet("exact prompt"), [shown]))
     return parts
