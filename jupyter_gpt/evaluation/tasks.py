@@ -18,7 +18,7 @@ from pathlib import Path
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.prompting import answers as replies
-from jupyter_gpt.prompting.answers import ANY, Form, form_of, same
+from jupyter_gpt.prompting.answers import ANY, Form, form_of, is_correct
 
 GYM = "reasoning-gym:"
 SUFFIXES = (".csv", ".json", ".jsonl")
@@ -43,14 +43,18 @@ class Task:
         """
         form = self.forms[i]
         if form == ANY:
-            return (replies.read(text) if answer is None else answer) or text.strip() or None
-        return replies.read(text, form, cut=cut) if answer is None else replies.read(answer, form, alone=True)
+            return (replies.extract_answer(text) if answer is None else answer) or text.strip() or None
+        return (
+            replies.extract_answer(text, form, cut=cut)
+            if answer is None
+            else replies.extract_answer(answer, form, alone=True)
+        )
 
 
 def task_of(source: object, count: int | None = None, seed: int = 0, score: Callable | None = None) -> Task:
     """The first `count` questions of a table, a file or `reasoning-gym:NAME` (50 unless said; `seed` decides them).
 
-    `score(answer, expected)` tells whether an answer is right; without it, `jupyter_gpt.prompting.answers.same` does.
+    `score(answer, expected)` tells whether an answer is right; without it, `prompting.answers.is_correct` does.
     Raises GPTError for what is no table of questions and answers.
     """
     source = str(source) if isinstance(source, Path) else source
@@ -68,7 +72,7 @@ def task_of(source: object, count: int | None = None, seed: int = 0, score: Call
 def by(score: Callable | None, answers: Sequence[str], forms: Sequence[Form]) -> Right:
     """Right by the user's function, or where both say the same."""
     if score is None:
-        return lambda answer, i: same(answer, answers[i], forms[i])
+        return lambda answer, i: is_correct(answer, answers[i], forms[i])
     if not callable(score):
         raise GPTError(f"--score wants a function f(answer, expected), not a {type(score).__name__}")
     return lambda answer, i: bool(score(answer, answers[i]))

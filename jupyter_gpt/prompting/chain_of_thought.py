@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from jupyter_gpt.data.render import ANSWER, ASK
-from jupyter_gpt.prompting.answers import named, read
+from jupyter_gpt.prompting.answers import extract_answer, stated_answer
 from jupyter_gpt.prompting.ask import Ask, Asked, Options, follow_up, format_template, text_of, with_text
 from jupyter_gpt.prompting.trace import Node
 
@@ -74,7 +74,7 @@ def read_answers(ask: Ask, asked: Asked, solutions: Sequence[Node], options: Opt
         if options.constraint:
             solution.answer = None if solution.completion.valid is False else solution.text
         else:
-            solution.answer = read(solution.text, options.form, cut=solution.cut)
+            solution.answer = extract_answer(solution.text, options.form, cut=solution.cut)
         if solution.answer is None and solution.cut and options.vote:
             solution.note = cut_off(solution)
     if options.vote and not options.constraint:
@@ -86,7 +86,7 @@ def extract_answers(ask: Ask, asked: Asked, chains: Sequence[Node], options: Opt
     texts = ask.templates("cot", TEMPLATES)
     extract = texts["extract" if ask.chat else "extract_document"]
     for chain in chains:
-        answer = (named if extract else read)(chain.text, options.form, cut=chain.cut)
+        answer = (stated_answer if extract else extract_answer)(chain.text, options.form, cut=chain.cut)
         keeps = answer is not None and not (options.rule and options.rule.problem(answer))
         chain.answer = answer if keeps else None
         if chain.answer is None and chain.cut:
@@ -102,7 +102,7 @@ def extract_answers(ask: Ask, asked: Asked, chains: Sequence[Node], options: Opt
         second_pass(ask, again, [missing[i] for i in wrong], "asked once more", options)
     for chain in missing:
         if chain.answer is None and options.form.kind:
-            chain.answer = read(chain.text, options.form)
+            chain.answer = extract_answer(chain.text, options.form)
         if chain.answer is None:
             chain.note = "gave no answer alone, though it was asked for one"
 
@@ -117,7 +117,7 @@ def second_pass(ask: Ask, prompts: list[Asked], chains: Sequence[Node], label: s
         if options.constraint:
             node.answer = None if node.completion.valid is False else node.text
         else:
-            node.answer = read(node.text, options.form, cut=node.cut, alone=True)
+            node.answer = extract_answer(node.text, options.form, cut=node.cut, alone=True)
         chain.answer = node.answer
     return nodes
 

@@ -18,7 +18,7 @@ from contextlib import suppress
 from jupyter_gpt.data.render import without_special_tokens
 from jupyter_gpt.inference.completion import Completion
 from jupyter_gpt.inference.tool_calls import NoToolCalls
-from jupyter_gpt.prompting.answers import cleaned, read
+from jupyter_gpt.prompting.answers import clean, extract_answer
 from jupyter_gpt.prompting.ask import Ask, Asked, Options, format_template
 from jupyter_gpt.prompting.chain_of_thought import extract_answers
 from jupyter_gpt.prompting.tools.act import act
@@ -152,5 +152,5 @@ def last_answer(ask: Ask, asked: Asked, settings: dict, texts) -> Node:
 
 def answer_node(ask: Ask, text: str, completion: Completion) -> Node:
     """The node of an answer."""
-    answer = read(text, alone=True) or cleaned(text)
+    answer = extract_answer(text, alone=True) or clean(text)
     return ask.add(Node("answer", "final answer", text=text, answer=answer, completion=completion))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from jupyter_gpt.prompting.answers import Form, key, read
+from jupyter_gpt.prompting.answers import Form, extract_answer, normalize
 from jupyter_gpt.prompting.ask import Ask, Asked, Options, Stopped, text_of
 from jupyter_gpt.prompting.trace import Node
 
@@ -26,7 +26,7 @@ def vote(solve):
         if not counts:
             return solutions[0]
         most = next(iter(counts))
-        winner = next(s for s in solutions if s.answer is not None and key(s.answer, options.form) == most)
+        winner = next(s for s in solutions if s.answer is not None and normalize(s.answer, options.form) == most)
         node.answer, node.votes, node.text = winner.answer, counts[most], winner.text
         return winner
 
@@ -65,14 +65,14 @@ def draw(ask: Ask, solve, question: Asked, options: Options) -> list[Node]:
         if not drawn:
             raise
         for node in drawn:
-            node.answer = node.answer or read(node.text, options.form, cut=node.cut)
+            node.answer = node.answer or extract_answer(node.text, options.form, cut=node.cut)
         return drawn
 
 
 def count_answers(solutions: Sequence[Node], form: Form) -> dict[str, int]:
     """How many solutions have each answer, most frequent first (of equals, the first found); each solution's `votes` is
     set to the count of its answer."""
-    keys = [None if s.answer is None else key(s.answer, form) for s in solutions]
+    keys = [None if s.answer is None else normalize(s.answer, form) for s in solutions]
     counts = Counter(k for k in keys if k is not None)
     for solution, answer in zip(solutions, keys, strict=True):
         solution.votes = 0 if answer is None else counts[answer]

@@ -114,7 +114,7 @@ def work_on(ask: Ask, goal: Goal, options: Options, spent: list[str], above: tup
         ask.here.note = f"after {len(spent)} tasks it was asked for its answer, {len(goal.left)} were left"
     asked = format_template(words["answer"], question=goal.text, memory=memory(goal, words)) + ending(ask, words)
     [node] = ask.nodes([asked], label="gives its answer", **options.constraint)
-    node.answer = answers.read(node.text, options.form, alone=True) or answers.cleaned(node.text)
+    node.answer = answers.extract_answer(node.text, options.form, alone=True) or answers.clean(node.text)
     return node
 
 

@@ -19,7 +19,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jupyter_gpt.prompting.answers import named, read
+from jupyter_gpt.prompting.answers import extract_answer, stated_answer
 from jupyter_gpt.prompting.ask import Ask, Asked, Options, follow_up, format_template, text_of, with_text
 from jupyter_gpt.prompting.chain_of_thought import cut_off
 from jupyter_gpt.prompting.trace import Node
@@ -51,7 +51,7 @@ class State:
     @property
     def answer(self) -> str | None:
         """The answer that the last step states, which ends the branch."""
-        return named(self.steps[-1]) if self.steps else None
+        return stated_answer(self.steps[-1]) if self.steps else None
 
 
 def tree_of_thoughts(ask: Ask, question: Asked, options: Options, samples: int = 1) -> list[Node]:
@@ -197,7 +197,7 @@ def conclude(ask: Ask, question: Asked, state: State, options: Options) -> Node:
         settings |= {"stop": ask.stops("\n"), "few_shot": None}
     prompt = prompt_for(ask, question, state, "conclude")
     [node] = ask.nodes([prompt], label="concludes", under=state.node, **settings)
-    answer = node.text if options.constraint else read(node.text, options.form, cut=node.cut, alone=True)
+    answer = node.text if options.constraint else extract_answer(node.text, options.form, cut=node.cut, alone=True)
     if answer is None and node.cut:
         node.note = cut_off(node)
     return solution(state, answer, node.text)

@@ -5,7 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from jupyter_gpt.prompting.answers import ANY, Form, cleaned, form_of, key, named, options_in, read, same
+from jupyter_gpt.prompting.answers import (
+    ANY,
+    Form,
+    clean,
+    extract_answer,
+    form_of,
+    is_correct,
+    normalize,
+    options_in,
+    stated_answer,
+)
 
 NUMBER = Form("number", question="Tom has 16 marbles and gets 24 more. How many has he?")
 COIN = Form("yes/no", question="A coin is heads up. Ann flips the coin. Is the coin still heads up?")
@@ -55,7 +65,7 @@ TEXT = Form("text", question="What is the capital of France?")
     ],
 )
 def test_numbers(text, answer):
-    assert read(text, NUMBER) == answer
+    assert extract_answer(text, NUMBER) == answer
 
 
 @pytest.mark.parametrize(
@@ -76,7 +86,7 @@ def test_numbers(text, answer):
     ],
 )
 def test_coins(text, answer):
-    assert read(text, COIN) == answer
+    assert extract_answer(text, COIN) == answer
 
 
 @pytest.mark.parametrize(
@@ -91,7 +101,7 @@ def test_coins(text, answer):
     ],
 )
 def test_yes_and_no(text, answer):
-    assert read(text, WHALES) == answer
+    assert extract_answer(text, WHALES) == answer
 
 
 @pytest.mark.parametrize(
@@ -117,12 +127,14 @@ def test_yes_and_no(text, answer):
     ],
 )
 def test_choices(text, answer):
-    assert read(text, PLANET) == answer
+    assert extract_answer(text, PLANET) == answer
 
 
 def test_choices_that_are_words():
-    assert read("It shows tails.", SIDES) == "tails" and read("The answer is Heads", SIDES) == "heads"
-    assert read("First heads, then tails.", SIDES) == "tails" and read("Neither.", SIDES) is None
+    assert (
+        extract_answer("It shows tails.", SIDES) == "tails" and extract_answer("The answer is Heads", SIDES) == "heads"
+    )
+    assert extract_answer("First heads, then tails.", SIDES) == "tails" and extract_answer("Neither.", SIDES) is None
 
 
 @pytest.mark.parametrize(
@@ -136,7 +148,7 @@ def test_choices_that_are_words():
     ],
 )
 def test_texts(text, answer):
-    assert read(text, TEXT) == answer
+    assert extract_answer(text, TEXT) == answer
 
 
 @pytest.mark.parametrize(
@@ -159,7 +171,7 @@ def test_texts(text, answer):
     ],
 )
 def test_what_was_cut_off_has_only_the_answer_that_it_names_or_begins_with(text, form, answer):
-    assert read(text, form, cut=True) == answer
+    assert extract_answer(text, form, cut=True) == answer
 
 
 @pytest.mark.parametrize(
@@ -181,15 +193,19 @@ def test_what_was_cut_off_has_only_the_answer_that_it_names_or_begins_with(text,
     ],
 )
 def test_what_a_text_names_where_nobody_said_what_the_answer_is(text, answer):
-    assert named(text) == answer
+    assert stated_answer(text) == answer
 
 
 def test_an_answer_alone_and_a_reply():
-    assert read("Blue, for the most part, as one can see on a clear day at noon in summer.", alone=True).startswith(
-        "Blue"
+    assert extract_answer(
+        "Blue, for the most part, as one can see on a clear day at noon in summer.", alone=True
+    ).startswith("Blue")
+    assert extract_answer("Blue, for the most part, as one can see on a clear day at noon in summer.") is None
+    assert (
+        extract_answer("Blue.") == "Blue"
+        and extract_answer("Blue\nor green") is None
+        and extract_answer("word " * 60, alone=True) is None
     )
-    assert read("Blue, for the most part, as one can see on a clear day at noon in summer.") is None
-    assert read("Blue.") == "Blue" and read("Blue\nor green") is None and read("word " * 60, alone=True) is None
 
 
 @pytest.mark.parametrize(
@@ -204,7 +220,7 @@ def test_an_answer_alone_and_a_reply():
     ],
 )
 def test_cleaning(text, answer):
-    assert cleaned(text) == answer
+    assert clean(text) == answer
 
 
 @pytest.mark.parametrize(
@@ -252,7 +268,7 @@ def test_the_options_of_a_question():
     ],
 )
 def test_the_same_answer_in_other_words(alike):
-    assert key(alike[0]) == key(alike[1])
+    assert normalize(alike[0]) == normalize(alike[1])
 
 
 @pytest.mark.parametrize(
@@ -269,7 +285,7 @@ def test_the_same_answer_in_other_words(alike):
     ],
 )
 def test_other_answers_are_other_answers(other):
-    assert key(other[0]) != key(other[1])
+    assert normalize(other[0]) != normalize(other[1])
 
 
 @pytest.mark.parametrize(
@@ -288,7 +304,7 @@ def test_other_answers_are_other_answers(other):
     ],
 )
 def test_whether_an_answer_is_the_expected_one(answer, expected, form, is_same):
-    assert same(answer, expected, form) == is_same
+    assert is_correct(answer, expected, form) == is_same
 
 
 def test_what_a_small_model_really_said():
@@ -304,11 +320,11 @@ def test_what_a_small_model_really_said():
     wrong = {"made on": [], "first": [], "second": []}
     for row in rows:
         form = form_of(row["key"], row["question"], keys[row["kind"]])
-        answer, reading = read(row["reply"], form, cut=row["cut"]), row["reading"]
+        answer, reading = extract_answer(row["reply"], form, cut=row["cut"]), row["reading"]
         if row["kind"] == "text":
-            right = (answer is not None and same(answer, row["key"], form)) == reading
+            right = (answer is not None and is_correct(answer, row["key"], form)) == reading
         else:
-            right = answer is None if reading is None else answer is not None and same(answer, reading, form)
+            right = answer is None if reading is None else answer is not None and is_correct(answer, reading, form)
         if not right:
             wrong[row["part"]].append((row["question"], answer, reading))
     assert (len(rows), {row["cut"] for row in rows}) == (268, {True, False})
