@@ -1,10 +1,9 @@
 """Completions from an endpoint: any OpenAI-compatible server, through the `openai` client, streamed.
 
-- Servers differ in what they take. One that refuses a setting by name is asked again without it, and the
-  completion's notes say so; one that answers fewer samples than were asked is asked for the rest, one request
-  each, seeds counted on.
+- Servers differ in what they take. One that refuses a setting by name is asked again without it, and the completion's
+  notes say so; one that returns fewer samples than asked for is asked for the rest, one request each, with their seeds.
 - A base model (`endpoint.chat` false) gets the raw document through `/completions`; any other gets messages.
-- The key stands in the request's header and nowhere else (`remote_errors`).
+- The key is in the request's header and nowhere else (`remote_errors`).
 """
 
 from __future__ import annotations
@@ -17,60 +16,46 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from urllib.parse import urlsplit
 
+from jupyter_gpt.data.render import BY_SERVER
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.completion import Completion, Sampling, Usage
 from jupyter_gpt.inference.remote_answer import Answers
-from jupyter_gpt.inference.remote_errors import Garbage, explained
-from jupyter_gpt.inference.rules import Rule
+from jupyter_gpt.inference.remote_errors import Garbage, explain
 from jupyter_gpt.inference.tool_calls import NoToolCalls, sendable
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-AT_ONCE = 8  # requests under way together
+AT_ONCE = 8  # requests in parallel
 CONNECT = 10.0  # seconds a server may take to accept a connection
+OWN = ("top_k", "min_p", "min_tokens")  # not in OpenAI's interface, but in that of vLLM and llama.cpp
+EXTRA = (*OWN, "structured_outputs")  # passed to the client as `extra_body`
 OPTIONAL = (
-    "temperature",
-    "top_p",
-    "seed",
-    "n",
-    "logprobs",
-    "top_logprobs",
-    "stop",
-    "stream_options",
-    "top_k",
-    "min_p",
-    "min_tokens",
-    "response_format",
-    "structured_outputs",
+    *("temperature", "top_p", "seed", "n", "logprobs", "top_logprobs", "stop", "stream_options", "response_format"),
+    *EXTRA,
 )
 UNSUPPORTED = (
     r"unsupported|not support|unknown|unrecogni[sz]ed|unexpected|not (permitted|allowed)"
     r"|extra.(forbidden|inputs)"
 )
-OWN = ("top_k", "min_p", "min_tokens")  # not in OpenAI's interface, but in that of vLLM and llama.cpp
-EXTRA = (*OWN, "structured_outputs")  # what the client has to be given apart
 
 
-def complete(
-    endpoint, asked: str | Sequence[dict], sampling: Sampling, rule: Rule | None = None
-) -> Iterator[Completion]:
+def complete(endpoint, asked: str | Sequence[dict] | Mapping, sampling: Sampling, rule=None) -> Iterator[Completion]:
     """Ask an endpoint; yields the completion so far each time a piece comes, and at the end the whole one.
 
-    `endpoint` is a `session.endpoints.Endpoint`; `asked` a text, or messages with `role` and `content`, or a mapping of
-    `messages` and `tools`: the completion may then have `calls`, and NoToolCalls tells of a server without. Token
-    ids are not known here: `tokens` holds each token's text, and only where the server offers logprobs. What
-    a token took its server is not told either. Closing the generator ends the request. `rule` is passed on to the
-    server, which may or may not keep it.
+    `endpoint` is a `models.endpoints.Endpoint`; `asked` a text, messages with `role` and `content`, or a mapping of
+    `messages` and `tools`: the completion may then have `calls`; NoToolCalls is raised if the server has none. Token
+    ids are not known: `tokens` holds each token's text, if the server offers logprobs. `rule` is passed on to the
+    server, which may ignore it. Closing the generator ends the request.
 
     Raises GPTError, one line: no key, endpoint down, silent, refusing, or answering garbage.
     """
     key = endpoint.key()
     client, failed = connect(endpoint, key), None
     try:
-        yield from answered(endpoint, client, asked, sampling, rule)
+        yield from ask(endpoint, client, asked, sampling, rule)
     except GPTError:
         raise
     except Exception as error:  # whatever the client or its transport raises; bugs of ours name their type
-        failed = explained(error, endpoint, key, client)
+        failed = explain(error, endpoint, key, client)
     finally:
         client.close()
     if failed is not None:  # raised out here so that it holds no reference to the request and its key
@@ -79,90 +64,87 @@ def complete(
 
 def complete_all(
     endpoint,
-    asked: Sequence[str | Sequence[dict]],
+    asked: Sequence[str | Sequence[dict] | Mapping],
     sampling: Sampling,
     on_done: Callable[[int], None] | None = None,
-    rule: Rule | None = None,
+    rule=None,
 ) -> list[Completion]:
-    """The same for many prompts, several requests under way at once; in the order asked. The first error ends
-    it."""
+    """The same for many prompts, several requests in parallel; in the order asked. The first error ends it."""
     endpoint.key()
+
+    def whole(question) -> Completion:
+        *_, completion = complete(endpoint, question, sampling, rule)
+        return completion
+
+    done: list[Completion | None] = [None] * len(asked)
+    for i, completion in in_parallel(whole, asked):
+        done[i] = completion
+        if on_done:
+            on_done(i)
+    return done
+
+
+def in_parallel(function: Callable, items: Sequence) -> Iterator[tuple[int, object]]:
+    """The number of each item and `function(item)`, as they come."""
     pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="jupyter_gpt-remote")
     try:
-        jobs = {pool.submit(last, complete(endpoint, one, sampling, rule)): i for i, one in enumerate(asked)}
+        jobs = {pool.submit(function, item): i for i, item in enumerate(items)}
         for job in as_completed(jobs):
-            job.result()
-            if on_done:
-                on_done(jobs[job])
-        return [job.result() for job in jobs]
+            yield jobs[job], job.result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
 def connect(endpoint, key: str | None):
-    """A client of the `openai` library for this endpoint. It follows no redirect: that would send the prompt to a host
-    that nobody has named."""
+    """A client of the `openai` library for this endpoint. It follows no redirects, which could send the prompt to an
+    unknown host."""
     import openai
 
     timeout = openai.Timeout(endpoint.timeout, connect=min(CONNECT, endpoint.timeout))
-    near = urlsplit(endpoint.base_url).hostname in LOOPBACK  # a proxy of the environment leads elsewhere
+    local = urlsplit(endpoint.base_url).hostname in LOOPBACK  # no proxy leads there
     return openai.OpenAI(
         api_key=key or "none",
         base_url=endpoint.base_url,
         timeout=timeout,
         max_retries=endpoint.retries,
-        http_client=openai.DefaultHttpxClient(trust_env=not near, timeout=timeout, follow_redirects=False),
+        http_client=openai.DefaultHttpxClient(trust_env=not local, timeout=timeout, follow_redirects=False),
     )
 
 
-def answered(endpoint, client, asked, sampling: Sampling, rule: Rule | None = None) -> Iterator[Completion]:
-    """The first request, and further ones for the samples that it did not bring."""
+def ask(endpoint, client, asked, sampling: Sampling, rule=None) -> Iterator[Completion]:
+    """The first request, and further ones for missing samples, with the seeds they would have had."""
     start = time.perf_counter()
     answers = Answers()
 
     def so_far() -> Completion:
         return completion(endpoint, asked, sampling, answers, time.perf_counter() - start)
 
+    def single(k: int) -> Answers:
+        one = Answers()
+        for _ in pieces(endpoint, client, asked, replace(sampling, samples=1, seed=sampling.seed + k), one, rule):
+            pass
+        return one
+
     for _ in pieces(endpoint, client, asked, sampling, answers, rule):
         yield so_far()
     missing = [k for k in range(sampling.samples) if k not in answers.samples]
     if missing:
         answers.notes.setdefault("n", "the endpoint gives one sample a request: the others were asked for one by one")
-        for extra in singly(endpoint, client, asked, sampling, missing, rule):
-            answers.merge(*extra)
+        for i, one in in_parallel(single, missing):
+            answers.merge(missing[i], one)
             yield so_far()
     yield so_far()
 
 
-def singly(
-    endpoint, client, asked, sampling: Sampling, missing: list[int], rule: Rule | None = None
-) -> Iterator[tuple[int, Answers]]:
-    """One request for each missing sample k, with the seed that it would have had."""
-
-    def one(k: int) -> tuple[int, Answers]:
-        answers = Answers()
-        alone = replace(sampling, samples=1, seed=sampling.seed + k)
-        for _ in pieces(endpoint, client, asked, alone, answers, rule):
-            pass
-        return k, answers
-
-    pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="jupyter_gpt-remote")
-    try:
-        for job in as_completed([pool.submit(one, k) for k in missing]):
-            yield job.result()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-def pieces(endpoint, client, asked, sampling: Sampling, answers: Answers, rule: Rule | None = None) -> Iterator[None]:
-    """One request; every piece that comes is added to `answers` before the next `yield`."""
+def pieces(endpoint, client, asked, sampling: Sampling, answers: Answers, rule=None) -> Iterator[None]:
+    """One request; each piece that comes is added to `answers` before the next `yield`."""
     with opened(endpoint, client, request(endpoint, asked, sampling, rule), answers.notes) as stream:
         kind = stream.response.headers.get("content-type", "")
         if "event-stream" in kind or not kind:
             for chunk in stream:
                 answers.add(chunk)
                 yield
-        elif "json" in kind:  # a server that does not stream answers whole
+        elif "json" in kind:  # a server that does not stream
             answers.whole(json.loads(stream.response.read()))
             yield
         else:
@@ -170,8 +152,8 @@ def pieces(endpoint, client, asked, sampling: Sampling, answers: Answers, rule: 
     answers.check()
 
 
-def request(endpoint, asked, sampling: Sampling, rule: Rule | None = None) -> dict:
-    """The body of the request; settings that say nothing are left out."""
+def request(endpoint, asked, sampling: Sampling, rule=None) -> dict:
+    """The body of the request; settings at their default are left out."""
     body: dict = {
         "model": endpoint.model,
         "stream": True,
@@ -193,14 +175,14 @@ def request(endpoint, asked, sampling: Sampling, rule: Rule | None = None) -> di
     if sampling.stop:
         body["stop"] = list(sampling.stop)
     if sampling.logprobs:
-        body |= (
-            {"logprobs": True, "top_logprobs": sampling.logprobs} if endpoint.chat else {"logprobs": sampling.logprobs}
-        )
-    return body | {name: getattr(sampling, name) for name in OWN if getattr(sampling, name)} | ruled(endpoint, rule)
+        count = sampling.logprobs
+        body |= {"logprobs": True, "top_logprobs": count} if endpoint.chat else {"logprobs": count}
+    own = {name: getattr(sampling, name) for name in OWN if getattr(sampling, name)}
+    return body | own | constraint_fields(endpoint, rule)
 
 
-def ruled(endpoint, rule: Rule | None) -> dict:
-    """The fields that ask a server to keep a rule: OpenAI's where it has one for it, else vLLM's."""
+def constraint_fields(endpoint, rule) -> dict:
+    """The fields that ask a server to enforce a rule: OpenAI's if it has one, else vLLM's."""
     if rule is None:
         return {}
     if rule.kind == "json" and endpoint.chat:
@@ -210,12 +192,12 @@ def ruled(endpoint, rule: Rule | None) -> dict:
 
 
 def document(asked) -> str:
-    """What a base model reads: the text as it is, or the contents of messages, a blank line between them."""
+    """The prompt of a base model: the text, or the contents of messages with a blank line between them."""
     return asked if isinstance(asked, str) else "\n\n".join(message["content"] for message in asked)
 
 
 def opened(endpoint, client, body: dict, notes: dict[str, str]):
-    """The stream of the answer, after leaving out, one at a time, what the server says it does not take."""
+    """The stream of the answer. What the server refuses by name is left out, one setting at a time."""
     import openai
 
     api = client.chat.completions if endpoint.chat else client.completions
@@ -226,7 +208,7 @@ def opened(endpoint, client, body: dict, notes: dict[str, str]):
         except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
             schema = body.get("response_format", {}).get("json_schema", {})
             if schema.get("strict") and "schema" in str(error).lower():
-                schema["strict"] = False  # some enforce but a part of JSON Schema, and refuse the rest
+                schema["strict"] = False  # some servers enforce only a part of JSON Schema
                 notes["strict"] = "the endpoint cannot enforce this schema: its answer is only validated"
                 continue
             if "tools" in body and re.search(r"\btools?\b|tool.choice|function.call", str(error).lower()):
@@ -240,15 +222,14 @@ def opened(endpoint, client, body: dict, notes: dict[str, str]):
             body.pop(culprit)
             if culprit == "logprobs":
                 body.pop("top_logprobs", None)
-            if culprit not in ("stream_options", "n"):  # these two cost nothing: see Answers and singly
+            if culprit not in ("stream_options", "n"):  # both are made up for
                 notes[culprit] = f"the endpoint takes no {culprit}: it was left out"
 
 
 def refused(error, body: dict) -> str | None:
-    """Which optional setting of `body` the server complains about; None when it is about something else.
+    """Which optional setting of `body` the server refuses; None if the error is about something else.
 
-    A complaint about a setting's *value* names it too, so only words such as "unsupported" or "unknown"
-    count.
+    An error about a setting's *value* names it too, so only words such as "unsupported" or "unknown" count.
     """
     said = str(error).lower()
     if "max_tokens" in body and "max_tokens" in said and "max_completion_tokens" in said:
@@ -265,47 +246,37 @@ def refused(error, body: dict) -> str | None:
 
 
 def completion(endpoint, asked, sampling: Sampling, answers: Answers, seconds: float) -> Completion:
-    """What has come so far, as a completion whose samples stand in order."""
-    sent = (
-        document(asked)
-        if not endpoint.chat
-        else json.dumps(request(endpoint, asked, sampling)["messages"], ensure_ascii=False, indent=1)
-    )
-    spent = answers.usage()
-    price = cost(endpoint.base_url, endpoint.model, spent[0], spent[1]) if answers.counted else None
-    usage = Usage(spent[0] or 0, spent[1] or 0, seconds, price)
+    """The answer so far as a completion, its samples in order."""
+    messages = request(endpoint, asked, sampling)["messages"] if endpoint.chat else None
+    sent = document(asked) if messages is None else json.dumps(messages, ensure_ascii=False, indent=1)
+    tokens_in, tokens_out = answers.usage()
+    price = cost(endpoint.base_url, endpoint.model, tokens_in, tokens_out) if answers.counted else None
+    usage = Usage(tokens_in or 0, tokens_out or 0, seconds, price)
     notes = tuple(answers.notes.values()) + (() if answers.counted else answers.uncounted)
     shared = {
         "prompt": sent,
         "prompt_tokens": usage.prompt_tokens,
         "usage": usage,
         "model": endpoint.name,
-        "form": "messages, laid out by the server" if endpoint.chat else "the raw document",
-        "messages": json.loads(sent) if endpoint.chat else None,
+        "form": BY_SERVER if endpoint.chat else "the raw document",
+        "messages": None if messages is None else json.loads(sent),
         "sampling": sampling,
         "notes": notes,
     }
-    drawn = [
+    samples = [
         Completion(
             one.text,
             list(one.tokens),
             list(one.logprobs),
             list(one.top),
             finish_reason=one.finish or "length",
-            calls=one.made,
+            calls=one.tool_calls,
             **shared,
         )
         for _, one in sorted(answers.samples.items())
     ] or [Completion("", finish_reason="length", **shared)]
-    drawn[0].samples = drawn
-    return drawn[0]
-
-
-def last(steps: Iterator[Completion]) -> Completion:
-    """The last of the partial completions: the whole one."""
-    for step in steps:  # noqa: B007
-        pass
-    return step
+    samples[0].samples = samples
+    return samples[0]
 
 
 def cost(base_url: str, model: str, prompt_tokens: int | None, completion_tokens: int | None) -> float | None:

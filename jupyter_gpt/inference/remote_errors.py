@@ -1,7 +1,7 @@
-"""What went wrong with an endpoint, in one line that says what to do, and that never holds the key.
+"""Errors of an endpoint in one line that says what to do and never contains the key.
 
-Servers repeat keys in their complaints (whole or in part) and client libraries keep request headers in their
-exceptions. So what is raised is new, carries no cause, and has every piece of the key struck out.
+Servers repeat keys in their messages (whole or in part), and client libraries keep request headers in their exceptions.
+So the error that is raised is new, has no cause, and every piece of the key is removed from it.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import re
 from jupyter_gpt.errors import GPTError, nearest
 
 LONGEST = 200  # characters of a server's own words that a line has room for
-TRANSPORTS = ("httpx", "httpx2", "httpcore", "ssl", "anyio")  # what the client lets through, by its age
-PIECE = 8  # characters of a key that already tell too much
+TRANSPORTS = ("httpx", "httpx2", "httpcore", "ssl", "anyio")  # whose errors the client may pass on
+PIECE = 8  # characters of a key that are removed
 
 
 class Garbage(Exception):
@@ -20,12 +20,11 @@ class Garbage(Exception):
 
 
 class Cut(Exception):
-    """An answer that ends before its end."""
+    """An answer that is incomplete."""
 
 
-def explained(error: BaseException, endpoint, key: str | None, client=None) -> GPTError:
-    """The user's error for whatever the client raised. `client`, when given, is asked which models there
-    are."""
+def explain(error: BaseException, endpoint, key: str | None, client=None) -> GPTError:
+    """The error for the user. `client`, if given, is asked which models there are."""
     import openai
 
     name = f"endpoint {endpoint.name}"
@@ -40,7 +39,7 @@ def explained(error: BaseException, endpoint, key: str | None, client=None) -> G
     if isinstance(error, openai.APIError):
         return GPTError(f"{name} failed while it answered: {words(error, key) or 'it does not say why'}")
     if isinstance(error, Garbage):
-        return GPTError(f"{name} answers {struck(str(error), key)}: is {endpoint.base_url} the right --base-url?")
+        return GPTError(f"{name} answers {without_key(str(error), key)}: is {endpoint.base_url} the right --base-url?")
     if isinstance(error, Cut) or type(error).__module__.partition(".")[0] in TRANSPORTS:
         return GPTError(f"{name} closed the connection before its answer was whole: {reason(error, key)}")
     if isinstance(error, ValueError):
@@ -49,9 +48,9 @@ def explained(error: BaseException, endpoint, key: str | None, client=None) -> G
 
 
 def status(error, endpoint, key: str | None, client) -> str:
-    """The line for an answer with an HTTP status that is no success."""
-    code, said = error.status_code, words(error, key)
-    name, tail = f"endpoint {endpoint.name}", f": {said}" if said else ""
+    """The message for an HTTP error status."""
+    code, message = error.status_code, words(error, key)
+    name, tail = f"endpoint {endpoint.name}", f": {message}" if message else ""
     if 300 <= code < 400:
         return f"{name} sends requests on to another address ({code}): give the one that answers as --base-url"
     if code in (401, 403):
@@ -72,7 +71,7 @@ def status(error, endpoint, key: str | None, client) -> str:
 
 
 def models(client) -> list[str]:
-    """The names of an endpoint's models, as far as it tells them within two seconds."""
+    """The names of an endpoint's models, if it lists them within two seconds."""
     import openai
 
     try:
@@ -82,25 +81,25 @@ def models(client) -> list[str]:
 
 
 def words(error, key: str | None) -> str:
-    """A server's own explanation: one line, without mark-up, without the key."""
+    """A server's own message: one line, without mark-up, without the key."""
     body = getattr(error, "body", None)
     said = body.get("message") or body.get("detail") or body.get("error") if isinstance(body, dict) else body
     if not isinstance(said, str) or "<html" in said.lower() or "<!doctype" in said.lower():
         return ""
-    said = struck(" ".join(said[: 8 * LONGEST].split()), key)
+    said = without_key(" ".join(said[: 8 * LONGEST].split()), key)
     return said if len(said) <= LONGEST else said[:LONGEST] + "…"
 
 
 def reason(error: BaseException, key: str | None) -> str:
-    """Why a connection failed: the innermost cause says it best."""
+    """Why a connection failed: the innermost cause."""
     while error.__cause__ is not None:
         error = error.__cause__
     said = re.sub(r"^\[Errno -?\d+\] ", "", " ".join(str(error).split()))
-    return struck(said, key)[:LONGEST] or type(error).__name__
+    return without_key(said, key)[:LONGEST] or type(error).__name__
 
 
-def struck(text: str, key: str | None) -> str:
-    """`text` with the key, and every piece of it long enough to matter, replaced by `…`."""
+def without_key(text: str, key: str | None) -> str:
+    """`text` with the key, and every piece of it of `PIECE` characters or more, replaced by `…`."""
     if not key:
         return text
     text = text.replace(key, "…")

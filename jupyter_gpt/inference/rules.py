@@ -1,8 +1,8 @@
-"""What an answer has to be: a regex, JSON of a schema, one of some choices, or a text of a grammar.
+"""Constraints on an answer: a regex, a JSON schema, choices, or a grammar.
 
-A `Rule` is checked when it is made, so that whoever asks is told before anything is sampled: a schema that nothing
-can satisfy, or with a keyword that cannot be enforced, is refused, never half-enforced. `constrain` holds an answer
-to it token by token; `problem` says of a text that came from elsewhere whether it keeps it.
+A `Rule` is checked when it is made, before anything is sampled: a schema that nothing can satisfy, or with a keyword
+that cannot be enforced, is refused and never enforced in part. `constrain` applies it token by token; `Rule.problem`
+validates a text that came from elsewhere.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.inference.schemas import enforceable, inner, pointed
+from jupyter_gpt.inference.schemas import enforceable, map_subschemas, resolve
 
 BACKSLASH = "\\"
 LONGEST = {"email": 254, "hostname": 253}  # characters (RFC 5321, RFC 1035)
-SECONDS = r"\d\d:\d\d:[0-5]\d"  # a 60th is right in some years at midnight only
+SECONDS = r"\d\d:\d\d:[0-5]\d"  # leap seconds excluded
 ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 CLASSES = {
     "d": "[0-9]",
@@ -29,15 +29,15 @@ CLASSES = {
     "W": r"[^\p{L}\p{N}_]",
     "S": r"[^\s\x1c-\x1f]",
 }
-REFERENCES = 10_000  # that are followed while a text is checked against a schema
-SECONDS_OF_PATTERN = 0.2  # that one pattern of a schema may take on one text
+REFERENCES = 10_000  # that are followed in one validation
+PATTERN_SECONDS = 0.2  # that one pattern of a schema may take on one text
 KINDS = ("regex", "json", "choice", "grammar")
 
 
 @dataclass(frozen=True)
 class Rule:
     """One constraint: `kind` is one of `KINDS`; `what` the regex, the schema (a dict), the choices (a tuple), or the
-    Lark grammar (a text); `model` the pydantic model that the schema was made of, if any."""
+    Lark grammar (a text); `model` the pydantic model of the schema, if any."""
 
     kind: str
     what: object
@@ -54,10 +54,10 @@ class Rule:
         return f"the regex {self.what}" if self.kind == "regex" else "a text of the grammar"
 
     def grammar(self, lead: str = "", tails: tuple[str, ...] = (), alphabet: str = "") -> str:
-        """For llguidance: perhaps `lead`, then what the rule asks for, then perhaps one of `tails`.
+        """For llguidance: optionally `lead`, then the constrained text, then optionally one of `tails`.
 
-        `alphabet`: all characters there are, where a tokenizer has not all. A regex or a choice is then held to them,
-        lest it go where it cannot go on.
+        `alphabet`: the characters of a tokenizer that lacks some. A regex or a choice is restricted to them, so that it
+        cannot run into a dead end.
         """
         head = f"({literal(lead)})? " if lead else ""
         tail = f" ({' | '.join(map(literal, tails))})?" if tails else ""
@@ -76,12 +76,12 @@ class Rule:
         return encoding.dumps({"grammars": [whole, {"name": "part", **part}] if head or tail else [part]})
 
     def begins_with(self, text: str) -> bool:
-        """Whether some text that keeps the rule begins so."""
+        """Whether some valid text begins so."""
         matcher = matcher_of(self.grammar()).deep_copy()
         return matcher.try_consume_tokens(list(text.encode())) == len(text.encode())
 
     def problem(self, text: str) -> str | None:
-        """In which way `text` breaks the rule, in a few words; None where it keeps it."""
+        """Why `text` is not valid, in a few words; None if it is."""
         if self.kind == "choice":
             return None if text in self.what else f"not {self.words}"
         if self.kind == "json":
@@ -112,18 +112,18 @@ class Rule:
         return error and f"not {self.words}: {one_line(error.message)}"
 
     def value(self, text: str) -> object:
-        """What a text that keeps the rule stands for: of JSON the value or the pydantic object, else the text."""
+        """The value of a valid text: of JSON the parsed value or the pydantic object, else the text."""
         if self.kind != "json":
             return text
         return self.model.model_validate_json(text) if self.model else parsed(text)
 
 
 def rule(regex: object = None, json: object = None, choice: object = None, grammar: object = None) -> Rule | None:
-    """The rule of what is given, None where nothing is.
+    """The rule of the given constraint, None if there is none.
 
-    `regex`: Rust's syntax, the whole answer has to match. `json`: a schema as a mapping or as JSON text, a file of one,
+    `regex`: Rust's syntax, the whole answer has to match. `json`: a schema as a mapping or JSON text, a file with one,
     a pydantic model, or True (any JSON). `choice`: `"a|b|c"` or a list of texts. `grammar`: a Lark grammar with a rule
-    `start`, or a file of one. Raises GPTError for two of them at once, and for what cannot be read, enforced or
+    `start`, or a file with one. Raises GPTError for two of them at once, and for what cannot be read, enforced or
     satisfied.
     """
     given = {"regex": regex, "json": json, "choice": choice, "grammar": grammar}
@@ -131,10 +131,10 @@ def rule(regex: object = None, json: object = None, choice: object = None, gramm
     if not given:
         return None
     if len(given) > 1:
-        raise GPTError(f"{' and '.join(given)} are two constraints: an answer is held to one, so leave one out")
+        raise GPTError(f"{' and '.join(given)} are two constraints, and an answer takes one: leave one out")
     ((kind, what),) = given.items()
     made = {"regex": of_regex, "json": of_json, "choice": of_choice, "grammar": of_grammar}[kind](what)
-    refuse_what_cannot_be(made)
+    check_enforceable(made)
     return made
 
 
@@ -169,7 +169,7 @@ def of_json(json: object) -> Rule:
     try:
         checker(schema).check_schema(schema)
     except SchemaError as error:
-        raise GPTError(f"the JSON schema is none: {one_line(error.message)}") from error
+        raise GPTError(f"the JSON schema is not valid: {one_line(error.message)}") from error
     return Rule("json", schema, model)
 
 
@@ -183,7 +183,7 @@ def read_schema(text: str) -> dict:
     except ValueError as error:
         raise GPTError(f"{where} is not JSON: {one_line(error)}") from error
     if not isinstance(found, dict):
-        raise GPTError(f"{where} is no JSON schema that says anything: it has to be an object")
+        raise GPTError(f"{where} is not a JSON schema: it has to be an object")
     return found
 
 
@@ -199,22 +199,22 @@ def of_grammar(grammar: object) -> Rule:
     return Rule("grammar", text)
 
 
-def refuse_what_cannot_be(made: Rule) -> None:
-    """GPTError where llguidance cannot enforce the rule, or nothing satisfies it."""
+def check_enforceable(made: Rule) -> None:
+    """Raises GPTError if llguidance cannot enforce the rule, or nothing satisfies it."""
     matcher = matcher_of(made.grammar())
     if matcher.is_error():
         raise GPTError(f"{made.words} cannot be enforced: {reason(matcher.get_error())}")
     empty = not matcher.is_accepting() and not any(matcher.compute_bitmask()[:32])  # none of the 256 bytes begins it
-    if empty or (made.kind == "json" and not ends(enforceable(made.what))):
+    if empty or (made.kind == "json" and not is_finite(enforceable(made.what))):
         raise GPTError(f"{made.words} cannot be enforced: no text satisfies it")
 
 
-def ends(schema: object) -> bool:
-    """Whether some JSON of the schema comes to an end: one that requires itself, by `$ref`, goes on for ever."""
-    pointers, ending = set(pointers_in(schema)), set()
-    while more := {pointer for pointer in pointers - ending if one_ends(pointed(pointer, schema), ending)}:
-        ending |= more  # parts that end when those found so far do
-    return one_ends(schema, ending)
+def is_finite(schema: object) -> bool:
+    """Whether some JSON of the schema is finite: one that requires itself, by `$ref`, is not."""
+    pointers, finite = set(pointers_in(schema)), set()
+    while more := {pointer for pointer in pointers - finite if part_is_finite(resolve(pointer, schema), finite)}:
+        finite |= more  # parts that are finite if those found so far are
+    return part_is_finite(schema, finite)
 
 
 def pointers_in(part: object) -> Iterator[str]:
@@ -225,16 +225,16 @@ def pointers_in(part: object) -> Iterator[str]:
         yield part["$ref"]
 
 
-def one_ends(schema: object, ending: set[str]) -> bool:
-    """Whether a part of a schema has a finite JSON, where the parts that `ending` points to have one."""
+def part_is_finite(schema: object, finite: set[str]) -> bool:
+    """Whether a part of a schema has finite JSON, if the parts that `finite` points to have some."""
     if not isinstance(schema, dict) or "const" in schema or "enum" in schema:
         return schema is not False
-    if "$ref" in schema and schema["$ref"] not in ending:
+    if "$ref" in schema and schema["$ref"] not in finite:
         return False
     either = [part for name in ("anyOf", "oneOf") for part in schema.get(name, ())]
-    if either and not any(one_ends(part, ending) for part in either):
+    if either and not any(part_is_finite(part, finite) for part in either):
         return False
-    if not all(one_ends(part, ending) for part in schema.get("allOf", ())):
+    if not all(part_is_finite(part, finite) for part in schema.get("allOf", ())):
         return False
     kinds = schema.get("type", "any")
     kinds = {kinds} if isinstance(kinds, str) else set(kinds)
@@ -243,26 +243,26 @@ def one_ends(schema: object, ending: set[str]) -> bool:
         "object": [schema.get("properties", {}).get(name, True) for name in schema.get("required", ())],
         "array": first[:least] + ([schema.get("items", True)] if least > len(first) else []),
     }
-    return any(all(one_ends(part, ending) for part in members.get(kind, ())) for kind in kinds)
+    return any(all(part_is_finite(part, finite) for part in members.get(kind, ())) for kind in kinds)
 
 
 @functools.lru_cache(maxsize=64)
 def matcher_of(grammar: str):
-    """A matcher of bytes, to be copied before it is told anything."""
+    """A matcher of bytes, to be copied before use."""
     from llguidance import LLMatcher, LLTokenizer
 
     return LLMatcher(LLTokenizer("byte"), grammar, log_level=0)
 
 
 def accepts(grammar: str, text: bytes) -> bool:
-    """Whether all of `text` is a text of the grammar."""
+    """Whether the whole of `text` matches the grammar."""
     matcher = matcher_of(grammar).deep_copy()
     return matcher.try_consume_tokens(list(text)) == len(text) and matcher.is_accepting()
 
 
 def compact_json(schema: dict) -> dict:
-    """The schema with JSON written without white space: with any allowed, a weak model writes it for ever. Formats have
-    the longest length that their standard gives them."""
+    """The schema for JSON without white space (a weak model that may write any writes it for ever), with formats
+    limited to the length that their standard allows."""
     return {**bounded(schema), "x-guidance": {"whitespace_flexible": False}}
 
 
@@ -271,7 +271,7 @@ def bounded(part: object) -> object:
         return [bounded(one) for one in part]
     if not isinstance(part, dict):
         return part
-    part = inner(part, bounded)
+    part = map_subschemas(part, bounded)
     kind = part["format"] if isinstance(part.get("format"), str) else ""
     if kind in LONGEST:
         return {**part, "maxLength": min(LONGEST[kind], part.get("maxLength", LONGEST[kind]))}
@@ -279,21 +279,19 @@ def bounded(part: object) -> object:
 
 
 def in_lark(regex: str) -> str:
-    """A regex as Lark writes it; `\\d`, `\\w` and `\\S` take nothing that Python's would not, and `\\d` ASCII alone."""
+    """A regex in Lark's syntax; `\\d`, `\\w` and `\\S` match nothing that Python's would not, and `\\d` only ASCII."""
     from llguidance import regex_to_lark
 
     return f"/{regex_to_lark(re.sub(ESCAPE, lambda found: CLASSES.get(found[1], found[0]), regex), '')}/"
 
 
 class TooMuch(Exception):
-    """Checking a text against a schema takes too long."""
+    """Validating a text against a schema takes too long."""
 
 
 def checker(schema: dict):
-    """A validator of the jsonschema library, of the draft that the schema names, which gives up with TooMuch.
-
-    A pattern may take exponential time, and so may references to references: neither is waited for.
-    """
+    """A jsonschema validator for the schema's draft that gives up with TooMuch: patterns, and references to references,
+    may take exponential time."""
     from jsonschema import Draft202012Validator
     from jsonschema.validators import extend, validator_for
 
@@ -312,17 +310,15 @@ def checker(schema: dict):
 
 
 def matches(pattern: str, text: str) -> bool:
-    """Whether a pattern of a schema is found in a text. Raises TooMuch where that takes longer than
-    `SECONDS_OF_PATTERN`.
-    """
+    """Whether a schema's pattern occurs in a text. Raises TooMuch if that takes longer than `PATTERN_SECONDS`."""
     import regex
 
     try:
-        return regex.search(pattern, text, timeout=SECONDS_OF_PATTERN) is not None
+        return regex.search(pattern, text, timeout=PATTERN_SECONDS) is not None
     except TimeoutError:
         raise TooMuch(f"not checked: the pattern {pattern!r:.40} takes too long on it") from None
     except regex.error as error:
-        raise TooMuch(f"not checked: the pattern {pattern!r:.40} is not understood ({error})") from None
+        raise TooMuch(f"not checked: the pattern {pattern!r:.40} is not valid ({error})") from None
 
 
 def of_pattern(validator, pattern, instance, schema):
@@ -346,7 +342,7 @@ def of_additional_properties(validator, part, instance, schema):
         if name in schema.get("properties", ()) or any(matches(p, name) for p in schema.get("patternProperties", ())):
             continue
         if part is False:
-            yield ValidationError(f"{name!r} is not among its properties")
+            yield ValidationError(f"{name!r} is not one of its properties")
         else:
             yield from validator.descend(value, part, path=name)
 
@@ -368,18 +364,18 @@ def parsed(text: str) -> object:
 
 
 def literal(text: str) -> str:
-    """A text as Lark writes it."""
+    """A text as a Lark literal."""
     return encoding.dumps(text, ensure_ascii=False)
 
 
-def one_line(said: object) -> str:
-    return " ".join(str(said).split())[:160]
+def one_line(text: object) -> str:
+    return " ".join(str(text).split())[:160]
 
 
 def reason(said: str) -> str:
-    """What llguidance says is wrong, without its drawing of where, and without what nobody here can set."""
+    """An error message of llguidance in one line, without its drawing of the place."""
     inner = re.findall(r"error: (.+)", said)
     said = one_line(inner[-1] if inner else re.sub(r"^at \d+\(\d+\): ", "", said.strip().splitlines()[0]))
     if keywords := re.match(r"Unimplemented keys: \[(.+)\]", said):
-        return f"{keywords[1].replace(chr(34), '')} cannot be kept token by token"
+        return f"{keywords[1].replace(chr(34), '')} is not supported"
     return said

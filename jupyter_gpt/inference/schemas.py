@@ -1,11 +1,9 @@
-"""JSON schemas in the keywords that llguidance enforces.
+"""Rewriting JSON schemas in the keywords that llguidance enforces.
 
-`oneOf`, `not`, `if`, `dependentRequired`, `propertyNames` and a few others are put in other words, always so that what
-keeps the new schema keeps the old one; sometimes fewer texts do. Each alternative of a `oneOf` is narrowed until
-nothing that
-keeps it can keep another one (`apart`), and left out where that cannot be had. Where no other words are known the
-schema is refused:
-it is never enforced in part.
+`oneOf`, `not`, `if`, `dependentRequired`, `propertyNames` and a few others are rewritten, always so that what satisfies
+the new schema satisfies the old one; sometimes fewer texts do. Each alternative of a `oneOf` is narrowed until nothing
+that satisfies it can satisfy another one (`exclude`), and left out if that is not possible. A schema that cannot be
+rewritten is refused: it is never enforced in part.
 """
 
 from __future__ import annotations
@@ -14,34 +12,33 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.inference.disjoint_schemas import Ref, Schema, apart, keeps, opposite, values_of
+from jupyter_gpt.inference.disjoint_schemas import Ref, Schema, exclude, negate, satisfies, values_of
 
 LITERAL = ("const", "enum", "default", "examples", "example")  # values, in which nothing is a keyword
 NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")  # schemas by name, not keywords
-UNCHECKED = ("password", "byte", "binary")  # formats of OpenAPI that say how a text is handled, not what it may be
+UNCHECKED = ("password", "byte", "binary")  # OpenAPI formats that do not restrict the text
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
-OLD = ("draft-03", "draft-04", "draft-06", "draft-07")  # where nothing counts beside a $ref
+OLD = ("draft-03", "draft-04", "draft-06", "draft-07")  # they ignore everything beside a $ref
 
 
 def enforceable(schema: dict) -> dict:
-    """The schema in keywords that can be enforced. Raises GPTError, one line, for one that cannot be put so."""
+    """The schema in keywords that can be enforced. Raises GPTError, one line, for one that cannot be rewritten."""
     old = any(draft in str(schema.get("$schema", "")) for draft in OLD)
     try:
         schema = {**modern(schema, anchors_in(schema), old), "$schema": DRAFT}
-        return written(schema, partial(pointed, root=schema))
+        return rewrite(schema, partial(resolve, root=schema))
     except RecursionError:
         raise refuse("it is nested too deeply") from None
 
 
 def modern(part: object, anchors: Mapping[str, str], old: bool) -> object:
-    """In the words of the draft of 2020: nothing beside an old `$ref`, no list of `items`, no `exclusiveMinimum: true`,
-    no names
-    in a `$ref`."""
+    """Translate to draft 2020-12: nothing beside an old `$ref`, no list of `items`, no `exclusiveMinimum: true`, no
+    anchors in a `$ref`."""
     if isinstance(part, list):
         return [modern(one, anchors, old) for one in part]
     if not isinstance(part, dict):
         return part
-    new = inner(part, lambda one: modern(one, anchors, old))
+    new = map_subschemas(part, lambda one: modern(one, anchors, old))
     if isinstance(new.get("$ref"), str):
         new["$ref"] = anchors.get(new["$ref"], new["$ref"])
         if old:
@@ -56,8 +53,8 @@ def modern(part: object, anchors: Mapping[str, str], old: bool) -> object:
     return new
 
 
-def inner(schema: Mapping, change: Callable[[object], object]) -> dict:
-    """The schema with each schema within it changed."""
+def map_subschemas(schema: Mapping, change: Callable[[object], object]) -> dict:
+    """The schema with `change` applied to each direct subschema."""
     return {
         name: one
         if name in LITERAL
@@ -79,8 +76,8 @@ def anchors_in(part: object, path: str = "#") -> dict[str, str]:
     return found
 
 
-def pointed(pointer: str, root: dict) -> object:
-    """The part of the schema that a `$ref` names; True, which asks nothing, where it is none of its parts."""
+def resolve(pointer: str, root: dict) -> object:
+    """The part of the schema that a `$ref` points to; True, which allows anything, if there is none."""
     found: object = root
     for step in pointer.removeprefix("#").split("/")[1:]:
         step = step.replace("~1", "/").replace("~0", "~")
@@ -91,86 +88,86 @@ def pointed(pointer: str, root: dict) -> object:
     return found
 
 
-def written(part: object, ref: Ref) -> object:
-    """A part in other words. What is compared is always the part as it was."""
+def rewrite(part: object, ref: Ref) -> object:
+    """Rewrite a part. Comparisons always use the original parts."""
     if isinstance(part, list):
-        return [written(one, ref) for one in part]
+        return [rewrite(one, ref) for one in part]
     if not isinstance(part, dict):
         return part
-    new = inner(part, lambda one: written(one, ref))
+    new = map_subschemas(part, lambda one: rewrite(one, ref))
     if isinstance(new.get("format"), str) and new["format"] in UNCHECKED:
         del new["format"]
-    for keyword, words in REWRITTEN.items():
+    for keyword, rewriting in REWRITINGS.items():
         if keyword in new:
-            new = words(new, part, ref)
+            new = rewriting(new, part, ref)
     return new
 
 
-def instead(schema: Mapping, gone: tuple[str, ...], *more: Schema) -> dict:
-    """The schema with something in the place of some of its keywords."""
+def replaced(schema: Mapping, gone: tuple[str, ...], *more: Schema) -> dict:
+    """The schema without some keywords, and with `more` conditions."""
     rest = {name: one for name, one in schema.items() if name not in gone}
     return {**rest, "allOf": [*rest.get("allOf", ()), *more]} if more else rest
 
 
-def refuse(words: str) -> GPTError:
-    return GPTError(f"the JSON schema cannot be enforced: {words}")
+def refuse(why: str) -> GPTError:
+    return GPTError(f"the JSON schema cannot be enforced: {why}")
 
 
 def one_of(new: dict, was: dict, ref: Ref) -> dict:
-    """`oneOf` as `anyOf` of alternatives that keep away from one another."""
+    """`oneOf` as `anyOf` of alternatives that exclude one another."""
     if not isinstance(was["oneOf"], list):
-        return new  # no keyword, but the name of something
-    kept = []
+        return new  # no keyword, but a property of that name
+    alternatives = []
     for n, one in enumerate(was["oneOf"]):
-        more = [apart(one, other, was, ref) for i, other in enumerate(was["oneOf"]) if i != n]
+        more = [exclude(one, other, was, ref) for i, other in enumerate(was["oneOf"]) if i != n]
         if None not in more:
-            kept.append({"allOf": [new["oneOf"][n], *(one for one in more if one is not True)]})
-    if not kept:
-        raise refuse("what keeps one alternative of its oneOf may keep another too; anyOf would allow that")
-    return instead(new, ("oneOf",), {"anyOf": kept})
+            alternatives.append({"allOf": [new["oneOf"][n], *(one for one in more if one is not True)]})
+    if not alternatives:
+        raise refuse("what satisfies one alternative of its oneOf may satisfy another too; anyOf would allow that")
+    return replaced(new, ("oneOf",), {"anyOf": alternatives})
 
 
 def negated(new: dict, was: dict, ref: Ref) -> dict:
-    """`not` as what is left."""
-    left = opposite(was["not"], instead(was, ("not",)), ref)
+    """`not` as a schema for what is left."""
+    left = negate(was["not"], replaced(was, ("not",)), ref)
     if left is None:
         raise refuse("its not excludes something else than types, listed values, or properties")
-    return instead(new, ("not",), left)
+    return replaced(new, ("not",), left)
 
 
 def conditional(new: dict, was: dict, ref: Ref) -> dict:
     """`if`, `then` and `else` as the two cases."""
     gone = ("if", "then", "else")
-    other = opposite(was["if"], instead(was, gone), ref)
+    other = negate(was["if"], replaced(was, gone), ref)
     if other is None:
         raise refuse("its if asks for something else than types, listed values, or properties")
     cases = ([new["if"], new.get("then", True)], [other, new.get("else", True)])
-    return instead(new, gone, {"anyOf": [{"allOf": case} for case in cases]})
+    return replaced(new, gone, {"anyOf": [{"allOf": case} for case in cases]})
 
 
 def dependent(new: dict, was: dict, ref: Ref, keyword: str) -> dict:
-    """What a property brings with it: it is not there, or that is."""
+    """A dependency: the property is absent, or what it requires is present."""
     cases = []
     for name, needs in new[keyword].items():
         there = {"required": [name, *needs]} if isinstance(needs, list) else {"required": [name], "allOf": [needs]}
         cases.append({"anyOf": [{"properties": {name: False}}, there]})
-    return instead(new, (keyword,), *cases)
+    return replaced(new, (keyword,), *cases)
 
 
 def property_names(new: dict, was: dict, ref: Ref) -> dict:
-    """Names that are listed or match a pattern, as the properties that there may be."""
+    """Listed names, or names that match a pattern, as the only properties."""
     names, known, more = new["propertyNames"], new.get("properties", {}), new.get("additionalProperties", True)
-    rest, listed = instead(new, ("propertyNames",)), values_of(names, ref)
+    rest, listed = replaced(new, ("propertyNames",)), values_of(names, ref)
     if names is True or names == {"type": "string"}:
         return rest
     if "patternProperties" not in new and listed is not None:
         wanted = {name: known.get(name, more) for name in listed if isinstance(name, str)}
         return {**rest, "properties": wanted, "additionalProperties": False}
     if "patternProperties" not in new and isinstance(names, dict) and set(names) - {"type"} == {"pattern"}:
-        kept = {name: one for name, one in known.items() if keeps(name, names)}
+        matching = {name: one for name, one in known.items() if satisfies(name, names)}
         return {
             **rest,
-            "properties": kept,
+            "properties": matching,
             "patternProperties": {names["pattern"]: more},
             "additionalProperties": False,
         }
@@ -178,19 +175,19 @@ def property_names(new: dict, was: dict, ref: Ref) -> dict:
 
 
 def unique(new: dict, was: dict, ref: Ref) -> dict:
-    """`uniqueItems` where it asks for nothing; elsewhere it stays, and is refused."""
-    return instead(new, ("uniqueItems",)) if new["uniqueItems"] is False or new.get("maxItems", 2) < 2 else new
+    """`uniqueItems` is dropped where it restricts nothing; elsewhere it stays, and is refused."""
+    return replaced(new, ("uniqueItems",)) if new["uniqueItems"] is False or new.get("maxItems", 2) < 2 else new
 
 
 def unevaluated(new: dict, was: dict, ref: Ref) -> dict:
-    """`unevaluatedProperties` where no other part has a say on properties: it is `additionalProperties` then."""
+    """`unevaluatedProperties` as `additionalProperties`, if no other part restricts properties."""
     others = ("$ref", "allOf", "anyOf", "oneOf", "if", "dependentSchemas", "additionalProperties")
     if any(name in was for name in others):
         return new
-    return {**instead(new, ("unevaluatedProperties",)), "additionalProperties": new["unevaluatedProperties"]}
+    return {**replaced(new, ("unevaluatedProperties",)), "additionalProperties": new["unevaluatedProperties"]}
 
 
-REWRITTEN = {
+REWRITINGS = {
     "propertyNames": property_names,
     "unevaluatedProperties": unevaluated,
     "uniqueItems": unique,

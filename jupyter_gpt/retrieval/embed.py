@@ -121,7 +121,7 @@ class Remote:
         import numpy as np
 
         from jupyter_gpt.inference.remote import connect
-        from jupyter_gpt.inference.remote_errors import explained
+        from jupyter_gpt.inference.remote_errors import explain
 
         key = self.endpoint.key()
         client, failed = connect(self.endpoint, key), None
@@ -139,7 +139,7 @@ class Remote:
         except GPTError:
             raise
         except Exception as error:  # whatever the client or its transport raises
-            failed = explained(error, self.endpoint, key, client)
+            failed = explain(error, self.endpoint, key, client)
         finally:
             client.close()
         if failed is not None:

@@ -16,10 +16,16 @@ from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference import remote
 from jupyter_gpt.inference.completion import Sampling
 from jupyter_gpt.inference.remote import cost
-from jupyter_gpt.inference.remote_errors import struck
+from jupyter_gpt.inference.remote_errors import without_key
 from jupyter_gpt.models.endpoints import Endpoint
 
 KEY = "sk-Very-Secret-0123456789"
+
+
+def last(completions):
+    """The whole completion."""
+    *_, completion = completions
+    return completion
 
 
 class Fake(ThreadingHTTPServer):
@@ -102,7 +108,7 @@ def fake(monkeypatch):
 
 
 def ask(endpoint, asked="Hello?", **settings):
-    return remote.last(remote.complete(endpoint, asked, Sampling(**settings)))
+    return last(remote.complete(endpoint, asked, Sampling(**settings)))
 
 
 def error_of(endpoint, **settings) -> str:
@@ -343,8 +349,8 @@ def test_the_key_is_wanted_and_never_told(fake, monkeypatch, caplog):
 
 
 def test_pieces_of_a_key_are_struck_out():
-    assert struck(f"key {KEY[4:]} and {KEY[:9]}!", KEY) == "key … and …!"
-    assert struck("nothing of it", KEY) == "nothing of it"
+    assert without_key(f"key {KEY[4:]} and {KEY[:9]}!", KEY) == "key … and …!"
+    assert without_key("nothing of it", KEY) == "nothing of it"
 
 
 def test_prices_are_known_or_none():

@@ -18,14 +18,14 @@ from jupyter_gpt.inference.rules import accepts, matcher_of, rule
 
 SCHEMAS = json.loads((Path(__file__).parent / "schemas.json").read_text(encoding="utf-8"))
 REFUSED = {
-    "oneOf numbers overlapping": "what keeps one alternative of its oneOf may keep another too",
+    "oneOf numbers overlapping": "what satisfies one alternative of its oneOf may satisfy another too",
     "if of a string": "its if asks for something else than types, listed values, or properties",
     "not const": "its not excludes something else",
     "not object": "its not excludes something else",
-    "unique": "uniqueItems cannot be kept token by token",
-    "unique enum": "uniqueItems cannot be kept token by token",
-    "contains": "contains cannot be kept",
-    "unevaluated allOf": "unevaluatedProperties cannot be kept",
+    "unique": "uniqueItems is not supported",
+    "unique enum": "uniqueItems is not supported",
+    "contains": "contains is not supported",
+    "unevaluated allOf": "unevaluatedProperties is not supported",
     "format regex": "Unknown format: regex",
     "lookahead": "look-around",
 }

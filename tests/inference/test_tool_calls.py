@@ -138,7 +138,7 @@ def test_calls_come_in_pieces():
         answers.add(chunk)
     answers.add({"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]})
     answers.check()
-    assert answers.samples[0].made == [
+    assert answers.samples[0].tool_calls == [
         {"name": "weather", "arguments": '{"city": "Ulm"}', "id": "c1"},
         {"name": "clock", "arguments": "{}", "id": "c2"},
     ]

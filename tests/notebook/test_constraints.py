@@ -48,7 +48,7 @@ def test_an_answer_cut_off_says_so(gpt, run, shown):
 def test_refused_in_one_line(gpt, ip):
     result = ip.run_cell('%%prompt base --json {"type": "array", "uniqueItems": true}\nThe')
     assert result.error_in_exec._render_traceback_() == [
-        "GPTError: JSON of a schema cannot be enforced: uniqueItems cannot be kept token by token"
+        "GPTError: JSON of a schema cannot be enforced: uniqueItems is not supported"
     ]
 
 
