@@ -71,9 +71,9 @@ def label(text: str) -> str:
 
 
 def panels(shown: Sequence[Panel], alarms: Sequence[int] = (), columns: int = 3) -> Any:
-    """The panels, at most `columns` a row, a single one at full width; `alarms` are steps marked in red in all of them."""
+    """The panels, `columns` a row, a single one at full width; `alarms` are steps marked in red in all of them."""
+    columns = min(columns, len(shown))
     rows = -(-len(shown) // columns)
-    columns = -(-len(shown) // rows)
     made, axes = figure(7.6, 3.0 if len(shown) == 1 else 1.75 * rows + 0.25, rows, columns)
     for each, panel in zip(axes, shown, strict=False):
         curves(each, panel, small=len(shown) > 1)

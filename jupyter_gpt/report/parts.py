@@ -104,15 +104,13 @@ class Boxes:
 
 @dataclass(frozen=True)
 class Chart:
-    """A picture: `draw` returns a matplotlib figure (see `charts`), `alt` says in words what it shows.
-
-    words: parts that the text has in its place.
+    """A picture: `draw` returns a matplotlib figure (see `charts`), `alt` says in words what it shows. The text has
+    none: what a picture shows is said beside it too.
     """
 
     draw: Callable[[], Any]
     alt: Inline
     width: int = 640
-    words: Sequence[Part] = ()
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ def block(part: Part, marks: bool) -> str:
         case Boxes():
             return boxes(part, marks)
         case Chart():
-            return blocks(part.words, marks)
+            return ""
         case Alarm():
             return f"! {inline(part.content, marks)}"
         case Folded():
