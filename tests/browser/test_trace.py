@@ -40,7 +40,7 @@ with Growing() as growing:
     ask = Ask(send, root=Node("technique", "tree of thoughts", model="script"), changed=growing.show)
     answer = run(ask, compose(options), "Where to?", options)
     done = completion(ask, answer, options, ())
-    growing.end(trace_bundle(done))
+    growing.put(trace_bundle(done))
 """
 
 

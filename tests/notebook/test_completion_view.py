@@ -162,7 +162,7 @@ def published(monkeypatch):
 def test_with_nobody_there_only_the_end_is_published(published):
     with Writing() as writing:
         writing.show(made("So", finish_reason=None))
-        writing.end(completion_bundle(made("So it is.")))
+        writing.put(completion_bundle(made("So it is.")))
     assert [what for what, _ in published] == ["display"]
     assert "«So it is.»" in published[0][1]["text/plain"]
 
@@ -172,7 +172,7 @@ def test_live_it_grows_and_the_bundle_takes_its_place(published, monkeypatch):
     with Writing() as writing:
         writing.show(made("So", finish_reason=None))
         writing.show(made("So <b>", finish_reason=None))
-        writing.end(completion_bundle(made("So <b>it</b> is.")))
+        writing.put(completion_bundle(made("So <b>it</b> is.")))
     assert [what for what, _ in published] == ["display", "update", "update"]
     assert "So &lt;b&gt;" in published[1][1]["text/html"]
     assert "▌" in published[1][1]["text/html"]
@@ -201,5 +201,5 @@ def test_very_many_samples_stay_light_while_they_are_written(published, monkeypa
             writing.show(done)
         assert len(published) == 1  # heavy: at most once a second
         assert "and 192 more" in published[0][1]["text/html"]
-        writing.end(completion_bundle(done))
+        writing.put(completion_bundle(done))
     assert published[-1][1]["text/html"].count("word ") == 200 * 2000

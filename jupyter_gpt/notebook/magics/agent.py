@@ -65,5 +65,5 @@ def run(ip, line: str, cell: str) -> None:
     out = given.pop("out", None)
     with Growing() as growing, Asking() as person:
         done = gpt.agent(cell.strip("\n"), variables=ip.user_ns, on_trace=growing.show, person=person, **given)
-        growing.end(unsent_bundle(done) if given.get("dry_run") else trace_bundle(done))
+        growing.put(unsent_bundle(done) if given.get("dry_run") else trace_bundle(done))
     bind(ip, out, done)

@@ -17,7 +17,7 @@ RUNS = ("run", "kind", "status", "steps", LOSS, "validation loss", "tokens", "se
 MODELS = ("model", "parameters", "kind", "lineage", "licence", "on disk", "where")
 
 
-def models_bundle(models: Mapping[str, Any]) -> Report:
+def models_bundle(models: Any) -> Report:
     """One row a model: parameters, base or assistant, what it was made from, licence, where it is. Loads none.
 
     What this kernel has not touched in the user's cache differs from machine to machine: those models stand in a

@@ -278,9 +278,9 @@ def run(ip, line: str, cell: str) -> None:
     with Writing() as writing:
         done = ask(asked, variables=ip.user_ns, on_token=writing.show, **given)
         if given.get("dry_run"):
-            writing.end(prompt_bundle(done))
+            writing.put(prompt_bundle(done))
         else:
-            writing.end(completion_bundle(done, None if done.remote else gpt.models[done.model].tokenizer))
+            writing.put(completion_bundle(done, None if done.remote else gpt.models[done.model].tokenizer))
     if holes:
         ip.push(variables_of(done))
     bind(ip, out, done)
@@ -312,5 +312,5 @@ def show_with_techniques(gpt, asked, variables, given: dict):
     with Growing() as growing, Asking() if acts else nullcontext() as person:
         approving = {"person": person} if acts else {}
         done = gpt.prompt(asked, variables=variables, on_trace=growing.show, **approving, **given)
-        growing.end(unsent_bundle(done) if given.get("dry_run") else trace_bundle(done))
+        growing.put(unsent_bundle(done) if given.get("dry_run") else trace_bundle(done))
     return done

@@ -89,9 +89,9 @@ def run(ip, line: str, cell: str) -> None:
     with Writing() as writing:
         answer = gpt.rag(cell, variables=ip.user_ns, on_token=writing.show, **given)
         if given.get("dry_run") and answer.completion is not None:
-            writing.end(prompt_bundle(answer.completion))
+            writing.put(prompt_bundle(answer.completion))
         else:
             kept = gpt.indexes[answer.index]
             question = kept.vectors([answer.asked])[0]
-            writing.end(answer_bundle(answer, index_map(kept, question, answer.hits or answer.left)))
+            writing.put(answer_bundle(answer, index_map(kept, question, answer.hits or answer.left)))
     bind(ip, out, answer)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 
 from jupyter_gpt.data.render import DOCUMENT
+from jupyter_gpt.notebook.views.place import Place
 from jupyter_gpt.report.parts import Figures, Folded, Inline, Paragraph, Part, Span, Table, Varies, joined, quiet
 from jupyter_gpt.report.report import Report
 
@@ -157,27 +158,18 @@ def last_bundle(completion) -> Report:
     return Report("", parts, data("completion", completion), completion.as_dict())
 
 
-class Writing:
-    """The display of an answer while it is written. `show` it as it grows, then `end`; with nobody there to
-    watch, only the end is published. Left by an error, it keeps what had come, or takes its display back if
-    that is nothing.
+class Writing(Place):
+    """The display of an answer while it is written: `show` it as it grows, then `put` its report. Left by an error, it
+    keeps what had come.
     """
 
     def __init__(self):
-        from jupyter_gpt.notebook.views.follow import is_live
+        super().__init__()
+        self.shown, self.next = None, 0.0
 
-        self.live, self.handle, self.shown, self.next = is_live(), None, None, 0.0
-
-    def __enter__(self) -> Writing:
-        return self
-
-    def __exit__(self, error, *_) -> None:
-        if error is None or self.handle is None:
-            return
-        if self.shown is not None and any(sample.tokens for sample in self.shown.samples):
-            self.end(completion_bundle(self.shown))
-        else:
-            self.handle.update({}, raw=True)
+    def kept(self) -> Report | None:
+        written = self.shown is not None and any(sample.tokens for sample in self.shown.samples)
+        return completion_bundle(self.shown) if self.handle is not None and written else None
 
     def show(self, completion) -> None:
         """The answer so far."""
@@ -188,19 +180,5 @@ class Writing:
         out = completion.usage.completion_tokens
         line = f"{completion.model} writes … {out:,} tokens, {completion.usage.tokens_per_second:.1f} tokens/s"
         report = Report("", [*answer(completion, " ▌", AT_ONCE), Paragraph(f"{line} · ■ stops it", "quiet")])
-        self._put(report.mime(), {})
+        self.put(report)
         self.next = now + (1.0 if len(report.html) > HEAVY else 0.0)
-
-    def end(self, report: Report) -> None:
-        """The report, in the place of what was shown."""
-        self._put(*report._repr_mimebundle_())
-
-    def _put(self, mime: dict, metadata: dict) -> None:
-        from IPython.display import display
-
-        if self.handle is not None:
-            self.handle.update(mime, raw=True, metadata=metadata)
-        elif self.live:
-            self.handle = display(mime, raw=True, metadata=metadata, display_id=True)
-        else:
-            display(mime, raw=True, metadata=metadata)

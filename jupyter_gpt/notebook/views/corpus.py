@@ -7,6 +7,7 @@ epochs, as Wikipedia and the books are in LLaMA's mixture.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from jupyter_gpt.report.parts import Bar, Inline, Table, Varies
 from jupyter_gpt.report.report import Report
@@ -18,15 +19,15 @@ FLAGS = ("varies", "estimated")
 BLUE = "rgba(66,133,244,0.6)"
 
 
-def corpus_bundle(corpus: object, rows: Iterable | None = None) -> Report:
+def corpus_bundle(corpus: Any, rows: Iterable | None = None) -> Report:
     """A corpus as a table; `corpus` has `.name` and `.rows`, or is a name whose `rows` follow.
 
     A row is a dict or a dataclass: source, documents and tokens (None: endless), weight, share (0 to 1),
     epochs (None: endless or not known yet), `varies` (its counts differ between machines) and `estimated` (they are
     extrapolated, `~1,000`, or could not be told at all, `?`).
     """
-    name = corpus if isinstance(corpus, str) else corpus.name
-    rows = [_plain(row) for row in (corpus.rows if rows is None else rows)]
+    name, given = (corpus.name, corpus.rows) if rows is None else (corpus, rows)
+    rows = [_plain(row) for row in given]
     lines = [_line(row) for row in rows] + ([_total(rows)] if len(rows) > 1 else [])
     steady = [row if not row["varies"] else row | dict.fromkeys(MEASURED) for row in rows]
     measured = {row["source"]: {key: row[key] for key in MEASURED} for row in rows if row["varies"]}

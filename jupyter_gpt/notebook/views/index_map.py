@@ -24,7 +24,7 @@ def plane(vectors, question, how: str = "pca"):
 
     if how == "umap":
         try:
-            import umap
+            import umap  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise GPTError("--map umap needs an extra: pip install 'jupyter_gpt[umap]'") from error
         fitted = umap.UMAP(n_components=2, metric="cosine", random_state=0, n_neighbors=min(15, len(vectors) - 1)).fit(

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 from jupyter_gpt.report.html import escape
 from jupyter_gpt.report.report import Report
@@ -30,7 +31,7 @@ class Progress:
     def __init__(self, amount: Callable[[int, int | None], str] = megabytes):
         from IPython.display import display
 
-        self.handle = display({"text/plain": ""}, raw=True, display_id=True)
+        self.handle: Any = display({"text/plain": ""}, raw=True, display_id=True)
         self.what, self.began, self.had, self.drawn, self.amount = "", time.monotonic(), 0, 0.0, amount
 
     def __call__(self, what: str, done: int, total: int | None) -> None:

@@ -15,6 +15,7 @@ from jupyter_gpt.evaluation.bradley_terry import Rating
 from jupyter_gpt.inference.completion import Sampling
 from jupyter_gpt.notebook.views.completion import settings
 from jupyter_gpt.notebook.views.differences import differences, mostly
+from jupyter_gpt.notebook.views.place import Place
 from jupyter_gpt.report.parts import Bar, Folded, Inline, Paragraph, Part, Samples, Span, Table, Varies, bold, quiet
 from jupyter_gpt.report.report import Report
 from jupyter_gpt.stages.arena import Arena
@@ -204,24 +205,12 @@ def metadata(task: RankingTask) -> dict:
     }
 
 
-class Page:
+class Page(Place):
     """Where a task is shown: one line while models write or judge, then the results, and beside them the form while a
     person is there and rankings are missing.
 
     Nothing here waits for a person; with nobody there the page is published once. An error takes its line back.
     """
-
-    def __init__(self):
-        from jupyter_gpt.notebook.views.follow import is_live
-
-        self.live, self.handle = is_live(), None
-
-    def __enter__(self) -> Page:
-        return self
-
-    def __exit__(self, error, *_) -> None:
-        if error is not None and self.handle is not None:
-            self.handle.update({}, raw=True)
 
     def working(self, what: str, done: int, total: int, tokens: int) -> None:
         """Shows what is being done, for how many of the prompts it is done, and the tokens of the first completion."""
@@ -229,16 +218,6 @@ class Page:
             return
         line = f"{what}: {done} of {total} prompts" + (f", token {tokens:,}" if tokens else "") + " …"
         self.put(Report("", [Paragraph(line, "quiet")]))
-
-    def put(self, report: Report) -> None:
-        """Shows this in the place of what was shown before."""
-        from IPython.display import display
-
-        data, metadata = report._repr_mimebundle_()
-        if self.handle is not None:
-            self.handle.update(data, raw=True, metadata=metadata)
-        else:
-            self.handle = display(data, raw=True, metadata=metadata, display_id=self.live)
 
     def show(self, task: RankingTask, form: bool = True) -> None:
         """The results, and with `form` the missing rankings asked for beside them."""

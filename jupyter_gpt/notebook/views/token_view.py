@@ -44,7 +44,8 @@ def spoken(completion, tokenizer) -> list[Spoken]:
 
     times = completion.seconds_per_token
     times = times if len(times) == len(completion.tokens) else [None] * len(completion.tokens)
-    nats, tops = completion.logprobs, completion.top or [()] * len(completion.tokens)
+    nats = completion.logprobs
+    tops: list = completion.top or [()] * len(completion.tokens)
     return [
         Spoken(
             name(token),

@@ -78,7 +78,8 @@ def summary(completion, root: Node) -> list[Inline]:
 def votes(root: Node) -> list[tuple[Inline, ...]]:
     """A row for each answer of the last vote: answer, bar, votes; empty where there was none."""
     node = next((node for node in reversed(list(root.walk())) if node.kind == "vote" and node.result), None)
-    spread = sorted((node.result if node else {}).items(), key=lambda pair: -pair[1])
+    found = node.result if node and isinstance(node.result, dict) else {}
+    spread = sorted(found.items(), key=lambda pair: -pair[1])
     most = max((count for _, count in spread), default=1)
     return [(short(given, 60), Bar([(count / most, BLUE, "")], 200, 24), count) for given, count in spread]
 

@@ -21,7 +21,8 @@ from typing import Any
 import anywidget
 import traitlets
 
-from jupyter_gpt.notebook.views.live import close, let_clicks_in, static
+from jupyter_gpt.notebook.views.live import let_clicks_in, static
+from jupyter_gpt.notebook.views.place import Place
 from jupyter_gpt.notebook.views.trace import facts, tree
 from jupyter_gpt.prompting.trace import Node
 from jupyter_gpt.report.parts import Varies
@@ -72,18 +73,18 @@ class TraceTree(anywidget.AnyWidget):
             if now < self._at and not at_once:
                 return
             self._at = now + PERIOD
-            self._send_news()
+            self._send_news(root)
 
-    def _send_news(self) -> None:
+    def _send_news(self, root: Node) -> None:
         known = {} if self._whole else self._sent
-        found = dict(flat(self._root))
+        found = dict(flat(root))
         nodes = {path: changed for path, fields in found.items() if (changed := news(fields, known.get(path, {})))}
         gone = [path for path in known if path not in found]
         if nodes or gone or self._whole:
             self.send({"type": "nodes", "whole": self._whole, "nodes": nodes, "gone": gone})
-        totals = self._root.totals()
+        totals = root.totals()
         line = f"{totals.calls:,} calls, {totals.tokens_out:,} tokens written · ■ stops it and keeps what there is"
-        self.state = {"title": self._root.label or self._root.kind, "line": line}
+        self.state = {"title": root.label or root.kind, "line": line}
         self._sent, self._whole = found, False
 
     def _on_message(self, _widget: Any, content: dict, _buffers: list) -> None:
@@ -91,7 +92,7 @@ class TraceTree(anywidget.AnyWidget):
             self._pages.add(content.get("page", ""))
             if content.get("type") == "ready" and self._root is not None:
                 self._whole = True
-                self._send_news()
+                self._send_news(self._root)
 
 
 def flat(node: Node, path: str = "0"):
@@ -119,47 +120,24 @@ def news(fields: dict, known: dict) -> dict:
     return {name: value for name, value in fields.items() if known.get(name) != value}
 
 
-class Growing:
-    """`show(root)` the trace as it grows, then `end` with the bundle; with nobody there to watch, only the end is
-    published. Left by an error it keeps the tree that there was.
-    """
+class Growing(Place):
+    """The display of a trace while it grows: `show` it, then `put` its report. Left by an error it keeps the tree."""
 
-    def __init__(self):
-        from jupyter_gpt.notebook.views.follow import is_live
+    root: Node | None = None
 
-        self.live, self.handle, self.widget, self.root = is_live(), None, None, None
-
-    def __enter__(self) -> Growing:
-        return self
-
-    def __exit__(self, error, *_) -> None:
-        if error is not None and self.root is not None and self.root.totals().tokens_out:
-            self.end(Report("", [Varies([tree(self.root)])], {"view": "trace"}))
-        elif error is not None and self.handle is not None:
-            self.handle.update({}, raw=True)
-            close(self.widget)
+    def kept(self) -> Report | None:
+        if self.root is None or not self.root.totals().tokens_out:
+            return None
+        return Report("", [Varies([tree(self.root)])], {"view": "trace"})
 
     def show(self, root: Node) -> None:
         """The trace so far."""
         self.root = root
         if not self.live:
             return
-        if self.widget is None:
-            from IPython.display import display
+        (self.widget or self.watch(TraceTree())).pump(root)
 
-            self.widget = TraceTree()
-            self.handle = display(self.widget, display_id=True)
-        self.widget.pump(root)
-
-    def end(self, report: Report) -> None:
-        """The report, in the place of what was shown."""
-        from IPython.display import display
-
-        mime, metadata = report._repr_mimebundle_()
-        if self.handle is None:
-            display(mime, raw=True, metadata=metadata)
-            return
-        self.widget.pump(self.root, at_once=True)
-        self.handle.update(mime, raw=True, metadata=metadata)
-        if not self.widget.reloaded:  # else the report found no place, and the widget is all there is to see
-            close(self.widget)
+    def put(self, report: Report) -> None:
+        if self.widget is not None and self.root is not None:
+            self.widget.pump(self.root, at_once=True)
+        super().put(report)

@@ -1,0 +1,60 @@
+"""Where a running cell shows something: one display, replaced while a person watches, else published once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jupyter_gpt.report.report import Report
+
+
+class Place:
+    """One display of the running cell. Left by an error it shows what `kept` gives, or nothing."""
+
+    def __init__(self):
+        from jupyter_gpt.notebook.views.follow import is_live
+
+        self.live: bool = is_live()
+        self.handle: Any = None
+        self.widget: Any = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, error, *_) -> None:
+        if error is None:
+            return
+        if (report := self.kept()) is not None:
+            self.put(report)
+        elif self.handle is not None:
+            self.handle.update({}, raw=True)
+            self._close()
+
+    def kept(self) -> Report | None:
+        """What stays when an error ends the cell."""
+        return None
+
+    def put(self, report: Report) -> None:
+        """Shows a report in the place of what was shown before."""
+        from IPython.display import display
+
+        data, metadata = report._repr_mimebundle_()
+        if self.handle is None:
+            self.handle = display(data, raw=True, metadata=metadata, display_id=self.live)
+        else:
+            self.handle.update(data, raw=True, metadata=metadata)
+        if self.widget is not None and not self.widget.reloaded:
+            self._close()  # else the report found no place, and the widget is all there is to see
+
+    def watch(self, widget: Any) -> Any:
+        """Shows a widget until a report takes its place."""
+        from IPython.display import display
+
+        self.widget, self.handle = widget, display(widget, display_id=True)
+        return widget
+
+    def _close(self) -> None:
+        if self.widget is not None:
+            from jupyter_gpt.notebook.views.live import close
+
+            close(self.widget)
+            self.widget = None
