@@ -45,6 +45,10 @@ class Place:
         if self.widget is not None and not self.widget.reloaded:
             self._close()  # else the report found no place, and the widget is all there is to see
 
+    def end(self, report: Report) -> None:
+        """The last of them."""
+        self.put(report)
+
     def watch(self, widget: Any) -> Any:
         """Shows a widget until a report takes its place."""
         from IPython.display import display
