@@ -176,15 +176,13 @@ LEFT_OUT = (
 def grammar() -> list[tuple[str, list, bool]]:
     """Every magic and verb: how it is called, its options, and whether it has a body."""
     from jupyter_gpt.notebook.magics import CELLS
-    from jupyter_gpt.notebook.magics.gpt import VERBS
+    from jupyter_gpt.notebook.magics.gpt import VERBS, command
 
-    def options(command) -> list:
-        return [option for _, group in command.groups for option in group if option.name not in LEFT_OUT]
+    def options(found) -> list:
+        return [option for _, group in found.groups for option in group if option.name not in LEFT_OUT]
 
-    found = [(f"%%{name}", options(door.COMMAND), True) for name, door in CELLS.items()]
-    return found + [
-        (f"%gpt {verb}", options(command), False) for verb, (command, _) in VERBS.items() if verb not in LEFT_OUT
-    ]
+    cells = [(f"%%{name}", options(magic.COMMAND), True) for name, magic in CELLS.items()]
+    return cells + [(f"%gpt {verb}", options(command(verb)), False) for verb in VERBS if verb not in LEFT_OUT]
 
 
 def cell(draw: random.Random, rules: list) -> str:

@@ -73,6 +73,17 @@ def hooked(root: Path, at: Callable[[], None]) -> None:
     before(os, "fsync", lambda args, more: True)
 
 
+def load() -> None:
+    """Import what the jobs need, once for all children: importing starts no thread that a fork would lose."""
+    import peft  # noqa: F401
+    from transformers.models.llama import modeling_llama  # noqa: F401
+
+    import jupyter_gpt.retrieval.search
+    import jupyter_gpt.session
+    import jupyter_gpt.stages.pretrain_loop
+    import jupyter_gpt.stages.sft_loop  # noqa: F401
+
+
 def in_child(home: Path, work: Callable, kill_at: int | None = None) -> tuple[int, int]:
     """Do `work(gpt)` in a process of its own: its exit status (-9: killed), and how many changes it made to the
     store.
@@ -222,6 +233,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
+    load()
     with tempfile.TemporaryDirectory() as folder:
         killed, faults = attack(Path(folder), given.kills, given.seed)
     print(f"{killed} processes killed, {len(faults)} faults (seed {given.seed})", *faults, sep="\n")

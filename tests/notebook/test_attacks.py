@@ -1,10 +1,10 @@
-"""The short versions of `benchmarks/fuzz.py`, `soak.py` and `kill.py`; those of `corrupt.py` are in test_damaged.py and
-test_disk.py.
-"""
+"""The short versions of the attacks in `benchmarks/`: fuzz, soak, corrupt, disk and kill."""
 
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,37 +13,70 @@ from helpers import TESTS
 sys.path.insert(0, str(TESTS / "benchmarks"))
 
 
-@pytest.fixture
-def shell(tmp_path, monkeypatch):
-    """A shell on a small store with one of everything."""
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """A shell, and a small store with one of everything, made once."""
     import cells
     import corrupt
+    import torch
     from IPython.core.interactiveshell import InteractiveShell
 
+    threads, folder = torch.get_num_threads(), tmp_path_factory.mktemp("store")
+    torch.set_num_threads(1)
+    InteractiveShell.clear_instance()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("HOME", "CACHE", "CONFIG"):
+            patch.setenv(f"JUPYTER_GPT_{name}", str(folder / name))
+        ip = cells.shell()
+        corrupt.build(ip)
+        yield ip, folder
+    InteractiveShell.clear_instance()
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def shell(built, tmp_path, monkeypatch):
+    """The shell on a copy of the store, under `tmp_path`."""
+    from jupyter_gpt import gpt
+
+    ip, folder = built
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     for name in ("HOME", "CACHE", "CONFIG"):
         monkeypatch.setenv(f"JUPYTER_GPT_{name}", str(tmp_path / name))
     monkeypatch.chdir(tmp_path)
-    InteractiveShell.clear_instance()
-    ip = cells.shell()
-    corrupt.build(ip)
-    yield ip
-    InteractiveShell.clear_instance()
+    for known in (gpt.runs.known, gpt.models.resident, gpt.indexes.open):
+        known.clear()
+    return ip
 
 
 def test_magic_lines_at_random(shell):
     import fuzz
 
-    lines, faults = fuzz.attack(shell, 100, seed=7)
-    assert [fault for fault in faults if not fault.startswith("slow")] == [] and lines < 100  # a busy machine is slow
+    lines, faults = fuzz.attack(shell, 300, seed=7)
+    assert [fault for fault in faults if not fault.startswith("slow")] == [] and lines < 300  # a busy machine is slow
 
 
 def test_rounds_of_everything_leave_nothing_behind(shell):
     import soak
 
     ran, faults = soak.attack(shell, 0, 3, seed=1, tell=lambda *_, **__: None)
-    assert [
-        fault for fault in faults if not fault.startswith(("memory", "files"))
-    ] == [] and ran > 50  # settles in more rounds
+    settling = ("memory", "files")  # in more rounds
+    assert [fault for fault in faults if not fault.startswith(settling)] == [] and ran > 50
+
+
+def test_a_damaged_file_is_one_line_everywhere(shell, tmp_path):
+    import corrupt
+
+    ran, lines, faults, erased = corrupt.attack(shell, tmp_path / "HOME", 50, seed=0)
+    assert (faults, erased) == ([], []) and ran >= 50 and lines > 8
+    assert Path(os.environ["JUPYTER_GPT_HOME"]).name.startswith("home")
+
+
+def test_every_magic_says_that_the_disk_refuses(shell, tmp_path):
+    import disk
+
+    refused, faults = disk.attack(shell, tmp_path, len(disk.ERRORS) * len(disk.SOURCES), seed=0)
+    assert faults == [] and refused > 12
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes that are killed are forked")

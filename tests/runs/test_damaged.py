@@ -1,11 +1,9 @@
 """Damaged files: one line for each, nothing erased, and what is whole is still there."""
 
 import json
-import os
 import sys
 import time
 import warnings
-from pathlib import Path
 
 import pytest
 
@@ -106,22 +104,3 @@ def test_derived_files_of_an_index_are_made_anew(tmp_path):
     ):
         file.write_bytes(damaged)
         assert dense.grown(vectors, file).ntotal == 200
-
-
-def test_a_damaged_file_is_one_line_everywhere(tmp_path, monkeypatch):
-    """The bounded version of `benchmarks/corrupt.py`."""
-    import cells
-    import corrupt
-    from IPython.core.interactiveshell import InteractiveShell
-
-    for name in ("HOME", "CACHE", "CONFIG"):
-        monkeypatch.setenv(f"JUPYTER_GPT_{name}", str(tmp_path / name))
-    InteractiveShell.clear_instance()
-    try:
-        ip = cells.shell()
-        corrupt.build(ip)
-        ran, lines, faults, erased = corrupt.attack(ip, tmp_path / "HOME", 60, seed=0)
-    finally:
-        InteractiveShell.clear_instance()
-    assert (faults, erased) == ([], []) and ran >= 60 and lines > 10
-    assert Path(os.environ["JUPYTER_GPT_HOME"]).name.startswith("home")
