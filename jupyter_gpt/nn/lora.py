@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -168,6 +168,21 @@ def trained(model: nn.Module) -> list[nn.Parameter]:
     if not parameters:
         raise GPTError("nothing of this model is trainable: the run would leave every weight as it is")
     return parameters
+
+
+def trained_by_name(modules: Mapping[str, nn.Module]) -> dict[str, nn.Parameter]:
+    """The trainable parameters of several modules, each under its module's name; as they are where that is "".
+
+    Raises GPTError where a module has none.
+    """
+    for module in modules.values():
+        trained(module)
+    return {
+        f"{name}.{key}" if name else key: parameter
+        for name, module in modules.items()
+        for key, parameter in module.named_parameters()
+        if parameter.requires_grad
+    }
 
 
 def linear_layers(module: nn.Module) -> list[str]:

@@ -5,12 +5,14 @@ Embeddings, the head, norms and biases are not matrices that mix features, and M
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
 
 import torch
 from torch import Tensor, nn
 
+from jupyter_gpt.nn.lora import trained_by_name
 from jupyter_gpt.nn.muon import Muon
 from jupyter_gpt.nn.token_rows import unwrapped
 
@@ -113,6 +115,16 @@ def finetuning_optimizers(model: nn.Module, recipe) -> Optimizers:
     blocks = muon_blocks(model, shape)
     muon = Muon(matrices, recipe.lr, recipe.momentum, recipe.weight_decay, transposed, blocks)
     return Optimizers(muon, adamw(peaks, (0.8, 0.95), 1e-10), names)
+
+
+def adamw_of(modules: Mapping[str, nn.Module], peaks: Mapping[str, float], weight_decay: float = 0.0) -> Optimizers:
+    """One AdamW over the trainable parameters of `modules`, each module with a peak learning rate of its own."""
+    names = {parameter: name for name, parameter in trained_by_name(modules).items()}
+    groups = [
+        {"params": [p for p in module.parameters() if p.requires_grad], "peak": peaks[name], "lr": peaks[name]}
+        for name, module in modules.items()
+    ]
+    return Optimizers(None, torch.optim.AdamW(groups, betas=(0.9, 0.95), weight_decay=weight_decay, fused=True), names)
 
 
 def is_matrix(p: Tensor) -> bool:

@@ -125,8 +125,8 @@ def grpo_loss(
     found = policy_loss(logp, old, advantages[:, None], mask, clip)
     if reference is None or not coefficient:
         return found
-    apart = torch.exp(logp - old) * kl(logp, reference)
-    return Clipped(found.loss + coefficient * masked_mean(apart, mask), found.clip_fraction)
+    kl_penalty = torch.exp(logp - old) * kl(logp, reference)
+    return Clipped(found.loss + coefficient * masked_mean(kl_penalty, mask), found.clip_fraction)
 
 
 class Moments(NamedTuple):
@@ -139,9 +139,9 @@ class Moments(NamedTuple):
     def updated(self, x: Tensor) -> Moments:
         """These and the values of `x`."""
         x = x.double().cpu()
-        count, apart = self.count + x.numel(), float(x.mean()) - self.mean
-        squares = float((x - x.mean()).square().sum()) + apart**2 * self.count * x.numel() / count
-        return Moments(count, self.mean + apart * x.numel() / count, self.squares + squares)
+        count, delta = self.count + x.numel(), float(x.mean()) - self.mean
+        squares = float((x - x.mean()).square().sum()) + delta**2 * self.count * x.numel() / count
+        return Moments(count, self.mean + delta * x.numel() / count, self.squares + squares)
 
     @property
     def std(self) -> float:

@@ -17,7 +17,7 @@ POINTS = 1000  # of a curve kept in the metadata: more than any screen shows
 
 class Panel(NamedTuple):
     """One chart of curves over steps: `(step, value)` points of the training, those of evaluations, the interval of
-    the latter as `(step, low, high)`, and a limit drawn in red where the values come near it.
+    the latter as `(step, low, high)`, a limit drawn in red where the values come near it, and the names of both.
     """
 
     title: str
@@ -25,6 +25,8 @@ class Panel(NamedTuple):
     evaluated: Sequence[tuple[float, float]] = ()
     interval: Sequence[tuple[float, float, float]] = ()
     limit: float | None = None
+    names: tuple[str, str] = ("training", "validation")
+    smoothed: bool = True
 
 
 def figure(width: float = 7.2, height: float = 3.0, rows: int = 1, columns: int = 1, **options: Any) -> tuple:
@@ -71,16 +73,18 @@ def label(text: str) -> str:
 
 
 def panels(shown: Sequence[Panel], alarms: Sequence[int] = (), columns: int = 3) -> Any:
-    """The panels, `columns` a row, a single one at full width; `alarms` are steps marked in red in all of them."""
-    columns = min(columns, len(shown))
-    rows = -(-len(shown) // columns)
-    made, axes = figure(7.6, 3.0 if len(shown) == 1 else 1.75 * rows + 0.25, rows, columns)
-    for each, panel in zip(axes, shown, strict=False):
-        curves(each, panel, small=len(shown) > 1)
+    """The first panel at full width, the others beneath it, `columns` a row; `alarms` are steps, red in all."""
+    from matplotlib.figure import Figure
+
+    rows = -(-(len(shown) - 1) // columns)
+    made = Figure(figsize=(7.6, 2.8 + 1.6 * rows), dpi=180, facecolor="none")
+    grid = made.add_gridspec(1 + rows, columns, height_ratios=[1.75] + [1] * rows)
+    for number, panel in enumerate(shown):
+        place = grid[0, :] if number == 0 else grid[1 + (number - 1) // columns, (number - 1) % columns]
+        axes = made.add_subplot(place)
+        curves(axes, panel, small=number > 0)
         for step in alarms:
-            each.axvline(step, color=RED, linewidth=0.9, alpha=0.8)
-    for each in axes[len(shown) :]:
-        each.set_visible(False)
+            axes.axvline(step, color=RED, linewidth=0.9, alpha=0.8)
     return made
 
 
@@ -89,13 +93,14 @@ def curves(axes: Any, panel: Panel, small: bool = False) -> None:
     x, y = zip(*panel.points, strict=True) if panel.points else ((), ())
     if panel.points:
         axes.plot(x, y, color=BLUE, alpha=0.28, linewidth=0.8)
-        axes.plot(x, smooth(y), color=BLUE, linewidth=1.6, label="training")
+        axes.plot(x, smooth(y) if panel.smoothed else y, color=BLUE, linewidth=1.6, label=label(panel.names[0]))
         top = max([sorted(y)[int(0.995 * (len(y) - 1))], *(value for _, value in panel.evaluated)])
         low = min([*y, *(value for _, value in panel.evaluated)])
         axes.set_ylim(low - 0.05 * (top - low or 1), top + 0.05 * (top - low or 1))  # a few spikes are cut off
     if panel.evaluated:
         dots = zip(*panel.evaluated, strict=True)
-        axes.plot(*dots, color=ORANGE, marker="o", markersize=3 if small else 4, linewidth=1.2, label="validation")
+        size, name = 3 if small else 4, label(panel.names[1])
+        axes.plot(*dots, color=ORANGE, marker="o", markersize=size, linewidth=1.2, label=name)
     if panel.interval:
         steps, low, high = zip(*panel.interval, strict=True)
         axes.fill_between(steps, low, high, color=ORANGE, alpha=0.18, linewidth=0)

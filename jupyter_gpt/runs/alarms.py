@@ -1,9 +1,8 @@
 """When the loss of a training goes wrong in one of the ways it goes wrong, and what to do about it, in words.
 
-An alarm is an event `warning`, told when it begins and again only after it has been over. Those of the loss are found
-in the events alone, whose losses have been read from the device already, so that a resumed run finds them again. Those
-of
-reinforcement learning are in `rl_alarms.py`.
+An alarm is told when it begins and again only after it has been over. Those of the loss are found in the events alone,
+whose losses have been read from the device already, so that a resumed run finds them again. Those of reinforcement
+learning are in `rl_alarms.py`.
 """
 
 from __future__ import annotations
@@ -13,6 +12,8 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from statistics import median
 from typing import NamedTuple
+
+from jupyter_gpt.runs.events import Alarm
 
 WINDOW, FEWEST = 10, 5  # steps whose median loss is compared, so that a spike is no alarm; the fewest that have one
 FAR, ABOVE = 0.5, 0.5  # a loss that is so far above the first one, by its share and in nats, has diverged
@@ -33,10 +34,10 @@ class Test(NamedTuple):
     training: float | None
 
 
-def begun(step: int, causes: Mapping[str, str], active: Container[str]) -> list[dict]:
-    """Warnings of those causes that were not active before this step."""
+def begun(step: int, causes: Mapping[str, str], active: Container[str]) -> list[Alarm]:
+    """Alarms of those causes that were not active before this step."""
     found = {cause: text for cause, text in causes.items() if cause not in active}
-    return [{"event": "warning", "step": step, "cause": cause, "text": text} for cause, text in found.items()]
+    return [Alarm(step=step, cause=cause, text=text) for cause, text in found.items()]
 
 
 @dataclass
@@ -56,8 +57,8 @@ class LossAlarms:
     calm: float | None = None
     risen: int = 0
 
-    def see(self, event: dict, recipe: Mapping) -> list[dict]:
-        """Take the next event of the run; the warnings that it gives cause for."""
+    def see(self, event: dict, recipe: Mapping) -> list[Alarm]:
+        """Take the next line of the run; the alarms that it gives cause for."""
         before = set(self.causes)
         if event["event"] == "step":
             self.see_step(event, recipe)

@@ -12,6 +12,7 @@ import os
 import shutil
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from jupyter_gpt.errors import GPTError
@@ -127,6 +128,23 @@ class Background:
         error, self.error = self.error, None
         if error is not None:
             raise error
+
+
+def restore(folder: Path, modules: Mapping, optimizers) -> dict:
+    """Set what is trained of `modules`, and `optimizers`, to a checkpoint; its position, the `step` in it.
+
+    What is not trained is on disk already, as the model that the run began with: the checkpoint of an adapter is small.
+    """
+    import torch
+
+    from jupyter_gpt.nn.lora import trained_by_name
+
+    weights, optimizer, position = load(folder)
+    with torch.no_grad():
+        for name, parameter in trained_by_name(modules).items():
+            parameter.copy_(weights[name])
+    optimizers.load(optimizer)
+    return position
 
 
 def latest(folder: Path) -> Path | None:

@@ -12,44 +12,25 @@ import os
 import shutil
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError, nearest
+from jupyter_gpt.runs.events import declared
 from jupyter_gpt.runs.provenance import Provenance
 from jupyter_gpt.runs.run_figures import standing
 from jupyter_gpt.runs.worker import Job
 
-COLUMNS = ("step", "loss", "val_loss", "tokens", "seconds", "lr", "tokens_per_second")
-WATCHED = ("reward", "kl", "entropy", "length")  # of RL, from evaluations where its steps do not tell them
-WITH_STEP = ("step", "evaluation", "sample", "checkpoint", "warning")
-NUMBERS = (
-    "time",
-    "loss",
-    "val_loss",
-    "bits_per_byte",
-    "tokens",
-    "seconds",
-    "lr",
-    "tokens_per_second",
-    "grad_norm",
-    "mfu",
-    "reward",
-    "kl",
-    "entropy",
-    "length",
-    "accuracy",
-)
+COLUMNS = ("step", "loss", "val_loss", "tokens", "seconds", "lr", "tokens_per_second")  # of every history
+UNDECLARED = ("reward", "kl", "entropy", "length")  # what runs evaluated before they declared their metrics
+WITH_STEP = ("step", "evaluation", "sample", "table", "checkpoint", "warning")
 KINDS = {
-    "step": int,
-    "steps": int,
-    "parameters": int,
-    "text": str,
-    "status": str,
+    **dict.fromkeys(("step", "steps", "parameters"), int),
+    **dict.fromkeys(("text", "status"), str),
     "error": str | None,
-    **dict.fromkeys(NUMBERS, int | float | None),
+    **dict.fromkeys(("time", "seconds"), int | float | None),
 }
 NOT_COLUMNS = ("event", "time", "mfu")  # of what a step tells
 
@@ -152,10 +133,9 @@ class Run:
 
     @property
     def history(self):
-        """A DataFrame with one row a step; `val_loss` stands where an evaluation was made.
+        """A DataFrame with one row a step: COLUMNS, and whatever else the steps of this run tell.
 
-        The columns are COLUMNS and whatever else the steps of this kind of run tell: for RL reward, kl, entropy,
-        length.
+        What only evaluations tell of its declared metrics, `val_loss` at first, stands where one was made.
         """
         import pandas
 
@@ -163,24 +143,26 @@ class Run:
         told = dict.fromkeys(key for row in rows.values() for key in row)
         more = [key for key in told if key not in (*COLUMNS, *NOT_COLUMNS)] or ["grad_norm"]
         table = pandas.DataFrame(list(rows.values()), columns=[*COLUMNS, *more])
-        evaluations = [e for e in self.events if e["event"] == "evaluation"]
-        watched = [key for key in WATCHED if key not in table and any(key in e for e in evaluations)]  # of DPO
-        for key in ("val_loss", *watched):
-            table[key] = table["step"].map({e["step"]: e.get(key) for e in evaluations}).astype("float64")
+        evaluations = {e["step"]: e for e in self.events if e["event"] == "evaluation"}
+        names = [metric.name for metric in declared(self.events)] or UNDECLARED
+        only = [name for name in names if name not in table and any(name in e for e in evaluations.values())]
+        for key in ("val_loss", *only):
+            found = {step: e.get(key) for step, e in evaluations.items()}
+            table[key] = table["step"].map(found).astype("float64")
         return table
 
     def __repr__(self) -> str:
         return f"<run {self.name}: {self.kind}, {standing(self)}, step {self.step} of {self.steps}>"
 
 
-def event_of(line: bytes) -> dict | None:
-    """The event of a line; None where it is damaged."""
+def event_of(line: bytes, numbers: Container[str] = ()) -> dict | None:
+    """The event of a line; None where it is damaged. `numbers` are the metrics that the run has declared."""
     try:
         event = json.loads(line.decode())
-        store.check_kinds(event, **KINDS)
-        return (
-            event if isinstance(event["event"], str) and (event["event"] not in WITH_STEP or "step" in event) else None
-        )
+        kind, measured = event["event"], event["event"] in ("step", "evaluation")
+        own = [key for key in event if (kind == "step" and key != "event") or (measured and key in numbers)]
+        store.check_kinds(event, **{**KINDS, **dict.fromkeys(own, int | float | None)})
+        return event if isinstance(kind, str) and (kind not in WITH_STEP or "step" in event) else None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
@@ -195,7 +177,12 @@ def scan_events(path: Path) -> list[tuple[bytes, dict | None]]:
     except OSError as error:
         raise GPTError(f"run {path.parent.name} cannot be read: its {path.name}: {error.strerror}") from error
     last = [lines.pop()]
-    found = [(line, event_of(line)) for line in (*lines, *last) if line]
+    found, numbers = [], {"val_loss"}
+    for line in (*lines, *last):
+        if line:
+            event = event_of(line, numbers)
+            found.append((line, event))
+            numbers |= {metric.name for metric in declared([event] if event else [])}
     return found[:-1] if last[0] and found[-1][1] is None else found
 
 

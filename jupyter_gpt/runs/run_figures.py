@@ -10,12 +10,12 @@ LAST = 10  # steps whose mean is called the training loss
 MEAN = f"mean of last {LAST} steps"
 
 
-def training_loss(events: Sequence[dict]) -> float | None:
-    """The mean loss of the last LAST steps (fewer where there are no more), for one step is as good as its batch was
-    easy.
+def recent(events: Sequence[dict], name: str = "loss") -> float | None:
+    """The mean of a metric over the last LAST steps (fewer where there are no more), for one step is as good as its
+    batch was easy.
     """
-    losses = (event.get("loss") for event in reversed(events) if event["event"] == "step")
-    last = list(islice((loss for loss in losses if loss is not None), LAST))
+    values = (event.get(name) for event in reversed(events) if event["event"] == "step")
+    last = list(islice((value for value in values if value is not None), LAST))
     return sum(last) / len(last) if last else None
 
 

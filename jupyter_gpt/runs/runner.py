@@ -16,11 +16,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 
 from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.nn.device_memory import is_out_of_memory
 from jupyter_gpt.runs.alarms import LossAlarms
+from jupyter_gpt.runs.events import Checkpoint, End, Evaluation, Event, Sample, Step, line_of
 from jupyter_gpt.runs.main_thread import Call
 from jupyter_gpt.runs.run import Run
 
@@ -50,13 +52,13 @@ class Log:
             return events
         found = []
         for event in events:
-            found += [event, *({**alarm, "time": event["time"]} for alarm in self.alarms.see(event, self.run.recipe))]
+            found += [event, *(line_of(a, event["time"]) for a in self.alarms.see(event, self.run.recipe))]
         return found
 
-    def add(self, event: dict) -> None:
-        """Take an event; steps wait up to LOOK seconds, all others are written at once."""
-        self.pending.append({"event": event["event"], "time": time.time(), **event})
-        if event["event"] != "step":
+    def add(self, event: Event | dict) -> None:
+        """Take an event, or a line; steps wait up to LOOK seconds, all others are written at once."""
+        self.pending.append({"time": time.time(), **event} if isinstance(event, dict) else line_of(event, time.time()))
+        if not isinstance(event, Step):
             self.flush()
         self.look()
 
@@ -98,15 +100,15 @@ class Log:
         if wait:
             self.background.join()
         for step in self.background.check():
-            self.add({"event": "checkpoint", "step": step})
+            self.add(Checkpoint(step=step))
 
-    def end(self, event: dict) -> None:
+    def end(self, event: End) -> None:
         """The last event, after whatever is left. What a full disk or a loss that is not finite did has been said."""
         self.background.join()
         for failing in (
             self.checkpoints,
             self.flush,
-            lambda: self.write([{"event": "end", "time": time.time(), **event}]),
+            lambda: self.write([line_of(event, time.time())]),
         ):
             with suppress(GPTError, OSError):
                 failing()
@@ -195,9 +197,8 @@ def drive(run: Run, preparation: Iterator, resuming: bool, finished: Callable) -
     finally:
         reached = training.step if training else run.step
         seconds = training.seconds if training else 0.0
-        log.end(
-            {"status": status, "step": reached, "seconds": seconds, "error": error, "alarms": still_on(log, training)}
-        )
+        causes = still_on(log, training)
+        log.end(End(status=status, step=reached, seconds=seconds, error=error, alarms=causes))
         store.unlock(run.folder)
 
 
@@ -259,7 +260,7 @@ def steps(run: Run, training, events: Iterator, log: Log) -> Iterator[None]:
                 raise
         elif event is not None:
             log.add(event)
-            if event["event"] == "step":
+            if isinstance(event, Step):
                 log.checkpoints()
                 due = training.step % every == 0 if every else log.background.due
                 if due and training.step < training.recipe.steps:
@@ -274,7 +275,7 @@ def steps(run: Run, training, events: Iterator, log: Log) -> Iterator[None]:
             yield
         if run.sampling.is_set():
             run.sampling.clear()
-            yield from aside(training, training.samples(), log, run.stopping, lambda event: {**event, "asked": True})
+            yield from aside(training, training.samples(), log, run.stopping, lambda event: replace(event, asked=True))
         if (interrupted or run.stopping.is_set()) and training.step < training.recipe.steps:
             events.close()
             checkpoint(training, log)
@@ -307,10 +308,10 @@ def closing(run: Run, training, log: Log) -> Iterator:
     kinds = {event["event"] for event in step}
     samples = {(event["prompt"], event["text"]) for event in step if event["event"] == "sample"}
 
-    def new(event: dict) -> dict | None:
-        if event["event"] == "sample":
-            return None if (event["prompt"], event["text"]) in samples else event
-        return None if event["event"] == "evaluation" and "evaluation" in kinds else event
+    def new(event: Event) -> Event | None:
+        if isinstance(event, Sample):
+            return None if (event.prompt, event.text) in samples else event
+        return None if isinstance(event, Evaluation) and "evaluation" in kinds else event
 
     yield from aside(training, training.closing(kinds), log, run.skipping, new)
 

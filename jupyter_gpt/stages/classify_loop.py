@@ -15,14 +15,21 @@ from pathlib import Path
 from typing import Any
 
 from jupyter_gpt.models.scoring import at_once, encoded, label_scores, probabilities
-from jupyter_gpt.stages.finetuned import Finetuned
-from jupyter_gpt.stages.loop import Micro
+from jupyter_gpt.runs.events import Evaluation, Event, Metric, Sample, Table
+from jupyter_gpt.stages.loop import LEARNING_RATE, SPEED, Micro, Trainer, losses
 
 SHOWN = 4  # held-out texts whose labels are shown as the training goes
+METRICS = (
+    *losses("text"),
+    Metric("accuracy", "held-out accuracy", format=".1%", interval=("low", "high"), summary=True),
+    Metric("f1", "macro F1", interval=("f1_low", "f1_high"), summary=True),
+    LEARNING_RATE,
+    SPEED,
+)
 
 
 @dataclass
-class Classifying(Finetuned):
+class Classifying(Trainer):
     """A classifier on its way. `texts` are (ids, label number) to learn from, `held_out` those to test on, in words
     too.
     """
@@ -44,24 +51,32 @@ class Classifying(Finetuned):
     seconds: float = 0.0
     tokens: int = 0
 
-    def start_event(self) -> dict:
+    metrics = METRICS
+
+    @property
+    def about(self) -> str:
+        recipe = self.recipe
+        how = f"an adapter of rank {recipe.lora} and a head on" if recipe.lora else "a head and all weights of"
+        if recipe.from_scratch:
+            return f"the architecture of {recipe.base} from random weights, {recipe.batch} texts per step"
+        return f"{how} {recipe.base}, {recipe.batch} texts per step"
+
+    @property
+    def figures(self) -> dict[str, str]:
+        found = {"texts": f"{len(self.texts):,} to train on, {len(self.held_out):,} held out, {self.cut:,} truncated"}
+        if self.skipped:
+            found["rows skipped"] = f"{self.skipped:,}, the first: {self.first_skipped}"
+        return found
+
+    @property
+    def facts(self) -> dict:
         return {
-            "event": "start",
-            "parameters": sum(p.numel() for p in self.model.parameters()),
-            "trained": sum(p.numel() for p in self.model.parameters() if p.requires_grad),
-            "device": self.model.device.type,
-            "dtype": self.recipe.dtype,
-            "steps": self.recipe.steps,
-            "step": self.step,
             "labels": self.labels,
             "texts": len(self.texts),
             "held_out": len(self.held_out),
             "cut": self.cut,
             "skipped": self.skipped,
             "first_skipped": self.first_skipped,
-            "tokens_per_step": None,
-            "flops_per_token": self.flops_per_token,
-            "peak_flops": self.peak_flops,
         }
 
     def pieces(self, step: int) -> list[list[tuple[list[int], int]]]:
@@ -90,7 +105,7 @@ class Classifying(Finetuned):
         true = torch.tensor([label for _, label in inputs], device=self.model.device)
         return torch.nn.functional.cross_entropy(label_scores(self.trunk, self.model, [ids for ids, _ in inputs]), true)
 
-    def evaluate(self) -> Iterator[dict | None]:
+    def evaluate(self) -> Iterator[Event | None]:
         """Loss, accuracy, F1 and the confusion matrix on the texts held out."""
         import numpy as np
 
@@ -100,22 +115,26 @@ class Classifying(Finetuned):
         found = yield from probabilities(self.trunk, self.model, [ids for _, ids, _ in self.held_out])
         true = np.array([label for *_, label in self.held_out])
         nats = -float(np.log(np.maximum(found[np.arange(len(true)), true], 1e-30)).mean())
-        yield {
-            "event": "evaluation",
-            "step": self.step,
-            "val_loss": nats,
-            "bits_per_byte": None,
-            **measured(true, found.argmax(1), len(self.labels)),
-            "seconds": time.perf_counter() - began,
-        }
+        values = measured(true, found.argmax(1), len(self.labels))
+        table = confusion_table(self.step, self.labels, values.pop("confusion"))
+        seconds = time.perf_counter() - began
+        yield Evaluation(step=self.step, values={"val_loss": nats, **values}, seconds=seconds)
+        yield table
 
-    def samples(self) -> Iterator[dict | None]:
+    def samples(self) -> Iterator[Event | None]:
         """What is said of the first texts held out, with its probability."""
         shown = self.held_out[:SHOWN]
         found = yield from probabilities(self.trunk, self.model, [ids for _, ids, _ in shown])
         for (text, _, _), row in zip(shown, found, strict=True):
             said = f"{self.labels[int(row.argmax())]} ({row.max():.2f})"
-            yield {"event": "sample", "step": self.step, "prompt": text, "text": said}
+            yield Sample(step=self.step, prompt=text, text=said)
+
+
+def confusion_table(step: int, labels: Sequence[str], counts: Sequence[Sequence[int]]) -> Table:
+    """The confusion matrix."""
+    rows = [[label, *row] for label, row in zip(labels, counts, strict=True)]
+    title = "confusion matrix: true label (rows) × predicted label (columns)"
+    return Table(step=step, title=title, columns=["", *labels], rows=rows, format=",.0f", chart="matrix")
 
 
 def prepare(

@@ -6,7 +6,6 @@ Nothing is sampled and no reward model is needed; samples are drawn only to watc
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -17,9 +16,22 @@ from jupyter_gpt.data.prompt_completion import Spoken
 from jupyter_gpt.evaluation.intervals import wilson
 from jupyter_gpt.nn.logprobs import Reader, logprobs
 from jupyter_gpt.nn.preference_loss import Order, dpo_loss, right
-from jupyter_gpt.nn.schedule import multiplier
-from jupyter_gpt.stages.rl import RL, chosen, finish_step, group_of
-from jupyter_gpt.stages.rollout import Rollout
+from jupyter_gpt.runs.events import Metric
+from jupyter_gpt.stages import rl
+from jupyter_gpt.stages.loop import batch_of, losses
+from jupyter_gpt.stages.rl import RL
+
+METRICS = (
+    *losses("ranking"),
+    Metric("accuracy", "accuracy on pairs", format=".1%", interval=("low", "high"), summary=True),
+    Metric("margin", "implied reward margin", format=".2f"),
+    Metric("reward", "reward", format=".2f", summary=True),
+    rl.KL,
+    rl.ENTROPY,
+    rl.LENGTH,
+    rl.TRUNCATED,
+    rl.IDENTICAL,
+)
 
 
 class Preferred(NamedTuple):
@@ -33,25 +45,20 @@ class Preferred(NamedTuple):
         return sum(len(row.ids) for row in self.rows)
 
 
-def advantages(training: RL, found: Rollout) -> Tensor:
-    """How each watched completion compares with the others of its prompt, `(B, L)`."""
-    return group_of(found)[:, None].expand(found.old.shape)
-
-
 def evaluation(training: RL) -> Iterator[None]:
     """Loss and accuracy of the rewards that the policy implies, on held-out rankings; yields after each, returns
     both.
     """
-    beta, losses, hits, pairs = training.recipe.beta, [], 0, 0
+    beta, nats, hits, pairs = training.recipe.beta, [], 0, 0
     for one in training.held_out:
         with torch.no_grad():
             now, start = summed(training.policy, one.rows), summed(training.reference, one.rows)
-        losses.append(float(dpo_loss([now], [start], [one.order], beta)))
+        nats.append(float(dpo_loss([now], [start], [one.order], beta)))
         hit, count = right((now - start).tolist(), one.order)
         hits, pairs = hits + hit, pairs + count
         yield
     low, high = wilson(hits / pairs, len(training.held_out))
-    return {"val_loss": sum(losses) / len(losses), "accuracy": hits / pairs, "low": low, "high": high, "pairs": pairs}
+    return {"val_loss": sum(nats) / len(nats), "accuracy": hits / pairs, "low": low, "high": high, "pairs": pairs}
 
 
 def summed(model: Reader, rows: Sequence[Spoken]) -> Tensor:
@@ -59,18 +66,17 @@ def summed(model: Reader, rows: Sequence[Spoken]) -> Tensor:
     return logprobs(model, rows)[0].sum(dim=1)
 
 
-def step(training: RL) -> Iterator[dict | None]:
-    """One step; yields None after each ranking, and at last its event."""
-    recipe, began = training.recipe, time.perf_counter()
-    number = training.step + 1
-    losses, margins, hits, pairs, tokens = [], [], 0, 0, 0
-    for one in chosen(training.rankings, number, recipe.prompts_per_step, recipe.seed):
+def step(training: RL) -> Iterator:
+    """One step: see `rl.Algorithm`; yields after each ranking."""
+    recipe = training.recipe
+    nats, margins, hits, pairs, tokens = [], [], 0, 0, 0
+    for one in batch_of(training.rankings, training.step + 1, recipe.prompts_per_step, recipe.seed):
         with torch.no_grad():
             start = summed(training.reference, one.rows)
         now = summed(training.policy, one.rows)
         loss = dpo_loss([now], [start], [one.order], recipe.beta) / recipe.prompts_per_step
         loss.backward()
-        losses.append(loss.detach())
+        nats.append(loss.detach())
         implied = recipe.beta * (now.detach() - start)
         best = list(one.order[0])
         rest = [place for group in one.order[1:] for place in group]
@@ -78,18 +84,9 @@ def step(training: RL) -> Iterator[dict | None]:
         hit, count = right(implied.tolist(), one.order)
         hits, pairs, tokens = hits + hit, pairs + count, tokens + one.tokens
         yield
-    norm = torch.nn.utils.clip_grad_norm_(training.optimizers.names, recipe.max_norm, foreach=True)
-    factor = multiplier(number, recipe.steps, recipe.warmup, recipe.decay)
-    training.optimizers.step(factor)
-    yield from finish_step(
-        training,
-        began,
-        tokens,
-        {
-            "loss": torch.stack(losses).sum(),
-            "grad_norm": norm,
-            "lr": recipe.lr * factor,
-            "accuracy": hits / pairs,
-            "margin": torch.stack(margins).mean(),
-        },
-    )
+    return tokens, {
+        "loss": torch.stack(nats).sum(),
+        "accuracy": hits / pairs,
+        "margin": torch.stack(margins).mean(),
+        **training.update(training.step + 1),
+    }

@@ -12,15 +12,17 @@ import importlib
 import os
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError
+from jupyter_gpt.runs.events import Metric, declared
 from jupyter_gpt.runs.provenance import Provenance, check, provenance
 from jupyter_gpt.runs.recipe_file import header
 from jupyter_gpt.runs.run import Run, cut_events, parked
 from jupyter_gpt.runs.run_figures import ACTIVE
 from jupyter_gpt.runs.worker import worker
+from jupyter_gpt.stages.algorithm import algorithm_of
 
 STAGES = {
     "pretrain": "pretrain",
@@ -36,6 +38,17 @@ def stage(kind: str):
     if kind not in STAGES:
         raise GPTError(f"runs of the kind {kind} were made by another version of jupyter_gpt")
     return importlib.import_module(f"jupyter_gpt.stages.{STAGES[kind]}")
+
+
+def metrics_of(run: Run) -> Sequence[Metric]:
+    """What a run declares when it starts; of one made before runs did, what its stage declares today."""
+    begun = any(event["event"] in ("step", "evaluation") for event in run.events)
+    if (found := declared(run.events)) or not begun:
+        return found
+    if run.kind == "rlhf":
+        return () if run.recipe["algo"].startswith("$") else algorithm_of(run.recipe["algo"], {}).METRICS
+    loops = {"classify": "classify_loop", "reward": "reward_loop"}
+    return importlib.import_module(f"jupyter_gpt.stages.{loops.get(run.kind, 'loop')}").METRICS
 
 
 def launch(session, options, kind: str, recipe, requested: Mapping, variables: Mapping | None = None) -> Run:

@@ -1,23 +1,43 @@
-"""The loop that every run of next-token training is: evaluate, sample, accumulate, clip, step, tell.
+"""The loop of every training on batches of data: evaluate, sample, accumulate, clip, step, tell.
 
 A generator of events: whoever iterates stops the run by closing it, has `closing` tell how the model stands then,
-pauses it by waiting, and may save, sample or look at `training` between any two events. Losses are yielded as device
-scalars:
-reading them is what would block on the GPU, and is left to whoever wants to look.
+pauses it by waiting, and may save, sample or look at `trainer` between any two events. Losses are yielded as device
+scalars: reading them is what would block on the GPU, and is left to whoever wants to look.
 
-What trains (`pretrain.Training`, `sft.Finetuning`) has the recipe, the model and its optimizers, and says what a
-micro-batch is, what its loss is, and how it is evaluated and sampled.
+A `Trainer` of pretraining, finetuning, a classifier or a reward model says what a micro-batch is, what its loss is, and
+how it is evaluated and sampled. Reinforcement learning has a loop of its own (`rl.py`), and all else from here.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
+from jupyter_gpt.nn.lora import trained_by_name
+from jupyter_gpt.nn.optimizer import Optimizers
 from jupyter_gpt.nn.schedule import multiplier
+from jupyter_gpt.runs import checkpoint
+from jupyter_gpt.runs.events import Event, Metric, Start, Step
+
+LEARNING_RATE = Metric("lr", "learning rate", format=".3g", smooth=False)
+SPEED = Metric("tokens_per_second", "speed", "tokens per second", format=",.0f")
+GRADIENT_NORM = Metric("grad_norm", "gradient norm", "before clipping", chart="")
+
+
+def losses(per: str) -> tuple[Metric, Metric]:
+    """Training and validation loss, in nats per `per`, in one chart."""
+    return (
+        Metric("loss", "training loss", f"nats per {per}", summary=True),
+        Metric("val_loss", "validation loss", f"nats per {per}", chart="loss", summary=True),
+    )
+
+
+METRICS = (*losses("token"), Metric("bits_per_byte", "bits per byte", chart="", summary=True), LEARNING_RATE, SPEED)
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,78 +49,207 @@ class Micro:
     tokens: int
 
 
-def train(training) -> Iterator[dict | None]:
-    """Train until `recipe.steps`, from wherever `training` stands.
+class Trainer:
+    """What a run consists of between two steps; what a checkpoint holds is here.
 
-    Yields events (dicts; loss and grad_norm are device scalars) and None after each micro-batch, evaluation batch and
-    sampled token, so that a stop is felt at once. The state is whole whenever a `step` event has just been yielded.
+    Its `step` is the last that was taken; `seconds`, of training alone, and `tokens` count from the beginning. What of
+    `modules` requires a gradient is trained, and kept in checkpoints.
     """
-    recipe = training.recipe
-    yield training.start_event()
+
+    recipe: object
+    model: nn.Module
+    optimizers: Optimizers
+    metrics: Sequence[Metric] = METRICS
+    flops_per_token: float | None
+    peak_flops: float | None
+    held_out: object
+    step: int
+    seconds: float
+    tokens: int
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        return {"": self.model}
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
+    def max_norm(self) -> float:
+        """Maximum gradient norm (clipping)."""
+        return self.recipe.clip
+
+    @property
+    def sample_every(self) -> int:
+        return self.recipe.sample_every
+
+    @property
+    def about(self) -> str:
+        """What is trained on what, in one line, without what only the machine knows."""
+        raise NotImplementedError
+
+    @property
+    def figures(self) -> Mapping[str, str]:
+        """What else the report says, by name."""
+        return {}
+
+    @property
+    def facts(self) -> Mapping:
+        """What else programs may want to know."""
+        return {}
+
+    def micro_batches(self, step: int) -> int:
+        """How many there are in a step."""
+        raise NotImplementedError
+
+    def micro_batch(self, step: int, number: int) -> Micro:
+        """A function of its place in the run alone."""
+        raise NotImplementedError
+
+    def loss(self, inputs) -> Tensor:
+        """The mean loss of a micro-batch."""
+        raise NotImplementedError
+
+    def evaluate(self) -> Iterator[Event | None]:
+        raise NotImplementedError
+
+    def samples(self) -> Iterator[Event | None]:
+        """What the model says to the fixed prompts, as it stands."""
+        raise NotImplementedError
+
+    def step_values(self) -> Mapping:
+        """What else the step that was just taken has to tell."""
+        return {}
+
+    def position(self) -> dict:
+        """Where the run stands, as JSON: what `set_position` takes back from a checkpoint."""
+        return {"seconds": self.seconds, "tokens": self.tokens}
+
+    def set_position(self, position: Mapping) -> None:
+        self.step, self.seconds, self.tokens = position["step"], position["seconds"], position["tokens"]
+
+    def state(self) -> tuple[dict, dict, dict]:
+        """What a checkpoint holds: the weights that are trained, optimizer and position."""
+        return trained_by_name(self.modules), self.optimizers.state(), self.position()
+
+    def load(self, folder: Path) -> None:
+        """Go back to the state of a checkpoint."""
+        self.set_position(checkpoint.restore(folder, self.modules, self.optimizers))
+
+    def start(self) -> Start:
+        return Start(
+            parameters=sum(p.numel() for p in self.model.parameters()),
+            trained=sum(p.numel() for p in trained_by_name(self.modules).values()),
+            device=self.device.type,
+            dtype=self.recipe.dtype,
+            steps=self.recipe.steps,
+            step=self.step,
+            about=self.about,
+            metrics=self.metrics,
+            figures=self.figures,
+            tokens_per_step=getattr(self.recipe, "batch_tokens", None),
+            flops_per_token=self.flops_per_token,
+            peak_flops=self.peak_flops,
+            facts=self.facts,
+        )
+
+    def loop(self) -> Iterator[Event | None]:
+        """The run from here to its end."""
+        return train(self)
+
+    def closing(self, there: Container[str]) -> Iterator[Event | None]:
+        """What a run that is stopped ends with: an evaluation and samples of the model as it stands.
+
+        `there` are the kinds of events that its last step has already, an evaluation perhaps.
+        """
+        if self.held_out and "evaluation" not in there:
+            yield from self.evaluate()
+        yield from self.samples()
+
+    def update(self, step: int) -> dict:
+        """Clip the gradient and take a step of the optimizers, at the learning rate of the schedule; both as values."""
+        norm = clip(self.model, self.max_norm)
+        factor = multiplier(step, self.recipe.steps, self.recipe.warmup, self.recipe.decay)
+        self.optimizers.step(factor)
+        return {"grad_norm": norm, "lr": self.recipe.lr * factor}
+
+    def stepped(self, seconds: float, tokens: int, values: Mapping) -> Step:
+        """Count a step of so many seconds and tokens; its event."""
+        self.step, self.seconds, self.tokens = self.step + 1, self.seconds + seconds, self.tokens + tokens
+        rate = tokens / seconds
+        mfu = rate * self.flops_per_token / self.peak_flops if self.peak_flops else None
+        return Step(
+            step=self.step, values=values, tokens=self.tokens, seconds=self.seconds, tokens_per_second=rate, mfu=mfu
+        )
+
+
+def train(trainer: Trainer) -> Iterator[Event | None]:
+    """Train until `recipe.steps`, from wherever `trainer` stands.
+
+    Yields events (loss and gradient norm are device scalars) and None after each micro-batch, evaluation batch and
+    sampled token, so that a stop is felt at once. The state is whole whenever a `Step` has just been yielded.
+    """
+    recipe = trainer.recipe
+    yield trainer.start()
     fences, upcoming = [], None
     while True:
-        last = training.step >= recipe.steps
-        if training.held_out and (training.step % recipe.eval_every == 0 or last):
-            yield from training.evaluate()
-        if training.step % recipe.sample_every == 0 or last:
-            yield from training.samples()
+        last = trainer.step >= recipe.steps
+        if trainer.held_out and (trainer.step % recipe.eval_every == 0 or last):
+            yield from trainer.evaluate()
+        if trainer.step % trainer.sample_every == 0 or last:
+            yield from trainer.samples()
         if last:
             return
-        step, began = training.step + 1, time.perf_counter()
-        busy, tokens, losses = 0.0, 0, []
-        count = training.micro_batches(step)
+        step, began = trainer.step + 1, time.perf_counter()
+        busy, tokens, parts = 0.0, 0, []
+        count = trainer.micro_batches(step)
         for number in range(count):
-            micro = upcoming if upcoming is not None else training.micro_batch(step, number)
-            loss = training.loss(micro.inputs) * micro.share
+            micro = upcoming if upcoming is not None else trainer.micro_batch(step, number)
+            loss = trainer.loss(micro.inputs) * micro.share
             loss.backward()
-            losses.append(loss.detach())
+            parts.append(loss.detach())
             tokens += micro.tokens
-            upcoming = following(training, step, number + 1, count)  # assembled while the device works
+            upcoming = following(trainer, step, number + 1, count)  # assembled while the device works
             busy += time.perf_counter() - began
             yield None
             began = time.perf_counter()
-        norm = torch.nn.utils.clip_grad_norm_(training.optimizers.names, recipe.clip, foreach=True)
-        factor = multiplier(step, recipe.steps, recipe.warmup, recipe.decay)
-        training.optimizers.step(factor)
-        wait_for_device(training, fences)
+        updated = trainer.update(step)
+        wait_for_device(trainer, fences)
         busy += time.perf_counter() - began
-        training.took(step, busy, tokens)
-        rate = tokens / busy
-        yield {
-            "event": "step",
-            "step": step,
-            "loss": torch.stack(losses).sum(),
-            "grad_norm": norm,
-            "lr": recipe.lr * factor,
-            "tokens": training.tokens,
-            "seconds": training.seconds,
-            "tokens_per_second": rate,
-            "mfu": rate * training.flops_per_token / training.peak_flops if training.peak_flops else None,
-        }
+        yield trainer.stepped(busy, tokens, {"loss": torch.stack(parts).sum(), **updated, **trainer.step_values()})
 
 
-def closing(training, there: Container[str]) -> Iterator[dict | None]:
-    """What a run that is stopped ends with: an evaluation and samples of the model as it stands.
-
-    `there` are the kinds of events that its last step has already, an evaluation perhaps.
-    """
-    if training.held_out and "evaluation" not in there:
-        yield from training.evaluate()
-    yield from training.samples()
-
-
-def following(training, step: int, number: int, count: int) -> Micro | None:
+def following(trainer: Trainer, step: int, number: int, count: int) -> Micro | None:
     """The micro-batch after this one, or None at the end of the run."""
     if number < count:
-        return training.micro_batch(step, number)
-    return None if step >= training.recipe.steps else training.micro_batch(step + 1, 0)
+        return trainer.micro_batch(step, number)
+    return None if step >= trainer.recipe.steps else trainer.micro_batch(step + 1, 0)
 
 
-def wait_for_device(training, fences: list) -> None:
+def wait_for_device(trainer: Trainer, fences: list) -> None:
     """Let the host run at most two steps ahead, so that a stop is near and the clock is honest."""
-    if training.model.device.type == "cuda":
+    if trainer.device.type == "cuda":
         fence = torch.cuda.Event()
         fence.record()
         fences.append(fence)
         if len(fences) > 2:
             fences.pop(0).synchronize()
+
+
+def clip(module: nn.Module, most: float) -> Tensor:
+    """The norm of the gradient of what is trained of `module`, which is scaled down to `most` where it is longer."""
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    return torch.nn.utils.clip_grad_norm_(trained, most, foreach=True)
+
+
+def batch_of(items: Sequence, step: int, size: int, seed: int) -> list:
+    """The items of one step: a function of its place in the run alone; each comes once in a pass over all."""
+    found, orders = [], {}
+    for n in range((step - 1) * size, step * size):
+        turn, place = divmod(n, len(items))
+        if turn not in orders:
+            generator = torch.Generator().manual_seed(seed * 100_003 + turn)
+            orders[turn] = torch.randperm(len(items), generator=generator).tolist()
+        found.append(items[orders[turn][place]])
+    return found

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Container, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,16 +17,16 @@ from jupyter_gpt.nn.loss import IGNORE, eager_softmax_gradient, softmax_gradient
 from jupyter_gpt.nn.optimizer import Optimizers
 from jupyter_gpt.nn.output_head import OutputHead, output_head
 from jupyter_gpt.nn.transformer import Trunk
-from jupyter_gpt.runs import checkpoint
-from jupyter_gpt.stages.loop import Micro, closing, train
+from jupyter_gpt.runs.events import Evaluation, Event, Sample
+from jupyter_gpt.stages.loop import Micro, Trainer, train
 
 SAMPLE_TOKENS = 64  # the length of a sample at a fixed step
 SAMPLE_TEMPERATURE = 0.8
 
 
 @dataclass
-class Training:
-    """Everything a run consists of between two steps; what a checkpoint holds is here.
+class Training(Trainer):
+    """A model on its way from random weights, or from those of a base.
 
     `rows` serves training rows `(B, T+1)` by index; `held_out` maps each source to its share and its validation rows
     `(R, T+1)` with IGNORE as padding of the targets; `token_bytes` `(V,)` counts the bytes each token stands for;
@@ -48,32 +47,23 @@ class Training:
     compile: bool
     step: int = 0
     seconds: float = 0.0
+    tokens: int = 0
     functions: tuple = field(default=(), repr=False)
 
     @property
-    def tokens(self) -> int:
-        """Tokens trained on so far."""
-        return self.step * self.recipe.batch_tokens
+    def about(self) -> str:
+        recipe = self.recipe
+        return (
+            f"{recipe.arch}, {recipe.layers} layers of {recipe.width}, {recipe.heads} heads, context {recipe.context}, "
+            f"vocabulary {recipe.vocab_size:,}, {recipe.batch_tokens:,} tokens per step"
+        )
 
-    def state(self) -> tuple[dict, dict, dict]:
-        """What a checkpoint holds: weights, optimizer and position."""
-        return dict(self.model.named_parameters()), self.optimizers.state(), {"seconds": self.seconds}
+    @property
+    def facts(self) -> dict:
+        return {"compile": self.compile}
 
-    def load(self, folder: Path) -> None:
-        """Go back to the state of a checkpoint."""
-        weights, optimizer, position = checkpoint.load(folder)
-        with torch.no_grad():
-            for name, parameter in self.model.named_parameters():
-                parameter.copy_(weights[name])
-        self.optimizers.load(optimizer)
-        self.step, self.seconds = position["step"], position["seconds"]
-
-    def loop(self) -> Iterator[dict | None]:
-        """The run from here to its end: see `pretrain`."""
-        return pretrain(self)
-
-    def start_event(self) -> dict:
-        return start_event(self)
+    def set_position(self, position: Mapping) -> None:
+        super().set_position({"tokens": position["step"] * self.recipe.batch_tokens, **position})  # of earlier versions
 
     def micro_batches(self, step: int) -> int:
         return self.recipe.accumulation
@@ -88,23 +78,15 @@ class Training:
         loss, *_ = forward_functions(self)
         return loss(*inputs)
 
-    def evaluate(self) -> Iterator[dict | None]:
+    def evaluate(self) -> Iterator[Event | None]:
         return evaluate(self, *forward_functions(self)[1:])
 
-    def samples(self) -> Iterator[dict | None]:
+    def samples(self) -> Iterator[Event | None]:
         """A sample of each fixed prompt, as the model stands."""
         return sample_prompts(self)
 
-    def closing(self, there: Container[str]) -> Iterator[dict | None]:
-        """What the run ends with when it is stopped: see `loop.closing`."""
-        return closing(self, there)
 
-    def took(self, step: int, seconds: float, tokens: int) -> None:
-        """A step has been taken."""
-        self.step, self.seconds = step, self.seconds + seconds
-
-
-def pretrain(training: Training) -> Iterator[dict | None]:
+def pretrain(training: Training) -> Iterator[Event | None]:
     """Train until `recipe.steps`, from wherever `training` stands; see `loop.train`."""
     return train(training)
 
@@ -124,22 +106,6 @@ def forward_functions(training: Training) -> tuple:
 
         training.functions = (loss, trunk, head)
     return training.functions
-
-
-def start_event(training: Training) -> dict:
-    recipe = training.recipe
-    return {
-        "event": "start",
-        "parameters": sum(p.numel() for p in training.model.parameters()),
-        "device": training.model.device.type,
-        "dtype": recipe.dtype,
-        "compile": training.compile,
-        "tokens_per_step": recipe.batch_tokens,
-        "steps": recipe.steps,
-        "step": training.step,
-        "flops_per_token": training.flops_per_token,
-        "peak_flops": training.peak_flops,
-    }
 
 
 def batch_at(training: Training, step: int, micro: int) -> tuple[Tensor, Tensor]:
@@ -169,7 +135,7 @@ def held_out_losses(trunk: Trunk, head: OutputHead, sizes: Tensor, ids: Tensor, 
     return np.array([sum(nats), int(counted.sum()), nats[0], float(sizes[targets[spelled]].sum())])
 
 
-def evaluate(training: Training, trunk: Trunk, head: OutputHead) -> Iterator[dict | None]:
+def evaluate(training: Training, trunk: Trunk, head: OutputHead) -> Iterator[Event | None]:
     """Validation loss in nats per token, and bits per byte of text: the end-of-text token has no byte, and counts in
     the
     loss alone.
@@ -194,17 +160,16 @@ def evaluate(training: Training, trunk: Trunk, head: OutputHead) -> Iterator[dic
             yield None
         by_source[source] = sums[0] / sums[1]
         mixed += share * sums / sums[1]
-    yield {
-        "event": "evaluation",
-        "step": training.step,
-        "val_loss": mixed[0] / mixed[1],
-        "bits_per_byte": mixed[2] / math.log(2) / mixed[3] if mixed[3] else None,
-        "by_source": by_source,
-        "seconds": time.perf_counter() - began,
-    }
+    bits = mixed[2] / math.log(2) / mixed[3] if mixed[3] else None
+    yield Evaluation(
+        step=training.step,
+        values={"val_loss": mixed[0] / mixed[1], "bits_per_byte": bits},
+        seconds=time.perf_counter() - began,
+        facts={"by_source": by_source},
+    )
 
 
-def sample_prompts(training: Training) -> Iterator[dict | None]:
+def sample_prompts(training: Training) -> Iterator[Event | None]:
     """One sample of each fixed prompt, as the model stands."""
     from jupyter_gpt.inference.engine import sample
 
@@ -215,4 +180,4 @@ def sample_prompts(training: Training) -> Iterator[dict | None]:
             drawn.append(token)
             yield None
         shown = training.tokenizer.decode([t for t in drawn if t != training.eot])
-        yield {"event": "sample", "step": training.step, "prompt": text, "text": shown}
+        yield Sample(step=training.step, prompt=text, text=shown)

@@ -9,6 +9,7 @@ from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.models.models import REWARD_LABEL
 from jupyter_gpt.options import Count, NotNegative, Positive, Rank, Recipe, option
+from jupyter_gpt.runs.events import Note
 from jupyter_gpt.runs.provenance import Provenance
 from jupyter_gpt.runs.run import Run
 from jupyter_gpt.stages import data_hashes as marks
@@ -139,7 +140,7 @@ def preparation(session, run: Run, recipe, variables: Mapping | None) -> Iterato
     marks.check(run, recipe.marks, inputs(session, recipe))
     rankings = session.rankings[recipe.rankings]
     found = rankings.need(NEEDED)
-    yield from ({"event": "note", "text": note} for note in rankings.notes)
+    yield from (Note(text=note) for note in rankings.notes)
     base = session.models[recipe.base]
     return (yield from prepare(recipe, base, found, session.models.to_train(base, not recipe.lora, recipe.dtype)))
 

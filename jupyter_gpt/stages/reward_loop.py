@@ -8,23 +8,27 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from jupyter_gpt.evaluation.intervals import wilson
 from jupyter_gpt.models.scoring import scored, scores
 from jupyter_gpt.nn.logprobs import Reader
 from jupyter_gpt.nn.optimizer import Optimizers
 from jupyter_gpt.nn.preference_loss import Order, ranking_loss, right
-from jupyter_gpt.nn.schedule import multiplier
-from jupyter_gpt.runs import resumable
+from jupyter_gpt.runs.events import Evaluation, Event, Metric, Sample, Table
+from jupyter_gpt.stages.loop import LEARNING_RATE, Micro, Trainer, batch_of, losses
 
 SHOWN = 3  # held-out rankings whose scores are shown as the training goes
+METRICS = (
+    *losses("choice"),
+    Metric("accuracy", "accuracy on pairs", format=".1%", interval=("low", "high"), summary=True),
+    LEARNING_RATE,
+)
 
 
 class Ranked(NamedTuple):
@@ -41,7 +45,7 @@ class Ranked(NamedTuple):
 
 
 @dataclass
-class RewardTraining:
+class RewardTraining(Trainer):
     """A reward model on its way. `cut` rankings had to be shortened to `recipe.max_tokens`."""
 
     recipe: object
@@ -52,106 +56,74 @@ class RewardTraining:
     held_out: list[Ranked]
     cut: int
     reader: Reader = field(repr=False)
+    flops_per_token: float | None = None
+    peak_flops: float | None = None
     step: int = 0
     seconds: float = 0.0
     tokens: int = 0
+    pairs: tuple[int, int] = (0, 0)  # of the step under way: in the ranker's order, and all
+    metrics = METRICS
 
     @property
     def modules(self) -> dict[str, nn.Module]:
         return {"reward": self.model}
 
-    def state(self) -> tuple[dict, dict, dict]:
-        """What a checkpoint holds: the weights that are trained, optimizer and position."""
-        position = {"seconds": self.seconds, "tokens": self.tokens}
-        return resumable.moving(self.modules), self.optimizers.state(), position
+    @property
+    def sample_every(self) -> int:
+        return self.recipe.eval_every
 
-    def load(self, folder: Path) -> None:
-        position = resumable.load(folder, self.modules, self.optimizers)
-        self.step, self.seconds, self.tokens = position["step"], position["seconds"], position["tokens"]
+    @property
+    def about(self) -> str:
+        how = f"LoRA of rank {self.recipe.lora}" if self.recipe.lora else "all weights"
+        return f"from {self.recipe.base} and the rankings {self.recipe.rankings}, {how}"
 
-    def loop(self) -> Iterator[dict | None]:
-        return train(self)
-
-    def samples(self) -> Iterator[dict | None]:
-        return shown(self)
-
-    def closing(self, there: Container[str]) -> Iterator[dict | None]:
-        """What the run ends with when it is stopped: see `loop.closing`."""
-        if "evaluation" not in there:
-            yield from evaluate(self)
-        yield from shown(self)
-
-
-def train(training: RewardTraining) -> Iterator[dict | None]:
-    """Train until `recipe.steps`; yields events, and None after each micro-batch."""
-    recipe, model = training.recipe, training.model
-    yield {
-        "event": "start",
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "device": next(model.parameters()).device.type,
-        "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
-        "steps": recipe.steps,
-        "step": training.step,
-        "rankings": len(training.rankings),
-        "held_out": len(training.held_out),
-        "cut": training.cut,
-        "tokens_per_step": None,
-        "peak_flops": None,
-        "flops_per_token": None,
-    }
-    while True:
-        if training.step % recipe.eval_every == 0 or training.step == recipe.steps:
-            yield from evaluate(training)
-            yield from shown(training)
-        if training.step >= recipe.steps:
-            return
-        step, began, busy = training.step + 1, time.perf_counter(), 0.0
-        batch = chosen(training, step)
-        losses, hits, pairs = [], 0, 0
-        for part in parts(batch, recipe.micro_tokens):
-            orders = [ranked.order for ranked in part]
-            found = scores(training.reader, [row for ranked in part for row in ranked.rows]).split(
-                [len(r.rows) for r in part]
-            )
-            loss = ranking_loss(found, orders, recipe.margin, recipe.centring) * len(part) / len(batch)
-            loss.backward()
-            losses.append(loss.detach())
-            for own, order in zip(found, orders, strict=True):
-                hit, count = right(own.tolist(), order)
-                hits, pairs = hits + hit, pairs + count
-            busy += time.perf_counter() - began
-            yield None
-            began = time.perf_counter()
-        norm = torch.nn.utils.clip_grad_norm_(training.optimizers.names, recipe.clip, foreach=True)
-        factor = multiplier(step, recipe.steps, recipe.warmup, recipe.decay)
-        training.optimizers.step(factor)
-        busy += time.perf_counter() - began
-        tokens = sum(ranked.tokens for ranked in batch)
-        training.step, training.seconds, training.tokens = step, training.seconds + busy, training.tokens + tokens
-        yield {
-            "event": "step",
-            "step": step,
-            "loss": torch.stack(losses).sum(),
-            "accuracy": hits / pairs,
-            "grad_norm": norm,
-            "lr": recipe.lr * factor,
-            "tokens": training.tokens,
-            "seconds": training.seconds,
-            "tokens_per_second": tokens / busy,
-            "mfu": None,
+    @property
+    def figures(self) -> dict[str, str]:
+        pairs = sum(len(a) * len(b) for r in self.held_out for n, a in enumerate(r.order) for b in r.order[n + 1 :])
+        return {
+            "trained on": f"{len(self.rankings):,} rankings, {self.cut:,} of them truncated",
+            "held out": f"{pairs:,} pairs of {len(self.held_out):,} rankings",
         }
 
+    @property
+    def facts(self) -> dict:
+        return {"rankings": len(self.rankings), "held_out": len(self.held_out), "cut": self.cut}
 
-def chosen(training: RewardTraining, step: int) -> list[Ranked]:
-    """The rankings of one step: a function of its place in the run alone; each comes once in a pass over all."""
-    count, size = len(training.rankings), training.recipe.batch
-    found = []
-    for n in range((step - 1) * size, step * size):
-        turn, place = divmod(n, count)
-        order = torch.randperm(count, generator=torch.Generator().manual_seed(training.recipe.seed * 100_003 + turn))
-        found.append(training.rankings[int(order[place])])
-    return found
+    def parts(self, step: int) -> list[list[Ranked]]:
+        """The rankings of a step in micro-batches: a function of the step alone."""
+        batch = batch_of(self.rankings, step, self.recipe.batch, self.recipe.seed)
+        return parts(batch, self.recipe.micro_tokens)
+
+    def micro_batches(self, step: int) -> int:
+        self.pairs = (0, 0)
+        return len(self.parts(step))
+
+    def micro_batch(self, step: int, number: int) -> Micro:
+        part = self.parts(step)[number]
+        return Micro(part, len(part) / self.recipe.batch, sum(ranked.tokens for ranked in part))
+
+    def loss(self, inputs: Sequence[Ranked]) -> Tensor:
+        """The mean loss of these rankings."""
+        orders = [ranked.order for ranked in inputs]
+        found = scores(self.reader, [row for ranked in inputs for row in ranked.rows])
+        found = found.split([len(ranked.rows) for ranked in inputs])
+        for own, order in zip(found, orders, strict=True):
+            hits, pairs = right(own.tolist(), order)
+            self.pairs = self.pairs[0] + hits, self.pairs[1] + pairs
+        return ranking_loss(found, orders, self.recipe.margin, self.recipe.centring)
+
+    def step_values(self) -> dict:
+        return {"accuracy": self.pairs[0] / self.pairs[1]}
+
+    def evaluate(self) -> Iterator[Event | None]:
+        return evaluate(self)
+
+    def samples(self) -> Iterator[Event | None]:
+        """The scores of some held-out completions, the ranker's best first."""
+        for ranked in self.held_out[:SHOWN]:
+            found = yield from scored(self.reader, ranked.rows)
+            for place in (place for group in ranked.order for place in group):
+                yield Sample(step=self.step, prompt=ranked.prompt, text=ranked.texts[place], reward=found[place])
 
 
 def parts(batch: Sequence[Ranked], tokens: int) -> list[list[Ranked]]:
@@ -165,30 +137,32 @@ def parts(batch: Sequence[Ranked], tokens: int) -> list[list[Ranked]]:
     return found
 
 
-def evaluate(training: RewardTraining) -> Iterator[dict | None]:
+def evaluate(training: RewardTraining) -> Iterator[Event | None]:
     """Loss and accuracy on the held-out rankings, and how often the model is right where it says it is sure."""
     began = time.perf_counter()
     found = yield from scored(training.reader, [row for ranked in training.held_out for row in ranked.rows])
-    losses, hits, pairs, sure = [], 0, 0, []
+    nats, hits, pairs, sure = [], 0, 0, []
     for ranked in training.held_out:
         own, found = found[: len(ranked.rows)], found[len(ranked.rows) :]
-        losses.append(float(ranking_loss([torch.tensor(own, dtype=torch.float64)], [ranked.order])))
+        nats.append(float(ranking_loss([torch.tensor(own, dtype=torch.float64)], [ranked.order])))
         hit, count = right(own, ranked.order)
         hits, pairs = hits + hit, pairs + count
         sure += confidences(own, ranked.order)
     low, high = wilson(hits / pairs, len(training.held_out))  # the pairs of one ranking are not independent
-    yield {
-        "event": "evaluation",
-        "step": training.step,
-        "val_loss": sum(losses) / len(losses),
-        "accuracy": hits / pairs,
-        "low": low,
-        "high": high,
-        "pairs": pairs,
-        "rankings": len(training.held_out),
-        "calibration": calibration(sure),
-        "seconds": time.perf_counter() - began,
-    }
+    yield Evaluation(
+        step=training.step,
+        values={"val_loss": sum(nats) / len(nats), "accuracy": hits / pairs, "low": low, "high": high},
+        seconds=time.perf_counter() - began,
+        facts={"pairs": pairs, "rankings": len(training.held_out)},
+    )
+    yield calibration_table(training.step, calibration(sure))
+
+
+def calibration_table(step: int, bins: Sequence[Sequence[float]]) -> Table:
+    """What `calibration` returns."""
+    rows = [[f"{n}", *row] for n, row in enumerate(bins, start=1)]
+    title = "calibration: share of pairs ordered correctly, by confidence"
+    return Table(step=step, title=title, columns=["bin", "confidence", "correct", "pairs"], rows=rows, chart="curve")
 
 
 def confidences(found: Sequence[float], order: Order) -> list[tuple[float, bool]]:
@@ -210,18 +184,3 @@ def calibration(sure: Sequence[tuple[float, bool]], bins: int = 5) -> list[list[
             continue
         groups[min(bins - 1, int((p - 0.5) * 2 * bins))].append((p, hit))
     return [[sum(p for p, _ in g) / len(g), sum(hit for _, hit in g) / len(g), len(g)] for g in groups if g]
-
-
-def shown(training: RewardTraining) -> Iterator[dict | None]:
-    """The scores of some held-out completions, the ranker's best first."""
-    for ranked in training.held_out[:SHOWN]:
-        found = yield from scored(training.reader, ranked.rows)
-        for group in ranked.order:
-            for place in group:
-                yield {
-                    "event": "sample",
-                    "step": training.step,
-                    "prompt": ranked.prompt,
-                    "text": ranked.texts[place],
-                    "reward": found[place],
-                }

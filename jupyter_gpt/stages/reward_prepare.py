@@ -16,7 +16,7 @@ from jupyter_gpt.nn import training_memory as memory
 from jupyter_gpt.nn.devices import resolved
 from jupyter_gpt.nn.logprobs import Reader
 from jupyter_gpt.nn.modules import context_of
-from jupyter_gpt.runs import resumable
+from jupyter_gpt.nn.optimizer import adamw_of
 from jupyter_gpt.stages.policy import scorer_of
 from jupyter_gpt.stages.reward_loop import Ranked, RewardTraining
 
@@ -76,7 +76,7 @@ def prepare(recipe, base, rankings: Sequence, weights: nn.Module | None = None) 
         None if recipe.lora else adapter,
     )
     model = scorer_of(weights, recipe.lora, tokenizer.pad_token_id, recipe.seed)
-    optimizers = resumable.adamw({"reward": model}, {"reward": recipe.lr})
+    optimizers = adamw_of({"reward": model}, {"reward": recipe.lr})
     reader = Reader(model, getattr(torch, recipe.dtype), bool(recipe.checkpointing))
     return RewardTraining(recipe, model, tokenizer, optimizers, train, held_out, cut, reader)
 

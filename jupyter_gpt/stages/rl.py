@@ -1,18 +1,15 @@
-"""What PPO, GRPO and DPO share: a policy beside the reference it started from, evaluations, samples, and alarms.
+"""What PPO, GRPO, DPO and a user's own algorithm share: a policy beside its reference, evaluations, samples, alarms.
 
-Each algorithm is a generator of events in a file of its own. It yields None after each sampled token and each
-micro-batch and the `Call`s of a user's reward. Where a step has several updates, `training.whole` remembers the state
-before the
-first: a run that is stopped among them goes back to it, so that what is saved is always what a whole step left.
+An `Algorithm` takes one step; it yields None after each sampled token and each micro-batch, and the `Call`s of a user's
+reward. Where a step has several updates, `remember` keeps the state before the first: a run that is stopped among them
+goes back to it, so that what is saved is always what a whole step left.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Container, Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from types import ModuleType
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -21,26 +18,44 @@ from torch import Tensor, nn
 from jupyter_gpt.inference.answer import Detokenizer, decoder
 from jupyter_gpt.inference.weight_prepacking import release
 from jupyter_gpt.nn.logprobs import Reader
+from jupyter_gpt.nn.lora import trained_by_name
 from jupyter_gpt.nn.optimizer import Optimizers
 from jupyter_gpt.nn.rl_losses import KLController, Moments, group_advantages, kl, masked_mean
-from jupyter_gpt.runs import resumable
-from jupyter_gpt.stages.alignment_report import Party, measured
+from jupyter_gpt.runs.events import Evaluation, Event, Metric, Sample
+from jupyter_gpt.stages.algorithm import Algorithm, step_result
+from jupyter_gpt.stages.alignment_report import EvaluatedModel, measured
+from jupyter_gpt.stages.loop import SPEED, Trainer, batch_of
 from jupyter_gpt.stages.rewards import Reward, rewarded
 from jupyter_gpt.stages.rl_alarms import alarms
-from jupyter_gpt.stages.rollout import EVALUATION, SAMPLES, Asked, Rollout, known, roll_out, stream
+from jupyter_gpt.stages.rollout import EVALUATION, SAMPLES, Asked, Rollout, logprobs_and_entropy, roll_out, stream
 
 EVALUATED = 4  # completions of each evaluated prompt: enough to see whether they are all the same
 SHOWN = 3  # prompts whose samples are shown
 
+KL = Metric("kl", "KL to the reference", "nats per completion", format=".2f", summary=True)
+ENTROPY = Metric("entropy", "entropy", "nats per token", format=".2f", summary=True)
+LENGTH = Metric("length", "length", "tokens", format=".1f", summary=True)
+TRUNCATED = Metric("truncated", "truncated at --max-tokens", format=".1%", chart="", summary=True)
+IDENTICAL = Metric("identical", "identical samples of a prompt", format=".1%", chart="", summary=True)
+CLIP_FRACTION = Metric("clip_fraction", "clip fraction", format=".1%")
+METRICS = (  # of every algorithm that samples; an algorithm adds its own to them
+    Metric("reward", "reward", format=".2f", summary=True),
+    KL,
+    ENTROPY,
+    LENGTH,
+    TRUNCATED,
+    IDENTICAL,
+    SPEED,
+)
+
 
 @dataclass
-class RL:
+class RL(Trainer):
     """A policy on its way. `prompts` are trained on, `watched` evaluated on; `rankings` and `held_out` are DPO's. At
-    the end `parties`, the models of the lineage, are measured beside each other.
+    the end `lineage`, the models from the base to the policy, are evaluated beside each other.
 
-    stop: tokens that end a completion.  algorithm: the module of PPO, GRPO or DPO: `step(training)`, a generator of the
-    events of one step, and `advantages(training, rollout)`.  whole: the state before a step that is under way.
-    constant: how many steps up to now had rewards that did not differ.  score_moments: of all of PPO's rewards so far.
+    stop: tokens that end a completion.  whole: the state before a step that is under way.  step_kl: whether steps tell
+    the KL.  constant: how many steps up to now had rewards that did not differ.  score_moments: of PPO's rewards.
     """
 
     recipe: Any
@@ -53,19 +68,22 @@ class RL:
     rewards: list[Reward]
     stop: frozenset[int]
     controller: KLController
-    algorithm: ModuleType
+    algorithm: Algorithm
     critic: Reader | None = None
     rankings: list = field(default_factory=list, repr=False)
     held_out: list = field(default_factory=list, repr=False)
-    parties: list[Party] = field(default_factory=list, repr=False)
+    lineage: list[EvaluatedModel] = field(default_factory=list, repr=False)
+    flops_per_token: float | None = None
+    peak_flops: float | None = None
     step: int = 0
     seconds: float = 0.0
     tokens: int = 0
     first_entropy: float | None = None
     constant: int = 0
+    step_kl: bool = True
     score_moments: Moments = field(default_factory=Moments)
     alarmed: list[str] = field(default_factory=list)
-    whole: dict | None = field(default=None, repr=False)
+    whole: tuple[dict, dict] | None = field(default=None, repr=False)
 
     @property
     def model(self) -> nn.Module:
@@ -77,124 +95,120 @@ class RL:
         return {"policy": self.model} | ({"critic": self.critic.module} if self.critic is not None else {})
 
     @property
-    def device(self) -> torch.device:
-        return self.policy.device
+    def metrics(self) -> list[Metric]:
+        limit = self.recipe.kl_limit
+        return [replace(metric, limit=limit) if metric.name == "kl" else metric for metric in self.algorithm.METRICS]
 
-    def state(self) -> tuple[dict, dict, dict]:
-        """What a checkpoint of the last whole step holds: the weights that are trained, optimizers and position."""
-        self.go_back()
-        position = {
-            "seconds": self.seconds,
-            "tokens": self.tokens,
+    @property
+    def about(self) -> str:
+        recipe = self.recipe
+        by = " + ".join(
+            f"{weight:g} × {name}" if weight != 1 else name
+            for name, weight in zip(recipe.reward, recipe.weights, strict=True)
+        )
+        source = f"rewarded by {by}" if by else f"from the rankings {recipe.rankings}"
+        if self.rankings:
+            size = f"{recipe.prompts_per_step} rankings per step, beta {recipe.beta:g}"
+        else:
+            held = f" held at {recipe.kl_target:g} nats" if recipe.kl_target else ""
+            size = (
+                f"{recipe.prompts_per_step} prompts × {recipe.samples} samples of at most {recipe.max_tokens} tokens "
+                f"per step, KL coefficient {recipe.kl:g}{held}"
+            )
+        return f"{recipe.policy}, {source}; {size}"
+
+    @property
+    def max_norm(self) -> float:
+        return self.recipe.max_norm
+
+    def position(self) -> dict:
+        return {
+            **super().position(),
             "kl": self.controller.coefficient,
             "alarmed": self.alarmed,
             "first_entropy": self.first_entropy,
             "constant": self.constant,
+            "step_kl": self.step_kl,
             "score_moments": self.score_moments,
         }
-        return resumable.moving(self.modules), self.optimizers.state(), position
 
-    def load(self, folder: Path) -> None:
-        """Go back to a checkpoint."""
-        position = resumable.load(folder, self.modules, self.optimizers)
-        self.step, self.seconds, self.tokens = position["step"], position["seconds"], position["tokens"]
+    def set_position(self, position: Mapping) -> None:
+        super().set_position(position)
         self.controller.coefficient, self.alarmed = position["kl"], position["alarmed"]
         self.first_entropy, self.constant = position["first_entropy"], position["constant"]
-        self.score_moments = Moments(*position.get("score_moments", ()))  # checkpoints of earlier versions have none
+        self.step_kl = position.get("step_kl", True)  # checkpoints of earlier versions have neither
+        self.score_moments = Moments(*position.get("score_moments", ()))
+
+    def state(self) -> tuple[dict, dict, dict]:
+        """What a checkpoint of the last whole step holds."""
+        self.go_back()
+        return super().state()
 
     def remember(self) -> None:
         """Keep the state, for a step of several updates is about to begin."""
-        self.whole = {name: p.detach().clone() for name, p in resumable.moving(self.modules).items()}
-        self.whole_optimizer = {name: tensor.detach().clone() for name, tensor in self.optimizers.state().items()}
+        weights, optimizer = trained_by_name(self.modules), self.optimizers.state()
+        self.whole = tuple({name: t.detach().clone() for name, t in each.items()} for each in (weights, optimizer))
 
     def go_back(self) -> None:
         """To the state that was remembered, where a step was left in its middle."""
         if self.whole is not None:
             with torch.no_grad():
-                for name, parameter in resumable.moving(self.modules).items():
-                    parameter.copy_(self.whole[name])
+                for name, parameter in trained_by_name(self.modules).items():
+                    parameter.copy_(self.whole[0][name])
                     parameter.grad = None
-            self.optimizers.load(self.whole_optimizer)
+            self.optimizers.load(self.whole[1])
             self.whole = None
 
-    def loop(self) -> Iterator[dict | None]:
+    def loop(self) -> Iterator[Event | None]:
         """The run from where it stands: events, None between pieces, and `Call`s."""
         return run(self)
 
-    def samples(self) -> Iterator[dict | None]:
-        """Samples of the watched prompts as the policy stands."""
-        return shown(self)
+    def rollout(self) -> Iterator:
+        """Completions of the prompts of the next step with their rewards, a `Rollout`."""
+        recipe, step = self.recipe, self.step + 1
+        prompts = batch_of(self.prompts, step, recipe.prompts_per_step, recipe.seed)
+        return (yield from rollout(self, prompts, recipe.samples, stream(self, step)))
 
-    def closing(self, there: Container[str]) -> Iterator[dict | None]:
+    def evaluate(self) -> Iterator[Event | None]:
+        return evaluate(self)
+
+    def samples(self) -> Iterator[Event | None]:
+        """Samples of the watched prompts as the policy stands."""
+        prompts = self.watched[:SHOWN]
+        found = yield from rollout(self, prompts, EVALUATED, stream(self, self.step, SAMPLES))
+        yield from samples_of(self, found)
+
+    def closing(self, there: Container[str]) -> Iterator[Event | None]:
         """What the run ends with when it is stopped: an evaluation, whose completions are its samples."""
         if "evaluation" not in there or "sample" not in there:
             yield from evaluate(self)
 
 
-def run(training: RL) -> Iterator[dict | None]:
+def run(training: RL) -> Iterator[Event | None]:
     """Steps of the algorithm until `recipe.steps`, with evaluations between them."""
     recipe = training.recipe
-    yield {
-        "event": "start",
-        "parameters": sum(p.numel() for p in training.model.parameters()),
-        "trained": sum(p.numel() for p in resumable.moving(training.modules).values()),
-        "device": training.device.type,
-        "dtype": str(next(training.model.parameters()).dtype).removeprefix("torch."),
-        "steps": recipe.steps,
-        "step": training.step,
-        "tokens_per_step": None,
-        "flops_per_token": None,
-        "peak_flops": None,
-    }
+    yield training.start()
     while True:
         if training.step % recipe.eval_every == 0 or training.step == recipe.steps:
             yield from evaluate(training)
         if training.step >= recipe.steps:
-            yield from measured(training, training.parties)
+            yield from measured(training, training.lineage)
             return
-        yield from training.algorithm.step(training)
+        began = time.perf_counter()
+        tokens, values = step_result(recipe.algo, (yield from training.algorithm.step(training)))
+        training.whole, training.step_kl = None, "kl" in values
+        if training.first_entropy is None and values.get("entropy") is not None:
+            training.first_entropy = float(values["entropy"])
+        coefficient = {"kl_coefficient": training.controller.coefficient}
+        yield training.stepped(time.perf_counter() - began, tokens, {**values, **coefficient})
+        if training.step_kl:
+            yield from alarms(training, values)
 
 
-def finish_step(training: RL, began: float, tokens: int, told: dict) -> Iterator[dict]:
-    """Count the step, report it, and raise the alarms that it gives cause for."""
-    training.whole = None
-    busy = time.perf_counter() - began
-    training.step, training.seconds, training.tokens = (
-        training.step + 1,
-        training.seconds + busy,
-        training.tokens + tokens,
-    )
-    if training.first_entropy is None and told.get("entropy") is not None:
-        training.first_entropy = float(told["entropy"])
-    yield {
-        "event": "step",
-        "step": training.step,
-        **told,
-        "kl_coefficient": training.controller.coefficient,
-        "tokens": training.tokens,
-        "seconds": training.seconds,
-        "tokens_per_second": tokens / busy,
-        "mfu": None,
-    }
-    if "kl" in told:  # what a step of DPO does not know its evaluations tell
-        yield from alarms(training, told)
-
-
-def chosen(items: Sequence, step: int, size: int, seed: int) -> list:
-    """The items of one step: a function of its place in the run alone; each comes once in a pass over all."""
-    found = []
-    for n in range((step - 1) * size, step * size):
-        turn, place = divmod(n, len(items))
-        order = torch.randperm(len(items), generator=torch.Generator().manual_seed(seed * 100_003 + turn))
-        found.append(items[int(order[place])])
-    return found
-
-
-def drawn(training: RL, asked: Sequence[Asked], samples: int, seed: int) -> Iterator:
-    """Completions of `asked` with their rewards; returns the `Rollout`."""
-    recipe = training.recipe
+def rollout(training: RL, prompts: Sequence[Asked], samples: int, seed: int) -> Iterator:
+    """Completions of `prompts` with their rewards; returns the `Rollout`."""
     found = yield from roll_out(
-        training.model, training.tokenizer, asked, samples, recipe.max_tokens, training.stop, seed
+        training.model, training.tokenizer, prompts, samples, training.recipe.max_tokens, training.stop, seed
     )
     release(training.model)  # a second copy of the base, just when the activations of an update want the room
     if training.rewards:
@@ -203,60 +217,59 @@ def drawn(training: RL, asked: Sequence[Asked], samples: int, seed: int) -> Iter
     return found
 
 
+def rollout_values(found: Rollout) -> dict:
+    """What every step that samples tells of its completions."""
+    return {
+        "reward": found.rewards.mean(),
+        "length": found.length,
+        "identical": found.identical,
+        "truncated": found.truncated.float().mean(),
+    }
+
+
 def divergence(logp: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
-    """Mean over the completions of their k3 estimates summed: nats a completion."""
+    """Mean over the completions of their k3 estimates summed: nats per completion."""
     return (kl(logp, reference) * mask).sum(dim=1).mean()
 
 
-def evaluate(training: RL) -> Iterator[dict | None]:
+def evaluate(training: RL) -> Iterator[Event | None]:
     """Fresh completions of the watched prompts, always from the same random streams: how good, how far, how varied."""
-    began = time.perf_counter()
-    more = (yield from training.algorithm.evaluation(training)) if training.rankings else {}
-    found = yield from drawn(training, training.watched, EVALUATED, stream(training, 0, EVALUATION))
-    logp, entropy = yield from known(training.policy, training, found.rows)
-    reference, _ = yield from known(training.reference, training, found.rows)
-    mask = found.mask
-    event = {
-        "event": "evaluation",
-        "step": training.step,
+    began, own = time.perf_counter(), getattr(training.algorithm, "evaluation", None)
+    more = (yield from own(training)) if own is not None else {}
+    found = yield from rollout(training, training.watched, EVALUATED, stream(training, 0, EVALUATION))
+    logp, entropy = yield from logprobs_and_entropy(training.policy, training, found.rows)
+    reference, _ = yield from logprobs_and_entropy(training.reference, training, found.rows)
+    values = {
         "reward": None if found.rewards is None else float(found.rewards.mean()),
-        "kl": float(divergence(logp, reference, mask)),
-        "entropy": float(masked_mean(entropy, mask)),
+        "kl": float(divergence(logp, reference, found.mask)),
+        "entropy": float(masked_mean(entropy, found.mask)),
         "length": found.length,
         "identical": found.identical,
         "truncated": float(found.truncated.float().mean()),
-        "prompts": len(training.watched),
         **more,
-        "seconds": time.perf_counter() - began,
     }
-    yield event
-    if training.rankings:
+    prompts, seconds = {"prompts": len(training.watched)}, time.perf_counter() - began
+    yield Evaluation(step=training.step, values=values, seconds=seconds, facts=prompts)
+    if training.rankings or not training.step_kl:
         if training.first_entropy is None:
-            training.first_entropy = event["entropy"]
-        yield from alarms(training, event)
-    yield from told(training, found)
+            training.first_entropy = values["entropy"]
+        yield from alarms(training, values)
+    yield from samples_of(training, found)
 
 
-def shown(training: RL) -> Iterator[dict | None]:
-    """Samples on demand."""
-    asked = training.watched[:SHOWN]
-    found = yield from drawn(training, asked, EVALUATED, stream(training, training.step, SAMPLES))
-    yield from told(training, found)
-
-
-def told(training: RL, found: Rollout) -> Iterator[dict | None]:
+def samples_of(training: RL, found: Rollout) -> Iterator[Event | None]:
     """The first sample of each of the first prompts, its tokens with the advantage each would be trained with."""
     advantages = None
     if found.rewards is not None:
-        advantages = training.algorithm.advantages(training, found)
+        advantages = getattr(training.algorithm, "advantages", group_advantages_of)(training, found)
     for n in range(min(SHOWN, len(found.rows) // found.samples)):
         place = n * found.samples
-        event = {"event": "sample", "step": training.step, "prompt": found.prompts[place], "text": found.texts[place]}
-        if found.rewards is not None:
-            event["reward"] = float(found.rewards[place])
+        event = Sample(step=training.step, prompt=found.prompts[place], text=found.texts[place])
+        if advantages is not None:
             ids = found.rows[place].completion
-            event["pieces"] = pieces(training.tokenizer, ids)
-            event["advantages"] = [round(a, 4) for a in advantages[place, : len(ids)].tolist()]
+            event.reward = float(found.rewards[place])
+            event.pieces = pieces(training.tokenizer, ids)
+            event.advantages = [round(a, 4) for a in advantages[place, : len(ids)].tolist()]
         yield event
 
 
@@ -264,16 +277,10 @@ def pieces(tokenizer, ids: Sequence[int]) -> list[str]:
     """The text that each token adds; a character that was cut in the middle is its last token's."""
     reader = Detokenizer(decoder(tokenizer))
     found = [reader.add([token]) for token in ids]
-    told = len(reader.text)
-    return [*found[:-1], found[-1] + reader.end()[told:]]
+    before = len(reader.text)
+    return [*found[:-1], found[-1] + reader.end()[before:]]
 
 
-def clipped(module: nn.Module, most: float) -> Tensor:
-    """The norm of the gradient of what is trained of `module`, which is scaled down to `most` where it is longer."""
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    return torch.nn.utils.clip_grad_norm_(trained, most, foreach=True)
-
-
-def group_of(found: Rollout) -> Tensor:
-    """Each completion's advantage over the others of its prompt, `(B,)`."""
-    return group_advantages(found.rewards.view(-1, found.samples)).flatten()
+def group_advantages_of(training: RL, found: Rollout) -> Tensor:
+    """Each completion's advantage over the others of its prompt, at each of its tokens, `(B, L)`."""
+    return group_advantages(found.rewards.view(-1, found.samples)).flatten()[:, None].expand(found.old.shape)

@@ -5,24 +5,25 @@ They are told as those of a loss are (`alarms.py`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from jupyter_gpt.runs.alarms import begun
+from jupyter_gpt.runs.events import Alarm
 
 CONSTANT = 3  # steps one after another whose rewards do not differ, before it is told
 IDENTICAL, ENTROPY = 0.9, 0.25  # share of identical samples, and share of the first entropy, that are a collapse
 
 
-def alarms(training, told: dict) -> Iterator[dict]:
-    """Warnings that the step's figures `told` give cause for.
+def alarms(training, values: Mapping) -> Iterator[Alarm]:
+    """Warnings that the `values` of a step or an evaluation give cause for.
 
     Rewards that do not differ are no reason to end a run: where one completion in a hundred succeeds, half of all steps
     of 64 have none. They are told once a run.
     """
     recipe, step = training.recipe, training.step
     causes = {}
-    if told.get("spread") is not None:
-        training.constant = training.constant + 1 if float(told["spread"]) == 0.0 else 0
+    if values.get("spread") is not None:
+        training.constant = training.constant + 1 if float(values["spread"]) == 0.0 else 0
     if training.constant >= CONSTANT or "constant" in training.alarmed:
         alike = "all completions of each prompt" if recipe.algo == "grpo" else "all completions"
         causes["constant"] = (
@@ -34,7 +35,7 @@ def alarms(training, told: dict) -> Iterator[dict]:
         )
     held = f"--beta (now {recipe.beta:g})" if recipe.algo == "dpo" else f"--kl (now {recipe.kl:g})"
     lower = f"Raise {held}, lower --lr (now {recipe.lr:g}), or keep an earlier model: fewer --steps"
-    kl, entropy, identical = (told.get(key) for key in ("kl", "entropy", "identical"))
+    kl, entropy, identical = (values.get(key) for key in ("kl", "entropy", "identical"))
     if kl is not None and float(kl) > recipe.kl_limit:
         causes["kl"] = (
             f"the KL to the reference is {float(kl):.1f} nats a completion, over the limit of {recipe.kl_limit:g}: "

@@ -13,10 +13,11 @@ from jupyter_gpt.nn import training_memory as memory
 from jupyter_gpt.nn.devices import resolved
 from jupyter_gpt.nn.logprobs import Reader
 from jupyter_gpt.nn.modules import context_of
+from jupyter_gpt.nn.optimizer import adamw_of
 from jupyter_gpt.nn.rl_losses import KLController
-from jupyter_gpt.runs import resumable
-from jupyter_gpt.stages import dpo, grpo, ppo
-from jupyter_gpt.stages.alignment_report import Party
+from jupyter_gpt.runs.events import Event, Progress
+from jupyter_gpt.stages.algorithm import Algorithm
+from jupyter_gpt.stages.alignment_report import EvaluatedModel
 from jupyter_gpt.stages.dpo import Preferred
 from jupyter_gpt.stages.policy import critic_of, policy_of
 from jupyter_gpt.stages.reward_prepare import apart
@@ -32,21 +33,22 @@ def prepare(
     recipe,
     name: str,
     start,
+    algorithm: Algorithm,
     rewards: Sequence[Reward],
     rankings: Sequence = (),
     stop: frozenset[int] = frozenset(),
     base=None,
     weights: nn.Module | None = None,
-) -> Iterator[dict | None]:
+) -> Iterator[Event | dict | None]:
     """Yields progress events, returns the `RL` at step 0.
 
-    `start` is a model of the session, `rankings` the `Ranking`s that DPO learns from, `stop` the tokens that end an
-    answer; `base` is the first model of its lineage, where that is another one, and `name` what the policy is called in
-    the
-    end. `weights` is what policy and critic begin with, where that is not the module of `start`: its weights in fp32.
+    `start` is a model of the session, `algorithm` what takes a step, `rankings` the `Ranking`s that DPO learns from,
+    `stop` the tokens that end an answer; `base` is the first model of its lineage, where that is another one, and
+    `name` what the policy is called in the end. `weights` is what policy and critic begin with, where that is not the
+    module of `start`: its weights in fp32.
     Raises GPTError for prompts that leave no room for a completion, and where nothing can be held out.
     """
-    yield {"event": "progress", "stage": "building the policy", "done": 0, "total": None, "unit": "models"}
+    yield Progress(stage="building the policy", unit="models")
     if start.module.device.type == "cpu":
         machine.keep_freed_memory()
     context = context_of(start.module)
@@ -63,20 +65,20 @@ def prepare(
     recipe, low = recipe.replace(prompts=texts, dtype=dtype), getattr(torch, dtype)
     weights = start.module if weights is None else weights
     yield from machine.notes(weights.device.type, dtype)
-    recipe = yield from with_micro_batch(recipe, start.name, weights, prompts, [*train, *held_out])
+    critic = getattr(algorithm, "CRITIC", False)
+    recipe = yield from with_micro_batch(recipe, critic, start.name, weights, prompts, [*train, *held_out])
     policy = policy_of(weights, recipe.lora, recipe.seed)
-    critic = None
-    if recipe.algo == "ppo":
-        critic = critic_of(weights, recipe.lora, start.tokenizer.pad_token_id, recipe.seed + 1)
-    modules = {"policy": policy} | ({"critic": critic} if critic is not None else {})
-    optimizers = resumable.adamw(modules, {"policy": recipe.lr, "critic": recipe.value_lr})
-    parties = [
-        Party(start.name, "start", start.module, start.tokenizer, watched, stop),
-        Party(name, "aligned", policy, start.tokenizer, watched, stop),
+    modules = {"policy": policy}
+    if critic:
+        modules["critic"] = critic_of(weights, recipe.lora, start.tokenizer.pad_token_id, recipe.seed + 1)
+    optimizers = adamw_of(modules, {"policy": recipe.lr, "critic": recipe.value_lr})
+    lineage = [
+        EvaluatedModel(start.name, "start", start.module, start.tokenizer, watched, stop),
+        EvaluatedModel(name, "aligned", policy, start.tokenizer, watched, stop),
     ]
     if base is not None:
         sent = [Asked(one.text, asked(base.name, base.tokenizer, one.text)) for one in watched]
-        parties.insert(0, Party(base.name, "base", base.module, base.tokenizer, sent, stop))
+        lineage.insert(0, EvaluatedModel(base.name, "base", base.module, base.tokenizer, sent, stop))
     return RL(
         recipe=recipe,
         policy=Reader(policy, low, bool(recipe.checkpointing)),
@@ -88,20 +90,24 @@ def prepare(
         rewards=list(rewards),
         stop=stop,
         controller=KLController(recipe.kl, recipe.kl_target),
-        algorithm={"ppo": ppo, "grpo": grpo, "dpo": dpo}[recipe.algo],
-        critic=None if critic is None else Reader(critic, low, bool(recipe.checkpointing)),
+        algorithm=algorithm,
+        critic=Reader(modules["critic"], low, bool(recipe.checkpointing)) if critic else None,
         rankings=train,
         held_out=held_out,
-        parties=parties,
+        lineage=lineage,
     )
 
 
 def with_micro_batch(
-    recipe, name: str, weights: nn.Module, prompts: Sequence[Asked], rankings: Sequence[Preferred]
+    recipe,
+    critic: bool,
+    name: str,
+    weights: nn.Module,
+    prompts: Sequence[Asked],
+    rankings: Sequence[Preferred],
 ) -> Iterator[dict]:
-    """See `memory.with_micro_batch`. DPO reads all completions of a ranking at once; PPO trains a critic beside the
-    policy,
-    and several updates on one batch keep what there was before the first.
+    """See `memory.with_micro_batch`. DPO reads all completions of a ranking at once; a critic is trained beside the
+    policy, and several updates on one batch keep what there was before the first.
     """
     together = [one.tokens for one in rankings] or [len(one.ids) + recipe.max_tokens for one in prompts]
     longest = max(len(row.ids) for one in rankings for row in one.rows) if rankings else max(together)
@@ -112,8 +118,8 @@ def with_micro_batch(
             longest,
             rank=rank,
             whole=max(together),
-            models=2 if recipe.algo == "ppo" else 1,
-            remembered=recipe.algo == "ppo" or (recipe.algo == "grpo" and recipe.epochs > 1),
+            models=2 if critic else 1,
+            remembered=critic or recipe.epochs > 1,
         )
         for rank in (recipe.lora, 16)
     )

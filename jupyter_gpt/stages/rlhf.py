@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.options import Count, NotNegative, Number, Positive, Rank, Recipe, Share, option
 from jupyter_gpt.runs import provenance
+from jupyter_gpt.runs.events import Evaluation, Note, Progress, Step
 from jupyter_gpt.runs.provenance import Provenance
 from jupyter_gpt.runs.run import Run
 from jupyter_gpt.stages import data_hashes as marks
 from jupyter_gpt.stages import reward as reward_stage
+from jupyter_gpt.stages.algorithm import algorithm_of, check_algorithm
 from jupyter_gpt.stages.launch import claim, launch
 from jupyter_gpt.stages.stage import LENGTH, Training
 
+ALGORITHMS = ("ppo", "grpo", "dpo")
 OWN = {"mask_truncated_completions": "grpo", "missing_eos_penalty": "ppo", "use_score_scaling": "ppo"}  # options of one
 Rewarding = str | Callable[[str, str], float]
 
@@ -60,7 +63,14 @@ One prompt a line; empty lines are skipped. Without any, those of the rankings a
     policy: str = option(
         ..., "the model to start from; it stays as it is", "MODEL", complete="models", group="Name and data"
     )
-    algo: Literal["ppo", "grpo", "dpo"] = option("ppo", "the algorithm", group="Name and data")
+    algo: str | object = option(
+        "ppo",
+        "the algorithm: ppo, grpo, dpo, or a $variable with METRICS and step(training)",
+        "ALGO",
+        hints=ALGORITHMS,
+        literal=True,
+        group="Name and data",
+    )
     rankings: str | None = option(
         None,
         "rankings that %%rank kept: DPO's lessons, or those of a reward model",
@@ -131,6 +141,9 @@ One prompt a line; empty lines are skipped. Without any, those of the rankings a
     )
 
     def check(self) -> None:
+        if isinstance(self.algo, str) and self.algo not in ALGORITHMS and not self.algo.startswith("$"):
+            likely = nearest(self.algo, ALGORITHMS)
+            raise GPTError(f"--algo is {', '.join(ALGORITHMS)} or a $variable, not {self.algo!r:.40}{likely}")
         if self.algo == "grpo" and self.samples == 1:
             raise GPTError(
                 "--samples 1 gives GRPO nothing to compare: it learns from several completions of one prompt"
@@ -160,6 +173,7 @@ class RLRecipe(Recipe, RLHF):
     }
 
     name: str = ""
+    algo: str
     prompts: list[str]
     reward: list[str]
     weights: list[float]
@@ -204,6 +218,11 @@ def rlhf(session, options: RLHF) -> Run:
     texts, reward = lines(options.prompts), options.reward
     sources = [] if reward is None else list(reward) if isinstance(reward, list | tuple) else [reward]
     names, variables = named(sources, dict(options.variables or {}))
+    if not isinstance(algo := options.algo, str):
+        usual = getattr(algo, "__name__", type(algo).__name__).rpartition(".")[2]
+        held = next((key for key, value in variables.items() if value is algo), usual)
+        options, variables = options.model_copy(update={"algo": f"${held}"}), {**variables, held: algo}
+    check_algorithm(str(options.algo), variables)
     recipe = recipe_of(options, texts, names)
     for source in recipe.reward:
         check_reward(session, source, variables)
@@ -303,12 +322,13 @@ def preparation(session, run: Run, recipe, variables: Mapping | None) -> Iterato
     from jupyter_gpt.prompting.generation import stop_ids
     from jupyter_gpt.stages.rl_prepare import prepare
 
+    algorithm = algorithm_of(recipe.algo, variables or {})
     marks.check(run, recipe.marks, inputs(session, recipe))
     rankings = []
     if recipe.reads_rankings:
         kept = session.rankings[recipe.rankings]
         rankings = kept.need(reward_stage.NEEDED)
-        yield from ({"event": "note", "text": note} for note in kept.notes)
+        yield from (Note(text=note) for note in kept.notes)
     if recipe.algo != "dpo" and not recipe.reward:
         recipe = yield from rewarded_first(session, run, recipe, rankings)
     rewards = [
@@ -319,7 +339,7 @@ def preparation(session, run: Run, recipe, variables: Mapping | None) -> Iterato
     weights = session.models.to_train(start, not recipe.lora, recipe.dtype)
     return (
         yield from prepare(
-            recipe, run.name, start, rewards, rankings, stop_ids(start), first_of(session, start), weights
+            recipe, run.name, start, algorithm, rewards, rankings, stop_ids(start), first_of(session, start), weights
         )
     )
 
@@ -340,22 +360,17 @@ def rewarded_first(session, run: Run, recipe, rankings) -> Iterator:
     start = session.models[recipe.policy]
     training = yield from prepare(own, start, rankings, session.models.to_train(start, not own.lora, own.dtype))
     for event in training.loop():
-        if event is not None and event["event"] == "step":
-            yield {
-                "event": "progress",
-                "stage": f"training the reward model {name}",
-                "done": event["step"],
-                "total": training.recipe.steps,
-                "unit": "steps",
-            }
-        elif event is not None and event["event"] == "evaluation":
+        if isinstance(event, Step):
+            stage, total = f"training the reward model {name}", training.recipe.steps
+            yield Progress(stage=stage, done=event.step, total=total, unit="steps")
+        elif isinstance(event, Evaluation):
             last = event
         yield None
-    yield {
-        "event": "note",
-        "text": f"{name} orders {last['accuracy']:.0%} of {last['pairs']} held-out pairs as the ranker "
-        f"did (95% interval {last['low']:.0%} to {last['high']:.0%})",
-    }
+    values = last.values
+    yield Note(
+        text=f"{name} orders {values['accuracy']:.0%} of {last.facts['pairs']} held-out pairs as the ranker "
+        f"did (95% interval {values['low']:.0%} to {values['high']:.0%})"
+    )
     reward_stage.keep_as(session, name, own_reward(recipe, run.provenance.cell_id), training)
     known = {**(recipe.marks or {}), **marks.of_model(session, name)}
     return recipe.replace(reward=[name], weights=[1.0], marks=known)

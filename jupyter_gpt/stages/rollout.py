@@ -113,7 +113,7 @@ def micro_batches(training, rows: Sequence[Spoken]) -> list[list[int]]:
     return batches([len(row.ids) for row in rows], training.recipe.micro_tokens)
 
 
-def known(reader: Reader, training, rows: Sequence[Spoken]) -> Iterator[None]:
+def logprobs_and_entropy(reader: Reader, training, rows: Sequence[Spoken]) -> Iterator[None]:
     """Log-probabilities and entropies `(B, L)` of all completions, without gradients; yields between micro-batches."""
     logp = torch.zeros(mask_of(rows).shape, device=training.device)
     entropy = torch.zeros_like(logp)

@@ -22,14 +22,14 @@ from jupyter_gpt.nn.optimizer import Optimizers
 from jupyter_gpt.nn.output_head import OutputHead, output_head
 from jupyter_gpt.nn.transformer import Trunk
 from jupyter_gpt.nn.varlen import Stream, stream, streams
-from jupyter_gpt.stages.finetuned import Finetuned
-from jupyter_gpt.stages.loop import Micro
+from jupyter_gpt.runs.events import Evaluation, Event, Sample
+from jupyter_gpt.stages.loop import METRICS, Micro, Trainer
 
 EVALUATED = 4096  # cells evaluated at once: enough for the products to be large, soon enough for a stop
 
 
 @dataclass
-class Finetuning(Finetuned):
+class Finetuning(Trainer):
     """Everything a finetuning run consists of between two steps.
 
     `model` is a causal LM, or a peft model of one; what requires a gradient is trained, and is all that a checkpoint
@@ -55,6 +55,7 @@ class Finetuning(Finetuned):
     head: OutputHead | None = field(default=None, repr=False)
     laid: tuple[int, list[Stream]] = field(default=(0, []), repr=False)
     drops: bool = False  # whether the adapter drops some of its inputs
+    metrics = tuple(metric for metric in METRICS if metric.name != "bits_per_byte")
 
     def __post_init__(self):
         recipe = self.recipe
@@ -64,22 +65,23 @@ class Finetuning(Finetuned):
         self.trunk = Trunk(self.model, recipe.context, getattr(torch, recipe.dtype), bool(recipe.checkpointing))
         self.head = output_head(self.trunk)
 
-    def start_event(self) -> dict:
+    @property
+    def about(self) -> str:
         recipe = self.recipe
-        trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
-        return {
-            "event": "start",
-            "parameters": sum(p.numel() for p in self.model.parameters()),
-            "trained": trained,
-            "device": self.model.device.type,
-            "dtype": recipe.dtype,
-            "tokens_per_step": recipe.batch_tokens,
-            "steps": recipe.steps,
-            "step": self.step,
-            "flops_per_token": self.flops_per_token,
-            "peak_flops": self.peak_flops,
-            "checkpointing": bool(recipe.checkpointing),
-        }
+        if recipe.adapter and not recipe.merge_first:
+            how = f"a copy of the adapter {recipe.adapter} of {recipe.base}"
+        elif recipe.lora:
+            how = f"an adapter of rank {recipe.lora} on {recipe.base}" + (", DoRA" if recipe.dora else "")
+            if tokens := recipe.trainable_tokens:
+                how += f", with rows for {', '.join(tokens)}"
+        else:
+            how = f"all of {recipe.adapter or recipe.base}"
+        where = "the assistant's tokens" if recipe.train_on == "assistant" else "all tokens"
+        return f"{how}, loss on {where}, {recipe.optimizer}, {recipe.batch_tokens:,} tokens per step"
+
+    @property
+    def facts(self) -> dict:
+        return {"checkpointing": bool(self.recipe.checkpointing)}
 
     def streams(self, step: int) -> list[Stream]:
         """The packed rows of a step, in pieces small enough to go through the model: a function of the step alone."""
@@ -117,7 +119,7 @@ class Finetuning(Finetuned):
         hidden = self.trunk(piece.ids, piece.segments)[0].index_select(0, piece.trained)
         return self.head.cross_entropy(hidden, piece.targets)
 
-    def evaluate(self) -> Iterator[dict | None]:
+    def evaluate(self) -> Iterator[Event | None]:
         """Validation loss in nats per trained token; each source counts by its share of the mixture."""
         from jupyter_gpt.nn.modules import eval_mode
 
@@ -133,16 +135,14 @@ class Finetuning(Finetuned):
             by_source[source] = nats / count
             mixed += share * nats / count
         shares = sum(share for share, _ in self.held_out.values())
-        yield {
-            "event": "evaluation",
-            "step": self.step,
-            "val_loss": mixed / shares,
-            "bits_per_byte": None,
-            "by_source": by_source,
-            "seconds": time.perf_counter() - began,
-        }
+        yield Evaluation(
+            step=self.step,
+            values={"val_loss": mixed / shares},
+            seconds=time.perf_counter() - began,
+            facts={"by_source": by_source},
+        )
 
-    def samples(self) -> Iterator[dict | None]:
+    def samples(self) -> Iterator[Event | None]:
         """The answer to each of the fixed questions, the likeliest token each time, as the model stands."""
         from jupyter_gpt.inference.engine import generate
         from jupyter_gpt.inference.sequence import Request
@@ -158,7 +158,7 @@ class Finetuning(Finetuned):
             yield None
         for (text, _), ids in zip(self.questions, said, strict=True):
             answer = self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-            yield {"event": "sample", "step": self.step, "prompt": text, "text": answer}
+            yield Sample(step=self.step, prompt=text, text=answer)
 
 
 def held_out_batches(conversations, context: int, tokens: int) -> dict[str, tuple[float, list]]:

@@ -11,6 +11,7 @@ import { readTheme, watchTheme } from "./theme";
 const PAUSE = "M4 3h3v10H4zM9 3h3v10H9z";
 const PLAY = "M4.5 2.5v11l9-5.5z";
 const STOP = "M3.5 3.5h9v9h-9z";
+const PACE = ["tokens/s", "hardware use", "elapsed", "time left"];
 const SAMPLE = "M2.5 3h11v8H8l-3.5 3v-3h-2z";
 
 export class Card {
@@ -19,8 +20,9 @@ export class Card {
   private readonly about = element("span", "gpt-about");
   private readonly chip = element("span", "gpt-chip");
   private readonly bar = element("div", "gpt-bar");
-  private readonly layout: Layout;
-  private readonly stats: Record<string, { box: HTMLElement; label: HTMLElement; value: HTMLElement }> = {};
+  private layout: Layout = layoutOf([]);
+  private planned = "";
+  private stats: Record<string, { box: HTMLElement; label: HTMLElement; value: HTMLElement }> = {};
   private readonly numbers = element("div", "gpt-stats");
   private readonly stages = element("div", "gpt-stages");
   private readonly body = element("div", "gpt-body");
@@ -31,7 +33,8 @@ export class Card {
   private readonly stop: HTMLButtonElement;
   private readonly sample: HTMLButtonElement;
   private readonly buttons: HTMLButtonElement[];
-  private readonly curves: Curves;
+  private readonly left = element("div", "gpt-curves");
+  private curves: Curves | null = null;
   private readonly samples: Samples;
   private readonly sight: IntersectionObserver;
   private readonly stopWatching: () => void;
@@ -46,7 +49,6 @@ export class Card {
     private readonly runs: Series[],
     private readonly send: (type: string) => void,
   ) {
-    this.layout = layoutOf(runs[0]);
     el.append(this.root);
     this.root.addEventListener("keydown", (event) => {
       // else the notebook takes the arrows from our sliders; Shift+Enter and what goes with Ctrl stay its own
@@ -67,24 +69,13 @@ export class Card {
     track.setAttribute("role", "progressbar");
     track.setAttribute("aria-label", "Steps done");
     track.append(this.bar);
-    const shown = this.layout.stats.map(([label]) => label);
-    for (const name of ["step", ...shown, "tokens/s", "of peak", "elapsed", "left"]) {
-      const box = element("div");
-      const label = element("div", "gpt-label", name);
-      const value = element("div", "gpt-value");
-      box.append(label, value);
-      this.numbers.append(box);
-      this.stats[name] = { box, label, value };
-    }
     this.spoken.setAttribute("aria-live", "polite");
     this.alarm.setAttribute("role", "alert");
     this.alarm.hidden = true;
     this.root.append(head, track, this.numbers, this.alarm, this.note, this.stages, this.body, this.spoken);
-    const left = element("div", "gpt-curves");
     const right = element("aside", "gpt-samples");
-    this.body.append(left, right);
-    this.curves = new Curves(left, runs);
-    this.samples = new Samples(right, (step) => this.curves.mark(step), this.run.kind === "pretrain");
+    this.body.append(this.left, right);
+    this.samples = new Samples(right, (step) => this.curves?.mark(step), this.run.kind === "pretrain");
     this.sight = new IntersectionObserver((entries) => {
       this.inSight = entries[entries.length - 1].isIntersecting;
       if (this.inSight) this.update();
@@ -105,7 +96,7 @@ export class Card {
   update(): void {
     if (!this.inSight || this.timer || this.frame) return;
     const period = this.run.column("step").length > 1000 ? 480 : 240;
-    const wait = this.drawn + Math.max(period, 40 * this.curves.cost) - performance.now();
+    const wait = this.drawn + Math.max(period, 40 * (this.curves?.cost ?? 0)) - performance.now();
     this.timer = window.setTimeout(
       () => {
         this.timer = 0;
@@ -123,7 +114,7 @@ export class Card {
     cancelAnimationFrame(this.frame);
     this.sight.disconnect();
     this.stopWatching();
-    this.curves.destroy();
+    this.curves?.destroy();
     this.root.remove();
   }
 
@@ -142,13 +133,35 @@ export class Card {
     this.drawn = performance.now();
     if (!this.root.dataset.ground && this.root.isConnected) this.tint(); // no colours outside the page
     const training = this.run.column("step").length > 0 || this.run.evaluations.length > 0;
+    if (training) this.plan();
     this.body.hidden = this.numbers.hidden = !training;
     this.head();
     this.measure();
     this.prepare(training);
     if (training) {
-      this.curves.update();
+      this.curves?.update();
       this.samples.update(this.run.samples);
+    }
+  }
+
+  /** Charts and numbers for what the run declares; anew where it declares something else. */
+  private plan(): void {
+    const planned = JSON.stringify(this.run.metrics);
+    if (planned === this.planned) return;
+    this.planned = planned;
+    this.layout = layoutOf(this.run.metrics);
+    this.curves?.destroy();
+    this.left.replaceChildren();
+    this.curves = this.layout.panels.length ? new Curves(this.left, this.runs, this.layout.panels) : null;
+    this.stats = {};
+    this.numbers.replaceChildren();
+    for (const name of ["step", ...this.layout.stats.map(({ label }) => label), ...PACE]) {
+      const box = element("div");
+      const label = element("div", "gpt-label", name);
+      const value = element("div", "gpt-value");
+      box.append(label, value);
+      this.numbers.append(box);
+      this.stats[name] = { box, label, value };
     }
   }
 
@@ -194,7 +207,7 @@ export class Card {
   }
 
   private measure(): void {
-    const { run } = this;
+    const { run, layout } = this;
     const steps = run.steps || run.start?.steps || null; // 0: a run by minutes, not yet measured
     const step = run.columns.step?.last ?? run.start?.step ?? 0;
     const done = steps ? Math.min(1, step / steps) : 0;
@@ -207,22 +220,22 @@ export class Card {
     const mfu = run.now?.mfu ?? null;
     const say: Record<string, string> = {
       step: steps ? `${count(step)} / ${count(steps)}` : count(step),
-      ...Object.fromEntries(this.layout.stats.map(([label, value]) => [label, value(run)])),
+      ...Object.fromEntries(layout.stats.map(({ label, value }) => [label, value(run)])),
       "tokens/s": compact(speed),
-      "of peak": percent(mfu),
+      "hardware use": percent(mfu),
       elapsed: duration(run.now?.seconds),
-      left: duration(left),
+      "time left": duration(left),
     };
     for (const name in this.stats) write(this.stats[name].value, say[name]);
-    for (const [name, , note] of this.layout.stats) {
-      const added = note?.(run);
-      write(this.stats[name].label, added ? `${name}, ${added}` : name);
+    for (const { label, note } of layout.stats) {
+      const added = note(run);
+      if (label in this.stats) write(this.stats[label].label, added ? `${label}, ${added}` : label);
     }
     const causes = new Map(run.warnings.map((warning) => [warning.cause, warning])); // the newest of each
     const alarms = [...causes.values()].map(({ step, text }) => `Step ${count(step)}: ${text}`);
     write(this.alarm, alarms.join("\n"));
     this.alarm.hidden = !alarms.length;
-    this.stats["of peak"].box.hidden = mfu === null;
+    if ("hardware use" in this.stats) this.stats["hardware use"].box.hidden = mfu === null;
   }
 
   /** What happens before the first step, stage by stage. */

@@ -1,9 +1,9 @@
-// The charts of some runs together: loss above, learning rate and throughput below, one x axis, one cursor.
+// The charts of some runs together: a large one above, small ones below, one x axis, one cursor.
 // Needs only a place in the page and `Series`, so a widget and a MIME renderer can both use it.
 
 import { Chart, type Shared } from "./chart";
 import { element, toggle, write } from "./dom";
-import { layoutOf, type Layout } from "./layout";
+import type { Panel } from "./layout";
 import type { Series } from "./series";
 import { readTheme, watchTheme } from "./theme";
 import { KEYS, scaled, whole, within, type View } from "./view";
@@ -18,7 +18,6 @@ export class Curves {
   cost = 0;
   private view: View | null = null;
   private readonly shared: Shared;
-  private readonly layout: Layout;
   private readonly box = element("div", "gpt-main");
   private readonly main: Chart;
   private readonly small: { chart: Chart; reading: HTMLElement }[];
@@ -33,8 +32,8 @@ export class Curves {
   constructor(
     private readonly host: HTMLElement,
     private readonly runs: Series[],
+    private readonly panels: Panel[],
   ) {
-    this.layout = layoutOf(runs[0]);
     this.shared = {
       key: `gpt-curves-${serial++}`,
       theme: readTheme(host),
@@ -46,11 +45,11 @@ export class Curves {
     this.reset.hidden = true;
     this.box.tabIndex = 0;
     this.box.setAttribute("role", "group");
-    this.box.setAttribute("aria-label", this.layout.help);
-    this.main = new Chart(this.box, this.layout.main, this.shared);
+    this.box.setAttribute("aria-label", `${panels[0].title} over steps. Arrow keys pan, plus and minus zoom, Escape shows everything.`);
+    this.main = new Chart(this.box, panels[0], this.shared);
     this.box.append(this.tip);
     const below = element("div", "gpt-smalls");
-    this.small = this.layout.small.map((metric) => {
+    this.small = panels.slice(1).map((metric) => {
       const panel = element("div", "gpt-small");
       const caption = element("div", "gpt-caption");
       const reading = element("span", "gpt-reading");
@@ -162,7 +161,7 @@ export class Curves {
     const shown = this.runs.map((run) => `${run.name}${run.evaluations.length > 0}`).join("\n");
     if (shown === this.legendOf) return;
     this.legendOf = shown;
-    this.legend.replaceChildren(...legend(this.runs, this.shared.theme, this.layout));
+    this.legend.replaceChildren(...legend(this.runs, this.shared.theme, this.panels[0]));
   }
 
   private hover(step: number | null): void {
@@ -171,7 +170,7 @@ export class Curves {
     this.tip.hidden = step === null || !this.runs.some((run) => run.column("step").length);
     if (this.tip.hidden || step === null) return;
     const strong = this.runs.map((_run, i) => this.main.strong(this.runs, i));
-    this.tip.replaceChildren(...reading(this.runs, strong, step, this.shared.theme, this.layout));
+    this.tip.replaceChildren(...reading(this.runs, strong, step, this.shared.theme, this.panels[0]));
     const x = this.main.pixel(step);
     const right = x < this.widths[0] / 2;
     this.tip.style.left = right ? `${x + 14}px` : "auto";
@@ -183,7 +182,7 @@ export class Curves {
     const steps = this.runs[0].column("step");
     const at = this.hovered === null ? steps.length - 1 : nearest(steps, this.hovered);
     this.small.forEach(({ chart, reading }, k) => {
-      write(reading, steps.length ? this.layout.small[k].format(chart.strong(this.runs, 0)[at]) : "");
+      write(reading, steps.length ? this.panels[k + 1].format(chart.strong(this.runs, 0)[at]) : "");
     });
   }
 }

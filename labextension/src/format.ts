@@ -42,6 +42,13 @@ export function percent(value: Maybe): string {
   return known(value) ? `${(100 * value).toFixed(1)}%` : "–";
 }
 
+/** As a metric declares it, in Python's format language: ".3f", ".1%", ",.0f" (here 21.4k), ".3g". */
+export function formatted(value: Maybe, format: string): string {
+  if (format.endsWith("%")) return percent(value);
+  if (format.endsWith("g")) return rate(value);
+  return format.startsWith(",") ? compact(value) : fixed(value, Number(/\.(\d)/.exec(format)?.[1] ?? 3));
+}
+
 /** 3725 seconds → "1:02:05" */
 export function duration(seconds: Maybe): string {
   if (!known(seconds)) return "–";

@@ -2,12 +2,12 @@
 
 import type { AnyModel } from "@anywidget/types";
 import { Card } from "./card";
+import type { Declared } from "./layout";
 import { Series } from "./series";
 import "./run.css";
 
 interface State {
-  columns: string[];
-  runs: { name: string; kind: string; status: string; steps: number | null }[];
+  runs: { name: string; kind: string; status: string; steps: number | null; metrics: Declared[] }[];
 }
 
 interface Update {
@@ -15,6 +15,7 @@ interface Update {
   run: number;
   from: number;
   to: number;
+  columns: string[];
   rows: number;
   events: Record<string, unknown>[];
   now: Series["now"];
@@ -75,7 +76,7 @@ class Feed {
       this.send("heard");
     } else if (message.from !== this.cursors[message.run]) return this.ask();
     this.cursors[message.run] = message.to;
-    (this.model.get("state") as State).columns.forEach((name, i) => run.append(name, floats(buffers[i])));
+    message.columns.forEach((name, i) => run.append(name, floats(buffers[i])));
     for (const event of message.events) run.event(event);
     if (message.now) run.now = message.now;
     this.tell();

@@ -1,5 +1,7 @@
 // A run as the charts see it: growing columns of numbers, and the sparse events between them.
 
+import type { Declared } from "./layout";
+
 /** A column of numbers that grows; `view()` is a window on its buffer, valid until the next append. */
 export class Column {
   private buffer = new Float32Array(1024);
@@ -70,7 +72,6 @@ export interface Now {
   seconds: number | null;
   tokens_per_second: number | null;
   mfu: number | null;
-  training_loss: number | null;
 }
 
 /** How a run ended; `alarms` are the causes of those that were not over. */
@@ -84,6 +85,7 @@ export class Series {
   name = "";
   kind = "pretrain";
   status = "running";
+  metrics: Declared[] = [];
   steps: number | null = null;
   columns: Record<string, Column> = {};
   evaluations: Evaluation[] = [];

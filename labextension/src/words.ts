@@ -1,8 +1,8 @@
 // The charts in words: the legend above them, and the numbers under the cursor.
 
 import { element } from "./dom";
-import { count, fixed } from "./format";
-import type { Layout } from "./layout";
+import { count } from "./format";
+import type { Panel } from "./layout";
 import { lowerBound } from "./reduce";
 import type { Series } from "./series";
 import type { Theme } from "./theme";
@@ -14,14 +14,14 @@ export function nearest(steps: Float32Array, step: number): number {
 }
 
 /** What the lines mean, and with several runs, whose they are. */
-export function legend(runs: Series[], theme: Theme, { names }: Layout): HTMLElement[] {
+export function legend(runs: Series[], theme: Theme, { names }: Panel): HTMLElement[] {
   const many = runs.length > 1;
   const entries = runs.map((run, i) =>
-    entry(many ? run.name : names.training, theme.runs[i % theme.runs.length], "gpt-line"),
+    entry(many ? run.name : names.line, theme.runs[i % theme.runs.length], "gpt-line"),
   );
   if (runs.some((run) => run.evaluations.length)) {
     const colour = many ? theme.muted : theme.validation;
-    entries.push(entry(many ? "validation" : names.evaluated, colour, "gpt-dashes"));
+    entries.push(entry(names.points, colour, "gpt-dashes"));
   }
   return entries;
 }
@@ -34,13 +34,13 @@ function entry(label: string, colour: string, kind: string): HTMLElement {
   return line;
 }
 
-/** Each run's loss at `step`: averaged (`strong[i]`: run i's line), raw, and the last validation. */
+/** What the large chart shows of each run at `step`: averaged (`strong[i]`: run i's line), raw, and evaluated. */
 export function reading(
   runs: Series[],
   strong: Float32Array[],
   step: number,
   theme: Theme,
-  { main }: Layout,
+  { column, evaluation: points, names, format }: Panel,
 ): HTMLElement[] {
   const many = runs.length > 1;
   const rows: HTMLElement[] = [];
@@ -51,12 +51,12 @@ export function reading(
     const at = nearest(steps, step);
     if (!rows.length) shown = steps[at];
     const colour = theme.runs[i % theme.runs.length];
-    const raw = `raw ${fixed(run.column(main.column)[at])}`;
-    rows.push(row(colour, many ? run.name : "training", fixed(strong[i][at]), raw));
+    const raw = `raw ${format(run.column(column)[at])}`;
+    rows.push(row(colour, many ? run.name : names.line, format(strong[i][at]), raw));
     const evaluation = run.evaluations.filter((each) => each.step <= steps[at]).at(-1);
     if (!evaluation) return;
     const when = `step ${count(evaluation.step)}`;
-    rows.push(row(many ? colour : theme.validation, "validation", fixed(evaluation[main.evaluation ?? ""]), when));
+    rows.push(row(many ? colour : theme.validation, names.points, format(evaluation[points ?? ""]), when));
   });
   return [element("div", "gpt-tip-step", `step ${count(shown)}`), ...rows];
 }

@@ -55,7 +55,7 @@ def ours(model, args) -> tuple[list[float], list[float], list[float]]:
         steps=args.steps + 1,
         held_out=0.0,
     )
-    preparation = rl_prepare.prepare(recipe, "aligned", model, [Reward("$reward", function=reward)])
+    preparation = rl_prepare.prepare(recipe, "aligned", model, grpo, [Reward("$reward", function=reward)])
     while True:
         try:
             next(preparation)
@@ -63,15 +63,15 @@ def ours(model, args) -> tuple[list[float], list[float], list[float]]:
             training = end.value
             break
     seconds, generating, alone = [], [], []
-    drawn = rl.drawn
+    rollout = rl.rollout
 
     def timed(*given):
         began = time.perf_counter()
-        found = yield from drawn(*given)
+        found = yield from rollout(*given)
         generating.append(time.perf_counter() - began)
         return found
 
-    grpo.drawn = timed
+    rl.rollout = timed
     for _ in range(args.steps + 1):
         began, answer, events = time.perf_counter(), None, grpo.step(training)
         while True:
@@ -91,7 +91,7 @@ def ours(model, args) -> tuple[list[float], list[float], list[float]]:
         ]
         tokens = sum(token is not None for token in generate(model.module, asked))
         alone.append((time.perf_counter() - began) / tokens)
-    grpo.drawn = drawn
+    rl.rollout = rollout
     return seconds[1:], generating[1:], alone[1:]
 
 

@@ -87,6 +87,7 @@ def ours(dtype: str, optimizer: str, steps: int, clock: Callable[[], float]) -> 
     sys.path.insert(0, str(Path(__file__).parents[1]))
     from helpers.recipes import pretraining_recipe
     from jupyter_gpt.nn.optimizer import optimizers
+    from jupyter_gpt.runs.events import Step
     from jupyter_gpt.stages.pretrain_build import build
     from jupyter_gpt.stages.pretrain_loop import Training, pretrain
 
@@ -124,7 +125,7 @@ def ours(dtype: str, optimizer: str, steps: int, clock: Callable[[], float]) -> 
     )
     stamps, loop = [], pretrain(training)
     for event in loop:
-        if event is not None and event["event"] == "step":
+        if isinstance(event, Step):
             stamps.append(clock())
             if len(stamps) == steps + 2:
                 break

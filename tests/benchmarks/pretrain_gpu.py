@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from helpers.recipes import pretraining_recipe
 from jupyter_gpt.nn.devices import peak_flops
 from jupyter_gpt.nn.optimizer import optimizers
+from jupyter_gpt.runs.events import Step
 from jupyter_gpt.stages.pretrain_build import build, flops_per_token
 from jupyter_gpt.stages.pretrain_loop import Training, pretrain
 
@@ -91,7 +92,7 @@ def ours(rows: int, steps: int, **options) -> tuple[float, float, int]:
     stamps = []
     loop = pretrain(training)
     for event in loop:
-        if event is not None and event["event"] == "step":
+        if isinstance(event, Step):
             torch.cuda.synchronize()
             stamps.append(time.perf_counter())
             if len(stamps) > steps:

@@ -81,7 +81,13 @@ def main() -> None:
             f"{name}: accuracy {e['accuracy']:.3f} (95% interval {e['low']:.3f} to {e['high']:.3f}), loss "
             f"{e['val_loss']:.3f}"
         )
-    print("calibration:", [[round(x, 3) for x in bin] for bin in last["calibration"]])
+    print(
+        "calibration:",
+        [
+            [round(x, 3) for x in bin[1:]]
+            for bin in next(e for e in reversed(run.events) if e["event"] == "table")["rows"]
+        ],
+    )
     print(f"{table['tokens_per_second'].median():.0f} tokens/s, {time.perf_counter() - began:.0f} s in all")
 
 

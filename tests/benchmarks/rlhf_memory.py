@@ -51,7 +51,7 @@ def train(way: str, steps: int, dtype: str | None) -> None:
         dtype=dtype,
     )
     reward = Reward("judge", model=Reader(judge), tokenizer=model.tokenizer)
-    preparation = rl_prepare.prepare(recipe, "aligned", model, [reward])
+    preparation = rl_prepare.prepare(recipe, "aligned", model, ppo, [reward])
     while True:
         try:
             next(preparation)

@@ -73,12 +73,11 @@ def main() -> None:
             overwrite=True,
         )
         first, last = (e for e in run.events if e["event"] == "evaluation")
-        row = next(e for e in run.events if e["event"] == "measures")["rows"][-1]
+        rate, low, high = next(e for e in run.events if e["event"] == "table")["rows"][-1][1]
         gained = (last["reward"] - first["reward"]) / (1 - first["reward"])
         print(
             f"seed {seed}: reward {first['reward']:.2f} → {last['reward']:.2f} ({gained:.0%} of what was left), "
-            f"win rate "
-            f"{row['win_rate']:.2f} ({row['win_low']:.2f} to {row['win_high']:.2f}), KL {last['kl']:.1f} nats, entropy "
+            f"win rate {rate:.2f} ({low:.2f} to {high:.2f}), KL {last['kl']:.1f} nats, entropy "
             f"{first['entropy']:.2f} → {last['entropy']:.2f}, identical {first['identical']:.2f} → "
             f"{last['identical']:.2f}, "
             f"{run.history['seconds'].iloc[-1]:.0f} s",

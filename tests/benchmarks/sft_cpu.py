@@ -102,6 +102,7 @@ def ours(model, tokenizer, rows: list[dict], arguments) -> float:
     sys.path.insert(0, str(Path(__file__).parents[1]))
     from helpers.recipes import finetuning_recipe
     from jupyter_gpt.nn.lora import copied, lora
+    from jupyter_gpt.runs.events import Step
     from jupyter_gpt.stages.sft_prepare import prepare
 
     recipe = finetuning_recipe(
@@ -131,10 +132,10 @@ def ours(model, tokenizer, rows: list[dict], arguments) -> float:
         training.questions = []
         stamps, tokens = [time.perf_counter()], []
         for event in training.loop():
-            if event is not None and event["event"] == "step":
-                float(event["loss"])
+            if isinstance(event, Step):
+                float(event.values["loss"])
                 stamps.append(time.perf_counter())
-                tokens.append(event["tokens"] - sum(tokens))
+                tokens.append(event.tokens - sum(tokens))
     return rate(stamps, tokens)
 
 

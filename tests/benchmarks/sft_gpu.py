@@ -29,6 +29,7 @@ from jupyter_gpt.data.conversation_tokens import Conversations
 from jupyter_gpt.nn.devices import peak_flops
 from jupyter_gpt.nn.lora import copied, lora
 from jupyter_gpt.nn.optimizer import finetuning_optimizers
+from jupyter_gpt.runs.events import Step
 from jupyter_gpt.stages.sft_loop import Finetuning
 from jupyter_gpt.stages.sft_prepare import flops
 
@@ -110,10 +111,10 @@ def ours(base, found: Conversations, steps: int, batch: int, rank: int | None) -
     )
     stamps, tokens = [], []
     for event in training.loop():
-        if event is not None and event["event"] == "step":
-            float(event["loss"])  # waits for the device
+        if isinstance(event, Step):
+            float(event.values["loss"])  # waits for the device
             stamps.append(time.perf_counter())
-            tokens.append(event["tokens"] - sum(tokens))
+            tokens.append(event.tokens - sum(tokens))
     speed = rate(stamps, tokens)
     return speed, training.peak_flops and speed * training.flops_per_token / training.peak_flops
 

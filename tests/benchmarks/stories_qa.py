@@ -66,6 +66,7 @@ def main() -> None:
         from jupyter_gpt import gpt
         from jupyter_gpt.nn.chat_tokens import untrained
         from jupyter_gpt.nn.lora import copied, lora, with_shared_weights
+        from jupyter_gpt.runs.events import Step
         from jupyter_gpt.stages.sft_prepare import prepare
 
         gpt.pretrain("storyteller", {"stories": 3, "python": 1}, depth=4, steps=given.pretrain)
@@ -106,12 +107,8 @@ def main() -> None:
 
         ask(0)
         for event in training.loop():
-            if (
-                event
-                and event["event"] == "step"
-                and (event["step"] % given.every == 0 or event["step"] == given.steps)
-            ):
-                said = ask(event["step"])
+            if isinstance(event, Step) and (event.step % given.every == 0 or event.step == given.steps):
+                said = ask(event.step)
         report(questions, said)
 
 

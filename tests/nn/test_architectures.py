@@ -83,7 +83,9 @@ def check(model):
         torch.testing.assert_close(
             ours[name], gradient, rtol=1e-3, atol=2e-5 + 1e-4 * scale, msg=lambda m, n=name: n + m
         )
-    assert list(training.evaluate())[-1]["val_loss"] == pytest.approx(float(mean.detach()), rel=1e-4), "validation"
+    assert list(training.evaluate())[-1].values["val_loss"] == pytest.approx(float(mean.detach()), rel=1e-4), (
+        "validation"
+    )
 
     rows = [Spoken(tuple(ids[0, : p.start + 1].tolist()), tuple(ids[0, p.start + 1 :].tolist())) for ids, p in texts()]
     found, _ = logprobs(Reader(model), rows)

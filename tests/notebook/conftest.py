@@ -11,6 +11,7 @@ from IPython.core.interactiveshell import InteractiveShell
 import jupyter_gpt
 from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.notebook.views.bundle import Bundle
+from jupyter_gpt.report.report import Report
 
 EVENTS = [
     {"event": "start", "time": 0.0, "steps": 600, "step": 0},
@@ -133,9 +134,9 @@ def shown(monkeypatch) -> list[str]:
 @pytest.fixture
 def pictures(monkeypatch) -> None:
     """Bundles that name the view they come from, so that no test here draws."""
-    curve = SimpleNamespace(run_bundle=lambda run: Bundle(f"run {run.name}: {run.status}", "", {}))
+    curve = SimpleNamespace(run_bundle=lambda run: Report(f"run {run.name}: {run.status}"))
     corpus = SimpleNamespace(corpus_bundle=lambda corpus: Bundle(f"corpus {corpus.name}", "", {}))
-    monkeypatch.setitem(sys.modules, "jupyter_gpt.notebook.views.curve", curve)
+    monkeypatch.setitem(sys.modules, "jupyter_gpt.notebook.views.run_report", curve)
     monkeypatch.setitem(sys.modules, "jupyter_gpt.notebook.views.corpus", corpus)
 
 

@@ -168,7 +168,8 @@ def test_show_says_why_a_run_failed_and_what_has_not_begun(ip, fake_gpt, shown, 
 
 
 def test_a_run_of_another_version_is_shown_as_an_error(fake_gpt, shown, fails, monkeypatch):
-    monkeypatch.setattr(sys.modules["jupyter_gpt.notebook.views.curve"], "run_bundle", lambda run: run.recipe["dial"])
+    report = sys.modules["jupyter_gpt.notebook.views.run_report"]
+    monkeypatch.setattr(report, "run_bundle", lambda run: run.recipe["dial"])
     assert "'dial' is missing, another version" in fails("%gpt show storyteller")
 
 

@@ -8,6 +8,8 @@ from types import SimpleNamespace
 
 from helpers.recipes import classify_recipe, finetuning_recipe
 from jupyter_gpt.notebook.views.run_report import run_bundle
+from jupyter_gpt.stages.classify_loop import Classifying
+from jupyter_gpt.stages.sft_loop import Finetuning
 
 EVIL = "<script>alert(1)</script>»"
 
@@ -61,13 +63,13 @@ def test_the_same_questions_before_and_after_side_by_side():
     bundle = run_bundle(
         run("sft", finetuning_recipe({"stories-qa": 1}, "hen", lora=4, steps=4, batch_tokens=64), told())
     )
-    assert "an adapter of rank 4 on hen" in bundle.text and "40 (4%)" in bundle.text
-    first, last = "  hen, before: «(nothing)»", "  a, after step ≈4: «4<script>"
+    assert "40 (4%)" in bundle.text
+    first, last = "  before training  «(nothing)»", "  after step 4     «4<script>"
     assert bundle.text.count(first) == bundle.text.count(last) == 2 and bundle.text.index(first) < bundle.text.index(
         last
     )
-    assert ">hen, before</th>" in bundle.html and "after step ≈4</th>" in bundle.html
-    assert "the answers between" in bundle.html and "step 2" in bundle.html
+    assert ">before training</th>" in bundle.html and "after step 4</th>" in bundle.html
+    assert "the samples between" in bundle.html and "step 2" in bundle.html
     assert "<script" not in bundle.html and bundle.html.count("data:image/png") == 1
     assert "validation loss" in bundle.text and "3.0" not in unmarked(bundle.text)
     assert bundle.data["base"] == "hen" and len(bundle.metadata["samples"]) == 6
@@ -77,8 +79,10 @@ def test_the_same_questions_before_and_after_side_by_side():
 def test_what_a_run_does_not_know_it_does_not_say():
     recipe = finetuning_recipe({"the cell": 1}, "hen", adapter="polite", steps=4, batch_tokens=64)
     bundle = run_bundle(run("sft", recipe, told(evaluated=False), "stopped"))
-    assert "validation" not in bundle.text and "a copy of the adapter polite of hen" in bundle.text
-    assert bundle.text.startswith("a: sft, stopped, ≈4 of ≈4 steps") and "polite, before" in bundle.text
+    assert "validation" not in bundle.text and bundle.text.startswith("a: sft, stopped, ≈4 of ≈4 steps")
+    assert Finetuning.about.fget(SimpleNamespace(recipe=recipe)).startswith("a copy of the adapter polite of hen, ")
+    recipe = finetuning_recipe({"x": 1}, "hen", lora=4, steps=4, batch_tokens=64)
+    assert Finetuning.about.fget(SimpleNamespace(recipe=recipe)).startswith("an adapter of rank 4 on hen, ")
     early = run_bundle(run("sft", recipe, told()[:1], "failed"))
     assert early.text.startswith("a: sft, failed") and "image" not in early.html
 
@@ -90,9 +94,7 @@ def test_a_classifier_tells_its_figures_with_intervals_and_its_confusion_as_a_pi
         "device": "cpu",
         "dtype": "float32",
         "labels": labels,
-        "texts": 80,
-        "held_out": 20,
-        "cut": 1,
+        "figures": {"texts": "80 to train on, 20 held out, 1 truncated"},
         "parameters": 1000,
         "trained": 40,
     }
@@ -115,13 +117,13 @@ def test_a_classifier_tells_its_figures_with_intervals_and_its_confusion_as_a_pi
     samples = [{"event": "sample", "step": n, "prompt": f"so {EVIL}", "text": "bad (0.90)"} for n in (0, 4)]
     for options in ({"lora": 4}, {"from_scratch": True}):
         bundle = run_bundle(run("classify", classify_recipe("hen", **options), [start, *tests, *steps, *samples]))
-        assert "accuracy            ≈85.0%, 95% interval ≈64.0 to ≈95.0" in bundle.text
-        assert "macro F1            ≈0.840, 95% interval ≈0.600 to ≈0.960" in bundle.text
-        assert "80 to learn from, 20 held out, 1 cut" in bundle.text and bundle.html.count("data:image/png") == 1
-        assert "<script" not in bundle.html and "17" not in unmarked(bundle.html)
-        assert bundle.data["labels"] == labels
+        assert "held-out accuracy   ≈85.0% (95% interval ≈64.0% to ≈95.0%) at step 4, from ≈85.0%" in bundle.text
+        assert "macro F1            ≈0.840 (95% interval ≈0.600 to ≈0.960) at step 4, from ≈0.840" in bundle.text
+        assert "80 to train on, 20 held out, 1 truncated" in bundle.text and bundle.html.count("data:image/png") == 2
+        assert "<script" not in bundle.html
         json.dumps([bundle.data, bundle.metadata])
-    assert "the architecture of hen from random weights" in bundle.text
+    recipe = classify_recipe("hen", from_scratch=True)
+    assert "the architecture of hen from random weights" in Classifying.about.fget(SimpleNamespace(recipe=recipe))
     many = [f"label {n}" for n in range(20)]
     matrix = [[n == m for n in range(20)] for m in range(20)]
     events = [start | {"labels": many}, tests[0] | {"confusion": [list(map(int, row)) for row in matrix]}]

@@ -108,10 +108,10 @@ def test_each_pump_sends_only_what_is_new(widget):
     (first, columns), (second, more) = shown.sent
     assert [first[key] for key in ("from", "to", "rows")] == [0, 2, 1]
     assert [event["event"] for event in first["events"]] == ["evaluation"]
-    assert columns[live.COLUMNS.index("loss")] == [4.0]
+    assert columns[first["columns"].index("loss")] == [4.0]
     assert [second[key] for key in ("from", "to", "rows")] == [2, 4, 2]
-    assert more[live.COLUMNS.index("step")] == [2, 3]
-    assert more[live.COLUMNS.index("loss")] == [3.5, 3.25]
+    assert more[second["columns"].index("step")] == [2, 3]
+    assert more[second["columns"].index("loss")] == [3.5, 3.25]
     assert second["now"]["tokens"] == 192
 
 
@@ -173,7 +173,7 @@ def test_what_is_no_number_arrives_as_unknown_and_json_stays_valid(widget):
     run.emit("evaluation", step=2, val_loss=math.inf, bits_per_byte=math.nan, seconds=0.1)
     shown.pump(at_once=True)
     content, columns = shown.sent[0]
-    assert all(math.isnan(value) for value in columns[live.COLUMNS.index("loss")])
+    assert all(math.isnan(value) for value in columns[content["columns"].index("loss")])
     evaluation = json.loads(json.dumps(content, allow_nan=False))["events"][0]
     assert evaluation["val_loss"] is None and evaluation["bits_per_byte"] is None
 

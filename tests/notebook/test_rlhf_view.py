@@ -89,7 +89,7 @@ def rl_events():
         for name, stage, low in (("b", "base", 0.1), ("s", "start", None), ("a", "aligned", 0.2))
     ]
     return [
-        {"event": "start", "device": "cpu"},
+        {"event": "start", "device": "cpu", "about": "s, rewarded by $polite"},
         *evaluations[:1],
         *samples[:1],
         *steps,
@@ -137,19 +137,19 @@ def test_what_differs_between_machines_is_marked():
     assert unmarked(alt.sub("", one.html)) == unmarked(alt.sub("", two.html)) and one.data == two.data
 
 
-def test_the_live_view_is_sent_the_columns_of_its_kind():
+def test_the_live_view_is_sent_what_the_algorithm_declares():
     from array import array
 
     from jupyter_gpt.notebook.views import live
 
     alive = run("rlhf", rl_recipe("s", ["Why?"], algo="grpo", reward=["$polite"]), rl_events(), "running")
-    assert live.kind_of(alive) == "grpo"
-    names = (*live.COLUMNS, *live.MORE["grpo"])
-    content, buffers = live._Feed(alive, names).update()
-    assert array("f", buffers[names.index("kl")]).tolist() == [40.0, 80.0] and content["rows"] == 2
+    feed = live._Feed(alive)
+    content, buffers = feed.update()
+    assert {"reward", "kl", "clip_fraction"} <= {metric["name"] for metric in feed.describe()["metrics"]}
+    assert array("f", buffers[content["columns"].index("kl")]).tolist() == [40.0, 80.0] and content["rows"] == 2
     assert [e["event"] for e in content["events"]].count("warning") == 1
     alive.recipe = rl_recipe("s", ["Why?"], algo="dpo", rankings="taste").as_dict()
-    assert live.kind_of(alive) == "dpo"
+    assert "margin" in live._Feed(alive).update()[0]["columns"]
 
 
 def test_an_alarm_that_comes_back_is_one_line():
@@ -201,5 +201,5 @@ def test_the_slide_of_a_reward_model():
     ]
     bundle = run_bundle(run("reward", reward_recipe("s", "taste"), events))
     assert "<script" not in bundle.html and "▣" in bundle.html and "cut off" in bundle.text
-    assert "≈90.0% (95% interval ≈50.0 to ≈100.0%)" in bundle.text and "sure 95%, right 100% of 2" in bundle.html
+    assert "≈90.0% (95% interval ≈50.0% to ≈100.0%)" in bundle.text and "calibration" in bundle.html
     json.dumps([bundle.data, bundle.metadata])

@@ -22,7 +22,7 @@ def raised(losses, tests=None, norms=None, recipe=RECIPE):
     alarms, found = LossAlarms(), []
 
     def see(**event):
-        found.extend((told["step"], told["cause"], told["text"]) for told in alarms.see(event, recipe))
+        found.extend((told.step, told.cause, told.text) for told in alarms.see(event, recipe))
 
     tests = {0: losses[0]} if tests is None else tests
     for step in range(len(losses) + 1):

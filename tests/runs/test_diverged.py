@@ -10,9 +10,9 @@ import pytest
 
 from jupyter_gpt.notebook.magics.listing import runs_bundle
 from jupyter_gpt.notebook.run_summary import made
-from jupyter_gpt.notebook.views.live import COLUMNS, _Feed
+from jupyter_gpt.notebook.views.live import _Feed
 from jupyter_gpt.notebook.views.run_report import run_bundle
-from jupyter_gpt.runs.run_figures import MEAN, training_loss
+from jupyter_gpt.runs.run_figures import MEAN, recent
 from jupyter_gpt.stages.rankings import Ranking
 
 ROWS = [{"prompt": f"How many birds saw hen {n}?", "completion": f"It saw {n}."} for n in range(20)]
@@ -81,9 +81,8 @@ def test_training_loss_is_one_and_validation_has_its_step(gpt, tiny_model, train
     run = start(gpt, tiny_model, train, kind, eval_every=5)
     last = [event["loss"] for event in run.events if event["event"] == "step"][-10:]
     loss = sum(last) / 10
-    assert training_loss(run.events) == pytest.approx(loss)
-    feed = _Feed(run, COLUMNS).update()[0]
-    assert feed["now"]["training_loss"] == training_loss(run.events) and MEAN in LAYOUT.read_text()
+    assert recent(run.events) == pytest.approx(loss)
+    assert "loss" in _Feed(run).update()[0]["columns"] and MEAN in LAYOUT.read_text()
     text, table = run_bundle(run).text, runs_bundle(gpt.runs).text
     assert re.search(rf"training loss +≈{loss:.3f} nats per \w+, {MEAN}", text)
     assert "loss, mean of last 10" in table and f"≈{loss:.3f}" in table

@@ -15,7 +15,7 @@ def raised(steps: list[dict], algo: str = "ppo") -> list[tuple[int, str, str]]:
     found = []
     for told in steps:
         training.step += 1
-        found += [(event["step"], event["cause"], event["text"]) for event in alarms(training, told)]
+        found += [(event.step, event.cause, event.text) for event in alarms(training, told)]
     return found
 
 

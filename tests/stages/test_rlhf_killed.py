@@ -51,14 +51,14 @@ def told(home: Path) -> list[dict]:
     lines = (home / "runs" / "a" / "events.jsonl").read_text("utf-8").splitlines()
     clocks = ("time", "seconds", "tokens_per_second")
     events = [{k: v for k, v in json.loads(line).items() if k not in clocks} for line in lines]
-    return [e for e in events if e["event"] in ("step", "evaluation", "sample", "warning", "measures")]
+    return [e for e in events if e["event"] in ("step", "evaluation", "sample", "warning", "table")]
 
 
 def test_killed_and_resumed_is_bit_identical(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert in_a_process(whole, "whole") == 0
     assert in_a_process(killed, "kill") == -9
-    assert not any(e["event"] == "measures" for e in told(killed)), "it had ended before it was killed"
+    assert not any(e["event"] == "table" for e in told(killed)), "it had ended before it was killed"
     assert in_a_process(killed, "resume") == 0
     assert told(killed) == told(whole)
     one, two = ((home / "models" / "a" / "adapter_model.safetensors").read_bytes() for home in (whole, killed))

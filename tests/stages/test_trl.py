@@ -12,6 +12,7 @@ from jupyter_gpt.data.conversation_tokens import Conversations
 from jupyter_gpt.data.tokenizer import train_bpe
 from jupyter_gpt.nn.lora import clone_adapter, copied, lora
 from jupyter_gpt.nn.optimizer import finetuning_optimizers
+from jupyter_gpt.runs.events import Step
 from jupyter_gpt.stages.pretrain_build import build
 from jupyter_gpt.stages.sft_loop import Finetuning
 
@@ -123,8 +124,8 @@ def ours(model, tokenizer, found, packed):
         0.0,
         None,
     )
-    events = [event for event in training.loop() if event is not None and event["event"] == "step"]
-    return [float(e["loss"]) for e in events], [float(e["grad_norm"]) for e in events]
+    events = [event for event in training.loop() if isinstance(event, Step)]
+    return [float(e.values["loss"]) for e in events], [float(e.values["grad_norm"]) for e in events]
 
 
 @pytest.mark.parametrize("packed", [False, True])

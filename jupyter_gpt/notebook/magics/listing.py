@@ -10,7 +10,7 @@ from jupyter_gpt.models.memory import amount
 from jupyter_gpt.nn.sizes import short
 from jupyter_gpt.report.parts import Inline, Paragraph, Part, Table, Varies
 from jupyter_gpt.report.report import Report
-from jupyter_gpt.runs.run_figures import MEAN, last_of, standing, training_loss
+from jupyter_gpt.runs.run_figures import MEAN, last_of, recent, standing
 
 LOSS = f"loss, {MEAN.removesuffix(' steps')}"
 RUNS = ("run", "kind", "status", "steps", LOSS, "validation loss", "tokens", "seconds")
@@ -125,7 +125,7 @@ def _facts(events: Sequence[dict]) -> dict:
     step, evaluation = last_of(events, "step"), last_of(events, "evaluation")
     return {
         "step": step.get("step", 0),
-        "loss": training_loss(events),
+        "loss": recent(events),
         "val_loss": evaluation.get("val_loss"),
         "val_step": evaluation.get("step"),
         "tokens": step.get("tokens"),

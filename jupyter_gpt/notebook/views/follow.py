@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from jupyter_gpt.notebook.views.bundle import MIME, Bundle, escape
+from jupyter_gpt.report.report import Report
 from jupyter_gpt.runs.run_figures import ACTIVE
 
 PERIOD = 0.1  # seconds between two looks at a run that trains in the background
@@ -35,7 +35,7 @@ def is_live() -> bool:
 
 
 def follow(
-    run: Any, bundle_of_run: Callable[[Any], Bundle], overlays: list | tuple = (), background: bool = False
+    run: Any, bundle_of_run: Callable[[Any], Report], overlays: list | tuple = (), background: bool = False
 ) -> None:
     """Shows `run` in the current cell until it ends; in the `background` returns at once and goes on showing.
 
@@ -74,13 +74,13 @@ def began(run: Any) -> bool:
     return any(event["event"] in ("step", "evaluation", "sample") for event in run.events)
 
 
-def nothing_yet(run: Any) -> Bundle:
+def nothing_yet(run: Any) -> Report:
     """What there is to show of a run that has not begun, or never did."""
     text = f"{run.name}: {run.kind}, {run.status} before its first step"
-    return Bundle(text, f"<p>{escape(text)}</p>", {"view": "run", "name": run.name, "kind": run.kind})
+    return Report(text, data={"view": "run", "name": run.name, "kind": run.kind})
 
 
-def _follow_headless(run: Any, bundle_of_run: Callable[[Any], Bundle], background: bool) -> None:
+def _follow_headless(run: Any, bundle_of_run: Callable[[Any], Report], background: bool) -> None:
     from IPython.display import display
 
     if background:  # nobody will see it end; what is published must not depend on how far it has come
@@ -101,5 +101,6 @@ def _pump_until_end(run: Any, widget: Any, finish: Callable[[], None]) -> None:
     finish()
 
 
-def _show(publish: Callable[..., Any], bundle: Bundle) -> None:
-    publish(bundle.mime(), raw=True, metadata={MIME: bundle.metadata} if bundle.metadata else {})
+def _show(publish: Callable[..., Any], report: Report) -> None:
+    data, metadata = report._repr_mimebundle_()
+    publish(data, raw=True, metadata=metadata)

@@ -179,7 +179,6 @@ def view_of_run(run):
     """The picture of what a run has reached, and why it failed if it did: the cell that said so may be gone."""
     from jupyter_gpt.notebook.views.follow import began, nothing_yet
     from jupyter_gpt.notebook.views.run_report import run_bundle
-    from jupyter_gpt.report.html import escape
     from jupyter_gpt.report.parts import Paragraph
 
     try:
@@ -188,9 +187,5 @@ def view_of_run(run):
         raise GPTError(
             f"run {run.name} cannot be shown: {error} is missing, another version of jupyter_gpt made it"
         ) from error
-    why = run.events[-1].get("error") if run.status == "failed" and run.events else None
-    if not why:
-        return report
-    if not hasattr(report, "parts"):
-        return replace(report, text=f"{report.text}\nwhy: {why}", html=f"{report.html}\n<p>why: {escape(why)}</p>")
-    return replace(report, parts=[*report.parts, Paragraph(f"why: {why}")])
+    end = run.events[-1] if run.status == "failed" and run.events else {}
+    return replace(report, parts=[*report.parts, Paragraph(f"why: {end['error']}")]) if end.get("error") else report

@@ -3,15 +3,15 @@
 `run.events` is an append-only list; `pump()` reads on from where it last was and sends one small message
 a run. The protocol, all of it:
 
-kernel → front end   {"type": "update", "run": i, "from": a, "to": b, "rows": n, "events": [], "now": {}}
-                     with one little-endian float32 buffer of n rows per name in "columns". It covers
-                     run.events[a:b]; a front end whose cursor is not a, asks again. from 0: forget what
-                     you have. "now" holds the newest step's numbers and the training loss, or is null before the first.
+kernel → front end   {"type": "update", "run": i, "from": a, "to": b, "columns": [], "rows": n, "events": [], "now": {}}
+                     with one little-endian float32 buffer of n rows per name in "columns": "step" and the metrics
+                     that are charted. It covers run.events[a:b]; a front end whose cursor is not a, asks again.
+                     from 0: forget what you have. "now" holds the newest step's numbers, or is null before the first.
 front end → kernel   {"type": "ready" | "heard" | "pause" | "unpause" | "stop" | "sample"}. "ready" asks for
                      all since the first event (first render, page reload, a gap), "heard" thanks for it.
                      Each carries "page", a name that the front end gives itself when it is loaded.
-synced state         {"columns": [...], "runs": [{"name", "kind", "status", "steps"}, ...]}; the first run is the
-                     one that the buttons act on.
+synced state         {"runs": [{"name", "kind", "status", "steps", "metrics": [...]}, ...]}; the first run is the one
+                     that the buttons act on. "metrics" are those that it declares (runs/events.py), once it has begun.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ import sys
 import threading
 import time
 from array import array
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +30,10 @@ import anywidget
 import traitlets
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.runs.run_figures import training_loss
+from jupyter_gpt.runs.events import Metric
+from jupyter_gpt.stages.launch import metrics_of
 
 STATIC = Path(__file__).parent / "static"
-COLUMNS = ("step", "loss", "lr", "tokens_per_second")
-MORE = {  # columns of other kinds of runs
-    "reward": ("accuracy",),
-    "rlhf": ("reward", "kl", "entropy", "length", "clip_fraction", "value_loss"),
-    "grpo": ("reward", "kl", "entropy", "length", "clip_fraction"),
-    "dpo": ("accuracy", "margin"),
-}
 PERIOD = 0.2  # seconds between two messages; a front end draws no more often than that
 _NOW = ("step", "tokens", "seconds", "tokens_per_second", "mfu")
 
@@ -55,9 +51,7 @@ class LiveRun(anywidget.AnyWidget):
     state = traitlets.Dict().tag(sync=True)
 
     def __init__(self, run: Any, overlays: list | tuple = ()) -> None:
-        kinds = dict.fromkeys(kind_of(each) for each in (run, *overlays))
-        self._columns = (*COLUMNS, *dict.fromkeys(name for kind in kinds for name in MORE.get(kind, ())))
-        self._feeds = [_Feed(each, self._columns) for each in (run, *overlays)]
+        self._feeds = [_Feed(each) for each in (run, *overlays)]
         self._lock = threading.Lock()
         self._pages: set[str] = set()
         self._send_at = 0.0
@@ -74,6 +68,8 @@ class LiveRun(anywidget.AnyWidget):
     def pump(self, at_once: bool = False) -> None:
         """Sends what is new: a change of status always, events every 0.2 s unless they shall go `at_once`."""
         with self._lock:
+            for feed in self._feeds:
+                feed.absorb()
             state = self._describe()
             if state != self.state:
                 self.state = state
@@ -93,11 +89,7 @@ class LiveRun(anywidget.AnyWidget):
         return len(self._pages) > 1
 
     def _describe(self) -> dict:
-        runs = [
-            {"name": f.run.name, "kind": kind_of(f.run), "status": f.run.status, "steps": f.run.steps}
-            for f in self._feeds
-        ]
-        return {"columns": list(self._columns), "runs": runs}
+        return {"runs": [feed.describe() for feed in self._feeds]}
 
     def _resend_while_unheard(self) -> None:
         # A kernel that takes no messages while a cell runs (ipykernel 6) never hears "ready", nor does
@@ -131,12 +123,14 @@ class LiveRun(anywidget.AnyWidget):
 class _Feed:
     """One run's events, turned into columns once and sent in pieces, or whole again after `rewind()`."""
 
-    def __init__(self, run: Any, names: tuple[str, ...]) -> None:
-        self.run, self._names = run, names
+    def __init__(self, run: Any) -> None:
+        self.run = run
         self._forget()
+        self.absorb()
 
-    def _forget(self) -> None:
-        self._columns = [array("f") for _ in self._names]
+    def _forget(self, metrics: Sequence[Metric] = ()) -> None:
+        self._metrics = [asdict(metric) for metric in metrics]
+        self._columns = {name: array("f") for name in ("step", *(m.name for m in metrics if m.chart != ""))}
         self._rest: list[dict] = []  # everything but steps, as the front end takes it
         self._now: dict | None = None  # the newest step's numbers in full precision
         self._read = 0  # how many of run.events are in the above
@@ -145,46 +139,49 @@ class _Feed:
     def rewind(self) -> None:
         self._sent = (0, 0, 0)  # events, rows, rest that the front end has
 
+    def describe(self) -> dict:
+        """The run in the synced state."""
+        run = self.run
+        known = {"name": run.name, "kind": run.kind, "status": run.status, "steps": run.steps}
+        return {**known, "metrics": self._metrics}
+
     def update(self) -> tuple[dict, list[bytes]] | None:
-        """The message for what is not yet sent, or None."""
-        if len(self.run.events) < self._read:  # cut back to a checkpoint
-            self._forget()
-        self._absorb()
+        """The message for what was absorbed and is not yet sent, or None."""
         events, rows, rest = self._sent
         if events == self._read:
             return None
-        self._sent = (self._read, len(self._columns[0]), len(self._rest))
+        self._sent = (self._read, len(self._columns["step"]), len(self._rest))
         content = {
             "from": events,
             "to": self._read,
+            "columns": list(self._columns),
             "rows": self._sent[1] - rows,
             "events": self._rest[rest:],
             "now": self._now,
         }
-        return content, [_bytes(column[rows:]) for column in self._columns]
+        return content, [_bytes(column[rows:]) for column in self._columns.values()]
 
-    def _absorb(self) -> None:
+    def absorb(self) -> None:
+        """Take what the run has told since."""
         end = len(self.run.events)
+        if end < self._read:  # cut back to a checkpoint
+            self._forget()
+        if not self._metrics or any(event["event"] == "start" for event in self.run.events[self._read : end]):
+            metrics = metrics_of(self.run)
+            if [asdict(metric) for metric in metrics] != self._metrics:
+                self._forget(metrics)
         newest = None
         for event in self.run.events[self._read : end]:
             if event["event"] == "step":
                 newest = event
-                for column, name in zip(self._columns, self._names, strict=True):
+                for name, column in self._columns.items():
                     value = event.get(name)
                     column.append(math.nan if value is None else value)
             elif event["event"] != "checkpoint":
                 self._rest.append({key: _json(value) for key, value in event.items()})
         if newest is not None:
             self._now = {name: _json(newest.get(name)) for name in _NOW}
-            self._now["training_loss"] = _json(training_loss(self.run.events))
         self._read = end
-
-
-def kind_of(run: Any) -> str:
-    """What a run is watched as: its kind; GRPO, which has no critic, and DPO, which has no reward, as kinds of their
-    own.
-    """
-    return run.recipe["algo"] if run.kind == "rlhf" and run.recipe["algo"] in MORE else run.kind
 
 
 def _json(value: Any) -> Any:

@@ -1,0 +1,202 @@
+"""What a run tells while it works: typed events, and the metrics that it declares.
+
+A training loop yields these records. Each is one JSON object, a line of `events.jsonl`: its name under `event`, and the
+`values` of a step or an evaluation beside its other fields. `Start` carries the metrics of the run; whatever draws a
+run (the live view, the report, `Run.history`) draws what is declared there and knows no metric by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, ClassVar
+
+Values = Mapping[str, Any]  # numbers by the names of metrics: floats, None, or device scalars that nobody has read yet
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A number that steps or evaluations tell, and how it is shown: steps as a curve, evaluations as points.
+
+    name: its key in `values`.  label, unit: in words.  chart: the metric whose chart shows the points of this one (the
+    validation loss in that of the training loss); by default it has a chart of its own, with "" none.  The chart of the
+    first metric is the large one.  format: in Python's format language, ".3f", ".1%", ",.0f" or ".3g".  summary:
+    whether it is among the numbers of the run.  smooth: whether a moving average is drawn over the steps.  interval:
+    keys of the bounds of its 95% interval.  limit: a value to stay below, drawn in red.
+    """
+
+    name: str
+    label: str
+    unit: str = ""
+    chart: str | None = None
+    format: str = ".3f"
+    summary: bool = False
+    smooth: bool = True
+    interval: tuple[str, str] | None = None
+    limit: float | None = None
+
+    @property
+    def title(self) -> str:
+        return f"{self.label}, {self.unit}" if self.unit else self.label
+
+
+@dataclass(kw_only=True, slots=True)
+class Start:
+    """The first step is about to be taken; `step` is the last that was, 0 unless the run is resumed.
+
+    about: what is trained on what, in one line.  metrics: what the run will tell, in the order in which it is shown.
+    figures: what else its report says, by name.  facts: what programs may want to know.
+    """
+
+    event: ClassVar[str] = "start"
+    parameters: int
+    trained: int | None = None
+    device: str
+    dtype: str
+    steps: int
+    step: int
+    about: str
+    metrics: Sequence[Metric]
+    figures: Mapping[str, str] = field(default_factory=dict)
+    tokens_per_step: int | None = None
+    flops_per_token: float | None = None
+    peak_flops: float | None = None
+    facts: Values = field(default_factory=dict)
+
+
+@dataclass(kw_only=True, slots=True)
+class Step:
+    """A step was taken. `tokens` and `seconds` count from the beginning of the run; `seconds` of training alone."""
+
+    event: ClassVar[str] = "step"
+    step: int
+    values: Values
+    tokens: int
+    seconds: float
+    tokens_per_second: float
+    mfu: float | None = None
+
+
+@dataclass(kw_only=True, slots=True)
+class Evaluation:
+    """Held-out data was read, or watched prompts were answered, in so many seconds. facts: what of it is no metric."""
+
+    event: ClassVar[str] = "evaluation"
+    step: int
+    values: Values
+    seconds: float
+    facts: Values = field(default_factory=dict)
+
+
+@dataclass(kw_only=True, slots=True)
+class Sample:
+    """What the model said to a prompt; of reinforcement learning with its reward, its tokens and their advantages."""
+
+    event: ClassVar[str] = "sample"
+    step: int
+    prompt: str
+    text: str
+    reward: float | None = None
+    pieces: Sequence[str] | None = None
+    advantages: Sequence[float] | None = None
+    asked: bool | None = None  # by a person, between two steps
+
+
+@dataclass(kw_only=True, slots=True)
+class Table:
+    """A table for the report, which shows the last one of each title.
+
+    columns: their labels, that of the rows first.  rows: the label of each row, then a number, None, or a number with
+    the bounds of its interval, `[value, low, high]`.  format: as of a metric.  chart: how it is drawn, as "bars" of
+    each column, as a "matrix" of shares of the rows, or as a "curve", the second number over the first.
+    """
+
+    event: ClassVar[str] = "table"
+    step: int
+    title: str
+    note: str = ""
+    columns: Sequence[str]
+    rows: Sequence[Sequence]
+    format: str = ".2f"
+    chart: str = ""
+
+
+@dataclass(kw_only=True, slots=True)
+class Alarm:
+    """Something goes wrong, and what to do about it; told when it begins."""
+
+    event: ClassVar[str] = "warning"
+    step: int
+    cause: str
+    text: str
+
+
+@dataclass(kw_only=True, slots=True)
+class Checkpoint:
+    """The checkpoint of a step is whole."""
+
+    event: ClassVar[str] = "checkpoint"
+    step: int
+
+
+@dataclass(kw_only=True, slots=True)
+class End:
+    """The run has ended; `alarms` are the causes of those that were not over."""
+
+    event: ClassVar[str] = "end"
+    status: str
+    step: int
+    seconds: float
+    error: str | None
+    alarms: Sequence[str]
+
+
+@dataclass(kw_only=True, slots=True)
+class Progress:
+    """Work before the first step, by its name: how much of it is done."""
+
+    event: ClassVar[str] = "progress"
+    stage: str
+    done: int = 0
+    total: int | None = None
+    unit: str
+
+
+@dataclass(kw_only=True, slots=True)
+class Note:
+    """Something that whoever reads the report should know."""
+
+    event: ClassVar[str] = "note"
+    text: str
+
+
+Event = Start | Step | Evaluation | Sample | Table | Alarm | Checkpoint | End | Progress | Note
+FLAT = ("values", "facts")  # whose keys stand beside the other fields in a line
+OPTIONAL = ("trained", "reward", "pieces", "advantages", "asked")  # left out of a line where there is none
+
+
+def line_of(event: Event, time: float) -> dict:
+    """The JSON object of an event; device scalars are still in it."""
+    line: dict = {"event": event.event, "time": time}
+    for each in fields(event):
+        value = getattr(event, each.name)
+        if each.name in FLAT:
+            line |= value
+        elif each.name == "metrics":
+            line["metrics"] = [{**asdict(m), "interval": m.interval and list(m.interval)} for m in value]
+        elif value is not None or each.name not in OPTIONAL:
+            line[each.name] = value
+    return line
+
+
+def declared(lines: Sequence[Mapping]) -> list[Metric]:
+    """The metrics of the last `start` among the lines of a run; none of one made before runs declared them."""
+    found = next((line["metrics"] for line in reversed(lines) if line["event"] == "start" and "metrics" in line), ())
+    return metrics_from(found)
+
+
+def metrics_from(declarations: Iterable[Mapping]) -> list[Metric]:
+    """Metrics as a line holds them. What a later version says about one is passed over."""
+    known = {each.name for each in fields(Metric)}
+    found = [Metric(**{key: value for key, value in one.items() if key in known}) for one in declarations]
+    return [replace(metric, interval=metric.interval and tuple(metric.interval)) for metric in found]
