@@ -4,6 +4,7 @@ import numpy as np
 
 from helpers.recipes import pretraining_recipe
 from jupyter_gpt.nn.optimizer import optimizers
+from jupyter_gpt.runs.events import Step
 from jupyter_gpt.stages.pretrain_build import build
 from jupyter_gpt.stages.pretrain_loop import Training, pretrain
 
@@ -55,8 +56,8 @@ def train(training: Training, until: int | None = None) -> list[float]:
     """Losses of the steps up to `until`."""
     losses = []
     for event in pretrain(training):
-        if event is not None and event["event"] == "step":
-            losses.append(float(event["loss"]))
-            if event["step"] == until:
+        if isinstance(event, Step):
+            losses.append(float(event.values["loss"]))
+            if event.step == until:
                 break
     return losses

@@ -5,6 +5,7 @@ import pytest
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.notebook.magics.options import parse
 from jupyter_gpt.notebook.magics.training import rlhf
+from jupyter_gpt.stages.rlhf import RLHF
 
 
 def polite(prompt, completion):
@@ -19,11 +20,15 @@ def test_a_line_becomes_what_the_session_takes():
     assert given["reward"] == [polite, "judge"] and given["weights"] == [1.0, 0.5] and given["steps"] == 40
 
 
+def test_an_unknown_algorithm_is_one_line():
+    with pytest.raises(GPTError, match=r"^--algo is ppo, grpo, dpo or a \$variable, not 'pop' \(did you mean ppo\?\)$"):
+        RLHF.of(name="a", policy="m", algo="pop")
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
         ("a", "wants --policy"),
-        ("a --policy m --algo pop", "ppo"),
         ("a --policy m --reward $nobody", "no variable nobody"),
         ("a --policy m --steps x", "whole number"),
         ("a --policy m --missing-eos-penalty much", "a number"),

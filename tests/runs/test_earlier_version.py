@@ -35,6 +35,9 @@ def test_runs_are_shown(gpt):
         assert list(run.history["step"]) == list(range(1, reached + 1))
         assert name in gpt.show(name).text
     assert {"reward", "kl", "entropy", "length"} <= set(gpt.runs["aligned"].history)
+    for name, told in (("base", "bits per byte"), ("mood", "confusion matrix"), ("judge", "calibration")):
+        assert told in gpt.show(name).text
+    assert "gains and costs of alignment" in gpt.show("aligned").text and "data:image" in gpt.show("aligned").html
     assert gpt.rankings["taste"].read() and gpt.show("taste").text
     assert gpt.corpora["mix"].weights == {"stories": 1.0}
 
