@@ -36,7 +36,7 @@ export interface Layout {
   stats: Stat[];
 }
 
-const STATS = 4;
+const STATS = 4; // at most
 
 /** A chart for each metric that has one of its own; the points of another may be drawn into it. */
 export function layoutOf(declared: Declared[]): Layout {
@@ -58,19 +58,15 @@ export function layoutOf(declared: Declared[]): Layout {
 
 /** Of what steps tell, the mean of last 10 steps, as in run_figures.py; else what the last evaluation found. */
 function statOf({ name, label, format }: Declared): Stat {
-  const last = (run: Series) => run.evaluations.filter((each) => known(each[name])).at(-1);
+  const last = (run: Series) => run.evaluations.filter((each) => typeof each[name] === "number").at(-1);
   const recent = (run: Series) => mean(run.column(name), 10);
   return {
     label,
     value: (run) => formatted(recent(run) ?? last(run)?.[name], format),
-    note: (run) => {
-      if (recent(run) !== null) return "mean of last 10 steps";
-      return last(run) ? `step ${count(last(run)!.step)}` : "";
-    },
+    note: (run) =>
+      recent(run) !== null ? "mean of last 10 steps" : last(run) ? `step ${count(last(run)!.step)}` : "",
   };
 }
-
-const known = (value: unknown): value is number => typeof value === "number";
 
 /** Mean of the last known values. */
 export function mean(values: Float32Array, last = 20): number | null {
