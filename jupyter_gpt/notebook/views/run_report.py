@@ -202,19 +202,15 @@ def table_parts(table: dict) -> list[Part]:
             return [value, " (", low, " to ", high, ")"]
         return value if isinstance(value, str) else number(value, table["format"])
 
-    shown = Table(table["columns"], [[cell(value) for value in row] for row in table["rows"]])
+    numbers = Table(table["columns"], [[cell(value) for value in row] for row in table["rows"]])
     noted = [Paragraph(table["note"], "quiet")] if table["note"] else []
     if table["chart"] not in PICTURES or not table["rows"]:
-        return [Paragraph(table["title"]), shown, *noted]
+        return [Paragraph(table["title"]), numbers, *noted]
     narrow = len(table["columns"]) <= WIDE
     said = "; ".join(f"{row[0]}: {', '.join(plain(cell(v)) for v in row[1:])}" for row in table["rows"] if narrow)
-    picture = Chart(
-        lambda: PICTURES[table["chart"]](table), f"{table['title']}: {said}", 640, () if narrow else [shown]
-    )
-    return [
-        Paragraph(table["title"]),
-        *([shown, *noted, picture] if narrow else [picture, Folded("the numbers", [shown])]),
-    ]
+    picture = Chart(lambda: PICTURES[table["chart"]](table), f"{table['title']}: {said}")
+    shown = [numbers, *noted, picture] if narrow else [picture, Folded("the numbers", [numbers], text=True)]
+    return [Paragraph(table["title"]), *shown]
 
 
 def bars(table: dict):
