@@ -86,7 +86,7 @@ def follow(value: object, path: str, hole: str) -> object:
 def left_as_written(names: Iterable[str]) -> tuple[str, ...]:
     """The note on names in braces that are no variable; none where there are none."""
     shown = ", ".join(dict.fromkeys(names))
-    return (f"left as written, for there is no such variable: {shown}",) if shown else ()
+    return (f"left as written, no such variable: {shown}",) if shown else ()
 
 
 def turns(text: str) -> list[dict] | None:

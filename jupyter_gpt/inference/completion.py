@@ -1,7 +1,7 @@
-"""What is asked of a model and what comes back: sampling settings, and a completion that hides nothing.
+"""Sampling settings, and the completion that comes back.
 
-The settings are the same for every model: a `generation_config` of its publisher is not read, so that two
-models are compared under the same conditions; each completion says which settings made it.
+The defaults are the same for every model: its publisher's `generation_config` is not read, so that models are compared
+under the same conditions; each completion has the settings that made it.
 """
 
 from __future__ import annotations
@@ -10,17 +10,16 @@ from dataclasses import asdict, dataclass, field
 
 from jupyter_gpt.errors import GPTError
 
-TEMPERATURE = 0.7  # cool enough for an assistant of this size to stay on its subject, warm enough to vary
+TEMPERATURE = 0.7  # default: low enough for a small assistant to stay on its subject, high enough to vary
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn.
+    """How tokens are sampled.
 
-    `temperature` 0 is greedy. `top_p` 1, `top_k` 0 and `min_p` 0 leave the distribution whole. `stop` are
-    strings that end the text before them; sample k draws from the stream of `seed` + k; `logprobs` is the
-    number of alternatives to keep for each token (its own log-probability is always kept). `lookup` guesses a
-    greedy answer from its prompt, for those that quote it: the same tokens, sooner.
+    `temperature` 0 is greedy. `top_p` 1, `top_k` 0 and `min_p` 0 filter nothing. `stop` strings end the text before
+    them; sample k uses the random stream of `seed` + k; `logprobs` is the number of alternatives to keep for each token
+    (its own log-probability is always kept). `lookup` decodes a greedy answer that quotes its prompt faster.
     """
 
     samples: int = 1
@@ -36,38 +35,32 @@ class Sampling:
     lookup: bool = False
 
     def __post_init__(self):
-        """Raises GPTError for a setting that means nothing."""
-        wanted = {
+        """Raises GPTError for a value out of range."""
+        ranges = {
             "samples": (self.samples >= 1, "at least 1"),
             "temperature": (0 <= self.temperature < float("inf"), "0 (greedy) or more"),
             "top_p": (0 < self.top_p <= 1, "above 0 and at most 1"),
             "top_k": (self.top_k >= 0, "0 (all tokens) or more"),
             "min_p": (0 <= self.min_p <= 1, "from 0 to 1"),
             "max_tokens": (self.max_tokens >= 1, "at least 1"),
-            "min_tokens": (
-                0 <= self.min_tokens <= self.max_tokens,
-                f"from 0 to max_tokens ({self.max_tokens})",
-            ),
+            "min_tokens": (0 <= self.min_tokens <= self.max_tokens, f"from 0 to max_tokens ({self.max_tokens})"),
             "logprobs": (0 <= self.logprobs <= 100, "from 0 to 100"),
         }
-        for name, (good, text) in wanted.items():
+        for name, (good, text) in ranges.items():
             if not good:
                 raise GPTError(f"{name} is {text}, not {getattr(self, name)}")
         if "" in self.stop:
             raise GPTError("an empty text cannot stop an answer: give stop some characters")
 
     def as_dict(self) -> dict:
-        """Plain values, as JSON has them."""
+        """Plain JSON values."""
         return asdict(self) | {"stop": list(self.stop)}
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What the answer to one prompt took, all its samples together. `seconds` are from when it was sent until the last
-    of them
-    had ended; of prompts that were sent together each has its own, and they shared that time. `cost` is in dollars,
-    None where no price is known.
-    """
+    """Usage of one prompt, all its samples together. `seconds`: from sending it until its last sample ended; prompts
+    sent together share that time. `cost`: dollars, None if no price is known."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -76,7 +69,7 @@ class Usage:
 
     @property
     def tokens_per_second(self) -> float:
-        """Tokens sampled a second, the reading of the prompt included."""
+        """Tokens sampled per second, prefill included."""
         return self.completion_tokens / self.seconds if self.seconds > 0 else 0.0
 
     def as_dict(self) -> dict:
@@ -87,19 +80,16 @@ class Usage:
 class Completion:
     """One answer.
 
-    text: what was sampled, without the token that ended it.  tokens, logprobs: each sampled token, that last
-    one included, and its log-probability (nats) under the model itself.  top: per token its likeliest
-    alternatives as (id, logprob).  prompt: exactly what was sent, special tokens included; prompt_tokens: how
-    many that is. finish_reason: "stop" (it ended, or met a stop text), "length" (it reached max_tokens or the
-    context, or was interrupted), None (not asked: a dry run).  samples: all that were drawn, itself the
-    first.  form: how the question was put to the model, in words.  messages: the chat, where it was one.
-    valid: whether it keeps the constraint it was held to, None where there was none; value: of JSON that does the
-    parsed value (or the pydantic object), of a template its holes by name, else the text.
-    holes: where the holes of a template stand in its text, as (name, first character, end).
-    calls: the tools that it wants called, each with `name` and `arguments`; `text` is then what it said before.
-    broken_call: why a call that it began could not be read.
-    answer: what a technique read off as the answer, None where none was looked for or found.  trace: what a
-    technique asked, as `jupyter_gpt.prompting.trace` has it.
+    text: what was sampled, without the token that ended it.  tokens, logprobs: each sampled token, that last one
+    included, and its log-probability (nats) under the model.  top: the most probable alternatives per token as (id,
+    logprob). prompt: exactly what was sent, special tokens included; prompt_tokens: its length.  finish_reason: "stop"
+    (it ended, or met a stop text), "length" (max_tokens, the context, or an interrupt), None (a dry run). samples: all
+    samples, itself the first.  form: how the question was laid out.  messages: the chat, if it was one. valid: whether
+    it satisfies its constraint, None without one; value: of valid JSON the parsed value (or the pydantic object), of a
+    template its holes by name, else the text.  holes: the holes of a template in its text, as (name, first character,
+    end). calls: the tools to be called, each with `name` and `arguments`; `text` is then what precedes them.
+    broken_call: why a call could not be parsed. answer: what a technique extracted as the answer, None if there is
+    none.  trace: its calls, as `prompting.trace` has them.
     """
 
     text: str
@@ -137,7 +127,7 @@ class Completion:
     __str__ = __repr__
 
     def as_dict(self) -> dict:
-        """All of it as JSON has it; the samples without what they share."""
+        """Everything as plain JSON values; the samples without what they share."""
         return {
             "model": self.model,
             "form": self.form,

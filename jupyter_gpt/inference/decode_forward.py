@@ -20,12 +20,19 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from jupyter_gpt.inference.kv_cache import KVCache
-from jupyter_gpt.nn.lora_linear import add_lora, base_layer, is_adapter_parameter, is_plain_lora
-from jupyter_gpt.nn.modules import base_of
-from jupyter_gpt.nn.token_rows import PARTS, embed, snapshot, unwrapped
+from jupyter_gpt.nn.lora_linear import (
+    TOKEN_ROW_LAYERS,
+    add_lora,
+    base_layer,
+    embed,
+    is_adapter_parameter,
+    is_plain_lora,
+    snapshot,
+    unwrapped,
+)
+from jupyter_gpt.nn.modules import base_of, is_known_architecture
 
 Linear = Callable[[Tensor], Tensor]
-STATIC_ROPE = {"default", "linear", "llama3", "yarn"}  # rope types whose angles depend on the position alone
 MASKED_KERNELS = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
@@ -128,13 +135,14 @@ def decode_forward(module: nn.Module, linear: Callable[..., Linear]) -> DecodeFo
     `linear(weights, biases)` makes the function that multiplies by weights `(out, in)`, stacked over their outputs.
     """
     module = base_of(module)
-    build = {"LlamaForCausalLM": rotary, "Qwen3ForCausalLM": rotary, "GPT2LMHeadModel": gpt2}.get(type(module).__name__)
-    return build(module, linear) if build and plain(module) else None
+    kind = type(module).__name__
+    build = {"LlamaForCausalLM": rotary, "Qwen3ForCausalLM": rotary, "GPT2LMHeadModel": gpt2}.get(kind)
+    return build(module, linear) if build and is_known_architecture(module) and plain(module) else None
 
 
 def plain(module: nn.Module) -> bool:
     """Whether every part is transformers' own or plain LoRA: no quantized layer, no hook, one dtype and device."""
-    parts = [part for part in module.modules() if not is_plain_lora(part) and type(part).__name__ not in PARTS]
+    parts = [m for m in module.modules() if not is_plain_lora(m) and type(m).__name__ not in TOKEN_ROW_LAYERS]
     weights = {(p.dtype, p.device) for name, p in module.named_parameters() if not is_adapter_parameter(name)}
     known = ("torch.nn.modules.", "transformers.")
     return (
@@ -142,17 +150,13 @@ def plain(module: nn.Module) -> bool:
         and weights.pop()[0] in (torch.float32, torch.bfloat16, torch.float16)
         and all(type(part).__module__.startswith(known) for part in parts)
         and not any(part._forward_hooks or part._forward_pre_hooks for part in parts)
-        and getattr(module, "hf_quantizer", None) is None
     )
 
 
-def rotary(module: nn.Module, linear) -> DecodeForward | None:
+def rotary(module: nn.Module, linear) -> DecodeForward:
     """Llama (Touvron et al. 2023) and Qwen3, which adds a norm on queries and keys; rotary positions (Su et al.
     2021)."""
     model, config = module.model, module.config
-    sliding = "sliding_attention" in (getattr(config, "layer_types", None) or [])
-    if config.hidden_act != "silu" or sliding or getattr(model.rotary_emb, "rope_type", "default") not in STATIC_ROPE:
-        return None
     attention = model.layers[0].self_attn
     h, groups = attention.head_dim, base_layer(attention.k_proj).out_features // attention.head_dim
     heads = base_layer(attention.q_proj).out_features // h
@@ -205,12 +209,9 @@ def rotary(module: nn.Module, linear) -> DecodeForward | None:
     )
 
 
-def gpt2(module: nn.Module, linear) -> DecodeForward | None:
+def gpt2(module: nn.Module, linear) -> DecodeForward:
     """GPT-2 (Radford et al. 2019). Its Conv1D layers hold their weights transposed, `(in, out)`."""
     model, config = module.transformer, module.config
-    odd = config.scale_attn_by_inverse_layer_idx or config.reorder_and_upcast_attn or config.add_cross_attention
-    if odd or not config.scale_attn_weights or config.activation_function != "gelu_new":
-        return None
 
     def norm(layer: nn.LayerNorm) -> Linear:
         return partial(

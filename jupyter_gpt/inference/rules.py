@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.schemas import enforceable, map_subschemas, resolve
@@ -40,7 +41,7 @@ class Rule:
     Lark grammar (a text); `model` the pydantic model of the schema, if any."""
 
     kind: str
-    what: object
+    what: Any
     model: type | None = field(default=None, compare=False)
 
     @property
@@ -52,6 +53,13 @@ class Rule:
             name = self.model.__name__ if self.model else self.what.get("title")
             return f"JSON of the schema {name}" if name else ("JSON of a schema" if self.what else "JSON")
         return f"the regex {self.what}" if self.kind == "regex" else "a text of the grammar"
+
+    @property
+    def note(self) -> str:
+        """The note on a completion under this rule."""
+        if self.kind == "grammar":
+            return "constrained by grammar"
+        return f"constrained {'by' if self.kind == 'regex' else 'to'} {self.words}"
 
     def grammar(self, lead: str = "", tails: tuple[str, ...] = (), alphabet: str = "") -> str:
         """For llguidance: optionally `lead`, then the constrained text, then optionally one of `tails`.

@@ -1,9 +1,8 @@
-"""From logits to tokens: filters, a few uniform numbers per token and sample, and the inverse of the
-distribution function.
+"""From logits to tokens: filters, and sampling by the inverse of the distribution function.
 
-Every sample has a random stream of its own and takes as many numbers from it for each token, so it is the same
-sample whatever runs beside it: as far as the number format goes, for a batch of another size sums in another
-order. Filters are those of transformers, in its order: temperature, top-k, top-p, min-p.
+Every sample has its own random stream and takes the same count of uniform numbers from it for each token, so it does
+not depend on what runs beside it, up to rounding: a batch of another size sums in another order. Filters are those of
+transformers, in its order: temperature, top-k, top-p, min-p.
 """
 
 from __future__ import annotations
@@ -14,16 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-AHEAD = 64  # tokens whose uniform numbers are drawn at once
-WAYS, DEPTH = 16, 5  # of the tree in which a token is found; it has leaves for a million
-LARGEST = (
-    1 - 2.0**-52
-)  # of them: its product with a sum of probabilities is below that sum, whichever way it is rounded
-FEW = 256  # the most probable tokens that top-p looks at before it sorts the whole vocabulary
+AHEAD = 64  # tokens whose uniform numbers are generated at once
+WAYS, DEPTH = 16, 5  # of the tree in which a token is found: up to a million leaves
+LARGEST = 1 - 2.0**-52  # uniform number: its product with a sum of probabilities stays below that sum when rounded
+FEW = 256  # most probable tokens that top-p tries before it sorts the whole vocabulary
 
 
 class Stream:
-    """The uniform numbers of one sample, drawn on the CPU so that a seed means the same on every device."""
+    """The uniform numbers of one sample, generated on the CPU so that a seed means the same on every device."""
 
     def __init__(self, seed: int):
         self.generator = torch.Generator().manual_seed(in_32_bits(seed))
@@ -37,14 +34,14 @@ class Stream:
 
 
 def in_32_bits(seed: int) -> int:
-    """`seed` where it has 32 bits, or else a hash of it: torch's generator reads no more of it on a CPU."""
+    """`seed` if it has 32 bits, else a hash of it: torch's CPU generator reads no more."""
     if 0 <= seed < 1 << 32:
         return seed
     return int.from_bytes(hashlib.blake2b(str(seed).encode(), digest_size=4).digest())
 
 
 def column(values: list[float], like: Tensor) -> Tensor:
-    """One number a row as `(B, 1)` of the logits' type and device."""
+    """One number per row as `(B, 1)`, with the dtype and device of `like`."""
     return torch.tensor(values, dtype=like.dtype, device=like.device)[:, None]
 
 
@@ -60,14 +57,13 @@ def keep_top_k(scores: Tensor, k: list[int]) -> Tensor:
 
 
 def keep_top_p(scores: Tensor, p: list[float]) -> Tensor:
-    """The fewest most probable tokens of each row that reach probability p together (Holtzman et al.
-    2020)."""
+    """The smallest set of most probable tokens of each row that reaches probability p (Holtzman et al. 2020)."""
     probabilities = scores.softmax(dim=-1)
     wanted = column(p, scores)
     best = probabilities.topk(min(FEW, scores.shape[-1]), dim=-1).values
     if bool((best.sum(dim=-1, keepdim=True) < wanted).any()):
         best = probabilities.sort(dim=-1, descending=True).values
-    before = best.cumsum(dim=-1, dtype=torch.float64) - best  # what the more probable ones reach without this one
+    before = best.cumsum(dim=-1, dtype=torch.float64) - best  # the sum of the more probable ones
     count = (before < wanted).sum(dim=-1, keepdim=True).clamp(min=1)
     least = best.gather(-1, count - 1)
     limited = wanted < 1
@@ -81,14 +77,12 @@ def keep_min_p(scores: Tensor, p: list[float]) -> Tensor:
 
 
 def descend(probabilities: Tensor, uniforms: list[list[float]]) -> Tensor:
-    """A token of each row of `(B, V)`, found as in a tree: one of WAYS parts of the vocabulary, a part of that, and so
-    on.
+    """A token of each row of `(B, V)`, found in a tree: one of WAYS parts of the vocabulary, then a part of that, and
+    so on.
 
-    Exact, as one number in the distribution function of the whole vocabulary would be. But there it has as many borders
-    to fall across as there are tokens, most of them improbable, and all of them are moved by the last bits of the
-    logits,
-    which are others in a batch of another size: one token in 300 of a 49,152-token vocabulary came out as another one,
-    one in 70,000 does here.
+    It is as exact as one uniform number in the distribution function of the whole vocabulary, but robust: that function
+    has as many borders as there are tokens, and the last bits of the logits, which differ between batch sizes, move all
+    of them. One token in 300 of a 49,152-token vocabulary changed that way; here it is one in 70,000.
     """
     rows, levels, sums = torch.arange(len(probabilities), device=probabilities.device), [], probabilities
     while not levels or levels[-1].shape[1] > 1:  # from the leaves up: `(B, parts, WAYS)`
@@ -100,7 +94,7 @@ def descend(probabilities: Tensor, uniforms: list[list[float]]) -> Tensor:
         heights = parts[rows, place.clamp(max=parts.shape[1] - 1)].cumsum(dim=-1, dtype=torch.float64)
         at = numbers[:, level, None] * heights[:, -1:]
         place = place * WAYS + torch.searchsorted(heights, at, right=True)[:, 0].clamp(max=WAYS - 1)
-    return place.clamp(max=probabilities.shape[1] - 1)  # beyond the end is where NaN leads, which is told later
+    return place.clamp(max=probabilities.shape[1] - 1)  # NaN leads beyond the end, and is reported later
 
 
 def draw(
@@ -111,10 +105,10 @@ def draw(
     top_p: list[float],
     min_p: list[float],
 ) -> list[int]:
-    """One token a row from fp32 logits `(B, V)`: greedy where the temperature is 0, else by the inverse of the
-    distribution function, with the numbers that each row took from its stream.
+    """One token per row from fp32 logits `(B, V)`: greedy if the temperature is 0, else sampled with the row's uniform
+    numbers.
 
-    A filter that no row asks for costs nothing; one that some rows ask for leaves the others as they are.
+    A filter that no row uses costs nothing; one that some rows use leaves the others unchanged.
     """
     if not any(temperature):
         return logits.argmax(dim=-1).tolist()
@@ -135,8 +129,7 @@ def draw(
 
 
 def describe(logits: Tensor, ids: list[int], most: list[int]) -> tuple[list[float], list[tuple]]:
-    """Log probabilities of the chosen `ids` under fp32 logits `(B, V)`, in nats, and each row's `most` best
-    (id, nats)."""
+    """Log-probabilities (nats) of `ids` under fp32 logits `(B, V)`, and each row's `most` best as (id, nats)."""
     nats = logits.log_softmax(dim=-1)
     chosen = nats.gather(-1, torch.tensor(ids, device=logits.device)[:, None])[:, 0]
     tops: list[tuple] = [()] * len(ids)

@@ -249,9 +249,9 @@ class Models(Mapping):
         import torch
 
         from jupyter_gpt.nn.devices import resolved
-        from jupyter_gpt.nn.transformer import suits
+        from jupyter_gpt.nn.modules import is_known_architecture
 
-        own = not suits(model.module.get_base_model() if model.base else model.module)
+        own = not is_known_architecture(model.module.get_base_model() if model.base else model.module)
         up = own and resolved(dtype, model.module) == "float32" and model.module.dtype != torch.float32
         return self.full_precision(model) if whole or up else model.module
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.nn.devices import seeded
+from jupyter_gpt.nn.lora_linear import is_wrapped, unwrapped
 from jupyter_gpt.nn.modules import eval_mode
-from jupyter_gpt.nn.token_rows import is_wrapped, unwrapped
 from jupyter_gpt.nn.transformer import probe, trunk_paths
 
 ALL_LINEAR = "all-linear"  # every linear layer but the head: learns as full finetuning does (QLoRA, section 4)

@@ -4,17 +4,30 @@ Plain LoRA, W x + s B A x, is written out. In training no gradient of a frozen m
 peft can put into a layer (DoRA, dropout, several adapters) uses peft's own forward. In decoding the base's product
 stays as it is, prepacked or not, and is shared by all adapters; their small matrices are copied when a batch begins, so
 a batch samples from the weights as they were then.
+
+peft's `trainable_token_indices` keep rows of the embedding and the head beside their tables, for a few tokens: a base
+that was never trained on its chat tokens has no use for their rows, and LoRA leaves both tables frozen. peft copies the
+whole table at each forward to put them in; here the table stays where it is and only what these rows decide is
+replaced.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jupyter_gpt.nn import cpu_kernels as by_hand
+
+TOKEN_ROW_LAYERS = (
+    "TrainableTokensWrapper",
+    "TrainableTokensLayer",
+    "BufferDict",
+)  # what peft puts around a table for this
 
 
 def is_adapted(layer: nn.Module) -> bool:
@@ -118,3 +131,56 @@ def add_lora(
         return y.add_(more) if y.dtype == more.dtype else (y + more).to(y.dtype)
 
     return forward
+
+
+class TokenRows(NamedTuple):
+    """Rows `(n, D)` in the dtype of their table, and the token ids `(n,)` that they are of."""
+
+    ids: Tensor
+    rows: Tensor
+
+
+def is_wrapped(layer: nn.Module) -> bool:
+    """Whether peft keeps rows beside the table of this layer."""
+    return hasattr(layer, "token_adapter")
+
+
+def unwrapped(layer: nn.Module) -> nn.Module:
+    """The layer that holds the table itself."""
+    return layer.token_adapter.base_layer if is_wrapped(layer) else layer
+
+
+def token_rows(layer: nn.Module) -> TokenRows | None:
+    """The rows that replace the table's own; None if there are none, or the adapter is off or merged."""
+    if not is_wrapped(layer):
+        return None
+    adapter = layer.token_adapter
+    names = [name for name in adapter.active_adapters if name in adapter.trainable_tokens_delta]
+    if not names or adapter.merged or adapter.disable_adapters:
+        return None
+    weight = adapter.base_layer.weight
+    rows = [adapter.trainable_tokens_delta[name].to(weight) for name in names]
+    ids = tuple(token for name in names for token in adapter.token_indices[name])
+    return TokenRows(tensor_of(ids, weight.device), rows[0] if len(rows) == 1 else torch.cat(rows))
+
+
+@lru_cache(64)
+def tensor_of(ids: tuple[int, ...], device: torch.device) -> Tensor:
+    """Cached: on a GPU each copy of a list would be waited for."""
+    with torch.inference_mode(False):
+        return torch.tensor(ids, device=device)
+
+
+def embed(ids: Tensor, table: Tensor, own: TokenRows | None) -> Tensor:
+    """`F.embedding` of ids `(…)` in a table `(V, D)`, with the adapter's rows in place of the table's."""
+    x = F.embedding(ids, table)
+    if own is None:
+        return x
+    hit = ids[..., None] == own.ids
+    return torch.where(hit.any(-1, keepdim=True), F.embedding(hit.int().argmax(-1), own.rows), x)
+
+
+def snapshot(layer: nn.Module) -> TokenRows | None:
+    """A copy of the rows as they are now."""
+    own = token_rows(layer)
+    return own and own._replace(rows=own.rows.detach().clone())

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from jupyter_gpt.nn.token_rows import TokenRows
+from jupyter_gpt.nn.lora_linear import TokenRows
 
 IGNORE = -100  # a target that is not trained on, as in torch and transformers
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from torch import nn
 
+STATIC_ROPE = {"default", "linear", "llama3", "yarn"}  # rope types whose angles depend on the position alone
 ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
 
 
@@ -34,6 +35,21 @@ def keeps_keys_and_values(module: nn.Module) -> bool:
     config = base.config.get_text_config() if hasattr(base.config, "get_text_config") else base.config
     kinds = getattr(config, "layer_types", None) or ["full_attention"]
     return set(kinds) <= ATTENTION and not getattr(base, "_is_stateful", False)
+
+
+def is_known_architecture(module: nn.Module) -> bool:
+    """Whether a model is Llama, Qwen3 or GPT-2 without the extras that their configurations allow: those that have a
+    training forward (`nn/transformer.py`) and a decoding forward (`inference/decode_forward.py`) of ours."""
+    config = module.config
+    if getattr(module, "hf_quantizer", None) is not None:
+        return False
+    if config.model_type == "gpt2":
+        odd = config.scale_attn_by_inverse_layer_idx or config.reorder_and_upcast_attn or config.add_cross_attention
+        return not odd and config.scale_attn_weights and config.activation_function == "gelu_new"
+    if config.model_type not in ("llama", "qwen3") or config.hidden_act != "silu":
+        return False
+    sliding = "sliding_attention" in (getattr(config, "layer_types", None) or [])
+    return not sliding and getattr(module.model.rotary_emb, "rope_type", "default") in STATIC_ROPE
 
 
 @contextmanager

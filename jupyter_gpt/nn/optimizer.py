@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from jupyter_gpt.nn.lora import trained_by_name
 from jupyter_gpt.nn.muon import Muon
-from jupyter_gpt.nn.token_rows import unwrapped
+from jupyter_gpt.nn.lora_linear import unwrapped
 
 
 @dataclass

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from jupyter_gpt.errors import GPTError
+from jupyter_gpt.nn.lora_linear import token_rows, unwrapped
 from jupyter_gpt.nn.loss import IGNORE, SelectedLogits, chunk_rows, cross_entropy, eager_softmax_gradient, logits_of
 from jupyter_gpt.nn.modules import eval_mode
-from jupyter_gpt.nn.token_rows import token_rows, unwrapped
 from jupyter_gpt.nn.transformer import Trunk, probe, trunk_paths
 
 LARGE = 100.0  # a factor on hidden states at which a soft cap shows

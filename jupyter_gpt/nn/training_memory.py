@@ -182,12 +182,11 @@ def shape_of(module) -> Shape:
     """The shape of a causal LM or classifier of transformers, peft or not."""
     from torch import nn
 
-    from jupyter_gpt.nn.modules import keeps_keys_and_values
-    from jupyter_gpt.nn.transformer import suits
+    from jupyter_gpt.nn.modules import is_known_architecture, keeps_keys_and_values
 
     module = module.get_base_model() if hasattr(module, "get_base_model") else module
     config, own = module.config.get_text_config(), None
-    if not suits(module):
+    if not is_known_architecture(module):
         own = 1.0 if keeps_keys_and_values(module) else RECURRENT
 
     def first(*names: str, default: int) -> int:

@@ -20,7 +20,8 @@ from torch.utils.checkpoint import checkpoint
 from jupyter_gpt.nn import cpu_kernels as by_hand
 from jupyter_gpt.nn import lora_linear as adapted
 from jupyter_gpt.nn.devices import keep_freed_memory
-from jupyter_gpt.nn.token_rows import embed, token_rows, unwrapped
+from jupyter_gpt.nn.lora_linear import embed, token_rows, unwrapped
+from jupyter_gpt.nn.modules import is_known_architecture
 from jupyter_gpt.nn.varlen import Segments, groups
 
 
@@ -40,7 +41,7 @@ class Trunk(nn.Module):
         self.dtype, self.recomputed, self.mask = dtype, recomputed, None
         if model.device.type == "cpu":
             keep_freed_memory()
-        kind = model.config.model_type if suits(model) else None
+        kind = model.config.model_type if is_known_architecture(model) else None
         self.forward_of = {"llama": rotary_trunk, "qwen3": rotary_trunk, "gpt2": gpt2_trunk}.get(kind)
         if recomputed and self.forward_of is None:
             recompute(model)
@@ -92,7 +93,7 @@ class Trunk(nn.Module):
 def recomputable(model: nn.Module) -> bool:
     """Whether the activations of a model, peft or not, can be recomputed in the backward pass."""
     model = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return suits(model) or getattr(model, "supports_gradient_checkpointing", False)
+    return is_known_architecture(model) or getattr(model, "supports_gradient_checkpointing", False)
 
 
 def recompute(model: nn.Module) -> None:
@@ -116,23 +117,6 @@ def trunk_paths(model: nn.Module) -> list[str]:
 def probe(model: nn.Module) -> Tensor:
     """A few tokens `(1, 8)` by which something is found out about a model."""
     return (torch.arange(8, device=model.device)[None] * 7 + 5) % model.config.get_text_config().vocab_size
-
-
-def suits(model: nn.Module) -> bool:
-    """Whether a model is one of the shapes written out here, with none of the extras that their configurations
-    allow.
-    """
-    config = model.config
-    if getattr(model, "hf_quantizer", None) is not None:
-        return False
-    if config.model_type == "gpt2":
-        odd = config.scale_attn_by_inverse_layer_idx or config.reorder_and_upcast_attn or config.add_cross_attention
-        return not odd and config.scale_attn_weights and config.activation_function == "gelu_new"
-    if config.model_type not in ("llama", "qwen3"):
-        return False
-    sliding = "sliding_attention" in (getattr(config, "layer_types", None) or [])
-    static = getattr(model.model.rotary_emb, "rope_type", "default") in ("default", "linear", "llama3", "yarn")
-    return config.hidden_act == "silu" and static and not sliding
 
 
 def text_by_text(model: nn.Module, ids: Tensor, segments: Segments) -> Tensor:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.prompting.ask import INTERRUPTED, Send, Stopped
@@ -50,7 +51,7 @@ class Task(threading.Thread):
     def __init__(self, number: int, work: Callable, calls: queue.SimpleQueue, closed: threading.Event):
         super().__init__(name=f"jupyter_gpt-technique-{number}", daemon=True)
         self.number, self.work, self.calls, self.closed = number, work, calls, closed
-        self.result: object = None
+        self.result: Any = None
         self.error: BaseException | None = None
         self.seconds = 0.0
 

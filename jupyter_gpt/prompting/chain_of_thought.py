@@ -95,16 +95,16 @@ def extract_answers(ask: Ask, asked: Asked, chains: Sequence[Node], options: Opt
     if not missing or not (extract or options.constraint):
         return
     first = [follow_up(ask, asked, chain.text, extract) for chain in missing]
-    nodes = second_pass(ask, first, missing, "reads off the answer", options)
+    nodes = second_pass(ask, first, missing, "extracts the answer", options)
     wrong = [i for i, chain in enumerate(missing) if chain.answer is None]
     if wrong and ask.chat and texts["repair"] and not options.constraint:  # there is nobody to tell in a document
         again = [follow_up(ask, first[i], nodes[i].text or "…", texts["repair"]) for i in wrong]
-        second_pass(ask, again, [missing[i] for i in wrong], "asked once more", options)
+        second_pass(ask, again, [missing[i] for i in wrong], "asked again", options)
     for chain in missing:
         if chain.answer is None and options.form.kind:
             chain.answer = extract_answer(chain.text, options.form)
         if chain.answer is None:
-            chain.note = "gave no answer alone, though it was asked for one"
+            chain.note = "gave no answer when asked for it alone"
 
 
 def second_pass(ask: Ask, prompts: list[Asked], chains: Sequence[Node], label: str, options: Options) -> list[Node]:

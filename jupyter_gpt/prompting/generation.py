@@ -230,7 +230,7 @@ def validate(
     second = ask_again(asked, settings, rule) if asked else []
     for (_, completion, sample, problem), sent, new in zip(invalid, asked, second, strict=False):
         in_vain = "" if rule.problem(new.text) is None else ", in vain"
-        sample.notes += (f"the endpoint did not keep to it ({problem}) and was asked once more{in_vain}",)
+        sample.notes += (f"the endpoint did not enforce it ({problem}) and was asked again{in_vain}",)
         usage = added(completion.usage, new.usage)
         for each in completion.samples:
             each.usage = usage

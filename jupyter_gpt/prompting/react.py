@@ -111,7 +111,7 @@ def loop(ask: Ask, question: Asked, toolset: Toolset, protocol, texts) -> Node:
                 results.append(format_template(texts["repeat"], result=text) if repeated else text)
             asked = protocol.after(asked, completion, turn, results)
         if strikes >= STRIKES:
-            ask.here.note = "it went round in a circle, so it was asked for its answer"
+            ask.here.note = "the same call again and again: it was asked for its answer"
             break
     else:
         ask.here.note = f"after {toolset.steps} steps it was asked for its answer"
@@ -126,7 +126,7 @@ def take_turn(ask: Ask, protocol, asked: Asked, texts) -> tuple[Completion, Turn
     except Unreadable as wrong:
         node.note = "; ".join(filter(None, (node.note, f"not in the form: {wrong}")))
         asked = protocol.reply(asked, node.completion, format_template(texts[protocol.repair], why=wrong))
-        [node] = ask.nodes([asked], label="asked once more", **protocol.settings)
+        [node] = ask.nodes([asked], label="asked again", **protocol.settings)
         try:
             turn = protocol.read(node.completion)
         except Unreadable as still:

@@ -32,7 +32,7 @@ def reflect(technique, solve):
         answer = ask.best = technique(ask, question, options)
         ask.is_repeated(answer.answer or answer.text)
         for number in range(1, options.reflect + 1):
-            with ask.inside(Node("reflect", f"looks back, {number} of {options.reflect}")) as node:
+            with ask.inside(Node("reflect", f"reflects, {number} of {options.reflect}")) as node:
                 asked, right, critique = review(ask, question, answer, options)
                 if right:
                     return answer
@@ -40,7 +40,7 @@ def reflect(technique, solve):
                 answer.pruned, answer = True, revised
                 ask.best = answer
                 if ask.is_repeated(answer.answer or answer.text):
-                    node.note = "the same answer again: it goes round in a circle, and ends here"
+                    node.note = "the same answer again: the revision ends here"
                     break
         if options.check and not verify(ask, question, answer, options.check)[0]:
             ask.root.note = "no answer passed the check; this is the last one"

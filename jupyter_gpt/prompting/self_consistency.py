@@ -44,7 +44,7 @@ def best_of(solve):
         for solution in solutions:
             solution.pruned = solution is not winner
         low, high = min(s.score for s in solutions), winner.score
-        note = "all scored alike: the first is taken" if low == high else f"scores {low:g} to {high:g}"
+        note = "all scores are equal: the first is taken" if low == high else f"scores {low:g} to {high:g}"
         label = f"best of {len(solutions)}"
         ask.add(Node("vote", label, text=winner.text, answer=winner.answer, score=high, note=note))
         return winner
@@ -82,10 +82,10 @@ def count_answers(solutions: Sequence[Node], form: Form) -> dict[str, int]:
 def vote_note(counts: dict[str, int], samples: int) -> str:
     """The note on a vote without a clear majority; "" if more than half agree."""
     if not counts:
-        return "no answer could be read from any sample: the first one stands"
+        return "no answer could be extracted from any sample: the first sample is returned"
     most = max(counts.values())
     tied = [answer for answer, count in counts.items() if count == most]
     if len(tied) > 1:
         names = ", ".join(tied[:5]) + (" …" if len(tied) > 5 else "")
-        return f"no majority: {most} of {samples} each for {names}; the one found first is taken"
+        return f"no majority: {most} of {samples} each for {names}; the first one found is taken"
     return f"no majority: the most frequent answer has {most} of {samples}" if 2 * most <= samples else ""

@@ -205,10 +205,10 @@ def tasks_in(ask: Ask, asked: Asked, label: str, options: Options, words, keep: 
     if found is None:
         node.note = "no list of tasks"
         asked = follow_up(ask, asked, node.text, f"\n\n{words['repair']}{ending(ask, words)}")
-        [node] = ask.nodes([asked], label="asked once more", **settings)
+        [node] = ask.nodes([asked], label="asked again", **settings)
         found = read(node.text)
     if found is None:
-        node.note = "still no list of tasks: the one there was stays"
+        node.note = "still no list of tasks: the previous one is kept"
         return list(keep)
     return found
 
@@ -237,9 +237,9 @@ def fresh(ask: Ask, goal: Goal, tasks: Sequence[str], keep: Sequence[str] = ()) 
     for task in tasks:
         (dropped if plain(task) in known else kept).append(task)
         known.add(plain(task))
-    note = f"left out, for it was done or is there already: {'; '.join(dropped)}" if dropped else ""
+    note = f"left out, done or listed already: {'; '.join(dropped)}" if dropped else ""
     if dropped and not kept and keep:
-        kept, note = list(keep), f"{note}; the list there was stays"
+        kept, note = list(keep), f"{note}; the list is kept"
     ask.add(Node("tasks", "the list", text=numbered(kept), note=note))
     return kept
 

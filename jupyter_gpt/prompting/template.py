@@ -20,6 +20,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import Any
 
 from jupyter_gpt.data.render import fill
 from jupyter_gpt.errors import GPTError, nearest
@@ -169,7 +170,7 @@ class Segment:
     hole: Hole
     lead: str
     end: str
-    matcher: object
+    matcher: Any
     closing: tuple[int, ...]
     hidden: bool = False
 

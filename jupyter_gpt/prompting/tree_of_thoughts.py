@@ -98,12 +98,12 @@ def depth_first(ask: Ask, question: Asked, root: State, options: Options) -> Sta
             return state
         if len(state.steps) == options.depth:
             if stack:
-                state.node.pruned, state.node.note = True, "as deep as it may go, and no answer: goes back"
+                state.node.pruned, state.node.note = True, "maximum depth without an answer: backtracks"
             continue
         [new] = expand(ask, question, [state], options)
         alive = sorted((s for s in new if not s.node.pruned), key=lambda s: s.score)
         if not alive and state is not root:
-            state.node.pruned, state.node.note = True, "all its steps are dead ends: goes back"
+            state.node.pruned, state.node.note = True, "all its steps are dead ends: backtracks"
         stack += alive
         best = max([*alive, best], key=lambda s: (s.answer is not None, s.score))
         ask.best = solution(best, best.answer)
@@ -128,7 +128,7 @@ def expand(ask: Ask, question: Asked, states: Sequence[State], options: Options)
             step = next((line.strip() for line in node.text.splitlines() if line.strip()), "")
             node.kind, node.label = "thought", f"step {len(state.steps) + 1}"
             if not step or step in seen:
-                node.pruned, node.note = True, "said nothing" if not step else "the same step as another"
+                node.pruned, node.note = True, "empty" if not step else "the same step as another"
                 continue
             seen.add(step)
             family.append(State(node, (*state.steps, step)))
@@ -165,7 +165,7 @@ def judge(ask: Ask, question: Asked, states: Sequence[State]) -> list[float]:
         repair = ask.templates("tree", TEMPLATES)["repair"]
         again = [follow_up(ask, asked[i], nodes[i].text or "…", repair) for i in wrong]
         repaired = ask.nodes(
-            again, label="judges, asked once more", kind="score", under=[states[i].node for i in wrong], **settings
+            again, label="judges, asked again", kind="score", under=[states[i].node for i in wrong], **settings
         )
         for i, node in zip(wrong, repaired, strict=True):
             values[i] = judgement(node.text)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from jupyter_gpt.data.render import Prompt, Question, check_messages, fill, left_as_written, pairs_of, plain_document
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.completion import TEMPERATURE, Completion, Sampling, Usage
+from jupyter_gpt.models.models import Models
 from jupyter_gpt.prompting.answers import ANY, Form
 from jupyter_gpt.prompting.ask import Ask, Asked, Budget, Options, Stopped, replaced_templates, run
 from jupyter_gpt.prompting.batching import run_batched
@@ -54,7 +55,7 @@ class Prompting:
 
 
 def prompt(
-    models: Mapping,
+    models: Models,
     memory: Prompting,
     asked: Sequence[Asked],
     *,
@@ -121,7 +122,7 @@ def prompt(
     more = {"constraint": inline_calculator(chosen, rule)} if calculator else {}
     send = at_endpoint if chosen.kind == "endpoint" else in_kernel
     prompts, answer = send(chosen, questions, sampling, truncate, rule, **more)
-    constrained = (f"held to {rule.words}",) if rule else ()
+    constrained = (rule.note,) if rule else ()
     prompts = [
         replace(p, notes=(*constrained, *notes, *p.notes)) for p, (_, notes) in zip(prompts, filled, strict=True)
     ]
@@ -146,6 +147,13 @@ def rule_of(**constraint: object):
     return rule(**constraint)
 
 
+def choices_of(choice: object) -> tuple[str, ...]:
+    """The texts of a choice."""
+    from jupyter_gpt.inference.rules import of_choice
+
+    return of_choice(choice).what
+
+
 def inline_calculator(model, rule) -> Callable:
     """The calculator inside the text. Raises GPTError where nothing can be inserted into a text."""
     from jupyter_gpt.prompting.tools.inline import inline_calculator
@@ -159,7 +167,7 @@ def inline_calculator(model, rule) -> Callable:
     return inline_calculator(model.tokenizer)
 
 
-def latest(models: Mapping, memory: Prompting) -> str:
+def latest(models: Models, memory: Prompting) -> str:
     """The model that was made or used last. Raises GPTError if there is none, saying how to get one."""
 
     def when(name: str) -> float:
@@ -226,7 +234,7 @@ def unsent(prompt: Prompt, sampling: Sampling, name: str, history: bool) -> Comp
 
 
 def prompt_with_techniques(
-    models: Mapping,
+    models: Models,
     memory: Prompting,
     asked: Asked,
     *,
@@ -276,7 +284,7 @@ def prompt_with_techniques(
     chat = bool(chosen.has_chat or plain.get("as_assistant"))
     constraint = {name: plain.pop(name) for name in CONSTRAINTS if plain.get(name) is not None}
     if "choice" in constraint and form == ANY:
-        form = Form("choice", tuple((each, each) for each in rule_of(choice=constraint["choice"]).what))
+        form = Form("choice", tuple((each, each) for each in choices_of(constraint["choice"])))
     toolset = None
     if react or tools or tasks:
         toolset = toolset_for(chosen, tools, indexes or {}, approve=approve, allow=allow, steps=steps, person=person)
@@ -331,7 +339,7 @@ def prompt_with_techniques(
 
 
 def prompt_batch(
-    models: Mapping, memory: Prompting, asked: Sequence[Asked], *, model: str | None = None, **options
+    models: Models, memory: Prompting, asked: Sequence[Asked], *, model: str | None = None, **options
 ) -> list[Completion]:
     """The same techniques for many questions, their calls batched; the completions in order.
 
@@ -349,7 +357,7 @@ def prompt_batch(
     for task in done:
         if task.error is not None:
             raise task.error
-    completions = [task.result for task in done]
+    completions: list[Completion] = [task.result for task in done]
     memory.last = completions[-1] if completions else memory.last
     return completions
 
@@ -444,14 +452,15 @@ def check_options(options: Options, chat: bool = True, given: Iterable[str] = ()
             raise GPTError(f"--{name.replace('_', '-')} wants a function, not a {type(function).__name__}")
 
 
-def sender(models: Mapping, memory: Prompting, name: str, unsent: bool = False) -> Callable:
+def sender(models: Models, memory: Prompting, name: str, unsent: bool = False) -> Callable:
     """The `send` of an Ask. With `unsent` only the first prompts are laid out, and nothing is sent."""
 
     def send(prompts, *, show=None, deadline=None, **settings) -> list[Completion]:
         aside = memory_of_chats(memory)  # what a technique asks on its way is no part of the chat
         done = prompt(models, aside, prompts, model=name, on_all=show, deadline=deadline, dry_run=unsent, **settings)
         if unsent:
-            show(done)
+            if show:
+                show(done)
             raise Stopped("the prompts after this one depend on its answer")
         return done
 
@@ -475,12 +484,13 @@ def check_price(model) -> None:
         raise GPTError(f"no price is known of {model.model}, so --max-cost cannot be kept: --max-calls bounds it")
 
 
-def reward_of(models: Mapping, name: str) -> Callable[[str, str], float]:
+def reward_of(models: Models, name: str) -> Callable[[str, str], float]:
     """A reward model as a function. Raises GPTError for any other model."""
     model = models[name]
-    if not hasattr(model, "score") or not getattr(model, "labels", None):
+    score = getattr(model, "score", None)
+    if score is None or not getattr(model, "labels", None):
         raise GPTError(f"--best-of wants a reward model or a $function, and {name} ({model.kind}) is neither")
-    return model.score
+    return score
 
 
 def title(options: Options) -> str:
@@ -502,7 +512,7 @@ def completion(ask: Ask, answer: Node, options: Options, notes: tuple[str, ...])
     calls = [node.completion for node in root.walk() if node.calls and node.completion is not None]
     last = answer.completion or (calls[0] if calls else Completion("", model=root.model))
     first = calls[0] if calls else last
-    solutions = [solution(node, options) for node in ask.solutions if node.completion is not None]
+    solutions = [solution(node, c, options) for node in ask.solutions if (c := node.completion) is not None]
     node_notes = [root.note, answer.note, *(node.note for node in root.walk() if node.kind == "vote")]
     return replace(
         last,
@@ -525,18 +535,19 @@ def completion(ask: Ask, answer: Node, options: Options, notes: tuple[str, ...])
     )
 
 
-def solution(node: Node, options: Options) -> Completion:
+def solution(node: Node, drawn: Completion, options: Options) -> Completion:
     """One of several solutions as a completion."""
     text = final_text(node, options)
-    return replace(node.completion, text=text, answer=node.answer, samples=[], **validity(node, options))
+    return replace(drawn, text=text, answer=node.answer, samples=[], **validity(node, options))
 
 
 def validity(node: Node, options: Options) -> dict:
     """`valid` and `value` of an answer under a constraint; nothing without one."""
     if options.rule is None:
         return {}
-    valid = node.answer is not None and options.rule.problem(node.answer) is None
-    return {"valid": valid, "value": options.rule.value(node.answer) if valid else None}
+    if node.answer is None or options.rule.problem(node.answer) is not None:
+        return {"valid": False, "value": None}
+    return {"valid": True, "value": options.rule.value(node.answer)}
 
 
 def final_text(node: Node, options: Options) -> str:
@@ -552,7 +563,8 @@ def remember(memory: Prompting, name: str, asked: Asked, done: Completion, chat:
     """Keep the question and its answer as the chat so far, without what the technique asked on its way."""
     if chat:
         messages = [{"role": "user", "content": asked}] if isinstance(asked, str) else asked
-        before = memory.history.get(name) if done.history else None
-        memory.history[name] = [*(before or []), *messages, {"role": "assistant", "content": done.text}]
+        earlier = memory.history.get(name) if done.history else None
+        before = earlier if isinstance(earlier, list) else []
+        memory.history[name] = [*before, *messages, {"role": "assistant", "content": done.text}]
     elif isinstance(asked, str):
         memory.history[name] = asked + done.text

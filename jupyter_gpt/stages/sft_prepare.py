@@ -18,8 +18,8 @@ from jupyter_gpt.errors import GPTError
 from jupyter_gpt.nn import devices as machine
 from jupyter_gpt.nn import training_memory as memory
 from jupyter_gpt.nn.lora import trained
+from jupyter_gpt.nn.lora_linear import unwrapped
 from jupyter_gpt.nn.optimizer import finetuning_optimizers
-from jupyter_gpt.nn.token_rows import unwrapped
 from jupyter_gpt.nn.transformer import recomputable
 from jupyter_gpt.stages.sft_loop import Finetuning, held_out_batches
 

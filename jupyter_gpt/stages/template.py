@@ -8,10 +8,12 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from jupyter_gpt.data.render import Prompt, Question, check_messages, encode, left_as_written, opening_token, render
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.completion import TEMPERATURE, Completion, Sampling
+from jupyter_gpt.models.models import Models
 from jupyter_gpt.prompting.generation import sample, stop_ids
 from jupyter_gpt.prompting.template import (
     Template,
@@ -30,7 +32,7 @@ PER_HOLE = ("regex", "json", "choice", "grammar", "stop")  # options that the ho
 
 
 def template(
-    models: Mapping,
+    models: Models,
     memory: Prompting,
     asked: str | list[dict],
     *,
@@ -74,9 +76,10 @@ def template(
     if before is not None:
         head = render(chosen.name, chosen.tokenizer, Question(before, as_assistant=as_assistant))
     else:
-        first = opening_token(chosen.tokenizer)
+        tokenizer: Any = chosen.tokenizer
+        first = opening_token(tokenizer)
         ids = () if first is None else (first,)
-        head = Prompt(ids, chosen.tokenizer.decode(ids), FORM)
+        head = Prompt(ids, tokenizer.decode(ids), FORM)
     done = in_kernel(chosen, head, holes, sampling, notes, dry_run, on_token)
     if not dry_run:
         memory.last = done
@@ -86,14 +89,15 @@ def template(
 def split(asked, system: str | None, variables: Mapping) -> tuple[list[dict] | None, Template, tuple[str, ...]]:
     """The messages before the template (None for a document), the template, and notes."""
     before, text, notes = None, asked, ()
-    if not isinstance(asked, str):
-        messages = check_messages(asked)
+    if not isinstance(text, str):
+        messages = check_messages(text)
         if messages[-1]["role"] != "assistant" or any(is_template(message["content"]) for message in messages[:-1]):
             raise GPTError("in a chat the holes stand in its last turn, which is the assistant's: it fills them")
-        before, text = messages[:-1], messages[-1]["content"]
-        if not before:
+        text = messages[-1]["content"]
+        if len(messages) == 1:
             raise GPTError("a chat has a turn before the one with the template: begin with user:")
-        before, notes = filled_in(before, variables)
+        filled, notes = filled_in(messages[:-1], variables)
+        before = [message for message in filled if isinstance(message, dict)]
     if system is not None:
         if before is None:
             raise GPTError("a template without turns is a document, and has no system prompt: write user: … assistant:")

@@ -26,7 +26,7 @@ SCHEMA = '{"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": 
 def test_flags(gpt, run, shown, tmp_path, monkeypatch):
     names = run(r'%%prompt base --regex "\d{3}" --temperature 1.5 --out done' "\nThe")
     assert names["done"].valid and names["done"].text.isdigit() and len(names["done"].text) == 3
-    assert "The«" in shown[-1] and r"held to the regex \d{3}" in shown[-1]
+    assert "The«" in shown[-1] and r"constrained by the regex \d{3}" in shown[-1]
     assert run(f"%%prompt base --json {SCHEMA} --out done\nThe")["done"].value in ({"n": 1}, {"n": 2})
     names["schema"] = json.loads(SCHEMA)
     assert run("%%prompt base --json $schema --out done\nThe")["done"].valid

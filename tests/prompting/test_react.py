@@ -151,7 +151,7 @@ def test_the_format_ignored_is_repaired_once_and_that_is_shown(scripted, world):
     assert "neither an Action nor a Final Answer" in ask.send.asked[1][-1]["content"]
     thinks = nodes(ask, "call")
     assert "not in the form" in thinks[0].note
-    assert thinks[1].label == "asked once more"
+    assert thinks[1].label == "asked again"
     assert ask.calls == 3
 
 
@@ -177,7 +177,7 @@ def test_the_same_call_at_once_again_is_not_run_and_twice_ends_it(scripted, worl
     assert ask.calls == 4
     assert "exactly this call before" in ask.send.asked[2][-1]["content"]
     assert ask.send.asked[3][-1]["content"].endswith("Give your Final Answer now, from what you have seen.")
-    assert "circle" in nodes(ask, "react")[0].note
+    assert "again and again" in nodes(ask, "react")[0].note
 
 
 def test_going_back_and_forth_ends_too(scripted, world):

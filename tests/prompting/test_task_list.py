@@ -117,7 +117,7 @@ def test_a_list_of_what_was_done_leaves_the_rest_on_it(scripted, shop):
     ask = scripted(["1. a\n2. b", final("ok"), "1. a", final("ok"), "none", "done"])
     work(ask, shop)
     assert [node.label for node in nodes(ask, "task")] == ["task: a", "task: b"]
-    assert nodes(ask, "tasks")[1].note.endswith("there already: a; the list there was stays")
+    assert nodes(ask, "tasks")[1].note.endswith("listed already: a; the list is kept")
 
 
 EXAMPLES = (
@@ -217,7 +217,7 @@ def test_no_list_is_asked_for_once_more_and_then_said(scripted, shop):
     work(ask, shop)
     assert [node.label for node in nodes(ask, "task")] == ["task: a"]
     notes = [node.note for node in nodes(ask, "call") if node.note]
-    assert notes == ["no list of tasks", "no list of tasks", "still no list of tasks: the one there was stays"]
+    assert notes == ["no list of tasks", "no list of tasks", "still no list of tasks: the previous one is kept"]
     ask = scripted(["Well.", "Well!", final("ok"), "none", "done"])
     work(ask, shop)
     assert [node.label for node in nodes(ask, "task")] == ["task: Have breakfast"]  # the goal itself is the one task

@@ -42,7 +42,7 @@ def test_every_way_of_asking(pair, name, how):
         assert sample.valid
         jsonschema.validate(sample.value, PET)
         assert sample.finish_reason == "stop"
-    assert done.notes[0] == "held to JSON of a schema"
+    assert done.notes[0] == "constrained to JSON of a schema"
     assert {s.text for s in pair.prompt("Say", model=name, choice="yes|no", samples=8, **how, **WARM).samples} == {
         "yes",
         "no",
@@ -56,7 +56,7 @@ def test_refused_before_anything_is_sampled(pair, monkeypatch):
     with pytest.raises(GPTError, match="two constraints"):
         pair.prompt("x", model="base", regex="a", choice="a|b")
     dry = pair.prompt("x", model="base", regex="a+", dry_run=True)
-    assert (dry.valid, dry.notes) == (None, ("held to the regex a+",))
+    assert (dry.valid, dry.notes) == (None, ("constrained by the regex a+",))
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_an_endpoint_that_keeps_rules(pair, client, monkeypatch):
     for name in ("far", "far-base"):
         done = pair.prompt("The old fox", model=name, json=PET, samples=3, **WARM)
         assert [s.valid for s in done.samples] == [True] * 3
-        assert done.notes == ("held to JSON of a schema",)
+        assert done.notes == ("constrained to JSON of a schema",)
         assert re.fullmatch(r"\d{4}", pair.prompt("x", model=name, regex=r"\d{4}", **WARM).text)
 
 
@@ -162,7 +162,7 @@ def test_one_that_keeps_none_is_asked_once_more(gpt, monkeypatch, second, kept):
     assert done.messages == repair  # what was sent is shown
     assert json.loads(done.prompt) == repair
     said = " ".join(done.notes)
-    assert "did not keep to it (not the regex" in said and "asked once more" in said
+    assert "did not enforce it (not the regex" in said and "asked again" in said
     assert ("in vain" in said, "not kept: not valid" in said) == (not kept, not kept)
     assert (done.usage.prompt_tokens, done.usage.cost) == (20, 0.5)
 

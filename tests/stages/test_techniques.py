@@ -60,7 +60,7 @@ def test_a_base_model_thinks_in_documents(gpt, base, tiny_model):
         gpt.prompt("How many?", model="base", reflect=1)
     tiny_model(gpt, "wide", context=2048)
     talk = gpt.prompt("How many?", model="wide", reflect=1, as_assistant=True, **SHORT)
-    assert any(node.label.startswith("looks back") for node in walk(talk))
+    assert any(node.label.startswith("reflects") for node in walk(talk))
 
 
 def test_a_tree_on_a_base_model_with_a_value_function(gpt, base):

@@ -83,7 +83,7 @@ def listed(tools: Sequence[Tool]) -> str:
 
 def toolset_for(
     model,
-    tools: str | Callable | Iterable,
+    tools: str | Callable | Iterable | Tool,
     indexes: Mapping,
     *,
     approve: bool | Callable = False,

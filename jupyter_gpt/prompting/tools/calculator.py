@@ -46,39 +46,13 @@ def evaluator():
 
     from simpleeval import SimpleEval
 
-    operators = {
-        ast.Add: operator.add,
-        ast.Sub: operator.sub,
-        ast.Mult: limited(operator.mul),
-        ast.Div: operator.truediv,
-        ast.FloorDiv: operator.floordiv,
-        ast.Mod: operator.mod,
-        ast.Pow: power,
-        ast.UAdd: operator.pos,
-        ast.USub: operator.neg,
-    }
-    functions = {
-        "sqrt": math.sqrt,
-        "abs": abs,
-        "round": rounded,
-        "min": min,
-        "max": max,
-        "sum": lambda *n: sum(n),
-        "floor": math.floor,
-        "ceil": math.ceil,
-        "exp": math.exp,
-        "log": math.log,
-        "ln": math.log,
-        "log10": math.log10,
-        "log2": math.log2,
-        "sin": math.sin,
-        "cos": math.cos,
-        "tan": math.tan,
-        "factorial": factorial,
-        "gcd": math.gcd,
-        "lcm": limited(math.lcm),
-        "comb": comb,
-    }
+    same = "sqrt floor ceil exp log log10 log2 sin cos tan gcd"
+    functions = {name: getattr(math, name) for name in same.split(" ")} | {"ln": math.log, "lcm": limited(math.lcm)}
+    functions |= {"abs": abs, "round": rounded, "min": min, "max": max, "sum": lambda *n: sum(n)}
+    functions |= {"factorial": factorial, "comb": comb}
+    operators = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: limited(operator.mul), ast.Pow: power}
+    operators |= {ast.Div: operator.truediv, ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod}
+    operators |= {ast.UAdd: operator.pos, ast.USub: operator.neg}
     evaluator = SimpleEval(operators=operators, functions=functions, names=dict(NUMBERS))
     allowed = (ast.Expr, ast.Expression, ast.Constant, ast.UnaryOp, ast.BinOp, ast.Name, ast.Call)
     number = evaluator.nodes[ast.Constant]
