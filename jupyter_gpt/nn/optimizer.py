@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from jupyter_gpt.nn.lora import trained_by_name
-from jupyter_gpt.nn.muon import Muon
 from jupyter_gpt.nn.lora_linear import unwrapped
+from jupyter_gpt.nn.muon import Muon
 
 
 @dataclass
