@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from jupyter_gpt.notebook.views.bundle import Bundle
+from jupyter_gpt.report.parts import bold
+from jupyter_gpt.report.report import Report
 
 TEXT = " there was a small <b>bold</b> fox. She had a red kite and a plan."
 
@@ -140,6 +141,6 @@ class FakeRun:
         self._emit("evaluation", step=step, val_loss=curve + 0.06, bits_per_byte=curve / 2.9, seconds=0.1)
 
 
-def bundle(run: FakeRun) -> Bundle:
+def bundle(run: FakeRun) -> Report:
     """The least a bundle can be."""
-    return Bundle(f"{run.name}: {run.status}", f"<p>{run.name}: <b>{run.status}</b></p>", {"name": run.name})
+    return Report([f"{run.name}: ", bold(run.status)], data={"name": run.name})

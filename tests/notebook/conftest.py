@@ -10,7 +10,6 @@ from IPython.core.interactiveshell import InteractiveShell
 
 import jupyter_gpt
 from jupyter_gpt.errors import GPTError, nearest
-from jupyter_gpt.notebook.views.bundle import Bundle
 from jupyter_gpt.report.report import Report
 
 EVENTS = [
@@ -135,7 +134,7 @@ def shown(monkeypatch) -> list[str]:
 def pictures(monkeypatch) -> None:
     """Bundles that name the view they come from, so that no test here draws."""
     curve = SimpleNamespace(run_bundle=lambda run: Report(f"run {run.name}: {run.status}"))
-    corpus = SimpleNamespace(corpus_bundle=lambda corpus: Bundle(f"corpus {corpus.name}", "", {}))
+    corpus = SimpleNamespace(corpus_bundle=lambda corpus: Report(f"corpus {corpus.name}"))
     monkeypatch.setitem(sys.modules, "jupyter_gpt.notebook.views.run_report", curve)
     monkeypatch.setitem(sys.modules, "jupyter_gpt.notebook.views.corpus", corpus)
 

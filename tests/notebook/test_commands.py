@@ -149,7 +149,8 @@ def test_show_stop_resume(ip, fake_gpt, shown):
     succeed(ip, "%gpt resume storyteller --out m")
     assert [verb for verb, _ in fake_gpt.calls] == ["stop", "resume"]
     assert fake_gpt.calls[1][1] == {"name": "storyteller", "variables": ip.user_ns, "background": True}
-    assert shown == ["run storyteller: finished"] * 2
+    shows = "run storyteller: finished"
+    assert shown == [shows, "storyteller is finished at step ≈2 of 2", shows]
     assert ip.user_ns["m"] is fake_gpt.models["storyteller"]
 
 

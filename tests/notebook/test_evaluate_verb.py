@@ -1,6 +1,6 @@
 """`%gpt evaluate`: its line becomes a call of the session."""
 
-from jupyter_gpt.notebook.views.bundle import Bundle
+from jupyter_gpt.report.report import Report
 
 
 def test_the_line(fake_gpt, ip, shown, monkeypatch):
@@ -11,7 +11,7 @@ def test_the_line(fake_gpt, ip, shown, monkeypatch):
         return "found"
 
     monkeypatch.setattr(fake_gpt, "evaluate", evaluate, raising=False)
-    monkeypatch.setattr("jupyter_gpt.notebook.views.evaluation.evaluation_bundle", lambda found: Bundle(found, "", {}))
+    monkeypatch.setattr("jupyter_gpt.notebook.views.evaluation.evaluation_bundle", lambda found: Report(found))
     ip.user_ns["table"] = [("1?", "1")]
     ip.run_cell(
         '%gpt evaluate $table --models a b --techniques direct "--cot --samples 3 --vote" --questions 5 '

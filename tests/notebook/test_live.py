@@ -15,7 +15,7 @@ pytest.importorskip("anywidget")
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.notebook.views import follow as following
 from jupyter_gpt.notebook.views import live
-from jupyter_gpt.notebook.views.bundle import MIME, Bundle
+from jupyter_gpt.report.report import MIME, Report
 
 
 @dataclass
@@ -254,8 +254,8 @@ def published(monkeypatch):
     return seen
 
 
-def bundle_of(run) -> Bundle:
-    return Bundle(f"{run.name} {run.status}", "<p>x</p>", {"name": run.name}, {"seconds": 1.5})
+def bundle_of(run) -> Report:
+    return Report(f"{run.name} {run.status}", data={"name": run.name}, metadata={"seconds": 1.5})
 
 
 def test_with_nobody_there_only_the_final_bundle_is_published(published):
