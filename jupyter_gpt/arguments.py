@@ -1,23 +1,18 @@
-"""The arguments of the session's functions as Python gives them, checked before anything is done.
+"""Values as Python gives them, fitted to the types that options have.
 
-Signature and type hints say what a function takes; nothing is said twice here. A name that it does not know is answered
-with the likeliest that it does, of transformers' and TRL's names too; a value of another type with the type it has; and
-a model, a run or an index may stand wherever its name does.
+A number of numpy becomes Python's, a column a list, and a model, a run or an index stands wherever its name does.
+`ELSEWHERE` knows what options are called in other libraries.
 """
 
 from __future__ import annotations
 
-import functools
-import importlib
-import inspect
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from jupyter_gpt.data.rows import text_of
-from jupyter_gpt.errors import GPTError, keyword_messages, nearest
+from jupyter_gpt.errors import GPTError
 
 # What an option is called elsewhere (transformers, TRL, peft, OpenAI, LlamaIndex), and what it may be called here: the
 # first of these that a function takes is meant.
@@ -120,97 +115,11 @@ ELSEWHERE = {
 }
 WANTED = {int: "a whole number", float: "a number", bool: "True or False", str: "a text", Path: "a path"}
 MISSING = object()
-COMMANDS: dict[str, Command] = {}  # each function of the session, by what it is called
+NAMED = ("jupyter_gpt.models.", "jupyter_gpt.runs.", "jupyter_gpt.retrieval.indexes", "jupyter_gpt.stages.")
 
 
 class WrongArgument(GPTError, TypeError):
     """An argument that a function does not take, or not so."""
-
-
-@dataclass(frozen=True)
-class Command:
-    """A function of the session as Python calls it: its name, and where the options are said that it takes besides its
-    own.
-    """
-
-    called: str
-    function: Callable
-    more: tuple[str, ...]
-    without: tuple[str, ...]
-
-    @functools.cached_property
-    def signature(self) -> inspect.Signature:
-        return inspect.signature(self.function)
-
-    @functools.cached_property
-    def hints(self) -> dict[str, object]:
-        """By name of an option, what it may be."""
-        _, *places = self.signature.parameters.values()  # the session, or whatever it is a method of
-        known = typing.get_type_hints(self.function)
-        found = {p.name: known.get(p.name, object) for p in places if p.kind is not p.VAR_KEYWORD}
-        found |= {p.name: Sequence[found[p.name]] for p in places if p.kind is p.VAR_POSITIONAL}
-        for each in self.more:
-            module, _, name = each.partition(":")
-            source = functools.reduce(getattr, name.split("."), importlib.import_module(module))
-            known = typing.get_type_hints(source)
-            keywords = [p.name for p in inspect.signature(source).parameters.values() if p.kind is p.KEYWORD_ONLY]
-            found = {**{p: known.get(p, object) for p in keywords if p not in self.without}, **found}
-        return found
-
-    def bind(self, session, arguments: tuple, keywords: dict) -> inspect.BoundArguments:
-        """The arguments in their places, each fitted to its hint. Raises WrongArgument."""
-        self.check_names(keywords)
-        try:
-            given = self.signature.bind(session, *arguments, **keywords)
-        except TypeError as error:
-            said = str(error).replace("'", "")
-            raise WrongArgument(f"{self.called}: {said}; it takes {', '.join(list(self.hints)[:6])} …") from None
-        for key, value in given.arguments.items():
-            if key in self.hints:
-                given.arguments[key] = fitted(key, value, self.hints[key])
-            elif isinstance(value, dict):  # its **options
-                given.arguments[key] = {k: fitted(k, v, self.hints[k]) for k, v in value.items()}
-        return given
-
-    def check_names(self, names: Iterable[str]) -> None:
-        """Raises WrongArgument for an option that it does not take."""
-        unknown = next((name for name in names if name not in self.hints), None)
-        if unknown is None:
-            return
-        here = next((each for each in ELSEWHERE.get(unknown, "").split() if each in self.hints), None)
-        likely = f" (did you mean {here}?)" if here else nearest(unknown, self.hints)
-        raise WrongArgument(f"{self.called} has no option {unknown}{likely}")
-
-
-def command(*more: str, without: Sequence[str] = (), called: str | None = None) -> Callable:
-    """A function `f(session, …)` with its arguments checked.
-
-    `more` are functions, as `module:name`, whose keyword options it takes as its own `**options`; `without` those of
-    them that only the session gives.
-    """
-
-    def of(function: Callable) -> Callable:
-        own = Command(called or f"gpt.{function.__name__}", function, more, tuple(without))
-        COMMANDS[own.called] = own
-
-        @functools.wraps(function)
-        def checked(session, *arguments, **keywords):
-            with keyword_messages():
-                given = own.bind(session, arguments, keywords)
-                return function(*given.args, **given.kwargs)
-
-        return checked
-
-    return of
-
-
-def check_options(options: Mapping[str, object], called: str = "gpt.prompt") -> dict[str, object]:
-    """Options for a function of the session that came in a mapping. Raises WrongArgument for what it does not take."""
-    own = COMMANDS[called]
-    if not isinstance(options, Mapping):
-        raise WrongArgument(f"options are a mapping, such as {{'temperature': 0}}, not {options!r:.40}")
-    own.check_names(options)
-    return {key: fitted(key, value, own.hints[key]) for key, value in options.items()}
 
 
 def fitted(name: str, value: object, hint: object) -> object:
@@ -243,7 +152,7 @@ def by_name(value: object) -> object:
 
 def is_named(value: object) -> bool:
     """Whether it is something of ours that the session knows by a name."""
-    return type(value).__module__.startswith("jupyter_gpt.") and isinstance(getattr(value, "name", None), str)
+    return type(value).__module__.startswith(NAMED) and isinstance(getattr(value, "name", None), str)
 
 
 def options_of(hint: object) -> tuple:

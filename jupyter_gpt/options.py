@@ -50,7 +50,8 @@ NAMES = (
 def option(default: Any = ..., description: str = "", metavar: str = "", **more: Any) -> Any:
     """A field that is an option.
 
-    `more`: group, the heading that `--help` lists it under; place, whether it is a bare word of the magic; positional,
+    `more`: group, the heading that `--help` lists it under; place, whether it is a bare word of the magic (keyword: but
+    not of Python); flag, its name in the magic where that differs; positional,
     whether it is given by place in Python; complete, whose names complete it ("models", "runs", "corpora", "rankings",
     "files"); hints, some of its values; variable, whether a `$variable` is handed over as the object it is; only,
     "python" or "magic" where the other has it
@@ -62,7 +63,9 @@ def option(default: Any = ..., description: str = "", metavar: str = "", **more:
 class Options(BaseModel):
     """The options of one stage. The docstring of a subclass is the summary, and after an empty line more about it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", arbitrary_types_allowed=True, protected_namespaces=(), defer_build=True
+    )
     magic: ClassVar[str] = ""  # as it is typed: "%%sft"
     body_help: ClassVar[str] = ""  # what the body of the cell may hold
     body_sketch: ClassVar[tuple[str, ...]] = ()
@@ -100,16 +103,16 @@ class Options(BaseModel):
             found = cls(**values)
         except ValidationError as error:
             raise problem(error, cls) from None
-        found.check()
+        found.check_together()
         return found
 
-    def check(self) -> None:
+    def check_together(self) -> None:
         """Raises GPTError for options that contradict each other."""
 
     @classmethod
     def called(cls) -> str:
         """The Python function's name: `gpt.sft`."""
-        return f"gpt.{cls.magic.split()[-1].lstrip('%')}"
+        return cls.magic if cls.magic.startswith("gpt.") else f"gpt.{cls.magic.split()[-1].lstrip('%')}"
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed, checked like any other."""
@@ -118,6 +121,11 @@ class Options(BaseModel):
     def as_dict(self) -> dict[str, Any]:
         """All fields by name."""
         return {name: getattr(self, name) for name in type(self).model_fields}
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """The fields that were set, as keywords."""
+        return {name: getattr(self, name) for name in self.model_fields_set if name != "out"}
 
     @property
     def given(self) -> dict[str, Any]:
@@ -130,17 +138,25 @@ class Options(BaseModel):
         found = []
         for name, field in cls.model_fields.items():
             details = cls.details(name)
-            if details.get("only") in ("magic", "recipe"):
+            if details.get("only") in ("magic", "none"):
                 continue
-            kind = (
-                inspect.Parameter.POSITIONAL_OR_KEYWORD
-                if details.get("positional") or details.get("place")
-                else inspect.Parameter.KEYWORD_ONLY
-            )
+            placed = details.get("positional") or (details.get("place") and not details.get("keyword"))
+            kind = inspect.Parameter.POSITIONAL_OR_KEYWORD if placed else inspect.Parameter.KEYWORD_ONLY
+            if details.get("many") and details.get("positional"):
+                kind = inspect.Parameter.VAR_POSITIONAL
             default = field.default_factory() if field.default_factory else field.default  # pyright: ignore
-            default = inspect.Parameter.empty if default is PydanticUndefined else default
+            open_ended = default is PydanticUndefined or kind is inspect.Parameter.VAR_POSITIONAL
+            default = inspect.Parameter.empty if open_ended else default
             found.append(inspect.Parameter(name, kind, default=default, annotation=cls.hints()[name]))
-        found.sort(key=lambda each: each.kind)
+        groups = list(getattr(cls, "groups", ()))
+
+        def order(each: inspect.Parameter) -> tuple:
+            group = cls.details(each.name).get("group")
+            if each.kind is not each.KEYWORD_ONLY:
+                return each.kind, each.default is not each.empty
+            return each.kind, groups.index(group) if group in groups else len(groups)
+
+        found.sort(key=order)
         return inspect.Signature(found)
 
     @classmethod
@@ -161,7 +177,7 @@ class Recipe:
 
     NEWER: ClassVar[Mapping[str, Any]] = {}
 
-    def check(self) -> None:
+    def check_together(self) -> None:
         """What is derived contradicts nothing: steps stand beside the tokens they were made of."""
 
     @classmethod

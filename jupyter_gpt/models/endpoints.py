@@ -13,11 +13,13 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import ClassVar
 from urllib.parse import urlsplit
 
 from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.inference.remote import LOOPBACK
+from jupyter_gpt.options import Options, option
 from jupyter_gpt.runs import provenance
 from jupyter_gpt.runs.provenance import Provenance, check
 
@@ -107,6 +109,25 @@ def user_folder() -> Path:
     import platformdirs
 
     return Path(os.environ.get("JUPYTER_GPT_CONFIG") or platformdirs.user_config_dir("jupyter_gpt", appauthor=False))
+
+
+class EndpointOptions(Options):
+    """make the model of an OpenAI-compatible server usable here, as `gpt.models[name]`
+
+    Nothing is asked of the server yet.
+    """
+
+    magic: ClassVar[str] = "gpt.endpoint"
+
+    name: str = option(..., "name of the endpoint here", positional=True)
+    base_url: str = option(..., "its address up to /v1", positional=True)
+    model: str = option(..., "the model's name over there", positional=True)
+    key_env: str | None = option(None, "the environment variable that holds the key, which is never kept")
+    chat: bool = option(True, "whether it takes chats; a base model gets raw documents, through /completions")
+    timeout: float = option(60.0, "seconds of silence that are borne")
+    retries: int = option(2, "how often a failed request is sent again")
+    user: bool = option(False, "for every notebook of this user, not just those of this folder")
+    overwrite: bool = option(False, "replace the endpoint that another cell declared under this name")
 
 
 class Endpoints(Mapping):

@@ -9,10 +9,11 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from jupyter_gpt import store
-from jupyter_gpt.arguments import command
 from jupyter_gpt.errors import GPTError, nearest
+from jupyter_gpt.options import Count, Options, method, option
 from jupyter_gpt.retrieval.build import Report, documents_of, hash_of, up_to_date, update
 from jupyter_gpt.retrieval.chunk import OVERLAP, TOKENS
 from jupyter_gpt.retrieval.document_sources import Item, as_written, gather
@@ -26,6 +27,54 @@ from jupyter_gpt.runs.worker import Job, aside, on_worker, worker
 EMBEDDER = "minilm"
 EVEN = 0.5  # the weight of meaning in a hybrid search, unless another is given
 Progress = Callable[[str, int, int], None]  # reading, embedding or finishing; how much of it, of how much
+
+
+def weight(text: str) -> float | bool:
+    """The value of --hybrid: a weight, or True where none is given. ValueError says what is wanted instead."""
+    try:
+        return float(text) if text else True
+    except ValueError:
+        raise ValueError("a number (such as 0.5)") from None
+
+
+class Retrieval(Options):
+    """How chunks are found: options of every stage that searches an index."""
+
+    k: Count = option(4, "chunks to find", "K", group="Retrieval")
+    keyword: bool = option(False, "search for the words alone (BM25), not for the meaning", group="Retrieval")
+    hybrid: bool | float = option(
+        False,
+        "search for both, and fuse the two lists by rank; WEIGHT, from 0 to 1, is that of meaning against words "
+        "(default: "
+        "0.5; %gpt evaluate --index says what suits an index)",
+        "WEIGHT",
+        optional=True,
+        kind=weight,
+        group="Retrieval",
+    )
+    rerank: str | None = option(
+        None,
+        "a cross-encoder that reads question and chunk together and orders what was found",
+        "MODEL",
+        group="Retrieval",
+    )
+    mmr: bool = option(False, "of what was found, prefer chunks that are unlike those already taken", group="Retrieval")
+    filter: str | None = option(
+        None,
+        "only chunks for which this holds, of source, page, heading, text and chunk: \"page > 3 and 'leave' in "
+        'heading"',
+        "CONDITION",
+        group="Retrieval",
+    )
+
+
+class SearchOptions(Retrieval):
+    """The chunks of an index nearest to a query, best first: `.text`, `.source`, `.page`, `.score`."""
+
+    magic: ClassVar[str] = "gpt.indexes[NAME].search"
+
+    query: str = option(..., "what to search for", positional=True)
+    k: Count = option(4, "chunks to find", positional=True)
 
 
 class KeptIndex:
@@ -95,37 +144,31 @@ class KeptIndex:
         embedder = self.embedder
         return self.run(embedder, lambda: embed(embedder, texts, kind))
 
-    @command(called="gpt.indexes[NAME].search")
-    def search(
-        self,
-        query: str,
-        k: int = 4,
-        *,
-        keyword: bool = False,
-        hybrid: bool | float = False,
-        rerank: str | None = None,
-        mmr: bool = False,
-        filter: str | None = None,
-    ) -> list[Hit]:
-        """The `k` chunks nearest to `query`, best first: `.text`, `.source`, `.page`, `.score`.
+    def search_with(self, options: SearchOptions) -> list[Hit]:
+        """The `k` chunks nearest to the query, best first: `.text`, `.source`, `.page`, `.score`.
 
-        keyword: by the words alone (BM25).  hybrid: by both, fused by rank; a number from 0 to 1 is the weight of
-        meaning (True: 0.5).  rerank: a cross-encoder that orders what was found.  mmr: spread out.  filter: such as
-        "page > 3 and source == 'a.pdf'".  Raises GPTError for an empty query, k below 1, a weight that is none, a
-        filter that cannot be read, and an index whose embedder is not here.
+        Raises GPTError for an empty query, a weight that is none, a filter that cannot be read, and an index whose
+        embedder is not here.
         """
-        weight = weight_of(hybrid)
-        if keyword and weight is not None:
+        weight, query = weight_of(options.hybrid), options.query
+        if options.keyword and weight is not None:
             raise GPTError("--keyword looks for the words alone and --hybrid for both: leave one out")
-        if not isinstance(query, str) or not query.strip():
+        if not query.strip():
             raise GPTError("the question is empty: write what to look for")
-        if k < 1:
-            raise GPTError(f"k is at least 1, not {k}")
-        scores = self.embedders.reranker(rerank) if rerank else None
+        scores = self.embedders.reranker(options.rerank) if options.rerank else None
         [vector] = self.vectors([query])
         return self.searcher.search(
-            query, vector, k, keyword=keyword, hybrid=weight, mmr=mmr, where=filter, rerank=scores
+            query,
+            vector,
+            options.k,
+            keyword=options.keyword,
+            hybrid=weight,
+            mmr=options.mmr,
+            where=options.filter,
+            rerank=scores,
         )
+
+    search = method(SearchOptions, search_with, "search")
 
 
 def weight_of(hybrid: bool | float) -> float | None:

@@ -78,7 +78,7 @@ A text, a tab and its label in each line; or
         None, "steps between samples (default: three in a run)", "N", group="Evaluation"
     )
 
-    def check(self) -> None:
+    def check_together(self) -> None:
         one_length(self, "steps", "epochs")
         if self.from_scratch and self.lora:
             raise GPTError(

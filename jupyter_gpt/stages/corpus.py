@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 
 from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError, nearest, reading
+from jupyter_gpt.options import Count, option
 from jupyter_gpt.runs import provenance
 from jupyter_gpt.runs.provenance import Provenance, check, plain
+from jupyter_gpt.stages.stage import OVERWRITE, Bound, Seed
 
 MIXTURE = """
 One source a line with its weight, as YAML. Weights are sampling proportions, whatever
@@ -23,6 +26,28 @@ the sizes: a source of weight 3 is seen three times as often as one of weight 1.
   sums: 1                 generated arithmetic
   python: 1               the source of this Python's standard library
 """
+
+
+class CorpusOptions(Bound):
+    """a weighted mixture of documents to pretrain on
+
+    Collects the documents, counts them and shows the table of a data slide: documents, tokens, weight, share of the
+    sampled batch, epochs. The corpus is kept on disk by its name, for %%pretrain --corpus NAME.
+    """
+
+    magic: ClassVar[str] = "%%corpus"
+    body_help: ClassVar[str] = MIXTURE
+    body_sketch: ClassVar[tuple[str, ...]] = ("source: weight", "…")
+    examples: ClassVar[tuple[str, ...]] = ("%%corpus bedtime --tokens 5M", "stories: 3", "./books/*.txt: 1")
+
+    name: str = option(..., "name of the corpus: letters, digits, dots, dashes, underscores", place=True)
+    mixture: object = option(
+        ..., "a mapping from sources to weights, or its YAML", positional=True, body=True, only="python"
+    )
+    tokens: Count | None = option(None, "length of the run to reckon the epochs for (10M, 1.5B)", "N")
+    seed: Seed = option(0, "decides which documents are generated", "S")
+    overwrite: bool = option(False, OVERWRITE)
+    variables: Mapping | None = option(None, "values of `$name` sources, by name", only="python")
 
 
 @dataclass(frozen=True)
@@ -87,3 +112,19 @@ class Corpora(Mapping):
 
     def __len__(self) -> int:
         return len(self.names())
+
+
+def corpus(session, options: CorpusOptions) -> Corpus:
+    """Declare a weighted mixture, and count what is in it.
+
+    Raises GPTError for a source that is missing, empty or unreadable, a weight that is none, and a name that another
+    cell gave to another mixture, unless `overwrite`.
+    """
+    from jupyter_gpt.data import mixture as mixtures
+
+    store.check_name(options.name)
+    mixture = options.mixture
+    weights = mixtures.parse(mixture) if isinstance(mixture, str) else mixtures.check(mixture)
+    new = session.corpora.new(options.name, weights, options.overwrite)
+    rows = mixtures.survey(weights, options.variables, options.seed, options.tokens)
+    return session.corpora.keep(replace(new, rows=rows))

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jupyter_gpt import store
-from jupyter_gpt.arguments import check_options
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.evaluation import fingerprint
 from jupyter_gpt.evaluation.measured import Setting, measured
@@ -23,6 +22,7 @@ from jupyter_gpt.prompting.answers import Form
 from jupyter_gpt.prompting.ask import INTERRUPTED, replaced_templates
 from jupyter_gpt.prompting.batching import run_batched
 from jupyter_gpt.stages.prompt import Prompting, prompt_with_techniques, sender
+from jupyter_gpt.stages.prompt_options import Prompt
 
 TECHNIQUES = {
     "direct": {},
@@ -59,7 +59,7 @@ class Evaluation:
 
 def evaluate(
     session,
-    source: object,
+    task: object,
     *,
     models: Sequence[str],
     techniques: Mapping[str, Mapping] | None = None,
@@ -71,17 +71,17 @@ def evaluate(
 ) -> Evaluation:
     """Measure each of `techniques` (name -> options of `gpt.prompt`) with each of `models` on a task.
 
-    `source` is a table of questions and answers, a file of one, or `reasoning-gym:NAME`
+    `task` is a table of questions and answers, a file of one, or `reasoning-gym:NAME`
     (`jupyter_gpt.evaluation.tasks`); `questions` takes the first so many; `score(answer, expected)` tells whether an
     answer is right; `common` are options of `gpt.prompt` for all; `progress(what, done, total)` is told how far it is.
     Ctrl-C ends it and keeps what there is; the same call goes on from there.
 
     Raises GPTError for what is no table, an unknown model, or a technique that makes no sense.
     """
-    task = task_of(source, questions, seed, score)
+    task = task_of(task, questions, seed, score)
     techniques = TECHNIQUES if techniques is None else techniques
     for options in techniques.values():
-        check_options(options)
+        checked(options)
     if not models or not techniques:
         raise GPTError("evaluating takes a model and a technique at least")
     file = path_of(task)
@@ -233,3 +233,10 @@ def keep(file: Path, row: dict) -> None:
             out.seek(-1, 2)
             whole = out.read(1) == b"\n"
         out.write((b"" if whole else b"\n") + json.dumps(row, ensure_ascii=False).encode() + b"\n")
+
+
+def checked(options: object) -> None:
+    """Raises GPTError for options of a technique that `gpt.prompt` does not take."""
+    if not isinstance(options, Mapping):
+        raise GPTError(f"options are a mapping, such as {{'temperature': 0}}, not {options!r:.40}")
+    Prompt.of(text="", **options)

@@ -148,7 +148,7 @@ class Pretrain(Schedule):
         group="Evaluation",
     )
 
-    def check(self) -> None:
+    def check_together(self) -> None:
         one_length(self, "steps", "tokens", "minutes")
 
 

@@ -58,7 +58,7 @@ class RewardModel(Training):
         None, "steps between validations (default: eight in a run)", "N", group="Evaluation"
     )
 
-    def check(self) -> None:
+    def check_together(self) -> None:
         one_length(self, "steps", "epochs")
 
 

@@ -140,7 +140,7 @@ One prompt a line; empty lines are skipped. Without any, those of the rankings a
         None, "steps between evaluations and samples (default: six in a run)", "N", group="Evaluation"
     )
 
-    def check(self) -> None:
+    def check_together(self) -> None:
         if isinstance(self.algo, str) and self.algo not in ALGORITHMS and not self.algo.startswith("$"):
             likely = nearest(self.algo, ALGORITHMS)
             raise GPTError(f"--algo is {', '.join(ALGORITHMS)} or a $variable, not {self.algo!r:.40}{likely}")

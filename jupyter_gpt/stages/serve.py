@@ -11,8 +11,11 @@ import os
 import secrets
 import socket
 import threading
+from typing import ClassVar
 
 from jupyter_gpt.errors import GPTError
+from jupyter_gpt.options import option
+from jupyter_gpt.stages.stage import Bound
 
 HOST, PORT = "127.0.0.1", 8000
 SHORTEST = 16  # characters of a token of one's own
@@ -21,6 +24,28 @@ HEADERS = 16 << 10  # bytes of its headers
 PATIENCE = 20.0  # seconds a client has for its headers, and a connection may be idle
 BODY = 60.0  # seconds it has for its body
 CONNECTIONS = 256  # at once
+
+
+class Serve(Bound):
+    """serve the kernel's models to any tool that speaks to OpenAI
+
+    Serves every model of this kernel as an OpenAI-compatible endpoint: /v1/models, /v1/chat/completions and
+    /v1/completions, streaming too. A client needs the token, which is new each time and shown once, unless --token-env
+    names a variable
+    that holds one. Requests that come together are answered in one batch. It goes on until %gpt serve --stop or the end
+    of
+    the kernel.
+    """
+
+    magic: ClassVar[str] = "%gpt serve"
+    examples: ClassVar[tuple[str, ...]] = ("%gpt serve", "%gpt serve --port 0 --out server", "%gpt serve --stop")
+
+    port: int | None = option(None, f"port that it listens on; 0 takes any free one (default: {PORT})", "N")
+    host: str | None = option(
+        None, f"address of this machine; 0.0.0.0 lets other machines in, unencrypted (default: {HOST})", "ADDRESS"
+    )
+    token_env: str | None = option(None, "the environment variable that holds the token, instead of a new one", "VAR")
+    stop: bool = option(False, "stop serving", only="magic")
 
 
 class Server:
@@ -144,3 +169,11 @@ class Serving:
             raise GPTError("no model is served: %gpt serve begins to")
         self.server.stop()
         return self.server
+
+
+def serve(session, options: Serve) -> Server:
+    """Serve the models of this kernel until `.stop()`; `.url` and `.token` are for the client.
+
+    Raises GPTError when the port is taken or it serves elsewhere already.
+    """
+    return session.serving.start(options.port, options.host, options.token_env)

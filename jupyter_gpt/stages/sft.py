@@ -155,7 +155,7 @@ One source a line with its weight, as YAML, or the conversations themselves.
         None, "steps between the questions (default: six times in a run)", "N", group="Evaluation"
     )
 
-    def check(self) -> None:
+    def check_together(self) -> None:
         one_length(self, "steps", "tokens", "minutes", "epochs")
 
 

@@ -13,10 +13,20 @@ from jupyter_gpt.options import Count, Number, Options, Positive, Share, option
 
 Optimizer = Literal["muon", "adamw"]
 Dtype = Literal["float32", "bfloat16"]
+OVERWRITE = (
+    "replace what something else made under this NAME; the same cell, and the same options on the same data, may do so "
+    "without"
+)
 OpenShare = Annotated[Number, Field(gt=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=1 << 63)]
 LENGTH, RUNNING = "Length", "Running"
 MICRO_TOKENS = 65536  # tokens of pretraining in one pass, where the memory holds them
+
+
+class Bound(Options):
+    """What every magic has: its result can be bound to a variable."""
+
+    out: str | None = option(None, "bind the result to this variable of the notebook", "VAR", only="magic")
 
 
 class Training(Options):
@@ -43,13 +53,7 @@ class Training(Options):
         group=RUNNING,
     )
     background: bool = option(False, "return at once; a later cell that needs the model waits for it", group=RUNNING)
-    overwrite: bool = option(
-        False,
-        "replace what something else made under this NAME; the same cell, and the same options on the same data, "
-        "may do so "
-        "without",
-        group=RUNNING,
-    )
+    overwrite: bool = option(False, OVERWRITE, group=RUNNING)
     out: str | None = option(
         None, "bind the result to this variable of the notebook", "VAR", group=RUNNING, only="magic"
     )

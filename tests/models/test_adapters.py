@@ -128,7 +128,7 @@ def test_a_saved_adapter_loads_on_another_machine_as_its_readme_says(gpt, tiny_m
 
 
 def test_the_verb_says_that_an_adapter_needs_its_base(kept, gpt, tmp_path, capsys):
-    from jupyter_gpt.notebook.magics.verbs.models import save
+    from jupyter_gpt.notebook.magics.verbs import save
 
     kept()
     save(gpt, {"model": "reply", "folder": str(tmp_path / "a")}, None)

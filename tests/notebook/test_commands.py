@@ -5,7 +5,7 @@ from inspect import signature
 
 import pytest
 
-from jupyter_gpt.notebook.magics import corpus
+from jupyter_gpt.notebook.magics.corpus import corpus
 from jupyter_gpt.notebook.magics.gpt import VERBS, command
 from jupyter_gpt.notebook.magics.training import pretrain
 from jupyter_gpt.runs import provenance

@@ -6,7 +6,7 @@ from inspect import signature
 import pytest
 
 import jupyter_gpt
-from jupyter_gpt.notebook.magics import prompt
+from jupyter_gpt.notebook.magics.prompting import prompt
 
 
 @pytest.fixture
@@ -204,7 +204,7 @@ def test_techniques_from_the_magic(gpt, succeed, shown, tiny_model):
 def test_values_that_may_be_left_out(gpt, ip, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        "jupyter_gpt.notebook.magics.prompt.show_with_techniques",
+        "jupyter_gpt.notebook.magics.prompting.show_trace",
         lambda gpt, asked, variables, given: seen.append(given),
     )
     for line in (

@@ -9,21 +9,22 @@ from IPython.core.magic import no_var_expand
 
 from jupyter_gpt import store
 from jupyter_gpt.errors import in_magic
-from jupyter_gpt.notebook.magics import agent, compare, corpus, gpt, prompt, rag, rank, training
+from jupyter_gpt.notebook.magics import gpt, prompting, ranking, training
 from jupyter_gpt.notebook.magics.completion import matcher
+from jupyter_gpt.notebook.magics.corpus import corpus
 from jupyter_gpt.notebook.magics.notebook import cell_id
 from jupyter_gpt.notebook.magics.options import help_text
 from jupyter_gpt.runs import provenance
 
 CELLS = {
-    "agent": agent,
+    "agent": prompting.agent,
     "classify": training.classify,
-    "compare": compare,
+    "compare": ranking.compare,
     "corpus": corpus,
     "pretrain": training.pretrain,
-    "prompt": prompt,
-    "rag": rag,
-    "rank": rank,
+    "prompt": prompting.prompt,
+    "rag": prompting.rag,
+    "rank": ranking.rank,
     "rlhf": training.rlhf,
     "sft": training.sft,
 }

@@ -12,18 +12,19 @@ from types import ModuleType
 
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
 
-from jupyter_gpt.notebook.magics import agent, compare, corpus, gpt, prompt, rag, rank, training
+from jupyter_gpt.notebook.magics import gpt, prompting, ranking, training
+from jupyter_gpt.notebook.magics.corpus import corpus
 from jupyter_gpt.notebook.magics.options import Command, Option
 
 CELLS = {
-    "%%agent": agent,
+    "%%agent": prompting.agent,
     "%%classify": training.classify,
-    "%%compare": compare,
+    "%%compare": ranking.compare,
     "%%corpus": corpus,
     "%%pretrain": training.pretrain,
-    "%%prompt": prompt,
-    "%%rag": rag,
-    "%%rank": rank,
+    "%%prompt": prompting.prompt,
+    "%%rag": prompting.rag,
+    "%%rank": ranking.rank,
     "%%rlhf": training.rlhf,
     "%%sft": training.sft,
 }

@@ -5,44 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from jupyter_gpt.errors import GPTError, nearest
-from jupyter_gpt.notebook.magics import training
+from jupyter_gpt.notebook.magics import config, evaluate, ranking, training, verbs
 from jupyter_gpt.notebook.magics.notebook import bind
-from jupyter_gpt.notebook.magics.options import Command, help_text, parse
-from jupyter_gpt.notebook.magics.verbs import (
-    arena,
-    config,
-    evaluate,
-    index,
-    merge,
-    models,
-    plan,
-    runs,
-    serve,
-    show,
-    tokens,
-)
+from jupyter_gpt.notebook.magics.options import Command, Magic, help_text, parse
 
-VERBS: dict[str, tuple[Command | training.TrainingMagic, Callable]] = {
-    "models": (models.MODELS, models.models),
-    "pull": (models.PULL, models.pull),
-    "load": (models.LOAD, models.load),
-    "unload": (models.UNLOAD, models.unload),
-    "save": (models.SAVE, models.save),
-    "merge": (merge.MERGE, merge.merge),
-    "runs": (runs.RUNS, runs.runs),
-    "show": (show.SHOW, show.show_it),
-    "stop": (runs.STOP, runs.stop),
-    "resume": (runs.RESUME, runs.resume),
-    "tokens": (tokens.TOKENS, tokens.tokens),
-    "batch": (tokens.BATCH, tokens.batch),
-    "plan": (plan.PLAN, plan.plan),
+VERBS: dict[str, tuple[Command | Magic, Callable]] = {
+    "models": (Magic("models", "Models"), verbs.models),
+    "pull": (Magic("models", "Pull"), verbs.pull),
+    "load": (Magic("models", "Load"), verbs.load),
+    "unload": (Magic("models", "Unload"), verbs.unload),
+    "save": (Magic("models", "Save"), verbs.save),
+    "merge": (Magic("models", "Merge"), verbs.merge),
+    "runs": (Magic("runs", "Runs"), verbs.runs),
+    "show": (Magic("notebook.views.inspect", "Show"), verbs.show_it),
+    "stop": (Magic("runs", "Stop"), verbs.stop),
+    "resume": (Magic("runs", "Resume"), verbs.resume),
+    "tokens": (Magic("tokens", "Tokens"), verbs.tokens),
+    "batch": (Magic("tokens", "Batch"), verbs.batch),
+    "plan": (Magic("plan", "Plan"), verbs.plan),
     "reward": (training.reward, lambda gpt, given, ip: training.reward.train(ip, given)),
-    "arena": (arena.ARENA, arena.arena),
-    "evaluate": (evaluate.EVALUATE, evaluate.evaluate),
-    "index": (index.INDEX, index.index),
-    "indexes": (index.INDEXES, index.indexes),
-    "search": (index.SEARCH, index.search),
-    "serve": (serve.SERVE, serve.serve),
+    "arena": (ranking.arena, ranking.arena.verb),
+    "evaluate": (Magic("prompt_options", "Evaluate"), evaluate.evaluate),
+    "index": (Magic("index", "Index"), verbs.index),
+    "indexes": (Magic("index", "Indexes"), verbs.indexes),
+    "search": (Magic("index", "Search"), verbs.search),
+    "serve": (Magic("serve", "Serve"), verbs.serve),
     "config": (config.CONFIG, config.config),
 }
 
@@ -67,7 +54,8 @@ def run(ip, line: str) -> None:
         return
     from jupyter_gpt import gpt
 
-    bind(ip, given.get("out"), VERBS[verb][1](gpt, given, ip))
+    out = given.pop("out", None)
+    bind(ip, out, VERBS[verb][1](gpt, given, ip))
 
 
 def command(verb: str) -> Command:

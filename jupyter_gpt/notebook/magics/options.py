@@ -12,6 +12,8 @@ import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
 from typing import Any
 
 from jupyter_gpt.errors import GPTError, nearest
@@ -50,11 +52,12 @@ class Option:
     literal: bool = False
     optional: bool = False
     parted: bool = False
+    keyword: str = ""
 
     @property
     def key(self) -> str:
         """The keyword it becomes: `--batch-tokens` is `batch_tokens`."""
-        return self.name.lstrip("-").replace("-", "_").lower()
+        return self.keyword or self.name.lstrip("-").replace("-", "_").lower()
 
 
 @dataclass(frozen=True)
@@ -233,13 +236,30 @@ def _explained(option: Option) -> list[str]:
     return [head.ljust(COLUMN) + tail[0], *(" " * COLUMN + line for line in tail[1:])]
 
 
+class Magic:
+    """The magic of a stage, which is imported when it is first asked for, so that loading the extension is instant."""
+
+    def __init__(self, stage: str, options: str):
+        self.module, self.class_name = stage if "." in stage else f"stages.{stage}", options
+        self.stage = stage
+
+    @cached_property
+    def options(self) -> type:
+        return getattr(import_module(f"jupyter_gpt.{self.module}"), self.class_name)
+
+    @cached_property
+    def COMMAND(self) -> Command:
+        return command_of(self.options)
+
+
 def command_of(stage: type) -> Command:
     """The command of a stage: its options, grouped as the stage orders them, by the descriptions of its fields."""
     summary, _, about = inspect.cleandoc(stage.__doc__).partition("\n\n")
     groups: dict[str, list[Option]] = {title: [] for title in getattr(stage, "groups", ())}
     for name, field in stage.model_fields.items():
-        if stage.details(name).get("only") not in ("python", "recipe"):
-            groups.setdefault(stage.details(name).get("group", "Options"), []).append(_option_of(stage, name, field))
+        group = stage.details(name).get("group", "Options")
+        if stage.details(name).get("only") not in ("python", "none") and shown_in_magic(stage, name):
+            groups.setdefault(group, []).append(_option_of(stage, name, field))
     return Command(
         name=stage.magic,
         summary=summary,
@@ -249,6 +269,12 @@ def command_of(stage: type) -> Command:
         sketch=stage.body_sketch,
         examples=stage.examples,
     )
+
+
+def shown_in_magic(stage: type, name: str) -> bool:
+    """Whether the magic has the option: a stage that lists its groups has none of another group."""
+    group, groups = stage.details(name).get("group"), getattr(stage, "groups", ())
+    return group is None or not groups or group in groups
 
 
 def _option_of(stage: type, name: str, field: Any) -> Option:
@@ -264,7 +290,7 @@ def _option_of(stage: type, name: str, field: Any) -> Option:
         kind = variable
     default = None if field.is_required() or field.default in (None, False) else field.default
     return Option(
-        name.upper() if details.get("place") else f"--{name.replace('_', '-')}",
+        name.upper() if details.get("place") else details.get("flag") or f"--{name.replace('_', '-')}",
         field.description or "",
         details.get("metavar") or "",
         kind,
@@ -278,6 +304,7 @@ def _option_of(stage: type, name: str, field: Any) -> Option:
         literal=details.get("literal", False),
         optional=details.get("optional", False),
         parted=details.get("parted", False),
+        keyword=name,
     )
 
 

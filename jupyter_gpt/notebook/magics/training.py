@@ -3,28 +3,13 @@
 from __future__ import annotations
 
 import time
-from functools import cached_property
-from importlib import import_module
 
 from jupyter_gpt.notebook.magics.notebook import bind, show, watch
-from jupyter_gpt.notebook.magics.options import Command, command_of, parse
+from jupyter_gpt.notebook.magics.options import Magic, parse
 
 
-class TrainingMagic:
-    """The magic of one stage. The stage is imported when it is first asked for, so that loading the extension is
-    instant.
-    """
-
-    def __init__(self, stage: str, options: str):
-        self.stage, self.class_name = stage, options
-
-    @cached_property
-    def options(self) -> type:
-        return getattr(import_module(f"jupyter_gpt.stages.{self.stage}"), self.class_name)
-
-    @cached_property
-    def COMMAND(self) -> Command:
-        return command_of(self.options)
+class TrainingMagic(Magic):
+    """The magic of a stage that trains."""
 
     def run(self, ip, line: str, cell: str = "") -> None:
         """Trains, showing the live view; the cell ends when the run does, unless `--background`."""

@@ -1,18 +1,18 @@
-"""`gpt.tokens`, `gpt.batch`, `gpt.search`, `gpt.show` and `gpt.plan`: what there is to look at, as `%gpt VERB` shows
-it.
+"""`gpt.tokens` and `gpt.show`: what there is to look at, as `%gpt VERB` shows it.
 
 What they return shows itself where a notebook shows a value, and is of use without one.
 """
 
 from __future__ import annotations
 
-import random
 from dataclasses import replace
+from typing import ClassVar
 
 from jupyter_gpt.errors import GPTError, nearest
+from jupyter_gpt.options import option
+from jupyter_gpt.stages.stage import Bound
+from jupyter_gpt.stages.tokens import Tokens as TokensOptions
 
-FAR = 100_000  # rows: to lay out more, just to draw some of them, takes longer than a look is worth
-SLIDE_COUNT = 2048  # devices on which GPT-3 and LLaMA are set side by side: as many as LLaMA had
 LAST = "last"
 
 
@@ -33,35 +33,15 @@ class Tokens(list):
         return self.report._repr_mimebundle_()
 
 
-def tokens(session, model: str, text: str) -> Tokens:
+def tokens(session, options: TokensOptions) -> Tokens:
     """A text as the model's tokens: a list of their integers, with `.pieces`. Raises GPTError for an endpoint, which
-    tells none.
+    tells
+    none.
     """
+    model, text = options.model, options.text
     from jupyter_gpt.notebook.views.tokens import pieces
 
     return Tokens(model, pieces(session.models[model].tokenizer, text), varies(session, model))
-
-
-def batch(session, run: str, *, rows: int = 4, seed: int | None = None):
-    """The first `rows` rows that a pretraining run reads, or by `seed` any of the whole run: token ids `(B, T+1)`.
-
-    Raises GPTError for a run of another kind.
-    """
-    from jupyter_gpt.data.documents import Documents
-    from jupyter_gpt.data.packing import Rows
-
-    found = session.runs[run]
-    if rows < 1:
-        raise GPTError(f"a batch has at least one row, not {rows}")
-    if found.kind != "pretrain":
-        raise GPTError(f"%gpt batch shows what a pretraining run reads, and {found.name} is of the kind {found.kind}")
-    recipe, documents = found.recipe, Documents.open(found.folder / "data")
-    size = max(recipe["rows"], rows)
-    indices = range(size)
-    if seed is not None:
-        every = min(FAR, recipe["steps"] * recipe["batch_tokens"] // recipe["context"])
-        indices = random.Random(seed).sample(range(max(size, every)), size)
-    return Rows(documents, recipe["context"], recipe["seed"]).batch(indices)
 
 
 def varies(session, name: str) -> bool:
@@ -77,51 +57,37 @@ def varies(session, name: str) -> bool:
     return by_machine or recipe["tokenizer"] not in ("bpe", "char")
 
 
-def search(session, index: str, query: str, k: int = 4, **options) -> list:
-    """The `k` chunks of an index nearest to `query`, best first: `.text`, `.source`, `.page`, `.score`.
+class Show(Bound):
+    """a run's curves and samples; rankings; `last`: the last prompt and its answer
 
-    `options` are those of `gpt.indexes[NAME].search`: `hybrid`, `rerank`, `mmr`, `filter`.
+    Opens the view of a run again, after its cell is gone or the page was loaded anew; live if it still runs. Of
+    rankings it shows the answers there are. %gpt show last shows the last completion: the exact prompt with its special
+    tokens, the
+    answer, tokens in and out, seconds, tokens/s; of a technique the whole tree of what was asked.
     """
-    return session.indexes[index].search(query, k, **options)
+
+    magic: ClassVar[str] = "%gpt show"
+    examples: ClassVar[tuple[str, ...]] = ("%gpt show storyteller", "%gpt show last")
+
+    names: list[str] = option(
+        (LAST,),
+        "the run, rankings, or `last`; further runs are drawn beside it",
+        place=True,
+        positional=True,
+        many=True,
+        needed=True,
+        complete="runs",
+        hints=(LAST,),
+    )
+    tokens: bool = option(False, "with `last`: each token's probability, its alternatives, the work it took")
 
 
-def plan(
-    session,
-    model: str | float | None = None,
-    tokens: str | float | None = None,
-    *,
-    flops: str | float | None = None,
-    dollars: str | float | None = None,
-    **options,
-):
-    """What it costs to train a model, or the compute-optimal one of a budget; without either, GPT-3 and LLaMA, a list.
-
-    `options` are those of `jupyter_gpt.stages.planning.plan`: `device`, `count`, `utilization`, `dollars_per_hour`,
-    `context`, `optimizer`. Raises GPTError, one line, for what makes no sense.
+def show(session, options: Show):
+    """The view of a run, of rankings, or of the `last` completion: a report, which shows itself. Of several names a
+    list of
+    them. Raises GPTError for a name that is neither.
     """
-    from jupyter_gpt.stages import planning as planner
-    from jupyter_gpt.stages.published import KNOWN
-
-    budget = next((f"--{name}" for name, value in (("flops", flops), ("dollars", dollars)) if value is not None), None)
-    fixed = next((name for name, value in (("MODEL", model), ("--tokens", tokens)) if value is not None), None)
-    if budget and fixed:
-        raise GPTError(f"%gpt plan finds the model and its tokens for {budget}: leave {fixed} out")
-    if budget:
-        return planner.optimal(flops=flops, dollars=dollars, **options)
-    if model is None and tokens is not None:
-        raise GPTError("%gpt plan wants a model for so many --tokens: its parameters (124M), or a known one")
-    if model is None:
-        return [planner.plan(name, **{"count": SLIDE_COUNT, **options}) for name in KNOWN]
-    return planner.plan(model, tokens, **options)
-
-
-def show(session, *names: str, tokens: bool = False):
-    """The view of a run, of rankings, or of the `last` completion (by `tokens` token by token): a bundle, which shows
-    itself.
-
-    Its `.text` is the view as text. Of several names a list of them. Raises GPTError for a name that is neither.
-    """
-    bundles = views(session, names or (LAST,), tokens)
+    bundles = views(session, list(options.names), options.tokens)
     return bundles[0] if len(bundles) == 1 else bundles
 
 

