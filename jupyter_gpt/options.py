@@ -50,7 +50,8 @@ NAMES = (
 def option(default: Any = ..., description: str = "", metavar: str = "", **more: Any) -> Any:
     """A field that is an option.
 
-    `more`: group, the heading that `--help` lists it under; place, whether it is a bare word of the magic (keyword: but
+    `more`: group, the heading that `--help` lists it under; place, whether (or by what
+    word in capitals) it is a bare word of the magic (keyword: but
     not of Python); flag, its name in the magic where that differs; positional,
     whether it is given by place in Python; complete, whose names complete it ("models", "runs", "corpora", "rankings",
     "files"); hints, some of its values; variable, whether a `$variable` is handed over as the object it is; only,
@@ -214,7 +215,8 @@ def dashed(name: str) -> str:
 def label(cls: type[Options], name: str) -> str:
     """How an option is called in a message: its place in capitals, or its flag."""
     details = cls.details(name)
-    return name.upper() if details.get("place") else f"--{dashed(name)}"
+    place = details.get("place")
+    return place if isinstance(place, str) else name.upper() if place else f"--{dashed(name)}"
 
 
 def problem(error: ValidationError, cls: type[Options]) -> GPTError:

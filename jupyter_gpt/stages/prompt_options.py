@@ -524,7 +524,12 @@ class Compare(Ranking):
 
     model: Any = option(None, "the models take its place", only="none")
     models: list[str] = option(
-        ..., "the models to compare, two or more", place=True, many=True, complete="models", group="Models and rankings"
+        ...,
+        "the models to compare, two or more",
+        place="MODEL",
+        many=True,
+        complete="models",
+        group="Models and rankings",
     )
     prompts: list[str | list[dict]] = option(..., "the prompts", positional=True, body=True, only="python")
     rankings: str | None = option(
@@ -555,7 +560,7 @@ class Arena(Ranking):
     model: Any = option(None, "the models take its place", only="none")
     samples: Any = option(None, "one completion of each model", only="none")
     models: list[str] = option(
-        ..., "the models, two or more", place=True, many=True, complete="models", group="Models and rankings"
+        ..., "the models, two or more", place="MODEL", many=True, complete="models", group="Models and rankings"
     )
     prompts: Any = option(
         (),

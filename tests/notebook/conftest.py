@@ -84,6 +84,18 @@ class FakeSession:
         )
         self.error, self.rankings = None, {}
 
+    @property
+    def plan(self):
+        from jupyter_gpt.session import Session
+
+        return Session.plan.__get__(self)
+
+    @property
+    def batch(self):
+        from jupyter_gpt.session import Session
+
+        return Session.batch.__get__(self)
+
     def corpus(self, name, mixture, **options):
         self.calls.append(("corpus", {"name": name, "mixture": mixture, **options}))
         return SimpleNamespace(name=name)

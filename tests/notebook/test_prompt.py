@@ -171,9 +171,9 @@ def test_loading_the_magic_imports_no_torch():
     import subprocess
 
     code = (
-        "import sys, jupyter_gpt.notebook.magics.prompt as p; from jupyter_gpt.notebook.magics.options import "
+        "import sys, jupyter_gpt.notebook.magics.prompting as p; from jupyter_gpt.notebook.magics.options import "
         "help_text; "
-        "help_text(p.COMMAND); sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
+        "help_text(p.prompt.COMMAND); sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -205,7 +205,7 @@ def test_values_that_may_be_left_out(gpt, ip, monkeypatch):
     seen = []
     monkeypatch.setattr(
         "jupyter_gpt.notebook.magics.prompting.show_trace",
-        lambda gpt, asked, variables, given: seen.append(given),
+        lambda ask, question, variables, given, acts: seen.append(given),
     )
     for line in (
         "--reflect",

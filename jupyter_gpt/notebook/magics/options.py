@@ -271,6 +271,12 @@ def command_of(stage: type) -> Command:
     )
 
 
+def place_of(stage: type, name: str) -> str:
+    """The word in capitals that stands for an option without a flag; empty for any other."""
+    place = stage.details(name).get("place")
+    return place if isinstance(place, str) else name.upper() if place else ""
+
+
 def shown_in_magic(stage: type, name: str) -> bool:
     """Whether the magic has the option: a stage that lists its groups has none of another group."""
     group, groups = stage.details(name).get("group"), getattr(stage, "groups", ())
@@ -284,13 +290,13 @@ def _option_of(stage: type, name: str, field: Any) -> Option:
     inner = next((typing.get_args(each)[0] for each in kinds if typing.get_origin(each) in (list, Sequence)), kinds[0])
     choices = tuple(map(str, typing.get_args(inner))) if typing.get_origin(inner) is typing.Literal else ()
     kind = details.get("kind") or {int: whole, float: number}.get(inner, str)
-    if inner is bool:
+    if inner is bool and "kind" not in details:
         kind, choices = (None, ()) if field.default is False else (on_or_off, ("on", "off"))
     if name == "out":
         kind = variable
     default = None if field.is_required() or field.default in (None, False) else field.default
     return Option(
-        name.upper() if details.get("place") else details.get("flag") or f"--{name.replace('_', '-')}",
+        place_of(stage, name) or details.get("flag") or f"--{name.replace('_', '-')}",
         field.description or "",
         details.get("metavar") or "",
         kind,

@@ -6,7 +6,6 @@ from jupyter_gpt.errors import GPTError
 from jupyter_gpt.models.memory import amount
 from jupyter_gpt.notebook.magics.listing import kind_of, models_bundle, runs_bundle
 from jupyter_gpt.notebook.magics.notebook import say, show, watch
-from jupyter_gpt.notebook.views import inspect as look
 from jupyter_gpt.report.parts import Inline, Paragraph, Varies
 from jupyter_gpt.report.report import Report
 from jupyter_gpt.runs.run_figures import ACTIVE, standing
@@ -108,6 +107,7 @@ def resume(gpt, given: dict, ip) -> object:
 
 def show_it(gpt, given: dict, ip) -> object:
     """Shows it and returns at once; the result is the run, the rankings, the list of them, or the completion."""
+    from jupyter_gpt.notebook.views import inspect as look
     from jupyter_gpt.notebook.views.follow import follow, is_live
     from jupyter_gpt.notebook.views.run_report import run_bundle
     from jupyter_gpt.stages.rank import reopened
@@ -137,6 +137,7 @@ def tokens(gpt, given: dict, ip) -> list[int]:
 def batch(gpt, given: dict, ip) -> object:
     """Shows the rows; the result is the batch they are the top of, `(B, T+1)` token ids."""
     from jupyter_gpt.data.documents import Documents
+    from jupyter_gpt.notebook.views import inspect as look
     from jupyter_gpt.notebook.views.batch import batch_bundle
 
     run, drawn, columns = gpt.runs[given["run"]], given.get("rows", 4), given.get("cols", 10)
