@@ -401,7 +401,7 @@ class Rag(Retrieval, Prompting):
     )
 
     question: str = option(..., "the question", positional=True, body=True, only="python")
-    index: str = option(..., "the index to search", "NAME", complete="indexes", group="Retrieval")
+    index: str = option(..., "the index to search", "NAME", positional=True, complete="indexes", group="Retrieval")
     near: float | None = option(
         None,
         "relevance threshold: the cosine from which on a chunk is near (default: what questions about other things "

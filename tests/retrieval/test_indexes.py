@@ -115,7 +115,7 @@ def test_what_cannot_be_indexed(gpt, made, options, said):
 def test_what_cannot_be_asked(gpt, made):
     kept = made()
     assert "the question is empty" in fail(kept.search, " ")
-    assert "k is at least 1" in fail(kept.search, "x", k=0)
+    assert "--k 0 must be above zero" in fail(kept.search, "x", k=0)
     assert "from 0 to 1, not 7" in fail(kept.search, "x", hybrid=7)
     assert "leave one out" in fail(kept.search, "x", hybrid=True, keyword=True)
     assert "did you mean kb?" in fail(lambda: gpt.indexes["k"])
