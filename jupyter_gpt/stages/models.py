@@ -25,8 +25,7 @@ class Models(Bound):
     """the models, in memory and on disk
 
     Lists every model of this folder and of the user's cache: its size, what it was made from, its licence and where it
-    is. With --catalogue it lists models in the wild instead, base models and assistants, with the terms they come
-    under.
+    is. With --catalogue it lists published models instead, base models and assistants, with their licences.
     """
 
     magic: ClassVar[str] = "%gpt models"
@@ -63,7 +62,7 @@ class Pull(Bound):
 
 
 class Load(Bound):
-    """bring a model into memory
+    """load a model into memory
 
     Loads a model now, instead of at its first use, and in the number format and on the device asked for.
     """
@@ -79,7 +78,7 @@ class Load(Bound):
 
 
 class Unload(Bound):
-    """take a model out of memory and give that back
+    """take a model out of memory
 
     Frees the memory of a model. It stays on disk, and loads again at its next use.
     """
@@ -90,7 +89,7 @@ class Unload(Bound):
 
 
 class Save(Bound):
-    """write a model to a folder of one's own
+    """write a model to a folder, as plain transformers or peft files
 
     Writes a plain transformers folder that loads anywhere, without this package. An adapter is written as peft writes
     it; the README.md in its folder says how it loads together with its base. A folder that holds this model as it was
@@ -102,7 +101,7 @@ class Save(Bound):
     examples: ClassVar[tuple[str, ...]] = ("%gpt save storyteller ./storyteller",)
 
     name: str = option(..., A_MODEL, place=True, complete="models")
-    folder: str | Path = option(..., "where to", place=True)
+    folder: str | Path = option(..., "folder to write", place=True)
     overwrite: bool = option(False, "replace another model that is in the folder")
 
 

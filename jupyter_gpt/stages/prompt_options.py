@@ -53,25 +53,23 @@ class Sampled(Options):
 
     samples: int = option(
         1,
-        "answers to draw; sample k is what --seed S+k alone would give in float32, but for a token whose draw "
-        "falls on a "
-        "rounding of its logits, one in tens of thousands; in bfloat16 it has the same random numbers, and other words "
-        "sooner or later",
+        "number of answers; in float32 sample k is the answer of --seed S+k, but for a token whose draw falls on a "
+        "rounding of its logits (one in tens of thousands); in bfloat16 the two share their random numbers only",
         "N",
         group="Sampling",
     )
     temperature: float | None = option(
-        None, f"0 always takes the likeliest token (default: {TEMPERATURE})", "T", group="Sampling"
+        None, f"sampling temperature; 0 is greedy decoding (default: {TEMPERATURE})", "T", group="Sampling"
     )
     top_p: float | None = option(
-        None, "only the likeliest tokens that together have this probability", "P", group="Sampling"
+        None, "nucleus sampling: only the most likely tokens whose probabilities add up to P", "P", group="Sampling"
     )
-    top_k: int | None = option(None, "only the K likeliest tokens; 0 is all", "K", group="Sampling")
+    top_k: int | None = option(None, "only the K most likely tokens; 0 is all", "K", group="Sampling")
     min_p: float | None = option(
-        None, "only tokens at least this share as likely as the likeliest", "P", group="Sampling"
+        None, "only tokens at least P times as likely as the most likely one", "P", group="Sampling"
     )
-    max_tokens: int = option(256, "tokens of an answer at most", "N", group="Sampling")
-    min_tokens: int = option(0, "tokens of an answer at least", "N", group="Sampling")
+    max_tokens: int = option(256, "maximum number of tokens in an answer", "N", group="Sampling")
+    min_tokens: int = option(0, "minimum number of tokens in an answer", "N", group="Sampling")
     stop: str | list[str] | None = option(
         None,
         r"texts that end the answer before them, each in quotes; \n is a new line",
@@ -79,7 +77,7 @@ class Sampled(Options):
         kind=unescaped,
         group="Sampling",
     )
-    seed: int = option(0, "decides the sampling", "S", group="Sampling")
+    seed: int = option(0, "random seed of the sampling", "S", group="Sampling")
 
 
 class Document(Options):
@@ -114,13 +112,13 @@ class Asking(Sampled, Document):
         complete="models",
         group="Model",
     )
-    logprobs: int = option(0, "show each token's probability and its K likeliest alternatives", "K", group="Sampling")
+    logprobs: int = option(0, "show each token's probability and its K most likely alternatives", "K", group="Sampling")
     history: bool = option(False, "the chat with this model goes on (for a base model, its document)", group="Prompt")
     dry_run: bool = option(False, "show the exact prompt and send nothing", group="Prompt")
     calculator: bool = option(
         False,
-        "for a model trained to write calls into its text: after <<3*4= the result is worked out and put there, and it "
-        "writes on",
+        "for a model trained to write calls into its text: after <<3*4= the result is computed and inserted, and "
+        "generation goes on",
         group="Tools",
     )
     lookup: bool = option(
@@ -176,7 +174,7 @@ class Techniques(Options):
         group="Techniques",
     )
     vote: bool = option(
-        False, "with --samples N: the answer that most samples reach (self-consistency)", group="Techniques"
+        False, "self-consistency, with --samples N: the answer that most samples reach", group="Techniques"
     )
     best_of: Any = option(
         None,
@@ -211,7 +209,7 @@ class Techniques(Options):
     breadth: int = option(
         5, "with --tree: steps proposed from each state, and states kept on each level", "B", group="Techniques"
     )
-    depth: int = option(3, "with --tree: steps at most", "D", group="Techniques")
+    depth: int = option(3, "with --tree: maximum number of steps", "D", group="Techniques")
     search: Literal["bfs", "dfs", "beam"] = option(
         "bfs",
         "with --tree: level by level by each state's score (bfs), by the sum of scores (beam), or the best step "
@@ -243,7 +241,7 @@ class Tools(Options):
     tools: Any = option(
         None,
         "what it may act with: calculator, python (in a sandbox), search (the index; search:NAME of several), and "
-        "$functions of this notebook with a docstring and type hints, parted by commas or spaces",
+        "$functions of this notebook with a docstring and type hints, separated by commas or spaces",
         "TOOL,…",
         many=True,
         parted=True,
@@ -266,18 +264,20 @@ class Tools(Options):
         parted=True,
         group="Tools",
     )
-    steps: int | None = option(None, "turns at most (default: 12)", "N", group="Tools")
+    steps: int | None = option(None, "maximum number of turns (default: 12)", "N", group="Tools")
     person: Callable | None = option(None, "who is asked before a tool acts", only="python")
 
 
 class Budgets(Options):
     """Where a technique ends at the latest."""
 
-    max_calls: int | None = option(None, "requests in all", "N", group="Budgets")
-    max_tokens_total: int | None = option(None, "tokens in all, read and written", "N", group="Budgets")
-    max_seconds: float | None = option(None, "seconds in all", "S", group="Budgets")
+    max_calls: int | None = option(None, "maximum number of requests", "N", group="Budgets")
+    max_tokens_total: int | None = option(
+        None, "maximum number of tokens, prompts and answers together", "N", group="Budgets"
+    )
+    max_seconds: float | None = option(None, "time limit in seconds", "S", group="Budgets")
     max_cost: float | None = option(
-        None, "dollars in all; for endpoints whose price is known", "DOLLARS", group="Budgets"
+        None, "maximum cost in dollars; for endpoints whose price is known", "DOLLARS", group="Budgets"
     )
 
 
@@ -364,10 +364,16 @@ class Agent(Asking, Tools, Budgets, Bound):
         "Find out which of the two offers is cheaper a kilo, and order that one.",
     )
 
+    samples: Any = option(None, "an agent is one", only="none")
+    min_tokens: Any = option(0, "minimum number of tokens in an answer", only="python")
+    stop: Any = option(None, "texts that end an answer before them", only="python")
+    logprobs: Any = option(0, "most likely alternatives of each token", only="python")
+    history: Any = option(None, "an agent begins anew", only="none")
+    calculator: Any = option(None, "an agent has tools", only="none")
     goal: str | list[dict] = option(..., "the goal", positional=True, body=True, only="python")
-    steps: int | None = option(None, "turns of one task at most (default: 12)", "N", group="Tools")
-    tasks: int = option(10, "tasks worked off at most, on all levels together", "N", group="List")
-    levels: int = option(2, "lists within the list, itself one", "N", group="List")
+    steps: int | None = option(None, "maximum number of turns in one task (default: 12)", "N", group="Tools")
+    tasks: int = option(10, "maximum number of tasks, on all levels together", "N", group="List")
+    levels: int = option(2, "maximum depth of lists within lists; 1 is the list itself", "N", group="List")
     on_trace: Callable | None = option(None, "called with the root of the trace whenever it has grown", only="python")
 
 
@@ -414,7 +420,7 @@ class Rag(Retrieval, Prompting):
         False, "the question follows up on the last; it is rewritten to stand by itself", group="Prompt"
     )
     temperature: float | None = option(
-        None, "0 always takes the likeliest token (default: 0, with --samples 0.7)", "T", group="Sampling"
+        None, "sampling temperature; 0 is greedy decoding (default: 0, with --samples 0.7)", "T", group="Sampling"
     )
 
 

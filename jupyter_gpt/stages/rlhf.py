@@ -116,7 +116,7 @@ One prompt a line; empty lines are skipped. Without any, those of the rankings a
         group="Algorithm",
     )
     kl_limit: Positive = option(
-        30.0, "nats per completion at which the KL counts as running away", "NATS", group="Algorithm"
+        30.0, "KL to the reference, in nats per completion, that raises an alarm", "NATS", group="Algorithm"
     )
     clip: Positive = option(
         0.2, "clip range: how far the probability ratio to the sampling policy may move", "X", group="Algorithm"
@@ -135,7 +135,7 @@ One prompt a line; empty lines are skipped. Without any, those of the rankings a
         "ppo: divide the rewards by the standard deviation of all of the run so far",
         group="Algorithm",
     )
-    beta: Positive = option(0.1, "dpo: how tightly the reference holds", "X", group="Algorithm")
+    beta: Positive = option(0.1, "dpo: strength of the KL constraint to the reference", "X", group="Algorithm")
     eval_every: Count | None = option(
         None, "steps between evaluations and samples (default: six in a run)", "N", group="Evaluation"
     )

@@ -12,9 +12,9 @@ from jupyter_gpt.stages.stage import Bound
 
 
 class Runs(Bound):
-    """the runs and how they stand
+    """training runs and their status
 
-    Lists every training run of this folder, also those of earlier kernels: how it stands, how far it got, its losses. A
+    Lists every training run of this folder, also those of earlier kernels: its status, how far it got, its losses. A
     run whose loss has diverged says so.
     """
 
@@ -22,7 +22,7 @@ class Runs(Bound):
 
 
 class Stop(Bound):
-    """end a run after the step in hand
+    """stop a run gracefully, after the current step
 
     Ends a run gracefully: the model as of its last step is evaluated and sampled from once, then kept, and %gpt resume
     goes on from it. Stop it again, or press ■ meanwhile, and it is kept without that evaluation.

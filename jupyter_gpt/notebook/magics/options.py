@@ -260,6 +260,8 @@ def command_of(stage: type) -> Command:
         group = stage.details(name).get("group", "Options")
         if stage.details(name).get("only") not in ("python", "none") and shown_in_magic(stage, name):
             groups.setdefault(group, []).append(_option_of(stage, name, field))
+    for options in groups.values():  # bare words first, --out last
+        options.sort(key=lambda option: (_dashed(option.name), option.name == "--out"))
     return Command(
         name=stage.magic,
         summary=summary,
@@ -294,7 +296,7 @@ def _option_of(stage: type, name: str, field: Any) -> Option:
         kind, choices = (None, ()) if field.default is False else (on_or_off, ("on", "off"))
     if name == "out":
         kind = variable
-    default = None if field.is_required() or field.default in (None, False) else field.default
+    default = None if field.is_required() or isinstance(field.default, bool | tuple | None) else field.default
     return Option(
         place_of(stage, name) or details.get("flag") or f"--{name.replace('_', '-')}",
         field.description or "",

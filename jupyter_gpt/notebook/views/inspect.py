@@ -72,7 +72,7 @@ class Show(Bound):
     names: list[str] = option(
         (LAST,),
         "the run, rankings, or `last`; further runs are drawn beside it",
-        place=True,
+        place="NAME",
         positional=True,
         many=True,
         needed=True,
