@@ -11,6 +11,7 @@ ROOT = Path(jupyter_gpt.__file__).parent
 FLOORS = (
     "errors",
     "store",
+    "runs.events",
     "data",
     "arguments",
     "report",

@@ -17,10 +17,10 @@ from jupyter_gpt.data import conversations as chats
 from jupyter_gpt.data import mixture
 from jupyter_gpt.data.chat import TRAIN_ON, render_conversations
 from jupyter_gpt.data.conversation_tokens import Conversations, Counts
-from jupyter_gpt.data.prepare import progress
 from jupyter_gpt.data.split import MANY, place
 from jupyter_gpt.data.tokenizer import delimiter
 from jupyter_gpt.errors import GPTError
+from jupyter_gpt.runs.events import Progress
 
 OVER_LONG = ("cut", "refuse")
 HELD_OUT = 0.05
@@ -135,7 +135,7 @@ def prepare(
     weights = mixture.check(weights)
     total, found = sum(weights.values()), []
     for name, weight in weights.items():
-        yield progress(f"looking at {name}", 0, None, "conversations")
+        yield Progress(f"looking at {name}", 0, None, "conversations")
         chats.check(name, variables, cell, bad_rows)
         if weight > 0:
             share = weight / total
@@ -162,7 +162,7 @@ def _tokenize(
     train_on: str,
     over_long: str,
     skip: bool,
-) -> Iterator[dict]:
+) -> Iterator[Progress]:
     """Takes conversations until there are enough tokens, none left, or hardly one that fits; with `skip` leaves out
     those
     that the template refuses."""
@@ -175,7 +175,7 @@ def _tokenize(
                 source.reading.refuse(tokens)
             elif source.need is None or source.tokens < source.need:
                 source.take(conversation, *tokens, context, over_long)
-        yield progress(stage, min(source.tokens, source.need or source.tokens), source.need, "tokens")
+        yield Progress(stage, min(source.tokens, source.need or source.tokens), source.need, "tokens")
         enough = source.need is not None and source.tokens >= source.need
         if enough or (source.endless and source.refused > HOPELESS * (len(source.pieces) + 1)):
             break

@@ -22,6 +22,7 @@ from jupyter_gpt.data.documents import Documents, Writer
 from jupyter_gpt.data.mixture import check
 from jupyter_gpt.data.split import Piece, Source, pieces
 from jupyter_gpt.errors import GPTError
+from jupyter_gpt.runs.events import Progress
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -32,7 +33,7 @@ HELD_OUT_MOST = 1_000_000  # tokens held out of the whole mixture
 MARGIN = 1.05  # tokens prepared for each one wanted: packing chooses among more than it takes
 BATCH = 200_000  # characters encoded at a time, about 50 ms
 
-Events = Generator[dict, None, Any]
+Events = Generator[Progress, None, Any]
 
 
 def prepare(
@@ -68,7 +69,7 @@ def prepare(
             held = int(HELD_OUT_MOST * share)
             mixture.append(Source(len(mixture), name, weight, share, read, need, held, context))
     for source in mixture:
-        yield progress(f"looking at {source.name}", 0, None, "documents")
+        yield Progress(f"looking at {source.name}", 0, None, "documents")
         sources.check(source.name, variables)
         source.look(held_out)
     if isinstance(tokenizer, str):
@@ -88,12 +89,6 @@ def prepare(
         return tokenizer, writer.finish({"context": context, "sources": [source.counts() for source in mixture]})
     finally:
         writer.close()
-
-
-def progress(stage: str, done: int, total: int | None, unit: str) -> dict:
-    """An event of the time before training."""
-    event = {"event": "progress", "time": time.time(), "stage": stage}
-    return {**event, "done": done, "total": total, "unit": unit}
 
 
 def _train(kind: str, mixture: list[Source], tokens_wanted: int, vocab_size: int | None) -> Events:
@@ -119,7 +114,7 @@ def _train(kind: str, mixture: list[Source], tokens_wanted: int, vocab_size: int
                 break
             if time.monotonic() - last > 0.1:
                 last = time.monotonic()
-                yield progress(f"reading {source.name}", taken, most, "characters")
+                yield Progress(f"reading {source.name}", taken, most, "characters")
     if kind == "char":
         work = partial(tokenizers.train_char, texts, vocab_size)
     else:
@@ -134,7 +129,7 @@ def _meanwhile(work: Callable[[], Any], stage: str) -> Events:
     try:
         future = pool.submit(work)
         while not future.done():
-            yield progress(stage, int(time.monotonic() - begin), None, "seconds")
+            yield Progress(stage, int(time.monotonic() - begin), None, "seconds")
             wait([future], timeout=0.1)
         return future.result()
     finally:
@@ -152,12 +147,12 @@ def _tokenize(source: Source, encode: Callable, writer: Writer) -> Events:
         if size >= BATCH:
             _write(source, batch, encode, writer)
             batch, size = [], 0
-            yield progress(stage, min(source.tokens, source.need), source.need, "tokens")
+            yield Progress(stage, min(source.tokens, source.need), source.need, "tokens")
     _write(source, batch, encode, writer)
     source.settle(writer)
     if source.tokens == 0:
         raise GPTError(f"{source.name} has nothing left to train on once {source.fraction:.0%} is held out")
-    yield progress(stage, source.tokens, source.tokens, "tokens")
+    yield Progress(stage, source.tokens, source.tokens, "tokens")
 
 
 def _write(source: Source, batch: list[Piece], encode: Callable, writer: Writer) -> None:

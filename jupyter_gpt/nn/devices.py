@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 
+from jupyter_gpt.runs.events import Note
+
 # Dense bf16 tensor-core peaks in FLOP/s, by a part of the device's name (vendors' datasheets).
 PEAKS = {
     "H200": 989e12,
@@ -57,11 +59,11 @@ def choose_dtype(device: str, width: int) -> str:
     return "bfloat16" if native and width >= 128 else "float32"
 
 
-def notes(device: str, dtype: str) -> Iterator[dict]:
+def notes(device: str, dtype: str) -> Iterator[Note]:
     """A note where a GPU trains in fp32 for want of bf16. Its fp16 would be faster, and would need the loss scaled."""
     if device == "cuda" and dtype == "float32" == choose_dtype(device, 0):
         text = f"{torch.cuda.get_device_name()} has no bfloat16: it trains in float32, slower and with twice the memory"
-        yield {"event": "note", "text": text}
+        yield Note(text=text)
 
 
 @functools.cache

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.nn import device_memory as memory
+from jupyter_gpt.runs.events import Note
 
 BY_HAND, BLOCK = (
     512,
@@ -331,7 +332,7 @@ def fit(
 
 def with_micro_batch(
     recipe, what: str, usual: int, least: int, step: Step, device: str, adapter: Step | None = None
-) -> Iterator[dict]:
+) -> Iterator[Note]:
     """The recipe with `micro_tokens` and `checkpointing`, chosen from `usual` tokens down to `least` unless they stand
     in it.
 
@@ -343,8 +344,8 @@ def with_micro_batch(
     return recipe.replace(micro_tokens=tokens, checkpointing=recomputed)
 
 
-def notes(usual: int, tokens: int, recomputed: bool) -> Iterator[dict]:
+def notes(usual: int, tokens: int, recomputed: bool) -> Iterator[Note]:
     """A note where a micro-batch is not what it is where memory is plenty."""
     if tokens < usual or recomputed:
         again = ", and activations are recomputed in the backward pass (gradient checkpointing)" if recomputed else ""
-        yield {"event": "note", "text": f"memory: {tokens:,} tokens go through the model at a time{again}"}
+        yield Note(text=f"memory: {tokens:,} tokens go through the model at a time{again}")

@@ -151,7 +151,7 @@ class End:
     alarms: Sequence[str]
 
 
-@dataclass(kw_only=True, slots=True)
+@dataclass(slots=True)
 class Progress:
     """Work before the first step, by its name: how much of it is done."""
 
@@ -159,7 +159,7 @@ class Progress:
     stage: str
     done: int = 0
     total: int | None = None
-    unit: str
+    unit: str = ""
 
 
 @dataclass(kw_only=True, slots=True)

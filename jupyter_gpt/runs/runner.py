@@ -55,9 +55,9 @@ class Log:
             found += [event, *(line_of(a, event["time"]) for a in self.alarms.see(event, self.run.recipe))]
         return found
 
-    def add(self, event: Event | dict) -> None:
-        """Take an event, or a line; steps wait up to LOOK seconds, all others are written at once."""
-        self.pending.append({"time": time.time(), **event} if isinstance(event, dict) else line_of(event, time.time()))
+    def add(self, event: Event) -> None:
+        """Take an event; steps wait up to LOOK seconds, all others are written at once."""
+        self.pending.append(line_of(event, time.time()))
         if not isinstance(event, Step):
             self.flush()
         self.look()

@@ -12,6 +12,7 @@ from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.models import adapters
 from jupyter_gpt.options import Count, NotNegative, Positive, Recipe, option
+from jupyter_gpt.runs.events import Progress
 from jupyter_gpt.runs.run import Run
 from jupyter_gpt.stages.launch import launch
 from jupyter_gpt.stages.sft import startable
@@ -167,7 +168,7 @@ def preparation(session, run: Run, recipe, variables: Mapping | None) -> Iterato
     from jupyter_gpt.data.labelled import read
     from jupyter_gpt.stages.classify_loop import prepare
 
-    yield {"event": "progress", "stage": f"loading {recipe.base}", "done": 0, "total": None, "unit": "parameters"}
+    yield Progress(stage=f"loading {recipe.base}", unit="parameters")
     base = session.models[recipe.base]
     if recipe.base_mark != adapters.mark(base.folder):
         raise GPTError(f"{recipe.base} is not what {run.name} began with: run its cell again")

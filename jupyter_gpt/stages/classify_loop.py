@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from jupyter_gpt.models.scoring import at_once, encoded, label_scores, probabilities
-from jupyter_gpt.runs.events import Evaluation, Event, Metric, Sample, Table
+from jupyter_gpt.runs.events import Evaluation, Event, Metric, Progress, Sample, Table
 from jupyter_gpt.stages.loop import LEARNING_RATE, SPEED, Micro, Trainer, losses
 
 SHOWN = 4  # held-out texts whose labels are shown as the training goes
@@ -139,7 +139,7 @@ def confusion_table(step: int, labels: Sequence[str], counts: Sequence[Sequence[
 
 def prepare(
     recipe, folder: Path, module, tokenizer, texts: Sequence | None, skipped: Sequence[str] = ()
-) -> Iterator[dict | None]:
+) -> Iterator[Event | None]:
     """Yields progress events, returns the `Classifying` at step 0.
 
     `module` is the causal LM to start from; `texts` are Labelled, and `skipped` why others were left out: kept in
@@ -154,7 +154,7 @@ def prepare(
     from jupyter_gpt.nn.optimizer import finetuning_optimizers
     from jupyter_gpt.nn.transformer import Trunk
 
-    yield {"event": "progress", "stage": "reading the texts", "done": 0, "total": None, "unit": "texts"}
+    yield Progress(stage="reading the texts", unit="texts")
     path = folder / "data" / "texts.json"
     if path.exists():
         kept = json.loads(path.read_text(encoding="utf-8"))

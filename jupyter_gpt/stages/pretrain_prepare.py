@@ -19,6 +19,7 @@ from jupyter_gpt.nn import training_memory as memory
 from jupyter_gpt.nn.loss import IGNORE
 from jupyter_gpt.nn.optimizer import optimizers
 from jupyter_gpt.nn.parameter_count import parameters
+from jupyter_gpt.runs.events import Event, Progress
 from jupyter_gpt.stages.pretrain_build import build, flops_per_token
 from jupyter_gpt.stages.pretrain_loop import Training, forward_functions
 from jupyter_gpt.stages.stage import MICRO_TOKENS
@@ -28,7 +29,7 @@ PROMPT_WORDS = 5  # of a held-out document, for the fixed prompts
 
 def prepare(
     recipe, folder: Path, device: str, variables: Mapping | None = None, tokenizer=None
-) -> Iterator[dict | None]:
+) -> Iterator[Event | None]:
     """Yields progress events, returns the `Training` at step 0.
 
     The tokens go to `folder/data`; when they are there already (a resumed run) they are used as they are. `tokenizer`
@@ -44,7 +45,7 @@ def prepare(
     yield from machine.notes(device, recipe.dtype)
     recipe = yield from fitted(recipe, len(tokenizer) if tokenizer else recipe.vocab_size, device)
     if not recipe.steps:
-        yield {"event": "progress", "stage": "measuring the speed", "done": 0, "total": None, "unit": "steps"}
+        yield Progress(stage="measuring the speed", unit="steps")
         recipe = recipe.with_steps(measured_steps(recipe, device))
     wanted = recipe.steps * recipe.batch_tokens
     if (folder / "data" / "documents.json").exists():
@@ -62,7 +63,7 @@ def prepare(
             variables=variables,
             held_out=recipe.held_out,
         )
-    yield {"event": "progress", "stage": "building the model", "done": 0, "total": None, "unit": "parameters"}
+    yield Progress(stage="building the model", unit="parameters")
     recipe = recipe.replace(vocab_size=len(tokenizer))
     model = build(recipe, len(tokenizer), documents.eot).to(device)
     prompts = recipe.prompts or first_words(documents, tokenizer)
@@ -87,7 +88,7 @@ def prepare(
     )
 
 
-def fitted(recipe, vocabulary: int, device: str) -> Iterator[dict]:
+def fitted(recipe, vocabulary: int, device: str) -> Iterator[Event]:
     """The recipe with the micro-batch that the memory of the device holds: a part of the batch in whole rows.
 
     Yields a note where that is not the usual one. Raises GPTError where not one row fits.

@@ -17,19 +17,20 @@ from jupyter_gpt.nn.devices import resolved
 from jupyter_gpt.nn.logprobs import Reader
 from jupyter_gpt.nn.modules import context_of
 from jupyter_gpt.nn.optimizer import adamw_of
+from jupyter_gpt.runs.events import Event, Progress
 from jupyter_gpt.stages.policy import scorer_of
 from jupyter_gpt.stages.reward_loop import Ranked, RewardTraining
 
 TRAINED = (2048, 16384)  # tokens trained on in one pass on a CPU and on a GPU, where the memory holds them
 
 
-def prepare(recipe, base, rankings: Sequence, weights: nn.Module | None = None) -> Iterator[dict | None]:
+def prepare(recipe, base, rankings: Sequence, weights: nn.Module | None = None) -> Iterator[Event | None]:
     """Yields progress events, returns the `RewardTraining` at step 0.
 
     `base` is a model of the session, `rankings` its `Ranking`s; `weights` is what the reward model begins with, where
     that is not the module of `base`: its weights in fp32. Raises GPTError when nothing can be held out.
     """
-    yield {"event": "progress", "stage": "reading the rankings", "done": 0, "total": len(rankings), "unit": "rankings"}
+    yield Progress(stage="reading the rankings", total=len(rankings), unit="rankings")
     tokenizer = copy.deepcopy(base.tokenizer)
     most = min(recipe.max_tokens or 1 << 30, context_of(base.module))
     ranked, cut = [], 0
@@ -43,13 +44,7 @@ def prepare(recipe, base, rankings: Sequence, weights: nn.Module | None = None) 
             cut += any(shortened for _, shortened in rows)
             ranked.append(Ranked(ranking.prompt, texts, tuple(row for row, _ in rows), ranking.order))
         if number % 100 == 99:
-            yield {
-                "event": "progress",
-                "stage": "reading the rankings",
-                "done": number + 1,
-                "total": len(rankings),
-                "unit": "rankings",
-            }
+            yield Progress(stage="reading the rankings", done=number + 1, total=len(rankings), unit="rankings")
     train, held_out = split(ranked, recipe.held_out, recipe.seed)
     steps = recipe.steps or max(1, math.ceil(recipe.epochs * len(train) / recipe.batch))
     recipe = recipe.replace(

@@ -39,7 +39,7 @@ def prepare(
     stop: frozenset[int] = frozenset(),
     base=None,
     weights: nn.Module | None = None,
-) -> Iterator[Event | dict | None]:
+) -> Iterator[Event | None]:
     """Yields progress events, returns the `RL` at step 0.
 
     `start` is a model of the session, `algorithm` what takes a step, `rankings` the `Ranking`s that DPO learns from,
@@ -105,7 +105,7 @@ def with_micro_batch(
     weights: nn.Module,
     prompts: Sequence[Asked],
     rankings: Sequence[Preferred],
-) -> Iterator[dict]:
+) -> Iterator[Event]:
     """See `memory.with_micro_batch`. DPO reads all completions of a ranking at once; a critic is trained beside the
     policy, and several updates on one batch keep what there was before the first.
     """

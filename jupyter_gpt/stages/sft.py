@@ -10,6 +10,7 @@ from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.models import adapters
 from jupyter_gpt.options import Count, NotNegative, Positive, ProperShare, Recipe, Share, option
+from jupyter_gpt.runs.events import Progress
 from jupyter_gpt.runs.run import Run
 from jupyter_gpt.stages.launch import launch
 from jupyter_gpt.stages.stage import LENGTH, Finetuning, Optimizer, Schedule, one_length, schedule
@@ -373,7 +374,7 @@ def preparation(session, run: Run, recipe, variables: Mapping | None) -> Iterato
     from jupyter_gpt.models.load import quantised, tokenizer_of
     from jupyter_gpt.stages.sft_prepare import check_room, prepare
 
-    yield {"event": "progress", "stage": f"loading {recipe.base}", "done": 0, "total": None, "unit": "parameters"}
+    yield Progress(stage=f"loading {recipe.base}", unit="parameters")
     if recipe.base_mark != adapters.mark(session.models.about(recipe.base).folder):
         raise GPTError(f"{recipe.base} is not what {run.name} began with: run its cell again")
     if recipe.load_in:  # in few bits, and not beside them as it is

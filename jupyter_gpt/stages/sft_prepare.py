@@ -21,6 +21,7 @@ from jupyter_gpt.nn.lora import trained
 from jupyter_gpt.nn.lora_linear import unwrapped
 from jupyter_gpt.nn.optimizer import finetuning_optimizers
 from jupyter_gpt.nn.transformer import recomputable
+from jupyter_gpt.runs.events import Event, Progress
 from jupyter_gpt.stages.sft_loop import Finetuning, held_out_batches
 
 QUESTIONS = 3  # asked at fixed steps
@@ -29,7 +30,7 @@ SHOWN = 160  # characters of a question, of its end
 
 def prepare(
     recipe, folder: Path, model: nn.Module, tokenizer, variables: Mapping | None = None
-) -> Iterator[dict | None]:
+) -> Iterator[Event | None]:
     """Yields progress events, returns the `Finetuning` at step 0.
 
     `model` is what is trained, on its device: a full copy, or a peft model. The tokens go to `folder/data`; when they
@@ -59,7 +60,7 @@ def prepare(
     if recipe.steps:
         recipe = recipe.with_steps(recipe.steps)
     elif recipe.minutes:
-        yield {"event": "progress", "stage": "measuring the speed", "done": 0, "total": None, "unit": "steps"}
+        yield Progress(stage="measuring the speed", unit="steps")
         steps = measured_steps(Finetuning(recipe, model, optimizers=finetuning_optimizers(model, recipe), **parts))
         recipe = recipe.with_steps(steps)
     if (folder / "data" / "conversations.json").exists():
@@ -113,7 +114,7 @@ def check_room(recipe, base: nn.Module, rank: int) -> None:
         pass
 
 
-def with_micro_batch(recipe, usual: int, model: nn.Module, rank: int | None = None) -> Iterator[dict]:
+def with_micro_batch(recipe, usual: int, model: nn.Module, rank: int | None = None) -> Iterator[Event]:
     """See `memory.with_micro_batch`. `model` is what is trained, or with `rank` the base, of which an adapter of that
     rank
     will be made, or a copy for 0.

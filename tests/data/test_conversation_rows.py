@@ -194,8 +194,8 @@ def test_an_endless_source_is_read_as_far_as_needed(tokenizer, tmp_path):
     events, data = ran(prepare({"sums-cot": 1}, tokenizer, tmp_path, context=256, tokens_wanted=20_000))
     count = data.counts[0]
     assert count.endless and count.form == "generated" and 20_000 <= count.tokens < 23_000 and count.held_out
-    done = [event["done"] for event in events if event["stage"] == "reading sums-cot"]
-    assert done and all(a <= b for a, b in pairwise(done)) and all(event["event"] == "progress" for event in events)
+    done = [event.done for event in events if event.stage == "reading sums-cot"]
+    assert done and all(a <= b for a, b in pairwise(done)) and all(event.event == "progress" for event in events)
 
 
 def test_stories_qa_trains_on_no_held_out_story(tokenizer, tmp_path):

@@ -63,8 +63,8 @@ def test_endless_and_finite_sources(tmp_path):
         assert 0 < held.mean() < 0.2
     of_docs = [text_of(tokenizer, documents, d) for d in np.flatnonzero(documents.source == 1)]
     assert of_docs == docs
-    assert all(event["event"] == "progress" and event["time"] > 0 for event in events)
-    stages = {event["stage"] for event in events}
+    assert all(event.event == "progress" for event in events)
+    stages = {event.stage for event in events}
     assert stages >= {
         "looking at stories",
         "training the tokenizer",
@@ -234,7 +234,7 @@ def test_a_large_vocabulary_takes_wide_tokens(tmp_path):
 def test_a_stop_leaves_nothing_half_made(tmp_path):
     run = prepare({"stories": 1}, 10**6, tmp_path, tokenizer="char", context=32)
     for event in run:
-        if event["stage"] == "tokenizing stories" and event["done"]:
+        if event.stage == "tokenizing stories" and event.done:
             break
     assert list(tmp_path.glob("tokens.npy.tmp"))
     run.close()
