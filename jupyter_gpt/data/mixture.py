@@ -94,7 +94,7 @@ def check(mixture: Mapping[str, float]) -> dict[str, float]:
 def _pairs(node) -> list[tuple[str, str]]:
     import yaml
 
-    if node is None:
+    if node is None or node.value == "":
         return []
     plain = isinstance(node, yaml.MappingNode) and all(
         isinstance(part, yaml.ScalarNode) for pair in node.value for part in pair

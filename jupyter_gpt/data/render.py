@@ -253,7 +253,12 @@ def conversation(messages: Sequence[dict], examples: Iterable[tuple[str, str]]) 
 
 
 def encode(tokenizer, text: str) -> list[int]:
-    """Token ids of a text, in which special tokens may be spelled out."""
+    """Token ids of a text, in which special tokens may be spelled out. Raises GPTError for half a character in it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        odd = f"U+{ord(text[error.start]):04X}, at character {error.start:,}"
+        raise GPTError(f"the prompt has half a character in it: a lone surrogate, {odd}") from None
     return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 

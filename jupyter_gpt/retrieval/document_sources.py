@@ -118,17 +118,25 @@ def files(source: str) -> tuple[list[Path], list[Path]]:
         return [path], []
     if not path.is_dir():
         matched = [Path(p) for p in glob.glob(str(path), recursive=True)]  # noqa: PTH207 (Path.glob takes no absolute pattern)
-        found = sorted(p for p in matched if p.is_file())
+        found = sorted(p for p in matched if is_file(p))
         if not found:
             raise GPTError(missing(source, path))
         return found, []
-    inside = sorted(p for p in path.rglob("*") if p.is_file() and not hidden(p.relative_to(path)))
+    inside = sorted(p for p in path.rglob("*") if not hidden(p.relative_to(path)) and is_file(p))
     if not inside:
         raise GPTError(f"the folder {source} is empty: it has no file to index")
     known = [p for p in inside if p.suffix.lower() in SUFFIXES]
     if not known:
         raise GPTError(f"the folder {source} has {len(inside)} files but none to index: {SUPPORTED}")
     return known, [p for p in inside if p.suffix.lower() not in SUFFIXES]
+
+
+def is_file(path: Path) -> bool:
+    """Whether it is a file; what must not be looked at is none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def hidden(relative: Path) -> bool:

@@ -106,6 +106,7 @@ def main() -> None:
         ip = cells.shell()
         corrupt.build(ip)
         refused, faults = attack(ip, Path(folder), given.cells, given.seed)
+        os.chdir("/")
     print(f"{given.cells} cells, {refused} refused, {len(faults)} faults (seed {given.seed})", *faults, sep="\n")
     sys.exit(bool(faults))
 

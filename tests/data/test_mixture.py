@@ -38,6 +38,7 @@ def test_bodies(body, expected):
     [
         ("", "empty"),
         ("# nothing\n", "empty"),
+        ("---", "empty"),
         ("stories", "stories has no weight"),
         ("- stories", "a line `source: weight`"),
         ("stories:", "stories has no weight"),

@@ -2,6 +2,7 @@
 
 import pytest
 
+from helpers.errors import fail
 from jupyter_gpt.data.render import EXAMPLES, Question, end_of_turn, pairs_of, render, render_remote
 from jupyter_gpt.data.tokenizer import train_bpe, train_char
 from jupyter_gpt.errors import GPTError
@@ -146,3 +147,9 @@ def test_an_endpoint_lays_out_its_chat_itself():
     assert prompt.messages == [{"role": "system", "content": "S"}, {"role": "user", "content": "Hi"}]
     assert render_remote("far", False, Question("Once")).text == "Once"
     assert render_remote("far", False, Question("Why?", as_assistant=True)).stop == ("\nHuman:",)
+
+
+@pytest.mark.parametrize("chat_template", [None, TEMPLATE])
+def test_half_a_character_is_refused(base, chat_template):
+    base.chat_template = chat_template
+    assert "half a character in it: a lone surrogate, U+D800" in fail(render, "m", base, Question("a \ud800"))

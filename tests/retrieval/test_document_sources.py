@@ -2,6 +2,7 @@
 
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -32,6 +33,19 @@ def test_folders_globs_and_files_each_once(docs):
     assert passed == [("docs/x.png", ".png is not a kind of text that is read")]
     assert names(["docs/**/*.md"]) == ["docs/deep/b.md"]
     assert names(["docs/x.png"]) == ["docs/x.png"]  # named by hand, it is looked at, and then found to be binary
+
+
+def test_what_must_not_be_looked_at_is_passed_over(docs, monkeypatch):
+    real = Path.is_file
+
+    def is_file(path):
+        if path.name == "b.md":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(Path, "is_file", is_file)
+    assert names(["docs"]) == ["docs/a.txt"]
+    assert names(["docs/**/*"]) == ["docs/a.txt", "docs/x.png"]
 
 
 @pytest.mark.parametrize(

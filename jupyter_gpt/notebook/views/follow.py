@@ -48,7 +48,7 @@ def follow(
         return
     from IPython.display import display
 
-    from jupyter_gpt.notebook.views.live import LiveRun, close
+    from jupyter_gpt.notebook.views.live import LiveRun, leave
 
     widget = LiveRun(run, overlays)
     handle = display(widget, display_id=True)
@@ -56,8 +56,7 @@ def follow(
     def finish() -> None:
         widget.pump(at_once=True)
         _show(handle.update, bundle_of_run(run) if began(run) else nothing_yet(run))
-        if not widget.reloaded:  # else the bundle found no place, and the widget is all there is to see
-            close(widget)
+        leave(widget)
 
     if background:
         pump = threading.Thread(target=_pump_until_end, args=(run, widget, finish), daemon=True)

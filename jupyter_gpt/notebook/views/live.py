@@ -21,6 +21,7 @@ import sys
 import threading
 import time
 from array import array
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -35,6 +36,8 @@ from jupyter_gpt.stages.launch import metrics_of
 
 STATIC = Path(__file__).parent / "static"
 PERIOD = 0.2  # seconds between two messages; a front end draws no more often than that
+LEFT_OPEN = 4  # widgets of pages that were loaded again
+_left: deque = deque()
 _NOW = ("step", "tokens", "seconds", "tokens_per_second", "mfu")
 
 
@@ -203,6 +206,21 @@ def let_clicks_in(widget: anywidget.AnyWidget) -> None:
     """
     if hasattr(widget.comm, "_reply_subshell_for"):
         widget.comm._reply_subshell_for = lambda data, default: default
+
+
+def leave(widget: Any) -> None:
+    """Close a widget whose report has taken its place.
+
+    On a page that was loaded again the report found no place, and the widget is all there is to see: it stays open, but
+    of such widgets only the last `LEFT_OPEN`.
+    """
+    if not widget.reloaded:
+        close(widget)
+        return
+    if widget not in _left:
+        _left.append(widget)
+    while len(_left) > LEFT_OPEN:
+        close(_left.popleft())
 
 
 def close(widget: Any) -> None:

@@ -42,8 +42,11 @@ class Place:
             self.handle = display(data, raw=True, metadata=metadata, display_id=self.live)
         else:
             self.handle.update(data, raw=True, metadata=metadata)
-        if self.widget is not None and not self.widget.reloaded:
-            self._close()  # else the report found no place, and the widget is all there is to see
+        if self.widget is not None:
+            from jupyter_gpt.notebook.views.live import leave
+
+            leave(self.widget)
+            self.widget = None
 
     def end(self, report: Report) -> None:
         """The last of them."""

@@ -227,7 +227,7 @@ class Page(Place):
             return
         from IPython.display import display
 
-        from jupyter_gpt.notebook.views.live import close
+        from jupyter_gpt.notebook.views.live import leave
         from jupyter_gpt.notebook.views.rank_form import RankForm
 
         widget = RankForm(task)
@@ -235,8 +235,9 @@ class Page(Place):
 
         def changed(done: bool) -> None:
             self.put(ranking_report(task, blind=not done))
-            if done and not widget.reloaded:  # else neither found its place, and the form is all there is to see
-                beside.update({}, raw=True)
-                close(widget)
+            if done:
+                if not widget.reloaded:  # else the form is all there is to see
+                    beside.update({}, raw=True)
+                leave(widget)
 
         widget.changed = changed

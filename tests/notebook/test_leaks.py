@@ -1,0 +1,82 @@
+"""What a notebook that is used all day must not collect: comms of widgets, open files, threads."""
+
+import gc
+import threading
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+pytest.importorskip("anywidget")
+
+from ipywidgets.widgets.widget import _instances as widgets
+
+from jupyter_gpt.notebook.magics.notebook import watch
+from jupyter_gpt.notebook.views import follow, live
+
+
+@pytest.fixture
+def shown(monkeypatch, tmp_path):
+    """The widgets that were displayed, as to a person who watches."""
+    import IPython.display
+
+    seen = []
+
+    def display(data, display_id=None, **_):
+        seen.append(data)
+        return SimpleNamespace(update=lambda *_, **__: None)
+
+    for name in ("run.js", "run.css"):
+        (tmp_path / name).write_text("/* built */")
+    monkeypatch.setattr(live, "STATIC", tmp_path)
+    monkeypatch.setattr(follow, "is_live", lambda: True)
+    monkeypatch.setattr(IPython.display, "display", display)
+    return seen
+
+
+def pumps() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.endswith("(_pump_until_end)")]
+
+
+def held() -> tuple[int, int]:
+    """Open files and threads, without the fonts that matplotlib keeps open for each thread that has drawn, 64 at most."""
+    gc.collect()
+    process = psutil.Process()
+    fonts = [file for file in process.open_files() if "mpl-data" in file.path]
+    return process.num_fds() - len(fonts), threading.active_count()
+
+
+def rounds(train, shown, count, pages=("first",)) -> None:
+    """A run is watched `count` times, each fourth time while it trains, each second time in the background."""
+    for number in range(count):
+        run = train(steps=2, overwrite=True, background=True) if number % 4 == 0 else run  # noqa: F821
+        watch(run, background=bool(number // 4 % 2))
+        for page in pages:
+            shown[-1]._handle_custom_msg({"type": "heard", "page": page}, [])
+        for thread in pumps():
+            thread.join(30)
+
+
+def test_watched_runs_leave_no_comm_no_file_and_no_thread(train, shown):
+    watch(train(steps=2))  # what is opened once
+    shown.clear()
+    known, before = set(widgets), held()
+    rounds(train, shown, 20)
+    assert held() == before
+    assert len(shown) == 20 and set(widgets) == known
+    assert all(widget.comm is None for widget in shown)
+
+
+def test_of_pages_that_were_loaded_again_only_the_last_widgets_stay(train, shown, monkeypatch):
+    """There the report finds no place, and the widget is all there is to see."""
+    monkeypatch.setattr(live.LiveRun, "reloaded", True)
+    watch(train(steps=2))
+    shown.clear()
+    live._left.clear()
+    before = held()
+    rounds(train, shown, 8, pages=("first", "second"))
+    assert held() == before
+    still = [widget for widget in shown if widget.comm is not None]
+    assert still == shown[-live.LEFT_OPEN :] == list(live._left)
+    for widget in still:
+        live.close(widget)
