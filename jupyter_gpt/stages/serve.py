@@ -30,11 +30,9 @@ class Serve(Bound):
     """serve the kernel's models to any tool that speaks to OpenAI
 
     Serves every model of this kernel as an OpenAI-compatible endpoint: /v1/models, /v1/chat/completions and
-    /v1/completions, streaming too. A client needs the token, which is new each time and shown once, unless --token-env
-    names a variable
-    that holds one. Requests that come together are answered in one batch. It goes on until %gpt serve --stop or the end
-    of
-    the kernel.
+    /v1/completions, streaming too. A client needs the token, which is new each time unless --token-env names a variable
+    that holds one: `gpt.serve().token`. Only its beginning is shown, for outputs are saved with the notebook. Requests
+    that come together are answered in one batch. It goes on until %gpt serve --stop or the end of the kernel.
     """
 
     magic: ClassVar[str] = "%gpt serve"

@@ -62,10 +62,12 @@ def test_a_key_in_a_variable_of_the_notebook_is_not_told(fails, gpt, ip):
     assert "hush" not in line
 
 
-def test_serving_shows_a_new_token_once(says, gpt, ip):
+def test_serving_shows_how_a_new_token_begins(says, gpt, ip):
     first = says("%gpt serve --port 0 --out server")
     server = ip.user_ns["server"]
-    assert first == f"serving at http://127.0.0.1:«{server.port}»/v1\ntoken: «{server.token}»\n"
+    how = " (the whole token: gpt.serve().token)"
+    assert first == f"serving at http://127.0.0.1:«{server.port}»/v1\ntoken: «{server.token[:4]}…»{how}\n"
+    assert server.token not in first and gpt.serve().token == server.token
     again = says("%gpt serve --port 0")
     assert server.token not in again
     assert "same token" in again

@@ -39,7 +39,7 @@ def pumps() -> list[threading.Thread]:
 
 
 def held() -> tuple[int, int]:
-    """Open files and threads, without the fonts that matplotlib keeps open for each thread that has drawn, 64 at most."""
+    """Open files and threads, without the fonts that matplotlib keeps open, those of 64 threads at most."""
     gc.collect()
     process = psutil.Process()
     fonts = [file for file in process.open_files() if "mpl-data" in file.path]

@@ -237,7 +237,7 @@ def ranked(options: dict, embedder: str) -> str:
 
 
 def serve(gpt, given: dict, ip) -> object:
-    """Starts or stops; says where, and a new token once. The result is the server."""
+    """Starts or stops; says where. The result is the server."""
     if given.pop("stop", False):
         if given:
             raise GPTError("%gpt serve --stop takes no other option")
@@ -246,7 +246,7 @@ def serve(gpt, given: dict, ip) -> object:
         return server
     before = gpt.serving.server
     server = gpt.serve(**given)
-    token = ["token: ", Varies(server.token)]
+    token = ["token: ", Varies(f"{server.token[:4]}…"), " (the whole token: gpt.serve().token)"]
     if server is before:
         token = "as before, with the same token"
     elif server.token_env:
