@@ -16,103 +16,30 @@ from jupyter_gpt.errors import GPTError
 
 # What an option is called elsewhere (transformers, TRL, peft, OpenAI, LlamaIndex), and what it may be called here: the
 # first of these that a function takes is meant.
-ELSEWHERE = {
-    "max_new_tokens": "max_tokens",
-    "max_length": "max_tokens context",
-    "max_completion_tokens": "max_tokens",
-    "max_completion_length": "max_tokens",
-    "min_new_tokens": "min_tokens",
-    "num_return_sequences": "samples",
-    "n": "samples",
-    "num_generations": "samples",
-    "do_sample": "temperature",
-    "stop_sequences": "stop",
-    "stop_strings": "stop",
-    "system_prompt": "system",
-    "top_logprobs": "logprobs",
-    "model_name": "model base policy",
-    "model_name_or_path": "model base policy",
-    "model_id": "model base policy",
-    "model": "base policy",
-    "base_model": "base policy model",
-    "learning_rate": "lr",
-    "num_train_epochs": "epochs",
-    "num_epochs": "epochs",
-    "num_ppo_epochs": "epochs",
-    "num_iterations": "epochs",
-    "max_steps": "steps",
-    "num_steps": "steps",
-    "train_steps": "steps",
-    "batch_size": "batch batch_tokens prompts_per_step",
-    "per_device_train_batch_size": "batch batch_tokens prompts_per_step",
-    "train_batch_size": "batch batch_tokens prompts_per_step",
-    "gradient_accumulation_steps": "batch_tokens batch prompts_per_step",
-    "warmup_ratio": "warmup",
-    "warmup_steps": "warmup",
-    "max_grad_norm": "clip",
-    "grad_clip": "clip",
-    "gradient_checkpointing": "checkpointing",
-    "optim": "optimizer",
-    "torch_dtype": "dtype",
-    "bf16": "dtype",
-    "fp16": "dtype",
-    "device_map": "device",
-    "max_seq_length": "context",
-    "seq_len": "context",
-    "sequence_length": "context",
-    "block_size": "context",
-    "n_ctx": "context",
-    "max_position_embeddings": "context",
-    "n_layer": "depth",
-    "num_layers": "depth",
-    "num_hidden_layers": "depth",
-    "layers": "depth",
-    "n_embd": "width",
-    "hidden_size": "width",
-    "d_model": "width",
-    "n_head": "heads",
-    "num_attention_heads": "heads",
-    "num_key_value_heads": "kv_heads",
-    "n_kv_heads": "kv_heads",
-    "intermediate_size": "mlp",
-    "r": "lora",
-    "lora_r": "lora",
-    "lora_rank": "lora",
-    "rank": "lora",
-    "target_modules": "lora_targets",
-    "use_dora": "dora",
-    "use_rslora": "rslora",
-    "load_in_4bit": "load_in",
-    "load_in_8bit": "load_in",
-    "eval_steps": "eval_every",
-    "save_steps": "checkpoint_every",
-    "random_seed": "seed",
-    "test_size": "held_out",
-    "validation_split": "held_out",
-    "kl_coef": "kl",
-    "init_kl_coef": "kl",
-    "target_kl": "kl_target",
-    "cliprange": "clip",
-    "epsilon": "clip",
-    "gae_lambda": "lam",
-    "reward_model": "reward",
-    "reward_funcs": "reward",
-    "reward_fn": "reward",
-    "train_dataset": "data mixture prompts",
-    "dataset": "data mixture prompts source",
-    "chunk_size": "chunk_tokens",
-    "chunk_overlap": "overlap",
-    "embedding_model": "embedder",
-    "similarity_top_k": "k",
-    "top_n": "k",
-    "reranker": "rerank",
-    "force": "overwrite",
-    "exist_ok": "overwrite",
-    "api_key": "key_env",
-    "url": "base_url",
-    "messages": "text",
-    "query": "question",
-}
+_NAMES = """
+max_new_tokens: max_tokens; max_length: max_tokens context; max_completion_tokens: max_tokens;
+max_completion_length: max_tokens; min_new_tokens: min_tokens; num_return_sequences: samples; n: samples;
+num_generations: samples; do_sample: temperature; stop_sequences: stop; stop_strings: stop; system_prompt:
+system; top_logprobs: logprobs; model_name: model base policy; model_name_or_path: model base policy; model_id:
+model base policy; model: base policy; base_model: base policy model; learning_rate: lr; num_train_epochs:
+epochs; num_epochs: epochs; num_ppo_epochs: epochs; num_iterations: epochs; max_steps: steps; num_steps: steps;
+train_steps: steps; batch_size: batch batch_tokens prompts_per_step; per_device_train_batch_size: batch
+batch_tokens prompts_per_step; train_batch_size: batch batch_tokens prompts_per_step;
+gradient_accumulation_steps: batch_tokens batch prompts_per_step; warmup_ratio: warmup; warmup_steps: warmup;
+max_grad_norm: clip; grad_clip: clip; gradient_checkpointing: checkpointing; optim: optimizer; torch_dtype:
+dtype; bf16: dtype; fp16: dtype; device_map: device; max_seq_length: context; seq_len: context; sequence_length:
+context; block_size: context; n_ctx: context; max_position_embeddings: context; n_layer: depth; num_layers:
+depth; num_hidden_layers: depth; layers: depth; n_embd: width; hidden_size: width; d_model: width; n_head:
+heads; num_attention_heads: heads; num_key_value_heads: kv_heads; n_kv_heads: kv_heads; intermediate_size: mlp;
+r: lora; lora_r: lora; lora_rank: lora; rank: lora; target_modules: lora_targets; use_dora: dora; use_rslora:
+rslora; load_in_4bit: load_in; load_in_8bit: load_in; eval_steps: eval_every; save_steps: checkpoint_every;
+random_seed: seed; test_size: held_out; validation_split: held_out; kl_coef: kl; init_kl_coef: kl; target_kl:
+kl_target; cliprange: clip; epsilon: clip; gae_lambda: lam; reward_model: reward; reward_funcs: reward;
+reward_fn: reward; train_dataset: data mixture prompts; dataset: data mixture prompts source; chunk_size:
+chunk_tokens; chunk_overlap: overlap; embedding_model: embedder; similarity_top_k: k; top_n: k; reranker:
+rerank; force: overwrite; exist_ok: overwrite; api_key: key_env; url: base_url; messages: text; query: question
+"""
+ELSEWHERE = dict(pair.split(": ") for pair in " ".join(_NAMES.split()).split("; "))
 WANTED = {int: "a whole number", float: "a number", bool: "True or False", str: "a text", Path: "a path"}
 MISSING = object()
 NAMED = ("jupyter_gpt.models.", "jupyter_gpt.runs.", "jupyter_gpt.retrieval.indexes", "jupyter_gpt.stages.")
