@@ -1,8 +1,8 @@
-"""Requests to the served models meet in one batch: each model has one under way, and whoever comes joins it.
+"""Continuous batching of the served requests: each model has one batch, and a request joins it between two tokens.
 
-A batch begins a few milliseconds after the first request, so that a burst is read together; one that comes
-later joins between two tokens. It is a job of the device's worker like any other, so it takes turns with a
-run and a `%%prompt`. When a client has gone, its rows end at the next token and make room.
+A batch begins a few milliseconds after its first request, so that a burst is read together. It is a job of the device's
+worker like any other and takes turns with a run and a `%%prompt`. When a client has disconnected, its samples end at
+the next token.
 """
 
 from __future__ import annotations
@@ -16,110 +16,105 @@ from dataclasses import dataclass, field
 from jupyter_gpt.models import memory
 from jupyter_gpt.runs.worker import worker
 
-GATHER = 0.005  # seconds the first request of a batch waits for others
-SLICE = 0.01  # seconds of sampling between two looks at whoever else wants the device
+DELAY = 0.005  # seconds the first request of a batch waits for others
+TIME_SLICE = 0.01  # seconds of sampling before other jobs of the device get their turn
 
 
 @dataclass(eq=False)
 class Ticket:
-    """A prompt that waits: `request` is the engine's, `deliver` is called on the server's loop with each
-    Token, and at the end once with None, or with the error that ended it."""
+    """One prompt. `request` is the engine's. `deliver` is called on the server's loop with each Token, and once with
+    None at the end, or with the error that ended it.
+    """
 
     module: object
     request: object
     deliver: Callable[[object], None]
-    gone: threading.Event = field(default_factory=threading.Event)  # nobody waits for it any more
-    open: int = 0  # samples that have not ended
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    unfinished: int = 0  # samples
 
 
 class Batcher:
-    """Takes tickets on any thread and sees them through the engine on the worker."""
+    """Takes tickets on any thread and runs them through the engine on the worker."""
 
     def __init__(self, loop: AbstractEventLoop):
         self.loop = loop
         self.lock = threading.Lock()
-        self.waiting: list[Ticket] = []
-        self.under_way: list[object] = []  # modules with a batch
-        self.tickets: set[Ticket] = set()
-        self.widest = 0  # most requests that were ever in one batch together
+        self.queue: list[Ticket] = []
+        self.active: list[object] = []  # modules with a batch
+        self.tickets: set[Ticket] = set()  # queued or in a batch
+        self.widest = 0  # most requests there ever were in one batch
 
     def submit(self, ticket: Ticket) -> None:
         """Queue a ticket, and start its model's batch if there is none."""
-        ticket.open = ticket.request.samples
+        ticket.unfinished = ticket.request.samples
         with self.lock:
             self.tickets.add(ticket)
-            self.waiting.append(ticket)
-            starting = not any(module is ticket.module for module in self.under_way)
-            if starting:
-                self.under_way.append(ticket.module)
-        if starting:
-            self.loop.call_later(GATHER, lambda: worker("torch").submit(self.job(ticket.module)))
+            self.queue.append(ticket)
+            start = not any(module is ticket.module for module in self.active)
+            if start:
+                self.active.append(ticket.module)
+        if start:
+            self.loop.call_later(DELAY, lambda: worker("torch").submit(self.job(ticket.module)))
 
-    def taken(self, module) -> list[Ticket]:
-        """The tickets that wait for this model, taken out of the queue; those already gone are only told
-        so."""
+    def dequeue(self, module) -> list[Ticket]:
+        """The tickets queued for this model, without those that were cancelled, which end."""
         with self.lock:
-            mine = [ticket for ticket in self.waiting if ticket.module is module]
-            self.waiting = [ticket for ticket in self.waiting if ticket.module is not module]
-        for ticket in mine:
-            if ticket.gone.is_set():
-                self.end(ticket, None)
-        return [ticket for ticket in mine if not ticket.gone.is_set()]
+            tickets = [ticket for ticket in self.queue if ticket.module is module]
+            self.queue = [ticket for ticket in self.queue if ticket.module is not module]
+        for ticket in tickets:
+            if ticket.cancelled.is_set():
+                self.end(ticket)
+        return [ticket for ticket in tickets if not ticket.cancelled.is_set()]
 
     def job(self, module) -> Iterator[None]:
-        """What the worker runs for one model until nobody waits. An error ends those in the batch, and no
-        others."""
-        riding: dict[int, Ticket] = {}
+        """The worker's job for one model, until its queue is empty. An error ends the tickets in the batch only."""
+        batch: dict[int, Ticket] = {}
         while True:
             try:
-                yield from self.ride(module, riding)
-            except Exception as error:  # each client is told; the worker and the server live on
-                for ticket in riding.values():
+                yield from self.run_batch(module, batch)
+            except Exception as error:  # the clients are told; the worker and the server go on
+                for ticket in batch.values():
                     self.end(ticket, error)
-                riding.clear()
+                batch.clear()
                 if memory.is_out_of_memory(error):
-                    error.__traceback__ = None  # it holds the batch
+                    error.__traceback__ = None  # its frames hold the batch
                     memory.give_back(module.device.type)
             with self.lock:
-                if not any(ticket.module is module for ticket in self.waiting):
-                    self.under_way = [other for other in self.under_way if other is not module]
+                if not any(ticket.module is module for ticket in self.queue):
+                    self.active = [other for other in self.active if other is not module]
                     return
 
-    def ride(self, module, riding: dict[int, Ticket]) -> Iterator[None]:
-        """One batch from its first request to the end of its last; `riding` are those in it, by the batch's
-        numbers."""
+    def run_batch(self, module, tickets: dict[int, Ticket]) -> Iterator[None]:
+        """One batch from its first request to the end of its last; `tickets` are those in it, by request number."""
         from jupyter_gpt.inference.engine import Batch
 
         batch, turn = Batch(module), time.perf_counter()
         while True:
-            for ticket in self.taken(module):
+            for ticket in self.dequeue(module):
                 try:
-                    riding[batch.add(ticket.request)] = ticket
-                except Exception as error:  # this one cannot be answered, the others can
+                    tickets[batch.add(ticket.request)] = ticket
+                except Exception as error:  # of this request, not of the others
                     self.end(ticket, error)
-            self.widest = max(self.widest, len(riding))
+            self.widest = max(self.widest, len(tickets))
             if not batch.busy:
                 return
             for token in batch.step():
-                self.hand(token, riding)
-            if time.perf_counter() - turn > SLICE:
+                ticket = tickets[token.request]
+                self.call(ticket.deliver, token)
+                ticket.unfinished -= token.finish is not None
+                if ticket.unfinished == 0:
+                    self.end(tickets.pop(token.request))
+            if time.perf_counter() - turn > TIME_SLICE:
                 yield
                 turn = time.perf_counter()
 
-    def hand(self, token, riding: dict[int, Ticket]) -> None:
-        ticket = riding[token.request]
-        self.tell(ticket.deliver, token)
-        ticket.open -= token.finish is not None
-        if ticket.open == 0:
-            self.end(riding.pop(token.request), None)
-
-    def end(self, ticket: Ticket, error: Exception | None) -> None:
+    def end(self, ticket: Ticket, error: Exception | None = None) -> None:
         with self.lock:
             self.tickets.discard(ticket)
-        self.tell(ticket.deliver, error)
+        self.call(ticket.deliver, error)
 
-    def tell(self, function: Callable, argument: object) -> None:
-        """Call a function on the server's loop; one that has stopped hears nothing."""
+    def call(self, function: Callable, argument: object) -> None:
+        """Call a function on the server's loop, unless that is closed."""
         try:
             self.loop.call_soon_threadsafe(function, argument)
         except RuntimeError:
@@ -127,8 +122,7 @@ class Batcher:
                 raise
 
     def cancel_all(self) -> None:
-        """Nobody waits for anything any more."""
         with self.lock:
             tickets = list(self.tickets)
         for ticket in tickets:
-            ticket.gone.set()
+            ticket.cancelled.set()

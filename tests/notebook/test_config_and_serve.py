@@ -71,7 +71,7 @@ def test_serving_shows_how_a_new_token_begins(says, gpt, ip):
     again = says("%gpt serve --port 0")
     assert server.token not in again
     assert "same token" in again
-    assert says("%gpt serve --stop") == "the models are no longer served\n"
+    assert says("%gpt serve --stop") == "the server is stopped\n"
     assert not server.running
 
 
@@ -80,9 +80,9 @@ def test_a_token_of_ones_own_is_never_shown(says, fails, gpt, monkeypatch):
     text = says("%gpt serve --port 0 --token-env MY_SERVE_TOKEN")
     assert "token: that in MY_SERVE_TOKEN" in text
     assert "hush" not in text
-    assert "served already" in fails("%gpt serve --host 0.0.0.0")
+    assert "a server is already running" in fails("%gpt serve --host 0.0.0.0")
     says("%gpt serve --stop")
-    assert fails("%gpt serve --stop") == "no model is served: %gpt serve begins to"
+    assert fails("%gpt serve --stop") == "no server is running: start one with `%gpt serve`"
     assert fails("%gpt serve --stop --port 1") == "%gpt serve --stop takes no other option"
     assert "hush" not in fails("%gpt serve --port 0 --token-env hush-hush-hush-hush")
 

@@ -194,7 +194,7 @@ def test_refusals(served, client):
     assert caught.value.code == "context_length_exceeded"
     with pytest.raises(openai.BadRequestError, match="the token 9999"):
         client.completions.create(model="tiny", prompt=[9999])
-    with pytest.raises(openai.BadRequestError, match="n is from 1 to 128, not 0") as caught:
+    with pytest.raises(openai.BadRequestError, match="n: Input should be greater than or equal to 1, not 0") as caught:
         client.completions.create(model="tiny", prompt="a", n=0)
     assert caught.value.param == "n"
     with pytest.raises(openai.NotFoundError, match="nothing at /v1/embeddings"):
@@ -288,7 +288,7 @@ def test_serving_goes_on_beside_a_run_and_after_an_unload(served, client, train)
 def test_start_and_stop(served):
     server = served.server
     assert served.serve() is server
-    with pytest.raises(GPTError, match="served already"):
+    with pytest.raises(GPTError, match="a server is already running"):
         served.serve(host="0.0.0.0")
     assert server.token not in repr(server)
     with socket.create_connection(("127.0.0.1", server.port)):
@@ -306,17 +306,17 @@ def test_start_and_stop(served):
 def test_start_mistakes(gpt, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(GPTError, match=rf"port {port} of 127\.0\.0\.1 cannot be had .*--port 0 takes any free one"):
+        with pytest.raises(GPTError, match=rf"cannot listen on port {port} of 127\.0\.0\.1 .*--port 0 takes"):
             gpt.serve(port=port)
-    with pytest.raises(GPTError, match=r"from 0 .* to 65535, not 70000"):
+    with pytest.raises(GPTError, match=r"port 70000 must be from 0"):
         gpt.serve(port=70000)
-    with pytest.raises(GPTError, match="no address of this machine"):
+    with pytest.raises(GPTError, match="not an address of this machine"):
         gpt.serve(host="no.such.host.invalid", port=0)
     monkeypatch.delenv("NO_TOKEN_HERE", raising=False)
-    with pytest.raises(GPTError, match="NO_TOKEN_HERE, but it is not set"):
+    with pytest.raises(GPTError, match=r"NO_TOKEN_HERE .* is not set"):
         gpt.serve(port=0, token_env="NO_TOKEN_HERE")
     monkeypatch.setenv("SHORT_TOKEN", "s3cret")
-    with pytest.raises(GPTError, match="16 characters") as caught:
+    with pytest.raises(GPTError, match="16 ASCII characters") as caught:
         gpt.serve(port=0, token_env="SHORT_TOKEN")
     assert "s3cret" not in str(caught.value)
 

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from jupyter_gpt.stages import serve
+from jupyter_gpt.server import server as limits
 
 TOKEN = "a-token-of-our-own"
 
@@ -19,8 +19,8 @@ TOKEN = "a-token-of-our-own"
 def served(gpt, tiny_model, monkeypatch):
     """A session that serves the model `tiny`, with little patience for connections without a request."""
     monkeypatch.setenv("SERVED_TOKEN", TOKEN)
-    monkeypatch.setattr(serve, "PATIENCE", 2.0)
-    monkeypatch.setattr(serve, "CONNECTIONS", 20)
+    monkeypatch.setattr(limits, "IDLE_TIMEOUT", 2.0)
+    monkeypatch.setattr(limits, "MAX_CONNECTIONS", 20)
     tiny_model(gpt, "tiny", chat=True)
     server = gpt.serve(port=0, token_env="SERVED_TOKEN")
     yield gpt

@@ -242,7 +242,7 @@ def serve(gpt, given: dict, ip) -> object:
         if given:
             raise GPTError("%gpt serve --stop takes no other option")
         server = gpt.serving.stop()
-        print("the models are no longer served")
+        print("the server is stopped")
         return server
     before = gpt.serving.server
     server = gpt.serve(**given)
@@ -258,4 +258,4 @@ def serve(gpt, given: dict, ip) -> object:
 def shown(server) -> Inline:
     """The address; a port that happened to be free differs each time."""
     before, after = server.url.split(f":{server.port}/")
-    return [before, ":", str(server.port) if server.asked else Varies(str(server.port)), "/", after]
+    return [before, ":", str(server.port) if server.requested_port else Varies(str(server.port)), "/", after]

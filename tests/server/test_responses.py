@@ -6,7 +6,7 @@ import pytest
 
 from jupyter_gpt.data.render import Prompt
 from jupyter_gpt.inference.sequence import Request, Token
-from jupyter_gpt.server.answers import Choice, held_back
+from jupyter_gpt.server.responses import Choice, partial_stop
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def say(tokenizer, text, *, stop=(), trim=False, finish="length", min_tokens=0, 
         ids.append(tokenizer.eos_token_id)
     ends = [None] * (len(ids) - 1) + [finish]
     tokens = [Token(0, 0, id, -1.0, (), 0.0, end) for id, end in zip(ids, ends, strict=True)]
-    return choice, [choice.take(token) for token in tokens]
+    return choice, [choice.add(token) for token in tokens]
 
 
 def told(pieces) -> str:
@@ -58,8 +58,8 @@ def test_the_space_around_an_answer_is_the_forms(tokenizer):
     assert told(say(tokenizer, " \n ", trim=True)[1]) == ""
 
 
-def test_held_back():
-    assert [held_back(text, ["END", "ND!"]) for text in ("x", "xE", "xEN", "N", "")] == [0, 1, 2, 1, 0]
+def test_partial_stop():
+    assert [partial_stop(text, ["END", "ND!"]) for text in ("x", "xE", "xEN", "N", "")] == [0, 1, 2, 1, 0]
 
 
 def test_any_text_and_any_stops_agree_with_a_plain_search(tokenizer):
