@@ -19,7 +19,7 @@ def save(text: str, copies: int = 1) -> None:
 def form(monkeypatch):
     from jupyter_gpt.notebook.views import approval
 
-    monkeypatch.setattr(approval, "static", lambda name: "")
+    monkeypatch.setattr("jupyter_gpt.notebook.views.widget.static", lambda name: "")
     monkeypatch.setattr(approval, "PATIENCE", 0.5)
     return approval.ApprovalForm()
 

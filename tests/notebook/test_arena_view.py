@@ -10,7 +10,6 @@ import pytest
 pytest.importorskip("anywidget")
 
 from helpers.rendered import folded
-from jupyter_gpt.notebook.views import live
 from jupyter_gpt.notebook.views.rank import Page, ranking_report
 from jupyter_gpt.notebook.views.rank_form import RankForm
 from jupyter_gpt.stages.arena import Arena
@@ -86,7 +85,7 @@ def test_nbval_sees_no_votes_and_no_texts(tmp_path):
 def test_the_voting_form_asks_the_battles(tmp_path, monkeypatch):
     for name in ("rank.js", "rank.css"):
         (tmp_path / name).write_text("/* built */")
-    monkeypatch.setattr(live, "STATIC", tmp_path)
+    monkeypatch.setattr("jupyter_gpt.notebook.views.widget.STATIC", tmp_path)
     monkeypatch.setattr("jupyter_gpt.notebook.views.follow.is_live", lambda: True)
     forms, shown = [], []
     view_of = RankForm.view

@@ -12,7 +12,6 @@ pytest.importorskip("anywidget")
 
 from helpers.rendered import folded
 from jupyter_gpt.inference.completion import Sampling
-from jupyter_gpt.notebook.views import live
 from jupyter_gpt.notebook.views import rank as view
 from jupyter_gpt.notebook.views.differences import differences
 from jupyter_gpt.notebook.views.rank_form import RankForm
@@ -169,7 +168,7 @@ class Page:
 def page(monkeypatch, tmp_path):
     for name in ("rank.js", "rank.css"):
         (tmp_path / name).write_text("/* built */")
-    monkeypatch.setattr(live, "STATIC", tmp_path)
+    monkeypatch.setattr("jupyter_gpt.notebook.views.widget.STATIC", tmp_path)
     made = Page()
     made.forms = []
     view_of = RankForm.view

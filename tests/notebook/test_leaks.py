@@ -13,6 +13,7 @@ from ipywidgets.widgets.widget import _instances as widgets
 
 from jupyter_gpt.notebook.magics.notebook import watch
 from jupyter_gpt.notebook.views import follow, live
+from jupyter_gpt.notebook.views import widget as base
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def shown(monkeypatch, tmp_path):
 
     for name in ("run.js", "run.css"):
         (tmp_path / name).write_text("/* built */")
-    monkeypatch.setattr(live, "STATIC", tmp_path)
+    monkeypatch.setattr(base, "STATIC", tmp_path)
     monkeypatch.setattr(follow, "is_live", lambda: True)
     monkeypatch.setattr(IPython.display, "display", display)
     return seen
@@ -72,11 +73,11 @@ def test_of_pages_that_were_loaded_again_only_the_last_widgets_stay(train, shown
     monkeypatch.setattr(live.LiveRun, "reloaded", True)
     watch(train(steps=2))
     shown.clear()
-    live._left.clear()
+    base._left.clear()
     before = held()
     rounds(train, shown, 8, pages=("first", "second"))
     assert held() == before
     still = [widget for widget in shown if widget.comm is not None]
-    assert still == shown[-live.LEFT_OPEN :] == list(live._left)
+    assert still == shown[-base.LEFT_OPEN :] == list(base._left)
     for widget in still:
-        live.close(widget)
+        base.close(widget)

@@ -15,6 +15,7 @@ pytest.importorskip("anywidget")
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.notebook.views import follow as following
 from jupyter_gpt.notebook.views import live
+from jupyter_gpt.notebook.views.widget import close
 from jupyter_gpt.report.report import MIME, Report
 
 
@@ -70,7 +71,7 @@ def widget(monkeypatch, tmp_path):
     """A function that makes a LiveRun whose messages land in `.sent` as (content, columns)."""
     for name in ("run.js", "run.css"):
         (tmp_path / name).write_text("/* built */")
-    monkeypatch.setattr(live, "STATIC", tmp_path)
+    monkeypatch.setattr("jupyter_gpt.notebook.views.widget.STATIC", tmp_path)
 
     def make(run, overlays=()):
         made = live.LiveRun(run, overlays)
@@ -98,6 +99,7 @@ def hear(widget, what: str, page: str = "first") -> None:
 def test_each_pump_sends_only_what_is_new(widget):
     run = FakeRun()
     shown = widget(run)
+    hear(shown, "heard")  # so that nothing is sent again, however slow the machine is
     run.step(1, loss=4.0)
     run.emit("evaluation", step=1, val_loss=4.5, bits_per_byte=1.5, seconds=0.1)
     shown.pump(at_once=True)
@@ -224,7 +226,7 @@ def test_its_name_in_a_notebook_is_the_same_every_time(widget):
 
 
 def test_a_missing_build_is_one_clear_line(monkeypatch, tmp_path):
-    monkeypatch.setattr(live, "STATIC", tmp_path)
+    monkeypatch.setattr("jupyter_gpt.notebook.views.widget.STATIC", tmp_path)
     with pytest.raises(GPTError, match="was not built"):
         live.LiveRun(FakeRun())
 
@@ -308,5 +310,5 @@ def test_a_closed_widget_leaves_no_comm(widget):
     widget = widget(FakeRun())
     layout = widget.layout
     assert layout.comm is not None and widget.comm is not None
-    live.close(widget)
+    close(widget)
     assert layout.comm is None and widget.comm is None

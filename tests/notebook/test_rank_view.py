@@ -9,7 +9,6 @@ import pytest
 pytest.importorskip("anywidget")
 
 from helpers.rendered import folded
-from jupyter_gpt.notebook.views import live
 from jupyter_gpt.notebook.views import rank as view
 from jupyter_gpt.notebook.views.rank_form import RankForm
 from jupyter_gpt.stages.rank import RankingTask
@@ -150,7 +149,7 @@ class Page:
 def page(monkeypatch, tmp_path):
     for name in ("rank.js", "rank.css"):
         (tmp_path / name).write_text("/* built */")
-    monkeypatch.setattr(live, "STATIC", tmp_path)
+    monkeypatch.setattr("jupyter_gpt.notebook.views.widget.STATIC", tmp_path)
     made = Page()
     view_of = RankForm.view
     monkeypatch.setattr(RankForm, "view", lambda self: made.forms.append(self) or view_of(self))

@@ -17,12 +17,8 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Any
 
-import anywidget
-import traitlets
-
-from jupyter_gpt.notebook.views.live import close, let_clicks_in, static
+from jupyter_gpt.notebook.views.widget import Widget, close
 from jupyter_gpt.prompting.tools.approval import Decision, by_input, edited
 from jupyter_gpt.prompting.tools.tool import Tool, to_json
 
@@ -30,26 +26,17 @@ PATIENCE = 6.0  # seconds in which a form that can be clicked has said so
 HOW = {"approve": "approved by hand", "edit": "edited by hand", "deny": "denied by hand"}
 
 
-class ApprovalForm(anywidget.AnyWidget):
+class ApprovalForm(Widget):
     """Shows one call after another; `decide` waits for a person.
 
     Raises GPTError when the package was installed without its built front end.
     """
 
-    _esm = traitlets.Unicode().tag(sync=True)
-    _css = traitlets.Unicode().tag(sync=True)
-    state = traitlets.Dict().tag(sync=True)
-
     def __init__(self) -> None:
         self._heard, self._decided = threading.Event(), threading.Event()
         self._found: Decision | None = None
         self._call = 0
-        super().__init__(_esm=static("approval.js"), _css=static("approval.css"), state={})
-        let_clicks_in(self)
-        self.on_msg(self._on_message)
-
-    def __repr__(self) -> str:
-        return "ApprovalForm()"
+        super().__init__("approval", {})
 
     def put(self, tool: Tool, arguments: object, problem: str) -> None:
         """Show a call."""
@@ -74,7 +61,7 @@ class ApprovalForm(anywidget.AnyWidget):
                 return None
         return self._found
 
-    def _on_message(self, _widget: Any, content: dict, _buffers: list) -> None:
+    def hear(self, content: dict) -> None:
         self._heard.set()
         what = content.get("type")
         if what not in HOW or content.get("call") != self._call or self._decided.is_set():

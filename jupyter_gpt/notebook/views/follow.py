@@ -48,7 +48,8 @@ def follow(
         return
     from IPython.display import display
 
-    from jupyter_gpt.notebook.views.live import LiveRun, leave
+    from jupyter_gpt.notebook.views.live import LiveRun
+    from jupyter_gpt.notebook.views.widget import leave
 
     widget = LiveRun(run, overlays)
     handle = display(widget, display_id=True)

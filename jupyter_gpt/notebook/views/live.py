@@ -18,30 +18,21 @@ from __future__ import annotations
 
 import math
 import sys
-import threading
 import time
 from array import array
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-import anywidget
-import traitlets
-
-from jupyter_gpt.errors import GPTError
+from jupyter_gpt.notebook.views.widget import Widget
 from jupyter_gpt.runs.events import Metric
 from jupyter_gpt.stages.launch import metrics_of
 
-STATIC = Path(__file__).parent / "static"
 PERIOD = 0.2  # seconds between two messages; a front end draws no more often than that
-LEFT_OPEN = 4  # widgets of pages that were loaded again
-_left: deque = deque()
 _NOW = ("step", "tokens", "seconds", "tokens_per_second", "mfu")
 
 
-class LiveRun(anywidget.AnyWidget):
+class LiveRun(Widget):
     """Shows `run` live, with `overlays` (other runs, finished or not) drawn into the same charts.
 
     Call `pump()` about ten times a second while the run works, from any one thread. Clicks reach
@@ -49,21 +40,10 @@ class LiveRun(anywidget.AnyWidget):
     Raises GPTError when the package was installed without its built front end.
     """
 
-    _esm = traitlets.Unicode().tag(sync=True)
-    _css = traitlets.Unicode().tag(sync=True)
-    state = traitlets.Dict().tag(sync=True)
-
     def __init__(self, run: Any, overlays: list | tuple = ()) -> None:
         self._feeds = [_Feed(each) for each in (run, *overlays)]
-        self._lock = threading.Lock()
-        self._pages: set[str] = set()
-        self._send_at = 0.0
-        self._resend_at = time.monotonic() + 0.5
-        self._resend_after = 1.0
-        self.run = run
-        super().__init__(_esm=static("run.js"), _css=static("run.css"), state=self._describe())
-        let_clicks_in(self)
-        self.on_msg(self._on_message)
+        self._send_at, self.run = 0.0, run
+        super().__init__("run", self._describe())
 
     def __repr__(self) -> str:
         return f"LiveRun({self.run.name!r})"
@@ -79,39 +59,21 @@ class LiveRun(anywidget.AnyWidget):
             elif not at_once and time.monotonic() < self._send_at:
                 return
             self._send_at = time.monotonic() + PERIOD
-            self._resend_while_unheard()
+            if self.unheard():
+                self._rewind()
             for index, feed in enumerate(self._feeds):
                 update = feed.update()
                 if update is not None:
                     content, buffers = update
                     self.send({"type": "update", "run": index, **content}, buffers=buffers)
 
-    @property
-    def reloaded(self) -> bool:
-        """Whether the page was loaded again; JupyterLab then forgets which output a display id names."""
-        return len(self._pages) > 1
-
     def _describe(self) -> dict:
         return {"runs": [feed.describe() for feed in self._feeds]}
 
-    def _resend_while_unheard(self) -> None:
-        # A kernel that takes no messages while a cell runs (ipykernel 6) never hears "ready", nor does
-        # any before the front end has opened its subshell, and what comes before the front end's script
-        # has loaded is lost. So everything is sent again after 0.5, 1, 2, 4 ... seconds until there is a
-        # sign of life.
-        if not self._pages and time.monotonic() >= self._resend_at:
-            for feed in self._feeds:
-                feed.rewind()
-            self._resend_at += self._resend_after
-            self._resend_after *= 2
-
-    def _on_message(self, _widget: Any, content: dict, _buffers: list) -> None:
+    def hear(self, content: dict) -> None:
         what = content.get("type")
-        self._pages.add(content.get("page", ""))
         if what == "ready":
-            with self._lock:
-                for feed in self._feeds:
-                    feed.rewind()
+            self._rewind()
         elif what == "pause":
             self.run.pause()
         elif what == "unpause":
@@ -121,6 +83,10 @@ class LiveRun(anywidget.AnyWidget):
         elif what == "sample":
             self.run.sample_now()
         self.pump(at_once=True)
+
+    def _rewind(self) -> None:
+        for feed in self._feeds:
+            feed.rewind()
 
 
 class _Feed:
@@ -196,44 +162,3 @@ def _bytes(column: array) -> bytes:
     if sys.byteorder == "big":
         column.byteswap()
     return column.tobytes()
-
-
-def let_clicks_in(widget: anywidget.AnyWidget) -> None:
-    """Have what the front end sends arrive while a cell blocks.
-
-    ipykernel 7.4 sends a comm's incoming messages to the shell that last published on it: that is the blocked one then,
-    and no click arrives. The one that the front end chose is right.
-    """
-    if hasattr(widget.comm, "_reply_subshell_for"):
-        widget.comm._reply_subshell_for = lambda data, default: default
-
-
-def leave(widget: Any) -> None:
-    """Close a widget whose report has taken its place.
-
-    On a page that was loaded again the report found no place, and the widget is all there is to see: it stays open, but
-    of such widgets only the last `LEFT_OPEN`.
-    """
-    if not widget.reloaded:
-        close(widget)
-        return
-    if widget not in _left:
-        _left.append(widget)
-    while len(_left) > LEFT_OPEN:
-        close(_left.popleft())
-
-
-def close(widget: Any) -> None:
-    """Close a widget and its layout, which has a comm of its own that closing the widget leaves open."""
-    widget.layout.close()
-    widget.close()
-
-
-def static(name: str) -> str:
-    """A file of the built front end. Raises GPTError when the package was installed without it."""
-    try:
-        return (STATIC / name).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise GPTError(
-            f"the live view was not built ({name} is missing): install the package again with pip install ."
-        ) from None

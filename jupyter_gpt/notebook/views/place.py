@@ -43,7 +43,7 @@ class Place:
         else:
             self.handle.update(data, raw=True, metadata=metadata)
         if self.widget is not None:
-            from jupyter_gpt.notebook.views.live import leave
+            from jupyter_gpt.notebook.views.widget import leave
 
             leave(self.widget)
             self.widget = None
@@ -61,7 +61,7 @@ class Place:
 
     def _close(self) -> None:
         if self.widget is not None:
-            from jupyter_gpt.notebook.views.live import close
+            from jupyter_gpt.notebook.views.widget import close
 
             close(self.widget)
             self.widget = None

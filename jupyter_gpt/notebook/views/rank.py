@@ -227,8 +227,8 @@ class Page(Place):
             return
         from IPython.display import display
 
-        from jupyter_gpt.notebook.views.live import leave
         from jupyter_gpt.notebook.views.rank_form import RankForm
+        from jupyter_gpt.notebook.views.widget import leave
 
         widget = RankForm(task)
         beside: Any = display(widget.view(), raw=True, display_id=True)

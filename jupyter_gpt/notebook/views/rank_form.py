@@ -18,40 +18,27 @@ front end → kernel   {"type": "ready" | "undo" | "done"}, {"type": "go", "row"
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
-from typing import Any
-
-import anywidget
-import traitlets
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.notebook.views.differences import differences, mostly
-from jupyter_gpt.notebook.views.live import let_clicks_in, static
+from jupyter_gpt.notebook.views.widget import Widget
 from jupyter_gpt.stages.rank import RankingTask
 
 
-class RankForm(anywidget.AnyWidget):
+class RankForm(Widget):
     """Asks for the rankings that `task` misses. `changed(done)` is called after each, on whichever thread the kernel
     receives messages.
 
     Raises GPTError when the package was installed without its built front end.
     """
 
-    _esm = traitlets.Unicode().tag(sync=True)
-    _css = traitlets.Unicode().tag(sync=True)
-    state = traitlets.Dict().tag(sync=True)
-
     def __init__(self, task: RankingTask, changed: Callable[[bool], None] = lambda done: None) -> None:
         self.task, self.changed = task, changed
         self._rows = [i for i, question in enumerate(task.questions) if question.open]
         self._heard = 0
         self._row = self._next(-1)
-        self._lock = threading.RLock()
-        self._pages: set[str] = set()
-        super().__init__(_esm=static("rank.js"), _css=static("rank.css"), state=self._describe())
-        let_clicks_in(self)  # also while another cell blocks
-        self.on_msg(self._on_message)
+        super().__init__("rank", self._describe())
 
     def __repr__(self) -> str:
         return f"RankForm({self.task.name!r})"
@@ -62,19 +49,12 @@ class RankForm(anywidget.AnyWidget):
         data = data[0] if isinstance(data, tuple) else data
         return {kind: value for kind, value in data.items() if kind != "text/plain"}
 
-    @property
-    def reloaded(self) -> bool:
-        """Whether the page was loaded again; JupyterLab then forgets which output a display id names."""
-        return len(self._pages) > 1
-
-    def _on_message(self, _widget: Any, content: dict, _buffers: list) -> None:
-        with self._lock:
-            self._pages.add(content.get("page", ""))
-            self._heard += 1
-            try:
-                self._handle(content)
-            except (OSError, GPTError) as error:  # nothing was saved: the annotator has to know
-                self.state = {**self.state, "heard": self._heard, "error": str(error)}
+    def hear(self, content: dict) -> None:
+        self._heard += 1
+        try:
+            self._handle(content)
+        except (OSError, GPTError) as error:  # nothing was saved: the annotator has to know
+            self.state = {**self.state, "heard": self._heard, "error": str(error)}
 
     def _handle(self, content: dict) -> None:
         kind, done, answered = content.get("type"), False, False

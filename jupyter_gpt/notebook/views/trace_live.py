@@ -14,16 +14,11 @@ synced state         {"title", "line"}: the technique in words, and how far it i
 from __future__ import annotations
 
 import json
-import threading
 import time
-from typing import Any
 
-import anywidget
-import traitlets
-
-from jupyter_gpt.notebook.views.live import let_clicks_in, static
 from jupyter_gpt.notebook.views.place import Place
 from jupyter_gpt.notebook.views.trace import facts, tree
+from jupyter_gpt.notebook.views.widget import Widget
 from jupyter_gpt.prompting.trace import Node
 from jupyter_gpt.report.parts import Varies
 from jupyter_gpt.report.report import Report
@@ -32,47 +27,26 @@ PERIOD = 0.2  # seconds between two messages
 FIELDS = ("kind", "label", "facts", "text", "prompt", "result", "note", "pruned")
 
 
-class TraceTree(anywidget.AnyWidget):
+class TraceTree(Widget):
     """Shows a trace as it grows; `pump(root)` after each change, from the thread that works.
 
     Raises GPTError when the package was installed without its built front end.
     """
 
-    _esm = traitlets.Unicode().tag(sync=True)
-    _css = traitlets.Unicode().tag(sync=True)
-    state = traitlets.Dict().tag(sync=True)
-
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._pages: set[str] = set()
         self._sent: dict[str, dict] = {}
         self._root: Node | None = None
-        self._whole = True
-        self._at = 0.0
-        self._resend_at, self._resend_after = time.monotonic() + 0.5, 0.5
-        super().__init__(_esm=static("trace.js"), _css=static("trace.css"), state={"title": "", "line": ""})
-        let_clicks_in(self)
-        self.on_msg(self._on_message)
-
-    def __repr__(self) -> str:
-        return "TraceTree()"
-
-    @property
-    def reloaded(self) -> bool:
-        """Whether the page was loaded again; JupyterLab then forgets which output a display id names."""
-        return len(self._pages) > 1
+        self._whole, self._at = True, 0.0
+        super().__init__("trace", {"title": "", "line": ""})
 
     def pump(self, root: Node, at_once: bool = False) -> None:
         """Send what is new, five times a second at most unless it shall go `at_once`."""
         with self._lock:
             self._root = root
-            now = time.monotonic()
-            if not self._pages and now >= self._resend_at:  # nobody was heard yet: what was sent may be lost
-                self._resend_after *= 2
-                self._resend_at, self._whole = now + self._resend_after, True
-            if now < self._at and not at_once:
+            self._whole |= self.unheard()
+            if time.monotonic() < self._at and not at_once:
                 return
-            self._at = now + PERIOD
+            self._at = time.monotonic() + PERIOD
             self._send_news(root)
 
     def _send_news(self, root: Node) -> None:
@@ -87,12 +61,10 @@ class TraceTree(anywidget.AnyWidget):
         self.state = {"title": root.label or root.kind, "line": line}
         self._sent, self._whole = found, False
 
-    def _on_message(self, _widget: Any, content: dict, _buffers: list) -> None:
-        with self._lock:
-            self._pages.add(content.get("page", ""))
-            if content.get("type") == "ready" and self._root is not None:
-                self._whole = True
-                self._send_news(self._root)
+    def hear(self, content: dict) -> None:
+        if content.get("type") == "ready" and self._root is not None:
+            self._whole = True
+            self._send_news(self._root)
 
 
 def flat(node: Node, path: str = "0"):
