@@ -50,13 +50,15 @@ NAMES = (
 def option(default: Any = ..., description: str = "", metavar: str = "", **more: Any) -> Any:
     """A field that is an option.
 
-    `more`: group, the heading that `--help` lists it under; place, whether (or by what
-    word in capitals) it is a bare word of the magic (keyword: but
-    not of Python); flag, its name in the magic where that differs; positional,
-    whether it is given by place in Python; complete, whose names complete it ("models", "runs", "corpora", "rankings",
-    "files"); hints, some of its values; variable, whether a `$variable` is handed over as the object it is; only,
-    "python" or "magic" where the other has it
-    not; body, whether it is the body of the cell; recipe, False where `recipe.yaml` does not keep it.
+    `more`: group, the heading that `--help` lists it under (default: the `group` of the class it stands in); place,
+    whether (or by what word in capitals) it is a bare word of the magic (keyword: but not of Python); flag, its name in
+    the
+    magic where that differs; positional, whether it is given by place in Python; complete, whose names complete it
+    ("models",
+    "runs", "corpora", "rankings", "files"); hints, some of its values; variable, whether a `$variable` is handed over
+    as the object it is; only, "python" or "magic" where the other has it not, "none" where a subclass has no such
+    option;
+    body, whether it is the body of the cell; recipe, False where `recipe.yaml` does not keep it.
     """
     return Field(default, description=description, json_schema_extra={"metavar": metavar, **more})
 
@@ -90,7 +92,9 @@ class Options(BaseModel):
     def details(cls, name: str) -> dict[str, Any]:
         """What `option` was told about a field besides default and description."""
         extra = cls.model_fields[name].json_schema_extra
-        return dict(extra) if isinstance(extra, dict) else {}
+        owner = next((each for each in cls.__mro__ if name in inspect.get_annotations(each)), cls)
+        group = owner.__dict__.get("group")
+        return {**({"group": group} if group else {}), **(extra if isinstance(extra, dict) else {})}
 
     @classmethod
     def of(cls, **values: Any) -> Self:

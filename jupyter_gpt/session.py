@@ -18,20 +18,7 @@ from jupyter_gpt.options import method
 from jupyter_gpt.retrieval.embedders import Embedders
 from jupyter_gpt.retrieval.indexes import Indexes
 from jupyter_gpt.runs.run import Runs
-from jupyter_gpt.stages import (
-    classify,
-    corpus,
-    index,
-    models,
-    plan,
-    pretrain,
-    reward,
-    rlhf,
-    runs,
-    serve,
-    sft,
-    tokens,
-)
+from jupyter_gpt.stages import classify, corpus, index, models, plan, pretrain, reward, rlhf, runs, serve, sft, tokens
 from jupyter_gpt.stages import prompt_options as options
 from jupyter_gpt.stages.arena import arena
 from jupyter_gpt.stages.compare import compare

@@ -319,10 +319,7 @@ def _shortened(tokenizer, messages: list[dict], cut: int) -> list[dict]:
     ids = encode(tokenizer, messages[-1]["content"])
     if cut >= len(ids):
         raise GPTError("the context has no room for this chat, however much of its last message is cut")
-    return [
-        *messages[:-1],
-        {**messages[-1], "content": tokenizer.decode(ids[cut:], skip_special_tokens=False)},
-    ]
+    return [*messages[:-1], {**messages[-1], "content": tokenizer.decode(ids[cut:], skip_special_tokens=False)}]
 
 
 def templated(name: str, tokenizer, messages: list[dict], tools: list | None = None) -> str:

@@ -224,13 +224,7 @@ def answers(
 
 
 def completion(
-    prompt: Prompt,
-    drafts: Sequence[Draft],
-    sampling: Sampling,
-    name: str,
-    began: float,
-    whole: bool,
-    interrupted: bool,
+    prompt: Prompt, drafts: Sequence[Draft], sampling: Sampling, name: str, began: float, whole: bool, interrupted: bool
 ) -> Completion:
     """The answer to one prompt so far, with all its samples; its seconds count until the last of them has ended."""
     now = time.perf_counter()

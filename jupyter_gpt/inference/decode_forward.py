@@ -215,11 +215,7 @@ def gpt2(module: nn.Module, linear) -> DecodeForward:
 
     def norm(layer: nn.LayerNorm) -> Linear:
         return partial(
-            F.layer_norm,
-            normalized_shape=layer.weight.shape,
-            weight=layer.weight,
-            bias=layer.bias,
-            eps=layer.eps,
+            F.layer_norm, normalized_shape=layer.weight.shape, weight=layer.weight, bias=layer.bias, eps=layer.eps
         )
 
     def conv(layer: nn.Module) -> Linear:

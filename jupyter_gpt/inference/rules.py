@@ -23,13 +23,7 @@ BACKSLASH = "\\"
 LONGEST = {"email": 254, "hostname": 253}  # characters (RFC 5321, RFC 1035)
 SECONDS = r"\d\d:\d\d:[0-5]\d"  # leap seconds excluded
 ESCAPE = re.compile(r"\\(.)", re.DOTALL)
-CLASSES = {
-    "d": "[0-9]",
-    "D": "[^0-9]",
-    "w": r"[\p{L}\p{N}_]",
-    "W": r"[^\p{L}\p{N}_]",
-    "S": r"[^\s\x1c-\x1f]",
-}
+CLASSES = {"d": "[0-9]", "D": "[^0-9]", "w": r"[\p{L}\p{N}_]", "W": r"[^\p{L}\p{N}_]", "S": r"[^\s\x1c-\x1f]"}
 REFERENCES = 10_000  # that are followed in one validation
 PATTERN_SECONDS = 0.2  # that one pattern of a schema may take on one text
 KINDS = ("regex", "json", "choice", "grammar")

@@ -40,8 +40,10 @@ def weight(text: str) -> float | bool:
 class Retrieval(Options):
     """How chunks are found: options of every stage that searches an index."""
 
-    k: Count = option(4, "chunks to find", "K", group="Retrieval")
-    keyword: bool = option(False, "search for the words alone (BM25), not for the meaning", group="Retrieval")
+    group: ClassVar[str] = "Retrieval"
+
+    k: Count = option(4, "chunks to find", "K")
+    keyword: bool = option(False, "search for the words alone (BM25), not for the meaning")
     hybrid: bool | float = option(
         False,
         "search for both, and fuse the two lists by rank; WEIGHT, from 0 to 1, is that of meaning against words "
@@ -50,21 +52,16 @@ class Retrieval(Options):
         "WEIGHT",
         optional=True,
         kind=weight,
-        group="Retrieval",
     )
     rerank: str | None = option(
-        None,
-        "a cross-encoder that reads question and chunk together and orders what was found",
-        "MODEL",
-        group="Retrieval",
+        None, "a cross-encoder that reads question and chunk together and orders what was found", "MODEL"
     )
-    mmr: bool = option(False, "of what was found, prefer chunks that are unlike those already taken", group="Retrieval")
+    mmr: bool = option(False, "of what was found, prefer chunks that are unlike those already taken")
     filter: str | None = option(
         None,
         "only chunks for which this holds, of source, page, heading, text and chunk: \"page > 3 and 'leave' in "
         'heading"',
         "CONDITION",
-        group="Retrieval",
     )
 
 

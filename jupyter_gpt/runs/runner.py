@@ -105,11 +105,7 @@ class Log:
     def end(self, event: End) -> None:
         """The last event, after whatever is left. What a full disk or a loss that is not finite did has been said."""
         self.background.join()
-        for failing in (
-            self.checkpoints,
-            self.flush,
-            lambda: self.write([line_of(event, time.time())]),
-        ):
+        for failing in (self.checkpoints, self.flush, lambda: self.write([line_of(event, time.time())])):
             with suppress(GPTError, OSError):
                 failing()
 

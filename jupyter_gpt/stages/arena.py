@@ -15,15 +15,7 @@ from jupyter_gpt.evaluation.bradley_terry import DRAWN, Game, Rating, ratings
 from jupyter_gpt.runs.provenance import provenance
 from jupyter_gpt.stages import judges
 from jupyter_gpt.stages.compare import shortened
-from jupyter_gpt.stages.rank import (
-    RankingTask,
-    Tick,
-    check_several,
-    entry_of,
-    prompts_sent,
-    questions_of,
-    shuffled,
-)
+from jupyter_gpt.stages.rank import RankingTask, Tick, check_several, entry_of, prompts_sent, questions_of, shuffled
 from jupyter_gpt.stages.rankings import Question
 
 PROMPTS = (

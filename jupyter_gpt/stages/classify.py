@@ -38,10 +38,7 @@ A text, a tab and its label in each line; or
   $reviews                  a variable: (text, label) pairs, rows, or a DataFrame
 """
     body_sketch: ClassVar[tuple[str, ...]] = ("text<tab>label", "…")
-    examples: ClassVar[tuple[str, ...]] = (
-        "%%classify mood --base smollm2-135m-instruct --lora 16",
-        "./reviews.jsonl",
-    )
+    examples: ClassVar[tuple[str, ...]] = ("%%classify mood --base smollm2-135m-instruct --lora 16", "./reviews.jsonl")
 
     data: object = option(
         None,

@@ -51,42 +51,37 @@ def unescaped(text: str) -> str:
 class Sampled(Options):
     """How answers are sampled."""
 
+    group: ClassVar[str] = "Sampling"
+
     samples: int = option(
         1,
         "number of answers; in float32 sample k is the answer of --seed S+k, but for a token whose draw falls on a "
         "rounding of its logits (one in tens of thousands); in bfloat16 the two share their random numbers only",
         "N",
-        group="Sampling",
     )
     temperature: float | None = option(
-        None, f"sampling temperature; 0 is greedy decoding (default: {TEMPERATURE})", "T", group="Sampling"
+        None, f"sampling temperature; 0 is greedy decoding (default: {TEMPERATURE})", "T"
     )
     top_p: float | None = option(
-        None, "nucleus sampling: only the most likely tokens whose probabilities add up to P", "P", group="Sampling"
+        None, "nucleus sampling: only the most likely tokens whose probabilities add up to P", "P"
     )
-    top_k: int | None = option(None, "only the K most likely tokens; 0 is all", "K", group="Sampling")
-    min_p: float | None = option(
-        None, "only tokens at least P times as likely as the most likely one", "P", group="Sampling"
-    )
-    max_tokens: int = option(256, "maximum number of tokens in an answer", "N", group="Sampling")
-    min_tokens: int = option(0, "minimum number of tokens in an answer", "N", group="Sampling")
+    top_k: int | None = option(None, "only the K most likely tokens; 0 is all", "K")
+    min_p: float | None = option(None, "only tokens at least P times as likely as the most likely one", "P")
+    max_tokens: int = option(256, "maximum number of tokens in an answer", "N")
+    min_tokens: int = option(0, "minimum number of tokens in an answer", "N")
     stop: str | list[str] | None = option(
-        None,
-        r"texts that end the answer before them, each in quotes; \n is a new line",
-        "TEXT",
-        kind=unescaped,
-        group="Sampling",
+        None, r"texts that end the answer before them, each in quotes; \n is a new line", "TEXT", kind=unescaped
     )
-    seed: int = option(0, "random seed of the sampling", "S", group="Sampling")
+    seed: int = option(0, "random seed of the sampling", "S")
 
 
 class Document(Options):
     """How the prompt is made of a question."""
 
-    system: str | None = option(None, "the system prompt", "TEXT", group="Prompt")
-    as_assistant: bool = option(
-        False, "ask a base model as an assistant: in a document of a conversation", group="Prompt"
-    )
+    group: ClassVar[str] = "Prompt"
+
+    system: str | None = option(None, "the system prompt", "TEXT")
+    as_assistant: bool = option(False, "ask a base model as an assistant: in a document of a conversation")
     few_shot: Any = option(
         None,
         "a $variable with pairs of question and answer to put before the question; with --react the answer is a "
@@ -96,9 +91,8 @@ class Document(Options):
         "with their numbered lists",
         "$PAIRS",
         variable=True,
-        group="Prompt",
     )
-    truncate: bool = option(False, "cut the beginning of a prompt that the context cannot hold", group="Prompt")
+    truncate: bool = option(False, "cut the beginning of a prompt that the context cannot hold")
 
 
 class Asking(Sampled, Document):
@@ -136,11 +130,10 @@ with warnings.catch_warnings():
     class Constrained(Options):
         """What the answer has to be."""
 
+        group: ClassVar[str] = "Constraints"
+
         regex: Any = option(
-            None,
-            "the whole answer matches it (Rust's syntax: no look-around, no back references)",
-            "REGEX",
-            group="Constraints",
+            None, "the whole answer matches it (Rust's syntax: no look-around, no back references)", "REGEX"
         )
         json: Any = option(
             None,
@@ -149,40 +142,34 @@ with warnings.catch_warnings():
             "SCHEMA",
             variable=True,
             complete="files",
-            group="Constraints",
         )
-        choice: Any = option(
-            None, "the answer is one of these", '"A|B"', variable=True, complete="variables", group="Constraints"
-        )
+        choice: Any = option(None, "the answer is one of these", '"A|B"', variable=True, complete="variables")
         grammar: Any = option(
             None,
             "the answer is a text of this Lark grammar: a file, or a $variable with its text",
             "FILE",
             variable=True,
             complete="files",
-            group="Constraints",
         )
 
 
 class Techniques(Options):
     """Techniques of prompting."""
 
+    group: ClassVar[str] = "Techniques"
+
     cot: bool = option(
         False,
         "tokens to think: it writes its steps first, then reads the answer off; --few-shot shows it worked examples. "
         "Without a constraint on the thinking: --regex and the like hold the answer only",
-        group="Techniques",
     )
-    vote: bool = option(
-        False, "self-consistency, with --samples N: the answer that most samples reach", group="Techniques"
-    )
+    vote: bool = option(False, "self-consistency, with --samples N: the answer that most samples reach")
     best_of: Any = option(
         None,
         "with --samples N: the answer scored highest, by f(prompt, completion) or by a reward model",
         "$REWARD|MODEL",
         variable=True,
         complete="models",
-        group="Techniques",
     )
     reflect: int = option(
         0,
@@ -192,29 +179,22 @@ class Techniques(Options):
         "N",
         kind=rounds,
         optional=True,
-        group="Techniques",
     )
     check: Any = option(
         None,
         "with --reflect: f(prompt, answer), True where it is right, else what is wrong in words",
         "$FUNCTION",
         variable=True,
-        group="Techniques",
     )
     tree: bool = option(
-        False,
-        "tree of thoughts: proposes steps, scores them, keeps the promising ones, goes back from dead ends",
-        group="Techniques",
+        False, "tree of thoughts: proposes steps, scores them, keeps the promising ones, goes back from dead ends"
     )
-    breadth: int = option(
-        5, "with --tree: steps proposed from each state, and states kept on each level", "B", group="Techniques"
-    )
-    depth: int = option(3, "with --tree: maximum number of steps", "D", group="Techniques")
+    breadth: int = option(5, "with --tree: steps proposed from each state, and states kept on each level", "B")
+    depth: int = option(3, "with --tree: maximum number of steps", "D")
     search: Literal["bfs", "dfs", "beam"] = option(
         "bfs",
         "with --tree: level by level by each state's score (bfs), by the sum of scores (beam), or the best step "
         "first (dfs)",
-        group="Techniques",
     )
     value: Any = option(
         None,
@@ -222,7 +202,6 @@ class Techniques(Options):
         "impossible)",
         "$FUNCTION",
         variable=True,
-        group="Techniques",
     )
     expert: str | bool = option(
         False,
@@ -230,13 +209,14 @@ class Techniques(Options):
         "FIELD",
         kind=lambda text: text or True,
         optional=True,
-        group="Techniques",
     )
     on_trace: Callable | None = option(None, "called with the root of the trace whenever it has grown", only="python")
 
 
 class Tools(Options):
     """What a model may act with."""
+
+    group: ClassVar[str] = "Tools"
 
     tools: Any = option(
         None,
@@ -248,12 +228,9 @@ class Tools(Options):
         variable=True,
         complete="tools",
         hints=("calculator", "python", "search"),
-        group="Tools",
     )
     approve: bool | Callable = option(
-        False,
-        "show each call before it acts: Approve, Edit, Deny; a tool that writes is always shown",
-        group="Tools",
+        False, "show each call before it acts: Approve, Edit, Deny; a tool that writes is always shown"
     )
     allow: str | list[str] | None = option(
         None,
@@ -262,23 +239,20 @@ class Tools(Options):
         "denied there",
         "TOOL,…",
         parted=True,
-        group="Tools",
     )
-    steps: int | None = option(None, "maximum number of turns (default: 12)", "N", group="Tools")
+    steps: int | None = option(None, "maximum number of turns (default: 12)", "N")
     person: Callable | None = option(None, "who is asked before a tool acts", only="python")
 
 
 class Budgets(Options):
     """Where a technique ends at the latest."""
 
-    max_calls: int | None = option(None, "maximum number of requests", "N", group="Budgets")
-    max_tokens_total: int | None = option(
-        None, "maximum number of tokens, prompts and answers together", "N", group="Budgets"
-    )
-    max_seconds: float | None = option(None, "time limit in seconds", "S", group="Budgets")
-    max_cost: float | None = option(
-        None, "maximum cost in dollars; for endpoints whose price is known", "DOLLARS", group="Budgets"
-    )
+    group: ClassVar[str] = "Budgets"
+
+    max_calls: int | None = option(None, "maximum number of requests", "N")
+    max_tokens_total: int | None = option(None, "maximum number of tokens, prompts and answers together", "N")
+    max_seconds: float | None = option(None, "time limit in seconds", "S")
+    max_cost: float | None = option(None, "maximum cost in dollars; for endpoints whose price is known", "DOLLARS")
 
 
 class Prompting(Asking, Techniques, Tools, Constrained, Budgets, Bound):
@@ -297,15 +271,7 @@ class Prompt(Prompting):
     """
 
     magic: ClassVar[str] = "%%prompt"
-    groups: ClassVar[tuple[str, ...]] = (
-        "Model",
-        "Sampling",
-        "Techniques",
-        "Tools",
-        "Constraints",
-        "Budgets",
-        "Prompt",
-    )
+    groups: ClassVar[tuple[str, ...]] = ("Model", "Sampling", "Techniques", "Tools", "Constraints", "Budgets", "Prompt")
     body_help: ClassVar[str] = BODY
     body_sketch: ClassVar[tuple[str, ...]] = ("the question, or the beginning of a document", "…")
     examples: ClassVar[tuple[str, ...]] = (
@@ -401,10 +367,7 @@ class Rag(Retrieval, Prompting):
     )
     body_help: ClassVar[str] = "\nThe question. {variable} is filled from this notebook.\n"
     body_sketch: ClassVar[tuple[str, ...]] = ("the question",)
-    examples: ClassVar[tuple[str, ...]] = (
-        "%%rag assistant --index docs --k 4",
-        "How many days of leave do I have?",
-    )
+    examples: ClassVar[tuple[str, ...]] = ("%%rag assistant --index docs --k 4", "How many days of leave do I have?")
 
     question: str = option(..., "the question", positional=True, body=True, only="python")
     index: str = option(..., "the index to search", "NAME", positional=True, complete="indexes", group="Retrieval")
@@ -427,11 +390,11 @@ class Rag(Retrieval, Prompting):
 class Ranking(Prompting):
     """What rank, compare and arena have in common: who judges, and where it is kept."""
 
+    group: ClassVar[str] = "Models and rankings"
+
     groups: ClassVar[tuple[str, ...]] = ("Models and rankings", "Sampling", "Prompt")
 
-    no_form: bool = option(
-        False, "ask for no rankings: only those there are", group="Models and rankings", only="magic"
-    )
+    no_form: bool = option(False, "ask for no rankings: only those there are", only="magic")
     tick: Callable | None = option(None, "called with (what, done, total, tokens)", only="python")
 
 
@@ -447,6 +410,8 @@ class Rank(Ranking):
     runs
     without a person.
     """
+
+    group: ClassVar[str] = "Models and rankings"
 
     magic: ClassVar[str] = "%%rank"
     body_help: ClassVar[str] = (
@@ -468,28 +433,19 @@ back; on a completion that has the focus ↑ and ↓ move it.
         "Tell me about the fox.",
     )
 
-    name: str = option(
-        ..., "name under which the rankings are kept", place=True, complete="rankings", group="Models and rankings"
-    )
+    name: str = option(..., "name under which the rankings are kept", place=True, complete="rankings")
     prompts: list[str | list[dict]] = option((), "the prompts", positional=True, body=True, only="python")
     model: str | list[str] | None = option(
-        None,
-        "whose completions; of several, each writes --samples of them",
-        "MODEL",
-        complete="models",
-        group="Models and rankings",
+        None, "whose completions; of several, each writes --samples of them", "MODEL", complete="models"
     )
-    samples: int = option(4, "completions of each prompt", "K", group="Models and rankings")
-    by: str = option(
-        "person", "who ranks; the agreement of several annotators is shown", "WHO", group="Models and rankings"
-    )
+    samples: int = option(4, "completions of each prompt", "K")
+    by: str = option("person", "who ranks; the agreement of several annotators is shown", "WHO")
     judge: str | Callable | None = option(
         None,
         "a $function(prompt, completion) that scores, higher for the better, or a model that is asked for the order",
         "JUDGE",
         complete="models",
         variable=True,
-        group="Models and rankings",
     )
     rankings_file: str | None = option(
         None,
@@ -499,13 +455,11 @@ back; on a completion that has the focus ↑ and ↓ move it.
         "FILE",
         flag="--rankings",
         complete="files",
-        group="Models and rankings",
     )
     overwrite: bool = option(
         False,
         "ask these in the place of the questions that another cell asked under this NAME; rankings that were given "
         "are kept",
-        group="Models and rankings",
     )
 
 
@@ -519,6 +473,8 @@ class Compare(Ranking):
     voting.
     """
 
+    group: ClassVar[str] = "Models and rankings"
+
     magic: ClassVar[str] = "%%compare"
     body_help: ClassVar[str] = PROMPTS
     body_sketch: ClassVar[tuple[str, ...]] = ("prompt", "…")
@@ -529,21 +485,10 @@ class Compare(Ranking):
     )
 
     model: Any = option(None, "the models take its place", only="none")
-    models: list[str] = option(
-        ...,
-        "the models to compare, two or more",
-        place="MODEL",
-        many=True,
-        complete="models",
-        group="Models and rankings",
-    )
+    models: list[str] = option(..., "the models to compare, two or more", place="MODEL", many=True, complete="models")
     prompts: list[str | list[dict]] = option(..., "the prompts", positional=True, body=True, only="python")
     rankings: str | None = option(
-        None,
-        "name under which the votes are kept (default: MODEL-vs-MODEL)",
-        "NAME",
-        complete="rankings",
-        group="Models and rankings",
+        None, "name under which the votes are kept (default: MODEL-vs-MODEL)", "NAME", complete="rankings"
     )
 
 
@@ -557,6 +502,8 @@ class Arena(Ranking):
     endpoint) may join.
     """
 
+    group: ClassVar[str] = "Models and rankings"
+
     magic: ClassVar[str] = "%gpt arena"
     examples: ClassVar[tuple[str, ...]] = (
         "%gpt arena base assistant aligned --prompts $questions --max-tokens 60",
@@ -565,9 +512,7 @@ class Arena(Ranking):
 
     model: Any = option(None, "the models take its place", only="none")
     samples: Any = option(None, "one completion of each model", only="none")
-    models: list[str] = option(
-        ..., "the models, two or more", place="MODEL", many=True, complete="models", group="Models and rankings"
-    )
+    models: list[str] = option(..., "the models, two or more", place="MODEL", many=True, complete="models")
     prompts: Any = option(
         (),
         "a list of prompts, or a text file with one a line (default: eight of our own)",
@@ -575,7 +520,6 @@ class Arena(Ranking):
         positional=True,
         variable=True,
         complete="files",
-        group="Models and rankings",
     )
     judge: str | Callable | None = option(
         None,
@@ -585,22 +529,19 @@ class Arena(Ranking):
         "JUDGE",
         complete="models",
         variable=True,
-        group="Models and rankings",
     )
-    by: str = option("person", "who votes", "WHO", group="Models and rankings")
+    by: str = option("person", "who votes", "WHO")
     name: str | None = option(
         None,
         "name under which the votes are kept (default: arena-MODEL-MODEL)",
         "NAME",
         flag="--rankings",
         complete="rankings",
-        group="Models and rankings",
     )
     overwrite: bool = option(
         False,
         "ask these in the place of the questions that another cell asked under these rankings; votes that were "
         "given are kept",
-        group="Models and rankings",
     )
 
 
@@ -617,6 +558,8 @@ class Evaluate(Prompting):
     too unless it named its answer. Results are kept as they come: ■ stops, the same line goes on.
     """
 
+    group: ClassVar[str] = "Task"
+
     magic: ClassVar[str] = "%gpt evaluate"
     groups: ClassVar[tuple[str, ...]] = ("Task",)
     examples: ClassVar[tuple[str, ...]] = (
@@ -631,9 +574,8 @@ class Evaluate(Prompting):
         place=True,
         variable=True,
         complete="files",
-        group="Task",
     )
-    models: list[str] = option((), "the models to ask", "MODEL", complete="models", group="Task")
+    models: list[str] = option((), "the models to ask", "MODEL", complete="models")
     index: list[str] = option(
         (),
         "measure retrieval from these indexes instead, by meaning, --keyword and --hybrid with three weights, and "
@@ -643,7 +585,6 @@ class Evaluate(Prompting):
         "with the book closed and open",
         "NAME",
         complete="indexes",
-        group="Task",
         only="magic",
     )
     techniques: Any = option(
@@ -653,9 +594,8 @@ class Evaluate(Prompting):
         '--samples 5 --vote")',
         "FLAGS",
         many=True,
-        group="Task",
     )
-    questions: int | None = option(None, "the first N only (of reasoning-gym: 50)", "N", group="Task")
+    questions: int | None = option(None, "the first N only (of reasoning-gym: 50)", "N")
     score: Any = option(
         None,
         "f(answer, expected), true where it is right; answer is what the technique read off, or else the whole "
@@ -663,15 +603,12 @@ class Evaluate(Prompting):
         "the same number, option, yes or no, or a sentence with the same words)",
         "$FUNCTION",
         variable=True,
-        group="Task",
     )
-    temperature: float | None = option(None, "sampling temperature of all of them", "T", group="Task")
-    max_tokens: int = option(256, "tokens of each answer at most", "N", group="Task")
-    as_assistant: bool = option(False, "ask base models as assistants", group="Task")
-    few_shot: Any = option(
-        None, "a $variable with pairs of question and worked answer", "$PAIRS", variable=True, group="Task"
-    )
-    seed: int = option(0, "decides the sampling, and which puzzles", "S", group="Task")
+    temperature: float | None = option(None, "sampling temperature of all of them", "T")
+    max_tokens: int = option(256, "tokens of each answer at most", "N")
+    as_assistant: bool = option(False, "ask base models as assistants")
+    few_shot: Any = option(None, "a $variable with pairs of question and worked answer", "$PAIRS", variable=True)
+    seed: int = option(0, "decides the sampling, and which puzzles", "S")
     progress: Callable | None = option(None, "called with (what, done, total)", only="python")
 
 

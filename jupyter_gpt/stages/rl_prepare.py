@@ -99,12 +99,7 @@ def prepare(
 
 
 def with_micro_batch(
-    recipe,
-    critic: bool,
-    name: str,
-    weights: nn.Module,
-    prompts: Sequence[Asked],
-    rankings: Sequence[Preferred],
+    recipe, critic: bool, name: str, weights: nn.Module, prompts: Sequence[Asked], rankings: Sequence[Preferred]
 ) -> Iterator[Event]:
     """See `memory.with_micro_batch`. DPO reads all completions of a ranking at once; a critic is trained beside the
     policy, and several updates on one batch keep what there was before the first.

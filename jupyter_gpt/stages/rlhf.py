@@ -110,10 +110,7 @@ One prompt a line; empty lines are skipped. Without any, those of the rankings a
         group="Algorithm",
     )
     kl_target: Positive | None = option(
-        None,
-        "adapt that coefficient so that the KL stays at so many nats per completion",
-        "NATS",
-        group="Algorithm",
+        None, "adapt that coefficient so that the KL stays at so many nats per completion", "NATS", group="Algorithm"
     )
     kl_limit: Positive = option(
         30.0, "KL to the reference, in nats per completion, that raises an alarm", "NATS", group="Algorithm"
@@ -131,9 +128,7 @@ One prompt a line; empty lines are skipped. Without any, those of the rankings a
         None, "ppo: take so much off the reward of a completion that was cut at --max-tokens", "X", group="Algorithm"
     )
     use_score_scaling: bool = option(
-        False,
-        "ppo: divide the rewards by the standard deviation of all of the run so far",
-        group="Algorithm",
+        False, "ppo: divide the rewards by the standard deviation of all of the run so far", group="Algorithm"
     )
     beta: Positive = option(0.1, "dpo: strength of the KL constraint to the reference", "X", group="Algorithm")
     eval_every: Count | None = option(

@@ -120,12 +120,7 @@ def completion_bundle(completion, tokenizer=None) -> Report:
 
 def data(view: str, completion) -> dict:
     """What every machine agrees on."""
-    return {
-        "view": view,
-        "model": completion.model,
-        "form": completion.form,
-        "sampling": completion.sampling.as_dict(),
-    }
+    return {"view": view, "model": completion.model, "form": completion.form, "sampling": completion.sampling.as_dict()}
 
 
 def prompt_bundle(completion) -> Report:
