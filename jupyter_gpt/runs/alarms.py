@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jupyter_gpt.runs.events import Alarm
 
@@ -52,9 +52,9 @@ class LossAlarms:
     norms: deque = field(default_factory=lambda: deque(maxlen=WINDOW))
     tests: list[Test] = field(default_factory=list)
     causes: dict[str, str] = field(default_factory=dict)
-    start: float | None = None
+    start: Any = None  # a float, once there is one
     best: tuple[float, int] | None = None
-    calm: float | None = None
+    calm: Any = None
     risen: int = 0
 
     def see(self, event: dict, recipe: Mapping) -> list[Alarm]:

@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jupyter_gpt.errors import GPTError
 
@@ -63,8 +64,9 @@ def provenance(
     content of the variable `x`.
     """
     found = {name: plain(value) for name, value in requested.items() if value is not None}
+    variables = variables or {}
     for source in dict.fromkeys(sources):
-        if source.startswith("$") and source[1:] in (variables or {}):
+        if source.startswith("$") and source[1:] in variables:
             found[source] = DIGEST + digest(variables[source[1:]])
     return Provenance(kind, running_cell(), found)
 
@@ -80,10 +82,10 @@ def told(old: Provenance, new: Provenance) -> str:
     if old.kind != new.kind:
         return old.kind
     made = f"{old.kind} in another cell" if old.cell_id and new.cell_id else old.kind
-    if old.requested is None:
+    if old.requested is None or new.requested is None:
         return f"{made}, with options that were not recorded"
     for key in [*new.requested, *old.requested]:
-        before, now = (each.requested.get(key) for each in (old, new))
+        before, now = (each.get(key) for each in (old.requested, new.requested))
         if before != now:
             option = key.replace("_", " ")
             if any(isinstance(value, str) and value.startswith(DIGEST) for value in (before, now)):
@@ -119,7 +121,7 @@ def digest(value: object) -> str:
     return found.hexdigest()[:16]
 
 
-def parts(value: object) -> Iterator[str]:
+def parts(value: Any) -> Iterator[Any]:
     """The content of a value in pieces."""
     if isinstance(value, str | bytes | int | float | None):
         yield repr(value)

@@ -147,8 +147,8 @@ class Run:
         names = [metric.name for metric in declared(self.events)] or UNDECLARED
         only = [name for name in names if name not in table and any(name in e for e in evaluations.values())]
         for key in ("val_loss", *only):
-            found = {step: e.get(key) for step, e in evaluations.items()}
-            table[key] = table["step"].map(found).astype("float64")
+            values = [evaluations.get(step, {}).get(key) for step in table["step"]]
+            table[key] = pandas.Series(values, index=table.index, dtype="float64")
         return table
 
     def __repr__(self) -> str:

@@ -14,7 +14,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import replace
 
@@ -162,7 +162,7 @@ def short_of_memory(log: Log, step: int) -> str:
     )
 
 
-def drive(run: Run, preparation: Iterator, resuming: bool, finished: Callable) -> Iterator[None]:
+def drive(run: Run, preparation: Iterator, resuming: bool, finished: Callable) -> Iterator:
     """Prepare and run a training to its end, yielding to the worker between any two pieces of it.
 
     A training has `loop()`, a generator of events, `samples()`, one of what the Sample button asks for, `state()`, what
@@ -229,7 +229,7 @@ def prepared(run: Run, preparation: Iterator, log: Log) -> Iterator[None]:
             return None
 
 
-def steps(run: Run, training, events: Iterator, log: Log) -> Iterator[None]:
+def steps(run: Run, training, events: Generator, log: Log) -> Iterator:
     """Drive the loop; returns `finished` or `stopped`. Checkpoints are made right after a step, where state is whole.
 
     A call of the loop goes up to the worker. One that is interrupted stops the run, as it stands after its last step;
@@ -285,7 +285,7 @@ def steps(run: Run, training, events: Iterator, log: Log) -> Iterator[None]:
     return "finished"
 
 
-def following(training, events: Iterator, answer, log: Log):
+def following(training, events: Generator, answer, log: Log):
     """The next event. Raises GPTError where weights that are no numbers were to be sampled from."""
     try:
         return events.send(answer)
@@ -312,7 +312,7 @@ def closing(run: Run, training, log: Log) -> Iterator:
     yield from aside(training, training.closing(kinds), log, run.skipping, new)
 
 
-def aside(training, events: Iterator, log: Log, enough: threading.Event, noted: Callable) -> Iterator:
+def aside(training, events: Generator, log: Log, enough: threading.Event, noted: Callable) -> Iterator:
     """Drive what changes nothing of the training, until `enough` is set or a call of it, which goes up too, is
     interrupted.
 

@@ -12,8 +12,9 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import Any
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.runs.main_thread import Call
@@ -27,7 +28,7 @@ STUCK = 60.0  # and after which nobody waits for any other job
 class Job:
     """A generator on its way; `done` is set when it ended, `error` holds what ended it, `result` what it returned."""
 
-    def __init__(self, generator: Iterator, worker: Worker | None = None):
+    def __init__(self, generator: Generator[Any, Any, Any], worker: Worker | None = None):
         self.generator, self.worker = generator, worker
         self.left = False  # whether a second interrupt has ended the waiting for it
         self.done = threading.Event()
@@ -88,7 +89,7 @@ class Job:
     def look_at_worker(self, told: bool) -> bool:
         """Tell whoever waits, once, that another job keeps the worker. Raises GPTError where waiting is of no use."""
         other, seconds = self.worker.step() if self.worker else (self, 0.0)
-        if other is self or seconds < BUSY:
+        if self.worker is None or other is None or other is self or seconds < BUSY:
             return told
         where = f"the kernel's worker has been in one step of another job for {seconds:.0f} s ({self.worker.place()})"
         if other.left or seconds > STUCK:
@@ -156,7 +157,7 @@ class Worker(threading.Thread):
         self.wake = threading.Condition()
         self.start()
 
-    def submit(self, generator: Iterator) -> Job:
+    def submit(self, generator: Generator[Any, Any, Any]) -> Job:
         if "torch" in sys.modules:
             from jupyter_gpt.nn.devices import let_go_of_threads
 
@@ -174,7 +175,7 @@ class Worker(threading.Thread):
 
     def place(self) -> str:
         """The line it is in."""
-        frame = sys._current_frames().get(self.ident)
+        frame = sys._current_frames().get(self.ident or 0)
         return f"{Path(frame.f_code.co_filename).name}, line {frame.f_lineno}" if frame else "ended"
 
     def run(self) -> None:
@@ -244,7 +245,7 @@ def on_worker(device: str, function: Callable):
     return here.submit(once()).wait()
 
 
-def aside(generator: Iterator) -> Job:
+def aside(generator: Generator[Any, Any, Any]) -> Job:
     """A job on a thread of its own."""
     job = Job(generator)
 

@@ -50,7 +50,7 @@ class EvaluatedModel(NamedTuple):
     stop: frozenset[int]
 
 
-def measured(training, models: list[EvaluatedModel]) -> Iterator[Table | None]:
+def measured(training, models: list[EvaluatedModel]) -> Iterator:
     """Yields None and `Call`s on the way and at last a `Table`: a row a model, the last the policy.
 
     Win rates are against the last but one, the start of the run.

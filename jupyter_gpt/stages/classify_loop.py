@@ -35,10 +35,10 @@ class Classifying(Trainer):
     """
 
     recipe: Any
-    model: object
-    tokenizer: object
+    model: Any
+    tokenizer: Any
     labels: list[str]
-    optimizers: object
+    optimizers: Any
     texts: list[tuple[list[int], int]]
     held_out: list[tuple[str, list[int], int]]
     cut: int
@@ -102,7 +102,7 @@ class Classifying(Trainer):
         """Mean nats of the right label."""
         import torch
 
-        true = torch.tensor([label for _, label in inputs], device=self.model.device)
+        true = torch.tensor([label for _, label in inputs], device=self.device)
         return torch.nn.functional.cross_entropy(label_scores(self.trunk, self.model, [ids for ids, _ in inputs]), true)
 
     def evaluate(self) -> Iterator[Event | None]:
@@ -137,9 +137,7 @@ def confusion_table(step: int, labels: Sequence[str], counts: Sequence[Sequence[
     return Table(step=step, title=title, columns=["", *labels], rows=rows, format=",.0f", chart="matrix")
 
 
-def prepare(
-    recipe, folder: Path, module, tokenizer, texts: Sequence | None, skipped: Sequence[str] = ()
-) -> Iterator[Event | None]:
+def prepare(recipe, folder: Path, module, tokenizer, texts: Any, skipped: Sequence[str] = ()) -> Iterator[Event | None]:
     """Yields progress events, returns the `Classifying` at step 0.
 
     `module` is the causal LM to start from; `texts` are Labelled, and `skipped` why others were left out: kept in
@@ -184,7 +182,7 @@ def prepare(
         str(module.device),
         None if recipe.lora or recipe.from_scratch else adapter,
     )
-    model = start(recipe, module, labels, tokenizer)
+    model: Any = start(recipe, module, labels, tokenizer)
     ids = encoded(tokenizer, [each.text for each in (*learn, *test)], context + 1)
     cut = sum(len(row) > context for row in ids)
     numbered = [(row[:context], labels.index(each.label)) for row, each in zip(ids, (*learn, *test), strict=True)]

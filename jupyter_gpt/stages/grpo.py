@@ -29,6 +29,7 @@ def step(training: RL) -> Iterator:
     if recipe.epochs > 1:
         found.old, _ = yield from logprobs_and_entropy(training.policy, training, found.rows)
         training.remember()
+    values: dict = {}
     for _ in range(recipe.epochs):
         values = yield from update(training, found, reference)
     training.controller.update(float(values["kl"]))

@@ -12,7 +12,7 @@ import importlib
 import os
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 
 from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError
@@ -163,7 +163,7 @@ def start(session, run: Run, recipe, variables: Mapping | None, background: bool
     return run
 
 
-def job(session, run: Run, recipe, variables: Mapping | None, resuming: bool) -> Iterator[None]:
+def job(session, run: Run, recipe, variables: Mapping | None, resuming: bool) -> Generator:
     """The generator the worker runs."""
     from jupyter_gpt.runs.runner import drive
 

@@ -14,19 +14,18 @@ import time
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from jupyter_gpt.nn.lora import trained_by_name
-from jupyter_gpt.nn.optimizer import Optimizers
 from jupyter_gpt.nn.schedule import multiplier
 from jupyter_gpt.runs import checkpoint
 from jupyter_gpt.runs.events import Event, Metric, Start, Step
 
 LEARNING_RATE = Metric("lr", "learning rate", format=".3g", smooth=False)
 SPEED = Metric("tokens_per_second", "speed", "tokens per second", format=",.0f")
-GRADIENT_NORM = Metric("grad_norm", "gradient norm", "before clipping", chart="")
 
 
 def losses(per: str) -> tuple[Metric, Metric]:
@@ -56,13 +55,13 @@ class Trainer:
     `modules` requires a gradient is trained, and kept in checkpoints.
     """
 
-    recipe: object
-    model: nn.Module
-    optimizers: Optimizers
-    metrics: Sequence[Metric] = METRICS
-    flops_per_token: float | None
-    peak_flops: float | None
-    held_out: object
+    recipe: Any
+    model: Any
+    optimizers: Any
+    metrics: Any = METRICS  # a sequence of Metric
+    flops_per_token: Any
+    peak_flops: Any
+    held_out: Any
     step: int
     seconds: float
     tokens: int

@@ -8,6 +8,7 @@ its own. Only with rank 0 are there copies, trained whole.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +36,7 @@ def scorer_of(start: nn.Module, rank: int, pad: int, seed: int) -> nn.Module:
         return copied(with_head(merged(start) if is_adapter(start) else start, ["reward"], pad, seed=seed)).eval()
     if not is_adapter(start):
         return lora(with_head(start, ["reward"], pad, seed=seed), rank, task="SEQ_CLS", seed=seed).eval()
-    found = start.peft_config["default"]
+    found: Any = start.peft_config["default"]  # pyright: ignore[reportIndexIssue,reportArgumentType]
     targets = found.target_modules if isinstance(found.target_modules, str) else sorted(found.target_modules)
     model = lora(
         with_head(plain_base(start), ["reward"], pad, seed=seed),

@@ -35,9 +35,9 @@ class Training(Trainer):
 
     recipe: Any
     model: nn.Module
-    tokenizer: object
+    tokenizer: Any
     optimizers: Optimizers
-    rows: object
+    rows: Any
     held_out: dict[str, tuple[float, np.ndarray]]
     token_bytes: np.ndarray
     prompts: list[tuple[str, list[int]]]
@@ -112,15 +112,15 @@ def batch_at(training: Training, step: int, micro: int) -> tuple[Tensor, Tensor]
     """Inputs and targets `(B, T)` of one micro-batch: a function of its place in the run alone."""
     recipe = training.recipe
     first = ((step - 1) * recipe.accumulation + micro) * recipe.rows
-    return to_device(training.rows.batch(np.arange(first, first + recipe.rows)), training.model.device)
+    return to_device(training.rows.batch(np.arange(first, first + recipe.rows)), training.device)
 
 
 def to_device(rows: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
     """Rows `(B, T+1)` as inputs and targets on the device, copied behind the device's back where memory is pinned."""
-    rows = torch.from_numpy(rows)
+    ids = torch.from_numpy(rows)
     if device.type == "cuda":
-        rows = rows.pin_memory().to(device, non_blocking=True)
-    return rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
+        ids = ids.pin_memory().to(device, non_blocking=True)
+    return ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
 
 
 @torch.no_grad()
@@ -143,7 +143,7 @@ def evaluate(training: Training, trunk: Trunk, head: OutputHead) -> Iterator[Eve
     Each source is read at rows spread evenly through its held-out text, and counts by its share of the mixture, so
     the figure is about what is trained on, however much of a source was held out.
     """
-    recipe, device = training.recipe, training.model.device
+    recipe, device = training.recipe, training.device
     if training.peak_flops and device.type == "cpu":
         training.peak_flops = peak_flops("cpu", recipe.dtype, 0.02)
     began = time.perf_counter()

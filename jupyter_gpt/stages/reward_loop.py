@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -48,9 +48,9 @@ class Ranked(NamedTuple):
 class RewardTraining(Trainer):
     """A reward model on its way. `cut` rankings had to be shortened to `recipe.max_tokens`."""
 
-    recipe: object
+    recipe: Any
     model: nn.Module
-    tokenizer: object
+    tokenizer: Any
     optimizers: Optimizers
     rankings: list[Ranked]
     held_out: list[Ranked]

@@ -10,10 +10,10 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.models.scoring import row_of, scored
-from jupyter_gpt.nn.logprobs import Reader
 from jupyter_gpt.nn.modules import context_of
 from jupyter_gpt.runs.main_thread import Call
 
@@ -28,8 +28,8 @@ class Reward:
 
     name: str
     weight: float = 1.0
-    function: Judge | None = None
-    model: Reader | None = None
+    function: Any = None  # a Judge
+    model: Any = None  # a Reader
     tokenizer: object = field(default=None, repr=False)
 
 

@@ -69,7 +69,7 @@ class RL(Trainer):
     stop: frozenset[int]
     controller: KLController
     algorithm: Algorithm
-    critic: Reader | None = None
+    critic: Any = None  # a Reader
     rankings: list = field(default_factory=list, repr=False)
     held_out: list = field(default_factory=list, repr=False)
     lineage: list[EvaluatedModel] = field(default_factory=list, repr=False)
@@ -86,7 +86,7 @@ class RL(Trainer):
     whole: tuple[dict, dict] | None = field(default=None, repr=False)
 
     @property
-    def model(self) -> nn.Module:
+    def model(self) -> nn.Module:  # pyright: ignore[reportIncompatibleVariableOverride]
         """What is kept at the end."""
         return self.policy.module
 
@@ -95,7 +95,7 @@ class RL(Trainer):
         return {"policy": self.model} | ({"critic": self.critic.module} if self.critic is not None else {})
 
     @property
-    def metrics(self) -> list[Metric]:
+    def metrics(self) -> list[Metric]:  # pyright: ignore[reportIncompatibleVariableOverride]
         limit = self.recipe.kl_limit
         return [replace(metric, limit=limit) if metric.name == "kl" else metric for metric in self.algorithm.METRICS]
 
@@ -146,8 +146,11 @@ class RL(Trainer):
 
     def remember(self) -> None:
         """Keep the state, for a step of several updates is about to begin."""
-        weights, optimizer = trained_by_name(self.modules), self.optimizers.state()
-        self.whole = tuple({name: t.detach().clone() for name, t in each.items()} for each in (weights, optimizer))
+
+        def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+        self.whole = copied(trained_by_name(self.modules)), copied(self.optimizers.state())
 
     def go_back(self) -> None:
         """To the state that was remembered, where a step was left in its middle."""
@@ -259,13 +262,13 @@ def evaluate(training: RL) -> Iterator[Event | None]:
 
 def samples_of(training: RL, found: Rollout) -> Iterator[Event | None]:
     """The first sample of each of the first prompts, its tokens with the advantage each would be trained with."""
-    advantages = None
+    advantages: Any = None
     if found.rewards is not None:
         advantages = getattr(training.algorithm, "advantages", group_advantages_of)(training, found)
     for n in range(min(SHOWN, len(found.rows) // found.samples)):
         place = n * found.samples
         event = Sample(step=training.step, prompt=found.prompts[place], text=found.texts[place])
-        if advantages is not None:
+        if found.rewards is not None:
             ids = found.rows[place].completion
             event.reward = float(found.rewards[place])
             event.pieces = pieces(training.tokenizer, ids)

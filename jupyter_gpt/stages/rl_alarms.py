@@ -38,19 +38,18 @@ def alarms(training, values: Mapping) -> Iterator[Alarm]:
     kl, entropy, identical = (values.get(key) for key in ("kl", "entropy", "identical"))
     if kl is not None and float(kl) > recipe.kl_limit:
         causes["kl"] = (
-            f"the KL to the reference is {float(kl):.1f} nats a completion, over the limit of {recipe.kl_limit:g}: "
+            f"the KL to the reference is {float(kl):.1f} nats per completion, over the limit of {recipe.kl_limit:g}: "
             f"the policy "
             f"is running away from the model it started from. {lower}"
         )
-    fallen = entropy is not None and training.first_entropy and float(entropy) < ENTROPY * training.first_entropy
+    entropy = None if entropy is None else float(entropy)
     if identical is not None and identical >= IDENTICAL:
         causes["collapse"] = (
-            f"the policy has collapsed: {identical:.0%} of its completions of a prompt are alike. {lower}"
+            f"the policy has collapsed: {identical:.0%} of its completions of a prompt are the same. {lower}"
         )
-    elif fallen:
+    elif entropy is not None and training.first_entropy and entropy < ENTROPY * training.first_entropy:
         causes["collapse"] = (
-            f"the policy has collapsed: its entropy fell from {training.first_entropy:.2f} to {float(entropy):.2f} "
-            f"nats a "
+            f"the policy has collapsed: its entropy fell from {training.first_entropy:.2f} to {entropy:.2f} nats per "
             f"token. {lower}"
         )
     yield from begun(step, causes, training.alarmed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +43,7 @@ class Rollout:
     texts: list[str]
     finish_reasons: list[str]
     old: Tensor
-    rewards: Tensor | None = None
+    rewards: Any = None  # a tensor
 
     @property
     def mask(self) -> Tensor:

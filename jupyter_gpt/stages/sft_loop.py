@@ -39,9 +39,9 @@ class Finetuning(Trainer):
 
     recipe: Any
     model: nn.Module
-    tokenizer: object
+    tokenizer: Any
     optimizers: Optimizers
-    rows: object
+    rows: Any
     held_out: dict[str, tuple[float, list]]
     questions: list[tuple[str, list[int]]]
     ends: frozenset[int]
@@ -51,8 +51,8 @@ class Finetuning(Trainer):
     step: int = 0
     seconds: float = 0.0
     tokens: int = 0
-    trunk: Trunk | None = field(default=None, repr=False)
-    head: OutputHead | None = field(default=None, repr=False)
+    trunk: Trunk = field(init=False, repr=False)
+    head: OutputHead = field(init=False, repr=False)
     laid: tuple[int, list[Stream]] = field(default=(0, []), repr=False)
     drops: bool = False  # whether the adapter drops some of its inputs
     metrics = tuple(metric for metric in METRICS if metric.name != "bits_per_byte")
@@ -88,7 +88,7 @@ class Finetuning(Trainer):
         if self.laid[0] != step:
             rows = self.recipe.batch_tokens // self.recipe.context
             batch = self.rows.batch(range((step - 1) * rows, step * rows))
-            device = self.model.device
+            device = self.device
             pieces = streams(batch, device, self.recipe.micro_tokens, padded=device.type == "cuda")
             self.laid = step, [piece for piece in pieces if len(piece.targets)]
         return self.laid[1]
@@ -111,7 +111,7 @@ class Finetuning(Trainer):
         piece, seed = inputs
         if seed is None:
             return self.nats(piece)
-        with seeded(seed, self.model.device):
+        with seeded(seed, self.device):
             return self.nats(piece)
 
     def nats(self, piece: Stream) -> Tensor:
@@ -127,7 +127,7 @@ class Finetuning(Trainer):
         for source, (share, batches) in self.held_out.items():
             nats, count = 0.0, 0
             for batch in batches:
-                piece = stream(batch, self.model.device)
+                piece = stream(batch, self.device)
                 with torch.no_grad(), eval_mode(self.model):
                     nats += float(self.nats(piece)) * len(piece.targets)
                 count += len(piece.targets)

@@ -25,9 +25,9 @@ FINE = {"kl": 3.0, "entropy": 1.5, "identical": 0.2, "spread": 0.5, "reward": 0.
 @pytest.mark.parametrize(
     ("odd", "cause", "text"),
     [
-        ({"kl": 31.0}, "kl", "31.0 nats a completion, over the limit of 30"),
-        ({"entropy": 0.4}, "collapse", "its entropy fell from 2.00 to 0.40 nats a token"),
-        ({"identical": 0.95}, "collapse", "95% of its completions of a prompt are alike"),
+        ({"kl": 31.0}, "kl", "31.0 nats per completion, over the limit of 30"),
+        ({"entropy": 0.4}, "collapse", "its entropy fell from 2.00 to 0.40 nats per token"),
+        ({"identical": 0.95}, "collapse", "95% of its completions of a prompt are the same"),
     ],
 )
 def test_each_is_told_when_it_begins_and_says_what_to_do(odd, cause, text):

@@ -52,7 +52,7 @@ def follow(
     from jupyter_gpt.notebook.views.widget import leave
 
     widget = LiveRun(run, overlays)
-    handle = display(widget, display_id=True)
+    handle: Any = display(widget, display_id=True)
 
     def finish() -> None:
         widget.pump(at_once=True)

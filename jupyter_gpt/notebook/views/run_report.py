@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Sequence
 from statistics import median
+from typing import Any
 
 from jupyter_gpt.report import charts
 from jupyter_gpt.report.parts import (
@@ -196,7 +197,7 @@ def tables(run, start: dict) -> list[dict]:
 def table_parts(table: dict) -> list[Part]:
     """A table and its picture."""
 
-    def cell(value: object) -> Inline:
+    def cell(value: Any) -> Inline:
         if isinstance(value, list | tuple):
             value, low, high = (number(each, table["format"]) for each in value)
             return [value, " (", low, " to ", high, ")"]
