@@ -20,46 +20,27 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from jupyter_gpt.inference.kv_cache import KVCache
+from jupyter_gpt.nn.architectures import Architecture, Function, Operations, architecture_of
 from jupyter_gpt.nn.lora_linear import (
     TOKEN_ROW_LAYERS,
     add_lora,
     base_layer,
-    embed,
     is_adapter_parameter,
     is_plain_lora,
     snapshot,
     unwrapped,
 )
-from jupyter_gpt.nn.modules import base_of, is_known_architecture
+from jupyter_gpt.nn.modules import base_of
 
-Linear = Callable[[Tensor], Tensor]
 MASKED_KERNELS = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 @dataclass
-class Block:
-    """One layer as functions of `(…, D)`."""
-
-    norm1: Linear
-    qkv: Linear
-    qk_norm: Callable | None
-    out: Linear
-    norm2: Linear
-    mlp: Linear
-
-
-@dataclass
 class DecodeForward:
-    """A model as functions; `heads` query heads share `groups` key heads of width `width`."""
+    """A model and its output head as functions."""
 
-    heads: int
-    groups: int
-    width: int
-    embed: Callable[[Tensor, Tensor], Tensor]  # ids and positions (B, t) to (B, t, D)
-    angles: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None
-    blocks: list[Block]
-    norm: Linear
-    head: Linear
+    model: Architecture
+    head: Function
     dtype: torch.dtype
 
     @torch.inference_mode()
@@ -82,21 +63,23 @@ class DecodeForward:
             return self.layers(ids, positions, bias, update, keep)
 
     def layers(self, ids: Tensor, positions: Tensor, bias: Tensor | None, update: Callable, keep: int) -> Tensor:
-        B, t = ids.shape
-        H, G, h = self.heads, self.groups, self.width
-        x = self.embed(ids, positions)
-        cos_sin = self.angles(x, positions) if self.angles else None
-        for number, block in enumerate(self.blocks):
+        (B, t), model = ids.shape, self.model
+        H, G, h = model.heads, model.groups, model.width
+        x = model.embed(ids, positions)
+        if model.rotary is not None:
+            cos, sin = (table[:, :, None] for table in model.rotary(x, positions))
+            sin[..., : h // 2].neg_()
+        for number, block in enumerate(model.blocks):
             qkv = block.qkv(block.norm1(x)).view(B, t, H + 2 * G, h)
             qk, v = qkv[:, :, : H + G], qkv[:, :, H + G :]
-            if block.qk_norm:
-                qk = block.qk_norm(qk)
-            if cos_sin:
-                qk = torch.addcmul(qk * cos_sin[0], qk.roll(h // 2, dims=-1), cos_sin[1])
+            if block.q_norm is not None:
+                qk = torch.cat([block.q_norm(qk[:, :, :H]), block.k_norm(qk[:, :, H:])], dim=2)
+            if model.rotary is not None:
+                qk = torch.addcmul(qk * cos, qk.roll(h // 2, dims=-1), sin)
             k, v = update(qk[:, :, H:].transpose(1, 2), v.transpose(1, 2), number)
             x = x + block.out(attend(qk[:, :, :H], k, v, bias))
             x = x + block.mlp(block.norm2(x))
-        return self.head(self.norm(x[:, -keep:])).float()
+        return self.head(model.norm(x[:, -keep:])).float()
 
 
 def additive(mask: Tensor, t: int, dtype: torch.dtype) -> Tensor:
@@ -129,15 +112,18 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
     return y.transpose(1, 2).reshape(B, t, H * h)
 
 
-def decode_forward(module: nn.Module, linear: Callable[..., Linear]) -> DecodeForward | None:
+def decode_forward(module: nn.Module, pack: Callable[..., Function]) -> DecodeForward | None:
     """The decoding forward of a module, with or without LoRA; None where only its own forward is right.
 
-    `linear(weights, biases)` makes the function that multiplies by weights `(out, in)`, stacked over their outputs.
+    `pack(weights, biases)` makes the function that multiplies by weights `(out, in)`, stacked over their outputs.
     """
     module = base_of(module)
-    kind = type(module).__name__
-    build = {"LlamaForCausalLM": rotary, "Qwen3ForCausalLM": rotary, "GPT2LMHeadModel": gpt2}.get(kind)
-    return build(module, linear) if build and is_known_architecture(module) and plain(module) else None
+    known = ("LlamaForCausalLM", "Qwen3ForCausalLM", "GPT2LMHeadModel")
+    ops = decoding_operations(pack)
+    model = architecture_of(module, ops) if type(module).__name__ in known and plain(module) else None
+    return model and DecodeForward(
+        model, head_of(ops.linear, module.lm_head), unwrapped(module.get_input_embeddings()).weight.dtype
+    )
 
 
 def plain(module: nn.Module) -> bool:
@@ -153,104 +139,33 @@ def plain(module: nn.Module) -> bool:
     )
 
 
-def rotary(module: nn.Module, linear) -> DecodeForward:
-    """Llama (Touvron et al. 2023) and Qwen3, which adds a norm on queries and keys; rotary positions (Su et al.
-    2021)."""
-    model, config = module.model, module.config
-    attention = model.layers[0].self_attn
-    h, groups = attention.head_dim, base_layer(attention.k_proj).out_features // attention.head_dim
-    heads = base_layer(attention.q_proj).out_features // h
+def decoding_operations(pack: Callable[..., Function]) -> Operations:
+    """Operations on packed weights; an adapter's small matrices and token rows are copied as they are now."""
 
-    def norm(layer: nn.Module) -> Linear:
-        return partial(F.rms_norm, normalized_shape=layer.weight.shape, weight=layer.weight, eps=config.rms_norm_eps)
+    def linear(*layers: nn.Module) -> Function:
+        bases = [base_layer(layer) for layer in layers]
+        weights = [base.weight.t() if type(base).__name__ == "Conv1D" else base.weight for base in bases]
+        return add_lora(pack(weights, [base.bias for base in bases]), layers, [len(weight) for weight in weights])
 
-    def angles(x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        cos, sin = model.rotary_emb(x, positions)
-        sin[..., : h // 2].neg_()
-        return cos[:, :, None], sin[:, :, None]
+    def rms_norm(layer: nn.Module, eps: float) -> Function:
+        return partial(F.rms_norm, normalized_shape=layer.weight.shape, weight=layer.weight, eps=eps)
 
-    def qk_norm(att: nn.Module) -> Callable | None:
-        if not hasattr(att, "q_norm"):
-            return None
-        q_norm, k_norm = norm(att.q_norm), norm(att.k_norm)
-        return lambda qk: torch.cat([q_norm(qk[:, :, :heads]), k_norm(qk[:, :, heads:])], dim=2)
+    def layer_norm(layer: nn.Module) -> Function:
+        shape = layer.weight.shape
+        return partial(F.layer_norm, normalized_shape=shape, weight=layer.weight, bias=layer.bias, eps=layer.eps)
 
-    def gated(mlp: nn.Module) -> Linear:
-        both, down = joined(linear, mlp.gate_proj, mlp.up_proj), joined(linear, mlp.down_proj)
+    def swiglu(x: Tensor) -> Tensor:
+        gate, up = x.chunk(2, dim=-1)
+        return F.silu(gate).mul_(up)
 
-        def forward(x: Tensor) -> Tensor:
-            gate, up = both(x).chunk(2, dim=-1)
-            return down(F.silu(gate).mul_(up))
+    def rows(table: nn.Module) -> Callable:
+        own = snapshot(table)
+        return lambda: own
 
-        return forward
-
-    blocks = [
-        Block(
-            norm(block.input_layernorm),
-            joined(linear, block.self_attn.q_proj, block.self_attn.k_proj, block.self_attn.v_proj),
-            qk_norm(block.self_attn),
-            joined(linear, block.self_attn.o_proj),
-            norm(block.post_attention_layernorm),
-            gated(block.mlp),
-        )
-        for block in model.layers
-    ]
-    table, own = unwrapped(model.embed_tokens).weight, snapshot(model.embed_tokens)
-    return DecodeForward(
-        heads,
-        groups,
-        h,
-        lambda ids, _: embed(ids, table, own),
-        angles,
-        blocks,
-        norm(model.norm),
-        head_of(linear, module.lm_head),
-        table.dtype,
-    )
+    return Operations(linear, rms_norm, layer_norm, swiglu, rows)
 
 
-def gpt2(module: nn.Module, linear) -> DecodeForward:
-    """GPT-2 (Radford et al. 2019). Its Conv1D layers hold their weights transposed, `(in, out)`."""
-    model, config = module.transformer, module.config
-
-    def norm(layer: nn.LayerNorm) -> Linear:
-        return partial(
-            F.layer_norm, normalized_shape=layer.weight.shape, weight=layer.weight, bias=layer.bias, eps=layer.eps
-        )
-
-    def conv(layer: nn.Module) -> Linear:
-        base = base_layer(layer)
-        return add_lora(linear([base.weight.t()], [base.bias]), [layer], [base.weight.shape[1]])
-
-    def mlp(part: nn.Module) -> Linear:
-        up, down = conv(part.c_fc), conv(part.c_proj)
-        return lambda x: down(F.gelu(up(x), approximate="tanh"))
-
-    blocks = [
-        Block(norm(b.ln_1), conv(b.attn.c_attn), None, conv(b.attn.c_proj), norm(b.ln_2), mlp(b.mlp)) for b in model.h
-    ]
-    tokens, own, places = unwrapped(model.wte).weight, snapshot(model.wte), model.wpe.weight
-    return DecodeForward(
-        config.n_head,
-        config.n_head,
-        config.n_embd // config.n_head,
-        lambda ids, positions: embed(ids, tokens, own) + F.embedding(positions, places),
-        None,
-        blocks,
-        norm(model.ln_f),
-        head_of(linear, module.lm_head),
-        tokens.dtype,
-    )
-
-
-def joined(linear: Callable[..., Linear], *layers: nn.Linear) -> Linear:
-    """Layers that read the same input as one function, their adapters included."""
-    bases = [base_layer(layer) for layer in layers]
-    multiply = linear([base.weight for base in bases], [base.bias for base in bases])
-    return add_lora(multiply, layers, [len(base.weight) for base in bases])
-
-
-def head_of(linear: Callable[..., Linear], layer: nn.Module) -> Linear:
+def head_of(linear: Callable[..., Function], layer: nn.Module) -> Function:
     """The output head, with the logits of an adapter's own token rows in place of the base's."""
-    multiply, own = joined(linear, unwrapped(layer)), snapshot(layer)
+    multiply, own = linear(unwrapped(layer)), snapshot(layer)
     return multiply if own is None else lambda x: multiply(x).index_copy_(-1, own.ids, F.linear(x, own.rows))

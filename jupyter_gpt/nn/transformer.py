@@ -1,16 +1,14 @@
 """The training forward: the same function as transformers' Llama, Qwen3 and GPT-2, written to be fast.
 
-The parameters stay those of the transformers module, so saving, sampling and evaluating need no conversion; only
-the path from token ids to hidden states is our own. Notable: fp32 weights cast once where they are used (no autocast
-bookkeeping); q, k, v and gate, up multiplied as one matrix; rotary tables made once; fused attention; on a CPU the
-gradients of `by_hand.py`; adapters of LoRA multiplied with their layers (`adapted.py`); texts packed into one stream
-without seeing each other. Any other architecture falls back on its own forward under autocast.
-`tests/nn/test_transformer.py` and `test_packed.py` hold both equal.
+The parameters stay those of the transformers module, so saving, sampling and evaluating need no conversion; only the
+path from token ids to hidden states is our own (`architectures.py`). fp32 weights are cast once where they are used (no
+autocast bookkeeping); q, k, v and gate, up are multiplied as one matrix; rotary tables are made once; attention is
+fused; on a CPU the gradients are those of `cpu_kernels.py`; LoRA is multiplied with its layers (`lora_linear.py`);
+texts are packed into one stream without attending to each other. Any other architecture uses its own forward under
+autocast. `tests/nn/test_transformer.py` and `test_packed.py` compare both.
 """
 
 from __future__ import annotations
-
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +17,9 @@ from torch.utils.checkpoint import checkpoint
 
 from jupyter_gpt.nn import cpu_kernels as by_hand
 from jupyter_gpt.nn import lora_linear as adapted
+from jupyter_gpt.nn.architectures import Architecture, Block, Operations, architecture_of
 from jupyter_gpt.nn.devices import keep_freed_memory
-from jupyter_gpt.nn.lora_linear import embed, token_rows, unwrapped
+from jupyter_gpt.nn.lora_linear import token_rows
 from jupyter_gpt.nn.modules import is_known_architecture
 from jupyter_gpt.nn.varlen import Segments, groups
 
@@ -41,13 +40,12 @@ class Trunk(nn.Module):
         self.dtype, self.recomputed, self.mask = dtype, recomputed, None
         if model.device.type == "cpu":
             keep_freed_memory()
-        kind = model.config.model_type if is_known_architecture(model) else None
-        self.forward_of = {"llama": rotary_trunk, "qwen3": rotary_trunk, "gpt2": gpt2_trunk}.get(kind)
-        if recomputed and self.forward_of is None:
+        self.architecture = architecture_of(model, training_operations(dtype))
+        if recomputed and self.architecture is None:
             recompute(model)
-        if kind in ("llama", "qwen3"):
+        if self.architecture and self.architecture.rotary:
             position = torch.arange(context, device=model.device)[None]
-            cos, sin = model.model.rotary_emb(torch.zeros((), device=model.device), position)
+            cos, sin = self.architecture.rotary(torch.zeros((), device=model.device), position)
             negated, half = sin[0].clone(), sin.shape[-1] // 2  # each table repeats itself after half a head
             negated[:, :half] *= -1
             self.register_buffer("cos", cos[0].to(dtype), persistent=False)
@@ -63,12 +61,36 @@ class Trunk(nn.Module):
 
     def forward(self, ids: Tensor, segments: Segments | None = None) -> Tensor:
         """With `segments`, `ids` `(1, N)` is a stream of texts, each of which sees only itself."""
-        if self.forward_of is not None:
-            return self.forward_of(self, ids, segments)
+        if self.architecture is not None:
+            return self.layers(self.architecture, ids, segments)
         with self.autocast(ids.device):
             if segments is not None:
                 return text_by_text(self.body, ids, segments)
             return self.body(input_ids=ids, use_cache=False)[0]
+
+    def layers(self, model: Architecture, ids: Tensor, segments: Segments | None) -> Tensor:
+        """The forward of a known architecture."""
+        B, T = ids.shape
+        positions = slice(T) if segments is None else segments.positions
+        mask = self.mask_of(segments.longest if segments else T)
+        cos, sin = (self.cos[positions], self.sin[positions]) if model.rotary else (None, None)
+
+        def layer(x: Tensor, block: Block) -> Tensor:
+            qkv = block.qkv(block.norm1(x)).view(B, T, -1, model.width)
+            q, k, v = qkv.split([model.heads, model.groups, model.groups], dim=2)
+            if block.q_norm is not None:
+                q, k = block.q_norm(q), block.k_norm(k)
+            if model.rotary:
+                q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+            else:
+                q, k = q.transpose(1, 2), k.transpose(1, 2)
+            x = x + block.out(attention(q, k, v.transpose(1, 2), mask, segments))
+            return x + block.mlp(block.norm2(x))
+
+        x = model.embed(ids, positions).to(self.dtype)
+        for block in model.blocks:
+            x = self.block(layer, x, block)
+        return model.norm(x)
 
     def autocast(self, device: torch.device) -> torch.autocast:
         """What the model's own forward runs under."""
@@ -80,7 +102,7 @@ class Trunk(nn.Module):
 
     def logits_alone(self) -> None:
         """Return the model's own logits `(B, T, V)` from here on, for a model whose hidden states are not told."""
-        self.forward_of = None
+        self.architecture = None
         self.ends_at(self.model)
 
     def block(self, function, x: Tensor, *inputs) -> Tensor:
@@ -231,7 +253,7 @@ def packed_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, segme
     return y.view(1, H, N, h).transpose(1, 2).flatten(2)
 
 
-def gated(x: Tensor) -> Tensor:
+def swiglu(x: Tensor) -> Tensor:
     """SwiGLU of gate and up `(..., 2M)` side by side."""
     if eager(x):
         return by_hand.SwiGLU.apply(x)
@@ -239,53 +261,16 @@ def gated(x: Tensor) -> Tensor:
     return F.silu(gate) * up
 
 
-def rotary_trunk(trunk: Trunk, ids: Tensor, segments: Segments | None) -> Tensor:
-    """Llama (Touvron et al. 2023) and Qwen3, which adds a norm on queries and keys."""
-    model = trunk.model.model
-    B, T = ids.shape
-    positions = slice(T) if segments is None else segments.positions
-    cos, sin, mask = trunk.cos[positions], trunk.sin[positions], trunk.mask_of(segments.longest if segments else T)
-    h, norm = model.layers[0].self_attn.head_dim, partial(rms_norm, eps=model.config.rms_norm_eps)
+def training_operations(dtype: torch.dtype) -> Operations:
+    """Differentiable operations on activations of `dtype`: weights are cast where they are used."""
 
-    def through(x: Tensor, block: nn.Module) -> Tensor:
-        att, mlp = block.self_attn, block.mlp
-        y = norm(x, block.input_layernorm.weight)
-        qkv = project(y, att.q_proj, att.k_proj, att.v_proj).view(B, T, -1, h)
-        groups_of = att.k_proj.out_features // h
-        q, k, v = qkv.split([att.q_proj.out_features // h, groups_of, groups_of], dim=2)
-        if hasattr(att, "q_norm"):
-            q, k = norm(q, att.q_norm.weight), norm(k, att.k_norm.weight)
-        y = attention(rotate(q, cos, sin), rotate(k, cos, sin), v.transpose(1, 2), mask, segments)
-        x = x + project(y, att.o_proj)
-        y = norm(x, block.post_attention_layernorm.weight)
-        return x + project(gated(project(y, mlp.gate_proj, mlp.up_proj)), mlp.down_proj)
+    def layer_norm(layer: nn.Module):
+        return lambda x: F.layer_norm(x, x.shape[-1:], layer.weight.to(dtype), layer.bias.to(dtype), layer.eps)
 
-    table = model.embed_tokens
-    x = embed(ids, unwrapped(table).weight, token_rows(table)).to(trunk.dtype)
-    for block in model.layers:
-        x = trunk.block(through, x, block)
-    return norm(x, model.norm.weight)
-
-
-def gpt2_trunk(trunk: Trunk, ids: Tensor, segments: Segments | None) -> Tensor:
-    """GPT-2 (Radford et al. 2019). Its Conv1D layers hold their weights transposed, `(in, out)`."""
-    model, dtype = trunk.model.transformer, trunk.dtype
-    B, T = ids.shape
-    heads, mask = model.config.n_head, trunk.mask_of(segments.longest if segments else T)
-    positions = slice(T) if segments is None else segments.positions
-    gelu = partial(F.gelu, approximate="tanh")
-
-    def norm(layer: nn.LayerNorm, x: Tensor) -> Tensor:
-        return F.layer_norm(x, x.shape[-1:], layer.weight.to(dtype), layer.bias.to(dtype), layer.eps)
-
-    def through(x: Tensor, block: nn.Module) -> Tensor:
-        qkv = project(norm(block.ln_1, x), block.attn.c_attn).view(B, T, 3 * heads, -1)
-        q, k, v = (part.transpose(1, 2) for part in qkv.chunk(3, dim=2))
-        x = x + project(attention(q, k, v, mask, segments), block.attn.c_proj)
-        return x + project(gelu(project(norm(block.ln_2, x), block.mlp.c_fc)), block.mlp.c_proj)
-
-    x = embed(ids, unwrapped(model.wte).weight, token_rows(model.wte))
-    x = (x + model.wpe.weight[positions]).to(dtype)
-    for block in model.h:
-        x = trunk.block(through, x, block)
-    return norm(model.ln_f, x)
+    return Operations(
+        linear=lambda *layers: lambda x: project(x, *layers),
+        rms_norm=lambda layer, eps: lambda x: rms_norm(x, layer.weight, eps),
+        layer_norm=layer_norm,
+        swiglu=swiglu,
+        token_rows=lambda table: lambda: token_rows(table),
+    )

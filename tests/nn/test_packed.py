@@ -178,7 +178,7 @@ def test_a_model_of_another_architecture_goes_its_own_way():
     )
     model = copied(MistralForCausalLM(config)).double()
     rows = batch()
-    assert Trunk(model, 128, torch.float64).forward_of is None
+    assert Trunk(model, 128, torch.float64).architecture is None
     loss, gradients = losses(model, rows, torch.float64)
     wanted, theirs = own(model, rows)
     assert abs(loss - wanted) < 1e-5
@@ -243,7 +243,7 @@ def test_bias_and_other_extras_of_foreign_llamas():
         assert abs(loss - wanted) < 1e-5
         assert all(torch.allclose(gradients[name], theirs[name], atol=1e-5) for name in theirs)
     config.hidden_act = "gelu"
-    assert Trunk(LlamaForCausalLM(config), 128, torch.float32).forward_of is None
+    assert Trunk(LlamaForCausalLM(config), 128, torch.float32).architecture is None
 
 
 def test_texts_of_like_length_are_padded_together():
