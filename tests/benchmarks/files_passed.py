@@ -70,9 +70,9 @@ def main(cell: str) -> None:
     threading.setprofile(profile)  # before any thread of the package starts
     shell = InteractiveShell.instance()
     shell.run_line_magic("load_ext", "jupyter_gpt")
-    from jupyter_gpt.notebook.views import follow
+    from jupyter_gpt.notebook.views import place
 
-    follow.is_live = lambda: True  # as where somebody watches
+    place.is_live = lambda: True  # as where somebody watches
     jupyter_gpt.gpt.models  # noqa: B018  the session is there
     if cell == "prompt":  # a model to ask
         jupyter_gpt.gpt.pretrain("tiny", {"stories": 1}, steps=2, depth=1, context=256)

@@ -141,6 +141,6 @@ class FakeRun:
         self._emit("evaluation", step=step, val_loss=curve + 0.06, bits_per_byte=curve / 2.9, seconds=0.1)
 
 
-def bundle(run: FakeRun) -> Report:
-    """The least a bundle can be."""
+def report(run: FakeRun) -> Report:
+    """The least a report can be."""
     return Report([f"{run.name}: ", bold(run.status)], data={"name": run.name})

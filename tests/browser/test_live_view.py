@@ -11,7 +11,7 @@ import pytest
 
 from jupyter_gpt.report.report import MIME
 
-CELL = "from fake_run import FakeRun, bundle\nfrom jupyter_gpt.notebook.views.follow import follow"
+CELL = "from fake_run import FakeRun, report\nfrom jupyter_gpt.notebook.views.follow import follow"
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def told(record: Path) -> dict[str, float]:
 
 def test_buttons_reach_the_run_while_its_cell_blocks_and_a_bundle_stays(open_notebook, fake_run, tmp_path):
     record = tmp_path / "told.json"
-    notebook = open_notebook(CELL, f"follow(FakeRun(8, {str(record)!r}), bundle)")
+    notebook = open_notebook(CELL, f"follow(FakeRun(8, {str(record)!r}), report)")
     page = notebook.page
     notebook.run_all()
     page.get_by_text("5.9M parameters").wait_for(timeout=20_000)
@@ -58,7 +58,7 @@ def test_buttons_reach_the_run_while_its_cell_blocks_and_a_bundle_stays(open_not
 
 
 def test_a_background_run_is_shown_after_its_cell_and_replaced_when_it_ends(open_notebook, fake_run):
-    notebook = open_notebook(CELL, "follow(FakeRun(4), bundle, background=True)", "print(6 * 7)")
+    notebook = open_notebook(CELL, "follow(FakeRun(4), report, background=True)", "print(6 * 7)")
     notebook.run_all()
     notebook.page.get_by_text("5.9M parameters").wait_for(timeout=20_000)
     notebook.wait_idle(3)
@@ -71,7 +71,7 @@ def test_a_background_run_is_shown_after_its_cell_and_replaced_when_it_ends(open
 
 
 def test_keys_work_the_card_and_not_the_notebook(open_notebook, fake_run):
-    notebook = open_notebook(CELL, "follow(FakeRun(6), bundle)")
+    notebook = open_notebook(CELL, "follow(FakeRun(6), report)")
     page = notebook.page
     notebook.run_all()
     slider = page.get_by_label("Step of the samples shown")
@@ -96,7 +96,7 @@ def test_keys_work_the_card_and_not_the_notebook(open_notebook, fake_run):
 
 def test_a_stop_says_that_it_evaluates_and_a_second_one_skips_that(open_notebook, fake_run, tmp_path):
     record = tmp_path / "told.json"
-    notebook = open_notebook(CELL, f"follow(FakeRun(60, {str(record)!r}, closing=60), bundle)")
+    notebook = open_notebook(CELL, f"follow(FakeRun(60, {str(record)!r}, closing=60), report)")
     page = notebook.page
     notebook.run_all()
     page.locator(".gpt-main canvas").wait_for(timeout=20_000)
@@ -112,7 +112,7 @@ def test_a_stop_says_that_it_evaluates_and_a_second_one_skips_that(open_notebook
 
 
 def test_a_run_that_diverges_cannot_be_overlooked(open_notebook, fake_run):
-    notebook = open_notebook(CELL, "follow(FakeRun(12, diverges=True), bundle)")
+    notebook = open_notebook(CELL, "follow(FakeRun(12, diverges=True), report)")
     notebook.run_all()
     chip = notebook.page.locator(".gpt-chip", has_text="running, diverged")
     chip.wait_for(timeout=20_000)

@@ -13,7 +13,7 @@ from jupyter_gpt.stages.prompt import compose
 from jupyter_gpt.prompting.ask import Options
 from jupyter_gpt.prompting.trace import Node
 from jupyter_gpt.stages.prompt import completion
-from jupyter_gpt.notebook.views.trace import trace_bundle
+from jupyter_gpt.notebook.views.trace import trace_report
 from jupyter_gpt.notebook.views.trace_live import Growing
 
 follow_up = False
@@ -40,7 +40,7 @@ with Growing() as growing:
     ask = Ask(send, root=Node("technique", "tree of thoughts", model="script"), changed=growing.show)
     answer = run(ask, compose(options), "Where to?", options)
     done = completion(ask, answer, options, ())
-    growing.put(trace_bundle(done))
+    growing.put(trace_report(done))
 """
 
 

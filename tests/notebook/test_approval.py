@@ -64,9 +64,9 @@ def test_an_edit_that_does_not_fit_is_asked_for_again(form):
 
 
 def test_where_no_click_is_heard_the_question_is_typed(form, monkeypatch):
-    from jupyter_gpt.notebook.views import approval, follow
+    from jupyter_gpt.notebook.views import approval, place
 
-    monkeypatch.setattr(follow, "is_live", lambda: True)
+    monkeypatch.setattr(place, "is_live", lambda: True)
     monkeypatch.setattr(approval, "ApprovalForm", lambda: form)
     shown = []
 
@@ -95,7 +95,7 @@ def test_where_no_click_is_heard_the_question_is_typed(form, monkeypatch):
 def test_headless_there_is_no_form(monkeypatch):
     from jupyter_gpt.notebook.views.approval import Asking
 
-    monkeypatch.setattr("jupyter_gpt.notebook.views.follow.is_live", lambda: False)
+    monkeypatch.setattr("jupyter_gpt.notebook.views.place.is_live", lambda: False)
     with Asking() as person, pytest.raises(Nobody):
         person(tool(save), {"text": "x"})
     assert person.form is None

@@ -36,8 +36,8 @@ def make(tmp_path, words: str = EVIL) -> Arena:
 def test_the_leaderboard_and_the_battles(tmp_path):
     arena = make(tmp_path)
     arena.choose(0, 1)
-    bundle = ranking_report(arena)
-    lines = bundle.text.splitlines()
+    report = ranking_report(arena)
+    lines = report.text.splitlines()
     assert lines[:2] == ["arena ann, bob", "3 prompts, temperature 0.7, at most 256 tokens, seed 3"]
     assert re.match("«1 ranked, 1 missing; bob 10.., ann 9.. · 1 with identical completions · by person 1»", lines[2])
     assert re.match(r" +1  bob +10\d\d +\d+ to \d+ +1 +1 +0  bob at <there>", lines[7])
@@ -59,10 +59,10 @@ def test_the_leaderboard_and_the_battles(tmp_path):
         "–  yes (ann)",
         "»",
     ]
-    assert "<script" not in bundle.html and "bob at &lt;there&gt;" in bundle.html and "&lt;|a|&gt;Why?" in bundle.html
-    assert bundle.html.index("<b>bob</b>") < bundle.html.index("<b>ann</b>")
-    assert bundle.metadata["leaderboard"][0]["model"] == "bob" and bundle.metadata["missing"] == 1
-    assert bundle.data["rankings"] == "arena-ann-bob"
+    assert "<script" not in report.html and "bob at &lt;there&gt;" in report.html and "&lt;|a|&gt;Why?" in report.html
+    assert report.html.index("<b>bob</b>") < report.html.index("<b>ann</b>")
+    assert report.metadata["leaderboard"][0]["model"] == "bob" and report.metadata["missing"] == 1
+    assert report.data["rankings"] == "arena-ann-bob"
 
 
 def test_while_votes_are_asked_for_nobody_learns_who_leads(tmp_path):
@@ -76,17 +76,17 @@ def test_nbval_sees_no_votes_and_no_texts(tmp_path):
     arena = make(tmp_path)
     fresh = ranking_report(arena)
     arena.choose(0, 1)
-    for bundle in (ranking_report(arena, blind=True), ranking_report(arena), ranking_report(make(tmp_path, "other »"))):
-        assert folded(bundle.text) == folded(fresh.text)
-        assert folded(bundle.html) == folded(fresh.html)
-        assert bundle.data == fresh.data
+    for report in (ranking_report(arena, blind=True), ranking_report(arena), ranking_report(make(tmp_path, "other »"))):
+        assert folded(report.text) == folded(fresh.text)
+        assert folded(report.html) == folded(fresh.html)
+        assert report.data == fresh.data
 
 
 def test_the_voting_form_asks_the_battles(tmp_path, monkeypatch):
     for name in ("rank.js", "rank.css"):
         (tmp_path / name).write_text("/* built */")
     monkeypatch.setattr("jupyter_gpt.notebook.views.widget.STATIC", tmp_path)
-    monkeypatch.setattr("jupyter_gpt.notebook.views.follow.is_live", lambda: True)
+    monkeypatch.setattr("jupyter_gpt.notebook.views.place.is_live", lambda: True)
     forms, shown = [], []
     view_of = RankForm.view
     monkeypatch.setattr(RankForm, "view", lambda self: forms.append(self) or view_of(self))
@@ -111,7 +111,7 @@ def test_the_voting_form_asks_the_battles(tmp_path, monkeypatch):
 
 
 def test_with_nobody_there_it_is_published_once(tmp_path, monkeypatch):
-    monkeypatch.setattr("jupyter_gpt.notebook.views.follow.is_live", lambda: False)
+    monkeypatch.setattr("jupyter_gpt.notebook.views.place.is_live", lambda: False)
     shown = []
     monkeypatch.setattr("IPython.display.display", lambda data, **_: shown.append(data))
     with Page() as page:

@@ -71,7 +71,7 @@ def test_pretrain_from_a_corpus_needs_no_body(ip, fake_gpt, shown):
 def test_pretrain_says_which_cell_it_is(ip, fake_gpt, shown, monkeypatch):
     parent = {"metadata": {"cellId": "abc"}}
     monkeypatch.setattr(type(ip), "get_parent", lambda self: parent, raising=False)
-    monkeypatch.setattr("jupyter_gpt.notebook.views.follow.is_live", lambda: False)
+    monkeypatch.setattr("jupyter_gpt.notebook.views.place.is_live", lambda: False)
     succeed(ip, "%%pretrain tale\nstories: 3\n")
     assert fake_gpt.calls[0][1]["name"] == "tale" and provenance.running_cell() == "abc"
     parent["metadata"]["cellId"] = "vscode-notebook-cell:/home/me/a.ipynb#W2sZmlsZQ=="
@@ -104,7 +104,7 @@ def test_a_broken_view_leaves_nothing_training(ip, fake_gpt, shown, monkeypatch)
 
 def test_earlier_runs_are_drawn_beside(ip, fake_gpt, shown, monkeypatch, fails):
     seen = []
-    monkeypatch.setattr("jupyter_gpt.notebook.views.follow.follow", lambda run, bundle, **more: seen.append(more))
+    monkeypatch.setattr("jupyter_gpt.notebook.views.follow.follow", lambda run, report_of, **more: seen.append(more))
     succeed(ip, "%%pretrain tale --beside storyteller --steps 5\nstories: 3\n")
     assert seen == [{"overlays": [fake_gpt.runs["storyteller"]], "background": False}]
     assert fails("%%pretrain b --beside nobody\nstories: 3\n").startswith("there is no nobody")
@@ -170,7 +170,7 @@ def test_show_says_why_a_run_failed_and_what_has_not_begun(ip, fake_gpt, shown, 
 
 def test_a_run_of_another_version_is_shown_as_an_error(fake_gpt, shown, fails, monkeypatch):
     report = sys.modules["jupyter_gpt.notebook.views.run_report"]
-    monkeypatch.setattr(report, "run_bundle", lambda run: run.recipe["dial"])
+    monkeypatch.setattr(report, "run_report", lambda run: run.recipe["dial"])
     assert "'dial' is missing, another version" in fails("%gpt show storyteller")
 
 
@@ -187,9 +187,9 @@ def test_show_does_not_wait_for_a_run_that_still_runs(ip, fake_gpt, shown, monke
     succeed(ip, "%gpt show storyteller")
     assert shown == ["run storyteller: running"]  # nobody watches: the picture so far
     seen = []
-    monkeypatch.setattr("jupyter_gpt.notebook.views.follow.is_live", lambda: True)
+    monkeypatch.setattr("jupyter_gpt.notebook.views.place.is_live", lambda: True)
     monkeypatch.setattr(
-        "jupyter_gpt.notebook.views.follow.follow", lambda run, bundle, **more: seen.append((run, more))
+        "jupyter_gpt.notebook.views.follow.follow", lambda run, report_of, **more: seen.append((run, more))
     )
     succeed(ip, "%gpt show storyteller --out r")
     assert seen == [(fake_gpt.runs["storyteller"], {"overlays": [], "background": True})]

@@ -78,8 +78,8 @@ def test_long_texts_are_compared_in_a_moment():
 def test_the_table_shows_all_and_marks_the_votes(comparison):
     comparison.vote(0, "bob")
     comparison.vote(2, "tie")
-    bundle = view.ranking_report(comparison)
-    assert bundle.text.splitlines()[:12] == [
+    report = view.ranking_report(comparison)
+    assert report.text.splitlines()[:12] == [
         "compare ann, bob",
         "3 prompts, temperature 0.7, at most 256 tokens, seed 0",
         "«2 ranked, 0 missing; ann 0, bob 1, tie 1 · 1 with identical completions · by person 2 · tinted: words that "
@@ -94,21 +94,21 @@ def test_the_table_shows_all_and_marks_the_votes(comparison):
         "2. 2 + 2 =",
         "  ann  4",
     ]
-    assert bundle.html.count("✓ best") == 1 and bundle.html.count("<b>tie</b>") == 2
-    assert bundle.html.count('title="stopped at --max-tokens"') == 1
-    assert HIDDEN not in bundle.html
-    assert ">red fox</span>" in bundle.html
-    assert bundle.data == {
+    assert report.html.count("✓ best") == 1 and report.html.count("<b>tie</b>") == 2
+    assert report.html.count('title="stopped at --max-tokens"') == 1
+    assert HIDDEN not in report.html
+    assert ">red fox</span>" in report.html
+    assert report.data == {
         "view": "compare",
         "models": ["ann", "bob"],
         "prompts": ["2 + 2 =", "Once", "Why?"],
         "sampling": Sampling().as_dict(),
         "rankings": "ann-vs-bob",
     }
-    first = bundle.metadata["questions"][0]
+    first = report.metadata["questions"][0]
     assert first["sent"] == [["ann", "<|sent|> Once"], ["bob", "<|sent|> Once"]]
     assert [each["text"] for each in first["completions"]] == ["a small red fox", "a small hen"]
-    assert first["answers"][0]["order"] == [[1], [0]] and bundle.metadata["tally"] == {"ann": 0, "bob": 1, "tie": 1}
+    assert first["answers"][0]["order"] == [[1], [0]] and report.metadata["tally"] == {"ann": 0, "bob": 1, "tie": 1}
 
 
 def test_while_voting_nothing_tells_who_wrote_what(comparison):
@@ -127,11 +127,11 @@ def test_hostile_text_stays_text(comparison):
 def test_samples_are_rows_with_their_seeds(tmp_path):
     rows = [row("Once", ("x", f"y{seed}"), seed=seed) for seed in (7, 8)]
     comparison = Comparison(Rankings(tmp_path / "r.jsonl"), rows, ["ann", "bob"], {"seed": 7, "samples": 2})
-    bundle = view.ranking_report(comparison)
+    report = view.ranking_report(comparison)
     assert (
-        "1 prompt, temperature 0.7, at most 256 tokens, seed 7 and up" in bundle.text
-        and "1. Once (seed 7)" in bundle.text
-        and "seed 8" in bundle.html
+        "1 prompt, temperature 0.7, at most 256 tokens, seed 7 and up" in report.text
+        and "1. Once (seed 7)" in report.text
+        and "seed 8" in report.html
     )
 
 
@@ -144,14 +144,14 @@ def test_nbval_sees_no_votes_no_texts_and_no_form(comparison):
     rows = [row(question.prompt, (EVIL, EVIL[1:])) for question in comparison.rows]
     other = Comparison(comparison.rankings, rows, ["ann", "bob"], {"seed": 0}, anybody=True)
     elsewhere = view.ranking_report(other)
-    for bundle in (half, whole, elsewhere):
-        assert folded(bundle.text) == folded(fresh.text)
-        assert folded(bundle.html) == folded(fresh.html)
-        assert bundle.data == fresh.data
+    for report in (half, whole, elsewhere):
+        assert folded(report.text) == folded(fresh.text)
+        assert folded(report.html) == folded(fresh.html)
+        assert report.data == fresh.data
 
 
 class Page:
-    """Stands for the front end's displays: `shown` is every (action, bundle of mime types)."""
+    """Stands for the front end's displays: `shown` is every (action, report of mime types)."""
 
     def __init__(self):
         self.shown = []
@@ -178,7 +178,7 @@ def page(monkeypatch, tmp_path):
 
 
 def present(monkeypatch, there: bool) -> None:
-    monkeypatch.setattr("jupyter_gpt.notebook.views.follow.is_live", lambda: there)
+    monkeypatch.setattr("jupyter_gpt.notebook.views.place.is_live", lambda: there)
 
 
 def hear(form: RankForm, what: str, page: str = "first", **more) -> dict:
@@ -191,8 +191,8 @@ def test_with_nobody_there_the_table_is_published_once(page, monkeypatch, compar
     with view.Page() as page_of:
         page_of.working("ann writes", 0, 3, 0)
         page_of.show(comparison)
-    bundle = view.ranking_report(comparison)
-    assert page.shown == [("display", bundle.mime(), {MIME: bundle.metadata})]
+    report = view.ranking_report(comparison)
+    assert page.shown == [("display", report.mime(), {MIME: report.metadata})]
 
 
 def test_a_person_sees_who_writes_then_the_table_and_the_form(page, monkeypatch, comparison):

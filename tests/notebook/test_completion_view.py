@@ -1,4 +1,4 @@
-"""A completion's static bundle, and the display that grows into it."""
+"""A completion's static report, and the display that grows into it."""
 
 import json
 from html.parser import HTMLParser
@@ -7,7 +7,7 @@ import pytest
 
 from helpers.rendered import folded
 from jupyter_gpt.inference.completion import Completion, Sampling, Usage
-from jupyter_gpt.notebook.views.completion import Writing, completion_bundle, last_bundle, prompt_bundle
+from jupyter_gpt.notebook.views.completion import Writing, completion_report, last_report, prompt_report
 from jupyter_gpt.report.report import MIME
 
 EVIL = "<script>alert(1)</script> <b>bold</b> & «quoted»\n  two"
@@ -46,22 +46,22 @@ def read(html):
     return tags
 
 
-@pytest.mark.parametrize("bundle_of", [completion_bundle, prompt_bundle, last_bundle])
+@pytest.mark.parametrize("report_of", [completion_report, prompt_report, last_report])
 @pytest.mark.parametrize("samples", [1, 3])
-def test_html_in_an_answer_or_a_prompt_is_text(bundle_of, samples):
+def test_html_in_an_answer_or_a_prompt_is_text(report_of, samples):
     done = made()
     done.samples = [done, *(made() for _ in range(samples - 1))]
-    tags = read(bundle_of(done).html)
+    tags = read(report_of(done).html)
     assert tags.seen <= KEPT
     assert "<i>upon</i>" in tags.text.replace("\xa0", " ") or samples > 1
-    if bundle_of is not prompt_bundle:
+    if report_of is not prompt_report:
         assert "<script>alert(1)</script> <b>bold</b> & «quoted»" in tags.text
 
 
-@pytest.mark.parametrize("bundle_of", [completion_bundle, last_bundle])
-def test_what_differs_between_machines_is_marked_and_not_in_the_json(bundle_of):
-    one = bundle_of(made("a b", seconds=1.0))
-    other = bundle_of(
+@pytest.mark.parametrize("report_of", [completion_report, last_report])
+def test_what_differs_between_machines_is_marked_and_not_in_the_json(report_of):
+    one = report_of(made("a b", seconds=1.0))
+    other = report_of(
         made(
             "longer\n\ntext», with more",
             tokens=[1] * 9,
@@ -79,34 +79,34 @@ def test_what_differs_between_machines_is_marked_and_not_in_the_json(bundle_of):
 
 def test_the_bundle_tells_how_it_was_asked_and_drawn():
     done = made("Yes", sampling=Sampling(temperature=0, top_k=5, max_tokens=9, seed=3), notes=("a note",))
-    assert completion_bundle(done).text == (
+    assert completion_report(done).text == (
         "<|endoftext|>Once <i>upon</i>«Yes»\n\n"
         "m · base model, continuing the document · greedy, top-k 5, at most 9 tokens, seed 3\n"
         "≈4 tokens in, ≈2 out · ≈1.5 s, ≈1.3 tokens/s · «finished»\n"
         "a note"
     )
-    html = read(completion_bundle(done).html).text
+    html = read(completion_report(done).html).text
     assert html.startswith("<|endoftext|>Once <i>upon</i>Yes")
     assert "exact prompt" in html
     done.finish_reason = "length"
-    assert "«stopped at --max-tokens 9»" in completion_bundle(done).text
+    assert "«stopped at --max-tokens 9»" in completion_report(done).text
     done.interrupted = True
-    assert "«interrupted»" in completion_bundle(done).text
+    assert "«interrupted»" in completion_report(done).text
 
 
 def test_a_chat_does_not_repeat_its_question_before_the_answer():
     done = made("Yes", prompt="<|user|>Hi<|end|>", form="assistant, asked through its chat template")
-    assert read(completion_bundle(done).html).text.startswith("Yes")
+    assert read(completion_report(done).html).text.startswith("Yes")
 
 
 def test_an_earlier_answer_in_the_prompt_is_marked():
-    assert "«<|endoftext|>Once" in last_bundle(made(history=True)).text
-    assert "«<|endoftext|>Once" not in last_bundle(made()).text
-    assert "«<|endoftext|>Once" in prompt_bundle(made(history=True)).text
+    assert "«<|endoftext|>Once" in last_report(made(history=True)).text
+    assert "«<|endoftext|>Once" not in last_report(made()).text
+    assert "«<|endoftext|>Once" in prompt_report(made(history=True)).text
 
 
 def test_the_last_completion_in_full():
-    text = last_bundle(made("Yes", prompt="<|user|>Hi\n<|end|>")).text
+    text = last_report(made("Yes", prompt="<|user|>Hi\n<|end|>")).text
     assert text.startswith(
         "exact prompt, special tokens included\n\n<|user|>Hi\n<|end|>\n\nanswer\n\n«Yes»\n\n  model  "
     )
@@ -118,12 +118,12 @@ def test_the_last_completion_in_full():
     ):
         assert line in text
     assert "cost" not in text
-    assert "cost             unpriced" in last_bundle(made(remote=True)).text
-    assert "cost             ≈0.000200 $" in last_bundle(made(remote=True, usage=Usage(4, 2, 1, 0.0002))).text
+    assert "cost             unpriced" in last_report(made(remote=True)).text
+    assert "cost             ≈0.000200 $" in last_report(made(remote=True, usage=Usage(4, 2, 1, 0.0002))).text
 
 
 def test_a_dry_run_says_so():
-    text = prompt_bundle(made("", finish_reason=None)).text
+    text = prompt_report(made("", finish_reason=None)).text
     assert "exact prompt, ≈4 tokens; nothing was sent\n\n<|endoftext|>Once <i>upon</i>" in text
 
 
@@ -135,11 +135,11 @@ def test_alternatives_are_listed(tiny_model, tmp_path, monkeypatch):
         remote=True,
         sampling=Sampling(logprobs=2),
     )
-    html = read(completion_bundle(done).html)
+    html = read(completion_report(done).html)
     assert "each token and its alternatives" in html.text
     assert "60.7%" in html.text
     assert "<" in html.text
-    assert "log-probability ≈-1.000 nats per token" in completion_bundle(done).text
+    assert "log-probability ≈-1.000 nats per token" in completion_report(done).text
 
 
 @pytest.fixture
@@ -162,17 +162,17 @@ def published(monkeypatch):
 def test_with_nobody_there_only_the_end_is_published(published):
     with Writing() as writing:
         writing.show(made("So", finish_reason=None))
-        writing.put(completion_bundle(made("So it is.")))
+        writing.put(completion_report(made("So it is.")))
     assert [what for what, _ in published] == ["display"]
     assert "«So it is.»" in published[0][1]["text/plain"]
 
 
 def test_live_it_grows_and_the_bundle_takes_its_place(published, monkeypatch):
-    monkeypatch.setattr("jupyter_gpt.notebook.views.follow.is_live", lambda: True)
+    monkeypatch.setattr("jupyter_gpt.notebook.views.place.is_live", lambda: True)
     with Writing() as writing:
         writing.show(made("So", finish_reason=None))
         writing.show(made("So <b>", finish_reason=None))
-        writing.put(completion_bundle(made("So <b>it</b> is.")))
+        writing.put(completion_report(made("So <b>it</b> is.")))
     assert [what for what, _ in published] == ["display", "update", "update"]
     assert "So &lt;b&gt;" in published[1][1]["text/html"]
     assert "▌" in published[1][1]["text/html"]
@@ -181,7 +181,7 @@ def test_live_it_grows_and_the_bundle_takes_its_place(published, monkeypatch):
 
 
 def test_an_error_keeps_what_came_and_takes_an_empty_display_back(published, monkeypatch):
-    monkeypatch.setattr("jupyter_gpt.notebook.views.follow.is_live", lambda: True)
+    monkeypatch.setattr("jupyter_gpt.notebook.views.place.is_live", lambda: True)
     with pytest.raises(ZeroDivisionError), Writing() as writing:
         writing.show(made("So", finish_reason=None))
         raise ZeroDivisionError
@@ -193,7 +193,7 @@ def test_an_error_keeps_what_came_and_takes_an_empty_display_back(published, mon
 
 
 def test_very_many_samples_stay_light_while_they_are_written(published, monkeypatch):
-    monkeypatch.setattr("jupyter_gpt.notebook.views.follow.is_live", lambda: True)
+    monkeypatch.setattr("jupyter_gpt.notebook.views.place.is_live", lambda: True)
     done = made("word " * 2000, finish_reason=None)
     done.samples = [done] * 200
     with Writing() as writing:
@@ -201,5 +201,5 @@ def test_very_many_samples_stay_light_while_they_are_written(published, monkeypa
             writing.show(done)
         assert len(published) == 1  # heavy: at most once a second
         assert "and 192 more" in published[0][1]["text/html"]
-        writing.put(completion_bundle(done))
+        writing.put(completion_report(done))
     assert published[-1][1]["text/html"].count("word ") == 200 * 2000

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from helpers.rendered import folded, visible
-from jupyter_gpt.notebook.views.corpus import corpus_bundle
+from jupyter_gpt.notebook.views.corpus import corpus_report
 from jupyter_gpt.report.report import MIME
 from jupyter_gpt.report.text import columns
 
@@ -44,7 +44,7 @@ def test_llamas_mixture():
     rows = [
         {"source": s, "documents": 10, "tokens": 1000, "weight": w, "share": w / 100, "epochs": 1.1} for s, w in LLAMA
     ]
-    text = corpus_bundle("llama", rows).text
+    text = corpus_report("llama", rows).text
     for source, weight in LLAMA:
         line = next(line for line in text.splitlines() if line.startswith(source))
         assert line.split() == [source, "10", "1,000", f"{weight:g}", f"{weight}%", "1.10"]
@@ -52,24 +52,24 @@ def test_llamas_mixture():
 
 
 def test_columns_align_and_endless_is_said():
-    lines = corpus_bundle("bedtime", mixture()).text.splitlines()[2:]
+    lines = corpus_report("bedtime", mixture()).text.splitlines()[2:]
     assert lines[2].split() == ["stories", "∞", "∞", "3", "75.0%", "–"]
     assert len({columns(line) for line in lines[:4]}) == 1
 
 
 def test_what_varies_is_marked_in_text_and_html_and_kept_out_of_the_json():
-    bundle = corpus_bundle("bedtime", mixture())
-    assert "≈1,034" in bundle.text and "≈9,876,543" in bundle.text and "≈0.31" in bundle.text
-    assert {"1,034", "9,876,543", "0.31", "75.0%", "∞"} <= set(map(str.strip, visible(bundle.html).split("\n")))
-    assert "1,034" not in folded(bundle.html) and "0.31" not in folded(bundle.html)
-    assert "9876543" not in json.dumps(bundle.mime()[MIME])
-    assert bundle.metadata["measured"]["python"]["tokens"] == 9_876_543
-    assert bundle.data["rows"][0]["source"] == "stories" and bundle.data["rows"][1]["share"] == 0.25
+    report = corpus_report("bedtime", mixture())
+    assert "≈1,034" in report.text and "≈9,876,543" in report.text and "≈0.31" in report.text
+    assert {"1,034", "9,876,543", "0.31", "75.0%", "∞"} <= set(map(str.strip, visible(report.html).split("\n")))
+    assert "1,034" not in folded(report.html) and "0.31" not in folded(report.html)
+    assert "9876543" not in json.dumps(report.mime()[MIME])
+    assert report.metadata["measured"]["python"]["tokens"] == 9_876_543
+    assert report.data["rows"][0]["source"] == "stories" and report.data["rows"][1]["share"] == 0.25
 
 
 def test_a_corpus_object_gives_its_name_and_rows():
     corpus = SimpleNamespace(name="bedtime", rows=mixture())
-    assert corpus_bundle(corpus).text == corpus_bundle("bedtime", mixture()).text
+    assert corpus_report(corpus).text == corpus_report("bedtime", mixture()).text
 
 
 def test_estimates_and_what_cannot_be_told_are_not_endless():
@@ -77,18 +77,18 @@ def test_estimates_and_what_cannot_be_told_are_not_endless():
         {"source": "big", "documents": 10, "tokens": 999, "weight": 1, "share": 0.5, "estimated": True},
         {"source": "hub", "documents": None, "tokens": None, "weight": 1, "share": 0.5, "estimated": True},
     ]
-    lines = [line.split() for line in corpus_bundle("wide", rows).text.splitlines()[4:]]
+    lines = [line.split() for line in corpus_report("wide", rows).text.splitlines()[4:]]
     assert lines[0][1:3] == ["~10", "~999"]
     assert lines[1][1:3] == lines[2][1:3] == ["?", "?"]
-    assert corpus_bundle("one", [*rows, mixture()[0]]).text.splitlines()[-1].split()[1:3] == ["∞", "∞"]
+    assert corpus_report("one", [*rows, mixture()[0]]).text.splitlines()[-1].split()[1:3] == ["∞", "∞"]
 
 
 def test_one_source_needs_no_sum():
-    assert "total" not in corpus_bundle("one", mixture()[:1]).text
+    assert "total" not in corpus_report("one", mixture()[:1]).text
 
 
 @pytest.mark.parametrize("evil", ["<script>alert(1)</script>", "\" onmouseover='x'"])
 def test_hostile_names_are_escaped(evil):
     rows = [Row(evil, 1, 1, 1, 0.5, None), Row("b", 1, 1, 1, 0.5, None)]
-    html = corpus_bundle(evil, rows).html
+    html = corpus_report(evil, rows).html
     assert evil not in html and "<script" not in html

@@ -7,7 +7,7 @@ import re
 from types import SimpleNamespace
 
 from helpers.recipes import classify_recipe, finetuning_recipe
-from jupyter_gpt.notebook.views.run_report import run_bundle
+from jupyter_gpt.notebook.views.run_report import run_report
 from jupyter_gpt.stages.classify_loop import Classifying
 from jupyter_gpt.stages.sft_loop import Finetuning
 
@@ -60,30 +60,30 @@ def unmarked(text):
 
 
 def test_the_same_questions_before_and_after_side_by_side():
-    bundle = run_bundle(
+    report = run_report(
         run("sft", finetuning_recipe({"stories-qa": 1}, "hen", lora=4, steps=4, batch_tokens=64), told())
     )
-    assert "40 (4%)" in bundle.text
+    assert "40 (4%)" in report.text
     first, last = "  before training  «(nothing)»", "  after step 4     «4<script>"
-    assert bundle.text.count(first) == bundle.text.count(last) == 2 and bundle.text.index(first) < bundle.text.index(
+    assert report.text.count(first) == report.text.count(last) == 2 and report.text.index(first) < report.text.index(
         last
     )
-    assert ">before training</th>" in bundle.html and "after step 4</th>" in bundle.html
-    assert "the samples between" in bundle.html and "step 2" in bundle.html
-    assert "<script" not in bundle.html and bundle.html.count("data:image/png") == 1
-    assert "validation loss" in bundle.text and "3.0" not in unmarked(bundle.text)
-    assert bundle.data["base"] == "hen" and len(bundle.metadata["samples"]) == 6
-    json.dumps([bundle.data, bundle.metadata])
+    assert ">before training</th>" in report.html and "after step 4</th>" in report.html
+    assert "the samples between" in report.html and "step 2" in report.html
+    assert "<script" not in report.html and report.html.count("data:image/png") == 1
+    assert "validation loss" in report.text and "3.0" not in unmarked(report.text)
+    assert report.data["base"] == "hen" and len(report.metadata["samples"]) == 6
+    json.dumps([report.data, report.metadata])
 
 
 def test_what_a_run_does_not_know_it_does_not_say():
     recipe = finetuning_recipe({"the cell": 1}, "hen", adapter="polite", steps=4, batch_tokens=64)
-    bundle = run_bundle(run("sft", recipe, told(evaluated=False), "stopped"))
-    assert "validation" not in bundle.text and bundle.text.startswith("a: sft, stopped, ≈4 of ≈4 steps")
+    report = run_report(run("sft", recipe, told(evaluated=False), "stopped"))
+    assert "validation" not in report.text and report.text.startswith("a: sft, stopped, ≈4 of ≈4 steps")
     assert Finetuning.about.fget(SimpleNamespace(recipe=recipe)).startswith("a copy of the adapter polite of hen, ")
     recipe = finetuning_recipe({"x": 1}, "hen", lora=4, steps=4, batch_tokens=64)
     assert Finetuning.about.fget(SimpleNamespace(recipe=recipe)).startswith("an adapter of rank 4 on hen, ")
-    early = run_bundle(run("sft", recipe, told()[:1], "failed"))
+    early = run_report(run("sft", recipe, told()[:1], "failed"))
     assert early.text.startswith("a: sft, failed") and "image" not in early.html
 
 
@@ -116,15 +116,15 @@ def test_a_classifier_tells_its_figures_with_intervals_and_its_confusion_as_a_pi
     ]
     samples = [{"event": "sample", "step": n, "prompt": f"so {EVIL}", "text": "bad (0.90)"} for n in (0, 4)]
     for options in ({"lora": 4}, {"from_scratch": True}):
-        bundle = run_bundle(run("classify", classify_recipe("hen", **options), [start, *tests, *steps, *samples]))
-        assert "held-out accuracy   ≈85.0% (95% interval ≈64.0% to ≈95.0%) at step 4, from ≈85.0%" in bundle.text
-        assert "macro F1            ≈0.840 (95% interval ≈0.600 to ≈0.960) at step 4, from ≈0.840" in bundle.text
-        assert "80 to train on, 20 held out, 1 truncated" in bundle.text and bundle.html.count("data:image/png") == 2
-        assert "<script" not in bundle.html
-        json.dumps([bundle.data, bundle.metadata])
+        report = run_report(run("classify", classify_recipe("hen", **options), [start, *tests, *steps, *samples]))
+        assert "held-out accuracy   ≈85.0% (95% interval ≈64.0% to ≈95.0%) at step 4, from ≈85.0%" in report.text
+        assert "macro F1            ≈0.840 (95% interval ≈0.600 to ≈0.960) at step 4, from ≈0.840" in report.text
+        assert "80 to train on, 20 held out, 1 truncated" in report.text and report.html.count("data:image/png") == 2
+        assert "<script" not in report.html
+        json.dumps([report.data, report.metadata])
     recipe = classify_recipe("hen", from_scratch=True)
     assert "the architecture of hen from random weights" in Classifying.about.fget(SimpleNamespace(recipe=recipe))
     many = [f"label {n}" for n in range(20)]
     matrix = [[n == m for n in range(20)] for m in range(20)]
     events = [start | {"labels": many}, tests[0] | {"confusion": [list(map(int, row)) for row in matrix]}]
-    assert "data:image/png" in run_bundle(run("classify", classify_recipe("hen"), events, "stopped")).html
+    assert "data:image/png" in run_report(run("classify", classify_recipe("hen"), events, "stopped")).html

@@ -12,7 +12,7 @@ pytest.importorskip("anywidget")
 from ipywidgets.widgets.widget import _instances as widgets
 
 from jupyter_gpt.notebook.magics.notebook import watch
-from jupyter_gpt.notebook.views import follow, live
+from jupyter_gpt.notebook.views import live, place
 from jupyter_gpt.notebook.views import widget as base
 
 
@@ -30,7 +30,7 @@ def shown(monkeypatch, tmp_path):
     for name in ("run.js", "run.css"):
         (tmp_path / name).write_text("/* built */")
     monkeypatch.setattr(base, "STATIC", tmp_path)
-    monkeypatch.setattr(follow, "is_live", lambda: True)
+    monkeypatch.setattr(place, "is_live", lambda: True)
     monkeypatch.setattr(IPython.display, "display", display)
     return seen
 

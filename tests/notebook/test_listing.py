@@ -8,7 +8,7 @@ import pytest
 from helpers.rendered import folded, visible
 from jupyter_gpt.models.catalogue import CATALOGUE
 from jupyter_gpt.nn.sizes import short
-from jupyter_gpt.notebook.magics.listing import catalogue_bundle, models_bundle
+from jupyter_gpt.notebook.magics.listing import catalogue_report, models_report
 from jupyter_gpt.session import Session
 
 
@@ -29,15 +29,15 @@ def test_models_say_what_they_are_and_where(real, tiny_model):
     real.models.keep("heir", fox.module, fox.tokenizer, "finetune", None, ["fox", "heir (finetune)"], 2, "MIT")
     tiny_model(real, "talker", chat=True)
     real.unload("talker")
-    bundle = models_bundle(real.models)
-    found = rows(bundle.text)
+    report = models_report(real.models)
+    found = rows(report.text)
     count = short(fox.parameters)
     size = f"«{fox.on_disk / 1e3:,.0f} kB»"
     assert found["fox"] == [count, "base", "fox (pretrain)", "not stated", size, "«cpu, float32, 145 kB»"]
     assert found["heir"][:4] == [count, "base", "fox → heir (finetune)", "MIT"]
     assert found["talker"][1] == "assistant" and found["talker"][-1] == "on disk"
     assert not real.models.about("talker").resident, "listing loads nothing"
-    assert bundle.data["models"][1] == {
+    assert report.data["models"][1] == {
         "name": "heir",
         "parameters": fox.parameters,
         "assistant": False,
@@ -46,18 +46,18 @@ def test_models_say_what_they_are_and_where(real, tiny_model):
         "base": None,
         "trained": 0,
     }
-    assert bundle.metadata["fox"]["memory"] == fox.memory and "memory" not in json.dumps(bundle.data)
-    assert {"cpu, float32, 145 kB", "assistant"} <= set(visible(bundle.html).split("\n"))
+    assert report.metadata["fox"]["memory"] == fox.memory and "memory" not in json.dumps(report.data)
+    assert {"cpu, float32, 145 kB", "assistant"} <= set(visible(report.html).split("\n"))
 
 
 def test_what_others_left_in_the_cache_is_shown_and_folded(real, tiny_model, tmp_path, monkeypatch):
     tiny_model(real, "fox")
     folder = real.save("fox", tmp_path / "saved")
     real.pull(str(folder), "mine")
-    before = models_bundle(real.models)
+    before = models_report(real.models)
     assert before.text.endswith("also in this user's cache:\n\n«nothing»")
     Session().pull(str(folder), "theirs")
-    after = models_bundle(real.models)
+    after = models_report(real.models)
     assert rows(after.text)["theirs"][1:4] == ["base", "fox (pretrain)", "not stated"]
     assert rows(after.text)["mine"] and ">theirs<" in after.html
     assert "theirs" not in folded(after.text) + folded(after.html) + json.dumps(after.data)
@@ -71,7 +71,7 @@ def test_a_damaged_model_hides_no_other(real, tiny_model):
     hen = tiny_model(real, "hen")
     real.unload("hen")
     (hen.folder / "jupyter_gpt.json").write_text("{")
-    found = rows(models_bundle(real.models).text)
+    found = rows(models_report(real.models).text)
     assert found["hen"] == ["damaged"]
     assert found["fox"][1] == "base"
 
@@ -81,30 +81,30 @@ def test_an_endpoint_has_neither_size_nor_place_on_disk(real):
 
     listed = {"mini": Endpoint("mini", "https://api.openai.com/v1", "gpt-4o-mini")}
     real.models.endpoints = listed
-    bundle = models_bundle(real.models)
-    assert "gpt-4o-mini at api.openai.com" in bundle.text and "endpoint" in bundle.text
-    assert bundle.data["models"][0]["parameters"] is None
+    report = models_report(real.models)
+    assert "gpt-4o-mini at api.openai.com" in report.text and "endpoint" in report.text
+    assert report.data["models"][0]["parameters"] is None
 
 
 def test_no_models_yet(real):
-    assert models_bundle(real.models).text == (
+    assert models_report(real.models).text == (
         "No models yet. Train one with %%pretrain NAME.\nalso in this user's cache:\n\n«nothing»"
     )
 
 
 def test_the_catalogue_lists_every_model_with_its_terms():
-    bundle = catalogue_bundle()
-    lines = {line.split()[0]: line for line in bundle.text.splitlines() if line}
+    report = catalogue_report()
+    lines = {line.split()[0]: line for line in report.text.splitlines() if line}
     for entry in CATALOGUE:
         line = lines[entry.name]
         assert entry.licence in line and entry.terms in line and line.endswith(str(entry.year))
         assert (" assistant " in line) == entry.assistant and (" base " in line) != entry.assistant
-        assert f">{entry.name}<" in bundle.html
-    assert [m["name"] for m in bundle.data["models"]] == [entry.name for entry in CATALOGUE]
+        assert f">{entry.name}<" in report.html
+    assert [m["name"] for m in report.data["models"]] == [entry.name for entry in CATALOGUE]
 
 
 def test_the_catalogue_says_who_may_not_use_llama_and_what_is_not_there():
-    text = catalogue_bundle().text
+    text = catalogue_report().text
     llama = next(line for line in text.splitlines() if line.startswith("llama-7b "))
     assert "6.74B" in llama and "research only" in llama
     assert "their weights are not published" in text

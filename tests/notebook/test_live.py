@@ -14,7 +14,7 @@ pytest.importorskip("anywidget")
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.notebook.views import follow as following
-from jupyter_gpt.notebook.views import live
+from jupyter_gpt.notebook.views import live, place
 from jupyter_gpt.notebook.views.widget import close
 from jupyter_gpt.report.report import MIME, Report
 
@@ -250,21 +250,19 @@ def published(monkeypatch):
     import IPython.display
 
     seen = []
-    monkeypatch.setattr(
-        IPython.display, "display", lambda data, raw=False, metadata=None: seen.append((data, metadata))
-    )
+    monkeypatch.setattr(IPython.display, "display", lambda data, metadata=None, **_: seen.append((data, metadata)))
     return seen
 
 
-def bundle_of(run) -> Report:
+def report_of(run) -> Report:
     return Report(f"{run.name} {run.status}", data={"name": run.name}, metadata={"seconds": 1.5})
 
 
 def test_with_nobody_there_only_the_final_bundle_is_published(published):
     run = FakeRun()
     run.step(1)
-    following.follow(run, bundle_of)
-    assert published == [(bundle_of(run).mime(), {MIME: {"seconds": 1.5}})]
+    following.follow(run, report_of)
+    assert published == [(report_of(run).mime(), {MIME: {"seconds": 1.5}})]
     assert published[0][0]["text/plain"] == "storyteller finished"
 
 
@@ -272,19 +270,19 @@ def test_a_failed_run_leaves_its_bundle_and_raises(published):
     run = FakeRun(error=GPTError("the loss is NaN at step 7"))
     run.step(6)
     with pytest.raises(GPTError, match="NaN at step 7"):
-        following.follow(run, bundle_of)
+        following.follow(run, report_of)
     assert [data["text/plain"] for data, _ in published] == ["storyteller failed"]
 
 
 def test_a_run_that_failed_before_its_first_step_leaves_its_error_alone(published):
     run = FakeRun(error=GPTError("bad.jsonl, line 37 is not JSON"))
     with pytest.raises(GPTError, match="line 37"):
-        following.follow(run, bundle_of)
+        following.follow(run, report_of)
     assert published == []
 
 
 def test_a_background_run_with_nobody_there_says_one_fixed_line(published, capsys):
-    following.follow(FakeRun(), bundle_of, background=True)
+    following.follow(FakeRun(), report_of, background=True)
     assert published == []
     assert capsys.readouterr().out == (
         "storyteller trains in the background; %gpt show storyteller shows how far it is\n"
@@ -298,12 +296,12 @@ def test_a_person_is_there_when_the_request_names_a_cell(monkeypatch, metadata, 
             return {"header": {}, "metadata": metadata}
 
     monkeypatch.setattr("IPython.get_ipython", Shell)
-    assert following.is_live() is live_there
+    assert place.is_live() is live_there
 
 
 def test_a_plain_script_is_not_live(monkeypatch):
     monkeypatch.setattr("IPython.get_ipython", lambda: None)
-    assert following.is_live() is False
+    assert place.is_live() is False
 
 
 def test_a_closed_widget_leaves_no_comm(widget):

@@ -6,14 +6,14 @@ from dataclasses import replace
 import pytest
 
 from helpers.rendered import visible
-from jupyter_gpt.notebook.views.plan import exponent, hours, money, percent, plan_bundle, size, slide_bundle, span
+from jupyter_gpt.notebook.views.plan import exponent, hours, money, percent, plan_report, size, slide_report, span
 from jupyter_gpt.report.report import MIME
 from jupyter_gpt.report.text import columns
 from jupyter_gpt.stages.planning import optimal, plan
 
 
 def table_of(text: str) -> list[str]:
-    """The lines of the table inside a text bundle."""
+    """The lines of the table inside a text report."""
     lines = text.splitlines()
     rule = next(i for i, line in enumerate(lines) if line.startswith("──"))
     end = next(i for i, line in enumerate(lines) if i > rule and line.startswith(("assumed", "computed on")))
@@ -21,10 +21,10 @@ def table_of(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "bundle", [plan_bundle(plan("llama")), slide_bundle(), plan_bundle(plan("124M", device="4090"))]
+    "report", [plan_report(plan("llama")), slide_report(), plan_report(plan("124M", device="4090"))]
 )
-def test_columns_align(bundle):
-    header, rule, *rows = table_of(bundle.text)
+def test_columns_align(report):
+    header, rule, *rows = table_of(report.text)
     ends = [len(piece) for piece in rule.split("  ")]
     assert columns(header) == len(rule)
     for row in rows:
@@ -36,7 +36,7 @@ def test_columns_align(bundle):
 
 
 def test_the_slide_has_both_models_published_and_computed():
-    text = slide_bundle().text
+    text = slide_report().text
     for figure in (
         "175B",
         "65.2B",
@@ -57,8 +57,8 @@ def test_the_slide_has_both_models_published_and_computed():
 
 
 def test_the_plan_shows_every_stage_and_its_assumptions():
-    bundle = plan_bundle(plan("llama", device="H100", dollars_per_hour=2.25))
-    for text in (bundle.text, visible(bundle.html)):
+    report = plan_report(plan("llama", device="H100", dollars_per_hour=2.25))
+    for text in (report.text, visible(report.html)):
         for word in (
             "pretraining",
             "finetuning",
@@ -69,24 +69,24 @@ def test_the_plan_shows_every_stage_and_its_assumptions():
             "KV cache",
         ):
             assert word in text
-    assert json.loads(json.dumps(bundle.mime()[MIME]))["plan"]["name"] == "LLaMA-65B"
+    assert json.loads(json.dumps(report.mime()[MIME]))["plan"]["name"] == "LLaMA-65B"
 
 
 def test_too_few_devices_is_said():
-    assert "pretraining does not fit on 8 A100: it needs 41" in plan_bundle(plan("gpt3", count=8)).text
+    assert "pretraining does not fit on 8 A100: it needs 41" in plan_report(plan("gpt3", count=8)).text
 
 
 def test_a_budget_names_itself():
-    assert plan_bundle(optimal(flops="1e24")).text.startswith("compute-optimal for 1e+24 FLOPs: 91.3B parameters")
+    assert plan_report(optimal(flops="1e24")).text.startswith("compute-optimal for 1e+24 FLOPs: 91.3B parameters")
 
 
 def test_hostile_names_are_escaped():
-    html = plan_bundle(replace(plan("7B"), name="<script>alert(1)</script>")).html
+    html = plan_report(replace(plan("7B"), name="<script>alert(1)</script>")).html
     assert "<script" not in html and "&lt;script&gt;" in html
 
 
 def test_html_is_what_a_sanitizer_keeps():
-    html = slide_bundle().html + plan_bundle(plan("7B")).html
+    html = slide_report().html + plan_report(plan("7B")).html
     assert not any(word in html for word in ("<style", "<svg", "var(", "class="))
 
 

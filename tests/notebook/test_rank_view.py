@@ -42,8 +42,8 @@ def ranked(tmp_path):
 
 def test_the_page_shows_the_order_ties_and_reasons(ranked):
     ranked.rank(0, [[1], [0, 2]], "it is evil")
-    bundle = view.ranking_report(ranked)
-    assert bundle.text.splitlines() == [
+    report = view.ranking_report(ranked)
+    assert report.text.splitlines() == [
         "rankings taste",
         "3 prompts, 3 completions each of ann, temperature 0.7, at most 60 tokens, seed 2 and up",
         "«1 ranked, 1 missing · 1 with identical completions · by person 1»",
@@ -69,20 +69,20 @@ def test_the_page_shows_the_order_ties_and_reasons(ranked):
         "   not ranked yet",
         "»",
     ]
-    assert bundle.html.count(view.GREEN) == 1 and bundle.html.count(">2=</td>") == 2
-    assert bundle.html.index("&lt;script") < bundle.html.index("the fox") and "person: it is evil" in bundle.html
-    assert "&lt;|sent|&gt; Tell me." in bundle.html and FOLDED not in bundle.html
-    assert bundle.data == {
+    assert report.html.count(view.GREEN) == 1 and report.html.count(">2=</td>") == 2
+    assert report.html.index("&lt;script") < report.html.index("the fox") and "person: it is evil" in report.html
+    assert "&lt;|sent|&gt; Tell me." in report.html and FOLDED not in report.html
+    assert report.data == {
         "view": "rank",
         "rankings": "taste",
         "models": ["ann"],
         "prompts": ["Say yes.", "Tell me.", "Why?"],
-        "sampling": bundle.data["sampling"],
+        "sampling": report.data["sampling"],
     }
-    assert bundle.data["sampling"]["max_tokens"] == 60 and bundle.data["sampling"]["stop"] == ["\n"]
-    [answer] = bundle.metadata["questions"][0]["answers"]
+    assert report.data["sampling"]["max_tokens"] == 60 and report.data["sampling"]["stop"] == ["\n"]
+    [answer] = report.metadata["questions"][0]["answers"]
     assert (answer["by"], answer["order"], answer["reason"]) == ("person", [[1], [0, 2]], "it is evil")
-    assert bundle.metadata["missing"] == 1
+    assert report.metadata["missing"] == 1
 
 
 def test_hostile_text_stays_text(ranked):
@@ -104,9 +104,9 @@ def test_while_somebody_ranks_it_is_folded_up_and_names_no_model(tmp_path):
 def test_labellers_and_their_agreement_are_told(tmp_path):
     for by, order in (("ann", [[0], [1], [2]]), ("bob", [[0], [1], [2]])):
         make(tmp_path, by=by).rank(0, order)
-    bundle = view.ranking_report(make(tmp_path, by="bob"))
-    assert "by ann 1, bob 1 · agreement on 1 prompt: Kendall's W 1.00 (1 is perfect, 0.50 is chance)" in (bundle.text)
-    assert bundle.metadata["agreement"] == {"w": 1.0, "chance": 0.5, "prompts": 1}
+    report = view.ranking_report(make(tmp_path, by="bob"))
+    assert "by ann 1, bob 1 · agreement on 1 prompt: Kendall's W 1.00 (1 is perfect, 0.50 is chance)" in (report.text)
+    assert report.metadata["agreement"] == {"w": 1.0, "chance": 0.5, "prompts": 1}
     other = make(tmp_path, fox="another fox")
     assert "2 more of other completions in the same file" in view.status_line(other)
 
@@ -125,14 +125,14 @@ def test_nbval_sees_no_answers_no_texts_and_no_form(ranked, tmp_path):
     ranked.notes.append("said »")
     whole = view.ranking_report(ranked)
     elsewhere = view.ranking_report(make(tmp_path, fox="other"))
-    for bundle in (half, whole, elsewhere):
-        assert folded(bundle.text) == folded(fresh.text)
-        assert folded(bundle.html) == folded(fresh.html)
-        assert bundle.data == fresh.data
+    for report in (half, whole, elsewhere):
+        assert folded(report.text) == folded(fresh.text)
+        assert folded(report.html) == folded(fresh.html)
+        assert report.data == fresh.data
 
 
 class Page:
-    """Stands for the front end's displays: `shown` is every (action, bundle of mime types)."""
+    """Stands for the front end's displays: `shown` is every (action, report of mime types)."""
 
     def __init__(self):
         self.shown, self.forms = [], []
@@ -158,7 +158,7 @@ def page(monkeypatch, tmp_path):
 
 
 def present(monkeypatch, there: bool) -> None:
-    monkeypatch.setattr("jupyter_gpt.notebook.views.follow.is_live", lambda: there)
+    monkeypatch.setattr("jupyter_gpt.notebook.views.place.is_live", lambda: there)
 
 
 def hear(form: RankForm, what: str, page: str = "first", **more) -> dict:

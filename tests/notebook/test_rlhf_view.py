@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from helpers.recipes import reward_recipe, rl_recipe
-from jupyter_gpt.notebook.views.run_report import run_bundle
+from jupyter_gpt.notebook.views.run_report import run_report
 
 EVIL = "<script>alert(1)</script>»"
 
@@ -103,13 +103,13 @@ def rl_events():
 @pytest.mark.parametrize("algo", ["ppo", "grpo", "dpo"])
 def test_a_run_of_rl_is_told_in_words_and_pictures(algo):
     recipe = rl_recipe("s", ["Why?"], algo=algo, reward=["$polite"], rankings="taste")
-    bundle = run_bundle(run("rlhf", recipe, rl_events()))
-    assert "<script" not in bundle.html and EVIL not in bundle.html
-    assert bundle.html.count("data:image/png") == 2 and "running away" in bundle.text and "#d04545" in bundle.html
-    assert "win rate" in bundle.text and "rgba(60,159,80" in bundle.html and "rgba(208,69,69" in bundle.html
-    assert "$polite" in bundle.text
-    json.dumps(bundle.data)
-    json.dumps(bundle.metadata)
+    report = run_report(run("rlhf", recipe, rl_events()))
+    assert "<script" not in report.html and EVIL not in report.html
+    assert report.html.count("data:image/png") == 2 and "running away" in report.text and "#d04545" in report.html
+    assert "win rate" in report.text and "rgba(60,159,80" in report.html and "rgba(208,69,69" in report.html
+    assert "$polite" in report.text
+    json.dumps(report.data)
+    json.dumps(report.metadata)
 
 
 def unmarked(text):
@@ -121,7 +121,7 @@ def unmarked(text):
 
 def test_what_differs_between_machines_is_marked():
     recipe = rl_recipe("s", ["Why?"], algo="ppo", reward=["$polite"])
-    one = run_bundle(run("rlhf", recipe, rl_events()))
+    one = run_report(run("rlhf", recipe, rl_events()))
     events = rl_events()
     for event in events:
         for key in ("reward", "kl", "entropy", "seconds", "win_rate", "perplexity", "advantages", "text"):
@@ -131,7 +131,7 @@ def test_what_differs_between_machines_is_marked():
                 event["text"], event["pieces"] = "other", ["ot", "her"]
     for row in events[-1]["rows"]:
         row["reward"] += 1.5
-    two = run_bundle(run("rlhf", recipe, events))
+    two = run_report(run("rlhf", recipe, events))
     assert one.text != two.text and unmarked(one.text) == unmarked(two.text)
     alt = re.compile(r'alt="[^"]*"')
     assert unmarked(alt.sub("", one.html)) == unmarked(alt.sub("", two.html)) and one.data == two.data
@@ -155,7 +155,7 @@ def test_the_live_view_is_sent_what_the_algorithm_declares():
 def test_an_alarm_that_comes_back_is_one_line():
     again = [{"event": "warning", "step": step, "cause": "constant", "text": "the same reward"} for step in (3, 5, 9)]
     recipe = rl_recipe("s", ["Why?"], algo="grpo", reward=["$polite"])
-    text = run_bundle(run("rlhf", recipe, [*rl_events(), *again])).text
+    text = run_report(run("rlhf", recipe, [*rl_events(), *again])).text
     assert "! step ≈1: «the KL" in text
     assert (
         "! step ≈3: «the same reward (and 2 times more, the last at step 9)»" in text
@@ -165,8 +165,8 @@ def test_an_alarm_that_comes_back_is_one_line():
 
 def test_a_run_that_has_not_begun_is_shown_too():
     recipe = rl_recipe("s", ["Why?"], algo="ppo", reward=["$polite"])
-    assert "PPO" in run_bundle(run("rlhf", recipe, [], "failed")).text
-    assert "reward model" in run_bundle(run("reward", reward_recipe("s", "taste"), [], "failed")).text
+    assert "PPO" in run_report(run("rlhf", recipe, [], "failed")).text
+    assert "reward model" in run_report(run("reward", reward_recipe("s", "taste"), [], "failed")).text
 
 
 def test_the_slide_of_a_reward_model():
@@ -199,7 +199,7 @@ def test_the_slide_of_a_reward_model():
         {"event": "sample", "step": 2, "prompt": "Why?", "text": EVIL, "reward": 1.5},
         {"event": "sample", "step": 2, "prompt": "Why?", "text": "rude", "reward": -1.5},
     ]
-    bundle = run_bundle(run("reward", reward_recipe("s", "taste"), events))
-    assert "<script" not in bundle.html and "▣" in bundle.html and "cut off" in bundle.text
-    assert "≈90.0% (95% interval ≈50.0% to ≈100.0%)" in bundle.text and "calibration" in bundle.html
-    json.dumps([bundle.data, bundle.metadata])
+    report = run_report(run("reward", reward_recipe("s", "taste"), events))
+    assert "<script" not in report.html and "▣" in report.html and "cut off" in report.text
+    assert "≈90.0% (95% interval ≈50.0% to ≈100.0%)" in report.text and "calibration" in report.html
+    json.dumps([report.data, report.metadata])

@@ -37,12 +37,12 @@ def test_from_a_base_to_an_assistant_and_a_merged_one(run, shown, fails, capsys)
     )
     assert (names["m"].name, names["m"].base, names["w"].base) == ("reply", "hen", None)
     assert names["w"].lineage == ["hen (pretrain)", "reply (sft)", "more (sft)", "whole (merge)"]
-    picture, bundle, _, _, models, again = shown
+    picture, report, _, _, models, again = shown
     assert "⟦The hen.<|end|>⟧" in picture and picture.startswith("reply: 1 source of conversations")
     made = r"an adapter of rank 2 on hen, with rows for .*<\|assistant\|>, <\|end\|>.*, loss on the assistant's tokens"
-    assert re.match(f"reply: sft, finished, all 3 steps\n{made}", bundle)
-    assert "«Who sat?»\n  hen, before: «" in bundle and "  reply, after step ≈3: «" in bundle
-    assert "parameters trained" in bundle and again == bundle
+    assert re.match(f"reply: sft, finished, all 3 steps\n{made}", report)
+    assert "«Who sat?»\n  hen, before: «" in report and "  reply, after step ≈3: «" in report
+    assert "parameters trained" in report and again == report
     assert re.search(r"reply +[\d,]+, [\d,]+ its own \([\d.]+%\)", models)
     assert "more merged into its base" in capsys.readouterr().out
     assert fails(f"%%sft reply --base nobody {SHORT}\n{BODY}").startswith("there is no model nobody")

@@ -77,16 +77,16 @@ def read(html):
 
 
 def test_everything_is_text_and_survives_a_sanitizer(answer):
-    for bundle in (sources.answer_bundle(answer), sources.hits_bundle("docs", "leave <x>?", answer.hits, "by cosine")):
-        tags = read(bundle.html)
+    for report in (sources.answer_report(answer), sources.hits_report("docs", "leave <x>?", answer.hits, "by cosine")):
+        tags = read(report.html)
         assert tags.seen <= KEPT and "<script>alert(1)</script>" in tags.text
-        assert "var(" not in bundle.html
+        assert "var(" not in report.html
 
 
 def test_sentences_are_tinted_by_what_supports_them(answer):
-    bundle = sources.answer_bundle(answer)
+    report = sources.answer_report(answer)
     for said in ("1 of 2 sentences supported by a source", "in no source: Pirates", "(not in the source: "):
-        assert said in bundle.text and said in visible(bundle.html)
+        assert said in report.text and said in visible(report.html)
     html = html_of(sources.sentences(answer))
     assert html.count(sources.GOOD) == 1 and html.count(sources.BAD) == 1 and "⚠ in no source" in html
 
@@ -103,7 +103,7 @@ def test_the_meter_says_what_it_shows(answer):
 
 def test_below_the_relevance_threshold_no_model_is_asked(answer):
     answer.left, answer.hits, answer.best, answer.near = answer.hits, [], 0.21, 0.28
-    text = sources.answer_bundle(answer).text
+    text = sources.answer_report(answer).text
     assert "best match: cosine 0.21, below the 0.28 relevance threshold" in text and "no model was asked" in text
 
 
@@ -118,13 +118,13 @@ def test_words_and_quotations_are_lit():
 
 
 def test_what_did_not_fit_is_said(answer):
-    assert "did not fit into the context: 1 of 3 chunks (a<i>.pdf, page 3)" in sources.answer_bundle(answer).text
+    assert "did not fit into the context: 1 of 3 chunks (a<i>.pdf, page 3)" in sources.answer_report(answer).text
 
 
 def test_nbval_sees_nothing_that_may_differ(answer):
-    before = sources.answer_bundle(answer)
+    before = sources.answer_report(answer)
     answer.hits, answer.checks, answer.text = [hit("Quite other.", 5)], [], "Other."
-    after = sources.answer_bundle(answer)
+    after = sources.answer_report(answer)
     assert folded(before.text) == folded(after.text) and folded(before.html) == folded(after.html)
     assert before.data == after.data
 

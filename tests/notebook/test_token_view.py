@@ -11,7 +11,7 @@ from helpers.rendered import folded
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.completion import Completion
 from jupyter_gpt.notebook.views.likelihood import SCALE, colour, share
-from jupyter_gpt.notebook.views.token_view import context_meter, spoken, token_bundle
+from jupyter_gpt.notebook.views.token_view import context_meter, spoken, token_report
 from jupyter_gpt.notebook.views.work import correlation, work_line
 from jupyter_gpt.report.text import inline
 
@@ -42,7 +42,7 @@ def completion(tokens=(0, 1, 2, 3, 4), **more) -> Completion:
 
 
 def test_text_says_all_of_it():
-    lines = token_bundle(completion(), Words(), 64).text.splitlines()
+    lines = token_report(completion(), Words(), 64).text.splitlines()
     assert lines[0] == "tale: ≈5 tokens, median probability ≈0.50"
     assert lines[1].startswith("time per token: median ≈12.0 ms, 90% within ≈10.0 to ≈13.0 ms; correlation")
     assert lines[2].startswith("context: ≈12 prompt tokens, ≈5 sampled, ≈47 of 64 left «[")
@@ -54,7 +54,7 @@ def test_text_says_all_of_it():
 
 
 def test_html_shows_each_token_with_its_alternatives_and_no_markup_of_the_model():
-    html = token_bundle(completion(), Words(), 64).html
+    html = token_report(completion(), Words(), 64).html
     assert "<b>»" not in html and "&lt;b&gt;" in html and "&raquo;" in html
     assert 'title="·&lt;b&gt;  0.40%\nmost likely:\n90.0%  ·Once\n5.0%  ·&lt;b&gt;"' in html
     assert html.count("data:image/png;base64,") == 1
@@ -62,8 +62,8 @@ def test_html_shows_each_token_with_its_alternatives_and_no_markup_of_the_model(
 
 
 def test_nbval_sees_no_tokens_and_no_clock():
-    one = token_bundle(completion(), Words(), 64)
-    two = token_bundle(completion((2, 2, 0), prompt_tokens=7, seconds_per_token=[0.2, 0.3, 0.1]), Words(), 64)
+    one = token_report(completion(), Words(), 64)
+    two = token_report(completion((2, 2, 0), prompt_tokens=7, seconds_per_token=[0.2, 0.3, 0.1]), Words(), 64)
     assert one.text != two.text and one.html != two.html
     assert folded(one.text) == folded(two.text)
     assert folded(one.html) == folded(two.html)
@@ -87,17 +87,17 @@ def test_work_leaves_out_the_token_that_reads_the_prompt():
 
 
 def test_an_endpoint_that_tells_texts_without_times():
-    bundle = token_bundle(
+    report = token_report(
         completion(("Hi", " you"), top=[(("Hi", -0.1), ("Yo", -2.3)), ()], seconds_per_token=[], prompt_tokens=3)
     )
-    assert "time per token" not in bundle.text and "<img" not in bundle.html
-    assert bundle.text.splitlines()[1] == "context: ≈3 prompt tokens, ≈2 sampled"
-    assert "Yo 10.0%" in bundle.text and "id" not in bundle.text.splitlines()[5]
+    assert "time per token" not in report.text and "<img" not in report.html
+    assert report.text.splitlines()[1] == "context: ≈3 prompt tokens, ≈2 sampled"
+    assert "Yo 10.0%" in report.text and "id" not in report.text.splitlines()[5]
 
 
 def test_no_tokens_is_one_line():
     with pytest.raises(GPTError, match="tale told no tokens"):
-        token_bundle(completion(()), Words())
+        token_report(completion(()), Words())
 
 
 def test_sentencepiece_keeps_its_space():
@@ -106,9 +106,9 @@ def test_sentencepiece_keeps_its_space():
 
 def test_long_completions_say_how_much_is_left_out():
     long = completion([0] * 1200, logprobs=[-0.1] * 1200, top=[], seconds_per_token=[0.01] * 1200)
-    bundle = token_bundle(long, Words(), 2048)
-    assert "… and 900 more tokens" in bundle.text and "… and 200 more tokens" in bundle.html
-    assert len(bundle.metadata["tokens"]) == 1200
+    report = token_report(long, Words(), 2048)
+    assert "… and 900 more tokens" in report.text and "… and 200 more tokens" in report.html
+    assert len(report.metadata["tokens"]) == 1200
 
 
 @pytest.mark.parametrize(

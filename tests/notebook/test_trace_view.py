@@ -6,7 +6,7 @@ import pytest
 
 from helpers.rendered import folded
 from jupyter_gpt.inference.completion import Completion, Usage
-from jupyter_gpt.notebook.views.trace import trace_bundle, tree, unsent_bundle
+from jupyter_gpt.notebook.views.trace import trace_report, tree, unsent_report
 from jupyter_gpt.prompting.trace import Node
 from jupyter_gpt.report.parts import Varies
 from jupyter_gpt.report.report import Report
@@ -60,7 +60,7 @@ def test_the_html_folds_and_escapes(done):
 
 
 def test_what_nbval_compares_does_not_depend_on_what_was_sampled(done):
-    bundle = trace_bundle(done)
+    report = trace_report(done)
     other = Node(
         "technique", "chain of thought, 2 samples, vote", children=[Node("call", "thinks", text="«other»", calls=1)]
     )
@@ -75,13 +75,13 @@ def test_what_nbval_compares_does_not_depend_on_what_was_sampled(done):
         notes=("no majority",),
         finish_reason="length",
     )
-    again = trace_bundle(another)
-    assert folded(bundle.text).replace("«…»\n\n«…»", "«…»") == folded(again.text)
-    below = [folded(b.html).split("<p ")[-2] for b in (bundle, again)]
+    again = trace_report(another)
+    assert folded(report.text).replace("«…»\n\n«…»", "«…»") == folded(again.text)
+    below = [folded(b.html).split("<p ")[-2] for b in (report, again)]
     assert below[0] == below[1] and "«…»" in below[0]
-    assert bundle.data == again.data and bundle.text.startswith("answer: «4»")
-    assert bundle.metadata["trace"] == done.trace
-    assert "[████████████░░░░░░░░░░░░]" in bundle.text and "width:50.00%" in bundle.html
+    assert report.data == again.data and report.text.startswith("answer: «4»")
+    assert report.metadata["trace"] == done.trace
+    assert "[████████████░░░░░░░░░░░░]" in report.text and "width:50.00%" in report.html
 
 
 def test_a_thousand_nodes_are_drawn_within_reason(done):
@@ -93,8 +93,8 @@ def test_a_thousand_nodes_are_drawn_within_reason(done):
 
 
 def test_a_dry_run_shows_the_prompts_that_can_be_known(done):
-    bundle = unsent_bundle(done)
-    assert "nothing was sent" in bundle.text and bundle.text.endswith("\n\n<|user|>What «is» 2+2?\n\nthen?\n\nthen?")
+    report = unsent_report(done)
+    assert "nothing was sent" in report.text and report.text.endswith("\n\n<|user|>What «is» 2+2?\n\nthen?\n\nthen?")
 
 
 class Heard:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from jupyter_gpt.notebook.magics.listing import runs_bundle
+from jupyter_gpt.notebook.magics.listing import runs_report
 from jupyter_gpt.notebook.run_summary import made
 from jupyter_gpt.notebook.views.live import _Feed
-from jupyter_gpt.notebook.views.run_report import run_bundle
+from jupyter_gpt.notebook.views.run_report import run_report
 from jupyter_gpt.runs.run_figures import MEAN, recent
 from jupyter_gpt.stages.rankings import Ranking
 
@@ -55,24 +55,24 @@ def test_a_run_that_diverges_is_kept_and_says_so_everywhere(gpt, tiny_model, tra
     before = run.events[run.events.index(alarm) - 1]
     assert (before["event"], before["step"]) == ("step", alarm["step"]), "told right where it began"
     assert run.events[-1]["alarms"] == ["diverged"] and "finished, diverged" in repr(run)
-    bundle = run_bundle(run)
+    report = run_report(run)
     assert re.match(
-        r"run: [a-z ]+, finished, diverged, all 16 steps\n.*\n! step ≈\d+: «the run has diverged: ", bundle.text
+        r"run: [a-z ]+, finished, diverged, all 16 steps\n.*\n! step ≈\d+: «the run has diverged: ", report.text
     )
     assert (
-        "finished, diverged" in bundle.html
-        and '<p style="color:#d04545">' in bundle.html
-        and "Lower --lr (now 30)" in bundle.html
+        "finished, diverged" in report.html
+        and '<p style="color:#d04545">' in report.html
+        and "Lower --lr (now 30)" in report.html
     )
-    assert bundle.metadata["warnings"][0]["cause"] == "diverged"
-    assert "finished, diverged" in runs_bundle(gpt.runs).text and "finished, diverged" in made(gpt.home)
+    assert report.metadata["warnings"][0]["cause"] == "diverged"
+    assert "finished, diverged" in runs_report(gpt.runs).text and "finished, diverged" in made(gpt.home)
 
 
 @KINDS
 def test_a_run_that_does_not_says_nothing(gpt, tiny_model, train, kind):
     run = start(gpt, tiny_model, train, kind)
     assert not [event for event in run.events if event["event"] == "warning"] and run.events[-1]["alarms"] == []
-    assert "diverged" not in run_bundle(run).text + runs_bundle(gpt.runs).text + made(gpt.home)
+    assert "diverged" not in run_report(run).text + runs_report(gpt.runs).text + made(gpt.home)
 
 
 @KINDS
@@ -83,7 +83,7 @@ def test_training_loss_is_one_and_validation_has_its_step(gpt, tiny_model, train
     loss = sum(last) / 10
     assert recent(run.events) == pytest.approx(loss)
     assert "loss" in _Feed(run).update()[0]["columns"] and MEAN in LAYOUT.read_text()
-    text, table = run_bundle(run).text, runs_bundle(gpt.runs).text
+    text, table = run_report(run).text, runs_report(gpt.runs).text
     assert re.search(rf"training loss +≈{loss:.3f} nats per \w+, {MEAN}", text)
     assert "loss, mean of last 10" in table and f"≈{loss:.3f}" in table
     value = [event["val_loss"] for event in run.events if event["event"] == "evaluation"][-1]
@@ -98,7 +98,7 @@ def test_a_stopped_run_shows_the_step_of_a_validation_that_was_skipped(gpt, trai
     run.stop()
     run.stop()
     run.wait()
-    assert re.search(r"validation loss +≈\d\.\d+ nats per token at step ≈0\n", run_bundle(run).text)
+    assert re.search(r"validation loss +≈\d\.\d+ nats per token at step ≈0\n", run_report(run).text)
 
 
 @pytest.mark.filterwarnings("ignore:run, step")

@@ -99,7 +99,7 @@ def test_stopped_and_resumed_ends_as_if_never_stopped(gpt, fox):
 
 
 def test_bad_rows_are_refused_or_skipped_and_counted(gpt, fox, tmp_path):
-    from jupyter_gpt.notebook.views.run_report import run_bundle
+    from jupyter_gpt.notebook.views.run_report import run_report
 
     path = tmp_path / "mood.jsonl"
     rows = [json.dumps({"text": text, "label": label}) for text, label in TEXTS]
@@ -110,7 +110,7 @@ def test_bad_rows_are_refused_or_skipped_and_counted(gpt, fox, tmp_path):
     run = gpt.classify("mood", body, "fox", bad_rows="skip", **SHORT)
     start = next(e for e in run.events if e["event"] == "start")
     assert start["texts"] + start["held_out"] == len(TEXTS) and start["skipped"] == 3
-    assert f"3, the first: {path}, line 3 is not JSON" in run_bundle(run).text
+    assert f"3, the first: {path}, line 3 is not JSON" in run_report(run).text
     reasons = []
     assert [tuple(each) for each in read(body, bad_rows="skip", skipped=reasons)] == TEXTS and len(reasons) == 3
     assert fail(gpt.classify, "mood", TEXTS, "fox", bad_rows="drop") == "--bad-rows is refuse or skip, not 'drop'"
@@ -191,11 +191,11 @@ def test_figures_are_those_of_scikit_learn():
 
 
 def test_the_picture_and_its_text(gpt, fox):
-    from jupyter_gpt.notebook.views.run_report import run_bundle
+    from jupyter_gpt.notebook.views.run_report import run_report
 
     run = gpt.classify("mood", [*TEXTS, ("<b>bold</b>", "good")], "fox", **SHORT)
-    bundle = run_bundle(run)
-    assert "accuracy" in bundle.text and "95% interval" in bundle.text and "macro F1" in bundle.text
-    assert "true label (rows) × predicted label (columns)" in bundle.text
-    assert "<b>bold</b>" not in bundle.html and '<img src="data:image/png' in bundle.html
-    assert {"view": "run", "name": "mood", "kind": "classify", "base": "fox"}.items() <= bundle.data.items()
+    report = run_report(run)
+    assert "accuracy" in report.text and "95% interval" in report.text and "macro F1" in report.text
+    assert "true label (rows) × predicted label (columns)" in report.text
+    assert "<b>bold</b>" not in report.html and '<img src="data:image/png' in report.html
+    assert {"view": "run", "name": "mood", "kind": "classify", "base": "fox"}.items() <= report.data.items()

@@ -8,7 +8,7 @@ from IPython.core.interactiveshell import InteractiveShell
 import jupyter_gpt
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.notebook.views import live
-from jupyter_gpt.notebook.views.run_report import panels, run_bundle
+from jupyter_gpt.notebook.views.run_report import panels, run_report
 from jupyter_gpt.stages.launch import metrics_of
 
 ALGORITHM = '''
@@ -76,7 +76,7 @@ def test_its_metric_is_in_the_live_view_the_report_and_the_history(shell, gpt):
     steps = [e for e in run.events if e["event"] == "step"]
     [panel] = [panel for panel in panels(metrics_of(run), steps, []) if panel.title == "surprise, nats per token"]
     assert [value for _, value in panel.points] == surprise
-    report = run_bundle(run)
+    report = run_report(run)
     mean = sum(surprise) / 4
     assert re.search(rf"surprise +≈{mean:.2f} nats per token, mean of last 10 steps\n", report.text)
     assert "data:image/png" in report.html and "$MINE" in report.text

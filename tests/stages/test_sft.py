@@ -8,7 +8,7 @@ import torch
 from helpers.errors import fail
 from jupyter_gpt.data.tokenizer import CHAT
 from jupyter_gpt.nn.lora_linear import is_adapter_parameter
-from jupyter_gpt.notebook.views.run_report import run_bundle
+from jupyter_gpt.notebook.views.run_report import run_report
 from jupyter_gpt.session import Session
 from jupyter_gpt.stages.sft import SFTRecipe
 
@@ -103,7 +103,7 @@ def test_an_adapter_ends_its_answers_on_a_base_that_never_saw_the_end(gpt, fox, 
     rows = [p for name, p in own(gpt.models["reply"]).items() if "trainable_tokens" in name]
     assert len(rows) == 2 and all(p.shape == (4, 32) for p in rows)
     assert not torch.equal(rows[1][3], fox.module.lm_head.weight[end])
-    assert "with rows for <|system|>, <|user|>, <|assistant|>, <|end|>" in run_bundle(run).text
+    assert "with rows for <|system|>, <|user|>, <|assistant|>, <|end|>" in run_report(run).text
 
 
 def test_a_recipe_from_before_there_were_rows_trains_none(sft):

@@ -79,7 +79,7 @@ def config(gpt, given: dict, ip) -> object:
     if name is None:
         if options or remove:
             raise GPTError("%gpt config wants a name before its options: %gpt config endpoint NAME …")
-        show(endpoints_bundle([endpoints[known] for known in endpoints]))
+        show(endpoints_report([endpoints[known] for known in endpoints]))
         return endpoints
     if remove:
         if options:
@@ -89,7 +89,7 @@ def config(gpt, given: dict, ip) -> object:
         print(f"endpoint {name} is forgotten")
         return endpoint
     if not options:
-        show(endpoints_bundle([endpoints[name]]))
+        show(endpoints_report([endpoints[name]]))
         return endpoints[name]
     missing = next((option for option in ("base_url", "model") if option not in options), None)
     if missing:
@@ -104,7 +104,7 @@ def key_of(endpoint) -> str:
     return f"key from {endpoint.key_env}" if endpoint.key_env else "no key"
 
 
-def endpoints_bundle(endpoints: list) -> Report:
+def endpoints_report(endpoints: list) -> Report:
     """One row an endpoint."""
     facts = [{"name": e.name, "model": e.model, "base_url": e.base_url, "key_env": e.key_env} for e in endpoints]
     head = ("endpoint", "model", "address", "key", "API")
@@ -133,11 +133,11 @@ def template(given: dict) -> dict[str, str]:
     elif part is not None and part not in texts:
         raise GPTError(f"{technique} has no template {part}{nearest(part, texts)}")
     now = templates.current(technique)
-    show(templates_bundle(technique, now, texts, part))
+    show(templates_report(technique, now, texts, part))
     return now
 
 
-def templates_bundle(technique: str, now: dict, own: dict, part: str | None) -> Report:
+def templates_report(technique: str, now: dict, own: dict, part: str | None) -> Report:
     """Each text under its name, marked where it was replaced."""
     shown = {name: text for name, text in now.items() if part in (None, name)}
     parts = []

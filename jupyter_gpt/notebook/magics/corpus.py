@@ -13,12 +13,12 @@ class CorpusMagic(Magic):
         if given is None:
             return
         from jupyter_gpt import gpt
-        from jupyter_gpt.notebook.views.corpus import corpus_bundle
+        from jupyter_gpt.notebook.views.corpus import corpus_report
 
         out = given.pop("out", None)
         corpus = gpt.corpus(mixture=cell, variables=ip.user_ns, **given)
         bind(ip, out, corpus)
-        show(corpus_bundle(corpus))
+        show(corpus_report(corpus))
 
 
 corpus = CorpusMagic("corpus", "CorpusOptions")

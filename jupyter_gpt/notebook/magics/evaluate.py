@@ -11,8 +11,8 @@ from jupyter_gpt.notebook.magics.options import parse
 
 def evaluate(gpt, given: dict, ip) -> object:
     """Measures and shows; the result is the evaluation."""
-    from jupyter_gpt.notebook.views.evaluation import evaluation_bundle
-    from jupyter_gpt.notebook.views.follow import is_live
+    from jupyter_gpt.notebook.views.evaluation import evaluation_report
+    from jupyter_gpt.notebook.views.place import is_live
     from jupyter_gpt.notebook.views.progress import Progress
 
     if "index" in given:
@@ -28,13 +28,13 @@ def evaluate(gpt, given: dict, ip) -> object:
     finally:
         if line:
             line.close()
-    show(evaluation_bundle(found))
+    show(evaluation_report(found))
     return found
 
 
 def evaluate_index(gpt, given: dict) -> object:
     """Retrieval from indexes; the result is the table."""
-    from jupyter_gpt.notebook.views.retrieval import retrieval_bundle
+    from jupyter_gpt.notebook.views.retrieval import retrieval_report
 
     wrong = next((name for name in ("techniques", "score", "questions", "seed") if name in given), None)
     if wrong:
@@ -51,7 +51,7 @@ def evaluate_index(gpt, given: dict) -> object:
     else:
         options["questions"] = given["task"]
     table = gpt.evaluate_index(options.pop("questions"), given["index"], **options)
-    show(retrieval_bundle(table))
+    show(retrieval_report(table))
     return table
 
 

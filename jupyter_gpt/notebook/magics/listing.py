@@ -17,7 +17,7 @@ RUNS = ("run", "kind", "status", "steps", LOSS, "validation loss", "tokens", "se
 MODELS = ("model", "parameters", "kind", "lineage", "licence", "on disk", "where")
 
 
-def models_bundle(models: Any) -> Report:
+def models_report(models: Any) -> Report:
     """One row a model: parameters, base or assistant, what it was made from, licence, where it is. Loads none.
 
     What this kernel has not touched in the user's cache differs from machine to machine: those models stand in a
@@ -69,7 +69,7 @@ def _about(model) -> dict:
     }
 
 
-def catalogue_bundle() -> Report:
+def catalogue_report() -> Report:
     """One row a published model: base models, then assistants, each with its licence and what that allows."""
     from jupyter_gpt.models.catalogue import ABSENT, CATALOGUE
 
@@ -91,7 +91,7 @@ def _kind(assistant: bool) -> str:
     return "assistant" if assistant else "base"
 
 
-def runs_bundle(runs: Mapping[str, Any]) -> Report:
+def runs_report(runs: Mapping[str, Any]) -> Report:
     """One row a run: name, kind, status, steps, losses in nats, the step of the last validation, tokens, seconds.
 
     A run that cannot be read is listed as damaged: the others are still there.

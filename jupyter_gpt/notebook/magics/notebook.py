@@ -39,10 +39,10 @@ def watch(run, overlays: list | tuple = (), background: bool = False) -> None:
     cell that is over leaves nothing training unless it was asked to.
     """
     from jupyter_gpt.notebook.views.follow import follow
-    from jupyter_gpt.notebook.views.run_report import run_bundle
+    from jupyter_gpt.notebook.views.run_report import run_report
 
     try:
-        follow(run, run_bundle, overlays=overlays, background=background)
+        follow(run, run_report, overlays=overlays, background=background)
     except BaseException:
         if run.alive and not background:
             run.stop()

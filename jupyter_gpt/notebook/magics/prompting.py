@@ -17,7 +17,7 @@ class PromptMagic(Magic):
             return
         from jupyter_gpt import gpt
         from jupyter_gpt.data.render import turns
-        from jupyter_gpt.notebook.views.completion import Writing, completion_bundle, prompt_bundle
+        from jupyter_gpt.notebook.views.completion import Writing, completion_report, prompt_report
         from jupyter_gpt.stages.prompt import uses_technique
 
         out, body = given.pop("out", None), cell.strip("\n")
@@ -33,9 +33,9 @@ class PromptMagic(Magic):
         with Writing() as writing:
             done = ask(question, variables=ip.user_ns, on_token=writing.show, **given)
             if given.get("dry_run"):
-                writing.put(prompt_bundle(done))
+                writing.put(prompt_report(done))
             else:
-                writing.put(completion_bundle(done, None if done.remote else gpt.models[done.model].tokenizer))
+                writing.put(completion_report(done, None if done.remote else gpt.models[done.model].tokenizer))
         if holes:
             ip.push(variables_of(done))
         bind(ip, out, done)
@@ -59,32 +59,32 @@ class RagMagic(Magic):
         if given is None:
             return
         from jupyter_gpt import gpt
-        from jupyter_gpt.notebook.views.completion import Writing, prompt_bundle
+        from jupyter_gpt.notebook.views.completion import Writing, prompt_report
         from jupyter_gpt.notebook.views.index_map import index_map
-        from jupyter_gpt.notebook.views.sources import answer_bundle
+        from jupyter_gpt.notebook.views.sources import answer_report
 
         out = given.pop("out", None)
         with Writing() as writing:
             answer = gpt.rag(cell, variables=ip.user_ns, on_token=writing.show, **given)
             if given.get("dry_run") and answer.completion is not None:
-                writing.put(prompt_bundle(answer.completion))
+                writing.put(prompt_report(answer.completion))
             else:
                 index = gpt.indexes[answer.index]
                 question = index.vectors([answer.asked])[0]
-                writing.put(answer_bundle(answer, index_map(index, question, answer.hits or answer.left)))
+                writing.put(answer_report(answer, index_map(index, question, answer.hits or answer.left)))
         bind(ip, out, answer)
 
 
 def show_trace(ask, question, variables, given: dict, acts: bool):
     """Shows the tree of what is asked as it grows, then the answer with the whole tree; returns the completion."""
     from jupyter_gpt.notebook.views.approval import Asking
-    from jupyter_gpt.notebook.views.trace import trace_bundle, unsent_bundle
+    from jupyter_gpt.notebook.views.trace import trace_report, unsent_report
     from jupyter_gpt.notebook.views.trace_live import Growing
 
     with Growing() as growing, Asking() if acts else nullcontext() as person:
         approving = {"person": person} if acts else {}
         done = ask(question, variables=variables, on_trace=growing.show, **approving, **given)
-        growing.put(unsent_bundle(done) if given.get("dry_run") else trace_bundle(done))
+        growing.put(unsent_report(done) if given.get("dry_run") else trace_report(done))
     return done
 
 

@@ -47,7 +47,7 @@ def show_conversations(run) -> None:
     from jupyter_gpt import gpt
     from jupyter_gpt.data.chat import with_template
     from jupyter_gpt.data.conversation_tokens import Conversations
-    from jupyter_gpt.notebook.views.conversations import conversations_bundle
+    from jupyter_gpt.notebook.views.conversations import conversations_report
 
     written = run.folder / "data" / "conversations.json"
     try:
@@ -58,7 +58,7 @@ def show_conversations(run) -> None:
         raise
     if written.exists() and run.status != "failed":  # after a failure an earlier run of that name is back
         tokenizer = with_template(gpt.models[run.recipe["adapter"] or run.recipe["base"]].tokenizer)
-        show(conversations_bundle(run.name, Conversations.open(run.folder / "data"), tokenizer))
+        show(conversations_report(run.name, Conversations.open(run.folder / "data"), tokenizer))
 
 
 pretrain = TrainingMagic("pretrain", "Pretrain")

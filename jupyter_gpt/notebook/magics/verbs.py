@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.models.memory import amount
-from jupyter_gpt.notebook.magics.listing import kind_of, models_bundle, runs_bundle
+from jupyter_gpt.notebook.magics.listing import kind_of, models_report, runs_report
 from jupyter_gpt.notebook.magics.notebook import say, show, watch
 from jupyter_gpt.report.parts import Inline, Paragraph, Varies
 from jupyter_gpt.report.report import Report
@@ -14,17 +14,17 @@ from jupyter_gpt.runs.run_figures import ACTIVE, standing
 def models(gpt, given: dict, ip) -> object:
     """Shows the table; the result is `gpt.models`."""
     if given.get("catalogue"):
-        from jupyter_gpt.notebook.magics.listing import catalogue_bundle
+        from jupyter_gpt.notebook.magics.listing import catalogue_report
 
-        show(catalogue_bundle())
+        show(catalogue_report())
     else:
-        show(models_bundle(gpt.models))
+        show(models_report(gpt.models))
     return gpt.models
 
 
 def pull(gpt, given: dict, ip) -> object:
     """Pulls with a progress line where a person looks; leaves one line that says what came. The result is the model."""
-    from jupyter_gpt.notebook.views.follow import is_live
+    from jupyter_gpt.notebook.views.place import is_live
     from jupyter_gpt.notebook.views.progress import Progress
 
     if not is_live():
@@ -86,7 +86,7 @@ def merge(gpt, given: dict, ip) -> object:
 
 def runs(gpt, given: dict, ip) -> object:
     """Shows the table; the result is `gpt.runs`."""
-    show(runs_bundle(gpt.runs))
+    show(runs_report(gpt.runs))
     return gpt.runs
 
 
@@ -108,8 +108,9 @@ def resume(gpt, given: dict, ip) -> object:
 def show_it(gpt, given: dict, ip) -> object:
     """Shows it and returns at once; the result is the run, the rankings, the list of them, or the completion."""
     from jupyter_gpt.notebook.views import inspect as look
-    from jupyter_gpt.notebook.views.follow import follow, is_live
-    from jupyter_gpt.notebook.views.run_report import run_bundle
+    from jupyter_gpt.notebook.views.follow import follow
+    from jupyter_gpt.notebook.views.place import is_live
+    from jupyter_gpt.notebook.views.run_report import run_report
     from jupyter_gpt.stages.rank import reopened
 
     names, tokens = given["names"], given.get("tokens", False)
@@ -120,10 +121,10 @@ def show_it(gpt, given: dict, ip) -> object:
     shown = [gpt.runs[name] if name in gpt.runs else reopened(gpt, name) for name in names]
     if names[0] in gpt.runs and shown[0].status in ACTIVE and is_live():
         overlays = [other for name, other in zip(names[1:], shown[1:], strict=True) if name in gpt.runs]
-        follow(shown[0], run_bundle, overlays=overlays, background=True)
+        follow(shown[0], run_report, overlays=overlays, background=True)
     else:
-        for bundle in look.views(gpt, names):
-            show(bundle)
+        for report in look.views(gpt, names):
+            show(report)
     return shown if len(shown) > 1 else shown[0]
 
 
@@ -138,14 +139,14 @@ def batch(gpt, given: dict, ip) -> object:
     """Shows the rows; the result is the batch they are the top of, `(B, T+1)` token ids."""
     from jupyter_gpt.data.documents import Documents
     from jupyter_gpt.notebook.views import inspect as look
-    from jupyter_gpt.notebook.views.batch import batch_bundle
+    from jupyter_gpt.notebook.views.batch import batch_report
 
     run, drawn, columns = gpt.runs[given["run"]], given.get("rows", 4), given.get("cols", 10)
     if drawn < 1 or columns < 2:
         raise GPTError(f"%gpt batch draws at least one row of two tokens, not {drawn} of {columns}")
     rows = gpt.batch(run.name, rows=drawn, seed=given.get("seed"))
     documents = Documents.open(run.folder / "data")
-    report = batch_bundle(
+    report = batch_report(
         rows,
         documents.tokenizer(),
         documents.eot,
@@ -160,18 +161,18 @@ def batch(gpt, given: dict, ip) -> object:
 
 def plan(gpt, given: dict, ip) -> object:
     """Shows the plan; the result is the `Plan`, or those of GPT-3 and LLaMA."""
-    from jupyter_gpt.notebook.views.plan import plan_bundle, slide_bundle
+    from jupyter_gpt.notebook.views.plan import plan_report, slide_report
     from jupyter_gpt.stages.plan import SLIDE_COUNT
 
     made = gpt.plan(**given)
-    show(slide_bundle(**{"count": SLIDE_COUNT, **given}) if isinstance(made, list) else plan_bundle(made))
+    show(slide_report(**{"count": SLIDE_COUNT, **given}) if isinstance(made, list) else plan_report(made))
     return made
 
 
 def index(gpt, given: dict, ip) -> object:
     """Makes it with a line of progress where a person looks; leaves what was done. The result is the index."""
-    from jupyter_gpt.notebook.views.follow import is_live
-    from jupyter_gpt.notebook.views.indexes import index_bundle
+    from jupyter_gpt.notebook.views.indexes import index_report
+    from jupyter_gpt.notebook.views.place import is_live
     from jupyter_gpt.notebook.views.progress import Progress, megabytes, percent
     from jupyter_gpt.retrieval.document_sources import files
 
@@ -181,7 +182,7 @@ def index(gpt, given: dict, ip) -> object:
             files(source)  # in a line every word is meant as a path, and none as a text
     if not is_live():
         kept = gpt.index(**given)
-        show(index_bundle(kept))
+        show(index_report(kept))
         return kept
     bar, left = Progress(), None
 
@@ -194,7 +195,7 @@ def index(gpt, given: dict, ip) -> object:
 
     try:
         kept = gpt.index(**given, progress=drawn(percent), fetching=drawn(megabytes))
-        left = index_bundle(kept)
+        left = index_report(kept)
     finally:
         bar.close(left)
     return kept
@@ -202,22 +203,22 @@ def index(gpt, given: dict, ip) -> object:
 
 def indexes(gpt, given: dict, ip) -> object:
     """Shows the table; the result is `gpt.indexes`."""
-    from jupyter_gpt.notebook.views.indexes import indexes_bundle
+    from jupyter_gpt.notebook.views.indexes import indexes_report
 
-    show(indexes_bundle(gpt.indexes))
+    show(indexes_report(gpt.indexes))
     return gpt.indexes
 
 
 def search(gpt, given: dict, ip) -> object:
     """Shows the hits; the result is the list of them."""
     from jupyter_gpt.notebook.views.index_map import index_map
-    from jupyter_gpt.notebook.views.sources import hits_bundle
+    from jupyter_gpt.notebook.views.sources import hits_report
 
     kept = gpt.indexes[given["index"]]
     how, question = given.pop("map", "pca"), given["query"]
     hits = gpt.search(**given)
     drawn = [] if how == "none" else index_map(kept, kept.vectors([question])[0], hits, how)
-    show(hits_bundle(kept.name, question, hits, ranked(given, kept.about["embedder"]), drawn))
+    show(hits_report(kept.name, question, hits, ranked(given, kept.about["embedder"]), drawn))
     return hits
 
 

@@ -79,7 +79,7 @@ class Asking:
     """
 
     def __init__(self):
-        from jupyter_gpt.notebook.views.follow import is_live
+        from jupyter_gpt.notebook.views.place import is_live
 
         self.clicks, self.form, self.handle = is_live(), None, None
 

@@ -18,7 +18,7 @@ DOCUMENTS = ("66,133,244", "170,100,200", "40,160,180", "219,112,160", "120,130,
 TINTS = {"sees": YELLOW, "here": GREEN, "next": RED}
 
 
-def batch_bundle(
+def batch_report(
     rows,
     tokenizer,
     eot_id: int,

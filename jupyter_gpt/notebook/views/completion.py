@@ -105,7 +105,7 @@ def exact(prompt: str, completion) -> Paragraph:
     return Paragraph(Varies(prompt) if completion.history else prompt, "code")
 
 
-def completion_bundle(completion, tokenizer=None) -> Report:
+def completion_report(completion, tokenizer=None) -> Report:
     """What `%%prompt` leaves behind. `tokenizer` spells the tokens where their alternatives were asked for
     (those of an endpoint are texts already).
     """
@@ -123,7 +123,7 @@ def data(view: str, completion) -> dict:
     return {"view": view, "model": completion.model, "form": completion.form, "sampling": completion.sampling.as_dict()}
 
 
-def prompt_bundle(completion) -> Report:
+def prompt_report(completion) -> Report:
     """A dry run: the exact prompt, and that it was not sent."""
     count = [Varies(completion.prompt_tokens), " tokens"] if completion.prompt_tokens else "counted by the server"
     lines = [asked(completion), ["exact prompt, ", count, "; nothing was sent"], *completion.notes]
@@ -131,7 +131,7 @@ def prompt_bundle(completion) -> Report:
     return Report("", parts, data("prompt", completion), completion.as_dict())
 
 
-def last_bundle(completion) -> Report:
+def last_report(completion) -> Report:
     """`%gpt show last`: exactly what went in, what came out, and what it took."""
     usage = completion.usage
     price = "unpriced" if usage.cost is None else [Varies(usage.cost, 6), " $"]
@@ -164,7 +164,7 @@ class Writing(Place):
 
     def kept(self) -> Report | None:
         written = self.shown is not None and any(sample.tokens for sample in self.shown.samples)
-        return completion_bundle(self.shown) if self.handle is not None and written else None
+        return completion_report(self.shown) if self.handle is not None and written else None
 
     def show(self, completion) -> None:
         """The answer so far."""

@@ -22,7 +22,7 @@ GREEN = "rgba(46,160,67,0.30)"
 BRACKETS = "⟦⟧"
 
 
-def conversations_bundle(name: str, conversations, tokenizer, *, varies: bool = False, shown: int = SHOWN) -> Report:
+def conversations_report(name: str, conversations, tokenizer, *, varies: bool = False, shown: int = SHOWN) -> Report:
     """The conversations of a run `name` before it trains.
 
     conversations: a `data.conversation_tokens.Conversations`. varies: the tokenizer may differ from machine to machine,

@@ -19,7 +19,7 @@ FLAGS = ("varies", "estimated")
 BLUE = "rgba(66,133,244,0.6)"
 
 
-def corpus_bundle(corpus: Any, rows: Iterable | None = None) -> Report:
+def corpus_report(corpus: Any, rows: Iterable | None = None) -> Report:
     """A corpus as a table; `corpus` has `.name` and `.rows`, or is a name whose `rows` follow.
 
     A row is a dict or a dataclass: source, documents and tokens (None: endless), weight, share (0 to 1),

@@ -11,7 +11,7 @@ HEAD = ("model", "technique", "correct", "accuracy", "95% interval", "tokens in"
 SIDES = "llrrrrrrr"
 
 
-def evaluation_bundle(evaluation) -> Report:
+def evaluation_report(evaluation) -> Report:
     """Tokens, seconds and dollars are those of one question, on average."""
     task, settings = evaluation.task, evaluation.settings
     title, data = f"{task.name}: {len(task.questions):,} questions", {"view": "evaluation", "task": task.name}

@@ -13,7 +13,7 @@ HEADER = ("index", "documents", "chunks", "embedder", "chunk", "size", "updated"
 NAMED = 5  # documents named of each kind
 
 
-def index_bundle(kept) -> Report:
+def index_report(kept) -> Report:
     """An index as it stands, and what the run that was asked for did to it."""
     counts, settings, report = kept.files.counts(), kept.about, kept.report
     title = (
@@ -50,7 +50,7 @@ def few(names: list[str]) -> str:
     return ", ".join(names[:NAMED]) + (f", and {len(names) - NAMED:,} more" if len(names) > NAMED else "")
 
 
-def indexes_bundle(indexes) -> Report:
+def indexes_report(indexes) -> Report:
     """One row an index: its size, its age, its embedder. One that cannot be read is listed as damaged."""
     rows = []
     for name in indexes:

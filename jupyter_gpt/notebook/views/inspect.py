@@ -25,9 +25,9 @@ class Tokens(list):
 
     @property
     def report(self):
-        from jupyter_gpt.notebook.views.tokens import tokens_bundle
+        from jupyter_gpt.notebook.views.tokens import tokens_report
 
-        return tokens_bundle(self.model, self.pieces, varies=self.varies)
+        return tokens_report(self.model, self.pieces, varies=self.varies)
 
     def _repr_mimebundle_(self, include=None, exclude=None):
         return self.report._repr_mimebundle_()
@@ -87,12 +87,12 @@ def show(session, options: Show):
     list of
     them. Raises GPTError for a name that is neither.
     """
-    bundles = views(session, list(options.names), options.tokens)
-    return bundles[0] if len(bundles) == 1 else bundles
+    reports = views(session, list(options.names), options.tokens)
+    return reports[0] if len(reports) == 1 else reports
 
 
 def views(session, names, tokens: bool = False) -> list:
-    """A bundle for each name."""
+    """A report for each name."""
     if list(names) == [LAST]:
         return [view_of_last(session, tokens)]
     check(session, names, tokens)
@@ -122,33 +122,33 @@ def view_of_rankings(session, name: str):
 
 def view_of_last(session, tokens: bool):
     """The last completion; with `tokens`, token by token."""
-    from jupyter_gpt.notebook.views.completion import last_bundle
-    from jupyter_gpt.notebook.views.token_view import token_bundle
+    from jupyter_gpt.notebook.views.completion import last_report
+    from jupyter_gpt.notebook.views.token_view import token_report
 
     completion = session.last
     if not tokens and completion.trace:
-        from jupyter_gpt.notebook.views.trace import trace_bundle
+        from jupyter_gpt.notebook.views.trace import trace_report
 
-        return trace_bundle(completion)
+        return trace_report(completion)
     if not tokens:
-        return last_bundle(completion)
+        return last_report(completion)
     if completion.remote:
-        return token_bundle(completion)
+        return token_report(completion)
     from jupyter_gpt.nn.modules import context_of
     from jupyter_gpt.stages.alternatives import with_alternatives
 
     model = session.models[completion.model]
-    return token_bundle(with_alternatives(model, completion), model.tokenizer, context_of(model.module))
+    return token_report(with_alternatives(model, completion), model.tokenizer, context_of(model.module))
 
 
 def view_of_run(run):
     """The picture of what a run has reached, and why it failed if it did: the cell that said so may be gone."""
     from jupyter_gpt.notebook.views.follow import began, nothing_yet
-    from jupyter_gpt.notebook.views.run_report import run_bundle
+    from jupyter_gpt.notebook.views.run_report import run_report
     from jupyter_gpt.report.parts import Paragraph
 
     try:
-        report = run_bundle(run) if began(run) else nothing_yet(run)
+        report = run_report(run) if began(run) else nothing_yet(run)
     except KeyError as error:
         raise GPTError(
             f"run {run.name} cannot be shown: {error} is missing, another version of jupyter_gpt made it"

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from jupyter_gpt.report.report import Report
+
+
+def is_live() -> bool:
+    """Whether a front end that draws widgets sent the request being executed.
+
+    JupyterLab, Notebook 7 and VS Code name the cell in the request's metadata; nbclient does not.
+    """
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    if shell is None:
+        return False
+    if "google.colab" in sys.modules:
+        return True
+    parent = shell.get_parent() if hasattr(shell, "get_parent") else {}
+    return bool((parent or {}).get("metadata", {}).get("cellId"))
 
 
 class Place:
     """One display of the running cell. Left by an error it shows what `kept` gives, or nothing."""
 
     def __init__(self):
-        from jupyter_gpt.notebook.views.follow import is_live
-
         self.live: bool = is_live()
         self.handle: Any = None
         self.widget: Any = None
@@ -47,10 +62,6 @@ class Place:
 
             leave(self.widget)
             self.widget = None
-
-    def end(self, report: Report) -> None:
-        """The last of them."""
-        self.put(report)
 
     def watch(self, widget: Any) -> Any:
         """Shows a widget until a report takes its place."""

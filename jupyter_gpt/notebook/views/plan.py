@@ -11,7 +11,7 @@ from jupyter_gpt.stages.planning import GENERATION_UTILIZATION, Plan, plan
 from jupyter_gpt.stages.published import KNOWN, Known
 
 
-def plan_bundle(made: Plan) -> Report:
+def plan_report(made: Plan) -> Report:
     """One plan: a column a stage, then what was assumed. All of it is arithmetic, the same everywhere."""
     costs, device = made.costs, made.device
     parts = ("weights", "gradients", "optimizer", "frozen", "activations", "kv_cache")
@@ -57,7 +57,7 @@ def _notes(made: Plan) -> list[str]:
     return [f"{c.stage} does not fit on {c.count:,} {device.name}: it needs {c.least:,}" for c in tight] + notes
 
 
-def slide_bundle(*, device: str = "A100", count: int = 2048, **options) -> Report:
+def slide_report(*, device: str = "A100", count: int = 2048, **options) -> Report:
     """The talk's slide: GPT-3-175B and LLaMA-65B, what was published beside what `plan` computes.
 
     Both are computed on the same `count` devices; `options` are `plan`'s.

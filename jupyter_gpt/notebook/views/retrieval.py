@@ -7,7 +7,7 @@ from jupyter_gpt.report.parts import Paragraph, Table, Varies
 from jupyter_gpt.report.report import Report
 
 
-def retrieval_bundle(table) -> Report:
+def retrieval_report(table) -> Report:
     """A report of the DataFrame of `gpt.evaluate_index`; figures may differ on another machine."""
     words = ["index", "embedder", "chunk", "search"]
     numbers = [name for name in table.columns if name not in words]

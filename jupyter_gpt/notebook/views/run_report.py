@@ -43,7 +43,7 @@ TOKEN = "▣"  # stands for the reward token, at which a reward model gives its 
 NOTHING = "(nothing)"  # an answer that ended at once
 
 
-def run_bundle(run) -> Report:
+def run_report(run) -> Report:
     """The report of a run as it stands."""
     steps, evaluations, samples, notes = (
         [e for e in run.events if e["event"] == kind] for kind in ("step", "evaluation", "sample", "note")

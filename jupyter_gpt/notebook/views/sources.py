@@ -20,7 +20,7 @@ PARTS = ("#8a8a8a", "#3b82c4", "#5aa0d8", "#e07b39")  # of the meter: the rest, 
 WORD = re.compile(r"\w+")
 
 
-def answer_bundle(answer, index_map: Sequence[Part] = ()) -> Report:
+def answer_report(answer, index_map: Sequence[Part] = ()) -> Report:
     """What `%%rag` leaves behind. `index_map` are the parts that show where in the index its sources are."""
     parts: list[Part] = []
     if answer.rewriting is not None:
@@ -146,7 +146,7 @@ def meter(answer) -> list[Part]:
     return [Paragraph([bar, "\n", quiet(line)])]
 
 
-def hits_bundle(name: str, question: str, hits: Sequence, how: str, index_map: Sequence[Part] = ()) -> Report:
+def hits_report(name: str, question: str, hits: Sequence, how: str, index_map: Sequence[Part] = ()) -> Report:
     """What `%gpt search` leaves behind."""
     parts: list[Part] = [Varies([hits_table(hits, question) if hits else Paragraph("nothing was found")])]
     if index_map:

@@ -65,7 +65,7 @@ def one_token(tokenizer, token: int) -> str:
     return piece.replace("▁", " ") if piece and piece.startswith("▁") else token_text(tokenizer, token)
 
 
-def token_bundle(completion, tokenizer=None, context: int | None = None) -> Report:
+def token_report(completion, tokenizer=None, context: int | None = None) -> Report:
     """The report of a completion's tokens.
 
     `tokenizer` turns ids into text (an endpoint's tokens are texts already); `context` is how many tokens the

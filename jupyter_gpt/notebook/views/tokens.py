@@ -117,7 +117,7 @@ def _sign(c: str) -> str:
     return VISIBLE.get(c, f"\\u{ord(c):04x}")
 
 
-def tokens_bundle(name: str, found: Iterable[tuple[int, str, bytes]], *, varies: bool = False) -> Report:
+def tokens_report(name: str, found: Iterable[tuple[int, str, bytes]], *, varies: bool = False) -> Report:
     """The tokens of one text under the tokenizer of `name`, coloured, each with its integer.
 
     `varies` says that the tokenizer may differ from machine to machine.

@@ -33,7 +33,7 @@ HEAVY = 600_000  # characters from which on prompts are left to `completion.trac
 BLUE = "rgba(74,144,194,0.8)"
 
 
-def trace_bundle(completion) -> Report:
+def trace_report(completion) -> Report:
     """What `%%prompt` with techniques leaves behind, and `%gpt show last` shows again."""
     root = Node.from_dict(completion.trace)
     said = answer(completion)
@@ -50,7 +50,7 @@ def trace_bundle(completion) -> Report:
     return Report("", parts, data("trace", completion) | {"technique": root.label}, completion.as_dict())
 
 
-def unsent_bundle(completion) -> Report:
+def unsent_report(completion) -> Report:
     """A dry run: the prompts that can be known, and what the others wait for."""
     root = Node.from_dict(completion.trace)
     known = [node for node in root.walk() if node.calls]
