@@ -115,9 +115,8 @@ def grpo_loss(
     coefficient: float,
 ) -> Clipped:
     """PPO's clipped objective over group advantages `(B,)`, plus `coefficient` times the KL to the reference (Shao et
-    al.
-    2024, equation 3); the mean over all tokens, so that a long completion counts by its length (Yu et al. 2025, section
-    3.3).
+    al. 2024, equation 3); the mean over all tokens, so that a long completion counts by its length (Yu et al. 2025,
+    section 3.3).
 
     The KL is k3 times the ratio to the policy that sampled: without that factor its gradient is not the KL's, even
     where the ratio is 1 (DeepSeek-V3.2 2025, section 3.1).

@@ -34,8 +34,7 @@ class Provenance:
 
     kind: the stage (pretrain, sft, …).  cell_id: the cell of the notebook, None where the front end names none
     (nbclient, a script).  requested: the options and the data as they were asked for, not as they were resolved:
-    measured minutes
-    and a number format that the machine chose are not in it. None for what an earlier version made.
+    measured minutes and a number format that the machine chose are not in it. None for what an earlier version made.
     """
 
     kind: str

@@ -140,8 +140,8 @@ class Run:
         import pandas
 
         rows = {e["step"]: e for e in self.events if e["event"] == "step"}
-        told = dict.fromkeys(key for row in rows.values() for key in row)
-        more = [key for key in told if key not in (*COLUMNS, *NOT_COLUMNS)] or ["grad_norm"]
+        keys = dict.fromkeys(key for row in rows.values() for key in row)
+        more = [key for key in keys if key not in (*COLUMNS, *NOT_COLUMNS)] or ["grad_norm"]
         table = pandas.DataFrame(list(rows.values()), columns=[*COLUMNS, *more])
         evaluations = {e["step"]: e for e in self.events if e["event"] == "evaluation"}
         names = [metric.name for metric in declared(self.events)] or UNDECLARED

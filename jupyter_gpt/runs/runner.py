@@ -2,9 +2,8 @@
 
 Stop, pause, sample and checkpoint are nothing but what happens here between two `next()` calls. A run that is stopped
 is saved, then evaluated and sampled from where it stands; that changes nothing of what is saved, and a resumed run
-forgets
-it. Losses stay on the device until somebody looks, ten times a second; there the alarms look at them too. A loss or a
-gradient that is not finite ends the run with its last good checkpoint.
+forgets it. Losses stay on the device until somebody looks, ten times a second; there the alarms look at them too. A
+loss or a gradient that is not finite ends the run with its last good checkpoint.
 """
 
 from __future__ import annotations

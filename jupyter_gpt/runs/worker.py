@@ -47,8 +47,7 @@ class Job:
         Makes the calls that the job asks for. The first KeyboardInterrupt, in such a call or not, calls `interrupted`
         and goes on waiting for a graceful end. So does the second where there is `grace`, seconds that the job then has
         left; after them, or at the next, it is raised. The first is raised too while the worker is in a long step of
-        another
-        job. Raises GPTError when that job was left, or takes too long.
+        another job. Raises GPTError when that job was left, or takes too long.
         """
         interrupts, until, told = 0, math.inf, False
         self.waiting += 1

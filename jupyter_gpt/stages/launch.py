@@ -2,8 +2,8 @@
 
 Every kind of run has a module of the session beside this one, its stage, with three functions: `recipe_from(values)`
 reads a recipe back, `preparation(session, run, recipe, variables)` is a generator of progress events that returns the
-training,
-and `keep(session, run, training)` registers its model. Imports of torch happen on the worker, not on whoever asked.
+training, and `keep(session, run, training)` registers its model. Imports of torch happen on the worker, not on whoever
+asked.
 """
 
 from __future__ import annotations

@@ -137,8 +137,7 @@ def held_out_losses(trunk: Trunk, head: OutputHead, sizes: Tensor, ids: Tensor, 
 
 def evaluate(training: Training, trunk: Trunk, head: OutputHead) -> Iterator[Event | None]:
     """Validation loss in nats per token, and bits per byte of text: the end-of-text token has no byte, and counts in
-    the
-    loss alone.
+    the loss alone.
 
     Each source is read at rows spread evenly through its held-out text, and counts by its share of the mixture, so
     the figure is about what is trained on, however much of a source was held out.
@@ -152,10 +151,10 @@ def evaluate(training: Training, trunk: Trunk, head: OutputHead) -> Iterator[Eve
     mixed, by_source = np.zeros(4), {}
     for source, (share, rows) in training.held_out.items():
         wanted = max(1, min(len(rows), round(share * recipe.eval_tokens / recipe.context)))
-        chosen = np.linspace(0, len(rows) - 1, wanted).round().astype(int)
+        places = np.linspace(0, len(rows) - 1, wanted).round().astype(int)
         sums = np.zeros(4)
         for first in range(0, wanted, at_once):
-            ids, targets = to_device(rows[chosen[first : first + at_once]], device)
+            ids, targets = to_device(rows[places[first : first + at_once]], device)
             sums += held_out_losses(trunk, head, sizes, ids.clamp(min=0), targets)
             yield None
         by_source[source] = sums[0] / sums[1]
@@ -174,10 +173,10 @@ def sample_prompts(training: Training) -> Iterator[Event | None]:
     from jupyter_gpt.inference.engine import sample
 
     for number, (text, ids) in enumerate(training.prompts):
-        drawn = []
+        sampled = []
         seed = training.recipe.seed * 1000 + number
         for token in sample(training.model, ids, SAMPLE_TOKENS, SAMPLE_TEMPERATURE, seed, frozenset({training.eot})):
-            drawn.append(token)
+            sampled.append(token)
             yield None
-        shown = training.tokenizer.decode([t for t in drawn if t != training.eot])
+        shown = training.tokenizer.decode([t for t in sampled if t != training.eot])
         yield Sample(step=training.step, prompt=text, text=shown)

@@ -1,7 +1,7 @@
 """The reward model: a language model with one number for a head, taught by rankings which of two texts is better.
 
 The number is read at the last token, where the model has seen prompt and completion whole. The loss is that of the
-order the ranker gave (`preference.py`); accuracy is told on rankings of prompts that were held out, with its interval.
+order the ranker gave (`preference_loss.py`); accuracy, with its interval, is that on rankings of held-out prompts.
 """
 
 from __future__ import annotations
@@ -167,8 +167,7 @@ def calibration_table(step: int, bins: Sequence[Sequence[float]]) -> Table:
 
 def confidences(found: Sequence[float], order: Order) -> list[tuple[float, bool]]:
     """Of each pair that `order` tells apart: how sure the scores are of their own favourite, 0.5 to 1, and whether it
-    is
-    the ranker's.
+    is the ranker's.
     """
     pairs = [(b, w) for i, best in enumerate(order) for later in order[i + 1 :] for b in best for w in later]
     return [(1 / (1 + math.exp(-min(abs(found[b] - found[w]), 500.0))), found[b] > found[w]) for b, w in pairs]

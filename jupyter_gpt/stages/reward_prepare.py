@@ -78,13 +78,13 @@ def prepare(recipe, base, rankings: Sequence, weights: nn.Module | None = None) 
 
 def split(ranked: list[Ranked], share: float, seed: int) -> tuple[list[Ranked], list[Ranked]]:
     """Rankings to learn from and rankings held out, those of one prompt on the same side. Raises GPTError as
-    `apart`.
+    `held_out_prompts`.
     """
-    held = apart([each.prompt for each in ranked], share, seed)
+    held = held_out_prompts([each.prompt for each in ranked], share, seed)
     return [r for r in ranked if r.prompt not in held], [r for r in ranked if r.prompt in held]
 
 
-def apart(prompts: Sequence[str], share: float, seed: int) -> set[str]:
+def held_out_prompts(prompts: Sequence[str], share: float, seed: int) -> set[str]:
     """The prompts to hold out: that share of the different ones, one at least and never all, drawn from the seed.
 
     Raises GPTError when all rankings are of one prompt.

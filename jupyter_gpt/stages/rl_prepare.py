@@ -20,7 +20,7 @@ from jupyter_gpt.stages.algorithm import Algorithm
 from jupyter_gpt.stages.alignment_report import EvaluatedModel
 from jupyter_gpt.stages.dpo import Preferred
 from jupyter_gpt.stages.policy import critic_of, policy_of
-from jupyter_gpt.stages.reward_prepare import apart
+from jupyter_gpt.stages.reward_prepare import held_out_prompts
 from jupyter_gpt.stages.rewards import Reward
 from jupyter_gpt.stages.rl import RL
 from jupyter_gpt.stages.rollout import Asked
@@ -140,7 +140,7 @@ def split(prompts: list[Asked], share: float, seed: int) -> tuple[list[Asked], l
 def preferred(recipe, start, rankings: Sequence, context: int) -> tuple[list[Preferred], list[Preferred]]:
     """Rankings to learn from and rankings held out, those of one prompt on the same side."""
     telling = [ranking for ranking in rankings if ranking.pairs]
-    held = apart([ranking.prompt for ranking in telling], recipe.held_out or 0.1, recipe.seed)
+    held = held_out_prompts([ranking.prompt for ranking in telling], recipe.held_out or 0.1, recipe.seed)
     train, held_out = [], []
     for ranking in telling:
         rows = tuple(

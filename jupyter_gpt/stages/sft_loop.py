@@ -1,9 +1,8 @@
 """Supervised finetuning: next-token prediction on conversations, the loss on the assistant's tokens alone.
 
 Whole rows of packed conversations are a step; they go through the model as streams in which no conversation sees
-another (`segments.py`), the head and its cross-entropy only over the tokens that are trained on. At fixed steps the
-model is
-asked the same questions, so that the answer is seen turning from completion to reply.
+another (`varlen.py`), the head and its cross-entropy only over the tokens that are trained on. At fixed steps the
+model is asked the same questions, so that the answer is seen turning from completion to reply.
 """
 
 from __future__ import annotations
@@ -168,8 +167,8 @@ def held_out_batches(conversations, context: int, tokens: int) -> dict[str, tupl
     found = {}
     for source, (share, rows) in held_out_rows(conversations, context).items():
         wanted = max(1, min(len(rows), round(share * tokens / context)))
-        chosen = [rows[n] for n in np.linspace(0, len(rows) - 1, wanted).round().astype(int)]
+        spread = [rows[n] for n in np.linspace(0, len(rows) - 1, wanted).round().astype(int)]
         together = max(1, EVALUATED // context)
-        pieces = [chosen[n : n + together] for n in range(0, wanted, together)]
+        pieces = [spread[n : n + together] for n in range(0, wanted, together)]
         found[source] = (share, [laid_out(conversations, piece, context) for piece in pieces])
     return found
