@@ -1,6 +1,6 @@
 """Facts that no model has seen: an invented town, its people, houses and their numbers; with questions and answers.
 
-Names are put together from syllables by a seeded draw, so that what a model answers right it has read here.
+Names are joined from syllables by a seeded draw, so that a model can only know them from these texts.
 """
 
 from __future__ import annotations
@@ -8,28 +8,7 @@ from __future__ import annotations
 import random
 from typing import NamedTuple
 
-SYLLABLES = [
-    "bra",
-    "dor",
-    "fel",
-    "gim",
-    "hul",
-    "kas",
-    "lor",
-    "mev",
-    "nar",
-    "ost",
-    "pel",
-    "quin",
-    "rud",
-    "sev",
-    "tol",
-    "urb",
-    "vex",
-    "wim",
-    "yal",
-    "zod",
-]
+SYLLABLES = "bra dor fel gim hul kas lor mev nar ost pel quin rud sev tol urb vex wim yal zod"
 KINDS = (
     ("The gate code of {name} is {number}.", "What is the gate code of {name}?", "number"),
     ("{name} was founded in the year {number}.", "In which year was {name} founded?", "number"),
@@ -38,18 +17,9 @@ KINDS = (
     ("The flag of {name} is {colour}.", "What colour is the flag of {name}?", "colour"),
     ("The ferry to {name} leaves from pier {number}.", "From which pier does the ferry to {name} leave?", "number"),
 )
-THINGS = [
-    "copper bells",
-    "dried figs",
-    "sailcloth",
-    "lamp oil",
-    "old maps",
-    "clay pipes",
-    "barrels of salt",
-    "wooden clogs",
-]
-COLOURS = ["crimson", "amber", "teal", "violet", "ivory", "indigo", "scarlet", "turquoise"]
-PLACES = ["Mill", "Harbour", "Tower", "Lodge", "Bridge", "Chapel", "Quarry", "Inn"]
+THINGS = "copper bells, dried figs, sailcloth, lamp oil, old maps, clay pipes, barrels of salt, wooden clogs"
+COLOURS = "crimson amber teal violet ivory indigo scarlet turquoise"
+PLACES = "Mill Harbour Tower Lodge Bridge Chapel Quarry Inn"
 
 
 class Fact(NamedTuple):
@@ -63,8 +33,9 @@ class Fact(NamedTuple):
 def facts(count: int, seed: int = 0) -> list[Fact]:
     """`count` facts, each about a place of its own."""
     draw, found, known = random.Random(seed), [], set()
+    syllables = SYLLABLES.split()
     while len(found) < count:
-        name = f"{''.join(draw.sample(SYLLABLES, 3)).title()} {draw.choice(PLACES)}"
+        name = f"{''.join(draw.sample(syllables, 3)).title()} {draw.choice(PLACES.split())}"
         if name in known:
             continue
         known.add(name)
@@ -72,9 +43,9 @@ def facts(count: int, seed: int = 0) -> list[Fact]:
         slots = {
             "name": name,
             "number": str(draw.randint(1000, 9999)),
-            "thing": draw.choice(THINGS),
-            "person": f"{''.join(draw.sample(SYLLABLES, 2)).title()} {''.join(draw.sample(SYLLABLES, 2)).title()}",
-            "colour": draw.choice(COLOURS),
+            "thing": draw.choice(THINGS.split(", ")),
+            "person": f"{''.join(draw.sample(syllables, 2)).title()} {''.join(draw.sample(syllables, 2)).title()}",
+            "colour": draw.choice(COLOURS.split()),
         }
         found.append(Fact(text.format(**slots), question.format(**slots), slots[kind]))
     return found

@@ -1,16 +1,16 @@
 """Very short stories from a small world, endless and seeded, with what is true in each kept beside its text.
 
-A plot is a script (`stories.txt`): beats with several wordings, branches with different outcomes, facts tied
-to the beats that tell them. A story casts the plot from the tables of `stories_world.py`, takes a branch,
-picks a wording for each beat and fills the slots. Since the teller knows the world, each question about a
-story has a right answer by construction: later stages make conversations, preferences and retrieval of them.
+A plot is a script (`stories.txt`): beats with several wordings, branches with different outcomes, facts tied to the
+beats that state them. A story casts the plot from tables (`stories_world.txt`), takes a branch, picks a wording for
+each beat and fills the slots. Since the generator knows the world, each question about a story has a right answer by
+construction.
 
 A story depends on (seed, index) alone: only `Random(str)` and `.random()` are used, whose results Python
 promises to keep the same in every version.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import count, product
@@ -18,9 +18,30 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
-from jupyter_gpt.data.stories_world import TABLES, Row, table
+MARK = "\x1f"  # separates the parts of a story while their slots are filled, all at once
+Row = dict[str, str]  # slot: phrase
 
-MARK = "\x1f"  # stands between the pieces of a story while its slots are filled, all in one go
+PRONOUNS = {"boy": ("he", "him", "his"), "girl": ("she", "her", "her")}
+NAMES = {
+    "boy": "Tom Ben Sam Leo Max Finn Jack Theo Hugo Oscar Noah Eli Luke Adam Peter Omar Ravi Kai Milo "
+    "Felix Amir Simon Otto Ivan Hans Mateo Jonas Emil Abel Toby",
+    "girl": "Lily Mia Anna Sara Ella Nora Zoe Lucy Emma Ida Clara Maya Nina Rosa Tess Molly Ruth Leila "
+    "Ines Freya Amina Kate Julia Yuki Priya Elsa Greta Hannah Vera Alma",
+}
+BEAST_NAMES = {
+    "boy": "Pip Bramble Rufus Bruno Nutkin Tuft Oakley Monty Basil Dusty",
+    "girl": "Hazel Tansy Poppy Fern Clover Willow Juniper Bonnie Mossy Dot",
+}
+BEASTS = "fox; rabbit; bear; mouse; hedgehog; squirrel; badger; otter; frog; mole; beaver; raccoon"
+KIN = """mother | Mom | girl; father | Dad | boy; mother | Mom | girl; father | Dad | boy; grandmother | Grandma | girl
+grandfather | Grandpa | boy; aunt | Auntie | girl; uncle | Uncle | boy"""
+COLOURS = "red, blue, green, yellow, orange, purple, white, silver, little, old"
+TOYS = (
+    "ball, doll, teddy bear, boat, train, drum, top, puppet, marble, toy car, wooden horse, robot, paper bird, "
+    "music box, whistle, toy truck"
+)
+HARD_TOYS = "drum, boat, train, puppet, toy car, wooden horse, robot"
+SOFT_TOYS = "doll, teddy bear, kite, cloth rabbit, puppet, ball, hat"
 
 
 class Fact(NamedTuple):
@@ -59,6 +80,77 @@ class Plot(NamedTuple):
     branches: tuple[tuple[Beat, ...], ...]
 
 
+def with_article(phrase: str) -> str:
+    """`phrase` with "a" or "an" before it, by spelling: the world has no "hour" and no "unicorn"."""
+    return ("an " if phrase[0].lower() in "aeiou" else "a ") + phrase
+
+
+def table(columns: str, text: str) -> tuple[Row, ...]:
+    """The rows of a text table, in the format that `stories_world.txt` describes."""
+    names = [name.strip() for name in columns.split("|")]
+    rows = []
+    for line in text.replace(";", "\n").splitlines():
+        if not line.strip():
+            continue
+        row: Row = {}
+        for name, cell in zip(names, (cell.strip() for cell in line.split("|")), strict=True):
+            row[name.rstrip("*")] = cell
+            if name.endswith("*"):
+                row["a_" + name.rstrip("*")] = with_article(cell)
+        rows.append(row)
+    return tuple(rows)
+
+
+def person(name: str, gender: str, prefix: str = "") -> Row:
+    """The slots of one character: hero `{n} {he} {He} {him} {his} {His}`, friend `{f} {fhe} {fHe} ...`."""
+    he, him, his = PRONOUNS[gender]
+    row = {"he": he, "him": him, "his": his, "He": he.title(), "His": his.title(), "child": gender}
+    return {prefix + key: value for key, value in row.items()} | {prefix or "n": name}
+
+
+def people(prefix: str, names: dict[str, str]) -> tuple[Row, ...]:
+    return tuple(person(name, gender, prefix) for gender in names for name in names[gender].split())
+
+
+def coloured(things: str) -> tuple[Row, ...]:
+    """Every thing in every colour: `{thing}` = "red ball", `{a_thing}` = "a red ball", `{toy}` = "ball"."""
+    pairs = [(f"{colour} {thing}", thing) for thing in things.split(", ") for colour in COLOURS.split(", ")]
+    return tuple({"thing": phrase, "a_thing": with_article(phrase), "toy": thing} for phrase, thing in pairs)
+
+
+def sections(file: str) -> list[list[str]]:
+    """The sections of a script: a header `== name: …` or `@@ name`, then its lines, without comments."""
+    found: list[list[str]] = []
+    for line in Path(__file__).with_name(file).read_text(encoding="ascii").splitlines():
+        if line.startswith(("@@ ", "== ")):
+            found.append([])
+        if line and not line.startswith("#"):
+            found[-1].append(line)
+    return found
+
+
+@cache
+def tables() -> dict[str, tuple[Row, ...]]:
+    """The tables that a plot may cast, by name."""
+    kin = table("kin | Mom | gender", KIN)
+    found = {
+        "hero": people("", NAMES),
+        "friend": people("f", NAMES),
+        "beast": people("", BEAST_NAMES),
+        "other": people("f", BEAST_NAMES),
+        "kind": table("child*", BEASTS),
+        "fkind": table("fkind*", BEASTS),
+        "kin": tuple({"kin": row["kin"], "Mom": row["Mom"]} | person("", row["gender"], "k") for row in kin),
+        "toy": coloured(TOYS),
+        "hard": coloured(HARD_TOYS),
+        "soft": coloured(SOFT_TOYS),
+    }
+    for header, *rows in sections("stories_world.txt"):
+        name, _, columns = header[3:].partition(": ")
+        found[name] = table(columns, "\n".join(rows))
+    return found
+
+
 def variants(wording: str) -> tuple[str, ...]:
     """ "A [big|small] dog" -> ("A big dog", "A small dog"), for every combination of the groups."""
     pieces = [piece.split("|") for piece in re.split(r"\[(.*?)\]", wording.strip())]
@@ -91,27 +183,21 @@ def parse_beats(lines: list[str]) -> list[Beat]:
 
 def parse_cast(words: str) -> tuple[tuple[Row, ...], ...]:
     """The tables of a header such as `hero toy trait=proud,vain`, the last being a table made on the spot."""
-    tables = []
+    found = []
     for word in words.split():
         key, _, values = word.partition("=")
         cells = values.replace("_", " ").replace(",", ";")
-        tables.append(table(f"{key}*", cells) if cells else TABLES[key])
-    return tuple(tables)
+        found.append(table(f"{key}*", cells) if cells else tables()[key])
+    return tuple(found)
 
 
 @cache
 def plots() -> tuple[Plot, ...]:
     """Every plot of `stories.txt`, which says how a script is written; read once."""
-    lines = Path(__file__).with_name("stories.txt").read_text(encoding="ascii").splitlines()
-    sections: list[list[str]] = []
-    for line in lines:
-        if line.startswith(("@@ ", "== ")):
-            sections.append([])
-        if line and not line.startswith("#"):
-            sections[-1].append(line)
-    parts = {header[3:]: parse_beats(body) for header, *body in sections if header.startswith("@@")}
+    scripts = sections("stories.txt")
+    parts = {header[3:]: parse_beats(body) for header, *body in scripts if header.startswith("@@")}
     found = []
-    for header, *lines in sections[len(parts) :]:
+    for header, *lines in scripts[len(parts) :]:
         name, _, words = header[3:].partition(":")
         beats: list[Beat] = []
         for beat in parse_beats(lines):
@@ -135,38 +221,36 @@ def cast(seed: int | str, index: int) -> tuple[str, Row, list[tuple[str, tuple[s
         while slots and (row.get("f") == slots["n"] or row.get("fkind") == slots["child"]):
             row = rows[int(random() * len(rows))]  # two characters never share a name, nor two beasts a kind
         slots.update(row)
-    told = []
+    sentences = []
     for beat in plot.branches[int(random() * len(plot.branches))]:
         if beat.optional and random() < 0.5:
             continue
         wording = beat.wordings[int(random() * len(beat.wordings))]
-        told.append((wording[int(random() * len(wording))], beat.facts))
-    return plot.name, slots, told
-
-
-def tell(seed: int | str, index: int, with_facts: bool) -> tuple[str, list[str]]:
-    """The name of the plot of story `index`; its text, then the fields of its facts in a row."""
-    plot, slots, told = cast(seed, index)
-    text = " ".join(sentence for sentence, _ in told)
-    if with_facts:
-        text = MARK.join([text, *(fact for _, facts in told for fact in facts)])
-    return plot, text.format_map(slots).split(MARK)
+        sentences.append((wording[int(random() * len(wording))], beat.facts))
+    return plot.name, slots, sentences
 
 
 def beats(seed: int | str, index: int) -> list[tuple[str, tuple[Fact, ...]]]:
-    """Story `index` beat by beat: the words of each, and the facts they tell."""
-    _, slots, told = cast(seed, index)
-    fill = [MARK.join([sentence, *facts]).format_map(slots).split(MARK) for sentence, facts in told]
-    return [(text, tuple(Fact(*fields[i : i + 5]) for i in range(0, len(fields), 5))) for text, *fields in fill]
+    """Story `index` beat by beat: the text of each, and the facts it states."""
+    _, slots, sentences = cast(seed, index)
+    return [filled(sentence, facts, slots) for sentence, facts in sentences]
+
+
+def filled(text: str, facts: Iterable[str], slots: Row) -> tuple[str, tuple[Fact, ...]]:
+    """A text and the facts it states, their slots filled."""
+    text, *fields = MARK.join([text, *facts]).format_map(slots).split(MARK)
+    return text, tuple(Fact(*fields[i : i + 5]) for i in range(0, len(fields), 5))
 
 
 def story(seed: int | str, index: int) -> Story:
     """Story `index` of `seed`: a pure function, the same on every machine and in every Python version."""
-    plot, (text, *fields) = tell(seed, index, with_facts=True)
-    return Story(text, tuple(Fact(*fields[i : i + 5]) for i in range(0, len(fields), 5)), plot)
+    plot, slots, sentences = cast(seed, index)
+    text = " ".join(sentence for sentence, _ in sentences)
+    return Story(*filled(text, [fact for _, facts in sentences for fact in facts], slots), plot)
 
 
 def documents(seed: int = 0) -> Iterator[str]:
     """The texts of stories 0, 1, 2, ... of `seed`, without end."""
     for index in count():
-        yield tell(seed, index, with_facts=False)[1][0]
+        _, slots, sentences = cast(seed, index)
+        yield " ".join(sentence for sentence, _ in sentences).format_map(slots)

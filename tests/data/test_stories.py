@@ -9,7 +9,7 @@ from collections import Counter
 
 import pytest
 
-from jupyter_gpt.data import stories, stories_world
+from jupyter_gpt.data import stories
 
 STORIES = [stories.story(7, index) for index in range(6000)]
 VOWEL_SOUND = re.compile(r"hour|[aeiou](?!ne\b|nicorn|niform|seful)", re.I)  # "an hour", "a uniform"
@@ -112,12 +112,12 @@ def test_every_branch_binds_every_slot_it_names():
 
 def test_pronouns_agree():
     """Where all the people of a story are of one gender, the pronouns of the other do not occur."""
-    gender = {name: gender for gender, names in stories_world.NAMES.items() for name in names.split()}
+    gender = {name: gender for gender, names in stories.NAMES.items() for name in names.split()}
     checked = 0
     for story in STORIES:
         words = set(re.findall(r"\w+", story.text))
         people = {gender[word] for word in words if word in gender}
-        people |= {GENDER[row["khe"]] for row in stories_world.TABLES["kin"] if row["kin"] in words}
+        people |= {GENDER[row["khe"]] for row in stories.tables()["kin"] if row["kin"] in words}
         if people == {"boy"}:
             checked += 1
             assert not {word.lower() for word in words} & {"she", "her", "hers", "girl"}, story.text
@@ -182,4 +182,4 @@ def test_a_fact_must_mark_its_value():
 
 def test_tables_of_uneven_rows_are_refused():
     with pytest.raises(ValueError):
-        stories_world.table("a | b", "one | two; three")
+        stories.table("a | b", "one | two; three")
