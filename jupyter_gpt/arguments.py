@@ -11,7 +11,7 @@ import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from jupyter_gpt.data.rows import text_of
+from jupyter_gpt.data.files import text_of
 from jupyter_gpt.errors import GPTError
 
 # What an option is called elsewhere (transformers, TRL, peft, OpenAI, LlamaIndex), and what it may be called here: the

@@ -64,8 +64,8 @@ class Batch:
 class ConversationRows(Rows):
     """The training rows of `conversations`: row i is the same whenever and in whatever order it is asked for.
 
-    conversations: a `conversation_tokens.Conversations`. context: T; no conversation is longer than T+1 tokens. packed:
-    False gives each conversation a row of its own, in the same order. weights: sampling proportions, one a source.
+    conversations: a `conversation_dataset.Conversations`, none longer than T+1 tokens. context: T. packed: False gives
+    each conversation a row of its own, in the same order. weights: sampling proportions, one a source.
     """
 
     def __init__(

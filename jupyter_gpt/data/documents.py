@@ -1,14 +1,13 @@
-"""Documents on disk: all tokens end to end in one memory-mapped array, and beside it where each document
-begins.
+"""Tokenized documents on disk: all tokens end to end in one memory-mapped array, and where each document begins.
 
-    folder/tokens.npy      (N,)   uint16, or uint32 for a vocabulary above 65,536
-    folder/offsets.npy     (D+1,) int64: where each document begins; its first token is the delimiter, but of
-                           the held-out end of a document that is trained on
-    folder/source.npy      (D,)   uint16, an index into `names`
-    folder/held_out.npy    (D,)   bool: for validation only
-    folder/cut_off.npy     (D,)   bool: more of its text was left out, so that no end of text follows it
-    folder/documents.json  counts of each source; written last: where it is, all is whole
-    folder/tokenizer/      as transformers saves it
+folder/tokens.npy      (N,)   uint16, or uint32 for a vocabulary above 65,536
+folder/offsets.npy     (D+1,) int64: where each document begins; its first token is the delimiter, except in
+                       the held-out end of a training document
+folder/source.npy      (D,)   uint16, an index into `names`
+folder/held_out.npy    (D,)   bool: for validation only
+folder/cut_off.npy     (D,)   bool: its text is truncated, so no end of text follows it
+folder/documents.json  counts of each source; written last, so where it exists the rest is complete
+folder/tokenizer/      as transformers saves it
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError, reading
 
 if TYPE_CHECKING:
@@ -42,23 +42,21 @@ class Documents:
     names: list[str]
     weights: list[float]  # sampling proportions, one a name
     eot: int
-    cut_off: np.ndarray | None = None  # (D,) bool; None: every document is whole
+    cut_off: np.ndarray | None = None  # (D,) bool; None: no document is truncated
     details: dict = field(default_factory=dict)  # documents.json
     folder: Path | None = None
 
     @classmethod
     def open(cls, folder: str | Path) -> Documents:
-        """The documents that `prepare` left in `folder`, memory-mapped. GPTError when they are not whole."""
-
+        """The documents that `prepare` wrote to `folder`, memory-mapped. GPTError when incomplete or damaged."""
         folder = Path(folder)
         if not (folder / "documents.json").exists():
             raise GPTError(f"there is no tokenized corpus in {folder}: preparing it did not finish")
         with reading(f"the tokenized corpus in {folder}", ANEW):
-            return cls.read(folder)
+            return cls._read(folder)
 
     @classmethod
-    def read(cls, folder: Path) -> Documents:
-        """The same; what it raises for damaged files is anything."""
+    def _read(cls, folder: Path) -> Documents:
         import numpy as np
 
         details = json.loads((folder / "documents.json").read_text("utf-8"))
@@ -72,21 +70,18 @@ class Documents:
             arrays["cut_off"] = np.load(folder / "cut_off.npy", mmap_mode="r", allow_pickle=False)
         names = [row["name"] for row in details["sources"]]
         weights = [row["weight"] for row in details["sources"]]
-        found = cls(**arrays, names=names, weights=weights, eot=details["eot"], details=details, folder=folder)
-        found.check()
-        return found
+        documents = cls(**arrays, names=names, weights=weights, eot=details["eot"], details=details, folder=folder)
+        documents.check()
+        return documents
 
     def check(self) -> None:
         """Raises ValueError where the arrays do not belong together."""
         import numpy as np
 
         count = len(self.source)
-        each = [self.source, self.held_out, *([] if self.cut_off is None else [self.cut_off])]
-        if (
-            any(array.shape != (count,) for array in each)
-            or self.offsets.shape != (count + 1,)
-            or self.tokens.ndim != 1
-        ):
+        arrays = [self.source, self.held_out, *([] if self.cut_off is None else [self.cut_off])]
+        shapes = self.offsets.shape == (count + 1,) and self.tokens.ndim == 1
+        if not shapes or any(array.shape != (count,) for array in arrays):
             raise ValueError("its arrays are of different lengths")
         if self.offsets[0] != 0 or self.offsets[-1] != len(self.tokens) or (np.diff(self.offsets) < 1).any():
             raise ValueError("its documents do not lie one after another")
@@ -104,9 +99,7 @@ class Documents:
 
     def lengths(self) -> np.ndarray:
         """(D,) tokens of each document, delimiter included."""
-        import numpy as np
-
-        return np.diff(self.offsets)
+        return self.offsets[1:] - self.offsets[:-1]
 
     def ended(self) -> np.ndarray:
         """(D,) bool: whether the last token of each document is the last of its text."""
@@ -116,16 +109,14 @@ class Documents:
 
     def training(self, source: int) -> np.ndarray:
         """The indices of the documents of `source` that are trained on."""
-        import numpy as np
-
-        return np.flatnonzero((self.source == source) & ~np.asarray(self.held_out))
+        return ((self.source == source) & ~self.held_out).nonzero()[0]
 
     def training_tokens(self) -> int:
-        """How many tokens there are to train on, once each."""
+        """Tokens to train on, once each."""
         return int(self.lengths()[~self.held_out].sum())
 
     def held_out_tokens(self) -> int:
-        """How many tokens are kept for validation."""
+        """Tokens for validation."""
         return int(self.lengths()[self.held_out].sum())
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -139,8 +130,18 @@ class Documents:
             return tokenizer
 
 
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Writes a .npy file under a temporary name, then renames it."""
+    import numpy as np
+
+    temporary = path.with_name(f"{path.name}.tmp")
+    with temporary.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
+    temporary.replace(path)
+
+
 class Writer:
-    """Writes documents one by one; what it leaves is whole only after `finish`. Close it in any case."""
+    """Writes documents one by one; they can be opened only after `finish`. Call `close` in any case."""
 
     def __init__(self, folder: Path, tokenizer: PreTrainedTokenizerBase, eot: int):
         import numpy as np
@@ -160,9 +161,9 @@ class Writer:
         temporary.replace(folder / "tokenizer")
 
     def begin(self, source: int, held_out: bool, delimiter: bool = True) -> int:
-        """Begins a document, with the delimiter unless it goes on with the one before; returns its index.
+        """Begins a document, with the delimiter unless it continues the one before; returns its index.
 
-        It counts as cut off until `end` is called.
+        It counts as truncated until `end` is called.
         """
         self.starts.append(self.tokens)
         self.source.append(source)
@@ -173,7 +174,7 @@ class Writer:
         return len(self.starts) - 1
 
     def end(self) -> None:
-        """The document begun last is whole."""
+        """The document begun last is complete."""
         self.cut_off[-1] = False
 
     def extend(self, ids: list[int]) -> None:
@@ -189,7 +190,7 @@ class Writer:
         return end - self.starts[document]
 
     def finish(self, details: dict) -> Documents:
-        """Makes everything whole under its final name and opens it."""
+        """Completes the files under their final names and opens them."""
         import numpy as np
 
         self.file.seek(0)
@@ -205,16 +206,12 @@ class Writer:
             "cut_off": np.array(self.cut_off, bool),
         }
         for name, values in arrays.items():
-            with (self.folder / f"{name}.npy.tmp").open("wb") as file:
-                np.save(file, values, allow_pickle=False)
-            (self.folder / f"{name}.npy.tmp").replace(self.folder / f"{name}.npy")
-        text = json.dumps({"format": FORMAT, "eot": self.eot, **details}, indent=1, ensure_ascii=False)
-        (self.folder / "documents.json.tmp").write_text(text, "utf-8")
-        (self.folder / "documents.json.tmp").replace(self.folder / "documents.json")
+            write_array(self.folder / f"{name}.npy", values)
+        store.write_json(self.folder / "documents.json", {"format": FORMAT, "eot": self.eot, **details})
         return Documents.open(self.folder)
 
     def close(self) -> None:
-        """Ends the writing; without a `finish` before it, what was written is removed."""
+        """Closes the file; without a `finish` before it, removes what was written."""
         self.file.close()
         (self.folder / "tokens.npy.tmp").unlink(missing_ok=True)
 

@@ -1,51 +1,63 @@
-"""Documents from files: a .txt or .md is one document; a .jsonl line or a .parquet row is one each.
+"""Documents and rows from files, read as UTF-8.
 
-Text is kept as it is, byte for byte (no newline is translated); only a byte order mark at the start is
-dropped.
+- `read` gives documents: a .txt or .md is one, a line of a .jsonl or a row of a .parquet is one each.
+- `rows` gives the rows of JSON lines, JSON, CSV, TSV and parquet, each with its place: `mine.jsonl, line 37`. In place
+  of a row that cannot be read stands its GPTError, so that the caller may skip it; where nothing after it can be read
+  either, it is raised.
+
+Text is kept byte for byte (no newline is translated); only a byte order mark at the start is dropped.
 """
 
 from __future__ import annotations
 
 import codecs
+import csv
+import io
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from jupyter_gpt.data.rows import only_text, text_of
 from jupyter_gpt.errors import GPTError
 
 TEXT = (".txt", ".md")
 SUFFIXES = (*TEXT, ".jsonl", ".parquet")
 SUPPORTED = "a source is .txt, .md, .jsonl or .parquet"
-LOOK = 64 << 20  # bytes read before work starts; a fault beyond them is found, and told the same way, on reading
+ROW_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+CHECKED = 64 << 20  # bytes read before work starts; an error beyond them is raised on reading
+
+Row = tuple[str, object]  # the place, and the row or the GPTError that says why it cannot be read
 
 
 def read(paths: list[Path]) -> Iterator[str]:
     """The documents of the files, in order. GPTError names the file and place of what cannot be read."""
     for path in paths:
         if path.suffix.lower() == ".parquet":
-            yield from _parquet(path)
+            file, column = _text_column(path)
+            with file:
+                for batch in file.iter_batches(batch_size=256, columns=[column]):
+                    yield from (text for text in batch.column(0).to_pylist() if text is not None)
         elif path.suffix.lower() == ".jsonl":
-            yield from _jsonl(path)
+            yield from _json_lines_documents(path)
         else:
-            yield _text(path, _open(path).read())
+            yield decode(path, _open(path).read())
 
 
 def check(paths: list[Path]) -> None:
-    """Raises GPTError when the files are empty or, in the first bytes of them, not what their names say."""
-    left = LOOK
+    """Raises GPTError when the files are empty or, in their first bytes, not what their names say."""
+    left = CHECKED
     for path in paths:
         if left <= 0:
             break
         if path.suffix.lower() == ".parquet":
-            _parquet_column(path)
+            _text_column(path)
             continue
         with _open(path) as file:
             data = file.read(left)
         left -= len(data)
-        _text(path, data, final=len(data) == path.stat().st_size)
+        decode(path, data, final=len(data) == path.stat().st_size)
         if path.suffix.lower() == ".jsonl":
-            next(_jsonl(path), None)
+            next(_json_lines_documents(path), None)
     if not any(map(size, paths)):
         raise GPTError(f"{paths[0]} is empty" if len(paths) == 1 else f"all {len(paths)} files are empty")
 
@@ -54,10 +66,63 @@ def size(path: Path) -> int:
     """Bytes in the file; for parquet, bytes of its text column uncompressed (from the footer)."""
     if path.suffix.lower() != ".parquet":
         return path.stat().st_size
-    file, column = _parquet_column(path)
+    file, column = _text_column(path)
     groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
     index = file.schema_arrow.names.index(column)
     return sum(group.column(index).total_uncompressed_size for group in groups) if file.metadata.num_rows else 0
+
+
+def text_of(row: object, where: str) -> str:
+    """The field `text` of a row, or its single string; a string is itself. GPTError, naming `where`, otherwise."""
+    if isinstance(row, str):
+        return row
+    if not isinstance(row, Mapping):
+        raise GPTError(f"{where} is a {type(row).__name__}: a document is a string, or a row with a field `text`")
+    return row[text_field([key for key, value in row.items() if isinstance(value, str)], where)]
+
+
+def text_field(names: list[str], where: str) -> str:
+    """`text` if it is among the `names` of the fields that hold strings, else the only one. GPTError otherwise."""
+    if "text" in names:
+        return "text"
+    if not names:
+        raise GPTError(f"{where} has no field `text` and no other string")
+    if len(names) > 1:
+        raise GPTError(f"{where} has no field `text`, and several that hold strings: {', '.join(names)}")
+    return names[0]
+
+
+# UTF-8
+
+
+def utf8(text: str, what: str) -> bytes:
+    """The text in UTF-8. GPTError for a lone surrogate, as JSON may spell it and no tokenizer takes it."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        code = f"U+{ord(text[error.start]):04X}"
+        raise GPTError(
+            f"{what} has half a character: {code}, a lone surrogate, at character {error.start:,} of a text"
+        ) from None
+
+
+def decode(path: Path, data: bytes, before: int = 0, final: bool = True) -> str:
+    """`data`, which begins at byte `before` of the file, as text. `final`: no byte of the file follows."""
+    if before == 0 and (encoding := _utf_16(data)):
+        raise GPTError(f"{path} is UTF-16, not UTF-8: {_conversion(path, encoding)}")
+    if (zero := data.find(b"\0")) >= 0:
+        line, _, _ = _position(path, before + zero)
+        raise GPTError(f"{path}, line {line} has a zero byte: it is not UTF-8 text but binary, or UTF-16 in part")
+    try:
+        text, _ = codecs.utf_8_decode(data, "strict", final)
+    except UnicodeDecodeError as error:
+        line, column, ascii_before = _position(path, before + error.start)
+        fix = "the text before it is UTF-8: save the whole file as UTF-8"
+        if ascii_before:
+            fix = _conversion(path, _single_byte_encoding(data))
+        byte = f"byte 0x{data[error.start]:02X} at column {column}"
+        raise GPTError(f"{path}, line {line} is not UTF-8: {byte}; {fix}") from None
+    return text.removeprefix("\ufeff") if before == 0 else text
 
 
 def _open(path: Path):
@@ -67,15 +132,22 @@ def _open(path: Path):
         raise GPTError(f"cannot read {path}: {error.strerror}") from None
 
 
-def utf_16(data: bytes) -> str | None:
+def _position(path: Path, at: int) -> tuple[int, int, bool]:
+    """Line and column of byte `at` of a file, from 1, and whether all bytes before it are ASCII."""
+    with _open(path) as file:
+        head = file.read(at).removeprefix(codecs.BOM_UTF8)
+    return head.count(b"\n") + 1, len(head) - head.rfind(b"\n"), head.isascii()
+
+
+def _utf_16(data: bytes) -> str | None:
     """The name of the encoding of a file that begins with these bytes, where it is UTF-16."""
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
     return {b"\0": "utf-16-be", b"": None}.get(data[:1], "utf-16-le" if data[1:2] == b"\0" else None)
 
 
-def narrow(data: bytes) -> str:
-    """The encoding that a text which is not UTF-8 is likely to have: of Windows, or else Latin-1."""
+def _single_byte_encoding(data: bytes) -> str:
+    """The likely encoding of a text that is not UTF-8: that of Windows, or else Latin-1."""
     try:
         data.decode("cp1252")
     except UnicodeDecodeError:
@@ -83,7 +155,7 @@ def narrow(data: bytes) -> str:
     return "cp1252"
 
 
-def convert(path: Path, encoding: str) -> str:
+def _conversion(path: Path, encoding: str) -> str:
     """How to make a file UTF-8: a line of Python."""
     new = path.with_name(f"{path.stem}-utf8{path.suffix}")
     return (
@@ -92,60 +164,157 @@ def convert(path: Path, encoding: str) -> str:
     )
 
 
-def _text(path: Path, data: bytes, before: int = 0, final: bool = True) -> str:
-    """`data`, which stands at byte `before` of the file, as text."""
-    if before == 0 and (encoding := utf_16(data)):
-        raise GPTError(f"{path} is UTF-16, not UTF-8: {convert(path, encoding)}")
-    zero = data.find(b"\0")
-    if zero >= 0:
-        raise GPTError(f"{path} is a binary file, not text (a zero byte at byte {before + zero:,})")
-    try:
-        text, _ = codecs.utf_8_decode(data, "strict", final)
-    except UnicodeDecodeError as error:
-        at = before + error.start
-        with _open(path) as file:
-            plain = file.read(at).isascii()
-        how = convert(path, narrow(data)) if plain else "what stands before it is; save it as UTF-8 throughout"
-        raise GPTError(f"{path} is not UTF-8: byte 0x{data[error.start]:02X} at byte {at:,}; {how}") from None
-    return text.removeprefix("\ufeff") if before == 0 else text
+# Parquet and JSON lines as documents
 
 
-def _jsonl(path: Path) -> Iterator[str]:
-    before = 0
-    with _open(path) as file:
-        for number, line in enumerate(file, 1):
-            text = _text(path, line, before)
-            before += len(line)
-            if not text.strip():
-                continue
-            try:
-                row = json.loads(text)
-            except json.JSONDecodeError as error:
-                raise GPTError(f"{path}, line {number} is not JSON: {error.msg} at column {error.colno}") from None
-            yield text_of(row, f"{path}, line {number}")
-
-
-def _parquet_column(path: Path):
-    """The open parquet file and the name of its column of text."""
+def _parquet(path: Path):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        file = pq.ParquetFile(path)
+        return pq.ParquetFile(path)
     except (pa.ArrowInvalid, OSError) as error:
         raise GPTError(f"{path} is not a parquet file: {str(error).splitlines()[0]}") from None
-    strings = [
-        field.name
-        for field in file.schema_arrow
-        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
-    ]
-    return file, only_text(strings, str(path))
 
 
-def _parquet(path: Path) -> Iterator[str]:
-    file, column = _parquet_column(path)
-    with file:
-        for batch in file.iter_batches(batch_size=256, columns=[column]):
-            for value in batch.column(0):
-                if value.is_valid:
-                    yield value.as_py()
+def _text_column(path: Path):
+    """The open parquet file and the name of its text column."""
+    file = _parquet(path)
+    strings = [field.name for field in file.schema_arrow if str(field.type) in ("string", "large_string")]
+    return file, text_field(strings, str(path))
+
+
+def _json_lines_documents(path: Path) -> Iterator[str]:
+    before = 0
+    with _open(path) as file:
+        for number, line in enumerate(file, 1):
+            text = decode(path, line, before)
+            before += len(line)
+            if text.strip():
+                where = f"{path}, line {number}"
+                yield text_of(_load_json(text, where), where)
+
+
+def _load_json(text: str, where: str) -> object:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise GPTError(f"{where} is not JSON: {error.msg} at column {error.colno}") from None
+
+
+# Rows
+
+
+def rows(path: Path) -> Iterator[Row]:
+    """The rows of a file with one of ROW_SUFFIXES, in order.
+
+    JSON lines under the name .json, and a JSON list under .jsonl, are read as what they are.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".parquet":
+        return _parquet_rows(path)
+    content = contents(path)
+    if suffix in (".csv", ".tsv"):
+        return _table_rows(path, content)
+    lines = content.strip().split("\n", 2)[:2]
+    if _is_json(lines[0]) and (len(lines) > 1 or suffix == ".jsonl"):
+        one_list = len(lines) == 1 and _is_list_of_rows(json.loads(lines[0]))
+        return _json_list(path, content) if one_list else _json_lines(path, content)
+    if content.lstrip().startswith("["):
+        return _json_list(path, content)
+    return _json_object(path, content) if suffix == ".json" else _json_lines(path, content)
+
+
+def contents(path: Path) -> str:
+    """The whole text of a file."""
+    with _open(path) as file:
+        return decode(path, file.read())
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except json.JSONDecodeError:
+        return False
+    return True
+
+
+def _is_list_of_rows(value: object) -> bool:
+    """Whether a JSON value is a list of rows, rather than one conversation or one pair."""
+    if not isinstance(value, list) or not value:
+        return False
+    return all(isinstance(row, list) or (isinstance(row, dict) and not {"role", "from"} & row.keys()) for row in value)
+
+
+def _json_lines(path: Path, content: str) -> Iterator[Row]:
+    for number, line in enumerate(content.split("\n"), 1):
+        if line.strip():
+            where = f"{path}, line {number}"
+            try:
+                yield where, _load_json(line, where)
+            except GPTError as error:
+                yield where, error
+
+
+def _json_list(path: Path, content: str) -> Iterator[Row]:
+    """The elements of a JSON list, each under the line it begins at."""
+    _load_all(path, content)
+    decoder, at, line, counted = json.JSONDecoder(), content.index("[") + 1, 1, 0
+    while True:
+        at = re.compile(r"[\s,]*").match(content, at).end()
+        if content[at] == "]":
+            return
+        line += content.count("\n", counted, at)
+        counted = at
+        value, at = decoder.raw_decode(content, at)
+        yield f"{path}, line {line}", value
+
+
+def _json_object(path: Path, content: str) -> Iterator[Row]:
+    """The rows of a JSON object: those of the only list in it, or else the object itself."""
+    value = _load_all(path, content)
+    lists = [key for key, inner in value.items() if isinstance(inner, list)] if isinstance(value, dict) else []
+    if len(lists) == 1 and lists[0] not in ("messages", "conversations"):
+        return ((f"{path}, row {number}", row) for number, row in enumerate(value[lists[0]], 1))
+    return iter([(f"{path}, line 1", value)])
+
+
+def _load_all(path: Path, content: str) -> object:
+    try:
+        return json.loads(content)
+    except json.JSONDecodeError as error:
+        raise GPTError(f"{path}, line {error.lineno} is not JSON: {error.msg} at column {error.colno}") from None
+
+
+def _table_rows(path: Path, content: str) -> Iterator[Row]:
+    """The rows of a table with a header; cells are separated by a comma, a semicolon or a tab."""
+    delimiter = max(",;\t", key=content.split("\n", 1)[0].count)
+    reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter, strict=True)
+    names: list[str] | None = None
+    line = 1
+    try:
+        for cells in reader:
+            where, line = f"{path}, line {line}", reader.line_num + 1
+            if names is None:
+                names = [name.strip() for name in cells]
+            elif len(cells) != len(names) and any(map(str.strip, cells)):
+                yield (
+                    where,
+                    GPTError(
+                        f"{where} has {len(cells)} cells, the header {len(names)}: "
+                        f"put a text that contains {delimiter!r} in double quotes"
+                    ),
+                )
+            elif any(map(str.strip, cells)):
+                yield where, dict(zip(names, cells, strict=True))
+    except csv.Error as error:
+        raise GPTError(f"{path}, line {line} is not CSV: {error}") from None
+
+
+def _parquet_rows(path: Path) -> Iterator[Row]:
+    number = 0
+    with _parquet(path) as file:
+        for batch in file.iter_batches(batch_size=256):
+            for row in batch.to_pylist():
+                number += 1
+                yield f"{path}, row {number}", row

@@ -11,7 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 
-from jupyter_gpt.data.rows import only_text
+from jupyter_gpt.data.files import text_field
 from jupyter_gpt.errors import GPTError
 
 PATIENCE = 4.0  # seconds
@@ -25,7 +25,7 @@ def read(source: str) -> Iterator[str]:
     for number, row in enumerate(_told(source, dataset)):
         if column is None:
             strings = [key for key, value in row.items() if isinstance(value, str)]
-            column = only_text(strings, f"{source} (choose one: {source}:column)")
+            column = text_field(strings, f"{source} (choose one: {source}:column)")
         if column not in row:
             raise GPTError(f"{source} has no column {column}; it has {', '.join(row)}")
         text = row[column]

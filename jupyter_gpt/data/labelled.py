@@ -15,9 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from jupyter_gpt.data import conversation_files as files
-from jupyter_gpt.data import sources
-from jupyter_gpt.data.conversation_forms import whole
+from jupyter_gpt.data import files, sources
 from jupyter_gpt.errors import GPTError
 
 TEXTS = ("text", "sentence", "review", "content", "document", "title")
@@ -78,8 +76,8 @@ def rows(body: object, variables: Mapping | None) -> Iterator[files.Row]:
         elif stripped.startswith("$"):
             values = items(sources.value_of(source, variables), source)
             yield from ((f"item {n} of {source}", row) for n, row in enumerate(values))
-        elif source.lower().endswith(files.SUFFIXES) or "/" in source:
-            for path in sources.paths(source, files.SUFFIXES, SUPPORTED, []):
+        elif source.lower().endswith(files.ROW_SUFFIXES) or "/" in source:
+            for path in sources.paths(source, files.ROW_SUFFIXES, SUPPORTED, []):
                 yield from files.rows(path)
         else:
             yield where, GPTError(f"{where} has no label: wanted is {WANTED}")
@@ -109,7 +107,7 @@ def labelled(row: object, where: str) -> Labelled:
         raise GPTError(f"{where} is a {type(row).__name__}: wanted is {WANTED}")
     if not isinstance(text, str) or not text.strip():
         raise GPTError(f"{where} has no text: wanted is {WANTED}")
-    whole(text, where)
+    files.utf8(text, where)
     empty = label is None or label != label  # an empty cell of a table is not equal to itself
     label = "" if empty else str(label).strip()
     if not label:

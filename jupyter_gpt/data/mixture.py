@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from jupyter_gpt.data import sources
 from jupyter_gpt.data import tokenizer as tokenizers
-from jupyter_gpt.data.split import Portion, pieces, to_bytes
+from jupyter_gpt.data.files import utf8
+from jupyter_gpt.data.split import Portion, pieces
 from jupyter_gpt.errors import GPTError
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ def _sample(weights: Mapping[str, float], variables: Mapping | None, seed: int) 
                 break
             texts.append(text[:left])
             left -= len(text)
-            to_bytes(text, source)  # says what is wrong with it
+            utf8(text, f"a document of {source}")  # raises the error that the tokenizer would not explain
     return texts
 
 
@@ -196,7 +197,7 @@ def count(source: str, variables: Mapping | None, seed: int, encode: Callable) -
             seen.estimated = True
             break
         seen.documents += 1
-        seen.bytes += len(to_bytes(text, source))
+        seen.bytes += len(utf8(text, f"a document of {source}"))
         if encoded < COUNT:
             batch += [piece.text for piece in pieces(Portion(text, False, 0.0), COUNT)]
         if sum(map(len, batch)) > BATCH:

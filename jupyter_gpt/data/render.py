@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import ModuleType
 
+from jupyter_gpt.data.files import utf8
 from jupyter_gpt.data.tokenizer import CHAT, delimiter
 from jupyter_gpt.errors import GPTError
 
@@ -253,12 +254,8 @@ def conversation(messages: Sequence[dict], examples: Iterable[tuple[str, str]]) 
 
 
 def encode(tokenizer, text: str) -> list[int]:
-    """Token ids of a text, in which special tokens may be spelled out. Raises GPTError for half a character in it."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        odd = f"U+{ord(text[error.start]):04X}, at character {error.start:,}"
-        raise GPTError(f"the prompt has half a character in it: a lone surrogate, {odd}") from None
+    """Token ids of a text, in which special tokens may be spelled out. Raises GPTError for a lone surrogate."""
+    utf8(text, "the prompt")
     return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 

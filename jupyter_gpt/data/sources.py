@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from jupyter_gpt.data import files
-from jupyter_gpt.data.rows import text_of
+from jupyter_gpt.data.files import text_of
 from jupyter_gpt.errors import GPTError, nearest
 
 ENDLESS = {"stories", "sums"}

@@ -18,6 +18,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from jupyter_gpt.data.documents import Writer
+from jupyter_gpt.data.files import utf8
 from jupyter_gpt.errors import GPTError
 
 MANY = 20  # documents: from here on whole documents are held out, below it the end of each
@@ -182,15 +183,4 @@ def pieces(portion: Portion, most: int | None = None) -> Iterator[Piece]:
 
 def place(text: str, name: str) -> float:
     """A document's place in [0, 1), from its content alone."""
-    return int.from_bytes(hashlib.blake2b(to_bytes(text, name), digest_size=8).digest()) / 2**64
-
-
-def to_bytes(text: str, name: str) -> bytes:
-    """A document of the source `name` in UTF-8. GPTError for half a character, which no tokenizer takes."""
-    try:
-        return text.encode()
-    except UnicodeEncodeError as error:
-        raise GPTError(
-            f"{name} has a document with half a character in it: "
-            f"a lone surrogate, U+{ord(text[error.start]):04X}, at character {error.start:,}"
-        ) from None
+    return int.from_bytes(hashlib.blake2b(utf8(text, f"a document of {name}"), digest_size=8).digest()) / 2**64

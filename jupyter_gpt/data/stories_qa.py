@@ -1,12 +1,9 @@
-"""Conversations about stories: someone tells one and asks about it, the assistant answers from what was told.
+"""Conversations about stories: the user quotes the beginning of one and asks about it, the assistant answers from it.
 
-Every answer is right by construction: the teller of `stories.py` knows which words of a story tell which fact. Only the
-beginning of a story is told, one to five sentences, and its facts are asked about in several wordings, one turn each. A
-small model learns to look an answer up in a short text long before it can in a long one: at first its attention is
-spread over all words, and those that answer weigh one in so many.
-
-Stories that `place` holds out are held out here too, by their whole text: a model pretrained on `stories` has not seen
-those, nor has one finetuned on these conversations.
+Every answer is right by construction: `stories.py` knows which words of a story state which fact. Only one to five
+sentences are quoted, since a small model learns to look an answer up in a short text long before it can in a long one.
+Each fact is a turn, asked in one of several wordings. A conversation is held out by the whole text of its story, so a
+model pretrained on `stories` has not seen the held-out ones either.
 """
 
 import re
@@ -15,12 +12,11 @@ from dataclasses import dataclass
 from itertools import count
 from random import Random
 
-from jupyter_gpt.data.conversations import Conversation
 from jupyter_gpt.data.split import place
 from jupyter_gpt.data.stories import Fact, beats
 
 HELD_OUT = 0.05  # of all stories: the share that `split` holds out of many documents
-LENGTHS = (1, 1, 2, 2, 3)  # beats told, drawn evenly; a beat is a sentence or two
+LENGTHS = (1, 1, 2, 2, 3)  # beats quoted, drawn evenly; a beat is a sentence or two
 TURNS = 6  # questions of a conversation, at most
 SETTINGS = (
     "{story}\n\n{question}",
@@ -56,68 +52,59 @@ class Question:
     story: str
 
 
-def right(question: Question, answer: str) -> bool:
-    """Whether `answer` says the fact that was asked for and nothing else: in a sentence, or in the bare words of it.
-
-    Case, space around it, an article before it and a full stop after it do not matter.
-    """
-    said = bare(answer)
-    return said in (bare(question.fact.answer), bare(question.fact.value))
+def is_correct(question: Question, answer: str) -> bool:
+    """Whether `answer` is the fact asked for, as a sentence or its value alone; case, article and full stop aside."""
+    return normalized(answer) in (normalized(question.fact.answer), normalized(question.fact.value))
 
 
-def bare(text: str) -> str:
+def normalized(text: str) -> str:
     return re.sub(r"^(a|an|the) ", "", " ".join(text.lower().split()).rstrip(" ."))
 
 
-def conversations(seed: int | str = 0) -> Iterator[Conversation]:
-    """Conversations 0, 1, 2, ... of `seed`, without end; those about stories that are held out have a `key` that says
-    so.
-    """
+def conversations(seed: int | str = 0) -> Iterator[tuple[list[dict], str]]:
+    """Conversations 0, 1, 2, ... of `seed`, without end, each with its key: the whole story."""
     for index in count():
-        said = asked(seed, index, TURNS)
-        messages = []
-        for question in said:
-            messages += [question.messages[-1], {"role": "assistant", "content": question.fact.answer}]
-        yield Conversation(messages, f"stories-qa {index}", said[0].story)
+        last = questions_of(seed, index, TURNS)[-1]
+        yield [*last.messages, {"role": "assistant", "content": last.fact.answer}], last.story
 
 
 def held_out(seed: int | str = 0) -> Iterator[Question]:
     """Single questions about held-out stories, as they begin a conversation, without end."""
     for index in count():
-        question = asked(f"held-out {seed}", index, 1)[0]
+        question = questions_of(f"held-out {seed}", index, 1)[0]
         if place(question.story, "stories-qa") < HELD_OUT:
             yield question
 
 
-def asked(seed: int | str, index: int, turns: int) -> list[Question]:
+def questions_of(seed: int | str, index: int, turns: int) -> list[Question]:
     """The questions of conversation `index`, at most `turns`, in the order they are asked."""
     random = Random(f"stories-qa {seed}/{index}").random
 
     def draw(choices):
         return choices[int(random() * len(choices))]
 
-    told = beats(f"qa {seed}", index)
-    whole = " ".join(text for text, _ in told)
-    first = next(i for i, (_, facts) in enumerate(told) if facts)
-    told = told[: max(draw(LENGTHS), first + 1)]
-    story = " ".join(text for text, _ in told)
-    facts = sorted((fact for _, facts in told for fact in facts), key=lambda fact: random())[:turns]
+    story = beats(f"qa {seed}", index)
+    whole = " ".join(text for text, _ in story)
+    first = next(i for i, (_, facts) in enumerate(story) if facts)
+    quoted = story[: max(draw(LENGTHS), first + 1)]
+    excerpt = " ".join(text for text, _ in quoted)
+    facts = sorted((fact for _, facts in quoted for fact in facts), key=lambda fact: random())[:turns]
     found, messages = [], []
     for number, fact in enumerate(facts):
-        words = worded(fact.question, draw)
-        content = words if number else draw(SETTINGS).format(story=story, question=words)
+        words = reworded(fact.question, draw)
+        content = words if number else draw(SETTINGS).format(story=excerpt, question=words)
         messages = [*messages, {"role": "user", "content": content}]
         found.append(Question(messages, fact, whole))
         messages = [*messages, {"role": "assistant", "content": fact.answer}]
     return found
 
 
-def worded(question: str, draw) -> str:
+def reworded(question: str, draw) -> str:
     """The question as the script has it, or in one of two other wordings."""
     for pattern, *others in WORDINGS:
         match = re.fullmatch(pattern, question)
         if match:
             wording = draw((question, question, *others))
-            said = match.expand(wording) if wording is not question else question
-            return re.sub(r"(\w+)~", lambda word: word[1].lower(), said)
+            expanded = match.expand(wording) if wording is not question else question
+            return re.sub(r"(\w+)~", lambda word: word[1].lower(), expanded)
     return question

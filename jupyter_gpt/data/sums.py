@@ -238,7 +238,7 @@ KINDS = (
 )
 
 
-def problem(seed: int, index: int) -> Sum:
+def problem(seed: int | str, index: int) -> Sum:
     """Problem `index` of `seed`: a pure function, the same on every machine and in every Python version."""
     random = Random(f"sum {seed}/{index}").random
 
@@ -255,3 +255,17 @@ def documents(seed: int = 0, steps: bool | None = None) -> Iterator[str]:
     for index in count():
         shown = index % 2 == 1 if steps is None else steps
         yield problem(seed, index).text(shown)
+
+
+def conversations(seed: int | str = 0) -> Iterator[tuple[list[dict], str]]:
+    """The problems of `seed` as conversations with their keys: the steps, then the answer (Wei et al. 2022)."""
+    for index in count():
+        found = problem(seed, index)
+        answer = "\n".join([*found.steps, f"Answer: {found.answer}"])
+        yield [{"role": "user", "content": found.question}, {"role": "assistant", "content": answer}], found.question
+
+
+def is_correct(problem: Sum, answer: str) -> bool:
+    """Whether `answer` ends in the right result, after `Answer:`; the steps are not judged."""
+    _, mark, result = answer.rpartition("Answer:")
+    return bool(mark) and " ".join(result.split()).rstrip(".") == problem.answer

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from jupyter_gpt.data.rows import text_of
+from jupyter_gpt.data.files import text_of
 from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.retrieval.read import LARGEST, SUFFIXES, Document, Unreadable, parse, plain, read
 

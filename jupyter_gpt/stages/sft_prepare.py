@@ -37,9 +37,9 @@ def prepare(
     are there already (a resumed run) they are used as they are.
     """
     from jupyter_gpt.data.chat import with_template
-    from jupyter_gpt.data.conversation_prepare import prepare as collect
+    from jupyter_gpt.data.conversation_dataset import Conversations
+    from jupyter_gpt.data.conversation_dataset import prepare as collect
     from jupyter_gpt.data.conversation_rows import ConversationRows
-    from jupyter_gpt.data.conversation_tokens import Conversations
 
     tokenizer, device = with_template(tokenizer), model.device.type
     if recipe.checkpointing and not recomputable(model):

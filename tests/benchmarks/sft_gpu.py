@@ -24,8 +24,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from helpers.recipes import finetuning_recipe
+from jupyter_gpt.data.conversation_dataset import Conversations
 from jupyter_gpt.data.conversation_rows import ConversationRows
-from jupyter_gpt.data.conversation_tokens import Conversations
 from jupyter_gpt.nn.devices import peak_flops
 from jupyter_gpt.nn.lora import copied, lora
 from jupyter_gpt.nn.optimizer import finetuning_optimizers

@@ -4,9 +4,8 @@
         [--lora RANK] [--no-rows] [--lr X]
 
 Pretrains the tour's base (`stories: 3, python: 1`, depth 4), then finetunes it on `stories-qa`, and asks at fixed
-steps: each held-out question is put as inference puts it, the likeliest tokens are taken, and `stories_qa.right` is
-exact.
-With
+steps: each held-out question is put as inference puts it, the likeliest tokens are taken, and `stories_qa.is_correct`
+is exact. With
 --lora an adapter is trained, and the rows of the chat tokens with it, unless --no-rows leaves them as the base has
 them. Says also how many are right by kind of question and by length of the story. Wanted: the base under 5%, over 90%
 after two
@@ -23,7 +22,7 @@ from collections import Counter
 from itertools import islice
 from pathlib import Path
 
-from jupyter_gpt.data.stories_qa import Question, held_out, right
+from jupyter_gpt.data.stories_qa import Question, held_out, is_correct
 
 
 def answers(model, tokenizer, ends: frozenset[int], questions: list[Question]) -> list[str]:
@@ -45,7 +44,7 @@ def report(questions: list[Question], said: list[str]) -> None:
     """Right answers by the fact that was asked for, the commonest first."""
     asked, good = Counter(q.fact.relation for q in questions), Counter()
     for question, answer in zip(questions, said, strict=True):
-        good[question.fact.relation] += right(question, answer)
+        good[question.fact.relation] += is_correct(question, answer)
     print(", ".join(f"{relation} {good[relation]}/{count}" for relation, count in asked.most_common(12)))
 
 
@@ -98,7 +97,7 @@ def main() -> None:
 
         def ask(step: int) -> list[str]:
             said = answers(model, training.tokenizer, training.ends, questions)
-            share = sum(map(right, questions, said)) / len(questions)
+            share = sum(map(is_correct, questions, said)) / len(questions)
             print(
                 f"step {step:4d}  {training.tokens:9,} tokens  {training.seconds:4.0f} s  {share:6.1%} right",
                 flush=True,

@@ -9,9 +9,8 @@ import pytest
 from helpers.errors import fail
 from jupyter_gpt.data import conversations as chats
 from jupyter_gpt.data.chat import render_conversation, with_template
-from jupyter_gpt.data.conversation_prepare import HELD_OUT, prepare
+from jupyter_gpt.data.conversation_dataset import HELD_OUT, Conversations, prepare
 from jupyter_gpt.data.conversation_rows import IGNORE, PADDING, ConversationRows, held_out_rows, laid_out
-from jupyter_gpt.data.conversation_tokens import Conversations
 from jupyter_gpt.data.tokenizer import train_bpe
 from jupyter_gpt.errors import GPTError
 
@@ -246,8 +245,8 @@ def test_bad_rows_are_skipped_counted_and_told(tokenizer, tmp_path):
     count = data.counts[0]
     assert (count.conversations, count.refused) == (5, 2)
     (note,) = Conversations.open(tmp_path).counts[0].notes
-    assert note.startswith("2 rows are skipped that cannot be learned from: ")
-    assert note.endswith("item 6 of $a has no turn of the assistant, so nothing to learn from")
+    assert note.startswith("2 rows are skipped that cannot be trained on: ")
+    assert note.endswith("item 6 of $a has no turn of the assistant, so nothing to train on")
 
 
 def test_turns_of_weight_0_are_not_trained_on(tokenizer, tmp_path):

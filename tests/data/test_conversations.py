@@ -108,7 +108,7 @@ def test_tables(tmp_path):
     (tmp_path / "b.csv").write_text("messages\n" + '"' + json.dumps(ASKED).replace('"', '""') + '"\n')
     assert messages(str(tmp_path / "b.csv")) == [ASKED]
     (tmp_path / "c.csv").write_text("prompt,completion\nWho?,Me, or you\n")
-    assert "c.csv, line 2 has 3 cells, the header 2: put a text that holds ',' in double quotes" in refusal(
+    assert "c.csv, line 2 has 3 cells, the header 2: put a text that contains ',' in double quotes" in refusal(
         str(tmp_path / "c.csv")
     )
     (tmp_path / "d.csv").write_text('prompt,completion\nWho?,"Me\n')
@@ -149,7 +149,7 @@ def test_variables():
     assert refusal("$it", {"its": []}) == "there is no variable $it in this notebook (did you mean $its?)"
     assert "can be read only once" in refusal("$it", {"it": iter([ASKED])})
     assert refusal("$it", {"it": 3}).startswith("$it is a int; it may be a DataFrame or a list of rows")
-    assert "item 1 of $it is no conversation: it is a int" in refusal("$it", {"it": [("a", "b"), 3]})
+    assert "item 1 of $it is not a conversation: it is a int" in refusal("$it", {"it": [("a", "b"), 3]})
     with pytest.raises(GPTError, match="it has no conversation in it"):
         check("$it", {"it": []})
 
@@ -199,31 +199,31 @@ def test_a_mistake_on_line_37_is_told(tmp_path):
     good = [row] * 50
     bad = {
         row[:-1]: "line 37 is not JSON: Expecting",
-        "[1, 2]": "line 37 is no conversation: it is a list; wanted are messages, prompt and completion",
-        '{"text": "x"}': "line 37 is no conversation: it has the fields text; wanted are",
-        json.dumps(SAME["alpaca"]): "line 37 is written as alpaca, the rows before it as messages: one form a file",
-        json.dumps({"messages": ASKED[:1]}): "line 37 has no turn of the assistant, so nothing to learn from",
+        "[1, 2]": "line 37 is not a conversation: it is a list; expected messages, prompt and completion",
+        '{"text": "x"}': "line 37 is not a conversation: it has the fields text; expected",
+        json.dumps(SAME["alpaca"]): "line 37 is in the format alpaca, the rows before it in messages: use one per file",
+        json.dumps({"messages": ASKED[:1]}): "line 37 has no turn of the assistant, so nothing to train on",
         json.dumps(
             {"messages": ASKED[::-1]}
-        ): "line 37 has its roles out of order: turn 1 is the assistant's where the user's",
+        ): "line 37 has its roles out of order: turn 1 is the assistant's, expected the user's",
         json.dumps({"messages": [*ASKED, ASKED[1]]}): "line 37 has its roles out of order: turn 3 is the assistant's",
         json.dumps({"messages": [ASKED[0], ASKED[1] | {"content": " \n"}]}): "line 37 has an empty answer",
         json.dumps({"messages": [ASKED[0] | {"content": ""}, ASKED[1]]}): "line 37 has an empty question",
         json.dumps(
             {"messages": [ASKED[0], {"role": "critic", "content": "x"}]}
-        ): "line 37 has a turn with the role 'critic'; a turn is of system, user, assistant or tool",
+        ): "line 37 has a turn with the role 'critic'; roles are system, user, assistant and tool",
         json.dumps(
             {"messages": [ASKED[0], {"role": "tool", "content": "x"}, ASKED[1]]}
-        ): "line 37 has its roles out of order: turn 2 is the tool's where the assistant's belongs",
+        ): "line 37 has its roles out of order: turn 2 is the tool's, expected the assistant's",
         json.dumps(
             {"messages": [ASKED[0], CALLED, ASKED[1]]}
-        ): "line 37 has its roles out of order: turn 3 is the assistant's where the tool's belongs",
+        ): "line 37 has its roles out of order: turn 3 is the assistant's, expected the tool's",
         json.dumps(
             {"messages": [ASKED[0], CALLED, TOLD, ASKED[0]]}
-        ): "line 37 has its roles out of order: turn 4 is the user's where the tool's or the assistant's belongs",
+        ): "line 37 has its roles out of order: turn 4 is the user's, expected the tool's or the assistant's",
         json.dumps(
             {"messages": [ASKED[0], ASKED[1] | {"weight": 0}]}
-        ): "line 37 has weight 0 in all turns of the assistant, so nothing to learn from",
+        ): "line 37 has weight 0 in all turns of the assistant, so nothing to train on",
         json.dumps(
             {"messages": [ASKED[0], ASKED[1] | {"weight": 0.5}]}
         ): "line 37 has a turn of weight 0.5: 0 is read and not learned, 1 is learned",
@@ -237,7 +237,7 @@ def test_a_mistake_on_line_37_is_told(tmp_path):
         json.dumps({"messages": [{"content": "x"}]}): "line 37 has a turn without a role",
         json.dumps(
             {"messages": [ASKED[0], ASKED[1] | {"content": None}]}
-        ): "line 37: what is said in a turn is a text, not nothing",
+        ): "line 37: the content of a turn is a text, not None",
     }
     for line, said in bad.items():
         path = lines(tmp_path / "a.jsonl", *good[:36], line, *good[37:])
@@ -253,17 +253,20 @@ def test_a_mistake_in_a_json_list_is_told_by_its_line(tmp_path):
     mixed = text.split("\n")
     mixed[36] = json.dumps(SAME["alpaca"]) + ","
     (tmp_path / "a.json").write_text("\n".join(mixed))
-    assert "a.json, line 37 is written as alpaca, the rows before it as messages" in refusal(str(tmp_path / "a.json"))
+    assert "a.json, line 37 is in the format alpaca, the rows before it in messages" in refusal(
+        str(tmp_path / "a.json")
+    )
 
 
 def test_an_encoding_that_changes_midway_is_told(tmp_path):
     row = json.dumps({"prompt": "Où?", "completion": "Là."}, ensure_ascii=False) + "\n"
     (tmp_path / "a.jsonl").write_bytes(row.encode() * 36 + row.encode("latin-1"))
     assert refusal(str(tmp_path / "a.jsonl")).endswith(
-        "a.jsonl, line 37 is not UTF-8: byte 0xF9 at column 14; what stands before it is; save it as UTF-8 throughout"
+        "a.jsonl, line 37 is not UTF-8: byte 0xF9 at column 14; "
+        "the text before it is UTF-8: save the whole file as UTF-8"
     )
     (tmp_path / "d.jsonl").write_bytes(row.encode() * 36 + row.encode("utf-16-le"))
-    assert "d.jsonl, line 37 holds a zero byte, as UTF-16 does" in refusal(str(tmp_path / "d.jsonl"))
+    assert "d.jsonl, line 37 has a zero byte" in refusal(str(tmp_path / "d.jsonl"))
     halved = lines(tmp_path / "e.jsonl", *[SAME["alpaca"]] * 36, r'{"instruction": "Who?", "output": "Me \ud83d"}')
     assert refusal(halved) == (
         f"{halved}, line 37 has half a character: U+D83D, a lone surrogate, at character 3 of a text"
@@ -385,7 +388,7 @@ def test_bad_rows_are_skipped_where_asked(tmp_path, name):
 def test_no_row_is_good(tmp_path):
     path = lines(tmp_path / "a.jsonl", "{", "[")
     with pytest.raises(
-        GPTError, match=r"a.jsonl has no conversation to learn from: .*a.jsonl, line 1 is not JSON"
+        GPTError, match=r"a.jsonl has no conversation to train on: .*a.jsonl, line 1 is not JSON"
     ) as error:
         check(path, bad_rows="skip")
     assert "\n" not in str(error.value)
@@ -394,4 +397,4 @@ def test_no_row_is_good(tmp_path):
 
 def test_the_hub_is_refused_where_asked(monkeypatch):
     monkeypatch.setattr(hub, "_dataset", lambda source, name: [SAME["alpaca"], {"text": "x"}])
-    assert refusal("hf:o/n", bad_rows="refuse").startswith("row 1 of hf:o/n is no conversation")
+    assert refusal("hf:o/n", bad_rows="refuse").startswith("row 1 of hf:o/n is not a conversation")

@@ -249,7 +249,7 @@ def test_a_stop_leaves_nothing_half_made(tmp_path):
         ({"storeis": 1}, {}, "did you mean stories"),
         ({"$short": 1}, {"context": 64}, "tokens to train on, too few for a row of context 64"),
         ({"stories": 1, "$blank": 1}, {}, r"\$blank has no document with any text"),
-        ({"$half": 1}, {}, "lone surrogate, U\\+D83D, at character 3"),
+        ({"$half": 1}, {}, "U\\+D83D, a lone surrogate, at character 3"),
         ({"stories": 0}, {}, "every weight of the mixture is zero"),
         ({"stories": 1}, {"vocab_size": 200}, "at least 261"),
         ({"stories": 1}, {"tokenizer": "chars"}, "bpe, char or that of a model, not 'chars'"),

@@ -90,18 +90,20 @@ def converted(said, begins):
 
 def test_bytes_that_are_not_text(books):
     (books / "latin.txt").write_bytes("caf\xe9 noir".encode("latin-1"))
-    assert converted(refusal("latin.txt"), "latin.txt is not UTF-8: byte 0xE9 at byte 3; ") == ["caf\xe9 noir"]
+    assert converted(refusal("latin.txt"), "latin.txt, line 1 is not UTF-8: byte 0xE9 at column 4; ") == [
+        "caf\xe9 noir"
+    ]
     (books / "binary.txt").write_bytes(b"abc\0def")
-    assert refusal("binary.txt") == "binary.txt is a binary file, not text (a zero byte at byte 3)"
+    assert refusal("binary.txt").startswith("binary.txt, line 1 has a zero byte: ")
     (books / "wide.txt").write_bytes("hello".encode("utf-16"))
     assert converted(refusal("wide.txt"), "wide.txt is UTF-16, not UTF-8: ") == ["hello"]
     (books / "bare.txt").write_bytes("hello \xe9".encode("utf-16-le"))
     assert converted(refusal("bare.txt"), "bare.txt is UTF-16, not UTF-8: ") == ["hello \xe9"]
     (books / "rows.jsonl").write_bytes(b'{"text": "fine"}\n{"text": "caf\xe9"}\n')
-    said = "rows.jsonl is not UTF-8: byte 0xE9 at byte 30; "
+    said = "rows.jsonl, line 2 is not UTF-8: byte 0xE9 at column 14; "
     assert converted(refusal("rows.jsonl"), said) == ["fine", "caf\xe9"]
     (books / "both.jsonl").write_bytes('{"text": "caf\xe9"}\n'.encode() + b'{"text": "caf\xe9"}\n')
-    assert refusal("both.jsonl").endswith("what stands before it is; save it as UTF-8 throughout")
+    assert refusal("both.jsonl").endswith("the text before it is UTF-8: save the whole file as UTF-8")
     for source in ("latin.txt", "binary.txt", "rows.jsonl"):
         with pytest.raises(GPTError, match=source):
             list(read(source))
@@ -112,7 +114,7 @@ def test_rows_that_are_not_documents(books):
         ("{not json}\n", "line 1 is not JSON"),
         ("[1, 2]\n", "is a list"),
         ('{"a": "x", "b": "y"}\n', "several that hold strings: a, b"),
-        ('{"a": 1}\n', "holds no string"),
+        ('{"a": 1}\n', "no other string"),
     ]:
         (books / "bad.jsonl").write_text(text)
         assert said in refusal("bad.jsonl")

@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from helpers.architectures import tiny
-from jupyter_gpt.data.conversation_tokens import Conversations
+from jupyter_gpt.data.conversation_dataset import Conversations
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.stages.rankings import Ranking
 

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from jupyter_gpt.data.chat import with_template
-from jupyter_gpt.data.conversation_prepare import prepare
+from jupyter_gpt.data.conversation_dataset import prepare
 from jupyter_gpt.data.tokenizer import train_bpe
 from jupyter_gpt.notebook.views.conversations import conversations_report
 from jupyter_gpt.report.report import MIME

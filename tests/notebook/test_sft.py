@@ -66,12 +66,12 @@ def test_in_the_background_the_run_is_bound(run, shown, capsys):
 def test_bad_rows_end_the_run_or_are_counted_in_the_report(run, shown, fails, tmp_path):
     path = tmp_path / "mine.jsonl"
     path.write_text('{"prompt": "Who sat?", "completion": "The hen."}\n' * 3 + '{"prompt": "Who sat?"}\nno JSON\n')
-    said = f"{path}, line 4 is no conversation: it has the fields prompt"
+    said = f"{path}, line 4 is not a conversation: it has the fields prompt"
     assert fails(f"%%sft reply --base hen {SHORT}\n{path}: 1\n").startswith(said)
     run(f"%%sft reply --base hen {SHORT} --bad-rows skip\n{path}: 1\n")
     picture = shown[-2]
     assert re.search(rf"{re.escape(str(path))} +prompt-completion +3 +0 +2 ", picture), "conversations, cut, refused"
-    assert f"{path}: 2 rows are skipped that cannot be learned from: {said}" in picture
+    assert f"{path}: 2 rows are skipped that cannot be trained on: {said}" in picture
 
 
 def test_a_classifier_from_a_cell(run, shown, fails):

@@ -193,8 +193,8 @@ def seen(run, steps=None):
     """How often each conversation stands in the rows of a run's steps."""
     from collections import Counter
 
+    from jupyter_gpt.data.conversation_dataset import Conversations
     from jupyter_gpt.data.conversation_rows import ConversationRows
-    from jupyter_gpt.data.conversation_tokens import Conversations
 
     data = Conversations.open(run.folder / "data")
     rows, T = ConversationRows(data, run.recipe["context"], run.recipe["seed"]), run.recipe["context"]

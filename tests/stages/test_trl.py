@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from helpers.recipes import finetuning_recipe, pretraining_recipe
+from jupyter_gpt.data.conversation_dataset import Conversations
 from jupyter_gpt.data.conversation_rows import laid_out
-from jupyter_gpt.data.conversation_tokens import Conversations
 from jupyter_gpt.data.tokenizer import train_bpe
 from jupyter_gpt.nn.lora import clone_adapter, copied, lora
 from jupyter_gpt.nn.optimizer import finetuning_optimizers

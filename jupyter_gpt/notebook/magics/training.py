@@ -46,7 +46,7 @@ def show_conversations(run) -> None:
     """
     from jupyter_gpt import gpt
     from jupyter_gpt.data.chat import with_template
-    from jupyter_gpt.data.conversation_tokens import Conversations
+    from jupyter_gpt.data.conversation_dataset import Conversations
     from jupyter_gpt.notebook.views.conversations import conversations_report
 
     written = run.folder / "data" / "conversations.json"

@@ -25,8 +25,8 @@ BRACKETS = "⟦⟧"
 def conversations_report(name: str, conversations, tokenizer, *, varies: bool = False, shown: int = SHOWN) -> Report:
     """The conversations of a run `name` before it trains.
 
-    conversations: a `data.conversation_tokens.Conversations`. varies: the tokenizer may differ from machine to machine,
-    and with it counts and cuts.
+    conversations: a `data.conversation_dataset.Conversations`. varies: the tokenizer, and so counts and cuts, may
+    differ from machine to machine.
     """
     counts = conversations.counts
     notes = [Paragraph(f"{count.source}: {note}") for count in counts for note in count.notes]

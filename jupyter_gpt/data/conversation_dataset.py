@@ -1,0 +1,322 @@
+"""Tokenized conversations: read, rendered by the chat template, truncated, counted, split and saved.
+
+- Over-long conversations are truncated at their end to what a row holds, or left out (`over_long`). One without a
+  trained token is left out: a row without a target would make the loss 0/0.
+- One conversation in twenty is held out, by a hash of the text before its first answer; of fewer than twenty, none.
+
+folder/tokens.npy    (N,)   int32: all conversations end to end
+folder/trained.npy   (N,)   bool: the tokens that are trained on (the assistant's, or all)
+folder/offsets.npy   (C+1,) int64: where each conversation begins
+folder/source.npy    (C,)   int32, an index into `names`
+folder/held_out.npy  (C,)   bool: for validation only
+folder/conversations.json   counts of each source; written last, so where it exists the rest is complete
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jupyter_gpt import store
+from jupyter_gpt.data import conversations as chats
+from jupyter_gpt.data import mixture
+from jupyter_gpt.data.chat import TRAIN_ON, render_conversations
+from jupyter_gpt.data.documents import write_array
+from jupyter_gpt.data.split import MANY, place
+from jupyter_gpt.data.tokenizer import delimiter
+from jupyter_gpt.errors import GPTError, reading
+from jupyter_gpt.runs.events import Progress
+
+if TYPE_CHECKING:
+    import numpy as np
+
+FORMAT = 1
+ARRAYS = ("tokens", "trained", "offsets", "source", "held_out")
+OVER_LONG = ("cut", "refuse")
+HELD_OUT = 0.05
+HELD_OUT_MOST = 1000  # conversations of a source
+DEFAULT_TOKENS = 1_000_000  # of a generated source when the length of the run is unknown
+MARGIN = 1.05  # tokens prepared for each one wanted
+BATCH = 256  # conversations rendered at a time
+SHOWN = 3  # conversations of a source kept for display
+MAX_REFUSED = 100  # conversations left out for each one used, at which reading an endless source ends
+
+
+@dataclass(frozen=True)
+class Counts:
+    """One source in the table.
+
+    form: the formats of its rows (`messages`, `alpaca`, …). conversations: used, held-out ones included. cut: of these,
+    truncated to the context. refused: left out. tokens, trained: of the training conversations. held_out: conversations
+    for validation. endless: generated. notes: one line each, for the reader.
+    """
+
+    source: str
+    form: str
+    weight: float
+    share: float
+    conversations: int
+    cut: int
+    refused: int
+    tokens: int
+    trained: int
+    held_out: int
+    endless: bool = False
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Conversations:
+    """Tokenized conversations of several sources, each with a token that is trained on.
+
+    first: the first conversations of each source for display: dicts of `source`, `where`, `ids`, `trained` and
+    `length`, its tokens before truncation.
+    """
+
+    tokens: np.ndarray  # (N,) int32
+    trained: np.ndarray  # (N,) bool
+    offsets: np.ndarray  # (C+1,) int64
+    source: np.ndarray  # (C,) index into names
+    held_out: np.ndarray  # (C,) bool
+    names: list[str]
+    weights: list[float]
+    pad: int
+    counts: list[Counts] = field(default_factory=list)
+    first: list[dict] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, c: int) -> tuple[np.ndarray, np.ndarray]:
+        """The tokens of conversation c and which of them are trained on."""
+        where = slice(self.offsets[c], self.offsets[c + 1])
+        return self.tokens[where], self.trained[where]
+
+    def lengths(self) -> np.ndarray:
+        """(C,) tokens of each conversation."""
+        return self.offsets[1:] - self.offsets[:-1]
+
+    def training(self, source: int) -> np.ndarray:
+        """The indices of the conversations of `source` that are trained on."""
+        return ((self.source == source) & ~self.held_out).nonzero()[0]
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "conversations.json").unlink(missing_ok=True)
+        for name in ARRAYS:
+            write_array(folder / f"{name}.npy", getattr(self, name))
+        details = {name: getattr(self, name) for name in ("names", "weights", "pad", "first")}
+        counts = [asdict(count) for count in self.counts]
+        store.write_json(folder / "conversations.json", {"format": FORMAT, **details, "counts": counts})
+
+    @classmethod
+    def open(cls, folder: Path) -> Conversations:
+        """What `save` wrote to `folder`. GPTError when it is incomplete or damaged."""
+        import json
+
+        import numpy as np
+
+        if not (folder / "conversations.json").exists():
+            raise GPTError(f"there are no tokenized conversations in {folder}: preparing them did not finish")
+        with reading(f"what is in {folder}", "--overwrite makes the run anew"):
+            details = json.loads((folder / "conversations.json").read_text("utf-8"))
+            if details.pop("format", None) != FORMAT:
+                raise GPTError(f"the conversations in {folder} were written by another version of jupyter_gpt")
+            arrays = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in ARRAYS}
+            counts = [Counts(**count | {"notes": tuple(count["notes"])}) for count in details.pop("counts")]
+            return cls(**arrays, **details, counts=counts)
+
+
+@dataclass
+class Source:
+    """One source while it is tokenized: its conversations, and their counts."""
+
+    name: str
+    weight: float
+    share: float
+    need: int | None  # tokens; None: all there are
+    fraction: float  # held out
+    reading: chats.Reading = field(default_factory=chats.Reading)
+    rendered: list[tuple[list[int], list[bool], bool]] = field(default_factory=list)  # ids, trained, held out
+    first: list[dict] = field(default_factory=list)
+    cut: int = 0
+    refused: int = 0
+    longest: int = 0
+    tokens: int = 0
+    trained: int = 0
+    held: int = 0
+
+    @property
+    def endless(self) -> bool:
+        return self.name in chats.GENERATED
+
+    @property
+    def complete(self) -> bool:
+        return self.need is not None and self.tokens >= self.need
+
+    def add(
+        self, conversation: chats.Conversation, ids: list[int], trained: list[bool], context: int, over_long: str
+    ) -> None:
+        """Adds a rendered conversation, truncated or left out by the rules above."""
+        held = place(conversation.key, self.name) < self.fraction
+        if held and self.held == HELD_OUT_MOST:
+            return
+        length = len(ids)
+        self.longest = max(self.longest, length)
+        too_long = length > context + 1
+        if too_long:
+            ids, trained = ids[: context + 1], trained[: context + 1]
+        if (too_long and over_long == "refuse") or not any(trained[1:]):
+            self.refused += 1
+            return
+        self.cut += too_long
+        self.rendered.append((ids, trained, held))
+        self.held += held
+        if not held:
+            self.tokens += len(ids)
+            self.trained += sum(trained[1:])
+            if len(self.first) < SHOWN:
+                shown = {"source": self.name, "where": conversation.where, "ids": ids, "trained": trained}
+                self.first.append(shown | {"length": length})
+
+    def counts(self) -> Counts:
+        skipped, unanswered, notes = self.reading.refused, self.reading.unanswered, []
+        if skipped:
+            rows = "1 row is" if skipped == 1 else f"{skipped:,} rows are"
+            notes.append(f"{rows} skipped that cannot be trained on: {self.reading.first_refused}")
+        if unanswered:
+            notes.append(f"{unanswered:,} end in a turn without an answer: that turn is left out")
+        return Counts(
+            source=self.name,
+            form=self.reading.form,
+            weight=self.weight,
+            share=self.share,
+            conversations=len(self.rendered),
+            cut=self.cut,
+            refused=self.refused + skipped,
+            tokens=self.tokens,
+            trained=self.trained,
+            held_out=self.held,
+            endless=self.endless,
+            notes=tuple(notes),
+        )
+
+
+def prepare(
+    weights: Mapping[str, float],
+    tokenizer,
+    folder: str | Path,
+    *,
+    context: int,
+    tokens_wanted: int | None = None,
+    seed: int = 0,
+    variables: Mapping | None = None,
+    cell: str | None = None,
+    train_on: str = "assistant",
+    over_long: str = "cut",
+    held_out: float | None = None,
+    bad_rows: str | None = None,
+) -> Generator[Progress, None, Conversations]:
+    """Tokenizes a mixture of conversations into `folder`. Yields progress events; returns the `Conversations`.
+
+    weights: sampling proportions by source; a source makes up its share of the tokens. tokenizer: with a chat template,
+    see `chat.with_template`. context: T; a row holds T+1 tokens. tokens_wanted: how many the run will see; a source
+    with fewer is repeated, one with more is read only as far as needed; None takes all of every finite source. cell:
+    the text of the source `conversations.CELL`. train_on: "assistant" or "all". over_long: "cut" or "refuse". held_out:
+    the fraction for validation, in place of one in twenty. bad_rows: "refuse" or "skip", see `conversations.read`.
+    Raises GPTError for whatever a user can get wrong.
+    """
+    if train_on not in TRAIN_ON:
+        raise GPTError(f"--train-on is assistant or all, not {train_on!r}")
+    if over_long not in OVER_LONG:
+        raise GPTError(f"--over-long is cut or refuse, not {over_long!r}")
+    if held_out is not None and not 0 <= held_out < 1:
+        raise GPTError(f"held_out is the fraction kept for validation, at least 0 and below 1, not {held_out}")
+    weights = mixture.check(weights)
+    total, tokenized = sum(weights.values()), []
+    for name, weight in weights.items():
+        yield Progress(f"looking at {name}", 0, None, "conversations")
+        chats.check(name, variables, cell, bad_rows)
+        if weight > 0:
+            share, endless = weight / total, name in chats.GENERATED
+            wanted = DEFAULT_TOKENS if tokens_wanted is None and endless else tokens_wanted
+            need = None if wanted is None else int(wanted * share * MARGIN) + context + 1
+            some = () if endless else islice(chats.read(name, variables, seed, cell=cell, bad_rows=bad_rows), MANY)
+            default = HELD_OUT if endless or len(list(some)) == MANY else 0.0
+            tokenized.append(Source(name, weight, share, need, default if held_out is None else held_out))
+    for source in tokenized:
+        conversations = chats.read(source.name, variables, seed, source.reading, cell, bad_rows)
+        skip = chats.skips(source.name, bad_rows)
+        yield from _tokenize(source, conversations, tokenizer, context, train_on, over_long, skip)
+    result = _concatenated(tokenized, delimiter(tokenizer))
+    result.save(Path(folder))
+    return result
+
+
+def _tokenize(
+    source: Source,
+    conversations: Iterator[chats.Conversation],
+    tokenizer,
+    context: int,
+    train_on: str,
+    over_long: str,
+    skip: bool,
+) -> Iterator[Progress]:
+    """Adds conversations until there are enough tokens, none left, or hardly one fits.
+
+    skip: leave out those that the template rejects.
+    """
+    while batch := list(islice(conversations, BATCH)):
+        for conversation, tokens in zip(batch, _render(tokenizer, batch, train_on), strict=True):
+            if isinstance(tokens, GPTError):
+                if not skip:
+                    raise tokens
+                source.reading.refuse(tokens)
+            elif not source.complete:
+                source.add(conversation, *tokens, context, over_long)
+        done = min(source.tokens, source.need or source.tokens)
+        yield Progress(f"reading {source.name}", done, source.need, "tokens")
+        if source.complete or (source.endless and source.refused > MAX_REFUSED * (len(source.rendered) + 1)):
+            break
+    if source.tokens:
+        return
+    if source.refused and source.longest > context + 1:
+        why = ", and no answer begins there"
+        if over_long == "refuse":
+            why = " and --over-long refuse leaves out what is longer"
+        raise GPTError(
+            f"no conversation of {source.name} fits: longest is {source.longest:,} tokens, a row {context + 1:,}{why}"
+        )
+    why = f": {source.reading.first_refused}" if source.reading.refused else ""
+    raise GPTError(f"{source.name} has no conversation to train on{why}")
+
+
+def _render(tokenizer, batch: list[chats.Conversation], train_on: str) -> list[tuple[list[int], list[bool]] | GPTError]:
+    """The ids and mask of each conversation; the error, with its place, for one that the template rejects."""
+    try:
+        return render_conversations(tokenizer, [c.messages for c in batch], train_on, [c.tools for c in batch])
+    except GPTError as error:  # one of them: find it
+        if len(batch) == 1:
+            return [GPTError(f"{batch[0].where}: {error}")]
+        return [result for conversation in batch for result in _render(tokenizer, [conversation], train_on)]
+
+
+def _concatenated(sources: list[Source], pad: int) -> Conversations:
+    import numpy as np
+
+    ids, trained, held_out = zip(*(each for source in sources for each in source.rendered), strict=True)
+    return Conversations(
+        tokens=np.concatenate([np.array(each, np.int32) for each in ids]),
+        trained=np.concatenate([np.array(each, bool) for each in trained]),
+        offsets=np.cumsum([0, *map(len, ids)], dtype=np.int64),
+        source=np.repeat(np.arange(len(sources), dtype=np.int32), [len(source.rendered) for source in sources]),
+        held_out=np.array(held_out, bool),
+        names=[source.name for source in sources],
+        weights=[source.weight for source in sources],
+        pad=pad,
+        counts=[source.counts() for source in sources],
+        first=[shown for source in sources for shown in source.first],
+    )
