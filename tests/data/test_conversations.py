@@ -226,7 +226,7 @@ def test_a_mistake_on_line_37_is_told(tmp_path):
         ): "line 37 has weight 0 in all turns of the assistant, so nothing to train on",
         json.dumps(
             {"messages": [ASKED[0], ASKED[1] | {"weight": 0.5}]}
-        ): "line 37 has a turn of weight 0.5: 0 is read and not learned, 1 is learned",
+        ): "line 37 has a turn of weight 0.5: 0 is not trained on, 1 is",
         json.dumps(
             {"messages": [ASKED[0], ASKED[1] | {"tool_calls": [{"name": "f"}]}]}
         ): 'line 37 has a tool call that is not {"function": {"name": …, "arguments": …}}',
