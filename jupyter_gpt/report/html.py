@@ -106,7 +106,7 @@ def inline(content: Inline, marks: bool = True) -> str:
                 inline(str(value) if isinstance(value, float) else value, False) if shown is None else shown, marks
             )
         case Span():
-            more = f"background-color:{content.tint};border-radius:3px;padding:0 2px" if content.tint else ""
+            more = f"background-color:{content.tint};border-radius:3px" if content.tint else ""
             return element("span", content.style, inline(content.content, marks), more, content.tooltip)
         case Bar():
             return bar(content)
