@@ -65,8 +65,8 @@ def test_differing_words(texts, marked):
 
 def test_a_text_that_differs_nearly_throughout_is_tinted_softly(comparison):
     html = view.ranking_report(comparison).html
-    assert '0.24);border-radius:3px;padding:0 2px">hen<' in html
-    assert '0.09);border-radius:3px;padding:0 2px">&lt;script' in html
+    assert '0.24);border-radius:3px">hen<' in html
+    assert '0.09);border-radius:3px">&lt;script' in html
 
 
 def test_long_texts_are_compared_in_a_moment():
