@@ -31,7 +31,7 @@ from jupyter_gpt.report.text import number, plain, sides_of
 
 RULE = "1px solid rgba(128,128,128,0.45)"
 EDGE = "3px solid rgba(128,128,128,0.3)"
-PROSE = "line-height:1.6;max-width:960px;overflow-wrap:anywhere"
+PROSE = "line-height:1.6;max-width:960px;overflow-wrap:break-word"  # JupyterLab's sanitizer knows no "anywhere"
 STYLES = {
     "code": "font-family:monospace;font-size:13px;line-height:1.5",
     "quiet": "opacity:0.7;font-size:90%",
@@ -136,9 +136,7 @@ def table(part: Table, marks: bool) -> str:
     space = f"white-space:normal;{PROSE}" if part.wrap else "white-space:nowrap"
 
     def row(tag: str, cells: Sequence[Inline], more: str) -> str:
-        whole = more.replace("anywhere", "break-word")  # else all columns but the last shrink to a character
-        styles = [*[whole] * (width - 1), more]
-        shown = (cell(tag, *each) for each in zip(sides, (inline(each, marks) for each in cells), styles, strict=True))
+        shown = (cell(tag, side, inline(each, marks), more) for side, each in zip(sides, cells, strict=True))
         return f"<tr>{''.join(shown)}</tr>"
 
     head = f"<thead>{row('th', part.header, f'white-space:nowrap;border-bottom:{RULE}')}</thead>" if part.header else ""
@@ -150,17 +148,17 @@ def samples(part: Samples, marks: bool) -> str:
     """Each prompt across all columns, beneath it what was written to it."""
     count = len(part.columns)
     share = f"width:{100 // max(1, count)}%"
-    wrap = f"white-space:normal;overflow-wrap:anywhere;line-height:1.5;{share}"
+    wrap = f"white-space:normal;overflow-wrap:break-word;line-height:1.5;{share}"
     named = [inline(name, marks) for name in part.columns]
     head = "".join(cell("th", "left", name, f"{wrap};border-bottom:{RULE}") for name in named)
     rows = []
     for prompt, texts in part.rows:
         if shown := inline(prompt, marks):
-            style = "text-align:left;white-space:normal;overflow-wrap:anywhere;padding:10px 14px 2px 4px"
+            style = "text-align:left;white-space:normal;overflow-wrap:break-word;padding:10px 14px 2px 4px"
             rows.append(f'{ROW}<td colspan="{count}" style="{style}"><i>{shown}</i></td></tr>')
         rows.append(ROW + "".join(cell("td", "left", inline(each, marks), wrap) for each in texts) + "</tr>")
     head = f"<thead>{ROW}{head}</tr></thead>" if any(named) else ""
-    full = "border-collapse:collapse;max-width:1200px" + (";width:100%" if count > 1 else "")
+    full = "border-collapse:collapse;max-width:1200px" + (";width:100%;table-layout:fixed" if count > 1 else "")
     return f'<table style="{full}">{head}<tbody>{"".join(rows)}</tbody></table>'
 
 
