@@ -245,12 +245,12 @@ def plain_document(name: str, question: Question) -> tuple[str, str, tuple[str, 
 def conversation(messages: Sequence[dict], examples: Iterable[tuple[str, str]]) -> str:
     """The document of a conversation, open where the assistant's next words belong."""
     opening = next((m["content"] for m in messages if m["role"] == "system"), OPENING)
-    said = [f"{who} {text}" for pair in examples for who, text in zip((PERSON, ASSISTANT), pair, strict=True)]
+    lines = [f"{who} {text}" for pair in examples for who, text in zip((PERSON, ASSISTANT), pair, strict=True)]
     who = {"user": PERSON, "assistant": ASSISTANT}
-    said += [f"{who[m['role']]} {m['content']}" for m in messages if m["role"] != "system"]
+    lines += [f"{who[m['role']]} {m['content']}" for m in messages if m["role"] != "system"]
     if messages[-1]["role"] != "assistant":
-        said.append(ASSISTANT)
-    return "\n\n".join([opening, *said])
+        lines.append(ASSISTANT)
+    return "\n\n".join([opening, *lines])
 
 
 def encode(tokenizer, text: str) -> list[int]:

@@ -86,9 +86,9 @@ def negate(schema: object, base: object, ref: Ref, depth: int = DEPTH) -> Schema
         left = [value for value in own if not satisfies(value, schema)]
         return {"enum": left} if left else False
     if asked == {"type"}:
-        gone = types_of(schema, {})
-        left = types - gone - ({"integer"} if "number" in gone else set())
-        return None if "number" in left and "integer" in gone else {"type": sorted(left)} if left else False
+        excluded = types_of(schema, {})
+        left = types - excluded - ({"integer"} if "number" in excluded else set())
+        return None if "number" in left and "integer" in excluded else {"type": sorted(left)} if left else False
     if not depth or types != {"object"} or not asked <= {"type", "required", "properties"}:
         return None
     cases: list[Schema] = [{"properties": {name: False}} for name in schema.get("required", ())]

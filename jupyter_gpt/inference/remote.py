@@ -231,17 +231,17 @@ def refused(error, body: dict) -> str | None:
 
     An error about a setting's *value* names it too, so only words such as "unsupported" or "unknown" count.
     """
-    said = str(error).lower()
-    if "max_tokens" in body and "max_tokens" in said and "max_completion_tokens" in said:
+    message = str(error).lower()
+    if "max_tokens" in body and "max_tokens" in message and "max_completion_tokens" in message:
         return "max_tokens"
-    if "n" in body and re.search(r"\bn\b.*\b(only|must be|at most|support)", said):
+    if "n" in body and re.search(r"\bn\b.*\b(only|must be|at most|support)", message):
         return "n"
-    if not re.search(UNSUPPORTED, said):
+    if not re.search(UNSUPPORTED, message):
         return None
     named = getattr(error, "param", None)
     if named in OPTIONAL and named in body:
         return named
-    found = [name for name in OPTIONAL if name in body and re.search(rf"\b{name}\b", said)]
+    found = [name for name in OPTIONAL if name in body and re.search(rf"\b{name}\b", message)]
     return max(found, key=len, default=None)
 
 

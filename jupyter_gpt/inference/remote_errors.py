@@ -83,19 +83,19 @@ def models(client) -> list[str]:
 def words(error, key: str | None) -> str:
     """A server's own message: one line, without mark-up, without the key."""
     body = getattr(error, "body", None)
-    said = body.get("message") or body.get("detail") or body.get("error") if isinstance(body, dict) else body
-    if not isinstance(said, str) or "<html" in said.lower() or "<!doctype" in said.lower():
+    message = body.get("message") or body.get("detail") or body.get("error") if isinstance(body, dict) else body
+    if not isinstance(message, str) or "<html" in message.lower() or "<!doctype" in message.lower():
         return ""
-    said = without_key(" ".join(said[: 8 * LONGEST].split()), key)
-    return said if len(said) <= LONGEST else said[:LONGEST] + "…"
+    message = without_key(" ".join(message[: 8 * LONGEST].split()), key)
+    return message if len(message) <= LONGEST else message[:LONGEST] + "…"
 
 
 def reason(error: BaseException, key: str | None) -> str:
     """Why a connection failed: the innermost cause."""
     while error.__cause__ is not None:
         error = error.__cause__
-    said = re.sub(r"^\[Errno -?\d+\] ", "", " ".join(str(error).split()))
-    return without_key(said, key)[:LONGEST] or type(error).__name__
+    message = re.sub(r"^\[Errno -?\d+\] ", "", " ".join(str(error).split()))
+    return without_key(message, key)[:LONGEST] or type(error).__name__
 
 
 def without_key(text: str, key: str | None) -> str:

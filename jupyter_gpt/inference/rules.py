@@ -374,10 +374,10 @@ def one_line(text: object) -> str:
     return " ".join(str(text).split())[:160]
 
 
-def reason(said: str) -> str:
+def reason(message: str) -> str:
     """An error message of llguidance in one line, without its drawing of the place."""
-    inner = re.findall(r"error: (.+)", said)
-    said = one_line(inner[-1] if inner else re.sub(r"^at \d+\(\d+\): ", "", said.strip().splitlines()[0]))
-    if keywords := re.match(r"Unimplemented keys: \[(.+)\]", said):
+    inner = re.findall(r"error: (.+)", message)
+    message = one_line(inner[-1] if inner else re.sub(r"^at \d+\(\d+\): ", "", message.strip().splitlines()[0]))
+    if keywords := re.match(r"Unimplemented keys: \[(.+)\]", message):
         return f"{keywords[1].replace(chr(34), '')} is not supported"
-    return said
+    return message

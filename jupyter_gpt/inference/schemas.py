@@ -103,9 +103,9 @@ def rewrite(part: object, ref: Ref) -> object:
     return new
 
 
-def replaced(schema: Mapping, gone: tuple[str, ...], *more: Schema) -> dict:
+def replaced(schema: Mapping, keywords: tuple[str, ...], *more: Schema) -> dict:
     """The schema without some keywords, and with `more` conditions."""
-    rest = {name: one for name, one in schema.items() if name not in gone}
+    rest = {name: one for name, one in schema.items() if name not in keywords}
     return {**rest, "allOf": [*rest.get("allOf", ()), *more]} if more else rest
 
 
@@ -137,12 +137,12 @@ def negated(new: dict, was: dict, ref: Ref) -> dict:
 
 def conditional(new: dict, was: dict, ref: Ref) -> dict:
     """`if`, `then` and `else` as the two cases."""
-    gone = ("if", "then", "else")
-    other = negate(was["if"], replaced(was, gone), ref)
+    keywords = ("if", "then", "else")
+    other = negate(was["if"], replaced(was, keywords), ref)
     if other is None:
         raise refuse("its if asks for something else than types, listed values, or properties")
     cases = ([new["if"], new.get("then", True)], [other, new.get("else", True)])
-    return replaced(new, gone, {"anyOf": [{"allOf": case} for case in cases]})
+    return replaced(new, keywords, {"anyOf": [{"allOf": case} for case in cases]})
 
 
 def dependent(new: dict, was: dict, ref: Ref, keyword: str) -> dict:

@@ -122,20 +122,20 @@ def stated_answer(text: str, form: Form = ANY, cut: bool = False) -> str | None:
     """
     text, answers = without_markup(text), []
     for match in STATED.finditer(text):
-        said = next(said for said in match.groups() if said is not None)
-        if boxed := BOXED.search(said):  # "the answer is \\boxed{42}"
-            said = boxed[1]
+        phrase = next(phrase for phrase in match.groups() if phrase is not None)
+        if boxed := BOXED.search(phrase):  # "the answer is \\boxed{42}"
+            phrase = boxed[1]
         before = match["before"]
-        first, *more = sentences(said) or [""]
+        first, *more = sentences(phrase) or [""]
         torn = cut and match.end() == len(text) and not (more or before or re.search(r"\D[.!?]$", first))
-        if torn or re.match(r"not\b", said, re.IGNORECASE) or said.endswith("answer"):  # "your answer is correct"
+        if torn or re.match(r"not\b", phrase, re.IGNORECASE) or phrase.endswith("answer"):  # "your answer is correct"
             continue
         if form.kind in RULES:
             rule = RULES[form.kind]
-            source = text[: match.start()] if POINTING.match(said.strip()) else said
+            source = text[: match.start()] if POINTING.match(phrase.strip()) else phrase
             value = rule.anywhere(source, form) if before else rule.stated(first, form)
         elif before:
-            value = None if POINTING.search(said) else short(said, BARE)
+            value = None if POINTING.search(phrase) else short(phrase, BARE)
         else:
             value = short(first, LONGEST)
         if value:
@@ -314,9 +314,9 @@ class Rule:
 
 
 RULES = {
-    "number": Rule(lambda said, form: first(results_in(said) or in_words(said)), number_in_front, last_number),
+    "number": Rule(lambda phrase, form: first(results_in(phrase) or in_words(phrase)), number_in_front, last_number),
     "choice": Rule(
-        lambda said, form: first(choices_in(said, form)),
+        lambda phrase, form: first(choices_in(phrase, form)),
         choice_in_front,
         lambda text, form: last(choices_in(text, form)),
     ),

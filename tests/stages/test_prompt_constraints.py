@@ -104,9 +104,9 @@ def test_the_server_keeps_the_other_rules(client, extra, pattern):
 @pytest.mark.parametrize(
     "more, said",
     [
-        ({"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}}, "the schema is a JSON object"),
-        ({"response_format": {"type": "yaml"}}, "text, json_object or json_schema"),
-        ({"extra_body": {"structured_outputs": {"yaml": 1}}}, "has one of regex"),
+        ({"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}}, "the schema must be a JSON object"),
+        ({"response_format": {"type": "yaml"}}, "'text', 'json_object' or 'json_schema'"),
+        ({"extra_body": {"structured_outputs": {"yaml": 1}}}, "'regex', 'json', 'choice' or 'grammar'"),
         ({"extra_body": {"structured_outputs": {"regex": "("}}}, "unclosed group"),
         ({"extra_body": {"structured_outputs": {"grammar": "/etc/passwd"}}}, "a Lark grammar"),
         ({"extra_body": {"structured_outputs": {"json": "/etc/passwd"}}}, "Expecting value"),
