@@ -104,7 +104,10 @@ def test_the_server_keeps_the_other_rules(client, extra, pattern):
 @pytest.mark.parametrize(
     "more, said",
     [
-        ({"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}}, "the schema must be a JSON object"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}},
+            "the schema must be a JSON object",
+        ),
         ({"response_format": {"type": "yaml"}}, "'text', 'json_object' or 'json_schema'"),
         ({"extra_body": {"structured_outputs": {"yaml": 1}}}, "'regex', 'json', 'choice' or 'grammar'"),
         ({"extra_body": {"structured_outputs": {"regex": "("}}}, "unclosed group"),
