@@ -75,7 +75,7 @@ class Report:
     stopped: bool = False
 
 
-Told = tuple[str, int, int]  # what is being done, how much of it, of how much
+Progress = tuple[str, int, int]  # activity, done, total
 
 
 def update(
@@ -85,7 +85,7 @@ def update(
     report: Report,
     stopping: Callable[[], bool],
     keep_others: bool = False,
-) -> Iterator[Told]:
+) -> Iterator[Progress]:
     """Make `index` hold exactly the documents of `items`, with `keep_others` those it has as well.
 
     Yields about once a document and once a batch. When `stopping()` answers True it ends early, with everything that
@@ -97,7 +97,7 @@ def update(
         if not report.stopped:
             yield from embed_pending(index, embedder, report, stopping)
         if not report.stopped:
-            let_go(index, gone, report)
+            remove_documents(index, gone, report)
             yield from finish(index, embedder, report)
     finally:
         report.seconds = time.perf_counter() - began
@@ -114,7 +114,7 @@ def up_to_date(index: Index, items: Sequence[Item], keep_others: bool = False) -
 
     def same(item: Item) -> bool:
         had = known.get(item.source)
-        return had is not None and (untouched(item, had) or had[0] == hash_of(item, read_now(reader, item)))
+        return had is not None and (is_unchanged(item, had) or had[0] == hash_of(item, read_now(reader, item)))
 
     try:
         return all(map(same, items))
@@ -154,13 +154,13 @@ def stat_of(item: Item) -> tuple[int | None, int | None]:
     return stat.st_size, stat.st_mtime_ns
 
 
-def untouched(item: Item, had: Sequence) -> bool:
+def is_unchanged(item: Item, had: Sequence) -> bool:
     """Whether the file's size and time tell that it is what it was, so that it need not be read."""
     size, mtime = stat_of(item)
     return size is not None and had[1:3] == [size, mtime] and mtime / 1e9 < had[3] - FRESH
 
 
-def scan(index: Index, items, embedder, report: Report, stopping, keep_others: bool) -> Iterator[Told]:
+def scan(index: Index, items, embedder, report: Report, stopping, keep_others: bool) -> Iterator[Progress]:
     """Look at every document, and chunk what is new or changed. Returns those that are gone."""
     about = index.about
     cut = chunker(embedder.count, about["chunk_tokens"], about["overlap"])
@@ -174,7 +174,7 @@ def scan(index: Index, items, embedder, report: Report, stopping, keep_others: b
             progress = ("reading", number, len(items))
             yield progress
             had = known.get(item.source)
-            if had and untouched(item, had):
+            if had and is_unchanged(item, had):
                 report.unchanged += 1
                 continue
             stat = stat_of(item)  # before it is read: what is written meanwhile is seen next time
@@ -224,7 +224,7 @@ def scan(index: Index, items, embedder, report: Report, stopping, keep_others: b
     return gone
 
 
-def let_go(index: Index, gone: list[str], report: Report) -> None:
+def remove_documents(index: Index, gone: list[str], report: Report) -> None:
     """Take out the documents that are gone, once all that is new can be found."""
     if gone or report.changed:
         with index.open() as db:
@@ -264,8 +264,8 @@ def hash_of(item: Item, document: Document | None = None) -> str:
         raise Unreadable(f"cannot be read: {error.strerror}") from error
 
 
-def embed_pending(index: Index, embedder, report: Report, stopping) -> Iterator[Told]:
-    """Embed every text that has no vector, the longest first, so that the time that is left is not told too short."""
+def embed_pending(index: Index, embedder, report: Report, stopping) -> Iterator[Progress]:
+    """Embed every text that has no vector, the longest first, so that the time left is not underestimated."""
     import numpy as np
 
     pending = index.pending()
@@ -299,14 +299,14 @@ def embed_pending(index: Index, embedder, report: Report, stopping) -> Iterator[
         keep()
 
 
-def finish(index: Index, embedder, report: Report) -> Iterator[Told]:
+def finish(index: Index, embedder, report: Report) -> Iterator[Progress]:
     """What search wants besides the vectors: few tombstones, the keyword index, and the nearness that chance gives."""
     about = index.about
     yield "finishing", 0, 2
     report.compacted = index.compact()
     keywords_of(index)
     yield "finishing", 1, 2
-    near = chance(index, embedder) if report.embedded or "near" not in about else about["near"]
+    near = relevance_threshold(index, embedder) if report.embedded or "near" not in about else about["near"]
     index.write_about({**about, "near": near, "complete": True})
 
 
@@ -322,7 +322,7 @@ def keywords_of(index: Index) -> keyword.Keywords:
     return found
 
 
-def chance(index: Index, embedder) -> float:
+def relevance_threshold(index: Index, embedder) -> float:
     """The cosine from which on a hit means something: what three quarters of unrelated questions do not reach with
     their
     best hits, and 95% of the pairs of these questions not with each other, which counts where an index is small.

@@ -17,10 +17,7 @@ LADDER = (64, 96, 128, 192, 256, 384, 512)  # candidates kept while searching
 
 
 class Nearest:
-    """The vectors `matrix` `(rows, dimensions)`, unit length, ready to be searched. `alive` `(rows,)` bool are those
-    that
-    stand for a chunk.
-    """
+    """The unit vectors `matrix` `(rows, dimensions)`, ready to be searched; `alive` `(rows,)` bool: not tombstones."""
 
     def __init__(self, matrix, alive, file: Path, exact: int = EXACT):
         import faiss
@@ -28,8 +25,8 @@ class Nearest:
         self.matrix, self.alive, self.graph, self.candidates, self.recall = matrix, alive, None, 0, 1.0
         self.all = bool(alive.all())
         if len(matrix) > exact:
-            self.graph = grown(matrix, file)
-            self.candidates, self.recall = tuned(self.graph, matrix)
+            self.graph = hnsw_graph(matrix, file)
+            self.candidates, self.recall = tune_search(self.graph, matrix)
         else:
             self.flat = faiss.IndexFlatIP(matrix.shape[1])
             if len(matrix):
@@ -75,23 +72,22 @@ def checksum(file: Path) -> int:
 
 
 def read_sum(file: Path) -> int | None:
-    """The number that `grown` wrote beside the graph; None where that is damaged."""
+    """The number that `hnsw_graph` wrote beside the graph; None where that is damaged."""
     try:
         return int(file.read_text(encoding="ascii"))
     except (OSError, ValueError):
         return None
 
 
-def grown(matrix, file: Path):
+def hnsw_graph(matrix, file: Path):
     """The graph over all rows: read from `file` where it is there, what it lacks added, and written again."""
     import faiss
     import numpy as np
 
     graph = None
     sum_file = file.with_suffix(".crc32")
-    if (
-        file.exists() and sum_file.exists() and read_sum(sum_file) == checksum(file)
-    ):  # faiss does not look where it jumps to
+    # faiss checks no links of a damaged graph
+    if file.exists() and sum_file.exists() and read_sum(sum_file) == checksum(file):
         graph = faiss.read_index(str(file))
         if graph.d != matrix.shape[1] or graph.ntotal > len(matrix):
             graph = None
@@ -107,9 +103,9 @@ def grown(matrix, file: Path):
     return graph
 
 
-def tuned(graph, matrix, k: int = 10) -> tuple[int, float]:
-    """How many candidates a search keeps so that it finds `RECALL` of the true `k` nearest, measured on some vectors
-    moved a little; and the recall that was reached.
+def tune_search(graph, matrix, k: int = 10) -> tuple[int, float]:
+    """The candidates (efSearch) at which a search finds `RECALL` of the true `k` nearest, and the recall measured, with
+    perturbed vectors as queries.
     """
     import faiss
     import numpy as np

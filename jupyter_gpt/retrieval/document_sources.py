@@ -83,8 +83,10 @@ def is_source(text: str) -> bool:
     return False
 
 
-def gather(sources: Sequence[str], variables: Mapping | None = None) -> tuple[list[Item], list[tuple[str, str]]]:
-    """The documents of `sources`, each once, in order; and what in folders is passed over, as (name, reason).
+def find_documents(
+    sources: Sequence[str], variables: Mapping | None = None
+) -> tuple[list[Item], list[tuple[str, str]]]:
+    """The documents of `sources`, each once, in order; and what is skipped in folders, as (name, reason).
 
     Raises GPTError for a source that is not there, and for an empty folder.
     """

@@ -1,4 +1,4 @@
-"""Embeddings of texts as unit vectors, by a sentence-transformers model, any kernel model, or a server.
+"""Embeddings of texts as unit vectors, by a sentence-transformers model, any kernel model, or a server; rerankers.
 
 The layout of a sentence-transformers folder is read (`modules.json`: transformer, pooling, normalize) and run with
 plain transformers. Texts go through longest first, in batches of like length, so that little is padding; on a CPU that
@@ -9,13 +9,14 @@ A kernel model is a causal LM: its last hidden states, averaged over the text's 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from jupyter_gpt.errors import GPTError
 
 AT_ONCE = {"cpu": 2048, "cuda": 32768}  # tokens in a batch, padding counted
+PAIRS = 16  # question and chunk pairs in a batch of a reranker
 PROBE = "The quick brown fox reads 7 old letters about a garden."  # whose vector tells one embedder from another
 SAME = 0.999  # cosine of the probe's vector from which on the embedder is the same; bf16 and fp32 differ by 0.0001
 
@@ -165,8 +166,7 @@ def from_folder(name: str, folder: Path, device: str, fast: bool) -> Encoder:
     known here, and for weights that are pickled or damaged.
     """
     import torch
-    from safetensors import SafetensorError
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoModel
 
     modules = settings(folder / "modules.json", [])
     kinds = [module["type"].rpartition(".")[2] for module in modules] or ["Transformer", "Pooling"]
@@ -177,32 +177,11 @@ def from_folder(name: str, folder: Path, device: str, fast: bool) -> Encoder:
         )
     where = {kind: folder / module["path"] for kind, module in zip(kinds, modules, strict=False)}
     inner = where.get("Transformer", folder)
-    if not any(inner.glob("*.safetensors")):
-        raise GPTError(f"embedder {name} has no safetensors in {inner}: pickled weights are never read")
     pooling = pooling_of(name, settings(where["Pooling"] / "config.json", {}) if "Pooling" in where else {})
     own = settings(inner / "sentence_bert_config.json", {})
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(inner, local_files_only=True, trust_remote_code=False)
-        module, found = AutoModel.from_pretrained(
-            inner,
-            dtype=torch.bfloat16 if fast else torch.float32,
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        AttributeError,
-        TypeError,
-        RuntimeError,
-        ImportError,
-        SafetensorError,
-    ) as error:
-        raise GPTError(f"embedder {name} cannot be loaded from {folder}: {str(error).splitlines()[0][:200]}") from error
-    missing = [key for key in found["missing_keys"] if "pooler" not in key]
+    dtype = torch.bfloat16 if fast else torch.float32
+    tokenizer, module, missing = _load("embedder", name, inner, AutoModel, dtype=dtype)
+    missing = [key for key in missing if "pooler" not in key]
     if missing:
         raise GPTError(f"embedder {name} is damaged: {len(missing)} of its weights are missing ({missing[0]} …)")
     module.requires_grad_(False).to(device).eval()
@@ -255,3 +234,57 @@ def of_model(name: str, module, tokenizer, context: int) -> Encoder:
     whole = base_of(module)
     config = whole.config.get_text_config()
     return Encoder(name, tokenizer, whole.base_model, config.hidden_size, min(context, 512))
+
+
+def cross_encoder_from_folder(name: str, folder: Path, device: str) -> Callable[[str, Sequence[str]], list[float]]:
+    """A reranker: scores texts against a question by reading both together, higher is more relevant.
+
+    It is a transformers sequence classifier with one label, as sentence-transformers' cross-encoders are; the score is
+    its logit. Raises GPTError for any other model.
+    """
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    tokenizer, module, missing = _load("reranker", name, folder, AutoModelForSequenceClassification)
+    if module.config.num_labels != 1 or missing:
+        raise GPTError(f"{name} is not a cross-encoder: a reranker is a sequence classifier with one label")
+    module.requires_grad_(False).to(device).eval()
+    limit = min(tokenizer.model_max_length, getattr(module.config, "max_position_embeddings", 512), 512)
+
+    def scores(question: str, texts: Sequence[str]) -> list[float]:
+        order, out = sorted(range(len(texts)), key=lambda i: -len(texts[i])), [0.0] * len(texts)
+        for start in range(0, len(order), PAIRS):
+            some = order[start : start + PAIRS]
+            batch = tokenizer(
+                [question] * len(some),
+                [texts[i] for i in some],
+                padding=True,
+                max_length=limit,
+                truncation="only_second",
+                return_tensors="pt",
+                verbose=False,
+            ).to(device)
+            with torch.inference_mode():
+                logits = module(**batch).logits[:, 0].float().tolist()
+            for i, logit in zip(some, logits, strict=True):
+                out[i] = logit
+        return out
+
+    return scores
+
+
+def _load(what: str, name: str, folder: Path, kind, **options) -> tuple:
+    """Tokenizer and model from a folder's safetensors, and the names of weights that are missing."""
+    from safetensors import SafetensorError
+    from transformers import AutoTokenizer
+
+    if not any(folder.glob("*.safetensors")):
+        raise GPTError(f"{what} {name} has no safetensors in {folder}: pickled weights are never read")
+    local = {"local_files_only": True, "trust_remote_code": False}
+    failures = OSError, ValueError, LookupError, AttributeError, TypeError, RuntimeError, ImportError, SafetensorError
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, **local)
+        module, info = kind.from_pretrained(folder, use_safetensors=True, output_loading_info=True, **local, **options)
+    except failures as error:
+        raise GPTError(f"{what} {name} cannot be loaded from {folder}: {str(error).splitlines()[0][:200]}") from error
+    return tokenizer, module, info["missing_keys"]

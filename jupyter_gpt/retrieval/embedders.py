@@ -60,7 +60,7 @@ class Embedders:
     ) -> Callable[[str, Sequence[str]], list[float]]:
         """The cross-encoder of that name: scores of texts against a question. Raises GPTError."""
         from jupyter_gpt.nn.devices import default_device
-        from jupyter_gpt.retrieval import rerank
+        from jupyter_gpt.retrieval.embed import cross_encoder_from_folder
 
         if name in HUB:
             raise GPTError(
@@ -70,7 +70,9 @@ class Embedders:
         folder = self.folder(name, "reranker", progress)
         if folder not in self.rerankers:
             with quiet():
-                self.rerankers[folder] = on_worker("torch", lambda: rerank.from_folder(name, folder, default_device()))
+                self.rerankers[folder] = on_worker(
+                    "torch", lambda: cross_encoder_from_folder(name, folder, default_device())
+                )
         scores = self.rerankers[folder]
         return lambda question, texts: on_worker("torch", lambda: scores(question, texts))
 

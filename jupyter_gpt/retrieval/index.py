@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jupyter_gpt.errors import GPTError, reading
-from jupyter_gpt.retrieval.chunk import Chunk, with_heading
+from jupyter_gpt.retrieval.chunk import TOKENS, Chunk, with_heading
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS documents (source TEXT PRIMARY KEY, content TEXT NOT NULL, bytes INTEGER, mtime INTEGER,
@@ -35,14 +35,9 @@ CREATE INDEX IF NOT EXISTS chunks_by_hash ON chunks (hash);
 CREATE INDEX IF NOT EXISTS documents_by_content ON documents (content);
 """
 FORMAT = 1
-REFUSED = (
-    "SQLITE_FULL",
-    "SQLITE_READONLY",
-    "SQLITE_IOERR",
-    "SQLITE_CANTOPEN",
-    "SQLITE_BUSY",
-)  # of a database that is sound
-MOST_DEAD = 0.2  # share of vectors that may be tombstones before they are taken out
+# Errors of a sound database.
+NOT_DAMAGED = ("SQLITE_FULL", "SQLITE_READONLY", "SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_BUSY")
+MAX_TOMBSTONES = 0.2  # share of the vectors, above which they are compacted
 
 
 @dataclass(frozen=True)
@@ -102,7 +97,7 @@ class Index:
             finally:
                 db.close()
         except sqlite3.DatabaseError as error:
-            if str(getattr(error, "sqlite_errorname", "")).startswith(REFUSED):
+            if str(getattr(error, "sqlite_errorname", "")).startswith(NOT_DAMAGED):
                 raise GPTError(
                     f"index {self.folder.name} could not be written or opened ({error}): the disk is full, "
                     f"read-only or "
@@ -152,7 +147,7 @@ class Index:
         return self.folder / f"vectors-{db.execute('PRAGMA user_version').fetchone()[0]}.f32"
 
     def alive(self, where: str = "", values: Sequence = ()):
-        """Which rows stand for a chunk `(rows,)`, bool; `where` is a condition of `filter.condition`, with its
+        """Which rows stand for a chunk `(rows,)`, bool; `where` is a condition of `search.sql_condition`, with its
         values.
         """
         import numpy as np
@@ -233,7 +228,7 @@ class Index:
 
         alive = self.alive()
         dead = len(alive) - int(alive.sum())
-        if dead <= MOST_DEAD * len(alive):
+        if dead <= MAX_TOMBSTONES * len(alive):
             return 0
         kept, matrix = np.flatnonzero(alive), self.matrix()
         with self.open() as db:
@@ -284,3 +279,46 @@ def check_about(about: dict) -> None:
 def row_count(db: sqlite3.Connection) -> int:
     """How many rows of the vectors count, tombstones with them."""
     return db.execute("SELECT coalesce(max(row) + 1, 0) FROM vectors").fetchone()[0]
+
+
+def existing_settings(folder: Path, overwrite: bool) -> dict:
+    """The settings of an index that exists; empty for a damaged one that is to be overwritten."""
+    try:
+        about = Index(folder).about
+        if about:
+            Index(folder).matrix()
+        return about
+    except GPTError:
+        if not overwrite:
+            raise
+        return {}
+
+
+def check_settings(name: str, had: dict, given: list[str], embedder, chunk_tokens, overlap, add: bool, overwrite: bool):
+    """The sources an index will have, and whether it must be rebuilt. Raises GPTError for what needs --overwrite.
+
+    had: its settings so far. overwrite: also True for the cell, or the sources and settings, that made the index.
+    """
+    if not had and not given:
+        raise GPTError(f"index {name} has no sources: give files, folders, globs or $variables")
+    if chunk_tokens is not None and chunk_tokens < 8:
+        raise GPTError(f"--chunk-tokens is at least 8, not {chunk_tokens}")
+    if overlap is not None and not 0 <= overlap < (chunk_tokens or had.get("chunk_tokens", TOKENS)):
+        raise GPTError(
+            f"--overlap is a share of a chunk below 1, or a number of tokens below --chunk-tokens, not {overlap:g}"
+        )
+    old = had.get("sources", [])
+    requested = {"embedder": embedder, "chunk_tokens": chunk_tokens, "overlap": overlap}
+    other = [key for key, value in requested.items() if had and value is not None and value != had[key]]
+    if other and not overwrite:
+        key = other[0]
+        what = f"{had[key]} tokens a chunk" if key == "chunk_tokens" else f"{key} {had[key]}"
+        raise GPTError(
+            f"index {name} was made with {what}, not {requested[key]}: leave --{key.replace('_', '-')} out, "
+            "or use --overwrite to rebuild it"
+        )
+    left = [source for source in old if source not in given] if given else []
+    if left and not add and not overwrite:
+        raise GPTError(f"index {name} also contains {', '.join(left[:3])}: --add keeps it, --overwrite removes it")
+    given = [*old, *(s for s in given if s not in old)] if add or not given else given
+    return given, bool(other) or (overwrite and not had)

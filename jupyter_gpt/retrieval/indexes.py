@@ -16,10 +16,9 @@ from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.options import Count, Options, method, option
 from jupyter_gpt.retrieval.build import Report, documents_of, hash_of, up_to_date, update
 from jupyter_gpt.retrieval.chunk import OVERLAP, TOKENS
-from jupyter_gpt.retrieval.document_sources import Item, as_written, gather
+from jupyter_gpt.retrieval.document_sources import Item, as_written, find_documents
 from jupyter_gpt.retrieval.embedders import Embedders
-from jupyter_gpt.retrieval.index import Index
-from jupyter_gpt.retrieval.index_settings import known, settled
+from jupyter_gpt.retrieval.index import Index, check_settings, existing_settings
 from jupyter_gpt.retrieval.search import Hit, Searcher
 from jupyter_gpt.runs.provenance import Provenance, provenance
 from jupyter_gpt.runs.worker import Job, aside, on_worker, worker
@@ -232,23 +231,23 @@ def index(
     chunk_tokens: of a chunk at most (200).  overlap: the share of a chunk, or tokens, that the next repeats (0.15).
     add: keep what the index holds besides `sources`.  overwrite: let that go, and make it anew where settings differ;
     the cell that made it, and the same sources with the same settings (Run All), may do so without.
-    progress: is told (what, done, of how much) about ten times a second; fetching, as `pull`'s, of an embedder's
+    progress: called with (what, done, total) about ten times a second; fetching, as `pull`'s, of an embedder's
     download.
 
-    Documents that cannot be read are passed over and told in `.report.skipped`. Ctrl-C ends the run and keeps what was
+    Documents that cannot be read are skipped and listed in `.report.skipped`. Ctrl-C ends the run and keeps what was
     done; the next goes on from there, as after a kill. Raises GPTError, one line, for a source that is not there, when
     nothing can be indexed, and for an index of other settings or of another embedder.
     """
     indexes = session.indexes
     folder = indexes.folder(name)
     given, variables = as_written(sources, variables)
-    had = known(folder, overwrite)
+    had = existing_settings(folder, overwrite)
     asked_for = {"sources": given, "embedder": embedder, "chunk_tokens": chunk_tokens, "overlap": overlap}
     new, old = provenance("index", asked_for, variables, given), Provenance.read({**had, "kind": "index"})
     may = overwrite or (bool(had) and new.may_replace(old))
     made = old if had and (add or not given) else new
-    given, anew = settled(name, had, given, embedder, chunk_tokens, overlap, add, may)
-    items, passed = gather(given, variables)
+    given, anew = check_settings(name, had, given, embedder, chunk_tokens, overlap, add, may)
+    items, skipped = find_documents(given, variables)
     settings = (
         had
         if had and not anew
@@ -267,7 +266,7 @@ def index(
         and given == had.get("sources")
         and up_to_date(Index(folder), items, add)
     ):
-        indexes[name].report = Report(skipped=list(passed), unchanged=len(items))
+        indexes[name].report = Report(skipped=list(skipped), unchanged=len(items))
         return indexes[name]
     if had and not (may or add):
         check_texts(name, Index(folder), items)
@@ -275,7 +274,7 @@ def index(
     probe = probe_of(model)
     anew = anew or bool(had and may and not same(probe, had))
     place = folder.with_name(f".new-{name}") if anew and folder.exists() else folder
-    report = Report(skipped=list(passed))
+    report = Report(skipped=list(skipped))
     store.lock(folder, f"index {name} is being made")
     try:
         if place == folder:  # what was begun anew and not ended is no longer wanted
@@ -288,7 +287,7 @@ def index(
         store.unlock(folder)
     if not report.stopped and not Index(place).counts()["documents"] and (place != folder or not had):
         shutil.rmtree(place)
-        raise GPTError(f"nothing to index in {', '.join(given)}: {told(report.skipped)}")
+        raise GPTError(f"nothing to index in {', '.join(given)}: {summary_of_skipped(report.skipped)}")
     if place != folder and not report.stopped:
         store.replace_folder(place, folder)
     indexes.open.pop(folder, None)
@@ -300,7 +299,7 @@ def index(
 
 
 def probe_of(embedder):
-    """The vector of a fixed sentence, by which one embedder is told from another."""
+    """The vector of a fixed sentence, which identifies an embedder."""
     from jupyter_gpt.retrieval.embed import PROBE, embed
 
     return KeptIndex.run(embedder, lambda: embed(embedder, [PROBE])[0])
@@ -366,8 +365,8 @@ def run(index: Index, items, model, report: Report, add: bool, progress: Progres
     latest: list[tuple[str, int, int]] = []
 
     def job() -> Iterator[None]:
-        for told in update(index, items, model, report, stopping.is_set, add):
-            latest[:] = [told]
+        for state in update(index, items, model, report, stopping.is_set, add):
+            latest[:] = [state]
             yield
 
     def tick() -> None:
@@ -381,7 +380,7 @@ def run(index: Index, items, model, report: Report, add: bool, progress: Progres
         stopping.set()
 
 
-def told(skipped: list[tuple[str, str]]) -> str:
-    """Why documents were passed over, in one line."""
+def summary_of_skipped(skipped: list[tuple[str, str]]) -> str:
+    """Why documents were skipped, in one line."""
     shown = "; ".join(f"{source} {why}" for source, why in skipped[:3])
     return shown + (f"; and {len(skipped) - 3} more" if len(skipped) > 3 else "") if skipped else "no document in it"

@@ -20,7 +20,7 @@ import numpy as np
 from jupyter_gpt import gpt
 from jupyter_gpt.data import stories
 from jupyter_gpt.retrieval.chunk import chunker
-from jupyter_gpt.retrieval.document_sources import gather
+from jupyter_gpt.retrieval.document_sources import find_documents
 from jupyter_gpt.retrieval.embed import embed
 from jupyter_gpt.retrieval.read import Document
 
@@ -28,7 +28,7 @@ from jupyter_gpt.retrieval.read import Document
 def chunks_of(data: str | None, count: int, embedder) -> list[str]:
     cut = chunker(embedder.count)
     if data:
-        documents = (item.load() for item in gather([data])[0])
+        documents = (item.load() for item in find_documents([data])[0])
     else:
         documents = (Document("\n\n".join(islice(stories.documents(0), 20 * n, 20 * n + 20))) for n in range(99))
     return list(islice((chunk.embedded for document in documents for chunk in cut(document)), count))

@@ -23,7 +23,7 @@ import numpy as np
 from jupyter_gpt import gpt
 from jupyter_gpt.data import stories
 from jupyter_gpt.retrieval.build import Report, update
-from jupyter_gpt.retrieval.document_sources import gather
+from jupyter_gpt.retrieval.document_sources import find_documents
 from jupyter_gpt.retrieval.embed import embed
 from jupyter_gpt.retrieval.index import Index
 from jupyter_gpt.retrieval.search import Searcher
@@ -93,7 +93,7 @@ def main() -> None:
                 "complete": False,
             }
         )
-        for _ in update(index, gather([str(texts)])[0], Lot(real), report, lambda: False):
+        for _ in update(index, find_documents([str(texts)])[0], Lot(real), report, lambda: False):
             pass
         chunks = index.counts()["chunks"]
         print(

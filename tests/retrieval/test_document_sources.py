@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.retrieval.document_sources import gather
+from jupyter_gpt.retrieval.document_sources import find_documents
 from jupyter_gpt.retrieval.read import Unreadable
 
 
@@ -24,11 +24,11 @@ def docs(tmp_path, monkeypatch):
 
 
 def names(sources, variables=None):
-    return [item.source for item in gather(sources, variables)[0]]
+    return [item.source for item in find_documents(sources, variables)[0]]
 
 
 def test_folders_globs_and_files_each_once(docs):
-    items, passed = gather(["docs", "docs/*.txt", str(docs / "docs/a.txt")])
+    items, passed = find_documents(["docs", "docs/*.txt", str(docs / "docs/a.txt")])
     assert [item.source for item in items] == ["docs/a.txt", "docs/deep/b.md"]
     assert passed == [("docs/x.png", ".png is not a kind of text that is read")]
     assert names(["docs/**/*.md"]) == ["docs/deep/b.md"]
@@ -61,7 +61,7 @@ def test_what_must_not_be_looked_at_is_passed_over(docs, monkeypatch):
 )
 def test_what_is_not_there(docs, source, said):
     with pytest.raises(GPTError, match=r"^[^\n]*$") as caught:
-        gather([source], {"number": 3, "nothing": []})
+        find_documents([source], {"number": 3, "nothing": []})
     assert said in str(caught.value)
 
 
@@ -92,10 +92,10 @@ def test_an_address_is_fetched_only_when_it_is_typed():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     address = f"http://127.0.0.1:{server.server_port}"
-    [item] = gather([f"{address}/page"])[0]
+    [item] = find_documents([f"{address}/page"])[0]
     assert asked == [] and item.load().text == "Leave is 27 days. more"
     assert asked == ["/page"]
     with pytest.raises(Unreadable, match="404"):
-        gather([f"{address}/gone"])[0][0].load()
+        find_documents([f"{address}/gone"])[0][0].load()
     server.shutdown()
     server.server_close()

@@ -5,7 +5,7 @@ import sqlite3
 import pytest
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.retrieval.filter import condition
+from jupyter_gpt.retrieval.search import sql_condition
 
 ROWS = [
     ("a.pdf", 1, "Leave", "27 days", 0),
@@ -15,7 +15,7 @@ ROWS = [
 
 
 def matching(text):
-    where, values = condition(text)
+    where, values = sql_condition(text)
     db = sqlite3.connect(":memory:")
     db.execute("CREATE TABLE d (source)")
     db.execute("CREATE TABLE c (page, heading, text, n, source)")
@@ -71,11 +71,11 @@ def test_what_a_filter_means(text, found):
 )
 def test_anything_else_is_refused_in_one_line(text):
     with pytest.raises(GPTError, match=r"^--filter[^\n]*$"):
-        condition(text)
+        sql_condition(text)
 
 
 def test_constants_that_are_no_value_of_a_database():
     for text in ("page > -'a'", "page > -None", "page > 99999999999999999999", "text == '\ud800'", "page > -x", "a\0b"):
         with pytest.raises(GPTError, match="--filter"):
-            condition(text)
-    assert condition("page > -3") == ("(c.page > ?)", [-3])
+            sql_condition(text)
+    assert sql_condition("page > -3") == ("(c.page > ?)", [-3])

@@ -52,7 +52,7 @@ def test_the_same_again_embeds_nothing_and_needs_no_embedder(gpt, made, monkeypa
 def test_its_sources_are_remembered_and_kept_unless_let_go(gpt, made, tmp_path):
     made()
     variables = {"texts": TEXTS, "more": ["Hotels may cost 140 euros."]}
-    assert "--add keeps that, --overwrite lets it go" in fail(gpt.index, "kb", "$more", variables=variables)
+    assert "--add keeps it, --overwrite removes it" in fail(gpt.index, "kb", "$more", variables=variables)
     assert len(gpt.index("kb", "$more", variables=variables, add=True)) == 4
     assert gpt.index("kb", variables=variables).report.unchanged == 4
     kept = gpt.index("kb", "$more", variables=variables, overwrite=True)
@@ -120,7 +120,7 @@ def test_what_cannot_be_asked(gpt, made):
     assert "leave one out" in fail(kept.search, "x", hybrid=True, keyword=True)
     assert "did you mean kb?" in fail(lambda: gpt.indexes["k"])
     assert "cannot be a name" in fail(lambda: gpt.indexes["../kb"])
-    assert "say what index new is made of" in fail(gpt.index, "new")
+    assert "index new has no sources" in fail(gpt.index, "new")
 
 
 def test_it_can_be_moved(gpt, made, tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ from jupyter_gpt.errors import GPTError
 from jupyter_gpt.retrieval import build, search
 from jupyter_gpt.retrieval.document_sources import Item
 from jupyter_gpt.retrieval.index import Index
-from jupyter_gpt.retrieval.search import Searcher, fused, spread
+from jupyter_gpt.retrieval.search import Searcher, fuse, select_mmr
 
 TEXTS = {
     "leave.md": "# Leave\n\nLeave is 27 days a year.\n\n# Travel\n\nTrains are second class. A train is slow.",
@@ -51,9 +51,9 @@ def test_by_meaning_alone(ask, searcher, embedder):
 
 
 def test_reciprocal_ranks_are_summed():
-    assert fused(([4, 7], 1), ([7, 9], 1)) == pytest.approx({4: 1 / 61, 7: 1 / 62 + 1 / 61, 9: 1 / 62})
-    assert fused(([4, 7], 1.5), ([7, 9], 0.5)) == pytest.approx({4: 1.5 / 61, 7: 1.5 / 62 + 0.5 / 61, 9: 0.5 / 62})
-    assert fused(([4, 7], 2), ([7, 9], 0)) == pytest.approx({4: 2 / 61, 7: 2 / 62}), "a list of no weight adds nothing"
+    assert fuse(([4, 7], 1), ([7, 9], 1)) == pytest.approx({4: 1 / 61, 7: 1 / 62 + 1 / 61, 9: 1 / 62})
+    assert fuse(([4, 7], 1.5), ([7, 9], 0.5)) == pytest.approx({4: 1.5 / 61, 7: 1.5 / 62 + 0.5 / 61, 9: 0.5 / 62})
+    assert fuse(([4, 7], 2), ([7, 9], 0)) == pytest.approx({4: 2 / 61, 7: 2 / 62}), "a list of no weight adds nothing"
 
 
 def test_hybrid_finds_what_one_of_them_misses(ask):
@@ -65,9 +65,9 @@ def test_hybrid_finds_what_one_of_them_misses(ask):
 def test_mmr_takes_what_is_unlike_the_taken():
     a, b = [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]
     matrix = np.array([a, [0.99, 0.141, 0.0], b], dtype=np.float32)
-    assert spread(matrix, [0, 1, 2], [0.9, 0.89, 0.6], 2) == [0, 2]
-    assert spread(matrix, [0, 1, 2], [0.9, 0.89, 0.1], 2) == [0, 1]
-    assert spread(matrix, [0, 1], [0.9, 0.8], 5) == [0, 1]
+    assert select_mmr(matrix, [0, 1, 2], [0.9, 0.89, 0.6], 2) == [0, 2]
+    assert select_mmr(matrix, [0, 1, 2], [0.9, 0.89, 0.1], 2) == [0, 1]
+    assert select_mmr(matrix, [0, 1], [0.9, 0.8], 5) == [0, 1]
 
 
 def test_a_reranker_has_the_last_word(ask):
@@ -106,9 +106,12 @@ def test_mmr_spreads_what_the_others_have_found_and_ordered(ask, searcher):
         assert spread_out[0] == ranked[0], "the first is the best by what ranks them"
         assert {hit.row: hit.score for hit in spread_out} == {hit.row: hit.score for hit in ranked}
         rows, scores = [hit.row for hit in ranked], [hit.score for hit in ranked]
-        assert [hit.row for hit in spread_out] == spread(searcher.matrix, rows, search.scaled(scores), 5)
+        assert [hit.row for hit in spread_out] == select_mmr(searcher.matrix, rows, search.min_max_scaled(scores), 5)
     assert "quartz" in ask(QUARTZ, 1, mmr=True, rerank=by_quartz)[0].text, "before, the cosine had the last word"
-    assert search.scaled([9.0, 4.0, -1.0]) == [1.0, 0.5, 0.0] and search.scaled([2.0, 2.0]) == [1.0, 1.0]
+    assert search.min_max_scaled([9.0, 4.0, -1.0]) == [1.0, 0.5, 0.0] and search.min_max_scaled([2.0, 2.0]) == [
+        1.0,
+        1.0,
+    ]
 
 
 def test_filters(ask):
@@ -121,7 +124,7 @@ def test_a_cross_encoder_reads_pairs(tiny_embedder, tmp_path):
     import torch
     from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
-    from jupyter_gpt.retrieval.rerank import from_folder
+    from jupyter_gpt.retrieval.embed import cross_encoder_from_folder as from_folder
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_embedder)
     torch.manual_seed(1)
@@ -149,7 +152,7 @@ def test_a_cross_encoder_reads_pairs(tiny_embedder, tmp_path):
             for text in texts
         ]
     assert from_folder("ce", tmp_path / "ce", "cpu")("leave days", texts) == pytest.approx(expected, abs=1e-4)
-    with pytest.raises(GPTError, match="no cross-encoder"):
+    with pytest.raises(GPTError, match="not a cross-encoder"):
         from_folder("tiny", tiny_embedder, "cpu")
 
 

@@ -94,7 +94,7 @@ def test_derived_files_of_an_index_are_made_anew(tmp_path):
         path.write_bytes(whole)
     vectors = np.random.default_rng(0).normal(size=(200, 8)).astype(np.float32)
     file = tmp_path / "hnsw.faiss"
-    dense.grown(vectors, file)
+    dense.hnsw_graph(vectors, file)
     whole = file.read_bytes()
     for damaged in (
         b"",
@@ -103,4 +103,4 @@ def test_derived_files_of_an_index_are_made_anew(tmp_path):
         whole[: len(whole) // 2] + b"\xff" * 99,
     ):
         file.write_bytes(damaged)
-        assert dense.grown(vectors, file).ntotal == 200
+        assert dense.hnsw_graph(vectors, file).ntotal == 200

@@ -241,7 +241,7 @@ def test_indexes(gpt, tiny_model, tmp_path, monkeypatch, cell):
     for _ in range(2):  # Run All, twice
         assert gpt.index("kb", "a.txt", **INDEX).documents == ["a.txt"]
         assert gpt.index("kb", "b.txt", add=True).documents == ["a.txt", "b.txt"]
-    assert "also holds a.txt" in fail(gpt.index, "kb", "b.txt")
+    assert "also contains a.txt" in fail(gpt.index, "kb", "b.txt")
     cell("a")
     gpt.index("mine", "a.txt", **INDEX)
     assert gpt.index("mine", "b.txt", **{**INDEX, "chunk_tokens": 20}).about["chunk_tokens"] == 20
@@ -315,7 +315,7 @@ def test_what_earlier_versions_left_opens_and_is_protected(gpt, train, tiny_mode
     store.write_json(kept.folder / "index.json", about)
     cell(None)
     assert len(gpt.index("kb", "$texts", variables={"texts": TEXTS})) == 3, "nothing is replaced"
-    assert "also holds $texts" in fail(gpt.index, "kb", "$more", variables={"more": ["News."]})
+    assert "also contains $texts" in fail(gpt.index, "kb", "$more", variables={"more": ["News."]})
 
 
 KILLED = """
