@@ -6,8 +6,6 @@ from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.notebook.lexer import number, spelled, whole
 from jupyter_gpt.notebook.magics.notebook import show
 from jupyter_gpt.notebook.magics.options import OUT, Command, Option
-from jupyter_gpt.report.parts import Paragraph, Table, bold
-from jupyter_gpt.report.report import Report
 
 CONFIG = Command(
     name="%gpt config",
@@ -104,8 +102,11 @@ def key_of(endpoint) -> str:
     return f"key from {endpoint.key_env}" if endpoint.key_env else "no key"
 
 
-def endpoints_report(endpoints: list) -> Report:
+def endpoints_report(endpoints: list):
     """One row an endpoint."""
+    from jupyter_gpt.report.parts import Paragraph, Table
+    from jupyter_gpt.report.report import Report
+
     facts = [{"name": e.name, "model": e.model, "base_url": e.base_url, "key_env": e.key_env} for e in endpoints]
     head = ("endpoint", "model", "address", "key", "API")
     rows = [(e.name, e.model, e.base_url, key_of(e), "chat" if e.chat else "completions") for e in endpoints]
@@ -137,8 +138,11 @@ def template(given: dict) -> dict[str, str]:
     return now
 
 
-def templates_report(technique: str, now: dict, own: dict, part: str | None) -> Report:
+def templates_report(technique: str, now: dict, own: dict, part: str | None):
     """Each text under its name, marked where it was replaced."""
+    from jupyter_gpt.report.parts import Paragraph, bold
+    from jupyter_gpt.report.report import Report
+
     shown = {name: text for name, text in now.items() if part in (None, name)}
     parts = []
     for name, text in shown.items():

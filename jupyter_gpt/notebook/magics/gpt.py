@@ -5,31 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from jupyter_gpt.errors import GPTError, nearest
-from jupyter_gpt.notebook.magics import config, evaluate, ranking, training, verbs
+from jupyter_gpt.notebook.magics import config, evaluate, ranking, training
 from jupyter_gpt.notebook.magics.notebook import bind
 from jupyter_gpt.notebook.magics.options import Command, Magic, help_text, parse
 
-VERBS: dict[str, tuple[Command | Magic, Callable]] = {
-    "models": (Magic("models", "Models"), verbs.models),
-    "pull": (Magic("models", "Pull"), verbs.pull),
-    "load": (Magic("models", "Load"), verbs.load),
-    "unload": (Magic("models", "Unload"), verbs.unload),
-    "save": (Magic("models", "Save"), verbs.save),
-    "merge": (Magic("models", "Merge"), verbs.merge),
-    "runs": (Magic("runs", "Runs"), verbs.runs),
-    "show": (Magic("notebook.views.inspect", "Show"), verbs.show_it),
-    "stop": (Magic("runs", "Stop"), verbs.stop),
-    "resume": (Magic("runs", "Resume"), verbs.resume),
-    "tokens": (Magic("tokens", "Tokens"), verbs.tokens),
-    "batch": (Magic("tokens", "Batch"), verbs.batch),
-    "plan": (Magic("plan", "Plan"), verbs.plan),
+VERBS: dict[str, tuple[Command | Magic, Callable | str]] = {  # what a verb does, or its name in `verbs`
+    "models": (Magic("models", "Models"), "models"),
+    "pull": (Magic("models", "Pull"), "pull"),
+    "load": (Magic("models", "Load"), "load"),
+    "unload": (Magic("models", "Unload"), "unload"),
+    "save": (Magic("models", "Save"), "save"),
+    "merge": (Magic("models", "Merge"), "merge"),
+    "runs": (Magic("runs", "Runs"), "runs"),
+    "show": (Magic("notebook.views.inspect", "Show"), "show_it"),
+    "stop": (Magic("runs", "Stop"), "stop"),
+    "resume": (Magic("runs", "Resume"), "resume"),
+    "tokens": (Magic("tokens", "Tokens"), "tokens"),
+    "batch": (Magic("tokens", "Batch"), "batch"),
+    "plan": (Magic("plan", "Plan"), "plan"),
     "reward": (training.reward, lambda gpt, given, ip: training.reward.train(ip, given)),
     "arena": (ranking.arena, ranking.arena.verb),
     "evaluate": (Magic("prompt_options", "Evaluate"), evaluate.evaluate),
-    "index": (Magic("index", "Index"), verbs.index),
-    "indexes": (Magic("index", "Indexes"), verbs.indexes),
-    "search": (Magic("index", "Search"), verbs.search),
-    "serve": (Magic("serve", "Serve"), verbs.serve),
+    "index": (Magic("index", "Index"), "index"),
+    "indexes": (Magic("index", "Indexes"), "indexes"),
+    "search": (Magic("index", "Search"), "search"),
+    "serve": (Magic("serve", "Serve"), "serve"),
     "config": (config.CONFIG, config.config),
 }
 
@@ -53,9 +53,11 @@ def run(ip, line: str) -> None:
     if given is None:
         return
     from jupyter_gpt import gpt
+    from jupyter_gpt.notebook.magics import verbs  # here: `%load_ext` builds no report
 
-    out = given.pop("out", None)
-    bind(ip, out, VERBS[verb][1](gpt, given, ip))
+    out, does = given.pop("out", None), VERBS[verb][1]
+    does = getattr(verbs, does) if isinstance(does, str) else does
+    bind(ip, out, does(gpt, given, ip))
 
 
 def command(verb: str) -> Command:
