@@ -1,8 +1,8 @@
-"""A small catalogue of models in the wild: base models beside assistants, with the terms they come under.
+"""A small catalogue of published base models and assistants, with their licences.
 
-The talk's point is in the last column: LLaMA was the strongest base model of its day and might not be used
-commercially. The `hub` name is where `%gpt pull NAME` gets it; None where its maker has put no weights there that may
-be had for the asking. Sizes and licences are those of the makers' own model cards and papers.
+The talk's point is what a licence allows: LLaMA was the strongest base model of its day, for research only. `hub` is
+where `%gpt pull NAME` gets it, None if its weights are not on the hub. Sizes and licences are those of the model cards
+and papers.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ APACHE = "Apache-2.0"
 
 
 class Entry(NamedTuple):
-    """A published model. `parameters` to three digits; `terms` says in a few words what its licence allows."""
+    """A published model. `parameters` to three digits; `terms`: what its licence allows."""
 
     name: str
     hub: str | None
@@ -72,14 +72,11 @@ CATALOGUE = (
     Entry("qwen3-1.7b", "Qwen/Qwen3-1.7B", 1.72e9, True, APACHE, FREE, 2025),
 )
 
-ABSENT = (
-    "GPT-3, GPT-4, Claude and their like are not here: their weights are not published. "
-    "%gpt config endpoint reaches them through their makers' servers."
-)
+ABSENT = "GPT-4, Claude and the like have no published weights: `%gpt config endpoint` uses them through their APIs."
 
 
 def find(name: str) -> Entry | None:
-    """The entry of that name or hub name, upper and lower case alike."""
+    """The entry of that name or hub name, ignoring case."""
     wanted = name.lower()
     return next((e for e in CATALOGUE if wanted in (e.name, (e.hub or "").lower())), None)
 

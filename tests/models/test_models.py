@@ -38,8 +38,8 @@ def test_an_unknown_name_names_the_nearest(gpt, tiny_model):
     tiny_model(gpt, "storyteller")
     assert fail(gpt.models.about, "storyteler") == ("there is no model storyteler (did you mean storyteller?)")
     assert fail(gpt.load, "storyteler") == fail(gpt.unload, "storyteler") == fail(gpt.models.about, "storyteler")
-    assert fail(gpt.models.about, "gpt2").endswith(": %gpt pull gpt2 brings it")
-    assert fail(gpt.models.about, "smolm2-135-instruct").endswith(": %gpt pull smollm2-135m-instruct brings it")
+    assert fail(gpt.models.about, "gpt2").endswith(": %gpt pull gpt2 downloads it")
+    assert fail(gpt.models.about, "smolm2-135-instruct").endswith(": %gpt pull smollm2-135m-instruct downloads it")
     assert "cannot be a name" in fail(gpt.models.about, "../secrets")
 
 
@@ -70,7 +70,7 @@ def test_load_in_another_form_loads_anew(gpt, tiny_model):
     assert gpt.load("fox").resident
     assert "--dtype is float32 or bfloat16 or float16, not" in fail(gpt.load, "fox", dtype="int4")
     assert gpt.load("fox").resident, "a mistake leaves the model usable"
-    assert "no device" in fail(gpt.load, "fox", device="gpu")
+    assert "not a device" in fail(gpt.load, "fox", device="gpu")
 
 
 def test_a_model_that_does_not_fit_is_refused_before_it_is_read(gpt, tiny_model, monkeypatch):
@@ -79,8 +79,8 @@ def test_a_model_that_does_not_fit_is_refused_before_it_is_read(gpt, tiny_model,
     gpt.unload("fox")
     monkeypatch.setattr("jupyter_gpt.models.memory.free", lambda device: 3 * model.parameters)
     message = fail(gpt.load, "fox", dtype="float32")
-    assert message.startswith("model fox wants ") and " in float32, and cpu has " in message
-    assert "--dtype bfloat16 wants" in message and "%gpt unload hen" in message
+    assert message.startswith("model fox needs ") and " in float32, and cpu has " in message
+    assert "--dtype bfloat16 needs" in message and "%gpt unload hen" in message
     assert gpt.load("fox", dtype="bfloat16").resident
 
 
@@ -162,7 +162,7 @@ def test_save_touches_no_folder_of_other_things(gpt, tiny_model, tmp_path):
     photos.mkdir()
     (photos / "cat.jpg").write_bytes(b"cat")
     for overwrite in (False, True):
-        assert "has other things in it (cat.jpg)" in fail(gpt.save, "fox", photos, overwrite=overwrite)
+        assert "has other files in it (cat.jpg)" in fail(gpt.save, "fox", photos, overwrite=overwrite)
     assert [path.name for path in photos.iterdir()] == ["cat.jpg"]
     mixed = gpt.save("fox", tmp_path / "mixed")
     (mixed / "thesis.docx").write_bytes(b"years of work")

@@ -162,7 +162,7 @@ def test_an_index_put_in_place_later_is_not_followed_either(gpt, folder):
 
 def test_a_model_of_the_store_is_not_pulled_over_itself(gpt, tiny_model):
     made = tiny_model(gpt, "fox")
-    assert "is kept here already, as the model fox" in fail(gpt.pull, str(made.folder), overwrite=True)
+    assert "is already here as the model fox" in fail(gpt.pull, str(made.folder), overwrite=True)
     assert made.folder.exists()
 
 
@@ -171,7 +171,7 @@ def test_a_model_is_not_saved_over_the_notebook(gpt, tiny_model, tmp_path, monke
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     for folder in ("", ".", "..", str(tmp_path)):
-        assert "the folder of this notebook, or one above it" in fail(gpt.save, "fox", folder, overwrite=True)
+        assert "is the notebook's folder or above it" in fail(gpt.save, "fox", folder, overwrite=True)
     assert (tmp_path / "work").exists()
 
 

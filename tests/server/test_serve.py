@@ -365,8 +365,8 @@ def test_endpoints_are_kept_without_their_keys(gpt, monkeypatch):
     [
         ("api.openai.com", {}, "such as https://api.openai.com/v1"),
         ("ftp://x/v1", {}, "such as https://api.openai.com/v1"),
-        ("https://me:hush@x/v1", {}, "leave user, password and query out"),
-        ("https://x/v1?key=hush", {}, "leave user, password and query out"),
+        ("https://me:hush@x/v1", {}, "leave out user, password and query"),
+        ("https://x/v1?key=hush", {}, "leave out user, password and query"),
         ("https://x/v1/chat/completions", {}, "ends before /chat/completions"),
         ("https://x/v1", {"key_env": "sk-hush"}, "the name of an environment variable"),
         ("https://x/v1", {"key_env": "gsk_hush"}, "the name of an environment variable"),

@@ -126,7 +126,7 @@ def test_what_is_refused(gpt, fox):
     assert "must be below 1" in fail(gpt.classify, "x", TEXTS, "fox", held_out=1.0)
     gpt.classify("mood", TEXTS, "fox", **SHORT)
     assert "answers with numbers" in fail(gpt.classify, "x", TEXTS, "mood")
-    assert "is no classifier" in fail(gpt.models["fox"].predict, "a")
+    assert "is not a classifier" in fail(gpt.models["fox"].predict, "a")
 
 
 def test_how_labelled_texts_are_written(tmp_path):
