@@ -79,7 +79,7 @@ def test_evaluate_an_index(docs, ip, succeed, shown):
         ("%%rag chat\nHi", "%%rag wants --index"),
         ("%%rag chat --index doc\nHi", "did you mean docs?"),
         ("%%rag chat --index docs\n", "the question is empty"),
-        ("%gpt search docs x --filter page", "is no comparison"),
+        ("%gpt search docs x --filter page", "is not a comparison"),
         ("%gpt search docs x --map umap --k 0", "--k 0 must be above zero"),
         ("%gpt index new ./none.pdf", "there is no file"),
         ("%gpt index docs $texts --chunk-tokens 20", "40 tokens a chunk, not 20"),
