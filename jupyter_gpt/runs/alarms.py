@@ -2,7 +2,7 @@
 
 An alarm is told when it begins and again only after it has been over. Those of the loss are found in the events alone,
 whose losses have been read from the device already, so that a resumed run finds them again. Those of reinforcement
-learning are in `rl_alarms.py`.
+learning are in `stages/rl.py`.
 """
 
 from __future__ import annotations

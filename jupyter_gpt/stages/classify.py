@@ -163,7 +163,7 @@ def recipe_of(options: Classify, cell: str | None = None, base_mark: str = "") -
 def preparation(session, run: Run, recipe, variables: Mapping | None) -> Iterator:
     """Progress events, and at the end the training at step 0."""
     from jupyter_gpt.data.labelled import read
-    from jupyter_gpt.stages.classify_loop import prepare
+    from jupyter_gpt.stages.classify_training import prepare
 
     yield Progress(stage=f"loading {recipe.base}", unit="parameters")
     base = session.models[recipe.base]

@@ -7,7 +7,6 @@ Nothing is sampled and no reward model is needed; samples are drawn only to watc
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,7 +14,7 @@ from torch import Tensor
 from jupyter_gpt.data.prompt_completion import Spoken
 from jupyter_gpt.evaluation.intervals import wilson
 from jupyter_gpt.nn.logprobs import Reader, logprobs
-from jupyter_gpt.nn.preference_loss import Order, dpo_loss, right
+from jupyter_gpt.nn.preference_loss import dpo_loss, right
 from jupyter_gpt.runs.events import Metric
 from jupyter_gpt.stages import rl
 from jupyter_gpt.stages.loop import batch_of, losses
@@ -32,17 +31,6 @@ METRICS = (
     rl.TRUNCATED,
     rl.IDENTICAL,
 )
-
-
-class Preferred(NamedTuple):
-    """A ranking as DPO reads it: its completions in ids, and their order, best first."""
-
-    rows: tuple[Spoken, ...]
-    order: Order
-
-    @property
-    def tokens(self) -> int:
-        return sum(len(row.ids) for row in self.rows)
 
 
 def evaluation(training: RL) -> Iterator[None]:

@@ -47,7 +47,7 @@ def metrics_of(run: Run) -> Sequence[Metric]:
         return found
     if run.kind == "rlhf":
         return () if run.recipe["algo"].startswith("$") else algorithm_of(run.recipe["algo"], {}).METRICS
-    loops = {"classify": "classify_loop", "reward": "reward_loop"}
+    loops = {"classify": "classify_training", "reward": "reward_training"}
     return importlib.import_module(f"jupyter_gpt.stages.{loops.get(run.kind, 'loop')}").METRICS
 
 

@@ -321,7 +321,7 @@ RECIPE = PretrainRecipe
 def preparation(session, run: Run, recipe, variables: Mapping | None) -> Iterator:
     """Progress events, and at the end the training at step 0."""
     from jupyter_gpt.nn.devices import default_device
-    from jupyter_gpt.stages.pretrain_prepare import prepare
+    from jupyter_gpt.stages.pretrain_training import prepare
 
     named = recipe.tokenizer if recipe.tokenizer not in ("bpe", "char") else None
     tokenizer = session.models[named].tokenizer if named else None

@@ -135,7 +135,7 @@ def inputs(session, recipe) -> dict[str, str]:
 
 def preparation(session, run: Run, recipe, variables: Mapping | None) -> Iterator:
     """Progress events, and at the end the training at step 0."""
-    from jupyter_gpt.stages.reward_prepare import prepare
+    from jupyter_gpt.stages.reward_training import prepare
 
     marks.check(run, recipe.marks, inputs(session, recipe))
     rankings = session.rankings[recipe.rankings]

@@ -315,7 +315,7 @@ def inputs(session, recipe) -> dict[str, str]:
 def preparation(session, run: Run, recipe, variables: Mapping | None) -> Iterator:
     """Progress events, and at the end the training at step 0."""
     from jupyter_gpt.prompting.generation import stop_ids
-    from jupyter_gpt.stages.rl_prepare import prepare
+    from jupyter_gpt.stages.rl import prepare
 
     algorithm = algorithm_of(recipe.algo, variables or {})
     marks.check(run, recipe.marks, inputs(session, recipe))
@@ -347,7 +347,7 @@ def first_of(session, start):
 
 def rewarded_first(session, run: Run, recipe, rankings) -> Iterator:
     """Make the reward model of a run that has none; its steps are progress. Returns the recipe with it."""
-    from jupyter_gpt.stages.reward_prepare import prepare
+    from jupyter_gpt.stages.reward_training import prepare
 
     name = reward_name(run.name)
     options = reward_stage.RewardModel.of(name=name, rankings=recipe.rankings, lora=recipe.lora, seed=recipe.seed)

@@ -372,7 +372,7 @@ def startable(session, base: str):
 def preparation(session, run: Run, recipe, variables: Mapping | None) -> Iterator:
     """Progress events, and at the end the training at step 0."""
     from jupyter_gpt.models.load import quantised, tokenizer_of
-    from jupyter_gpt.stages.sft_prepare import check_room, prepare
+    from jupyter_gpt.stages.sft_training import check_room, prepare
 
     yield Progress(stage=f"loading {recipe.base}", unit="parameters")
     if recipe.base_mark != adapters.mark(session.models.about(recipe.base).folder):

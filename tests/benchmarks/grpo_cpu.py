@@ -41,7 +41,7 @@ def ours(model, args) -> tuple[list[float], list[float], list[float]]:
     from jupyter_gpt.inference.engine import generate
     from jupyter_gpt.inference.sequence import Request
     from jupyter_gpt.runs.main_thread import Call
-    from jupyter_gpt.stages import grpo, rl, rl_prepare
+    from jupyter_gpt.stages import grpo, rl
     from jupyter_gpt.stages.rewards import Reward
 
     recipe = rl_recipe(
@@ -55,7 +55,7 @@ def ours(model, args) -> tuple[list[float], list[float], list[float]]:
         steps=args.steps + 1,
         held_out=0.0,
     )
-    preparation = rl_prepare.prepare(recipe, "aligned", model, grpo, [Reward("$reward", function=reward)])
+    preparation = rl.prepare(recipe, "aligned", model, grpo, [Reward("$reward", function=reward)])
     while True:
         try:
             next(preparation)

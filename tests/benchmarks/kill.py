@@ -80,8 +80,8 @@ def load() -> None:
 
     import jupyter_gpt.retrieval.search
     import jupyter_gpt.session
-    import jupyter_gpt.stages.pretrain_loop
-    import jupyter_gpt.stages.sft_loop  # noqa: F401
+    import jupyter_gpt.stages.pretrain_training
+    import jupyter_gpt.stages.sft_training  # noqa: F401
 
 
 def in_child(home: Path, work: Callable, kill_at: int | None = None) -> tuple[int, int]:

@@ -88,8 +88,7 @@ def ours(dtype: str, optimizer: str, steps: int, clock: Callable[[], float]) -> 
     from helpers.recipes import pretraining_recipe
     from jupyter_gpt.nn.optimizer import optimizers
     from jupyter_gpt.runs.events import Step
-    from jupyter_gpt.stages.pretrain_loop import Training, pretrain
-    from jupyter_gpt.stages.pretrain_prepare import build
+    from jupyter_gpt.stages.pretrain_training import Training, build, pretrain
 
     recipe = pretraining_recipe(
         {"random": 1.0},

@@ -24,8 +24,7 @@ from helpers.recipes import pretraining_recipe
 from jupyter_gpt.nn.devices import peak_flops
 from jupyter_gpt.nn.optimizer import optimizers
 from jupyter_gpt.runs.events import Step
-from jupyter_gpt.stages.pretrain_loop import Training, pretrain
-from jupyter_gpt.stages.pretrain_prepare import build, flops_per_token
+from jupyter_gpt.stages.pretrain_training import Training, build, flops_per_token, pretrain
 
 T, VOCAB = 1024, 50304
 

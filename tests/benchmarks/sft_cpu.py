@@ -103,7 +103,7 @@ def ours(model, tokenizer, rows: list[dict], arguments) -> float:
     from helpers.recipes import finetuning_recipe
     from jupyter_gpt.nn.lora import copied, lora
     from jupyter_gpt.runs.events import Step
-    from jupyter_gpt.stages.sft_prepare import prepare
+    from jupyter_gpt.stages.sft_training import prepare
 
     recipe = finetuning_recipe(
         {"$rows": 1.0},

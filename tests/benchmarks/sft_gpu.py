@@ -30,8 +30,7 @@ from jupyter_gpt.nn.devices import peak_flops
 from jupyter_gpt.nn.lora import copied, lora
 from jupyter_gpt.nn.optimizer import finetuning_optimizers
 from jupyter_gpt.runs.events import Step
-from jupyter_gpt.stages.sft_loop import Finetuning
-from jupyter_gpt.stages.sft_prepare import flops
+from jupyter_gpt.stages.sft_training import Finetuning, flops
 
 T, VOCAB, SHORTEST, LONGEST, WARM = 1024, 49152, 64, 600, 5
 

@@ -66,7 +66,7 @@ def main() -> None:
         from jupyter_gpt.nn.chat_tokens import untrained
         from jupyter_gpt.nn.lora import copied, lora, with_shared_weights
         from jupyter_gpt.runs.events import Step
-        from jupyter_gpt.stages.sft_prepare import prepare
+        from jupyter_gpt.stages.sft_training import prepare
 
         gpt.pretrain("storyteller", {"stories": 3, "python": 1}, depth=4, steps=given.pretrain)
         base = gpt.models["storyteller"]

@@ -5,8 +5,7 @@ import numpy as np
 from helpers.recipes import pretraining_recipe
 from jupyter_gpt.nn.optimizer import optimizers
 from jupyter_gpt.runs.events import Step
-from jupyter_gpt.stages.pretrain_loop import Training, pretrain
-from jupyter_gpt.stages.pretrain_prepare import build
+from jupyter_gpt.stages.pretrain_training import Training, build, pretrain
 
 DATA = np.random.default_rng(0).integers(0, 96, (64, 33))
 

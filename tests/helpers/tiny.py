@@ -28,7 +28,7 @@ def tiny_model(gpt, name="tiny", chat=False, context=64, seed=0):
     """Keep a model of random weights in a session. It has a BPE of its own; with `chat` also a chat template."""
     from helpers.recipes import pretraining_recipe
     from jupyter_gpt.data.tokenizer import delimiter, train_bpe
-    from jupyter_gpt.stages.pretrain_prepare import build
+    from jupyter_gpt.stages.pretrain_training import build
 
     tokenizer = train_bpe(TALES, 320)
     tokenizer.chat_template = CHAT if chat else None

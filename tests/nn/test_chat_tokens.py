@@ -18,7 +18,7 @@ from jupyter_gpt.nn.lora_linear import TokenRows, token_rows, unwrapped
 from jupyter_gpt.nn.loss import cross_entropy
 from jupyter_gpt.nn.optimizer import finetuning_optimizers
 from jupyter_gpt.stages.policy import policy_of, scorer_of
-from jupyter_gpt.stages.pretrain_prepare import build
+from jupyter_gpt.stages.pretrain_training import build
 
 TOKENS = [1, 2, 9, 11]  # some of them in ROWS
 ROWS = [Spoken((5, 6, 7), (8, 9, 10, 11)), Spoken((12,), (13,)), Spoken((3, 4, 5, 6, 7, 8), (9, 4))]

@@ -12,7 +12,7 @@ from jupyter_gpt.inference.kv_cache import KVCache, gather
 from jupyter_gpt.nn.loss import cross_entropy, softmax_gradient
 from jupyter_gpt.nn.optimizer import optimizers
 from jupyter_gpt.nn.transformer import Trunk
-from jupyter_gpt.stages.pretrain_prepare import build
+from jupyter_gpt.stages.pretrain_training import build
 
 ARCHITECTURES = pytest.mark.parametrize("arch", ["llama", "gpt2", "qwen3"])
 

@@ -16,7 +16,7 @@ from jupyter_gpt.nn.lora import (
     trained,
     with_shared_weights,
 )
-from jupyter_gpt.stages.pretrain_prepare import build
+from jupyter_gpt.stages.pretrain_training import build
 
 IDS = torch.arange(24).view(2, 12)
 

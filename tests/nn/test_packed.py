@@ -12,7 +12,7 @@ from jupyter_gpt.nn.lora_linear import token_rows, unwrapped
 from jupyter_gpt.nn.loss import cross_entropy
 from jupyter_gpt.nn.transformer import Trunk
 from jupyter_gpt.nn.varlen import Segments, groups, stream
-from jupyter_gpt.stages.pretrain_prepare import build
+from jupyter_gpt.stages.pretrain_training import build
 
 LENGTHS = [[5, 9, 3], [12, 4], [1, 70]]  # texts in three rows of 72 cells
 

@@ -19,7 +19,7 @@ from jupyter_gpt.nn.parameter_count import parameters
 from jupyter_gpt.nn.training_memory import ENOUGH, MARGIN, choose, finetuning, fit, halves, pretraining
 from jupyter_gpt.nn.transformer import Trunk
 from jupyter_gpt.nn.varlen import Segments
-from jupyter_gpt.stages.pretrain_prepare import build
+from jupyter_gpt.stages.pretrain_training import build
 
 
 def llama(kind="Llama", width=128, layers=3, heads=4, kv=4, mlp=352, vocab=512, **more):

@@ -37,7 +37,7 @@ def reference(*args, **kwargs):
 
 def tiny(kind):
     from helpers.recipes import pretraining_recipe
-    from jupyter_gpt.stages.pretrain_prepare import build
+    from jupyter_gpt.stages.pretrain_training import build
 
     recipe = pretraining_recipe(
         {"x": 1}, depth=2, width=32, heads=4, kv_heads=None if kind == "gpt2" else 2, context=512, arch=kind

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 from helpers.recipes import classify_recipe, finetuning_recipe
 from jupyter_gpt.notebook.views.run_report import run_report
-from jupyter_gpt.stages.classify_loop import Classifying
-from jupyter_gpt.stages.sft_loop import Finetuning
+from jupyter_gpt.stages.classify_training import Classifying
+from jupyter_gpt.stages.sft_training import Finetuning
 
 EVIL = "<script>alert(1)</script>»"
 

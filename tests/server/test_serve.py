@@ -23,7 +23,7 @@ def tiny():
 
     from helpers.recipes import pretraining_recipe
     from jupyter_gpt.data.tokenizer import delimiter, train_bpe
-    from jupyter_gpt.stages.pretrain_prepare import build
+    from jupyter_gpt.stages.pretrain_training import build
 
     tokenizer = train_bpe(TEXTS, 300)
     recipe = pretraining_recipe({"stories": 1.0}, depth=2, width=32, heads=2, context=128, vocab_size=300)

@@ -210,7 +210,7 @@ def test_a_failed_run_gives_the_older_one_back(gpt, train):
 
 
 def test_a_loss_that_is_not_a_number_stops_with_the_checkpoint_kept(gpt, train, monkeypatch):
-    from jupyter_gpt.stages import pretrain_loop as loop
+    from jupyter_gpt.stages import pretrain_training as loop
 
     real = loop.batch_at
 
@@ -249,7 +249,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(gpt, train, monkeypatch):
 
 
 def test_a_step_that_memory_runs_out_in_is_one_line_and_goes_on(gpt, train, monkeypatch):
-    from jupyter_gpt.stages.pretrain_loop import Training
+    from jupyter_gpt.stages.pretrain_training import Training
 
     real = Training.loss
 

@@ -56,7 +56,7 @@ def tiny(gpt, tiny_model):
 
 @pytest.mark.parametrize("epochs", [1, 3])
 def test_epochs_see_each_ranking_so_often(gpt, tiny, monkeypatch, epochs):
-    from jupyter_gpt.stages.reward_loop import RewardTraining
+    from jupyter_gpt.stages.reward_training import RewardTraining
 
     rank(gpt, count=11)
     seen, loss = [], RewardTraining.loss

@@ -13,8 +13,8 @@ from jupyter_gpt.data.tokenizer import train_bpe
 from jupyter_gpt.nn.lora import clone_adapter, copied, lora
 from jupyter_gpt.nn.optimizer import finetuning_optimizers
 from jupyter_gpt.runs.events import Step
-from jupyter_gpt.stages.pretrain_prepare import build
-from jupyter_gpt.stages.sft_loop import Finetuning
+from jupyter_gpt.stages.pretrain_training import build
+from jupyter_gpt.stages.sft_training import Finetuning
 
 trl = pytest.importorskip("trl")
 

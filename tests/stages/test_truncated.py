@@ -10,7 +10,7 @@ from jupyter_gpt.data.prompt_completion import ending
 from jupyter_gpt.data.render import Question, render
 from jupyter_gpt.models.scoring import scores
 from jupyter_gpt.nn.logprobs import Reader, logprobs
-from jupyter_gpt.stages import dpo, reward_prepare, rl_prepare
+from jupyter_gpt.stages import dpo, reward_training, rl
 from jupyter_gpt.stages.dpo import summed
 from jupyter_gpt.stages.rank import rank
 from jupyter_gpt.stages.rankings import Ranking
@@ -57,7 +57,7 @@ def ids_of(model, prompt, text, ended):
 @pytest.mark.parametrize(("why", "ended"), [("length", False), ("stop", True), (None, True)])
 def test_a_reward_model_learns_the_text_as_it_stands(model, why, ended):
     recipe = reward_recipe("tiny", "taste", lora=4)
-    training = outcome(reward_prepare.prepare(recipe, model, told(("stop", why))))
+    training = outcome(reward_training.prepare(recipe, model, told(("stop", why))))
     for ranked in training.rankings + training.held_out:
         wanted = ids_of(model, ranked.prompt, TEXTS[1], ended)
         if model.tokenizer.pad_token_id == wanted[-1]:  # transformers' classifiers read before the padding
@@ -72,7 +72,7 @@ def test_a_reward_model_learns_the_text_as_it_stands(model, why, ended):
 @pytest.mark.parametrize(("why", "ended"), [("length", False), ("stop", True), (None, True)])
 def test_dpo_learns_the_text_as_it_stands(model, why, ended):
     recipe = rl_recipe("tiny", [], algo="dpo", rankings="taste", max_tokens=4)
-    training = outcome(rl_prepare.prepare(recipe, "a", model, dpo, [], told(("stop", why))))
+    training = outcome(rl.prepare(recipe, "a", model, dpo, [], told(("stop", why))))
     one = training.rankings[0]
     assert one.rows[0].completion[-1] == ending(model.tokenizer)
     assert one.rows[1].ids in [ids_of(model, prompt, TEXTS[1], ended) for prompt in PROMPTS]
@@ -104,7 +104,7 @@ def test_what_the_policy_samples_is_learned_and_judged_as_it_stands(gpt, model):
             theirs = logp[len(row.prompt) - 1 : -1].gather(1, torch.tensor(row.completion)[:, None])[:, 0]
             torch.testing.assert_close(mine[place, : len(theirs)], theirs, atol=1e-4, rtol=1e-4)
 
-    judge = outcome(reward_prepare.prepare(reward_recipe("tiny", "taste", lora=4), model, told()))
+    judge = outcome(reward_training.prepare(reward_recipe("tiny", "taste", lora=4), model, told()))
     reward = Reward("judge", model=judge.reader, tokenizer=model.tokenizer)
     values = outcome(rewarded([reward], found.prompts, found.texts, found.finished))
     for prompt, text, whole, value in zip(found.prompts, found.texts, found.finished, values, strict=True):

@@ -180,11 +180,11 @@ def tables(run, start: dict) -> list[dict]:
     tested, old = last_of(run.events, "evaluation"), last_of(run.events, "measures")
     made = []
     if "confusion" in tested:
-        from jupyter_gpt.stages.classify_loop import confusion_table
+        from jupyter_gpt.stages.classify_training import confusion_table
 
         made.append(confusion_table(tested["step"], start["labels"], tested["confusion"]))
     if "calibration" in tested:
-        from jupyter_gpt.stages.reward_loop import calibration_table
+        from jupyter_gpt.stages.reward_training import calibration_table
 
         made.append(calibration_table(tested["step"], tested["calibration"]))
     if old:
