@@ -38,7 +38,10 @@ from jupyter_gpt.stages.rewards import Reward, rewarded
 from jupyter_gpt.stages.rollout import EVALUATION, SAMPLES, Asked, Rollout, logprobs_and_entropy, roll_out, stream
 
 CONSTANT = 3  # steps one after another whose rewards do not differ, before it is told
-IDENTICAL, ENTROPY = 0.9, 0.25  # share of identical samples, and share of the first entropy, that are a collapse
+COLLAPSED_IDENTICAL, COLLAPSED_ENTROPY = (
+    0.9,
+    0.25,
+)  # share of identical samples, and share of the first entropy, that are a collapse
 
 
 def alarms(training, values: Mapping) -> Iterator[Alarm]:
@@ -70,11 +73,11 @@ def alarms(training, values: Mapping) -> Iterator[Alarm]:
             f"is running away from the model it started from. {lower}"
         )
     entropy = None if entropy is None else float(entropy)
-    if identical is not None and identical >= IDENTICAL:
+    if identical is not None and identical >= COLLAPSED_IDENTICAL:
         causes["collapse"] = (
             f"the policy has collapsed: {identical:.0%} of its completions of a prompt are the same. {lower}"
         )
-    elif entropy is not None and training.first_entropy and entropy < ENTROPY * training.first_entropy:
+    elif entropy is not None and training.first_entropy and entropy < COLLAPSED_ENTROPY * training.first_entropy:
         causes["collapse"] = (
             f"the policy has collapsed: its entropy fell from {training.first_entropy:.2f} to {entropy:.2f} nats per "
             f"token. {lower}"
