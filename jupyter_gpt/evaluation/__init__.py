@@ -1,1 +1,1 @@
-"""What was gained and what was lost: measures that compare models, and those who judge them."""
+"""Metrics of models, techniques, retrieval and annotators, with intervals."""

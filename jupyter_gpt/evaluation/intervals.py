@@ -1,16 +1,15 @@
-"""How far a share that was counted may be off."""
+"""Confidence intervals of proportions."""
 
 from __future__ import annotations
 
 import math
 
-Z95 = 1.959963984540054  # standard deviations on either side of the mean that hold 95% of a normal distribution
+Z95 = 1.959963984540054  # the 97.5th percentile of the normal distribution
 
 
 def wilson(share: float, count: float, z: float = Z95) -> tuple[float, float]:
-    """The 95% interval of a share seen in `count` independent trials (Wilson 1927); (0, 1) where there was none.
-
-    Unlike mean +- 1.96 errors it stays within 0 and 1, and is right for few trials and for shares near the ends.
+    """The 95% interval of a proportion in `count` independent trials (Wilson 1927); (0, 1) without trials. Unlike mean
+    ± 1.96 standard errors it stays within 0 and 1, and holds for few trials and proportions near 0 or 1.
     """
     if not count:
         return 0.0, 1.0

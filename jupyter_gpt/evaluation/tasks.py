@@ -1,11 +1,8 @@
-"""Tasks: questions with known answers, from a table of the user's or from `reasoning-gym`, how an answer is read from a
-reply, and whether it is right.
+"""Tasks: questions with known answers, from a table or from `reasoning-gym`.
 
-What the answers of the key are (numbers, letters of options, yes or no, texts) decides how a reply is read, whichever
-technique it came from (`jupyter_gpt.prompting.answers`).
-
-A table is a list of (question, answer) pairs or of rows with `question` and `answer`, a mapping, a DataFrame, or a
-.csv, .json or .jsonl file of the same.
+The form of the expected answers (numbers, letters of options, yes or no, texts) decides how an answer is extracted from
+a reply, whichever technique it is from (`prompting/answers.py`). A table is a list of (question, answer) pairs or of
+rows with `question` and `answer`, a mapping, a DataFrame, or a .csv, .json or .jsonl file of the same.
 """
 
 from __future__ import annotations
@@ -38,24 +35,20 @@ class Task:
     forms: tuple[Form, ...]
 
     def read(self, answer: str | None, text: str, cut: bool, i: int) -> str | None:
-        """The answer to question i: that of a technique, or else the one in the text of a reply; None where there is
-        none.
-        """
+        """The answer to question i: a technique's, or else the one extracted from a reply's text, or None."""
         form = self.forms[i]
         if form == ANY:
             return (replies.extract_answer(text) if answer is None else answer) or text.strip() or None
-        return (
-            replies.extract_answer(text, form, cut=cut)
-            if answer is None
-            else replies.extract_answer(answer, form, alone=True)
-        )
+        if answer is None:
+            return replies.extract_answer(text, form, cut=cut)
+        return replies.extract_answer(answer, form, alone=True)
 
 
 def task_of(source: object, count: int | None = None, seed: int = 0, score: Callable | None = None) -> Task:
-    """The first `count` questions of a table, a file or `reasoning-gym:NAME` (50 unless said; `seed` decides them).
+    """The first `count` questions of a table, a file or `reasoning-gym:NAME` (default 50, drawn with `seed`).
 
-    `score(answer, expected)` tells whether an answer is right; without it, `prompting.answers.is_correct` does.
-    Raises GPTError for what is no table of questions and answers.
+    `score(answer, expected)` returns whether an answer is right (default: `prompting.answers.is_correct`). Raises
+    GPTError for anything else.
     """
     source = str(source) if isinstance(source, Path) else source
     if isinstance(source, str) and source.startswith(GYM):
@@ -70,19 +63,20 @@ def task_of(source: object, count: int | None = None, seed: int = 0, score: Call
 
 
 def by(score: Callable | None, answers: Sequence[str], forms: Sequence[Form]) -> Right:
-    """Right by the user's function, or where both say the same."""
+    """The user's scoring function, or else equality of the answers."""
     if score is None:
         return lambda answer, i: is_correct(answer, answers[i], forms[i])
     if not callable(score):
-        raise GPTError(f"--score wants a function f(answer, expected), not a {type(score).__name__}")
+        raise GPTError(f"--score must be a function f(answer, expected), not a {type(score).__name__}")
     return lambda answer, i: bool(score(answer, answers[i]))
 
 
 def read(name: str) -> object:
-    """What a file holds."""
     path = Path(name).expanduser()
     if path.suffix.lower() not in SUFFIXES:
-        raise GPTError(f"{name} is no table of questions: a .csv, .json or .jsonl file, a $variable, or {GYM}NAME")
+        raise GPTError(
+            f"{name} is not a table of questions: give a .csv, .json or .jsonl file, a $variable, or {GYM}NAME"
+        )
     try:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix.lower() == ".csv":

@@ -109,13 +109,13 @@ class Classifying(Trainer):
         """Loss, accuracy, F1 and the confusion matrix on the texts held out."""
         import numpy as np
 
-        from jupyter_gpt.evaluation.classification import measured
+        from jupyter_gpt.evaluation.classification import metrics
 
         began = time.perf_counter()
         found = yield from probabilities(self.trunk, self.model, [ids for _, ids, _ in self.held_out])
         true = np.array([label for *_, label in self.held_out])
         nats = -float(np.log(np.maximum(found[np.arange(len(true)), true], 1e-30)).mean())
-        values = measured(true, found.argmax(1), len(self.labels))
+        values = metrics(true, found.argmax(1), len(self.labels))
         table = confusion_table(self.step, self.labels, values.pop("confusion"))
         seconds = time.perf_counter() - began
         yield Evaluation(step=self.step, values={"val_loss": nats, **values}, seconds=seconds)

@@ -1,7 +1,7 @@
-"""`gpt.evaluate`: a task x techniques x models, batched, every result on disk as it comes.
+"""`gpt.evaluate`: a task × techniques × models, batched, each result cached on disk at once.
 
-A result is kept under what it came from (the model's weights, the technique and its texts, the question, the settings),
-so that what was broken off goes on where it was, and what was changed is asked anew.
+The key of a result is a hash of the model's weights, the technique and its templates, the question and the settings: an
+interrupted evaluation continues where it was, and what has changed is sampled again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.evaluation import fingerprint
-from jupyter_gpt.evaluation.measured import Setting, measured
+from jupyter_gpt.evaluation.cost_accuracy import Setting, summarize
 from jupyter_gpt.evaluation.tasks import Task, task_of
 from jupyter_gpt.prompting.answers import Form
 from jupyter_gpt.prompting.ask import INTERRUPTED, replaced_templates
@@ -29,13 +29,13 @@ TECHNIQUES = {
     "--cot": {"cot": True},
     "--cot --samples 5 --vote": {"cot": True, "samples": 5, "vote": True},
 }
-ROWS = 64  # samples of a model under way together
-READING = 2  # of answers, by the techniques: what was asked under another one is asked anew
+BATCH = 64  # samples of a model at once
+READING = 2  # version of how techniques extract answers: results of another one are sampled again
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What came of it. `rows` has one dict a question and setting; `wanted` is how many there are when it is whole."""
+    """The result: `rows` has one dict per question and setting, `wanted` of them when it is complete."""
 
     task: Task
     settings: list[Setting]
@@ -69,21 +69,19 @@ def evaluate(
     progress: Callable[[str, int, int], None] | None = None,
     **common,
 ) -> Evaluation:
-    """Measure each of `techniques` (name -> options of `gpt.prompt`) with each of `models` on a task.
+    """Evaluate each of `techniques` (name -> options of `gpt.prompt`) with each of `models` on a task.
 
-    `task` is a table of questions and answers, a file of one, or `reasoning-gym:NAME`
-    (`jupyter_gpt.evaluation.tasks`); `questions` takes the first so many; `score(answer, expected)` tells whether an
-    answer is right; `common` are options of `gpt.prompt` for all; `progress(what, done, total)` is told how far it is.
-    Ctrl-C ends it and keeps what there is; the same call goes on from there.
-
-    Raises GPTError for what is no table, an unknown model, or a technique that makes no sense.
+    `task` is a table of questions and answers, a file of one, or `reasoning-gym:NAME` (`evaluation/tasks.py`);
+    `questions` limits their number; `score(answer, expected)` returns whether an answer is right; `common` are options
+    of `gpt.prompt` for all; `progress(what, done, total)` is called as it proceeds. Ctrl-C ends it; the same call
+    continues. Raises GPTError for an invalid task, model or technique.
     """
     task = task_of(task, questions, seed, score)
     techniques = TECHNIQUES if techniques is None else techniques
     for options in techniques.values():
         checked(options)
     if not models or not techniques:
-        raise GPTError("evaluating takes a model and a technique at least")
+        raise GPTError("give at least one model and one technique")
     file = path_of(task)
     known, rows, settings, errors = read(file), [], [], []
     wanted, stopped = len(models) * len(techniques) * len(task.questions), False
@@ -91,8 +89,8 @@ def evaluate(
         model = session.models[name]
         for technique, options in techniques.items():
             asked = {**common, **options, "seed": seed}
-            said = {"technique": described(asked), "templates": replaced_templates(), "reading": READING}
-            origin = fingerprint.of(model, said)
+            settings_asked = {"technique": described(asked), "templates": replaced_templates(), "reading": READING}
+            origin = fingerprint.of(model, settings_asked)
             keys = [hashlib.sha256(f"{origin} {question}".encode()).hexdigest()[:24] for question in task.questions]
             missing = [i for i, key in enumerate(keys) if key not in known]
             found, failed = {}, []
@@ -108,13 +106,9 @@ def evaluate(
                             failed.append(row["error"])
                         else:
                             found[i] = row
-                            about = {
-                                "key": keys[i],
-                                "model": name,
-                                "technique": technique,
-                                "question": task.questions[i],
-                            }
-                            keep(file, about | row)
+                            about = {"key": keys[i], "model": name, "technique": technique}
+                            about["question"] = task.questions[i]
+                            append(file, about | row)
                         if progress:
                             progress(f"{name} {technique}", had + len(found), wanted)
                 except KeyboardInterrupt:
@@ -130,14 +124,13 @@ def evaluate(
             ]
             rows += mine
             if mine:
-                settings.append(measured(name, technique, mine, model.parameters))
+                settings.append(summarize(name, technique, mine, model.parameters))
     return Evaluation(task, settings, rows, wanted, errors)
 
 
 def answered(session, model, task: Task, numbers: Sequence[int], options: Mapping):
-    """Ask the questions `numbers`; yields (number, row) as they come, (number, None) for one that was broken off.
-
-    An error in a function of the user's is raised as it is.
+    """Answer the questions `numbers`; yields (number, row), and (number, None) for an interrupted one. An error in a
+    user's function is raised as it is.
     """
     send = sender(session.models, Prompting(), model.name)
     rows = max(options.get("samples") or 1, options.get("breadth") or 5 if options.get("tree") else 1)
@@ -158,7 +151,7 @@ def answered(session, model, task: Task, numbers: Sequence[int], options: Mappin
         return work
 
     work = [asking(task.questions[i], task.forms[i]) for i in numbers]
-    for ended in run_batched(work, send, max(1, ROWS // rows)):
+    for ended in run_batched(work, send, max(1, BATCH // rows)):
         number, done = numbers[ended.number], ended.result
         if isinstance(ended.error, GPTError):
             yield number, {"error": str(ended.error)}
@@ -184,59 +177,57 @@ def answered(session, model, task: Task, numbers: Sequence[int], options: Mappin
 
 
 def scored(task: Task, row: Mapping, number: int) -> dict:
-    """The answer of a result, None where none can be read, and whether it is right. Done anew each time: a `score`
-    function
-    may have changed, and costs nothing."""
+    """The extracted answer or None, and whether it is right; never cached, because `score` may have changed."""
     answer = task.read(row["answer"], row["text"], row["cut"], number)
     return {"answer": answer, "right": answer is not None and bool(task.right(answer, number))}
 
 
 def described(options: Mapping) -> dict:
-    """Options as text; of a function its name and its code, so that another one of that name is another."""
+    """Options as JSON values; a function by its name and a hash of its code."""
     return {name: function_of(value) if callable(value) else value for name, value in options.items()}
 
 
 def function_of(function: Callable) -> str:
     code = getattr(function, "__code__", None)
-    said = (code.co_code + repr(code.co_consts).encode()) if code else repr(function).encode()
-    return f"{getattr(function, '__name__', '')} {hashlib.sha256(said).hexdigest()[:12]}"
+    content = (code.co_code + repr(code.co_consts).encode()) if code else repr(function).encode()
+    return f"{getattr(function, '__name__', '')} {hashlib.sha256(content).hexdigest()[:12]}"
 
 
 def path_of(task: Task) -> Path:
-    """The file of a task's results: its name, and a digest of its questions."""
+    """The file of a task's results: its name and a hash of its questions."""
     digest = hashlib.sha256("\0".join((*task.questions, *task.answers)).encode()).hexdigest()[:8]
     name = re.sub(r"[^A-Za-z0-9]+", "-", task.name).strip("-")[:40]
     return store.home() / "evaluations" / f"{name}-{digest}.jsonl"
 
 
 def read(file: Path) -> dict[str, dict]:
-    """What is known, by key; a line that was cut off when the kernel died is left out."""
+    """The cached results by key, without a line that a killed kernel left incomplete."""
     if not file.exists():
         return {}
-    found = {}
+    rows = {}
     for line in file.read_text(encoding="utf-8").splitlines():
         try:
             row = json.loads(line)
         except ValueError:
             continue
-        found[row["key"]] = row
-    return found
+        rows[row["key"]] = row
+    return rows
 
 
-def keep(file: Path, row: dict) -> None:
-    """Add a line, and a new line before it should the last one have been cut off."""
+def append(file: Path, row: dict) -> None:
+    """Append a line, after a newline if the last one is incomplete."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a+b") as out:
         out.seek(0, 2)
-        whole = True
+        complete = True
         if out.tell():
             out.seek(-1, 2)
-            whole = out.read(1) == b"\n"
-        out.write((b"" if whole else b"\n") + json.dumps(row, ensure_ascii=False).encode() + b"\n")
+            complete = out.read(1) == b"\n"
+        out.write((b"" if complete else b"\n") + json.dumps(row, ensure_ascii=False).encode() + b"\n")
 
 
 def checked(options: object) -> None:
-    """Raises GPTError for options of a technique that `gpt.prompt` does not take."""
+    """Raises GPTError for options that `gpt.prompt` does not have."""
     if not isinstance(options, Mapping):
-        raise GPTError(f"options are a mapping, such as {{'temperature': 0}}, not {options!r:.40}")
+        raise GPTError(f"options must be a dict, such as {{'temperature': 0}}, not {options!r:.40}")
     Prompt.of(text="", **options)

@@ -1,6 +1,5 @@
-"""`gpt.evaluate_index`: what retrieval finds, by index (its embedder and chunk size), way of searching and k; and what
-a
-model answers with the book closed and open.
+"""`gpt.evaluate_index`: retrieval metrics by index (its embedder and chunk size), search and k; and how a model answers
+without and with the index.
 """
 
 from __future__ import annotations
@@ -25,21 +24,20 @@ def evaluate_index(
     progress: Callable[[str, int, int], None] | None = None,
     **options,
 ):
-    """A DataFrame: a row for each index and way of searching, with `recall@k`, `mrr`, `ndcg@k`. The ways are named as
-    `%gpt search` and `%%rag` are told them; `.attrs["questions"]` is how many questions there were.
+    """A DataFrame with a row for each index and kind of search, named as the options of `%gpt search`, with `recall@k`,
+    `mrr` and `ndcg@k`; `.attrs["questions"]` is their number.
 
-    With `models`, also each model's share of right answers `closed` (asked without the index) and `open` (`gpt.rag`
-    with `k` chunks); questions then need an `answer`. `options` are those of `gpt.prompt`. Raises GPTError for
-    questions
-    that do not say where their answers stand (`jupyter_gpt.evaluation.retrieval`).
+    With `models`, also each model's share of right answers `closed` (without the index) and `open` (`gpt.rag` with `k`
+    chunks); questions then need an `answer`. `options` are those of `gpt.prompt`. Raises GPTError for questions without
+    evidence (`evaluation/retrieval.py`).
     """
     import pandas
 
     asked, indexes = questions_of(questions), [indexes] if isinstance(indexes, str) else list(indexes)
     if not ks or min(ks) < 1:
-        raise GPTError(f"--ks are numbers of hits, one at least and each 1 or more, not {list(ks)}")
+        raise GPTError(f"--ks must be numbers of hits, each 1 or more, not {list(ks)}")
     if models and any(question.answer is None for question in asked):
-        raise GPTError("to measure a model every question wants its `answer`")
+        raise GPTError("to evaluate a model every question needs an `answer`")
     tell = progress or (lambda what, done, total: None)
     rows, most = [], max(ks)
     for name in indexes:

@@ -53,7 +53,7 @@ def test_the_way_that_finds_most_and_those_within_its_interval():
 
 def test_a_chunk_by_its_number():
     [question] = questions_of([{"question": "q", "chunk": ["a.txt", 3]}])
-    assert [question.known[0](hit("", chunk=n)) for n in (2, 3)] == [False, True]
+    assert [question.evidence[0](hit("", chunk=n)) for n in (2, 3)] == [False, True]
 
 
 @pytest.mark.parametrize("rows", [[], [{"q": "x"}], [{"question": "x"}], 7, "text"])

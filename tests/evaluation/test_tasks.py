@@ -56,7 +56,7 @@ def test_a_score_of_the_users(tmp_path):
     ("source", "said"),
     [
         ("nowhere.csv", "cannot be read"),
-        ("x.txt", "is no table of questions"),
+        ("x.txt", "is not a table of questions"),
         (7, "is a int"),
         ([], "has no questions"),
         ([("only",)], "row 1 of the table is no question"),

@@ -176,16 +176,16 @@ def test_the_split_keeps_every_label_and_no_text_on_both_sides():
 def test_figures_are_those_of_scikit_learn():
     import numpy as np
 
-    from jupyter_gpt.evaluation.classification import confusion, measured
+    from jupyter_gpt.evaluation.classification import confusion, metrics
 
-    metrics = pytest.importorskip("sklearn.metrics")
+    sk = pytest.importorskip("sklearn.metrics")
     random = np.random.default_rng(0)
     true = random.integers(0, 3, 400)
     said = np.where(random.random(400) < 0.7, true, random.integers(0, 3, 400))
-    found = measured(true, said, 3)
-    assert found["confusion"] == metrics.confusion_matrix(true, said).tolist() == confusion(true, said, 3).tolist()
-    assert found["accuracy"] == pytest.approx(metrics.accuracy_score(true, said))
-    assert found["f1"] == pytest.approx(metrics.f1_score(true, said, average="macro"))
+    found = metrics(true, said, 3)
+    assert found["confusion"] == sk.confusion_matrix(true, said).tolist() == confusion(true, said, 3).tolist()
+    assert found["accuracy"] == pytest.approx(sk.accuracy_score(true, said))
+    assert found["f1"] == pytest.approx(sk.f1_score(true, said, average="macro"))
     assert found["low"] < found["accuracy"] < found["high"] and found["f1_low"] < found["f1"] < found["f1_high"]
     assert 0.06 < found["f1_high"] - found["f1_low"] < 0.13
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jupyter_gpt.evaluation.measured import Setting, front, price, recommended
+from jupyter_gpt.evaluation.cost_accuracy import Setting, front, price, recommended
 from jupyter_gpt.report import charts
 from jupyter_gpt.report.parts import Chart, Inline, Paragraph, Table, Varies
 from jupyter_gpt.report.report import Report

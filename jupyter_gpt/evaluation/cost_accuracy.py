@@ -1,7 +1,7 @@
-"""What techniques are worth: accuracy with its interval, tokens, seconds and dollars of each, and which to use.
+"""Accuracy and cost of models with techniques, and which to use.
 
-"First the best possible performance, then cost": the recommendation names the setting with the highest accuracy, and
-the cheapest one whose accuracy lies within that one's 95% interval (Wilson).
+"First the best possible performance, then cost": the recommendation is the setting with the highest accuracy, and the
+cheapest one whose accuracy lies within that one's 95% interval (Wilson).
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from jupyter_gpt.evaluation.intervals import wilson
 
 @dataclass(frozen=True)
 class Setting:
-    """One model with one technique. Sums over its `count` questions; `cost` in dollars, None when unpriced; `flops`, of
-    a model of the kernel, about 2 x parameters x tokens, None for an endpoint; `silent`: replies in which no answer
-    could be read, `cut` those of them that were cut off at --max-tokens."""
+    """One model with one technique: sums over `count` questions. `cost` in dollars, None without a price; `flops` about
+    2 x parameters x tokens, None for an endpoint; `silent`: replies without an answer, `cut`: those of them that
+    stopped at --max-tokens.
+    """
 
     model: str
     technique: str
@@ -36,7 +37,7 @@ class Setting:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Of the accuracy, 95%."""
+        """The 95% interval of the accuracy."""
         return wilson(self.accuracy, self.count)
 
     @property
@@ -44,9 +45,10 @@ class Setting:
         return f"{self.model} {self.technique}"
 
 
-def measured(model: str, technique: str, rows: Sequence[Mapping], parameters: int | None) -> Setting:
-    """The sums over the results of one setting; each row has `right`, `answer` (None where none was read), `cut`,
-    `tokens_in`, `tokens_out`, `seconds`, `cost`."""
+def summarize(model: str, technique: str, rows: Sequence[Mapping], parameters: int | None) -> Setting:
+    """The setting of these results; each row has `right`, `answer` (or None), `cut`, `tokens_in`, `tokens_out`,
+    `seconds`, `cost`.
+    """
     tokens = sum(row["tokens_in"] + row["tokens_out"] for row in rows)
     costs = [row["cost"] for row in rows]
     return Setting(
@@ -65,8 +67,9 @@ def measured(model: str, technique: str, rows: Sequence[Mapping], parameters: in
 
 
 def price(settings: Sequence[Setting]) -> tuple[str, list[float]]:
-    """What the settings are compared by, in words, and what a question costs each: dollars where all are priced;
-    arithmetic where all are models of this kernel (the same on every machine); tokens otherwise."""
+    """The unit of cost, and the cost per question of each setting: dollars if all have a price, FLOPs if all are models
+    of this kernel (the same on every machine), else tokens.
+    """
     if all(s.cost is not None for s in settings):
         return "dollars a question", [s.cost / max(1, s.count) for s in settings]
     if all(s.flops is not None for s in settings):
@@ -75,19 +78,19 @@ def price(settings: Sequence[Setting]) -> tuple[str, list[float]]:
 
 
 def front(settings: Sequence[Setting]) -> list[Setting]:
-    """The settings that no other one beats in accuracy at no more cost, cheapest first (Pareto)."""
+    """The Pareto front of accuracy and cost, cheapest first."""
     costs = price(settings)[1]
     ordered = sorted(range(len(settings)), key=lambda i: (costs[i], -settings[i].accuracy))
-    found: list[Setting] = []
+    result: list[Setting] = []
     for i in ordered:
-        if not found or settings[i].accuracy > found[-1].accuracy:
-            found.append(settings[i])
-    return found
+        if not result or settings[i].accuracy > result[-1].accuracy:
+            result.append(settings[i])
+    return result
 
 
 def recommended(settings: Sequence[Setting]) -> tuple[Setting, Setting]:
-    """The best, and the cheapest whose accuracy is within the best one's interval; of equals, the cheaper is best."""
+    """The most accurate setting (of equals the cheapest), and the cheapest within its interval."""
     costs = dict(zip(settings, price(settings)[1], strict=True))
     best = max(settings, key=lambda s: (s.accuracy, -costs[s]))
-    low = min(best.accuracy, best.interval[0])  # at 0% rounding may put the one above the other
+    low = min(best.accuracy, best.interval[0])  # rounding at 0%
     return best, min((s for s in settings if s.accuracy >= low), key=lambda s: (costs[s], -s.accuracy))

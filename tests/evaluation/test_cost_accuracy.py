@@ -2,7 +2,7 @@
 
 import pytest
 
-from jupyter_gpt.evaluation.measured import Setting, front, measured, price, recommended
+from jupyter_gpt.evaluation.cost_accuracy import Setting, front, price, recommended, summarize
 
 
 def setting(name, right, tokens, cost=None, flops=None):
@@ -33,7 +33,7 @@ def test_what_settings_are_compared_by():
 
 def test_sums_and_the_interval():
     row = {"right": True, "answer": "x", "cut": False, "tokens_in": 3, "tokens_out": 2, "seconds": 0.5, "cost": 0.1}
-    found = measured(
+    found = summarize(
         "m", "t", [row, {**row, "right": False, "answer": None, "cut": True, "cost": 0.2}], parameters=1000
     )
     assert (found.right, found.silent, found.cut, found.tokens_in, found.tokens_out, found.seconds) == (
@@ -45,7 +45,7 @@ def test_sums_and_the_interval():
         1.0,
     )
     assert found.cost == pytest.approx(0.3) and found.flops == 2 * 1000 * 10
-    assert measured("m", "t", [row, {**row, "cost": None}], None).cost is None
+    assert summarize("m", "t", [row, {**row, "cost": None}], None).cost is None
     assert found.interval == pytest.approx(
         (0.0945, 0.9055), abs=1e-4
     )  # statsmodels proportion_confint(1, 2, method="wilson")
