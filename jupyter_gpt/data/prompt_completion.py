@@ -13,8 +13,8 @@ from jupyter_gpt.data.tokenizer import delimiter
 from jupyter_gpt.errors import GPTError
 
 
-class Spoken(NamedTuple):
-    """A prompt and a completion, in ids; the completion has the token that ended it, if one did."""
+class PromptCompletion(NamedTuple):
+    """Token ids of a prompt and its completion, which includes the token that ended it, if one did."""
 
     prompt: tuple[int, ...]
     completion: tuple[int, ...]
@@ -24,46 +24,48 @@ class Spoken(NamedTuple):
         return self.prompt + self.completion
 
 
-def asked(name: str, tokenizer, text: str) -> tuple[int, ...]:
-    """The ids with which the model `name` is asked `text`."""
+def prompt_ids(name: str, tokenizer, text: str) -> tuple[int, ...]:
+    """The ids of the prompt by which the model `name` is asked `text`."""
     return render(name, tokenizer, Question(text)).ids
 
 
-def ending(tokenizer) -> int:
+def end_token_id(tokenizer) -> int:
     """The token that ends a completion: of a chat its end of turn, of a document the delimiter."""
     end = end_of_turn(tokenizer) if getattr(tokenizer, "chat_template", None) else None
     return delimiter(tokenizer) if end is None else end
 
 
-def spoken(name: str, tokenizer, prompt: str, completion: str, most: int, finished: bool = True) -> tuple[Spoken, bool]:
-    """Both in ids, and whether something had to go to stay within `most` tokens.
+def encode_pair(
+    name: str, tokenizer, prompt: str, completion: str, most: int, finished: bool = True
+) -> tuple[PromptCompletion, bool]:
+    """The ids of a prompt and its completion, and whether they were truncated to `most` tokens.
 
-    A completion that is `finished` is followed by the token that ends it. One that was cut at its token limit is not:
-    nothing is to be learned from an end that the model never said. The front of the prompt goes first; of a completion
-    that is too long for itself, the end.
+    A `finished` completion is followed by the token that ends it; one stopped at its token limit is not, since the
+    model generated no end. The prompt is truncated at its start, a completion longer than `most` at its end.
     """
-    before, after = asked(name, tokenizer, prompt), tuple(encode(tokenizer, completion))
+    before, after = prompt_ids(name, tokenizer, prompt), tuple(encode(tokenizer, completion))
     if finished:
-        after = (*after, ending(tokenizer))
+        after = (*after, end_token_id(tokenizer))
     room = most - len(after)
     if room < 1:
-        return Spoken(before[-1:], after[: most - 1]), True
-    return Spoken(before[-room:], after), len(before) > room
+        return PromptCompletion(before[-1:], after[: most - 1]), True
+    return PromptCompletion(before[-room:], after), len(before) > room
 
 
-def fits(name: str, prompts: Sequence[tuple[int, ...]], texts: Sequence[str], context: int, max_tokens: int) -> None:
+def check_prompt_lengths(
+    name: str, prompts: Sequence[tuple[int, ...]], texts: Sequence[str], context: int, max_tokens: int
+) -> None:
     """Raises GPTError for a prompt that leaves no room in the context for `max_tokens` more."""
     for ids, text in zip(prompts, texts, strict=True):
         if len(ids) + max_tokens > context:
             raise GPTError(
-                f"the prompt {text[:40]!r} has {len(ids):,} tokens, and {max_tokens:,} of --max-tokens do not fit "
-                f"beside "
-                f"it into the context of {name}, {context:,}: shorten it, or lower --max-tokens"
+                f"the prompt {text[:40]!r} has {len(ids):,} tokens and --max-tokens is {max_tokens:,}, more than the "
+                f"context of {name} ({context:,}): shorten the prompt or lower --max-tokens"
             )
 
 
 def batches(lengths: Sequence[int], at_once: int) -> list[list[int]]:
-    """Places grouped so that rows of like length share a batch of at most `at_once` tokens."""
+    """Indices grouped into batches of similar length, each of at most `at_once` tokens with padding."""
     found: list[list[int]] = []
     for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
         if found and lengths[found[-1][0]] * (len(found[-1]) + 1) <= at_once:

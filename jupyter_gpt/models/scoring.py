@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from jupyter_gpt.data.prompt_completion import batches, ending, spoken
+from jupyter_gpt.data.prompt_completion import batches, encode_pair, end_token_id
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.nn.heads import head_of
 from jupyter_gpt.nn.logprobs import Reader
@@ -44,9 +44,9 @@ def row_of(
     The token that ends a `finished` completion is dropped if it is also the padding token: transformers' classifiers
     read at the last token that is not padding.
     """
-    found, cut = spoken(name, tokenizer, prompt, completion, most, finished)
+    found, cut = encode_pair(name, tokenizer, prompt, completion, most, finished)
     ids = found.ids
-    while len(ids) > 1 and ids[-1] == tokenizer.pad_token_id == ending(tokenizer):
+    while len(ids) > 1 and ids[-1] == tokenizer.pad_token_id == end_token_id(tokenizer):
         ids = ids[:-1]
     return ids, cut
 

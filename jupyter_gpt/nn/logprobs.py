@@ -13,7 +13,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from jupyter_gpt.data.prompt_completion import Spoken
+from jupyter_gpt.data.prompt_completion import PromptCompletion
 from jupyter_gpt.nn.modules import context_of
 from jupyter_gpt.nn.output_head import OutputHead, output_head
 from jupyter_gpt.nn.transformer import Trunk
@@ -48,7 +48,7 @@ class Reader:
         return self.trunk(ids, Segments(lengths, positions, bounds, max(lengths)))[0]
 
 
-def foretelling(rows: Sequence[Spoken], device) -> Tensor:
+def foretelling(rows: Sequence[PromptCompletion], device) -> Tensor:
     """The places `(n,)`, in rows laid end to end, before each token of a completion."""
     found, first = [], 0
     for row in rows:
@@ -57,7 +57,7 @@ def foretelling(rows: Sequence[Spoken], device) -> Tensor:
     return torch.tensor(found, device=device)
 
 
-def logprobs(reader: Reader, rows: Sequence[Spoken]) -> tuple[Tensor, Tensor]:
+def logprobs(reader: Reader, rows: Sequence[PromptCompletion]) -> tuple[Tensor, Tensor]:
     """Log-probability and entropy, in nats, of each token of the completions: `(B, L)` each, zero where there is none.
 
     L is the length of the longest completion; `mask_of(rows)` says which places count.
@@ -68,13 +68,13 @@ def logprobs(reader: Reader, rows: Sequence[Spoken]) -> tuple[Tensor, Tensor]:
     return laid_out(logp, rows), laid_out(entropy, rows)
 
 
-def laid_out(values: Tensor, rows: Sequence[Spoken]) -> Tensor:
+def laid_out(values: Tensor, rows: Sequence[PromptCompletion]) -> Tensor:
     """Values `(n,)` of all tokens as `(B, L)`, zero where there is none."""
     mask = mask_of(rows, values.device)
     return torch.zeros(mask.shape, dtype=values.dtype, device=values.device).masked_scatter(mask, values)
 
 
-def mask_of(rows: Sequence[Spoken], device: torch.device | str = "cpu") -> Tensor:
+def mask_of(rows: Sequence[PromptCompletion], device: torch.device | str = "cpu") -> Tensor:
     """`(B, L)`, True where a completion has a token."""
     lengths = torch.tensor([len(s.completion) for s in rows], device=device)
     return torch.arange(int(lengths.max()), device=device)[None] < lengths[:, None]

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from jupyter_gpt.data.prompt_completion import Spoken
+from jupyter_gpt.data.prompt_completion import PromptCompletion
 from jupyter_gpt.evaluation.intervals import wilson
 from jupyter_gpt.nn.logprobs import Reader, logprobs
 from jupyter_gpt.nn.preference_loss import dpo_loss, right
@@ -49,7 +49,7 @@ def evaluation(training: RL) -> Iterator[None]:
     return {"val_loss": sum(nats) / len(nats), "accuracy": hits / pairs, "low": low, "high": high, "pairs": pairs}
 
 
-def summed(model: Reader, rows: Sequence[Spoken]) -> Tensor:
+def summed(model: Reader, rows: Sequence[PromptCompletion]) -> Tensor:
     """The log-probability `(K,)` of each whole completion."""
     return logprobs(model, rows)[0].sum(dim=1)
 

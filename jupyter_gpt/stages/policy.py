@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from jupyter_gpt.data.prompt_completion import Spoken
+from jupyter_gpt.data.prompt_completion import PromptCompletion
 from jupyter_gpt.nn.heads import head_of, with_head
 from jupyter_gpt.nn.logprobs import Reader, foretelling, laid_out
 from jupyter_gpt.nn.lora import clone_adapter, copied, lora, merged, own_tokens, plain_base
@@ -71,7 +71,7 @@ def critic_of(start: nn.Module, rank: int, pad: int, seed: int) -> nn.Module:
     return critic
 
 
-def values_of(critic: Reader, rows: Sequence[Spoken]) -> Tensor:
+def values_of(critic: Reader, rows: Sequence[PromptCompletion]) -> Tensor:
     """The value `(B, L)`, fp32, of the state in which each token of the completions was chosen; zero where there is
     none.
     """

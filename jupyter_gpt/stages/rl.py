@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from jupyter_gpt.data.prompt_completion import Spoken, asked, fits, spoken
+from jupyter_gpt.data.prompt_completion import PromptCompletion, check_prompt_lengths, encode_pair, prompt_ids
 from jupyter_gpt.inference.answer import Detokenizer, decoder
 from jupyter_gpt.inference.weight_prepacking import release
 from jupyter_gpt.nn import devices as machine
@@ -374,8 +374,8 @@ def prepare(
         machine.keep_freed_memory()
     context = context_of(start.module)
     texts = list(dict.fromkeys(recipe.prompts or [ranking.prompt for ranking in rankings]))
-    prompts = [Asked(text, asked(start.name, start.tokenizer, text)) for text in texts]
-    fits(start.name, [one.ids for one in prompts], texts, context, recipe.max_tokens)
+    prompts = [Asked(text, prompt_ids(start.name, start.tokenizer, text)) for text in texts]
+    check_prompt_lengths(start.name, [one.ids for one in prompts], texts, context, recipe.max_tokens)
     learned, watched = split(prompts, recipe.held_out, recipe.seed)
     train, held_out = [], []
     if recipe.algo == "dpo":
@@ -398,7 +398,7 @@ def prepare(
         EvaluatedModel(name, "aligned", policy, start.tokenizer, watched, stop),
     ]
     if base is not None:
-        sent = [Asked(one.text, asked(base.name, base.tokenizer, one.text)) for one in watched]
+        sent = [Asked(one.text, prompt_ids(base.name, base.tokenizer, one.text)) for one in watched]
         lineage.insert(0, EvaluatedModel(base.name, "base", base.module, base.tokenizer, sent, stop))
     return RL(
         recipe=recipe,
@@ -465,7 +465,7 @@ def preferred(recipe, start, rankings: Sequence, context: int) -> tuple[list[Pre
     train, held_out = [], []
     for ranking in telling:
         rows = tuple(
-            spoken(start.name, start.tokenizer, ranking.prompt, each["text"], context, finished)[0]
+            encode_pair(start.name, start.tokenizer, ranking.prompt, each["text"], context, finished)[0]
             for each, finished in zip(ranking.completions, ranking.finished, strict=True)
         )
         (held_out if ranking.prompt in held else train).append(Preferred(rows, ranking.order))
@@ -475,7 +475,7 @@ def preferred(recipe, start, rankings: Sequence, context: int) -> tuple[list[Pre
 class Preferred(NamedTuple):
     """A ranking as DPO reads it: its completions in ids, and their order, best first."""
 
-    rows: tuple[Spoken, ...]
+    rows: tuple[PromptCompletion, ...]
     order: Order
 
     @property

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from jupyter_gpt.data.prompt_completion import Spoken, batches
+from jupyter_gpt.data.prompt_completion import PromptCompletion, batches
 from jupyter_gpt.evaluation.diversity import identical
 from jupyter_gpt.inference.answer import decoder
 from jupyter_gpt.inference.engine import generate
@@ -38,7 +38,7 @@ class Rollout:
     """
 
     samples: int
-    rows: list[Spoken]
+    rows: list[PromptCompletion]
     prompts: list[str]
     texts: list[str]
     finish_reasons: list[str]
@@ -96,7 +96,7 @@ def roll_out(
             nats[place].append(token.logprob)
             reasons[place] = token.finish or reasons[place]
         yield
-    rows = [Spoken(asked[place // samples].ids, tuple(said)) for place, said in enumerate(ids)]
+    rows = [PromptCompletion(asked[place // samples].ids, tuple(said)) for place, said in enumerate(ids)]
     texts = [decode(said[:-1] if said[-1] in stop else said) for said in ids]
     device = next(policy.parameters()).device
     old = laid_out(torch.tensor([x for row in nats for x in row], device=device), rows)
@@ -108,12 +108,12 @@ def stream(training, step: int, kind: int = 0) -> int:
     return kind + (training.recipe.seed << 24) + step * 4096
 
 
-def micro_batches(training, rows: Sequence[Spoken]) -> list[list[int]]:
+def micro_batches(training, rows: Sequence[PromptCompletion]) -> list[list[int]]:
     """Places of rows that pass through the models together."""
     return batches([len(row.ids) for row in rows], training.recipe.micro_tokens)
 
 
-def logprobs_and_entropy(reader: Reader, training, rows: Sequence[Spoken]) -> Iterator[None]:
+def logprobs_and_entropy(reader: Reader, training, rows: Sequence[PromptCompletion]) -> Iterator[None]:
     """Log-probabilities and entropies `(B, L)` of all completions, without gradients; yields between micro-batches."""
     logp = torch.zeros(mask_of(rows).shape, device=training.device)
     entropy = torch.zeros_like(logp)

@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 
 from helpers.architectures import ARCHITECTURES, VOCAB, tiny
 from jupyter_gpt.data.conversation_rows import IGNORE, PADDING, Batch
-from jupyter_gpt.data.prompt_completion import Spoken
+from jupyter_gpt.data.prompt_completion import PromptCompletion
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.models.scoring import scores
 from jupyter_gpt.nn.heads import with_head
@@ -87,7 +87,10 @@ def check(model):
         "validation"
     )
 
-    rows = [Spoken(tuple(ids[0, : p.start + 1].tolist()), tuple(ids[0, p.start + 1 :].tolist())) for ids, p in texts()]
+    rows = [
+        PromptCompletion(tuple(ids[0, : p.start + 1].tolist()), tuple(ids[0, p.start + 1 :].tolist()))
+        for ids, p in texts()
+    ]
     found, _ = logprobs(Reader(model), rows)
     for row, nats in zip(found, wanted, strict=True):
         torch.testing.assert_close(-row[: len(nats)], nats, **MARGIN)

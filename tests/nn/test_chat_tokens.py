@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from helpers.recipes import pretraining_recipe
-from jupyter_gpt.data.prompt_completion import Spoken
+from jupyter_gpt.data.prompt_completion import PromptCompletion
 from jupyter_gpt.data.tokenizer import CHAT, delimiter, train_bpe
 from jupyter_gpt.nn import lora as adapters
 from jupyter_gpt.nn.chat_tokens import template_tokens, untrained
@@ -21,7 +21,11 @@ from jupyter_gpt.stages.policy import policy_of, scorer_of
 from jupyter_gpt.stages.pretrain_training import build
 
 TOKENS = [1, 2, 9, 11]  # some of them in ROWS
-ROWS = [Spoken((5, 6, 7), (8, 9, 10, 11)), Spoken((12,), (13,)), Spoken((3, 4, 5, 6, 7, 8), (9, 4))]
+ROWS = [
+    PromptCompletion((5, 6, 7), (8, 9, 10, 11)),
+    PromptCompletion((12,), (13,)),
+    PromptCompletion((3, 4, 5, 6, 7, 8), (9, 4)),
+]
 TALES = [f"Tale {n}. The old fox saw {n} small birds and was glad." for n in range(60)]
 
 

@@ -5,7 +5,7 @@ forward.
 import pytest
 import torch
 
-from jupyter_gpt.data.prompt_completion import Spoken, batches
+from jupyter_gpt.data.prompt_completion import PromptCompletion, batches
 from jupyter_gpt.models.scoring import scores
 from jupyter_gpt.nn.heads import head_of
 from jupyter_gpt.nn.logprobs import Reader, logprobs, mask_of
@@ -41,7 +41,11 @@ def gpt2():
     ).eval()
 
 
-ROWS = [Spoken((5, 6, 7), (8, 9, 10, 11)), Spoken((12,), (13,)), Spoken((3, 4, 5, 6, 7, 8), (9, 4))]
+ROWS = [
+    PromptCompletion((5, 6, 7), (8, 9, 10, 11)),
+    PromptCompletion((12,), (13,)),
+    PromptCompletion((3, 4, 5, 6, 7, 8), (9, 4)),
+]
 
 
 def one_by_one(model, row):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from jupyter_gpt.data.prompt_completion import Spoken
+from jupyter_gpt.data.prompt_completion import PromptCompletion
 from jupyter_gpt.models.scoring import scores
 from jupyter_gpt.nn.logprobs import Reader, logprobs, mask_of
 from jupyter_gpt.nn.preference_loss import dpo_loss, ranking_loss
@@ -112,7 +112,7 @@ def test_grpo_advantages_loss_and_gradients(tokenizer, tmp_path, masked):
     lengths = [n or 6 for n in inputs["completion_mask"].sum(1).tolist()]
     prompts = [ids[mask.bool()].tolist() for ids, mask in zip(inputs["prompt_ids"], inputs["prompt_mask"], strict=True)]
     rows = [
-        Spoken(tuple(p), tuple(c[:n].tolist()))
+        PromptCompletion(tuple(p), tuple(c[:n].tolist()))
         for p, c, n in zip(prompts, inputs["completion_ids"], lengths, strict=True)
     ]
     mask = mask_of(rows)
@@ -162,7 +162,7 @@ def test_dpo_loss_and_gradients(tokenizer, tmp_path):
         *(inputs[k].tolist() for k in ("input_ids", "attention_mask", "completion_mask")), strict=True
     ):
         n, start = sum(attended), completed.index(1)
-        rows.append(Spoken(tuple(ids[:start]), tuple(ids[start:n])))
+        rows.append(PromptCompletion(tuple(ids[:start]), tuple(ids[start:n])))
     now = logprobs(Reader(module), rows)[0].sum(1)
     with torch.no_grad():
         start = logprobs(Reader(reference), rows)[0].sum(1)

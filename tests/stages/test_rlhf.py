@@ -500,7 +500,10 @@ def test_completions_that_were_cut_are_left_out_of_grpos_loss(gpt, tiny):
         ({"algo": "grpo", "reward": [short, 3]}, "is of type int: wanted is a text or a function"),
         ({"algo": "grpo", "reward": short, "samples": 1}, "nothing to compare"),
         ({"algo": "grpo", "reward": short, "prompts": []}, "no prompts"),
-        ({"algo": "grpo", "reward": short, "prompts": ["The old fox " * 60]}, "do not fit"),
+        (
+            {"algo": "grpo", "reward": short, "prompts": ["The old fox " * 60]},
+            "shorten the prompt or lower --max-tokens",
+        ),
         ({"algo": "ppo", "rankings": "none"}, "there are no rankings none"),
         ({"algo": "ppo", "rankings": "few"}, "2 are there, 4 are needed, 2 missing"),
         ({"algo": "dpo", "rankings": "ties"}, "12 more are all ties"),

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from helpers.recipes import reward_recipe, rl_recipe
-from jupyter_gpt.data.prompt_completion import ending
+from jupyter_gpt.data.prompt_completion import end_token_id
 from jupyter_gpt.data.render import Question, render
 from jupyter_gpt.models.scoring import scores
 from jupyter_gpt.nn.logprobs import Reader, logprobs
@@ -51,7 +51,7 @@ def told(finish_reasons=("stop", "length")):
 def ids_of(model, prompt, text, ended):
     tokenizer = model.tokenizer
     ids = [*render("tiny", tokenizer, Question(prompt)).ids, *tokenizer(text, add_special_tokens=False).input_ids]
-    return tuple(ids) + ((ending(tokenizer),) if ended else ())
+    return tuple(ids) + ((end_token_id(tokenizer),) if ended else ())
 
 
 @pytest.mark.parametrize(("why", "ended"), [("length", False), ("stop", True), (None, True)])
@@ -74,7 +74,7 @@ def test_dpo_learns_the_text_as_it_stands(model, why, ended):
     recipe = rl_recipe("tiny", [], algo="dpo", rankings="taste", max_tokens=4)
     training = outcome(rl.prepare(recipe, "a", model, dpo, [], told(("stop", why))))
     one = training.rankings[0]
-    assert one.rows[0].completion[-1] == ending(model.tokenizer)
+    assert one.rows[0].completion[-1] == end_token_id(model.tokenizer)
     assert one.rows[1].ids in [ids_of(model, prompt, TEXTS[1], ended) for prompt in PROMPTS]
     with torch.no_grad():
         found = summed(training.policy, one.rows)
@@ -89,7 +89,7 @@ def test_what_the_policy_samples_is_learned_and_judged_as_it_stands(gpt, model):
     """Some end and some do not: PPO and GRPO learn the ids that were sampled, a reward model reads the text with its
     end
     or without."""
-    end = ending(model.tokenizer)
+    end = end_token_id(model.tokenizer)
     stop = frozenset({end, *range(40, 90)})  # so many that often one is said
     asked = [Asked(text, render("tiny", model.tokenizer, Question(text)).ids) for text in PROMPTS]
     found = outcome(roll_out(model.module, model.tokenizer, asked, 8, 6, stop, seed=0))
