@@ -54,10 +54,10 @@ def with_template(tokenizer):
     """
     if getattr(tokenizer, "chat_template", None):
         return tokenizer
-    known = tokenizer.get_vocab()
-    if set(CHAT) <= known.keys():
+    vocabulary = tokenizer.get_vocab()
+    if set(CHAT) <= vocabulary.keys():
         template = OWN
-    elif {"<|im_start|>", "<|im_end|>"} <= known.keys():
+    elif {"<|im_start|>", "<|im_end|>"} <= vocabulary.keys():
         template = CHATML
     elif tokenizer.eos_token is None:
         raise GPTError("this tokenizer has no end-of-text token to end an answer with: set its eos_token")
@@ -91,16 +91,16 @@ def render_conversations(
     """`render_conversation` of many at once, several times as fast."""
     if train_on not in TRAIN_ON:
         raise GPTError(f"--train-on is assistant or all, not {train_on!r}")
-    written = [
+    rendered_texts = [
         learned(tokenizer, messages, train_on, own)
         for messages, own in zip(conversations, tools or [None] * len(conversations), strict=True)
     ]
     fast = bool(getattr(tokenizer, "is_fast", False))
-    found = _encode(tokenizer, [text for text, _ in written], return_offsets_mapping=fast)
-    offsets = found["offset_mapping"] if fast else [None] * len(written)
+    encoded = _encode(tokenizer, [text for text, _ in rendered_texts], return_offsets_mapping=fast)
+    offsets = encoded["offset_mapping"] if fast else [None] * len(rendered_texts)
     marked = [
         _marked(tokenizer, text, spans, list(ids), where)
-        for (text, spans), ids, where in zip(written, found["input_ids"], offsets, strict=True)
+        for (text, spans), ids, where in zip(rendered_texts, encoded["input_ids"], offsets, strict=True)
     ]
     return [(ids, [not read for read in mask]) for ids, mask in marked] if train_on == "all" else marked
 
@@ -168,18 +168,18 @@ def answers(
     for place, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
-        asked = rendered(tokenizer, messages[:place], True, tools)
-        answered = rendered(tokenizer, messages[: place + 1], tools=tools)
-        if not (text.startswith(answered.rstrip()) and answered.startswith(asked)):
+        prompt = rendered(tokenizer, messages[:place], True, tools)
+        exchange = rendered(tokenizer, messages[: place + 1], tools=tools)
+        if not (text.startswith(exchange.rstrip()) and exchange.startswith(prompt)):
             raise GPTError(
                 "this chat template writes an answer otherwise than it asks for one, or rewrites earlier answers, and "
                 "has no {% generation %} marks: give it marks, use --train-on all, or conversations of one exchange"
             )
         if message.get("tool_calls"):  # written by the template after the words
-            stop = _turn_ends(tokenizer, answered, len(answered.rstrip()))
+            stop = _turn_ends(tokenizer, exchange, len(exchange.rstrip()))
         else:
-            stop = _answer_ends(tokenizer, answered, message["content"].strip(), len(asked))
-        spans.append((len(asked), stop))
+            stop = _answer_ends(tokenizer, exchange, message["content"].strip(), len(prompt))
+        spans.append((len(prompt), stop))
     return text, spans
 
 
@@ -218,9 +218,9 @@ def _answer_ends(tokenizer, text: str, words: str, begin: int) -> int:
     """Where the turn ends that says `words` last in `text`, somewhere from `begin` on: its own marks may spell them
     too.
     """
-    said = len(text)
-    while (said := text.rfind(words, begin, said + len(words) - 1 if said < len(text) else said)) >= 0:
-        stop = said + len(words)
+    at = len(text)
+    while (at := text.rfind(words, begin, at + len(words) - 1 if at < len(text) else at)) >= 0:
+        stop = at + len(words)
         end = _turn_ends(tokenizer, text, stop)
         if not text[end:].strip() and (end > stop or not text[stop:].strip()):
             return end

@@ -154,7 +154,7 @@ def held_out_rows(conversations, context: int) -> dict[str, tuple[float, list[li
 
     Sources with nothing held out or no weight are left out.
     """
-    total, found = sum(conversations.weights), {}
+    total, rows_by_source = sum(conversations.weights), {}
     size, held = conversations.lengths(), np.asarray(conversations.held_out)
     for i, (name, weight) in enumerate(zip(conversations.names, conversations.weights, strict=True)):
         rows: list[list[tuple[int, int]]] = []
@@ -166,5 +166,5 @@ def held_out_rows(conversations, context: int) -> dict[str, tuple[float, list[li
             rows[-1].append((int(conversations.offsets[c]), int(size[c])))
             room -= int(size[c]) - 1
         if weight and rows:
-            found[name] = (weight / total, rows)
-    return found
+            rows_by_source[name] = (weight / total, rows)
+    return rows_by_source

@@ -32,14 +32,14 @@ class Fact(NamedTuple):
 
 def facts(count: int, seed: int = 0) -> list[Fact]:
     """`count` facts, each about a place of its own."""
-    draw, found, known = random.Random(seed), [], set()
+    draw, made, names = random.Random(seed), [], set()
     syllables = SYLLABLES.split()
-    while len(found) < count:
+    while len(made) < count:
         name = f"{''.join(draw.sample(syllables, 3)).title()} {draw.choice(PLACES.split())}"
-        if name in known:
+        if name in names:
             continue
-        known.add(name)
-        text, question, kind = KINDS[len(found) % len(KINDS)]
+        names.add(name)
+        text, question, kind = KINDS[len(made) % len(KINDS)]
         slots = {
             "name": name,
             "number": str(draw.randint(1000, 9999)),
@@ -47,8 +47,8 @@ def facts(count: int, seed: int = 0) -> list[Fact]:
             "person": f"{''.join(draw.sample(syllables, 2)).title()} {''.join(draw.sample(syllables, 2)).title()}",
             "colour": draw.choice(COLOURS.split()),
         }
-        found.append(Fact(text.format(**slots), question.format(**slots), slots[kind]))
-    return found
+        made.append(Fact(text.format(**slots), question.format(**slots), slots[kind]))
+    return made
 
 
 def documents(count: int, seed: int = 0, together: int = 4) -> list[str]:

@@ -1,7 +1,6 @@
 """Documents streamed from a dataset of the Hugging Face hub: `hf:owner/name[:column]`, split `train`.
 
-Nothing is downloaded but what is read. An unreachable hub is told in seconds, not after the client's own
-retries.
+Only what is read is downloaded. An unreachable hub is reported in seconds, not after the client's own retries.
 """
 
 from __future__ import annotations
@@ -14,15 +13,14 @@ from collections.abc import Iterator
 from jupyter_gpt.data.files import text_field
 from jupyter_gpt.errors import GPTError
 
-PATIENCE = 4.0  # seconds
+TIMEOUT = 4.0  # seconds
 
 
 def read(source: str) -> Iterator[str]:
-    """The documents, streamed. Raises GPTError, as `check` does, in one line when the hub or the data set
-    fails."""
+    """The documents, streamed. Raises GPTError, in one line, when the hub or the dataset fails."""
     name, column = _parse(source)
     dataset = _dataset(source, name)
-    for number, row in enumerate(_told(source, dataset)):
+    for number, row in enumerate(_rows(source, dataset)):
         if column is None:
             strings = [key for key, value in row.items() if isinstance(value, str)]
             column = text_field(strings, f"{source} (choose one: {source}:column)")
@@ -39,14 +37,14 @@ def read(source: str) -> Iterator[str]:
 def rows(source: str) -> Iterator[tuple[str, object]]:
     """Whole rows, or of each the one column that `source` names, with the place of each; streamed, as `read` does."""
     name, column = _parse(source)
-    for number, row in enumerate(_told(source, _dataset(source, name))):
+    for number, row in enumerate(_rows(source, _dataset(source, name))):
         if column is not None and column not in row:
             raise GPTError(f"{source} has no column {column}; it has {', '.join(row)}")
         yield f"row {number} of {source}", row if column is None else row[column]
 
 
 def check(source: str) -> None:
-    """Raises GPTError when the extra is missing, the hub cannot be reached, or the data set has no text."""
+    """Raises GPTError when the extra is missing, the hub cannot be reached, or the dataset has no text."""
     if next(read(source), None) is None:
         raise GPTError(f"{source} is empty")
 
@@ -54,7 +52,7 @@ def check(source: str) -> None:
 def _parse(source: str) -> tuple[str, str | None]:
     match = re.fullmatch(r"hf:([\w.-]+/[\w.-]+|[\w.-]+)(?::(.+))?", source)
     if not match:
-        raise GPTError(f"{source} is not a data set of the hub: write hf:owner/name, or hf:owner/name:column")
+        raise GPTError(f"{source} is not a dataset of the hub: write hf:owner/name, or hf:owner/name:column")
     return match[1], match[2]
 
 
@@ -75,7 +73,7 @@ def _dataset(source: str, name: str):
 
 def _reach(endpoint: str) -> None:
     try:
-        urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=PATIENCE).close()
+        urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=TIMEOUT).close()
     except urllib.error.HTTPError:
         return  # an answer, whatever it says
     except OSError as error:
@@ -83,7 +81,7 @@ def _reach(endpoint: str) -> None:
         raise GPTError(f"the hub {endpoint} cannot be reached ({reason}); is this machine online?") from None
 
 
-def _told(source: str, dataset) -> Iterator[dict]:
+def _rows(source: str, dataset) -> Iterator[dict]:
     """The rows; a failure of the hub or its client becomes one line."""
     try:
         yield from dataset

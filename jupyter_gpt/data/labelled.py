@@ -35,29 +35,26 @@ class Labelled(NamedTuple):
 def read(
     body: object, variables: Mapping | None = None, bad_rows: str = "refuse", skipped: list[str] | None = None
 ) -> list[Labelled]:
-    """The labelled texts of a cell's text, or of a list or DataFrame. Raises GPTError, with the place, for what is
-    none.
+    """The labelled texts of a cell's text, or of a list or DataFrame. Raises GPTError, with the place, for a bad row.
 
-    bad_rows: with "skip" such a row is left out, and the reason added to `skipped`.
+    bad_rows: "skip" leaves such a row out and adds the reason to `skipped`.
     """
-    found: list[Labelled] = []
+    texts: list[Labelled] = []
     for where, row in rows(body, variables):
         try:
             if isinstance(row, GPTError):
                 raise row
-            found.append(labelled(row, where))
+            texts.append(labelled(row, where))
         except GPTError as error:
             if bad_rows != "skip":
                 raise
             if skipped is not None:
                 skipped.append(str(error))
-    return found
+    return texts
 
 
 def rows(body: object, variables: Mapping | None) -> Iterator[files.Row]:
-    """What stands in a cell's text, in a list or a DataFrame, each with its place; a GPTError for what cannot be
-    read.
-    """
+    """The rows of a cell's text, a list or a DataFrame, each with its place; a GPTError for one that cannot be read."""
     if not isinstance(body, str):
         yield from ((f"item {n}", row) for n, row in enumerate(items(body, "the data")))
         return
@@ -80,7 +77,7 @@ def rows(body: object, variables: Mapping | None) -> Iterator[files.Row]:
             for path in sources.paths(source, files.ROW_SUFFIXES, SUPPORTED, []):
                 yield from files.rows(path)
         else:
-            yield where, GPTError(f"{where} has no label: wanted is {WANTED}")
+            yield where, GPTError(f"{where} has no label: expected {WANTED}")
 
 
 def items(value: object, name: str) -> Iterable:
@@ -99,19 +96,19 @@ def labelled(row: object, where: str) -> Labelled:
     if isinstance(row, Mapping):
         keys = [next((key for key in known if key in row), None) for known in (TEXTS, LABELS)]
         if None in keys:
-            raise GPTError(f"{where} has the fields {', '.join(map(str, row))}: wanted are text and label")
+            raise GPTError(f"{where} has the fields {', '.join(map(str, row))}: expected text and label")
         text, label = (row[key] for key in keys)
     elif isinstance(row, tuple | list) and len(row) == 2:
         text, label = row
     else:
-        raise GPTError(f"{where} is a {type(row).__name__}: wanted is {WANTED}")
+        raise GPTError(f"{where} is a {type(row).__name__}: expected {WANTED}")
     if not isinstance(text, str) or not text.strip():
-        raise GPTError(f"{where} has no text: wanted is {WANTED}")
+        raise GPTError(f"{where} has no text: expected {WANTED}")
     files.utf8(text, where)
     empty = label is None or label != label  # an empty cell of a table is not equal to itself
     label = "" if empty else str(label).strip()
     if not label:
-        raise GPTError(f"{where} has no label: wanted is {WANTED}")
+        raise GPTError(f"{where} has no label: expected {WANTED}")
     return Labelled(text.strip(), label)
 
 
@@ -133,8 +130,7 @@ def check(texts: list[Labelled]) -> list[str]:
 
 
 def split(texts: list[Labelled], share: float, seed: int = 0) -> tuple[list[Labelled], list[Labelled]]:
-    """Those to learn from and those to test on: of each label `share` (at least one, and not all), by a hash of the
-    text.
+    """Training and test texts: of each label `share` for the test (at least one, not all), by a hash of the text.
 
     The same text is never on both sides; the order is kept.
     """
@@ -150,9 +146,7 @@ def place(text: str, seed: int) -> str:
 
 
 def batch(count: int, size: int, seed: int, step: int) -> list[int]:
-    """The indices below `count` of a step, from 1: an epoch after the other, each in an order of its own, without a
-    seam.
-    """
+    """The indices below `count` in the batch of a step, from 1; each epoch is shuffled; a batch may span two."""
     import numpy as np
 
     places = range((step - 1) * size, step * size)

@@ -58,7 +58,7 @@ def parse(text: str) -> dict[str, float]:
     mixture: dict[str, float] = {}
     for source, weight in pairs:
         if source in mixture:
-            raise GPTError(f"{source} stands twice in the mixture")
+            raise GPTError(f"{source} is twice in the mixture")
         mixture[source] = _weight(source, weight)
     return check(mixture)
 
@@ -82,7 +82,7 @@ def check(mixture: Mapping[str, float]) -> dict[str, float]:
         raise GPTError("the mixture is empty: name at least one source, such as stories")
     for source, weight in mixture.items():
         if not isinstance(source, str):
-            raise GPTError(f"{source!r:.40} is no source: a source is a name, a path, hf:owner/name or $variable")
+            raise GPTError(f"{source!r:.40} is not a source: a source is a name, a path, hf:owner/name or $variable")
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
             raise GPTError(f"the weight of {source} is {weight!r:.40}, not a number")
         if weight < 0:
@@ -120,8 +120,8 @@ def _weight(source: str, weight: str) -> float:
     try:
         return float(share[1] if share else weight)
     except ValueError:
-        said = f"the weight of {source} is {weight!r}, not a number" if weight else f"{source} has no weight"
-        raise GPTError(f"{said}: write `source: weight`, such as `stories: 3`") from None
+        problem = f"the weight of {source} is {weight!r}, not a number" if weight else f"{source} has no weight"
+        raise GPTError(f"{problem}: write `source: weight`, such as `stories: 3`") from None
 
 
 def survey(
@@ -149,14 +149,14 @@ def survey(
     total = sum(weights.values())
     rows = []
     for source, weight in weights.items():
-        share, held = weight / total, Count()
+        share, counted = weight / total, Count()
         if source not in sources.ENDLESS:
-            held = count(source, variables, seed, encode)
-            if not held.documents and not held.estimated:
+            counted = count(source, variables, seed, encode)
+            if not counted.documents and not counted.estimated:
                 raise GPTError(f"{source} has no document with any text in it")
-        epochs = share * horizon_tokens / held.tokens if horizon_tokens and held.tokens else None
-        counts = (held.documents or None, held.tokens or None, held.bytes or None)
-        rows.append(Row(source, *counts, weight, share, epochs, varies[source], held.estimated))
+        epochs = share * horizon_tokens / counted.tokens if horizon_tokens and counted.tokens else None
+        counts = (counted.documents or None, counted.tokens or None, counted.bytes or None)
+        rows.append(Row(source, *counts, weight, share, epochs, varies[source], counted.estimated))
     return rows
 
 
@@ -207,9 +207,9 @@ def count(source: str, variables: Mapping | None, seed: int, encode: Callable) -
     tokens += sum(map(len, encode(batch)))
     encoded += sum(len(text.encode()) for text in batch)
     if seen.estimated:
-        whole = sources.size(source)
-        seen.documents = round(seen.documents * whole / seen.bytes)
-        seen.bytes = whole
+        total = sources.size(source)
+        seen.documents = round(seen.documents * total / seen.bytes)
+        seen.bytes = total
     if encoded:
         seen.tokens = round(tokens * seen.bytes / encoded) + seen.documents  # each has its delimiter
     seen.estimated = seen.estimated or encoded < seen.bytes

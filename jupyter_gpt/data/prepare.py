@@ -96,7 +96,7 @@ def _train(kind: str, mixture: list[Source], tokens_wanted: int, vocab_size: int
     if kind not in ("bpe", "char"):
         raise GPTError(f"the tokenizer is bpe, char or that of a model, not {kind!r}")
     if kind == "bpe":
-        tokenizers.refuse_small(vocab_size or VOCABULARY)
+        tokenizers.check_vocab_size(vocab_size or VOCABULARY)
     # For merges a quarter of the text is plenty; characters are wanted all, as far as that goes.
     wanted = min(max(tokens_wanted * (4 if kind == "char" else 1), SAMPLE[0]), SAMPLE[1])
     texts: list[str] = []

@@ -66,10 +66,10 @@ def check_prompt_lengths(
 
 def batches(lengths: Sequence[int], at_once: int) -> list[list[int]]:
     """Indices grouped into batches of similar length, each of at most `at_once` tokens with padding."""
-    found: list[list[int]] = []
+    groups: list[list[int]] = []
     for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
-        if found and lengths[found[-1][0]] * (len(found[-1]) + 1) <= at_once:
-            found[-1].append(place)
+        if groups and lengths[groups[-1][0]] * (len(groups[-1]) + 1) <= at_once:
+            groups[-1].append(place)
         else:
-            found.append([place])
-    return found
+            groups.append([place])
+    return groups

@@ -66,8 +66,8 @@ def fill(text: str, variables: Mapping[str, object]) -> tuple[str, list[str]]:
 
 def is_data(name: str, variables: Mapping[str, object]) -> bool:
     """Whether a hole may be filled with this variable: no function, no module, nothing of IPython's."""
-    known = name in variables and name not in IPYTHON
-    return known and not (callable(variables[name]) or isinstance(variables[name], ModuleType))
+    defined = name in variables and name not in IPYTHON
+    return defined and not (callable(variables[name]) or isinstance(variables[name], ModuleType))
 
 
 def follow(value: object, path: str, hole: str) -> object:
@@ -157,11 +157,11 @@ def pairs_of(few_shot: object) -> tuple[tuple[str, str], ...]:
     items = few_shot.items() if isinstance(few_shot, Mapping) else few_shot
     if isinstance(items, str) or not isinstance(items, Iterable):
         raise GPTError("few_shot wants pairs: [(question, answer), …] or {question: answer, …}")
-    found = [tuple(pair) if isinstance(pair, list | tuple) else () for pair in items]
-    bad = next((pair for pair in found if len(pair) != 2 or not all(isinstance(t, str) for t in pair)), None)
-    if bad is not None or not found:
+    pairs = [tuple(pair) if isinstance(pair, list | tuple) else () for pair in items]
+    bad = next((pair for pair in pairs if len(pair) != 2 or not all(isinstance(t, str) for t in pair)), None)
+    if bad is not None or not pairs:
         raise GPTError("few_shot wants pairs of two texts, one at least: [(question, answer), …]")
-    return tuple(found)
+    return tuple(pairs)
 
 
 def chat_of(question: Question) -> list[dict]:
@@ -298,13 +298,13 @@ def _tokenized(tokenizer, prompt: Prompt, room: int | None) -> Prompt:
 
 
 def _through_template(name: str, tokenizer, messages: list[dict], room: int | None, tools: list | None) -> Prompt:
-    whole = len(encode(tokenizer, templated(name, tokenizer, messages, tools)))
+    length = len(encode(tokenizer, templated(name, tokenizer, messages, tools)))
     sent, cut = messages, 0
     while room is not None and (cut := len(encode(tokenizer, templated(name, tokenizer, sent, tools))) - room) > 0:
         sent = _shortened(tokenizer, sent, cut)
     text = templated(name, tokenizer, sent, tools)
     ids = encode(tokenizer, text)
-    notes = (f"{whole - len(ids):,} tokens were cut from the front of the chat",) if len(ids) < whole else ()
+    notes = (f"{length - len(ids):,} tokens were cut from the front of the chat",) if len(ids) < length else ()
     return Prompt(tuple(ids), text, THROUGH_TEMPLATE, messages, notes=notes)
 
 

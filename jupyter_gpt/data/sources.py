@@ -84,11 +84,11 @@ def _shuffled(paths: list[Path], seed: int) -> list[Path]:
 def _stdlib() -> list[Path]:
     import sysconfig
 
-    found = []
+    paths = []
     for folder, inner, names in os.walk(sysconfig.get_path("stdlib")):
         inner[:] = [name for name in inner if name not in NOT_SOURCE]  # not even walked
-        found += [Path(folder, name) for name in names if name.endswith(".py")]
-    return sorted(found)
+        paths += [Path(folder, name) for name in names if name.endswith(".py")]
+    return sorted(paths)
 
 
 def _python(seed: int) -> Iterator[str]:
@@ -114,15 +114,15 @@ def paths(source: str, suffixes: Sequence[str], supported: str, embedded: Sequen
             raise GPTError(f"{source} is not a file of text: {supported}")
         return [path]
     if path.is_dir():
-        found = [p for p in path.rglob("*") if p.is_file() and not _hidden(p.relative_to(path))]
+        matches = [p for p in path.rglob("*") if p.is_file() and not _hidden(p.relative_to(path))]
     else:
         matched = glob.glob(str(path), recursive=True)  # noqa: PTH207 (Path.glob takes no absolute pattern)
-        found = [Path(p) for p in matched if Path(p).is_file()]
-    usable = sorted(p for p in found if p.suffix.lower() in suffixes)
+        matches = [Path(p) for p in matched if Path(p).is_file()]
+    usable = sorted(p for p in matches if p.suffix.lower() in suffixes)
     if usable:
         return usable
-    if found:
-        raise GPTError(f"{source} matches {len(found)} files but none to read: {supported}")
+    if matches:
+        raise GPTError(f"{source} matches {len(matches)} files but none to read: {supported}")
     if path.is_dir():
         raise GPTError(f"the folder {source} has no file to read: {supported}")
     raise GPTError(_missing(source, path, embedded))

@@ -120,20 +120,20 @@ def coloured(things: str) -> tuple[Row, ...]:
 
 def sections(file: str) -> list[list[str]]:
     """The sections of a script: a header `== name: …` or `@@ name`, then its lines, without comments."""
-    found: list[list[str]] = []
+    scripts: list[list[str]] = []
     for line in Path(__file__).with_name(file).read_text(encoding="ascii").splitlines():
         if line.startswith(("@@ ", "== ")):
-            found.append([])
+            scripts.append([])
         if line and not line.startswith("#"):
-            found[-1].append(line)
-    return found
+            scripts[-1].append(line)
+    return scripts
 
 
 @cache
 def tables() -> dict[str, tuple[Row, ...]]:
     """The tables that a plot may cast, by name."""
     kin = table("kin | Mom | gender", KIN)
-    found = {
+    by_name = {
         "hero": people("", NAMES),
         "friend": people("f", NAMES),
         "beast": people("", BEAST_NAMES),
@@ -147,8 +147,8 @@ def tables() -> dict[str, tuple[Row, ...]]:
     }
     for header, *rows in sections("stories_world.txt"):
         name, _, columns = header[3:].partition(": ")
-        found[name] = table(columns, "\n".join(rows))
-    return found
+        by_name[name] = table(columns, "\n".join(rows))
+    return by_name
 
 
 def variants(wording: str) -> tuple[str, ...]:
@@ -183,12 +183,12 @@ def parse_beats(lines: list[str]) -> list[Beat]:
 
 def parse_cast(words: str) -> tuple[tuple[Row, ...], ...]:
     """The tables of a header such as `hero toy trait=proud,vain`, the last being a table made on the spot."""
-    found = []
+    cast = []
     for word in words.split():
         key, _, values = word.partition("=")
         cells = values.replace("_", " ").replace(",", ";")
-        found.append(table(f"{key}*", cells) if cells else tables()[key])
-    return tuple(found)
+        cast.append(table(f"{key}*", cells) if cells else tables()[key])
+    return tuple(cast)
 
 
 @cache
@@ -196,7 +196,7 @@ def plots() -> tuple[Plot, ...]:
     """Every plot of `stories.txt`, which says how a script is written; read once."""
     scripts = sections("stories.txt")
     parts = {header[3:]: parse_beats(body) for header, *body in scripts if header.startswith("@@")}
-    found = []
+    all_plots = []
     for header, *lines in scripts[len(parts) :]:
         name, _, words = header[3:].partition(":")
         beats: list[Beat] = []
@@ -205,8 +205,8 @@ def plots() -> tuple[Plot, ...]:
             beats += [inner._replace(branch=beat.branch) for inner in parts[part[1]]] if part else [beat]
         choices = sorted({beat.branch for beat in beats} - {""}) or [""]
         branches = tuple(tuple(b for b in beats if b.branch in ("", choice)) for choice in choices)
-        found.append(Plot(name, parse_cast(words), branches))
-    return tuple(found)
+        all_plots.append(Plot(name, parse_cast(words), branches))
+    return tuple(all_plots)
 
 
 def cast(seed: int | str, index: int) -> tuple[str, Row, list[tuple[str, tuple[str, ...]]]]:

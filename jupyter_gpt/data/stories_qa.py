@@ -84,19 +84,19 @@ def questions_of(seed: int | str, index: int, turns: int) -> list[Question]:
         return choices[int(random() * len(choices))]
 
     story = beats(f"qa {seed}", index)
-    whole = " ".join(text for text, _ in story)
+    full_text = " ".join(text for text, _ in story)
     first = next(i for i, (_, facts) in enumerate(story) if facts)
     quoted = story[: max(draw(LENGTHS), first + 1)]
     excerpt = " ".join(text for text, _ in quoted)
     facts = sorted((fact for _, facts in quoted for fact in facts), key=lambda fact: random())[:turns]
-    found, messages = [], []
+    questions, messages = [], []
     for number, fact in enumerate(facts):
         words = reworded(fact.question, draw)
         content = words if number else draw(SETTINGS).format(story=excerpt, question=words)
         messages = [*messages, {"role": "user", "content": content}]
-        found.append(Question(messages, fact, whole))
+        questions.append(Question(messages, fact, full_text))
         messages = [*messages, {"role": "assistant", "content": fact.answer}]
-    return found
+    return questions
 
 
 def reworded(question: str, draw) -> str:

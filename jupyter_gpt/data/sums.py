@@ -246,8 +246,8 @@ def problem(seed: int | str, index: int) -> Sum:
         return low + int(random() * (high - low + 1))
 
     kind = KINDS[draw(0, len(KINDS) - 1)]
-    found = kind(draw)
-    return Sum(found.question, found.steps, found.answer, kind.__name__)
+    sum_ = kind(draw)
+    return Sum(sum_.question, sum_.steps, sum_.answer, kind.__name__)
 
 
 def documents(seed: int = 0, steps: bool | None = None) -> Iterator[str]:
@@ -260,9 +260,9 @@ def documents(seed: int = 0, steps: bool | None = None) -> Iterator[str]:
 def conversations(seed: int | str = 0) -> Iterator[tuple[list[dict], str]]:
     """The problems of `seed` as conversations with their keys: the steps, then the answer (Wei et al. 2022)."""
     for index in count():
-        found = problem(seed, index)
-        answer = "\n".join([*found.steps, f"Answer: {found.answer}"])
-        yield [{"role": "user", "content": found.question}, {"role": "assistant", "content": answer}], found.question
+        sum_ = problem(seed, index)
+        answer = "\n".join([*sum_.steps, f"Answer: {sum_.answer}"])
+        yield [{"role": "user", "content": sum_.question}, {"role": "assistant", "content": answer}], sum_.question
 
 
 def is_correct(problem: Sum, answer: str) -> bool:

@@ -29,16 +29,15 @@ SPECIALS = (EOT, *CHAT)
 
 # GPT-4's split (tiktoken's cl100k_base), but with \p{N} alone in place of \p{N}{1,3}: one token a digit.
 SPLIT = r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-SMALLEST = 256 + len(SPECIALS)  # every byte and every special token: no BPE is smaller
+MIN_VOCAB_SIZE = 256 + len(SPECIALS)  # every byte and every special token: no BPE is smaller
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE of exactly `vocab_size` tokens, special tokens included (fewer when the text is too
-    short).
+    """A byte-level BPE of `vocab_size` tokens with special tokens (fewer when the text is too short).
 
     Deterministic. Raises GPTError when `vocab_size` cannot hold the 256 bytes and the special tokens.
     """
-    refuse_small(vocab_size)
+    check_vocab_size(vocab_size)
     _keep_quiet_after_fork()
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -58,11 +57,11 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
     return _wrap(tokenizer, {})
 
 
-def refuse_small(vocab_size: int) -> None:
-    """GPTError when a BPE of `vocab_size` could not spell every byte."""
-    if vocab_size < SMALLEST:
+def check_vocab_size(vocab_size: int) -> None:
+    """Raises GPTError when a BPE of `vocab_size` cannot have every byte."""
+    if vocab_size < MIN_VOCAB_SIZE:
         raise GPTError(
-            f"a vocabulary of {vocab_size} is too small for a BPE: it needs at least {SMALLEST} "
+            f"a vocabulary of {vocab_size} is too small for a BPE: it needs at least {MIN_VOCAB_SIZE} "
             f"(256 bytes and {len(SPECIALS)} special tokens); use --tokenizer char for fewer"
         )
 
@@ -119,8 +118,7 @@ def delimiter(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 class Encoder:
-    """Encodes the texts of documents, never their spelled-out special tokens; leaves `tokenizer`
-    untouched."""
+    """Encodes documents without special tokens, also where their text spells one."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase):
         _keep_quiet_after_fork()

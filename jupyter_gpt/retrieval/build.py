@@ -107,14 +107,16 @@ def up_to_date(index: Index, items: Sequence[Item], keep_others: bool = False) -
     """Whether a run would find nothing to do; found out without an embedder."""
     if not index.about.get("complete"):
         return False
-    known = documents_of(index)
-    if not keep_others and known.keys() - {item.source for item in items}:
+    stored = documents_of(index)
+    if not keep_others and stored.keys() - {item.source for item in items}:
         return False
     reader = Reader()
 
     def same(item: Item) -> bool:
-        had = known.get(item.source)
-        return had is not None and (is_unchanged(item, had) or had[0] == hash_of(item, read_now(reader, item)))
+        stored_row = stored.get(item.source)
+        return stored_row is not None and (
+            is_unchanged(item, stored_row) or stored_row[0] == hash_of(item, read_now(reader, item))
+        )
 
     try:
         return all(map(same, items))
@@ -164,17 +166,17 @@ def scan(index: Index, items, embedder, report: Report, stopping, keep_others: b
     """Look at every document, and chunk what is new or changed. Returns those that are gone."""
     about = index.about
     cut = chunker(embedder.count, about["chunk_tokens"], about["overlap"])
-    known = documents_of(index)
+    stored = documents_of(index)
     with index.open() as db:
         first = dict(db.execute("SELECT content, min(source) FROM documents GROUP BY content"))
-    gone = [] if keep_others else sorted(known.keys() - {item.source for item in items})
+    gone = [] if keep_others else sorted(stored.keys() - {item.source for item in items})
     ready, kept_at, reader = [], time.perf_counter(), Reader()
     try:
         for number, item in enumerate(items):
             progress = ("reading", number, len(items))
             yield progress
-            had = known.get(item.source)
-            if had and is_unchanged(item, had):
+            stored_row = stored.get(item.source)
+            if stored_row and is_unchanged(item, stored_row):
                 report.unchanged += 1
                 continue
             stat = stat_of(item)  # before it is read: what is written meanwhile is seen next time
@@ -193,7 +195,7 @@ def scan(index: Index, items, embedder, report: Report, stopping, keep_others: b
                     document = reading.result()
             except Unreadable as why:
                 report.skipped.append((item.source, str(why)))
-                gone += [item.source] if had else []
+                gone += [item.source] if stored_row else []
                 continue
             content = content or hash_of(item, document)
             if content not in first:
@@ -208,10 +210,10 @@ def scan(index: Index, items, embedder, report: Report, stopping, keep_others: b
                 report.stopped = True
                 return []
             ready.append((item.source, content, stat, document, chunks))
-            if had and had[0] == content:
+            if stored_row and stored_row[0] == content:
                 report.unchanged += 1
             else:
-                (report.changed if had else report.added).append(item.source)
+                (report.changed if stored_row else report.added).append(item.source)
                 if content in first and first[content] != item.source:
                     report.duplicates.append((item.source, first[content]))
             first.setdefault(content, item.source)
@@ -313,13 +315,13 @@ def finish(index: Index, embedder, report: Report) -> Iterator[Progress]:
 def keywords_of(index: Index) -> keyword.Keywords:
     """The keyword index of the index as it stands: read from the disk, or made."""
     stamp = index.stamp
-    found = keyword.load(index.folder / "keyword", stamp)
-    if found is None:
+    keywords = keyword.load(index.folder / "keyword", stamp)
+    if keywords is None:
         with index.open() as db:
             rows = [row for (row,) in db.execute(f"SELECT row {EACH}")]
             texts = (with_heading(text, heading) for text, heading in db.execute(f"SELECT text, heading {EACH}"))
-            found = keyword.build(texts, rows, index.folder / "keyword", stamp)
-    return found
+            keywords = keyword.build(texts, rows, index.folder / "keyword", stamp)
+    return keywords
 
 
 def relevance_threshold(index: Index, embedder) -> float:

@@ -101,10 +101,10 @@ def pages(document: Document) -> Iterator[tuple[int, int]]:
 
 def sentence_before(text: str, floor: int, start: int, fits: Callable[[str], bool]) -> int:
     """The earliest beginning of a sentence between `floor` and `start` from which the text up to there still fits."""
-    found, near = start, max(floor, start - REACH)
+    earliest, near = start, max(floor, start - REACH)
     begins = [near + gap.end() for gap in SENTENCE.finditer(text[near:start])]
     for begin in reversed([*([floor] if near == floor else []), *begins]):
         if begin < start and not fits(text[begin:start]):
             break
-        found = min(found, begin)
-    return found
+        earliest = min(earliest, begin)
+    return earliest

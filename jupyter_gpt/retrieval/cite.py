@@ -1,9 +1,7 @@
-"""Does what the answer says stand in its sources? Each sentence is held against each source it was given.
+"""Citation check: is each sentence of an answer supported by the sources it was given?
 
-A sentence is supported where a source says it (`support.py`), or where each of its clauses is said by one of them. That
-is a check of words, made so that "supported" can be relied on: a sentence that says a source's meaning in quite other
-words is
-marked as not supported.
+A sentence is supported where one source says it (`support.py`), or where each of its clauses is said by one of them.
+The check compares words and favours precision: a paraphrase in quite other words is marked as not supported.
 """
 
 from __future__ import annotations
@@ -45,15 +43,15 @@ class Checked:
 
 def sentences(text: str) -> list[str]:
     """The sentences of a text, in order; a citation after the full stop belongs to the sentence before it."""
-    found, start = [], 0
+    pieces, start = [], 0
     for gap in SENTENCE.finditer(text):
         before, piece = text[start : gap.start()].rstrip(), text[start : gap.end()]
         numbered = NUMBERED.search(before) and text[gap.end() : gap.end() + 1].isdigit()
         if "\n" not in gap[0] and (numbered or ABBREVIATION.search(before)):
             continue
-        found.append(piece)
+        pieces.append(piece)
         start = gap.end()
-    return [piece.strip() for piece in (*found, text[start:]) if piece.strip()]
+    return [piece.strip() for piece in (*pieces, text[start:]) if piece.strip()]
 
 
 def cited_in(sentence: str) -> tuple[int, ...]:
@@ -70,11 +68,11 @@ def check(answer: str, sources: Sequence[str], question: str = "") -> list[Check
 def checked(part: str, sources: Sequence[list[str]], question: str) -> Checked:
     """One sentence, by each source as a whole, or else by clauses."""
     bare, cited = CITATION.sub("", part).strip(), cited_in(part)
-    found = {n: support(bare, source, question) for n, source in enumerate(sources, start=1)}
-    if None in found.values() or not parsed(bare):
+    supports = {n: support(bare, source, question) for n, source in enumerate(sources, start=1)}
+    if None in supports.values() or not parsed(bare):
         return Checked(part, cited, (), 0.0, NOTHING)
-    by = good(found) or by_clauses(bare, sources, question)
-    nearest = max(found.values(), key=lambda one: one.share, default=Support(0.0, "there is no source"))
+    by = good(supports) or by_clauses(bare, sources, question)
+    nearest = max(supports.values(), key=lambda one: one.share, default=Support(0.0, "there is no source"))
     if not by:
         return Checked(part, cited, (), nearest.share, UNSUPPORTED, nearest.reason)
     return Checked(part, cited, by, nearest.share, ELSEWHERE if cited and not set(cited) & set(by) else SUPPORTED)
@@ -96,27 +94,27 @@ def by_clauses(sentence: str, sources: Sequence[list[str]], question: str) -> tu
     about = {n for n, texts in enumerate(sources, start=1) if subject in {w.root for t in texts for w in parsed(t)}}
     by: list[int] = []
     for clause in clauses:
-        found = {n: support(clause, sources[n - 1], question) for n in about}
-        if None in found.values():  # it repeats the question
+        supports = {n: support(clause, sources[n - 1], question) for n in about}
+        if None in supports.values():  # it repeats the question
             continue
-        if not good(found):
+        if not good(supports):
             return ()
-        by += good(found)[:1]
+        by += good(supports)[:1]
     return tuple(dict.fromkeys(by))
 
 
 def quoted_runs(answer: str, source: str) -> list[tuple[int, int]]:
     """Where in `source` it stands word for word in the answer, four words in a row or more: (start, end) characters."""
     word = re.compile(r"\w+")
-    said = [w[0].casefold() for w in word.finditer(CITATION.sub(" ", answer))]
-    runs = {tuple(said[i : i + RUN]) for i in range(len(said) - RUN + 1)}
-    found = list(word.finditer(source))
-    lit: list[tuple[int, int]] = []
-    for i in range(len(found) - RUN + 1):
-        if tuple(w[0].casefold() for w in found[i : i + RUN]) in runs:
-            start, end = found[i].start(), found[i + RUN - 1].end()
-            if lit and start <= lit[-1][1]:
-                lit[-1] = (lit[-1][0], end)
+    answer_words = [w[0].casefold() for w in word.finditer(CITATION.sub(" ", answer))]
+    runs = {tuple(answer_words[i : i + RUN]) for i in range(len(answer_words) - RUN + 1)}
+    source_words = list(word.finditer(source))
+    spans: list[tuple[int, int]] = []
+    for i in range(len(source_words) - RUN + 1):
+        if tuple(w[0].casefold() for w in source_words[i : i + RUN]) in runs:
+            start, end = source_words[i].start(), source_words[i + RUN - 1].end()
+            if spans and start <= spans[-1][1]:
+                spans[-1] = (spans[-1][0], end)
             else:
-                lit.append((start, end))
-    return lit
+                spans.append((start, end))
+    return spans

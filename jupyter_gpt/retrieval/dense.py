@@ -53,22 +53,22 @@ class Nearest:
             selector = faiss.IDSelectorBitmap(len(mask), faiss.swig_ptr(bits))
         if self.graph is None:
             how = faiss.SearchParameters(sel=selector) if selector else None
-            found = self.flat
+            faiss_index = self.flat
         else:
             how = faiss.SearchParametersHNSW(sel=selector, efSearch=max(self.candidates, 2 * k))
-            found = self.graph
-        scores, rows = found.search(np.ascontiguousarray(query[None], dtype=np.float32), k, params=how)
+            faiss_index = self.graph
+        scores, rows = faiss_index.search(np.ascontiguousarray(query[None], dtype=np.float32), k, params=how)
         near = rows[0] >= 0
         return rows[0][near].tolist(), scores[0][near].tolist()
 
 
 def checksum(file: Path) -> int:
     """The CRC-32 of a file."""
-    found = 0
+    crc = 0
     with file.open("rb") as opened:
         while block := opened.read(1 << 22):
-            found = zlib.crc32(block, found)
-    return found
+            crc = zlib.crc32(block, crc)
+    return crc
 
 
 def read_sum(file: Path) -> int | None:
@@ -111,13 +111,13 @@ def tune_search(graph, matrix, k: int = 10) -> tuple[int, float]:
     import numpy as np
 
     draw = np.random.default_rng(0)
-    some = np.array(matrix[draw.choice(len(matrix), PROBES, replace=False)])
-    queries = some + draw.normal(0, 0.5 / np.sqrt(some.shape[1]), some.shape).astype(np.float32)
+    sample = np.array(matrix[draw.choice(len(matrix), PROBES, replace=False)])
+    queries = sample + draw.normal(0, 0.5 / np.sqrt(sample.shape[1]), sample.shape).astype(np.float32)
     queries /= np.linalg.norm(queries, axis=1, keepdims=True)
     _, truth = faiss.knn(queries, np.ascontiguousarray(matrix), k, metric=faiss.METRIC_INNER_PRODUCT)
     for candidates in LADDER:
-        _, found = graph.search(queries, k, params=faiss.SearchParametersHNSW(efSearch=candidates))
-        recall = sum(len(set(a) & set(b)) for a, b in zip(truth.tolist(), found.tolist(), strict=True)) / truth.size
+        _, nearest = graph.search(queries, k, params=faiss.SearchParametersHNSW(efSearch=candidates))
+        recall = sum(len(set(a) & set(b)) for a, b in zip(truth.tolist(), nearest.tolist(), strict=True)) / truth.size
         if recall >= RECALL:
             break
     return candidates, recall

@@ -16,7 +16,7 @@ from jupyter_gpt.data.files import text_of
 from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.retrieval.read import LARGEST, SUFFIXES, Document, Unreadable, parse, plain, read
 
-PATIENCE = 15.0  # seconds a server may take
+TIMEOUT = 15.0  # seconds a server may take
 TYPES = {"text/html": ".html", "application/pdf": ".pdf", "text/markdown": ".md", "text/csv": ".csv"}
 SUPPORTED = ", ".join(SUFFIXES)
 
@@ -51,17 +51,17 @@ def as_written(sources: object, variables: Mapping | None = None) -> tuple[list[
         sources = [sources]
     if isinstance(sources, Mapping) or hasattr(sources, "iloc"):
         return ["$texts"], {**(variables or {}), "texts": sources}
-    found: list[str] = []
+    names: list[str] = []
     texts: list[str] = []
     for number, each in enumerate(as_list("sources", sources)):
         if isinstance(each, Path):
-            found.append(str(each))
+            names.append(str(each))
             continue
         each = text_of(each, f"item {number} of the sources")
-        (found if is_source(each) else texts).append(each)
+        (names if is_source(each) else texts).append(each)
     if not texts:
-        return found, variables
-    return [*found, "$texts"], {**(variables or {}), "texts": texts}
+        return names, variables
+    return [*names, "$texts"], {**(variables or {}), "texts": texts}
 
 
 def is_source(text: str) -> bool:
@@ -90,7 +90,7 @@ def find_documents(
 
     Raises GPTError for a source that is not there, and for an empty folder.
     """
-    found: dict[str, Item] = {}
+    items_by_name: dict[str, Item] = {}
     skipped: dict[str, str] = {}
     for source in sources:
         if source.startswith("$"):
@@ -103,8 +103,8 @@ def find_documents(
             skipped |= {
                 named(path): f"{path.suffix or 'no suffix'} is not a kind of text that is read" for path in others
             }
-        found |= {item.source: item for item in items if item.source not in found}
-    return list(found.values()), [(name, why) for name, why in skipped.items() if name not in found]
+        items_by_name |= {item.source: item for item in items if item.source not in items_by_name}
+    return list(items_by_name.values()), [(name, why) for name, why in skipped.items() if name not in items_by_name]
 
 
 def named(path: Path) -> str:
@@ -120,17 +120,17 @@ def files(source: str) -> tuple[list[Path], list[Path]]:
         return [path], []
     if not path.is_dir():
         matched = [Path(p) for p in glob.glob(str(path), recursive=True)]  # noqa: PTH207 (Path.glob takes no absolute pattern)
-        found = sorted(p for p in matched if is_file(p))
-        if not found:
+        matches = sorted(p for p in matched if is_file(p))
+        if not matches:
             raise GPTError(missing(source, path))
-        return found, []
+        return matches, []
     inside = sorted(p for p in path.rglob("*") if not hidden(p.relative_to(path)) and is_file(p))
     if not inside:
         raise GPTError(f"the folder {source} is empty: it has no file to index")
-    known = [p for p in inside if p.suffix.lower() in SUFFIXES]
-    if not known:
+    supported = [p for p in inside if p.suffix.lower() in SUFFIXES]
+    if not supported:
         raise GPTError(f"the folder {source} has {len(inside)} files but none to index: {SUPPORTED}")
-    return known, [p for p in inside if p.suffix.lower() not in SUFFIXES]
+    return supported, [p for p in inside if p.suffix.lower() not in SUFFIXES]
 
 
 def is_file(path: Path) -> bool:
@@ -186,7 +186,7 @@ def fetch(address: str) -> tuple[bytes, str]:
 
     request = urllib.request.Request(address, headers={"User-Agent": "jupyter_gpt"})
     try:
-        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
             kind = answer.headers.get_content_type()
             data = answer.read(LARGEST + 1)
     except urllib.error.HTTPError as error:

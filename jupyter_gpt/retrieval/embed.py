@@ -76,8 +76,8 @@ class Encoder:
         tokens = torch.tensor([row + [pad] * (width - len(row)) for row in ids], device=device)
         mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in ids], device=device)
         with torch.inference_mode():
-            whole = bool(mask.all())
-            hidden = self.module(input_ids=tokens, attention_mask=None if whole else mask).last_hidden_state
+            unpadded = bool(mask.all())
+            hidden = self.module(input_ids=tokens, attention_mask=None if unpadded else mask).last_hidden_state
             return normalize(pooled(hidden.float(), mask, self.pooling), dim=1).cpu().numpy()
 
 
@@ -231,9 +231,9 @@ def of_model(name: str, module, tokenizer, context: int) -> Encoder:
     """A kernel model as an embedder: the last hidden states of its body, averaged."""
     from jupyter_gpt.nn.modules import base_of
 
-    whole = base_of(module)
-    config = whole.config.get_text_config()
-    return Encoder(name, tokenizer, whole.base_model, config.hidden_size, min(context, 512))
+    base = base_of(module)
+    config = base.config.get_text_config()
+    return Encoder(name, tokenizer, base.base_model, config.hidden_size, min(context, 512))
 
 
 def cross_encoder_from_folder(name: str, folder: Path, device: str) -> Callable[[str, Sequence[str]], list[float]]:

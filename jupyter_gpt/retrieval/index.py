@@ -77,8 +77,8 @@ class Index:
     def write_about(self, about: dict) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         temporary = self.folder / f".index.json.{os.getpid()}"
-        kept = {**about, "format": FORMAT, "updated": time.time()}
-        temporary.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        written = {**about, "format": FORMAT, "updated": time.time()}
+        temporary.write_text(json.dumps(written, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         os.replace(temporary, self.folder / "index.json")
 
     @contextmanager
@@ -230,17 +230,17 @@ class Index:
         dead = len(alive) - int(alive.sum())
         if dead <= MAX_TOMBSTONES * len(alive):
             return 0
-        kept, matrix = np.flatnonzero(alive), self.matrix()
+        alive_rows, matrix = np.flatnonzero(alive), self.matrix()
         with self.open() as db:
             old = self.vectors(db)
             version = db.execute("PRAGMA user_version").fetchone()[0] + 1
             with (self.folder / f"vectors-{version}.f32").open("wb") as file:
-                for start in range(0, len(kept), 65536):
-                    file.write(matrix[kept[start : start + 65536]].tobytes())
+                for start in range(0, len(alive_rows), 65536):
+                    file.write(matrix[alive_rows[start : start + 65536]].tobytes())
                 file.flush()
                 os.fsync(file.fileno())
             del matrix
-            new = {int(row): i for i, row in enumerate(kept)}
+            new = {int(row): i for i, row in enumerate(alive_rows)}
             rows = db.execute("SELECT hash, row FROM vectors").fetchall()
             db.execute("DELETE FROM vectors")
             db.executemany("INSERT INTO vectors VALUES (?, ?)", ((h, new[r]) for h, r in rows if r in new))

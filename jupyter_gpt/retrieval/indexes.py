@@ -112,14 +112,14 @@ class KeptIndex:
     def embedder(self):
         """What embeds its questions. Raises GPTError when that is no longer what made the index."""
         name, about = self.about["embedder"], self.about
-        found = self.embedders.get(name)
-        if not same(probe_of(found), about):
+        model = self.embedders.get(name)
+        if not same(probe_of(model), about):
             raise GPTError(
                 f"index {self.name} was made with another {name} than the one that is here now: their vectors "
                 f"cannot be "
                 f"compared; %gpt index {self.name} --overwrite makes it anew"
             )
-        return found
+        return model
 
     @staticmethod
     def run(embedder, function: Callable):
@@ -241,38 +241,38 @@ def index(
     indexes = session.indexes
     folder = indexes.folder(name)
     given, variables = as_written(sources, variables)
-    had = existing_settings(folder, overwrite)
+    existing = existing_settings(folder, overwrite)
     asked_for = {"sources": given, "embedder": embedder, "chunk_tokens": chunk_tokens, "overlap": overlap}
-    new, old = provenance("index", asked_for, variables, given), Provenance.read({**had, "kind": "index"})
-    may = overwrite or (bool(had) and new.may_replace(old))
-    made = old if had and (add or not given) else new
-    given, anew = check_settings(name, had, given, embedder, chunk_tokens, overlap, add, may)
+    new, old = provenance("index", asked_for, variables, given), Provenance.read({**existing, "kind": "index"})
+    may = overwrite or (bool(existing) and new.may_replace(old))
+    made = old if existing and (add or not given) else new
+    given, anew = check_settings(name, existing, given, embedder, chunk_tokens, overlap, add, may)
     items, skipped = find_documents(given, variables)
     settings = (
-        had
-        if had and not anew
+        existing
+        if existing and not anew
         else {
-            "embedder": embedder or had.get("embedder", EMBEDDER),
-            "chunk_tokens": chunk_tokens or had.get("chunk_tokens", TOKENS),
-            "overlap": had.get("overlap", OVERLAP) if overlap is None else overlap,
+            "embedder": embedder or existing.get("embedder", EMBEDDER),
+            "chunk_tokens": chunk_tokens or existing.get("chunk_tokens", TOKENS),
+            "overlap": existing.get("overlap", OVERLAP) if overlap is None else overlap,
         }
     )
     mark = indexes.embedders.mark(settings["embedder"])
-    same_embedder = mark == had.get("embedder_mark", mark)
+    same_embedder = mark == existing.get("embedder_mark", mark)
     if (
-        had
+        existing
         and not overwrite
         and same_embedder
-        and given == had.get("sources")
+        and given == existing.get("sources")
         and up_to_date(Index(folder), items, add)
     ):
         indexes[name].report = Report(skipped=list(skipped), unchanged=len(items))
         return indexes[name]
-    if had and not (may or add):
+    if existing and not (may or add):
         check_texts(name, Index(folder), items)
     model = indexes.embedders.get(settings["embedder"], fetching)
     probe = probe_of(model)
-    anew = anew or bool(had and may and not same(probe, had))
+    anew = anew or bool(existing and may and not same(probe, existing))
     place = folder.with_name(f".new-{name}") if anew and folder.exists() else folder
     report = Report(skipped=list(skipped))
     store.lock(folder, f"index {name} is being made")
@@ -285,7 +285,7 @@ def index(
         run(Index(place), items, model, report, add, progress)
     finally:
         store.unlock(folder)
-    if not report.stopped and not Index(place).counts()["documents"] and (place != folder or not had):
+    if not report.stopped and not Index(place).counts()["documents"] and (place != folder or not existing):
         shutil.rmtree(place)
         raise GPTError(f"nothing to index in {', '.join(given)}: {summary_of_skipped(report.skipped)}")
     if place != folder and not report.stopped:
@@ -293,9 +293,9 @@ def index(
     indexes.open.pop(folder, None)
     if place != folder and report.stopped:
         raise GPTError(f"stopped: index {name} is as it was; the same again goes on making the new one")
-    found = indexes[name]
-    found.report = report
-    return found
+    updated = indexes[name]
+    updated.report = report
+    return updated
 
 
 def probe_of(embedder):
@@ -316,13 +316,13 @@ def check_texts(name: str, index: Index, items: Sequence[Item]) -> None:
     """Raises GPTError where a `$variable` shares no text with what the index holds of it: then it is another
     collection.
     """
-    known, texts = documents_of(index), {}
+    stored, texts = documents_of(index), {}
     for item in items:
         if item.text is not None:
             texts.setdefault(item.source.partition("[")[0], set()).add(hash_of(item))
     for variable, hashes in texts.items():
-        held = {row[0] for source, row in known.items() if source.partition("[")[0] == variable}
-        if held and held.isdisjoint(hashes):
+        stored_hashes = {row[0] for source, row in stored.items() if source.partition("[")[0] == variable}
+        if stored_hashes and stored_hashes.isdisjoint(hashes):
             raise GPTError(f"index {name} holds other texts of {variable}: choose another name, or say --overwrite")
 
 

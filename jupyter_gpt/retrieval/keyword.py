@@ -49,20 +49,17 @@ def stem(word: str) -> str:
 
 
 def root(word: str) -> str:
-    """A word without its English ending, so that `discovered` meets `discovers`: coarser than `stem`, for words that
-    are known
-    to be of one subject.
-    """
-    found = " ".join(words(word)) or word
-    while (short := re.sub(r"(?:ing|ed|er|or|e|s)$", "", found)) != found and len(short) > 2:
-        found = short[:-1] if len(short) > 3 and short[-1] == short[-2] and short[-1] not in "ls" else short
-    return found
+    """A word without its English ending, so that `discovered` matches `discovers`: coarser than `stem`."""
+    short_form = " ".join(words(word)) or word
+    while (short := re.sub(r"(?:ing|ed|er|or|e|s)$", "", short_form)) != short_form and len(short) > 2:
+        short_form = short[:-1] if len(short) > 3 and short[-1] == short[-2] and short[-1] not in "ls" else short
+    return short_form
 
 
 def content_words(text: str) -> list[str]:
     """Without those of `COMMON`, unless there are no others."""
-    found = words(text)
-    return [word for word in found if word not in COMMON] or found
+    all_words = words(text)
+    return [word for word in all_words if word not in COMMON] or all_words
 
 
 class Keywords:
@@ -79,10 +76,10 @@ class Keywords:
 
         if not len(self.rows):
             return [], []
-        known = [word for word in dict.fromkeys(content_words(query)) if word in self.retriever.vocab_dict]
-        if not known:
+        terms = [word for word in dict.fromkeys(content_words(query)) if word in self.retriever.vocab_dict]
+        if not terms:
             return [], []
-        scores = self.retriever.get_scores(known)
+        scores = self.retriever.get_scores(terms)
         scores = np.where(allowed[self.rows], scores, 0.0)
         best = np.argsort(-scores, kind="stable")[:k]
         best = best[scores[best] > 0]

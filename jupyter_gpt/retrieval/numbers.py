@@ -41,11 +41,11 @@ def value(match: re.Match) -> str:
     top, _, bottom = match["digits"].replace(",", "").partition("/")
     if bottom and not int(bottom):
         return match[0].strip()
-    found = Fraction(top) / int(bottom or 1) + int(match["whole"] or 0)
-    found = -found if match["sign"] else found
-    if 10**12 % found.denominator:
-        return f"{found.numerator}/{found.denominator}"
-    return str(found.numerator) if found.denominator == 1 else f"{float(found):.12f}".rstrip("0")
+    number_ = Fraction(top) / int(bottom or 1) + int(match["whole"] or 0)
+    number_ = -number_ if match["sign"] else number_
+    if 10**12 % number_.denominator:
+        return f"{number_.numerator}/{number_.denominator}"
+    return str(number_.numerator) if number_.denominator == 1 else f"{float(number_):.12f}".rstrip("0")
 
 
 def value_of_words(words: str) -> str:

@@ -260,8 +260,8 @@ def row_text(row: object) -> str:
         return row["text"]
     if {"role", "content"} <= row.keys():
         return f"{row['role']}: {row_text(row['content'])}"
-    told = ((key, row_text(value), isinstance(value, list | dict)) for key, value in row.items())
-    return "\n".join(f"{key}:{chr(10) if deep else ' '}{value}" for key, value, deep in told if value)
+    fields = ((key, row_text(value), isinstance(value, list | dict)) for key, value in row.items())
+    return "\n".join(f"{key}:{chr(10) if deep else ' '}{value}" for key, value, deep in fields if value)
 
 
 def pdf(data: bytes) -> Document:

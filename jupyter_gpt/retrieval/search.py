@@ -130,8 +130,8 @@ class Searcher:
         return self.keywords.search(question, k, self.alive if allowed is None else allowed)
 
     def cosines(self, vector, rows: list[int]) -> dict[int, float]:
-        found = self.matrix[rows] @ vector if rows else []
-        return {row: float(value) for row, value in zip(rows, found, strict=True)}
+        values = self.matrix[rows] @ vector if rows else []
+        return {row: float(value) for row, value in zip(rows, values, strict=True)}
 
 
 def fuse(*lists: tuple[Sequence[int], float]) -> dict[int, float]:

@@ -75,46 +75,46 @@ class Support:
 
 def parsed(sentence: str, line: int = 0) -> list[Word]:
     """The words of a sentence that mean something, in order."""
-    found, denied, compared, agent, before = [], False, False, False, ""
+    words, denied, compared, agent, before = [], False, False, False, ""
     for match in TOKEN.finditer(sentence):
         token, rest = match[0].replace("’", "'"), sentence[match.end() :].lstrip()
         low = token.casefold()
         if low in DENY or low.endswith("n't"):
             denied = not rest.startswith("only")
-            if found and not rest[:1].isalnum():  # "breakfast is included, dinner is not."
-                found[-1], denied = replace(found[-1], denied=True), False
+            if words and not rest[:1].isalnum():  # "breakfast is included, dinner is not."
+                words[-1], denied = replace(words[-1], denied=True), False
         elif low in ("than", "by"):
             compared, agent = compared or low == "than", low == "by"
         elif low not in COMMON and low not in LIGHT and not (low == "longer" and before == "no"):
             bare = number(token) or number(low) or root(low)
             name = token[0].isupper() and bool(before)
-            found.append(Word(token, bare, line, name, denied, compared, agent, before in ("a", "an", "one")))
+            words.append(Word(token, bare, line, name, denied, compared, agent, before in ("a", "an", "one")))
             denied = agent = False
         before = low
-    return found
+    return words
 
 
 def support(sentence: str, source: Sequence[str], question: str) -> Support | None:
     """How a source, which is its sentences, supports a sentence; None where that one says nothing."""
     bare = ANSWER.sub("", sentence)
-    said, asked = parsed(bare), parsed(question)
-    new = [word for word in said if all(word.root != other.root for other in asked)]
+    stated, asked = parsed(bare), parsed(question)
+    new = [word for word in stated if all(word.root != other.root for other in asked)]
     if not new:
-        if not said or not ASKS_WHETHER.match(question.rstrip().rsplit("\n", 1)[-1]):
+        if not stated or not ASKS_WHETHER.match(question.rstrip().rsplit("\n", 1)[-1]):
             return None
-        new = said
+        new = stated
     lines = [parsed(text, n) for n, text in enumerate(source)]
     roots = {word.root for line in lines for word in line}
-    share = sum(word.root in roots for word in said) / len(said)
-    if all(word.root[:1].isdigit() for word in said):
+    share = sum(word.root in roots for word in stated) / len(stated)
+    if all(word.root[:1].isdigit() for word in stated):
         return Support(share, "a number alone can be one of anything")
-    if strange := [word.text for word in said if word.exact and word.root not in roots]:
+    if strange := [word.text for word in stated if word.exact and word.root not in roots]:
         return Support(share, f"not in the source: {', '.join(strange[:3])}")
     opening = {word.root for word in lines[0]} if lines else set()
-    shared = [word for word in said if word not in new] or (
+    shared = [word for word in stated if word not in new] or (
         asked if bare != sentence else []
     )  # "The answer is: 10 minutes"
-    reasons = [refused(said, new, shared, passage, opening) for passage in passages(source, lines)]
+    reasons = [refused(stated, new, shared, passage, opening) for passage in passages(source, lines)]
     return Support(share, min(reasons, default=(1, "the source is empty"))[1])
 
 

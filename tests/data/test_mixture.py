@@ -48,7 +48,7 @@ def test_bodies(body, expected):
         ("stories: nan", "not a number"),
         ("stories: -1", "never negative"),
         ("stories: 0\nsums: 0", "every weight of the mixture is zero"),
-        ("stories: 1\nstories: 2", "stories stands twice"),
+        ("stories: 1\nstories: 2", "stories is twice"),
         ("stories:\n  weight: 1", "a line `source: weight`"),
         ("*.txt 1", "no weight"),
         ("*.txt: x", "not a number"),

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 from jupyter_gpt.data.tokenizer import (
     CHAT,
     EOT,
-    SMALLEST,
+    MIN_VOCAB_SIZE,
     SPECIALS,
     UNKNOWN,
     Encoder,
@@ -61,7 +61,7 @@ def test_any_text_comes_back_exactly_after_a_reload(bpe, char, text):
 
 def test_sizes(bpe):
     assert len(bpe) == 320 == max(bpe.get_vocab().values()) + 1
-    assert SMALLEST <= len(train_bpe(["tiny"], 5000)) < 300
+    assert MIN_VOCAB_SIZE <= len(train_bpe(["tiny"], 5000)) < 300
     with pytest.raises(GPTError, match="at least 261"):
         train_bpe(TEXTS, 260)
 

@@ -151,7 +151,7 @@ def test_how_labelled_texts_are_written(tmp_path):
     assert "has no text" in fail(read, [(" ", "b")])
     for empty in (None, float("nan"), " "):
         assert fail(read, [("a", "b"), {"text": "c", "label": empty}]).startswith("item 1 has no label")
-    assert fail(read, [{"text": "c"}]) == "item 0 has the fields text: wanted are text and label"
+    assert fail(read, [{"text": "c"}]) == "item 0 has the fields text: expected text and label"
     assert "item 0 has half a character: U+D83D" in fail(read, [("\ud83d", "b")])
     assert read(f"{file}: 1") == wanted, "as other cells weigh a source"
     assert "it may be a DataFrame" in fail(read, 7)

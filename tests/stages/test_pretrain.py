@@ -464,9 +464,11 @@ def test_a_damaged_run_says_how_to_go_on(gpt, train):
 
 def test_the_shallowest_model_has_a_vocabulary_that_spells_every_byte(gpt):
     from helpers.recipes import pretraining_recipe
-    from jupyter_gpt.data.tokenizer import SMALLEST
+    from jupyter_gpt.data.tokenizer import MIN_VOCAB_SIZE
 
-    assert all(pretraining_recipe({"stories": 1}, depth=depth, steps=1).vocab_size >= SMALLEST for depth in (1, 2, 3))
+    assert all(
+        pretraining_recipe({"stories": 1}, depth=depth, steps=1).vocab_size >= MIN_VOCAB_SIZE for depth in (1, 2, 3)
+    )
 
 
 def test_an_interrupt_stops_gracefully(gpt, train):
