@@ -47,7 +47,7 @@ def prepare(
     seed: int = 0,
     variables: Mapping | None = None,
     held_out: float | None = None,
-) -> Generator[dict, None, tuple[PreTrainedTokenizerBase, Documents]]:
+) -> Generator[Progress, None, tuple[PreTrainedTokenizerBase, Documents]]:
     """Tokenizes a mixture into `folder`. Yields progress events; returns (tokenizer, documents).
 
     weights: sampling proportions by source. tokens_wanted: how many tokens the run will see; a source with

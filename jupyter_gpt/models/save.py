@@ -97,7 +97,7 @@ def make_portable(folder: Path, model: Model, base: dict) -> None:
     what the base's `jupyter_gpt.json` holds.
     """
     origin = base.get("origin") or ""
-    name, on_hub = (origin, True) if HUB_NAME.fullmatch(origin) else (model.base, False)
+    name, on_hub = (origin, True) if HUB_NAME.fullmatch(origin) else (model.base or "", False)
     config = folder / "adapter_config.json"
     store.write_json(config, {**store.read_json(config), "base_model_name_or_path": name})
     store.write_text(folder / "README.md", model_card(model, name, on_hub, base.get("source")))

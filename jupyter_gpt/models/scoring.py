@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -70,7 +71,7 @@ def label_scores(trunk, model, rows: Sequence[Sequence[int]]):
     positions = torch.cat([torch.arange(n) for n in lengths]).to(device)
     segments = Segments(lengths, positions, bounds.to(device, torch.int32), max(lengths))
     hidden = trunk(torch.tensor([[i for row in rows for i in row]], device=device), segments)[0, bounds[1:] - 1]
-    head = base_of(model).score
+    head: Any = base_of(model).score
     return head(hidden.to(next(head.parameters()).dtype)).float()
 
 

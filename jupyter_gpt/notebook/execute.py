@@ -16,6 +16,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.report.text import printable
@@ -59,8 +60,8 @@ def _keep(nb, path: Path) -> Path:
 
 def kernel_manager():
     """Manages a kernel of this very Python: no kernelspec has to be installed, none can lead elsewhere."""
-    from jupyter_client import AsyncKernelManager
     from jupyter_client.kernelspec import KernelSpec
+    from jupyter_client.manager import AsyncKernelManager
 
     manager = AsyncKernelManager()
     if manager.has_trait("transport_encryption"):  # newer kernels warn when what they say is not encrypted
@@ -118,7 +119,7 @@ class CtrlC:
     leaves its last evaluation out. A third, or SIGTERM, ends the kernel.
     """
 
-    client: object
+    client: Any
     running: bool = False
     pressed: int = 0
     acts: list = field(default_factory=list)  # asyncio keeps tasks only weakly

@@ -48,7 +48,7 @@ def _run(path: Path) -> tuple[str, ...]:
     loss = tested.get("val_loss")
     return (
         path.parent.name,
-        f"{status}, diverged" if diverged(events) else status,
+        f"{status}, diverged" if diverged(events) else str(status),
         f"{done:,}" if planned is None else f"{done:,} of {planned:,}",
         "–" if loss is None else f"{loss:.3f} at step {tested['step']:,}",
         "–" if parameters is None else short(parameters),

@@ -117,17 +117,18 @@ class LossAlarms:
         now, best = self.tests[-1], min(self.tests, key=lambda test: test.loss)
         if now.training is None:
             return
-        if now.loss > self.limit and now.training > BACK * self.start:
+        start = self.start or 0.0
+        if now.loss > self.limit and now.training > BACK * start:
             self.on(
                 "diverged",
-                f"the run has diverged: the validation loss is {short(now.loss)}, and it began at {short(self.start)}. "
+                f"the run has diverged: the validation loss is {short(now.loss)}, and it began at {short(start)}. "
                 f"Lower --lr (now {recipe['lr']:g})",
             )
         worse = best.loss + max(WORSE * best.loss, WORSE_BY)
         rising = len(self.tests) > OFTEN and all(
             test.step > best.step and test.loss > worse for test in self.tests[-OFTEN:]
         )
-        fell = now.training < min(GAP * now.loss, self.start if best.training is None else best.training)
+        fell = now.training < min(GAP * now.loss, start if best.training is None else best.training)
         self.when(
             rising and fell,
             "overfitting",
@@ -138,7 +139,8 @@ class LossAlarms:
     @property
     def limit(self) -> float:
         """The loss above which a run has diverged."""
-        return self.start + max(FAR * self.start, ABOVE) * (1 if self.tests else UNTESTED)
+        start = self.start or 0.0
+        return start + max(FAR * start, ABOVE) * (1 if self.tests else UNTESTED)
 
     def on(self, cause: str, text: str) -> None:
         """Turn an alarm on; one that is on keeps what it said."""

@@ -137,7 +137,7 @@ def parts(value: Any) -> Iterator[Any]:
         try:
             yield inspect.getsource(value)
         except (OSError, TypeError):  # built in, or typed where no source is kept
-            yield getattr(value, "__qualname__", type(value).__name__)
+            yield str(getattr(value, "__qualname__", type(value).__name__))
     elif hasattr(value, "columns") and hasattr(value, "iloc"):  # a DataFrame
         for name in value.columns:
             yield from (*parts(name), *parts(value[name].tolist()))

@@ -33,7 +33,7 @@ class Job:
         self.left = False  # whether a second interrupt has ended the waiting for it
         self.done = threading.Event()
         self.error: BaseException | None = None
-        self.result = None
+        self.result: Any = None
         self.call: Call | None = None  # what the generator waits for
         self.taken, self.called = False, 0.0  # whether somebody makes that call, and since when it is there
         self.asked = threading.Condition()
@@ -228,7 +228,7 @@ def worker(device: str) -> Worker:
         return _workers[device]
 
 
-def on_worker(device: str, function: Callable):
+def on_worker(device: str, function: Callable) -> Any:
     """What `function()` returns, called on the worker of `device` between two pieces of its other jobs.
 
     Called at once from the worker itself. An interrupt stops the waiting, not the function.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError, nearest, reading
@@ -123,7 +123,7 @@ def corpus(session, options: CorpusOptions) -> Corpus:
     from jupyter_gpt.data import mixture as mixtures
 
     store.check_name(options.name)
-    mixture = options.mixture
+    mixture: Any = options.mixture
     weights = mixtures.parse(mixture) if isinstance(mixture, str) else mixtures.check(mixture)
     new = session.corpora.new(options.name, weights, options.overwrite)
     rows = mixtures.survey(weights, options.variables, options.seed, options.tokens)

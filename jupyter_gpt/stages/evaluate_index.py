@@ -56,7 +56,9 @@ def evaluate_index(
             for number, text in enumerate(texts):
                 tell(f"{name}, {model}", number, len(texts))
                 open_.append(session.rag(text, name, model=model, k=k, hybrid=True, **options).text)
-            share = [mean(right(a, q.answer) for a, q in zip(said, asked, strict=True)) for said in (closed, open_)]
+            share = [
+                mean(right(a, q.answer or "") for a, q in zip(said, asked, strict=True)) for said in (closed, open_)
+            ]
             rows.append({**about, "search": f"{model}, k {k}", "closed": share[0], "open": share[1]})
     table = pandas.DataFrame(rows)
     table.attrs["questions"] = len(asked)

@@ -43,7 +43,7 @@ METRICS = (*losses("token"), Metric("bits_per_byte", "bits per byte", chart="", 
 class Micro:
     """A micro-batch on the device: what the loss takes, its share of the step's loss, and its tokens."""
 
-    inputs: object
+    inputs: Any
     share: float
     tokens: int
 

@@ -270,7 +270,7 @@ def optimal(
         if not price > 0:
             raise GPTError("a budget in dollars needs a price above 0 dollars an hour")
         flops = parse_size(dollars, "dollars") / price * 3600 * chip.tflops * 1e12 * utilization
-    spent = parse_size(flops, "flops")
+    spent = parse_size(flops or 0.0, "flops")
     budget = f"{spent:.3g} FLOPs" if dollars is None else f"${parse_size(dollars, 'dollars'):,.0f}"
     parameters = math.sqrt(spent / (6 * TOKENS_PER_PARAMETER))
     found = plan(

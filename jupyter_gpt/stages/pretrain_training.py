@@ -239,7 +239,7 @@ def prepare(
         )
     yield Progress(stage="building the model", unit="parameters")
     recipe = recipe.replace(vocab_size=len(tokenizer))
-    model = build(recipe, len(tokenizer), documents.eot).to(device)
+    model: Any = build(recipe, len(tokenizer), documents.eot).to(device)
     prompts = recipe.prompts or first_words(documents, tokenizer)
     recipe = recipe.replace(prompts=prompts)
     compile = compiles(recipe, device) if recipe.compile is None else recipe.compile
@@ -377,7 +377,7 @@ def build(recipe, vocab_size: int, eot: int) -> nn.Module:
             attn_pdrop=0.0,
             **common,
         )
-        kind = GPT2LMHeadModel
+        kind: Any = GPT2LMHeadModel
     else:
         shape = {
             "hidden_size": recipe.width,
@@ -399,7 +399,7 @@ def build(recipe, vocab_size: int, eot: int) -> nn.Module:
 
 
 @torch.no_grad()
-def initialise(model: nn.Module, recipe) -> None:
+def initialise(model: Any, recipe) -> None:
     """Draw every weight anew from `recipe.seed`."""
     from transformers.pytorch_utils import Conv1D
 

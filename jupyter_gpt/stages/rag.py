@@ -36,7 +36,9 @@ class Meter:
 
     @property
     def free(self) -> int | None:
-        return None if self.context is None else self.context - sum(self.sources) - self.rest - self.answer
+        if self.context is None or self.rest is None:
+            return None
+        return self.context - sum(self.sources) - self.rest - self.answer
 
 
 @dataclass(repr=False, eq=False)
@@ -153,7 +155,7 @@ def rag(
     )
     if answer.known:
         ask(session, answer, name, chat, max_tokens, options)
-        answer.completion = session.prompt(
+        answer.completion = done = session.prompt(
             answer.stuffed,
             model=name,
             max_tokens=max_tokens,
@@ -163,7 +165,7 @@ def rag(
             on_token=on_token,
             **{"lookup": True, **options},
         )
-        answer.text = answer.completion.text.strip()
+        answer.text = done.text.strip()
     else:
         answer.text = stuff.UNKNOWN
     if answer.completion is not None and not dry_run:

@@ -197,7 +197,7 @@ def calibration(sure: Sequence[tuple[float, bool]], bins: int = 5) -> list[list[
 TRAINED = (2048, 16384)  # tokens trained on in one pass on a CPU and on a GPU, where the memory holds them
 
 
-def prepare(recipe, base, rankings: Sequence, weights: nn.Module | None = None) -> Iterator[Event | None]:
+def prepare(recipe, base, rankings: Sequence, weights: Any = None) -> Iterator[Event | None]:
     """Yields progress events, returns the `RewardTraining` at step 0.
 
     `base` is a model of the session, `rankings` its `Ranking`s; `weights` is what the reward model begins with, where

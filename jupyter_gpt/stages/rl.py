@@ -359,7 +359,7 @@ def prepare(
     rankings: Sequence = (),
     stop: frozenset[int] = frozenset(),
     base=None,
-    weights: nn.Module | None = None,
+    weights: Any = None,
 ) -> Iterator[Event | None]:
     """Yields progress events, returns the `RL` at step 0.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError, nearest
@@ -211,7 +211,7 @@ def rlhf(session, options: RLHF) -> Run:
         raise GPTError(f"{name} would take the place of the model it starts from: choose another name")
     reward_stage.check_base(session, options.policy)
     texts, reward = lines(options.prompts), options.reward
-    sources = [] if reward is None else list(reward) if isinstance(reward, list | tuple) else [reward]
+    sources: Any = [] if reward is None else list(reward) if isinstance(reward, list | tuple) else [reward]
     names, variables = named(sources, dict(options.variables or {}))
     if not isinstance(algo := options.algo, str):
         usual = getattr(algo, "__name__", type(algo).__name__).rpartition(".")[2]

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -189,9 +189,7 @@ QUESTIONS = 3  # asked at fixed steps
 SHOWN = 160  # characters of a question, of its end
 
 
-def prepare(
-    recipe, folder: Path, model: nn.Module, tokenizer, variables: Mapping | None = None
-) -> Iterator[Event | None]:
+def prepare(recipe, folder: Path, model: Any, tokenizer, variables: Mapping | None = None) -> Iterator[Event | None]:
     """Yields progress events, returns the `Finetuning` at step 0.
 
     `model` is what is trained, on its device: a full copy, or a peft model. The tokens go to `folder/data`; when they
@@ -259,7 +257,7 @@ def most_tokens(model: nn.Module) -> int:
     return min(context_of(model), 1 << 20)
 
 
-def resolved(recipe, model: nn.Module):
+def resolved(recipe, model: Any):
     """The recipe with what follows from the base and from the device it is on."""
     width, device = model.config.get_text_config().hidden_size, model.device.type
     parameters = sum(p.numel() for p in model.parameters())
@@ -356,7 +354,7 @@ def begin_of_answer(ids: list[int], learned, opening: list[int]) -> int:
     return next((at + len(opening) for at in places if opening and ids[at : at + len(opening)] == opening), 0)
 
 
-def flops(model: nn.Module) -> float:
+def flops(model: Any) -> float:
     """Training FLOPs per token: 2 a multiplied parameter forward, 2 back to the inputs, 2 to what is trained.
 
     The tables of embeddings are looked up, not multiplied; the head is, for the tokens that are trained on, and is left
@@ -385,7 +383,8 @@ def measured_steps(training: Finetuning) -> int:
     recipe = training.recipe
     rows, T = recipe.batch_tokens // recipe.context, recipe.context
     random = np.random.default_rng(0)
-    ids = random.integers(0, training.model.config.get_text_config().vocab_size, (rows, T))
+    vocab_size = cast(Any, training.model).config.get_text_config().vocab_size
+    ids = random.integers(0, vocab_size, (rows, T))
     place = np.tile(np.arange(T), (rows, 1))
     text = max(1, T // 4)
     targets = np.where(place % text > text // 2, ids, -100)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 from IPython.core.magic import no_var_expand
 
@@ -35,7 +36,7 @@ def load(ip) -> None:
     """Registers magics, completion and the empty-body hook with a shell; twice does no harm."""
     unload(ip)
     for name, cell in CELLS.items():
-        magic = _cell_magic(ip, name, cell.run)
+        magic: Any = _cell_magic(ip, name, cell.run)
         magic.getdoc = lambda cell=cell: help_text(cell.COMMAND)  # what `%%sft?` shows; made when it is asked for
         ip.register_magic_function(magic, "cell", name)
     magic = _line_magic(ip, "gpt", gpt.run)

@@ -49,7 +49,7 @@ def candidates(cell: str, line: int, before: str, variables: Mapping[str, object
 
     cell: the whole cell; line: the cursor's line, from 0; before: that line up to the cursor.
     """
-    fragment = re.search(r"[^\s=]*$", before)[0]
+    fragment = re.split(r"[\s=]", before)[-1]
     top = next((i for i, text in enumerate(cell.split("\n")) if text.strip()), 0)
     magic = cell.split("\n")[top].split(" ")[0].strip()
     words = before[: len(before) - len(fragment)].replace("=", " ").split()

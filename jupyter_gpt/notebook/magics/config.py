@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.notebook.lexer import number, spelled, whole
 from jupyter_gpt.notebook.magics.notebook import show
@@ -138,7 +140,7 @@ def template(given: dict) -> dict[str, str]:
     return now
 
 
-def templates_report(technique: str, now: dict, own: dict, part: str | None):
+def templates_report(technique: str, now: Mapping, own: Mapping, part: str | None):
     """Each text under its name, marked where it was replaced."""
     from jupyter_gpt.report.parts import Paragraph, bold
     from jupyter_gpt.report.report import Report

@@ -43,11 +43,13 @@ def evaluate_index(gpt, given: dict) -> object:
     if isinstance(given["task"], str):
         import pandas
 
-        read = pandas.read_csv if given["task"].endswith(".csv") else pandas.read_json
-        if not Path(given["task"]).is_file():
-            raise GPTError(f"there is no file of questions {given['task']}: JSON, JSON lines or CSV, or a $variable")
-        with reading(given["task"], "it should be JSON, JSON lines or CSV"):
-            options["questions"] = read(given["task"], **({"lines": True} if given["task"].endswith(".jsonl") else {}))
+        path: str = given["task"]
+        if not Path(path).is_file():
+            raise GPTError(f"there is no file of questions {path}: JSON, JSON lines or CSV, or a $variable")
+        with reading(path, "it should be JSON, JSON lines or CSV"):
+            csv = path.endswith(".csv")
+            table = pandas.read_csv(path) if csv else pandas.read_json(path, lines=path.endswith(".jsonl"))
+            options["questions"] = table
     else:
         options["questions"] = given["task"]
     table = gpt.evaluate_index(options.pop("questions"), given["index"], **options)

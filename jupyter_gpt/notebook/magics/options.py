@@ -41,7 +41,7 @@ class Option:
     name: str
     help: str
     metavar: str = ""
-    kind: Callable[[str], object] | None = str
+    kind: Callable[[str], Any] | None = str
     default: object = None
     choices: tuple[str, ...] = ()
     hints: tuple[str, ...] = ()
@@ -148,7 +148,7 @@ def _values(command: Command, option: Option, attached: Word | None, words: list
 
 def _takes(option: Option, word: Word) -> bool:
     try:
-        option.kind(word.text)
+        (option.kind or str)(word.text)
     except ValueError:
         return False
     return True
@@ -180,8 +180,7 @@ def _converted(command: Command, option: Option, word: Word, variables: Mapping[
         value = variables[name]
         if option.kept:
             return [value]
-        several = option.many and isinstance(value, list | tuple)
-        texts = [str(item) for item in value] if several else [str(value)]
+        texts = [str(item) for item in value] if option.many and isinstance(value, list | tuple) else [str(value)]
     elif option.kept and not option.complete:
         wanted = "a variable of this notebook as $name"
         raise GPTError(f"{command.name} {option.name} wants {wanted}, not {word.text[:40]!r}")
@@ -194,7 +193,7 @@ def _checked(command: Command, option: Option, text: str) -> object:
         likely = likely if "did you mean" in likely else ""
         raise GPTError(f"{command.name} {option.name} is {' or '.join(option.choices)}, not {text[:40]!r}{likely}")
     try:
-        return option.kind(text)
+        return (option.kind or str)(text)
     except ValueError as wanted:
         raise GPTError(f"{command.name} {option.name} wants {wanted}, not {text[:40]!r}") from None
 
@@ -254,7 +253,7 @@ class Magic:
 
 def command_of(stage: type) -> Command:
     """The command of a stage: its options, grouped as the stage orders them, by the descriptions of its fields."""
-    summary, _, about = inspect.cleandoc(stage.__doc__).partition("\n\n")
+    summary, _, about = inspect.cleandoc(stage.__doc__ or "").partition("\n\n")
     groups: dict[str, list[Option]] = {title: [] for title in getattr(stage, "groups", ())}
     for name, field in stage.model_fields.items():
         group = stage.details(name).get("group", "Options")

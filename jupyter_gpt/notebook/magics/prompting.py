@@ -21,12 +21,13 @@ class PromptMagic(Magic):
         from jupyter_gpt.stages.prompt import uses_technique
 
         out, body = given.pop("out", None), cell.strip("\n")
-        question = turns(body) or body
-        holes = "{{" in body and has_holes([body] if question is body else [turn["content"] for turn in question])
+        chat = turns(body)
+        question = chat or body
+        holes = "{{" in body and has_holes([turn["content"] for turn in chat] if chat else [body])
         if uses_technique(given):
             if holes:
                 raise GPTError("a template is filled in one pass, which no technique goes with: leave one of them out")
-            acts = given.get("react") or given.get("tools")
+            acts = bool(given.get("react") or given.get("tools"))
             bind(ip, out, show_trace(gpt.prompt, question, ip.user_ns, given, acts))
             return
         ask = gpt.template if holes else gpt.prompt

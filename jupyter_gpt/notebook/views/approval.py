@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import Any
 
 from jupyter_gpt.notebook.views.widget import Widget, close
 from jupyter_gpt.prompting.tools.approval import Decision, by_input, edited
@@ -66,7 +67,7 @@ class ApprovalForm(Widget):
         what = content.get("type")
         if what not in HOW or content.get("call") != self._call or self._decided.is_set():
             return
-        arguments = edited(content.get("arguments", "")) if what == "edit" else self._given
+        arguments: Any = edited(content.get("arguments", "")) if what == "edit" else self._given
         self._found = Decision(what != "deny", arguments, HOW[what])
         self.state = {**self.state, "decided": HOW[what]}
         self._decided.set()
@@ -81,25 +82,28 @@ class Asking:
     def __init__(self):
         from jupyter_gpt.notebook.views.place import is_live
 
-        self.clicks, self.form, self.handle = is_live(), None, None
+        self.clicks = is_live()
+        self.form: ApprovalForm | None = None
+        self.handle: Any = None
 
     def __call__(self, tool: Tool, arguments: dict, problem: str = "") -> Decision:
         if self.clicks:
-            self.show()
-            self.form.put(tool, arguments, problem)
-            found = self.form.decision()
+            form = self.show()
+            form.put(tool, arguments, problem)
+            found = form.decision()
             if found is not None:
                 return found
             self.clicks = False
             self.clear()
         return by_input(tool, arguments, problem)
 
-    def show(self) -> None:
+    def show(self) -> ApprovalForm:
         from IPython.display import display
 
         if self.form is None:
             self.form = ApprovalForm()
             self.handle = display(self.form, display_id=True)
+        return self.form
 
     def clear(self) -> None:
         """Take the form away."""

@@ -19,6 +19,7 @@ front end → kernel   {"type": "ready" | "undo" | "done"}, {"type": "go", "row"
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.notebook.views.differences import differences, mostly
@@ -45,7 +46,7 @@ class RankForm(Widget):
 
     def view(self) -> dict:
         """Its mime bundle without text/plain, which nbval would compare in a notebook saved with rankings missing."""
-        data = self._repr_mimebundle_()
+        data: Any = self._repr_mimebundle_()
         data = data[0] if isinstance(data, tuple) else data
         return {kind: value for kind, value in data.items() if kind != "text/plain"}
 
