@@ -19,29 +19,29 @@ SYNOPSIS
     python -m jupyter_gpt --execute [NOTEBOOK]
 
 DESCRIPTION
-    Opens NOTEBOOK in JupyterLab, or with --execute runs it here without a browser: cell by cell, each with
-    its first line, its seconds and its text; at the end a table of the models and runs that were made.
+    Opens NOTEBOOK in JupyterLab. With --execute, runs it in the terminal: prints the first line, the seconds
+    and the text of each cell, and at the end a table of the new models and runs.
 
-    NOTEBOOK is a path, or the name of a notebook that comes with the package; left out, it is 00_tour.ipynb.
-    A name is looked for in ./notebooks/, then here; else the package's notebook is copied here.
+    NOTEBOOK is a path, or the name of a notebook of the package (default: 00_tour.ipynb). A name is looked up
+    in ./notebooks/, then here; else the package's notebook is copied here.
 
 OPTIONS
     --execute     run the notebook instead of opening it; the file itself is not changed
     --version     print the version
     -h, --help    print this page
-    -- OPTION     what follows goes to JupyterLab, such as -- --no-browser --port 8890
+    -- OPTION     options of JupyterLab, such as -- --no-browser --port 8890
 
 FILES
-    .jupyter_gpt/                       beside the notebook: models, runs, everything that is made
+    .jupyter_gpt/                       beside the notebook: models, runs, indexes
     .jupyter_gpt/executed/NAME.ipynb    the notebook with its outputs, after --execute
 
 ENVIRONMENT
     JUPYTER_GPT_HOME    a folder to use instead of .jupyter_gpt
 
 EXIT STATUS
-    0 if all went well, 1 if a cell failed, 2 if it could not begin, 130 if it was interrupted. One Ctrl-C
-    ends the running cell gracefully, and a training run is evaluated and keeps its model; a second one skips
-    that evaluation, a third one ends the kernel at once.
+    0 on success, 1 if a cell failed, 2 if it could not start, 130 if it was interrupted. Ctrl-C stops the
+    running cell: a training run is evaluated and its model saved. A second one skips the evaluation, a third
+    one kills the kernel.
 
 EXAMPLES
     python -m jupyter_gpt
@@ -51,14 +51,14 @@ EXAMPLES
 
 
 class _Parser(argparse.ArgumentParser):
-    """Mistakes are one line, and raise."""
+    """Errors are one line, raised as GPTError."""
 
     def error(self, message: str):
         raise GPTError(f"{message}; see python -m jupyter_gpt --help")
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """The command line; `.lab` is what follows `--`. Raises GPTError for what it does not know."""
+    """The command line; `.lab` are JupyterLab's options. Raises GPTError."""
     cut = arguments.index("--") if "--" in arguments else len(arguments)
     parser = _Parser(prog="python -m jupyter_gpt", add_help=False, allow_abbrev=False)
     parser.add_argument("notebook", nargs="?", default=TOUR)
@@ -68,12 +68,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     given = parser.parse_args(arguments[:cut])
     given.lab = arguments[cut + 1 :]
     if given.execute and given.lab:
-        raise GPTError("what follows -- goes to JupyterLab, which --execute does not open")
+        raise GPTError("the options after -- are JupyterLab's, which --execute does not open")
     return given
 
 
 def shipped() -> Path | None:
-    """The folder of the package's own notebooks: inside a wheel, or beside the package in a checkout."""
+    """The folder of the package's notebooks, in a wheel or in a checkout."""
     package = Path(__file__).resolve().parent
     for folder in (package / "notebooks", package.parent / "notebooks"):
         if folder.is_dir() and (folder.parent == package or (package.parent / "pyproject.toml").is_file()):
@@ -82,10 +82,7 @@ def shipped() -> Path | None:
 
 
 def find(name: str, own: Path | None) -> Path:
-    """The notebook of that name or path. One that only the package has (in `own`) is copied here first.
-
-    Raises GPTError when there is none, or when it cannot be copied.
-    """
+    """The notebook of that name or path; one of the package's, in `own`, is copied here first. Raises GPTError."""
     name = name if name.endswith(".ipynb") else f"{name}.ipynb"
     asked = Path(name)
     bare = asked.parent == Path() and not asked.is_absolute()
@@ -107,7 +104,7 @@ def find(name: str, own: Path | None) -> Path:
 
 
 def lab_command(notebook: Path, extra: list[str]) -> list[str]:
-    """The command that opens `notebook` in this Python's JupyterLab; root is let in, and told so."""
+    """The command that opens `notebook` in this Python's JupyterLab, also as root."""
     command = [sys.executable, "-m", "jupyterlab", str(notebook), *extra]
     if hasattr(os, "getuid") and os.getuid() == 0 and "--allow-root" not in extra:
         print("running as root: JupyterLab is started with --allow-root")
@@ -116,17 +113,14 @@ def lab_command(notebook: Path, extra: list[str]) -> list[str]:
 
 
 def lab_environment() -> dict[str, str]:
-    """The environment in which JupyterLab finds this Python's kernel first, wherever JUPYTER_PATH points."""
+    """An environment in which JupyterLab finds this Python's kernel before those of JUPYTER_PATH."""
     own = str(Path(sys.prefix) / "share" / "jupyter")
     others = os.environ.get("JUPYTER_PATH")
     return os.environ | {"JUPYTER_PATH": os.pathsep.join([own, others]) if others else own}
 
 
 def open_lab(notebook: Path, extra: list[str]) -> int:
-    """Becomes JupyterLab, so that Ctrl-C is its own to answer; on Windows, waits for its end.
-
-    Raises GPTError when it is not installed.
-    """
+    """Replaces this process by JupyterLab, which then handles Ctrl-C; on Windows, waits for it. Raises GPTError."""
     import importlib.util
     import subprocess
 
@@ -140,7 +134,7 @@ def open_lab(notebook: Path, extra: list[str]) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Does what the command line says; returns the exit status."""
+    """Returns the exit status."""
     sys.stdout.reconfigure(errors="replace")
     try:
         given = parse(sys.argv[1:] if arguments is None else arguments)

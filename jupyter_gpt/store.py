@@ -1,9 +1,8 @@
-"""The store on disk: where things live, what a name may be, and writes that are whole or absent.
+"""The store on disk: its folders, valid names, atomic writes and locks.
 
-Everything is under `.jupyter_gpt/` beside the notebook, or where JUPYTER_GPT_HOME says; what was pulled is in a cache
-of the user (JUPYTER_GPT_CACHE moves it), once for every notebook. Every write goes to a temporary
-name first and is renamed; what is being written holds a lock of its name, so another kernel can tell a run that lives
-from one whose process is gone.
+Everything is under `.jupyter_gpt/` beside the notebook (JUPYTER_GPT_HOME moves it); pulled models are in the user's
+cache (JUPYTER_GPT_CACHE moves it), for all notebooks. Every write goes to a temporary name and is then renamed. A
+process that writes holds the lock of the name, so that another kernel can tell a live run from a dead one.
 """
 
 from __future__ import annotations
@@ -25,28 +24,25 @@ if TYPE_CHECKING:
     from filelock import FileLock
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-LARGEST = 1 << 53  # of a number in a file: whole numbers are exact in a float up to here
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # of a write: no space, no quota, read-only
+MAX_NUMBER = 1 << 53  # in a file: integers are exact in a float up to here
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # no space, no quota, read-only
 
 
 def home() -> Path:
-    """The folder of models, runs, rankings and indexes; not created by asking."""
+    """The folder of models, runs, rankings and indexes; it may not exist."""
     return Path(os.environ.get("JUPYTER_GPT_HOME") or ".jupyter_gpt").absolute()
 
 
 def cache() -> Path:
-    """The folder of what was pulled, the same from every notebook of this user; not created by asking."""
+    """The folder of pulled models, the same for all notebooks of this user; it may not exist."""
     import platformdirs
 
-    given = os.environ.get("JUPYTER_GPT_CACHE")
-    return Path(given or platformdirs.user_cache_dir("jupyter_gpt", appauthor=False)).absolute()
+    folder = os.environ.get("JUPYTER_GPT_CACHE")
+    return Path(folder or platformdirs.user_cache_dir("jupyter_gpt", appauthor=False)).absolute()
 
 
 def check_name(name: str) -> str:
-    """`name` itself, if it may name something made here.
-
-    Raises GPTError for anything that is not `[A-Za-z0-9][A-Za-z0-9._-]*` of at most 64 characters, paths above all.
-    """
+    """`name`. Raises GPTError unless it is `[A-Za-z0-9][A-Za-z0-9._-]*` of at most 64 characters, so never a path."""
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise GPTError(
             f"{name!r} cannot be a name: letters, digits, '.', '_' and '-', "
@@ -57,9 +53,7 @@ def check_name(name: str) -> str:
 
 @contextmanager
 def writing(what: str) -> Iterator[None]:
-    """Raises GPTError, one line, where `what` cannot be written because the disk is full or the store may not be
-    changed.
-    """
+    """Raises GPTError if `what` cannot be written because the disk is full or the store is read-only."""
     try:
         yield
     except Exception as error:
@@ -74,70 +68,67 @@ def writing(what: str) -> Iterator[None]:
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether an error says that the disk takes no more; safetensors tells it in an error of its own."""
+    """Whether an error, perhaps one of safetensors' own, means that the disk is full."""
     if type(error).__name__ == "SafetensorError":
         return any(f"os error {number})" in str(error) for number in FULL)
     return isinstance(error, OSError) and error.errno in FULL
 
 
 def is_ours(path: object) -> bool:
-    """Whether a path lies in the store."""
+    """Whether a path is in the store."""
     return isinstance(path, str | os.PathLike) and Path(path).absolute().is_relative_to(home())
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
+    """Write a file atomically."""
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """The same of bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         temporary.write_bytes(data)
         os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)  # what a full disk cut short takes up room too
+        temporary.unlink(missing_ok=True)  # also on a full disk
 
 
 def write_json(path: Path, value: object) -> None:
     write_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
 
 
-def read_json(path: Path, **kinds: object) -> dict:
-    """The object in a JSON file; an empty one when there is no such file. `kinds` are the types of its fields by name.
-
-    Raises ValueError, and nothing else, for a file that is damaged: that cannot be read, is no object, or has a field
-    of another type.
+def read_json(path: Path, **types: object) -> dict:
+    """The object in a JSON file, {} if there is no file. Raises ValueError, and nothing else, for a damaged one: if it
+    cannot be read, is not an object, or has a field that is not of the type in `types`.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, RecursionError) as error:
         raise ValueError(str(error)) from error
-    if not isinstance(found, dict):
-        raise ValueError(f"it holds {type(found).__name__}, not an object")
-    check_kinds(found, **kinds)
-    return found
+    if not isinstance(values, dict):
+        raise ValueError(f"it holds {type(values).__name__}, not an object")
+    check_types(values, **types)
+    return values
 
 
-def check_kinds(found: dict, **kinds: object) -> None:
-    """Raises ValueError where a field of `found` is there and not of its type, or is a number beyond any use."""
-    for name, kind in kinds.items():
-        value = found.get(name)
-        if name in found and not (isinstance(value, kind) and (kind is bool or is_usable(value))):
+def check_types(values: dict, **types: object) -> None:
+    """Raises ValueError if a field is not of its type, or is a number of absurd size."""
+    for name, kind in types.items():
+        value = values.get(name)
+        if name in values and not (isinstance(value, kind) and (kind is bool or is_usable(value))):
             raise ValueError(f"{name} is {value!r:.40}")
 
 
 def is_usable(value: object) -> bool:
-    """Whether a value is no number, or one of a size that can be counted with."""
-    return not isinstance(value, int | float) or (not isinstance(value, bool) and not abs(value) > LARGEST)
+    """Whether a value is not a number, or one of a reasonable size."""
+    return not isinstance(value, int | float) or (not isinstance(value, bool) and not abs(value) > MAX_NUMBER)
 
 
 def replace_folder(new: Path, target: Path) -> None:
-    """Put the whole folder `new` in the place of `target`; the old one goes only when the new one stands."""
+    """Replace the folder `target` by `new`; the old one is removed once the new one is in place."""
     parked = target.with_name(f".old-{target.name}")
     for attempt in range(3):
         if target.exists():
@@ -147,14 +138,14 @@ def replace_folder(new: Path, target: Path) -> None:
             os.replace(new, target)
             break
         except OSError:
-            if attempt == 2 or not target.exists():  # else another kernel brought the old one back, between the two
-                bring_back(target)
+            if attempt == 2 or not target.exists():  # else another kernel restored the old one in between
+                restore(target)
                 raise
     shutil.rmtree(parked, ignore_errors=True)
 
 
-def bring_back(folder: Path) -> Path:
-    """`folder`; if a kill between the two renames of `replace_folder` left it parked, it stands in its place again."""
+def restore(folder: Path) -> Path:
+    """`folder`, restored if a kill between the two renames of `replace_folder` left it parked."""
     parked = folder.with_name(f".old-{folder.name}")
     if parked.exists() and not folder.exists():
         with suppress(OSError):  # a read-only store, or another kernel was faster
@@ -162,17 +153,16 @@ def bring_back(folder: Path) -> Path:
     return folder
 
 
-def bring_all_back(root: Path) -> None:
-    """The same for every folder in `root`."""
+def restore_all(root: Path) -> None:
+    """Restore every folder in `root`."""
     for parked in root.glob(".old-*"):
         if NAME.fullmatch(name := parked.name.removeprefix(".old-")):
-            bring_back(root / name)
+            restore(root / name)
 
 
 def sweep(folder: Path) -> None:
-    """Remove what processes that are gone left half-written in `folder`: what is hidden and ends with their number.
-
-    What is parked (`.old-NAME`) or made anew (`.new-NAME`) may end with a number of its own, and stays.
+    """Remove what dead processes left half-written in `folder`: hidden names that end with their pid, except parked
+    (`.old-NAME`) and new (`.new-NAME`) folders, whose names may end with a number.
     """
     import psutil
 
@@ -186,12 +176,10 @@ def sweep(folder: Path) -> None:
                     path.unlink()
 
 
-# A lock is held by the operating system for this process and let go of when it dies, however it dies; neither clocks
-# nor
-# numbers of processes come into it. It belongs to a name, not to a folder: folders are parked and replaced. Its file
-# stays.
-PATIENCE = 0.3  # seconds: whoever looks whether a lock is held has it for a moment
-_held: dict[Path, FileLock] = {}
+# The operating system releases a lock when its process dies. It belongs to a name, not to a folder: folders are parked
+# and replaced. Its file stays.
+PATIENCE = 0.3  # seconds: `lock_holder` holds a lock for a moment
+_locks: dict[Path, FileLock] = {}
 _locking = threading.Lock()
 
 
@@ -200,20 +188,19 @@ def lock_file(folder: Path) -> Path:
 
 
 def lock(folder: Path, what: str) -> bool:
-    """Hold the name of `folder`, which need not exist; False when this process held it before.
-
-    `what` says in the error what the other process is doing. Raises GPTError when another living process holds it.
+    """Lock the name of `folder`; False if this process holds it already. Raises GPTError if another
+    live process does; `what` says what that is doing.
     """
     from filelock import FileLock, Timeout
 
     path = lock_file(folder)
     with _locking:
-        if path in _held:
+        if path in _locks:
             return False
         path.parent.mkdir(parents=True, exist_ok=True)
-        held = FileLock(path, timeout=PATIENCE, poll_interval=0.02, thread_local=False)
+        new = FileLock(path, timeout=PATIENCE, poll_interval=0.02, thread_local=False)
         try:
-            held.acquire()
+            new.acquire()
         except Timeout:
             pid = locked_by(path)
             raise GPTError(
@@ -222,16 +209,16 @@ def lock(folder: Path, what: str) -> bool:
         try:
             path.with_suffix(".pid").write_text(str(os.getpid()), encoding="utf-8")
         except BaseException:
-            held.release()
+            new.release()
             raise
-        _held[path] = held
+        _locks[path] = new
     return True
 
 
 def unlock(folder: Path) -> None:
     path = lock_file(folder)
     with _locking:
-        held = _held.pop(path, None)
+        held = _locks.pop(path, None)
         if held is not None:
             path.with_suffix(".pid").unlink(missing_ok=True)
             held.release()
@@ -239,9 +226,7 @@ def unlock(folder: Path) -> None:
 
 @contextmanager
 def locked(folder: Path, what: str) -> Iterator[None]:
-    """As `lock`; what was locked here is unlocked again if the block fails, and stays so for `unlock` if it does
-    not.
-    """
+    """As `lock`; unlocked again only if the block fails."""
     new = lock(folder, what)
     try:
         yield
@@ -252,27 +237,27 @@ def locked(folder: Path, what: str) -> Iterator[None]:
 
 
 def lock_holder(folder: Path) -> int | None:
-    """The pid of the living process that holds the name of `folder`, this one perhaps, or None."""
+    """The pid of the live process, perhaps this one, that holds the lock of `folder`'s name, or None."""
     from filelock import FileLock, Timeout
 
     path = lock_file(folder)
     with _locking:
-        if path in _held:
+        if path in _locks:
             return os.getpid()
         if (pid := locked_by(path)) is None:
             return None
         try:
             with FileLock(path, timeout=PATIENCE, poll_interval=0.02, thread_local=False):
-                path.with_suffix(".pid").unlink(missing_ok=True)  # of one that died
+                path.with_suffix(".pid").unlink(missing_ok=True)  # of a dead process
         except Timeout:
             return pid
-        except OSError:  # a store that may only be read: nobody writes in it from here
+        except OSError:  # a read-only store
             return None
     return None
 
 
 def locked_by(path: Path) -> int | None:
-    """The pid beside a lock file: whose it is, or was."""
+    """The pid of the process that holds or held a lock."""
     try:
         return int(path.with_suffix(".pid").read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -14,8 +14,8 @@ import pytest
 from jupyter_gpt import __main__ as main_module
 from jupyter_gpt.__main__ import find, lab_command, lab_environment, main, parse, shipped
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.notebook.execute import LINES, _first_line, _text, kernel_environment
-from jupyter_gpt.notebook.run_summary import made
+from jupyter_gpt.notebook.execute import MAX_LINES, _first_line, _text, kernel_environment
+from jupyter_gpt.notebook.run_summary import summary
 
 ROOT = Path(main_module.__file__).resolve().parent.parent
 
@@ -214,7 +214,7 @@ def test_ctrl_c_again_interrupts_again_for_a_run_that_stops_with_an_evaluation(t
         (["--execute", "junk.ipynb"], "cannot be read as a notebook"),
         (["--execute", "empty.ipynb"], "cannot be read as a notebook"),
         (["--frobnicate"], "unrecognized arguments: --frobnicate"),
-        (["--execute", "junk.ipynb", "--", "--port=1"], "goes to JupyterLab"),
+        (["--execute", "junk.ipynb", "--", "--port=1"], "are JupyterLab's"),
     ],
 )
 def test_mistakes_are_one_line_and_2(arguments, says, tmp_path, monkeypatch, capsys):
@@ -321,7 +321,7 @@ def test_text_is_cut_where_it_is_long_but_errors_are_not():
     stream = nbformat.v4.new_output("stream", text="\n".join(map(str, range(100))) + "\n")
     error = nbformat.v4.new_output("error", ename="E", evalue="v", traceback=["\x1b[31mline\x1b[0m"] * 40)
     lines = _text([stream, error], whole_errors=True).splitlines()
-    assert len(lines) == LINES + 40 and lines[LINES - 1] == f"… {100 - LINES + 1} more lines"
+    assert len(lines) == MAX_LINES + 40 and lines[MAX_LINES - 1] == f"… {100 - MAX_LINES + 1} more lines"
     assert lines[-1] == "line"
     assert _first_line("\n\n  %%pretrain x\nstories: 1") == "%%pretrain x"
     assert len(_first_line("x" * 100)) == 64
@@ -337,12 +337,12 @@ def test_the_table_of_what_was_made(tmp_path):
     run_of("killed", start, {"event": "step", "step": 7, "seconds": 1.5})
     run_of("begun")
     run_of("resumed", start, {"event": "end", "status": "stopped", "seconds": 2}, {"event": "step", "step": 9})
-    text = made(tmp_path)
+    text = summary(tmp_path)
     rows = {line.split()[0]: line.split()[1:] for line in text.splitlines()[2:]}
     assert rows["killed"] == ["interrupted", "7", "of", "100", "–", "810K", "1.5"]
     assert rows["begun"] == ["interrupted", "0", "–", "–", "–"]
     assert rows["resumed"][0] == "interrupted"  # an end that was not the last word
-    assert made(tmp_path, since=time.time() + 60) == "no model and no run was made"
+    assert summary(tmp_path, since=time.time() + 60) == "no model and no run was made"
 
 
 def test_an_error_is_one_line_whatever_it_quotes():

@@ -203,7 +203,7 @@ def endpoint_of(name: str, values: dict) -> Endpoint:
     names = {field.name for field in fields(Endpoint)}
     try:
         known = {key: value for key, value in values.items() if key in names}
-        store.check_kinds(
+        store.check_types(
             known,
             base_url=str,
             model=str,

@@ -143,14 +143,14 @@ class Models(Mapping):
 
     def folder(self, name: str) -> Path:
         """Where it is; for a new name, where a model trained here would be."""
-        own, pulled = (store.bring_back(root / "models" / name) for root in (store.home(), store.cache()))
+        own, pulled = (store.restore(root / "models" / name) for root in (store.home(), store.cache()))
         return pulled if is_model(pulled) and not is_model(own) else own
 
     def names(self) -> list[str]:
         """The names on disk."""
         roots = [root / "models" for root in (store.home(), store.cache())]
         for root in roots:
-            store.bring_all_back(root)
+            store.restore_all(root)
         names = {file.parent.name for root in roots for config in CONFIGS for file in root.glob(f"*/{config}")}
         return sorted(name for name in names if name[0] != ".")
 

@@ -18,17 +18,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.report.text import printable
 
-LINES = 16  # of a cell's text that are shown; a longer one is cut
+MAX_LINES = 16  # of a cell's text
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-ABLE = {"debugger": True, "supported_encryption": ["curve"]}  # as in ipykernel's own kernelspec
+METADATA = {"debugger": True, "supported_encryption": ["curve"]}  # as in ipykernel's kernelspec
 EXPECTED = {"raises-exception", "nbval-raises-exception"}  # tags of cells that are meant to fail
 
 
 def execute(notebook: Path) -> int:
-    """Runs `notebook`: 0 if all cells passed, 1 if one failed, 130 after Ctrl-C. GPTError if it is none."""
+    """Runs `notebook`: 0 if all cells passed, 1 if one failed, 130 after Ctrl-C. Raises GPTError if it is invalid."""
     import nbformat
 
     try:
@@ -39,40 +40,36 @@ def execute(notebook: Path) -> int:
     started = time.time()
     home = notebook.parent / (os.environ.get("JUPYTER_GPT_HOME") or ".jupyter_gpt")  # as the kernel will see it
     status = asyncio.run(_run(nb, notebook))
-    kept = _keep(nb, home / "executed" / notebook.name)
+    executed = _save(nb, home / "executed" / notebook.name)
 
-    from jupyter_gpt.notebook.run_summary import made
+    from jupyter_gpt.notebook.run_summary import summary
 
-    print(f"\n{made(home, started)}\n\nexecuted notebook: {kept}")
+    print(f"\n{summary(home, started)}\n\nexecuted notebook: {executed}")
     return status
 
 
-def _keep(nb, path: Path) -> Path:
-    """Writes the executed notebook whole or not at all."""
+def _save(nb, path: Path) -> Path:
     import nbformat
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(nbformat.writes(nb), encoding="utf-8")
-    temporary.replace(path)
+    store.write_text(path, nbformat.writes(nb))
     return path
 
 
 def kernel_manager():
-    """Manages a kernel of this very Python: no kernelspec has to be installed, none can lead elsewhere."""
+    """A manager of a kernel of this Python, with or without an installed kernelspec."""
     from jupyter_client.kernelspec import KernelSpec
     from jupyter_client.manager import AsyncKernelManager
 
     manager = AsyncKernelManager()
-    if manager.has_trait("transport_encryption"):  # newer kernels warn when what they say is not encrypted
+    if manager.has_trait("transport_encryption"):  # newer kernels warn without encryption
         manager.transport_encryption = "auto"
     argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-    manager._kernel_spec = KernelSpec(argv=argv, display_name="Python 3", language="python", metadata=ABLE)
+    manager._kernel_spec = KernelSpec(argv=argv, display_name="Python 3", language="python", metadata=METADATA)
     return manager
 
 
 def kernel_environment() -> dict[str, str]:
-    """The kernel's environment; a source checkout that is not installed is put on its path."""
+    """The kernel's environment; a source checkout is on its path."""
     checkout = Path(__file__).resolve().parents[2]
     if not (checkout / "pyproject.toml").is_file():
         return dict(os.environ)
@@ -81,24 +78,24 @@ def kernel_environment() -> dict[str, str]:
 
 
 async def _run(nb, notebook: Path) -> int:
-    """Runs the cells one by one; stops at the first that fails, and after the one that Ctrl-C ended."""
+    """Runs the cells in order until one fails or Ctrl-C ends one."""
     from nbclient import NotebookClient
 
     resources = {"metadata": {"path": str(notebook.parent)}}
     client = NotebookClient(nb, km=kernel_manager(), resources=resources, timeout=None, store_widget_state=False)
     cells = [(index, cell) for index, cell in enumerate(nb.cells) if cell.cell_type == "code" and cell.source.strip()]
-    for _, cell in cells:  # what an earlier execution left is not this one's
+    for _, cell in cells:
         cell.outputs, cell.execution_count = [], None
     print(f"{notebook} ({len(cells)} cells, {sys.executable})")
     ctrl_c = CtrlC(client)
-    # nbclient sets handlers of its own before it first waits for the kernel: this call comes right after them
+    # after nbclient has set its own handlers, which it does before it first waits for the kernel
     asyncio.get_running_loop().call_soon(ctrl_c.listen)
     async with contextlib.AsyncExitStack() as stack:
         try:
             setup = client.async_setup_kernel(cleanup_kc=True, env=kernel_environment())
             await stack.enter_async_context(setup)
         except RuntimeError as error:
-            atexit.unregister(client._cleanup_kernel)  # nbclient's own, which has nothing left to clean
+            atexit.unregister(client._cleanup_kernel)
             if ctrl_c.pressed:
                 return 130
             raise GPTError(f"the kernel did not start: {error}") from None
@@ -114,15 +111,14 @@ async def _run(nb, notebook: Path) -> int:
 
 @dataclass
 class CtrlC:
-    """Ctrl-C interrupts the running cell (before there is one, it is noted), and so does a second: a run that stops
-    then
-    leaves its last evaluation out. A third, or SIGTERM, ends the kernel.
+    """Ctrl-C interrupts the running cell. So does a second one, with which a stopping run skips its last evaluation. A
+    third, or SIGTERM, ends the kernel.
     """
 
     client: Any
     running: bool = False
     pressed: int = 0
-    acts: list = field(default_factory=list)  # asyncio keeps tasks only weakly
+    tasks: list = field(default_factory=list)  # asyncio references tasks only weakly
 
     def listen(self) -> None:
         with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C stays a KeyboardInterrupt
@@ -135,12 +131,12 @@ class CtrlC:
 
     def press(self) -> None:
         self.pressed += 1
-        said = {
+        messages = {
             1: "interrupting: Ctrl-C again skips the evaluation of a stopping run",
             2: "interrupting: Ctrl-C again ends the kernel",
         }
-        print(f" {said.get(self.pressed, 'ending the kernel')}", flush=True)
-        self.acts.append(asyncio.ensure_future(self.act()))
+        print(f" {messages.get(self.pressed, 'ending the kernel')}", flush=True)
+        self.tasks.append(asyncio.ensure_future(self.act()))
 
     async def act(self) -> None:
         if self.pressed > 2:
@@ -150,7 +146,7 @@ class CtrlC:
 
 
 async def _run_cell(client, cell, index: int, label: str) -> bool:
-    """Runs one cell, prints its line and its text; whether it passed."""
+    """Runs one cell and prints its first line and its text; returns whether it passed."""
     from nbclient.exceptions import CellExecutionError, DeadKernelError
 
     print(f"{label} {_first_line(cell.source):<64}", end="", flush=True)
@@ -178,7 +174,7 @@ def _first_line(source: str) -> str:
 
 
 def _text(outputs: list, whole_errors: bool) -> str:
-    """A cell's text, cut where it is long; the traceback of an error is not."""
+    """A cell's text, truncated; the traceback of an error is not."""
     shown, errors = [], []
     for output in outputs:
         if output.output_type == "stream":
@@ -189,11 +185,11 @@ def _text(outputs: list, whole_errors: bool) -> str:
         elif "text/plain" in output.data:
             shown.append(output.data["text/plain"])
     lines = plain_lines(shown)
-    if len(lines) > LINES:
-        lines = [*lines[: LINES - 1], f"… {len(lines) - LINES + 1} more lines"]
+    if len(lines) > MAX_LINES:
+        lines = [*lines[: MAX_LINES - 1], f"… {len(lines) - MAX_LINES + 1} more lines"]
     return "\n".join(lines + plain_lines(errors))
 
 
 def plain_lines(texts: list[str]) -> list[str]:
-    """The lines of texts without colours, and with nothing else that would steer a terminal."""
+    """The lines of texts without colours and other control sequences."""
     return [printable(line) for line in ANSI.sub("", "\n".join(texts)).splitlines()]

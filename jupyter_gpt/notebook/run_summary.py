@@ -11,7 +11,7 @@ from jupyter_gpt.runs.run_figures import diverged, last_of
 HEADER = ("run", "status", "steps", "validation loss", "parameters", "seconds")
 
 
-def made(home: Path, since: float = 0.0) -> str:
+def summary(home: Path, since: float = 0.0) -> str:
     """The runs and models under `home` that were written at or after `since` (unix seconds), as text."""
     from jupyter_gpt.report.text import table
 

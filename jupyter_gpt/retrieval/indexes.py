@@ -186,7 +186,7 @@ class Indexes(Mapping):
         self.open: dict[Path, KeptIndex] = {}
 
     def folder(self, name: str) -> Path:
-        return store.bring_back(store.home() / "indexes" / store.check_name(name))
+        return store.restore(store.home() / "indexes" / store.check_name(name))
 
     def __getitem__(self, name: str) -> KeptIndex:
         folder = self.folder(name)
@@ -198,7 +198,7 @@ class Indexes(Mapping):
         return self.open[folder]
 
     def __iter__(self) -> Iterator[str]:
-        store.bring_all_back(store.home() / "indexes")
+        store.restore_all(store.home() / "indexes")
         found = (path.parent.name for path in (store.home() / "indexes").glob("*/index.json"))
         return iter(sorted(name for name in found if name[0] != "."))
 

@@ -44,7 +44,7 @@ class Run:
         self.folder, self.name = folder, folder.name
         try:
             header = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
-            store.check_kinds({**header, **header["recipe"]}, kind=str, steps=int)
+            store.check_types({**header, **header["recipe"]}, kind=str, steps=int)
             self.kind, self.recipe, self.provenance = header["kind"], header["recipe"], Provenance.read(header)
             self.recipe["steps"]
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
@@ -161,7 +161,7 @@ def event_of(line: bytes, numbers: Container[str] = ()) -> dict | None:
         event = json.loads(line.decode())
         kind, measured = event["event"], event["event"] in ("step", "evaluation")
         own = [key for key in event if (kind == "step" and key != "event") or (measured and key in numbers)]
-        store.check_kinds(event, **{**KINDS, **dict.fromkeys(own, int | float | None)})
+        store.check_types(event, **{**KINDS, **dict.fromkeys(own, int | float | None)})
         return event if isinstance(kind, str) and (kind not in WITH_STEP or "step" in event) else None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None

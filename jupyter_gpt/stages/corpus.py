@@ -104,7 +104,7 @@ class Corpora(Mapping):
         with reading(f"corpus {name}", f"%%corpus {name} declares it again"):
             weights, *rest = yaml.safe_load_all(path.read_text(encoding="utf-8"))
             cell_id = rest[0]["cell_id"] if rest else None
-            store.check_kinds({"cell_id": cell_id}, cell_id=str | None)
+            store.check_types({"cell_id": cell_id}, cell_id=str | None)
             return Corpus(name, mixture.check(weights), cell_id=cell_id)
 
     def __iter__(self) -> Iterator[str]:

@@ -128,8 +128,8 @@ def from_line(line: str) -> Ranking:
     if sorted(place for group in order for place in group) != list(range(len(completions))):
         raise ValueError("the order does not name each completion once")
     for each in completions:
-        store.check_kinds({"text": each["text"], "model": each["model"]}, text=str, model=str)
-    store.check_kinds(values, prompt=str, time=int | float, by=str, reason=str)
+        store.check_types({"text": each["text"], "model": each["model"]}, text=str, model=str)
+    store.check_types(values, prompt=str, time=int | float, by=str, reason=str)
     shown, by = tuple(values.get("shown", ())), values.get("by", "person")
     return Ranking(values["prompt"], completions, order, shown, by, values["time"], values.get("reason", ""))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from jupyter_gpt.notebook.magics.listing import runs_report
-from jupyter_gpt.notebook.run_summary import made
+from jupyter_gpt.notebook.run_summary import summary
 from jupyter_gpt.notebook.views.live import _Feed
 from jupyter_gpt.notebook.views.run_report import run_report
 from jupyter_gpt.runs.run_figures import MEAN, recent
@@ -65,14 +65,14 @@ def test_a_run_that_diverges_is_kept_and_says_so_everywhere(gpt, tiny_model, tra
         and "Lower --lr (now 30)" in report.html
     )
     assert report.metadata["warnings"][0]["cause"] == "diverged"
-    assert "finished, diverged" in runs_report(gpt.runs).text and "finished, diverged" in made(gpt.home)
+    assert "finished, diverged" in runs_report(gpt.runs).text and "finished, diverged" in summary(gpt.home)
 
 
 @KINDS
 def test_a_run_that_does_not_says_nothing(gpt, tiny_model, train, kind):
     run = start(gpt, tiny_model, train, kind)
     assert not [event for event in run.events if event["event"] == "warning"] and run.events[-1]["alarms"] == []
-    assert "diverged" not in run_report(run).text + runs_report(gpt.runs).text + made(gpt.home)
+    assert "diverged" not in run_report(run).text + runs_report(gpt.runs).text + summary(gpt.home)
 
 
 @KINDS
@@ -88,7 +88,7 @@ def test_training_loss_is_one_and_validation_has_its_step(gpt, tiny_model, train
     assert "loss, mean of last 10" in table and f"≈{loss:.3f}" in table
     value = [event["val_loss"] for event in run.events if event["event"] == "evaluation"][-1]
     assert re.search(rf"validation loss +≈{value:.3f} nats per \w+ at step 16", text)
-    assert f"≈{value:.3f} at step ≈16" in table and f"{value:.3f} at step 16" in made(gpt.home)
+    assert f"≈{value:.3f} at step ≈16" in table and f"{value:.3f} at step 16" in summary(gpt.home)
 
 
 def test_a_stopped_run_shows_the_step_of_a_validation_that_was_skipped(gpt, train):

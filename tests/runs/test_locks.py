@@ -85,7 +85,7 @@ def test_a_failure_lets_go_of_what_was_locked_in_it_alone(home):
             store.lock(folder, "x")
         with pytest.raises(ZeroDivisionError), store.locked(folder, "x"):
             1 / 0  # noqa: B018
-        assert (store.lock_file(folder) in store._held) == before
+        assert (store.lock_file(folder) in store._locks) == before
     store.unlock(folder)
 
 
@@ -156,7 +156,7 @@ def test_what_another_kernel_brought_back_in_between_is_replaced(home, monkeypat
     def replace(source, target, times=[]):  # noqa: B006
         if source == new and not times:
             times.append(1)
-            store.bring_all_back(home / "models")
+            store.restore_all(home / "models")
         return real(source, target)
 
     monkeypatch.setattr(os, "replace", replace)

@@ -324,11 +324,11 @@ def test_a_full_disk_is_one_line_wherever_it_strikes(gpt, train, disk):
         run.wait()
     assert "\n" not in str(error.value)
     assert run.status == "failed" and run.events[-1]["event"] == "end"
-    assert not store._held
+    assert not store._locks
     for again in (lambda: train("other", steps=3), lambda: gpt.resume("tiny")):
         with pytest.raises(GPTError, match="could not be written"):
             again()
-    assert "other" not in gpt.runs and not store._held
+    assert "other" not in gpt.runs and not store._locks
     disk(full=False)
     gpt.resume("tiny", background=True)
     stop_at(gpt.runs["tiny"], 8)
