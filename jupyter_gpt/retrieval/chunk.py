@@ -11,6 +11,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 from jupyter_gpt.retrieval.read import Document
@@ -62,7 +63,8 @@ def chunker(
     import semchunk
 
     repeated = round(overlap * tokens) if overlap < 1 else round(overlap)
-    cut = semchunk.chunkerify(count, tokens - repeated, cache_maxsize=CACHE)
+    # semchunk's own memory of counts is global: it would keep the model that counts for ever
+    cut = semchunk.chunkerify(lru_cache(CACHE)(count), tokens - repeated, memoize=False)
 
     def chunks(document: Document) -> Iterator[Chunk]:
         text, before, floor = document.text, None, 0

@@ -1,6 +1,8 @@
 """Chunks: nothing is lost, none is too long, each knows its place."""
 
+import gc
 import re
+import weakref
 from itertools import pairwise
 
 from jupyter_gpt.retrieval.chunk import chunker, with_heading
@@ -53,3 +55,18 @@ def test_the_heading_is_embedded_once():
     assert with_heading("27 days.", "") == "27 days."
     same = [next(chunker(count, 30, 0)(parse(text, ".md"))).hash for text in (b"# A\n\nx", b"# A\n\nx", b"# B\n\nx")]
     assert same[0] == same[1] != same[2]
+
+
+def test_what_counts_is_given_back():
+    """A model of the kernel may be what counts: once the cutting is done, nothing holds it."""
+
+    class Counter:
+        def count(self, text):
+            return len(text.split())
+
+    counter = Counter()
+    gone = weakref.ref(counter)
+    assert list(chunker(counter.count, 5)(parse(b"One two. Three four. " * 9, ".txt")))
+    del counter
+    gc.collect()
+    assert gone() is None
