@@ -1,7 +1,7 @@
 """Every stage of training a GPT assistant, and every technique of prompting one, as a notebook cell.
 
-`%load_ext jupyter_gpt` gives the magics; `from jupyter_gpt import gpt` the same things from Python. Neither
-imports torch: that waits until the first cell that needs it, so loading is instant.
+`%load_ext jupyter_gpt` gives the magics; `from jupyter_gpt import gpt` the same things from Python. Neither imports
+torch: that waits until the first cell that needs it, so loading is instant.
 """
 
 import os
@@ -9,8 +9,8 @@ import os
 __version__ = "0.1.0"
 
 # torch's OpenMP threads spin for milliseconds at every barrier. Beside a browser, on a machine with few cores, each
-# then
-# waits for the other's time slice: with one core busy a training step of 0.8 s took 7.3 s. Read when torch is imported.
+# then waits for the other's time slice: with one core busy a training step of 0.8 s took 7.3 s. Read when torch is
+# imported.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 

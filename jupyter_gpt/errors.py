@@ -1,7 +1,7 @@
 """The one exception a user's mistake raises: a single clear line in the notebook, yet a real error.
 
-IPython asks an exception for `_render_traceback_`; answering with one line keeps the cell readable,
-while nbclient, nbval and papermill still see a failed cell (IPython's own UsageError would pass there).
+IPython asks an exception for `_render_traceback_`; answering with one line keeps the cell readable, while nbclient,
+nbval and papermill still see a failed cell (IPython's own UsageError would pass there).
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 
 The options of a stage are one pydantic model. From each field (its type, default, bounds and description) come the
 magic's parsing, `--help`, Tab completion, the one-line error, `recipe.yaml`, and the signature and docstring of the
-Python
-function.
+Python function.
 """
 
 from __future__ import annotations
@@ -52,13 +51,10 @@ def option(default: Any = ..., description: str = "", metavar: str = "", **more:
 
     `more`: group, the heading that `--help` lists it under (default: the `group` of the class it stands in); place,
     whether (or by what word in capitals) it is a bare word of the magic (keyword: but not of Python); flag, its name in
-    the
-    magic where that differs; positional, whether it is given by place in Python; complete, whose names complete it
-    ("models",
-    "runs", "corpora", "rankings", "files"); hints, some of its values; variable, whether a `$variable` is handed over
-    as the object it is; only, "python" or "magic" where the other has it not, "none" where a subclass has no such
-    option;
-    body, whether it is the body of the cell; recipe, False where `recipe.yaml` does not keep it.
+    the magic where that differs; positional, whether it is given by place in Python; complete, whose names complete it
+    ("models", "runs", "corpora", "rankings", "files"); hints, some of its values; variable, whether a `$variable` is
+    handed over as the object it is; only, "python" or "magic" where the other has it not, "none" where a subclass has
+    no such option; body, whether it is the body of the cell; recipe, False where `recipe.yaml` does not keep it.
     """
     return Field(default, description=description, json_schema_extra={"metavar": metavar, **more})
 

@@ -188,8 +188,8 @@ def lock_file(folder: Path) -> Path:
 
 
 def lock(folder: Path, what: str) -> bool:
-    """Lock the name of `folder`; False if this process holds it already. Raises GPTError if another
-    live process does; `what` says what that is doing.
+    """Lock the name of `folder`; False if this process holds it already. Raises GPTError if another live process does;
+    `what` says what that is doing.
     """
     from filelock import FileLock, Timeout
 

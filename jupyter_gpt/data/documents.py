@@ -32,8 +32,8 @@ FORMAT = 1
 
 @dataclass(frozen=True, eq=False)
 class Documents:
-    """Tokenized documents of several sources. A document begins with the token `eot`, unless it is the held-out
-    end of the one before it."""
+    """Tokenized documents of several sources. A document begins with the token `eot`, unless it is the held-out end of
+    the one before it."""
 
     tokens: np.ndarray  # (N,) unsigned integers
     offsets: np.ndarray  # (D+1,) int64

@@ -1,7 +1,7 @@
 """A mixture: sources and their weights, as written in a cell, and the table of what it amounts to.
 
-The weights are sampling proportions, as in the table of LLaMA's paper (arXiv:2302.13971, table 1): a source
-makes up its share of every batch, however large it is; the epochs say how often it is seen for that.
+The weights are sampling proportions, as in the table of LLaMA's paper (arXiv:2302.13971, table 1): a source makes up
+its share of every batch, however large it is; the epochs say how often it is seen for that.
 """
 
 from __future__ import annotations
@@ -65,8 +65,7 @@ def parse(text: str) -> dict[str, float]:
 
 def read(given: object, variables: Mapping | None = None) -> tuple[dict[str, float], Mapping | None]:
     """The mixture that Python gives, and the variables it is read with: a mapping, its YAML, a Path, or the data
-    themselves,
-    which become the variable `$data`. Raises GPTError as `check` does."""
+    themselves, which become the variable `$data`. Raises GPTError as `check` does."""
     if isinstance(given, str):
         return parse(given), variables
     if isinstance(given, Path):
@@ -133,9 +132,9 @@ def survey(
 ) -> list[Row]:
     """The table of a mixture: what each source holds, its share of a batch, its epochs over a horizon.
 
-    Tokens are those of `tokenizer`, or of a BPE trained on a sample of the mixture. A source larger than READ
-    is estimated from the sizes of its files, and a large one on the hub is not counted. Raises GPTError as
-    `sources.check` does, for every source.
+    Tokens are those of `tokenizer`, or of a BPE trained on a sample of the mixture. A source larger than READ is
+    estimated from the sizes of its files, and a large one on the hub is not counted. Raises GPTError as `sources.check`
+    does, for every source.
     """
     weights = check(weights)
     for source in weights:

@@ -1,8 +1,8 @@
 """Packing: which tokens stand in which training row.
 
-A row is T+1 tokens: T inputs and, one to the right, T targets. Documents are laid end to end in it, each
-begun by the delimiter `<eot>`, which is thereby the target after the last token of the document before. There
-is no mask between documents, so where a delimiter stands decides what the model learns about ends:
+A row is T+1 tokens: T inputs and, one to the right, T targets. Documents are laid end to end in it, each begun by the
+delimiter `<eot>`, which is thereby the target after the last token of the document before. There is no mask between
+documents, so where a delimiter stands decides what the model learns about ends:
 
     <eot> Once upon a time … <eot> The hen sat … <eot>                 documents that fit, and a last delimiter
     h of the realm and all the king's men were sworn to keep the       a window of a longer document, alone
@@ -22,9 +22,9 @@ is no mask between documents, so where a delimiter stands decides what the model
   tokens that are laid out twice: with more of the document whose head stands there, or with the beginning of one
   that waits; a gap of more than an eighth of the row by splitting a document that waits into a head and a tail.
 
-A row depends only on the documents, the weights, the seed and T, not on the length of the run or on what was
-asked before. Rows are laid out in order, as far as they are asked for, some 400,000 pieces a second, and
-remembered (12 bytes a piece, 8 a row): a run resumed at its millionth row first waits some seconds.
+A row depends only on the documents, the weights, the seed and T, not on the length of the run or on what was asked
+before. Rows are laid out in order, as far as they are asked for, some 400,000 pieces a second, and remembered (12 bytes
+a piece, 8 a row): a run resumed at its millionth row first waits some seconds.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ class Part(NamedTuple):
 class Rows:
     """The training rows of `documents`: row i is the same whenever and in whatever order it is asked for.
 
-    documents: what `prepare` made. context: T. weights: sampling proportions, one a source (default: the
-    documents'). Safe to use from several threads.
+    documents: what `prepare` made. context: T. weights: sampling proportions, one a source (default: the documents').
+    Safe to use from several threads.
     """
 
     def __init__(self, documents: Documents, context: int, seed: int = 0, weights: Sequence[float] | None = None):
@@ -89,8 +89,7 @@ class Rows:
         return out
 
     def documents_of(self, row: int) -> list[Part]:
-        """The documents that stand in a row, left to right. A last cell beyond them is a closing
-        delimiter."""
+        """The documents that stand in a row, left to right. A last cell beyond them is a closing delimiter."""
         self._lay_out(row + 1)
         parts, column = [], 0
         for p in range(self._first[row], self._first[row + 1]):

@@ -50,11 +50,10 @@ def prepare(
 ) -> Generator[Progress, None, tuple[PreTrainedTokenizerBase, Documents]]:
     """Tokenizes a mixture into `folder`. Yields progress events; returns (tokenizer, documents).
 
-    weights: sampling proportions by source. tokens_wanted: how many tokens the run will see; a source with
-    fewer is repeated by the packing, one with more is read only as far as needed. tokenizer: "bpe" (of
-    `vocab_size`, 4096 unless given), "char", or a tokenizer. held_out: the fraction for validation, in place
-    of one document in twenty or the last tenth of few (see `split.py`). Raises GPTError for whatever a user can get
-    wrong, as early as it can be known.
+    weights: sampling proportions by source. tokens_wanted: how many tokens the run will see; a source with fewer is
+    repeated by the packing, one with more is read only as far as needed. tokenizer: "bpe" (of `vocab_size`, 4096 unless
+    given), "char", or a tokenizer. held_out: the fraction for validation, in place of one document in twenty or the
+    last tenth of few (see `split.py`). Raises GPTError for whatever a user can get wrong, as early as it can be known.
     """
     if held_out is not None and not 0 <= held_out < 1:
         raise GPTError(f"held_out is the fraction kept for validation, at least 0 and below 1, not {held_out}")
@@ -105,8 +104,8 @@ def _train(kind: str, mixture: list[Source], tokens_wanted: int, vocab_size: int
         taken, most = 0, int(wanted * source.share) + 1
         for text in source.texts():
             for portion in source.portions(text):
-                # Merges are learned from what is trained on; characters also from what is held out, or the
-                # validation text of a small corpus would hold unknown ones.
+                # Merges are learned from what is trained on; characters also from what is held out, or the validation
+                # text of a small corpus would hold unknown ones.
                 if kind == "char" or not portion.held:
                     texts.extend(piece.text for piece in pieces(portion, most - taken))
                     taken += min(len(portion.text), most - taken)

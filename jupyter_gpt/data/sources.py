@@ -34,8 +34,8 @@ NOT_SOURCE |= {"site-packages", "dist-packages", "__pycache__"}
 def read(source: str, variables: Mapping | None = None, seed: int = 0) -> Iterator[str]:
     """The documents of `source`, from the start at each call; endless for those in ENDLESS.
 
-    The seed decides what is generated and the order of files; rows within a file keep theirs. Raises
-    GPTError, as `check` does, when a source turns out to be unreadable.
+    The seed decides what is generated and the order of files; rows within a file keep theirs. Raises GPTError, as
+    `check` does, when a source turns out to be unreadable.
     """
     if source in ENDLESS:
         return importlib.import_module(f"jupyter_gpt.data.{source}").documents(seed)

@@ -5,8 +5,8 @@ beats that state them. A story casts the plot from tables (`stories_world.txt`),
 each beat and fills the slots. Since the generator knows the world, each question about a story has a right answer by
 construction.
 
-A story depends on (seed, index) alone: only `Random(str)` and `.random()` are used, whose results Python
-promises to keep the same in every version.
+A story depends on (seed, index) alone: only `Random(str)` and `.random()` are used, whose results Python promises to
+keep the same in every version.
 """
 
 import re

@@ -1,11 +1,11 @@
 """Small computations with right answers, endless and seeded, answered at once or with the steps written out.
 
-The same problem can be told both ways: that is what lets a notebook show what a chain of thought is worth to
-a small model, and gives reinforcement learning a reward that can be checked. Each kind of problem is one
-function that draws its numbers and returns question, steps and answer.
+The same problem can be told both ways: that is what lets a notebook show what a chain of thought is worth to a small
+model, and gives reinforcement learning a reward that can be checked. Each kind of problem is one function that draws
+its numbers and returns question, steps and answer.
 
-A sum depends on (seed, index) alone: only `Random(str)` and `.random()` are used, whose results Python
-promises to keep the same in every version.
+A sum depends on (seed, index) alone: only `Random(str)` and `.random()` are used, whose results Python promises to keep
+the same in every version.
 """
 
 from collections.abc import Callable, Iterator

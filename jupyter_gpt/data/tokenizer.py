@@ -140,8 +140,8 @@ class Encoder:
 def token_bytes(tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
     """How many bytes of text each token stands for: int32 (V,), 0 for special tokens.
 
-    Bits per byte = (sum of nats over tokens with bytes) / (ln 2 · sum of their bytes). Unlike loss per token
-    it compares models of different vocabularies.
+    Bits per byte = (sum of nats over tokens with bytes) / (ln 2 · sum of their bytes). Unlike loss per token it
+    compares models of different vocabularies.
     """
     import numpy as np
 

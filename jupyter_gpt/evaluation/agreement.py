@@ -5,8 +5,8 @@ squared deviations of R_i from their mean, and T_j = Σ (t³ - t) over the tied 
 
     W = 12 S / (m² (n³ - n) - m Σ T_j)
 
-Kendall and Babington Smith, The problem of m rankings, 1939; ties as in Siegel, Nonparametric Statistics, 1956.
-W is 1 when all agree; random orders have 1/m on average.
+Kendall and Babington Smith, The problem of m rankings, 1939; ties as in Siegel, Nonparametric Statistics, 1956. W is 1
+when all agree; random orders have 1/m on average.
 """
 
 from __future__ import annotations

@@ -25,8 +25,7 @@ Right = Callable[[str, int], bool]  # (answer, number of the question) -> is it 
 @dataclass(frozen=True)
 class Task:
     """Questions, their answers, and `right(answer, i)`, which tells whether an answer to question i is right. `forms`
-    say
-    what the answers are; `ANY` where a function judges the reply, which is then read as little as possible."""
+    say what the answers are; `ANY` where a function judges the reply, which is then read as little as possible."""
 
     name: str
     questions: tuple[str, ...]

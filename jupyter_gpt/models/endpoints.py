@@ -1,7 +1,7 @@
 """Endpoints: models behind an OpenAI-compatible server, by name.
 
-`endpoints.json` has each address and the name of the environment variable that holds the key, never the key: that
-is read for each request and goes into its header alone. The file is in the store beside the notebook, or in the user's
+`endpoints.json` has each address and the name of the environment variable that holds the key, never the key: that is
+read for each request and goes into its header alone. The file is in the store beside the notebook, or in the user's
 configuration folder for all notebooks of that user; the store's wins.
 """
 

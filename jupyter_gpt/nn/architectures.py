@@ -22,9 +22,9 @@ class Operations(NamedTuple):
     """How the parts of a model are computed.
 
     linear(*layers): layers that read the same input `(…, in)` as one function to their concatenated outputs.
-    rms_norm(layer, eps), layer_norm(layer): a norm over the last dimension.
-    swiglu: gate and up `(…, 2M)` side by side to `(…, M)`.
-    token_rows(table): returns the function that gives an adapter's own rows of an embedding table, or None.
+    rms_norm(layer, eps), layer_norm(layer): a norm over the last dimension. swiglu: gate and up `(…, 2M)` side by side
+    to `(…, M)`. token_rows(table): returns the function that gives an adapter's own rows of an embedding table, or
+    None.
     """
 
     linear: Callable[..., Function]

@@ -37,8 +37,7 @@ def with_shared_weights(module: nn.Module) -> nn.Module:
 
 def states(module: nn.Module) -> dict[int, None]:
     """What a forward pass has left in a module for its gradient, as RecurrentGemma leaves its state: to
-    `copy.deepcopy`,
-    which would refuse it, nothing."""
+    `copy.deepcopy`, which would refuse it, nothing."""
     kept = (value for part in module.modules() for value in vars(part).values() if isinstance(value, Tensor))
     return {id(value): None for value in kept if value.grad_fn is not None}
 
@@ -68,8 +67,7 @@ def lora(
     layers (their last part, or dotted), "all-linear" (default), or one regular expression. `dora` learns the magnitudes
     of the weights too (Liu et al. 2024), `rslora` scales by alpha/sqrt(rank) (Kalajdzievski 2023). The rows of `tokens`
     in the embedding and in the head of words are trained with the adapter (`chat_tokens.py` says which should be).
-    `task`
-    is peft's: "CAUSAL_LM" or "SEQ_CLS", whose head is then trained in full.
+    `task` is peft's: "CAUSAL_LM" or "SEQ_CLS", whose head is then trained in full.
 
     Raises GPTError for a rank below one, and for targets that match nothing: it lists what there is.
     """
@@ -190,8 +188,7 @@ def linear_layers(module: nn.Module) -> list[str]:
 
     Those two are often one tensor: an adapter of the one, merged, would change the other. Left out is what an adapter
     would not reach, a layer whose weight the model reads without calling it (`dt_proj` of Mamba), what is linear by its
-    class
-    alone (a router that returns a choice), and what peft refuses (`out_proj` of Mamba).
+    class alone (a router that returns a choice), and what peft refuses (`out_proj` of Mamba).
     """
     head = module.get_output_embeddings() if hasattr(module, "get_output_embeddings") else None
     path = trunk_paths(module)[0]

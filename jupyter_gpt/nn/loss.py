@@ -105,8 +105,7 @@ def chunk_rows(vocabulary: int, device: str, least: int = 256) -> int:
     """Rows of logits to hold at once: 16 MiB in fp32 for a CPU's caches (at 16,384 tokens 1.4 times as fast as all
     2,048 rows of a batch at once), 1.5 GiB in bf16 on a GPU of 80 GB, less on a smaller one, so that with their
     gradient they stay under a tenth of its memory; `least` at least, for each chunk adds to the gradient of a whole
-    head that is
-    trained."""
+    head that is trained."""
     most = 1 << 22 if device == "cpu" else 3 << 28
     if device == "cuda":
         most = min(most, torch.cuda.get_device_properties(0).total_memory // 100)
@@ -131,8 +130,8 @@ def cross_entropy(
 
 class SelectedLogits(torch.autograd.Function):
     """Of hidden states `(n, D)` and a head `(V, D)`: the log-probability `(n,)` of each target and the entropy `(n,)`,
-    both in fp32 nats; no gradient goes through the entropy. The logits are made again for the backward pass.
-    `rows` `(r, D)`, if any, stand in the place of the head's rows `ids` `(r,)`.
+    both in fp32 nats; no gradient goes through the entropy. The logits are made again for the backward pass. `rows`
+    `(r, D)`, if any, stand in the place of the head's rows `ids` `(r,)`.
     """
 
     @staticmethod

@@ -18,8 +18,7 @@ def base_of(module: nn.Module) -> nn.Module:
 
 def context_of(module: nn.Module) -> int:
     """The most tokens a prompt and its continuation may have together: with dynamic rope, which turns more slowly the
-    longer
-    a text is, the positions that were trained on times its factor."""
+    longer a text is, the positions that were trained on times its factor."""
     config = base_of(module).config
     config = config.get_text_config() if hasattr(config, "get_text_config") else config
     positions = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or -1

@@ -52,8 +52,7 @@ def cut(t: Tensor, dim: int, pieces: int) -> Tensor:
 
 class Muon:
     """The optimiser of the matrices `params`, each `(out, in)`, or `(in, out)` if its id is in `transposed`, or a stack
-    of
-    them, as of experts.
+    of them, as of experts.
 
     `blocks` maps ids of matrices to `(dim, pieces)`: each piece along that dimension is orthogonalised by itself.
     `step(factor)` moves every entry by the root mean square that lr * factor * sqrt(max(1, out/in)) times an

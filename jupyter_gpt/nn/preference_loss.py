@@ -41,8 +41,7 @@ def log_before(scores: Tensor, rest: Tensor) -> Tensor:
 
     one dimension instead of a sum over n! orders. With y = log t + rest the integrand is smooth and has one peak,
     between 0 and log(n + 1), so that the trapezoidal rule converges exponentially; its step shrinks as the peak does,
-    with the
-    root of n. In float64, where it is exact to about 1e-14.
+    with the root of n. In float64, where it is exact to about 1e-14.
     """
     n = len(scores)
     if n == 1:
@@ -75,10 +74,8 @@ def ranking_loss(
 
     For two it is Bradley-Terry, minus log sigmoid(r_chosen - r_rejected). InstructGPT divides the sum over the pairs of
     K completions by their number, so that a long ranking does not outweigh a pair (Ouyang et al. 2022, equation 1);
-    here
-    the sum is one over the K - 1 choices of Plackett-Luce (`choices`), and is divided by those. While all scores are
-    equal,
-    the gradient of the best score is -1/K, just as it is there.
+    here the sum is one over the K - 1 choices of Plackett-Luce (`choices`), and is divided by those. While all scores
+    are equal, the gradient of the best score is -1/K, just as it is there.
 
     `centring` pulls each ranking's mean score towards zero, for only differences are learned: its coefficient times
     (2 * mean)^2, which for two is (r1 + r2)^2 (Eisenstein et al. 2023, section 3.1).

@@ -36,8 +36,7 @@ def whiten(x: Tensor, mask: Tensor) -> Tensor:
 
 def token_rewards(scores: Tensor, logp: Tensor, reference: Tensor, mask: Tensor, coefficient: float) -> Tensor:
     """PPO's rewards `(B, T)`: minus `coefficient` times the KL to the reference at every token (k1), and the score
-    `(B,)` of
-    the completion at its last (Ziegler et al. 2019, equation 2; Ouyang et al. 2022, equation 2).
+    `(B,)` of the completion at its last (Ziegler et al. 2019, equation 2; Ouyang et al. 2022, equation 2).
     """
     last = mask.sum(dim=1, keepdim=True) - 1
     return (-coefficient * kl(logp, reference, "k1") * mask).scatter_add(1, last, scores[:, None])

@@ -87,8 +87,7 @@ class Shape:
 @dataclass(frozen=True)
 class Step:
     """A step of training on `device`. `itemsize` is that of the activations, `text` the most tokens of one text,
-    `whole`
-    those that pass through the model together whatever the micro-batch.
+    `whole` those that pass through the model together whatever the micro-batch.
 
     state: bytes of weights, gradients and optimizer that are not taken yet.  trained: the layers' weights are trained,
     not an adapter beside them.  head: None where no logits are made, else whether the head is trained.  update: bytes
@@ -174,8 +173,7 @@ def pretraining(recipe, vocabulary: int, device: str) -> Step:
 
 def muon_update(matrices: int, itemsize: int) -> int:
     """Bytes that Muon takes while it orthogonalises its largest stack, most of all matrices: gradients in fp32, and
-    four
-    tensors in the number format of the products."""
+    four tensors in the number format of the products."""
     return int(0.7 * matrices * (4 + 4 * itemsize))
 
 

@@ -232,8 +232,7 @@ def has_flash(q: Tensor) -> bool:
 
 def packed_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, segments: Segments) -> Tensor:
     """The attention of a stream: by hand, by the kernel for texts of varying length, or, where neither runs, texts of
-    like
-    length side by side."""
+    like length side by side."""
     if mask is not None and eager(q):
         return by_hand.PackedAttention.apply(q, k, v, mask, segments.lengths).flatten(2)
     if has_flash(q):

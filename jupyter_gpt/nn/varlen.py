@@ -91,8 +91,7 @@ def _stream(ids, targets, positions, bounds, longest: int, padding: int, device)
 
 def groups(lengths: list[int], waste: float = 1.25, spare: int = 32) -> list[list[int]]:
     """Texts by their numbers, those of like length together, so that padding each group costs little: at most `spare`
-    cells
-    beside `waste` times its tokens."""
+    cells beside `waste` times its tokens."""
     order = sorted(range(len(lengths)), key=lambda n: lengths[n])
     found: list[list[int]] = []
     real = 0

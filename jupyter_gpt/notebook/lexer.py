@@ -1,7 +1,7 @@
 """How the line of a magic becomes words, and a word a number.
 
-Not `shlex`: that takes the quotes out of `--json {"type": "object"}` and the backslashes out of
-`C:\\texts\\*.txt`, and stumbles over the apostrophe of `don't`.
+Not `shlex`: that takes the quotes out of `--json {"type": "object"}` and the backslashes out of `C:\\texts\\*.txt`, and
+stumbles over the apostrophe of `don't`.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class Word(NamedTuple):
 def split(line: str) -> list[Word]:
     """The words of a line, parted by white space.
 
-    A quote groups at the start of a word and after `=`, nowhere else, so that apostrophes are letters; inside
-    quotes a backslash is itself unless it stands before the closing quote. A word that begins with `{` or `[`
-    (or has it after `=`) goes on to the matching bracket, its quotes kept: JSON needs no quoting. A quote or
-    bracket never closed is a `GPTError`.
+    A quote groups at the start of a word and after `=`, nowhere else, so that apostrophes are letters; inside quotes a
+    backslash is itself unless it stands before the closing quote. A word that begins with `{` or `[` (or has it after
+    `=`) goes on to the matching bracket, its quotes kept: JSON needs no quoting. A quote or bracket never closed is a
+    `GPTError`.
     """
     words, at = [], 0
     while at < len(line):

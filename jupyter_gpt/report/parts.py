@@ -87,8 +87,8 @@ class Table:
 
 @dataclass(frozen=True)
 class Samples:
-    """What was written to the same prompts. `columns` name who wrote it or at which step, `rows` are
-    `(prompt, a text for each column)`. One column named "" continues its prompt.
+    """What was written to the same prompts. `columns` name who wrote it or at which step, `rows` are `(prompt, a text
+    for each column)`. One column named "" continues its prompt.
     """
 
     columns: Sequence[Inline]

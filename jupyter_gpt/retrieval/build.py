@@ -326,8 +326,7 @@ def keywords_of(index: Index) -> keyword.Keywords:
 
 def relevance_threshold(index: Index, embedder) -> float:
     """The cosine from which on a hit means something: what three quarters of unrelated questions do not reach with
-    their
-    best hits, and 95% of the pairs of these questions not with each other, which counts where an index is small.
+    their best hits, and 95% of the pairs of these questions not with each other, which counts where an index is small.
     """
     import numpy as np
 

@@ -85,8 +85,7 @@ def good(found: Mapping[int, Support | None]) -> tuple[int, ...]:
 
 def by_clauses(sentence: str, sources: Sequence[list[str]], question: str) -> tuple[int, ...]:
     """The sources that together support a sentence, one a clause; each has to have what the sentence is about, its
-    first
-    word. None where a clause is said by none of them."""
+    first word. None where a clause is said by none of them."""
     clauses = CLAUSE.split(sentence)
     if len(clauses) < 2 or any(len(parsed(clause)) < 2 for clause in clauses):
         return ()

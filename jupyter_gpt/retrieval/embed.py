@@ -2,8 +2,8 @@
 
 The layout of a sentence-transformers folder is read (`modules.json`: transformer, pooling, normalize) and run with
 plain transformers. Texts go through longest first, in batches of like length, so that little is padding; on a CPU that
-multiplies bf16 in hardware its matrices are bf16, and the sums over tokens fp32.
-A kernel model is a causal LM: its last hidden states, averaged over the text's tokens, are the vector.
+multiplies bf16 in hardware its matrices are bf16, and the sums over tokens fp32. A kernel model is a causal LM: its
+last hidden states, averaged over the text's tokens, are the vector.
 """
 
 from __future__ import annotations

@@ -30,8 +30,7 @@ def in_words(text: str) -> list[str]:
 
 def number(text: str) -> str | None:
     """A text that is a number and nothing else, as it is usually written: no currency, no thousands separators, no
-    zeros
-    after the point, and 0.5 for 1/2; None for any other text."""
+    zeros after the point, and 0.5 for 1/2; None for any other text."""
     if match := DIGITS.fullmatch(text):
         return value(match)
     return value_of_words(text) if WORDS.fullmatch(text) else None

@@ -1,7 +1,7 @@
 """Documents from files: text with marks that say on which page and under which heading each part of it stands.
 
-A part that begins is parted from the one before by two blank lines, so that the chunker prefers to cut there.
-What cannot be read is `Unreadable`, with the reason; whoever indexes a folder names it, counts it and goes on.
+A part that begins is parted from the one before by two blank lines, so that the chunker prefers to cut there. What
+cannot be read is `Unreadable`, with the reason; whoever indexes a folder names it, counts it and goes on.
 """
 
 from __future__ import annotations

@@ -47,8 +47,7 @@ ENOUGH = 2 / 3  # of the words that a sentence shares with the question
 @dataclass(frozen=True)
 class Word:
     """A word that means something, in sentence `line`. denied: by a "not" before it; compared: after a "than"; agent:
-    after a
-    "by"; single: after an "a"."""
+    after a "by"; single: after an "a"."""
 
     text: str
     root: str
@@ -161,8 +160,7 @@ def beside(
     said: Sequence[Word], place: int, passage: Sequence[Word], at: dict[str, list[int]], opening: set[str]
 ) -> bool:
     """Whether a number stands by its neighbours in the passage too, in one sentence; by other numbers as close as it
-    does.
-    What the sentence is about may be named where the source opens."""
+    does. What the sentence is about may be named where the source opens."""
 
     def near(i: int, j: int, apart: int) -> bool:
         most = apart if passage[j].root[:1].isdigit() else NEAR

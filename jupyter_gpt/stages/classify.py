@@ -24,9 +24,8 @@ class Classify(Finetuning):
 
     Puts a head of scores, one a label, on a base model and trains both on labelled texts (Radford et al. 2018), or the
     head and an adapter with --lora. A part of the texts is held out: accuracy and F1 on it come with their intervals,
-    and
-    the confusion matrix as a picture. gpt.models[NAME].predict(texts) asks the classifier. With --from-scratch the same
-    architecture learns from random weights: what it lacks is what the base had learned.
+    and the confusion matrix as a picture. gpt.models[NAME].predict(texts) asks the classifier. With --from-scratch the
+    same architecture learns from random weights: what it lacks is what the base had learned.
     """
 
     magic: ClassVar[str] = "%%classify"

@@ -18,9 +18,8 @@ class Index(Bound):
 
     Cuts documents into chunks, embeds them, and keeps both under .jupyter_gpt/indexes/NAME, a folder that may be moved.
     Run again, only what is new or changed is embedded, and what is gone from its sources leaves the index; without
-    sources
-    it looks at those it has. What cannot be read is passed over and named. ■ stops it and keeps what was done; the next
-    run goes on there.
+    sources it looks at those it has. What cannot be read is passed over and named. ■ stops it and keeps what was done;
+    the next run goes on there.
     """
 
     magic: ClassVar[str] = "%gpt index"

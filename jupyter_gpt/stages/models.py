@@ -93,8 +93,7 @@ class Save(Bound):
 
     Writes a plain transformers folder that loads anywhere, without this package. An adapter is written as peft writes
     it; the README.md in its folder says how it loads together with its base. A folder that holds this model as it was
-    made
-    before is written anew; one with anything else in it is refused.
+    made before is written anew; one with anything else in it is refused.
     """
 
     magic: ClassVar[str] = "%gpt save"

@@ -18,8 +18,7 @@ class Plan(Bound):
 
     Computes what it takes to pretrain a model and, beside it, the stages after that at their usual sizes: finetuning,
     reward modelling, reinforcement. Alone it sets GPT-3 and LLaMA side by side. With a budget instead of a model it
-    finds the
-    compute-optimal size.
+    finds the compute-optimal size.
     """
 
     magic: ClassVar[str] = "%gpt plan"

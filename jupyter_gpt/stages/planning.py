@@ -117,11 +117,11 @@ def memory(
 ) -> Memory:
     """Bytes held at once by `trained` models with their optimiser and `frozen` ones in bf16.
 
-    Mixed precision: bf16 weights and gradients (2 + 2), an fp32 master copy (4), Adam's two moments (8) or
-    Muon's one (4): 16 or 12 bytes a parameter; fp32 gradients would make it 18 or 14. Activations: 34·s·b·d a
-    layer, attention scores recomputed or never stored (Korthikanti et al. 2022): `rows` is b, `tokens` is s
-    (None: the context), and each trained model has its own. The KV cache is 2·L·d·2 bytes a token of
-    `sampled_rows` rows. Raises GPTError for an unknown optimizer.
+    Mixed precision: bf16 weights and gradients (2 + 2), an fp32 master copy (4), Adam's two moments (8) or Muon's one
+    (4): 16 or 12 bytes a parameter; fp32 gradients would make it 18 or 14. Activations: 34·s·b·d a layer, attention
+    scores recomputed or never stored (Korthikanti et al. 2022): `rows` is b, `tokens` is s (None: the context), and
+    each trained model has its own. The KV cache is 2·L·d·2 bytes a token of `sampled_rows` rows. Raises GPTError for an
+    unknown optimizer.
     """
     moments = {"adamw": 8, "adam": 8, "muon": 4}.get(optimizer.lower())
     if moments is None:
@@ -157,11 +157,10 @@ def plan(
 ) -> Plan:
     """The cost of pretraining a model, and of the stages after it.
 
-    model: a built-in name (`gpt3`, `llama-65b`) or a number of parameters (`124M`).
-    tokens: of pretraining; None is the published number, or 20 a parameter.
-    count: devices of pretraining; None takes as many as end it in 30 days (the later stages always take what
-    ends them in 3). utilization: share of the device's peak. dollars_per_hour: of one device; None takes the
-    table's assumption. Raises GPTError for a size, a name or a share that makes no sense.
+    model: a built-in name (`gpt3`, `llama-65b`) or a number of parameters (`124M`). tokens: of pretraining; None is the
+    published number, or 20 a parameter. count: devices of pretraining; None takes as many as end it in 30 days (the
+    later stages always take what ends them in 3). utilization: share of the device's peak. dollars_per_hour: of one
+    device; None takes the table's assumption. Raises GPTError for a size, a name or a share that makes no sense.
     """
     known = find_known(model) if isinstance(model, str) else None
     if known is None and isinstance(model, str) and not re.match(r"\s*[0-9.]", model):

@@ -1,8 +1,8 @@
 """PPO for language models (Ziegler et al. 2019; Ouyang et al. 2022), as the talk tells it.
 
-The reward stands at the last token of a completion; at every token the policy pays for having left the reference,
-R - kl * log(pi / pi_ref), in the reward's own unit, so that the coefficient means the same at every step. A critic
-learns what is still to come from each token on, so that a token's advantage is what it brought beyond that (GAE); the
+The reward stands at the last token of a completion; at every token the policy pays for having left the reference, R -
+kl * log(pi / pi_ref), in the reward's own unit, so that the coefficient means the same at every step. A critic learns
+what is still to come from each token on, so that a token's advantage is what it brought beyond that (GAE); the
 advantages are whitened, and a few clipped updates are made on each batch.
 """
 

@@ -157,8 +157,7 @@ class PretrainRecipe(Recipe, Pretrain):
 
     `warmup` and `decay` are shares of `steps`; `rows` is the micro-batch, 0 until the memory of the device has decided
     it, `batch_tokens` the tokens of one optimizer step (a multiple of rows * context, reached by accumulation). `steps`
-    is
-    0 while only `minutes` is known: the first thing such a run does is to measure itself.
+    is 0 while only `minutes` is known: the first thing such a run does is to measure itself.
     """
 
     NEWER: ClassVar[Mapping[str, object]] = {"prompts": None, "checkpointing": None, "tokens": None}

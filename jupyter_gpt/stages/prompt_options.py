@@ -266,8 +266,7 @@ class Prompt(Prompting):
 
     Samples an answer and shows it as it is written; the notebook's ■ stops it and keeps what came. Under the answer
     stand how the question was put, every setting, and the exact prompt; %gpt show last shows them again. A model's own
-    generation
-    settings are not used: what is not said here has the default told here, for every model.
+    generation settings are not used: what is not said here has the default told here, for every model.
     """
 
     magic: ClassVar[str] = "%%prompt"
@@ -348,11 +347,9 @@ class Rag(Retrieval, Prompting):
 
     Finds the chunks of an index that are nearest to the question, puts those that fit into the prompt, best first, and
     asks a model to answer from them. Each sentence of the answer is then held against its sources: one is supported
-    where what
-    it adds to the question, its words, numbers, names and negations, stands in a source; any other is marked, with the
-    reason. Where nothing near the question is found, the answer is "I don't know" and no model is asked. Documents are
-    quoted
-    as data: what they say is no instruction.
+    where what it adds to the question, its words, numbers, names and negations, stands in a source; any other is
+    marked, with the reason. Where nothing near the question is found, the answer is "I don't know" and no model is
+    asked. Documents are quoted as data: what they say is no instruction.
     """
 
     magic: ClassVar[str] = "%%rag"
@@ -403,12 +400,9 @@ class Rank(Ranking):
 
     Samples several completions of each prompt and asks in a form which are better: by dragging, by number keys or by
     buttons, ties allowed. Their order is shuffled, and whose they are is not told. Each ranking is on disk at the
-    moment it is
-    given, and the cell waits for nobody: the same cell, run again, goes on where it stopped, in a new kernel too. A
-    reward
-    model learns from the rankings, and %%rlhf from that. With --judge or --rankings nobody is asked, so the notebook
-    runs
-    without a person.
+    moment it is given, and the cell waits for nobody: the same cell, run again, goes on where it stopped, in a new
+    kernel too. A reward model learns from the rankings, and %%rlhf from that. With --judge or --rankings nobody is
+    asked, so the notebook runs without a person.
     """
 
     group: ClassVar[str] = "Models and rankings"
@@ -468,8 +462,7 @@ class Compare(Ranking):
 
     Gives each prompt to each model, with the same seeds, and shows the completions in columns with their differing
     words tinted. Beside the table a form asks which is better, without saying whose is whose; each vote is kept at once
-    under
-    the rankings' name, from which a reward model can be trained. The cell waits for nobody: run it again to go on
+    under the rankings' name, from which a reward model can be trained. The cell waits for nobody: run it again to go on
     voting.
     """
 
@@ -497,9 +490,8 @@ class Arena(Ranking):
 
     Every two of the models answer each prompt, and a form asks which answer is better, without saying whose is whose;
     or a judge votes. Each vote is kept at once, and the same line goes on where it stopped. The leaderboard has Elo
-    from a
-    Bradley-Terry model of all votes, with intervals by bootstrap over prompts. Models behind a server (%gpt config
-    endpoint) may join.
+    from a Bradley-Terry model of all votes, with intervals by bootstrap over prompts. Models behind a server (%gpt
+    config endpoint) may join.
     """
 
     group: ClassVar[str] = "Models and rankings"

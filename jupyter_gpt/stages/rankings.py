@@ -30,9 +30,8 @@ class Question:
     """One prompt and its K completions, to be ranked.
 
     completions: mappings with `model`, `text`, `seed`, `finish_reason`, and `times`, how often that text was sampled.
-    shown: the order in which the completions are presented, a permutation of their places.
-    sent: (model, exact prompt with its special tokens) pairs.
-    source: fingerprint of the models and the settings; see `fingerprint.of`.
+    shown: the order in which the completions are presented, a permutation of their places. sent: (model, exact prompt
+    with its special tokens) pairs. source: fingerprint of the models and the settings; see `fingerprint.of`.
     """
 
     prompt: str

@@ -25,8 +25,7 @@ class RewardModel(Training):
     Puts a head of one number on a language model and teaches it the order of the rankings (Plackett-Luce, for two
     Bradley-Terry). A completion that was cut at its token limit is read as it stands, with no token that ends it. Shows
     the loss as it falls, the accuracy on held-out rankings with its interval, whether the model is right when it is
-    sure,
-    and how it scores. gpt.models[NAME].score(prompt, completion) asks it; %%rlhf --reward NAME trains against it.
+    sure, and how it scores. gpt.models[NAME].score(prompt, completion) asks it; %%rlhf --reward NAME trains against it.
     """
 
     magic: ClassVar[str] = "%gpt reward"
@@ -64,10 +63,9 @@ class RewardModel(Training):
 
 class RewardRecipe(Recipe, RewardModel):
     """`batch` rankings a step, `epochs` passes over them all unless `steps` says otherwise (0: not known before the
-    rankings
-    are counted). `max_tokens` bounds prompt and completion together; `held_out` is a share of the prompts. `marks` are
-    hashes of the base and the rankings, under what they are. `micro_tokens` go through the model at once, a ranking at
-    least.
+    rankings are counted). `max_tokens` bounds prompt and completion together; `held_out` is a share of the prompts.
+    `marks` are hashes of the base and the rankings, under what they are. `micro_tokens` go through the model at once, a
+    ranking at least.
     """
 
     NEWER: ClassVar[Mapping[str, object]] = {"marks": None, "micro_tokens": 0, "checkpointing": None}

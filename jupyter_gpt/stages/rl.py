@@ -366,8 +366,8 @@ def prepare(
     `start` is a model of the session, `algorithm` what takes a step, `rankings` the `Ranking`s that DPO learns from,
     `stop` the tokens that end an answer; `base` is the first model of its lineage, where that is another one, and
     `name` what the policy is called in the end. `weights` is what policy and critic begin with, where that is not the
-    module of `start`: its weights in fp32.
-    Raises GPTError for prompts that leave no room for a completion, and where nothing can be held out.
+    module of `start`: its weights in fp32. Raises GPTError for prompts that leave no room for a completion, and where
+    nothing can be held out.
     """
     yield Progress(stage="building the policy", unit="models")
     if start.module.device.type == "cpu":

@@ -150,8 +150,7 @@ One prompt a line; empty lines are skipped. Without any, those of the rankings a
 
 class RLRecipe(Recipe, RLHF):
     """A step of PPO or GRPO draws `samples` completions of each of `prompts_per_step` prompts, at most `max_tokens`
-    long; one
-    of DPO reads `prompts_per_step` rankings.
+    long; one of DPO reads `prompts_per_step` rankings.
 
     reward, weights: names of reward models, or `$name` of a function, and what each counts.  marks: hashes of the
     models and rankings, under what they are.  micro_tokens: what goes through a model at once in training; 0 until it
@@ -201,8 +200,7 @@ RECIPE = RLRecipe
 
 def rlhf(session, options: RLHF) -> Run:
     """Train the policy; it is `gpt.models[name]`. Without a reward PPO and GRPO first make a reward model `NAME-reward`
-    from
-    the rankings, while DPO learns from those directly. Without prompts those of the rankings are used.
+    from the rankings, while DPO learns from those directly. Without prompts those of the rankings are used.
 
     Raises GPTError, one line, for what cannot be trained; what a function raises comes out as it is.
     """

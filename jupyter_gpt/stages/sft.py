@@ -27,10 +27,9 @@ class SFT(Finetuning, Schedule):
 
     Supervised finetuning: the same language modelling, on little but good data, with the loss on what the assistant
     says alone. Before it trains, it shows the first conversations with the trained tokens marked; while it trains, the
-    same
-    questions are asked at fixed steps. With --lora only a small adapter is trained, and the base stays as it is; many
-    adapters share one base in memory. A base that is an adapter itself is continued as a copy of it. Without a length
-    it trains for three epochs, on generated conversations for a million tokens.
+    same questions are asked at fixed steps. With --lora only a small adapter is trained, and the base stays as it is;
+    many adapters share one base in memory. A base that is an adapter itself is continued as a copy of it. Without a
+    length it trains for three epochs, on generated conversations for a million tokens.
     """
 
     magic: ClassVar[str] = "%%sft"
@@ -166,8 +165,7 @@ class SFTRecipe(Recipe, SFT):
     `base` is a full model, `adapter` the adapter of it that is continued; `lora` is the rank, 0 for full finetuning.
     `trainable_tokens` are those whose rows in embedding and head a new adapter trains too, None until the base is at
     hand. `batch_tokens` are cells of packed rows of `context` tokens. What is 0 or "auto" is open until `for_base` or
-    the
-    data has decided it.
+    the data has decided it.
     """
 
     NEWER: ClassVar[Mapping[str, object]] = {"trainable_tokens": (), "bad_rows": None}

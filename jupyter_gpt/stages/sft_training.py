@@ -275,8 +275,7 @@ def check_room(recipe, base: nn.Module, rank: int) -> None:
 
 def with_micro_batch(recipe, usual: int, model: nn.Module, rank: int | None = None) -> Iterator[Event]:
     """See `memory.with_micro_batch`. `model` is what is trained, or with `rank` the base, of which an adapter of that
-    rank
-    will be made, or a copy for 0.
+    rank will be made, or a copy for 0.
     """
 
     def step(rank: int | None) -> memory.Step:

@@ -4,10 +4,9 @@
 
 The model learns to write `482*937?`, a call `<<482*937=451634>>`, and the answer, `482*937=451634`. The same weights
 are then asked greedily, with the same prompts: once they write the result of the call themselves, once the calculator
-does (its result
-is forced into the text, token by token, and read on from there). Multiplying numbers of three digits within one token's
-time is beyond a model of this size; copying the factors into the call, and the result out of it, is not. Everything
-through `gpt.pretrain` and `gpt.prompts`, as a notebook would.
+does (its result is forced into the text, token by token, and read on from there). Multiplying numbers of three digits
+within one token's time is beyond a model of this size; copying the factors into the call, and the result out of it, is
+not. Everything through `gpt.pretrain` and `gpt.prompts`, as a notebook would.
 """
 
 from __future__ import annotations

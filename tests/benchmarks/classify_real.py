@@ -6,8 +6,7 @@
 
 FILE is JSON lines of `text` and `label`. Of its shuffled rows `--learn` are learned from and `--test` others tested on,
 the same for both. Says accuracy and F1 on these with their 95% intervals. Wanted of 2,000 sentences of a sentiment set:
-the
-base above 80%, from scratch under 70%; what lies between is what the base had learned before.
+the base above 80%, from scratch under 70%; what lies between is what the base had learned before.
 """
 
 from __future__ import annotations

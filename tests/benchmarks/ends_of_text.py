@@ -5,9 +5,8 @@
 Documents of about 1,500 characters (a token each), stories in a row with "The end." after the last, pretrained through
 `gpt.pretrain` in rows of 128. Mean probability of the end-of-text token on documents that were trained on: over the
 first row of each (it begins with the delimiter), over windows from their middles, and right after their last token. And
-with
-documents that break off after exactly 1,500 tokens, whose ends cannot be known: there one in 1,500 is right in a window
-from the middle, and nothing from the beginning.
+with documents that break off after exactly 1,500 tokens, whose ends cannot be known: there one in 1,500 is right in a
+window from the middle, and nothing from the beginning.
 """
 
 from __future__ import annotations

@@ -2,11 +2,10 @@
 
     python tests/benchmarks/engine_cpu.py [--rounds 3] [--busy] [--only "one sample"]
 
-Random weights in the shape of SmolLM2-135M, in one process, turn by turn, so that a change in the machine's
-load meets both; every sample has its full length. A first, untimed turn of each lets kernels be chosen and
-weights laid out, as they are once per model in a kernel. Figures are medians over rounds, ratios medians of
-the rounds' ratios. On a machine that others use, wall time says little: `--busy` runs one thread and counts
-its processor time instead.
+Random weights in the shape of SmolLM2-135M, in one process, turn by turn, so that a change in the machine's load meets
+both; every sample has its full length. A first, untimed turn of each lets kernels be chosen and weights laid out, as
+they are once per model in a kernel. Figures are medians over rounds, ratios medians of the rounds' ratios. On a machine
+that others use, wall time says little: `--busy` runs one thread and counts its processor time instead.
 """
 
 from __future__ import annotations

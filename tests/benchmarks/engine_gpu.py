@@ -1,12 +1,10 @@
-"""Sampling from a 135M Llama in bf16 on one GPU: transformers' generate and our engine, prompt 128, 256 new
-tokens.
+"""Sampling from a 135M Llama in bf16 on one GPU: transformers' generate and our engine, prompt 128, 256 new tokens.
 
     python tests/benchmarks/engine_gpu.py [--rounds 3] [--new 256] [--attention] [--profile 32]
 
-Random weights, one process, turn by turn; the first turn of each is not timed. Prints tokens/s for 1, 32 and
-128 samples, the figures owed on an H100, and that the greedy tokens of a graph are those of the eager steps.
-`--attention` compares the kernels for one query over a cache with a mask, `--profile N` tells where the time of N
-samples goes.
+Random weights, one process, turn by turn; the first turn of each is not timed. Prints tokens/s for 1, 32 and 128
+samples, the figures owed on an H100, and that the greedy tokens of a graph are those of the eager steps. `--attention`
+compares the kernels for one query over a cache with a mask, `--profile N` tells where the time of N samples goes.
 """
 
 from __future__ import annotations

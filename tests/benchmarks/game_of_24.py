@@ -5,8 +5,7 @@ thoughts.
 
 `24.csv` is the table of 4nums.com that the paper uses, with a column `Puzzles`, easiest first; the paper's test is rows
 901 to 1000. A small model is trained here, on a CPU and for minutes, on solutions of the *other* puzzles, written at
-once
-or step by step. Then everything is asked of the same weights at temperature 1:
+once or step by step. Then everything is asked of the same weights at temperature 1:
 
     IO        the answer at once
     CoT       the steps, then the answer; one chain

@@ -4,8 +4,7 @@
 
 Vectors are generated: clustered, as embeddings of texts are, and pure noise, for which recall is lower and is told.
 With `--data` a float32 array of real embeddings `(n, 384)` is measured instead. Queries are vectors moved a little.
-Times
-are medians of single queries; recall is that of the 10 nearest. Then the exact search at half the rows.
+Times are medians of single queries; recall is that of the 10 nearest. Then the exact search at half the rows.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 """Killed at any call to the file system: a process of its own trains, finetunes or indexes and is killed (SIGKILL) at
-its n-th
-`open` for writing, `os.replace`, `os.mkdir` or `os.fsync` in the store; another goes on.
+its n-th `open` for writing, `os.replace`, `os.mkdir` or `os.fsync` in the store; another goes on.
 
     python tests/benchmarks/kill.py [--kills 300] [--seed 0]
 

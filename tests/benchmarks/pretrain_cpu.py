@@ -4,13 +4,11 @@
 
 Same shape, data and batch (8 rows of 256 tokens), turn by turn, so that a change in the machine's load meets everybody.
 The peer as it comes (fp32) and with bf16=True, both with its default AdamW; ours as `%%pretrain` runs it (Muon with
-AdamW;
-bf16 where the processor has it) and in fp32. Each turn is a process of its own, so that the peer runs as it comes; with
-`--together` all run in this one, where the peer profits from what we tell the C library about memory and OpenMP about
-waiting. A round's figure is the median over its steps, a contestant's the median over its rounds; the ratios are
-medians over rounds too. On a machine that others use, wall time says little: `--busy` runs one thread and counts its
-processor
-time instead.
+AdamW; bf16 where the processor has it) and in fp32. Each turn is a process of its own, so that the peer runs as it
+comes; with `--together` all run in this one, where the peer profits from what we tell the C library about memory and
+OpenMP about waiting. A round's figure is the median over its steps, a contestant's the median over its rounds; the
+ratios are medians over rounds too. On a machine that others use, wall time says little: `--busy` runs one thread and
+counts its processor time instead.
 """
 
 from __future__ import annotations

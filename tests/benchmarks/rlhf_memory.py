@@ -4,9 +4,8 @@
 
 SmolLM2-135M-Instruct, 8 completions of 64 tokens a step, a reward model of the same base, on the CPU; each way in a
 process of its own, whose peak resident memory the system tells. "One base": policy and critic are adapters of rank 16,
-the
-reward model too, the reference is the base. "Four models": the same adapters, each on a copy of the base. "Four trained
-whole": policy and critic are copies whose every weight is trained. The model comes from the user's cache.
+the reward model too, the reference is the base. "Four models": the same adapters, each on a copy of the base. "Four
+trained whole": policy and critic are copies whose every weight is trained. The model comes from the user's cache.
 """
 
 from __future__ import annotations

@@ -4,10 +4,8 @@
 
 Random weights, and random conversations of 64 to 600 tokens of which the last half is trained on; bf16, AdamW. TRL as
 it comes: `--batch` conversations a step, padded, SDPA, its gradient checkpointing on. Ours packs rows of 1,024 tokens
-and takes
-as many of them a step as hold `--batch` conversations. A figure is the median over the steps, the first five left out;
-padding
-counts as nothing. Wanted on an H100: 180,000 tokens/s.
+and takes as many of them a step as hold `--batch` conversations. A figure is the median over the steps, the first five
+left out; padding counts as nothing. Wanted on an H100: 180,000 tokens/s.
 """
 
 from __future__ import annotations

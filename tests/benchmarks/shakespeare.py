@@ -10,8 +10,7 @@ recipe a CPU is usually given. Ours is what this cell does, whole, with its prep
     750 tinyshakespeare.txt
 
 Turn by turn in one process, so that a change in the machine's load meets both. Wall seconds and, beside them, processor
-seconds: on a machine that others use only these compare, and only with OMP_NUM_THREADS=1 in the
-environment.
+seconds: on a machine that others use only these compare, and only with OMP_NUM_THREADS=1 in the environment.
 """
 
 from __future__ import annotations

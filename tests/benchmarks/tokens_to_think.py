@@ -4,14 +4,12 @@
 
 One model learns to add eight numbers to a start, modulo 100 (`32 a+13 b+59 …`, each with a letter to find it by) in
 three ways of writing, mixed: the answer at once, after filler dots (as many as the steps take), and after its steps.
-The
-steps begin at any letter and go round, forwards or backwards (`f32+27=59 e59+46=05 …`): there are sixteen ways to one
-answer.
-The same weights are then asked in all three ways, greedily: what a transformer computes for one token is bounded, so
-only written steps give it room. Then its half-trained self, the run stopped on its way and later resumed, is sampled at
-temperature 1: one sample, the majority of 20, and greedy beside them. The run is stopped at the first of its steps,
-every 20 from `--from` on, at
-which one sample is right two times in five. Everything through `gpt.pretrain` and `gpt.evaluate`, as a notebook would.
+The steps begin at any letter and go round, forwards or backwards (`f32+27=59 e59+46=05 …`): there are sixteen ways to
+one answer. The same weights are then asked in all three ways, greedily: what a transformer computes for one token is
+bounded, so only written steps give it room. Then its half-trained self, the run stopped on its way and later resumed,
+is sampled at temperature 1: one sample, the majority of 20, and greedy beside them. The run is stopped at the first of
+its steps, every 20 from `--from` on, at which one sample is right two times in five. Everything through `gpt.pretrain`
+and `gpt.evaluate`, as a notebook would.
 
 What lets a model of 0.2M parameters learn this in a minute: each step repeats the number that it starts from, so that
 no sum needs anything from further away; queries and keys are normalised (`arch="qwen3"`); and the context holds two

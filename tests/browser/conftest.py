@@ -1,5 +1,4 @@
-"""A real JupyterLab in a real Chromium: fixtures to open a notebook, run it, click in it and read what
-was saved.
+"""A real JupyterLab in a real Chromium: fixtures to open a notebook, run it, click in it and read what was saved.
 
 Skipped, with the reason, where there is no Chromium. The server has its own settings and root folder.
 """

@@ -1,5 +1,4 @@
-"""A session whose models write at once what stands here, so that a comparison can be made where there is no
-model."""
+"""A session whose models write at once what stands here, so that a comparison can be made where there is no model."""
 
 from __future__ import annotations
 

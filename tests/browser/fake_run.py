@@ -17,8 +17,8 @@ TEXT = " there was a small <b>bold</b> fox. She had a red kite and a plan."
 
 
 class FakeRun:
-    """`steps` steps in `seconds`; `record` is a JSON file of [what, unix seconds], one for each thing
-    told. Stopped, it evaluates for `closing` seconds, or until it is stopped again. With `diverges` its loss does."""
+    """`steps` steps in `seconds`; `record` is a JSON file of [what, unix seconds], one for each thing told. Stopped, it
+    evaluates for `closing` seconds, or until it is stopped again. With `diverges` its loss does."""
 
     kind = "pretrain"
 

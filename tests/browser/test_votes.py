@@ -1,5 +1,4 @@
-"""The voting form in JupyterLab: by keys alone or by clicks, each vote on disk at once, and only the table
-stays."""
+"""The voting form in JupyterLab: by keys alone or by clicks, each vote on disk at once, and only the table stays."""
 
 from __future__ import annotations
 
@@ -22,8 +21,7 @@ TWO = ("storyteller", "smollm2")
 
 @pytest.fixture
 def ask(lab, open_notebook, tmp_path):
-    """`ask(names, after=...)`: a notebook that compares the named models, its form waiting; and the file of
-    votes."""
+    """`ask(names, after=...)`: a notebook that compares the named models, its form waiting; and the file of votes."""
     shutil.copy(Path(__file__).with_name("fake_compare.py"), lab.root)
 
     def start(names: tuple[str, ...] = TWO, after: str = "after = 1"):

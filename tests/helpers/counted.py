@@ -1,6 +1,5 @@
 """Bytes of tensors counted as they are made and freed, on a CPU or on torch's meta device, where the kernels of a GPU
-are
-stood in for by what they keep for the backward pass."""
+are stood in for by what they keep for the backward pass."""
 
 from __future__ import annotations
 

@@ -2,11 +2,9 @@
 
 Every tensor's memory is known to lie on the host or on the "GPU": what is made with `device="cuda"` or moved there, and
 what comes of such tensors, says `cuda:0` when it is asked for its device. As on a real one an operation that mixes both
-is
-an error, and so is `numpy()`. torch's own calls to a GPU (events, streams, graphs, memory) are stood in for; attention
-over texts of varying length is what torch's kernel documents. So the code runs as it would there, branch by branch,
-with
-numbers that can be compared; how fast, and whether real kernels agree, only a real one tells.
+is an error, and so is `numpy()`. torch's own calls to a GPU (events, streams, graphs, memory) are stood in for;
+attention over texts of varying length is what torch's kernel documents. So the code runs as it would there, branch by
+branch, with numbers that can be compared; how fast, and whether real kernels agree, only a real one tells.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """A stand-in for a CUDA graph, on the CPU: what ran is noted, operation by operation, with the very tensors it read and
-wrote,
-and run again on them. Whatever a step takes from anywhere else (a Python number that changes, a tensor made anew) is
-then what it was at the recording, as on a GPU; what no recording on a GPU may do raises at once."""
+wrote, and run again on them. Whatever a step takes from anywhere else (a Python number that changes, a tensor made
+anew) is then what it was at the recording, as on a GPU; what no recording on a GPU may do raises at once."""
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode

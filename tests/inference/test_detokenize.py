@@ -1,6 +1,4 @@
-"""Text from tokens: whatever is shown on the way stays, and the end is what the tokenizer says of all of
-them.
-"""
+"""Text from tokens: whatever is shown on the way stays, and the end is what the tokenizer says of all of them."""
 
 import random
 

@@ -134,8 +134,7 @@ def test_the_cache_grows(llama, monkeypatch):
 
 
 def test_steps_in_static_memory(model, prompts, monkeypatch):
-    """What a GPU records as CUDA graphs, run as it is: rows leave, columns pass a boundary, the cache
-    moves."""
+    """What a GPU records as CUDA graphs, run as it is: rows leave, columns pass a boundary, the cache moves."""
     from jupyter_gpt.inference import forward, graphs
 
     quick, sizes, step = forward.Decoder, [], graphs.GraphedSteps.step

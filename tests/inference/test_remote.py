@@ -1,5 +1,4 @@
-"""Endpoints against a server of our own that does what real ones do: answer, dawdle, refuse, babble, hang
-up."""
+"""Endpoints against a server of our own that does what real ones do: answer, dawdle, refuse, babble, hang up."""
 
 import io
 import json

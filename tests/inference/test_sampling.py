@@ -80,8 +80,7 @@ def test_every_token_can_be_drawn_and_no_other(vocab):
 
 def test_the_last_bits_of_the_logits_decide_next_to_nothing():
     """A batch of another size sums in another order. One number in the distribution function of the whole vocabulary
-    falls
-    across a border in 142 of these 1,000 draws."""
+    falls across a border in 142 of these 1,000 draws."""
     scores, n = logits(40, 49_152, scale=2.0), 25
     other = scores + logits(40, 49_152, seed=1, scale=3e-5) + torch.linspace(-3e-5, 3e-5, 49_152)
     differ = 0

@@ -1,6 +1,5 @@
 """The paths that a GPU takes, run without one: on torch's meta device no numbers exist, but a tensor that was made in
-the
-wrong place, or a shape that does not fit, is an error all the same."""
+the wrong place, or a shape that does not fit, is an error all the same."""
 
 import pytest
 import torch

@@ -1,6 +1,5 @@
 """The attention of packed texts as a GPU computes it, walked on a CPU: by torch's kernel for texts of varying length,
-with
-the signature that it has, and by what older cards and other number formats fall back on."""
+with the signature that it has, and by what older cards and other number formats fall back on."""
 
 import inspect
 from types import SimpleNamespace

@@ -1,5 +1,4 @@
-"""The static comparison and the form: what they show, what they hide, what nbval folds, and what a vote
-becomes."""
+"""The static comparison and the form: what they show, what they hide, what nbval folds, and what a vote becomes."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""A completion's tokens: their colours tell probability, the work is reported as measured, hostile text stays
-text."""
+"""A completion's tokens: their colours tell probability, the work is reported as measured, hostile text stays text."""
 
 from __future__ import annotations
 

@@ -8,8 +8,7 @@ from jupyter_gpt.prompting.ask import Ask, Budget
 
 class Script:
     """`say(prompt, n)` is the text of sample n to a prompt; a list says its texts one after the other. A text that ends
-    in
-    "…" is cut off there, at its limit of tokens."""
+    in "…" is cut off there, at its limit of tokens."""
 
     def __init__(self, say, cost=None):
         texts = None if callable(say) else iter(say)

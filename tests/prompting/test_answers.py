@@ -309,8 +309,7 @@ def test_whether_an_answer_is_the_expected_one(answer, expected, form, is_same):
 
 def test_what_a_small_model_really_said():
     """268 replies of SmolLM2-135M-Instruct, direct and step by step, greedy and sampled, with what a person read in
-    each
-    (of free text: whether it says the expected answer; of one that was cut off: what it had called its answer).
+    each (of free text: whether it says the expected answer; of one that was cut off: what it had called its answer).
 
     The rules were made on the 60 of "made on"; then the 108 of "first" were read, 99 of them right, and rules mended;
     then the 100 of "second", 94 right, and mended again. What stands here now is held to.

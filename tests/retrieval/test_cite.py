@@ -113,9 +113,9 @@ def test_clauses_may_be_said_by_several_sources_about_the_same_thing():
 
 def test_supported_can_be_relied_on():
     """288 sentences, each with the sources that say it by a person's reading: 60 written for this (echoes, wrong
-    numbers,
-    swapped names, negations, paraphrases, halves, several sources) and 30 more to make the rules on; and 198 that
-    SmolLM2-135M-Instruct really answered from two documents, in three parts, each first seen by rules made before it.
+    numbers, swapped names, negations, paraphrases, halves, several sources) and 30 more to make the rules on; and 198
+    that SmolLM2-135M-Instruct really answered from two documents, in three parts, each first seen by rules made before
+    it.
     """
     data = json.loads((Path(__file__).parent / "sentences.json").read_text(encoding="utf-8"))
     parts: dict[str, list[tuple[bool, bool]]] = {}

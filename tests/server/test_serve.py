@@ -1,5 +1,4 @@
-"""The served models, asked by the unchanged `openai` client; and by our own endpoints, as another notebook
-would."""
+"""The served models, asked by the unchanged `openai` client; and by our own endpoints, as another notebook would."""
 
 import http.client
 import json

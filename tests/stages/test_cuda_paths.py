@@ -1,7 +1,6 @@
 """Every stage on a GPU that is not there (`emulated_gpu.py`): each branch that only a GPU takes is walked, with real
-numbers,
-as on an H100 and as on a T4, which has neither bfloat16 nor FlashAttention. Run against the oldest torch allowed
-too."""
+numbers, as on an H100 and as on a T4, which has neither bfloat16 nor FlashAttention. Run against the oldest torch
+allowed too."""
 
 import warnings
 

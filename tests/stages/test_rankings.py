@@ -1,5 +1,4 @@
-"""Rankings on disk: each is there when `add` returns, a torn line harms nothing, and a vote finds its
-comparison."""
+"""Rankings on disk: each is there when `add` returns, a torn line harms nothing, and a vote finds its comparison."""
 
 from types import SimpleNamespace
 

@@ -142,8 +142,8 @@ def test_the_unit_of_a_reward_does_not_matter(gpt, tiny, options):
 )
 def test_ppo_learns_from_the_reward_less_the_kl(gpt, tiny, monkeypatch, options):
     """Each step's returns, made anew: the reward less what a cut completion costs, in units of the spread so far if
-    that is
-    asked for, at the last token; less the KL coefficient times the log-ratio to the base as transformers sees it."""
+    that is asked for, at the last token; less the KL coefficient times the log-ratio to the base as transformers sees
+    it."""
     from jupyter_gpt.stages import ppo
 
     steps, update = [], ppo.update

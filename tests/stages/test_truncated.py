@@ -87,8 +87,7 @@ def test_dpo_learns_the_text_as_it_stands(model, why, ended):
 
 def test_what_the_policy_samples_is_learned_and_judged_as_it_stands(gpt, model):
     """Some end and some do not: PPO and GRPO learn the ids that were sampled, a reward model reads the text with its
-    end
-    or without."""
+    end or without."""
     end = end_token_id(model.tokenizer)
     stop = frozenset({end, *range(40, 90)})  # so many that often one is said
     asked = [Asked(text, render("tiny", model.tokenizer, Question(text)).ids) for text in PROMPTS]

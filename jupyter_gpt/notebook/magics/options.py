@@ -1,7 +1,7 @@
 """What a magic takes, said once: from one `Command` come its parsing, its `--help` and its completion.
 
-Not `argparse`, which prints and exits where a notebook wants one line and a real error, wraps its help to the
-width of a terminal, and words both differently from one Python to the next.
+Not `argparse`, which prints and exits where a notebook wants one line and a real error, wraps its help to the width of
+a terminal, and words both differently from one Python to the next.
 """
 
 from __future__ import annotations
@@ -95,8 +95,8 @@ def is_flag(word: Word) -> bool:
 def parse(command: Command, line: str, variables: Mapping[str, object] | None = None) -> dict | None:
     """The line's options by keyword, only those given; None when it asked for help, which is then printed.
 
-    With `variables`, a value `$name` that is not quoted is looked up there. Anything the command does not
-    understand is a `GPTError` that names the nearest thing it does.
+    With `variables`, a value `$name` that is not quoted is looked up there. Anything the command does not understand is
+    a `GPTError` that names the nearest thing it does.
     """
     if odd := next((character for character in line if character == "\0" or "\ud800" <= character <= "\udfff"), None):
         raise GPTError(f"{command.name}: the line holds {odd!a}, which no name and no text has: leave it out")

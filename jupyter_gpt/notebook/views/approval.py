@@ -75,8 +75,7 @@ class ApprovalForm(Widget):
 
 class Asking:
     """A person at the notebook, as `Approval.person`: the form where one is live, else `input()`; at the end the form
-    is
-    taken away.
+    is taken away.
     """
 
     def __init__(self):

@@ -1,7 +1,7 @@
 """The talk's slide of a batch: a (B, T) array of tokens, what one cell may attend to, what it has to predict.
 
-Documents are laid end to end in a row, each in a colour of its own, with `<|endoftext|>` between them. One
-cell is green; it attends to the yellow cells, all before it in its row; its target, the next token, is red.
+Documents are laid end to end in a row, each in a colour of its own, with `<|endoftext|>` between them. One cell is
+green; it attends to the yellow cells, all before it in its row; its target, the next token, is red.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ def batch_report(
 ) -> Report:
     """A batch as a grid. rows: (B, T + 1) integers: the inputs, and one token more, the last target.
 
-    highlight: (row, column) of the green cell, counted from 0, column < T; None picks one near the middle.
-    Only a window around it is drawn, and which one is said. varies: the tokens may differ from machine to
-    machine and are marked. Raises GPTError for an array of another shape and for a cell that is not in it.
+    highlight: (row, column) of the green cell, counted from 0, column < T; None picks one near the middle. Only a
+    window around it is drawn, and which one is said. varies: the tokens may differ from machine to machine and are
+    marked. Raises GPTError for an array of another shape and for a cell that is not in it.
     """
     rows = [[int(token) for token in row] for row in rows]
     if not rows or len(rows[0]) < 2 or any(len(row) != len(rows[0]) for row in rows):

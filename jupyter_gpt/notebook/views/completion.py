@@ -106,8 +106,8 @@ def exact(prompt: str, completion) -> Paragraph:
 
 
 def completion_report(completion, tokenizer=None) -> Report:
-    """What `%%prompt` leaves behind. `tokenizer` spells the tokens where their alternatives were asked for
-    (those of an endpoint are texts already).
+    """What `%%prompt` leaves behind. `tokenizer` spells the tokens where their alternatives were asked for (those of an
+    endpoint are texts already).
     """
     parts = [*answer(completion), status(completion)]
     if completion.sampling.logprobs and completion.tokens:

@@ -1,7 +1,7 @@
 """The data slide's table: a mixture's sources, what they hold, and how often each is seen.
 
-Weights are sampling proportions, whatever the sizes: a small source of a large weight is seen over several
-epochs, as Wikipedia and the books are in LLaMA's mixture.
+Weights are sampling proportions, whatever the sizes: a small source of a large weight is seen over several epochs, as
+Wikipedia and the books are in LLaMA's mixture.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ BLUE = "rgba(66,133,244,0.6)"
 def corpus_report(corpus: Any, rows: Iterable | None = None) -> Report:
     """A corpus as a table; `corpus` has `.name` and `.rows`, or is a name whose `rows` follow.
 
-    A row is a dict or a dataclass: source, documents and tokens (None: endless), weight, share (0 to 1),
-    epochs (None: endless or not known yet), `varies` (its counts differ between machines) and `estimated` (they are
-    extrapolated, `~1,000`, or could not be told at all, `?`).
+    A row is a dict or a dataclass: source, documents and tokens (None: endless), weight, share (0 to 1), epochs (None:
+    endless or not known yet), `varies` (its counts differ between machines) and `estimated` (they are extrapolated,
+    `~1,000`, or could not be told at all, `?`).
     """
     name, given = (corpus.name, corpus.rows) if rows is None else (corpus, rows)
     rows = [_plain(row) for row in given]

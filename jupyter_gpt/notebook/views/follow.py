@@ -1,8 +1,8 @@
 """Follows a run in the cell that started it: a live widget while it works, one static report when it ends.
 
-A person in JupyterLab, Notebook, VS Code or Colab sees the widget, which the report then replaces in the
-same display. With nobody there (nbval, nbclient, papermill, a script) only the final report is ever
-published, once, because those do not apply updates of a display.
+A person in JupyterLab, Notebook, VS Code or Colab sees the widget, which the report then replaces in the same display.
+With nobody there (nbval, nbclient, papermill, a script) only the final report is ever published, once, because those do
+not apply updates of a display.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ PERIOD = 0.1  # seconds between two looks at a run that trains in the background
 def follow(run: Any, report_of: Callable[[Any], Report], overlays: list | tuple = (), background: bool = False) -> None:
     """Shows `run` in the current cell until it ends; in the `background` returns at once and goes on showing.
 
-    `report_of(run)` makes the static picture of the run as it stands; `overlays` are other runs to
-    draw beside it. A failed run leaves the report of what it reached, then its error is raised from here; one that
-    failed before anything was measured has nothing to show but its error.
+    `report_of(run)` makes the static picture of the run as it stands; `overlays` are other runs to draw beside it. A
+    failed run leaves the report of what it reached, then its error is raised from here; one that failed before anything
+    was measured has nothing to show but its error.
     """
     place = Place()
     if not place.live and background:  # nobody sees it end; what is published must not depend on how far it is

@@ -35,8 +35,7 @@ class Tokens(list):
 
 def tokens(session, options: TokensOptions) -> Tokens:
     """A text as the model's tokens: a list of their integers, with `.pieces`. Raises GPTError for an endpoint, which
-    tells
-    none.
+    tells none.
     """
     model, text = options.model, options.text
     from jupyter_gpt.notebook.views.tokens import pieces
@@ -47,8 +46,8 @@ def tokens(session, options: TokensOptions) -> Tokens:
 def varies(session, name: str) -> bool:
     """Whether the tokens of run or model `name` may differ from machine to machine.
 
-    They do where the text does (this Python's own source), or how much of it is read (a run by minutes), or
-    where the tokenizer came from elsewhere.
+    They do where the text does (this Python's own source), or how much of it is read (a run by minutes), or where the
+    tokenizer came from elsewhere.
     """
     if name not in session.runs or session.runs[name].kind != "pretrain":
         return True
@@ -62,8 +61,7 @@ class Show(Bound):
 
     Opens the view of a run again, after its cell is gone or the page was loaded anew; live if it still runs. Of
     rankings it shows the answers there are. %gpt show last shows the last completion: the exact prompt with its special
-    tokens, the
-    answer, tokens in and out, seconds, tokens/s; of a technique the whole tree of what was asked.
+    tokens, the answer, tokens in and out, seconds, tokens/s; of a technique the whole tree of what was asked.
     """
 
     magic: ClassVar[str] = "%gpt show"
@@ -84,8 +82,7 @@ class Show(Bound):
 
 def show(session, options: Show):
     """The view of a run, of rankings, or of the `last` completion: a report, which shows itself. Of several names a
-    list of
-    them. Raises GPTError for a name that is neither.
+    list of them. Raises GPTError for a name that is neither.
     """
     reports = views(session, list(options.names), options.tokens)
     return reports[0] if len(reports) == 1 else reports

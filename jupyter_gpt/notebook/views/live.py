@@ -1,7 +1,7 @@
 """The live widget: a run's curves, samples and buttons while it trains.
 
-`run.events` is an append-only list; `pump()` reads on from where it last was and sends one small message
-a run. The protocol, all of it:
+`run.events` is an append-only list; `pump()` reads on from where it last was and sends one small message a run. The
+protocol, all of it:
 
 kernel → front end   {"type": "update", "run": i, "from": a, "to": b, "columns": [], "rows": n, "events": [], "now": {}}
                      with one little-endian float32 buffer of n rows per name in "columns": "step" and the metrics
@@ -35,9 +35,9 @@ _NOW = ("step", "tokens", "seconds", "tokens_per_second", "mfu")
 class LiveRun(Widget):
     """Shows `run` live, with `overlays` (other runs, finished or not) drawn into the same charts.
 
-    Call `pump()` about ten times a second while the run works, from any one thread. Clicks reach
-    `run.pause()`, `unpause()`, `stop()` and `sample_now()` on whichever thread the kernel hears them.
-    Raises GPTError when the package was installed without its built front end.
+    Call `pump()` about ten times a second while the run works, from any one thread. Clicks reach `run.pause()`,
+    `unpause()`, `stop()` and `sample_now()` on whichever thread the kernel hears them. Raises GPTError when the package
+    was installed without its built front end.
     """
 
     def __init__(self, run: Any, overlays: list | tuple = ()) -> None:

@@ -1,7 +1,7 @@
 """A completion token by token: how likely each was, what else could have stood there, and the work each took.
 
-The talk's point, measured: a person slows down where it gets hard; a transformer spends the same work on
-every token, and on what it has in its context, its working memory.
+The talk's point, measured: a person slows down where it gets hard; a transformer spends the same work on every token,
+and on what it has in its context, its working memory.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ LISTED = 300  # tokens in the table
 
 
 class Spoken(NamedTuple):
-    """One sampled token: its text, its id (None where an endpoint tells none), its probability, the
-    alternatives as (text, probability), and the seconds of its step."""
+    """One sampled token: its text, its id (None where an endpoint tells none), its probability, the alternatives as
+    (text, probability), and the seconds of its step."""
 
     text: str
     id: int | None
@@ -59,8 +59,7 @@ def spoken(completion, tokenizer) -> list[Spoken]:
 
 
 def one_token(tokenizer, token: int) -> str:
-    """A token's text; the `▁` by which sentencepiece writes a space is one, which decoding alone would
-    drop."""
+    """A token's text; the `▁` by which sentencepiece writes a space is one, which decoding alone would drop."""
     piece = tokenizer.convert_ids_to_tokens(token)
     return piece.replace("▁", " ") if piece and piece.startswith("▁") else token_text(tokenizer, token)
 
@@ -68,8 +67,8 @@ def one_token(tokenizer, token: int) -> str:
 def token_report(completion, tokenizer=None, context: int | None = None) -> Report:
     """The report of a completion's tokens.
 
-    `tokenizer` turns ids into text (an endpoint's tokens are texts already); `context` is how many tokens the
-    model can attend to, for the meter. Raises GPTError for a completion without tokens.
+    `tokenizer` turns ids into text (an endpoint's tokens are texts already); `context` is how many tokens the model can
+    attend to, for the meter. Raises GPTError for a completion without tokens.
     """
     found = spoken(completion, tokenizer)
     name = completion.model or "completion"

@@ -1,7 +1,7 @@
 """A text as its tokens: coloured pieces with their integers, so that what the model really reads can be seen.
 
-Whitespace is made visible (`·` a space, `⇥` a tab, `⏎` a newline), and where one character is split over
-several byte-level tokens each shows its bytes, as `<e2 82>`.
+Whitespace is made visible (`·` a space, `⇥` a tab, `⏎` a newline), and where one character is split over several
+byte-level tokens each shows its bytes, as `<e2 82>`.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Piece(NamedTuple):
 def pieces(tokenizer, text: str) -> list[Piece]:
     """The tokens of `text` under a fast transformers tokenizer, without special tokens added.
 
-    The bytes come from the tokens' own byte-level spelling where that spells out the text exactly, else from
-    the tokenizer's offsets. Raises GPTError for a tokenizer that knows no offsets.
+    The bytes come from the tokens' own byte-level spelling where that spells out the text exactly, else from the
+    tokenizer's offsets. Raises GPTError for a tokenizer that knows no offsets.
     """
     if not getattr(tokenizer, "is_fast", False):
         raise GPTError("showing tokens needs a fast tokenizer: this one does not tell where its tokens stand")

@@ -16,8 +16,7 @@ SHOWN = 1000  # tokens drawn
 
 
 def spread(found: list) -> tuple[float, float, float] | None:
-    """Milliseconds a token: median, and the 5th and 95th of a hundred. Without the first, which reads the
-    prompt too."""
+    """Milliseconds per token: median, 5th and 95th percentile. Without the first token, which reads the prompt too."""
     times = sorted(t.seconds * 1e3 for t in (found[1:] or found) if t.seconds is not None)
     if not times:
         return None
@@ -25,8 +24,7 @@ def spread(found: list) -> tuple[float, float, float] | None:
 
 
 def correlation(found: list) -> float | None:
-    """Pearson's, of surprise and seconds over all tokens but the first; None where one of them does not
-    vary."""
+    """Pearson's, of surprise and seconds over all tokens but the first; None where one of them does not vary."""
     pairs = [(-math.log(max(t.probability, 1e-12)), t.seconds) for t in found[1:]]
     if len(pairs) < 3:
         return None

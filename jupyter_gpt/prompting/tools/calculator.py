@@ -23,8 +23,8 @@ THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 def calculate(expression: str) -> str:
     """Works out an arithmetic expression exactly, such as 37 * (412 - 5) / 3.
 
-    It knows + - * / // % ** and brackets, sqrt, abs, round, min, max, sum, floor, ceil, exp, log, log10, log2,
-    sin, cos, tan, factorial, gcd, lcm, comb, and pi, e, tau.
+    It knows + - * / // % ** and brackets, sqrt, abs, round, min, max, sum, floor, ceil, exp, log, log10, log2, sin,
+    cos, tan, factorial, gcd, lcm, comb, and pi, e, tau.
     """
     if len(expression) > LONGEST:
         raise ValueError(f"an expression has at most {LONGEST} characters, not {len(expression):,}")

@@ -21,8 +21,8 @@ PRINTED = 20_000  # bytes that one program may print
 def run_python(code: str) -> str:
     """Runs a short Python program and answers what it prints and the value of its last line.
 
-    Each call starts anew: no variables are kept, there are no files, no network and no packages; math, re,
-    json, datetime and random can be imported.
+    Each call starts anew: no variables are kept, there are no files, no network and no packages; math, re, json,
+    datetime and random can be imported.
     """
     import pydantic_monty as monty
 
