@@ -61,7 +61,8 @@ def save(model: Model, folder: Path, overwrite: bool = False, base: Path | None 
             make_portable(temporary, model, about_base)
         store.replace_folder(temporary, target)
     except OSError as error:
-        raise GPTError(f"model {model.name} could not be saved in {folder}: {error}") from error
+        reason = error.args[0][0][2] if isinstance(error, shutil.Error) else error  # of a folder: its first file
+        raise GPTError(f"model {model.name} could not be saved in {folder}: {reason}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return target

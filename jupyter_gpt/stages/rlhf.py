@@ -298,7 +298,9 @@ def check_reward(session, source: str, variables: Mapping) -> None:
         if not callable(variables[source[1:]]):
             raise GPTError(f"{source} is no function: a reward is f(prompt, completion) -> float")
     elif session.models.about(source).kind == "endpoint" or not session.models.about(source).is_reward_model:
-        raise GPTError(f"{source} is no reward model: %gpt reward makes one from rankings, or give a function as $name")
+        raise GPTError(
+            f"{source} is not a reward model: `%gpt reward` trains one from rankings, or give a function as $name"
+        )
 
 
 def inputs(session, recipe) -> dict[str, str]:

@@ -131,11 +131,11 @@ def test_the_verb_says_that_an_adapter_needs_its_base(kept, gpt, tmp_path, capsy
     from jupyter_gpt.notebook.magics.verbs import save
 
     kept()
-    save(gpt, {"model": "reply", "folder": str(tmp_path / "a")}, None)
+    save(gpt, {"name": "reply", "folder": str(tmp_path / "a")}, None)
     assert capsys.readouterr().out.splitlines()[1:] == [
         "it is an adapter of fox, which is not in that folder: its README.md says how both are loaded"
     ]
-    save(gpt, {"model": "fox", "folder": str(tmp_path / "b")}, None)
+    save(gpt, {"name": "fox", "folder": str(tmp_path / "b")}, None)
     assert len(capsys.readouterr().out.splitlines()) == 1
 
 

@@ -41,9 +41,9 @@ def test_from_a_base_to_an_assistant_and_a_merged_one(run, shown, fails, capsys)
     assert "⟦The hen.<|end|>⟧" in picture and picture.startswith("reply: 1 source of conversations")
     made = r"an adapter of rank 2 on hen, with rows for .*<\|assistant\|>, <\|end\|>.*, loss on the assistant's tokens"
     assert re.match(f"reply: sft, finished, all 3 steps\n{made}", report)
-    assert "«Who sat?»\n  hen, before: «" in report and "  reply, after step ≈3: «" in report
+    assert "«Who sat?»\n  before training  «" in report and "\n  after step 3     «" in report
     assert "parameters trained" in report and again == report
-    assert re.search(r"reply +[\d,]+, [\d,]+ its own \([\d.]+%\)", models)
+    assert re.search(r"reply +[\d.]+K \([\d.]+K? in the adapter\)", models)
     assert "more merged into its base" in capsys.readouterr().out
     assert fails(f"%%sft reply --base nobody {SHORT}\n{BODY}").startswith("there is no model nobody")
     assert "roles out of order" in fails(f"%%sft x --base hen {SHORT}\nassistant: The hen.\n")
@@ -81,9 +81,9 @@ def test_a_classifier_from_a_cell(run, shown, fails):
     names = run(f"%%classify mood --base hen --steps 4 --out m\n{texts}\n")
     assert names["m"].labels == ["bad", "good"] and names["m"].predict("9 hens") in ("good", "bad")
     assert shown[-1].startswith("mood: classifier, finished, all 4 steps")
-    assert "accuracy" in shown[-1] and "what it is (rows)" in shown[-1]
+    assert "accuracy" in shown[-1] and "true label (rows)" in shown[-1]
     run("%gpt models")
-    assert re.search(r"mood +[\d,]+ +classifier ", shown[-1])
+    assert re.search(r"mood +[\d.]+K +classifier ", shown[-1])
     assert "occurs once (odd)" in fails(f"%%classify mood --base hen\n{texts}\n7\todd\n")
     assert "say what to learn from" in fails("%%classify mood --base hen")
 

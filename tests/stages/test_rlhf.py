@@ -83,7 +83,7 @@ def test_a_reward_model_learns_the_rankings_and_scores(gpt, tiny):
     assert better > worse
     gpt.models.resident.pop(judge.folder)
     assert gpt.models["judge"].score(PROMPTS[0], "xx xx 7") == pytest.approx(worse, abs=1e-5)
-    with pytest.raises(GPTError, match="no reward model"):
+    with pytest.raises(GPTError, match="is not a reward model"):
         gpt.models["tiny"].score("a", "b")
 
 
@@ -495,7 +495,7 @@ def test_completions_that_were_cut_are_left_out_of_grpos_loss(gpt, tiny):
         ({"algo": "grpo"}, "wants a reward"),
         ({"algo": "dpo"}, "straight from rankings"),
         ({"algo": "grpo", "reward": "$nobody"}, "no variable nobody"),
-        ({"algo": "grpo", "reward": "tiny"}, "tiny is no reward model"),
+        ({"algo": "grpo", "reward": "tiny"}, "tiny is not a reward model"),
         ({"algo": "grpo", "reward": 3}, "reward=3 is of type int: wanted is a text or a function"),
         ({"algo": "grpo", "reward": [short, 3]}, "is of type int: wanted is a text or a function"),
         ({"algo": "grpo", "reward": short, "samples": 1}, "nothing to compare"),
