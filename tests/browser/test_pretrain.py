@@ -40,4 +40,4 @@ def test_stop_ends_a_real_run_and_its_model_answers(open_notebook, lab, record_p
     (left,) = cells[1]["outputs"]
     assert set(left["data"]) == {"text/plain", "text/html", MIME}
     answer = "".join(cells[2]["outputs"][0]["data"]["text/plain"])
-    assert answer.startswith("«") and "tiny · base model" in answer
+    assert answer.startswith("<|endoftext|>Once upon a time«") and "tiny · base model" in answer
