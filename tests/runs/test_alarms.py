@@ -111,12 +111,12 @@ def test_an_ordinary_run_raises_none(seed, noise):
 
 
 def recorded():
-    """The runs of next-token training and of rankings that the notebooks hold, by notebook and name."""
+    """The runs of next-token training and of reward models that the notebooks hold, by notebook and name."""
     for path in sorted(NOTEBOOKS.glob("*.ipynb")):
         for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
             for output in cell.get("outputs", ()):
                 held = output.get("metadata", {}).get(MIME, {})
-                if "steps" in held and output["data"][MIME]["view"] in ("run", "reward"):
+                if "steps" in held and output["data"][MIME]["kind"] != "rlhf":
                     yield pytest.param(held, id=f"{path.stem}-{output['data'][MIME]['name']}")
 
 
@@ -124,6 +124,5 @@ def recorded():
 def test_the_runs_of_the_notebooks_raise_none(held):
     losses = [step[1] for step in held["steps"]]
     assert [step[0] for step in held["steps"]] == list(range(1, len(losses) + 1)), "all steps are there"
-    assert raised(
-        losses, {test[0]: test[1] for test in held["evaluations"]}, recipe={**RECIPE, "steps": len(losses)}
-    ) == ([], [])
+    tests = {evaluation["step"]: evaluation["val_loss"] for evaluation in held["evaluations"]}
+    assert raised(losses, tests, recipe={**RECIPE, "steps": len(losses)}) == ([], [])
