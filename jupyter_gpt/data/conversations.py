@@ -18,13 +18,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from jupyter_gpt.data import conversation_formats as formats
-from jupyter_gpt.data import files, sources
+from jupyter_gpt.data import files, hub, sources
 from jupyter_gpt.data.render import TURN
 from jupyter_gpt.errors import GPTError
 
 GENERATED = {"stories-qa": "stories_qa", "sums-cot": "sums"}  # source: module
 CELL = "the cell"  # the source name of a cell's own body
 SUFFIXES = (*files.ROW_SUFFIXES, *files.TEXT)
+EXPECTED = 'a list of rows such as {"prompt": …, "completion": …}, of (question, answer) pairs or of messages'
 SUPPORTED = "conversations are .jsonl, .json, .csv, .tsv, .parquet, or .txt and .md with turns `user:`, `assistant:`"
 
 
@@ -101,9 +102,10 @@ def read(
     if source == CELL:
         groups = [("turns", formats.read_turns(cell or "", CELL))]
     elif source.startswith("$"):
-        groups = [(None, _variable(source, variables))]
+        rows = sources.rows_of(sources.value_of(source, variables), source, EXPECTED)
+        groups = [(None, ((f"item {number} of {source}", row) for number, row in enumerate(rows)))]
     elif source.startswith("hf:"):
-        groups = [(None, _hub(source))]
+        groups = [(None, hub.rows(source))]
     else:
         paths = sources.paths(source, SUFFIXES, SUPPORTED, sorted(GENERATED))
         groups = (
@@ -170,21 +172,3 @@ def _fields(row: object) -> str:
     if isinstance(row, Mapping):
         return f"has the fields {', '.join(map(str, row))}" if row else "is an empty row"
     return f"is a {type(row).__name__}"
-
-
-def _variable(source: str, variables: Mapping | None) -> Iterator[files.Row]:
-    value = sources.value_of(source, variables)
-    if hasattr(value, "iloc") and hasattr(value, "columns"):  # a DataFrame
-        return ((f"row {number} of {source}", row) for number, row in enumerate(value.to_dict("records")))
-    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
-        raise GPTError(
-            f"{source} is a {type(value).__name__}; it may be a DataFrame or a list of rows such as "
-            '{"prompt": …, "completion": …}, of (question, answer) pairs, or of lists of messages'
-        )
-    return ((f"item {number} of {source}", row) for number, row in enumerate(value))
-
-
-def _hub(source: str) -> Iterator[files.Row]:
-    from jupyter_gpt.data import hub
-
-    return hub.rows(source)

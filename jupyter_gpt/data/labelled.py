@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from jupyter_gpt.data import files, sources
@@ -22,6 +22,7 @@ TEXTS = ("text", "sentence", "review", "content", "document", "title")
 LABELS = ("label", "labels", "class", "category", "sentiment", "target")
 WEIGHT = re.compile(r"\s*:\s*1(\.0*)?$")  # as other cells weigh a source; labelled texts are all taken once
 SUPPORTED = "labelled texts are .jsonl, .json, .csv, .tsv or .parquet"
+PAIRS = "a list of (text, label) pairs or rows"
 WANTED = 'a text and its label, as `text<tab>label` or {"text": …, "label": …}'
 
 
@@ -56,7 +57,7 @@ def read(
 def rows(body: object, variables: Mapping | None) -> Iterator[files.Row]:
     """The rows of a cell's text, a list or a DataFrame, each with its place; a GPTError for one that cannot be read."""
     if not isinstance(body, str):
-        yield from ((f"item {n}", row) for n, row in enumerate(items(body, "the data")))
+        yield from ((f"item {n}", row) for n, row in enumerate(sources.rows_of(body, "the data", PAIRS)))
         return
     for number, line in enumerate(body.split("\n"), 1):
         where, stripped = f"line {number} of the cell", line.strip()
@@ -71,24 +72,13 @@ def rows(body: object, variables: Mapping | None) -> Iterator[files.Row]:
         elif "\t" in line:
             yield where, tuple(line.rsplit("\t", 1))
         elif stripped.startswith("$"):
-            values = items(sources.value_of(source, variables), source)
+            values = sources.rows_of(sources.value_of(source, variables), source, PAIRS)
             yield from ((f"item {n} of {source}", row) for n, row in enumerate(values))
         elif source.lower().endswith(files.ROW_SUFFIXES) or "/" in source:
-            for path in sources.paths(source, files.ROW_SUFFIXES, SUPPORTED, []):
+            for path in sources.paths(source, files.ROW_SUFFIXES, SUPPORTED):
                 yield from files.rows(path)
         else:
             yield where, GPTError(f"{where} has no label: expected {WANTED}")
-
-
-def items(value: object, name: str) -> Iterable:
-    """The rows of a list or a DataFrame."""
-    if hasattr(value, "iloc") and hasattr(value, "columns"):
-        return value.to_dict("records")
-    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
-        raise GPTError(
-            f"{name} is a {type(value).__name__}; it may be a DataFrame, or a list of (text, label) pairs or rows"
-        )
-    return value
 
 
 def labelled(row: object, where: str) -> Labelled:

@@ -18,8 +18,9 @@ import random
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from jupyter_gpt.data import files
+from jupyter_gpt.data import files, hub
 from jupyter_gpt.data.files import text_of
 from jupyter_gpt.errors import GPTError, nearest
 
@@ -44,27 +45,18 @@ def read(source: str, variables: Mapping | None = None, seed: int = 0) -> Iterat
     if source.startswith("$"):
         return _variable(source, variables)
     if source.startswith("hf:"):
-        from jupyter_gpt.data import hub
-
         return hub.read(source)
     return files.read(_shuffled(_files(source), seed))
 
 
 def check(source: str, variables: Mapping | None = None) -> None:
     """Raises GPTError if `source` is unknown, missing, empty or, as far as a quick look tells, not text."""
-    if source in ENDLESS:
-        return
-    if source == "python":
-        if not _stdlib():
-            raise GPTError("this Python came without the source of its standard library")
-    elif source.startswith("$"):
-        if next(_variable(source, variables), None) is None:
+    if source == "python" and not _stdlib():
+        raise GPTError("this Python came without the source of its standard library")
+    if source.startswith(("$", "hf:")):
+        if next(read(source, variables), None) is None:
             raise GPTError(f"{source} is empty")
-    elif source.startswith("hf:"):
-        from jupyter_gpt.data import hub
-
-        hub.check(source)
-    else:
+    elif source not in EMBEDDED:
         files.check(_files(source))
 
 
@@ -106,34 +98,47 @@ def _files(source: str) -> list[Path]:
     return paths(source, files.SUFFIXES, files.SUPPORTED, EMBEDDED)
 
 
-def paths(source: str, suffixes: Sequence[str], supported: str, embedded: Sequence[str]) -> list[Path]:
-    """The files a path, a folder or a glob stands for, sorted. GPTError when there are none with these suffixes."""
+def paths(source: str, suffixes: Sequence[str], supported: str, embedded: Sequence[str] = ()) -> list[Path]:
+    """Those of `files_of(source)` with one of these suffixes. GPTError when there are none."""
+    found = files_of(source, embedded)
+    usable = [path for path in found if path.suffix.lower() in suffixes]
+    if not usable and Path(source).expanduser() in found:
+        raise GPTError(f"{source} is not a file of text: {supported}")
+    if not usable:
+        raise GPTError(f"{source} has no file to read ({len(found)} of other kinds): {supported}")
+    return usable
+
+
+def files_of(source: str, embedded: Sequence[str] = ()) -> list[Path]:
+    """The files that a path, a folder or a glob matches, sorted; none that is hidden. GPTError when nothing matches.
+
+    embedded: the names of sources that are no files, which a misspelled one may mean.
+    """
     path = Path(source).expanduser()
-    if path.is_file():
-        if path.suffix.lower() not in suffixes:
-            raise GPTError(f"{source} is not a file of text: {supported}")
-        return [path]
     if path.is_dir():
-        matches = [p for p in path.rglob("*") if p.is_file() and not _hidden(p.relative_to(path))]
-    else:
-        matched = glob.glob(str(path), recursive=True)  # noqa: PTH207 (Path.glob takes no absolute pattern)
-        matches = [Path(p) for p in matched if Path(p).is_file()]
-    usable = sorted(p for p in matches if p.suffix.lower() in suffixes)
-    if usable:
-        return usable
-    if matches:
-        raise GPTError(f"{source} matches {len(matches)} files but none to read: {supported}")
-    if path.is_dir():
-        raise GPTError(f"the folder {source} has no file to read: {supported}")
-    raise GPTError(_missing(source, path, embedded))
+        return sorted(p for p in path.rglob("*") if _is_file(p) and not _is_hidden(p.relative_to(path)))
+    matches = glob.glob(str(path), recursive=True)  # noqa: PTH207 (Path.glob takes no absolute pattern)
+    found = [path] if path.is_file() else sorted(filter(_is_file, map(Path, matches)))
+    if not found:
+        raise GPTError(missing(source, embedded))
+    return found
 
 
-def _hidden(relative: Path) -> bool:
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # in a folder that may not be read
+        return False
+
+
+def _is_hidden(relative: Path) -> bool:
     return any(part.startswith(".") for part in relative.parts)
 
 
-def _missing(source: str, path: Path, embedded: Sequence[str]) -> str:
-    if not re.search(r"[/\\*?~.\[]", source):
+def missing(source: str, embedded: Sequence[str] = ()) -> str:
+    """The error message for a file that does not exist, with the name it may have been meant to be."""
+    path = Path(source).expanduser()
+    if embedded and not re.search(r"[/\\*?~.\[]", source):
         return f"there is no source {source!r}{nearest(source, embedded)}"
     if glob.has_magic(source):
         return f"no file matches {source} (looked from {Path.cwd()})"
@@ -144,34 +149,44 @@ def _missing(source: str, path: Path, embedded: Sequence[str]) -> str:
     return f"there is no file {source}{guess if 'did you mean' in guess else f' (looked from {Path.cwd()})'}"
 
 
-def value_of(source: str, variables: Mapping | None) -> object:
-    """The variable `$name`. GPTError when there is none, and for one that can be read only once."""
+def value_of(source: str, variables: Mapping | None, once: bool = False) -> object:
+    """The variable `$name`. GPTError when there is none and, unless `once`, for an iterator."""
     name = source[1:]
     if variables is None or name not in variables:
         known = [f"${key}" for key in variables or {} if not key.startswith("_")]
         raise GPTError(f"there is no variable {source} in this notebook{nearest(source, known)}")
     value = variables[name]
-    if isinstance(value, Iterable) and iter(value) is value:
+    if not once and isinstance(value, Iterable) and iter(value) is value:
         raise GPTError(
-            f"{source} can be read only once (it is a {type(value).__name__}), training reads it more often: "
+            f"{source} can be read only once (it is a {type(value).__name__}) and training reads it more often: "
             f"write {name} = list({name}) first"
         )
     return value
 
 
+def is_table(value: object) -> bool:
+    """Whether a value is a DataFrame; pandas is not imported to find out."""
+    return hasattr(value, "iloc") and hasattr(value, "columns")
+
+
+def rows_of(value: Any, name: str, expected: str) -> Iterable:
+    """The rows of a DataFrame or a list. GPTError, with what is `expected`, for any other value."""
+    if is_table(value):
+        return value.to_dict("records")
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+        raise GPTError(f"{name} is a {type(value).__name__}: expected a DataFrame or {expected}")
+    return value
+
+
 def _variable(source: str, variables: Mapping | None) -> Iterator[str]:
-    value = value_of(source, variables)
+    value: Any = value_of(source, variables)
     if isinstance(value, str):
         return iter([value])
-    if hasattr(value, "iloc") and hasattr(value, "columns"):  # a DataFrame
-        return _cells(source, value[_column(source, value)])
+    if is_table(value):
+        value = value[_column(source, value)]
     if hasattr(value, "iloc"):  # a Series
-        return _cells(source, value)
-    if isinstance(value, (bytes, Mapping)) or not isinstance(value, Iterable):
-        raise GPTError(
-            f"{source} is a {type(value).__name__}; it may be a list of texts, a Series, a DataFrame, a text"
-        )
-    return _items(source, value)
+        value = value[value.notna()]
+    return _items(source, rows_of(value, source, "a list of texts, a Series or a text"))
 
 
 def _column(source: str, frame) -> str:
@@ -182,10 +197,6 @@ def _column(source: str, frame) -> str:
         have = ", ".join(map(str, frame.columns))
         raise GPTError(f"{source} needs a column `text`, or a single column of strings; it has {have}")
     return texts[0]
-
-
-def _cells(source: str, series) -> Iterator[str]:
-    return _items(source, series[series.notna()])
 
 
 def _items(source: str, values: Iterable) -> Iterator[str]:

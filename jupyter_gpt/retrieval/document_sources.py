@@ -9,11 +9,12 @@ import glob
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from jupyter_gpt.data.files import text_of
-from jupyter_gpt.errors import GPTError, nearest
+from jupyter_gpt.data.sources import files_of, missing, value_of
+from jupyter_gpt.errors import GPTError
 from jupyter_gpt.retrieval.read import LARGEST, SUFFIXES, Document, Unreadable, parse, plain, read
 
 TIMEOUT = 15.0  # seconds a server may take
@@ -79,7 +80,7 @@ def is_source(text: str) -> bool:
     except OSError:  # too long to be a path
         return False
     if not re.search(r"\s", text.strip()) or path.suffix.lower() in SUFFIXES or re.match(r"(\.{0,2}|~)[/\\]", text):
-        raise GPTError(f"{missing(text, path)}; were it a text, it would be given in a mapping, {{name: text}}")
+        raise GPTError(f"{missing(text)}; were it a text, it would be given in a mapping, {{name: text}}")
     return False
 
 
@@ -114,52 +115,19 @@ def named(path: Path) -> str:
 
 
 def files(source: str) -> tuple[list[Path], list[Path]]:
-    """The files a path, a folder or a glob stands for, sorted; then those of a folder that are of no known kind."""
-    path = Path(source).expanduser()
-    if path.is_file():
-        return [path], []
-    if not path.is_dir():
-        matched = [Path(p) for p in glob.glob(str(path), recursive=True)]  # noqa: PTH207 (Path.glob takes no absolute pattern)
-        matches = sorted(p for p in matched if is_file(p))
-        if not matches:
-            raise GPTError(missing(source, path))
-        return matches, []
-    inside = sorted(p for p in path.rglob("*") if not hidden(p.relative_to(path)) and is_file(p))
-    if not inside:
-        raise GPTError(f"the folder {source} is empty: it has no file to index")
-    supported = [p for p in inside if p.suffix.lower() in SUFFIXES]
+    """The files a path, a folder or a glob matches, sorted; then those of a folder that are of no known kind."""
+    found = files_of(source)
+    if not Path(source).expanduser().is_dir():
+        return found, []
+    supported = [path for path in found if path.suffix.lower() in SUFFIXES]
     if not supported:
-        raise GPTError(f"the folder {source} has {len(inside)} files but none to index: {SUPPORTED}")
-    return supported, [p for p in inside if p.suffix.lower() not in SUFFIXES]
-
-
-def is_file(path: Path) -> bool:
-    """Whether it is a file; what must not be looked at is none."""
-    try:
-        return path.is_file()
-    except OSError:
-        return False
-
-
-def hidden(relative: Path) -> bool:
-    return any(part.startswith(".") for part in relative.parts)
-
-
-def missing(source: str, path: Path) -> str:
-    if glob.has_magic(source):
-        return f"no file matches {source} (looked from {Path.cwd()})"
-    beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-    guess = nearest(path.name, beside)
-    return f"there is no file {source}{guess if 'did you mean' in guess else f' (looked from {Path.cwd()})'}"
+        raise GPTError(f"the folder {source} has no file to index ({len(found)} of other kinds): expected {SUPPORTED}")
+    return supported, [path for path in found if path not in supported]
 
 
 def of_variable(source: str, variables: Mapping) -> list[Item]:
     """The documents a variable holds: a text, a list of them, a mapping from name to text, a Series, a DataFrame."""
-    name = source[1:]
-    if name not in variables:
-        known = [f"${key}" for key in variables if not key.startswith("_")]
-        raise GPTError(f"there is no variable {source} in this notebook{nearest(source, known)}")
-    value = variables[name]
+    value: Any = value_of(source, variables, once=True)
     if isinstance(value, str):
         return [Item(source, text=value)]
     if hasattr(value, "columns") and "text" in value.columns:

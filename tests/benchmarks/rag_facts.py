@@ -14,8 +14,9 @@ from __future__ import annotations
 import argparse
 from random import Random
 
+from facts import documents, facts
+
 from jupyter_gpt import gpt
-from jupyter_gpt.data.facts import documents, facts
 
 ELSEWHERE = 7  # the seed of the other town
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import argparse
 
+from facts import documents, facts
+
 from jupyter_gpt import gpt
-from jupyter_gpt.data.facts import documents, facts
 
 
 def main() -> None:

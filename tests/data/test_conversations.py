@@ -148,7 +148,7 @@ def test_variables():
     assert refusal("$it", {"it": [{"prompt": "Who?", "completion": None}]}) == "item 0 of $it has an empty answer"
     assert refusal("$it", {"its": []}) == "there is no variable $it in this notebook (did you mean $its?)"
     assert "can be read only once" in refusal("$it", {"it": iter([ASKED])})
-    assert refusal("$it", {"it": 3}).startswith("$it is a int; it may be a DataFrame or a list of rows")
+    assert refusal("$it", {"it": 3}).startswith("$it is a int: expected a DataFrame or a list of rows")
     assert "item 1 of $it is not a conversation: it is a int" in refusal("$it", {"it": [("a", "b"), 3]})
     with pytest.raises(GPTError, match="it has no conversation in it"):
         check("$it", {"it": []})

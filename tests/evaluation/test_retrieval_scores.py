@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from jupyter_gpt.data.facts import documents, facts
+from benchmarks.facts import documents, facts
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.evaluation.intervals import wilson
 from jupyter_gpt.evaluation.retrieval import ndcg, questions_of, reciprocal_rank, recommended, right, scores

@@ -51,7 +51,7 @@ def test_what_must_not_be_looked_at_is_passed_over(docs, monkeypatch):
 @pytest.mark.parametrize(
     "source, said",
     [
-        ("empty", "the folder empty is empty"),
+        ("empty", "the folder empty has no file to index"),
         ("docs/*.pdf", "no file matches"),
         ("docs/a.tx", "did you mean a.txt"),
         ("$nobody", "there is no variable $nobody"),

@@ -154,7 +154,7 @@ def test_how_labelled_texts_are_written(tmp_path):
     assert fail(read, [{"text": "c"}]) == "item 0 has the fields text: expected text and label"
     assert "item 0 has half a character: U+D83D" in fail(read, [("\ud83d", "b")])
     assert read(f"{file}: 1") == wanted, "as other cells weigh a source"
-    assert "it may be a DataFrame" in fail(read, 7)
+    assert "expected a DataFrame" in fail(read, 7)
     assert read([("a", 1), ("b", 0)]) == [Labelled("a", "1"), Labelled("b", "0")]
 
 
