@@ -101,7 +101,7 @@ class Session:
     search = method(index.Search, index.search)
     index = method(index.Index, index.index)
     batch = method(tokens.Batch, tokens.batch)
-    tokens = method(tokens.Tokens, look.tokens)
+    tokens = method(tokens.Tokens, tokens.tokens)
     plan = method(plan.Plan, plan.plan)
     show = method(look.Show, look.show)
     serve = method(serve.Serve, serve.serve)

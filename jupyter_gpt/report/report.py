@@ -40,3 +40,14 @@ class Report:
 
     def __repr__(self) -> str:
         return self.text
+
+
+class Shown:
+    """Mixed into what shows itself as its `report` where a notebook shows a value."""
+
+    @property
+    def report(self) -> Report:
+        raise NotImplementedError
+
+    def _repr_mimebundle_(self, include=None, exclude=None):
+        return self.report._repr_mimebundle_()

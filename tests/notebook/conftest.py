@@ -146,9 +146,8 @@ def shown(monkeypatch) -> list[str]:
 def pictures(monkeypatch) -> None:
     """Bundles that name the view they come from, so that no test here draws."""
     curve = SimpleNamespace(run_report=lambda run: Report(f"run {run.name}: {run.status}"))
-    corpus = SimpleNamespace(corpus_report=lambda corpus: Report(f"corpus {corpus.name}"))
     monkeypatch.setitem(sys.modules, "jupyter_gpt.notebook.views.run_report", curve)
-    monkeypatch.setitem(sys.modules, "jupyter_gpt.notebook.views.corpus", corpus)
+    monkeypatch.setattr("jupyter_gpt.stages.corpus.corpus_report", lambda corpus: Report(f"corpus {corpus.name}"))
 
 
 @pytest.fixture

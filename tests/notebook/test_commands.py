@@ -175,7 +175,7 @@ def test_a_run_of_another_version_is_shown_as_an_error(fake_gpt, shown, fails, m
 
 
 def test_the_tokens_of_a_run_of_another_kind_vary_and_it_has_no_batches(fake_gpt, shown, fails):
-    from jupyter_gpt.notebook.views.inspect import varies
+    from jupyter_gpt.stages.tokens import varies
 
     fake_gpt.runs["storyteller"].kind = "reward"
     assert varies(fake_gpt, "storyteller")

@@ -12,8 +12,8 @@ pytest.importorskip("anywidget")
 from helpers.rendered import folded
 from jupyter_gpt.inference.completion import Sampling
 from jupyter_gpt.notebook.views import rank as view
-from jupyter_gpt.notebook.views.differences import differences
 from jupyter_gpt.notebook.views.rank_form import RankForm
+from jupyter_gpt.report.differences import differences
 from jupyter_gpt.report.report import MIME
 from jupyter_gpt.stages.compare import Comparison
 from jupyter_gpt.stages.rankings import Question, Rankings

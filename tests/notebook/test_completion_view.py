@@ -7,7 +7,8 @@ import pytest
 
 from helpers.rendered import folded
 from jupyter_gpt.inference.completion import Completion, Sampling, Usage
-from jupyter_gpt.notebook.views.completion import Writing, completion_report, last_report, prompt_report
+from jupyter_gpt.inference.completion_report import completion_report, last_report, prompt_report
+from jupyter_gpt.notebook.views.place import Writing
 from jupyter_gpt.report.report import MIME
 
 EVIL = "<script>alert(1)</script> <b>bold</b> & «quoted»\n  two"

@@ -68,7 +68,7 @@ def test_a_template_fills_variables_of_the_notebook(gpt, run, shown, ip):
 
 def test_holes_stand_out_and_nothing_of_them_is_html():
     from jupyter_gpt.inference.completion import Completion
-    from jupyter_gpt.notebook.views.completion import answer
+    from jupyter_gpt.inference.completion_report import answer
     from jupyter_gpt.report.report import Report
 
     done = Completion("Say <b> & <i>!", finish_reason="stop", holes=[("a", 4, 7), ("b", 10, 13)])

@@ -11,7 +11,7 @@ def test_the_line(fake_gpt, ip, shown, monkeypatch):
         return "found"
 
     monkeypatch.setattr(fake_gpt, "evaluate", evaluate, raising=False)
-    monkeypatch.setattr("jupyter_gpt.notebook.views.evaluation.evaluation_report", lambda found: Report(found))
+    monkeypatch.setattr("jupyter_gpt.stages.evaluate.evaluation_report", lambda found: Report(found))
     ip.user_ns["table"] = [("1?", "1")]
     ip.run_cell(
         '%gpt evaluate $table --models a b --techniques direct "--cot --samples 3 --vote" --questions 5 '

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.notebook.views.evaluation import evaluation_report
+from jupyter_gpt.stages.evaluate import evaluation_report
 
 QUESTIONS = [(f"Tale {n}. How many birds?", str(n)) for n in range(6)]
 SHORT = {"max_tokens": 6, "temperature": 1.0}

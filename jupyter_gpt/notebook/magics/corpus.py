@@ -13,7 +13,7 @@ class CorpusMagic(Magic):
         if given is None:
             return
         from jupyter_gpt import gpt
-        from jupyter_gpt.notebook.views.corpus import corpus_report
+        from jupyter_gpt.stages.corpus import corpus_report
 
         out = given.pop("out", None)
         corpus = gpt.corpus(mixture=cell, variables=ip.user_ns, **given)

@@ -11,9 +11,9 @@ from jupyter_gpt.notebook.magics.options import parse
 
 def evaluate(gpt, given: dict, ip) -> object:
     """Measures and shows; the result is the evaluation."""
-    from jupyter_gpt.notebook.views.evaluation import evaluation_report
     from jupyter_gpt.notebook.views.place import is_live
     from jupyter_gpt.notebook.views.progress import Progress
+    from jupyter_gpt.stages.evaluate import evaluation_report
 
     if "index" in given:
         return evaluate_index(gpt, given)
@@ -34,7 +34,7 @@ def evaluate(gpt, given: dict, ip) -> object:
 
 def evaluate_index(gpt, given: dict) -> object:
     """Retrieval from indexes; the result is the table."""
-    from jupyter_gpt.notebook.views.retrieval import retrieval_report
+    from jupyter_gpt.stages.evaluate_index import retrieval_report
 
     wrong = next((name for name in ("techniques", "score", "questions", "seed") if name in given), None)
     if wrong:

@@ -17,7 +17,8 @@ class PromptMagic(Magic):
             return
         from jupyter_gpt import gpt
         from jupyter_gpt.data.render import turns
-        from jupyter_gpt.notebook.views.completion import Writing, completion_report, prompt_report
+        from jupyter_gpt.inference.completion_report import completion_report, prompt_report
+        from jupyter_gpt.notebook.views.place import Writing
         from jupyter_gpt.stages.prompt import uses_technique
 
         out, body = given.pop("out", None), cell.strip("\n")
@@ -60,9 +61,10 @@ class RagMagic(Magic):
         if given is None:
             return
         from jupyter_gpt import gpt
-        from jupyter_gpt.notebook.views.completion import Writing, prompt_report
-        from jupyter_gpt.notebook.views.index_map import index_map
-        from jupyter_gpt.notebook.views.sources import answer_report
+        from jupyter_gpt.inference.completion_report import prompt_report
+        from jupyter_gpt.notebook.views.place import Writing
+        from jupyter_gpt.retrieval.index_map import index_map
+        from jupyter_gpt.stages.rag import answer_report
 
         out = given.pop("out", None)
         with Writing() as writing:
@@ -79,8 +81,8 @@ class RagMagic(Magic):
 def show_trace(ask, question, variables, given: dict, acts: bool):
     """Shows the tree of what is asked as it grows, then the answer with the whole tree; returns the completion."""
     from jupyter_gpt.notebook.views.approval import Asking
-    from jupyter_gpt.notebook.views.trace import trace_report, unsent_report
     from jupyter_gpt.notebook.views.trace_live import Growing
+    from jupyter_gpt.prompting.trace_report import trace_report, unsent_report
 
     with Growing() as growing, Asking() if acts else nullcontext() as person:
         approving = {"person": person} if acts else {}

@@ -138,8 +138,7 @@ def tokens(gpt, given: dict, ip) -> list[int]:
 def batch(gpt, given: dict, ip) -> object:
     """Shows the rows; the result is the batch they are the top of, `(B, T+1)` token ids."""
     from jupyter_gpt.data.documents import Documents
-    from jupyter_gpt.notebook.views import inspect as look
-    from jupyter_gpt.notebook.views.batch import batch_report
+    from jupyter_gpt.stages.tokens import batch_report, varies
 
     run, drawn, columns = gpt.runs[given["run"]], given.get("rows", 4), given.get("cols", 10)
     if drawn < 1 or columns < 2:
@@ -151,7 +150,7 @@ def batch(gpt, given: dict, ip) -> object:
         documents.tokenizer(),
         documents.eot,
         name=run.name,
-        varies=look.varies(gpt, run.name),
+        varies=varies(gpt, run.name),
         shown_rows=drawn,
         shown_columns=columns,
     )
@@ -161,8 +160,7 @@ def batch(gpt, given: dict, ip) -> object:
 
 def plan(gpt, given: dict, ip) -> object:
     """Shows the plan; the result is the `Plan`, or those of GPT-3 and LLaMA."""
-    from jupyter_gpt.notebook.views.plan import plan_report, slide_report
-    from jupyter_gpt.stages.plan import SLIDE_COUNT
+    from jupyter_gpt.stages.plan import SLIDE_COUNT, plan_report, slide_report
 
     made = gpt.plan(**given)
     show(slide_report(**{"count": SLIDE_COUNT, **given}) if isinstance(made, list) else plan_report(made))
@@ -171,10 +169,10 @@ def plan(gpt, given: dict, ip) -> object:
 
 def index(gpt, given: dict, ip) -> object:
     """Makes it with a line of progress where a person looks; leaves what was done. The result is the index."""
-    from jupyter_gpt.notebook.views.indexes import index_report
     from jupyter_gpt.notebook.views.place import is_live
     from jupyter_gpt.notebook.views.progress import Progress, megabytes, percent
     from jupyter_gpt.retrieval.document_sources import files
+    from jupyter_gpt.stages.index import index_report
 
     given["variables"] = ip.user_ns
     for source in given.get("sources") or []:
@@ -203,7 +201,7 @@ def index(gpt, given: dict, ip) -> object:
 
 def indexes(gpt, given: dict, ip) -> object:
     """Shows the table; the result is `gpt.indexes`."""
-    from jupyter_gpt.notebook.views.indexes import indexes_report
+    from jupyter_gpt.stages.index import indexes_report
 
     show(indexes_report(gpt.indexes))
     return gpt.indexes
@@ -211,8 +209,8 @@ def indexes(gpt, given: dict, ip) -> object:
 
 def search(gpt, given: dict, ip) -> object:
     """Shows the hits; the result is the list of them."""
-    from jupyter_gpt.notebook.views.index_map import index_map
-    from jupyter_gpt.notebook.views.sources import hits_report
+    from jupyter_gpt.retrieval.index_map import index_map
+    from jupyter_gpt.stages.rag import hits_report
 
     kept = gpt.indexes[given["index"]]
     how, question = given.pop("map", "pca"), given["query"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from itertools import groupby
 
-from jupyter_gpt.notebook.views.tokens import token_text, visible
+from jupyter_gpt.data.token_text import token_text, visible
 from jupyter_gpt.report.parts import Inline, Paragraph, Part, Span, Table, Varies, number
 from jupyter_gpt.report.report import Report
 

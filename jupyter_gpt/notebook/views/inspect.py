@@ -11,49 +11,8 @@ from typing import ClassVar
 from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.options import option
 from jupyter_gpt.stages.stage import Bound
-from jupyter_gpt.stages.tokens import Tokens as TokensOptions
 
 LAST = "last"
-
-
-class Tokens(list):
-    """The integers of a text's tokens; `pieces` has of each its text and bytes, `report` is what is shown."""
-
-    def __init__(self, model: str, pieces: list, varies: bool):
-        super().__init__(piece.id for piece in pieces)
-        self.model, self.pieces, self.varies = model, pieces, varies
-
-    @property
-    def report(self):
-        from jupyter_gpt.notebook.views.tokens import tokens_report
-
-        return tokens_report(self.model, self.pieces, varies=self.varies)
-
-    def _repr_mimebundle_(self, include=None, exclude=None):
-        return self.report._repr_mimebundle_()
-
-
-def tokens(session, options: TokensOptions) -> Tokens:
-    """A text as the model's tokens: a list of their integers, with `.pieces`. Raises GPTError for an endpoint, which
-    tells none.
-    """
-    model, text = options.model, options.text
-    from jupyter_gpt.notebook.views.tokens import pieces
-
-    return Tokens(model, pieces(session.models[model].tokenizer, text), varies(session, model))
-
-
-def varies(session, name: str) -> bool:
-    """Whether the tokens of run or model `name` may differ from machine to machine.
-
-    They do where the text does (this Python's own source), or how much of it is read (a run by minutes), or where the
-    tokenizer came from elsewhere.
-    """
-    if name not in session.runs or session.runs[name].kind != "pretrain":
-        return True
-    recipe = session.runs[name].recipe
-    by_machine = "python" in recipe["mixture"] or recipe["minutes"] is not None
-    return by_machine or recipe["tokenizer"] not in ("bpe", "char")
 
 
 class Show(Bound):
@@ -119,12 +78,12 @@ def view_of_rankings(session, name: str):
 
 def view_of_last(session, tokens: bool):
     """The last completion; with `tokens`, token by token."""
-    from jupyter_gpt.notebook.views.completion import last_report
-    from jupyter_gpt.notebook.views.token_view import token_report
+    from jupyter_gpt.inference.completion_report import last_report
+    from jupyter_gpt.inference.token_report import token_report
 
     completion = session.last
     if not tokens and completion.trace:
-        from jupyter_gpt.notebook.views.trace import trace_report
+        from jupyter_gpt.prompting.trace_report import trace_report
 
         return trace_report(completion)
     if not tokens:

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import Any
 
+from jupyter_gpt.inference.completion_report import answer, completion_report
+from jupyter_gpt.report.parts import Paragraph
 from jupyter_gpt.report.report import Report
+
+AT_ONCE = 8  # samples drawn while they are written
+HEAVY = 50_000  # characters of HTML from which on the display is updated less often
 
 
 def is_live() -> bool:
@@ -76,3 +82,29 @@ class Place:
 
             close(self.widget)
             self.widget = None
+
+
+class Writing(Place):
+    """The display of an answer while it is written: `show` it as it grows, then `put` its report. Left by an error, it
+    keeps what had come.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.shown, self.next = None, 0.0
+
+    def kept(self) -> Report | None:
+        written = self.shown is not None and any(sample.tokens for sample in self.shown.samples)
+        return completion_report(self.shown) if self.handle is not None and written else None
+
+    def show(self, completion) -> None:
+        """The answer so far."""
+        self.shown = completion
+        now = time.monotonic()
+        if not self.live or now < self.next:
+            return
+        out = completion.usage.completion_tokens
+        line = f"{completion.model} writes … {out:,} tokens, {completion.usage.tokens_per_second:.1f} tokens/s"
+        report = Report("", [*answer(completion, " ▌", AT_ONCE), Paragraph(f"{line} · ■ stops it", "quiet")])
+        self.put(report)
+        self.next = now + (1.0 if len(report.html) > HEAVY else 0.0)

@@ -13,9 +13,9 @@ from typing import Any
 
 from jupyter_gpt.evaluation.bradley_terry import Rating
 from jupyter_gpt.inference.completion import Sampling
-from jupyter_gpt.notebook.views.completion import settings
-from jupyter_gpt.notebook.views.differences import differences, mostly
+from jupyter_gpt.inference.completion_report import settings
 from jupyter_gpt.notebook.views.place import Place
+from jupyter_gpt.report.differences import differences, mostly
 from jupyter_gpt.report.parts import Bar, Folded, Inline, Paragraph, Part, Samples, Span, Table, Varies, bold, quiet
 from jupyter_gpt.report.report import Report
 from jupyter_gpt.stages.arena import Arena

@@ -22,8 +22,8 @@ from collections.abc import Callable
 from typing import Any
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.notebook.views.differences import differences, mostly
 from jupyter_gpt.notebook.views.widget import Widget
+from jupyter_gpt.report.differences import differences, mostly
 from jupyter_gpt.stages.rank import RankingTask
 
 

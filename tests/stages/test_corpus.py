@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 
 from helpers.rendered import folded, visible
-from jupyter_gpt.notebook.views.corpus import corpus_report
 from jupyter_gpt.report.report import MIME
 from jupyter_gpt.report.text import columns
+from jupyter_gpt.stages.corpus import corpus_report
 
 LLAMA = [  # the talk's slide: source and sampling proportion
     ("CommonCrawl", 67.0),

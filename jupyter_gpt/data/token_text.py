@@ -1,20 +1,15 @@
-"""A text as its tokens: coloured pieces with their integers, so that what the model really reads can be seen.
+"""The exact text of tokens: their bytes, and white space and control characters made visible.
 
-Whitespace is made visible (`·` a space, `⇥` a tab, `⏎` a newline), and where one character is split over several
-byte-level tokens each shows its bytes, as `<e2 82>`.
+Whitespace is shown as `·` (space), `⇥` (tab) and `⏎` (newline). Where one character is split over several byte-level
+tokens, each shows its bytes, as `<e2 82>`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.report.parts import Boxes, Paragraph, Varies, number
-from jupyter_gpt.report.report import Report
 
-COLOURS = ("66,133,244", "219,112,60", "60,170,110", "170,100,200", "200,160,30", "40,160,180")
-SHOWN = 2000  # tokens drawn; a longer text says how many are left out
 VISIBLE = {" ": "·", "\n": "⏎", "\t": "⇥", "\x7f": "␡", "\xa0": "⍽"}
 
 
@@ -115,28 +110,3 @@ def _sign(c: str) -> str:
     if ord(c) < 32 and c not in VISIBLE:
         return chr(0x2400 + ord(c))  # the control pictures: ␀, ␍, ␛
     return VISIBLE.get(c, f"\\u{ord(c):04x}")
-
-
-def tokens_report(name: str, found: Iterable[tuple[int, str, bytes]], *, varies: bool = False) -> Report:
-    """The tokens of one text under the tokenizer of `name`, coloured, each with its integer.
-
-    `varies` says that the tokenizer may differ from machine to machine.
-    """
-    found = [Piece(*piece) for piece in found]
-    size = sum(len(piece.bytes) for piece in found)
-    title = [
-        *(f"{name}: ", number(len(found), 0, varies), f" token{'s' * (varies or len(found) != 1)}, {size:,} bytes, "),
-        *(number(size / len(found) if found else 0.0, 2, varies), " bytes per token"),
-    ]
-    boxes = []
-    for place, piece in enumerate(found[:SHOWN]):
-        tint = f"rgba({COLOURS[place % len(COLOURS)]},0.28)"
-        boxes.append((visible(piece.text), str(piece.id), tint, f"{piece.id}: {piece.bytes.hex(' ')}"))
-        boxes += [None] * min(2, piece.bytes.count(b"\n"))
-    more = [Paragraph(f"… and {len(found) - SHOWN:,} more tokens")] if len(found) > SHOWN else []
-    shown = [Boxes(boxes), *more] if found else []
-    tokens = {"tokens": [{"id": piece.id, "text": piece.text} for piece in found]}
-    data = {"view": "tokens", "name": name, "bytes": size, "varies": varies}
-    if varies:
-        return Report(title, [Varies(shown)], data, tokens)
-    return Report(title, shown, data | tokens)

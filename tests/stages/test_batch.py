@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.notebook.views.batch import GREEN, RED, YELLOW, _documents, batch_report
 from jupyter_gpt.report.text import columns
+from jupyter_gpt.stages.tokens import GREEN, RED, YELLOW, _documents, batch_report
 
 EOT = 0
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 from helpers.rendered import visible
-from jupyter_gpt.notebook.views.plan import exponent, hours, money, percent, plan_report, size, slide_report, span
 from jupyter_gpt.report.report import MIME
 from jupyter_gpt.report.text import columns
+from jupyter_gpt.stages.plan import exponent, hours, money, percent, plan_report, size, slide_report, span
 from jupyter_gpt.stages.planning import optimal, plan
 
 

@@ -1,21 +1,13 @@
-"""A completion: while it is sampled a display that grows with it, and when it ends one report.
-
-Beside the answer stand how the question was put, the settings and the cost, and behind a click the exact prompt.
-"""
+"""A completion as a report: the answer, the settings and the usage, and behind a click the exact prompt."""
 
 from __future__ import annotations
 
-import time
-
 from jupyter_gpt.data.render import DOCUMENT
-from jupyter_gpt.notebook.views.place import Place
 from jupyter_gpt.report.parts import Figures, Folded, Inline, Paragraph, Part, Span, Table, Varies, joined, quiet
 from jupyter_gpt.report.report import Report
 
 HOLE = "rgba(240,190,30,0.35)"
 LEAD = 400  # characters of a document shown before its continuation
-AT_ONCE = 8  # samples drawn while they are written
-HEAVY = 50_000  # characters of HTML from which on the display is renewed more rarely
 
 
 def said(sample) -> Inline:
@@ -111,7 +103,7 @@ def completion_report(completion, tokenizer=None) -> Report:
     """
     parts = [*answer(completion), status(completion)]
     if completion.sampling.logprobs and completion.tokens:
-        from jupyter_gpt.notebook.views.token_view import listing, spoken
+        from jupyter_gpt.inference.token_report import listing, spoken
 
         parts.append(Folded("each token and its alternatives", [Varies(listing(spoken(completion, tokenizer)))]))
     parts.append(Folded("exact prompt", [exact(completion.prompt, completion)]))
@@ -151,29 +143,3 @@ def last_report(completion) -> Report:
     prompt = [Paragraph("exact prompt, special tokens included", "quiet"), exact(completion.prompt, completion)]
     parts = [*prompt, Paragraph("answer", "quiet"), *answer(completion, lead=False), Figures(rows)]
     return Report("", parts, data("completion", completion), completion.as_dict())
-
-
-class Writing(Place):
-    """The display of an answer while it is written: `show` it as it grows, then `put` its report. Left by an error, it
-    keeps what had come.
-    """
-
-    def __init__(self):
-        super().__init__()
-        self.shown, self.next = None, 0.0
-
-    def kept(self) -> Report | None:
-        written = self.shown is not None and any(sample.tokens for sample in self.shown.samples)
-        return completion_report(self.shown) if self.handle is not None and written else None
-
-    def show(self, completion) -> None:
-        """The answer so far."""
-        self.shown = completion
-        now = time.monotonic()
-        if not self.live or now < self.next:
-            return
-        out = completion.usage.completion_tokens
-        line = f"{completion.model} writes … {out:,} tokens, {completion.usage.tokens_per_second:.1f} tokens/s"
-        report = Report("", [*answer(completion, " ▌", AT_ONCE), Paragraph(f"{line} · ■ stops it", "quiet")])
-        self.put(report)
-        self.next = now + (1.0 if len(report.html) > HEAVY else 0.0)

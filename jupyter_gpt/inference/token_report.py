@@ -7,17 +7,21 @@ and on what it has in its context, its working memory.
 from __future__ import annotations
 
 import math
+import statistics
 from typing import NamedTuple, TypeGuard
 
+from jupyter_gpt.data.token_text import token_text, visible
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.notebook.views.likelihood import legend, share, tint
-from jupyter_gpt.notebook.views.tokens import token_text, visible
-from jupyter_gpt.notebook.views.work import middle, work_line, work_picture
+from jupyter_gpt.report import charts
 from jupyter_gpt.report.parts import Bar, Chart, Folded, Inline, Paragraph, Part, Span, Table, Varies
 from jupyter_gpt.report.report import Report
 
 SHOWN = 1000  # tokens drawn; of a longer completion it is said how many more there are
 LISTED = 300  # tokens in the table
+# likely to unlikely: blue to vermilion, told apart by every kind of colour vision (Okabe and Ito, 2008)
+SCALE = ((0, 114, 178, 0.16), (230, 159, 0, 0.34), (213, 94, 0, 0.62))
+UNLIKELY = math.log(100)  # nats at which the scale ends: a token of 1%
+LEGEND = (1.0, 0.5, 0.1, 0.01)
 
 
 class Spoken(NamedTuple):
@@ -149,3 +153,98 @@ def listing(found: list[Spoken]) -> list[Part]:
     table = Table([HEAD[i] for i in kept], [[row[i] for i in kept] for row in rows], "".join(SIDES[i] for i in kept))
     more = [Paragraph(f"… and {len(found) - LISTED:,} more tokens")] if len(found) > LISTED else []
     return [table, *more]
+
+
+def colour(probability: float) -> tuple[float, float, float, float]:
+    """Red, green, blue (0 to 255) and alpha (0 to 1) of a token: even steps in surprise, -ln p."""
+    at = 2 * min(1.0, -math.log(max(probability, 1e-12)) / UNLIKELY)
+    low = min(1, int(at))
+    part = at - low
+    r, g, b, a = (x + (y - x) * part for x, y in zip(SCALE[low], SCALE[low + 1], strict=True))
+    return r, g, b, a
+
+
+def tint(probability: float) -> str:
+    r, g, b, a = colour(probability)
+    return f"rgba({r:.0f},{g:.0f},{b:.0f},{a:.2f})"
+
+
+def legend() -> Paragraph:
+    """What the colours mean."""
+    swatches = [[" ", Span("up to " * (p == LEGEND[-1]) + f"{p:.0%}", tint=tint(p))] for p in LEGEND]
+    return Paragraph(["probability of each token:", *swatches], "quiet visual")
+
+
+def share(probability: float) -> str:
+    """A probability in percent, with the digits that tell it from 0 and from 100."""
+    percent = 100 * probability
+    if percent < 0.01:
+        return "<0.01%"
+    return f"{percent:.2f}%" if percent < 1 or 99 < percent < 100 else f"{percent:.1f}%"
+
+
+def spread(found: list) -> tuple[float, float, float] | None:
+    """Milliseconds per token: median, 5th and 95th percentile. Without the first token, which reads the prompt too."""
+    times = sorted(t.seconds * 1e3 for t in (found[1:] or found) if t.seconds is not None)
+    if not times:
+        return None
+    return middle(times), times[int(0.05 * (len(times) - 1))], times[math.ceil(0.95 * (len(times) - 1))]
+
+
+def correlation(found: list) -> float | None:
+    """Pearson's, of surprise and seconds over all tokens but the first; None where one of them does not vary."""
+    pairs = [(-math.log(max(t.probability, 1e-12)), t.seconds) for t in found[1:]]
+    if len(pairs) < 3:
+        return None
+    try:
+        return statistics.correlation(*zip(*pairs, strict=True))
+    except statistics.StatisticsError:
+        return None
+
+
+def work_line(found: list, samples: int) -> Inline:
+    """What was measured of the work, in words; empty where nothing was."""
+    measured = spread(found)
+    if measured is None:
+        return ""
+    median, low, high = (Varies(value, 1) for value in measured)
+    shared = f" (a step serves all {samples} samples)" if samples > 1 else ""
+    return [
+        *("time per token: median ", median, f" ms{shared}, 90% within ", low, " to ", high),
+        *(" ms; correlation with surprise: ", Varies(correlation(found), 2)),
+        ". A person slows down where a text gets hard, a transformer computes the same for every token; the first "
+        "token's time includes the prompt.",
+    ]
+
+
+def middle(values: list[float]) -> float:
+    """The median; of an even number the upper one."""
+    return sorted(values)[len(values) // 2]
+
+
+def work_picture(found: list):
+    """Two plots over the same tokens: surprise in nats, which varies, and milliseconds, which do not."""
+    drawn = found[:SHOWN]
+    figure, (hard, work) = charts.figure(7.6, 2.9, 2, 1, sharex=True)
+    x = range(1, len(drawn) + 1)
+    width = max(0.6, min(6.0, 330 / len(drawn)))
+    surprise = [-math.log(max(t.probability, 1e-12)) for t in drawn]
+    shades = [(r / 255, g / 255, b / 255, max(0.75, a)) for r, g, b, a in (colour(t.probability) for t in drawn)]
+    hard.vlines(x, 0, surprise, colors=shades, linewidth=width)
+    times = [1e3 * (t.seconds or 0) for t in drawn]
+    median, _, high = spread(found) or (0.0, 0.0, 0.0)
+    bars = [charts.ORANGE, *[charts.BLUE] * (len(times) - 1)]
+    work.vlines(x, 0, times, colors=bars, linewidth=width, alpha=0.85)
+    work.axhline(median, color=charts.GREY, linewidth=0.8, linestyle=charts.DASHED)
+    top = 1.35 * max(high, median)
+    work.set_ylim(0, top)
+    if times[0] > top:
+        note = {"xytext": (-3, 2), "textcoords": "offset points", "va": "bottom", "fontsize": 7}
+        work.annotate(f"{times[0]:.0f} ms, with the prompt", (1, top), color=charts.ORANGE, **note)
+    hard.set_ylim(bottom=0)
+    charts.style(hard, y="surprise, nats", size=7)
+    charts.style(work, "token", "time per token, ms", size=7)
+    work.set_xlim(0.2, len(drawn) + 0.8)
+    work.xaxis.get_major_locator().set_params(integer=True)
+    figure.align_ylabels([hard, work])
+    return figure

@@ -9,9 +9,16 @@ import pytest
 from helpers.rendered import folded
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.completion import Completion
-from jupyter_gpt.notebook.views.likelihood import SCALE, colour, share
-from jupyter_gpt.notebook.views.token_view import context_meter, spoken, token_report
-from jupyter_gpt.notebook.views.work import correlation, work_line
+from jupyter_gpt.inference.token_report import (
+    SCALE,
+    colour,
+    context_meter,
+    correlation,
+    share,
+    spoken,
+    token_report,
+    work_line,
+)
 from jupyter_gpt.report.text import inline
 
 WORDS = {0: " Once", 1: " <b>", 2: "»", 3: "\n", 4: "<|endoftext|>"}

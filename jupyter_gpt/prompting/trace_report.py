@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from jupyter_gpt.notebook.views.completion import answer, data, ending, exact, settings
+from jupyter_gpt.inference.completion_report import answer, data, ending, exact, settings
 from jupyter_gpt.prompting.trace import Node, Totals
 from jupyter_gpt.report.parts import (
     Bar,

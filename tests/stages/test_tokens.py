@@ -3,8 +3,9 @@
 import pytest
 
 from helpers import rendered
+from jupyter_gpt.data.token_text import Piece, pieces, readable, token_text, visible
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.notebook.views.tokens import Piece, pieces, readable, token_text, tokens_report, visible
+from jupyter_gpt.stages.tokens import tokens_report
 
 TEXT = "Hello world,\n\tthe 価格 €5 🙂\u200b <script>alert('x')</script>\x00<|endoftext|>the\xa0talk"
 
@@ -102,28 +103,30 @@ def test_whitespace_and_control_characters_are_visible():
 
 
 def test_the_bundle_counts_and_shows_integers():
-    report = tokens_report("story", [(7, "Hello", b"Hello"), (12, " world", b" world")])
+    report = tokens_report("story", [Piece(7, "Hello", b"Hello"), Piece(12, " world", b" world")])
     assert report.text == "story: 2 tokens, 11 bytes, 5.50 bytes per token\n\nHello│·world\n7    │12"
     assert report.data["tokens"] == [{"id": 7, "text": "Hello"}, {"id": 12, "text": " world"}]
     assert ">12<" in report.html and "·world" in report.html
 
 
 def test_the_grid_aligns_also_with_wide_characters():
-    report = tokens_report("wide", [(1, "価格", "価格".encode()), (22222, "a", b"a")])
+    report = tokens_report("wide", [Piece(1, "価格", "価格".encode()), Piece(22222, "a", b"a")])
     assert report.text.splitlines()[2:] == ["価格│a", "1   │22222"]
 
 
 def test_long_lines_wrap_and_newlines_break():
     from jupyter_gpt.report.text import columns
 
-    report = tokens_report("long", [(i, "word", b"word") for i in range(100)] + [(5, "\n", b"\n"), (6, "x", b"x")])
+    report = tokens_report(
+        "long", [Piece(i, "word", b"word") for i in range(100)] + [Piece(5, "\n", b"\n"), Piece(6, "x", b"x")]
+    )
     assert all(columns(line) <= 96 for line in report.text.splitlines())
     assert report.text.splitlines()[-2:] == ["x", "6"]
 
 
 def test_hostile_text_stays_text():
     evil = "<script>\"'&</script>"
-    html = tokens_report(f"<b>{evil}", [(1, evil, evil.encode())]).html
+    html = tokens_report(f"<b>{evil}", [Piece(1, evil, evil.encode())]).html
     assert "<script" not in html and "<b><b>" not in html
     assert "&lt;script&gt;&quot;&#x27;&amp;" in html
 
@@ -139,6 +142,6 @@ def test_what_varies_is_marked_and_not_in_the_json():
 
 def test_no_text_and_very_much_text():
     assert tokens_report("none", []).text == "none: 0 tokens, 0 bytes, 0.00 bytes per token"
-    report = tokens_report("much", [(1, "a", b"a")] * 5000)
+    report = tokens_report("much", [Piece(1, "a", b"a")] * 5000)
     assert "… and 3,000 more tokens" in report.text and "… and 3,000 more tokens" in report.html
     assert len(report.data["tokens"]) == 5000

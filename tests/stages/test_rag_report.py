@@ -9,11 +9,12 @@ import pytest
 
 from helpers.rendered import folded, visible
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.notebook.views import index_map, sources
 from jupyter_gpt.report.html import inline as html_of
 from jupyter_gpt.report.report import Report
+from jupyter_gpt.retrieval import index_map
 from jupyter_gpt.retrieval.cite import Checked
 from jupyter_gpt.retrieval.search import Hit
+from jupyter_gpt.stages import rag
 from jupyter_gpt.stages.rag import Answer, Meter
 
 EVIL = "<script>alert(1)</script> «leave» is <b>27</b> days of every working year & more"
@@ -77,22 +78,22 @@ def read(html):
 
 
 def test_everything_is_text_and_survives_a_sanitizer(answer):
-    for report in (sources.answer_report(answer), sources.hits_report("docs", "leave <x>?", answer.hits, "by cosine")):
+    for report in (rag.answer_report(answer), rag.hits_report("docs", "leave <x>?", answer.hits, "by cosine")):
         tags = read(report.html)
         assert tags.seen <= KEPT and "<script>alert(1)</script>" in tags.text
         assert "var(" not in report.html
 
 
 def test_sentences_are_tinted_by_what_supports_them(answer):
-    report = sources.answer_report(answer)
+    report = rag.answer_report(answer)
     for said in ("1 of 2 sentences supported by a source", "in no source: Pirates", "(not in the source: "):
         assert said in report.text and said in visible(report.html)
-    html = html_of(sources.sentences(answer))
-    assert html.count(sources.GOOD) == 1 and html.count(sources.BAD) == 1 and "⚠ in no source" in html
+    html = html_of(rag.sentences(answer))
+    assert html.count(rag.GOOD) == 1 and html.count(rag.BAD) == 1 and "⚠ in no source" in html
 
 
 def test_the_meter_says_what_it_shows(answer):
-    html = Report("", sources.meter(answer)).html
+    html = Report("", rag.meter(answer)).html
     assert (
         "context of 512 tokens: 80 in 2 sources, 100 of instructions and question, 64 reserved for the answer, 268 free"
         in visible(html)
@@ -103,28 +104,26 @@ def test_the_meter_says_what_it_shows(answer):
 
 def test_below_the_relevance_threshold_no_model_is_asked(answer):
     answer.left, answer.hits, answer.best, answer.near = answer.hits, [], 0.21, 0.28
-    text = sources.answer_report(answer).text
+    text = rag.answer_report(answer).text
     assert "best match: cosine 0.21, below the 0.28 relevance threshold" in text and "no model was asked" in text
 
 
 def test_words_and_quotations_are_lit():
     html = html_of(
-        sources.lit(
-            "Leave is 27 days of every working year.", "How much leave?", "It is 27 days of every working year."
-        )
+        rag.lit("Leave is 27 days of every working year.", "How much leave?", "It is 27 days of every working year.")
     )
-    assert re.search(rf'{re.escape(sources.WORDS)}[^>]*">Leave</span>', html)
-    assert re.search(rf'{re.escape(sources.QUOTED)}[^>]*">is 27 days of every working year</span>', html)
+    assert re.search(rf'{re.escape(rag.WORDS)}[^>]*">Leave</span>', html)
+    assert re.search(rf'{re.escape(rag.QUOTED)}[^>]*">is 27 days of every working year</span>', html)
 
 
 def test_what_did_not_fit_is_said(answer):
-    assert "did not fit into the context: 1 of 3 chunks (a<i>.pdf, page 3)" in sources.answer_report(answer).text
+    assert "did not fit into the context: 1 of 3 chunks (a<i>.pdf, page 3)" in rag.answer_report(answer).text
 
 
 def test_nbval_sees_nothing_that_may_differ(answer):
-    before = sources.answer_report(answer)
+    before = rag.answer_report(answer)
     answer.hits, answer.checks, answer.text = [hit("Quite other.", 5)], [], "Other."
-    after = sources.answer_report(answer)
+    after = rag.answer_report(answer)
     assert folded(before.text) == folded(after.text) and folded(before.html) == folded(after.html)
     assert before.data == after.data
 
