@@ -53,8 +53,9 @@ def option(default: Any = ..., description: str = "", metavar: str = "", **more:
     whether (or by what word in capitals) it is a bare word of the magic (keyword: but not of Python); flag, its name in
     the magic where that differs; positional, whether it is given by place in Python; complete, whose names complete it
     ("models", "runs", "corpora", "rankings", "files"); hints, some of its values; variable, whether a `$variable` is
-    handed over as the object it is; only, "python" or "magic" where the other has it not, "none" where a subclass has
-    no such option; body, whether it is the body of the cell; recipe, False where `recipe.yaml` does not keep it.
+    handed over as the object it is; lines, whether a text file stands for its lines; only, "python" or "magic" where
+    the other has it not, "none" where a subclass has no such option; body, whether it is the body of the cell; recipe,
+    False where `recipe.yaml` does not keep it.
     """
     return Field(default, description=description, json_schema_extra={"metavar": metavar, **more})
 

@@ -17,7 +17,7 @@ from jupyter_gpt.options import Count, NotNegative, Positive, ProperShare, Recip
 from jupyter_gpt.runs.run import Run
 from jupyter_gpt.stages.corpus import MIXTURE
 from jupyter_gpt.stages.launch import launch
-from jupyter_gpt.stages.stage import LENGTH, MICRO_TOKENS, Optimizer, Schedule, one_length, schedule
+from jupyter_gpt.stages.stage import LENGTH, MICRO_TOKENS, PROMPT_TEXTS, Optimizer, Schedule, one_length, schedule
 
 # The shapes people ask for by name: arch, layers, width, heads, kv heads, MLP width, vocabulary, context, tied.
 SIZES = {
@@ -141,11 +141,11 @@ class Pretrain(Schedule):
     compile: bool | None = option(None, "torch.compile the model (default: where it pays)", group="Optimization")
     prompts: list[str] | None = option(
         None,
-        "the texts that the samples continue, each in quotes, or a $variable with a list (default: how held-out "
-        "documents "
-        "begin)",
+        f"{PROMPT_TEXTS}, that the samples continue (default: how held-out documents begin)",
         "TEXT",
         group="Evaluation",
+        complete="files",
+        lines=True,
     )
 
     def check_together(self) -> None:

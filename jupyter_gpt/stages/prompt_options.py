@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 from jupyter_gpt.inference.completion import TEMPERATURE
 from jupyter_gpt.options import Count, Options, option
 from jupyter_gpt.stages.index import Retrieval
-from jupyter_gpt.stages.stage import Bound
+from jupyter_gpt.stages.stage import PROMPT_TEXTS, Bound
 
 BODY = """
 The question, for a model with a chat template (an assistant); the beginning of a
@@ -505,13 +505,8 @@ class Arena(Ranking):
     model: Any = option(None, "the models take its place", only="none")
     samples: Any = option(None, "one completion of each model", only="none")
     models: list[str] = option(..., "the models, two or more", place="MODEL", many=True, complete="models")
-    prompts: Any = option(
-        (),
-        "a list of prompts, or a text file with one a line (default: eight of our own)",
-        "FILE",
-        positional=True,
-        variable=True,
-        complete="files",
+    prompts: list[str] = option(
+        (), f"{PROMPT_TEXTS} (default: eight of our own)", "TEXT", positional=True, complete="files", lines=True
     )
     judge: str | Callable | None = option(
         None,

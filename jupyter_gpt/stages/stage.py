@@ -17,6 +17,7 @@ OVERWRITE = (
     "replace what something else made under this NAME; the same cell, and the same options on the same data, may do so "
     "without"
 )
+PROMPT_TEXTS = "texts in quotes, a $variable with a list of them, or a text file with one per line"  # of --prompts
 OpenShare = Annotated[Number, Field(gt=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=1 << 63)]
 LENGTH, RUNNING = "Length", "Running"

@@ -176,7 +176,7 @@ LEFT_OUT = (
 def grammar() -> list[tuple[str, list, bool]]:
     """Every magic and verb: how it is called, its options, and whether it has a body."""
     from jupyter_gpt.notebook.magics import CELLS
-    from jupyter_gpt.notebook.magics.gpt import VERBS, command
+    from jupyter_gpt.notebook.magics.verbs import VERBS, command
 
     def options(found) -> list:
         return [option for _, group in found.groups for option in group if option.name not in LEFT_OUT]

@@ -118,29 +118,3 @@ def test_with_nobody_there_it_is_published_once(tmp_path, monkeypatch):
         page.working("ann writes", 0, 3, 1)
         page.show(make(tmp_path))
     assert len(shown) == 1
-
-
-@pytest.mark.parametrize("given", ["nowhere.txt", ["x", 3], [], 5])
-def test_prompts_that_are_none(given):
-    from jupyter_gpt.errors import GPTError
-    from jupyter_gpt.notebook.magics.ranking import prompts_of
-
-    with pytest.raises(GPTError, match="--prompts"):
-        prompts_of(given)
-
-
-def test_prompts_that_are_not_utf8(tmp_path):
-    from jupyter_gpt.errors import GPTError
-    from jupyter_gpt.notebook.magics.ranking import prompts_of
-
-    (tmp_path / "p.txt").write_bytes(b"caf\xe9")
-    with pytest.raises(GPTError, match="not UTF-8 text: byte 3"):
-        prompts_of(str(tmp_path / "p.txt"))
-
-
-def test_prompts_of_a_file_and_of_a_list(tmp_path):
-    from jupyter_gpt.notebook.magics.ranking import prompts_of
-
-    (tmp_path / "p.txt").write_text("one\n\n two \n")
-    assert prompts_of(str(tmp_path / "p.txt")) == prompts_of(("one ", "two")) == ["one", "two"]
-    assert prompts_of(None) == []

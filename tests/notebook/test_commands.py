@@ -5,9 +5,8 @@ from inspect import signature
 
 import pytest
 
-from jupyter_gpt.notebook.magics.corpus import corpus
-from jupyter_gpt.notebook.magics.gpt import VERBS, command
-from jupyter_gpt.notebook.magics.training import pretrain
+from jupyter_gpt.notebook.magics.cells import CELLS
+from jupyter_gpt.notebook.magics.verbs import VERBS, command
 from jupyter_gpt.runs import provenance
 
 pytestmark = pytest.mark.usefixtures("pictures")
@@ -198,7 +197,7 @@ def test_show_does_not_wait_for_a_run_that_still_runs(ip, fake_gpt, shown, monke
 
 def test_every_door_takes_out_and_explains_itself(ip, fake_gpt, shown, capsys):
     lines = ["%%corpus --help", "%%pretrain --help", *(f"%gpt {verb} --help" for verb in VERBS)]
-    commands = [corpus.COMMAND, pretrain.COMMAND, *map(command, VERBS)]
+    commands = [CELLS["corpus"].COMMAND, CELLS["pretrain"].COMMAND, *map(command, VERBS)]
     for line, each in zip(lines, commands, strict=True):
         succeed(ip, line)
         printed = capsys.readouterr().out
@@ -221,5 +220,5 @@ def test_the_options_of_a_corpus_are_those_of_the_session():
     from jupyter_gpt.session import Session
 
     assert set(signature(Session.corpus).parameters) - {"self", "mixture", "variables"} == {
-        option.key for _, group in corpus.COMMAND.groups for option in group if option.key != "out"
+        option.key for _, group in CELLS["corpus"].COMMAND.groups for option in group if option.key != "out"
     }

@@ -86,5 +86,12 @@ def test_question_mark_shows_the_manual(ip):
     assert ip.object_inspect("%gpt")["docstring"].startswith("%gpt VERB: ")
 
 
+def test_question_mark_after_a_verb_shows_its_manual(ip, capsys):
+    for line in ("%gpt show?", "?%gpt show", "%gpt show ??"):
+        ip.run_cell(f"x = 1\n{line}").raise_error()
+        assert capsys.readouterr().out.startswith("%gpt show: ")
+    assert ip.run_cell("a = 'is it %gpt show?'\nassert a.endswith('show?')").success
+
+
 def test_braces_and_dollars_reach_the_magic_untouched(fails, fake_gpt):
     assert fails('%gpt show {"a": $b}').startswith('there is no run and there are no rankings {"a": $b}')

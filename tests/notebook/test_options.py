@@ -2,7 +2,7 @@ import pytest
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.notebook.lexer import number, whole
-from jupyter_gpt.notebook.magics.options import BACKGROUND, OUT, Command, Option, help_text, parse
+from jupyter_gpt.notebook.magics.options import OUT, Command, Option, help_text, parse
 
 COMMAND = Command(
     "%%make",
@@ -14,7 +14,7 @@ COMMAND = Command(
             "How",
             (
                 Option("--steps", "optimizer steps", "N", whole),
-                BACKGROUND,
+                Option("--background", "return at once; a later cell that needs the model waits for it", kind=None),
                 OUT,
                 Option("--lr", "the rate", "X", number, default=0.02),
                 Option("--arch", "the kind", choices=("llama", "gpt2")),

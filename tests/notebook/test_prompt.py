@@ -6,7 +6,7 @@ from inspect import signature
 import pytest
 
 import jupyter_gpt
-from jupyter_gpt.notebook.magics.prompting import prompt
+from jupyter_gpt.notebook.magics.cells import CELLS
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_the_options_are_those_of_the_session():
         "lookup",
         "form",
     }
-    options = {option.key: option for _, group in prompt.COMMAND.groups for option in group}
+    options = {option.key: option for _, group in CELLS["prompt"].COMMAND.groups for option in group}
     assert set(options) - {"out"} == set(keywords) - internal
     told = {key: o.default for key, o in options.items() if o.default is not None and keywords[key].default is not None}
     assert told == {key: keywords[key].default for key in told}
@@ -171,9 +171,9 @@ def test_loading_the_magic_imports_no_torch():
     import subprocess
 
     code = (
-        "import sys, jupyter_gpt.notebook.magics.prompting as p; from jupyter_gpt.notebook.magics.options import "
+        "import sys, jupyter_gpt.notebook.magics.cells as c; from jupyter_gpt.notebook.magics.options import "
         "help_text; "
-        "help_text(p.prompt.COMMAND); sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
+        "help_text(c.CELLS['prompt'].COMMAND); sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -204,7 +204,7 @@ def test_techniques_from_the_magic(gpt, succeed, shown, tiny_model):
 def test_values_that_may_be_left_out(gpt, ip, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        "jupyter_gpt.notebook.magics.prompting.show_trace",
+        "jupyter_gpt.notebook.magics.cells.show_trace",
         lambda ask, question, variables, given, acts: seen.append(given),
     )
     for line in (

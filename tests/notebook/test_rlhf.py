@@ -3,8 +3,8 @@
 import pytest
 
 from jupyter_gpt.errors import GPTError
+from jupyter_gpt.notebook.magics.cells import CELLS
 from jupyter_gpt.notebook.magics.options import parse
-from jupyter_gpt.notebook.magics.training import rlhf
 from jupyter_gpt.stages.rlhf import RLHF
 
 
@@ -16,7 +16,7 @@ def test_a_line_becomes_what_the_session_takes():
     line = (
         "aligned --policy assistant --algo grpo --reward $polite judge --weights 1 0.5 --steps 40 --kl 0.1 --samples 8"
     )
-    given = parse(rlhf.COMMAND, line, {"polite": polite})
+    given = parse(CELLS["rlhf"].COMMAND, line, {"polite": polite})
     assert given["reward"] == [polite, "judge"] and given["weights"] == [1.0, 0.5] and given["steps"] == 40
 
 
@@ -36,5 +36,5 @@ def test_an_unknown_algorithm_is_one_line():
 )
 def test_bad_lines_are_one_line(line, message):
     with pytest.raises(GPTError, match=message) as error:
-        parse(rlhf.COMMAND, line, {"polite": polite})
+        parse(CELLS["rlhf"].COMMAND, line, {"polite": polite})
     assert "\n" not in str(error.value)

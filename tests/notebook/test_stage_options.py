@@ -8,10 +8,11 @@ import pytest
 
 from jupyter_gpt import gpt
 from jupyter_gpt.errors import GPTError, in_magic
-from jupyter_gpt.notebook.magics import training
+from jupyter_gpt.notebook.magics.cells import CELLS
 from jupyter_gpt.notebook.magics.options import help_text, parse
+from jupyter_gpt.notebook.magics.verbs import VERBS
 
-MAGICS = [training.pretrain, training.sft, training.classify, training.reward, training.rlhf]
+MAGICS = [*(CELLS[name] for name in ("pretrain", "sft", "classify", "rlhf")), VERBS["reward"]]
 each_stage = pytest.mark.parametrize("magic", MAGICS, ids=[magic.stage for magic in MAGICS])
 
 
@@ -77,9 +78,31 @@ def test_messages_name_options_as_they_were_given():
         gpt.rlhf("a", ["Why?"])
 
 
+@pytest.mark.parametrize("magic", [CELLS["pretrain"], VERBS["arena"]], ids=["pretrain", "arena"])
+def test_prompts_are_texts_a_list_or_the_lines_of_a_file(magic, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p.txt").write_text("one\n\n two \n")
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
+    (tmp_path / "empty.txt").write_text("\n")
+
+    def prompts(words: str) -> list[str]:
+        return parse(magic.COMMAND, f"a --prompts {words}", {"texts": ("one", "two"), "none": []})["prompts"]
+
+    assert prompts('"one" "two"') == prompts("$texts") == prompts("p.txt") == ["one", "two"]
+    assert prompts('"p.txt" p.txt three') == ["p.txt", "one", "two", "three"]
+    for words, message in [
+        ("nowhere.txt", "No such file"),
+        ("latin.txt", "not UTF-8 text: byte 3"),
+        ("empty.txt", "is empty"),
+        ("$none", "the variable none is empty"),
+    ]:
+        with pytest.raises(GPTError, match=f"--prompts: .*{message}"):
+            prompts(words)
+
+
 def test_lines_parse_as_the_fields_say():
     given = parse(
-        training.sft.COMMAND, "a --base b --lora-targets q_proj k_proj --dora --checkpointing off --lr 3e-4 --tokens 1M"
+        CELLS["sft"].COMMAND, "a --base b --lora-targets q_proj k_proj --dora --checkpointing off --lr 3e-4 --tokens 1M"
     )
     assert given == {
         "name": "a",
@@ -91,5 +114,5 @@ def test_lines_parse_as_the_fields_say():
         "tokens": 1_000_000,
     }
     polite = len
-    given = parse(training.rlhf.COMMAND, "a --policy b --reward $polite judge --weights 1 0.5", {"polite": polite})
+    given = parse(CELLS["rlhf"].COMMAND, "a --policy b --reward $polite judge --weights 1 0.5", {"polite": polite})
     assert given["reward"] == [polite, "judge"] and given["weights"] == [1.0, 0.5]

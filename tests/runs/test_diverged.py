@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from jupyter_gpt.notebook.magics.listing import runs_report
 from jupyter_gpt.notebook.run_summary import summary
 from jupyter_gpt.notebook.views.live import _Feed
 from jupyter_gpt.notebook.views.run_report import run_report
+from jupyter_gpt.runs.listing import runs_report
 from jupyter_gpt.runs.run_figures import MEAN, recent
 from jupyter_gpt.stages.rankings import Ranking
 

@@ -391,9 +391,9 @@ def test_a_dry_run_on_an_endpoint_shows_what_would_be_sent(gpt, monkeypatch, cap
     from types import SimpleNamespace
 
     import jupyter_gpt
-    from jupyter_gpt.notebook.magics.prompting import prompt
+    from jupyter_gpt.notebook.magics.cells import CELLS
 
     monkeypatch.setitem(vars(jupyter_gpt), "gpt", gpt)
     gpt.endpoint("far", "http://127.0.0.1:9/v1", "m")
-    prompt.run(SimpleNamespace(user_ns={}, push=dict), "far --dry-run", "Why?\n")
+    CELLS["prompt"].run(SimpleNamespace(user_ns={}, push=dict), "far --dry-run", "Why?\n")
     assert "nothing was sent" in capsys.readouterr().out

@@ -1,48 +1,32 @@
-"""The doors: each magic parses its line and body, calls one function of the session and shows the result."""
+"""The magics: each parses its line and body, calls one function of the session and shows the result."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
 
 from IPython.core.magic import no_var_expand
 
 from jupyter_gpt import store
 from jupyter_gpt.errors import in_magic
-from jupyter_gpt.notebook.magics import gpt, prompting, ranking, training
+from jupyter_gpt.notebook.magics import verbs
+from jupyter_gpt.notebook.magics.cells import CELLS
 from jupyter_gpt.notebook.magics.completion import matcher
-from jupyter_gpt.notebook.magics.corpus import corpus
 from jupyter_gpt.notebook.magics.notebook import cell_id
 from jupyter_gpt.notebook.magics.options import help_text
 from jupyter_gpt.runs import provenance
 
-CELLS = {
-    "agent": prompting.agent,
-    "classify": training.classify,
-    "compare": ranking.compare,
-    "corpus": corpus,
-    "pretrain": training.pretrain,
-    "prompt": prompting.prompt,
-    "rag": prompting.rag,
-    "rank": ranking.rank,
-    "rlhf": training.rlhf,
-    "sft": training.sft,
-}
 ALONE = re.compile(rf"%%({'|'.join(CELLS)})(\s|$)")
+VERB_HELP = re.compile(r"^[ \t]*(?:%gpt[ \t]+(\w+)[ \t]*\?{1,2}|\?{1,2}[ \t]*%gpt[ \t]+(\w+))[ \t]*$", re.MULTILINE)
 
 
 def load(ip) -> None:
     """Registers magics, completion and the empty-body hook with a shell; twice does no harm."""
     unload(ip)
     for name, cell in CELLS.items():
-        magic: Any = _cell_magic(ip, name, cell.run)
-        magic.getdoc = lambda cell=cell: help_text(cell.COMMAND)  # what `%%sft?` shows; made when it is asked for
-        ip.register_magic_function(magic, "cell", name)
-    magic = _line_magic(ip, "gpt", gpt.run)
-    magic.getdoc = gpt.overview
-    ip.register_magic_function(magic, "line", "gpt")
-    ip.input_transformers_cleanup.append(fill_empty_body)
+        register(ip, "cell", name, cell.run, lambda cell=cell: help_text(cell.COMMAND))
+    register(ip, "line", "gpt", verbs.run, verbs.overview)
+    ip.input_transformers_cleanup.extend((fill_empty_body, verb_help))
     ip.Completer.custom_matchers.append(matcher(ip.user_ns))
     provenance.running_cell = lambda: cell_id(ip)
 
@@ -65,21 +49,19 @@ def fill_empty_body(lines: list[str]) -> list[str]:
     return lines
 
 
-def _cell_magic(ip, name: str, run: Callable) -> Callable:
+def verb_help(lines: list[str]) -> list[str]:
+    """Turns `%gpt VERB?` and `?%gpt VERB` into `%gpt help VERB`: IPython would look the verb up as a Python name."""
+    return [VERB_HELP.sub(lambda match: f"%gpt help {match[1] or match[2]}", line) for line in lines]
+
+
+def register(ip, kind: str, name: str, run: Callable, help: Callable[[], str]) -> None:
+    """Registers `run(ip, line)`, of a cell magic `run(ip, line, cell)`; `%%name?` shows `help()`."""
+
     @no_var_expand  # IPython would expand the braces of JSON, and drop every $name it does not know
-    def magic(line: str, cell: str) -> None:
-        with in_magic(), store.writing(f"%%{name}"):
-            run(ip, line, cell)
+    def magic(line: str, *cell: str) -> None:
+        with in_magic(), store.writing(f"{'%%' if kind == 'cell' else '%'}{name}"):
+            run(ip, line, *cell)
 
     magic.__name__ = name
-    return magic
-
-
-def _line_magic(ip, name: str, run: Callable) -> Callable:
-    @no_var_expand
-    def magic(line: str) -> None:
-        with in_magic(), store.writing(f"%{name}"):
-            run(ip, line)
-
-    magic.__name__ = name
-    return magic
+    magic.getdoc = help  # pyright: ignore[reportFunctionMemberAccess]
+    ip.register_magic_function(magic, kind, name)

@@ -12,22 +12,10 @@ from types import ModuleType
 
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
 
-from jupyter_gpt.notebook.magics import gpt, prompting, ranking, training
-from jupyter_gpt.notebook.magics.corpus import corpus
+from jupyter_gpt.notebook.magics.cells import CELLS
 from jupyter_gpt.notebook.magics.options import Command, Option
+from jupyter_gpt.notebook.magics.verbs import VERBS, command
 
-CELLS = {
-    "%%agent": prompting.agent,
-    "%%classify": training.classify,
-    "%%compare": ranking.compare,
-    "%%corpus": corpus,
-    "%%pretrain": training.pretrain,
-    "%%prompt": prompting.prompt,
-    "%%rag": prompting.rag,
-    "%%rank": ranking.rank,
-    "%%rlhf": training.rlhf,
-    "%%sft": training.sft,
-}
 MIXTURES = ("%%corpus", "%%pretrain", "%%sft")  # whose bodies name sources
 
 
@@ -52,12 +40,13 @@ def candidates(cell: str, line: int, before: str, variables: Mapping[str, object
     fragment = re.split(r"[\s=]", before)[-1]
     top = next((i for i, text in enumerate(cell.split("\n")) if text.strip()), 0)
     magic = cell.split("\n")[top].split(" ")[0].strip()
+    cell_magic = CELLS.get(magic.removeprefix("%%")) if magic.startswith("%%") else None
     words = before[: len(before) - len(fragment)].replace("=", " ").split()
-    if magic in CELLS and line > top:
+    if cell_magic and line > top:
         at_start = not words and "=" not in before and magic in MIXTURES
         return fragment, _sources(magic, fragment, variables) if at_start else []
-    if magic in CELLS and line == top and words[:1] == [magic]:
-        return fragment, _options(CELLS[magic].COMMAND, words[1:], fragment, variables)
+    if cell_magic and line == top and words[:1] == [magic]:
+        return fragment, _options(cell_magic.COMMAND, words[1:], fragment, variables)
     if words[:1] == ["%gpt"]:
         return fragment, _verb(words[1:], fragment, variables)
     return fragment, []
@@ -65,8 +54,8 @@ def candidates(cell: str, line: int, before: str, variables: Mapping[str, object
 
 def _verb(words: list[str], fragment: str, variables: Mapping[str, object]) -> list[tuple[str, str]]:
     if not words or words == ["help"]:
-        return _typed((*gpt.VERBS, *(() if words else ("help",))), "magic")
-    return _options(gpt.command(words[0]), words[1:], fragment, variables) if words[0] in gpt.VERBS else []
+        return _typed((*VERBS, *(() if words else ("help",))), "magic")
+    return _options(command(words[0]), words[1:], fragment, variables) if words[0] in VERBS else []
 
 
 def _options(

@@ -1,4 +1,4 @@
-"""What magics ask of the notebook they run in: which cell it is, a place to show, a variable to bind."""
+"""What magics need of the notebook they run in: the id of the cell, and the display of reports and runs."""
 
 from __future__ import annotations
 
@@ -9,12 +9,6 @@ def cell_id(ip) -> str | None:
     """Which cell is running, as the front end names it; None where it does not say (nbclient, a terminal)."""
     parent = ip.get_parent() if hasattr(ip, "get_parent") else None
     return cell_of((parent or {}).get("metadata") or {})
-
-
-def bind(ip, name: str | None, value: object) -> None:
-    """`--out VAR`: the value under that name in the notebook; nothing without a name."""
-    if name:
-        ip.push({name: value})
 
 
 def show(report: object) -> None:

@@ -10,10 +10,11 @@ import inspect
 import textwrap
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from jupyter_gpt.errors import GPTError, nearest
@@ -35,7 +36,8 @@ class Option:
     kept: its value is a `$variable`, handed over as the object it is; with `complete`, a name will do too.
     literal: a `$variable` is handed over as it is written: a source, which the session looks up.
     optional: its value may be left out; `kind` is then given "". A word that `kind` does not take is none.
-    parted: its values may also stand in one word, parted by commas.
+    parted: its values may also stand in one word, separated by commas.
+    lines: a word that is not quoted and names a text file stands for the lines of that file.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Option:
     literal: bool = False
     optional: bool = False
     parted: bool = False
+    lines: bool = False
     keyword: str = ""
 
     @property
@@ -180,11 +183,29 @@ def _converted(command: Command, option: Option, word: Word, variables: Mapping[
         value = variables[name]
         if option.kept:
             return [value]
-        texts = [str(item) for item in value] if option.many and isinstance(value, list | tuple) else [str(value)]
+        several = option.many and isinstance(value, Iterable) and not isinstance(value, str | Mapping)
+        texts = [str(item) for item in value] if several else [str(value)]
+        if not texts:
+            raise GPTError(f"{command.name} {option.name}: the variable {name} is empty")
     elif option.kept and not option.complete:
         wanted = "a variable of this notebook as $name"
         raise GPTError(f"{command.name} {option.name} wants {wanted}, not {word.text[:40]!r}")
+    elif option.lines and not word.quoted and (Path(word.text).suffix == ".txt" or Path(word.text).is_file()):
+        texts = _lines(f"{command.name} {option.name}", Path(word.text).expanduser())
     return [_checked(command, option, text) for text in texts]
+
+
+def _lines(where: str, path: Path) -> list[str]:
+    """The lines of a text file that are not empty. Raises GPTError where there is none."""
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except OSError as error:
+        raise GPTError(f"{where}: {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise GPTError(f"{where}: {path} is not UTF-8 text: byte {error.start} cannot be read") from error
+    if not lines:
+        raise GPTError(f"{where}: {path} is empty")
+    return lines
 
 
 def _checked(command: Command, option: Option, text: str) -> object:
@@ -236,19 +257,39 @@ def _explained(option: Option) -> list[str]:
 
 
 class Magic:
-    """The magic of a stage, which is imported when it is first asked for, so that loading the extension is instant."""
+    """A magic or a verb of `%gpt`: the options of a stage, imported at first use so that loading the extension is
+    instant, and `does(gpt, given, ip)`, of a cell magic also with the body, which shows the result and returns it.
+    """
 
-    def __init__(self, stage: str, options: str):
-        self.module, self.class_name = stage if "." in stage else f"stages.{stage}", options
-        self.stage = stage
+    def __init__(self, stage: str | Command, options: str = "", does: Callable | None = None):
+        self.stage, self.class_name = ("", "") if isinstance(stage, Command) else (stage, options)
+        if isinstance(stage, Command):
+            self.COMMAND = stage
+        if does is not None:
+            self.does = does
+
+    does: Callable
 
     @cached_property
     def options(self) -> type:
-        return getattr(import_module(f"jupyter_gpt.{self.module}"), self.class_name)
+        module = self.stage if "." in self.stage else f"stages.{self.stage}"
+        return getattr(import_module(f"jupyter_gpt.{module}"), self.class_name)
 
     @cached_property
     def COMMAND(self) -> Command:
         return command_of(self.options)
+
+    def run(self, ip, line: str, *cell: str) -> None:
+        """Parses the line, does the work and binds `--out`; prints the help where the line asks for it."""
+        given = parse(self.COMMAND, line, ip.user_ns)
+        if given is None:
+            return
+        from jupyter_gpt import gpt
+
+        name = given.pop("out", None)
+        result = self.does(gpt, given, ip, *cell)
+        if name:
+            ip.push({name: result})
 
 
 def command_of(stage: type) -> Command:
@@ -311,6 +352,7 @@ def _option_of(stage: type, name: str, field: Any) -> Option:
         literal=details.get("literal", False),
         optional=details.get("optional", False),
         parted=details.get("parted", False),
+        lines=details.get("lines", False),
         keyword=name,
     )
 
@@ -319,13 +361,4 @@ def _is_union(hint: Any) -> bool:
     return typing.get_origin(hint) in (typing.Union, types.UnionType)
 
 
-# The options that mean the same on every magic.
 OUT = Option("--out", "bind the result to this variable of the notebook", "VAR", variable)
-SEED = Option("--seed", "decides data order, initial weights and sampling", "S", whole, default=0)
-BACKGROUND = Option("--background", "return at once; a later cell that needs the model waits for it", kind=None)
-OVERWRITE = Option(
-    "--overwrite",
-    "replace what something else made under this NAME; the same cell, and the same options on the same data, may do so "
-    "without",
-    kind=None,
-)

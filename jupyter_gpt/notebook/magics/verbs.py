@@ -1,24 +1,24 @@
-"""The verbs of `%gpt`: what each of them shows of what it did."""
+"""`%gpt VERB`: one line for everything that is not a cell of its own. Each verb calls one function of the session and
+shows its result.
+"""
 
 from __future__ import annotations
 
-from jupyter_gpt.errors import GPTError
-from jupyter_gpt.models.memory import amount
-from jupyter_gpt.notebook.magics.listing import kind_of, models_report, runs_report
+from pathlib import Path
+
+from jupyter_gpt.errors import GPTError, nearest, reading
+from jupyter_gpt.notebook.magics import config
+from jupyter_gpt.notebook.magics.cells import CELLS, RankingMagic, TrainingMagic
 from jupyter_gpt.notebook.magics.notebook import say, show, watch
+from jupyter_gpt.notebook.magics.options import Command, Magic, help_text, parse
 from jupyter_gpt.report.parts import Inline, Paragraph, Varies
-from jupyter_gpt.report.report import Report
-from jupyter_gpt.runs.run_figures import ACTIVE, standing
 
 
 def models(gpt, given: dict, ip) -> object:
     """Shows the table; the result is `gpt.models`."""
-    if given.get("catalogue"):
-        from jupyter_gpt.notebook.magics.listing import catalogue_report
+    from jupyter_gpt.models.listing import catalogue_report, models_report
 
-        show(catalogue_report())
-    else:
-        show(models_report(gpt.models))
+    show(catalogue_report() if given.get("catalogue") else models_report(gpt.models))
     return gpt.models
 
 
@@ -42,6 +42,9 @@ def pull(gpt, given: dict, ip) -> object:
 
 def pulled(model):
     """One line: its size, whether base or assistant, its licence; and where it came from, which may differ."""
+    from jupyter_gpt.models.listing import kind_of
+    from jupyter_gpt.report.report import Report
+
     licence = model.licence or "not stated"
     line = f"{model.name}: {kind_of(model)} model, {model.parameters:,} parameters, licence {licence}"
     source = Paragraph(["from ", Varies(str(model.source))])
@@ -57,6 +60,8 @@ def load(gpt, given: dict, ip) -> object:
 
 def unload(gpt, given: dict, ip) -> object:
     """Unloads it and says what that gave back; the result is the model."""
+    from jupyter_gpt.models.memory import amount
+
     name = given["name"]
     size, freed = gpt.models.unload(name)
     if not size:
@@ -86,12 +91,16 @@ def merge(gpt, given: dict, ip) -> object:
 
 def runs(gpt, given: dict, ip) -> object:
     """Shows the table; the result is `gpt.runs`."""
+    from jupyter_gpt.runs.listing import runs_report
+
     show(runs_report(gpt.runs))
     return gpt.runs
 
 
 def stop(gpt, given: dict, ip) -> object:
     """Ends the run and waits until its model is kept; the result is the run."""
+    from jupyter_gpt.runs.run_figures import standing
+
     run = gpt.stop(**given)
     say(f"{run.name} is {standing(run)} at step ", Varies(run.step), f" of {run.steps:,}")
     return run
@@ -111,6 +120,7 @@ def show_it(gpt, given: dict, ip) -> object:
     from jupyter_gpt.notebook.views.follow import follow
     from jupyter_gpt.notebook.views.place import is_live
     from jupyter_gpt.notebook.views.run_report import run_report
+    from jupyter_gpt.runs.run_figures import ACTIVE
     from jupyter_gpt.stages.rank import reopened
 
     names, tokens = given["names"], given.get("tokens", False)
@@ -258,3 +268,112 @@ def shown(server) -> Inline:
     """The address; a port that happened to be free differs each time."""
     before, after = server.url.split(f":{server.port}/")
     return [before, ":", str(server.port) if server.requested_port else Varies(str(server.port)), "/", after]
+
+
+def evaluate(gpt, given: dict, ip) -> object:
+    """Measures and shows; the result is the evaluation."""
+    from jupyter_gpt.notebook.views.place import is_live
+    from jupyter_gpt.notebook.views.progress import Progress
+    from jupyter_gpt.stages.evaluate import evaluation_report
+
+    if "index" in given:
+        return evaluate_index(gpt, given)
+    if "models" not in given:
+        raise GPTError("%gpt evaluate wants --models, the models to ask (or --index, the indexes to search)")
+    options = dict(given)
+    if "techniques" in options:
+        options["techniques"] = {text: flags(text, ip.user_ns) for text in options["techniques"]}
+    line = Progress(lambda done, total: f"{done:,} of {total:,} answers") if is_live() else None
+    try:
+        found = gpt.evaluate(progress=line, **options)
+    finally:
+        if line:
+            line.close()
+    show(evaluation_report(found))
+    return found
+
+
+def evaluate_index(gpt, given: dict) -> object:
+    """Retrieval from indexes; the result is the table."""
+    from jupyter_gpt.stages.evaluate_index import retrieval_report
+
+    wrong = next((name for name in ("techniques", "score", "questions", "seed") if name in given), None)
+    if wrong:
+        raise GPTError(f"--{wrong} goes with techniques, not with --index")
+    options = {name: value for name, value in given.items() if name not in ("task", "index", "out")}
+    if isinstance(given["task"], str):
+        import pandas
+
+        path: str = given["task"]
+        if not Path(path).is_file():
+            raise GPTError(f"there is no file of questions {path}: JSON, JSON lines or CSV, or a $variable")
+        with reading(path, "it should be JSON, JSON lines or CSV"):
+            csv = path.endswith(".csv")
+            table = pandas.read_csv(path) if csv else pandas.read_json(path, lines=path.endswith(".jsonl"))
+            options["questions"] = table
+    else:
+        options["questions"] = given["task"]
+    table = gpt.evaluate_index(options.pop("questions"), given["index"], **options)
+    show(retrieval_report(table))
+    return table
+
+
+def flags(text: str, variables) -> dict:
+    """The options of one technique. Raises GPTError for flags that %%prompt has not, or that belong to the whole."""
+    if not text.strip().startswith("-"):
+        return {}
+    given = parse(CELLS["prompt"].COMMAND, text, variables) or {}
+    wrong = next((name for name in ("model", "out", "dry_run", "history", "seed") if name in given), None)
+    if wrong:
+        raise GPTError(f"--techniques {text!r}: --{wrong.replace('_', '-')} belongs to no technique")
+    return given
+
+
+VERBS: dict[str, Magic] = {
+    "models": Magic("models", "Models", models),
+    "pull": Magic("models", "Pull", pull),
+    "load": Magic("models", "Load", load),
+    "unload": Magic("models", "Unload", unload),
+    "save": Magic("models", "Save", save),
+    "merge": Magic("models", "Merge", merge),
+    "runs": Magic("runs", "Runs", runs),
+    "show": Magic("notebook.views.inspect", "Show", show_it),
+    "stop": Magic("runs", "Stop", stop),
+    "resume": Magic("runs", "Resume", resume),
+    "tokens": Magic("tokens", "Tokens", tokens),
+    "batch": Magic("tokens", "Batch", batch),
+    "plan": Magic("plan", "Plan", plan),
+    "reward": TrainingMagic("reward", "RewardModel"),
+    "arena": RankingMagic("prompt_options", "Arena"),
+    "evaluate": Magic("prompt_options", "Evaluate", evaluate),
+    "index": Magic("index", "Index", index),
+    "indexes": Magic("index", "Indexes", indexes),
+    "search": Magic("index", "Search", search),
+    "serve": Magic("serve", "Serve", serve),
+    "config": Magic(config.CONFIG, "", config.config),
+}
+
+
+def overview() -> str:
+    """What `%gpt` alone prints: every verb with its summary."""
+    lines = [f"  {verb:<8}  {command(verb).summary}" for verb in VERBS]
+    head = "%gpt VERB: look after models and runs, look at what they read"
+    return "\n".join([head, "", *lines, "", "%gpt VERB --help explains one."])
+
+
+def run(ip, line: str) -> None:
+    """Runs the verb; without one, or for `help`, prints help."""
+    verb, *rest = line.split(maxsplit=1)[:2] or [""]
+    rest = "".join(rest)
+    if verb in ("", "help", "--help", "-h"):
+        print(help_text(command(rest.strip())) if rest.strip() else overview())
+        return
+    command(verb)
+    VERBS[verb].run(ip, rest)
+
+
+def command(verb: str) -> Command:
+    """The command of a verb. Raises GPTError for an unknown one."""
+    if verb not in VERBS:
+        raise GPTError(f"%gpt has no verb {verb}{nearest(verb, (*VERBS, 'help'))}")
+    return VERBS[verb].COMMAND

@@ -1,19 +1,15 @@
-"""The tables of `%gpt models`, `%gpt models --catalogue` and `%gpt runs`."""
+"""The tables of `%gpt models`: the models that are here, and the published ones (`--catalogue`)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.models.memory import amount
 from jupyter_gpt.nn.sizes import short
-from jupyter_gpt.report.parts import Inline, Paragraph, Part, Table, Varies
+from jupyter_gpt.report.parts import Inline, Paragraph, Table, Varies
 from jupyter_gpt.report.report import Report
-from jupyter_gpt.runs.run_figures import MEAN, last_of, recent, standing
 
-LOSS = f"loss, {MEAN.removesuffix(' steps')}"
-RUNS = ("run", "kind", "status", "steps", LOSS, "validation loss", "tokens", "seconds")
 MODELS = ("model", "parameters", "kind", "lineage", "licence", "on disk", "where")
 
 
@@ -40,9 +36,8 @@ def models_report(models: Any) -> Report:
             listed.append(facts)
     table = Table(MODELS, others, "lrlllrl") if others else Paragraph("nothing")
     cache = [Paragraph("also in this user's cache:"), Varies([table])]
-    return Report(
-        "", [_table("models", MODELS, rows, "lrlllrl"), *cache], {"view": "models", "models": listed}, metadata
-    )
+    own = Table(MODELS, rows, "lrlllrl") if rows else Paragraph("No models yet. Train one with %%pretrain NAME.")
+    return Report("", [own, *cache], {"view": "models", "models": listed}, metadata)
 
 
 def _row(model) -> tuple[Inline, ...]:
@@ -89,45 +84,3 @@ def kind_of(model) -> str:
 
 def _kind(assistant: bool) -> str:
     return "assistant" if assistant else "base"
-
-
-def runs_report(runs: Mapping[str, Any]) -> Report:
-    """One row a run: name, kind, status, steps, losses in nats, the step of the last validation, tokens, seconds.
-
-    A run that cannot be read is listed as damaged: the others are still there.
-    """
-    rows, listed, reached = [], [], {}
-    for name in runs:
-        try:
-            run = runs[name]
-        except GPTError:
-            rows.append((name, "", "damaged", *[""] * 5))
-            listed.append({"name": name})
-            continue
-        facts = _facts(run.events)
-        step = facts["step"] if run.status == "finished" else Varies(facts["step"])
-        validated = [] if facts["val_loss"] is None else [" at step ", Varies(facts["val_step"])]
-        losses = Varies(facts["loss"]), [Varies(facts["val_loss"]), *validated]
-        spent = Varies(facts["tokens"]), Varies(facts["seconds"], 0)
-        rows.append((name, run.kind, standing(run), [step, " of ", run.steps], *losses, *spent))
-        listed.append({"name": name, "kind": run.kind})
-        reached[name] = {"status": run.status, "steps": run.steps, **facts}
-    return Report("", [_table("runs", RUNS, rows, "lllrrrrr")], {"view": "runs", "runs": listed}, reached)
-
-
-def _table(what: str, head: Sequence[str], rows: list, sides: str) -> Part:
-    none = Paragraph(f"No {what} yet. Train one with %%pretrain NAME.")
-    return Table(head, rows, sides) if rows else none
-
-
-def _facts(events: Sequence[dict]) -> dict:
-    """The newest step, losses, tokens and seconds among a run's events, None where there is none yet."""
-    step, evaluation = last_of(events, "step"), last_of(events, "evaluation")
-    return {
-        "step": step.get("step", 0),
-        "loss": recent(events),
-        "val_loss": evaluation.get("val_loss"),
-        "val_step": evaluation.get("step"),
-        "tokens": step.get("tokens"),
-        "seconds": step.get("seconds"),
-    }

@@ -7,8 +7,8 @@ import pytest
 
 from helpers.rendered import folded, visible
 from jupyter_gpt.models.catalogue import CATALOGUE
+from jupyter_gpt.models.listing import catalogue_report, models_report
 from jupyter_gpt.nn.sizes import short
-from jupyter_gpt.notebook.magics.listing import catalogue_report, models_report
 from jupyter_gpt.session import Session
 
 
