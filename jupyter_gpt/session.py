@@ -25,53 +25,31 @@ from jupyter_gpt.stages.compare import compare
 from jupyter_gpt.stages.corpus import Corpora
 from jupyter_gpt.stages.evaluate import evaluate
 from jupyter_gpt.stages.evaluate_index import evaluate_index
-from jupyter_gpt.stages.prompt import (
-    Prompting,
-    plain_options,
-    prompt,
-    prompt_batch,
-    prompt_with_techniques,
-    uses_technique,
-)
+from jupyter_gpt.stages.prompt import Prompting, prompt, prompt_batch, prompt_with_techniques
 from jupyter_gpt.stages.rag import rag
 from jupyter_gpt.stages.rank import rank
 from jupyter_gpt.stages.rankings import AllRankings
 from jupyter_gpt.stages.serve import Serving
+from jupyter_gpt.stages.template import template
 
 
 def ask_one(session, given: options.Prompt) -> Completion:
     """Raises GPTError, one line, for what cannot be asked."""
-    chosen = given.chosen
-    text = chosen.pop("text")
-    if uses_technique(chosen):
-        return prompt_with_techniques(session.models, session.prompting, text, indexes=session.indexes, **chosen)
-    return prompt(session.models, session.prompting, [text], **plain_options(chosen))[0]
+    if options.uses_technique(given.chosen):
+        return prompt_with_techniques(session.models, session.prompting, given.text, given, indexes=session.indexes)
+    return prompt(session.models, session.prompting, [given.text], given)[0]
 
 
 def ask_many(session, given: options.Prompts) -> list[Completion]:
     """The completions in order."""
-    chosen = given.chosen
-    texts = chosen.pop("texts")
-    if uses_technique(chosen):
-        return prompt_batch(session.models, session.prompting, texts, indexes=session.indexes, **chosen)
-    return prompt(session.models, session.prompting, texts, **plain_options(chosen))
-
-
-def fill_template(session, given: options.Template) -> Completion:
-    """Raises GPTError, one line, for a hole that is not understood."""
-    from jupyter_gpt.stages.template import template
-
-    chosen = given.chosen
-    return template(session.models, session.prompting, chosen.pop("text"), **chosen)
+    if options.uses_technique(given.chosen):
+        return prompt_batch(session.models, session.prompting, given.texts, given, session.indexes)
+    return prompt(session.models, session.prompting, given.texts, given)
 
 
 def run_agent(session, given: options.Agent) -> Completion:
     """The completion's `trace` has every call, and in `trace["result"]` what was done and what was left."""
-    if given.tasks < 1:
-        raise GPTError(f"--tasks is 1 or more, not {given.tasks}")
-    chosen = {"tasks": given.tasks, **given.chosen}
-    goal = chosen.pop("goal")
-    return prompt_with_techniques(session.models, session.prompting, goal, indexes=session.indexes, **chosen)
+    return prompt_with_techniques(session.models, session.prompting, given.goal, given, indexes=session.indexes)
 
 
 def declare_endpoint(session, given: EndpointOptions) -> Endpoint:
@@ -107,17 +85,14 @@ class Session:
     serve = method(serve.Serve, serve.serve)
     prompt = method(options.Prompt, ask_one, "prompt")
     prompts = method(options.Prompts, ask_many, "prompts")
-    template = method(options.Template, fill_template, "template")
+    template = method(options.Template, template)
     agent = method(options.Agent, run_agent, "agent")
-    rag = method(options.Rag, lambda session, given: rag(session, **given.chosen), "rag")
+    rag = method(options.Rag, rag)
     rank = method(options.Rank, lambda session, given: rank(session, **given.chosen), "rank")
     compare = method(options.Compare, lambda session, given: compare(session, **given.chosen), "compare")
     arena = method(options.Arena, lambda session, given: arena(session, **given.chosen), "arena")
-    evaluate = method(options.Evaluate, lambda session, given: evaluate(session, **given.chosen), "evaluate")
-    evaluate_index = method(
-        options.EvaluateIndex, lambda session, given: evaluate_index(session, **given.chosen), "evaluate_index"
-    )
-
+    evaluate = method(options.Evaluate, evaluate)
+    evaluate_index = method(options.EvaluateIndex, evaluate_index)
     endpoint = method(EndpointOptions, declare_endpoint, "endpoint")
 
     def __init__(self):

@@ -69,7 +69,7 @@ class Draft:
     ):
         self.lead = lead  # what may precede a constrained answer; None for a free one
         self.detokenizer, self.decoded = Detokenizer(decode, prompt.ids), 0
-        self.stop, self.stop_ids = (*sampling.stop, *prompt.stop), stop_ids
+        self.stop, self.stop_ids = (*sampling.stops, *prompt.stop), stop_ids
         self.trim, self.min_tokens = prompt.trim, sampling.min_tokens
         self.tokens: list[int] = []
         self.logprobs: list[float] = []
@@ -158,7 +158,7 @@ def answers(
         from jupyter_gpt.inference.constrain import constraint_of, lead_of
 
         leads = [lead_of(tokenizer, rule, prompt.ids) for prompt in prompts]
-        tails = [() if sampling.min_tokens else (*sampling.stop, *prompt.stop) for prompt in prompts]
+        tails = [() if sampling.min_tokens else (*sampling.stops, *prompt.stop) for prompt in prompts]
         constraints = [
             constraint_of(tokenizer, rule, stop_ids, prompt.ids, tail)
             for prompt, tail in zip(prompts, tails, strict=True)
@@ -177,7 +177,7 @@ def answers(
             stop_ids=stop_ids,
             top_logprobs=sampling.logprobs,
             lookup=sampling.lookup,
-            until=stop_criterion(decode, (*sampling.stop, *prompt.stop), sampling.min_tokens),
+            until=stop_criterion(decode, (*sampling.stops, *prompt.stop), sampling.min_tokens),
             constraint=each,
         )
         for prompt, each in zip(prompts, constraints, strict=True)

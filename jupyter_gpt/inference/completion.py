@@ -7,54 +7,72 @@ under the same conditions; each completion has the settings that made it.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field, ValidationInfo, field_validator
 
 from jupyter_gpt.errors import GPTError
+from jupyter_gpt.options import Count, NotNegative, Number, Options, Rank, Share, option
 
 TEMPERATURE = 0.7  # default: low enough for a small assistant to stay on its subject, high enough to vary
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """How tokens are sampled.
+def unescaped(text: str) -> str:
+    r"""A text in which `\n` and `\t` stand for a new line and a tab. Raises ValueError that says what is expected."""
+    if not text:
+        raise ValueError("some text")
+    return text.replace("\\n", "\n").replace("\\t", "\t")
 
-    `temperature` 0 is greedy. `top_p` 1, `top_k` 0 and `min_p` 0 filter nothing. `stop` strings end the text before
-    them; sample k uses the random stream of `seed` + k; `logprobs` is the number of alternatives to keep for each token
-    (its own log-probability is always kept). `lookup` decodes a greedy answer that quotes its prompt faster.
-    """
 
-    samples: int = 1
-    temperature: float = TEMPERATURE
-    top_p: float = 1.0
-    top_k: int = 0
-    min_p: float = 0.0
-    max_tokens: int = 256
-    min_tokens: int = 0
-    stop: tuple[str, ...] = ()
-    seed: int = 0
-    logprobs: int = 0
-    lookup: bool = False
+class Sampling(Options):
+    """How tokens are sampled. Sample k uses the random stream of `seed` + k."""
 
-    def __post_init__(self):
-        """Raises GPTError for a value out of range."""
-        ranges = {
-            "samples": (self.samples >= 1, "at least 1"),
-            "temperature": (0 <= self.temperature < float("inf"), "0 (greedy) or more"),
-            "top_p": (0 < self.top_p <= 1, "above 0 and at most 1"),
-            "top_k": (self.top_k >= 0, "0 (all tokens) or more"),
-            "min_p": (0 <= self.min_p <= 1, "from 0 to 1"),
-            "max_tokens": (self.max_tokens >= 1, "at least 1"),
-            "min_tokens": (0 <= self.min_tokens <= self.max_tokens, f"from 0 to max_tokens ({self.max_tokens})"),
-            "logprobs": (0 <= self.logprobs <= 100, "from 0 to 100"),
-        }
-        for name, (good, text) in ranges.items():
-            if not good:
-                raise GPTError(f"{name} is {text}, not {getattr(self, name)}")
-        if "" in self.stop:
-            raise GPTError("an empty text cannot stop an answer: give stop some characters")
+    group: ClassVar[str] = "Sampling"
+
+    samples: Count = option(
+        1,
+        "number of answers; in float32 sample k is the answer of --seed S+k, except for a token whose draw falls on a "
+        "rounding of its logits (one in tens of thousands); in bfloat16 the two only share their random numbers",
+        "N",
+    )
+    temperature: NotNegative | None = option(TEMPERATURE, "sampling temperature; 0 is greedy decoding", "T")
+    top_p: Annotated[Number, Field(gt=0, le=1)] | None = option(
+        1.0, "nucleus sampling: only the most likely tokens whose probabilities add up to P", "P"
+    )
+    top_k: Rank | None = option(0, "only the K most likely tokens; 0 is all", "K")
+    min_p: Share | None = option(0.0, "only tokens at least P times as likely as the most likely one", "P")
+    max_tokens: Count = option(256, "maximum number of tokens in an answer", "N")
+    min_tokens: Rank = option(0, "minimum number of tokens in an answer", "N")
+    stop: str | list[str] | None = option(
+        None, r"texts that end the answer before them, each in quotes; \n is a new line", "TEXT", kind=unescaped
+    )
+    seed: int = option(0, "random seed of the sampling", "S")
+    logprobs: Annotated[int, Field(ge=0, le=100)] = option(
+        0, "show each token's probability and its K most likely alternatives", "K"
+    )
+    lookup: bool = option(
+        False, "guess a greedy answer from its prompt (prompt-lookup decoding): faster where it quotes", only="python"
+    )
+
+    @field_validator("temperature", "top_p", "top_k", "min_p", mode="before")
+    @classmethod
+    def _default_of_none(cls, value: Any, info: ValidationInfo) -> Any:
+        return cls.model_fields[str(info.field_name)].default if value is None else value
+
+    def check_together(self) -> None:
+        if self.min_tokens > self.max_tokens:
+            raise GPTError(f"--min-tokens {self.min_tokens} must be at most --max-tokens {self.max_tokens}")
+        if "" in self.stops:
+            raise GPTError("--stop must not be an empty text")
+
+    @property
+    def stops(self) -> list[str]:
+        """The texts that end an answer."""
+        return [self.stop] if isinstance(self.stop, str) else self.stop or []
 
     def as_dict(self) -> dict:
         """Plain JSON values."""
-        return asdict(self) | {"stop": list(self.stop)}
+        return {**super().as_dict(), "stop": self.stops}
 
 
 @dataclass(frozen=True)

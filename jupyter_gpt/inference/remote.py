@@ -13,7 +13,6 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import replace
 from urllib.parse import urlsplit
 
 from jupyter_gpt.data.render import BY_SERVER
@@ -121,7 +120,7 @@ def ask(endpoint, client, asked, sampling: Sampling, rule=None) -> Iterator[Comp
 
     def single(k: int) -> Answers:
         one = Answers()
-        for _ in pieces(endpoint, client, asked, replace(sampling, samples=1, seed=sampling.seed + k), one, rule):
+        for _ in pieces(endpoint, client, asked, sampling.replace(samples=1, seed=sampling.seed + k), one, rule):
             pass
         return one
 
@@ -172,8 +171,8 @@ def request(endpoint, asked, sampling: Sampling, rule=None) -> dict:
         body["n"] = sampling.samples
     if sampling.top_p < 1:
         body["top_p"] = sampling.top_p
-    if sampling.stop:
-        body["stop"] = list(sampling.stop)
+    if sampling.stops:
+        body["stop"] = sampling.stops
     if sampling.logprobs:
         count = sampling.logprobs
         body |= {"logprobs": True, "top_logprobs": count} if endpoint.chat else {"logprobs": count}

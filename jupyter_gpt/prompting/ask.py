@@ -22,15 +22,12 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.completion import Completion
-from jupyter_gpt.prompting.answers import ANY, Form
-from jupyter_gpt.prompting.tools.approval import Toolset
+from jupyter_gpt.prompting.options import Budget
 from jupyter_gpt.prompting.trace import Node, node_of_call
 
 Asked = str | list[dict]  # a text, or messages
@@ -41,64 +38,6 @@ INTERRUPTED = "stopped by hand"
 
 class Stopped(Exception):
     """The budget is spent, or a person interrupted; the message says which."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """The techniques of one prompt.
-
-    cot: chain of thought.  trigger: the words that start it, in place of its template. expert: True, or the field of
-    the expert. samples: solutions drawn; vote: majority of their answers; best_of: `f(prompt, completion) -> float`,
-    picks the best. reflect: rounds of revision at most; check: `f(prompt, answer)`, True if the answer is right, else
-    what is wrong. tree: search over steps; breadth: steps proposed per state and states kept per level; depth: steps at
-    most; search: "bfs", "dfs" or "beam"; value: `f(prompt, steps so far) -> float`. few_shot: pairs of question and
-    worked answer; with tools, of question and ReAct run; for an agent also of goal and numbered list. toolset: the
-    tools of `--react`. tasks: tasks an agent works on at most; 0 is no agent.  levels: how deep its task lists nest.
-    constraint: regex, json, choice or grammar of the answer, as `gpt.prompt` takes them; it does not hold for thinking.
-    form: the kind of answer, if known (`prompting.answers`).
-    """
-
-    cot: bool = False
-    trigger: str = ""
-    expert: str | bool = False
-    samples: int = 1
-    vote: bool = False
-    best_of: Callable | None = None
-    reflect: int = 0
-    check: Callable | None = None
-    tree: bool = False
-    breadth: int = 5
-    depth: int = 3
-    search: str = "bfs"
-    value: Callable | None = None
-    few_shot: tuple[tuple[str, str], ...] = ()
-    toolset: Toolset | None = None
-    tasks: int = 0
-    levels: int = 2
-    constraint: Mapping[str, object] = field(default_factory=dict)
-    form: Form = ANY
-
-    @cached_property
-    def rule(self):
-        """The constraint as a `Rule`, None if there is none."""
-        from jupyter_gpt.inference.rules import rule
-
-        return rule(**self.constraint) if self.constraint else None
-
-
-@dataclass(frozen=True)
-class Budget:
-    """Limits of a technique; None is no limit. max_cost is in dollars."""
-
-    max_calls: int | None = None
-    max_tokens_total: int | None = None
-    max_seconds: float | None = None
-    max_cost: float | None = None
-
-    def __post_init__(self):
-        for name, value in vars(self).items():
-            if value is not None and value <= 0:
-                raise GPTError(f"--{name.replace('_', '-')} is above 0, not {value}")
 
 
 class Ask:

@@ -18,7 +18,8 @@ from collections.abc import Sequence
 
 from jupyter_gpt.data.render import ANSWER, ASK
 from jupyter_gpt.prompting.answers import extract_answer, stated_answer
-from jupyter_gpt.prompting.ask import Ask, Asked, Options, follow_up, format_template, text_of, with_text
+from jupyter_gpt.prompting.ask import Ask, Asked, follow_up, format_template, text_of, with_text
+from jupyter_gpt.prompting.options import Options
 from jupyter_gpt.prompting.trace import Node
 
 TEMPLATES = {

@@ -7,9 +7,8 @@ small one expect nothing.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from jupyter_gpt.prompting.ask import Ask, Asked, Options, format_template, text_of, with_text
+from jupyter_gpt.prompting.ask import Ask, Asked, format_template, text_of, with_text
+from jupyter_gpt.prompting.options import Options
 from jupyter_gpt.prompting.trace import Node
 
 TEMPLATES = {
@@ -28,6 +27,6 @@ def expert(solve):
         field = f"in {options.expert}" if isinstance(options.expert, str) else "on this topic"
         persona = texts["persona" if ask.chat else "persona_document"]
         text = format_template(persona, field=field, question=text_of(question))
-        return solve(ask, with_text(question, text), replace(options, trigger=texts["trigger"]), samples)
+        return solve(ask, with_text(question, text), options.replace(trigger=texts["trigger"]), samples)
 
     return solve_as_expert

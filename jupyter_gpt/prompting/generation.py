@@ -15,7 +15,6 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 
 from jupyter_gpt.data.render import Prompt, Question, end_of_turn, render, render_remote
 from jupyter_gpt.errors import GPTError
@@ -185,7 +184,7 @@ def at_endpoint(
         asked = [prompt.messages if endpoint.has_chat else prompt.text for prompt in prompts]
         if questions[0].tools:
             asked = [{"messages": messages, "tools": questions[0].tools} for messages in asked]
-        settings = replace(sampling, stop=(*sampling.stop, *prompts[0].stop))
+        settings = sampling.replace(stop=[*sampling.stops, *prompts[0].stop])
         if len(asked) == 1:
             source = ([found] for found in remote.complete(endpoint, asked[0], settings, rule))
         else:
@@ -226,7 +225,7 @@ def validate(
         if (problem := rule.problem(sample.text)) and sample.finish_reason == "stop" and not sample.interrupted
     ]
     asked = [repair_prompt(endpoint, prompt, sample.text, problem, rule) for prompt, _, sample, problem in invalid]
-    settings = replace(sampling, samples=1, seed=sampling.seed + SECOND_SEED)
+    settings = sampling.replace(samples=1, seed=sampling.seed + SECOND_SEED)
     second = ask_again(asked, settings, rule) if asked else []
     for (_, completion, sample, problem), sent, new in zip(invalid, asked, second, strict=False):
         in_vain = "" if rule.problem(new.text) is None else ", in vain"

@@ -19,8 +19,9 @@ from jupyter_gpt.data.render import without_special_tokens
 from jupyter_gpt.inference.completion import Completion
 from jupyter_gpt.inference.tool_calls import NoToolCalls
 from jupyter_gpt.prompting.answers import clean, extract_answer
-from jupyter_gpt.prompting.ask import Ask, Asked, Options, format_template
+from jupyter_gpt.prompting.ask import Ask, Asked, format_template
 from jupyter_gpt.prompting.chain_of_thought import extract_answers
+from jupyter_gpt.prompting.options import Options
 from jupyter_gpt.prompting.tools.act import act
 from jupyter_gpt.prompting.tools.approval import Toolset
 from jupyter_gpt.prompting.tools.protocols import (

@@ -8,11 +8,10 @@ cannot self-correct reasoning yet": GSM8K 77.4 -> 75.9 for GPT-3.5): use it for 
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.prompting.ask import Ask, Asked, Options, follow_up, format_template, text_of
+from jupyter_gpt.prompting.ask import Ask, Asked, follow_up, format_template, text_of
 from jupyter_gpt.prompting.chain_of_thought import extract_answers, read_answers
+from jupyter_gpt.prompting.options import Options
 from jupyter_gpt.prompting.trace import Node
 
 TEMPLATES = {
@@ -90,5 +89,5 @@ def revise(ask: Ask, question: Asked, asked: Asked, answer: Node, critique: str,
     if options.cot:
         extract_answers(ask, asked, [revised], options)
     else:
-        read_answers(ask, asked, [revised], replace(options, vote=options.vote and answer.answer is not None))
+        read_answers(ask, asked, [revised], options.replace(vote=options.vote and answer.answer is not None))
     return revised

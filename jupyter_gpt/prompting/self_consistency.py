@@ -10,7 +10,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from jupyter_gpt.prompting.answers import Form, extract_answer, normalize
-from jupyter_gpt.prompting.ask import Ask, Asked, Options, Stopped, text_of
+from jupyter_gpt.prompting.ask import Ask, Asked, Stopped, text_of
+from jupyter_gpt.prompting.options import Options
 from jupyter_gpt.prompting.trace import Node
 
 

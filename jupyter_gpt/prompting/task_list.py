@@ -19,7 +19,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from jupyter_gpt.prompting import answers
-from jupyter_gpt.prompting.ask import Ask, Asked, Options, Stopped, follow_up, format_template, text_of
+from jupyter_gpt.prompting.ask import Ask, Asked, Stopped, follow_up, format_template, text_of
+from jupyter_gpt.prompting.options import Options
 from jupyter_gpt.prompting.react import react
 from jupyter_gpt.prompting.tools.act import listed
 from jupyter_gpt.prompting.tools.approval import Toolset
@@ -99,7 +100,7 @@ def work_on(ask: Ask, goal: Goal, options: Options, spent: list[str], above: tup
 
     asked = after_examples(ask, [(plan(text), numbered(tasks)) for text, tasks in lists], plan(goal.text), words)
     goal.left = fresh(ask, goal, tasks_in(ask, asked, "plans", options, words, keep=[goal.text]))
-    shown = replace(options, few_shot=tuple(runs))
+    shown = options.replace(few_shot=tuple(runs))
     while goal.left and len(spent) < options.tasks:
         task = goal.left.pop(0)
         spent.append(task)
@@ -131,7 +132,7 @@ def do_task(ask: Ask, prompt: Asked, options: Options, toolset: Toolset) -> Node
     """Do a task with tools, or by the model alone."""
     if not toolset.tools:
         return ask.nodes([prompt], label="works on it")[0]
-    return react(ask, prompt, replace(options, toolset=toolset, constraint={}))[0]
+    return react(ask, prompt, options.replace(toolset=toolset, constraint={}))[0]
 
 
 def with_delegate(ask: Ask, goal: Goal, options: Options, spent: list[str], above: tuple[str, ...]) -> Toolset:

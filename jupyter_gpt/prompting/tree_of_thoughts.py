@@ -20,8 +20,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jupyter_gpt.prompting.answers import extract_answer, stated_answer
-from jupyter_gpt.prompting.ask import Ask, Asked, Options, follow_up, format_template, text_of, with_text
+from jupyter_gpt.prompting.ask import Ask, Asked, follow_up, format_template, text_of, with_text
 from jupyter_gpt.prompting.chain_of_thought import cut_off
+from jupyter_gpt.prompting.options import Options
 from jupyter_gpt.prompting.trace import Node
 
 TEMPLATES = {

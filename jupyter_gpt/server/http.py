@@ -158,7 +158,7 @@ class Completions(Handler):
             requests = [engine_request(model, prompt, sampling, request.rule, self.cancelled) for prompt in prompts]
             logprobs = request.alternatives is not None
             choices = [
-                Choice(model.tokenizer, prompt, each, sampling.stop, logprobs, request.rule)
+                Choice(model.tokenizer, prompt, each, sampling.stops, logprobs, request.rule)
                 for prompt, each in zip(prompts, requests, strict=True)
                 for _ in range(sampling.samples)
             ]

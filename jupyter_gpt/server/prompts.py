@@ -53,7 +53,7 @@ def engine_request(model, prompt: Prompt, sampling, rule, cancelled: threading.E
             f"the prompt has {len(prompt.ids):,} tokens, {1 - room:,} more than fit: the context of "
             f"{model.name} is {context:,}, and one must be left for the answer"
         )
-    ends, stop, constraint = stop_ids(model), (*sampling.stop, *prompt.stop), None
+    ends, stop, constraint = stop_ids(model), (*sampling.stops, *prompt.stop), None
     if rule:
         from jupyter_gpt.inference.constrain import constraint_of
 

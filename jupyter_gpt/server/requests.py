@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from jupyter_gpt.errors import GPTError
+from jupyter_gpt.errors import GPTError, as_keywords
 from jupyter_gpt.inference.completion import Sampling
 from jupyter_gpt.inference.rules import KINDS, Rule, parsed, rule
 
@@ -86,16 +86,17 @@ class Request(BaseModel):
     model: str = Field(min_length=1)
     n: int = Field(1, ge=1, le=128)
     seed: int = Field(default_factory=lambda: secrets.randbits(31), ge=-(1 << 63), lt=1 << 63)
-    max_tokens: int
-    max_completion_tokens: int | None = None
-    min_tokens: int = 0
-    temperature: float = 1.0
-    top_p: float = 1.0
+    max_tokens: int = Field(ge=1)
+    max_completion_tokens: int | None = Field(None, ge=1)
+    min_tokens: int = Field(0, ge=0)
+    temperature: float = Field(1.0, ge=0, allow_inf_nan=False)
+    top_p: float = Field(1.0, gt=0, le=1)
     top_k: int = 0
-    min_p: float = 0.0
-    stop: Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)] = Field(
-        [], max_length=64
-    )
+    min_p: float = Field(0.0, ge=0, le=1)
+    stop: Annotated[
+        list[Annotated[str, Field(min_length=1)]],
+        BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
+    ] = Field([], max_length=64)
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
     response_format: ResponseFormat = ResponseFormat(type="text")
@@ -119,7 +120,7 @@ class Request(BaseModel):
 
     @cached_property
     def sampling(self) -> Sampling:
-        return Sampling(
+        return Sampling.of(
             samples=self.n,
             temperature=self.temperature,
             top_p=self.top_p,
@@ -127,8 +128,8 @@ class Request(BaseModel):
             min_p=self.min_p,
             max_tokens=self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens,
             min_tokens=self.min_tokens,
-            stop=tuple(self.stop),
-            seed=self.seed,
+            stop=self.stop,
+            seed=self.seed % (1 << 63),
             logprobs=self.alternatives or 0,
         )
 
@@ -162,8 +163,8 @@ class TextRequest(Request):
     """A request to `/completions`."""
 
     prompt: Annotated[list[str | list[int]], BeforeValidator(as_batch)]
-    max_tokens: int = 16  # as in OpenAI's specification
-    logprobs: int | None = None
+    max_tokens: int = Field(16, ge=1)  # as in OpenAI's specification
+    logprobs: int | None = Field(None, ge=0, le=100)
 
     @property
     def prompts(self) -> list:
@@ -178,9 +179,9 @@ class ChatRequest(Request):
     """A request to `/chat/completions`."""
 
     messages: list[Message] = Field(min_length=1)
-    max_tokens: int = 1 << 20  # up to the context
+    max_tokens: int = Field(1 << 20, ge=1)  # up to the context
     logprobs: bool = False
-    top_logprobs: int = 0
+    top_logprobs: int = Field(0, ge=0, le=100)
 
     @property
     def prompts(self) -> list:
@@ -201,12 +202,11 @@ def parse(body: bytes, chat: bool) -> Request:
     except ValidationError as error:
         raise field_error(error) from error
     try:
-        request.sampling  # noqa: B018 - raises for a value out of range
+        request.sampling  # noqa: B018 - raises for min_tokens above max_tokens
+    except APIError:
+        raise
     except GPTError as error:
-        if isinstance(error, APIError):
-            raise
-        name = str(error).partition(" ")[0]  # "temperature is 0 (greedy) or more, not -1"
-        raise APIError(400, str(error), param=name if name in type(request).model_fields else None) from error
+        raise APIError(400, as_keywords(str(error)), param="min_tokens") from error
     if (count := len(request.prompts) * request.n) > MAX_ANSWERS:
         message = f"{len(request.prompts):,} prompts times n {request.n} are {count:,} answers: at most {MAX_ANSWERS}"
         raise APIError(400, message, param="prompt")

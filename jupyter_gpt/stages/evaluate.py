@@ -25,13 +25,14 @@ from jupyter_gpt.report import charts
 from jupyter_gpt.report.parts import Chart, Inline, Paragraph, Table, Varies
 from jupyter_gpt.report.report import Report
 from jupyter_gpt.stages.prompt import Prompting, prompt_with_techniques, sender
-from jupyter_gpt.stages.prompt_options import Prompt
+from jupyter_gpt.stages.prompt_options import Evaluate, Prompt
 
 TECHNIQUES = {
     "direct": {},
     "--cot": {"cot": True},
     "--cot --samples 5 --vote": {"cot": True, "samples": 5, "vote": True},
 }
+OWN = {"task", "models", "techniques", "questions", "score", "progress"}  # all other options are those of `gpt.prompt`
 BATCH = 64  # samples of a model at once
 READING = 2  # version of how techniques extract answers: results of another one are sampled again
 HEAD = ("model", "technique", "correct", "accuracy", "95% interval", "tokens in", "out", "seconds", "dollars")
@@ -62,29 +63,17 @@ class Evaluation:
         )
 
 
-def evaluate(
-    session,
-    task: object,
-    *,
-    models: Sequence[str],
-    techniques: Mapping[str, Mapping] | None = None,
-    questions: int | None = None,
-    score: Callable | None = None,
-    seed: int = 0,
-    progress: Callable[[str, int, int], None] | None = None,
-    **common,
-) -> Evaluation:
-    """Evaluate each of `techniques` (name -> options of `gpt.prompt`) with each of `models` on a task.
+def evaluate(session, options: Evaluate) -> Evaluation:
+    """Evaluate each technique with each model on a task. An interrupt ends it; the same call continues.
 
-    `task` is a table of questions and answers, a file of one, or `reasoning-gym:NAME` (`evaluation/tasks.py`);
-    `questions` limits their number; `score(answer, expected)` returns whether an answer is right; `common` are options
-    of `gpt.prompt` for all; `progress(what, done, total)` is called as it proceeds. Ctrl-C ends it; the same call
-    continues. Raises GPTError for an invalid task, model or technique.
+    Raises GPTError for an invalid task, model or technique.
     """
-    task = task_of(task, questions, seed, score)
-    techniques = TECHNIQUES if techniques is None else techniques
-    for options in techniques.values():
-        checked(options)
+    task = task_of(options.task, options.questions, options.seed, options.score)
+    techniques = TECHNIQUES if options.techniques is None else options.techniques
+    common = {name: value for name, value in options.chosen.items() if name not in OWN} | {"seed": options.seed}
+    for given in techniques.values():
+        options_of(common, given)
+    models, progress = options.models, options.progress
     if not models or not techniques:
         raise GPTError("give at least one model and one technique")
     file = path_of(task)
@@ -92,8 +81,8 @@ def evaluate(
     wanted, stopped = len(models) * len(techniques) * len(task.questions), False
     for name in dict.fromkeys(models):
         model = session.models[name]
-        for technique, options in techniques.items():
-            asked = {**common, **options, "seed": seed}
+        for technique, given in techniques.items():
+            asked = options_of(common, given)
             settings_asked = {"technique": described(asked), "templates": replaced_templates(), "reading": READING}
             origin = fingerprint.of(model, settings_asked)
             keys = [hashlib.sha256(f"{origin} {question}".encode()).hexdigest()[:24] for question in task.questions]
@@ -133,27 +122,17 @@ def evaluate(
     return Evaluation(task, settings, rows, wanted, errors)
 
 
-def answered(session, model, task: Task, numbers: Sequence[int], options: Mapping):
+def answered(session, model, task: Task, numbers: Sequence[int], given: Mapping):
     """Answer the questions `numbers`; yields (number, row), and (number, None) for an interrupted one. An error in a
     user's function is raised as it is.
     """
-    send = sender(session.models, Prompting(), model.name)
-    rows = max(options.get("samples") or 1, options.get("breadth") or 5 if options.get("tree") else 1)
+    send, options = sender(session.models, Prompting(), model.name), Prompt.of(text="", model=model.name, **given)
+    rows = max(options.samples, options.breadth if options.tree else 1)
 
     def asking(question: str, form: Form) -> Callable:
-        def work(send, call_user):
-            return prompt_with_techniques(
-                session.models,
-                Prompting(),
-                question,
-                model=model.name,
-                send=send,
-                call_user=call_user,
-                form=form,
-                **options,
-            )
-
-        return work
+        return lambda send, call_user: prompt_with_techniques(
+            session.models, Prompting(), question, options, send=send, call_user=call_user, form=form
+        )
 
     work = [asking(task.questions[i], task.forms[i]) for i in numbers]
     for ended in run_batched(work, send, max(1, BATCH // rows)):
@@ -231,11 +210,13 @@ def append(file: Path, row: dict) -> None:
         out.write((b"" if complete else b"\n") + json.dumps(row, ensure_ascii=False).encode() + b"\n")
 
 
-def checked(options: object) -> None:
-    """Raises GPTError for options that `gpt.prompt` does not have."""
-    if not isinstance(options, Mapping):
-        raise GPTError(f"options must be a dict, such as {{'temperature': 0}}, not {options!r:.40}")
-    Prompt.of(text="", **options)
+def options_of(common: Mapping, given: object) -> dict:
+    """The options of a technique. Raises GPTError for those that `gpt.prompt` does not have."""
+    if not isinstance(given, Mapping):
+        raise GPTError(f"expected a dict of options, such as {{'temperature': 0}}, got {given!r:.40}")
+    asked = {**common, **given, "seed": common["seed"]}
+    Prompt.of(text="", **asked)
+    return asked
 
 
 def evaluation_report(evaluation) -> Report:

@@ -4,64 +4,52 @@ without and with the index.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.evaluation.retrieval import mean, questions_of, recommended, right, scores
 from jupyter_gpt.report.parts import Paragraph, Table, Varies
 from jupyter_gpt.report.report import Report
+from jupyter_gpt.stages.prompt_options import EvaluateIndex
 
 WAYS = {"dense": {}, "--keyword": {"keyword": True}} | {f"--hybrid {w}": {"hybrid": w} for w in (0.25, 0.5, 0.75)}
-KS = (1, 5, 10)
+KS = [1, 5, 10]
+OWN = {"questions", "indexes", "ks", "models", "k", "progress"}  # all other options are those of `gpt.prompt`
 
 
-def evaluate_index(
-    session,
-    questions: object,
-    indexes: Sequence[str] | str,
-    *,
-    ks: Sequence[int] = KS,
-    models: Sequence[str] = (),
-    k: int = 4,
-    progress: Callable[[str, int, int], None] | None = None,
-    **options,
-):
+def evaluate_index(session, options: EvaluateIndex):
     """A DataFrame with a row for each index and kind of search, named as the options of `%gpt search`, with `recall@k`,
     `mrr` and `ndcg@k`; `.attrs["questions"]` is their number.
 
     With `models`, also each model's share of right answers `closed` (without the index) and `open` (`gpt.rag` with `k`
-    chunks); questions then need an `answer`. `options` are those of `gpt.prompt`. Raises GPTError for questions without
-    evidence (`evaluation/retrieval.py`).
+    chunks); questions then need an `answer`. Raises GPTError for questions without evidence
+    (`evaluation/retrieval.py`).
     """
     import pandas
 
-    asked, indexes = questions_of(questions), [indexes] if isinstance(indexes, str) else list(indexes)
-    if not ks or min(ks) < 1:
-        raise GPTError(f"--ks must be numbers of hits, each 1 or more, not {list(ks)}")
-    if models and any(question.answer is None for question in asked):
+    asked, ks = questions_of(options.questions), options.ks or KS
+    if options.models and any(question.answer is None for question in asked):
         raise GPTError("to evaluate a model every question needs an `answer`")
-    tell = progress or (lambda what, done, total: None)
-    rows, most = [], max(ks)
-    for name in indexes:
-        kept = session.indexes[name]
-        about = {"index": name, "embedder": kept.about["embedder"], "chunk": kept.about["chunk_tokens"]}
-        texts = [question.text for question in asked]
-        vectors, searcher = kept.vectors(texts), kept.searcher
+    tell = options.progress or (lambda what, done, total: None)
+    rows, texts = [], [question.text for question in asked]
+    common = {"temperature": 0.0, "max_tokens": 64}
+    common |= {name: value for name, value in options.chosen.items() if name not in OWN}
+    for name in options.indexes:
+        index = session.indexes[name]
+        about = {"index": name, "embedder": index.about["embedder"], "chunk": index.about["chunk_tokens"]}
+        vectors, search = index.vectors(texts), index.searcher.search
         for way, how in WAYS.items():
             tell(f"{name}, {way}", 0, 1)
-            found = [searcher.search(text, vector, most, **how) for text, vector in zip(texts, vectors, strict=True)]
+            found = [search(text, vector, max(ks), **how) for text, vector in zip(texts, vectors, strict=True)]
             rows.append({**about, "search": way, **scores(asked, found, ks)})
-        for model in models:
-            options = {"temperature": 0.0, "max_tokens": 64, **options}
-            closed = [done.text for done in session.prompts(texts, model=model, **options)]
+        for model in options.models:
+            closed = [done.text for done in session.prompts(texts, model=model, **common)]
             open_ = []
             for number, text in enumerate(texts):
                 tell(f"{name}, {model}", number, len(texts))
-                open_.append(session.rag(text, name, model=model, k=k, hybrid=True, **options).text)
+                open_.append(session.rag(text, name, model=model, k=options.k, hybrid=True, **common).text)
             share = [
                 mean(right(a, q.answer or "") for a, q in zip(said, asked, strict=True)) for said in (closed, open_)
             ]
-            rows.append({**about, "search": f"{model}, k {k}", "closed": share[0], "open": share[1]})
+            rows.append({**about, "search": f"{model}, k {options.k}", "closed": share[0], "open": share[1]})
     table = pandas.DataFrame(rows)
     table.attrs["questions"] = len(asked)
     return table

@@ -7,39 +7,32 @@ questions at once. The session remembers each model's last chat or document, so 
 
 from __future__ import annotations
 
-import inspect
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from jupyter_gpt.data.render import Prompt, Question, check_messages, fill, left_as_written, pairs_of, plain_document
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.inference.completion import TEMPERATURE, Completion, Sampling, Usage
+from jupyter_gpt.inference.completion import Completion, Sampling, Usage
 from jupyter_gpt.models.models import Models
 from jupyter_gpt.prompting.answers import ANY, Form
-from jupyter_gpt.prompting.ask import Ask, Asked, Budget, Options, Stopped, replaced_templates, run
+from jupyter_gpt.prompting.ask import Ask, Asked, Stopped, replaced_templates, run
 from jupyter_gpt.prompting.batching import run_batched
 from jupyter_gpt.prompting.chain_of_thought import chain_of_thought, direct
 from jupyter_gpt.prompting.expert import expert
 from jupyter_gpt.prompting.generation import at_endpoint, in_kernel
+from jupyter_gpt.prompting.options import Options
 from jupyter_gpt.prompting.react import react
 from jupyter_gpt.prompting.reflection import reflect
 from jupyter_gpt.prompting.self_consistency import best_of, vote
 from jupyter_gpt.prompting.task_list import task_list
 from jupyter_gpt.prompting.tools.act import toolset_for
-from jupyter_gpt.prompting.tools.tool import Tool
 from jupyter_gpt.prompting.trace import Node
 from jupyter_gpt.prompting.tree_of_thoughts import tree_of_thoughts
+from jupyter_gpt.stages.prompt_options import CONSTRAINTS, Agent, Asking, PromptOptions
 
 NO_MODEL = "no model yet: %%pretrain NAME trains one, %gpt pull smollm2-135m-instruct fetches one"
-CONSTRAINTS = ("regex", "json", "choice", "grammar")
-SEARCHES = ("bfs", "dfs", "beam")
-DEFAULTS = {name: option.default for name, option in Options.__dataclass_fields__.items()}
-TECHNIQUES = (
-    *("cot", "expert", "vote", "best_of", "reflect", "check", "tree", "breadth", "depth", "search", "value"),
-    *("react", "tools", "steps", "approve", "allow", "tasks"),
-    *("max_calls", "max_tokens_total", "max_seconds", "max_cost"),
-)
+OF_EACH_CALL = Asking.model_fields.keys() - {"model", "samples", "variables", "dry_run", "on_token"}
 
 
 @dataclass
@@ -58,76 +51,39 @@ def prompt(
     models: Models,
     memory: Prompting,
     asked: Sequence[Asked],
+    options: PromptOptions,
     *,
-    model: str | None = None,
-    samples: int = 1,
-    temperature: float | None = None,
-    top_p: float | None = None,
-    top_k: int | None = None,
-    min_p: float | None = None,
-    max_tokens: int = 256,
-    min_tokens: int = 0,
-    stop: str | Sequence[str] | None = None,
-    seed: int = 0,
-    system: str | None = None,
-    history: bool = False,
-    logprobs: int = 0,
-    as_assistant: bool = False,
-    few_shot: object = None,
-    regex: object = None,
-    json: object = None,
-    choice: object = None,
-    grammar: object = None,
-    tools: Sequence[dict] = (),
-    calculator: bool = False,
-    lookup: bool = False,
-    truncate: bool = False,
-    dry_run: bool = False,
-    variables: Mapping[str, object] | None = None,
-    on_token: Callable[[Completion], None] | None = None,
     on_all: Callable[[list[Completion]], None] | None = None,
     deadline: float | None = None,
 ) -> list[Completion]:
-    """Ask one model all of `asked` together; the completions in order.
+    """Ask one model all of `asked` together, without techniques; the completions in order.
 
-    `calculator` computes the calls that a model writes into its text (`<<3*4=`) and inserts the results. `tools`, in
-    OpenAI's format, may be called: a completion then has `calls`. `lookup` decodes a greedy answer that quotes its
-    prompt faster (`inference.lookup`). `on_token` is called with the first completion so far, `on_all` with all of
-    them; at `deadline` (time.monotonic) they end and are kept.
+    `options.tools`, in OpenAI's format, may be called: a completion then has `calls`. `on_all` is called with the
+    completions so far; at `deadline` (time.monotonic) they end and are kept.
     """
     if not asked:
         return []
-    sampling = Sampling(
-        samples=samples,
-        temperature=TEMPERATURE if temperature is None else temperature,
-        top_p=1.0 if top_p is None else top_p,
-        top_k=top_k or 0,
-        min_p=min_p or 0.0,
-        max_tokens=max_tokens,
-        min_tokens=min_tokens,
-        stop=(stop,) if isinstance(stop, str) else tuple(stop or ()),
-        seed=seed,
-        logprobs=logprobs,
-        lookup=lookup,
-    )
-    rule = rule_of(regex=regex, json=json, choice=choice, grammar=grammar)
-    chosen = models[model or latest(models, memory)]
+    sampling = Sampling.of(**{name: getattr(options, name) for name in Sampling.model_fields})
+    rule = rule_of(options)
+    chosen = models[options.model or latest(models, memory)]
     if getattr(chosen, "labels", None):
-        raise GPTError(f"{chosen.name} ({chosen.kind}) answers with numbers, not with words: choose another model")
+        raise GPTError(f"{chosen.name} ({chosen.kind}) returns scores and no text: choose another model")
     memory.used[chosen.name] = time.time()
-    shots = pairs_of(few_shot) if few_shot is not None else ()
-    earlier = earlier_chat(chosen, memory, as_assistant) if history else None
-    filled = [filled_in(text, variables or {}) for text in asked]
-    questions = [Question(text, system, earlier, shots, as_assistant, tuple(tools)) for text, _ in filled]
-    more = {"constraint": inline_calculator(chosen, rule)} if calculator else {}
+    shots = pairs_of(options.few_shot) if options.few_shot is not None else ()
+    earlier = earlier_chat(chosen, memory, options.as_assistant) if options.history else None
+    filled = [filled_in(text, options.variables or {}) for text in asked]
+    tools = tuple(options.tools or ())
+    questions = [Question(text, options.system, earlier, shots, options.as_assistant, tools) for text, _ in filled]
+    more = {"constraint": inline_calculator(chosen, rule)} if options.calculator else {}
     send = at_endpoint if chosen.kind == "endpoint" else in_kernel
-    prompts, answer = send(chosen, questions, sampling, truncate, rule, **more)
+    prompts, answer = send(chosen, questions, sampling, options.truncate, rule, **more)
     constrained = (rule.note,) if rule else ()
     prompts = [
         replace(p, notes=(*constrained, *notes, *p.notes)) for p, (_, notes) in zip(prompts, filled, strict=True)
     ]
-    if dry_run:
+    if options.dry_run:
         return [unsent(each, sampling, chosen.name, bool(earlier)) for each in prompts]
+    on_token = options.on_token
     show = on_all or ((lambda completions: on_token(completions[0])) if on_token else None)
     done = answer(prompts, show, deadline)
     for sample in (sample for completion in done for sample in completion.samples):
@@ -138,20 +94,14 @@ def prompt(
     return done
 
 
-def rule_of(**constraint: object):
-    """The rule of a constraint, None if there is none."""
+def rule_of(options: PromptOptions):
+    """The rule of the constraint among the options, None if there is none."""
+    constraint = {name: getattr(options, name) for name in CONSTRAINTS}
     if all(value is None or value is False for value in constraint.values()):
         return None
     from jupyter_gpt.inference.rules import rule
 
     return rule(**constraint)
-
-
-def choices_of(choice: object) -> tuple[str, ...]:
-    """The texts of a choice."""
-    from jupyter_gpt.inference.rules import of_choice
-
-    return of_choice(choice).what
 
 
 def inline_calculator(model, rule) -> Callable:
@@ -160,10 +110,10 @@ def inline_calculator(model, rule) -> Callable:
 
     if model.kind == "endpoint":
         raise GPTError(
-            f"--calculator writes into the text, which the server of {model.name} does not allow: --tools does"
+            f"--calculator inserts results into the text, which the endpoint {model.name} cannot do: use --tools"
         )
     if rule:
-        raise GPTError("--calculator writes into the text, and a constraint does too: leave one out")
+        raise GPTError("--calculator and a constraint cannot be combined: leave one out")
     return inline_calculator(model.tokenizer)
 
 
@@ -237,119 +187,66 @@ def prompt_with_techniques(
     models: Models,
     memory: Prompting,
     asked: Asked,
+    options: PromptOptions | Agent,
     *,
-    cot: bool = False,
-    expert: str | bool = False,
-    vote: bool = False,
-    best_of: Callable | str | None = None,
-    reflect: int = 0,
-    check: Callable | None = None,
-    tree: bool = False,
-    breadth: int = 5,
-    depth: int = 3,
-    search: str = "bfs",
-    value: Callable | None = None,
-    react: bool = False,
-    tools: str | Callable | Iterable | Tool = (),
-    approve: bool | Callable = False,
-    allow: str | Iterable[str] = (),
-    steps: int | None = None,
-    person: Callable | None = None,
     indexes: Mapping | None = None,
-    tasks: int = 0,
-    levels: int = 2,
-    max_calls: int | None = None,
-    max_tokens_total: int | None = None,
-    max_seconds: float | None = None,
-    max_cost: float | None = None,
-    on_trace: Callable[[Node], None] | None = None,
     send: Callable | None = None,
     call_user: Callable | None = None,
     form: Form = ANY,
-    **plain,
 ) -> Completion:
-    """Ask one model one question with the techniques of `jupyter_gpt.prompting.ask.Options`.
+    """Ask one model one question with the techniques among the options.
 
-    `plain` are the options of `prompt`. The completion has the `answer`, the `trace`, and as its `samples` all
-    solutions that were drawn; its `usage` is the sum over all calls. `on_trace(root)` is called whenever the trace has
-    grown. `tools`, `approve`, `allow`, `steps` and `person` are those of `prompting.tools.act.toolset_for`; with tools
-    the model thinks and acts in turn (`react`); `tasks` makes it an agent (`gpt.agent`). `send` and `call_user` are
-    those of `prompting.ask.Ask`, where many questions are batched; `form` is the kind of answer, if known.
+    The completion has the `answer`, the `trace`, and as its `samples` all solutions that were sampled; its `usage` is
+    the sum over all calls. With tools the model thinks and acts in turn (`react`); with `tasks` it is an agent
+    (`gpt.agent`). `send` and `call_user` are those of `prompting.ask.Ask`, where many questions are batched; `form` is
+    the kind of answer, if known.
 
     Raises GPTError for combinations that make no sense.
     """
     if not isinstance(asked, str):
         check_messages(asked)
-    chosen = models[plain.pop("model", None) or latest(models, memory)]
-    chat = bool(chosen.has_chat or plain.get("as_assistant"))
-    constraint = {name: plain.pop(name) for name in CONSTRAINTS if plain.get(name) is not None}
-    if "choice" in constraint and form == ANY:
-        form = Form("choice", tuple((each, each) for each in choices_of(constraint["choice"])))
-    toolset = None
-    if react or tools or tasks:
-        toolset = toolset_for(chosen, tools, indexes or {}, approve=approve, allow=allow, steps=steps, person=person)
-    options = Options(
-        cot=cot,
-        expert=expert,
-        samples=plain.pop("samples", None) or 1,
-        vote=vote,
-        reflect=reflect,
-        check=check,
-        tree=tree,
-        breadth=breadth,
-        depth=depth,
-        search=search,
-        value=value,
-        toolset=toolset,
-        tasks=tasks,
-        levels=levels,
-        best_of=reward_of(models, best_of) if isinstance(best_of, str) else best_of,
-        few_shot=pairs_of(plain["few_shot"]) if plain.get("few_shot") is not None else (),
-        constraint=constraint,
-        form=form,
-    )
-    if toolset:
-        plain.pop("few_shot", None)  # worked runs, which the technique lays out itself
-    given = {name for name in ("breadth", "depth", "search", "value") if getattr(options, name) != DEFAULTS[name]}
-    given |= {name for name, option in {"steps": steps, "approve": approve, "allow": allow}.items() if option}
-    check_options(options, chat, given)
-    budget = Budget(max_calls, max_tokens_total, max_seconds, max_cost)
-    if budget.max_cost is not None:
+    chosen = models[options.model or latest(models, memory)]
+    chat = bool(chosen.has_chat or options.as_assistant)
+    technique = technique_options(models, chosen, options, indexes or {}, form)
+    check_options(technique, chat)
+    if options.max_cost is not None:
         check_price(chosen)
-    text, notes = filled_in(asked, plain.pop("variables", None) or {})
-    dry_run = plain.pop("dry_run", False)
-    plain.pop("on_token", None)
+    text, notes = filled_in(asked, options.variables or {})
+    settings = {name: value for name, value in options.chosen.items() if name in OF_EACH_CALL}
+    if technique.toolset:
+        settings.pop("few_shot", None)  # worked runs, which the technique lays out itself
     ask = Ask(
-        send or sender(models, memory, chosen.name, unsent=dry_run),
-        plain,
-        budget,
+        send or sender(models, memory, chosen.name, unsent=options.dry_run),
+        settings,
+        options,
         chat=chat,
         templates=replaced_templates(),
-        changed=on_trace,
+        changed=options.on_trace,
         call_user=call_user,
-        root=Node("technique", title(options), model=chosen.name),
+        root=Node("technique", title(technique), model=chosen.name),
     )
-    answer = run(ask, compose(options), text, options)
-    done = completion(ask, answer, options, notes)
+    answer = run(ask, compose(technique), text, technique)
+    done = completion(ask, answer, technique, notes)
     memory.used[chosen.name] = time.time()
-    if not dry_run:
+    if not options.dry_run:
         memory.last = done
         remember(memory, chosen.name, text, done, chat)
     return done
 
 
 def prompt_batch(
-    models: Models, memory: Prompting, asked: Sequence[Asked], *, model: str | None = None, **options
+    models: Models, memory: Prompting, asked: Sequence[Asked], options: PromptOptions, indexes: Mapping | None = None
 ) -> list[Completion]:
     """The same techniques for many questions, their calls batched; the completions in order.
 
-    Raises the error of the first question that had one; after an interrupt those that were answered come back.
+    Raises the error of the first question that had one; after an interrupt those that were answered are returned.
     """
-    name = models[model or latest(models, memory)].name
+    name = models[options.model or latest(models, memory)].name
+    options = options.replace(model=name)
 
     def work(question: Asked) -> Callable:
         return lambda send, call_user: prompt_with_techniques(
-            models, memory_of_chats(memory), question, model=name, send=send, call_user=call_user, **options
+            models, memory_of_chats(memory), question, options, indexes=indexes, send=send, call_user=call_user
         )
 
     tasks = run_batched([work(question) for question in asked], sender(models, memory, name))
@@ -362,17 +259,28 @@ def prompt_batch(
     return completions
 
 
-def uses_technique(options: Mapping) -> bool:
-    """Whether these options of `gpt.prompt` ask for a technique, or for a budget (one of 0 is refused later)."""
-    values = [options.get(name) for name in TECHNIQUES]
-    return any(value is not None and value is not False and value != () for value in values)
+def technique_options(models: Models, model, options: PromptOptions | Agent, indexes: Mapping, form: Form) -> Options:
+    """The options as techniques read them: names of tools and models resolved to what they name."""
+    given = {name: value for name, value in options.as_dict().items() if value is not None}
+    constraint = {name: given[name] for name in CONSTRAINTS if name in given}
+    if "choice" in constraint and form == ANY:
+        from jupyter_gpt.inference.rules import of_choice
 
-
-def plain_options(options: Mapping) -> dict:
-    """The options of `prompt` among those of `gpt.prompt` that use no technique: `cot=False` is left out."""
-    parameters = inspect.signature(prompt_with_techniques).parameters.values()
-    technique = {parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
-    return {name: value for name, value in options.items() if name not in technique}
+        form = Form("choice", tuple((each, each) for each in of_choice(constraint["choice"]).what))
+    toolset = None
+    if given.get("react") or options.tools or given.get("tasks"):
+        toolset = toolset_for(
+            model, options.tools or (), indexes, options.approve, options.allow or (), options.steps, options.person
+        )
+    for name in ("steps", "approve", "allow"):
+        if given.get(name) and not toolset:
+            raise GPTError(f"--{name} belongs to --react: add --react and --tools")
+    made: dict = {"toolset": toolset, "constraint": constraint, "form": form}
+    if isinstance(best := given.get("best_of"), str):
+        made["best_of"] = reward_of(models, best)
+    if options.few_shot is not None:
+        made["few_shot"] = pairs_of(options.few_shot)
+    return Options.of(**{name: value for name, value in given.items() if name in Options.model_fields} | made)
 
 
 def compose(options: Options) -> Callable[[Ask, Asked, Options], Node]:
@@ -403,61 +311,50 @@ def compose(options: Options) -> Callable[[Ask, Asked, Options], Node]:
     return reflect(technique, solve) if options.reflect else technique
 
 
-def check_options(options: Options, chat: bool = True, given: Iterable[str] = ()) -> None:
-    """Raises GPTError for a combination that makes no sense, saying why. `given`: the options that the user set;
-    `chat`: whether the model takes messages."""
-    o = options
+def check_options(o: Options, chat: bool = True) -> None:
+    """Raises GPTError for a combination that makes no sense, saying why. `chat`: whether the model takes messages."""
     wrong = {
         "--vote and --best-of both choose among the samples: leave one out": o.vote and o.best_of,
         f"--{'vote' if o.vote else 'best-of'} chooses among several samples: add --samples 5, say": (
             (o.vote or o.best_of) and o.samples < 2 and not o.tree
         ),
-        "--reflect goes on from one answer: add --vote or --best-of, so that the samples become one": (
+        "--reflect revises one answer: add --vote or --best-of to choose one of the samples": (
             o.reflect and o.samples > 1 and not (o.vote or o.best_of)
         ),
-        "--check is what --reflect asks: add --reflect": o.check and not o.reflect,
+        "--check belongs to --reflect: add --reflect": o.check and not o.reflect,
         "--tree thinks step by step already: leave --cot out": o.tree and o.cot,
-        "--tree draws by --breadth and chooses by its scores: leave --samples, --vote and --best-of out": (
+        "--tree samples by --breadth and chooses by its scores: leave --samples, --vote and --best-of out": (
             o.tree and (o.samples > 1 or o.vote or o.best_of)
         ),
         "there is no tool to act with: --tools calculator,python,search,$function": (
             o.toolset and not o.toolset.tools and not o.tasks
         ),
         "--react thinks between its actions already: leave --cot out": o.toolset and o.cot,
-        "--react and --tree are two ways to go about it: leave one out": o.toolset and o.tree,
+        "--react and --tree cannot be combined: leave one out": o.toolset and o.tree,
         "an agent answers once: leave --samples, --vote and --best-of out": o.tasks and (o.samples > 1 or o.best_of),
         "an agent plans and acts: leave --cot and --tree out": o.tasks and (o.cot or o.tree),
-        "--tasks is 1 or more": "tasks" in given and o.tasks < 1,
-        "--levels is 1 or more": o.levels < 1,
-        "--breadth is 1 or more": o.breadth < 1,
-        "--depth is 1 or more": o.depth < 1,
-        "--reflect is 1 round or more": o.reflect < 0,
-        f"--search is {', '.join(SEARCHES[:-1])} or {SEARCHES[-1]}, not {o.search!r}": o.search not in SEARCHES,
-        "a base model goes on with documents and cannot look back at its answer: --as-assistant asks it as a chat, "
-        "or --check $function judges in its place": o.reflect and not chat and not o.check,
+        "a base model cannot review its answer: --as-assistant asks it as a chat, or --check $function reviews it": (
+            o.reflect and not chat and not o.check
+        ),
         "a base model cannot judge its steps: --value $function does, or --as-assistant asks it as a chat": (
             o.tree and not chat and o.value is None
         ),
     }
     for name in ("breadth", "depth", "search", "value"):
-        wrong[f"--{name} belongs to --tree: add --tree"] = name in given and not o.tree
-    for name in ("steps", "approve", "allow"):
-        wrong[f"--{name} belongs to --react: add --react and --tools"] = name in given and not o.toolset
+        changed = getattr(o, name) != Options.model_fields[name].default
+        wrong[f"--{name} belongs to --tree: add --tree"] = changed and not o.tree
     for message, is_wrong in wrong.items():
         if is_wrong:
             raise GPTError(message)
-    for name in ("best_of", "check", "value"):
-        function = getattr(o, name)
-        if function is not None and not callable(function):
-            raise GPTError(f"--{name.replace('_', '-')} wants a function, not a {type(function).__name__}")
 
 
 def sender(models: Models, memory: Prompting, name: str, unsent: bool = False) -> Callable:
     """The `send` of an Ask. With `unsent` only the first prompts are laid out, and nothing is sent."""
 
     def send(prompts, *, show=None, deadline=None, **settings) -> list[Completion]:
-        aside = memory_of_chats(memory)  # what a technique asks on its way is no part of the chat
-        done = prompt(models, aside, prompts, model=name, on_all=show, deadline=deadline, dry_run=unsent, **settings)
+        aside = memory_of_chats(memory)  # the calls of a technique are no part of the chat
+        options = PromptOptions.of(model=name, dry_run=unsent, **settings)
+        done = prompt(models, aside, prompts, options, on_all=show, deadline=deadline)
         if unsent:
             if show:
                 show(done)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
-from jupyter_gpt.inference.completion import TEMPERATURE
-from jupyter_gpt.options import Count, Options, option
+from jupyter_gpt.inference.completion import Sampling
+from jupyter_gpt.options import Count, NotNegative, Options, option
+from jupyter_gpt.prompting.options import Budget, Techniques
 from jupyter_gpt.stages.index import Retrieval
 from jupyter_gpt.stages.stage import PROMPT_TEXTS, Bound
 
@@ -34,47 +35,6 @@ One prompt a line; empty lines are skipped. {variable} is filled from the notebo
 """
 
 
-def rounds(text: str) -> int:
-    """The value of --reflect: 1 where none is given. ValueError says what is wanted instead."""
-    if text and not text.isdecimal():
-        raise ValueError("a whole number (such as 2)")
-    return int(text or 1)
-
-
-def unescaped(text: str) -> str:
-    r"""A text in which `\n` and `\t` stand for a new line and a tab. ValueError says what is wanted instead."""
-    if not text:
-        raise ValueError("some text")
-    return text.replace("\\n", "\n").replace("\\t", "\t")
-
-
-class Sampled(Options):
-    """How answers are sampled."""
-
-    group: ClassVar[str] = "Sampling"
-
-    samples: int = option(
-        1,
-        "number of answers; in float32 sample k is the answer of --seed S+k, but for a token whose draw falls on a "
-        "rounding of its logits (one in tens of thousands); in bfloat16 the two share their random numbers only",
-        "N",
-    )
-    temperature: float | None = option(
-        None, f"sampling temperature; 0 is greedy decoding (default: {TEMPERATURE})", "T"
-    )
-    top_p: float | None = option(
-        None, "nucleus sampling: only the most likely tokens whose probabilities add up to P", "P"
-    )
-    top_k: int | None = option(None, "only the K most likely tokens; 0 is all", "K")
-    min_p: float | None = option(None, "only tokens at least P times as likely as the most likely one", "P")
-    max_tokens: int = option(256, "maximum number of tokens in an answer", "N")
-    min_tokens: int = option(0, "minimum number of tokens in an answer", "N")
-    stop: str | list[str] | None = option(
-        None, r"texts that end the answer before them, each in quotes; \n is a new line", "TEXT", kind=unescaped
-    )
-    seed: int = option(0, "random seed of the sampling", "S")
-
-
 class Document(Options):
     """How the prompt is made of a question."""
 
@@ -84,18 +44,16 @@ class Document(Options):
     as_assistant: bool = option(False, "ask a base model as an assistant: in a document of a conversation")
     few_shot: Any = option(
         None,
-        "a $variable with pairs of question and answer to put before the question; with --react the answer is a "
-        "whole run: "
-        "Thought: … Action: … Action Input: … Observation: … Final Answer: …; an agent takes such runs of tasks, "
-        "and goals "
-        "with their numbered lists",
+        "a $variable with pairs of question and answer to put before the question; with --react the answer is a whole "
+        "run: Thought: … Action: … Action Input: … Observation: … Final Answer: …; an agent takes such runs of tasks, "
+        "and goals with their numbered lists",
         "$PAIRS",
         variable=True,
     )
     truncate: bool = option(False, "cut the beginning of a prompt that the context cannot hold")
 
 
-class Asking(Sampled, Document):
+class Asking(Sampling, Document):
     """How one model is asked."""
 
     model: str | None = option(
@@ -106,7 +64,6 @@ class Asking(Sampled, Document):
         complete="models",
         group="Model",
     )
-    logprobs: int = option(0, "show each token's probability and its K most likely alternatives", "K", group="Sampling")
     history: bool = option(False, "the chat with this model goes on (for a base model, its document)", group="Prompt")
     dry_run: bool = option(False, "show the exact prompt and send nothing", group="Prompt")
     calculator: bool = option(
@@ -114,9 +71,6 @@ class Asking(Sampled, Document):
         "for a model trained to write calls into its text: after <<3*4= the result is computed and inserted, and "
         "generation goes on",
         group="Tools",
-    )
-    lookup: bool = option(
-        False, "guess a greedy answer from its prompt (prompt-lookup decoding): faster where it quotes", only="python"
     )
     variables: Mapping | None = option(None, "values of `{name}` holes, by name", only="python")
     on_token: Callable | None = option(
@@ -153,66 +107,6 @@ with warnings.catch_warnings():
         )
 
 
-class Techniques(Options):
-    """Techniques of prompting."""
-
-    group: ClassVar[str] = "Techniques"
-
-    cot: bool = option(
-        False,
-        "tokens to think: it writes its steps first, then reads the answer off; --few-shot shows it worked examples. "
-        "Without a constraint on the thinking: --regex and the like hold the answer only",
-    )
-    vote: bool = option(False, "self-consistency, with --samples N: the answer that most samples reach")
-    best_of: Any = option(
-        None,
-        "with --samples N: the answer scored highest, by f(prompt, completion) or by a reward model",
-        "$REWARD|MODEL",
-        variable=True,
-        complete="models",
-    )
-    reflect: int = option(
-        0,
-        "ask it N times (1) whether it met the target, and to revise. Without --check it judges itself, and on "
-        "questions "
-        "with right answers that often makes them worse",
-        "N",
-        kind=rounds,
-        optional=True,
-    )
-    check: Any = option(
-        None,
-        "with --reflect: f(prompt, answer), True where it is right, else what is wrong in words",
-        "$FUNCTION",
-        variable=True,
-    )
-    tree: bool = option(
-        False, "tree of thoughts: proposes steps, scores them, keeps the promising ones, goes back from dead ends"
-    )
-    breadth: int = option(5, "with --tree: steps proposed from each state, and states kept on each level", "B")
-    depth: int = option(3, "with --tree: maximum number of steps", "D")
-    search: Literal["bfs", "dfs", "beam"] = option(
-        "bfs",
-        "with --tree: level by level by each state's score (bfs), by the sum of scores (beam), or the best step "
-        "first (dfs)",
-    )
-    value: Any = option(
-        None,
-        "with --tree: f(prompt, steps so far), higher is better, 0 a dead end (default: the model says sure, likely or "
-        "impossible)",
-        "$FUNCTION",
-        variable=True,
-    )
-    expert: str | bool = option(
-        False,
-        "condition on good performance: asked as a leading expert (in FIELD), to work it out step by step to be sure",
-        "FIELD",
-        kind=lambda text: text or True,
-        optional=True,
-    )
-    on_trace: Callable | None = option(None, "called with the root of the trace whenever it has grown", only="python")
-
-
 class Tools(Options):
     """What a model may act with."""
 
@@ -230,38 +124,36 @@ class Tools(Options):
         hints=("calculator", "python", "search"),
     )
     approve: bool | Callable = option(
-        False, "show each call before it acts: Approve, Edit, Deny; a tool that writes is always shown"
+        False, "ask before each call: Approve, Edit, Deny; for a tool that writes the user is always asked"
     )
     allow: str | list[str] | None = option(
         None,
-        "tools that may act where nobody can be asked, as in a notebook run by a machine; all others that would be "
-        "shown are "
-        "denied there",
+        "tools that may run without approval where nobody can be asked, as in a notebook executed by a machine; there "
+        "any other call that needs approval is denied",
         "TOOL,…",
         parted=True,
     )
-    steps: int | None = option(None, "maximum number of turns (default: 12)", "N")
+    steps: Count | None = option(None, "maximum number of turns (default: 12)", "N")
     person: Callable | None = option(None, "who is asked before a tool acts", only="python")
 
 
-class Budgets(Options):
-    """Where a technique ends at the latest."""
-
-    group: ClassVar[str] = "Budgets"
-
-    max_calls: int | None = option(None, "maximum number of requests", "N")
-    max_tokens_total: int | None = option(None, "maximum number of tokens, prompts and answers together", "N")
-    max_seconds: float | None = option(None, "time limit in seconds", "S")
-    max_cost: float | None = option(None, "maximum cost in dollars; for endpoints whose price is known", "DOLLARS")
-
-
-class Prompting(Asking, Techniques, Tools, Constrained, Budgets, Bound):
+class PromptOptions(Asking, Techniques, Tools, Constrained, Budget, Bound):
     """All of them."""
 
     react: bool = option(False, "think, act, observe, until there is an answer: with --tools", group="Tools")
+    on_trace: Callable | None = option(None, "called with the root of the trace whenever it has grown", only="python")
 
 
-class Prompt(Prompting):
+CONSTRAINTS = tuple(Constrained.model_fields)
+TECHNIQUES = {"react", *Techniques.model_fields, *Tools.model_fields, *Budget.model_fields}
+
+
+def uses_technique(given: Mapping[str, object]) -> bool:
+    """Whether options that were set include a technique or a budget."""
+    return any(name in TECHNIQUES and value is not None and value is not False for name, value in given.items())
+
+
+class Prompt(PromptOptions):
     """ask a model
 
     Samples an answer and shows it as it is written; the notebook's ■ stops it and keeps what came. Under the answer
@@ -292,7 +184,7 @@ class Prompt(Prompting):
     )
 
 
-class Prompts(Prompting):
+class Prompts(PromptOptions):
     """ask one model many things at once, batched together
 
     The options are those of `gpt.prompt`.
@@ -304,20 +196,19 @@ class Prompts(Prompting):
 class Template(Prompt):
     """have a model fill the holes of a template in one pass
 
-    A template is a text such as `Name: {{gen name max_tokens=5}}`; `max_tokens` is of each hole. The completion's
-    `value` has the holes by name.
+    A template is a text such as `Name: {{gen name max_tokens=5}}`. The completion's `value` has the holes by name.
     """
 
+    max_tokens: Count = option(64, "maximum number of tokens in each hole")
 
-class Agent(Asking, Tools, Budgets, Bound):
+
+class Agent(Asking, Tools, Budget, Bound):
     """give a model a goal and tools
 
-    The model writes a list of tasks, works off the first with the tools, remembers its result, and looks at the list
-    again: adds, takes out, reorders; a part that is a goal of its own gets a list of its own. It ends when the list is
-    empty,
-    at
-    --tasks or at a budget, with what there is; the notebook's ■ does the same. What a tool does is contained: its
-    errors, its time and its output are bounded, and Python runs in a sandbox.
+    The model writes a list of tasks, does the first with the tools, remembers its result, and revises the list: adds,
+    removes, reorders; a task that is a goal of its own gets a list of its own. It ends when the list is empty, at
+    --tasks, or when a budget is spent, and answers from what there is; so it does when ■ stops it. Errors, time and
+    output of a tool are limited, and Python runs in a sandbox.
     """
 
     magic: ClassVar[str] = "%%agent"
@@ -336,20 +227,20 @@ class Agent(Asking, Tools, Budgets, Bound):
     history: Any = option(None, "an agent begins anew", only="none")
     calculator: Any = option(None, "an agent has tools", only="none")
     goal: str | list[dict] = option(..., "the goal", positional=True, body=True, only="python")
-    steps: int | None = option(None, "maximum number of turns in one task (default: 12)", "N", group="Tools")
-    tasks: int = option(10, "maximum number of tasks, on all levels together", "N", group="List")
-    levels: int = option(2, "maximum depth of lists within lists; 1 is the list itself", "N", group="List")
+    steps: Count | None = option(None, "maximum number of turns in one task (default: 12)", "N", group="Tools")
+    tasks: Count = option(10, "maximum number of tasks, on all levels together", "N", group="List")
+    levels: Count = option(2, "maximum depth of lists within lists; 1 is the list itself", "N", group="List")
     on_trace: Callable | None = option(None, "called with the root of the trace whenever it has grown", only="python")
 
 
-class Rag(Retrieval, Prompting):
+class Rag(Retrieval, PromptOptions):
     """answer a question from documents, with sources
 
     Finds the chunks of an index that are nearest to the question, puts those that fit into the prompt, best first, and
-    asks a model to answer from them. Each sentence of the answer is then held against its sources: one is supported
-    where what it adds to the question, its words, numbers, names and negations, stands in a source; any other is
-    marked, with the reason. Where nothing near the question is found, the answer is "I don't know" and no model is
-    asked. Documents are quoted as data: what they say is no instruction.
+    asks a model to answer from them. Each sentence of the answer is then compared with its sources: it is supported if
+    what it adds to the question (words, numbers, names, negations) is in a source; any other sentence is marked, with
+    the reason. If no chunk is near the question, the answer is "I don't know" and no model is asked. Documents are
+    quoted as data: what they say is no instruction.
     """
 
     magic: ClassVar[str] = "%%rag"
@@ -370,22 +261,23 @@ class Rag(Retrieval, Prompting):
     index: str = option(..., "the index to search", "NAME", positional=True, complete="indexes", group="Retrieval")
     near: float | None = option(
         None,
-        "relevance threshold: the cosine from which on a chunk is near (default: what questions about other things "
-        "reach by "
-        "chance, measured when the index was made)",
+        "relevance threshold: the least cosine of a chunk that is near the question (default: what questions about "
+        "other subjects reach by chance, measured when the index was made)",
         "COSINE",
         group="Retrieval",
     )
     history: bool = option(
-        False, "the question follows up on the last; it is rewritten to stand by itself", group="Prompt"
+        False,
+        "the question follows up on the last one, and is first rewritten as a question of its own",
+        group="Prompt",
     )
-    temperature: float | None = option(
+    temperature: NotNegative | None = option(
         None, "sampling temperature; 0 is greedy decoding (default: 0, with --samples 0.7)", "T", group="Sampling"
     )
 
 
-class Ranking(Prompting):
-    """What rank, compare and arena have in common: who judges, and where it is kept."""
+class Ranking(PromptOptions):
+    """What rank, compare and arena have in common."""
 
     group: ClassVar[str] = "Models and rankings"
 
@@ -399,10 +291,10 @@ class Rank(Ranking):
     """a model's answers to each prompt, to be ranked by a person or a judge
 
     Samples several completions of each prompt and asks in a form which are better: by dragging, by number keys or by
-    buttons, ties allowed. Their order is shuffled, and whose they are is not told. Each ranking is on disk at the
-    moment it is given, and the cell waits for nobody: the same cell, run again, goes on where it stopped, in a new
-    kernel too. A reward model learns from the rankings, and %%rlhf from that. With --judge or --rankings nobody is
-    asked, so the notebook runs without a person.
+    buttons, ties allowed. Their order is shuffled, and their models are not shown. Each ranking is saved at once, and
+    the cell does not wait for a person: the same cell, run again, continues where it stopped, also in a new kernel. A
+    reward model is trained on the rankings, and %%rlhf uses that. With --judge or --rankings nobody is asked, so the
+    notebook runs without a person.
     """
 
     group: ClassVar[str] = "Models and rankings"
@@ -436,34 +328,32 @@ back; on a completion that has the focus ↑ and ↓ move it.
     by: str = option("person", "who ranks; the agreement of several annotators is shown", "WHO")
     judge: str | Callable | None = option(
         None,
-        "a $function(prompt, completion) that scores, higher for the better, or a model that is asked for the order",
+        "a $function(prompt, completion) that scores, higher is better, or a model that is asked for the order",
         "JUDGE",
         complete="models",
         variable=True,
     )
     rankings_file: str | None = option(
         None,
-        "import this file's rankings of the prompts (of all its own if there are none): rankings as kept here, or "
-        "pairs of "
-        "chosen and rejected",
+        "import this file's rankings of the prompts (of all its own if there are none): rankings as saved here, or "
+        "pairs of chosen and rejected",
         "FILE",
         flag="--rankings",
         complete="files",
     )
     overwrite: bool = option(
         False,
-        "ask these in the place of the questions that another cell asked under this NAME; rankings that were given "
-        "are kept",
+        "ask these prompts in place of those that another cell asked under this NAME; rankings given so far are kept",
     )
 
 
 class Compare(Ranking):
     """several models' answers to the same prompts, side by side
 
-    Gives each prompt to each model, with the same seeds, and shows the completions in columns with their differing
-    words tinted. Beside the table a form asks which is better, without saying whose is whose; each vote is kept at once
-    under the rankings' name, from which a reward model can be trained. The cell waits for nobody: run it again to go on
-    voting.
+    Gives each prompt to each model, with the same seeds, and shows the completions in columns, differing words
+    highlighted. A form asks which completion is better, without showing whose it is; each vote is saved at once under
+    the rankings' name, on which a reward model can be trained. The cell does not wait for a person: run it again to
+    continue voting.
     """
 
     group: ClassVar[str] = "Models and rankings"
@@ -488,10 +378,10 @@ class Compare(Ranking):
 class Arena(Ranking):
     """blind votes between models, and a leaderboard of Elo
 
-    Every two of the models answer each prompt, and a form asks which answer is better, without saying whose is whose;
-    or a judge votes. Each vote is kept at once, and the same line goes on where it stopped. The leaderboard has Elo
-    from a Bradley-Terry model of all votes, with intervals by bootstrap over prompts. Models behind a server (%gpt
-    config endpoint) may join.
+    Every two of the models answer each prompt, and a form asks which answer is better, without showing whose it is; or
+    a judge votes. Each vote is saved at once, and the same line continues where it stopped. The leaderboard has Elo
+    ratings from a Bradley-Terry model of all votes, with intervals by bootstrap over prompts. Endpoints (%gpt config
+    endpoint) may take part.
     """
 
     group: ClassVar[str] = "Models and rankings"
@@ -510,9 +400,8 @@ class Arena(Ranking):
     )
     judge: str | Callable | None = option(
         None,
-        "a $function(prompt, completion) that scores, higher for the better, or a model that is asked which is "
-        "better, in both "
-        "orders",
+        "a $function(prompt, completion) that scores, higher is better, or a model that is asked which is better, in "
+        "both orders",
         "JUDGE",
         complete="models",
         variable=True,
@@ -527,22 +416,18 @@ class Arena(Ranking):
     )
     overwrite: bool = option(
         False,
-        "ask these in the place of the questions that another cell asked under these rankings; votes that were "
-        "given are kept",
+        "ask these prompts in place of those that another cell asked under these rankings; votes given so far are kept",
     )
 
 
-class Evaluate(Prompting):
+class Evaluate(PromptOptions):
     """techniques x models on questions with answers: accuracy, cost, what to use
 
-    First the best possible performance, then cost: asks every question with every technique of every model, batched,
-    and shows accuracy with its interval, tokens, seconds and dollars of each, and which to use: the best, and the
-    cheapest within
-    its interval. What the expected answers are, numbers, letters of options, yes or no, or texts, decides how every
-    reply
-    is read, whichever technique it is from; a reply without a readable answer is counted and wrong, one cut off at
-    --max-tokens
-    too unless it named its answer. Results are kept as they come: ■ stops, the same line goes on.
+    Asks every question with every technique of every model, batched, and shows accuracy with its interval, tokens,
+    seconds and dollars of each, and which to use: the most accurate, and the cheapest within its interval. The form of
+    the expected answers (numbers, letters of options, yes or no, texts) decides how the answer is extracted from every
+    reply, whichever technique it is from; a reply without an answer counts as wrong, and so does one cut off at
+    --max-tokens before it stated its answer. Results are saved as they come: after ■ the same line continues.
     """
 
     group: ClassVar[str] = "Task"
@@ -565,49 +450,45 @@ class Evaluate(Prompting):
     models: list[str] = option((), "the models to ask", "MODEL", complete="models")
     index: list[str] = option(
         (),
-        "measure retrieval from these indexes instead, by meaning, --keyword and --hybrid with three weights, and "
-        "say which "
-        "finds most: questions that say where their answers stand (a `quote`, or `source` and `page`); with "
-        "--models, answers "
-        "with the book closed and open",
+        "evaluate retrieval from these indexes instead: dense, --keyword, and --hybrid with three weights; questions "
+        "then need evidence (a `quote`, or `source` and `page`); with --models, also answers without and with the "
+        "index",
         "NAME",
         complete="indexes",
         only="magic",
     )
     techniques: Any = option(
         None,
-        "each in quotes, the flags of %%prompt; a word of no flag, such as direct, is none (default: direct "
-        '"--cot" "--cot '
-        '--samples 5 --vote")',
+        "flags of %%prompt, each technique in quotes; a word without a flag, such as direct, is no technique (default: "
+        'direct "--cot" "--cot --samples 5 --vote")',
         "FLAGS",
         many=True,
     )
-    questions: int | None = option(None, "the first N only (of reasoning-gym: 50)", "N")
+    questions: Count | None = option(None, "the first N only (of reasoning-gym: 50)", "N")
     score: Any = option(
         None,
-        "f(answer, expected), true where it is right; answer is what the technique read off, or else the whole "
-        "reply (default: "
-        "the same number, option, yes or no, or a sentence with the same words)",
+        "f(answer, expected), true if it is right; answer is what the technique extracted, else the whole reply "
+        "(default: the same number, option, yes or no, or a sentence with the same words)",
         "$FUNCTION",
         variable=True,
     )
-    temperature: float | None = option(None, "sampling temperature of all of them", "T")
-    max_tokens: int = option(256, "tokens of each answer at most", "N")
+    temperature: NotNegative | None = option(None, "sampling temperature of all of them", "T")
+    max_tokens: Count = option(256, "maximum number of tokens in an answer", "N")
     as_assistant: bool = option(False, "ask base models as assistants")
     few_shot: Any = option(None, "a $variable with pairs of question and worked answer", "$PAIRS", variable=True)
     seed: int = option(0, "decides the sampling, and which puzzles", "S")
     progress: Callable | None = option(None, "called with (what, done, total)", only="python")
 
 
-class EvaluateIndex(Prompting):
-    """retrieval of indexes on questions whose answers stand somewhere: recall, MRR, nDCG"""
+class EvaluateIndex(PromptOptions):
+    """retrieval metrics of indexes on questions with evidence: recall, MRR, nDCG"""
 
     magic: ClassVar[str] = "gpt.evaluate_index"
 
     model: Any = option(None, "the models take its place", only="none")
     questions: Any = option(..., "a table of questions, with a `quote`, or `source` and `page`", positional=True)
     indexes: list[str] = option(..., "names of the indexes", positional=True)
-    ks: list[int] | None = option(None, "numbers of hits that recall is measured at")
-    models: list[str] = option((), "models to ask, with the book closed and open")
-    k: Count = option(4, "chunks that the models are given")
+    ks: list[Count] | None = option(None, "numbers of hits that recall is measured at")
+    models: list[str] = option((), "models to ask, without and with the index")
+    k: Count = option(4, "number of chunks in the prompt")
     progress: Callable | None = option(None, "called with (what, done, total)", only="python")

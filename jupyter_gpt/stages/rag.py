@@ -7,7 +7,7 @@ Nothing is asked where nothing near the question was found: the answer is then "
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -18,14 +18,17 @@ from jupyter_gpt.inference.completion_report import settings, spent
 from jupyter_gpt.report.parts import Bar, Folded, Inline, Paragraph, Part, Span, Table, Varies, bold, joined, quiet
 from jupyter_gpt.report.report import Report
 from jupyter_gpt.retrieval import cite, keyword, stuff
+from jupyter_gpt.retrieval.indexes import Retrieval
 from jupyter_gpt.retrieval.search import Hit
 from jupyter_gpt.stages.prompt import latest
+from jupyter_gpt.stages.prompt_options import Prompt, Rag
 
 GOOD, BAD = "rgba(0,158,115,0.20)", "rgba(213,94,0,0.25)"
 WORDS, QUOTED = "rgba(240,228,66,0.45)", "rgba(0,158,115,0.30)"
 PARTS = ("#8a8a8a", "#3b82c4", "#5aa0d8", "#e07b39")  # of the meter: the rest, sources by turns, the answer
 WORD = re.compile(r"\w+")
 REWRITTEN = 64  # tokens of a rewritten question at most
+OF_THE_PROMPT = Prompt.model_fields.keys() - {"text", "history", "variables", "out"}
 REMEMBERED = 3  # exchanges that a follow-up is read with
 
 
@@ -116,78 +119,52 @@ class Answer:
         }
 
 
-def rag(
-    session,
-    question: str,
-    index: str,
-    *,
-    model: str | None = None,
-    k: int = 4,
-    keyword: bool = False,
-    hybrid: bool | float = False,
-    rerank: str | None = None,
-    mmr: bool = False,
-    filter: str | None = None,
-    near: float | None = None,
-    history: bool = False,
-    max_tokens: int = 256,
-    temperature: float | None = None,
-    samples: int = 1,
-    dry_run: bool = False,
-    variables: Mapping | None = None,
-    on_token: Callable[[Completion], None] | None = None,
-    **options,
-) -> Answer:
-    """Answer `question` from `index`; what `gpt.rag` does. `options` are those of `gpt.prompt`."""
-    question = fill(question.strip(), variables)[0] if variables else question.strip()  # never what a document says
+def rag(session, options: Rag) -> Answer:
+    """Answer a question from an index. The options of `gpt.prompt` apply to the prompt with the chunks."""
+    question = options.question.strip()
+    if options.variables:  # fills the question only, never what a document says
+        question = fill(question, options.variables)[0]
     if not question:
         raise GPTError("the question is empty: write it in the cell, under the magic")
-    kept, name = session.indexes[index], model or latest(session.models, session.prompting)
-    chat = session.models.about(name).has_chat or options.get("as_assistant", False)
-    said = session.answered.setdefault((index, name), [])
-    if temperature is None and samples == 1:
-        temperature = 0.0
-    rewriting = rewritten(session, question, said, name, chat, options) if history and said else None
+    index, name = session.indexes[options.index], options.model or latest(session.models, session.prompting)
+    chat = session.models.about(name).has_chat or options.as_assistant
+    said = session.answered.setdefault((options.index, name), [])
+    rewriting = rewritten(session, question, said, name, chat, options) if options.history and said else None
     asked = rewriting.text.strip().split("\n")[0].strip(' "') if rewriting else question
-    found = kept.search(asked or question, k, keyword=keyword, hybrid=hybrid, rerank=rerank, mmr=mmr, filter=filter)
-    near = kept.about["near"] if near is None else near
+    how = {name: getattr(options, name) for name in Retrieval.model_fields if name != "k"}
+    found = index.search(asked or question, options.k, **how)
     answer = Answer(
         question,
         asked or question,
-        index,
+        options.index,
         [],
         found,
-        near,
+        index.about["near"] if options.near is None else options.near,
         max((h.cosine for h in found), default=-1.0),
         rewriting=rewriting,
     )
     if answer.known:
-        ask(session, answer, name, chat, max_tokens, options)
-        answer.completion = done = session.prompt(
-            answer.stuffed,
-            model=name,
-            max_tokens=max_tokens,
-            temperature=temperature,
-            samples=samples,
-            dry_run=dry_run,
-            on_token=on_token,
-            **{"lookup": True, **options},
-        )
+        ask(session, answer, name, chat, options)
+        given = {key: value for key, value in options.chosen.items() if key in OF_THE_PROMPT}
+        given |= {"model": name, "max_tokens": options.max_tokens, "temperature": options.temperature}
+        if options.temperature is None and options.samples == 1:
+            given["temperature"] = 0.0
+        answer.completion = done = session.prompt(answer.stuffed, **{"lookup": True, **given})
         answer.text = done.text.strip()
     else:
         answer.text = stuff.UNKNOWN
-    if answer.completion is not None and not dry_run:
-        answer.checks = cite.check(answer.text, [h.text for h in answer.hits], answer.asked)
-    if not dry_run:
+    if not options.dry_run:
+        if answer.completion is not None:
+            answer.checks = cite.check(answer.text, [h.text for h in answer.hits], answer.asked)
         said.append((answer.asked, answer.text))
     return answer
 
 
-def ask(session, answer: Answer, name: str, chat: bool, max_tokens: int, options: Mapping) -> None:
+def ask(session, answer: Answer, name: str, chat: bool, options: Rag) -> None:
     """Decide which hits go into the prompt; sets `hits`, `left`, `stuffed` and `meter`. Raises GPTError when none
     fits.
     """
-    model = session.models[name]
+    model, max_tokens = session.models[name], options.max_tokens
     special = () if model.kind == "endpoint" else special_tokens(model.tokenizer)
     count, context = counter(model, options)
     room = None if context is None else context - max_tokens
@@ -196,9 +173,8 @@ def ask(session, answer: Answer, name: str, chat: bool, max_tokens: int, options
     )
     if not answer.hits:
         raise GPTError(
-            f"none of the {len(answer.left)} chunks fits the context of {name}, {context:,} tokens with "
-            f"{max_tokens:,} kept "
-            "for the answer: lower --max-tokens, or index with smaller --chunk-tokens"
+            f"none of the {len(answer.left)} chunks fits the context of {name}, {context:,} tokens with {max_tokens:,} "
+            "kept for the answer: lower --max-tokens, or index with smaller --chunk-tokens"
         )
     answer.stuffed = stuff.prompt(answer.asked, answer.hits, special, chat)
     if context is None:
@@ -208,7 +184,7 @@ def ask(session, answer: Answer, name: str, chat: bool, max_tokens: int, options
     answer.meter = Meter(context, tuple(b - a for a, b in pairwise(sizes)), sizes[0], max_tokens)
 
 
-def counter(model, options: Mapping) -> tuple[Callable[[str], int], int | None]:
+def counter(model, options: Rag) -> tuple[Callable[[str], int], int | None]:
     """A function that says how many tokens a text makes as a prompt, and the model's context; None for an
     endpoint's.
     """
@@ -217,23 +193,27 @@ def counter(model, options: Mapping) -> tuple[Callable[[str], int], int | None]:
     from jupyter_gpt.data.render import Question, pairs_of, render
     from jupyter_gpt.nn.modules import context_of
 
-    shots = pairs_of(options["few_shot"]) if options.get("few_shot") is not None else ()
-    assistant = options.get("as_assistant", False)
+    shots = pairs_of(options.few_shot) if options.few_shot is not None else ()
 
     def count(text: str) -> int:
-        question = Question(text, options.get("system"), None, shots, assistant)
+        question = Question(text, options.system, None, shots, options.as_assistant)
         return len(render(model.name, model.tokenizer, question).ids)
 
     return count, context_of(model.module)
 
 
-def rewritten(session, question: str, said: list, name: str, chat: bool, options: Mapping) -> Completion:
+def rewritten(session, question: str, said: list, name: str, chat: bool, options: Rag) -> Completion:
     """The follow-up as a question that stands by itself, by the model that will answer it."""
     lines = "\n".join(f"Question: {q}\nAnswer: {a}" for q, a in said[-REMEMBERED:])
     text = stuff.REWRITE.format(said=lines, question=question)
-    kept = {key: options[key] for key in ("system", "as_assistant") if key in options}
     return session.prompt(
-        text, model=name, temperature=0.0, max_tokens=REWRITTEN, stop=["\n"] if not chat else None, **kept
+        text,
+        model=name,
+        temperature=0.0,
+        max_tokens=REWRITTEN,
+        stop=["\n"] if not chat else None,
+        system=options.system,
+        as_assistant=options.as_assistant,
     )
 
 

@@ -6,14 +6,13 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from jupyter_gpt.data.render import Prompt, Question, check_messages, encode, left_as_written, opening_token, render
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.inference.completion import TEMPERATURE, Completion, Sampling
-from jupyter_gpt.models.models import Models
+from jupyter_gpt.inference.completion import Completion, Sampling
 from jupyter_gpt.prompting.generation import sample, stop_ids
 from jupyter_gpt.prompting.template import (
     Template,
@@ -24,64 +23,44 @@ from jupyter_gpt.prompting.template import (
     read_back,
     segments_of,
 )
-from jupyter_gpt.stages.prompt import Prompting, filled_in, latest, prompt, unsent
+from jupyter_gpt.stages.prompt import filled_in, latest, prompt, unsent
+from jupyter_gpt.stages.prompt_options import CONSTRAINTS, PromptOptions
+from jupyter_gpt.stages.prompt_options import Template as Options
 
 FORM = "a template, filled in one pass"
 SPARE = 16  # tokens more than computed, for a hole that ends a little late
-PER_HOLE = ("regex", "json", "choice", "grammar", "stop")  # options that the holes have instead
+PER_HOLE = (*CONSTRAINTS, "stop")  # options that the holes have instead
+ACCEPTED = Sampling.model_fields.keys() - {"stop", "min_tokens", "lookup"}
+ACCEPTED |= {"text", "model", "system", "as_assistant", "dry_run", "variables", "on_token"}
 
 
-def template(
-    models: Models,
-    memory: Prompting,
-    asked: str | list[dict],
-    *,
-    model: str | None = None,
-    samples: int = 1,
-    temperature: float | None = None,
-    top_p: float | None = None,
-    top_k: int | None = None,
-    min_p: float | None = None,
-    max_tokens: int = 64,
-    seed: int = 0,
-    system: str | None = None,
-    logprobs: int = 0,
-    as_assistant: bool = False,
-    dry_run: bool = False,
-    variables: Mapping[str, object] | None = None,
-    on_token: Callable[[Completion], None] | None = None,
-    **other,
-) -> Completion:
+def template(session, options: Options) -> Completion:
     """Have a model fill the holes of a template: a text, or messages, the last of them the assistant's and with the
     holes.
 
     The completion's `text` is the filled template, its `value` maps holes to their text, None if it was cut off. Raises
     GPTError for a text without holes, and for options that a template does not have.
     """
-    for name, value in other.items():
-        if value is not None and not (isinstance(value, int | tuple) and not value):
+    for name, value in options.chosen.items():
+        if name not in ACCEPTED and value is not None and value is not False and value != ():
             why = "its holes have their own" if name in PER_HOLE else "it is filled in one pass"
-            raise GPTError(f"--{name.replace('_', '-')} means nothing to a template: {why}")
-    common = {"samples": samples, "seed": seed, "logprobs": logprobs}
-    settings = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p}
-    defaults = {"temperature": TEMPERATURE, "top_p": 1.0, "top_k": 0, "min_p": 0.0}
-    given = {name: value for name, value in settings.items() if value is not None}
-    sampling = Sampling(**common, **(defaults | given), max_tokens=max_tokens)
-    before, holes, notes = split(asked, system, variables or {})
-    chosen = models[model or latest(models, memory)]
+            raise GPTError(f"--{name.replace('_', '-')} cannot be used with a template: {why}")
+    models, memory = session.models, session.prompting
+    before, holes, notes = split(options.text, options.system, options.variables or {})
+    chosen = models[options.model or latest(models, memory)]
     if chosen.kind == "endpoint":
-        settings |= {"model": chosen.name, **common, "as_assistant": as_assistant, "dry_run": dry_run}
-        return at_endpoint(models, memory, chosen, before, holes, max_tokens, settings, notes)
+        return at_endpoint(models, memory, chosen, before, holes, options, notes)
     memory.used[chosen.name] = time.time()
     if before is not None:
-        head = render(chosen.name, chosen.tokenizer, Question(before, as_assistant=as_assistant))
+        head = render(chosen.name, chosen.tokenizer, Question(before, as_assistant=options.as_assistant))
     else:
         tokenizer: Any = chosen.tokenizer
         first = opening_token(tokenizer)
         ids = () if first is None else (first,)
         head = Prompt(ids, tokenizer.decode(ids), FORM)
-    done = in_kernel(chosen, head, holes, sampling, notes, dry_run, on_token)
-    if not dry_run:
+    sampling = Sampling.of(**{name: getattr(options, name) for name in Sampling.model_fields})
+    done = in_kernel(chosen, head, holes, sampling, notes, options.dry_run, options.on_token)
+    if not options.dry_run:
         memory.last = done
     return done
 
@@ -127,7 +106,7 @@ def in_kernel(
         return unsent(ready, sampling, model.name, False)
     longest = sum((hole.max_tokens or sampling.max_tokens) + SPARE for hole in template.holes)
     longest += sum(len(encode(tokenizer, text)) for text in template.texts)
-    settings = replace(sampling, max_tokens=min(longest, room))
+    settings = sampling.replace(max_tokens=min(longest, room))
     constraints: list[TemplateConstraint] = []
 
     def constraint() -> TemplateConstraint:
@@ -178,26 +157,28 @@ def spans(template: Template, values: Mapping[str, str], lead: int) -> list[tupl
 
 
 def at_endpoint(
-    models, memory, endpoint, before, template: Template, max_tokens: int, settings: dict, notes: Sequence[str]
+    models, memory, endpoint, before, template: Template, options: Options, notes: Sequence[str]
 ) -> Completion:
     """Fill a template at an endpoint, as one regex."""
-    first = template.texts[0]
+    first, max_tokens = template.texts[0], options.max_tokens
     if endpoint.has_chat and before is None:
         raise GPTError(
             f"{endpoint.name} is an endpoint that is asked in turns: write user: … and then assistant: the template"
         )
-    if before is not None and not (endpoint.has_chat or settings["as_assistant"]):
+    if before is not None and not (endpoint.has_chat or options.as_assistant):
         raise GPTError(f"{endpoint.name} is a base model and has no turns: write the template as a document")
     sent = first.rstrip(" ") if before is None else ""
     if before is None and not sent:
         raise GPTError("a template for an endpoint without a chat begins with some text")
     regex = re.escape(first[len(sent) :]) + as_regex(template, max_tokens)
     longest = sum(hole.max_tokens or max_tokens for hole in template.holes) + sum(map(len, template.texts))
-    [done] = prompt(models, memory, [sent if before is None else before], regex=regex, max_tokens=longest, **settings)
+    settings = {name: getattr(options, name) for name in ACCEPTED - {"text", "system", "variables", "on_token"}}
+    settings |= {"model": endpoint.name, "regex": regex, "max_tokens": longest}
+    [done] = prompt(models, memory, [sent if before is None else before], PromptOptions.of(**settings))
     for one in done.samples:
         one.text = sent + one.text
         values = read_back(template, one.text[len(first) :]) if one.valid else None
-        one.value, one.valid = values, None if settings["dry_run"] else values is not None
+        one.value, one.valid = values, None if options.dry_run else values is not None
         one.holes = spans(template, values or {}, 0)
         one.form, one.notes = "a template, as one regex", (*notes, *one.notes)
     return done

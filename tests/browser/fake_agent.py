@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 from jupyter_gpt.inference.completion import Completion, Usage
 from jupyter_gpt.stages.prompt import Prompting, prompt_with_techniques
+from jupyter_gpt.stages.prompt_options import Prompt
 
 SAID = (
     'Thought: first\nAction: save\nAction Input: {"text": "<b>one</b>"}',
@@ -23,7 +24,7 @@ class Session:
         self.models, self.memory, self.said = {"assistant": model}, Prompting(), iter(SAID)
 
     def prompt(self, text, **options):
-        return prompt_with_techniques(self.models, self.memory, text, send=self.send, indexes={}, **options)
+        return prompt_with_techniques(self.models, self.memory, text, Prompt.of(text=text, **options), send=self.send)
 
     def send(self, prompts, *, show=None, deadline=None, **settings):
         done = [

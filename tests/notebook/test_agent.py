@@ -57,7 +57,7 @@ def test_what_is_wrong_is_said(gpt, fails, ip):
     assert "--allow pyton is no tool given here (did you mean python?)" in fails(
         "%%agent noise --tools python --allow pyton\nGo."
     )
-    assert "--tasks is 1 or more" in fails("%%agent noise --tasks 0\nGo.")
+    assert "--tasks 0 must be above zero" in fails("%%agent noise --tasks 0\nGo.")
     assert "wants an index" in fails("%%prompt noise --tools search\nGo.")
     assert "no tool to act with" in fails("%%prompt noise --react\nGo.")
 

@@ -76,34 +76,11 @@ def test_every_option_reaches_the_session(gpt, ip, shown, monkeypatch):
     }
 
 
-def test_the_options_are_those_of_the_session():
-    from jupyter_gpt.stages.prompt import prompt as ask
-    from jupyter_gpt.stages.prompt import prompt_with_techniques
-
-    keywords = signature(ask).parameters | signature(prompt_with_techniques).parameters
-    internal = {
-        "models",
-        "memory",
-        "asked",
-        "plain",
-        "variables",
-        "on_token",
-        "on_all",
-        "on_trace",
-        "deadline",
-        "send",
-        "call_user",
-        "person",
-        "indexes",
-        "tasks",
-        "levels",
-        "lookup",
-        "form",
-    }
+def test_the_options_are_those_of_the_session(gpt):
+    keywords = signature(gpt.prompt).parameters
     options = {option.key: option for _, group in CELLS["prompt"].COMMAND.groups for option in group}
-    assert set(options) - {"out"} == set(keywords) - internal
-    told = {key: o.default for key, o in options.items() if o.default is not None and keywords[key].default is not None}
-    assert told == {key: keywords[key].default for key in told}
+    only_python = {"text", "variables", "on_token", "on_trace", "person", "lookup"}
+    assert set(options) - {"out"} == set(keywords) - only_python
 
 
 def test_a_dry_run_shows_the_prompt_and_sends_nothing(gpt, succeed, shown, monkeypatch):

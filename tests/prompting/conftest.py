@@ -3,7 +3,8 @@
 import pytest
 
 from jupyter_gpt.inference.completion import Completion, Sampling, Usage
-from jupyter_gpt.prompting.ask import Ask, Budget
+from jupyter_gpt.prompting.ask import Ask
+from jupyter_gpt.prompting.options import Budget
 
 
 class Script:

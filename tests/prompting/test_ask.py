@@ -74,8 +74,8 @@ def test_answers_are_cut_to_what_is_left_of_the_tokens(scripted):
     ask = scripted(lambda *_: "a b c", budget=Budget(max_tokens_total=30), max_tokens=100)
     ask(["one two", "three"], samples=3)
     assert [s["max_tokens"] for s in ask.send.settings] == [5, 5]
-    with pytest.raises(GPTError, match="--max-calls is above 0, not 0"):
-        Budget(max_calls=0)
+    with pytest.raises(GPTError, match="--max-calls 0 must be above zero"):
+        Budget.of(max_calls=0)
 
 
 def test_an_interrupted_answer_is_kept_and_ends_the_technique(scripted):

@@ -7,7 +7,8 @@ import pytest
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.completion import Completion
 from jupyter_gpt.inference.tool_calls import NoToolCalls
-from jupyter_gpt.prompting.ask import Budget, Options, run
+from jupyter_gpt.prompting.ask import run
+from jupyter_gpt.prompting.options import Budget, Options
 from jupyter_gpt.prompting.tools.approval import Approval, Decision, Nobody, Toolset
 from jupyter_gpt.prompting.tools.calculator import calculator
 from jupyter_gpt.prompting.tools.protocols import Unreadable, read_turn
@@ -391,7 +392,6 @@ def test_what_makes_no_sense_is_refused(world):
     for wrong, why in (
         (lambda: check_options(Options(toolset=Toolset(()))), "no tool to act with"),
         (lambda: Toolset((tools[0], tools[0])), "two tools called weather"),
-        (lambda: Toolset(tools, steps=0), "--steps"),
         (lambda: Toolset(tools, Approval(allow=frozenset({"sent"}))), r"--allow sent is no tool .*did you mean send"),
         (lambda: check_options(Options(toolset=Toolset(tools), cot=True)), "leave --cot out"),
         (lambda: check_options(Options(toolset=Toolset(tools), tree=True)), "leave one out"),

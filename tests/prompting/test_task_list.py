@@ -5,7 +5,8 @@ import json
 import pytest
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.prompting.ask import Budget, Options, run
+from jupyter_gpt.prompting.ask import run
+from jupyter_gpt.prompting.options import Budget, Options
 from jupyter_gpt.prompting.task_list import LISTED, MEMORY, list_grammar, read, results
 from jupyter_gpt.prompting.tools.approval import Approval, Toolset
 from jupyter_gpt.prompting.tools.tool import tool
@@ -309,4 +310,4 @@ def test_what_makes_no_sense_is_refused(shop):
         ({"levels": 0}, "--levels"),
     ):
         with pytest.raises(GPTError, match=why):
-            check_options(Options(toolset=acting, tasks=5, **wrong))
+            check_options(Options.of(toolset=acting, tasks=5, **wrong))

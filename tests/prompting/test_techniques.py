@@ -4,7 +4,8 @@ import pytest
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.prompting.answers import Form
-from jupyter_gpt.prompting.ask import Budget, Options, run, text_of
+from jupyter_gpt.prompting.ask import run, text_of
+from jupyter_gpt.prompting.options import Budget, Options
 from jupyter_gpt.stages.prompt import check_options, compose
 
 SUM = "What is 2 + 3 * 4?"
@@ -339,18 +340,29 @@ def test_a_tree_that_runs_out_keeps_its_best(scripted):
     [
         (Options(vote=True), "--vote chooses among several samples"),
         (Options(samples=3, vote=True, best_of=len), "leave one out"),
-        (Options(samples=3, reflect=1), "so that the samples become one"),
+        (Options(samples=3, reflect=1), "to choose one of the samples"),
         (Options(check=bool), "add --reflect"),
         (Options(tree=True, cot=True), "leave --cot out"),
         (Options(tree=True, samples=4, vote=True), "leave --samples"),
-        (Options(tree=True, search="dfs!"), "--search is bfs, dfs or beam"),
-        (Options(tree=True, breadth=0), "--breadth is 1 or more"),
-        (Options(samples=2, best_of=3), "--best-of wants a function, not a int"),
+        (Options(depth=2), "--depth belongs to --tree"),
     ],
 )
 def test_contradictions_are_refused_with_the_reason(options, said):
     with pytest.raises(GPTError, match=said):
         check_options(options)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"search": "dfs!"}, "--search is bfs or dfs or beam"),
+        ({"breadth": 0}, "--breadth 0 must be above zero"),
+        ({"samples": 2, "best_of": 3}, "best_of=3 is of type int: wanted is a function"),
+    ],
+)
+def test_values_out_of_range_are_refused(options, said):
+    with pytest.raises(GPTError, match=said):
+        Options.of(**options)
 
 
 def test_what_a_base_model_cannot_do_is_said():
@@ -359,5 +371,3 @@ def test_what_a_base_model_cannot_do_is_said():
     with pytest.raises(GPTError, match="--value"):
         check_options(Options(tree=True), chat=False)
     check_options(Options(tree=True, value=len), chat=False)
-    with pytest.raises(GPTError, match="--depth belongs to --tree"):
-        check_options(Options(), given=frozenset({"depth"}))

@@ -185,7 +185,7 @@ def test_one_that_is_cut_off_says_so(gpt, tiny_model):
     assert done.notes[-1].startswith("cut off: not valid")
     with pytest.raises(GPTError, match="more than the context"):
         gpt.template("The old fox saw. " * 9 + "{{gen a}}", model="short")
-    with pytest.raises(GPTError, match="--stop means nothing to a template"):
+    with pytest.raises(GPTError, match="--stop cannot be used with a template"):
         gpt.template(HERO, model="short", stop="x")
 
 

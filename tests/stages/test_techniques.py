@@ -129,7 +129,7 @@ def test_many_at_once_are_as_one_by_one(gpt, chat):
 def test_what_says_nothing_asks_for_no_technique(gpt, chat):
     plain = gpt.prompt("The", model="chat", cot=False, best_of=None, max_calls=None, **SHORT)
     assert plain.trace is None and plain.samples == [plain]
-    with pytest.raises(GPTError, match="--max-calls is above 0, not 0"):
+    with pytest.raises(GPTError, match="--max-calls 0 must be above zero"):
         gpt.prompt("The", model="chat", max_calls=0)
 
 

@@ -84,7 +84,7 @@ def prompt(gpt, given: dict, ip, cell: str):
     from jupyter_gpt.inference.completion_report import completion_report, prompt_report
     from jupyter_gpt.notebook.views.place import Writing
     from jupyter_gpt.prompting.template import is_template
-    from jupyter_gpt.stages.prompt import uses_technique
+    from jupyter_gpt.stages.prompt_options import uses_technique
 
     body = cell.strip("\n")
     chat = turns(body)

@@ -78,10 +78,7 @@ def subtitle(task: RankingTask) -> str:
 
 def sampling(task: RankingTask) -> Sampling:
     """The settings that made the completions."""
-    given = {k: v for k, v in task.options.items() if k in Sampling.__dataclass_fields__ and v is not None}
-    if "stop" in given:
-        given["stop"] = (given["stop"],) if isinstance(given["stop"], str) else tuple(given["stop"])
-    return Sampling(**given)
+    return Sampling(**{name: value for name, value in task.options.items() if name in Sampling.model_fields})
 
 
 def status_line(task: RankingTask, blind: bool = False) -> str:

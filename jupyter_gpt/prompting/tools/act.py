@@ -85,7 +85,6 @@ def toolset_for(
     model,
     tools: str | Callable | Iterable | Tool,
     indexes: Mapping,
-    *,
     approve: bool | Callable = False,
     allow: str | Iterable[str] = (),
     steps: int | None = None,

@@ -87,13 +87,11 @@ class Toolset:
     special: tuple[str, ...] = ()
 
     def __post_init__(self):
-        """Raises GPTError for two tools of one name, an unknown one in `allow`, and less than one step."""
+        """Raises GPTError for two tools of one name, and for an unknown one in `allow`."""
         names = [tool.name for tool in self.tools]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice:
             raise GPTError(f"there are two tools called {twice}: tool(function, name=…) gives one another name")
-        if self.steps < 1:
-            raise GPTError(f"--steps is 1 or more, not {self.steps}")
         unknown = sorted(self.approval.allow - set(names))
         if unknown:
             raise GPTError(f"--allow {unknown[0]} is no tool given here{nearest(unknown[0], names)}")

@@ -48,5 +48,5 @@ def test_through_the_engine_the_tokens_are_forced(gpt, tiny_model, monkeypatch):
     with pytest.raises(GPTError, match="leave one out"):
         gpt.prompt("The", model="noise", calculator=True, regex="a+")
     gpt.endpoint("far", "http://127.0.0.1:9/v1", "m")
-    with pytest.raises(GPTError, match="--tools does"):
+    with pytest.raises(GPTError, match="use --tools"):
         gpt.prompt("The", model="far", calculator=True)

@@ -4,7 +4,8 @@ import pytest
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.tool_calls import NoToolCalls
-from jupyter_gpt.prompting.ask import Options, run
+from jupyter_gpt.prompting.ask import run
+from jupyter_gpt.prompting.options import Options
 from jupyter_gpt.prompting.tools.approval import Toolset
 from jupyter_gpt.prompting.tools.protocols import example_run
 from jupyter_gpt.prompting.tools.tool import tool
