@@ -8,16 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.evaluation.bradley_terry import DRAWN, Game, Rating, ratings
+from jupyter_gpt.report.parts import Bar, Inline, Paragraph, Part, Table, bold
 from jupyter_gpt.runs.provenance import provenance
 from jupyter_gpt.stages import judges
 from jupyter_gpt.stages.compare import shortened
-from jupyter_gpt.stages.rank import RankingTask, Tick, check_several, entry_of, prompts_sent, questions_of, shuffled
+from jupyter_gpt.stages.rank import Tick, check_several, entry_of, prompts_sent, questions_of, shuffled
+from jupyter_gpt.stages.ranking_task import RankingTask
 from jupyter_gpt.stages.rankings import Question
 
+BLUE, PALE = "rgb(58,143,208)", "rgba(58,143,208,0.35)"
+TICK = 0.02  # width of a rating in the bar of its interval
+ELO = (
+    "Elo by a Bradley-Terry model of all votes; 1000 is the mean of these models, 400 points are odds of 10 to 1. "
+    "95% intervals: the wider of the bootstrap over prompts and the curvature of the likelihood."
+)
 PROMPTS = (
     "What is the capital of France?",
     "Explain to a child why the sky is blue.",
@@ -45,6 +53,17 @@ class Arena(RankingTask):
 
     kind = "arena"
     best_only = True
+
+    @property
+    def title(self) -> str:
+        return f"arena {', '.join(self.models)}"
+
+    def body(self, blind: bool) -> list[Part]:
+        return ([] if blind else leaderboard(self)) + super().body(blind)
+
+    def as_dict(self) -> dict:
+        board = [{"rank": s.rank, "model": s.model, "about": s.about, **asdict(s.rating)} for s in self.leaderboard]
+        return {**super().as_dict(), "leaderboard": board}
 
     def __init__(self, *args, about: dict[str, str] | None = None, **options):
         super().__init__(*args, **options)
@@ -89,7 +108,7 @@ class Arena(RankingTask):
         return pandas.DataFrame(rows, columns=columns)
 
     def __repr__(self) -> str:
-        return f"<arena of {', '.join(self.models)}: {len(self.rows)} battles, {len(self.missing)} without a vote>"
+        return f"<arena of {', '.join(self.models)}: {len(self.questions)} battles, {len(self.missing)} without a vote>"
 
 
 def arena(
@@ -151,3 +170,23 @@ def description(model) -> str:
     size = f"{model.parameters:,} parameters" if model.parameters else ""
     licence = f"licence {model.licence}" if model.licence else ""
     return ", ".join(filter(None, ["assistant" if model.has_chat else "base model", size, licence]))
+
+
+def leaderboard(task: Arena) -> list[Part]:
+    """The models' ratings, each interval drawn on a scale that all share."""
+    standings = task.leaderboard
+    low, high = min(s.rating.low for s in standings), max(s.rating.high for s in standings)
+
+    def interval(rating: Rating) -> list[Inline]:
+        ends = (low, rating.low, rating.elo, rating.high)
+        before, left, right = ((1 - TICK) * (b - a) / (high - low) for a, b in pairwise(ends))
+        text = f"{rating.low:.0f} to {rating.high:.0f}"
+        bar = [(before, "transparent", ""), (left, PALE, text), (TICK, BLUE, f"{rating.elo:.0f}"), (right, PALE, text)]
+        return [Bar(bar, width=180), f" {text}"]
+
+    rows = [
+        (s.rank, bold(s.model), bold(f"{r.elo:.0f}"), interval(r), r.wins, r.ties, r.losses, s.about)
+        for s, r in ((s, s.rating) for s in standings)
+    ]
+    header = ("rank", "model", "Elo", "95% interval", "won", "tied", "lost", "description")
+    return [Table(header, rows, "rlrlrrrl"), Paragraph(ELO, "quiet")]

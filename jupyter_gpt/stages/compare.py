@@ -10,18 +10,11 @@ import hashlib
 from collections.abc import Sequence
 
 from jupyter_gpt.errors import GPTError, nearest
-from jupyter_gpt.stages.rank import (
-    TIE,
-    RankingTask,
-    Tick,
-    check_prompts,
-    check_several,
-    entry_of,
-    prompts_sent,
-    sample,
-    shuffled,
-)
-from jupyter_gpt.stages.rankings import Question
+from jupyter_gpt.report.differences import differences
+from jupyter_gpt.report.parts import Inline, Part, Samples, Span
+from jupyter_gpt.stages.rank import Tick, check_prompts, check_several, entry_of, prompts_sent, sample, shuffled
+from jupyter_gpt.stages.ranking_task import GREEN, TIE, RankingTask, folded, written
+from jupyter_gpt.stages.rankings import Question, Ranking
 
 
 class Comparison(RankingTask):
@@ -29,6 +22,19 @@ class Comparison(RankingTask):
 
     kind = "compare"
     best_only = True
+
+    @property
+    def legend(self) -> str:
+        asking = " · --blind asks for votes without naming the models" if self.missing else ""
+        return f"tinted: words that no other completion has{asking}"
+
+    @property
+    def title(self) -> str:
+        return f"compare {', '.join(self.models)}"
+
+    def body(self, blind: bool) -> list[Part]:
+        rows = [(prompt, side_by_side(question, answer)) for prompt, question, answer in self.numbered()]
+        return folded(rows, lambda some: [Samples(self.models, some)], blind)
 
     @property
     def votes(self) -> list[str | None]:
@@ -62,7 +68,8 @@ class Comparison(RankingTask):
         self.choose(row, self.models.index(best) if best in self.models else None, by)
 
     def __repr__(self) -> str:
-        return f"<comparison of {', '.join(self.models)}: {len(self.rows)} rows, {len(self.missing)} without a vote>"
+        without = f"{len(self.missing)} without a vote"
+        return f"<comparison of {', '.join(self.models)}: {len(self.questions)} rows, {without}>"
 
 
 def compare(
@@ -102,3 +109,14 @@ def compare(
 def shortened(name: str) -> str:
     """The name, or as much of it as a name may have with a digest of the whole."""
     return name if len(name) <= 64 else f"{name[:55]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def side_by_side(question: Question, answer: Ranking | None) -> list[Inline]:
+    """What each model wrote to one prompt, words that no other has tinted, the best marked."""
+    pieces = differences([text.strip() for text in question.texts])
+    best = answer.order[0] if answer else ()
+    mark = Span("tie" if len(best) > 1 else "✓ best", "bold", GREEN)
+    return [
+        [mark, "\n"] * (place in best) + written(each, of_text)
+        for place, (each, of_text) in enumerate(zip(question.completions, pieces, strict=True))
+    ]

@@ -351,9 +351,9 @@ class Compare(Ranking):
     """several models' answers to the same prompts, side by side
 
     Gives each prompt to each model, with the same seeds, and shows the completions in columns, differing words
-    highlighted. A form asks which completion is better, without showing whose it is; each vote is saved at once under
-    the rankings' name, on which a reward model can be trained. The cell does not wait for a person: run it again to
-    continue voting.
+    highlighted. With --blind the columns are folded and a form asks which completion is better, without showing whose
+    it is; each vote is saved at once under the rankings' name, on which a reward model can be trained. The cell does
+    not wait for a person: run it again to continue voting.
     """
 
     group: ClassVar[str] = "Models and rankings"
@@ -373,6 +373,7 @@ class Compare(Ranking):
     rankings: str | None = option(
         None, "name under which the votes are kept (default: MODEL-vs-MODEL)", "NAME", complete="rankings"
     )
+    blind: bool = option(False, "ask in a form which answer is better, without naming the models", only="magic")
 
 
 class Arena(Ranking):

@@ -8,185 +8,19 @@ kept under the name of its annotator. `%%compare` and `%gpt arena` are the same 
 from __future__ import annotations
 
 import random
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.evaluation import fingerprint
-from jupyter_gpt.evaluation.agreement import kendalls_w, ranks
 from jupyter_gpt.runs.provenance import Provenance, provenance
 from jupyter_gpt.stages import judges
-from jupyter_gpt.stages.rankings import Question, Ranking, Rankings, read_file
+from jupyter_gpt.stages.ranking_task import RankingTask
+from jupyter_gpt.stages.rankings import Question, Rankings, read_file
 
 BATCH = 64  # completions sampled together; each batch is on disk before the next is sampled
-TIE = "tie"
 Tick = Callable[[str, int, int, int], None]  # (what is done, prompts done, prompts, tokens of the first completion)
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """Kendall's W, the mean over the `prompts` with several annotators; `chance` is its mean for random orders."""
-
-    w: float
-    chance: float
-    prompts: int
-    labellers: tuple[str, ...]
-
-
-class RankingTask:
-    """Questions under a name, and their rankings, which are read from and written to disk at each access.
-
-    best_only: whether the form asks for the best completion alone, not for a whole order.
-    by: whose rankings are asked for.  anybody: whether another annotator's ranking will do.
-    notes: warnings about the files.  judged: for each question what a judging model was sent and what it replied.
-    """
-
-    kind = "rank"
-    best_only = False
-
-    def __init__(
-        self,
-        rankings: Rankings,
-        questions: Sequence[Question],
-        models: Sequence[str],
-        options: dict | None = None,
-        *,
-        by: str = "person",
-        anybody: bool = False,
-        notes: Sequence[str] = (),
-    ):
-        self.rankings, self.questions, self.models = rankings, list(questions), list(models)
-        self.options, self.by, self.anybody = options or {}, by, anybody
-        self.notes = [*filter(None, [rankings.torn]), *notes]
-        self.judged: dict[int, list[dict]] = {}
-        self.history: list[tuple[int, str, Ranking | None]] = []  # question, annotator, replaced ranking: for `undo`
-
-    @property
-    def name(self) -> str:
-        return self.rankings.name
-
-    @property
-    def rows(self) -> list[Question]:
-        return self.questions
-
-    @property
-    def answers(self) -> list[dict[str, Ranking]]:
-        """For each question its rankings by annotator, oldest first."""
-        answers: list[dict[str, Ranking]] = [{} for _ in self.questions]
-        places = {question.key: i for i, question in enumerate(self.questions)}
-        for ranking in self.rankings.read():
-            if ranking.key in places:
-                of_question = answers[places[ranking.key]]
-                of_question.pop(ranking.by, None)
-                of_question[ranking.by] = ranking
-        return answers
-
-    def accepted(self) -> list[Ranking | None]:
-        """For each question the ranking by `self.by`, else, where `anybody` will do, the last one by another."""
-        return [a.get(self.by) or (list(a.values())[-1] if self.anybody and a else None) for a in self.answers]
-
-    def answer(self, i: int) -> Ranking | None:
-        """The accepted ranking of question `i`."""
-        return self.accepted()[i]
-
-    @property
-    def missing(self) -> list[int]:
-        """The questions that wait for a ranking: their completions differ, and there is none."""
-        pairs = enumerate(zip(self.questions, self.accepted(), strict=True))
-        return [i for i, (question, answer) in pairs if question.open and answer is None]
-
-    @property
-    def choices(self) -> list[int | str | None]:
-        """For each question the place of the single best completion, `tie`, or None where there is no ranking."""
-        answers = self.accepted()
-        return [None if a is None else a.order[0][0] if len(a.order[0]) == 1 else TIE for a in answers]
-
-    @property
-    def labellers(self) -> dict[str, int]:
-        """How many of the questions each annotator ranked."""
-        return dict(Counter(by for answers in self.answers for by in answers))
-
-    @property
-    def agreement(self) -> Agreement | None:
-        """The annotators' agreement; None where no prompt has two rankings that are not all ties."""
-        shared = [answers for answers in self.answers if len(answers) > 1]
-        values = [(kendalls_w([r.order for r in answers.values()]), len(answers)) for answers in shared]
-        defined = [(w, m) for w, m in values if w is not None]
-        if not defined:
-            return None
-        n, who = len(defined), dict.fromkeys(by for answers in shared for by in answers)
-        return Agreement(sum(w for w, _ in defined) / n, sum(1 / m for _, m in defined) / n, n, tuple(who))
-
-    @property
-    def table(self):
-        """A DataFrame, one row per completion: prompt, model, seed, text, and each annotator's ranks (1 is best)."""
-        import pandas
-
-        rows = []
-        for question, answers in zip(self.questions, self.answers, strict=True):
-            columns = {by: ranks(ranking.order) for by, ranking in answers.items()}
-            for place, entry in enumerate(question.entries):
-                rows.append({"prompt": question.prompt, **entry, **{by: of[place] for by, of in columns.items()}})
-        return pandas.DataFrame(rows, columns=["prompt", "model", "seed", "text", *self.labellers])
-
-    def rank(self, i: int, order: Sequence[Sequence[int]], reason: str = "", by: str | None = None) -> None:
-        """Rank question `i`: groups of places in its completions, the best first, those of a group tied.
-
-        Replaces an earlier ranking by the same annotator. Raises GPTError for no such question, and for an order that
-        does not name each completion once.
-        """
-        if not 0 <= i < len(self.questions):
-            raise GPTError(f"there is no question {i}: {self.name} has {len(self.questions)}, counted from 0")
-        question, by = self.questions[i], by or self.by
-        if sorted(place for group in order for place in group) != list(range(len(question.completions))):
-            raise GPTError(
-                f"an order names each of the {len(question.completions)} completions once, not {order!r:.60}"
-            )
-        groups = tuple(tuple(group) for group in order if group)
-        before = self.rankings.latest(by).get(question.key)
-        self.rankings.put(
-            Ranking(question.prompt, question.entries, groups, question.shown, by, time.time(), reason.strip())
-        )
-        self.history.append((i, by, before))
-
-    def choose(self, i: int, place: int | None, by: str | None = None) -> None:
-        """Rank one completion of question `i` above the others, which are tied; None ties all."""
-        everything = range(len(self.questions[i].completions)) if 0 <= i < len(self.questions) else ()
-        rest = [each for each in everything if each != place]
-        self.rank(i, [rest] if place is None else [[place], rest], by=by)
-
-    def undo(self) -> int | None:
-        """Withdraw the last ranking given here and restore what it replaced; returns its question, None for none."""
-        if not self.history:
-            return None
-        i, by, before = self.history.pop()
-        if before is None:
-            self.rankings.withdraw(self.questions[i].key, by)
-        else:
-            self.rankings.put(before)
-        return i
-
-    @property
-    def tally(self) -> Mapping[str, object]:
-        """In a comparison the votes, in an arena the rating of each model."""
-        return {}
-
-    @property
-    def counts(self) -> str:
-        missing = len(self.missing)
-        return f"{sum(question.open for question in self.questions) - missing} ranked, {missing} missing"
-
-    @property
-    def outcome(self) -> str:
-        """The state of the task in a line."""
-        return "; ".join(filter(None, [self.counts, ", ".join(f"{name} {n}" for name, n in self.tally.items())]))
-
-    def __repr__(self) -> str:
-        return f"<rankings {self.name}: {len(self.questions)} prompts, {len(self.missing)} not ranked>"
 
 
 def rank(

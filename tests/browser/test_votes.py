@@ -26,7 +26,7 @@ def ask(lab, open_notebook, tmp_path):
 
     def start(names: tuple[str, ...] = TWO, after: str = "after = 1"):
         setup = SETUP.format(home=str(tmp_path / "home"), names=names)
-        notebook = open_notebook(setup, f"%%compare {' '.join(names)}{BODY}", after)
+        notebook = open_notebook(setup, f"%%compare {' '.join(names)} --blind{BODY}", after)
         notebook.run_all()
         notebook.page.locator(".gpt-rank").wait_for(timeout=20_000)
         notebook.wait_idle()  # the cell waits for nobody

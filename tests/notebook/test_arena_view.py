@@ -10,9 +10,10 @@ import pytest
 pytest.importorskip("anywidget")
 
 from helpers.rendered import folded
-from jupyter_gpt.notebook.views.rank import Page, ranking_report
+from jupyter_gpt.notebook.views.rank import Page
 from jupyter_gpt.notebook.views.rank_form import RankForm
 from jupyter_gpt.stages.arena import Arena
+from jupyter_gpt.stages.ranking_task import ranking_report
 from jupyter_gpt.stages.rankings import Question, Rankings
 
 EVIL = "<script>alert('x')</script> »«"

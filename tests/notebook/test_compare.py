@@ -45,6 +45,14 @@ def test_where_the_votes_go_and_samples(ip, asked, shown):
     assert asked[0][2] == {"rankings": "best", "samples": 3, "as_assistant": True}
 
 
+def test_votes_are_asked_for_only_with_blind(ip, asked, monkeypatch):
+    forms = []
+    monkeypatch.setattr("jupyter_gpt.notebook.views.rank.Page.show", lambda self, task, form: forms.append(form))
+    for options in ("", "--blind", "--blind --no-form", "--no-form"):
+        succeed(ip, f"%%compare ann bob {options}\nx\n")
+    assert forms == [False, True, False, False]
+
+
 def test_help_tells_of_the_body(ip, fake_gpt, capsys):
     succeed(ip, "%%compare --help")
     text = capsys.readouterr().out

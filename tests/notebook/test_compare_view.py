@@ -16,6 +16,7 @@ from jupyter_gpt.notebook.views.rank_form import RankForm
 from jupyter_gpt.report.differences import differences
 from jupyter_gpt.report.report import MIME
 from jupyter_gpt.stages.compare import Comparison
+from jupyter_gpt.stages.ranking_task import ranking_report
 from jupyter_gpt.stages.rankings import Question, Rankings
 
 HIDDEN = "<summary>completions and rankings</summary>"  # texts wait behind a click
@@ -63,7 +64,7 @@ def test_differing_words(texts, marked):
 
 
 def test_a_text_that_differs_nearly_throughout_is_tinted_softly(comparison):
-    html = view.ranking_report(comparison).html
+    html = ranking_report(comparison).html
     assert '0.24);border-radius:3px">hen<' in html
     assert '0.09);border-radius:3px">&lt;script' in html
 
@@ -77,7 +78,7 @@ def test_long_texts_are_compared_in_a_moment():
 def test_the_table_shows_all_and_marks_the_votes(comparison):
     comparison.vote(0, "bob")
     comparison.vote(2, "tie")
-    report = view.ranking_report(comparison)
+    report = ranking_report(comparison)
     assert report.text.splitlines()[:12] == [
         "compare ann, bob",
         "3 prompts, temperature 0.7, at most 256 tokens, seed 0",
@@ -112,21 +113,21 @@ def test_the_table_shows_all_and_marks_the_votes(comparison):
 
 def test_while_voting_nothing_tells_who_wrote_what(comparison):
     comparison.vote(0, "bob")
-    html = view.ranking_report(comparison, blind=True).html
+    html = ranking_report(comparison, blind=True).html
     assert "bob 1" not in html and "&lt;|sent|&gt; Once" in html
     outside = re.sub(r"<details>.*?</details>", "", html)
     assert "fox" not in outside and "fox" in html
 
 
 def test_hostile_text_stays_text(comparison):
-    html = view.ranking_report(comparison).html
+    html = ranking_report(comparison).html
     assert "<script" not in html and "&lt;script&gt;" in html
 
 
 def test_samples_are_rows_with_their_seeds(tmp_path):
     rows = [row("Once", ("x", f"y{seed}"), seed=seed) for seed in (7, 8)]
     comparison = Comparison(Rankings(tmp_path / "r.jsonl"), rows, ["ann", "bob"], {"seed": 7, "samples": 2})
-    report = view.ranking_report(comparison)
+    report = ranking_report(comparison)
     assert (
         "1 prompt, temperature 0.7, at most 256 tokens, seed 7 and up" in report.text
         and "1. Once (seed 7)" in report.text
@@ -135,14 +136,14 @@ def test_samples_are_rows_with_their_seeds(tmp_path):
 
 
 def test_nbval_sees_no_votes_no_texts_and_no_form(comparison):
-    fresh = view.ranking_report(comparison)
+    fresh = ranking_report(comparison)
     comparison.vote(0, "ann")
-    half = view.ranking_report(comparison, blind=True)
+    half = ranking_report(comparison, blind=True)
     comparison.vote(2, "tie")
-    whole = view.ranking_report(comparison)
+    whole = ranking_report(comparison)
     rows = [row(question.prompt, (EVIL, EVIL[1:])) for question in comparison.rows]
     other = Comparison(comparison.rankings, rows, ["ann", "bob"], {"seed": 0}, anybody=True)
-    elsewhere = view.ranking_report(other)
+    elsewhere = ranking_report(other)
     for report in (half, whole, elsewhere):
         assert folded(report.text) == folded(fresh.text)
         assert folded(report.html) == folded(fresh.html)
@@ -190,7 +191,7 @@ def test_with_nobody_there_the_table_is_published_once(page, monkeypatch, compar
     with view.Page() as page_of:
         page_of.working("ann writes", 0, 3, 0)
         page_of.show(comparison)
-    report = view.ranking_report(comparison)
+    report = ranking_report(comparison)
     assert page.shown == [("display", report.mime(), {MIME: report.metadata})]
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jupyter_gpt.stages.rank import RankingTask
+from jupyter_gpt.stages.ranking_task import RankingTask
 from jupyter_gpt.stages.rankings import AllRankings, Question
 
 

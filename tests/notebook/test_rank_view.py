@@ -11,7 +11,7 @@ pytest.importorskip("anywidget")
 from helpers.rendered import folded
 from jupyter_gpt.notebook.views import rank as view
 from jupyter_gpt.notebook.views.rank_form import RankForm
-from jupyter_gpt.stages.rank import RankingTask
+from jupyter_gpt.stages.ranking_task import GREEN, RankingTask, ranking_report, status_line
 from jupyter_gpt.stages.rankings import Question, Rankings
 
 FOLDED = "<summary>completions and rankings</summary>"
@@ -42,7 +42,7 @@ def ranked(tmp_path):
 
 def test_the_page_shows_the_order_ties_and_reasons(ranked):
     ranked.rank(0, [[1], [0, 2]], "it is evil")
-    report = view.ranking_report(ranked)
+    report = ranking_report(ranked)
     assert report.text.splitlines() == [
         "rankings taste",
         "3 prompts, 3 completions each of ann, temperature 0.7, at most 60 tokens, seed 2 and up",
@@ -69,7 +69,7 @@ def test_the_page_shows_the_order_ties_and_reasons(ranked):
         "   not ranked yet",
         "»",
     ]
-    assert report.html.count(view.GREEN) == 1 and report.html.count(">2=</td>") == 2
+    assert report.html.count(GREEN) == 1 and report.html.count(">2=</td>") == 2
     assert report.html.index("&lt;script") < report.html.index("the fox") and "person: it is evil" in report.html
     assert "&lt;|sent|&gt; Tell me." in report.html and FOLDED not in report.html
     assert report.data == {
@@ -87,14 +87,14 @@ def test_the_page_shows_the_order_ties_and_reasons(ranked):
 
 def test_hostile_text_stays_text(ranked):
     ranked.rank(0, [[0], [1], [2]], EVIL)
-    html = view.ranking_report(ranked).html
+    html = ranking_report(ranked).html
     assert "<script" not in html and html.count("&lt;script&gt;") == 2
 
 
 def test_while_somebody_ranks_it_is_folded_up_and_names_no_model(tmp_path):
     ranked = make(tmp_path, ("ann", "bob"))
     ranked.rank(2, [[0], [1]])
-    blind, whole = view.ranking_report(ranked, blind=True).html, view.ranking_report(ranked).html
+    blind, whole = ranking_report(ranked, blind=True).html, ranking_report(ranked).html
     assert FOLDED in blind
     rows = blind.partition(FOLDED)[2].partition("exact prompts")[0]
     assert "(bob)" not in rows.partition("Why?")[0] and "(bob)" in rows and "(bob)" in whole.partition("Why?")[0]
@@ -104,27 +104,27 @@ def test_while_somebody_ranks_it_is_folded_up_and_names_no_model(tmp_path):
 def test_labellers_and_their_agreement_are_told(tmp_path):
     for by, order in (("ann", [[0], [1], [2]]), ("bob", [[0], [1], [2]])):
         make(tmp_path, by=by).rank(0, order)
-    report = view.ranking_report(make(tmp_path, by="bob"))
+    report = ranking_report(make(tmp_path, by="bob"))
     assert "by ann 1, bob 1 · agreement on 1 prompt: Kendall's W 1.00 (1 is perfect, 0.50 is chance)" in (report.text)
     assert report.metadata["agreement"] == {"w": 1.0, "chance": 0.5, "prompts": 1}
     other = make(tmp_path, fox="another fox")
-    assert "2 more of other completions in the same file" in view.status_line(other)
+    assert "2 more of other completions in the same file" in status_line(other)
 
 
 def test_what_a_judge_was_asked_is_shown(ranked):
     ranked.judged[0] = [{"sent": "<|judge|> rank", "reply": "2 > 1 »"}]
-    html = view.ranking_report(ranked).html
+    html = ranking_report(ranked).html
     assert "&lt;|judge|&gt; rank→ 2 &gt; 1 &raquo;" in html
 
 
 def test_nbval_sees_no_answers_no_texts_and_no_form(ranked, tmp_path):
-    fresh = view.ranking_report(ranked)
+    fresh = ranking_report(ranked)
     ranked.rank(0, [[1], [0, 2]], "why")
-    half = view.ranking_report(ranked, blind=True)
+    half = ranking_report(ranked, blind=True)
     ranked.rank(2, [[1], [0]])
     ranked.notes.append("said »")
-    whole = view.ranking_report(ranked)
-    elsewhere = view.ranking_report(make(tmp_path, fox="other"))
+    whole = ranking_report(ranked)
+    elsewhere = ranking_report(make(tmp_path, fox="other"))
     for report in (half, whole, elsewhere):
         assert folded(report.text) == folded(fresh.text)
         assert folded(report.html) == folded(fresh.html)
@@ -171,7 +171,7 @@ def test_with_nobody_there_it_is_published_once(page, monkeypatch, ranked):
     with view.Page() as shown:
         shown.working("ann writes", 0, 3, 7)
         shown.show(ranked)
-    assert page.shown == [("display", view.ranking_report(ranked).mime())]
+    assert page.shown == [("display", ranking_report(ranked).mime())]
 
 
 def test_a_person_sees_who_writes_then_the_answers_and_the_form(page, monkeypatch, ranked):

@@ -69,7 +69,8 @@ class RankingMagic(Magic):
     def does(self, gpt, given: dict, ip, cell: str | None = None):
         from jupyter_gpt.notebook.views.rank import Page
 
-        form = not given.pop("no_form", False)
+        blind = given.pop("blind", "blind" not in self.options.model_fields)
+        form = not given.pop("no_form", False) and blind
         if cell is not None:
             given["prompts"] = prompts_of(cell, ip.user_ns)
         with Page() as page:

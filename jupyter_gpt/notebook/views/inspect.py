@@ -70,8 +70,8 @@ def check(session, names, tokens: bool) -> None:
 
 def view_of_rankings(session, name: str):
     """What was ranked under a name, as it stands."""
-    from jupyter_gpt.notebook.views.rank import ranking_report
     from jupyter_gpt.stages.rank import reopened
+    from jupyter_gpt.stages.ranking_task import ranking_report
 
     return ranking_report(reopened(session, name))
 

@@ -24,7 +24,7 @@ from typing import Any
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.notebook.views.widget import Widget
 from jupyter_gpt.report.differences import differences, mostly
-from jupyter_gpt.stages.rank import RankingTask
+from jupyter_gpt.stages.ranking_task import RankingTask
 
 
 class RankForm(Widget):
