@@ -7,6 +7,7 @@ nbval and papermill still see a failed cell (IPython's own UsageError would pass
 from __future__ import annotations
 
 import difflib
+import errno
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,12 @@ QUOTED = 80  # of a word in it that is longer than twice as much
 UNPRINTABLE = re.compile(
     r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]+"
 )  # line ends, escapes of a terminal, halves of a character
+ALLOCATION_ERRORS = (  # of torch and oneDNN
+    "can't allocate memory",
+    "std::bad_alloc",
+    "could not create a primitive",
+    "could not create a memory",
+)
 
 
 class GPTError(Exception):
@@ -47,6 +54,13 @@ def reading(what: str, remedy: str) -> Iterator[None]:
 
 class OutOfMemory(GPTError):
     """There is no room for what was asked; what was taken for it has been given back."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out; torch and oneDNN tell it of the CPU in a plain RuntimeError."""
+    if isinstance(error, RuntimeError):  # torch.OutOfMemoryError is one
+        return type(error).__name__ == "OutOfMemoryError" or any(text in str(error) for text in ALLOCATION_ERRORS)
+    return isinstance(error, MemoryError | OutOfMemory) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

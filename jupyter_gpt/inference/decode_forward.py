@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from jupyter_gpt.inference.kv_cache import KVCache
-from jupyter_gpt.nn.architectures import Architecture, Function, Operations, architecture_of
 from jupyter_gpt.nn.lora_linear import (
     TOKEN_ROW_LAYERS,
     add_lora,
@@ -30,7 +29,7 @@ from jupyter_gpt.nn.lora_linear import (
     snapshot,
     unwrapped,
 )
-from jupyter_gpt.nn.modules import base_of
+from jupyter_gpt.nn.modules import Architecture, Function, Operations, architecture_of, base_of
 
 MASKED_KERNELS = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 

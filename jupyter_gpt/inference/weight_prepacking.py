@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
-from jupyter_gpt.nn import device_memory as memory
+from jupyter_gpt.nn import devices
 from jupyter_gpt.nn.lora_linear import is_adapter_parameter
 
 ROWS = 16  # the layout is chosen for this many rows; it serves one and hundreds nearly as well
@@ -66,12 +66,12 @@ def worth_packing(module: nn.Module) -> bool:
     weight = next(module.parameters())
     needed = sum(p.numel() * p.element_size() for p in module.parameters())
     if weight.device.type == "cuda":
-        return needed < memory.free(str(weight.device)) / 4
+        return needed < devices.free(str(weight.device)) / 4
     if weight.device.type != "cpu" or weight.dtype not in (torch.float32, torch.bfloat16):
         return False
     if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):
         return False
-    return needed < memory.free("cpu") / 4
+    return needed < devices.free("cpu") / 4
 
 
 def base_weights(module: nn.Module) -> list[nn.Parameter]:

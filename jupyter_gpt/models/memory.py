@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.nn.device_memory import amount as amount
-from jupyter_gpt.nn.device_memory import free as free
-from jupyter_gpt.nn.device_memory import is_out_of_memory as is_out_of_memory
+from jupyter_gpt.errors import is_out_of_memory as is_out_of_memory
+from jupyter_gpt.nn.devices import free as free
+from jupyter_gpt.nn.sizes import amount as amount
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 

@@ -8,10 +8,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from jupyter_gpt.runs.events import Note
+
+if TYPE_CHECKING:
+    import torch
 
 # Dense bf16 tensor-core peaks in FLOP/s, by a part of the device's name (vendors' datasheets).
 PEAKS = {
@@ -31,10 +33,37 @@ PEAKS = {
     "T4": 65e12,
 }
 
+CGROUP = Path("/sys/fs/cgroup")  # what a container may use, where it is one
+
 
 def default_device() -> str:
     """`cuda` when there is one, else `cpu`."""
+    import torch
+
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def free(device: str) -> int | None:
+    """Bytes that can still be taken on `device`; None where nobody can say."""
+    import torch
+
+    if device.startswith("cuda"):
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
+    if device != "cpu":
+        return None
+    import psutil
+
+    limits = [psutil.virtual_memory().available]
+    try:
+        limit = (CGROUP / "memory.max").read_text().strip()
+        if limit != "max":
+            cached = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
+            used = int((CGROUP / "memory.current").read_text()) - int(cached.get("inactive_file", 0))
+            limits.append(int(limit) - used)
+    except (OSError, ValueError):  # no cgroup v2: what the machine says stands
+        return limits[0]
+    return max(0, min(limits))
 
 
 @contextmanager
@@ -42,6 +71,8 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Random numbers of the CPU and of `device` from `seed`; afterwards torch's global generators are as they were, for
     they belong to the user. For one pass, never across a yield.
     """
+    import torch
+
     cuda = device.type == "cuda"
     with torch.random.fork_rng(devices=[device] if cuda else []):
         torch.default_generator.manual_seed(seed)
@@ -53,6 +84,8 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 def choose_dtype(device: str, width: int) -> str:
     """bf16 where the hardware multiplies it faster than fp32 and the matrices are large enough to feel it."""
+    import torch
+
     if device == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     native = "avx512_bf16" in cpu_flags() or "amx_bf16" in cpu_flags()
@@ -61,6 +94,8 @@ def choose_dtype(device: str, width: int) -> str:
 
 def notes(device: str, dtype: str) -> Iterator[Note]:
     """A note where a GPU trains in fp32 for want of bf16. Its fp16 would be faster, and would need the loss scaled."""
+    import torch
+
     if device == "cuda" and dtype == "float32" == choose_dtype(device, 0):
         text = f"{torch.cuda.get_device_name()} has no bfloat16: it trains in float32, slower and with twice the memory"
         yield Note(text=text)
@@ -85,6 +120,8 @@ def peak_flops(device: str, dtype: str, seconds: float = 0.25) -> float | None:
     None for a GPU this table does not know: a share of an unknown peak would be a made-up number. A CPU is measured
     for `seconds` at each call, and only ever found faster: one that was busy at first corrects itself.
     """
+    import torch
+
     if device == "cuda":
         name = torch.cuda.get_device_name()
         known = next((peak for part, peak in PEAKS.items() if part in name), None)
@@ -131,6 +168,8 @@ def let_go_of_threads() -> None:
 def gcc_openmp():
     """The library as torch has loaded it, or None."""
     import ctypes
+
+    import torch
 
     if sys.platform != "linux":
         return None

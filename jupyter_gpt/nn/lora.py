@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.nn.devices import seeded
 from jupyter_gpt.nn.lora_linear import is_wrapped, unwrapped
-from jupyter_gpt.nn.modules import eval_mode
+from jupyter_gpt.nn.modules import eval_mode, trained
 from jupyter_gpt.nn.transformer import probe, trunk_paths
 
 ALL_LINEAR = "all-linear"  # every linear layer but the head: learns as full finetuning does (QLoRA, section 4)
@@ -158,29 +158,6 @@ def own_tokens(model: nn.Module) -> list[int]:
     """The tokens whose rows the peft model `model` has of its own."""
     rows = model.peft_config["default"].trainable_token_indices or {}
     return sorted({token for ids in rows.values() for token in ids})
-
-
-def trained(model: nn.Module) -> list[nn.Parameter]:
-    """The trainable parameters of a model. Raises GPTError when there is none: such a run would change nothing."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    if not parameters:
-        raise GPTError("nothing of this model is trainable: the run would leave every weight as it is")
-    return parameters
-
-
-def trained_by_name(modules: Mapping[str, nn.Module]) -> dict[str, nn.Parameter]:
-    """The trainable parameters of several modules, each under its module's name; as they are where that is "".
-
-    Raises GPTError where a module has none.
-    """
-    for module in modules.values():
-        trained(module)
-    return {
-        f"{name}.{key}" if name else key: parameter
-        for name, module in modules.items()
-        for key, parameter in module.named_parameters()
-        if parameter.requires_grad
-    }
 
 
 def linear_layers(module: nn.Module) -> list[str]:

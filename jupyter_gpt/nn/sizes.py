@@ -1,4 +1,4 @@
-"""Sizes as people write them: `175B` and `1.4T` to numbers and back."""
+"""Sizes as people write and read them: `175B` and `1.4T` to numbers and back, and bytes."""
 
 from __future__ import annotations
 
@@ -31,3 +31,10 @@ def short(number: float) -> str:
             scaled = number / size
             return f"{scaled:.3g}{letter}" if scaled < 999.5 else f"{scaled:,.0f}{letter}"
     return f"{number:.3g}"
+
+
+def amount(size: float) -> str:
+    """`538 MB`, `1.2 GB`: bytes as people read them, in powers of ten as disks and model pages count."""
+    if size < 999.5e6:
+        return f"{size / 1e6:,.0f} MB" if size >= 999.5e3 else f"{size / 1e3:,.0f} kB"
+    return f"{size / 1e9:,.1f} GB"

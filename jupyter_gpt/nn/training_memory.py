@@ -15,7 +15,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.nn import device_memory as memory
+from jupyter_gpt.nn import devices
+from jupyter_gpt.nn.sizes import amount
 from jupyter_gpt.runs.events import Note
 
 BY_HAND, BLOCK = (
@@ -307,7 +308,7 @@ def fit(
     Raises GPTError, one line, where nothing fits: how much `what` needs, what there is, and what would fit: an adapter
     (`adapter` is its step), or a shorter context.
     """
-    room = memory.free(device)
+    room = devices.free(device)
     chosen = choose(step, sizes, checkpointing, room)
     if chosen is not None:
         return chosen
@@ -315,16 +316,16 @@ def fit(
     others = {"--lora 16": (adapter, least)} if adapter else {}
     others |= {f"--context {text}": (replace(step, text=text, whole=text), text) for text in halves(least, 64)[1:]}
     fitting = [
-        f"{flag} needs {memory.amount(other.bytes(tokens, True))}"
+        f"{flag} needs {amount(other.bytes(tokens, True))}"
         for flag, (other, tokens) in others.items()
         if other.bytes(tokens, True) <= room
     ]
     needed = step.bytes(least, checkpointing is not False)
     raise GPTError(
-        f"{what} needs about {memory.amount(needed)} to train: {memory.amount(step.state)} for weights, gradients and "
-        f"optimizer, {memory.amount(needed - step.state)} for {least:,} tokens at a time. "
+        f"{what} needs about {amount(needed)} to train: {amount(step.state)} for weights, gradients and "
+        f"optimizer, {amount(needed - step.state)} for {least:,} tokens at a time. "
         f"{device.partition(':')[0]} has "
-        f"{memory.amount(room)} free: {' or '.join(fitting[:2]) or otherwise}"
+        f"{amount(room)} free: {' or '.join(fitting[:2]) or otherwise}"
     )
 
 

@@ -1,7 +1,7 @@
 """The training forward: the same function as transformers' Llama, Qwen3 and GPT-2, written to be fast.
 
 The parameters stay those of the transformers module, so saving, sampling and evaluating need no conversion; only the
-path from token ids to hidden states is our own (`architectures.py`). fp32 weights are cast once where they are used (no
+path from token ids to hidden states is our own (`modules.py`). fp32 weights are cast once where they are used (no
 autocast bookkeeping); q, k, v and gate, up are multiplied as one matrix; rotary tables are made once; attention is
 fused; on a CPU the gradients are those of `cpu_kernels.py`; LoRA is multiplied with its layers (`lora_linear.py`);
 texts are packed into one stream without attending to each other. Any other architecture uses its own forward under
@@ -17,10 +17,9 @@ from torch.utils.checkpoint import checkpoint
 
 from jupyter_gpt.nn import cpu_kernels as by_hand
 from jupyter_gpt.nn import lora_linear as adapted
-from jupyter_gpt.nn.architectures import Architecture, Block, Operations, architecture_of
 from jupyter_gpt.nn.devices import keep_freed_memory
 from jupyter_gpt.nn.lora_linear import token_rows
-from jupyter_gpt.nn.modules import is_known_architecture
+from jupyter_gpt.nn.modules import Architecture, Block, Operations, architecture_of, is_known_architecture
 from jupyter_gpt.nn.varlen import Segments, groups
 
 

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 from jupyter_gpt.nn.sizes import short
-from jupyter_gpt.runs.run_figures import diverged, last_of
+from jupyter_gpt.runs.events import last_of
+from jupyter_gpt.runs.run import diverged
 
 HEADER = ("run", "status", "steps", "validation loss", "parameters", "seconds")
 

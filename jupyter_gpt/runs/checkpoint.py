@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.nn import device_memory as memory
+from jupyter_gpt.nn import devices
 
 FORMAT = 1  # raised when what is written changes
 LEAST = 60.0  # seconds between two checkpoints of a run that does not count them in steps
@@ -78,7 +78,7 @@ class Background:
         self.join()
         self.raise_error()
         size = sum(v.numel() * v.element_size() for tensors in (weights, optimizer) for v in tensors.values())
-        room = memory.free("cpu")
+        room = devices.free("cpu")
         if room is None or size < room / 2:
             weights, optimizer = (
                 {name: v.detach().to("cpu", copy=True) for name, v in tensors.items()}
@@ -137,7 +137,7 @@ def restore(folder: Path, modules: Mapping, optimizers) -> dict:
     """
     import torch
 
-    from jupyter_gpt.nn.lora import trained_by_name
+    from jupyter_gpt.nn.modules import trained_by_name
 
     weights, optimizer, position = load(folder)
     with torch.no_grad():

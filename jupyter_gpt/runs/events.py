@@ -7,9 +7,15 @@ run (the live view, the report, `Run.history`) draws what is declared there and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import islice
+from pathlib import Path
 from typing import Any, ClassVar
+
+from jupyter_gpt import store
+from jupyter_gpt.errors import GPTError
 
 Values = Mapping[str, Any]  # numbers by the names of metrics: floats, None, or device scalars that nobody has read yet
 
@@ -200,3 +206,84 @@ def metrics_from(declarations: Iterable[Mapping]) -> list[Metric]:
     known = {each.name for each in fields(Metric)}
     found = [Metric(**{key: value for key, value in one.items() if key in known}) for one in declarations]
     return [replace(metric, interval=metric.interval and tuple(metric.interval)) for metric in found]
+
+
+WITH_STEP = ("step", "evaluation", "sample", "table", "checkpoint", "warning")
+KINDS = {
+    **dict.fromkeys(("step", "steps", "parameters"), int),
+    **dict.fromkeys(("text", "status"), str),
+    "error": str | None,
+    **dict.fromkeys(("time", "seconds"), int | float | None),
+}
+LAST = 10  # steps whose mean is called the training loss
+MEAN = f"mean of last {LAST} steps"
+
+
+def event_of(line: bytes, numbers: Container[str] = ()) -> dict | None:
+    """The event of a line; None where it is damaged. `numbers` are the metrics that the run has declared."""
+    try:
+        event = json.loads(line.decode())
+        kind, measured = event["event"], event["event"] in ("step", "evaluation")
+        own = [key for key in event if (kind == "step" and key != "event") or (measured and key in numbers)]
+        store.check_types(event, **{**KINDS, **dict.fromkeys(own, int | float | None)})
+        return event if isinstance(kind, str) and (kind not in WITH_STEP or "step" in event) else None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def scan_events(path: Path) -> list[tuple[bytes, dict | None]]:
+    """Each line of a file with its event, None where it is damaged; a last line that a kill left torn is left out.
+
+    Raises GPTError for a file that cannot be opened.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n") if path.exists() else [b""]
+    except OSError as error:
+        raise GPTError(f"run {path.parent.name} cannot be read: its {path.name}: {error.strerror}") from error
+    last = [lines.pop()]
+    found, numbers = [], {"val_loss"}
+    for line in (*lines, *last):
+        if line:
+            event = event_of(line, numbers)
+            found.append((line, event))
+            numbers |= {metric.name for metric in declared([event] if event else [])}
+    return found[:-1] if last[0] and found[-1][1] is None else found
+
+
+def read_events(path: Path) -> list[dict]:
+    """The events of a file, those whose lines can be read."""
+    return [event for _, event in scan_events(path) if event is not None]
+
+
+def cut_events(path: Path, step: int) -> list[dict]:
+    """Cut the file back to what was known right after `step`, and return it.
+
+    What a resumed run will do again (the evaluation and samples of that very step, and all later) goes, and with it
+    what a stop added. An alarm that the step itself gave cause for stays, and so does a line that cannot be read.
+    """
+    kept, evaluated = [], False
+    for line, event in scan_events(path):
+        if event is not None:
+            if event["event"] == "end" or event.get("step", 0) > step:
+                continue
+            if event.get("step") == step:
+                evaluated |= event["event"] == "evaluation"
+                if event["event"] not in ("step", "start") and (event["event"] != "warning" or evaluated):
+                    continue
+        kept.append((line, event))
+    store.write_bytes(path, b"".join(line + b"\n" for line, _ in kept))
+    return [event for _, event in kept if event is not None]
+
+
+def recent(events: Sequence[dict], name: str = "loss") -> float | None:
+    """The mean of a metric over the last LAST steps (fewer where there are no more), for one step is as good as its
+    batch was easy.
+    """
+    values = (event.get(name) for event in reversed(events) if event["event"] == "step")
+    last = list(islice((value for value in values if value is not None), LAST))
+    return sum(last) / len(last) if last else None
+
+
+def last_of(events: Sequence[dict], kind: str) -> dict:
+    """The last event of a kind; an empty one where there is none."""
+    return next((event for event in reversed(events) if event["event"] == kind), {})

@@ -8,7 +8,8 @@ from typing import Any
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.report.parts import Paragraph, Table, Varies
 from jupyter_gpt.report.report import Report
-from jupyter_gpt.runs.run_figures import MEAN, last_of, recent, standing
+from jupyter_gpt.runs.events import MEAN, last_of, recent
+from jupyter_gpt.runs.run import standing
 
 LOSS = f"loss, {MEAN.removesuffix(' steps')}"
 HEADER = ("run", "kind", "status", "steps", LOSS, "validation loss", "tokens", "seconds")

@@ -7,32 +7,25 @@ interrupted.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import threading
 import warnings
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 
 from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError, nearest
-from jupyter_gpt.runs.events import declared
+from jupyter_gpt.runs.events import declared, last_of, read_events, scan_events
 from jupyter_gpt.runs.provenance import Provenance
-from jupyter_gpt.runs.run_figures import standing
 from jupyter_gpt.runs.worker import Job
 
 COLUMNS = ("step", "loss", "val_loss", "tokens", "seconds", "lr", "tokens_per_second")  # of every history
 UNDECLARED = ("reward", "kl", "entropy", "length")  # what runs evaluated before they declared their metrics
-WITH_STEP = ("step", "evaluation", "sample", "table", "checkpoint", "warning")
-KINDS = {
-    **dict.fromkeys(("step", "steps", "parameters"), int),
-    **dict.fromkeys(("text", "status"), str),
-    "error": str | None,
-    **dict.fromkeys(("time", "seconds"), int | float | None),
-}
 NOT_COLUMNS = ("event", "time", "mfu")  # of what a step tells
+ACTIVE = ("running", "paused", "stopping")  # the status of a run that has not ended
 
 
 class Run:
@@ -131,6 +124,11 @@ class Run:
             self.job.wait(tick, self.halt, grace=1.0)
         return self
 
+    def write_recipe(self, recipe) -> None:
+        """Keep the recipe as it was resolved."""
+        self.recipe = recipe.as_dict()
+        store.write_text(self.folder / "recipe.yaml", header(self.provenance, self.recipe))
+
     @property
     def history(self):
         """A DataFrame with one row a step: COLUMNS, and whatever else the steps of this run tell.
@@ -155,60 +153,25 @@ class Run:
         return f"<run {self.name}: {self.kind}, {standing(self)}, step {self.step} of {self.steps}>"
 
 
-def event_of(line: bytes, numbers: Container[str] = ()) -> dict | None:
-    """The event of a line; None where it is damaged. `numbers` are the metrics that the run has declared."""
-    try:
-        event = json.loads(line.decode())
-        kind, measured = event["event"], event["event"] in ("step", "evaluation")
-        own = [key for key in event if (kind == "step" and key != "event") or (measured and key in numbers)]
-        store.check_types(event, **{**KINDS, **dict.fromkeys(own, int | float | None)})
-        return event if isinstance(kind, str) and (kind not in WITH_STEP or "step" in event) else None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None
+def header(provenance: Provenance, recipe: dict) -> str:
+    """The text of `recipe.yaml`: what was made, by which cell, with which options, and the recipe."""
+    import yaml
+
+    return yaml.safe_dump({**asdict(provenance), "recipe": recipe}, sort_keys=False, allow_unicode=True)
 
 
-def scan_events(path: Path) -> list[tuple[bytes, dict | None]]:
-    """Each line of a file with its event, None where it is damaged; a last line that a kill left torn is left out.
+def diverged(events: Sequence[dict]) -> bool:
+    """Whether the loss left its range and was not back when the run ended, or was last heard of."""
+    end = last_of(events[-1:], "end")
+    causes = end.get("alarms", ()) if end else [e["cause"] for e in events if e["event"] == "warning"]
+    return "diverged" in causes
 
-    Raises GPTError for a file that cannot be opened.
+
+def standing(run) -> str:
+    """How a run stands, in words: `finished`, or `finished, diverged`, so that nobody takes its model for a good
+    one.
     """
-    try:
-        lines = path.read_bytes().split(b"\n") if path.exists() else [b""]
-    except OSError as error:
-        raise GPTError(f"run {path.parent.name} cannot be read: its {path.name}: {error.strerror}") from error
-    last = [lines.pop()]
-    found, numbers = [], {"val_loss"}
-    for line in (*lines, *last):
-        if line:
-            event = event_of(line, numbers)
-            found.append((line, event))
-            numbers |= {metric.name for metric in declared([event] if event else [])}
-    return found[:-1] if last[0] and found[-1][1] is None else found
-
-
-def read_events(path: Path) -> list[dict]:
-    """The events of a file, those whose lines can be read."""
-    return [event for _, event in scan_events(path) if event is not None]
-
-
-def cut_events(path: Path, step: int) -> list[dict]:
-    """Cut the file back to what was known right after `step`, and return it.
-
-    What a resumed run will do again (the evaluation and samples of that very step, and all later) goes, and with it
-    what a stop added. An alarm that the step itself gave cause for stays, and so does a line that cannot be read.
-    """
-    kept, evaluated = [], False
-    for line, event in scan_events(path):
-        if event is not None:
-            if event["event"] == "end" or event.get("step", 0) > step:
-                continue
-            if event.get("step") == step:
-                evaluated |= event["event"] == "evaluation"
-                if event["event"] not in ("step", "start") and (event["event"] != "warning" or evaluated):
-                    continue
-        kept.append((line, event))
-    store.write_bytes(path, b"".join(line + b"\n" for line, _ in kept))
-    return [event for _, event in kept if event is not None]
+    return f"{run.status}, diverged" if diverged(run.events) else run.status
 
 
 def parked(folder: Path) -> list[Path]:

@@ -18,12 +18,11 @@ from contextlib import suppress
 from dataclasses import replace
 
 from jupyter_gpt import store
-from jupyter_gpt.errors import GPTError
-from jupyter_gpt.nn.device_memory import is_out_of_memory
+from jupyter_gpt.errors import GPTError, is_out_of_memory
 from jupyter_gpt.runs.alarms import LossAlarms
 from jupyter_gpt.runs.events import Checkpoint, End, Evaluation, Event, Sample, Step, line_of
-from jupyter_gpt.runs.main_thread import Call
 from jupyter_gpt.runs.run import Run
+from jupyter_gpt.runs.worker import Call
 
 LOOK = 0.1  # seconds between two readings of the device
 NAP = 0.02  # seconds a paused run sleeps between two looks at its buttons
@@ -213,13 +212,11 @@ def latest_checkpoint(run: Run):
 
 def prepared(run: Run, preparation: Iterator, log: Log) -> Iterator[None]:
     """Run the preparation; returns its Training, or None when it was stopped."""
-    from jupyter_gpt.runs.recipe_file import write_recipe
-
     while True:
         try:
             event = next(preparation)
         except StopIteration as end:
-            write_recipe(run, end.value.recipe)
+            run.write_recipe(end.value.recipe)
             return end.value
         if event is not None:
             log.add(event)

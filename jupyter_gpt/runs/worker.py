@@ -17,12 +17,30 @@ from pathlib import Path
 from typing import Any
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.runs.main_thread import Call
 
 PATIENCE = 0.5  # seconds a call stays for somebody to wait for its job
 NAP = 0.002  # seconds between two looks at jobs that all wait for a call
 BUSY = 5.0  # seconds without a yield after which whoever waits is told, and does not wait for a job that was left
 STUCK = 60.0  # and after which nobody waits for any other job
+
+
+class Call:
+    """A request to have `function()` called; `done` is set when it has returned or raised."""
+
+    def __init__(self, function: Callable[[], object]):
+        self.function = function
+        self.done = threading.Event()
+        self.result: object = None
+        self.error: BaseException | None = None
+
+    def make(self) -> None:
+        """Call it, and keep what it returned or raised, its traceback with it."""
+        try:
+            self.result = self.function()
+        except BaseException as error:  # an interrupt too: whoever yielded the call shall know
+            self.error = error
+        finally:
+            self.done.set()
 
 
 class Job:

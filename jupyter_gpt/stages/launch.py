@@ -16,11 +16,9 @@ from collections.abc import Generator, Mapping, Sequence
 
 from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.runs.events import Metric, declared
+from jupyter_gpt.runs.events import Metric, cut_events, declared
 from jupyter_gpt.runs.provenance import Provenance, check, provenance
-from jupyter_gpt.runs.recipe_file import header
-from jupyter_gpt.runs.run import Run, cut_events, parked
-from jupyter_gpt.runs.run_figures import ACTIVE
+from jupyter_gpt.runs.run import ACTIVE, Run, header, parked
 from jupyter_gpt.runs.worker import worker
 from jupyter_gpt.stages.algorithm import algorithm_of
 

@@ -19,8 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from jupyter_gpt.nn.lora import trained_by_name
-from jupyter_gpt.nn.schedule import multiplier
+from jupyter_gpt.nn.modules import trained_by_name
 from jupyter_gpt.runs import checkpoint
 from jupyter_gpt.runs.events import Event, Metric, Start, Step
 
@@ -217,6 +216,21 @@ def train(trainer: Trainer) -> Iterator[Event | None]:
         wait_for_device(trainer, fences)
         busy += time.perf_counter() - began
         yield trainer.stepped(busy, tokens, {"loss": torch.stack(parts).sum(), **updated, **trainer.step_values()})
+
+
+def multiplier(step: int, steps: int, warmup: float, decay: float) -> float:
+    """The factor on the peak learning rate at `step` (1 to `steps`): a short linear warm-up, a plateau, a linear decay
+    (Zhai et al. 2022; Hägele et al. 2024).
+
+    `warmup` and `decay` are shares of all steps.
+    """
+    rise = max(1, round(warmup * steps)) if warmup > 0 else 0
+    fall = min(round(decay * steps), steps - rise)
+    if step <= rise:
+        return step / rise
+    if step > steps - fall:
+        return (steps - step + 1) / (fall + 1)
+    return 1.0
 
 
 def following(trainer: Trainer, step: int, number: int, count: int) -> Micro | None:

@@ -1,7 +1,7 @@
 """What completions are worth: a reward model's score, what a user's function says, or several of them, weighted.
 
 Both read text, so a reward model may have another tokenizer than the policy. A function is called where an interrupt
-can reach it (`runs/main_thread.py`), once a completion, and so that Stop is felt between two of them.
+can reach it (`runs/worker.py`), once a completion, and so that Stop is felt between two of them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.models.scoring import row_of, scored
 from jupyter_gpt.nn.modules import context_of
-from jupyter_gpt.runs.main_thread import Call
+from jupyter_gpt.runs.worker import Call
 
 LARGEST = 1e18  # of a reward: its square is still a number in fp32
 SLICE = 0.25  # seconds of a user's function between two looks at the buttons of the run

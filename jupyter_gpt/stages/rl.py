@@ -22,8 +22,7 @@ from jupyter_gpt.nn import devices as machine
 from jupyter_gpt.nn import training_memory as memory
 from jupyter_gpt.nn.devices import resolved
 from jupyter_gpt.nn.logprobs import Reader
-from jupyter_gpt.nn.lora import trained_by_name
-from jupyter_gpt.nn.modules import context_of
+from jupyter_gpt.nn.modules import context_of, trained_by_name
 from jupyter_gpt.nn.optimizer import Optimizers, adamw_of
 from jupyter_gpt.nn.preference_loss import Order
 from jupyter_gpt.nn.rl_losses import KLController, Moments, group_advantages, kl, masked_mean

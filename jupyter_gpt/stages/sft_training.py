@@ -26,8 +26,8 @@ from jupyter_gpt.errors import GPTError
 from jupyter_gpt.nn import devices as machine
 from jupyter_gpt.nn import training_memory as memory
 from jupyter_gpt.nn.devices import seeded
-from jupyter_gpt.nn.lora import trained
 from jupyter_gpt.nn.lora_linear import unwrapped
+from jupyter_gpt.nn.modules import trained
 from jupyter_gpt.nn.optimizer import Optimizers, finetuning_optimizers
 from jupyter_gpt.nn.output_head import OutputHead, output_head
 from jupyter_gpt.nn.transformer import Trunk, recomputable

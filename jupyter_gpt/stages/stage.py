@@ -8,7 +8,6 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.nn.schedule import shares
 from jupyter_gpt.options import Count, Number, Options, Positive, Share, option
 
 Optimizer = Literal["muon", "adamw"]
@@ -121,6 +120,12 @@ def one_length(options: Any, *names: str) -> None:
 
 
 def schedule(options: Any, warmup: float, decay: float) -> dict[str, float]:
-    """Warm-up and decay as chosen, or these. Raises GPTError where together they are longer than the run."""
-    first, last = shares(options.warmup, options.decay, (warmup, decay))
-    return {"warmup": first, "decay": last}
+    """Warm-up and decay as shares of the steps: as given, else these, or what the other leaves of the run.
+
+    Raises GPTError where together they are longer than the run.
+    """
+    first, last = options.warmup, options.decay
+    if first is not None and last is not None and first + last > 1 + 1e-9:
+        raise GPTError(f"--warmup {first:g} and --decay {last:g} are shares of the steps: together they are at most 1")
+    first = min(warmup, 1 - (last or 0.0)) if first is None else first
+    return {"warmup": first, "decay": min(decay, 1 - first) if last is None else last}

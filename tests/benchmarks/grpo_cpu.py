@@ -40,7 +40,7 @@ def ours(model, args) -> tuple[list[float], list[float], list[float]]:
     from helpers.recipes import rl_recipe
     from jupyter_gpt.inference.engine import generate
     from jupyter_gpt.inference.sequence import Request
-    from jupyter_gpt.runs.main_thread import Call
+    from jupyter_gpt.runs.worker import Call
     from jupyter_gpt.stages import grpo, rl
     from jupyter_gpt.stages.rewards import Reward
 

@@ -15,7 +15,8 @@ from jupyter_gpt import store
 from jupyter_gpt.models.adapters import CONFIG
 from jupyter_gpt.models.models import ABOUT
 from jupyter_gpt.nn.heads import with_head
-from jupyter_gpt.nn.lora import lora, trained
+from jupyter_gpt.nn.lora import lora
+from jupyter_gpt.nn.modules import trained
 from jupyter_gpt.session import Session
 
 

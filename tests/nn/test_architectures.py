@@ -14,8 +14,8 @@ from jupyter_gpt.errors import GPTError
 from jupyter_gpt.models.scoring import scores
 from jupyter_gpt.nn.heads import with_head
 from jupyter_gpt.nn.logprobs import Reader, logprobs
-from jupyter_gpt.nn.lora import copied, lora, merged, trained
-from jupyter_gpt.nn.modules import context_of
+from jupyter_gpt.nn.lora import copied, lora, merged
+from jupyter_gpt.nn.modules import context_of, trained
 from jupyter_gpt.stages.pretrain_training import Training, forward_functions, held_out_losses
 from jupyter_gpt.stages.sft_training import Finetuning
 

@@ -13,9 +13,10 @@ from jupyter_gpt.data.tokenizer import CHAT, delimiter, train_bpe
 from jupyter_gpt.nn import lora as adapters
 from jupyter_gpt.nn.chat_tokens import template_tokens, untrained
 from jupyter_gpt.nn.logprobs import Reader, logprobs
-from jupyter_gpt.nn.lora import clone_adapter, lora, merged, own_tokens, plain_base, trained
+from jupyter_gpt.nn.lora import clone_adapter, lora, merged, own_tokens, plain_base
 from jupyter_gpt.nn.lora_linear import TokenRows, token_rows, unwrapped
 from jupyter_gpt.nn.loss import cross_entropy
+from jupyter_gpt.nn.modules import trained
 from jupyter_gpt.nn.optimizer import finetuning_optimizers
 from jupyter_gpt.stages.policy import policy_of, scorer_of
 from jupyter_gpt.stages.pretrain_training import build

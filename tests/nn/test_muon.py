@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from jupyter_gpt.nn.muon import POLAR_EXPRESS, Muon, orthogonalise
+from jupyter_gpt.nn.optimizer import POLAR_EXPRESS, Muon, orthogonalise
 
 
 def spread(shape, low, seed=0):

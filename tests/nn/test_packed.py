@@ -7,9 +7,10 @@ import torch
 from helpers.recipes import pretraining_recipe
 from jupyter_gpt.data.conversation_rows import IGNORE, PADDING, Batch
 from jupyter_gpt.nn import cpu_kernels as by_hand
-from jupyter_gpt.nn.lora import copied, lora, trained
+from jupyter_gpt.nn.lora import copied, lora
 from jupyter_gpt.nn.lora_linear import token_rows, unwrapped
 from jupyter_gpt.nn.loss import cross_entropy
+from jupyter_gpt.nn.modules import trained
 from jupyter_gpt.nn.transformer import Trunk
 from jupyter_gpt.nn.varlen import Segments, groups, stream
 from jupyter_gpt.stages.pretrain_training import build

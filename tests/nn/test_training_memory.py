@@ -9,13 +9,14 @@ import torch
 from helpers import architectures, counted
 from helpers.recipes import pretraining_recipe
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.nn import device_memory as free_memory
+from jupyter_gpt.nn import devices as free_memory
 from jupyter_gpt.nn import training_memory as memory
 from jupyter_gpt.nn import transformer
 from jupyter_gpt.nn.lora import lora
 from jupyter_gpt.nn.loss import chunk_rows, cross_entropy
 from jupyter_gpt.nn.optimizer import optimizers
 from jupyter_gpt.nn.parameter_count import parameters
+from jupyter_gpt.nn.sizes import amount
 from jupyter_gpt.nn.training_memory import ENOUGH, MARGIN, choose, finetuning, fit, halves, pretraining
 from jupyter_gpt.nn.transformer import Trunk
 from jupyter_gpt.nn.varlen import Segments
@@ -252,15 +253,10 @@ def test_what_cannot_fit_says_how_much_and_what_would(monkeypatch):
         with pytest.raises(GPTError) as error:
             fit("base", step, halves(4096, 1024), None, "cpu", adapter)
     told = str(error.value)
-    assert (
-        told.startswith(f"base needs about {free_memory.amount(step.bytes(1024, True))} to train: ")
-        and "\n" not in told
-    )
+    assert told.startswith(f"base needs about {amount(step.bytes(1024, True))} to train: ") and "\n" not in told
     assert "for 1,024 tokens at a time. cpu has" in told
-    assert told.endswith(
-        f"or --context 512 needs {free_memory.amount(replace(step, whole=512, text=512).bytes(512, True))}"
-    )
-    assert f"--lora 16 needs {free_memory.amount(adapter.bytes(1024, True))}" in told
+    assert told.endswith(f"or --context 512 needs {amount(replace(step, whole=512, text=512).bytes(512, True))}")
+    assert f"--lora 16 needs {amount(adapter.bytes(1024, True))}" in told
     with monkeypatch.context() as patch:
         patch.setattr(free_memory, "free", lambda device: 1000)
         with pytest.raises(GPTError, match=r"cpu has 1 kB free: a smaller model would fit$"):

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch.nn.attention import varlen
 
 from jupyter_gpt.nn import transformer
-from jupyter_gpt.nn.lora import lora, trained
+from jupyter_gpt.nn.lora import lora
+from jupyter_gpt.nn.modules import trained
 from jupyter_gpt.nn.transformer import Trunk, causal, has_flash
 from jupyter_gpt.nn.varlen import Segments
 

@@ -9,8 +9,7 @@ import pytest
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.runs import worker as jobs
-from jupyter_gpt.runs.main_thread import Call
-from jupyter_gpt.runs.worker import Job, Worker
+from jupyter_gpt.runs.worker import Call, Job, Worker
 
 
 @pytest.fixture(scope="module")

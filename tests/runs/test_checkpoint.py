@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.nn import device_memory as memory
+from jupyter_gpt.nn import devices as memory
 from jupyter_gpt.runs import checkpoint
 from jupyter_gpt.runs.checkpoint import Background
 

@@ -9,7 +9,7 @@ import pytest
 
 from helpers import TESTS
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.runs.run import cut_events, read_events
+from jupyter_gpt.runs.events import cut_events, read_events
 
 sys.path.insert(0, str(TESTS / "benchmarks"))
 STEPS = [json.dumps({"event": "step", "time": 1.0, "step": n, "loss": 2.0}).encode() for n in range(1, 7)]

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from jupyter_gpt.runs.run import cut_events, read_events
+from jupyter_gpt.runs.events import cut_events, read_events
 from jupyter_gpt.stages import pretrain_training as pretrain
 from jupyter_gpt.stages import rl
 from jupyter_gpt.stages.rankings import Ranking

@@ -52,7 +52,7 @@ def test_what_does_not_fit_is_given_back(tmp_path, monkeypatch):
     ],
 )
 def test_every_way_to_say_it_is_known(error):
-    from jupyter_gpt.nn.device_memory import is_out_of_memory
+    from jupyter_gpt.errors import is_out_of_memory
 
     assert is_out_of_memory(error)
     assert not is_out_of_memory(RuntimeError("shape [2, 3] is invalid for input of size 7"))

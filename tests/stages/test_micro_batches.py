@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.nn import device_memory as memory
+from jupyter_gpt.nn import devices as memory
 from jupyter_gpt.nn import training_memory as formula
 from jupyter_gpt.stages.classify import ClassifyRecipe
 from jupyter_gpt.stages.rankings import Ranking

@@ -345,7 +345,7 @@ def test_a_name_made_again_on_a_full_disk_stays(gpt, train, disk):
 
 
 def test_a_model_that_does_not_fit_is_refused_before_it_is_built(gpt, train, monkeypatch):
-    from jupyter_gpt.nn import device_memory as memory
+    from jupyter_gpt.nn import devices as memory
 
     monkeypatch.setattr(memory, "free", lambda device: 100_000)
     with pytest.raises(
@@ -359,7 +359,7 @@ def test_a_model_that_does_not_fit_is_refused_before_it_is_built(gpt, train, mon
 
 def test_a_short_memory_cuts_the_batch_and_resumed_it_stays_cut(gpt, train, monkeypatch):
     """The numbers stay those of the whole batch, to rounding; the recipe says what was chosen."""
-    from jupyter_gpt.nn import device_memory as memory
+    from jupyter_gpt.nn import devices as memory
     from jupyter_gpt.nn.training_memory import pretraining
     from jupyter_gpt.stages.pretrain import PretrainRecipe
 

@@ -17,7 +17,7 @@ torch.set_num_threads(1)
 sys.path.insert(0, {tests!r})
 from helpers.tiny import tiny_model
 from jupyter_gpt import gpt
-from jupyter_gpt.runs.run import read_events
+from jupyter_gpt.runs.events import read_events
 
 if {part!r} == "resume":
     run = gpt.resume("a")

@@ -99,7 +99,7 @@ def runs(gpt, given: dict, ip) -> object:
 
 def stop(gpt, given: dict, ip) -> object:
     """Ends the run and waits until its model is kept; the result is the run."""
-    from jupyter_gpt.runs.run_figures import standing
+    from jupyter_gpt.runs.run import standing
 
     run = gpt.stop(**given)
     say(f"{run.name} is {standing(run)} at step ", Varies(run.step), f" of {run.steps:,}")
@@ -120,7 +120,7 @@ def show_it(gpt, given: dict, ip) -> object:
     from jupyter_gpt.notebook.views.follow import follow
     from jupyter_gpt.notebook.views.place import is_live
     from jupyter_gpt.notebook.views.run_report import run_report
-    from jupyter_gpt.runs.run_figures import ACTIVE
+    from jupyter_gpt.runs.run import ACTIVE
     from jupyter_gpt.stages.rank import reopened
 
     names, tokens = given["names"], given.get("tokens", False)

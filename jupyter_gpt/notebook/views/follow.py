@@ -13,7 +13,7 @@ from typing import Any
 
 from jupyter_gpt.notebook.views.place import Place
 from jupyter_gpt.report.report import Report
-from jupyter_gpt.runs.run_figures import ACTIVE
+from jupyter_gpt.runs.run import ACTIVE
 
 PERIOD = 0.1  # seconds between two looks at a run that trains in the background
 

@@ -30,8 +30,8 @@ from jupyter_gpt.report.parts import (
 )
 from jupyter_gpt.report.report import Report
 from jupyter_gpt.report.text import plain
-from jupyter_gpt.runs.events import Metric
-from jupyter_gpt.runs.run_figures import MEAN, last_of, recent, standing
+from jupyter_gpt.runs.events import MEAN, Metric, last_of, recent
+from jupyter_gpt.runs.run import standing
 from jupyter_gpt.stages.launch import metrics_of
 
 KINDS = {"classify": "classifier", "reward": "reward model"}

@@ -6,7 +6,7 @@ import pytest
 
 from helpers.recipes import finetuning_recipe, pretraining_recipe
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.nn.schedule import multiplier
+from jupyter_gpt.stages.loop import multiplier
 
 
 def test_warm_up_plateau_and_decay():
@@ -16,10 +16,6 @@ def test_warm_up_plateau_and_decay():
     fall = factors[60:]
     assert all(a > b for a, b in pairwise(fall))
     assert fall[0] < 1.0 and 0 < fall[-1] < 0.03  # the last step still moves
-
-
-def test_the_floor_is_where_the_decay_ends():
-    assert multiplier(100, 100, 0.0, 0.5, floor=0.2) == pytest.approx(0.2 + 0.8 / 51)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7])
