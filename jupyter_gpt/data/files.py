@@ -33,14 +33,15 @@ def read(paths: list[Path]) -> Iterator[str]:
     """The documents of the files, in order. GPTError names the file and place of what cannot be read."""
     for path in paths:
         if path.suffix.lower() == ".parquet":
-            file, column = _text_column(path)
-            with file:
-                for batch in file.iter_batches(batch_size=256, columns=[column]):
-                    yield from (text for text in batch.column(0).to_pylist() if text is not None)
+            _, column = _text_column(path)
+            yield from (row[column] for _, row in _parquet_rows(path, [column]) if row[column] is not None)
         elif path.suffix.lower() == ".jsonl":
-            yield from _json_lines_documents(path)
+            for where, row in _json_lines(path):
+                if isinstance(row, GPTError):
+                    raise row
+                yield text_of(row, where)
         else:
-            yield decode(path, _open(path).read())
+            yield contents(path)
 
 
 def check(paths: list[Path]) -> None:
@@ -57,7 +58,7 @@ def check(paths: list[Path]) -> None:
         left -= len(data)
         decode(path, data, final=len(data) == path.stat().st_size)
         if path.suffix.lower() == ".jsonl":
-            next(_json_lines_documents(path), None)
+            next(read([path]), None)
     if not any(map(size, paths)):
         raise GPTError(f"{paths[0]} is empty" if len(paths) == 1 else f"all {len(paths)} files are empty")
 
@@ -164,9 +165,6 @@ def _conversion(path: Path, encoding: str) -> str:
     )
 
 
-# Parquet and JSON lines as documents
-
-
 def _parquet(path: Path):
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -182,24 +180,6 @@ def _text_column(path: Path):
     file = _parquet(path)
     strings = [field.name for field in file.schema_arrow if str(field.type) in ("string", "large_string")]
     return file, text_field(strings, str(path))
-
-
-def _json_lines_documents(path: Path) -> Iterator[str]:
-    before = 0
-    with _open(path) as file:
-        for number, line in enumerate(file, 1):
-            text = decode(path, line, before)
-            before += len(line)
-            if text.strip():
-                where = f"{path}, line {number}"
-                yield text_of(_load_json(text, where), where)
-
-
-def _load_json(text: str, where: str) -> object:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise GPTError(f"{where} is not JSON: {error.msg} at column {error.colno}") from None
 
 
 # Rows
@@ -219,10 +199,10 @@ def rows(path: Path) -> Iterator[Row]:
     lines = content.strip().split("\n", 2)[:2]
     if _is_json(lines[0]) and (len(lines) > 1 or suffix == ".jsonl"):
         one_list = len(lines) == 1 and _is_list_of_rows(json.loads(lines[0]))
-        return _json_list(path, content) if one_list else _json_lines(path, content)
+        return _json_list(path, content) if one_list else _json_lines(path)
     if content.lstrip().startswith("["):
         return _json_list(path, content)
-    return _json_object(path, content) if suffix == ".json" else _json_lines(path, content)
+    return _json_object(path, content) if suffix == ".json" else _json_lines(path)
 
 
 def contents(path: Path) -> str:
@@ -246,14 +226,17 @@ def _is_list_of_rows(value: object) -> bool:
     return all(isinstance(row, list) or (isinstance(row, dict) and not {"role", "from"} & row.keys()) for row in value)
 
 
-def _json_lines(path: Path, content: str) -> Iterator[Row]:
-    for number, line in enumerate(content.split("\n"), 1):
-        if line.strip():
-            where = f"{path}, line {number}"
-            try:
-                yield where, _load_json(line, where)
-            except GPTError as error:
-                yield where, error
+def _json_lines(path: Path) -> Iterator[Row]:
+    before = 0
+    with _open(path) as file:
+        for number, line in enumerate(file, 1):
+            text, where = decode(path, line, before), f"{path}, line {number}"
+            before += len(line)
+            if text.strip():
+                try:
+                    yield where, json.loads(text)
+                except json.JSONDecodeError as error:
+                    yield where, GPTError(f"{where} is not JSON: {error.msg} at column {error.colno}")
 
 
 def _json_list(path: Path, content: str) -> Iterator[Row]:
@@ -311,10 +294,7 @@ def _table_rows(path: Path, content: str) -> Iterator[Row]:
         raise GPTError(f"{path}, line {line} is not CSV: {error}") from None
 
 
-def _parquet_rows(path: Path) -> Iterator[Row]:
-    number = 0
+def _parquet_rows(path: Path, columns: list[str] | None = None) -> Iterator[Row]:
     with _parquet(path) as file:
-        for batch in file.iter_batches(batch_size=256):
-            for row in batch.to_pylist():
-                number += 1
-                yield f"{path}, row {number}", row
+        rows = (row for batch in file.iter_batches(batch_size=256, columns=columns) for row in batch.to_pylist())
+        yield from ((f"{path}, row {number}", row) for number, row in enumerate(rows, 1))

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.nn.sizes import short
-from jupyter_gpt.options import Count, Number, Positive, option
+from jupyter_gpt.options import Count, NotNegative, Number, option
 from jupyter_gpt.report.parts import Paragraph, Table
 from jupyter_gpt.report.report import Report
 from jupyter_gpt.stages import planning
 from jupyter_gpt.stages.published import DEVICES, KNOWN, Known
 from jupyter_gpt.stages.stage import Bound
 
-SLIDE_COUNT = 2048  # devices on which GPT-3 and LLaMA are set side by side: as many as LLaMA had
+SLIDE_COUNT = 2048  # devices on which GPT-3 and LLaMA are compared: as many as LLaMA had
 
 
 class Plan(Bound):
-    """what a training would cost: FLOPs, hours, dollars, memory
+    """what a training run would cost: FLOPs, hours, dollars, memory
 
     Computes what it takes to pretrain a model and, beside it, the stages after that at their usual sizes: finetuning,
-    reward modelling, reinforcement. Alone it sets GPT-3 and LLaMA side by side. With a budget instead of a model it
-    finds the compute-optimal size.
+    reward modelling, reinforcement learning. Without a model it compares GPT-3 and LLaMA. With a budget instead of a
+    model it finds the compute-optimal size.
     """
 
     magic: ClassVar[str] = "%gpt plan"
@@ -31,45 +33,42 @@ class Plan(Bound):
         "%gpt plan 124M --tokens 2.5B --device H100 --count 1",
         "%gpt plan --dollars 1000 --device H100",
     )
+    BUDGET: ClassVar[str] = "Model or budget"
 
     model: str | float | None = option(
         None,
-        "parameters (124M, 7B) or a known model: " + ", ".join(KNOWN),
+        "number of parameters (124M, 7B) or a known model: " + ", ".join(KNOWN),
         place=True,
         hints=tuple(KNOWN),
-        group="Model or budget",
+        group=BUDGET,
     )
     tokens: str | float | None = option(
         None,
-        "tokens to pretrain on (default: as published, or 20 a parameter)",
+        "tokens to pretrain on (default: as published, or 20 per parameter)",
         "N",
         positional=True,
-        group="Model or budget",
+        group=BUDGET,
     )
-    flops: str | float | None = option(
-        None, "a budget of compute, instead of MODEL (1e21)", "F", group="Model or budget"
-    )
-    dollars: str | float | None = option(
-        None, "a budget of money, instead of MODEL (1000)", "D", group="Model or budget"
-    )
-    context: Count | None = option(None, "tokens a row", "T", group="Model or budget")
-    optimizer: Literal["adamw", "muon"] = option("adamw", "whose state is held", group="Model or budget")
-    device: str = option(
-        "A100", "which accelerator: " + ", ".join(DEVICES), "NAME", hints=tuple(DEVICES), group="Machine"
-    )
+    flops: str | float | None = option(None, "compute budget, instead of MODEL (1e21)", "F", group=BUDGET)
+    dollars: str | float | None = option(None, "budget in dollars, instead of MODEL (1000)", "D", group=BUDGET)
+    context: Count | None = option(None, "tokens per row", "T", group=BUDGET)
+    optimizer: Literal["adamw", "muon"] = option("adamw", "optimizer whose state needs memory", group=BUDGET)
+    device: str = option("A100", "accelerator: " + ", ".join(DEVICES), "NAME", hints=tuple(DEVICES), group="Machine")
     count: Count | None = option(
-        None, "how many pretrain (default: as many as end it in 30 days)", "N", group="Machine"
+        None, "devices for pretraining (default: as many as finish in 30 days)", "N", group="Machine"
     )
-    utilization: Number = option(0.45, "share of its peak that is reached", "SHARE", group="Machine")
-    dollars_per_hour: Positive | None = option(
-        None, "price of one (default: an assumption, shown)", "D", group="Machine"
+    utilization: Annotated[Number, Field(gt=0, le=1)] = option(
+        planning.UTILIZATION, "share of the device's peak that is reached", "SHARE", group="Machine"
+    )
+    dollars_per_hour: NotNegative | None = option(
+        None, "price of one device (default: an assumption, shown)", "D", group="Machine"
     )
 
 
 def plan(session, options: Plan):
     """What it costs to train a model, or the compute-optimal one of a budget; without either, GPT-3 and LLaMA, a list.
 
-    Raises GPTError, one line, for what makes no sense.
+    Raises GPTError for a size, a device or a model that is unknown.
     """
     chosen = options.given
     model, tokens, flops, dollars = (chosen.pop(name, None) for name in ("model", "tokens", "flops", "dollars"))
@@ -80,7 +79,7 @@ def plan(session, options: Plan):
     if budget:
         return planning.optimal(flops=flops, dollars=dollars, **chosen)
     if model is None and tokens is not None:
-        raise GPTError("%gpt plan wants a model for so many --tokens: its parameters (124M), or a known one")
+        raise GPTError("%gpt plan --tokens needs a model: its number of parameters (124M), or a known one")
     if model is None:
         return [planning.plan(name, **{"count": SLIDE_COUNT, **chosen}) for name in KNOWN]
     return planning.plan(model, tokens, **chosen)

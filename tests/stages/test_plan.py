@@ -9,6 +9,7 @@ import pytest
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.nn.sizes import parse_size, short
+from jupyter_gpt.stages.plan import Plan
 from jupyter_gpt.stages.planning import chinchilla_loss, count_for, guess_shape, memory, optimal, plan
 from jupyter_gpt.stages.published import DEVICES, KNOWN, Shape, find_device, find_known
 
@@ -171,12 +172,12 @@ def test_known_models_by_their_beginning():
     [
         (lambda: plan("lama-65b"), "did you mean LLaMA-65B"),
         (lambda: plan("7B", device="H10"), "did you mean H100"),
-        (lambda: plan("7B", count=0), "1 or more"),
-        (lambda: plan("7B", utilization=45), "share of the peak"),
-        (lambda: plan("7B", dollars_per_hour=-1), "0 or more"),
+        (lambda: Plan.of(count=0), "above zero"),
+        (lambda: Plan.of(utilization=45), "1 or less"),
+        (lambda: Plan.of(dollars_per_hour=-1), "zero or more"),
         (lambda: plan("7B", tokens="many"), "not a size"),
-        (lambda: plan("7B", optimizer="adan"), "did you mean"),
-        (lambda: plan("7B", context=0), "1 or more"),
+        (lambda: Plan.of(optimizer="adamv"), "did you mean"),
+        (lambda: Plan.of(context=0), "above zero"),
         (lambda: optimal(), "one of the two"),
         (lambda: optimal(flops=1e20, dollars=5), "one of the two"),
         (lambda: optimal(dollars=5, dollars_per_hour=0), "above 0"),
