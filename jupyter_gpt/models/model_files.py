@@ -7,6 +7,7 @@ code. A configuration of absurd size, or a chat template that never ends, would 
 from __future__ import annotations
 
 import json
+import math
 import re
 import subprocess
 import sys
@@ -39,6 +40,22 @@ try:
 except (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
     pass  # it needs variables that are not given here
 """
+
+
+def weight_count(folder: Path) -> int:
+    """How many numbers the safetensors files of `folder` hold, from their headers, which the library checks against the
+    length of the file. Raises GPTError for a damaged file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    total = 0
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="numpy") as file:
+                total += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+        except (SafetensorError, ValueError) as error:
+            raise GPTError(f"{path} is damaged: {error}") from error
+    return total
 
 
 def check_files(folder: Path, what: str) -> None:

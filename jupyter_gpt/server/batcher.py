@@ -13,7 +13,7 @@ from asyncio import AbstractEventLoop
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from jupyter_gpt.models import memory
+from jupyter_gpt.nn import device_memory as memory
 from jupyter_gpt.runs.worker import worker
 
 DELAY = 0.005  # seconds the first request of a batch waits for others

@@ -13,8 +13,7 @@ from tornado.httpserver import HTTPServer
 from tornado.iostream import StreamClosedError
 from tornado.web import Application, HTTPError, RequestHandler, stream_request_body
 
-from jupyter_gpt.errors import GPTError, nearest
-from jupyter_gpt.models import memory
+from jupyter_gpt.errors import GPTError, is_out_of_memory, nearest
 from jupyter_gpt.server.batcher import Batcher, Ticket
 from jupyter_gpt.server.prompts import engine_request, render_prompt
 from jupyter_gpt.server.requests import APIError, parse
@@ -227,7 +226,7 @@ class Completions(Handler):
 
 
 def engine_error(error: Exception) -> APIError:
-    if memory.is_out_of_memory(error):
+    if is_out_of_memory(error):
         message = "there is not enough memory for this request beside the others: send fewer or shorter ones"
         return APIError(503, message, code="out_of_memory")
     if isinstance(error, GPTError):

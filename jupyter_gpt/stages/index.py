@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import ClassVar, Literal
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.models.memory import amount
+from jupyter_gpt.nn.device_memory import amount
 from jupyter_gpt.options import Count, option
 from jupyter_gpt.report.parts import Paragraph, Table, Varies
 from jupyter_gpt.report.report import Report
