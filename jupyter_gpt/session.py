@@ -53,11 +53,10 @@ def run_agent(session, given: options.Agent) -> Completion:
 
 
 def declare_endpoint(session, given: EndpointOptions) -> Endpoint:
-    """Raises GPTError for a name that is a model's of the kernel."""
-    chosen, name = given.chosen, given.name
-    if name in session.models and session.models.about(name).kind != "endpoint":
-        raise GPTError(f"{name} is a model of this kernel: choose another name for the endpoint")
-    return session.models.endpoints.declare(**chosen)
+    """Raises GPTError for the name of a model that is none."""
+    if given.name in session.models and session.models.about(given.name).kind != "endpoint":
+        raise GPTError(f"{given.name} is a model of this kernel: choose another name for the endpoint")
+    return session.models.endpoints.declare(given)
 
 
 class Session:

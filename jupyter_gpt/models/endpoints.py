@@ -11,10 +11,12 @@ import os
 import re
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from contextlib import suppress
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field
 
 from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError, nearest
@@ -24,6 +26,7 @@ from jupyter_gpt.runs import provenance
 from jupyter_gpt.runs.provenance import Provenance, check
 
 FILE = "endpoints.json"
+MOST = 1 << 20  # seconds, and retries
 VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 
 
@@ -31,25 +34,67 @@ class NotLocal(GPTError, AttributeError):
     """An endpoint has no module, tokenizer or folder; `getattr(model, "folder", None)` is None."""
 
 
-@dataclass(frozen=True, repr=False)
-class Endpoint:
-    """A model of an OpenAI-compatible server, usable wherever a local model can be prompted. The fields are those of
-    `EndpointOptions`.
+def checked_url(url: str) -> str:
+    """The address without a trailing slash. Raises GPTError, which never repeats it: it may contain a secret."""
+    try:
+        parts = urlsplit(url.strip())
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid:
+        raise GPTError("--base-url needs an address such as https://api.openai.com/v1 or http://127.0.0.1:8000/v1")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise GPTError(
+            "--base-url is saved on disk: leave out user, password and query; --key-env names the key's variable"
+        )
+    path = parts.path.rstrip("/")
+    if path.endswith(("/chat/completions", "/completions")):
+        raise GPTError("--base-url ends before /chat/completions: usually with /v1")
+    return f"{parts.scheme}://{parts.netloc}{path}"
+
+
+def checked_variable(name: str | None, option: str = "--key-env") -> str | None:
+    """The name of a variable: in capitals, or one that is set. Anything else is more likely the secret itself."""
+    if name is not None and not VARIABLE.fullmatch(name) and name not in os.environ:
+        raise GPTError(f"{option} needs the name of an environment variable, such as OPENAI_API_KEY, never its content")
+    return name
+
+
+class Endpoint(Options):
+    """declare a model of an OpenAI-compatible server: `gpt.models[name]`
+
+    It is usable wherever a local model can be prompted. No request is sent yet.
     """
 
-    name: str
-    base_url: str
-    model: str
-    key_env: str | None = None
-    chat: bool = True
-    timeout: float = 60.0
-    retries: int = 2
-    cell_id: str | None = None
+    magic: ClassVar[str] = "gpt.endpoint"
+    group: ClassVar[str] = "Endpoint"
 
-    kind = "endpoint"
-    device = dtype = parameters = licence = source = None
-    resident = False
-    memory = on_disk = 0
+    name: str = option(..., "name of the endpoint here", positional=True)
+    base_url: Annotated[str, AfterValidator(checked_url)] = option(
+        ..., "address of its API, up to /v1", "URL", positional=True
+    )
+    model: Annotated[str, Field(min_length=1)] = option(
+        ..., "name of the model at the server", "MODEL", positional=True
+    )
+    key_env: Annotated[str | None, AfterValidator(checked_variable)] = option(
+        None, "environment variable that holds the API key, which is never saved", "VAR"
+    )
+    chat: bool = option(
+        True, "whether it takes chat messages; a base model gets raw documents through /completions", only="python"
+    )
+    timeout: Annotated[float, Field(gt=0, le=MOST)] = option(60.0, "seconds to wait for the server", "SECONDS")
+    retries: Annotated[int, Field(ge=0, le=MOST)] = option(2, "how often a failed request is repeated", "N")
+    cell_id: str | None = option(None, only="none")  # the cell that declared it
+
+    kind: ClassVar[str] = "endpoint"
+    device: ClassVar[None] = None
+    dtype: ClassVar[None] = None
+    parameters: ClassVar[None] = None
+    licence: ClassVar[None] = None
+    source: ClassVar[None] = None
+    resident: ClassVar[bool] = False
+    memory: ClassVar[int] = 0
+    on_disk: ClassVar[int] = 0
 
     @property
     def has_chat(self) -> bool:
@@ -100,77 +145,38 @@ def user_folder() -> Path:
     return Path(os.environ.get("JUPYTER_GPT_CONFIG") or platformdirs.user_config_dir("jupyter_gpt", appauthor=False))
 
 
-class EndpointOptions(Options):
-    """declare a model of an OpenAI-compatible server: `gpt.models[name]`
+class EndpointOptions(Endpoint):
+    __doc__ = Endpoint.__doc__
+    group: ClassVar[str] = Endpoint.group
 
-    No request is sent yet.
-    """
-
-    magic: ClassVar[str] = "gpt.endpoint"
-
-    name: str = option(..., "name of the endpoint here", positional=True)
-    base_url: str = option(..., "address of its API, up to /v1", positional=True)
-    model: str = option(..., "name of the model at the server", positional=True)
-    key_env: str | None = option(None, "environment variable that holds the API key, which is never saved")
-    chat: bool = option(True, "whether it takes chat messages; a base model gets raw documents through /completions")
-    timeout: float = option(60.0, "seconds to wait for the server")
-    retries: int = option(2, "how often a failed request is repeated")
-    user: bool = option(False, "for all notebooks of this user, not just those of this folder")
+    user: bool = option(False, "for all notebooks of this user, not only those of this folder")
     overwrite: bool = option(False, "replace an endpoint of this name that another cell declared")
 
 
 class Endpoints(Mapping):
     """The declared endpoints by name, read from the files each time: other kernels may change them."""
 
-    def declare(
-        self,
-        name: str,
-        base_url: str,
-        model: str,
-        *,
-        key_env: str | None = None,
-        chat: bool = True,
-        timeout: float = 60.0,
-        retries: int = 2,
-        user: bool = False,
-        overwrite: bool = False,
-    ) -> Endpoint:
-        """Save an endpoint under `name`.
-
-        Raises GPTError for an invalid address, one that holds a secret, and a `key_env` that cannot be the name of a
-        variable, without repeating it: it may be the key. Also for another cell's endpoint, unless `overwrite`.
-        """
-        store.check_name(name)
-        if not model.strip():
-            raise GPTError(f"endpoint {name} needs --model, the name of the model at its server")
-        if not timeout > 0 or retries < 0:
-            raise GPTError(f"endpoint {name} needs a timeout above 0 seconds and 0 retries or more")
-        endpoint = Endpoint(
-            name,
-            checked_url(base_url),
-            model,
-            checked_variable(key_env),
-            chat,
-            float(timeout),
-            retries,
-            provenance.running_cell(),
-        )
+    def declare(self, options: EndpointOptions) -> Endpoint:
+        """Save an endpoint under its name. Raises GPTError for another cell's endpoint, unless `overwrite`."""
+        name = store.check_name(options.name)
+        fields = {key: value for key, value in options.as_dict().items() if key in Endpoint.model_fields}
+        endpoint = Endpoint.of(**fields | {"cell_id": provenance.running_cell()})
         parts = urlsplit(endpoint.base_url)
-        if key_env and parts.scheme == "http" and parts.hostname not in LOOPBACK:
+        if endpoint.key_env and parts.scheme == "http" and parts.hostname not in LOOPBACK:
             warnings.warn(
-                f"endpoint {name}: the key in {key_env} goes to {parts.hostname} over plain http, where others can "
-                "read it; use https",
+                f"endpoint {name}: the key in {endpoint.key_env} goes to {parts.hostname} over plain http, where "
+                "others can read it; use https",
                 stacklevel=2,
             )
-        path = (user_folder() if user else store.home()) / FILE
-        try:
-            old = endpoint_of(name, read(path)[name]) if name in read(path) else None
-        except GPTError:
-            old = None  # damaged
+        path = (user_folder() if options.user else store.home()) / FILE
+        saved = read(path)
+        old = None
+        with suppress(GPTError):  # a damaged one may be replaced
+            old = endpoint_of(name, saved[name]) if name in saved else None
         if old is not None:
-            check(name, old.provenance, endpoint.provenance, overwrite)
-        fields = {key: value for key, value in asdict(endpoint).items() if key != "name"}
-        store.write_json(path, {**read(path), name: fields})
+            check(name, old.provenance, endpoint.provenance, options.overwrite)
+        saved[name] = {key: value for key, value in endpoint.as_dict().items() if key != "name"}
+        store.write_json(path, saved)
         return endpoint
 
     def remove(self, name: str) -> None:
@@ -200,21 +206,9 @@ class Endpoints(Mapping):
 
 def endpoint_of(name: str, values: dict) -> Endpoint:
     """The endpoint in a file. Raises GPTError if it is damaged."""
-    names = {field.name for field in fields(Endpoint)}
     try:
-        known = {key: value for key, value in values.items() if key in names}
-        store.check_types(
-            known,
-            base_url=str,
-            model=str,
-            key_env=str | None,
-            chat=bool,
-            timeout=int | float,
-            retries=int,
-            cell_id=str | None,
-        )
-        return Endpoint(name, **{**known, "base_url": checked_url(values["base_url"])})
-    except (TypeError, AttributeError, KeyError, ValueError, GPTError) as error:
+        return Endpoint.of(**{key: values[key] for key in values if key in Endpoint.model_fields}, name=name)
+    except (TypeError, GPTError) as error:
         raise GPTError(f"endpoint {name} cannot be read from {FILE}: declare it again") from error
 
 
@@ -228,29 +222,3 @@ def read(path: Path) -> dict[str, dict]:
         return store.read_json(path)
     except ValueError as error:
         raise GPTError(f"{path} is damaged: repair or remove it") from error
-
-
-def checked_url(url: str) -> str:
-    """The address without a trailing slash. Raises GPTError, which never repeats it: it may hold a secret."""
-    try:
-        parts = urlsplit(url.strip())
-        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        valid = False
-    if not valid:
-        raise GPTError("--base-url needs an address such as https://api.openai.com/v1 or http://127.0.0.1:8000/v1")
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise GPTError(
-            "--base-url is saved on disk: leave out user, password and query; --key-env names the key's variable"
-        )
-    path = parts.path.rstrip("/")
-    if path.endswith(("/chat/completions", "/completions")):
-        raise GPTError("--base-url ends before /chat/completions: usually with /v1")
-    return f"{parts.scheme}://{parts.netloc}{path}"
-
-
-def checked_variable(name: str | None, option: str = "--key-env") -> str | None:
-    """The name of a variable: in capitals, or one that is set. Anything else is more likely the secret itself."""
-    if name is not None and not VARIABLE.fullmatch(name) and name not in os.environ:
-        raise GPTError(f"{option} needs the name of an environment variable, such as OPENAI_API_KEY, never its content")
-    return name

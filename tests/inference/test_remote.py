@@ -40,8 +40,8 @@ class Fake(ThreadingHTTPServer):
         """A client that hung up is no news here."""
 
     def endpoint(self, **more) -> Endpoint:
-        facts = {"key_env": "FAKE_KEY", "timeout": 5.0, "retries": 0}
-        return Endpoint("fake", f"http://127.0.0.1:{self.server_port}/v1", "m", **{**facts, **more})
+        facts = {"name": "fake", "model": "m", "key_env": "FAKE_KEY", "timeout": 5.0, "retries": 0}
+        return Endpoint.of(base_url=f"http://127.0.0.1:{self.server_port}/v1", **{**facts, **more})
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -379,15 +379,18 @@ def test_a_prompt_is_not_sent_on_to_another_address(fake, monkeypatch, status):
 
 
 def test_a_key_over_plain_http_warns(tmp_path, monkeypatch):
-    from jupyter_gpt.models.endpoints import Endpoints
+    from jupyter_gpt.models.endpoints import EndpointOptions, Endpoints
+
+    def declare(name, address, **more):
+        Endpoints().declare(EndpointOptions.of(name=name, base_url=address, model="m", **more))
 
     monkeypatch.setenv("JUPYTER_GPT_HOME", str(tmp_path))
     monkeypatch.setenv("FAKE_KEY", KEY)
     with pytest.warns(UserWarning, match="the key in FAKE_KEY goes to example.com over plain http") as caught:
-        Endpoints().declare("far", "http://example.com/v1", "m", key_env="FAKE_KEY")
+        declare("far", "http://example.com/v1", key_env="FAKE_KEY")
     assert KEY not in str(caught[0].message)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        Endpoints().declare("near", "http://127.0.0.1:8000/v1", "m", key_env="FAKE_KEY")
-        Endpoints().declare("safe", "https://example.com/v1", "m", key_env="FAKE_KEY")
-        Endpoints().declare("open", "http://example.com/v1", "m")
+        declare("near", "http://127.0.0.1:8000/v1", key_env="FAKE_KEY")
+        declare("safe", "https://example.com/v1", key_env="FAKE_KEY")
+        declare("open", "http://example.com/v1")

@@ -79,7 +79,7 @@ def test_a_damaged_model_hides_no_other(real, tiny_model):
 def test_an_endpoint_has_neither_size_nor_place_on_disk(real):
     from jupyter_gpt.models.endpoints import Endpoint
 
-    listed = {"mini": Endpoint("mini", "https://api.openai.com/v1", "gpt-4o-mini")}
+    listed = {"mini": Endpoint.of(name="mini", base_url="https://api.openai.com/v1", model="gpt-4o-mini")}
     real.models.endpoints = listed
     report = models_report(real.models)
     assert "gpt-4o-mini at api.openai.com" in report.text and "endpoint" in report.text

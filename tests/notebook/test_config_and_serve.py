@@ -40,14 +40,14 @@ def test_an_endpoint_is_declared_listed_and_forgotten(says, shown, gpt, ip):
     ]
     says("%gpt models")
     assert "gpt-4o-mini at api.openai.com" in shown.pop()
-    assert says("%gpt config endpoint mini --remove") == "endpoint mini is forgotten\n"
+    assert says("%gpt config endpoint mini --remove") == "endpoint mini is removed\n"
     assert "mini" not in gpt.models
 
 
 def test_config_mistakes(fails, gpt):
-    assert fails("%gpt config endpoint --model m").startswith("%gpt config wants a name before its options")
-    assert fails("%gpt config endpoint a --model m") == "%gpt config endpoint a wants --base-url too"
-    assert fails("%gpt config endpoint a --base-url http://x/v1") == "%gpt config endpoint a wants --model too"
+    assert fails("%gpt config endpoint --model m").startswith("%gpt config needs a name before its options")
+    assert fails("%gpt config endpoint a --model m") == "%gpt config endpoint a needs --base-url"
+    assert fails("%gpt config endpoint a --base-url http://x/v1") == "%gpt config endpoint a needs --model"
     assert fails("%gpt config endpoints a") == (
         "%gpt config WHAT is endpoint or template, not 'endpoints' (did you mean endpoint?)"
     )
@@ -100,7 +100,7 @@ def test_templates_are_shown_and_replaced(gpt, ip, fails, shown):
     assert "cot think (replaced)\n\nThink, then answer:\n{question}" in shown[1]
     assert names["back"] == names["own"]
     assert "nothing fills {asked}" in fails('%gpt config template cot --part think --text "{question} {asked}"')
-    assert fails("%gpt config template").endswith("wants a technique: cot, expert, reflection, tree, react, agent")
+    assert fails("%gpt config template").endswith("needs a technique: cot, expert, reflection, tree, react, agent")
     assert "did you mean think" in fails("%gpt config template cot --part thnk")
     assert "belongs to an endpoint" in fails("%gpt config template cot --model x")
     assert "replace a technique's text" in fails('%gpt config endpoint --text "x"')

@@ -143,7 +143,7 @@ def test_the_embeddings_of_a_server(monkeypatch):
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     monkeypatch.setenv("MY_KEY", "sk-very-secret")
     address = f"http://127.0.0.1:{server.server_port}/v1"
-    remote = embed.Remote(Endpoint("far", address, "small", key_env="MY_KEY", retries=0))
+    remote = embed.Remote(Endpoint.of(name="far", base_url=address, model="small", key_env="MY_KEY", retries=0))
     found = embed.embed(remote, ["four"] * 70)
     assert found.shape == (70, 2) and np.allclose(found, [0.6, 0.8])
     assert [(path, key, count) for path, key, _, count in asked] == [
@@ -151,7 +151,7 @@ def test_the_embeddings_of_a_server(monkeypatch):
         ("/v1/embeddings", "Bearer sk-very-secret", 6),
     ]
     with pytest.raises(GPTError, match=r"^[^\n]*$") as caught:
-        embed.embed(embed.Remote(Endpoint("far", address, "gone", key_env="MY_KEY", retries=0)), ["x"])
+        embed.embed(embed.Remote(remote.endpoint.replace(model="gone")), ["x"])
     assert "secret" not in str(caught.value)
     server.shutdown()
     server.server_close()

@@ -176,8 +176,8 @@ def test_what_is_sent():
     from jupyter_gpt.inference.rules import rule
     from jupyter_gpt.models.endpoints import Endpoint
 
-    chat = Endpoint("far", "http://127.0.0.1:9/v1", "m")
-    base = Endpoint("far", "http://127.0.0.1:9/v1", "m", chat=False)
+    chat = Endpoint.of(name="far", base_url="http://127.0.0.1:9/v1", model="m")
+    base = Endpoint.of(name="far", base_url="http://127.0.0.1:9/v1", model="m", chat=False)
     form = request(chat, "x", Sampling(), rule(json=PET))["response_format"]
     assert form == {"type": "json_schema", "json_schema": {"name": "answer", "schema": PET, "strict": True}}
     assert request(base, "x", Sampling(), rule(json=PET))["structured_outputs"] == {"json": PET}

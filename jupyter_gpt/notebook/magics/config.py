@@ -1,111 +1,99 @@
-"""`%gpt config`: what is set for this folder, or for every notebook of the user: endpoints, and techniques' texts."""
+"""`%gpt config`: what is set for this folder, or for all notebooks of the user: endpoints, and techniques' texts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 from jupyter_gpt.errors import GPTError, nearest
-from jupyter_gpt.notebook.lexer import number, spelled, whole
+from jupyter_gpt.models.endpoints import EndpointOptions
+from jupyter_gpt.notebook.lexer import spelled
 from jupyter_gpt.notebook.magics.notebook import show
-from jupyter_gpt.notebook.magics.options import OUT, Command, Option
+from jupyter_gpt.options import Options, option
 
-CONFIG = Command(
-    name="%gpt config",
-    summary="models behind a server; the texts of the techniques of %%prompt",
-    about=(
-        "%gpt config endpoint NAME makes a model of any OpenAI-compatible server (OpenAI, vLLM, Ollama, "
-        "llama.cpp, %gpt serve) usable as a model of this notebook. The key stays in its environment "
-        "variable: neither notebook nor file ever holds it. Without options it shows what is set. "
-        "%gpt config template cot shows the texts that --cot sends, and with --part and --text replaces one for the "
-        "notebooks of this folder; its {holes} stay holes."
-    ),
-    groups=(
-        (
-            "What",
-            (
-                Option("WHAT", "what to set or show", choices=("endpoint", "template")),
-                Option(
-                    "NAME",
-                    "what to call the endpoint here; or the technique: cot, expert, reflection, tree, react, agent",
-                    complete="models",
-                    hints=("cot", "expert", "reflection", "tree", "react", "agent"),
-                ),
-            ),
-        ),
-        (
-            "Endpoint",
-            (
-                Option("--base-url", "its address up to /v1", "URL"),
-                Option("--model", "the model's name over there", "MODEL"),
-                Option("--key-env", "the environment variable that holds the key", "VAR"),
-                Option("--base", "a base model: it gets raw documents, through /completions", kind=None),
-                Option("--timeout", "seconds of silence that are borne", "SECONDS", number, default=60),
-                Option("--retries", "how often a failed request is sent again", "N", whole, default=2),
-                Option("--user", "for every notebook of mine, not just those of this folder", kind=None),
-                Option("--overwrite", "replace the endpoint that another cell declared under this NAME", kind=None),
-                Option("--remove", "forget the endpoint; go back to the technique's own text", kind=None),
-            ),
-        ),
-        (
-            "Template",
-            (
-                Option("--part", "which text of the technique", "PART"),
-                Option("--text", r"what to send instead, with the same {holes}; \n is a new line", "TEXT", spelled),
-                OUT,
-            ),
-        ),
-    ),
-    examples=(
+TECHNIQUES = ("cot", "expert", "reflection", "tree", "react", "agent")
+
+
+class What(Options):
+    what: Literal["endpoint", "template"] | None = option(None, "what to set or show", place=True, group="What")
+
+
+class Config(EndpointOptions, What):
+    """models behind a server; the texts of the techniques of %%prompt
+
+    %gpt config endpoint NAME makes a model of any OpenAI-compatible server (OpenAI, vLLM, Ollama, llama.cpp, %gpt
+    serve) usable as a model of this notebook. The key stays in its environment variable: neither notebook nor file ever
+    contains it. Without options it shows what is set. %gpt config template cot shows the texts that --cot sends, and
+    with --part and --text replaces one for the notebooks of this folder; its {holes} stay holes.
+    """
+
+    magic: ClassVar[str] = "%gpt config"
+    groups: ClassVar[tuple[str, ...]] = ("What", "Endpoint", "Template")
+    examples: ClassVar[tuple[str, ...]] = (
         "%gpt config endpoint local --base-url http://127.0.0.1:11434/v1 --model llama3.2",
         "%gpt config endpoint mini --base-url https://api.openai.com/v1 --model gpt-4o-mini \\",
         "    --key-env OPENAI_API_KEY",
         "%gpt config endpoint",
         '%gpt config template cot --part trigger --text "First, let\'s think logically."',
-    ),
-)
+    )
+
+    name: str | None = option(
+        None,
+        f"name of the endpoint here; or the technique: {', '.join(TECHNIQUES)}",
+        place=True,
+        group="What",
+        complete="models",
+        hints=TECHNIQUES,
+    )
+    base_url: str | None = option(None, "address of its API, up to /v1", "URL", group="Endpoint")
+    model: str | None = option(None, "name of the model at the server", "MODEL", group="Endpoint")
+    base: bool = option(False, "a base model: it gets raw documents, through /completions", group="Endpoint")
+    remove: bool = option(False, "remove the endpoint; restore the technique's own text", group="Endpoint")
+    part: str | None = option(None, "which text of the technique", "PART", group="Template")
+    text: str | None = option(
+        None,
+        r"text to send instead, with the same {holes}; \n is a new line",
+        "TEXT",
+        kind=spelled,
+        group="Template",
+    )
+    out: str | None = option(None, "bind the result to this variable of the notebook", "VAR", group="Template")
 
 
 def config(gpt, given: dict, ip) -> object:
-    """Declares, forgets or lists; the result is the endpoint, or all of them; of a technique its texts."""
-    if given.get("what") == "template":
-        return template({k: v for k, v in given.items() if k not in ("what", "out")})
+    """Declares, removes or lists; the result is the endpoint, or all of them; of a technique its texts."""
+    if given.pop("what", None) == "template":
+        return template(**given)
     if "part" in given or "text" in given:
         raise GPTError("--part and --text replace a technique's text: %gpt config template cot --part … --text …")
-    endpoints = gpt.models.endpoints
-    name, remove = given.get("name"), given.get("remove", False)
-    options = {k: v for k, v in given.items() if k not in ("what", "name", "remove", "base", "out")}
-    if "base" in given:
-        options["chat"] = False
-    if name is None:
-        if options or remove:
-            raise GPTError("%gpt config wants a name before its options: %gpt config endpoint NAME …")
-        show(endpoints_report([endpoints[known] for known in endpoints]))
-        return endpoints
+    endpoints, name, remove = gpt.models.endpoints, given.pop("name", None), given.pop("remove", False)
+    if given.pop("base", False):
+        given["chat"] = False
+    if name is None and (given or remove):
+        raise GPTError("%gpt config needs a name before its options: %gpt config endpoint NAME …")
+    if remove and given:
+        raise GPTError("%gpt config endpoint NAME --remove takes no other option")
     if remove:
-        if options:
-            raise GPTError("%gpt config endpoint NAME --remove takes no other option")
         endpoint = endpoints[name]
         endpoints.remove(name)
-        print(f"endpoint {name} is forgotten")
+        print(f"endpoint {name} is removed")
         return endpoint
-    if not options:
-        show(endpoints_report([endpoints[name]]))
-        return endpoints[name]
-    missing = next((option for option in ("base_url", "model") if option not in options), None)
-    if missing:
-        raise GPTError(f"%gpt config endpoint {name} wants --{missing.replace('_', '-')} too")
-    endpoint = gpt.endpoint(name, options.pop("base_url"), options.pop("model"), **options)
+    if not given:
+        show(endpoints_report([endpoints[known] for known in ([name] if name else endpoints)]))
+        return endpoints[name] if name else endpoints
+    if missing := next((option for option in ("base_url", "model") if option not in given), None):
+        raise GPTError(f"%gpt config endpoint {name} needs --{missing.replace('_', '-')}")
+    endpoint = gpt.endpoint(name, **given)
     print(f"endpoint {name}: {endpoint.model} at {endpoint.base_url}, {key_of(endpoint)}")
     return endpoint
 
 
 def key_of(endpoint) -> str:
-    """Where the key is; not whether it is there, which another machine would see otherwise."""
+    """Where the key is; not whether it is there, which differs between machines."""
     return f"key from {endpoint.key_env}" if endpoint.key_env else "no key"
 
 
 def endpoints_report(endpoints: list):
-    """One row an endpoint."""
+    """One row per endpoint."""
     from jupyter_gpt.report.parts import Paragraph, Table
     from jupyter_gpt.report.report import Report
 
@@ -116,38 +104,30 @@ def endpoints_report(endpoints: list):
     return Report("", [Table(head, rows, "lllll") if rows else none], {"view": "endpoints", "endpoints": facts})
 
 
-def template(given: dict) -> dict[str, str]:
-    """Shows a technique's texts, after replacing one or going back to its own."""
+def template(
+    name: str | None = None, part: str | None = None, text: str | None = None, remove: bool = False, **others
+) -> dict[str, str]:
+    """Shows a technique's texts, after replacing one or restoring its own."""
     from jupyter_gpt.prompting import templates
-
-    technique, part, text, remove = (given.pop(key, None) for key in ("name", "part", "text", "remove"))
-    if given:
-        raise GPTError(f"--{next(iter(given)).replace('_', '-')} belongs to an endpoint, not to a template")
-    if technique is None:
-        raise GPTError(f"%gpt config template wants a technique: {', '.join(templates.MODULES)}")
-    texts = templates.defaults(technique)
-    if text is not None or remove:
-        if text is not None and (remove or part is None):
-            raise GPTError(
-                "say which text: --part PART --text TEXT replaces it, --part PART --remove goes back to its own"
-            )
-        for each in [part] if part else list(templates.replaced_templates().get(technique, {})):
-            templates.replace(technique, each, text)
-    elif part is not None and part not in texts:
-        raise GPTError(f"{technique} has no template {part}{nearest(part, texts)}")
-    now = templates.current(technique)
-    show(templates_report(technique, now, texts, part))
-    return now
-
-
-def templates_report(technique: str, now: Mapping, own: Mapping, part: str | None):
-    """Each text under its name, marked where it was replaced."""
     from jupyter_gpt.report.parts import Paragraph, bold
     from jupyter_gpt.report.report import Report
 
-    shown = {name: text for name, text in now.items() if part in (None, name)}
-    parts = []
-    for name, text in shown.items():
-        parts.append(Paragraph(bold(f"{technique} {name}" + " (replaced)" * (text != own[name]))))
+    if others:
+        raise GPTError(f"--{next(iter(others)).replace('_', '-')} belongs to an endpoint, not to a template")
+    if name is None:
+        raise GPTError(f"%gpt config template needs a technique: {', '.join(templates.MODULES)}")
+    own = templates.defaults(name)
+    if part is not None and part not in own:
+        raise GPTError(f"{name} has no template {part}{nearest(part, own)}")
+    if text is not None and (remove or part is None):
+        raise GPTError("expected --part PART --text TEXT to replace a text, or --part PART --remove to restore it")
+    if text is not None or remove:
+        for each in [part] if part else list(templates.replaced_templates().get(name, {})):
+            templates.replace(name, each, text)
+    now = templates.current(name)
+    shown, parts = {each: text for each, text in now.items() if part in (None, each)}, []
+    for each, text in shown.items():
+        parts.append(Paragraph(bold(f"{name} {each}" + " (replaced)" * (text != own[each]))))
         parts.append(Paragraph(text or "(nothing)", "code"))
-    return Report("", parts, {"view": "templates", "technique": technique, "templates": shown})
+    show(Report("", parts, {"view": "templates", "technique": name, "templates": shown}))
+    return now

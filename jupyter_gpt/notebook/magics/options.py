@@ -261,10 +261,8 @@ class Magic:
     instant, and `does(gpt, given, ip)`, of a cell magic also with the body, which shows the result and returns it.
     """
 
-    def __init__(self, stage: str | Command, options: str = "", does: Callable | None = None):
-        self.stage, self.class_name = ("", "") if isinstance(stage, Command) else (stage, options)
-        if isinstance(stage, Command):
-            self.COMMAND = stage
+    def __init__(self, stage: str, options: str, does: Callable | None = None):
+        self.stage, self.class_name = stage, options
         if does is not None:
             self.does = does
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from jupyter_gpt.errors import GPTError, nearest, reading
-from jupyter_gpt.notebook.magics import config
 from jupyter_gpt.notebook.magics.cells import CELLS, RankingMagic, TrainingMagic
 from jupyter_gpt.notebook.magics.notebook import say, show, watch
 from jupyter_gpt.notebook.magics.options import Command, Magic, help_text, parse
@@ -329,6 +328,13 @@ def flags(text: str, variables) -> dict:
     return given
 
 
+def config(gpt, given: dict, ip) -> object:
+    """Shows or changes what is set; the result is the endpoints or the texts."""
+    from jupyter_gpt.notebook.magics.config import config
+
+    return config(gpt, given, ip)
+
+
 VERBS: dict[str, Magic] = {
     "models": Magic("models", "Models", models),
     "pull": Magic("models", "Pull", pull),
@@ -350,7 +356,7 @@ VERBS: dict[str, Magic] = {
     "indexes": Magic("index", "Indexes", indexes),
     "search": Magic("index", "Search", search),
     "serve": Magic("serve", "Serve", serve),
-    "config": Magic(config.CONFIG, "", config.config),
+    "config": Magic("notebook.magics.config", "Config", config),
 }
 
 
