@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,30 +10,46 @@ from torch import Tensor
 from jupyter_gpt.data.prompt_completion import batches, encode_pair, end_token_id
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.nn.heads import head_of
-from jupyter_gpt.nn.logprobs import Reader
-from jupyter_gpt.nn.modules import base_of
+from jupyter_gpt.nn.logprobs import LONGEST, Reader
+from jupyter_gpt.nn.modules import context_of
 from jupyter_gpt.runs.worker import on_worker
 
-AT_ONCE = 4096  # tokens scored in one pass
+SCORED_TOKENS = 4096  # in one pass of a reward model
+CPU_TOKENS = 4096  # in one pass of a small classifier on a CPU
 
 
-def scores(model: Reader, rows: Sequence[Sequence[int]]) -> Tensor:
-    """The score `(B,)` in fp32 of each row of ids, read at its last token; with gradients."""
-    head = head_of(model.module)
-    last = torch.tensor([len(row) for row in rows], device=model.device).cumsum(0) - 1
-    hidden = model.hidden(rows)[last]
-    return head(hidden.to(next(head.parameters()).dtype))[:, 0].float()
+def label_scores(reader: Reader, rows: Sequence[Sequence[int]]) -> Tensor:
+    """The scores `(B, labels)` in fp32 of each row of ids, read at its last token; with gradients."""
+    head = head_of(reader.module)
+    last = torch.tensor([len(row) for row in rows], device=reader.device).cumsum(0) - 1
+    return head(reader.hidden(rows)[last].to(next(head.parameters()).dtype)).float()
 
 
-def scored(model: Reader, rows: Sequence[Sequence[int]]) -> Iterator[None]:
-    """Scores of many rows without gradients; yields between batches, returns the list of floats."""
-    result = [0.0] * len(rows)
-    for places in batches([len(row) for row in rows], AT_ONCE):
+def scores(reader: Reader, rows: Sequence[Sequence[int]]) -> Tensor:
+    """The scores `(B,)` of a model with one label."""
+    return label_scores(reader, rows)[:, 0]
+
+
+def outputs(reader: Reader, rows: Sequence[Sequence[int]], most: int) -> Iterator[None]:
+    """`label_scores` of many rows without gradients, at most `most` tokens at once; yields between batches, returns a
+    tensor on the CPU.
+    """
+    result = {}
+    for places in batches([len(row) for row in rows], most):
         with torch.no_grad():
-            for place, value in zip(places, scores(model, [rows[p] for p in places]).tolist(), strict=True):
-                result[place] = value
+            result |= zip(places, label_scores(reader, [rows[place] for place in places]).cpu(), strict=True)
         yield
-    return result
+    return torch.stack([result[place] for place in range(len(rows))]) if rows else torch.zeros(0, 1)
+
+
+def scored(reader: Reader, rows: Sequence[Sequence[int]]) -> Iterator[None]:
+    """Scores of many rows without gradients; yields between batches, returns the list of floats."""
+    return (yield from outputs(reader, rows, SCORED_TOKENS))[:, 0].tolist()
+
+
+def probabilities(reader: Reader, rows: Sequence[Sequence[int]]) -> Iterator[None]:
+    """Probabilities `(B, labels)` as an array, without gradients; yields between batches, returns it."""
+    return (yield from outputs(reader, rows, at_once(reader.module))).softmax(-1).numpy()
 
 
 def row_of(
@@ -45,14 +60,11 @@ def row_of(
     The token that ends a `finished` completion is dropped if it is also the padding token: transformers' classifiers
     read at the last token that is not padding.
     """
-    found, cut = encode_pair(name, tokenizer, prompt, completion, most, finished)
-    ids = found.ids
+    pair, cut = encode_pair(name, tokenizer, prompt, completion, most, finished)
+    ids = pair.ids
     while len(ids) > 1 and ids[-1] == tokenizer.pad_token_id == end_token_id(tokenizer):
         ids = ids[:-1]
     return ids, cut
-
-
-CPU_TOKENS = 4096  # tokens in one pass of a small model on a CPU
 
 
 def at_once(model) -> int:
@@ -60,35 +72,6 @@ def at_once(model) -> int:
     if model.device.type == "cuda":
         return 32768
     return min(CPU_TOKENS, max(512, int(1e11 / sum(p.numel() for p in model.parameters()))))
-
-
-def label_scores(trunk, model, rows: Sequence[Sequence[int]]):
-    """The scores `(B, labels)` in fp32 of each row of ids, read at its last token."""
-    from jupyter_gpt.nn.varlen import Segments
-
-    device, lengths = model.device, [len(row) for row in rows]
-    bounds = torch.tensor([0, *lengths]).cumsum(0)
-    positions = torch.cat([torch.arange(n) for n in lengths]).to(device)
-    segments = Segments(lengths, positions, bounds.to(device, torch.int32), max(lengths))
-    hidden = trunk(torch.tensor([[i for row in rows for i in row]], device=device), segments)[0, bounds[1:] - 1]
-    head: Any = base_of(model).score
-    return head(hidden.to(next(head.parameters()).dtype)).float()
-
-
-def probabilities(trunk, model, rows: Sequence[Sequence[int]]) -> Iterator[None]:
-    """Probabilities `(B, labels)` as an array, without gradients; yields between batches, returns it."""
-    import numpy as np
-
-    result, at, most = [], 0, at_once(model)
-    while at < len(rows):
-        end = at + 1
-        while end < len(rows) and sum(map(len, rows[at : end + 1])) <= most:
-            end += 1
-        with torch.no_grad():
-            result.append(torch.softmax(label_scores(trunk, model, rows[at:end]), -1).cpu().numpy())
-        at = end
-        yield
-    return np.concatenate(result)
 
 
 def encoded(tokenizer, texts: Sequence[str], most: int) -> list[list[int]]:
@@ -110,22 +93,13 @@ def predict(model, texts: str | Sequence[str], as_probabilities: bool = False):
         raise GPTError(f"predict takes a text or a list of texts, not {wrong[0]!r:.40}")
     if not rows:
         return []
-    table = on_worker("torch", lambda: classify(model, rows))
+    ids = encoded(model.tokenizer, rows, min(context_of(model.module), LONGEST))
+    table = on_worker("torch", lambda: result_of(probabilities(Reader(model.module), ids)))
     if as_probabilities:
         result = [{label: float(p) for label, p in zip(model.labels, row, strict=True)} for row in table]
     else:
         result = [model.labels[int(row.argmax())] for row in table]
     return result[0] if isinstance(texts, str) else result
-
-
-def classify(model, texts: list[str]):
-    """The probabilities `(texts, labels)`."""
-    from jupyter_gpt.nn.modules import context_of
-    from jupyter_gpt.nn.transformer import Trunk
-
-    context = min(context_of(model.module), 1 << 16)
-    trunk = Trunk(model.module, context, model.module.dtype)
-    return result_of(probabilities(trunk, model.module, encoded(model.tokenizer, texts, context)))
 
 
 def result_of(work: Iterator):
@@ -141,8 +115,6 @@ def score(model, prompt: str, completion: str, finished: bool = True) -> float:
     """The score of one completion, of which only differences mean something. One that was cut at its token limit,
     `finished=False`, is read without the token that ends it. Raises GPTError if `model` is not a reward model.
     """
-    from jupyter_gpt.nn.modules import context_of
-
     if not model.is_reward_model:
         raise GPTError(f"{model.name} is not a reward model: `%gpt reward` trains one from rankings")
     row = row_of(model.name, model.tokenizer, prompt, completion, context_of(model.module), finished)[0]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from jupyter_gpt.models.scoring import at_once, encoded, label_scores, probabilities
+from jupyter_gpt.nn.logprobs import Reader
 from jupyter_gpt.runs.events import Evaluation, Event, Metric, Progress, Sample, Table
 from jupyter_gpt.stages.loop import LEARNING_RATE, SPEED, Micro, Trainer, losses
 
@@ -42,7 +43,7 @@ class Classifying(Trainer):
     texts: list[tuple[list[int], int]]
     held_out: list[tuple[str, list[int], int]]
     cut: int
-    trunk: object
+    reader: Reader
     flops_per_token: float
     peak_flops: float | None
     skipped: int = 0  # rows
@@ -103,7 +104,7 @@ class Classifying(Trainer):
         import torch
 
         true = torch.tensor([label for _, label in inputs], device=self.device)
-        return torch.nn.functional.cross_entropy(label_scores(self.trunk, self.model, [ids for ids, _ in inputs]), true)
+        return torch.nn.functional.cross_entropy(label_scores(self.reader, [ids for ids, _ in inputs]), true)
 
     def evaluate(self) -> Iterator[Event | None]:
         """Loss, accuracy, F1 and the confusion matrix on the texts held out."""
@@ -112,7 +113,7 @@ class Classifying(Trainer):
         from jupyter_gpt.evaluation.classification import metrics
 
         began = time.perf_counter()
-        found = yield from probabilities(self.trunk, self.model, [ids for _, ids, _ in self.held_out])
+        found = yield from probabilities(self.reader, [ids for _, ids, _ in self.held_out])
         true = np.array([label for *_, label in self.held_out])
         nats = -float(np.log(np.maximum(found[np.arange(len(true)), true], 1e-30)).mean())
         values = metrics(true, found.argmax(1), len(self.labels))
@@ -124,7 +125,7 @@ class Classifying(Trainer):
     def samples(self) -> Iterator[Event | None]:
         """What is said of the first texts held out, with its probability."""
         shown = self.held_out[:SHOWN]
-        found = yield from probabilities(self.trunk, self.model, [ids for _, ids, _ in shown])
+        found = yield from probabilities(self.reader, [ids for _, ids, _ in shown])
         for (text, _, _), row in zip(shown, found, strict=True):
             said = f"{self.labels[int(row.argmax())]} ({row.max():.2f})"
             yield Sample(step=self.step, prompt=text, text=said)
@@ -150,7 +151,6 @@ def prepare(recipe, folder: Path, module, tokenizer, texts: Any, skipped: Sequen
     from jupyter_gpt.nn import training_memory as memory
     from jupyter_gpt.nn.modules import context_of
     from jupyter_gpt.nn.optimizer import finetuning_optimizers
-    from jupyter_gpt.nn.transformer import Trunk
 
     yield Progress(stage="reading the texts", unit="texts")
     path = folder / "data" / "texts.json"
@@ -198,7 +198,7 @@ def prepare(recipe, folder: Path, module, tokenizer, texts: Any, skipped: Sequen
         numbered[: len(learn)],
         held,
         cut,
-        Trunk(model, context, getattr(torch, recipe.dtype), bool(recipe.checkpointing)),
+        Reader(model, getattr(torch, recipe.dtype), bool(recipe.checkpointing)),
         matrices - embedding.numel() * (6.0 if embedding.requires_grad else 4.0),
         machine.peak_flops(device, recipe.dtype),
         skipped=len(skipped),

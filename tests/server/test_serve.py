@@ -369,7 +369,7 @@ def test_endpoints_are_kept_without_their_keys(gpt, monkeypatch):
         ("https://x/v1/chat/completions", {}, "ends before /chat/completions"),
         ("https://x/v1", {"key_env": "sk-hush"}, "the name of an environment variable"),
         ("https://x/v1", {"key_env": "gsk_hush"}, "the name of an environment variable"),
-        ("https://x/v1", {"timeout": 0}, "timeout=0 must be above zero"),
+        ("https://x/v1", {"timeout": 0}, "--timeout 0 must be above zero"),
     ],
 )
 def test_what_no_endpoint_can_be(gpt, url, options, said):
