@@ -12,7 +12,6 @@ left without an entry are overwritten. A vector whose text is in no chunk any mo
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 import time
@@ -21,8 +20,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError, reading
-from jupyter_gpt.retrieval.chunk import TOKENS, Chunk, with_heading
+from jupyter_gpt.retrieval.chunk import Chunk, with_heading
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS documents (source TEXT PRIMARY KEY, content TEXT NOT NULL, bytes INTEGER, mtime INTEGER,
@@ -35,6 +35,15 @@ CREATE INDEX IF NOT EXISTS chunks_by_hash ON chunks (hash);
 CREATE INDEX IF NOT EXISTS documents_by_content ON documents (content);
 """
 FORMAT = 1
+FIELDS = {  # of index.json
+    "embedder": str,
+    "chunk_tokens": int,
+    "overlap": int | float,
+    "sources": list,
+    "probe": list,
+    "dimensions": int,
+    "updated": int | float,
+}
 # Errors of a sound database.
 NOT_DAMAGED = ("SQLITE_FULL", "SQLITE_READONLY", "SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_BUSY")
 MAX_TOMBSTONES = 0.2  # share of the vectors, above which they are compacted
@@ -65,9 +74,12 @@ class Index:
         path = self.folder / "index.json"
         if not path.exists():
             return {}
-        with reading(f"index {self.folder.name}: its index.json", "--overwrite makes it anew"):
-            about = json.loads(path.read_text(encoding="utf-8"))
-            check_about(about)
+        with reading(f"index {self.folder.name}: its index.json", "--overwrite rebuilds it"):
+            about = store.read_json(path, **FIELDS)
+            missing = [name for name in FIELDS if name not in about and name not in ("sources", "probe")]
+            if missing or not all(isinstance(source, str) for source in about.get("sources", ())):
+                raise ValueError(f"its {missing[0]} is missing" if missing else "a source is not a text")
+            time.localtime(about["updated"] + sum(map(float, about.get("probe", ()))))
         if about.get("format", FORMAT) != FORMAT:
             raise GPTError(
                 f"index {self.folder.name} was made by a later version of jupyter_gpt (format {about['format']})"
@@ -75,11 +87,7 @@ class Index:
         return about
 
     def write_about(self, about: dict) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = self.folder / f".index.json.{os.getpid()}"
-        written = {**about, "format": FORMAT, "updated": time.time()}
-        temporary.write_text(json.dumps(written, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        os.replace(temporary, self.folder / "index.json")
+        store.write_json(self.folder / "index.json", {**about, "format": FORMAT, "updated": time.time()})
 
     @contextmanager
     def open(self) -> Iterator[sqlite3.Connection]:
@@ -99,17 +107,16 @@ class Index:
         except sqlite3.DatabaseError as error:
             if str(getattr(error, "sqlite_errorname", "")).startswith(NOT_DAMAGED):
                 raise GPTError(
-                    f"index {self.folder.name} could not be written or opened ({error}): the disk is full, "
-                    f"read-only or "
-                    f"in use at {self.folder}; what the index held is as it was"
+                    f"index {self.folder.name} could not be written or opened ({error}): the disk is full, read-only "
+                    f"or in use at {self.folder}; the index is as it was"
                 ) from error
-            raise GPTError(f"index {self.folder.name} is damaged ({error}): --overwrite makes it anew") from error
+            raise GPTError(f"index {self.folder.name} is damaged ({error}): --overwrite rebuilds it") from error
 
     @property
     def stamp(self) -> int:
         """What is another number after each change: SQLite's own count of them (its file format, section 1.3.8)."""
         with (
-            reading(f"index {self.folder.name}", "--overwrite makes it anew"),
+            reading(f"index {self.folder.name}", "--overwrite rebuilds it"),
             (self.folder / "chunks.sqlite").open("rb") as file,
         ):
             file.seek(24)
@@ -139,7 +146,7 @@ class Index:
         if not rows:
             return np.zeros((0, self.dimensions), dtype=np.float32)
         if not path.exists() or path.stat().st_size < rows * self.dimensions * 4:
-            raise GPTError(f"index {self.folder.name} is damaged: {path.name} is cut short; --overwrite makes it anew")
+            raise GPTError(f"index {self.folder.name} is damaged: {path.name} is cut short; --overwrite rebuilds it")
         return np.memmap(path, dtype="<f4", mode="r", shape=(rows, self.dimensions))
 
     def vectors(self, db) -> Path:
@@ -255,70 +262,6 @@ class Index:
         return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
 
 
-def check_about(about: dict) -> None:
-    """Raises an exception of any kind where `index.json` holds what it cannot."""
-    kinds = {
-        "embedder": str,
-        "chunk_tokens": int,
-        "overlap": int | float,
-        "sources": list,
-        "probe": list,
-        "dimensions": int,
-        "updated": int | float,
-    }
-    for name, kind in kinds.items():
-        value = about.get(name, []) if name in ("sources", "probe") else about[name]
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise ValueError(f"{name} is {value!r:.40}")
-    if not all(isinstance(each, str) for each in about.get("sources", [])):
-        raise ValueError("a source is not a text")
-    sum(map(float, about.get("probe", [])))
-    time.localtime(about["updated"])
-
-
 def row_count(db: sqlite3.Connection) -> int:
     """How many rows of the vectors count, tombstones with them."""
     return db.execute("SELECT coalesce(max(row) + 1, 0) FROM vectors").fetchone()[0]
-
-
-def existing_settings(folder: Path, overwrite: bool) -> dict:
-    """The settings of an index that exists; empty for a damaged one that is to be overwritten."""
-    try:
-        about = Index(folder).about
-        if about:
-            Index(folder).matrix()
-        return about
-    except GPTError:
-        if not overwrite:
-            raise
-        return {}
-
-
-def check_settings(name: str, had: dict, given: list[str], embedder, chunk_tokens, overlap, add: bool, overwrite: bool):
-    """The sources an index will have, and whether it must be rebuilt. Raises GPTError for what needs --overwrite.
-
-    had: its settings so far. overwrite: also True for the cell, or the sources and settings, that made the index.
-    """
-    if not had and not given:
-        raise GPTError(f"index {name} has no sources: give files, folders, globs or $variables")
-    if chunk_tokens is not None and chunk_tokens < 8:
-        raise GPTError(f"--chunk-tokens is at least 8, not {chunk_tokens}")
-    if overlap is not None and not 0 <= overlap < (chunk_tokens or had.get("chunk_tokens", TOKENS)):
-        raise GPTError(
-            f"--overlap is a share of a chunk below 1, or a number of tokens below --chunk-tokens, not {overlap:g}"
-        )
-    old = had.get("sources", [])
-    requested = {"embedder": embedder, "chunk_tokens": chunk_tokens, "overlap": overlap}
-    other = [key for key, value in requested.items() if had and value is not None and value != had[key]]
-    if other and not overwrite:
-        key = other[0]
-        what = f"{had[key]} tokens a chunk" if key == "chunk_tokens" else f"{key} {had[key]}"
-        raise GPTError(
-            f"index {name} was made with {what}, not {requested[key]}: leave --{key.replace('_', '-')} out, "
-            "or use --overwrite to rebuild it"
-        )
-    left = [source for source in old if source not in given] if given else []
-    if left and not add and not overwrite:
-        raise GPTError(f"index {name} also contains {', '.join(left[:3])}: --add keeps it, --overwrite removes it")
-    given = [*old, *(s for s in given if s not in old)] if add or not given else given
-    return given, bool(other) or (overwrite and not had)

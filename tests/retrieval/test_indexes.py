@@ -61,7 +61,7 @@ def test_its_sources_are_remembered_and_kept_unless_let_go(gpt, made, tmp_path):
 
 def test_other_settings_make_it_anew_only_when_told(gpt, made):
     made()
-    assert "40 tokens a chunk, not 20" in fail(made, chunk_tokens=20)
+    assert "40 tokens per chunk, not 20" in fail(made, chunk_tokens=20)
     assert made(chunk_tokens=20, overwrite=True).about["chunk_tokens"] == 20
     assert [path.name for path in gpt.indexes.folder("kb").parent.iterdir()] == ["kb"]
 
@@ -100,7 +100,7 @@ def test_a_folder_in_the_layout_of_sentence_transformers(gpt, tiny_model, tmp_pa
     "options, said",
     [
         ({"chunk_tokens": 1000}, "more than small reads: at most 64"),
-        ({"chunk_tokens": 2}, "at least 8"),
+        ({"chunk_tokens": 2}, "--chunk-tokens 2 must be 8 or more"),
         ({"overlap": 40}, "--overlap"),
         ({"embedder": "smal"}, "did you mean small?"),
         ({"embedder": "./nowhere"}, "no such folder"),
