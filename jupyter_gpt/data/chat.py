@@ -1,10 +1,9 @@
 """Chat templates: how a conversation is spelled in tokens, and which of these are trained on.
 
-- A model's own template is kept. A base trained here gets OWN, spelled in the tokens its tokenizer reserved. Any other
-base
-  gets one spelled in tokens it already has, so that no embedding is resized: ChatML where it knows those marks, else
-  plain words and its end-of-text token.
-- What is trained is what a `{% generation %}` block of the template holds; for a template without one, what stands
+- A model's own template is kept. A base trained here gets OWN, in the tokens its tokenizer reserved. Any other base
+  gets one in tokens it already has, so that no embedding is resized: ChatML where it knows those marks, else plain
+  words and its end-of-text token.
+- What is trained is what is inside a `{% generation %}` block of the template; for a template without one, what is
   between the prompt that asks for an answer and the end of that answer, found by rendering both. The token that ends
   the turn is always trained with it: a model that never learns it never stops.
 - An answer of weight 0 is read and not trained on.
@@ -16,9 +15,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from contextlib import contextmanager
 from functools import partial
 
+from jupyter_gpt.data.render import rendered, template_errors
 from jupyter_gpt.data.tokenizer import CHAT
 from jupyter_gpt.errors import GPTError
 
@@ -92,7 +91,7 @@ def render_conversations(
     if train_on not in TRAIN_ON:
         raise GPTError(f"--train-on is assistant or all, not {train_on!r}")
     rendered_texts = [
-        learned(tokenizer, messages, train_on, own)
+        trained_spans(tokenizer, messages, train_on, own)
         for messages, own in zip(conversations, tools or [None] * len(conversations), strict=True)
     ]
     fast = bool(getattr(tokenizer, "is_fast", False))
@@ -105,41 +104,21 @@ def render_conversations(
     return [(ids, [not read for read in mask]) for ids, mask in marked] if train_on == "all" else marked
 
 
-def rendered(tokenizer, messages: Sequence[dict], ask: bool = False, tools: Sequence[dict] | None = None) -> str:
-    """The conversation as the template writes it; with `ask`, the assistant about to speak. GPTError if refused."""
-    with refusals():
-        return tokenizer.apply_chat_template(
-            list(messages), tools=list(tools) if tools else None, tokenize=False, add_generation_prompt=ask
-        )
-
-
-@contextmanager
-def refusals():
-    """What a template refuses, in one line."""
-    from jinja2 import TemplateError
-
-    try:
-        yield
-    except (TemplateError, ValueError, TypeError) as error:
-        raise GPTError(f"the chat template refuses this conversation: {' '.join(str(error).split())}") from error
-
-
-def learned(
+def trained_spans(
     tokenizer, messages: Sequence[dict], train_on: str, tools: Sequence[dict] | None
 ) -> tuple[str, list[tuple[int, int]]]:
     """The rendered text, and the spans of characters that are trained on; of `train_on="all"` those that are not."""
     weights = [message.get("weight", 1) for message in messages if message["role"] == "assistant"]
     messages = [{key: value for key, value in message.items() if key != "weight"} for message in messages]
-    heeds_tools(tokenizer, messages, tools or ())
+    check_tools(tokenizer, messages, tools or ())
     if train_on == "all" and all(weights):
-        return rendered(tokenizer, messages, tools=tools), []
+        return rendered(tokenizer, messages, tools=tools or ()), []
     text, spans = answers(tokenizer, messages, tools)
     if not all(weights):
         if len(spans) != len(weights):
             raise GPTError(
-                f"this chat template marks {len(spans)} stretches of {len(weights)} answers: which of them has "
-                f"weight 0 "
-                "cannot be told; its {% generation %} marks are to stand around each answer, once"
+                f"this chat template marks {len(spans)} spans of {len(weights)} answers, so the one with weight 0 is "
+                "unknown: put its {% generation %} marks around each answer, once"
             )
         wanted = 0 if train_on == "all" else 1
         spans = [span for span, weight in zip(spans, weights, strict=True) if weight == wanted]
@@ -154,7 +133,7 @@ def answers(
         from transformers.utils.chat_template_utils import render_jinja_template
 
         special = {key: value for key, value in tokenizer.special_tokens_map.items() if isinstance(value, str)}
-        with refusals():
+        with template_errors():
             (text,), (spans,) = render_jinja_template(
                 [list(messages)],
                 list(tools) if tools else None,
@@ -163,17 +142,17 @@ def answers(
                 **special,
             )
         return text, [(start, _turn_ends(tokenizer, text, stop) if stop > start else stop) for start, stop in spans]
-    text = rendered(tokenizer, messages, tools=tools)
+    text = rendered(tokenizer, messages, tools=tools or ())
     spans = []
     for place, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
-        prompt = rendered(tokenizer, messages[:place], True, tools)
-        exchange = rendered(tokenizer, messages[: place + 1], tools=tools)
+        prompt = rendered(tokenizer, messages[:place], True, tools or ())
+        exchange = rendered(tokenizer, messages[: place + 1], tools=tools or ())
         if not (text.startswith(exchange.rstrip()) and exchange.startswith(prompt)):
             raise GPTError(
-                "this chat template writes an answer otherwise than it asks for one, or rewrites earlier answers, and "
-                "has no {% generation %} marks: give it marks, use --train-on all, or conversations of one exchange"
+                "this chat template writes an answer differently than it asks for one, or rewrites earlier answers, "
+                "and has no {% generation %} marks: give it marks, use --train-on all, or conversations of one exchange"
             )
         if message.get("tool_calls"):  # written by the template after the words
             stop = _turn_ends(tokenizer, exchange, len(exchange.rstrip()))
@@ -183,10 +162,8 @@ def answers(
     return text, spans
 
 
-def heeds_tools(tokenizer, messages: Sequence[dict], tools: Sequence[dict]) -> None:
-    """Raises GPTError where the template leaves out what it does not know: a tool, a call of one, or what it
-    answered.
-    """
+def check_tools(tokenizer, messages: Sequence[dict], tools: Sequence[dict]) -> None:
+    """Raises GPTError where the template leaves out a tool, a call of one, or its result."""
     wanted = {tool["function"]["name"] for tool in tools}
     probe = []  # the conversation with calls and results that nothing else in it can be taken for
     for message in messages:
@@ -202,9 +179,8 @@ def heeds_tools(tokenizer, messages: Sequence[dict], tools: Sequence[dict]) -> N
     text = rendered(tokenizer, probe, tools=tools) if wanted else ""
     if not all(each in text for each in wanted):
         raise GPTError(
-            "this chat template does not write tools and calls of them: train a model whose template does, or "
-            "leave such "
-            "conversations out (--bad-rows skip)"
+            "this chat template does not write tools and tool calls: train a model whose template does, or leave "
+            "such conversations out (--bad-rows skip)"
         )
 
 
@@ -215,9 +191,7 @@ def _compact(template: str | dict) -> str:
 
 
 def _answer_ends(tokenizer, text: str, words: str, begin: int) -> int:
-    """Where the turn ends that says `words` last in `text`, somewhere from `begin` on: its own marks may spell them
-    too.
-    """
+    """Where the last turn that contains `words` ends, from `begin` on; the turn's own marks may contain them too."""
     at = len(text)
     while (at := text.rfind(words, begin, at + len(words) - 1 if at < len(text) else at)) >= 0:
         stop = at + len(words)
@@ -230,10 +204,9 @@ def _answer_ends(tokenizer, text: str, words: str, begin: int) -> int:
 
 
 def _turn_ends(tokenizer, text: str, stop: int) -> int:
-    """Where the turn ends whose words end at `stop`: after the special token that follows, if one does before other
-    words.
+    """Where the turn ends whose words end at `stop`: after the special token that follows them.
 
-    Without such a token what the template writes between turns is what ends the answer, up to its first newline.
+    Without one, what the template writes between turns ends the answer, up to its first newline.
     """
     specials = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
     rest = text[stop:]
@@ -289,6 +262,6 @@ def _pieces(tokenizer, text: str, cuts: list[int]) -> tuple[list[int], list[int]
     if spell(ids) != spell(_encode(tokenizer, [text])["input_ids"][0]):
         raise GPTError(
             "this tokenizer joins the end of the prompt and the beginning of an answer in one token: "
-            "--train-on all trains on both, or give the tokenizer a chat template that parts them by a token of its own"
+            "--train-on all trains on both, or use a chat template that separates them by a token of its own"
         )
     return ids, places[:-1]

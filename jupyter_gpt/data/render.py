@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import ModuleType
 
@@ -156,11 +157,11 @@ def pairs_of(few_shot: object) -> tuple[tuple[str, str], ...]:
         few_shot = list(few_shot.itertuples(index=False, name=None))
     items = few_shot.items() if isinstance(few_shot, Mapping) else few_shot
     if isinstance(items, str) or not isinstance(items, Iterable):
-        raise GPTError("few_shot wants pairs: [(question, answer), …] or {question: answer, …}")
+        raise GPTError("few_shot is expected as pairs: [(question, answer), …] or {question: answer, …}")
     pairs = [tuple(pair) if isinstance(pair, list | tuple) else () for pair in items]
     bad = next((pair for pair in pairs if len(pair) != 2 or not all(isinstance(t, str) for t in pair)), None)
     if bad is not None or not pairs:
-        raise GPTError("few_shot wants pairs of two texts, one at least: [(question, answer), …]")
+        raise GPTError("few_shot is expected as one or more pairs of two texts: [(question, answer), …]")
     return tuple(pairs)
 
 
@@ -194,7 +195,7 @@ def render(name: str, tokenizer, question: Question, room: int | None = None) ->
     Raises GPTError if this model cannot be asked this way.
     """
     if getattr(tokenizer, "chat_template", None):
-        prompt = _through_template(name, tokenizer, chat_of(question), room, list(question.tools) or None)
+        prompt = _through_template(tokenizer, chat_of(question), room, question.tools)
     else:
         prompt = _tokenized(tokenizer, document_prompt(name, question), room)
     if not prompt.ids:
@@ -297,13 +298,18 @@ def _tokenized(tokenizer, prompt: Prompt, room: int | None) -> Prompt:
     return replace(prompt, ids=(*head, *ids), text=spelled, notes=notes)
 
 
-def _through_template(name: str, tokenizer, messages: list[dict], room: int | None, tools: list | None) -> Prompt:
-    length = len(encode(tokenizer, templated(name, tokenizer, messages, tools)))
-    sent, cut = messages, 0
-    while room is not None and (cut := len(encode(tokenizer, templated(name, tokenizer, sent, tools))) - room) > 0:
-        sent = _shortened(tokenizer, sent, cut)
-    text = templated(name, tokenizer, sent, tools)
-    ids = encode(tokenizer, text)
+def _through_template(tokenizer, messages: list[dict], room: int | None, tools: Sequence[dict]) -> Prompt:
+    def templated(messages: list[dict]) -> tuple[str, list[int]]:
+        unfinished = messages[-1]["role"] == "assistant"
+        text = rendered(tokenizer, messages, not unfinished, tools, unfinished)
+        return text, encode(tokenizer, text)
+
+    sent = messages
+    text, ids = templated(sent)
+    length = len(ids)
+    while room is not None and len(ids) > room:
+        sent = _shortened(tokenizer, sent, len(ids) - room)
+        text, ids = templated(sent)
     notes = (f"{length - len(ids):,} tokens were cut from the front of the chat",) if len(ids) < length else ()
     return Prompt(tuple(ids), text, THROUGH_TEMPLATE, messages, notes=notes)
 
@@ -319,27 +325,40 @@ def _shortened(tokenizer, messages: list[dict], cut: int) -> list[dict]:
     return [*messages[:-1], {**messages[-1], "content": tokenizer.decode(ids[cut:], skip_special_tokens=False)}]
 
 
-def templated(name: str, tokenizer, messages: list[dict], tools: list | None = None) -> str:
-    """The chat as the model's template writes it, up to the assistant's next words."""
+def rendered(
+    tokenizer, messages: Sequence[dict], ask: bool = False, tools: Sequence[dict] = (), unfinished: bool = False
+) -> str:
+    """The conversation as the chat template writes it.
+
+    ask: up to where the assistant's next turn begins. unfinished: up to the end of the last text, which is to be
+    continued. Raises GPTError where the template rejects the conversation.
+    """
+    with template_errors():
+        return tokenizer.apply_chat_template(
+            list(messages),
+            tools=list(tools) if tools else None,
+            tokenize=False,
+            add_generation_prompt=ask,
+            continue_final_message=unfinished,
+        )
+
+
+@contextmanager
+def template_errors() -> Iterator[None]:
+    """An error that a chat template raises becomes a GPTError."""
     from jinja2 import TemplateError
 
-    goes_on = messages[-1]["role"] == "assistant"
     try:
-        return tokenizer.apply_chat_template(
-            messages, tools=tools, tokenize=False, add_generation_prompt=not goes_on, continue_final_message=goes_on
-        )
-    except (TemplateError, ValueError) as error:
-        raise GPTError(f"the chat template of {name} refuses this chat: {error}") from error
+        yield
+    except (TemplateError, ValueError, TypeError) as error:
+        raise GPTError(f"the chat template refuses this conversation: {' '.join(str(error).split())}") from error
 
 
 def end_of_turn(tokenizer) -> int | None:
     """The special token with which the chat template ends an answer; None where it ends otherwise."""
-    chat = [{"role": "user", "content": "?"}, {"role": "assistant", "content": MARK}]
-    from jinja2 import TemplateError
-
     try:
-        text = tokenizer.apply_chat_template(chat, tokenize=False)
-    except (TemplateError, ValueError):
+        text = rendered(tokenizer, [{"role": "user", "content": "?"}, {"role": "assistant", "content": MARK}])
+    except GPTError:
         return None  # the model's own end-of-text token has to do
     after = encode(tokenizer, text.rpartition(MARK)[2].lstrip())
     return after[0] if after and after[0] in tokenizer.added_tokens_decoder else None

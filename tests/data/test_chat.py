@@ -270,7 +270,7 @@ def test_weights_under_marks_that_are_not_one_an_answer_are_refused(own):
     )
     ids, mask = render_conversation(tokenizer, WEIGHED)
     assert said(tokenizer, ids, mask) == ["It said yes.<|end|>", "No.<|end|>"]
-    with pytest.raises(GPTError, match="marks 4 stretches of 2 answers: which of them has weight 0 cannot be told"):
+    with pytest.raises(GPTError, match="marks 4 spans of 2 answers, so the one with weight 0 is unknown"):
         render_conversation(tokenizer, [WEIGHED[0], WEIGHED[1] | {"weight": 0}, *WEIGHED[2:]])
 
 
@@ -347,7 +347,7 @@ def test_a_template_that_knows_no_tools_is_told_of(own, template, train_on):
     for messages, tools in ((CALLS, TOOLS), (CALLS, None), (CALLS[:1] + CALLS[4:5], TOOLS)):
         if template.startswith("{% if tools %}") and messages is not CALLS:
             continue  # it does write the tools, but not the calls
-        with pytest.raises(GPTError, match=r"does not write tools and calls of them: .*--bad-rows skip") as error:
+        with pytest.raises(GPTError, match=r"does not write tools and tool calls: .*--bad-rows skip") as error:
             render_conversation(tokenizer, messages, train_on, tools)
         assert "\n" not in str(error.value)
     assert render_conversation(tokenizer, CALLS[:1] + CALLS[4:5], train_on)

@@ -73,7 +73,7 @@ def test_mistakes_in_a_chat(chat):
             Question([{"role": "system", "content": "A"}, {"role": "user", "content": "x"}], system="B"),
         )
     chat.chat_template = "{{ raise_exception('only one turn') }}"
-    with pytest.raises(GPTError, match="the chat template of c refuses this chat: only one turn"):
+    with pytest.raises(GPTError, match="the chat template refuses this conversation: only one turn"):
         render("c", chat, Question("x"))
 
 
@@ -99,7 +99,7 @@ def test_questions_and_answers(base):
 
 @pytest.mark.parametrize("bad", ["text", 3, [], [("a",)], [("a", 1)], ["ab"], [("a", "b", "c")]])
 def test_pairs_are_checked(bad):
-    with pytest.raises(GPTError, match="few_shot wants pairs"):
+    with pytest.raises(GPTError, match="few_shot is expected as"):
         pairs_of(bad)
 
 

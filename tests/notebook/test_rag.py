@@ -82,7 +82,7 @@ def test_evaluate_an_index(docs, ip, succeed, shown):
         ("%gpt search docs x --filter page", "is not a comparison"),
         ("%gpt search docs x --map umap --k 0", "--k 0 must be above zero"),
         ("%gpt index new ./none.pdf", "there is no file"),
-        ("%gpt index docs $texts --chunk-tokens 20", "40 tokens a chunk, not 20"),
+        ("%gpt index docs $texts --chunk-tokens 20", "40 tokens per chunk, not 20"),
         ("%gpt search docs x --hybrid 7", "from 0 to 1, not 7"),
         ("%gpt search docs x --keyword --hybrid", "leave one out"),
     ],

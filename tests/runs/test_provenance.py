@@ -246,7 +246,7 @@ def test_indexes(gpt, tiny_model, tmp_path, monkeypatch, cell):
     gpt.index("mine", "a.txt", **INDEX)
     assert gpt.index("mine", "b.txt", **{**INDEX, "chunk_tokens": 20}).about["chunk_tokens"] == 20
     cell("b")
-    assert "20 tokens a chunk, not 30" in fail(gpt.index, "mine", "b.txt", chunk_tokens=30)
+    assert "20 tokens per chunk, not 30" in fail(gpt.index, "mine", "b.txt", chunk_tokens=30)
 
     cell(None)
 

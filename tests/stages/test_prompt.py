@@ -212,7 +212,7 @@ def test_a_prompt_longer_than_the_context(gpt, base):
         ({"max_tokens": 0}, "--max-tokens 0 must be above zero"),
         ({"max_tokens": 5, "min_tokens": 6}, "--min-tokens 6 must be at most --max-tokens 5"),
         ({"stop": ""}, "--stop must not be an empty text"),
-        ({"few_shot": "abc"}, "few_shot wants pairs"),
+        ({"few_shot": "abc"}, "few_shot is expected as"),
         ({"system": "x"}, "base model and has no system prompt"),
     ],
 )
