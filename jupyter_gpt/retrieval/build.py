@@ -1,8 +1,8 @@
-"""An indexing run: a generator that brings an index up to date with its documents and says how far it is.
+"""An indexing run: a generator that brings an index up to date with its documents and yields its progress.
 
-First every document is looked at, and those that are new or changed are cut into chunks, which are kept at once; then
-each text without a vector is embedded, a batch at a time, each batch kept at once. So a run that is stopped or killed
-goes on where it was: what has its chunks is not read again, what has its vector is not embedded again.
+First every document that is new or changed is cut into chunks, which are written at once; then each text without a
+vector is embedded, batch by batch, each written at once. So a run that is stopped or killed continues where it was:
+what has its chunks is not read again, what has its vector is not embedded again.
 """
 
 from __future__ import annotations
@@ -57,9 +57,7 @@ UNRELATED = (
 
 @dataclass
 class Report:
-    """What a run did. `skipped`: (document, reason); `duplicates`: (document, the same as); `notes`: (document,
-    what).
-    """
+    """What a run did: `skipped` (document, reason), `duplicates` (document, the same as), `notes` (document, note)."""
 
     added: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
@@ -97,7 +95,11 @@ def update(
         if not report.stopped:
             yield from embed_pending(index, embedder, report, stopping)
         if not report.stopped:
-            remove_documents(index, gone, report)
+            if gone or report.changed:  # removed only once all that is new can be found
+                with index.open() as db:
+                    db.executemany("DELETE FROM documents WHERE source = ?", ((source,) for source in gone))
+                    db.execute("DELETE FROM chunks WHERE content NOT IN (SELECT content FROM documents)")
+                report.removed = gone
             yield from finish(index, embedder, report)
     finally:
         report.seconds = time.perf_counter() - began
@@ -111,33 +113,21 @@ def up_to_date(index: Index, items: Sequence[Item], keep_others: bool = False) -
     if not keep_others and stored.keys() - {item.source for item in items}:
         return False
     reader = Reader()
-
-    def same(item: Item) -> bool:
-        stored_row = stored.get(item.source)
-        return stored_row is not None and (
-            is_unchanged(item, stored_row) or stored_row[0] == hash_of(item, read_now(reader, item))
-        )
-
     try:
-        return all(map(same, items))
+        for item in items:
+            row = stored.get(item.source)
+            if row is None:
+                return False
+            if is_unchanged(item, row):
+                continue
+            document = reader.start(item).wait() if item.path is None else None  # its hash is that of its text
+            if row[0] != hash_of(item, document):
+                return False
+        return True
     except Unreadable:
         return False
     finally:
         reader.close()
-
-
-def read_now(reader: Reader, item: Item) -> Document | None:
-    """The document of what is no file, whose text its hash is of. Raises Unreadable."""
-    if item.path is not None:
-        return None
-    reading = reader.start(item)
-    try:
-        while not reading.done():
-            pass
-    except KeyboardInterrupt:
-        reading.end()
-        raise
-    return reading.result()
 
 
 def documents_of(index: Index) -> dict[str, list]:
@@ -226,15 +216,6 @@ def scan(index: Index, items, embedder, report: Report, stopping, keep_others: b
     return gone
 
 
-def remove_documents(index: Index, gone: list[str], report: Report) -> None:
-    """Take out the documents that are gone, once all that is new can be found."""
-    if gone or report.changed:
-        with index.open() as db:
-            db.executemany("DELETE FROM documents WHERE source = ?", ((source,) for source in gone))
-            index.prune(db)
-        report.removed = gone
-
-
 def keep_documents(index: Index, ready: list, report: Report) -> None:
     """Write what was read since the last time, all of it or nothing; empties `ready`."""
     if not ready:
@@ -302,7 +283,7 @@ def embed_pending(index: Index, embedder, report: Report, stopping) -> Iterator[
 
 
 def finish(index: Index, embedder, report: Report) -> Iterator[Progress]:
-    """What search wants besides the vectors: few tombstones, the keyword index, and the nearness that chance gives."""
+    """What search needs besides the vectors: few tombstones, the keyword index, and the relevance threshold."""
     about = index.about
     yield "finishing", 0, 2
     report.compacted = index.compact()
@@ -325,7 +306,7 @@ def keywords_of(index: Index) -> keyword.Keywords:
 
 
 def relevance_threshold(index: Index, embedder) -> float:
-    """The cosine from which on a hit means something: what three quarters of unrelated questions do not reach with
+    """The cosine from which on a hit is relevant: one that three quarters of unrelated questions do not reach with
     their best hits, and 95% of the pairs of these questions not with each other, which counts where an index is small.
     """
     import numpy as np

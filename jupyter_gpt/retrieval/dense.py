@@ -7,6 +7,7 @@ under 1 ms whatever their number, and a minute and more to build for each 100,00
 from __future__ import annotations
 
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 EXACT = 100_000  # rows up to which every vector is compared
@@ -71,14 +72,6 @@ def checksum(file: Path) -> int:
     return crc
 
 
-def read_sum(file: Path) -> int | None:
-    """The number that `hnsw_graph` wrote beside the graph; None where that is damaged."""
-    try:
-        return int(file.read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        return None
-
-
 def hnsw_graph(matrix, file: Path):
     """The graph over all rows: read from `file` where it is there, what it lacks added, and written again."""
     import faiss
@@ -86,12 +79,10 @@ def hnsw_graph(matrix, file: Path):
 
     graph = None
     sum_file = file.with_suffix(".crc32")
-    # faiss checks no links of a damaged graph
-    if file.exists() and sum_file.exists() and read_sum(sum_file) == checksum(file):
-        graph = faiss.read_index(str(file))
-        if graph.d != matrix.shape[1] or graph.ntotal > len(matrix):
-            graph = None
-    if graph is None:
+    with suppress(OSError, ValueError):  # not there, or damaged
+        if int(sum_file.read_text(encoding="ascii")) == checksum(file):  # faiss does not check the links of a graph
+            graph = faiss.read_index(str(file))
+    if graph is None or graph.d != matrix.shape[1] or graph.ntotal > len(matrix):
         graph = faiss.IndexHNSWFlat(matrix.shape[1], NEIGHBOURS, faiss.METRIC_INNER_PRODUCT)
         graph.hnsw.efConstruction = BUILDING
     if graph.ntotal < len(matrix):

@@ -210,10 +210,6 @@ class Index:
         )
         return db.total_changes - before
 
-    def prune(self, db) -> None:
-        """Take out the chunks that no document holds any more."""
-        db.execute("DELETE FROM chunks WHERE content NOT IN (SELECT content FROM documents)")
-
     def places(self, rows: list[int]) -> list[Place]:
         """The chunks of these rows, in their order."""
         query = """SELECT c.text, d.source, c.page, c.heading, c.n FROM vectors v JOIN chunks c ON c.hash = v.hash

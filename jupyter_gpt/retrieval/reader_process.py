@@ -97,6 +97,16 @@ class Reading:
             raise Unreadable(f"took longer than {self.reader.seconds:g} s to read")
         return False
 
+    def wait(self) -> Document:
+        """The document. Raises Unreadable."""
+        try:
+            while not self.done():
+                pass
+        except KeyboardInterrupt:
+            self.end()
+            raise
+        return self.result()
+
     def end(self) -> None:
         """Stop reading it."""
         if self.reader.process is not None:
