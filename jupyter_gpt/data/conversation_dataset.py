@@ -14,7 +14,7 @@ folder/conversations.json   counts of each source; written last, so where it exi
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from jupyter_gpt import store
 from jupyter_gpt.data import conversations as chats
 from jupyter_gpt.data import mixture
-from jupyter_gpt.data.chat import TRAIN_ON, render_conversations
+from jupyter_gpt.data.chat import render_conversations
 from jupyter_gpt.data.documents import write_array
 from jupyter_gpt.data.split import MANY, place
 from jupyter_gpt.data.tokenizer import delimiter
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 ARRAYS = ("tokens", "trained", "offsets", "source", "held_out")
-OVER_LONG = ("cut", "refuse")
 HELD_OUT = 0.05
 HELD_OUT_MOST = 1000  # conversations of a source
 DEFAULT_TOKENS = 1_000_000  # of a generated source when the length of the run is unknown
@@ -45,7 +44,7 @@ SHOWN = 3  # conversations of a source kept for display
 MAX_REFUSED = 100  # conversations left out for each one used, at which reading an endless source ends
 
 
-@dataclass(frozen=True)
+@dataclass
 class Counts:
     """One source in the table.
 
@@ -55,15 +54,15 @@ class Counts:
     """
 
     source: str
-    form: str
     weight: float
     share: float
-    conversations: int
-    cut: int
-    refused: int
-    tokens: int
-    trained: int
-    held_out: int
+    form: str = ""
+    conversations: int = 0
+    cut: int = 0
+    refused: int = 0
+    tokens: int = 0
+    trained: int = 0
+    held_out: int = 0
     endless: bool = False
     notes: tuple[str, ...] = ()
 
@@ -134,75 +133,62 @@ class Conversations:
 class Source:
     """One source while it is tokenized: its conversations, and their counts."""
 
-    name: str
-    weight: float
-    share: float
+    counts: Counts
     need: int | None  # tokens; None: all there are
     fraction: float  # held out
     reading: chats.Reading = field(default_factory=chats.Reading)
     rendered: list[tuple[list[int], list[bool], bool]] = field(default_factory=list)  # ids, trained, held out
     first: list[dict] = field(default_factory=list)
-    cut: int = 0
-    refused: int = 0
     longest: int = 0
-    tokens: int = 0
-    trained: int = 0
-    held: int = 0
-
-    @property
-    def endless(self) -> bool:
-        return self.name in chats.GENERATED
 
     @property
     def complete(self) -> bool:
-        return self.need is not None and self.tokens >= self.need
+        return self.need is not None and self.counts.tokens >= self.need
 
     def add(
         self, conversation: chats.Conversation, ids: list[int], trained: list[bool], context: int, over_long: str
     ) -> None:
         """Adds a rendered conversation, truncated or left out by the rules above."""
-        held = place(conversation.key, self.name) < self.fraction
-        if held and self.held == HELD_OUT_MOST:
+        counts, length = self.counts, len(ids)
+        held_out = place(conversation.key, counts.source) < self.fraction
+        if held_out and counts.held_out == HELD_OUT_MOST:
             return
-        length = len(ids)
         self.longest = max(self.longest, length)
         too_long = length > context + 1
         if too_long:
             ids, trained = ids[: context + 1], trained[: context + 1]
         if (too_long and over_long == "refuse") or not any(trained[1:]):
-            self.refused += 1
+            counts.refused += 1
             return
-        self.cut += too_long
-        self.rendered.append((ids, trained, held))
-        self.held += held
-        if not held:
-            self.tokens += len(ids)
-            self.trained += sum(trained[1:])
+        counts.cut += too_long
+        counts.held_out += held_out
+        self.rendered.append((ids, trained, held_out))
+        if not held_out:
+            counts.tokens += len(ids)
+            counts.trained += sum(trained[1:])
             if len(self.first) < SHOWN:
-                shown = {"source": self.name, "where": conversation.where, "ids": ids, "trained": trained}
+                shown = {"source": counts.source, "where": conversation.where, "ids": ids, "trained": trained}
                 self.first.append(shown | {"length": length})
 
-    def counts(self) -> Counts:
-        skipped, unanswered, notes = self.reading.refused, self.reading.unanswered, []
-        if skipped:
-            rows = "1 row is" if skipped == 1 else f"{skipped:,} rows are"
-            notes.append(f"{rows} skipped that cannot be trained on: {self.reading.first_refused}")
-        if unanswered:
-            notes.append(f"{unanswered:,} end in a turn without an answer: that turn is left out")
-        return Counts(
-            source=self.name,
-            form=self.reading.form,
-            weight=self.weight,
-            share=self.share,
-            conversations=len(self.rendered),
-            cut=self.cut,
-            refused=self.refused + skipped,
-            tokens=self.tokens,
-            trained=self.trained,
-            held_out=self.held,
-            endless=self.endless,
-            notes=tuple(notes),
-        )
+    def finish(self, context: int, over_long: str) -> None:
+        """Completes the counts. Raises GPTError where nothing can be trained on."""
+        counts, reading = self.counts, self.reading
+        if not counts.tokens and counts.refused and self.longest > context + 1:
+            why = ", and no answer begins there"
+            if over_long == "refuse":
+                why = " and --over-long refuse leaves out what is longer"
+            longest, most = f"longest is {self.longest:,} tokens", f"a row {context + 1:,}"
+            raise GPTError(f"no conversation of {counts.source} fits: {longest}, {most}{why}")
+        if not counts.tokens:
+            why = f": {reading.first_refused}" if reading.refused else ""
+            raise GPTError(f"{counts.source} has no conversation to train on{why}")
+        if reading.refused:
+            rows = "1 row is" if reading.refused == 1 else f"{reading.refused:,} rows are"
+            counts.notes += (f"{rows} skipped that cannot be trained on: {reading.first_refused}",)
+        if reading.unanswered:
+            counts.notes += (f"{reading.unanswered:,} end in a turn without an answer: that turn is left out",)
+        counts.refused += reading.refused
+        counts.form, counts.conversations = reading.form, len(self.rendered)
 
 
 def prepare(
@@ -229,12 +215,6 @@ def prepare(
     the fraction for validation, in place of one in twenty. bad_rows: "refuse" or "skip", see `conversations.read`.
     Raises GPTError for whatever a user can get wrong.
     """
-    if train_on not in TRAIN_ON:
-        raise GPTError(f"--train-on is assistant or all, not {train_on!r}")
-    if over_long not in OVER_LONG:
-        raise GPTError(f"--over-long is cut or refuse, not {over_long!r}")
-    if held_out is not None and not 0 <= held_out < 1:
-        raise GPTError(f"held_out is the fraction kept for validation, at least 0 and below 1, not {held_out}")
     weights = mixture.check(weights)
     total, tokenized = sum(weights.values()), []
     for name, weight in weights.items():
@@ -246,52 +226,27 @@ def prepare(
             need = None if wanted is None else int(wanted * share * MARGIN) + context + 1
             some = () if endless else islice(chats.read(name, variables, seed, cell=cell, bad_rows=bad_rows), MANY)
             default = HELD_OUT if endless or len(list(some)) == MANY else 0.0
-            tokenized.append(Source(name, weight, share, need, default if held_out is None else held_out))
+            counts = Counts(name, weight, share, endless=endless)
+            tokenized.append(Source(counts, need, default if held_out is None else held_out))
     for source in tokenized:
-        conversations = chats.read(source.name, variables, seed, source.reading, cell, bad_rows)
-        skip = chats.skips(source.name, bad_rows)
-        yield from _tokenize(source, conversations, tokenizer, context, train_on, over_long, skip)
+        name, counts = source.counts.source, source.counts
+        conversations = chats.read(name, variables, seed, source.reading, cell, bad_rows)
+        while batch := list(islice(conversations, BATCH)):
+            for conversation, tokens in zip(batch, _render(tokenizer, batch, train_on), strict=True):
+                if not isinstance(tokens, GPTError):
+                    if not source.complete:
+                        source.add(conversation, *tokens, context, over_long)
+                elif chats.skips(name, bad_rows):
+                    source.reading.refuse(tokens)
+                else:
+                    raise tokens
+            yield Progress(f"reading {name}", min(counts.tokens, source.need or counts.tokens), source.need, "tokens")
+            if source.complete or (counts.endless and counts.refused > MAX_REFUSED * (len(source.rendered) + 1)):
+                break  # enough, or hardly one of an endless source fits
+        source.finish(context, over_long)
     result = _concatenated(tokenized, delimiter(tokenizer))
     result.save(Path(folder))
     return result
-
-
-def _tokenize(
-    source: Source,
-    conversations: Iterator[chats.Conversation],
-    tokenizer,
-    context: int,
-    train_on: str,
-    over_long: str,
-    skip: bool,
-) -> Iterator[Progress]:
-    """Adds conversations until there are enough tokens, none left, or hardly one fits.
-
-    skip: leave out those that the template rejects.
-    """
-    while batch := list(islice(conversations, BATCH)):
-        for conversation, tokens in zip(batch, _render(tokenizer, batch, train_on), strict=True):
-            if isinstance(tokens, GPTError):
-                if not skip:
-                    raise tokens
-                source.reading.refuse(tokens)
-            elif not source.complete:
-                source.add(conversation, *tokens, context, over_long)
-        done = min(source.tokens, source.need or source.tokens)
-        yield Progress(f"reading {source.name}", done, source.need, "tokens")
-        if source.complete or (source.endless and source.refused > MAX_REFUSED * (len(source.rendered) + 1)):
-            break
-    if source.tokens:
-        return
-    if source.refused and source.longest > context + 1:
-        why = ", and no answer begins there"
-        if over_long == "refuse":
-            why = " and --over-long refuse leaves out what is longer"
-        raise GPTError(
-            f"no conversation of {source.name} fits: longest is {source.longest:,} tokens, a row {context + 1:,}{why}"
-        )
-    why = f": {source.reading.first_refused}" if source.reading.refused else ""
-    raise GPTError(f"{source.name} has no conversation to train on{why}")
 
 
 def _render(tokenizer, batch: list[chats.Conversation], train_on: str) -> list[tuple[list[int], list[bool]] | GPTError]:
@@ -314,9 +269,9 @@ def _concatenated(sources: list[Source], pad: int) -> Conversations:
         offsets=np.cumsum([0, *map(len, ids)], dtype=np.int64),
         source=np.repeat(np.arange(len(sources), dtype=np.int32), [len(source.rendered) for source in sources]),
         held_out=np.array(held_out, bool),
-        names=[source.name for source in sources],
-        weights=[source.weight for source in sources],
+        names=[source.counts.source for source in sources],
+        weights=[source.counts.weight for source in sources],
         pad=pad,
-        counts=[source.counts() for source in sources],
+        counts=[source.counts for source in sources],
         first=[shown for source in sources for shown in source.first],
     )

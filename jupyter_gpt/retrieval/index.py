@@ -58,7 +58,7 @@ class Place:
     source: str
     page: int | None
     heading: str
-    n: int
+    chunk: int
     sources: tuple[str, ...]
 
 
@@ -214,16 +214,9 @@ class Index:
         """The chunks of these rows, in their order."""
         query = """SELECT c.text, d.source, c.page, c.heading, c.n FROM vectors v JOIN chunks c ON c.hash = v.hash
                    JOIN documents d ON d.content = c.content WHERE v.row = ? ORDER BY d.source, c.n"""
-        found = []
         with self.open() as db:
-            for row in rows:
-                same = db.execute(query, (int(row),)).fetchall()
-                if same:
-                    text, source, page, heading, n = same[0]
-                    found.append(
-                        Place(int(row), text, source, page, heading, n, tuple(dict.fromkeys(s[1] for s in same)))
-                    )
-        return found
+            found = [(int(row), db.execute(query, (int(row),)).fetchall()) for row in rows]
+        return [Place(row, *same[0], tuple(dict.fromkeys(each[1] for each in same))) for row, same in found if same]
 
     def compact(self) -> int:
         """Take the tombstones out of the vectors when they are many; how many went. Whole or not at all."""

@@ -19,10 +19,9 @@ from jupyter_gpt.retrieval.dense import checksum
 CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\u0e00-\u0e7f"
 WORD = re.compile(rf"[{CJK}]|[^\W_{CJK}]+")
 USUAL = (
-    "a an and are as at be been but by can could did do does for from had has have he her him his how i if in into "
-    "is it "
-    "its me my not of on or our she so such that the their them then there these they this to was we were what when "
-    "where which who whom whose why will with would you your"
+    "a an and are as at be been but by can could did do does for from had has have he her him his how i if in into is "
+    "it its me my not of on or our she so such that the their them then there these they this to was we were what "
+    "when where which who whom whose why will with would you your"
 )
 COMMON = frozenset(USUAL.split())  # say nothing about a text's subject; of a query of nothing else, all count
 
@@ -34,17 +33,13 @@ def words(text: str) -> list[str]:
 
 
 def stem(word: str) -> str:
-    """The word without an English plural: Harman's S-stemmer (1991), which changes few words, and those reliably; and
-    `foxes`, `churches` too.
-    """
+    """The word without an English plural: Harman's S-stemmer (1991), and `foxes`, `churches` too."""
     if len(word) < 4 or not word.endswith("s") or word.endswith(("us", "ss", "eies", "aies")):
         return word
     if word.endswith("ies"):
         return word[:-3] + "y"
     if word.endswith(("xes", "ches", "shes", "sses", "zzes")):
         return word[:-2]
-    if word.endswith("es") and not word.endswith(("aes", "ees", "oes")):
-        return word[:-1]
     return word[:-1]
 
 
@@ -57,7 +52,7 @@ def root(word: str) -> str:
 
 
 def content_words(text: str) -> list[str]:
-    """Without those of `COMMON`, unless there are no others."""
+    """The words of a text without those of `COMMON`, unless there are no others."""
     all_words = words(text)
     return [word for word in all_words if word not in COMMON] or all_words
 
@@ -69,14 +64,11 @@ class Keywords:
         self.retriever, self.rows = retriever, rows
 
     def search(self, query: str, k: int, allowed) -> tuple[list[int], list[float]]:
-        """Rows and BM25 scores of the `k` best for `query` among `allowed` `(rows,)` bool; only those with a word of
-        it.
-        """
+        """Rows and BM25 scores of the `k` best among `allowed` `(rows,)` bool; only those with a word of `query`."""
         import numpy as np
 
-        if not len(self.rows):
-            return [], []
-        terms = [word for word in dict.fromkeys(content_words(query)) if word in self.retriever.vocab_dict]
+        known = self.retriever.vocab_dict if len(self.rows) else ()
+        terms = [word for word in dict.fromkeys(content_words(query)) if word in known]
         if not terms:
             return [], []
         scores = self.retriever.get_scores(terms)

@@ -144,16 +144,20 @@ def path_of(titles: dict[int, str]) -> str:
     return " > ".join(title for title in titles.values() if title)
 
 
+def sections(text: str, starts: list[tuple[int, str]]) -> Document:
+    """A text parted at these characters, each part under its heading."""
+    bounds = [(0, ""), *starts, (len(text), "")]
+    return joined([(text[start:end], None, heading) for (start, heading), (end, _) in pairwise(bounds)])
+
+
 def markdown(text: str) -> Document:
     """Parted at its headings; each part knows the path to it, `Leave > How to ask`."""
-    starts = [0, *(at.end() for at in re.finditer("\n", text))]
-    titles = [(level, title, starts[line]) for level, title, line in headings(text)]
-    parts = [(text[: titles[0][2]] if titles else text, None, "")]
-    path: list[tuple[int, str]] = []
-    for (level, title, start), after in zip(titles, [*titles[1:], None], strict=False):
+    lines = [0, *(end.end() for end in re.finditer("\n", text))]
+    starts, path = [], []
+    for level, title, line in headings(text):
         path = [*(step for step in path if step[0] < level), (level, title)]
-        parts.append((text[start : after[2] if after else len(text)], None, " > ".join(name for _, name in path)))
-    return joined(parts)
+        starts.append((lines[line], " > ".join(name for _, name in path)))
+    return sections(text, starts)
 
 
 def headings(text: str) -> list[tuple[int, str, int]]:
@@ -201,12 +205,7 @@ def html(text: str) -> Document:
 
 def python(text: str) -> Document:
     """Parted at its top-level classes and functions."""
-    found = list(DEFINITION.finditer(text))
-    parts = [(text[: found[0].start()] if found else text, None, "")]
-    for definition, after in zip(found, [*found[1:], None], strict=False):
-        end = after.start() if after else len(text)
-        parts.append((text[definition.start() : end], None, definition[0]))
-    return joined(parts)
+    return sections(text, [(match.start(), match[0]) for match in DEFINITION.finditer(text)])
 
 
 def notebook(text: str) -> Document:

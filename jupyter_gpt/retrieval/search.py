@@ -106,21 +106,9 @@ class Searcher:
         if mmr:
             ranked = [scores[row] for row in order]
             order = select_mmr(self.matrix, order, ranked if dense and not rerank else min_max_scaled(ranked), k)
-        places = self.index.places(order[:k])
         return [
-            Hit(
-                text=p.text,
-                source=p.source,
-                page=p.page,
-                score=scores[p.row],
-                heading=p.heading,
-                cosine=cosine[p.row],
-                keyword=words.get(p.row),
-                row=p.row,
-                chunk=p.n,
-                sources=p.sources,
-            )
-            for p in places
+            Hit(**vars(place), score=scores[place.row], cosine=cosine[place.row], keyword=words.get(place.row))
+            for place in self.index.places(order[:k])
         ]
 
     def by_words(self, question: str, k: int, allowed=None) -> tuple[list[int], list[float]]:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 
 from jupyter_gpt.data.render import without_special_tokens
+from jupyter_gpt.retrieval.chunk import with_heading
 
 INSTRUCTIONS = (
     "Answer the question from the sources below, in one or two short sentences, and put the number of the source in "
@@ -22,8 +23,7 @@ QUESTION = "Question: {question}"
 DOCUMENT = "{sources}\n\nQuestion: {question}\nAnswer, from the sources above:"  # for a base model, which completes it
 REWRITE = (
     "Rewrite the last question so that it can be understood without what was said before. Answer with the question "
-    "alone."
-    "\n\n{said}\n\nLast question: {question}\n\nThe same question, understandable by itself:"
+    "alone.\n\n{said}\n\nLast question: {question}\n\nThe same question, understandable by itself:"
 )
 UNKNOWN = "I don't know"
 TAG = re.compile(r"<(?=/?\s*source\b)", re.IGNORECASE)
@@ -36,21 +36,15 @@ def quoted(text: str, special: Iterable[str] = ()) -> str:
 
 def sources(hits: Sequence, special: Iterable[str] = ()) -> str:
     """The sources of a prompt, numbered from 1 in the order of `hits`."""
-    special = tuple(special)
-    return "\n\n".join(
-        SOURCE.format(n=n, where=quoted(attribute(hit.where), special), text=quoted(under_heading(hit), special))
-        for n, hit in enumerate(hits, start=1)
-    )
+    special, written = tuple(special), []
+    for n, hit in enumerate(hits, start=1):
+        where, text = attribute(hit.where), with_heading(hit.text, hit.heading)
+        written.append(SOURCE.format(n=n, where=quoted(where, special), text=quoted(text, special)))
+    return "\n\n".join(written)
 
 
 def attribute(text: str) -> str:
     return text.replace('"', "'").replace("<", "‹").replace(">", "›").replace("\n", " ")
-
-
-def under_heading(hit) -> str:
-    from jupyter_gpt.retrieval.chunk import with_heading
-
-    return with_heading(hit.text, hit.heading)
 
 
 def prompt(question: str, hits: Sequence, special: Iterable[str] = (), chat: bool = True) -> str:

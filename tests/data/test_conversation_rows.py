@@ -13,6 +13,7 @@ from jupyter_gpt.data.conversation_dataset import HELD_OUT, Conversations, prepa
 from jupyter_gpt.data.conversation_rows import IGNORE, PADDING, ConversationRows, held_out_rows, laid_out
 from jupyter_gpt.data.tokenizer import train_bpe
 from jupyter_gpt.errors import GPTError
+from jupyter_gpt.stages.sft import SFT
 
 T = 48
 
@@ -181,10 +182,8 @@ def test_nothing_fits_nothing_to_learn(tokenizer, tmp_path):
         assert refusal(tokenizer, tmp_path, {}, {"stories-qa": 1}, context=16, over_long=rule).startswith(
             "no conversation of stories-qa fits: longest is "
         )
-    assert refusal(tokenizer, tmp_path, {"a": pairs(2)}, over_long="crop") == "--over-long is cut or refuse, not 'crop'"
-    assert (
-        refusal(tokenizer, tmp_path, {"a": pairs(2)}, train_on="user") == "--train-on is assistant or all, not 'user'"
-    )
+    for wrong, said in (({"over_long": "crop"}, "cut or refuse, not 'crop'"), ({"train_on": "user"}, "not 'user'")):
+        assert said in fail(lambda wrong=wrong: SFT.of(name="a", base="b", **wrong))
     with pytest.raises(GPTError, match="preparing them did not finish"):
         Conversations.open(tmp_path / "nowhere")
 
