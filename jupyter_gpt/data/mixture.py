@@ -27,6 +27,7 @@ COUNT = 4_000_000  # bytes of a source tokenized to count its tokens
 SAMPLE = 2_000_000  # characters the tokenizer of a survey is trained on
 BATCH = 200_000  # characters encoded at a time
 VOCABULARY = 4096
+COMMENT = re.compile(r"(?:^|\s)#.*")
 
 
 @dataclass(frozen=True)
@@ -45,27 +46,31 @@ class Row:
 
 
 def parse(text: str) -> dict[str, float]:
-    """The mixture that a cell's body says: YAML, a line `source: weight` each. GPTError for anything else."""
-    import yaml
+    """The mixture in a cell's body: a line `source: weight` for each, or `{source: weight, …}`. GPTError otherwise.
 
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        pairs = _pairs(node)
-    except yaml.YAMLError:
-        pairs = [_line(line) for line in text.splitlines() if line.split("#")[0].strip()]
-    if not pairs:
-        raise GPTError("the mixture is empty: write a line `source: weight` for each, such as `stories: 3`")
-    mixture: dict[str, float] = {}
-    for source, weight in pairs:
+    The lines are those of a YAML mapping, except that `*` and `[` may begin a source, as in a glob.
+    """
+    body, mixture = text.strip(), {}
+    for line in body[1:-1].split(",") if body.startswith("{") else body.splitlines():
+        line = COMMENT.sub("", line).strip()
+        if line in ("", "---"):
+            continue
+        pair = re.fullmatch(r"(.+):(?:\s+(.*))?", line)
+        source, weight = (pair[1].strip().strip("'\""), pair[2]) if pair else (line, None)
         if source in mixture:
             raise GPTError(f"{source} is twice in the mixture")
-        mixture[source] = _weight(source, weight)
+        percent = re.fullmatch(r"([0-9.]+) ?%", weight or "")  # as in LLaMA's table
+        try:
+            mixture[source] = float(percent[1] if percent else weight or "")
+        except ValueError:
+            problem = f"the weight of {source} is {weight!r}, not a number" if weight else f"{source} has no weight"
+            raise GPTError(f"{problem}: expected a line `source: weight`, such as `stories: 3`") from None
     return check(mixture)
 
 
 def read(given: object, variables: Mapping | None = None) -> tuple[dict[str, float], Mapping | None]:
-    """The mixture that Python gives, and the variables it is read with: a mapping, its YAML, a Path, or the data
-    themselves, which become the variable `$data`. Raises GPTError as `check` does."""
+    """The mixture that Python gives (a mapping, the text of one, a Path, or the data themselves, which become the
+    variable `$data`), and the variables. Raises GPTError as `check` does."""
     if isinstance(given, str):
         return parse(given), variables
     if isinstance(given, Path):
@@ -78,7 +83,7 @@ def read(given: object, variables: Mapping | None = None) -> tuple[dict[str, flo
 def check(mixture: Mapping[str, float]) -> dict[str, float]:
     """The mixture if its weights make sense: numbers, none negative, not all zero. GPTError otherwise."""
     if not mixture:
-        raise GPTError("the mixture is empty: name at least one source, such as stories")
+        raise GPTError("the mixture is empty: expected a line `source: weight` for each source, such as `stories: 3`")
     for source, weight in mixture.items():
         if not isinstance(source, str):
             raise GPTError(f"{source!r:.40} is not a source: a source is a name, a path, hf:owner/name or $variable")
@@ -89,38 +94,6 @@ def check(mixture: Mapping[str, float]) -> dict[str, float]:
     if not any(mixture.values()):
         raise GPTError("every weight of the mixture is zero: nothing would be sampled")
     return {source: float(weight) for source, weight in mixture.items()}
-
-
-def _pairs(node) -> list[tuple[str, str]]:
-    import yaml
-
-    if node is None or node.value == "":
-        return []
-    plain = isinstance(node, yaml.MappingNode) and all(
-        isinstance(part, yaml.ScalarNode) for pair in node.value for part in pair
-    )
-    if plain:
-        return [(key.value, value.value) for key, value in node.value]
-    if isinstance(node, yaml.ScalarNode):
-        raise GPTError(f"{node.value.split()[0]} has no weight: write `source: weight`, such as `stories: 3`")
-    raise GPTError("a mixture is a line `source: weight` for each source, such as `stories: 3`")
-
-
-def _line(line: str) -> tuple[str, str]:
-    """What YAML cannot read, such as `*.txt: 1` (it would be an alias)."""
-    source, colon, weight = re.sub(r"\s#.*", "", line).strip().rpartition(":")
-    if not colon:
-        raise GPTError(f"{line.strip()} has no weight: write `source: weight`, such as `stories: 3`")
-    return source.strip().strip("'\""), weight.strip()
-
-
-def _weight(source: str, weight: str) -> float:
-    share = re.fullmatch(r"([0-9.]+) ?%", weight)  # LLaMA's table is in per cent
-    try:
-        return float(share[1] if share else weight)
-    except ValueError:
-        problem = f"the weight of {source} is {weight!r}, not a number" if weight else f"{source} has no weight"
-        raise GPTError(f"{problem}: write `source: weight`, such as `stories: 3`") from None
 
 
 def survey(

@@ -55,8 +55,6 @@ def prepare(
     given), "char", or a tokenizer. held_out: the fraction for validation, in place of one document in twenty or the
     last tenth of few (see `split.py`). Raises GPTError for whatever a user can get wrong, as early as it can be known.
     """
-    if held_out is not None and not 0 <= held_out < 1:
-        raise GPTError(f"held_out is the fraction kept for validation, at least 0 and below 1, not {held_out}")
     weights = check(weights)
     total = sum(weights.values())
     mixture = []
