@@ -19,7 +19,7 @@ from typing import NamedTuple
 from jupyter_gpt.data.hub import Unreachable, reach
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.models.model_files import check_links
-from jupyter_gpt.nn.device_memory import amount
+from jupyter_gpt.nn.sizes import amount
 
 INTERVAL = 0.1  # seconds between two reports of progress
 Progress = Callable[[str, int, int | None], None]  # what is being done, bytes so far, bytes in total if known

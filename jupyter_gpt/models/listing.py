@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.nn.device_memory import amount
-from jupyter_gpt.nn.sizes import short
+from jupyter_gpt.nn.sizes import amount, short
 from jupyter_gpt.report.parts import Inline, Paragraph, Table, Varies
 from jupyter_gpt.report.report import Report
 

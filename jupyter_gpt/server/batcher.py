@@ -13,7 +13,8 @@ from asyncio import AbstractEventLoop
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from jupyter_gpt.nn import device_memory as memory
+from jupyter_gpt.errors import is_out_of_memory
+from jupyter_gpt.nn.devices import give_back
 from jupyter_gpt.runs.worker import worker
 
 DELAY = 0.005  # seconds the first request of a batch waits for others
@@ -76,9 +77,9 @@ class Batcher:
                 for ticket in batch.values():
                     self.end(ticket, error)
                 batch.clear()
-                if memory.is_out_of_memory(error):
+                if is_out_of_memory(error):
                     error.__traceback__ = None  # its frames hold the batch
-                    memory.give_back(module.device.type)
+                    give_back(module.device.type)
             with self.lock:
                 if not any(ticket.module is module for ticket in self.queue):
                     self.active = [other for other in self.active if other is not module]

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.nn.device_memory import amount
+from jupyter_gpt.nn.sizes import amount
 from jupyter_gpt.options import Count, NotNegative, option
 from jupyter_gpt.report.parts import Paragraph, Table, Varies
 from jupyter_gpt.report.report import Report

@@ -70,7 +70,7 @@ def counts() -> dict[str, int]:
 def attack(ip, minutes: float, rounds: int, seed: int, tell=print) -> tuple[int, list[str]]:
     """Rounds until the time is over, at least `rounds`: how many cells ran, and what was not flat."""
     from jupyter_gpt import gpt
-    from jupyter_gpt.nn import device_memory as memory
+    from jupyter_gpt.nn import devices as memory
 
     draw, ran, faults, seen = random.Random(seed), 0, [], []
     until = time.monotonic() + 60 * minutes

@@ -77,7 +77,7 @@ def test_a_model_that_does_not_fit_is_refused_before_it_is_read(gpt, tiny_model,
     model = tiny_model(gpt, "fox")
     tiny_model(gpt, "hen")
     gpt.unload("fox")
-    monkeypatch.setattr("jupyter_gpt.nn.device_memory.free", lambda device: 3 * model.parameters)
+    monkeypatch.setattr("jupyter_gpt.nn.devices.free", lambda device: 3 * model.parameters)
     message = fail(gpt.load, "fox", dtype="float32")
     assert message.startswith("model fox needs ") and " in float32, and cpu has " in message
     assert "--dtype bfloat16 needs" in message and "%gpt unload hen" in message

@@ -59,7 +59,7 @@ def load(gpt, given: dict, ip) -> object:
 
 def unload(gpt, given: dict, ip) -> object:
     """Unloads it and says what that gave back; the result is the model."""
-    from jupyter_gpt.nn.device_memory import amount
+    from jupyter_gpt.nn.sizes import amount
 
     name = given["name"]
     size, freed = gpt.models.unload(name)
