@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -263,13 +263,13 @@ def run(index: Files, items, model, report: Changes, add: bool, progress: Callab
     stopping = threading.Event()
     latest: list[tuple[str, int, int]] = []
 
-    def job() -> Iterator[None]:
+    def job() -> Generator[None, None, None]:
         for state in update(index, items, model, report, stopping.is_set, add):
             latest[:] = [state]
             yield
 
     def tick() -> None:
-        if latest:
+        if progress and latest:
             progress(*latest[0])
 
     work: Job = aside(job()) if model.remote else worker("torch").submit(job())
