@@ -22,7 +22,7 @@ from jupyter_gpt.data.tokenizer import CHAT
 from jupyter_gpt.errors import GPTError
 
 TRAIN_ON = ("assistant", "all")
-CALL, RESULT = "jupyter_gpt_call", "jupyter-gpt-result"  # stand in a conversation while its template is tried
+CALL, RESULT = "jupyter_gpt_call", "jupyter-gpt-result"  # placeholders in a conversation while its template is checked
 ANSWER = "{% generation %}{{ message['content'] + END }}{% endgeneration %}"
 
 OWN = (
@@ -198,9 +198,7 @@ def _answer_ends(tokenizer, text: str, words: str, begin: int) -> int:
         end = _turn_ends(tokenizer, text, stop)
         if not text[end:].strip() and (end > stop or not text[stop:].strip()):
             return end
-    raise GPTError(
-        "this chat template does not write what the assistant says as its turn's end: give it {% generation %} marks"
-    )
+    raise GPTError("this chat template does not end the turn with the assistant's text: give it {% generation %} marks")
 
 
 def _turn_ends(tokenizer, text: str, stop: int) -> int:

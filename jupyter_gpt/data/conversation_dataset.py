@@ -1,6 +1,6 @@
 """Tokenized conversations: read, rendered by the chat template, truncated, counted, split and saved.
 
-- Over-long conversations are truncated at their end to what a row holds, or left out (`over_long`). One without a
+- Over-long conversations are truncated at their end to the length of a row, or left out (`over_long`). One without a
   trained token is left out: a row without a target would make the loss 0/0.
 - One conversation in twenty is held out, by a hash of the text before its first answer; of fewer than twenty, none.
 
@@ -38,7 +38,7 @@ ARRAYS = ("tokens", "trained", "offsets", "source", "held_out")
 HELD_OUT = 0.05
 HELD_OUT_MOST = 1000  # conversations of a source
 DEFAULT_TOKENS = 1_000_000  # of a generated source when the length of the run is unknown
-MARGIN = 1.05  # tokens prepared for each one wanted
+MARGIN = 1.05  # tokens prepared for each one needed
 BATCH = 256  # conversations rendered at a time
 SHOWN = 3  # conversations of a source kept for display
 MAX_REFUSED = 100  # conversations left out for each one used, at which reading an endless source ends
@@ -120,7 +120,7 @@ class Conversations:
 
         if not (folder / "conversations.json").exists():
             raise GPTError(f"there are no tokenized conversations in {folder}: preparing them did not finish")
-        with reading(f"what is in {folder}", "--overwrite makes the run anew"):
+        with reading(f"the tokenized data in {folder}", "--overwrite starts the run again"):
             details = json.loads((folder / "conversations.json").read_text("utf-8"))
             if details.pop("format", None) != FORMAT:
                 raise GPTError(f"the conversations in {folder} were written by another version of jupyter_gpt")

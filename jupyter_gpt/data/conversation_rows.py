@@ -14,9 +14,8 @@ cell is without any to attend to.
 
 - The order is that of `packing.Rows`: each source repeats, reshuffled per epoch, and sources are merged by their shares
   of the tokens. Rows are filled best-fit (Ding et al. 2024, arXiv:2404.10830) from a small buffer: each takes the
-  oldest conversation that waits, then always the longest that still fits. Of a single source no row holds conversations
-  of two
-  epochs: so many epochs are so many rows, in which each conversation stands so many times.
+  oldest conversation that waits, then always the longest that still fits. With a single source no row has
+  conversations of two epochs: n epochs are a whole number of rows, with each conversation n times.
 - Row i depends only on the conversations, the weights, the seed and T: a run can be resumed at any row.
 """
 
@@ -42,7 +41,7 @@ class Batch:
     """Rows of conversations, all `(B, T)`: see the picture above.
 
     ids int64; targets int64, IGNORE where not trained; positions int64, from 0 in each conversation; document int32,
-    0, 1, 2, … from left to right in each row, PADDING where nothing stands.
+    0, 1, 2, … from left to right in each row, PADDING elsewhere.
     """
 
     ids: np.ndarray
@@ -74,7 +73,7 @@ class ConversationRows(Rows):
         self.packed = packed
         longest = int(conversations.lengths().max(initial=0))
         if longest > context + 1:
-            raise ValueError(f"a conversation has {longest} tokens, more than a row of {context} holds")
+            raise ValueError(f"a conversation has {longest} tokens, more than fit in a row of {context}")
         super().__init__(conversations, context, seed, weights)
 
     def batch(self, indices: Sequence[int]) -> Batch:

@@ -60,7 +60,7 @@ class Reading:
 
 
 def parse(text: str, bad_rows: str | None = None) -> dict[str, float] | str:
-    """A cell's body: a mixture {source: weight}, or the body itself when it holds conversations."""
+    """A cell's body: a mixture {source: weight}, or the body itself if it is conversations."""
     from jupyter_gpt.data import mixture
 
     if TURN.match(text.lstrip()):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
     from transformers import PreTrainedTokenizerBase
 
-ANEW = "--overwrite makes the run anew"
+ANEW = "--overwrite starts the run again"
 FORMAT = 1
 
 
@@ -88,7 +88,7 @@ class Documents:
         if count and not 0 <= int(self.source.min()) <= int(self.source.max()) < len(self.names):
             raise ValueError("a document is of no source")
         if self.tokens.dtype.kind != "u" or not isinstance(self.eot, int):
-            raise ValueError("its tokens are no whole numbers")
+            raise ValueError("its tokens are not integers")
 
     def __len__(self) -> int:
         return len(self.source)

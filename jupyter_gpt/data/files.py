@@ -1,8 +1,8 @@
 """Documents and rows from files, read as UTF-8.
 
 - `read` gives documents: a .txt or .md is one, a line of a .jsonl or a row of a .parquet is one each.
-- `rows` gives the rows of JSON lines, JSON, CSV, TSV and parquet, each with its place: `mine.jsonl, line 37`. In place
-  of a row that cannot be read stands its GPTError, so that the caller may skip it; where nothing after it can be read
+- `rows` gives the rows of JSON lines, JSON, CSV, TSV and parquet, each with its place: `mine.jsonl, line 37`. A row
+  that cannot be read is a GPTError in its place, so that the caller may skip it; where nothing after it can be read
   either, it is raised.
 
 Text is kept byte for byte (no newline is translated); only a byte order mark at the start is dropped.

@@ -103,7 +103,7 @@ def survey(
     horizon_tokens: int | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> list[Row]:
-    """The table of a mixture: what each source holds, its share of a batch, its epochs over a horizon.
+    """The table of a mixture: the size of each source, its share of a batch, its epochs over a horizon.
 
     Tokens are those of `tokenizer`, or of a BPE trained on a sample of the mixture. A source larger than READ is
     estimated from the sizes of its files, and a large one on the hub is not counted. Raises GPTError as `sources.check`
@@ -147,7 +147,7 @@ def _sample(weights: Mapping[str, float], variables: Mapping | None, seed: int) 
 
 @dataclass
 class Count:
-    """What a source holds, or is estimated to hold; all zero and estimated when there is no telling."""
+    """The size of a source, perhaps an estimate; all zero and estimated where it is unknown."""
 
     documents: int = 0
     bytes: int = 0

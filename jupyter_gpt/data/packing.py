@@ -1,8 +1,8 @@
-"""Packing: which tokens stand in which training row.
+"""Packing: which tokens are in which training row.
 
 A row is T+1 tokens: T inputs and, one to the right, T targets. Documents are laid end to end in it, each begun by the
 delimiter `<eot>`, which is thereby the target after the last token of the document before. There is no mask between
-documents, so where a delimiter stands decides what the model learns about ends:
+documents, so the places of the delimiters decide what the model learns about ends:
 
     <eot> Once upon a time … <eot> The hen sat … <eot>                 documents that fit, and a last delimiter
     h of the realm and all the king's men were sworn to keep the       a window of a longer document, alone
@@ -11,7 +11,7 @@ documents, so where a delimiter stands decides what the model learns about ends:
 - A document that fits is one piece. A longer one is cut into windows of T+1 tokens, neighbours sharing one
   token so that every token is a target once, at a phase drawn anew in each epoch; what is left over are its
   head and its tail.
-- A delimiter stands only where a document begins, and as a target only where one ends: what does not begin its
+- A delimiter is only where a document begins, and as a target only where one ends: what does not begin its
   document (a window, a tail) begins a row, with its own first token as context; what does not end it (a window,
   a head) ends the row. Every document's end is a target once an epoch, like each of its tokens.
 - Each source repeats, reshuffled per epoch. Its pieces are merged with those of the other sources by
@@ -89,7 +89,7 @@ class Rows:
         return out
 
     def documents_of(self, row: int) -> list[Part]:
-        """The documents that stand in a row, left to right. A last cell beyond them is a closing delimiter."""
+        """The documents in a row, left to right. A last cell beyond them is a closing delimiter."""
         self._lay_out(row + 1)
         parts, column = [], 0
         for p in range(self._first[row], self._first[row + 1]):
@@ -158,7 +158,7 @@ class Rows:
                 # A tail goes first and a head last; the others before the head.
                 row.insert(0 if kind == TAIL else len(row) - head, (position, length))
                 tail, head = tail or kind == TAIL, head or kind == HEAD
-                # What ends its document wants a delimiter after it: a cell, unless a head follows, which has it.
+                # What ends its document needs a delimiter after it: a cell, unless a head follows, which has it.
                 fitting = (lengths[WHOLE] if tail else lengths[WHOLE] | lengths[TAIL]) & (1 << room + head) - 1
                 fitting |= 0 if head else lengths[HEAD] & (2 << room) - 1
                 if fitting:
@@ -244,7 +244,7 @@ def cut(size: np.ndarray, ended: np.ndarray, context: int, random: np.random.Gen
     """Cuts documents of `size` (D,) into pieces of up to context+1: (document, start, length, kind), each (P,).
 
     Pieces of one document overlap by one token: a piece's first token is context only, never a target. `ended` (D,)
-    says whether a document has its end or was cut off: then nothing may stand after its last piece, and where it does
+    says whether a document has its end or was cut off: then nothing may follow its last piece, and where it does
     not fill a row it is left out.
     """
     T = context
@@ -275,7 +275,7 @@ def validation_rows(documents: Documents, context: int) -> tuple[np.ndarray, np.
     """
     cells = context + 1
     rows, last = [], []  # and of each row the column of the last target that counts
-    free = False  # whether that is the end of a document, after which another may stand
+    free = False  # whether that is the end of a document, after which another may follow
     ended = documents.ended()
     for d in np.flatnonzero(documents.held_out):
         tokens, cut_off = documents[d], not ended[d]

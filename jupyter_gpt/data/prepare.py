@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 VOCABULARY = 4096
 SAMPLE = (2_000_000, 20_000_000)  # characters the tokenizer is trained on, at least and at most
 HELD_OUT_MOST = 1_000_000  # tokens held out of the whole mixture
-MARGIN = 1.05  # tokens prepared for each one wanted: packing chooses among more than it takes
+MARGIN = 1.05  # tokens prepared for each one needed: packing chooses among more than it takes
 BATCH = 200_000  # characters encoded at a time, about 50 ms
 
 Events = Generator[Progress, None, Any]
@@ -94,7 +94,7 @@ def _train(kind: str, mixture: list[Source], tokens_wanted: int, vocab_size: int
         raise GPTError(f"the tokenizer is bpe, char or that of a model, not {kind!r}")
     if kind == "bpe":
         tokenizers.check_vocab_size(vocab_size or VOCABULARY)
-    # For merges a quarter of the text is plenty; characters are wanted all, as far as that goes.
+    # For merges a quarter of the text is enough; of the characters as many as possible are needed.
     wanted = min(max(tokens_wanted * (4 if kind == "char" else 1), SAMPLE[0]), SAMPLE[1])
     texts: list[str] = []
     last = time.monotonic()

@@ -41,7 +41,7 @@ THROUGH_TEMPLATE = "assistant, asked through its chat template"
 BY_SERVER = "messages, laid out by the server"
 EMPTY_QUESTION = "the prompt is empty: write the question in the cell, under the magic"
 EMPTY_DOCUMENT = "the prompt is empty: write the beginning of a document in the cell, under the magic"
-MARK = "jupyter-gpt-answer"  # stands for an answer while the template is asked what follows one
+MARK = "jupyter-gpt-answer"  # an answer whose end in the template is looked for
 
 
 # what is written in a cell
@@ -94,7 +94,7 @@ def left_as_written(names: Iterable[str]) -> tuple[str, ...]:
 def turns(text: str) -> list[dict] | None:
     """The messages of a text whose first line begins with `system:`, `user:` or `assistant:`; None for any other.
 
-    Every line that begins so starts a message, which goes on to the next.
+    Every line that begins so starts a message, which ends at the next.
     """
     if not TURN.match(text.lstrip()):
         return None
@@ -166,7 +166,7 @@ def pairs_of(few_shot: object) -> tuple[tuple[str, str], ...]:
 
 
 def chat_of(question: Question) -> list[dict]:
-    """All messages in order: system, examples, what was said before, the question."""
+    """All messages in order: system, examples, the earlier chat, the question."""
     asked = question.asked
     turns = check_messages(asked) if not isinstance(asked, str) else [{"role": "user", "content": asked}]
     if not turns[-1]["content"]:

@@ -50,7 +50,7 @@ def read(source: str, variables: Mapping | None = None, seed: int = 0) -> Iterat
 
 
 def check(source: str, variables: Mapping | None = None) -> None:
-    """Raises GPTError if `source` is unknown, missing, empty or, as far as a quick look tells, not text."""
+    """Raises GPTError if `source` is unknown, missing, empty or, as far as its first bytes show, not text."""
     if source == "python" and not _stdlib():
         raise GPTError("this Python came without the source of its standard library")
     if source.startswith(("$", "hf:")):
@@ -61,7 +61,7 @@ def check(source: str, variables: Mapping | None = None) -> None:
 
 
 def size(source: str) -> int | None:
-    """Bytes of text in `source` as far as can be told without reading it; None when it cannot."""
+    """Bytes of text in `source`, without reading it; None where that is unknown."""
     if source in ENDLESS or source.startswith(("$", "hf:")):
         return None
     return sum(map(files.size, _stdlib() if source == "python" else _files(source)))

@@ -1,6 +1,6 @@
 """Small computations with right answers, endless and seeded, answered at once or with the steps written out.
 
-The same problem can be told both ways: that is what lets a notebook show what a chain of thought is worth to a small
+The same problem can be written both ways, so that a notebook can show what a chain of thought is worth to a small
 model, and gives reinforcement learning a reward that can be checked. Each kind of problem is one function that draws
 its numbers and returns question, steps and answer.
 
@@ -26,7 +26,7 @@ class Sum:
     kind: str = ""
 
     def text(self, steps: bool) -> str:
-        """The problem as a document; with `steps` they stand between the question and the answer."""
+        """The problem as a document; with `steps` they are between the question and the answer."""
         lines = (self.question, *(self.steps if steps else ()), f"Answer: {self.answer}")
         return "\n".join(lines)
 

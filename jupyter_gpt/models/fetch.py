@@ -79,10 +79,10 @@ def wanted(names: Sequence[str], what: str) -> list[str]:
         pickles = [name for name in top if name.endswith(PICKLES)]
         ggufs = [name for name in names if name.endswith(".gguf")]
         if "adapter_config.json" in top:
-            raise GPTError(f"{what} is an adapter, not a whole model: pull its base model")
+            raise GPTError(f"{what} is an adapter, not a full model: pull its base model")
         if ggufs:
             raise GPTError(
-                f"{what} holds GGUF files: fetch one, such as {ggufs[0]}, and %gpt pull ./{Path(ggufs[0]).name}"
+                f"{what} has GGUF files: download one, such as {ggufs[0]}, and %gpt pull ./{Path(ggufs[0]).name}"
             )
         if pickles:
             raise GPTError(
@@ -251,7 +251,7 @@ def watched(
     if process.returncode:
         if process.returncode < 0:
             raise Unreachable(f"{what} was ended by signal {-process.returncode}: memory may have run out")
-        raise Unreachable(f"{what} failed: {last_line(err) or last_line(out) or 'it said nothing'}")
+        raise Unreachable(f"{what} failed: {last_line(err) or last_line(out) or 'no output'}")
     return out
 
 

@@ -124,7 +124,7 @@ class Model:
 
     @property
     def about(self) -> dict:
-        """What `jupyter_gpt.json` holds."""
+        """The content of `jupyter_gpt.json`."""
         return {**asdict(self.provenance), **{name: getattr(self, name) for name in FIELDS}}
 
 
@@ -342,7 +342,7 @@ class Models(Mapping):
 
 
 def is_model(folder: Path) -> bool:
-    """Whether a folder holds a model or an adapter."""
+    """Whether a folder contains a model or an adapter."""
     return any((folder / config).exists() for config in CONFIGS)
 
 

@@ -84,7 +84,7 @@ def check_target(target: Path, model: Model, made: Provenance, overwrite: bool) 
         name, old = None, Provenance("unknown")
     if not overwrite and not made.may_replace(old):
         what = f"another model named {name}" if name == model.name else "another model"
-        raise GPTError(f"{target} holds {what}: choose another folder, or say --overwrite")
+        raise GPTError(f"{target} contains {what}: choose another folder, or use --overwrite")
 
 
 def is_model_file(path: Path) -> bool:
@@ -95,7 +95,7 @@ def is_model_file(path: Path) -> bool:
 
 def make_portable(folder: Path, model: Model, base: dict) -> None:
     """Replace the path of the adapter's base by its name on the hub, or else here, and write a model card. `base` is
-    what the base's `jupyter_gpt.json` holds.
+    the content of the base's `jupyter_gpt.json`.
     """
     origin = base.get("origin") or ""
     name, on_hub = (origin, True) if HUB_NAME.fullmatch(origin) else (model.base or "", False)

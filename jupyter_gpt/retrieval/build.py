@@ -26,7 +26,7 @@ SEVERAL = 64  # chunks that are cut before others have their turn
 EACH = """FROM (SELECT v.row AS row, c.text AS text, c.heading AS heading FROM vectors v
 JOIN chunks c ON c.hash = v.hash GROUP BY v.row ORDER BY v.row)"""  # one chunk of each row
 FRESH = 2.0  # seconds within which a file may change without its time telling
-# Questions of everyday and school, far from one another, about which a collection says nothing but for a few.
+# Questions of everyday and school, far from one another, which a collection answers in few cases.
 UNRELATED = (
     "How do I change the tyre of a bicycle?",
     "Which vitamins are in an orange?",
@@ -84,7 +84,7 @@ def update(
     stopping: Callable[[], bool],
     keep_others: bool = False,
 ) -> Iterator[Progress]:
-    """Make `index` hold exactly the documents of `items`, with `keep_others` those it has as well.
+    """Make `index` contain exactly the documents of `items`, with `keep_others` its own as well.
 
     Yields about once a document and once a batch. When `stopping()` answers True it ends early, with everything that
     was done kept and `report.stopped` set. Raises GPTError where the embedder fails; what was embedded stays.
@@ -294,7 +294,7 @@ def finish(index: Index, embedder, report: Report) -> Iterator[Progress]:
 
 
 def keywords_of(index: Index) -> keyword.Keywords:
-    """The keyword index of the index as it stands: read from the disk, or made."""
+    """The keyword index of the index as it is now: read from disk, or built."""
     stamp = index.stamp
     keywords = keyword.load(index.folder / "keyword", stamp)
     if keywords is None:

@@ -2,7 +2,7 @@
 
 semchunk cuts at the largest gap there is: between parts, paragraphs, lines, sentences, then words. A chunk keeps the
 page and the heading it begins under; the heading is embedded with it, for a paragraph rarely repeats what it is about.
-A chunk never goes over to the next page (cell, row, line), so that the page it is cited with is the page it stands on.
+A chunk never goes over to the next page (cell, row, line), so that it is cited with its own page.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ TOKENS, OVERLAP = 200, 0.15  # of a chunk; the share of it that the next one rep
 CACHE = 4096  # texts whose count is remembered while cutting
 SENTENCE = re.compile(r"(?<=[.!?…])[\"'”’)\]]*\s+|\n\n+|(?<=[。！？])")
 BLOCK = 200_000  # characters that are cut at once
-REACH = 10_000  # characters in which the sentences that are repeated have to stand
-HEADING = 120  # characters of a heading that are embedded: its end, which says most
+REACH = 10_000  # characters in which the repeated sentences are searched
+HEADING = 120  # characters of a heading that are embedded: its end, the most specific part
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ ASKS_WHETHER = re.compile(
     r"(?:is|are|was|were|do|does|did|has|have|had|can|could|will|would|may|might|must|should)\b", re.IGNORECASE
 )
 ANSWER = re.compile(r"^\W*(?:the|my) answer(?: to (?:the|this|that|your) question)? is\b\W*", re.IGNORECASE)
-NEAR = 3  # words between a number and the word that it stands beside, at most
+NEAR = 3  # words between a number and the word beside it, at most
 SHARED = 2 / 3  # of the words that a sentence shares with the question
 
 
@@ -117,7 +117,7 @@ def good(found: Mapping[int, Support | None]) -> tuple[int, ...]:
 
 def by_clauses(sentence: str, sources: Sequence[list[str]], question: str) -> tuple[int, ...]:
     """The sources that together support a sentence, one a clause; each has to have what the sentence is about, its
-    first word. None where a clause is said by none of them."""
+    first word. None where a clause is supported by none of them."""
     clauses = CLAUSE.split(sentence)
     if len(clauses) < 2 or any(len(parsed(clause)) < 2 for clause in clauses):
         return ()
@@ -184,7 +184,7 @@ def parsed(sentence: str, line: int = 0) -> list[Word]:
 
 
 def support(sentence: str, source: Sequence[str], question: str) -> Support | None:
-    """How a source, which is its sentences, supports a sentence; None where that one says nothing."""
+    """How a source, given as its sentences, supports a sentence; None for a sentence that says nothing."""
     bare = ANSWER.sub("", sentence)
     stated, asked = parsed(bare), parsed(question)
     new = [word for word in stated if all(word.root != other.root for other in asked)]
@@ -249,8 +249,8 @@ def objection(
 def beside(
     stated: Sequence[Word], place: int, passage: Sequence[Word], at: dict[str, list[int]], opening: set[str]
 ) -> bool:
-    """Whether a number stands by its neighbours in the passage too, in one sentence; by other numbers as close as it
-    does. What the sentence is about may be named where the source opens."""
+    """Whether a number is beside its neighbours in the passage too, in one sentence; beside other numbers as close as
+    it is. What the sentence is about may be named where the source opens."""
 
     def near(i: int, j: int, apart: int) -> bool:
         most = apart if passage[j].root[:1].isdigit() else NEAR
@@ -277,7 +277,7 @@ def by_another(stated: Sequence[Word], place: int, passage: Sequence[Word], at: 
 
 
 def quoted_runs(answer: str, source: str) -> list[tuple[int, int]]:
-    """Where in `source` it stands word for word in the answer, four words in a row or more: (start, end) characters."""
+    """Where `source` is quoted word for word in the answer, four words in a row or more: (start, end) characters."""
     word = re.compile(r"\w+")
     answer_words = [w[0].casefold() for w in word.finditer(CITATION.sub(" ", answer))]
     runs = {tuple(answer_words[i : i + RUN]) for i in range(len(answer_words) - RUN + 1)}

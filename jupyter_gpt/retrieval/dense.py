@@ -11,7 +11,11 @@ from contextlib import suppress
 from pathlib import Path
 
 EXACT = 100_000  # rows up to which every vector is compared
-NEIGHBOURS, BUILDING, RECALL = 32, 200, 0.99  # of the graph: links a node; candidates while building; recall@10 wanted
+NEIGHBOURS, BUILDING, RECALL = (
+    32,
+    200,
+    0.99,
+)  # of the graph: links per node; candidates at building; target recall@10
 FEW = 20_000  # rows left by a filter up to which they are compared one by one, graph or not
 PROBES = 64  # queries with which the graph is measured
 LADDER = (64, 96, 128, 192, 256, 384, 512)  # candidates kept while searching

@@ -80,7 +80,7 @@ def is_source(text: str) -> bool:
     except OSError:  # too long to be a path
         return False
     if not re.search(r"\s", text.strip()) or path.suffix.lower() in SUFFIXES or re.match(r"(\.{0,2}|~)[/\\]", text):
-        raise GPTError(f"{missing(text)}; were it a text, it would be given in a mapping, {{name: text}}")
+        raise GPTError(f"{missing(text)}; a text is given in a mapping, {{name: text}}")
     return False
 
 
@@ -126,7 +126,7 @@ def files(source: str) -> tuple[list[Path], list[Path]]:
 
 
 def of_variable(source: str, variables: Mapping) -> list[Item]:
-    """The documents a variable holds: a text, a list of them, a mapping from name to text, a Series, a DataFrame."""
+    """The documents of a variable: a text, a list of them, a mapping from name to text, a Series, a DataFrame."""
     value: Any = value_of(source, variables, once=True)
     if isinstance(value, str):
         return [Item(source, text=value)]
@@ -136,14 +136,14 @@ def of_variable(source: str, variables: Mapping) -> list[Item]:
     items = [Item(f"{source}[{key}]", text=text) for key, text in pairs if isinstance(text, str)]
     if not items:
         raise GPTError(
-            f"{source} holds no text: a list of texts, a mapping from name to text, or a column `text` is wanted"
+            f"{source} has no text: expected a list of texts, a mapping from name to text, or a column `text`"
         )
     return items
 
 
 def as_list(source: str, value: object) -> list:
     if isinstance(value, bytes) or not isinstance(value, Iterable):
-        raise GPTError(f"{source} is a {type(value).__name__}: a text, a list of texts or a mapping to texts is wanted")
+        raise GPTError(f"{source} is a {type(value).__name__}: expected a text, a list of texts or a mapping to texts")
     return list(value)
 
 

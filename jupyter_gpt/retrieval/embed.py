@@ -17,7 +17,7 @@ from jupyter_gpt.errors import GPTError
 
 AT_ONCE = {"cpu": 2048, "cuda": 32768}  # tokens in a batch, padding counted
 PAIRS = 16  # question and chunk pairs in a batch of a reranker
-PROBE = "The quick brown fox reads 7 old letters about a garden."  # whose vector tells one embedder from another
+PROBE = "The quick brown fox reads 7 old letters about a garden."  # whose vector identifies an embedder
 SAME = 0.999  # cosine of the probe's vector from which on the embedder is the same; bf16 and fp32 differ by 0.0001
 
 
@@ -82,8 +82,8 @@ class Encoder:
 
 
 def pooled(hidden, mask, how: str):
-    """One vector a text `(B, D)` from hidden states `(B, T, D)`; `mask` `(B, T)` is 1 where a token stands, on the
-    left.
+    """One vector a text `(B, D)` from hidden states `(B, T, D)`; `mask` `(B, T)` is 1 for tokens, padded
+    on the right.
     """
     import torch
 
@@ -173,7 +173,7 @@ def from_folder(name: str, folder: Path, device: str, fast: bool) -> Encoder:
     unknown = [kind for kind in kinds if kind not in ("Transformer", "Pooling", "Normalize")]
     if unknown:
         raise GPTError(
-            f"embedder {name} has a layer {unknown[0]}, which is not known here: Transformer, Pooling, Normalize are"
+            f"embedder {name} has an unsupported layer {unknown[0]}: expected Transformer, Pooling, Normalize"
         )
     where = {kind: folder / module["path"] for kind, module in zip(kinds, modules, strict=False)}
     inner = where.get("Transformer", folder)
@@ -213,7 +213,7 @@ def pooling_of(name: str, config: dict) -> str:
     )
     how = modes[0] if len(modes) == 1 else ("mean" if not modes else " + ".join(map(str, modes)))
     if how not in ("mean", "cls", "max", "lasttoken"):
-        raise GPTError(f"embedder {name} pools by {how}, which is not known here: mean, cls, max, lasttoken are")
+        raise GPTError(f"embedder {name} pools by {how}, which is not supported: expected mean, cls, max or lasttoken")
     return how
 
 

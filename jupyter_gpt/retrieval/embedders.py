@@ -32,7 +32,7 @@ class Embedders:
         self.rerankers: dict[Path, object] = {}
 
     def get(self, name: str, progress: fetch.Progress | None = None):
-        """The embedder of that name, ready to embed. Raises GPTError for one that is not to be had."""
+        """The embedder of that name, ready to embed. Raises GPTError if it is unavailable."""
         from jupyter_gpt.retrieval import embed
 
         if name not in HUB and name in self.models:
@@ -48,9 +48,7 @@ class Embedders:
         return self.loaded[folder]
 
     def mark(self, name: str) -> str | None:
-        """What tells the weights of a model of the kernel from those it has after it was trained anew; None for any
-        other.
-        """
+        """A fingerprint of the weights of a model of the kernel, which training changes; None for any other."""
         if name in HUB or name not in self.models or self.models.about(name).kind == "endpoint":
             return None
         return adapters.mark(self.models.about(name).folder)
@@ -64,7 +62,7 @@ class Embedders:
 
         if name in HUB:
             raise GPTError(
-                f"{name} is an embedder, no cross-encoder: --rerank takes one, a folder or owner/name of the hub, such "
+                f"{name} is an embedder, not a cross-encoder: --rerank needs a folder or owner/name of the hub, such "
                 "as cross-encoder/ms-marco-MiniLM-L6-v2"
             )
         folder = self.folder(name, "reranker", progress)
@@ -137,5 +135,5 @@ def wanted(names: Sequence[str], what: str) -> list[str]:
         or ("/" not in name and (fetch.BESIDE.fullmatch(name) or fetch.WEIGHTS.fullmatch(name)))
     ]
     if not any(name.endswith(".safetensors") for name in files):
-        raise GPTError(f"{what} has no safetensors: pickled weights are never taken")
+        raise GPTError(f"{what} has no safetensors: pickled weights are never read")
     return sorted(files)

@@ -3,9 +3,9 @@
     index.json     what it was made with: embedder, chunk size, sources
     chunks.sqlite  documents, chunks, and which row of the vectors belongs to which text
     vectors-N.f32  unit vectors of fp32, one row after another, only ever appended to; N is the database's user_version
-    hnsw.faiss, keyword/   made from these, and made anew when they are behind
+    hnsw.faiss, keyword/   made from these, and rebuilt when out of date
 
-A document is known by the hash of its content, a vector by the hash of the text it stands for: so a document that
+A document is known by the hash of its content, a vector by the hash of its text: so a document that
 moves, comes twice or comes back is embedded once. SQLite is the truth: vectors are written first, and rows that a kill
 left without an entry are overwritten. A vector whose text is in no chunk any more is a tombstone.
 """
@@ -51,7 +51,7 @@ MAX_TOMBSTONES = 0.2  # share of the vectors, above which they are compacted
 
 @dataclass(frozen=True)
 class Place:
-    """A chunk as it stands in its document. `sources` are all documents that hold it, `source` the first of them."""
+    """A chunk with its place. `sources` are all documents that contain it, `source` the first of them."""
 
     row: int
     text: str
@@ -63,14 +63,14 @@ class Place:
 
 
 class Index:
-    """The files of one index. Every call opens the database anew, so that any thread may ask."""
+    """The files of one index. Every call opens the database again, so that any thread may call."""
 
     def __init__(self, folder: Path):
         self.folder = folder
 
     @property
     def about(self) -> dict:
-        """What `index.json` holds. Raises GPTError when it is damaged or of a later version."""
+        """The content of `index.json`. Raises GPTError when it is damaged or of a later version."""
         path = self.folder / "index.json"
         if not path.exists():
             return {}
@@ -154,9 +154,7 @@ class Index:
         return self.folder / f"vectors-{db.execute('PRAGMA user_version').fetchone()[0]}.f32"
 
     def alive(self, where: str = "", values: Sequence = ()):
-        """Which rows stand for a chunk `(rows,)`, bool; `where` is a condition of `search.sql_condition`, with its
-        values.
-        """
+        """Which rows belong to a chunk `(rows,)`, bool; `where` and `values` are of `search.sql_condition`."""
         import numpy as np
 
         query = "SELECT DISTINCT v.row FROM vectors v JOIN chunks c ON c.hash = v.hash"

@@ -114,7 +114,7 @@ class KeptIndex:
 
     @property
     def searcher(self) -> Searcher:
-        """The index in memory, loaded anew when its files have changed."""
+        """The index in memory, loaded again when its files have changed."""
         if self.loaded is None or self.loaded.stamp != self.files.stamp:
             self.loaded = Searcher(self.files)
         return self.loaded

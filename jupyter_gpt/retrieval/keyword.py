@@ -79,11 +79,11 @@ class Keywords:
 
 
 def build(texts: Iterable[str], rows: Sequence[int], folder: Path, stamp: int) -> Keywords:
-    """Index `texts`, which stand at `rows`, and keep that in `folder`, where it can be written."""
+    """Index `texts`, those of `rows`, and save that in `folder` if it can be written."""
     import bm25s
     import numpy as np
 
-    vocabulary: dict[str, int] = {"": 0}  # of a text without words: bm25s wants one at least
+    vocabulary: dict[str, int] = {"": 0}  # of a text without words: bm25s needs one at least
     ids = [[vocabulary.setdefault(word, len(vocabulary)) for word in words(text)] or [0] for text in texts]
     retriever = bm25s.BM25()
     if not ids:
@@ -117,5 +117,5 @@ def load(folder: Path, stamp: int) -> Keywords | None:
             return None
         rows = np.load(folder / "rows.npy", allow_pickle=False)
         return Keywords(bm25s.BM25.load(folder, mmap=True, show_progress=False), rows)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # not there, or torn: it is made anew
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # not there, or damaged: it is rebuilt
         return None

@@ -1,7 +1,7 @@
-"""Documents from files: text with marks that say on which page and under which heading each part of it stands.
+"""Documents from files: text with marks for the page and the heading of each part.
 
 A part that begins is parted from the one before by two blank lines, so that the chunker prefers to cut there. What
-cannot be read is `Unreadable`, with the reason; whoever indexes a folder names it, counts it and goes on.
+cannot be read is `Unreadable`, with the reason.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ FULL = 45  # characters of a line that was broken because it was full
 
 
 class Unreadable(Exception):
-    """A document that cannot be indexed; the message says why, after its name."""
+    """A document that cannot be indexed; the message follows its name."""
 
 
 class Mark(NamedTuple):
-    """From character `start` on, the text stands on this page (None: it has none) and under this heading."""
+    """From character `start` on, the text is on this page (None: it has none) and under this heading."""
 
     start: int
     page: int | None
@@ -165,7 +165,7 @@ def headings(text: str) -> list[tuple[int, str, int]]:
     from markdown_it import MarkdownIt
 
     parser = MarkdownIt("commonmark").enable("table")
-    parser.core.ruler.enableOnly(["normalize", "block"])  # what stands inside a line is not wanted
+    parser.core.ruler.enableOnly(["normalize", "block"])  # inline markup is not needed
     if text.startswith("---\n"):  # YAML front matter, whose last line would be underlined by its end
         parser.disable("lheading")
     tokens = parser.parse(text)
@@ -238,7 +238,7 @@ def table(text: str) -> Document:
 
 
 def jsonl(text: str) -> Document:
-    """One part a line: its field `text`, or all that it holds; `page` is the line."""
+    """One part a line: its field `text`, or all its fields; `page` is the line."""
     parts = []
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
@@ -250,7 +250,7 @@ def jsonl(text: str) -> Document:
 
 
 def row_text(row: object) -> str:
-    """A row of JSON as text: `field: value` lines, and of a chat `role: what was said`."""
+    """A row of JSON as text: `field: value` lines, and of a chat `role: content`."""
     if isinstance(row, list):
         return "\n".join(filter(None, map(row_text, row)))
     if not isinstance(row, dict):
@@ -272,7 +272,7 @@ def pdf(data: bytes) -> Document:
 
     logger = logging.getLogger("pypdf")
     level = logger.level
-    logger.setLevel(logging.CRITICAL)  # what of it matters is said once, below
+    logger.setLevel(logging.CRITICAL)  # its warnings are noise: errors are raised below
     try:
         reader = PdfReader(io.BytesIO(data))
         if reader.is_encrypted and not reader.decrypt(""):
@@ -290,7 +290,7 @@ def pdf(data: bytes) -> Document:
         logger.setLevel(level)
     bare = sum(not page.strip() for page in pages)
     if bare == len(pages):
-        raise Unreadable("is a PDF of images, without text: it wants OCR first")
+        raise Unreadable("is a PDF of images, without text: it needs OCR first")
     notes = (f"{bare} of its {len(pages)} pages have no text",) if bare else ()
     pages = whole_sentences([unwrapped(page) for page in pages])
     return joined([(page, number, "") for number, page in enumerate(pages, start=1)], notes)

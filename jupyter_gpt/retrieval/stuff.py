@@ -1,7 +1,7 @@
-"""The stuffed prompt: instructions, sources quoted as data, the question. Every word of it stands here.
+"""The stuffed prompt: instructions, sources quoted as data, the question.
 
-A source may say anything, also "ignore the above". So each stands between tags that its own text cannot close, the
-special tokens of the model are broken up in it, and the model is told that sources are quotations. That keeps a
+A source may say anything, also "ignore the above". So each is between tags that its own text cannot close, the
+special tokens of the model are broken up in it, and the instructions say that sources are quotations. That keeps a
 document from passing for the user or the system; it does not keep a weak model from believing what it reads.
 """
 

@@ -292,7 +292,7 @@ def search(session, options: Search) -> list:
 
 
 def index_report(kept) -> Report:
-    """An index as it stands, and what the run that was asked for did to it."""
+    """An index as it is now, and what the run did to it."""
     counts, settings, report = kept.files.counts(), kept.about, kept.report
     title = (
         f"{kept.name}: {several(counts['documents'], 'document')}, {several(counts['chunks'], 'chunk')} of at most "

@@ -92,8 +92,8 @@ class Save(Bound):
     """write a model to a folder, as plain transformers or peft files
 
     Writes a plain transformers folder that loads anywhere, without this package. An adapter is written as peft writes
-    it; the README.md in its folder says how it loads together with its base. A folder that holds this model as it was
-    made before is written anew; one with anything else in it is refused.
+    it; the README.md in its folder says how it loads together with its base. A folder with an earlier
+    version of this model is replaced; one with anything else in it is refused.
     """
 
     magic: ClassVar[str] = "%gpt save"
@@ -129,7 +129,7 @@ def pull(session, options: Pull) -> Model:
 
 
 def load(session, options: Load) -> Model:
-    """Raises GPTError when the model is damaged or does not fit; the message says what would."""
+    """Raises GPTError when the model is damaged or does not fit in memory."""
     return session.models.load(options.name, options.dtype, options.device)
 
 
@@ -154,7 +154,7 @@ def merge(session, options: Merge) -> Model:
     session.finish_first(name)
     model = session.models.about(name)
     if not getattr(model, "base", None):
-        raise GPTError(f"{name} is no adapter: it is whole already")
+        raise GPTError(f"{name} is not an adapter: it is a full model already")
     into = store.check_name(options.into or f"{name}-merged")
     if into in (name, model.base):
         raise GPTError(f"{into} is part of what is merged: choose another name")

@@ -1,4 +1,4 @@
-"""The published figures the planner stands on: devices, GPT-3 and LLaMA, the usual sizes of the later stages.
+"""The published figures behind the planner: devices, GPT-3 and LLaMA, the usual sizes of the later stages.
 
 Prices are assumptions (a rented device, mid-2020s, in dollars an hour), there to be overridden. Peaks are the
 datasheets' dense figures, without sparsity.
@@ -59,7 +59,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Known:
-    """A model whose training was published. What was not told is None."""
+    """A model whose training was published. What was not published is None."""
 
     name: str
     year: int

@@ -150,7 +150,7 @@ def test_a_saved_model_loads_without_this_package(gpt, tiny_model, tmp_path):
         assert torch.equal(module(ids).logits, logits(model))
     assert gpt.save("fox", folder) == folder, "saved again over itself"
     tiny_model(gpt, "hen", seed=1)
-    assert "holds another model" in fail(gpt.save, "hen", folder)
+    assert "contains another model" in fail(gpt.save, "hen", folder)
     gpt.save("hen", folder, overwrite=True)
     assert store.read_json(folder / ABOUT)["name"] == "hen"
     assert [path.name for path in folder.parent.iterdir()] == ["fox"], "nothing half-written stays"

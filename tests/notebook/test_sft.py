@@ -54,7 +54,7 @@ def test_from_a_base_to_an_assistant_and_a_merged_one(run, shown, fails, capsys)
     assert len(shown) == before, "nothing of the run that was there before is shown under the error"
     assert fails("%%sft x\n" + BODY).startswith("%%sft wants --base")
     assert "say what to train on" in fails("%%sft x --base hen")
-    assert "is no adapter" in fails("%gpt merge hen")
+    assert "is not an adapter" in fails("%gpt merge hen")
 
 
 def test_in_the_background_the_run_is_bound(run, shown, capsys):

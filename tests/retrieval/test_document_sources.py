@@ -56,7 +56,7 @@ def test_what_must_not_be_looked_at_is_passed_over(docs, monkeypatch):
         ("docs/a.tx", "did you mean a.txt"),
         ("$nobody", "there is no variable $nobody"),
         ("$number", "is a int"),
-        ("$nothing", "holds no text"),
+        ("$nothing", "has no text"),
     ],
 )
 def test_what_is_not_there(docs, source, said):

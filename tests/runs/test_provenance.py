@@ -121,7 +121,7 @@ def test_every_stage_and_what_is_made_of_models(gpt, tiny_model, tmp_path):
     gpt.save("whole", folder)
     gpt.merge("second", "whole", overwrite=True)
     assert fail(gpt.save, "whole", folder) == (
-        f"{folder} holds another model named whole: choose another folder, or say --overwrite"
+        f"{folder} contains another model named whole: choose another folder, or use --overwrite"
     )
     gpt.save("whole", folder, overwrite=True)
     gpt.save("whole", folder)

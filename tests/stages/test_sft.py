@@ -183,7 +183,7 @@ def test_merging_makes_a_model_of_its_own(gpt, sft):
     with torch.no_grad():
         assert torch.equal(loaded.module(ids).logits, whole.module(ids).logits)
     assert gpt.merge("one", "one-merged").name == "one-merged", "made again"
-    assert "is no adapter" in fail(gpt.merge, "fox")
+    assert "is not an adapter" in fail(gpt.merge, "fox")
     assert "part of what is merged" in fail(gpt.merge, "one", "fox")
     sft("two")
     assert "two was made by sft: choose another name" in fail(gpt.merge, "one", "two")
