@@ -217,7 +217,7 @@ def test_a_template_that_rewrites_earlier_answers_is_refused_in_one_line(own):
     )
     tokenizer = chatml(own, rewriting)
     one = CHAT[1:3]
-    with pytest.raises(GPTError, match="writes an answer otherwise") as error:
+    with pytest.raises(GPTError, match="writes an answer differently") as error:
         render_conversation(tokenizer, CHAT)
     assert "\n" not in str(error.value)
     assert said(tokenizer, *render_conversation(tokenizer, one)) == ["<think>It said yes.<|im_end|>"]

@@ -13,6 +13,7 @@ from jupyter_gpt.data.prepare import prepare
 from jupyter_gpt.data.split import PIECE, Portion, pieces
 from jupyter_gpt.data.tokenizer import EOT, Encoder, train_bpe, train_char
 from jupyter_gpt.errors import GPTError
+from jupyter_gpt.stages.pretrain import Pretrain
 
 WORDS = ["hen", "fox", "sat", "ran", "the", "red", "barn", "Mia", "Tom", "and"]
 
@@ -145,8 +146,8 @@ def test_the_held_out_fraction_can_be_chosen(tmp_path):
     assert 0.25 < documents.held_out[2:].mean() < 0.35
     _, _, documents = done(prepare(weights, 10**6, tmp_path, held_out=0, **options))
     assert documents.held_out_tokens() == 0 and len(validation_rows(documents, 16)[0]) == 0
-    with pytest.raises(GPTError, match="held_out"):
-        next(prepare(weights, 10, tmp_path, held_out=1.0))
+    with pytest.raises(GPTError, match="--held-out 1 must be below 1"):
+        Pretrain.of(name="a", held_out=1.0)
 
 
 def held(tmp_path, docs, **options) -> set[str]:
