@@ -25,7 +25,7 @@ from jupyter_gpt.stages.compare import compare
 from jupyter_gpt.stages.corpus import Corpora
 from jupyter_gpt.stages.evaluate import evaluate
 from jupyter_gpt.stages.evaluate_index import evaluate_index
-from jupyter_gpt.stages.prompt import Prompting, prompt, prompt_batch, prompt_with_techniques
+from jupyter_gpt.stages.prompt import Prompting, prompt, prompt_batch, prompt_with_techniques, uses_technique
 from jupyter_gpt.stages.rag import rag
 from jupyter_gpt.stages.rank import rank
 from jupyter_gpt.stages.rankings import AllRankings
@@ -35,14 +35,14 @@ from jupyter_gpt.stages.template import template
 
 def ask_one(session, given: options.Prompt) -> Completion:
     """Raises GPTError, one line, for what cannot be asked."""
-    if options.uses_technique(given.chosen):
+    if uses_technique(given.chosen):
         return prompt_with_techniques(session.models, session.prompting, given.text, given, indexes=session.indexes)
     return prompt(session.models, session.prompting, [given.text], given)[0]
 
 
 def ask_many(session, given: options.Prompts) -> list[Completion]:
     """The completions in order."""
-    if options.uses_technique(given.chosen):
+    if uses_technique(given.chosen):
         return prompt_batch(session.models, session.prompting, given.texts, given, session.indexes)
     return prompt(session.models, session.prompting, given.texts, given)
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from types import ModuleType
 
 from jupyter_gpt.data.files import utf8
-from jupyter_gpt.data.tokenizer import CHAT, delimiter
+from jupyter_gpt.data.tokenizer import CHAT
 from jupyter_gpt.errors import GPTError
 
 ROLES = ("system", "user", "assistant")
@@ -256,8 +256,11 @@ def conversation(messages: Sequence[dict], examples: Iterable[tuple[str, str]]) 
 
 def encode(tokenizer, text: str) -> list[int]:
     """Token ids of a text, in which special tokens may be spelled out. Raises GPTError for a lone surrogate."""
-    utf8(text, "the prompt")
-    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+    try:
+        return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+    except (TypeError, UnicodeEncodeError):
+        utf8(text, "the prompt")
+        raise
 
 
 def special_tokens(tokenizer) -> tuple[str, ...]:
@@ -279,7 +282,7 @@ def opening_token(tokenizer) -> int | None:
     first = tokenizer("x", verbose=False)["input_ids"][0]
     if first == tokenizer.bos_token_id:
         return first
-    return delimiter(tokenizer) if set(CHAT) <= set(tokenizer.get_added_vocab()) else None
+    return tokenizer.eos_token_id if set(CHAT) <= set(tokenizer.get_added_vocab()) else None
 
 
 def _tokenized(tokenizer, prompt: Prompt, room: int | None) -> Prompt:

@@ -150,7 +150,7 @@ def answers(
     sample.
     """
     from jupyter_gpt.inference.engine import generate
-    from jupyter_gpt.inference.sequence import Request
+    from jupyter_gpt.inference.sampling import Request
 
     decode = decoder(tokenizer)
     constraints, leads = [constraint] * len(prompts), [None] * len(prompts)

@@ -22,7 +22,7 @@ from jupyter_gpt.errors import GPTError, OutOfMemory, is_out_of_memory
 from jupyter_gpt.inference import lookup, sampling
 from jupyter_gpt.inference.forward import forward_of
 from jupyter_gpt.inference.kv_cache import KVCache, gather
-from jupyter_gpt.inference.sequence import PrefillKey, Request, Sequence, Token, mask_logits
+from jupyter_gpt.inference.sampling import PrefillKey, Request, Sequence, Token, mask_logits
 from jupyter_gpt.nn.devices import free
 from jupyter_gpt.nn.modules import context_of
 

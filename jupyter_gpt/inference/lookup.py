@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from jupyter_gpt.inference.sequence import Request
+from jupyter_gpt.inference.sampling import Request
 
 LONGEST, SHORTEST = 3, 2  # length of the n-grams that are looked up
 LEAST, MOST = 4, 16  # tokens guessed at once: doubled after a guess that was right to its end

@@ -11,7 +11,7 @@ import threading
 from jupyter_gpt.data.render import Prompt, Question, encode, opening_token, render
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.answer import decoder, stop_criterion
-from jupyter_gpt.inference.sequence import Request
+from jupyter_gpt.inference.sampling import Request
 from jupyter_gpt.prompting.generation import stop_ids
 
 

@@ -29,7 +29,7 @@ from jupyter_gpt.prompting.task_list import task_list
 from jupyter_gpt.prompting.tools.act import toolset_for
 from jupyter_gpt.prompting.trace import Node
 from jupyter_gpt.prompting.tree_of_thoughts import tree_of_thoughts
-from jupyter_gpt.stages.prompt_options import CONSTRAINTS, Agent, Asking, PromptOptions
+from jupyter_gpt.stages.prompt_options import CONSTRAINTS, TECHNIQUES, Agent, Asking, PromptOptions
 
 NO_MODEL = "no model yet: %%pretrain NAME trains one, %gpt pull smollm2-135m-instruct fetches one"
 OF_EACH_CALL = Asking.model_fields.keys() - {"model", "samples", "variables", "dry_run", "on_token"}
@@ -42,6 +42,11 @@ class Prompting:
     last: Completion | None = None
     used: dict[str, float] = field(default_factory=dict)
     history: dict[str, list[dict] | str] = field(default_factory=dict)
+
+
+def uses_technique(given: Mapping[str, object]) -> bool:
+    """Whether options that were set include a technique or a budget."""
+    return any(name in TECHNIQUES and value is not None and value is not False for name, value in given.items())
 
 
 # questions as they are
@@ -207,7 +212,7 @@ def prompt_with_techniques(
         check_messages(asked)
     chosen = models[options.model or latest(models, memory)]
     chat = bool(chosen.has_chat or options.as_assistant)
-    technique = technique_options(models, chosen, options, indexes or {}, form)
+    technique = technique_options(models, chosen, options, {} if indexes is None else indexes, form)
     check_options(technique, chat)
     if options.max_cost is not None:
         check_price(chosen)

@@ -148,11 +148,6 @@ CONSTRAINTS = tuple(Constrained.model_fields)
 TECHNIQUES = {"react", *Techniques.model_fields, *Tools.model_fields, *Budget.model_fields}
 
 
-def uses_technique(given: Mapping[str, object]) -> bool:
-    """Whether options that were set include a technique or a budget."""
-    return any(name in TECHNIQUES and value is not None and value is not False for name, value in given.items())
-
-
 class Prompt(PromptOptions):
     """ask a model
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from jupyter_gpt.data.prompt_completion import PromptCompletion, check_prompt_lengths, encode_pair, prompt_ids
 from jupyter_gpt.inference.answer import Detokenizer, decoder
-from jupyter_gpt.inference.weight_prepacking import release
+from jupyter_gpt.inference.decode_forward import release
 from jupyter_gpt.nn import devices as machine
 from jupyter_gpt.nn import training_memory as memory
 from jupyter_gpt.nn.devices import resolved

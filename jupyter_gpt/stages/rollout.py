@@ -13,7 +13,7 @@ from jupyter_gpt.data.prompt_completion import PromptCompletion, batches
 from jupyter_gpt.evaluation.diversity import identical
 from jupyter_gpt.inference.answer import decoder
 from jupyter_gpt.inference.engine import generate
-from jupyter_gpt.inference.sequence import Request
+from jupyter_gpt.inference.sampling import Request
 from jupyter_gpt.nn.logprobs import Reader, laid_out, logprobs, mask_of
 
 STREAMS = 1 << 10  # random streams kept for the samples of one prompt

@@ -155,7 +155,7 @@ class Finetuning(Trainer):
     def samples(self) -> Iterator[Event | None]:
         """The answer to each of the fixed questions, the likeliest token each time, as the model stands."""
         from jupyter_gpt.inference.engine import generate
-        from jupyter_gpt.inference.sequence import Request
+        from jupyter_gpt.inference.sampling import Request
 
         asked = [
             Request(tuple(ids), max_tokens=self.recipe.answer_tokens, temperature=0.0, stop_ids=self.ends)

@@ -214,7 +214,7 @@ def cost(model: str, rounds: int) -> None:
     from jupyter_gpt.inference import engine
     from jupyter_gpt.inference.constrain import constrained, converted_of
     from jupyter_gpt.inference.engine import generate
-    from jupyter_gpt.inference.sequence import Request
+    from jupyter_gpt.inference.sampling import Request
     from jupyter_gpt.prompting.generation import stop_ids
     from jupyter_gpt.session import Session
 
@@ -265,7 +265,7 @@ def peer(module, tokenizer, made, ids: tuple, last: frozenset[int], rounds: int)
         print("guidance is not installed: no peer")
         return
     from jupyter_gpt.inference.engine import generate
-    from jupyter_gpt.inference.sequence import Request
+    from jupyter_gpt.inference.sampling import Request
 
     warnings.simplefilter("ignore")
     theirs = guidance.models.Transformers(module, tokenizer, echo=False)

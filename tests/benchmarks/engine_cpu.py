@@ -21,7 +21,7 @@ import transformers
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from jupyter_gpt.inference.engine import generate
-from jupyter_gpt.inference.sequence import Request
+from jupyter_gpt.inference.sampling import Request
 
 PROMPT, NEW, VOCAB = 512, 64, 49152
 

@@ -25,7 +25,7 @@ from engine_cpu import VOCAB, model, ours, peer
 
 from jupyter_gpt.inference import forward
 from jupyter_gpt.inference.engine import generate
-from jupyter_gpt.inference.sequence import Request
+from jupyter_gpt.inference.sampling import Request
 
 OWED = {1: 700, 32: 12_000, 128: 33_000}
 

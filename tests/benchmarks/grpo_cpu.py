@@ -39,7 +39,7 @@ def ours(model, args) -> tuple[list[float], list[float], list[float]]:
     sys.path.insert(0, str(Path(__file__).parents[1]))
     from helpers.recipes import rl_recipe
     from jupyter_gpt.inference.engine import generate
-    from jupyter_gpt.inference.sequence import Request
+    from jupyter_gpt.inference.sampling import Request
     from jupyter_gpt.runs.worker import Call
     from jupyter_gpt.stages import grpo, rl
     from jupyter_gpt.stages.rewards import Reward

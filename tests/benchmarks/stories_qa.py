@@ -29,7 +29,7 @@ def answers(model, tokenizer, ends: frozenset[int], questions: list[Question]) -
     """The likeliest answer to each question."""
     from jupyter_gpt.data import render
     from jupyter_gpt.inference.engine import generate
-    from jupyter_gpt.inference.sequence import Request
+    from jupyter_gpt.inference.sampling import Request
 
     asked = [render.render("model", tokenizer, render.Question(question.messages)).ids for question in questions]
     requests = [Request(tuple(ids), max_tokens=32, temperature=0.0, stop_ids=ends) for ids in asked]

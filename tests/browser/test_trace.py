@@ -13,7 +13,7 @@ from jupyter_gpt.stages.prompt import compose
 from jupyter_gpt.prompting.ask import Options
 from jupyter_gpt.prompting.trace import Node
 from jupyter_gpt.stages.prompt import completion
-from jupyter_gpt.prompting.trace_report import trace_report
+from jupyter_gpt.prompting.trace import trace_report
 from jupyter_gpt.notebook.views.trace_live import Growing
 
 follow_up = False

@@ -6,7 +6,7 @@ import torch
 
 from helpers.shapes import VOCAB
 from jupyter_gpt.inference.engine import generate
-from jupyter_gpt.inference.sequence import Request
+from jupyter_gpt.inference.sampling import Request
 
 STOP = frozenset(range(7, VOCAB, 16))
 

@@ -3,7 +3,7 @@
 import pytest
 
 from jupyter_gpt.inference.engine import generate
-from jupyter_gpt.inference.sequence import Request
+from jupyter_gpt.inference.sampling import Request
 from jupyter_gpt.stages.alternatives import BLOCK, alternatives
 
 

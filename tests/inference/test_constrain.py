@@ -16,7 +16,7 @@ from jupyter_gpt.inference.completion import Sampling
 from jupyter_gpt.inference.constrain import constrained, constraint_of, converted_of, lead_of
 from jupyter_gpt.inference.engine import generate
 from jupyter_gpt.inference.rules import rule
-from jupyter_gpt.inference.sequence import Request
+from jupyter_gpt.inference.sampling import Request
 
 TALES = [f'Tale {n}: {{"fox": {n}, "glad": true}} café, 🙂. The old fox saw {n} birds.' for n in range(60)]
 PERSON = {

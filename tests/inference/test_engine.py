@@ -9,11 +9,11 @@ import torch
 from helpers.decoding import STOP, ids_of, run, same_as_generate, theirs
 from helpers.shapes import CONTEXT, VOCAB, build, lora, random_prompts, shake
 from jupyter_gpt.errors import GPTError, OutOfMemory
-from jupyter_gpt.inference import weight_prepacking
+from jupyter_gpt.inference import decode_forward
 from jupyter_gpt.inference.engine import Batch, generate, sample
 from jupyter_gpt.inference.forward import Decoder, forward_of
 from jupyter_gpt.inference.kv_cache import KVCache
-from jupyter_gpt.inference.sequence import Request
+from jupyter_gpt.inference.sampling import Request
 
 
 def test_greedy_tokens_are_those_of_generate(model, prompts):
@@ -135,12 +135,12 @@ def test_the_cache_grows(llama, monkeypatch):
 
 def test_steps_in_static_memory(model, prompts, monkeypatch):
     """What a GPU records as CUDA graphs, run as it is: rows leave, columns pass a boundary, the cache moves."""
-    from jupyter_gpt.inference import forward, graphs
+    from jupyter_gpt.inference import forward
 
-    quick, sizes, step = forward.Decoder, [], graphs.GraphedSteps.step
+    quick, sizes, step = forward.Decoder, [], forward.GraphedSteps.step
     monkeypatch.setattr(forward, "Decoder", lambda module, lean: quick(module, lean, static=True))
-    monkeypatch.setattr(graphs, "COLUMNS", 16)
-    monkeypatch.setattr(graphs.GraphedSteps, "step", lambda self, *size: sizes.append(size) or step(self, *size))
+    monkeypatch.setattr(forward, "COLUMNS", 16)
+    monkeypatch.setattr(forward.GraphedSteps, "step", lambda self, *size: sizes.append(size) or step(self, *size))
     same_as_generate(model, prompts[:21], 40)
     assert len({rows for rows, _ in sizes}) > 2
     assert len({columns for _, columns in sizes}) > 2
@@ -342,17 +342,17 @@ def test_packed_weights_follow_the_weights(prompts):
     module = build("llama")
     asked = [Request(prompts[0], max_tokens=30, temperature=0)]
     first = ids_of(run(module, asked)[0, 0])
-    assert weight_prepacking.prepacked(module) is not None
+    assert decode_forward.prepacked(module) is not None
     again = ids_of(run(module, asked)[0, 0])
     with torch.no_grad():
         module.model.layers[0].mlp.down_proj.weight.data.mul_(-3)  # .data: no version counter tells of it
-    assert weight_prepacking.prepacked(module) is None
+    assert decode_forward.prepacked(module) is None
     changed = ids_of(run(module, asked)[0, 0])
     assert first == again != changed
     assert changed == theirs_plain(module, prompts[0], 30)
-    assert weight_prepacking.prepacked(module) is not None
-    weight_prepacking.release(module)
-    assert weight_prepacking.prepacked(module) is None and ids_of(run(module, asked)[0, 0]) == changed
+    assert decode_forward.prepacked(module) is not None
+    decode_forward.release(module)
+    assert decode_forward.prepacked(module) is None and ids_of(run(module, asked)[0, 0]) == changed
 
 
 def test_training_state_is_left_alone(prompts):
@@ -397,13 +397,13 @@ def test_an_adapter_has_a_forward_of_ours_on_the_packed_weights_of_its_base(kind
     first = ids_of(run(wrapped, asked)[0, 0])
     assert first == theirs_plain(wrapped, prompts[0], 30)
     assert tokens is None or (set(first) & set(tokens) and set(prompts[0]) - set(tokens))
-    made = weight_prepacking.prepacked(wrapped)
+    made = decode_forward.prepacked(wrapped)
     assert made is not None
     with torch.no_grad():
         for name, weight in wrapped.named_parameters():
             if "lora_B" in name or "trainable_tokens_delta" in name:
                 weight.mul_(-2)
-    assert weight_prepacking.prepacked(wrapped) is not None  # what is laid out is the base's
+    assert decode_forward.prepacked(wrapped) is not None  # what is laid out is the base's
     assert ids_of(run(wrapped, asked)[0, 0]) == theirs_plain(wrapped, prompts[0], 30) != first
     with wrapped.disable_adapter():
         assert ids_of(run(wrapped, asked)[0, 0]) == theirs_plain(wrapped, prompts[0], 30)

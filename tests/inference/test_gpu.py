@@ -8,8 +8,8 @@ import torch
 
 from helpers.decoding import STOP, ids_of, run
 from helpers.shapes import build, lora, random_prompts
-from jupyter_gpt.inference import forward, graphs
-from jupyter_gpt.inference.sequence import Request
+from jupyter_gpt.inference import forward
+from jupyter_gpt.inference.sampling import Request
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
 DEVICE = "cuda"
@@ -18,9 +18,9 @@ DEVICE = "cuda"
 @pytest.fixture
 def recorded(monkeypatch):
     """The sizes of the graphs that were recorded; a recording that fails is an error."""
-    sizes, record = [], graphs.GraphedSteps.capture
-    monkeypatch.setattr(graphs, "COLUMNS", 64)
-    monkeypatch.setattr(graphs.GraphedSteps, "capture", lambda steps, size: sizes.append(size) or record(steps, size))
+    sizes, record = [], forward.GraphedSteps.capture
+    monkeypatch.setattr(forward, "COLUMNS", 64)
+    monkeypatch.setattr(forward.GraphedSteps, "capture", lambda steps, size: sizes.append(size) or record(steps, size))
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="decoding without CUDA graphs")
         yield sizes
@@ -80,7 +80,7 @@ def test_memory_is_given_back_and_does_not_grow(recorded):
 
 
 def test_a_failed_recording_leaves_a_device_that_works(monkeypatch):
-    step = graphs.GraphedSteps.step
+    step = forward.GraphedSteps.step
 
     def waits(steps, *size):
         logits = step(steps, *size)
@@ -92,6 +92,6 @@ def test_a_failed_recording_leaves_a_device_that_works(monkeypatch):
     asked = [Request((1, 2, 3), samples=3, max_tokens=30, seed=1)]
     expected = {key: ids_of(tokens) for key, tokens in run(module, asked).items()}
     with monkeypatch.context() as patch, pytest.warns(UserWarning, match="without CUDA graphs"):
-        patch.setattr(graphs.GraphedSteps, "step", waits)
+        patch.setattr(forward.GraphedSteps, "step", waits)
         assert {key: ids_of(tokens) for key, tokens in run(module, asked).items()} == expected
     assert {key: ids_of(tokens) for key, tokens in run(module, asked).items()} == expected

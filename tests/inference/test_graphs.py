@@ -6,10 +6,10 @@ import torch
 from helpers import recorder
 from helpers.decoding import STOP, ids_of, run, same_as_generate
 from helpers.shapes import build, lora, random_prompts
-from jupyter_gpt.inference import forward, graphs
+from jupyter_gpt.inference import forward
 from jupyter_gpt.inference.engine import Batch
 from jupyter_gpt.inference.kv_cache import KVCache
-from jupyter_gpt.inference.sequence import Request
+from jupyter_gpt.inference.sampling import Request
 
 
 @pytest.fixture
@@ -23,9 +23,9 @@ def made(monkeypatch):
         return graph, logits
 
     monkeypatch.setattr(forward, "Decoder", lambda module, lean: quick(module, lean, static=True))
-    monkeypatch.setattr(graphs, "CAPTURING_DEVICES", ("cpu",))
-    monkeypatch.setattr(graphs, "COLUMNS", 16)
-    monkeypatch.setattr(graphs.GraphedSteps, "capture", recording)
+    monkeypatch.setattr(forward, "CAPTURING_DEVICES", ("cpu",))
+    monkeypatch.setattr(forward, "COLUMNS", 16)
+    monkeypatch.setattr(forward.GraphedSteps, "capture", recording)
     return found
 
 
@@ -46,8 +46,8 @@ def test_rows_that_join_and_a_cache_that_grows(model, prompts, made, monkeypatch
     from jupyter_gpt.inference import engine as batches
 
     monkeypatch.setattr(batches, "ROOM", 2)
-    homes, settle = [], graphs.GraphedSteps.bind
-    monkeypatch.setattr(graphs.GraphedSteps, "bind", lambda steps, cache: homes.append(cache) or settle(steps, cache))
+    homes, settle = [], forward.GraphedSteps.bind
+    monkeypatch.setattr(forward.GraphedSteps, "bind", lambda steps, cache: homes.append(cache) or settle(steps, cache))
     asked = [Request(p, max_tokens=30, seed=n, stop_ids=STOP) for n, p in enumerate(prompts[:9])]
     batch, said, turn = Batch(model, max_sequences=4), {n: [] for n in range(9)}, 0
     while batch.busy or turn < 9:
@@ -58,14 +58,14 @@ def test_rows_that_join_and_a_cache_that_grows(model, prompts, made, monkeypatch
             said[token.request].append(token.id)
         turn += 1
     assert len(homes) > 1
-    monkeypatch.setattr(graphs, "CAPTURING_DEVICES", ())
+    monkeypatch.setattr(forward, "CAPTURING_DEVICES", ())
     for n, request in enumerate(asked):
         assert said[n] == ids_of(run(model, [request])[0, 0])
 
 
 def test_one_pool_as_long_as_the_memory_stays(llama, made):
     """torch refuses a pool whose last graph has gone."""
-    steps = graphs.GraphedSteps(forward.forward_of(llama).forward)
+    steps = forward.GraphedSteps(forward.forward_of(llama).forward)
     steps.pool, old = (0, 1), KVCache(2, 64, torch.device("cpu"))
     positions, mask = old.append([4, 4], 4)
     steps.forward(torch.ones(2, 4, dtype=torch.long), positions, mask, old, 1)
@@ -76,9 +76,9 @@ def test_one_pool_as_long_as_the_memory_stays(llama, made):
 
 def test_weights_are_laid_out_before_graphs_are_made(llama, prompts, made, monkeypatch):
     laid = []
-    keep = forward.weight_prepacking.prepack
-    monkeypatch.setattr(forward.weight_prepacking, "prepacked", lambda module: None)
-    monkeypatch.setattr(forward.weight_prepacking, "prepack", lambda module: laid.append(len(made)) or keep(module))
+    keep = forward.decode_forward.prepack
+    monkeypatch.setattr(forward.decode_forward, "prepacked", lambda module: None)
+    monkeypatch.setattr(forward.decode_forward, "prepack", lambda module: laid.append(len(made)) or keep(module))
     run(llama, [Request(prompts[0], max_tokens=20)])
     assert laid == [0] and made
 
@@ -87,7 +87,7 @@ def test_a_recording_that_fails_is_told_once_and_steps_go_on(llama, prompts, mad
     def fails(steps, size):
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    monkeypatch.setattr(graphs.GraphedSteps, "capture", fails)
+    monkeypatch.setattr(forward.GraphedSteps, "capture", fails)
     with pytest.warns(UserWarning, match="without CUDA graphs: operation not permitted") as told:
         same_as_generate(llama, prompts[:5], 30)
     assert len([w for w in told if "CUDA graphs" in str(w.message)]) <= 5  # once for each call
@@ -96,7 +96,7 @@ def test_a_recording_that_fails_is_told_once_and_steps_go_on(llama, prompts, mad
 @pytest.mark.parametrize("mistake", ["a number", "a tensor made anew"])
 def test_what_a_graph_would_not_follow_is_found(llama, prompts, made, monkeypatch, mistake):
     """The recorder is worth its name: a step that a GPU would replay wrongly fails here."""
-    step, call = graphs.GraphedSteps.step, graphs.GraphedSteps.__call__
+    step, call = forward.GraphedSteps.step, forward.GraphedSteps.__call__
 
     def baked(steps, *size):
         steps.column = torch.full_like(steps.column, int(steps.column))
@@ -107,9 +107,9 @@ def test_what_a_graph_would_not_follow_is_found(llama, prompts, made, monkeypatc
         return call(steps, ids, positions, mask, cache)
 
     if mistake == "a number":
-        monkeypatch.setattr(graphs.GraphedSteps, "step", baked)
+        monkeypatch.setattr(forward.GraphedSteps, "step", baked)
     else:
-        monkeypatch.setattr(graphs.GraphedSteps, "__call__", anew)
+        monkeypatch.setattr(forward.GraphedSteps, "__call__", anew)
     with pytest.raises(AssertionError, match="waits for the device" if mistake == "a number" else "prompt 0"):
         same_as_generate(llama, prompts[:3], 30)
 

@@ -7,7 +7,7 @@ import pytest
 from helpers.shapes import CONTEXT, VOCAB, build
 from jupyter_gpt.inference import engine, lookup
 from jupyter_gpt.inference.engine import generate
-from jupyter_gpt.inference.sequence import Request
+from jupyter_gpt.inference.sampling import Request
 
 STOP = frozenset(range(7, VOCAB, 40))
 

@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from helpers.recipes import pretraining_recipe
-from jupyter_gpt.inference.forward import forward_of
-from jupyter_gpt.inference.graphs import GraphedSteps
+from jupyter_gpt.inference.forward import GraphedSteps, forward_of
 from jupyter_gpt.inference.kv_cache import KVCache, gather
 from jupyter_gpt.nn.loss import cross_entropy, softmax_gradient
 from jupyter_gpt.nn.optimizer import optimizers

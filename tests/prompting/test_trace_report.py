@@ -6,8 +6,7 @@ import pytest
 
 from helpers.rendered import folded
 from jupyter_gpt.inference.completion import Completion, Usage
-from jupyter_gpt.prompting.trace import Node
-from jupyter_gpt.prompting.trace_report import trace_report, tree, unsent_report
+from jupyter_gpt.prompting.trace import Node, trace_report, tree, unsent_report
 from jupyter_gpt.report.parts import Varies
 from jupyter_gpt.report.report import Report
 

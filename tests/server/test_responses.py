@@ -5,7 +5,7 @@ import random
 import pytest
 
 from jupyter_gpt.data.render import Prompt
-from jupyter_gpt.inference.sequence import Request, Token
+from jupyter_gpt.inference.sampling import Request, Token
 from jupyter_gpt.server.responses import Choice, partial_stop
 
 

@@ -109,14 +109,14 @@ def test_the_policy_changes_and_its_base_does_not(gpt, tiny, algo):
 
 
 def test_while_it_is_trained_the_base_is_in_memory_once(gpt, tiny, monkeypatch):
-    from jupyter_gpt.inference import weight_prepacking
+    from jupyter_gpt.inference import decode_forward
     from jupyter_gpt.stages import ppo
 
-    laid_out, update, keep = [], ppo.update, weight_prepacking.prepack
-    monkeypatch.setattr(weight_prepacking, "prepack", lambda module: laid_out.append("while sampling") or keep(module))
+    laid_out, update, keep = [], ppo.update, decode_forward.prepack
+    monkeypatch.setattr(decode_forward, "prepack", lambda module: laid_out.append("while sampling") or keep(module))
 
     def watched(training, *given):
-        laid_out.append(weight_prepacking.prepacked(training.model))
+        laid_out.append(decode_forward.prepacked(training.model))
         return (yield from update(training, *given))
 
     monkeypatch.setattr(ppo, "update", watched)

@@ -85,7 +85,7 @@ def prompt(gpt, given: dict, ip, cell: str):
     from jupyter_gpt.inference.completion_report import completion_report, prompt_report
     from jupyter_gpt.notebook.views.place import Writing
     from jupyter_gpt.prompting.template import is_template
-    from jupyter_gpt.stages.prompt_options import uses_technique
+    from jupyter_gpt.stages.prompt import uses_technique
 
     body = cell.strip("\n")
     chat = turns(body)
@@ -129,7 +129,7 @@ def show_trace(send, question, variables, given: dict, acts: bool):
     """
     from jupyter_gpt.notebook.views.approval import Asking
     from jupyter_gpt.notebook.views.trace_live import Growing
-    from jupyter_gpt.prompting.trace_report import trace_report, unsent_report
+    from jupyter_gpt.prompting.trace import trace_report, unsent_report
 
     with Growing() as growing, Asking() if acts else nullcontext() as person:
         approving = {"person": person} if acts else {}

@@ -83,7 +83,7 @@ def view_of_last(session, tokens: bool):
 
     completion = session.last
     if not tokens and completion.trace:
-        from jupyter_gpt.prompting.trace_report import trace_report
+        from jupyter_gpt.prompting.trace import trace_report
 
         return trace_report(completion)
     if not tokens:

@@ -18,8 +18,7 @@ import time
 
 from jupyter_gpt.notebook.views.place import Place
 from jupyter_gpt.notebook.views.widget import Widget
-from jupyter_gpt.prompting.trace import Node
-from jupyter_gpt.prompting.trace_report import facts, tree
+from jupyter_gpt.prompting.trace import Node, facts, tree
 from jupyter_gpt.report.parts import Varies
 from jupyter_gpt.report.report import Report
 
