@@ -18,7 +18,21 @@ from jupyter_gpt.options import method
 from jupyter_gpt.retrieval.embedders import Embedders
 from jupyter_gpt.retrieval.indexes import Indexes
 from jupyter_gpt.runs.run import Runs
-from jupyter_gpt.stages import classify, corpus, index, models, plan, pretrain, reward, rlhf, runs, serve, sft, tokens
+from jupyter_gpt.stages import (
+    classify,
+    corpus,
+    delete,
+    index,
+    models,
+    plan,
+    pretrain,
+    reward,
+    rlhf,
+    runs,
+    serve,
+    sft,
+    tokens,
+)
 from jupyter_gpt.stages import prompt_options as options
 from jupyter_gpt.stages.arena import arena
 from jupyter_gpt.stages.compare import compare
@@ -75,6 +89,8 @@ class Session:
     unload = method(models.Unload, models.unload)
     save = method(models.Save, models.save)
     merge = method(models.Merge, models.merge)
+    rename = method(delete.Rename, delete.rename)
+    delete = method(delete.Delete, delete.delete)
     search = method(index.Search, index.search)
     index = method(index.Index, index.index)
     batch = method(tokens.Batch, tokens.batch)

@@ -86,14 +86,16 @@ def _values(option: Option, fragment: str, variables: Mapping[str, object]) -> l
 
 
 def names(what: str) -> list[str]:
-    """The names of the "models", "runs", "corpora" or "rankings" on disk; pulled models and endpoints are models
-    too.
+    """The names of the "models", "runs", "corpora", "rankings" or "indexes" on disk, or of "everything" but corpora;
+    pulled models and endpoints are models too.
     """
     from jupyter_gpt.models.models import Models
     from jupyter_gpt.store import home
 
     if what == "models":
         return list(Models(before_use=None))  # to list them loads none
+    if what == "everything":
+        return sorted({name for kind in ("models", "runs", "rankings", "indexes") for name in names(kind)})
     folder = home() / what if what else None
     if folder is None or not folder.is_dir():
         return []

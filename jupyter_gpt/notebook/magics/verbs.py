@@ -88,6 +88,20 @@ def merge(gpt, given: dict, ip) -> object:
     return model
 
 
+def delete(gpt, given: dict, ip) -> object:
+    """Deletes it and says what that gave back; the result is the bytes of each kind of thing."""
+    freed = gpt.delete(**given)
+    say(f"deleted {' and '.join(freed)} {given['name']}: ", Varies(amount(sum(freed.values()))), " on disk")
+    return freed
+
+
+def rename(gpt, given: dict, ip) -> object:
+    """Renames it; the result is the kinds of what was renamed."""
+    kinds = gpt.rename(**given)
+    print(f"{' and '.join(kinds)} {given['name']} renamed to {given['new']}")
+    return kinds
+
+
 def runs(gpt, given: dict, ip) -> object:
     """Shows the table; the result is `gpt.runs`."""
     from jupyter_gpt.runs.listing import runs_report
@@ -342,6 +356,8 @@ VERBS: dict[str, Magic] = {
     "unload": Magic("models", "Unload", unload),
     "save": Magic("models", "Save", save),
     "merge": Magic("models", "Merge", merge),
+    "delete": Magic("delete", "Delete", delete),
+    "rename": Magic("delete", "Rename", rename),
     "runs": Magic("runs", "Runs", runs),
     "show": Magic("notebook.views.inspect", "Show", show_it),
     "stop": Magic("runs", "Stop", stop),
