@@ -18,8 +18,7 @@ from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.models import adapters
 from jupyter_gpt.models.models import ABOUT, FIELDS
 from jupyter_gpt.options import option
-from jupyter_gpt.runs.run import parked
-from jupyter_gpt.runs.run_figures import ACTIVE
+from jupyter_gpt.runs.run import ACTIVE, parked
 from jupyter_gpt.stages.stage import Bound
 
 Kind = Literal["model", "run", "rankings", "index"]

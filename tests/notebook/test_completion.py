@@ -55,7 +55,7 @@ def test_variables_that_are_data(complete, ip):
 
 def test_verbs_and_their_names(complete):
     assert "show" in complete("%gpt ")
-    assert complete("%gpt re") == ["resume", "reward"]
+    assert complete("%gpt re") == ["rename", "resume", "reward"]
     assert set(complete("x = 1\n%gpt show ")) == {"storyteller", "old", "last"}
     assert complete("%gpt show ol") == ["old"]
     assert complete("%gpt show old st") == ["storyteller"]

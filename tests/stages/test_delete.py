@@ -57,7 +57,7 @@ def test_damaged_things_can_be_deleted(gpt, train):
 
 def test_rankings_and_indexes(gpt, tiny_model):
     tiny_model(gpt, "docs")
-    gpt.index("docs", TEXTS, embedder="docs")
+    gpt.index("docs", TEXTS, embedder="docs", chunk_tokens=32)
     gpt.rank("taste", ["The fox"], model="docs", samples=2, max_tokens=4, judge=lambda prompt, completion: 0.0)
     assert "docs is the name of model and index: say which with --kind" in fail(gpt.delete, "docs")
     assert gpt.rename("docs", "papers", kind=["index"]) == ["index"]

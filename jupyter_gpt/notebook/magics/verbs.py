@@ -7,6 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from jupyter_gpt.errors import GPTError, nearest, reading
+from jupyter_gpt.nn.sizes import amount
 from jupyter_gpt.notebook.magics.cells import CELLS, RankingMagic, TrainingMagic
 from jupyter_gpt.notebook.magics.notebook import say, show, watch
 from jupyter_gpt.notebook.magics.options import Command, Magic, help_text, parse
@@ -59,8 +60,6 @@ def load(gpt, given: dict, ip) -> object:
 
 def unload(gpt, given: dict, ip) -> object:
     """Unloads it and says what that gave back; the result is the model."""
-    from jupyter_gpt.nn.sizes import amount
-
     name = given["name"]
     size, freed = gpt.models.unload(name)
     if not size:
