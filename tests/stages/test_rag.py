@@ -6,7 +6,8 @@ import pytest
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.completion import Completion
-from jupyter_gpt.retrieval import cite, stuff
+from jupyter_gpt.retrieval import cite
+from jupyter_gpt.stages.rag import INSTRUCTIONS, UNKNOWN
 
 TEXTS = {
     "leave.md": "Leave is 27 days a year.",
@@ -38,7 +39,7 @@ def test_an_answer_with_its_sources(kb):
     answer = kb.gpt.rag("Leave is how many days a year?", "kb", model="chat", k=2, near=-1)
     assert answer.text == "Leave is 27 days a year [1]." and len(answer.hits) == 2
     [(text, options)] = kb.asked
-    assert text == answer.stuffed and text.startswith(stuff.INSTRUCTIONS)
+    assert text == answer.stuffed and text.startswith(INSTRUCTIONS)
     assert options["temperature"] == 0.0 and options["max_tokens"] == 256 and options["lookup"]
     [check] = answer.checks
     assert check.by and answer.supported == 1.0
@@ -48,7 +49,7 @@ def test_an_answer_with_its_sources(kb):
 
 def test_nothing_near_and_no_model_is_asked(kb):
     answer = kb.gpt.rag("Who was the first president of Peru?", "kb", model="chat", near=1.01)
-    assert (answer.text, answer.known, answer.completion, kb.asked) == (stuff.UNKNOWN, False, None, [])
+    assert (answer.text, answer.known, answer.completion, kb.asked) == (UNKNOWN, False, None, [])
     assert answer.left and answer.best < answer.near and answer.prompt == ""
 
 
