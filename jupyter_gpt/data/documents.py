@@ -111,10 +111,6 @@ class Documents:
         """The indices of the documents of `source` that are trained on."""
         return ((self.source == source) & ~self.held_out).nonzero()[0]
 
-    def training_tokens(self) -> int:
-        """Tokens to train on, once each."""
-        return int(self.lengths()[~self.held_out].sum())
-
     def held_out_tokens(self) -> int:
         """Tokens for validation."""
         return int(self.lengths()[self.held_out].sum())

@@ -186,7 +186,8 @@ def _variable(source: str, variables: Mapping | None) -> Iterator[str]:
         value = value[_column(source, value)]
     if hasattr(value, "iloc"):  # a Series
         value = value[value.notna()]
-    return _items(source, rows_of(value, source, "a list of texts, a Series or a text"))
+    rows = rows_of(value, source, "a list of texts, a Series or a text")
+    return (text_of(row, f"item {number} of {source}") for number, row in enumerate(rows))
 
 
 def _column(source: str, frame) -> str:
@@ -197,8 +198,3 @@ def _column(source: str, frame) -> str:
         have = ", ".join(map(str, frame.columns))
         raise GPTError(f"{source} needs a column `text`, or a single column of strings; it has {have}")
     return texts[0]
-
-
-def _items(source: str, values: Iterable) -> Iterator[str]:
-    for number, value in enumerate(values):
-        yield value if isinstance(value, str) else text_of(value, f"item {number} of {source}")

@@ -11,7 +11,6 @@ keep the same in every version.
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import cache
 from itertools import count, product
 from pathlib import Path
@@ -52,15 +51,6 @@ class Fact(NamedTuple):
     value: str
     question: str
     answer: str
-
-
-@dataclass(frozen=True)
-class Story:
-    """One story: its text (one paragraph, plain ASCII), its facts (three or more), the name of its plot."""
-
-    text: str
-    facts: tuple[Fact, ...]
-    plot: str = ""
 
 
 class Beat(NamedTuple):
@@ -240,13 +230,6 @@ def filled(text: str, facts: Iterable[str], slots: Row) -> tuple[str, tuple[Fact
     """A text and the facts it states, their slots filled."""
     text, *fields = MARK.join([text, *facts]).format_map(slots).split(MARK)
     return text, tuple(Fact(*fields[i : i + 5]) for i in range(0, len(fields), 5))
-
-
-def story(seed: int | str, index: int) -> Story:
-    """Story `index` of `seed`: a pure function, the same on every machine and in every Python version."""
-    plot, slots, sentences = cast(seed, index)
-    text = " ".join(sentence for sentence, _ in sentences)
-    return Story(*filled(text, [fact for _, facts in sentences for fact in facts], slots), plot)
 
 
 def documents(seed: int = 0) -> Iterator[str]:

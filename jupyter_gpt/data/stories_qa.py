@@ -12,10 +12,8 @@ from dataclasses import dataclass
 from itertools import count
 from random import Random
 
-from jupyter_gpt.data.split import place
 from jupyter_gpt.data.stories import Fact, beats
 
-HELD_OUT = 0.05  # of all stories: the share that `split` holds out of many documents
 LENGTHS = (1, 1, 2, 2, 3)  # beats quoted, drawn evenly; a beat is a sentence or two
 TURNS = 6  # questions of a conversation, at most
 SETTINGS = (
@@ -52,28 +50,11 @@ class Question:
     story: str
 
 
-def is_correct(question: Question, answer: str) -> bool:
-    """Whether `answer` is the fact asked for, as a sentence or its value alone; case, article and full stop aside."""
-    return normalized(answer) in (normalized(question.fact.answer), normalized(question.fact.value))
-
-
-def normalized(text: str) -> str:
-    return re.sub(r"^(a|an|the) ", "", " ".join(text.lower().split()).rstrip(" ."))
-
-
 def conversations(seed: int | str = 0) -> Iterator[tuple[list[dict], str]]:
     """Conversations 0, 1, 2, ... of `seed`, without end, each with its key: the whole story."""
     for index in count():
         last = questions_of(seed, index, TURNS)[-1]
         yield [*last.messages, {"role": "assistant", "content": last.fact.answer}], last.story
-
-
-def held_out(seed: int | str = 0) -> Iterator[Question]:
-    """Single questions about held-out stories, as they begin a conversation, without end."""
-    for index in count():
-        question = questions_of(f"held-out {seed}", index, 1)[0]
-        if place(question.story, "stories-qa") < HELD_OUT:
-            yield question
 
 
 def questions_of(seed: int | str, index: int, turns: int) -> list[Question]:

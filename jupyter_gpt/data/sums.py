@@ -263,9 +263,3 @@ def conversations(seed: int | str = 0) -> Iterator[tuple[list[dict], str]]:
         sum_ = problem(seed, index)
         answer = "\n".join([*sum_.steps, f"Answer: {sum_.answer}"])
         yield [{"role": "user", "content": sum_.question}, {"role": "assistant", "content": answer}], sum_.question
-
-
-def is_correct(problem: Sum, answer: str) -> bool:
-    """Whether `answer` ends in the right result, after `Answer:`; the steps are not judged."""
-    _, mark, result = answer.rpartition("Answer:")
-    return bool(mark) and " ".join(result.split()).rstrip(".") == problem.answer

@@ -158,8 +158,8 @@ def slide_report(*, device: str = "A100", count: int = SLIDE_COUNT, **options) -
 
 def _slide_column(known: Known, made: planning.Plan) -> dict[str, tuple[str, str]]:
     """Label -> (published, computed) of one model."""
-    shape, cost, told = known.shape, made.pretraining, known.told
-    devices = told.get("devices") or f"{known.count:,} {known.device}"
+    shape, cost, reported = known.shape, made.pretraining, known.reported
+    devices = reported.get("devices") or f"{known.count:,} {known.device}"
     rate, implied = "–", "–"
     if known.device_hours and known.device == made.device.name:
         implied = f"{cost.flops / (known.device_hours * 3600 * made.device.tflops * 1e12):.0%}"
@@ -179,8 +179,8 @@ def _slide_column(known: Known, made: planning.Plan) -> dict[str, tuple[str, str
         "hardware use (MFU)": (implied, f"{made.utilization:.0%}"),
         "devices": (devices, f"{cost.count:,} {made.device.name}"),
         "device-hours": (hours(known.device_hours) if known.device_hours else "–", hours(cost.device_hours)),
-        "time": (told.get("time") or span(known.days or 0), span(cost.days)),
-        "dollars": (told.get("dollars") or money(known.dollars or 0), money(cost.dollars)),
+        "time": (reported.get("time") or span(known.days or 0), span(cost.days)),
+        "dollars": (reported.get("dollars") or money(known.dollars or 0), money(cost.dollars)),
         "  per device-hour": (rate, f"${made.device.dollars_per_hour:.2f}"),
         "memory to train it": ("", size(cost.memory.total)),
         "loss": ("", f"{made.loss:.2f}"),

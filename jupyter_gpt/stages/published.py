@@ -66,14 +66,14 @@ class Known:
     parameters: float
     tokens: float
     shape: Shape
-    flops: float | None
-    device: str | None
-    device_hours: float | None
-    count: int | None
-    days: float | None
-    dollars: float | None
     source: str
-    told: dict[str, str] = field(default_factory=dict)  # orders of magnitude, in the talk's words
+    flops: float | None = None
+    device: str | None = None
+    device_hours: float | None = None
+    count: int | None = None
+    days: float | None = None
+    dollars: float | None = None
+    reported: dict[str, str] = field(default_factory=dict)  # orders of magnitude, in the talk's words
 
 
 KNOWN = {
@@ -85,14 +85,9 @@ KNOWN = {
             175e9,
             300e9,
             Shape(96, 96, 12288, 2048, 50257),
+            "Brown et al. 2020, tables 2.1 and D.1; orders of magnitude from the talk",
             flops=3.14e23,
-            device=None,
-            device_hours=None,
-            count=None,
-            days=None,
-            dollars=None,
-            source="Brown et al. 2020, tables 2.1 and D.1; orders of magnitude from the talk",
-            told={"devices": "1,000-10,000 V100", "time": "about a month", "dollars": "$1M-10M"},
+            reported={"devices": "1,000-10,000 V100", "time": "about a month", "dollars": "$1M-10M"},
         ),
         Known(
             "LLaMA-65B",
@@ -100,13 +95,12 @@ KNOWN = {
             65.2e9,
             1.4e12,
             Shape(80, 64, 8192, 2048, 32000),
-            flops=None,
+            "Touvron et al. 2023, tables 2 and 15; dollars from the talk",
             device="A100",
             device_hours=1_022_362,
             count=2048,
             days=21,
             dollars=5e6,
-            source="Touvron et al. 2023, tables 2 and 15; dollars from the talk",
         ),
     )
 }
@@ -136,17 +130,7 @@ STAGES = (
     Stage("finetuning", "conversations", 70_000, 1_000, epochs=3, source="Vicuna: 70K conversations, 3 epochs"),
     Stage("reward model", "comparisons", 500_000, 1_200, source="the talk: 100K-1M comparisons"),
     # a token is written by the policy (2), read by reward, reference and value (6), trained on twice (12)
-    Stage(
-        "RL (PPO)",
-        "episodes",
-        256_000,
-        500,
-        trained=2,
-        frozen=2,
-        flops=18,
-        generating=2,
-        source="InstructGPT: 256K episodes",
-    ),
+    Stage("RL (PPO)", "episodes", 256_000, 500, 1, 2, 2, flops=18, generating=2, source="InstructGPT: 256K episodes"),
 )
 
 

@@ -76,7 +76,7 @@ def test_endless_and_finite_sources(tmp_path):
     rows = documents.details["sources"]
     assert [row["exhausted"] for row in rows] == [False, True]
     assert rows[1]["bytes"] == sum(len(text.encode()) for text in docs)
-    assert sum(row["tokens"] for row in rows) == documents.training_tokens()
+    assert sum(row["tokens"] for row in rows) == documents.lengths()[~documents.held_out].sum()
     assert sum(row["held_out_tokens"] for row in rows) == documents.held_out_tokens()
 
 
@@ -179,9 +179,9 @@ def test_no_more_is_held_out_than_allowed(tmp_path, monkeypatch):
         prepare({"$docs": 1}, 10**6, tmp_path, tokenizer="char", context=16, variables={"docs": docs})
     )
     assert 0 < documents.held_out_tokens() <= 500
-    assert documents.training_tokens() + documents.held_out_tokens() == len(documents.tokens)
+    assert int(documents.lengths().sum()) == len(documents.tokens)
     counted = documents.details["sources"][0]
-    assert counted["tokens"] == documents.training_tokens()
+    assert counted["tokens"] == documents.lengths()[~documents.held_out].sum()
     _, _, documents = done(
         prepare({"$text": 1}, 10**6, tmp_path, tokenizer="char", context=16, variables={"text": "".join(docs)})
     )
@@ -193,7 +193,7 @@ def test_a_long_document_is_read_only_as_far_as_needed(tmp_path):
     _, tokenizer, documents = done(
         prepare({"$text": 1}, 2_000, tmp_path, tokenizer="char", context=64, variables={"text": text})
     )
-    assert 2_000 < documents.training_tokens() < 2_000 * 1.05 + 64 + 2 * PIECE
+    assert 2_000 < documents.lengths()[~documents.held_out].sum() < 2_000 * 1.05 + 64 + 2 * PIECE
     assert documents.ended().tolist() == [False, True]
     assert text_of(tokenizer, documents, 1)[:50] == text[int(0.9 * len(text)) :][:50]
 
