@@ -240,7 +240,7 @@ def work_picture(found: list):
     work.set_ylim(0, top)
     if times[0] > top:
         note = {"xytext": (-3, 2), "textcoords": "offset points", "va": "bottom", "fontsize": 7}
-        work.annotate(f"{times[0]:.0f} ms, with the prompt", (1, top), color=charts.ORANGE, **note)
+        work.annotate(f"{times[0]:.0f} ms, with the prompt", (1, top), color=charts.GREY, **note)
     hard.set_ylim(bottom=0)
     charts.style(hard, y="surprise, nats", size=7)
     charts.style(work, "token", "time per token, ms", size=7)

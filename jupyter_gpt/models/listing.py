@@ -13,10 +13,10 @@ MODELS = ("model", "parameters", "kind", "lineage", "licence", "on disk", "where
 
 
 def models_report(models: Any) -> Report:
-    """One row a model: parameters, base or assistant, what it was made from, licence, where it is. Loads none.
+    """One row per model: parameters, base or assistant, what it was made from, licence, where it is. Loads none.
 
-    What this kernel has not touched in the user's cache differs from machine to machine: those models stand in a
-    table of their own, which varies as a whole. A model that cannot be read is listed as damaged.
+    The models in the user's cache that this kernel has not used differ from machine to machine: they have a table of
+    their own, which varies as a whole. A model that cannot be read is listed as damaged.
     """
     unused = set(models.unused())
     rows, listed, others, metadata = [], [], [], {}
@@ -33,10 +33,11 @@ def models_report(models: Any) -> Report:
         else:
             rows.append(row)
             listed.append(facts)
-    table = Table(MODELS, others, "lrlllrl") if others else Paragraph("nothing")
-    cache = [Paragraph("also in this user's cache:"), Varies([table])]
-    own = Table(MODELS, rows, "lrlllrl") if rows else Paragraph("No models yet. Train one with %%pretrain NAME.")
-    return Report("", [own, *cache], {"view": "models", "models": listed}, metadata)
+    none = Paragraph("No models yet. Train one with %%pretrain NAME.")
+    own = Table(MODELS, rows, "lrlllrl", wrap=True) if rows else none
+    unused_table = Table(MODELS, others, "lrlllrl", wrap=True) if others else Paragraph("nothing")
+    parts = [own, Paragraph("also in this user's cache:"), Varies([unused_table])]
+    return Report("", parts, {"view": "models", "models": listed}, metadata)
 
 
 def _row(model) -> tuple[Inline, ...]:
@@ -70,7 +71,7 @@ def catalogue_report() -> Report:
     head = ("model", "parameters", "kind", "licence", "terms", "year")
     rows = [(e.name, short(e.parameters), _kind(e.assistant), e.licence, e.terms, str(e.year)) for e in CATALOGUE]
     data = {"view": "catalogue", "models": [entry._asdict() for entry in CATALOGUE]}
-    return Report("", [Table(head, rows, "lrlllr"), Paragraph(ABSENT)], data)
+    return Report("", [Table(head, rows, "lrlllr", wrap=True), Paragraph(ABSENT)], data)
 
 
 def kind_of(model) -> str:

@@ -165,7 +165,7 @@ def trace_report(completion) -> Report:
     parts = [
         *said,
         *([Varies([Table((), rows, "rlr")])] if (rows := votes(root)) else []),
-        Varies([tree(root)]),
+        Varies([tree(root, completion.text if completion.answer is None else "")]),
         Paragraph(joined("\n", [*summary(completion, root), *notes]), "quiet"),
         Folded("exact first prompt", [exact(completion.prompt, completion)]),
     ]
@@ -232,15 +232,19 @@ def short(text: str, most: int) -> str:
     return line if len(line) <= most else line[: most - 1] + "…"
 
 
-def tree(root: Node) -> Tree:
-    """The nodes, each with what is behind its fold."""
-    count, budget = sum(1 for _ in root.walk()), [HEAVY]
+def tree(root: Node, above: str = "") -> Tree:
+    """The nodes, each with its details behind a fold. A long text is shown once: not where it is the text `above` the
+    tree or that of an earlier node, as that of the sample that won a vote.
+    """
+    count, budget, shown = sum(1 for _ in root.walk()), [HEAVY], {above}
 
     def part(node: Node, depth: int) -> Tree:
         head = [bold(node.label or node.kind), *(quiet(f" · {fact}") for fact in facts(node, node.totals()))]
-        head += [quiet(f"  {short(node.text, LINE)}")] if node.text else []
+        text = node.text if len(node.text) <= LINE or node.text not in shown else ""
+        shown.add(text)
+        head += [quiet(f"  {short(text, LINE)}")] if text else []
         head += [quiet(f"  [{node.note}]")] if node.note else []
-        inside = detail(node, budget)
+        inside = detail(node, text if short(text, LINE) != text else "", budget)
         children = [part(child, depth + 1) for child in node.children]
         opened = depth == 0 or (count <= OPEN and bool(children))
         return Tree(head, inside, children, opened, node.pruned)
@@ -248,9 +252,9 @@ def tree(root: Node) -> Tree:
     return part(root, 0)
 
 
-def detail(node: Node, budget: list[int]) -> Sequence[Part]:
-    """What is behind the fold of a node: what came back, a tool's result, the exact prompt."""
-    parts: list[Part] = [Paragraph(node.text, "code")] if node.text else []
+def detail(node: Node, text: str, budget: list[int]) -> Sequence[Part]:
+    """What is behind the fold of a node: its text unless its line has it, a tool's result, the exact prompt."""
+    parts: list[Part] = [Paragraph(text, "code")] if text else []
     if node.result is not None:
         result = node.result if isinstance(node.result, str) else json.dumps(node.result, ensure_ascii=False)
         parts.append(Paragraph(result, "code"))

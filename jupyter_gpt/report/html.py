@@ -1,7 +1,8 @@
 """A report as HTML that needs no kernel, no script and no trust: inline styles only, every text escaped.
 
-What varies stands between `<!--«-->` and `<!--»-->`, which nbval folds and no reader sees. Greys are by opacity and
-tints translucent, so both themes of JupyterLab show them; bold and italic are tags, which GitHub keeps too.
+What varies is between `<!--«-->` and `<!--»-->`, which nbval folds and no reader sees. Greys are by opacity and tints
+translucent, so that text has a contrast of at least 4.5 (WCAG AA) in both themes of JupyterLab. No text has a colour:
+none has that contrast on white and on #111111. Bold and italic are tags, which GitHub keeps too.
 """
 
 from __future__ import annotations
@@ -34,12 +35,13 @@ EDGE = "3px solid rgba(128,128,128,0.3)"
 PROSE = "line-height:1.6;max-width:960px;overflow-wrap:break-word"  # JupyterLab's sanitizer knows no "anywhere"
 STYLES = {
     "code": "font-family:monospace;font-size:13px;line-height:1.5",
-    "quiet": "opacity:0.7;font-size:90%",
+    "quiet": "opacity:0.75;font-size:90%",
     "large": "font-size:115%",
-    "alarm": f"color:{RED}",
+    "alarm": f"border-left:4px solid {RED};padding-left:8px",
 }
 TAGS = {"bold": "b", "italic": "i"}
 ROW = '<tr style="background-color:transparent">'
+BRANCH = 0.85  # opacity of a quiet branch, in which there is quiet text
 INSIDE = "margin:2px 0 2px 14px"
 
 
@@ -81,7 +83,7 @@ def block(part: Part, marks: bool) -> str:
         case Chart():
             return marked(image(part), marks)
         case Alarm():
-            return f'<p style="{STYLES["alarm"]}">{inline(part.content, marks)}</p>'
+            return f'<p style="{STYLES["alarm"]}"><b>{inline(part.content, marks)}</b></p>'
         case Folded():
             summary = f"<summary>{inline(part.title, marks)}</summary>"
             return f"<details>{summary}{blocks(part.parts, marks)}</details>"
@@ -133,15 +135,22 @@ def cell(tag: str, side: str, shown: str, more: str) -> str:
 def table(part: Table, marks: bool) -> str:
     width = len(part.header or next(iter(part.rows), ()))
     sides = ["right" if side == "r" else "left" for side in sides_of(part.sides, width)]
-    space = f"white-space:normal;{PROSE}" if part.wrap else "white-space:nowrap"
+    spaces = ["white-space:nowrap"] * width
+    if part.wrap:  # between words; the last column, which has the long texts, also inside one
+        spaces = [
+            f"{'white-space:normal' if n and side == 'left' else space};line-height:1.6"
+            for n, (side, space) in enumerate(zip(sides, spaces, strict=True))
+        ]
+        spaces[-1] = f"white-space:normal;{PROSE}"
 
-    def row(tag: str, cells: Sequence[Inline], more: str) -> str:
-        shown = (cell(tag, side, inline(each, marks), more) for side, each in zip(sides, cells, strict=True))
-        return f"<tr>{''.join(shown)}</tr>"
+    def row(tag: str, cells: Sequence[Inline], styles: Sequence[str]) -> str:
+        each = zip(sides, cells, styles, strict=True)
+        return f"<tr>{''.join(cell(tag, side, inline(content, marks), style) for side, content, style in each)}</tr>"
 
-    head = f"<thead>{row('th', part.header, f'white-space:nowrap;border-bottom:{RULE}')}</thead>" if part.header else ""
-    body = "".join(row("td", cells, space if any(cells) else "height:8px") for cells in part.rows)
-    return f'<table style="border-collapse:collapse">{head}<tbody>{body}</tbody></table>'
+    heads = [f"white-space:{'normal' if part.wrap else 'nowrap'};border-bottom:{RULE}"] * width
+    head = f"<thead>{row('th', part.header, heads)}</thead>" if part.header else ""
+    body = "".join(row("td", cells, spaces if any(cells) else ["height:8px"] * width) for cells in part.rows)
+    return f'<table style="border-collapse:collapse;table-layout:auto">{head}<tbody>{body}</tbody></table>'
 
 
 def samples(part: Samples, marks: bool) -> str:
@@ -188,10 +197,10 @@ def bar(part: Bar) -> str:
     return f'<span style="{frame};white-space:nowrap;font-size:0;text-align:left">{pieces}</span>'
 
 
-def tree(node: Tree, marks: bool) -> str:
-    """Nested `<details>`, which fold with no kernel."""
+def tree(node: Tree, marks: bool, quiet: bool = False) -> str:
+    """Nested `<details>`, which fold with no kernel. `quiet` is whether a branch around it is grey already."""
     inside = f'<div style="{INSIDE}">{blocks(node.parts, marks)}</div>' if node.parts else ""
-    inside += "".join(tree(child, marks) for child in node.children)
-    style = f"{INSIDE};opacity:0.7" if node.quiet else INSIDE
+    inside += "".join(tree(child, marks, quiet or node.quiet) for child in node.children)
+    style = f"{INSIDE};opacity:{BRANCH}" if node.quiet and not quiet else INSIDE
     head = inline(node.head, marks)
     return f'<details{" open" * node.opened} style="{style}"><summary>{head}</summary>{inside}</details>'

@@ -76,7 +76,8 @@ class Figures:
 class Table:
     """Rows of inline cells. `sides` has l or r for each column, by default l for the first and r for the others.
 
-    header: empty for none. wrap: cells hold prose, which may take several lines. A row of empty texts is a gap.
+    header: empty for none. wrap: the HTML breaks lines between words, but not in the first column nor in columns of
+    numbers (side r). A row of empty texts is a gap.
     """
 
     header: Sequence[Inline]

@@ -36,7 +36,8 @@ def runs_report(runs: Mapping[str, Any]) -> Report:
         rows.append((name, run.kind, standing(run), [step, " of ", run.steps], *losses, *spent))
         listed.append({"name": name, "kind": run.kind})
         reached[name] = {"status": run.status, "steps": run.steps, **facts}
-    table = Table(HEADER, rows, "lllrrrrr") if rows else Paragraph("No runs yet. Train one with %%pretrain NAME.")
+    none = Paragraph("No runs yet. Train one with %%pretrain NAME.")
+    table = Table(HEADER, rows, "lllrrrrr", wrap=True) if rows else none
     return Report("", [table], {"view": "runs", "runs": listed}, reached)
 
 

@@ -301,7 +301,9 @@ def pareto_picture(settings: list[Setting]):
         error = [[max(0, y - 100 * low)], [max(0, 100 * high - y)]]
         colour = charts.ORANGE if s in best else charts.GREY
         axes.errorbar(cost[s], y, error, fmt="o", color=colour, markersize=5, linewidth=1, capsize=2)
-        axes.annotate(charts.label(s.name), (cost[s], y), (6, 4), textcoords="offset points", fontsize=7, color=colour)
+        axes.annotate(
+            charts.label(s.name), (cost[s], y), (6, 4), textcoords="offset points", fontsize=7, color=charts.GREY
+        )
     if all(value > 0 for value in costs):
         axes.set_xscale("log")
     axes.margins(x=0.25)

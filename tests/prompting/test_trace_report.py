@@ -58,6 +58,16 @@ def test_the_html_folds_and_escapes(done):
     assert not re.search(r"<(svg|style|script)|var\(", html)
 
 
+def test_each_text_is_shown_once():
+    long = "First the train leaves, then it arrives, and the time between the two was asked for; it is 95 minutes."
+    root = Node("technique", "2 samples, vote", children=[Node("sample", text=long), Node("sample", text="Just 95.")])
+    root.add(Node("vote", "2 votes", text=long))
+    html = report_of(root).html
+    assert html.count(long[:60]) == 2, "the line of its node and, behind the click, the whole"
+    assert html.count(long) == 1 and html.count("Just 95.") == 1
+    assert long[:20] not in Report("", [tree(root, long)]).html, "it is the answer above the tree"
+
+
 def test_what_nbval_compares_does_not_depend_on_what_was_sampled(done):
     report = trace_report(done)
     other = Node(

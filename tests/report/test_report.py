@@ -123,7 +123,7 @@ def test_html_holds_nothing_that_a_sanitizer_of_jupyterlab_takes_away():
 
 def test_styles_and_tints_of_spans():
     html = Report("", [Paragraph(Span(["a", quiet("b")], "bold", "rgba(1,2,3,0.2)", 'say "x"'))]).html
-    assert '<b>a<span style="opacity:0.7;font-size:90%">b</span></b>' in html
+    assert '<b>a<span style="opacity:0.75;font-size:90%">b</span></b>' in html
     assert "background-color:rgba(1,2,3,0.2)" in html
     assert 'title="say &quot;x&quot;"' in html
 
@@ -161,3 +161,48 @@ def test_a_report_shows_itself():
     data, metadata = report._repr_mimebundle_()
     assert set(data) == {"text/plain", "text/html", MIME}
     assert metadata == {}
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of `#rrggbb` (WCAG 2.2)."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def contrast(one: str, other: str) -> float:
+    low, high = sorted(luminance(colour) for colour in (one, other))
+    return (high + 0.05) / (low + 0.05)
+
+
+def mixed(text: float, ground: float, alpha: float) -> str:
+    """The grey of white (1) or black (0) text of an opacity on a ground (0 to 1)."""
+    value = round(255 * (alpha * text + (1 - alpha) * ground))
+    return f"#{value:02x}{value:02x}{value:02x}"
+
+
+def test_grey_text_has_the_contrast_of_wcag_aa_in_both_themes():
+    from jupyter_gpt.report import charts
+    from jupyter_gpt.report.html import BRANCH, STYLES
+
+    quiet = float(re.search(r"opacity:([0-9.]+)", STYLES["quiet"])[1])
+    for alpha in (quiet, quiet * BRANCH):
+        assert contrast(mixed(0, 1, 0.87 * alpha), "#ffffff") > 4.5  # JupyterLab's text is black of 87%
+        assert contrast(mixed(1, 0x11 / 255, alpha), "#111111") > 4.5  # white on its dark ground
+    assert contrast(charts.GREY, "#ffffff") > 4.5 and contrast(charts.RED, "#ffffff") > 4.5
+    assert charts.figure()[0].get_facecolor() == (1, 1, 1, 1), "whatever the theme"
+    assert not any(re.search(r"(^|;)color:", style) for style in STYLES.values())
+
+
+def test_greys_of_a_tree_do_not_add_up():
+    leaf = Tree("leaf", quiet=True)
+    html = Report("", [Tree("root", children=[Tree("branch", children=[leaf], quiet=True)])]).html
+    assert html.count("opacity:") == 1
+
+
+def test_columns_break_between_words_only():
+    rows = [("[1]", "0.434, cosine 0.43", "handbook/office.md", "3 MB", "a long text")]
+    html = Report("", [Table(("", "score", "source", "size", "text"), rows, "lllrl", wrap=True)]).html
+    cells = re.findall(r'<td style="([^"]*)">', html)
+    assert ["white-space:nowrap" in cell for cell in cells] == [True, False, False, True, False]
+    assert ["overflow-wrap" in cell for cell in cells] == [False] * 4 + [True]

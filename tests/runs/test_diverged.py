@@ -61,7 +61,7 @@ def test_a_run_that_diverges_is_kept_and_says_so_everywhere(gpt, tiny_model, tra
     )
     assert (
         "finished, diverged" in report.html
-        and '<p style="color:#d04545">' in report.html
+        and '<p style="border-left:4px solid #d04545' in report.html
         and "Lower --lr (now 30)" in report.html
     )
     assert report.metadata["warnings"][0]["cause"] == "diverged"
