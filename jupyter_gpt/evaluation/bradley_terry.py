@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from jupyter_gpt.evaluation.intervals import Z95
+from jupyter_gpt.evaluation.metrics import Z95
 
 DRAWN = 0.5  # a tie, and each side's share of the prior's game
 MEAN, DECADE = 1000.0, 400.0

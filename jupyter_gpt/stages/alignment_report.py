@@ -13,7 +13,7 @@ from typing import NamedTuple
 from torch import nn
 
 from jupyter_gpt.evaluation.bradley_terry import by_score, win_rates
-from jupyter_gpt.evaluation.diversity import distinct, identical, self_bleu
+from jupyter_gpt.evaluation.metrics import distinct, identical, self_bleu
 from jupyter_gpt.nn.logprobs import Reader
 from jupyter_gpt.nn.rl_losses import masked_mean
 from jupyter_gpt.runs.events import Table

@@ -110,7 +110,7 @@ class Classifying(Trainer):
         """Loss, accuracy, F1 and the confusion matrix on the texts held out."""
         import numpy as np
 
-        from jupyter_gpt.evaluation.classification import metrics
+        from jupyter_gpt.evaluation.metrics import metrics
 
         began = time.perf_counter()
         found = yield from probabilities(self.reader, [ids for _, ids, _ in self.held_out])

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from jupyter_gpt.data.prompt_completion import PromptCompletion
-from jupyter_gpt.evaluation.intervals import wilson
+from jupyter_gpt.evaluation.metrics import wilson
 from jupyter_gpt.nn.logprobs import Reader, logprobs
 from jupyter_gpt.nn.preference_loss import dpo_loss, right
 from jupyter_gpt.runs.events import Metric

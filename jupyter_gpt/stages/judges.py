@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.evaluation.agreement import ranks
+from jupyter_gpt.evaluation.metrics import ranks
 from jupyter_gpt.stages.rankings import Question, finished
 
 JUDGE = """\

@@ -111,7 +111,7 @@ def rule_of(options: PromptOptions):
 
 def inline_calculator(model, rule) -> Callable:
     """The calculator inside the text. Raises GPTError where nothing can be inserted into a text."""
-    from jupyter_gpt.prompting.tools.inline import inline_calculator
+    from jupyter_gpt.prompting.tools.calculator import inline_calculator
 
     if model.kind == "endpoint":
         raise GPTError(

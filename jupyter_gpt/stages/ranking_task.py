@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.evaluation.agreement import kendalls_w, ranks
+from jupyter_gpt.evaluation.metrics import kendalls_w, ranks
 from jupyter_gpt.inference.completion import Sampling
 from jupyter_gpt.inference.completion_report import settings
 from jupyter_gpt.report.differences import mostly

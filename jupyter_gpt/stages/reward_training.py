@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.evaluation.intervals import wilson
+from jupyter_gpt.evaluation.metrics import wilson
 from jupyter_gpt.models.scoring import row_of, scored, scores
 from jupyter_gpt.nn import devices as machine
 from jupyter_gpt.nn import training_memory as memory

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from jupyter_gpt.data.prompt_completion import PromptCompletion, batches
-from jupyter_gpt.evaluation.diversity import identical
+from jupyter_gpt.evaluation.metrics import identical
 from jupyter_gpt.inference.answer import decoder
 from jupyter_gpt.inference.engine import generate
 from jupyter_gpt.inference.sampling import Request

@@ -41,7 +41,7 @@ def main() -> None:
     asked = parser.parse_args()
     os.environ["JUPYTER_GPT_HOME"] = tempfile.mkdtemp()
     from jupyter_gpt import gpt
-    from jupyter_gpt.evaluation.intervals import wilson
+    from jupyter_gpt.evaluation.metrics import wilson
 
     random = Random(f"train {asked.seed}")
     documents = [document(random) for _ in range(120_000)]

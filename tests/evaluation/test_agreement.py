@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import pytest
 
-from jupyter_gpt.evaluation.agreement import kendalls_w, ranks
+from jupyter_gpt.evaluation.metrics import kendalls_w, ranks
 
 
 def test_ranks_of_ties_share_their_mean():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jupyter_gpt.evaluation.cost_accuracy import Setting, front, price, recommended, summarize
+from jupyter_gpt.stages.evaluate import Setting, front, price, recommended, summarize
 
 
 def setting(name, right, tokens, cost=None, flops=None):

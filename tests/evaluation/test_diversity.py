@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from jupyter_gpt.evaluation.diversity import bleu, distinct, identical, self_bleu
+from jupyter_gpt.evaluation.metrics import bleu, distinct, identical, self_bleu
 
 
 def test_distinct_counts_within_a_prompt():

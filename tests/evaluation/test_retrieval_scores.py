@@ -7,8 +7,8 @@ import pytest
 
 from benchmarks.facts import documents, facts
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.evaluation.intervals import wilson
-from jupyter_gpt.evaluation.retrieval import ndcg, questions_of, reciprocal_rank, recommended, right, scores
+from jupyter_gpt.evaluation.metrics import wilson
+from jupyter_gpt.stages.evaluate_index import ndcg, questions_of, reciprocal_rank, recommended, right, scores
 
 
 def hit(text, source="a.txt", page=None, chunk=0):

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from jupyter_gpt.evaluation.bradley_terry import Game, by_score, win_rates
-from jupyter_gpt.evaluation.intervals import wilson
+from jupyter_gpt.evaluation.metrics import wilson
 
 
 def test_of_two_models_the_rate_is_the_share_of_games_won():

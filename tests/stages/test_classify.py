@@ -176,7 +176,7 @@ def test_the_split_keeps_every_label_and_no_text_on_both_sides():
 def test_figures_are_those_of_scikit_learn():
     import numpy as np
 
-    from jupyter_gpt.evaluation.classification import confusion, metrics
+    from jupyter_gpt.evaluation.metrics import confusion, metrics
 
     sk = pytest.importorskip("sklearn.metrics")
     random = np.random.default_rng(0)

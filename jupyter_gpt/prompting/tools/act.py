@@ -18,6 +18,8 @@ from jupyter_gpt.prompting.tools.tool import Tool, cut, to_json, tool
 from jupyter_gpt.prompting.trace import Node
 
 BUILT_IN = ("calculator", "python", "search")
+HITS = 3
+LONGEST = 600  # characters of a passage
 
 
 def act(ask: Ask, toolset: Toolset, name: str, given: object) -> Node:
@@ -145,8 +147,6 @@ def tool_of(given: object, indexes: Mapping) -> Tool:
 
         return python()
     if name == "search":
-        from jupyter_gpt.prompting.tools.search import search
-
         return search(index_of(index, indexes))
     raise GPTError(f"there is no tool {given}{nearest(given, BUILT_IN)}; a function of this notebook is given as $name")
 
@@ -161,3 +161,21 @@ def index_of(name: str, indexes: Mapping):
         names = ", ".join(f"search:{each}" for each in indexes)
         raise GPTError(f"there are several indexes: say which, as {names}")
     return indexes[next(iter(indexes))]
+
+
+def search(index) -> Tool:
+    """A tool over anything with `search(query, k=)` whose hits have `.text`, `.source` and `.page`."""
+
+    def look_up(query: str) -> str:
+        """Searches the documents and answers the passages that fit best, each with its source."""
+        hits = index.search(query, k=HITS)
+        return "\n".join(passage(n, hit) for n, hit in enumerate(hits, start=1)) or "nothing was found"
+
+    return tool(look_up, name="search")
+
+
+def passage(number: int, hit) -> str:
+    """`[1] manual.pdf, page 3: text`."""
+    page = getattr(hit, "page", None)
+    where = f"{hit.source}, page {page}" if page is not None else str(hit.source)
+    return f"[{number}] {where}: {cut(' '.join(hit.text.split()), LONGEST)}"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jupyter_gpt.prompting.tools.inline import Inline
+from jupyter_gpt.prompting.tools.calculator import Inline
 
 
 def said(script: str) -> tuple[str, int]:
@@ -36,11 +36,11 @@ def test_results_stand_where_they_are_asked_for(script, text, results):
 
 def test_through_the_engine_the_tokens_are_forced(gpt, tiny_model, monkeypatch):
     from jupyter_gpt.errors import GPTError
-    from jupyter_gpt.prompting.tools import inline
+    from jupyter_gpt.prompting.tools import calculator
 
     tiny_model(gpt, "noise", context=128)
-    monkeypatch.setattr(inline, "CALL", inline.re.compile(r"(?P<expression>)\Z"))  # every text asks
-    monkeypatch.setattr(inline, "calculate", lambda expression: "42")
+    monkeypatch.setattr(calculator, "CALL", calculator.re.compile(r"(?P<expression>)\Z"))  # every text asks
+    monkeypatch.setattr(calculator, "calculate", lambda expression: "42")
     done = gpt.prompt("The", model="noise", calculator=True, max_tokens=30, min_tokens=30, temperature=1.0)
     assert done.text.count("42>>") >= 2
     plain = gpt.prompt("The", model="noise", max_tokens=30, min_tokens=30, temperature=1.0)

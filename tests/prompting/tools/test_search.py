@@ -2,8 +2,8 @@
 
 from types import SimpleNamespace
 
+from jupyter_gpt.prompting.tools.act import search
 from jupyter_gpt.prompting.tools.call import call
-from jupyter_gpt.prompting.tools.search import search
 
 
 def test_hits_are_told_with_their_sources():
