@@ -15,6 +15,8 @@ from jupyter_gpt.models.endpoints import Endpoint, EndpointOptions
 from jupyter_gpt.models.models import Models
 from jupyter_gpt.notebook.views import inspect as look
 from jupyter_gpt.options import method
+from jupyter_gpt.report.parts import Paragraph
+from jupyter_gpt.report.report import Report, ShownAsTable
 from jupyter_gpt.retrieval.embedders import Embedders
 from jupyter_gpt.retrieval.indexes import Indexes
 from jupyter_gpt.runs.run import Runs
@@ -73,7 +75,7 @@ def declare_endpoint(session, given: EndpointOptions) -> Endpoint:
     return session.models.endpoints.declare(given)
 
 
-class Session:
+class Session(ShownAsTable):
     """Models, runs and corpora of this kernel and of the folder it works in."""
 
     pretrain = method(pretrain.Pretrain, pretrain.pretrain)
@@ -119,6 +121,14 @@ class Session:
         self.serving = Serving(self.models)
         self.indexes = Indexes(Embedders(self.models))
         self.answered: dict[tuple[str, str], list[tuple[str, str]]] = {}  # (index, model): questions with their answers
+
+    @property
+    def report(self) -> Report:
+        """The tables of models and runs, and the names of what else there is."""
+        others = {"corpora": self.corpora, "rankings": self.rankings, "indexes": self.indexes}
+        names = [Paragraph(f"{what}: {', '.join(found)}") for what, found in others.items() if found]
+        parts = [*self.models.report.parts, Paragraph(""), *self.runs.report.parts, *names]
+        return Report("", parts, {"view": "session"})
 
     @property
     def home(self) -> Path:

@@ -19,6 +19,7 @@ from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.models import adapters
 from jupyter_gpt.models.endpoints import Endpoint, Endpoints
 from jupyter_gpt.models.load import full_precision, load, quiet, resident_dtype, unload
+from jupyter_gpt.report.report import Report, ShownAsTable
 from jupyter_gpt.runs.provenance import Provenance
 from jupyter_gpt.runs.worker import on_worker
 
@@ -128,7 +129,7 @@ class Model:
         return {**asdict(self.provenance), **{name: getattr(self, name) for name in FIELDS}}
 
 
-class Models(Mapping):
+class Models(ShownAsTable, Mapping):
     """Every model in the store and in the user's cache, and every endpoint, by name.
 
     `before_use(name)` waits for a background run that trains it. `used` are the folders that this kernel has pulled or
@@ -140,6 +141,12 @@ class Models(Mapping):
         self.used: set[Path] = set()
         self.before_use = before_use
         self.endpoints = Endpoints()
+
+    @property
+    def report(self) -> Report:
+        from jupyter_gpt.models.listing import models_report
+
+        return models_report(self)
 
     def folder(self, name: str) -> Path:
         """Where it is; for a new name, where a model trained here would be."""

@@ -43,7 +43,7 @@ class Report:
 
 
 class Shown:
-    """Mixed into what shows itself as its `report` where a notebook shows a value."""
+    """Mixed into what shows its `report` where a notebook shows a value."""
 
     @property
     def report(self) -> Report:
@@ -51,3 +51,10 @@ class Shown:
 
     def _repr_mimebundle_(self, include=None, exclude=None):
         return self.report._repr_mimebundle_()
+
+
+class ShownAsTable(Shown):
+    """What prints its report too."""
+
+    def __repr__(self) -> str:
+        return text.render(self.report.title, self.report.parts, marks=False)

@@ -18,6 +18,8 @@ from pathlib import Path
 
 from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError, nearest
+from jupyter_gpt.report.parts import Paragraph, Table, Varies
+from jupyter_gpt.report.report import Report, ShownAsTable
 from jupyter_gpt.runs.events import declared, last_of, read_events, scan_events
 from jupyter_gpt.runs.provenance import Provenance
 from jupyter_gpt.runs.worker import Job
@@ -26,6 +28,8 @@ COLUMNS = ("step", "loss", "val_loss", "tokens", "seconds", "lr", "tokens_per_se
 UNDECLARED = ("reward", "kl", "entropy", "length")  # what runs evaluated before they declared their metrics
 NOT_COLUMNS = ("event", "time", "mfu")  # of what a step tells
 ACTIVE = ("running", "paused", "stopping")  # the status of a run that has not ended
+LOSS = f"loss, {MEAN.removesuffix(' steps')}"
+LISTED = ("run", "kind", "status", "steps", LOSS, "validation loss", "tokens", "seconds")  # columns of `%gpt runs`
 
 
 class Run:
@@ -195,11 +199,15 @@ def bring_back(folder: Path) -> Path:
     return folder
 
 
-class Runs(Mapping):
+class Runs(ShownAsTable, Mapping):
     """Every run under the store, newest last; those of this kernel are the living objects."""
 
     def __init__(self):
         self.known: dict[Path, Run] = {}
+
+    @property
+    def report(self) -> Report:
+        return runs_report(self)
 
     def folder(self, name: str) -> Path:
         return store.home() / "runs" / name
@@ -236,3 +244,42 @@ class Runs(Mapping):
 
     def __len__(self) -> int:
         return len(self.names())
+
+
+def runs_report(runs: Mapping[str, Any]) -> Report:
+    """One row a run: name, kind, status, steps, losses in nats, the step of the last validation, tokens, seconds.
+
+    A run that cannot be read is listed as damaged: the others are still there.
+    """
+    rows, listed, reached = [], [], {}
+    for name in runs:
+        try:
+            run = runs[name]
+        except GPTError:
+            rows.append((name, "", "damaged", *[""] * 5))
+            listed.append({"name": name})
+            continue
+        facts = _facts(run.events)
+        step = facts["step"] if run.status == "finished" else Varies(facts["step"])
+        validated = [] if facts["val_loss"] is None else [" at step ", Varies(facts["val_step"])]
+        losses = Varies(facts["loss"]), [Varies(facts["val_loss"]), *validated]
+        spent = Varies(facts["tokens"]), Varies(facts["seconds"], 0)
+        rows.append((name, run.kind, standing(run), [step, " of ", run.steps], *losses, *spent))
+        listed.append({"name": name, "kind": run.kind})
+        reached[name] = {"status": run.status, "steps": run.steps, **facts}
+    none = Paragraph("No runs yet. Train one with %%pretrain NAME.")
+    table = Table(LISTED, rows, "lllrrrrr", wrap=True) if rows else none
+    return Report("", [table], {"view": "runs", "runs": listed}, reached)
+
+
+def _facts(events: Sequence[dict]) -> dict:
+    """The newest step, losses, tokens and seconds among a run's events, None where there is none yet."""
+    step, evaluation = last_of(events, "step"), last_of(events, "evaluation")
+    return {
+        "step": step.get("step", 0),
+        "loss": recent(events),
+        "val_loss": evaluation.get("val_loss"),
+        "val_step": evaluation.get("step"),
+        "tokens": step.get("tokens"),
+        "seconds": step.get("seconds"),
+    }

@@ -66,6 +66,16 @@ def test_what_others_left_in_the_cache_is_shown_and_folded(real, tiny_model, tmp
     assert after.data == before.data
 
 
+def test_the_session_its_models_and_its_runs_print_their_tables(real, tiny_model):
+    tiny_model(real, "fox")
+    for shown in (real, real.models):
+        assert "fox (pretrain)" in repr(shown) and "≈" not in repr(shown) and "«" not in repr(shown)
+        data, _ = shown._repr_mimebundle_()
+        assert ">fox</td>" in data["text/html"] and "≈" not in visible(data["text/html"])
+    assert repr(real.runs) == "No runs yet. Train one with %%pretrain NAME."
+    assert repr(real.runs) in repr(real)
+
+
 def test_a_damaged_model_hides_no_other(real, tiny_model):
     tiny_model(real, "fox")
     hen = tiny_model(real, "hen")

@@ -64,7 +64,7 @@ def test_a_run_with_a_damaged_event_resumes_and_says_so_once(gpt, train):
 
 
 def test_one_damaged_run_is_one_row(gpt, train):
-    from jupyter_gpt.runs.listing import runs_report
+    from jupyter_gpt.runs.run import runs_report
 
     good, bad = train("good", steps=2), train("bad", steps=2)
     for content in (b"\xff", b"[[", b"kind: pretrain\nrecipe: []", b"kind: [1]\nrecipe: {steps: 2}", b"[" * 100_000):

@@ -12,7 +12,7 @@ from jupyter_gpt.notebook.run_summary import summary
 from jupyter_gpt.notebook.views.live import _Feed
 from jupyter_gpt.notebook.views.run_report import run_report
 from jupyter_gpt.runs.events import MEAN, recent
-from jupyter_gpt.runs.listing import runs_report
+from jupyter_gpt.runs.run import runs_report
 from jupyter_gpt.stages.rankings import Ranking
 
 ROWS = [{"prompt": f"How many birds saw hen {n}?", "completion": f"It saw {n}."} for n in range(20)]

@@ -103,7 +103,7 @@ def rename(gpt, given: dict, ip) -> object:
 
 def runs(gpt, given: dict, ip) -> object:
     """Shows the table; the result is `gpt.runs`."""
-    from jupyter_gpt.runs.listing import runs_report
+    from jupyter_gpt.runs.run import runs_report
 
     show(runs_report(gpt.runs))
     return gpt.runs
