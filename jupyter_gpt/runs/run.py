@@ -15,12 +15,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.report.parts import Paragraph, Table, Varies
 from jupyter_gpt.report.report import Report, ShownAsTable
-from jupyter_gpt.runs.events import declared, last_of, read_events, scan_events
+from jupyter_gpt.runs.events import MEAN, declared, last_of, read_events, recent, scan_events
 from jupyter_gpt.runs.provenance import Provenance
 from jupyter_gpt.runs.worker import Job
 
