@@ -1,0 +1,465 @@
+"""The kernel's end of the GPT panel in JupyterLab's sidebar: what there is, read when the panel asks for it.
+
+`%load_ext` registers a comm with a fixed id, so that a page can ask at any time: after a reload, or beside another
+page. A request is `{"id", "type", "name", "kind"}`, its answer has the same id and type:
+
+{"type": "state"}                                    → "state": see `Panel.state`
+{"type": "show", "name"}                             → "data", "metadata": the report of `%gpt show NAME`
+{"type": "stop" | "pause" | "unpause", "name"}       → nothing more; the next state shows the change
+{"type": "unload" | "delete", "name", "kind"}        → nothing more; they go on in "tasks" of the next states
+                                                     → or "error": why it cannot be done
+
+Requests arrive on a thread of the kernel while a cell runs (a subshell). So nothing here touches the user's namespace,
+loads a model or waits for the worker; and no state costs more than a few milliseconds: what is on disk is read again
+only where it has changed, and of a long `events.jsonl` only places. torch is never imported for a state.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Hashable, Iterator
+from pathlib import Path
+from typing import Any
+
+from jupyter_gpt import __version__, store
+from jupyter_gpt.errors import GPTError, reading
+
+ID = "jupyter_gpt.panel"  # of the comm, and the name of its target
+RUNS = 50  # the newest runs that a state lists; those that are active are always in it
+POINTS = 60  # of a run's curve
+WHOLE = 64 << 10  # bytes up to which a file of events is read as a whole
+PLACE = 1 << 10  # bytes that are read at each place of a longer one
+END = 16 << 10  # and at its beginning and its end
+PACE = 50  # steps by which the time left is told
+RECHECK = 5.0  # seconds until a lock is tried, or a changing index counted, again
+REMEMBERED = 60.0  # seconds that a task which failed is told about
+
+
+def load(ip) -> None:
+    """Registers the comm with the kernel of a shell, if it has one. Sends nothing."""
+    kernel = getattr(ip, "kernel", None)
+    if kernel is None:
+        return
+    from comm import create_comm
+
+    panel = Panel()
+    comm: Any = create_comm(target_name=ID, comm_id=ID, primary=False)
+
+    def hear(message: dict) -> None:
+        comm.send(panel.answer(message["content"]["data"]))
+
+    # not through `on_msg`, which has the shell's post_execute hooks draw pyplot's figures on this thread
+    comm.handle_msg = hear
+    # ipykernel 7.4 would send requests to the shell that a cell blocks; the one that the front end chose is right
+    comm._reply_subshell_for = lambda data, default: default
+    kernel.comm_manager.register_comm(comm)
+    kernel.comm_manager.register_target(ID, lambda *_: None)
+
+
+def unload(ip) -> None:
+    kernel = getattr(ip, "kernel", None)
+    if kernel is not None and ID in kernel.comm_manager.comms:
+        comm = kernel.comm_manager.comms.pop(ID)
+        comm._closed = True  # else it would tell front ends that do not know it
+        kernel.comm_manager.targets.pop(ID, None)
+
+
+def session() -> Any:
+    """The session, None while nothing has asked for one: it then has no model in memory and no run."""
+    import jupyter_gpt
+
+    made = sys.modules.get("jupyter_gpt.session")
+    return vars(jupyter_gpt).get("gpt") or getattr(made, "gpt", None)
+
+
+class Panel:
+    """Answers requests, from any thread."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
+        self.cache: dict[Hashable, tuple[Any, float, Any]] = {}
+        self.used: set[Hashable] = set()
+        self.tasks: list[dict] = []
+        self.actions: dict[str, Callable[[str, str], dict | None]] = {
+            "state": lambda name, kind: {"state": self.state()},
+            "show": show,
+            "stop": lambda name, kind: run_of_this_kernel(name).stop(),
+            "pause": lambda name, kind: run_of_this_kernel(name).pause(),
+            "unpause": lambda name, kind: run_of_this_kernel(name).unpause(),
+            "unload": lambda name, kind: self.begin("unload", name, kind, unload_model),
+            "delete": lambda name, kind: self.begin("delete", name, kind, delete),
+        }
+
+    def answer(self, request: dict) -> dict:
+        told = {"id": request.get("id"), "type": request.get("type")}
+        try:
+            action = self.actions.get(request.get("type", ""))
+            if action is None:
+                raise GPTError(f"jupyter_gpt {__version__} knows no request {request.get('type')}")
+            return told | (action(request.get("name", ""), request.get("kind", "")) or {})
+        except Exception as error:  # the panel shows it: nobody sees a traceback of this thread
+            return told | {"error": message_of(error)}
+
+    def begin(self, what: str, name: str, kind: str, function: Callable[[str, str], object]) -> None:
+        """Call `function(name, kind)` on a thread of its own: it waits for the worker, or deletes many files."""
+        task = {"type": what, "name": name, "kind": kind, "error": None, "ended": None}
+
+        def work() -> None:
+            try:
+                function(name, kind)
+            except Exception as error:
+                task["error"] = message_of(error)
+            task["ended"] = time.time()
+
+        with self.lock:
+            if any((t["name"], t["kind"], t["ended"]) == (name, kind, None) for t in self.tasks):
+                raise GPTError(f"{name} is busy: wait until that is done")
+            self.tasks = [t for t in self.tasks if (t["name"], t["kind"]) != (name, kind)] + [task]
+        threading.Thread(target=work, name="jupyter_gpt-panel", daemon=True).start()
+
+    def state(self) -> dict:
+        """Everything the panel shows, as JSON.
+
+        models: in memory and on disk.  runs: the newest first; `more_runs` are left out.  indexes, endpoints, and the
+        address of the server, never its token.  memory: bytes of this kernel; used and total of the machine and of the
+        GPUs.  tasks: what was asked for and goes on, or has failed.  An entry that cannot be read is a name with an
+        "error".
+        """
+        with self.lock:
+            self.used = set()
+            gpt, now = session(), time.time()
+            runs, more = self.runs(gpt)
+            self.tasks = [t for t in self.tasks if not t["ended"] or (t["error"] and now - t["ended"] < REMEMBERED)]
+            state = {
+                "version": __version__,
+                "home": str(store.home()),
+                "models": list(self.models(gpt)),
+                "runs": runs,
+                "more_runs": more,
+                "indexes": list(self.indexes()),
+                "endpoints": list(self.endpoints()),
+                "server": gpt.serving.server.url if gpt and gpt.serving.server and gpt.serving.server.running else None,
+                "memory": memory(),
+                "tasks": [{key: t[key] for key in ("type", "name", "kind", "error")} for t in self.tasks],
+            }
+            self.cache = {key: value for key, value in self.cache.items() if key in self.used}
+            return state
+
+    def read(self, key: Hashable, stamp: Any, make: Callable[[], Any], seconds: float = math.inf) -> Any:
+        """What `make()` returned when the stamp was the same, and at most so many seconds ago."""
+        self.used.add(key)
+        found = self.cache.get(key)
+        if found is None or found[0] != stamp or time.monotonic() - found[1] > seconds:
+            found = self.cache[key] = (stamp, time.monotonic(), make())
+        return found[2]
+
+    # models
+
+    def models(self, gpt) -> Iterator[dict]:
+        """Those in memory first, then by name."""
+        from jupyter_gpt.models.models import ABOUT, Models
+
+        models = gpt.models if gpt else self.read("models", None, lambda: Models(lambda name: None))
+        resident = {model.folder: model for model in list(getattr(models, "resident", {}).values())}
+        cached = folders(store.cache() / "models")
+        found = cached | folders(store.home() / "models")  # of two with one name the one trained here is meant
+        for name in sorted(found, key=lambda name: (found[name] not in resident, name)):
+            stamp = found[name], stamp_of(found[name] / ABOUT)
+            about = self.read(("model", name), stamp, lambda name=name: describe_model(models, name))
+            here = {"resident": found[name] in resident, "cached": found[name] == cached.get(name)}
+            if model := resident.get(found[name]):
+                here |= self.read(("memory", name), (id(model.module), model.dtype), lambda model=model: size_of(model))
+            yield {"name": name, **about, **here}
+
+    # runs
+
+    def runs(self, gpt) -> tuple[list[dict], int]:
+        """The rows, and how many older runs there are."""
+        alive = {run.folder: run for run in list(gpt.runs.known.values()) if run.alive} if gpt else {}
+        stamps = {path: stamp_of(path / "recipe.yaml") for path in folders(store.home() / "runs").values()}
+        found = {path: stamp for path, stamp in stamps.items() if stamp}
+        paths = sorted(found, key=lambda path: found[path], reverse=True)
+        listed = [path for i, path in enumerate(paths) if i < RUNS or path in alive]
+        return [self.run(path, alive.get(path)) for path in listed], len(paths) - len(listed)
+
+    def run(self, folder: Path, run) -> dict:
+        """A row. `run` is the living run of this kernel."""
+        recipe, events = folder / "recipe.yaml", folder / "events.jsonl"
+        about = self.read(("recipe", folder), stamp_of(recipe), lambda: read_recipe(recipe))
+        seen = self.read(("events", folder), stamp_of(events), lambda: read_events(events))
+        row = {"name": folder.name, **about, **seen, "here": run is not None}
+        if run is not None:
+            row["status"] = run.status
+        elif not row["status"]:  # no end: another process trains it, or it was killed
+            pid = self.read(("lock", folder), None, lambda: store.lock_holder(folder), RECHECK)
+            row["status"] = "running" if pid not in (None, os.getpid()) else "interrupted"
+        if row["diverged"] is None:
+            row["diverged"] = self.has_diverged(events)
+        return row
+
+    def has_diverged(self, events: Path) -> bool:
+        """Whether a run that has not ended told so, which is looked for only in what is new in its file."""
+        self.used.add(("alarm", events))
+        end, _, found = self.cache.get(("alarm", events), (0, 0.0, False))
+        if events.exists():
+            with events.open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, end - 100) if size >= end else 0)
+                found = (found and size >= end) or b'"cause": "diverged"' in file.read()
+                self.cache["alarm", events] = (size, 0.0, found)
+        return found
+
+    # indexes and endpoints
+
+    def indexes(self) -> Iterator[dict]:
+        for name, folder in sorted(folders(store.home() / "indexes").items()):
+            if stamp := stamp_of(folder / "index.json"):
+                about = self.read(("index", name), stamp, lambda folder=folder: describe_index(folder))
+                if "error" not in about:
+                    counted = stamp_of(folder / "chunks.sqlite"), stamp_of(folder / "chunks.sqlite-wal")
+                    known = self.cache.get(("counts", name))
+                    if known and time.monotonic() - known[1] < RECHECK:
+                        counted = known[0]  # an index that is being made changes all the time
+                    about |= self.read(("counts", name), counted, lambda folder=folder: count(folder))
+                yield {"name": name, **about}
+
+    def endpoints(self) -> list[dict]:
+        from jupyter_gpt.models.endpoints import places
+
+        stamp = tuple(stamp_of(path) for path in places())
+        return self.read("endpoints", stamp, describe_endpoints)
+
+
+def message_of(error: Exception) -> str:
+    return str(error) if isinstance(error, GPTError) else f"{type(error).__name__}: {error}"
+
+
+def folders(root: Path) -> dict[str, Path]:
+    """The folders in `root` that have a valid name."""
+    try:
+        return {each.name: root / each.name for each in os.scandir(root) if store.NAME.fullmatch(each.name)}
+    except OSError:  # there is none yet
+        return {}
+
+
+def stamp_of(path: Path) -> tuple[int, int] | None:
+    """What changes with the file: its time and size."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
+def describe_model(models, name: str) -> dict:
+    """What its files say."""
+    from jupyter_gpt.models.listing import kind_of
+
+    try:
+        with reading(f"model {name}", "%gpt delete removes it"):
+            model = models.about(name)
+            return {
+                "kind": kind_of(model),
+                "parameters": model.parameters,
+                "trained": model.trained if model.base else None,
+                "base": model.base,
+                "lineage": list(model.lineage),
+                "licence": model.licence,
+                "disk": model.on_disk,
+            }
+    except GPTError as error:
+        return {"error": str(error)}
+
+
+def size_of(model) -> dict:
+    """Of a model in memory. Looks at its tensors, but for their sizes at none of their values."""
+    return {"memory": model.memory, "dtype": model.dtype, "device": model.device}
+
+
+def read_recipe(path: Path) -> dict:
+    """What a run is."""
+    import yaml
+
+    try:
+        with reading(f"run {path.parent.name}", "its recipe.yaml cannot be read, --overwrite makes the run anew"):
+            header = yaml.load(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+            recipe = header["recipe"]
+            store.check_types({**header, **recipe}, kind=str, steps=int)
+            return {"kind": recipe["algo"] if header["kind"] == "rlhf" else header["kind"], "steps": recipe["steps"]}
+    except GPTError as error:
+        return {"kind": "", "steps": 0, "error": str(error)}
+
+
+def read_events(path: Path) -> dict:
+    """How far a run is: of a long file only its ends and POINTS places of it are read.
+
+    status and diverged: as its last event says, None where it has not ended.  stage: what it prepares before its first
+    step.  step, value: the last step, and the mean of its first metric over the last ones.  curve: at most POINTS
+    values of that, evenly spaced.  pace: seconds per step.  seconds: of training.  failure: why it failed.
+    """
+    from jupyter_gpt.runs.events import declared, last_of, metrics_from, recent
+
+    head, middle, tail = [], [], []
+    try:
+        head, middle, tail = parts_of(path)
+    except FileNotFoundError:  # it has told nothing yet
+        pass
+    except OSError as error:
+        return {**read_events(path.with_name("nothing")), "error": f"its events.jsonl: {error.strerror}"}
+    metrics = declared(tail) or declared(head)
+    metric = metrics[0] if metrics else metrics_from([{"name": "loss", "label": "loss"}])[0]
+    steps = [event for event in tail if event["event"] == "step"][-PACE:]
+    points = {event["step"]: event.get(metric.name) for event in (*head, *middle, *tail) if event["event"] == "step"}
+    values = [value for _, value in sorted(points.items()) if value is not None and math.isfinite(value)]
+    last, end = tail[-1] if tail else {}, last_of(tail[-1:], "end")
+    return {
+        "status": end.get("status"),
+        "diverged": "diverged" in end.get("alarms", ()) if end else None,
+        "stage": last["stage"] if last.get("event") == "progress" else None,
+        "step": steps[-1]["step"] if steps else end.get("step", 0),
+        "metric": metric.title,
+        "format": metric.format,
+        "value": recent(tail, metric.name),
+        "curve": thinned(values),
+        "pace": pace_of(steps),
+        "seconds": (end or (steps[-1] if steps else {})).get("seconds"),
+        "failure": end.get("error"),
+    }
+
+
+def parts_of(path: Path) -> tuple[list[dict], list[dict], list[dict]]:
+    """The events at the beginning of a file, at places in its middle, and at its end: there at least one step, if one
+    was taken in its last megabyte. A short file is all end.
+    """
+    from jupyter_gpt.runs.events import event_of
+
+    size = path.stat().st_size
+    with path.open("rb") as file:
+
+        def events(start: int, length: int) -> list[dict]:
+            """Those whose lines lie between."""
+            file.seek(start)
+            lines = file.read(length).split(b"\n")
+            whole = lines[1 if start else 0 : -1]
+            return [event for line in whole if line and (event := event_of(line, {"val_loss"})) is not None]
+
+        if size <= WHOLE:
+            return [], [], events(0, size)
+        length, tail = END, events(size - END, END)
+        while not any(event["event"] == "step" for event in tail) and length < min(size, 1 << 20):
+            length = min(size, 2 * length)
+            tail = events(size - length, length)
+        places = [END + (size - 2 * END) * i // POINTS for i in range(POINTS)]
+        return events(0, END), [event for start in places for event in events(start, PLACE)], tail
+
+
+def thinned(values: list[float]) -> list[float]:
+    """At most POINTS means of neighbours, of four digits."""
+    if not values:
+        return []
+    each = math.ceil(len(values) / POINTS)
+    groups = [values[start : start + each] for start in range(0, len(values), each)]
+    return [float(f"{sum(group) / len(group):.4g}") for group in groups]
+
+
+def pace_of(steps: list[dict]) -> float | None:
+    """Seconds per step, of the last steps."""
+    times = [(event["step"], event["seconds"]) for event in steps if event.get("seconds") is not None]
+    if len(times) > 1 and times[-1][0] > times[0][0]:
+        return max(0.0, (times[-1][1] - times[0][1]) / (times[-1][0] - times[0][0]))
+    return times[0][1] / times[0][0] if times and times[0][0] else None
+
+
+def describe_index(folder: Path) -> dict:
+    from jupyter_gpt.retrieval.index import Index
+
+    try:
+        return {"embedder": Index(folder).about["embedder"]}
+    except GPTError as error:
+        return {"error": str(error)}
+
+
+def count(folder: Path) -> dict:
+    from jupyter_gpt.retrieval.index import Index
+
+    try:
+        files = Index(folder)
+        counts = files.counts()
+        return {"documents": counts["documents"], "chunks": counts["chunks"], "disk": files.size}
+    except (GPTError, OSError) as error:
+        return {"error": str(error)}
+
+
+def describe_endpoints() -> list[dict]:
+    """Their names and addresses; a file that cannot be read is one of them."""
+    from jupyter_gpt.models.endpoints import Endpoints
+
+    declared, found = Endpoints(), []
+    try:
+        names = list(declared)
+    except GPTError as error:
+        return [{"name": "endpoints.json", "error": str(error)}]
+    for name in names:
+        try:
+            found.append({"name": name, "model": declared[name].model, "url": declared[name].base_url})
+        except GPTError as error:
+            found.append({"name": name, "error": str(error)})
+    return found
+
+
+def memory() -> dict:
+    """Bytes: of this kernel, and used and total of the machine and of each GPU that this kernel uses."""
+    import psutil
+
+    machine = psutil.virtual_memory()
+    found = {
+        "kernel": psutil.Process().memory_info().rss,
+        "machine": [machine.total - machine.available, machine.total],
+    }
+    return {**found, "gpus": gpus()}
+
+
+def gpus() -> list[list]:
+    """Name, bytes that this kernel has reserved, and all bytes of each GPU. Asks torch's allocator, not the driver:
+    that could spoil the CUDA graph that another thread records.
+    """
+    cuda: Any = getattr(sys.modules.get("torch"), "cuda", None)
+    if not hasattr(cuda, "get_device_properties") or not cuda.is_initialized():  # torch may be half imported
+        return []
+    found = [(cuda.get_device_properties(i), cuda.memory_reserved(i)) for i in range(cuda.device_count())]
+    return [[about.name, reserved, about.total_memory] for about, reserved in found]
+
+
+def run_of_this_kernel(name: str):
+    """The run. Raises GPTError where this kernel does not train it."""
+    gpt = session()
+    folder = store.home() / "runs" / store.check_name(name)
+    run = gpt.runs.known.get(folder) if gpt else None
+    if run is None or not run.alive:
+        raise GPTError(f"run {name} is not running in this kernel")
+    return run
+
+
+def show(name: str, kind: str) -> dict:
+    """The report's formats, as `%gpt show NAME` shows them."""
+    from jupyter_gpt import gpt
+    from jupyter_gpt.notebook.views.inspect import view_of_run
+
+    data, metadata = view_of_run(gpt.runs[name])._repr_mimebundle_()
+    return {"data": data, "metadata": metadata}
+
+
+def unload_model(name: str, kind: str) -> None:
+    gpt = session()
+    if gpt:
+        gpt.models.unload(name)
+
+
+def delete(name: str, kind: str) -> None:
+    from jupyter_gpt import gpt
+
+    gpt.delete(name, kind=[kind])
