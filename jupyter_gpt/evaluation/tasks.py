@@ -24,7 +24,7 @@ Right = Callable[[str, int], bool]  # (answer, number of the question) -> is it 
 
 @dataclass(frozen=True)
 class Task:
-    """Questions, their answers, and `right(answer, i)`, which tells whether an answer to question i is right. `forms`
+    """Questions, their answers, and `right(answer, i)`, whether an answer to question i is right. `forms`
     say what the answers are; `ANY` where a function judges the reply, which is then read as little as possible."""
 
     name: str
@@ -106,7 +106,7 @@ def pair_of(row: object, where: str) -> tuple[str, str]:
             raise GPTError(f"{where} has no `question` and `answer`: it has {', '.join(map(str, row)) or 'nothing'}")
         row = (row[names["question"]], row[names["answer"]])
     if isinstance(row, str) or not isinstance(row, Sequence) or len(row) != 2 or not str(row[0]).strip():
-        raise GPTError(f"{where} is no question with its answer: {row!r:.60}")
+        raise GPTError(f"{where}: expected a question and its answer, got {row!r:.60}")
     return str(row[0]), str(row[1])
 
 
@@ -129,7 +129,7 @@ def gym(name: str, count: int, seed: int, score: Callable | None) -> Task:
     equal = by(score, answers, forms)
 
     def right(answer: str, i: int) -> bool:
-        """Its own scoring wants numbers and words as they stand in the key."""
+        """Its own scoring compares numbers and words literally with the key."""
         return (bool(score or forms[i].kind) and equal(answer, i)) or (
             not score and data.score_answer(answer, entries[i]) >= 0.99
         )

@@ -18,7 +18,7 @@ TEMPERATURE = 0.7  # default: low enough for a small assistant to stay on its su
 
 
 def unescaped(text: str) -> str:
-    r"""A text in which `\n` and `\t` stand for a new line and a tab. Raises ValueError that says what is expected."""
+    r"""A text in which `\n` and `\t` mean a new line and a tab. Raises ValueError that says what is expected."""
     if not text:
         raise ValueError("some text")
     return text.replace("\\n", "\n").replace("\\t", "\t")

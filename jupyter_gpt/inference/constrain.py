@@ -41,7 +41,7 @@ def constrained(
     """
     made = rule(regex, json, choice, grammar)
     if made is None:
-        raise GPTError("a constraint is a regex, a JSON schema, some choices or a grammar: give one")
+        raise GPTError("expected a constraint: one of regex, json, choice and grammar")
     return constraint_of(tokenizer, made, ends)
 
 
@@ -172,14 +172,14 @@ def convert(tokenizer) -> tuple[object, str]:
     backend.no_truncation()
     try:
         return LLTokenizer(backend.to_str(), n_vocab=len(tokenizer), eos_token=end), ""
-    except ValueError:  # llguidance knows byte-level decoders; plain texts are given token by token
+    except ValueError:  # llguidance supports byte-level decoders; plain texts are passed token by token
         plain = PlainTokenizer(tokenizer, backend, end)
         texts = (text for i, text in enumerate(plain.tokens) if i not in plain.special_token_ids)
         return LLTokenizer(TokenizerWrapper(plain)), "".join(sorted(set(b"".join(texts).decode())))
 
 
 class PlainTokenizer:
-    """A tokenizer whose tokens are plain texts, such as characters, with the interface that llguidance wants."""
+    """A tokenizer whose tokens are plain texts, such as characters, with the interface that llguidance expects."""
 
     def __init__(self, tokenizer, backend, end: int):
         self.backend, self.eos_token_id, self.bos_token_id = backend, end, None
@@ -195,7 +195,7 @@ class PlainTokenizer:
 
 
 def special(tokenizer) -> set[int]:
-    """The special tokens, which stand for no text."""
+    """The special tokens, which have no text."""
     return {i for i, added in tokenizer.added_tokens_decoder.items() if added.special}
 
 
@@ -214,11 +214,11 @@ def settle(samples: Sequence[Completion], rule: Rule, stopped: Sequence[bool]) -
             continue
         how = "stopped by hand" if sample.interrupted else "cut off"
         if sample.finish_reason == "stop":
-            ended = "cut off by a stop text" if by_text else "cut off, as no token goes on"
+            ended = "cut off by a stop text" if by_text else "cut off, as no token can follow"
             how = "not kept" if sample.remote else ended
             sample.finish_reason = "stop" if by_text else "length"
         invalid.append(f"{how}: not valid ({problem})")
         if len(samples) == 1 or sample is not samples[0]:
             sample.notes = (*sample.notes, invalid[-1])
-    if invalid and len(samples) > 1:  # the first sample stands for all of them
+    if invalid and len(samples) > 1:  # the first sample represents all of them
         samples[0].notes += (f"{len(invalid)} of {len(samples)} not valid, the first of them {invalid[0]}",)

@@ -132,7 +132,7 @@ class Batch:
     def step(self) -> list[Token]:
         """One pass: over waiting prompts, or to add a token to every sequence. Returns the new tokens, perhaps none.
 
-        Raises OutOfMemory when memory runs out; everything the batch held is then free again.
+        Raises OutOfMemory when memory runs out; the memory of the batch is then free again.
         """
         try:
             return self.advance()

@@ -1,6 +1,6 @@
 """Prompt-lookup decoding (Saxena 2023): the next tokens are guessed from the prompt, and one pass checks the guess.
 
-Where the last few tokens stand earlier in the prompt or the answer, what followed them there is the guess; as much of
+If the last few tokens occur earlier in the prompt or the answer, what followed them there is the guess; as much of
 it is kept as the model would have generated. It is speculative decoding (Leviathan et al. 2023) without a second model,
 greedy: the tokens are those of plain decoding, up to rounding. In fp32 a pass over several tokens rounds the same but
 for rare near ties; in bf16 a near tie may fall the other way, as in any batch.

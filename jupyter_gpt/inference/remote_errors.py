@@ -43,7 +43,7 @@ def explain(error: BaseException, endpoint, key: str | None, client=None) -> GPT
     if isinstance(error, Cut) or type(error).__module__.partition(".")[0] in TRANSPORTS:
         return GPTError(f"{name} closed the connection before its answer was whole: {reason(error, key)}")
     if isinstance(error, ValueError):
-        return GPTError(f"{name} answers what is not JSON: is {endpoint.base_url} the right --base-url?")
+        return GPTError(f"{name} answers with something other than JSON: is {endpoint.base_url} the right --base-url?")
     return GPTError(f"{name} failed: {type(error).__name__}")
 
 
@@ -55,7 +55,7 @@ def status(error, endpoint, key: str | None, client) -> str:
         return f"{name} sends requests on to another address ({code}): give the one that answers as --base-url"
     if code in (401, 403):
         if endpoint.key_env is None:
-            return f"{name} wants a key ({code}): declare it again with --key-env VARIABLE"
+            return f"{name} needs an API key ({code}): declare it again with --key-env VARIABLE"
         return f"{name} refuses the key in {endpoint.key_env} ({code}){tail}"
     if code == 404:
         known = models(client)
@@ -64,7 +64,7 @@ def status(error, endpoint, key: str | None, client) -> str:
         return f"{name} finds no model {endpoint.model} at {endpoint.base_url} (404){tail}"
     if code == 429:
         tried = f" after {endpoint.retries + 1} tries" if endpoint.retries else ""
-        return f"{name} takes no more requests for now (429: rate limit or quota){tried}{tail}"
+        return f"{name} refuses further requests for now (429: rate limit or quota){tried}{tail}"
     if code >= 500:
         return f"{name} failed on its side ({code}){tail}"
     return f"{name} refuses the request ({code}){tail}"

@@ -143,14 +143,14 @@ def rule(regex: object = None, json: object = None, choice: object = None, gramm
 def of_regex(regex: object) -> Rule:
     regex = regex.pattern if isinstance(regex, re.Pattern) else regex
     if not isinstance(regex, str) or not regex:
-        raise GPTError(f"regex wants a regular expression as text, not {regex!r:.40}")
+        raise GPTError(f"expected a regular expression as text for regex, got {regex!r:.40}")
     return Rule("regex", regex)
 
 
 def of_choice(choice: object) -> Rule:
     options = choice.split("|") if isinstance(choice, str) else choice
     if not isinstance(options, list | tuple) or not options or not all(isinstance(o, str) and o for o in options):
-        raise GPTError(f'choice wants "a|b|c" or a list of texts, none of them empty, not {choice!r:.60}')
+        raise GPTError(f'expected "a|b|c" or a list of non-empty texts for choice, got {choice!r:.60}')
     return Rule("choice", tuple(dict.fromkeys(options)))
 
 
@@ -165,7 +165,7 @@ def of_json(json: object) -> Rule:
     elif isinstance(json, str | Path) and str(json).strip():
         schema = read_schema(str(json))
     else:
-        raise GPTError(f"json wants a schema (a dict, a file, a pydantic model) or true, not {json!r:.40}")
+        raise GPTError(f"expected a schema (a dict, a file, a pydantic model) or true for json, got {json!r:.40}")
     from jsonschema.exceptions import SchemaError
 
     try:
@@ -181,7 +181,7 @@ def read_schema(text: str) -> dict:
     try:
         found = encoding.loads(text if where is not text else Path(text).read_text(encoding="utf-8"))
     except OSError as error:
-        raise GPTError(f"json wants a schema: there is no file {text} ({error.strerror})") from error
+        raise GPTError(f"expected a schema for json: there is no file {text} ({error.strerror})") from error
     except ValueError as error:
         raise GPTError(f"{where} is not JSON: {one_line(error)}") from error
     if not isinstance(found, dict):
@@ -195,9 +195,9 @@ def of_grammar(grammar: object) -> Rule:
         try:
             text = Path(grammar).read_text(encoding="utf-8")
         except OSError as error:
-            raise GPTError(f"grammar wants Lark: {grammar} has no rule `start:`, nor is it a file") from error
+            raise GPTError(f"expected a Lark grammar with a rule `start:`, or a file of one, got {grammar}") from error
     if not isinstance(text, str):
-        raise GPTError(f"grammar wants a Lark grammar as text or a file of one, not {grammar!r:.40}")
+        raise GPTError(f"expected a Lark grammar as text or a file of one, got {grammar!r:.40}")
     return Rule("grammar", text)
 
 

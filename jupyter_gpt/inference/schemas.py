@@ -171,7 +171,7 @@ def property_names(new: dict, was: dict, ref: Ref) -> dict:
             "patternProperties": {names["pattern"]: more},
             "additionalProperties": False,
         }
-    raise refuse("its propertyNames are neither listed nor of one pattern, or stand beside patternProperties")
+    raise refuse("its propertyNames are neither listed nor of one pattern, or are combined with patternProperties")
 
 
 def unique(new: dict, was: dict, ref: Ref) -> dict:

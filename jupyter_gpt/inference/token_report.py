@@ -16,7 +16,7 @@ from jupyter_gpt.report import charts
 from jupyter_gpt.report.parts import Bar, Chart, Folded, Inline, Paragraph, Part, Span, Table, Varies
 from jupyter_gpt.report.report import Report
 
-SHOWN = 1000  # tokens drawn; of a longer completion it is said how many more there are
+SHOWN = 1000  # tokens shown; of a longer completion the number of the others is given
 LISTED = 300  # tokens in the table
 # likely to unlikely: blue to vermilion, told apart by every kind of colour vision (Okabe and Ito, 2008)
 SCALE = ((0, 114, 178, 0.16), (230, 159, 0, 0.34), (213, 94, 0, 0.62))
@@ -25,8 +25,8 @@ LEGEND = (1.0, 0.5, 0.1, 0.01)
 
 
 class Spoken(NamedTuple):
-    """One sampled token: its text, its id (None where an endpoint tells none), its probability, the alternatives as
-    (text, probability), and the seconds of its step."""
+    """One sampled token: its text, its id (None if an endpoint does not report it), its probability, the alternatives
+    as (text, probability), and the seconds of its step."""
 
     text: str
     id: int | None
@@ -176,7 +176,7 @@ def legend() -> Paragraph:
 
 
 def share(probability: float) -> str:
-    """A probability in percent, with the digits that tell it from 0 and from 100."""
+    """A probability in percent, with enough digits to differ from 0 and from 100."""
     percent = 100 * probability
     if percent < 0.01:
         return "<0.01%"

@@ -117,7 +117,7 @@ def read_calls(completion, tokenizer) -> None:
     """Parse the tool calls in a completion of this kernel, special tokens included, into its `calls`."""
     form = form_of(tokenizer)
     if form is None:
-        raise NoToolCalls(f"the chat template of {completion.model} knows no tool calls")
+        raise NoToolCalls(f"the chat template of {completion.model} does not support tool calls")
     for sample in completion.samples:
         whole = tokenizer.decode(sample.tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         for end in ends_of(tokenizer):
@@ -140,7 +140,7 @@ def form_of(tokenizer) -> Form | None:
         asked = tokenizer.apply_chat_template([ASKED], tools=[TOOL], tokenize=False, add_generation_prompt=True)
         plain = tokenizer.apply_chat_template([ASKED], tokenize=False, add_generation_prompt=True)
         whole = tokenizer.apply_chat_template([ASKED, CALLED], tools=[TOOL], tokenize=False)
-    except (TemplateError, ValueError, TypeError, KeyError):  # a template that knows no tools may stumble anyhow
+    except (TemplateError, ValueError, TypeError, KeyError):  # a template without tools may fail in any way
         return None
     if NAME not in asked or asked == plain or VALUE not in whole:
         return None

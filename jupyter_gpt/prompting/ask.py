@@ -1,4 +1,4 @@
-"""What every technique is made of: `Ask`, through which it prompts a model, and `Options`, what it was told.
+"""What every technique is made of: `Ask`, through which it prompts a model.
 
 A technique is a function `technique(ask, question, options) -> Node` that prompts the model through `ask` and returns
 the node of its answer: `text` is what the model wrote last, `answer` what was extracted from it. `question` is a text
@@ -6,13 +6,16 @@ or messages. A *solver*, `solve(ask, question, options, samples) -> list[Node]`,
 reading of the prompt. They are put together by function composition: `--cot --samples 5 --vote --reflect` is
 `reflect(vote(chain_of_thought))`.
 
-A technique keeps to these rules: - its prompts stand at the top of its file as `TEMPLATES` and are used through
-`ask.templates("name", TEMPLATES)`, so that `%gpt config template` can replace them; - every prompt goes through `ask`,
-which records it in the trace and counts it against the budget; whatever else happens (a vote, a tool call) is a node it
-adds itself; - `with ask.inside(Node(…)) as node:` puts everything asked in there below that node; - a user's function
-is called by `ask.user(function, …)`, on the thread that waits for the cell; - `Stopped` is raised when the budget is
-spent or a person interrupts: let it pass, after setting `ask.best` to the best answer so far (or catch it, finish with
-what there is, and set `ask.ended`).
+Rules for a technique:
+
+- Its prompts are at the top of its file as `TEMPLATES` and are used through `ask.templates("name", TEMPLATES)`, so that
+  `%gpt config template` can replace them.
+- Every prompt goes through `ask`, which records it in the trace and counts it against the budget; anything else (a
+  vote, a tool call) is a node that the technique adds itself.
+- `with ask.inside(Node(…)) as node:` puts every call in the block below that node.
+- A user's function is called by `ask.user(function, …)`, on the thread that waits for the cell.
+- `Stopped` is raised when the budget is spent or a person interrupts: let it pass, after setting `ask.best` to the best
+  answer so far (or catch it, finish with what there is, and set `ask.ended`).
 """
 
 from __future__ import annotations
@@ -159,7 +162,7 @@ class Ask:
 
     @property
     def here(self) -> Node:
-        """The open node: what is asked now stands below it."""
+        """The open node: new calls are added below it."""
         return self._open[-1]
 
     @contextmanager
@@ -252,5 +255,5 @@ def replaced_templates() -> dict[str, dict[str, str]]:
         return {technique: {name: str(text) for name, text in own.items()} for technique, own in texts.items()}
     except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise GPTError(
-            f"{file} is damaged ({error}): repair it, or delete it to have the own templates back"
+            f"{file} is damaged ({error}): repair it, or delete it to restore the default templates"
         ) from error

@@ -17,7 +17,7 @@ from typing import Any
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.prompting.ask import INTERRUPTED, Send, Stopped
 
-PATIENCE = 0.2  # seconds after which a thread checks whether anybody is still there to answer it
+PATIENCE = 0.2  # seconds after which a thread checks whether its call can still be answered
 
 
 @dataclass(eq=False)
@@ -86,7 +86,7 @@ def run_batched(work: Sequence[Callable], send: Send, at_once: int = 32) -> Iter
     try:
         yield from _run(work, send, at_once, closed)
     finally:
-        closed.set()  # however it ended: no thread goes on waiting
+        closed.set()  # however it ended: no thread is left waiting
 
 
 def _run(work: Sequence[Callable], send: Send, at_once: int, closed: threading.Event) -> Iterator[Task]:

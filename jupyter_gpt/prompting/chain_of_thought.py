@@ -98,7 +98,7 @@ def extract_answers(ask: Ask, asked: Asked, chains: Sequence[Node], options: Opt
     first = [follow_up(ask, asked, chain.text, extract) for chain in missing]
     nodes = second_pass(ask, first, missing, "extracts the answer", options)
     wrong = [i for i, chain in enumerate(missing) if chain.answer is None]
-    if wrong and ask.chat and texts["repair"] and not options.constraint:  # there is nobody to tell in a document
+    if wrong and ask.chat and texts["repair"] and not options.constraint:  # a document has no turn to say so
         again = [follow_up(ask, first[i], nodes[i].text or "…", texts["repair"]) for i in wrong]
         second_pass(ask, again, [missing[i] for i in wrong], "asked again", options)
     for chain in missing:

@@ -41,7 +41,7 @@ class Latest:
         self.stopping = threading.Event()
 
     def job(self, source: Iterator) -> Iterator[None]:
-        """The job: stores what `source` yields, and closes it when nobody waits any more."""
+        """The job: stores what `source` yields, and closes it when the waiting thread has given up."""
         for completions in source:
             if completions is not None:
                 self.completions = completions
@@ -122,7 +122,7 @@ def sample(
     try:
         job.wait(latest.tick(show, deadline, enough.set), enough.set)
     finally:
-        enough.set()  # however the wait ended, nothing goes on sampling
+        enough.set()  # however the wait ended, sampling ends
     return latest.completions
 
 
@@ -228,7 +228,7 @@ def validate(
     settings = sampling.replace(samples=1, seed=sampling.seed + SECOND_SEED)
     second = ask_again(asked, settings, rule) if asked else []
     for (_, completion, sample, problem), sent, new in zip(invalid, asked, second, strict=False):
-        in_vain = "" if rule.problem(new.text) is None else ", in vain"
+        in_vain = "" if rule.problem(new.text) is None else " without success"
         sample.notes += (f"the endpoint did not enforce it ({problem}) and was asked again{in_vain}",)
         usage = added(completion.usage, new.usage)
         for each in completion.samples:

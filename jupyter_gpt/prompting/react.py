@@ -5,7 +5,7 @@ tool runs it, and the model reads the result before its next thought. Calls go t
 has one, else they are written in the text (`tools/protocols.py`); either way each is checked, approved if it has to be,
 and contained (`tools/act.py`).
 
-A turn that is neither call nor answer is asked for once more, then taken as it stands, which is noted. The same call
+A turn that is neither call nor answer is asked for once more, then used as it is, with a note. The same call
 twice in a row is not run again; a call that keeps giving the same result ends the run. When the turns are used up the
 model is asked for an answer from what it has seen.
 """

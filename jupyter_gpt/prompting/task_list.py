@@ -209,7 +209,7 @@ def tasks_in(ask: Ask, asked: Asked, label: str, options: Options, words, keep: 
         [node] = ask.nodes([asked], label="asked again", **settings)
         found = read(node.text)
     if found is None:
-        node.note = "still no list of tasks: the previous one is kept"
+        node.note = "no list of tasks again: the previous one is kept"
         return list(keep)
     return found
 

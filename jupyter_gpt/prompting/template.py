@@ -164,7 +164,7 @@ def check(texts: list[str], holes: list[Hole]) -> None:
 
 @dataclass(frozen=True)
 class Segment:
-    """`lead`, the text of `hole`, `end`: the matcher accepts exactly these three and stops, or goes on for ever if
+    """`lead`, the text of `hole`, `end`: the matcher accepts exactly these three and stops, or never stops if
     there is no `end`. `hidden`: the end is a stop text and no part of the template."""
 
     hole: Hole
@@ -319,7 +319,7 @@ def body_regex(hole: Hole, max_tokens: int) -> str:
         without = re.escape(hole.stop) if len(hole.stop) == 1 else ""
         return f"[^\\n{without}]{{1,{CHARACTERS * (hole.max_tokens or max_tokens)}}}"
     if hole.rule.kind == "json":
-        raise GPTError(f"the hole {hole.name} wants JSON, which no endpoint can be asked for inside a template")
+        raise GPTError(f"the hole {hole.name} is JSON, which an endpoint cannot fill inside a template")
     return "|".join(map(re.escape, hole.rule.what)) if hole.rule.kind == "choice" else f"(?:{hole.rule.what})"
 
 

@@ -60,4 +60,4 @@ def check(technique: str, name: str, original: str, text: str) -> None:
         has = ", ".join(f"{{{hole}}}" for hole in sorted(known)) or "no holes"
         raise GPTError(f"the template {name} of {technique} has {has}, and nothing fills {{{unknown[0]}}}")
     if text and "question" in known - used:
-        raise GPTError(f"the template {name} of {technique} wants {{question}} somewhere: the question would be lost")
+        raise GPTError(f"the template {name} of {technique} needs {{question}}: without it the question would be lost")

@@ -171,7 +171,7 @@ def judge(ask: Ask, question: Asked, states: Sequence[State]) -> list[float]:
         for i, node in zip(wrong, repaired, strict=True):
             values[i] = judgement(node.text)
             if values[i] is None:
-                states[i].node.note = "judged by no word it was asked for: taken as likely"
+                states[i].node.note = "none of the three words: counted as likely"
     return [WORTH["likely"] if value is None else value for value in values]
 
 

@@ -73,7 +73,7 @@ class Batcher:
         while True:
             try:
                 yield from self.run_batch(module, batch)
-            except Exception as error:  # the clients are told; the worker and the server go on
+            except Exception as error:  # the clients are told; the worker and the server continue
                 for ticket in batch.values():
                     self.end(ticket, error)
                 batch.clear()

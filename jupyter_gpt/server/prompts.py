@@ -34,7 +34,7 @@ def render_prompt(model, prompt: str | list) -> Prompt:
         return Prompt(tuple(ids), tokenizer.decode(ids), "continuing the document")
     unknown = next((i for i in prompt if not 0 <= i < len(tokenizer)), None)
     if unknown is not None:
-        raise GPTError(f"prompt has the token {unknown}, but {model.name} knows 0 to {len(tokenizer) - 1}")
+        raise GPTError(f"prompt has the token {unknown}, but the ids of {model.name} are 0 to {len(tokenizer) - 1}")
     return Prompt(tuple(prompt), tokenizer.decode(prompt), "token ids")
 
 

@@ -142,7 +142,7 @@ class Writer:
         return [self.chunk([chunk]) for chunk in chunks]
 
     def last_chunks(self, choices: Sequence[Choice]) -> list[dict]:
-        """The usage, if the client wants it."""
+        """The usage, if the client asked for it."""
         return [self.chunk([]) | {"usage": self.usage(choices)}] if self.usage_chunk else []
 
     def chunk(self, choices: list[dict]) -> dict:
@@ -169,5 +169,5 @@ class Writer:
 
 
 def entry(text: str, logprob: float) -> dict:
-    """A token in a chat's log probabilities. A part of a character has no bytes: they cannot be read off its text."""
+    """A token in a chat's log probabilities. A part of a character has no bytes: its text does not determine them."""
     return {"token": text, "logprob": logprob, "bytes": None if "\ufffd" in text else list(text.encode())}

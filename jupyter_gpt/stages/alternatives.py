@@ -1,7 +1,7 @@
 """The most probable alternatives at each token of a completion, computed afterwards in one pass over it.
 
 A transformer reads a given text in one pass, so whoever asks later pays for one prefill; sampling need not keep
-alternatives that nobody may look at.
+alternatives that may never be looked at.
 """
 
 from __future__ import annotations

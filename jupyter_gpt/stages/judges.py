@@ -43,7 +43,7 @@ def check(gpt, judge: object) -> Callable | str | None:
     if judge is None or callable(judge):
         return judge
     if not isinstance(judge, str):
-        raise GPTError(f"a judge is a function f(prompt, completion) -> float or a model, not a {type(judge).__name__}")
+        raise GPTError(f"expected a function f(prompt, completion) -> float or a model, got a {type(judge).__name__}")
     return gpt.models[judge].name
 
 
@@ -81,7 +81,7 @@ def rank_by_scores(task, score: Callable[[str, Mapping], float], by: str, tick: 
         scores = [as_number(score(question.prompt, each), by, each["text"]) for each in question.completions]
         task.rank(i, grouped([-each for each in scores]), by=by)
     if wanted and not any(task.answer(i).pairs for i in wanted):
-        task.notes.append(f"{by} scores the completions of each prompt alike: there is nothing to learn from that")
+        task.notes.append(f"{by} scores all completions of each prompt the same: there is nothing to learn from that")
 
 
 def as_number(score: Any, by: str, text: str) -> float:
@@ -91,9 +91,7 @@ def as_number(score: Any, by: str, text: str) -> float:
     except (TypeError, ValueError):
         value = math.nan
     if math.isnan(value):
-        raise GPTError(
-            f"judge {by} returned {score!r:.40} for {text[:40]!r}: a judge returns a number, higher for the better"
-        )
+        raise GPTError(f"judge {by} returned {score!r:.40} for {text[:40]!r}: expected a number, higher is better")
     return value
 
 
@@ -127,7 +125,7 @@ def rank_by_replies(gpt, task, name: str, tick: Callable | None) -> None:
 
 
 def mean_order(orders: Sequence[Order], shown: Sequence[Sequence[int]]) -> list[list[int]]:
-    """One order by mean rank; `orders[i]` has numbers that stand for the places `shown[i]`."""
+    """One order by mean rank; `orders[i]` has indices into the places `shown[i]`."""
     totals = [0.0] * len(shown[0])
     for order, places in zip(orders, shown, strict=True):
         for number, rank in enumerate(ranks(order)):

@@ -2,7 +2,7 @@
 
 `prompt` asks one model many questions, as they are. With a technique or a budget `prompt_with_techniques` composes the
 techniques of `jupyter_gpt.prompting` and makes a completion of what they found; `prompt_batch` does so for many
-questions at once. The session remembers each model's last chat or document, so that it can go on (`--history`).
+questions at once. The session remembers each model's last chat or document, so that it can be continued (`--history`).
 """
 
 from __future__ import annotations
@@ -153,9 +153,9 @@ def earlier_chat(model, memory: Prompting, as_assistant: bool) -> list[dict] | s
     earlier = memory.history.get(model.name)
     chat = as_assistant or model.has_chat
     if isinstance(earlier, str) and chat:
-        raise GPTError(f"{model.name} was last given a document, which no chat goes on from: leave --history out")
+        raise GPTError(f"{model.name} was last given a document, which a chat cannot continue: leave --history out")
     if isinstance(earlier, list) and not chat:
-        raise GPTError(f"{model.name} was last asked as an assistant: add --as-assistant to go on with that chat")
+        raise GPTError(f"{model.name} was last asked as an assistant: add --as-assistant to continue that chat")
     return earlier
 
 
@@ -379,11 +379,9 @@ def check_price(model) -> None:
     from jupyter_gpt.inference.remote import cost
 
     if model.kind != "endpoint":
-        raise GPTError(
-            f"{model.name} is a model of this kernel and has no price: --max-calls or --max-seconds bound it"
-        )
+        raise GPTError(f"{model.name} is a model of this kernel and has no price: use --max-calls or --max-seconds")
     if cost(model.base_url, model.model, 1, 1) is None:
-        raise GPTError(f"no price is known of {model.model}, so --max-cost cannot be kept: --max-calls bounds it")
+        raise GPTError(f"the price of {model.model} is not known, so --max-cost cannot be applied: use --max-calls")
 
 
 def reward_of(models: Models, name: str) -> Callable[[str, str], float]:
@@ -391,7 +389,7 @@ def reward_of(models: Models, name: str) -> Callable[[str, str], float]:
     model = models[name]
     score = getattr(model, "score", None)
     if score is None or not getattr(model, "labels", None):
-        raise GPTError(f"--best-of wants a reward model or a $function, and {name} ({model.kind}) is neither")
+        raise GPTError(f"--best-of expects a reward model or a $function, and {name} ({model.kind}) is neither")
     return score
 
 

@@ -22,10 +22,10 @@ such line a turn.
                           too. Any other brace is just a brace, and {{variable}} stays
                           {variable}.
   {{gen name}}            makes it a template: the model fills its holes in one pass, and
-                          each becomes a variable of the notebook. The rest stands as it
+                          each becomes a variable of the notebook. The rest stays as it
                           is written. A hole may have max_tokens=5, temperature=0,
                           stop="x", regex="[0-9]+" or json=$schema; without them it ends
-                          where the text after it comes. In a chat the holes stand in the
+                          where the text after it comes. In a chat the holes are in the
                           last turn, an assistant: one.
   {{select name from="a|b"}}
                           a hole with choices; from=$list takes them from a variable
@@ -64,7 +64,7 @@ class Asking(Sampling, Document):
         complete="models",
         group="Model",
     )
-    history: bool = option(False, "the chat with this model goes on (for a base model, its document)", group="Prompt")
+    history: bool = option(False, "continue the chat with this model (for a base model, its document)", group="Prompt")
     dry_run: bool = option(False, "show the exact prompt and send nothing", group="Prompt")
     calculator: bool = option(
         False,
@@ -151,9 +151,9 @@ TECHNIQUES = {"react", *Techniques.model_fields, *Tools.model_fields, *Budget.mo
 class Prompt(PromptOptions):
     """ask a model
 
-    Samples an answer and shows it as it is written; the notebook's ■ stops it and keeps what came. Under the answer
-    stand how the question was put, every setting, and the exact prompt; %gpt show last shows them again. A model's own
-    generation settings are not used: what is not said here has the default told here, for every model.
+    Samples an answer and shows it while it is generated; ■ stops it and keeps what was generated so far. Below the
+    answer are the form of the prompt, every setting, and the exact prompt; %gpt show last shows them again. A model's
+    own generation config is not used: the defaults below are the same for every model.
     """
 
     magic: ClassVar[str] = "%%prompt"
@@ -215,11 +215,11 @@ class Agent(Asking, Tools, Budget, Bound):
         "Find out which of the two offers is cheaper a kilo, and order that one.",
     )
 
-    samples: Any = option(None, "an agent is one", only="none")
+    samples: Any = option(None, "an agent is one sample", only="none")
     min_tokens: Any = option(0, "minimum number of tokens in an answer", only="python")
     stop: Any = option(None, "texts that end an answer before them", only="python")
     logprobs: Any = option(0, "most likely alternatives of each token", only="python")
-    history: Any = option(None, "an agent begins anew", only="none")
+    history: Any = option(None, "an agent starts without a history", only="none")
     calculator: Any = option(None, "an agent has tools", only="none")
     goal: str | list[dict] = option(..., "the goal", positional=True, body=True, only="python")
     steps: Count | None = option(None, "maximum number of turns in one task (default: 12)", "N", group="Tools")

@@ -53,7 +53,7 @@ TAG = re.compile(r"<(?=/?\s*source\b)", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Meter:
-    """How the context window is filled, in tokens of the model; None for what nobody here can count.
+    """How the context window is filled, in tokens of the model; None for what cannot be counted.
 
     sources: of each that went in, in order.  rest: instructions, question and chat template.  answer: what is kept for
     it.
@@ -73,7 +73,7 @@ class Meter:
 
 @dataclass(repr=False, eq=False)
 class Answer:
-    """What was asked, what was found, what was answered, and what of that stands in the sources.
+    """What was asked, what was found, what was answered, and what of that is supported by the sources.
 
     asked: the question as it was searched and put, rewritten where it followed up on another.  hits: the chunks in the
     prompt, [1] first; left: those that did not fit.  near: the cosine below which nothing is near; best: of the best
@@ -260,7 +260,7 @@ def counter(model, options: Rag) -> tuple[Callable[[str], int], int | None]:
 
 
 def rewritten(session, question: str, said: list, name: str, chat: bool, options: Rag) -> Completion:
-    """The follow-up as a question that stands by itself, by the model that will answer it."""
+    """The follow-up as a question of its own, by the model that will answer it."""
     lines = "\n".join(f"Question: {q}\nAnswer: {a}" for q, a in said[-REMEMBERED:])
     text = REWRITE.format(said=lines, question=question)
     return session.prompt(

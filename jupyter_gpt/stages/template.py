@@ -71,10 +71,10 @@ def split(asked, system: str | None, variables: Mapping) -> tuple[list[dict] | N
     if not isinstance(text, str):
         messages = check_messages(text)
         if messages[-1]["role"] != "assistant" or any(is_template(message["content"]) for message in messages[:-1]):
-            raise GPTError("in a chat the holes stand in its last turn, which is the assistant's: it fills them")
+            raise GPTError("in a chat the holes must be in the last turn, the assistant's")
         text = messages[-1]["content"]
         if len(messages) == 1:
-            raise GPTError("a chat has a turn before the one with the template: begin with user:")
+            raise GPTError("a chat needs a turn before the one with the template: begin with user:")
         filled, notes = filled_in(messages[:-1], variables)
         before = [message for message in filled if isinstance(message, dict)]
     if system is not None:
@@ -115,17 +115,17 @@ def in_kernel(
 
     def filled(completions: list[Completion], whole: bool = False) -> Completion:
         pairs = zip(completions[0].samples, constraints, strict=True)
-        samples = [filled_sample(one, held, whole) for one, held in pairs]
+        samples = [filled_sample(one, constraint, whole) for one, constraint in pairs]
         samples[0].samples = samples
         return samples[0]
 
-    def filled_sample(one: Completion, held: TemplateConstraint, whole: bool) -> Completion:
+    def filled_sample(one: Completion, constraint: TemplateConstraint, whole: bool) -> Completion:
         """The sample as the filled template; a copy, since what came so far is shown more than once."""
-        values, text = held.values, (fixed + one.text)[lead:]
-        if held.done and segments[-1].hidden:
+        values, text = constraint.values, (fixed + one.text)[lead:]
+        if constraint.done and segments[-1].hidden:
             text = text.removesuffix(segments[-1].end)
         changes = {"text": text, "sampling": sampling, "samples": [], "holes": spans(template, values, lead)}
-        if whole and held.done:
+        if whole and constraint.done:
             changes |= {
                 "valid": True,
                 "value": {hole.name: value_of(hole, values[hole.name]) for hole in template.holes},
@@ -162,9 +162,7 @@ def at_endpoint(
     """Fill a template at an endpoint, as one regex."""
     first, max_tokens = template.texts[0], options.max_tokens
     if endpoint.has_chat and before is None:
-        raise GPTError(
-            f"{endpoint.name} is an endpoint that is asked in turns: write user: … and then assistant: the template"
-        )
+        raise GPTError(f"{endpoint.name} is a chat endpoint: write user: … and then assistant: the template")
     if before is not None and not (endpoint.has_chat or options.as_assistant):
         raise GPTError(f"{endpoint.name} is a base model and has no turns: write the template as a document")
     sent = first.rstrip(" ") if before is None else ""

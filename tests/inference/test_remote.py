@@ -313,12 +313,14 @@ def test_statuses(fake):
         "endpoint fake refuses the key in FAKE_KEY (401): Incorrect API key provided: …***. Or …?"
     )
     assert error_of(fake.endpoint(key_env=None)) == (
-        "endpoint fake wants a key (401): declare it again with --key-env VARIABLE"
+        "endpoint fake needs an API key (401): declare it again with --key-env VARIABLE"
     )
     fake.answer = lambda h, body: h.send(404, {"error": {"message": "no such model"}})
     assert error_of(endpoint) == "endpoint fake has no model m (404) (there is llama)"
     fake.answer = lambda h, body: h.send(429, {"error": {"message": "slow down"}})
-    assert error_of(endpoint) == ("endpoint fake takes no more requests for now (429: rate limit or quota): slow down")
+    assert error_of(endpoint) == (
+        "endpoint fake refuses further requests for now (429: rate limit or quota): slow down"
+    )
     fake.answer = lambda h, body: h.send(500, "<html>oops</html>", "text/html")
     assert error_of(endpoint) == "endpoint fake failed on its side (500)"
     fake.answer = lambda h, body: h.send(400, {"error": {"message": "temperature is at most 2"}})

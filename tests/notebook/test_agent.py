@@ -52,13 +52,13 @@ def test_a_dry_run_shows_the_plan_that_is_asked_for(gpt, ip, shown):
 def test_what_is_wrong_is_said(gpt, fails, ip):
     ip.user_ns["silent"] = lambda x: x
     assert "did you mean calculator" in fails("%%agent noise --tools calculatr\nGo.")
-    assert "no name for a tool" in fails("%%agent noise --tools $silent\nGo.")
+    assert "not a valid tool name" in fails("%%agent noise --tools $silent\nGo.")
     assert "has no variable nothing" in fails("%%agent noise --tools $nothing\nGo.")
-    assert "--allow pyton is no tool given here (did you mean python?)" in fails(
+    assert "--allow pyton is not among --tools (did you mean python?)" in fails(
         "%%agent noise --tools python --allow pyton\nGo."
     )
     assert "--tasks 0 must be above zero" in fails("%%agent noise --tasks 0\nGo.")
-    assert "wants an index" in fails("%%prompt noise --tools search\nGo.")
+    assert "needs an index" in fails("%%prompt noise --tools search\nGo.")
     assert "no tool to act with" in fails("%%prompt noise --react\nGo.")
 
 

@@ -61,7 +61,7 @@ def test_a_template_fills_variables_of_the_notebook(gpt, run, shown, ip):
     run('%%prompt base --samples 3\nA {{select kind from="good|bad"}} one')
     assert len(names["kind"]) == 3 and set(names["kind"]) <= {"good", "bad"}
     result = ip.run_cell("%%prompt base --cot\nA {{gen a}}")
-    assert "no technique goes with" in str(result.error_in_exec)
+    assert "cannot be combined with a technique" in str(result.error_in_exec)
     result = ip.run_cell("%%prompt base\nA {{gen a}} {{pick b}}")
     assert "there is no pick hole" in str(result.error_in_exec)
 

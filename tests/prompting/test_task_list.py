@@ -218,7 +218,7 @@ def test_no_list_is_asked_for_once_more_and_then_said(scripted, shop):
     work(ask, shop)
     assert [node.label for node in nodes(ask, "task")] == ["task: a"]
     notes = [node.note for node in nodes(ask, "call") if node.note]
-    assert notes == ["no list of tasks", "no list of tasks", "still no list of tasks: the previous one is kept"]
+    assert notes == ["no list of tasks", "no list of tasks", "no list of tasks again: the previous one is kept"]
     ask = scripted(["Well.", "Well!", final("ok"), "none", "done"])
     work(ask, shop)
     assert [node.label for node in nodes(ask, "task")] == ["task: Have breakfast"]  # the goal itself is the one task

@@ -200,7 +200,7 @@ def test_as_one_regex():
     assert as_regex(found, 64) == r"([^\n]{1,20})\ \(1\)\ ((?:[0-9]+))\ (x\.|y)!"
     assert read_back(found, "old fox (1) 42 x.!") == {"a": "old fox", "n": "42", "k": "x."}
     assert read_back(found, "old fox (1) 42 z!") is None
-    with pytest.raises(GPTError, match="wants JSON"):
+    with pytest.raises(GPTError, match="is JSON"):
         as_regex(parse("{{gen a json=$s}}", {"s": {}})[0], 64)
 
 
@@ -214,7 +214,7 @@ def test_at_an_endpoint(gpt, monkeypatch):
         keeps(gpt.template(HERO, model="far-base", samples=3, temperature=1.5), "Name: <name> Class: <role>")
         turns = [{"role": "user", "content": "A hero."}, {"role": "assistant", "content": HERO}]
         keeps(gpt.template(turns, model="far-chat", temperature=1.5), "Name: <name> Class: <role>")
-        with pytest.raises(GPTError, match="asked in turns"):
+        with pytest.raises(GPTError, match="is a chat endpoint"):
             gpt.template(HERO, model="far-chat")
         with pytest.raises(GPTError, match="has no turns"):
             gpt.template(turns, model="far-base")

@@ -93,13 +93,13 @@ def test_a_persons_answers_stay_beside_a_judges(fake):
 
 def test_a_constant_judge_is_told(fake):
     assert ranked(fake, lambda prompt, completion: 1).notes == [
-        "judge scores the completions of each prompt alike: there is nothing to learn from that"
+        "judge scores all completions of each prompt the same: there is nothing to learn from that"
     ]
 
 
 @pytest.mark.parametrize("given", [math.nan, None, "good"])
 def test_a_score_that_is_no_number_is_the_users_mistake(fake, given):
-    with pytest.raises(GPTError, match=r"judge odd returned .* higher for the better"):
+    with pytest.raises(GPTError, match=r"judge odd returned .* higher is better"):
 
         def odd(prompt, completion):
             return given

@@ -69,8 +69,8 @@ def test_names_commas_and_functions(gpt, chat):
     assert toolset_for(chat, shout, {}).tools[0].name == "shout"
     for wrong, why in (
         ("calculater", "did you mean calculator"),
-        ("search", "there is none yet"),
-        (3, "is a function"),
+        ("search", "needs an index"),
+        (3, "expected a function"),
     ):
         with pytest.raises(GPTError, match=why):
             toolset_for(chat, wrong, {})

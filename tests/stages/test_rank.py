@@ -268,7 +268,7 @@ def test_a_file_alone_brings_its_prompts_and_no_model_is_needed(fake, tmp_path):
         ({"model": ["a", "a"]}, "model a is there twice"),
         ({"samples": 1}, "one completion cannot be ranked"),
         ({"temperature": 0}, "the same completion each time"),
-        ({"judge": 3}, "a judge is a function .* not a int"),
+        ({"judge": 3}, "expected a function .* got a int"),
         ({"judge": "z"}, "there is no model z"),
         ({"judge": len, "rankings_file": "f"}, "not from both"),
         ({"rankings_file": "nowhere.jsonl"}, "no such file"),

@@ -96,7 +96,7 @@ def toolset_for(
 
     tools: names (`"calculator,python,search"`; `search:NAME` chooses the index) and functions with a docstring and type
     hints.  approve: True shows every call to `person` (default: by `input()`), a function `f(name, arguments)` decides
-    instead.  allow: tools that may run where nobody can be asked.
+    instead.  allow: tools that may run without approval where nobody can be asked.
 
     Raises GPTError for an unknown tool, and for a function that cannot be one.
     """
@@ -156,10 +156,10 @@ def index_of(name: str, indexes: Mapping):
     if name:
         return indexes[name]
     if not len(indexes):
-        raise GPTError("search wants an index, and there is none yet: %gpt index NAME SOURCE makes one")
+        raise GPTError("the tool search needs an index: create one with %gpt index NAME SOURCE")
     if len(indexes) > 1:
         names = ", ".join(f"search:{each}" for each in indexes)
-        raise GPTError(f"there are several indexes: say which, as {names}")
+        raise GPTError(f"there are several indexes: choose one of {names}")
     return indexes[next(iter(indexes))]
 
 

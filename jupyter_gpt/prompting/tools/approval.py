@@ -26,7 +26,7 @@ QUESTION = """{name} wants to act{writes}:
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether a call may run, with which arguments, and who decided (empty where nobody had to be asked)."""
+    """Whether a call may run, with which arguments, and who decided (empty if no approval was needed)."""
 
     approved: bool
     arguments: dict
@@ -94,7 +94,7 @@ class Toolset:
             raise GPTError(f"there are two tools called {twice}: tool(function, name=…) gives one another name")
         unknown = sorted(self.approval.allow - set(names))
         if unknown:
-            raise GPTError(f"--allow {unknown[0]} is no tool given here{nearest(unknown[0], names)}")
+            raise GPTError(f"--allow {unknown[0]} is not among --tools{nearest(unknown[0], names)}")
 
 
 def by_input(tool: Tool, arguments: dict, problem: str = "") -> Decision:

@@ -26,7 +26,7 @@ SIGNS = str.maketrans({"×": "*", "·": "*", "÷": "/", "−": "-", "–": "-", 
 THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 OPEN, EQUALS, CLOSE = "<<", "=", ">>"
 CALL = re.compile(rf"{OPEN}(?P<expression>[^<>=\n]{{1,100}}){EQUALS}\Z")
-REACH = 120  # tokens in which a call has to stand: its characters, each a token at worst
+REACH = 120  # tokens that are searched for a call: its characters, each a token at worst
 
 
 def calculate(expression: str) -> str:
@@ -50,7 +50,7 @@ def calculator() -> Tool:
 
 @lru_cache(1)
 def evaluator():
-    """A simpleeval evaluator that knows numbers alone."""
+    """A simpleeval evaluator for numbers only."""
     import operator
 
     from simpleeval import SimpleEval
@@ -68,7 +68,7 @@ def evaluator():
 
     def constant(node: ast.Constant):
         if type(node.value) not in (int, float):
-            raise ValueError(f"a calculator knows numbers alone, not {node.value!r:.40}")
+            raise ValueError(f"expected numbers only, got {node.value!r:.40}")
         return number(node)
 
     evaluator.nodes = {kind: how for kind, how in evaluator.nodes.items() if kind in allowed} | {ast.Constant: constant}

@@ -1,4 +1,4 @@
-"""One call of a tool, contained: whatever the function does, the model gets a short text and work goes on.
+"""One call of a tool, contained: whatever the function does, the model gets a short text and the technique continues.
 
 A user's function runs on the waiting main thread, so that the interrupt button reaches it. When its time is over it is
 interrupted in the same way (a signal to the main thread, which wakes `time.sleep` and blocking reads; only C code that

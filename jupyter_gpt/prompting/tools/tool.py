@@ -72,7 +72,7 @@ class Tool:
         except ValueError:
             if text is None:
                 raise
-            return self.check({names[0]: text})  # 12 is a number, and a text where one is wanted
+            return self.check({names[0]: text})  # 12 is a number, and a text if the tool expects one
 
 
 def unfenced(text: str) -> str:
@@ -119,14 +119,14 @@ def tool(
         return replace(function, **{key: value for key, value in changes.items() if value is not None})
     named = name or getattr(function, "__name__", None) or type(function).__name__
     if not callable(function):
-        raise GPTError(f"a tool is a function, not {function!r:.60}")
+        raise GPTError(f"expected a function as a tool, got {function!r:.60}")
     if not NAME.fullmatch(named):
-        raise GPTError(f"{named!r:.60} is no name for a tool: def one with a plain name, or say tool(f, name=…)")
+        raise GPTError(f"{named!r:.60} is not a valid tool name: use a function with a plain name, or tool(f, name=…)")
     if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004
-        raise GPTError(f"{named} is an async function, which no tool can be: wrap it in a plain one")
+        raise GPTError(f"{named} is an async function, which cannot be a tool: wrap it in a plain one")
     described = inspect.getdoc(function) if hasattr(function, "__name__") else inspect.getdoc(type(function))
     if not described:
-        raise GPTError(f"{named} has no docstring: it tells the model what the tool does, so write one")
+        raise GPTError(f"{named} has no docstring: a tool needs one that tells the model what it does")
     writes = bool(getattr(function, "writes", False)) if writes is None else writes
     schema, check = typed_arguments(function, named)
     return Tool(named, described, schema, function, check, writes, seconds or SECONDS)
@@ -149,7 +149,9 @@ def typed_arguments(function: Callable, named: str) -> tuple[dict, Callable[[Map
         if one.kind not in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY):
             raise GPTError(f"{named} cannot be a tool: its argument {one} has no name to call it by")
         if one.name not in hints:
-            raise GPTError(f"{named} cannot be a tool: its argument {one.name} wants a type hint, as {one.name}: str")
+            raise GPTError(
+                f"{named} cannot be a tool: its argument {one.name} has no type hint (as in {one.name}: str)"
+            )
         hint = hints[one.name]
         fields[one.name] = hint if one.default is one.empty else NotRequired[hint]
     arguments = with_config(ConfigDict(extra="forbid"))(TypedDict(named, fields))
@@ -172,7 +174,7 @@ def typed_arguments(function: Callable, named: str) -> tuple[dict, Callable[[Map
 
 
 def without_titles(schema: object) -> object:
-    """A schema without the titles that pydantic adds: tokens that tell a model nothing."""
+    """A schema without the titles that pydantic adds: tokens without information for a model."""
     if isinstance(schema, dict):
         properties = isinstance(schema.get("properties"), dict)
         kept = {k: v for k, v in schema.items() if k != "title" or not isinstance(v, str)}

@@ -149,13 +149,13 @@ def test_what_cannot_be_a_tool_says_why():
 
     for function, why in (
         (silent, "no docstring"),
-        (unhinted, "x wants a type hint"),
+        (unhinted, "x has no type hint"),
         (many, r"\*x: int has no name"),
         (strange, "cannot be"),
         (later, "async"),
         (shapeless, "no JSON schema"),
-        (3, "is a function"),
-        (lambda x: x, "no name for a tool"),
+        (3, "expected a function as a tool, got 3"),
+        (lambda x: x, "not a valid tool name"),
     ):
         with pytest.raises(GPTError, match=why):
             tool(function)
