@@ -135,7 +135,7 @@ def test_run_all_works_twice_and_a_changed_notebook_replaces_nothing(tmp_path):
     write(tmp_path / "all.ipynb", *(source.replace("--lora 2 --steps 2", "--lora 2 --steps 3") for source in STAGES))
     ran = run("--execute", notebook, cwd=tmp_path, **cache)
     assert ran.returncode == 1
-    assert "GPTError: reply was made by sft with steps 2, not 3: choose another name, or say --overwrite" in ran.stdout
+    assert "GPTError: reply was made by sft with steps 2, not 3: choose another name, or use --overwrite" in ran.stdout
 
 
 def test_a_cell_that_fails_is_shown_and_ends_it(tmp_path):

@@ -117,7 +117,7 @@ def is_there(models: Models, name: str, target: Path, origin: dict, made: Proven
     """Whether it was pulled before from the same source. Raises GPTError if the name is another model's."""
     if is_model(store.home() / "models" / name) or name in models.endpoints:
         raise GPTError(
-            f"{name} was made by {models.about(name).kind}: choose another name with --name, or say --overwrite"
+            f"{name} was made by {models.about(name).kind}: choose another name with --name, or use --overwrite"
         )
     if not is_model(target):
         return False
@@ -128,7 +128,7 @@ def is_there(models: Models, name: str, target: Path, origin: dict, made: Proven
     same = old.get("origin") == origin["origin"]
     if not same and not made.may_replace(Provenance.read(old)):
         where = old.get("origin") or "an unknown source"
-        raise GPTError(f"{name} was pulled from {where}: choose another name with --name, or say --overwrite")
+        raise GPTError(f"{name} was pulled from {where}: choose another name with --name, or use --overwrite")
     return same and old.get("stamp") == origin["stamp"]
 
 

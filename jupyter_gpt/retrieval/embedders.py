@@ -33,18 +33,20 @@ class Embedders:
 
     def get(self, name: str, progress: fetch.Progress | None = None):
         """The embedder of that name, ready to embed. Raises GPTError if it is unavailable."""
+        from jupyter_gpt.nn.devices import choose_dtype, default_device
+        from jupyter_gpt.nn.modules import context_of
         from jupyter_gpt.retrieval import embed
 
         if name not in HUB and name in self.models:
             model = self.models[name]
             if model.kind == "endpoint":
                 return embed.Remote(model)
-            from jupyter_gpt.nn.modules import context_of
-
             return embed.of_model(name, model.module, model.tokenizer, context_of(model.module))
-        folder = self.folder(name, "embedder", progress)
+        folder, device = self.folder(name, "embedder", progress), default_device()
         if folder not in self.loaded:
-            self.loaded[folder] = on_worker("torch", lambda: loaded(name, folder))
+            fast = choose_dtype(device, 1024) == "bfloat16"
+            with quiet():
+                self.loaded[folder] = on_worker("torch", lambda: embed.from_folder(name, folder, device, fast))
         return self.loaded[folder]
 
     def mark(self, name: str) -> str | None:
@@ -98,16 +100,6 @@ class Embedders:
         if not (target / "config.json").exists() and not (target / "modules.json").exists():
             download(name, repo, target, progress or (lambda what, done, total: None))
         return target
-
-
-def loaded(name: str, folder: Path):
-    """The embedder in a folder, in the number format this machine is fastest in."""
-    from jupyter_gpt.nn.devices import choose_dtype, default_device
-    from jupyter_gpt.retrieval.embed import from_folder
-
-    device = default_device()
-    with quiet():
-        return from_folder(name, folder, device, choose_dtype(device, 1024) == "bfloat16")
 
 
 def download(name: str, repo: str, target: Path, progress: fetch.Progress) -> None:

@@ -73,7 +73,7 @@ def provenance(
 def check(name: str, old: Provenance, new: Provenance, overwrite: bool, how: str = "choose another name") -> None:
     """Raises GPTError, which says what made `name`, where `new` may not replace it; `how` is the way around it."""
     if not overwrite and not new.may_replace(old):
-        raise GPTError(f"{name} was made by {told(old, new)}: {how}, or say --overwrite")
+        raise GPTError(f"{name} was made by {told(old, new)}: {how}, or use --overwrite")
 
 
 def told(old: Provenance, new: Provenance) -> str:

@@ -234,7 +234,7 @@ def test_pulling_over_a_name_made_here(gpt, tiny_model, tmp_path):
     hen = tiny_model(gpt, "hen", seed=1)
     folder = gpt.save("hen", tmp_path / "hen")
     assert fail(gpt.pull, str(folder), "fox") == (
-        "fox was made by pretrain: choose another name with --name, or say --overwrite"
+        "fox was made by pretrain: choose another name with --name, or use --overwrite"
     )
     assert gpt.models["fox"].kind == "pretrain"
     pulled = gpt.pull(str(folder), "fox", overwrite=True)

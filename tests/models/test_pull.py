@@ -74,7 +74,7 @@ def test_one_name_two_sources(gpt, folder, tmp_path):
     shutil.copytree(folder, other)
     gpt.pull(str(folder), "fox")
     assert fail(gpt.pull, str(other), "fox") == (
-        f"fox was pulled from {folder}: choose another name with --name, or say --overwrite"
+        f"fox was pulled from {folder}: choose another name with --name, or use --overwrite"
     )
     assert gpt.models.about("fox").source == str(folder)
     assert gpt.pull(str(other), "fox", overwrite=True).source == str(other)

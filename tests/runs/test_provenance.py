@@ -47,7 +47,7 @@ def test_the_same_cell_or_the_same_recipe_makes_it_again(gpt, train, cell, befor
     else:
         place = " in another cell" if before and after else ""
         assert fail(train, steps=3) == (
-            f"tiny was made by pretrain{place} with steps 2, not 3: choose another name, or say --overwrite"
+            f"tiny was made by pretrain{place} with steps 2, not 3: choose another name, or use --overwrite"
         )
         assert gpt.runs["tiny"].step == gpt.models["tiny"].step == 2
         assert train(steps=3, overwrite=True).step == 3
@@ -95,7 +95,7 @@ def test_data_are_known_by_their_content(gpt, form):
     assert start(list(DOCUMENTS)).step == 1
     assert (
         fail(start, DOCUMENTS[1:])
-        == "tiny was made by pretrain with other $docs: choose another name, or say --overwrite"
+        == "tiny was made by pretrain with other $docs: choose another name, or use --overwrite"
     )
 
 
@@ -256,7 +256,7 @@ def test_indexes(gpt, tiny_model, tmp_path, monkeypatch, cell):
     texts(*TEXTS[:2], **INDEX)
     assert len(texts(*TEXTS)) == 3, "it grows"
     assert fail(texts, "Something else altogether.") == (
-        "index notes holds other texts of $texts: choose another name, or say --overwrite"
+        "index notes contains other texts of $texts: choose another name, or use --overwrite"
     )
     assert texts("Something else altogether.", overwrite=True).documents == ["$texts[0]"]
 
@@ -294,7 +294,7 @@ def test_what_earlier_versions_left_opens_and_is_protected(gpt, train, tiny_mode
     start = {"variables": {"docs": DOCUMENTS}, **TINY, "steps": 2}
     assert gpt.runs["tiny"].step == 2 and gpt.models["tiny"].step == 2 and len(gpt.runs["tiny"].history) == 2
     assert fail(gpt.pretrain, "tiny", {"$docs": 1.0}, **start) == (
-        "tiny was made by pretrain, with options that were not recorded: choose another name, or say --overwrite"
+        "tiny was made by pretrain, with options that were not recorded: choose another name, or use --overwrite"
     )
     cell("a")
     assert gpt.pretrain("tiny", {"$docs": 1.0}, **start).provenance.requested["steps"] == 2, "its cell is known"

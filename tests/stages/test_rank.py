@@ -94,7 +94,7 @@ def test_the_same_cell_goes_on_with_the_same_completions_in_a_new_kernel(fake):
 def test_another_seed_setting_or_model_samples_anew_and_older_answers_stay(fake):
     rank(fake, "taste", ["x"], model="a").rank(0, [[0], [1], [2], [3]])
     for other in ({"seed": 9}, {"top_k": 3}, {"samples": 3}):
-        with pytest.raises(GPTError, match=r"taste was made by rank .*: choose another name, or say --overwrite"):
+        with pytest.raises(GPTError, match=r"taste was made by rank .*: choose another name, or use --overwrite"):
             rank(fake, "taste", ["x"], **{"model": "a", **other})
         found = rank(fake, "taste", ["x"], **{"model": "a", **other}, overwrite=True)
         assert len(fake.asked[-1][1]) == 1
