@@ -196,10 +196,13 @@ def rows(path: Path) -> Iterator[Row]:
     content = contents(path)
     if suffix in (".csv", ".tsv"):
         return _table_rows(path, content)
-    lines = content.strip().split("\n", 2)[:2]
-    if _is_json(lines[0]) and (len(lines) > 1 or suffix == ".jsonl"):
-        one_list = len(lines) == 1 and _is_list_of_rows(json.loads(lines[0]))
-        return _json_list(path, content) if one_list else _json_lines(path)
+    first, *more = content.strip().split("\n", 1)
+    try:
+        row = json.loads(first)
+    except json.JSONDecodeError:
+        row = None
+    if row is not None and (more or suffix == ".jsonl"):
+        return _json_list(path, content) if not more and _is_list_of_rows(row) else _json_lines(path)
     if content.lstrip().startswith("["):
         return _json_list(path, content)
     return _json_object(path, content) if suffix == ".json" else _json_lines(path)
@@ -209,14 +212,6 @@ def contents(path: Path) -> str:
     """The whole text of a file."""
     with _open(path) as file:
         return decode(path, file.read())
-
-
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except json.JSONDecodeError:
-        return False
-    return True
 
 
 def _is_list_of_rows(value: object) -> bool:

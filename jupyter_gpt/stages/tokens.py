@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from jupyter_gpt.data.token_text import Piece, pieces, token_text, visible
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.options import option
+from jupyter_gpt.options import Count, option
 from jupyter_gpt.report.parts import Boxes, Paragraph, Part, Span, Table, Varies, number, quiet
 from jupyter_gpt.report.report import Report, Shown
 from jupyter_gpt.stages.stage import Bound, Seed
@@ -51,7 +51,7 @@ class Batch(Bound):
     examples: ClassVar[tuple[str, ...]] = ("%gpt batch storyteller --rows 3",)
 
     run: str = option(..., "the run's name", place=True, complete="runs")
-    rows: int = option(4, "rows to draw", "N")
+    rows: Count = option(4, "rows to draw", "N")
     cols: int = option(10, "tokens of each row to draw", "N", only="magic")
     seed: Seed | None = option(None, "draw rows from the whole run, which ones by this (default: its first)", "S")
 
@@ -126,8 +126,6 @@ def batch(session, options: Batch):
     from jupyter_gpt.data.packing import Rows
 
     found, rows = session.runs[options.run], options.rows
-    if rows < 1:
-        raise GPTError(f"a batch has at least one row, not {rows}")
     if found.kind != "pretrain":
         raise GPTError(f"%gpt batch shows what a pretraining run reads, and {found.name} is of the kind {found.kind}")
     recipe, documents = found.recipe, Documents.open(found.folder / "data")
