@@ -91,10 +91,10 @@ class ConversationRows(Rows):
 
     def rows_of(self, inputs: float) -> Iterator[None]:
         """How many rows it takes until they hold so many tokens as inputs; yields now and then, returns it."""
-        rows = held = 0
-        while held < inputs:
+        rows = cells = 0
+        while cells < inputs:
             self._lay_out(rows + 1)
-            held += sum(self._length[p] - 1 for p in range(self._first[rows], self._first[rows + 1]))
+            cells += sum(self._length[p] - 1 for p in range(self._first[rows], self._first[rows + 1]))
             rows += 1
             if rows % 256 == 0:
                 yield

@@ -195,14 +195,14 @@ class Rows:
         sources = [(i, share) for i, share in enumerate(self.shares) if share > 0]
         streams = [self._epochs(i) for i, _ in sources]
         empty = np.empty(0, np.int64)
-        held = [(empty, empty, empty, np.empty(0))] * len(sources)  # pieces and keys not yet merged
+        pending = [(empty, empty, empty, np.empty(0))] * len(sources)  # pieces and keys not yet merged
         supplied = [0] * len(sources)
         end = 0
         while True:
             end += STRETCH
             taken = []
             for j, (_, share) in enumerate(sources):
-                parts = [held[j]]
+                parts = [pending[j]]
                 while supplied[j] / share < end:
                     position, length, kind = next(streams[j])
                     before = supplied[j] + np.cumsum(length) - length
@@ -211,7 +211,7 @@ class Rows:
                 merged = [np.concatenate(column) for column in zip(*parts, strict=True)]
                 cut = int(np.searchsorted(merged[-1], end))
                 taken.append([column[:cut] for column in merged])
-                held[j] = tuple(column[cut:] for column in merged)
+                pending[j] = tuple(column[cut:] for column in merged)
             *columns, key = (np.concatenate(column) for column in zip(*taken, strict=True))
             order = np.argsort(key, kind="stable")
             yield from zip(*(column[order].tolist() for column in columns), strict=True)

@@ -100,12 +100,12 @@ def _files(source: str) -> list[Path]:
 
 def paths(source: str, suffixes: Sequence[str], supported: str, embedded: Sequence[str] = ()) -> list[Path]:
     """Those of `files_of(source)` with one of these suffixes. GPTError when there are none."""
-    found = files_of(source, embedded)
-    usable = [path for path in found if path.suffix.lower() in suffixes]
-    if not usable and Path(source).expanduser() in found:
+    candidates = files_of(source, embedded)
+    usable = [path for path in candidates if path.suffix.lower() in suffixes]
+    if not usable and Path(source).expanduser() in candidates:
         raise GPTError(f"{source} is not a file of text: {supported}")
     if not usable:
-        raise GPTError(f"{source} has no file to read ({len(found)} of other kinds): {supported}")
+        raise GPTError(f"{source} has no file to read ({len(candidates)} of other kinds): {supported}")
     return usable
 
 
@@ -117,11 +117,11 @@ def files_of(source: str, embedded: Sequence[str] = ()) -> list[Path]:
     path = Path(source).expanduser()
     if path.is_dir():
         return sorted(p for p in path.rglob("*") if _is_file(p) and not _is_hidden(p.relative_to(path)))
-    matches = glob.glob(str(path), recursive=True)  # noqa: PTH207 (Path.glob takes no absolute pattern)
-    found = [path] if path.is_file() else sorted(filter(_is_file, map(Path, matches)))
-    if not found:
+    matched = glob.glob(str(path), recursive=True)  # noqa: PTH207 (Path.glob takes no absolute pattern)
+    matches = [path] if path.is_file() else sorted(filter(_is_file, map(Path, matched)))
+    if not matches:
         raise GPTError(missing(source, embedded))
-    return found
+    return matches
 
 
 def _is_file(path: Path) -> bool:

@@ -146,10 +146,10 @@ def stat_of(item: Item) -> tuple[int | None, int | None]:
     return stat.st_size, stat.st_mtime_ns
 
 
-def is_unchanged(item: Item, had: Sequence) -> bool:
+def is_unchanged(item: Item, row: Sequence) -> bool:
     """Whether the file's size and time tell that it is what it was, so that it need not be read."""
     size, mtime = stat_of(item)
-    return size is not None and had[1:3] == [size, mtime] and mtime / 1e9 < had[3] - FRESH
+    return size is not None and row[1:3] == [size, mtime] and mtime / 1e9 < row[3] - FRESH
 
 
 def scan(index: Index, items, embedder, report: Report, stopping, keep_others: bool) -> Iterator[Progress]:

@@ -110,9 +110,9 @@ def checked(part: str, sources: Sequence[list[str]], question: str) -> Checked:
     return Checked(part, cited, by, nearest.share, ELSEWHERE if cited and not set(cited) & set(by) else SUPPORTED)
 
 
-def good(found: Mapping[int, Support | None]) -> tuple[int, ...]:
+def good(supports: Mapping[int, Support | None]) -> tuple[int, ...]:
     """Those that support it, the best first."""
-    return tuple(sorted((n for n, one in found.items() if one and not one.reason), key=lambda n: -found[n].share))
+    return tuple(sorted((n for n, one in supports.items() if one and not one.reason), key=lambda n: -supports[n].share))
 
 
 def by_clauses(sentence: str, sources: Sequence[list[str]], question: str) -> tuple[int, ...]:

@@ -116,13 +116,13 @@ def named(path: Path) -> str:
 
 def files(source: str) -> tuple[list[Path], list[Path]]:
     """The files a path, a folder or a glob matches, sorted; then those of a folder that are of no known kind."""
-    found = files_of(source)
+    paths = files_of(source)
     if not Path(source).expanduser().is_dir():
-        return found, []
-    supported = [path for path in found if path.suffix.lower() in SUFFIXES]
+        return paths, []
+    supported = [path for path in paths if path.suffix.lower() in SUFFIXES]
     if not supported:
-        raise GPTError(f"the folder {source} has no file to index ({len(found)} of other kinds): expected {SUPPORTED}")
-    return supported, [path for path in found if path not in supported]
+        raise GPTError(f"the folder {source} has no file to index ({len(paths)} of other kinds): expected {SUPPORTED}")
+    return supported, [path for path in paths if path not in supported]
 
 
 def of_variable(source: str, variables: Mapping) -> list[Item]:

@@ -53,9 +53,9 @@ class Encoder:
         """The tokens of each text, special ones included, cut at `limit`."""
         before = self.prompts.get(kind, "")
         texts = [before + (text.lower() if self.lower else text) for text in texts]
-        found = self.tokenizer(texts, truncation=True, max_length=self.limit, verbose=False)["input_ids"]
+        encoded = self.tokenizer(texts, truncation=True, max_length=self.limit, verbose=False)["input_ids"]
         spare = self.tokenizer.eos_token_id or 0
-        return [ids or [spare] for ids in found]  # a text of nothing has a vector all the same
+        return [ids or [spare] for ids in encoded]  # a text of nothing has a vector all the same
 
     def batches(self, texts: Sequence[str], kind: str = "document") -> Iterator[tuple[list[int], object]]:
         """Places in `texts` and their vectors `(n, dimensions)`, fp32 numpy, a batch at a time, the longest first."""
@@ -127,9 +127,9 @@ class Remote:
         try:
             for start in range(0, len(texts), 64):
                 part = [text or " " for text in texts[start : start + 64]]
-                found = client.embeddings.create(model=self.endpoint.model, input=part, encoding_format="float").data
+                answers = client.embeddings.create(model=self.endpoint.model, input=part, encoding_format="float").data
                 vectors = np.array(
-                    [one.embedding for one in sorted(found, key=lambda one: one.index)], dtype=np.float32
+                    [one.embedding for one in sorted(answers, key=lambda one: one.index)], dtype=np.float32
                 )
                 if vectors.ndim != 2 or len(vectors) != len(part):
                     raise GPTError(f"endpoint {self.name} gave {len(vectors)} embeddings for {len(part)} texts")

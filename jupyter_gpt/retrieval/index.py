@@ -213,8 +213,8 @@ class Index:
         query = """SELECT c.text, d.source, c.page, c.heading, c.n FROM vectors v JOIN chunks c ON c.hash = v.hash
                    JOIN documents d ON d.content = c.content WHERE v.row = ? ORDER BY d.source, c.n"""
         with self.open() as db:
-            found = [(int(row), db.execute(query, (int(row),)).fetchall()) for row in rows]
-        return [Place(row, *same[0], tuple(dict.fromkeys(each[1] for each in same))) for row, same in found if same]
+            matches = [(int(row), db.execute(query, (int(row),)).fetchall()) for row in rows]
+        return [Place(row, *same[0], tuple(dict.fromkeys(each[1] for each in same))) for row, same in matches if same]
 
     def compact(self) -> int:
         """Take the tombstones out of the vectors when they are many; how many went. Whole or not at all."""

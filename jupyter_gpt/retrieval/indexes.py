@@ -185,8 +185,8 @@ class Indexes(Mapping):
 
     def __iter__(self) -> Iterator[str]:
         store.restore_all(store.home() / "indexes")
-        found = (path.parent.name for path in (store.home() / "indexes").glob("*/index.json"))
-        return iter(sorted(name for name in found if name[0] != "."))
+        names = (path.parent.name for path in (store.home() / "indexes").glob("*/index.json"))
+        return iter(sorted(name for name in names if name[0] != "."))
 
     def __len__(self) -> int:
         return sum(1 for _ in self)

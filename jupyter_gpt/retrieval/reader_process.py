@@ -59,10 +59,10 @@ class Reader:
         if not reply:  # it was ended, by `Reading.end` or by the system
             self.kill()
             raise Unreadable(f"could not be read: its reader ended with exit code {process.returncode}")
-        found = json.loads(reply)
-        if "unreadable" in found:
-            raise Unreadable(found["unreadable"])
-        return Document(found["text"], tuple(Mark(*mark) for mark in found["marks"]), tuple(found["notes"]))
+        read = json.loads(reply)
+        if "unreadable" in read:
+            raise Unreadable(read["unreadable"])
+        return Document(read["text"], tuple(Mark(*mark) for mark in read["marks"]), tuple(read["notes"]))
 
     def kill(self) -> None:
         """End the process; the next document starts another."""
