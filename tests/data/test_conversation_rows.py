@@ -197,7 +197,7 @@ def test_an_endless_source_is_read_as_far_as_needed(tokenizer, tmp_path):
 
 
 def test_stories_qa_trains_on_no_held_out_story(tokenizer, tmp_path):
-    from jupyter_gpt.data.stories_qa import held_out
+    from benchmarks.stories_qa import held_out
 
     kept = next(held_out(0)).story
     data = ran(prepare({"stories-qa": 1}, tokenizer, tmp_path, context=512, tokens_wanted=30_000))[1]
