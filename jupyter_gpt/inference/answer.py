@@ -14,6 +14,7 @@ MAX_BYTES = 4  # of a character
 BROKEN = "\ufffd"  # what a decoder writes for an incomplete character
 SLICE = 0.01  # seconds of sampling before other jobs get the device
 REFRESH = 0.05  # seconds between two looks at the text so far
+SHARED = ("samples", "temperature", "top_p", "top_k", "min_p", "max_tokens", "min_tokens", "seed", "lookup")
 Decode = Callable[[list[int]], str]
 
 
@@ -132,6 +133,26 @@ def stop_criterion(decode: Decode, stop: tuple[str, ...], min_tokens: int) -> Ca
     return ended
 
 
+def request_of(tokenizer, prompt: Prompt, sampling: Sampling, stop_ids: frozenset[int], rule=None, constraint=None):
+    """The engine's `Request` of a prompt. `rule` constrains the answer; `constraint()` makes the engine's constraint of
+    each sample."""
+    from jupyter_gpt.inference.sampling import Request
+
+    stop = (*sampling.stops, *prompt.stop)
+    if rule:
+        from jupyter_gpt.inference.constrain import constraint_of
+
+        constraint = constraint_of(tokenizer, rule, stop_ids, prompt.ids, () if sampling.min_tokens else stop)
+    return Request(
+        ids=tuple(prompt.ids),
+        **{name: getattr(sampling, name) for name in SHARED},
+        stop_ids=stop_ids,
+        top_logprobs=sampling.logprobs,
+        until=stop_criterion(decoder(tokenizer), stop, sampling.min_tokens),
+        constraint=constraint,
+    )
+
+
 def answers(
     module,
     tokenizer,
@@ -150,38 +171,13 @@ def answers(
     sample.
     """
     from jupyter_gpt.inference.engine import generate
-    from jupyter_gpt.inference.sampling import Request
 
-    decode = decoder(tokenizer)
-    constraints, leads = [constraint] * len(prompts), [None] * len(prompts)
+    decode, leads = decoder(tokenizer), [None] * len(prompts)
     if rule:
-        from jupyter_gpt.inference.constrain import constraint_of, lead_of
+        from jupyter_gpt.inference.constrain import lead_of, settle
 
         leads = [lead_of(tokenizer, rule, prompt.ids) for prompt in prompts]
-        tails = [() if sampling.min_tokens else (*sampling.stops, *prompt.stop) for prompt in prompts]
-        constraints = [
-            constraint_of(tokenizer, rule, stop_ids, prompt.ids, tail)
-            for prompt, tail in zip(prompts, tails, strict=True)
-        ]
-    requests = [
-        Request(
-            ids=prompt.ids,
-            samples=sampling.samples,
-            max_tokens=sampling.max_tokens,
-            min_tokens=sampling.min_tokens,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=sampling.top_k,
-            min_p=sampling.min_p,
-            seed=sampling.seed,
-            stop_ids=stop_ids,
-            top_logprobs=sampling.logprobs,
-            lookup=sampling.lookup,
-            until=stop_criterion(decode, (*sampling.stops, *prompt.stop), sampling.min_tokens),
-            constraint=each,
-        )
-        for prompt, each in zip(prompts, constraints, strict=True)
-    ]
+    requests = [request_of(tokenizer, prompt, sampling, stop_ids, rule, constraint) for prompt in prompts]
     drafts = [
         [Draft(decode, prompt, sampling, stop_ids, lead) for _ in range(sampling.samples)]
         for prompt, lead in zip(prompts, leads, strict=True)
@@ -194,8 +190,6 @@ def answers(
         pairs = zip(prompts, drafts, strict=True)
         done = [completion(p, d, sampling, name, began, whole, interrupted) for p, d in pairs]
         if rule and whole:
-            from jupyter_gpt.inference.constrain import settle
-
             for answer, ds in zip(done, drafts, strict=True):
                 settle(answer.samples, rule, [draft.cut is not None for draft in ds])
         return done

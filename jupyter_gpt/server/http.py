@@ -15,8 +15,7 @@ from tornado.web import Application, HTTPError, RequestHandler, stream_request_b
 
 from jupyter_gpt.errors import GPTError, is_out_of_memory, nearest
 from jupyter_gpt.server.batcher import Batcher, Ticket
-from jupyter_gpt.server.prompts import engine_request, render_prompt
-from jupyter_gpt.server.requests import APIError, parse
+from jupyter_gpt.server.requests import APIError, engine_request, parse, render_prompt
 from jupyter_gpt.server.responses import Choice, Delta, Writer
 
 LOG = logging.getLogger("jupyter_gpt.serve")

@@ -1,21 +1,29 @@
-"""OpenAI's `/chat/completions` and `/completions` requests, validated.
+"""OpenAI's `/chat/completions` and `/completions` requests, validated, and the engine's requests made of them.
 
 `top_k`, `min_p` and `min_tokens` are as in vLLM and llama.cpp, constraints as `response_format` or vLLM's
 `structured_outputs` (formerly `guided_json` and so on). A field that would change the answer and is not implemented is
 refused, never ignored.
+
+The prompts are those that `%%prompt` would send. A chat goes through the model's chat template. A base model has none:
+a single message is a document to continue, a longer chat becomes a document in which an assistant is about to speak.
 """
 
 from __future__ import annotations
 
 import secrets
+import threading
+from dataclasses import replace
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from jupyter_gpt.data.render import Prompt, Question, encode, opening_token, render
 from jupyter_gpt.errors import GPTError, as_keywords
+from jupyter_gpt.inference.answer import request_of
 from jupyter_gpt.inference.completion import Sampling
 from jupyter_gpt.inference.rules import KINDS, Rule, parsed, rule
+from jupyter_gpt.prompting.generation import stop_ids
 
 MAX_ANSWERS = 512  # prompts times samples
 UNSUPPORTED = {  # and the value that asks for nothing
@@ -227,3 +235,54 @@ def field_error(error: ValidationError) -> APIError:
     else:
         message = f"{name or 'the body'}: {first['msg']}, not {first['input']!r:.40}"
     return APIError(400, message, param=str(first["loc"][0]) if first["loc"] else None)
+
+
+# from a request to the engine's
+
+
+class ContextExceeded(GPTError):
+    """A prompt that leaves no room for an answer."""
+
+    code = "context_length_exceeded"
+
+
+def render_prompt(model, prompt: str | list) -> Prompt:
+    """A string, token ids or a list of messages as the model reads it. Raises GPTError."""
+    tokenizer = model.tokenizer
+    if isinstance(prompt, list) and isinstance(prompt[0], dict):
+        if model.has_chat or len(prompt) > 1:
+            return render(model.name, tokenizer, Question(prompt, as_assistant=not model.has_chat))
+        prompt = prompt[0]["content"]
+    if isinstance(prompt, str):
+        first = opening_token(tokenizer)
+        ids = [*([] if first is None else [first]), *(encode(tokenizer, prompt) if prompt else [])]
+        return Prompt(tuple(ids), tokenizer.decode(ids), "continuing the document")
+    unknown = next((i for i in prompt if not 0 <= i < len(tokenizer)), None)
+    if unknown is not None:
+        raise GPTError(f"prompt has the token {unknown}, but the ids of {model.name} are 0 to {len(tokenizer) - 1}")
+    return Prompt(tuple(prompt), tokenizer.decode(prompt), "token ids")
+
+
+def engine_request(model, prompt: Prompt, sampling: Sampling, rule, cancelled: threading.Event):
+    """The engine's request. Its samples end early once `cancelled` is set. Raises GPTError for a prompt that is empty
+    or exceeds the context: in the engine it would end the whole batch.
+    """
+    from jupyter_gpt.nn.modules import context_of
+
+    context = context_of(model.module)
+    room = context - len(prompt.ids)
+    if not prompt.ids:
+        raise GPTError("the prompt is empty")
+    if room <= 0:
+        raise ContextExceeded(
+            f"the prompt has {len(prompt.ids):,} tokens, {1 - room:,} more than fit: the context of "
+            f"{model.name} is {context:,}, and one must be left for the answer"
+        )
+    request = request_of(model.tokenizer, prompt, sampling, stop_ids(model), rule)
+    stopped = request.until
+    return replace(
+        request,
+        max_tokens=min(sampling.max_tokens, room),
+        min_tokens=min(sampling.min_tokens, room),
+        until=lambda ids: cancelled.is_set() or (stopped is not None and stopped(ids)),
+    )
