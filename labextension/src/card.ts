@@ -4,9 +4,10 @@ import { Curves } from "./curves";
 import { action, element, write } from "./dom";
 import { compact, count, duration, percent } from "./format";
 import { layoutOf, mean, type Layout } from "./layout";
+import { Panel } from "./panel";
 import { Samples } from "./samples";
 import type { Series } from "./series";
-import { readTheme, watchTheme } from "./theme";
+import type { Link } from "./widget";
 
 const PAUSE = "M4 3h3v10H4zM9 3h3v10H9z";
 const PLAY = "M4.5 2.5v11l9-5.5z";
@@ -15,9 +16,7 @@ const PACE = ["tokens/s", "hardware use", "elapsed", "time left"];
 const SAMPLE = "M2.5 3h11v8H8l-3.5 3v-3h-2z";
 
 export class Card {
-  private readonly root = element("section", "gpt-run");
-  private readonly title = element("span", "gpt-name");
-  private readonly about = element("span", "gpt-about");
+  private readonly panel: Panel;
   private readonly chip = element("span", "gpt-chip");
   private readonly bar = element("div", "gpt-bar");
   private layout: Layout = layoutOf([]);
@@ -27,7 +26,6 @@ export class Card {
   private readonly stages = element("div", "gpt-stages");
   private readonly body = element("div", "gpt-body");
   private readonly spoken = element("p", "gpt-spoken");
-  private readonly note = element("p", "gpt-note");
   private readonly alarm = element("p", "gpt-alarm");
   private readonly pause: HTMLButtonElement;
   private readonly stop: HTMLButtonElement;
@@ -37,7 +35,6 @@ export class Card {
   private curves: Curves | null = null;
   private readonly samples: Samples;
   private readonly sight: IntersectionObserver;
-  private readonly stopWatching: () => void;
   private inSight = true;
   private timer = 0;
   private frame = 0;
@@ -47,24 +44,16 @@ export class Card {
   constructor(
     el: HTMLElement,
     private readonly runs: Series[],
-    private readonly send: (type: string) => void,
+    private readonly link: Link,
   ) {
-    el.append(this.root);
-    this.root.addEventListener("keydown", (event) => {
-      // else the notebook takes the arrows from our sliders; Shift+Enter and what goes with Ctrl stay its own
-      const runs = event.shiftKey && event.key === "Enter";
-      if (!event.ctrlKey && !event.metaKey && !event.altKey && !runs) event.stopPropagation();
-    });
-    const head = element("header", "gpt-head");
-    const who = element("div", "gpt-who");
-    who.append(this.title, this.chip, this.about);
+    this.panel = new Panel(el, "gpt-card-of-run", `Training run ${this.run.name}`);
+    const { root, name, actions, note } = this.panel;
+    name.after(this.chip);
     this.pause = action(PAUSE, "Pause", () => this.ask(this.run.status === "paused" ? "unpause" : "pause"));
     this.stop = action(STOP, "Stop", () => this.ask("stop"));
     this.sample = action(SAMPLE, "Sample now", () => this.ask("sample"));
     this.buttons = [this.pause, this.stop, this.sample];
-    const actions = element("div", "gpt-actions");
     actions.append(...this.buttons);
-    head.append(who, actions);
     const track = element("div", "gpt-track");
     track.setAttribute("role", "progressbar");
     track.setAttribute("aria-label", "Steps done");
@@ -72,7 +61,7 @@ export class Card {
     this.spoken.setAttribute("aria-live", "polite");
     this.alarm.setAttribute("role", "alert");
     this.alarm.hidden = true;
-    this.root.append(head, track, this.numbers, this.alarm, this.note, this.stages, this.body, this.spoken);
+    root.append(track, this.numbers, this.alarm, note, this.stages, this.body, this.spoken);
     const right = element("aside", "gpt-samples");
     this.body.append(this.left, right);
     this.samples = new Samples(right, (step) => this.curves?.mark(step), this.run.kind === "pretrain");
@@ -80,8 +69,7 @@ export class Card {
       this.inSight = entries[entries.length - 1].isIntersecting;
       if (this.inSight) this.update();
     });
-    this.sight.observe(this.root);
-    this.stopWatching = watchTheme(() => this.tint());
+    this.sight.observe(root);
     this.draw();
   }
 
@@ -113,25 +101,19 @@ export class Card {
     clearTimeout(this.timer);
     cancelAnimationFrame(this.frame);
     this.sight.disconnect();
-    this.stopWatching();
     this.curves?.destroy();
-    this.root.remove();
+    this.panel.destroy();
   }
 
   private ask(what: string): void {
     this.asked = { what, at: Date.now() };
-    this.send(what);
+    this.link.send({ type: what });
     this.update();
     window.setTimeout(() => this.update(), 3100);
   }
 
-  private tint(): void {
-    this.root.dataset.ground = readTheme(this.root).dark ? "dark" : "light";
-  }
-
   private draw(): void {
     this.drawn = performance.now();
-    if (!this.root.dataset.ground && this.root.isConnected) this.tint(); // no colours outside the page
     const training = this.run.column("step").length > 0 || this.run.evaluations.length > 0;
     if (training) this.plan();
     this.body.hidden = this.numbers.hidden = !training;
@@ -167,25 +149,29 @@ export class Card {
 
   private head(): void {
     const { run } = this;
-    const status = run.end?.status ?? run.status;
+    const { about, name, note } = this.panel;
+    const gone = this.link.gone && !run.end;
+    const status = gone ? "interrupted" : (run.end?.status ?? run.status);
     const preparing = status === "running" && !run.start;
     const evaluating = status === "stopping" && run.start !== null;
     const shown = run.diverged ? `${status}, diverged` : status;
-    this.root.setAttribute("aria-label", `Training run ${run.name}`);
-    write(this.title, run.name);
+    write(name, run.name);
     write(this.chip, preparing ? "preparing" : shown);
     this.chip.dataset.status = run.diverged ? "diverged" : status;
     const { start } = run;
     write(
-      this.about,
+      about,
       start ? `${compact(start.parameters)} parameters · ${start.device} · ${start.dtype}` : "",
     );
     const paused = status === "paused";
     write(this.pause.querySelector("span")!, paused ? "Resume" : "Pause");
     this.pause.querySelector("path")!.setAttribute("d", paused ? PLAY : PAUSE);
     const over = !["running", "paused", "stopping"].includes(status);
-    this.buttons.forEach((button) => (button.hidden = over));
-    this.pause.hidden = over || status === "stopping";
+    this.buttons.forEach((button) => {
+      button.hidden = over && !gone;
+      button.disabled = gone;
+    });
+    this.pause.hidden = this.stop.hidden || status === "stopping";
     this.sample.hidden = this.pause.hidden || !start;
     write(this.stop.querySelector("span")!, evaluating ? "Skip evaluation" : "Stop");
     write(this.spoken, `${run.name} is ${shown}`);
@@ -194,8 +180,9 @@ export class Card {
     const waiting =
       "This kernel hears clicks only after the cell has ended; the notebook's ■ button stops the run now.";
     const stopping = "Evaluating the model once before it is kept. A second stop skips this.";
-    write(this.note, run.end?.error ?? (late ? waiting : evaluating ? stopping : ""));
-    this.note.hidden = !this.note.textContent;
+    const ended = `The kernel of this run is gone. %gpt resume ${run.name} continues it from its last checkpoint.`;
+    write(note, gone ? ended : (run.end?.error ?? (late ? waiting : evaluating ? stopping : "")));
+    note.hidden = !note.textContent;
   }
 
   private answered(status: string): boolean {

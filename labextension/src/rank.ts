@@ -2,12 +2,11 @@
 // completions, to be put in order on a board, or, where only the best is asked for, side by side with one key or click
 // each. Only the order in the making is kept here; the kernel saves a ranking and sends the next prompt.
 
-import type { AnyModel } from "@anywidget/types";
 import { Board } from "./board";
 import { element, toggle, write } from "./dom";
 import { unranked, type Order } from "./order";
-import { readTheme, watchTheme } from "./theme";
-import "./run.css";
+import { Panel } from "./panel";
+import { widget, type Link } from "./widget";
 import "./rank.css";
 
 type Piece = [text: string, differs: boolean];
@@ -25,13 +24,9 @@ interface State {
   order: Order | null;
   reason: string;
   undo: boolean;
-  summary: string | null;
   error: string | null;
 }
 
-type Send = (message: Record<string, unknown>) => void;
-
-const PAGE = Math.random().toString(36).slice(2); // another after a reload
 const SLOW = 600; // milliseconds after which a person wonders where the answer went
 const MOVE: [string, string][] = [["u", "undo the last ranking"], ["←", ""], ["→", "back, skip"]];
 const BOARD_KEYS: [string, string][] = [
@@ -40,8 +35,7 @@ const BOARD_KEYS: [string, string][] = [
 const name = (i: number) => String.fromCharCode(65 + i); // A, B, … of completions side by side
 
 class Form {
-  private readonly root = element("section", "gpt-run gpt-rank");
-  private readonly count = element("span", "gpt-about");
+  private readonly panel: Panel;
   private readonly bar = element("div", "gpt-bar");
   private readonly track = element("div", "gpt-track");
   private readonly prompt = element("div", "gpt-asked");
@@ -56,27 +50,19 @@ class Form {
   private readonly undo = toggle("Undo", () => this.ask({ type: "undo" }));
   private readonly back = toggle("‹ Back", () => this.go(-1));
   private readonly skip = toggle("Skip ›", () => this.go(1));
-  private readonly note = element("p", "gpt-note");
   private readonly keys = element("p", "gpt-note gpt-keys");
   private readonly spoken = element("p", "gpt-spoken");
-  private readonly stopWatching: () => void;
   private row = -1;
   private waiting = 0; // the timer of a message that the kernel has not answered yet
 
-  constructor(
-    el: HTMLElement,
-    private readonly state: () => State,
-    private readonly send: Send,
-  ) {
-    this.board = state().best_only ? null : new Board((spoken) => this.changed(spoken));
-    const head = element("header", "gpt-head");
-    const who = element("div", "gpt-who");
-    who.append(element("span", "gpt-name", "Which is better?"), this.count);
-    const tools = element("div", "gpt-actions");
+  constructor(el: HTMLElement, private readonly link: Link) {
+    this.panel = new Panel(el, "gpt-rank", "Rank the completions of a prompt");
+    const { root, name, note, actions } = this.panel;
+    this.board = this.state.best_only ? null : new Board((spoken) => this.changed(spoken));
+    write(name, "Which is better?");
     const done = toggle("Show results", () => this.ask({ type: "done" }));
     done.title = "Ends the ranking for now. Run the cell again to continue.";
-    tools.append(this.undo, this.back, this.skip, done);
-    head.append(who, tools);
+    actions.append(this.undo, this.back, this.skip, done);
     this.track.setAttribute("role", "progressbar");
     this.track.setAttribute("aria-label", "Prompts ranked");
     this.track.append(this.bar);
@@ -89,64 +75,63 @@ class Form {
       this.keys.append(element("kbd", "", key), means ? ` ${means}  ` : " ");
     }
     this.spoken.setAttribute("aria-live", "polite");
-    this.root.tabIndex = 0;
-    this.root.setAttribute("aria-label", "Rank the completions of a prompt");
+    root.tabIndex = 0;
     const body = this.board?.root ?? this.columns;
-    this.root.append(head, this.track, this.prompt, body, this.actions, this.note, this.keys, this.spoken);
-    this.root.addEventListener("keydown", (event) => this.key(event));
-    el.append(this.root);
-    this.stopWatching = watchTheme(() => this.tint());
+    root.append(this.track, this.prompt, body, this.actions, note, this.keys, this.spoken);
+    root.addEventListener("keydown", (event) => this.key(event));
     this.draw();
-    requestAnimationFrame(() => this.tint()); // no colours before it stands in the page
+  }
+
+  private get state(): State {
+    return this.link.state<State>();
   }
 
   destroy(): void {
     clearTimeout(this.waiting);
-    this.stopWatching();
-    this.root.remove();
+    this.panel.destroy();
   }
 
   draw(): void {
-    const { row, rows, ranked, prompt, texts, order, undo, summary, error } = this.state();
+    const { row, rows, ranked, prompt, texts, order, undo, error } = this.state;
+    const { root, about, note } = this.panel;
     const answered = this.waiting !== 0;
     clearTimeout(this.waiting);
     this.waiting = 0;
-    this.root.classList.remove("gpt-slow");
-    write(this.count, `${row + 1} of ${rows}, ${ranked} ranked`);
+    root.classList.remove("gpt-slow");
+    write(about, `${row + 1} of ${rows}, ${ranked} ranked`);
     this.bar.style.width = `${(100 * ranked) / rows}%`;
     this.track.setAttribute("aria-valuemax", String(rows));
     this.track.setAttribute("aria-valuenow", String(ranked));
     write(this.prompt, prompt);
     if (row !== this.row || (answered && error === null)) {
-      const inside = this.root.contains(document.activeElement);
+      const inside = root.contains(document.activeElement);
       const before = this.row < 0 ? "" : `${ranked} of ${rows} ranked. `;
       const known = order ? " It has a ranking already." : "";
       this.row = row;
       this.show();
-      if (inside) this.root.focus({ preventScroll: true });
-      write(this.spoken, summary ?? `${before}Prompt ${row + 1}: ${prompt} ${texts.length} completions.${known}`);
+      if (inside) root.focus({ preventScroll: true });
+      write(this.spoken, `${before}Prompt ${row + 1}: ${prompt} ${texts.length} completions.${known}`);
     }
     this.undo.disabled = !undo;
     this.back.disabled = row === 0;
     this.skip.disabled = row === rows - 1;
-    this.note.hidden = error === null && summary === null;
-    this.note.classList.toggle("gpt-error", error !== null);
-    write(this.note, error !== null ? `The ranking was not saved: ${error}` : summary !== null ? `Done: ${summary}` : "");
-    for (const part of [this.prompt, this.columns, this.actions, this.keys]) part.hidden = summary !== null;
-    if (!this.board) return;
-    this.board.root.hidden = summary !== null;
-    this.changed("");
+    const gone = this.link.gone ? "The kernel is gone. Run the cell again to continue." : "";
+    write(note, error !== null ? `The ranking was not saved: ${error}` : gone);
+    note.hidden = !note.textContent;
+    note.classList.toggle("gpt-error", error !== null);
+    if (this.board) this.changed("");
+    if (gone) root.querySelectorAll("button").forEach((button) => (button.disabled = true));
   }
 
   /** Other completions: on the board, or side by side with a button each. */
   private show(): void {
-    const { texts, mostly, copies, order, reason } = this.state();
+    const { texts, mostly, copies, order, reason } = this.state;
     this.reason.value = reason;
     const plain = texts.map((pieces) => pieces.map(([text]) => text).join(""));
     if (this.board) return this.board.show(plain, copies, order ?? []);
     const written = texts.map((pieces, i) => {
       const text = element("div", "gpt-written");
-      text.id = `gpt-written-${PAGE}-${i}`;
+      text.id = `gpt-written-${Math.random().toString(36).slice(2)}`;
       text.classList.toggle("gpt-mostly", mostly[i]);
       text.append(...pieces.map(([piece, differs]) => element(differs ? "mark" : "span", "", piece)));
       if (!pieces.length) text.append(element("em", "gpt-empty", "empty completion"));
@@ -188,24 +173,24 @@ class Form {
     const { order, count } = this.board!;
     const open = unranked(order, count).length;
     if (open) return write(this.spoken, `${open} completions are not ranked yet.`);
-    this.ask({ type: "rank", row: this.state().row, order, reason: this.reason.value });
+    this.ask({ type: "rank", row: this.state.row, order, reason: this.reason.value });
   }
 
   /** The completion shown as number `best` above the others, which are tied; 0 ties all. */
   private choose(best: number): void {
-    const others = this.state().texts.map((_, i) => i + 1).filter((number) => number !== best);
-    this.ask({ type: "rank", row: this.state().row, order: best ? [[best], others] : [others] });
+    const others = this.state.texts.map((_, i) => i + 1).filter((number) => number !== best);
+    this.ask({ type: "rank", row: this.state.row, order: best ? [[best], others] : [others] });
   }
 
   private go(by: number): void {
-    this.ask({ type: "go", row: this.state().row + by });
+    this.ask({ type: "go", row: this.state.row + by });
   }
 
   /** One message at a time: what is pressed before the kernel has answered would meet a prompt not yet seen. */
   private ask(message: Record<string, unknown>): void {
-    if (this.waiting || this.state().summary !== null) return;
-    this.send(message);
-    this.waiting = window.setTimeout(() => this.root.classList.add("gpt-slow"), SLOW);
+    if (this.waiting || this.link.gone) return;
+    this.link.send(message);
+    this.waiting = window.setTimeout(() => this.panel.root.classList.add("gpt-slow"), SLOW);
   }
 
   private key(event: KeyboardEvent): void {
@@ -215,11 +200,11 @@ class Form {
     const on = event.target as HTMLElement;
     if (on === this.reason) {
       if (event.key === "Enter") this.saveRanking();
-      else if (event.key === "Escape") this.root.focus();
+      else if (event.key === "Escape") this.panel.root.focus();
       return;
     }
     if (on instanceof HTMLButtonElement && (event.key === "Enter" || event.key === " ")) return; // its own click
-    if (this.waiting || this.state().summary !== null) return;
+    if (this.waiting) return;
     if (this.moved(event.key) || this.ranked(event.key, on)) event.preventDefault();
   }
 
@@ -235,7 +220,7 @@ class Form {
     const { board } = this;
     const number = /^\d$/.test(key) ? Number(key) : -1;
     if (!board) {
-      if (number < 0 || number > this.state().texts.length) return false;
+      if (number < 0 || number > this.state.texts.length) return false;
       this.choose(number);
       return true;
     }
@@ -252,10 +237,6 @@ class Form {
     else return false;
     return true;
   }
-
-  private tint(): void {
-    this.root.dataset.ground = readTheme(this.root).dark ? "dark" : "light";
-  }
 }
 
 function keyed(key: string, label: string, clicked: () => void): HTMLButtonElement {
@@ -268,16 +249,4 @@ function keyed(key: string, label: string, clicked: () => void): HTMLButtonEleme
   return button;
 }
 
-export default {
-  render({ model, el }: { model: AnyModel; el: HTMLElement }) {
-    const send: Send = (message) => model.send({ ...message, page: PAGE });
-    const form = new Form(el, () => model.get("state") as State, send);
-    const draw = () => form.draw();
-    model.on("change:state", draw);
-    send({ type: "ready" });
-    return () => {
-      model.off("change:state", draw);
-      form.destroy();
-    };
-  },
-};
+export default widget((el, link) => new Form(el, link));

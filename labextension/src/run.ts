@@ -1,17 +1,15 @@
 // The anywidget: receives a run's deltas (jupyter_gpt/notebook/views/live.py says how), shows them in a card.
 
-import type { AnyModel } from "@anywidget/types";
 import { Card } from "./card";
 import type { Declared } from "./layout";
 import { Series } from "./series";
-import "./run.css";
+import { widget, type Link } from "./widget";
 
 interface State {
   runs: { name: string; kind: string; status: string; steps: number | null; metrics: Declared[] }[];
 }
 
 interface Update {
-  type: "update";
   run: number;
   from: number;
   to: number;
@@ -26,60 +24,26 @@ class Feed {
   readonly runs: Series[] = [];
   private cursors: number[] = [];
   private asked = 0;
-  private readonly page = Math.random().toString(36).slice(2); // another after a reload
-  private readonly listeners = new Set<() => void>();
 
-  constructor(private readonly model: AnyModel) {
-    this.readState();
-    model.on("change:state", () => {
-      this.readState();
-      this.tell();
-    });
-    model.on("msg:custom", (message: Update, buffers: DataView[]) => {
-      if (message.type === "update") this.receive(message, buffers);
-    });
-    this.ask();
+  read(link: Link): void {
+    link.state<State>().runs.forEach((run, i) => Object.assign((this.runs[i] ??= new Series()), run));
   }
 
-  send(type: string): void {
-    this.model.send({ type, page: this.page });
-  }
-
-  listen(listener: () => void): () => void {
-    this.listeners.add(listener);
-    return () => this.listeners.delete(listener);
-  }
-
-  private tell(): void {
-    for (const listener of this.listeners) listener();
-  }
-
-  private readState(): void {
-    const state = this.model.get("state") as State;
-    state.runs.forEach((run, i) => {
-      this.runs[i] ??= new Series();
-      this.cursors[i] ??= -1;
-      Object.assign(this.runs[i], run);
-    });
-  }
-
-  private ask(): void {
-    if (Date.now() - this.asked < 500) return;
-    this.asked = Date.now();
-    this.send("ready");
-  }
-
-  private receive(message: Update, buffers: DataView[]): void {
+  receive(message: Update, buffers: DataView[], link: Link): void {
+    this.read(link);
     const run = this.runs[message.run];
     if (message.from === 0) {
       run.clear();
-      this.send("heard");
-    } else if (message.from !== this.cursors[message.run]) return this.ask();
+      link.send({ type: "heard" });
+    } else if (message.from !== this.cursors[message.run]) {
+      if (Date.now() - this.asked < 500) return;
+      this.asked = Date.now();
+      return link.send({ type: "ready" });
+    }
     this.cursors[message.run] = message.to;
     message.columns.forEach((name, i) => run.append(name, floats(buffers[i])));
     for (const event of message.events) run.event(event);
     if (message.now) run.now = message.now;
-    this.tell();
   }
 }
 
@@ -91,18 +55,15 @@ function floats(view: DataView): Float32Array {
 }
 
 export default () => {
-  let feed: Feed;
-  return {
-    initialize({ model }: { model: AnyModel }) {
-      feed = new Feed(model);
-    },
-    render({ el }: { el: HTMLElement }) {
-      const card = new Card(el, feed.runs, (type) => feed.send(type));
-      const silence = feed.listen(() => card.update());
-      return () => {
-        silence();
-        card.destroy();
-      };
-    },
+  const feed = new Feed();
+  const view = (el: HTMLElement, link: Link) => {
+    feed.read(link);
+    const card = new Card(el, feed.runs, link);
+    return {
+      draw: () => (feed.read(link), card.update()),
+      take: () => card.update(),
+      destroy: () => card.destroy(),
+    };
   };
+  return widget(view, (message, buffers, link) => feed.receive(message, buffers, link))();
 };

@@ -1,10 +1,9 @@
 // The anywidget of a technique at work (jupyter_gpt/notebook/views/trace_live.py has the protocol): the tree of all that was
 // asked, growing. Folds are native <details>, so that what a person opened stays open while the rest grows.
 
-import type { AnyModel } from "@anywidget/types";
 import { element, toggle, write } from "./dom";
-import { readTheme, watchTheme } from "./theme";
-import "./run.css";
+import { Panel } from "./panel";
+import { widget, type Link } from "./widget";
 import "./trace.css";
 
 interface Fields {
@@ -25,7 +24,6 @@ interface Update {
   gone: string[];
 }
 
-const PAGE = Math.random().toString(36).slice(2); // another after a reload
 const SHORT = 100; // characters of what was said, on a folded line
 
 /** One node: its line, and behind the fold what was said, the exact prompt, and its children. */
@@ -74,44 +72,33 @@ class Row {
 }
 
 class Tree {
-  private readonly root = element("section", "gpt-run gpt-trace");
-  private readonly title = element("span", "gpt-name");
-  private readonly line = element("span", "gpt-about");
+  private readonly panel: Panel;
   private readonly search = element("input", "gpt-search");
   private readonly found = element("span", "gpt-about");
   private readonly top = element("div", "gpt-tree");
   private readonly rows = new Map<string, Row>();
-  private readonly stopWatching: () => void;
 
-  constructor(el: HTMLElement, private readonly model: AnyModel) {
-    const head = element("header", "gpt-head");
-    const who = element("div", "gpt-who");
-    who.append(this.title, this.line);
-    const tools = element("div", "gpt-actions");
+  constructor(el: HTMLElement, private readonly link: Link) {
+    this.panel = new Panel(el, "gpt-trace", "Trace of a technique");
+    const { root, actions } = this.panel;
     this.search.type = "search";
     this.search.placeholder = "search the trace";
     this.search.setAttribute("aria-label", "Search the trace");
     this.search.addEventListener("input", () => this.filter());
-    this.search.addEventListener("keydown", (event) => event.stopPropagation()); // else the notebook takes the keys
-    tools.append(this.found, this.search, toggle("unfold", () => this.foldAll(true)), toggle("fold", () => this.foldAll(false)));
-    head.append(who, tools);
-    this.root.setAttribute("aria-label", "Trace of a technique");
-    this.root.append(head, this.top);
-    el.append(this.root);
-    this.stopWatching = watchTheme(() => this.tint());
-    this.describe();
-    requestAnimationFrame(() => this.tint()); // no colours before it stands in the page
+    const folds = [toggle("unfold", () => this.foldAll(true)), toggle("fold", () => this.foldAll(false))];
+    actions.append(this.found, this.search, ...folds);
+    root.append(this.top);
+    this.draw();
   }
 
   destroy(): void {
-    this.stopWatching();
-    this.root.remove();
+    this.panel.destroy();
   }
 
-  describe(): void {
-    const { title, line } = this.model.get("state") as { title: string; line: string };
-    write(this.title, title);
-    write(this.line, line);
+  draw(): void {
+    const { title, line } = this.link.state<{ title: string; line: string }>();
+    write(this.panel.name, title);
+    write(this.panel.about, this.link.gone ? "The kernel is gone: run the cell again." : line);
   }
 
   take(update: Update): void {
@@ -125,6 +112,7 @@ class Tree {
     }
     for (const [path, fields] of Object.entries(update.nodes)) this.row(path).take(fields);
     if (this.search.value) this.filter();
+    this.link.send({ type: "heard" });
   }
 
   /** The row of a path such as "0.2.1"; parents come before their children. */
@@ -159,27 +147,6 @@ class Tree {
     }
     write(this.found, words ? `${hits.length} found` : "");
   }
-
-  private tint(): void {
-    this.root.dataset.ground = readTheme(this.root).dark ? "dark" : "light";
-  }
 }
 
-export default {
-  render({ model, el }: { model: AnyModel; el: HTMLElement }) {
-    const tree = new Tree(el, model);
-    const describe = () => tree.describe();
-    const take = (message: Update) => {
-      tree.take(message);
-      model.send({ type: "heard", page: PAGE });
-    };
-    model.on("change:state", describe);
-    model.on("msg:custom", take);
-    model.send({ type: "ready", page: PAGE });
-    return () => {
-      model.off("change:state", describe);
-      model.off("msg:custom", take);
-      tree.destroy();
-    };
-  },
-};
+export default widget((el, link) => new Tree(el, link));

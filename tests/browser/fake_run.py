@@ -41,6 +41,10 @@ class FakeRun:
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 
+    @property
+    def step(self) -> int:
+        return next((event["step"] for event in reversed(self.events) if event["event"] == "step"), 0)
+
     def pause(self) -> None:
         self._going.clear()
         self.status = "paused"

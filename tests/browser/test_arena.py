@@ -37,4 +37,4 @@ def test_keys_vote_and_the_last_vote_brings_the_leaderboard(lab, open_notebook, 
     votes = (tmp_path / "home" / "rankings" / "arena-base-assistant-aligned.jsonl").read_text().splitlines()
     assert len(votes) == 8 and sum(len(json.loads(vote)["order"]) == 1 for vote in votes) == 2
     outputs = [set(output["data"]) for output in notebook.saved()["cells"][1]["outputs"]]
-    assert outputs == [{"text/plain", "text/html", MIME}, set()]
+    assert outputs == [{"text/plain", "text/html", MIME}]

@@ -10,7 +10,7 @@ from jupyter_gpt import gpt
 from jupyter_gpt.inference.completion import Completion, Usage
 from jupyter_gpt.prompting.ask import Ask, run
 from jupyter_gpt.stages.prompt import compose
-from jupyter_gpt.prompting.ask import Options
+from jupyter_gpt.prompting.options import Options
 from jupyter_gpt.prompting.trace import Node
 from jupyter_gpt.stages.prompt import completion
 from jupyter_gpt.prompting.trace import trace_report

@@ -67,14 +67,15 @@ def test_where_no_click_is_heard_the_question_is_typed(form, monkeypatch):
     from jupyter_gpt.notebook.views import approval, place
 
     monkeypatch.setattr(place, "is_live", lambda: True)
+    monkeypatch.setattr(place, "draws_over", lambda: True)
     monkeypatch.setattr(approval, "ApprovalForm", lambda: form)
     shown = []
 
     class Handle:
-        def update(self, data, raw):
+        def update(self, data, raw, metadata):
             shown.append(data)
 
-    monkeypatch.setattr("IPython.display.display", lambda *_, **__: Handle())
+    monkeypatch.setattr("IPython.display.display", lambda data, **_: shown.append(data) or Handle())
     asked = []
 
     def typed(tool, arguments, problem):
@@ -88,7 +89,8 @@ def test_where_no_click_is_heard_the_question_is_typed(form, monkeypatch):
             with pytest.raises(Nobody):
                 person(tool(save), {"text": "x"})
     assert asked == [{"text": "x"}] * 2
-    assert shown == [{}]  # the form was taken away, and not shown a second time
+    question, cleared = shown  # the form was taken away, and not shown a second time
+    assert cleared == {} and '"text": "x"' in question["text/plain"] and form.mark in question["text/html"]
     assert 0.4 < time.monotonic() - began < 3
 
 
@@ -98,4 +100,4 @@ def test_headless_there_is_no_form(monkeypatch):
     monkeypatch.setattr("jupyter_gpt.notebook.views.place.is_live", lambda: False)
     with Asking() as person, pytest.raises(Nobody):
         person(tool(save), {"text": "x"})
-    assert person.form is None
+    assert person.place.widget is None

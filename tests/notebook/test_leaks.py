@@ -12,7 +12,7 @@ pytest.importorskip("anywidget")
 from ipywidgets.widgets.widget import _instances as widgets
 
 from jupyter_gpt.notebook.magics.notebook import watch
-from jupyter_gpt.notebook.views import live, place
+from jupyter_gpt.notebook.views import place
 from jupyter_gpt.notebook.views import widget as base
 
 
@@ -23,14 +23,20 @@ def shown(monkeypatch, tmp_path):
 
     seen = []
 
-    def display(data, display_id=None, **_):
-        seen.append(data)
+    def watch(self, widget, *rest, **more):
+        seen.append(widget)
+        return seen_by(self, widget, *rest, **more)
+
+    def display(*_, **__):
         return SimpleNamespace(update=lambda *_, **__: None)
 
     for name in ("run.js", "run.css"):
         (tmp_path / name).write_text("/* built */")
     monkeypatch.setattr(base, "STATIC", tmp_path)
     monkeypatch.setattr(place, "is_live", lambda: True)
+    monkeypatch.setattr(place, "draws_over", lambda: True)
+    seen_by = place.Place.watch
+    monkeypatch.setattr(place.Place, "watch", watch)
     monkeypatch.setattr(IPython.display, "display", display)
     return seen
 
@@ -47,19 +53,21 @@ def held() -> tuple[int, int]:
     return process.num_fds() - len(fonts), threading.active_count()
 
 
-def rounds(train, shown, count, pages=("first",)) -> None:
-    """A run is watched `count` times, each fourth time while it trains, each second time in the background."""
+def rounds(train, shown, count, answers=True) -> None:
+    """A run is watched `count` times, each fourth time while it trains, each second time in the background; the page
+    `answers` that it holds the report, or is closed.
+    """
     for number in range(count):
         run = train(steps=2, overwrite=True, background=True) if number % 4 == 0 else run  # noqa: F821
         watch(run, background=bool(number // 4 % 2))
-        for page in pages:
-            shown[-1]._handle_custom_msg({"type": "heard", "page": page}, [])
         for thread in pumps():
             thread.join(30)
+        if answers:
+            shown[-1]._handle_custom_msg({"type": "kept", "page": "one"}, [])
 
 
 def test_watched_runs_leave_no_comm_no_file_and_no_thread(train, shown):
-    watch(train(steps=2))  # what is opened once
+    rounds(train, shown, 1)  # what is opened once
     shown.clear()
     known, before = set(widgets), held()
     rounds(train, shown, 20)
@@ -68,14 +76,12 @@ def test_watched_runs_leave_no_comm_no_file_and_no_thread(train, shown):
     assert all(widget.comm is None for widget in shown)
 
 
-def test_of_pages_that_were_loaded_again_only_the_last_widgets_stay(train, shown, monkeypatch):
-    """There the report finds no place, and the widget is all there is to see."""
-    monkeypatch.setattr(live.LiveRun, "reloaded", True)
-    watch(train(steps=2))
+def test_of_reports_that_no_page_has_taken_only_the_last_wait(train, shown):
+    rounds(train, shown, 1)
     shown.clear()
     base._left.clear()
     before = held()
-    rounds(train, shown, 8, pages=("first", "second"))
+    rounds(train, shown, 12, answers=False)
     assert held() == before
     still = [widget for widget in shown if widget.comm is not None]
     assert still == shown[-base.LEFT_OPEN :] == list(base._left)

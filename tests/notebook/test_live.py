@@ -7,6 +7,7 @@ import json
 import math
 import time
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import pytest
 
@@ -212,13 +213,38 @@ def test_clicks_reach_the_run_and_its_new_status_goes_back(widget):
     assert shown.state["runs"][0]["status"] == "stopped"
 
 
-def test_a_second_page_tells_of_a_reload(widget):
+def test_a_page_that_was_loaded_again_is_sent_the_snapshots(widget):
     shown = widget(FakeRun())
     hear(shown, "ready")
-    hear(shown, "ready")
-    assert not shown.reloaded
+    before = len(shown.sent)
+    shown.renewed({"text/plain": "a"}, {})
+    assert len(shown.sent) == before, "the display was renewed, which this page knows"
     hear(shown, "ready", page="second")
-    assert shown.reloaded
+    shown.renewed({"text/plain": "b"}, {})
+    assert shown.sent[-1][0] == {"type": "output", "data": {"text/plain": "b"}, "metadata": {}, "last": False}
+
+
+def test_the_report_is_sent_to_whoever_comes_until_a_page_has_it(widget):
+    run = FakeRun()
+    shown = widget(run)
+    shown.renewed({"text/plain": "report"}, {}, last=True)
+    hear(shown, "ready", page="much later")
+    message = {"type": "output", "data": {"text/plain": "report"}, "metadata": {}, "last": True}
+    assert [content for content, _ in shown.sent] == [message, message]
+    hear(shown, "stop", page="much later")
+    assert run.told == [], "the run is over"
+    assert shown.comm is not None
+    hear(shown, "kept", page="much later")
+    assert shown.comm is None
+    hear(shown, "kept", page="much later")
+
+
+def test_the_mark_stands_in_what_nbval_folds(widget):
+    shown = widget(FakeRun())
+    assert shown.marked("<p>a <!--«-->1<!--»--></p>") == (
+        f'<p>a <!--«--><span class="gpt-{shown.mark}"></span>1<!--»--></p>'
+    )
+    assert shown.marked("<p>a</p>", beside=True) == f'<p>a</p><span class="gpt-{shown.mark} gpt-beside"></span>'
 
 
 def test_its_name_in_a_notebook_is_the_same_every_time(widget):
@@ -264,6 +290,42 @@ def test_with_nobody_there_only_the_final_bundle_is_published(published):
     following.follow(run, report_of)
     assert published == [(report_of(run).mime(), {MIME: {"seconds": 1.5}})]
     assert published[0][0]["text/plain"] == "storyteller finished"
+
+
+def test_a_live_cell_holds_a_snapshot_from_its_first_second_and_at_last_the_report(widget, published, monkeypatch):
+    monkeypatch.setattr(place, "is_live", lambda: True)
+    monkeypatch.setattr(place, "draws_over", lambda: True)
+    updates = []
+    handle = SimpleNamespace(update=lambda data, raw, metadata: updates.append(data))
+    monkeypatch.setattr("IPython.display.display", lambda data, **_: published.append(data) or handle)
+    run = FakeRun()
+    run.step(1)
+    following.follow(run, report_of)
+    [first] = published
+    assert set(first) == {"text/plain", "text/html"}
+    assert first["text/plain"].startswith("storyteller running\n") and '<span class="gpt-' in first["text/html"]
+    assert updates[-1] == report_of(run).mime()
+
+
+def test_where_widgets_are_drawn_as_outputs_only(widget, published, monkeypatch):
+    """VS Code and Colab."""
+    monkeypatch.setattr(place, "is_live", lambda: True)
+    updates = []
+    handle = SimpleNamespace(update=lambda data, raw, metadata: updates.append(data))
+    monkeypatch.setattr("IPython.display.display", lambda data, **_: published.append(data) or handle)
+    run = FakeRun()
+    run.step(1)
+    following.follow(run, report_of)
+    [shown] = published
+    assert isinstance(shown, live.LiveRun)
+    assert updates == [report_of(run).mime()]
+
+
+@pytest.mark.parametrize(("cell", "over"), [("3f2b-9", True), ("vscode-notebook-cell:/a.ipynb#W0", False), ("", False)])
+def test_which_front_ends_draw_over_an_output(monkeypatch, cell, over):
+    shell = SimpleNamespace(get_parent=lambda: {"metadata": {"cellId": cell}})
+    monkeypatch.setattr("IPython.get_ipython", lambda: shell)
+    assert place.draws_over() is over
 
 
 def test_a_failed_run_leaves_its_bundle_and_raises(published):

@@ -19,9 +19,12 @@ import threading
 import time
 from typing import Any
 
-from jupyter_gpt.notebook.views.widget import Widget, close
+from jupyter_gpt.notebook.views.place import Place
+from jupyter_gpt.notebook.views.widget import Widget
 from jupyter_gpt.prompting.tools.approval import Decision, by_input, edited
 from jupyter_gpt.prompting.tools.tool import Tool, to_json
+from jupyter_gpt.report.parts import Paragraph
+from jupyter_gpt.report.report import Report
 
 PATIENCE = 6.0  # seconds in which a form that can be clicked has said so
 HOW = {"approve": "approved by hand", "edit": "edited by hand", "deny": "denied by hand"}
@@ -79,40 +82,31 @@ class Asking:
     """
 
     def __init__(self):
-        from jupyter_gpt.notebook.views.place import is_live
-
-        self.clicks = is_live()
-        self.form: ApprovalForm | None = None
-        self.handle: Any = None
+        self.place = Place()
+        self.clicks = self.place.live
 
     def __call__(self, tool: Tool, arguments: dict, problem: str = "") -> Decision:
         if self.clicks:
-            form = self.show()
+            form = self.place.widget or ApprovalForm()
             form.put(tool, arguments, problem)
+            if self.place.widget is None:
+                self.place.watch(form, lambda: asked(form.state))
+            else:
+                self.place.renew(at_once=True)
             found = form.decision()
             if found is not None:
                 return found
             self.clicks = False
-            self.clear()
+            self.place.clear()
         return by_input(tool, arguments, problem)
-
-    def show(self) -> ApprovalForm:
-        from IPython.display import display
-
-        if self.form is None:
-            self.form = ApprovalForm()
-            self.handle = display(self.form, display_id=True)
-        return self.form
-
-    def clear(self) -> None:
-        """Take the form away."""
-        if self.form is not None:
-            self.handle.update({}, raw=True)
-            close(self.form)
-            self.form = self.handle = None
 
     def __enter__(self) -> Asking:
         return self
 
     def __exit__(self, *_) -> None:
-        self.clear()
+        self.place.clear()
+
+
+def asked(call: dict) -> Report:
+    """What the form asks, for the notebook that is saved while nobody has answered."""
+    return Report(f"{call['tool']} waits for approval:", [Paragraph(call["arguments"], "code")])

@@ -1,6 +1,7 @@
 """Follows a run in the cell that started it: a live widget while it works, one static report when it ends.
 
-A person in JupyterLab, Notebook, VS Code or Colab sees the widget, which the report then replaces in the same display.
+A person in JupyterLab, Notebook, VS Code or Colab sees the widget; the cell is saved with a snapshot of it (place.py),
+which the report then replaces in the same display.
 With nobody there (nbval, nbclient, papermill, a script) only the final report is ever published, once, because those do
 not apply updates of a display.
 """
@@ -9,9 +10,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from jupyter_gpt.notebook.views.place import Place
+from jupyter_gpt.report.parts import Paragraph
 from jupyter_gpt.report.report import Report
 from jupyter_gpt.runs.run import ACTIVE
 
@@ -38,19 +41,30 @@ def follow(run: Any, report_of: Callable[[Any], Report], overlays: list | tuple 
         return
     from jupyter_gpt.notebook.views.live import LiveRun
 
-    widget = place.watch(LiveRun(run, overlays))
+    widget = place.watch(LiveRun(run, overlays), lambda: snapshot(run, report_of))
+
+    def tick() -> None:
+        widget.pump()
+        place.renew()
 
     def finish() -> None:
         widget.pump(at_once=True)
         place.put(report_of(run) if began(run) else nothing_yet(run))
 
     if background:
-        threading.Thread(target=_pump_until_end, args=(run, widget, finish), daemon=True).start()
+        threading.Thread(target=_pump_until_end, args=(run, tick, finish), daemon=True).start()
         return
     try:
-        run.wait(tick=widget.pump)
+        run.wait(tick=tick)
     finally:
         finish()
+
+
+def snapshot(run: Any, report_of: Callable[[Any], Report]) -> Report:
+    """What a run that works is saved as: its report so far, and how to see more."""
+    report = report_of(run) if began(run) else nothing_yet(run)
+    more = f"Saved while the run was at work. %gpt show {run.name} shows it as it is now."
+    return replace(report, parts=[*report.parts, Paragraph(more, "quiet")])
 
 
 def began(run: Any) -> bool:
@@ -64,9 +78,9 @@ def nothing_yet(run: Any) -> Report:
     return Report(text, data={"view": "run", "name": run.name, "kind": run.kind})
 
 
-def _pump_until_end(run: Any, widget: Any, finish: Callable[[], None]) -> None:
+def _pump_until_end(run: Any, tick: Callable[[], None], finish: Callable[[], None]) -> None:
     pause = threading.Event()
     while run.status in ACTIVE:
-        widget.pump()
+        tick()
         pause.wait(PERIOD)
     finish()

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import sys
+import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from jupyter_gpt.inference.completion_report import answer, completion_report
 from jupyter_gpt.report.parts import Paragraph
-from jupyter_gpt.report.report import Report
+from jupyter_gpt.report.report import MIME, Report
 
 AT_ONCE = 8  # samples drawn while they are written
 HEAVY = 50_000  # characters of HTML from which on the display is updated less often
+PERIODS = (1.0, 10.0)  # seconds between two snapshots, at first and later
+SHARE = 0.03  # of the time, at most, goes into drawing them
 
 
 def is_live() -> bool:
@@ -26,8 +31,22 @@ def is_live() -> bool:
         return False
     if "google.colab" in sys.modules:
         return True
+    return bool(cell_id_of(shell))
+
+
+def cell_id_of(shell: Any) -> str:
+    """The running cell's id as the front end tells it, "" where it does not."""
     parent = shell.get_parent() if hasattr(shell, "get_parent") else {}
-    return bool((parent or {}).get("metadata", {}).get("cellId"))
+    return (parent or {}).get("metadata", {}).get("cellId") or ""
+
+
+def draws_over() -> bool:
+    """Whether the front end draws a widget over an output (widget.py). The cell ids of JupyterLab and Notebook are
+    those of the file format; VS Code gives an address, and Colab none.
+    """
+    from IPython import get_ipython
+
+    return re.fullmatch(r"[\w-]+", cell_id_of(get_ipython())) is not None
 
 
 class Place:
@@ -37,6 +56,9 @@ class Place:
         self.live: bool = is_live()
         self.handle: Any = None
         self.widget: Any = None
+        self.snapshot: Callable[[], Report] | None = None
+        self.drawing: threading.Thread | None = None
+        self.renew_at, self.period, self.beside, self.form = 0.0, PERIODS[0], False, None
 
     def __enter__(self):
         return self
@@ -46,9 +68,8 @@ class Place:
             return
         if (report := self.kept()) is not None:
             self.put(report)
-        elif self.handle is not None:
-            self.handle.update({}, raw=True)
-            self._close()
+        else:
+            self.clear()
 
     def kept(self) -> Report | None:
         """What stays when an error ends the cell."""
@@ -56,32 +77,67 @@ class Place:
 
     def put(self, report: Report) -> None:
         """Shows a report in the place of what was shown before."""
+        self._last(report._repr_mimebundle_)
+
+    def watch(self, widget: Any, snapshot: Callable[[], Report], beside: bool = False) -> Any:
+        """Shows a widget until a report takes its place, over the `snapshot` of it that the notebook is saved with, or
+        `beside` a snapshot that is to be seen too.
+        """
         from IPython.display import display
 
-        data, metadata = report._repr_mimebundle_()
+        self.widget, self.beside, over = widget, beside, draws_over()
+        if over or beside:
+            self.snapshot = snapshot
+            self.renew(at_once=True)
+        if not over:
+            shown = display(widget, display_id=True)
+            self.handle, self.form = (self.handle, shown) if beside else (shown, None)
+        return widget
+
+    def renew(self, at_once: bool = False) -> None:
+        """Has the snapshot drawn anew when it is time to, on a thread of its own; `at_once` here and now."""
+        if at_once:
+            self._draw()
+        elif self.snapshot is not None and self.drawing is None and time.monotonic() >= self.renew_at:
+            self.drawing = threading.Thread(target=self._draw, daemon=True)
+            self.drawing.start()
+
+    def _draw(self) -> None:
+        began = time.monotonic()
+        assert self.snapshot is not None
+        data, metadata = self.snapshot()._repr_mimebundle_()
+        data["text/html"] = self.widget.marked(data["text/html"], self.beside)
+        if not self.beside:
+            del data[MIME]  # whose renderer would draw no mark
+        self._show(data, metadata if self.beside else {})
+        ended = time.monotonic()
+        self.renew_at = ended + max(self.period, (ended - began) / SHARE)
+        self.period = min(2 * self.period, PERIODS[1])
+        self.drawing = None
+
+    def clear(self) -> None:
+        """Takes away what was shown."""
+        if self.handle is not None:
+            self._last(lambda: ({}, {}))
+            self.handle = None
+
+    def _last(self, drawn: Callable[[], tuple[dict, dict]]) -> None:
+        if drawing := self.drawing:
+            drawing.join()  # matplotlib draws one picture at a time
+        self._show(*drawn(), last=True)
+        self.widget = self.snapshot = None
+
+    def _show(self, data: dict, metadata: dict, last: bool = False) -> None:
+        from IPython.display import display
+
         if self.handle is None:
             self.handle = display(data, raw=True, metadata=metadata, display_id=self.live)
         else:
             self.handle.update(data, raw=True, metadata=metadata)
         if self.widget is not None:
-            from jupyter_gpt.notebook.views.widget import leave
-
-            leave(self.widget)
-            self.widget = None
-
-    def watch(self, widget: Any) -> Any:
-        """Shows a widget until a report takes its place."""
-        from IPython.display import display
-
-        self.widget, self.handle = widget, display(widget, display_id=True)
-        return widget
-
-    def _close(self) -> None:
-        if self.widget is not None:
-            from jupyter_gpt.notebook.views.widget import close
-
-            close(self.widget)
-            self.widget = None
+            self.widget.renewed(data, metadata, last)
+        if last and self.form is not None:
+            self.form.update({}, raw=True)
 
 
 class Writing(Place):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from jupyter_gpt.notebook.views.place import Place
 from jupyter_gpt.report.parts import Paragraph
 from jupyter_gpt.report.report import Report
@@ -26,23 +24,10 @@ class Page(Place):
 
     def show(self, task: RankingTask, form: bool = True) -> None:
         """The results, and with `form` the missing rankings asked for beside them."""
-        asks = form and self.live and bool(task.missing)
-        self.put(ranking_report(task, blind=asks))
-        if not asks:
+        if not (form and self.live and task.missing):
+            self.put(ranking_report(task))
             return
-        from IPython.display import display
-
         from jupyter_gpt.notebook.views.rank_form import RankForm
-        from jupyter_gpt.notebook.views.widget import leave
 
-        widget = RankForm(task)
-        beside: Any = display(widget.view(), raw=True, display_id=True)
-
-        def changed(done: bool) -> None:
-            self.put(ranking_report(task, blind=not done))
-            if done:
-                if not widget.reloaded:  # else the form is all there is to see
-                    beside.update({}, raw=True)
-                leave(widget)
-
-        widget.changed = changed
+        widget = self.watch(RankForm(task), lambda: ranking_report(task, blind=True), beside=True)
+        widget.changed = lambda done: self.put(ranking_report(task)) if done else self.renew(at_once=True)

@@ -3,13 +3,12 @@
 The protocol:
 
 synced state         what to show: {"heard", "row", "rows", "ranked", "best_only", "prompt", "texts", "mostly",
-                     "copies", "order", "reason", "undo", "summary", "error"}. `heard` counts the messages received, so
+                     "copies", "order", "reason", "undo", "error"}. `heard` counts the messages received, so
                      that each is answered by a new state; `row` counts from 0 among the questions that can be ranked;
                      `best_only` is whether only the best completion is asked for. `texts` are the completions as shown,
                      number 1 the first, in [text, differs] pieces; `mostly` is whether most of a text differs, `copies`
                      how often each was sampled. `order` and `reason` are the ranking already there (groups of numbers,
-                     the best first; null for none); `summary` is the outcome of a form that is over and could not be
-                     removed.
+                     the best first; null for none).
 front end → kernel   {"type": "ready" | "undo" | "done"}, {"type": "go", "row": r} and
                      {"type": "rank", "row": r, "order": [[2], [1, 3]], "reason": ""}. Each carries "page", a name that
                      the front end gives itself when it is loaded. A ranking of another row than the one shown is an
@@ -19,7 +18,6 @@ front end → kernel   {"type": "ready" | "undo" | "done"}, {"type": "go", "row"
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.notebook.views.widget import Widget
@@ -44,12 +42,6 @@ class RankForm(Widget):
     def __repr__(self) -> str:
         return f"RankForm({self.task.name!r})"
 
-    def view(self) -> dict:
-        """Its mime bundle without text/plain, which nbval would compare in a notebook saved with rankings missing."""
-        data: Any = self._repr_mimebundle_()
-        data = data[0] if isinstance(data, tuple) else data
-        return {kind: value for kind, value in data.items() if kind != "text/plain"}
-
     def hear(self, content: dict) -> None:
         self._heard += 1
         try:
@@ -70,7 +62,7 @@ class RankForm(Widget):
                 self._row, answered = self._rows.index(question), True
         elif kind == "done":
             done = True
-        self.state = self._describe(over=done and self.reloaded)
+        self.state = self._describe()
         if answered or done:
             self.changed(done)
 
@@ -87,7 +79,7 @@ class RankForm(Widget):
         after = [i for i in (*rows[row + 1 :], *rows[: row + 1]) if self._rows[i] in missing]
         return after[0] if after else max(0, row)
 
-    def _describe(self, over: bool = False) -> dict:
+    def _describe(self) -> dict:
         i = self._rows[self._row]
         question, answer, best_only = self.task.questions[i], self.task.answer(i), self.task.best_only
         texts = (
@@ -109,6 +101,5 @@ class RankForm(Widget):
             "order": order,
             "reason": answer.reason if answer else "",
             "undo": bool(self.task.history),
-            "summary": f"{self.task.outcome}. Run the cell again for the table." if over else None,
             "error": None,
         }

@@ -99,14 +99,18 @@ class Growing(Place):
     def kept(self) -> Report | None:
         if self.root is None or not self.root.totals().tokens_out:
             return None
-        return Report("", [Varies([tree(self.root)])], {"view": "trace"})
+        return self.so_far()
+
+    def so_far(self) -> Report:
+        return Report("", [Varies([tree(self.root)])] if self.root else [], {"view": "trace"})
 
     def show(self, root: Node) -> None:
         """The trace so far."""
         self.root = root
         if not self.live:
             return
-        (self.widget or self.watch(TraceTree())).pump(root)
+        (self.widget or self.watch(TraceTree(), self.so_far)).pump(root)
+        self.renew()
 
     def put(self, report: Report) -> None:
         if self.widget is not None and self.root is not None:

@@ -1,4 +1,18 @@
-"""What the package's widgets share: the built front end, a synced state, the pages that show it, clicks that arrive."""
+"""What the package's widgets share: the built front end, a synced state, the pages that show it, clicks that arrive.
+
+A live view is saved as what it shows. In JupyterLab and Notebook no widget is ever an output, because a saved
+`widget-view` shows nothing but an error where its kernel is gone, and a trusted notebook falls back to no other format.
+The output is static HTML, a snapshot that is renewed while the work goes on (place.py), with a mark in it: `marked`.
+The front end draws the widget in the place of an output that holds its mark (labextension/src/widget.ts), which an
+anywidget does without being displayed, as soon as it has a model. So a page that is loaded again, a kernel that has
+died, a notebook opened later or without trust all show the snapshot, and the live view stands over it again once the
+kernel answers.
+
+A page that was loaded after the cell began does not know which output the kernel renews. It is sent the output as a
+message, and puts it into the notebook itself: the report too, as soon as it is back.
+
+VS Code and Colab draw no widget that is not displayed; there it is the output, and the report replaces it.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +21,7 @@ import time
 from collections import deque
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import anywidget
 import traitlets
@@ -14,7 +29,7 @@ import traitlets
 from jupyter_gpt.errors import GPTError
 
 STATIC = Path(__file__).parent / "static"
-LEFT_OPEN = 4  # widgets of pages that were loaded again
+LEFT_OPEN = 8  # widgets whose report no page has taken yet
 _left: deque = deque()
 
 
@@ -28,22 +43,20 @@ class Widget(anywidget.AnyWidget):
     _esm = traitlets.Unicode().tag(sync=True)
     _css = traitlets.Unicode().tag(sync=True)
     state = traitlets.Dict().tag(sync=True)
+    mark = traitlets.Unicode().tag(sync=True)  # in the HTML over which it is drawn, and the id of its comm
 
     def __init__(self, name: str, state: dict) -> None:
         self._lock = threading.RLock()
         self._pages: set[str] = set()
+        self._report: dict | None = None  # the message with the report that has taken its place
         self._resend_at, self._resend_after = time.monotonic() + 0.5, 1.0
-        super().__init__(_esm=static(f"{name}.js"), _css=static(f"{name}.css"), state=state)
+        mark, script, style = uuid4().hex, static(f"{name}.js"), static(f"{name}.css")
+        super().__init__(model_id=mark, mark=mark, _esm=script, _css=style, state=state)
         let_clicks_in(self)
         self.on_msg(self._on_message)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
-
-    @property
-    def reloaded(self) -> bool:
-        """Whether the page was loaded again; JupyterLab then forgets which output a display id names."""
-        return len(self._pages) > 1
 
     def hear(self, content: dict) -> None:
         """A message of the front end, on whichever thread the kernel receives it."""
@@ -60,10 +73,40 @@ class Widget(anywidget.AnyWidget):
         self._resend_after *= 2
         return True
 
+    def marked(self, html: str, beside: bool = False) -> str:
+        """A snapshot over which the front end draws the widget, or `beside` which: beneath it, both to be seen.
+
+        The mark stands in what nbval folds, where there is such a part. It is a class, which no sanitizer takes away.
+        """
+        before, varies, after = html.partition("<!--«-->")
+        way = " gpt-beside" if beside else ""
+        return f'{before}{varies}<span class="gpt-{self.mark}{way}"></span>{after}'
+
+    def renewed(self, data: dict, metadata: dict, last: bool = False) -> None:
+        """Have pages that were loaded again renew the output that holds the mark; the `last` time all pages are asked.
+
+        After the last time the widget is closed once a page has answered that its notebook holds the output.
+        """
+        message = {"type": "output", "data": data, "metadata": metadata, "last": last}
+        with self._lock:
+            if last:
+                self._report = message
+                _left.append(self)
+            if last or len(self._pages) > 1:
+                self.send(message)
+        while len(_left) > LEFT_OPEN:
+            close(_left.popleft())
+
     def _on_message(self, _widget: Any, content: dict, _buffers: list) -> None:
         with self._lock:
             self._pages.add(content.get("page", ""))
-            self.hear(content)
+            if self._report is None:
+                self.hear(content)
+            elif content.get("type") != "kept":
+                self.send(self._report)
+            elif self in _left:
+                _left.remove(self)
+                close(self)
 
 
 def let_clicks_in(widget: anywidget.AnyWidget) -> None:
@@ -75,21 +118,6 @@ def let_clicks_in(widget: anywidget.AnyWidget) -> None:
     comm: Any = widget.comm
     if hasattr(comm, "_reply_subshell_for"):
         comm._reply_subshell_for = lambda data, default: default
-
-
-def leave(widget: Any) -> None:
-    """Close a widget whose report has taken its place.
-
-    On a page that was loaded again the report found no place, and the widget is all there is to see: it stays open, but
-    of such widgets only the last `LEFT_OPEN`.
-    """
-    if not widget.reloaded:
-        close(widget)
-        return
-    if widget not in _left:
-        _left.append(widget)
-    while len(_left) > LEFT_OPEN:
-        close(_left.popleft())
 
 
 def close(widget: Any) -> None:
