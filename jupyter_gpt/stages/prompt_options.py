@@ -282,7 +282,28 @@ class Ranking(PromptOptions):
     tick: Callable | None = option(None, "called with (what, done, total, tokens)", only="python")
 
 
-class Rank(Ranking):
+class Judged(Ranking):
+    """What rank and arena have in common: a judge may take the place of a person."""
+
+    group: ClassVar[str] = "Models and rankings"
+
+    judge: str | Callable | None = option(
+        None,
+        "a $function(prompt, completion) that scores, higher is better, or a model that is asked for the order, twice, "
+        "in opposite orders",
+        "JUDGE",
+        complete="models",
+        variable=True,
+    )
+    by: str = option("person", "name of the annotator; %%rank shows the agreement of several annotators", "WHO")
+    overwrite: bool = option(
+        False,
+        "ask these prompts in place of those that another cell asked under the same name; rankings given so far are "
+        "kept",
+    )
+
+
+class Rank(Judged):
     """a model's answers to each prompt, to be ranked by a person or a judge
 
     Samples several completions of each prompt and asks in a form which are better: by dragging, by number keys or by
@@ -298,10 +319,10 @@ class Rank(Ranking):
     body_help: ClassVar[str] = (
         PROMPTS
         + """
-Keys of the form: 1 … 9 put a completion next in the order (or take it out again), = lets
-the next one tie with the last, 0 ties all the rest, Enter keeps the ranking, Backspace
-takes a step back, u undoes the last ranking, r is for a reason, s or → skips, ← goes
-back; on a completion that has the focus ↑ and ↓ move it.
+Keys of the form: 1 … 9 put a completion next in the order (or remove it again), = ties the
+next one with the last, 0 ties all the rest, Enter saves the ranking, Backspace removes the
+last completion, u undoes the last ranking, r is for a reason, s or → skips, ← goes back;
+on a completion that has the focus ↑ and ↓ move it.
 """
     )
     body_sketch: ClassVar[tuple[str, ...]] = ("prompt", "…")
@@ -314,20 +335,12 @@ back; on a completion that has the focus ↑ and ↓ move it.
         "Tell me about the fox.",
     )
 
-    name: str = option(..., "name under which the rankings are kept", place=True, complete="rankings")
+    name: str = option(..., "name under which the rankings are saved", place=True, complete="rankings")
     prompts: list[str | list[dict]] = option((), "the prompts", positional=True, body=True, only="python")
     model: str | list[str] | None = option(
         None, "whose completions; of several, each writes --samples of them", "MODEL", complete="models"
     )
     samples: int = option(4, "completions of each prompt", "K")
-    by: str = option("person", "who ranks; the agreement of several annotators is shown", "WHO")
-    judge: str | Callable | None = option(
-        None,
-        "a $function(prompt, completion) that scores, higher is better, or a model that is asked for the order",
-        "JUDGE",
-        complete="models",
-        variable=True,
-    )
     rankings_file: str | None = option(
         None,
         "import this file's rankings of the prompts (of all its own if there are none): rankings as saved here, or "
@@ -335,10 +348,6 @@ back; on a completion that has the focus ↑ and ↓ move it.
         "FILE",
         flag="--rankings",
         complete="files",
-    )
-    overwrite: bool = option(
-        False,
-        "ask these prompts in place of those that another cell asked under this NAME; rankings given so far are kept",
     )
 
 
@@ -366,12 +375,12 @@ class Compare(Ranking):
     models: list[str] = option(..., "the models to compare, two or more", place="MODEL", many=True, complete="models")
     prompts: list[str | list[dict]] = option(..., "the prompts", positional=True, body=True, only="python")
     rankings: str | None = option(
-        None, "name under which the votes are kept (default: MODEL-vs-MODEL)", "NAME", complete="rankings"
+        None, "name under which the votes are saved (default: MODEL-vs-MODEL)", "NAME", complete="rankings"
     )
     blind: bool = option(False, "ask in a form which answer is better, without naming the models", only="magic")
 
 
-class Arena(Ranking):
+class Arena(Judged):
     """blind votes between models, and a leaderboard of Elo
 
     Every two of the models answer each prompt, and a form asks which answer is better, without showing whose it is; or
@@ -394,25 +403,12 @@ class Arena(Ranking):
     prompts: list[str] = option(
         (), f"{PROMPT_TEXTS} (default: eight of our own)", "TEXT", positional=True, complete="files", lines=True
     )
-    judge: str | Callable | None = option(
-        None,
-        "a $function(prompt, completion) that scores, higher is better, or a model that is asked which is better, in "
-        "both orders",
-        "JUDGE",
-        complete="models",
-        variable=True,
-    )
-    by: str = option("person", "who votes", "WHO")
     name: str | None = option(
         None,
-        "name under which the votes are kept (default: arena-MODEL-MODEL)",
+        "name under which the votes are saved (default: arena-MODEL-MODEL)",
         "NAME",
         flag="--rankings",
         complete="rankings",
-    )
-    overwrite: bool = option(
-        False,
-        "ask these prompts in place of those that another cell asked under these rankings; votes given so far are kept",
     )
 
 
