@@ -15,9 +15,7 @@ from contextvars import ContextVar
 
 LONGEST = 300  # characters of a message
 QUOTED = 80  # of a word in it that is longer than twice as much
-UNPRINTABLE = re.compile(
-    r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]+"
-)  # line ends, escapes of a terminal, halves of a character
+UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]+")  # control characters, lone surrogates
 ALLOCATION_ERRORS = (  # of torch and oneDNN
     "can't allocate memory",
     "std::bad_alloc",
@@ -53,7 +51,7 @@ def reading(what: str, remedy: str) -> Iterator[None]:
 
 
 class OutOfMemory(GPTError):
-    """There is no room for what was asked; what was taken for it has been given back."""
+    """Not enough memory for the request; what it had taken is freed."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -1,4 +1,4 @@
-"""A stage's options, said once.
+"""A stage's options, declared once.
 
 The options of a stage are one pydantic model. From each field (its type, default, bounds and description) come the
 magic's parsing, `--help`, Tab completion, the one-line error, `recipe.yaml`, and the signature and docstring of the
@@ -36,14 +36,7 @@ Share = Annotated[Number, Field(ge=0, le=1)]
 ProperShare = Annotated[Number, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(gt=0)]
 Rank = Annotated[int, Field(ge=0)]
-NAMES = (
-    "name",
-    "out",
-    "beside",
-    "background",
-    "overwrite",
-    "variables",
-)  # not part of a recipe: who and where, not what
+NAMES = ("name", "out", "beside", "background", "overwrite", "variables")  # not part of a recipe
 
 
 def option(default: Any = ..., description: str = "", metavar: str = "", **more: Any) -> Any:
@@ -87,7 +80,7 @@ class Options(BaseModel):
 
     @classmethod
     def details(cls, name: str) -> dict[str, Any]:
-        """What `option` was told about a field besides default and description."""
+        """The further arguments of `option` for a field."""
         extra = cls.model_fields[name].json_schema_extra
         owner = next((each for each in cls.__mro__ if name in inspect.get_annotations(each)), cls)
         group = owner.__dict__.get("group")

@@ -218,10 +218,10 @@ def lock(folder: Path, what: str) -> bool:
 def unlock(folder: Path) -> None:
     path = lock_file(folder)
     with _locking:
-        held = _locks.pop(path, None)
-        if held is not None:
+        lock = _locks.pop(path, None)
+        if lock is not None:
             path.with_suffix(".pid").unlink(missing_ok=True)
-            held.release()
+            lock.release()
 
 
 @contextmanager

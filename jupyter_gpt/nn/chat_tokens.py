@@ -5,8 +5,8 @@ tokens, whatever came before, and no adapter of its layers says otherwise. So:
 
 - A base without a chat template is no assistant: of the template that it is given, every special token that did not
   begin or end its documents is new to it.
-- A model with a template of its own knows it, unless a token's row in the head is one of those that no text ever asked
-  for (Land and Bartolo 2024): such rows were all pushed down by the same gradients, or all drawn around one mean when
+- A model with a template of its own knows it, unless a token's row in the head is one of those that no text ever used
+  (Land and Bartolo 2024): such rows were all pushed down by the same gradients, or all drawn around one mean when
   the vocabulary was extended, and lie in one place.
 """
 
@@ -30,7 +30,7 @@ CONVERSATION = [{"role": role, "content": "?"} for role in ("system", "user", "a
 def untrained(module: nn.Module, tokenizer) -> list[int]:
     """Ids of the tokens of the chat template whose rows a causal LM has yet to learn, in order.
 
-    None are told for a head that is more than one matrix: peft has no rows for it.
+    None for a head that is more than one matrix: peft has no rows for it.
     """
     head = module.get_output_embeddings()
     if type(head) is not nn.Linear or head.bias is not None:

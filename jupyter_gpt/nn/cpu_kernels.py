@@ -1,4 +1,4 @@
-"""Parts of the forward with gradients written by hand, for a CPU where no compiler fuses the elementwise steps.
+"""Parts of the forward with explicit gradients, for a CPU where no compiler fuses the elementwise steps.
 
 Autograd's backward of a norm, a rotation or a gated activation walks the activations a dozen times; these walk them
 as often as the formula needs. Bound by memory, the CPU gains that ratio. The attention is plain matrix products and a

@@ -109,7 +109,7 @@ def choose_dtype(device: str, width: int) -> str:
 
 
 def notes(device: str, dtype: str) -> Iterator[Note]:
-    """A note where a GPU trains in fp32 for want of bf16. Its fp16 would be faster, and would need the loss scaled."""
+    """A note if a GPU trains in fp32 because it has no bf16. fp16 would be faster, but needs loss scaling."""
     import torch
 
     if device == "cuda" and dtype == "float32" == choose_dtype(device, 0):
@@ -197,7 +197,7 @@ def gcc_openmp():
 
 
 def resolved(dtype: str, module) -> str:
-    """The number format of activations: as said, or what this machine is fast in at the width of `module`."""
+    """The data type of activations: `dtype`, or for "auto" what this machine is fast in at the width of `module`."""
     if dtype != "auto":
         return dtype
     return choose_dtype(module.device.type, module.config.get_text_config().hidden_size)

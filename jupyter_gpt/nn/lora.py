@@ -212,7 +212,7 @@ def refused_by_peft(module: nn.Module, names: Iterable[str]) -> set[str]:
     from peft import LoraConfig
     from peft.tuners.lora import LoraModel
 
-    check = getattr(LoraModel, "_check_target_module_compatiblity", None)  # since 0.16; it has no other way to be asked
+    check = getattr(LoraModel, "_check_target_module_compatiblity", None)  # since 0.16; there is no public function
     refused = set()
     for last in {name.rsplit(".", 1)[-1] for name in names} if check else ():
         try:

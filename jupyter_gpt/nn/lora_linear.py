@@ -21,13 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from jupyter_gpt.nn import cpu_kernels as by_hand
+from jupyter_gpt.nn import cpu_kernels
 
-TOKEN_ROW_LAYERS = (
-    "TrainableTokensWrapper",
-    "TrainableTokensLayer",
-    "BufferDict",
-)  # what peft puts around a table for this
+TOKEN_ROW_LAYERS = ("TrainableTokensWrapper", "TrainableTokensLayer", "BufferDict")  # of peft, around a table
 
 
 def is_adapted(layer: nn.Module) -> bool:
@@ -82,7 +78,7 @@ def project(x: Tensor, *layers: nn.Module) -> Tensor:
             return torch.cat([own_forward(layer, x).to(x.dtype) for layer in layers], dim=-1)
     found = [parts(layer) for layer in layers]
     if not torch.compiler.is_compiling() and not any(W.requires_grad for W, *_ in found):  # no copy of W is kept
-        y = by_hand.Adapted.apply(x, *(tensor for W, A, B, _ in found for tensor in (W, A, B)))
+        y = cpu_kernels.Adapted.apply(x, *(tensor for W, A, B, _ in found for tensor in (W, A, B)))
     else:
         weight = torch.cat([W.to(x.dtype) for W, *_ in found])
         inner = F.linear(x, torch.cat([A.to(x.dtype) for _, A, _, _ in found]))

@@ -1,7 +1,7 @@
 """From the last hidden states of a causal LM to its logits, its loss and its log-probabilities: one way for all stages.
 
 What stands between the two is a matrix, and in many architectures more: a bias, a scale, a soft cap, a layer or two. No
-configuration is asked for names of these. The head is the model's own forward around hidden states that are known
+configuration names these. The head is the model's own forward around hidden states that are known
 already; a few tokens decide whether that makes the model's own logits, and whether it is the matrix and nothing else,
 for which there are kernels that never hold the logits of a batch. Where it does not, the whole model is run as it is.
 """

@@ -21,7 +21,7 @@ LEFT, RIGHT = 40.0, 3.2  # how far the integral of `log_before` reaches; what is
 def plackett_luce(scores: Tensor, order: Order, margin: float = 0.0) -> Tensor:
     """Minus the log-likelihood of `order` under `scores` `(K,)`, a scalar; 0 for an order of one group, a tie of all.
 
-    `margin` is taken off the score of whoever is placed first, so that it has to win by that much (for two: Llama 2,
+    `margin` is subtracted from the score of the one placed first, which must win by that much (for two: Llama 2,
     Touvron et al. 2023, equation 2).
     """
     total = scores.new_zeros(())
@@ -34,7 +34,7 @@ def plackett_luce(scores: Tensor, order: Order, margin: float = 0.0) -> Tensor:
 def log_before(scores: Tensor, rest: Tensor) -> Tensor:
     """Log of the chance that all of `scores` `(n,)` come before others whose log-sum-exp is `rest`, in any order.
 
-    Plackett-Luce is a race: whoever has score s arrives after a time that is exponential with rate e^s, and the order
+    Plackett-Luce is a race: the one with score s arrives after a time that is exponential with rate e^s, and the order
     of arrival is the ranking. All n arrive before the first of the rest, which has rate e^rest, with the chance
 
         integral over t of e^rest exp(-t e^rest) * product over i of (1 - exp(-t e^s_i)),
@@ -96,9 +96,12 @@ def dpo_loss(logps: Sequence[Tensor], reference: Sequence[Tensor], orders: Seque
     return ranking_loss([beta * (p - r) for p, r in zip(logps, reference, strict=True)], orders)
 
 
+def pairs_of(order: Order) -> list[tuple[int, int]]:
+    """The pairs (better, worse) that an order tells apart."""
+    return [(b, w) for i, best in enumerate(order) for later in order[i + 1 :] for b in best for w in later]
+
+
 def right(scores: Sequence[float], order: Order) -> tuple[int, int]:
-    """Of all pairs that `order` tells apart: how many `scores` order alike (equal scores do not), and how many there
-    are.
-    """
-    pairs = [(b, w) for i, best in enumerate(order) for later in order[i + 1 :] for b in best for w in later]
+    """How many pairs of `order` the scores order alike (equal scores do not), and how many there are."""
+    pairs = pairs_of(order)
     return sum(scores[b] > scores[w] for b, w in pairs), len(pairs)

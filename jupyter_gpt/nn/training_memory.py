@@ -6,11 +6,12 @@ count them; gradient checkpointing leaves the input of each layer of them. The l
 `tests/nn/test_training_memory.py` counts the bytes of real steps and holds the formula to them.
 
 A micro-batch changes no result beyond rounding: the gradient of a step is the same sum, cut elsewhere. So it follows
-the memory of the device, and what was chosen stands in the recipe for whoever resumes.
+the memory of the device, and the recipe keeps what was chosen for a resumed run.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -19,19 +20,14 @@ from jupyter_gpt.nn import devices
 from jupyter_gpt.nn.sizes import amount
 from jupyter_gpt.runs.events import Note
 
-BY_HAND, BLOCK = (
-    512,
-    64,
-)  # positions up to which a CPU's attention keeps its probabilities, and queries in one block of them
+LONGEST, BLOCK = 512, 64  # of `cpu_kernels`: positions up to which attention keeps its probabilities, queries a block
 OWN_FORWARD = {4: 1.5, 2: 1.75}  # of transformers' own forward, which upcasts norms and softmax: times what ours keeps
 RECURRENT = 3.0  # of state-space and other recurrent layers, which keep the states between tokens: times that once more
 EAGER_SCORE = 12  # bytes that attention without a fused kernel keeps for each score
 MARGIN = 0.85  # share of the free memory that is planned with: allocators fragment, kernels take workspaces
 GRADIENT, WEIGHT = 4, 4  # bytes of a trained parameter's: both stay in fp32
-ENOUGH = {
-    "cpu": 512,
-    "cuda": 8192,
-}  # tokens whose products keep a device busy: rather fewer tokens than recomputing, down to here
+# Tokens that keep a device busy: down to here, smaller micro-batches are preferred to recomputation.
+ENOUGH = {"cpu": 512, "cuda": 8192}
 
 
 @dataclass(frozen=True)
@@ -57,14 +53,13 @@ class Shape:
 
     def kept(self, text: int, itemsize: int, device: str) -> float:
         """Bytes a token that the backward pass of one layer reads; `text` tokens attend to each other."""
-        numbers = (
-            4 * self.width + 3 * self.queries + 2 * self.keys
-        )  # inputs of norms and matrices; q, k, v; what they attend to
+        # inputs of norms and matrices; q, k, v; the output of attention
+        numbers = 4 * self.width + 3 * self.queries + 2 * self.keys
         numbers += self.queries + self.keys if self.gated else 0  # rotated
         numbers -= 0 if self.gated else self.queries  # nothing is between the projection of q, k, v and attention
         numbers += (4 if self.gated else 2) * self.mlp
-        by_hand = device == "cpu" and text <= BY_HAND and not self.own
-        numbers += self.heads * (text + BLOCK) / 2 if by_hand else 0
+        probabilities = device == "cpu" and text <= LONGEST and not self.own
+        numbers += self.heads * (text + BLOCK) / 2 if probabilities else 0
         scores = EAGER_SCORE * self.heads * text if self.own and self.eager else 0
         return numbers * itemsize * self.more(itemsize) + scores
 
@@ -92,8 +87,7 @@ class Step:
 
     state: bytes of weights, gradients and optimizer that are not taken yet.  trained: the layers' weights are trained,
     not an adapter beside them.  head: None where no logits are made, else whether the head is trained.  update: bytes
-    that
-    the optimizer takes for a moment, when the activations are gone.
+    that the optimizer takes for a moment, after the activations are freed.
     """
 
     shape: Shape
@@ -114,10 +108,10 @@ class Step:
         copies, passing = shape.copies(size, self.trained), shape.passing(size) * tokens
         tail = 3 * shape.width * size * tokens  # the last layer's states, normed, and their gradient
         if recomputed:
-            held, layer = shape.layers * shape.width * size * tokens, kept + copies / shape.layers
+            stored, layer = shape.layers * shape.width * size * tokens, kept + copies / shape.layers
         else:
-            held, layer = shape.layers * kept + copies, 0.0
-        return held + tail + max(self.logits(tokens), layer + passing)
+            stored, layer = shape.layers * kept + copies, 0.0
+        return stored + tail + max(self.logits(tokens), layer + passing)
 
     def logits(self, tokens: int) -> float:
         """Bytes of a chunk of logits with their gradient, and of the head in the activations' format with its
@@ -140,36 +134,6 @@ class Step:
 def moments(optimizer: str, matrices: int, rest: int = 0) -> int:
     """Bytes of the optimizer's state: two fp32 moments of each parameter, of Muon's matrices one."""
     return (4 if optimizer == "muon" else 8) * matrices + 8 * rest
-
-
-def pretraining(recipe, vocabulary: int, device: str) -> Step:
-    """The step of a pretraining whose model is not built yet."""
-    from jupyter_gpt.nn.parameter_count import parameters
-
-    layers, total = parameters(recipe.replace(context=0), 0), parameters(recipe, vocabulary)
-    matrices, size = layers if recipe.optimizer == "muon" else 0, 2 if recipe.dtype == "bfloat16" else 4
-    head = recipe.width // recipe.heads
-    return Step(
-        Shape(
-            recipe.layers,
-            recipe.width,
-            recipe.heads,
-            recipe.width,
-            recipe.kv_heads * head,
-            recipe.mlp,
-            vocabulary,
-            layers,
-            gated=recipe.arch != "gpt2",
-        ),
-        device,
-        size,
-        recipe.context,
-        (WEIGHT + GRADIENT) * total + moments(recipe.optimizer, matrices, total - matrices),
-        trained=True,
-        head=True,
-        update=muon_update(matrices, size),
-        whole=recipe.context,
-    )
 
 
 def muon_update(matrices: int, itemsize: int) -> int:
@@ -226,12 +190,13 @@ def finetuning(
     whole: int = 1,
     models: int = 1,
     remembered: bool = False,
+    device: str | None = None,
 ) -> Step:
-    """The step of a finetuning of `module`, which is there.
+    """The step of a training of `module`, on `device` if that is not its own.
 
-    Without `rank` it is what is trained; with it the base, of which an adapter of that rank will be made, or a copy for
-    0. `models` such are trained one after the other; `remembered` keeps another copy of what is trained and of its
-    optimizer, as RL does over several updates.
+    Without `rank` the module is what is trained; with it the base, of which an adapter of that rank will be made, or a
+    copy for 0. `models` such are trained one after the other; `remembered` keeps another copy of what is trained and of
+    its optimizer, as RL does over several updates.
     """
     import torch
 
@@ -250,7 +215,7 @@ def finetuning(
     state = (0 if rank is None else WEIGHT * trained) + GRADIENT * trained + kept
     return Step(
         shape,
-        module.device.type,
+        device or module.device.type,
         size,
         text,
         models * (state + (WEIGHT * trained + kept if remembered else 0)),
@@ -324,21 +289,26 @@ def fit(
     raise GPTError(
         f"{what} needs about {amount(needed)} to train: {amount(step.state)} for weights, gradients and "
         f"optimizer, {amount(needed - step.state)} for {least:,} tokens at a time. "
-        f"{device.partition(':')[0]} has "
-        f"{amount(room)} free: {' or '.join(fitting[:2]) or otherwise}"
+        f"{device.partition(':')[0]} has {amount(room)} free: {' or '.join(fitting[:2]) or otherwise}"
     )
 
 
-def with_micro_batch(
-    recipe, what: str, usual: int, least: int, step: Step, device: str, adapter: Step | None = None
-) -> Iterator[Note]:
-    """The recipe with `micro_tokens` and `checkpointing`, chosen from `usual` tokens down to `least` unless they stand
-    in it.
+def with_micro_batch(recipe, name: str, module, usual: int, *, text: int, least: int = 0, adapter=True, **step):
+    """The recipe with `micro_tokens`, from `usual` tokens down to `least` (default: `text`) unless they are given in
+    it, and `checkpointing`; a generator of notes.
 
-    Yields a note where they are not the usual ones. Raises GPTError as `fit` does.
+    The step is that of `finetuning(module, recipe.dtype, text, **step)`, and `least` tokens pass through the model at
+    once in any case. Yields a note if memory is short. Raises GPTError as `fit` does; with `adapter` the message says
+    what an adapter instead of the model `name` would need.
     """
+    least = least or text
+    size = functools.partial(finetuning, module, recipe.dtype, text, whole=least)
+    own = size(**step)
+    if recipe.checkpointing and not own.recomputable:
+        raise GPTError(f"{module.config.model_type} models cannot recompute activations: leave --checkpointing out")
     sizes = [recipe.micro_tokens] if recipe.micro_tokens else halves(usual, min(least, usual))
-    tokens, recomputed = fit(what, step, sizes, recipe.checkpointing, device, adapter)
+    other = size(**{**step, "rank": 16}) if own.trained and adapter else None
+    tokens, recomputed = fit(name, own, sizes, recipe.checkpointing, str(module.device), other)
     yield from notes(sizes[0], tokens, recomputed)
     return recipe.replace(micro_tokens=tokens, checkpointing=recomputed)
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from jupyter_gpt.nn import cpu_kernels as by_hand
+from jupyter_gpt.nn import cpu_kernels
 from jupyter_gpt.nn import lora_linear as adapted
 from jupyter_gpt.nn.devices import keep_freed_memory
 from jupyter_gpt.nn.lora_linear import token_rows
@@ -28,7 +28,7 @@ class Trunk(nn.Module):
 
     `dtype` is that of the activations; the parameters keep theirs. The module (or the peft model around it) is
     referenced, not registered, so `Trunk` has no parameters of its own and a `torch.compile` of it never renames what
-    is saved. With `recomputed` the activations inside a block are not kept but made again for its gradient.
+    is saved. With `recomputed` the activations inside a block are recomputed in the backward pass.
     """
 
     def __init__(self, model: nn.Module, context: int, dtype: torch.dtype, recomputed: bool = False):
@@ -50,12 +50,12 @@ class Trunk(nn.Module):
             self.register_buffer("cos", cos[0].to(dtype), persistent=False)
             self.register_buffer("sin", negated.to(dtype), persistent=False)
         if model.device.type == "cpu":
-            longest = min(context, by_hand.LONGEST)
+            longest = min(context, cpu_kernels.LONGEST)
             del self.mask
             self.register_buffer("mask", torch.full((longest, longest), float("-inf"), dtype=dtype).triu_(1), False)
 
     def mask_of(self, T: int) -> Tensor | None:
-        """The causal mask for texts of up to T tokens, where they are short enough for products by hand."""
+        """The causal mask for texts of up to T tokens; None for longer ones, which use a fused kernel."""
         return None if self.mask is None or len(self.mask) < T else self.mask[:T, :T]
 
     def forward(self, ids: Tensor, segments: Segments | None = None) -> Tensor:
@@ -100,12 +100,12 @@ class Trunk(nn.Module):
         object.__setattr__(self, "body", body)
 
     def logits_alone(self) -> None:
-        """Return the model's own logits `(B, T, V)` from here on, for a model whose hidden states are not told."""
+        """Return the model's own logits `(B, T, V)` from here on, if its hidden states are not accessible."""
         self.architecture = None
         self.ends_at(self.model)
 
     def block(self, function, x: Tensor, *inputs) -> Tensor:
-        """`function(x, *inputs)`, its activations kept or made again."""
+        """`function(x, *inputs)`, its activations kept or recomputed."""
         if self.recomputed and torch.is_grad_enabled():
             return checkpoint(function, x, *inputs, use_reentrant=False)
         return function(x, *inputs)
@@ -180,14 +180,14 @@ def eager(x: Tensor) -> bool:
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Root-mean-square norm (Zhang and Sennrich 2019) over the last dimension."""
     if eager(x):
-        return by_hand.RMSNorm.apply(x, weight, eps)
+        return cpu_kernels.RMSNorm.apply(x, weight, eps)
     return F.rms_norm(x, x.shape[-1:], weight.to(x.dtype), eps)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary position embedding (Su et al. 2021) of x `(B, T, H, h)`, returned as `(B, H, T, h)`; tables `(T, h)`."""
     if eager(x):
-        return by_hand.Rotary.apply(x, cos, sin)
+        return cpu_kernels.Rotary.apply(x, cos, sin)
     a, b = x.chunk(2, dim=-1)
     cos, sin = cos.chunk(2, dim=-1)[1][:, None], sin.chunk(2, dim=-1)[1][:, None]
     return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1).transpose(1, 2)
@@ -196,12 +196,13 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, segments: Segments | None = None) -> Tensor:
     """Causal attention of q `(B, H, T, h)` over k, v `(B, G, T, h)` with H a multiple of G; returns `(B, T, H*h)`.
 
-    `mask` `(T, T)` chooses the products by hand, None torch's fused kernel. Of a stream (B = 1) each text by itself.
+    With `mask` `(T, T)` it is computed by `cpu_kernels`, else by torch's fused kernel; in a stream (B = 1) each text by
+    itself.
     """
     if segments is not None:
         return packed_attention(q, k, v, mask, segments)
     if mask is not None and eager(q):
-        return by_hand.Attention.apply(q, k, v, mask).flatten(2)
+        return cpu_kernels.Attention.apply(q, k, v, mask).flatten(2)
     return causal(q, k, v).transpose(1, 2).flatten(2)
 
 
@@ -230,10 +231,10 @@ def has_flash(q: Tensor) -> bool:
 
 
 def packed_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, segments: Segments) -> Tensor:
-    """The attention of a stream: by hand, by the kernel for texts of varying length, or, where neither runs, texts of
-    like length side by side."""
+    """The attention of a stream: by `cpu_kernels`, by the kernel for texts of varying length, or, where neither runs,
+    texts of similar length side by side."""
     if mask is not None and eager(q):
-        return by_hand.PackedAttention.apply(q, k, v, mask, segments.lengths).flatten(2)
+        return cpu_kernels.PackedAttention.apply(q, k, v, mask, segments.lengths).flatten(2)
     if has_flash(q):
         from torch.nn.attention.varlen import varlen_attn
 
@@ -246,7 +247,7 @@ def packed_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, segme
     _, H, N, h = q.shape
     q, k, v = (x.reshape(k.shape[1], -1, N, h) for x in (q, k, v))
     y = torch.empty_like(q)
-    for batch in by_hand.side_by_side(tuple(segments.lengths), q.device):
+    for batch in cpu_kernels.side_by_side(tuple(segments.lengths), q.device):
         batch.put(causal(batch.take(q), batch.take(k), batch.take(v)), y)
     return y.view(1, H, N, h).transpose(1, 2).flatten(2)
 
@@ -254,7 +255,7 @@ def packed_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, segme
 def swiglu(x: Tensor) -> Tensor:
     """SwiGLU of gate and up `(..., 2M)` side by side."""
     if eager(x):
-        return by_hand.SwiGLU.apply(x)
+        return cpu_kernels.SwiGLU.apply(x)
     gate, up = x.chunk(2, dim=-1)
     return F.silu(gate) * up
 

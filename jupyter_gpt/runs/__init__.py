@@ -1,1 +1,1 @@
-"""Runs: a training job is a folder; whoever runs it writes events there, whoever looks reads them."""
+"""Runs: a training job is a folder; the process that trains writes events there, and any process can read them."""

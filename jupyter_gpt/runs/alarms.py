@@ -1,6 +1,6 @@
 """When the loss of a training goes wrong in one of the ways it goes wrong, and what to do about it, in words.
 
-An alarm is told when it begins and again only after it has been over. Those of the loss are found in the events alone,
+An alarm is raised when it begins, and again only after it was over. Those of the loss are found in the events alone,
 whose losses have been read from the device already, so that a resumed run finds them again. Those of reinforcement
 learning are in `stages/rl.py`.
 """
@@ -21,7 +21,7 @@ UNTESTED = 4  # times as far where that first loss is of one batch alone, which 
 RISEN, BY, LONG = 0.25, 0.3, 20  # so far above its own best, and for so many steps, it has diverged too
 BACK = 0.9  # the share of the first loss that ends a divergence
 EXPLODED, CLIPPED = 100, 10  # times its lowest, and times the clipping, that an exploded gradient norm is
-FALLEN, EARLY = 0.98, 50  # the share of the first loss that counts as fallen; the step from which it is asked
+FALLEN, EARLY = 0.98, 50  # the share of the first loss that counts as fallen; the first step at which it is checked
 WORSE, WORSE_BY, OFTEN = 0.05, 0.1, 3  # so far above its best, and so often in a row, a validation loss rises
 GAP = 0.8  # the share of the validation loss that the training loss is under when a model overfits
 
@@ -42,7 +42,7 @@ def begun(step: int, causes: Mapping[str, str], active: Container[str]) -> list[
 
 @dataclass
 class LossAlarms:
-    """What was seen of a run's losses. `causes` are the alarms that are on, each with what was said when it began.
+    """The state of the loss alarms of a run. `causes` are the alarms that are on, each with its message.
 
     start: the first loss, that of the weights before any step.  best: the lowest median so far, and its step.
     calm: the lowest median gradient norm.  risen: steps in a row far above the best.
@@ -143,7 +143,7 @@ class LossAlarms:
         return start + max(FAR * start, ABOVE) * (1 if self.tests else UNTESTED)
 
     def on(self, cause: str, text: str) -> None:
-        """Turn an alarm on; one that is on keeps what it said."""
+        """Turn an alarm on; one that is on keeps its message."""
         self.causes.setdefault(cause, text)
 
     def when(self, holds: object, cause: str, text: str) -> None:

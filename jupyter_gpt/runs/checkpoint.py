@@ -20,10 +20,7 @@ from jupyter_gpt.nn import devices
 
 FORMAT = 1  # raised when what is written changes
 LEAST = 60.0  # seconds between two checkpoints of a run that does not count them in steps
-PAUSE_SHARE, WRITING_SHARE = (
-    0.01,
-    0.1,
-)  # of the time between two: the training held up at most, a thread writing at most
+PAUSE_SHARE, WRITING_SHARE = 0.01, 0.1  # of the time between two, at most: training paused, a thread writing
 
 
 def save(folder: Path, step: int, weights: dict, optimizer: dict, position: dict) -> Path:
@@ -100,7 +97,7 @@ class Background:
         try:
             save(self.folder, *state)
             self.written.append(state[0])
-        except BaseException as error:  # raised again by whoever checks
+        except BaseException as error:  # raised again by `raise_error`
             self.error = error
         self.writing = time.monotonic() - began
 
@@ -116,9 +113,7 @@ class Background:
             self.thread.join()
 
     def check(self) -> list[int]:
-        """The steps whose checkpoints have become whole since it was asked last. Raises the error of one that has
-        not.
-        """
+        """The steps whose checkpoints were completed since the last call. Raises the error of one that failed."""
         self.raise_error()
         found, self.written = self.written, []
         return found

@@ -51,7 +51,7 @@ class Start:
     """The first step is about to be taken; `step` is the last that was, 0 unless the run is resumed.
 
     about: what is trained on what, in one line.  metrics: what the run will tell, in the order in which it is shown.
-    figures: what else its report says, by name.  facts: what programs may want to know.
+    figures: further figures of its report, by name.  facts: values for programs.
     """
 
     event: ClassVar[str] = "start"
@@ -96,7 +96,7 @@ class Evaluation:
 
 @dataclass(kw_only=True, slots=True)
 class Sample:
-    """What the model said to a prompt; of reinforcement learning with its reward, its tokens and their advantages."""
+    """A sample of the model; in reinforcement learning with its reward, its tokens and their advantages."""
 
     event: ClassVar[str] = "sample"
     step: int
@@ -105,7 +105,7 @@ class Sample:
     reward: float | None = None
     pieces: Sequence[str] | None = None
     advantages: Sequence[float] | None = None
-    asked: bool | None = None  # by a person, between two steps
+    asked: bool | None = None  # requested with the Sample button
 
 
 @dataclass(kw_only=True, slots=True)
@@ -129,7 +129,7 @@ class Table:
 
 @dataclass(kw_only=True, slots=True)
 class Alarm:
-    """Something goes wrong, and what to do about it; told when it begins."""
+    """Something goes wrong, and what to do about it; raised when it begins."""
 
     event: ClassVar[str] = "warning"
     step: int
@@ -170,7 +170,7 @@ class Progress:
 
 @dataclass(kw_only=True, slots=True)
 class Note:
-    """Something that whoever reads the report should know."""
+    """A note for the reader of the report."""
 
     event: ClassVar[str] = "note"
     text: str

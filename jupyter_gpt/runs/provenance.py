@@ -33,7 +33,7 @@ class Provenance:
     """What made something.
 
     kind: the stage (pretrain, sft, …).  cell_id: the cell of the notebook, None where the front end names none
-    (nbclient, a script).  requested: the options and the data as they were asked for, not as they were resolved:
+    (nbclient, a script).  requested: the options and the data as they were given, not as they were resolved:
     measured minutes and a number format that the machine chose are not in it. None for what an earlier version made.
     """
 
@@ -73,10 +73,10 @@ def provenance(
 def check(name: str, old: Provenance, new: Provenance, overwrite: bool, how: str = "choose another name") -> None:
     """Raises GPTError, which says what made `name`, where `new` may not replace it; `how` is the way around it."""
     if not overwrite and not new.may_replace(old):
-        raise GPTError(f"{name} was made by {told(old, new)}: {how}, or use --overwrite")
+        raise GPTError(f"{name} was made by {difference(old, new)}: {how}, or use --overwrite")
 
 
-def told(old: Provenance, new: Provenance) -> str:
+def difference(old: Provenance, new: Provenance) -> str:
     """What made the old one, and in what the new one differs."""
     if old.kind != new.kind:
         return old.kind
@@ -91,11 +91,11 @@ def told(old: Provenance, new: Provenance) -> str:
                 return f"{made} with other {option}"
             if before is None:
                 return f"{made} without {option}"
-            return f"{made} with {option} {said(before)}" + ("" if now is None else f", not {said(now)}")
+            return f"{made} with {option} {shown(before)}" + ("" if now is None else f", not {shown(now)}")
     return made
 
 
-def said(value: object) -> str:
+def shown(value: object) -> str:
     """A recorded option, as a message shows it."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 

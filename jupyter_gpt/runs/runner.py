@@ -101,7 +101,7 @@ class Log:
             self.add(Checkpoint(step=step))
 
     def end(self, event: End) -> None:
-        """The last event, after whatever is left. What a full disk or a loss that is not finite did has been said."""
+        """The last event, after whatever is left. A full disk or a loss that is not finite was reported already."""
         self.background.join()
         for failing in (self.checkpoints, self.flush, lambda: self.write([line_of(event, time.time())])):
             with suppress(GPTError, OSError):
@@ -154,9 +154,8 @@ def diverged(log: Log, what: str, step: int) -> str:
 def short_of_memory(log: Log, step: int) -> str:
     name = log.run.name
     return (
-        f"memory ran out after step {step} of {name}; {kept(log)}. %gpt unload other models and %gpt resume "
-        f"{name}, or run "
-        "it again with less at a time: a smaller --context, an adapter (--lora), a smaller model"
+        f"memory ran out after step {step} of {name}; {kept(log)}. %gpt unload other models and %gpt resume {name}, or "
+        "run it again with a smaller --context, an adapter (--lora) or a smaller model"
     )
 
 
@@ -182,10 +181,10 @@ def drive(run: Run, preparation: Iterator, resuming: bool, finished: Callable) -
             finished(training, status)
     except BaseException as failure:
         if is_out_of_memory(failure) and not isinstance(failure, GPTError):
-            told = GPTError(short_of_memory(log, training.step if training else 0))
+            short = GPTError(short_of_memory(log, training.step if training else 0))
             failure.__traceback__ = None  # its frames hold what was in memory
-            status, error = "failed", str(told)
-            raise told from failure
+            status, error = "failed", str(short)
+            raise short from failure
         status, error = "failed", str(failure) or type(failure).__name__
         raise
     finally:
@@ -243,7 +242,7 @@ def steps(run: Run, training, events: Generator, log: Log) -> Iterator:
             try:
                 answer = yield event
             except KeyboardInterrupt:
-                interrupted = True  # whoever waits hears of it too, and halts the run
+                interrupted = True  # the waiting thread gets it too, and halts the run
                 if training.step == training.recipe.steps:
                     break
             except Exception:

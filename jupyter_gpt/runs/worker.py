@@ -20,7 +20,7 @@ from jupyter_gpt.errors import GPTError
 
 PATIENCE = 0.5  # seconds a call stays for somebody to wait for its job
 NAP = 0.002  # seconds between two looks at jobs that all wait for a call
-BUSY = 5.0  # seconds without a yield after which whoever waits is told, and does not wait for a job that was left
+BUSY = 5.0  # seconds without a yield after which a message is printed, and nobody waits for an abandoned job
 STUCK = 60.0  # and after which nobody waits for any other job
 
 
@@ -54,7 +54,7 @@ class Job:
         self.result: Any = None
         self.call: Call | None = None  # what the generator waits for
         self.taken, self.called = False, 0.0  # whether somebody makes that call, and since when it is there
-        self.asked = threading.Condition()
+        self.changed = threading.Condition()
         self.waiting = 0  # threads in `wait`
 
     def wait(
@@ -67,7 +67,7 @@ class Job:
         left; after them, or at the next, it is raised. The first is raised too while the worker is in a long step of
         another job. Raises GPTError when that job was left, or takes too long.
         """
-        interrupts, until, told = 0, math.inf, False
+        interrupts, until, notified = 0, math.inf, False
         self.waiting += 1
         try:
             while not self.done.is_set():
@@ -75,7 +75,7 @@ class Job:
                     if time.monotonic() > until:
                         raise KeyboardInterrupt
                     self.rest(0.1 if tick or interrupts > 1 else 1.0)
-                    told = self.look_at_worker(told)
+                    notified = self.look_at_worker(notified)
                     broken = self.make_call()
                     if tick:
                         tick()
@@ -103,23 +103,23 @@ class Job:
             raise self.error
         return self.result
 
-    def look_at_worker(self, told: bool) -> bool:
-        """Tell whoever waits, once, that another job keeps the worker. Raises GPTError where waiting is of no use."""
+    def look_at_worker(self, notified: bool) -> bool:
+        """Print once that another job keeps the worker busy. Raises GPTError if waiting is of no use."""
         other, seconds = self.worker.step() if self.worker else (self, 0.0)
         if self.worker is None or other is None or other is self or seconds < BUSY:
-            return told
+            return notified
         where = f"the kernel's worker has been in one step of another job for {seconds:.0f} s ({self.worker.place()})"
         if other.left or seconds > STUCK:
             raise GPTError(f"{where}: wait for it to end, or restart the kernel; runs go on with %gpt resume")
-        if not told:
+        if not notified:
             print(f"Waiting: {where}. Interrupt to stop waiting.", file=sys.stderr, flush=True)
         return True
 
     def rest(self, seconds: float) -> None:
         """Until the job has ended or asks for a call, at most so long."""
-        with self.asked:
+        with self.changed:
             if not self.done.is_set() and (self.call is None or self.taken):
-                self.asked.wait(seconds)
+                self.changed.wait(seconds)
 
     def make_call(self) -> KeyboardInterrupt | None:
         """Make the call that the job waits for, if there is one; the interrupt that broke it off, if one did."""
@@ -131,7 +131,7 @@ class Job:
 
     def take(self) -> Call | None:
         """The call that nobody has taken on yet."""
-        with self.asked:
+        with self.changed:
             if self.call is None or self.taken:
                 return None
             self.taken = True
@@ -139,23 +139,23 @@ class Job:
 
     def leave_call(self) -> None:
         """After an interrupt: a call that was taken on and not begun is there to take again."""
-        with self.asked:
+        with self.changed:
             if self.call is not None and not self.call.done.is_set():
                 self.taken = False
 
     def ask(self, call: Call) -> None:
-        """Have a call made by whoever waits."""
-        with self.asked:
+        """Have a call made by the thread that waits."""
+        with self.changed:
             self.call, self.taken, self.called = call, False, time.monotonic()
-            self.asked.notify_all()
+            self.changed.notify_all()
 
     def end(self) -> None:
-        """Tell whoever waits that it is over."""
-        with self.asked:
+        """Wake the threads that wait: it is over."""
+        with self.changed:
             self.done.set()
-            self.asked.notify_all()
+            self.changed.notify_all()
 
-    def held(self) -> bool:
+    def is_waiting(self) -> bool:
         """Whether the job waits for a call; where nobody else makes it, a thread of its own does."""
         if self.call is None or self.call.done.is_set():
             return False
@@ -201,10 +201,10 @@ class Worker(threading.Thread):
                 while not self.jobs:
                     self.wake.wait()
                 turn = list(self.jobs)
-            held = [job.held() for job in turn]
-            if all(held):
+            waiting = [job.is_waiting() for job in turn]
+            if all(waiting):
                 time.sleep(NAP)
-            for job, waits in zip(turn, held, strict=True):
+            for job, waits in zip(turn, waiting, strict=True):
                 if waits:
                     continue
                 self.current = (job, time.monotonic())

@@ -1,7 +1,6 @@
-"""DPO (Rafailov et al. 2023): the policy learns straight from rankings; its own log-ratio to the reference is the
-reward.
+"""DPO (Rafailov et al. 2023): the policy learns from rankings, with its own log-ratio to the reference as the reward.
 
-Nothing is sampled and no reward model is needed; samples are drawn only to watch.
+Training samples nothing and needs no reward model; samples are drawn for evaluations only.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ METRICS = (
     *losses("ranking"),
     Metric("accuracy", "accuracy on pairs", format=".1%", interval=("low", "high"), summary=True),
     Metric("margin", "implied reward margin", format=".2f"),
-    Metric("reward", "reward", format=".2f", summary=True),
+    rl.REWARD,
     rl.KL,
     rl.ENTROPY,
     rl.LENGTH,
@@ -34,9 +33,7 @@ METRICS = (
 
 
 def evaluation(training: RL) -> Iterator[None]:
-    """Loss and accuracy of the rewards that the policy implies, on held-out rankings; yields after each, returns
-    both.
-    """
+    """Returns loss and accuracy of the policy's implied rewards on held-out rankings; yields after each."""
     beta, nats, hits, pairs = training.recipe.beta, [], 0, 0
     for one in training.held_out:
         with torch.no_grad():

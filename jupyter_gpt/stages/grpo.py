@@ -1,7 +1,7 @@
-"""GRPO (Shao et al. 2024): several completions of each prompt, each judged against the others; no critic.
+"""GRPO (Shao et al. 2024): several completions of each prompt, each compared with the others; no critic.
 
-One step samples, has the completions rewarded, and makes `epochs` updates on them (one: plain policy gradient, for the
-ratio to the policy that sampled is then 1).
+One step samples completions, computes their rewards, and makes `epochs` updates on them (with one, the ratio to the
+policy that sampled is 1: plain policy gradient).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from jupyter_gpt.nn.rl_losses import grpo_loss, masked_mean
 from jupyter_gpt.runs.events import Metric
 from jupyter_gpt.stages import rl
 from jupyter_gpt.stages.rl import RL, divergence, group_advantages_of, rollout_values
-from jupyter_gpt.stages.rollout import Rollout, logprobs_and_entropy, micro_batches
+from jupyter_gpt.stages.rollout import Rollout, micro_batches
 
 METRICS = (*rl.METRICS, rl.CLIP_FRACTION, Metric("loss", "loss"))
 
@@ -24,32 +24,30 @@ METRICS = (*rl.METRICS, rl.CLIP_FRACTION, Metric("loss", "loss"))
 def step(training: RL) -> Iterator:
     """One step: see `rl.Algorithm`."""
     recipe = training.recipe
-    found = yield from training.rollout()
-    reference, _ = yield from logprobs_and_entropy(training.reference, training, found.rows)
+    rollout, reference = yield from training.rollout_and_reference()
     if recipe.epochs > 1:
-        found.old, _ = yield from logprobs_and_entropy(training.policy, training, found.rows)
         training.remember()
     values: dict = {}
     for _ in range(recipe.epochs):
-        values = yield from update(training, found, reference)
+        values = yield from update(training, rollout, reference)
     training.controller.update(float(values["kl"]))
-    groups = found.rewards.view(-1, found.samples)
+    groups = rollout.rewards.view(-1, rollout.samples)
     spread = float((groups.amax(dim=1) - groups.amin(dim=1)).mean())
-    return found.tokens, {**values, **rollout_values(found), "spread": spread}
+    return rollout.tokens, {**values, **rollout_values(rollout), "spread": spread}
 
 
-def update(training: RL, found: Rollout, reference: Tensor) -> Iterator:
-    """One update on all completions, micro-batch by micro-batch; returns what it did."""
-    recipe, mask = training.recipe, found.mask
-    advantages = group_advantages_of(training, found)[:, 0]
-    learned = mask & ~found.truncated[:, None] if recipe.mask_truncated_completions else mask
-    logp, entropy = torch.zeros_like(found.old), torch.zeros_like(found.old)
+def update(training: RL, rollout: Rollout, reference: Tensor) -> Iterator:
+    """One update on all completions, micro-batch by micro-batch; returns its values."""
+    recipe, mask = training.recipe, rollout.mask
+    advantages = group_advantages_of(training, rollout)[:, 0]
+    learned = mask & ~rollout.truncated[:, None] if recipe.mask_truncated_completions else mask
+    logp, entropy = torch.zeros_like(rollout.old), torch.zeros_like(rollout.old)
     losses, clipped = [], []
-    for places in micro_batches(training, found.rows):
-        some, nats = logprobs(training.policy, [found.rows[p] for p in places])
+    for places in micro_batches(training, rollout.rows):
+        some, nats = logprobs(training.policy, [rollout.rows[p] for p in places])
         width = some.shape[1]
         own = learned[places, :width]
-        old = some.detach() if recipe.epochs == 1 else found.old[places, :width]
+        old = some.detach() if recipe.epochs == 1 else rollout.old[places, :width]
         coefficient = training.controller.coefficient
         loss, cut = grpo_loss(some, old, reference[places, :width], advantages[places], own, recipe.clip, coefficient)
         share = own.sum() / learned.sum().clamp(min=1)

@@ -1,4 +1,4 @@
-"""The loop of every training on batches of data: evaluate, sample, accumulate, clip, step, tell.
+"""The loop of every training on batches of data: evaluate, sample, accumulate, clip, step, report.
 
 A generator of events: whoever iterates stops the run by closing it, has `closing` tell how the model stands then,
 pauses it by waiting, and may save, sample or look at `trainer` between any two events. Losses are yielded as device
@@ -6,6 +6,8 @@ scalars: reading them is what would block on the GPU, and is left to whoever wan
 
 A `Trainer` of pretraining, finetuning, a classifier or a reward model says what a micro-batch is, what its loss is, and
 how it is evaluated and sampled. Reinforcement learning has a loop of its own (`rl.py`), and all else from here.
+
+The stages stand on this file and are read when the extension loads: torch is imported where it is used.
 """
 
 from __future__ import annotations
@@ -14,14 +16,15 @@ import time
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
-from torch import Tensor, nn
-
-from jupyter_gpt.nn.modules import trained_by_name
+from jupyter_gpt.errors import GPTError
 from jupyter_gpt.runs import checkpoint
 from jupyter_gpt.runs.events import Event, Metric, Start, Step
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
 
 LEARNING_RATE = Metric("lr", "learning rate", format=".3g", smooth=False)
 SPEED = Metric("tokens_per_second", "speed", "tokens per second", format=",.0f")
@@ -47,23 +50,26 @@ class Micro:
     tokens: int
 
 
+@dataclass(kw_only=True, eq=False)
 class Trainer:
     """What a run consists of between two steps; what a checkpoint holds is here.
 
-    Its `step` is the last that was taken; `seconds`, of training alone, and `tokens` count from the beginning. What of
-    `modules` requires a gradient is trained, and kept in checkpoints.
+    `step` is the last that was taken; `seconds`, of training alone, and `tokens` count from the beginning. `held_out`
+    is what `evaluate` reads; a run without it is not evaluated. The parameters of `modules` that require a gradient are
+    trained, and are kept in checkpoints.
     """
 
     recipe: Any
     model: Any
     optimizers: Any
-    metrics: Any = METRICS  # a sequence of Metric
-    flops_per_token: Any
-    peak_flops: Any
-    held_out: Any
-    step: int
-    seconds: float
-    tokens: int
+    tokenizer: Any = None
+    held_out: Any = ()
+    flops_per_token: float | None = None
+    peak_flops: float | None = None
+    step: int = 0
+    seconds: float = 0.0
+    tokens: int = 0
+    metrics: ClassVar[Any] = METRICS  # a sequence of Metric
 
     @property
     def modules(self) -> dict[str, nn.Module]:
@@ -84,17 +90,17 @@ class Trainer:
 
     @property
     def about(self) -> str:
-        """What is trained on what, in one line, without what only the machine knows."""
+        """What is trained on what, in one line, without anything that depends on the machine."""
         raise NotImplementedError
 
     @property
     def figures(self) -> Mapping[str, str]:
-        """What else the report says, by name."""
+        """Further figures of the report, by name."""
         return {}
 
     @property
     def facts(self) -> Mapping:
-        """What else programs may want to know."""
+        """Further values of the start event, for programs."""
         return {}
 
     def micro_batches(self, step: int) -> int:
@@ -113,11 +119,11 @@ class Trainer:
         raise NotImplementedError
 
     def samples(self) -> Iterator[Event | None]:
-        """What the model says to the fixed prompts, as it stands."""
+        """Samples of the fixed prompts, from the model as it is now."""
         raise NotImplementedError
 
     def step_values(self) -> Mapping:
-        """What else the step that was just taken has to tell."""
+        """Further values of the step that was just taken."""
         return {}
 
     def position(self) -> dict:
@@ -129,6 +135,8 @@ class Trainer:
 
     def state(self) -> tuple[dict, dict, dict]:
         """What a checkpoint holds: the weights that are trained, optimizer and position."""
+        from jupyter_gpt.nn.modules import trained_by_name
+
         return trained_by_name(self.modules), self.optimizers.state(), self.position()
 
     def load(self, folder: Path) -> None:
@@ -136,6 +144,8 @@ class Trainer:
         self.set_position(checkpoint.restore(folder, self.modules, self.optimizers))
 
     def start(self) -> Start:
+        from jupyter_gpt.nn.modules import trained_by_name
+
         return Start(
             parameters=sum(p.numel() for p in self.model.parameters()),
             trained=sum(p.numel() for p in trained_by_name(self.modules).values()),
@@ -176,7 +186,7 @@ class Trainer:
         """Count a step of so many seconds and tokens; its event."""
         self.step, self.seconds, self.tokens = self.step + 1, self.seconds + seconds, self.tokens + tokens
         rate = tokens / seconds
-        mfu = rate * self.flops_per_token / self.peak_flops if self.peak_flops else None
+        mfu = rate * (self.flops_per_token or 0.0) / self.peak_flops if self.peak_flops else None
         return Step(
             step=self.step, values=values, tokens=self.tokens, seconds=self.seconds, tokens_per_second=rate, mfu=mfu
         )
@@ -188,6 +198,8 @@ def train(trainer: Trainer) -> Iterator[Event | None]:
     Yields events (loss and gradient norm are device scalars) and None after each micro-batch, evaluation batch and
     sampled token, so that a stop is felt at once. The state is whole whenever a `Step` has just been yielded.
     """
+    import torch
+
     recipe = trainer.recipe
     yield trainer.start()
     fences, upcoming = [], None
@@ -242,6 +254,8 @@ def following(trainer: Trainer, step: int, number: int, count: int) -> Micro | N
 
 def wait_for_device(trainer: Trainer, fences: list) -> None:
     """Let the host run at most two steps ahead, so that a stop is near and the clock is honest."""
+    import torch
+
     if trainer.device.type == "cuda":
         fence = torch.cuda.Event()
         fence.record()
@@ -252,17 +266,71 @@ def wait_for_device(trainer: Trainer, fences: list) -> None:
 
 def clip(module: nn.Module, most: float) -> Tensor:
     """The norm of the gradient of what is trained of `module`, which is scaled down to `most` where it is longer."""
+    import torch
+
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     return torch.nn.utils.clip_grad_norm_(trained, most, foreach=True)
 
 
 def batch_of(items: Sequence, step: int, size: int, seed: int) -> list:
     """The items of one step: a function of its place in the run alone; each comes once in a pass over all."""
-    found, orders = [], {}
+    import torch
+
+    batch, orders = [], {}
     for n in range((step - 1) * size, step * size):
         turn, place = divmod(n, len(items))
         if turn not in orders:
             generator = torch.Generator().manual_seed(seed * 100_003 + turn)
             orders[turn] = torch.randperm(len(items), generator=generator).tolist()
-        found.append(items[orders[turn][place]])
-    return found
+        batch.append(items[orders[turn][place]])
+    return batch
+
+
+def steps_in(minutes: float, trainer: Trainer) -> int:
+    """How many steps fit into `minutes` on this machine: three are taken and timed, and the weights put back.
+
+    The optimizers keep what they learned from these steps: a run begins with new ones. Raises GPTError if not even one
+    step fits.
+    """
+    import torch
+
+    from jupyter_gpt.nn.modules import trained_by_name
+
+    weights = [(p, p.detach().clone()) for p in trained_by_name(trainer.modules).values()]
+    times = []
+    for step in range(1, 4):
+        began = time.perf_counter()
+        for number in range(trainer.micro_batches(step)):
+            micro = trainer.micro_batch(step, number)
+            (trainer.loss(micro.inputs) * micro.share).backward()
+            if time.perf_counter() - began > 60 * minutes:
+                raise GPTError(f"--minutes {minutes} is less than one step of this model takes here")
+        trainer.optimizers.step(1.0)
+        if trainer.device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - began)
+    with torch.no_grad():
+        for parameter, before in weights:
+            parameter.copy_(before)
+    return max(1, int(60 * minutes / sorted(times)[1]))
+
+
+def training_flops(model: nn.Module) -> float:
+    """Training FLOPs per token: 2 per multiplied parameter forward, 2 back to the inputs, 2 to what is trained.
+
+    The tables of embeddings are looked up, not multiplied. A head over the vocabulary is left out: it is computed for
+    some of the tokens only.
+    """
+    from torch import nn
+
+    from jupyter_gpt.nn.lora_linear import unwrapped
+
+    left_out = {id(part.weight) for part in model.modules() if isinstance(part, nn.Embedding)}
+    if (head := model.get_output_embeddings()) is not None:  # pyright: ignore
+        left_out.add(id(unwrapped(head).weight))
+    matrices = [
+        parameter
+        for name, parameter in model.named_parameters()
+        if parameter.ndim > 1 and id(parameter) not in left_out and ".trainable_tokens_" not in name
+    ]
+    return sum(parameter.numel() * (6.0 if parameter.requires_grad else 4.0) for parameter in matrices)

@@ -15,8 +15,7 @@ from jupyter_gpt.models.models import Model
 from jupyter_gpt.options import option
 from jupyter_gpt.runs.provenance import provenance
 from jupyter_gpt.runs.worker import on_worker
-from jupyter_gpt.stages.launch import claim
-from jupyter_gpt.stages.stage import OVERWRITE, Bound
+from jupyter_gpt.stages.stage import OVERWRITE, Bound, claim
 
 A_MODEL = "a model of this folder or of the user's cache"
 

@@ -1,7 +1,7 @@
-"""Who takes part in RL, all on the tensors of one base: the policy, its reference, a critic, reward models.
+"""The models of RL, all on the tensors of one base: the policy, its reference, a critic, reward models.
 
 The policy is an adapter on a weight-sharing copy of the base; where the start is an adapter itself, a copy of that. The
-reference is the start as it stands. A critic or a reward model is a weight-sharing copy with a head and an adapter of
+reference is the start itself. A critic or a reward model is a weight-sharing copy with a head and an adapter of
 its own. Only with rank 0 are there copies, trained whole.
 """
 
@@ -21,30 +21,30 @@ from jupyter_gpt.nn.lora_linear import is_adapter_parameter
 
 
 def policy_of(start: nn.Module, rank: int, seed: int) -> nn.Module:
-    """A model that is `start` now and can be trained, while `start` stays."""
+    """A trainable model that equals `start`, which does not change."""
     if rank == 0:
         return (merged(start).requires_grad_(True) if is_adapter(start) else copied(start)).eval()
     return (clone_adapter(start, seed) if is_adapter(start) else lora(start, rank, seed=seed)).eval()
 
 
 def scorer_of(start: nn.Module, rank: int, pad: int, seed: int) -> nn.Module:
-    """`start` with one number for a head, trainable: a reward model, or a critic, at its beginning.
+    """`start` with a head of one number, trainable: a reward model, or a critic, at step 0.
 
-    Where `start` is an adapter, what that has learned is carried over into the scorer's own.
+    If `start` is an adapter, its weights are copied into the scorer's own.
     """
     if rank == 0:
         return copied(with_head(merged(start) if is_adapter(start) else start, ["reward"], pad, seed=seed)).eval()
     if not is_adapter(start):
         return lora(with_head(start, ["reward"], pad, seed=seed), rank, task="SEQ_CLS", seed=seed).eval()
-    found: Any = start.peft_config["default"]  # pyright: ignore[reportIndexIssue,reportArgumentType]
-    targets = found.target_modules if isinstance(found.target_modules, str) else sorted(found.target_modules)
+    config: Any = start.peft_config["default"]  # pyright: ignore[reportIndexIssue,reportArgumentType]
+    targets = config.target_modules if isinstance(config.target_modules, str) else sorted(config.target_modules)
     model = lora(
         with_head(plain_base(start), ["reward"], pad, seed=seed),
-        found.r,
-        found.lora_alpha,
+        config.r,
+        config.lora_alpha,
         targets,
-        dora=found.use_dora,
-        rslora=found.use_rslora,
+        dora=config.use_dora,
+        rslora=config.use_rslora,
         tokens=own_tokens(start),
         task="SEQ_CLS",
         seed=seed,

@@ -1,7 +1,8 @@
 """`%%pretrain`: from a mixture of documents to a trained GPT.
 
-One dial, `depth`, sets the rest as nanochat has it: width, heads, vocabulary, working memory, batch, learning rates and
-horizon follow from the number of layers; each can be set by itself.
+The options, the recipe that follows from them, and what is kept; `pretrain_training.py` has the training itself. One
+option, `depth`, sets the others as in nanochat: width, heads, vocabulary, context, batch, learning rates and length
+follow from the number of layers; each can also be given.
 """
 
 from __future__ import annotations
@@ -12,14 +13,22 @@ from typing import ClassVar, Literal
 
 from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError, nearest
-from jupyter_gpt.nn.parameter_count import parameter_count
 from jupyter_gpt.options import Count, NotNegative, Positive, ProperShare, Recipe, option
 from jupyter_gpt.runs.run import Run
 from jupyter_gpt.stages.corpus import MIXTURE
-from jupyter_gpt.stages.launch import launch
-from jupyter_gpt.stages.stage import LENGTH, MICRO_TOKENS, PROMPT_TEXTS, Optimizer, Schedule, one_length, schedule
+from jupyter_gpt.stages.stage import (
+    LENGTH,
+    MICRO_TOKENS,
+    PROMPT_TEXTS,
+    Optimizer,
+    Schedule,
+    keep_model,
+    launch,
+    one_length,
+    schedule,
+)
 
-# The shapes people ask for by name: arch, layers, width, heads, kv heads, MLP width, vocabulary, context, tied.
+# Known shapes: arch, layers, width, heads, kv heads, MLP width, vocabulary, context, tied.
 SIZES = {
     "gpt2": ("gpt2", 12, 768, 12, 12, 3072, 50257, 1024, True),
     "gpt2-medium": ("gpt2", 24, 1024, 16, 16, 4096, 50257, 1024, True),
@@ -36,13 +45,10 @@ class Pretrain(Schedule):
     """train a GPT from scratch
 
     Collects the documents, trains a tokenizer on them, packs them into rows and trains a transformer to predict the
-    next token, with a live loss curve and samples as it goes. The model stays in the kernel as gpt.models[NAME] and on
-    disk
-    as a plain transformers folder. Stop it with the view's button or the notebook's ■: the model as of that step is
-    evaluated once (■ again skips that) and kept, and %gpt resume NAME goes on from it. A red line says when the loss
-    diverges, when it
-    does not fall, and when the model overfits. Without a length it trains on 20 tokens a parameter (Hoffmann et al.
-    2022).
+    next token, with a live loss curve and samples. The model is gpt.models[NAME], and on disk a plain transformers
+    folder. Stop it with the view's button or the notebook's ■: the model as of that step is evaluated once (■ again
+    skips that) and kept, and %gpt resume NAME continues. A warning says if the loss diverges or does not fall, or if
+    the model overfits. Without a length it trains on 20 tokens per parameter (Hoffmann et al. 2022).
     """
 
     magic: ClassVar[str] = "%%pretrain"
@@ -66,7 +72,7 @@ class Pretrain(Schedule):
     )
     corpus: str | None = option(
         None,
-        "a corpus that %%corpus declared, instead of a body",
+        "a corpus declared with %%corpus, instead of a body",
         "NAME",
         complete="corpora",
         group="Name and data",
@@ -74,7 +80,7 @@ class Pretrain(Schedule):
     )
     tokenizer: str = option(
         "bpe",
-        "bpe (byte-level, trained here), char, or the name of a model to share its tokenizer",
+        "bpe (byte-level, trained on the documents), char, or the name of a model to share its tokenizer",
         "KIND",
         hints=("bpe", "char"),
         complete="models",
@@ -84,20 +90,17 @@ class Pretrain(Schedule):
         None, "tokens in the vocabulary, special ones included (default: by depth)", "N", group="Name and data"
     )
     held_out: ProperShare | None = option(
-        None, "share of the documents kept for validation (default: by size)", "SHARE", group="Name and data"
+        None, "share of the documents held out for validation (default: by size)", "SHARE", group="Name and data"
     )
     depth: Count = option(
         4,
-        "layers; sets width, heads, vocabulary, context, batch, learning rate and length, each of which can also "
-        "be given",
+        "number of layers; sets width, heads, vocabulary, context, batch, learning rate and length unless given",
         "N",
         group="Model",
         recipe=False,
     )
     arch: Literal["llama", "qwen3", "gpt2"] | None = option(None, "the architecture (default: llama)", group="Model")
-    context: Count | None = option(
-        None, "context length: tokens a row, the most the model can attend to", "T", group="Model"
-    )
+    context: Count | None = option(None, "context length in tokens", "T", group="Model")
     size: str | None = option(
         None,
         "a known shape instead of --depth: " + ", ".join(SIZES),
@@ -106,39 +109,42 @@ class Pretrain(Schedule):
         group="Model",
         recipe=False,
     )
-    width: Count | None = option(None, "channels of the residual stream (default: 64 a layer)", "N", group="Model")
+    width: Count | None = option(None, "hidden size (default: 64 per layer)", "N", group="Model")
     heads: Count | None = option(None, "attention heads", "N", group="Model")
     kv_heads: Count | None = option(
         None, "key-value heads, fewer than --heads for grouped-query attention", "N", group="Model"
     )
     mlp: Count | None = option(
-        None, "channels inside the MLP (default: 8/3 of the width; 4 times for gpt2)", "N", group="Model"
+        None, "intermediate size of the MLP (default: 8/3 of the width; 4 times for gpt2)", "N", group="Model"
     )
-    optimizer: Optimizer = option(
-        "muon", "muon (matrices by Muon, the rest by AdamW) or adamw alone", group="Optimization"
-    )
+    optimizer: Optimizer = option("muon", "muon (Muon for matrices, AdamW for the rest) or adamw", group="Optimization")
     lr: Positive | None = option(
-        None, "peak learning rate of the matrices; the others keep their ratio to it", "X", group="Optimization"
+        None,
+        "peak learning rate of the matrices; other parameters keep their ratio to it",
+        "X",
+        group="Optimization",
     )
     batch_tokens: Count | None = option(
-        None, "tokens of one optimizer step, reached by gradient accumulation", "N", group="Optimization"
+        None, "tokens of one optimizer step, by gradient accumulation", "N", group="Optimization"
     )
     rows: Count | None = option(
         None,
-        "rows of one micro-batch: fewer need less memory, same result (default: what the free memory holds)",
+        "rows of one micro-batch; changes memory, not the result (default: by free memory)",
         "N",
         group="Optimization",
     )
     warmup: ProperShare | None = option(
-        None, "share of the steps in which the learning rate rises (default: 0.01)", "SHARE", group="Optimization"
+        None, "share of the steps with a rising learning rate (default: 0.01)", "SHARE", group="Optimization"
     )
     decay: ProperShare | None = option(
-        None, "share of the steps in which it falls to zero (default: 0.5)", "SHARE", group="Optimization"
+        None, "share of the steps with a falling learning rate (default: 0.5)", "SHARE", group="Optimization"
     )
     weight_decay: NotNegative | None = option(
         None, "weight decay (default: 0 for muon, 0.1 for adamw)", "X", group="Optimization"
     )
-    compile: bool | None = option(None, "torch.compile the model (default: where it pays)", group="Optimization")
+    compile: bool | None = option(
+        None, "torch.compile the model (default: for longer runs on a GPU)", group="Optimization"
+    )
     prompts: list[str] | None = option(
         None,
         f"{PROMPT_TEXTS}, that the samples continue (default: how held-out documents begin)",
@@ -153,11 +159,11 @@ class Pretrain(Schedule):
 
 
 class PretrainRecipe(Recipe, Pretrain):
-    """A pretraining run in full. Token counts are tokens, lengths are tokens, learning rates are peaks.
+    """A pretraining run in full. Lengths are in tokens, learning rates are peaks.
 
-    `warmup` and `decay` are shares of `steps`; `rows` is the micro-batch, 0 until the memory of the device has decided
-    it, `batch_tokens` the tokens of one optimizer step (a multiple of rows * context, reached by accumulation). `steps`
-    is 0 while only `minutes` is known: the first thing such a run does is to measure itself.
+    `warmup` and `decay` are shares of `steps`; `rows` is the micro-batch, 0 until the memory of the device decides it,
+    `batch_tokens` the tokens of one optimizer step (a multiple of rows * context). `steps` is 0 while only `minutes` is
+    known: such a run first measures its speed.
     """
 
     NEWER: ClassVar[Mapping[str, object]] = {"prompts": None, "checkpointing": None, "tokens": None}
@@ -196,20 +202,12 @@ class PretrainRecipe(Recipe, Pretrain):
         """Micro-batches in one optimizer step."""
         return self.batch_tokens // (self.rows * self.context)
 
-    def with_steps(self, steps: int) -> PretrainRecipe:
-        """The recipe with its length known: evaluations and samples that were left open spread over it."""
-        return self.replace(
-            steps=steps,
-            eval_every=self.eval_every or max(1, steps // 10),
-            sample_every=self.sample_every or max(1, steps // 6),
-        )
-
 
 def pretrain(session, options: Pretrain) -> Run:
     """Train a GPT from scratch; the model is `gpt.models[name]`. Blocks until the run ends, unless in the background;
     Ctrl-C stops it gracefully.
 
-    Raises GPTError, one line, for what cannot be trained; whatever had that name before is then untouched.
+    Raises GPTError, one line, for what cannot be trained; an earlier model of that name is then untouched.
     """
     from jupyter_gpt.data import mixture as mixtures
     from jupyter_gpt.data import sources
@@ -224,9 +222,7 @@ def pretrain(session, options: Pretrain) -> Run:
     if tokenizer not in ("bpe", "char") and tokenizer not in session.models:
         raise GPTError(f"--tokenizer {tokenizer} is neither bpe, char nor a model{nearest(tokenizer, session.models)}")
     if tokenizer not in ("bpe", "char") and options.vocab_size:
-        raise GPTError(
-            f"--vocab-size is for a tokenizer that is trained here, not for that of {tokenizer}: leave it out"
-        )
+        raise GPTError(f"--vocab-size is for a tokenizer that is trained, not for that of {tokenizer}: leave it out")
     for source in weights:
         sources.check(source, variables)
     requested = {**options.given, "mixture": weights, "tokenizer": tokenizer}
@@ -238,9 +234,8 @@ def recipe_of(options: Pretrain, mixture: Mapping[str, float]) -> PretrainRecipe
     """The recipe of these options; what they leave open follows from `depth` (or `size`).
 
     width = 64 * depth; one head per 64 channels below a width of 512 and per 128 above; a vocabulary that grows as
-    depth^2.5 from 2,048 at depth 4; a batch that grows as depth^4 from 1,024 tokens; 20 tokens a parameter when no
-    horizon is given (Hoffmann et al. 2022). `lr` scales all groups alike: it is the peak for matrices, and the other
-    groups keep their ratio to it.
+    depth^2.5 from 2,048 at depth 4; a batch that grows as depth^4 from 1,024 tokens; without a length, 20 tokens per
+    parameter (Hoffmann et al. 2022). `lr` is the peak for matrices, and the other groups keep their ratio to it.
 
     Raises GPTError, one line, for anything that cannot be built.
     """
@@ -275,7 +270,7 @@ def recipe_of(options: Pretrain, mixture: Mapping[str, float]) -> PretrainRecipe
 
 
 def model_shape(options: Pretrain) -> dict:
-    """The sizes of the model by name. Raises GPTError, one line, for sizes that do not fit together."""
+    """The sizes of the model by name. Raises GPTError, one line, for sizes that contradict each other."""
     arch, depth, tied = options.arch, options.depth, None
     width, heads, kv_heads, mlp = options.width, options.heads, options.kv_heads, options.mlp
     vocab_size, context = options.vocab_size, options.context
@@ -314,11 +309,24 @@ def model_shape(options: Pretrain) -> dict:
     }
 
 
+def parameter_count(
+    arch: str, layers: int, width: int, heads: int, kv_heads: int, mlp: int, vocab_size: int, tied: bool, context: int
+) -> int:
+    """Parameters of the transformers module that this shape builds, exactly."""
+    if arch == "gpt2":
+        block = 4 * width * width + 4 * width + 2 * width * mlp + mlp + width + 4 * width
+        return layers * block + 2 * width + (1 if tied else 2) * vocab_size * width + context * width
+    head = width // heads
+    block = 2 * width * width + 2 * width * kv_heads * head + 3 * width * mlp + 2 * width
+    block += 2 * head if arch == "qwen3" else 0
+    return layers * block + width + (1 if tied else 2) * vocab_size * width
+
+
 RECIPE = PretrainRecipe
 
 
 def preparation(session, run: Run, recipe, variables: Mapping | None) -> Iterator:
-    """Progress events, and at the end the training at step 0."""
+    """Progress events; returns the `Training` at step 0."""
     from jupyter_gpt.nn.devices import default_device
     from jupyter_gpt.stages.pretrain_training import prepare
 
@@ -329,12 +337,4 @@ def preparation(session, run: Run, recipe, variables: Mapping | None) -> Iterato
 
 def keep(session, run: Run, training) -> None:
     """Register what was trained."""
-    session.models.keep(
-        run.name,
-        training.model,
-        training.tokenizer,
-        run.kind,
-        run.provenance,
-        [f"{run.name} ({run.kind})"],
-        training.step,
-    )
+    keep_model(session, run, training)

@@ -1,22 +1,24 @@
-"""`%%rlhf`: from an assistant and what people, or a function, prefer, to an aligned one, by reinforcement learning."""
+"""`%%rlhf`: reinforcement learning from rankings or rewards, which aligns an assistant with them.
+
+The options, the recipe that follows from them, the reward model and the algorithm of a run, and what is kept; `rl.py`
+has the training that the algorithms `ppo.py`, `grpo.py` and `dpo.py` share.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import import_module
 from typing import Any, ClassVar
 
 from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.options import Count, NotNegative, Number, Positive, Rank, Recipe, Share, option
 from jupyter_gpt.runs import provenance
-from jupyter_gpt.runs.events import Evaluation, Note, Progress, Step
+from jupyter_gpt.runs.events import Evaluation, Metric, Note, Progress, Step
 from jupyter_gpt.runs.provenance import Provenance
 from jupyter_gpt.runs.run import Run
-from jupyter_gpt.stages import data_hashes as marks
 from jupyter_gpt.stages import reward as reward_stage
-from jupyter_gpt.stages.algorithm import algorithm_of, check_algorithm
-from jupyter_gpt.stages.launch import claim, launch
-from jupyter_gpt.stages.stage import LENGTH, Training
+from jupyter_gpt.stages.stage import LENGTH, Training, claim, keep_model, launch
 
 ALGORITHMS = ("ppo", "grpo", "dpo")
 OWN = {"mask_truncated_completions": "grpo", "missing_eos_penalty": "ppo", "use_score_scaling": "ppo"}  # options of one
@@ -26,12 +28,11 @@ Rewarding = str | Callable[[str, str], float]
 class RLHF(Training):
     """reinforcement learning from rankings or rewards
 
-    Has the policy answer the prompts, rewards the answers and makes the better ones likelier. PPO learns token by token
-    with a critic, GRPO compares the answers to one prompt with each other, DPO learns straight from rankings. Without
-    --reward
-    a reward model is made from the rankings first. Policy, reference, critic and reward model share one base in memory.
-    The KL to the reference is held down so that the policy stays a language model; a red line says when it runs away or
-    collapses, and what to do. The model is gpt.models[NAME]; ■ keeps it as of that step.
+    The policy completes the prompts, the completions get rewards, and better ones become more probable. PPO learns
+    token by token with a critic, GRPO compares completions of one prompt with each other, DPO learns directly from
+    rankings. Without --reward, a reward model is trained on the rankings first. Policy, reference, critic and reward
+    model share one base in memory. A KL penalty keeps the policy close to the reference; a warning says if the KL grows
+    too large or the policy collapses, and what to do. The model is gpt.models[NAME]; ■ keeps it as of that step.
     """
 
     magic: ClassVar[str] = "%%rlhf"
@@ -61,7 +62,7 @@ One prompt a line; empty lines are skipped. Without any, those of the rankings a
         None, "the prompts, a list or one a line", positional=True, body=True, only="python"
     )
     policy: str = option(
-        ..., "the model to start from; it stays as it is", "MODEL", complete="models", group="Name and data"
+        ..., "the model to start from, which is not changed", "MODEL", complete="models", group="Name and data"
     )
     algo: str | object = option(
         "ppo",
@@ -73,14 +74,14 @@ One prompt a line; empty lines are skipped. Without any, those of the rankings a
     )
     rankings: str | None = option(
         None,
-        "rankings that %%rank kept: DPO's lessons, or those of a reward model",
+        "rankings made by %%rank: training data of DPO, or of a reward model",
         "NAME",
         complete="rankings",
         group="Name and data",
     )
     reward: Rewarding | Sequence[Rewarding] | None = option(
         None,
-        "a reward model, or a $function(prompt, completion) -> float; several are added up",
+        "a reward model, or a $function(prompt, completion) -> float; several are summed",
         "REWARD",
         many=True,
         variable=True,
@@ -90,11 +91,11 @@ One prompt a line; empty lines are skipped. Without any, those of the rankings a
     weights: Sequence[Number] | None = option(
         None, "weights of several rewards (default: 1 each)", "X", group="Name and data"
     )
-    prompts_per_step: Count = option(8, "prompts (for dpo: rankings) of one step", "N", group="Size")
+    prompts_per_step: Count = option(8, "prompts of one step (for dpo: rankings)", "N", group="Size")
     samples: Count = option(8, "completions of each prompt", "K", group="Size")
-    max_tokens: Count = option(64, "tokens of a completion, at most", "N", group="Size")
+    max_tokens: Count = option(64, "maximum tokens of a completion", "N", group="Size")
     lora: Rank = option(16, "rank of the LoRA adapters; 0 trains copies of the whole model", "R", group="Size")
-    held_out: Share = option(0.1, "share of the prompts that is only ever evaluated on", "SHARE", group="Size")
+    held_out: Share = option(0.1, "share of the prompts held out for evaluation", "SHARE", group="Size")
     lr: Positive | None = option(
         None, "peak learning rate of the policy (default: by algorithm)", "X", group="Algorithm"
     )
@@ -103,32 +104,28 @@ One prompt a line; empty lines are skipped. Without any, those of the rankings a
     )
     kl: NotNegative = option(
         0.05,
-        "coefficient of the KL penalty: what a nat away from the reference costs, in units of the reward (grpo: of "
-        "the group "
-        "advantage)",
+        "coefficient of the KL penalty: reward (grpo: group advantage) per nat of KL to the reference",
         "X",
         group="Algorithm",
     )
     kl_target: Positive | None = option(
-        None, "adapt that coefficient so that the KL stays at so many nats per completion", "NATS", group="Algorithm"
+        None, "adapt the coefficient to this KL, in nats per completion", "NATS", group="Algorithm"
     )
     kl_limit: Positive = option(
-        30.0, "KL to the reference, in nats per completion, that raises an alarm", "NATS", group="Algorithm"
+        30.0, "KL to the reference above which a warning is shown, in nats per completion", "NATS", group="Algorithm"
     )
-    clip: Positive = option(
-        0.2, "clip range: how far the probability ratio to the sampling policy may move", "X", group="Algorithm"
-    )
+    clip: Positive = option(0.2, "clip range of the probability ratio to the sampling policy", "X", group="Algorithm")
     epochs: Count | None = option(None, "updates on each batch (default: 4, grpo 1)", "N", group="Algorithm")
-    gamma: Share = option(1.0, "discount of later rewards, ppo", "X", group="Algorithm")
-    lam: Share = option(0.95, "lambda of generalized advantage estimation, ppo", "X", group="Algorithm")
+    gamma: Share = option(1.0, "ppo: discount of later rewards", "X", group="Algorithm")
+    lam: Share = option(0.95, "ppo: lambda of generalized advantage estimation", "X", group="Algorithm")
     mask_truncated_completions: bool = option(
-        False, "grpo: leave completions that were cut at --max-tokens out of the loss", group="Algorithm"
+        False, "grpo: exclude completions truncated at --max-tokens from the loss", group="Algorithm"
     )
     missing_eos_penalty: Positive | None = option(
-        None, "ppo: take so much off the reward of a completion that was cut at --max-tokens", "X", group="Algorithm"
+        None, "ppo: reward subtracted from a completion truncated at --max-tokens", "X", group="Algorithm"
     )
     use_score_scaling: bool = option(
-        False, "ppo: divide the rewards by the standard deviation of all of the run so far", group="Algorithm"
+        False, "ppo: divide rewards by their standard deviation in the run so far", group="Algorithm"
     )
     beta: Positive = option(0.1, "dpo: strength of the KL constraint to the reference", "X", group="Algorithm")
     eval_every: Count | None = option(
@@ -149,12 +146,11 @@ One prompt a line; empty lines are skipped. Without any, those of the rankings a
 
 
 class RLRecipe(Recipe, RLHF):
-    """A step of PPO or GRPO draws `samples` completions of each of `prompts_per_step` prompts, at most `max_tokens`
+    """A step of PPO or GRPO samples `samples` completions of each of `prompts_per_step` prompts, at most `max_tokens`
     long; one of DPO reads `prompts_per_step` rankings.
 
-    reward, weights: names of reward models, or `$name` of a function, and what each counts.  marks: hashes of the
-    models and rankings, under what they are.  micro_tokens: what goes through a model at once in training; 0 until it
-    is decided.
+    reward, weights: names of reward models, or `$name` of a function, and their weights.  marks: hashes of the models
+    and rankings, by what they are.  micro_tokens: the size of a micro-batch; 0 until it is decided.
     """
 
     NEWER: ClassVar[Mapping[str, object]] = {
@@ -186,16 +182,16 @@ class RLRecipe(Recipe, RLHF):
 
     @property
     def reads_rankings(self) -> bool:
-        """Whether anything is taken from the rankings: DPO's pairs, a reward model to be made first, or the prompts."""
+        """Whether the rankings are used: for DPO's pairs, to train a reward model, or for their prompts."""
         return self.rankings is not None and (self.algo == "dpo" or not self.reward or not self.prompts)
-
-    @property
-    def batch(self) -> int:
-        """Completions of one step."""
-        return self.prompts_per_step * self.samples
 
 
 RECIPE = RLRecipe
+
+
+def metrics_of(algo: str) -> Sequence[Metric]:
+    """The metrics of an algorithm; none of one that a user wrote."""
+    return () if algo.startswith("$") else algorithm_of(algo, {}).METRICS
 
 
 def rlhf(session, options: RLHF) -> Run:
@@ -208,13 +204,13 @@ def rlhf(session, options: RLHF) -> Run:
     if name == options.policy:
         raise GPTError(f"{name} would take the place of the model it starts from: choose another name")
     reward_stage.check_base(session, options.policy)
-    texts, reward = lines(options.prompts), options.reward
+    texts, reward, algo = lines(options.prompts), options.reward, options.algo
     sources: Any = [] if reward is None else list(reward) if isinstance(reward, list | tuple) else [reward]
     names, variables = named(sources, dict(options.variables or {}))
-    if not isinstance(algo := options.algo, str):
+    if not isinstance(algo, str):
         usual = getattr(algo, "__name__", type(algo).__name__).rpartition(".")[2]
-        held = next((key for key, value in variables.items() if value is algo), usual)
-        options, variables = options.model_copy(update={"algo": f"${held}"}), {**variables, held: algo}
+        name_of = next((key for key, value in variables.items() if value is algo), usual)
+        options, variables = options.model_copy(update={"algo": f"${name_of}"}), {**variables, name_of: algo}
     check_algorithm(str(options.algo), variables)
     recipe = recipe_of(options, texts, names)
     for source in recipe.reward:
@@ -223,7 +219,7 @@ def rlhf(session, options: RLHF) -> Run:
         session.rankings[options.rankings].need(reward_stage.NEEDED)
     elif not texts:
         raise GPTError("there are no prompts to answer: write them in the body, one a line")
-    recipe = recipe.replace(marks=inputs(session, recipe))
+    recipe = recipe.replace(marks=marks_of(session, recipe))
     if options.algo != "dpo" and not names:
         claim(session, reward_name(name), own_reward(recipe, provenance.running_cell()), options.overwrite)
     requested = {**options.given, "prompts": texts, "algo": options.algo, "reward": names}
@@ -234,9 +230,9 @@ def recipe_of(options: RLHF, prompts: Sequence[str], reward: Sequence[str]) -> R
     """The recipe of these options. Raises GPTError, one line, for what cannot be trained."""
     algo = options.algo
     if algo != "dpo" and not reward and not options.rankings:
-        raise GPTError(f"--algo {algo} wants a reward: --reward NAME or $function, or --rankings to train one from")
+        raise GPTError(f"--algo {algo} needs a reward: --reward NAME or $function, or --rankings to train one on")
     if algo == "dpo" and not options.rankings:
-        raise GPTError("--algo dpo learns straight from rankings: give --rankings NAME")
+        raise GPTError("--algo dpo learns directly from rankings: give --rankings NAME")
     weights = list(options.weights or [1.0] * len(reward))
     if len(weights) != len(reward):
         raise GPTError(f"there are {len(reward)} rewards and {len(weights)} --weights: give one of each")
@@ -267,8 +263,8 @@ def own_reward(recipe, cell_id: str | None) -> Provenance:
 
 def lines(prompts: str | Sequence[str] | None) -> list[str]:
     """Prompts as a list; of a text, its lines that are not empty."""
-    found = prompts.splitlines() if isinstance(prompts, str) else list(prompts or ())
-    return [text.strip() for text in found if text.strip()]
+    texts = prompts.splitlines() if isinstance(prompts, str) else list(prompts or ())
+    return [text.strip() for text in texts if text.strip()]
 
 
 def named(sources: Sequence[Rewarding], variables: dict) -> tuple[list[str], dict]:
@@ -276,9 +272,9 @@ def named(sources: Sequence[Rewarding], variables: dict) -> tuple[list[str], dic
     names = []
     for source in sources:
         if callable(source):
-            held = next((key for key, value in variables.items() if value is source), None)
-            known = held or getattr(source, "__name__", "reward")
-            spellings = (known, *(f"{known}_{n}" for n in range(2, len(sources) + len(variables) + 3)))
+            variable = next((key for key, value in variables.items() if value is source), None)
+            usual = variable or getattr(source, "__name__", "reward")
+            spellings = (usual, *(f"{usual}_{n}" for n in range(2, len(sources) + len(variables) + 3)))
             key = next(name for name in spellings if variables.get(name, source) is source)  # two may have one name
             variables[key] = source
             source = f"${key}"
@@ -303,27 +299,49 @@ def check_reward(session, source: str, variables: Mapping) -> None:
         )
 
 
-def inputs(session, recipe) -> dict[str, str]:
-    """Marks of the policy's start, which is the reference too, of the reward models, and of rankings that are read. The
-    prompts are in the recipe; of functions there are none."""
-    found = marks.of_model(session, recipe.policy)
-    for name in recipe.reward:
-        found |= {} if name.startswith("$") else marks.of_model(session, name)
-    return found | (marks.of_rankings(session, recipe.rankings) if recipe.reads_rankings else {})
+def algorithm_of(name: str, variables: Mapping) -> Any:
+    """The `rl.Algorithm` of that name. Raises GPTError as `check_algorithm` does."""
+    check_algorithm(name, variables)
+    return variables[name[1:]] if name[0] == "$" else import_module(f"jupyter_gpt.stages.{name}")
+
+
+def check_algorithm(name: str, variables: Mapping) -> None:
+    """Raises GPTError, one line, for a `$name` that does not exist or is no algorithm."""
+    if name[0] != "$":
+        return
+    if name[1:] not in variables:
+        known = nearest(name[1:], variables)
+        raise GPTError(f"there is no variable {name[1:]}{known}: --algo {name} needs it, to resume a run too")
+    algorithm = variables[name[1:]]
+    metrics = getattr(algorithm, "METRICS", None)
+    declared = isinstance(metrics, list | tuple) and all(isinstance(metric, Metric) for metric in metrics)
+    if isinstance(algorithm, type) or not declared or not callable(getattr(algorithm, "step", None)):
+        raise GPTError(
+            f"--algo {name} is no algorithm: it must be a module or an object, not a class, with METRICS, a list of "
+            "Metric, and a generator step(training)"
+        )
+
+
+def marks_of(session, recipe) -> dict[str, str]:
+    """Hashes of the policy's start, which is the reference too, of the reward models, and of rankings that are used.
+    The prompts are in the recipe; functions have none."""
+    models = [recipe.policy, *(name for name in recipe.reward if not name.startswith("$"))]
+    marks = {key: mark for name in models for key, mark in reward_stage.mark_of_model(session, name).items()}
+    return marks | (reward_stage.mark_of_rankings(session, recipe.rankings) if recipe.reads_rankings else {})
 
 
 def preparation(session, run: Run, recipe, variables: Mapping | None) -> Iterator:
-    """Progress events, and at the end the training at step 0."""
+    """Progress events; returns the `RL` at step 0."""
     from jupyter_gpt.prompting.generation import stop_ids
     from jupyter_gpt.stages.rl import prepare
 
     algorithm = algorithm_of(recipe.algo, variables or {})
-    marks.check(run, recipe.marks, inputs(session, recipe))
+    reward_stage.check_marks(run, recipe.marks, marks_of(session, recipe))
     rankings = []
     if recipe.reads_rankings:
-        kept = session.rankings[recipe.rankings]
-        rankings = kept.need(reward_stage.NEEDED)
-        yield from (Note(text=note) for note in kept.notes)
+        every = session.rankings[recipe.rankings]
+        rankings = every.need(reward_stage.NEEDED)
+        yield from (Note(text=note) for note in every.notes)
     if recipe.algo != "dpo" and not recipe.reward:
         recipe = yield from rewarded_first(session, run, recipe, rankings)
     rewards = [
@@ -332,28 +350,19 @@ def preparation(session, run: Run, recipe, variables: Mapping | None) -> Iterato
     ]
     start = session.models[recipe.policy]
     weights = session.models.to_train(start, not recipe.lora, recipe.dtype)
-    return (
-        yield from prepare(
-            recipe, run.name, start, algorithm, rewards, rankings, stop_ids(start), first_of(session, start), weights
-        )
-    )
-
-
-def first_of(session, start):
-    """The first model of a lineage, if it is another one and still here: what alignment is compared with."""
-    name = start.lineage[0].split(" (")[0]
-    return session.models[name] if name != start.name and name in session.models else None
+    first = start.lineage[0].split(" (")[0]  # of its lineage: what alignment is compared with
+    base = session.models[first] if first != start.name and first in session.models else None
+    return (yield from prepare(recipe, run.name, start, algorithm, rewards, rankings, stop_ids(start), base, weights))
 
 
 def rewarded_first(session, run: Run, recipe, rankings) -> Iterator:
-    """Make the reward model of a run that has none; its steps are progress. Returns the recipe with it."""
-    from jupyter_gpt.stages.reward_training import prepare
-
+    """Train the reward model of a run that has none; its steps are progress. Returns the recipe with it."""
     name = reward_name(run.name)
     options = reward_stage.RewardModel.of(name=name, rankings=recipe.rankings, lora=recipe.lora, seed=recipe.seed)
     own = reward_stage.recipe_of(options, recipe.policy)
     start = session.models[recipe.policy]
-    training = yield from prepare(own, start, rankings, session.models.to_train(start, not own.lora, own.dtype))
+    weights = session.models.to_train(start, not own.lora, own.dtype)
+    training = yield from reward_stage.prepare(own, start, rankings, weights)
     for event in training.loop():
         if isinstance(event, Step):
             stage, total = f"training the reward model {name}", training.recipe.steps
@@ -366,15 +375,15 @@ def rewarded_first(session, run: Run, recipe, rankings) -> Iterator:
         text=f"{name} orders {values['accuracy']:.0%} of {last.facts['pairs']} held-out pairs as the ranker "
         f"did (95% interval {values['low']:.0%} to {values['high']:.0%})"
     )
-    reward_stage.keep_as(session, name, own_reward(recipe, run.provenance.cell_id), training)
-    known = {**(recipe.marks or {}), **marks.of_model(session, name)}
-    return recipe.replace(reward=[name], weights=[1.0], marks=known)
+    reward_stage.keep_as(session, run, name, own_reward(recipe, run.provenance.cell_id), training)
+    marks = {**(recipe.marks or {}), **reward_stage.mark_of_model(session, name)}
+    return recipe.replace(reward=[name], weights=[1.0], marks=marks)
 
 
 def source_of(session, name: str, weight: float, variables: Mapping):
-    """A source of reward by its name in the recipe. Raises GPTError for a function that is not there any more."""
+    """The reward of that name in the recipe. Raises GPTError for a function that does not exist any more."""
     from jupyter_gpt.nn.logprobs import Reader
-    from jupyter_gpt.stages.rewards import Reward
+    from jupyter_gpt.stages.rollout import Reward
 
     if name.startswith("$"):
         check_reward(session, name, variables)
@@ -385,15 +394,5 @@ def source_of(session, name: str, weight: float, variables: Mapping):
 
 def keep(session, run: Run, training) -> None:
     """Register what was trained."""
-    below = session.models.about(training.recipe.policy)
-    session.models.keep(
-        run.name,
-        training.model,
-        training.tokenizer,
-        "rlhf",
-        run.provenance,
-        [*below.lineage, f"{run.name} (rlhf)"],
-        training.step,
-        licence=below.licence,
-        base=(below.base or below.name) if training.recipe.lora else None,
-    )
+    start = session.models.about(training.recipe.policy)
+    keep_model(session, run, training, start, base=(start.base or start.name) if training.recipe.lora else None)

@@ -1,28 +1,42 @@
-"""Completions that the policy samples and is then judged by, with what the policy itself thought of each token."""
+"""Completions that the policy samples, with their log-probabilities under the policy that sampled them; and their
+rewards: a reward model's score, a user's function, or several of them, weighted.
+
+Rewards read text, so a reward model may have another tokenizer than the policy. A function is called where an interrupt
+can reach it (`runs/worker.py`), once per completion, and a stop takes effect between two calls.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from jupyter_gpt.data.prompt_completion import PromptCompletion, batches
+from jupyter_gpt.errors import GPTError
 from jupyter_gpt.evaluation.metrics import identical
-from jupyter_gpt.inference.answer import decoder
+from jupyter_gpt.inference.answer import Detokenizer, decoder
 from jupyter_gpt.inference.engine import generate
 from jupyter_gpt.inference.sampling import Request
+from jupyter_gpt.models.scoring import row_of, scored
 from jupyter_gpt.nn.logprobs import Reader, laid_out, logprobs, mask_of
+from jupyter_gpt.nn.modules import context_of
+from jupyter_gpt.nn.rl_losses import kl
+from jupyter_gpt.runs.worker import Call
 
-STREAMS = 1 << 10  # random streams kept for the samples of one prompt
+STREAMS = 1 << 10  # random streams reserved for the samples of one prompt
+EVALUATION, SAMPLES = 1 << 40, 1 << 41  # streams that training does not use
+LARGEST = 1e18  # of a reward: its square is still a number in fp32
+SLICE = 0.25  # seconds of a user's function between two looks at the controls of the run
+Judge = Callable[[str, str], float]
 
-EVALUATION, SAMPLES = 1 << 40, 1 << 41  # streams apart from those of the training
 
-
-class Asked(NamedTuple):
-    """A prompt as it was written, and as it is sent."""
+class Prompt(NamedTuple):
+    """A prompt as text, and as the ids that the model reads."""
 
     text: str
     ids: tuple[int, ...]
@@ -32,9 +46,9 @@ class Asked(NamedTuple):
 class Rollout:
     """`samples` completions of each prompt, those of one prompt side by side: B rows of at most L tokens.
 
-    rows: in ids, with the token that ended each, if one did.  prompts, texts: in words.  finish_reasons: "stop" of
-    those that ended, "length" of those cut at the token limit.  old: `(B, L)` log-probabilities in nats when they were
-    sampled, at temperature 1.  rewards: `(B,)`, once they are known.
+    rows: the ids, with the end token of each that has one.  prompts, texts: as text.  finish_reasons: "stop", or
+    "length" of those cut at the token limit.  old: `(B, L)` log-probabilities in nats when they were sampled, at
+    temperature 1.  rewards: `(B,)`, once they are known.
     """
 
     samples: int
@@ -51,7 +65,7 @@ class Rollout:
 
     @property
     def finished(self) -> list[bool]:
-        """Whether each completion came to its end."""
+        """Whether each completion ended by itself."""
         return [reason != "length" for reason in self.finish_reasons]
 
     @property
@@ -76,17 +90,23 @@ class Rollout:
 
 
 def roll_out(
-    policy: nn.Module, tokenizer, asked: Sequence[Asked], samples: int, max_tokens: int, stop: frozenset[int], seed: int
+    policy: nn.Module,
+    tokenizer,
+    prompts: Sequence[Prompt],
+    samples: int,
+    max_tokens: int,
+    stop: frozenset[int],
+    seed: int,
 ) -> Iterator[None]:
     """Sample; yields after each token, returns the `Rollout` without rewards. `seed` decides every sample."""
     requests = [
         Request(
-            one.ids, samples=samples, max_tokens=max_tokens, temperature=1.0, stop_ids=stop, seed=(seed + n) * STREAMS
+            each.ids, samples=samples, max_tokens=max_tokens, temperature=1.0, stop_ids=stop, seed=(seed + n) * STREAMS
         )
-        for n, one in enumerate(asked)
+        for n, each in enumerate(prompts)
     ]
     decode = decoder(tokenizer)
-    ids: list[list[int]] = [[] for _ in range(len(asked) * samples)]
+    ids: list[list[int]] = [[] for _ in range(len(prompts) * samples)]
     nats: list[list[float]] = [[] for _ in ids]
     reasons = ["length"] * len(ids)
     for token in generate(policy, requests):
@@ -96,11 +116,34 @@ def roll_out(
             nats[place].append(token.logprob)
             reasons[place] = token.finish or reasons[place]
         yield
-    rows = [PromptCompletion(asked[place // samples].ids, tuple(said)) for place, said in enumerate(ids)]
-    texts = [decode(said[:-1] if said[-1] in stop else said) for said in ids]
+    rows = [PromptCompletion(prompts[place // samples].ids, tuple(row)) for place, row in enumerate(ids)]
+    texts = [decode(row[:-1] if row[-1] in stop else row) for row in ids]
     device = next(policy.parameters()).device
     old = laid_out(torch.tensor([x for row in nats for x in row], device=device), rows)
-    return Rollout(samples, rows, [one.text for one in asked for _ in range(samples)], texts, reasons, old)
+    return Rollout(samples, rows, [each.text for each in prompts for _ in range(samples)], texts, reasons, old)
+
+
+def rollout_values(rollout: Rollout) -> dict:
+    """What every step that samples reports of its completions."""
+    return {
+        "reward": None if rollout.rewards is None else rollout.rewards.mean(),
+        "length": rollout.length,
+        "identical": rollout.identical,
+        "truncated": rollout.truncated.float().mean(),
+    }
+
+
+def divergence(logp: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the completions of their k3 estimates summed: nats per completion."""
+    return (kl(logp, reference) * mask).sum(dim=1).mean()
+
+
+def pieces(tokenizer, ids: Sequence[int]) -> list[str]:
+    """The text that each token adds; a character made of several tokens is its last token's."""
+    reader = Detokenizer(decoder(tokenizer))
+    added = [reader.add([token]) for token in ids]
+    before = len(reader.text)
+    return [*added[:-1], added[-1] + reader.end()[before:]]
 
 
 def stream(training, step: int, kind: int = 0) -> int:
@@ -123,3 +166,60 @@ def logprobs_and_entropy(reader: Reader, training, rows: Sequence[PromptCompleti
             logp[places, : some.shape[1]], entropy[places, : some.shape[1]] = some, nats
         yield
     return logp, entropy
+
+
+@dataclass(frozen=True)
+class Reward:
+    """One reward: a `function`, or a reward `model` with its `tokenizer`; `name` as the user wrote it."""
+
+    name: str
+    weight: float = 1.0
+    function: Any = None  # a Judge
+    model: Any = None  # a Reader
+    tokenizer: object = field(default=None, repr=False)
+
+
+def rewarded(
+    rewards: Sequence[Reward], prompts: Sequence[str], texts: Sequence[str], finished: Sequence[bool]
+) -> Iterator[Call | None]:
+    """Returns the weighted sum of all rewards of each completion, a list of floats; yields `Call`s and None.
+
+    A reward model reads the end token only after completions that are `finished`, not after truncated ones. Raises
+    GPTError if a function does not return a finite number, and whatever a function raises.
+    """
+    total = [0.0] * len(texts)
+    for reward in rewards:
+        if reward.function is not None:
+            values = []
+            while len(values) < len(texts):
+                rest = prompts[len(values) :], texts[len(values) :]
+                values += yield Call(lambda reward=reward, rest=rest: answers(reward, *rest))
+        else:
+            most = context_of(reward.model.module)
+            rows = [
+                row_of(reward.name, reward.tokenizer, prompt, text, most, whole)[0]
+                for prompt, text, whole in zip(prompts, texts, finished, strict=True)
+            ]
+            values = yield from scored(reward.model, rows)
+        total = [t + reward.weight * value for t, value in zip(total, values, strict=True)]
+    return total
+
+
+def answers(reward: Reward, prompts: Sequence[str], texts: Sequence[str]) -> list[float]:
+    """The rewards that a user's function gives the first completions: as many as SLICE seconds allow, at least one."""
+    rewards, until = [], time.monotonic() + SLICE
+    for prompt, text in zip(prompts, texts, strict=True):
+        answer = reward.function(prompt, text)
+        try:
+            value = float(answer)
+        except (TypeError, ValueError):
+            value = math.nan
+        if not abs(value) <= LARGEST:
+            raise GPTError(
+                f"reward {reward.name} must return a finite number, at most {LARGEST:g} in size, got "
+                f"{str(answer)[:40]!r} for the completion {text[:40]!r} of {prompt[:40]!r}"
+            )
+        rewards.append(value)
+        if time.monotonic() > until:
+            break
+    return rewards

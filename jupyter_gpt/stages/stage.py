@@ -1,22 +1,35 @@
-"""What the stages that train have in common: the options that mean the same on each of them."""
+"""The stages that train: the options that mean the same on each of them, and how a run is started and resumed.
+
+Every kind of run has a module beside this one, its stage. It has `RECIPE`, which reads a recipe back;
+`preparation(session, run, recipe, variables)`, a generator of progress events that returns the training;
+`keep(session, run, training)`, which registers its model; and perhaps `METRICS`. A name is claimed, a folder opened,
+and the training goes to the worker of its device: imports of torch happen there, not on the calling thread.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import importlib
+import os
+import shutil
+import warnings
+from collections.abc import Generator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.options import Count, Number, Options, Positive, Share, option
+from jupyter_gpt.options import Count, Number, Options, Positive, option
+from jupyter_gpt.runs.events import Metric, cut_events, declared
+from jupyter_gpt.runs.provenance import Provenance, check, provenance
+from jupyter_gpt.runs.run import ACTIVE, Run, header, parked
+from jupyter_gpt.runs.worker import worker
+from jupyter_gpt.stages.loop import METRICS
 
 Optimizer = Literal["muon", "adamw"]
 Dtype = Literal["float32", "bfloat16"]
-OVERWRITE = (
-    "replace what something else made under this NAME; the same cell, and the same options on the same data, may do so "
-    "without"
-)
 PROMPT_TEXTS = "texts in quotes, a $variable with a list of them, or a text file with one per line"  # of --prompts
+OVERWRITE = "replace an existing NAME; not needed for the same cell, or the same options on the same data"
 OpenShare = Annotated[Number, Field(gt=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=1 << 63)]
 LENGTH, RUNNING = "Length", "Running"
@@ -24,7 +37,7 @@ MICRO_TOKENS = 65536  # tokens of pretraining in one pass, where the memory hold
 
 
 class Bound(Options):
-    """What every magic has: its result can be bound to a variable."""
+    """The option of every magic: its result can be bound to a variable."""
 
     out: str | None = option(None, "bind the result to this variable of the notebook", "VAR", only="magic")
 
@@ -32,23 +45,20 @@ class Bound(Options):
 class Training(Options):
     """Options of every stage that trains."""
 
-    groups: ClassVar[tuple[str, ...]] = ("Name and data", LENGTH, "Optimization", "Evaluation", RUNNING)
+    groups: ClassVar[tuple[str, ...]] = ("Name and data", LENGTH, "Adapter", "Optimization", "Evaluation", RUNNING)
 
     name: str = option(..., "name of the model and its run", place=True, group="Name and data")
-    steps: Count | None = option(
-        None, "optimizer steps; the one to use in a notebook that is shared", "N", group=LENGTH
-    )
+    steps: Count | None = option(None, "optimizer steps; use this in a notebook that is shared", "N", group=LENGTH)
     dtype: Dtype | None = option(
         None,
-        "number format of the activations; the trained weights stay float32 (default: bfloat16 where the hardware "
-        "is fast in "
-        "it, else float32, as on a T4 or V100)",
+        "data type of the activations; trained weights stay float32 (default: bfloat16 where the hardware is fast in "
+        "it, else float32)",
         group="Optimization",
     )
-    seed: Seed = option(0, "decides data order, initial weights and sampling", "S", group=RUNNING)
+    seed: Seed = option(0, "random seed of data order, initial weights and sampling", "S", group=RUNNING)
     checkpoint_every: Count | None = option(
         None,
-        "steps between checkpoints on disk (default: one a minute, fewer where they would cost over 1% of the time)",
+        "steps between checkpoints on disk (default: one per minute, less often if they take over 1% of the time)",
         "N",
         group=RUNNING,
     )
@@ -67,7 +77,10 @@ class Finetuning(Training):
     """Options of the stages that train on from a model."""
 
     lora: Count | None = option(
-        None, "rank of a LoRA adapter that is trained instead of all weights", "R", group="Adapter"
+        None,
+        "train a LoRA adapter of this rank and freeze the base (a new head is trained in full)",
+        "R",
+        group="Adapter",
     )
     lora_targets: list[str] | None = option(
         None,
@@ -79,37 +92,34 @@ class Finetuning(Training):
 
 
 class Schedule(Training):
-    """Length and learning-rate schedule of next-token training."""
+    """Options of next-token training."""
 
     tokens: Count | None = option(
-        None, "train on this many tokens in all, instead of --steps (10M, 1.5B)", "N", group=LENGTH
+        None, "train on this many tokens in total, instead of --steps (10M, 1.5B)", "N", group=LENGTH
     )
     minutes: Positive | None = option(
         None,
-        "train for about this long, instead of --steps; how many steps that is depends on the machine",
+        "train for about this long, instead of --steps; the number of steps depends on the machine",
         "M",
         group=LENGTH,
     )
-    lr: Positive | None = option(None, "peak learning rate", "X", group="Optimization")
-    batch_tokens: Count | None = option(None, "tokens of one optimizer step", "N", group="Optimization")
-    warmup: Share | None = option(
-        None, "share of the steps in which the learning rate rises", "SHARE", group="Optimization"
-    )
-    decay: Share | None = option(None, "share of the steps in which it falls to zero", "SHARE", group="Optimization")
-    weight_decay: Number | None = option(None, "weight decay", "X", group="Optimization")
     clip: Positive = option(1.0, "maximum gradient norm (gradient clipping)", "X", group="Optimization")
     checkpointing: bool | None = option(
         None,
-        "recompute activations in the backward pass (gradient checkpointing): less memory, a third more work "
-        "(default: where "
-        "the free memory asks for it)",
+        "gradient checkpointing: recompute activations in the backward pass; less memory, a third more work (default: "
+        "if the free memory requires it)",
         group="Optimization",
     )
     eval_every: Count | None = option(
         None, "steps between validations (default: ten in a run)", "N", group="Evaluation"
     )
-    eval_tokens: Count | None = option(None, "held-out tokens read by each validation", "N", group="Evaluation")
+    eval_tokens: Count | None = option(None, "held-out tokens of each validation", "N", group="Evaluation")
     sample_every: Count | None = option(None, "steps between samples (default: six in a run)", "N", group="Evaluation")
+
+    def with_steps(self, steps: int) -> Any:
+        """The recipe with its length: evaluations and samples whose distance is open are spread over it."""
+        eval_every, sample_every = self.eval_every or max(1, steps // 10), self.sample_every or max(1, steps // 6)
+        return self.replace(steps=steps, eval_every=eval_every, sample_every=sample_every)
 
 
 def one_length(options: Any, *names: str) -> None:
@@ -129,3 +139,169 @@ def schedule(options: Any, warmup: float, decay: float) -> dict[str, float]:
         raise GPTError(f"--warmup {first:g} and --decay {last:g} are shares of the steps: together they are at most 1")
     first = min(warmup, 1 - (last or 0.0)) if first is None else first
     return {"warmup": first, "decay": min(decay, 1 - first) if last is None else last}
+
+
+STAGES = ("pretrain", "sft", "classify", "reward", "rlhf")  # kinds of runs, each a module
+
+
+def stage(kind: str):
+    """The module of a kind of run. Raises GPTError for one that this version does not know."""
+    if kind not in STAGES:
+        raise GPTError(f"runs of the kind {kind} were made by another version of jupyter_gpt")
+    return importlib.import_module(f"jupyter_gpt.stages.{kind}")
+
+
+def metrics_of(run: Run) -> Sequence[Metric]:
+    """The metrics that a run declares when it starts; for a run made before runs did, those its stage declares now."""
+    begun = any(event["event"] in ("step", "evaluation") for event in run.events)
+    metrics = declared(run.events)
+    if metrics or not begun:
+        return metrics
+    own = stage(run.kind)
+    return own.metrics_of(run.recipe["algo"]) if run.kind == "rlhf" else getattr(own, "METRICS", METRICS)
+
+
+def launch(session, options, kind: str, recipe, requested: Mapping, variables: Mapping | None = None) -> Run:
+    """Start a run of `recipe`, and wait for it unless in the background; `requested` is what the user asked for.
+
+    Raises GPTError, one line, for a name that is taken and while another run trains; nothing is touched then.
+    """
+    name, new = store.check_name(options.name), provenance(kind, requested, variables, sources_of(recipe))
+    folder = session.runs.folder(name)
+    with store.writing(f"run {name}"), store.locked(folder, f"{name} is being trained"):
+        claim(session, name, new, options.overwrite)
+        only_one(session)
+        store.sweep(folder.parent)
+        run = open_run(session, name, new, recipe.as_dict())
+    return start(session, run, recipe, variables, options.background, resuming=False)
+
+
+def resume(session, name: str, *, variables: Mapping | None = None, background: bool = False) -> Run:
+    """Go on with a run that was stopped, interrupted or failed, from its last checkpoint, to the same end.
+
+    Raises GPTError for a run that has finished, is running, or has nothing to go on from.
+    """
+    from jupyter_gpt.runs import checkpoint
+
+    run = session.runs[name]
+    if run.status == "finished":
+        raise GPTError(f"run {name} has finished all its {run.steps} steps: there is nothing to resume")
+    if run.alive:
+        what = {"paused": ": unpause it", "stopping": ": wait until it has ended"}
+        raise GPTError(f"run {name} is {run.status}{what.get(run.status, ' already')}")
+    recipe = stage(run.kind).RECIPE.from_dict(run.recipe)
+    only_one(session)
+    newest = checkpoint.latest(run.folder / "checkpoints")
+    with store.writing(f"run {name}"), store.locked(run.folder, f"{name} is being trained"):
+        store.sweep(run.folder)
+        run.events[:] = cut_events(run.folder / "events.jsonl", int(newest.name[5:]) if newest else -1)
+    return start(session, run, recipe, variables, background, resuming=newest is not None)
+
+
+def claim(session, name: str, new: Provenance, overwrite: bool) -> None:
+    """Raises GPTError where the model or the run of that name was made by something else."""
+    store.check_name(name)
+    existing = []
+    if name in session.runs and not (overwrite and damaged(session, name)):
+        run = session.runs[name]
+        if run.status in ACTIVE:
+            raise GPTError(f"run {name} is still running: %gpt stop {name}, or wait for it")
+        if run.step or name in session.models:  # else it never began: there is nothing to lose
+            existing.append(run)
+    if name in session.models:
+        existing.append(session.models.about(name))
+    for each in existing:
+        check(name, each.provenance, new, overwrite)
+
+
+def sources_of(recipe) -> list[str]:
+    """The data sources of a recipe: those of its mixture, the lines of a cell, its rewards."""
+    lines = (getattr(recipe, "cell", None) or "").splitlines()
+    rewards = getattr(recipe, "reward", None) or ()
+    return [*getattr(recipe, "mixture", ()), *(line.strip() for line in lines), *rewards]
+
+
+def damaged(session, name: str) -> bool:
+    """Whether the run cannot be read: whoever overwrites it need not read it."""
+    try:
+        return session.runs[name] is None
+    except GPTError:
+        return True
+
+
+def only_one(session) -> None:
+    """Raises GPTError while another run trains: two at once would be slower than one after the other."""
+    busy = next((run for run in session.runs.known.values() if run.alive), None)
+    if busy:
+        raise GPTError(
+            f"run {busy.name} is {busy.status} (step {busy.step:,} of {busy.steps:,}): "
+            f"wait for it, or %gpt stop {busy.name}"
+        )
+
+
+def open_run(session, name: str, new: Provenance, recipe: dict) -> Run:
+    """An empty run folder; an older run of that name is parked until the new one has something to keep."""
+    folder = session.runs.folder(name)
+    aside = folder.with_name(f".old-{name}@{len(parked(folder))}")
+    if folder.exists():
+        os.replace(folder, aside)
+    try:
+        store.write_text(folder / "recipe.yaml", header(new, recipe))
+    except OSError:
+        shutil.rmtree(folder, ignore_errors=True)
+        if aside.exists():
+            os.replace(aside, folder)
+        raise
+    run = session.runs.known[folder] = Run(folder)
+    return run
+
+
+def start(session, run: Run, recipe, variables: Mapping | None, background: bool, resuming: bool) -> Run:
+    """Put the run on the worker of its device, and wait for it unless `background`."""
+    for request in (run.stopping, run.skipping, run.paused, run.sampling):
+        request.clear()
+    run.job = worker("torch").submit(job(session, run, recipe, variables, resuming))
+    if not background:
+        run.wait()
+        for alarm in [event for event in run.events if event["event"] == "warning"]:  # a view would show them
+            warnings.warn(f"{run.name}, step {alarm['step']}: {alarm['text']}", stacklevel=2)
+    return run
+
+
+def job(session, run: Run, recipe, variables: Mapping | None, resuming: bool) -> Generator:
+    """The generator the worker runs."""
+    from jupyter_gpt.runs.runner import drive
+
+    own = stage(run.kind)
+
+    def finish(training, status: str) -> None:
+        own.keep(session, run, training)
+        for older in parked(run.folder):
+            shutil.rmtree(older, ignore_errors=True)
+        if status == "finished":
+            shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
+
+    try:
+        with store.writing(f"run {run.name}"):
+            yield from drive(run, own.preparation(session, run, recipe, variables), resuming, finish)
+    except BaseException:
+        give_back(session, run)
+        raise
+
+
+def give_back(session, run: Run) -> None:
+    """After a failure: bring the parked older run back if the new one has not come past its first step."""
+    older = parked(run.folder)
+    if older and run.step == 0:
+        shutil.rmtree(run.folder)
+        os.replace(older[-1], run.folder)
+        session.runs.known.pop(run.folder, None)
+
+
+def keep_model(session, run: Run, training, start=None, name: str | None = None, made=None, **more) -> None:
+    """Register what was trained, `start` being the model that it was made from. Its name and provenance are those of
+    the run unless given."""
+    name, made = name or run.name, made or run.provenance
+    more = {"licence": start.licence if start else None, **more}
+    lineage = [*(start.lineage if start else []), f"{name} ({made.kind})"]
+    session.models.keep(name, training.model, training.tokenizer, made.kind, made, lineage, training.step, **more)

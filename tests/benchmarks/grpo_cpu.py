@@ -42,7 +42,7 @@ def ours(model, args) -> tuple[list[float], list[float], list[float]]:
     from jupyter_gpt.inference.sampling import Request
     from jupyter_gpt.runs.worker import Call
     from jupyter_gpt.stages import grpo, rl
-    from jupyter_gpt.stages.rewards import Reward
+    from jupyter_gpt.stages.rollout import Reward
 
     recipe = rl_recipe(
         model.name,
@@ -63,7 +63,7 @@ def ours(model, args) -> tuple[list[float], list[float], list[float]]:
             training = end.value
             break
     seconds, generating, alone = [], [], []
-    rollout = rl.rollout
+    rollout = rl.rollout_of
 
     def timed(*given):
         began = time.perf_counter()
@@ -71,7 +71,7 @@ def ours(model, args) -> tuple[list[float], list[float], list[float]]:
         generating.append(time.perf_counter() - began)
         return found
 
-    rl.rollout = timed
+    rl.rollout_of = timed
     for _ in range(args.steps + 1):
         began, answer, events = time.perf_counter(), None, grpo.step(training)
         while True:
@@ -91,7 +91,7 @@ def ours(model, args) -> tuple[list[float], list[float], list[float]]:
         ]
         tokens = sum(token is not None for token in generate(model.module, asked))
         alone.append((time.perf_counter() - began) / tokens)
-    rl.rollout = rollout
+    rl.rollout_of = rollout
     return seconds[1:], generating[1:], alone[1:]
 
 

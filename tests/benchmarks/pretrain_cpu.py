@@ -86,7 +86,7 @@ def ours(dtype: str, optimizer: str, steps: int, clock: Callable[[], float]) -> 
     from helpers.recipes import pretraining_recipe
     from jupyter_gpt.nn.optimizer import optimizers
     from jupyter_gpt.runs.events import Step
-    from jupyter_gpt.stages.pretrain_training import Training, build, pretrain
+    from jupyter_gpt.stages.pretrain_training import Training, build
 
     recipe = pretraining_recipe(
         {"random": 1.0},
@@ -107,20 +107,15 @@ def ours(dtype: str, optimizer: str, steps: int, clock: Callable[[], float]) -> 
     model = build(recipe, VOCAB, 0)
     held_out = {"random": (1.0, DATA[:1])}
     training = Training(
-        recipe,
-        model,
-        None,
-        optimizers(model, recipe),
-        RandomRows(),
-        held_out,
-        np.ones(VOCAB, np.float32),
-        [],
-        0,
-        0.0,
-        None,
-        False,
+        recipe=recipe,
+        model=model,
+        optimizers=optimizers(model, recipe),
+        rows=RandomRows(),
+        held_out=held_out,
+        token_bytes=np.ones(VOCAB, np.float32),
+        flops_per_token=0.0,
     )
-    stamps, loop = [], pretrain(training)
+    stamps, loop = [], training.loop()
     for event in loop:
         if isinstance(event, Step):
             stamps.append(clock())

@@ -24,7 +24,7 @@ from helpers.recipes import pretraining_recipe
 from jupyter_gpt.nn.devices import peak_flops
 from jupyter_gpt.nn.optimizer import optimizers
 from jupyter_gpt.runs.events import Step
-from jupyter_gpt.stages.pretrain_training import Training, build, flops_per_token, pretrain
+from jupyter_gpt.stages.pretrain_training import Training, build, flops_per_token
 
 T, VOCAB = 1024, 50304
 
@@ -75,21 +75,16 @@ def ours(rows: int, steps: int, **options) -> tuple[float, float, int]:
     model = build(recipe, VOCAB, 0).cuda()
     count = sum(p.numel() for p in model.parameters())
     training = Training(
-        recipe,
-        model,
-        None,
-        optimizers(model, recipe, True),
-        RandomRows(),
-        {},
-        np.zeros(VOCAB, np.float32),
-        [],
-        0,
-        flops_per_token(recipe, count, VOCAB),
-        peak_flops("cuda", "bfloat16"),
-        True,
+        recipe=recipe,
+        model=model,
+        optimizers=optimizers(model, recipe, True),
+        rows=RandomRows(),
+        flops_per_token=flops_per_token(recipe, model),
+        peak_flops=peak_flops("cuda", "bfloat16"),
+        compile=True,
     )
     stamps = []
-    loop = pretrain(training)
+    loop = training.loop()
     for event in loop:
         if isinstance(event, Step):
             torch.cuda.synchronize()

@@ -28,7 +28,7 @@ def train(way: str, steps: int, dtype: str | None) -> None:
     from jupyter_gpt import gpt
     from jupyter_gpt.nn.logprobs import Reader
     from jupyter_gpt.stages import policy, ppo, rl
-    from jupyter_gpt.stages.rewards import Reward
+    from jupyter_gpt.stages.rollout import Reward
 
     model = gpt.models["smollm2-135m-instruct"]
     rank = 0 if way == "whole" else 16

@@ -101,9 +101,10 @@ def ours(model, tokenizer, rows: list[dict], arguments) -> float:
     """Real tokens a second of `%%sft`'s loop."""
     sys.path.insert(0, str(Path(__file__).parents[1]))
     from helpers.recipes import finetuning_recipe
+    from jupyter_gpt.models.scoring import result_of
     from jupyter_gpt.nn.lora import copied, lora
     from jupyter_gpt.runs.events import Step
-    from jupyter_gpt.stages.sft_training import prepare
+    from jupyter_gpt.stages.sft_training import fitted, prepare
 
     recipe = finetuning_recipe(
         {"$rows": 1.0},
@@ -120,15 +121,9 @@ def ours(model, tokenizer, rows: list[dict], arguments) -> float:
     )
     module = copied(model) if arguments.full else lora(model, 16)
     with tempfile.TemporaryDirectory() as folder:
-        preparing = prepare(
-            recipe, Path(folder), module, tokenizer, {"rows": [{"messages": messages(r)} for r in rows]}
-        )
-        while True:
-            try:
-                next(preparing)
-            except StopIteration as end:
-                training = end.value
-                break
+        recipe = result_of(fitted(recipe, module))
+        variables = {"rows": [{"messages": messages(r)} for r in rows]}
+        training = result_of(prepare(recipe, Path(folder), module, tokenizer, variables))
         training.questions = []
         stamps, tokens = [time.perf_counter()], []
         for event in training.loop():

@@ -1,4 +1,4 @@
-"""Finetuning the 135M shape of SmolLM2 on one GPU: real tokens a second of `%%sft`'s loop and of TRL's SFTTrainer.
+"""Supervised the 135M shape of SmolLM2 on one GPU: real tokens a second of `%%sft`'s loop and of TRL's SFTTrainer.
 
     python tests/benchmarks/sft_gpu.py [--steps 30] [--batch 16] [--lora RANK] [--only ours]
 
@@ -28,7 +28,8 @@ from jupyter_gpt.nn.devices import peak_flops
 from jupyter_gpt.nn.lora import copied, lora
 from jupyter_gpt.nn.optimizer import finetuning_optimizers
 from jupyter_gpt.runs.events import Step
-from jupyter_gpt.stages.sft_training import Finetuning, flops
+from jupyter_gpt.stages.loop import training_flops
+from jupyter_gpt.stages.sft_training import Supervised
 
 T, VOCAB, SHORTEST, LONGEST, WARM = 1024, 49152, 64, 600, 5
 
@@ -77,7 +78,7 @@ def rate(stamps: list[float], tokens: list[int]) -> float:
 
 def ours(base, found: Conversations, steps: int, batch: int, rank: int | None) -> tuple[float, float | None]:
     """Real tokens a second, and the share of the device's peak."""
-    device, count = base.device.type, sum(p.numel() for p in base.parameters())
+    device = base.device.type
     model = lora(base, rank) if rank else copied(base)
     rows = max(1, round(batch * (SHORTEST + LONGEST) / 2 / T))
     recipe = finetuning_recipe(
@@ -93,18 +94,15 @@ def ours(base, found: Conversations, steps: int, batch: int, rank: int | None) -
         eval_every=10**6,
         sample_every=10**6,
     )
-    recipe = recipe.for_base(576, 8192, "bfloat16", count, device).with_steps(steps + WARM)
-    training = Finetuning(
-        recipe,
-        model,
-        None,
-        finetuning_optimizers(model, recipe),
-        ConversationRows(found, T),
-        {},
-        [],
-        frozenset(),
-        flops(model),
-        peak_flops(device, "bfloat16"),
+    recipe = recipe.for_base(576, 8192, "bfloat16").replace(micro_tokens=32768).with_steps(steps + WARM)
+    training = Supervised(
+        recipe=recipe,
+        model=model,
+        optimizers=finetuning_optimizers(model, recipe),
+        rows=ConversationRows(found, T),
+        ends=frozenset(),
+        flops_per_token=training_flops(model),
+        peak_flops=peak_flops(device, "bfloat16"),
     )
     stamps, tokens = [], []
     for event in training.loop():

@@ -83,10 +83,11 @@ def main() -> None:
         sys.path.insert(0, str(Path(__file__).parents[1]))
         from helpers.recipes import finetuning_recipe
         from jupyter_gpt import gpt
+        from jupyter_gpt.models.scoring import result_of
         from jupyter_gpt.nn.chat_tokens import untrained
         from jupyter_gpt.nn.lora import copied, lora, with_shared_weights
         from jupyter_gpt.runs.events import Step
-        from jupyter_gpt.stages.sft_training import prepare
+        from jupyter_gpt.stages.sft_training import fitted, prepare
 
         gpt.pretrain("storyteller", {"stories": 3, "python": 1}, depth=4, steps=given.pretrain)
         base = gpt.models["storyteller"]
@@ -103,13 +104,8 @@ def main() -> None:
             eval_every=10**9,
             sample_every=10**9,
         )
-        work = prepare(recipe, Path(folder), model, base.tokenizer)
-        while True:
-            try:
-                next(work)
-            except StopIteration as stop:
-                training = stop.value
-                break
+        recipe = result_of(fitted(recipe, model))
+        training = result_of(prepare(recipe, Path(folder), model, base.tokenizer))
         learned = sum(p.numel() for p in model.parameters() if p.requires_grad)
         print(f"{training.recipe.optimizer}, lr {training.recipe.lr:g}, {learned:,} parameters trained")
         training.held_out, training.questions = {}, []

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from jupyter_gpt.nn import cpu_kernels as by_hand
-from jupyter_gpt.nn import transformer
+from jupyter_gpt.nn import cpu_kernels, transformer
 
 
 class Counted(TorchDispatchMode):
@@ -53,7 +52,7 @@ def as_on_a_gpu(monkeypatch) -> None:
         "scaled_dot_product_attention",
         lambda q, *rest, **options: (fused_attention if q.is_meta else real)(q, *rest, **options),
     )
-    monkeypatch.setattr(transformer, "rms_norm", lambda x, weight, eps: by_hand.RMSNorm.apply(x, weight, eps))
+    monkeypatch.setattr(transformer, "rms_norm", lambda x, weight, eps: cpu_kernels.RMSNorm.apply(x, weight, eps))
 
 
 def known(*modules: nn.Module) -> list[Tensor]:

@@ -16,8 +16,8 @@ from jupyter_gpt.nn.heads import with_head
 from jupyter_gpt.nn.logprobs import Reader, logprobs
 from jupyter_gpt.nn.lora import copied, lora, merged
 from jupyter_gpt.nn.modules import context_of, trained
-from jupyter_gpt.stages.pretrain_training import Training, forward_functions, held_out_losses
-from jupyter_gpt.stages.sft_training import Finetuning
+from jupyter_gpt.stages.pretrain_training import Training, held_out_losses
+from jupyter_gpt.stages.sft_training import Supervised
 
 T = 14
 LENGTHS = (9, 5, 12)
@@ -46,7 +46,8 @@ def finetuning(model):
     """A finetuning run as its loop sees it, one validation batch among it."""
     recipe = SimpleNamespace(checkpointing=False, context=T, dtype="float32", batch_tokens=2 * T, micro_tokens=4096)
     rows = SimpleNamespace(batch=lambda places: packed())
-    return Finetuning(recipe, model, None, None, rows, {"texts": (1.0, [packed()])}, [], frozenset(), 0.0, None)
+    held_out = {"texts": (1.0, [packed()])}
+    return Supervised(recipe=recipe, model=model, optimizers=None, rows=rows, held_out=held_out, ends=frozenset())
 
 
 def own(model):
@@ -105,21 +106,8 @@ def test_the_loss_of_every_stage_is_the_model_s_own(kind):
     model = copied(base)
     check(model)
 
-    pretraining = Training(
-        SimpleNamespace(checkpointing=False, context=T, dtype="float32"),
-        model,
-        None,
-        None,
-        None,
-        {},
-        None,
-        [],
-        0,
-        0.0,
-        None,
-        False,
-    )
-    trunk, head = forward_functions(pretraining)[1:]
+    recipe = SimpleNamespace(checkpointing=False, context=T, dtype="float32")
+    trunk, head = Training(recipe=recipe, model=model, optimizers=None, rows=None).forward_functions()[1:]
     with torch.no_grad():
         logits = torch.cat([model(input_ids=row[None, :-1], use_cache=False).logits[0] for row in TEXTS]).float()
     wanted = cross_entropy(logits, TEXTS[:, 1:].flatten())

@@ -6,7 +6,7 @@ import torch
 
 from helpers.recipes import pretraining_recipe
 from jupyter_gpt.data.conversation_rows import IGNORE, PADDING, Batch
-from jupyter_gpt.nn import cpu_kernels as by_hand
+from jupyter_gpt.nn import cpu_kernels
 from jupyter_gpt.nn.lora import copied, lora
 from jupyter_gpt.nn.lora_linear import token_rows, unwrapped
 from jupyter_gpt.nn.loss import cross_entropy
@@ -187,16 +187,16 @@ def test_a_model_of_another_architecture_goes_its_own_way():
 
 
 def test_long_texts_take_torch_s_kernel():
-    from jupyter_gpt.nn import cpu_kernels as by_hand
+    from jupyter_gpt.nn import cpu_kernels
 
     model, rows = tiny(), batch()
     flat = stream(rows, "cpu")
     trunk = Trunk(model, 128, torch.float64)
     with torch.no_grad():
         short = trunk(flat.ids, flat.segments)
-        trunk.mask = trunk.mask[:16, :16]  # as if by_hand.LONGEST were 16
+        trunk.mask = trunk.mask[:16, :16]  # as if cpu_kernels.LONGEST were 16
         long = trunk(flat.ids, flat.segments)
-    assert by_hand.LONGEST > 16 and torch.allclose(short, long, atol=1e-12)
+    assert cpu_kernels.LONGEST > 16 and torch.allclose(short, long, atol=1e-12)
 
 
 def test_blocks_made_again_give_the_same_gradients():
@@ -266,7 +266,7 @@ def test_texts_laid_side_by_side_attend_as_each_by_itself(lengths):
 
     q, k, v, weights = drawn(G * r), drawn(G), drawn(G), torch.randn(N, G * r, h, generator=generator).double()
     mask = torch.full((512, 512), float("-inf"), dtype=torch.float64).triu_(1)
-    found = by_hand.PackedAttention.apply(q, k, v, mask, lengths)[0]
+    found = cpu_kernels.PackedAttention.apply(q, k, v, mask, lengths)[0]
     alone = torch.cat(
         [
             torch.nn.functional.scaled_dot_product_attention(*text, is_causal=True, enable_gqa=True)

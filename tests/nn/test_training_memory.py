@@ -15,12 +15,11 @@ from jupyter_gpt.nn import transformer
 from jupyter_gpt.nn.lora import lora
 from jupyter_gpt.nn.loss import chunk_rows, cross_entropy
 from jupyter_gpt.nn.optimizer import optimizers
-from jupyter_gpt.nn.parameter_count import parameters
 from jupyter_gpt.nn.sizes import amount
-from jupyter_gpt.nn.training_memory import ENOUGH, MARGIN, choose, finetuning, fit, halves, pretraining
+from jupyter_gpt.nn.training_memory import ENOUGH, MARGIN, choose, finetuning, fit, halves
 from jupyter_gpt.nn.transformer import Trunk
 from jupyter_gpt.nn.varlen import Segments
-from jupyter_gpt.stages.pretrain_training import build
+from jupyter_gpt.stages.pretrain_training import build, memory_step
 
 
 def llama(kind="Llama", width=128, layers=3, heads=4, kv=4, mlp=352, vocab=512, **more):
@@ -193,8 +192,8 @@ def test_what_named_sizes_took_at_once(size, tokens, least, most, monkeypatch, h
     recipe = pretraining_recipe({"none": 1.0}, size=size, steps=10, dtype="bfloat16")
     with torch.device("meta"):
         model = build(recipe, recipe.vocab_size, 0)
-    step = pretraining(recipe, recipe.vocab_size, "cuda")
-    state = 4 * parameters(recipe, recipe.vocab_size)
+    step, parameters = memory_step(recipe, recipe.vocab_size, "cuda")
+    state = 4 * parameters
     peak = state + peak_of(model, tokens // recipe.context, recipe.context, torch.bfloat16, False)
     assert least < step.bytes(tokens, False) < most
     assert 0.9 < step.bytes(tokens, False) / peak < 1.2
@@ -212,7 +211,7 @@ def test_the_updates_of_muon_take_what_is_said():
         [*counted.known(model), *own.muon.buffers.values(), *(p.grad for p in model.parameters())]
     ) as count:
         own.muon.step(1.0)
-    assert 0.8 < pretraining(recipe, recipe.vocab_size, "cuda").update / count.peak < 1.3
+    assert 0.8 < memory_step(recipe, recipe.vocab_size, "cuda")[0].update / count.peak < 1.3
 
 
 def step_of(device: str = "cuda", **options):

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 
 from helpers.recipes import pretraining_recipe
 from jupyter_gpt.nn.loss import IGNORE, cross_entropy, eager_softmax_gradient, softmax_gradient
-from jupyter_gpt.nn.parameter_count import parameter_count
 from jupyter_gpt.nn.transformer import Trunk, attention
+from jupyter_gpt.stages.pretrain import parameter_count
 from jupyter_gpt.stages.pretrain_training import build
 
 SHAPES = {

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 from helpers.recipes import classify_recipe, finetuning_recipe
 from jupyter_gpt.notebook.views.run_report import run_report
-from jupyter_gpt.stages.classify_training import Classifying
-from jupyter_gpt.stages.sft_training import Finetuning
+from jupyter_gpt.stages.classify import Classifying
+from jupyter_gpt.stages.sft_training import Supervised
 
 EVIL = "<script>alert(1)</script>»"
 
@@ -80,9 +80,9 @@ def test_what_a_run_does_not_know_it_does_not_say():
     recipe = finetuning_recipe({"the cell": 1}, "hen", adapter="polite", steps=4, batch_tokens=64)
     report = run_report(run("sft", recipe, told(evaluated=False), "stopped"))
     assert "validation" not in report.text and report.text.startswith("a: sft, stopped, ≈4 of ≈4 steps")
-    assert Finetuning.about.fget(SimpleNamespace(recipe=recipe)).startswith("a copy of the adapter polite of hen, ")
+    assert Supervised.about.fget(SimpleNamespace(recipe=recipe)).startswith("a copy of the adapter polite of hen, ")
     recipe = finetuning_recipe({"x": 1}, "hen", lora=4, steps=4, batch_tokens=64)
-    assert Finetuning.about.fget(SimpleNamespace(recipe=recipe)).startswith("an adapter of rank 4 on hen, ")
+    assert Supervised.about.fget(SimpleNamespace(recipe=recipe)).startswith("an adapter of rank 4 on hen, ")
     early = run_report(run("sft", recipe, told()[:1], "failed"))
     assert early.text.startswith("a: sft, failed") and "image" not in early.html
 

@@ -10,8 +10,8 @@ import time
 import pytest
 
 from jupyter_gpt.runs.events import cut_events, read_events
-from jupyter_gpt.stages import pretrain_training as pretrain
 from jupyter_gpt.stages import rl
+from jupyter_gpt.stages.pretrain_training import Training
 from jupyter_gpt.stages.rankings import Ranking
 
 RARELY = {"steps": 4000, "eval_every": 4000, "background": True}
@@ -60,15 +60,15 @@ def steps_of(run, kind):
 
 def endless(monkeypatch):
     """Every evaluation but that of step 0 goes on until it is skipped."""
-    real = pretrain.evaluate
+    real = Training.evaluate
 
-    def evaluate(training, *rest):
+    def evaluate(training):
         while training.step:
             time.sleep(0.001)
             yield None
-        yield from real(training, *rest)
+        yield from real(training)
 
-    monkeypatch.setattr(pretrain, "evaluate", evaluate)
+    monkeypatch.setattr(Training, "evaluate", evaluate)
 
 
 def evaluating(run):
@@ -154,7 +154,7 @@ def test_a_run_at_its_end_is_stopped_once_for_its_last_evaluation_and_twice_with
 
 
 def test_what_a_step_has_told_already_is_not_told_twice(gpt, train, monkeypatch):
-    real = pretrain.sample_prompts
+    real = Training.samples
 
     def stops(training):
         for event in real(training):
@@ -162,7 +162,7 @@ def test_what_a_step_has_told_already_is_not_told_twice(gpt, train, monkeypatch)
             if event is not None and training.step == 10:
                 gpt.runs["tiny"].stopping.set()
 
-    monkeypatch.setattr(pretrain, "sample_prompts", stops)
+    monkeypatch.setattr(Training, "samples", stops)
     run = train(steps=40, eval_every=10, sample_every=10, prompts=["The old", "The red", "The tall"])
     assert run.status == "stopped" and run.step == 10
     assert steps_of(run, "evaluation") == [0, 10] and steps_of(run, "sample") == [0] * 3 + [10] * 3

@@ -71,7 +71,7 @@ def test_a_step_in_pieces_is_the_whole_step(gpt, fox, monkeypatch):
 
 @pytest.mark.parametrize("epochs", [1, 3])
 def test_epochs_see_each_text_so_often(gpt, fox, monkeypatch, epochs):
-    from jupyter_gpt.stages.classify_training import Classifying
+    from jupyter_gpt.stages.classify import Classifying
 
     seen, loss = Counter(), Classifying.loss
     monkeypatch.setattr(

@@ -9,7 +9,7 @@ import jupyter_gpt
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.notebook.views import live
 from jupyter_gpt.notebook.views.run_report import panels, run_report
-from jupyter_gpt.stages.launch import metrics_of
+from jupyter_gpt.stages.stage import metrics_of
 
 ALGORITHM = '''
 from jupyter_gpt.nn.logprobs import logprobs
@@ -90,7 +90,7 @@ def test_a_resumed_run_wants_it_again(shell, gpt):
     run.stop()
     run.wait()
     assert run.recipe["algo"] == "$mine"
-    with pytest.raises(GPTError, match=r"^there is no variable mine: --algo \$mine wants it, to resume a run too$"):
+    with pytest.raises(GPTError, match=r"^there is no variable mine: --algo \$mine needs it, to resume a run too$"):
         gpt.resume("aligned")
     step = run.step
     again = gpt.resume("aligned", variables=shell.user_ns, background=True)
@@ -103,8 +103,8 @@ def test_a_resumed_run_wants_it_again(shell, gpt):
 
 def test_what_is_no_algorithm_is_one_line(shell, gpt):
     for value, said in (
-        ("7", r"^--algo \$odd is no algorithm: it wants METRICS, a list of Metric, and a generator step\(training\)"),
-        ("Reinforce", "not of a class$"),
+        ("7", r"^--algo \$odd is no algorithm: it must be a module or an object, not a class, with METRICS, a list of"),
+        ("Reinforce", "not a class, with METRICS"),
     ):
         shell.run_cell(f"odd = {value}").raise_error()
         error = shell.run_cell(CELL.replace("$mine", "$odd")).error_in_exec
@@ -113,5 +113,7 @@ def test_what_is_no_algorithm_is_one_line(shell, gpt):
             raise error
     shell.run_cell("class Odd(Reinforce):\n    def step(self, training):\n        yield\n\nodd = Odd()").raise_error()
     error = shell.run_cell(CELL.replace("$mine", "$odd")).error_in_exec
-    with pytest.raises(GPTError, match=r"^--algo \$odd: step\(training\) returns its tokens and values, \(int, dict\)"):
+    with pytest.raises(
+        GPTError, match=r"^--algo \$odd: step\(training\) must return its tokens and values, \(int, dict\)"
+    ):
         raise error

@@ -210,9 +210,9 @@ def test_a_failed_run_gives_the_older_one_back(gpt, train):
 
 
 def test_a_loss_that_is_not_a_number_stops_with_the_checkpoint_kept(gpt, train, monkeypatch):
-    from jupyter_gpt.stages import pretrain_training as loop
+    from jupyter_gpt.stages.pretrain_training import Training
 
-    real = loop.batch_at
+    real = Training.micro_batch
 
     def poisoned(training, step, micro):
         if step == 9:
@@ -220,12 +220,12 @@ def test_a_loss_that_is_not_a_number_stops_with_the_checkpoint_kept(gpt, train, 
                 next(training.model.parameters()).fill_(float("nan"))
         return real(training, step, micro)
 
-    monkeypatch.setattr(loop, "batch_at", poisoned)
+    monkeypatch.setattr(Training, "micro_batch", poisoned)
     with pytest.raises(GPTError, match=r"stopped being a number at step \d+; the checkpoint of step 6 is kept"):
         train(steps=20, checkpoint_every=3)
     run = gpt.runs["tiny"]
     assert run.status == "failed" and all(e["loss"] == e["loss"] for e in run.events if e["event"] == "step")
-    monkeypatch.setattr(loop, "batch_at", real)
+    monkeypatch.setattr(Training, "micro_batch", real)
     assert gpt.resume("tiny").status == "finished"
 
 
@@ -360,12 +360,12 @@ def test_a_model_that_does_not_fit_is_refused_before_it_is_built(gpt, train, mon
 def test_a_short_memory_cuts_the_batch_and_resumed_it_stays_cut(gpt, train, monkeypatch):
     """The numbers stay those of the whole batch, to rounding; the recipe says what was chosen."""
     from jupyter_gpt.nn import devices as memory
-    from jupyter_gpt.nn.training_memory import pretraining
     from jupyter_gpt.stages.pretrain import PretrainRecipe
+    from jupyter_gpt.stages.pretrain_training import memory_step
 
     whole = train("whole", rows=None, steps=6, dtype="float32")
     assert (whole.recipe["rows"], whole.recipe["checkpointing"]) == (4, False)
-    step = pretraining(PretrainRecipe.from_dict(whole.recipe), 300, "cpu")
+    step, _ = memory_step(PretrainRecipe.from_dict(whole.recipe), 300, "cpu")
     with monkeypatch.context() as patch:
         patch.setattr(memory, "free", lambda device: int(step.bytes(64, True) / 0.84))
         part = train("part", rows=None, steps=6, dtype="float32", background=True)
@@ -442,7 +442,7 @@ def test_nothing_held_out_is_trained_on_whole(gpt, train):
 
 def test_another_models_tokenizer_has_its_own_size(gpt, train):
     train(steps=2)
-    with pytest.raises(GPTError, match="--vocab-size is for a tokenizer that is trained here, not for that of tiny"):
+    with pytest.raises(GPTError, match="--vocab-size is for a tokenizer that is trained, not for that of tiny"):
         train("second", steps=2, tokenizer="tiny", vocab_size=300)
     assert len(train("second", steps=2, tokenizer="tiny", vocab_size=None).history) == 2
 

@@ -56,7 +56,7 @@ def tiny(gpt, tiny_model):
 
 @pytest.mark.parametrize("epochs", [1, 3])
 def test_epochs_see_each_ranking_so_often(gpt, tiny, monkeypatch, epochs):
-    from jupyter_gpt.stages.reward_training import RewardTraining
+    from jupyter_gpt.stages.reward import RewardTraining
 
     rank(gpt, count=11)
     seen, loss = [], RewardTraining.loss
@@ -432,8 +432,8 @@ def test_an_interrupt_in_the_reward_stops_the_run_and_keeps_it(gpt, tiny):
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (float("nan"), "answered 'nan' for the completion"),
-        ("good", "a reward is a finite number"),
+        (float("nan"), "got 'nan' for the completion"),
+        ("good", "must return a finite number"),
         (1e300, "at most 1e\\+18"),
     ],
 )
@@ -492,8 +492,8 @@ def test_completions_that_were_cut_are_left_out_of_grpos_loss(gpt, tiny):
         ({"algo": "grpo", "reward": short, "use_score_scaling": True}, "--use-score-scaling belongs to --algo ppo"),
         ({"algo": "ppo", "reward": short, "missing_eos_penalty": -1.0}, "--missing-eos-penalty -1 must be above zero"),
         ({"algo": "pop"}, "did you mean ppo"),
-        ({"algo": "grpo"}, "wants a reward"),
-        ({"algo": "dpo"}, "straight from rankings"),
+        ({"algo": "grpo"}, "needs a reward"),
+        ({"algo": "dpo"}, "directly from rankings"),
         ({"algo": "grpo", "reward": "$nobody"}, "no variable nobody"),
         ({"algo": "grpo", "reward": "tiny"}, "tiny is not a reward model"),
         ({"algo": "grpo", "reward": 3}, "reward=3 is of type int: wanted is a text or a function"),

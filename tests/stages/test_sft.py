@@ -157,11 +157,11 @@ def test_an_adapter_is_continued_as_a_copy_or_merged_first(gpt, sft):
     assert any(not torch.equal(one[name], p) for name, p in own(two).items())
     sft("three", base="one", merge_first=True)
     assert gpt.models["three"].base is None and gpt.models["three"].parameters == gpt.models["fox"].parameters
-    assert "leave --lora out to go on with a copy" in fail(sft, "four", base="one", lora=2)
+    assert "leave --lora out to continue a copy" in fail(sft, "four", base="one", lora=2)
     assert "%gpt merge one NAME" in fail(sft, "four", base="one", lora=2, merge_first=True)
     assert "no adapter" in fail(sft, "four", merge_first=True)
     for option in ({"dora": True}, {"lora_alpha": 4}, {"lora_targets": ["q_proj"]}, {"load_in": "4bit"}):
-        assert "was settled when one was made" in fail(sft, "four", base="one", **option)
+        assert "was set when one was made" in fail(sft, "four", base="one", **option)
     assert fail(sft, "four", base="one", merge_first=True, dora=True) == "--dora belongs to an adapter: leave it out"
 
 

@@ -14,7 +14,7 @@ from jupyter_gpt.nn.lora import clone_adapter, copied, lora
 from jupyter_gpt.nn.optimizer import finetuning_optimizers
 from jupyter_gpt.runs.events import Step
 from jupyter_gpt.stages.pretrain_training import build
-from jupyter_gpt.stages.sft_training import Finetuning
+from jupyter_gpt.stages.sft_training import Supervised
 
 trl = pytest.importorskip("trl")
 
@@ -111,18 +111,15 @@ def ours(model, tokenizer, found, packed):
         batch_tokens=256 * BATCH,
         dtype="float32",
     )
-    recipe = recipe.for_base(32, 256, "float32", 10**6, "cpu").with_steps(STEPS)
-    training = Finetuning(
-        recipe,
-        model,
-        tokenizer,
-        finetuning_optimizers(model, recipe),
-        InOrder(found, packed),
-        {},
-        [],
-        frozenset(),
-        0.0,
-        None,
+    recipe = recipe.for_base(32, 256, "float32").replace(micro_tokens=8192).with_steps(STEPS)
+    training = Supervised(
+        recipe=recipe,
+        model=model,
+        tokenizer=tokenizer,
+        optimizers=finetuning_optimizers(model, recipe),
+        rows=InOrder(found, packed),
+        ends=frozenset(),
+        flops_per_token=0.0,
     )
     events = [event for event in training.loop() if isinstance(event, Step)]
     return [float(e.values["loss"]) for e in events], [float(e.values["grad_norm"]) for e in events]

@@ -10,12 +10,12 @@ from jupyter_gpt.data.prompt_completion import end_token_id
 from jupyter_gpt.data.render import Question, render
 from jupyter_gpt.models.scoring import scores
 from jupyter_gpt.nn.logprobs import Reader, logprobs
-from jupyter_gpt.stages import dpo, reward_training, rl
+from jupyter_gpt.stages import dpo, rl
+from jupyter_gpt.stages import reward as reward_stage
 from jupyter_gpt.stages.dpo import summed
 from jupyter_gpt.stages.rank import rank
 from jupyter_gpt.stages.rankings import Ranking
-from jupyter_gpt.stages.rewards import Reward, rewarded
-from jupyter_gpt.stages.rollout import Asked, roll_out
+from jupyter_gpt.stages.rollout import Prompt, Reward, rewarded, roll_out
 
 PROMPTS = [f"Tale {n}. The old fox" for n in range(6)]
 TEXTS = (" saw 3 small birds.", " saw 7")
@@ -57,7 +57,7 @@ def ids_of(model, prompt, text, ended):
 @pytest.mark.parametrize(("why", "ended"), [("length", False), ("stop", True), (None, True)])
 def test_a_reward_model_learns_the_text_as_it_stands(model, why, ended):
     recipe = reward_recipe("tiny", "taste", lora=4)
-    training = outcome(reward_training.prepare(recipe, model, told(("stop", why))))
+    training = outcome(reward_stage.prepare(recipe, model, told(("stop", why))))
     for ranked in training.rankings + training.held_out:
         wanted = ids_of(model, ranked.prompt, TEXTS[1], ended)
         if model.tokenizer.pad_token_id == wanted[-1]:  # transformers' classifiers read before the padding
@@ -90,7 +90,7 @@ def test_what_the_policy_samples_is_learned_and_judged_as_it_stands(gpt, model):
     end or without."""
     end = end_token_id(model.tokenizer)
     stop = frozenset({end, *range(40, 90)})  # so many that often one is said
-    asked = [Asked(text, render("tiny", model.tokenizer, Question(text)).ids) for text in PROMPTS]
+    asked = [Prompt(text, render("tiny", model.tokenizer, Question(text)).ids) for text in PROMPTS]
     found = outcome(roll_out(model.module, model.tokenizer, asked, 8, 6, stop, seed=0))
     assert 4 < sum(found.finished) < 44 and found.truncated.tolist() == [not whole for whole in found.finished]
     for row, whole in zip(found.rows, found.finished, strict=True):
@@ -103,7 +103,7 @@ def test_what_the_policy_samples_is_learned_and_judged_as_it_stands(gpt, model):
             theirs = logp[len(row.prompt) - 1 : -1].gather(1, torch.tensor(row.completion)[:, None])[:, 0]
             torch.testing.assert_close(mine[place, : len(theirs)], theirs, atol=1e-4, rtol=1e-4)
 
-    judge = outcome(reward_training.prepare(reward_recipe("tiny", "taste", lora=4), model, told()))
+    judge = outcome(reward_stage.prepare(reward_recipe("tiny", "taste", lora=4), model, told()))
     reward = Reward("judge", model=judge.reader, tokenizer=model.tokenizer)
     values = outcome(rewarded([reward], found.prompts, found.texts, found.finished))
     for prompt, text, whole, value in zip(found.prompts, found.texts, found.finished, values, strict=True):

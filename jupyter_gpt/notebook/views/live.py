@@ -26,7 +26,7 @@ from typing import Any
 
 from jupyter_gpt.notebook.views.widget import Widget
 from jupyter_gpt.runs.events import Metric
-from jupyter_gpt.stages.launch import metrics_of
+from jupyter_gpt.stages.stage import metrics_of
 
 PERIOD = 0.2  # seconds between two messages; a front end draws no more often than that
 _NOW = ("step", "tokens", "seconds", "tokens_per_second", "mfu")

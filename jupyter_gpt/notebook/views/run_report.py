@@ -32,7 +32,7 @@ from jupyter_gpt.report.report import Report
 from jupyter_gpt.report.text import plain
 from jupyter_gpt.runs.events import MEAN, Metric, last_of, recent
 from jupyter_gpt.runs.run import standing
-from jupyter_gpt.stages.launch import metrics_of
+from jupyter_gpt.stages.stage import metrics_of
 
 KINDS = {"classify": "classifier", "reward": "reward model"}
 KEPT = ("mixture", "arch", "base", "adapter", "algo", "policy", "reward", "rankings")  # of the recipe, in the JSON
@@ -180,11 +180,11 @@ def tables(run, start: dict) -> list[dict]:
     tested, old = last_of(run.events, "evaluation"), last_of(run.events, "measures")
     made = []
     if "confusion" in tested:
-        from jupyter_gpt.stages.classify_training import confusion_table
+        from jupyter_gpt.stages.classify import confusion_table
 
         made.append(confusion_table(tested["step"], start["labels"], tested["confusion"]))
     if "calibration" in tested:
-        from jupyter_gpt.stages.reward_training import calibration_table
+        from jupyter_gpt.stages.reward import calibration_table
 
         made.append(calibration_table(tested["step"], tested["calibration"]))
     if old:
