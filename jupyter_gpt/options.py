@@ -222,7 +222,7 @@ def problem(error: ValidationError, cls: type[Options]) -> GPTError:
     flag, kind, value, context = label(cls, name), first["type"], first["input"], first.get("ctx", {})
     shown = f"{flag} {value:g}" if isinstance(value, float) else f"{flag} {value!s:.40}"
     if kind == "missing":
-        return WrongArgument(f"{cls.magic} wants {flag}")
+        return WrongArgument(f"{cls.magic} requires {flag}")
     if kind == "literal_error":
         choices = list(typing.get_args(next(iter_literals(cls.hints()[name]))))
         likely = nearest(str(value), choices) if len(choices) > 1 else ""

@@ -1,7 +1,7 @@
-"""How the line of a magic becomes words, and a word a number.
+"""Splits the line of a magic into words, and reads words as numbers.
 
-Not `shlex`: that takes the quotes out of `--json {"type": "object"}` and the backslashes out of `C:\\texts\\*.txt`, and
-stumbles over the apostrophe of `don't`.
+Not `shlex`: it removes the quotes of `--json {"type": "object"}` and the backslashes of `C:\\texts\\*.txt`, and fails
+at the apostrophe of `don't`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Word(NamedTuple):
 
 
 def split(line: str) -> list[Word]:
-    """The words of a line, parted by white space.
+    """The words of a line, separated by white space.
 
     A quote groups at the start of a word and after `=`, nowhere else, so that apostrophes are letters; inside quotes a
     backslash is itself unless it stands before the closing quote. A word that begins with `{` or `[` (or has it after
@@ -83,7 +83,7 @@ def _bracketed(line: str, at: int) -> int:
 
 
 def whole(text: str) -> int:
-    """A count: `1000`, `1_000_000`, `50k`, `1.5M`, `1e6`, `2B`. `ValueError` says what is wanted instead."""
+    """A count: `1000`, `1_000_000`, `50k`, `1.5M`, `1e6`, `2B`. Raises ValueError with what is expected."""
     value = _scaled(text)
     if value is None or value < 0 or value != value.to_integral_value():
         raise ValueError("a whole number (such as 1000, 1_000_000, 50k, 1e6)")
@@ -93,7 +93,7 @@ def whole(text: str) -> int:
 
 
 def number(text: str) -> float:
-    """A number: `0.02`, `3e-4`, `1.5`, `2k`. `ValueError` says what is wanted instead."""
+    """A number: `0.02`, `3e-4`, `1.5`, `2k`. Raises ValueError with what is expected."""
     value = _scaled(text)
     if value is None:
         raise ValueError("a number (such as 0.02, 3e-4, 1.5)")
@@ -107,14 +107,14 @@ def _scaled(text: str) -> Decimal | None:
 
 
 def variable(text: str) -> str:
-    """A name that Python can assign to. `ValueError` says what is wanted instead."""
+    """A name that Python can assign to. Raises ValueError with what is expected."""
     if not text.isidentifier() or iskeyword(text):
         raise ValueError("the name of a Python variable")
     return text
 
 
 def spelled(text: str) -> str:
-    r"""A text in which `\n` and `\t` stand for a new line and a tab. `ValueError` says what is wanted instead."""
+    r"""A text in which `\n` and `\t` stand for a new line and a tab. Raises ValueError with what is expected."""
     if not text:
         raise ValueError("some text")
     return text.replace("\\n", "\n").replace("\\t", "\t")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from jupyter_gpt.nn.sizes import short
-from jupyter_gpt.runs.events import last_of
+from jupyter_gpt.runs.events import last_of, read_events
 from jupyter_gpt.runs.run import diverged
 
 HEADER = ("run", "status", "steps", "validation loss", "parameters", "seconds")
@@ -35,35 +34,19 @@ def _fresh(paths, since: float) -> list[Path]:
 
 def _run(path: Path) -> tuple[str, ...]:
     """A run's line, from its events; one with no end event lost its process."""
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    events = [event for event in map(_event, lines) if event]
-
-    def last(kind: str, key: str):
-        found = [event[key] for event in events if event["event"] == kind and event.get(key) is not None]
-        return found[-1] if found else None
-
-    done, planned = last("step", "step") or 0, last("start", "steps")
-    parameters, tested = last("start", "parameters"), last_of(events, "evaluation")
-    seconds = last("end", "seconds") or last("step", "seconds")
-    status = last("end", "status") if events and events[-1]["event"] == "end" else "interrupted"
-    loss = tested.get("val_loss")
+    events = read_events(path)
+    start, step, evaluation = (last_of(events, kind) for kind in ("start", "step", "evaluation"))
+    end = last_of(events[-1:], "end")
+    status, planned, loss = end.get("status", "interrupted"), start.get("steps"), evaluation.get("val_loss")
+    seconds, parameters = end.get("seconds") or step.get("seconds"), start.get("parameters")
     return (
         path.parent.name,
-        f"{status}, diverged" if diverged(events) else str(status),
-        f"{done:,}" if planned is None else f"{done:,} of {planned:,}",
-        "–" if loss is None else f"{loss:.3f} at step {tested['step']:,}",
+        f"{status}, diverged" if diverged(events) else status,
+        f"{step.get('step', 0):,}" + ("" if planned is None else f" of {planned:,}"),
+        "–" if loss is None else f"{loss:.3f} at step {evaluation['step']:,}",
         "–" if parameters is None else short(parameters),
         "–" if seconds is None else f"{seconds:,.1f}",
     )
-
-
-def _event(line: str) -> dict | None:
-    """One event; None for a line that a killed run left torn."""
-    try:
-        event = json.loads(line)
-    except ValueError:
-        return None
-    return event if isinstance(event, dict) and "event" in event else None
 
 
 def _model(folder: Path) -> tuple[str, ...]:

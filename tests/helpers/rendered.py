@@ -2,6 +2,7 @@
 
 import html
 import re
+from html.parser import HTMLParser
 
 from helpers import TESTS
 
@@ -19,3 +20,18 @@ def visible(source: str) -> str:
     """What a reader sees of HTML: its text, each table cell and line apart; there is no ≈ of ours in it and no «»."""
     source = re.sub(r"<(br|/td|/th|/p|/summary)>", "\n", re.sub(r"<!--.*?-->", "", source))
     return html.unescape(re.sub(r"<[^>]*>", "", source)).replace("\xa0", " ")
+
+
+class Tags(HTMLParser):
+    """The tags that HTML has, and its text."""
+
+    def __init__(self, source: str):
+        super().__init__()
+        self.seen, self.text = set(), ""
+        self.feed(source)
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.add(tag)
+
+    def handle_data(self, data):
+        self.text += data

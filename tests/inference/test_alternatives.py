@@ -4,7 +4,7 @@ import pytest
 
 from jupyter_gpt.inference.engine import generate
 from jupyter_gpt.inference.sampling import Request
-from jupyter_gpt.stages.alternatives import BLOCK, alternatives
+from jupyter_gpt.notebook.views.inspect import BLOCK, alternatives
 
 
 def test_one_pass_gives_what_sampling_gives(model):
@@ -18,9 +18,9 @@ def test_one_pass_gives_what_sampling_gives(model):
 
 
 def test_more_places_than_a_block(llama, monkeypatch):
-    monkeypatch.setattr("jupyter_gpt.stages.alternatives.BLOCK", 7)
+    monkeypatch.setattr("jupyter_gpt.notebook.views.inspect.BLOCK", 7)
     tokens = [i % 50 for i in range(30)]
     few = alternatives(llama, (1,), tokens, 3)
-    monkeypatch.setattr("jupyter_gpt.stages.alternatives.BLOCK", BLOCK)
+    monkeypatch.setattr("jupyter_gpt.notebook.views.inspect.BLOCK", BLOCK)
     assert few == alternatives(llama, (1,), tokens, 3)
     assert len(few) == 30 and all(a[0][1] >= a[1][1] >= a[2][1] for a in few)

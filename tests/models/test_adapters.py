@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from helpers.errors import fail
+from helpers.large import measured_on_large
 from jupyter_gpt import store
 from jupyter_gpt.models.adapters import CONFIG
 from jupyter_gpt.models.models import ABOUT
@@ -276,25 +277,8 @@ print(size, loaded - before, some - before, used() - before, gave >= size, freed
 
 
 def test_unloading_a_base_gives_back_what_its_twins_held(tmp_path, tiny_model, gpt):
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    folder = tmp_path / "large"
-    tokenizer = tiny_model(gpt).tokenizer
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=640,
-        intermediate_size=2048,
-        num_hidden_layers=6,
-        num_attention_heads=8,
-        max_position_embeddings=64,
-        bos_token_id=0,
-        eos_token_id=0,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    done = subprocess.run([sys.executable, "-c", MEASURED, str(folder)], capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
-    *numbers, gave, freed, resident = done.stdout.split()
+    output = measured_on_large(MEASURED, tmp_path / "large", tiny_model(gpt).tokenizer)
+    *numbers, gave, freed, resident = output.split()
     size, loaded, some, left = map(int, numbers)
     assert size > 120e6
     assert 0.8 * size < loaded < 1.5 * size, "two adapters, one base"

@@ -1,11 +1,9 @@
 """Models on disk and in memory: kept, loaded again, given back, saved, and what is said of damaged ones."""
 
-import subprocess
-import sys
-
 import pytest
 
 from helpers.errors import fail
+from helpers.large import measured_on_large
 from jupyter_gpt import store
 from jupyter_gpt.models.models import ABOUT
 from jupyter_gpt.session import Session
@@ -103,25 +101,8 @@ print(size, loaded - before, used() - before)
 
 
 def test_unload_gives_the_memory_back(tmp_path, tiny_model, gpt):
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    folder = tmp_path / "large"
-    tokenizer = tiny_model(gpt).tokenizer
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=640,
-        intermediate_size=2048,
-        num_hidden_layers=6,
-        num_attention_heads=8,
-        max_position_embeddings=64,
-        bos_token_id=0,
-        eos_token_id=0,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    done = subprocess.run([sys.executable, "-c", MEASURED, str(folder)], capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
-    size, loaded, left = map(int, done.stdout.split())
+    output = measured_on_large(MEASURED, tmp_path / "large", tiny_model(gpt).tokenizer)
+    size, loaded, left = map(int, output.split())
     assert size > 120e6
     assert loaded > 0.8 * size, "the model was not in memory: this measures nothing"
     assert left < 0.2 * size

@@ -9,6 +9,7 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 import jupyter_gpt
+from helpers.displays import Displays
 from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.report.report import Report
 
@@ -172,3 +173,18 @@ def fails(ip, capsys):
         return str(error)
 
     return run
+
+
+@pytest.fixture
+def page(monkeypatch, tmp_path) -> Displays:
+    """What is displayed, and the ranking forms among it, with a front end that counts as built."""
+    from jupyter_gpt.notebook.views.rank_form import RankForm
+
+    for name in ("rank.js", "rank.css"):
+        (tmp_path / name).write_text("/* built */")
+    monkeypatch.setattr("jupyter_gpt.notebook.views.widget.STATIC", tmp_path)
+    displays = Displays()
+    make_form = lambda task: displays.forms.append(RankForm(task)) or displays.forms[-1]  # noqa: E731
+    monkeypatch.setattr("jupyter_gpt.notebook.views.rank_form.RankForm", make_form)
+    monkeypatch.setattr("IPython.display.display", displays.display)
+    return displays

@@ -112,7 +112,7 @@ def test_earlier_runs_are_drawn_beside(ip, fake_gpt, shown, monkeypatch, fails):
 
 def test_mistakes_reach_nobody(fails, fake_gpt):
     assert fails("%%pretrain tale --dept 4\nstories: 3") == ("%%pretrain has no option --dept (did you mean --depth?)")
-    assert fails("%%corpus\nstories: 3") == "%%corpus wants NAME: %%corpus NAME [options]"
+    assert fails("%%corpus\nstories: 3") == "%%corpus requires NAME: %%corpus NAME [options]"
     assert fails("%gpt shw storyteller") == "%gpt has no verb shw (did you mean show?)"
     assert (
         fails("%gpt show storytelle")

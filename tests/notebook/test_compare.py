@@ -60,5 +60,5 @@ def test_help_tells_of_the_body(ip, fake_gpt, capsys):
 
 
 def test_mistakes(ip, fake_gpt, fails):
-    assert fails("%%compare\nx\n") == "%%compare wants MODEL: %%compare MODEL … [options]"
+    assert fails("%%compare\nx\n") == "%%compare requires MODEL: %%compare MODEL … [options]"
     assert "did you mean --samples" in fails("%%compare a b --sample 3\nx\n")

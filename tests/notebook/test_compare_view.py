@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from types import SimpleNamespace
 
 import pytest
 
 pytest.importorskip("anywidget")
 
+from helpers.displays import hear, present
 from helpers.rendered import folded
 from jupyter_gpt.inference.completion import Sampling
 from jupyter_gpt.notebook.views import rank as view
@@ -150,50 +150,13 @@ def test_nbval_sees_no_votes_no_texts_and_no_form(comparison):
         assert report.data == fresh.data
 
 
-class Page:
-    """Stands for the front end's displays: `shown` is every (action, report of mime types)."""
-
-    def __init__(self):
-        self.shown = []
-
-    def display(self, data, raw=False, metadata=None, display_id=None):
-        self.shown.append(("display", data, metadata))
-        return SimpleNamespace(update=self.update) if display_id else None
-
-    def update(self, data, raw, metadata=None):
-        self.shown.append(("update", data, metadata))
-
-
-@pytest.fixture
-def page(monkeypatch, tmp_path):
-    for name in ("rank.js", "rank.css"):
-        (tmp_path / name).write_text("/* built */")
-    monkeypatch.setattr("jupyter_gpt.notebook.views.widget.STATIC", tmp_path)
-    made = Page()
-    made.forms = []
-    make_form = lambda task: made.forms.append(RankForm(task)) or made.forms[-1]  # noqa: E731
-    monkeypatch.setattr("jupyter_gpt.notebook.views.rank_form.RankForm", make_form)
-    monkeypatch.setattr("IPython.display.display", made.display)
-    return made
-
-
-def present(monkeypatch, there: bool) -> None:
-    monkeypatch.setattr("jupyter_gpt.notebook.views.place.is_live", lambda: there)
-    monkeypatch.setattr("jupyter_gpt.notebook.views.place.draws_over", lambda: there)
-
-
-def hear(form: RankForm, what: str, page: str = "first", **more) -> dict:
-    form._handle_custom_msg({"type": what, "page": page, **more}, [])
-    return form.state
-
-
 def test_with_nobody_there_the_table_is_published_once(page, monkeypatch, comparison):
     present(monkeypatch, False)
     with view.Page() as page_of:
         page_of.working("ann writes", 0, 3, 0)
         page_of.show(comparison)
     report = ranking_report(comparison)
-    assert page.shown == [("display", report.mime(), {MIME: report.metadata})]
+    assert page.shown == [("display", report.mime())] and page.metadata == [{MIME: report.metadata}]
 
 
 def test_a_person_sees_who_writes_then_the_table_and_the_form(page, monkeypatch, comparison):
@@ -201,7 +164,7 @@ def test_a_person_sees_who_writes_then_the_table_and_the_form(page, monkeypatch,
     with view.Page() as page_of:
         page_of.working("bob writes", 1, 3, 7)
         page_of.show(comparison)
-    (_, line, _), (how, hidden, _) = page.shown
+    (_, line), (how, hidden) = page.shown
     assert line["text/plain"] == "bob writes: 1 of 3 prompts, token 7 …"
     assert how == "update" and HIDDEN in hidden["text/html"]
     form = page.forms[0]
@@ -210,7 +173,7 @@ def test_a_person_sees_who_writes_then_the_table_and_the_form(page, monkeypatch,
     half = page.shown[-1][1]["text/html"]
     assert "1 ranked, 1 missing" in half and HIDDEN in half
     hear(form, "rank", row=1, order=[[1, 2]])
-    (_, whole, _) = page.shown[-1]
+    (_, whole) = page.shown[-1]
     assert HIDDEN not in whole["text/html"] and form.mark not in whole["text/html"]
     hear(form, "kept")
     assert form.comm is None  # closed
@@ -222,8 +185,8 @@ def test_no_form_where_none_is_wanted_or_nothing_is_missing(page, monkeypatch, c
     comparison.vote(0, "ann")
     comparison.vote(2, "ann")
     view.Page().show(comparison)
-    assert [how for how, *_ in page.shown] == ["display", "display"]
-    assert all(HIDDEN not in data["text/html"] for _, data, _ in page.shown)
+    assert [how for how, _ in page.shown] == ["display", "display"]
+    assert all(HIDDEN not in data["text/html"] for _, data in page.shown)
 
 
 def test_an_error_takes_the_line_back(page, monkeypatch):
@@ -231,7 +194,7 @@ def test_an_error_takes_the_line_back(page, monkeypatch):
     with pytest.raises(ZeroDivisionError), view.Page() as page_of:
         page_of.working("ann writes", 0, 3, 0)
         raise ZeroDivisionError
-    assert page.shown[-1][:2] == ("update", {})
+    assert page.shown[-1] == ("update", {})
 
 
 def test_the_form_knows_no_models_and_shows_the_shuffled_order(page, comparison):

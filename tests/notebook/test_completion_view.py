@@ -1,11 +1,10 @@
 """A completion's static report, and the display that grows into it."""
 
 import json
-from html.parser import HTMLParser
 
 import pytest
 
-from helpers.rendered import folded
+from helpers.rendered import Tags, folded
 from jupyter_gpt.inference.completion import Completion, Sampling, Usage
 from jupyter_gpt.inference.completion_report import completion_report, last_report, prompt_report
 from jupyter_gpt.notebook.views.place import Writing
@@ -29,30 +28,12 @@ def made(text=EVIL, prompt="<|endoftext|>Once <i>upon</i>", seconds=1.5, **more)
     return Completion(text, prompt=prompt, **{**facts, **more})
 
 
-class Tags(HTMLParser):
-    def __init__(self):
-        super().__init__()
-        self.seen, self.text = set(), ""
-
-    def handle_starttag(self, tag, attrs):
-        self.seen.add(tag)
-
-    def handle_data(self, data):
-        self.text += data
-
-
-def read(html):
-    tags = Tags()
-    tags.feed(html)
-    return tags
-
-
 @pytest.mark.parametrize("report_of", [completion_report, prompt_report, last_report])
 @pytest.mark.parametrize("samples", [1, 3])
 def test_html_in_an_answer_or_a_prompt_is_text(report_of, samples):
     done = made()
     done.samples = [done, *(made() for _ in range(samples - 1))]
-    tags = read(report_of(done).html)
+    tags = Tags(report_of(done).html)
     assert tags.seen <= KEPT
     assert "<i>upon</i>" in tags.text.replace("\xa0", " ") or samples > 1
     if report_of is not prompt_report:
@@ -86,7 +67,7 @@ def test_the_bundle_tells_how_it_was_asked_and_drawn():
         "≈4 tokens in, ≈2 out · ≈1.5 s, ≈1.3 tokens/s · «finished»\n"
         "a note"
     )
-    html = read(completion_report(done).html).text
+    html = Tags(completion_report(done).html).text
     assert html.startswith("<|endoftext|>Once <i>upon</i>Yes")
     assert "exact prompt" in html
     done.finish_reason = "length"
@@ -97,7 +78,7 @@ def test_the_bundle_tells_how_it_was_asked_and_drawn():
 
 def test_a_chat_does_not_repeat_its_question_before_the_answer():
     done = made("Yes", prompt="<|user|>Hi<|end|>", form="assistant, asked through its chat template")
-    assert read(completion_report(done).html).text.startswith("Yes")
+    assert Tags(completion_report(done).html).text.startswith("Yes")
 
 
 def test_an_earlier_answer_in_the_prompt_is_marked():
@@ -136,7 +117,7 @@ def test_alternatives_are_listed(tiny_model, tmp_path, monkeypatch):
         remote=True,
         sampling=Sampling(logprobs=2),
     )
-    html = read(completion_report(done).html)
+    html = Tags(completion_report(done).html)
     assert "each token and its alternatives" in html.text
     assert "60.7%" in html.text
     assert "<" in html.text

@@ -49,7 +49,7 @@ def test_config_mistakes(fails, gpt):
     assert fails("%gpt config endpoint a --model m") == "%gpt config endpoint a needs --base-url"
     assert fails("%gpt config endpoint a --base-url http://x/v1") == "%gpt config endpoint a needs --model"
     assert fails("%gpt config endpoints a") == (
-        "%gpt config WHAT is endpoint or template, not 'endpoints' (did you mean endpoint?)"
+        "%gpt config WHAT: expected endpoint or template, got 'endpoints' (did you mean endpoint?)"
     )
     assert "there is no endpoint a" in fails("%gpt config endpoint a --remove")
     assert "cannot be a name" in fails("%gpt config endpoint ../a --base-url http://x/v1 --model m")

@@ -31,7 +31,7 @@ def test_mistakes_fail_in_one_line_and_bugs_in_full():
         errors.append((output.ename, output.traceback))
     assert errors[:-1] == [
         ("GPTError", ["GPTError: %%corpus has no option --seeed (did you mean --seed?)"]),
-        ("GPTError", ["GPTError: %%pretrain wants NAME: %%pretrain NAME [options]"]),
+        ("GPTError", ["GPTError: %%pretrain requires NAME: %%pretrain NAME [options]"]),
         ("GPTError", ["GPTError: %gpt has no verb shw (did you mean show?)"]),
     ]
     name, traceback = errors[-1]

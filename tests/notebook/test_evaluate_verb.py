@@ -32,4 +32,4 @@ def test_flags_that_are_no_technique(fails, fake_gpt, ip):
     ip.user_ns["table"] = [("1?", "1")]
     assert "--seed belongs to no technique" in fails('%gpt evaluate $table --models a --techniques "--cot --seed 3"')
     assert "did you mean --cot" in fails('%gpt evaluate $table --models a --techniques "--cott"')
-    assert "wants --models" in fails("%gpt evaluate $table")
+    assert "requires --models" in fails("%gpt evaluate $table")

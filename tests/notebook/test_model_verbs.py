@@ -57,7 +57,7 @@ def test_weights_that_a_variable_holds_are_told(run, shown):
 
 def test_mistakes_are_one_line(run, fails):
     run("%gpt pull ./fox")
-    assert fails("%gpt pull") == "%gpt pull wants SOURCE: %gpt pull SOURCE [options]"
+    assert fails("%gpt pull") == "%gpt pull requires SOURCE: %gpt pull SOURCE [options]"
     assert "did you mean smollm2-135m-instruct?" in fails("%gpt pull smollm2-135m-instruc")
     assert fails("%gpt load foxx") == "there is no model foxx (did you mean fox?)"
     assert "float32 or bfloat16 or float16" in fails("%gpt load fox --dtype int8")

@@ -61,30 +61,30 @@ def test_variables_are_looked_up_unless_quoted():
     assert parse(COMMAND, "x --prompts $texts") == {"name": "x", "prompts": ["$texts"]}
     with pytest.raises(GPTError, match=r"--prompts: this notebook has no variable text \(did you mean texts\?\)"):
         parse(COMMAND, "x --prompts $text", names)
-    with pytest.raises(GPTError, match=r"--steps wants a whole number .*, not \"\['a', 'b'\]\""):
+    with pytest.raises(GPTError, match=r"--steps: expected a whole number .*, got \"\['a', 'b'\]\""):
         parse(COMMAND, "x --steps $texts", names)
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("", "%%make wants NAME: %%make NAME [OTHER] [options]"),
+        ("", "%%make requires NAME: %%make NAME [OTHER] [options]"),
         ("x --stepz 5", "%%make has no option --stepz (did you mean --steps?)"),
         ("x --step 5", "%%make has no option --step (did you mean --steps?)"),
         ("x -s 5", "%%make has no option -s"),
-        ("x --steps", "%%make --steps wants a value: --steps N"),
-        ("x --steps --background", "%%make --steps wants a value: --steps N"),
+        ("x --steps", "%%make --steps requires a value: --steps N"),
+        ("x --steps --background", "%%make --steps requires a value: --steps N"),
         (
             "x --steps many",
-            "%%make --steps wants a whole number (such as 1000, 1_000_000, 50k, 1e6), not 'many'",
+            "%%make --steps: expected a whole number (such as 1000, 1_000_000, 50k, 1e6), got 'many'",
         ),
-        ("x --steps -5", "%%make --steps wants a whole number (such as 1000, 1_000_000, 50k, 1e6), not '-5'"),
-        ("x --lr fast", "%%make --lr wants a number (such as 0.02, 3e-4, 1.5), not 'fast'"),
-        ("x --arch lama", "%%make --arch is llama or gpt2, not 'lama' (did you mean llama?)"),
-        ("x --steps 5 --steps 6", "%%make has --steps twice: give it once"),
-        ("x --background=yes", "%%make --background is a switch: it takes no value"),
-        ("x y z", "%%make cannot place 'z': several words go in quotes"),
-        ("x --out 2a", "%%make --out wants the name of a Python variable, not '2a'"),
+        ("x --steps -5", "%%make --steps: expected a whole number (such as 1000, 1_000_000, 50k, 1e6), got '-5'"),
+        ("x --lr fast", "%%make --lr: expected a number (such as 0.02, 3e-4, 1.5), got 'fast'"),
+        ("x --arch lama", "%%make --arch: expected llama or gpt2, got 'lama' (did you mean llama?)"),
+        ("x --steps 5 --steps 6", "%%make --steps is given twice"),
+        ("x --background=yes", "%%make --background takes no value"),
+        ("x y z", "%%make: unexpected argument 'z' (several words need quotes)"),
+        ("x --out 2a", "%%make --out: expected the name of a Python variable, got '2a'"),
     ],
 )
 def test_mistakes_are_one_line_that_helps(line, message):

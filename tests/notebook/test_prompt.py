@@ -119,7 +119,7 @@ def test_mistakes(gpt, fails, ip, shown):
     assert fails("%%prompt bas\nHi") == "there is no model bas (did you mean base?)"
     assert fails("%%prompt chat\n") == "the prompt is empty: write the question in the cell, under the magic"
     assert "has no turns" in fails("%%prompt base\nuser: Hi")
-    assert "wants a variable" in fails('%%prompt base --few-shot "1+1"\nHi')
+    assert "expected a variable" in fails('%%prompt base --few-shot "1+1"\nHi')
     assert fails("%%prompt base --few-shot $nobody\nHi").startswith(
         "%%prompt --few-shot: this notebook has no variable"
     )
@@ -208,5 +208,5 @@ def test_contradictory_techniques(gpt, fails):
     assert "add --tree" in fails("%%prompt chat --depth 4\nHi")
     for alone in ("--steps 3", "--approve", "--allow calculator"):
         assert "add --react and --tools" in fails(f"%%prompt chat {alone}\nHi")
-    assert "wants a variable" in fails("%%prompt chat --reflect --check len\nHi")
-    assert "--search is bfs or dfs or beam" in fails("%%prompt chat --tree --search best\nHi")
+    assert "expected a variable" in fails("%%prompt chat --reflect --check len\nHi")
+    assert "--search: expected bfs or dfs or beam" in fails("%%prompt chat --tree --search best\nHi")

@@ -76,7 +76,7 @@ def test_evaluate_an_index(docs, ip, succeed, shown):
 @pytest.mark.parametrize(
     "cell, said",
     [
-        ("%%rag chat\nHi", "%%rag wants --index"),
+        ("%%rag chat\nHi", "%%rag requires --index"),
         ("%%rag chat --index doc\nHi", "did you mean docs?"),
         ("%%rag chat --index docs\n", "the question is empty"),
         ("%gpt search docs x --filter page", "is not a comparison"),

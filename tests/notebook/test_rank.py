@@ -56,7 +56,7 @@ def test_help_tells_of_the_body_and_of_the_keys(ip, fake_gpt, capsys):
 
 
 def test_mistakes(ip, fake_gpt, fails):
-    assert fails("%%rank\nx\n") == "%%rank wants NAME: %%rank NAME [options]"
+    assert fails("%%rank\nx\n") == "%%rank requires NAME: %%rank NAME [options]"
     ip.user_ns["polite"] = len
     assert "no variable politr (did you mean polite?)" in fails("%%rank t --judge $politr\nx\n")
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 
 pytest.importorskip("anywidget")
 
+from helpers.displays import hear, present
 from helpers.rendered import folded
 from jupyter_gpt.notebook.views import rank as view
 from jupyter_gpt.notebook.views.rank_form import RankForm
@@ -129,42 +128,6 @@ def test_nbval_sees_no_answers_no_texts_and_no_form(ranked, tmp_path):
         assert folded(report.text) == folded(fresh.text)
         assert folded(report.html) == folded(fresh.html)
         assert report.data == fresh.data
-
-
-class Page:
-    """Stands for the front end's displays: `shown` is every (action, report of mime types)."""
-
-    def __init__(self):
-        self.shown, self.forms = [], []
-
-    def display(self, data, raw=False, metadata=None, display_id=None):
-        self.shown.append(("display", data))
-        return SimpleNamespace(update=self.update) if display_id else None
-
-    def update(self, data, raw, metadata=None):
-        self.shown.append(("update", data))
-
-
-@pytest.fixture
-def page(monkeypatch, tmp_path):
-    for name in ("rank.js", "rank.css"):
-        (tmp_path / name).write_text("/* built */")
-    monkeypatch.setattr("jupyter_gpt.notebook.views.widget.STATIC", tmp_path)
-    made = Page()
-    make_form = lambda task: made.forms.append(RankForm(task)) or made.forms[-1]  # noqa: E731
-    monkeypatch.setattr("jupyter_gpt.notebook.views.rank_form.RankForm", make_form)
-    monkeypatch.setattr("IPython.display.display", made.display)
-    return made
-
-
-def present(monkeypatch, there: bool) -> None:
-    monkeypatch.setattr("jupyter_gpt.notebook.views.place.is_live", lambda: there)
-    monkeypatch.setattr("jupyter_gpt.notebook.views.place.draws_over", lambda: there)
-
-
-def hear(form: RankForm, what: str, page: str = "first", **more) -> dict:
-    form._handle_custom_msg({"type": what, "page": page, **more}, [])
-    return form.state
 
 
 def test_with_nobody_there_it_is_published_once(page, monkeypatch, ranked):

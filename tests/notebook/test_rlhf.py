@@ -28,7 +28,7 @@ def test_an_unknown_algorithm_is_one_line():
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("a", "wants --policy"),
+        ("a", "requires --policy"),
         ("a --policy m --reward $nobody", "no variable nobody"),
         ("a --policy m --steps x", "whole number"),
         ("a --policy m --missing-eos-penalty much", "a number"),

@@ -52,7 +52,7 @@ def test_from_a_base_to_an_assistant_and_a_merged_one(run, shown, fails, capsys)
         f"%%sft reply --base hen --lora 2 --lora-targets q_prj --overwrite {SHORT}\n{BODY}"
     )
     assert len(shown) == before, "nothing of the run that was there before is shown under the error"
-    assert fails("%%sft x\n" + BODY).startswith("%%sft wants --base")
+    assert fails("%%sft x\n" + BODY).startswith("%%sft requires --base")
     assert "say what to train on" in fails("%%sft x --base hen")
     assert "is not an adapter" in fails("%gpt merge hen")
 
@@ -99,5 +99,5 @@ def test_help_tells_of_all(ip, capsys):
     ip.run_cell("%%sft --help").raise_error()
     text = capsys.readouterr().out
     assert "--lora-targets" in text and "user: Who sang?" in text
-    with pytest.raises(GPTError, match="--load-in is 4bit or 8bit"):
+    with pytest.raises(GPTError, match="--load-in: expected 4bit or 8bit"):
         ip.run_cell("%%sft x --base y --lora 2 --load-in 3bit\n").raise_error()

@@ -74,7 +74,7 @@ def test_messages_name_options_as_they_were_given():
         gpt.classify("a", "good\tx", "nobody", steps=1, epochs=2)
     with pytest.raises(GPTError, match=r"gpt.pretrain has no option n_layer \(did you mean depth\?\)"):
         gpt.pretrain("a", {"stories": 1}, n_layer=2)
-    with pytest.raises(GPTError, match=r"%%rlhf wants --policy|policy="):
+    with pytest.raises(GPTError, match=r"%%rlhf requires --policy|policy="):
         gpt.rlhf("a", ["Why?"])
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from jupyter_gpt.stages.alternatives import COUNT, with_alternatives
+from jupyter_gpt.notebook.views.inspect import COUNT, with_alternatives
 
 
 @pytest.mark.parametrize("chat", [False, True])

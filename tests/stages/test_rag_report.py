@@ -1,13 +1,12 @@
 """The views of retrieval: nothing of a document or an answer is markup, and words say what pictures show."""
 
 import re
-from html.parser import HTMLParser
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from helpers.rendered import folded, visible
+from helpers.rendered import Tags, folded, visible
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.report.html import inline as html_of
 from jupyter_gpt.report.report import Report
@@ -59,27 +58,9 @@ def answer():
     )
 
 
-class Tags(HTMLParser):
-    def __init__(self):
-        super().__init__()
-        self.seen, self.text = set(), ""
-
-    def handle_starttag(self, tag, attrs):
-        self.seen.add(tag)
-
-    def handle_data(self, data):
-        self.text += data
-
-
-def read(html):
-    tags = Tags()
-    tags.feed(html)
-    return tags
-
-
 def test_everything_is_text_and_survives_a_sanitizer(answer):
     for report in (rag.answer_report(answer), rag.hits_report("docs", "leave <x>?", answer.hits, "by cosine")):
-        tags = read(report.html)
+        tags = Tags(report.html)
         assert tags.seen <= KEPT and "<script>alert(1)</script>" in tags.text
         assert "var(" not in report.html
 

@@ -1,7 +1,7 @@
-"""What a magic takes, said once: from one `Command` come its parsing, its `--help` and its completion.
+"""The command line of a magic: from one `Command` come its parsing, its `--help` and its completion.
 
-Not `argparse`, which prints and exits where a notebook wants one line and a real error, wraps its help to the width of
-a terminal, and words both differently from one Python to the next.
+Not `argparse`: it prints and exits where a notebook needs an error of one line, wraps its help to the width of the
+terminal, and words both differently in different versions of Python.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ COLUMN = 26  # where its explanations begin
 class Option:
     """One option (`--steps`) or one bare word (`NAME`, in capitals) of a magic.
 
-    kind: turns the text into a value, `ValueError` saying what is wanted; None for a switch.
-    default: what the session does without it, as the help shows it; never passed on.
+    kind: turns the text into a value, or raises ValueError with what it expects; None for a switch.
+    default: what the help shows; never passed on.
     choices: the only values; hints: some of the values, for completion.
     complete: whose names complete it: "models", "runs", "corpora", "rankings", "files".
-    many: takes one value or more, up to the next option.  needed: the magic cannot do without.
-    kept: its value is a `$variable`, handed over as the object it is; with `complete`, a name will do too.
-    literal: a `$variable` is handed over as it is written: a source, which the session looks up.
-    optional: its value may be left out; `kind` is then given "". A word that `kind` does not take is none.
+    many: takes one value or more, up to the next option.  needed: required.
+    kept: its value is a `$variable`, passed on as an object; with `complete`, a name is accepted too.
+    literal: a `$variable` is passed on as it is written: a source, which the session looks up.
+    optional: its value may be left out; `kind` is then called with "". A word that `kind` rejects is not its value.
     parted: its values may also stand in one word, separated by commas.
     lines: a word that is not quoted and names a text file stands for the lines of that file.
     """
@@ -96,13 +96,13 @@ def is_flag(word: Word) -> bool:
 
 
 def parse(command: Command, line: str, variables: Mapping[str, object] | None = None) -> dict | None:
-    """The line's options by keyword, only those given; None when it asked for help, which is then printed.
+    """The line's options by keyword, only those given; None for a line with `--help`, which is then printed.
 
-    With `variables`, a value `$name` that is not quoted is looked up there. Anything the command does not understand is
-    a `GPTError` that names the nearest thing it does.
+    With `variables`, a value `$name` that is not quoted is looked up there. Raises GPTError for anything that the
+    command does not accept, with the nearest thing that it does.
     """
     if odd := next((character for character in line if character == "\0" or "\ud800" <= character <= "\udfff"), None):
-        raise GPTError(f"{command.name}: the line holds {odd!a}, which no name and no text has: leave it out")
+        raise GPTError(f"{command.name}: the line contains the invalid character {odd!a}")
     words = split(line)
     if any(word in (Word("--help", False), Word("-h", False)) for word in words):
         print(help_text(command))
@@ -112,7 +112,7 @@ def parse(command: Command, line: str, variables: Mapping[str, object] | None = 
         word = words.pop(0)
         if not is_flag(word):
             if not places:
-                raise GPTError(f"{command.name} cannot place {word.text!r}: several words go in quotes")
+                raise GPTError(f"{command.name}: unexpected argument {word.text!r} (several words need quotes)")
             option = places.pop(0)
             values = [word, *(_until_flag(words) if option.many else ())]
         else:
@@ -122,7 +122,7 @@ def parse(command: Command, line: str, variables: Mapping[str, object] | None = 
                 likely = nearest(name, flags) or " (--help lists them)"
                 raise GPTError(f"{command.name} has no option {name}{likely}")
             if option.key in given and not option.many:
-                raise GPTError(f"{command.name} has {name} twice: give it once")
+                raise GPTError(f"{command.name} {name} is given twice")
             values = _values(command, option, Word(value, False) if equals else None, words)
         if option.parted:
             values = [each for value in values for each in _parts(value)]
@@ -130,7 +130,7 @@ def parse(command: Command, line: str, variables: Mapping[str, object] | None = 
         given[option.key] = given.get(option.key, []) + result if option.many else result[0]
     missing = [option.name for option in (*places, *flags.values()) if option.needed and option.key not in given]
     if missing:
-        raise GPTError(f"{command.name} wants {missing[0]}: {usage(command)}")
+        raise GPTError(f"{command.name} requires {missing[0]}: {usage(command)}")
     return given
 
 
@@ -138,14 +138,14 @@ def _values(command: Command, option: Option, attached: Word | None, words: list
     """Takes the words that are the option's value off the front of `words`."""
     if option.kind is None:
         if attached:
-            raise GPTError(f"{command.name} {option.name} is a switch: it takes no value")
+            raise GPTError(f"{command.name} {option.name} takes no value")
         return [Word("", True)]
     if attached:
         return [attached]
     if option.optional and (not words or is_flag(words[0]) or not _takes(option, words[0])):
         return [Word("", True)]
     if not words or is_flag(words[0]):
-        raise GPTError(f"{command.name} {option.name} wants a value: {option.name} {_metavar(option)}")
+        raise GPTError(f"{command.name} {option.name} requires a value: {option.name} {_metavar(option)}")
     return _until_flag(words) if option.many else [words.pop(0)]
 
 
@@ -189,7 +189,7 @@ def _converted(command: Command, option: Option, word: Word, variables: Mapping[
             raise GPTError(f"{command.name} {option.name}: the variable {name} is empty")
     elif option.kept and not option.complete:
         wanted = "a variable of this notebook as $name"
-        raise GPTError(f"{command.name} {option.name} wants {wanted}, not {word.text[:40]!r}")
+        raise GPTError(f"{command.name} {option.name}: expected {wanted}, got {word.text[:40]!r}")
     elif option.lines and not word.quoted and (Path(word.text).suffix == ".txt" or Path(word.text).is_file()):
         texts = _lines(f"{command.name} {option.name}", Path(word.text).expanduser())
     return [_checked(command, option, text) for text in texts]
@@ -212,11 +212,13 @@ def _checked(command: Command, option: Option, text: str) -> object:
     if option.choices and text not in option.choices:
         likely = nearest(text, option.choices) if len(option.choices) > 1 else ""
         likely = likely if "did you mean" in likely else ""
-        raise GPTError(f"{command.name} {option.name} is {' or '.join(option.choices)}, not {text[:40]!r}{likely}")
+        raise GPTError(
+            f"{command.name} {option.name}: expected {' or '.join(option.choices)}, got {text[:40]!r}{likely}"
+        )
     try:
         return (option.kind or str)(text)
     except ValueError as wanted:
-        raise GPTError(f"{command.name} {option.name} wants {wanted}, not {text[:40]!r}") from None
+        raise GPTError(f"{command.name} {option.name}: expected {wanted}, got {text[:40]!r}") from None
 
 
 def _metavar(option: Option) -> str:

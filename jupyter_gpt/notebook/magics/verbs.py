@@ -291,7 +291,7 @@ def evaluate(gpt, given: dict, ip) -> object:
     if "index" in given:
         return evaluate_index(gpt, given)
     if "models" not in given:
-        raise GPTError("%gpt evaluate wants --models, the models to ask (or --index, the indexes to search)")
+        raise GPTError("%gpt evaluate requires --models (or --index, the indexes to search)")
     options = dict(given)
     if "techniques" in options:
         options["techniques"] = {text: flags(text, ip.user_ns) for text in options["techniques"]}

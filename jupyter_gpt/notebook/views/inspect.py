@@ -1,18 +1,23 @@
-"""`gpt.tokens` and `gpt.show`: what there is to look at, as `%gpt VERB` shows it.
+"""`%gpt show`: the report of a run, of rankings, or of the last completion.
 
-What they return shows itself where a notebook shows a value, and is of use without one.
+The most probable alternatives at each token of a completion are computed here, in one forward pass over it, so that
+sampling need not keep alternatives that may never be looked at.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
 from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.options import option
+from jupyter_gpt.runs.worker import worker
 from jupyter_gpt.stages.stage import Bound
 
 LAST = "last"
+COUNT = 5  # alternatives of a token
+BLOCK = 128  # positions whose distributions over the vocabulary are sorted together
 
 
 class Show(Bound):
@@ -91,7 +96,6 @@ def view_of_last(session, tokens: bool):
     if completion.remote:
         return token_report(completion)
     from jupyter_gpt.nn.modules import context_of
-    from jupyter_gpt.stages.alternatives import with_alternatives
 
     model = session.models[completion.model]
     return token_report(with_alternatives(model, completion), model.tokenizer, context_of(model.module))
@@ -111,3 +115,41 @@ def view_of_run(run):
         ) from error
     end = run.events[-1] if run.status == "failed" and run.events else {}
     return replace(report, parts=[*report.parts, Paragraph(f"why: {end['error']}")]) if end.get("error") else report
+
+
+def with_alternatives(model, completion):
+    """The completion with its `top` filled in by one pass of `model` on the worker.
+
+    Unchanged if it has them, or if its prompt no longer tokenizes to as many tokens.
+    """
+    from jupyter_gpt.data.render import encode
+
+    prompt = encode(model.tokenizer, completion.prompt)
+    if any(completion.top) or not completion.tokens or not prompt or len(prompt) != completion.prompt_tokens:
+        return completion
+
+    def job():
+        yield
+        return alternatives(model.module, prompt, completion.tokens, COUNT)
+
+    return replace(completion, top=worker("torch").submit(job()).wait())
+
+
+def alternatives(
+    module, prompt: Sequence[int], tokens: Sequence[int], count: int
+) -> list[tuple[tuple[int, float], ...]]:
+    """For each of `tokens`, sampled after `prompt`, the `count` most probable tokens as (id, log-probability in nats).
+
+    They are of the model's own distribution; `prompt` has at least one id.
+    """
+    import torch
+
+    with torch.inference_mode():
+        ids = torch.tensor([[*prompt, *tokens[:-1]]], device=module.device)
+        logits = module(input_ids=ids, use_cache=False, logits_to_keep=len(tokens)).logits[0]  # (len(tokens), V)
+        found = []
+        for block in logits.split(BLOCK):
+            values, places = torch.log_softmax(block.float(), dim=-1).topk(min(count, block.shape[-1]))
+            pairs = zip(places.tolist(), values.tolist(), strict=True)
+            found += [tuple(zip(ids, nats, strict=True)) for ids, nats in pairs]
+    return found
