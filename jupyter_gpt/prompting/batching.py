@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import Future, wait
 from typing import Any
 
 from jupyter_gpt.errors import GPTError
@@ -20,29 +20,12 @@ from jupyter_gpt.prompting.ask import INTERRUPTED, Send, Stopped
 PATIENCE = 0.2  # seconds after which a thread checks whether its call can still be answered
 
 
-@dataclass(eq=False)
-class PendingCall:
-    """What a task waits for: answers of the model, or a function of the user's."""
+class PendingCall(Future):
+    """What a task waits for: answers of the model, or a function of the user's. `seconds`: its share of their time."""
 
-    prompts: Sequence = ()
-    settings: dict = field(default_factory=dict)
-    function: Callable | None = None
-    result: object = None
-    error: BaseException | None = None
-    seconds: float = 0.0
-    done: threading.Event = field(default_factory=threading.Event)
-
-    def wait(self, closed: threading.Event) -> object:
-        while not self.done.wait(PATIENCE):
-            if closed.is_set():
-                raise Stopped(INTERRUPTED)
-        if self.error is not None:
-            raise self.error
-        return self.result
-
-    def fail(self, error: BaseException) -> None:
-        self.error = error
-        self.done.set()
+    def __init__(self, prompts: Sequence = (), settings: dict | None = None, function: Callable | None = None):
+        super().__init__()
+        self.prompts, self.settings, self.function, self.seconds = prompts, settings or {}, function, 0.0
 
 
 class Task(threading.Thread):
@@ -62,19 +45,23 @@ class Task(threading.Thread):
             self.error = error
         self.calls.put((self, None))
 
+    def wait_for(self, call: PendingCall) -> Any:
+        self.calls.put((self, call))
+        while not wait([call], PATIENCE).done:
+            if self.closed.is_set():
+                raise Stopped(INTERRUPTED)
+        return call.result()
+
     def send(self, prompts, *, show=None, deadline=None, **settings):
         call = PendingCall(prompts, settings)
-        self.calls.put((self, call))
-        completions = call.wait(self.closed)
+        completions = self.wait_for(call)
         self.seconds += call.seconds
         if show:
             show(completions)
         return completions
 
     def call_user(self, function: Callable, *args, **more):
-        call = PendingCall(function=lambda: function(*args, **more))
-        self.calls.put((self, call))
-        return call.wait(self.closed)
+        return self.wait_for(PendingCall(function=lambda: function(*args, **more)))
 
 
 def run_batched(work: Sequence[Callable], send: Send, at_once: int = 32) -> Iterator[Task]:
@@ -110,10 +97,9 @@ def _run(work: Sequence[Callable], send: Send, at_once: int, closed: threading.E
                 waiting.append((task, call))
                 continue
             try:
-                call.result = call.function()
-                call.done.set()
+                call.set_result(call.function())
             except BaseException as error:  # raised in the technique that called it
-                call.fail(error)
+                call.set_exception(error)
         if waiting and len(waiting) == running and (started == len(work) or running == at_once or stopping):
             batch, waiting = [call for _, call in sorted(waiting, key=lambda pair: pair[0].number)], []
             try:
@@ -121,8 +107,8 @@ def _run(work: Sequence[Callable], send: Send, at_once: int, closed: threading.E
             except KeyboardInterrupt:
                 stopping = True
                 for call in batch:
-                    if not call.done.is_set():
-                        call.fail(Stopped(INTERRUPTED))
+                    if not call.done():
+                        call.set_exception(Stopped(INTERRUPTED))
 
 
 def answer(calls: Sequence[PendingCall], send: Send, stopping: bool) -> bool:
@@ -140,7 +126,7 @@ def answer_batch(calls: Sequence[PendingCall], send: Send, stopping: bool) -> bo
     where that prompt came from."""
     if stopping:
         for call in calls:
-            call.fail(Stopped(INTERRUPTED))
+            call.set_exception(Stopped(INTERRUPTED))
         return True
     began = time.monotonic()
     try:
@@ -149,16 +135,15 @@ def answer_batch(calls: Sequence[PendingCall], send: Send, stopping: bool) -> bo
         if len(calls) > 1:
             middle = len(calls) // 2
             return answer_batch(calls[middle:], send, answer_batch(calls[:middle], send, False))
-        calls[0].fail(error)
+        calls[0].set_exception(error)
         return False
     except Exception as error:  # a bug, or a server that is down: raised where each of them was sent
         for call in calls:
-            call.fail(error)
+            call.set_exception(error)
         return False
     share = (time.monotonic() - began) / len(completions)
     rest = iter(completions)
     for call in calls:
-        call.result = [next(rest) for _ in call.prompts]
         call.seconds = share * len(call.prompts)
-        call.done.set()
+        call.set_result([next(rest) for _ in call.prompts])
     return any(sample.interrupted for completion in completions for sample in completion.samples)

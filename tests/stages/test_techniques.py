@@ -79,7 +79,7 @@ def test_a_tree_on_a_base_model_with_a_value_function(gpt, base):
 def test_the_constraint_and_best_of(gpt, base):
     done = gpt.prompt("The", model="base", samples=3, best_of=lambda p, c: len(c), **SHORT)
     assert len(done.text) == max(len(sample.text) for sample in done.samples)
-    with pytest.raises(GPTError, match="wants a reward model or a \\$function, and base"):
+    with pytest.raises(GPTError, match="expects a reward model or a \\$function, and base"):
         gpt.prompt("The", model="base", samples=3, best_of="base")
 
 
