@@ -11,15 +11,17 @@ A tokenizer is converted once, and a rule is compiled once for all samples of a 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.completion import Completion
 from jupyter_gpt.inference.rules import Rule, reason, rule
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CONVERTED: WeakKeyDictionary = WeakKeyDictionary()  # tokenizer -> (its length, its LLTokenizer, its alphabet)
 PROBE = "Ab 1,\n"  # a text that any tokenizer can be tried on
@@ -98,6 +100,8 @@ class RuleConstraint:
 
     def mask(self) -> Tensor:
         """The tokens allowed next, `(V,)` bool of the tokenizer's V."""
+        import torch
+
         if self.allowed is None:
             bits = np.frombuffer(self.matcher.compute_bitmask(), np.uint8)
             self.allowed = torch.from_numpy(np.unpackbits(bits, count=self.size, bitorder="little").view(np.bool_))
