@@ -18,6 +18,7 @@ POINTS = 1000  # of a curve kept in the metadata: more than any screen shows
 class Panel(NamedTuple):
     """One chart of curves over steps: `(step, value)` points of the training, those of evaluations, the interval of
     the latter as `(step, low, high)`, a limit drawn in red where the values come near it, and the names of both.
+    `others` are further runs drawn beside it, each its name and its points.
     """
 
     title: str
@@ -27,6 +28,7 @@ class Panel(NamedTuple):
     limit: float | None = None
     names: tuple[str, str] = ("training", "validation")
     smoothed: bool = True
+    others: Sequence[tuple[str, Sequence[tuple[float, float]]]] = ()
 
 
 def figure(width: float = 7.2, height: float = 3.0, rows: int = 1, columns: int = 1, **options: Any) -> tuple:
@@ -97,6 +99,9 @@ def curves(axes: Any, panel: Panel, small: bool = False) -> None:
         top = max([sorted(y)[int(0.995 * (len(y) - 1))], *(value for _, value in panel.evaluated)])
         low = min([*y, *(value for _, value in panel.evaluated)])
         axes.set_ylim(low - 0.05 * (top - low or 1), top + 0.05 * (top - low or 1))  # a few spikes are cut off
+    for (name, points), colour in zip(panel.others, [c for c in COLOURS if c not in (BLUE, ORANGE)] * 9, strict=False):
+        x, y = zip(*points, strict=True)
+        axes.plot(x, smooth(y) if panel.smoothed else y, color=colour, linewidth=1.3, label=label(name))
     if panel.evaluated:
         dots = zip(*panel.evaluated, strict=True)
         size, name = 3 if small else 4, label(panel.names[1])

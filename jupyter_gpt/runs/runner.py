@@ -260,13 +260,16 @@ def steps(run: Run, training, events: Generator, log: Log) -> Iterator:
             log.look()
         if answer is None:
             yield
-        while run.paused.is_set() and not run.stopping.is_set():
+        while True:
+            if run.sampling.is_set():  # while it is paused too
+                run.sampling.clear()
+                samples = training.samples()
+                yield from aside(training, samples, log, run.stopping, lambda event: replace(event, asked=True))
+            if not run.paused.is_set() or run.stopping.is_set():
+                break
             log.flush()
             time.sleep(NAP)
             yield
-        if run.sampling.is_set():
-            run.sampling.clear()
-            yield from aside(training, training.samples(), log, run.stopping, lambda event: replace(event, asked=True))
         if (interrupted or run.stopping.is_set()) and training.step < training.recipe.steps:
             events.close()
             checkpoint(training, log)

@@ -47,6 +47,8 @@ export class Chart {
     readonly host: HTMLElement,
     private readonly metric: Metric,
     private readonly shared: Shared,
+    /** What its y axis measures, where no caption above it says so. */
+    private readonly label?: string,
   ) {}
 
   draw(runs: Series[], view: View, width: number, height: number): void {
@@ -153,6 +155,8 @@ export class Chart {
     for (let index = 1; index <= LAYERS.length * count; index++) {
       series.push(this.style(layer(index), () => colour(index), count));
     }
+    const named = (label?: string): Partial<uPlot.Axis> =>
+      label ? { label, labelSize: 18, labelGap: 2, labelFont: `11px ${shared.theme.font}` } : {};
     const axis = (size: number): uPlot.Axis => ({
       stroke: () => shared.theme.muted,
       font: `11px ${shared.theme.font}`,
@@ -174,6 +178,7 @@ export class Chart {
       axes: [
         {
           ...axis(26),
+          ...named("step"),
           space: 64,
           incrs: STRIDES,
           values: (_u, ticks) => ticks.map(stepLabel),
@@ -181,6 +186,7 @@ export class Chart {
         },
         {
           ...axis(fromZero ? 40 : 32),
+          ...named(this.label),
           space: 32,
           values: (_u, ticks) => valueLabels(ticks),
           ...this.ticks(this.logY, 28),

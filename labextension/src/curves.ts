@@ -46,7 +46,7 @@ export class Curves {
     this.box.tabIndex = 0;
     this.box.setAttribute("role", "group");
     this.box.setAttribute("aria-label", `${panels[0].title} over steps. Arrow keys pan, plus and minus zoom, Escape shows everything.`);
-    this.main = new Chart(this.box, panels[0], this.shared);
+    this.main = new Chart(this.box, panels[0], this.shared, panels[0].title);
     this.box.append(this.tip);
     const below = element("div", "gpt-smalls");
     this.small = panels.slice(1).map((metric) => {
@@ -69,8 +69,8 @@ export class Curves {
     const began = performance.now();
     const view = this.view ?? whole(this.runs, this.shared.look.logX);
     const [width, ...rest] = this.widths;
-    this.main.draw(this.runs, view, width, width < 520 ? 210 : 280);
-    this.small.forEach(({ chart }, k) => chart.draw(this.runs, view, rest[k], 104));
+    this.main.draw(this.runs, view, width, width < 520 ? 224 : 294);
+    this.small.forEach(({ chart }, k) => chart.draw(this.runs, view, rest[k], 122));
     this.describe();
     this.read();
     queueMicrotask(() => (this.cost = performance.now() - began));

@@ -146,7 +146,7 @@ def shown(monkeypatch) -> list[str]:
 @pytest.fixture
 def pictures(monkeypatch) -> None:
     """Bundles that name the view they come from, so that no test here draws."""
-    curve = SimpleNamespace(run_report=lambda run: Report(f"run {run.name}: {run.status}"))
+    curve = SimpleNamespace(run_report=lambda run, beside=(): Report(f"run {run.name}: {run.status}"))
     monkeypatch.setitem(sys.modules, "jupyter_gpt.notebook.views.run_report", curve)
     monkeypatch.setattr("jupyter_gpt.stages.corpus.corpus_report", lambda corpus: Report(f"corpus {corpus.name}"))
 

@@ -169,7 +169,7 @@ def test_show_says_why_a_run_failed_and_what_has_not_begun(ip, fake_gpt, shown, 
 
 def test_a_run_of_another_version_is_shown_as_an_error(fake_gpt, shown, fails, monkeypatch):
     report = sys.modules["jupyter_gpt.notebook.views.run_report"]
-    monkeypatch.setattr(report, "run_report", lambda run: run.recipe["dial"])
+    monkeypatch.setattr(report, "run_report", lambda run, beside: run.recipe["dial"])
     assert "'dial' is missing, another version" in fails("%gpt show storyteller")
 
 

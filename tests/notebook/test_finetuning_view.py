@@ -7,9 +7,10 @@ import re
 from types import SimpleNamespace
 
 from helpers.recipes import classify_recipe, finetuning_recipe
-from jupyter_gpt.notebook.views.run_report import run_report
+from jupyter_gpt.notebook.views.run_report import panels, run_report
 from jupyter_gpt.stages.classify import Classifying
 from jupyter_gpt.stages.sft_training import Supervised
+from jupyter_gpt.stages.stage import metrics_of
 
 EVIL = "<script>alert(1)</script>»"
 
@@ -128,3 +129,17 @@ def test_a_classifier_tells_its_figures_with_intervals_and_its_confusion_as_a_pi
     matrix = [[n == m for n in range(20)] for m in range(20)]
     events = [start | {"labels": many}, tests[0] | {"confusion": [list(map(int, row)) for row in matrix]}]
     assert "data:image/png" in run_report(run("classify", classify_recipe("hen"), events, "stopped")).html
+
+
+def test_another_run_is_drawn_beside_it_and_its_figures_are_said():
+    recipe = finetuning_recipe({"x": 1}, "hen", lora=4, steps=4, batch_tokens=64)
+    one, other = run("sft", recipe, told()), run("sft", recipe, told())
+    other.name = "b"
+    report = run_report(one, [other])
+    assert "b: training loss" in report.text and "b: training loss" not in run_report(one).text
+    assert report.metadata["beside"]["b"] == report.metadata["steps"]
+    metrics = metrics_of(one)
+    steps = [event for event in one.events if event["event"] == "step"]
+    first = panels(metrics, steps, [], "a", [other])[0]
+    assert first.others == [("b", list(first.points))] and first.names[0] == "a, training loss"
+    assert report.html.count("data:image/png") == 1

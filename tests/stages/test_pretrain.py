@@ -164,12 +164,17 @@ def test_pause_holds_and_sample_now_samples(gpt, train):
     held = run.step
     time.sleep(0.3)
     assert run.step == held and run.status == "paused"
-    run.unpause()
-    run.sample_now()
-    until = time.time() + 10
-    while not any(e.get("asked") for e in run.events) and time.time() < until:
-        time.sleep(0.02)
-    assert any(e.get("asked") for e in run.events)
+    asked = 0
+    for held in (True, False):  # while it is paused, and while it trains
+        run.sample_now()
+        until = time.time() + 10
+        while sum(bool(e.get("asked")) for e in run.events) <= asked and time.time() < until:
+            time.sleep(0.02)
+        assert sum(bool(e.get("asked")) for e in run.events) > asked
+        assert run.status == ("paused" if held else "running")
+        time.sleep(0.3)
+        asked = sum(bool(e.get("asked")) for e in run.events)
+        run.unpause()
     gpt.stop("tiny")
     assert run.status == "stopped"
 

@@ -36,7 +36,7 @@ def watch(run, overlays: list | tuple = (), background: bool = False) -> None:
     from jupyter_gpt.notebook.views.run_report import run_report
 
     try:
-        follow(run, run_report, overlays=overlays, background=background)
+        follow(run, lambda run: run_report(run, overlays), overlays=overlays, background=background)
     except BaseException:
         if run.alive and not background:
             run.stop()

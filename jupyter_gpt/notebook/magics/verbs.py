@@ -143,7 +143,7 @@ def show_it(gpt, given: dict, ip) -> object:
     shown = [gpt.runs[name] if name in gpt.runs else reopened(gpt, name) for name in names]
     if names[0] in gpt.runs and gpt.runs[names[0]].status in ACTIVE and is_live():
         overlays = [other for name, other in zip(names[1:], shown[1:], strict=True) if name in gpt.runs]
-        follow(shown[0], run_report, overlays=overlays, background=True)
+        follow(shown[0], lambda run: run_report(run, overlays), overlays=overlays, background=True)
     else:
         for report in look.views(gpt, names):
             show(report)

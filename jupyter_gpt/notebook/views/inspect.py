@@ -45,8 +45,8 @@ class Show(Bound):
 
 
 def show(session, options: Show):
-    """The view of a run, of rankings, or of the `last` completion: a report, which shows itself. Of several names a
-    list of them. Raises GPTError for a name that is neither.
+    """The view of a run, of rankings, or of the `last` completion: a report, which shows itself. Several runs are drawn
+    into one; of other names it is a list. Raises GPTError for a name that is neither.
     """
     reports = views(session, list(options.names), options.tokens)
     return reports[0] if len(reports) == 1 else reports
@@ -57,6 +57,9 @@ def views(session, names, tokens: bool = False) -> list:
     if list(names) == [LAST]:
         return [view_of_last(session, tokens)]
     check(session, names, tokens)
+    if len(names) > 1 and all(name in session.runs for name in names):
+        first, *beside = (session.runs[name] for name in names)
+        return [view_of_run(first, beside)]
     return [
         view_of_run(session.runs[name]) if name in session.runs else view_of_rankings(session, name) for name in names
     ]
@@ -101,14 +104,16 @@ def view_of_last(session, tokens: bool):
     return token_report(with_alternatives(model, completion), model.tokenizer, context_of(model.module))
 
 
-def view_of_run(run):
-    """The picture of what a run has reached, and why it failed if it did: the cell that said so may be gone."""
+def view_of_run(run, beside=()):
+    """The picture of what a run has reached, with others drawn `beside` it, and why it failed if it did: the cell that
+    said so may be gone.
+    """
     from jupyter_gpt.notebook.views.follow import began, nothing_yet
     from jupyter_gpt.notebook.views.run_report import run_report
     from jupyter_gpt.report.parts import Paragraph
 
     try:
-        report = run_report(run) if began(run) else nothing_yet(run)
+        report = run_report(run, beside) if began(run) else nothing_yet(run)
     except KeyError as error:
         raise GPTError(
             f"run {run.name} cannot be shown: {error} is missing, another version of jupyter_gpt made it"

@@ -43,17 +43,18 @@ TOKEN = "▣"  # stands for the reward token, at which a reward model gives its 
 NOTHING = "(nothing)"  # an answer that ended at once
 
 
-def run_report(run) -> Report:
-    """The report of a run as it stands."""
+def run_report(run, beside: Sequence = ()) -> Report:
+    """The report of a run as it stands; `beside` are other runs to draw into its charts."""
     steps, evaluations, samples, notes = (
         [e for e in run.events if e["event"] == kind] for kind in ("step", "evaluation", "sample", "note")
     )
     start, metrics, alarms = last_of(run.events, "start"), metrics_of(run), alarms_of(run)
     rows = figures(run, start, metrics, steps, evaluations)
+    rows += [row for other in beside for row in other_figures(other)]
     parts: list[Part] = [Paragraph(start["about"])] if start.get("about") else []
     parts += [Alarm(["step ", Varies(alarm["step"]), ": ", Varies(alarm["text"])]) for alarm in alarms]
     parts += [Paragraph(Varies(note["text"])) for note in notes]
-    shown = panels(metrics, steps, evaluations)
+    shown = panels(metrics, steps, evaluations, run.name, beside)
     if steps and shown:
         said = "; ".join(f"{name}: {plain(value)}" for name, value in rows)
         parts.append(Chart(lambda: charts.panels(shown, [alarm["step"] for alarm in alarms]), said, 680))
@@ -68,6 +69,11 @@ def run_report(run) -> Report:
         "samples": [[s["step"], s["prompt"], s["text"]] for s in samples],
         "warnings": alarms,
     }
+    if beside:
+        metadata["beside"] = {
+            other.name: charts.thinned([[e.get(name) for name in names] for e in other.events if e["event"] == "step"])
+            for other in beside
+        }
     about = {"view": "run", "name": run.name, "kind": run.kind, "status": run.status}
     recipe = {key: run.recipe[key] for key in KEPT if key in run.recipe}
     return Report(heading(run), parts, about | recipe, metadata)
@@ -110,8 +116,10 @@ def number(value: float | None, spec: str) -> Inline:
     return [Varies(100 * value, digits), "%"] if spec.endswith("%") else Varies(f"{value:{spec}}")
 
 
-def panels(metrics: Sequence[Metric], steps: Sequence[dict], evaluations: Sequence[dict]) -> list[charts.Panel]:
-    """The charts of the metrics that have something to show, the first metric's first."""
+def panels(
+    metrics: Sequence[Metric], steps: Sequence[dict], evaluations: Sequence[dict], name: str = "", beside: Sequence = ()
+) -> list[charts.Panel]:
+    """The charts of the metrics that have something to show, the first metric's first; the runs `beside` in each."""
     found = []
     for metric in metrics:
         if metric.chart not in (None, metric.name):
@@ -119,14 +127,18 @@ def panels(metrics: Sequence[Metric], steps: Sequence[dict], evaluations: Sequen
         dots = next((each for each in metrics if each.chart == metric.name), metric)
         tested = [e for e in evaluations if e.get(dots.name) is not None]
         bounds = dots.interval or ("", "")
+        told = [(other.name, [e for e in other.events if e["event"] == "step"]) for other in beside]
+        lines = [(other, charts.points(events, metric.name)) for other, events in told]
+        own = f"{name}, " if beside else ""
         panel = charts.Panel(
             metric.title,
             charts.points(steps, metric.name),
             charts.points(tested, dots.name),
             [(e["step"], e[bounds[0]], e[bounds[1]]) for e in tested if bounds[0] in e],
             metric.limit,
-            (metric.label, dots.label if dots is not metric else f"{metric.label}, evaluated"),
+            (own + metric.label, own + (dots.label if dots is not metric else f"{metric.label}, evaluated")),
             metric.smooth,
+            [(other, found) for other, found in lines if found],
         )
         if panel.points or panel.evaluated:
             found.append(panel)
@@ -154,6 +166,13 @@ def figures(run, start: dict, metrics: Sequence[Metric], steps: list, evaluation
             ("speed", [Varies(median(rates) if rates else None, 0), " tokens per second", *use]),
         ]
     return rows
+
+
+def other_figures(run) -> list[tuple[str, Inline]]:
+    """The figures of a run that is drawn beside another, its name with them."""
+    steps, evaluations = ([e for e in run.events if e["event"] == kind] for kind in ("step", "evaluation"))
+    found = ((m.label, figure_of(run, m, steps, evaluations)) for m in metrics_of(run) if m.summary)
+    return [(f"{run.name}: {name}", value) for name, value in found if value]
 
 
 def figure_of(run, metric: Metric, steps: Sequence[dict], evaluations: Sequence[dict]) -> Inline:

@@ -7,6 +7,7 @@ given to the model as the result, and it may try otherwise.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from jupyter_gpt.data.render import special_tokens
@@ -33,8 +34,10 @@ def act(ask: Ask, toolset: Toolset, name: str, given: object) -> Node:
         arguments = chosen.arguments(given)
     except ValueError as wrong:
         return record(ask, name, given, Result(f"Error: {wrong}. It is called as {chosen.signature()}", ok=False))
+    began = time.monotonic()
     try:
         decision = ask.user(toolset.approval.decide, chosen, arguments)
+        ask.began += time.monotonic() - began  # the time that a person thinks is not the technique's
         if not decision.approved:
             return record(ask, name, arguments, Result(f"Error: this call was {decision.how}", ok=False), decision.how)
         if chosen.direct:
