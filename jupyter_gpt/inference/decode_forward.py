@@ -228,6 +228,8 @@ def worth_packing(module: nn.Module) -> bool:
         return False
     if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):
         return False
+    if weight.dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return False  # without AVX-512 or AVX-NE-CONVERT there is no such layout
     return needed < devices.free("cpu") / 4
 
 

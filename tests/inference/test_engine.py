@@ -420,6 +420,14 @@ def test_what_lora_is_not_is_left_to_its_own_forward(prompts):
         )
 
 
+def test_bfloat16_is_sampled_on_every_cpu(prompts):
+    """Without AVX-512 oneDNN has no packed layout for it."""
+    module = build("llama").bfloat16()
+    assert len(run(module, [Request(prompts[0], max_tokens=12, temperature=0)])[0, 0]) == 12
+    packs = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    assert decode_forward.worth_packing(module) == packs
+
+
 def test_an_adapter_of_other_precision_than_its_base(prompts):
     wrapped = lora(build("llama").bfloat16())
     for name, weight in wrapped.named_parameters():
