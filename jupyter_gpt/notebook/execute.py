@@ -1,7 +1,7 @@
-"""Runs a notebook without a browser, telling each cell as it goes, and a table of what was made at the end.
+"""Runs a notebook without a browser: prints each cell as it runs, and at the end a table of its models and runs.
 
-The kernel is always this very Python's, whatever kernels are installed; it works in the notebook's folder, as
-Jupyter's does. The input file is never changed: the executed notebook goes to `.jupyter_gpt/executed/`.
+The kernel is always that of this Python, whatever kernels are installed; its working directory is the notebook's
+folder, as in Jupyter. The input file is never changed: the executed notebook goes to `.jupyter_gpt/executed/`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a report is made of: inline content, and the parts that stand one beneath the other.
+"""What a report consists of: inline content, and parts, one below the other.
 
 Inline content is text, an int (shown as 1,234), None (shown as –), a `Varies`, a `Span`, a `Bar`, or a sequence of
 these. A part knows nothing of how it is rendered.
@@ -30,8 +30,8 @@ class Varies:
 class Span:
     """Inline content with a look. `style` holds words of bold, italic, code, quiet, large, alarm.
 
-    tint: a CSS colour behind it, translucent, so that it is legible on a light and on a dark ground. tooltip: said
-    where the pointer rests. brackets: two characters around it in the text, where the tint carries meaning.
+    tint: a CSS colour behind it, translucent, so that it is legible on a light and on a dark ground. tooltip: shown
+    where the pointer rests. brackets: two characters around it in the text, where the tint has a meaning.
     """
 
     content: Inline
@@ -105,9 +105,7 @@ class Boxes:
 
 @dataclass(frozen=True)
 class Chart:
-    """A picture: `draw` returns a matplotlib figure (see `charts`), `alt` says in words what it shows. The text has
-    none: what a picture shows is said beside it too.
-    """
+    """A picture: `draw` returns a matplotlib figure (see `charts`), `alt` describes it. The text leaves it out."""
 
     draw: Callable[[], Any]
     alt: Inline
@@ -116,7 +114,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Alarm:
-    """A line that must not be overlooked."""
+    """A warning."""
 
     content: Inline
 

@@ -1,4 +1,4 @@
-"""A report as plain text: aligned, monospace, and the same from one execution to the next but for its marks.
+"""A report as plain text: aligned, monospace, and the same in each execution except between its marks.
 
 A number that varies is `≈1.23`, other content that varies `«…»`: one sanitizer of nbval (tests/nbval.cfg) folds both.
 """
@@ -130,7 +130,7 @@ def columns(text: str) -> int:
 
 
 def pad(text: str, width: int, side: str = "l") -> str:
-    """`text` filled with spaces to `width` monospace columns; `side` is where it stands: l or r."""
+    """`text` padded with spaces to `width` monospace columns; `side` is its alignment: l or r."""
     room = " " * max(0, width - columns(text))
     return room + text if side == "r" else text + room
 

@@ -127,7 +127,7 @@ def arena(
     """Let every two of `models` answer each prompt (default: `PROMPTS`), for `by` or a `judge` to vote on.
 
     Votes are kept under `name` (default: arena-MODEL-MODEL); `judge`, `overwrite`, `options` are those of `gpt.rank`.
-    Raises GPTError for fewer than two models, one that is there twice or unknown, and one that would judge itself.
+    Raises GPTError for fewer than two models, a repeated or unknown one, and one that would judge itself.
     """
     models, prompts = list(models), list(dict.fromkeys(prompts or PROMPTS))
     check_several(gpt, models, "%gpt arena MODEL MODEL …")

@@ -353,28 +353,28 @@ def words(settings: list[Setting]) -> list[str]:
     unit, costs = price(settings)
     cost = dict(zip(settings, costs, strict=True))
     low, high = best.interval
-    said = (
+    best_line = (
         f"best: {best.name}, {100 * best.accuracy:.1f}% ({100 * low:.1f} to {100 * high:.1f}), {cost[best]:.4g} {unit}"
     )
     if cheap is best:
-        return [said, "nothing cheaper is within its interval"]
+        return [best_line, "nothing cheaper is within its interval"]
     share = f", {cost[cheap] / cost[best]:.0%} of the cost" if cost[best] else ""
     return [
-        said,
+        best_line,
         f"cheapest within its interval: {cheap.name}, {100 * cheap.accuracy:.1f}%, {cost[cheap]:.4g} {unit}{share}",
     ]
 
 
 def notes(evaluation) -> list[str]:
     """What is missing."""
-    said = [f"replies without a readable answer: {', '.join(map(unread, evaluation.settings))}; they count as wrong"]
+    lines = [f"replies without a readable answer: {', '.join(map(unread, evaluation.settings))}; they count as wrong"]
     if not evaluation.whole and not evaluation.errors:
-        said.append(
+        lines.append(
             f"stopped: {len(evaluation.rows):,} of {evaluation.wanted:,} answered; run the cell again to continue"
         )
     if evaluation.errors:
-        said.append(f"{len(evaluation.errors):,} questions could not be asked; the first: {evaluation.errors[0]}")
-    return said
+        lines.append(f"{len(evaluation.errors):,} questions could not be asked; the first: {evaluation.errors[0]}")
+    return lines
 
 
 def unread(s: Setting) -> str:

@@ -187,11 +187,11 @@ def words_on(rows: list[dict], questions: int) -> list[str]:
     """Which index and which search finds most, how sure that is, and how it is asked for."""
     best, figure, (low, high), within = recommended(rows, questions)
     flags = "" if best["search"] == "dense" else f" {best['search']}"
-    said = (
+    best_line = (
         f"best: index {best['index']}, {best['search']}: {figure} {best[figure]:.3f} ({low:.3f} to {high:.3f}, "
         f"{questions:,} questions); %%rag --index {best['index']}{flags}"
     )
     if not within:
-        return [said, "nothing else is within its interval"]
+        return [best_line, "nothing else is within its interval"]
     others = ", ".join(f"{row['index']} {row['search']} {row[figure]:.3f}" for row in within[:6])
-    return [said, f"within its interval: {others}{' …' if len(within) > 6 else ''}"]
+    return [best_line, f"within its interval: {others}{' …' if len(within) > 6 else ''}"]

@@ -43,8 +43,8 @@ def rank(
     `options` are those of `gpt.prompts`. `judge`, a function `f(prompt, completion) -> float` (higher is better) or the
     name of a model, ranks at once; `rankings_file` imports a file's rankings of these prompts (all of its prompts where
     `prompts` is empty), and only the other prompts are sampled. `tick(what, done, total, tokens)` reports progress. An
-    interrupt keeps what is sampled and ranked by then. Questions of another cell under this name are replaced only if
-    `overwrite`; rankings stay. Raises GPTError for what cannot be ranked.
+    interrupt keeps what has been sampled and ranked. Questions of another cell under this name are replaced only with
+    `overwrite`; rankings are kept. Raises GPTError for invalid prompts, models or options.
     """
     store.check_name(name)
     prompts, models = ([given] if isinstance(given, str) else list(given or ()) for given in (prompts, model))
@@ -76,7 +76,7 @@ def rank(
 
 
 def reopened(gpt, name: str) -> RankingTask:
-    """The task of that name as it stands on disk: its last questions, or else its rankings. Samples nothing."""
+    """The task of that name as it is on disk: its last questions, or else its rankings. Samples nothing."""
     rankings = gpt.rankings[name]
     questions = rankings.questions() or list(
         {
@@ -89,33 +89,33 @@ def reopened(gpt, name: str) -> RankingTask:
 
 
 def check_prompts(prompts: Sequence[str]) -> None:
-    """Raises GPTError for no prompt, and for one that is there twice."""
+    """Raises GPTError where there is no prompt or one is repeated."""
     if not prompts:
         raise GPTError("there is no prompt: give one prompt a line")
     twice = next((text for text in prompts if prompts.count(text) > 1), None)
     if twice is not None:
-        raise GPTError(f"the prompt {twice[:40]!r} is there twice: for more completions of it say --samples")
+        raise GPTError(f"the prompt {twice[:40]!r} is given twice: use --samples for more completions of it")
 
 
 def check_models(models: Sequence[str], samples: int, options: dict) -> None:
-    """Raises GPTError where the models would not write completions that can be ranked."""
+    """Raises GPTError where the models cannot give completions that differ."""
     if not models:
-        raise GPTError("say whose completions are to be ranked: --model MODEL")
+        raise GPTError("%%rank requires a model: --model MODEL")
     check_distinct(models)
     if samples * len(models) < 2:
         raise GPTError("one completion cannot be ranked: --samples 2 or more")
     if options.get("temperature") == 0 and len(models) == 1:
-        raise GPTError("--temperature 0 writes the same completion each time: leave it out, or say 0.7 or 1")
+        raise GPTError("--temperature 0 gives the same completion each time: use 0.7 or 1")
 
 
 def check_distinct(models: Sequence[str]) -> None:
     twice = next((name for name in models if models.count(name) > 1), None)
     if twice:
-        raise GPTError(f"model {twice} is there twice: for more completions of it say --samples")
+        raise GPTError(f"model {twice} is given twice: use --samples for more completions of it")
 
 
 def check_several(gpt, models: Sequence[str], usage: str) -> None:
-    """Raises GPTError for fewer than two models, one that is there twice and one that is unknown; loads them."""
+    """Raises GPTError for fewer than two models, a repeated one and an unknown one; loads them."""
     if len(models) < 2:
         raise GPTError(f"a comparison takes two models or more: {usage}")
     check_distinct(models)

@@ -271,7 +271,7 @@ def ranking_report(task: RankingTask, *, blind: bool = False) -> Report:
 
 
 def subtitle(task: RankingTask) -> str:
-    """What was asked, the same on every machine."""
+    """The prompts, models and settings, the same on every machine."""
     count, models = len({q.prompt for q in task.questions}), ", ".join(task.models)
     line = f"{count} prompt{'s' * (count != 1)}"
     if not task.options:
@@ -287,7 +287,7 @@ def sampling(task: RankingTask) -> Sampling:
 
 
 def status_line(task: RankingTask, blind: bool = False) -> str:
-    """How many prompts are ranked and how many are missing, by whom, and how far they agree."""
+    """How many prompts are ranked and how many are not, by whom, and the agreement of the annotators."""
     same = sum(not question.open for question in task.questions)
     parts = [task.counts if blind else task.outcome]
     if same:
@@ -307,7 +307,7 @@ def status_line(task: RankingTask, blind: bool = False) -> str:
 
 
 def ranked(task: RankingTask, question: Question, answer: Ranking | None, blind: bool) -> list[tuple[Inline, Inline]]:
-    """(rank, completion) rows of one prompt, best first: `1`, `2=`, `2=`, `4`; as shown, with `–`, where not ranked."""
+    """(rank, completion) of one prompt, best first: `1`, `2=`, `2=`, `4`; as shown, with `–`, without a ranking."""
     rows: list[tuple[Inline, Inline]] = []
     before = 0
     for group in answer.order if answer else [question.shown]:
@@ -335,7 +335,7 @@ def written(completion: dict, pieces: Sequence[tuple[str, bool]]) -> list[Inline
 
 
 def exact_prompts(task: RankingTask) -> Sequence[Part]:
-    """What was sent to each model, and to a judge with its replies, special tokens included."""
+    """What was sent to each model and, with its replies, to a judge; special tokens included."""
     sent = [pair for question in task.questions for pair in question.sent]
     sent += [(f"{task.by}, the judge", f"{j['sent']}→ {j['reply']}") for each in task.judged.values() for j in each]
     parts = [part for who, text in dict.fromkeys(sent) for part in (Paragraph(bold(who)), Paragraph(text, "code"))]

@@ -1,8 +1,8 @@
 """Rankings: for one prompt, K completions and their order, best first and with ties, by a person or a judge.
 
-`rankings/NAME.jsonl` has one ranking per line, synced to disk at the moment it is given: it cost a person's time. A
-vote for the best of several is a ranking of two groups, a tie one of a single group. `NAME.questions.json` beside it
-has the prompts with their completions as last presented, so a new kernel continues where the last one stopped.
+`rankings/NAME.jsonl` has one ranking per line, synced to disk as soon as it is given. A vote for the best of several is
+a ranking of two groups, a tie one of a single group. `NAME.questions.json` beside it has the prompts with their
+completions as last presented, so a new kernel continues where the last one stopped.
 """
 
 from __future__ import annotations
@@ -184,7 +184,7 @@ def read_file(file: str | Path) -> tuple[list[Ranking], str | None]:
         raise GPTError(f"--rankings {file}: there is no such file")
     rankings, torn = scan(path, path.stem, partial(from_preference, by=path.stem))
     if not rankings:
-        raise GPTError(f"--rankings {file}: there is no whole ranking in it")
+        raise GPTError(f"--rankings {file}: it has no complete ranking")
     note = f"{file} was cut off in the middle of its line {torn}: the {len(rankings)} before it were taken"
     return rankings, note if torn else None
 
@@ -295,7 +295,7 @@ class Rankings(Sequence):
         return {ranking.key: ranking for ranking in self.read() if by in (None, ranking.by)}
 
     def questions(self) -> list[Question]:
-        """The questions last presented; none where there is no file or it is damaged, for they can be made anew."""
+        """The questions last presented; none where the file is missing or damaged: they can be sampled again."""
         try:
             return [
                 Question(

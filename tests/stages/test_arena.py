@@ -112,7 +112,7 @@ def test_prompts_of_our_own_where_there_are_none(fake):
     ("models", "options", "message"),
     [
         (["a"], {}, "two models or more: %gpt arena MODEL MODEL"),
-        (["a", "a"], {}, "model a is there twice"),
+        (["a", "a"], {}, "model a is given twice"),
         (["a", "z"], {}, "there is no model z"),
         (["a", "judge"], {"judge": "judge"}, "judge cannot judge itself"),
         (["a", "bb"], {"name": "../x"}, "cannot be a name"),

@@ -262,10 +262,10 @@ def test_a_file_alone_brings_its_prompts_and_no_model_is_needed(fake, tmp_path):
     ("options", "message"),
     [
         ({"prompts": []}, "one prompt a line"),
-        ({"prompts": ["x", "y", "x"]}, "prompt 'x' is there twice"),
+        ({"prompts": ["x", "y", "x"]}, "prompt 'x' is given twice"),
         ({"model": None}, "--model MODEL"),
         ({"model": "z"}, "there is no model z"),
-        ({"model": ["a", "a"]}, "model a is there twice"),
+        ({"model": ["a", "a"]}, "model a is given twice"),
         ({"samples": 1}, "one completion cannot be ranked"),
         ({"temperature": 0}, "the same completion each time"),
         ({"judge": 3}, "expected a function .* got a int"),

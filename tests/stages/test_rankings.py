@@ -177,10 +177,10 @@ def test_rows_with_the_same_text_want_no_vote(gpt):
     ("models", "prompts", "message"),
     [
         (["a"], ["x"], "two models or more"),
-        (["a", "a"], ["x"], "model a is there twice"),
+        (["a", "a"], ["x"], "model a is given twice"),
         (["a", "z"], ["x"], "there is no model z"),
         (["a", "b"], [], "one prompt a line"),
-        (["a", "b"], ["x", "y", "x"], "prompt 'x' is there twice"),
+        (["a", "b"], ["x", "y", "x"], "prompt 'x' is given twice"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_before_a_word_is_written(fake, models, prompts, message):

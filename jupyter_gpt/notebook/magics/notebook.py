@@ -29,8 +29,8 @@ def say(*content) -> None:
 def watch(run, overlays: list | tuple = (), background: bool = False) -> None:
     """Shows a run until it ends, or in the background.
 
-    Whatever breaks the watching (the view, an impatient second interrupt) also ends the run, gracefully: a cell that is
-    over leaves nothing training unless it was asked to.
+    Any error of the view, or a second interrupt, also stops the run gracefully: a cell that has ended leaves nothing
+    training except in the background.
     """
     from jupyter_gpt.notebook.views.follow import follow
     from jupyter_gpt.notebook.views.run_report import run_report

@@ -23,7 +23,7 @@ def models(gpt, given: dict, ip) -> object:
 
 
 def pull(gpt, given: dict, ip) -> object:
-    """Pulls with a progress line where a person looks; leaves one line that says what came. The result is the model."""
+    """Pulls, with a progress line in a live front end; leaves one line about the model, which is the result."""
     from jupyter_gpt.notebook.views.place import is_live
     from jupyter_gpt.notebook.views.progress import Progress
 
@@ -59,7 +59,7 @@ def load(gpt, given: dict, ip) -> object:
 
 
 def unload(gpt, given: dict, ip) -> object:
-    """Unloads it and says what that gave back; the result is the model."""
+    """Unloads it and prints the memory freed; the result is the model."""
     name = given["name"]
     size, freed = gpt.models.unload(name)
     if not size:
@@ -81,7 +81,7 @@ def save(gpt, given: dict, ip) -> object:
 
 
 def merge(gpt, given: dict, ip) -> object:
-    """Merges and says what came of it; the result is the model."""
+    """Merges and prints the new model, which is the result."""
     model = gpt.merge(**given)
     print(f"{model.name}: {given['name']} merged into its base, {model.parameters:,} parameters")
     return model
@@ -110,7 +110,7 @@ def runs(gpt, given: dict, ip) -> object:
 
 
 def stop(gpt, given: dict, ip) -> object:
-    """Ends the run and waits until its model is kept; the result is the run."""
+    """Stops the run and waits until its model is saved; the result is the run."""
     from jupyter_gpt.runs.run import standing
 
     run = gpt.stop(**given)
@@ -119,7 +119,7 @@ def stop(gpt, given: dict, ip) -> object:
 
 
 def resume(gpt, given: dict, ip) -> object:
-    """Goes on, shown live; the result is the model, or the run in the background."""
+    """Resumes the run, with the live view; the result is the model, or the run in the background."""
     background = given.get("background", False)
     run = gpt.resume(given["name"], variables=ip.user_ns, background=True)
     watch(run, background=background)
@@ -152,9 +152,9 @@ def show_it(gpt, given: dict, ip) -> object:
 
 def tokens(gpt, given: dict, ip) -> list[int]:
     """Shows the tokens; the result is their integers."""
-    found = gpt.tokens(given["model"], " ".join(given["text"]))
-    show(found.report)
-    return found
+    tokens = gpt.tokens(given["model"], " ".join(given["text"]))
+    show(tokens.report)
+    return tokens
 
 
 def batch(gpt, given: dict, ip) -> object:
@@ -190,7 +190,7 @@ def plan(gpt, given: dict, ip) -> object:
 
 
 def index(gpt, given: dict, ip) -> object:
-    """Makes it with a line of progress where a person looks; leaves what was done. The result is the index."""
+    """Builds or updates the index, with a progress line in a live front end; the result is the index."""
     from jupyter_gpt.notebook.views.place import is_live
     from jupyter_gpt.notebook.views.progress import Progress, megabytes, percent
     from jupyter_gpt.retrieval.document_sources import files
@@ -199,7 +199,7 @@ def index(gpt, given: dict, ip) -> object:
     given["variables"] = ip.user_ns
     for source in given.get("sources") or []:
         if not source.startswith(("$", "http://", "https://")):
-            files(source)  # in a line every word is meant as a path, and none as a text
+            files(source)  # on a line every word is a path, none is a text
     if not is_live():
         kept = gpt.index(**given)
         show(index_report(kept))
@@ -243,7 +243,7 @@ def search(gpt, given: dict, ip) -> object:
 
 
 def ranked(options: dict, embedder: str) -> str:
-    """How the hits were ranked, in words."""
+    """A line about how the hits were ranked."""
     how = f"ranked by {embedder}'s cosine"
     if options.get("keyword"):
         how = "ranked by BM25"
@@ -258,7 +258,7 @@ def ranked(options: dict, embedder: str) -> str:
 
 
 def serve(gpt, given: dict, ip) -> object:
-    """Starts or stops; says where. The result is the server."""
+    """Starts or stops the server and prints its address; the result is the server."""
     if given.pop("stop", False):
         if given:
             raise GPTError("%gpt serve --stop takes no other option")
@@ -277,13 +277,13 @@ def serve(gpt, given: dict, ip) -> object:
 
 
 def shown(server) -> Inline:
-    """The address; a port that happened to be free differs each time."""
+    """The address; a free port chosen by the system differs each time."""
     before, after = server.url.split(f":{server.port}/")
     return [before, ":", str(server.port) if server.requested_port else Varies(str(server.port)), "/", after]
 
 
 def evaluate(gpt, given: dict, ip) -> object:
-    """Measures and shows; the result is the evaluation."""
+    """Evaluates, with a progress line in a live front end; the result is the evaluation."""
     from jupyter_gpt.notebook.views.place import is_live
     from jupyter_gpt.notebook.views.progress import Progress
     from jupyter_gpt.stages.evaluate import evaluation_report
@@ -297,12 +297,12 @@ def evaluate(gpt, given: dict, ip) -> object:
         options["techniques"] = {text: flags(text, ip.user_ns) for text in options["techniques"]}
     line = Progress(lambda done, total: f"{done:,} of {total:,} answers") if is_live() else None
     try:
-        found = gpt.evaluate(progress=line, **options)
+        evaluation = gpt.evaluate(progress=line, **options)
     finally:
         if line:
             line.close()
-    show(evaluation_report(found))
-    return found
+    show(evaluation_report(evaluation))
+    return evaluation
 
 
 def evaluate_index(gpt, given: dict) -> object:
