@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from jupyter_gpt.data import conversation_formats as formats
-from jupyter_gpt.data import files, hub, sources
+from jupyter_gpt.data import files, hub, mixture, sources
 from jupyter_gpt.data.render import TURN
 from jupyter_gpt.errors import GPTError
 
@@ -61,8 +61,6 @@ class Reading:
 
 def parse(text: str, bad_rows: str | None = None) -> dict[str, float] | str:
     """A cell's body: a mixture {source: weight}, or the body itself if it is conversations."""
-    from jupyter_gpt.data import mixture
-
     if TURN.match(text.lstrip()):
         if not list(read(CELL, cell=text, bad_rows=bad_rows)):  # raises every error before any work starts
             raise GPTError("the cell has no conversation in it: write turns of user: and assistant:")

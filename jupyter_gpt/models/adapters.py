@@ -11,7 +11,7 @@ import warnings
 from pathlib import Path
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.models.load import check_weights, first_line, quiet
+from jupyter_gpt.models.load import SAFE, check_weights, first_line, quiet
 
 CONFIG = "adapter_config.json"
 CHUNK, CHUNKS = 1 << 16, 64  # bytes of a file that are hashed at once, and how often
@@ -61,7 +61,7 @@ def load(model, base) -> None:
     check_weights(model, CONFIG)
     check_base(model, base)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model.folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(model.folder, **SAFE)
         module = around(base.module, model, tokenizer)
     except Exception as error:  # damaged files raise anything
         raise GPTError(f"model {model.name} cannot be loaded from {model.folder}: {first_line(error)}") from error

@@ -17,7 +17,7 @@ from typing import cast
 from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.models import catalogue, fetch, gguf
-from jupyter_gpt.models.load import first_line, quiet
+from jupyter_gpt.models.load import SAFE, first_line, quiet
 from jupyter_gpt.models.model_files import check_files, check_settings, check_template, weight_count
 from jupyter_gpt.models.models import ABOUT, Model, Models, is_model
 from jupyter_gpt.runs.provenance import Provenance, provenance
@@ -201,10 +201,10 @@ def parameters_of(folder: Path, source: str) -> int:
 
     try:
         with quiet():
-            config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            config = AutoConfig.from_pretrained(folder, **SAFE)
             if type(config) not in AutoModelForCausalLM._model_mapping or config.is_encoder_decoder:
                 raise GPTError(f"{source} is a {config.model_type}, which is not a causal language model")
-            AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            AutoTokenizer.from_pretrained(folder, **SAFE)
             with torch.device("meta"):
                 module = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError) as error:
