@@ -125,9 +125,7 @@ def converted(name: str, value: object, hint: object) -> object | None:
 
 
 def items(name: str, value: object, inner: object) -> list | None:
-    """A list of things of the type `inner`: of a tuple, a Series, the rows of a table; or of one text, or one chat,
-    itself.
-    """
+    """A list of `inner`: from a tuple, a Series, the rows of a table; or with one text, or one chat, as its item."""
     allowed = options_of(inner)
     if isinstance(value, str) and str in allowed:
         return [value]

@@ -109,9 +109,7 @@ def attention_backward(q: Tensor, k: Tensor, v: Tensor, probabilities: list[Tens
 
 
 class Attention(Function):
-    """Causal softmax attention of q `(B, H, T, h)` over k, v `(B, G, T, h)`, H a multiple of G; returns `(B, T, H,
-    h)`.
-    """
+    """Causal softmax attention of q `(B, H, T, h)` over k, v `(B, G, T, h)` with H a multiple of G: `(B, T, H, h)`."""
 
     @staticmethod
     def forward(ctx, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:

@@ -143,9 +143,7 @@ def merged(model: nn.Module) -> nn.Module:
 
 
 def row_targets(module: nn.Module, tokens: Sequence[int]) -> dict[str, list[int]] | None:
-    """Which rows of which tables are trained, as peft takes it: the embedding and a head of words, which may be tied to
-    it.
-    """
+    """The rows of each table that are trained, as peft takes them: of the embedding, and of a head that may be tied."""
     if not tokens:
         return None
     table = module.get_input_embeddings()

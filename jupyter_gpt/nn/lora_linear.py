@@ -88,9 +88,7 @@ def project(x: Tensor, *layers: nn.Module) -> Tensor:
 
 
 def own_forward(layer: nn.Module, x: Tensor) -> Tensor:
-    """peft's own forward of a layer in the dtype of x. Autocast goes down to halves only; up, the weights are cast
-    here.
-    """
+    """peft's own forward of a layer in the dtype of x. Autocast only casts down to halves: casts up are made here."""
     if x.dtype in (torch.bfloat16, torch.float16):
         return layer(x)
     up = {name: p.to(x.dtype) for name, p in layer.named_parameters() if p.is_floating_point() and p.dtype != x.dtype}

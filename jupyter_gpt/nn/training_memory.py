@@ -114,9 +114,7 @@ class Step:
         return stored + tail + max(self.logits(tokens), layer + passing)
 
     def logits(self, tokens: int) -> float:
-        """Bytes of a chunk of logits with their gradient, and of the head in the activations' format with its
-        gradient.
-        """
+        """Bytes of a chunk of logits, and of the head in the dtype of the activations; each with its gradient."""
         from jupyter_gpt.nn.loss import chunk_rows
 
         if self.head is None:

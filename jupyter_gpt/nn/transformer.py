@@ -214,16 +214,12 @@ def causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def shares_keys(q: Tensor) -> bool:
-    """Whether a fused kernel takes fewer keys than queries: of a GPU's only FlashAttention, else all scores are written
-    out.
-    """
+    """Whether a fused kernel takes fewer key heads than query heads: on a GPU only FlashAttention does."""
     return q.device.type != "cuda" or has_flash(q)
 
 
 def has_flash(q: Tensor) -> bool:
-    """Whether FlashAttention (Dao 2024) computes queries like these `(…, h)`: on NVIDIA GPUs since Ampere, in half
-    precision.
-    """
+    """Whether FlashAttention (Dao 2024) takes queries like these `(…, h)`: on NVIDIA GPUs since Ampere, in halves."""
     half, h = q.dtype in (torch.bfloat16, torch.float16), q.shape[-1]
     if q.device.type != "cuda" or torch.version.hip or not half or h % 8 or h > 192:
         return False

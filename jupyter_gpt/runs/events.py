@@ -276,9 +276,7 @@ def cut_events(path: Path, step: int) -> list[dict]:
 
 
 def recent(events: Sequence[dict], name: str = "loss") -> float | None:
-    """The mean of a metric over the last LAST steps (fewer where there are no more), for one step is as good as its
-    batch was easy.
-    """
+    """The mean of a metric over the last LAST steps, or all if there are fewer: a single step depends on its batch."""
     values = (event.get(name) for event in reversed(events) if event["event"] == "step")
     last = list(islice((value for value in values if value is not None), LAST))
     return sum(last) / len(last) if last else None

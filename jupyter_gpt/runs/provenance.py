@@ -151,8 +151,7 @@ def parts(value: Any) -> Iterator[Any]:
 
 
 def cell_of(metadata: Mapping) -> str | None:
-    """Which cell an execute request comes from, as JupyterLab names it in its metadata; None where nothing lasting is
-    named.
+    """The cell of an execute request, as JupyterLab names it in the metadata; None if it has no lasting name.
 
     A copy of a notebook has the ids of the original: where the server tells which notebook the kernel is of, it is told
     apart.

@@ -173,9 +173,7 @@ def diverged(events: Sequence[dict]) -> bool:
 
 
 def standing(run) -> str:
-    """How a run stands, in words: `finished`, or `finished, diverged`, so that nobody takes its model for a good
-    one.
-    """
+    """The status of a run as text: `finished`, or `finished, diverged` as a warning about its model."""
     return f"{run.status}, diverged" if diverged(run.events) else run.status
 
 
@@ -190,9 +188,7 @@ def parked(folder: Path) -> list[Path]:
 
 
 def bring_back(folder: Path) -> Path:
-    """`folder`; if a kill came when the older run was parked and the new one was not there yet, that one stands
-    again.
-    """
+    """`folder`, with the older run restored if a kill came after it was parked and before the new one was written."""
     if not (folder / "recipe.yaml").exists() and (older := parked(folder)) and store.lock_holder(folder) is None:
         with suppress(OSError):  # a read-only store, or another kernel was faster
             shutil.rmtree(folder, ignore_errors=True)

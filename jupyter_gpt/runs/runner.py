@@ -109,9 +109,7 @@ class Log:
 
 
 def unreadable(event: dict) -> str | None:
-    """Which figure of an event is no finite number, in words; a gradient that is none has left none of the weights
-    whole.
-    """
+    """Which figure of an event is not finite, as text; such a gradient has made the weights NaN too."""
     figures = {
         "loss": "loss",
         "grad_norm": "gradient",
@@ -295,9 +293,7 @@ def following(training, events: Generator, answer, log: Log):
 
 
 def closing(run: Run, training, log: Log) -> Iterator:
-    """Evaluate a stopped run and sample from it, until it is stopped again. What its last step has already is not
-    repeated.
-    """
+    """Evaluate a stopped run and sample from it, unless its last step did so already, until it is stopped again."""
     step = [e for e in run.events if e.get("step") == training.step and not e.get("asked")]
     kinds = {event["event"] for event in step}
     samples = {(event["prompt"], event["text"]) for event in step if event["event"] == "sample"}

@@ -72,9 +72,7 @@ def critic_of(start: nn.Module, rank: int, pad: int, seed: int) -> nn.Module:
 
 
 def values_of(critic: Reader, rows: Sequence[PromptCompletion]) -> Tensor:
-    """The value `(B, L)`, fp32, of the state in which each token of the completions was chosen; zero where there is
-    none.
-    """
+    """The value `(B, L)`, fp32, of the state before each token of the completions; zero where there is no token."""
     head = head_of(critic.module)
     hidden = critic.hidden([s.ids for s in rows])[foretelling(rows, critic.device)]
     return laid_out(head(hidden.to(next(head.parameters()).dtype))[:, 0].float(), rows)
