@@ -10,6 +10,7 @@ interface State {
   call: number;
   tool: string;
   description: string;
+  why: string;
   writes: boolean;
   arguments: string;
   problem: string;
@@ -18,6 +19,7 @@ interface State {
 
 class Form {
   private readonly panel: Panel;
+  private readonly why = element("p", "gpt-why");
   private readonly text = element("textarea", "gpt-arguments");
   private readonly yes: HTMLButtonElement;
   private readonly no: HTMLButtonElement;
@@ -25,13 +27,15 @@ class Form {
 
   constructor(el: HTMLElement, private readonly link: Link) {
     this.panel = new Panel(el, "gpt-approval", "Approval of a tool's call");
-    this.yes = toggle("Approve", () => this.approve());
+    this.yes = toggle("Allow", () => this.approve());
+    this.yes.classList.add("gpt-primary");
     this.no = toggle("Deny", () => link.send({ type: "deny", call: this.call }));
+    this.no.classList.add("gpt-danger");
     this.panel.actions.append(this.yes, this.no);
     this.text.spellcheck = false;
     this.text.setAttribute("aria-label", "The arguments, as JSON: edit them here");
     this.text.addEventListener("input", () => this.label());
-    this.panel.root.append(this.text, this.panel.note);
+    this.panel.root.append(this.why, this.text, this.panel.note);
     this.draw();
   }
 
@@ -44,7 +48,7 @@ class Form {
   }
 
   draw(): void {
-    const { call, tool, description, writes, problem, decided } = this.state;
+    const { call, tool, description, why, writes, problem, decided } = this.state;
     const { name, about, note } = this.panel;
     const gone = this.link.gone ? "The kernel is gone: run the cell again." : null;
     if (call === undefined) return;
@@ -53,8 +57,10 @@ class Form {
       this.text.value = this.state.arguments;
       this.text.rows = Math.min(16, this.text.value.split("\n").length + 1);
     }
-    write(name, `${tool} wants to act`);
-    write(about, writes ? "it writes" : "");
+    name.replaceChildren("Allow ", element("code", "", tool), " to run?");
+    write(about, writes ? "It makes changes." : "");
+    write(this.why, why);
+    this.why.hidden = !why;
     write(note, gone ?? decided ?? (problem ? `That does not fit: ${problem}` : description));
     note.classList.toggle("gpt-error", !decided && problem !== "");
     for (const part of [this.yes, this.no, this.text]) part.disabled = (gone ?? decided) !== null;
@@ -66,7 +72,7 @@ class Form {
   }
 
   private label(): void {
-    write(this.yes, this.changed ? "Approve as edited" : "Approve");
+    write(this.yes, this.changed ? "Allow as edited" : "Allow");
   }
 
   private approve(): void {

@@ -31,15 +31,19 @@ def test_a_call_is_approved_edited_and_denied_while_the_cell_runs(lab, open_note
     form.wait_for(timeout=30_000)
     words = page.locator(".gpt-arguments")
     page.wait_for_function("() => document.querySelector('.gpt-arguments').value.includes('<b>one</b>')")
-    assert form.get_by_text("it writes").count() == 1
+    assert form.get_by_text("It makes changes.").count() == 1
     assert notebook.running(), "the cell did not wait"
-    page.get_by_role("button", name="Approve").click()
+    assert form.locator(".gpt-name").inner_text() == "Allow save to run?"
+    assert form.locator(".gpt-why").inner_text() == "first"
+    [question] = [o for o in notebook.saved()["cells"][1]["outputs"] if "Allow save" in str(o["data"])]
+    assert "Nobody has answered yet" in "".join(question["data"]["text/plain"])
+    page.get_by_role("button", name="Allow", exact=True).click()
     page.wait_for_function("() => document.querySelector('.gpt-arguments').value.includes('two')")
     words.fill('{"txt": "2"}')
-    page.get_by_role("button", name="Approve as edited").click()
+    page.get_by_role("button", name="Allow as edited").click()
     form.get_by_text("That does not fit: text: Field required").wait_for(timeout=5000)
     words.fill('{"text": "2"}')
-    page.get_by_role("button", name="Approve as edited").click()
+    page.get_by_role("button", name="Allow as edited").click()
     page.wait_for_function("() => document.querySelector('.gpt-arguments').value.includes('three')")
     page.get_by_role("button", name="Deny").click()
     form.wait_for(state="detached", timeout=10_000)

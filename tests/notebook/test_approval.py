@@ -101,3 +101,15 @@ def test_headless_there_is_no_form(monkeypatch):
     with Asking() as person, pytest.raises(Nobody):
         person(tool(save), {"text": "x"})
     assert person.place.widget is None
+
+
+def test_the_reason_is_the_model_s_thought():
+    from jupyter_gpt.notebook.views.approval import reason
+    from jupyter_gpt.prompting.trace import Node
+
+    root = Node("technique", "react")
+    assert reason(root) == reason(None) == ""
+    root.add(Node("call", text="Thought: It asks for a note.\nAction: note\nAction Input: {}", calls=1))
+    assert reason(root) == "It asks for a note."
+    root.add(Node("call", text='I note it.\n<tool_call>{"name": "note"}</tool_call>', calls=1))
+    assert reason(root) == "I note it."

@@ -121,7 +121,7 @@ def test_a_person_types(chat, monkeypatch, capsys):
     monkeypatch.setattr("builtins.input", typing)
     typed[:] = ["what?", "approve"]
     assert by_input(kept, {"text": "x"}).approved
-    assert 'record wants to act, and it writes:\n{\n "text": "x"\n}' in shown[0]
+    assert 'Allow record to run? It makes changes.\n{\n "text": "x"\n}' in shown[0]
     typed[:] = ["d"]
     assert not by_input(kept, {"text": "x"}).approved
     typed[:] = ["e", '{"text": "y"}']

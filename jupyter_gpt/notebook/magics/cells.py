@@ -131,7 +131,7 @@ def show_trace(send, question, variables, given: dict, acts: bool):
     from jupyter_gpt.notebook.views.trace_live import Growing
     from jupyter_gpt.prompting.trace import trace_report, unsent_report
 
-    with Growing() as growing, Asking() if acts else nullcontext() as person:
+    with Growing() as growing, Asking(growing.shown) if acts else nullcontext() as person:
         approving = {"person": person} if acts else {}
         completion = send(question, variables=variables, on_trace=growing.show, **approving, **given)
         growing.put(unsent_report(completion) if given.get("dry_run") else trace_report(completion))

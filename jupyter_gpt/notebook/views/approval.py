@@ -1,10 +1,11 @@
-"""The form that shows a tool's call before it acts: Approve, Edit, Deny; the running cell waits for the click.
+"""The form that shows a tool's call before it runs: Allow, edit, Deny; the running cell waits for the click.
 
 The protocol, all of it:
 
-synced state         {"call", "tool", "description", "writes", "arguments", "problem", "decided"}. `call` counts the
-                     calls of this cell, `arguments` is JSON to be edited as text, `problem` what was wrong with the
-                     last edit; `decided` is null while a decision is missing, else what it was.
+synced state         {"call", "tool", "description", "why", "writes", "arguments", "problem", "decided"}. `call`
+                     counts the calls of this cell, `why` is what the model said before it, `arguments` is JSON to be
+                     edited as text, `problem` what was wrong with the last edit; `decided` is null while a decision is
+                     missing, else what it was.
 front end → kernel   {"type": "ready"} when it is drawn, and {"type": "approve" | "deny", "call": n} or
                      {"type": "edit", "call": n, "arguments": text}. A decision on another call than the one shown
                      is an old click, and is dropped.
@@ -15,14 +16,17 @@ asked with `input()` instead.
 
 from __future__ import annotations
 
+import re
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from jupyter_gpt.notebook.views.place import Place
 from jupyter_gpt.notebook.views.widget import Widget
 from jupyter_gpt.prompting.tools.approval import Decision, by_input, edited
 from jupyter_gpt.prompting.tools.tool import Tool, to_json
+from jupyter_gpt.prompting.trace import Node
 from jupyter_gpt.report.parts import Paragraph
 from jupyter_gpt.report.report import Report
 
@@ -42,8 +46,8 @@ class ApprovalForm(Widget):
         self._call = 0
         super().__init__("approval", {})
 
-    def put(self, tool: Tool, arguments: object, problem: str) -> None:
-        """Show a call."""
+    def put(self, tool: Tool, arguments: object, problem: str, why: str = "") -> None:
+        """Show a call, and `why` the model makes it."""
         self._decided.clear()
         self._found, self._given = None, arguments
         self._call += 1
@@ -51,6 +55,7 @@ class ApprovalForm(Widget):
             "call": self._call,
             "tool": tool.name,
             "description": tool.description,
+            "why": why,
             "writes": tool.writes,
             "arguments": to_json(arguments),
             "problem": problem,
@@ -78,17 +83,18 @@ class ApprovalForm(Widget):
 
 class Asking:
     """A person at the notebook, as `Approval.person`: the form where one is live, else `input()`; at the end the form
-    is taken away.
+    is taken away. `trace()` is the root of the technique's trace so far.
     """
 
-    def __init__(self):
+    def __init__(self, trace: Callable[[], Node | None] = lambda: None):
+        self.trace = trace
         self.place = Place()
         self.clicks = self.place.live
 
     def __call__(self, tool: Tool, arguments: dict, problem: str = "") -> Decision:
         if self.clicks:
             form = self.place.widget or ApprovalForm()
-            form.put(tool, arguments, problem)
+            form.put(tool, arguments, problem, reason(self.trace()))
             if self.place.widget is None:
                 self.place.watch(form, lambda: asked(form.state))
             else:
@@ -107,6 +113,15 @@ class Asking:
         self.place.clear()
 
 
+def reason(root: Node | None) -> str:
+    """What the model said before its call: its thought, without the call itself."""
+    said = [node.text for node in root.walk() if node.calls] if root else []
+    thought = re.split(r"^Action:|<tool_call>", said[-1], maxsplit=1, flags=re.MULTILINE)[0] if said else ""
+    return thought.strip().removeprefix("Thought:").strip()
+
+
 def asked(call: dict) -> Report:
     """What the form asks, for the notebook that is saved while nobody has answered."""
-    return Report(f"{call['tool']} waits for approval:", [Paragraph(call["arguments"], "code")])
+    question = f"Allow {call['tool']} to run?{' It makes changes.' * call['writes']} Nobody has answered yet."
+    why = [Paragraph(f"The model's reason: {call['why']}")] if call["why"] else []
+    return Report(question, [*why, Paragraph(call["arguments"], "code")])

@@ -112,7 +112,12 @@ class Growing(Place):
         (self.widget or self.watch(TraceTree(), self.so_far)).pump(root)
         self.renew()
 
-    def put(self, report: Report) -> None:
+    def shown(self) -> Node | None:
+        """The trace, once all of it is shown."""
         if self.widget is not None and self.root is not None:
             self.widget.pump(self.root, at_once=True)
+        return self.root
+
+    def put(self, report: Report) -> None:
+        self.shown()
         super().put(report)

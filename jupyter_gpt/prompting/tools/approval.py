@@ -19,9 +19,9 @@ from jupyter_gpt.prompting.tools.tool import Tool, to_json
 
 STEPS = 12  # turns of one ReAct run by default
 NOBODY = "denied: nobody is there to approve it (--allow {name} lets it act)"
-QUESTION = """{name} wants to act{writes}:
+QUESTION = """Allow {name} to run?{writes}
 {arguments}
-{problem}[a]pprove, [e]dit, [d]eny: """
+{problem}[a]llow, [e]dit, [d]eny: """
 
 
 @dataclass(frozen=True)
@@ -103,14 +103,14 @@ def by_input(tool: Tool, arguments: dict, problem: str = "") -> Decision:
         raise Nobody  # a plain input() of a script outside a terminal would wait for ever, or read a file
     question = QUESTION.format(
         name=tool.name,
-        writes=", and it writes" if tool.writes else "",
+        writes=" It makes changes." if tool.writes else "",
         arguments=to_json(arguments),
         problem=f"{problem}\n" if problem else "",
     )
     try:
         while True:
             reply = input(question).strip().lower()
-            if reply in ("a", "approve", "y", "yes"):
+            if reply in ("a", "allow", "approve", "y", "yes"):
                 return Decision(True, arguments, "approved by hand")
             if reply in ("d", "deny", "n", "no"):
                 return Decision(False, arguments, "denied by hand")
