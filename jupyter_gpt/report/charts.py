@@ -6,6 +6,7 @@ matplotlib is imported where something is drawn.
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -132,6 +133,36 @@ def smooth(values: Sequence[float]) -> list[float]:
         left *= weight
         out.append(mean / (1 - left))
     return out
+
+
+def columns(shown: Sequence[Panel], most: int = 3 * POINTS) -> dict:
+    """The points of the panels as columns over the steps they share, for a chart that is drawn elsewhere.
+
+    Of more than `most` steps those are kept at which a curve is lowest or highest among its neighbours, so that no
+    spike is lost; `of` says how many there were. None where a panel has no value at a step; six significant digits.
+    """
+    curves = [dict(panel.points) for panel in shown]
+    steps = sorted({step for curve in curves for step in curve})
+    kept = steps
+    if len(steps) > most:
+        found = {steps[0], steps[-1]}
+        for curve in curves:
+            own = [step for step in sorted(curve) if math.isfinite(curve[step])]
+            size = -(-2 * len(own) * len(curves) // (most - 2)) or 1
+            for start in range(0, len(own), size):
+                near = own[start : start + size]
+                found |= {min(near, key=curve.__getitem__), max(near, key=curve.__getitem__)}
+        kept = sorted(found)
+    return {
+        "of": len(steps),
+        "steps": kept,
+        "columns": [[short(curve.get(step)) for step in kept] for curve in curves],
+    }
+
+
+def short(value: float | None) -> float | None:
+    """Six significant digits; None for what is no finite number, which JSON cannot say."""
+    return None if value is None or not math.isfinite(value) else float(f"{value:.6g}")
 
 
 def points(events: Sequence[dict], key: str) -> list[tuple[float, float]]:
