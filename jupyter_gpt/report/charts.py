@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 GREY, BLUE, ORANGE, GREEN, RED = "#666666", "#3b82c4", "#e07b39", "#2f9e6e", "#d04545"
@@ -123,16 +124,11 @@ def curves(axes: Any, panel: Panel, small: bool = False) -> None:
 
 
 def smooth(values: Sequence[float]) -> list[float]:
-    """Exponential moving average over about a thirtieth of the values, its start-up bias removed (Kingma & Ba 2015,
-    section 3).
-    """
-    weight = min(0.98, 1 - 30 / max(31, len(values))) if len(values) > 100 else min(0.9, 1 - 6 / max(7, len(values)))
-    out, mean, left = [], 0.0, 1.0
-    for value in values:
-        mean = weight * mean + (1 - weight) * value
-        left *= weight
-        out.append(mean / (1 - left))
-    return out
+    """Moving average over a thirtieth of the values (at least five), centred so that it does not lag behind a fall."""
+    half = max(2, len(values) // 60)
+    total = [0.0, *accumulate(values)]
+    windows = [(max(0, i - half), min(len(values), i + half + 1)) for i in range(len(values))]
+    return [(total[end] - total[start]) / (end - start) for start, end in windows]
 
 
 def columns(shown: Sequence[Panel], most: int = 3 * POINTS) -> dict:
