@@ -3,11 +3,16 @@
 `%load_ext` registers a comm with a fixed id, so that a page can ask at any time: after a reload, or beside another
 page. A request is `{"id", "type", "name", "kind"}`, its answer has the same id and type:
 
-{"type": "state"}                                    → "state": see `Panel.state`
+{"type": "state", "follow", "every"}                 → "state": see `Panel.state`; for "follow" seconds then another
+                                                       one, without an id, whenever it has changed, at most every so
+                                                       many seconds
 {"type": "show", "name"}                             → "data", "metadata": the report of `%gpt show NAME`
 {"type": "stop" | "pause" | "unpause", "name"}       → nothing more; the next state shows the change
 {"type": "unload" | "delete", "name", "kind"}        → nothing more; they go on in "tasks" of the next states
                                                      → or "error": why it cannot be done
+
+States follow without being asked for, because each request makes JupyterLab show the kernel as busy and idle again, and
+counts as activity of a kernel that is to be culled.
 
 Requests arrive on a thread of the kernel while a cell runs (a subshell). So nothing here touches the user's namespace,
 loads a model or waits for the worker; and no state costs more than a few milliseconds: what is on disk is read again
@@ -23,7 +28,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from jupyter_gpt import __version__, store
 from jupyter_gpt.errors import GPTError, reading
@@ -32,40 +37,98 @@ ID = "jupyter_gpt.panel"  # of the comm, and the name of its target
 RUNS = 50  # the newest runs that a state lists; those that are active are always in it
 POINTS = 60  # of a run's curve
 WHOLE = 64 << 10  # bytes up to which a file of events is read as a whole
-PLACE = 1 << 10  # bytes that are read at each place of a longer one
-END = 16 << 10  # and at its beginning and its end
+PLACE = 512  # bytes that are read at each place of a longer one
+END = 8 << 10  # and at its beginning and its end
 PACE = 50  # steps by which the time left is told
 RECHECK = 5.0  # seconds until a lock is tried, or a changing index counted, again
+SETTLED = 0.1  # seconds after a request until its end is surely told
+SHORTEST, LONGEST = 0.2, 120.0  # seconds between two states, and that they follow one request
 REMEMBERED = 60.0  # seconds that a task which failed is told about
 
 
 def load(ip) -> None:
-    """Registers the comm with the kernel of a shell, if it has one. Sends nothing."""
+    """Opens the comm in the kernel of a shell, if it has one. Sends nothing."""
     kernel = getattr(ip, "kernel", None)
-    if kernel is None:
-        return
-    from comm import create_comm
-
-    panel = Panel()
-    comm: Any = create_comm(target_name=ID, comm_id=ID, primary=False)
-
-    def hear(message: dict) -> None:
-        comm.send(panel.answer(message["content"]["data"]))
-
-    # not through `on_msg`, which has the shell's post_execute hooks draw pyplot's figures on this thread
-    comm.handle_msg = hear
-    # ipykernel 7.4 would send requests to the shell that a cell blocks; the one that the front end chose is right
-    comm._reply_subshell_for = lambda data, default: default
-    kernel.comm_manager.register_comm(comm)
-    kernel.comm_manager.register_target(ID, lambda *_: None)
+    if kernel is not None:
+        Connection(ip, kernel)
 
 
 def unload(ip) -> None:
     kernel = getattr(ip, "kernel", None)
     if kernel is not None and ID in kernel.comm_manager.comms:
-        comm = kernel.comm_manager.comms.pop(ID)
-        comm._closed = True  # else it would tell front ends that do not know it
-        kernel.comm_manager.targets.pop(ID, None)
+        kernel.comm_manager.comms[ID].connection.close()
+
+
+class Connection:
+    """The comm, the states that follow a request, and the cell that runs meanwhile."""
+
+    def __init__(self, ip, kernel):
+        from comm import create_comm
+
+        self.ip, self.kernel, self.panel = ip, kernel, Panel()
+        self.lock = threading.Lock()
+        self.cell: dict | None = None  # the request that the main shell executes
+        self.until, self.every = 0.0, 1.0  # when to stop following, and seconds between two looks
+        self.following = False
+        self.comm: Any = create_comm(target_name=ID, comm_id=ID, primary=False)
+        self.comm.connection = self
+        # not through `on_msg`, which has the shell's post_execute hooks draw pyplot's figures on this thread
+        self.comm.handle_msg = self.hear
+        # ipykernel 7.4 would send requests to the shell that a cell blocks; the one that the front end chose is right
+        self.comm._reply_subshell_for = lambda data, default: default
+        kernel.comm_manager.register_comm(self.comm)
+        kernel.comm_manager.register_target(ID, lambda *_: None)
+        ip.events.register("pre_run_cell", self.begun)
+        ip.events.register("post_run_cell", self.ended)
+
+    def close(self) -> None:
+        self.until = 0.0
+        self.kernel.comm_manager.comms.pop(ID)
+        self.kernel.comm_manager.targets.pop(ID, None)
+        self.comm._closed = True  # else it would tell front ends that do not know it
+        self.ip.events.unregister("pre_run_cell", self.begun)
+        self.ip.events.unregister("post_run_cell", self.ended)
+
+    def hear(self, message: dict) -> None:
+        request = message["content"]["data"]
+        told = self.panel.answer(request)
+        self.comm.send(told)
+        if "state" in told and request.get("follow"):
+            self.follow(told["state"], request["follow"], request.get("every", 1.0))
+        threading.Timer(SETTLED, self.still_busy).start()
+
+    def begun(self, info) -> None:
+        self.cell = self.kernel.get_parent()
+
+    def ended(self, result) -> None:
+        with self.lock:
+            self.cell = None
+
+    def still_busy(self) -> None:
+        """Say again that a cell runs: the end of a request has told every page that the kernel is idle."""
+        with self.lock:  # so that it comes before the end of that cell
+            if self.cell is not None:
+                self.kernel._publish_status("busy", "shell", parent=self.cell)
+
+    def follow(self, state: dict, seconds: float, every: float) -> None:
+        with self.lock:
+            self.until, self.every = time.monotonic() + min(seconds, LONGEST), max(every, SHORTEST)
+            if self.following:
+                return
+            self.following = True
+        threading.Thread(target=self.send_changes, args=(state,), name="jupyter_gpt-panel", daemon=True).start()
+
+    def send_changes(self, sent: dict) -> None:
+        while True:
+            time.sleep(self.every)
+            with self.lock:
+                if time.monotonic() > self.until:
+                    self.following = False
+                    return
+            told = self.panel.answer({"type": "state"})
+            if "state" in told and {**told["state"], "memory": None} != {**sent, "memory": None}:
+                sent = told["state"]
+                self.comm.send(told)
 
 
 def session() -> Any:
@@ -161,12 +224,15 @@ class Panel:
 
     def models(self, gpt) -> Iterator[dict]:
         """Those in memory first, then by name."""
-        from jupyter_gpt.models.models import ABOUT, Models
+        from jupyter_gpt.models.models import ABOUT, Models, is_model
 
         models = gpt.models if gpt else self.read("models", None, lambda: Models(lambda name: None))
         resident = {model.folder: model for model in list(getattr(models, "resident", {}).values())}
-        cached = folders(store.cache() / "models")
-        found = cached | folders(store.home() / "models")  # of two with one name the one trained here is meant
+        cached, own = (
+            {name: path for name, path in folders(root / "models").items() if is_model(path)}
+            for root in (store.cache(), store.home())
+        )
+        found = cached | own
         for name in sorted(found, key=lambda name: (found[name] not in resident, name)):
             stamp = found[name], stamp_of(found[name] / ABOUT)
             about = self.read(("model", name), stamp, lambda name=name: describe_model(models, name))
@@ -190,7 +256,11 @@ class Panel:
         """A row. `run` is the living run of this kernel."""
         recipe, events = folder / "recipe.yaml", folder / "events.jsonl"
         about = self.read(("recipe", folder), stamp_of(recipe), lambda: read_recipe(recipe))
-        seen = self.read(("events", folder), stamp_of(events), lambda: read_events(events))
+        stamp = stamp_of(events)
+        size = stamp[1] if stamp else 0
+        grown = int(50 * math.log(size)) if size > WHOLE else 0  # by 2%
+        early = self.read(("early", folder), grown, lambda: early_events(events, size))
+        seen = self.read(("events", folder), stamp, lambda: read_events(events, early))
         row = {"name": folder.name, **about, **seen, "here": run is not None}
         if run is not None:
             row["status"] = run.status
@@ -294,8 +364,8 @@ def read_recipe(path: Path) -> dict:
         return {"kind": "", "steps": 0, "error": str(error)}
 
 
-def read_events(path: Path) -> dict:
-    """How far a run is: of a long file only its ends and POINTS places of it are read.
+def read_events(path: Path, early: list[dict]) -> dict:
+    """How far a run is: of a long file only its end is read here, and `early_events` before.
 
     status and diverged: as its last event says, None where it has not ended.  stage: what it prepares before its first
     step.  step, value: the last step, and the mean of its first metric over the last ones.  curve: at most POINTS
@@ -303,18 +373,16 @@ def read_events(path: Path) -> dict:
     """
     from jupyter_gpt.runs.events import declared, last_of, metrics_from, recent
 
-    head, middle, tail = [], [], []
     try:
-        head, middle, tail = parts_of(path)
+        tail, problem = late_events(path), None
     except FileNotFoundError:  # it has told nothing yet
-        pass
+        tail, problem = [], None
     except OSError as error:
-        return {**read_events(path.with_name("nothing")), "error": f"its events.jsonl: {error.strerror}"}
-    metrics = declared(tail) or declared(head)
+        tail, problem = [], f"its events.jsonl cannot be read: {error.strerror}"
+    metrics = declared(tail) or declared(early)
     metric = metrics[0] if metrics else metrics_from([{"name": "loss", "label": "loss"}])[0]
     steps = [event for event in tail if event["event"] == "step"][-PACE:]
-    points = {event["step"]: event.get(metric.name) for event in (*head, *middle, *tail) if event["event"] == "step"}
-    values = [value for _, value in sorted(points.items()) if value is not None and math.isfinite(value)]
+    points = {event["step"]: event.get(metric.name) for event in (*early, *tail) if event["event"] == "step"}
     last, end = tail[-1] if tail else {}, last_of(tail[-1:], "end")
     return {
         "status": end.get("status"),
@@ -324,46 +392,55 @@ def read_events(path: Path) -> dict:
         "metric": metric.title,
         "format": metric.format,
         "value": recent(tail, metric.name),
-        "curve": thinned(values),
+        "curve": thinned({step: value for step, value in points.items() if value is not None and math.isfinite(value)}),
         "pace": pace_of(steps),
         "seconds": (end or (steps[-1] if steps else {})).get("seconds"),
         "failure": end.get("error"),
+        **({"error": problem} if problem else {}),
     }
 
 
-def parts_of(path: Path) -> tuple[list[dict], list[dict], list[dict]]:
-    """The events at the beginning of a file, at places in its middle, and at its end: there at least one step, if one
-    was taken in its last megabyte. A short file is all end.
-    """
-    from jupyter_gpt.runs.events import event_of
+def early_events(path: Path, size: int) -> list[dict]:
+    """Events at the beginning of a long file, and at places in its middle."""
+    if size <= WHOLE:
+        return []
+    try:
+        with path.open("rb") as file:
+            places = [(0, END), *((END + (size - 2 * END) * i // POINTS, PLACE) for i in range(POINTS))]
+            return [event for start, length in places for event in events_between(file, start, length)]
+    except OSError:  # `late_events` says so
+        return []
 
+
+def late_events(path: Path) -> list[dict]:
+    """All events of a short file; those at the end of a long one, with a step if its last megabyte has one."""
     size = path.stat().st_size
     with path.open("rb") as file:
-
-        def events(start: int, length: int) -> list[dict]:
-            """Those whose lines lie between."""
-            file.seek(start)
-            lines = file.read(length).split(b"\n")
-            whole = lines[1 if start else 0 : -1]
-            return [event for line in whole if line and (event := event_of(line, {"val_loss"})) is not None]
-
-        if size <= WHOLE:
-            return [], [], events(0, size)
-        length, tail = END, events(size - END, END)
-        while not any(event["event"] == "step" for event in tail) and length < min(size, 1 << 20):
+        length = size if size <= WHOLE else END
+        found = events_between(file, size - length, length)
+        while not any(event["event"] == "step" for event in found) and length < min(size, 1 << 20):
             length = min(size, 2 * length)
-            tail = events(size - length, length)
-        places = [END + (size - 2 * END) * i // POINTS for i in range(POINTS)]
-        return events(0, END), [event for start in places for event in events(start, PLACE)], tail
+            found = events_between(file, size - length, length)
+        return found
 
 
-def thinned(values: list[float]) -> list[float]:
-    """At most POINTS means of neighbours, of four digits."""
-    if not values:
-        return []
-    each = math.ceil(len(values) / POINTS)
-    groups = [values[start : start + each] for start in range(0, len(values), each)]
-    return [float(f"{sum(group) / len(group):.4g}") for group in groups]
+def events_between(file: BinaryIO, start: int, length: int) -> list[dict]:
+    """The events whose lines are in a part of a file; damaged ones are passed over."""
+    from jupyter_gpt.runs.events import event_of
+
+    file.seek(start)
+    lines = file.read(length).split(b"\n")
+    whole = lines[1 if start else 0 : -1]
+    return [event for line in whole if line and (event := event_of(line, {"val_loss"})) is not None]
+
+
+def thinned(points: dict[int, float]) -> list[float]:
+    """Values by their steps as at most POINTS means of four digits, each of an equal share of the steps."""
+    first, span = min(points, default=0), max(points, default=0) - min(points, default=0) + 1
+    groups: dict[int, list[float]] = {}
+    for step, value in sorted(points.items()):
+        groups.setdefault((step - first) * POINTS // span, []).append(value)
+    return [float(f"{sum(group) / len(group):.4g}") for group in groups.values()]
 
 
 def pace_of(steps: list[dict]) -> float | None:

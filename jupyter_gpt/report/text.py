@@ -14,7 +14,6 @@ from jupyter_gpt.report.parts import (
     Bar,
     Boxes,
     Chart,
-    Curves,
     Figures,
     Folded,
     Inline,
@@ -75,7 +74,7 @@ def block(part: Part, marks: bool) -> str:
             return samples(part, marks)
         case Boxes():
             return boxes(part, marks)
-        case Chart() | Curves():
+        case Chart():
             return ""
         case Alarm():
             return f"! {inline(part.content, marks)}"

@@ -13,7 +13,7 @@ import jupyter_gpt
 from helpers import TESTS
 from jupyter_gpt import store
 from jupyter_gpt.notebook import panel as module
-from jupyter_gpt.notebook.panel import ID, POINTS, WHOLE, Panel, pace_of, parts_of, read_events, thinned
+from jupyter_gpt.notebook.panel import ID, POINTS, WHOLE, Panel, early_events, late_events, pace_of, thinned
 from jupyter_gpt.runs.events import read_events as whole_file
 from jupyter_gpt.runs.events import recent
 
@@ -122,6 +122,10 @@ def test_the_damage_of_one_is_one_rows_message(panel, gpt, train, tiny_model):
     assert "error" not in runs["tale"] and runs["tale"]["status"] == "finished" and "error" not in models["tale"]
 
 
+def read_events(path) -> dict:
+    return module.read_events(path, early_events(path, path.stat().st_size))
+
+
 def write_events(path, steps, end=None, last=b"") -> list[dict]:
     """A file of a run that has told so many steps; what it holds."""
     metrics = [{"name": "reward", "label": "reward", "format": ".2f", "unit": "", "chart": None}]
@@ -148,7 +152,7 @@ def test_places_of_a_file_say_what_the_whole_says(tmp_path, steps):
     assert len(curve) <= POINTS and curve == sorted(curve)
     if steps > 100:
         assert path.stat().st_size > 10 * WHOLE
-        assert sum(map(len, parts_of(path))) < steps / 10  # most of it is not read
+        assert len(early_events(path, path.stat().st_size) + late_events(path)) < steps / 20  # most of it is not read
         assert curve[-1] == pytest.approx(steps / 10, rel=0.05) and curve[30] == pytest.approx(steps / 20, rel=0.1)
 
 
@@ -160,8 +164,10 @@ def test_a_step_is_found_before_long_samples(tmp_path):
 
 
 def test_curves_and_paces_of_little():
-    assert thinned([]) == [] and thinned([1.23456]) == [1.235]
-    assert thinned([float(n) for n in range(240)])[:2] == [1.5, 5.5] and len(thinned([0.0] * 61)) <= POINTS
+    assert thinned({}) == [] and thinned({7: 1.23456}) == [1.235] and thinned({1: 1.0, 9: 2.0}) == [1.0, 2.0]
+    assert thinned({n: float(n) for n in range(240)})[:2] == [1.5, 5.5]
+    many = {**{n: 1.0 for n in range(100)}, **{1000 * n: 2.0 for n in range(1, 61)}}  # a dense beginning is one point
+    assert thinned(many)[0] < 1.1 and thinned(many)[1:] == [2.0] * (len(thinned(many)) - 1) and len(thinned(many)) > 50
     assert pace_of([]) is None and pace_of([{"step": 4, "seconds": 2.0}]) == 0.5
     assert pace_of([{"step": 4, "seconds": 2.0}, {"step": 4, "seconds": 2.0}]) == 0.5
 
@@ -267,7 +273,8 @@ class Kernel:
         self.client = self.manager.blocking_client()
         self.client.start_channels()
         self.client.wait_for_ready(timeout=60)
-        self.answers: dict[str, dict] = {}
+        self.answers: dict[str | None, dict] = {}
+        self.status = ""
 
     def subshell(self) -> str:
         message = self.client.session.msg("create_subshell_request", {})
@@ -281,13 +288,19 @@ class Kernel:
         self.client.shell_channel.send(message)
         return key
 
-    def answer(self, key: str) -> dict:
-        """Raises queue.Empty when none comes."""
+    def answer(self, key: str | None) -> dict:
+        """What follows without being asked for has no key."""
         while key not in self.answers:
-            message = self.client.get_iopub_msg(timeout=30)
-            if message["msg_type"] == "comm_msg" and message["content"]["comm_id"] == ID:
-                self.answers[message["content"]["data"]["id"]] = message["content"]["data"]
+            self.hear()
         return self.answers.pop(key)
+
+    def hear(self) -> None:
+        """The next message. Raises queue.Empty when none comes."""
+        if message := self.client.get_iopub_msg(timeout=30):
+            if message["msg_type"] == "status":
+                self.status = message["content"]["execution_state"]
+            if message["msg_type"] == "comm_msg" and message["content"]["comm_id"] == ID:
+                self.answers[message["content"]["data"].get("id")] = message["content"]["data"]
 
 
 @pytest.fixture
@@ -312,6 +325,13 @@ def test_a_real_kernel_answers_while_a_cell_blocks_and_after_a_restart(kernel):
         assert "state" in kernel.answer(asked[0])
         assert kernel.answer(asked[1])["error"] == "run tale is not running in this kernel"
         assert "state" in kernel.answer(asked[2])  # also after an answer has been published from there
+        (kernel.folder / ".jupyter_gpt" / "runs" / "tale").mkdir(parents=True)
+        key = kernel.ask("state", subshell, follow=60, every=0.2)
+        assert kernel.answer(key)["state"]["runs"] == []
+        (kernel.folder / ".jupyter_gpt" / "runs" / "tale" / "recipe.yaml").write_text("kind: [")
+        assert kernel.answer(None)["state"]["runs"][0]["name"] == "tale"  # nobody asked for it
+        while kernel.status != "busy":  # which is told again after the idle of the last request
+            kernel.hear()
         (kernel.folder / "go").touch()
         client.get_shell_msg(timeout=30)
     kernel.manager.restart_kernel(now=True)
