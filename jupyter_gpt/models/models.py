@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -38,6 +38,13 @@ FIELDS = {
 }
 REWARD_LABEL = "reward"  # the one label of a reward model
 CONFIGS = ("config.json", adapters.CONFIG)  # a folder with one of them is a model
+
+
+def nobody_told(name: str) -> None:
+    """Nobody is shown which model is loaded."""
+
+
+tell_loading: Callable[[str], None] = nobody_told  # before a model is loaded; a running cell shows it
 
 
 @dataclass(repr=False)
@@ -188,8 +195,10 @@ class Models(ShownAsTable, Mapping):
         """The model, in memory. Waits for a background run that trains it."""
         self.before_use(name)
         model = self.about(name)
-        ready = model.resident or model.kind == "endpoint"
-        return model if ready else on_worker("torch", lambda: self.bring(name))
+        if model.resident or model.kind == "endpoint":
+            return model
+        tell_loading(name)
+        return on_worker("torch", lambda: self.bring(name))
 
     def bring(self, name: str, dtype: str | None = None, device: str | None = None) -> Model:
         """Load the model unless it is in memory. Runs on the worker, where nothing else can be loading it."""

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from jupyter_gpt.inference.completion import Completion
 from jupyter_gpt.inference.completion_report import answer, data, ending, exact, settings
+from jupyter_gpt.prompting.answers import clean
 from jupyter_gpt.report.parts import (
     Bar,
     Folded,
@@ -159,17 +160,23 @@ def trace_report(completion) -> Report:
     """What `%%prompt` with techniques leaves behind, and `%gpt show last` shows again."""
     root = Node.from_dict(completion.trace)
     said = answer(completion)
-    if completion.answer is not None:
+    if completion.answer is not None and not is_whole(completion):
         said = [Paragraph(["answer: ", Span(Varies(completion.answer), "bold large")], "block")]
     notes = [Varies(note) for note in completion.notes]
     parts = [
         *said,
         *([Varies([Table((), rows, "rlr")])] if (rows := votes(root)) else []),
-        Varies([tree(root, completion.text if completion.answer is None else "")]),
+        Varies([tree(root, completion.text if completion.answer is None or is_whole(completion) else "")]),
         Paragraph(joined("\n", [*summary(completion, root), *notes]), "quiet"),
         Folded("exact first prompt", [exact(completion.prompt, completion)]),
     ]
     return Report("", parts, data("trace", completion) | {"technique": root.label}, completion.as_dict())
+
+
+def is_whole(completion) -> bool:
+    """Whether the text is itself the answer and the one that was read from it only its beginning, as an agent's is."""
+    text = completion.text.strip()
+    return len(completion.samples) == 1 and "\n" in text and clean(text) == completion.answer
 
 
 def unsent_report(completion) -> Report:

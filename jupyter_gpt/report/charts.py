@@ -6,7 +6,9 @@ matplotlib is imported where something is drawn.
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 GREY, BLUE, ORANGE, GREEN, RED = "#666666", "#3b82c4", "#e07b39", "#2f9e6e", "#d04545"
@@ -122,16 +124,41 @@ def curves(axes: Any, panel: Panel, small: bool = False) -> None:
 
 
 def smooth(values: Sequence[float]) -> list[float]:
-    """Exponential moving average over about a thirtieth of the values, its start-up bias removed (Kingma & Ba 2015,
-    section 3).
+    """Moving average over a thirtieth of the values (at least five), centred so that it does not lag behind a fall."""
+    half = max(2, len(values) // 60)
+    total = [0.0, *accumulate(values)]
+    windows = [(max(0, i - half), min(len(values), i + half + 1)) for i in range(len(values))]
+    return [(total[end] - total[start]) / (end - start) for start, end in windows]
+
+
+def columns(shown: Sequence[Panel], most: int = 3 * POINTS) -> dict:
+    """The points of the panels as columns over the steps they share, for a chart that is drawn elsewhere.
+
+    Of more than `most` steps those are kept at which a curve is lowest or highest among its neighbours, so that no
+    spike is lost; `of` says how many there were. None where a panel has no value at a step; six significant digits.
     """
-    weight = min(0.98, 1 - 30 / max(31, len(values))) if len(values) > 100 else min(0.9, 1 - 6 / max(7, len(values)))
-    out, mean, left = [], 0.0, 1.0
-    for value in values:
-        mean = weight * mean + (1 - weight) * value
-        left *= weight
-        out.append(mean / (1 - left))
-    return out
+    curves = [dict(panel.points) for panel in shown]
+    steps = sorted({step for curve in curves for step in curve})
+    kept = steps
+    if len(steps) > most:
+        found = {steps[0], steps[-1]}
+        for curve in curves:
+            own = [step for step in sorted(curve) if math.isfinite(curve[step])]
+            size = -(-2 * len(own) * len(curves) // (most - 2)) or 1
+            for start in range(0, len(own), size):
+                near = own[start : start + size]
+                found |= {min(near, key=curve.__getitem__), max(near, key=curve.__getitem__)}
+        kept = sorted(found)
+    return {
+        "of": len(steps),
+        "steps": kept,
+        "columns": [[short(curve.get(step)) for step in kept] for curve in curves],
+    }
+
+
+def short(value: float | None) -> float | None:
+    """Six significant digits; None for what is no finite number, which JSON cannot say."""
+    return None if value is None or not math.isfinite(value) else float(f"{value:.6g}")
 
 
 def points(events: Sequence[dict], key: str) -> list[tuple[float, float]]:

@@ -11,12 +11,13 @@ import base64
 import html
 from collections.abc import Sequence
 
-from jupyter_gpt.report.charts import RED, png
+from jupyter_gpt.report.charts import RED, panels, png
 from jupyter_gpt.report.parts import (
     Alarm,
     Bar,
     Boxes,
     Chart,
+    Curves,
     Figures,
     Folded,
     Inline,
@@ -82,6 +83,9 @@ def block(part: Part, marks: bool) -> str:
             return f'<div style="max-width:960px">{"".join(map(box, part.boxes))}</div>'
         case Chart():
             return marked(image(part), marks)
+        case Curves():
+            picture = Chart(lambda: panels(part.panels, part.alarms), part.alt, part.width)
+            return marked(image(picture), marks)
         case Alarm():
             return f'<p style="{STYLES["alarm"]}"><b>{inline(part.content, marks)}</b></p>'
         case Folded():

@@ -10,8 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from jupyter_gpt.report.charts import Panel
+
 Inline: TypeAlias = "str | int | Varies | Span | Bar | Sequence[Inline] | None"
-Part: TypeAlias = "Paragraph | Figures | Table | Samples | Boxes | Chart | Alarm | Folded | Tree | Varies"
+Part: TypeAlias = "Paragraph | Figures | Table | Samples | Boxes | Chart | Curves | Alarm | Folded | Tree | Varies"
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,19 @@ class Chart:
     draw: Callable[[], Any]
     alt: Inline
     width: int = 640
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Charts of curves over steps, the first panel large and the others beneath it; `alarms` are steps to mark.
+
+    A picture in HTML; the JSON has the points, for a chart that can be zoomed into.
+    """
+
+    panels: Sequence[Panel]
+    alt: Inline
+    alarms: Sequence[int] = ()
+    width: int = 680
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ class Report:
 
     def _repr_mimebundle_(self, include=None, exclude=None):
         """The mime bundle and its metadata, as `display(data, metadata=…, raw=True)` takes them."""
-        found = json.metadata(self.parts, self.metadata)
+        found = json.metadata(self.title, self.parts, self.metadata)
         return self.mime(), ({MIME: found} if found else {})
 
     def __repr__(self) -> str:

@@ -14,6 +14,7 @@ from jupyter_gpt.report.parts import (
     Bar,
     Boxes,
     Chart,
+    Curves,
     Figures,
     Folded,
     Inline,
@@ -74,7 +75,7 @@ def block(part: Part, marks: bool) -> str:
             return samples(part, marks)
         case Boxes():
             return boxes(part, marks)
-        case Chart():
+        case Chart() | Curves():
             return ""
         case Alarm():
             return f"! {inline(part.content, marks)}"

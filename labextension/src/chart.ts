@@ -13,6 +13,10 @@ export interface Metric {
   evaluation?: string;
   smoothed: boolean;
   fromZero: boolean;
+  /** Names of the evaluations' fields that hold the interval around a point, if any. */
+  interval?: [low: string, high: string];
+  /** Drawn in red where the values come near it. */
+  limit?: number | null;
 }
 
 export interface Look {
@@ -29,6 +33,8 @@ export interface Shared {
   look: Look;
   /** A step to mark with a thin line, as that of the sample being read. */
   marked: number | null;
+  /** Steps at which something went wrong. */
+  alarms: number[];
   zoom: (view: View | null) => void;
   hover: (step: number | null) => void;
 }
@@ -42,6 +48,7 @@ export class Chart {
   private shape = "";
   private smoothed: Smoothed[] = [];
   private view: View = { min: 0, max: 1 };
+  private runs: Series[] = [];
 
   constructor(
     readonly host: HTMLElement,
@@ -56,6 +63,7 @@ export class Chart {
     const { look } = this.shared;
     const shape = `${runs.length} ${look.logX} ${look.logY} ${this.shared.theme.font}`;
     this.view = view;
+    this.runs = runs;
     const data = this.data(runs, view, width);
     if (!this.plot || shape !== this.shape) {
       this.plot?.destroy();
@@ -133,6 +141,14 @@ export class Chart {
       }
     }
     if (min > max) return this.logY ? [0.1, 1] : [0, 1];
+    const { limit, interval } = this.metric;
+    for (const each of interval ? this.runs.flatMap((run) => run.evaluations) : []) {
+      if (each.step < from || each.step > to) continue;
+      min = Math.min(min, each[interval![0]] ?? min);
+      max = Math.max(max, each[interval![1]] ?? max);
+      later = Math.max(later, each[interval![1]] ?? later);
+    }
+    if (typeof limit === "number" && max > limit / 3) max = later = Math.max(max, limit);
     if (this.logY) return [Math.max(1e-12, min) / 1.04, max * 1.06];
     const long = to - from >= 100 && !this.shared.look.logX;
     if (long && later > min && max - min > 1.8 * (later - min)) max = later;
@@ -186,6 +202,7 @@ export class Chart {
         },
         {
           ...axis(fromZero ? 40 : 32),
+          size: (_u, labels) => Math.max(fromZero ? 40 : 32, 7 * Math.max(0, ...(labels ?? []).map((label) => label.length)) + 10),
           ...named(this.label),
           space: 32,
           values: (_u, ticks) => valueLabels(ticks),
@@ -223,6 +240,7 @@ export class Chart {
         setSelect: [(u) => this.selected(u)],
         setCursor: [(u) => shared.hover((u.cursor.left ?? -1) < 0 ? null : u.posToVal(u.cursor.left!, "x"))],
         drawClear: [(u) => this.mark(u)],
+        draw: [(u) => this.annotate(u)],
       },
     };
   }
@@ -297,6 +315,50 @@ export class Chart {
     u.ctx.moveTo(x, top);
     u.ctx.lineTo(x, top + height);
     u.ctx.stroke();
+    u.ctx.restore();
+  }
+
+  /** Above the curves: the steps of alarms, a limit, and the intervals of the evaluations. */
+  private annotate(u: uPlot): void {
+    const { alarms, theme } = this.shared;
+    const { limit, interval } = this.metric;
+    const { left, top, width, height } = u.bbox;
+    const line = (x1: number, y1: number, x2: number, y2: number) => {
+      u.ctx.beginPath();
+      u.ctx.moveTo(x1, y1);
+      u.ctx.lineTo(x2, y2);
+      u.ctx.stroke();
+    };
+    u.ctx.save();
+    u.ctx.beginPath();
+    u.ctx.rect(left, top, width, height);
+    u.ctx.clip();
+    u.ctx.lineWidth = devicePixelRatio;
+    u.ctx.strokeStyle = theme.alarm;
+    for (const step of alarms) {
+      const x = Math.round(u.valToPos(step, "x", true)) + 0.5;
+      line(x, top, x, top + height);
+    }
+    if (typeof limit === "number") {
+      u.ctx.setLineDash([5 * devicePixelRatio, 4 * devicePixelRatio]);
+      const y = Math.round(u.valToPos(limit, "y", true)) + 0.5;
+      line(left, y, left + width, y);
+      u.ctx.setLineDash([]);
+    }
+    if (interval) {
+      const [low, high] = interval;
+      u.ctx.globalAlpha = 0.5;
+      u.ctx.lineWidth = 2 * devicePixelRatio;
+      this.runs.forEach((run, i) => {
+        u.ctx.strokeStyle = this.runs.length === 1 ? theme.validation : theme.runs[i % theme.runs.length];
+        for (const each of run.evaluations) {
+          const [from, to] = [each[low], each[high]];
+          if (typeof from !== "number" || typeof to !== "number") continue;
+          const x = u.valToPos(each.step, "x", true);
+          line(x, u.valToPos(from, "y", true), x, u.valToPos(to, "y", true));
+        }
+      });
+    }
     u.ctx.restore();
   }
 }

@@ -33,12 +33,14 @@ export class Curves {
     private readonly host: HTMLElement,
     private readonly runs: Series[],
     private readonly panels: Panel[],
+    alarms: number[] = [],
   ) {
     this.shared = {
       key: `gpt-curves-${serial++}`,
       theme: readTheme(host),
       look: { logX: false, logY: false, window: 32 },
       marked: null,
+      alarms,
       zoom: (view) => this.zoom(view),
       hover: (step) => this.hover(step),
     };
@@ -81,6 +83,36 @@ export class Curves {
     if (step === this.shared.marked) return;
     this.shared.marked = step;
     this.main.redraw();
+  }
+
+  /** What is seen now, with its names and on the page's ground, as a picture. */
+  picture(): HTMLCanvasElement {
+    const made = element("canvas");
+    const [frame, ratio] = [this.host.getBoundingClientRect(), devicePixelRatio];
+    const { text, background, font } = this.shared.theme;
+    [made.width, made.height] = [frame.width * ratio, frame.height * ratio];
+    const ctx = made.getContext("2d")!;
+    ctx.scale(ratio, ratio);
+    ctx.translate(-frame.left, -frame.top);
+    ctx.fillStyle = background;
+    ctx.fillRect(frame.left, frame.top, frame.width, frame.height);
+    for (const each of this.host.querySelectorAll("canvas")) {
+      const { left, top, width, height } = each.getBoundingClientRect();
+      ctx.drawImage(each, left, top, width, height);
+    }
+    for (const swatch of this.host.querySelectorAll<HTMLElement>(".gpt-swatch")) {
+      const { left, top, width } = swatch.getBoundingClientRect();
+      ctx.fillStyle = swatch.style.color;
+      ctx.fillRect(left, top, width, 2);
+    }
+    ctx.fillStyle = text;
+    ctx.font = `12px ${font}`;
+    ctx.textBaseline = "middle";
+    for (const label of this.host.querySelectorAll(".gpt-entry > :last-child, .gpt-caption > span")) {
+      const { left, top, height } = label.getBoundingClientRect();
+      ctx.fillText(label.textContent ?? "", left, top + height / 2);
+    }
+    return made;
   }
 
   destroy(): void {
@@ -158,7 +190,7 @@ export class Curves {
   }
 
   private describe(): void {
-    const shown = this.runs.map((run) => `${run.name}${run.evaluations.length > 0}`).join("\n");
+    const shown = this.runs.map((run) => `${run.name} ${run.evaluations.length}`).join("\n");
     if (shown === this.legendOf) return;
     this.legendOf = shown;
     this.legend.replaceChildren(...legend(this.runs, this.shared.theme, this.panels[0]));
@@ -177,12 +209,17 @@ export class Curves {
     this.tip.style.right = right ? "auto" : `${this.widths[0] - x + 14}px`;
   }
 
-  /** The small charts' numbers: at the cursor, or the newest. */
+  /** The small charts' numbers: at the cursor, or the newest; of what only evaluations tell, the last before it. */
   private read(): void {
-    const steps = this.runs[0].column("step");
+    const [run] = this.runs;
+    const steps = run.column("step");
     const at = this.hovered === null ? steps.length - 1 : nearest(steps, this.hovered);
     this.small.forEach(({ chart, reading }, k) => {
-      write(reading, steps.length ? this.panels[k + 1].format(chart.strong(this.runs, 0)[at]) : "");
+      const { format, evaluation = "" } = this.panels[k + 1];
+      const value = steps.length ? chart.strong(this.runs, 0)[at] : NaN;
+      const before = run.evaluations.filter((each) => typeof each[evaluation] === "number" && each.step <= steps[at]);
+      const shown = value === value ? value : before.at(-1)?.[evaluation];
+      write(reading, steps.length ? format(shown) : "");
     });
   }
 }

@@ -6,14 +6,22 @@ import { Widget } from "@lumino/widgets";
 const MIME = "application/vnd.jupyter-gpt+json";
 
 class Report extends Widget implements IRenderMime.IRenderer {
+  private end = () => {};
+
   constructor(private readonly sanitizer: IRenderMime.ISanitizer) {
     super();
-    this.addClass("jp-RenderedHTMLCommon");
   }
 
-  async renderModel({ data }: IRenderMime.IMimeModel): Promise<void> {
+  async renderModel({ data, metadata }: IRenderMime.IMimeModel): Promise<void> {
     const { show } = await import("./report");
-    show(this.node, data, (html) => this.sanitizer.sanitize(html));
+    if (this.isDisposed) return;
+    this.end();
+    this.end = show(this.node, data, metadata[MIME], (html) => this.sanitizer.sanitize(html));
+  }
+
+  override dispose(): void {
+    this.end();
+    super.dispose();
   }
 }
 

@@ -10,6 +10,7 @@ export interface Theme {
   /** Distinct for the common kinds of colour blindness (after Okabe and Ito, 2008), fitted to the ground. */
   runs: string[];
   validation: string;
+  alarm: string;
 }
 
 const LIGHT = ["#0072b2", "#d55e00", "#009e73", "#b5508f", "#8a6d00", "#3a9bd9"];
@@ -29,6 +30,7 @@ export function readTheme(element: HTMLElement): Theme {
     font: style.fontFamily,
     runs,
     validation: runs[1],
+    alarm: "#d04545",
   };
 }
 

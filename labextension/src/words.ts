@@ -14,12 +14,12 @@ export function nearest(steps: Float32Array, step: number): number {
 }
 
 /** What the lines mean, and with several runs, whose they are. */
-export function legend(runs: Series[], theme: Theme, { names }: Panel): HTMLElement[] {
+export function legend(runs: Series[], theme: Theme, { names, evaluation = "" }: Panel): HTMLElement[] {
   const many = runs.length > 1;
   const entries = runs.map((run, i) =>
     entry(many ? run.name : names.line, theme.runs[i % theme.runs.length], "gpt-line"),
   );
-  if (runs.some((run) => run.evaluations.length)) {
+  if (runs.some((run) => run.evaluations.some((each) => typeof each[evaluation] === "number"))) {
     const colour = many ? theme.muted : theme.validation;
     entries.push(entry(names.points, colour, "gpt-dashes"));
   }
@@ -54,7 +54,7 @@ export function reading(
     const raw = `raw ${format(run.column(column)[at])}`;
     rows.push(row(colour, many ? run.name : names.line, format(strong[i][at]), raw));
     const evaluation = run.evaluations.filter((each) => each.step <= steps[at]).at(-1);
-    if (!evaluation) return;
+    if (typeof evaluation?.[points ?? ""] !== "number") return;
     const when = `step ${count(evaluation.step)}`;
     rows.push(row(many ? colour : theme.validation, names.points, format(evaluation[points ?? ""]), when));
   });

@@ -144,7 +144,11 @@ def lab(browser: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         yield server
     finally:
         os.killpg(process.pid, signal.SIGTERM)  # its kernels too
-        process.wait(timeout=20)
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:  # a worker thread of anyio may outlive the server's loop, and hold it
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def _answers(server: Server, process: subprocess.Popen, log: Path) -> bool:

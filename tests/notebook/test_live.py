@@ -372,3 +372,27 @@ def test_a_closed_widget_leaves_no_comm(widget):
     assert layout.comm is not None and widget.comm is not None
     close(widget)
     assert layout.comm is None and widget.comm is None
+
+
+def test_a_cell_says_which_model_it_loads_before_it_shows_anything_else(published, monkeypatch):
+    from jupyter_gpt.models import models
+
+    monkeypatch.setattr(place, "is_live", lambda: True)
+    monkeypatch.setattr("IPython.display.display", lambda data, **_: published.append(data) or SimpleNamespace())
+    with place.Place():
+        models.tell_loading("assistant")
+        models.tell_loading("its judge")
+    assert [data["text/plain"] for data in published] == ["loading assistant …"]
+    models.tell_loading("another")
+    assert len(published) == 1
+
+
+def test_a_model_on_disk_is_told_before_it_is_loaded(gpt, train, monkeypatch):
+    from jupyter_gpt.models import models
+
+    train(steps=2)
+    told = []
+    monkeypatch.setattr(models, "tell_loading", told.append)
+    assert gpt.models["tiny"].resident and told == []
+    gpt.models.unload("tiny")
+    assert gpt.models["tiny"].resident and told == ["tiny"]

@@ -149,3 +149,9 @@ def test_it_is_sent_again_until_somebody_was_heard(done, monkeypatch):
     clock[0] += 60
     tree.pump(root)
     assert len(tree.sent) == before
+
+
+def test_an_agent_s_answer_is_shown_whole(done):
+    done.text, done.answer = "Take the early train:\n\n1. Ulm at 9\n2. Bonn at 12", "Take the early train:"
+    text = trace_report(done).text
+    assert "2. Bonn at 12" in text.split("chain of thought")[0] and "answer:" not in text

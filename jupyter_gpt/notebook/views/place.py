@@ -61,9 +61,20 @@ class Place:
         self.renew_at, self.period, self.beside, self.form = 0.0, PERIODS[0], False, None
 
     def __enter__(self):
+        from jupyter_gpt.models import models
+
+        self.told, models.tell_loading = models.tell_loading, self.loading
         return self
 
+    def loading(self, name: str) -> None:
+        """Says that a model is loaded first, where nothing is shown yet."""
+        if self.live and self.handle is None:
+            self.put(Report("", [Paragraph(f"loading {name} …", "quiet")]))
+
     def __exit__(self, error, *_) -> None:
+        from jupyter_gpt.models import models
+
+        models.tell_loading = self.told
         if error is None:
             return
         if (report := self.kept()) is not None:

@@ -16,6 +16,7 @@ from jupyter_gpt.report import charts
 from jupyter_gpt.report.parts import (
     Alarm,
     Chart,
+    Curves,
     Figures,
     Folded,
     Inline,
@@ -57,7 +58,7 @@ def run_report(run, beside: Sequence = ()) -> Report:
     shown = panels(metrics, steps, evaluations, run.name, beside)
     if steps and shown:
         said = "; ".join(f"{name}: {plain(value)}" for name, value in rows)
-        parts.append(Chart(lambda: charts.panels(shown, [alarm["step"] for alarm in alarms]), said, 680))
+        parts.append(Curves(shown, said, [alarm["step"] for alarm in alarms]))
     parts += [Figures(rows)] if rows else []
     parts += [part for table in tables(run, start) for part in table_parts(table)]
     parts += sample_parts(run, samples)
