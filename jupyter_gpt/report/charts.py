@@ -98,8 +98,10 @@ def curves(axes: Any, panel: Panel, small: bool = False) -> None:
     if panel.points:
         axes.plot(x, y, color=BLUE, alpha=0.28, linewidth=0.8)
         axes.plot(x, smooth(y) if panel.smoothed else y, color=BLUE, linewidth=1.6, label=label(panel.names[0]))
-        top = max([sorted(y)[int(0.995 * (len(y) - 1))], *(value for _, value in panel.evaluated)])
-        low = min([*y, *(value for _, value in panel.evaluated)])
+        lines = [y, *([value for _, value in points] for _, points in panel.others)]
+        tested = [value for _, value in panel.evaluated]
+        top = max([*(sorted(line)[int(0.995 * (len(line) - 1))] for line in lines), *tested])
+        low = min([*(value for line in lines for value in line), *tested])
         axes.set_ylim(low - 0.05 * (top - low or 1), top + 0.05 * (top - low or 1))  # a few spikes are cut off
     for (name, points), colour in zip(panel.others, [c for c in COLOURS if c not in (BLUE, ORANGE)] * 9, strict=False):
         x, y = zip(*points, strict=True)

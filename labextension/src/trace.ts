@@ -52,7 +52,7 @@ class Row {
   take(changed: Partial<Fields>): void {
     const now = Object.assign(this.fields, changed);
     write(this.name, now.label || now.kind);
-    write(this.facts, now.facts.map((fact) => ` · ${fact}`).join(""));
+    if (changed.facts) this.facts.replaceChildren(...now.facts.flatMap((fact) => [" · ", tagged(fact)]));
     const line = now.text.replace(/\s+/g, " ").trim();
     write(this.glance, line.length > SHORT ? `${line.slice(0, SHORT)}…` : line);
     for (const part of ["note", "text", "result", "prompt"] as const) {
@@ -69,6 +69,12 @@ class Row {
     const { label, kind, text, prompt, result, note, facts } = this.fields;
     return [label, kind, text, prompt, result, note, ...facts].join("\n").toLowerCase().includes(words);
   }
+}
+
+/** What a node says about itself; what decided its fate stands out. */
+function tagged(fact: string): HTMLElement {
+  const tag = /^score |votes?$/.test(fact) ? "gpt-tag" : fact === "pruned" ? "gpt-tag gpt-cut" : "";
+  return element("span", tag, fact);
 }
 
 class Tree {

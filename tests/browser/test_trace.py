@@ -58,6 +58,8 @@ def test_the_tree_grows_folds_and_is_searched_while_the_cell_runs(open_notebook)
     page.locator(".gpt-trace .gpt-search").fill("")
     page.wait_for_function(f"() => document.querySelectorAll('.gpt-trace .gpt-node').length > {count}", timeout=10_000)
     page.locator(".gpt-trace .gpt-pruned").first.wait_for(state="attached", timeout=10_000)
+    page.locator(".gpt-trace .gpt-tag", has_text="score 1").first.wait_for(state="attached", timeout=10_000)
+    page.locator(".gpt-trace .gpt-cut", has_text="pruned").first.wait_for(state="attached", timeout=10_000)
     sent = page.locator(".gpt-trace .gpt-sent:visible > summary").first
     sent.click()
     assert "Where to?" in page.locator(".gpt-trace .gpt-sent[open] .gpt-exact").first.inner_text()

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 from helpers.recipes import classify_recipe, finetuning_recipe
 from jupyter_gpt.notebook.views.run_report import panels, run_report
+from jupyter_gpt.report.charts import Panel, curves, figure
 from jupyter_gpt.stages.classify import Classifying
 from jupyter_gpt.stages.sft_training import Supervised
 from jupyter_gpt.stages.stage import metrics_of
@@ -143,3 +144,12 @@ def test_another_run_is_drawn_beside_it_and_its_figures_are_said():
     first = panels(metrics, steps, [], "a", [other])[0]
     assert first.others == [("b", list(first.points))] and first.names[0] == "a, training loss"
     assert report.html.count("data:image/png") == 1
+
+
+def test_the_chart_has_room_for_the_run_beside_it():
+    [axes] = figure()[1]
+    curves(
+        axes, Panel("loss", points=[(1, 3.0), (2, 2.0)], others=[("b", [(1, 0.5), *((n, 9.0) for n in range(2, 12))])])
+    )
+    low, high = axes.get_ylim()
+    assert low < 0.5 and high > 9 and axes.get_xlim()[1] > 9
