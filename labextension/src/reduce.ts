@@ -50,6 +50,7 @@ export function grid(runs: Series[], view: View, width: number, log: boolean): G
     const at = low + ((high - low) * b) / bins;
     edges[b] = log ? Math.exp(at) : at;
   }
+  edges[bins] += 1e-6 * (view.max - view.min); // what lies on the last border belongs to the last bin
   const xs = Array.from({ length: bins }, (_, b) => (edges[b] + edges[b + 1]) / 2);
   return { xs, edges };
 }

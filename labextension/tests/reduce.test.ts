@@ -52,6 +52,14 @@ describe("a chart", () => {
     expect(place(points, on, false)).toEqual([2, 12]);
     expect(place([{ step: 12, value: null }], on, false)).toEqual([null, null]);
   });
+
+  test("shows the very last step and its evaluation, which lie on the border of the last bin", () => {
+    const long = run(1000, (step) => (step === 1000 ? 7 : 1));
+    const on = grid([long], view, 100, false);
+    expect(on.edges).not.toBeNull();
+    expect(reduce(long.column("step"), long.column("loss"), on, view).high.at(-1)).toBe(7);
+    expect(place([{ step: 1000, value: 3 }], on, false).at(-1)).toBe(3);
+  });
 });
 
 describe("the moving average", () => {
