@@ -78,8 +78,14 @@ def _dataset(source: str, name: str):
             reach()
     except Unreachable as error:
         raise GPTError(f"cannot read {source}: {error}; is this machine online?") from None
-    with _one_line(source):
-        return datasets.load_dataset(name, split="train", streaming=True)
+    shown = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()  # a notebook would be saved with them
+    try:
+        with _one_line(source):
+            return datasets.load_dataset(name, split="train", streaming=True)
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
 
 
 @contextmanager

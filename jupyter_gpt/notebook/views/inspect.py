@@ -23,7 +23,8 @@ BLOCK = 128  # positions whose distributions over the vocabulary are sorted toge
 class Show(Bound):
     """a run's curves and samples; rankings; `last`: the last prompt and its answer
 
-    Opens the view of a run again, after its cell is gone or the page was loaded anew; live if it still runs. Of
+    Opens the view of a run again, after its cell is gone or the page was loaded anew; live if it still runs. While a
+    cell of the notebook runs, type it into a subshell console (command palette: New Subshell Console for Notebook). Of
     rankings it shows the answers there are. %gpt show last shows the last completion: the exact prompt with its special
     tokens, the answer, tokens in and out, seconds, tokens/s; of a technique the whole tree of what was asked.
     """
