@@ -2,6 +2,7 @@ import { describe, expect, it } from "vitest";
 import {
   bytes,
   ended,
+  endsHigh,
   isEmpty,
   lineageOf,
   modelLine,
@@ -157,6 +158,12 @@ describe("a sparkline", () => {
   it("fills its box from left to right, large values on top", () => {
     expect(sparkline([], 100, 24)).toBe("");
     expect(sparkline([3, 1, 2], 100, 24)).toBe("M0.0 0.0L50.0 24.0L100.0 12.0");
-    expect(sparkline([5], 100, 24)).toBe("M0.0 12.0L100.0 12.0");
+    expect(sparkline([5], 100, 24)).toBe("M0.0 24.0L100.0 24.0");
+  });
+
+  it("ends high or low, which leaves the other corner to its value", () => {
+    expect(endsHigh([1, 2, 3])).toBe(true);
+    expect(endsHigh([3, 2, 1])).toBe(false);
+    expect(endsHigh([2, 2])).toBe(false);
   });
 });

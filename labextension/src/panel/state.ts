@@ -179,13 +179,19 @@ export function taskOf(state: State, kind: string, name: string): Task | undefin
   return state.tasks.find((task) => task.kind === kind && task.name === name);
 }
 
+/** Whether the last tenth of a curve is in its upper half. */
+export function endsHigh(values: number[]): boolean {
+  const [low, high] = [Math.min(...values), Math.max(...values)];
+  return Math.max(...values.slice(-Math.ceil(values.length / 10))) > (low + high) / 2;
+}
+
 /** An SVG path of values in a box; a lone value is a line across. */
 export function sparkline(values: number[], width: number, height: number): string {
   if (!values.length) return "";
   const line = values.length > 1 ? values : [values[0], values[0]];
   const low = Math.min(...line);
   const range = Math.max(...line) - low;
-  const y = (value: number) => (range ? height - (height * (value - low)) / range : height / 2);
+  const y = (value: number) => (range ? height - (height * (value - low)) / range : height);
   const x = (i: number) => (width * i) / (line.length - 1);
   return line.map((value, i) => `${i ? "L" : "M"}${x(i).toFixed(1)} ${y(value).toFixed(1)}`).join("");
 }

@@ -9,6 +9,7 @@ import {
   bytes,
   isActive,
   isEmpty,
+  endsHigh,
   isResumable,
   lineageOf,
   modelLine,
@@ -246,6 +247,7 @@ class Basic {
     this.line.title = line;
     write(this.small, small);
     this.small.hidden = !small;
+    this.below.classList.toggle("jp-gpt-two", !!small);
     write(this.problem, problem);
     this.problem.hidden = !problem;
   }
@@ -330,6 +332,7 @@ class RunRow extends Basic implements Row<Run> {
     const drawn = sparkline(run.curve, ...CURVE);
     if (drawn !== this.drawn) this.path.setAttribute("d", (this.drawn = drawn));
     this.picture.hidden = !drawn;
+    this.picture.dataset.end = endsHigh(run.curve) ? "high" : "low"; // where the value leaves the line alone
     write(this.value, valueOf(run));
     const done = progress(run);
     this.track.hidden = !active;
