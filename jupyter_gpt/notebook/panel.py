@@ -98,11 +98,13 @@ class Connection:
         threading.Timer(SETTLED, self.still_busy).start()
 
     def begun(self, info) -> None:
-        self.cell = self.kernel.get_parent()
+        if threading.current_thread() is threading.main_thread():  # and not a cell of a subshell's console
+            self.cell = self.kernel.get_parent()
 
     def ended(self, result) -> None:
-        with self.lock:
-            self.cell = None
+        if threading.current_thread() is threading.main_thread():
+            with self.lock:
+                self.cell = None
 
     def still_busy(self) -> None:
         """Say again that a cell runs: the end of a request has told every page that the kernel is idle."""

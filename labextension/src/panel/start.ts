@@ -52,6 +52,9 @@ export function start({ app, tracker, statusBar, words, place, open }: Around): 
   tracker.currentChanged.connect(follow);
   place.seen = (visible) => (client.visible = visible);
   client.visible = place.isVisible;
+  // another kernel may have begun to train since somebody last looked
+  for (const [target, event] of [[window, "focus"], [document, "visibilitychange"]] as const)
+    target.addEventListener(event, () => (client.visible = place.isVisible && !document.hidden));
   follow();
   view.update(client.situation);
 
