@@ -2,7 +2,7 @@
 // act, change it, or forbid it. The kernel waits for the answer.
 
 import { element, toggle, write } from "./dom";
-import { Panel } from "./panel";
+import { Frame } from "./frame";
 import { widget, type Link } from "./widget";
 import "./approval.css";
 
@@ -18,7 +18,7 @@ interface State {
 }
 
 class Form {
-  private readonly panel: Panel;
+  private readonly panel: Frame;
   private readonly why = element("p", "gpt-why");
   private readonly text = element("textarea", "gpt-arguments");
   private readonly yes: HTMLButtonElement;
@@ -26,7 +26,7 @@ class Form {
   private call = 0;
 
   constructor(el: HTMLElement, private readonly link: Link) {
-    this.panel = new Panel(el, "gpt-approval", "Approval of a tool's call");
+    this.panel = new Frame(el, "gpt-approval", "Approval of a tool's call");
     this.yes = toggle("Allow", () => this.approve());
     this.yes.classList.add("gpt-primary");
     this.no = toggle("Deny", () => link.send({ type: "deny", call: this.call }));

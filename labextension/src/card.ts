@@ -4,7 +4,7 @@ import { Curves } from "./curves";
 import { action, element, write } from "./dom";
 import { compact, count, duration, percent } from "./format";
 import { layoutOf, mean, type Layout } from "./layout";
-import { Panel } from "./panel";
+import { Frame } from "./frame";
 import { Samples } from "./samples";
 import type { Series } from "./series";
 import type { Link } from "./widget";
@@ -16,7 +16,7 @@ const PACE = ["tokens/s", "hardware use", "elapsed", "time left"];
 const SAMPLE = "M2.5 3h11v8H8l-3.5 3v-3h-2z";
 
 export class Card {
-  private readonly panel: Panel;
+  private readonly panel: Frame;
   private readonly chip = element("span", "gpt-chip");
   private readonly bar = element("div", "gpt-bar");
   private layout: Layout = layoutOf([]);
@@ -46,7 +46,7 @@ export class Card {
     private readonly runs: Series[],
     private readonly link: Link,
   ) {
-    this.panel = new Panel(el, "gpt-card-of-run", `Training run ${this.run.name}`);
+    this.panel = new Frame(el, "gpt-card-of-run", `Training run ${this.run.name}`);
     const { root, name, actions, note } = this.panel;
     name.after(this.chip);
     this.pause = action(PAUSE, "Pause", () => this.ask(this.run.status === "paused" ? "unpause" : "pause"));

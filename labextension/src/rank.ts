@@ -5,7 +5,7 @@
 import { Board } from "./board";
 import { element, toggle, write } from "./dom";
 import { unranked, type Order } from "./order";
-import { Panel } from "./panel";
+import { Frame } from "./frame";
 import { widget, type Link } from "./widget";
 import "./rank.css";
 
@@ -35,7 +35,7 @@ const BOARD_KEYS: [string, string][] = [
 const name = (i: number) => String.fromCharCode(65 + i); // A, B, … of completions side by side
 
 class Form {
-  private readonly panel: Panel;
+  private readonly panel: Frame;
   private readonly bar = element("div", "gpt-bar");
   private readonly track = element("div", "gpt-track");
   private readonly prompt = element("div", "gpt-asked");
@@ -56,7 +56,7 @@ class Form {
   private waiting = 0; // the timer of a message that the kernel has not answered yet
 
   constructor(el: HTMLElement, private readonly link: Link) {
-    this.panel = new Panel(el, "gpt-rank", "Rank the completions of a prompt");
+    this.panel = new Frame(el, "gpt-rank", "Rank the completions of a prompt");
     const { root, name, note, actions } = this.panel;
     this.board = this.state.best_only ? null : new Board((spoken) => this.changed(spoken));
     write(name, "Which is better?");

@@ -2,7 +2,7 @@
 // asked, growing. Folds are native <details>, so that what a person opened stays open while the rest grows.
 
 import { element, toggle, write } from "./dom";
-import { Panel } from "./panel";
+import { Frame } from "./frame";
 import { widget, type Link } from "./widget";
 import "./trace.css";
 
@@ -78,14 +78,14 @@ function tagged(fact: string): HTMLElement {
 }
 
 class Tree {
-  private readonly panel: Panel;
+  private readonly panel: Frame;
   private readonly search = element("input", "gpt-search");
   private readonly found = element("span", "gpt-about");
   private readonly top = element("div", "gpt-tree");
   private readonly rows = new Map<string, Row>();
 
   constructor(el: HTMLElement, private readonly link: Link) {
-    this.panel = new Panel(el, "gpt-trace", "Trace of a technique");
+    this.panel = new Frame(el, "gpt-trace", "Trace of a technique");
     const { root, actions } = this.panel;
     this.search.type = "search";
     this.search.placeholder = "search the trace";

@@ -4,7 +4,7 @@ import { element } from "./dom";
 import { readTheme, watchTheme } from "./theme";
 import "./run.css";
 
-export class Panel {
+export class Frame {
   readonly root = element("section", "gpt-run");
   readonly name = element("span", "gpt-name");
   readonly about = element("span", "gpt-about");
