@@ -13,9 +13,11 @@ import jupyter_gpt
 from helpers import TESTS
 from jupyter_gpt import store
 from jupyter_gpt.notebook import panel as module
-from jupyter_gpt.notebook.panel import ID, POINTS, WHOLE, Panel, early_events, late_events, pace_of, thinned
+from jupyter_gpt.notebook.panel import ID, Panel
+from jupyter_gpt.runs import progress
 from jupyter_gpt.runs.events import read_events as whole_file
 from jupyter_gpt.runs.events import recent
+from jupyter_gpt.runs.progress import POINTS, WHOLE, early_events, late_events, pace_of, thinned
 
 
 @pytest.fixture
@@ -123,7 +125,7 @@ def test_the_damage_of_one_is_one_rows_message(panel, gpt, train, tiny_model):
 
 
 def read_events(path) -> dict:
-    return module.read_events(path, early_events(path, path.stat().st_size))
+    return progress.read_events(path, early_events(path, path.stat().st_size))
 
 
 def write_events(path, steps, end=None, last=b"") -> list[dict]:
