@@ -53,7 +53,7 @@ def weight_count(folder: Path) -> int:
         try:
             with safe_open(path, framework="numpy") as file:
                 total += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
-        except (SafetensorError, ValueError) as error:
+        except (SafetensorError, ValueError, OSError) as error:
             raise GPTError(f"{path} is damaged: {error}") from error
     return total
 

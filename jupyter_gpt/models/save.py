@@ -10,6 +10,7 @@ from pathlib import Path
 
 from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError
+from jupyter_gpt.models.adapters import CONFIG as ADAPTER_CONFIG
 from jupyter_gpt.models.fetch import BESIDE, check_disk
 from jupyter_gpt.models.model_files import weight_count
 from jupyter_gpt.models.models import ABOUT, CONFIGS, Model, is_model
@@ -45,10 +46,8 @@ def save(model: Model, folder: Path, overwrite: bool = False, base: Path | None 
     made = provenance("save", requested)
     check_target(target, model, made, overwrite)
     weight_count(model.folder)  # raises GPTError for damaged files
-    try:
-        about_base = store.read_json(base / ABOUT) if base else {}
-    except ValueError as error:
-        raise GPTError(f"model {model.base} is damaged: its {ABOUT} cannot be read") from error
+    about_base = read(model.base, base / ABOUT) if base else {}
+    config = read(model.name, model.folder / ADAPTER_CONFIG) if model.base else {}
     temporary = target.with_name(f".writing-{target.name}.{os.getpid()}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -60,8 +59,7 @@ def save(model: Model, folder: Path, overwrite: bool = False, base: Path | None 
         if model.base:  # a peft folder with the path of its base: replaced by the name on the hub, or else here
             origin = about_base.get("origin") or ""
             name, on_hub = (origin, True) if HUB_NAME.fullmatch(origin) else (model.base, False)
-            config = temporary / "adapter_config.json"
-            store.write_json(config, {**store.read_json(config), "base_model_name_or_path": name})
+            store.write_json(temporary / ADAPTER_CONFIG, {**config, "base_model_name_or_path": name})
             store.write_text(temporary / "README.md", model_card(model, name, on_hub, about_base.get("source")))
         store.replace_folder(temporary, target)
     except OSError as error:
@@ -70,6 +68,14 @@ def save(model: Model, folder: Path, overwrite: bool = False, base: Path | None 
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return target
+
+
+def read(name: str | None, path: Path) -> dict:
+    """A JSON file of a model. Raises GPTError if it is damaged."""
+    try:
+        return store.read_json(path)
+    except ValueError as error:
+        raise GPTError(f"model {name} is damaged: its {path.name} cannot be read") from error
 
 
 def check_target(target: Path, model: Model, made: Provenance, overwrite: bool) -> None:

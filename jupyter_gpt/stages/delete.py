@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -210,6 +210,7 @@ def remove(path: Path) -> None:
 
 def update_references(session, name: str, new: str, users: list[str]) -> None:
     """Write a model's new name into its lineage and its descendants', and into its adapters."""
+    base_folder = session.models.folder(new)
     for each in session.models.names():
         folder = session.models.folder(each)
         about = about_of(folder)
@@ -219,9 +220,9 @@ def update_references(session, name: str, new: str, users: list[str]) -> None:
         if about and (renamed != list(lineage) or base != about.get("base")):
             store.write_json(folder / ABOUT, {**about, "lineage": renamed, "base": base})
         if each in users:
-            config = folder / adapters.CONFIG
-            base_folder = str(session.models.folder(new))
-            store.write_json(config, {**store.read_json(config), "base_model_name_or_path": base_folder})
+            with suppress(ValueError):  # a damaged adapter: loading it will say so
+                config = {**store.read_json(folder / adapters.CONFIG), "base_model_name_or_path": str(base_folder)}
+                store.write_json(folder / adapters.CONFIG, config)
         if folder in session.models.resident:
             model = session.models.resident[folder]
             model.lineage, model.base = renamed, base

@@ -159,6 +159,22 @@ def test_an_adapter_of_a_base_from_the_hub_names_it_as_the_hub_does(kept, gpt, t
     assert "`fox` is not on the Hugging Face hub" in (saved / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("content", ["", "[1]", "{", "\udcff{}", "[" * 100_000, None])
+def test_a_damaged_adapter_is_not_saved(gpt, kept, tmp_path, content):
+    path = kept().folder / CONFIG
+    path.unlink()
+    path.mkdir() if content is None else path.write_bytes(content.encode(errors="surrogateescape"))
+    assert f"model reply is damaged: its {CONFIG} cannot be read" in fail(gpt.save, "reply", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_that_are_a_folder_are_damaged(gpt, kept, tmp_path):
+    path = kept().folder / "adapter_model.safetensors"
+    path.unlink()
+    path.mkdir()
+    assert "is damaged" in fail(gpt.save, "reply", tmp_path / "out")
+
+
 def test_no_saved_file_names_a_place_on_this_machine(kept, gpt, tmp_path):
     kept()
     gpt.merge("reply")
