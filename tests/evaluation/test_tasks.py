@@ -59,7 +59,7 @@ def test_a_score_of_the_users(tmp_path):
         ("x.txt", "is not a table of questions"),
         (7, "is a int"),
         ([], "has no questions"),
-        ([("only",)], "row 1 of the table is no question"),
+        ([("only",)], "row 1 of the table: expected a question and its answer"),
         ([{"q": 1}], "it has q"),
         (["text"], "row 1"),
         ("reasoning-gym:no_such_task", "reasoning-gym"),
