@@ -115,10 +115,14 @@ def files_of(source: str, embedded: Sequence[str] = ()) -> list[Path]:
     embedded: the names of sources that are no files, which a misspelled one may mean.
     """
     path = Path(source).expanduser()
-    if path.is_dir():
-        return sorted(p for p in path.rglob("*") if _is_file(p) and not _is_hidden(p.relative_to(path)))
+    if os.path.isdir(path):  # noqa: PTH112 (of a name that is too long Path.is_dir raises)
+        found = []
+        for folder, folders, names in os.walk(path):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            found += [Path(folder, name) for name in names if not name.startswith(".")]
+        return sorted(filter(_is_file, found))
     matched = glob.glob(str(path), recursive=True)  # noqa: PTH207 (Path.glob takes no absolute pattern)
-    matches = [path] if path.is_file() else sorted(filter(_is_file, map(Path, matched)))
+    matches = [path] if _is_file(path) else sorted(filter(_is_file, map(Path, matched)))
     if not matches:
         raise GPTError(missing(source, embedded))
     return matches
@@ -127,12 +131,8 @@ def files_of(source: str, embedded: Sequence[str] = ()) -> list[Path]:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # in a folder that may not be read
+    except OSError:  # in a folder that may not be read, or of a name that is too long
         return False
-
-
-def _is_hidden(relative: Path) -> bool:
-    return any(part.startswith(".") for part in relative.parts)
 
 
 def missing(source: str, embedded: Sequence[str] = ()) -> str:
@@ -142,7 +142,7 @@ def missing(source: str, embedded: Sequence[str] = ()) -> str:
         return f"there is no source {source!r}{nearest(source, embedded)}"
     if glob.has_magic(source):
         return f"no file matches {source} (looked from {Path.cwd()})"
-    beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    beside = [p.name for p in path.parent.iterdir()] if os.path.isdir(path.parent) else []  # noqa: PTH112
     if not beside:
         return f"there is no file {source}: the folder {path.parent} is missing or empty"
     guess = nearest(path.name, beside)

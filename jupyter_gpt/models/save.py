@@ -44,12 +44,12 @@ def save(model: Model, folder: Path, overwrite: bool = False, base: Path | None 
         raise GPTError(f"{folder} is the model's own folder: choose one outside")
     requested = {"model": model.name, "lineage": model.lineage, "from": digest(model.provenance.requested)}
     made = provenance("save", requested)
-    check_target(target, model, made, overwrite)
     weight_count(model.folder)  # raises GPTError for damaged files
     about_base = read(model.base, base / ABOUT) if base else {}
     config = read(model.name, model.folder / ADAPTER_CONFIG) if model.base else {}
     temporary = target.with_name(f".writing-{target.name}.{os.getpid()}")
     try:
+        check_target(target, model, made, overwrite)
         target.parent.mkdir(parents=True, exist_ok=True)
         check_disk(target.parent, model.on_disk)
         shutil.copytree(model.folder, temporary, ignore=shutil.ignore_patterns(".*"))

@@ -168,6 +168,11 @@ def test_a_damaged_adapter_is_not_saved(gpt, kept, tmp_path, content):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_whose_name_is_too_long(gpt, kept, tmp_path):
+    kept()
+    assert "reply could not be saved in" in fail(gpt.save, "reply", tmp_path / ("a" * 300))
+
+
 def test_weights_that_are_a_folder_are_damaged(gpt, kept, tmp_path):
     path = kept().folder / "adapter_model.safetensors"
     path.unlink()

@@ -1,5 +1,6 @@
 """Which documents a source stands for."""
 
+import os
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -99,3 +100,23 @@ def test_an_address_is_fetched_only_when_it_is_typed():
         find_documents([f"{address}/gone"])[0][0].load()
     server.shutdown()
     server.server_close()
+
+
+@pytest.mark.parametrize("source", ["a" * 5000, f"{'a' * 5000}/*.txt", f"docs/{'a' * 300}.txt"])
+def test_a_name_that_is_too_long_is_a_file_that_is_not_there(docs, source):
+    with pytest.raises(GPTError, match=r"there is no file|no file matches"):
+        find_documents([source])
+
+
+def test_a_folder_that_goes_while_it_is_walked_is_left_out(docs, monkeypatch):
+    (docs / "docs" / "gone").mkdir()
+    walk = os.walk
+
+    def going(path, *more, **options):
+        for folder, folders, files in walk(path, *more, **options):
+            yield folder, folders, files
+            if "gone" in folders:
+                (docs / "docs" / "gone").rmdir()
+
+    monkeypatch.setattr(os, "walk", going)
+    assert names(["docs"]) == ["docs/a.txt", "docs/deep/b.md"]
