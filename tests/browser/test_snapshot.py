@@ -45,8 +45,9 @@ def shown(notebook) -> str:
 
 
 def load_again(notebook) -> None:
-    notebook.page.reload()
-    notebook.page.locator(".jp-OutputArea-output").first.wait_for(timeout=60_000)
+    page = notebook.page
+    page.reload()  # what is there first: the saved output, or the live view that is drawn over it
+    page.locator(".jp-OutputArea-output:visible").or_(page.locator(".gpt-over")).first.wait_for(timeout=60_000)
 
 
 def test_a_page_loaded_again_in_a_foreground_run_shows_the_snapshot_then_the_report(at_work):
