@@ -1,7 +1,7 @@
 """From what is written in a cell to the exact prompt.
 
 A cell's text may have `{variable}` holes and be a chat (`fill`, `turns`). A model with a chat template is prompted
-through it. A base model is no assistant: it continues documents, so it gets the text as a document, with the token that
+through it. A base model continues documents, so it gets the text as a document, with the token that
 began the documents of its training. Two kinds of document make it answer all the same: a conversation in which an
 assistant speaks next (`as_assistant`; Askell et al. 2021, appendix A), and answered questions with the last one open
 (`few_shot`; Radford et al. 2019, section 3.6).

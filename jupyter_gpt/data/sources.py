@@ -112,7 +112,7 @@ def paths(source: str, suffixes: Sequence[str], supported: str, embedded: Sequen
 def files_of(source: str, embedded: Sequence[str] = ()) -> list[Path]:
     """The files that a path, a folder or a glob matches, sorted; none that is hidden. GPTError when nothing matches.
 
-    embedded: the names of sources that are no files, which a misspelled one may mean.
+    embedded: the names of built-in sources, suggested for a misspelled one.
     """
     path = Path(source).expanduser()
     if os.path.isdir(path):  # noqa: PTH112 (of a name that is too long Path.is_dir raises)

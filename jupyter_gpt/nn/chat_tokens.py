@@ -3,7 +3,7 @@
 LoRA leaves embedding and head as they are. A base that was never shown `<|end|>` holds it for the least probable of all
 tokens, whatever came before, and no adapter of its layers says otherwise. So:
 
-- A base without a chat template is no assistant: of the template that it is given, every special token that did not
+- A base without a chat template is not an assistant: of the template that it is given, every special token that did not
   begin or end its documents is new to it.
 - A model with a template of its own knows it, unless a token's row in the head is one of those that no text ever used
   (Land and Bartolo 2024): such rows were all pushed down by the same gradients, or all drawn around one mean when

@@ -187,7 +187,7 @@ def optimizers(model: nn.Module, recipe, compile: bool = False) -> Optimizers:
 
 
 def finetuning_optimizers(model: nn.Module, recipe) -> Optimizers:
-    """The optimisers of a finetuning run over what is trainable of `model`, be it all of it or an adapter.
+    """The optimisers of a finetuning run over the trainable parameters of `model`: all of them, or an adapter.
 
     AdamW has one rate for all (weight decay for the matrices, not for rows of an adapter: they are whole rows, no
     changes that fade); with Muon the tables, the head and the vectors keep the ratios to it that they have in
