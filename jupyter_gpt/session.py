@@ -21,6 +21,7 @@ from jupyter_gpt.retrieval.embedders import Embedders
 from jupyter_gpt.retrieval.indexes import Indexes
 from jupyter_gpt.runs.run import Runs
 from jupyter_gpt.stages import (
+    claims,
     classify,
     corpus,
     delete,
@@ -111,6 +112,7 @@ class Session(ShownAsTable):
     evaluate = method(options.Evaluate, evaluate)
     evaluate_index = method(options.EvaluateIndex, evaluate_index)
     endpoint = method(EndpointOptions, declare_endpoint, "endpoint")
+    claim = method(claims.ClaimOptions, claims.claim)
 
     def __init__(self):
         self.runs = Runs()
@@ -120,6 +122,7 @@ class Session(ShownAsTable):
         self.rankings = AllRankings()
         self.serving = Serving(self.models)
         self.indexes = Indexes(Embedders(self.models))
+        self.claims = claims.Claims()
         self.answered: dict[tuple[str, str], list[tuple[str, str]]] = {}  # (index, model): questions with their answers
 
     @property

@@ -341,6 +341,13 @@ def flags(text: str, variables) -> dict:
     return given
 
 
+def claims(gpt, given: dict, ip) -> object:
+    """Shows the table, then raises GPTError if a claim does not hold; the result is `gpt.claims`."""
+    show(gpt.claims.report)
+    gpt.claims.check()
+    return gpt.claims
+
+
 def config(gpt, given: dict, ip) -> object:
     """Shows or changes what is set; the result is the endpoints or the texts."""
     from jupyter_gpt.notebook.magics.config import config
@@ -367,6 +374,7 @@ VERBS: dict[str, Magic] = {
     "reward": TrainingMagic("reward", "RewardModel"),
     "arena": RankingMagic("prompt_options", "Arena"),
     "evaluate": Magic("prompt_options", "Evaluate", evaluate),
+    "claims": Magic("claims", "ShowClaims", claims),
     "index": Magic("index", "Index", index),
     "indexes": Magic("index", "Indexes", indexes),
     "search": Magic("index", "Search", search),
