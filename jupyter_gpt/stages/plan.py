@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -10,9 +10,10 @@ from pydantic import Field
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.nn.sizes import short
 from jupyter_gpt.options import Count, NotNegative, Number, option
-from jupyter_gpt.report.parts import Paragraph, Table
+from jupyter_gpt.report.parts import Paragraph, Part, Table
 from jupyter_gpt.report.report import Report
-from jupyter_gpt.stages import planning
+from jupyter_gpt.stages import plan_devices, planning
+from jupyter_gpt.stages.plan_devices import Devices
 from jupyter_gpt.stages.published import DEVICES, KNOWN, Known
 from jupyter_gpt.stages.stage import Bound
 
@@ -24,7 +25,8 @@ class Plan(Bound):
 
     Computes what it takes to pretrain a model and, beside it, the stages after that at their usual sizes: finetuning,
     reward modelling, reinforcement learning. Without a model it compares GPT-3 and LLaMA. With a budget instead of a
-    model it finds the compute-optimal size.
+    model it finds the compute-optimal size. With --devices it also estimates what the devices exchange in a step of
+    pretraining, and the memory of each, with data parallelism and with --shard.
     """
 
     magic: ClassVar[str] = "%gpt plan"
@@ -32,8 +34,10 @@ class Plan(Bound):
         "%gpt plan",
         "%gpt plan 124M --tokens 2.5B --device H100 --count 1",
         "%gpt plan --dollars 1000 --device H100",
+        "%gpt plan 7B --device H100 --devices 64",
     )
     BUDGET: ClassVar[str] = "Model or budget"
+    PARALLEL: ClassVar[str] = "Several devices"
 
     model: str | float | None = option(
         None,
@@ -63,6 +67,25 @@ class Plan(Bound):
     dollars_per_hour: NotNegative | None = option(
         None, "price of one device (default: an assumption, shown)", "D", group="Machine"
     )
+    devices: Count | None = option(
+        None,
+        f"devices that pretrain together, in nodes of {plan_devices.NODE}; with --nodes those of each node",
+        "N",
+        group=PARALLEL,
+    )
+    nodes: Count | None = option(None, "nodes with --devices each", "M", group=PARALLEL)
+    shard: bool = option(
+        False, "shard weights, gradients and moments over the devices, as %%pretrain --shard", group=PARALLEL
+    )
+    network: Literal["infiniband", "ethernet"] | None = option(
+        None, "network between nodes (default: InfiniBand for devices with NVLink, else Ethernet)", group=PARALLEL
+    )
+    batch_tokens: Count | None = option(
+        None,
+        f"tokens of one optimizer step on all devices (default: {plan_devices.BATCH_TOKENS:,})",
+        "N",
+        group=PARALLEL,
+    )
 
 
 def plan(session, options: Plan):
@@ -71,6 +94,27 @@ def plan(session, options: Plan):
     Raises GPTError for a size, a device or a model that is unknown.
     """
     chosen = options.given
+    together = {name: chosen.pop(name, None) for name in ("devices", "nodes", "shard", "network", "batch_tokens")}
+    if options.devices is None and (extra := next((name for name, value in together.items() if value), None)):
+        raise GPTError(f"%gpt plan --{extra.replace('_', '-')} needs --devices: how many train together")
+    if options.devices is not None:
+        if options.count is not None:
+            raise GPTError("--count and --devices both say how many devices pretrain: leave --count out")
+        nodes, each = plan_devices.layout(options.devices, options.nodes)
+        chosen["count"] = nodes * each
+    made = plans(options, chosen)
+    if options.devices is None:
+        return made
+    if isinstance(made, list):
+        raise GPTError("%gpt plan --devices needs a model: its number of parameters (7B), or a known one")
+    on = plan_devices.on_devices(
+        made, options.devices, options.nodes, network=options.network, batch_tokens=options.batch_tokens
+    )
+    return replace(made, devices=replace(on, ways=on.ways[1:]) if options.shard else on)
+
+
+def plans(options: Plan, chosen: dict):
+    """The plan, or those of GPT-3 and LLaMA; `chosen` are the options that `planning` takes."""
     model, tokens, flops, dollars = (chosen.pop(name, None) for name in ("model", "tokens", "flops", "dollars"))
     budget = next((f"--{name}" for name in ("flops", "dollars") if getattr(options, name) is not None), None)
     fixed = next((name for name, value in (("MODEL", model), ("--tokens", tokens)) if value is not None), None)
@@ -109,8 +153,68 @@ def plan_report(made: planning.Plan) -> Report:
         f"{short(made.parameters)} parameters, {short(made.tokens)} tokens "
         f"({made.tokens / made.parameters:.3g} per parameter)"
     )
-    table = Table(["", *(cost.stage for cost in costs)], rows)
-    return Report(title, [table, Paragraph("\n".join(_notes(made)), "quiet")], {"view": "plan", "plan": asdict(made)})
+    shown: list[Part] = [Table(["", *(cost.stage for cost in costs)], rows)]
+    shown.append(Paragraph("\n".join(_notes(made)), "quiet"))
+    data = asdict(made)
+    if made.devices:
+        shown += _together(made, made.devices)
+    else:
+        del data["devices"]
+    return Report(title, shown, {"view": "plan", "plan": data})
+
+
+def _together(made: planning.Plan, on: Devices) -> list[Part]:
+    """Pretraining on several devices: a column each for data parallelism and sharding, and what was assumed."""
+    chip, ways = made.device, on.ways
+    parts = {"weights": "weights", "gradients": "gradients", "optimizer": "optimizer"}
+    parts |= {"gathered": "computed with (bf16)", "activations": "activations"}
+    rows = [
+        ["memory of each device", *(size(way.memory.total) for way in ways)],
+        *([f"  {name}", *(size(getattr(way.memory, part)) for way in ways)] for part, name in parts.items()),
+        [""] * (len(ways) + 1),
+        ["rows of a micro-batch", *(way.rows for way in ways)],
+        ["micro-batches per step", *(way.passes for way in ways)],
+        ["activations are", *("recomputed" if way.recomputed else "kept" for way in ways)],
+        ["each device sends per step", *(size(way.sent) for way in ways)],
+        ["  which takes", *(seconds(way.communication) for way in ways)],
+        ["  not overlapped", *(seconds(way.exposed) for way in ways)],
+        ["computation per step", *(seconds(way.compute) for way in ways)],
+        ["step", *(seconds(way.step) for way in ways)],
+        ["share of the step computed", *(percent(way.efficiency) for way in ways)],
+        ["largest model that fits", *(short(way.largest) if way.largest else "–" for way in ways)],
+    ]
+    where = f"{on.nodes:,} nodes of {on.each}" if on.nodes > 1 else "one node"
+    title = Paragraph(f"pretraining on {on.world:,} {chip.name}s ({where})")
+    table = Table(["", *("--shard" if way.sharded else "data parallel" for way in ways)], rows)
+    return [title, table, Paragraph("\n".join(_advice(made, on)), "quiet")]
+
+
+def _advice(made: planning.Plan, on: Devices) -> list[str]:
+    """Whether the model has to be sharded, and what the estimate rests on, one sentence a line."""
+    chip, shape = made.device, made.shape
+    notes = []
+    for way in on.ways:
+        if not way.fits:
+            name, needed = "--shard" if way.sharded else "data parallelism", size(way.memory.total)
+            room = size(plan_devices.usable_memory(chip))
+            notes.append(f"{name} does not fit: each {chip.name} would need {needed} of its {room}")
+    least = plan_devices.least_devices(made)
+    if least is None:
+        notes.append(f"one row of {shape.context:,} tokens does not fit on a {chip.name}, however many there are")
+    elif not on.ways[-1].fits:
+        notes.append(f"--shard needs {least:,} of them or more")
+    data = plan_devices.largest_model(chip, shape.context, made.optimizer, 1, sharded=False)
+    notes.append(
+        f"data parallelism holds up to {short(data)} parameters on one {chip.name} of {chip.memory_gb:g} GB "
+        f"({made.optimizer}, one row of {shape.context:,} tokens); larger models need --shard"
+    )
+    return [
+        *notes,
+        f"assumed: {on.batch_tokens:,} tokens per step; the slowest link is {on.link}, "
+        f"{plan_devices.BANDWIDTH_SHARE:.0%} of {on.bandwidth / 1e9:,.4g} GB/s in one direction; no latencies",
+        "trained in fp32: gradients of 4 bytes are exchanged; data parallelism overlaps that with the backward pass of "
+        "the last micro-batch, --shard with all passes",
+    ]
 
 
 def _notes(made: planning.Plan) -> list[str]:
@@ -202,6 +306,16 @@ def span(days: float) -> str:
     if days >= 1:
         return f"{days:,.1f} days" if days < 365 else f"{days / 365.25:,.1f} years"
     return f"{days * 24:.2g} hours" if days * 24 >= 1 else f"{days * 1440:.2g} minutes"
+
+
+def seconds(number: float) -> str:
+    """`4.2 s`, `38 ms`, `120 µs`; none at all is `–`."""
+    if not number:
+        return "–"
+    for unit, scale in (("s", 1), ("ms", 1e-3)):
+        if number >= scale:
+            return f"{number / scale:,.3g} {unit}"
+    return f"{number / 1e-6:.3g} µs"
 
 
 def money(dollars: float) -> str:

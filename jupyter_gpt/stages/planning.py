@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import astuple, dataclass, replace
+from typing import Any
 
 from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.nn.sizes import parse_size, short
@@ -85,6 +86,7 @@ class Plan:
     loss: float
     costs: tuple[Cost, ...]
     known: Known | None = None
+    devices: Any = None  # the `Devices` of plan_devices.py, if it was asked for
 
     @property
     def pretraining(self) -> Cost:
