@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -37,3 +38,11 @@ def packages() -> None:
 def test_the_front_end(packages, script):
     done = npm("run", script)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_editor_knows_every_cell_magic():
+    from jupyter_gpt.notebook.magics.cells import CELLS
+
+    source = (FOLDER / "src" / "editor" / "lines.ts").read_text("utf-8")
+    bodies = source.partition("BODIES = {")[2].partition("}")[0]
+    assert re.findall(r"^  (\w+):", bodies, re.MULTILINE) == sorted(CELLS)

@@ -7,6 +7,7 @@ import { IStatusBar } from "@jupyterlab/statusbar";
 import { ITranslator, nullTranslator } from "@jupyterlab/translation";
 import { LabIcon } from "@jupyterlab/ui-components";
 import { Widget } from "@lumino/widgets";
+import editor from "../editor";
 import { ICON } from "./icons";
 
 const ID = "jupyter-gpt-panel";
@@ -66,4 +67,4 @@ export class Place extends Widget {
   }
 }
 
-export default plugin;
+export default [plugin, editor];
