@@ -55,7 +55,8 @@ def build() -> bool:
 def digest() -> str:
     """SHA-256 of everything the bundles are made from, independent of line endings and of file times."""
     total = hashlib.sha256()
-    for path in sorted(path for path in (*HERE.iterdir(), *(HERE / "src").rglob("*")) if path.is_file()):
+    found = (*HERE.iterdir(), *(HERE / "schema").iterdir(), *(HERE / "src").rglob("*"))
+    for path in sorted(path for path in found if path.is_file()):
         name = path.relative_to(HERE).as_posix()
         total.update(name.encode() + b"\0" + path.read_bytes().replace(b"\r\n", b"\n") + b"\0")
     return total.hexdigest()

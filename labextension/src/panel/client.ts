@@ -74,6 +74,20 @@ export class Client {
     return this.situation.is === "state" ? this.situation.state : null;
   }
 
+  /** The state, once the kernel has answered or is late to; null where it has none. */
+  settled(): Promise<State | null> {
+    const { situation } = this;
+    const open = situation.is === "starting" || (situation.is === "asking" && !situation.late);
+    if (!open) return Promise.resolve(this.state);
+    return new Promise((resolve) => {
+      const once = () => {
+        this.changed.disconnect(once);
+        resolve(this.settled());
+      };
+      this.changed.connect(once);
+    });
+  }
+
   /** Talk to the kernel of this notebook from now on. */
   follow(context: ISessionContext | null): void {
     if (context === this.context) return;

@@ -1,10 +1,17 @@
 // The icons of the panel. Those of buttons are paths on a 16 by 16 grid.
 
-export const ICON = `<svg xmlns="http://www.w3.org/2000/svg" width="16" viewBox="0 0 24 24">
+import { LabIcon } from "@jupyterlab/ui-components";
+
+const ICON = `<svg xmlns="http://www.w3.org/2000/svg" width="16" viewBox="0 0 24 24">
 <g class="jp-icon3" fill="#616161">
 <circle cx="5" cy="6" r="2.6"/><circle cx="5" cy="18" r="2.6"/><circle cx="19" cy="12" r="2.6"/><circle cx="12" cy="12" r="2.6"/>
 <path d="M6.6 6.1 12.8 11.4 11.6 12.7 5.4 7.3zM6.6 17.9 12.8 12.6 11.6 11.3 5.4 16.7zM12 11.1h7v1.8h-7z"/>
 </g></svg>`;
+
+export const gptIcon = new LabIcon({ name: "jupyter-gpt:panel", svgstr: ICON });
+
+/** The same as a picture with a colour of its own, for the launcher, whose cards of notebooks take no other. */
+export const iconUrl = `data:image/svg+xml,${encodeURIComponent(ICON.replace("#616161", "#1976d2"))}`;
 
 export const SHOW = "M2 13.5h12V15H2zM2.5 9.5 6 6l3 2.5L13 3l1.2.9L9.3 10.7 6.1 8.1 3.6 10.6z";
 export const PAUSE = "M4 3h3v10H4zM9 3h3v10H9z";

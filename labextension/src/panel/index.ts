@@ -5,18 +5,18 @@ import { ICommandPalette } from "@jupyterlab/apputils";
 import { INotebookTracker } from "@jupyterlab/notebook";
 import { IStatusBar } from "@jupyterlab/statusbar";
 import { ITranslator, nullTranslator } from "@jupyterlab/translation";
-import { LabIcon } from "@jupyterlab/ui-components";
 import { Widget } from "@lumino/widgets";
-import editor from "../editor";
-import { ICON } from "./icons";
+import { gptIcon } from "./icons";
+import { IGPTPanel, type Started } from "./token";
 
 const ID = "jupyter-gpt-panel";
 const OPEN = "jupyter-gpt:open-panel";
 
-const plugin: JupyterFrontEndPlugin<void> = {
+const plugin: JupyterFrontEndPlugin<IGPTPanel | null> = {
   id: "jupyter-gpt:panel",
   description: "The GPT panel: models, runs and indexes of the notebook's kernel.",
   autoStart: true,
+  provides: IGPTPanel,
   optional: [INotebookTracker, ICommandPalette, ILayoutRestorer, IStatusBar, ITranslator],
   activate: (
     app: JupyterFrontEnd,
@@ -26,11 +26,11 @@ const plugin: JupyterFrontEndPlugin<void> = {
     statusBar: IStatusBar | null,
     translator: ITranslator | null,
   ) => {
-    if (!tracker) return; // a page without notebooks, such as Notebook's list of files
+    if (!tracker) return null; // a page without notebooks, such as Notebook's list of files
     const words = (translator ?? nullTranslator).load("jupyter-gpt");
     const place = new Place();
     place.id = ID;
-    place.title.icon = new LabIcon({ name: "jupyter-gpt:panel", svgstr: ICON });
+    place.title.icon = gptIcon;
     place.title.caption = words.__("GPT: models, runs and indexes");
     place.node.setAttribute("role", "region");
     place.node.setAttribute("aria-label", words.__("GPT panel"));
@@ -42,15 +42,16 @@ const plugin: JupyterFrontEndPlugin<void> = {
     });
     palette?.addItem({ command: OPEN, category: "GPT" });
 
-    let begun = false;
+    let started: Promise<Started> | null = null;
     const begin = () => {
-      if (begun || !(tracker.currentWidget || place.isVisible)) return;
-      begun = true;
-      void import("./start").then(({ start }) => start({ app, tracker, statusBar, words, place, open: OPEN }));
+      const load = async () => (await import("./start")).start({ app, tracker, statusBar, words, place, open: OPEN });
+      return (started ??= load());
     };
-    tracker.currentChanged.connect(begin);
-    place.seen = begin;
-    begin();
+    const look = () => void ((tracker.currentWidget || place.isVisible) && begin());
+    tracker.currentChanged.connect(look);
+    place.seen = look;
+    look();
+    return { begin, open: () => app.commands.execute(OPEN) };
   },
 };
 
@@ -67,4 +68,4 @@ export class Place extends Widget {
   }
 }
 
-export default [plugin, editor];
+export default plugin;

@@ -9,7 +9,9 @@ import { Widget } from "@lumino/widgets";
 import { element, write } from "../dom";
 import { Client } from "./client";
 import type { Place } from "./index";
+import { insertCell } from "./insert";
 import { ended, statusLine, statusOf, valueOf, type Run, type State, type Words } from "./state";
+import type { Started } from "./token";
 import { View, type Act } from "./view";
 
 interface Around {
@@ -22,7 +24,7 @@ interface Around {
   open: string;
 }
 
-export function start({ app, tracker, statusBar, words, place, open }: Around): void {
+export function start({ app, tracker, statusBar, words, place, open }: Around): Started {
   const client = new Client();
   const view = new View(place.node, words, (act, name, kind) => {
     view.fail("");
@@ -57,6 +59,7 @@ export function start({ app, tracker, statusBar, words, place, open }: Around): 
     target.addEventListener(event, () => (client.visible = place.isVisible && !document.hidden));
   follow();
   view.update(client.situation);
+  return { client, perform };
 
   async function perform(act: Act, name: string, kind: string): Promise<void> {
     if (act === "resume") return resume(name);
@@ -96,8 +99,7 @@ export function start({ app, tracker, statusBar, words, place, open }: Around): 
     const panel = tracker.currentWidget;
     if (!panel) return;
     const { content, sessionContext } = panel;
-    NotebookActions.insertBelow(content);
-    content.activeCell!.model.sharedModel.setSource(`%gpt resume ${name}`);
+    await insertCell(content, `%gpt resume ${name}`);
     app.shell.activateById(panel.id);
     await NotebookActions.run(content, sessionContext);
   }
