@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -140,6 +140,24 @@ def merged(model: nn.Module) -> nn.Module:
     """The full model that the peft model `model` amounts to: W + alpha/rank * B A in tensors of its own, in fp32."""
     whole = copy.deepcopy(model, states(model)).float()
     return whole.merge_and_unload(safe_merge=True)
+
+
+def merged_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """The names and tensors of `merged(model)`, one at a time where the adapter allows it: that takes the memory of one
+    matrix, not of a second model."""
+    from peft.tuners.lora import LoraLayer
+
+    config = model.peft_config["default"]
+    if config.use_dora or config.trainable_token_indices:
+        yield from merged(model).state_dict().items()
+        return
+    layers = {
+        f"{name}.weight": part for name, part in model.get_base_model().named_modules() if isinstance(part, LoraLayer)
+    }
+    for name, tensor in plain_base(model).state_dict().items():
+        if name in layers:
+            tensor = tensor.float() + layers[name].get_delta_weight("default").float()
+        yield name, tensor
 
 
 def row_targets(module: nn.Module, tokens: Sequence[int]) -> dict[str, list[int]] | None:

@@ -67,6 +67,9 @@ ENTROPY = Metric("entropy", "entropy", "nats per token", format=".2f", summary=T
 LENGTH = Metric("length", "length", "tokens", format=".1f", summary=True)
 TRUNCATED = Metric("truncated", "truncated at --max-tokens", format=".1%", chart="", summary=True)
 IDENTICAL = Metric("identical", "identical samples of a prompt", format=".1%", chart="", summary=True)
+SAMPLER_GAP = Metric(
+    "sampler_gap", "log-probability gap to vLLM", "nats per token", format=".2g", chart="", summary=True
+)
 CLIP_FRACTION = Metric("clip_fraction", "clip fraction", format=".1%")
 REWARD = Metric("reward", "reward", format=".2f", summary=True)
 METRICS = (REWARD, KL, ENTROPY, LENGTH, TRUNCATED, IDENTICAL, SPEED)  # of algorithms that sample; each adds its own
@@ -122,6 +125,7 @@ class RL(Trainer):
     controller: KLController
     algorithm: Algorithm
     critic: Any = None  # a Reader
+    server: Any = None  # a RolloutServer, where another engine samples
     rankings: list[Preferred] = field(default_factory=list, repr=False)
     lineage: list[EvaluatedModel] = field(default_factory=list, repr=False)
     first_entropy: float | None = None
@@ -138,7 +142,8 @@ class RL(Trainer):
     @property
     def metrics(self) -> list[Metric]:  # pyright: ignore[reportIncompatibleVariableOverride]
         limit = self.recipe.kl_limit
-        return [replace(metric, limit=limit) if metric.name == "kl" else metric for metric in self.algorithm.METRICS]
+        own = [*self.algorithm.METRICS, *([SAMPLER_GAP] if self.server else [])]
+        return [replace(metric, limit=limit) if metric.name == "kl" else metric for metric in own]
 
     @property
     def about(self) -> str:
@@ -223,14 +228,14 @@ class RL(Trainer):
         """Completions of the prompts of the next step with their rewards, a `Rollout`."""
         recipe, step = self.recipe, self.step + 1
         prompts = batch_of(self.prompts, step, recipe.prompts_per_step, recipe.seed)
-        return (yield from rollout_of(self, prompts, recipe.samples, stream(self, step)))
+        return (yield from rollout_of(self, prompts, recipe.samples, stream(self, step), self.server))
 
     def rollout_and_reference(self) -> Iterator:
         """The rollout of the next step, with `old` of the policy as it trains if there are several updates; and the
         reference's log-probabilities `(B, L)` of it."""
         rollout = yield from self.rollout()
         reference, _ = yield from logprobs_and_entropy(self.reference, self, rollout.rows)
-        if self.recipe.epochs > 1:
+        if self.recipe.epochs > 1 and self.server is None:  # which has them from the policy already
             rollout.old, _ = yield from logprobs_and_entropy(self.policy, self, rollout.rows)
         return rollout, reference
 
@@ -307,11 +312,14 @@ def alarms(training, values: Mapping) -> Iterator[Alarm]:
     training.alarmed = list(causes)
 
 
-def rollout_of(training: RL, prompts: Sequence[Prompt], samples: int, seed: int) -> Iterator:
-    """Completions of `prompts` with their rewards; returns the `Rollout`."""
-    rollout = yield from roll_out(
-        training.model, training.tokenizer, prompts, samples, training.recipe.max_tokens, training.stop, seed
-    )
+def rollout_of(training: RL, prompts: Sequence[Prompt], samples: int, seed: int, server=None) -> Iterator:
+    """Completions of `prompts`, by the policy or by `server`, with their rewards; returns the `Rollout`."""
+    if server is not None:
+        rollout = yield from server.roll_out(training, prompts, samples, seed)
+    else:
+        rollout = yield from roll_out(
+            training.model, training.tokenizer, prompts, samples, training.recipe.max_tokens, training.stop, seed
+        )
     release(training.model)  # a second copy of the base, just when an update needs the memory for activations
     if training.rewards:
         values = yield from rewarded(training.rewards, rollout.prompts, rollout.texts, rollout.finished)
@@ -349,14 +357,15 @@ def prepare(
     stop: frozenset[int] = frozenset(),
     base=None,
     weights: Any = None,
+    server: Any = None,
 ) -> Iterator[Event | None]:
     """Yields progress events, returns the `RL` at step 0.
 
     `start` is a model of the session, `algorithm` what takes a step, `rankings` the `Ranking`s that DPO learns from,
     `stop` the tokens that end a completion; `base` is the first model of its lineage, if that is another one, and
     `name` that of the trained policy. `weights` is the module that policy and critic start from, if that is not the
-    module of `start`: its weights in fp32. Raises GPTError for prompts that leave no room for a completion, and if
-    nothing can be held out.
+    module of `start`: its weights in fp32. `server` samples the completions that are trained on, if it is
+    given. Raises GPTError for prompts that leave no room for a completion, and if nothing can be held out.
     """
     yield Progress(stage="building the policy", unit="models")
     if start.module.device.type == "cpu":
@@ -415,6 +424,7 @@ def prepare(
         stop=stop,
         controller=KLController(recipe.kl, recipe.kl_target),
         algorithm=algorithm,
+        server=server,
         rankings=train,
         held_out=held_out,
         lineage=lineage,

@@ -94,6 +94,13 @@ One prompt a line; empty lines are skipped. Without any, those of the rankings a
     prompts_per_step: Count = option(8, "prompts of one step (for dpo: rankings)", "N", group="Size")
     samples: Count = option(8, "completions of each prompt", "K", group="Size")
     max_tokens: Count = option(64, "maximum tokens of a completion", "N", group="Size")
+    rollouts: str | None = option(
+        None,
+        "ppo, grpo: the endpoint of a vLLM that samples the completions, as %gpt serve starts it (no GPU has run this)",
+        "ENDPOINT",
+        complete="models",
+        group="Size",
+    )
     lora: Rank = option(16, "rank of the LoRA adapters; 0 trains copies of the whole model", "R", group="Size")
     held_out: Share = option(0.1, "share of the prompts held out for evaluation", "SHARE", group="Size")
     lr: Positive | None = option(
@@ -140,6 +147,8 @@ One prompt a line; empty lines are skipped. Without any, those of the rankings a
             raise GPTError(
                 "--samples 1 gives GRPO nothing to compare: it learns from several completions of one prompt"
             )
+        if self.rollouts and self.algo == "dpo":
+            raise GPTError("--algo dpo samples nothing to train on: leave --rollouts out")
         for name, owner in OWN.items():
             if getattr(self, name) and self.algo != owner:
                 raise GPTError(f"--{name.replace('_', '-')} belongs to --algo {owner}: leave it out with {self.algo}")
@@ -157,6 +166,7 @@ class RLRecipe(Recipe, RLHF):
         "mask_truncated_completions": False,
         "missing_eos_penalty": None,
         "use_score_scaling": False,
+        "rollouts": None,
         "marks": None,
         "micro_tokens": 0,
         "checkpointing": None,
@@ -213,6 +223,8 @@ def rlhf(session, options: RLHF) -> Run:
         options, variables = options.model_copy(update={"algo": f"${name_of}"}), {**variables, name_of: algo}
     check_algorithm(str(options.algo), variables)
     recipe = recipe_of(options, texts, names)
+    if recipe.rollouts is not None and session.models.about(recipe.rollouts).kind != "endpoint":
+        raise GPTError(f"{recipe.rollouts} is no endpoint: `%gpt serve --engine vllm {options.policy}` makes one")
     for source in recipe.reward:
         check_reward(session, source, variables)
     if options.rankings is not None:
@@ -352,7 +364,12 @@ def preparation(session, run: Run, recipe, variables: Mapping | None) -> Iterato
     weights = session.models.to_train(start, not recipe.lora, recipe.dtype)
     first = start.lineage[0].split(" (")[0]  # of its lineage: what alignment is compared with
     base = session.models[first] if first != start.name and first in session.models else None
-    return (yield from prepare(recipe, run.name, start, algorithm, rewards, rankings, stop_ids(start), base, weights))
+    stop, server = stop_ids(start), None
+    if recipe.rollouts is not None:
+        from jupyter_gpt.stages.rollout_server import RolloutServer
+
+        server = RolloutServer(session.models.endpoints[recipe.rollouts], run.folder)
+    return (yield from prepare(recipe, run.name, start, algorithm, rewards, rankings, stop, base, weights, server))
 
 
 def rewarded_first(session, run: Run, recipe, rankings) -> Iterator:
@@ -394,5 +411,7 @@ def source_of(session, name: str, weight: float, variables: Mapping):
 
 def keep(session, run: Run, training) -> None:
     """Register what was trained."""
+    if training.server is not None:
+        training.server.close()
     start = session.models.about(training.recipe.policy)
     keep_model(session, run, training, start, base=(start.base or start.name) if training.recipe.lora else None)

@@ -48,7 +48,8 @@ class Rollout:
 
     rows: the ids, with the end token of each that has one.  prompts, texts: as text.  finish_reasons: "stop", or
     "length" of those cut at the token limit.  old: `(B, L)` log-probabilities in nats when they were sampled, at
-    temperature 1.  rewards: `(B,)`, once they are known.
+    temperature 1.  rewards: `(B,)`, once they are known.  sampler_gap: where
+    another engine sampled, how far its log-probabilities are from `old`, on average in nats per token.
     """
 
     samples: int
@@ -58,6 +59,7 @@ class Rollout:
     finish_reasons: list[str]
     old: Tensor
     rewards: Any = None  # a tensor
+    sampler_gap: float | None = None
 
     @property
     def mask(self) -> Tensor:
@@ -105,7 +107,6 @@ def roll_out(
         )
         for n, each in enumerate(prompts)
     ]
-    decode = decoder(tokenizer)
     ids: list[list[int]] = [[] for _ in range(len(prompts) * samples)]
     nats: list[list[float]] = [[] for _ in ids]
     reasons = ["length"] * len(ids)
@@ -116,20 +117,37 @@ def roll_out(
             nats[place].append(token.logprob)
             reasons[place] = token.finish or reasons[place]
         yield
+    device = next(policy.parameters()).device
+    return rollout_from(tokenizer, prompts, samples, ids, nats, reasons, stop, device)
+
+
+def rollout_from(
+    tokenizer,
+    prompts: Sequence[Prompt],
+    samples: int,
+    ids: list[list[int]],
+    nats: list[list[float]],
+    reasons: Sequence[str],
+    stop: frozenset[int],
+    device: torch.device,
+) -> Rollout:
+    """The `Rollout` of completions, those of one prompt side by side, with their log-probabilities as `old`."""
+    decode = decoder(tokenizer)
     rows = [PromptCompletion(prompts[place // samples].ids, tuple(row)) for place, row in enumerate(ids)]
     texts = [decode(row[:-1] if row[-1] in stop else row) for row in ids]
-    device = next(policy.parameters()).device
     old = laid_out(torch.tensor([x for row in nats for x in row], device=device), rows)
-    return Rollout(samples, rows, [each.text for each in prompts for _ in range(samples)], texts, reasons, old)
+    return Rollout(samples, rows, [each.text for each in prompts for _ in range(samples)], texts, list(reasons), old)
 
 
 def rollout_values(rollout: Rollout) -> dict:
     """What every step that samples reports of its completions."""
+    gap = {} if rollout.sampler_gap is None else {"sampler_gap": rollout.sampler_gap}
     return {
         "reward": None if rollout.rewards is None else rollout.rewards.mean(),
         "length": rollout.length,
         "identical": rollout.identical,
         "truncated": rollout.truncated.float().mean(),
+        **gap,
     }
 
 
