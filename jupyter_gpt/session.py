@@ -139,9 +139,18 @@ class Session(ShownAsTable):
         return store.home()
 
     def finish_first(self, name: str) -> None:
-        """Wait for a run of this kernel that is still making `name`."""
-        if name in self.runs and self.runs[name].alive:
-            self.runs[name].wait()
+        """Wait for a run of this kernel that is still making `name`. Raises GPTError for one of other processes, where
+        there is no older model of that name."""
+        if name not in self.runs:
+            return
+        run = self.runs[name]
+        if run.here:
+            run.wait()
+        elif run.held and name not in self.models:
+            raise GPTError(
+                f"{name} is {run.status} in a process of its own (step {run.step:,} of {run.steps:,}): %gpt show "
+                f"{name} follows it, %%prompt {name} --step latest prompts its last checkpoint"
+            )
 
     @property
     def last(self) -> Completion:

@@ -41,6 +41,13 @@ def cache() -> Path:
     return Path(folder or platformdirs.user_cache_dir("jupyter_gpt", appauthor=False)).absolute()
 
 
+def settings() -> Path:
+    """The folder of what this user has set, whatever folder the notebook is in; JUPYTER_GPT_CONFIG moves it."""
+    import platformdirs
+
+    return Path(os.environ.get("JUPYTER_GPT_CONFIG") or platformdirs.user_config_dir("jupyter_gpt", appauthor=False))
+
+
 def check_name(name: str) -> str:
     """`name`. Raises GPTError unless it is `[A-Za-z0-9][A-Za-z0-9._-]*` of at most 64 characters, so never a path."""
     if not isinstance(name, str) or not NAME.fullmatch(name):
@@ -112,6 +119,15 @@ def read_json(path: Path, **types: object) -> dict:
         raise ValueError(f"it holds {type(values).__name__}, not an object")
     check_types(values, **types)
     return values
+
+
+def stamp_of(path: Path) -> tuple[int, ...] | None:
+    """What changes with a file: its time, its size, and which file it is; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def check_types(values: dict, **types: object) -> None:

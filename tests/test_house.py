@@ -27,6 +27,7 @@ FLOORS = (
     "stages",
     "notebook.views",
     "session",
+    "stages.run_process",
     "notebook",
     "__main__",
 )

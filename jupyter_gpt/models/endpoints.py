@@ -138,13 +138,6 @@ class Endpoint(Options):
         return f"<endpoint {self.name}: {self.model} at {self.base_url}{key}>"
 
 
-def user_folder() -> Path:
-    """Where the user's own endpoints are, whatever folder the notebook is in; JUPYTER_GPT_CONFIG moves it."""
-    import platformdirs
-
-    return Path(os.environ.get("JUPYTER_GPT_CONFIG") or platformdirs.user_config_dir("jupyter_gpt", appauthor=False))
-
-
 class EndpointOptions(Endpoint):
     __doc__ = Endpoint.__doc__
     group: ClassVar[str] = Endpoint.group
@@ -168,7 +161,7 @@ class Endpoints(Mapping):
                 "others can read it; use https",
                 stacklevel=2,
             )
-        path = (user_folder() if options.user else store.home()) / FILE
+        path = (store.settings() if options.user else store.home()) / FILE
         saved = read(path)
         old = None
         with suppress(GPTError):  # a damaged one may be replaced
@@ -214,7 +207,7 @@ def endpoint_of(name: str, values: dict) -> Endpoint:
 
 def places() -> list[Path]:
     """The files, the store's first."""
-    return [store.home() / FILE, user_folder() / FILE]
+    return [store.home() / FILE, store.settings() / FILE]
 
 
 def read(path: Path) -> dict[str, dict]:

@@ -232,7 +232,7 @@ class Panel:
         )
         found = cached | own
         for name in sorted(found, key=lambda name: (found[name] not in resident, name)):
-            stamp = found[name], stamp_of(found[name] / ABOUT)
+            stamp = found[name], store.stamp_of(found[name] / ABOUT)
             about = self.read(("model", name), stamp, lambda name=name: describe_model(models, name))
             here = {"resident": found[name] in resident, "cached": found[name] == cached.get(name)}
             if model := resident.get(found[name]):
@@ -244,7 +244,7 @@ class Panel:
     def runs(self, gpt) -> tuple[list[dict], int]:
         """The rows, and how many older runs there are."""
         alive = {run.folder: run for run in list(gpt.runs.known.values()) if run.alive} if gpt else {}
-        stamps = {path: stamp_of(path / "recipe.yaml") for path in folders(store.home() / "runs").values()}
+        stamps = {path: store.stamp_of(path / "recipe.yaml") for path in folders(store.home() / "runs").values()}
         found = {path: stamp for path, stamp in stamps.items() if stamp}
         paths = sorted(found, key=lambda path: found[path], reverse=True)
         listed = [path for i, path in enumerate(paths) if i < RUNS or path in alive]
@@ -253,8 +253,8 @@ class Panel:
     def run(self, folder: Path, run) -> dict:
         """A row. `run` is the living run of this kernel."""
         recipe, events = folder / "recipe.yaml", folder / "events.jsonl"
-        about = self.read(("recipe", folder), stamp_of(recipe), lambda: read_recipe(recipe))
-        stamp = stamp_of(events)
+        about = self.read(("recipe", folder), store.stamp_of(recipe), lambda: read_recipe(recipe))
+        stamp = store.stamp_of(events)
         size = stamp[1] if stamp else 0
         grown = int(50 * math.log(size)) if size > WHOLE else 0  # by 2%
         early = self.read(("early", folder), grown, lambda: early_events(events, size))
@@ -285,10 +285,10 @@ class Panel:
 
     def indexes(self) -> Iterator[dict]:
         for name, folder in sorted(folders(store.home() / "indexes").items()):
-            if stamp := stamp_of(folder / "index.json"):
+            if stamp := store.stamp_of(folder / "index.json"):
                 about = self.read(("index", name), stamp, lambda folder=folder: describe_index(folder))
                 if "error" not in about:
-                    counted = stamp_of(folder / "chunks.sqlite"), stamp_of(folder / "chunks.sqlite-wal")
+                    counted = store.stamp_of(folder / "chunks.sqlite"), store.stamp_of(folder / "chunks.sqlite-wal")
                     known = self.cache.get(("counts", name))
                     if known and time.monotonic() - known[1] < RECHECK:
                         counted = known[0]  # an index that is being made changes all the time
@@ -298,7 +298,7 @@ class Panel:
     def endpoints(self) -> list[dict]:
         from jupyter_gpt.models.endpoints import places
 
-        stamp = tuple(stamp_of(path) for path in places())
+        stamp = tuple(store.stamp_of(path) for path in places())
         return self.read("endpoints", stamp, describe_endpoints)
 
 
@@ -312,15 +312,6 @@ def folders(root: Path) -> dict[str, Path]:
         return {each.name: root / each.name for each in os.scandir(root) if store.NAME.fullmatch(each.name)}
     except OSError:  # there is none yet
         return {}
-
-
-def stamp_of(path: Path) -> tuple[int, int] | None:
-    """What changes with the file: its time and size."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size
 
 
 def describe_model(models, name: str) -> dict:

@@ -8,6 +8,7 @@ run (the live view, the report, `Run.history`) draws what is declared there and 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import islice
@@ -229,6 +230,56 @@ def event_of(line: bytes, numbers: Container[str] = ()) -> dict | None:
         return event if isinstance(kind, str) and (kind not in WITH_STEP or "step" in event) else None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
+
+
+class Reader:
+    """Reads a file of events that another process writes. `events` is what it has so far, one list for ever.
+
+    damaged: the numbers of lines that cannot be read.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.events: list[dict] = []
+        self.begin()
+
+    def begin(self) -> None:
+        self.events.clear()
+        self.damaged: list[int] = []
+        self.file, self.place, self.lines, self.numbers = None, 0, 0, {"val_loss"}
+
+    def read(self) -> None:
+        """Read on; from the beginning where the file was cut back. Raises GPTError for one that cannot be opened."""
+        try:
+            with self.path.open("rb") as file:
+                found = os.fstat(file.fileno())
+                if self.file not in (None, found.st_ino) or found.st_size < self.place:
+                    self.begin()
+                self.file = found.st_ino
+                file.seek(self.place)
+                new = file.read() if found.st_size > self.place else b""
+        except FileNotFoundError:
+            self.begin()
+            return
+        except OSError as error:
+            raise GPTError(
+                f"run {self.path.parent.name} cannot be read: its {self.path.name}: {error.strerror}"
+            ) from error
+        *whole, torn = new.split(b"\n")
+        for line in whole:
+            self.lines += 1
+            if line and not self.take(line):
+                self.damaged.append(self.lines)
+        self.place += len(new) - len(torn)
+        if torn and self.take(torn):  # by an earlier version, or by hand
+            self.place += len(torn)
+
+    def take(self, line: bytes) -> bool:
+        event = event_of(line, self.numbers)
+        if event is not None:
+            self.events.append(event)
+            self.numbers |= {metric.name for metric in declared([event])}
+        return event is not None
 
 
 def scan_events(path: Path) -> list[tuple[bytes, dict | None]]:

@@ -2,14 +2,17 @@
 
 `runs/NAME/` holds `recipe.yaml`, `events.jsonl` (an event a line), `data/` (its tokens) and `checkpoints/`. The status
 is not stored but read off: the last event says how a run ended, and a run with no end whose process is gone was
-interrupted.
+interrupted. One in processes of its own has `launcher.json` too, `control.json` (what it is asked for) and `logs/`: any
+process follows it by reading its events, and controls it by writing there.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import threading
+import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -21,7 +24,9 @@ from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.report.parts import Paragraph, Table, Varies
 from jupyter_gpt.report.report import Report, ShownAsTable
-from jupyter_gpt.runs.events import MEAN, declared, last_of, read_events, recent, scan_events
+from jupyter_gpt.runs import control, failure
+from jupyter_gpt.runs.events import MEAN, Reader, declared, last_of, recent
+from jupyter_gpt.runs.launchers import launcher
 from jupyter_gpt.runs.provenance import Provenance
 from jupyter_gpt.runs.worker import Job
 
@@ -30,6 +35,9 @@ UNDECLARED = ("reward", "kl", "entropy", "length")  # what runs evaluated before
 NOT_COLUMNS = ("event", "time", "mfu")  # of what a step tells
 ACTIVE = ("running", "paused", "stopping")  # the status of a run that has not ended
 LOSS = f"loss, {MEAN.removesuffix(' steps')}"
+LOOK = 0.1  # seconds between two looks at a run of another process
+TICK = 0.1  # seconds between two calls of `tick`
+GRACE = 1.0  # seconds that a run has left after a second interrupt
 LISTED = ("run", "kind", "status", "steps", LOSS, "validation loss", "tokens", "seconds")  # columns of `%gpt runs`
 
 
@@ -49,19 +57,43 @@ class Run:
             raise GPTError(
                 f"run {self.name} cannot be read: its recipe.yaml is missing or damaged; --overwrite makes the run anew"
             ) from error
-        path = folder / "events.jsonl"
-        self.events: list[dict] = read_events(path)
-        if damaged := [number for number, (_, event) in enumerate(scan_events(path), start=1) if event is None]:
+        self.reader = Reader(folder / "events.jsonl")
+        self._events = self.reader.events
+        self.looking, self.looked, self.followed = threading.Lock(), 0.0, True
+        self.handle: dict | None = None
+        self.look()
+        if damaged := self.reader.damaged:
             warnings.warn(
                 f"run {self.name}: {len(damaged)} lines of its events.jsonl cannot be read and are passed over, the "
                 f"first of them line {damaged[0]}",
                 stacklevel=2,
             )
         self.job: Job | None = None
+        self.control = control.Control()
         self.stopping = threading.Event()
         self.skipping = threading.Event()
         self.paused = threading.Event()
         self.sampling = threading.Event()
+
+    @property
+    def events(self) -> list[dict]:
+        """What it has told, oldest first: one list, which grows."""
+        if time.monotonic() - self.looked > LOOK:
+            self.look()
+        return self._events
+
+    @events.setter
+    def events(self, events: list[dict]) -> None:
+        self._events = events
+
+    def look(self) -> None:
+        """Read what another process has told since, and who holds the run; nothing of a run of this process."""
+        if self.followed:
+            with self.looking:
+                self.looked = time.monotonic()
+                self.handle = launcher.read_handle(self.folder)
+                self.living = launcher.is_alive(self.handle) if self.handle else False
+                self.reader.read()
 
     @property
     def steps(self) -> int:
@@ -73,17 +105,41 @@ class Run:
         """The last step taken."""
         return next((e["step"] for e in reversed(self.events) if e["event"] == "step"), 0)
 
+    def follow(self) -> None:
+        """From here on other processes write its events."""
+        self.job, self.followed = None, True
+        with self.looking:
+            self.reader.begin()
+            self._events = self.reader.events
+        self.look()
+
     @property
-    def alive(self) -> bool:
+    def here(self) -> bool:
         """Whether it is running in this process."""
         return self.job is not None and not self.job.done.is_set()
 
     @property
+    def held(self) -> bool:
+        """Whether it is running in processes of its own."""
+        return not self.here and last_of(self.events[-1:], "end") == {} and self.handle is not None and self.living
+
+    @property
+    def alive(self) -> bool:
+        """Whether it is running, and can be controlled from here."""
+        return self.here or self.held
+
+    @property
     def status(self) -> str:
-        if self.alive:
+        if self.here:
             return "stopping" if self.stopping.is_set() else "paused" if self.paused.is_set() else "running"
-        if self.events and self.events[-1]["event"] == "end":
-            return self.events[-1]["status"]
+        events = self.events
+        if events and events[-1]["event"] == "end":
+            return events[-1]["status"]
+        if self.held:
+            asked = control.asked(self.folder)
+            return "stopping" if asked["stop"] else "paused" if asked["pause"] else "running"
+        if self.handle and failure.read(self.folder):
+            return "failed"
         return "running" if store.lock_holder(self.folder) not in (None, os.getpid()) else "interrupted"
 
     def stop(self) -> None:
@@ -96,21 +152,33 @@ class Run:
 
     def halt(self) -> None:
         """As `stop`, of a run that may have ended since."""
-        self.paused.clear()
-        (self.skipping if self.stopping.is_set() else self.stopping).set()
+        if self.held:
+            control.ask(self.folder, stop=control.asked(self.folder)["stop"] + 1, pause=False)
+        else:
+            self.paused.clear()
+            (self.skipping if self.stopping.is_set() else self.stopping).set()
 
     def pause(self) -> None:
-        self.ours().paused.set()
+        if self.ours().held:
+            control.ask(self.folder, pause=True)
+        else:
+            self.paused.set()
 
     def unpause(self) -> None:
-        self.ours().paused.clear()
+        if self.ours().held:
+            control.ask(self.folder, pause=False)
+        else:
+            self.paused.clear()
 
     def sample_now(self) -> None:
         """Draw a sample of each fixed prompt before the next step; changes nothing of the training."""
-        self.ours().sampling.set()
+        if self.ours().held:
+            control.ask(self.folder, sample=control.asked(self.folder)["sample"] + 1)
+        else:
+            self.sampling.set()
 
     def ours(self) -> Run:
-        """This run, if this process trains it."""
+        """This run, if it can be controlled from here."""
         if not self.alive:
             holder = store.lock_holder(self.folder)
             if holder and self.job is None:
@@ -123,11 +191,33 @@ class Run:
         """Block until the run ends, calling `tick` about ten times a second. Ctrl-C stops the run, see `stop`.
 
         A second Ctrl-C leaves the last evaluation out, and is raised where the run has still not ended a second later.
-        Raises the error of a run that failed.
+        Of a detached run that nobody has stopped, Ctrl-C ends the waiting. Raises the error of a run that failed.
         """
         if self.job is not None:
             self.job.wait(tick, self.halt, grace=1.0)
+        elif self.handle:
+            self.wait_for_processes(tick)
         return self
+
+    def wait_for_processes(self, tick) -> None:
+        interrupts, until = 0, math.inf
+        while self.held:
+            try:
+                if time.monotonic() > until:
+                    raise KeyboardInterrupt
+                time.sleep(TICK)
+                if tick:
+                    tick()
+            except KeyboardInterrupt:
+                interrupts += 1
+                if interrupts > 2 or (self.handle and self.handle["detached"] and self.status != "stopping"):
+                    raise
+                if interrupts == 2:
+                    until = time.monotonic() + GRACE
+                self.halt()
+        self.look()
+        if self.handle and self.status in ("failed", "interrupted"):
+            raise failure.error_of(self.name, self.events, self.handle, self.folder)
 
     def write_recipe(self, recipe) -> None:
         """Keep the recipe as it was resolved."""
@@ -220,9 +310,10 @@ class Runs(ShownAsTable, Mapping):
     def __getitem__(self, name: str) -> Run:
         folder = self.folder(store.check_name(name))
         run = self.known.get(folder)
-        if run is not None and (run.alive or folder.exists()):
-            if run.job is None:  # another process may have gone on writing
-                run.events = read_events(folder / "events.jsonl")
+        if run is not None and run.job is not None and not run.here and (folder / launcher.HANDLE).exists():
+            run = None  # it has gone on in processes of its own
+        if run is not None and (run.here or folder.exists()):
+            run.look()
             return run
         if not (bring_back(folder) / "recipe.yaml").exists():
             raise GPTError(f"there is no run {name}{nearest(name, self.names())}")

@@ -38,7 +38,9 @@ class Log:
     def __init__(self, run: Run):
         from jupyter_gpt.runs.checkpoint import Background
 
-        self.run, self.pending, self.looked = run, [], 0.0
+        run.look()
+        run.followed = False
+        self.run, self.pending, self.looked, self.leads = run, [], 0.0, run.control.leads
         self.path = run.folder / "events.jsonl"
         self.background = Background(run.folder / "checkpoints")
         self.alarms = LossAlarms() if run.kind != "rlhf" else None
@@ -54,7 +56,9 @@ class Log:
         return found
 
     def add(self, event: Event) -> None:
-        """Take an event; steps wait up to LOOK seconds, all others are written at once."""
+        """Take an event; steps wait up to LOOK seconds, all others are written at once. Of ranks one writes."""
+        if not self.leads:
+            return
         self.pending.append(line_of(event, time.time()))
         if not isinstance(event, Step):
             self.flush()
@@ -81,7 +85,7 @@ class Log:
 
     def write(self, events: list[dict]) -> None:
         """Append the events to the file, all or none of them, and to the run's in memory in any case."""
-        if not events:
+        if not events or not self.leads:
             return
         self.run.events.extend(events)
         size = self.path.stat().st_size if self.path.exists() else 0
@@ -174,7 +178,7 @@ def drive(run: Run, preparation: Iterator, resuming: bool, finished: Callable) -
             if resuming:
                 training.load(latest_checkpoint(run))
             else:
-                log.background.save(training.step, *training.state())
+                save(training, log)
             status = yield from steps(run, training, training.loop(), log)
             finished(training, status)
     except BaseException as failure:
@@ -210,10 +214,12 @@ def latest_checkpoint(run: Run):
 def prepared(run: Run, preparation: Iterator, log: Log) -> Iterator[None]:
     """Run the preparation; returns its Training, or None when it was stopped."""
     while True:
+        run.control.look(run, None)
         try:
             event = next(preparation)
         except StopIteration as end:
-            run.write_recipe(end.value.recipe)
+            if log.leads:
+                run.write_recipe(end.value.recipe)
             return end.value
         if event is not None:
             log.add(event)
@@ -251,7 +257,7 @@ def steps(run: Run, training, events: Generator, log: Log) -> Iterator:
             log.add(event)
             if isinstance(event, Step):
                 log.checkpoints()
-                due = training.step % every == 0 if every else log.background.due
+                due = training.step % every == 0 if every else run.control.agreed(log.background.due)
                 if due and training.step < training.recipe.steps:
                     checkpoint(training, log)
         else:
@@ -259,6 +265,7 @@ def steps(run: Run, training, events: Generator, log: Log) -> Iterator:
         if answer is None:
             yield
         while True:
+            run.control.look(run, event)
             if run.sampling.is_set():  # while it is paused too
                 run.sampling.clear()
                 samples = training.samples()
@@ -314,6 +321,7 @@ def aside(training, events: Generator, log: Log, enough: threading.Event, noted:
     """
     answer = None
     while not enough.is_set():
+        log.run.control.look(log.run, None)
         try:
             event = following(training, events, answer, log)
         except StopIteration:
@@ -334,4 +342,11 @@ def aside(training, events: Generator, log: Log, enough: threading.Event, noted:
 def checkpoint(training, log: Log) -> None:
     """Begin a checkpoint, once all losses so far are known to be finite."""
     log.flush()
-    log.background.save(training.step, *training.state())
+    save(training, log)
+
+
+def save(training, log: Log) -> None:
+    """Write a checkpoint in the background. All ranks take part in gathering what it holds, one writes it."""
+    state = training.state()
+    if log.leads:
+        log.background.save(training.step, *state)

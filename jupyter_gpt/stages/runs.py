@@ -8,7 +8,7 @@ from typing import ClassVar
 from jupyter_gpt.options import option
 from jupyter_gpt.runs.run import Run
 from jupyter_gpt.stages import stage
-from jupyter_gpt.stages.stage import Bound
+from jupyter_gpt.stages.stage import Bound, Elsewhere
 
 
 class Runs(Bound):
@@ -34,7 +34,7 @@ class Stop(Bound):
     name: str = option(..., "the run's name", place=True, complete="runs")
 
 
-class Resume(Bound):
+class Resume(Bound, Elsewhere):
     """go on with a run from its last checkpoint
 
     Goes on with a run that was stopped, failed, or lost its kernel, in this kernel or a new one. A $variable that it
@@ -42,7 +42,7 @@ class Resume(Bound):
     """
 
     magic: ClassVar[str] = "%gpt resume"
-    examples: ClassVar[tuple[str, ...]] = ("%gpt resume storyteller",)
+    examples: ClassVar[tuple[str, ...]] = ("%gpt resume storyteller", "%gpt resume storyteller --devices 2 --detach")
 
     name: str = option(..., "the run's name", place=True, complete="runs")
     background: bool = option(False, "return at once; a later cell that needs the model waits for it")
@@ -58,4 +58,4 @@ def stop(session, options: Stop) -> Run:
 
 def resume(session, options: Resume) -> Run:
     """Go on to the same end. Raises GPTError for a run that has finished, is running, or has nothing to go on from."""
-    return stage.resume(session, options.name, variables=options.variables, background=options.background)
+    return stage.resume(session, options)

@@ -11,6 +11,7 @@ from jupyter_gpt.errors import GPTError, in_magic
 from jupyter_gpt.notebook.magics.cells import CELLS
 from jupyter_gpt.notebook.magics.options import help_text, parse
 from jupyter_gpt.notebook.magics.verbs import VERBS
+from jupyter_gpt.options import NAMES
 
 MAGICS = [*(CELLS[name] for name in ("pretrain", "sft", "classify", "rlhf")), VERBS["reward"]]
 each_stage = pytest.mark.parametrize("magic", MAGICS, ids=[magic.stage for magic in MAGICS])
@@ -41,7 +42,7 @@ def test_the_recipe_has_every_option_that_decides_numbers(magic):
         for value in vars(inspect.getmodule(stage)).values()
         if isinstance(value, type) and issubclass(value, stage) and value is not stage
     )
-    outside = {"name", "out", "beside", "background", "overwrite", "variables"}
+    outside = set(NAMES)
     kept = {name for name in stage.model_fields if name not in outside and stage.details(name).get("recipe", True)}
     assert kept <= recipe.kept() and not outside & recipe.kept()
 

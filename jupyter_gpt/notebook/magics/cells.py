@@ -33,13 +33,16 @@ class TrainingMagic(Magic):
 
     def does(self, gpt, given: dict, ip, cell: str = ""):
         """Trains, with the live view, until the run ends; returns the model, or with `--background` the run."""
-        background = given.pop("background", False)
+        background = given.pop("background", False) or given.get("detach", False)
         others = [gpt.runs[other] for other in given.pop("beside", None) or ()]
         body = next((name for name in self.options.model_fields if self.options.details(name).get("body")), None)
         if body is not None and cell.strip():
             given[body] = prompts_of(cell, ip.user_ns) if body == "prompts" else cell
         run = getattr(gpt, self.stage)(**given, background=True, variables=ip.user_ns)
-        if self.stage == "sft" and not background:
+        if given.get("dry_run"):
+            show(run)
+            return run
+        if self.stage == "sft" and run.here and not background:
             show_conversations(gpt, run)
         watch(run, others, background)
         return run if background or run.name not in gpt.models else gpt.models[run.name]

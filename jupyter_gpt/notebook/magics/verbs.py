@@ -120,8 +120,8 @@ def stop(gpt, given: dict, ip) -> object:
 
 def resume(gpt, given: dict, ip) -> object:
     """Resumes the run, with the live view; the result is the model, or the run in the background."""
-    background = given.get("background", False)
-    run = gpt.resume(given["name"], variables=ip.user_ns, background=True)
+    background = given.pop("background", False) or given.get("detach", False)
+    run = gpt.resume(variables=ip.user_ns, background=True, **given)
     watch(run, background=background)
     return run if background or run.name not in gpt.models else gpt.models[run.name]
 

@@ -1,0 +1,1 @@
+"""What starts a run outside of the kernel, a module each."""
