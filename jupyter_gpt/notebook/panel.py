@@ -10,6 +10,7 @@ page. A request is `{"id", "type", "name", "kind"}`, its answer has the same id 
 {"type": "stop" | "pause" | "unpause", "name"}       → nothing more; the next state shows the change
 {"type": "unload" | "delete", "name", "kind"}        → nothing more; they go on in "tasks" of the next states
                                                      → or "error": why it cannot be done
+{"type": "command", "name": "%%sft"}                 → "command": the options of a magic or of a verb of `%gpt`
 
 States follow without being asked for, because each request makes JupyterLab show the kernel as busy and idle again, and
 counts as activity of a kernel that is to be culled.
@@ -42,11 +43,14 @@ SHORTEST, LONGEST = 0.2, 120.0  # seconds between two states, and that they foll
 REMEMBERED = 60.0  # seconds that a task which failed is told about
 
 
-def load(ip) -> None:
-    """Opens the comm in the kernel of a shell, if it has one. Sends nothing."""
+Action = Callable[[str, str], dict | None]  # of the request's name and kind, to what its answer holds
+
+
+def load(ip, **more: Action) -> None:
+    """Opens the comm in the kernel of a shell, if it has one. Sends nothing. `more`: further requests by their type."""
     kernel = getattr(ip, "kernel", None)
     if kernel is not None:
-        Connection(ip, kernel)
+        Connection(ip, kernel, Panel(**more))
 
 
 def unload(ip) -> None:
@@ -58,10 +62,10 @@ def unload(ip) -> None:
 class Connection:
     """The comm, the states that follow a request, and the cell that runs meanwhile."""
 
-    def __init__(self, ip, kernel):
+    def __init__(self, ip, kernel, panel: Panel):
         from comm import create_comm
 
-        self.ip, self.kernel, self.panel = ip, kernel, Panel()
+        self.ip, self.kernel, self.panel = ip, kernel, panel
         self.lock = threading.Lock()
         self.cell: dict | None = None  # the request that the main shell executes
         self.until, self.every = 0.0, 1.0  # when to stop following, and seconds between two looks
@@ -140,12 +144,12 @@ def session() -> Any:
 class Panel:
     """Answers requests, from any thread."""
 
-    def __init__(self):
+    def __init__(self, **more: Action):
         self.lock = threading.Lock()
         self.cache: dict[Hashable, tuple[Any, float, Any]] = {}
         self.used: set[Hashable] = set()
         self.tasks: list[dict] = []
-        self.actions: dict[str, Callable[[str, str], dict | None]] = {
+        self.actions: dict[str, Action] = {
             "state": lambda name, kind: {"state": self.state()},
             "show": show,
             "stop": lambda name, kind: run_of_this_kernel(name).stop(),
@@ -153,6 +157,7 @@ class Panel:
             "unpause": lambda name, kind: run_of_this_kernel(name).unpause(),
             "unload": lambda name, kind: self.begin("unload", name, kind, unload_model),
             "delete": lambda name, kind: self.begin("delete", name, kind, delete),
+            **more,
         }
 
     def answer(self, request: dict) -> dict:

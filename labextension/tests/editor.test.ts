@@ -3,8 +3,8 @@ import { EditorState } from "@codemirror/state";
 import { ensureSyntaxTree } from "@codemirror/language";
 import { classHighlighter, highlightTree } from "@lezer/highlight";
 import { describe, expect, it } from "vitest";
-import { lines, withMagics } from "../src/editor/language";
-import { cellMagic, lineMagics } from "../src/editor/lines";
+import { withMagics } from "../src/editor/language";
+import { LINES, cellMagic, lineMagics } from "../src/editor/lines";
 import { bodySpans, lineSpans, type Span } from "../src/editor/spans";
 
 /** The parts of a cell as `Kind:text`. */
@@ -151,12 +151,11 @@ describe("the language of cells", () => {
     const found = coloured(cell);
     for (const part of ["keyword:def", "propertyName:--tokens", "keyword:return", 'string:"a"', "keyword:runs", "keyword:models"])
       expect(found).toContain(part);
-    expect(treeOf(cell).prop(lines)?.map(({ name }) => name)).toEqual(["%gpt show", "%gpt runs", "%gpt models"]);
-    const tree = treeOf(state("def f():\n    return 1\n")).toString();
-    const around = treeOf(state("def f():\n    return 1\n%gpt runs\n")).toString();
-    expect(around).toBe(tree);
+    expect(treeOf(cell).prop(LINES)?.map(({ name }) => name)).toEqual(["%gpt show", "%gpt runs", "%gpt models"]);
+    const lines = treeOf(state("if x:\n    %gpt runs\nelse:\n    y = %gpt show x\n")).toString();
+    expect(lines).toBe(treeOf(state("if x:\n    _\nelse:\n    y = _\n")).toString());
     const without = cell.update({ changes: { from: 0, to: cell.doc.length, insert: "f()" } }).state;
-    expect(treeOf(without).prop(lines)).toBeUndefined();
+    expect(treeOf(without).prop(LINES)).toBeUndefined();
   });
 
   it("is Python itself for any other cell", () => {

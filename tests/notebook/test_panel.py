@@ -13,6 +13,7 @@ import jupyter_gpt
 from helpers import TESTS
 from jupyter_gpt import store
 from jupyter_gpt.notebook import panel as module
+from jupyter_gpt.notebook.magics.verbs import describe
 from jupyter_gpt.notebook.panel import ID, Panel
 from jupyter_gpt.runs import progress
 from jupyter_gpt.runs.events import read_events as whole_file
@@ -230,6 +231,18 @@ def test_the_served_address_without_its_token(panel, gpt):
     finally:
         server.stop()
     assert state(panel)["server"] is None
+
+
+def test_the_options_of_a_command():
+    panel = Panel(command=describe)
+    told = json.loads(json.dumps(ask(panel, "command", "%%prompt")))["command"]
+    options = {option.pop("name"): option for option in told["options"]}
+    assert told["usage"].startswith("%%prompt [MODEL]") and told["summary"]
+    assert options["--search"]["choices"] == ["bfs", "dfs", "beam"] and options["--search"]["help"].endswith("bfs)")
+    assert options["--cot"]["value"] == "" and options["--samples"]["number"] == "whole"
+    assert options["--reflect"]["optional"] and options["--temperature"]["number"] == "any"
+    assert ask(panel, "command", "%gpt show")["command"]["name"] == "%gpt show"
+    assert "did you mean show" in ask(panel, "command", "%gpt shw")["error"]
 
 
 def test_a_task_that_fails_is_told(panel, gpt, train):

@@ -30,7 +30,7 @@ def load(ip) -> None:
     ip.input_transformers_cleanup.extend((fill_empty_body, verb_help))
     ip.Completer.custom_matchers.append(matcher(ip.user_ns))
     provenance.running_cell = lambda: cell_id(ip)
-    panel.load(ip)
+    panel.load(ip, command=verbs.describe)
 
 
 def unload(ip) -> None:

@@ -54,7 +54,7 @@ def candidates(cell: str, line: int, before: str, variables: Mapping[str, object
 
 def _verb(words: list[str], fragment: str, variables: Mapping[str, object]) -> list[tuple[str, str]]:
     if not words or words == ["help"]:
-        return _typed((*VERBS, *(() if words else ("help",))), "magic")
+        return _typed((*VERBS, *(() if words else ("help",))), "verb")
     return _options(command(words[0]), words[1:], fragment, variables) if words[0] in VERBS else []
 
 

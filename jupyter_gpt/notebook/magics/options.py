@@ -251,11 +251,37 @@ def help_text(command: Command) -> str:
 def _explained(option: Option) -> list[str]:
     head = option.name if option.kind is None or not _dashed(option.name) else f"{option.name} {_metavar(option)}"
     head = f"  {head}" + (" …" if option.many else "")
-    default = "" if option.default is None else f" (default: {option.default})"
-    tail = textwrap.wrap(option.help + default, WIDTH - COLUMN)
+    tail = textwrap.wrap(_with_default(option), WIDTH - COLUMN)
     if len(head) > COLUMN - 2:
         return [head, *(" " * COLUMN + line for line in tail)]
     return [head.ljust(COLUMN) + tail[0], *(" " * COLUMN + line for line in tail[1:])]
+
+
+def _with_default(option: Option) -> str:
+    return option.help + ("" if option.default is None else f" (default: {option.default})")
+
+
+def described(command: Command) -> dict:
+    """As JSON for the editor, which explains the words of a line and underlines those that `parse` would not accept."""
+    return {
+        "name": command.name,
+        "summary": command.summary,
+        "usage": usage(command),
+        "options": [
+            {
+                "name": option.name,
+                "help": _with_default(option),
+                "value": "" if option.kind is None else _metavar(option),  # empty for a switch
+                "number": {whole: "whole", number: "any"}.get(option.kind) if option.kind else None,
+                "choices": option.choices,
+                "many": option.many,
+                "optional": option.optional,
+                "parted": option.parted,
+            }
+            for _, options in command.groups
+            for option in options
+        ],
+    }
 
 
 class Magic:

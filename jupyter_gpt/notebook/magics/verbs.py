@@ -10,7 +10,7 @@ from jupyter_gpt.errors import GPTError, nearest, reading
 from jupyter_gpt.nn.sizes import amount
 from jupyter_gpt.notebook.magics.cells import CELLS, RankingMagic, TrainingMagic
 from jupyter_gpt.notebook.magics.notebook import say, show, watch
-from jupyter_gpt.notebook.magics.options import Command, Magic, help_text, parse
+from jupyter_gpt.notebook.magics.options import Command, Magic, described, help_text, parse
 from jupyter_gpt.report.parts import Inline, Paragraph, Varies
 
 
@@ -410,3 +410,9 @@ def command(verb: str) -> Command:
     if verb not in VERBS:
         raise GPTError(f"%gpt has no verb {verb}{nearest(verb, (*VERBS, 'help'))}")
     return VERBS[verb].COMMAND
+
+
+def describe(name: str, kind: str = "") -> dict:
+    """What a magic accepts, for the panel's comm. `name` is as it is typed: `%%sft`, `%gpt show`. GPTError for none."""
+    cell = CELLS.get(name.removeprefix("%%")) if name.startswith("%%") else None
+    return {"command": described(cell.COMMAND if cell else command(name.removeprefix("%gpt ")))}

@@ -1,7 +1,7 @@
 // The language of notebook cells: Python, but for the lines and cells of our magics.
 //
-// A cell that begins with a cell magic of ours has a tree of its own. In any other cell the lines `%gpt VERB …` are left
-// out of what the Python parser sees, and are an overlay of its tree. Any other cell is parsed as if this were not here.
+// A cell that begins with a cell magic of ours has a tree of its own. In any other cell the Python parser sees a name in
+// place of each line `%gpt VERB …`, whose own tree lies over that. A cell without either is parsed as if this were not here.
 
 import { Language, LanguageSupport, defineLanguageFacet, indentNodeProp, languageDataProp } from "@codemirror/language";
 import {
@@ -16,7 +16,8 @@ import {
   type TreeFragment,
 } from "@lezer/common";
 import { styleTags, tags as t } from "@lezer/highlight";
-import { cellMagic, lineMagics, type Line } from "./lines";
+import { helpInLines } from "./hints";
+import { LINES, cellMagic, lineMagics, type Line } from "./lines";
 import { KINDS, bodySpans, lineSpans, type Kind, type Span } from "./spans";
 
 const COLOURS: Record<Kind, Parameters<typeof styleTags>[0][string]> = {
@@ -46,21 +47,29 @@ const top = NodeType.define({
   // a new line is indented as the one before
   props: [[languageDataProp, prose], indentNodeProp.add({ GPTCell: () => null })],
 });
-const set = new NodeSet([top, ...KINDS.map((kind, i) => NodeType.define({ id: i + 1, name: `GPT${kind}` }))]).extend(
+const TEXT = KINDS.length + 1;
+const kinds = [...KINDS, "Text"].map((kind, i) => NodeType.define({ id: i + 1, name: `GPT${kind}` }));
+const set = new NodeSet([top, ...kinds]).extend(
   styleTags(Object.fromEntries(KINDS.map((kind) => [`GPT${kind}`, COLOURS[kind]]))),
 );
 const ids = Object.fromEntries(KINDS.map((kind, i) => [kind, i + 1])) as Record<Kind, number>;
 
-/** The lines of ours that a tree was made of. */
-export const lines = new NodeProp<Line[]>({ perNode: true });
-
+/** What no span covers is one part too: JupyterLab would complete a place without any with all parts of the cell. */
 function treeOf(spans: Span[], from: number, to: number): Tree {
-  const buffer = spans.flatMap((span) => [ids[span.kind], span.from - from, span.to - from, 4]);
+  const buffer: number[] = [];
+  let end = from;
+  const add = (id: number, start: number, stop: number) => buffer.push(id, start - from, (end = stop) - from, 4);
+  for (const span of spans) {
+    if (span.from < end) continue;
+    if (span.from > end) add(TEXT, end, span.from);
+    add(ids[span.kind], span.from, span.to);
+  }
+  if (to > end) add(TEXT, end, to);
   return Tree.build({ buffer, nodeSet: set, topID: 0, length: to - from });
 }
 
-const having = (tree: Tree, length: number, ...props: [NodeProp<any>, unknown][]): Tree =>
-  new Tree(tree.type, tree.children, tree.positions, length, props);
+const having = (tree: Tree, ...props: [NodeProp<any>, unknown][]): Tree =>
+  new Tree(tree.type, tree.children, tree.positions, tree.length, props);
 
 /** Parses cells: those of ours itself, all others with `python`. */
 class CellParser extends Parser {
@@ -69,30 +78,27 @@ class CellParser extends Parser {
   }
 
   createParse(input: Input, fragments: readonly TreeFragment[], ranges: readonly { from: number; to: number }[]) {
-    const python = (fragments: readonly TreeFragment[], ranges: readonly { from: number; to: number }[]) =>
-      this.python.startParse(input, fragments, ranges);
     const [{ from, to }] = ranges;
-    if (ranges.length > 1 || from > 0 || to < input.length) return python(fragments, ranges);
-    const text = input.read(0, input.length);
+    const whole = ranges.length === 1 && from === 0 && to === input.length;
+    const text = whole ? input.read(0, to) : ""; // parts of another document are none of our cells
     const cell = cellMagic(text);
     if (cell) return new Done(cellTree(text, cell));
     const found = lineMagics(text);
-    if (found.length) return new WithLines(python([], between(found, to)), text, found);
-    return python(fragments.some(({ tree }) => tree.prop(lines)) ? [] : fragments, ranges);
+    if (found.length) return new WithLines(this.python.startParse(masked(text, found)), text, found);
+    return this.python.startParse(input, fragments.some(({ tree }) => tree.prop(LINES)) ? [] : fragments, ranges);
   }
 }
 
 function cellTree(text: string, { line, body }: NonNullable<ReturnType<typeof cellMagic>>): Tree {
   const spans = [...lineSpans(text, line), ...bodySpans(text, line.to, body)];
-  return having(treeOf(spans, 0, text.length), text.length, [lines, [line]]);
+  return having(treeOf(spans, 0, text.length), [LINES, [line]]);
 }
 
-/** What lies between the lines, and what is before and after them. */
-function between(found: Line[], end: number): { from: number; to: number }[] {
-  const starts = [0, ...found.map(({ to }) => to)];
-  const ends = [...found.map(({ from }) => from), end];
-  const ranges = starts.map((from, i) => ({ from, to: ends[i] })).filter(({ from, to }) => from < to);
-  return ranges.length ? ranges : [{ from: end, to: end }];
+/** The text with a name in place of each line. */
+function masked(text: string, found: Line[]): string {
+  let made = "";
+  for (const { from, to } of found) made += text.slice(made.length, from) + "_".repeat(to - from);
+  return made + text.slice(made.length);
 }
 
 /** A parse that was made at once. */
@@ -111,7 +117,7 @@ class Done implements PartialParse {
   stopAt(): void {}
 }
 
-/** A parse of Python that left out the lines of ours: they are added to its tree. */
+/** A parse of Python, to whose tree the lines of ours are added. */
 class WithLines implements PartialParse {
   constructor(
     private readonly parse: PartialParse,
@@ -122,14 +128,12 @@ class WithLines implements PartialParse {
   advance(): Tree | null {
     const tree = this.parse.advance();
     if (!tree) return null;
-    const length = this.stoppedAt === null ? this.text.length : tree.length; // the last line may be ours
-    const there = this.found.filter(({ to }) => to <= length);
-    if (!there.length) return having(tree, length, [lines, this.found]);
+    const there = this.found.filter(({ to }) => to <= tree.length);
+    if (!there.length) return having(tree, [LINES, this.found]);
     const spans = there.flatMap((line) => lineSpans(this.text, line));
     const inner = treeOf(spans, there[0].from, there[there.length - 1].to);
     const overlay = there.map(({ from, to }) => ({ from, to }));
-    const mounted = new MountedTree(inner, overlay, parserOfLines);
-    return having(tree, length, [NodeProp.mounted, mounted], [lines, this.found]);
+    return having(tree, [NodeProp.mounted, new MountedTree(inner, overlay, parserOfLines)], [LINES, this.found]);
   }
 
   get parsedPos(): number {
@@ -155,5 +159,5 @@ const parserOfLines = new (class extends Parser {
 /** `python` with our magics. */
 export function withMagics(python: LanguageSupport): LanguageSupport {
   const { data, parser, name } = python.language;
-  return new LanguageSupport(new Language(data, new CellParser(parser), [], name), python.support);
+  return new LanguageSupport(new Language(data, new CellParser(parser), [], name), [python.support, helpInLines]);
 }

@@ -1,5 +1,7 @@
 // The lines of our magics in a cell, split into words as jupyter_gpt/notebook/lexer.py splits them.
 
+import { NodeProp } from "@lezer/common";
+
 /** A piece of text in the cell; `from` and `to` are places in it. */
 export interface Range {
   from: number;
@@ -21,6 +23,9 @@ export interface Line extends Range {
   head: Range[];
   words: Word[];
 }
+
+/** Of the tree of a cell: its lines of ours. */
+export const LINES = new NodeProp<Line[]>({ perNode: true });
 
 /** What the body of a cell holds, by the name of its magic. */
 export const BODIES = {

@@ -8,6 +8,7 @@ import type { ISessionContext } from "@jupyterlab/apputils";
 import { KernelMessage, type Kernel } from "@jupyterlab/services";
 import type { JSONObject } from "@lumino/coreutils";
 import { Signal } from "@lumino/signaling";
+import type { Command } from "../editor/check";
 import { isActive, type State } from "./state";
 
 const ID = "jupyter_gpt.panel";
@@ -28,6 +29,7 @@ interface Answer {
   type: string;
   error?: string;
   state?: State;
+  command?: Command;
   data?: JSONObject;
   metadata?: JSONObject;
 }
@@ -184,7 +186,8 @@ export class Client {
   private hear(answer: Answer): void {
     if (this.waiting && answer.id === this.waiting.id) this.waiting.resolve(answer);
     // a state that nobody asked for, or that another page asked for, is as good
-    if (answer.state) this.show({ is: "state", state: answer.state, late: false });
+    const state = answer.state ?? (answer.command && this.state);
+    if (state) this.show({ is: "state", state, late: false });
     else if (answer.type === "state" && answer.error) console.warn(`jupyter_gpt: ${answer.error}`);
   }
 
@@ -223,6 +226,11 @@ export class Client {
     } finally {
       this.look();
     }
+  }
+
+  /** What a magic accepts: `%%sft`, `%gpt show`. Rejects where the kernel gives no answer. */
+  describe(name: string): Promise<Answer> {
+    return this.ask({ type: "command", name });
   }
 
   /** Sends a request once the one before has its answer. */

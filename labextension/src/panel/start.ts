@@ -7,6 +7,7 @@ import type { IStatusBar } from "@jupyterlab/statusbar";
 import { Signal } from "@lumino/signaling";
 import { Widget } from "@lumino/widgets";
 import { element, write } from "../dom";
+import { commands } from "../editor/commands";
 import { Client } from "./client";
 import type { Place } from "./index";
 import { insertCell } from "./insert";
@@ -26,6 +27,7 @@ interface Around {
 
 export function start({ app, tracker, statusBar, words, place, open }: Around): Started {
   const client = new Client();
+  commands.begin(app, tracker, client);
   const view = new View(place.node, words, (act, name, kind) => {
     view.fail("");
     void perform(act, name, kind).catch((reason: Error) => view.fail(reason.message));
