@@ -33,12 +33,12 @@ from typing import Any
 
 from jupyter_gpt import __version__, store
 from jupyter_gpt.errors import GPTError, reading
+from jupyter_gpt.notebook.views import busy
 from jupyter_gpt.runs.progress import WHOLE, early_events, read_events, read_recipe
 
 ID = "jupyter_gpt.panel"  # of the comm, and the name of its target
 RUNS = 50  # the newest runs that a state lists; those that are active are always in it
 RECHECK = 5.0  # seconds until a lock is tried, or a changing index counted, again
-SETTLED = 0.1  # seconds after a request until its end is surely told
 SHORTEST, LONGEST = 0.2, 120.0  # seconds between two states, and that they follow one request
 REMEMBERED = 60.0  # seconds that a task which failed is told about
 
@@ -57,17 +57,17 @@ def unload(ip) -> None:
     kernel = getattr(ip, "kernel", None)
     if kernel is not None and ID in kernel.comm_manager.comms:
         kernel.comm_manager.comms[ID].connection.close()
+    busy.forget()
 
 
 class Connection:
-    """The comm, the states that follow a request, and the cell that runs meanwhile."""
+    """The comm, and the states that follow a request."""
 
     def __init__(self, ip, kernel, panel: Panel):
         from comm import create_comm
 
-        self.ip, self.kernel, self.panel = ip, kernel, panel
+        self.kernel, self.panel, self.cell = kernel, panel, busy.running_cell(ip)
         self.lock = threading.Lock()
-        self.cell: dict | None = None  # the request that the main shell executes
         self.until, self.every = 0.0, 1.0  # when to stop following, and seconds between two looks
         self.following = False
         self.comm: Any = create_comm(target_name=ID, comm_id=ID, primary=False)
@@ -78,16 +78,12 @@ class Connection:
         self.comm._reply_subshell_for = lambda data, default: default
         kernel.comm_manager.register_comm(self.comm)
         kernel.comm_manager.register_target(ID, lambda *_: None)
-        ip.events.register("pre_run_cell", self.begun)
-        ip.events.register("post_run_cell", self.ended)
 
     def close(self) -> None:
         self.until = 0.0
         self.kernel.comm_manager.comms.pop(ID)
         self.kernel.comm_manager.targets.pop(ID, None)
         self.comm._closed = True  # else it would tell front ends that do not know it
-        self.ip.events.unregister("pre_run_cell", self.begun)
-        self.ip.events.unregister("post_run_cell", self.ended)
 
     def hear(self, message: dict) -> None:
         request = message["content"]["data"]
@@ -95,22 +91,8 @@ class Connection:
         self.comm.send(told)
         if "state" in told and request.get("follow"):
             self.follow(told["state"], request["follow"], request.get("every", 1.0))
-        threading.Timer(SETTLED, self.still_busy).start()
-
-    def begun(self, info) -> None:
-        if threading.current_thread() is threading.main_thread():  # and not a cell of a subshell's console
-            self.cell = self.kernel.get_parent()
-
-    def ended(self, result) -> None:
-        if threading.current_thread() is threading.main_thread():
-            with self.lock:
-                self.cell = None
-
-    def still_busy(self) -> None:
-        """Say again that a cell runs: the end of a request has told every page that the kernel is idle."""
-        with self.lock:  # so that it comes before the end of that cell
-            if self.cell is not None:
-                self.kernel._publish_status("busy", "shell", parent=self.cell)
+        if self.cell is not None:
+            self.cell.tell_soon()
 
     def follow(self, state: dict, seconds: float, every: float) -> None:
         with self.lock:

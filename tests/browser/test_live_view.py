@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from browser.conftest import wait_until
 from jupyter_gpt.report.report import MIME
 
 CELL = "from fake_run import FakeRun, report\nfrom jupyter_gpt.notebook.views.follow import follow"
@@ -45,6 +46,7 @@ def test_buttons_reach_the_run_while_its_cell_blocks_and_a_bundle_stays(open_not
             assert "<b>bold</b>" in page.locator(".gpt-texts").inner_text()
         if what != "stop":
             assert notebook.running(), "the cell had ended, so the click proves nothing"
+            wait_until(lambda: notebook.kernel_status() == "busy", 5, "the status to be that of the cell again")
     late = {what: told(record)[what] - at for what, at in clicks.items()}
     assert max(late.values()) < 1, late
 

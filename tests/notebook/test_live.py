@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import json
 import math
+import sys
 import time
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -385,6 +386,28 @@ def test_a_cell_says_which_model_it_loads_before_it_shows_anything_else(publishe
     assert [data["text/plain"] for data in published] == ["loading assistant …"]
     models.tell_loading("another")
     assert len(published) == 1
+
+
+def test_the_first_cell_of_a_kernel_says_at_once_that_a_model_on_disk_is_loaded(published, monkeypatch, tmp_path):
+    shown = []
+    handle = SimpleNamespace(update=lambda data, **_: shown.append(data.get("text/plain")))
+    monkeypatch.setattr(place, "is_live", lambda: True)
+    monkeypatch.setattr("IPython.display.display", lambda data, **_: shown.append(data["text/plain"]) or handle)
+    monkeypatch.setenv("JUPYTER_GPT_HOME", str(tmp_path))
+    (tmp_path / "models" / "tale").mkdir(parents=True)
+    monkeypatch.setitem(sys.modules, "jupyter_gpt.session", SimpleNamespace())
+    with place.announced("tale"):
+        assert shown == []  # a later cell looks for the model as fast
+    monkeypatch.delitem(sys.modules, "jupyter_gpt.session")
+    with place.announced("nothing"), place.announced("--cot"):
+        assert shown == []
+    with place.announced("tale"), place.Place() as writing:
+        assert shown == ["loading tale …"]
+        writing.put(Report("the answer"))
+    assert shown == ["loading tale …", "the answer"]
+    with pytest.raises(GPTError), place.announced("tale"):
+        raise GPTError("no such option")
+    assert shown[2:] == ["loading tale …", None]
 
 
 def test_a_model_on_disk_is_told_before_it_is_loaded(gpt, train, monkeypatch):

@@ -82,6 +82,16 @@ class RankingMagic(Magic):
         return task
 
 
+class PromptMagic(Magic):
+    """The magic of a stage that prompts a model: says that it is loaded before all else."""
+
+    def run(self, ip, line: str, *cell: str) -> None:
+        from jupyter_gpt.notebook.views.place import announced
+
+        with nullcontext() if "--help" in line else announced(line.partition(" ")[0]):
+            super().run(ip, line, *cell)
+
+
 def prompt(gpt, given: dict, ip, cell: str):
     """Prompts, showing the answer as it grows; an interrupted answer is kept, and the cell passes."""
     from jupyter_gpt.data.render import turns
@@ -160,12 +170,12 @@ def rag(gpt, given: dict, ip, cell: str):
 
 
 CELLS: dict[str, Magic] = {
-    "agent": Magic("prompt_options", "Agent", agent),
+    "agent": PromptMagic("prompt_options", "Agent", agent),
     "classify": TrainingMagic("classify", "Classify"),
     "compare": RankingMagic("prompt_options", "Compare"),
     "corpus": Magic("corpus", "CorpusOptions", corpus),
     "pretrain": TrainingMagic("pretrain", "Pretrain"),
-    "prompt": Magic("prompt_options", "Prompt", prompt),
+    "prompt": PromptMagic("prompt_options", "Prompt", prompt),
     "rag": Magic("prompt_options", "Rag", rag),
     "rank": RankingMagic("prompt_options", "Rank"),
     "rlhf": TrainingMagic("rlhf", "RLHF"),

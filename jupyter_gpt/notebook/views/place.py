@@ -6,9 +6,12 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
+from jupyter_gpt import store
+from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.completion_report import answer, completion_report
 from jupyter_gpt.report.parts import Paragraph
 from jupyter_gpt.report.report import MIME, Report
@@ -54,7 +57,7 @@ class Place:
 
     def __init__(self):
         self.live: bool = is_live()
-        self.handle: Any = None
+        self.handle: Any = taken_over()
         self.widget: Any = None
         self.snapshot: Callable[[], Report] | None = None
         self.drawing: threading.Thread | None = None
@@ -149,6 +152,35 @@ class Place:
             self.widget.renewed(data, metadata, last)
         if last and self.form is not None:
             self.form.update({}, raw=True)
+
+
+_announced: Place | None = None  # which the cell's own place takes over
+
+
+@contextmanager
+def announced(model: str) -> Iterator[None]:
+    """Says at once that a model is loaded. In the first cell of a kernel that takes a second to find out: until then
+    what reads the options and looks for the model is imported.
+    """
+    global _announced
+    with suppress(GPTError):
+        folders = (root / "models" / store.check_name(model) for root in (store.home(), store.cache()))
+        if "jupyter_gpt.session" not in sys.modules and any(folder.is_dir() for folder in folders):
+            _announced = Place()
+            _announced.loading(model)
+    try:
+        yield
+    finally:
+        if _announced is not None:  # an error came before the place
+            _announced.clear()
+            _announced = None
+
+
+def taken_over() -> Any:
+    """The display of what was announced."""
+    global _announced
+    announced, _announced = _announced, None
+    return announced and announced.handle
 
 
 class Writing(Place):

@@ -25,8 +25,10 @@ from uuid import uuid4
 
 import anywidget
 import traitlets
+from IPython import get_ipython
 
 from jupyter_gpt.errors import GPTError
+from jupyter_gpt.notebook.views.busy import running_cell
 
 STATIC = Path(__file__).parent / "static"
 LEFT_OPEN = 8  # widgets whose report no page has taken yet
@@ -53,6 +55,7 @@ class Widget(anywidget.AnyWidget):
         mark, script, style = uuid4().hex, static(f"{name}.js"), static(f"{name}.css")
         super().__init__(model_id=mark, mark=mark, _esm=script, _css=style, state=state)
         let_clicks_in(self)
+        self._cell = running_cell(get_ipython())
         self.on_msg(self._on_message)
 
     def __repr__(self) -> str:
@@ -107,6 +110,8 @@ class Widget(anywidget.AnyWidget):
             elif self in _left:
                 _left.remove(self)
                 close(self)
+        if self._cell is not None:
+            self._cell.tell_soon()
 
 
 def let_clicks_in(widget: anywidget.AnyWidget) -> None:

@@ -142,6 +142,9 @@ export function start({ app, tracker, statusBar, words, place, open }: Around): 
     const message = [words.__("%1 is %2", run.name, statusOf(run, words)), result].filter(Boolean).join(": ");
     const show = { label: words.__("Show"), callback: () => void perform("show", run.name, "run") };
     Notification.emit(message, type, { autoClose: 8000, actions: [show] });
+    if (document.hidden && "Notification" in window && window.Notification.permission === "granted") {
+      new window.Notification(message, { tag: `jupyter-gpt-${run.name}` }); // one a run, of however many pages
+    }
   }
 }
 

@@ -1,0 +1,69 @@
+"""Says again that a cell runs, after a message of a page was answered on a subshell meanwhile.
+
+The end of each message tells every page that the kernel is idle, and JupyterLab shows that until the cell ends.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+SETTLED = 0.1  # seconds after a message until its end is surely told
+
+
+class RunningCell:
+    """The cell that the main shell of `ip` runs."""
+
+    def __init__(self, ip: Any):
+        self.ip, self.lock = ip, threading.Lock()
+        self.request: dict | None = None
+        ip.events.register("pre_run_cell", self.begun)
+        ip.events.register("post_run_cell", self.ended)
+
+    def close(self) -> None:
+        self.request = None
+        self.ip.events.unregister("pre_run_cell", self.begun)
+        self.ip.events.unregister("post_run_cell", self.ended)
+
+    def begun(self, info: Any = None) -> None:
+        if threading.current_thread() is threading.main_thread():  # and not a cell of a subshell's console
+            request = self.ip.kernel.get_parent()
+            if request.get("msg_type") == "execute_request":  # there is none while the kernel starts
+                self.request = request
+
+    def ended(self, result: Any) -> None:
+        if threading.current_thread() is threading.main_thread():
+            with self.lock:
+                self.request = None
+
+    def tell_soon(self) -> None:
+        """Call it when a message has been answered."""
+        if self.request is not None:
+            threading.Timer(SETTLED, self.tell).start()
+
+    def tell(self) -> None:
+        with self.lock:  # so that it comes before the end of that cell
+            if self.request is not None:
+                self.ip.kernel._publish_status("busy", "shell", parent=self.request)
+
+
+_cell: RunningCell | None = None
+
+
+def running_cell(ip: Any) -> RunningCell | None:
+    """That of the kernel of a shell; None where it has no kernel. The cell that asks first is one that runs."""
+    global _cell
+    if getattr(ip, "kernel", None) is None:
+        return None
+    if _cell is None:
+        _cell = RunningCell(ip)
+        _cell.begun()
+    return _cell
+
+
+def forget() -> None:
+    """Takes away what `running_cell` registered."""
+    global _cell
+    if _cell is not None:
+        _cell.close()
+        _cell = None
