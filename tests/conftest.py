@@ -1,5 +1,9 @@
-"""For every test: nothing asks a hub for anything, and nothing reads or fills the user's own folders."""
+"""For every test: nothing asks a hub for anything, and nothing reads or fills the user's own folders.
 
+Asked for everything, pytest runs a process for each core, up to four, and each file in one of them.
+"""
+
+import gc
 import os
 import signal
 from functools import partial
@@ -12,9 +16,29 @@ from helpers import tiny
 from jupyter_gpt.errors import in_magic
 
 REAL_CACHE = os.environ.get("JUPYTER_GPT_CACHE")
+LONGEST = ("notebooks/03", "notebooks/00", "notebooks/", "tests/browser/", "tests/test_")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # small models are quicker so, above all on a busy machine
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell's background job starts: interrupts are tested here
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_xdist_auto_num_workers(config) -> int:
+    """A file or two are quicker in one process."""
+    everything = config.args_source is config.ArgsSource.TESTPATHS
+    return min(os.cpu_count() or 1, 4) if everything else 0
+
+
+def pytest_collection_modifyitems(items) -> None:
+    """What takes long begins first, so that all processes end together."""
+    items.sort(key=lambda item: next((rank for rank, place in enumerate(LONGEST) if item.nodeid.startswith(place)), 99))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def imported_once():
+    """What the imports before this file made is no garbage: IPython's `reset` collects, half a second in torch's."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -59,18 +83,7 @@ def smollm2():
 
 
 @pytest.fixture
-def one_thread():
-    """Small models are quicker on one thread, above all on a busy machine."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def gpt(tmp_path, monkeypatch, one_thread):
+def gpt(tmp_path, monkeypatch):
     """A session of its own, on an empty folder."""
     from jupyter_gpt.session import Session
 

@@ -70,9 +70,9 @@ def test_watched_runs_leave_no_comm_no_file_and_no_thread(train, shown):
     rounds(train, shown, 1)  # what is opened once
     shown.clear()
     known, before = set(widgets), held()
-    rounds(train, shown, 20)
+    rounds(train, shown, 8)  # in both places
     assert held() == before
-    assert len(shown) == 20 and set(widgets) == known
+    assert len(shown) == 8 and set(widgets) == known
     assert all(widget.comm is None for widget in shown)
 
 
@@ -81,7 +81,7 @@ def test_of_reports_that_no_page_has_taken_only_the_last_wait(train, shown):
     shown.clear()
     base._left.clear()
     before = held()
-    rounds(train, shown, 12, answers=False)
+    rounds(train, shown, base.LEFT_OPEN + 1, answers=False)
     assert held() == before
     still = [widget for widget in shown if widget.comm is not None]
     assert still == shown[-base.LEFT_OPEN :] == list(base._left)
