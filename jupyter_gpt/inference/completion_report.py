@@ -3,22 +3,43 @@
 from __future__ import annotations
 
 from jupyter_gpt.data.render import DOCUMENT
-from jupyter_gpt.report.parts import Figures, Folded, Inline, Paragraph, Part, Span, Table, Varies, joined, quiet
+from jupyter_gpt.report.parts import (
+    Figures,
+    Folded,
+    Inline,
+    Markdown,
+    Paragraph,
+    Part,
+    Span,
+    Table,
+    Varies,
+    joined,
+    quiet,
+)
 from jupyter_gpt.report.report import Report
 
 HOLE = "rgba(240,190,30,0.35)"
 LEAD = 400  # characters of a document shown before its continuation
 
 
-def said(sample) -> Inline:
-    """What a model wrote: of a template only what fills the holes, which are tinted."""
+def said(sample, chat: bool = False, cursor: str = "") -> Inline:
+    """What a model wrote: the answer of a `chat` as Markdown, unless a constraint gave it its form; of a template what
+    fills the holes is tinted. `cursor` ends what grows.
+    """
     if not sample.holes:
-        return Varies(sample.text or quiet("(empty)"))
+        if chat and sample.text and sample.valid is None:
+            return Varies(Markdown(sample.text, cursor))
+        return [Varies(sample.text or quiet("(empty)")), cursor]
     found, at = [], 0
     for name, start, end in sample.holes:
         found += [sample.text[at:start], Span(Varies(sample.text[start:end]), tint=HOLE, tooltip=name)]
         at = end
-    return [*found, sample.text[at:]]
+    return [*found, sample.text[at:], cursor]
+
+
+def is_chat(completion) -> bool:
+    """Whether an assistant answered, whose texts are Markdown; a base model continues whatever there is."""
+    return bool(completion.messages) and not completion.form.startswith("base model")
 
 
 def settings(sampling) -> str:
@@ -77,15 +98,15 @@ def answer(completion, mark: str = "", most: int | None = None, lead: bool = Tru
     """The answers. With `lead` a document's end stands before what the model continued it with; `mark` ends what
     grows, and of very many samples only the first `most` are shown.
     """
-    shown = completion.samples[:most]
+    shown, chat = completion.samples[:most], is_chat(completion)
     if len(completion.samples) == 1:
         before: Inline = ""
         if lead and completion.form == DOCUMENT:
             before = "…" * (len(completion.prompt) > LEAD) + completion.prompt[-LEAD:]
             before = quiet(Varies(before) if completion.history else before)
-        return [Paragraph([before, said(completion), mark], "block")]
+        return [Paragraph([before, said(completion, chat, mark)], "block")]
     rows = [
-        (quiet(f"{i}."), [said(sample), mark if sample.finish_reason is None else ""])
+        (quiet(f"{i}."), said(sample, chat, mark if sample.finish_reason is None else ""))
         for i, sample in enumerate(shown, start=1)
     ]
     left = len(completion.samples) - len(shown)

@@ -13,6 +13,7 @@ from typing import NamedTuple, TypeGuard
 from jupyter_gpt.data.token_text import token_text, visible
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.report import charts
+from jupyter_gpt.report.charts import BarChart, Bars
 from jupyter_gpt.report.parts import Bar, Chart, Folded, Inline, Paragraph, Part, Span, Table, Varies
 from jupyter_gpt.report.report import Report
 
@@ -80,7 +81,7 @@ def token_report(completion, tokenizer=None, context: int | None = None) -> Repo
     parts: list[Part] = [legend(), Paragraph(Varies(flow(found)), "visual")]
     if line := work_line(found, len(completion.samples)):
         alt = "above: the surprise of each token; below: the time it took"
-        parts += [Chart(lambda: work_picture(found), alt, 680), Paragraph(line)]
+        parts += [Chart(work_chart(found), alt), Paragraph(line)]
     meter = context_meter(completion.prompt_tokens, len(found), context)
     parts.append(Paragraph([*room_line(completion, len(found), context), *([" ", Varies(meter)] if meter else [])]))
     parts.append(Folded("each token and its alternatives", [Varies(listing(found))], text=True))
@@ -222,29 +223,23 @@ def middle(values: list[float]) -> float:
     return sorted(values)[len(values) // 2]
 
 
-def work_picture(found: list):
-    """Two plots over the same tokens: surprise in nats, which varies, and milliseconds, which do not."""
+def work_chart(found: list) -> BarChart:
+    """Two rows of bars over the same tokens: surprise in nats, which varies, and milliseconds, which do not."""
     drawn = found[:SHOWN]
-    figure, (hard, work) = charts.figure(7.6, 2.9, 2, 1, sharex=True)
-    x = range(1, len(drawn) + 1)
-    width = max(0.6, min(6.0, 330 / len(drawn)))
     surprise = [-math.log(max(t.probability, 1e-12)) for t in drawn]
-    shades = [(r / 255, g / 255, b / 255, max(0.75, a)) for r, g, b, a in (colour(t.probability) for t in drawn)]
-    hard.vlines(x, 0, surprise, colors=shades, linewidth=width)
     times = [1e3 * (t.seconds or 0) for t in drawn]
     median, _, high = spread(found) or (0.0, 0.0, 0.0)
-    bars = [charts.ORANGE, *[charts.BLUE] * (len(times) - 1)]
-    work.vlines(x, 0, times, colors=bars, linewidth=width, alpha=0.85)
-    work.axhline(median, color=charts.GREY, linewidth=0.8, linestyle=charts.DASHED)
     top = 1.35 * max(high, median)
-    work.set_ylim(0, top)
-    if times[0] > top:
-        note = {"xytext": (-3, 2), "textcoords": "offset points", "va": "bottom", "fontsize": 7}
-        work.annotate(f"{times[0]:.0f} ms, with the prompt", (1, top), color=charts.GREY, **note)
-    hard.set_ylim(bottom=0)
-    charts.style(hard, y="surprise, nats", size=7)
-    charts.style(work, "token", "time per token, ms", size=7)
-    work.set_xlim(0.2, len(drawn) + 0.8)
-    work.xaxis.get_major_locator().set_params(integer=True)
-    figure.align_ylabels([hard, work])
-    return figure
+    cut = f"{times[0]:.0f} ms, with the prompt" if times[0] > top else ""
+    work = [charts.ORANGE, *[charts.BLUE] * (len(times) - 1)]
+    panels = [
+        Bars("surprise, nats", surprise, [hexadecimal(t.probability) for t in drawn]),
+        Bars("time per token, ms", times, work, limit=median, top=top, cut=cut),
+    ]
+    return BarChart([visible(t.text) for t in drawn], panels, "token", True, (7.6, 2.9))
+
+
+def hexadecimal(probability: float) -> str:
+    """The colour of a token, no fainter than a bar may be, as `#rrggbbaa`."""
+    *rgb, a = colour(probability)
+    return "#" + "".join(f"{round(value):02x}" for value in (*rgb, 255 * max(0.75, a)))

@@ -9,6 +9,7 @@ there are depends on what was sampled, so the whole tree varies.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -36,6 +37,8 @@ OPEN = 14  # nodes from which on a tree is folded below its first level
 LINE = 90  # characters of what was said, in a line of the tree
 HEAVY = 600_000  # characters from which on prompts are left to `completion.trace`
 BLUE = "rgba(74,144,194,0.8)"
+TAG, CUT = "rgba(0,114,178,0.18)", "rgba(216,58,58,0.2)"
+TAGGED = re.compile(r"score |\d+ votes?$|pruned$")
 
 
 class Totals(NamedTuple):
@@ -233,6 +236,11 @@ def facts(node: Node, totals: Totals) -> list[str]:
     return said
 
 
+def tagged(fact: str) -> Span:
+    """What decided the fate of a node stands out."""
+    return Span(fact, tint=CUT if fact == "pruned" else TAG)
+
+
 def short(text: str, most: int) -> str:
     """One line of a text, cut."""
     line = " ".join(text.split())
@@ -246,12 +254,15 @@ def tree(root: Node, above: str = "") -> Tree:
     count, budget, shown = sum(1 for _ in root.walk()), [HEAVY], {above}
 
     def part(node: Node, depth: int) -> Tree:
-        head = [bold(node.label or node.kind), *(quiet(f" · {fact}") for fact in facts(node, node.totals()))]
+        head = [bold(node.label or node.kind)]
+        for fact in facts(node, node.totals()):
+            head += [quiet(" · "), tagged(fact)] if TAGGED.match(fact) else [quiet(f" · {fact}")]
         text = node.text if len(node.text) <= LINE or node.text not in shown else ""
         shown.add(text)
-        head += [quiet(f"  {short(text, LINE)}")] if text else []
+        cut = short(text, LINE) != text
+        head += [Span(f"  {short(text, LINE)}", "quiet glance" if cut else "quiet")] if text else []
         head += [quiet(f"  [{node.note}]")] if node.note else []
-        inside = detail(node, text if short(text, LINE) != text else "", budget)
+        inside = detail(node, text if cut else "", budget)
         children = [part(child, depth + 1) for child in node.children]
         opened = depth == 0 or (count <= OPEN and bool(children))
         return Tree(head, inside, children, opened, node.pruned)

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import base64
 import html
+import re
 from collections.abc import Sequence
+from typing import Any
 
-from jupyter_gpt.report.charts import RED, panels, png
+from jupyter_gpt.report.charts import RED, draw, panels, png
+from jupyter_gpt.report.markdown import Element, parse
 from jupyter_gpt.report.parts import (
     Alarm,
     Bar,
@@ -21,6 +24,7 @@ from jupyter_gpt.report.parts import (
     Figures,
     Folded,
     Inline,
+    Markdown,
     Paragraph,
     Part,
     Samples,
@@ -40,10 +44,17 @@ STYLES = {
     "large": "font-size:115%",
     "alarm": f"border-left:4px solid {RED};padding-left:8px",
 }
+COLOUR = re.compile(r"#[0-9a-fA-F]{3,8}|[a-z]+|rgba?\([0-9., ]+\)")
 TAGS = {"bold": "b", "italic": "i"}
 ROW = '<tr style="background-color:transparent">'
 BRANCH = 0.85  # opacity of a quiet branch, in which there is quiet text
+PIXELS = 89  # of an inch of a plot
 INSIDE = "margin:2px 0 2px 14px"
+HEADINGS = {"1": 125, "2": 115, "3": 108}  # percent of the text
+CODE_BLOCK = (
+    "margin:6px 0;padding:8px 10px;background-color:rgba(128,128,128,0.12);border-radius:4px;white-space:pre-wrap;"
+    "overflow-wrap:break-word;font-size:13px;line-height:1.5"
+)
 
 
 def render(title: Inline, parts: Sequence[Part]) -> str:
@@ -53,6 +64,11 @@ def render(title: Inline, parts: Sequence[Part]) -> str:
 def escape(text: object) -> str:
     """Text made safe to stand in HTML, also in an attribute and between marks."""
     return html.escape(str(text), quote=True).replace("«", "&laquo;").replace("»", "&raquo;")
+
+
+def colour(text: str) -> str:
+    """A colour for a style, where it is one."""
+    return text if COLOUR.fullmatch(text) else "transparent"
 
 
 def prose(text: str) -> str:
@@ -72,7 +88,8 @@ def block(part: Part, marks: bool) -> str:
     match part:
         case Paragraph():
             edge = f"margin:6px 0;border-left:{EDGE};padding-left:10px" if "code" in part.style else "margin:6px 0"
-            return element("p", part.style, inline(part.content, marks), f"{PROSE};{edge}")
+            tag = "div" if has_blocks(part.content) else "p"
+            return element(tag, part.style, inline(part.content, marks), f"{PROSE};{edge}")
         case Figures(rows):
             return table(Table((), rows, "ll"), marks)
         case Table():
@@ -82,10 +99,9 @@ def block(part: Part, marks: bool) -> str:
         case Boxes():
             return f'<div style="max-width:960px">{"".join(map(box, part.boxes))}</div>'
         case Chart():
-            return marked(image(part), marks)
+            return marked(image(draw(part.plot), part.alt, round(PIXELS * part.plot.size[0])), marks)
         case Curves():
-            picture = Chart(lambda: panels(part.panels, part.alarms), part.alt, part.width)
-            return marked(image(picture), marks)
+            return marked(image(panels(part.panels, part.alarms), part.alt, part.width), marks)
         case Alarm():
             return f'<p style="{STYLES["alarm"]}"><b>{inline(part.content, marks)}</b></p>'
         case Folded():
@@ -112,11 +128,57 @@ def inline(content: Inline, marks: bool = True) -> str:
                 inline(str(value) if isinstance(value, float) else value, False) if shown is None else shown, marks
             )
         case Span():
-            more = f"background-color:{content.tint};border-radius:3px" if content.tint else ""
+            more = f"background-color:{colour(content.tint)};border-radius:3px" if content.tint else ""
             return element("span", content.style, inline(content.content, marks), more, content.tooltip)
         case Bar():
             return bar(content)
+        case Markdown(text, cursor):
+            return "".join(map(markdown, parse(text + cursor)))
     return "".join(inline(each, marks) for each in content)
+
+
+def has_blocks(content: Inline) -> bool:
+    """Whether there is Markdown, whose paragraphs stand in no paragraph."""
+    match content:
+        case Markdown():
+            return True
+        case Varies(inner) | Span(inner):
+            return has_blocks(inner)
+        case list() | tuple():
+            return any(map(has_blocks, content))
+    return False
+
+
+def markdown(node: Element | str) -> str:
+    """An element of Markdown. A heading is no `<h1>`: it belongs to the answer and not to the notebook."""
+    if isinstance(node, str):
+        return prose(node)
+    tag, about, inside = node.tag, node.value, "".join(map(markdown, node.inside))
+    match tag:
+        case "p":
+            return f'<p style="margin:6px 0">{inside}</p>'
+        case "h":
+            return f'<p style="margin:10px 0 4px;font-size:{HEADINGS.get(about, 100)}%"><b>{inside}</b></p>'
+        case "pre":
+            return f'<pre style="{CODE_BLOCK}"><code>{escape("".join(map(str, node.inside)))}</code></pre>'
+        case "code":
+            return f'<code style="font-size:92%">{inside}</code>'
+        case "a":
+            return f'<a href="{escape(about)}" title="{escape(about)}" rel="noopener noreferrer">{inside}</a>'
+        case "quote":
+            return f'<blockquote style="margin:6px 0;border-left:{EDGE};padding-left:10px">{inside}</blockquote>'
+        case "ul" | "ol":
+            return f'<{tag} style="margin:6px 0">{inside}</{tag}>'
+        case "li":
+            return f'<li value="{escape(about)}">{inside}</li>' if about else f"<li>{inside}</li>"
+        case "table":
+            return f'<table style="border-collapse:collapse;table-layout:auto">{inside}</table>'
+        case "th" | "td":
+            rule = f"border-bottom:{RULE}" if tag == "th" else "line-height:1.5"
+            return cell(tag, "right" if about == "r" else "left", inside, rule)
+        case "hr" | "br":
+            return f"<{tag}>"
+    return f"<{tag}>{inside}</{tag}>"  # tr, b, i
 
 
 def element(tag: str, style: str, shown: str, more: str = "", tooltip: str = "") -> str:
@@ -179,14 +241,14 @@ def box(part: tuple[str, str, str, str] | None) -> str:
     if part is None:
         return "<br>"
     text, note, tint, tooltip = part
-    style = f"display:inline-block;text-align:center;padding:1px 2px;margin:1px;background-color:{tint}"
+    style = f"display:inline-block;text-align:center;padding:1px 2px;margin:1px;background-color:{colour(tint)}"
     beneath = f'<br><span style="{STYLES["quiet"]}">{escape(note)}</span>'
     return f'<span style="{style}" title="{escape(tooltip)}">{escape(text) or "&nbsp;"}{beneath}</span>'
 
 
-def image(part: Chart) -> str:
-    source = base64.b64encode(png(part.draw())).decode()
-    return f'<img src="data:image/png;base64,{source}" alt="{escape(plain(part.alt))}" width="{part.width}">'
+def image(figure: Any, alt: Inline, width: int) -> str:
+    source = base64.b64encode(png(figure)).decode()
+    return f'<img src="data:image/png;base64,{source}" alt="{escape(plain(alt))}" width="{width}">'
 
 
 def bar(part: Bar) -> str:
@@ -194,8 +256,8 @@ def bar(part: Bar) -> str:
     rest = 1 - min(1.0, sum(share for share, *_ in part.segments))
     free = [(rest, "rgba(128,128,128,0.18)", "")] if rest > 0 and part.columns else []
     pieces = "".join(
-        f'<span title="{escape(name)}" style="{piece.format(100 * share, colour)}"></span>'
-        for share, colour, name in [*part.segments, *free]
+        f'<span title="{escape(name)}" style="{piece.format(100 * share, colour(shade))}"></span>'
+        for share, shade, name in [*part.segments, *free]
     )
     frame = f"display:inline-block;width:{part.width}px;max-width:100%;margin-left:6px"
     return f'<span style="{frame};white-space:nowrap;font-size:0;text-align:left">{pieces}</span>'

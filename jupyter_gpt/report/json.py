@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from jupyter_gpt.report import charts
-from jupyter_gpt.report.parts import Curves, Figures, Inline, Part, Varies
+from jupyter_gpt.report.markdown import Element, parse
+from jupyter_gpt.report.parts import Curves, Figures, Inline, Markdown, Part, Varies
 from jupyter_gpt.report.text import inline, number, plain
 
 MARKS = re.compile(r"≈[-–0-9.,e+]+|«[^»]*»")
@@ -49,7 +50,7 @@ def encoded(value: Any) -> Any:
     `{"value": 0.5, "text": "0.500"}`; a part that varies as the list of what it holds.
     """
     match value:
-        case None | str():
+        case None | str() | bool():
             return value
         case int():
             return int(value) if abs(value) < EXACT else f"{value:,}"
@@ -61,6 +62,14 @@ def encoded(value: Any) -> Any:
                 return encoded(str(inner) if isinstance(inner, float) else inner)
             counted = inner is None or (isinstance(inner, int) and not digits)
             return encoded(inner) if counted else {"value": inner, "text": shown}
+        case Markdown(text, cursor):
+            return {"kind": "markdown", "text": text, "blocks": encoded(parse(text + cursor))}
+        case Element(tag, inside, about):
+            return {
+                "tag": tag,
+                **({"value": about} if about else {}),
+                **({"inside": encoded(inside)} if inside else {}),
+            }
         case Curves():
             return {
                 "kind": "curves",
@@ -68,13 +77,22 @@ def encoded(value: Any) -> Any:
                 "width": value.width,
                 "alarms": list(value.alarms),
                 "panels": [panel(each) for each in value.panels],
-                **charts.columns(value.panels),
+                **charts.columns([each.points for each in value.panels]),
+                **runs(value),
             }
     if dataclasses.is_dataclass(value):
         fields = {field.name: (getattr(value, field.name), field.default) for field in dataclasses.fields(value)}
-        shown = {name: encoded(held) for name, (held, usual) in fields.items() if held != usual and not callable(held)}
+        shown = {name: encoded(held) for name, (held, usual) in fields.items() if held != usual}
         return {"kind": type(value).__name__.lower(), **shown}
     return [encoded(each) for each in value]
+
+
+def runs(value: Curves) -> dict:
+    """Where other runs stand beside the run: the names and the columns of theirs."""
+    of = [dict(each.others) for each in value.panels]
+    names = dict.fromkeys(name for others in of for name in others)
+    found = [{"name": name, **charts.columns([each.get(name, ()) for each in of])} for name in names]
+    return {"name": value.name, "others": found} if found else {}
 
 
 def panel(given: charts.Panel) -> dict:

@@ -1,18 +1,18 @@
 """What a report consists of: inline content, and parts, one below the other.
 
-Inline content is text, an int (shown as 1,234), None (shown as –), a `Varies`, a `Span`, a `Bar`, or a sequence of
-these. A part knows nothing of how it is rendered.
+Inline content is text, an int (shown as 1,234), None (shown as –), a `Varies`, a `Span`, a `Bar`, a `Markdown`, or a
+sequence of these. A part knows nothing of how it is rendered.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from jupyter_gpt.report.charts import Panel
+from jupyter_gpt.report.charts import Panel, Plot
 
-Inline: TypeAlias = "str | int | Varies | Span | Bar | Sequence[Inline] | None"
+Inline: TypeAlias = "str | int | Varies | Span | Bar | Markdown | Sequence[Inline] | None"
 Part: TypeAlias = "Paragraph | Figures | Table | Samples | Boxes | Chart | Curves | Alarm | Folded | Tree | Varies"
 
 
@@ -30,7 +30,8 @@ class Varies:
 
 @dataclass(frozen=True)
 class Span:
-    """Inline content with a look. `style` holds words of bold, italic, code, quiet, large, alarm.
+    """Inline content with a look. `style` holds words of bold, italic, code, quiet, large, alarm; `glance` is the
+    beginning of what a fold holds, which need not be seen when that is open.
 
     tint: a CSS colour behind it, translucent, so that it is legible on a light and on a dark ground. tooltip: shown
     where the pointer rests. brackets: two characters around it in the text, where the tint has a meaning.
@@ -53,6 +54,16 @@ class Bar:
     segments: Sequence[tuple[float, str, str]]
     width: int = 140
     columns: int = 0
+
+
+@dataclass(frozen=True)
+class Markdown:
+    """An answer in Markdown (see `markdown`); the text has it as it was written. cursor: stands behind it while it
+    grows.
+    """
+
+    text: str
+    cursor: str = ""
 
 
 @dataclass(frozen=True)
@@ -107,24 +118,27 @@ class Boxes:
 
 @dataclass(frozen=True)
 class Chart:
-    """A picture: `draw` returns a matplotlib figure (see `charts`), `alt` describes it. The text leaves it out."""
+    """A plot of `charts`; `alt` describes it. A picture in HTML; the JSON has the numbers, for a chart that tells them.
+    The text leaves it out.
+    """
 
-    draw: Callable[[], Any]
+    plot: Plot
     alt: Inline
-    width: int = 640
 
 
 @dataclass(frozen=True)
 class Curves:
     """Charts of curves over steps, the first panel large and the others beneath it; `alarms` are steps to mark.
 
-    A picture in HTML; the JSON has the points, for a chart that can be zoomed into.
+    A picture in HTML; the JSON has the points, for a chart that can be zoomed into. `name` is that of the run, where
+    there are others in its panels.
     """
 
     panels: Sequence[Panel]
     alt: Inline
     alarms: Sequence[int] = ()
     width: int = 680
+    name: str = ""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from jupyter_gpt.report.parts import (
     Figures,
     Folded,
     Inline,
+    Markdown,
     Paragraph,
     Part,
     Samples,
@@ -108,6 +109,8 @@ def inline(content: Inline, marks: bool = True) -> str:
             return f"{opened}{inline(content.content, marks)}{closed}"
         case Bar():
             return bar(content)
+        case Markdown(text, cursor):
+            return inline(text + cursor, marks)
     return "".join(inline(each, marks) for each in content)
 
 

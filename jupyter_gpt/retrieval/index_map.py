@@ -7,8 +7,11 @@ dimensions.
 
 from __future__ import annotations
 
+from collections import Counter
+
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.report import charts
+from jupyter_gpt.report.charts import Group, Scatter
 from jupyter_gpt.report.parts import Chart, Paragraph, Part
 
 POINTS = 5000  # chunks drawn at most, drawn by lot
@@ -72,42 +75,30 @@ def index_map(kept, question, hits, how: str = "pca") -> list[Part]:
         return []
     places, here, share = plane(np.asarray(kept.files.matrix()[rows]), question, how)
     at = {int(row): i for i, row in enumerate(rows)}
-    found = [places[at[hit.row]] for hit in hits if hit.row in at]
-    counts = {name: names.count(name) for name in dict.fromkeys(names)}
-    most = sorted(counts, key=lambda name: (-counts[name], name))[: len(charts.COLOURS)]
+    found = [hit for hit in hits if hit.row in at]
     span = float(np.ptp(places, axis=0).max()) or 1.0
-    gap = min((float(np.hypot(*(here - place))) for place in found), default=0.0) / span
+    gap = min((float(np.hypot(*(here - places[at[hit.row]]))) for hit in found), default=0.0) / span
     words = (
-        f"map ({how.upper()}): {len(rows):,} chunks of {len(counts):,} documents; the question is {gap:.0%} of "
+        f"map ({how.upper()}): {len(rows):,} chunks of {len(set(names)):,} documents; the question is {gap:.0%} of "
         f"the map's width from the nearest of its {len(found)} hits"
     )
     words += f"; the plane shows {share:.0%} of the variance" if share is not None else ""
-    return [Chart(lambda: picture(places, names, most, here, found), words), Paragraph(words, "quiet")]
+    hit_points = [places[at[hit.row]].tolist() for hit in found]
+    groups = [
+        *by_document(places.tolist(), names),
+        Group("hits", hit_points, charts.RED, [f"[{n}]" for n in range(1, len(found) + 1)], shape="ring", written=True),
+        Group("question", [here.tolist()], charts.RED, shape="star"),
+    ]
+    return [Chart(Scatter(groups, size=(7.2, 4.6)), words), Paragraph(words, "quiet")]
 
 
-def picture(places, names, most, here, found):
-    """Points by document, hits as numbered rings, the question as a star."""
-    import numpy as np
-
-    figure, (axes,) = charts.figure(7.2, 4.6)
-    names, size = np.array(names), max(3.0, min(28.0, 9000 / len(names)))
-    other = ~np.isin(names, most)
-    if other.any():
-        axes.scatter(*places[other].T, s=size, color=charts.GREY, alpha=0.35, linewidths=0, label="others")
-    for colour, name in zip(charts.COLOURS, most, strict=False):
-        axes.scatter(*places[names == name].T, s=size, color=colour, alpha=0.55, linewidths=0, label=short(name))
-    for n, place in enumerate(found, start=1):
-        axes.scatter(*place, s=90, facecolors="none", edgecolors=charts.RED, linewidths=1.4)
-        axes.annotate(f"[{n}]", place, (6, 5), textcoords="offset points", color=charts.RED, fontsize=8)
-    axes.scatter(*here, s=170, marker="*", color=charts.RED, edgecolors="white", linewidths=0.6, label="question")
-    axes.set_xticks([])
-    axes.set_yticks([])
-    charts.legend(axes, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7)
-    for handle in axes.get_legend().legend_handles:
-        handle.set_sizes([36])
-    return figure
-
-
-def short(name: str) -> str:
-    """A document's name in the legend, which leaves out what begins with _."""
-    return charts.label("…" + name[-27:] if len(name) > 28 else name).lstrip("_")
+def by_document(places: list, names: list[str]) -> list[Group]:
+    """The chunks of each document, the largest documents first; those beyond the colours are one group."""
+    counts = Counter(names)
+    most = sorted(counts, key=lambda name: (-counts[name], name))[: len(charts.COLOURS)]
+    of = {name: [place for place, own in zip(places, names, strict=True) if own == name] for name in most}
+    groups = [Group(name, of[name], colour) for colour, name in zip(charts.COLOURS, most, strict=False)]
+    others = [(place, name) for place, name in zip(places, names, strict=True) if name not in of]
+    if not others:
+        return groups
+    return [Group("others", [place for place, _ in others], charts.GREY, [name for _, name in others]), *groups]

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
 from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError, nearest
+from jupyter_gpt.nn.sizes import amount
 from jupyter_gpt.options import Count, Options, method, option
-from jupyter_gpt.retrieval.build import Report
+from jupyter_gpt.report.parts import Paragraph, Table, Varies
+from jupyter_gpt.report.report import Report, ShownAsTable
+from jupyter_gpt.retrieval.build import Report as Changes
 from jupyter_gpt.retrieval.embedders import Embedders
 from jupyter_gpt.retrieval.index import Index
 from jupyter_gpt.retrieval.search import Hit, Searcher
 from jupyter_gpt.runs.worker import on_worker
 
+HEADER = ("index", "documents", "chunks", "embedder", "chunk", "size", "updated")
 EVEN = 0.5  # the weight of meaning in a hybrid search, unless another is given
 
 
@@ -65,7 +70,7 @@ class SearchOptions(Retrieval):
 class KeptIndex:
     """An index of the store. `report` is that of the run that returned this object, None if it was only opened."""
 
-    def __init__(self, name: str, folder: Path, embedders: Embedders, report: Report | None = None):
+    def __init__(self, name: str, folder: Path, embedders: Embedders, report: Changes | None = None):
         self.name, self.files, self.embedders, self.report = name, Index(folder), embedders, report
         self.loaded: Searcher | None = None
 
@@ -164,12 +169,16 @@ def weight_of(hybrid: bool | float) -> float | None:
     return float(hybrid)
 
 
-class Indexes(Mapping):
+class Indexes(ShownAsTable, Mapping):
     """Every index under the store, by name."""
 
     def __init__(self, embedders: Embedders):
         self.embedders = embedders
         self.open: dict[Path, KeptIndex] = {}
+
+    @property
+    def report(self) -> Report:
+        return indexes_report(self)
 
     def folder(self, name: str) -> Path:
         return store.restore(store.home() / "indexes" / store.check_name(name))
@@ -207,3 +216,34 @@ def same(probe, about: dict) -> bool:
     from jupyter_gpt.retrieval.embed import SAME
 
     return len(about.get("probe", ())) == len(probe) and float(probe @ about["probe"]) >= SAME
+
+
+def indexes_report(indexes) -> Report:
+    """One row an index: its size, its age, its embedder. One that cannot be read is listed as damaged."""
+    rows = []
+    for name in indexes:
+        try:
+            kept = indexes[name]
+            counts, settings = kept.files.counts(), kept.about
+            chunks = f"{counts['chunks']:,}" + (f" ({counts['pending']:,} to come)" if counts["pending"] else "")
+            limit, updated = f"{settings['chunk_tokens']} tokens", Varies(age(settings["updated"]))
+            size = Varies(amount(kept.files.size))
+            rows.append((name, counts["documents"], chunks, settings["embedder"], limit, size, updated))
+        except (GPTError, KeyError):
+            rows.append((name, "", "", "damaged", "", "", ""))
+    none = Paragraph("No indexes yet. Make one with %gpt index NAME SOURCE …")
+    data = {"view": "indexes", "indexes": [row[0] for row in rows]}
+    return Report("", [Table(HEADER, rows, "lrrllrl") if rows else none], data)
+
+
+def age(updated: float) -> str:
+    """`5 minutes ago`."""
+    seconds = max(0, int(time.time() - updated))
+    for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= size:
+            return f"{several(seconds // size, unit)} ago"
+    return "just now"
+
+
+def several(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'s' * (count != 1)}"

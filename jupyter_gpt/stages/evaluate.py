@@ -25,6 +25,7 @@ from jupyter_gpt.prompting.answers import Form
 from jupyter_gpt.prompting.ask import INTERRUPTED, replaced_templates
 from jupyter_gpt.prompting.batching import run_batched
 from jupyter_gpt.report import charts
+from jupyter_gpt.report.charts import Group, Scatter
 from jupyter_gpt.report.parts import Chart, Inline, Paragraph, Table, Varies
 from jupyter_gpt.report.report import Report
 from jupyter_gpt.stages.prompt import Prompting, prompt_with_techniques, sender
@@ -323,7 +324,7 @@ def evaluation_report(evaluation) -> Report:
         title,
         [
             Table(HEAD, [row_of(s) for s in settings], SIDES),
-            Chart(lambda: pareto_picture(settings), f"accuracy against {price(settings)[0]}: {lines[0]}"),
+            Chart(pareto_chart(settings), f"accuracy against {price(settings)[0]}: {lines[0]}"),
             *(Paragraph(Varies(line)) for line in lines),
             Paragraph("tokens, seconds and dollars are per question; seconds are its share of its batch", "quiet"),
         ],
@@ -383,22 +384,19 @@ def unread(s: Setting) -> str:
     return f"{s.silent:,} of {s.count:,} of {s.name}{cut}"
 
 
-def pareto_picture(settings: list[Setting]):
+def pareto_chart(settings: list[Setting]) -> Scatter:
     """Each setting at its cost and accuracy with its interval, a line through those that nothing beats."""
     unit, costs = price(settings)
     cost, best = dict(zip(settings, costs, strict=True)), front(settings)
-    figure, (axes,) = charts.figure(7.2, 3.4)
-    axes.plot([cost[s] for s in best], [100 * s.accuracy for s in best], color=charts.BLUE, linewidth=1.2, alpha=0.6)
-    for s in settings:
-        y, (low, high) = 100 * s.accuracy, s.interval
-        error = [[max(0, y - 100 * low)], [max(0, 100 * high - y)]]
-        colour = charts.ORANGE if s in best else charts.GREY
-        axes.errorbar(cost[s], y, error, fmt="o", color=colour, markersize=5, linewidth=1, capsize=2)
-        axes.annotate(
-            charts.label(s.name), (cost[s], y), (6, 4), textcoords="offset points", fontsize=7, color=charts.GREY
-        )
-    if all(value > 0 for value in costs):
-        axes.set_xscale("log")
-    axes.margins(x=0.25)
-    charts.style(axes, unit, "accuracy, %")
-    return figure
+
+    def group(name: str, some: list[Setting], colour: str, joined: bool = False) -> Group:
+        points = [(cost[s], 100 * s.accuracy) for s in some]
+        bounds = [
+            (min(100 * s.interval[0], y), max(100 * s.interval[1], y)) for s, (_, y) in zip(some, points, strict=True)
+        ]
+        return Group(name, points, colour, [s.name for s in some], bounds, joined=joined, written=True)
+
+    groups = [group("Pareto front", best, charts.ORANGE, True)]
+    if beaten := [s for s in settings if s not in best]:
+        groups.append(group("beaten", beaten, charts.GREY))
+    return Scatter(groups, unit, "accuracy, %", log=all(value > 0 for value in costs))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import threading
-import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -13,21 +12,19 @@ from pydantic import Field
 
 from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.nn.sizes import amount
 from jupyter_gpt.options import Count, NotNegative, option
-from jupyter_gpt.report.parts import Paragraph, Table, Varies
+from jupyter_gpt.report.parts import Paragraph, Varies
 from jupyter_gpt.report.report import Report
 from jupyter_gpt.retrieval.build import Report as Changes
 from jupyter_gpt.retrieval.build import documents_of, hash_of, up_to_date, update
 from jupyter_gpt.retrieval.chunk import OVERLAP, TOKENS
 from jupyter_gpt.retrieval.document_sources import SUPPORTED, Item, as_written, find_documents
 from jupyter_gpt.retrieval.index import Index as Files
-from jupyter_gpt.retrieval.indexes import KeptIndex, Retrieval, probe_of, same
+from jupyter_gpt.retrieval.indexes import KeptIndex, Retrieval, probe_of, same, several
 from jupyter_gpt.runs.provenance import Provenance, provenance
 from jupyter_gpt.runs.worker import Job, aside, worker
 from jupyter_gpt.stages.stage import Bound
 
-HEADER = ("index", "documents", "chunks", "embedder", "chunk", "size", "updated")
 NAMED = 5  # documents named of each kind
 DEFAULTS = {"embedder": "minilm", "chunk_tokens": TOKENS, "overlap": OVERLAP}
 
@@ -320,36 +317,5 @@ def index_report(kept) -> Report:
     )
 
 
-def several(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'s' * (count != 1)}"
-
-
 def few(names: list[str]) -> str:
     return ", ".join(names[:NAMED]) + (f", and {len(names) - NAMED:,} more" if len(names) > NAMED else "")
-
-
-def indexes_report(indexes) -> Report:
-    """One row an index: its size, its age, its embedder. One that cannot be read is listed as damaged."""
-    rows = []
-    for name in indexes:
-        try:
-            kept = indexes[name]
-            counts, settings = kept.files.counts(), kept.about
-            chunks = f"{counts['chunks']:,}" + (f" ({counts['pending']:,} to come)" if counts["pending"] else "")
-            limit, updated = f"{settings['chunk_tokens']} tokens", Varies(age(settings["updated"]))
-            size = Varies(amount(kept.files.size))
-            rows.append((name, counts["documents"], chunks, settings["embedder"], limit, size, updated))
-        except (GPTError, KeyError):
-            rows.append((name, "", "", "damaged", "", "", ""))
-    none = Paragraph("No indexes yet. Make one with %gpt index NAME SOURCE …")
-    data = {"view": "indexes", "indexes": [row[0] for row in rows]}
-    return Report("", [Table(HEADER, rows, "lrrllrl") if rows else none], data)
-
-
-def age(updated: float) -> str:
-    """`5 minutes ago`."""
-    seconds = max(0, int(time.time() - updated))
-    for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
-        if seconds >= size:
-            return f"{several(seconds // size, unit)} ago"
-    return "just now"

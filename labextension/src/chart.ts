@@ -3,6 +3,7 @@
 import uPlot from "uplot";
 import { grid, place, reduce, Smoothed, type Grid, type Values } from "./reduce";
 import type { Series } from "./series";
+import { axes, clipped, margin, scaleOf, svg } from "./svg";
 import { faint, type Theme } from "./theme";
 import { logTicks, stepLabel, STRIDES, valueLabels } from "./ticks";
 import type { View } from "./view";
@@ -35,6 +36,8 @@ export interface Shared {
   marked: number | null;
   /** Steps at which something went wrong. */
   alarms: number[];
+  /** Which of several runs are not drawn. */
+  hidden: Set<number>;
   zoom: (view: View | null) => void;
   hover: (step: number | null) => void;
 }
@@ -89,6 +92,64 @@ export class Chart {
     this.plot?.redraw(false, true);
   }
 
+  /** What is seen now as SVG, in a box of this size. */
+  drawing(width: number, height: number): SVGGElement {
+    const { look, theme, alarms } = this.shared;
+    const made = svg("g");
+    if (!this.plot) return made;
+    const { min, max } = this.plot.scales.y as View;
+    const y = scaleOf(min, max, height - (this.label ? 36 : 22), 8, this.logY);
+    const left = margin(y, height) + (this.label ? 18 : 4);
+    const box = { left, top: 8, width: width - left - 14, height: height - 8 - (this.label ? 36 : 22) };
+    const x = scaleOf(this.view.min, this.view.max, left, left + box.width, look.logX);
+    const { clip, name } = clipped(box);
+    const marks = svg("g", { "clip-path": name, fill: "none" });
+    const count = this.runs.length;
+    const [xs, ...columns] = this.plot.data;
+    const path = (values: Values) => {
+      let [line, pen] = ["", "M"];
+      values.forEach((value, k) => {
+        if (value === null || value === undefined) return;
+        line += `${pen}${x.at(xs[k]).toFixed(1)} ${y.at(value).toFixed(1)}`;
+        pen = "L";
+      });
+      return line;
+    };
+    columns.forEach((values, k) => {
+      const layer = LAYERS[Math.floor(k / count)];
+      const line = path(values as Values);
+      if (!line) return;
+      const own = theme.runs[(k % count) % theme.runs.length];
+      const stroke = layer === "evaluation" && count === 1 ? theme.validation : own;
+      const faded = layer === "low" || layer === "high";
+      const look = { stroke, "stroke-width": layer === "mean" ? 2 : 1.2, "stroke-opacity": faded ? 0.4 : 1 };
+      marks.append(svg("path", { d: line, ...look, ...(layer === "evaluation" ? { "stroke-dasharray": "4 4" } : {}) }));
+      for (const at of layer === "evaluation" ? this.apart(this.plot!, k + 1) : []) {
+        marks.append(svg("circle", { cx: x.at(xs[at]), cy: y.at(values[at]!), r: 3.5, stroke, fill: theme.solid.ground }));
+      }
+    });
+    const upright = (step: number, colour: string) =>
+      svg("line", { x1: x.at(step), x2: x.at(step), y1: box.top, y2: box.top + box.height, stroke: colour });
+    marks.append(...alarms.map((step) => upright(step, theme.alarm)));
+    const { limit, interval, evaluation } = this.metric;
+    if (typeof limit === "number") {
+      const at = y.at(limit);
+      marks.append(svg("line", { x1: left, x2: left + box.width, y1: at, y2: at, stroke: theme.alarm, "stroke-dasharray": "5 4" }));
+    }
+    this.runs.forEach((run, i) => {
+      if (this.shared.hidden.has(i) || !evaluation) return;
+      const stroke = count === 1 ? theme.validation : theme.runs[i % theme.runs.length];
+      let bounds = "";
+      for (const each of run.evaluations) {
+        const [low, high] = interval ? [each[interval[0]], each[interval[1]]] : [null, null];
+        if (typeof low === "number" && typeof high === "number") bounds += `M${x.at(each.step)} ${y.at(low)}V${y.at(high)}`;
+      }
+      if (bounds) marks.append(svg("path", { d: bounds, stroke, "stroke-width": 2, "stroke-opacity": 0.5 }));
+    });
+    made.append(axes(box, x, y, theme, { x: this.label ? "step" : "", y: this.label, whole: true }), clip, marks);
+    return made;
+  }
+
   destroy(): void {
     this.plot?.destroy();
     this.plot = null;
@@ -107,6 +168,10 @@ export class Chart {
     const layers: Record<Layer, Values[]> = { low: [], high: [], mean: [], evaluation: [] };
     const none: Values = new Array(on.xs.length).fill(null);
     runs.forEach((run, i) => {
+      if (this.shared.hidden.has(i)) {
+        LAYERS.forEach((layer) => layers[layer].push(none));
+        return;
+      }
       const steps = run.column("step");
       const raw = reduce(steps, run.column(this.metric.column), on, view);
       const smooth = this.metric.smoothed && window > 1;
@@ -142,7 +207,8 @@ export class Chart {
     }
     if (min > max) return this.logY ? [0.1, 1] : [0, 1];
     const { limit, interval } = this.metric;
-    for (const each of interval ? this.runs.flatMap((run) => run.evaluations) : []) {
+    const drawn = this.runs.filter((_run, i) => !this.shared.hidden.has(i));
+    for (const each of interval ? drawn.flatMap((run) => run.evaluations) : []) {
       if (each.step < from || each.step > to) continue;
       min = Math.min(min, each[interval![0]] ?? min);
       max = Math.max(max, each[interval![1]] ?? max);
@@ -350,6 +416,7 @@ export class Chart {
       u.ctx.globalAlpha = 0.5;
       u.ctx.lineWidth = 2 * devicePixelRatio;
       this.runs.forEach((run, i) => {
+        if (this.shared.hidden.has(i)) return;
         u.ctx.strokeStyle = this.runs.length === 1 ? theme.validation : theme.runs[i % theme.runs.length];
         for (const each of run.evaluations) {
           const [from, to] = [each[low], each[high]];

@@ -7,7 +7,8 @@ import type { Panel } from "./layout";
 import type { Series } from "./series";
 import { readTheme, watchTheme } from "./theme";
 import { KEYS, scaled, whole, within, type View } from "./view";
-import { legend, nearest, reading } from "./words";
+import { legendOf, standalone, svg } from "./svg";
+import { entry, legend, nearest, reading } from "./words";
 import "uplot/dist/uPlot.min.css";
 import "./curves.css";
 
@@ -41,6 +42,7 @@ export class Curves {
       look: { logX: false, logY: false, window: 32 },
       marked: null,
       alarms,
+      hidden: new Set(),
       zoom: (view) => this.zoom(view),
       hover: (step) => this.hover(step),
     };
@@ -85,34 +87,26 @@ export class Curves {
     this.main.redraw();
   }
 
-  /** What is seen now, with its names and on the page's ground, as a picture. */
-  picture(): HTMLCanvasElement {
-    const made = element("canvas");
-    const [frame, ratio] = [this.host.getBoundingClientRect(), devicePixelRatio];
-    const { text, background, font } = this.shared.theme;
-    [made.width, made.height] = [frame.width * ratio, frame.height * ratio];
-    const ctx = made.getContext("2d")!;
-    ctx.scale(ratio, ratio);
-    ctx.translate(-frame.left, -frame.top);
-    ctx.fillStyle = background;
-    ctx.fillRect(frame.left, frame.top, frame.width, frame.height);
-    for (const each of this.host.querySelectorAll("canvas")) {
-      const { left, top, width, height } = each.getBoundingClientRect();
-      ctx.drawImage(each, left, top, width, height);
-    }
-    for (const swatch of this.host.querySelectorAll<HTMLElement>(".gpt-swatch")) {
-      const { left, top, width } = swatch.getBoundingClientRect();
-      ctx.fillStyle = swatch.style.color;
-      ctx.fillRect(left, top, width, 2);
-    }
-    ctx.fillStyle = text;
-    ctx.font = `12px ${font}`;
-    ctx.textBaseline = "middle";
-    for (const label of this.host.querySelectorAll(".gpt-entry > :last-child, .gpt-caption > span")) {
-      const { left, top, height } = label.getBoundingClientRect();
-      ctx.fillText(label.textContent ?? "", left, top + height / 2);
-    }
-    return made;
+  /** What is seen now, with its names, as SVG. */
+  drawing(): string {
+    this.shared.theme = readTheme(this.host);
+    const { theme } = this.shared;
+    const [width, ...rest] = this.widths.length ? this.widths : [680];
+    const names = legend(this.runs, theme, this.panels[0], this.shared.hidden).map(({ colour, name }): [string, string] => [colour, name]);
+    const head = legendOf(names, width, 0, theme);
+    const main = this.main.drawing(width, 300);
+    main.setAttribute("transform", `translate(0 ${head.height + 6})`);
+    const drawing = svg("svg", { width }, head.drawing, main);
+    const each = Math.min(width / 2, rest[0] ?? width) || width;
+    const below = head.height + 316;
+    this.small.forEach(({ chart }, k) => {
+      const [x, y] = [(k % 2) * (width - each), below + Math.floor(k / 2) * 150];
+      const small = chart.drawing(each, 126);
+      small.setAttribute("transform", `translate(${x} ${y + 18})`);
+      drawing.append(svg("text", { x: x + 4, y: y + 12, "font-size": 12, fill: theme.solid.muted }, this.panels[k + 1].title), small);
+    });
+    drawing.setAttribute("height", String(below + 150 * Math.ceil(this.small.length / 2)));
+    return standalone(drawing, theme);
   }
 
   destroy(): void {
@@ -190,10 +184,28 @@ export class Curves {
   }
 
   private describe(): void {
-    const shown = this.runs.map((run) => `${run.name} ${run.evaluations.length}`).join("\n");
+    const shown = this.runs.map((run) => `${run.name} ${run.evaluations.length > 0}`).join("\n");
     if (shown === this.legendOf) return;
     this.legendOf = shown;
-    this.legend.replaceChildren(...legend(this.runs, this.shared.theme, this.panels[0]));
+    const { theme, hidden } = this.shared;
+    const entries = legend(this.runs, theme, this.panels[0], hidden);
+    const focused = [...this.legend.children].indexOf(document.activeElement!);
+    this.legend.replaceChildren(
+      ...entries.map((each) => {
+        const { run } = each;
+        if (run === null) return entry(each);
+        const switched = toggle("", () => {
+          if (!hidden.delete(run)) hidden.add(run);
+          this.legendOf = "";
+          this.update();
+        });
+        switched.className = "gpt-switch";
+        switched.setAttribute("aria-pressed", String(!hidden.has(run)));
+        switched.append(entry(each));
+        return switched;
+      }),
+    );
+    (this.legend.children[focused] as HTMLElement | undefined)?.focus();
   }
 
   private hover(step: number | null): void {
@@ -202,7 +214,7 @@ export class Curves {
     this.tip.hidden = step === null || !this.runs.some((run) => run.column("step").length);
     if (this.tip.hidden || step === null) return;
     const strong = this.runs.map((_run, i) => this.main.strong(this.runs, i));
-    this.tip.replaceChildren(...reading(this.runs, strong, step, this.shared.theme, this.panels[0]));
+    this.tip.replaceChildren(...reading(this.runs, strong, step, this.shared.theme, this.panels[0], this.shared.hidden));
     const x = this.main.pixel(step);
     const right = x < this.widths[0] / 2;
     this.tip.style.left = right ? `${x + 14}px` : "auto";

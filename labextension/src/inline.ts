@@ -1,16 +1,18 @@
 // Inline content of a report in the page: text nodes, never HTML.
 
 import { element } from "./dom";
+import { drawMarkdown } from "./markdown";
 import type { Bar, Inline, Span } from "./parts";
 import { plain } from "./parts";
 
-const STYLES = new Set(["bold", "italic", "code", "quiet", "large", "alarm", "block"]);
+const STYLES = new Set(["bold", "italic", "code", "quiet", "large", "alarm", "block", "glance"]);
 
 /** Adds the content to `host`, which is returned. */
 export function write<T extends HTMLElement>(host: T, content: Inline): T {
   if (Array.isArray(content)) for (const each of content) write(host, each);
   else if (content !== null && typeof content === "object" && content.kind === "span") host.append(span(content));
   else if (content !== null && typeof content === "object" && content.kind === "bar") host.append(bar(content));
+  else if (content !== null && typeof content === "object" && content.kind === "markdown") host.append(drawMarkdown(content));
   else host.append(plain(content));
   return host;
 }

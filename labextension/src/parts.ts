@@ -1,7 +1,7 @@
 // A report as the metadata of an output holds it (jupyter_gpt/report/json.py writes it), read with distrust: a notebook may
 // come from anywhere, and from a newer version.
 
-export type Inline = string | number | null | Value | Span | Bar | Inline[];
+export type Inline = string | number | null | Value | Span | Bar | Markdown | Inline[];
 
 /** A number, and how it is written. */
 export interface Value {
@@ -25,6 +25,19 @@ export interface Bar {
   /** Whether what is left of the whole is shown too. */
   rest: boolean;
 }
+
+/** An answer as it was written, and what is drawn of it. */
+export interface Markdown {
+  kind: "markdown";
+  text: string;
+  blocks: Element[];
+}
+
+/** An element of Markdown; what `value` is of each tag says jupyter_gpt/report/markdown.py. */
+export type Element = string | { tag: Tag; value: string; inside: Element[] };
+
+const TAGS = ["p", "h", "ul", "ol", "li", "quote", "hr", "pre", "table", "tr", "th", "td", "b", "i", "a", "br", "code"] as const;
+export type Tag = (typeof TAGS)[number];
 
 export interface Paragraph {
   kind: "paragraph";
@@ -53,12 +66,64 @@ export interface Boxes {
   boxes: ({ text: string; note: string; tint: string; tooltip: string } | null)[];
 }
 
-/** A picture: the `place`-th of the HTML in the same output. */
-export interface Picture {
+/** A plot, drawn from its numbers; of what has none (saved by an earlier version) the `place`-th picture of the HTML. */
+export interface ChartPart {
   kind: "chart";
   alt: string;
   width: number;
+  plot: Plot | null;
   place: number;
+}
+
+// What the fields of plots mean says jupyter_gpt/report/charts.py. `ratio` is the height by the width, `width` in pixels.
+export type Plot = Scatter | BarChart | Matrix;
+
+export interface Group {
+  name: string;
+  points: { x: number; y: number; label: string; size: number | null; bounds: [number, number] | null }[];
+  colour: string;
+  shape: "dot" | "ring" | "star";
+  joined: boolean;
+  written: boolean;
+}
+
+export interface Scatter {
+  kind: "scatter";
+  groups: Group[];
+  x: string;
+  y: string;
+  log: boolean;
+  diagonal: boolean;
+  ratio: number;
+}
+
+export interface Bars {
+  title: string;
+  values: (number | null)[];
+  colours: string[];
+  bounds: ([number, number] | null)[];
+  limit: number | null;
+  top: number | null;
+  cut: string;
+}
+
+export interface BarChart {
+  kind: "barchart";
+  names: string[];
+  panels: Bars[];
+  x: string;
+  stacked: boolean;
+  ratio: number;
+}
+
+export interface Matrix {
+  kind: "matrix";
+  rows: string[];
+  columns: string[];
+  counts: number[][];
+  x: string;
+  y: string;
+  ratio: number;
 }
 
 export interface CurvesPanel {
@@ -70,17 +135,23 @@ export interface CurvesPanel {
   evaluated: (number | null)[][];
 }
 
-export interface CurvesPart {
-  kind: "curves";
-  alt: string;
-  alarms: number[];
-  panels: CurvesPanel[];
+/** What a run tells of each panel over its steps. */
+export interface Told {
+  name: string;
   steps: number[];
   /** A column of values for each panel. */
   columns: (number | null)[][];
   /** How many steps there were. */
   of: number;
-  place: number;
+}
+
+export interface CurvesPart {
+  kind: "curves";
+  alt: string;
+  alarms: number[];
+  panels: CurvesPanel[];
+  /** The run, and those drawn beside it. */
+  runs: Told[];
 }
 
 export interface Figures {
@@ -108,7 +179,7 @@ export interface Tree {
   quiet: boolean;
 }
 
-export type Part = Paragraph | Figures | Table | Samples | Boxes | Picture | CurvesPart | Alarm | Folded | Tree;
+export type Part = Paragraph | Figures | Table | Samples | Boxes | ChartPart | CurvesPart | Alarm | Folded | Tree;
 
 export interface Report {
   title: Inline;
@@ -116,8 +187,12 @@ export interface Report {
 }
 
 export const FORMAT = 1; // of json.py
-const MOST = 250_000; // values in a report; a larger one would hold up the page
+const MOST = 250_000; // values in a report, 64 characters of a text one; a larger report would hold up the page
 const DEEP = 60; // levels of folds and trees
+const PIXELS = 89; // of an inch of a plot
+const FAR = 1e30; // what lies beyond is on no axis
+const COLOUR = /^#[0-9a-f]{3,8}$/i;
+const LINK = /^(https?:\/\/|mailto:)\S+$/i;
 
 /** The report in an output's metadata; null where there is none, and an error that says what is wrong with one. */
 export function readReport(metadata: unknown): Report | null {
@@ -136,6 +211,7 @@ export function plain(content: Inline): string {
   if (typeof content === "number") return content.toLocaleString("en-US");
   if (Array.isArray(content)) return content.map(plain).join("");
   if (content.kind === "value") return content.text;
+  if (content.kind === "markdown") return content.text;
   return content.kind === "span" ? plain(content.content) : "";
 }
 
@@ -162,7 +238,7 @@ class Reader {
   }
 
   private part(value: unknown): Part {
-    this.count();
+    this.spend(1);
     if (!isObject(value)) throw malformed("a part");
     switch (value.kind) {
       case "paragraph":
@@ -180,7 +256,9 @@ class Reader {
         return { kind: "boxes", boxes: this.list(value.boxes).map((each) => this.box(each)) };
       case "chart": {
         const alt = plain(this.inline(value.alt));
-        return { kind: "chart", alt, width: number(value.width ?? 640), place: this.pictures++ };
+        const plot = isObject(value.plot) ? this.plot(value.plot) : null;
+        const width = isObject(value.plot) ? PIXELS * this.size(value.plot)[0] : number(value.width ?? 640);
+        return { kind: "chart", alt, width, plot, place: this.pictures++ };
       }
       case "curves":
         return this.curves(value);
@@ -200,7 +278,7 @@ class Reader {
     const width = header.length || rows[0]?.length || 0;
     if (rows.some((row) => row.length !== width)) throw malformed("a table");
     const sides = text(value.sides ?? "") || `l${"r".repeat(Math.max(0, width - 1))}`;
-    return { kind: "table", header, rows, sides, wrap: value.wrap === true };
+    return { kind: "table", header, rows, sides, wrap: flag(value.wrap) };
   }
 
   private samples(value: Fields): Samples {
@@ -214,22 +292,96 @@ class Reader {
   }
 
   private box(value: unknown): Boxes["boxes"][number] {
-    this.count();
+    this.spend(1);
     if (value === null) return null;
     const [shown, note, tint, tooltip] = texts(value, 4);
     return { text: shown, note, tint, tooltip };
   }
 
   private curves(value: Fields): CurvesPart {
-    const steps = this.numbers(value.steps).map(number);
-    const columns = this.list(value.columns).map((column) => this.numbers(column));
     const panels = this.list(value.panels).map((each) => this.panel(each));
-    if (!panels.length || columns.length !== panels.length) throw malformed("the curves");
-    if (columns.some((column) => column.length !== steps.length)) throw malformed("the curves");
-    if (steps.some((step, i) => i > 0 && step <= steps[i - 1])) throw malformed("the steps");
+    if (!panels.length) throw malformed("the curves");
+    const runs = [value, ...this.list(value.others ?? [])].map((each) => this.told(each, panels.length));
     const alarms = this.numbers(value.alarms).map(number);
-    const of = number(value.of ?? steps.length);
-    return { kind: "curves", alt: text(value.alt ?? ""), alarms, panels, steps, columns, of, place: this.pictures++ };
+    this.pictures++; // the HTML has one of it too
+    return { kind: "curves", alt: text(value.alt ?? ""), alarms, panels, runs };
+  }
+
+  private told(value: unknown, panels: number): Told {
+    if (!isObject(value)) throw malformed("a run");
+    const steps = this.numbers(value.steps).map(number);
+    const columns = this.list(value.columns).map((column) => this.numbers(column).map(near));
+    if (columns.length !== panels || columns.some((column) => column.length !== steps.length)) throw malformed("the curves");
+    if (steps.some((step, i) => Math.abs(step) > FAR || (i > 0 && step <= steps[i - 1]))) throw malformed("the steps");
+    return { name: text(value.name ?? ""), steps, columns, of: number(value.of ?? steps.length) };
+  }
+
+  private plot(value: Fields): Plot | null {
+    const [width, height] = this.size(value);
+    const ratio = height / width;
+    const texts = (given: unknown) => this.list(given ?? []).map((each) => (this.spend(1), text(each)));
+    switch (value.kind) {
+      case "scatter": {
+        const groups = this.list(value.groups).map((each) => this.group(each));
+        const log = flag(value.log) && groups.every(({ points }) => points.every(({ x }) => x > 0));
+        const names = { x: text(value.x ?? ""), y: text(value.y ?? "") };
+        return { kind: "scatter", groups, log, ...names, diagonal: flag(value.diagonal), ratio };
+      }
+      case "barchart": {
+        const names = texts(value.names);
+        const panels = this.list(value.panels).map((each) => this.bars(each, names.length));
+        if (!panels.length) throw malformed("the bars");
+        return { kind: "barchart", names, panels, x: text(value.x ?? ""), stacked: flag(value.stacked), ratio };
+      }
+      case "matrix": {
+        const [rows, columns] = [texts(value.rows), texts(value.columns)];
+        const counts = this.list(value.counts).map((row) => this.numbers(row).map(number));
+        const fits = counts.length === rows.length && counts.every((row) => row.length === columns.length);
+        if (!fits || counts.some((row) => row.some((count) => count < 0))) throw malformed("a matrix");
+        const names = { x: text(value.x ?? "predicted"), y: text(value.y ?? "true") };
+        return { kind: "matrix", rows, columns, counts, ...names, ratio };
+      }
+    }
+    return null; // a newer kind: its picture is in the HTML
+  }
+
+  /** Inches: those of the picture. */
+  private size({ kind, size }: Fields): [number, number] {
+    const usual = kind === "matrix" ? [4.2, 3.2] : kind === "barchart" ? [7.6, 1.9] : [7.2, 3.4];
+    const [width, height] = this.numbers(pair(size ?? usual)).map((each) => Math.max(1, Math.min(20, number(each))));
+    return [width, height];
+  }
+
+  private group(value: unknown): Group {
+    if (!isObject(value)) throw malformed("a group of points");
+    const { shape = "dot" } = value;
+    if (shape !== "dot" && shape !== "ring" && shape !== "star") throw malformed("a shape");
+    const labels = this.list(value.labels ?? []);
+    const sizes = this.numbers(value.sizes ?? []);
+    const bounds = this.list(value.bounds ?? []).map((each) => this.bounds(each));
+    const points = this.list(value.points).flatMap((each, i) => {
+      const [x, y] = this.numbers(pair(each)).map(near);
+      if (x === null || y === null) return [];
+      return [{ x, y, label: text(labels[i] ?? ""), size: sizes[i] ?? null, bounds: bounds[i] ?? null }];
+    });
+    const named = { name: text(value.name), colour: colour(value.colour ?? "#3b82c4") };
+    return { ...named, points, shape, joined: flag(value.joined), written: flag(value.written) };
+  }
+
+  private bars(value: unknown, count: number): Bars {
+    if (!isObject(value)) throw malformed("the bars");
+    const values = this.numbers(value.values).map(near);
+    if (values.length !== count) throw malformed("the bars");
+    const colours = this.list(value.colours ?? ["#3b82c4"]).map((each) => (this.spend(1), colour(each)));
+    const bounds = this.list(value.bounds ?? []).map((each) => this.bounds(each));
+    const [limit, top] = this.numbers([value.limit ?? null, value.top ?? null]).map(near);
+    return { title: text(value.title), values, colours, bounds, limit, top, cut: text(value.cut ?? "") };
+  }
+
+  private bounds(value: unknown): [number, number] | null {
+    if (value === null) return null;
+    const [low, high] = this.numbers(pair(value)).map(near);
+    return low === null || high === null ? null : [low, high];
   }
 
   private panel(value: unknown): CurvesPanel {
@@ -238,8 +390,8 @@ class Reader {
     return {
       title: text(value.title),
       names: { line, points },
-      smoothed: value.smoothed === true,
-      limit: typeof value.limit === "number" ? value.limit : null,
+      smoothed: flag(value.smoothed),
+      limit: this.numbers([value.limit ?? null]).map(near)[0],
       evaluated: this.list(value.evaluated).map((row) => this.numbers(row)),
     };
   }
@@ -251,11 +403,11 @@ class Reader {
       parts: this.parts(value.parts),
       children: this.list(value.children ?? []).map((child) => {
         if (!isObject(child) || child.kind !== "tree") throw malformed("a tree");
-        this.count();
+        this.spend(1);
         return this.tree(child);
       }),
-      opened: value.opened !== false,
-      quiet: value.quiet === true,
+      opened: flag(value.opened ?? true),
+      quiet: flag(value.quiet),
     }));
   }
 
@@ -264,8 +416,9 @@ class Reader {
   }
 
   private inline(value: unknown): Inline {
-    this.count();
-    if (value === null || typeof value === "string" || typeof value === "number") return value;
+    this.spend(typeof value === "string" ? 1 + (value.length >> 6) : 1);
+    if (value === null || typeof value === "string") return value;
+    if (typeof value === "number") return number(value);
     if (Array.isArray(value)) return this.inside(() => this.inlines(value));
     if (!isObject(value)) throw malformed("content");
     if (value.kind === undefined) return { kind: "value", value: number(value.value), text: text(value.text) };
@@ -278,12 +431,27 @@ class Reader {
         tooltip: text(value.tooltip ?? ""),
       }));
     }
+    if (value.kind === "markdown") return { kind: "markdown", text: text(value.text), blocks: this.elements(value.blocks) };
     if (value.kind !== "bar") throw malformed("content");
     const segments = this.list(value.segments).map((each) => {
       const [share, colour, name] = this.list(each);
       return { share: number(share), colour: text(colour), name: text(name) };
     });
-    return { kind: "bar", segments, width: number(value.width ?? 140), rest: Number(value.columns ?? 0) > 0 };
+    return { kind: "bar", segments, width: number(value.width ?? 140), rest: number(value.columns ?? 0) > 0 };
+  }
+
+  private elements(value: unknown): Element[] {
+    return this.inside(() =>
+      this.list(value ?? []).map((each) => {
+        this.spend(1);
+        if (typeof each === "string") return each;
+        if (!isObject(each)) throw malformed("Markdown");
+        const tag = TAGS.find((known) => known === each.tag);
+        const about = text(each.value ?? "");
+        if (!tag || (tag === "a" && !LINK.test(about))) throw malformed("Markdown");
+        return { tag, value: about, inside: this.elements(each.inside) };
+      }),
+    );
   }
 
   private list(value: unknown): unknown[] {
@@ -294,12 +462,13 @@ class Reader {
   /** Numbers, with null where one is unknown. */
   private numbers(value: unknown): (number | null)[] {
     const found = this.list(value);
-    this.left -= found.length;
+    this.spend(found.length);
     return found.map((each) => (each === null ? null : number(each)));
   }
 
-  private count(): void {
-    if (this.left-- < 0) throw new Error("This report is too large to be drawn");
+  private spend(values: number): void {
+    this.left -= values;
+    if (this.left < 0) throw new Error("This report is too large to be drawn");
   }
 
   private inside<T>(read: () => T): T {
@@ -327,6 +496,20 @@ function texts(value: unknown, count: number): string[] {
 function number(value: unknown): number {
   if (typeof value !== "number" || !Number.isFinite(value)) throw malformed("a number");
   return value;
+}
+
+/** `int(True)` is what earlier versions saved. */
+function flag(value: unknown): boolean {
+  return value === true || value === 1;
+}
+
+function near(value: number | null): number | null {
+  return value === null || Math.abs(value) > FAR ? null : value;
+}
+
+/** A colour that an attribute of SVG may have; no other paint. */
+function colour(value: unknown): string {
+  return COLOUR.test(text(value)) ? text(value) : "#666666";
 }
 
 function words(value: unknown): string[] {

@@ -4,8 +4,10 @@
 import { element, toggle } from "./dom";
 import { copyButton, downloadText } from "./export";
 import { styled, write } from "./inline";
-import { plain, readReport, type Boxes, type Part, type Picture, type Samples, type Tree } from "./parts";
+import { plain, readReport, type Boxes, type ChartPart, type Paragraph, type Part, type Samples, type Tree } from "./parts";
+import { drawPlot } from "./plot";
 import { drawCurves } from "./saved_curves";
+import { Search } from "./search";
 import { drawTable } from "./table";
 import { readTheme, watchTheme } from "./theme";
 import "./run.css";
@@ -78,7 +80,7 @@ class View {
   private block(part: Part): HTMLElement {
     switch (part.kind) {
       case "paragraph":
-        return paragraph(write(element("div", `gpt-paragraph ${styled(part.style)}`), part.content), part.style);
+        return paragraph(part);
       case "figures":
         return drawTable({ kind: "table", header: [], rows: part.rows.map((row) => [row.name, row.value]), sides: "ll", wrap: true });
       case "table":
@@ -88,12 +90,9 @@ class View {
       case "boxes":
         return boxes(part);
       case "chart":
-        return this.picture(part);
-      case "curves": {
-        const { node, destroy } = drawCurves(part);
-        this.stop.push(destroy);
-        return node;
-      }
+        return part.plot ? this.kept(drawPlot({ ...part, plot: part.plot })) : this.picture(part);
+      case "curves":
+        return this.kept(drawCurves(part));
       case "alarm":
         return write(element("p", "gpt-alarm"), part.content);
       case "folded": {
@@ -106,7 +105,12 @@ class View {
     }
   }
 
-  private picture({ alt, width, place }: Picture): HTMLElement {
+  private kept({ node, destroy }: { node: HTMLElement; destroy: () => void }): HTMLElement {
+    this.stop.push(destroy);
+    return node;
+  }
+
+  private picture({ alt, width, place }: ChartPart): HTMLElement {
     const frame = element("div", "gpt-part");
     const source = this.pictures[place] ?? "";
     if (!source.startsWith("data:image/png;base64,")) {
@@ -134,6 +138,9 @@ class View {
     const tools = element("div", "gpt-part-tools");
     const nodes = folds.filter((fold) => fold.classList.contains("gpt-node"));
     if (nodes.length > 1) {
+      const search = new Search(frame);
+      this.stop.push(() => search.destroy());
+      tools.append(search.found, search.field);
       const all = (open: boolean) => nodes.forEach((fold) => (fold.open = open || fold === top));
       tools.append(toggle("Unfold", () => all(true)), toggle("Fold", () => all(false)));
     }
@@ -142,7 +149,7 @@ class View {
       const save = () => downloadText("trace.json", "application/json", JSON.stringify(trace, null, 1));
       tools.append(toggle("Download JSON", save));
     }
-    if (tools.childElementCount) frame.append(tools);
+    if (tools.childElementCount) frame.prepend(tools);
     return frame;
   }
 
@@ -163,12 +170,13 @@ function keep(event: KeyboardEvent): void {
   if (!event.ctrlKey && !event.metaKey && !event.altKey) event.stopPropagation();
 }
 
-/** What a model wrote and what it was sent can be copied. */
-function paragraph(shown: HTMLElement, style: string[]): HTMLElement {
-  if (!style.includes("block") && !style.includes("code")) return shown;
+/** What a model wrote and what it was sent can be copied; an answer in Markdown has a button of its own. */
+function paragraph({ content, style }: Paragraph): HTMLElement {
+  const shown = write(element("div", `gpt-paragraph ${styled(style)}`), content);
+  if ((!style.includes("block") && !style.includes("code")) || shown.querySelector(".gpt-markdown")) return shown;
   const frame = element("div", "gpt-part");
   const tools = element("div", "gpt-part-tools");
-  tools.append(copyButton("Copy", () => shown.textContent ?? ""));
+  tools.append(copyButton("Copy", () => plain(content)));
   frame.append(shown, tools);
   return frame;
 }

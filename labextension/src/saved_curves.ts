@@ -1,19 +1,16 @@
-// The curves of a saved run, from the columns that its report holds.
+// The curves of saved runs, from the columns that their report holds.
 
 import { Curves } from "./curves";
-import { element, toggle } from "./dom";
-import { download } from "./export";
+import { element } from "./dom";
+import { cell, framed } from "./figure";
 import { rate } from "./format";
 import type { Panel } from "./layout";
-import type { CurvesPart } from "./parts";
+import type { CurvesPart, Table } from "./parts";
 import { Series, type Evaluation } from "./series";
 
-/** The part as the run and the panels that `Curves` draws: column `c0` for the first panel, `e0` its evaluations. */
-export function asSeries(part: CurvesPart): { run: Series; panels: Panel[] } {
-  const run = new Series();
+/** The part as the runs and the panels that `Curves` draws: column `c0` for the first panel, `e0` its evaluations. */
+export function asSeries(part: CurvesPart): { runs: Series[]; panels: Panel[] } {
   const evaluations = new Map<number, Evaluation>();
-  run.append("step", part.steps);
-  part.columns.forEach((column, k) => run.append(`c${k}`, column.map((value) => value ?? NaN)));
   const panels = part.panels.map((panel, k): Panel => {
     for (const [step, value, low, high] of panel.evaluated) {
       if (step === null) continue;
@@ -32,24 +29,52 @@ export function asSeries(part: CurvesPart): { run: Series; panels: Panel[] } {
       format: (value) => (typeof value === "number" && Math.abs(value) >= 1000 ? value.toFixed(0) : rate(value)),
     };
   });
-  run.evaluations = [...evaluations.values()].sort((one, other) => one.step - other.step);
-  run.steps = part.steps[part.steps.length - 1] ?? null;
-  return { run, panels };
+  const runs = part.runs.map(({ name, steps, columns }) => {
+    const run = new Series();
+    run.name = name;
+    run.steps = steps[steps.length - 1] ?? null;
+    run.append("step", steps);
+    columns.forEach((column, k) => run.append(`c${k}`, column.map((value) => value ?? NaN)));
+    return run;
+  });
+  runs[0].evaluations = [...evaluations.values()].sort((one, other) => one.step - other.step);
+  return { runs, panels };
+}
+
+/** A row for each step at which there is a value; with several runs, first the name of the run. */
+export function asTable({ runs, panels }: CurvesPart): Table {
+  const many = runs.length > 1;
+  const tested = panels.map((panel) => new Map(panel.evaluated.map(([step, value]) => [step, value])));
+  const used = panels.map((_panel, k) => tested[k].size > 0);
+  const named = panels.flatMap(({ title, names }, k) => [title, ...(used[k] ? [names.points === title ? `${title}, evaluated` : names.points] : [])]);
+  const rows = runs.flatMap(({ name, steps, columns }, i) => {
+    const at = new Map(steps.map((step, k) => [step, k]));
+    const all = i ? steps : [...new Set([...steps, ...tested.flatMap((each) => [...each.keys()].filter((step) => step !== null))])];
+    return all.sort((one, other) => one - other).map((step) => [
+      ...(many ? [name] : []),
+      step,
+      ...panels.flatMap((_panel, k) => [
+        cell(columns[k][at.get(step) ?? -1] ?? null),
+        ...(used[k] ? [cell((i ? null : tested[k].get(step)) ?? null)] : []),
+      ]),
+    ]);
+  });
+  const header = [...(many ? ["run"] : []), "step", ...named];
+  return { kind: "table", header, rows, sides: `${many ? "l" : ""}${"r".repeat(header.length)}`, wrap: false };
 }
 
 export function drawCurves(part: CurvesPart): { node: HTMLElement; destroy: () => void } {
-  const node = element("div", "gpt-part gpt-saved-curves");
+  const node = element("div", "gpt-saved-curves");
   const host = element("div", "gpt-curves");
-  const { run, panels } = asSeries(part);
-  const curves = new Curves(host, [run], panels, part.alarms);
-  const tools = element("div", "gpt-part-tools");
-  tools.append(toggle("Download PNG", () => download("curves.png", curves.picture().toDataURL("image/png"))));
-  const said = element("p", "gpt-spoken", part.alt);
-  node.append(said, host);
-  if (part.of > part.steps.length) {
-    const [kept, all] = [part.steps.length, part.of].map((count) => count.toLocaleString("en-US"));
-    node.append(element("p", "gpt-quiet gpt-kept", `${kept} of ${all} steps, the highest and lowest among them`));
+  const { runs, panels } = asSeries(part);
+  const curves = new Curves(host, runs, panels, part.alarms);
+  node.append(host);
+  for (const { name, of, steps } of part.runs) {
+    if (of <= steps.length) continue;
+    const [kept, all] = [steps.length, of].map((count) => count.toLocaleString("en-US"));
+    const whose = part.runs.length > 1 ? `${name}: ` : "";
+    node.append(element("p", "gpt-quiet gpt-kept", `${whose}${kept} of ${all} steps, the highest and lowest among them`));
   }
-  node.append(tools);
-  return { node, destroy: () => curves.destroy() };
+  const drawing = { node, table: () => asTable(part), svg: () => curves.drawing() };
+  return { node: framed(drawing, "curves", part.alt), destroy: () => curves.destroy() };
 }

@@ -82,7 +82,7 @@ function side(sides: string, column: number): string {
 }
 
 /** What a row is copied as: numbers with all their digits and without commas. */
-function values(row: readonly Inline[]): string[] {
+export function values(row: readonly Inline[]): string[] {
   return row.map((cell) => {
     if (typeof cell === "number") return String(cell);
     return cell !== null && typeof cell === "object" && !Array.isArray(cell) && cell.kind === "value"

@@ -6,6 +6,8 @@ export interface Theme {
   muted: string;
   grid: string;
   background: string;
+  /** Plain colours, for drawings that are saved as files of their own. */
+  solid: { text: string; muted: string; grid: string; ground: string };
   font: string;
   /** Distinct for the common kinds of colour blindness (after Okabe and Ito, 2008), fitted to the ground. */
   runs: string[];
@@ -15,6 +17,8 @@ export interface Theme {
 
 const LIGHT = ["#0072b2", "#d55e00", "#009e73", "#b5508f", "#8a6d00", "#3a9bd9"];
 const DARK = ["#56b4e9", "#f0a030", "#2bc59a", "#e39ac0", "#f0e442", "#a9b8ff"];
+const SOLID_LIGHT = { text: "#212121", muted: "#666666", grid: "#e8e8e8", ground: "#ffffff" };
+const SOLID_DARK = { text: "#e0e0e0", muted: "#a6a6a6", grid: "#333333", ground: "#111111" };
 
 export function readTheme(element: HTMLElement): Theme {
   const style = getComputedStyle(element);
@@ -27,6 +31,7 @@ export function readTheme(element: HTMLElement): Theme {
     muted: read("--gpt-muted", "#888"),
     grid: dark ? "rgba(255,255,255,0.09)" : "rgba(0,0,0,0.08)",
     background: read("--gpt-ground", dark ? "#111" : "#fff"),
+    solid: dark ? SOLID_DARK : SOLID_LIGHT,
     font: style.fontFamily,
     runs,
     validation: runs[1],

@@ -5,7 +5,7 @@ export function logTicks(min: number, max: number, room: number): number[] {
   const most = Math.max(2, room);
   for (const leads of [[1, 2, 3, 4, 5, 6, 7, 8, 9], [1, 2, 5], [1]]) {
     const ticks = decades(min, max, leads);
-    if (ticks.length <= most) return ticks.length >= 3 || leads.length === 1 ? ticks : even(min, max, most);
+    if (ticks.length <= most) return ticks.length >= 3 || leads.length === 1 ? ticks : linearTicks(min, max, most);
   }
   const ticks = decades(min, max, [1]);
   return ticks.filter((_tick, k) => k % Math.ceil(ticks.length / most) === 0);
@@ -22,10 +22,12 @@ function decades(min: number, max: number, leads: number[]): number[] {
   return ticks;
 }
 
-function even(min: number, max: number, most: number): number[] {
+/** At most `most` even steps of 1, 2 or 5 between `min` and `max`. */
+export function linearTicks(min: number, max: number, most: number): number[] {
   const stride = [1, 2, 5, 10].map((lead) => lead * 10 ** Math.floor(Math.log10((max - min) / most)));
   const by = stride.find((each) => (max - min) / each <= most) ?? max - min;
-  const ticks = [];
+  const ticks: number[] = [];
+  if (!(by > 0) || by < 1e-12 * Math.max(Math.abs(min), Math.abs(max))) return ticks; // nothing to step over
   for (let k = Math.ceil(min / by); k * by <= max; k++) ticks.push(Number((k * by).toPrecision(12)));
   return ticks;
 }

@@ -3,6 +3,7 @@
 
 import { element, toggle, write } from "./dom";
 import { Frame } from "./frame";
+import { Search } from "./search";
 import { widget, type Link } from "./widget";
 import "./trace.css";
 
@@ -63,12 +64,6 @@ class Row {
     this.fold.dataset.kind = now.kind;
     this.fold.classList.toggle("gpt-pruned", now.pruned);
   }
-
-  /** Whether the words stand anywhere in this node. */
-  has(words: string): boolean {
-    const { label, kind, text, prompt, result, note, facts } = this.fields;
-    return [label, kind, text, prompt, result, note, ...facts].join("\n").toLowerCase().includes(words);
-  }
 }
 
 /** What a node says about itself; what decided its fate stands out. */
@@ -79,25 +74,21 @@ function tagged(fact: string): HTMLElement {
 
 class Tree {
   private readonly panel: Frame;
-  private readonly search = element("input", "gpt-search");
-  private readonly found = element("span", "gpt-about");
   private readonly top = element("div", "gpt-tree");
+  private readonly search = new Search(this.top);
   private readonly rows = new Map<string, Row>();
 
   constructor(el: HTMLElement, private readonly link: Link) {
     this.panel = new Frame(el, "gpt-trace", "Trace of a technique");
     const { root, actions } = this.panel;
-    this.search.type = "search";
-    this.search.placeholder = "search the trace";
-    this.search.setAttribute("aria-label", "Search the trace");
-    this.search.addEventListener("input", () => this.filter());
     const folds = [toggle("unfold", () => this.foldAll(true)), toggle("fold", () => this.foldAll(false))];
-    actions.append(this.found, this.search, ...folds);
+    actions.append(this.search.found, this.search.field, ...folds);
     root.append(this.top);
     this.draw();
   }
 
   destroy(): void {
+    this.search.destroy();
     this.panel.destroy();
   }
 
@@ -117,7 +108,7 @@ class Tree {
       this.rows.delete(path);
     }
     for (const [path, fields] of Object.entries(update.nodes)) this.row(path).take(fields);
-    if (this.search.value) this.filter();
+    if (this.search.field.value) this.search.run();
     this.link.send({ type: "heard" });
   }
 
@@ -135,23 +126,6 @@ class Tree {
 
   private foldAll(open: boolean): void {
     for (const [path, row] of this.rows) row.fold.open = open || !path.includes(".");
-  }
-
-  /** Only what has the words, and the way to it. */
-  private filter(): void {
-    const words = this.search.value.trim().toLowerCase();
-    const hits = [...this.rows].filter(([, row]) => words && row.has(words)).map(([path]) => path);
-    const shown = new Set<string>();
-    for (const hit of hits) {
-      const parts = hit.split(".");
-      parts.forEach((_, i) => shown.add(parts.slice(0, i + 1).join(".")));
-    }
-    for (const [path, row] of this.rows) {
-      row.fold.hidden = words !== "" && !shown.has(path);
-      row.fold.classList.toggle("gpt-hit", hits.includes(path));
-      if (words && shown.has(path)) row.fold.open = true;
-    }
-    write(this.found, words ? `${hits.length} found` : "");
   }
 }
 

@@ -13,24 +13,33 @@ export function nearest(steps: Float32Array, step: number): number {
   return at > 0 && step - steps[at - 1] < steps[at] - step ? at - 1 : at;
 }
 
+/** A line of the legend. */
+export interface Entry {
+  name: string;
+  colour: string;
+  dashed: boolean;
+  /** Which of several runs it stands for. */
+  run: number | null;
+}
+
 /** What the lines mean, and with several runs, whose they are. */
-export function legend(runs: Series[], theme: Theme, { names, evaluation = "" }: Panel): HTMLElement[] {
+export function legend(runs: Series[], theme: Theme, { names, evaluation = "" }: Panel, hidden: ReadonlySet<number>): Entry[] {
   const many = runs.length > 1;
-  const entries = runs.map((run, i) =>
-    entry(many ? run.name : names.line, theme.runs[i % theme.runs.length], "gpt-line"),
-  );
+  const entries = runs.map((run, i): Entry => {
+    const colour = hidden.has(i) ? theme.muted : theme.runs[i % theme.runs.length];
+    return { name: many ? run.name : names.line, colour, dashed: false, run: many ? i : null };
+  });
   if (runs.some((run) => run.evaluations.some((each) => typeof each[evaluation] === "number"))) {
-    const colour = many ? theme.muted : theme.validation;
-    entries.push(entry(names.points, colour, "gpt-dashes"));
+    entries.push({ name: names.points, colour: many ? theme.muted : theme.validation, dashed: true, run: null });
   }
   return entries;
 }
 
-function entry(label: string, colour: string, kind: string): HTMLElement {
+export function entry({ name, colour, dashed }: Entry): HTMLElement {
   const line = element("span", "gpt-entry");
-  const swatch = element("span", `gpt-swatch ${kind}`);
+  const swatch = element("span", `gpt-swatch ${dashed ? "gpt-dashes" : "gpt-line"}`);
   swatch.style.color = colour;
-  line.append(swatch, element("span", "", label));
+  line.append(swatch, element("span", "", name));
   return line;
 }
 
@@ -41,13 +50,14 @@ export function reading(
   step: number,
   theme: Theme,
   { column, evaluation: points, names, format }: Panel,
+  hidden: ReadonlySet<number>,
 ): HTMLElement[] {
   const many = runs.length > 1;
   const rows: HTMLElement[] = [];
   let shown = Math.round(step);
   runs.forEach((run, i) => {
     const steps = run.column("step");
-    if (!steps.length || step > steps[steps.length - 1] * 1.02 + 1) return;
+    if (hidden.has(i) || !steps.length || step > steps[steps.length - 1] * 1.02 + 1) return;
     const at = nearest(steps, step);
     if (!rows.length) shown = steps[at];
     const colour = theme.runs[i % theme.runs.length];

@@ -24,6 +24,49 @@ describe("reading a report", () => {
     expect(first.alt).toBe("loss 0.500");
   });
 
+  test("what earlier versions saved is read: charts without numbers, and 1 and 0 for true and false", () => {
+    const [chart, tree, table] = report([
+      { kind: "chart", alt: "a" },
+      { kind: "tree", head: "a", opened: 0, quiet: 1 },
+      { kind: "table", rows: [], wrap: 1 },
+    ])!.parts as any[];
+    expect(chart).toEqual({ kind: "chart", alt: "a", width: 640, plot: null, place: 0 });
+    expect([tree.opened, tree.quiet, table.wrap]).toEqual([false, true, true]);
+  });
+
+  test("a plot of a kind that is not known yet is the picture of the HTML", () => {
+    expect(report([{ kind: "chart", alt: "a", plot: { kind: "sunburst" } }])!.parts).toMatchObject([{ plot: null, place: 0 }]);
+  });
+
+  test("plots have what they leave out, and only points and colours that can be drawn", () => {
+    const group = { kind: "group", name: "a", points: [[0, 1], [2, null], [1e300, 1]], colour: "url(#x)" };
+    const plot = (held: object) => (report([{ kind: "chart", alt: "a", plot: held }])!.parts[0] as any).plot;
+    expect(plot({ kind: "scatter", groups: [group], log: true })).toEqual({
+      kind: "scatter",
+      groups: [{ name: "a", points: [{ x: 0, y: 1, label: "", size: null, bounds: null }], colour: "#666666", shape: "dot", joined: false, written: false }],
+      x: "", y: "", log: false, diagonal: false, ratio: 3.4 / 7.2,
+    });
+    expect(() => plot({ kind: "matrix", rows: ["a"], columns: ["b"], counts: [[1, 2]] })).toThrow("a matrix");
+    expect(() => plot({ kind: "barchart", names: ["a"], panels: [{ title: "t", values: [1, 2] }] })).toThrow("the bars");
+  });
+
+  test("other runs have steps of their own", () => {
+    const panel = { title: "t", names: ["a", "b"], evaluated: [] };
+    const part = { kind: "curves", alarms: [], panels: [panel], steps: [1], columns: [[2]], name: "own" };
+    const others = [{ name: "hen", of: 9, steps: [5, 6], columns: [[1, null]] }];
+    expect(report([{ ...part, others }])!.parts).toMatchObject([{ runs: [{ name: "own", of: 1 }, { name: "hen", of: 9, steps: [5, 6] }] }]);
+    expect(() => report([{ ...part, others: [{ ...others[0], steps: [1] }] }])).toThrow("the curves");
+  });
+
+  test("of Markdown only known elements and safe addresses", () => {
+    const read = (blocks: unknown) => report([{ kind: "paragraph", content: { kind: "markdown", text: "x", blocks } }]);
+    expect(read([{ tag: "p", inside: ["a"] }])!.parts).toMatchObject([{ content: { blocks: [{ tag: "p", value: "", inside: ["a"] }] } }]);
+    expect(() => read([{ tag: "script", inside: ["a"] }])).toThrow("Markdown");
+    for (const value of ["javascript:alert(1)", " https://x.org", "//x.org", "data:text/html,x", "https:x y"]) {
+      expect(() => read([{ tag: "a", value, inside: ["a"] }]), value).toThrow("Markdown");
+    }
+  });
+
   test("inline content as text", () => {
     const content: Inline = ["a ", 1234, null, { kind: "value", value: 0.5, text: "0.50" }];
     expect(plain(content)).toBe("a 1,234–0.50");

@@ -17,6 +17,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,21 +94,30 @@ def wait_until(true: Callable[[], bool], seconds: float, what: str) -> float:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[object]:
     sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install '.[test]'")
-    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
-    found = next(filter(None, map(shutil.which, names)), None)
     with sync_api.sync_playwright() as playwright:
-        own = playwright.chromium.executable_path
-        if found is None and not Path(own).exists():
+        found = chromium(playwright)
+        if not Path(found).exists():
             pytest.skip("no Chromium: neither chromium nor google-chrome on the PATH, nor playwright's own")
-        browser = playwright.chromium.launch(executable_path=found or own, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
         yield browser
         browser.close()
 
 
+def chromium(playwright: object) -> str:
+    """Where Chromium is, or where Playwright would have put its own."""
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    return next(filter(None, map(shutil.which, names)), playwright.chromium.executable_path)
+
+
 @pytest.fixture(scope="session")
 def lab(browser: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A JupyterLab server of this Python environment."""
-    home = tmp_path_factory.mktemp("jupyter")
+    with running_lab(tmp_path_factory.mktemp("jupyter")) as server:
+        yield server
+
+
+@contextmanager
+def running_lab(home: Path) -> Iterator[Server]:
+    """A JupyterLab server of this Python environment, with all that it keeps in a folder."""
     root = home / "notebooks"
     settings = home / "settings" / "@jupyterlab" / "apputils-extension"
     settings.mkdir(parents=True)

@@ -1,5 +1,6 @@
 """The JupyterLab extension: installed with the package, it draws the reports of a notebook that no kernel runs."""
 
+import csv
 import json
 import re
 import secrets
@@ -7,79 +8,85 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
-from jupyter_gpt.report import charts
+from helpers.injections import INJECTIONS, everywhere
+from jupyter_gpt.report import charts, html
 from jupyter_gpt.report.parts import (
-    Alarm,
-    Bar,
-    Boxes,
     Chart,
     Curves,
-    Figures,
     Folded,
+    Markdown,
     Paragraph,
     Samples,
     Span,
     Table,
     Tree,
     Varies,
+    bold,
+    quiet,
 )
 from jupyter_gpt.report.report import MIME, Report
 
 PREBUILT = Path(__file__).parents[2] / "labextension" / "prebuilt"
-EVIL = (
-    "<script>window.hacked = 1</script>",
-    "<img src=x onerror='window.hacked = 1'>",
-    "\"><svg onload='window.hacked = 1'>",
-    "javascript:window.hacked=1",
-    "red;background:url(javascript:window.hacked=1)",
-    "</style></textarea><iframe srcdoc='<script>parent.hacked = 1</script>'>",
-)
 
 
 def run() -> Report:
-    """A run of 5,000 steps, its samples, and a table."""
+    """A run of 5,000 steps beside another one, its samples, and a table."""
     losses = [(step, 5 / (1 + step / 50)) for step in range(1, 5001)]
+    other = [("hen", [(step, 6 / (1 + step / 50)) for step in range(1, 301)])]
+    names = ("training", "held-out")
     panels = [
-        charts.Panel("loss, nats", losses, [(1, 5.0), (5000, 0.06)], [(1, 4.9, 5.1)], names=("training", "held-out")),
+        charts.Panel(
+            "loss, nats", losses, [(1, 5.0), (5000, 0.06)], [(1, 4.9, 5.1)], names=names, others=other, run="fox"
+        ),
         charts.Panel("rate", [(step, 1e-3) for step, _ in losses]),
     ]
     texts = [f"text of step {step}" for step in range(4)]
     return Report(
         "fox: finished",
         [
-            Curves(panels, "loss falls", [1000]),
+            Curves(panels, "loss falls", [1000], name="fox"),
             Table(("name", "loss"), [("b", Varies(2.0)), ("a", Varies(10.5)), ("c", Varies(0.25))]),
             Samples([f"step {step}" for step in range(4)], [("Once", [Varies(text) for text in texts])]),
-            Tree("root", [Paragraph("said", "code")], [Tree("leaf")]),
         ],
         {"view": "run"},
-        {"trace": {"kind": "root"}},
     )
 
 
-def evil(text: str) -> Report:
-    """The text in every field of every part."""
-    span = Span([text, Varies(text)], text, text, text)
-    inside = [Paragraph([text, span, Bar([(0.5, text, text)], columns=5)], text), Alarm(text), Alarm(span)]
-    panel = charts.Panel(text, [(1, 1.0), (2, 2.0)], [(2, 1.0)], names=(text, text))
+ANSWER = "# Title\n\n**2*3*4** is `24`.\n\n```python\nx = 2*3\n```\n\n[docs](https://docs.python.org)"
+CLOUD = charts.Scatter(
+    [
+        charts.Group("leave.md", [(x / 10, x % 7) for x in range(100)]),
+        charts.Group("question", [(5, 3)], charts.RED, ["what?"], shape="star"),
+    ],
+    "cost",
+    "accuracy",
+)
+COUNTS = charts.Matrix(["cat", "dog"], ["cat", "dog"], [[30, 10], [0, 44]])
+TIMES = charts.BarChart(
+    [f"token{n}" for n in range(30)], [charts.Bars("time, ms", [float(n % 5 + 1) for n in range(30)])], "token", True
+)
+
+
+def answered() -> Report:
+    """An answer in Markdown, charts, and a trace."""
+    thoughts = [
+        Tree([bold("thought 1"), quiet(" · "), Span("score 7", tint="red")], [Paragraph("apples and pears", "code")]),
+        Tree("thought 2", [Folded("exact prompt", [Paragraph("count the apples", "code")])], opened=False, quiet=True),
+        Tree("thought 3", [Paragraph("plums", "code")], opened=False),
+    ]
     return Report(
-        text,
+        "",
         [
-            *inside,
-            Figures([(text, span)]),
-            Table((text, span), [(text, span), (span, text)], "lr", True),
-            Samples((text, span), [(text, (text, span))]),
-            Boxes([(text, text, text, text), None]),
-            Chart(lambda: charts.figure(2, 1)[0], text),
-            Curves([panel, panel], text),
-            Folded(text, inside),
-            Tree(span, inside, [Tree(text, inside)]),
+            Paragraph(Varies(Markdown(ANSWER)), "block"),
+            *(Chart(plot, "a chart") for plot in (CLOUD, COUNTS, TIMES)),
+            Tree("root", [Paragraph("said", "code")], thoughts),
         ],
-        {"view": text},
-        {"trace": {text: text}},
+        {"view": "trace"},
+        {"trace": {"kind": "root"}},
     )
 
 
@@ -129,7 +136,7 @@ def test_a_saved_run_can_be_looked_into_with_no_kernel(open_saved):
     session = "window.jupyterapp.shell.currentWidget.context.sessionContext.session"
     assert page.evaluate(f"() => {session}") is None
     assert page.locator(".jp-RenderedHTML").count() == 0
-    assert re.search(r"\d,\d\d\d of 5,000 steps", report.inner_text())
+    assert re.search(r"fox: \d,\d\d\d of 5,000 steps", report.inner_text())
 
     reset = report.get_by_role("button", name="reset zoom")
     report.locator(".gpt-main").focus()
@@ -157,32 +164,115 @@ def test_a_saved_run_can_be_looked_into_with_no_kernel(open_saved):
     page.keyboard.press("ArrowLeft")
     assert "text of step 2" in report.inner_text() and "text of step 3" not in report.inner_text()
 
+    hen = report.locator(".gpt-main-legend, .gpt-legend").get_by_role("button", name="hen")
+    assert hen.get_attribute("aria-pressed") == "true"
+    both = saved_as(page, report, "SVG").read_text()
+    hen.click()
+    assert hen.get_attribute("aria-pressed") == "false"
+    one = saved_as(page, report, "SVG").read_text()
+    assert both.startswith("<svg ") and ElementTree.fromstring(one).tag.endswith("svg")
+    assert both.count("<path") > one.count("<path") > 2 and "loss, nats" in one and "held-out" in one
+    assert saved_as(page, report, "PNG").read_bytes().startswith(b"\x89PNG")
+    rows = list(csv.reader(saved_as(page, report, "CSV").open()))
+    assert rows[0] == ["run", "step", "loss, nats", "held-out", "rate"] and ["hen", "300", "0.857143", "", ""] in rows
+    report.get_by_role("button", name="Show as table").click()
+    assert not report.locator(".gpt-main").is_visible()
+    assert report.locator(".gpt-figure tbody tr").first.inner_text().split("\t")[:3] == ["fox", "1", "4.90196"]
+
+
+def saved_as(page, report, kind: str, which: int = 0) -> Path:
+    """The file of a chart."""
+    button = report.get_by_role("button", name=f"Download {kind}", exact=True).nth(which)
+    with page.expect_download() as got:
+        button.click()
+    assert got.value.suggested_filename.endswith(f".{kind.lower()}")
+    return got.value.path()
+
+
+def test_an_answer_its_charts_and_its_trace_can_be_looked_into(open_saved):
+    page = open_saved(output(answered()))
+    report = page.locator(".gpt-report")
+    answer = report.locator(".gpt-markdown")
+    answer.wait_for(timeout=20_000)
+    assert answer.get_by_role("heading", name="Title").count() == 1 and answer.locator("b").inner_text() == "2*3*4"
+    link = answer.locator("a")
+    assert (link.get_attribute("href"), link.get_attribute("target")) == ("https://docs.python.org", "_blank")
+    for button, copied in (("Copy code", "x = 2*3"), ("Copy", ANSWER)):
+        answer.get_by_role("button", name=button, exact=True).click()
+        page.wait_for_function("text => navigator.clipboard.readText().then(got => got === text)", arg=copied)
+
+    cloud, counts, times = (report.locator(".gpt-plot-canvas").nth(i) for i in range(3))
+    place = lambda chart, x, y: (  # noqa: E731
+        (box := chart.bounding_box())["x"] + x * box["width"],
+        box["y"] + y * box["height"],
+    )
+    counts.scroll_into_view_if_needed()
+    page.mouse.move(*place(counts.locator("svg"), 0.7, 0.2))
+    assert counts.locator(".gpt-tip").inner_text().split("\n") == ["10 of 40 (25.0%)", "true: cat", "predicted: dog"]
+    times.scroll_into_view_if_needed()
+    page.mouse.move(*place(times, 0.5, 0.6))
+    assert "time, ms:" in times.locator(".gpt-tip").inner_text()
+    cloud.scroll_into_view_if_needed()
+    shown = lambda: cloud.locator("text").all_inner_texts()  # noqa: E731
+    before, reset = shown(), report.get_by_role("button", name="reset zoom").first
+    page.mouse.move(*place(cloud, 0.4, 0.3))
+    page.mouse.down()
+    page.mouse.move(*place(cloud, 0.6, 0.6), steps=3)
+    page.mouse.up()
+    assert reset.is_visible() and shown() != before
+    cloud.focus()
+    page.keyboard.press("Escape")
+    assert not reset.is_visible() and shown() == before
+    leave = report.get_by_role("button", name="leave.md")
+    leave.click()
+    assert leave.get_attribute("aria-pressed") == "false"
+    assert "question" in (saved := saved_as(page, report, "SVG").read_text()) and "leave.md" not in saved
+    assert saved_as(page, report, "PNG", 1).read_bytes().startswith(b"\x89PNG")
+    assert saved_as(page, report, "CSV", 1).read_text().splitlines()[1:] == ["cat,30,10", "dog,0,44"]
+
+    field, node = report.get_by_label("Search the trace"), lambda name: report.locator(".gpt-node", has_text=name).last
+    field.fill("APPLES")
+    assert "2 found" in report.inner_text()
+    assert report.locator("pre, .gpt-code", has_text="count the apples").is_visible()
+    assert not node("thought 3").is_visible() and node("thought 1").get_attribute("class").endswith("gpt-hit")
+    assert page.evaluate("() => [...CSS.highlights.get('gpt-found')].map(String)") == ["apples", "apples"]
+    field.fill("")
+    assert node("thought 3").is_visible() and not report.locator(".gpt-code", has_text="count the apples").is_visible()
     with page.expect_download() as got:
         report.get_by_role("button", name="Download JSON").click()
     assert json.loads(got.value.path().read_text()) == {"kind": "root"}
-    with page.expect_download() as got:
-        report.get_by_role("button", name="Download PNG").click()
-    assert got.value.path().read_bytes().startswith(b"\x89PNG")
 
 
-def test_what_a_model_wrote_is_text_in_every_field(open_saved):
-    broken = output(evil(EVIL[0]))
-    broken["metadata"][MIME]["parts"]["parts"][0]["kind"] = EVIL[1]
-    broken["data"]["text/html"] += "".join(EVIL)
-    page = open_saved(*(output(evil(text)) for text in EVIL), broken)
-    page.locator(".gpt-report").nth(len(EVIL) - 1).wait_for(timeout=20_000)
+def test_no_injection_comes_through(open_saved, browser, monkeypatch):
+    for name in ("draw", "panels", "png"):  # what is in the pictures is no markup
+        monkeypatch.setattr(html, name, lambda *_: b"")
+    broken = output(everywhere(INJECTIONS[0]))
+    broken["metadata"][MIME]["parts"]["parts"][0]["kind"] = INJECTIONS[1]
+    reports = [everywhere(text) for text in INJECTIONS]
+    broken["data"]["text/html"] += "".join(INJECTIONS)
+    page = open_saved(*map(output, reports), broken)
+    page.locator(".gpt-report").nth(len(INJECTIONS) - 1).wait_for(timeout=20_000)
     page.evaluate("() => document.querySelectorAll('.gpt-report details').forEach(each => { each.open = true; })")
     page.locator(".gpt-unread").wait_for(timeout=5000)
-    shown = page.locator(".gpt-report")
-    for i, text in enumerate(EVIL):
-        assert shown.nth(i).text_content().count(text) > 20
-    assert page.locator(".gpt-report :is(script, iframe, svg, object, embed, style)").count() == 0
-    for source in page.locator(".gpt-report img").evaluate_all("all => all.map(each => each.src)"):
-        assert source.startswith("data:image/png;base64,")
-    urls = "all => all.filter(each => /url|javascript/.test(each.getAttribute('style') ?? '')).length"
-    assert page.locator(".gpt-report *").evaluate_all(urls) == 0
+    for text, shown in zip(INJECTIONS, page.locator(".gpt-report").all(), strict=True):
+        assert shown.text_content().count(text.replace("\x00", "")) > 20 or "\x00" in text, text
+    no_tags = "script, iframe, object, embed, style, link, meta, base, template, form, math, use, image, animate, set"
+    assert page.locator(f".gpt-report :is({no_tags}), .gpt-report svg:not(.gpt-plot svg)").count() == 0
+    bad = """all => all.flatMap(each => [...each.attributes].filter(({ name, value }) =>
+          name.startsWith("on")
+          || ["style", "fill", "stroke", "clip-path"].includes(name) && /javascript|url\\((?!#gpt-clip)/.test(value)
+          || /href|src|action/.test(name) && !/^(https?:|mailto:|data:image.png)/.test(value))
+      .map(({ name, value }) => `${name}=${value}`))"""
+    assert page.locator(".gpt-report *").evaluate_all(bad) == []
     page.wait_for_timeout(300)
     assert page.evaluate("() => window.hacked") is None
+
+    alone = browser.new_page()
+    alone.set_content("".join(report.html for report in reports))
+    assert alone.locator(f":is({no_tags}), svg").count() == 0
+    assert alone.locator("body *").evaluate_all(bad) == []
+    assert alone.evaluate("() => window.hacked") is None
+    alone.close()
 
 
 def test_what_cannot_be_drawn_is_shown_as_html(open_saved):

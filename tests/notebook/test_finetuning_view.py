@@ -142,7 +142,7 @@ def test_another_run_is_drawn_beside_it_and_its_figures_are_said():
     metrics = metrics_of(one)
     steps = [event for event in one.events if event["event"] == "step"]
     first = panels(metrics, steps, [], "a", [other])[0]
-    assert first.others == [("b", list(first.points))] and first.names[0] == "a, training loss"
+    assert first.others == [("b", list(first.points))] and (first.run, first.names[0]) == ("a", "training loss")
     assert report.html.count("data:image/png") == 1
 
 

@@ -41,6 +41,7 @@ CASES = {
     "folded": Folded(EVIL, [Paragraph("inside"), Folded("deeper", [], True)]),
     "tree": NODE,
     "curves": Curves([PANEL, OTHER], ["loss ", Varies(1.5)], [1], 500),
+    "markdown": Paragraph(["a", Varies(parts.Markdown("- *b*\n- `c`"))]),
     "varies": Varies([Paragraph("a"), Varies([Table((), [("x", Varies("y"))])])]),
 }
 
@@ -65,6 +66,8 @@ def decoded(value):
                 for each, own in zip(held["panels"], points, strict=True)
             ]
             return Curves(panels, held["alt"], held["alarms"], held["width"])
+        case {"kind": "markdown", "text": text}:
+            return parts.Markdown(text)
         case {"kind": kind, **held}:
             made = {name: decoded(each) for name, each in held.items()}
             return getattr(parts, kind.title())(**made)
@@ -91,11 +94,26 @@ def test_what_the_parts_hold_is_what_the_html_shows(part):
     assert seen(Report(decoded(held["title"]), flat(decoded(held["parts"])))) == seen(report)
 
 
-def test_a_picture_says_what_it_shows_and_is_taken_from_the_html():
-    assert encoded(Chart(lambda: None, ["loss ", Varies(0.5)])) == {
+def test_a_chart_has_its_numbers_and_says_what_it_shows():
+    plot = charts.Scatter([charts.Group("a", [(1, 2.0000001)], bounds=[(float("nan"), 3)], joined=True)], "x", log=True)
+    assert encoded(Chart(plot, ["loss ", Varies(0.5)])) == {
         "kind": "chart",
+        "plot": {
+            "kind": "scatter",
+            "groups": [{"kind": "group", "name": "a", "points": [[1, 2.0]], "bounds": [[None, 3]], "joined": True}],
+            "x": "x",
+            "log": True,
+        },
         "alt": ["loss ", {"value": 0.5, "text": "0.500"}],
     }
+    assert encoded(Tree("a", opened=False)) == {"kind": "tree", "head": "a", "opened": False}
+
+
+def test_other_runs_keep_steps_of_their_own():
+    panel = PANEL._replace(others=[("b", [(5, 1.0), (9, 0.5)])], run="a")
+    part = encoded(Curves([panel, OTHER], "two runs", name="a"))
+    assert part["name"] == "a" and part["panels"][0]["names"] == ["a", "b"]
+    assert part["others"] == [{"name": "b", "of": 2, "steps": [5, 9], "columns": [[1.0, 0.5], [None, None]]}]
 
 
 def test_of_a_long_run_the_spikes_are_kept_and_the_number_is_said():

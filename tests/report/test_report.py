@@ -5,8 +5,9 @@ from html.parser import HTMLParser
 
 import pytest
 
+from helpers.injections import INJECTIONS, everywhere
 from helpers.rendered import folded, visible
-from jupyter_gpt.report import charts
+from jupyter_gpt.report import charts, html
 from jupyter_gpt.report.parts import (
     Alarm,
     Bar,
@@ -14,6 +15,7 @@ from jupyter_gpt.report.parts import (
     Chart,
     Figures,
     Folded,
+    Markdown,
     Paragraph,
     Samples,
     Span,
@@ -26,6 +28,25 @@ from jupyter_gpt.report.parts import (
 )
 from jupyter_gpt.report.report import MIME, Report
 
+ANSWER = "# Title\n\n**b** `c` [d](https://x.org)\n\n- a\n\n3. b\n\n> q\n\n---\n\n```\nx\n```\n\n| a |\n|--:|\n| 1 |"
+PLOTS = {
+    "scatter": charts.Scatter(
+        [
+            charts.Group("_a$", [(1, 2), (3, 4)], labels=["_a$"], bounds=[(1, 3), (3, 5)], joined=True, written=True),
+            charts.Group("b" * 40, [(2, 2)], charts.RED, sizes=[3], shape="star"),
+            charts.Group("hits", [(2, 2)], charts.RED, shape="ring"),
+            charts.Group("none", []),
+        ],
+        "cost, $",
+        "accuracy",
+        log=True,
+    ),
+    "bars": charts.BarChart(["a$", "b"], [charts.Bars("x", [1, 2], bounds=[(0, 3), None]), charts.Bars("y$", [3, -1])]),
+    "stacked": charts.BarChart(
+        ["a", "b"], [charts.Bars("x", [1, 50], ["#0072b2bf"], limit=2, top=5, cut="50 ms")], "token", True
+    ),
+    "matrix": charts.Matrix(["cat$", "dog"], ["cat$", "dog"], [[3, 1], [0, 4]]),
+}
 EVIL = '<img src=x onerror="alert(1)">«$x$»'
 
 
@@ -108,17 +129,42 @@ def test_inline_content_as_text(value, shown):
     assert Report("", [Paragraph(value)]).text == shown
 
 
-def test_html_holds_nothing_that_a_sanitizer_of_jupyterlab_takes_away():
-    tags = {"p", "b", "i", "br", "div", "span", "img", "details", "summary"}
-    tags |= {"table", "thead", "tbody", "tr", "th", "td"}
-    attributes = {"style", "title", "src", "alt", "width", "colspan", "open"}
-    html = every_part(0.5, EVIL).html + Report("", [Chart(lambda: charts.figure()[0], EVIL)]).html
+TAGS = {"p", "b", "i", "br", "div", "span", "img", "details", "summary"}
+TAGS |= {"table", "thead", "tbody", "tr", "th", "td"}
+TAGS |= {"a", "blockquote", "code", "hr", "li", "ol", "pre", "ul"}
+ATTRIBUTES = {"style", "title", "src", "alt", "width", "colspan", "open", "href", "rel", "value"}
+
+
+def tags_of(html: str) -> list[tuple[str, dict]]:
     parser, seen = HTMLParser(), []
     parser.handle_starttag = lambda tag, given: seen.append((tag, dict(given)))
     parser.feed(html)
-    assert {tag for tag, _ in seen} <= tags
-    assert {name for _, given in seen for name in given} <= attributes
+    return seen
+
+
+def test_html_holds_nothing_that_a_sanitizer_of_jupyterlab_takes_away():
+    html = every_part(0.5, EVIL).html + Report("", [Chart(PLOTS["matrix"], EVIL), Paragraph(Markdown(ANSWER))]).html
+    seen = tags_of(html)
+    assert {tag for tag, _ in seen} <= TAGS
+    assert {name for _, given in seen for name in given} <= ATTRIBUTES
     assert not re.search(r"var\(|url\(|expression|javascript:|overflow-wrap:anywhere", html)
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    for name in ("draw", "panels", "png"):
+        monkeypatch.setattr(html, name, lambda *_: b"")
+
+
+@pytest.mark.parametrize("text", INJECTIONS)
+def test_no_injection_is_markup(text, no_pictures):
+    seen = tags_of(everywhere(text).html)
+    assert {tag for tag, _ in seen} <= TAGS
+    for _, given in seen:
+        assert set(given) <= ATTRIBUTES
+        assert not re.search(r"url\(|expression|javascript", given.get("style", ""))
+        assert re.match(r"(https?://|mailto:)", given.get("href", "http://"))
+        assert given.get("src", "data:image/png;base64,").startswith("data:image/png;base64,")
 
 
 def test_styles_and_tints_of_spans():
@@ -128,21 +174,25 @@ def test_styles_and_tints_of_spans():
     assert 'title="say &quot;x&quot;"' in html
 
 
-def test_a_chart_is_drawn_once_it_is_shown_and_told_in_words():
-    drawn = []
-
-    def draw():
-        made, (axes,) = charts.figure()
-        axes.plot([1, 2], [1, 2])
-        drawn.append(1)
-        return made
-
-    report = Report("", [Chart(draw, ["loss of ", Varies("«a»")])])
+def test_a_chart_is_drawn_once_it_is_shown_and_told_in_words(monkeypatch):
+    drawn, draw = [], charts.matrix
+    monkeypatch.setattr(charts, "matrix", lambda plot: drawn.append(1) or draw(plot))
+    report = Report("", [Chart(PLOTS["matrix"], ["loss of ", Varies("«a»")])])
     assert report.text == ""
     assert not drawn
     assert 'alt="loss of ‹a›"' in report.html
     assert "data:image/png;base64," in report.html
     assert report.html and drawn == [1]
+
+
+@pytest.mark.parametrize("plot", PLOTS.values(), ids=PLOTS)
+def test_every_plot_has_a_picture(plot):
+    made = charts.draw(plot)
+    assert charts.png(made).startswith(b"\x89PNG")
+    written = [text.get_text() for axes in made.axes for text in axes.texts]
+    assert {"scatter": ["_a\\$"], "bars": [], "stacked": ["50 ms"], "matrix": ["3", "1", "0", "4"]}[
+        next(name for name in PLOTS if PLOTS[name] is plot)
+    ] == written
 
 
 def test_panels_of_curves():

@@ -223,9 +223,7 @@ def index(gpt, given: dict, ip) -> object:
 
 def indexes(gpt, given: dict, ip) -> object:
     """Shows the table; the result is `gpt.indexes`."""
-    from jupyter_gpt.stages.index import indexes_report
-
-    show(indexes_report(gpt.indexes))
+    show(gpt.indexes.report)
     return gpt.indexes
 
 

@@ -13,6 +13,7 @@ from statistics import median
 from typing import Any
 
 from jupyter_gpt.report import charts
+from jupyter_gpt.report.charts import BarChart, Bars, Group, Matrix, Scatter
 from jupyter_gpt.report.parts import (
     Alarm,
     Chart,
@@ -39,7 +40,6 @@ KINDS = {"classify": "classifier", "reward": "reward model"}
 KEPT = ("mixture", "arch", "base", "adapter", "algo", "policy", "reward", "rankings")  # of the recipe, in the JSON
 BETWEEN = 6  # steps whose samples are shown between the first and the last
 WIDE = 10  # columns of a table that is shown beside its picture; a wider one is folded
-NAMED = 12  # labels at most that are written on a picture
 TOKEN = "▣"  # stands for the reward token, at which a reward model gives its score
 NOTHING = "(nothing)"  # an answer that ended at once
 
@@ -58,7 +58,7 @@ def run_report(run, beside: Sequence = ()) -> Report:
     shown = panels(metrics, steps, evaluations, run.name, beside)
     if steps and shown:
         said = "; ".join(f"{name}: {plain(value)}" for name, value in rows)
-        parts.append(Curves(shown, said, [alarm["step"] for alarm in alarms]))
+        parts.append(Curves(shown, said, [alarm["step"] for alarm in alarms], name=run.name))
     parts += [Figures(rows)] if rows else []
     parts += [part for table in tables(run, start) for part in table_parts(table)]
     parts += sample_parts(run, samples)
@@ -130,16 +130,16 @@ def panels(
         bounds = dots.interval or ("", "")
         told = [(other.name, [e for e in other.events if e["event"] == "step"]) for other in beside]
         lines = [(other, charts.points(events, metric.name)) for other, events in told]
-        own = f"{name}, " if beside else ""
         panel = charts.Panel(
             metric.title,
             charts.points(steps, metric.name),
             charts.points(tested, dots.name),
             [(e["step"], e[bounds[0]], e[bounds[1]]) for e in tested if bounds[0] in e],
             metric.limit,
-            (own + metric.label, own + (dots.label if dots is not metric else f"{metric.label}, evaluated")),
+            (metric.label, dots.label if dots is not metric else f"{metric.label}, evaluated"),
             metric.smooth,
             [(other, found) for other, found in lines if found],
+            name if beside else "",
         )
         if panel.points or panel.evaluated:
             found.append(panel)
@@ -225,65 +225,40 @@ def table_parts(table: dict) -> list[Part]:
 
     numbers = Table(table["columns"], [[cell(value) for value in row] for row in table["rows"]])
     noted = [Paragraph(table["note"], "quiet")] if table["note"] else []
-    if table["chart"] not in PICTURES or not table["rows"]:
+    if table["chart"] not in PLOTS or not table["rows"]:
         return [Paragraph(table["title"]), numbers, *noted]
     narrow = len(table["columns"]) <= WIDE
     said = "; ".join(f"{row[0]}: {', '.join(plain(cell(v)) for v in row[1:])}" for row in table["rows"] if narrow)
-    picture = Chart(lambda: PICTURES[table["chart"]](table), f"{table['title']}: {said}")
+    picture = Chart(PLOTS[table["chart"]](table), f"{table['title']}: {said}")
     shown = [numbers, *noted, picture] if narrow else [picture, Folded("the numbers", [numbers], text=True)]
     return [Paragraph(table["title"]), *shown]
 
 
-def bars(table: dict):
-    """Each column as bars, one a row, intervals as lines."""
-    columns, rows = table["columns"][1:], table["rows"]
-    made, axes = charts.figure(7.6, 1.9, 1, len(columns))
-    shades = [charts.GREY, charts.BLUE, charts.ORANGE][-len(rows) :]
-    for number, (each, title) in enumerate(zip(axes, columns, strict=True), start=1):
+def bars(table: dict) -> BarChart:
+    """Each column as bars, one a row, with their intervals."""
+    rows, shades = table["rows"], [charts.GREY, charts.BLUE, charts.ORANGE][-len(table["rows"]) :]
+
+    def column(number: int, title: str) -> Bars:
         cells = [row[number] if isinstance(row[number], list | tuple) else [row[number], None, None] for row in rows]
-        each.bar(range(len(rows)), [value or 0.0 for value, *_ in cells], color=shades * len(rows), width=0.75)
-        for place, (_, low, high) in enumerate(cells):
-            if low is not None:
-                each.plot([place, place], [low, high], color=charts.GREY, linewidth=1.2)
-        charts.style(each, title=charts.label(title), size=6)
-        labels = [charts.label(row[0].rpartition("(")[2].rstrip(")")) for row in rows]
-        each.set_xticks(range(len(rows)), labels, rotation=60)
-    return made
+        bounds = [None if low is None else (low, high) for _, low, high in cells]
+        return Bars(title, [value or 0.0 for value, *_ in cells], shades, bounds)
+
+    names = [row[0].rpartition("(")[2].rstrip(")") for row in rows]
+    return BarChart(names, [column(n, title) for n, title in enumerate(table["columns"][1:], start=1)])
 
 
-def matrix(table: dict):
-    """The share of each row that a column has, in shades, and the counts where there is room."""
-    counts = [row[1:] for row in table["rows"]]
-    shares = [[n / max(1, sum(row)) for n in row] for row in counts]
-    made, (axes,) = charts.figure(4.2, 3.2)
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.grid(False)
-    if len(counts) <= NAMED:
-        for y, row in enumerate(counts):
-            for x, n in enumerate(row):
-                colour = "white" if shares[y][x] > 0.5 else "#555555"
-                axes.text(x, y, f"{n:,}", ha="center", va="center", fontsize=9, color=colour)
-        names = [charts.label(row[0][:12]) for row in table["rows"]]
-        axes.set_xticks(range(len(names)), names, rotation=30 if len(names) > 3 else 0)
-        axes.set_yticks(range(len(names)), names)
-    axes.set_xlabel("predicted", color=charts.GREY)
-    axes.set_ylabel("true", color=charts.GREY)
-    return made
+def matrix(table: dict) -> Matrix:
+    return Matrix([row[0] for row in table["rows"]], table["columns"][1:], [row[1:] for row in table["rows"]])
 
 
-def curve(table: dict):
+def curve(table: dict) -> Scatter:
     """The second number over the first, as large as the third, beside the diagonal on which they are the same."""
-    made, (axes,) = charts.figure(3.6, 2.6)
     x, y, sizes = zip(*(row[1:4] for row in table["rows"]), strict=True)
-    axes.plot([min(x), 1], [min(x), 1], color=charts.GREY, linewidth=0.8, linestyle=charts.DASHED)
-    axes.scatter(x, y, s=[10 + 60 * size / max(sizes) for size in sizes], color=charts.BLUE, zorder=3)
-    axes.plot(x, y, color=charts.BLUE, linewidth=1.2)
-    axes.set_ylim(-0.03, 1.05)
-    charts.style(axes, table["columns"][1], table["columns"][2])
-    return made
+    points = Group("", list(zip(x, y, strict=True)), labels=[row[0] for row in table["rows"]], sizes=sizes, joined=True)
+    return Scatter([points], table["columns"][1], table["columns"][2], diagonal=True, size=(3.6, 2.6))
 
 
-PICTURES = {"bars": bars, "matrix": matrix, "curve": curve}
+PLOTS = {"bars": bars, "matrix": matrix, "curve": curve}
 
 
 def sample_parts(run, samples: Sequence[dict]) -> list[Part]:
