@@ -52,11 +52,33 @@ def test_config_mistakes(fails, gpt):
     assert fails("%gpt config endpoint a --model m") == "%gpt config endpoint a needs --base-url"
     assert fails("%gpt config endpoint a --base-url http://x/v1") == "%gpt config endpoint a needs --model"
     assert fails("%gpt config endpoints a") == (
-        "%gpt config WHAT: expected endpoint or template, got 'endpoints' (did you mean endpoint?)"
+        "%gpt config WHAT: expected endpoint or template or launcher, got 'endpoints' (did you mean endpoint?)"
     )
     assert "there is no endpoint a" in fails("%gpt config endpoint a --remove")
     assert "cannot be a name" in fails("%gpt config endpoint ../a --base-url http://x/v1 --model m")
     assert "sk-hush" not in fails("%gpt config endpoint a --base-url http://x/v1 --model m --key-env sk-hush")
+
+
+def test_settings_of_a_launcher_are_kept_shown_and_removed(says, shown, fails, gpt):
+    says('%gpt config launcher slurm partition=gpu "options=--mem=100G --exclusive" --user')
+    says("%gpt config launcher slurm partition=big account=nlp")
+    assert re.search(r"partition +big +partition of the jobs", shown.pop())
+    from jupyter_gpt.runs.launchers.launcher import settings_of
+
+    options = "--mem=100G --exclusive"
+    assert settings_of("slurm") == {"partition": "big", "account": "nlp", "options": options}
+    says("%gpt config launcher slurm partition=")
+    assert settings_of("slurm") == {"partition": "gpu", "account": "nlp", "options": options}
+    says("%gpt config launcher slurm --remove")
+    says("%gpt config launcher slurm --remove --user")
+    assert settings_of("slurm") == {}
+    assert fails("%gpt config launcher slurm partitoin=x").startswith(
+        "launcher slurm has no setting partitoin (did you"
+    )
+    assert "there is no launcher slrm (did you mean slurm?)" in fails("%gpt config launcher slrm a=b")
+    assert "write KEY=VALUE" in fails("%gpt config launcher slurm partition gpu")
+    assert "no option of an endpoint" in fails("%gpt config endpoint a b=c")
+    assert "is no setting of a launcher" in fails("%gpt config launcher slurm --timeout 3")
 
 
 def test_a_key_in_a_variable_of_the_notebook_is_not_told(fails, gpt, ip):

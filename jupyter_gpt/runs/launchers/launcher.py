@@ -119,6 +119,24 @@ def settings_of(name: str) -> dict[str, Any]:
     return found
 
 
+def configure(name: str, changes: Mapping[str, str], user: bool = False, afresh: bool = False) -> dict[str, Any]:
+    """Keep settings of a launcher, for this folder or for the `user`; an empty value removes one, `afresh` all others.
+
+    A launcher that says in `SETTINGS`, a mapping of names to descriptions, what it takes is told nothing else. Returns
+    what is set now. Raises GPTError.
+    """
+    known = getattr(launcher(name), "SETTINGS", None)
+    if known is not None and (odd := next((key for key in changes if key not in known), None)):
+        raise GPTError(f"launcher {name} has no setting {odd}{nearest(odd, known)}: there are {', '.join(known)}")
+    path = (store.settings() if user else store.home()) / SETTINGS
+    settings_of(name)  # raises GPTError for a damaged file
+    saved = store.read_json(path)
+    own = {**({} if afresh else saved.get(name, {})), **changes}
+    saved[name] = {key: value for key, value in own.items() if value != ""}
+    store.write_json(path, {key: value for key, value in saved.items() if value})
+    return settings_of(name)
+
+
 def write_handle(name: str, launch: Launch, handle: Mapping[str, Any]) -> dict:
     """Keep the handle in the run's folder, and with it which launcher it is of, how many ranks, since when, and the
     machine that started them."""
