@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jupyter_gpt.runs.events import Note
 
@@ -42,6 +42,12 @@ def default_device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def current_ranks() -> Any:
+    """The ranks that this process is one of (`distributed.py`); None where a run has one."""
+    module = sys.modules.get("jupyter_gpt.nn.distributed")
+    return module and module.current()
 
 
 def free(device: str) -> int | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -98,6 +98,17 @@ def trained_by_name(modules: Mapping[str, nn.Module]) -> dict[str, nn.Parameter]
         for key, parameter in module.named_parameters()
         if parameter.requires_grad
     }
+
+
+def piece(whole: Tensor, like: Tensor) -> Tensor:
+    """`whole`, or this rank's rows of it where `like` lies in pieces on all ranks (`sharded.py`)."""
+    if not hasattr(like, "placements"):
+        return whole
+    from torch.distributed.tensor import distribute_tensor
+
+    placed: Any = like
+    whole = whole.to(like.device, like.dtype)
+    return distribute_tensor(whole, placed.device_mesh, placed.placements, src_data_rank=None)
 
 
 class Operations(NamedTuple):

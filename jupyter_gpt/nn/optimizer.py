@@ -11,16 +11,17 @@ are AdamW's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from jupyter_gpt.nn.devices import choose_dtype
 from jupyter_gpt.nn.lora_linear import unwrapped
-from jupyter_gpt.nn.modules import trained_by_name
+from jupyter_gpt.nn.modules import piece, trained_by_name
 
 # The optimal quintics x <- a x + b (x x^T) x + c (x x^T)^2 x for singular values in [0.01, 1], by the paper's
 # algorithm 1, all but the last contracted by 1% against rounding: together they map that interval into [0.71, 1.28].
@@ -83,6 +84,7 @@ class Muon:
         width = max((min(p.shape) for p in params), default=0)
         self.dtype = getattr(torch, choose_dtype(params[0].device.type, width)) if params else torch.float32
         self.orthogonalise = torch.compile(orthogonalise, dynamic=False) if compile else orthogonalise
+        self.ranks: Any = None  # among which the matrices are dealt, None for one
         self.groups: dict[tuple[int, int], list[Tensor]] = {}
         for p in params:
             self.groups.setdefault(tuple(self.view(p, p).shape[1:]), []).append(p)
@@ -106,7 +108,7 @@ class Muon:
             buffer, lr = self.buffers[shape], self.lr * factor
             gradient = torch.cat([self.view(p, torch.zeros_like(p) if p.grad is None else p.grad) for p in group])
             buffer.lerp_(gradient, 1 - self.momentum)
-            update = self.orthogonalise(gradient.lerp_(buffer, self.momentum), self.dtype)
+            update = self.orthogonalised(gradient.lerp_(buffer, self.momentum))
             if self.weight_decay:
                 torch._foreach_mul_(group, 1 - lr * self.weight_decay)
             first = 0
@@ -114,6 +116,12 @@ class Muon:
                 blocks = self.view(p, p)
                 blocks.add_(update[first : first + len(blocks)], alpha=-lr * self.reach(p, shape))
                 first += len(blocks)
+
+    def orthogonalised(self, matrices: Tensor) -> Tensor:
+        """The update `(n, r, c)`; each rank orthogonalises its share of the matrices."""
+        if self.ranks is None:
+            return self.orthogonalise(matrices, self.dtype)
+        return self.ranks.dealt(matrices, lambda own: self.orthogonalise(own, self.dtype))
 
     def state(self) -> dict[str, Tensor]:
         """The momentum buffers by shape of block, `(n, r, c)` each."""
@@ -131,6 +139,23 @@ class Optimizers:
     muon: Muon | None
     adamw: torch.optim.AdamW | None
     names: dict[Tensor, str]
+
+    def spread(self, ranks: Any) -> None:
+        """Share the work with other `Ranks`, whose gradients are the same."""
+        if self.muon:
+            self.muon.ranks = ranks
+
+    def replace(self, by: Mapping[Tensor, Tensor], muon_of: Callable[[Muon], Muon]) -> None:
+        """Before the first step: go on with other parameters in the place of these."""
+        self.names = {by[p]: name for p, name in self.names.items()}
+        for group in self.adamw.param_groups if self.adamw else ():
+            group["params"] = [by[p] for p in group["params"]]
+        if self.muon:
+            ids = {id(old): id(new) for old, new in by.items()}
+            self.muon.transposed = frozenset(ids[key] for key in self.muon.transposed if key in ids)
+            self.muon.blocks = {ids[key]: cut for key, cut in self.muon.blocks.items() if key in ids}
+            self.muon.groups = {shape: [by[p] for p in group] for shape, group in self.muon.groups.items()}
+            self.muon = muon_of(self.muon)
 
     def step(self, factor: float) -> None:
         """One update of every parameter, at `factor` times the peak learning rates; clears the gradients."""
@@ -157,11 +182,12 @@ class Optimizers:
         for group in self.adamw.param_groups if self.adamw else ():
             for parameter in group["params"]:
                 prefix = f"adamw.{self.names[parameter]}."
-                self.adamw.state[parameter] = {
+                found = {
                     key: tensors[prefix + key].to(parameter.device)
                     for key in ("step", "exp_avg", "exp_avg_sq")
                     if prefix + key in tensors
                 }
+                self.adamw.state[parameter] = {k: v if k == "step" else piece(v, parameter) for k, v in found.items()}
 
 
 def optimizers(model: nn.Module, recipe, compile: bool = False) -> Optimizers:

@@ -271,7 +271,10 @@ def fit(
     Raises GPTError, one line, where nothing fits: how much `what` needs, what there is, and what would fit: an adapter
     (`adapter` is its step), or a shorter context.
     """
-    room = devices.free(device)
+    room, ranks = devices.free(device), devices.current_ranks()
+    if ranks is not None:
+        step = replace(step, state=step.state // ranks.size) if ranks.shard else step
+        room = room // ranks.beside if room and device == "cpu" else room
     chosen = choose(step, sizes, checkpointing, room)
     if chosen is not None:
         return chosen

@@ -10,6 +10,8 @@ autocast. `tests/nn/test_transformer.py` and `test_packed.py` compare both.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -37,6 +39,7 @@ class Trunk(nn.Module):
         object.__setattr__(self, "model", model)
         self.ends_at(model.get_submodule(next(iter(trunk_paths(model)), "")))
         self.dtype, self.recomputed, self.mask = dtype, recomputed, None
+        self.blocks: list[nn.Module] | None = None  # modules that are called for the blocks, of a model in pieces
         if model.device.type == "cpu":
             keep_freed_memory()
         self.architecture = architecture_of(model, training_operations(dtype))
@@ -87,8 +90,8 @@ class Trunk(nn.Module):
             return x + block.mlp(block.norm2(x))
 
         x = model.embed(ids, positions).to(self.dtype)
-        for block in model.blocks:
-            x = self.block(layer, x, block)
+        for n, block in enumerate(model.blocks):
+            x = self.block(n, layer, x, block)
         return model.norm(x)
 
     def autocast(self, device: torch.device) -> torch.autocast:
@@ -104,11 +107,22 @@ class Trunk(nn.Module):
         self.architecture = None
         self.ends_at(self.model)
 
-    def block(self, function, x: Tensor, *inputs) -> Tensor:
-        """`function(x, *inputs)`, its activations kept or recomputed."""
-        if self.recomputed and torch.is_grad_enabled():
-            return checkpoint(function, x, *inputs, use_reentrant=False)
-        return function(x, *inputs)
+    def block(self, number: int, function: Callable[[Tensor, Block], Tensor], x: Tensor, block: Block) -> Tensor:
+        """`function(x, block)`, its activations kept or recomputed; inside the call of the block's module, if that is
+        what gathers its weights."""
+
+        def run(x: Tensor) -> Tensor:
+            if self.recomputed and torch.is_grad_enabled():
+                return checkpoint(function, x, block, use_reentrant=False)
+            return function(x, block)
+
+        return run(x) if self.blocks is None else self.blocks[number](x, function=run)
+
+    def lies_in(self, blocks: list[nn.Module]) -> None:
+        """From here on each block's weights are there during the call of its module only (`sharded.py`): no copies of
+        them are laid side by side, which the backward pass would keep."""
+        object.__setattr__(self, "blocks", blocks)
+        self.architecture = architecture_of(self.model, training_operations(self.dtype, apart=True))
 
 
 def recomputable(model: nn.Module) -> bool:
@@ -256,14 +270,20 @@ def swiglu(x: Tensor) -> Tensor:
     return F.silu(gate) * up
 
 
-def training_operations(dtype: torch.dtype) -> Operations:
-    """Differentiable operations on activations of `dtype`: weights are cast where they are used."""
+def training_operations(dtype: torch.dtype, apart: bool = False) -> Operations:
+    """Differentiable operations on activations of `dtype`: weights are cast where they are used. Of layers that read
+    the same input, one matrix is made, or `apart` a product each."""
+
+    def linear(*layers: nn.Module):
+        if apart:
+            return lambda x: torch.cat([project(x, layer) for layer in layers], dim=-1)
+        return lambda x: project(x, *layers)
 
     def layer_norm(layer: nn.Module):
         return lambda x: F.layer_norm(x, x.shape[-1:], layer.weight.to(dtype), layer.bias.to(dtype), layer.eps)
 
     return Operations(
-        linear=lambda *layers: lambda x: project(x, *layers),
+        linear=linear,
         rms_norm=lambda layer, eps: lambda x: rms_norm(x, layer.weight, eps),
         layer_norm=layer_norm,
         swiglu=swiglu,

@@ -132,12 +132,12 @@ def restore(folder: Path, modules: Mapping, optimizers) -> dict:
     """
     import torch
 
-    from jupyter_gpt.nn.modules import trained_by_name
+    from jupyter_gpt.nn.modules import piece, trained_by_name
 
     weights, optimizer, position = load(folder)
     with torch.no_grad():
         for name, parameter in trained_by_name(modules).items():
-            parameter.copy_(weights[name])
+            parameter.copy_(piece(weights[name], parameter))
     optimizers.load(optimizer)
     return position
 

@@ -6,17 +6,21 @@ folder, where any kernel writes: {"stop": how often it was asked to stop, "pause
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from jupyter_gpt import store
+from jupyter_gpt.runs.events import Ready, Step
 
 if TYPE_CHECKING:
     from jupyter_gpt.runs.events import Event
     from jupyter_gpt.runs.worker import Call
 
 FILE = "control.json"
+FLAGS = ("stopping", "skipping", "paused", "sampling")  # of a run
 PERIOD = 0.05  # seconds between two looks at the file
 NOTHING = {"stop": 0, "pause": False, "sample": 0}
 
@@ -49,6 +53,47 @@ class Control:
     def agreed(self, value: bool) -> bool:
         """What all ranks do next, where it depends on the clock of one. Asked once after each step, by all ranks."""
         return value
+
+
+class RanksControl(Control):
+    """Of several ranks, which do what the first is asked for at the next step: all at the same.
+
+    What only the first does meanwhile, preparing and the last evaluation, it may end by itself.
+    """
+
+    def __init__(self, folder: Path, ranks: Any):
+        self.ranks, self.leads = ranks, ranks.rank == 0
+        self.folder = FolderControl(folder) if self.leads else None
+        self.asked = SimpleNamespace(**{name: threading.Event() for name in FLAGS})
+        self.step = 0
+
+    def look(self, run: Any, event: Event | Call | None) -> None:
+        if self.folder is not None:
+            self.folder.look(self.asked, event)
+        if isinstance(event, Ready):
+            words = self.ranks.told([getattr(self.asked, name).is_set() for name in FLAGS])
+            self.asked.sampling.clear()
+            tell(run, dict(zip(FLAGS, words, strict=True)))
+        elif isinstance(event, Step):
+            self.step = event.step
+        elif self.leads and (not self.ranks.joined or self.alone(run)):
+            tell(run, {name: getattr(self.asked, name).is_set() for name in ("stopping", "skipping")})
+
+    def alone(self, run: Any) -> bool:
+        """Whether the others have nothing more to do with what the first does."""
+        return not self.ranks.shard and (run.stopping.is_set() or 0 < run.steps <= self.step)
+
+    def agreed(self, value: bool) -> bool:
+        return bool(self.ranks.told([value])[0]) if self.ranks.shard else value
+
+
+def tell(run: Any, flags: dict[str, bool]) -> None:
+    """Set the flags of a run that are set here; one that is paused goes on where it is not."""
+    for name, on in flags.items():
+        if on:
+            getattr(run, name).set()
+        elif name == "paused":
+            run.paused.clear()
 
 
 class FolderControl(Control):

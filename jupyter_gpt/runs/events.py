@@ -177,7 +177,14 @@ class Note:
     text: str
 
 
-Event = Start | Step | Evaluation | Sample | Table | Alarm | Checkpoint | End | Progress | Note
+@dataclass(slots=True)
+class Ready:
+    """The ranks of a run begin the next step together; it is not written down."""
+
+    event: ClassVar[str] = "ready"
+
+
+Event = Start | Step | Evaluation | Sample | Table | Alarm | Checkpoint | End | Progress | Note | Ready
 FLAT = ("values", "facts")  # whose keys stand beside the other fields in a line
 OPTIONAL = ("trained", "reward", "pieces", "advantages", "asked")  # left out of a line where there is none
 

@@ -20,7 +20,7 @@ from dataclasses import replace
 from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError, is_out_of_memory
 from jupyter_gpt.runs.alarms import LossAlarms
-from jupyter_gpt.runs.events import Checkpoint, End, Evaluation, Event, Sample, Step, line_of
+from jupyter_gpt.runs.events import Checkpoint, End, Evaluation, Event, Ready, Sample, Step, line_of
 from jupyter_gpt.runs.run import Run
 from jupyter_gpt.runs.worker import Call
 
@@ -57,7 +57,7 @@ class Log:
 
     def add(self, event: Event) -> None:
         """Take an event; steps wait up to LOOK seconds, all others are written at once. Of ranks one writes."""
-        if not self.leads:
+        if not self.leads or isinstance(event, Ready):
             return
         self.pending.append(line_of(event, time.time()))
         if not isinstance(event, Step):
@@ -136,7 +136,8 @@ def read_tensors(events: list[dict]) -> None:
 
 def are_numbers(model) -> bool:
     """Whether all weights of a model are finite."""
-    return all(bool(parameter.isfinite().all()) for parameter in model.parameters())
+    own = (getattr(parameter, "to_local", lambda p=parameter: p)() for parameter in model.parameters())
+    return all(bool(parameter.isfinite().all()) for parameter in own)
 
 
 def kept(log: Log) -> str:
@@ -165,7 +166,8 @@ def drive(run: Run, preparation: Iterator, resuming: bool, finished: Callable) -
     """Prepare and run a training to its end, yielding to the worker between any two pieces of it.
 
     A training has `loop()`, a generator of events, `samples()`, one of what the Sample button asks for, `state()`, what
-    a checkpoint holds, and `load(folder)`, and `recipe`, `step` and `seconds`.
+    a checkpoint holds, and `load(folder)`, and `recipe`, `step` and `seconds`; for several ranks `spread()`, `gather()`
+    and `evaluates`.
 
     `finished(training)` keeps the model. Whatever ends the run, its events say how; an error is raised again.
     """
@@ -175,11 +177,13 @@ def drive(run: Run, preparation: Iterator, resuming: bool, finished: Callable) -
         if training is None and not resuming:
             raise GPTError(f"{run.name} was stopped before its first step: there is nothing to keep")
         if training is not None:
+            training.spread()
             if resuming:
                 training.load(latest_checkpoint(run))
             else:
                 save(training, log)
             status = yield from steps(run, training, training.loop(), log)
+            training.gather()
             finished(training, status)
     except BaseException as failure:
         if is_out_of_memory(failure) and not isinstance(failure, GPTError):
@@ -268,7 +272,7 @@ def steps(run: Run, training, events: Generator, log: Log) -> Iterator:
             run.control.look(run, event)
             if run.sampling.is_set():  # while it is paused too
                 run.sampling.clear()
-                samples = training.samples()
+                samples = training.samples() if training.evaluates else nothing()
                 yield from aside(training, samples, log, run.stopping, lambda event: replace(event, asked=True))
             if not run.paused.is_set() or run.stopping.is_set():
                 break
@@ -310,7 +314,8 @@ def closing(run: Run, training, log: Log) -> Iterator:
             return None if (event.prompt, event.text) in samples else event
         return None if isinstance(event, Evaluation) and "evaluation" in kinds else event
 
-    yield from aside(training, training.closing(kinds), log, run.skipping, new)
+    if training.evaluates:
+        yield from aside(training, training.closing(kinds), log, run.skipping, new)
 
 
 def aside(training, events: Generator, log: Log, enough: threading.Event, noted: Callable) -> Iterator:
@@ -337,6 +342,11 @@ def aside(training, events: Generator, log: Log, enough: threading.Event, noted:
                 log.add(kept)
             yield
     events.close()
+
+
+def nothing() -> Generator:
+    """What a rank does while the first samples."""
+    yield from ()
 
 
 def checkpoint(training, log: Log) -> None:

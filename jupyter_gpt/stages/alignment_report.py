@@ -18,7 +18,7 @@ from jupyter_gpt.evaluation.metrics import distinct, identical, self_bleu
 from jupyter_gpt.nn.logprobs import Reader
 from jupyter_gpt.nn.rl_losses import masked_mean
 from jupyter_gpt.runs.events import Table
-from jupyter_gpt.stages.rollout import EVALUATION, Prompt, Rollout, logprobs_and_entropy, rewarded, roll_out, stream
+from jupyter_gpt.stages.rollout import EVALUATION, Prompt, Rollout, logprobs_and_entropy, rewarded, roll_out, seeds_of
 
 SAMPLES = 8  # of each prompt
 COLUMNS = {
@@ -58,8 +58,8 @@ def measured(training, models: list[EvaluatedModel]) -> Iterator:
     start, reference = len(models) - 2, models[-2]
     rollouts: list[Rollout] = []
     for each in models:
-        seed, tokens = stream(training, 1, EVALUATION), training.recipe.max_tokens
-        rollout = yield from roll_out(each.module, each.tokenizer, each.prompts, SAMPLES, tokens, each.stop, seed)
+        seeds, tokens = seeds_of(training, 1, range(len(each.prompts)), EVALUATION), training.recipe.max_tokens
+        rollout = yield from roll_out(each.module, each.tokenizer, each.prompts, SAMPLES, tokens, each.stop, seeds)
         if training.rewards:
             rollout.rewards = yield from rewarded(training.rewards, rollout.prompts, rollout.texts, rollout.finished)
         rollouts.append(rollout)

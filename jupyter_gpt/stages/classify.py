@@ -309,9 +309,8 @@ class Classifying(Trainer):
 
         size = min(self.recipe.batch, len(self.texts))
         rows = [self.texts[n] for n in batch(len(self.texts), size, self.recipe.seed, step)]
-        return [
-            [rows[n] for n in places] for places in batches([len(ids) for ids, _ in rows], self.recipe.micro_tokens)
-        ]
+        lengths = [len(ids) for ids, _ in rows]
+        return [[rows[n] for n in places] for places in batches(lengths, self.at_once(max(lengths) * size))]
 
     def micro_batches(self, step: int) -> int:
         return len(self.pieces(step))

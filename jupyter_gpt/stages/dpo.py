@@ -54,24 +54,28 @@ def summed(model: Reader, rows: Sequence[PromptCompletion]) -> Tensor:
 def step(training: RL) -> Iterator:
     """One step: see `rl.Algorithm`; yields after each ranking."""
     recipe = training.recipe
-    nats, margins, hits, pairs, tokens = [], [], 0, 0, 0
-    for one in batch_of(training.rankings, training.step + 1, recipe.prompts_per_step, recipe.seed):
+    batch = batch_of(training.rankings, training.step + 1, recipe.prompts_per_step, recipe.seed)
+    own = [batch[n] for n in training.numbers(len(batch))]
+    sums = torch.zeros(2, device=training.device)  # loss and margin
+    hits, pairs, tokens = 0, 0, 0
+    for number, one in enumerate(own, start=1):
         with torch.no_grad():
             start = summed(training.reference, one.rows)
         now = summed(training.policy, one.rows)
-        loss = dpo_loss([now], [start], [one.order], recipe.beta) / recipe.prompts_per_step
-        loss.backward()
-        nats.append(loss.detach())
+        loss = dpo_loss([now], [start], [one.order], recipe.beta) / len(batch)
+        training.backward(loss, number == len(own))
         implied = recipe.beta * (now.detach() - start)
         best = list(one.order[0])
         rest = [place for group in one.order[1:] for place in group]
-        margins.append(implied[best].mean() - implied[rest].mean())
+        margin = (implied[best].mean() - implied[rest].mean()) / len(batch)
+        sums += torch.stack([loss.detach(), margin])
         hit, count = right(implied.tolist(), one.order)
         hits, pairs, tokens = hits + hit, pairs + count, tokens + one.tokens
         yield
-    return tokens, {
-        "loss": torch.stack(nats).sum(),
+    (loss, margin), hits, pairs, tokens = training.summed(sums, hits, pairs, tokens)
+    return int(tokens), {
+        "loss": loss,
         "accuracy": hits / pairs,
-        "margin": torch.stack(margins).mean(),
+        "margin": margin,
         **training.update(training.step + 1),
     }

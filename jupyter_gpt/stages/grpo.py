@@ -16,7 +16,7 @@ from jupyter_gpt.nn.rl_losses import grpo_loss, masked_mean
 from jupyter_gpt.runs.events import Metric
 from jupyter_gpt.stages import rl
 from jupyter_gpt.stages.rl import RL, divergence, group_advantages_of, rollout_values
-from jupyter_gpt.stages.rollout import Rollout, micro_batches
+from jupyter_gpt.stages.rollout import Rollout
 
 METRICS = (*rl.METRICS, rl.CLIP_FRACTION, Metric("loss", "loss"))
 
@@ -42,8 +42,9 @@ def update(training: RL, rollout: Rollout, reference: Tensor) -> Iterator:
     advantages = group_advantages_of(training, rollout)[:, 0]
     learned = mask & ~rollout.truncated[:, None] if recipe.mask_truncated_completions else mask
     logp, entropy = torch.zeros_like(rollout.old), torch.zeros_like(rollout.old)
-    losses, clipped = [], []
-    for places in micro_batches(training, rollout.rows):
+    sums = logp.new_zeros(2)  # loss and clip fraction
+    every = training.own_micro_batches(rollout.rows)
+    for places in every:
         some, nats = logprobs(training.policy, [rollout.rows[p] for p in places])
         width = some.shape[1]
         own = learned[places, :width]
@@ -51,15 +52,15 @@ def update(training: RL, rollout: Rollout, reference: Tensor) -> Iterator:
         coefficient = training.controller.coefficient
         loss, cut = grpo_loss(some, old, reference[places, :width], advantages[places], own, recipe.clip, coefficient)
         share = own.sum() / learned.sum().clamp(min=1)
-        (loss * share).backward()
-        losses.append(loss.detach() * share)
-        clipped.append(cut * share)
+        training.backward(loss * share, places is every[-1])
+        sums += torch.stack([loss.detach(), cut]) * share
         logp[places, :width], entropy[places, :width] = some.detach(), nats
         yield
+    ((loss, clipped),) = training.summed(sums)
     return {
-        "loss": torch.stack(losses).sum(),
-        "clip_fraction": torch.stack(clipped).sum(),
-        "kl": divergence(logp, reference, mask),
-        "entropy": masked_mean(entropy, mask),
+        "loss": loss,
+        "clip_fraction": clipped,
+        "kl": divergence(training.totalled(logp), reference, mask),
+        "entropy": masked_mean(training.totalled(entropy), mask),
         **training.update(training.step + 1),
     }

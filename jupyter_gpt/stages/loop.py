@@ -4,6 +4,9 @@ A generator of events: whoever iterates stops the run by closing it, has `closin
 pauses it by waiting, and may save, sample or look at `trainer` between any two events. Losses are yielded as device
 scalars: reading them is what would block on the GPU, and is left to whoever wants to look.
 
+With several ranks (`nn/distributed.py`) each walks this loop, and the micro-batches of a step are dealt to them. The
+first alone evaluates and samples, unless the model lies in pieces on all of them.
+
 A `Trainer` of pretraining, finetuning, a classifier or a reward model says what a micro-batch is, what its loss is, and
 how it is evaluated and sampled. Reinforcement learning has a loop of its own (`rl.py`), and all else from here.
 
@@ -13,14 +16,16 @@ The stages stand on this file and are read when the extension loads: torch is im
 from __future__ import annotations
 
 import time
-from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from jupyter_gpt.errors import GPTError
+from jupyter_gpt.nn.devices import current_ranks
 from jupyter_gpt.runs import checkpoint
-from jupyter_gpt.runs.events import Event, Metric, Start, Step
+from jupyter_gpt.runs.events import Event, Metric, Ready, Start, Step
 
 if TYPE_CHECKING:
     import torch
@@ -56,7 +61,8 @@ class Trainer:
 
     `step` is the last that was taken; `seconds`, of training alone, and `tokens` count from the beginning. `held_out`
     is what `evaluate` reads; a run without it is not evaluated. The parameters of `modules` that require a gradient are
-    trained, and are kept in checkpoints.
+    trained, and are kept in checkpoints. `ranks` are those that train together, None for one: `gradients` sums theirs,
+    or the model lies in pieces on all, `sharded`.
     """
 
     recipe: Any
@@ -69,6 +75,9 @@ class Trainer:
     step: int = 0
     seconds: float = 0.0
     tokens: int = 0
+    ranks: Any = field(default_factory=current_ranks, repr=False)
+    gradients: Any = field(default=None, repr=False)
+    sharded: Any = field(default=None, repr=False)
     metrics: ClassVar[Any] = METRICS  # a sequence of Metric
 
     @property
@@ -137,7 +146,10 @@ class Trainer:
         """What a checkpoint holds: the weights that are trained, optimizer and position."""
         from jupyter_gpt.nn.modules import trained_by_name
 
-        return trained_by_name(self.modules), self.optimizers.state(), self.position()
+        weights, optimizer = trained_by_name(self.modules), self.optimizers.state()
+        if self.sharded is not None:
+            weights, optimizer = self.sharded.state(weights), self.sharded.state(optimizer)
+        return weights, optimizer, self.position()
 
     def load(self, folder: Path) -> None:
         """Go back to the state of a checkpoint."""
@@ -161,6 +173,82 @@ class Trainer:
             peak_flops=self.peak_flops,
             facts=self.facts,
         )
+
+    def spread(self) -> None:
+        """Share the run with the other ranks, if there are any: before a checkpoint is loaded or a step taken."""
+        if self.ranks is None:
+            return
+        self.ranks.prepared()
+        if self.ranks.shard:
+            from jupyter_gpt.nn.sharded import Sharded
+
+            self.sharded = Sharded(self.model, self.sharded_trunk(), self.optimizers, self.ranks)
+        else:
+            from jupyter_gpt.nn.distributed import GradientSum
+            from jupyter_gpt.nn.modules import trained_by_name
+
+            self.gradients = GradientSum(self.ranks, trained_by_name(self.modules).values())
+            self.optimizers.spread(self.ranks)
+
+    def sharded_trunk(self) -> Any:
+        """The `Trunk` of a model that is to be cut into pieces. Raises GPTError where this training cannot."""
+        raise GPTError("--shard is for pretraining and supervised finetuning: leave it out")
+
+    def reads(self, function: Callable[[], Any]) -> Any:
+        """`function()`, which goes through the model; on all ranks where that lies in pieces."""
+        return function() if self.sharded is None else self.sharded.run(function)
+
+    def whole(self) -> AbstractContextManager:
+        """The model, with all its weights, to sample from; None on a rank that has not got them."""
+        return nullcontext(self.model) if self.sharded is None else self.sharded.whole()
+
+    def gather(self) -> None:
+        """After the last step: `model` is whole on the first rank."""
+        if self.sharded is not None:
+            self.model = self.sharded.gather()
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether this rank takes part in what changes nothing of the training: the first does, or all together."""
+        return self.ranks is None or self.ranks.rank == 0 or self.ranks.shard
+
+    def numbers(self, count: int) -> range:
+        """Those of the `count` micro-batches of a step that are this rank's."""
+        if self.ranks is None:
+            return range(count)
+        if self.ranks.shard:  # all ranks go through the model equally often
+            count += -count % self.ranks.size
+        return self.ranks.numbers(count)
+
+    def micro(self, step: int, number: int) -> Micro:
+        """The micro-batch of that number; beyond the last, one that counts for nothing."""
+        if self.ranks is None or number < self.micro_batches(step):
+            return self.micro_batch(step, number)
+        return replace(self.micro_batch(step, 0), share=0.0, tokens=0)
+
+    def at_once(self, total: int) -> int:
+        """The tokens of a micro-batch where a step has `total`: as the recipe says, or fewer for each rank to have
+        one."""
+        most = self.recipe.micro_tokens
+        return most if self.ranks is None else min(most, -(-total // self.ranks.size))
+
+    def backward(self, loss: Tensor, last: bool) -> None:
+        """Add the gradient of a micro-batch; after the `last` of this rank in a step, gradients go to the others."""
+        if last and self.gradients is not None:
+            self.gradients.arm()
+        loss.backward()
+
+    def summed(self, loss: Tensor, *values: float) -> tuple:
+        """The step's loss, its gradients and other values of it: the sums of what each rank had."""
+        if self.ranks is None:
+            return loss, *values
+        if self.gradients is not None:
+            self.gradients.finish()
+        return self.ranks.total(loss), *self.sums(*values)
+
+    def sums(self, *values: float) -> Sequence[float]:
+        """The sums over the ranks of numbers of the host's."""
+        return values if self.ranks is None else self.ranks.sum(values)
 
     def loop(self) -> Iterator[Event | None]:
         """The run from here to its end."""
@@ -205,29 +293,33 @@ def train(trainer: Trainer) -> Iterator[Event | None]:
     fences, upcoming = [], None
     while True:
         last = trainer.step >= recipe.steps
-        if trainer.held_out and (trainer.step % recipe.eval_every == 0 or last):
+        if trainer.evaluates and trainer.held_out and (trainer.step % recipe.eval_every == 0 or last):
             yield from trainer.evaluate()
-        if trainer.step % trainer.sample_every == 0 or last:
+        if trainer.evaluates and (trainer.step % trainer.sample_every == 0 or last):
             yield from trainer.samples()
         if last:
             return
+        if trainer.ranks is not None:
+            yield Ready()
         step, began = trainer.step + 1, time.perf_counter()
         busy, tokens, parts = 0.0, 0, []
-        count = trainer.micro_batches(step)
-        for number in range(count):
-            micro = upcoming if upcoming is not None else trainer.micro_batch(step, number)
-            loss = trainer.loss(micro.inputs) * micro.share
-            loss.backward()
+        numbers = trainer.numbers(trainer.micro_batches(step))
+        for number in numbers:
+            micro = upcoming if upcoming is not None else trainer.micro(step, number)
+            loss = trainer.reads(lambda micro=micro: trainer.loss(micro.inputs)) * micro.share
+            trainer.backward(loss, number == numbers[-1])
             parts.append(loss.detach())
             tokens += micro.tokens
-            upcoming = following(trainer, step, number + 1, count)  # assembled while the device works
+            upcoming = following(trainer, step, number + numbers.step, numbers)  # assembled while the device works
             busy += time.perf_counter() - began
             yield None
             began = time.perf_counter()
+        loss = torch.stack(parts).sum() if parts else torch.zeros((), device=trainer.device)
+        loss, tokens = trainer.summed(loss, tokens)
         updated = trainer.update(step)
         wait_for_device(trainer, fences)
         busy += time.perf_counter() - began
-        yield trainer.stepped(busy, tokens, {"loss": torch.stack(parts).sum(), **updated, **trainer.step_values()})
+        yield trainer.stepped(busy, int(tokens), {"loss": loss, **updated, **trainer.step_values()})
 
 
 def multiplier(step: int, steps: int, warmup: float, decay: float) -> float:
@@ -245,11 +337,14 @@ def multiplier(step: int, steps: int, warmup: float, decay: float) -> float:
     return 1.0
 
 
-def following(trainer: Trainer, step: int, number: int, count: int) -> Micro | None:
-    """The micro-batch after this one, or None at the end of the run."""
-    if number < count:
-        return trainer.micro_batch(step, number)
-    return None if step >= trainer.recipe.steps else trainer.micro_batch(step + 1, 0)
+def following(trainer: Trainer, step: int, number: int, numbers: range) -> Micro | None:
+    """This rank's micro-batch after one of a step whose are `numbers`; None where it has none, or at the end of the
+    run."""
+    if number < numbers.stop:
+        return trainer.micro(step, number)
+    if step >= trainer.recipe.steps or not trainer.numbers(trainer.micro_batches(step + 1)):
+        return None
+    return trainer.micro(step + 1, numbers.start)
 
 
 def wait_for_device(trainer: Trainer, fences: list) -> None:
@@ -269,7 +364,8 @@ def clip(module: nn.Module, most: float) -> Tensor:
     import torch
 
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    return torch.nn.utils.clip_grad_norm_(trained, most, foreach=True)
+    norm: Any = torch.nn.utils.clip_grad_norm_(trained, most, foreach=True)
+    return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
 
 
 def batch_of(items: Sequence, step: int, size: int, seed: int) -> list:
@@ -300,8 +396,8 @@ def steps_in(minutes: float, trainer: Trainer) -> int:
     times = []
     for step in range(1, 4):
         began = time.perf_counter()
-        for number in range(trainer.micro_batches(step)):
-            micro = trainer.micro_batch(step, number)
+        for number in trainer.numbers(trainer.micro_batches(step)):
+            micro = trainer.micro(step, number)
             (trainer.loss(micro.inputs) * micro.share).backward()
             if time.perf_counter() - began > 60 * minutes:
                 raise GPTError(f"--minutes {minutes} is less than one step of this model takes here")

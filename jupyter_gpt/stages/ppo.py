@@ -9,6 +9,7 @@ clipped updates are made on each batch.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ from jupyter_gpt.stages import rl
 from jupyter_gpt.stages.loop import clip
 from jupyter_gpt.stages.policy import values_of
 from jupyter_gpt.stages.rl import RL, divergence, rollout_values
-from jupyter_gpt.stages.rollout import Rollout, micro_batches
+from jupyter_gpt.stages.rollout import Rollout, own_micro_batches
 
 METRICS = (*rl.METRICS, rl.CLIP_FRACTION, Metric("value_loss", "value loss"))
 CRITIC = True
@@ -44,7 +45,7 @@ def step(training: RL) -> Iterator:
     """One step: see `rl.Algorithm`."""
     recipe = training.recipe
     rollout, reference = yield from training.rollout_and_reference()
-    values = yield from valued(training, rollout)
+    values = training.totalled((yield from valued(training, rollout, training.ranks)))
     mask = rollout.mask
     scores = scores_of(training, rollout)
     moments = training.score_moments.updated(scores) if recipe.use_score_scaling else training.score_moments
@@ -67,10 +68,10 @@ def step(training: RL) -> Iterator:
     }
 
 
-def valued(training: RL, rollout: Rollout) -> Iterator[None]:
-    """The critic's value of every state, `(B, L)`; yields between micro-batches."""
+def valued(training: RL, rollout: Rollout, ranks: Any = None) -> Iterator[None]:
+    """The critic's value of every state, `(B, L)`, or of this rank's share of them; yields between micro-batches."""
     values = torch.zeros_like(rollout.old)
-    for places in micro_batches(training, rollout.rows):
+    for places in own_micro_batches(training, rollout.rows, ranks):
         with torch.no_grad():
             some = values_of(training.critic, [rollout.rows[p] for p in places])
             values[places, : some.shape[1]] = some
@@ -81,20 +82,22 @@ def valued(training: RL, rollout: Rollout) -> Iterator[None]:
 def update(training: RL, rollout: Rollout, values: Tensor, advantages: Tensor, returns: Tensor) -> Iterator:
     """One update of policy and critic on all completions, micro-batch by micro-batch; returns its values."""
     recipe, mask = training.recipe, rollout.mask
-    sums = {"loss": 0.0, "value_loss": 0.0, "clip_fraction": 0.0, "entropy": 0.0}
-    for places in micro_batches(training, rollout.rows):
+    names = ("loss", "value_loss", "clip_fraction", "entropy")
+    sums = values.new_zeros(len(names))
+    every = training.own_micro_batches(rollout.rows)
+    for places in every:
         rows = [rollout.rows[p] for p in places]
         logp, entropy = logprobs(training.policy, rows)
         width = logp.shape[1]
         own = mask[places, :width]
         share = own.sum() / mask.sum()
         loss, clipped = policy_loss(logp, rollout.old[places, :width], advantages[places, :width], own, recipe.clip)
-        (loss * share).backward()
+        training.backward(loss * share, places is every[-1])
         now = values_of(training.critic, rows)
         error, _ = value_loss(now, values[places, :width], returns[places, :width], own, recipe.clip)
-        (error * share).backward()
-        parts = {"loss": loss, "value_loss": error, "clip_fraction": clipped, "entropy": masked_mean(entropy, own)}
-        sums = {key: sums[key] + part.detach() * share for key, part in parts.items()}
+        training.backward(error * share, False)
+        sums += torch.stack([loss.detach(), error.detach(), clipped, masked_mean(entropy, own)]) * share
         yield
+    (sums,) = training.summed(sums)
     value_norm = clip(training.critic.module, recipe.max_norm)
-    return {**sums, **training.update(training.step + 1), "value_grad_norm": value_norm}
+    return {**dict(zip(names, sums, strict=True)), **training.update(training.step + 1), "value_grad_norm": value_norm}

@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -268,15 +269,22 @@ class Training(Trainer):
     def set_position(self, position: Mapping) -> None:
         super().set_position({"tokens": position["step"] * self.recipe.batch_tokens, **position})  # of earlier versions
 
+    @cached_property
+    def micro_rows(self) -> int:
+        """Rows of a micro-batch: those of the recipe, or fewer if only then each rank has as many micro-batches."""
+        rows, ranks = self.recipe.batch_tokens // self.recipe.context, 1 if self.ranks is None else self.ranks.size
+        even = (n for n in range(self.recipe.rows, 0, -1) if rows % n == 0 and rows // n % ranks == 0)
+        return next(even, self.recipe.rows)
+
     def micro_batches(self, step: int) -> int:
-        return self.recipe.accumulation
+        return self.recipe.batch_tokens // (self.micro_rows * self.recipe.context)
 
     def micro_batch(self, step: int, number: int) -> Micro:
         """Inputs and targets `(B, T)`: a function of the place in the run alone."""
-        recipe = self.recipe
-        first = ((step - 1) * recipe.accumulation + number) * recipe.rows
-        inputs = to_device(self.rows.batch(np.arange(first, first + recipe.rows)), self.device)
-        return Micro(inputs, 1 / recipe.accumulation, recipe.rows * recipe.context)
+        count, rows = self.micro_batches(step), self.micro_rows
+        first = ((step - 1) * count + number) * rows
+        inputs = to_device(self.rows.batch(np.arange(first, first + rows)), self.device)
+        return Micro(inputs, 1 / count, rows * self.recipe.context)
 
     def forward_functions(self) -> tuple:
         """The loss as a function of (ids, targets), compiled if `compile`; and trunk and head, uncompiled."""
@@ -293,6 +301,10 @@ class Training(Trainer):
 
             self.functions = (loss, trunk, head)
         return self.functions
+
+    def sharded_trunk(self) -> Trunk:
+        self.compile = False
+        return self.forward_functions()[1]
 
     def loss(self, inputs: tuple[Tensor, Tensor]) -> Tensor:
         return self.forward_functions()[0](*inputs)
@@ -318,7 +330,7 @@ class Training(Trainer):
             sums = np.zeros(4)
             for first in range(0, wanted, at_once):
                 ids, targets = to_device(rows[places[first : first + at_once]], device)
-                sums += held_out_losses(trunk, head, sizes, ids.clamp(min=0), targets)
+                sums += self.reads(partial(held_out_losses, trunk, head, sizes, ids.clamp(min=0), targets))
                 yield None
             by_source[source] = sums[0] / sums[1]
             mixed += share * sums / sums[1]
@@ -329,13 +341,16 @@ class Training(Trainer):
 
     def samples(self) -> Iterator[Event | None]:
         """One sample of each fixed prompt."""
-        for number, (text, ids) in enumerate(self.prompts):
-            tokens, seed = [], self.recipe.seed * 1000 + number
-            for token in sample(self.model, ids, SAMPLE_TOKENS, SAMPLE_TEMPERATURE, seed, frozenset({self.eot})):
-                tokens.append(token)
-                yield None
-            written = self.tokenizer.decode([token for token in tokens if token != self.eot])
-            yield Sample(step=self.step, prompt=text, text=written)
+        with self.whole() as model:
+            if model is None:
+                return
+            for number, (text, ids) in enumerate(self.prompts):
+                tokens, seed = [], self.recipe.seed * 1000 + number
+                for token in sample(model, ids, SAMPLE_TOKENS, SAMPLE_TEMPERATURE, seed, frozenset({self.eot})):
+                    tokens.append(token)
+                    yield None
+                written = self.tokenizer.decode([token for token in tokens if token != self.eot])
+                yield Sample(step=self.step, prompt=text, text=written)
 
 
 def to_device(rows: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -319,15 +319,16 @@ class RewardTraining(Trainer):
         """The rankings of a step in micro-batches of at most `micro_tokens`, or of one ranking: a function of the step
         alone."""
         parts: list[list[Ranked]] = []
-        for ranked in batch_of(self.rankings, step, self.recipe.batch, self.recipe.seed):
-            if parts and sum(each.tokens for each in parts[-1]) + ranked.tokens <= self.recipe.micro_tokens:
+        batch = batch_of(self.rankings, step, self.recipe.batch, self.recipe.seed)
+        most = self.at_once(sum(ranked.tokens for ranked in batch))
+        for ranked in batch:
+            if parts and sum(each.tokens for each in parts[-1]) + ranked.tokens <= most:
                 parts[-1].append(ranked)
             else:
                 parts.append([ranked])
         return parts
 
     def micro_batches(self, step: int) -> int:
-        self.pairs = (0, 0)
         return len(self.parts(step))
 
     def micro_batch(self, step: int, number: int) -> Micro:
@@ -348,7 +349,8 @@ class RewardTraining(Trainer):
         return ranking_loss(split, orders, self.recipe.margin, self.recipe.centring)
 
     def step_values(self) -> dict:
-        return {"accuracy": self.pairs[0] / self.pairs[1]}
+        (right, pairs), self.pairs = self.sums(*self.pairs), (0, 0)
+        return {"accuracy": right / pairs}
 
     def evaluate(self) -> Iterator[Event | None]:
         """Loss and accuracy on the held-out rankings, and calibration."""

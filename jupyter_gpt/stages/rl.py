@@ -34,7 +34,7 @@ from jupyter_gpt.nn.optimizer import adamw_of
 from jupyter_gpt.nn.preference_loss import Order
 from jupyter_gpt.nn.rl_losses import KLController, Moments, group_advantages, masked_mean
 from jupyter_gpt.runs.alarms import begun
-from jupyter_gpt.runs.events import Alarm, Evaluation, Event, Metric, Progress, Sample
+from jupyter_gpt.runs.events import Alarm, Evaluation, Event, Metric, Progress, Ready, Sample
 from jupyter_gpt.stages.alignment_report import EvaluatedModel, measured
 from jupyter_gpt.stages.loop import SPEED, Trainer, batch_of
 from jupyter_gpt.stages.policy import critic_of, policy_of
@@ -47,11 +47,12 @@ from jupyter_gpt.stages.rollout import (
     Rollout,
     divergence,
     logprobs_and_entropy,
+    own_micro_batches,
     pieces,
     rewarded,
     roll_out,
     rollout_values,
-    stream,
+    seeds_of,
 )
 
 CONSTANT = 3  # consecutive steps without different rewards that raise an alarm
@@ -205,11 +206,14 @@ class RL(Trainer):
         recipe = self.recipe
         yield self.start()
         while True:
-            if self.step % recipe.eval_every == 0 or self.step == recipe.steps:
+            if self.evaluates and (self.step % recipe.eval_every == 0 or self.step == recipe.steps):
                 yield from self.evaluate()
             if self.step >= recipe.steps:
-                yield from measured(self, self.lineage)
+                if self.evaluates:
+                    yield from measured(self, self.lineage)
                 return
+            if self.ranks is not None:
+                yield Ready()
             began = time.perf_counter()
             result = yield from self.algorithm.step(self)
             if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], Mapping)):  # of a user's
@@ -225,26 +229,52 @@ class RL(Trainer):
                 yield from alarms(self, values)
 
     def rollout(self) -> Iterator:
-        """Completions of the prompts of the next step with their rewards, a `Rollout`."""
+        """Completions of the prompts of the next step with their rewards, a `Rollout`: each rank samples those of its
+        share of the prompts, and has all."""
         recipe, step = self.recipe, self.step + 1
         prompts = batch_of(self.prompts, step, recipe.prompts_per_step, recipe.seed)
-        return (yield from rollout_of(self, prompts, recipe.samples, stream(self, step), self.server))
+        own = self.numbers(len(prompts))
+        seeds = seeds_of(self, step, own)
+        rollout = yield from rollout_of(self, [prompts[n] for n in own], recipe.samples, seeds, self.server)
+        return rollout if self.ranks is None else rollout.gathered(self.ranks)
 
     def rollout_and_reference(self) -> Iterator:
         """The rollout of the next step, with `old` of the policy as it trains if there are several updates; and the
         reference's log-probabilities `(B, L)` of it."""
         rollout = yield from self.rollout()
-        reference, _ = yield from logprobs_and_entropy(self.reference, self, rollout.rows)
+        reference, _ = yield from logprobs_and_entropy(self.reference, self, rollout.rows, self.ranks)
         if self.recipe.epochs > 1 and self.server is None:  # which has them from the policy already
-            rollout.old, _ = yield from logprobs_and_entropy(self.policy, self, rollout.rows)
+            rollout.old, _ = yield from logprobs_and_entropy(self.policy, self, rollout.rows, self.ranks)
         return rollout, reference
+
+    def spread(self) -> None:
+        recipe, ranks = self.recipe, self.ranks
+        if ranks is not None and recipe.algo.startswith("$"):
+            raise GPTError(f"--algo {recipe.algo}: an algorithm of yours trains on one device, leave --devices out")
+        if ranks is not None and self.server is not None:
+            raise GPTError("--rollouts: a server samples for one device, leave --devices out")
+        if ranks is not None and recipe.prompts_per_step < ranks.size:
+            raise GPTError(
+                f"--prompts-per-step {recipe.prompts_per_step} is less than the {ranks.size} devices: each samples "
+                "completions of prompts of its own"
+            )
+        super().spread()
+
+    def own_micro_batches(self, rows: Sequence[PromptCompletion]) -> list[list[int]]:
+        """Of the places of rows that pass through the models together those that are this rank's."""
+        return own_micro_batches(self, rows, self.ranks)
+
+    def totalled(self, tensor: Tensor) -> Tensor:
+        """A tensor of which each rank has filled its own places, with those of all."""
+        return tensor if self.ranks is None else self.ranks.total(tensor)
 
     def evaluate(self) -> Iterator[Event | None]:
         """Fresh completions of the watched prompts, always from the same random streams: how good, how far, how
         varied."""
         began, own = time.perf_counter(), getattr(self.algorithm, "evaluation", None)
         more = (yield from own(self)) if own is not None else {}
-        rollout = yield from rollout_of(self, self.watched, EVALUATED, stream(self, 0, EVALUATION))
+        seeds = seeds_of(self, 0, range(len(self.watched)), EVALUATION)
+        rollout = yield from rollout_of(self, self.watched, EVALUATED, seeds)
         logp, entropy = yield from logprobs_and_entropy(self.policy, self, rollout.rows)
         reference, _ = yield from logprobs_and_entropy(self.reference, self, rollout.rows)
         values = {
@@ -263,9 +293,9 @@ class RL(Trainer):
 
     def samples(self) -> Iterator[Event | None]:
         """Samples of the watched prompts from the policy as it is now."""
-        yield from samples_of(
-            self, (yield from rollout_of(self, self.watched[:SHOWN], EVALUATED, stream(self, self.step, SAMPLES)))
-        )
+        shown = self.watched[:SHOWN]
+        seeds = seeds_of(self, self.step, range(len(shown)), SAMPLES)
+        yield from samples_of(self, (yield from rollout_of(self, shown, EVALUATED, seeds)))
 
     def closing(self, there: Container[str]) -> Iterator[Event | None]:
         """What a run that is stopped ends with: an evaluation, whose completions are its samples."""
@@ -312,13 +342,13 @@ def alarms(training, values: Mapping) -> Iterator[Alarm]:
     training.alarmed = list(causes)
 
 
-def rollout_of(training: RL, prompts: Sequence[Prompt], samples: int, seed: int, server=None) -> Iterator:
+def rollout_of(training: RL, prompts: Sequence[Prompt], samples: int, seeds: Sequence[int], server=None) -> Iterator:
     """Completions of `prompts`, by the policy or by `server`, with their rewards; returns the `Rollout`."""
     if server is not None:
-        rollout = yield from server.roll_out(training, prompts, samples, seed)
+        rollout = yield from server.roll_out(training, prompts, samples, seeds)
     else:
         rollout = yield from roll_out(
-            training.model, training.tokenizer, prompts, samples, training.recipe.max_tokens, training.stop, seed
+            training.model, training.tokenizer, prompts, samples, training.recipe.max_tokens, training.stop, seeds
         )
     release(training.model)  # a second copy of the base, just when an update needs the memory for activations
     if training.rewards:

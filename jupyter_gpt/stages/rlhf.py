@@ -380,6 +380,7 @@ def rewarded_first(session, run: Run, recipe, rankings) -> Iterator:
     start = session.models[recipe.policy]
     weights = session.models.to_train(start, not own.lora, own.dtype)
     training = yield from reward_stage.prepare(own, start, rankings, weights)
+    training.ranks = None  # the others wait until all is prepared
     for event in training.loop():
         if isinstance(event, Step):
             stage, total = f"training the reward model {name}", training.recipe.steps

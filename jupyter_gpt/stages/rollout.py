@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -65,6 +65,31 @@ class Rollout:
     def mask(self) -> Tensor:
         return mask_of(self.rows, self.old.device)
 
+    def gathered(self, ranks: Any) -> Rollout:
+        """The rollouts of all ranks as one, in the order of the prompts, which were dealt to them."""
+        lengths = [len(row.completion) for row in self.rows]
+        completions = zip(
+            self.rows,
+            self.prompts,
+            self.texts,
+            self.finish_reasons,
+            [row[:length] for row, length in zip(self.old.tolist(), lengths, strict=True)],
+            [0.0] * len(lengths) if self.rewards is None else self.rewards.tolist(),
+            strict=True,
+        )
+        shares = ranks.gather(list(completions))
+        count, every = sum(map(len, shares)) // self.samples, []
+        for n in range(count):
+            first = n // ranks.size * self.samples
+            every += shares[n % ranks.size][first : first + self.samples]
+        pairs, prompts, texts, reasons, nats, rewards = (list(each) for each in zip(*every, strict=True))
+        rows, device = [PromptCompletion(tuple(prompt), tuple(ids)) for prompt, ids in pairs], self.old.device
+        old = laid_out(torch.tensor([x for row in nats for x in row], device=device), rows)
+        found = Rollout(self.samples, rows, prompts, texts, reasons, old)
+        if self.rewards is not None:
+            found.rewards = torch.tensor(rewards, device=device)
+        return found
+
     @property
     def finished(self) -> list[bool]:
         """Whether each completion ended by itself."""
@@ -98,14 +123,13 @@ def roll_out(
     samples: int,
     max_tokens: int,
     stop: frozenset[int],
-    seed: int,
+    seeds: Sequence[int],
 ) -> Iterator[None]:
-    """Sample; yields after each token, returns the `Rollout` without rewards. `seed` decides every sample."""
+    """Sample; yields after each token, returns the `Rollout` without rewards. The seed of a prompt decides its
+    samples."""
     requests = [
-        Request(
-            each.ids, samples=samples, max_tokens=max_tokens, temperature=1.0, stop_ids=stop, seed=(seed + n) * STREAMS
-        )
-        for n, each in enumerate(prompts)
+        Request(each.ids, samples=samples, max_tokens=max_tokens, temperature=1.0, stop_ids=stop, seed=seed * STREAMS)
+        for each, seed in zip(prompts, seeds, strict=True)
     ]
     ids: list[list[int]] = [[] for _ in range(len(prompts) * samples)]
     nats: list[list[float]] = [[] for _ in ids]
@@ -164,25 +188,30 @@ def pieces(tokenizer, ids: Sequence[int]) -> list[str]:
     return [*added[:-1], added[-1] + reader.end()[before:]]
 
 
-def stream(training, step: int, kind: int = 0) -> int:
-    """The first of the random streams of a step."""
-    return kind + (training.recipe.seed << 24) + step * 4096
+def seeds_of(training, step: int, places: Iterable[int], kind: int = 0) -> list[int]:
+    """The seeds of the prompts at these places of a step."""
+    return [kind + (training.recipe.seed << 24) + step * 4096 + place for place in places]
 
 
-def micro_batches(training, rows: Sequence[PromptCompletion]) -> list[list[int]]:
-    """Places of rows that pass through the models together."""
-    return batches([len(row.ids) for row in rows], training.recipe.micro_tokens)
+def own_micro_batches(training, rows: Sequence[PromptCompletion], ranks: Any) -> list[list[int]]:
+    """Of the places of rows that pass through the models together, those that are dealt to this rank."""
+    lengths = [len(row.ids) for row in rows]
+    if ranks is None:
+        return batches(lengths, training.recipe.micro_tokens)
+    every = batches(lengths, training.at_once(max(lengths) * len(lengths)))
+    return [every[n] for n in ranks.numbers(len(every))]
 
 
-def logprobs_and_entropy(reader: Reader, training, rows: Sequence[PromptCompletion]) -> Iterator[None]:
-    """Log-probabilities and entropies `(B, L)` of all completions, without gradients; yields between micro-batches."""
-    logp = torch.zeros(mask_of(rows).shape, device=training.device)
-    entropy = torch.zeros_like(logp)
-    for places in micro_batches(training, rows):
+def logprobs_and_entropy(reader: Reader, training, rows: Sequence[PromptCompletion], ranks: Any = None) -> Iterator:
+    """Log-probabilities and entropies `(B, L)` of all completions, without gradients; yields between micro-batches.
+    The `ranks` that are given share the work."""
+    both = torch.zeros(2, *mask_of(rows).shape, device=training.device)
+    for places in own_micro_batches(training, rows, ranks):
         with torch.no_grad():
             some, nats = logprobs(reader, [rows[p] for p in places])
-            logp[places, : some.shape[1]], entropy[places, : some.shape[1]] = some, nats
+            both[0, places, : some.shape[1]], both[1, places, : some.shape[1]] = some, nats
         yield
+    logp, entropy = both if ranks is None else ranks.total(both)
     return logp, entropy
 
 

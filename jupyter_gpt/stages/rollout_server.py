@@ -32,13 +32,13 @@ class RolloutServer:
         self.endpoint, self.folder = endpoint, folder / "rollouts"
         self.step: int | None = None  # that whose weights vLLM has
 
-    def roll_out(self, training, prompts: Sequence[Prompt], samples: int, seed: int) -> Iterator[None]:
+    def roll_out(self, training, prompts: Sequence[Prompt], samples: int, seeds: Sequence[int]) -> Iterator[None]:
         """As `rollout.roll_out`: yields while it waits, returns the `Rollout`, `old` by the policy as it trains."""
         if self.step != training.step:
             yield from self.refresh(training)
-        seeds = [(seed + n) * 1024 for n in range(len(prompts))]
         ids, most = [each.ids for each in prompts], training.recipe.max_tokens
-        found = yield from vllm.sample(self.endpoint, ids, samples, most, training.stop, seeds)
+        streams = [seed * 1024 for seed in seeds]
+        found = yield from vllm.sample(self.endpoint, ids, samples, most, training.stop, streams)
         rollout = rollout_from(
             training.tokenizer,
             prompts,

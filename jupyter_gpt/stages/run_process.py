@@ -22,7 +22,7 @@ from pathlib import Path
 from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.runs import failure, payload
-from jupyter_gpt.runs.control import FolderControl
+from jupyter_gpt.runs.control import FolderControl, RanksControl
 from jupyter_gpt.runs.launchers import launcher
 
 LOCKED = 60.0  # seconds that the kernel may hold the lock while it starts the processes
@@ -52,22 +52,39 @@ def main() -> int:
 def train(folder: Path, rank: int, resuming: bool, shard: bool) -> None:
     """The rank's part of the run, to its end."""
     variables = payload.read(folder)
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world > 1 or shard:
-        raise GPTError("--devices above 1 and --shard are not available yet")
-    payload.remove(folder)
+    ranks = joined(shard)  # so all have read what the kernel has sent
     if rank == 0:
+        payload.remove(folder)
         take_lock(folder)
+    elif ranks is not None and not ranks.await_prepared():
+        return
     from jupyter_gpt.runs.worker import worker
     from jupyter_gpt.session import gpt
     from jupyter_gpt.stages.stage import job, stage
 
     run = gpt.runs[folder.name]
-    run.control = FolderControl(folder)
-    signal.signal(signal.SIGTERM, lambda *_: run.halt())
+    if ranks is None:
+        run.control = FolderControl(folder)
+        signal.signal(signal.SIGTERM, lambda *_: run.halt())
+    else:
+        run.control = control = RanksControl(folder, ranks)
+        signal.signal(signal.SIGTERM, lambda *_: control.asked.stopping.set())
     recipe = stage(run.kind).RECIPE.from_dict(run.recipe)
     run.job = worker("torch").submit(job(gpt, run, recipe, variables, resuming))
     run.wait()
+    if ranks is not None:
+        ranks.leave()
+
+
+def joined(shard: bool):
+    """The ranks that this process is one of; None where it is alone. Raises GPTError where they do not meet."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        if shard:
+            raise GPTError("--shard divides a model among devices: give --devices 2 or more")
+        return None
+    from jupyter_gpt.nn import distributed
+
+    return distributed.start(shard)
 
 
 def take_lock(folder: Path) -> None:

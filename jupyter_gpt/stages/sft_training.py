@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -222,12 +223,15 @@ class Supervised(Trainer):
     def facts(self) -> dict:
         return {"checkpointing": bool(self.recipe.checkpointing)}
 
+    def sharded_trunk(self) -> Trunk:
+        return self.trunk
+
     def streams(self, step: int) -> list[Stream]:
         """The packed rows of a step in micro-batches: a function of the step alone."""
         if self.laid[0] != step:
             rows, device = self.recipe.batch_tokens // self.recipe.context, self.device
             batch = self.rows.batch(range((step - 1) * rows, step * rows))
-            pieces = streams(batch, device, self.recipe.micro_tokens, padded=device.type == "cuda")
+            pieces = streams(batch, device, self.at_once(batch.ids.size), padded=device.type == "cuda")
             self.laid = step, [piece for piece in pieces if len(piece.targets)]
         return self.laid[1]
 
@@ -262,7 +266,7 @@ class Supervised(Trainer):
             for batch in batches:
                 piece = stream(batch, self.device)
                 with torch.no_grad(), eval_mode(self.model):
-                    nats += float(self.nats(piece)) * len(piece.targets)
+                    nats += float(self.reads(partial(self.nats, piece))) * len(piece.targets)
                 count += len(piece.targets)
                 yield None
             by_source[source] = nats / count
@@ -278,10 +282,13 @@ class Supervised(Trainer):
             for _, ids in self.questions
         ]
         answers: list[list[int]] = [[] for _ in requests]
-        for token in generate(self.model, requests):
-            if token is not None and not (token.finish == "stop" and token.id in self.ends):
-                answers[token.request].append(token.id)
-            yield None
+        with self.whole() as model:
+            if model is None:
+                return
+            for token in generate(model, requests):
+                if token is not None and not (token.finish == "stop" and token.id in self.ends):
+                    answers[token.request].append(token.id)
+                yield None
         for (text, _), ids in zip(self.questions, answers, strict=True):
             answer = self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
             yield Sample(step=self.step, prompt=text, text=answer)

@@ -1,0 +1,57 @@
+"""Two ranks against one process: one pair of processes takes the steps of every kind of run."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from helpers import rank_runs
+from jupyter_gpt.session import Session
+
+TESTS = Path(__file__).parents[1]
+CLOSE = {"abs": 1e-5, "rel": 1e-5}
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """The steps of every run, of one process and of two ranks."""
+    import torch
+
+    folder = tmp_path_factory.mktemp("ranks")
+    environment = os.environ | {
+        "GLOO_SOCKET_IFNAME": "lo",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path]),
+    }
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    with (folder / "log").open("w") as log:
+        job = subprocess.Popen(
+            [*command, "-m", "helpers.rank_runs", str(folder)], env=environment, stdout=log, stderr=log
+        )
+        threads = torch.get_num_threads()
+        try:
+            torch.set_num_threads(1)
+            with pytest.MonkeyPatch.context() as patch:
+                for key in ("HOME", "CACHE", "CONFIG"):
+                    patch.setenv(f"JUPYTER_GPT_{key}", str(folder / "one" / key))
+                gpt = Session()
+                rank_runs.fox(gpt)
+                one = rank_runs.take(gpt, rank_runs.RUNS)
+            assert job.wait(300) == 0, (folder / "log").read_text()
+        finally:
+            torch.set_num_threads(threads)
+            job.kill()
+            job.wait()
+    return one, json.loads((folder / "steps.json").read_text())
+
+
+@pytest.mark.parametrize("name", [*rank_runs.RUNS, *rank_runs.CUT])
+def test_two_ranks_take_the_steps_of_one(both, name):
+    one, two = both[0][name.removesuffix(rank_runs.SHARD)], both[1][name]
+    assert len(one) == len(two)
+    assert len({step["grad_norm"] for step in one}) == len(one)  # something was learned
+    for alone, together in zip(one, two, strict=True):
+        assert together == pytest.approx(alone, **CLOSE)
