@@ -18,6 +18,31 @@ def colours(notebook, number: int) -> dict[str, str]:
     return dict(notebook.page.locator(".jp-Cell").nth(number).locator(".cm-line span").evaluate_all(script))
 
 
+def hover_until_helped(page, word: str, help: str) -> None:
+    """Moves the mouse over a word, again where the kernel had not yet said what it means."""
+    shown = page.locator(".jp-gpt-help", has_text=help)
+    for _ in range(20):
+        page.get_by_text(word, exact=True).hover()
+        page.wait_for_timeout(1500)
+        if shown.is_visible():
+            return
+        page.mouse.move(0, 0)
+    raise AssertionError(f"no help over {word}")
+
+
+def type_until_completed(page, text: str, offered: str) -> None:
+    """Types, the last letter again where the kernel answered too late for JupyterLab's completer."""
+    page.keyboard.type(text)
+    item = page.locator(".jp-Completer-item", has_text=offered)
+    for _ in range(20):
+        page.wait_for_timeout(1500)
+        if item.is_visible():
+            return
+        page.keyboard.press("Backspace")
+        page.keyboard.type(text[-1])
+    raise AssertionError(f"{offered} was not offered after {text}")
+
+
 def test_magics_in_the_editor(open_notebook):
     notebook = open_notebook(*CELLS)
     page = notebook.page
@@ -41,21 +66,28 @@ def test_magics_in_the_editor(open_notebook):
 
     # help, from the kernel
     notebook.run_all()
-    page.locator(".jp-gpt-wrong").first.wait_for(timeout=60_000)
+    page.locator(".jp-gpt-wrong", has_text="gpt9").wait_for(timeout=60_000)
     assert page.locator(".jp-gpt-wrong").all_inner_texts() == ["--stepz", "gpt9"]
-    page.get_by_text("--stepz", exact=True).hover()
-    page.get_by_text("%%pretrain has no option --stepz (did you mean --steps?)").wait_for(timeout=20_000)
-    page.get_by_text("--base", exact=True).hover()
-    page.locator(".jp-gpt-help", has_text="the model").wait_for(timeout=20_000)
+    hover_until_helped(page, "--stepz", "%%pretrain has no option --stepz (did you mean --steps?)")
+    hover_until_helped(page, "--base", "the model")
 
     # the completer, as one types
     line(SFT).click()
     page.keyboard.press("End")
-    page.keyboard.type(" --epo")
-    page.locator(".jp-Completer-item", has_text="--epochs").wait_for(timeout=20_000)
+    type_until_completed(page, " --epo", "--epochs")
     page.keyboard.press("Enter")
     assert line(SFT).inner_text() == "%%sft a --base tale --epochs"
     assert page.locator(".jp-gpt-wrong").all_inner_texts() == ["--stepz", "gpt9"]  # its value may be about to be typed
+
+    # the same help by the keyboard, and a line that ends where its last word is whole
+    page.keyboard.press("Shift+Tab")
+    page.locator(".jp-Tooltip", has_text="--epochs N").wait_for(timeout=20_000)
+    line(SFT).click()
+    page.keyboard.press("End")
+    type_until_completed(page, " 2 --background", "--background")
+    page.keyboard.press("Enter")
+    assert line(SFT).inner_text() == "%%sft a --base tale --epochs 2 --background"
+    assert line(SFT, 2).inner_text() == "user: Who?"
 
     # another language at once, and back
     line(PYTHON).click()

@@ -33,7 +33,7 @@ def complete(ip, tmp_path, monkeypatch):
 
 def test_options(complete):
     assert complete("%%pretrain x --ep") == []
-    assert sorted(complete("%%pretrain x --de")) == ["--decay", "--depth"]
+    assert sorted(complete("%%pretrain x --de")) == ["--decay", "--depth", "--detach", "--devices"]
     assert complete("%%pretrain x --depth 4 --dep") == []
     assert "--help" in complete("%%corpus --")
     assert complete("%gpt resume x --b") == ["--background"]

@@ -10,7 +10,7 @@ from IPython.core.magic import no_var_expand
 from jupyter_gpt import store
 from jupyter_gpt.errors import in_magic
 from jupyter_gpt.notebook import panel
-from jupyter_gpt.notebook.magics import verbs
+from jupyter_gpt.notebook.magics import inspection, verbs
 from jupyter_gpt.notebook.magics.cells import CELLS
 from jupyter_gpt.notebook.magics.completion import matcher
 from jupyter_gpt.notebook.magics.notebook import cell_id
@@ -22,7 +22,7 @@ VERB_HELP = re.compile(r"^[ \t]*(?:%gpt[ \t]+(\w+)[ \t]*\?{1,2}|\?{1,2}[ \t]*%gp
 
 
 def load(ip) -> None:
-    """Registers magics, completion, the empty-body hook and the panel's comm with a shell; twice does no harm."""
+    """Registers magics, completion, inspection, the empty-body hook and the panel's comm; twice does no harm."""
     unload(ip)
     for name, cell in CELLS.items():
         register(ip, "cell", name, cell.run, lambda cell=cell: help_text(cell.COMMAND))
@@ -31,11 +31,13 @@ def load(ip) -> None:
     ip.Completer.custom_matchers.append(matcher(ip.user_ns))
     provenance.running_cell = lambda: cell_id(ip)
     panel.load(ip, command=verbs.describe)
+    inspection.load(ip)
 
 
 def unload(ip) -> None:
     """Takes away all that `load` added."""
     panel.unload(ip)
+    inspection.unload(ip)
     kinds = ip.magics_manager.magics
     for kind, names in (("cell", CELLS), ("line", ("gpt",))):
         for name in names:

@@ -13,7 +13,7 @@ from types import ModuleType
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
 
 from jupyter_gpt.notebook.magics.cells import CELLS
-from jupyter_gpt.notebook.magics.options import Command, Option
+from jupyter_gpt.notebook.magics.options import Command, Option, due
 from jupyter_gpt.notebook.magics.verbs import VERBS, command
 
 MIXTURES = ("%%corpus", "%%pretrain", "%%sft")  # whose bodies name sources
@@ -62,19 +62,12 @@ def _options(
     command: Command, words: list[str], fragment: str, variables: Mapping[str, object]
 ) -> list[tuple[str, str]]:
     """After an option that wants a value, its values; otherwise the options left, or the bare word due."""
-    last = command.flags.get(words[-1]) if words else None
-    if last is not None and last.kind is not None:
-        return _values(last, fragment, variables)
-    if fragment.startswith("-"):
+    option = due(command, words)
+    wanted = option is not None and option.name in words[-1:]
+    if fragment.startswith("-") and not wanted:
         options = [o.name for o in command.flags.values() if o.many or o.name not in words]
         return _typed([*options, "--help"], "option")
-    bare = [
-        word
-        for before, word in zip(["", *words], words, strict=False)
-        if not word.startswith("--") and not ((o := command.flags.get(before)) and o.kind is not None)
-    ]
-    due = command.places[len(bare) :] or [place for place in command.places[-1:] if place.many]
-    return _values(due[0], fragment, variables) if due else []
+    return _values(option, fragment, variables) if option else []
 
 
 def _values(option: Option, fragment: str, variables: Mapping[str, object]) -> list[tuple[str, str]]:

@@ -90,6 +90,20 @@ def _dashed(text: str) -> bool:
     return text.startswith("--")
 
 
+def due(command: Command, words: Sequence[str]) -> Option | None:
+    """What comes after these words, if not an option: the value of the last one, or the bare word that is left."""
+    last = command.flags.get(words[-1]) if words else None
+    if last is not None and last.kind is not None:
+        return last
+    bare = [
+        word
+        for before, word in zip(["", *words], words, strict=False)
+        if not _dashed(word) and not ((o := command.flags.get(before)) and o.kind is not None)
+    ]
+    left = command.places[len(bare) :] or [place for place in command.places[-1:] if place.many]
+    return left[0] if left else None
+
+
 def is_flag(word: Word) -> bool:
     """Does the word stand for an option? `-1` is a number and `-` a dash."""
     return not word.quoted and (_dashed(word.text) or (word.text[:1] == "-" and word.text[1:2].isalpha()))
@@ -240,7 +254,7 @@ def help_text(command: Command) -> str:
     lines += ["", *textwrap.wrap(command.about, WIDTH)]
     for title, options in command.groups:
         if options:
-            lines += ["", title, *(line for option in options for line in _explained(option))]
+            lines += ["", title, *(line for option in options for line in explanation(option))]
     if command.body:
         lines += ["", "Body", *textwrap.indent(textwrap.dedent(command.body).strip(), "  ").splitlines()]
     if command.examples:
@@ -248,7 +262,8 @@ def help_text(command: Command) -> str:
     return "\n".join(lines)
 
 
-def _explained(option: Option) -> list[str]:
+def explanation(option: Option) -> list[str]:
+    """The lines of the help about an option."""
     head = option.name if option.kind is None or not _dashed(option.name) else f"{option.name} {_metavar(option)}"
     head = f"  {head}" + (" …" if option.many else "")
     tail = textwrap.wrap(_with_default(option), WIDTH - COLUMN)

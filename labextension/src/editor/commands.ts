@@ -7,6 +7,7 @@ import type { Client } from "../panel/client";
 import type { Command } from "./check";
 
 const PAUSE = 100; // milliseconds
+const TRIES = 20;
 const ENTER = "jupyter-gpt:complete-or-end-line";
 export const MAGICS = "jp-gpt-magics"; // the class of editors with a line of ours
 
@@ -59,11 +60,12 @@ class Commands {
   }
 
   /** Opens the completer once the typing pauses; not while a cell runs, as the kernel would answer after it. */
-  complete(editor: HTMLElement, tries = 5): void {
+  complete(editor: HTMLElement, isThere: () => boolean, tries = TRIES): void {
     clearTimeout(this.timer);
     this.timer = window.setTimeout(() => {
+      if (!isThere()) return;
       if (this.kernelOf(editor)?.status === "idle") void this.app?.commands.execute("completer:invoke-notebook");
-      else if (tries) this.complete(editor, tries - 1);
+      else if (tries > 1) this.complete(editor, isThere, tries - 1);
     }, PAUSE);
   }
 

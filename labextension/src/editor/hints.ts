@@ -34,6 +34,7 @@ function look(view: EditorView, line: Line) {
 class Hints {
   decorations: DecorationSet = Decoration.none;
   problems: Problem[] = [];
+  private typed: number | null = null; // where, since the cursor was last moved
 
   constructor(private readonly view: EditorView) {
     commands.changed.connect(this.renew, this);
@@ -51,21 +52,21 @@ class Hints {
   update(update: ViewUpdate): void {
     const found = linesOf(update.state);
     if (!found && !linesOf(update.startState)) return; // a cell of Python
+    if (update.docChanged) this.typed = update.state.selection.main.head;
+    else if (update.selectionSet || update.focusChanged) this.typed = null;
     this.look();
     if (found && update.transactions.some((each) => each.isUserEvent("input.type"))) this.complete(found);
   }
 
   private look(): void {
     const { state, hasFocus } = this.view;
-    const { head } = state.selection.main;
+    const isTyped = (from: number, to: number) =>
+      hasFocus && this.typed !== null && from <= this.typed && this.typed <= to;
     this.problems = [];
     for (const line of linesOf(state) ?? []) {
-      // not in what is being typed
-      const typing = (problem: Problem) =>
-        hasFocus && head >= problem.from && head <= (problem.waits ? line.to : problem.to);
-      const typingVerb = hasFocus && head <= line.head[line.head.length - 1].to && head >= line.from;
-      const found = typingVerb ? null : look(this.view, line);
-      this.problems.push(...(found?.problems ?? []).filter((problem) => !typing(problem)));
+      if (isTyped(line.from, line.head[line.head.length - 1].to)) continue;
+      const problems: Problem[] = look(this.view, line)?.problems ?? [];
+      this.problems.push(...problems.filter(({ from, to, waits }) => !isTyped(from, waits ? line.to : to)));
     }
     this.decorations = Decoration.set(
       this.problems.filter(({ from, to }) => from < to).map(({ from, to }) => wrong.range(from, to)),
@@ -78,7 +79,8 @@ class Hints {
     const { state, dom } = this.view;
     const { head } = state.selection.main;
     const line = found.find(({ from, to }) => from <= head && head <= to);
-    if (line ? isDue(this.view, line, head) : isSource(state, found[0], head)) commands.complete(dom);
+    const isThere = () => this.view.hasFocus && this.typed === head;
+    if (line ? isDue(this.view, line, head) : isSource(state, found[0], head)) commands.complete(dom, isThere);
   }
 }
 
