@@ -34,18 +34,23 @@ def command(launch: Launch) -> list[str]:
 
 
 def start(launch: Launch) -> dict:
+    return spawn(command(launch), launch, {**threads(launch.devices), **launch.environment}, LOG)
+
+
+def spawn(command: list[str], launch: Launch, environment: Mapping[str, str], log_name: str) -> dict:
+    """Start a process in a session of its own; the handle. Its command line has to have the run's folder."""
     launch.logs.mkdir(exist_ok=True)
     apart: dict[str, Any] = {"start_new_session": True}
     if sys.platform == "win32":
         apart = {"creationflags": subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP}
-    with (launch.logs / LOG).open("ab") as log:
+    with (launch.logs / log_name).open("ab") as log:
         process = subprocess.Popen(
-            command(launch),
+            command,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             cwd=launch.directory,
-            env={**os.environ, **threads(launch.devices), **launch.environment},
+            env={**os.environ, **environment},
             **apart,
         )
     _children[process.pid] = process
@@ -70,9 +75,12 @@ def found(handle: Mapping[str, Any]) -> Any:
 
     if handle.get("host") != socket.gethostname():  # whoever asks then tries the run's lock
         return None
-    if handle["pid"] in _children and _children[handle["pid"]].poll() is not None:
+    own = _children.get(handle["pid"])
+    if own is not None and own.poll() is not None:
         return None
     try:
+        if own is not None:  # whose command line is empty for an instant after its start
+            return psutil.Process(handle["pid"])
         process = psutil.Process(handle["pid"])
         return process if process.status() != psutil.STATUS_ZOMBIE and handle["folder"] in process.cmdline() else None
     except psutil.NoSuchProcess:

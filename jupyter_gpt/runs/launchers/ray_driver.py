@@ -1,0 +1,135 @@
+"""The process that drives Ray for one run: `python -m jupyter_gpt.runs.launchers.ray_driver RUN_FOLDER`.
+
+Each worker of Ray Train makes sure that its node sees the run's folder and has the same packages, and then runs one
+rank as a process of its own: a run needs the main thread of its process, and Ray's workers do not lend theirs. After a
+loss Ray starts all workers again, and the run goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from jupyter_gpt.errors import GPTError
+from jupyter_gpt.runs import checkpoint, failure, payload
+from jupyter_gpt.runs.events import cut_events
+from jupyter_gpt.runs.launchers import node
+from jupyter_gpt.runs.launchers.launcher import LOGS
+from jupyter_gpt.runs.launchers.ray import SPEC
+
+STARTED = "ray-started"  # in the logs: the ranks were started before, so that this is a restart
+STORE = 128 << 20  # bytes of the object store of a local cluster: nothing goes through it
+
+
+def main() -> int:
+    """Returns the exit status."""
+    folder, spec = Path(sys.argv[1]), json.loads(os.environ.pop(SPEC))
+    try:
+        drive(folder, spec)
+    except BaseException as error:
+        traceback.print_exc()
+        if failure.read(folder) is None:
+            said = [line.partition(node.PROBLEM)[2] for line in str(error).splitlines() if node.PROBLEM in line]
+            failure.write(folder, 0, GPTError(said[0]) if said else error)
+        return 1
+    return int(failure.read(folder) is not None)
+
+
+def drive(folder: Path, spec: dict[str, Any]) -> None:
+    """Have Ray run the ranks, to their end. Raises whatever goes wrong, GPTError where it is one line."""
+    import ray
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    address, workers = spec["address"], spec["workers"]
+    options: dict[str, Any] = {"runtime_env": {"env_vars": {"PYTHONPATH": spec["environment"].get("PYTHONPATH", "")}}}
+    if address == "local":
+        options |= {"include_dashboard": False, "object_store_memory": STORE}
+        options["num_cpus"] = max(os.cpu_count() or 1, int(workers * spec["cpus"]))
+    try:
+        ray.init(address=address, log_to_driver=False, **options)
+    except Exception as error:  # Ray raises many kinds, and a bare Exception where a local cluster is slow to start
+        why = str(error).strip().splitlines() or [type(error).__name__]
+        raise GPTError(f"no Ray cluster can be used at {address}: {why[0]}") from error
+    there = ray.cluster_resources()
+    gpus = spec["gpus"] in ("yes", "true", "1") if spec["gpus"] else there.get("GPU", 0) >= workers
+    each = {"CPU": spec["cpus"], **({"GPU": 1} if gpus else {})}
+    for kind, count in each.items():
+        if there.get(kind, 0) < count * workers:
+            raise GPTError(
+                f"{workers} workers need {count * workers:g} {kind}s, and the Ray cluster has {there.get(kind, 0):g}"
+            )
+    variables = folder / payload.FILE
+    told = {**spec, "folder": str(folder), "variables": variables.read_bytes() if variables.exists() else b""}
+    trainer = TorchTrainer(
+        work,
+        train_loop_config=told,
+        torch_config=TorchConfig(backend="gloo"),  # of Ray's workers: the ranks have groups of their own
+        scaling_config=ScalingConfig(
+            num_workers=workers, use_gpu=gpus, resources_per_worker=each, placement_strategy=spec["placement"]
+        ),
+        run_config=RunConfig(
+            name="ray", storage_path=str(folder / LOGS), failure_config=FailureConfig(max_failures=spec["restarts"])
+        ),
+    )
+    trainer.fit()
+    ray.shutdown()
+
+
+def work(told: dict[str, Any]) -> None:
+    """One worker of Ray: a rank of the run, from its start or its last checkpoint to its end."""
+    import torch.distributed as dist
+
+    folder, rank = Path(told["folder"]), dist.get_rank()
+    problems: list[Any] = [None] * told["workers"]
+    dist.all_gather_object(problems, node.problem(folder, told["token"], told["versions"]))
+    if any(problems):
+        raise RuntimeError(node.PROBLEM + next(filter(None, problems)))
+    meeting: list[Any] = [None, None]
+    if rank == 0:
+        import ray
+
+        more = before(folder, told["variables"])
+        meeting = [more, (ray.util.get_node_ip_address(), node.free_port())]
+    dist.broadcast_object_list(meeting)
+    more, (host, port) = meeting
+    if more is None:  # a rank has told why it failed: it would fail again
+        return
+    own = {"MASTER_ADDR": host, "MASTER_PORT": str(port), **told["environment"]}
+    with (folder / LOGS / f"ray-rank-{rank}.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, *told["rank"], *(each for each in more if each not in told["rank"])],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=told["directory"],
+            env={**os.environ, **own},  # Ray has set RANK, LOCAL_RANK and WORLD_SIZE
+        )
+    status = process.wait()
+    if status:
+        raise RuntimeError(f"rank {rank} ended with exit status {status}")
+
+
+def before(folder: Path, variables: bytes) -> list[str] | None:
+    """What has to be done before the ranks start, by one for all; returns further arguments of the ranks, or None where
+    they should not start again."""
+    started = folder / LOGS / STARTED
+    if not started.exists():
+        started.touch()
+        return []
+    if failure.read(folder):
+        return None
+    payload.write(folder, variables)
+    newest = checkpoint.latest(folder / "checkpoints")
+    if (folder / "events.jsonl").exists():
+        cut_events(folder / "events.jsonl", int(newest.name[5:]) if newest else -1)
+    return ["--resume"] if newest else []
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,156 @@
+"""`--on ray`: with Ray's local cluster of two workers where Ray is installed; what is ours of it everywhere."""
+
+import json
+import os
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import psutil
+import pytest
+import torch.distributed as dist
+
+import helpers
+from helpers.tiny import tiny_run
+from jupyter_gpt.errors import GPTError
+from jupyter_gpt.runs import failure, payload
+from jupyter_gpt.runs.launchers import launcher, node, ray, ray_driver
+from jupyter_gpt.runs.launchers.launcher import Launch
+
+RANK = str(Path(helpers.__file__).with_name("rank_alone.py"))
+PATH = os.pathsep.join(path for path in sys.path if path)
+
+
+def launch_in(folder, *rest, **options):
+    environment = {"PYTHONPATH": PATH, "JUPYTER_GPT_HOME": "h", "GLOO_SOCKET_IFNAME": "lo"}
+    return Launch(folder=folder, rank=(RANK, str(folder), *rest), environment=environment, directory=folder, **options)
+
+
+def wait_until(true, seconds=240):
+    until = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+def of_folder(folder):
+    return [p for p in psutil.process_iter(["cmdline"]) if str(folder) in " ".join(p.info["cmdline"] or ())]
+
+
+@pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install 'jupyter_gpt[ray]'")
+def test_ray_places_two_ranks_restarts_a_lost_one_and_leaves_nothing(tmp_path):
+    launch = launch_in(tmp_path, "lost", "600", devices=2)
+    handle = launcher.write_handle("ray", launch, ray.start(launch))
+    wait_until(lambda: (tmp_path / "lost").exists() or not ray.alive(handle))
+    for n in (0, 1):
+        (tmp_path / f"rank-{n}").unlink(missing_ok=True)
+    wait_until(lambda: len(list(tmp_path.glob("rank-*"))) == 2 or not ray.alive(handle))
+    assert [(tmp_path / f"rank-{n}").read_text() for n in (0, 1)] == ["3 2 0 h", "3 2 1 h"]
+    driver = psutil.Process(handle["pid"])
+    ours = [driver, *driver.children(recursive=True)]
+    ray.stop(handle)
+    assert not ray.alive(handle)
+    wait_until(lambda: not of_folder(tmp_path) and not psutil.wait_procs(ours, 0.1)[1], 10)
+    assert [path.name for path in ray.logs(handle, tmp_path)] == ["ray-rank-0.log", "ray-rank-1.log", "ray.log"]
+
+
+def test_without_ray_it_says_so(gpt, monkeypatch):
+    monkeypatch.setattr(ray, "find_spec", lambda name: None)
+    with pytest.raises(GPTError, match="--on ray needs Ray: pip install"):
+        tiny_run(gpt, on="ray:auto")
+    assert "tiny" not in gpt.runs
+    monkeypatch.setattr(ray, "find_spec", lambda name: name)
+    with pytest.raises(GPTError, match="a setting of launcher ray is no number"):
+        ray.preview(Launch(folder=gpt.home, rank=(), settings={"cpus": "many"}))
+    said = ray.preview(Launch(folder=gpt.home, rank=(), devices=4, nodes=2, settings={"address": "auto", "cpus": "2"}))
+    asked = {"address": "auto", "workers": 8, "gpus": None, "placement": "PACK", "cpus": 2.0, "restarts": 2}
+    assert json.loads(said.partition("#")[2]) == asked
+
+
+@pytest.fixture
+def fake_ray(monkeypatch):
+    """Ray as far as it is used, with one worker: this process."""
+    own = SimpleNamespace(resources={"CPU": 2.0}, asked={}, failing=0)
+
+    class TorchTrainer:
+        def __init__(self, work, *, train_loop_config, scaling_config, run_config, **others):
+            self.work, self.told = work, train_loop_config
+            own.asked = {**scaling_config, **run_config}
+
+        def fit(self):
+            for attempt in range(own.asked["failure_config"]["max_failures"] + 1):
+                try:
+                    return self.work(self.told)
+                except RuntimeError:
+                    if attempt == own.asked["failure_config"]["max_failures"]:
+                        raise
+
+    def init(address, **options):
+        if address != "local":
+            raise ConnectionError(f"Could not find any running Ray instance at {address}\nmore")
+
+    modules = {name: ModuleType(name) for name in ("ray", "ray.train", "ray.train.torch")}
+    modules["ray"].init, modules["ray"].shutdown = init, lambda: None
+    modules["ray"].cluster_resources = lambda: own.resources
+    modules["ray"].util = SimpleNamespace(get_node_ip_address=lambda: "127.0.0.1")
+    for name in ("FailureConfig", "RunConfig", "ScalingConfig"):
+        setattr(modules["ray.train"], name, dict)
+    modules["ray.train.torch"].TorchTrainer, modules["ray.train.torch"].TorchConfig = TorchTrainer, dict
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}.items():
+        monkeypatch.setenv(name, value)
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield own
+    dist.destroy_process_group()
+
+
+def driven(folder, monkeypatch, *rest, **changes):
+    """What the driver of a run returns, called here."""
+    launch = launch_in(folder, *rest)
+    spec = {**ray.spec(launch, node.token(launch.logs)), **changes}
+    monkeypatch.setenv(ray.SPEC, json.dumps(spec))
+    monkeypatch.setattr(sys, "argv", ["ray_driver", str(folder)])
+    return ray_driver.main()
+
+
+def test_the_driver_and_a_worker_that_is_lost_once(tmp_path, monkeypatch, fake_ray):
+    payload.write(tmp_path, b"what the notebook sends")
+    assert driven(tmp_path, monkeypatch) == 0
+    assert (tmp_path / "rank-0").read_text() == "1 1 0 h"
+    assert fake_ray.asked["num_workers"] == 1 and fake_ray.asked["resources_per_worker"] == {"CPU": 1.0}
+    payload.remove(tmp_path)  # as rank 0 does once all have read it
+    (tmp_path / "rank-0").unlink()
+    assert ray_driver.before(tmp_path, b"what the notebook sends") == []  # no checkpoint yet: from the start
+    assert (tmp_path / payload.FILE).read_bytes() == b"what the notebook sends"
+    assert driven(tmp_path, monkeypatch, "fails", restarts=1) == 1
+    assert (tmp_path / "logs" / "ray-rank-0.log").read_text().count("this rank fails") == 2
+    assert failure.read(tmp_path)["error"] == "RuntimeError: rank 0 ended with exit status 1"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"token": "other"}, "does not see .*: the nodes and the notebook need a shared folder"),
+        ({"versions": {"torch": "1.0"}}, "has torch .* instead of 1.0: install the same on all nodes"),
+        ({"workers": 8}, "8 workers need 8 CPUs, and the Ray cluster has 2"),
+        ({"gpus": "yes"}, "1 workers need 1 GPUs, and the Ray cluster has 0"),
+        ({"address": "nowhere:6379"}, "no Ray cluster can be used at nowhere:6379: Could not find any running Ray"),
+    ],
+)
+def test_what_cannot_run_is_one_line(tmp_path, monkeypatch, fake_ray, changes, message):
+    import re
+
+    monkeypatch.setattr(node, "PATIENCE", 0.0)
+    assert driven(tmp_path, monkeypatch, restarts=0, **changes) == 1
+    said = failure.read(tmp_path)
+    assert re.search(message, said["error"]) and "\n" not in said["error"] and said["frames"] == []
+
+
+def test_a_rank_that_has_told_why_it_failed_is_not_started_again(tmp_path):
+    (tmp_path / "logs").mkdir()
+    assert ray_driver.before(tmp_path, b"") == []
+    failure.write(tmp_path, 0, GPTError("the reward must return a number"))
+    assert ray_driver.before(tmp_path, b"") is None
