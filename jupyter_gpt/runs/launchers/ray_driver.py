@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import traceback
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,7 @@ def main() -> int:
 
 def drive(folder: Path, spec: dict[str, Any]) -> None:
     """Have Ray run the ranks, to their end. Raises whatever goes wrong, GPTError where it is one line."""
-    import ray
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
-
+    ray, train, torch = (import_module(name) for name in ("ray", "ray.train", "ray.train.torch"))
     address, workers = spec["address"], spec["workers"]
     options: dict[str, Any] = {"runtime_env": {"env_vars": {"PYTHONPATH": spec["environment"].get("PYTHONPATH", "")}}}
     if address == "local":
@@ -66,15 +64,17 @@ def drive(folder: Path, spec: dict[str, Any]) -> None:
             )
     variables = folder / payload.FILE
     told = {**spec, "folder": str(folder), "variables": variables.read_bytes() if variables.exists() else b""}
-    trainer = TorchTrainer(
+    trainer = torch.TorchTrainer(
         work,
         train_loop_config=told,
-        torch_config=TorchConfig(backend="gloo"),  # of Ray's workers: the ranks have groups of their own
-        scaling_config=ScalingConfig(
+        torch_config=torch.TorchConfig(backend="gloo"),  # of Ray's workers: the ranks have groups of their own
+        scaling_config=train.ScalingConfig(
             num_workers=workers, use_gpu=gpus, resources_per_worker=each, placement_strategy=spec["placement"]
         ),
-        run_config=RunConfig(
-            name="ray", storage_path=str(folder / LOGS), failure_config=FailureConfig(max_failures=spec["restarts"])
+        run_config=train.RunConfig(
+            name="ray",
+            storage_path=str(folder / LOGS),
+            failure_config=train.FailureConfig(max_failures=spec["restarts"]),
         ),
     )
     trainer.fit()
@@ -92,10 +92,8 @@ def work(told: dict[str, Any]) -> None:
         raise RuntimeError(node.PROBLEM + next(filter(None, problems)))
     meeting: list[Any] = [None, None]
     if rank == 0:
-        import ray
-
         more = before(folder, told["variables"])
-        meeting = [more, (ray.util.get_node_ip_address(), node.free_port())]
+        meeting = [more, (import_module("ray").util.get_node_ip_address(), node.free_port())]
     dist.broadcast_object_list(meeting)
     more, (host, port) = meeting
     if more is None:  # a rank has told why it failed: it would fail again
