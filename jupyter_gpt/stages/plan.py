@@ -93,9 +93,9 @@ def plan(session, options: Plan):
 
     Raises GPTError for a size, a device or a model that is unknown.
     """
-    chosen = options.given
-    together = {name: chosen.pop(name, None) for name in ("devices", "nodes", "shard", "network", "batch_tokens")}
-    if options.devices is None and (extra := next((name for name, value in together.items() if value), None)):
+    together = ("devices", "nodes", "shard", "network", "batch_tokens")
+    chosen = {key: value for key, value in options.given.items() if key not in together}
+    if options.devices is None and (extra := next((name for name in together if getattr(options, name)), None)):
         raise GPTError(f"%gpt plan --{extra.replace('_', '-')} needs --devices: how many train together")
     if options.devices is not None:
         if options.count is not None:

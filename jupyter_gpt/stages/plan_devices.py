@@ -8,7 +8,8 @@ the slowest link, or all ports of a node together, decides its speed, the bus ba
   while the backward pass of the last micro-batch runs (Li et al. 2020, PyTorch Distributed).
 - `--shard` (FSDP2; ZeRO-3: Rajbhandari et al. 2020): each has 1/P of them. Every micro-batch gathers the weights twice,
   for the forward and the backward pass, and reduce-scatters the gradients, while the blocks before are computed.
-- Muon orthogonalizes matrices on different devices and gathers the results before the next step (nothing overlaps).
+- Muon orthogonalizes matrices on different devices. Its updates are gathered in bf16; with `--shard` the fp32 pieces of
+  a matrix go to one device and those of its update come back (all-to-all). Nothing overlaps that.
 
 Bandwidths are those that are published, in one direction: NVLink 2, 3, 4 and 5 have 300, 600, 900 and 1,800 GB/s for
 both directions together (NVIDIA's datasheets of V100, A100, H100 and B200), an MI300X has 7 Infinity Fabric links of
@@ -183,10 +184,12 @@ def parallel(made: Plan, world: int, batch: int, bandwidth: float, sharded: bool
     flops = (8 if recomputed else 6) * parameters * batch
     compute = flops / (world * device.tflops * 1e12 * made.utilization)
     part, speed = (world - 1) / world, bandwidth * BANDWIDTH_SHARE
-    update = part * WEIGHT * parameters if optimizer == "muon" else 0.0
+    update = part * GATHERED * parameters if optimizer == "muon" else 0.0
     if sharded:
         overlapping, hidden = passes * part * (2 * GATHERED + GRADIENT) * parameters, compute
-        update *= 2  # the gradients of whole matrices go in, the updates come out
+        update *= (
+            (GRADIENT + GATHERED) / GATHERED / world
+        )  # a rank sends away the pieces that it has, and gets them back
     else:
         overlapping, hidden = 2 * part * GRADIENT * parameters, BACKWARD * compute / passes
     sent = overlapping + update
