@@ -12,7 +12,7 @@ export function barChart(plot: BarChart): Kind {
   const count = names.length;
   const whole: View = { min: 0.5, max: count + 0.5 };
   const draw: Kind["draw"] = (width, theme, seen) => {
-    const view = seen.x ? { min: Math.max(whole.min, seen.x.min), max: Math.min(whole.max, seen.x.max) } : whole;
+    const view = seen.x ?? whole;
     const each = stacked ? width : Math.max(110, width / Math.min(panels.length, Math.max(1, Math.floor(width / 120))));
     const across = stacked ? 1 : Math.max(1, Math.floor(width / each));
     const down = Math.ceil(panels.length / across);
@@ -77,5 +77,5 @@ export function barChart(plot: BarChart): Kind {
     ]);
     return { kind: "table", header, rows, sides: `l${"r".repeat(header.length - 1)}`, wrap: false };
   };
-  return { names: [], draw, table };
+  return { names: [], all: { x: whole, y: null, log: false }, draw, table };
 }

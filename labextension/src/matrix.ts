@@ -12,7 +12,7 @@ export function matrix(plot: Matrix): Kind {
     const left = 28 + 6.4 * Math.max(3, ...rows.map((name) => short(name).length));
     const size = Math.max(10, Math.min(columns.length > 10 ? 36 : 64, (given - left - 12) / Math.max(1, columns.length)));
     const crowded = columns.length > 0 && Math.max(...columns.map((name) => short(name).length)) * 6.4 > size;
-    const beneath = crowded ? 30 + 4.6 * Math.max(...columns.map((name) => short(name).length)) : 36;
+    const beneath = crowded ? 30 + 4.6 * Math.max(...columns.map((name) => short(name).length)) : 40;
     const labelled = size >= 13;
     const [width, height] = [left + size * columns.length + 12, 8 + size * rows.length + (labelled ? beneath : 26)];
     const drawing = svg("svg", { width, height });
@@ -53,5 +53,5 @@ export function matrix(plot: Matrix): Kind {
     const sides = `l${"r".repeat(columns.length)}`;
     return { kind: "table", header, rows: rows.map((name, j) => [name, ...counts[j]]), sides, wrap: false };
   };
-  return { names: [], draw, table };
+  return { names: [], all: { x: null, y: null, log: false }, draw, table };
 }

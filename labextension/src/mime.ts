@@ -7,13 +7,19 @@ const MIME = "application/vnd.jupyter-gpt+json";
 
 class Report extends Widget implements IRenderMime.IRenderer {
   private end = () => {};
+  private released = Promise.resolve();
 
   constructor(private readonly sanitizer: IRenderMime.ISanitizer) {
     super();
+    // what is being clicked stays until it is let go, though an answer that is written is drawn anew all the time
+    this.node.addEventListener("pointerdown", () => {
+      this.released = new Promise((resolve) => window.addEventListener("pointerup", () => setTimeout(resolve), { once: true }));
+    });
   }
 
   async renderModel({ data, metadata }: IRenderMime.IMimeModel): Promise<void> {
     const { show } = await import("./report");
+    await this.released;
     if (this.isDisposed) return;
     this.end();
     this.end = show(this.node, data, metadata[MIME], (html) => this.sanitizer.sanitize(html));

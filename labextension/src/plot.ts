@@ -38,6 +38,8 @@ export interface Picture {
 export interface Kind {
   /** Name and colour of what can be left out. */
   names: [string, string][];
+  /** All there is to see of the axes that can be zoomed into; whether the x axis is logarithmic. */
+  all: Seen & { log: boolean };
   draw: (width: number, theme: Theme, seen: Seen, hidden: ReadonlySet<number>) => Picture;
   table: () => Table;
 }
@@ -128,8 +130,9 @@ class PlotView {
     return drawing;
   }
 
-  private zoom(seen: Seen): void {
-    this.seen = seen;
+  private zoom({ x, y }: Seen): void {
+    const { all } = this.kind;
+    this.seen = { x: within(x, all.x, all.log), y: within(y, all.y, false) };
     this.draw();
   }
 
@@ -238,6 +241,16 @@ class PlotView {
   }
 }
 
+/** `view` kept inside `all`; null when it shows everything anyway. */
+function within(view: View | null, all: View | null, log: boolean): View | null {
+  if (!view || !all) return null;
+  const [put, take] = log ? [Math.log, Math.exp] : [Number, Number];
+  const [width, whole] = [put(view.max) - put(view.min), put(all.max) - put(all.min)];
+  if (!(width < whole)) return null;
+  const min = Math.max(put(all.min), Math.min(put(view.min), put(all.max) - width));
+  return { min: take(min), max: take(min + width) };
+}
+
 /** A view moved on an axis, also on a logarithmic one; null where `move` shows everything. */
 function moved({ min, max, log }: Scale, move: (view: View) => View | null): View | null {
   const [put, take] = log ? [Math.log, Math.exp] : [Number, Number];
@@ -264,7 +277,7 @@ export function range(values: Iterable<number>, log = false, room = 0.06): View 
   }
   if (min > max) return log ? { min: 0.1, max: 1 } : { min: 0, max: 1 };
   if (log) {
-    const by = (max / min) ** room * (max === min ? 2 : 1);
+    const by = Math.exp((Math.log(max) - Math.log(min)) * room) * (max === min ? 2 : 1);
     return { min: min / by, max: max * by };
   }
   const by = (max - min) * room || Math.abs(max) * 0.1 || 1;

@@ -14,6 +14,8 @@ import "./run.css";
 import "./trace.css";
 import "./report.css";
 
+const LARGE = 6; // nodes with something in them, from which on the tools of a trace are always seen
+
 type Fields = Readonly<Record<string, unknown>>;
 
 /** Draws the report of an output into `host`; returns how to end it. `sanitize` makes HTML safe to stand in the page. */
@@ -137,6 +139,7 @@ class View {
     const folds = [...frame.querySelectorAll("details")];
     const tools = element("div", "gpt-part-tools");
     const nodes = folds.filter((fold) => fold.classList.contains("gpt-node"));
+    frame.classList.toggle("gpt-large-trace", nodes.length >= LARGE);
     if (nodes.length > 1) {
       const search = new Search(frame);
       this.stop.push(() => search.destroy());

@@ -13,6 +13,7 @@ export function scatter(plot: Scatter): Kind {
   const named = plot.x !== "" || plot.y !== "";
   const points = groups.flatMap(({ points }) => points);
   const all = {
+    log: plot.log,
     x: range([...points.map(({ x }) => x), ...(plot.diagonal ? [1] : [])], plot.log, groups.some(({ written }) => written) && named ? 0.12 : 0.05),
     y: range(points.flatMap(({ y, bounds }) => [y, ...(bounds ?? [])])),
   };
@@ -85,7 +86,7 @@ export function scatter(plot: Scatter): Kind {
     );
     return { kind: "table", header, rows, sides: `l${labelled ? "l" : ""}${"r".repeat(5)}`, wrap: false };
   };
-  return { names: groups.filter(({ points }) => points.length).length > 1 ? groups.map(({ name, colour }) => [name, colour]) : [], draw, table };
+  return { names: groups.filter(({ points }) => points.length).length > 1 ? groups.map(({ name, colour }) => [name, colour]) : [], all, draw, table };
 }
 
 function says(plot: Scatter, group: string, { label, x, y, bounds, size }: Group["points"][number]): string[] {

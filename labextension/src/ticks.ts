@@ -12,7 +12,8 @@ export function logTicks(min: number, max: number, room: number): number[] {
 }
 
 function decades(min: number, max: number, leads: number[]): number[] {
-  const ticks = [];
+  const ticks: number[] = [];
+  if (!(min > 0) || !Number.isFinite(max)) return ticks;
   for (let k = Math.floor(Math.log10(min)); 10 ** k <= max; k++) {
     for (const lead of leads) {
       const tick = Number((lead * 10 ** k).toPrecision(12));

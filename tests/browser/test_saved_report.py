@@ -293,6 +293,51 @@ def test_what_cannot_be_drawn_is_shown_as_html(open_saved):
     assert outputs.nth(1).inner_text().startswith("fox: finished")
 
 
+FAR, NEAR, NAN = 9e29, 1e-300, float("nan")
+ODD = (
+    charts.Scatter([]),
+    charts.Scatter([charts.Group("", [])], "x", "y", log=True, diagonal=True),
+    charts.Scatter([charts.Group("a", [(0, 0)]), charts.Group("b", [(NAN, 1)])], "x", "y", log=True),
+    charts.Scatter([charts.Group("a", [(1, 1)] * 3, joined=True, sizes=[0, 0, 0])], "x", "y", diagonal=True),
+    charts.Scatter([charts.Group("a", [(-FAR, FAR), (FAR, NEAR)], bounds=[(-FAR, FAR), (NAN, 1)])], "x", "y"),
+    charts.Scatter([charts.Group("a", [(NEAR, 1), (FAR, 1)])], "x", "y", log=True),
+    charts.BarChart([], [charts.Bars("none", [])]),
+    charts.BarChart(["a", "b", "c"], [charts.Bars("odd", [NAN, -FAR, FAR], [], limit=NEAR)], "x", True),
+    charts.BarChart(["a"], [charts.Bars("zero", [0.0], top=0.0, cut="c", bounds=[None])] * 20),
+    charts.Matrix([], [], []),
+    charts.Matrix(["a"], ["b"], [[0]]),
+    charts.Matrix(["a" * 99] * 60, ["b" * 99] * 60, [[10**15] * 60] * 60),
+)
+ODD_CURVES = (
+    Curves([charts.Panel("none", [])], "none"),
+    Curves([charts.Panel("one", [(0, 0.0)])], "one"),
+    Curves([charts.Panel("same", [(1, NAN), (2, 1.0), (3, 1.0)], [(-5, 1.0), (9**9, FAR)], limit=-FAR)], "same"),
+    Curves([charts.Panel("far", [(-(10**15), -FAR), (0, FAR), (10**15, NEAR)], others=[("none", [])])], "far", [-1]),
+)
+
+
+def test_odd_numbers_are_drawn_without_an_error(open_saved, monkeypatch):
+    for name in ("draw", "panels", "png"):
+        monkeypatch.setattr(html, name, lambda *_: b"")
+    page = open_saved(output(Report("odd", [*(Chart(plot, "odd") for plot in ODD), *ODD_CURVES])))
+    errors = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.locator(".gpt-report .gpt-main canvas").nth(len(ODD_CURVES) - 1).wait_for(timeout=20_000)
+    assert page.locator(".gpt-plot-canvas > svg").count() == len(ODD)
+    page.evaluate("() => document.querySelectorAll('.gpt-plot').forEach(each => { each.style.width = '300px'; })")
+    for name in ("+", "ArrowLeft", "-"):
+        for each in page.locator(".gpt-plot-canvas, .gpt-main").all():
+            each.press(name)
+    for button in page.get_by_role("button", name="log y").all() + page.get_by_role("button", name="log x").all():
+        button.click()
+    for button in page.get_by_role("button", name="Show as table").all():
+        button.click()
+    page.wait_for_timeout(300)
+    assert errors == []
+    spoilt = "all => all.filter(each => [...each.attributes].some(({ value }) => /NaN|Infinity/.test(value))).length"
+    assert page.locator(".gpt-plot-canvas svg *").evaluate_all(spoilt) == 0
+
+
 def test_notebook_7_draws_it_too_on_a_narrow_page(open_saved):
     page = open_saved(output(run()), where="notebooks", width=800)
     page.locator(".gpt-report .gpt-main canvas").wait_for(timeout=20_000)
