@@ -14,6 +14,7 @@ import pytest
 import jupyter_gpt  # noqa: F401  before torch: it tells OpenMP's threads how long to spin
 from helpers import tiny
 from jupyter_gpt.errors import in_magic
+from jupyter_gpt.nn import devices
 
 REAL_CACHE = os.environ.get("JUPYTER_GPT_CACHE")
 LONGEST = ("notebooks/03", "notebooks/00", "notebooks/", "tests/browser/", "tests/test_")
@@ -39,6 +40,19 @@ def imported_once():
     """What the imports before this file made is no garbage: IPython's `reset` collects, half a second in torch's."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def timed_once():
+    """How fast a CPU multiplies, which each run measures for a quarter of a second."""
+    real = devices.peak_flops
+
+    def peak_flops(device, dtype, seconds=0.25):
+        return (device == "cpu" and devices._measured.get(dtype)) or real(device, dtype, 0.02)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(devices, "peak_flops", peak_flops)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -4,16 +4,14 @@
 
 import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas
 import pytest
 import yaml
 
-from helpers import TESTS
 from helpers.errors import fail
+from helpers.killed import die_in_a_step, in_a_process
 from helpers.tiny import DOCUMENTS, TINY
 from jupyter_gpt import store
 from jupyter_gpt.models.models import ABOUT
@@ -318,37 +316,20 @@ def test_what_earlier_versions_left_opens_and_is_protected(gpt, train, tiny_mode
     assert "also contains $texts" in fail(gpt.index, "kb", "$more", variables={"more": ["News."]})
 
 
-KILLED = """
-import os, signal, sys, time, torch
-sys.path.insert(0, sys.argv[1])
-from helpers.tiny import DOCUMENTS, TINY
-from jupyter_gpt.session import Session
-torch.set_num_threads(1)
-gpt = Session()
-options = dict(steps=100_000, overwrite=True, background=True)
-run = gpt.pretrain("tiny", {"$docs": 1.0}, variables={"docs": DOCUMENTS}, **TINY, **options)
-while run.step < 3:
-    time.sleep(0.01)
-os.kill(os.getpid(), signal.SIGKILL)
-"""
-
-
 def test_remakes_that_are_killed_one_after_another_keep_the_run_and_the_model(gpt, train):
-    first = train(steps=4)
+    first = train("a", steps=4)
     losses = list(first.history["loss"])
     for _ in range(2):
-        assert subprocess.run([sys.executable, "-c", KILLED, str(TESTS)]).returncode == -signal.SIGKILL
+        assert in_a_process(gpt.home, "pretrain", die_in_a_step, 3) == -signal.SIGKILL
     later = Session()
-    assert later.runs["tiny"].status == "interrupted" and later.models["tiny"].step == 4
+    assert later.runs["a"].status == "interrupted" and later.models["a"].step == 4
     parked = sorted(path.name for path in (gpt.home / "runs").iterdir())
-    assert parked == [".old-tiny@0", ".old-tiny@1", "tiny"]
-    events = [
-        json.loads(line) for line in (gpt.home / "runs" / ".old-tiny@0" / "events.jsonl").read_text().splitlines()
-    ]
+    assert parked == [".old-a@0", ".old-a@1", "a"]
+    events = [json.loads(line) for line in (gpt.home / "runs" / ".old-a@0" / "events.jsonl").read_text().splitlines()]
     assert [e["loss"] for e in events if e["event"] == "step"] == losses
     again = {"variables": {"docs": DOCUMENTS}, **TINY, "steps": 4, "overwrite": True}
-    later.pretrain("tiny", {"$docs": 1.0}, **again)
-    assert [path.name for path in (gpt.home / "runs").iterdir()] == ["tiny"]
+    later.pretrain("a", {"$docs": 1.0}, **again)
+    assert [path.name for path in (gpt.home / "runs").iterdir()] == ["a"]
 
 
 def test_a_run_that_never_began_is_nothing_to_protect(gpt, train):

@@ -2,6 +2,8 @@
 numbers, as on an H100 and as on a T4, which has neither bfloat16 nor FlashAttention. Run against the oldest torch
 allowed too."""
 
+import os
+import shutil
 import warnings
 
 import pytest
@@ -56,6 +58,27 @@ def pretrained(gpt, name="base", **options):
     return gpt.pretrain(name, {"$docs": 1.0}, variables={"docs": DOCUMENTS}, **{**TINY, **options})
 
 
+@pytest.fixture(scope="module")
+def homes(tmp_path_factory):
+    """Folders with a base, by card and architecture."""
+    return tmp_path_factory.mktemp("homes")
+
+
+@pytest.fixture
+def base(gpt, card, homes):
+    """`base(arch)`: there is a base of that architecture, trained on this card once for all tests."""
+
+    def make(arch="llama"):
+        kept, home = homes / f"{card.name}-{arch}", os.environ["JUPYTER_GPT_HOME"]
+        if not kept.exists():
+            pretrained(gpt, arch=arch)
+            shutil.copytree(home, kept)
+        else:
+            shutil.copytree(kept, home)
+
+    return make
+
+
 def losses(run):
     return [e["loss"] for e in run.events if e["event"] == "step"]
 
@@ -81,8 +104,12 @@ def test_pretraining_and_graphs(gpt, card, arch, optimizer):
     before = Graph.replays
     done = gpt.prompt("The old fox", model="base", max_tokens=24, samples=3)
     assert len(done.samples) == 3 and Graph.replays > before, "decoding replays graphs"
-    long = pretrained(gpt, "grouped", arch="llama", heads=4, kv_heads=2, checkpointing=True)
-    assert long.recipe["checkpointing"] is True
+
+
+def test_grouped_heads_and_recomputation(gpt, card):
+    run = pretrained(gpt, heads=4, kv_heads=2, checkpointing=True)
+    on_gpu(gpt, run, card)
+    assert run.recipe["checkpointing"] is True
 
 
 @pytest.mark.parametrize(
@@ -90,16 +117,16 @@ def test_pretraining_and_graphs(gpt, card, arch, optimizer):
     [{}, {"lora": 4}, {"lora": 4, "lora_dropout": 0.1}, {"lora": 4, "dora": True}, {"lora": 4, "checkpointing": True}],
 )
 @pytest.mark.parametrize("arch", ["llama", "gpt2"])
-def test_finetuning(gpt, card, arch, options):
-    pretrained(gpt, arch=arch)
+def test_finetuning(gpt, card, base, arch, options):
+    base(arch)
     run = gpt.sft("chat", ROWS, "base", **SFT, **options)
     on_gpu(gpt, run, card)
     assert gpt.prompt("How many birds saw 3 hens?", model="chat", max_tokens=4).text is not None
 
 
 @pytest.mark.parametrize("options", [{}, {"lora": 4}, {"from_scratch": True}])
-def test_classifying(gpt, card, options):
-    pretrained(gpt)
+def test_classifying(gpt, card, base, options):
+    base()
     run = gpt.classify(
         "mood",
         [(f"The fox saw {n} {word} birds.", word) for n in range(8) for word in ("glad", "sad")],
@@ -113,8 +140,8 @@ def test_classifying(gpt, card, options):
 
 @pytest.mark.parametrize("rank", [0, 4])
 @pytest.mark.parametrize("algo", ["ppo", "grpo", "dpo"])
-def test_rewards_and_reinforcement_learning(gpt, card, algo, rank):
-    pretrained(gpt)
+def test_rewards_and_reinforcement_learning(gpt, card, base, algo, rank):
+    base()
     for n in range(8):
         texts = tuple({"model": "base", "text": f"{text} {n}", "seed": 0} for text in ("saw 3 birds.", "xx xx"))
         gpt.rankings.named("taste").add(Ranking(PROMPTS[n % len(PROMPTS)], texts, ((0,), (1,)), time=float(n)))
@@ -128,14 +155,14 @@ def test_rewards_and_reinforcement_learning(gpt, card, algo, rank):
     )
 
 
-def test_transformers_own_forward(gpt, card, tmp_path):
+def test_transformers_own_forward(gpt, card, base):
     """A shape that is not written out here goes through autocast, or on a card without bfloat16 has fp32 weights."""
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    pretrained(gpt)
-    base = gpt.models["base"]
+    base()
+    llama = gpt.models["base"]
     config = Qwen2Config(
-        vocab_size=base.module.config.vocab_size,
+        vocab_size=llama.module.config.vocab_size,
         hidden_size=64,
         intermediate_size=96,
         num_hidden_layers=2,
@@ -144,7 +171,7 @@ def test_transformers_own_forward(gpt, card, tmp_path):
         max_position_embeddings=64,
     )
     module = Qwen2ForCausalLM(config).to("cuda").eval()
-    gpt.models.keep("qwen", module, base.tokenizer, "pull", None, ["qwen (pull)"], 0)
+    gpt.models.keep("qwen", module, llama.tokenizer, "pull", None, ["qwen (pull)"], 0)
     for options in ({}, {"lora": 4}, {"lora": 4, "checkpointing": True}):
         run = gpt.sft("chat", ROWS, "qwen", overwrite=True, **SFT, **options)
         on_gpu(gpt, run, card)

@@ -11,10 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from helpers import TESTS
 from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.runs.run import Run
 
 
 def losses(run):
@@ -99,54 +97,6 @@ def test_stopped_and_resumed_equals_uninterrupted(gpt, train):
     assert both[0] == both[1]
     with pytest.raises(GPTError, match="has finished"):
         gpt.resume("part")
-
-
-# Each part runs in a process of its own, with the same threads: sums over other threads are other numbers.
-PART = """
-import json, os, signal, sys, time, torch
-from jupyter_gpt import gpt
-torch.set_num_threads(1)
-sys.path.insert(0, {tests!r})
-from helpers.tiny import DOCUMENTS, TINY
-if {at} is None:
-    run = gpt.resume("k")
-else:
-    run = gpt.pretrain("k", {{"$docs": 1.0}}, variables={{"docs": DOCUMENTS}}, background=True,
-                       **{{**TINY, "steps": 60, "checkpoint_every": 7}})
-    while run.alive and run.step < {at}:
-        time.sleep(0.001)
-    if {at} < 60:
-        os.kill(os.getpid(), signal.SIGKILL)
-run.wait()
-"""
-
-
-def in_a_process(home: Path, at: int | None) -> int:
-    """Run PART under `home`; returns its exit status."""
-    code = PART.format(tests=str(TESTS), at=at)
-    env = {**os.environ, "JUPYTER_GPT_HOME": str(home)}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
-    assert done.returncode in (0, -9), done.stderr
-    return done.returncode
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
-    home = tmp_path_factory.mktemp("whole")
-    assert in_a_process(home, 10**6) == 0
-    return home
-
-
-@pytest.mark.parametrize("at", [2, 23, 47])
-def test_killed_and_resumed_is_bit_identical(gpt, uninterrupted, at):
-    home = Path(os.environ["JUPYTER_GPT_HOME"])
-    assert in_a_process(home, at) == -9
-    assert gpt.runs["k"].status == "interrupted"
-    assert in_a_process(home, None) == 0
-    run, whole = Run(home / "runs" / "k"), Run(uninterrupted / "runs" / "k")
-    assert run.status == "finished" and losses(run) == losses(whole) and len(losses(run)) == 60
-    mine, theirs = ((h / "models" / "k" / "model.safetensors").read_bytes() for h in (home, uninterrupted))
-    assert mine == theirs
 
 
 def test_accumulated_equals_whole_batch(gpt, train):
