@@ -38,6 +38,7 @@ from jupyter_gpt.stages import (
 )
 from jupyter_gpt.stages import prompt_options as options
 from jupyter_gpt.stages.arena import arena
+from jupyter_gpt.stages.checkpoints import at_step
 from jupyter_gpt.stages.compare import compare
 from jupyter_gpt.stages.corpus import Corpora
 from jupyter_gpt.stages.evaluate import evaluate
@@ -52,6 +53,7 @@ from jupyter_gpt.stages.template import template
 
 def ask_one(session, given: options.Prompt) -> Completion:
     """Raises GPTError, one line, for what cannot be asked."""
+    given = at_step(session, given)
     if uses_technique(given.chosen):
         return prompt_with_techniques(session.models, session.prompting, given.text, given, indexes=session.indexes)
     return prompt(session.models, session.prompting, [given.text], given)[0]
@@ -103,7 +105,7 @@ class Session(ShownAsTable):
     serve = method(serve.Serve, serve.serve)
     prompt = method(options.Prompt, ask_one, "prompt")
     prompts = method(options.Prompts, ask_many, "prompts")
-    template = method(options.Template, template)
+    template = method(options.Template, lambda session, given: template(session, at_step(session, given)), "template")
     agent = method(options.Agent, run_agent, "agent")
     rag = method(options.Rag, rag)
     rank = method(options.Rank, lambda session, given: rank(session, **given.chosen), "rank")

@@ -70,6 +70,7 @@ class Model:
     trained: int = 0
     labels: list[str] | None = None
     base_mark: str | None = None
+    stamp: Any = None  # of its files, when it was loaded or written
 
     @property
     def resident(self) -> bool:
@@ -194,7 +195,10 @@ class Models(ShownAsTable, Mapping):
     def __getitem__(self, name: str) -> Model | Endpoint:
         """The model, in memory. Waits for a background run that trains it."""
         self.before_use(name)
-        model = self.about(name)
+        model: Any = self.about(name)
+        if model.resident and model.stamp != stamp_of(model.folder):  # another process has made it anew
+            on_worker("torch", lambda: self.drop(model))
+            model = self.about(name)
         if model.resident or model.kind == "endpoint":
             return model
         tell_loading(name)
@@ -208,6 +212,7 @@ class Models(ShownAsTable, Mapping):
                 adapters.load(model, self.bring(self.base_of(model), dtype, device))
             else:
                 load(model, dtype, device, self.others(model))
+            model.stamp = stamp_of(model.folder)
             self.resident[model.folder] = model
             self.used.add(model.folder)
         return model
@@ -345,6 +350,7 @@ class Models(ShownAsTable, Mapping):
         old = self.resident.get(folder)
         if old is not None and old.module is not module:
             on_worker("torch", lambda: self.drop(old))
+        model.stamp = stamp_of(folder)
         self.resident[folder] = model
         if model.base and not self.shares(model):  # trained on a quantised or fp32 copy of its base
             self.unload(name)
@@ -355,6 +361,11 @@ class Models(ShownAsTable, Mapping):
         base = self.resident.get(self.folder(model.base or ""))
         own = {id(p) for p in model.module.parameters()}
         return base is not None and any(id(p) in own for p in base.module.parameters())
+
+
+def stamp_of(folder: Path) -> list:
+    """What changes when the model in a folder is made anew."""
+    return [store.stamp_of(folder / config) for config in CONFIGS]
 
 
 def is_model(folder: Path) -> bool:

@@ -38,6 +38,7 @@ from jupyter_gpt.runs.progress import WHOLE, early_events, read_events, read_rec
 
 ID = "jupyter_gpt.panel"  # of the comm, and the name of its target
 RUNS = 50  # the newest runs that a state lists; those that are active are always in it
+LOOK = 0.5  # seconds until a launcher is asked again
 RECHECK = 5.0  # seconds until a lock is tried, or a changing index counted, again
 SHORTEST, LONGEST = 0.2, 120.0  # seconds between two states, and that they follow one request
 REMEMBERED = 60.0  # seconds that a task which failed is told about
@@ -134,9 +135,9 @@ class Panel:
         self.actions: dict[str, Action] = {
             "state": lambda name, kind: {"state": self.state()},
             "show": show,
-            "stop": lambda name, kind: run_of_this_kernel(name).stop(),
-            "pause": lambda name, kind: run_of_this_kernel(name).pause(),
-            "unpause": lambda name, kind: run_of_this_kernel(name).unpause(),
+            "stop": lambda name, kind: run_to_control(name).stop(),
+            "pause": lambda name, kind: run_to_control(name).pause(),
+            "unpause": lambda name, kind: run_to_control(name).unpause(),
             "unload": lambda name, kind: self.begin("unload", name, kind, unload_model),
             "delete": lambda name, kind: self.begin("delete", name, kind, delete),
             **more,
@@ -230,7 +231,7 @@ class Panel:
 
     def runs(self, gpt) -> tuple[list[dict], int]:
         """The rows, and how many older runs there are."""
-        alive = {run.folder: run for run in list(gpt.runs.known.values()) if run.alive} if gpt else {}
+        alive = {run.folder: run for run in list(gpt.runs.known.values()) if run.here} if gpt else {}
         stamps = {path: store.stamp_of(path / "recipe.yaml") for path in folders(store.home() / "runs").values()}
         found = {path: stamp for path, stamp in stamps.items() if stamp}
         paths = sorted(found, key=lambda path: found[path], reverse=True)
@@ -238,7 +239,7 @@ class Panel:
         return [self.run(path, alive.get(path)) for path in listed], len(paths) - len(listed)
 
     def run(self, folder: Path, run) -> dict:
-        """A row. `run` is the living run of this kernel."""
+        """A row. `run` is the living run of this kernel; `here`, whether the run can be controlled from here."""
         recipe, events = folder / "recipe.yaml", folder / "events.jsonl"
         about = self.read(("recipe", folder), store.stamp_of(recipe), lambda: read_recipe(recipe))
         stamp = store.stamp_of(events)
@@ -249,12 +250,29 @@ class Panel:
         row = {"name": folder.name, **about, **seen, "here": run is not None}
         if run is not None:
             row["status"] = run.status
+        elif not row["status"] and (held := self.held(folder)):  # it is in processes of its own
+            row |= {"status": held, "here": True}
         elif not row["status"]:  # no end: another process trains it, or it was killed
             pid = self.read(("lock", folder), None, lambda: store.lock_holder(folder), RECHECK)
             row["status"] = "running" if pid not in (None, os.getpid()) else "interrupted"
         if row["diverged"] is None:
             row["diverged"] = self.has_diverged(events)
         return row
+
+    def held(self, folder: Path) -> str | None:
+        """The status of a run that a launcher holds, or None."""
+        from jupyter_gpt.runs import control, failure
+        from jupyter_gpt.runs.launchers import launcher
+
+        stamp = store.stamp_of(folder / launcher.HANDLE)
+        if stamp is None:
+            return None
+        handle = self.read(("handle", folder), stamp, lambda: launcher.read_handle(folder))
+        if not handle:
+            return None
+        if self.read(("living", folder), stamp, lambda: launcher.is_alive(handle), LOOK):
+            return control.status(folder)
+        return "failed" if failure.read(folder) else None
 
     def has_diverged(self, events: Path) -> bool:
         """Whether a run that has not ended told so, which is looked for only in what is new in its file."""
@@ -386,12 +404,16 @@ def gpus() -> list[list]:
     return [[about.name, reserved, about.total_memory] for about, reserved in found]
 
 
-def run_of_this_kernel(name: str):
-    """The run. Raises GPTError where this kernel does not train it."""
+def run_to_control(name: str):
+    """The run. Raises GPTError where neither this kernel nor a launcher holds it."""
+    from jupyter_gpt.runs.run import Run
+
     gpt = session()
     folder = store.home() / "runs" / store.check_name(name)
     run = gpt.runs.known.get(folder) if gpt else None
-    if run is None or not run.alive:
+    if run is not None and run.here:
+        return run
+    if not (folder / "launcher.json").exists() or not (run := Run(folder)).held:
         raise GPTError(f"run {name} is not running in this kernel")
     return run
 

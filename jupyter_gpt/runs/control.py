@@ -33,6 +33,12 @@ def asked(folder: Path) -> dict:
         return dict(NOTHING)
 
 
+def status(folder: Path) -> str:
+    """The status of a run that works: what it was asked for."""
+    found = asked(folder)
+    return "stopping" if found["stop"] else "paused" if found["pause"] else "running"
+
+
 def ask(folder: Path, **changes: int | bool) -> None:
     """Raises GPTError where the folder cannot be written."""
     with store.writing("what the run is asked for"):

@@ -7,9 +7,13 @@ else is ever unpickled. cloudpickle sends a function of the notebook by value.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
-from collections.abc import Mapping
+from collections import ChainMap
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import CodeType
+from typing import ClassVar
 
 from jupyter_gpt.errors import GPTError
 
@@ -33,8 +37,13 @@ def pickled(variables: Mapping[str, object]) -> bytes:
         return b""
     import cloudpickle
 
+    class Pickler(cloudpickle.Pickler):
+        dispatch_table: ClassVar = ChainMap({CodeType: reduced}, cloudpickle.Pickler.dispatch_table)
+
     try:
-        return cloudpickle.dumps(dict(variables))
+        data = io.BytesIO()
+        Pickler(data).dump(dict(variables))
+        return data.getvalue()
     except Exception as error:
         if len(variables) > 1:  # which of them it is
             for name, value in variables.items():
@@ -45,6 +54,18 @@ def pickled(variables: Mapping[str, object]) -> bytes:
             f"${name} cannot be sent to another process ({why[0] if why else type(error).__name__}): define it in a "
             "file that can be imported, without what belongs to this kernel, or train without --detach and --devices"
         ) from error
+
+
+def reduced(code: CodeType) -> tuple:
+    """As cloudpickle reduces it, but for the name of its file, which cloudpickle forgets: a traceback needs it."""
+    import cloudpickle
+
+    make, arguments = cloudpickle.Pickler.dispatch_table[CodeType](code)
+    return in_file, (make, arguments, code.co_filename)
+
+
+def in_file(make: Callable[..., CodeType], arguments: tuple, name: str) -> CodeType:
+    return make(*arguments).replace(co_filename=name)
 
 
 def read(folder: Path) -> dict[str, object]:

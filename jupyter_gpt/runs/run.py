@@ -45,18 +45,8 @@ class Run:
     """A run of this kernel or of an earlier one. Control methods are thread-safe and return at once."""
 
     def __init__(self, folder: Path):
-        import yaml
-
         self.folder, self.name = folder, folder.name
-        try:
-            header = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
-            store.check_types({**header, **header["recipe"]}, kind=str, steps=int)
-            self.kind, self.recipe, self.provenance = header["kind"], header["recipe"], Provenance.read(header)
-            self.recipe["steps"]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
-            raise GPTError(
-                f"run {self.name} cannot be read: its recipe.yaml is missing or damaged; --overwrite makes the run anew"
-            ) from error
+        self.read_recipe()
         self.reader = Reader(folder / "events.jsonl")
         self._events = self.reader.events
         self.looking, self.looked, self.followed = threading.Lock(), 0.0, True
@@ -74,6 +64,22 @@ class Run:
         self.skipping = threading.Event()
         self.paused = threading.Event()
         self.sampling = threading.Event()
+
+    def read_recipe(self) -> None:
+        """Read what it is. Raises GPTError where that is missing or damaged."""
+        import yaml
+
+        path = self.folder / "recipe.yaml"
+        try:
+            self.stamp = store.stamp_of(path)
+            header = yaml.safe_load(path.read_text(encoding="utf-8"))
+            store.check_types({**header, **header["recipe"]}, kind=str, steps=int)
+            self.kind, self.recipe, self.provenance = header["kind"], header["recipe"], Provenance.read(header)
+            self.recipe["steps"]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
+            raise GPTError(
+                f"run {self.name} cannot be read: its recipe.yaml is missing or damaged; --overwrite makes the run anew"
+            ) from error
 
     @property
     def events(self) -> list[dict]:
@@ -93,6 +99,8 @@ class Run:
                 self.looked = time.monotonic()
                 self.handle = launcher.read_handle(self.folder)
                 self.living = launcher.is_alive(self.handle) if self.handle else False
+                if self.handle and store.stamp_of(self.folder / "recipe.yaml") not in (None, self.stamp):
+                    self.read_recipe()  # it was resolved, or an older run has its name again
                 self.reader.read()
 
     @property
@@ -136,8 +144,7 @@ class Run:
         if events and events[-1]["event"] == "end":
             return events[-1]["status"]
         if self.held:
-            asked = control.asked(self.folder)
-            return "stopping" if asked["stop"] else "paused" if asked["pause"] else "running"
+            return control.status(self.folder)
         if self.handle and failure.read(self.folder):
             return "failed"
         return "running" if store.lock_holder(self.folder) not in (None, os.getpid()) else "interrupted"
@@ -196,10 +203,10 @@ class Run:
         if self.job is not None:
             self.job.wait(tick, self.halt, grace=1.0)
         elif self.handle:
-            self.wait_for_processes(tick)
+            self.wait_for_processes(self.handle, tick)
         return self
 
-    def wait_for_processes(self, tick) -> None:
+    def wait_for_processes(self, handle: dict, tick) -> None:
         interrupts, until = 0, math.inf
         while self.held:
             try:
@@ -210,14 +217,16 @@ class Run:
                     tick()
             except KeyboardInterrupt:
                 interrupts += 1
-                if interrupts > 2 or (self.handle and self.handle["detached"] and self.status != "stopping"):
+                if interrupts > 2 or (handle["detached"] and self.status != "stopping"):
                     raise
                 if interrupts == 2:
                     until = time.monotonic() + GRACE
                 self.halt()
+        while self.handle is None and launcher.is_alive(handle):  # it has failed, and an older run has its name again
+            time.sleep(TICK)
         self.look()
-        if self.handle and self.status in ("failed", "interrupted"):
-            raise failure.error_of(self.name, self.events, self.handle, self.folder)
+        if failure.read(self.folder) or self.status in ("failed", "interrupted"):
+            raise failure.error_of(self.name, self.events, handle, self.folder)
 
     def write_recipe(self, recipe) -> None:
         """Keep the recipe as it was resolved."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
+
+from pydantic import AfterValidator
 
 from jupyter_gpt.inference.completion import Sampling
 from jupyter_gpt.options import Count, NotNegative, Options, option
 from jupyter_gpt.prompting.options import Budget, Techniques
+from jupyter_gpt.stages.checkpoints import LATEST
 from jupyter_gpt.stages.index import Retrieval
 from jupyter_gpt.stages.stage import PROMPT_TEXTS, Bound
 
@@ -33,6 +36,20 @@ such line a turn.
 PROMPTS = """
 One prompt a line; empty lines are skipped. {variable} is filled from the notebook.
 """
+
+
+def checked_step(value: int | str) -> int | str:
+    """Raises ValueError for what is neither a step nor "latest"."""
+    if value != LATEST and (isinstance(value, str) or value < 0):
+        raise ValueError(f"must be zero or more, or {LATEST}")
+    return value
+
+
+def typed_step(text: str) -> int | str:
+    """A step as it is typed. Raises ValueError with what is expected."""
+    if text != LATEST and not text.isdecimal():
+        raise ValueError(f"a step, or {LATEST}")
+    return text if text == LATEST else int(text)
 
 
 class Document(Options):
@@ -167,6 +184,9 @@ class Prompt(PromptOptions):
         "%%prompt storyteller --temperature 1 --max-tokens 100",
         "Once upon a time",
         "",
+        "%%prompt storyteller --step latest",
+        "Once upon a time",
+        "",
         "%%prompt smollm2-135m-instruct --cot --samples 20 --vote",
         "A farmer has 17 sheep, and all but 9 run away. How many are left?",
         "",
@@ -176,6 +196,14 @@ class Prompt(PromptOptions):
 
     text: str | list[dict] = option(
         ..., "the question: a text, or messages with `role` and `content`", positional=True, body=True, only="python"
+    )
+    step: Annotated[int | str, AfterValidator(checked_step)] | None = option(
+        None,
+        "ask the checkpoint of this step of the run MODEL, or its latest, which may be training meanwhile",
+        "N|latest",
+        kind=typed_step,
+        hints=(LATEST,),
+        group="Model",
     )
 
 

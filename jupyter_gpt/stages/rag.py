@@ -33,7 +33,7 @@ WORDS, QUOTED = "rgba(240,228,66,0.45)", "rgba(0,158,115,0.30)"
 PARTS = ("#8a8a8a", "#3b82c4", "#5aa0d8", "#e07b39")  # of the meter: the rest, sources by turns, the answer
 WORD = re.compile(r"\w+")
 REWRITTEN = 64  # tokens of a rewritten question at most
-OF_THE_PROMPT = Prompt.model_fields.keys() - {"text", "history", "variables", "out"}
+OF_THE_PROMPT = Prompt.model_fields.keys() - {"text", "step", "history", "variables", "out"}
 REMEMBERED = 3  # exchanges that a follow-up is read with
 INSTRUCTIONS = (
     "Answer the question from the sources below, in one or two short sentences, and put the number of the source in "

@@ -39,6 +39,8 @@ class FakeRun(SimpleNamespace):
     def alive(self) -> bool:
         return self.status == "running"
 
+    here = alive
+
     def stop(self):
         self.status = "stopped"
 

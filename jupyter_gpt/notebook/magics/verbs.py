@@ -337,7 +337,7 @@ def flags(text: str, variables) -> dict:
     if not text.strip().startswith("-"):
         return {}
     given = parse(CELLS["prompt"].COMMAND, text, variables) or {}
-    wrong = next((name for name in ("model", "out", "dry_run", "history", "seed") if name in given), None)
+    wrong = next((name for name in ("model", "step", "out", "dry_run", "history", "seed") if name in given), None)
     if wrong:
         raise GPTError(f"--techniques {text!r}: --{wrong.replace('_', '-')} belongs to no technique")
     return given

@@ -30,7 +30,8 @@ def follow(run: Any, report_of: Callable[[Any], Report], overlays: list | tuple 
     """
     place = Place()
     if not place.live and background:  # nobody sees it end; what is published must not depend on how far it is
-        print(f"{run.name} trains in the background; %gpt show {run.name} shows how far it is")
+        where = "in the background" if run.here else "in a process of its own"
+        print(f"{run.name} trains {where}; %gpt show {run.name} shows how far it is")
         return
     if not place.live:
         try:

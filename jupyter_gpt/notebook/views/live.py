@@ -102,7 +102,7 @@ class _Feed:
         self._columns = {name: array("f") for name in ("step", *(m.name for m in metrics if m.chart != ""))}
         self._rest: list[dict] = []  # everything but steps, as the front end takes it
         self._now: dict | None = None  # the newest step's numbers in full precision
-        self._read = 0  # how many of run.events are in the above
+        self._read, self._last = 0, None  # how many of run.events are in the above, and the last of them
         self.rewind()
 
     def rewind(self) -> None:
@@ -132,15 +132,16 @@ class _Feed:
 
     def absorb(self) -> None:
         """Take what the run has told since."""
-        end = len(self.run.events)
-        if end < self._read:  # cut back to a checkpoint
+        events = self.run.events
+        end = len(events)
+        if end < self._read or (self._read and events[self._read - 1] is not self._last):  # cut back to a checkpoint
             self._forget()
-        if not self._metrics or any(event["event"] == "start" for event in self.run.events[self._read : end]):
+        if not self._metrics or any(event["event"] == "start" for event in events[self._read : end]):
             metrics = metrics_of(self.run)
             if [asdict(metric) for metric in metrics] != self._metrics:
                 self._forget(metrics)
         newest = None
-        for event in self.run.events[self._read : end]:
+        for event in events[self._read : end]:
             if event["event"] == "step":
                 newest = event
                 for name, column in self._columns.items():
@@ -150,7 +151,7 @@ class _Feed:
                 self._rest.append({key: _json(value) for key, value in event.items()})
         if newest is not None:
             self._now = {name: _json(newest.get(name)) for name in _NOW}
-        self._read = end
+        self._read, self._last = end, events[end - 1] if end else None
 
 
 def _json(value: Any) -> Any:

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.runs.launchers.launcher import LOGS, Launch, torchrun
 
@@ -73,28 +74,28 @@ def found(handle: Mapping[str, Any]) -> Any:
     """The process that was started, or None. A pid is given again: its command line has the run's folder."""
     import psutil
 
-    if handle.get("host") != socket.gethostname():  # whoever asks then tries the run's lock
-        return None
     own = _children.get(handle["pid"])
     if own is not None and own.poll() is not None:
         return None
     try:
-        if own is not None:  # whose command line is empty for an instant after its start
-            return psutil.Process(handle["pid"])
         process = psutil.Process(handle["pid"])
+        if own is not None:  # whose command line is empty for an instant after its start
+            return process
         return process if process.status() != psutil.STATUS_ZOMBIE and handle["folder"] in process.cmdline() else None
     except psutil.NoSuchProcess:
         return None
 
 
 def alive(handle: Mapping[str, Any]) -> bool:
+    if handle["host"] != socket.gethostname():  # in a shared folder the lock is seen from here too
+        return store.lock_holder(Path(handle["folder"])) is not None
     return found(handle) is not None
 
 
 def stop(handle: Mapping[str, Any]) -> None:
     import psutil
 
-    process = found(handle)
+    process = found(handle) if handle.get("host") == socket.gethostname() else None
     if process is None:
         return
     for each in (process, *process.children(recursive=True)):

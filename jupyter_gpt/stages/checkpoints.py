@@ -1,0 +1,92 @@
+"""A checkpoint of a run as a model that can be prompted, while the run goes on wherever it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from jupyter_gpt import store
+from jupyter_gpt.errors import GPTError
+from jupyter_gpt.models.models import Model, stamp_of
+from jupyter_gpt.runs.run import Run
+from jupyter_gpt.runs.worker import worker
+from jupyter_gpt.stages.stage import stage
+
+LATEST = "latest"
+NAME = 50  # characters of the run's name that such a model's name has
+
+
+def model_at(session, name: str, step: int | str, variables: Mapping | None = None) -> str:
+    """The name of a model in memory with the weights that run `name` had at `step`, or at its latest checkpoint.
+
+    It is on no disk, and only the last one of a run is kept. Raises GPTError for a run that has no such checkpoint.
+    """
+    run = session.runs[name]
+    if run.kind in ("classify", "reward"):
+        raise GPTError(f"{name} ({run.kind}) returns scores and no text: choose another run")
+    found = folder_of(run, step)
+    called = f"{name[:NAME]}.step-{int(found.name[5:])}"
+    place = store.home() / "models" / called
+    if place not in session.models.resident:
+        for other in [m for m in session.models.resident.values() if m.source == str(run.folder)]:
+            session.models.unload(other.name)
+        worker("torch").submit(brought(session, run, found, called, place, variables)).wait()
+    return called
+
+
+def at_step(session, given: Any) -> Any:
+    """The options of a prompt, with the model of the checkpoint that their `step` names."""
+    if given.step is None:
+        return given
+    if given.model is None:
+        raise GPTError("--step is that of a run: name it")
+    chosen = {name: value for name, value in given.chosen.items() if name != "step"}
+    return type(given).of(**{**chosen, "model": model_at(session, given.model, given.step, given.variables)})
+
+
+def folder_of(run: Run, step: int | str) -> Path:
+    """The checkpoint. Raises GPTError, which says what there is."""
+    there = {int(path.name[5:]): path for path in sorted((run.folder / "checkpoints").glob("step-*"))}
+    if not there and run.status == "finished":
+        raise GPTError(f"run {run.name} has finished, its checkpoints are gone: leave --step out")
+    if not there:
+        raise GPTError(f"run {run.name} has no checkpoint yet")
+    wanted = max(there) if step == LATEST else step
+    if wanted not in there:
+        kept = " and ".join(map(str, there))
+        raise GPTError(f"run {run.name} has no checkpoint of step {step}: those of steps {kept} are kept")
+    return there[int(wanted)]
+
+
+def brought(session, run: Run, found: Path, called: str, place: Path, variables: Mapping | None) -> Iterator[None]:
+    """Load it, on the worker. The training is built as for a resumed run, and only its model kept."""
+    recipe = stage(run.kind).RECIPE.from_dict(run.recipe)
+    preparing = stage(run.kind).preparation(session, run, recipe, variables)
+    while True:
+        try:
+            next(preparing)
+        except StopIteration as end:
+            training: Any = end.value
+            break
+        yield
+    training.load(found)
+    module = training.model.requires_grad_(False).eval()
+    base = getattr(training.recipe, "base", None) or getattr(training.recipe, "policy", None)
+    adapter = hasattr(module, "peft_config")
+    if not adapter and getattr(training, "ends", None):
+        module.generation_config.eos_token_id = sorted(training.ends)
+    session.models.resident[place] = Model(
+        called,
+        place,
+        run.kind,
+        run.provenance,
+        [f"{run.name} ({run.kind}, step {training.step})"],
+        sum(parameter.numel() for parameter in module.parameters()),
+        training.step,
+        module,
+        training.tokenizer,
+        source=str(run.folder),
+        base=base if adapter else None,
+        stamp=stamp_of(place),
+    )
