@@ -23,6 +23,7 @@ from jupyter_gpt.report.report import MIME, Report
 
 @dataclass
 class FakeRun:
+    here = True
     name: str = "storyteller"
     kind: str = "pretrain"
     status: str = "running"
