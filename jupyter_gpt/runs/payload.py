@@ -38,7 +38,7 @@ def pickled(variables: Mapping[str, object]) -> bytes:
     import cloudpickle
 
     class Pickler(cloudpickle.Pickler):
-        dispatch_table: ClassVar = ChainMap({CodeType: reduced}, cloudpickle.Pickler.dispatch_table)
+        dispatch_table: ClassVar = ChainMap({CodeType: reduced}, dict(cloudpickle.Pickler.dispatch_table))
 
     try:
         data = io.BytesIO()
@@ -60,7 +60,7 @@ def reduced(code: CodeType) -> tuple:
     """As cloudpickle reduces it, but for the name of its file, which cloudpickle forgets: a traceback needs it."""
     import cloudpickle
 
-    make, arguments = cloudpickle.Pickler.dispatch_table[CodeType](code)
+    make, arguments, *_ = cloudpickle.Pickler.dispatch_table[CodeType](code)
     return in_file, (make, arguments, code.co_filename)
 
 

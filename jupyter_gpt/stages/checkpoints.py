@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ def folder_of(run: Run, step: int | str) -> Path:
     return there[int(wanted)]
 
 
-def brought(session, run: Run, found: Path, called: str, place: Path, variables: Mapping | None) -> Iterator[None]:
+def brought(session, run: Run, found: Path, called: str, place: Path, variables: Mapping | None) -> Generator:
     """Load it, on the worker. The training is built as for a resumed run, and only its model kept."""
     recipe = stage(run.kind).RECIPE.from_dict(run.recipe)
     preparing = stage(run.kind).preparation(session, run, recipe, variables)

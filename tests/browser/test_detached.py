@@ -1,4 +1,4 @@
-"""A detached run in JupyterLab: its kernel is shut down, and another notebook follows it, stops it, prompts its model."""
+"""A detached run in JupyterLab: its kernel is shut down, and another notebook follows, stops and prompts it."""
 
 from __future__ import annotations
 
