@@ -6,6 +6,7 @@ has the training that the algorithms `ppo.py`, `grpo.py` and `dpo.py` share.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any, ClassVar
@@ -147,6 +148,8 @@ One prompt a line; empty lines are skipped. Without any, those of the rankings a
             raise GPTError(
                 "--samples 1 gives GRPO nothing to compare: it learns from several completions of one prompt"
             )
+        if self.rollouts and (self.devices not in (None, 1) or self.nodes not in (None, 1)):
+            raise GPTError("--rollouts serves one device: leave --devices and --nodes out")
         if self.rollouts and self.algo == "dpo":
             raise GPTError("--algo dpo samples nothing to train on: leave --rollouts out")
         for name, owner in OWN.items():
@@ -366,6 +369,8 @@ def preparation(session, run: Run, recipe, variables: Mapping | None) -> Iterato
     base = session.models[first] if first != start.name and first in session.models else None
     stop, server = stop_ids(start), None
     if recipe.rollouts is not None:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise GPTError("--rollouts serves one device: leave --devices and --nodes out")
         from jupyter_gpt.stages.rollout_server import RolloutServer
 
         server = RolloutServer(session.models.endpoints[recipe.rollouts], run.folder)

@@ -72,7 +72,7 @@ def test_a_run_is_trained_followed_and_resumed_on_the_cluster(on_cluster, gpt, t
     assert "tiny" not in gpt.runs
     launcher.configure("slurm", {"partition": ""})
 
-    run = tiny_run(gpt, steps=400, on="slurm", detach=True, checkpoint_every=1)
+    run = tiny_run(gpt, steps=400, on="slurm", nodes=2, detach=True, checkpoint_every=1)
     assert run.status == "running" and run.handle["launcher"] == "slurm"
     script = (run.folder / "slurm.sh").read_text()
     assert "--time=5\n" in script and "--partition" not in script
@@ -80,6 +80,7 @@ def test_a_run_is_trained_followed_and_resumed_on_the_cluster(on_cluster, gpt, t
     run.stop()
     run.wait()
     assert run.status == "stopped" and gpt.models["tiny"].folder.exists()
+    assert sorted(path.name for path in (run.folder / "checkpoints").iterdir()) and run.handle["nodes"] == 2
     wait_until(lambda: not of_folder(run.folder), 10)
 
     # other packages on the nodes

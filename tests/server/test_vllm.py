@@ -148,6 +148,8 @@ def test_a_dead_endpoint_and_options_that_do_not_go_together(gpt, tiny, engine):
         gpt.rlhf("p", PROMPTS, policy="tiny", reward=short, algo="grpo", rollouts="tiny-vllm", **SMALL)
     with pytest.raises(GPTError, match="tiny is no endpoint"):
         gpt.rlhf("p", PROMPTS, policy="tiny", reward=short, algo="grpo", rollouts="tiny", **SMALL)
+    with pytest.raises(GPTError, match="--rollouts serves one device"):
+        gpt.rlhf("p", PROMPTS, policy="tiny", reward=short, rollouts="tiny-vllm", devices=2)
     with pytest.raises(GPTError, match="dpo samples nothing"):
         gpt.rlhf("p", PROMPTS, policy="tiny", rankings="r", algo="dpo", rollouts="tiny-vllm")
 
