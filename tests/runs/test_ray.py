@@ -14,6 +14,7 @@ import torch.distributed as dist
 
 import helpers
 from helpers.tiny import tiny_run
+from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.runs import failure, payload
 from jupyter_gpt.runs.launchers import launcher, node, ray, ray_driver
@@ -53,6 +54,21 @@ def test_ray_places_two_ranks_restarts_a_lost_one_and_leaves_nothing(tmp_path):
     ray.stop(handle)
     wait_until(lambda: not ray.alive(handle) and not of_folder(tmp_path) and not psutil.wait_procs(ours, 0.1)[1], 10)
     assert [path.name for path in ray.logs(handle, tmp_path)] == ["ray-rank-0.log", "ray-rank-1.log", "ray.log"]
+
+
+@pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install 'jupyter_gpt[ray]'")
+def test_a_run_goes_on_from_its_checkpoint_when_ray_restarts_it(gpt):
+    options = {"steps": 60, "on": "ray", "devices": 2, "checkpoint_every": 1}
+    run = tiny_run(gpt, detach=True, **options)
+    wait_until(lambda: run.step >= 3 or not run.alive)
+    ranks = [p for p in of_folder(run.folder) if "jupyter_gpt.stages.run_process" in p.info["cmdline"]]
+    assert len(ranks) == 2
+    ranks[1].kill()
+    run.wait()
+    assert run.status == "finished" and (run.folder / "logs" / "ray-started").exists()
+    steps = [event["step"] for event in run.events if event["event"] == "step"]
+    assert steps == list(range(1, 61)) and gpt.models["tiny"].folder.exists()
+    wait_until(lambda: not of_folder(run.folder), 10)
 
 
 def test_without_ray_it_says_so(gpt, monkeypatch):
@@ -152,4 +168,10 @@ def test_a_rank_that_has_told_why_it_failed_is_not_started_again(tmp_path):
     (tmp_path / "logs").mkdir()
     assert ray_driver.before(tmp_path, b"") == []
     failure.write(tmp_path, 0, GPTError("the reward must return a number"))
+    assert ray_driver.before(tmp_path, b"") is None
+    lost = {"rank": 0, "error": "Connection reset", "frames": [[str(failure.OURS / "runs" / "runner.py"), 1, "f"]]}
+    store.write_json(failure.path_of(tmp_path, 0), lost)
+    assert ray_driver.before(tmp_path, b"") == [] and failure.read(tmp_path) is None
+    users = {**lost, "error": "ZeroDivisionError", "frames": [["/tmp/ipykernel_1/2.py", 1, "reward"]]}
+    store.write_json(failure.path_of(tmp_path, 0), users)
     assert ray_driver.before(tmp_path, b"") is None
