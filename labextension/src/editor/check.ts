@@ -1,5 +1,5 @@
-// What the words of a line of ours stand for, and which of them `parse` of jupyter_gpt/notebook/magics/options.py would not
-// accept. The options are the kernel's: nothing about one is written here.
+// What the words of a line of ours stand for, and which of them `parse` of jupyter_gpt/notebook/magics/options.py would
+// not accept. The options are the kernel's: nothing about one is written here.
 
 import { isOption, type Line, type Range, type Word } from "./lines";
 
@@ -30,7 +30,10 @@ export interface Problem extends Range {
 
 const NUMBER = /^([+-]?(?:\d[\d_]*\.?\d*|\.\d+))(?:e([+-]?\d{1,3}))?([kmbgt]?)$/i;
 const SCALES: Record<string, number> = { "": 0, k: 3, m: 6, b: 9, g: 9, t: 12 };
-const EXPECTED = { whole: "a whole number (such as 1000, 1_000_000, 50k, 1e6)", any: "a number (such as 0.02, 3e-4, 1.5)" };
+const EXPECTED = {
+  whole: "a whole number (such as 1000, 1_000_000, 50k, 1e6)",
+  any: "a number (such as 0.02, 3e-4, 1.5)",
+};
 
 /** The option that each word belongs to, and the problems. */
 export function read({ words, name }: Line, command: Command): { uses: [Word, Option][]; problems: Problem[] } {

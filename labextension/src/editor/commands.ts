@@ -18,8 +18,9 @@ class Commands {
   private tracker: INotebookTracker | null = null;
   private client: Client | null = null;
   private readonly known = new Map<string, Command | string>(); // by the kernel's id and the name
-  private readonly asked = new Set<string>(); // names, since the kernel in front has loaded the package
-  private ready: string | null = null; // its id
+  private readonly asked = new Set<string>(); // the same
+  private readonly loaded = new Set<string>(); // kernels that have the package
+  private ready: string | null = null; // that in front, while it has the package
   private timer = 0;
 
   /** Asks the kernels that `client` follows, from now on. */
@@ -32,12 +33,21 @@ class Commands {
       selector: `.jp-Notebook .jp-mod-completer-active .${MAGICS}`,
     });
     client.changed.connect(() => {
-      const kernel = client.state ? (tracker.currentWidget?.sessionContext.session?.kernel?.id ?? null) : null;
-      if (kernel === this.ready) return;
-      this.ready = kernel;
-      this.asked.clear();
+      const kernel = tracker.currentWidget?.sessionContext.session?.kernel?.id ?? null;
+      const { is } = client.situation;
+      if (kernel && (is === "starting" || is === "not loaded")) this.forget(kernel);
+      const ready = is === "state" ? kernel : null;
+      if (ready === this.ready) return;
+      this.ready = ready;
+      if (ready) this.loaded.add(ready);
       this.changed.emit();
     });
+  }
+
+  /** Asks the kernel anew, which may come back with another version of the package; until then the old one holds. */
+  private forget(kernel: string): void {
+    this.loaded.delete(kernel);
+    for (const key of this.asked) if (key.startsWith(kernel)) this.asked.delete(key);
   }
 
   /** The magic of this name, for an editor; a text that says why there is none; null where nothing is known. */
@@ -45,15 +55,15 @@ class Commands {
     const kernel = this.kernelOf(editor)?.id;
     if (!kernel) return null;
     const key = `${kernel} ${name}`;
-    if (kernel === this.ready && !this.asked.has(name)) {
-      this.asked.add(name);
+    if (kernel === this.ready && !this.asked.has(key)) {
+      this.asked.add(key);
       void this.client!.describe(name).then(
         ({ command, error }) => {
           if (command) this.known.set(key, command);
           else if (error?.startsWith("%gpt")) this.known.set(key, error); // and not of a package without this request
           this.changed.emit();
         },
-        () => this.asked.delete(name),
+        () => this.asked.delete(key),
       );
     }
     return this.known.get(key) ?? null;
@@ -63,8 +73,9 @@ class Commands {
   complete(editor: HTMLElement, isThere: () => boolean, tries = TRIES): void {
     clearTimeout(this.timer);
     this.timer = window.setTimeout(() => {
-      if (!isThere()) return;
-      if (this.kernelOf(editor)?.status === "idle") void this.app?.commands.execute("completer:invoke-notebook");
+      const kernel = this.kernelOf(editor);
+      if (!isThere() || !kernel || !this.loaded.has(kernel.id)) return;
+      if (kernel.status === "idle") void this.app?.commands.execute("completer:invoke-notebook");
       else if (tries > 1) this.complete(editor, isThere, tries - 1);
     }, PAUSE);
   }

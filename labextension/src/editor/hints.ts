@@ -1,5 +1,5 @@
-// Help in the lines of our magics: problems are underlined, the mouse over a word shows what it means, and the completer
-// opens while one types.
+// Help in the lines of our magics: problems are underlined, the mouse over a word shows what it means, and the
+// completer opens while one types.
 
 import { syntaxTree } from "@codemirror/language";
 import { StateEffect, type EditorState, type Extension } from "@codemirror/state";
@@ -119,7 +119,8 @@ function help(view: EditorView, place: number): Tooltip | null {
   const { from, to } = problems[0] ?? word ?? head!;
   const dom = element("div", "jp-gpt-help");
   for (const { message } of problems) dom.append(element("div", "jp-gpt-problem", message));
-  if (option) dom.append(element("code", "", `${option.name} ${option.value && option.name !== option.value ? option.value : ""}`.trim()), element("div", "", option.help));
+  const value = option?.name.startsWith("--") ? option.value : "";
+  if (option) dom.append(element("code", "", `${option.name} ${value}`.trim()), element("div", "", option.help));
   else if (head && command) dom.append(element("code", "", command.usage), element("div", "", command.summary));
   return { pos: from, end: to, above: true, create: () => ({ dom }) };
 }

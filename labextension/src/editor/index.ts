@@ -1,5 +1,5 @@
-// What JupyterLab loads when it starts: that the language of notebook cells knows our magics. What it knows of them comes
-// when the first cell of Python is shown.
+// What JupyterLab loads when it starts: that the language of notebook cells knows our magics. What it knows of them
+// comes when the first cell of Python is shown.
 
 import type { JupyterFrontEnd, JupyterFrontEndPlugin } from "@jupyterlab/application";
 import { IEditorLanguageRegistry } from "@jupyterlab/codemirror";
@@ -15,7 +15,8 @@ const plugin: JupyterFrontEndPlugin<void> = {
     if (!ipython?.load) return;
     // on a copy, because it keeps what it has loaded: no cell is to get Python without the magics meanwhile
     const python = ipython.load.bind(Object.create(ipython));
-    const magics = () => import("./language").then(({ withMagics }) => withMagics, () => (support: LanguageSupport) => support);
+    const unchanged = (support: LanguageSupport) => support;
+    const magics = () => import("./language").then(({ withMagics }) => withMagics, () => unchanged);
     let loaded: Promise<LanguageSupport> | null = null;
     const load = () => (loaded ??= Promise.all([python(), magics()]).then(([support, extend]) => extend(support)));
     Object.assign(ipython, { load });

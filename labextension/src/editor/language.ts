@@ -1,7 +1,8 @@
 // The language of notebook cells: Python, but for the lines and cells of our magics.
 //
-// A cell that begins with a cell magic of ours has a tree of its own. In any other cell the Python parser sees a name in
-// place of each line `%gpt VERB …`, whose own tree lies over that. A cell without either is parsed as if this were not here.
+// A cell that begins with a cell magic of ours has a tree of its own. In any other cell the Python parser sees a name
+// in place of each line `%gpt VERB …`, whose own tree lies over that. A cell without either is parsed as if this were
+// not here.
 
 import { Language, LanguageSupport, defineLanguageFacet, indentNodeProp, languageDataProp } from "@codemirror/language";
 import {

@@ -47,8 +47,16 @@ const QUOTES: Record<string, string> = { '"': '"', "'": "'", "“": "”", "‘"
 const CELL = new RegExp(`^(?:[ \\t]*\\n)*%%(${Object.keys(BODIES).join("|")})(?!\\S)`);
 const JSON_STRING = /"(?:[^"\\]|\\.)*"/y;
 // a line of ours, or what such a line may not stand in: a string or a comment
-const OURS_OR_TEXT =
-  /^([ \t]*(?:[A-Za-z_][\w, \t]*=[ \t]*)?)(%gpt(?!\S))((?:\\\n|[^\n])*)|"""[^]*?(?:"""|(?![^]))|'''[^]*?(?:'''|(?![^]))|"(?:\\.|[^"\\\n])*"?|'(?:\\.|[^'\\\n])*'?|#[^\n]*/gm;
+const OURS_OR_TEXT = new RegExp(
+  [
+    /^([ \t]*(?:[A-Za-z_][\w, \t]*=[ \t]*)?)(%gpt(?!\S))((?:\\\n|[^\n])*)/,
+    /"""[^]*?(?:"""|(?![^]))|'''[^]*?(?:'''|(?![^]))/,
+    /"(?:\\.|[^"\\\n])*"?|'(?:\\.|[^'\\\n])*'?|#[^\n]*/,
+  ]
+    .map(({ source }) => source)
+    .join("|"),
+  "gm",
+);
 
 /** The first line of a cell that begins with a cell magic of ours, and what its body holds; null for any other. */
 export function cellMagic(text: string): { line: Line; body: Body } | null {

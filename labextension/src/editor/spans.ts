@@ -121,7 +121,8 @@ function template(text: string, at: number): Span[] {
     const from = at + found.index;
     const verb = from + whole.indexOf(kind);
     const end = from + whole.length;
-    spans.push({ from, to: from + open.length, kind: "Bracket" }, { from: verb, to: verb + kind.length, kind: "Keyword" });
+    spans.push({ from, to: from + open.length, kind: "Bracket" });
+    spans.push({ from: verb, to: verb + kind.length, kind: "Keyword" });
     for (const word of rest.matchAll(HOLE_WORD)) {
       const [all, key, equals, value] = word;
       let here = verb + kind.length + word.index;
@@ -153,7 +154,8 @@ function source(line: string, at: number): Span[] {
     spans.push({ from, to, kind: name.startsWith("$") ? "Variable" : path ? "String" : "Key" });
     spans.push({ from: to, to: to + 1, kind: "Operator" });
     const start = to + 1 + gap.length;
-    if (weight) spans.push({ from: start, to: start + weight.length, kind: /^[\d.]/.test(weight) ? "Number" : "Value" });
+    const kind = /^[\d.]/.test(weight) ? "Number" : "Value";
+    if (weight) spans.push({ from: start, to: start + weight.length, kind });
   } else if (/^\s*-{3}\s*$/.test(rest)) spans.push({ from: at, to: at + rest.length, kind: "Separator" });
   if (comment) {
     const from = at + comment.index + comment[0].indexOf("#");

@@ -186,7 +186,7 @@ export class Client {
   private hear(answer: Answer): void {
     if (this.waiting && answer.id === this.waiting.id) this.waiting.resolve(answer);
     // a state that nobody asked for, or that another page asked for, is as good
-    const state = answer.state ?? (answer.command && this.state);
+    const state = answer.state ?? (answer.type === "command" ? this.state : null);
     if (state) this.show({ is: "state", state, late: false });
     else if (answer.type === "state" && answer.error) console.warn(`jupyter_gpt: ${answer.error}`);
   }
