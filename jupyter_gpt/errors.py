@@ -80,6 +80,12 @@ _in_magic: ContextVar[bool] = ContextVar("in_magic", default=False)
 FLAG = re.compile(r"(%{1,2}\w[^:;,]*)|(?<![\w-])--([a-z][a-z-]*)(?: (-?[\d.]+(?:e-?\d+)?|'[^']*')(?![\w.]))?")
 
 
+def is_lost_rank(error: BaseException) -> bool:
+    """Whether an error of torch.distributed says no more than that another process of a run is gone."""
+    kinds, said = {kind.__name__ for kind in type(error).__mro__}, str(error).lower()
+    return "DistError" in kinds or ("RuntimeError" in kinds and any(name in said for name in ("gloo", "nccl")))
+
+
 @contextmanager
 def in_magic() -> Iterator[None]:
     """In here messages name options as they are typed in a magic: `--max-tokens`."""

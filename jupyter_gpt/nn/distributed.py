@@ -63,15 +63,12 @@ def only(local: int) -> None:
 
 
 class Ranks:
-    """This process among the others. What it does with them happens in the same order on each.
-
-    `sent` counts the bytes that this rank has sent so far to sum gradients and to share updates.
-    """
+    """This process among the others. What it does with them happens in the same order on each."""
 
     def __init__(self, rank: int, size: int, device: str, shard: bool = False):
         self.rank, self.size, self.device, self.shard = rank, size, device, shard
         self.beside = int(os.environ.get("LOCAL_WORLD_SIZE", size))  # ranks on this machine
-        self.sent, self.joined = 0, False
+        self.joined = False
 
     def numbers(self, count: int) -> range:
         """Those of `count` pieces of work that are this rank's."""
@@ -132,7 +129,6 @@ class Ranks:
         found = function(own).contiguous()
         every = found.new_empty(self.size * each, *found.shape[1:])
         dist.all_gather_into_tensor(every, found)
-        self.sent += (self.size - 1) * found.nbytes
         return every[: len(stack)]
 
 
@@ -164,6 +160,11 @@ class GradientSum:
         self.left: list[int] = []  # gradients that each bucket waits for
         self.travelling: list[tuple[Any, Tensor]] = []
 
+    @property
+    def bytes(self) -> float:
+        """What each rank sends in a step, by the ring algorithm: almost twice the gradients."""
+        return 2 * sum(p.nbytes for p in self.place) * (self.ranks.size - 1) / self.ranks.size
+
     def arm(self) -> None:
         """The backward pass that comes is the last of the step."""
         self.armed, self.left, self.travelling = True, [len(bucket) for bucket in self.buckets], []
@@ -179,7 +180,6 @@ class GradientSum:
         """Begin to sum a bucket; the buckets of all ranks go in the same order."""
         flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in bucket])
         self.travelling.append((dist.all_reduce(flat, async_op=True), flat))
-        self.ranks.sent += 2 * (self.ranks.size - 1) * flat.nbytes // self.ranks.size
 
     def finish(self) -> None:
         """Wait until every gradient is the sum of all ranks'. One that no rank has stays None."""

@@ -123,6 +123,12 @@ class Muon:
             return self.orthogonalise(matrices, self.dtype)
         return self.ranks.dealt(matrices, lambda own: self.orthogonalise(own, self.dtype))
 
+    @property
+    def exchanged(self) -> float:
+        """Bytes of updates that each of several ranks sends in a step."""
+        whole = sum(p.numel() for group in self.groups.values() for p in group) * self.dtype.itemsize
+        return 0.0 if self.ranks is None else whole * (self.ranks.size - 1) / self.ranks.size
+
     def state(self) -> dict[str, Tensor]:
         """The momentum buffers by shape of block, `(n, r, c)` each."""
         return {f"muon.{r}x{c}": buffer for (r, c), buffer in self.buffers.items()}

@@ -41,11 +41,11 @@ class Sharded:
         self.model, self.ranks, self.plain = model, ranks, with_shared_weights(model)
         before = dict(model.named_parameters())
         low = trunk.dtype if trunk.dtype != torch.float32 else None
-        policy = MixedPrecisionPolicy(param_dtype=low, reduce_dtype=torch.float32)
+        self.policy = MixedPrecisionPolicy(param_dtype=low, reduce_dtype=torch.float32)
         mesh = init_device_mesh(ranks.device, (ranks.size,))
         for module in (*blocks, model):
             runs_what_it_is_given(module)
-            fully_shard(module, mesh=mesh, mp_policy=policy)
+            fully_shard(module, mesh=mesh, mp_policy=self.policy)
             module.set_gradient_divide_factor(1.0)  # a step's loss is a sum over the ranks
             module.set_force_sum_reduction_for_comms(True)
         trunk.lies_in(blocks)
@@ -54,6 +54,13 @@ class Sharded:
             for parameter in before.values():
                 parameter.data = parameter.data.new_empty(0)
         optimizers.replace({p: after[name] for name, p in before.items()}, lambda muon: ShardedMuon(muon, ranks))
+
+    def bytes(self, micro_batches: float) -> float:
+        """About what each rank sends in a step: the weights for each forward and backward pass, the gradients."""
+        size, low = self.ranks.size, 2 if self.policy.param_dtype is not None else 4
+        every = [(p.numel(), p.requires_grad) for p in self.model.parameters()]
+        passes = sum((2 * low + 4 * trained) * n for n, trained in every) * micro_batches
+        return passes * (size - 1) / size
 
     def run(self, function: Callable[[], Any]) -> Any:
         """`function()`, which reads the model; the same on all ranks."""
@@ -182,5 +189,4 @@ def exchanged(ranks: Ranks, sent: Tensor, to: list[int], of: list[int]) -> Tenso
     """What the others sent: `to` numbers to each rank, `of` from each."""
     found = sent.new_empty(sum(of))
     dist.all_to_all_single(found, sent.contiguous(), of, to)
-    ranks.sent += (sum(to) - to[ranks.rank]) * sent.element_size()
     return found

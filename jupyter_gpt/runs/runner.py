@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from jupyter_gpt import store
-from jupyter_gpt.errors import GPTError, is_out_of_memory
+from jupyter_gpt.errors import GPTError, is_lost_rank, is_out_of_memory
 from jupyter_gpt.runs.alarms import LossAlarms
 from jupyter_gpt.runs.events import Checkpoint, End, Evaluation, Event, Ready, Sample, Step, line_of
 from jupyter_gpt.runs.run import Run
@@ -104,10 +104,13 @@ class Log:
         for step in self.background.check():
             self.add(Checkpoint(step=step))
 
-    def end(self, event: End) -> None:
-        """The last event, after whatever is left. A full disk or a loss that is not finite was reported already."""
+    def end(self, event: End | None) -> None:
+        """The last event, if there is to be one, after whatever is left. A full disk or a loss that is not finite was
+        reported already.
+        """
         self.background.join()
-        for failing in (self.checkpoints, self.flush, lambda: self.write([line_of(event, time.time())])):
+        last = [line_of(event, time.time())] if event is not None else []
+        for failing in (self.checkpoints, self.flush, lambda: self.write(last)):
             with suppress(GPTError, OSError):
                 failing()
 
@@ -171,7 +174,7 @@ def drive(run: Run, preparation: Iterator, resuming: bool, finished: Callable) -
 
     `finished(training)` keeps the model. Whatever ends the run, its events say how; an error is raised again.
     """
-    log, training, status, error = Log(run), None, "stopped", None
+    log, training, status, error, lost = Log(run), None, "stopped", None, False
     try:
         training = yield from prepared(run, preparation, log)
         if training is None and not resuming:
@@ -186,6 +189,7 @@ def drive(run: Run, preparation: Iterator, resuming: bool, finished: Callable) -
             training.gather()
             finished(training, status)
     except BaseException as failure:
+        lost = is_lost_rank(failure)
         if is_out_of_memory(failure) and not isinstance(failure, GPTError):
             short = GPTError(short_of_memory(log, training.step if training else 0))
             failure.__traceback__ = None  # its frames hold what was in memory
@@ -197,7 +201,8 @@ def drive(run: Run, preparation: Iterator, resuming: bool, finished: Callable) -
         reached = training.step if training else run.step
         seconds = training.seconds if training else 0.0
         causes = still_on(log, training)
-        log.end(End(status=status, step=reached, seconds=seconds, error=error, alarms=causes))
+        end = End(status=status, step=reached, seconds=seconds, error=error, alarms=causes)
+        log.end(None if lost else end)  # of a rank that is gone the run's folder says why, or it was killed
         store.unlock(run.folder)
 
 

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.nn.devices import current_ranks
+from jupyter_gpt.nn.sizes import amount
 from jupyter_gpt.runs import checkpoint
 from jupyter_gpt.runs.events import Event, Metric, Ready, Start, Step
 
@@ -167,12 +168,33 @@ class Trainer:
             step=self.step,
             about=self.about,
             metrics=self.metrics,
-            figures=self.figures,
+            figures={**self.figures, **devices_figure(self.among)},
             tokens_per_step=getattr(self.recipe, "batch_tokens", None),
             flops_per_token=self.flops_per_token,
-            peak_flops=self.peak_flops,
-            facts=self.facts,
+            peak_flops=self.peak,
+            facts={**self.facts, **self.among},
         )
+
+    @property
+    def peak(self) -> float | None:
+        """Peak FLOP/s of all devices."""
+        return self.peak_flops and self.peak_flops * (1 if self.ranks is None else self.ranks.size)
+
+    @property
+    def among(self) -> dict:
+        """How many ranks there are, and about how many bytes each sends in a step."""
+        if self.ranks is None:
+            return {}
+        muon = getattr(self.optimizers, "muon", None)
+        if self.sharded is not None:
+            sent = self.sharded.bytes(len(self.numbers(self.micro_batches(1))))
+        else:
+            sent = self.gradients.bytes
+        return {
+            "ranks": self.ranks.size,
+            "shard": self.ranks.shard,
+            "sent": int(sent + (muon.exchanged if muon else 0)),
+        }
 
     def spread(self) -> None:
         """Share the run with the other ranks, if there are any: before a checkpoint is loaded or a step taken."""
@@ -274,10 +296,18 @@ class Trainer:
         """Count a step of so many seconds and tokens; its event."""
         self.step, self.seconds, self.tokens = self.step + 1, self.seconds + seconds, self.tokens + tokens
         rate = tokens / seconds
-        mfu = rate * (self.flops_per_token or 0.0) / self.peak_flops if self.peak_flops else None
+        mfu = rate * (self.flops_per_token or 0.0) / self.peak if self.peak else None
         return Step(
             step=self.step, values=values, tokens=self.tokens, seconds=self.seconds, tokens_per_second=rate, mfu=mfu
         )
+
+
+def devices_figure(among: Mapping) -> dict[str, str]:
+    """What the report says of several ranks."""
+    if not among:
+        return {}
+    how = "weights, gradients and optimizer state divided among them (FSDP2)" if among["shard"] else "data parallel"
+    return {"devices": f"{among['ranks']}, {how}; each sends about {amount(among['sent'])} per step"}
 
 
 def train(trainer: Trainer) -> Iterator[Event | None]:

@@ -20,7 +20,7 @@ import traceback
 from pathlib import Path
 
 from jupyter_gpt import store
-from jupyter_gpt.errors import GPTError
+from jupyter_gpt.errors import GPTError, is_lost_rank
 from jupyter_gpt.runs import failure, payload
 from jupyter_gpt.runs.control import FolderControl, RanksControl
 from jupyter_gpt.runs.launchers import launcher
@@ -44,7 +44,8 @@ def main() -> int:
         traceback.print_exc()
         if handle and launcher.read_handle(given.folder) is None:  # an older run has its name again
             store.write_json(given.folder / launcher.HANDLE, handle)
-        failure.write(given.folder, rank, error)
+        if not is_lost_rank(error):
+            failure.write(given.folder, rank, error)
         return 1
     return 0
 

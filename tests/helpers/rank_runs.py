@@ -13,6 +13,7 @@ from unittest import mock
 import torch
 
 from helpers.tiny import DOCUMENTS, TINY, tiny_model
+from jupyter_gpt.runs import checkpoint
 from jupyter_gpt.runs.events import Step
 from jupyter_gpt.runs.provenance import Provenance
 from jupyter_gpt.runs.worker import Call
@@ -50,7 +51,10 @@ RUNS = {
 }
 
 
+LAST = 2  # steps after the checkpoint
 CUT = [name + SHARD for name in ("pretrain muon", "pretrain adamw", "sft", "sft muon", "sft lora")]
+
+RESUMED = ("pretrain muon", "pretrain muon" + SHARD, "sft" + SHARD, "ppo")
 
 
 def pretrain(gpt, **options):
@@ -88,8 +92,8 @@ def training_of(gpt, name: str):
             return end.value
 
 
-def steps_of(training, until: int | None = None) -> list[dict]:
-    """The values of its steps."""
+def steps_of(training, folder: Path | None = None) -> list[dict]:
+    """The values of its steps; with a checkpoint in `folder` before the last of them."""
     found, answer, loop = [], None, training.loop()
     while True:
         try:
@@ -103,20 +107,39 @@ def steps_of(training, until: int | None = None) -> list[dict]:
         if isinstance(event, Step):
             values = {key: float(value) for key, value in event.values.items() if value is not None}
             found.append({**values, "tokens": event.tokens})
-            if event.step == until:
-                return found
+            if folder and event.step == training.recipe.steps - LAST:
+                state = training.state()
+                if training.ranks is None or training.ranks.rank == 0:
+                    checkpoint.save(folder, event.step, *state)
 
 
-def take(gpt, names) -> dict[str, list[dict]]:
-    """The steps of each run."""
+def started(gpt, name: str):
+    """The training of a run, on all ranks."""
+    training = training_of(gpt, name.removesuffix(SHARD))
+    if training.ranks is not None:
+        training.ranks.shard = name.endswith(SHARD)
+    training.spread()
+    return training
+
+
+def take(gpt, names, folder: Path) -> dict[str, list[dict]]:
+    """The steps of each run; and the last again, of those that are resumed."""
     found = {}
     for name in names:
-        training = training_of(gpt, name.removesuffix(SHARD))
-        if training.ranks is not None:
-            training.ranks.shard = name.endswith(SHARD)
-        training.spread()
-        found[name] = steps_of(training)
+        training = started(gpt, name)
+        found[name] = steps_of(training, folder / name if name in RESUMED else None)
+        if name in RESUMED:
+            if training.ranks is not None:
+                training.ranks.sum([0])  # the first has written
+            found[name + " again"] = resumed(gpt, name, folder / name)
     return found
+
+
+def resumed(gpt, name: str, folder: Path) -> list[dict]:
+    """The last steps of a run, from a checkpoint."""
+    training = started(gpt, name)
+    training.load(checkpoint.latest(folder))
+    return steps_of(training)
 
 
 def main() -> None:
@@ -132,7 +155,7 @@ def main() -> None:
     gpt = Session()
     fox(gpt)  # transformers saves nothing on other ranks than the first
     ranks = distributed.start()
-    found = take(gpt, names or [*RUNS, *CUT])
+    found = take(gpt, names or [*RUNS, *CUT], Path(folder))
     if rank == "0":
         (Path(folder) / "steps.json").write_text(json.dumps(found))
     if ranks is not None:

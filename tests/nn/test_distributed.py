@@ -39,8 +39,10 @@ def both(tmp_path_factory):
                     patch.setenv(f"JUPYTER_GPT_{key}", str(folder / "one" / key))
                 gpt = Session()
                 rank_runs.fox(gpt)
-                one = rank_runs.take(gpt, rank_runs.RUNS)
-            assert job.wait(300) == 0, (folder / "log").read_text()
+                one = rank_runs.take(gpt, rank_runs.RUNS, folder / "one")
+                assert job.wait(300) == 0, (folder / "log").read_text()
+                for name in rank_runs.RESUMED:
+                    one[name + " by one"] = rank_runs.resumed(gpt, name, folder / name)
         finally:
             torch.set_num_threads(threads)
             job.kill()
@@ -55,3 +57,12 @@ def test_two_ranks_take_the_steps_of_one(both, name):
     assert len({step["grad_norm"] for step in one}) == len(one)  # something was learned
     for alone, together in zip(one, two, strict=True):
         assert together == pytest.approx(alone, **CLOSE)
+
+
+@pytest.mark.parametrize("name", rank_runs.RESUMED)
+def test_a_checkpoint_is_no_ranks_own(both, name):
+    one, two = both
+    last = two[name][-rank_runs.LAST :]
+    assert two[name + " again"] == last
+    for alone, together in zip(one[name + " by one"], last, strict=True):
+        assert alone == pytest.approx(together, **CLOSE)

@@ -1,0 +1,69 @@
+"""Runs on two devices, from the cell to the model: stopped, killed, resumed on as many and on one."""
+
+import os
+import signal
+import time
+
+import psutil
+import pytest
+import torch
+
+from helpers.tiny import tiny_run
+from jupyter_gpt.errors import GPTError
+
+LONG = {"steps": 60, "checkpoint_every": 5, "dtype": "float32", "sample_every": 1000, "eval_every": 1000}
+
+
+@pytest.fixture(autouse=True)
+def loopback(monkeypatch):
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+def processes(folder) -> list[psutil.Process]:
+    """Those that train the run of this folder, the agent among them."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if str(folder) in process.cmdline():
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
+
+
+def until(true, seconds: float = 120.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def losses(run) -> list[float]:
+    return [event["loss"] for event in run.events if event["event"] == "step"]
+
+
+def test_stopped_killed_and_resumed_on_two_devices_and_on_one(gpt):
+    """Ends as a run does that was on one device from the beginning, and never stopped."""
+    run = tiny_run(gpt, "two", devices=2, background=True, **LONG)
+    until(lambda: run.step >= 3)
+    run.stop()
+    run.wait()
+    stopped = run.step
+    start = next(event for event in run.events if event["event"] == "start")
+    assert (start["ranks"], start["shard"]) == (2, False) and start["sent"] > 4 * start["parameters"] / 2
+    assert run.status == "stopped" and 3 <= stopped < 60
+    assert {"evaluation", "sample", "checkpoint"} <= {event["event"] for event in run.events[-6:]}
+    run = gpt.resume("two", devices=2, shard=True, background=True)
+    until(lambda: run.step >= stopped + 6)
+    ranks = [each for each in processes(run.folder) if "torch.distributed.run" not in each.cmdline()]
+    assert len(ranks) == 2
+    os.kill(ranks[1].pid, signal.SIGKILL)
+    with pytest.raises(GPTError, match="interrupted"):
+        run.wait()
+    until(lambda: not processes(run.folder), 10)
+    assert run.status == "interrupted"
+    finished, whole = gpt.resume("two"), tiny_run(gpt, "one", **LONG)
+    assert finished.status == "finished" and losses(finished) == pytest.approx(losses(whole), abs=1e-5)
+    for one, two in zip(*(gpt.models[name].module.parameters() for name in ("one", "two")), strict=True):
+        assert torch.allclose(one, two, atol=1e-4)
