@@ -5,8 +5,11 @@ import secrets
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from pathlib import Path
+
+from filelock import FileLock
 
 PACKAGES = ("munge", "slurmctld", "slurmd", "slurm-client")
 CONF = """\
@@ -43,6 +46,11 @@ def install() -> str | None:
         return None
     if shutil.which("apt-get") is None:
         return "Slurm is not installed, and there is no apt-get"
+    with FileLock(Path(tempfile.gettempdir()) / "jupyter_gpt-apt.lock"):  # several processes may run tests
+        return installed_by_apt()
+
+
+def installed_by_apt() -> str | None:
     for command in (("update",), ("install", "--yes", "--no-install-recommends", *PACKAGES)):
         ran = subprocess.run(
             ["apt-get", "-qq", *command],

@@ -1,6 +1,8 @@
 """vLLM, by a stand-in that speaks its documented API: served from a cell, and sampling for reinforcement learning."""
 
 import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -65,6 +67,24 @@ def test_a_model_is_served_prompted_and_stopped_with_its_workers(gpt, tiny, inst
     finally:
         assert gpt.serving.stop() == ["vLLM with tiny"]
     assert not server.running and "tiny-vllm" not in gpt.models
+    until = time.monotonic() + 10
+    while alive(worker) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not alive(worker)
+
+
+def test_vllm_ends_with_a_kernel_that_is_killed(tmp_path, installed):
+    code = f"""
+import os, pathlib
+from jupyter_gpt.server.vllm import VLLM
+server = VLLM("tiny", pathlib.Path("nothing"), "tiny-vllm", pathlib.Path({str(tmp_path)!r}) / "log", None, None)
+server.wait()
+os.kill(os.getpid(), 9)
+"""
+    path = os.pathsep.join(each for each in sys.path if each)
+    ran = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path})
+    assert ran.returncode == -9
+    worker = int((tmp_path / "log").read_text().split("worker ")[1])
     until = time.monotonic() + 10
     while alive(worker) and time.monotonic() < until:
         time.sleep(0.05)

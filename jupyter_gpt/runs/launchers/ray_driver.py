@@ -9,12 +9,18 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import threading
+import time
 import traceback
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.runs import checkpoint, failure, payload
@@ -24,12 +30,14 @@ from jupyter_gpt.runs.launchers.launcher import LOGS
 from jupyter_gpt.runs.launchers.ray import SPEC
 
 STARTED = "ray-started"  # in the logs: the ranks were started before, so that this is a restart
+WATCH = 1.0  # seconds between two looks at the kernel
 STORE = 128 << 20  # bytes of the object store of a local cluster: nothing goes through it
 
 
 def main() -> int:
     """Returns the exit status."""
     folder, spec = Path(sys.argv[1]), json.loads(os.environ.pop(SPEC))
+    end_with_the_kernel()
     try:
         drive(folder, spec)
     except BaseException as error:
@@ -39,6 +47,23 @@ def main() -> int:
             failure.write(folder, 0, GPTError(said[0]) if said else error)
         return 1
     return int(failure.read(folder) is not None)
+
+
+def end_with_the_kernel() -> None:
+    """Watch the kernel of a cell that waits for the run: when it is gone, this process ends, and a local cluster."""
+    host, _, kernel = os.environ.get(failure.KERNEL, "").rpartition(":")
+    if host != socket.gethostname():
+        return
+
+    def watch() -> None:
+        while psutil.pid_exists(int(kernel)) and psutil.Process(int(kernel)).status() != psutil.STATUS_ZOMBIE:
+            time.sleep(WATCH)
+        for child in psutil.Process().children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def drive(folder: Path, spec: dict[str, Any]) -> None:
