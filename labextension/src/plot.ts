@@ -36,8 +36,8 @@ export interface Picture {
 }
 
 export interface Kind {
-  /** Name and colour of what can be left out. */
-  names: [string, string][];
+  /** What can be left out. */
+  names: { name: string; colour: string; shape: string }[];
   /** All there is to see of the axes that can be zoomed into; whether the x axis is logarithmic. */
   all: Seen & { log: boolean };
   draw: (width: number, theme: Theme, seen: Seen, hidden: ReadonlySet<number>) => Picture;
@@ -94,15 +94,15 @@ class PlotView {
     const shown = this.draw().cloneNode(true) as SVGSVGElement;
     const [width, height] = ["width", "height"].map((name) => Number(shown.getAttribute(name)));
     const names = this.kind.names.length > 1 ? this.kind.names.filter((_, k) => !this.hidden.has(k)) : [];
-    const legend = legendOf(names, width, height, this.theme);
+    const legend = legendOf(names.map(({ name, colour }) => [colour, name]), width, height, this.theme);
     shown.setAttribute("height", String(height + legend.height));
     shown.append(legend.drawing);
     return standalone(shown, this.theme);
   }
 
-  private entry([name, colour]: [string, string], k: number): HTMLElement {
-    const dot = element("span", "gpt-dot");
-    dot.style.background = colour;
+  private entry({ name, colour, shape }: Kind["names"][number], k: number): HTMLElement {
+    const dot = element("span", `gpt-dot gpt-${shape}`);
+    dot.style.color = colour;
     const button = toggle("", () => {
       if (!this.hidden.delete(k)) this.hidden.add(k);
       button.setAttribute("aria-pressed", String(!this.hidden.has(k)));

@@ -86,7 +86,8 @@ export function scatter(plot: Scatter): Kind {
     );
     return { kind: "table", header, rows, sides: `l${labelled ? "l" : ""}${"r".repeat(5)}`, wrap: false };
   };
-  return { names: groups.filter(({ points }) => points.length).length > 1 ? groups.map(({ name, colour }) => [name, colour]) : [], all, draw, table };
+  const many = groups.filter(({ points }) => points.length).length > 1;
+  return { names: many ? groups : [], all, draw, table };
 }
 
 function says(plot: Scatter, group: string, { label, x, y, bounds, size }: Group["points"][number]): string[] {
