@@ -63,7 +63,7 @@ export function scatter(plot: Scatter): Kind {
         const within = px >= box.left && px <= box.left + box.width && py >= top && py <= top + box.height;
         if (!group.written || !label || !within || ++written > LABELLED) continue;
         const over = px > box.left + 0.7 * box.width;
-        const place = { x: px + (over ? -7 : 7), y: py - 6, "text-anchor": over ? "end" : "start" };
+        const place = { x: px + (over ? -7 : 7), y: py + (named ? 14 : -6), "text-anchor": over ? "end" : "start" };
         drawing.append(svg("text", { ...place, "font-size": 11, fill: ring ? colour : theme.solid.muted }, label));
       }
       for (const each of shown) spots.push({ x: each.px, y: each.py, says: () => says(plot, group.name, each) });

@@ -1,6 +1,7 @@
 """The JupyterLab extension: installed with the package, it draws the reports of a notebook that no kernel runs."""
 
 import csv
+import dataclasses
 import json
 import re
 import secrets
@@ -180,6 +181,11 @@ def test_a_saved_run_can_be_looked_into_with_no_kernel(open_saved):
     assert report.locator(".gpt-figure tbody tr").first.inner_text().split("\t")[:3] == ["fox", "1", "4.90196"]
 
 
+def centre(locator) -> tuple[float, float]:
+    box = locator.bounding_box()
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+
 def saved_as(page, report, kind: str, which: int = 0) -> Path:
     """The file of a chart."""
     button = report.get_by_role("button", name=f"Download {kind}", exact=True).nth(which)
@@ -200,6 +206,15 @@ def test_an_answer_its_charts_and_its_trace_can_be_looked_into(open_saved):
     for button, copied in (("Copy code", "x = 2*3"), ("Copy", ANSWER)):
         answer.get_by_role("button", name=button, exact=True).click()
         page.wait_for_function("text => navigator.clipboard.readText().then(got => got === text)", arg=copied)
+
+    page.mouse.move(*centre(answer.get_by_role("button", name="Copy", exact=True)))
+    page.mouse.down()
+    renewed = "data => window.jupyterapp.shell.currentWidget.content.widgets[0].model.outputs.set(0, data)"
+    page.evaluate(renewed, output(dataclasses.replace(answered(), title="renewed")))  # as while an answer is written
+    page.evaluate("navigator.clipboard.writeText('')")
+    page.mouse.up()
+    page.wait_for_function("text => navigator.clipboard.readText().then(got => got === text)", arg=ANSWER)
+    report.get_by_text("renewed").wait_for(timeout=5000)
 
     cloud, counts, times = (report.locator(".gpt-plot-canvas").nth(i) for i in range(3))
     place = lambda chart, x, y: (  # noqa: E731
@@ -324,14 +339,14 @@ def test_odd_numbers_are_drawn_without_an_error(open_saved, monkeypatch):
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.locator(".gpt-report .gpt-main canvas").nth(len(ODD_CURVES) - 1).wait_for(timeout=20_000)
     assert page.locator(".gpt-plot-canvas > svg").count() == len(ODD)
-    page.evaluate("() => document.querySelectorAll('.gpt-plot').forEach(each => { each.style.width = '300px'; })")
-    for name in ("+", "ArrowLeft", "-"):
-        for each in page.locator(".gpt-plot-canvas, .gpt-main").all():
-            each.press(name)
-    for button in page.get_by_role("button", name="log y").all() + page.get_by_role("button", name="log x").all():
-        button.click()
-    for button in page.get_by_role("button", name="Show as table").all():
-        button.click()
+    page.evaluate("""() => {
+      document.querySelectorAll(".gpt-plot").forEach(each => { each.style.width = "300px"; });
+      for (const key of ["+", "ArrowLeft", "-"])
+        for (const each of document.querySelectorAll(".gpt-plot-canvas, .gpt-main"))
+          each.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+      for (const each of document.querySelectorAll(".gpt-report button"))
+        if (/^log|^Show as/.test(each.textContent)) each.click();
+    }""")
     page.wait_for_timeout(300)
     assert errors == []
     spoilt = "all => all.filter(each => [...each.attributes].some(({ value }) => /NaN|Infinity/.test(value))).length"
