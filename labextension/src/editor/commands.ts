@@ -9,7 +9,7 @@ import type { Command } from "./check";
 const PAUSE = 100; // milliseconds
 const TRIES = 20;
 const ENTER = "jupyter-gpt:complete-or-end-line";
-export const MAGICS = "jp-gpt-magics"; // the class of editors with a line of ours
+export const MAGICS = "jp-gpt-magics"; // the class of an editor while its cursor is in a line of ours
 
 class Commands {
   /** Something is known that was not. */

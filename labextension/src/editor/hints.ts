@@ -148,6 +148,9 @@ const theme = EditorView.baseTheme({
   },
 });
 
-const marked = EditorView.editorAttributes.of(({ state }) => (linesOf(state) ? { class: MAGICS } : null));
+const marked = EditorView.editorAttributes.of(({ state }) => {
+  const { head } = state.selection.main;
+  return linesOf(state)?.some(({ from, to }) => from <= head && head <= to) ? { class: MAGICS } : null;
+});
 
 export const helpInLines: Extension = [hints, marked, hoverTooltip(help), theme];
