@@ -37,6 +37,7 @@ from jupyter_gpt.notebook.views import busy
 from jupyter_gpt.runs.progress import WHOLE, early_events, read_events, read_recipe
 
 ID = "jupyter_gpt.panel"  # of the comm, and the name of its target
+PROTOCOL = 1  # to be raised when a page of an earlier version could not read a state any more (state.ts)
 RUNS = 50  # the newest runs that a state lists; those that are active are always in it
 LOOK = 0.5  # seconds until a launcher is asked again
 RECHECK = 5.0  # seconds until a lock is tried, or a changing index counted, again
@@ -184,6 +185,7 @@ class Panel:
             runs, more = self.runs(gpt)
             self.tasks = [t for t in self.tasks if not t["ended"] or (t["error"] and now - t["ended"] < REMEMBERED)]
             state = {
+                "protocol": PROTOCOL,
                 "version": __version__,
                 "home": str(store.home()),
                 "models": list(self.models(gpt)),

@@ -7,6 +7,7 @@ import {
   lineageOf,
   modelLine,
   progress,
+  PROTOCOL,
   runLine,
   sparkline,
   statusLine,
@@ -58,6 +59,7 @@ const model = (more: Partial<Model> = {}): Model => ({
 });
 
 const state = (more: Partial<State> = {}): State => ({
+  protocol: PROTOCOL,
   version: "0.1.0",
   home: "/home",
   models: [],

@@ -22,6 +22,54 @@ def open_panel(notebook):
     return panel
 
 
+OTHER_VERSION = """
+from comm import create_comm
+from jupyter_gpt.notebook.panel import ID
+def answer(message):
+    request = message["content"]["data"]
+    comm.send({"id": request["id"], "type": request["type"], "state": {"version": "0.0.9", "models": []}})
+comm = create_comm(target_name=ID, comm_id=ID, primary=False)
+comm.handle_msg = answer
+get_ipython().kernel.comm_manager.register_comm(comm)
+get_ipython().kernel.comm_manager.register_target(ID, lambda *_: None)
+"""
+OPEN = """([path, kernel, canStart]) => window.jupyterapp.commands.execute("docmanager:open", {
+    path, kernel, kernelPreference: canStart ? undefined : { canStart, shouldStart: false } })"""
+KERNEL = "window.jupyterapp.shell.currentWidget.context.sessionContext.session?.kernel"
+
+
+def open_beside(notebook, name: str, kernel: dict | None = None, can_start: bool = True) -> None:
+    """Another notebook, with a kernel of its own unless that is given."""
+    path = notebook.path.with_name(f"{name}.ipynb")
+    path.write_text(notebook.path.read_text())
+    notebook.page.evaluate(OPEN, [path.name, kernel, can_start])
+    notebook.page.get_by_role("tab", name=path.name).wait_for()
+    if can_start:
+        notebook.page.wait_for_function(f"() => {KERNEL}?.status === 'idle'")
+
+
+def test_the_panel_is_that_of_the_notebook_in_front_whatever_its_kernel_is(open_notebook):
+    notebook = open_notebook("1")
+    page = notebook.page
+    panel = open_panel(notebook)
+    not_loaded = panel.get_by_text("This kernel has not loaded jupyter_gpt")
+    loaded = panel.get_by_text("This kernel", exact=True)  # its memory
+    not_loaded.wait_for(timeout=20_000)
+    execute(notebook, "%load_ext jupyter_gpt")
+    loaded.wait_for(timeout=20_000)
+    same = page.evaluate(f"() => ({{ id: {KERNEL}.id, name: {KERNEL}.name }})")
+    open_beside(notebook, "another")
+    not_loaded.wait_for(timeout=20_000)
+    execute(notebook, OTHER_VERSION)
+    panel.get_by_text("This kernel runs jupyter_gpt 0.0.9, this page another version.").wait_for(timeout=20_000)
+    open_beside(notebook, "same", same)
+    loaded.wait_for(timeout=20_000)
+    open_beside(notebook, "none", can_start=False)
+    panel.get_by_text("This notebook has no running kernel").wait_for(timeout=20_000)
+    page.get_by_role("tab", name=notebook.path.name).click()
+    loaded.wait_for(timeout=20_000)
+
+
 def test_a_run_in_the_panel_through_reload_restart_and_kill(open_notebook, lab):
     notebook = open_notebook("%load_ext jupyter_gpt", TRAIN, BLOCK)
     panel = open_panel(notebook)

@@ -9,7 +9,7 @@ import { KernelMessage, type Kernel } from "@jupyterlab/services";
 import type { JSONObject } from "@lumino/coreutils";
 import { Signal } from "@lumino/signaling";
 import type { Command } from "../editor/check";
-import { isActive, type State } from "./state";
+import { isActive, PROTOCOL, type State } from "./state";
 
 const ID = "jupyter_gpt.panel";
 const SOON = 1500; // milliseconds until a running cell may have loaded the package, or begun to train
@@ -22,6 +22,7 @@ const EVERY = { seen: 0.5, hidden: 2 }; // seconds between them
 export type Situation =
   | { is: "no notebook" | "no kernel" | "starting" | "other language" | "not loaded" }
   | { is: "asking"; late: boolean }
+  | { is: "other version"; version: string }
   | { is: "state"; state: State; late: boolean };
 
 interface Answer {
@@ -187,7 +188,8 @@ export class Client {
     if (this.waiting && answer.id === this.waiting.id) this.waiting.resolve(answer);
     // a state that nobody asked for, or that another page asked for, is as good
     const state = answer.state ?? (answer.type === "command" ? this.state : null);
-    if (state) this.show({ is: "state", state, late: false });
+    if (state && state.protocol !== PROTOCOL) this.show({ is: "other version", version: String(state.version) });
+    else if (state) this.show({ is: "state", state, late: false });
     else if (answer.type === "state" && answer.error) console.warn(`jupyter_gpt: ${answer.error}`);
   }
 

@@ -65,7 +65,10 @@ export interface Task {
   error: string | null;
 }
 
+export const PROTOCOL = 1;
+
 export interface State {
+  protocol: number;
   version: string;
   home: string;
   models: Model[];

@@ -105,7 +105,12 @@ export class View {
       case "other language":
         return words.__("This notebook's kernel does not run Python.");
       case "not loaded":
-        return words.__("This kernel has not loaded jupyter_gpt, or a version older than this panel. Type in a cell:");
+        return words.__("This kernel has not loaded jupyter_gpt. Type in a cell:");
+      case "other version":
+        return words.__(
+          "This kernel runs jupyter_gpt %1, this page another version. Restart the kernel and reload the page.",
+          situation.version,
+        );
       case "asking":
         return situation.late ? "" : words.__("Asking the kernel …");
       default:
