@@ -42,6 +42,7 @@ RUNS = 50  # the newest runs that a state lists; those that are active are alway
 LOOK = 0.5  # seconds until a launcher is asked again
 RECHECK = 5.0  # seconds until a lock is tried, or a changing index counted, again
 SHORTEST, LONGEST = 0.2, 120.0  # seconds between two states, and that they follow one request
+SHARE = 0.01  # of a core, at most, goes into states that follow one another
 REMEMBERED = 60.0  # seconds that a task which failed is told about
 
 
@@ -105,13 +106,16 @@ class Connection:
         threading.Thread(target=self.send_changes, args=(state,), name="jupyter_gpt-panel", daemon=True).start()
 
     def send_changes(self, sent: dict) -> None:
+        spent = 0.0
         while True:
-            time.sleep(self.every)
+            time.sleep(max(self.every, spent / SHARE))
             with self.lock:
                 if time.monotonic() > self.until:
                     self.following = False
                     return
+            began = time.thread_time()
             told = self.panel.answer({"type": "state"})
+            spent = time.thread_time() - began
             if "state" in told and {**told["state"], "memory": None} != {**sent, "memory": None}:
                 sent = told["state"]
                 self.comm.send(told)

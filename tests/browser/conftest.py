@@ -74,6 +74,10 @@ class OpenNotebook:
         self.command("apputils:change-theme", theme="JupyterLab Dark" if dark else "JupyterLab Light")
         self.page.wait_for_function(f"() => document.body.dataset.jpThemeLight === '{str(not dark).lower()}'")
 
+    def flaws(self, selector: str) -> list[str]:
+        """What audit.js finds wrong in a part of the page: names, focus, contrast."""
+        return self.page.evaluate(Path(__file__).with_name("audit.js").read_text(encoding="utf-8"), selector)
+
     def saved(self) -> dict:
         """Saves the notebook and reads the file."""
         save = "window.jupyterapp.shell.currentWidget.context.save()"

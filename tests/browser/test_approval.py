@@ -37,6 +37,7 @@ def test_a_call_is_approved_edited_and_denied_while_the_cell_runs(lab, open_note
     assert form.locator(".gpt-why").inner_text() == "first"
     [question] = [o for o in notebook.saved()["cells"][1]["outputs"] if "Allow save" in str(o["data"])]
     assert "Nobody has answered yet" in "".join(question["data"]["text/plain"])
+    assert notebook.flaws(".gpt-run") == []
     page.get_by_role("button", name="Allow", exact=True).click()
     page.wait_for_function("() => document.querySelector('.gpt-arguments').value.includes('two')")
     words.fill('{"txt": "2"}')

@@ -104,6 +104,10 @@ def test_a_stop_says_that_it_evaluates_and_a_second_one_skips_that(open_notebook
     page.locator(".gpt-main canvas").wait_for(timeout=20_000)
     page.get_by_text("training loss, mean of last 10 steps").wait_for()
     page.get_by_text("validation loss, step 40", exact=True).wait_for(timeout=20_000)
+    for dark in (True, False):
+        notebook.theme(dark)
+        page.wait_for_timeout(500)
+        assert notebook.flaws(".gpt-run") == []
     page.get_by_role("button", name="Stop", exact=True).click()
     page.get_by_text("Evaluating the model once before it is kept").wait_for(timeout=1000)
     assert page.locator(".gpt-chip").inner_text() == "stopping"

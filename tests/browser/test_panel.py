@@ -102,6 +102,8 @@ def test_a_run_in_the_panel_through_reload_restart_and_kill(open_notebook, lab):
     page.locator(".jp-gpt-report", has_text="tale: pretrain, stopped").wait_for(timeout=60_000)
     page.get_by_role("tab", name=notebook.path.name).click()
 
+    assert notebook.flaws(".jp-gpt-panel") == []
+
     panel.get_by_role("button", name="Take tale out of memory").click()
     panel.get_by_text("Models on disk").wait_for(timeout=60_000)
     (lab.root / "go").touch()

@@ -131,6 +131,7 @@ def test_the_keyboard_alone_ranks_over_a_reload_and_nothing_is_lost(ask):
 def test_buttons_rank_move_undo_and_skip_and_only_the_answers_stay(ask):
     notebook, file = ask()
     page = notebook.page
+    assert notebook.flaws(".gpt-run") == []
     texts = cards(page)
     keep = page.get_by_role("button", name="Save ranking")
     for number in (2, 1, 4):

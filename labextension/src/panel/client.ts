@@ -16,7 +16,7 @@ const SOON = 1500; // milliseconds until a running cell may have loaded the pack
 const LATE = 2000; // without an answer, after which the panel says why
 const QUICK = 1000; // within which an idle kernel answers
 const FOLLOW = 30; // seconds that states follow a request
-const EVERY = { seen: 0.5, hidden: 2 }; // seconds between them
+const EVERY = { seen: 0.25, hidden: 2 }; // seconds between them
 
 /** What there is to show. `late`: the kernel has not answered for a while, as one without subshells in a long cell. */
 export type Situation =
