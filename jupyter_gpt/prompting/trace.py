@@ -34,6 +34,7 @@ from jupyter_gpt.report.parts import (
 from jupyter_gpt.report.report import Report
 
 OPEN = 14  # nodes from which on a tree is folded below its first level
+ANSWER = 40  # characters of an answer that a line says
 LINE = 90  # characters of what was said, in a line of the tree
 HEAVY = 600_000  # characters from which on prompts are left to `completion.trace`
 BLUE = "rgba(74,144,194,0.8)"
@@ -220,7 +221,7 @@ def facts(node: Node, totals: Totals) -> list[str]:
     """What a line of the tree says about a node beside its name, in the order of interest."""
     said = []
     if node.answer is not None:
-        said.append(f"→ {short(node.answer, 40)}")
+        said.append(f"→ {short(node.answer, ANSWER)}")
     if node.votes is not None and node.kind != "vote":
         said.append(f"{node.votes} vote{'s' * (node.votes != 1)}")
     if node.score is not None:
@@ -257,7 +258,8 @@ def tree(root: Node, above: str = "") -> Tree:
         head = [bold(node.label or node.kind)]
         for fact in facts(node, node.totals()):
             head += [quiet(" · "), tagged(fact)] if TAGGED.match(fact) else [quiet(f" · {fact}")]
-        text = node.text if len(node.text) <= LINE or node.text not in shown else ""
+        known = node.answer is not None and node.text.strip() == node.answer.strip() and len(node.answer) <= ANSWER
+        text = node.text if not known and (len(node.text) <= LINE or node.text not in shown) else ""
         shown.add(text)
         cut = short(text, LINE) != text
         head += [Span(f"  {short(text, LINE)}", "quiet glance" if cut else "quiet")] if text else []

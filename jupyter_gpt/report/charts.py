@@ -254,6 +254,9 @@ def matrix(plot: Matrix) -> Any:
         across, down = ([label(name[:12]) for name in names] for names in (plot.columns, plot.rows))
         axes.set_xticks(range(len(across)), across, rotation=30 if len(across) > 3 else 0)
         axes.set_yticks(range(len(down)), down)
+    else:
+        axes.set_xticks([])
+        axes.set_yticks([])
     axes.set_xlabel(plot.x, color=GREY)
     axes.set_ylabel(plot.y, color=GREY)
     return made

@@ -160,7 +160,7 @@ def markdown(node: Element | str) -> str:
         case "h":
             return f'<p style="margin:10px 0 4px;font-size:{HEADINGS.get(about, 100)}%"><b>{inside}</b></p>'
         case "pre":
-            return f'<pre style="{CODE_BLOCK}"><code>{escape("".join(map(str, node.inside)))}</code></pre>'
+            return f'<pre style="{CODE_BLOCK}">{escape("".join(map(str, node.inside)))}</pre>'
         case "code":
             return f'<code style="font-size:92%">{inside}</code>'
         case "a":

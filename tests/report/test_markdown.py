@@ -60,8 +60,8 @@ def test_what_is_no_markup_stays_as_it_is(text):
         ("- a\n  - b", "<ul><li>a<ul><li>b</li></ul></li></ul>"),
         ("- a\n\n- b", "<ul><li><p>a</p></li><li><p>b</p></li></ul>"),
         ("> *q*\n---", "<blockquote><p><i>q</i></p></blockquote><hr>"),
-        ("```python\nif a < b:\n    x*y*z\n\n\n```", "<pre><code>if a &lt; b:\n    x*y*z\n\n</code></pre>"),
-        ("```\nunfinished", "<pre><code>unfinished</code></pre>"),
+        ("```python\nif a < b:\n    x*y*z\n\n\n```", "<pre>if a &lt; b:\n    x*y*z\n\n</pre>"),
+        ("```\nunfinished", "<pre>unfinished</pre>"),
         ("[a](https://x.org/?q=\"'b)", '<p><a href="https://x.org/?q=%22\'b">a</a></p>'.replace("'", "&#x27;")),
         ("![alt](http://x.org/y.png)", '<p>!<a href="http://x.org/y.png">alt</a></p>'),
         (
@@ -76,7 +76,7 @@ def test_what_is_markup_is_drawn(text, shown):
 
 def test_the_cursor_stands_in_the_block_that_grows():
     assert html("**a** b", " ▌") == "<p><b>a</b> b ▌</p>"
-    assert html("```\nx", " ▌") == "<pre><code>x ▌</code></pre>"
+    assert html("```\nx", " ▌") == "<pre>x ▌</pre>"
     assert Report("", [Paragraph(Varies(Markdown("«a»", " ▌")))]).text == "«‹a› ▌»"
 
 
@@ -84,4 +84,5 @@ def test_what_no_rule_of_ours_touches_reads_as_commonmark_has_it():
     text = "# Title\n\nA *b* **c** `d` [e](http://f.org).\n\n- g\n- h\n\n> i\n\n```\nj\n```\n\n***\n\n* k\n    * l\n"
     expected = MarkdownIt().render(text).replace("<h1>Title</h1>", "<p><b>Title</b></p>").replace(" /", "")
     expected = expected.replace("strong>", "b>").replace("em>", "i>")
+    expected = expected.replace("<pre><code>", "<pre>").replace("</code></pre>", "</pre>")
     assert re.sub(r"\s*\n\s*", "", html(text)) == re.sub(r"\s*\n\s*", "", expected)
