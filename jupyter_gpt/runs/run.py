@@ -158,9 +158,12 @@ class Run:
         self.ours().halt()
 
     def halt(self) -> None:
-        """As `stop`, of a run that may have ended since."""
+        """As `stop`, of a run that may have ended since. Asked a third time, processes that do not end are killed."""
         if self.held:
-            control.ask(self.folder, stop=control.asked(self.folder)["stop"] + 1, pause=False)
+            times = control.asked(self.folder)["stop"] + 1
+            control.ask(self.folder, stop=times, pause=False)
+            if times > 2 and self.handle:
+                launcher.launcher(self.handle["launcher"]).stop(self.handle)
         else:
             self.paused.clear()
             (self.skipping if self.stopping.is_set() else self.stopping).set()

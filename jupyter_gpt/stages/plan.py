@@ -10,7 +10,7 @@ from pydantic import Field
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.nn.sizes import short
 from jupyter_gpt.options import Count, NotNegative, Number, option
-from jupyter_gpt.report.parts import Paragraph, Part, Table
+from jupyter_gpt.report.parts import Paragraph, Part, Table, bold
 from jupyter_gpt.report.report import Report
 from jupyter_gpt.stages import plan_devices, planning
 from jupyter_gpt.stages.plan_devices import Devices
@@ -184,7 +184,7 @@ def _together(made: planning.Plan, on: Devices) -> list[Part]:
         ["largest model that fits", *(short(way.largest) if way.largest else "–" for way in ways)],
     ]
     where = f"{on.nodes:,} nodes of {on.each}" if on.nodes > 1 else "one node"
-    title = Paragraph(f"pretraining on {on.world:,} {chip.name}s ({where})")
+    title = Paragraph(bold(f"pretraining on {on.world:,} {chip.name}s ({where})"))
     table = Table(["", *("--shard" if way.sharded else "data parallel" for way in ways)], rows)
     return [title, table, Paragraph("\n".join(_advice(made, on)), "quiet")]
 

@@ -25,7 +25,8 @@ class Stop(Bound):
     """stop a run gracefully, after the current step
 
     Ends a run gracefully: the model as of its last step is evaluated and sampled from once, then kept, and %gpt resume
-    goes on from it. Stop it again, or press ■ meanwhile, and it is kept without that evaluation.
+    goes on from it. Stop it again, or press ■ meanwhile, and it is kept without that evaluation. A third time kills
+    the processes of a run that has some and does not end: it goes on from its last checkpoint.
     """
 
     magic: ClassVar[str] = "%gpt stop"

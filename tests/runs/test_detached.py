@@ -14,7 +14,7 @@ import pytest
 
 from helpers import TESTS
 from helpers.errors import fail
-from helpers.tiny import DOCUMENTS
+from helpers.tiny import DOCUMENTS, tiny_run
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.runs import failure, payload
 from jupyter_gpt.runs.events import Reader
@@ -140,6 +140,15 @@ def test_a_run_that_a_cell_waits_for_ends_with_its_kernel(tmp_path, gpt):
 def names_of_threads(pid):
     """Two threads or more: one of them watches."""
     return ["jupyter_gpt-watch"] if psutil.pid_exists(pid) and psutil.Process(pid).num_threads() > 1 else []
+
+
+def test_processes_that_do_not_stop_are_killed_when_asked_a_third_time(gpt):
+    run = tiny_run(gpt, steps=1_000_000, detach=True)
+    for _ in range(3):
+        run.stop()
+    with pytest.raises(GPTError, match="tiny was interrupted"):
+        run.wait()
+    assert run.status == "interrupted" and not run.alive
 
 
 def test_what_cannot_be_started_is_one_line_and_leaves_the_older_run(gpt, train, monkeypatch):
