@@ -97,36 +97,32 @@ def readme_code(folder) -> str:
     return (folder / "README.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
 
 
-@pytest.mark.parametrize("labels", [None, ["good", "bad"]])
-def test_a_saved_adapter_loads_on_another_machine_as_its_readme_says(gpt, tiny_model, tmp_path, labels):
-    base = tiny_model(gpt, "fox")
-    module = with_head(base.module, labels, base.tokenizer.pad_token_id) if labels else base.module
-    module = moved(lora(module, 4, tokens=[1, 2, 3, 4], task="SEQ_CLS" if labels else "CAUSAL_LM"))
-    lineage = [*base.lineage, "reply (sft)"]
-    model = gpt.models.keep("reply", module, base.tokenizer, "sft", None, lineage, 5, base="fox", labels=labels)
-    wanted, asked = logits(model), ids(model).tolist()
-    for name in ("reply", "fox"):
-        gpt.save(name, tmp_path / "out" / name)
-    elsewhere = tmp_path / "elsewhere"
+def test_a_saved_adapter_loads_on_another_machine_as_its_readme_says(gpt, tiny_model, tmp_path):
+    """Of a text and of labels."""
+    code, wanted, elsewhere = "import torch\ntorch.set_grad_enabled(False)\n", {}, tmp_path / "elsewhere"
+    for name, labels in (("reply", None), ("mood", ["good", "bad"])):
+        base = tiny_model(gpt, f"fox-{name}")
+        module = with_head(base.module, labels, base.tokenizer.pad_token_id) if labels else base.module
+        module = moved(lora(module, 4, tokens=[1, 2, 3, 4], task="SEQ_CLS" if labels else "CAUSAL_LM"))
+        lineage = [*base.lineage, f"{name} (sft)"]
+        model = gpt.models.keep(name, module, base.tokenizer, "sft", None, lineage, 5, base=base.name, labels=labels)
+        wanted[name] = ids(model).tolist(), logits(model).flatten()
+        for each in (name, base.name):
+            gpt.save(each, tmp_path / "out" / each)
     (tmp_path / "out").rename(elsewhere)
     shutil.rmtree(store.home())
-    code = (
-        readme_code(elsewhere / "reply")
-        + f"\nprint(model.eval()(input_ids=torch.tensor({asked})).logits.flatten().tolist())"
-    )
+    for name, (asked, _) in wanted.items():
+        code += readme_code(elsewhere / name)
+        code += f"\nprint(model.eval()(input_ids=torch.tensor({asked})).logits.flatten().tolist())\n"
     environment = {**os.environ, "HOME": str(tmp_path / "nobody"), "HF_HOME": str(tmp_path / "nobody" / "hf")}
     for name in ("JUPYTER_GPT_HOME", "JUPYTER_GPT_CACHE", "PYTHONPATH"):
         environment.pop(name, None)
     done = subprocess.run(
-        [sys.executable, "-P", "-c", f"import torch\ntorch.set_grad_enabled(False)\n{code}"],
-        cwd=elsewhere,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
+        [sys.executable, "-P", "-c", code], cwd=elsewhere, env=environment, capture_output=True, text=True, timeout=240
     )
     assert done.returncode == 0, done.stderr
-    torch.testing.assert_close(torch.tensor(json.loads(done.stdout.splitlines()[-1])), wanted.flatten())
+    for line, (_, expected) in zip(done.stdout.splitlines()[-2:], wanted.values(), strict=True):
+        torch.testing.assert_close(torch.tensor(json.loads(line)), expected)
 
 
 def test_the_verb_says_that_an_adapter_needs_its_base(kept, gpt, tmp_path, capsys):
