@@ -68,7 +68,8 @@ def test_a_run_goes_on_from_its_checkpoint_when_ray_restarts_it(gpt):
     assert run.status == "finished" and (run.folder / "logs" / "ray-started").exists()
     steps = [event["step"] for event in run.events if event["event"] == "step"]
     assert steps == list(range(1, 61)) and gpt.models["tiny"].folder.exists()
-    wait_until(lambda: not of_folder(run.folder), 10)
+    wait_until(lambda: not of_folder(run.folder), 60)
+    assert run.status == "finished"
 
 
 def test_without_ray_it_says_so(gpt, monkeypatch):
@@ -128,6 +129,7 @@ def driven(folder, monkeypatch, *rest, **changes):
     spec = {**ray.spec(launch, node.token(launch.logs)), **changes}
     monkeypatch.setenv(ray.SPEC, json.dumps(spec))
     monkeypatch.setattr(sys, "argv", ["ray_driver", str(folder)])
+    monkeypatch.setattr(ray_driver, "GRACE", 0.0)
     return ray_driver.main()
 
 
@@ -175,3 +177,8 @@ def test_a_rank_that_has_told_why_it_failed_is_not_started_again(tmp_path):
     users = {**lost, "error": "ZeroDivisionError", "frames": [["/tmp/ipykernel_1/2.py", 1, "reward"]]}
     store.write_json(failure.path_of(tmp_path, 0), users)
     assert ray_driver.before(tmp_path, b"") is None
+    failure.clear(tmp_path)
+    end = {"event": "end", "status": "finished", "step": 3, "time": 0.0, "seconds": 1.0}
+    (tmp_path / "events.jsonl").write_text(json.dumps(end) + "\n")
+    assert ray_driver.before(tmp_path, b"") is None  # it has ended: a process that fails after that changes nothing
+    assert (tmp_path / "events.jsonl").read_text()

@@ -24,13 +24,14 @@ import psutil
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.runs import checkpoint, failure, payload
-from jupyter_gpt.runs.events import cut_events
+from jupyter_gpt.runs.events import cut_events, read_events
 from jupyter_gpt.runs.launchers import node
 from jupyter_gpt.runs.launchers.launcher import LOGS
 from jupyter_gpt.runs.launchers.ray import SPEC
 
 STARTED = "ray-started"  # in the logs: the ranks were started before, so that this is a restart
 WATCH = 1.0  # seconds between two looks at the kernel
+GRACE = 3.0  # seconds that the first rank may take to tell the end, after another has failed to part from it
 STORE = 128 << 20  # bytes of the object store of a local cluster: nothing goes through it
 
 
@@ -121,7 +122,7 @@ def work(told: dict[str, Any]) -> None:
         meeting = [more, (import_module("ray").util.get_node_ip_address(), node.free_port())]
     dist.broadcast_object_list(meeting)
     more, (host, port) = meeting
-    if more is None:  # a rank has told why it failed: it would fail again
+    if more is None:
         return
     own = {"MASTER_ADDR": host, "MASTER_PORT": str(port), **told["environment"]}
     with (folder / LOGS / f"ray-rank-{rank}.log").open("ab") as log:
@@ -134,26 +135,38 @@ def work(told: dict[str, Any]) -> None:
             env={**os.environ, **own},  # Ray has set RANK, LOCAL_RANK and WORLD_SIZE
         )
     status = process.wait()
-    if status:
-        raise RuntimeError(f"rank {rank} ended with exit status {status}")
+    until = time.monotonic() + GRACE
+    while status and not ended(folder):
+        if time.monotonic() > until:
+            raise RuntimeError(f"rank {rank} ended with exit status {status}")
+        time.sleep(WATCH / 10)
 
 
 def before(folder: Path, variables: bytes) -> list[str] | None:
     """What has to be done before the ranks start, by one for all; returns further arguments of the ranks, or None where
-    they should not start again."""
+    they should not start again: the run has ended, or a rank has told why it would fail again."""
     started = folder / LOGS / STARTED
     if not started.exists():
         started.touch()
         return []
+    if ended(folder):
+        return None
     told = failure.read(folder)
     if told and not (told["frames"] and Path(told["frames"][0][0]).is_relative_to(failure.OURS)):
-        return None  # what the user wrote, or cannot have: it would fail again
+        return None  # what the user wrote, or cannot have
     failure.clear(folder)  # a rank that has lost another, for example
     payload.write(folder, variables)
     newest = checkpoint.latest(folder / "checkpoints")
     if (folder / "events.jsonl").exists():
         cut_events(folder / "events.jsonl", int(newest.name[5:]) if newest else -1)
     return ["--resume"] if newest else []
+
+
+def ended(folder: Path) -> bool:
+    """Whether the run has come to its end, or was stopped."""
+    path = folder / "events.jsonl"
+    events = read_events(path) if path.exists() else []
+    return bool(events) and events[-1]["event"] == "end" and events[-1]["status"] != "failed"
 
 
 if __name__ == "__main__":
