@@ -23,6 +23,7 @@ from jupyter_gpt.errors import GPTError
 TIMEOUT = timedelta(minutes=30)  # of what ranks wait for together
 PREPARED, FOREVER = "prepared", timedelta(days=30)  # reading a corpus may take a day
 BUCKET = 25 << 20  # bytes of gradients that travel together
+gather_into = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # the older name
 
 _ranks: Ranks | None = None
 
@@ -113,10 +114,10 @@ class Ranks:
         """The values of all ranks, in their order; anything that is JSON."""
         own = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
         sizes = torch.zeros(self.size, dtype=torch.long)
-        dist.all_gather_into_tensor(sizes, torch.tensor([len(own)]))
+        gather_into(sizes, torch.tensor([len(own)]))
         longest = int(sizes.max())
         every = torch.zeros(self.size * longest, dtype=torch.uint8)
-        dist.all_gather_into_tensor(every, torch.cat([own, own.new_zeros(longest - len(own))]))
+        gather_into(every, torch.cat([own, own.new_zeros(longest - len(own))]))
         rows = zip(every.view(self.size, longest), sizes.tolist(), strict=True)
         return [json.loads(row[:size].numpy().tobytes()) for row, size in rows]
 
@@ -128,7 +129,7 @@ class Ranks:
             own = torch.cat([own, own.new_zeros(each - len(own), *own.shape[1:])])
         found = function(own).contiguous()
         every = found.new_empty(self.size * each, *found.shape[1:])
-        dist.all_gather_into_tensor(every, found)
+        gather_into(every, found)
         return every[: len(stack)]
 
 

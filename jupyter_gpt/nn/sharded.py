@@ -125,6 +125,12 @@ class ShardedMuon(Muon):
         self.momenta = {p: torch.zeros_like(p) for group in self.groups.values() for p in group}
         self.buffers = {}
 
+    @property
+    def exchanged(self) -> float:
+        """Bytes of gradients and updates that each rank sends in a step."""
+        own = sum(p.numel() for p in self.momenta) / self.ranks.size
+        return own * (4 + self.dtype.itemsize) * (self.ranks.size - 1) / self.ranks.size
+
     @torch.no_grad()
     def step(self, factor: float) -> None:
         lr, size = self.lr * factor, self.ranks.size

@@ -1,7 +1,10 @@
-"""Two ranks against one process: one pair of processes takes the steps of every kind of run."""
+"""Two ranks, of two torchrun agents as on two machines, against one process: one pair of processes takes the steps of
+every kind of run.
+"""
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -26,11 +29,14 @@ def both(tmp_path_factory):
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path]),
     }
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = f"127.0.0.1:{free.getsockname()[1]}"
+    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]
+    command += ["--rdzv-backend", "c10d", "--rdzv-id", "tests", "--rdzv-endpoint", meeting, "--local-addr", "127.0.0.1"]
+    command += ["-m", "helpers.rank_runs", str(folder)]
     with (folder / "log").open("w") as log:
-        job = subprocess.Popen(
-            [*command, "-m", "helpers.rank_runs", str(folder)], env=environment, stdout=log, stderr=log
-        )
+        agents = [subprocess.Popen(command, env=environment, stdout=log, stderr=log) for _ in range(2)]
         threads = torch.get_num_threads()
         try:
             torch.set_num_threads(1)
@@ -40,13 +46,14 @@ def both(tmp_path_factory):
                 gpt = Session()
                 rank_runs.fox(gpt)
                 one = rank_runs.take(gpt, rank_runs.RUNS, folder / "one")
-                assert job.wait(300) == 0, (folder / "log").read_text()
+                assert not any(agent.wait(600) for agent in agents), (folder / "log").read_text()
                 for name in rank_runs.RESUMED:
                     one[name + " by one"] = rank_runs.resumed(gpt, name, folder / name)
         finally:
             torch.set_num_threads(threads)
-            job.kill()
-            job.wait()
+            for agent in agents:
+                agent.terminate()  # and it ends its rank
+                agent.wait()
     return one, json.loads((folder / "steps.json").read_text())
 
 

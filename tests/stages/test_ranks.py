@@ -3,11 +3,13 @@
 import os
 import signal
 import time
+from types import SimpleNamespace
 
 import psutil
 import pytest
 import torch
 
+from helpers import rank_runs
 from helpers.tiny import tiny_run
 from jupyter_gpt.errors import GPTError
 
@@ -67,3 +69,19 @@ def test_stopped_killed_and_resumed_on_two_devices_and_on_one(gpt):
     assert finished.status == "finished" and losses(finished) == pytest.approx(losses(whole), abs=1e-5)
     for one, two in zip(*(gpt.models[name].module.parameters() for name in ("one", "two")), strict=True):
         assert torch.allclose(one, two, atol=1e-4)
+
+
+def test_what_is_not_for_several_devices_says_so(gpt):
+    rank_runs.fox(gpt)
+    four = SimpleNamespace(size=4, rank=1, shard=False)
+    grpo = rank_runs.training_of(gpt, "grpo")
+    grpo.ranks = four
+    with pytest.raises(GPTError, match="--prompts-per-step 3 is less than the 4 devices"):
+        grpo.spread()
+    grpo.recipe = grpo.recipe.replace(algo="$mine", prompts_per_step=4)
+    with pytest.raises(GPTError, match=r"--algo \$mine: an algorithm of yours trains on one device"):
+        grpo.spread()
+    reward = rank_runs.training_of(gpt, "reward")
+    reward.ranks = SimpleNamespace(size=4, rank=1, shard=True, prepared=lambda: None)
+    with pytest.raises(GPTError, match="--shard is for pretraining and supervised finetuning"):
+        reward.spread()
