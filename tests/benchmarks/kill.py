@@ -81,6 +81,9 @@ def load() -> None:
     import jupyter_gpt.session
     import jupyter_gpt.stages.pretrain_training
     import jupyter_gpt.stages.sft_training  # noqa: F401
+    from jupyter_gpt.nn import devices
+
+    devices.peak_flops = lambda *_: None  # else each child measures it for a quarter of a second
 
 
 def in_child(home: Path, work: Callable, kill_at: int | None = None) -> tuple[int, int]:

@@ -70,10 +70,10 @@ def test_another_kernel_knows_it_too(gpt, train, cell):
 
 
 def test_minutes_that_were_measured_and_what_the_machine_chose_are_no_difference(gpt, train):
-    first = train(minutes=0.005)
+    first = train(minutes=0.02)
     first.recipe["steps"] += 1  # as if measured on a busier day
-    assert train(minutes=0.005).status == "finished"
-    assert "made by pretrain with minutes 0.005, not 0.01" in fail(train, minutes=0.01)
+    assert train(minutes=0.02).status == "finished"
+    assert "made by pretrain with minutes 0.02, not 0.03" in fail(train, minutes=0.03)
 
 
 @pytest.mark.parametrize(
