@@ -61,7 +61,9 @@ def test_ranks_on_two_nodes_meet_and_scancel_leaves_none(on_cluster, tmp_path):
     assert slurm.logs(handle, folder) == [folder / "logs" / "slurm.log"]
 
 
-def test_a_run_is_trained_followed_and_resumed_on_the_cluster(on_cluster, gpt, tmp_path, monkeypatch):
+def test_a_run_is_trained_and_stopped_on_two_nodes_and_refused_by_nodes_with_other_packages(
+    on_cluster, gpt, tmp_path, monkeypatch
+):
     shown = tiny_run(gpt, steps=3, on="slurm", nodes=1, dry_run=True)
     assert "#SBATCH --nodes=1" in shown.text and "torch.distributed.run --nnodes=1" in shown.text
     assert "tiny" not in gpt.runs and "GLOO" not in shown.text
