@@ -47,11 +47,12 @@ def test_another_notebook_goes_on_with_a_run_whose_kernel_is_gone(open_notebook,
         assert last()["step"] > reached
         second.page.get_by_role("button", name="Stop", exact=True).click()
         until(lambda: last().get("event") == "end")
-        second.wait_idle(60)
+        second.page.locator(".jp-InputPrompt", has_text="[5]").wait_for(timeout=60_000)
+        second.page.get_by_text("away: pretrain, stopped, ").first.wait_for(timeout=60_000)
     finally:
         processes.stop(launcher.read_handle(folder) or {})
     assert last()["status"] == "stopped"
-    shown, meanwhile, waited, after = (cell["outputs"][0] for cell in second.saved()["cells"][1:])
-    assert "".join(shown["data"]["text/plain"]).startswith("away: pretrain, stopped, ")
-    assert "away.step-" in "".join(meanwhile["data"]["text/plain"])
-    assert waited["text"] == ["stopped\n"] and "away · base model" in "".join(after["data"]["text/plain"])
+    shown, meanwhile, waited, after = (cell["outputs"] for cell in second.saved()["cells"][1:])
+    assert "".join(shown[0]["data"]["text/plain"]).startswith("away: pretrain, stopped, ")
+    assert "away.step-" in "".join(meanwhile[0]["data"]["text/plain"])
+    assert waited[0]["text"] == ["stopped\n"] and "away · base model" in "".join(after[0]["data"]["text/plain"])
