@@ -25,14 +25,16 @@ def model_at(session, name: str, step: int | str, variables: Mapping | None = No
     run = session.runs[name]
     if run.kind in ("classify", "reward"):
         raise GPTError(f"{name} ({run.kind}) returns scores and no text: choose another run")
-    found = folder_of(run, step)
-    called = f"{name[:NAME]}.step-{int(found.name[5:])}"
-    place = store.home() / "models" / called
-    if place not in session.models.resident:
-        for other in [m for m in session.models.resident.values() if m.source == str(run.folder)]:
-            session.models.unload(other.name)
-        worker("torch").submit(brought(session, run, found, called, place, variables)).wait()
-    return called
+    called = called_at(run, folder_of(run, step))
+    if store.home() / "models" / called in session.models.resident:
+        return called
+    for other in [m for m in session.models.resident.values() if m.source == str(run.folder)]:
+        session.models.unload(other.name)
+    return worker("torch").submit(brought(session, run, step, variables)).wait()
+
+
+def called_at(run: Run, found: Path) -> str:
+    return f"{run.name[:NAME]}.step-{int(found.name[5:])}"
 
 
 def at_step(session, given: Any) -> Any:
@@ -59,8 +61,8 @@ def folder_of(run: Run, step: int | str) -> Path:
     return there[int(wanted)]
 
 
-def brought(session, run: Run, found: Path, called: str, place: Path, variables: Mapping | None) -> Generator:
-    """Load it, on the worker. The training is built as for a resumed run, and only its model kept."""
+def brought(session, run: Run, step: int | str, variables: Mapping | None) -> Generator:
+    """Load it, on the worker; returns its name. The training is built as for a resumed run, and only its model kept."""
     recipe = stage(run.kind).RECIPE.from_dict(run.recipe)
     preparing = stage(run.kind).preparation(session, run, recipe, variables)
     while True:
@@ -70,7 +72,16 @@ def brought(session, run: Run, found: Path, called: str, place: Path, variables:
             training: Any = end.value
             break
         yield
-    training.load(found)
+    while True:
+        found = folder_of(run, step)
+        try:
+            training.load(found)
+            break
+        except GPTError:
+            if found.exists():  # else the run has gone on, and removed it meanwhile
+                raise
+    called = called_at(run, found)
+    place = store.home() / "models" / called
     module = training.model.requires_grad_(False).eval()
     base = getattr(training.recipe, "base", None) or getattr(training.recipe, "policy", None)
     adapter = hasattr(module, "peft_config")
@@ -90,3 +101,4 @@ def brought(session, run: Run, found: Path, called: str, place: Path, variables:
         base=base if adapter else None,
         stamp=stamp_of(place),
     )
+    return called
