@@ -20,7 +20,9 @@ from torch import Tensor
 
 from jupyter_gpt.errors import GPTError
 
-TIMEOUT = timedelta(minutes=30)  # of what ranks wait for together
+TIMEOUT = timedelta(
+    hours=2
+)  # of waiting for each other: while the first evaluates, say; one that died is known at once
 PREPARED, FOREVER = "prepared", timedelta(days=30)  # reading a corpus may take a day
 BUCKET = 25 << 20  # bytes of gradients that travel together
 gather_into = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # the older name

@@ -64,26 +64,34 @@ class Control:
 class RanksControl(Control):
     """Of several ranks, which do what the first is asked for at the next step: all at the same.
 
-    What only the first does meanwhile, preparing and the last evaluation, it may end by itself.
+    What only the first does meanwhile, preparing and the last evaluation, it may end by itself. While it evaluates
+    between two steps, the others wait to be told: there it may stop them at once.
     """
 
     def __init__(self, folder: Path, ranks: Any):
         self.ranks, self.leads = ranks, ranks.rank == 0
         self.folder = FolderControl(folder) if self.leads else None
         self.asked = SimpleNamespace(**{name: threading.Event() for name in FLAGS})
-        self.step = 0
+        self.step, self.between = 0, True
 
     def look(self, run: Any, event: Event | Call | None) -> None:
         if self.folder is not None:
             self.folder.look(self.asked, event)
         if isinstance(event, Ready):
-            words = self.ranks.told([getattr(self.asked, name).is_set() for name in FLAGS])
-            self.asked.sampling.clear()
-            tell(run, dict(zip(FLAGS, words, strict=True)))
+            self.between = False
+            self.tell_all(run)
         elif isinstance(event, Step):
-            self.step = event.step
+            self.step, self.between = event.step, True
         elif self.leads and (not self.ranks.joined or self.alone(run)):
             tell(run, {name: getattr(self.asked, name).is_set() for name in ("stopping", "skipping")})
+        elif self.leads and self.between and not self.ranks.shard and self.asked.stopping.is_set():
+            self.tell_all(run)
+
+    def tell_all(self, run: Any) -> None:
+        """Set the flags of the run on all ranks, which come here together."""
+        words = self.ranks.told([getattr(self.asked, name).is_set() for name in FLAGS])
+        self.asked.sampling.clear()
+        tell(run, dict(zip(FLAGS, words, strict=True)))
 
     def alone(self, run: Any) -> bool:
         """Whether the others have nothing more to do with what the first does."""

@@ -13,6 +13,8 @@ from unittest import mock
 import torch
 
 from helpers.tiny import DOCUMENTS, TINY, tiny_model
+from jupyter_gpt.nn import distributed
+from jupyter_gpt.nn.distributed import GradientSum
 from jupyter_gpt.runs import checkpoint
 from jupyter_gpt.runs.events import Step
 from jupyter_gpt.runs.provenance import Provenance
@@ -142,10 +144,19 @@ def resumed(gpt, name: str, folder: Path) -> list[dict]:
     return steps_of(training)
 
 
+def gradients(ranks) -> list:
+    """The sums over two ranks of gradients that only the first has, only the second, and none."""
+    first, second, neither = parameters = [torch.nn.Parameter(torch.ones(2)) for _ in range(3)]
+    own = GradientSum(ranks, parameters)
+    own.arm()
+    (2 * first if ranks.rank == 0 else 3 * second).sum().backward()
+    own.finish()
+    return [first.grad.tolist(), second.grad.tolist(), neither.grad]
+
+
 def main() -> None:
     import os
 
-    from jupyter_gpt.nn import distributed
     from jupyter_gpt.session import Session
 
     torch.set_num_threads(1)
@@ -156,6 +167,8 @@ def main() -> None:
     fox(gpt)  # transformers saves nothing on other ranks than the first
     ranks = distributed.start()
     found = take(gpt, names or [*RUNS, *CUT], Path(folder))
+    if ranks is not None:
+        found["gradients"] = gradients(ranks)
     if rank == "0":
         (Path(folder) / "steps.json").write_text(json.dumps(found))
     if ranks is not None:

@@ -73,3 +73,7 @@ def test_a_checkpoint_is_no_ranks_own(both, name):
     assert two[name + " again"] == last
     for alone, together in zip(one[name + " by one"], last, strict=True):
         assert alone == pytest.approx(together, **CLOSE)
+
+
+def test_a_gradient_that_only_some_ranks_have_is_summed_and_one_that_none_has_stays_none(both):
+    assert both[1]["gradients"] == [[2.0, 2.0], [3.0, 3.0], None]

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 from types import SimpleNamespace
 
@@ -12,6 +13,8 @@ import torch
 from helpers import rank_runs
 from helpers.tiny import tiny_run
 from jupyter_gpt.errors import GPTError
+from jupyter_gpt.runs.control import FLAGS, RanksControl
+from jupyter_gpt.runs.events import Ready, Step
 
 LONG = {"steps": 60, "checkpoint_every": 5, "dtype": "float32", "sample_every": 1000, "eval_every": 1000}
 
@@ -85,3 +88,24 @@ def test_what_is_not_for_several_devices_says_so(gpt):
     reward.ranks = SimpleNamespace(size=4, rank=1, shard=True, prepared=lambda: None)
     with pytest.raises(GPTError, match="--shard is for pretraining and supervised finetuning"):
         reward.spread()
+
+
+def test_the_first_rank_stops_the_others_while_it_evaluates(tmp_path):
+    """They wait for its word before the next step; before the first and after the last it has none to tell."""
+    told = []
+    ranks = SimpleNamespace(rank=0, shard=False, joined=False, told=lambda words: told.append(words) or words)
+    run = SimpleNamespace(steps=9, **{name: threading.Event() for name in FLAGS})
+    control = RanksControl(tmp_path, ranks)
+    control.look(run, None)
+    ranks.joined = True
+    control.look(run, Ready())
+    assert told == [[False] * 4]
+    control.asked.stopping.set()
+    control.look(run, None)  # in a step
+    assert len(told) == 1 and not run.stopping.is_set()
+    control.look(run, Step(step=1, values={}, tokens=1, seconds=1.0, tokens_per_second=1.0))
+    control.look(run, None)  # in an evaluation
+    assert told[1:] == [[True, False, False, False]] and run.stopping.is_set()
+    control.asked.skipping.set()
+    control.look(run, None)  # in the last evaluation, alone
+    assert len(told) == 2 and run.skipping.is_set()
