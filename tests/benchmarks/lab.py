@@ -53,9 +53,8 @@ def grow():
         with (folder / "events.jsonl").open("a") as file:
             file.write(json.dumps(event) + "\\n")
 threading.Thread(target=grow).start()"""
-TRAIN = (
-    "%%pretrain beside --background --depth 2 --steps 1000000 --sample-every 1000000 --eval-every 1000000\nstories: 1"
-)
+TRAIN = """%%pretrain beside --background --depth 2 --tokenizer char --minutes {minutes} --sample-every 100000
+stories: 1"""
 TURNS = """
 import json, pathlib, time
 from jupyter_gpt import gpt
@@ -75,6 +74,7 @@ for turn in range(2 * {windows} + 2):
     time.sleep({seconds})
     if turn > 1:
         speeds[shown].append((run.step - step) / (time.monotonic() - began))
+assert run.alive, "the run ended before the last window"
 run.stop()
 pathlib.Path("speeds.json").write_text(json.dumps([speeds[True], speeds[False]]))"""
 
@@ -97,13 +97,8 @@ def start(browser, lab, extension: bool, path: str = "") -> tuple[float, int]:
     """Milliseconds until a new page is restored, and bytes of the extension that it has loaded 3 s later."""
     context = browser.new_context()
     page = context.new_page()
-    loaded: list[int] = []
-
-    def finished(request) -> None:
-        if f"/extensions/{EXTENSION}/" in request.url:
-            loaded.append(request.sizes()["responseBodySize"])
-
-    page.on("requestfinished", finished)
+    loaded: list = []
+    page.on("requestfinished", lambda done: f"/extensions/{EXTENSION}/" in done.url and loaded.append(done))
     page.add_init_script(RESTORED)
     through = without_extension if not extension else lambda route: route.fulfill(response=route.fetch())
     for url in ("**/lab?*", "**/lab/tree/*", "**/lab/api/settings*"):
@@ -112,8 +107,9 @@ def start(browser, lab, extension: bool, path: str = "") -> tuple[float, int]:
     page.wait_for_function("() => window.restoredAt", timeout=120_000)
     taken = page.evaluate("() => window.restoredAt")
     page.wait_for_timeout(3000)
+    size = sum(request.sizes()["responseBodySize"] for request in loaded)
     context.close()
-    return taken, sum(loaded)
+    return taken, size
 
 
 def starts(browser, lab, turns: int) -> None:
@@ -175,10 +171,10 @@ LOSS = {"name": "loss", "label": "training loss", "format": ".3f", "unit": "", "
 def cost(opened, lab, windows: int, seconds: float) -> None:
     """Steps per second of a run while the panel draws it and while it does not."""
     panel_of(opened)
-    execute(opened, TRAIN)
+    execute(opened, TRAIN.format(minutes=2 + 2 * (windows + 1) * seconds / 60))
     execute(opened, TURNS.format(windows=windows, seconds=seconds))
     found = lab.root / "speeds.json"
-    wait_until(found.exists, 300 + 3 * windows * seconds, "the windows of the run")
+    wait_until(found.exists, 600 + 3 * windows * seconds, "the windows of the run")
     shown, hidden = json.loads(found.read_text())
     ratios = [one / other - 1 for one, other in zip(shown, hidden, strict=True)]
     print(
