@@ -16,6 +16,7 @@ from helpers import TESTS
 from helpers.errors import fail
 from helpers.tiny import DOCUMENTS, tiny_run
 from jupyter_gpt.errors import GPTError
+from jupyter_gpt.notebook.panel import Panel
 from jupyter_gpt.runs import failure, payload
 from jupyter_gpt.runs.events import Reader
 from jupyter_gpt.runs.launchers import launcher
@@ -78,7 +79,10 @@ def test_a_detached_run_is_followed_stopped_killed_and_resumed_to_the_same_model
     assert other.prompt("Tale", model="apart", step=0, max_tokens=4, temperature=0).model == "apart.step-0"
     assert [model.name for model in other.models.resident.values()] == ["apart.step-0"]
     assert "has no checkpoint of step 1: th" in fail(other.prompt, "Tale", model="apart", step=1)
-    run.unpause()
+    panel = Panel()
+    [row] = [row for row in panel.state()["runs"] if row["name"] == "apart"]
+    assert (row["status"], row["here"], row["step"]) == ("paused", True, step)
+    assert "error" not in panel.answer({"type": "unpause", "name": "apart"})
     until(lambda: seen.step > step)
     other.stop("apart")
     assert seen.status == run.status == "stopped" and gpt.models["apart"].step == run.step < 100
