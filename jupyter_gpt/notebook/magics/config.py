@@ -20,7 +20,7 @@ class What(Options):
 
 
 class Config(EndpointOptions, What):
-    """models behind a server; the texts of the techniques of %%prompt; settings of a cluster
+    """models behind a server, templates of the techniques, cluster settings
 
     %gpt config endpoint NAME makes a model of any OpenAI-compatible server (OpenAI, vLLM, Ollama, llama.cpp, %gpt
     serve) usable as a model of this notebook. The key stays in its environment variable: neither notebook nor file ever
