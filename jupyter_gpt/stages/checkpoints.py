@@ -61,7 +61,7 @@ def folder_of(run: Run, step: int | str) -> Path:
     return there[int(wanted)]
 
 
-def brought(session, run: Run, step: int | str, variables: Mapping | None) -> Generator:
+def brought(session, run: Run, step: int | str, variables: Mapping | None) -> Generator[Any, Any, str]:
     """Load it, on the worker; returns its name. The training is built as for a resumed run, and only its model kept."""
     recipe = stage(run.kind).RECIPE.from_dict(run.recipe)
     preparing = stage(run.kind).preparation(session, run, recipe, variables)

@@ -22,7 +22,7 @@ from jupyter_gpt.stages import rl
 from jupyter_gpt.stages.loop import clip
 from jupyter_gpt.stages.policy import values_of
 from jupyter_gpt.stages.rl import RL, divergence, rollout_values
-from jupyter_gpt.stages.rollout import Rollout, own_micro_batches
+from jupyter_gpt.stages.rollout import Rollout, micro_batches
 
 METRICS = (*rl.METRICS, rl.CLIP_FRACTION, Metric("value_loss", "value loss"))
 CRITIC = True
@@ -71,7 +71,7 @@ def step(training: RL) -> Iterator:
 def valued(training: RL, rollout: Rollout, ranks: Any = None) -> Iterator[None]:
     """The critic's value of every state, `(B, L)`, or of this rank's share of them; yields between micro-batches."""
     values = torch.zeros_like(rollout.old)
-    for places in own_micro_batches(training, rollout.rows, ranks):
+    for places in micro_batches(training, rollout.rows, ranks):
         with torch.no_grad():
             some = values_of(training.critic, [rollout.rows[p] for p in places])
             values[places, : some.shape[1]] = some

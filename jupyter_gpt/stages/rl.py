@@ -47,7 +47,7 @@ from jupyter_gpt.stages.rollout import (
     Rollout,
     divergence,
     logprobs_and_entropy,
-    own_micro_batches,
+    micro_batches,
     pieces,
     rewarded,
     roll_out,
@@ -262,7 +262,7 @@ class RL(Trainer):
 
     def own_micro_batches(self, rows: Sequence[PromptCompletion]) -> list[list[int]]:
         """Of the places of rows that pass through the models together those that are this rank's."""
-        return own_micro_batches(self, rows, self.ranks)
+        return micro_batches(self, rows, self.ranks)
 
     def totalled(self, tensor: Tensor) -> Tensor:
         """A tensor of which each rank has filled its own places, with those of all."""

@@ -193,7 +193,7 @@ def seeds_of(training, step: int, places: Iterable[int], kind: int = 0) -> list[
     return [kind + (training.recipe.seed << 24) + step * 4096 + place for place in places]
 
 
-def own_micro_batches(training, rows: Sequence[PromptCompletion], ranks: Any) -> list[list[int]]:
+def micro_batches(training, rows: Sequence[PromptCompletion], ranks: Any = None) -> list[list[int]]:
     """Of the places of rows that pass through the models together, those that are dealt to this rank."""
     lengths = [len(row.ids) for row in rows]
     if ranks is None:
@@ -206,7 +206,7 @@ def logprobs_and_entropy(reader: Reader, training, rows: Sequence[PromptCompleti
     """Log-probabilities and entropies `(B, L)` of all completions, without gradients; yields between micro-batches.
     The `ranks` that are given share the work."""
     both = torch.zeros(2, *mask_of(rows).shape, device=training.device)
-    for places in own_micro_batches(training, rows, ranks):
+    for places in micro_batches(training, rows, ranks):
         with torch.no_grad():
             some, nats = logprobs(reader, [rows[p] for p in places])
             both[0, places, : some.shape[1]], both[1, places, : some.shape[1]] = some, nats
