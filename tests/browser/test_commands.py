@@ -30,7 +30,7 @@ def test_notebooks_runs_and_prompts_without_a_mouse(open_notebook, lab):
     notebook = open_notebook("%load_ext jupyter_gpt", TRAIN, "Why is the sky blue?")
     page = notebook.page
     bindings = page.evaluate("() => window.jupyterapp.commands.keyBindings.map(b => [b.command, b.keys.join('  ')])")
-    ours = {keys for command, keys in bindings if command.startswith("jupyter-gpt:")}
+    ours = {keys for command, keys in bindings if command.startswith("jupyter-gpt:")} - {"Enter"}  # in the completer
     assert len(ours) == 3 and not [c for c, keys in bindings if keys in ours and not c.startswith("jupyter-gpt:")]
 
     label = "name => window.jupyterapp.commands.label('jupyter-gpt:open-example', { name })"

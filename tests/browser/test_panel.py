@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 TRAIN = (
     "%%pretrain tale --background --depth 1 --width 32 --heads 2 --context 32 --batch-tokens 128 --tokenizer char "
     "--steps 100000 --sample-every 100000 --eval-every 100000\nstories: 1"
@@ -71,6 +73,7 @@ def test_the_panel_is_that_of_the_notebook_in_front_whatever_its_kernel_is(open_
 
 
 def test_a_run_in_the_panel_through_reload_restart_and_kill(open_notebook, lab):
+    shutil.rmtree(lab.root / ".jupyter_gpt", ignore_errors=True)  # the runs of other tests
     notebook = open_notebook("%load_ext jupyter_gpt", TRAIN, BLOCK)
     panel = open_panel(notebook)
     panel.get_by_text("This kernel has not loaded jupyter_gpt").wait_for(timeout=20_000)
