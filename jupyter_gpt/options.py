@@ -23,7 +23,7 @@ from jupyter_gpt.errors import GPTError, as_keywords, keyword_messages, nearest
 
 
 def finite(value: float) -> float:
-    """Raises ValueError for infinity and for what is no number."""
+    """Raises ValueError for infinity and NaN."""
     if not math.isfinite(value):
         raise ValueError("must be a finite number")
     return value

@@ -209,7 +209,7 @@ def parameters_of(folder: Path, source: str) -> int:
                 module = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError) as error:
         if "trust_remote_code" in str(error):
-            raise GPTError(f"{source} needs code of its own (trust_remote_code), which is never run here") from error
+            raise GPTError(f"{source} needs custom code (trust_remote_code), which is never run here") from error
         raise GPTError(f"{source} cannot be used: {first_line(error)}") from error
     return sum(p.numel() for p in module.parameters())
 

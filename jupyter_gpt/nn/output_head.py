@@ -102,7 +102,7 @@ def output_head(trunk: Trunk) -> OutputHead:
             for hook in hooks:
                 hook.remove()
         if own.isnan().any():
-            raise GPTError("the model's logits are no numbers: its weights are damaged, or its training diverged")
+            raise GPTError("the model's logits are not finite: its weights are damaged, or its training diverged")
         if not most_alike(changed[:half], own[:half]):
             raise GPTError(f"{kind} models cannot be trained here: a token sees those that come after it")
         for path, output in ends.items():

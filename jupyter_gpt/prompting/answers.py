@@ -189,13 +189,13 @@ def without_markup(text: str) -> str:
 
 
 def unlisted(text: str) -> str:
-    """Without the numbers of a list's lines, which are no answers."""
+    """Remove the numbering of list items, which is not an answer."""
     text = STEP.sub("", text)
     return ITEM.sub("", text) if "1" in ITEM.findall(text) else text
 
 
 def without_options(text: str, form: Form) -> str:
-    """Without lines that begin with different letters: a list of the options is no answer."""
+    """Remove lines that begin with different option letters: a list of the options is not an answer."""
     lines = text.splitlines()
     marks = [first(letters_in(line.strip()[:3], form)) for line in lines]
     several = len(set(marks) - {None}) > 1

@@ -298,7 +298,7 @@ def steps(run: Run, training, events: Generator, log: Log) -> Iterator:
 
 
 def following(training, events: Generator, answer, log: Log):
-    """The next event. Raises GPTError where weights that are no numbers were to be sampled from."""
+    """The next event. Raises GPTError if the weights to sample from are not finite."""
     try:
         return events.send(answer)
     except GPTError as error:

@@ -116,7 +116,7 @@ def test_code_of_a_model_is_never_run(gpt, tiny_model, hub):
     )
     (hub.folder / "config.json").write_text(json.dumps(settings))
     (hub.folder / "modeling_fox.py").write_text("raise SystemExit('code of a model was run')")
-    assert fail(gpt.pull, "some/fox") == ("some/fox needs code of its own (trust_remote_code), which is never run here")
+    assert fail(gpt.pull, "some/fox") == ("some/fox needs custom code (trust_remote_code), which is never run here")
 
 
 def test_pickles_of_the_hub_are_not_even_downloaded(gpt, tiny_model, hub):

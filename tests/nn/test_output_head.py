@@ -139,7 +139,7 @@ def test_a_router_that_chooses_otherwise_now_and_then_is_no_other_head():
 def test_weights_that_are_no_numbers_are_said_to_be():
     model = tiny("mistral")
     model.model.norm.weight.data[0] = float("nan")
-    with pytest.raises(GPTError, match=r"^the model's logits are no numbers: its weights are damaged"):
+    with pytest.raises(GPTError, match=r"^the model's logits are not finite: its weights are damaged"):
         headed(model)
 
 

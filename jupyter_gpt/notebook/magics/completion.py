@@ -61,7 +61,7 @@ def _verb(words: list[str], fragment: str, variables: Mapping[str, object]) -> l
 def _options(
     command: Command, words: list[str], fragment: str, variables: Mapping[str, object]
 ) -> list[tuple[str, str]]:
-    """After an option that wants a value, its values; otherwise the options left, or the bare word due."""
+    """The values of the option at the cursor; otherwise the options not given yet, or the next positional argument."""
     option = due(command, words)
     wanted = option is not None and option.name in words[-1:]
     if fragment.startswith("-") and not wanted:
