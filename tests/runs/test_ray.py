@@ -3,7 +3,6 @@
 import json
 import os
 import sys
-import time
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -13,6 +12,7 @@ import pytest
 import torch.distributed as dist
 
 import helpers
+from helpers.processes import of_folder, wait_until
 from helpers.tiny import tiny_run
 from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError
@@ -27,17 +27,6 @@ PATH = os.pathsep.join(path for path in sys.path if path)
 def launch_in(folder, *rest, **options):
     environment = {"PYTHONPATH": PATH, "JUPYTER_GPT_HOME": "h", "GLOO_SOCKET_IFNAME": "lo"}
     return Launch(folder=folder, rank=(RANK, str(folder), *rest), environment=environment, directory=folder, **options)
-
-
-def wait_until(true, seconds=240):
-    until = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < until
-        time.sleep(0.1)
-
-
-def of_folder(folder):
-    return [p for p in psutil.process_iter(["cmdline"]) if str(folder) in " ".join(p.info["cmdline"] or ())]
 
 
 @pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install 'jupyter_gpt[ray]'")

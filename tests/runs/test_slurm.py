@@ -2,13 +2,12 @@
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from helpers import slurm_cluster
+from helpers.processes import of_folder, wait_until
 from helpers.tiny import tiny_run
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.runs.launchers import launcher, node, slurm
@@ -32,17 +31,6 @@ def on_cluster(cluster, monkeypatch):
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("SLURM_NTASKS", "17")  # as if the notebook ran in a job itself
     return cluster
-
-
-def wait_until(true, seconds=120):
-    until = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < until
-        time.sleep(0.1)
-
-
-def of_folder(folder):
-    return [p for p in psutil.process_iter(["cmdline"]) if str(folder) in " ".join(p.info["cmdline"] or ())]
 
 
 def test_ranks_on_two_nodes_meet_and_scancel_leaves_none(on_cluster, tmp_path):
