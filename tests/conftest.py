@@ -6,6 +6,7 @@ Asked for everything, pytest runs a process for each core, up to four, and each 
 import gc
 import os
 import signal
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -40,6 +41,14 @@ def imported_once():
     """What the imports before this file made is no garbage: IPython's `reset` collects, half a second in torch's."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def main_module():
+    """IPython's shells put their namespace in its place, and `reset` empties that: multiprocessing asks for its spec."""
+    main = sys.modules["__main__"]
+    yield
+    sys.modules["__main__"] = main
 
 
 @pytest.fixture(scope="session", autouse=True)
