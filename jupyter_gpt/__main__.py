@@ -20,7 +20,7 @@ SYNOPSIS
 
 DESCRIPTION
     Opens NOTEBOOK in JupyterLab. With --execute, runs it in the terminal: prints the first line, the seconds
-    and the text of each cell, and at the end a table of the new models and runs.
+    and the text of each cell, and at the end tables of the new models and runs, and of the claims.
 
     NOTEBOOK is a path, or the name of a notebook of the package (default: 00_tour.ipynb). A name is looked up
     in ./notebooks/, then here; else the package's notebook is copied here.

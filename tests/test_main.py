@@ -106,6 +106,22 @@ def test_a_notebook_that_passes(tmp_path):
     assert ran.stderr == ""
 
 
+CLAIMS = """%load_ext jupyter_gpt
+from jupyter_gpt import gpt
+for n in range(20):
+    gpt.claim(f"claim {n}", n, above=-1 if n else 0)
+"""
+
+
+def test_the_claims_come_last_and_whole_also_where_one_fails(tmp_path):
+    ran = run("--execute", write(tmp_path / "claims.ipynb", CLAIMS, "%gpt claims"), cwd=tmp_path)
+    assert ran.returncode == 1 and "1 of 20 claims does not hold: claim 0" in ran.stdout, ran.stdout
+    last = ran.stdout.partition("no model and no run was made")[2].splitlines()
+    assert last[2].split()[0] == "claim" and [line.split()[1] for line in last[4:24]] == [str(n) for n in range(20)]
+    assert [line.split()[-1] for line in last[4:24]] == ["no"] + ["yes"] * 19
+    assert last[-1].startswith("executed notebook")
+
+
 STAGES = (
     "%load_ext jupyter_gpt\nimport pandas\n"
     "docs = [f'The fox saw {n} birds.' for n in range(99)]\n"

@@ -1,4 +1,4 @@
-"""Runs a notebook without a browser: prints each cell as it runs, and at the end a table of its models and runs.
+"""Runs a notebook without a browser: prints each cell as it runs, and at the end tables of its models, runs and claims.
 
 The kernel is always that of this Python, whatever kernels are installed; its working directory is the notebook's
 folder, as in Jupyter. The input file is never changed: the executed notebook goes to `.jupyter_gpt/executed/`.
@@ -44,8 +44,15 @@ def execute(notebook: Path) -> int:
 
     from jupyter_gpt.notebook.run_summary import summary
 
-    print(f"\n{summary(home, started)}\n\nexecuted notebook: {executed}")
+    print("\n" + "\n\n".join([summary(home, started), *claims_of(nb), f"executed notebook: {executed}"]))
     return status
+
+
+def claims_of(nb) -> list[str]:
+    """The table of the notebook's last `%gpt claims`, if that cell ran; whole, where a cell's text is truncated."""
+    cells = [cell for cell in nb.cells if cell.cell_type == "code" and cell.source.startswith("%gpt claims")]
+    outputs = [output for cell in cells for output in cell.outputs if output.output_type == "display_data"]
+    return ["\n".join(plain_lines([output.data["text/plain"]])) for output in outputs[-1:]]
 
 
 def _save(nb, path: Path) -> Path:
