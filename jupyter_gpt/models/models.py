@@ -125,6 +125,12 @@ class Model:
 
         return predict(self, texts, probabilities)
 
+    def losses(self, texts):
+        """A language model's loss on a text, or on each in a list, in nats per token. Raises GPTError."""
+        from jupyter_gpt.models.losses import losses
+
+        return losses(self, texts)
+
     def score(self, prompt: str, completion: str, finished: bool = True) -> float:
         """A reward model's score of a completion; `finished` is False if it was cut at its token limit."""
         from jupyter_gpt.models.scoring import score
