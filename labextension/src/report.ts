@@ -200,7 +200,7 @@ function boxes({ boxes }: Boxes): HTMLElement {
   return made;
 }
 
-/** Each prompt across all columns, beneath it what was written to it; more than two columns under a slider, one at a time. */
+/** Each prompt across all columns, beneath it what was written to it; more than three columns under a slider, one at a time. */
 function drawSamples({ columns, rows }: Samples): HTMLElement {
   const made = element("div");
   const table = element("table", "gpt-samples-table");
@@ -217,7 +217,7 @@ function drawSamples({ columns, rows }: Samples): HTMLElement {
     });
     table.replaceChildren(...(head.textContent ? [head] : []), ...lines);
   };
-  if (columns.length <= 2) {
+  if (columns.length <= 3) {
     lay(columns.map((_, k) => k));
     made.append(table);
     return made;
