@@ -5,7 +5,8 @@ check compares words and favours precision: "supported" can be relied on, and "n
 source supports a sentence when one passage of it (a sentence, with the one that its first pronoun refers to)
 
 - has every word that the sentence adds to the question, endings and spelt-out numbers apart,
-- has, together with the sentence that opens the source, two thirds of the words that it shares with the question,
+- has, together with the heading and the sentence that open the source, two thirds of the words that it shares with the
+  question,
 - has its numbers beside the same words,
 - negates what it negates and nothing else of it ("not", "no longer", "instead of"),
 - compares the same way round ("larger than"), and has the same name after "by",
@@ -199,7 +200,8 @@ def support(sentence: str, source: Sequence[str], question: str) -> Support | No
         return Support(share, "a number alone can be one of anything")
     if strange := [word.text for word in stated if word.exact and word.root not in roots]:
         return Support(share, f"not in the source: {', '.join(strange[:3])}")
-    opening = {word.root for word in lines[0]} if lines else set()
+    top = 2 if source and source[0][-1].isalnum() else 1  # a heading has no full stop: the sentence under it opens too
+    opening = {word.root for line in lines[:top] for word in line}
     shared = [word for word in stated if word not in new] or (
         asked if bare != sentence else []
     )  # "The answer is: 10 minutes"

@@ -174,7 +174,8 @@ def rag(session, options: Rag) -> Answer:
         answer.text = UNKNOWN
     if not options.dry_run:
         if answer.completion is not None:
-            answer.checks = cite.check(answer.text, [h.text for h in answer.hits], answer.asked)
+            sources = [with_heading(hit.text, hit.heading) for hit in answer.hits]
+            answer.checks = cite.check(answer.text, sources, answer.asked)
         said.append((answer.asked, answer.text))
     return answer
 

@@ -56,6 +56,13 @@ def test_words_of_the_question_are_no_support():
     assert verdicts("The printer is called Gutenberg.", "What is the printer called?") == [cite.SUPPORTED]
 
 
+def test_what_a_sentence_is_about_may_stand_in_the_heading():
+    source = "The library > Building\nIt has two floors. The front door is painted crimson."
+    question = "What colour is the door of the library?"
+    assert verdicts("The door of the library is painted crimson.", question, [source]) == [cite.SUPPORTED]
+    assert verdicts("The door of the brewery is painted crimson.", question, [source]) == [cite.UNSUPPORTED]
+
+
 def test_several_sentences_and_no_sources():
     assert verdicts("The printer is called Gutenberg. It was bought in Mainz.") == [cite.SUPPORTED, cite.UNSUPPORTED]
     assert verdicts("The printer is called Gutenberg.", sources=[]) == [cite.UNSUPPORTED]

@@ -2,6 +2,6 @@
 export const EXAMPLES: Record<string, string> = {
   "00_tour": "A GPT assistant from scratch, cell by cell",
   "01_prompting": "Every technique of prompting, in a cell",
-  "02_rag": "Answers from documents",
   "03_thinking": "Tokens to think",
+  "07_retrieval": "Retrieval: load the working memory",
 };
