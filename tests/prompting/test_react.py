@@ -385,6 +385,8 @@ def test_a_model_of_the_kernel_is_held_to_the_form_to_its_last_answer(scripted, 
         assert form.problem(begin + wrong)
     assert last.problem("Final Answer: 7" if chat else "7") is None
     assert last.problem("Final Answer: " if chat else "")
+    if not chat:  # documents have a space after the colon
+        assert form.problem(" hm\nFinal Answer: 7") is None and last.problem(" 7") is None
 
 
 def test_what_makes_no_sense_is_refused(world):

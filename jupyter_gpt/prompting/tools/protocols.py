@@ -33,6 +33,7 @@ INLINE = re.compile(r"`?(?P<name>[\w-]+)`?\s*[\[(](?P<input>.*)[\])]\s*", re.DOT
 NEXT = re.compile(r"\n(?=[ \t*]*(?:Thought|Action|Final Answer)[*]*[ \t]*:)")  # where a turn begins after a result
 RESULT = "\nObservation:"
 ANOTHER = "\nQuestion:"  # a model that goes on with a question of its own has given its answer
+SPACE = '" "?'  # a document goes on after "Thought:" with a space, or with a token that begins with one
 THOUGHT = 400  # characters of a thought under the grammar
 
 
@@ -240,7 +241,7 @@ def turn_grammar(tools: Sequence[Tool], chat: bool) -> str:
     heads = [json.dumps(f"{tool.name}\nAction Input: ") for tool in tools]
     acts = " | ".join(f"act_{n}" for n in range(len(tools)))
     rules = [
-        f'start: {json.dumps("Thought: ") if chat else ""} THOUGHT "\\n" (call | answer)',
+        f'start: {json.dumps("Thought: ") if chat else SPACE} THOUGHT "\\n" (call | answer)',
         f'call: "Action: " ({acts})',
         *(f"act_{n}: {head} arguments_{n}" for n, head in enumerate(heads)),
         *(f"arguments_{n}: %json {json.dumps(compact_json(tool.schema))}" for n, tool in enumerate(tools)),
@@ -253,5 +254,5 @@ def turn_grammar(tools: Sequence[Tool], chat: bool) -> str:
 
 def closing_grammar(chat: bool) -> str:
     """The form of the last answer."""
-    lead = '"Final Answer: " ' if chat else ""
-    return f"start: {lead}ANSWER\nANSWER: /\\S[^\\n]*/"
+    lead = '"Final Answer: "' if chat else SPACE
+    return f"start: {lead} ANSWER\nANSWER: /\\S[^\\n]*/"
