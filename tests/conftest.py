@@ -45,7 +45,7 @@ def imported_once():
 
 @pytest.fixture(scope="module", autouse=True)
 def main_module():
-    """IPython's shells put their namespace in its place, and `reset` empties that: multiprocessing asks for its spec."""
+    """IPython's shells put their namespace in its place, and `reset` empties it: multiprocessing asks for its spec."""
     main = sys.modules["__main__"]
     yield
     sys.modules["__main__"] = main

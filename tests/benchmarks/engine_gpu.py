@@ -22,6 +22,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 sys.path.insert(0, str(Path(__file__).parent))
 from engine_cpu import VOCAB, model, ours, peer
+from figures import Figure, tell
 
 from jupyter_gpt.inference import forward
 from jupyter_gpt.inference.engine import generate
@@ -88,6 +89,7 @@ def main() -> None:
     parser.add_argument("--new", type=int, default=256)
     parser.add_argument("--attention", action="store_true", help="compare attention kernels only")
     parser.add_argument("--profile", type=int, metavar="N", help="profile N samples only")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     given = parser.parse_args()
     if not torch.cuda.is_available():
         print("skipped: there is no GPU here")
@@ -102,6 +104,7 @@ def main() -> None:
         return profile(module, ids, given.profile)
     print(f"greedy tokens of graphs and of plain steps: {agreement(module, ids):.0%} the same")
     print(f"in fp32: {agreement(model(torch.float32).cuda(), ids):.0%}")
+    figures = []
     for samples, owed in OWED.items():
         times: dict = {theirs: [], ours: []}
         for turn in range(given.rounds + 1):
@@ -113,11 +116,8 @@ def main() -> None:
                 if turn:
                     taken.append(time.perf_counter() - began)
         theirs_rate, rate = (samples * given.new / statistics.median(taken) for taken in times.values())
-        print(
-            f"{samples:4} samples: generate {theirs_rate:8,.0f} tokens/s, ours {rate:8,.0f} tokens/s "
-            f"(owed {owed:,}), {rate / theirs_rate:.1f}x",
-            flush=True,
-        )
+        figures.append(Figure(f"decoding, {samples} samples (peer: generate)", rate, "tokens/s", theirs_rate, owed))
+        tell(figures, given.json)
     print(f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB at most")
 
 

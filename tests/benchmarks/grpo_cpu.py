@@ -122,7 +122,7 @@ def theirs(model, args) -> list[float]:
         per_device_train_batch_size=args.prompts * args.samples,
         max_steps=args.steps + 1,
         report_to=[],
-        use_cpu=True,
+        use_cpu=model.device == "cpu",
         save_strategy="no",
         logging_strategy="no",
         disable_tqdm=True,

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
+from figures import Figure, tell
 from peers import PlainGPT
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -101,16 +102,17 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6, help="timed optimiser steps of 0.5M tokens")
     parser.add_argument("--rows", type=int, default=64, help="our rows a micro-batch")
     parser.add_argument("--peer-rows", type=int, default=32, help="the peer's rows a batch")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     given = parser.parse_args()
     if not torch.cuda.is_available():
         print("skipped: there is no GPU here")
         return
     print(torch.cuda.get_device_name(), "torch", torch.__version__)
     theirs = peer(given.peer_rows, 12, given.steps)
-    print(f"peer, 12 heads, {given.peer_rows} rows: {theirs:,.0f} tokens/s")
     mine, share, count = ours(given.rows, given.steps)
-    print(f"ours, {count / 1e6:.1f}M, {given.rows} rows: {mine:,.0f} tokens/s, {share:.1%} of the peak")
-    print(f"ratio {mine / theirs:.2f}; {torch.cuda.max_memory_allocated() / 2**30:.0f} GiB at most")
+    memory = torch.cuda.max_memory_allocated() / 2**30
+    print(f"{given.rows} rows (the peer {given.peer_rows}), {share:.1%} of the peak, {memory:.0f} GiB at most")
+    tell([Figure(f"pretraining {count / 1e6:.0f}M at 1,024 tokens", mine, "tokens/s", theirs)], given.json)
 
 
 if __name__ == "__main__":

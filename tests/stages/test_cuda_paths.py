@@ -11,33 +11,11 @@ import torch
 
 from helpers import recorder
 from helpers.emulated_gpu import GPU, Graph
+from helpers.stage_losses import DOCUMENTS, PROMPTS, RL, ROWS, SFT, TINY, stage_losses
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.stages.rankings import Ranking
 
 CARDS = {"H100": ((9, 0), "NVIDIA H100 80GB HBM3"), "T4": ((7, 5), "Tesla T4")}
-DOCUMENTS = [
-    f"The {a} {b} saw {n} small birds and was {c}. It sang."
-    for n in range(2, 12)
-    for a in ("old", "red")
-    for b in ("fox", "hen")
-    for c in ("glad", "sad")
-]
-TINY = {
-    "depth": 2,
-    "width": 64,
-    "heads": 4,
-    "context": 32,
-    "vocab_size": 300,
-    "batch_tokens": 128,
-    "rows": 2,
-    "steps": 3,
-    "sample_every": 3,
-    "eval_every": 3,
-}
-ROWS = [{"prompt": f"How many birds saw {n} hens?", "completion": f"{n} birds."} for n in range(30)]
-SFT = {"context": 32, "batch_tokens": 128, "steps": 3, "answer_tokens": 4, "sample_every": 3, "eval_every": 3}
-PROMPTS = [f"Tale {n}. The old fox" for n in range(6)]
-RL = {"max_tokens": 6, "prompts_per_step": 2, "samples": 4, "steps": 2, "eval_every": 2}
 
 
 def short(prompt, completion):
@@ -77,10 +55,6 @@ def base(gpt, card, homes):
             shutil.copytree(kept, home)
 
     return make
-
-
-def losses(run):
-    return [e["loss"] for e in run.events if e["event"] == "step"]
 
 
 def on_gpu(gpt, run, card) -> None:
@@ -198,19 +172,11 @@ def test_micro_batches_and_what_does_not_fit(gpt, card, monkeypatch):
 def test_the_numbers_are_those_of_a_cpu(gpt, monkeypatch):
     """In fp32, stage by stage; sampling aside, whose kernels round otherwise."""
 
-    def stages(suffix):
-        pretrain = pretrained(gpt, f"base{suffix}", dtype="float32")
-        gpt.models.load(f"base{suffix}", "float32")
-        sft = gpt.sft(f"chat{suffix}", ROWS, f"base{suffix}", dtype="float32", lora=4, **SFT)
-        texts = [(f"The fox saw {n} {word} birds.", word) for n in range(8) for word in ("glad", "sad")]
-        mood = gpt.classify(f"mood{suffix}", texts, f"base{suffix}", dtype="float32", steps=3, lora=4)
-        return [losses(run) for run in (pretrain, sft, mood)]
-
-    cpu = stages("")
+    cpu = stage_losses(gpt, "")
     with monkeypatch.context() as patch, GPU(patch, recorder, *CARDS["T4"][:1]):
-        gpu = stages("-gpu")
-    for a, b in zip(cpu, gpu, strict=True):
-        assert a == pytest.approx(b, rel=1e-4)
+        gpu = stage_losses(gpt, "-gpu")
+    for stage, losses in cpu.items():
+        assert gpu[stage] == pytest.approx(losses, rel=1e-4), stage
 
 
 def test_the_emulation_refuses_what_a_gpu_refuses(monkeypatch):
