@@ -72,7 +72,7 @@ class Setting:
         return wilson(self.accuracy, self.count)
 
     @property
-    def name(self) -> str:
+    def label(self) -> str:
         return f"{self.model} {self.technique}"
 
 
@@ -355,14 +355,14 @@ def words(settings: list[Setting]) -> list[str]:
     cost = dict(zip(settings, costs, strict=True))
     low, high = best.interval
     best_line = (
-        f"best: {best.name}, {100 * best.accuracy:.1f}% ({100 * low:.1f} to {100 * high:.1f}), {cost[best]:.4g} {unit}"
+        f"best: {best.label}, {100 * best.accuracy:.1f}% ({100 * low:.1f} to {100 * high:.1f}), {cost[best]:.4g} {unit}"
     )
     if cheap is best:
         return [best_line, "nothing cheaper is within its interval"]
     share = f", {cost[cheap] / cost[best]:.0%} of the cost" if cost[best] else ""
     return [
         best_line,
-        f"cheapest within its interval: {cheap.name}, {100 * cheap.accuracy:.1f}%, {cost[cheap]:.4g} {unit}{share}",
+        f"cheapest within its interval: {cheap.label}, {100 * cheap.accuracy:.1f}%, {cost[cheap]:.4g} {unit}{share}",
     ]
 
 
@@ -381,7 +381,7 @@ def notes(evaluation) -> list[str]:
 def unread(s: Setting) -> str:
     """How many replies of a setting had no answer; always told, so that none is told too."""
     cut = f" ({s.cut:,} stopped at --max-tokens)" if s.cut else ""
-    return f"{s.silent:,} of {s.count:,} of {s.name}{cut}"
+    return f"{s.silent:,} of {s.count:,} of {s.label}{cut}"
 
 
 def pareto_chart(settings: list[Setting]) -> Scatter:
@@ -394,7 +394,7 @@ def pareto_chart(settings: list[Setting]) -> Scatter:
         bounds = [
             (min(100 * s.interval[0], y), max(100 * s.interval[1], y)) for s, (_, y) in zip(some, points, strict=True)
         ]
-        return Group(name, points, colour, [s.name for s in some], bounds, joined=joined, written=True)
+        return Group(name, points, colour, [s.label for s in some], bounds, joined=joined, written=True)
 
     groups = [group("Pareto front", best, charts.ORANGE, True)]
     if beaten := [s for s in settings if s not in best]:

@@ -4,6 +4,7 @@ import pytest
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.session import Session
+from jupyter_gpt.stages.evaluate import Setting
 
 RIGHT, WRONG = [True] * 9 + [False], [True] * 4 + [False] * 6
 
@@ -60,3 +61,9 @@ def test_bad_claims_are_one_line(gpt):
     with pytest.raises(GPTError, match="no claims to check"):
         gpt.claims.check()
     assert "No claims yet" in repr(gpt.claims)
+
+
+def test_a_setting_of_gpt_evaluate_is_a_figure(gpt):
+    setting = Setting("small", "--cot", 20, 15, 0, 0, 200, 100, 1.0, None, None)
+    claimed = gpt.claim("steps help", setting, than=WRONG)
+    assert (claimed.measured.value, claimed.measured.share) == (0.75, True)
