@@ -91,6 +91,16 @@ class Evaluation:
         return len(self.rows) == self.wanted
 
     @property
+    def best(self) -> Setting:
+        """The most accurate setting; of equals the cheapest."""
+        return recommended(self.settings)[0]
+
+    @property
+    def cheapest(self) -> Setting:
+        """The cheapest setting whose accuracy lies within the 95% interval of the best one's."""
+        return recommended(self.settings)[1]
+
+    @property
     def table(self):
         """The settings as a DataFrame."""
         import pandas

@@ -2,7 +2,8 @@
 
 import pytest
 
-from jupyter_gpt.stages.evaluate import Setting, front, price, recommended, summarize
+from jupyter_gpt.evaluation.tasks import task_of
+from jupyter_gpt.stages.evaluate import Evaluation, Setting, front, price, recommended, summarize
 
 
 def setting(name, right, tokens, cost=None, flops=None):
@@ -13,6 +14,8 @@ def test_the_cheapest_within_the_interval_of_the_best():
     direct, cot, vote = setting("direct", 40, 10), setting("cot", 85, 100), setting("vote", 90, 2000)
     best, cheap = recommended([direct, vote, cot])
     assert (best, cheap) == (vote, cot), "90 of 100 is 82.6 to 94.5%"
+    evaluation = Evaluation(task_of([("?", "1")]), [direct, vote, cot], [], 0, [])
+    assert (evaluation.best, evaluation.cheapest) == (vote, cot)
     assert recommended([direct, vote]) == (vote, vote)
     assert front([vote, direct, cot]) == [direct, cot, vote]
     assert setting("worse", 40, 90) not in front([direct, setting("worse", 40, 90), cot])
