@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Order = Sequence[Sequence[int]]  # groups of places, the best first, as `Ranking.order` has them
+SIMPO_MARGIN = 0.5
 LEFT, RIGHT = 40.0, 3.2  # how far the integral of `log_before` reaches; what is left out is below 1e-17 of it
 
 
@@ -94,6 +95,40 @@ def dpo_loss(logps: Sequence[Tensor], reference: Sequence[Tensor], orders: Seque
     Rafailov et al. 2023; for more, their equation 20, divided by its choices as in `ranking_loss`.
     """
     return ranking_loss([beta * (p - r) for p, r in zip(logps, reference, strict=True)], orders)
+
+
+def preference_loss(
+    kind: str, logps: Tensor, reference: Tensor | None, lengths: Tensor, order: Order, beta: float
+) -> Tensor:
+    """The loss of one ranking by its name, a scalar; of more than two completions the mean over their pairs, but for
+    sigmoid, which is `dpo_loss`.
+
+    logps, reference: `(K,)` summed log-probabilities under the policy and the reference, which simpo and orpo do
+    without; lengths: `(K,)` tokens. All of them are taken per token. ipo: (difference of log-ratios - 1 / (2 beta))^2
+    (Azar et al. 2023, equation 17). simpo: -log sigmoid(beta * difference of the log-probabilities - 0.5) (Meng et al.
+    2024, equation 6; the margin is TRL's). orpo: minus the log-probability of the better one, minus beta * log sigmoid
+    of the log odds ratio (Hong et al. 2024, equations 6 and 7).
+    """
+    if kind == "sigmoid":
+        assert reference is not None
+        return dpo_loss([logps], [reference], [order], beta)
+    better, worse = (torch.tensor(places, device=logps.device) for places in zip(*pairs_of(order), strict=True))
+    each = logps / lengths
+    if kind == "ipo":
+        assert reference is not None
+        each = each - reference / lengths
+        return (each[better] - each[worse] - 1 / (2 * beta)).square().mean()
+    if kind == "simpo":
+        return -F.logsigmoid(beta * (each[better] - each[worse]) - SIMPO_MARGIN).mean()
+    odds = each - torch.log(-torch.expm1(each.clamp(max=-1e-6)))
+    return (-each[better] - beta * F.logsigmoid(odds[better] - odds[worse])).mean()
+
+
+def implied_rewards(kind: str, logps: Tensor, reference: Tensor | None, lengths: Tensor, beta: float) -> Tensor:
+    """The rewards `(K,)` that a policy implies: beta times its log-ratio to the reference; without one, of simpo and
+    orpo, beta times its log-probability per token.
+    """
+    return beta * (logps / lengths if reference is None else logps - reference)
 
 
 def pairs_of(order: Order) -> list[tuple[int, int]]:

@@ -96,12 +96,45 @@ def kl(logp: Tensor, reference: Tensor, kind: str = "k3") -> Tensor:
     return torch.expm1(log_ratio) - log_ratio
 
 
-def group_advantages(rewards: Tensor) -> Tensor:
+def group_advantages(rewards: Tensor, scale: bool = True) -> Tensor:
     """GRPO: each completion against the others of its prompt, rewards `(P, N)`: (r - mean) / (std + 1e-4) (Shao et al.
-    2024, section 4.1.2; the standard deviation unbiased). Zeros for a group whose rewards are all the same.
+    2024, section 4.1.2; the standard deviation unbiased). Zeros for a group whose rewards are all the same. Without
+    `scale` r - mean, so that easy and hard prompts count alike (Liu et al. 2025, section 3.1).
     """
     centred = rewards - rewards.mean(dim=1, keepdim=True)
-    return centred / (rewards.std(dim=1, keepdim=True) + 1e-4)
+    return centred / (rewards.std(dim=1, keepdim=True) + 1e-4) if scale else centred
+
+
+def leave_one_out(rewards: Tensor) -> Tensor:
+    """RLOO: rewards `(P, N)` minus the mean of the others of their prompt (Ahmadian et al. 2024, section 2.3)."""
+    samples = rewards.shape[1]
+    return group_advantages(rewards, scale=False) * samples / (samples - 1)
+
+
+def token_weights(kind: str, mask: Tensor, max_tokens: int) -> Tensor:
+    """What the loss of each token counts in the loss of the step, `(B, T)`, by the name of the loss.
+
+    dapo: the mean over all tokens, so that a long completion counts by its length (Yu et al. 2025, section 3.3).
+    dr_grpo: the sum over B * max_tokens, which no length biases (Liu et al. 2025, section 3.1). The others: the mean
+    over completions of the mean over their tokens (Shao et al. 2024, equation 3).
+    """
+    live = mask.float()
+    if kind == "dapo":
+        return live / live.sum().clamp(min=1)
+    if kind == "dr_grpo":
+        return live / (len(live) * max_tokens)
+    return live / live.sum(dim=1, keepdim=True).clamp(min=1) / len(live)
+
+
+def log_ratio(kind: str, logp: Tensor, old: Tensor, mask: Tensor) -> Tensor:
+    """Log of the probability ratio to the policy that sampled: of each token `(B, T)`; of whole completions `(B, 1)`,
+    for gspo its mean over tokens (Zheng et al. 2025, equation 7), for rloo its sum (Ahmadian et al. 2024).
+    """
+    ratio = logp - old
+    if kind not in ("gspo", "rloo"):
+        return ratio
+    total = (ratio * mask).sum(dim=1, keepdim=True)
+    return total if kind == "rloo" else total / mask.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 def grpo_loss(
@@ -110,21 +143,25 @@ def grpo_loss(
     reference: Tensor | None,
     advantages: Tensor,
     mask: Tensor,
-    clip: float,
-    coefficient: float,
+    weights: Tensor,
+    kind: str = "dapo",
+    clip: tuple[float, float] = (0.2, 0.2),
+    coefficient: float = 0.0,
 ) -> Clipped:
     """PPO's clipped objective over group advantages `(B,)`, plus `coefficient` times the KL to the reference (Shao et
-    al. 2024, equation 3); the mean over all tokens, so that a long completion counts by its length (Yu et al. 2025,
-    section 3.3).
+    al. 2024, equation 3), summed over tokens by `weights`, which `token_weights` gives.
 
-    The KL is k3 times the ratio to the policy that sampled: without that factor its gradient is not the KL's, even
-    where the ratio is 1 (DeepSeek-V3.2 2025, section 3.1).
+    `clip` is how far below and above 1 the ratio may be; DAPO allows more above, so that improbable tokens can gain (Yu
+    et al. 2025, section 3.1). The KL is k3 times the ratio to the policy that sampled: without that factor its gradient
+    is not the KL's, even where the ratio is 1 (DeepSeek-V3.2 2025, section 3.1).
     """
-    found = policy_loss(logp, old, advantages[:, None], mask, clip)
-    if reference is None or not coefficient:
-        return found
-    kl_penalty = torch.exp(logp - old) * kl(logp, reference)
-    return Clipped(found.loss + coefficient * masked_mean(kl_penalty, mask), found.clip_fraction)
+    ratio, (low, high) = torch.exp(log_ratio(kind, logp, old, mask)), clip
+    free, bounded = ratio * advantages[:, None], ratio.clamp(1 - low, 1 + high) * advantages[:, None]
+    loss = (-torch.minimum(free, bounded) * weights).sum()
+    if reference is not None and coefficient:
+        loss = loss + coefficient * (torch.exp(logp - old) * kl(logp, reference) * weights).sum()
+    cut = (bounded < free).to(logp.dtype).expand(mask.shape)
+    return Clipped(loss, masked_mean(cut, mask).detach())
 
 
 class Moments(NamedTuple):

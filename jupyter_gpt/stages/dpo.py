@@ -1,4 +1,4 @@
-"""DPO (Rafailov et al. 2023): the policy learns from rankings, with its own log-ratio to the reference as the reward.
+"""DPO (Rafailov et al. 2023) and its relatives: the policy learns from rankings, by the rewards it implies.
 
 Training samples nothing and needs no reward model; samples are drawn for evaluations only.
 """
@@ -13,7 +13,7 @@ from torch import Tensor
 from jupyter_gpt.data.prompt_completion import PromptCompletion
 from jupyter_gpt.evaluation.metrics import wilson
 from jupyter_gpt.nn.logprobs import Reader, logprobs
-from jupyter_gpt.nn.preference_loss import dpo_loss, right
+from jupyter_gpt.nn.preference_loss import implied_rewards, preference_loss, right
 from jupyter_gpt.runs.events import Metric
 from jupyter_gpt.stages import rl
 from jupyter_gpt.stages.loop import batch_of, losses
@@ -34,16 +34,28 @@ METRICS = (
 
 def evaluation(training: RL) -> Iterator[None]:
     """Returns loss and accuracy of the policy's implied rewards on held-out rankings; yields after each."""
-    beta, nats, hits, pairs = training.recipe.beta, [], 0, 0
+    nats, hits, pairs = [], 0, 0
     for one in training.held_out:
         with torch.no_grad():
-            now, start = summed(training.policy, one.rows), summed(training.reference, one.rows)
-        nats.append(float(dpo_loss([now], [start], [one.order], beta)))
-        hit, count = right((now - start).tolist(), one.order)
+            loss, implied = judged(training, one)
+        nats.append(float(loss))
+        hit, count = right(implied.tolist(), one.order)
         hits, pairs = hits + hit, pairs + count
         yield
     low, high = wilson(hits / pairs, len(training.held_out))
     return {"val_loss": sum(nats) / len(nats), "accuracy": hits / pairs, "low": low, "high": high, "pairs": pairs}
+
+
+def judged(training: RL, one) -> tuple[Tensor, Tensor]:
+    """The loss of a ranking, and the rewards `(K,)` that the policy implies for its completions."""
+    kind, beta, reference = training.recipe.loss or "sigmoid", training.recipe.beta, None
+    if kind in ("sigmoid", "ipo"):
+        with torch.no_grad():
+            reference = summed(training.reference, one.rows)
+    now = summed(training.policy, one.rows)
+    lengths = torch.tensor([len(row.completion) for row in one.rows], device=now.device)
+    loss = preference_loss(kind, now, reference, lengths, one.order, beta)
+    return loss, implied_rewards(kind, now.detach(), reference, lengths, beta)
 
 
 def summed(model: Reader, rows: Sequence[PromptCompletion]) -> Tensor:
@@ -59,12 +71,9 @@ def step(training: RL) -> Iterator:
     sums = torch.zeros(2, device=training.device)  # loss and margin
     hits, pairs, tokens = 0, 0, 0
     for number, one in enumerate(own, start=1):
-        with torch.no_grad():
-            start = summed(training.reference, one.rows)
-        now = summed(training.policy, one.rows)
-        loss = dpo_loss([now], [start], [one.order], recipe.beta) / len(batch)
+        loss, implied = judged(training, one)
+        loss = loss / len(batch)
         training.backward(loss, number == len(own))
-        implied = recipe.beta * (now.detach() - start)
         best = list(one.order[0])
         rest = [place for group in one.order[1:] for place in group]
         margin = (implied[best].mean() - implied[rest].mean()) / len(batch)

@@ -1,4 +1,4 @@
-"""GRPO (Shao et al. 2024): several completions of each prompt, each compared with the others; no critic.
+"""GRPO (Shao et al. 2024) and its relatives: completions of one prompt are compared; no critic.
 
 One step samples completions, computes their rewards, and makes `epochs` updates on them (with one, the ratio to the
 policy that sampled is 1: plain policy gradient).
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from jupyter_gpt.nn.logprobs import logprobs
-from jupyter_gpt.nn.rl_losses import grpo_loss, masked_mean
+from jupyter_gpt.nn.rl_losses import grpo_loss, masked_mean, token_weights
 from jupyter_gpt.runs.events import Metric
 from jupyter_gpt.stages import rl
 from jupyter_gpt.stages.rl import RL, divergence, group_advantages_of, rollout_values
@@ -41,6 +41,8 @@ def update(training: RL, rollout: Rollout, reference: Tensor) -> Iterator:
     recipe, mask = training.recipe, rollout.mask
     advantages = group_advantages_of(training, rollout)[:, 0]
     learned = mask & ~rollout.truncated[:, None] if recipe.mask_truncated_completions else mask
+    kind, clip = recipe.loss or "dapo", (recipe.clip, recipe.clip_high or recipe.clip)
+    weights = token_weights(kind, learned, recipe.max_tokens)
     logp, entropy = torch.zeros_like(rollout.old), torch.zeros_like(rollout.old)
     sums = logp.new_zeros(2)  # loss and clip fraction
     every = training.own_micro_batches(rollout.rows)
@@ -50,10 +52,10 @@ def update(training: RL, rollout: Rollout, reference: Tensor) -> Iterator:
         own = learned[places, :width]
         old = some.detach() if recipe.epochs == 1 else rollout.old[places, :width]
         coefficient = training.controller.coefficient
-        loss, cut = grpo_loss(some, old, reference[places, :width], advantages[places], own, recipe.clip, coefficient)
-        share = own.sum() / learned.sum().clamp(min=1)
-        training.backward(loss * share, places is every[-1])
-        sums += torch.stack([loss.detach(), cut]) * share
+        own_weights, start = weights[places, :width], reference[places, :width]
+        loss, cut = grpo_loss(some, old, start, advantages[places], own, own_weights, kind, clip, coefficient)
+        training.backward(loss, places is every[-1])
+        sums += torch.stack([loss.detach(), cut * own.sum() / learned.sum().clamp(min=1)])
         logp[places, :width], entropy[places, :width] = some.detach(), nats
         yield
     ((loss, clipped),) = training.summed(sums)

@@ -32,7 +32,7 @@ from jupyter_gpt.nn.logprobs import Reader
 from jupyter_gpt.nn.modules import context_of, trained_by_name
 from jupyter_gpt.nn.optimizer import adamw_of
 from jupyter_gpt.nn.preference_loss import Order
-from jupyter_gpt.nn.rl_losses import KLController, Moments, group_advantages, masked_mean
+from jupyter_gpt.nn.rl_losses import KLController, Moments, group_advantages, leave_one_out, masked_mean
 from jupyter_gpt.runs.alarms import begun
 from jupyter_gpt.runs.events import Alarm, Evaluation, Event, Metric, Progress, Ready, Sample
 from jupyter_gpt.stages.alignment_report import EvaluatedModel, measured
@@ -374,7 +374,9 @@ def samples_of(training: RL, rollout: Rollout) -> Iterator[Event | None]:
 
 def group_advantages_of(training: RL, rollout: Rollout) -> Tensor:
     """Each completion's advantage over the others of its prompt, at each of its tokens, `(B, L)`."""
-    return group_advantages(rollout.rewards.view(-1, rollout.samples)).flatten()[:, None].expand(rollout.old.shape)
+    recipe, rewards = training.recipe, rollout.rewards.view(-1, rollout.samples)
+    advantages = leave_one_out(rewards) if recipe.loss == "rloo" else group_advantages(rewards, not recipe.no_std)
+    return advantages.flatten()[:, None].expand(rollout.old.shape)
 
 
 def prepare(

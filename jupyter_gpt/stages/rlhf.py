@@ -22,7 +22,16 @@ from jupyter_gpt.stages import reward as reward_stage
 from jupyter_gpt.stages.stage import LENGTH, Training, claim, keep_model, launch
 
 ALGORITHMS = ("ppo", "grpo", "dpo")
-OWN = {"mask_truncated_completions": "grpo", "missing_eos_penalty": "ppo", "use_score_scaling": "ppo"}  # options of one
+OWN = {  # options of one algorithm
+    "clip_high": "grpo",
+    "no_std": "grpo",
+    "mask_truncated_completions": "grpo",
+    "missing_eos_penalty": "ppo",
+    "use_score_scaling": "ppo",
+}
+GRPO_LOSSES = ("dapo", "grpo", "dr_grpo", "gspo", "rloo")  # of each algorithm the first is the default
+DPO_LOSSES = ("sigmoid", "ipo", "simpo", "orpo")
+LOSSES = {"grpo": GRPO_LOSSES, "dpo": DPO_LOSSES}
 Rewarding = str | Callable[[str, str], float]
 
 
@@ -123,6 +132,19 @@ One prompt a line; empty lines are skipped. Without any, those of the rankings a
         30.0, "KL to the reference above which a warning is shown, in nats per completion", "NATS", group="Algorithm"
     )
     clip: Positive = option(0.2, "clip range of the probability ratio to the sampling policy", "X", group="Algorithm")
+    clip_high: Positive | None = option(
+        None, "grpo: clip range above 1, where it is another than below (DAPO: 0.28)", "X", group="Algorithm"
+    )
+    loss: str | None = option(
+        None,
+        f"the loss, by its paper; grpo: {', '.join(GRPO_LOSSES)}; dpo: {', '.join(DPO_LOSSES)} (default: the first)",
+        "LOSS",
+        hints=(*GRPO_LOSSES, *DPO_LOSSES),
+        group="Algorithm",
+    )
+    no_std: bool = option(
+        False, "grpo: advantages not divided by the standard deviation, as --loss dr_grpo has them", group="Algorithm"
+    )
     epochs: Count | None = option(None, "updates on each batch (default: 4, grpo 1)", "N", group="Algorithm")
     gamma: Share = option(1.0, "ppo: discount of later rewards", "X", group="Algorithm")
     lam: Share = option(0.95, "ppo: lambda of generalized advantage estimation", "X", group="Algorithm")
@@ -152,6 +174,10 @@ One prompt a line; empty lines are skipped. Without any, those of the rankings a
             raise GPTError("--rollouts serves one device: leave --devices and --nodes out")
         if self.rollouts and self.algo == "dpo":
             raise GPTError("--algo dpo samples nothing to train on: leave --rollouts out")
+        losses = LOSSES.get(str(self.algo), ())
+        if self.loss is not None and self.loss not in losses:
+            known = f"of {self.algo} is {', '.join(losses)}" if losses else "belongs to --algo grpo and dpo"
+            raise GPTError(f"--loss {known}, not {self.loss!r:.40}{nearest(self.loss, losses)}")
         for name, owner in OWN.items():
             if getattr(self, name) and self.algo != owner:
                 raise GPTError(f"--{name.replace('_', '-')} belongs to --algo {owner}: leave it out with {self.algo}")
@@ -170,6 +196,9 @@ class RLRecipe(Recipe, RLHF):
         "missing_eos_penalty": None,
         "use_score_scaling": False,
         "rollouts": None,
+        "clip_high": None,
+        "loss": None,
+        "no_std": False,
         "marks": None,
         "micro_tokens": 0,
         "checkpointing": None,
@@ -260,6 +289,8 @@ def recipe_of(options: RLHF, prompts: Sequence[str], reward: Sequence[str]) -> R
         lr=peak,
         value_lr=options.value_lr or 3 * peak,
         kl=0.0 if algo == "dpo" else options.kl,
+        loss=options.loss or LOSSES.get(str(algo), (None,))[0],
+        no_std=options.no_std or options.loss == "dr_grpo",
         epochs=options.epochs or (4 if algo == "ppo" else 1),
         eval_every=options.eval_every or max(1, (options.steps or 60) // 6),
     )

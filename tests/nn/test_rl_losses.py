@@ -320,8 +320,8 @@ def test_the_gradient_of_grpos_penalty_is_that_of_the_kl(random):
             reference[None, token, None],
             torch.zeros(1, dtype=torch.float64),
             torch.ones(1, 1, dtype=torch.bool),
-            0.2,
-            1.0,
+            torch.ones(1, 1),
+            coefficient=1.0,
         ).loss
         slopes.append(logp[token].exp().detach() * torch.autograd.grad(one, logits, retain_graph=True)[0])
     torch.testing.assert_close(torch.stack(slopes).sum(0), exact)

@@ -105,7 +105,14 @@ def test_a_run_of_an_earlier_version_has_no_marks_and_goes_on(stopped, run):
     path = later.runs["a"].folder / "recipe.yaml"
     told = yaml.safe_load(path.read_text("utf-8"))
     assert told["recipe"].pop("marks")
-    for newer in ("mask_truncated_completions", "missing_eos_penalty", "use_score_scaling"):
+    for newer in (
+        "mask_truncated_completions",
+        "missing_eos_penalty",
+        "use_score_scaling",
+        "loss",
+        "no_std",
+        "clip_high",
+    ):
         told["recipe"].pop(newer, None)
     path.write_text(yaml.safe_dump(told), encoding="utf-8")
     assert Session().resume("a", variables={"short": short}).status == "finished"

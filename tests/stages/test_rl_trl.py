@@ -6,8 +6,8 @@ import torch
 from jupyter_gpt.data.prompt_completion import PromptCompletion
 from jupyter_gpt.models.scoring import scores
 from jupyter_gpt.nn.logprobs import Reader, logprobs, mask_of
-from jupyter_gpt.nn.preference_loss import dpo_loss, ranking_loss
-from jupyter_gpt.nn.rl_losses import group_advantages, grpo_loss
+from jupyter_gpt.nn.preference_loss import preference_loss, ranking_loss
+from jupyter_gpt.nn.rl_losses import group_advantages, grpo_loss, leave_one_out, token_weights
 from jupyter_gpt.stages.policy import scorer_of
 
 trl = pytest.importorskip("trl")
@@ -69,8 +69,17 @@ def same(mine, theirs):
         torch.testing.assert_close(mine[name], theirs[name], atol=1e-5, rtol=1e-4)
 
 
+KINDS = {  # TRL's options, and the coefficient of the KL penalty
+    "dapo": ({"loss_type": "dapo", "epsilon_high": 0.28}, 0.04),
+    "grpo": ({"loss_type": "grpo"}, 0.04),
+    "dr_grpo": ({"loss_type": "dr_grpo", "scale_rewards": "none"}, 0.04),
+    "gspo": ({"loss_type": "grpo", "importance_sampling_level": "sequence"}, 0.0),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("masked", [False, True], ids=["all", "mask_truncated_completions"])
-def test_grpo_advantages_loss_and_gradients(tokenizer, tmp_path, masked):
+def test_grpo_advantages_loss_and_gradients(tokenizer, tmp_path, masked, kind):
     from datasets import Dataset
 
     told = []
@@ -89,10 +98,11 @@ def test_grpo_advantages_loss_and_gradients(tokenizer, tmp_path, masked):
         tmp_path,
         num_generations=4,
         max_completion_length=6,
-        beta=0.04,
+        beta=KINDS[kind][1],
         epsilon=0.2,
         temperature=1.0,
         mask_truncated_completions=masked,
+        **KINDS[kind][0],
     )
     trainer = trl.GRPOTrainer(
         module,
@@ -103,7 +113,7 @@ def test_grpo_advantages_loss_and_gradients(tokenizer, tmp_path, masked):
     )
     module.train()
     inputs = trainer._generate_and_score_completions([{"prompt": "Tale 7. The"}] * 4)
-    wanted = group_advantages(torch.tensor(told, dtype=torch.float32).view(1, 4)).flatten()
+    wanted = group_advantages(torch.tensor(told, dtype=torch.float32).view(1, 4), kind != "dr_grpo").flatten()
     torch.testing.assert_close(inputs["advantages"].flatten(), wanted, atol=1e-5, rtol=1e-5)
 
     with torch.no_grad():
@@ -125,19 +135,95 @@ def test_grpo_advantages_loss_and_gradients(tokenizer, tmp_path, masked):
         + logprobs(Reader(module), rows)[0].detach()
     )
     inputs["old_per_token_logps"] = torch.nn.functional.pad(old, (0, inputs["completion_ids"].shape[1] - width))
-    reference = inputs["ref_per_token_logps"][:, :width]
+    reference = inputs["ref_per_token_logps"][:, :width] if KINDS[kind][1] else None
     inputs["num_items_in_batch"], trainer.current_gradient_accumulation_steps = learned.sum(), 1
     theirs = trainer._compute_loss(module, inputs)
     theirs.backward()
     their_gradients = gradients(module)
     module.zero_grad()
-    mine = grpo_loss(logprobs(Reader(module), rows)[0], old, reference, wanted, learned, 0.2, 0.04).loss
+    weights, clip = token_weights(kind, learned, 6), (0.2, KINDS[kind][0].get("epsilon_high", 0.2))
+    now, coefficient = logprobs(Reader(module), rows)[0], KINDS[kind][1]
+    mine = grpo_loss(now, old, reference, wanted, learned, weights, kind, clip, coefficient).loss
     mine.backward()
     assert abs(float(mine.detach()) - float(theirs.detach())) < 1e-5
     same(gradients(module), their_gradients)
 
 
-def test_dpo_loss_and_gradients(tokenizer, tmp_path):
+def test_rloo_advantages_and_loss(tokenizer, tmp_path):
+    from datasets import Dataset
+
+    told = []
+
+    def reward(completions, **rest):
+        told.extend(float(len(text)) for text in completions)
+        return told[-len(completions) :]
+
+    module = model(tokenizer)
+    args = settings(
+        trl.RLOOConfig, tmp_path, num_generations=4, max_completion_length=6, beta=0.0, epsilon=0.2, temperature=1.0
+    )
+    trainer = trl.RLOOTrainer(
+        module,
+        reward,
+        args=args,
+        train_dataset=Dataset.from_list([{"prompt": text[:12]} for text in TALES]),
+        processing_class=tokenizer,
+    )
+    module.train()
+    inputs = trainer._generate_and_score_completions([{"prompt": "Tale 7. The"}] * 4)
+    wanted = leave_one_out(torch.tensor(told, dtype=torch.float32).view(1, 4)).flatten()
+    torch.testing.assert_close(inputs["advantages"].flatten(), wanted, atol=1e-4, rtol=1e-5)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.01 * torch.randn_like(parameter))
+    lengths = inputs["completion_mask"].sum(1).tolist()
+    prompts = [ids[mask.bool()].tolist() for ids, mask in zip(inputs["prompt_ids"], inputs["prompt_mask"], strict=True)]
+    rows = [
+        PromptCompletion(tuple(p), tuple(c[:n].tolist()))
+        for p, c, n in zip(prompts, inputs["completion_ids"], lengths, strict=True)
+    ]
+    mask = mask_of(rows)
+    old = torch.randn(mask.shape, generator=torch.Generator().manual_seed(2)) * 0.05
+    old = (old + logprobs(Reader(module), rows)[0].detach()) * mask
+    inputs["old_logps"] = old.sum(1)
+    theirs = trainer._compute_loss(module, inputs)
+    theirs.backward()
+    their_gradients = gradients(module)
+    module.zero_grad()
+    now = logprobs(Reader(module), rows)[0]
+    mine = grpo_loss(now, old, None, wanted, mask, token_weights("rloo", mask, 6), "rloo").loss
+    mine.backward()
+    assert float(mine.detach()) == pytest.approx(float(theirs.detach()), abs=1e-5)
+    same(gradients(module), their_gradients)
+
+
+def test_simpo_and_orpo_are_trls():
+    """On log-probabilities per token, which both take; TRL's NLL of ORPO is that of the better completion."""
+    from types import SimpleNamespace
+
+    from trl.experimental.cpo import CPOTrainer
+    from trl.experimental.orpo import ORPOTrainer
+
+    random = torch.Generator().manual_seed(0)
+    lengths = torch.tensor([[3, 7], [5, 2], [4, 4]])
+    each = -torch.rand(3, 2, generator=random) * 2 - 0.05
+    told = SimpleNamespace(
+        beta=0.7,
+        loss_type="simpo",
+        simpo_gamma=0.5,
+        label_smoothing=0.0,
+        accelerator=SimpleNamespace(device="cpu"),
+        alpha=0.0,
+    )
+    simpo = CPOTrainer.cpo_loss(told, each[:, 0], each[:, 1])[0]
+    orpo = -ORPOTrainer.odds_ratio_loss(told, each[:, 0], each[:, 1])[0] - each[:, 0]
+    for kind, theirs in (("simpo", simpo), ("orpo", orpo)):
+        mine = [preference_loss(kind, a * n, None, n, ((0,), (1,)), 0.7) for a, n in zip(each, lengths, strict=True)]
+        torch.testing.assert_close(torch.stack(mine), theirs)
+
+
+@pytest.mark.parametrize("kind", ["sigmoid", "ipo"])
+def test_dpo_loss_and_gradients(tokenizer, tmp_path, kind):
     from datasets import Dataset
 
     data = [{"prompt": f"Tale {n}.", "chosen": f" The old fox saw {n} birds", "rejected": " glad"} for n in range(4)]
@@ -145,7 +231,7 @@ def test_dpo_loss_and_gradients(tokenizer, tmp_path):
     trainer = trl.DPOTrainer(
         module,
         reference,
-        args=settings(trl.DPOConfig, tmp_path, beta=0.3),
+        args=settings(trl.DPOConfig, tmp_path, beta=0.3, loss_type=kind),
         processing_class=tokenizer,
         train_dataset=Dataset.from_list(data),
     )
@@ -167,7 +253,9 @@ def test_dpo_loss_and_gradients(tokenizer, tmp_path):
     with torch.no_grad():
         start = logprobs(Reader(reference), rows)[0].sum(1)
     pairs = [[n, n + 4] for n in range(4)]  # TRL stacks the chosen on the rejected
-    mine = dpo_loss([now[p] for p in pairs], [start[p] for p in pairs], [((0,), (1,))] * 4, 0.3)
+    lengths = torch.tensor([len(row.completion) for row in rows])
+    losses = [preference_loss(kind, now[p], start[p], lengths[p], ((0,), (1,)), 0.3) for p in pairs]
+    mine = torch.stack(losses).mean()
     mine.backward()
     assert abs(float(mine.detach()) - float(theirs.detach())) < 1e-5
     same(gradients(module), their_gradients)

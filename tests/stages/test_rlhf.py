@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from jupyter_gpt.errors import GPTError
+from jupyter_gpt.stages import rl
 from jupyter_gpt.stages.rankings import Ranking
+from jupyter_gpt.stages.rlhf import DPO_LOSSES, GRPO_LOSSES
 
 PROMPTS = [f"Tale {n}. The old fox" for n in range(12)]
 SMALL = {"max_tokens": 6, "prompts_per_step": 2, "samples": 4, "lora": 4, "steps": 3, "eval_every": 3}
@@ -231,6 +233,8 @@ def test_the_reward_goes_up(gpt, tiny, algo):
         ("ppo", {}),
         ("dpo", {}),
         ("grpo", {"mask_truncated_completions": True}),
+        ("grpo", {"loss": "gspo", "clip_high": 0.28}),
+        ("dpo", {"loss": "orpo"}),
         ("ppo", {"missing_eos_penalty": 1.0, "use_score_scaling": True}),
     ],
 )
@@ -473,6 +477,28 @@ def test_ppo_learns_from_one_completion_a_step(gpt, tiny):
     assert not [e for e in run.events if e["event"] == "warning" and e["cause"] == "constant"]
 
 
+@pytest.mark.parametrize("loss", GRPO_LOSSES)
+def test_each_loss_of_grpo_is_a_sum_over_micro_batches(gpt, tiny, loss, monkeypatch):
+    given = {"policy": "tiny", "algo": "grpo", "reward": short, "loss": loss, "lr": 1e-2, **SMALL, "steps": 2}
+    run = gpt.rlhf("whole", PROMPTS, epochs=2, **given)
+    assert run.recipe["loss"] == loss and run.recipe["no_std"] is (loss == "dr_grpo")
+    assert run.history["grad_norm"].min() > 0 and run.history["kl"].iloc[-1] > 0
+    monkeypatch.setattr(rl.RL, "own_micro_batches", lambda training, rows: [[n] for n in range(len(rows))])
+    one_by_one = gpt.rlhf("each", PROMPTS, epochs=2, **given)
+    for figure in ("loss", "grad_norm", "clip_fraction"):
+        assert one_by_one.history[figure].iloc[0] == pytest.approx(run.history[figure].iloc[0], rel=1e-3, abs=1e-5)
+
+
+@pytest.mark.parametrize("loss", DPO_LOSSES)
+def test_each_loss_of_dpo_learns_the_order(gpt, tiny, loss):
+    rank(gpt)
+    given = {**SMALL, "steps": 12, "lr": 1e-2}
+    run = gpt.rlhf("policy", policy="tiny", algo="dpo", rankings="taste", loss=loss, **given)
+    assert run.recipe["loss"] == loss
+    assert run.history["loss"].iloc[-3:].mean() < run.history["loss"].iloc[:3].mean()
+    assert run.history["accuracy"].dropna().iloc[-1] > 0.7
+
+
 def test_completions_that_were_cut_are_left_out_of_grpos_loss(gpt, tiny):
     """All of them: nothing is learned. None: as without the option."""
     given = {"policy": "tiny", "algo": "grpo", "reward": short, "lr": 1e-2, **SMALL}
@@ -492,6 +518,14 @@ def test_completions_that_were_cut_are_left_out_of_grpos_loss(gpt, tiny):
         ({"algo": "grpo", "reward": short, "missing_eos_penalty": 1.0}, "--missing-eos-penalty belongs to --algo ppo"),
         ({"algo": "grpo", "reward": short, "use_score_scaling": True}, "--use-score-scaling belongs to --algo ppo"),
         ({"algo": "ppo", "reward": short, "missing_eos_penalty": -1.0}, "--missing-eos-penalty -1 must be above zero"),
+        ({"algo": "grpo", "reward": short, "loss": "gpso"}, "did you mean gspo"),
+        (
+            {"algo": "dpo", "rankings": "taste", "loss": "grpo"},
+            "--loss of dpo is sigmoid, ipo, simpo, orpo, not",
+        ),
+        ({"algo": "ppo", "reward": short, "loss": "grpo"}, "--loss belongs to --algo grpo and dpo, not 'grpo'"),
+        ({"algo": "ppo", "reward": short, "clip_high": 0.3}, "--clip-high belongs to --algo grpo"),
+        ({"algo": "dpo", "rankings": "taste", "no_std": True}, "--no-std belongs to --algo grpo"),
         ({"algo": "pop"}, "did you mean ppo"),
         ({"algo": "grpo"}, "needs a reward"),
         ({"algo": "dpo"}, "directly from rankings"),
