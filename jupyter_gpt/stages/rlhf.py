@@ -6,10 +6,13 @@ has the training that the algorithms `ppo.py`, `grpo.py` and `dpo.py` share.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any, ClassVar
+
+from pydantic import Field
 
 from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError, nearest
@@ -19,6 +22,7 @@ from jupyter_gpt.runs.events import Evaluation, Metric, Note, Progress, Step
 from jupyter_gpt.runs.provenance import Provenance
 from jupyter_gpt.runs.run import Run
 from jupyter_gpt.stages import reward as reward_stage
+from jupyter_gpt.stages.reward_function import check_columns
 from jupyter_gpt.stages.stage import LENGTH, Training, claim, keep_model, launch
 
 ALGORITHMS = ("ppo", "grpo", "dpo")
@@ -32,7 +36,7 @@ OWN = {  # options of one algorithm
 GRPO_LOSSES = ("dapo", "grpo", "dr_grpo", "gspo", "rloo")  # of each algorithm the first is the default
 DPO_LOSSES = ("sigmoid", "ipo", "simpo", "orpo")
 LOSSES = {"grpo": GRPO_LOSSES, "dpo": DPO_LOSSES}
-Rewarding = str | Callable[[str, str], float]
+Rewarding = str | Callable[..., Any]
 
 
 class RLHF(Training):
@@ -56,7 +60,10 @@ class RLHF(Training):
         "Running",
     )
     body_help: ClassVar[str] = """
-One prompt a line; empty lines are skipped. Without any, those of the rankings are used.
+One prompt a line; empty lines are skipped. Without any, those of the rankings are used. `$rows` alone is a variable: a
+list, DataFrame or Dataset of rows with `prompt` (or `question`) and other columns, such as `answer`. A reward function
+is given the columns that it names: f(prompt, completion, answer) -> float; with `completions` for `completion` all at
+once: f(prompts, completions, answer) -> list of float. `finish_reason` is "stop", or "length" of a truncated one.
 """
     body_sketch: ClassVar[tuple[str, ...]] = ("prompt", "…")
     examples: ClassVar[tuple[str, ...]] = (
@@ -68,8 +75,8 @@ One prompt a line; empty lines are skipped. Without any, those of the rankings a
         "Tell me about the fox.",
     )
 
-    prompts: str | Sequence[str] | None = option(
-        None, "the prompts, a list or one a line", positional=True, body=True, only="python"
+    prompts: str | Sequence[str | Mapping[str, Any]] | None = option(
+        None, "the prompts, a list of texts or of rows, or one a line", positional=True, body=True, only="python"
     )
     policy: str = option(
         ..., "the model to start from, which is not changed", "MODEL", complete="models", group="Name and data"
@@ -91,7 +98,7 @@ One prompt a line; empty lines are skipped. Without any, those of the rankings a
     )
     reward: Rewarding | Sequence[Rewarding] | None = option(
         None,
-        "a reward model, or a $function(prompt, completion) -> float; several are summed",
+        "a reward model, or a $function(prompt, completion, columns …) -> float; several are summed",
         "REWARD",
         many=True,
         variable=True,
@@ -187,7 +194,8 @@ class RLRecipe(Recipe, RLHF):
     """A step of PPO or GRPO samples `samples` completions of each of `prompts_per_step` prompts, at most `max_tokens`
     long; one of DPO reads `prompts_per_step` rankings.
 
-    reward, weights: names of reward models, or `$name` of a function, and their weights.  marks: hashes of the models
+    columns: what the rows hold beside the prompt, by prompt.  reward, weights: names of reward models, or `$name` of a
+    function, and their weights.  marks: hashes of the models
     and rankings, by what they are.  micro_tokens: the size of a micro-batch; 0 until it is decided.
     """
 
@@ -199,6 +207,7 @@ class RLRecipe(Recipe, RLHF):
         "clip_high": None,
         "loss": None,
         "no_std": False,
+        "columns": {},
         "marks": None,
         "micro_tokens": 0,
         "checkpointing": None,
@@ -207,6 +216,7 @@ class RLRecipe(Recipe, RLHF):
     name: str = ""
     algo: str
     prompts: list[str]
+    columns: dict[str, dict[str, Any]] = Field(default_factory=dict)
     reward: list[str]
     weights: list[float]
     steps: int = 60
@@ -246,7 +256,8 @@ def rlhf(session, options: RLHF) -> Run:
     if name == options.policy:
         raise GPTError(f"{name} would take the place of the model it starts from: choose another name")
     reward_stage.check_base(session, options.policy)
-    texts, reward, algo = lines(options.prompts), options.reward, options.algo
+    reward, algo = options.reward, options.algo
+    texts, columns = rows_of(options.prompts, options.variables or {})
     sources: Any = [] if reward is None else list(reward) if isinstance(reward, list | tuple) else [reward]
     names, variables = named(sources, dict(options.variables or {}))
     if not isinstance(algo, str):
@@ -254,11 +265,11 @@ def rlhf(session, options: RLHF) -> Run:
         name_of = next((key for key, value in variables.items() if value is algo), usual)
         options, variables = options.model_copy(update={"algo": f"${name_of}"}), {**variables, name_of: algo}
     check_algorithm(str(options.algo), variables)
-    recipe = recipe_of(options, texts, names)
+    recipe = recipe_of(options, texts, names).replace(columns=columns)
     if recipe.rollouts is not None and session.models.about(recipe.rollouts).kind != "endpoint":
         raise GPTError(f"{recipe.rollouts} is no endpoint: `%gpt serve --engine vllm {options.policy}` makes one")
     for source in recipe.reward:
-        check_reward(session, source, variables)
+        check_reward(session, source, variables, columns)
     if options.rankings is not None:
         session.rankings[options.rankings].need(reward_stage.NEEDED)
     elif not texts:
@@ -267,6 +278,7 @@ def rlhf(session, options: RLHF) -> Run:
     if options.algo != "dpo" and not names:
         claim(session, reward_name(name), own_reward(recipe, provenance.running_cell()), options.overwrite)
     requested = {**options.given, "prompts": texts, "algo": options.algo, "reward": names}
+    requested |= {"columns": columns} if columns else {}
     return launch(session, options, "rlhf", recipe, requested, variables)
 
 
@@ -307,10 +319,33 @@ def own_reward(recipe, cell_id: str | None) -> Provenance:
     return Provenance("reward", cell_id, requested)
 
 
-def lines(prompts: str | Sequence[str] | None) -> list[str]:
-    """Prompts as a list; of a text, its lines that are not empty."""
-    texts = prompts.splitlines() if isinstance(prompts, str) else list(prompts or ())
-    return [text.strip() for text in texts if text.strip()]
+def rows_of(prompts: Any, variables: Mapping) -> tuple[list[str], dict[str, dict[str, Any]]]:
+    """The prompts, and by prompt what their rows hold beside it. Of a text the lines that are not empty; `$name` alone
+    is a variable. Raises GPTError for rows without a prompt, and for one prompt with two contents."""
+    rows = prompts.splitlines() if isinstance(prompts, str) else list(prompts or ())
+    if len(rows) == 1 and isinstance(rows[0], str) and rows[0].strip().removeprefix("$").isidentifier():
+        name = rows[0].strip()
+        if name.startswith("$"):
+            if name[1:] not in variables:
+                raise GPTError(f"there is no variable {name[1:]} with prompts{nearest(name[1:], variables)}")
+            found = variables[name[1:]]
+            rows = found.to_dict("records") if hasattr(found, "iloc") else list(found)
+    texts, columns = [], {}
+    for number, row in enumerate(rows):
+        own = {} if isinstance(row, str) else dict(row)
+        text = row if isinstance(row, str) else own.pop("prompt", None) or own.pop("question", None)
+        if not isinstance(text, str):
+            raise GPTError(f"row {number} of the prompts has no text named prompt or question: {row!s:.60}")
+        text = text.strip()
+        if own and columns.setdefault(text, own) != own:
+            raise GPTError(f"the prompt {text[:40]!r} stands in two rows whose other columns differ")
+        texts += [text] * bool(text)
+    try:
+        json.dumps(columns)
+    except TypeError as error:
+        message = "the columns of the prompts go into the recipe, so they are texts, numbers or lists"
+        raise GPTError(f"{message}: {error}") from None
+    return texts, columns
 
 
 def named(sources: Sequence[Rewarding], variables: dict) -> tuple[list[str], dict]:
@@ -332,13 +367,14 @@ def named(sources: Sequence[Rewarding], variables: dict) -> tuple[list[str], dic
     return names, variables
 
 
-def check_reward(session, source: str, variables: Mapping) -> None:
-    """Raises GPTError for a reward that is neither a reward model nor a function."""
+def check_reward(session, source: str, variables: Mapping, columns: Mapping[str, Mapping]) -> None:
+    """Raises GPTError for a reward that is neither a reward model nor a function, or names a column there is not."""
     if source.startswith("$"):
         if source[1:] not in variables:
             raise GPTError(f"there is no variable {source[1:]} to reward with{nearest(source[1:], variables)}")
         if not callable(variables[source[1:]]):
             raise GPTError(f"{source} is no function: a reward is f(prompt, completion) -> float")
+        check_columns(source, variables[source[1:]], columns)
     elif session.models.about(source).kind == "endpoint" or not session.models.about(source).is_reward_model:
         raise GPTError(
             f"{source} is not a reward model: `%gpt reward` trains one from rankings, or give a function as $name"
@@ -391,7 +427,7 @@ def preparation(session, run: Run, recipe, variables: Mapping | None) -> Iterato
     if recipe.algo != "dpo" and not recipe.reward:
         recipe = yield from rewarded_first(session, run, recipe, rankings)
     rewards = [
-        source_of(session, name, weight, variables or {})
+        source_of(session, name, weight, variables or {}, recipe.columns)
         for name, weight in zip(recipe.reward, recipe.weights, strict=True)
     ]
     start = session.models[recipe.policy]
@@ -434,14 +470,14 @@ def rewarded_first(session, run: Run, recipe, rankings) -> Iterator:
     return recipe.replace(reward=[name], weights=[1.0], marks=marks)
 
 
-def source_of(session, name: str, weight: float, variables: Mapping):
+def source_of(session, name: str, weight: float, variables: Mapping, columns: Mapping[str, Mapping]):
     """The reward of that name in the recipe. Raises GPTError for a function that does not exist any more."""
     from jupyter_gpt.nn.logprobs import Reader
     from jupyter_gpt.stages.rollout import Reward
 
     if name.startswith("$"):
-        check_reward(session, name, variables)
-        return Reward(name, weight, function=variables[name[1:]])
+        check_reward(session, name, variables, columns)
+        return Reward(name, weight, function=variables[name[1:]], columns=columns)
     model = session.models[name]
     return Reward(name, weight, model=Reader(model.module), tokenizer=model.tokenizer)
 

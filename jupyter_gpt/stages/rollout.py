@@ -7,9 +7,7 @@ can reach it (`runs/worker.py`), once per completion, and a stop takes effect be
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -17,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from jupyter_gpt.data.prompt_completion import PromptCompletion, batches
-from jupyter_gpt.errors import GPTError
 from jupyter_gpt.evaluation.metrics import identical
 from jupyter_gpt.inference.answer import Detokenizer, decoder
 from jupyter_gpt.inference.engine import generate
@@ -27,12 +24,10 @@ from jupyter_gpt.nn.logprobs import Reader, laid_out, logprobs, mask_of
 from jupyter_gpt.nn.modules import context_of
 from jupyter_gpt.nn.rl_losses import kl
 from jupyter_gpt.runs.worker import Call
+from jupyter_gpt.stages.reward_function import rewards_of
 
 STREAMS = 1 << 10  # random streams reserved for the samples of one prompt
 EVALUATION, SAMPLES = 1 << 40, 1 << 41  # streams that training does not use
-LARGEST = 1e18  # of a reward: its square is still a number in fp32
-SLICE = 0.25  # seconds of a user's function between two looks at the controls of the run
-Judge = Callable[[str, str], float]
 
 
 class Prompt(NamedTuple):
@@ -217,11 +212,13 @@ def logprobs_and_entropy(reader: Reader, training, rows: Sequence[PromptCompleti
 
 @dataclass(frozen=True)
 class Reward:
-    """One reward: a `function`, or a reward `model` with its `tokenizer`; `name` as the user wrote it."""
+    """One reward: a `function`, or a reward `model` with its `tokenizer`; `name` as the user wrote it. The function is
+    given those of the `columns`, which are by prompt, that it names as parameters."""
 
     name: str
     weight: float = 1.0
-    function: Any = None  # a Judge
+    function: Any = None
+    columns: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
     model: Any = None  # a Reader
     tokenizer: object = field(default=None, repr=False)
 
@@ -239,8 +236,11 @@ def rewarded(
         if reward.function is not None:
             values = []
             while len(values) < len(texts):
-                rest = prompts[len(values) :], texts[len(values) :]
-                values += yield Call(lambda reward=reward, rest=rest: answers(reward, *rest))
+                done = len(values)
+                rest = prompts[done:], texts[done:], finished[done:]
+                values += yield Call(
+                    lambda reward=reward, rest=rest: rewards_of(reward.name, reward.function, reward.columns, *rest)
+                )
         else:
             most = context_of(reward.model.module)
             rows = [
@@ -250,23 +250,3 @@ def rewarded(
             values = yield from scored(reward.model, rows)
         total = [t + reward.weight * value for t, value in zip(total, values, strict=True)]
     return total
-
-
-def answers(reward: Reward, prompts: Sequence[str], texts: Sequence[str]) -> list[float]:
-    """The rewards that a user's function gives the first completions: as many as SLICE seconds allow, at least one."""
-    rewards, until = [], time.monotonic() + SLICE
-    for prompt, text in zip(prompts, texts, strict=True):
-        answer = reward.function(prompt, text)
-        try:
-            value = float(answer)
-        except (TypeError, ValueError):
-            value = math.nan
-        if not abs(value) <= LARGEST:
-            raise GPTError(
-                f"reward {reward.name} must return a finite number, at most {LARGEST:g} in size, got "
-                f"{str(answer)[:40]!r} for the completion {text[:40]!r} of {prompt[:40]!r}"
-            )
-        rewards.append(value)
-        if time.monotonic() > until:
-            break
-    return rewards

@@ -1,0 +1,95 @@
+"""Rewards that a user's function gives: one completion at a time, `f(prompt, completion)`, or all at once,
+`f(prompts, completions)`, and in both ways with those columns of the prompts' rows that it names as parameters.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from jupyter_gpt.errors import GPTError
+
+LARGEST = 1e18  # of a reward: its square is still a number in fp32
+SLICE = 0.25  # seconds of a user's function between two looks at the controls of the run
+PASSED = ("prompts", "completions", "finish_reason")  # what is passed beside columns
+
+
+class Parameters(NamedTuple):
+    """Of a reward function: whether it takes all completions at once; the columns it names, and those of them that it
+    cannot do without; whether it takes any others."""
+
+    batched: bool
+    named: list[str]
+    required: list[str]
+    every: bool
+
+
+def parameters_of(function: Callable) -> Parameters:
+    try:
+        found = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):  # some builtins have none
+        return Parameters(False, [], [], False)
+    every = any(p.kind is p.VAR_KEYWORD for p in found)
+    batched = any(p.name == "completions" for p in found)
+    rest = found if batched else found[2:]
+    columns = [p for p in rest if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    required = [p.name for p in columns if p.default is p.empty and p.name not in PASSED]
+    return Parameters(batched, [p.name for p in columns], required, every)
+
+
+def check_columns(name: str, function: Callable, columns: Mapping[str, Mapping]) -> None:
+    """Raises GPTError for a function that asks for a column that no row has."""
+    known = sorted({key for row in columns.values() for key in row})
+    if missing := [wanted for wanted in parameters_of(function).required if wanted not in known]:
+        has = f"have {', '.join(known)}" if known else "are texts alone"
+        raise GPTError(f"reward {name} asks for {', '.join(missing)}, but the prompts {has}")
+
+
+def rewards_of(
+    name: str,
+    function: Callable,
+    columns: Mapping[str, Mapping[str, Any]],
+    prompts: Sequence[str],
+    completions: Sequence[str],
+    finished: Sequence[bool],
+) -> list[float]:
+    """The rewards of the first completions: as many as SLICE seconds allow, at least one; all at once if the function
+    takes them so. `columns` are by prompt. Raises GPTError for what is not as many finite numbers."""
+    batched, named, required, every = parameters_of(function)
+    rows = [
+        {**columns.get(prompt, {}), "finish_reason": "stop" if whole else "length"}
+        for prompt, whole in zip(prompts, finished, strict=True)
+    ]
+    if batched:
+        keys = dict.fromkeys([key for row in rows for key in row] + required)
+        given = {"prompts": list(prompts), "completions": list(completions)}
+        given |= {key: [row.get(key) for row in rows] for key in keys}
+        found = list(function(**{key: value for key, value in given.items() if every or key in named}))
+        if len(found) != len(completions):
+            count = f"{len(completions)} numbers, one for each completion"
+            raise GPTError(f"reward {name} must return {count}, got {len(found)}")
+        return [number(name, *each) for each in zip(found, prompts, completions, strict=True)]
+    rewards, until = [], time.monotonic() + SLICE
+    for prompt, completion, row in zip(prompts, completions, rows, strict=True):
+        own = row if every else {key: row.get(key) for key in named if key in row or key in required}
+        rewards.append(number(name, function(prompt, completion, **own), prompt, completion))
+        if time.monotonic() > until:
+            break
+    return rewards
+
+
+def number(name: str, answer: Any, prompt: str, completion: str) -> float:
+    """The answer of a function as a float. Raises GPTError for what is not a finite number."""
+    try:
+        value = float(answer)
+    except (TypeError, ValueError):
+        value = math.nan
+    if not abs(value) <= LARGEST:
+        raise GPTError(
+            f"reward {name} must return a finite number, at most {LARGEST:g} in size, got "
+            f"{str(answer)[:40]!r} for the completion {completion[:40]!r} of {prompt[:40]!r}"
+        )
+    return value

@@ -1,0 +1,111 @@
+"""Rewards by functions: one completion at a time or all at once, with the columns of the prompts' rows."""
+
+import time
+
+import pandas
+import pytest
+
+from helpers.errors import fail
+from jupyter_gpt.errors import GPTError
+from jupyter_gpt.stages.reward_function import rewards_of
+from jupyter_gpt.stages.rlhf import rows_of
+
+ROWS = [{"question": f"Tale {n}. The old fox", "answer": f"{n} birds #### {n}", "weight": n / 2} for n in range(6)]
+PROMPTS = [row["question"] for row in ROWS]
+COLUMNS = {row["question"]: {"answer": row["answer"], "weight": row["weight"]} for row in ROWS}
+SMALL = {"max_tokens": 6, "prompts_per_step": 2, "samples": 4, "lora": 4, "steps": 2, "eval_every": 2}
+
+
+def simple(prompt, completion, answer):
+    return float(answer.split("#### ")[1])
+
+
+def all_at_once(prompts, completions, answer, **more):
+    assert len(prompts) == len(completions) == len(more["weight"]) == len(more["finish_reason"])
+    return [simple(*each) for each in zip(prompts, completions, answer, strict=True)]
+
+
+def trls(completions, answer, **kwargs):
+    return [float(each.split("#### ")[1]) for each in answer]
+
+
+@pytest.mark.parametrize("function", [simple, all_at_once, trls])
+def test_a_function_is_given_the_columns_it_names(function):
+    prompts = [PROMPTS[3], PROMPTS[1], PROMPTS[3]]
+    assert rewards_of("f", function, COLUMNS, prompts, ["a", "b", "c"], [True, False, True]) == [3.0, 1.0, 3.0]
+
+
+def test_what_has_a_default_or_is_not_named_is_left_out():
+    def scaled(prompt, completion, scale=2.0, *, finish_reason, weight=0.0):
+        return scale + weight + (finish_reason == "length")
+
+    assert rewards_of("f", scaled, COLUMNS, PROMPTS[2:3], ["a"], [False]) == [4.0]
+    assert rewards_of("f", lambda prompt, completion: len(completion), COLUMNS, PROMPTS[:1], ["abc"], [True]) == [3.0]
+    assert rewards_of("f", max, {}, ["1"], ["3"], [True]) == [3.0]  # a builtin without a signature
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda completions: [1.0], "reward f must return 2 numbers, one for each completion, got 1"),
+        (lambda completions: [1.0, None], "must return a finite number, at most 1e+18 in size, got 'None' for"),
+        (lambda prompt, completion: float("nan"), "must return a finite number"),
+    ],
+)
+def test_other_answers_are_refused(function, message):
+    with pytest.raises(GPTError) as error:
+        rewards_of("f", function, {}, ["a", "b"], ["c", "d"], [True, True])
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("rows", [ROWS, pandas.DataFrame(ROWS), "$rows"])
+def test_rows_are_a_list_a_table_or_a_variable(rows):
+    if isinstance(rows, str):
+        texts, columns = rows_of([rows], {"rows": ROWS})
+    else:
+        texts, columns = rows_of(["$rows"], {"rows": rows})
+    assert texts == PROMPTS and columns == COLUMNS
+
+
+def test_texts_stay_texts():
+    assert rows_of("Tell me.\n\n  Why? \n", {}) == (["Tell me.", "Why?"], {})
+    assert rows_of(["$5 is what?"], {}) == (["$5 is what?"], {})
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"text": "Tale"}], "row 0 of the prompts has no text named prompt or question"),
+        ([{"prompt": "Tale", "answer": 1}, {"prompt": "Tale", "answer": 2}], "stands in two rows whose other columns"),
+        ([{"prompt": "Tale", "answer": object()}], "so they are texts, numbers or lists: Object of type object"),
+        (["$rwos"], "there is no variable rwos with prompts (did you mean rows?)"),
+    ],
+)
+def test_rows_that_cannot_be_read_are_refused(rows, message):
+    with pytest.raises(GPTError) as error:
+        rows_of(rows, {"rows": ROWS})
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("algo", ["grpo", "ppo"])
+def test_a_run_on_rows_has_its_columns_when_it_is_resumed(gpt, tiny_model, algo):
+    tiny_model(gpt)
+    given = {"policy": "tiny", "algo": algo, "reward": "$simple", "variables": {"simple": simple}, **SMALL}
+    run = gpt.rlhf("whole", ROWS, **given)
+    assert run.status == "finished" and run.recipe["columns"] == COLUMNS
+    rewards = {e["prompt"]: e["reward"] for e in run.events if e["event"] == "sample"}
+    assert rewards and all(reward == PROMPTS.index(prompt) for prompt, reward in rewards.items())
+    part = gpt.rlhf("part", ROWS, **{**given, "steps": 8, "eval_every": 8}, background=True)
+    while part.step < 1 and part.alive:
+        time.sleep(0.002)
+    part.stop()
+    part.wait()
+    assert gpt.resume("part", variables={"simple": simple}).status == "finished"
+
+
+def test_a_column_that_no_row_has_is_told_before_training(gpt, tiny_model):
+    tiny_model(gpt)
+    given = {"policy": "tiny", "algo": "grpo", "reward": simple, **SMALL}
+    rows = [{"prompt": text, "label": 1} for text in PROMPTS]
+    assert fail(gpt.rlhf, "a", rows, **given) == "reward $simple asks for answer, but the prompts have label"
+    assert fail(gpt.rlhf, "a", PROMPTS, **given) == "reward $simple asks for answer, but the prompts are texts alone"
