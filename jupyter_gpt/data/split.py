@@ -65,6 +65,7 @@ class Source:
     tokens: int = 0
     held_tokens: int = 0
     bytes: int = 0  # of the text behind both
+    documents: int = 0  # begun on disk, of both
     held: list[tuple[float, int]] = field(default_factory=list)  # (place, document) held out
     lowest: tuple[float, int] = (1.0, -1)  # (place, document), of all
     short: dict[float, bool] = field(default_factory=dict)  # of few, the places of short ones: whether held out
@@ -103,7 +104,7 @@ class Source:
     def pieces(self) -> Iterator[Piece]:
         """All its pieces in order; once there is enough, the rest is left out."""
         for text in self.texts():
-            if self.tokens >= self.need:
+            if self.enough:
                 return
             for portion in self.portions(text):
                 for piece in pieces(portion):
@@ -111,11 +112,16 @@ class Source:
                         break
                     yield piece
 
+    @property
+    def enough(self) -> bool:
+        """Whether there is enough to train on. Of many documents there are two at least: one may be held out."""
+        return self.tokens >= self.need and (self.documents > 1 or not self.many)
+
     def full(self, portion: Portion) -> bool:
         """Whether there is enough already of what the portion is for."""
         if portion.held:
             return not self.many and self.held_tokens >= self.most_held
-        return self.tokens >= self.need
+        return self.enough
 
     def write(self, piece: Piece, ids: list[int], writer: Writer) -> None:
         """Puts an encoded piece on disk, unless there is enough."""
@@ -125,6 +131,7 @@ class Source:
             return
         if piece.opens:
             document = writer.begin(self.index, held, portion.begins)
+            self.documents += 1
             self.lowest = min(self.lowest, (where, document))
             if held:
                 self.held.append((where, document))

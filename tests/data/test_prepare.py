@@ -172,6 +172,12 @@ def test_at_least_one_document_is_held_out(tmp_path):
         assert len(held(tmp_path, docs)) >= 1
 
 
+def test_a_run_that_one_of_many_documents_would_fill_reads_two(tmp_path):
+    docs = ["".join(story(k, n) for n in range(60)) for k in range(30)]
+    _, _, documents = done(prepare({"$docs": 1}, 100, tmp_path, tokenizer="char", context=16, variables={"docs": docs}))
+    assert documents.held_out.tolist() in ([True, False], [False, True])
+
+
 def test_no_more_is_held_out_than_allowed(tmp_path, monkeypatch):
     monkeypatch.setattr(preparing, "HELD_OUT_MOST", 500)
     docs = [story(1, n) for n in range(300)]
