@@ -13,7 +13,8 @@ APACHE = "Apache-2.0"
 
 
 class Entry(NamedTuple):
-    """A published model. `parameters` to three digits; `terms`: what its licence allows."""
+    """A published model. `parameters` to three digits; `terms`: what its licence allows; `tokens` of pretraining, for a
+    base model whose makers told them."""
 
     name: str
     hub: str | None
@@ -22,6 +23,7 @@ class Entry(NamedTuple):
     licence: str
     terms: str
     year: int
+    tokens: float | None = None
 
 
 FREE = "any use"
@@ -33,28 +35,35 @@ CATALOGUE = (
     Entry("gpt2-medium", "openai-community/gpt2-medium", 355e6, False, "MIT", FREE, 2019),
     Entry("gpt2-large", "openai-community/gpt2-large", 774e6, False, "MIT", FREE, 2019),
     Entry("gpt2-xl", "openai-community/gpt2-xl", 1.56e9, False, "MIT", FREE, 2019),
-    Entry("llama-7b", None, 6.74e9, False, "LLaMA licence", "research only, not for commercial use", 2023),
-    Entry("llama-65b", None, 65.2e9, False, "LLaMA licence", "research only, not for commercial use", 2023),
-    Entry("pythia-70m", "EleutherAI/pythia-70m", 70.4e6, False, APACHE, FREE, 2023),
-    Entry("pythia-160m", "EleutherAI/pythia-160m", 162e6, False, APACHE, FREE, 2023),
-    Entry("pythia-410m", "EleutherAI/pythia-410m", 405e6, False, APACHE, FREE, 2023),
-    Entry("pythia-1.4b", "EleutherAI/pythia-1.4b", 1.41e9, False, APACHE, FREE, 2023),
-    Entry("llama-2-7b", "meta-llama/Llama-2-7b-hf", 6.74e9, False, "Llama 2 Community", LLAMA, 2023),
+    Entry("llama-7b", None, 6.74e9, False, "LLaMA licence", "research only, not for commercial use", 2023, 1e12),
+    Entry("llama-65b", None, 65.2e9, False, "LLaMA licence", "research only, not for commercial use", 2023, 1.4e12),
+    Entry("pythia-70m", "EleutherAI/pythia-70m", 70.4e6, False, APACHE, FREE, 2023, 300e9),
+    Entry("pythia-160m", "EleutherAI/pythia-160m", 162e6, False, APACHE, FREE, 2023, 300e9),
+    Entry("pythia-410m", "EleutherAI/pythia-410m", 405e6, False, APACHE, FREE, 2023, 300e9),
+    Entry("pythia-1.4b", "EleutherAI/pythia-1.4b", 1.41e9, False, APACHE, FREE, 2023, 300e9),
+    Entry("llama-2-7b", "meta-llama/Llama-2-7b-hf", 6.74e9, False, "Llama 2 Community", LLAMA, 2023, 2e12),
     Entry("mistral-7b", "mistralai/Mistral-7B-v0.1", 7.24e9, False, APACHE, FREE, 2023),
-    Entry("phi-2", "microsoft/phi-2", 2.78e9, False, "MIT", FREE, 2023),
-    Entry("llama-3.1-8b", "meta-llama/Llama-3.1-8B", 8.03e9, False, "Llama 3.1 Community", LLAMA, 2024),
-    Entry("llama-3.2-1b", "meta-llama/Llama-3.2-1B", 1.24e9, False, "Llama 3.2 Community", LLAMA, 2024),
-    Entry("gemma-2-2b", "google/gemma-2-2b", 2.61e9, False, "Gemma Terms", GEMMA, 2024),
-    Entry("qwen2.5-0.5b", "Qwen/Qwen2.5-0.5B", 494e6, False, APACHE, FREE, 2024),
+    Entry("phi-2", "microsoft/phi-2", 2.78e9, False, "MIT", FREE, 2023, 1.4e12),
+    Entry("llama-3.1-8b", "meta-llama/Llama-3.1-8B", 8.03e9, False, "Llama 3.1 Community", LLAMA, 2024, 15e12),
+    Entry("llama-3.2-1b", "meta-llama/Llama-3.2-1B", 1.24e9, False, "Llama 3.2 Community", LLAMA, 2024, 9e12),
+    Entry("gemma-2-2b", "google/gemma-2-2b", 2.61e9, False, "Gemma Terms", GEMMA, 2024, 2e12),
+    Entry("qwen2.5-0.5b", "Qwen/Qwen2.5-0.5B", 494e6, False, APACHE, FREE, 2024, 18e12),
     Entry(
-        "qwen2.5-3b", "Qwen/Qwen2.5-3B", 3.09e9, False, "Qwen Research", "research only, not for commercial use", 2024
+        "qwen2.5-3b",
+        "Qwen/Qwen2.5-3B",
+        3.09e9,
+        False,
+        "Qwen Research",
+        "research only, not for commercial use",
+        2024,
+        18e12,
     ),
-    Entry("smollm2-135m", "HuggingFaceTB/SmolLM2-135M", 135e6, False, APACHE, FREE, 2024),
-    Entry("smollm2-360m", "HuggingFaceTB/SmolLM2-360M", 362e6, False, APACHE, FREE, 2024),
-    Entry("smollm2-1.7b", "HuggingFaceTB/SmolLM2-1.7B", 1.71e9, False, APACHE, FREE, 2024),
-    Entry("olmo-2-7b", "allenai/OLMo-2-1124-7B", 7.3e9, False, APACHE, FREE, 2024),
-    Entry("olmo-2-1b", "allenai/OLMo-2-0425-1B", 1.48e9, False, APACHE, FREE, 2025),
-    Entry("qwen3-0.6b-base", "Qwen/Qwen3-0.6B-Base", 596e6, False, APACHE, FREE, 2025),
+    Entry("smollm2-135m", "HuggingFaceTB/SmolLM2-135M", 135e6, False, APACHE, FREE, 2024, 2e12),
+    Entry("smollm2-360m", "HuggingFaceTB/SmolLM2-360M", 362e6, False, APACHE, FREE, 2024, 4e12),
+    Entry("smollm2-1.7b", "HuggingFaceTB/SmolLM2-1.7B", 1.71e9, False, APACHE, FREE, 2024, 11e12),
+    Entry("olmo-2-7b", "allenai/OLMo-2-1124-7B", 7.3e9, False, APACHE, FREE, 2024, 4e12),
+    Entry("olmo-2-1b", "allenai/OLMo-2-0425-1B", 1.48e9, False, APACHE, FREE, 2025, 4e12),
+    Entry("qwen3-0.6b-base", "Qwen/Qwen3-0.6B-Base", 596e6, False, APACHE, FREE, 2025, 36e12),
     Entry("llama-2-7b-chat", "meta-llama/Llama-2-7b-chat-hf", 6.74e9, True, "Llama 2 Community", LLAMA, 2023),
     Entry("zephyr-7b", "HuggingFaceH4/zephyr-7b-beta", 7.24e9, True, "MIT", FREE, 2023),
     Entry("mistral-7b-instruct", "mistralai/Mistral-7B-Instruct-v0.2", 7.24e9, True, APACHE, FREE, 2023),

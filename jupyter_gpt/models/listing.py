@@ -65,13 +65,21 @@ def _about(model) -> dict:
 
 
 def catalogue_report() -> Report:
-    """One row a published model: base models, then assistants, each with its licence and what that allows."""
+    """One row a published model: base models, with the tokens they were pretrained on, then assistants; each with its
+    licence and what that allows."""
     from jupyter_gpt.models.catalogue import ABSENT, CATALOGUE
 
-    head = ("model", "parameters", "kind", "licence", "terms", "year")
-    rows = [(e.name, short(e.parameters), _kind(e.assistant), e.licence, e.terms, str(e.year)) for e in CATALOGUE]
+    head = ("model", "parameters", "tokens", "kind", "licence", "terms", "year")
+    rows = [
+        (e.name, short(e.parameters), tokens(e), _kind(e.assistant), e.licence, e.terms, str(e.year)) for e in CATALOGUE
+    ]
     data = {"view": "catalogue", "models": [entry._asdict() for entry in CATALOGUE]}
-    return Report("", [Table(head, rows, "lrlllr", wrap=True), Paragraph(ABSENT)], data)
+    return Report("", [Table(head, rows, "lrrlllr", wrap=True), Paragraph(ABSENT)], data)
+
+
+def tokens(entry) -> str:
+    """Of a base model, what it was pretrained on; nothing for an assistant."""
+    return short(entry.tokens) if entry.tokens else "" if entry.assistant else "not published"
 
 
 def kind_of(model) -> str:

@@ -110,6 +110,8 @@ def test_the_catalogue_lists_every_model_with_its_terms():
         assert entry.licence in line and entry.terms in line and line.endswith(str(entry.year))
         assert (" assistant " in line) == entry.assistant and (" base " in line) != entry.assistant
         assert f">{entry.name}<" in report.html
+        told = short(entry.tokens) if entry.tokens else "not published"
+        assert entry.assistant or re.split(r" {2,}", line)[2] == told
     assert [m["name"] for m in report.data["models"]] == [entry.name for entry in CATALOGUE]
 
 
