@@ -37,6 +37,7 @@ from jupyter_gpt.nn.lora_linear import (
     unwrapped,
 )
 from jupyter_gpt.nn.modules import Architecture, Function, Operations, architecture_of, base_of
+from jupyter_gpt.nn.quantized import is_quantized, multiplied
 
 MASKED_KERNELS = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 ROWS = 16  # the layout is chosen for this many rows; it serves one and hundreds nearly as well
@@ -112,6 +113,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
     """Attention of queries `(B, t, H, h)` over keys and values `(B, G, columns, h)`: `(B, t, H*h)`."""
     B, t, H, h = q.shape
     G = k.shape[1]
+    if t == 1 and q.device.type == "cpu" and q.dtype == torch.bfloat16 and H != G:  # as below, 1.4 times as fast
+        y = F.scaled_dot_product_attention(q.transpose(1, 2), k, v, attn_mask=bias, enable_gqa=True)
+        return y.reshape(B, 1, H * h)
     if t == 1:  # the H / G heads of a group are its queries: no key is repeated
         y = F.scaled_dot_product_attention(q.reshape(B, G, H // G, h), k, v, attn_mask=bias)
         return y.reshape(B, 1, H * h)
@@ -131,14 +135,13 @@ def decode_forward(module: nn.Module, pack: Callable[..., Function]) -> DecodeFo
     known = ("LlamaForCausalLM", "Qwen3ForCausalLM", "GPT2LMHeadModel")
     ops = decoding_operations(pack)
     model = architecture_of(module, ops) if type(module).__name__ in known and plain(module) else None
-    return model and DecodeForward(
-        model, head_of(ops.linear, module.lm_head), unwrapped(module.get_input_embeddings()).weight.dtype
-    )
+    return model and DecodeForward(model, head_of(ops.linear, module.lm_head), base_weights(module)[0].dtype)
 
 
 def plain(module: nn.Module) -> bool:
-    """Whether every part is transformers' own or plain LoRA: no quantized layer, no hook, one dtype and device."""
-    parts = [m for m in module.modules() if not is_plain_lora(m) and type(m).__name__ not in TOKEN_ROW_LAYERS]
+    """Whether every part is transformers' own, ours in 8 or 4 bits, or plain LoRA: no hook, one dtype and device."""
+    own = [m for m in module.modules() if not is_plain_lora(m) and type(m).__name__ not in TOKEN_ROW_LAYERS]
+    parts = [part for part in own if not is_quantized(part)]
     weights = {(p.dtype, p.device) for name, p in module.named_parameters() if not is_adapter_parameter(name)}
     known = ("torch.nn.modules.", "transformers.")
     return (
@@ -154,6 +157,8 @@ def decoding_operations(pack: Callable[..., Function]) -> Operations:
 
     def linear(*layers: nn.Module) -> Function:
         bases = [base_layer(layer) for layer in layers]
+        if any(is_quantized(base) for base in bases):
+            return add_lora(multiplied(bases), layers, [base.out_features for base in bases])
         weights = [base.weight.t() if type(base).__name__ == "Conv1D" else base.weight for base in bases]
         return add_lora(pack(weights, [base.bias for base in bases]), layers, [len(weight) for weight in weights])
 

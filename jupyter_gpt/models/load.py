@@ -11,6 +11,7 @@ import re
 import weakref
 from collections.abc import Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from jupyter_gpt.errors import GPTError, is_out_of_memory
 from jupyter_gpt.models.model_files import check_files, check_settings, weight_count
@@ -18,6 +19,7 @@ from jupyter_gpt.nn import devices
 from jupyter_gpt.nn.sizes import amount
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+QUANTIZED = ("int8", "int4")
 SAFE = {"local_files_only": True, "trust_remote_code": False}  # no network, no code of a model
 
 
@@ -77,25 +79,25 @@ def load(model, dtype: str | None = None, device: str | None = None, others: Seq
     are damaged, missing or pickled, for a model that needs code of its own, and for too little memory; memory is then
     as before.
     """
-    import torch
-
     device = check_device(device or devices.default_device())
     dtype = dtype or str(resident_dtype(device.partition(":")[0])).removeprefix("torch.")
-    if dtype not in BYTES:
-        raise GPTError(f"{dtype} is not a dtype for a model: {', '.join(BYTES)}")
+    if dtype not in (*BYTES, *QUANTIZED):
+        raise GPTError(f"{dtype} is not a dtype for a model: {', '.join((*BYTES, *QUANTIZED))}")
+    if dtype in QUANTIZED and device != "cpu":
+        raise GPTError(f"--dtype {dtype} is for CPUs: on {device} load it in bfloat16, or add --device cpu")
     check_weights(model)
-    needed = weight_count(model.folder) * BYTES[dtype]
-    check_room(model.name, needed, dtype, device, others)
+    count = weight_count(model.folder)
+    check_room(model, count, dtype, device, others)
     try:
-        module, info = from_folder(model.folder, model.labels, dtype=getattr(torch, dtype), output_loading_info=True)
+        module, missing = read(model, dtype)
         with quiet():
             tokenizer = tokenizer_of(model)
-        if missing := sorted(info["missing_keys"]):  # transformers would initialise them at random
+        if missing:  # transformers would initialise them at random
             raise GPTError(f"model {model.name} is damaged: {len(missing)} of its weights are missing ({missing[0]} …)")
         unscaled(module).requires_grad_(False).to(device).eval()
     except Exception as error:  # damaged files raise anything
-        info = module = None
-        failed = too_large(model.name, needed, dtype, device, others) if is_out_of_memory(error) else None
+        module = None
+        failed = too_large(model, count, dtype, device, others) if is_out_of_memory(error) else None
         reason = first_line(error)
         error.__traceback__ = None  # its frames hold the weights loaded so far
         devices.give_back(device.partition(":")[0])
@@ -103,7 +105,21 @@ def load(model, dtype: str | None = None, device: str | None = None, others: Seq
             raise
         raise failed or GPTError(f"model {model.name} cannot be loaded from {model.folder}: {reason}") from error
     model.module, model.tokenizer = module, tokenizer
-    model.parameters = model.parameters or sum(p.numel() for p in module.parameters())
+    model.parameters = model.parameters or (
+        count if dtype in QUANTIZED else sum(p.numel() for p in module.parameters())
+    )
+
+
+def read(model, dtype: str) -> tuple[Any, list[str]]:
+    """The module in a model's folder, and the names of weights that are missing there."""
+    import torch
+
+    if dtype in QUANTIZED:
+        from jupyter_gpt.models import quantize
+
+        return quantize.load(model.folder, model.labels, dtype)
+    module, info = from_folder(model.folder, model.labels, dtype=getattr(torch, dtype), output_loading_info=True)
+    return module, sorted(info["missing_keys"])
 
 
 def tokenizer_of(model):
@@ -200,21 +216,35 @@ def check_weights(model, config: str = "config.json") -> None:
         raise GPTError(f"model {model.name} is damaged: its {config} cannot be read") from error
 
 
-def check_room(name: str, needed: int, dtype: str, device: str, others: Sequence[str]) -> None:
+def bytes_needed(model, count: int, dtype: str) -> int:
+    """Bytes of a model in memory that has `count` numbers on disk."""
+    if dtype in QUANTIZED:
+        from jupyter_gpt.models import quantize
+
+        return quantize.needed(model.folder, count, dtype)
+    return count * BYTES[dtype]
+
+
+def check_room(model, count: int, dtype: str, device: str, others: Sequence[str]) -> None:
     room = devices.free(device)
-    if room is not None and needed > room:
-        raise too_large(name, needed, dtype, device, others)
+    if room is not None and bytes_needed(model, count, dtype) > room:
+        raise too_large(model, count, dtype, device, others)
 
 
-def too_large(name: str, needed: int, dtype: str, device: str, others: Sequence[str]) -> GPTError:
+def too_large(model, count: int, dtype: str, device: str, others: Sequence[str]) -> GPTError:
     """How much memory it needs, how much there is, and what would fit."""
-    room = devices.free(device)
+    room, needed = devices.free(device), bytes_needed(model, count, dtype)
     has = "" if room is None else f", and {device} has {amount(room)} free"
-    half = needed // BYTES[dtype] * 2
-    fits = [f"--dtype bfloat16 needs {amount(half)}"] if half < needed and (room is None or half <= room) else []
+    smaller = ["bfloat16", *(QUANTIZED if device == "cpu" else ())]
+    sizes = [(other, bytes_needed(model, count, other)) for other in smaller]
+    fits = [
+        f"--dtype {other} needs {amount(size)}"
+        for other, size in sizes
+        if size < needed and (room is None or size <= room)
+    ]
     fits += [f"%gpt unload {other}" for other in others]
     hint = f": {', or '.join(fits)}" if fits else ": a smaller model would fit"
-    return GPTError(f"model {name} needs {amount(needed)} in {dtype}{has}{hint}")
+    return GPTError(f"model {model.name} needs {amount(needed)} in {dtype}{has}{hint}")
 
 
 def first_line(error: BaseException) -> str:

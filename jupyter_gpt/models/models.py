@@ -18,7 +18,7 @@ from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.models import adapters
 from jupyter_gpt.models.endpoints import Endpoint, Endpoints
-from jupyter_gpt.models.load import full_precision, load, quiet, resident_dtype, unload
+from jupyter_gpt.models.load import QUANTIZED, full_precision, load, quiet, resident_dtype, unload
 from jupyter_gpt.report.report import Report, ShownAsTable
 from jupyter_gpt.runs.provenance import Provenance
 from jupyter_gpt.runs.worker import on_worker
@@ -87,7 +87,20 @@ class Model:
 
     @property
     def dtype(self) -> str | None:
-        return str(self.module.dtype).removeprefix("torch.") if self.resident else None
+        if not self.resident:
+            return None
+        from jupyter_gpt.nn.quantized import format_of
+
+        return format_of(self.module) or str(self.module.dtype).removeprefix("torch.")
+
+    @property
+    def notes(self) -> list[str]:
+        """What there is to know of its weights in memory, a line each; nothing unless they have 8 or 4 bits."""
+        if self.dtype not in QUANTIZED or self.base:
+            return []
+        from jupyter_gpt.models.quantize import notes
+
+        return notes(self.module, self.dtype)
 
     @property
     def has_chat(self) -> bool:
@@ -108,8 +121,11 @@ class Model:
             return 0
         if self.base:
             return sum(tensor.nbytes for tensor in adapters.own_tensors(self.module))
+        from jupyter_gpt.nn.quantized import bytes_of
+
         tensors = [*self.module.parameters(), *self.module.buffers()]
-        return sum({s.data_ptr(): s.nbytes() for s in (t.untyped_storage() for t in tensors)}.values())
+        plain = sum({s.data_ptr(): s.nbytes() for s in (t.untyped_storage() for t in tensors)}.values())
+        return plain + bytes_of(self.module)
 
     @property
     def on_disk(self) -> int:
@@ -242,7 +258,8 @@ class Models(ShownAsTable, Mapping):
 
     def to_train(self, model: Model, whole: bool, dtype: str):
         """The module that training starts from, with activations in `dtype` (or "auto"). Its weights are fp32 if the
-        `whole` model is trained, or if transformers' own forward is to compute in fp32: it computes in their dtype.
+        `whole` model is trained, if transformers' own forward is to compute in fp32, for it computes in their dtype,
+        or if those in memory have 8 or 4 bits.
         """
         import torch
 
@@ -251,7 +268,8 @@ class Models(ShownAsTable, Mapping):
 
         known = is_known_architecture(model.module.get_base_model() if model.base else model.module)
         upcast = not known and resolved(dtype, model.module) == "float32" and model.module.dtype != torch.float32
-        return self.full_precision(model) if whole or upcast else model.module
+        quantized = model.dtype in QUANTIZED  # kernels of 8 and 4 bits have no gradient
+        return self.full_precision(model) if whole or upcast or quantized else model.module
 
     def sharing(self, model: Model) -> list[Model]:
         """The adapters in memory that share `model`'s tensors."""
@@ -324,6 +342,8 @@ class Models(ShownAsTable, Mapping):
         `licence` is that of the weights it started from. Of a peft model only the adapter is written, with the name of
         its `base`. Raises GPTError when it cannot be written; the older one is then untouched.
         """
+        if self.quantized(module) and not adapters.is_adapter(module):
+            raise GPTError(f"model {name} cannot be written: its weights in memory are rounded to 8 or 4 bits")
         folder = store.home() / "models" / name
         temporary = folder.with_name(f".writing-{name}.{os.getpid()}")
         parameters = sum(p.numel() for p in module.parameters())
@@ -361,6 +381,13 @@ class Models(ShownAsTable, Mapping):
         if model.base and not self.shares(model):  # trained on a quantised or fp32 copy of its base
             self.unload(name)
         return model
+
+    @staticmethod
+    def quantized(module) -> bool:
+        """Whether a module has weights in 8 or 4 bits."""
+        from jupyter_gpt.nn.quantized import format_of
+
+        return format_of(module) is not None
 
     def shares(self, model: Model) -> bool:
         """Whether an adapter shares the tensors of its base in memory."""

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jupyter_gpt.nn import cpu_kernels
+from jupyter_gpt.nn.quantized import is_quantized
 
 TOKEN_ROW_LAYERS = ("TrainableTokensWrapper", "TrainableTokensLayer", "BufferDict")  # of peft, around a table
 
@@ -32,7 +33,7 @@ def is_adapted(layer: nn.Module) -> bool:
 
 
 def is_plain_lora(layer: nn.Module) -> bool:
-    """Whether the layer is W x + s B A x with one active adapter: no DoRA, no dropout, nothing merged or quantized."""
+    """Whether the layer is W x + s B A x with one active adapter: no DoRA, no dropout, nothing merged."""
     if not is_adapted(layer):
         return False
     from peft.tuners.lora import Linear
@@ -46,7 +47,7 @@ def is_plain_lora(layer: nn.Module) -> bool:
         and not layer.lora_variant
         and isinstance(layer.lora_dropout[names[0]], nn.Identity)
         and layer.lora_B[names[0]].bias is None
-        and type(layer.base_layer).__name__ in ("Linear", "Conv1D")
+        and type(layer.base_layer).__name__ in ("Linear", "Conv1D", "QuantizedLinear")
     )
 
 
@@ -152,10 +153,13 @@ def token_rows(layer: nn.Module) -> TokenRows | None:
     names = [name for name in adapter.active_adapters if name in adapter.trainable_tokens_delta]
     if not names or adapter.merged or adapter.disable_adapters:
         return None
-    weight = adapter.base_layer.weight
-    rows = [adapter.trainable_tokens_delta[name].to(weight) for name in names]
+    rows = [adapter.trainable_tokens_delta[name] for name in names]
+    device, dtype = rows[0].device, torch.bfloat16
+    if not is_quantized(adapter.base_layer):
+        device, dtype = adapter.base_layer.weight.device, adapter.base_layer.weight.dtype
+    rows = [each.to(device, dtype) for each in rows]
     ids = tuple(token for name in names for token in adapter.token_indices[name])
-    return TokenRows(tensor_of(ids, weight.device), rows[0] if len(rows) == 1 else torch.cat(rows))
+    return TokenRows(tensor_of(ids, device), rows[0] if len(rows) == 1 else torch.cat(rows))
 
 
 @lru_cache(64)
@@ -165,9 +169,9 @@ def tensor_of(ids: tuple[int, ...], device: torch.device) -> Tensor:
         return torch.tensor(ids, device=device)
 
 
-def embed(ids: Tensor, table: Tensor, own: TokenRows | None) -> Tensor:
+def embed(ids: Tensor, table: nn.Module, own: TokenRows | None) -> Tensor:
     """`F.embedding` of ids `(…)` in a table `(V, D)`, with the adapter's rows in place of the table's."""
-    x = F.embedding(ids, table)
+    x = table(ids) if is_quantized(table) else F.embedding(ids, table.weight)
     if own is None:
         return x
     hit = ids[..., None] == own.ids

@@ -17,6 +17,7 @@ from jupyter_gpt.runs.provenance import provenance
 from jupyter_gpt.runs.worker import on_worker
 from jupyter_gpt.stages.stage import OVERWRITE, Bound, claim
 
+DTYPE = Literal["float32", "bfloat16", "float16", "int8", "int4"]
 A_MODEL = "a model of this folder or of the user's cache"
 
 
@@ -54,6 +55,7 @@ class Pull(Bound):
         hints=tuple(catalogue.names()),
     )
     name: str | None = option(None, "name of the model here (default: its own name)", "NAME", positional=True)
+    dtype: DTYPE | None = option(None, "load it now, in this number format (%gpt load --help)")
     overwrite: bool = option(False, OVERWRITE)
     progress: Callable | None = option(
         None, "called with (what, done, total) about ten times a second: the bytes that have come", only="python"
@@ -63,14 +65,19 @@ class Pull(Bound):
 class Load(Bound):
     """load a model into memory
 
-    Loads a model now, instead of at its first use, and in the number format and on the device asked for.
+    Loads a model now, instead of at its first use, and in the number format and on the device asked for. In int8 and
+    int4, for CPUs, weights are rounded to 8 or 4 bits and activations are bfloat16: it takes less memory and samples
+    faster. What is trained on such a model starts from its weights on disk.
     """
 
     magic: ClassVar[str] = "%gpt load"
-    examples: ClassVar[tuple[str, ...]] = ("%gpt load smollm2-135m-instruct --dtype bfloat16",)
+    examples: ClassVar[tuple[str, ...]] = (
+        "%gpt load smollm2-135m-instruct --dtype bfloat16",
+        "%gpt load smollm2-135m-instruct --dtype int4",
+    )
 
     name: str = option(..., A_MODEL, place=True, complete="models")
-    dtype: Literal["float32", "bfloat16", "float16"] | None = option(
+    dtype: DTYPE | None = option(
         None, "number format (default: float32 on a CPU, bfloat16 on a GPU, float16 on one without it)"
     )
     device: str | None = option(None, "cpu, cuda or cuda:1 (default: a GPU if there is one)", "DEVICE")
@@ -124,7 +131,8 @@ def pull(session, options: Pull) -> Model:
     """
     from jupyter_gpt.models.pull import pull
 
-    return pull(session.models, options.source, options.name, options.overwrite, options.progress)
+    model = pull(session.models, options.source, options.name, options.overwrite, options.progress)
+    return session.models.load(model.name, options.dtype) if options.dtype else model
 
 
 def load(session, options: Load) -> Model:

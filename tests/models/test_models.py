@@ -66,7 +66,7 @@ def test_load_in_another_form_loads_anew(gpt, tiny_model):
     assert gpt.load("fox") is half, "no form asked for: the one that is there will do"
     assert gpt.load("fox", dtype="float32").memory == whole
     assert gpt.load("fox").resident
-    assert "--dtype is float32 or bfloat16 or float16, not" in fail(gpt.load, "fox", dtype="int4")
+    assert "--dtype is float32 or bfloat16 or float16 or int8 or int4, not" in fail(gpt.load, "fox", dtype="int3")
     assert gpt.load("fox").resident, "a mistake leaves the model usable"
     assert "not a device" in fail(gpt.load, "fox", device="gpu")
 

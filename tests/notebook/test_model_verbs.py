@@ -60,7 +60,7 @@ def test_mistakes_are_one_line(run, fails):
     assert fails("%gpt pull") == "%gpt pull requires SOURCE: %gpt pull SOURCE [options]"
     assert "did you mean smollm2-135m-instruct?" in fails("%gpt pull smollm2-135m-instruc")
     assert fails("%gpt load foxx") == "there is no model foxx (did you mean fox?)"
-    assert "float32 or bfloat16 or float16" in fails("%gpt load fox --dtype int8")
+    assert "float32 or bfloat16 or float16 or int8 or int4" in fails("%gpt load fox --dtype int3")
     assert "is not there" in fails("%gpt pull ./hen")
 
 

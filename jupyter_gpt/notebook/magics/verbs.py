@@ -55,6 +55,8 @@ def load(gpt, given: dict, ip) -> object:
     """Loads it; the result is the model."""
     model = gpt.load(**given)
     print(f"{model.name} is in memory, {model.dtype} on {model.device}")
+    for note in model.notes:
+        print(note)
     return model
 
 
