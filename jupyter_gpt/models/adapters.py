@@ -11,7 +11,8 @@ import warnings
 from pathlib import Path
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.models.load import SAFE, check_weights, first_line, quiet
+from jupyter_gpt.models.folder import SAFE, quiet
+from jupyter_gpt.models.load import check_weights, first_line
 
 CONFIG = "adapter_config.json"
 CHUNK, CHUNKS = 1 << 16, 64  # bytes of a file that are hashed at once, and how often

@@ -10,17 +10,16 @@ import json
 import re
 import weakref
 from collections.abc import Sequence
-from contextlib import contextmanager
 from typing import Any
 
 from jupyter_gpt.errors import GPTError, is_out_of_memory
+from jupyter_gpt.models.folder import SAFE, from_folder, quiet
 from jupyter_gpt.models.model_files import check_files, check_settings, weight_count
 from jupyter_gpt.nn import devices
 from jupyter_gpt.nn.sizes import amount
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 QUANTIZED = ("int8", "int4")
-SAFE = {"local_files_only": True, "trust_remote_code": False}  # no network, no code of a model
 
 
 def resident_dtype(device: str):
@@ -30,22 +29,6 @@ def resident_dtype(device: str):
     if device != "cuda":
         return torch.float32
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-
-
-@contextmanager
-def quiet():
-    """Without transformers' progress bars and warnings."""
-    from transformers.utils import logging
-
-    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if shown:
-            logging.enable_progress_bar()
 
 
 def check_device(device: str) -> str:
@@ -61,15 +44,6 @@ def check_device(device: str) -> str:
     if number and int(number) >= torch.cuda.device_count():
         raise GPTError(f"there is no {device}: this machine has {torch.cuda.device_count()} (counted from 0)")
     return device
-
-
-def from_folder(folder, labels=None, **options):
-    """`from_pretrained` of a causal LM, or with `labels` of a classifier, from safetensors only."""
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
-
-    auto = AutoModelForSequenceClassification if labels else AutoModelForCausalLM
-    with quiet():
-        return auto.from_pretrained(folder, use_safetensors=True, **SAFE, **options)
 
 
 def load(model, dtype: str | None = None, device: str | None = None, others: Sequence[str] = ()) -> None:
@@ -117,7 +91,10 @@ def read(model, dtype: str) -> tuple[Any, list[str]]:
     if dtype in QUANTIZED:
         from jupyter_gpt.models import quantize
 
-        return quantize.load(model.folder, model.labels, dtype)
+        try:
+            return quantize.load(model.folder, model.labels, dtype)
+        finally:
+            devices.give_back("cpu")  # what was read in full precision
     module, info = from_folder(model.folder, model.labels, dtype=getattr(torch, dtype), output_loading_info=True)
     return module, sorted(info["missing_keys"])
 

@@ -18,7 +18,8 @@ from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.models import adapters
 from jupyter_gpt.models.endpoints import Endpoint, Endpoints
-from jupyter_gpt.models.load import QUANTIZED, full_precision, load, quiet, resident_dtype, unload
+from jupyter_gpt.models.folder import quiet
+from jupyter_gpt.models.load import QUANTIZED, full_precision, load, resident_dtype, unload
 from jupyter_gpt.report.report import Report, ShownAsTable
 from jupyter_gpt.runs.provenance import Provenance
 from jupyter_gpt.runs.worker import on_worker

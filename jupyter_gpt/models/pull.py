@@ -17,7 +17,8 @@ from typing import cast
 from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.models import catalogue, fetch, gguf
-from jupyter_gpt.models.load import SAFE, first_line, quiet
+from jupyter_gpt.models.folder import SAFE, quiet
+from jupyter_gpt.models.load import first_line
 from jupyter_gpt.models.model_files import check_files, check_settings, check_template, weight_count
 from jupyter_gpt.models.models import ABOUT, Model, Models, is_model
 from jupyter_gpt.runs.provenance import Provenance, provenance

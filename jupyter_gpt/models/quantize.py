@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from jupyter_gpt.models.folder import SAFE, from_folder, quiet
 from jupyter_gpt.nn import quantized
 from jupyter_gpt.nn.modules import is_known_architecture
 from jupyter_gpt.nn.quantized import Int4, Int8, QuantizedEmbedding, QuantizedLinear
@@ -40,8 +41,6 @@ def needed(folder: Path, count: int, dtype: str) -> int:
 
 def load(folder: Path, labels: list[str] | None, dtype: str) -> tuple[nn.Module, list[str]]:
     """The module in the safetensors of `folder`, and the names of weights that are missing there."""
-    from jupyter_gpt.models.load import from_folder
-
     files = stored(folder)
     module = skeleton(folder, labels)
     own = {name: parameter.shape for name, parameter in module.named_parameters(remove_duplicate=False)}
@@ -61,8 +60,6 @@ def skeleton(folder: Path, labels: list[str] | None) -> nn.Module:
     """The module without memory for its parameters; its buffers are there."""
     from accelerate import init_empty_weights
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
-
-    from jupyter_gpt.models.load import SAFE, quiet
 
     auto = AutoModelForSequenceClassification if labels else AutoModelForCausalLM
     with quiet():

@@ -15,7 +15,7 @@ from pathlib import Path
 from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.models import adapters, fetch
-from jupyter_gpt.models.load import quiet
+from jupyter_gpt.models.folder import quiet
 from jupyter_gpt.models.models import Models
 from jupyter_gpt.runs.worker import on_worker
 

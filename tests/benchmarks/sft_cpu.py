@@ -157,7 +157,7 @@ def main() -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from jupyter_gpt.models.load import quiet
+    from jupyter_gpt.models.folder import quiet
 
     rows = json.loads(arguments.data.read_text(encoding="utf-8"))
     tokenizer = AutoTokenizer.from_pretrained(arguments.model)
