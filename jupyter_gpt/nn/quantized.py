@@ -376,6 +376,15 @@ def multiplied(layers: Sequence[nn.Module]) -> Callable[[Tensor], Tensor]:
     return forward
 
 
+def weights_of(layers: Sequence[nn.Module]) -> Sequence[Tensor]:
+    """The weights `(N, K)` of layers that read the same input, each dequantised once in bf16."""
+    weights = [layer.weights if isinstance(layer, QuantizedLinear) else None for layer in layers]
+    if None in weights:
+        return [layer.weight for layer in layers]
+    whole = torch.cat([each.transposed(torch.bfloat16).t() for each in together(weights)])
+    return whole.split([layer.out_features for layer in layers])
+
+
 def is_quantized(layer: nn.Module) -> bool:
     """Whether a layer has weights in 8 or 4 bits."""
     return isinstance(layer, QuantizedLinear | QuantizedEmbedding)

@@ -7,6 +7,8 @@ import torch
 
 from helpers.decoding import ids_of, run
 from helpers.shapes import VOCAB, lora, random_prompts
+from jupyter_gpt.inference import decode_forward as decode_forward_module
+from jupyter_gpt.inference import forward
 from jupyter_gpt.inference.decode_forward import decode_forward, unpacked
 from jupyter_gpt.inference.sampling import Request
 from jupyter_gpt.models.quantize import notes, quantize
@@ -101,6 +103,30 @@ def test_the_forwards_are_those_of_the_dequantised_model(way, kind, dtype):
     full = exact(torch.tensor([[*prompt, *ids_of(tokens)]])).logits[0].log_softmax(-1)[len(prompt) - 1 :]
     for place, token in enumerate(tokens):
         assert token.logprob == pytest.approx(full[place, token.id].item(), abs=0.15)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_a_large_batch_is_decoded_with_a_copy_in_bf16(monkeypatch, kind):
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("this CPU has no layout of bf16 weights")
+    plain = build(kind)
+    module, made = lora(rounded(plain, "int4")), []
+    widened = decode_forward_module.widened
+    monkeypatch.setattr(decode_forward_module, "widened", lambda layers: made.append(1) or widened(layers))
+    request = Request(random_prompts(1)[0], samples=forward.WIDE, max_tokens=forward.PATIENCE + 12, seed=1)
+    found = run(module, [request])
+    assert made, "the copy was made"
+    made.clear()
+    monkeypatch.setattr(forward, "WIDE", 1000)
+    for key, tokens in run(module, [request]).items():
+        for mine, other in zip(found[key], tokens, strict=True):
+            if mine.id != other.id:
+                break
+            assert mine.logprob == pytest.approx(other.logprob, abs=0.1)
+    assert not made
+    monkeypatch.setattr("jupyter_gpt.nn.devices.free", lambda device: 1000)
+    monkeypatch.setattr(forward, "WIDE", 2)
+    assert len(run(module, [request])) == request.samples and not made, "where memory is short it is not"
 
 
 def test_int8_says_what_fp32_says():
