@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 PICTURES = {  # file: notebook, what the cell contains, or "%gpt claims"
     "tokens": ("00_tour", "%gpt tokens"),
     "compare": ("00_tour", "%%compare"),
-    "claims": ("03_sft", "%gpt claims"),
+    "claims": ("07_retrieval", "%gpt claims"),
     "tree": ("05_thinking", "--tree"),
     "rag": ("07_retrieval", "%%rag"),
     "json": ("08_constrained", "--json"),
