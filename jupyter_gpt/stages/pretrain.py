@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError, nearest
-from jupyter_gpt.options import Count, NotNegative, Positive, ProperShare, Recipe, option
+from jupyter_gpt.models import adapters
+from jupyter_gpt.options import Count, NotNegative, Positive, ProperShare, Recipe, label, option
+from jupyter_gpt.runs.events import Progress
 from jupyter_gpt.runs.run import Run
 from jupyter_gpt.stages.corpus import MIXTURE
+from jupyter_gpt.stages.sft import check_base_mark, startable
 from jupyter_gpt.stages.stage import (
     LENGTH,
     MICRO_TOKENS,
@@ -28,6 +31,7 @@ from jupyter_gpt.stages.stage import (
     schedule,
 )
 
+FROM_SCRATCH = ("tokenizer", "vocab_size", "depth", "arch", "size", "width", "heads", "kv_heads", "mlp")
 # Known shapes: arch, layers, width, heads, kv heads, MLP width, vocabulary, context, tied.
 SIZES = {
     "gpt2": ("gpt2", 12, 768, 12, 12, 3072, 50257, 1024, True),
@@ -42,13 +46,14 @@ SIZES = {
 
 
 class Pretrain(Schedule):
-    """train a GPT from scratch
+    """train a GPT from scratch, or continue with a base
 
     Collects the documents, trains a tokenizer on them, packs them into rows and trains a transformer to predict the
     next token, with a live loss curve and samples. The model is gpt.models[NAME], and on disk a plain transformers
     folder. Stop it with the view's button or the notebook's ■: the model as of that step is evaluated once (■ again
     skips that) and kept, and %gpt resume NAME continues. A warning says if the loss diverges or does not fall, or if
-    the model overfits. Without a length it trains on 20 tokens per parameter (Hoffmann et al. 2022).
+    the model overfits. Without a length it trains on 20 tokens per parameter (Hoffmann et al. 2022). With --base it
+    continues with that model (continued pretraining), its tokenizer and architecture, at a quarter of the usual rate.
     """
 
     magic: ClassVar[str] = "%%pretrain"
@@ -61,6 +66,10 @@ class Pretrain(Schedule):
         "python: 1",
         "",
         "%%pretrain gpt --corpus bedtime --depth 8 --tokens 50M --background",
+        "",
+        "%%pretrain lawyer --base smollm2-135m --tokens 20M",
+        "./statutes/*.txt: 3",
+        "./letters/*.txt: 1",
     )
 
     mixture: object = option(
@@ -77,6 +86,9 @@ class Pretrain(Schedule):
         complete="corpora",
         group="Name and data",
         recipe=False,
+    )
+    base: str | None = option(
+        None, "the model to continue with, which is not changed", "MODEL", complete="models", group="Name and data"
     )
     tokenizer: str = option(
         "bpe",
@@ -156,6 +168,12 @@ class Pretrain(Schedule):
 
     def check_together(self) -> None:
         one_length(self, "steps", "tokens", "minutes")
+        if self.base is not None:
+            if own := [name for name in FROM_SCRATCH if name in self.model_fields_set]:
+                flag = label(type(self), own[0])
+                raise GPTError(f"{flag} is for a model from scratch, {self.base} has its own: leave it out")
+            if self.steps is None and self.tokens is None and self.minutes is None:
+                raise GPTError(f"say how long to continue with {self.base}: --steps, --tokens or --minutes")
 
 
 class PretrainRecipe(Recipe, Pretrain):
@@ -166,8 +184,15 @@ class PretrainRecipe(Recipe, Pretrain):
     known: such a run first measures its speed.
     """
 
-    NEWER: ClassVar[Mapping[str, object]] = {"prompts": None, "checkpointing": None, "tokens": None}
+    NEWER: ClassVar[Mapping[str, object]] = {
+        "prompts": None,
+        "checkpointing": None,
+        "tokens": None,
+        "base": None,
+        "base_mark": "",
+    }
 
+    base_mark: str = ""  # a hash of the base
     mixture: dict[str, float]
     name: str = ""
     arch: str
@@ -217,7 +242,16 @@ def pretrain(session, options: Pretrain) -> Run:
         raise GPTError("say what to train on: sources with weights in the body, or --corpus NAME, not both")
     weights = session.corpora[options.corpus].weights if options.corpus is not None else options.mixture
     weights, variables = mixtures.read(weights, options.variables)
-    recipe = recipe_of(options, weights)
+    start = None if options.base is None else startable(session, options.base)
+    if start is None:
+        recipe = recipe_of(options, weights)
+    else:
+        if options.base == options.name:
+            raise GPTError(f"{options.name} would take the place of the model it starts from: choose another name")
+        if start.base:
+            merge = f"%gpt merge {start.name} NAME, then --base NAME"
+            raise GPTError(f"{start.name} is an adapter of {start.base}: {merge}")
+        recipe = recipe_of(options, weights, shape_of(start)).replace(base_mark=adapters.mark(start.folder))
     tokenizer = options.tokenizer
     if tokenizer not in ("bpe", "char") and tokenizer not in session.models:
         raise GPTError(f"--tokenizer {tokenizer} is neither bpe, char nor a model{nearest(tokenizer, session.models)}")
@@ -230,16 +264,17 @@ def pretrain(session, options: Pretrain) -> Run:
     return launch(session, options, "pretrain", recipe, requested, variables)
 
 
-def recipe_of(options: Pretrain, mixture: Mapping[str, float]) -> PretrainRecipe:
+def recipe_of(options: Pretrain, mixture: Mapping[str, float], base: Mapping[str, Any] | None = None) -> PretrainRecipe:
     """The recipe of these options; what they leave open follows from `depth` (or `size`).
 
     width = 64 * depth; one head per 64 channels below a width of 512 and per 128 above; a vocabulary that grows as
     depth^2.5 from 2,048 at depth 4; a batch that grows as depth^4 from 1,024 tokens; without a length, 20 tokens per
-    parameter (Hoffmann et al. 2022). `lr` is the peak for matrices, and the other groups keep their ratio to it.
+    parameter (Hoffmann et al. 2022). `lr` is the peak for matrices, and the other groups keep their ratio to it. `base`
+    is the shape of the model that is continued.
 
     Raises GPTError, one line, for anything that cannot be built.
     """
-    shape = model_shape(options)
+    shape = model_shape(options) if base is None else continued_shape(options, base)
     width, context = shape["width"], shape["context"]
     wanted = options.batch_tokens or min(524288, max(256, round(1024 * (shape["layers"] / 4) ** 4)))
     together = options.rows or max(1, min(round(wanted / context), MICRO_TOKENS // context))
@@ -249,7 +284,7 @@ def recipe_of(options: Pretrain, mixture: Mapping[str, float]) -> PretrainRecipe
         steps = math.ceil((tokens or 20 * parameter_count(**shape)) / batch_tokens)
     muon = options.optimizer == "muon"
     scale = (768 / width) ** 0.5
-    peak = options.lr or (0.02 if muon else 3e-3 * min(1.0, 256 / width))
+    peak = options.lr or (0.02 if muon else 3e-3 * min(1.0, 256 / width)) * (1.0 if base is None else 0.25)
     ratio = peak / 0.02 if muon else 1.0
     recipe = PretrainRecipe.from_options(
         options,
@@ -309,6 +344,34 @@ def model_shape(options: Pretrain) -> dict:
     }
 
 
+def shape_of(start) -> dict[str, Any]:
+    """The sizes of a model by name, as its configuration has them."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(start.folder)
+    heads = config.num_attention_heads
+    return {
+        "arch": config.model_type,
+        "layers": config.num_hidden_layers,
+        "width": config.hidden_size,
+        "heads": heads,
+        "kv_heads": getattr(config, "num_key_value_heads", None) or heads,
+        "mlp": getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * config.hidden_size,
+        "context": config.max_position_embeddings,
+        "vocab_size": config.vocab_size,
+        "tied": bool(config.tie_word_embeddings),
+    }
+
+
+def continued_shape(options: Pretrain, base: Mapping[str, Any]) -> dict[str, Any]:
+    """The shape of a base in rows of `--context`, at most 1,024 tokens unless given. Raises GPTError for longer ones
+    than it was made for."""
+    if options.context is not None and options.context > base["context"]:
+        most = f"{base['context']:,}"
+        raise GPTError(f"--context {options.context} is more than {options.base} was made for: at most {most}")
+    return {**base, "context": options.context or min(base["context"], 1024)}
+
+
 def parameter_count(
     arch: str, layers: int, width: int, heads: int, kv_heads: int, mlp: int, vocab_size: int, tied: bool, context: int
 ) -> int:
@@ -330,11 +393,18 @@ def preparation(session, run: Run, recipe, variables: Mapping | None) -> Iterato
     from jupyter_gpt.nn.devices import default_device
     from jupyter_gpt.stages.pretrain_training import prepare
 
-    named = recipe.tokenizer if recipe.tokenizer not in ("bpe", "char") else None
+    base = None
+    if recipe.base is not None:
+        yield Progress(stage=f"loading {recipe.base}", unit="parameters")
+        check_base_mark(session, run, recipe)
+        start = session.models[recipe.base]
+        base = session.models.to_train(start, True, recipe.dtype)
+    named = recipe.base or (recipe.tokenizer if recipe.tokenizer not in ("bpe", "char") else None)
     tokenizer = session.models[named].tokenizer if named else None
-    return (yield from prepare(recipe, run.folder, default_device(), variables, tokenizer))
+    return (yield from prepare(recipe, run.folder, default_device(), variables, tokenizer, base))
 
 
 def keep(session, run: Run, training) -> None:
     """Register what was trained."""
-    keep_model(session, run, training)
+    base = training.recipe.base
+    keep_model(session, run, training, None if base is None else session.models.about(base))

@@ -28,6 +28,7 @@ from jupyter_gpt.data.prepare import prepare as collect
 from jupyter_gpt.data.tokenizer import token_bytes
 from jupyter_gpt.inference.engine import sample
 from jupyter_gpt.nn import devices, training_memory
+from jupyter_gpt.nn.lora import copied
 from jupyter_gpt.nn.loss import IGNORE, eager_softmax_gradient, softmax_gradient
 from jupyter_gpt.nn.optimizer import optimizers
 from jupyter_gpt.nn.output_head import OutputHead, output_head
@@ -42,20 +43,20 @@ RESIDUAL_WRITERS = ("o_proj", "down_proj", "c_proj")
 
 
 def prepare(
-    recipe, folder: Path, device: str, variables: Mapping | None = None, tokenizer=None
+    recipe, folder: Path, device: str, variables: Mapping | None = None, tokenizer=None, base: Any = None
 ) -> Iterator[Event | None]:
     """Yields progress events, returns the `Training` at step 0.
 
     The tokens go to `folder/data`; those of a resumed run are there already, and used as they are. `tokenizer` is that
-    of another model, if the recipe names one.
+    of another model, if the recipe names one; `base` is the model that is continued, in fp32.
     """
     if recipe.dtype == "auto":
         recipe = recipe.replace(dtype=devices.choose_dtype(device, recipe.width))
     yield from devices.notes(device, recipe.dtype)
-    recipe = yield from fitted(recipe, len(tokenizer) if tokenizer else recipe.vocab_size, device)
+    recipe = yield from fitted(recipe, len(tokenizer) if tokenizer else recipe.vocab_size, device, base)
     if not recipe.steps:
         yield Progress(stage="measuring the speed", unit="steps")
-        recipe = recipe.with_steps(measured_steps(recipe, device))
+        recipe = recipe.with_steps(measured_steps(recipe, device, base))
     if (folder / "data" / "documents.json").exists():
         documents = Documents.open(folder / "data")
         tokenizer = documents.tokenizer()
@@ -73,7 +74,8 @@ def prepare(
         )
     yield Progress(stage="building the model", unit="parameters")
     recipe = recipe.replace(vocab_size=len(tokenizer), prompts=recipe.prompts or first_words(documents, tokenizer))
-    model: Any = build(recipe, len(tokenizer), documents.eot).to(device)
+    model: Any = build(recipe, len(tokenizer), documents.eot) if base is None else copied(base)
+    model = model.to(device)
     sizes = token_bytes(tokenizer)
     # On a GPU torch.compile pays for runs longer than its own minute. On a CPU it needs a C++ compiler and gains little
     # over the fused kernels of the training forward.
@@ -98,14 +100,14 @@ def prepare(
     )
 
 
-def fitted(recipe, vocabulary: int, device: str) -> Iterator[Event]:
+def fitted(recipe, vocabulary: int, device: str, base: Any = None) -> Iterator[Event]:
     """The recipe with the micro-batch that the memory of the device holds: a part of the batch in whole rows.
 
     Yields a note if memory is short. Raises GPTError if not even one row fits.
     """
     batch, most = recipe.batch_tokens // recipe.context, max(1, MICRO_TOKENS // recipe.context)
     rows = [recipe.rows] if recipe.rows else [n for n in range(min(batch, most), 0, -1) if batch % n == 0]
-    sizes, step, parameters = [n * recipe.context for n in rows], *memory_step(recipe, vocabulary, device)
+    sizes, step, parameters = [n * recipe.context for n in rows], *memory_step(recipe, vocabulary, device, base)
     tokens, recomputed = training_memory.fit(
         f"a model of {parameters:,} parameters",
         step,
@@ -118,21 +120,23 @@ def fitted(recipe, vocabulary: int, device: str) -> Iterator[Event]:
     return recipe.replace(rows=tokens // recipe.context, checkpointing=recomputed)
 
 
-def memory_step(recipe, vocabulary: int, device: str) -> tuple[training_memory.Step, int]:
-    """The memory of a step, by formula, and the parameters of a model that is not built yet."""
-    with torch.device("meta"):
-        model = build(recipe, vocabulary, 0)
+def memory_step(recipe, vocabulary: int, device: str, base: Any = None) -> tuple[training_memory.Step, int]:
+    """The memory of a step, by formula, and the parameters of a model that is not built or copied yet."""
+    model = base
+    if model is None:
+        with torch.device("meta"):
+            model = build(recipe, vocabulary, 0)
     step = training_memory.finetuning(
         model, recipe.dtype, recipe.context, rank=0, optimizer=recipe.optimizer, whole=recipe.context, device=device
     )
     return step, sum(p.numel() for p in model.parameters())
 
 
-def measured_steps(recipe, device: str) -> int:
+def measured_steps(recipe, device: str, base: Any = None) -> int:
     """How many steps `recipe.minutes` hold on this machine, measured on random tokens. The vocabulary is not known yet:
     that of characters is taken as 128."""
     vocabulary = 128 if recipe.tokenizer == "char" else recipe.vocab_size
-    model = build(recipe, vocabulary, 0).to(device)
+    model = (build(recipe, vocabulary, 0) if base is None else copied(base)).to(device)
     tokens = np.random.default_rng(0).integers(0, vocabulary, (recipe.rows, recipe.context + 1))
     rows = SimpleNamespace(batch=lambda indices: tokens)
     return steps_in(
