@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +40,7 @@ def needed(folder: Path, count: int, dtype: str) -> int:
     return int(2 * table + max(0, count - table) * (1.0 if dtype == "int8" else 0.625))
 
 
-def load(folder: Path, labels: list[str] | None, dtype: str) -> tuple[nn.Module, list[str]]:
+def load(folder: Path, labels: list[str] | None, dtype: str) -> tuple[Any, list[str]]:
     """The module in the safetensors of `folder`, and the names of weights that are missing there."""
     files = stored(folder)
     module = skeleton(folder, labels)
@@ -56,7 +57,7 @@ def load(folder: Path, labels: list[str] | None, dtype: str) -> tuple[nn.Module,
     return quantize(module, dtype, read), sorted(info["missing_keys"])
 
 
-def skeleton(folder: Path, labels: list[str] | None) -> nn.Module:
+def skeleton(folder: Path, labels: list[str] | None) -> Any:
     """The module without memory for its parameters; its buffers are there."""
     from accelerate import init_empty_weights
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
@@ -91,16 +92,16 @@ def reader(files: dict[str, tuple[Path, list[int]]]) -> Read:
     return read
 
 
-def name_of(module: nn.Module, part: nn.Module | None) -> str:
+def name_of(module: Any, part: nn.Module | None) -> str:
     return next((name for name, each in module.named_modules() if each is part), "")
 
 
-def is_tied(module: nn.Module) -> bool:
+def is_tied(module: Any) -> bool:
     """Whether the head's matrix is the table of embeddings."""
     return bool(getattr(module.config.get_text_config(), "tie_word_embeddings", False))
 
 
-def quantize(module: nn.Module, dtype: str, read: Read) -> nn.Module:
+def quantize(module: Any, dtype: str, read: Read) -> Any:
     """Round the linear layers of `module`, and its table of embeddings, in place; the rest becomes bf16."""
     table, head = module.get_input_embeddings(), None
     if hasattr(module, "get_output_embeddings"):
@@ -137,16 +138,16 @@ def quantize(module: nn.Module, dtype: str, read: Read) -> nn.Module:
     return module
 
 
-def is_linear(layer: nn.Module) -> bool:
+def is_linear(layer: Any) -> bool:
     return type(layer) is nn.Linear or type(layer).__name__ == "Conv1D"
 
 
-def put(module: nn.Module, name: str, part: nn.Module) -> None:
+def put(module: Any, name: str, part: nn.Module) -> None:
     parent, _, last = name.rpartition(".")
     setattr(module.get_submodule(parent), last, part.eval())
 
 
-def bias_of(read: Read, layer: nn.Module, name: str) -> nn.Parameter | None:
+def bias_of(read: Read, layer: Any, name: str) -> nn.Parameter | None:
     return None if layer.bias is None else nn.Parameter(read(f"{name}.bias", None, None).bfloat16(), False)
 
 
@@ -161,7 +162,7 @@ def in_8_bits(read: Read, name: str, count: int) -> tuple[Tensor, Tensor]:
     return torch.cat([codes for codes, _ in found]), torch.cat([scale for _, scale in found])
 
 
-def together(module: nn.Module, layers: dict[str, nn.Module]) -> list[list[str]]:
+def together(module: Any, layers: dict[str, Any]) -> list[list[str]]:
     """The names of `layers`, together those that our forward multiplies as one matrix (`decode_forward.py`)."""
     if not is_known_architecture(module):
         return [[name] for name in layers]
@@ -185,19 +186,19 @@ def order(name: str) -> int:
     return next((group.index(last) for group in STACKED if last in group), 0)
 
 
-def fits(layer: nn.Module) -> tuple[int, bool]:
+def fits(layer: Any) -> tuple[int, bool]:
     """What layers have in common that are stacked: their inputs, and whether they can have 4 bits."""
     N, K = outputs_and_inputs(layer)
     return K, quantized.takes_int4(N, K)
 
 
-def outputs_and_inputs(layer: nn.Module) -> tuple[int, int]:
+def outputs_and_inputs(layer: Any) -> tuple[int, int]:
     """A Conv1D holds its weights transposed."""
     first, second = layer.weight.shape
     return (second, first) if type(layer).__name__ == "Conv1D" else (first, second)
 
 
-def rounded(read: Read, names: list[str], layers: list[nn.Module], dtype: str) -> Int8 | Int4:
+def rounded(read: Read, names: list[str], layers: list[Any], dtype: str) -> Int8 | Int4:
     """The weights of layers that read the same input, one below another; a Conv1D's are transposed, and read whole."""
     codes, scales = [], []
     in_4_bits = dtype == "int4" and all(fits(layer)[1] for layer in layers)
@@ -215,7 +216,7 @@ def rounded(read: Read, names: list[str], layers: list[nn.Module], dtype: str) -
     return Int4(packed, scales)
 
 
-def notes(module: nn.Module, dtype: str) -> list[str]:
+def notes(module: Any, dtype: str) -> list[str]:
     """What a user should know of a quantised module on this machine, a line each."""
     head = module.get_output_embeddings() if hasattr(module, "get_output_embeddings") else None
     layers = [p for p in module.modules() if isinstance(p, QuantizedLinear) and p is not head]

@@ -112,7 +112,7 @@ class Int8:
 
     def few(self, x: Tensor) -> Tensor:
         """By torch's kernel."""
-        return torch._weight_int8pack_mm(x, self.codes, self.scale.to(x.dtype))
+        return torch.ops.aten._weight_int8pack_mm(x, self.codes, self.scale.to(x.dtype))
 
     def many(self, x: Tensor) -> Tensor:
         """By a product with the codes, which bf16 holds exactly."""
@@ -292,15 +292,11 @@ def rows_of(x: Tensor, weights: Sequence[Weights]) -> Tensor:
 
 def together(weights: Sequence[Weights]) -> list[Weights]:
     """The same weights; parts that make up a whole, in order, as that whole."""
-    first = weights[0]
-    if isinstance(first, Part) and all(isinstance(w, Part) and w.whole is first.whole for w in weights):
-        bounds = [0, *(w.end for w in weights)]  # type: ignore[union-attr]
-        if bounds[-1] == first.whole.shape[0] and all(
-            w.start == bound
-            for w, bound in zip(weights, bounds, strict=False)  # type: ignore[union-attr]
-        ):
-            return [first.whole]
-    return list(weights)
+    parts = [each for each in weights if isinstance(each, Part)]
+    whole = parts[0].whole if len(parts) == len(weights) else None
+    bounds = [0, *(part.end for part in parts)]
+    adjacent = all(part.whole is whole and part.start == at for part, at in zip(parts, bounds, strict=False))
+    return [whole] if whole is not None and adjacent and bounds[-1] == whole.shape[0] else list(weights)
 
 
 def product(x: Tensor, weights: Weights) -> Tensor:
@@ -361,8 +357,8 @@ class QuantizedEmbedding(nn.Embedding):
 
 def multiplied(layers: Sequence[nn.Module]) -> Callable[[Tensor], Tensor]:
     """The function of x `(…, K)` to the outputs of layers that read it, some of them quantised, side by side."""
-    weights = [layer.weights if isinstance(layer, QuantizedLinear) else None for layer in layers]
-    if None in weights:
+    weights = [layer.weights for layer in layers if isinstance(layer, QuantizedLinear)]
+    if len(weights) < len(layers):
         return lambda x: torch.cat([layer(x) for layer in layers], -1)
     whole, bias = together(weights), None
     if any(layer.bias is not None for layer in layers):
@@ -378,8 +374,8 @@ def multiplied(layers: Sequence[nn.Module]) -> Callable[[Tensor], Tensor]:
 
 def weights_of(layers: Sequence[nn.Module]) -> Sequence[Tensor]:
     """The weights `(N, K)` of layers that read the same input, each dequantised once in bf16."""
-    weights = [layer.weights if isinstance(layer, QuantizedLinear) else None for layer in layers]
-    if None in weights:
+    weights = [layer.weights for layer in layers if isinstance(layer, QuantizedLinear)]
+    if len(weights) < len(layers):
         return [layer.weight for layer in layers]
     whole = torch.cat([each.transposed(torch.bfloat16).t() for each in together(weights)])
     return whole.split([layer.out_features for layer in layers])
