@@ -2,7 +2,7 @@
 
     stories-qa, sums-cot     generated, endless, seeded
     ./mine.jsonl             files, globs, folders: .jsonl, .json, .csv, .tsv, .parquet, .txt and .md
-    hf:owner/name[:column]   a dataset of the Hugging Face hub, streamed (the extra `data`)
+    hf:owner/name[/config][@split][:column]   a dataset of the Hugging Face hub, streamed (the extra `data`)
     $chats                   a variable of the notebook: a list of rows, of pairs or of messages, or a DataFrame
     the cell itself          `user:` and `assistant:` turns, conversations separated by `---`
 

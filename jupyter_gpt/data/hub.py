@@ -1,6 +1,7 @@
-"""Datasets of the Hugging Face hub, streamed: `hf:owner/name[:column]`, split `train`.
+"""Datasets of the Hugging Face hub, streamed and shuffled: `hf:owner/name[/config][@split][:column]`.
 
-Only what is read is downloaded. An unreachable hub is reported in seconds, not after the client's own retries.
+Without a split it is `train`. Only what is read is downloaded: shuffled are the shards, and the rows within a buffer.
+An unreachable hub is reported in seconds, not after the client's own retries.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from contextlib import contextmanager
 from jupyter_gpt.data.files import text_field
 from jupyter_gpt.errors import GPTError
 
+FORM = "hf:owner/name, with /config, @split and :column where they are needed"
+SOURCE = re.compile(r"hf:([\w.-]+(?:/[\w.-]+)?)(?:/([\w.-]+))?(?:@([^:@]+))?(?::(.+))?")
+BUFFER = 1000  # rows that are shuffled among themselves
 TIMEOUT = 4.0  # seconds; the hub's client would retry for 23 without a network
 
 
@@ -40,11 +44,11 @@ def reach() -> str:
 
 def rows(source: str) -> Iterator[tuple[str, object]]:
     """The place and the content of each row, or of its one column that `source` names. Raises GPTError."""
-    match = re.fullmatch(r"hf:([\w.-]+/[\w.-]+|[\w.-]+)(?::(.+))?", source)
+    match = SOURCE.fullmatch(source)
     if not match:
-        raise GPTError(f"{source} is not a dataset of the hub: write hf:owner/name, or hf:owner/name:column")
-    name, column = match.groups()
-    dataset = _dataset(source, name)
+        raise GPTError(f"{source} is not a dataset of the hub: write {FORM}")
+    name, config, split, column = match.groups()
+    dataset = _dataset(source, name, config, split or "train")
     with _one_line(source):
         for number, row in enumerate(dataset):
             if column is not None and column not in row:
@@ -66,7 +70,7 @@ def read(source: str) -> Iterator[str]:
             yield row
 
 
-def _dataset(source: str, name: str):
+def _dataset(source: str, name: str, config: str | None, split: str):
     try:
         import datasets
     except ImportError:
@@ -82,7 +86,8 @@ def _dataset(source: str, name: str):
     datasets.disable_progress_bars()  # a notebook would be saved with them
     try:
         with _one_line(source):
-            return datasets.load_dataset(name, split="train", streaming=True)
+            found = datasets.load_dataset(name, config, split=split, streaming=True)
+            return found.shuffle(seed=0, buffer_size=BUFFER)
     finally:
         if shown:
             datasets.enable_progress_bars()

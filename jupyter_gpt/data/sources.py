@@ -3,7 +3,7 @@
     stories, sums            generated, endless, seeded
     python                   the standard library's source on this machine
     ./books/*.txt            files, globs, folders: .txt and .md (a document each), .jsonl, .parquet (a row)
-    hf:owner/name[:column]   a dataset of the Hugging Face hub, streamed (the extra `data`)
+    hf:owner/name[/config][@split][:column]   a dataset of the Hugging Face hub, streamed (the extra `data`)
     $docs                    a variable of the notebook: a list, a Series, a DataFrame, a text
 
 `check` finds what can be found before any work starts; `read` gives the documents, again at each call.

@@ -25,8 +25,8 @@ One source a line with its weight, as YAML. Weights are sampling proportions, wh
 the sizes: a source of weight 3 is seen three times as often as one of weight 1.
 
   ./books/*.txt: 2        a file, glob or folder of .txt, .md, .jsonl, .parquet
-  hf:owner/name: 1        a dataset of the Hugging Face hub; hf:owner/name:column where
-                          it has several columns of text
+  hf:owner/name: 1        a dataset of the Hugging Face hub; in full
+                          hf:owner/name/config@split:column (default: @train)
   $articles: 1            a variable of this notebook: a list of texts, or a DataFrame
   stories: 3              generated children's stories
   sums: 1                 generated arithmetic

@@ -52,7 +52,7 @@ One source a line with its weight, as YAML, or the conversations themselves.
   ./mine.jsonl: 1         a file, glob or folder; each row `messages`, `prompt` and `completion`, Alpaca's
                           `instruction`, `input`, `output`, or ShareGPT's `conversations`; .json, .csv and
                           .parquet too; OpenAI's `weight`, `tools` and `tool_calls` are supported
-  hf:owner/name: 1        a dataset of the Hugging Face hub
+  hf:owner/name: 1        a dataset of the Hugging Face hub, as hf:owner/name/config@split:column
   $chats: 1               a variable of this notebook: a list of rows, or a DataFrame
   stories-qa: 2           generated questions about generated stories
   sums-cot: 1             generated sums, the answers with their steps

@@ -315,12 +315,12 @@ def test_what_is_missing_or_misspelled(tmp_path):
 
 def test_the_hub_cannot_be_mended_so_it_is_counted(monkeypatch):
     rows = [SAME["alpaca"], SAME["alpaca"] | {"output": ""}, SAME["alpaca"], {"text": "x"}]
-    monkeypatch.setattr(hub, "_dataset", lambda source, name: rows)
+    monkeypatch.setattr(hub, "_dataset", lambda source, name, config, split: rows)
     reading = Reading()
     found = list(read("hf:o/n", reading=reading))
     assert [said.messages for said in found] == [ASKED, ASKED] and reading.form == "alpaca"
     assert reading.refused == 2 and reading.first_refused == "row 1 of hf:o/n has an empty answer"
-    monkeypatch.setattr(hub, "_dataset", lambda source, name: [{"chat": ASKED, "id": 3}])
+    monkeypatch.setattr(hub, "_dataset", lambda source, name, config, split: [{"chat": ASKED, "id": 3}])
     assert messages("hf:o/n:chat") == [ASKED]
     assert "no column chats; it has chat, id" in refusal("hf:o/n:chats")
 
@@ -396,5 +396,5 @@ def test_no_row_is_good(tmp_path):
 
 
 def test_the_hub_is_refused_where_asked(monkeypatch):
-    monkeypatch.setattr(hub, "_dataset", lambda source, name: [SAME["alpaca"], {"text": "x"}])
+    monkeypatch.setattr(hub, "_dataset", lambda source, name, config, split: [SAME["alpaca"], {"text": "x"}])
     assert refusal("hf:o/n", bad_rows="refuse").startswith("row 1 of hf:o/n is not a conversation")

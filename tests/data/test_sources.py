@@ -192,11 +192,48 @@ class FakeHub(ModuleType):
         self.enable_progress_bars = lambda: setattr(self, "bars", True)
         self.rows = rows
 
-    def load_dataset(self, name, split, streaming):
-        assert split == "train" and streaming and not self.bars
+    def load_dataset(self, name, config, split, streaming):
+        assert streaming and not self.bars
+        self.asked = (name, config, split)
         if isinstance(self.rows, Exception):
             raise self.rows
-        return self.rows
+        return InOrder(self.rows)
+
+
+class InOrder(list):
+    def shuffle(self, seed, buffer_size):
+        return self
+
+
+@pytest.mark.parametrize(
+    ("source", "asked"),
+    [
+        ("hf:owner/name", ("owner/name", None, "train")),
+        ("hf:name", ("name", None, "train")),
+        ("hf:openai/gsm8k/main", ("openai/gsm8k", "main", "train")),
+        ("hf:owner/name/en-1.0@test:text", ("owner/name", "en-1.0", "test")),
+        ("hf:owner/name@test", ("owner/name", None, "test")),
+    ],
+)
+def test_a_config_and_a_split_of_the_hub(monkeypatch, source, asked):
+    monkeypatch.setattr(hub, "reach", lambda: None)
+    fake = FakeHub([{"text": "a"}])
+    monkeypatch.setitem(sys.modules, "datasets", fake)
+    assert texts(source) == ["a"]
+    assert fake.asked == asked
+
+
+def test_rows_of_the_hub_are_shuffled_and_the_same_each_time(monkeypatch):
+    """By the real library, on a data set that is streamed from here."""
+    import datasets
+
+    monkeypatch.setattr(hub, "reach", lambda: None)
+    rows = [{"text": str(n)} for n in range(50)]
+    stream = datasets.IterableDataset.from_generator(lambda: iter(rows))
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, config, split, streaming: stream)
+    found = texts("hf:owner/name")
+    assert found == texts("hf:owner/name") != [row["text"] for row in rows]
+    assert sorted(found, key=int) == [row["text"] for row in rows]
 
 
 def test_the_hub(monkeypatch):
