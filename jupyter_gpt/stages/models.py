@@ -66,8 +66,8 @@ class Load(Bound):
     """load a model into memory
 
     Loads a model now, instead of at its first use, and in the number format and on the device asked for. In int8 and
-    int4, for CPUs, weights are rounded to 8 or 4 bits and activations are bfloat16: it takes less memory and samples
-    faster. What is trained on such a model starts from its weights on disk.
+    int4, for CPUs, weights are rounded to 8 or 4 bits and activations are bfloat16: that takes less memory, and less
+    time where the CPU gains by it. What is trained on such a model starts from its weights on disk.
     """
 
     magic: ClassVar[str] = "%gpt load"

@@ -108,6 +108,17 @@ def test_a_cpu_without_the_instructions_is_told_of(gpt, wide_model, monkeypatch)
     assert (logits(model) - exact).abs().max() < 0.1 * exact.std()
 
 
+def test_what_it_gains_on_this_cpu_is_said(gpt, wide_model, monkeypatch):
+    wide_model()
+    monkeypatch.setattr(quantized, "has_kernels", lambda bits: True)
+    monkeypatch.setattr(quantized, "cpu_flags", lambda: frozenset({"avx512f", "amx_bf16"}))
+    assert "it saves memory here, no time" in gpt.load("fox", dtype="int8").notes[0]
+    assert gpt.load("fox", dtype="int4").notes == []
+    monkeypatch.setattr(quantized, "cpu_flags", lambda: frozenset({"avx2"}))
+    monkeypatch.setattr(quantized, "has_integer_products", lambda: False)
+    assert gpt.models["fox"].notes == ["this CPU has no AVX-512: int4 saves memory here, and little time"]
+
+
 def test_what_is_trained_on_it_starts_from_the_weights_on_disk(gpt, wide_model):
     wide_model()
     model = gpt.load("fox", dtype="int4")
