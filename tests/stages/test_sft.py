@@ -297,3 +297,15 @@ def test_any_architecture_is_finetuned(gpt, fox):
     for options in ({}, {"lora": 2}, {"lora": 2, "checkpointing": True}):
         run = gpt.sft("reply", ROWS, "wind", lr=0.01, overwrite=True, **{**SHORT, **options})
         assert run.status == "finished" and run.history["loss"].iloc[-1] < run.history["loss"].iloc[0]
+
+
+@pytest.mark.parametrize("options", [{}, {"lora": 2}])
+def test_a_base_in_8_bits_is_trained_from_its_files(gpt, sft, options):
+    """The run is the one of an unrounded base; the base in memory stays as it is."""
+    exact = steps(sft("exact", **options))
+    base = gpt.load("fox", dtype="int8")
+    assert steps(sft("reply", **options)) == exact
+    assert gpt.models["fox"] is base and base.dtype == "int8"
+    reply = gpt.models["reply"]
+    assert reply.dtype == ("int8" if options else "float32"), "an adapter is loaded on the base that is in memory"
+    assert len(steps(sft("more", base="reply"))) == SHORT["steps"], "and trained on from there"
