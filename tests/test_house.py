@@ -10,6 +10,7 @@ import jupyter_gpt
 ROOT = Path(jupyter_gpt.__file__).parent
 FLOORS = (
     "errors",
+    "imports",
     "store",
     "runs.events",
     "data",

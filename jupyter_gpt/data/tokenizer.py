@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from jupyter_gpt.errors import GPTError
+from jupyter_gpt.imports import without_garbage_collection
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,7 +92,8 @@ def train_char(texts: Iterable[str], vocab_size: int | None = None) -> PreTraine
 
 
 def _wrap(tokenizer, named: dict) -> PreTrainedTokenizerFast:
-    from transformers import PreTrainedTokenizerFast
+    with without_garbage_collection():
+        from transformers import PreTrainedTokenizerFast
 
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,

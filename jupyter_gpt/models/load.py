@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jupyter_gpt.errors import GPTError, is_out_of_memory
+from jupyter_gpt.imports import without_garbage_collection
 from jupyter_gpt.models.folder import SAFE, from_folder, quiet
 from jupyter_gpt.models.model_files import check_files, check_settings, weight_count
 from jupyter_gpt.nn import devices
@@ -46,6 +47,7 @@ def check_device(device: str) -> str:
     return device
 
 
+@without_garbage_collection()
 def load(model, dtype: str | None = None, device: str | None = None, others: Sequence[str] = ()) -> None:
     """Load a model of the store, in `dtype` on `device` or in this machine's defaults.
 

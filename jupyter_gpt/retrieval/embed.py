@@ -15,6 +15,7 @@ from pathlib import Path
 
 from jupyter_gpt.data.prompt_completion import batches
 from jupyter_gpt.errors import GPTError
+from jupyter_gpt.imports import without_garbage_collection
 
 AT_ONCE = {"cpu": 2048, "cuda": 32768}  # tokens in a batch, padding counted
 PAIRS = 16  # question and chunk pairs in a batch of a reranker
@@ -157,6 +158,7 @@ def embed(embedder, texts: Sequence[str], kind: str = "document"):
     return out if out is not None else np.zeros((0, embedder.dimensions), dtype=np.float32)
 
 
+@without_garbage_collection()
 def from_folder(name: str, folder: Path, device: str, fast: bool) -> Encoder:
     """The embedder in a folder as sentence-transformers has it; `fast` asks for bf16 matrices.
 

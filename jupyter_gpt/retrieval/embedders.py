@@ -14,6 +14,7 @@ from pathlib import Path
 
 from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError, nearest
+from jupyter_gpt.imports import without_garbage_collection
 from jupyter_gpt.models import adapters, fetch
 from jupyter_gpt.models.folder import quiet
 from jupyter_gpt.models.models import Models
@@ -33,9 +34,10 @@ class Embedders:
 
     def get(self, name: str, progress: fetch.Progress | None = None):
         """The embedder of that name, ready to embed. Raises GPTError if it is unavailable."""
-        from jupyter_gpt.nn.devices import choose_dtype, default_device
-        from jupyter_gpt.nn.modules import context_of
-        from jupyter_gpt.retrieval import embed
+        with without_garbage_collection():
+            from jupyter_gpt.nn.devices import choose_dtype, default_device
+            from jupyter_gpt.nn.modules import context_of
+            from jupyter_gpt.retrieval import embed
 
         if name not in HUB and name in self.models:
             model = self.models[name]

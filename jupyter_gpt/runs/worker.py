@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from jupyter_gpt.errors import GPTError
+from jupyter_gpt.imports import heed_setting
 
 PATIENCE = 0.5  # seconds a call stays for somebody to wait for its job
 NAP = 0.002  # seconds between two looks at jobs that all wait for a call
@@ -178,6 +179,7 @@ class Worker(threading.Thread):
         if "torch" in sys.modules:
             from jupyter_gpt.nn.devices import let_go_of_threads
 
+            heed_setting()
             let_go_of_threads()  # the worker has use for the cores
         job = Job(generator, self)
         with self.wake:

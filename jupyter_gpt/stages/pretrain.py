@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 
 from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError, nearest
+from jupyter_gpt.imports import without_garbage_collection
 from jupyter_gpt.models import adapters
 from jupyter_gpt.options import Count, NotNegative, Positive, ProperShare, Recipe, label, option
 from jupyter_gpt.runs.events import Progress
@@ -390,8 +391,9 @@ RECIPE = PretrainRecipe
 
 def preparation(session, run: Run, recipe, variables: Mapping | None) -> Iterator:
     """Progress events; returns the `Training` at step 0."""
-    from jupyter_gpt.nn.devices import default_device
-    from jupyter_gpt.stages.pretrain_training import prepare
+    with without_garbage_collection():
+        from jupyter_gpt.nn.devices import default_device
+        from jupyter_gpt.stages.pretrain_training import prepare
 
     base = None
     if recipe.base is not None:

@@ -26,6 +26,7 @@ from jupyter_gpt.data.documents import Documents
 from jupyter_gpt.data.packing import Rows, validation_rows
 from jupyter_gpt.data.prepare import prepare as collect
 from jupyter_gpt.data.tokenizer import token_bytes
+from jupyter_gpt.imports import without_garbage_collection
 from jupyter_gpt.inference.engine import sample
 from jupyter_gpt.nn import devices, training_memory
 from jupyter_gpt.nn.lora import copied
@@ -170,12 +171,13 @@ def first_words(documents, tokenizer) -> list[str]:
     return prompts
 
 
+@without_garbage_collection()
 def build(recipe, vocab_size: int, eot: int) -> nn.Module:
     """A causal LM in fp32 on the CPU, its weights a function of the recipe and its seed alone.
 
     `vocab_size` is that of the tokenizer; a large table is padded to a multiple of 64 rows, for speed.
     """
-    from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
+    import transformers  # each of its names is imported at its first use
 
     table = -(-vocab_size // 64) * 64 if vocab_size >= 512 else vocab_size
     common = {"vocab_size": table, "bos_token_id": eot, "eos_token_id": eot, "tie_word_embeddings": recipe.tied}
@@ -188,8 +190,8 @@ def build(recipe, vocab_size: int, eot: int) -> nn.Module:
             "n_head": recipe.heads,
             "n_inner": recipe.mlp,
         }
-        kind: Any = GPT2LMHeadModel
-        config = GPT2Config(**shape, **dropout, **common)
+        kind: Any = transformers.GPT2LMHeadModel
+        config = transformers.GPT2Config(**shape, **dropout, **common)
     else:
         shape = {
             "hidden_size": recipe.width,
@@ -201,9 +203,9 @@ def build(recipe, vocab_size: int, eot: int) -> nn.Module:
             "max_position_embeddings": recipe.context,
         }
         if recipe.arch == "llama":
-            kind, config = LlamaForCausalLM, LlamaConfig(rms_norm_eps=1e-5, **shape, **common)
+            kind, config = transformers.LlamaForCausalLM, transformers.LlamaConfig(rms_norm_eps=1e-5, **shape, **common)
         else:
-            kind, config = Qwen3ForCausalLM, Qwen3Config(rms_norm_eps=1e-6, **shape, **common)
+            kind, config = transformers.Qwen3ForCausalLM, transformers.Qwen3Config(rms_norm_eps=1e-6, **shape, **common)
     with devices.seeded(recipe.seed, torch.device("cpu")):  # what the library draws here is drawn again below
         model: Any = kind(config)
     initialise(model, recipe)

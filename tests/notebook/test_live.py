@@ -396,7 +396,7 @@ def test_the_first_cell_of_a_kernel_says_at_once_that_a_model_on_disk_is_loaded(
     monkeypatch.setattr("IPython.display.display", lambda data, **_: shown.append(data["text/plain"]) or handle)
     monkeypatch.setenv("JUPYTER_GPT_HOME", str(tmp_path))
     (tmp_path / "models" / "tale").mkdir(parents=True)
-    monkeypatch.setitem(sys.modules, "jupyter_gpt.session", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "jupyter_gpt.session", SimpleNamespace(gpt=None))
     with place.announced("tale"):
         assert shown == []  # a later cell looks for the model as fast
     monkeypatch.delitem(sys.modules, "jupyter_gpt.session")

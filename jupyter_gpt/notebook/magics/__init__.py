@@ -9,12 +9,14 @@ from IPython.core.magic import no_var_expand
 
 from jupyter_gpt import store
 from jupyter_gpt.errors import in_magic
+from jupyter_gpt.imports import import_ahead
 from jupyter_gpt.notebook import panel
 from jupyter_gpt.notebook.magics import inspection, verbs
 from jupyter_gpt.notebook.magics.cells import CELLS
 from jupyter_gpt.notebook.magics.completion import matcher
 from jupyter_gpt.notebook.magics.notebook import cell_id
 from jupyter_gpt.notebook.magics.options import help_text
+from jupyter_gpt.notebook.views import busy
 from jupyter_gpt.runs import provenance
 
 ALONE = re.compile(rf"%%({'|'.join(CELLS)})(\s|$)")
@@ -32,6 +34,9 @@ def load(ip) -> None:
     provenance.running_cell = lambda: cell_id(ip)
     panel.load(ip, command=verbs.describe)
     inspection.load(ip)
+    cell = busy.running_cell(ip)
+    if cell is not None and cell_id(ip):  # somebody watches
+        import_ahead(lambda: cell.request is None)
 
 
 def unload(ip) -> None:

@@ -165,7 +165,8 @@ def announced(model: str) -> Iterator[None]:
     global _announced
     with suppress(GPTError):
         folders = (root / "models" / store.check_name(model) for root in (store.home(), store.cache()))
-        if "jupyter_gpt.session" not in sys.modules and any(folder.is_dir() for folder in folders):
+        session = sys.modules.get("jupyter_gpt.session")
+        if not hasattr(session, "gpt") and any(folder.is_dir() for folder in folders):
             _announced = Place()
             _announced.loading(model)
     try:

@@ -1,0 +1,75 @@
+"""Imports: the collector off while they last, and torch's threads as the notebook sets them."""
+
+import gc
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from jupyter_gpt.imports import without_garbage_collection
+
+
+def test_the_collector_is_off_until_the_last_of_several_threads_has_imported():
+    inside, leave = threading.Event(), threading.Event()
+
+    def other():
+        with without_garbage_collection():
+            inside.set()
+            leave.wait()
+
+    thread = threading.Thread(target=other)
+    assert gc.isenabled()
+    with without_garbage_collection():
+        thread.start()
+        inside.wait()
+        assert not gc.isenabled()
+    assert not gc.isenabled()  # the other has not come to its end
+    leave.set()
+    thread.join()
+    assert gc.isenabled()
+    with pytest.raises(ImportError), without_garbage_collection():
+        raise ImportError
+    assert gc.isenabled()
+
+
+def test_who_has_turned_the_collector_off_finds_it_off():
+    gc.disable()
+    try:
+        with without_garbage_collection():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+
+
+SCRIPT = """
+import os, sys
+from jupyter_gpt.imports import import_ahead
+
+asked = []
+
+
+def idle():
+    asked.append("torch" in sys.modules)
+    return len(asked) > 2
+
+
+import_ahead(idle).join()
+assert asked[:3] == [False] * 3  # nothing while a cell runs
+assert {"torch", "jupyter_gpt.session"} <= set(sys.modules) and "transformers" not in sys.modules
+os.environ |= {NEXT_CELL}
+import torch
+from jupyter_gpt.runs.worker import on_worker
+
+before = torch.get_num_threads()
+print(before, on_worker("torch", torch.get_num_threads))
+"""
+
+
+@pytest.mark.parametrize("next_cell, threads", [({}, "2 2"), ({"OMP_NUM_THREADS": "1"}, "2 1")])
+def test_torch_imported_ahead_has_the_threads_that_the_next_cell_asks_for(next_cell, threads, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    script = SCRIPT.replace("{NEXT_CELL}", repr(next_cell))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == threads
