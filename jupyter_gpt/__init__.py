@@ -1,7 +1,7 @@
 """Every stage of training a GPT assistant, and every technique of prompting one, as a notebook cell.
 
 `%load_ext jupyter_gpt` gives the magics; `from jupyter_gpt import gpt` the same things from Python. Neither imports
-torch: that waits until the first cell that needs it, so loading is instant.
+torch: that waits until the first cell that needs it, or until nobody runs a cell, so loading is instant.
 """
 
 import os

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import gc
 import importlib
+import importlib.util
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 AHEAD = ("torch", "jupyter_gpt.session", "sympy")  # in this order
 PAUSE = 0.2  # seconds without a cell before one is imported
@@ -16,7 +19,7 @@ SETTING = "OMP_NUM_THREADS"  # torch reads it when it is imported
 
 _lock = threading.Lock()
 _importing = 0  # how many threads are in `without_garbage_collection`
-_ahead: dict = {}  # of torch imported ahead: SETTING as it was then
+_threads: list[tuple[str | None, int]] = []  # SETTING before torch was imported ahead, and its threads after
 
 
 @contextmanager
@@ -53,23 +56,44 @@ def import_ahead(idle: Callable[[], bool]) -> threading.Thread:
                 time.sleep(PAUSE)
                 while not idle():
                     time.sleep(PAUSE)
+                setting, mine = os.environ.get(SETTING), name not in sys.modules
+                if name == "torch":
+                    load_shared_library()
                 with without_garbage_collection():
-                    importlib.import_module(name)
+                    module = importlib.import_module(name)
+                if name == "torch" and mine:
+                    _threads.append((setting, module.get_num_threads()))
 
-    _ahead[SETTING] = os.environ.get(SETTING)
     thread = threading.Thread(target=work, name="jupyter_gpt-imports", daemon=True)
     thread.start()
     return thread
+
+
+def load_shared_library() -> None:
+    """Load the largest library of torch's CPU build without the interpreter's lock: `import torch` would hold that for
+    0.2 s, and a cell would wait. Where the library cannot be loaded, the import says so.
+    """
+    import ctypes
+
+    found = importlib.util.find_spec("torch") if sys.platform == "linux" else None
+    folder = Path(found.origin).parent / "lib" if found and found.origin else None
+    if folder is None or (folder / "libtorch_cuda.so").exists():
+        return
+    load = ctypes.CDLL(None).dlopen  # called as a foreign function, which releases the lock; CDLL() itself does not
+    load.restype, load.argtypes = ctypes.c_void_p, [ctypes.c_char_p, ctypes.c_int]
+    load(bytes(folder / "libtorch_global_deps.so"), os.RTLD_NOW | os.RTLD_GLOBAL)  # first, as torch does
+    load(bytes(folder / "libtorch_cpu.so"), os.RTLD_NOW)
 
 
 def heed_setting() -> None:
     """Where torch was imported ahead and OMP_NUM_THREADS has been set since, give torch that many threads: a notebook
     may set it in the cell after `%load_ext`.
     """
-    if not _ahead:
-        return
-    before, now = _ahead.pop(SETTING), os.environ.get(SETTING)
-    if now != before and now and now.isdigit() and int(now) > 0:
-        import torch
+    while _threads:
+        before, threads = _threads.pop()
+        now = os.environ.get(SETTING, "")
+        if now != before and now.isdigit() and int(now) > 0:
+            import torch
 
-        torch.set_num_threads(int(now))
+            if torch.get_num_threads() == threads:  # nobody has set them
+                torch.set_num_threads(int(now))

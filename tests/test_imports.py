@@ -58,8 +58,9 @@ def idle():
 import_ahead(idle).join()
 assert asked[:3] == [False] * 3  # nothing while a cell runs
 assert {"torch", "jupyter_gpt.session"} <= set(sys.modules) and "transformers" not in sys.modules
-os.environ |= {NEXT_CELL}
 import torch
+
+NEXT_CELL
 from jupyter_gpt.runs.worker import on_worker
 
 before = torch.get_num_threads()
@@ -67,9 +68,16 @@ print(before, on_worker("torch", torch.get_num_threads))
 """
 
 
-@pytest.mark.parametrize("next_cell, threads", [({}, "2 2"), ({"OMP_NUM_THREADS": "1"}, "2 1")])
+@pytest.mark.parametrize(
+    "next_cell, threads",
+    [
+        ("", "2 2"),
+        ("os.environ['OMP_NUM_THREADS'] = '1'", "2 1"),
+        ("os.environ['OMP_NUM_THREADS'] = '1'; torch.set_num_threads(3)", "3 3"),
+    ],
+)
 def test_torch_imported_ahead_has_the_threads_that_the_next_cell_asks_for(next_cell, threads, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    script = SCRIPT.replace("{NEXT_CELL}", repr(next_cell))
+    script = SCRIPT.replace("NEXT_CELL", next_cell)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == threads
