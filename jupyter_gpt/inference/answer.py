@@ -62,7 +62,7 @@ class Detokenizer:
         return new
 
 
-class Draft:
+class PartialAnswer:
     """One sample so far. Text is decoded when somebody asks for it, or at each token if a stop text may end it."""
 
     def __init__(
@@ -77,6 +77,7 @@ class Draft:
         self.top: list[tuple] = []
         self.seconds: list[float] = []
         self.finish: str | None = None
+        self.drafted = self.accepted = 0  # tokens of speculative decoding
         self.ended: float | None = None  # time.perf_counter()
         self.ended_by_token = False
         self.cut: int | None = None  # where a stop text begins
@@ -89,6 +90,8 @@ class Draft:
         self.logprobs.append(token.logprob)
         self.top.append(token.top)
         self.seconds.append(token.seconds)
+        self.drafted += token.drafted
+        self.accepted += token.accepted
         self.finish = token.finish
         self.ended_by_token = token.finish == "stop" and token.id in self.stop_ids
         if self.stop and not self.ended_by_token:
@@ -133,9 +136,11 @@ def stop_criterion(decode: Decode, stop: tuple[str, ...], min_tokens: int) -> Ca
     return ended
 
 
-def request_of(tokenizer, prompt: Prompt, sampling: Sampling, stop_ids: frozenset[int], rule=None, constraint=None):
+def request_of(
+    tokenizer, prompt: Prompt, sampling: Sampling, stop_ids: frozenset[int], rule=None, constraint=None, draft=None
+):
     """The engine's `Request` of a prompt. `rule` constrains the answer; `constraint()` makes the engine's constraint of
-    each sample."""
+    each sample; `draft` is the module of a draft model."""
     from jupyter_gpt.inference.sampling import Request
 
     stop = (*sampling.stops, *prompt.stop)
@@ -150,6 +155,7 @@ def request_of(tokenizer, prompt: Prompt, sampling: Sampling, stop_ids: frozense
         top_logprobs=sampling.logprobs,
         until=stop_criterion(decoder(tokenizer), stop, sampling.min_tokens),
         constraint=constraint,
+        draft=draft,
     )
 
 
@@ -163,12 +169,13 @@ def answers(
     enough: Callable[[], bool] = lambda: False,
     rule=None,
     constraint: Callable | None = None,
+    draft=None,
 ) -> Iterator[list[Completion] | None]:
     """Sample answers to all prompts together.
 
     Yields the answers so far about twenty times a second, None in between, and at last all of them whole. Ends early,
     with what came, when `enough()`. `rule` constrains each answer; `constraint()` makes the engine's constraint of each
-    sample.
+    sample. `draft` is the module of a draft model.
     """
     from jupyter_gpt.inference.engine import generate
 
@@ -177,31 +184,31 @@ def answers(
         from jupyter_gpt.inference.constrain import lead_of, settle
 
         leads = [lead_of(tokenizer, rule, prompt.ids) for prompt in prompts]
-    requests = [request_of(tokenizer, prompt, sampling, stop_ids, rule, constraint) for prompt in prompts]
-    drafts = [
-        [Draft(decode, prompt, sampling, stop_ids, lead) for _ in range(sampling.samples)]
+    requests = [request_of(tokenizer, prompt, sampling, stop_ids, rule, constraint, draft) for prompt in prompts]
+    partial_answers = [
+        [PartialAnswer(decode, prompt, sampling, stop_ids, lead) for _ in range(sampling.samples)]
         for prompt, lead in zip(prompts, leads, strict=True)
     ]
-    open_drafts = sum(map(len, drafts))
+    unfinished = sum(map(len, partial_answers))
     began = turn = refreshed = time.perf_counter()
     tokens, interrupted = generate(module, requests), False
 
     def so_far(whole: bool) -> list[Completion]:
-        pairs = zip(prompts, drafts, strict=True)
+        pairs = zip(prompts, partial_answers, strict=True)
         done = [completion(p, d, sampling, name, began, whole, interrupted) for p, d in pairs]
         if rule and whole:
-            for answer, ds in zip(done, drafts, strict=True):
-                settle(answer.samples, rule, [draft.cut is not None for draft in ds])
+            for answer, ds in zip(done, partial_answers, strict=True):
+                settle(answer.samples, rule, [partial.cut is not None for partial in ds])
         return done
 
     try:
         for token in tokens:
             if token is not None:
-                draft = drafts[token.request][token.sample]
-                was_open = draft.finish is None
-                draft.add(token)
-                open_drafts -= was_open and draft.finish is not None
-                if not open_drafts:
+                partial = partial_answers[token.request][token.sample]
+                was_open = partial.finish is None
+                partial.add(token)
+                unfinished -= was_open and partial.finish is not None
+                if not unfinished:
                     break
             now = time.perf_counter()
             if token is None or now - turn > SLICE:
@@ -218,12 +225,20 @@ def answers(
 
 
 def completion(
-    prompt: Prompt, drafts: Sequence[Draft], sampling: Sampling, name: str, began: float, whole: bool, interrupted: bool
+    prompt: Prompt,
+    partial_answers: Sequence[PartialAnswer],
+    sampling: Sampling,
+    name: str,
+    began: float,
+    whole: bool,
+    interrupted: bool,
 ) -> Completion:
     """The answer to one prompt so far, with all its samples; its seconds count until the last of them has ended."""
     now = time.perf_counter()
-    seconds = max(now if d.ended is None else d.ended for d in drafts) - began
-    usage = Usage(len(prompt.ids), sum(len(d.tokens) for d in drafts), seconds)
+    seconds = max(now if d.ended is None else d.ended for d in partial_answers) - began
+    sizes = ((len(d.tokens), d.drafted, d.accepted) for d in partial_answers)
+    count, drafted, accepted = map(sum, zip(*sizes, strict=True))
+    usage = Usage(len(prompt.ids), count, seconds, drafted=drafted, accepted=accepted)
     samples = [
         Completion(
             text=d.as_text(whole),
@@ -242,7 +257,7 @@ def completion(
             notes=prompt.notes,
             interrupted=interrupted and d.finish is None,
         )
-        for d in drafts
+        for d in partial_answers
     ]
     samples[0].samples = samples
     return samples[0]

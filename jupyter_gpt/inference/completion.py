@@ -50,8 +50,18 @@ class Sampling(Options):
     logprobs: Annotated[int, Field(ge=0, le=100)] = option(
         0, "show each token's probability and its K most likely alternatives", "K"
     )
-    lookup: bool = option(
-        False, "guess a greedy answer from its prompt (prompt-lookup decoding): faster where it quotes", only="python"
+    draft: str | None = option(
+        None,
+        "a smaller model with the same tokenizer that drafts tokens, which one pass of the model verifies (speculative "
+        "decoding): a single answer comes faster, with the same tokens if it is greedy, else of the same distribution",
+        "MODEL",
+        complete="models",
+    )
+    lookup: bool | None = option(
+        None,
+        "draft a single answer's tokens from its context (prompt-lookup decoding): faster where it quotes or repeats "
+        "(default: in float32 on a CPU, where the tokens are those of plain decoding)",
+        only="python",
     )
 
     @field_validator("temperature", "top_p", "top_k", "min_p", mode="before")
@@ -78,12 +88,15 @@ class Sampling(Options):
 @dataclass(frozen=True)
 class Usage:
     """Usage of one prompt, all its samples together. `seconds`: from sending it until its last sample ended; prompts
-    sent together share that time. `cost`: dollars, None if no price is known."""
+    sent together share that time. `cost`: dollars, None if no price is known. `drafted`: tokens proposed by speculative
+    decoding, of which the model `accepted` some; those are among the completion tokens."""
 
     prompt_tokens: int
     completion_tokens: int
     seconds: float
     cost: float | None = None
+    drafted: int = 0
+    accepted: int = 0
 
     @property
     def tokens_per_second(self) -> float:

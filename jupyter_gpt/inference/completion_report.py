@@ -53,7 +53,8 @@ def settings(sampling) -> str:
             if getattr(sampling, name) != rest
         ),
     ]
-    return ", ".join([*words, f"at most {sampling.max_tokens:,} tokens", f"seed {sampling.seed}"])
+    words += [f"at most {sampling.max_tokens:,} tokens", f"seed {sampling.seed}"]
+    return ", ".join([*words, *([f"draft model {sampling.draft}"] if sampling.draft else [])])
 
 
 def spent(completion) -> list[Inline]:
@@ -61,7 +62,16 @@ def spent(completion) -> list[Inline]:
     usage = completion.usage
     found = [Varies(usage.prompt_tokens), " tokens in, ", Varies(usage.completion_tokens), " out · "]
     found += [Varies(usage.seconds, 1), " s, ", Varies(usage.tokens_per_second, 1), " tokens/s"]
+    if completion.sampling.draft:
+        found += [" · drafted tokens: ", *acceptance(completion)]
     return found if usage.cost is None else [*found, " · ", Varies(usage.cost, 6), " $"]
+
+
+def acceptance(completion) -> list[Inline]:
+    """How much of what speculative decoding drafted was accepted."""
+    usage = completion.usage
+    share = 100 * usage.accepted / usage.drafted if usage.drafted else 0.0
+    return [Varies(usage.accepted), " of ", Varies(usage.drafted), " accepted (", Varies(share, 0), "%)"]
 
 
 def ending(completion) -> str:
@@ -158,7 +168,7 @@ def last_report(completion) -> Report:
         ("tokens/s", Varies(usage.tokens_per_second, 1)),
         ("log-probability", [Varies(mean_logprob(completion)), " nats per token"]),
         ("finish", Varies(ending(completion))),
-        *([("cost", price)] if completion.remote else []),
+        *([("cost", price)] if completion.remote else [("drafted tokens", acceptance(completion))]),
         *(("note", note) for note in completion.notes),
     ]
     prompt = [Paragraph("exact prompt, special tokens included", "quiet"), exact(completion.prompt, completion)]

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from jupyter_gpt.errors import GPTError, OutOfMemory, is_out_of_memory
-from jupyter_gpt.inference import lookup, sampling
+from jupyter_gpt.inference import sampling, speculative
 from jupyter_gpt.inference.forward import forward_of
 from jupyter_gpt.inference.kv_cache import KVCache, gather
 from jupyter_gpt.inference.sampling import PrefillKey, Request, Sequence, Token, mask_logits
@@ -38,10 +38,8 @@ def generate(module: nn.Module, requests: Iterable[Request]) -> Iterator[Token |
     and for one that leaves no room in the context.
     """
     requests = list(requests)
-    if len(requests) == 1 and requests[0].lookup:
-        batch = LookupBatch(module) if lookup.suits(requests[0]) else Batch(module)
-    else:
-        batch = Batch(module)
+    drafter = speculative.drafter_of(module, requests[0]) if len(requests) == 1 else None
+    batch = SpeculativeBatch(module, drafter) if drafter else Batch(module)
     for request in requests:
         batch.add(request)
     while batch.busy:
@@ -237,18 +235,21 @@ class Batch:
         if rows:
             some = [sequences[n] for n in rows]
             scores = mask_logits(some, logits if len(some) == len(sequences) else logits[rows])
-            temperatures, requests = [s.temperature for s in some], [s.request for s in some]
-            sampled = sampling.draw(
-                scores,
-                [s.stream.next() if t else NO_UNIFORMS for s, t in zip(some, temperatures, strict=True)],
-                temperatures,
-                [r.top_k for r in requests],
-                [r.top_p for r in requests],
-                [r.min_p for r in requests],
-            )
-            for n, token in zip(rows, sampled, strict=True):
+            for n, token in zip(rows, self.draw(some, scores), strict=True):
                 tokens[n] = sequences[n].replacement(token)
         return [s.append(new) for s, new in zip(sequences, tokens, strict=True)]
+
+    def draw(self, sequences: list[Sequence], scores: Tensor) -> list[int]:
+        """One token for each sequence from masked logits `(B, V)`, with the next numbers of its stream."""
+        temperatures, requests = [s.temperature for s in sequences], [s.request for s in sequences]
+        return sampling.draw(
+            scores,
+            [s.stream.next() if t else NO_UNIFORMS for s, t in zip(sequences, temperatures, strict=True)],
+            temperatures,
+            [r.top_k for r in requests],
+            [r.top_p for r in requests],
+            [r.min_p for r in requests],
+        )
 
     def report(self, sequences: list[Sequence], logits: Tensor, new: list, began: float) -> list[Token]:
         """The tokens of `new` with their log-probabilities; sequences whose last token is reported are removed."""
@@ -278,33 +279,61 @@ class Batch:
         return tokens
 
 
-class LookupBatch(Batch):
-    """A batch of one request, decoded with guesses from its prompt (`lookup.py`)."""
+class SpeculativeBatch(Batch):
+    """A batch of one sample, whose next tokens are drafted and then verified in one pass (`speculative.py`)."""
 
-    guess_length = lookup.LEAST
+    def __init__(self, module: nn.Module, drafter: speculative.PromptLookup | speculative.DraftModel):
+        super().__init__(module)
+        self.drafter, self.pace = drafter, speculative.Pace(drafter.cost)
+        self.drafted: tuple[int, Tensor] | None = None  # a token that a draft model sampled, and from what
 
     def advance(self) -> list[Token]:
-        """One pass: over the prompt, over the last token, or over it and a guess."""
-        if not self.sequences:
+        """One pass: over the prompt, over the last token, or over it and a draft."""
+        if not self.sequences or self.sequences[0].finish:
             return super().advance()
-        [sequence] = self.sequences
-        request, room = sequence.request, sequence.limit - len(sequence.ids) - 1
-        guess = lookup.guess_next((*request.ids, *sequence.ids), min(self.guess_length, room))
-        if not guess:
+        [s] = self.sequences
+        ids, began = [*s.request.ids, *s.ids], time.perf_counter()
+        most = min(self.pace.length(), s.limit - len(s.ids) - 1)
+        if most > 0 and not self.drafter.read(ids):
+            return []
+        draft = self.drafter.draft(s, most) if most > 0 else speculative.NOTHING
+        if not draft.tokens:
+            self.pace.add(0, 0)
             return super().advance()
-        began, block = time.perf_counter(), [*sequence.pending, *guess]
+        return self.verify(s, draft, began)
+
+    def verify(self, s: Sequence, draft: speculative.Draft, began: float) -> list[Token]:
+        """One pass over the pending tokens and a draft of those that follow: it is kept as far as its tokens are those
+        that are chosen from the pass's logits, and the token that is chosen after them is added."""
+        first, count = len(s.pending) - 1, len(draft.tokens)
+        block, waiting = [*s.pending, *draft.tokens], s.unreported
         positions, mask = self.cache.append([len(block)], len(block))
-        adapters = adapter_names(self.module, [request.adapter])
+        adapters = adapter_names(self.module, [s.request.adapter])
         ids = torch.tensor([block], device=self.device)
-        logits = self.forward(ids, positions, mask, self.cache, len(guess) + 1, adapters)
-        best = lookup.greedy(logits[0], request, len(sequence.ids))
-        right = next((n for n, (a, b) in enumerate(zip(guess, best, strict=False)) if a != b), len(guess))
-        self.cache.truncate(len(guess) - right)
-        longer = min(lookup.MOST, 2 * self.guess_length)
-        self.guess_length = longer if right == len(guess) else lookup.LEAST
-        tokens = sequence.append(best[: right + 1])
-        sequence.pending = tokens[-1:]
-        return self.report(self.sequences, logits, [(0, n, token) for n, token in enumerate(tokens)], began)
+        logits = self.forward(ids, positions, mask, self.cache, len(block), adapters)
+        tokens: list[int] = []
+        while s.finish is None and len(tokens) <= count and tokens == draft.tokens[: len(tokens)]:
+            at = len(tokens)
+            self.drafted = (draft.tokens[at], draft.distributions[at]) if at < len(draft.distributions) else None
+            tokens += self.choose([s], logits[:, first + at])[0]
+        self.drafted = None
+        pairs = zip(draft.tokens, tokens, strict=False)
+        right = next((n for n, (a, b) in enumerate(pairs) if a != b), min(count, len(tokens)))
+        self.pace.add(count, right)
+        self.cache.truncate(count - right)
+        s.unreported = tokens[right + 1 :]  # forced ones whose logits are still to come
+        s.pending = tokens[right:] if s.finish is None else tokens[right:-1]
+        new = [(0, n, token) for n, token in enumerate([*waiting, *tokens[: right + 1]])]
+        reported = self.report(self.sequences, logits, new, began)
+        return [reported[0]._replace(drafted=count, accepted=right), *reported[1:]]
+
+    def draw(self, sequences: list[Sequence], scores: Tensor) -> list[int]:
+        """The same; a token that a draft model sampled is accepted or rejected."""
+        [s] = sequences
+        if self.drafted is None or not s.temperature:
+            return super().draw(sequences, scores)
+        p, uniform = speculative.distribution(scores[0], s), self.drafter.stream.next()[0]
+        return [speculative.accept_or_resample(*self.drafted, p, uniform, s.stream.next)]
 
 
 def similar_length(keys: list[PrefillKey], tokens_per_pass: int) -> list[PrefillKey]:

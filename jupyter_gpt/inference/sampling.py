@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from jupyter_gpt.errors import GPTError
 
@@ -51,8 +51,8 @@ class Request:
     `temperature` 0 is greedy; `top_k` 0, `top_p` 1 and `min_p` 0 filter nothing. A token of `stop_ids` ends a sample
     once it has `min_tokens`. `top_logprobs` alternatives are reported with each token. `adapter` names the peft adapter
     to use, `"__base__"` none of them, None the active ones. `until(ids)` is called with all ids of a sample after each
-    token; True ends it with finish "stop" (stop strings work this way). `lookup` allows prompt-lookup decoding
-    (`lookup.py`) for a single greedy sample.
+    token; True ends it with finish "stop" (stop strings work this way). A single sample is decoded speculatively
+    (`speculative.py`) with `draft`, a smaller model, or else with prompt lookup if `lookup` (None: in fp32 on a CPU).
     """
 
     ids: tuple[int, ...]
@@ -69,7 +69,8 @@ class Request:
     constraint: Callable[[], Constraint] | None = None
     adapter: str | None = None
     until: Callable[[list[int]], bool] | None = None
-    lookup: bool = False
+    lookup: bool | None = False
+    draft: nn.Module | None = None
 
 
 class Token(NamedTuple):
@@ -77,7 +78,8 @@ class Token(NamedTuple):
 
     `logprob` (nats) and `top`, pairs of id and nats, belong to the model's own distribution: temperature 1, no mask.
     `seconds` is the time of the step that made it. `finish` is None before the last token, which has "stop" (it is then
-    a stop id and no part of the text) or "length".
+    a stop id and no part of the text) or "length". The first token of a step tells how many were `drafted` for it and
+    how many of these were `accepted`.
     """
 
     request: int
@@ -87,6 +89,8 @@ class Token(NamedTuple):
     top: tuple[tuple[int, float], ...]
     seconds: float
     finish: str | None
+    drafted: int = 0
+    accepted: int = 0
 
 
 class Stream:
@@ -239,21 +243,13 @@ def descend(probabilities: Tensor, uniforms: list[list[float]]) -> Tensor:
     return place.clamp(max=probabilities.shape[1] - 1)  # NaN leads beyond the end, and is reported later
 
 
-def draw(
-    logits: Tensor,
-    uniforms: list[list[float]],
-    temperature: list[float],
-    top_k: list[int],
-    top_p: list[float],
-    min_p: list[float],
-) -> list[int]:
-    """One token per row from fp32 logits `(B, V)`: greedy if the temperature is 0, else sampled with the row's uniform
-    numbers.
+def probabilities(
+    logits: Tensor, temperature: list[float], top_k: list[int], top_p: list[float], min_p: list[float]
+) -> Tensor:
+    """The distributions `(B, V)` that rows of fp32 logits are sampled from; a temperature of 0 is taken as 1.
 
     A filter that no row uses costs nothing; one that some rows use leaves the others unchanged.
     """
-    if not any(temperature):
-        return logits.argmax(dim=-1).tolist()
     scores = logits
     if any(t not in (0, 1) for t in temperature):
         scores = scores / column([t or 1.0 for t in temperature], scores)
@@ -263,7 +259,22 @@ def draw(
         scores = keep_top_p(scores, top_p)
     if any(min_p):
         scores = keep_min_p(scores, min_p)
-    drawn = descend(scores.softmax(dim=-1), uniforms)
+    return scores.softmax(dim=-1)
+
+
+def draw(
+    logits: Tensor,
+    uniforms: list[list[float]],
+    temperature: list[float],
+    top_k: list[int],
+    top_p: list[float],
+    min_p: list[float],
+) -> list[int]:
+    """One token per row from fp32 logits `(B, V)`: greedy if the temperature is 0, else sampled with the row's uniform
+    numbers."""
+    if not any(temperature):
+        return logits.argmax(dim=-1).tolist()
+    drawn = descend(probabilities(logits, temperature, top_k, top_p, min_p), uniforms)
     if not all(temperature):
         greedy = torch.tensor([t == 0 for t in temperature], device=logits.device)
         drawn = torch.where(greedy, logits.argmax(dim=-1), drawn)

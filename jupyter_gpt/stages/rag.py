@@ -168,7 +168,7 @@ def rag(session, options: Rag) -> Answer:
         given |= {"model": name, "max_tokens": options.max_tokens, "temperature": options.temperature}
         if options.temperature is None and options.samples == 1:
             given["temperature"] = 0.0
-        answer.completion = done = session.prompt(answer.stuffed, **{"lookup": True, **given})
+        answer.completion = done = session.prompt(answer.stuffed, **given)
         answer.text = done.text.strip()
     else:
         answer.text = UNKNOWN

@@ -40,7 +40,7 @@ def test_an_answer_with_its_sources(kb):
     assert answer.text == "Leave is 27 days a year [1]." and len(answer.hits) == 2
     [(text, options)] = kb.asked
     assert text == answer.stuffed and text.startswith(INSTRUCTIONS)
-    assert options["temperature"] == 0.0 and options["max_tokens"] == 256 and options["lookup"]
+    assert options["temperature"] == 0.0 and options["max_tokens"] == 256
     [check] = answer.checks
     assert check.by and answer.supported == 1.0
     assert answer.prompt.startswith("<|user|>Answer the question") and answer.prompt.endswith("<|assistant|>")
