@@ -148,11 +148,11 @@ def round_of(cell: str, pause: float, folder: Path) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cells", nargs="*", default=list(CELLS))
+    parser.add_argument("cells", nargs="*")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--pause", type=float, default=0.0)
     given = parser.parse_args()
-    for cell in given.cells:
+    for cell in given.cells or list(CELLS):
         with tempfile.TemporaryDirectory() as home:
             folder = Path(home)
             os.environ["JUPYTER_GPT_HOME"] = f"{home}/.jupyter_gpt"

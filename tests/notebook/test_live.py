@@ -406,9 +406,13 @@ def test_the_first_cell_of_a_kernel_says_at_once_that_a_model_on_disk_is_loaded(
         assert shown == ["loading tale …"]
         writing.put(Report("the answer"))
     assert shown == ["loading tale …", "the answer"]
+    (tmp_path / "indexes" / "docs").mkdir(parents=True)
+    with place.announced("docs"), place.Place() as hits:
+        assert shown[2:] == ["loading docs …"]
+        hits.put(Report("the hits"))
     with pytest.raises(GPTError), place.announced("tale"):
         raise GPTError("no such option")
-    assert shown[2:] == ["loading tale …", None]
+    assert shown[4:] == ["loading tale …", None]
 
 
 def test_a_model_on_disk_is_told_before_it_is_loaded(gpt, train, monkeypatch):

@@ -82,8 +82,8 @@ class RankingMagic(Magic):
         return task
 
 
-class PromptMagic(Magic):
-    """The magic of a stage that prompts a model: says that it is loaded before all else."""
+class LoadingMagic(Magic):
+    """The magic of a stage whose first word is a model or an index: says that it is loaded before all else."""
 
     def run(self, ip, line: str, *cell: str) -> None:
         from jupyter_gpt.notebook.views.place import announced
@@ -170,12 +170,12 @@ def rag(gpt, given: dict, ip, cell: str):
 
 
 CELLS: dict[str, Magic] = {
-    "agent": PromptMagic("prompt_options", "Agent", agent),
+    "agent": LoadingMagic("prompt_options", "Agent", agent),
     "classify": TrainingMagic("classify", "Classify"),
     "compare": RankingMagic("prompt_options", "Compare"),
     "corpus": Magic("corpus", "CorpusOptions", corpus),
     "pretrain": TrainingMagic("pretrain", "Pretrain"),
-    "prompt": PromptMagic("prompt_options", "Prompt", prompt),
+    "prompt": LoadingMagic("prompt_options", "Prompt", prompt),
     "rag": Magic("prompt_options", "Rag", rag),
     "rank": RankingMagic("prompt_options", "Rank"),
     "rlhf": TrainingMagic("rlhf", "RLHF"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jupyter_gpt.errors import GPTError, nearest, reading
 from jupyter_gpt.nn.sizes import amount
-from jupyter_gpt.notebook.magics.cells import CELLS, RankingMagic, TrainingMagic
+from jupyter_gpt.notebook.magics.cells import CELLS, LoadingMagic, RankingMagic, TrainingMagic
 from jupyter_gpt.notebook.magics.notebook import say, show, watch
 from jupyter_gpt.notebook.magics.options import Command, Magic, described, help_text, parse
 from jupyter_gpt.report.parts import Inline, Paragraph, Varies
@@ -231,14 +231,19 @@ def indexes(gpt, given: dict, ip) -> object:
 
 def search(gpt, given: dict, ip) -> object:
     """Shows the hits; the result is the list of them."""
+    from jupyter_gpt.notebook.views.place import Place
     from jupyter_gpt.retrieval.index_map import index_map
     from jupyter_gpt.stages.rag import hits_report
 
-    kept = gpt.indexes[given["index"]]
-    how, question = given.pop("map", "pca"), given["query"]
-    hits = gpt.search(**given)
-    drawn = [] if how == "none" else index_map(kept, kept.vectors([question])[0], hits, how)
-    show(hits_report(kept.name, question, hits, ranked(given, kept.about["embedder"]), drawn))
+    with Place() as place:
+        kept = gpt.indexes[given["index"]]
+        embedder = kept.about["embedder"]
+        if not gpt.indexes.embedders.loaded and embedder not in gpt.models:  # a model tells so itself
+            place.loading(embedder)
+        how, question = given.pop("map", "pca"), given["query"]
+        hits = gpt.search(**given)
+        drawn = [] if how == "none" else index_map(kept, kept.vectors([question])[0], hits, how)
+        place.put(hits_report(kept.name, question, hits, ranked(given, embedder), drawn))
     return hits
 
 
@@ -381,7 +386,7 @@ VERBS: dict[str, Magic] = {
     "claims": Magic("claims", "ShowClaims", claims),
     "index": Magic("index", "Index", index),
     "indexes": Magic("index", "Indexes", indexes),
-    "search": Magic("index", "Search", search),
+    "search": LoadingMagic("index", "Search", search),
     "serve": Magic("serve", "Serve", serve),
     "config": Magic("notebook.magics.config", "Config", config),
 }

@@ -158,17 +158,18 @@ _announced: Place | None = None  # which the cell's own place takes over
 
 
 @contextmanager
-def announced(model: str) -> Iterator[None]:
-    """Says at once that a model is loaded. In the first cell of a kernel that takes a second to find out: until then
-    what reads the options and looks for the model is imported.
+def announced(name: str) -> Iterator[None]:
+    """Says at once that a model or an index is loaded. In the first cell of a kernel that takes a second to find out:
+    until then what reads the options and looks for it is imported.
     """
     global _announced
     with suppress(GPTError):
-        folders = (root / "models" / store.check_name(model) for root in (store.home(), store.cache()))
+        places = (store.home() / "models", store.cache() / "models", store.home() / "indexes")
+        folders = (place / store.check_name(name) for place in places)
         session = sys.modules.get("jupyter_gpt.session")
         if not hasattr(session, "gpt") and any(folder.is_dir() for folder in folders):
             _announced = Place()
-            _announced.loading(model)
+            _announced.loading(name)
     try:
         yield
     finally:
