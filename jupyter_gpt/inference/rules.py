@@ -203,7 +203,7 @@ def of_grammar(grammar: object) -> Rule:
 
 def check_enforceable(made: Rule) -> None:
     """Raises GPTError if llguidance cannot enforce the rule, or nothing satisfies it."""
-    matcher = matcher_of(made.grammar())
+    matcher = matcher_of(made.grammar()).deep_copy()  # other threads copy the original meanwhile
     if matcher.is_error():
         raise GPTError(f"{made.words} cannot be enforced: {reason(matcher.get_error())}")
     empty = not matcher.is_accepting() and not any(matcher.compute_bitmask()[:32])  # none of the 256 bytes begins it

@@ -2,6 +2,7 @@
 
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import jsonschema
 import pytest
@@ -369,3 +370,12 @@ def test_formats_have_the_longest_length_of_their_standard():
 
 def test_a_tokenizer_is_converted_once(bpe):
     assert converted_of(bpe) is converted_of(bpe)
+
+
+def test_several_threads_make_and_check_one_rule():
+    def problem(text: str) -> str | None:
+        return rule(json=PERSON).problem(text)
+
+    with ThreadPoolExecutor(16) as threads:
+        problems = list(threads.map(problem, ['{"name":"Bo","age":7,"tags":["a"]}'] * 400))
+    assert problems == [None] * 400
