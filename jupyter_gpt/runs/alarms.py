@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
-from statistics import median
+from statistics import median, quantiles
 from typing import Any, NamedTuple
 
 from jupyter_gpt.runs.events import Alarm
@@ -18,7 +18,9 @@ from jupyter_gpt.runs.events import Alarm
 WINDOW, FEWEST = 10, 5  # steps whose median loss is compared, so that a spike is no alarm; the fewest that have one
 FAR, ABOVE = 0.5, 0.5  # a loss that is so far above the first one, by its share and in nats, has diverged
 UNTESTED = 4  # times as far where that first loss is of one batch alone, which may have been an easy one
-RISEN, BY, LONG = 0.25, 0.3, 20  # so far above its own best, and for so many steps, it has diverged too
+# So far above its own best, and for so many steps, it has diverged too. Also by more than the losses of single steps
+# differ: those of small batches of a mixture do, and the lowest median of many is a lucky one.
+RISEN, BY, LONG = 0.25, 0.3, 20
 BACK = 0.9  # the share of the first loss that ends a divergence
 EXPLODED, CLIPPED = 100, 10  # times its lowest, and times the clipping, that an exploded gradient norm is
 FALLEN, EARLY = 0.98, 50  # the share of the first loss that counts as fallen; the first step at which it is checked
@@ -78,7 +80,8 @@ class LossAlarms:
         if self.best is None or now < self.best[0]:
             self.best = now, step
         best, at = self.best
-        self.risen = self.risen + 1 if now > best + max(RISEN * best, BY) else 0
+        low, _, high = quantiles(self.losses, n=4)
+        self.risen = self.risen + 1 if now > best + max(RISEN * best, BY, high - low) else 0
         if now > self.limit:
             self.on(
                 "diverged",

@@ -3,7 +3,7 @@
     python tests/benchmarks/stories_qa.py [--pretrain 600] [--steps 500] [--every 125] [--questions 300]
         [--lora RANK] [--no-rows] [--lr X]
 
-Pretrains the tour's base (`stories: 3, python: 1`, depth 4), then finetunes it on `stories-qa`, and asks at fixed
+Pretrains a base (`stories: 3, python: 1`, depth 4), then finetunes it on `stories-qa`, and asks at fixed
 steps: each held-out question is prompted as at inference, the likeliest tokens are taken, and the answer has to be
 exact. With --lora an adapter is trained, and the rows of the chat tokens with it, unless --no-rows leaves them as the
 base has them. Also prints how many are right by kind of question and by length of the story. Expected: the base under

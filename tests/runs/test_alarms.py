@@ -110,6 +110,15 @@ def test_an_ordinary_run_raises_none(seed, noise):
     assert raised(losses, tests={n: 2 + 4 * 0.97**n + 0.02 * (n % 3) for n in range(0, 401, 40)}) == ([], [])
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_small_batches_of_a_mixture_raise_none(seed):
+    """Three rows a step, each of an easy source or, one in four, of a hard one."""
+    at = random.Random(seed)
+    easy = [1 + 6 * 0.99**n for n in range(400)]
+    losses = [7.0, *(sum(4.4 if at.random() < 0.25 else loss for _ in range(3)) / 3 for loss in easy)]
+    assert raised(losses) == ([], [])
+
+
 def recorded():
     """The runs of next-token training and of reward models that the notebooks hold, by notebook and name."""
     for path in sorted(NOTEBOOKS.glob("*.ipynb")):
