@@ -4,5 +4,6 @@ export const EXAMPLES: Record<string, string> = {
   "01_prompting": "Every technique of prompting, in a cell",
   "03_thinking": "Tokens to think",
   "07_retrieval": "Retrieval: load the working memory",
+  "08_constrained": "Constrained prompting",
   "09_real_model": "A real model, honestly",
 };
