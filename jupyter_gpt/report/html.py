@@ -37,6 +37,7 @@ from jupyter_gpt.report.text import number, plain, sides_of
 
 RULE = "1px solid rgba(128,128,128,0.45)"
 EDGE = "3px solid rgba(128,128,128,0.3)"
+LONGEST_NAME = 40  # characters; what is longer in the first column of a table is a sentence
 PROSE = "line-height:1.6;max-width:960px;overflow-wrap:break-word"  # JupyterLab's sanitizer knows no "anywhere"
 STYLES = {
     "code": "font-family:monospace;font-size:13px;line-height:1.5",
@@ -203,8 +204,9 @@ def table(part: Table, marks: bool) -> str:
     sides = ["right" if side == "r" else "left" for side in sides_of(part.sides, width)]
     spaces = ["white-space:nowrap"] * width
     if part.wrap:  # between words; the last column, which has the long texts, also inside one
+        names = all(len(plain(row[0])) <= LONGEST_NAME for row in part.rows if row)  # stay on a line
         spaces = [
-            f"{'white-space:normal' if n and side == 'left' else space};line-height:1.6"
+            f"{'white-space:normal' if (n or not names) and side == 'left' else space};line-height:1.6"
             for n, (side, space) in enumerate(zip(sides, spaces, strict=True))
         ]
         spaces[-1] = f"white-space:normal;{PROSE}"

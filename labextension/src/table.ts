@@ -5,13 +5,16 @@ import { copyButton, csv } from "./export";
 import { write } from "./inline";
 import { plain, type Inline, type Table } from "./parts";
 
+const LONGEST_NAME = 40; // characters; what is longer in the first column is a sentence
 const SHOWN = 300; // rows, before one asks for the others
 type Direction = "ascending" | "descending" | "none";
 
 export function drawTable(table: Table): HTMLElement {
   const frame = element("div", "gpt-part");
   const scroll = element("div", "gpt-scroll");
-  const made = element("table", table.wrap ? "gpt-table gpt-wrap" : "gpt-table");
+  const names = table.rows.every((row) => !row.length || plain(row[0]).length <= LONGEST_NAME);
+  const wrap = table.wrap ? ` gpt-wrap${names ? " gpt-names" : ""}` : "";
+  const made = element("table", `gpt-table${wrap}`);
   const body = element("tbody");
   const more = toggle(`Show all ${table.rows.length.toLocaleString("en-US")} rows`, () => fill(Infinity));
   let rows = table.rows;
