@@ -18,7 +18,7 @@ from jupyter_gpt.errors import in_magic
 from jupyter_gpt.nn import devices
 
 REAL_CACHE = os.environ.get("JUPYTER_GPT_CACHE")
-LONGEST = ("notebooks/03", "notebooks/00", "notebooks/", "tests/browser/", "tests/test_")
+LONGEST = ("notebooks/", "tests/browser/", "tests/test_")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small models are quicker so, above all on a busy machine
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell's background job starts: interrupts are tested here

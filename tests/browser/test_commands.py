@@ -57,10 +57,10 @@ def test_notebooks_runs_and_prompts_without_a_mouse(open_notebook, lab):
     assert sources(lab.root / "07_retrieval.ipynb") == sources(NOTEBOOKS / "07_retrieval.ipynb")
     OpenNotebook(page, lab.root / "07_retrieval.ipynb").wait_idle()
     (lab.root / "notebooks").mkdir()
-    (lab.root / "notebooks" / "03_thinking.ipynb").write_text(notebook.path.read_text())
+    (lab.root / "notebooks" / "05_thinking.ipynb").write_text(notebook.path.read_text())
     palette(page, "Open Example: Tokens to think")
-    page.get_by_role("tab", name="03_thinking.ipynb").wait_for(timeout=30_000)
-    assert not (lab.root / "03_thinking.ipynb").exists()  # the one that was there is opened
+    page.get_by_role("tab", name="05_thinking.ipynb").wait_for(timeout=30_000)
+    assert not (lab.root / "05_thinking.ipynb").exists()  # the one that was there is opened
 
     notebook.command("launcher:create")
     page.locator(".jp-LauncherCard", has_text="GPT Notebook").press("Enter")
