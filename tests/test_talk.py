@@ -95,3 +95,19 @@ def test_each_notebook_is_committed_with_its_outputs(path):
     outputs = [output for cell in code for output in cell["outputs"]]
     assert not [output for output in outputs if output["output_type"] == "error"]
     assert "claims" in json.dumps(code[-1]["outputs"])
+
+
+def test_no_two_notebooks_make_a_model_or_an_index_of_one_name():
+    """They share a folder: who runs them in order would be asked to overwrite."""
+    made = re.compile(
+        r"^%%(?:corpus|pretrain|sft|classify|rank|rlhf) ([\w.-]+)|^%gpt (?:reward|index) ([\w.-]+)|"
+        r"gpt\.(?:corpus|pretrain|sft|classify|rank|rlhf|reward|index)\(\s*f?\"([\w.-]+)",
+        re.M,
+    )
+    owners: dict[str, set[str]] = {}
+    for path in NOTEBOOKS:
+        for kind, source in cells(path):
+            for names in made.findall(source) if kind == "code" else ():
+                owners.setdefault("".join(names), set()).add(path.stem)
+    assert len(owners) > 20
+    assert {name: both for name, both in owners.items() if len(both) > 1} == {}

@@ -11,4 +11,5 @@ export const EXAMPLES: Record<string, string> = {
   "08_constrained": "Constrained prompting",
   "09_real_model": "A real model, honestly",
   "10_recommendations": "Default recommendations",
+  reference: "Reference",
 };
