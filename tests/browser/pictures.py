@@ -20,10 +20,7 @@ PICTURES = {  # file: notebook, what the cell contains, or "%gpt claims"
     "tokens": ("00_tour", "%gpt tokens"),
     "compare": ("00_tour", "%%compare"),
     "claims": ("07_retrieval", "%gpt claims"),
-    "tree": ("05_thinking", "--tree"),
     "rag": ("07_retrieval", "%%rag"),
-    "json": ("08_constrained", "--json"),
-    "evaluate": ("10_recommendations", "%gpt evaluate"),
 }
 IDLE = "() => window.jupyterapp.shell.currentWidget.context.sessionContext.session?.kernel?.status === 'idle'"
 TAKEN = "() => document.querySelectorAll('.jp-mod-selected .jp-OutputArea-output').length > 0"
