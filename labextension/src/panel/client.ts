@@ -15,6 +15,7 @@ const ID = "jupyter_gpt.panel";
 const SOON = 1500; // milliseconds until a running cell may have loaded the package, or begun to train
 const LATE = 2000; // without an answer, after which the panel says why
 const QUICK = 1000; // within which an idle kernel answers
+const LOST = 10_000; // an idle kernel that has not answered by then never had the question: it was restarting
 const FOLLOW = 30; // seconds that states follow a request
 const EVERY = { seen: 0.25, hidden: 2 }; // seconds between them
 
@@ -130,7 +131,10 @@ export class Client {
 
   /** Whether the kernel has the comm. */
   private async begin(kernel: Kernel.IKernelConnection): Promise<void> {
-    const loaded = await this.isLoaded(kernel).catch(() => false);
+    const asked = this.isLoaded(kernel).catch(() => false);
+    const answer = await Promise.race([asked, pause(LOST).then(() => null)]);
+    if (answer === null && kernel === this.kernel && kernel.status === "idle") return this.begin(kernel);
+    const loaded = answer ?? (await asked);
     if (kernel !== this.kernel || this.state) return;
     if (loaded) {
       this.show({ is: "asking", late: false });
