@@ -13,6 +13,7 @@ smollm2-135m-instruct and minilm must have been pulled (`%gpt pull`).
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
 import sys
@@ -40,7 +41,7 @@ class _Timed:  # how long each of these imports takes, with all that it imports
             return spec
 sys.meta_path.insert(0, _Timed())
 """
-REPORT = "print('seconds', {**_Timed.seconds, 'modules': len(sys.modules)})"
+REPORT = "import json; print(json.dumps({**_Timed.seconds, 'modules': len(sys.modules)}))"
 CLOCK = "print(time.process_time())"
 DOCUMENTS = {"leave.md": "Everybody has 28 days of paid leave a year.", "office.md": "The office opens at nine."}
 PREPARED = {  # cells of an earlier kernel, not timed
@@ -139,8 +140,7 @@ def round_of(cell: str, pause: float, folder: Path) -> dict[str, float]:
         seconds |= {f"until {what} is shown": first[what] for what in ("something", "the result")}
         seconds["%load_ext and the result"] = seconds["%load_ext"] + first["the result"]
         seconds["processor time of the cell"] = float(kernel.run(CLOCK)) - worked
-        printed = kernel.run(REPORT)
-        seconds |= {f"  {name}": value for name, value in eval(printed.partition(" ")[2]).items()}
+        seconds |= {f"  {name}": value for name, value in json.loads(kernel.run(REPORT)).items()}
         return seconds
     finally:
         kernel.close()

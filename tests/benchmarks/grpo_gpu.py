@@ -19,16 +19,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 from figures import Figure, tell
 from grpo_cpu import ours, theirs
+from sft_gpu import model_of_shape
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 VOCAB = 8192
 
 
-def model_of_shape(gpt, layers: int = 30):
+def keep_policy(gpt, layers: int):
     """The model `policy` in a session: SmolLM2-135M's shape with a vocabulary of 8,192 tokens and a chat template."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
     from helpers.tiny import CHAT
     from jupyter_gpt.data.tokenizer import train_bpe
     from jupyter_gpt.nn.devices import default_device
@@ -36,20 +34,7 @@ def model_of_shape(gpt, layers: int = 30):
     texts = (path.read_text(encoding="utf-8", errors="replace") for path in Path(os.__file__).parent.glob("*.py"))
     tokenizer = train_bpe(texts, VOCAB)
     tokenizer.chat_template = CHAT
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=576,
-        intermediate_size=1536,
-        num_hidden_layers=layers,
-        num_attention_heads=9,
-        num_key_value_heads=3,
-        max_position_embeddings=8192,
-        tie_word_embeddings=True,
-        bos_token_id=0,
-        eos_token_id=0,
-    )
-    module = LlamaForCausalLM(config).to(default_device(), torch.bfloat16).eval()
+    module = model_of_shape(layers, len(tokenizer)).to(default_device())
     return gpt.models.keep("policy", module, tokenizer, "pull", None, ["policy (pull)"], 0)
 
 
@@ -65,7 +50,7 @@ def main() -> None:
         os.environ["JUPYTER_GPT_HOME"] = folder
         from jupyter_gpt import gpt
 
-        model = model_of_shape(gpt, given.layers)
+        model = keep_policy(gpt, given.layers)
         seconds, generating, alone = ours(model, given)
         tokens = given.prompts * given.samples * given.tokens
         drawing = statistics.median(generating)

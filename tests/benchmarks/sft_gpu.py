@@ -38,13 +38,13 @@ from jupyter_gpt.stages.sft_training import Supervised
 T, VOCAB, SHORTEST, LONGEST, WARM = 1024, 49152, 64, 600, 5
 
 
-def model_of_shape(layers: int = 30):
+def model_of_shape(layers: int = 30, vocab: int = VOCAB):
     """SmolLM2-135M's shape with random weights, as a model waits on a GPU: frozen, in bf16."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=VOCAB,
+        vocab_size=vocab,
         hidden_size=576,
         intermediate_size=1536,
         num_hidden_layers=layers,
