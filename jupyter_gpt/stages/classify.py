@@ -20,9 +20,11 @@ from jupyter_gpt.models import adapters
 from jupyter_gpt.options import Count, NotNegative, Positive, Recipe, option
 from jupyter_gpt.runs.events import Evaluation, Event, Metric, Progress, Sample, Table
 from jupyter_gpt.runs.run import Run
-from jupyter_gpt.stages.loop import LEARNING_RATE, SPEED, Micro, Trainer, losses, training_flops
+from jupyter_gpt.stages.launch import launch
+from jupyter_gpt.stages.loop import LEARNING_RATE, SPEED, Micro, Trainer, losses
 from jupyter_gpt.stages.sft import check_base_mark, startable
-from jupyter_gpt.stages.stage import LENGTH, Finetuning, OpenShare, keep_model, launch, one_length
+from jupyter_gpt.stages.speed import training_flops
+from jupyter_gpt.stages.stage import LENGTH, Finetuning, OpenShare, keep_model, one_length
 
 SHOWN = 4  # held-out texts whose labels are shown during training
 METRICS = (

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.nn.devices import current_ranks
+from jupyter_gpt.nn.schedule import multiplier
 from jupyter_gpt.nn.sizes import amount
 from jupyter_gpt.runs import checkpoint
 from jupyter_gpt.runs.events import Event, Metric, Ready, Start, Step
@@ -352,21 +353,6 @@ def train(trainer: Trainer) -> Iterator[Event | None]:
         yield trainer.stepped(busy, int(tokens), {"loss": loss, **updated, **trainer.step_values()})
 
 
-def multiplier(step: int, steps: int, warmup: float, decay: float) -> float:
-    """The factor on the peak learning rate at `step` (1 to `steps`): a short linear warm-up, a plateau, a linear decay
-    (Zhai et al. 2022; Hägele et al. 2024).
-
-    `warmup` and `decay` are shares of all steps.
-    """
-    rise = max(1, round(warmup * steps)) if warmup > 0 else 0
-    fall = min(round(decay * steps), steps - rise)
-    if step <= rise:
-        return step / rise
-    if step > steps - fall:
-        return (steps - step + 1) / (fall + 1)
-    return 1.0
-
-
 def following(trainer: Trainer, step: int, number: int, numbers: range) -> Micro | None:
     """This rank's micro-batch after one of a step whose are `numbers`; None where it has none, or at the end of the
     run."""
@@ -410,53 +396,3 @@ def batch_of(items: Sequence, step: int, size: int, seed: int) -> list:
             orders[turn] = torch.randperm(len(items), generator=generator).tolist()
         batch.append(items[orders[turn][place]])
     return batch
-
-
-def steps_in(minutes: float, trainer: Trainer) -> int:
-    """How many steps fit into `minutes` on this machine: three are taken and timed, and the weights put back.
-
-    The optimizers keep what they learned from these steps: a run begins with new ones. Raises GPTError if not even one
-    step fits.
-    """
-    import torch
-
-    from jupyter_gpt.nn.modules import trained_by_name
-
-    weights = [(p, p.detach().clone()) for p in trained_by_name(trainer.modules).values()]
-    times = []
-    for step in range(1, 4):
-        began = time.perf_counter()
-        for number in trainer.numbers(trainer.micro_batches(step)):
-            micro = trainer.micro(step, number)
-            (trainer.loss(micro.inputs) * micro.share).backward()
-            if time.perf_counter() - began > 60 * minutes:
-                raise GPTError(f"--minutes {minutes} is less than one step of this model takes here")
-        trainer.optimizers.step(1.0)
-        if trainer.device.type == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - began)
-    with torch.no_grad():
-        for parameter, before in weights:
-            parameter.copy_(before)
-    return max(1, int(60 * minutes / sorted(times)[1]))
-
-
-def training_flops(model: nn.Module) -> float:
-    """Training FLOPs per token: 2 per multiplied parameter forward, 2 back to the inputs, 2 to what is trained.
-
-    The tables of embeddings are looked up, not multiplied. A head over the vocabulary is left out: it is computed for
-    some of the tokens only.
-    """
-    from torch import nn
-
-    from jupyter_gpt.nn.lora_linear import unwrapped
-
-    left_out = {id(part.weight) for part in model.modules() if isinstance(part, nn.Embedding)}
-    if (head := model.get_output_embeddings()) is not None:  # pyright: ignore
-        left_out.add(id(unwrapped(head).weight))
-    matrices = [
-        parameter
-        for name, parameter in model.named_parameters()
-        if parameter.ndim > 1 and id(parameter) not in left_out and ".trainable_tokens_" not in name
-    ]
-    return sum(parameter.numel() * (6.0 if parameter.requires_grad else 4.0) for parameter in matrices)

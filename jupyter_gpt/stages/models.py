@@ -15,7 +15,8 @@ from jupyter_gpt.models.models import Model
 from jupyter_gpt.options import option
 from jupyter_gpt.runs.provenance import provenance
 from jupyter_gpt.runs.worker import on_worker
-from jupyter_gpt.stages.stage import OVERWRITE, Bound, claim
+from jupyter_gpt.stages.launch import claim
+from jupyter_gpt.stages.stage import OVERWRITE, Bound
 
 DTYPE = Literal["float32", "bfloat16", "float16", "int8", "int4"]
 A_MODEL = "a model of this folder or of the user's cache"

@@ -19,6 +19,7 @@ from jupyter_gpt.options import Count, NotNegative, Positive, ProperShare, Recip
 from jupyter_gpt.runs.events import Progress
 from jupyter_gpt.runs.run import Run
 from jupyter_gpt.stages.corpus import MIXTURE
+from jupyter_gpt.stages.launch import launch
 from jupyter_gpt.stages.sft import check_base_mark, startable
 from jupyter_gpt.stages.stage import (
     LENGTH,
@@ -27,7 +28,6 @@ from jupyter_gpt.stages.stage import (
     Optimizer,
     Schedule,
     keep_model,
-    launch,
     one_length,
     schedule,
 )

@@ -35,7 +35,8 @@ from jupyter_gpt.nn.optimizer import optimizers
 from jupyter_gpt.nn.output_head import OutputHead, output_head
 from jupyter_gpt.nn.transformer import Trunk
 from jupyter_gpt.runs.events import Evaluation, Event, Progress, Sample
-from jupyter_gpt.stages.loop import Micro, Trainer, steps_in
+from jupyter_gpt.stages.loop import Micro, Trainer
+from jupyter_gpt.stages.speed import steps_in
 from jupyter_gpt.stages.stage import MICRO_TOKENS
 
 SAMPLE_TOKENS, SAMPLE_TEMPERATURE = 64, 0.8  # of the samples at fixed steps

@@ -23,8 +23,9 @@ from jupyter_gpt.options import Count, NotNegative, Positive, Rank, Recipe, opti
 from jupyter_gpt.runs.events import Evaluation, Event, Metric, Note, Progress, Sample, Table
 from jupyter_gpt.runs.provenance import Provenance
 from jupyter_gpt.runs.run import Run
+from jupyter_gpt.stages.launch import launch
 from jupyter_gpt.stages.loop import LEARNING_RATE, Micro, Trainer, batch_of, losses
-from jupyter_gpt.stages.stage import LENGTH, OpenShare, Training, keep_model, launch, one_length
+from jupyter_gpt.stages.stage import LENGTH, OpenShare, Training, keep_model, one_length
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -22,8 +22,9 @@ from jupyter_gpt.runs.events import Evaluation, Metric, Note, Progress, Step
 from jupyter_gpt.runs.provenance import Provenance
 from jupyter_gpt.runs.run import Run
 from jupyter_gpt.stages import reward as reward_stage
+from jupyter_gpt.stages.launch import claim, launch
 from jupyter_gpt.stages.reward_function import check_columns
-from jupyter_gpt.stages.stage import LENGTH, Training, claim, keep_model, launch
+from jupyter_gpt.stages.stage import LENGTH, Training, keep_model
 
 ALGORITHMS = ("ppo", "grpo", "dpo")
 OWN = {  # options of one algorithm

@@ -61,7 +61,8 @@ def train(folder: Path, rank: int, resuming: bool, shard: bool) -> None:
         return
     from jupyter_gpt.runs.worker import worker
     from jupyter_gpt.session import gpt
-    from jupyter_gpt.stages.stage import job, stage
+    from jupyter_gpt.stages.launch import job
+    from jupyter_gpt.stages.stage import stage
 
     run = gpt.runs[folder.name]
     if ranks is None:

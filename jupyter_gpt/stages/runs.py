@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from jupyter_gpt.options import option
 from jupyter_gpt.runs.run import Run
-from jupyter_gpt.stages import stage
+from jupyter_gpt.stages import launch
 from jupyter_gpt.stages.stage import Bound, Elsewhere
 
 
@@ -59,4 +59,4 @@ def stop(session, options: Stop) -> Run:
 
 def resume(session, options: Resume) -> Run:
     """Go on to the same end. Raises GPTError for a run that has finished, is running, or has nothing to go on from."""
-    return stage.resume(session, options)
+    return launch.resume(session, options)

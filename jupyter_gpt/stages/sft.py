@@ -16,13 +16,13 @@ from jupyter_gpt.models import adapters
 from jupyter_gpt.options import Count, NotNegative, Positive, ProperShare, Recipe, Share, option
 from jupyter_gpt.runs.events import Progress
 from jupyter_gpt.runs.run import Run
+from jupyter_gpt.stages.launch import launch
 from jupyter_gpt.stages.stage import (
     LENGTH,
     Finetuning,
     Optimizer,
     Schedule,
     keep_model,
-    launch,
     one_length,
     schedule,
 )

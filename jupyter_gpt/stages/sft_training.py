@@ -34,7 +34,8 @@ from jupyter_gpt.nn.output_head import OutputHead, output_head
 from jupyter_gpt.nn.transformer import Trunk
 from jupyter_gpt.nn.varlen import Stream, stream, streams
 from jupyter_gpt.runs.events import Evaluation, Event, Progress, Sample
-from jupyter_gpt.stages.loop import LEARNING_RATE, SPEED, Micro, Trainer, losses, steps_in, training_flops
+from jupyter_gpt.stages.loop import LEARNING_RATE, SPEED, Micro, Trainer, losses
+from jupyter_gpt.stages.speed import steps_in, training_flops
 
 EVALUATED = 4096  # tokens evaluated at once: enough for the products to be large, soon enough for a stop
 QUESTIONS, SHOWN = 3, 160  # questions asked at fixed steps, and the characters of each that are shown, from its end

@@ -115,13 +115,13 @@ def ip_cell(ip):
 
 def interrupted(folder: Path, train) -> None:
     """Leave the run as a kill would: with its checkpoints, without an end."""
-    from jupyter_gpt.stages import stage
+    from jupyter_gpt.stages import launch
 
-    real, stage.shutil = stage.shutil, Kept()
+    real, launch.shutil = launch.shutil, Kept()
     try:
         train()
     finally:
-        stage.shutil = real
+        launch.shutil = real
     if not (folder / "checkpoints" / f"step-{LAST:07d}").exists():
         raise RuntimeError("the interrupted run has no checkpoint to go on from")
     lines = (folder / "events.jsonl").read_text().splitlines(keepends=True)

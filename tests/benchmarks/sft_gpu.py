@@ -32,8 +32,8 @@ from jupyter_gpt.nn.devices import peak_flops
 from jupyter_gpt.nn.lora import copied, lora
 from jupyter_gpt.nn.optimizer import finetuning_optimizers
 from jupyter_gpt.runs.events import Step
-from jupyter_gpt.stages.loop import training_flops
 from jupyter_gpt.stages.sft_training import Supervised
+from jupyter_gpt.stages.speed import training_flops
 
 T, VOCAB, SHORTEST, LONGEST, WARM = 1024, 49152, 64, 600, 5
 

@@ -19,7 +19,7 @@ from jupyter_gpt.runs import checkpoint
 from jupyter_gpt.runs.events import Step
 from jupyter_gpt.runs.provenance import Provenance
 from jupyter_gpt.runs.worker import Call
-from jupyter_gpt.stages import stage
+from jupyter_gpt.stages import launch, stage
 from jupyter_gpt.stages.rankings import Ranking
 
 ROWS = [
@@ -80,7 +80,7 @@ def training_of(gpt, name: str):
     """The training of a run before its first step, without the run."""
 
     def kept(session, options, kind, recipe, requested, variables):
-        run = stage.open_run(session, f"run-{len(session.runs)}", Provenance(kind), recipe.as_dict())
+        run = launch.open_run(session, f"run-{len(session.runs)}", Provenance(kind), recipe.as_dict())
         return stage.stage(kind).preparation(session, run, recipe, variables)
 
     with ExitStack() as patches:

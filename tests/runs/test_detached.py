@@ -223,7 +223,7 @@ def test_a_file_of_events_is_read_on_and_anew_where_it_was_cut(tmp_path):
 def test_documents_are_sent_whatever_else_the_notebook_has(gpt):
     """Only the variables that the recipe names travel: `%%pretrain` is given all of the notebook."""
     from helpers.recipes import classify_recipe, pretraining_recipe, rl_recipe
-    from jupyter_gpt.stages.stage import sent
+    from jupyter_gpt.stages.launch import sent
 
     names = {"docs": DOCUMENTS, "short": len, "reviews": [], "mine": object(), "lock": threading.Lock()}
     assert list(sent(pretraining_recipe({"$docs": 1.0, "stories": 1.0}), names)) == ["docs"]

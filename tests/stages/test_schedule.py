@@ -6,7 +6,7 @@ import pytest
 
 from helpers.recipes import finetuning_recipe, pretraining_recipe
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.stages.loop import multiplier
+from jupyter_gpt.nn.schedule import multiplier
 
 
 def test_warm_up_plateau_and_decay():
