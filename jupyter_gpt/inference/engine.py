@@ -122,9 +122,8 @@ class Batch:
         self.requests += 1
         for sample in range(request.samples if request.max_tokens > 0 else 0):
             constraint = request.constraint() if request.constraint else None
-            stream = sampling.Stream(request.seed + sample)
             limit = min(request.max_tokens, room)
-            self.waiting.append(Sequence(number, sample, request, limit, stream, constraint))
+            self.waiting.append(Sequence(number, sample, request, limit, request.stream(sample), constraint))
         return number
 
     def step(self) -> list[Token]:

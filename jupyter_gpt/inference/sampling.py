@@ -45,8 +45,9 @@ class Constraint(Protocol):
 
 @dataclass(frozen=True)
 class Request:
-    """A prompt and how to continue it. Sample k uses the random stream of seed + k, so it is the sample that seed + k
-    alone would give, as far as logits round alike in batches of different size (`descend`).
+    """A prompt and how to continue it. Sample k uses the random stream of this prompt and seed + k, so it is the sample
+    that seed + k alone would give, as far as logits round alike in batches of different size (`descend`). Different
+    prompts of one seed have different random numbers, so their samples are independent.
 
     `temperature` 0 is greedy; `top_k` 0, `top_p` 1 and `min_p` 0 filter nothing. A token of `stop_ids` ends a sample
     once it has `min_tokens`. `top_logprobs` alternatives are reported with each token. `adapter` names the peft adapter
@@ -71,6 +72,10 @@ class Request:
     until: Callable[[list[int]], bool] | None = None
     lookup: bool | None = False
     draft: nn.Module | None = None
+
+    def stream(self, sample: int) -> Stream:
+        """The random numbers of a sample."""
+        return Stream(hash_of(*self.ids) + self.seed + sample)
 
 
 class Token(NamedTuple):
@@ -109,9 +114,12 @@ class Stream:
 
 def in_32_bits(seed: int) -> int:
     """`seed` if it has 32 bits, else a hash of it: torch's CPU generator reads no more."""
-    if 0 <= seed < 1 << 32:
-        return seed
-    return int.from_bytes(hashlib.blake2b(str(seed).encode(), digest_size=4).digest())
+    return seed if 0 <= seed < 1 << 32 else hash_of(seed)
+
+
+def hash_of(*numbers: int) -> int:
+    """32 bits, the same on every machine."""
+    return int.from_bytes(hashlib.blake2b(" ".join(map(str, numbers)).encode(), digest_size=4).digest())
 
 
 @dataclass

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from jupyter_gpt.inference import sampling
 from jupyter_gpt.inference.forward import forward_of
 from jupyter_gpt.inference.kv_cache import KVCache
-from jupyter_gpt.inference.sampling import Request, Sequence, Stream
+from jupyter_gpt.inference.sampling import Request, Sequence
 from jupyter_gpt.nn.modules import base_of, context_of
 
 LONGEST, SHORTEST = 3, 2  # length of the n-grams that are looked up
@@ -36,7 +36,7 @@ FIRST, EACH = 0.1, 0.08
 SHARE = 0.02  # passes per token that drafts may cost more than they gain
 CREDIT, CEILING = 0.5, 4.0  # passes they may cost before they have gained any; the most that is saved up
 DECAY = 0.9  # per draft: how fast earlier acceptance is forgotten
-DRAFT_STREAM = 1 << 64  # added to a sample's seed: the random numbers of its draft model
+DRAFT_STREAM = 1 << 64  # added to a sample's number: the random numbers of its draft model
 BLOCK = 1024  # tokens of the prompt that a draft model reads per pass
 
 
@@ -126,7 +126,7 @@ class DraftModel:
         self.device = next(module.parameters()).device
         self.vocabulary = base_of(target).config.get_text_config().vocab_size
         self.cache = KVCache(1, len(request.ids) + request.max_tokens, self.device)
-        self.stream = Stream(request.seed + DRAFT_STREAM)
+        self.stream = request.stream(DRAFT_STREAM)
         self.ids: list[int] = []  # the context
         self.cached: list[int] = []  # what the cache holds
 

