@@ -12,6 +12,17 @@ from pathlib import Path
 
 EXACT = 1e9  # parameters up to which dequantised weights are saved in fp32, exactly; bf16 above
 PLAIN = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+SPLIT = r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+ENDINGS = (
+    "'(?i:[sdmt]|ll|ve|re)",
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)",
+    "(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])",
+)
+# llama.cpp's names of splits before merging, and the patterns that mean them: digits one by one, or up to three.
+PRE = {
+    "qwen2": tuple(ending + SPLIT % "" for ending in ENDINGS),
+    "llama-bpe": tuple(ending + SPLIT % "{1,3}" for ending in ENDINGS),
+}
 
 
 def convert(file: Path, folder: Path) -> dict:
@@ -28,17 +39,30 @@ def convert(file: Path, folder: Path) -> dict:
     words = {
         key: field.contents() for key in ("tokenizer.ggml.pre", "general.license") if (field := reader.fields.get(key))
     }
+    sizes = {key.partition(".")[2]: field.contents() for key, field in reader.fields.items() if key.endswith("_length")}
+    table = next((int(tensor.shape[-1]) for tensor in reader.tensors if tensor.name == "token_embd.weight"), None)
     del reader
 
     more = (
         {"quantization_config": transformers.GgufConfig(dequantize=True)} if hasattr(transformers, "GgufConfig") else {}
     )
-    model = transformers.AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=dtype, **more)
+    config = transformers.AutoConfig.from_pretrained(file.parent, gguf_file=file.name)
+    known = {  # sizes of the published models that transformers takes for granted
+        "qwen3": {"head_dim": sizes.get("attention.key_length")},
+        "gpt2": {"n_positions": sizes.get("context_length"), "vocab_size": table},
+    }
+    config.update({name: size for name, size in known.get(config.model_type, {}).items() if size})
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        file.parent, gguf_file=file.name, config=config, dtype=dtype, **more
+    )
     remove_gguf_marks(model)
     model.save_pretrained(folder)
     tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-    if words.get("tokenizer.ggml.pre") == "smollm":
+    pre = words.get("tokenizer.ggml.pre")
+    if pre == "smollm":
         split_digits(tokenizer)
+    elif pre in PRE:
+        split_by(tokenizer, PRE[pre][0])
     tokenizer.model_max_length = getattr(model.config, "max_position_embeddings", tokenizer.model_max_length)
     tokenizer.save_pretrained(folder)
     return {"licence": words.get("general.license")}
@@ -60,6 +84,16 @@ def split_digits(tokenizer) -> None:
 
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+
+
+def split_by(tokenizer, pattern: str) -> None:
+    """A byte-level BPE that splits as GPT-4's and later ones do; of a Llama transformers reads GPT-2's split."""
+    from tokenizers import Regex, pre_tokenizers
+
+    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(pattern), "isolated"), to_bytes]
     )
 
 

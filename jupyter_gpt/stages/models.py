@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from jupyter_gpt import store
+from jupyter_gpt.arguments import WrongArgument
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.models import catalogue
 from jupyter_gpt.models.models import Model
@@ -19,6 +20,7 @@ from jupyter_gpt.stages.launch import claim
 from jupyter_gpt.stages.stage import OVERWRITE, Bound
 
 DTYPE = Literal["float32", "bfloat16", "float16", "int8", "int4"]
+Quantization = Literal["f32", "f16", "q8_0", "q4_0"]
 A_MODEL = "a model of this folder or of the user's cache"
 
 
@@ -96,19 +98,39 @@ class Unload(Bound):
 
 
 class Save(Bound):
-    """write a model to a folder, as plain transformers or peft files
+    """write a model to a folder, as plain transformers or peft files, or to a GGUF file
 
     Writes a plain transformers folder that loads anywhere, without this package. An adapter is written as peft writes
     it; the README.md in its folder says how it loads together with its base. A folder with an earlier
     version of this model is replaced; one with anything else in it is refused.
+
+    With --gguf it writes one file for llama.cpp, Ollama or LM Studio: weights, tokenizer and chat template of a Llama,
+    Mistral, Qwen 2, Qwen 3 or GPT-2, which is what %%pretrain makes, unless with --tokenizer char. An adapter is merged
+    into its base on the way.
     """
 
     magic: ClassVar[str] = "%gpt save"
-    examples: ClassVar[tuple[str, ...]] = ("%gpt save storyteller ./storyteller",)
+    examples: ClassVar[tuple[str, ...]] = (
+        "%gpt save storyteller ./storyteller",
+        "%gpt save storyteller --gguf storyteller.gguf --quantize q8_0",
+    )
 
     name: str = option(..., A_MODEL, place=True, complete="models")
-    folder: str | Path = option(..., "folder to write", place=True)
-    overwrite: bool = option(False, "replace another model that is in the folder")
+    folder: str | Path | None = option(None, "folder to write", place=True)
+    gguf: str | Path | None = option(None, "GGUF file to write, instead of a folder", "FILE")
+    quantize: Quantization | None = option(
+        None,
+        "number format of the matrices in the GGUF file: 32, 16, about 8 or about 4 bits per weight (default: f16)",
+    )
+    overwrite: bool = option(False, "replace another model that is in the folder or the file")
+
+    def check_together(self) -> None:
+        if self.folder is None and self.gguf is None:
+            raise WrongArgument("%gpt save requires FOLDER, or --gguf FILE")
+        if self.folder is not None and self.gguf is not None:
+            raise GPTError("FOLDER and --gguf are two ways to save: give one")
+        if self.quantize is not None and self.gguf is None:
+            raise GPTError("--quantize is for a GGUF file: give --gguf FILE")
 
 
 class Merge(Bound):
@@ -152,8 +174,17 @@ def save(session, options: Save) -> Path:
 
     session.finish_first(options.name)
     model = session.models.about(options.name)
+    if options.gguf is not None:
+        return on_worker("torch", lambda: to_gguf(session, model, options))
     base = session.models.folder(model.base) if getattr(model, "base", None) else None
-    return save(model, Path(options.folder), options.overwrite, base)
+    return save(model, Path(options.folder or ""), options.overwrite, base)
+
+
+def to_gguf(session, model: Model, options: Save) -> Path:
+    from jupyter_gpt.models.gguf_export import export
+
+    adapter = session.models.full_precision(session.models[model.name]) if model.base else None
+    return export(model, Path(options.gguf or ""), options.quantize or "f16", options.overwrite, adapter)
 
 
 def merge(session, options: Merge) -> Model:

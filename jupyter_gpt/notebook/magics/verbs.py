@@ -76,6 +76,9 @@ def unload(gpt, given: dict, ip) -> object:
 def save(gpt, given: dict, ip) -> object:
     """Writes it; the result is the folder."""
     folder = gpt.save(**given)
+    if "gguf" in given:
+        print(f"{given['name']} is in {given['gguf']}, for llama.cpp and what is built on it")
+        return folder
     print(f"{given['name']} is in {given['folder']}")
     if base := gpt.models.about(given["name"]).base:
         print(f"it is an adapter of {base}, which is not in that folder: its README.md says how both are loaded")
