@@ -156,7 +156,7 @@ def normalize(answer: str, form: Form = ANY) -> str:
         if len(numbers) == 1 or number(bare):
             return number(bare) or numbers[0]
     words = re.sub(r"[^\w\s/+*().=-]", " ", bare).split()
-    return " ".join(word.strip(".") for word in words if word not in ("a", "an", "the"))
+    return " ".join(word.strip(".") for word in words if word not in ("a", "an", "the") or len(words) == 1)
 
 
 def is_correct(answer: str, expected: str, form: Form) -> bool:

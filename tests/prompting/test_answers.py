@@ -282,6 +282,7 @@ def test_the_same_answer_in_other_words(alike):
         ("yes", "no"),
         ("0", "00.5"),
         ("1/0", "1"),
+        ("A", "the"),  # an option, not an article
     ],
 )
 def test_other_answers_are_other_answers(other):
