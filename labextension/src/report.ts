@@ -4,8 +4,9 @@
 import { element, toggle } from "./dom";
 import { copyButton, downloadText } from "./export";
 import { styled, write } from "./inline";
-import { plain, readReport, type Boxes, type ChartPart, type Paragraph, type Part, type Samples, type Tree } from "./parts";
+import { plain, type Boxes, type ChartPart, type Paragraph, type Part, type Samples, type Tree } from "./parts";
 import { drawPlot } from "./plot";
+import { readReport } from "./read_report";
 import { drawCurves } from "./saved_curves";
 import { Search } from "./search";
 import { drawTable } from "./table";

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { FORMAT, readReport } from "../src/parts";
+import { FORMAT, readReport } from "../src/read_report";
 
 // one of every part, with every field
 const element = { tag: "ol", inside: [{ tag: "li", value: "3", inside: ["x", { tag: "a", value: "https://x.org", inside: ["y"] }] }] };

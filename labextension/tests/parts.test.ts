@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
-import { FORMAT, plain, readReport, type Inline } from "../src/parts";
+import { plain, type Inline } from "../src/parts";
+import { FORMAT, readReport } from "../src/read_report";
 
 const report = (parts: unknown, format: unknown = FORMAT) => readReport({ parts: { format, title: "t", parts } });
 
