@@ -78,7 +78,7 @@ class Techniques(options.Options):
 
 
 class Budget(options.Options):
-    """Limits of a technique; None is no limit."""
+    """Limits of a technique; None: no limit."""
 
     group: ClassVar[str] = "Budgets"
 
@@ -92,7 +92,7 @@ class Options(Techniques):
     """The options of one prompt as its techniques read them.
 
     few_shot: pairs of question and worked answer; with tools, of question and ReAct run; for an agent also of goal and
-    numbered list. toolset: the tools of `--react`. tasks: maximum number of tasks of an agent; 0 is no agent. levels:
+    numbered list. toolset: the tools of `--react`. tasks: maximum number of tasks of an agent; 0: no agent. levels:
     maximum depth of its lists. trigger: the words that start a chain of thought, in place of its template. constraint:
     regex, json, choice or grammar of the answer, as `gpt.prompt` takes them; it does not apply to reasoning. form: the
     kind of answer, if known (`prompting.answers`).

@@ -79,7 +79,7 @@ def parse(text: str, variables: Mapping[str, object] | None = None) -> tuple[Tem
     def fixed(piece: str) -> str:
         other = re.search(r"\{\{\s*+(?:gen|select)\b.*|\{\{(?=[^{}]*\s)[^{}]*+\}\}", piece)
         if other:
-            raise GPTError(f'{other[0][:60]} is no hole: {{{{gen name}}}} or {{{{select name from="a|b"}}}} is')
+            raise GPTError(f'{other[0][:60]} cannot be read: use {{{{gen name}}}} or {{{{select name from="a|b"}}}}')
         filled, names = fill(piece, variables or {})
         unknown.extend(names)
         return filled

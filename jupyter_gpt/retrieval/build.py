@@ -139,7 +139,7 @@ def documents_of(index: Index) -> dict[str, list]:
 
 
 def stat_of(item: Item) -> tuple[int | None, int | None]:
-    """Bytes of its file and the time of its last change, ns; None for what is no file."""
+    """Size in bytes and modification time in ns of its file; None for an item without a file."""
     if item.path is None or not item.path.exists():
         return None, None
     stat = item.path.stat()

@@ -58,7 +58,7 @@ def test_an_unknown_hole_is_not_sent_as_words(text):
 REFUSED = [
     ("{{gen}} {{gen a}}", "has the name of the variable"),
     ('{{chose x from="a|b"}} {{gen a}}', "there is no chose hole"),
-    ("{{ user.name }} {{gen a}}", "is no hole"),
+    ("{{ user.name }} {{gen a}}", "cannot be read"),
     ("{{gen a}}{{gen b}}", "no text after the hole a"),
     ("{{gen a}} {{gen a}}", "two holes named a"),
     ("{{select a}}", 'from="a|b"'),
@@ -72,7 +72,7 @@ REFUSED = [
     ('{{gen a regex="x" stop="y"}}', "leave stop out"),
     ("{{gen a json=$nothing}}", "no variable nothing"),
     ('{{gen a stop="ab"}} x {{gen b}}', "has to be one character"),
-    ("{{gen a", "is no hole"),
+    ("{{gen a", "cannot be read"),
 ]
 
 
