@@ -27,7 +27,7 @@ from jupyter_gpt.prompting.batching import run_batched
 from jupyter_gpt.report import charts
 from jupyter_gpt.report.charts import Group, Scatter
 from jupyter_gpt.report.parts import Chart, Inline, Paragraph, Table, Varies
-from jupyter_gpt.report.report import Report
+from jupyter_gpt.report.report import Report, ShownAsTable
 from jupyter_gpt.stages.prompt import Prompting, prompt_with_techniques, sender
 from jupyter_gpt.stages.prompt_options import Evaluate, Prompt
 
@@ -76,8 +76,8 @@ class Setting:
         return f"{self.model} {self.technique}"
 
 
-@dataclass(frozen=True)
-class Evaluation:
+@dataclass(frozen=True, repr=False)
+class Evaluation(ShownAsTable):
     """The result: `rows` has one dict per question and setting, `wanted` of them when it is complete."""
 
     task: Task
@@ -99,6 +99,10 @@ class Evaluation:
     def cheapest(self) -> Setting:
         """The cheapest setting whose accuracy lies within the 95% interval of the best one's."""
         return recommended(self.settings)[1]
+
+    @property
+    def report(self) -> Report:
+        return evaluation_report(self)
 
     @property
     def table(self):

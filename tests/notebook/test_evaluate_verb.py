@@ -1,5 +1,7 @@
 """`%gpt evaluate`: its line becomes a call of the session."""
 
+from types import SimpleNamespace
+
 from jupyter_gpt.report.report import Report
 
 
@@ -8,10 +10,10 @@ def test_the_line(fake_gpt, ip, shown, monkeypatch):
 
     def evaluate(task, **options):
         seen.update(options, task=task)
-        return "found"
+        return found
 
+    found = SimpleNamespace(report=Report("found"))
     monkeypatch.setattr(fake_gpt, "evaluate", evaluate, raising=False)
-    monkeypatch.setattr("jupyter_gpt.stages.evaluate.evaluation_report", lambda found: Report(found))
     ip.user_ns["table"] = [("1?", "1")]
     ip.run_cell(
         '%gpt evaluate $table --models a b --techniques direct "--cot --samples 3 --vote" --questions 5 '
@@ -25,7 +27,7 @@ def test_the_line(fake_gpt, ip, shown, monkeypatch):
         "temperature": 0.5,
         "techniques": {"direct": {}, "--cot --samples 3 --vote": {"cot": True, "samples": 3, "vote": True}},
     }
-    assert shown == ["found"] and ip.user_ns["e"] == "found"
+    assert shown == ["found"] and ip.user_ns["e"] is found
 
 
 def test_flags_that_are_no_technique(fails, fake_gpt, ip):

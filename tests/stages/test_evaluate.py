@@ -7,7 +7,6 @@ import threading
 import pytest
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.stages.evaluate import evaluation_report
 
 QUESTIONS = [(f"Tale {n}. How many birds?", str(n)) for n in range(6)]
 SHORT = {"max_tokens": 6, "temperature": 1.0}
@@ -72,7 +71,7 @@ def test_an_interrupt_keeps_what_was_answered(gpt, chat):
     slow = {"direct": {"max_tokens": 150, "min_tokens": 150}}
     found = gpt.evaluate(many, models=["chat"], techniques=slow, progress=stop, temperature=1.0)
     assert 2 <= len(found.rows) < 80 and not found.whole
-    assert "run the cell again to continue" in evaluation_report(found).text
+    assert "run the cell again to continue" in found.report.text
 
 
 def test_direct_and_chain_of_thought_are_read_by_the_same_rule(gpt, chat, monkeypatch):
@@ -115,7 +114,7 @@ def test_direct_and_chain_of_thought_are_read_by_the_same_rule(gpt, chat, monkey
             ("5", True),
         ]
     assert [(s.right, s.silent, s.cut) for s in found.settings] == [(2, 2, 1)] * 2
-    shown = evaluation_report(found).text
+    shown = found.report.text
     assert (
         "replies without a readable answer: 2 of 4 of chat direct (1 stopped at --max-tokens), 2 of 4 of chat --cot"
         in shown
@@ -139,15 +138,16 @@ def test_some_questions_that_cannot_be_asked_are_counted_and_told(gpt, chat):
     mixed = [*QUESTIONS, ("long " * 300, "1")]
     found = gpt.evaluate(mixed, models=["chat"], techniques={"direct": {}}, **SHORT)
     assert len(found.rows) == 6 and "too many for chat" in found.errors[0]
-    assert "1 questions could not be asked" in evaluation_report(found).text
+    assert "1 questions could not be asked" in found.report.text
 
 
 def test_the_report(gpt, chat):
     import re
 
     found = gpt.evaluate(QUESTIONS, models=["chat"], techniques=TWO, **SHORT)
-    report = evaluation_report(found)
+    report = found.report
     assert report.text.startswith("the table: 6 questions\n\nmodel")
+    assert repr(found).startswith("the table: 6 questions\n\nmodel") and "text/html" in found._repr_mimebundle_()[0]
     assert "best: chat" in report.text and "unpriced" in report.text
     assert report.html.count("<img") == 1 and "accuracy against GFLOP a question" in report.html
     assert not re.search(r"\d", re.sub(r"«[^»]*»|≈[-–0-9.,e+]+|95%|6 questions|--samples 5", "", report.text))

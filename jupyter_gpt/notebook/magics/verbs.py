@@ -298,7 +298,6 @@ def evaluate(gpt, given: dict, ip) -> object:
     """Evaluates, with a progress line in a live front end; the result is the evaluation."""
     from jupyter_gpt.notebook.views.place import is_live
     from jupyter_gpt.notebook.views.progress import Progress
-    from jupyter_gpt.stages.evaluate import evaluation_report
 
     if "index" in given:
         return evaluate_index(gpt, given)
@@ -313,7 +312,7 @@ def evaluate(gpt, given: dict, ip) -> object:
     finally:
         if line:
             line.close()
-    show(evaluation_report(evaluation))
+    show(evaluation.report)
     return evaluation
 
 
