@@ -98,7 +98,7 @@ class Unload(Bound):
 
 
 class Save(Bound):
-    """write a model to a folder, as plain transformers or peft files, or to a GGUF file
+    """write a model to a folder of transformers or peft files, or to a GGUF file
 
     Writes a plain transformers folder that loads anywhere, without this package. An adapter is written as peft writes
     it; the README.md in its folder says how it loads together with its base. A folder with an earlier

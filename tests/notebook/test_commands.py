@@ -2,6 +2,7 @@
 
 import sys
 from inspect import signature
+from types import SimpleNamespace
 
 import pytest
 
@@ -28,6 +29,15 @@ def test_corpus(ip, fake_gpt, shown):
     }
     assert shown == ["corpus bedtime"]
     assert ip.user_ns["c"].name == "bedtime"
+
+
+def test_a_page_is_told_that_the_sources_are_being_read(ip, fake_gpt, monkeypatch):
+    shown = []
+    handle = SimpleNamespace(update=lambda data, **_: shown.append(data["text/plain"]))
+    monkeypatch.setattr("jupyter_gpt.notebook.views.place.is_live", lambda: True)
+    monkeypatch.setattr("IPython.display.display", lambda data, **_: shown.append(data["text/plain"]) or handle)
+    succeed(ip, "%%corpus bedtime\nstories: 2\n")
+    assert shown == ["loading the sources …", "corpus bedtime"]
 
 
 def test_pretrain_hands_over_every_option(ip, fake_gpt, shown):

@@ -14,10 +14,14 @@ from jupyter_gpt.notebook.magics.options import Magic
 
 def corpus(gpt, given: dict, ip, cell: str):
     """Declares the corpus and displays its table."""
-    from jupyter_gpt.stages.corpus import corpus_report
+    from jupyter_gpt.notebook.views.place import Place
 
-    corpus = gpt.corpus(mixture=cell, variables=ip.user_ns, **given)
-    show(corpus_report(corpus))
+    with Place() as place:
+        place.loading("the sources")
+        from jupyter_gpt.stages.corpus import corpus_report
+
+        corpus = gpt.corpus(mixture=cell, variables=ip.user_ns, **given)
+        place.put(corpus_report(corpus))
     return corpus
 
 
