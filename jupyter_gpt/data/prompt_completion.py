@@ -24,9 +24,9 @@ class PromptCompletion(NamedTuple):
         return self.prompt + self.completion
 
 
-def prompt_ids(name: str, tokenizer, text: str) -> tuple[int, ...]:
-    """The ids of the prompt by which the model `name` is asked `text`."""
-    return render(name, tokenizer, Question(text)).ids
+def prompt_ids(name: str, tokenizer, asked: str | Question) -> tuple[int, ...]:
+    """The ids of the prompt by which the model `name` is asked a text or a question."""
+    return render(name, tokenizer, Question(asked) if isinstance(asked, str) else asked).ids
 
 
 def end_token_id(tokenizer) -> int:
@@ -36,7 +36,7 @@ def end_token_id(tokenizer) -> int:
 
 
 def encode_pair(
-    name: str, tokenizer, prompt: str, completion: str, most: int, finished: bool = True
+    name: str, tokenizer, prompt: str | Question, completion: str, most: int, finished: bool = True
 ) -> tuple[PromptCompletion, bool]:
     """The ids of a prompt and its completion, and whether they were truncated to `most` tokens.
 

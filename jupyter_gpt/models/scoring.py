@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from jupyter_gpt.data.prompt_completion import batches, encode_pair, end_token_id
+from jupyter_gpt.data.render import Question
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.nn.heads import head_of
 from jupyter_gpt.nn.logprobs import LONGEST, Reader
@@ -53,7 +54,7 @@ def probabilities(reader: Reader, rows: Sequence[Sequence[int]]) -> Iterator[Non
 
 
 def row_of(
-    name: str, tokenizer, prompt: str, completion: str, most: int, finished: bool = True
+    name: str, tokenizer, prompt: str | Question, completion: str, most: int, finished: bool = True
 ) -> tuple[tuple[int, ...], bool]:
     """The ids of prompt and completion, and whether they were truncated to `most` tokens.
 

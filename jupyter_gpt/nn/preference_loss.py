@@ -124,6 +124,25 @@ def preference_loss(
     return (-each[better] - beta * F.logsigmoid(odds[better] - odds[worse])).mean()
 
 
+def kto_kl(log_ratios: Tensor) -> Tensor:
+    """KTO's estimate of the KL to the reference, a scalar without a gradient: the mean of log pi / pi_ref `(B,)` of
+    completions after prompts they do not answer, at least 0 (Ethayarajh et al. 2024, section 4.1)."""
+    return log_ratios.detach().mean().clamp(min=0)
+
+
+def kto_loss(
+    log_ratios: Tensor, labels: Tensor, kl: Tensor, beta: float, desirable: float = 1.0, undesirable: float = 1.0
+) -> Tensor:
+    """KTO (Ethayarajh et al. 2024, equation 7): the loss `(B,)` of each completion, by its log pi / pi_ref.
+
+    Of one with a true label desirable * (1 - sigmoid(beta * (log ratio - kl))), of another undesirable *
+    (1 - sigmoid(beta * (kl - log ratio))); `kl` is what `kto_kl` gives.
+    """
+    sides = torch.where(labels, 1.0, -1.0)
+    weights = torch.where(labels, desirable, undesirable)
+    return weights * torch.sigmoid(-beta * sides * (log_ratios - kl))
+
+
 def implied_rewards(kind: str, logps: Tensor, reference: Tensor | None, lengths: Tensor, beta: float) -> Tensor:
     """The rewards `(K,)` that a policy implies: beta times its log-ratio to the reference; without one, of simpo and
     orpo, beta times its log-probability per token.

@@ -24,21 +24,17 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from jupyter_gpt.data.prompt_completion import PromptCompletion, check_prompt_lengths, encode_pair, prompt_ids
+from jupyter_gpt.data.prompt_completion import PromptCompletion
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.decode_forward import release
-from jupyter_gpt.nn import devices, training_memory
 from jupyter_gpt.nn.logprobs import Reader
-from jupyter_gpt.nn.modules import context_of, trained_by_name
-from jupyter_gpt.nn.optimizer import adamw_of
+from jupyter_gpt.nn.modules import trained_by_name
 from jupyter_gpt.nn.preference_loss import Order
 from jupyter_gpt.nn.rl_losses import KLController, Moments, group_advantages, leave_one_out, masked_mean
-from jupyter_gpt.runs.alarms import begun
-from jupyter_gpt.runs.events import Alarm, Evaluation, Event, Metric, Progress, Ready, Sample
+from jupyter_gpt.runs.events import Evaluation, Event, Metric, Ready, Sample
 from jupyter_gpt.stages.alignment_report import EvaluatedModel, measured
 from jupyter_gpt.stages.loop import SPEED, Trainer, batch_of
-from jupyter_gpt.stages.policy import critic_of, policy_of
-from jupyter_gpt.stages.reward import held_out_prompts
+from jupyter_gpt.stages.rl_alarms import alarms
 from jupyter_gpt.stages.rollout import (
     EVALUATION,
     SAMPLES,
@@ -55,13 +51,8 @@ from jupyter_gpt.stages.rollout import (
     seeds_of,
 )
 
-CONSTANT = 3  # consecutive steps without different rewards that raise an alarm
-COLLAPSED_IDENTICAL = 0.9  # share of identical samples that is a collapse
-COLLAPSED_ENTROPY = 0.25  # share of the first entropy that is a collapse
 EVALUATED = 4  # completions of each evaluated prompt: enough to see whether they are all the same
 SHOWN = 3  # prompts whose samples are shown
-FEW = 5  # prompts: with fewer none is held out
-WATCHED = 16  # prompts evaluated at most
 
 KL = Metric("kl", "KL to the reference", "nats per completion", format=".2f", summary=True)
 ENTROPY = Metric("entropy", "entropy", "nats per token", format=".2f", summary=True)
@@ -107,9 +98,25 @@ class Preferred(NamedTuple):
         return sum(len(row.ids) for row in self.rows)
 
 
+class Vote(NamedTuple):
+    """A completion that was called good (`label`) or bad, as KTO reads it."""
+
+    row: PromptCompletion
+    label: bool
+
+    @property
+    def rows(self) -> tuple[PromptCompletion]:
+        return (self.row,)
+
+    @property
+    def tokens(self) -> int:
+        return len(self.row.ids)
+
+
 @dataclass(kw_only=True, eq=False)
 class RL(Trainer):
-    """A policy in training. `prompts` are trained on, `watched` evaluated on; `rankings` and `held_out` are DPO's. At
+    """A policy in training. `prompts` are trained on, `watched` evaluated on; `rankings` and `held_out` are DPO's, of
+    KTO votes. At
     the end `lineage`, the models from the base to the policy, are evaluated side by side.
 
     stop: tokens that end a completion.  whole: the state before a step that is under way.  step_kl: whether steps
@@ -127,7 +134,7 @@ class RL(Trainer):
     algorithm: Algorithm
     critic: Any = None  # a Reader
     server: Any = None  # a RolloutServer, where another engine samples
-    rankings: list[Preferred] = field(default_factory=list, repr=False)
+    rankings: list[Preferred] | list[Vote] = field(default_factory=list, repr=False)
     lineage: list[EvaluatedModel] = field(default_factory=list, repr=False)
     first_entropy: float | None = None
     constant: int = 0
@@ -153,9 +160,11 @@ class RL(Trainer):
             f"{weight:g} × {name}" if weight != 1 else name
             for name, weight in zip(recipe.reward, recipe.weights, strict=True)
         )
-        source = f"rewarded by {by}" if by else f"from the rankings {recipe.rankings}"
+        learned = f"from the rankings {recipe.rankings}" if recipe.rankings else f"from {len(recipe.votes):,} votes"
+        source = f"rewarded by {by}" if by else learned
         if self.rankings:
-            size = f"{recipe.prompts_per_step} rankings per step, beta {recipe.beta:g}"
+            what = "votes" if recipe.loss == "kto" else "rankings"
+            size = f"{recipe.prompts_per_step} {what} per step, beta {recipe.beta:g}"
         else:
             target = f", adapted to {recipe.kl_target:g} nats" if recipe.kl_target else ""
             size = (
@@ -303,45 +312,6 @@ class RL(Trainer):
             yield from self.evaluate()
 
 
-def alarms(training, values: Mapping) -> Iterator[Alarm]:
-    """Alarms that the `values` of a step or an evaluation give cause for.
-
-    Rewards that do not differ are no reason to end a run: if one completion in a hundred succeeds, half of all steps of
-    64 have none. That alarm is raised once a run.
-    """
-    recipe, causes = training.recipe, {}
-    if values.get("spread") is not None:
-        training.constant = training.constant + 1 if float(values["spread"]) == 0.0 else 0
-    if training.constant >= CONSTANT or "constant" in training.alarmed:
-        alike = "all completions of each prompt" if recipe.algo == "grpo" else "all completions"
-        causes["constant"] = (
-            f"in the last {CONSTANT} steps {alike} had the same reward, so there was nothing to learn from. The run "
-            f"goes on. If they all failed: more --samples (now {recipe.samples}) or --prompts-per-step (now "
-            f"{recipe.prompts_per_step}), easier prompts, or a reward that gives partial credit. If they all "
-            "succeeded: harder prompts, or fewer --steps"
-        )
-    coefficient = f"--beta (now {recipe.beta:g})" if recipe.algo == "dpo" else f"--kl (now {recipe.kl:g})"
-    advice = f"Raise {coefficient}, lower --lr (now {recipe.lr:g}), or keep an earlier model: fewer --steps"
-    distance, entropy, identical = (values.get(key) for key in ("kl", "entropy", "identical"))
-    least = COLLAPSED_ENTROPY * (training.first_entropy or 0.0)
-    if distance is not None and float(distance) > recipe.kl_limit:
-        causes["kl"] = (
-            f"the KL to the reference is {float(distance):.1f} nats per completion, over the limit of "
-            f"{recipe.kl_limit:g}: the policy is running away from the model it started from. {advice}"
-        )
-    if identical is not None and identical >= COLLAPSED_IDENTICAL:
-        causes["collapse"] = (
-            f"the policy has collapsed: {identical:.0%} of its completions of a prompt are the same. {advice}"
-        )
-    elif entropy is not None and float(entropy) < least:
-        causes["collapse"] = (
-            f"the policy has collapsed: its entropy fell from {training.first_entropy:.2f} to {float(entropy):.2f} "
-            f"nats per token. {advice}"
-        )
-    yield from begun(training.step, causes, training.alarmed)
-    training.alarmed = list(causes)
-
-
 def rollout_of(training: RL, prompts: Sequence[Prompt], samples: int, seeds: Sequence[int], server=None) -> Iterator:
     """Completions of `prompts`, by the policy or by `server`, with their rewards; returns the `Rollout`."""
     if server is not None:
@@ -377,111 +347,3 @@ def group_advantages_of(training: RL, rollout: Rollout) -> Tensor:
     recipe, rewards = training.recipe, rollout.rewards.view(-1, rollout.samples)
     advantages = leave_one_out(rewards) if recipe.loss == "rloo" else group_advantages(rewards, not recipe.no_std)
     return advantages.flatten()[:, None].expand(rollout.old.shape)
-
-
-def prepare(
-    recipe,
-    name: str,
-    start,
-    algorithm: Algorithm,
-    rewards: Sequence[Reward],
-    rankings: Sequence = (),
-    stop: frozenset[int] = frozenset(),
-    base=None,
-    weights: Any = None,
-    server: Any = None,
-) -> Iterator[Event | None]:
-    """Yields progress events, returns the `RL` at step 0.
-
-    `start` is a model of the session, `algorithm` what takes a step, `rankings` the `Ranking`s that DPO learns from,
-    `stop` the tokens that end a completion; `base` is the first model of its lineage, if that is another one, and
-    `name` that of the trained policy. `weights` is the module that policy and critic start from, if that is not the
-    module of `start`: its weights in fp32. `server` samples the completions that are trained on, if it is
-    given. Raises GPTError for prompts that leave no room for a completion, and if nothing can be held out.
-    """
-    yield Progress(stage="building the policy", unit="models")
-    if start.module.device.type == "cpu":
-        devices.keep_freed_memory()
-    context, tokenizer = context_of(start.module), start.tokenizer
-    texts = list(dict.fromkeys(recipe.prompts or [ranking.prompt for ranking in rankings]))
-    prompts = [Prompt(text, prompt_ids(start.name, tokenizer, text)) for text in texts]
-    check_prompt_lengths(start.name, [each.ids for each in prompts], texts, context, recipe.max_tokens)
-    learned, watched = split(prompts, recipe.held_out, recipe.seed)
-    train, held_out = [], []
-    if recipe.algo == "dpo":
-        train, held_out = preferred(recipe, start, rankings, context)
-        learned = prompts
-    yield None
-    dtype = devices.resolved(recipe.dtype, start.module)
-    recipe, low = recipe.replace(prompts=texts, dtype=dtype), getattr(torch, dtype)
-    weights = start.module if weights is None else weights
-    device = weights.device.type
-    yield from devices.notes(device, dtype)
-    critic = getattr(algorithm, "CRITIC", False)
-    ranked = [*train, *held_out]  # DPO reads all completions of a ranking at once
-    together = max([each.tokens for each in ranked] or [len(each.ids) + recipe.max_tokens for each in prompts])
-    recipe = yield from training_memory.with_micro_batch(
-        recipe,
-        start.name,
-        weights,
-        16384 if device == "cuda" else 512 if dtype == "float32" else 2048,  # bf16 casts the weights for each
-        text=max((len(row.ids) for each in ranked for row in each.rows), default=together),
-        least=together,
-        rank=recipe.lora,
-        models=2 if critic else 1,
-        remembered=critic or recipe.epochs > 1,
-    )
-    policy = policy_of(weights, recipe.lora, recipe.seed)
-    modules = {"policy": policy}
-    if critic:
-        modules["critic"] = critic_of(weights, recipe.lora, tokenizer.pad_token_id, recipe.seed + 1)
-    lineage = [
-        EvaluatedModel(start.name, "start", start.module, tokenizer, watched, stop),
-        EvaluatedModel(name, "aligned", policy, tokenizer, watched, stop),
-    ]
-    if base is not None:
-        own = [Prompt(each.text, prompt_ids(base.name, base.tokenizer, each.text)) for each in watched]
-        lineage.insert(0, EvaluatedModel(base.name, "base", base.module, base.tokenizer, own, stop))
-    return RL(
-        recipe=recipe,
-        model=policy,
-        policy=Reader(policy, low, bool(recipe.checkpointing)),
-        reference=Reader(start.module, low),
-        critic=Reader(modules["critic"], low, bool(recipe.checkpointing)) if critic else None,
-        tokenizer=tokenizer,
-        optimizers=adamw_of(modules, {"policy": recipe.lr, "critic": recipe.value_lr}),
-        prompts=learned,
-        watched=watched,
-        rewards=list(rewards),
-        stop=stop,
-        controller=KLController(recipe.kl, recipe.kl_target),
-        algorithm=algorithm,
-        server=server,
-        rankings=train,
-        held_out=held_out,
-        lineage=lineage,
-    )
-
-
-def split(prompts: list[Prompt], share: float, seed: int) -> tuple[list[Prompt], list[Prompt]]:
-    """Prompts to train on and prompts to evaluate on: the same if there are few."""
-    if len(prompts) < FEW or not share:
-        return prompts, prompts[:WATCHED]
-    order = torch.randperm(len(prompts), generator=torch.Generator().manual_seed(seed)).tolist()
-    held_out = set(order[: max(1, round(share * len(prompts)))])
-    train = [prompt for n, prompt in enumerate(prompts) if n not in held_out]
-    return train, [prompt for n, prompt in enumerate(prompts) if n in held_out][:WATCHED]
-
-
-def preferred(recipe, start, rankings: Sequence, context: int) -> tuple[list[Preferred], list[Preferred]]:
-    """Rankings to train on and rankings held out, those of one prompt on the same side."""
-    ordered = [ranking for ranking in rankings if ranking.pairs]
-    held_out_of = held_out_prompts([ranking.prompt for ranking in ordered], recipe.held_out or 0.1, recipe.seed)
-    train, held_out = [], []
-    for ranking in ordered:
-        rows = tuple(
-            encode_pair(start.name, start.tokenizer, ranking.prompt, each["text"], context, finished)[0]
-            for each, finished in zip(ranking.completions, ranking.finished, strict=True)
-        )
-        (held_out if ranking.prompt in held_out_of else train).append(Preferred(rows, ranking.order))
-    return train, held_out

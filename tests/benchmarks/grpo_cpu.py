@@ -41,7 +41,7 @@ def ours(model, args) -> tuple[list[float], list[float], list[float]]:
     from jupyter_gpt.inference.engine import generate
     from jupyter_gpt.inference.sampling import Request
     from jupyter_gpt.runs.worker import Call
-    from jupyter_gpt.stages import grpo, rl
+    from jupyter_gpt.stages import grpo, rl, rl_preparation
     from jupyter_gpt.stages.rollout import Reward
 
     recipe = rl_recipe(
@@ -55,7 +55,7 @@ def ours(model, args) -> tuple[list[float], list[float], list[float]]:
         steps=args.steps + 1,
         held_out=0.0,
     )
-    preparation = rl.prepare(recipe, "aligned", model, grpo, [Reward("$reward", function=reward)])
+    preparation = rl_preparation.prepare(recipe, "aligned", model, grpo, [Reward("$reward", function=reward)])
     while True:
         try:
             next(preparation)

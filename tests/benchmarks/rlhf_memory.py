@@ -27,14 +27,14 @@ def train(way: str, steps: int, dtype: str | None) -> None:
     from helpers.recipes import rl_recipe
     from jupyter_gpt import gpt
     from jupyter_gpt.nn.logprobs import Reader
-    from jupyter_gpt.stages import policy, ppo, rl
+    from jupyter_gpt.stages import policy, ppo, rl_preparation
     from jupyter_gpt.stages.rollout import Reward
 
     model = gpt.models["smollm2-135m-instruct"]
     rank = 0 if way == "whole" else 16
     own = (lambda module: module) if way == "one" else copy.deepcopy
-    rl.policy_of = lambda module, *rest: policy.policy_of(own(module), *rest)
-    rl.critic_of = lambda module, *rest: policy.critic_of(own(module), *rest)
+    rl_preparation.policy_of = lambda module, *rest: policy.policy_of(own(module), *rest)
+    rl_preparation.critic_of = lambda module, *rest: policy.critic_of(own(module), *rest)
     judge = policy.scorer_of(own(model.module), rank, model.tokenizer.pad_token_id, 5).requires_grad_(False)
     recipe = rl_recipe(
         model.name,
@@ -50,7 +50,7 @@ def train(way: str, steps: int, dtype: str | None) -> None:
         dtype=dtype,
     )
     reward = Reward("judge", model=Reader(judge), tokenizer=model.tokenizer)
-    preparation = rl.prepare(recipe, "aligned", model, ppo, [reward])
+    preparation = rl_preparation.prepare(recipe, "aligned", model, ppo, [reward])
     while True:
         try:
             next(preparation)

@@ -29,6 +29,7 @@ TEXTS = [(f"The fox saw {n} {word} birds.", word) for n in range(12) for word in
 PROMPTS = [f"Tale {n}. The old fox" for n in range(9)]
 SFT = {"context": 64, "batch_tokens": 512, "answer_tokens": 4, "steps": 8}
 GRPO = {"algo": "grpo", "epochs": 2}
+KTO = {"algo": "dpo", "loss": "kto"}
 RL = {"policy": "fox", "lora": 4, "max_tokens": 12, "prompts_per_step": 3, "samples": 4, "steps": 3, "eval_every": 3}
 SHARD = ", sharded"
 EVERY = {"dtype": "float32"}
@@ -50,6 +51,9 @@ RUNS = {
     "grpo": lambda gpt: gpt.rlhf("run", PROMPTS, reward=even, **GRPO, **RL, **EVERY),
     "ppo": lambda gpt: gpt.rlhf("run", PROMPTS, algo="ppo", reward=even, **RL, **EVERY),
     "dpo": lambda gpt: gpt.rlhf("run", algo="dpo", rankings="taste", **RL, **EVERY),
+    "kto": lambda gpt: gpt.rlhf(
+        "run", algo="dpo", loss="kto", rankings="taste", **{**RL, "prompts_per_step": 5}, **EVERY
+    ),
 }
 
 

@@ -5,7 +5,7 @@ import pytest
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.notebook.magics.cells import CELLS
 from jupyter_gpt.notebook.magics.options import parse
-from jupyter_gpt.stages.rlhf import RLHF
+from jupyter_gpt.stages.rlhf_options import RLHF
 
 
 def polite(prompt, completion):

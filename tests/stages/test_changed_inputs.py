@@ -112,6 +112,11 @@ def test_a_run_of_an_earlier_version_has_no_marks_and_goes_on(stopped, run):
         "loss",
         "no_std",
         "clip_high",
+        "votes",
+        "chats",
+        "system",
+        "desirable_weight",
+        "undesirable_weight",
     ):
         told["recipe"].pop(newer, None)
     path.write_text(yaml.safe_dump(told), encoding="utf-8")

@@ -8,7 +8,7 @@ import pytest
 from helpers.errors import fail
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.stages.reward_function import rewards_of
-from jupyter_gpt.stages.rlhf import rows_of
+from jupyter_gpt.stages.rl_rows import Rows, rows_of
 
 ROWS = [{"question": f"Tale {n}. The old fox", "answer": f"{n} birds #### {n}", "weight": n / 2} for n in range(6)]
 PROMPTS = [row["question"] for row in ROWS]
@@ -61,15 +61,15 @@ def test_other_answers_are_refused(function, message):
 @pytest.mark.parametrize("rows", [ROWS, pandas.DataFrame(ROWS), "$rows"])
 def test_rows_are_a_list_a_table_or_a_variable(rows):
     if isinstance(rows, str):
-        texts, columns = rows_of([rows], {"rows": ROWS})
+        found = rows_of([rows], {"rows": ROWS})
     else:
-        texts, columns = rows_of(["$rows"], {"rows": rows})
-    assert texts == PROMPTS and columns == COLUMNS
+        found = rows_of(["$rows"], {"rows": rows})
+    assert found.texts == PROMPTS and found.columns == COLUMNS
 
 
 def test_texts_stay_texts():
-    assert rows_of("Tell me.\n\n  Why? \n", {}) == (["Tell me.", "Why?"], {})
-    assert rows_of(["$5 is what?"], {}) == (["$5 is what?"], {})
+    assert rows_of("Tell me.\n\n  Why? \n", {}) == Rows(["Tell me.", "Why?"])
+    assert rows_of(["$5 is what?"], {}) == Rows(["$5 is what?"])
 
 
 @pytest.mark.parametrize(

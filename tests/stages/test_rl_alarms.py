@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from helpers.recipes import rl_recipe
-from jupyter_gpt.stages.rl import alarms
+from jupyter_gpt.stages.rl_alarms import alarms
 
 
 def raised(steps: list[dict], algo: str = "ppo") -> list[tuple[int, str, str]]:

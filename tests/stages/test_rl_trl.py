@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from helpers import trl_batches
+from helpers.trl_batches import TALES, gradients, model, rows_in, same, settings
 from jupyter_gpt.data.prompt_completion import PromptCompletion
 from jupyter_gpt.models.scoring import scores
 from jupyter_gpt.nn.logprobs import Reader, logprobs, mask_of
@@ -11,62 +13,12 @@ from jupyter_gpt.nn.rl_losses import group_advantages, grpo_loss, leave_one_out,
 from jupyter_gpt.stages.policy import scorer_of
 
 trl = pytest.importorskip("trl")
-TALES = [f"Tale {n}. The old fox saw {n} small birds and was glad." for n in range(40)]
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    from jupyter_gpt.data.tokenizer import train_bpe
-
-    return train_bpe(TALES, 320)
-
-
-def model(tokenizer, seed=0):
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(seed)
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=320,
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            max_position_embeddings=64,
-            initializer_range=0.2,
-            pad_token_id=tokenizer.pad_token_id,
-            bos_token_id=None,
-            eos_token_id=tokenizer.eos_token_id,
-        )
-    )
-
-
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
-
-
-def settings(kind, folder, **more):
-    return kind(
-        output_dir=str(folder),
-        per_device_train_batch_size=4,
-        report_to=[],
-        use_cpu=True,
-        bf16=False,
-        gradient_checkpointing=False,
-        logging_strategy="no",
-        save_strategy="no",
-        **more,
-    )
-
-
-def gradients(module):
-    return {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
-
-
-def same(mine, theirs):
-    assert mine.keys() == theirs.keys()
-    for name in mine:
-        torch.testing.assert_close(mine[name], theirs[name], atol=1e-5, rtol=1e-4)
+    return trl_batches.tokenizer()
 
 
 KINDS = {  # TRL's options, and the coefficient of the KL penalty
@@ -243,12 +195,7 @@ def test_dpo_loss_and_gradients(tokenizer, tmp_path, kind):
     theirs.backward()
     their_gradients = gradients(module)
     module.zero_grad()
-    rows = []
-    for ids, attended, completed in zip(
-        *(inputs[k].tolist() for k in ("input_ids", "attention_mask", "completion_mask")), strict=True
-    ):
-        n, start = sum(attended), completed.index(1)
-        rows.append(PromptCompletion(tuple(ids[:start]), tuple(ids[start:n])))
+    rows = rows_in(inputs)
     now = logprobs(Reader(module), rows)[0].sum(1)
     with torch.no_grad():
         start = logprobs(Reader(reference), rows)[0].sum(1)

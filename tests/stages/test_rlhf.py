@@ -13,7 +13,7 @@ import torch
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.stages import rl
 from jupyter_gpt.stages.rankings import Ranking
-from jupyter_gpt.stages.rlhf import DPO_LOSSES, GRPO_LOSSES
+from jupyter_gpt.stages.rlhf_options import DPO_LOSSES, GRPO_LOSSES
 
 PROMPTS = [f"Tale {n}. The old fox" for n in range(12)]
 SMALL = {"max_tokens": 6, "prompts_per_step": 2, "samples": 4, "lora": 4, "steps": 3, "eval_every": 3}
@@ -521,7 +521,7 @@ def test_completions_that_were_cut_are_left_out_of_grpos_loss(gpt, tiny):
         ({"algo": "grpo", "reward": short, "loss": "gpso"}, "did you mean gspo"),
         (
             {"algo": "dpo", "rankings": "taste", "loss": "grpo"},
-            "--loss of dpo is sigmoid, ipo, simpo, orpo, not",
+            "--loss of dpo is sigmoid, ipo, simpo, orpo, kto, not",
         ),
         ({"algo": "ppo", "reward": short, "loss": "grpo"}, "--loss belongs to --algo grpo and dpo, not 'grpo'"),
         ({"algo": "ppo", "reward": short, "clip_high": 0.3}, "--clip-high belongs to --algo grpo"),

@@ -10,7 +10,7 @@ from jupyter_gpt.data.prompt_completion import end_token_id
 from jupyter_gpt.data.render import Question, render
 from jupyter_gpt.models.scoring import scores
 from jupyter_gpt.nn.logprobs import Reader, logprobs
-from jupyter_gpt.stages import dpo, rl
+from jupyter_gpt.stages import dpo, rl_preparation
 from jupyter_gpt.stages import reward as reward_stage
 from jupyter_gpt.stages.dpo import summed
 from jupyter_gpt.stages.rank import rank
@@ -72,7 +72,7 @@ def test_a_reward_model_learns_the_text_as_it_stands(model, why, ended):
 @pytest.mark.parametrize(("why", "ended"), [("length", False), ("stop", True), (None, True)])
 def test_dpo_learns_the_text_as_it_stands(model, why, ended):
     recipe = rl_recipe("tiny", [], algo="dpo", rankings="taste", max_tokens=4)
-    training = outcome(rl.prepare(recipe, "a", model, dpo, [], told(("stop", why))))
+    training = outcome(rl_preparation.prepare(recipe, "a", model, dpo, [], told(("stop", why))))
     one = training.rankings[0]
     assert one.rows[0].completion[-1] == end_token_id(model.tokenizer)
     assert one.rows[1].ids in [ids_of(model, prompt, TEXTS[1], ended) for prompt in PROMPTS]
