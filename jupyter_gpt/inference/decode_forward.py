@@ -264,8 +264,9 @@ def base_weights(module: nn.Module) -> list[nn.Parameter]:
 def fingerprint(module: nn.Module) -> Tensor:
     """A few numbers of every weight, and its address: any training, merging or loading changes them."""
     weights = [weight.detach().flatten() for weight in base_weights(module)]
-    sums = torch.stack([w[:: max(1, len(w) // PROBES)].double().sum() for w in weights])
-    return torch.cat([sums.cpu(), torch.tensor([float(w.data_ptr()) for w in weights], dtype=torch.float64)])
+    exact = torch.float32 if weights[0].device.type == "mps" else torch.float64
+    sums = torch.stack([w[:: max(1, len(w) // PROBES)].sum(dtype=exact) for w in weights])
+    return torch.cat([sums.cpu().double(), torch.tensor([float(w.data_ptr()) for w in weights], dtype=torch.float64)])
 
 
 def prepacked(module: nn.Module) -> Callable[..., Function] | None:

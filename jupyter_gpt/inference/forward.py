@@ -216,7 +216,16 @@ class Decoder:
 
 
 def forward_of(module: nn.Module) -> Callable:
-    """The fastest forward that is right for this module."""
+    """The fastest forward that is right for this module. From an Apple GPU, which has no float64 to sample in, the
+    logits come to the host."""
+    forward = fastest(module)
+    if next(module.parameters()).device.type != "mps":
+        return forward
+    return lambda *arguments: forward(*arguments).cpu()
+
+
+def fastest(module: nn.Module) -> Callable:
+    """The forward, whose logits are on the device."""
     forward = decode_forward.decode_forward(module, decode_forward.unpacked)
     if forward is not None:
         return Decoder(module, forward)

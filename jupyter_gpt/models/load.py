@@ -27,6 +27,8 @@ def resident_dtype(device: str):
     """The dtype of models in memory: fp32 on a CPU, bf16 on a GPU, fp16 on a GPU without bf16."""
     import torch
 
+    if device == "mps":
+        return torch.bfloat16 if torch.backends.mps.is_macos_or_newer(14, 0) else torch.float16
     if device != "cuda":
         return torch.float32
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
@@ -37,7 +39,7 @@ def check_device(device: str) -> str:
     import torch
 
     if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", device):
-        raise GPTError(f"{device} is not a device: cpu, cuda, or cuda:0 for the first of several")
+        raise GPTError(f"{device} is not a device: cpu, cuda, cuda:0 for the first of several, or mps")
     here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     kind, _, number = device.partition(":")
     if not here[kind]:

@@ -55,7 +55,7 @@ def summed(model, rows: Sequence[PromptCompletion]) -> Iterator[None]:
     reader, result = Reader(model.module), {}
     for places in batches([len(row.ids) for row in rows], at_once(model.module)):
         with torch.no_grad():
-            found = -logprobs(reader, [rows[place] for place in places])[0].double().sum(dim=1)
+            found = -logprobs(reader, [rows[place] for place in places])[0].cpu().double().sum(dim=1)
         result |= zip(places, found.tolist(), strict=True)
         yield
     return [result[place] for place in range(len(rows))]

@@ -16,7 +16,7 @@ from jupyter_gpt.runs.events import Note
 if TYPE_CHECKING:
     import torch
 
-# Dense bf16 tensor-core peaks in FLOP/s, by a part of the device's name (vendors' datasheets).
+# Dense tensor-core peaks in FLOP/s, of bf16 and fp16, by a part of the device's name (vendors' datasheets).
 PEAKS = {
     "H200": 989e12,
     "H100": 989e12,
@@ -34,14 +34,18 @@ PEAKS = {
     "T4": 65e12,
 }
 
+TENSOR_CORES = (7, 0)  # the first compute capability that has them, for fp16
 CGROUP = Path("/sys/fs/cgroup")  # what a container may use, where it is one
 
 
 def default_device() -> str:
-    """`cuda` when there is one, else `cpu`."""
+    """`cuda` when there is one, else `mps` (Apple's GPU) when that is there and this process trains alone, else
+    `cpu`."""
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() and current_ranks() is None else "cpu"
 
 
 def current_ranks() -> Any:
@@ -57,6 +61,8 @@ def free(device: str) -> int | None:
     if device.startswith("cuda"):
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused
+    if device == "mps":
+        return max(0, torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
     if device != "cpu":
         return None
     import psutil
@@ -76,10 +82,10 @@ def free(device: str) -> int | None:
 def give_back(device: str | None) -> None:
     """Return freed memory to the system: Python's garbage, the C library's heap, the GPU allocator's cache."""
     gc.collect()
-    if device == "cuda":
+    if device in ("cuda", "mps"):
         import torch
 
-        torch.cuda.empty_cache()
+        getattr(torch, device).empty_cache()
     if sys.platform == "linux":
         import ctypes
 
@@ -95,32 +101,44 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """
     import torch
 
-    cuda = device.type == "cuda"
+    cuda, mps = device.type == "cuda", device.type == "mps"
+    before = torch.mps.get_rng_state() if mps else None
     with torch.random.fork_rng(devices=[device] if cuda else []):
         torch.default_generator.manual_seed(seed)
         if cuda:
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(seed)
-        yield
+        if mps:
+            torch.mps.manual_seed(seed)
+        try:
+            yield
+        finally:
+            if before is not None:
+                torch.mps.set_rng_state(before)
 
 
 def choose_dtype(device: str, width: int) -> str:
-    """bf16 where the hardware multiplies it faster than fp32 and the matrices are large enough to feel it."""
+    """bf16 where the hardware multiplies it faster than fp32 and the matrices are large enough to feel it; fp16 on GPUs
+    that have tensor cores for that alone (V100, T4)."""
     import torch
 
     if device == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return "bfloat16"
+        return "float16" if torch.cuda.get_device_capability() >= TENSOR_CORES else "float32"
+    if device == "mps":  # its units multiply all formats equally fast, and fp32 needs no care
+        return "float32"
     native = "avx512_bf16" in cpu_flags() or "amx_bf16" in cpu_flags()
     return "bfloat16" if native and width >= 128 else "float32"
 
 
 def notes(device: str, dtype: str) -> Iterator[Note]:
-    """A note if a GPU trains in fp32 because it has no bf16. fp16 would be faster, but needs loss scaling."""
+    """A note if a GPU trains in another format because it has no bf16."""
     import torch
 
-    if device == "cuda" and dtype == "float32" == choose_dtype(device, 0):
-        text = f"{torch.cuda.get_device_name()} has no bfloat16: it trains in float32, slower and with twice the memory"
-        yield Note(text=text)
+    if device == "cuda" and dtype == choose_dtype(device, 0) != "bfloat16":
+        how = "float16, with loss scaling" if dtype == "float16" else "float32, slower and with twice the memory"
+        yield Note(text=f"{torch.cuda.get_device_name()} has no bfloat16: it trains in {how}")
 
 
 @functools.cache
@@ -147,7 +165,9 @@ def peak_flops(device: str, dtype: str, seconds: float = 0.25) -> float | None:
     if device == "cuda":
         name = torch.cuda.get_device_name()
         known = next((peak for part, peak in PEAKS.items() if part in name), None)
-        return known if dtype == "bfloat16" or known is None else None
+        return known if dtype in ("bfloat16", "float16") or known is None else None
+    if device != "cpu":
+        return None
     a = torch.randn(1024, 1024, dtype=getattr(torch, dtype), generator=torch.Generator())
     until = time.perf_counter() + seconds
     with torch.inference_mode():
@@ -173,6 +193,14 @@ def keep_freed_memory() -> None:
         mallopt(M_MMAP_THRESHOLD, 32 << 20)
         mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
         mallopt(M_ARENA_MAX, 1)  # the arenas of other threads are given back whatever the thresholds
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until a GPU has done what it was given."""
+    import torch
+
+    if device.type in ("cuda", "mps"):
+        getattr(torch, device.type).synchronize()
 
 
 def let_go_of_threads() -> None:

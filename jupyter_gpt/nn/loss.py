@@ -69,13 +69,15 @@ class LinearCrossEntropy(torch.autograd.Function):
         own = None if rows is None else rows.to(hidden.dtype)
         d_rows = torch.zeros_like(rows, dtype=torch.float32) if trains_rows else None
         scale = 1.0 / (targets != IGNORE).sum().clamp(min=1).float()
+        low_range = hidden.dtype == torch.float16  # where scaled gradients would be zero: they are scaled at last
+        early, ctx.late = (torch.ones_like(scale), scale) if low_range else (scale, None)
         d_hidden = torch.empty_like(hidden) if needed else None
         d_weight = None
         losses = []
         for h, t, out in zip(
             hidden.split(chunk), targets.split(chunk), (d_hidden if needed else hidden).split(chunk), strict=True
         ):
-            loss, g = gradient_of(logits_of(h, low, ids, own), t, scale)
+            loss, g = gradient_of(logits_of(h, low, ids, own), t, early)
             losses.append(loss.sum())
             if needed and own is not None:
                 g_own = g.index_select(1, ids)
@@ -97,6 +99,7 @@ class LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx, upstream: Tensor):
         d_hidden, d_weight, d_rows = ctx.saved_tensors
+        upstream = upstream if ctx.late is None else upstream * ctx.late
         d_weight, d_rows = (d if d is None else d * upstream for d in (d_weight, d_rows))
         return d_hidden * upstream.to(d_hidden.dtype), d_weight, None, None, None, None, d_rows
 
@@ -109,6 +112,8 @@ def chunk_rows(vocabulary: int, device: str, least: int = 256) -> int:
     most = 1 << 22 if device == "cpu" else 3 << 28
     if device == "cuda":
         most = min(most, torch.cuda.get_device_properties(0).total_memory // 100)
+    if device == "mps":
+        most = min(most, torch.mps.recommended_max_memory() // 200)  # in fp32
     return max(least, most // vocabulary)
 
 

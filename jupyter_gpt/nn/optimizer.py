@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from jupyter_gpt.nn import adamw8bit
 from jupyter_gpt.nn.devices import choose_dtype
 from jupyter_gpt.nn.lora_linear import unwrapped
 from jupyter_gpt.nn.modules import piece, trained_by_name
@@ -35,10 +36,12 @@ POLAR_EXPRESS = (
 
 def orthogonalise(matrices: Tensor, dtype: torch.dtype) -> Tensor:
     """The nearest semi-orthogonal matrices to `(n, r, c)` with r <= c, approximately: singular values near one."""
-    x = matrices.to(dtype)
+    x = matrices if dtype == torch.float16 else matrices.to(dtype)  # float16 has no room for small momentum
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-20)  # in range for the squares below
+    x = x.to(dtype)
     gram = x @ x.mT
-    bound = gram.norm(dim=(-2, -1), keepdim=True) * 1.02 + 1e-20  # of the squared singular values
+    least = 1e-20 if dtype != torch.float16 else 1e-6
+    bound = gram.norm(dim=(-2, -1), keepdim=True) * 1.02 + least  # of the squared singular values
     x, gram = x * bound.rsqrt(), gram / bound
     for step, (a, b, c) in enumerate(POLAR_EXPRESS):
         if step:
@@ -143,7 +146,7 @@ class Optimizers:
     """What steps a model: one of `muon` and `adamw` may be None; `names` keys the AdamW state by parameter name."""
 
     muon: Muon | None
-    adamw: torch.optim.AdamW | None
+    adamw: Any  # torch.optim.AdamW, or of 8 bits
     names: dict[Tensor, str]
 
     def spread(self, ranks: Any) -> None:
@@ -171,6 +174,9 @@ class Optimizers:
             for group in self.adamw.param_groups:
                 group["lr"] = group["peak"] * factor
             self.adamw.step()
+        self.clear_gradients()
+
+    def clear_gradients(self) -> None:
         for parameter in self.names:
             parameter.grad = None
 
@@ -178,8 +184,8 @@ class Optimizers:
         """Everything a resumed run needs, as named tensors for safetensors."""
         tensors = self.muon.state() if self.muon else {}
         for parameter, moments in self.adamw.state.items() if self.adamw else ():
-            for key, value in moments.items():
-                tensors[f"adamw.{self.names[parameter]}.{key}"] = value
+            for key, value in adamw8bit.own(moments):
+                tensors[f"adamw.{self.names[parameter]}.{key}"] = torch.as_tensor(value)
         return tensors
 
     def load(self, tensors: dict[str, Tensor]) -> None:
@@ -189,10 +195,13 @@ class Optimizers:
             for parameter in group["params"]:
                 prefix = f"adamw.{self.names[parameter]}."
                 found = {
-                    key: tensors[prefix + key].to(parameter.device)
-                    for key in ("step", "exp_avg", "exp_avg_sq")
-                    if prefix + key in tensors
+                    key: value.to(parameter.device)
+                    for name, value in tensors.items()
+                    if name.startswith(prefix) and "." not in (key := name.removeprefix(prefix))
                 }
+                if "state1" in found:
+                    self.adamw.state[parameter] = adamw8bit.restored(self.adamw, found)
+                    continue
                 self.adamw.state[parameter] = {k: v if k == "step" else piece(v, parameter) for k, v in found.items()}
 
 
@@ -205,7 +214,7 @@ def optimizers(model: nn.Module, recipe, compile: bool = False) -> Optimizers:
     vectors = [p for p in names if p.ndim < 2]
     tables_only = [p for p in names if id(p) in tables and p is not head]
     peaks = [(tables_only, recipe.lr_embedding, 0.0), ([head], recipe.lr_head, 0.0), (vectors, recipe.lr_vectors, 0.0)]
-    muon = None
+    muon, betas = None, (recipe.beta1, recipe.beta2)
     if recipe.optimizer == "muon":
         from transformers.pytorch_utils import Conv1D
 
@@ -215,7 +224,8 @@ def optimizers(model: nn.Module, recipe, compile: bool = False) -> Optimizers:
         )
     else:
         peaks.append((matrices, recipe.lr, recipe.weight_decay))
-    return Optimizers(muon, adamw(peaks, (recipe.beta1, recipe.beta2), 1e-10), names)
+    low = recipe.optimizer == adamw8bit.NAME
+    return Optimizers(muon, adamw(peaks, betas, 1e-10, matrices if low else None), names)
 
 
 def finetuning_optimizers(model: nn.Module, recipe) -> Optimizers:
@@ -227,15 +237,18 @@ def finetuning_optimizers(model: nn.Module, recipe) -> Optimizers:
     """
     names = {p: n for n, p in model.named_parameters() if p.requires_grad}
     rows = {id(p) for p, n in names.items() if ".trainable_tokens_" in n}
-    if recipe.optimizer == "adamw":
+    tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)} | rows
+    output = model.get_output_embeddings()  # of a classifier None
+    head = None if output is None else unwrapped(output).weight
+    if recipe.optimizer != "muon":
         matrices = [p for p in names if p.ndim > 1 and id(p) not in rows]
         others = [p for p in names if p.ndim < 2 or id(p) in rows]
         peaks = [(matrices, recipe.lr, recipe.weight_decay), (others, recipe.lr, 0.0)]
-        return Optimizers(None, adamw(peaks, (recipe.beta1, recipe.beta2), recipe.eps), names)
+        inner = [p for p in matrices if id(p) not in tables and p is not head]
+        low = inner if recipe.optimizer == adamw8bit.NAME else None
+        return Optimizers(None, adamw(peaks, (recipe.beta1, recipe.beta2), recipe.eps, low), names)
     from transformers.pytorch_utils import Conv1D
 
-    tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)} | rows
-    head = unwrapped(model.get_output_embeddings()).weight
     config = model.config.get_text_config()
     heads, kv_heads = (getattr(config, name, None) for name in ("num_attention_heads", "num_key_value_heads"))
     heads = heads if isinstance(heads, int) else 1  # none in a state-space model, or other ones in each layer
@@ -271,8 +284,20 @@ def is_matrix(p: Tensor) -> bool:
     return p.ndim in (2, 3) and min(p.shape[-2:]) > 1
 
 
-def adamw(peaks: list[tuple[list, float, float]], betas: tuple[float, float], eps: float) -> torch.optim.AdamW | None:
-    """AdamW over groups of (parameters, peak rate, weight decay); None where there is nothing to step."""
+def adamw(
+    peaks: list[tuple[list, float, float]], betas: tuple[float, float], eps: float, low: list[Tensor] | None = None
+) -> Any:
+    """AdamW over groups of (parameters, peak rate, weight decay); None where there is nothing to step. With `low` the
+    moments of these have 8 bits."""
+    if low is not None:
+        inner = {id(p) for p in low}
+        groups = [
+            {"params": some, "peak": lr, "lr": lr, "weight_decay": decay, "bits": bits}
+            for ps, lr, decay in peaks
+            for bits in (8, 32)
+            if (some := [p for p in ps if (id(p) in inner) == (bits == 8)])
+        ]
+        return adamw8bit.adamw8bit(groups, betas, eps) if groups else None
     groups = [{"params": ps, "peak": lr, "lr": lr, "weight_decay": decay} for ps, lr, decay in peaks if ps]
     return torch.optim.AdamW(groups, betas=betas, eps=eps, fused=True) if groups else None
 

@@ -173,7 +173,7 @@ class Moments(NamedTuple):
 
     def updated(self, x: Tensor) -> Moments:
         """These and the values of `x`."""
-        x = x.double().cpu()
+        x = x.cpu().double()
         count, delta = self.count + x.numel(), float(x.mean()) - self.mean
         squares = float((x - x.mean()).square().sum()) + delta**2 * self.count * x.numel() / count
         return Moments(count, self.mean + delta * x.numel() / count, self.squares + squares)

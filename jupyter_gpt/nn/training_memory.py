@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.nn import devices
+from jupyter_gpt.nn import adamw8bit, devices
 from jupyter_gpt.nn.sizes import amount
 from jupyter_gpt.runs.events import Note
 
@@ -130,8 +130,9 @@ class Step:
 
 
 def moments(optimizer: str, matrices: int, rest: int = 0) -> int:
-    """Bytes of the optimizer's state: two fp32 moments of each parameter, of Muon's matrices one."""
-    return (4 if optimizer == "muon" else 8) * matrices + 8 * rest
+    """Bytes of the optimizer's state: two fp32 moments of each parameter, of Muon's matrices one, of the matrices of an
+    AdamW of 8 bits two in these."""
+    return int({"muon": 4, adamw8bit.NAME: adamw8bit.MOMENTS}.get(optimizer, 8) * matrices) + 8 * rest
 
 
 def muon_update(matrices: int, itemsize: int) -> int:
@@ -208,7 +209,7 @@ def finetuning(
     else:
         trained = adapter_size(module, rank) if rank else sum(p.numel() for p in parameters.values())
         full = not rank
-    matrices = min(trained, shape.parameters) if optimizer == "muon" else 0
+    matrices = min(trained, shape.parameters) if optimizer != "adamw" else 0
     kept = moments(optimizer, matrices, trained - matrices)
     state = (0 if rank is None else WEIGHT * trained) + GRADIENT * trained + kept
     return Step(
@@ -219,7 +220,7 @@ def finetuning(
         models * (state + (WEIGHT * trained + kept if remembered else 0)),
         full,
         full if logits else None,
-        muon_update(matrices, size),
+        muon_update(matrices, size) if optimizer == "muon" else 0,
         whole,
         recomputable(module),
     )

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -32,6 +33,8 @@ from jupyter_gpt.runs.events import Event, Metric, Ready, Start, Step
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
+
+    from jupyter_gpt.nn.loss_scale import LossScale
 
 LEARNING_RATE = Metric("lr", "learning rate", format=".3g", smooth=False)
 SPEED = Metric("tokens_per_second", "speed", "tokens per second", format=",.0f")
@@ -90,6 +93,15 @@ class Trainer:
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
+    @cached_property
+    def loss_scale(self) -> LossScale | None:
+        """That of float16; the other formats hold every gradient."""
+        if self.recipe.dtype != "float16":
+            return None
+        from jupyter_gpt.nn.loss_scale import LossScale
+
+        return LossScale()
+
     @property
     def max_norm(self) -> float:
         """Maximum gradient norm (clipping)."""
@@ -139,10 +151,13 @@ class Trainer:
 
     def position(self) -> dict:
         """Where the run stands, as JSON: what `set_position` takes back from a checkpoint."""
-        return {"seconds": self.seconds, "tokens": self.tokens}
+        scale = {} if self.loss_scale is None else {"loss_scale": self.loss_scale.state()}
+        return {"seconds": self.seconds, "tokens": self.tokens, **scale}
 
     def set_position(self, position: Mapping) -> None:
         self.step, self.seconds, self.tokens = position["step"], position["seconds"], position["tokens"]
+        if self.loss_scale is not None:
+            self.loss_scale.load(position["loss_scale"])
 
     def state(self) -> tuple[dict, dict, dict]:
         """What a checkpoint holds: the weights that are trained, optimizer and position."""
@@ -259,15 +274,23 @@ class Trainer:
         """Add the gradient of a micro-batch; after the `last` of this rank in a step, gradients go to the others."""
         if last and self.gradients is not None:
             self.gradients.arm()
-        loss.backward()
+        (loss if self.loss_scale is None else self.loss_scale.scaled(loss)).backward()
 
     def summed(self, loss: Tensor, *values: float) -> tuple:
         """The step's loss, its gradients and other values of it: the sums of what each rank had."""
-        if self.ranks is None:
-            return loss, *values
         if self.gradients is not None:
             self.gradients.finish()
+        self.unscale()
+        if self.ranks is None:
+            return loss, *values
         return self.ranks.total(loss), *self.sums(*values)
+
+    def unscale(self) -> None:
+        """Before the gradients of a step are clipped."""
+        if self.loss_scale is not None:
+            from jupyter_gpt.nn.modules import trained_by_name
+
+            self.loss_scale.unscale(trained_by_name(self.modules).values())
 
     def sums(self, *values: float) -> Sequence[float]:
         """The sums over the ranks of numbers of the host's."""
@@ -287,11 +310,19 @@ class Trainer:
         yield from self.samples()
 
     def update(self, step: int) -> dict:
-        """Clip the gradient and take a step of the optimizers, at the learning rate of the schedule; both as values."""
+        """Clip the gradient and take a step of the optimizers, at the learning rate of the schedule; both as values.
+
+        In float16 a step whose gradient is not finite is left out; it has no norm.
+        """
+        self.unscale()
         norm = clip(self.model, self.max_norm)
         factor = multiplier(step, self.recipe.steps, self.recipe.warmup, self.recipe.decay)
+        rate = self.recipe.lr * factor
+        if self.loss_scale is not None and self.loss_scale.skips:
+            self.optimizers.clear_gradients()
+            return {"grad_norm": None, "lr": rate}
         self.optimizers.step(factor)
-        return {"grad_norm": norm, "lr": self.recipe.lr * factor}
+        return {"grad_norm": norm, "lr": rate}
 
     def stepped(self, seconds: float, tokens: int, values: Mapping) -> Step:
         """Count a step of so many seconds and tokens; its event."""
@@ -367,8 +398,8 @@ def wait_for_device(trainer: Trainer, fences: list) -> None:
     """Let the host run at most two steps ahead, so that a stop is near and the clock is honest."""
     import torch
 
-    if trainer.device.type == "cuda":
-        fence = torch.cuda.Event()
+    if trainer.device.type in ("cuda", "mps"):
+        fence = getattr(torch, trainer.device.type).Event()
         fence.record()
         fences.append(fence)
         if len(fences) > 2:

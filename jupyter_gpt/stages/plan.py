@@ -56,7 +56,9 @@ class Plan(Bound):
     flops: str | float | None = option(None, "compute budget, instead of MODEL (1e21)", "F", group=BUDGET)
     dollars: str | float | None = option(None, "budget in dollars, instead of MODEL (1000)", "D", group=BUDGET)
     context: Count | None = option(None, "tokens per row", "T", group=BUDGET)
-    optimizer: Literal["adamw", "muon"] = option("adamw", "optimizer whose state needs memory", group=BUDGET)
+    optimizer: Literal["adamw", "adamw8bit", "muon"] = option(
+        "adamw", "optimizer whose state needs memory", group=BUDGET
+    )
     device: str = option("A100", "accelerator: " + ", ".join(DEVICES), "NAME", hints=tuple(DEVICES), group="Machine")
     count: Count | None = option(
         None, "devices for pretraining (default: as many as finish in 30 days)", "N", group="Machine"

@@ -18,6 +18,7 @@ from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 from jupyter_gpt.errors import GPTError, nearest
+from jupyter_gpt.nn import adamw8bit
 from jupyter_gpt.nn.sizes import parse_size, short
 from jupyter_gpt.stages.published import KNOWN, STAGES, Device, Known, Shape, Stage, find_device, find_known
 
@@ -27,7 +28,7 @@ GENERATION_UTILIZATION = 0.10  # decoding one token at a time is bound by memory
 USABLE = 0.9  # share of a device's memory left for the model: the rest is buffers and fragmentation
 PRETRAINING_DAYS, LATER_DAYS = 30, 3  # what the default number of devices aims at
 ROLLOUT_ROWS = 64  # episodes sampled at once in RL, for the size of the KV cache
-MOMENTS = {"adamw": 8, "muon": 4}  # bytes per parameter of the optimizer's moments, in fp32
+MOMENTS = {"adamw": 8, "muon": 4, adamw8bit.NAME: adamw8bit.MOMENTS}  # bytes per parameter of the optimizer's
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.imports import without_garbage_collection
 from jupyter_gpt.models import adapters
+from jupyter_gpt.nn import adamw8bit
 from jupyter_gpt.options import Count, NotNegative, Positive, ProperShare, Recipe, label, option
 from jupyter_gpt.runs.events import Progress
 from jupyter_gpt.runs.run import Run
@@ -130,7 +131,12 @@ class Pretrain(Schedule):
     mlp: Count | None = option(
         None, "intermediate size of the MLP (default: 8/3 of the width; 4 times for gpt2)", "N", group="Model"
     )
-    optimizer: Optimizer = option("muon", "muon (Muon for matrices, AdamW for the rest) or adamw", group="Optimization")
+    optimizer: Optimizer = option(
+        "muon",
+        "muon (Muon for matrices, AdamW for the rest), adamw, or adamw8bit (its moments in 8 bits, by the extra "
+        "bitsandbytes)",
+        group="Optimization",
+    )
     lr: Positive | None = option(
         None,
         "peak learning rate of the matrices; other parameters keep their ratio to it",
@@ -253,6 +259,7 @@ def pretrain(session, options: Pretrain) -> Run:
             merge = f"%gpt merge {start.name} NAME, then --base NAME"
             raise GPTError(f"{start.name} is an adapter of {start.base}: {merge}")
         recipe = recipe_of(options, weights, shape_of(start)).replace(base_mark=adapters.mark(start.folder))
+    adamw8bit.check(options.optimizer, options.shard)
     tokenizer = options.tokenizer
     if tokenizer not in ("bpe", "char") and tokenizer not in session.models:
         raise GPTError(f"--tokenizer {tokenizer} is neither bpe, char nor a model{nearest(tokenizer, session.models)}")

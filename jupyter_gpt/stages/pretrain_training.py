@@ -222,7 +222,7 @@ def initialise(model: Any, recipe) -> None:
     head = model.get_output_embeddings()
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding):
-            module.weight.normal_(0.0, 0.02 if recipe.tied or recipe.optimizer == "adamw" else 0.5, generator=generator)
+            module.weight.normal_(0.0, 0.02 if recipe.tied or recipe.optimizer != "muon" else 0.5, generator=generator)
         elif isinstance(module, nn.Linear | Conv1D) and not (module is head and recipe.tied):
             inputs = module.weight.shape[0 if isinstance(module, Conv1D) else 1]
             if name.rsplit(".", 1)[-1] in RESIDUAL_WRITERS:
@@ -365,6 +365,8 @@ def to_device(rows: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
     ids = torch.from_numpy(rows)
     if device.type == "cuda":
         ids = ids.pin_memory().to(device, non_blocking=True)
+    else:
+        ids = ids.to(device)
     return ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
 
 

@@ -197,7 +197,7 @@ class RL(Trainer):
         """Keep the state before a step of several updates."""
         tensors = trained_by_name(self.modules), self.optimizers.state()
         weights, moments = ({name: t.detach().clone() for name, t in each.items()} for each in tensors)
-        self.whole = weights, moments
+        self.whole = weights, moments, self.loss_scale and self.loss_scale.state()
 
     def go_back(self) -> None:
         """To the state that was remembered, if a step was interrupted."""
@@ -207,6 +207,8 @@ class RL(Trainer):
                     parameter.copy_(self.whole[0][name])
                     parameter.grad = None
             self.optimizers.load(self.whole[1])
+            if self.loss_scale is not None:
+                self.loss_scale.load(self.whole[2])
             self.whole = None
 
     def loop(self) -> Iterator[Event | None]:

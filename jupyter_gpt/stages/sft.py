@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.models import adapters
+from jupyter_gpt.nn import adamw8bit
 from jupyter_gpt.options import Count, NotNegative, Positive, ProperShare, Recipe, Share, option
 from jupyter_gpt.runs.events import Progress
 from jupyter_gpt.runs.run import Run
@@ -111,7 +112,10 @@ One source a line with its weight, as YAML, or the conversations themselves.
         False, "merge a base that is an adapter into its own base, and train all weights", group="Adapter"
     )
     optimizer: Optimizer | None = option(
-        None, "adamw, or muon for the matrices (default: muon for all weights of a narrow model)", group="Optimization"
+        None,
+        "adamw, adamw8bit (its moments in 8 bits, by the extra bitsandbytes), or muon for the matrices (default: muon "
+        "for all weights of a narrow model, else adamw)",
+        group="Optimization",
     )
     lr: Positive | None = option(
         None, "peak learning rate (default: by width; higher for an adapter)", "X", group="Optimization"
@@ -253,6 +257,7 @@ def sft(session, options: SFT) -> Run:
     elif not isinstance(data, str):
         parsed, variables = mixture.read(data, variables)
     weights: Any = parsed
+    adamw8bit.check(options.optimizer, options.shard)
     start = startable(session, base)
     if base == name:
         raise GPTError(f"{name} would replace the model it is made from: choose another name")

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from jupyter_gpt.errors import GPTError
+from jupyter_gpt.nn.devices import synchronize
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,8 +34,7 @@ def steps_in(minutes: float, trainer: Trainer) -> int:
             if time.perf_counter() - began > 60 * minutes:
                 raise GPTError(f"--minutes {minutes} is less than one step of this model takes here")
         trainer.optimizers.step(1.0)
-        if trainer.device.type == "cuda":
-            torch.cuda.synchronize()
+        synchronize(trainer.device)
         times.append(time.perf_counter() - began)
     with torch.no_grad():
         for parameter, before in weights:

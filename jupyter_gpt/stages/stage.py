@@ -17,11 +17,12 @@ from jupyter_gpt.errors import GPTError
 from jupyter_gpt.options import Count, Number, Options, Positive, option
 from jupyter_gpt.runs.events import Metric, declared
 from jupyter_gpt.runs.launchers.launcher import SHIPPED
+from jupyter_gpt.runs.retention import BEST, LAST
 from jupyter_gpt.runs.run import Run
 from jupyter_gpt.stages.loop import METRICS
 
-Optimizer = Literal["muon", "adamw"]
-Dtype = Literal["float32", "bfloat16"]
+Optimizer = Literal["muon", "adamw", "adamw8bit"]
+Dtype = Literal["float32", "bfloat16", "float16"]
 PROMPT_TEXTS = "texts in quotes, a $variable with a list of them, or a text file with one per line"  # of --prompts
 OVERWRITE = "replace an existing NAME; not needed for the same cell, or the same options on the same data"
 OpenShare = Annotated[Number, Field(gt=0, lt=1)]
@@ -47,6 +48,20 @@ def device_count(value: int | str) -> int | str:
     """Raises ValueError for what is neither a number above zero nor "all"."""
     if value != "all" and (isinstance(value, str) or value < 1):
         raise ValueError("must be above zero, or all")
+    return value
+
+
+def typed_keep(text: str) -> int | str:
+    """What `--keep` is given, as it is typed. Raises ValueError with what is expected."""
+    if text not in (BEST, LAST) and not text.isdecimal():
+        raise ValueError(f"{BEST}, {LAST} or a number of checkpoints")
+    return text if text in (BEST, LAST) else int(text)
+
+
+def checked_keep(value: int | str) -> int | str:
+    """Raises ValueError for what `--keep` cannot be."""
+    if value not in (BEST, LAST) and (isinstance(value, str) or value < 0):
+        raise ValueError(f"must be {BEST}, {LAST} or a number of checkpoints")
     return value
 
 
@@ -94,7 +109,7 @@ class Training(Elsewhere):
     dtype: Dtype | None = option(
         None,
         "data type of the activations; trained weights stay float32 (default: bfloat16 where the hardware is fast in "
-        "it, else float32)",
+        "it, float16 with loss scaling on GPUs before Ampere, else float32)",
         group="Optimization",
     )
     seed: Seed = option(0, "random seed of data order, initial weights and sampling", "S", group=RUNNING)
@@ -102,6 +117,16 @@ class Training(Elsewhere):
         None,
         "steps between checkpoints on disk (default: one per minute, less often if they take over 1% of the time)",
         "N",
+        group=RUNNING,
+    )
+    keep: Annotated[int | str, AfterValidator(checked_keep)] | None = option(
+        None,
+        "checkpoints that stay after the end: best (by validation loss, in RL by reward), last, or the newest N; %gpt "
+        "load NAME --step reads them (default: the one before the learning rate falls, from where %gpt resume NAME "
+        "--steps goes on; 0: none)",
+        "best|last|N",
+        kind=typed_keep,
+        hints=(BEST, LAST),
         group=RUNNING,
     )
     background: bool = option(False, "return at once; a later cell that needs the model waits for it", group=RUNNING)

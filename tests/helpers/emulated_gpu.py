@@ -1,4 +1,5 @@
-"""A GPU that is not there, for walking the paths that only a GPU takes: its tensors are computed on the CPU.
+"""A GPU that is not there, NVIDIA's or Apple's ("mps"), for walking the paths that only a GPU takes: its tensors are
+computed on the CPU.
 
 Every tensor's memory is known to lie on the host or on the "GPU": what is made with `device="cuda"` or moved there, and
 what comes of such tensors, says `cuda:0` when it is asked for its device. As on a real one an operation that mixes both
@@ -20,14 +21,15 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-CUDA, TRANSFERS = torch.device("cuda:0"), ("_to_copy", "copy_", "_copy_from")
+TRANSFERS = ("_to_copy", "copy_", "_copy_from")
 INDEXED = ("index", "index_put_", "index_put", "_index_put_impl_", "_unsafe_index")  # a GPU takes indices from the host
 DEVICE, TO, NUMPY = torch._C.TensorBase.device, torch._C.TensorBase.to, torch._C.TensorBase.numpy
 MM = torch.mm
 
 
 def is_cuda(device) -> bool:
-    return device is not None and not isinstance(device, int) and torch.device(device).type == "cuda"
+    """Whether a device is the emulated one."""
+    return device is not None and not isinstance(device, int) and torch.device(device).type == MEMORY.kind
 
 
 class Memory:
@@ -35,6 +37,7 @@ class Memory:
 
     def __init__(self):
         self.on_gpu = weakref.WeakKeyDictionary()
+        self.kind = "cuda"
         self.inside = False  # an operation that makes what it needs beside its inputs
 
     def holds(self, tensor: Tensor) -> bool:
@@ -43,6 +46,8 @@ class Memory:
     def put(self, tensor: Tensor, on_gpu: bool) -> Tensor:
         if tensor.is_meta:
             return tensor
+        if on_gpu and self.kind == "mps" and tensor.dtype in (torch.float64, torch.complex128):
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64")
         if on_gpu:
             self.on_gpu[tensor.untyped_storage()] = True
         else:
@@ -151,6 +156,7 @@ class Calls:
 
     def pinned(self, tensor: Tensor) -> Tensor:
         assert not self.memory.holds(tensor), "cannot pin memory of a GPU"
+        assert self.memory.kind == "cuda", "pinned memory is of no use to an Apple GPU"
         return tensor.clone()
 
     def product(self, a: Tensor, b: Tensor, out_dtype=None, out=None) -> Tensor:
@@ -191,10 +197,12 @@ class Calls:
         patch.setattr(
             Tensor,
             "device",
-            property(lambda x: CUDA if not x.is_meta and memory.holds(x) else DEVICE.__get__(x)),
+            property(
+                lambda x: torch.device(memory.kind, 0) if not x.is_meta and memory.holds(x) else DEVICE.__get__(x)
+            ),
             raising=False,
         )
-        patch.setattr(Tensor, "is_cuda", property(memory.holds), raising=False)
+        patch.setattr(Tensor, "is_cuda", property(lambda x: memory.kind == "cuda" and memory.holds(x)), raising=False)
 
 
 def varlen_attn(q, k, v, cu_seq_q, cu_seq_k, max_q, max_k, *, window_size=(-1, -1), enable_gqa=False):
@@ -247,8 +255,10 @@ class GPU:
         total: int = 80 * 10**9,
         free: int = 70 * 10**9,
         name="NVIDIA H100 80GB HBM3",
+        kind="cuda",
     ):
         self.memory = MEMORY
+        self.memory.kind = kind
         self.kernels = Kernels(self.memory)
 
         @contextlib.contextmanager
@@ -259,7 +269,7 @@ class GPU:
 
         def autocast(kind, dtype=None, enabled=True, cache_enabled=None):
             return real_autocast(
-                "cpu" if kind == "cuda" else kind, dtype=dtype, enabled=enabled, cache_enabled=cache_enabled
+                "cpu" if kind in ("cuda", "mps") else kind, dtype=dtype, enabled=enabled, cache_enabled=cache_enabled
             )
 
         real_autocast, real_enabled = torch.autocast, torch.is_autocast_enabled
@@ -292,8 +302,23 @@ class GPU:
             get_rng_state=lambda device=None: torch.zeros(1),
             set_rng_state=lambda state, device=None: None,
         )
-        for key, value in calls.items():
+        own = dict(
+            recommended_max_memory=lambda: total,
+            driver_allocated_memory=lambda: total - free,
+            empty_cache=lambda: None,
+            synchronize=lambda: None,
+            manual_seed=lambda seed: None,
+            get_rng_state=lambda: torch.zeros(1),
+            set_rng_state=lambda state: None,
+            Event=Event,
+        )
+        for key, value in calls.items() if kind == "cuda" else ():
             patch.setattr(torch.cuda, key, value)
+        for key, value in own.items() if kind == "mps" else ():
+            patch.setattr(torch.mps, key, value, raising=False)
+        if kind == "mps":
+            patch.setattr(torch.backends.mps, "is_available", lambda: True)
+            patch.setattr(torch.backends.mps, "is_macos_or_newer", lambda major, minor: capability >= (major, minor))
         patch.setattr(torch.version, "hip", None)
         patch.setattr(torch, "autocast", autocast)
         patch.setattr(torch, "is_autocast_enabled", lambda kind="cpu": real_enabled("cpu"))
@@ -314,6 +339,7 @@ class GPU:
 
         on_worker("torch", self.leave)
         self.leave()
+        self.memory.kind = "cuda"
 
     def enter(self) -> None:
         """On this thread."""

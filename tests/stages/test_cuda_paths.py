@@ -61,7 +61,7 @@ def on_gpu(gpt, run, card) -> None:
     """Whether it ran there, in the format that the card has, and left a model there."""
     start = next(e for e in run.events if e["event"] == "start")
     assert run.status == "finished" and start["device"] == "cuda"
-    assert run.recipe["dtype"] == ("bfloat16" if card.name == "H100" else "float32")
+    assert run.recipe["dtype"] == ("bfloat16" if card.name == "H100" else "float16")
     notes = [e["text"] for e in run.events if e["event"] == "note" and "bfloat16" in e["text"]]
     assert bool(notes) == (card.name == "T4") and all(note.startswith("Tesla T4 has no bfloat16") for note in notes)
     model = gpt.models[run.name]
