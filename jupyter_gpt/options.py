@@ -172,6 +172,7 @@ class Recipe:
     """
 
     NEWER: ClassVar[Mapping[str, Any]] = {}
+    GAINED: ClassVar[Mapping[str, Any]] = {"keep": None}  # by the recipes of all stages
 
     def check_together(self) -> None:
         """What is derived contradicts nothing: steps stand beside the tokens they were made of."""
@@ -195,12 +196,12 @@ class Recipe:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Read back what `as_dict` wrote. Raises GPTError for a recipe of another version."""
-        odd = (values.keys() - cls.kept()) | (cls.kept() - cls.NEWER.keys() - values.keys())
+        odd = (values.keys() - cls.kept()) | (cls.kept() - cls.NEWER.keys() - cls.GAINED.keys() - values.keys())
         if odd:
             raise GPTError(
                 f"this run was made by another version of jupyter_gpt (its recipe differs in: {', '.join(sorted(odd))})"
             )
-        return cls.of(**{**cls.NEWER, **values})  # pyright: ignore
+        return cls.of(**{**cls.GAINED, **cls.NEWER, **values})  # pyright: ignore
 
 
 def dashed(name: str) -> str:

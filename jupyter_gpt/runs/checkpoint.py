@@ -1,8 +1,8 @@
 """Checkpoints: weights, optimiser and position of a run, written whole or not at all.
 
 A checkpoint is a folder `step-0000600/` of safetensors and JSON. It is written under a temporary name and renamed, so a
-kill or a full disk in the middle leaves the one before it untouched; the newest two are kept. A thread writes it while
-the training goes on: the training waits only until its state is copied to the host's memory.
+kill or a full disk in the middle leaves the one before it untouched; `retention.py` says which stay. A thread writes it
+while the training goes on: the training waits only until its state is copied to the host's memory.
 """
 
 from __future__ import annotations
@@ -12,25 +12,35 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.nn import devices
+from jupyter_gpt.runs.retention import TRAINING, Retention
 
 FORMAT = 1  # raised when what is written changes
 LEAST = 60.0  # seconds between two checkpoints of a run that does not count them in steps
 PAUSE_SHARE, WRITING_SHARE = 0.01, 0.1  # of the time between two, at most: training paused, a thread writing
 
 
-def save(folder: Path, step: int, weights: dict, optimizer: dict, position: dict) -> Path:
-    """Write `folder/step-N`. `weights` and `optimizer` map names to tensors, `position` is plain JSON.
+def save(
+    folder: Path,
+    step: int,
+    weights: dict,
+    optimizer: dict,
+    position: dict,
+    newest: int = TRAINING,
+    pinned: Container[int] = (),
+) -> Path:
+    """Write `folder/step-N`. `weights` and `optimizer` map names to tensors, `position` is plain JSON. Of the earlier
+    ones the `newest` stay, this one among them, and those of the steps that are `pinned`.
 
     Raises GPTError when the disk is full; the earlier checkpoints are then still whole.
     """
     from safetensors.torch import save_file
 
-    target = folder / f"step-{step:07d}"
+    target = at(folder, step)
     for cut_short in folder.glob(".writing-*"):  # by a kill
         shutil.rmtree(cut_short, ignore_errors=True)
     temporary = folder / f".writing-{step:07d}"
@@ -51,9 +61,30 @@ def save(folder: Path, step: int, weights: dict, optimizer: dict, position: dict
             f"the checkpoint of step {step} could not be written ({error}); "
             + (f"the one of step {int(kept.name[5:])} is whole" if kept else "there is none before it")
         ) from error
-    for old in sorted(folder.glob("step-*"))[:-2]:
-        shutil.rmtree(old)
+    prune(folder, newest, pinned)
     return target
+
+
+def steps(folder: Path) -> list[int]:
+    """The steps of the whole checkpoints in `folder`, oldest first."""
+    return sorted(int(path.name[5:]) for path in folder.glob("step-*"))
+
+
+def at(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step is, or would be."""
+    return folder / f"step-{step:07d}"
+
+
+def prune(folder: Path, newest: int, pinned: Container[int] = ()) -> None:
+    """Remove all but the `newest` and those of the steps that are `pinned`."""
+    there = steps(folder)
+    for step in there[: max(0, len(there) - newest)]:
+        if step not in pinned:
+            remove(folder, step)
+
+
+def remove(folder: Path, step: int) -> None:
+    shutil.rmtree(at(folder, step))
 
 
 class Background:
@@ -61,6 +92,8 @@ class Background:
 
     def __init__(self, folder: Path):
         self.folder = folder
+        self.retention = Retention(None, 0, 0)  # of the run, once that is known
+        self.newest: int | None = None  # the step of the last one that was begun
         self.thread: threading.Thread | None = None
         self.error: BaseException | None = None
         self.written: list[int] = []  # steps whose checkpoints are whole and not yet reported
@@ -71,7 +104,7 @@ class Background:
 
         Where the host has no memory for the copy it returns when all is written. Raises the GPTError of the one before.
         """
-        began = time.monotonic()
+        began, self.newest = time.monotonic(), step
         self.join()
         self.raise_error()
         size = sum(v.numel() * v.element_size() for tensors in (weights, optimizer) for v in tensors.values())
@@ -95,7 +128,7 @@ class Background:
         """The work of the thread."""
         began = time.monotonic()
         try:
-            save(self.folder, *state)
+            save(self.folder, *state, newest=self.retention.newest, pinned=self.retention.pinned)
             self.written.append(state[0])
         except BaseException as error:  # raised again by `raise_error`
             self.error = error
@@ -106,6 +139,17 @@ class Background:
         """Whether it is time for another: none is being written, and the last one cost its share of the time since."""
         wait = max(LEAST, self.paused / PAUSE_SHARE, self.writing / WRITING_SHARE)
         return not (self.thread and self.thread.is_alive()) and time.monotonic() - self.begun > wait
+
+    def has(self, step: int) -> bool:
+        """Whether there is one of that step, or it is being written."""
+        return step == self.newest or at(self.folder, step).exists()
+
+    def clean(self) -> None:
+        """After the end of the run: remove what need not stay."""
+        self.join()
+        prune(self.folder, self.retention.after, self.retention.pinned)
+        if not steps(self.folder):
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def join(self) -> None:
         """Until nothing is being written."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import islice
@@ -313,11 +314,12 @@ def read_events(path: Path) -> list[dict]:
     return [event for _, event in scan_events(path) if event is not None]
 
 
-def cut_events(path: Path, step: int) -> list[dict]:
+def cut_events(path: Path, step: int, notes: Iterable[Note] = ()) -> list[dict]:
     """Cut the file back to what was known right after `step`, and return it.
 
     What a resumed run will do again (the evaluation and samples of that very step, and all later) goes, and with it
     what a stop added. An alarm that the step itself gave cause for stays, and so does a line that cannot be read.
+    `notes` are added.
     """
     kept, evaluated = [], False
     for line, event in scan_events(path):
@@ -329,6 +331,8 @@ def cut_events(path: Path, step: int) -> list[dict]:
                 if event["event"] not in ("step", "start") and (event["event"] != "warning" or evaluated):
                     continue
         kept.append((line, event))
+    added = [line_of(note, time.time()) for note in notes]
+    kept += [(json.dumps(event).encode(), event) for event in added]
     store.write_bytes(path, b"".join(line + b"\n" for line, _ in kept))
     return [event for _, event in kept if event is not None]
 

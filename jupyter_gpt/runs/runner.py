@@ -19,8 +19,10 @@ from dataclasses import replace
 
 from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError, is_lost_rank, is_out_of_memory
+from jupyter_gpt.nn.schedule import end_of_stable
 from jupyter_gpt.runs.alarms import LossAlarms
 from jupyter_gpt.runs.events import Checkpoint, End, Evaluation, Event, Ready, Sample, Step, line_of
+from jupyter_gpt.runs.retention import BEST, Retention
 from jupyter_gpt.runs.run import Run
 from jupyter_gpt.runs.worker import Call
 
@@ -181,13 +183,16 @@ def drive(run: Run, preparation: Iterator, resuming: bool, finished: Callable) -
             raise GPTError(f"{run.name} was stopped before its first step: there is nothing to keep")
         if training is not None:
             training.spread()
+            retain(run, training, log)
             if resuming:
                 training.load(latest_checkpoint(run))
             else:
                 save(training, log)
             status = yield from steps(run, training, training.loop(), log)
             training.gather()
-            finished(training, status)
+            finished(training)
+            if status == "finished" and log.leads:
+                log.background.clean()
     except BaseException as failure:
         lost = is_lost_rank(failure)
         if is_out_of_memory(failure) and not isinstance(failure, GPTError):
@@ -204,6 +209,18 @@ def drive(run: Run, preparation: Iterator, resuming: bool, finished: Callable) -
         end = End(status=status, step=reached, seconds=seconds, error=error, alarms=causes)
         log.end(None if lost else end)  # of a rank that is gone the run's folder says why, or it was killed
         store.unlock(run.folder)
+
+
+def retain(run: Run, training, log: Log) -> None:
+    """Which checkpoints of the run stay. Raises GPTError for --keep best where nothing is evaluated."""
+    from jupyter_gpt.runs.checkpoint import steps as steps_of
+
+    recipe, checkpoints = training.recipe, log.background
+    if recipe.keep == BEST and run.kind != "rlhf" and not training.held_out:
+        raise GPTError("--keep best compares validation losses, and no data is held out: use --keep last")
+    stable = end_of_stable(recipe.steps, recipe.warmup, recipe.decay)
+    checkpoints.retention = Retention(recipe.keep, stable, recipe.steps)
+    checkpoints.retention.recall(run.events, steps_of(checkpoints.folder))
 
 
 def still_on(log: Log, training) -> list[str]:
@@ -267,7 +284,11 @@ def steps(run: Run, training, events: Generator, log: Log) -> Iterator:
             if isinstance(event, Step):
                 log.checkpoints()
                 due = training.step % every == 0 if every else run.control.agreed(log.background.due)
-                if due and training.step < training.recipe.steps:
+                if log.background.retention.wants(training.step) or (due and training.step < training.recipe.steps):
+                    checkpoint(training, log)
+            elif isinstance(event, Evaluation):
+                better = log.background.retention.improves(training.step, event.values)
+                if better and not log.background.has(training.step):
                     checkpoint(training, log)
         else:
             log.look()

@@ -9,16 +9,34 @@ from typing import Any
 from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.models.models import Model, stamp_of
+from jupyter_gpt.runs import checkpoint
+from jupyter_gpt.runs.retention import BEST, best_of
 from jupyter_gpt.runs.run import Run
 from jupyter_gpt.runs.worker import worker
 from jupyter_gpt.stages.stage import stage
 
 LATEST = "latest"
+CHOICES = (LATEST, BEST)
 NAME = 50  # characters of the run's name that such a model's name has
 
 
+def checked_step(value: int | str) -> int | str:
+    """Raises ValueError for what names no checkpoint."""
+    if value not in CHOICES and (isinstance(value, str) or value < 0):
+        raise ValueError(f"must be zero or more, {LATEST} or {BEST}")
+    return value
+
+
+def typed_step(text: str) -> int | str:
+    """A step as it is typed. Raises ValueError with what is expected."""
+    if text not in CHOICES and not text.isdecimal():
+        raise ValueError(f"a step, {LATEST} or {BEST}")
+    return text if text in CHOICES else int(text)
+
+
 def model_at(session, name: str, step: int | str, variables: Mapping | None = None) -> str:
-    """The name of a model in memory with the weights that run `name` had at `step`, or at its latest checkpoint.
+    """The name of a model in memory with the weights that run `name` had at `step`, or in its latest or best
+    checkpoint.
 
     It is on no disk, and only the last one of a run is kept. Raises GPTError for a run that has no such checkpoint.
     """
@@ -28,9 +46,14 @@ def model_at(session, name: str, step: int | str, variables: Mapping | None = No
     called = called_at(run, folder_of(run, step))
     if store.home() / "models" / called in session.models.resident:
         return called
-    for other in [m for m in session.models.resident.values() if m.source == str(run.folder)]:
-        session.models.unload(other.name)
+    forget(session, run.folder)
     return worker("torch").submit(brought(session, run, step, variables)).wait()
+
+
+def forget(session, folder: Path) -> None:
+    """Unload the model of a checkpoint of the run in `folder`: what it is changes with the run."""
+    for model in [m for m in session.models.resident.values() if m.source == str(folder)]:
+        session.models.unload(model.name)
 
 
 def called_at(run: Run, found: Path) -> str:
@@ -49,16 +72,18 @@ def at_step(session, given: Any) -> Any:
 
 def folder_of(run: Run, step: int | str) -> Path:
     """The checkpoint. Raises GPTError, which says what there is."""
-    there = {int(path.name[5:]): path for path in sorted((run.folder / "checkpoints").glob("step-*"))}
+    folder = run.folder / "checkpoints"
+    there = checkpoint.steps(folder)
     if not there and run.status == "finished":
         raise GPTError(f"run {run.name} has finished, its checkpoints are gone: leave --step out")
     if not there:
         raise GPTError(f"run {run.name} has no checkpoint yet")
-    wanted = max(there) if step == LATEST else step
+    wanted = max(there) if step == LATEST else best_of(run.events, there) if step == BEST else step
     if wanted not in there:
         kept = " and ".join(map(str, there))
-        raise GPTError(f"run {run.name} has no checkpoint of step {step}: those of steps {kept} are kept")
-    return there[int(wanted)]
+        what = "evaluated" if step == BEST else f"of step {step}"
+        raise GPTError(f"run {run.name} has no checkpoint {what}: those of steps {kept} are kept")
+    return checkpoint.at(folder, int(wanted))
 
 
 def brought(session, run: Run, step: int | str, variables: Mapping | None) -> Generator[Any, Any, str]:

@@ -25,6 +25,7 @@ from jupyter_gpt.runs.launchers.launcher import HANDLE, Launch
 from jupyter_gpt.runs.provenance import Provenance, check, provenance
 from jupyter_gpt.runs.run import ACTIVE, Run, header, parked
 from jupyter_gpt.runs.worker import worker
+from jupyter_gpt.stages.checkpoints import forget
 from jupyter_gpt.stages.stage import Elsewhere, stage
 
 RANK = ("-m", "jupyter_gpt.stages.run_process")  # what a process of a run runs
@@ -54,21 +55,26 @@ def launch(session, options, kind: str, recipe, requested: Mapping, variables: M
 
 
 def resume(session, options) -> Run:
-    """Go on with a run that was stopped, interrupted or failed, from its last checkpoint, to the same end.
+    """Go on with a run that was stopped, interrupted or failed, from its last checkpoint, to the same end; or with any
+    run to another end, see `extend.py`.
 
     Raises GPTError for a run that has finished, is running, or has nothing to go on from.
     """
     from jupyter_gpt.runs import checkpoint
+    from jupyter_gpt.stages.extend import extended
 
     name = options.name
     run = session.runs[name]
-    if run.status == "finished":
-        raise GPTError(f"run {name} has finished all its {run.steps} steps: there is nothing to resume")
     if run.alive:
         what = {"paused": ": unpause it", "stopping": ": wait until it has ended"}
         raise GPTError(f"run {name} is {run.status}{what.get(run.status, ' already')}")
     recipe = stage(run.kind).RECIPE.from_dict(run.recipe)
-    newest = checkpoint.latest(run.folder / "checkpoints")
+    longer = extended(run, recipe, options)
+    if run.status == "finished" and longer is None:
+        raise GPTError(
+            f"run {name} has finished all its {run.steps} steps, there is nothing to resume: --steps makes it longer"
+        )
+    newest = checkpoint.latest(run.folder / "checkpoints") if longer is None else longer.begin
     away = None
     if options.elsewhere:
         away = launch_of(run.folder, options, sent(recipe, options.variables), resuming=newest is not None)
@@ -76,7 +82,14 @@ def resume(session, options) -> Run:
         only_one(session)
     with store.writing(f"run {name}"), store.locked(run.folder, f"{name} is being trained"):
         store.sweep(run.folder)
-        run.events[:] = cut_events(run.folder / "events.jsonl", int(newest.name[5:]) if newest else -1)
+        if longer is not None:
+            forget(session, run.folder)
+            longer.cut()
+            recipe = longer.recipe
+            run.write_recipe(recipe)
+        run.events[:] = cut_events(
+            run.folder / "events.jsonl", int(newest.name[5:]) if newest else -1, longer.notes if longer else ()
+        )
     if away is not None:
         return start_processes(session, run, away, options.background or options.detach, new_folder=False)
     return start(session, run, recipe, options.variables, options.background, resuming=newest is not None)
@@ -126,6 +139,7 @@ def only_one(session) -> None:
 def open_run(session, name: str, new: Provenance, recipe: dict) -> Run:
     """An empty run folder; an older run of that name is parked until the new one has something to keep."""
     folder = session.runs.folder(name)
+    forget(session, folder)
     aside = folder.with_name(f".old-{name}@{len(parked(folder))}")
     if folder.exists():
         os.replace(folder, aside)
@@ -269,14 +283,12 @@ def job(session, run: Run, recipe, variables: Mapping | None, resuming: bool) ->
 
     own = stage(run.kind)
 
-    def finish(training, status: str) -> None:
+    def finish(training) -> None:
         if not run.control.leads:
             return
         own.keep(session, run, training)
         for older in parked(run.folder):
             shutil.rmtree(older, ignore_errors=True)
-        if status == "finished":
-            shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
 
     try:
         with store.writing(f"run {run.name}"):

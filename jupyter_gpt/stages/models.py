@@ -4,9 +4,11 @@ own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import AfterValidator
 
 from jupyter_gpt import store
 from jupyter_gpt.arguments import WrongArgument
@@ -16,6 +18,7 @@ from jupyter_gpt.models.models import Model
 from jupyter_gpt.options import option
 from jupyter_gpt.runs.provenance import provenance
 from jupyter_gpt.runs.worker import on_worker
+from jupyter_gpt.stages.checkpoints import CHOICES, checked_step, model_at, typed_step
 from jupyter_gpt.stages.launch import claim
 from jupyter_gpt.stages.stage import OVERWRITE, Bound
 
@@ -77,6 +80,7 @@ class Load(Bound):
     examples: ClassVar[tuple[str, ...]] = (
         "%gpt load smollm2-135m-instruct --dtype bfloat16",
         "%gpt load smollm2-135m-instruct --dtype int4",
+        "%gpt load storyteller --step 300",
     )
 
     name: str = option(..., A_MODEL, place=True, complete="models")
@@ -84,6 +88,18 @@ class Load(Bound):
         None, "number format (default: float32 on a CPU, bfloat16 on a GPU, float16 on one without it)"
     )
     device: str | None = option(None, "cpu, cuda or cuda:1 (default: a GPU if there is one)", "DEVICE")
+    step: Annotated[int | str, AfterValidator(checked_step)] | None = option(
+        None,
+        "load a checkpoint of the run NAME instead, as the model NAME.step-N: of this step, the latest, or the best",
+        "N|latest|best",
+        kind=typed_step,
+        hints=CHOICES,
+    )
+    variables: Mapping | None = option(None, "values of `$name` sources, by name", only="python")
+
+    def check_together(self) -> None:
+        if self.step is not None and (self.dtype or self.device):
+            raise GPTError("--step loads a checkpoint as it was trained: leave --dtype and --device out")
 
 
 class Unload(Bound):
@@ -159,7 +175,9 @@ def pull(session, options: Pull) -> Model:
 
 
 def load(session, options: Load) -> Model:
-    """Raises GPTError when the model is damaged or does not fit in memory."""
+    """Raises GPTError when the model is damaged or does not fit in memory, and for a checkpoint that is not there."""
+    if options.step is not None:
+        return session.models.about(model_at(session, options.name, options.step, options.variables))
     return session.models.load(options.name, options.dtype, options.device)
 
 

@@ -11,7 +11,8 @@ from pydantic import AfterValidator
 from jupyter_gpt.inference.completion import Sampling
 from jupyter_gpt.options import Count, NotNegative, Options, option
 from jupyter_gpt.prompting.options import Budget, Techniques
-from jupyter_gpt.stages.checkpoints import LATEST
+from jupyter_gpt.runs.retention import BEST
+from jupyter_gpt.stages.checkpoints import LATEST, checked_step, typed_step
 from jupyter_gpt.stages.index import Retrieval
 from jupyter_gpt.stages.stage import PROMPT_TEXTS, Bound
 
@@ -36,20 +37,6 @@ such line a turn.
 PROMPTS = """
 One prompt a line; empty lines are skipped. {variable} is filled from the notebook.
 """
-
-
-def checked_step(value: int | str) -> int | str:
-    """Raises ValueError for what is neither a step nor "latest"."""
-    if value != LATEST and (isinstance(value, str) or value < 0):
-        raise ValueError(f"must be zero or more, or {LATEST}")
-    return value
-
-
-def typed_step(text: str) -> int | str:
-    """A step as it is typed. Raises ValueError with what is expected."""
-    if text != LATEST and not text.isdecimal():
-        raise ValueError(f"a step, or {LATEST}")
-    return text if text == LATEST else int(text)
 
 
 class Document(Options):
@@ -199,10 +186,10 @@ class Prompt(PromptOptions):
     )
     step: Annotated[int | str, AfterValidator(checked_step)] | None = option(
         None,
-        "ask the checkpoint of this step of the run MODEL, or its latest, which may be training meanwhile",
-        "N|latest",
+        "ask a checkpoint of the run MODEL, which may be training meanwhile: of this step, the latest, or the best",
+        "N|latest|best",
         kind=typed_step,
-        hints=(LATEST,),
+        hints=(LATEST, BEST),
         group="Model",
     )
 

@@ -52,7 +52,7 @@ def test_a_run_leaves_history_events_and_a_model(gpt, train):
     assert on_disk == run.events and on_disk[-1]["event"] == "end"
     model = gpt.models["tiny"]
     assert model.resident and model.lineage == ["tiny (pretrain)"]
-    assert not (run.folder / "checkpoints").exists()
+    assert [path.name for path in (run.folder / "checkpoints").iterdir()] == ["step-0000006"]  # before the decay
 
 
 def test_the_folder_loads_where_this_package_is_unknown(gpt, train):

@@ -53,7 +53,7 @@ def pulled(model):
 
 def load(gpt, given: dict, ip) -> object:
     """Loads it; the result is the model."""
-    model = gpt.load(**given)
+    model = gpt.load(**given, variables=ip.user_ns)
     print(f"{model.name} is in memory, {model.dtype} on {model.device}")
     for note in model.notes:
         print(note)
