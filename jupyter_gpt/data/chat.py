@@ -210,8 +210,9 @@ def _turn_ends(tokenizer, text: str, stop: int) -> int:
     rest = text[stop:]
     blank = len(rest) - len(rest.lstrip())
     after = next((token for token in specials if rest.startswith(token, blank)), None)
-    if any(text.endswith(token, 0, stop) for token in specials):
-        return stop  # the marks hold it already
+    last = len(text[:stop].rstrip())
+    if any(text.endswith(token, 0, last) for token in specials):
+        return stop  # the marks hold it already, and maybe what is blank after it
     if after is not None:
         return stop + blank + len(after)
     return stop + (rest.find("\n") + 1 if "\n" in rest[:blank] else 0)

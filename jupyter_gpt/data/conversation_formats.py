@@ -9,7 +9,7 @@
 
 `system` in a row is the system prompt; `developer` is another name of that role. As in OpenAI's format, a turn of the
 assistant with `"weight": 0` is read and not trained on, `tool_calls` of the assistant are answered by turns of the role
-`tool`, and `tools` beside the messages are the functions that may be called.
+`tool`, and `tools` beside the messages are the functions that may be called. Images, videos and sounds are refused.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ ALIASES = {
 }
 PAIRS = (("prompt", "completion"), ("prompt", "response"), ("question", "answer"))
 SUPPORTED_ROWS = "messages, prompt and completion, instruction and output, or conversations"
+MEDIA = {"image": "an image", "video": "a video", "audio": "a sound", "input_audio": "a sound"}
+MEDIA_COLUMNS = ("image", "images", "video", "videos", "audio", "audios")
 SEPARATOR = re.compile(r"-{3,}[ \t]*")
 
 
@@ -65,6 +67,8 @@ def has(row: Mapping, key: str) -> bool:
 
 def messages_of(row: object, format: str, where: str) -> list[dict]:
     """The messages of a row of this format, in its order. GPTError, naming `where`, for what is not text."""
+    if isinstance(row, Mapping) and (column := next((each for each in MEDIA_COLUMNS if has(row, each)), None)):
+        raise GPTError(f"{where} has {column} beside its text: models are trained on text alone here")
     if format == "pairs":
         messages = exchange(row[0], row[1], where)
     elif format == "alpaca":
@@ -183,8 +187,12 @@ def text(content: object, where: str) -> str:
     if isinstance(content, str):
         utf8(content, where)
         return content
-    if isinstance(content, Sequence) and all(isinstance(part, Mapping) and "text" in part for part in content):
-        return "".join(str(part["text"]) for part in content)
+    if isinstance(content, Sequence) and all(isinstance(part, Mapping) for part in content):
+        other = next((part for part in content if not isinstance(part.get("text"), str)), None)
+        if other is None:
+            return "".join(part["text"] for part in content)
+        if kind := next((kind for kind in MEDIA if has(other, kind) or str(other.get("type")).startswith(kind)), None):
+            raise GPTError(f"{where} has a turn with {MEDIA[kind]}: models are trained on text alone here")
     kind = "None" if content is None else f"a {type(content).__name__}"
     raise GPTError(f"{where}: the content of a turn is a text, not {kind}")
 

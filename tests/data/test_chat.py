@@ -1,6 +1,7 @@
 """Chat templates and the tokens that are trained on: what is rendered for training is what inference sends."""
 
 import copy
+from pathlib import Path
 
 import pytest
 
@@ -338,6 +339,25 @@ def test_marks_are_those_of_transformers(own):
     ids, mask = render_conversation(tokenizer, CALLS, tools=TOOLS)
     theirs = tokenizer.apply_chat_template(CALLS, tools=TOOLS, return_dict=True, return_assistant_tokens_mask=True)
     assert theirs["input_ids"] == ids and [bool(m) for m in theirs["assistant_masks"]] == mask
+
+
+@pytest.mark.parametrize(
+    "name, marked", [("qwen2_5", True), ("qwen3", True), ("qwen2_5", False), ("qwen3_instruct_2507", False)]
+)
+def test_the_trained_tokens_of_tool_calls_are_those_of_trl(own, name, marked):
+    """TRL keeps the templates of models, and beside them ones with {% generation %} marks, which it trains with."""
+    folder = Path(pytest.importorskip("trl").__file__).parent / "chat_templates"
+    theirs = chatml(own, (folder / f"{name}_training.jinja").read_text("utf-8"))
+    tokenizer = theirs if marked else chatml(own, (folder / f"{name}.jinja").read_text("utf-8"))
+    chat = [{"role": "system", "content": "You have a clock."}, *CALLS]
+    found = theirs.apply_chat_template(chat, tools=TOOLS, return_dict=True, return_assistant_tokens_mask=True)
+    wanted = said(theirs, found["input_ids"], found["assistant_masks"])
+    ids, mask = render_conversation(tokenizer, chat, tools=TOOLS)
+    assert ids == found["input_ids"] and len(wanted) == 3
+    if marked:
+        assert said(tokenizer, ids, mask) == wanted
+    else:  # without marks the lines that open and close a turn are not trained on
+        assert said(tokenizer, ids, mask) == [each.strip() for each in wanted]
 
 
 @pytest.mark.parametrize("template", [OWN, CHATML, SMOL, UNMARKED.replace("c.function |", "c.id |")])

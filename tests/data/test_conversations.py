@@ -238,6 +238,15 @@ def test_a_mistake_on_line_37_is_told(tmp_path):
         json.dumps(
             {"messages": [ASKED[0], ASKED[1] | {"content": None}]}
         ): "line 37: the content of a turn is a text, not None",
+        json.dumps(
+            {"messages": [{"role": "user", "content": [{"type": "image", "text": None}]}, ASKED[1]]}
+        ): "line 37 has a turn with an image: models are trained on text alone here",
+        json.dumps(
+            {"messages": [{"role": "user", "content": [{"type": "input_audio"}]}, ASKED[1]]}
+        ): "line 37 has a turn with a sound: models are trained on text alone here",
+        json.dumps(
+            {"messages": ASKED, "images": ["a.png"]}
+        ): "line 37 has images beside its text: models are trained on text alone here",
     }
     for line, said in bad.items():
         path = lines(tmp_path / "a.jsonl", *good[:36], line, *good[37:])
