@@ -1,4 +1,4 @@
-"""Tokenized conversations: read, rendered by the chat template, truncated, counted, split and saved.
+"""Tokenized conversations: read, rendered by the chat template, truncated, counted, split, and written one by one.
 
 - Over-long conversations are truncated at their end to the length of a row, or left out (`over_long`). One without a
   trained token is left out: a row without a target would make the loss 0/0.
@@ -14,6 +14,7 @@ folder/conversations.json   counts of each source; written last, so where it exi
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Generator, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -24,7 +25,7 @@ from jupyter_gpt import store
 from jupyter_gpt.data import conversations as chats
 from jupyter_gpt.data import mixture
 from jupyter_gpt.data.chat import render_conversations
-from jupyter_gpt.data.documents import write_array
+from jupyter_gpt.data.documents import ArrayWriter, write_array
 from jupyter_gpt.data.split import MANY, place
 from jupyter_gpt.data.tokenizer import delimiter
 from jupyter_gpt.errors import GPTError, reading
@@ -102,18 +103,9 @@ class Conversations:
         """The indices of the conversations of `source` that are trained on."""
         return ((self.source == source) & ~self.held_out).nonzero()[0]
 
-    def save(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "conversations.json").unlink(missing_ok=True)
-        for name in ARRAYS:
-            write_array(folder / f"{name}.npy", getattr(self, name))
-        details = {name: getattr(self, name) for name in ("names", "weights", "pad", "first")}
-        counts = [asdict(count) for count in self.counts]
-        store.write_json(folder / "conversations.json", {"format": FORMAT, **details, "counts": counts})
-
     @classmethod
     def open(cls, folder: Path) -> Conversations:
-        """What `save` wrote to `folder`. GPTError when it is incomplete or damaged."""
+        """What `prepare` wrote to `folder`, memory-mapped. GPTError when it is incomplete or damaged."""
         import json
 
         import numpy as np
@@ -124,7 +116,8 @@ class Conversations:
             details = json.loads((folder / "conversations.json").read_text("utf-8"))
             if details.pop("format", None) != FORMAT:
                 raise GPTError(f"the conversations in {folder} were written by another version of jupyter_gpt")
-            arrays = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in ARRAYS}
+            mapped = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ARRAYS}
+            arrays = {name: np.asarray(each) for name, each in mapped.items()}  # slicing a memmap costs three times
             counts = [Counts(**count | {"notes": tuple(count["notes"])}) for count in details.pop("counts")]
             return cls(**arrays, **details, counts=counts)
 
@@ -137,7 +130,6 @@ class Source:
     need: int | None  # tokens; None: all there are
     fraction: float  # held out
     reading: chats.Reading = field(default_factory=chats.Reading)
-    rendered: list[tuple[list[int], list[bool], bool]] = field(default_factory=list)  # ids, trained, held out
     first: list[dict] = field(default_factory=list)
     longest: int = 0
 
@@ -146,9 +138,15 @@ class Source:
         return self.need is not None and self.counts.tokens >= self.need
 
     def add(
-        self, conversation: chats.Conversation, ids: list[int], trained: list[bool], context: int, over_long: str
+        self,
+        conversation: chats.Conversation,
+        ids: list[int],
+        trained: list[bool],
+        context: int,
+        over_long: str,
+        writer: Writer,
     ) -> None:
-        """Adds a rendered conversation, truncated or left out by the rules above."""
+        """Writes a rendered conversation, truncated or left out by the rules above."""
         counts, length = self.counts, len(ids)
         held_out = place(conversation.key, counts.source) < self.fraction
         if held_out and counts.held_out == HELD_OUT_MOST:
@@ -162,7 +160,8 @@ class Source:
             return
         counts.cut += too_long
         counts.held_out += held_out
-        self.rendered.append((ids, trained, held_out))
+        counts.conversations += 1
+        writer.add(ids, trained, held_out)
         if not held_out:
             counts.tokens += len(ids)
             counts.trained += sum(trained[1:])
@@ -188,7 +187,54 @@ class Source:
         if reading.unanswered:
             counts.notes += (f"{reading.unanswered:,} end in a turn without an answer: that turn is left out",)
         counts.refused += reading.refused
-        counts.form, counts.conversations = reading.form, len(self.rendered)
+        counts.form = reading.form
+
+
+class Writer:
+    """Writes conversations one by one, so that they are never all in memory; they can be opened only after `finish`.
+    Call `close` in any case."""
+
+    def __init__(self, folder: Path):
+        import numpy as np
+
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "conversations.json").unlink(missing_ok=True)
+        self.folder = folder
+        self.tokens = ArrayWriter(folder / "tokens.npy", np.dtype(np.int32))
+        self.trained = ArrayWriter(folder / "trained.npy", np.dtype(bool))
+        self.offsets, self.source, self.held_out = array("q", [0]), array("i"), array("b")
+        self.number = 0  # of the source that is written
+
+    def add(self, ids: list[int], trained: list[bool], held_out: bool) -> None:
+        self.tokens.extend(ids)
+        self.trained.extend(trained)
+        self.offsets.append(self.tokens.count)
+        self.source.append(self.number)
+        self.held_out.append(held_out)
+
+    def finish(self, sources: list[Source], pad: int) -> Conversations:
+        """Completes the files under their final names and opens them."""
+        import numpy as np
+
+        self.tokens.finish()
+        self.trained.finish()
+        write_array(self.folder / "offsets.npy", np.array(self.offsets, np.int64))
+        write_array(self.folder / "source.npy", np.array(self.source, np.int32))
+        write_array(self.folder / "held_out.npy", np.array(self.held_out, bool))
+        details = {
+            "names": [source.counts.source for source in sources],
+            "weights": [source.counts.weight for source in sources],
+            "pad": pad,
+            "first": [shown for source in sources for shown in source.first],
+            "counts": [asdict(source.counts) for source in sources],
+        }
+        store.write_json(self.folder / "conversations.json", {"format": FORMAT, **details})
+        return Conversations.open(self.folder)
+
+    def close(self) -> None:
+        """Closes the files; without a `finish` before it, removes what was written."""
+        self.tokens.close()
+        self.trained.close()
 
 
 def prepare(
@@ -228,25 +274,28 @@ def prepare(
             default = HELD_OUT if endless or len(list(some)) == MANY else 0.0
             counts = Counts(name, weight, share, endless=endless)
             tokenized.append(Source(counts, need, default if held_out is None else held_out))
-    for source in tokenized:
-        name, counts = source.counts.source, source.counts
-        conversations = chats.read(name, variables, seed, source.reading, cell, bad_rows)
-        while batch := list(islice(conversations, BATCH)):
-            for conversation, tokens in zip(batch, _render(tokenizer, batch, train_on), strict=True):
-                if not isinstance(tokens, GPTError):
-                    if not source.complete:
-                        source.add(conversation, *tokens, context, over_long)
-                elif chats.skips(name, bad_rows):
-                    source.reading.refuse(tokens)
-                else:
-                    raise tokens
-            yield Progress(f"reading {name}", min(counts.tokens, source.need or counts.tokens), source.need, "tokens")
-            if source.complete or (counts.endless and counts.refused > MAX_REFUSED * (len(source.rendered) + 1)):
-                break  # enough, or hardly one of an endless source fits
-        source.finish(context, over_long)
-    result = _concatenated(tokenized, delimiter(tokenizer))
-    result.save(Path(folder))
-    return result
+    writer = Writer(Path(folder))
+    try:
+        for number, source in enumerate(tokenized):
+            name, counts, writer.number = source.counts.source, source.counts, number
+            conversations = chats.read(name, variables, seed, source.reading, cell, bad_rows)
+            while batch := list(islice(conversations, BATCH)):
+                for conversation, tokens in zip(batch, _render(tokenizer, batch, train_on), strict=True):
+                    if not isinstance(tokens, GPTError):
+                        if not source.complete:
+                            source.add(conversation, *tokens, context, over_long, writer)
+                    elif chats.skips(name, bad_rows):
+                        source.reading.refuse(tokens)
+                    else:
+                        raise tokens
+                done = min(counts.tokens, source.need or counts.tokens)
+                yield Progress(f"reading {name}", done, source.need, "tokens")
+                if source.complete or (counts.endless and counts.refused > MAX_REFUSED * (counts.conversations + 1)):
+                    break  # enough, or hardly one of an endless source fits
+            source.finish(context, over_long)
+        return writer.finish(tokenized, delimiter(tokenizer))
+    finally:
+        writer.close()
 
 
 def _render(tokenizer, batch: list[chats.Conversation], train_on: str) -> list[tuple[list[int], list[bool]] | GPTError]:
@@ -257,21 +306,3 @@ def _render(tokenizer, batch: list[chats.Conversation], train_on: str) -> list[t
         if len(batch) == 1:
             return [GPTError(f"{batch[0].where}: {error}")]
         return [result for conversation in batch for result in _render(tokenizer, [conversation], train_on)]
-
-
-def _concatenated(sources: list[Source], pad: int) -> Conversations:
-    import numpy as np
-
-    ids, trained, held_out = zip(*(each for source in sources for each in source.rendered), strict=True)
-    return Conversations(
-        tokens=np.concatenate([np.array(each, np.int32) for each in ids]),
-        trained=np.concatenate([np.array(each, bool) for each in trained]),
-        offsets=np.cumsum([0, *map(len, ids)], dtype=np.int64),
-        source=np.repeat(np.arange(len(sources), dtype=np.int32), [len(source.rendered) for source in sources]),
-        held_out=np.array(held_out, bool),
-        names=[source.counts.source for source in sources],
-        weights=[source.counts.weight for source in sources],
-        pad=pad,
-        counts=[source.counts for source in sources],
-        first=[shown for source in sources for shown in source.first],
-    )

@@ -136,6 +136,42 @@ def write_array(path: Path, array: np.ndarray) -> None:
     temporary.replace(path)
 
 
+class ArrayWriter:
+    """A .npy file of one dimension whose length is not known yet; it has its name after `finish`. Call `close` in any
+    case."""
+
+    def __init__(self, path: Path, dtype: np.dtype):
+        self.path, self.temporary, self.dtype, self.count = path, path.with_name(f"{path.name}.tmp"), dtype, 0
+        self.file = self.temporary.open("wb")
+        self._header()
+        self.data = self.file.tell()
+
+    def extend(self, values: list) -> None:
+        import numpy as np
+
+        self.file.write(np.array(values, self.dtype).tobytes())
+        self.count += len(values)
+
+    def finish(self) -> None:
+        self.file.seek(0)
+        self._header()
+        if self.file.tell() != self.data:
+            raise RuntimeError("the npy header changed its length")  # numpy leaves room for the count to grow
+        self.file.close()
+        self.temporary.replace(self.path)
+
+    def close(self) -> None:
+        """Closes the file; without a `finish` before it, removes what was written."""
+        self.file.close()
+        self.temporary.unlink(missing_ok=True)
+
+    def _header(self) -> None:
+        from numpy.lib import format as npy
+
+        spec = {"descr": npy.dtype_to_descr(self.dtype), "fortran_order": False, "shape": (self.count,)}
+        npy.write_array_header_1_0(self.file, spec)
+
+
 class Writer:
     """Writes documents one by one; they can be opened only after `finish`. Call `close` in any case."""
 
@@ -145,16 +181,16 @@ class Writer:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "documents.json").unlink(missing_ok=True)
         self.folder, self.eot = folder, eot
-        self.dtype = np.dtype(np.uint16 if len(tokenizer) <= 2**16 else np.uint32)
-        self.tokens = 0
+        self.array = ArrayWriter(folder / "tokens.npy", np.dtype(np.uint16 if len(tokenizer) <= 2**16 else np.uint32))
         self.starts, self.source, self.held_out, self.cut_off = array("q"), array("H"), array("b"), array("b")
-        self.file = (folder / "tokens.npy.tmp").open("wb")
-        self._header(0)
-        self.data = self.file.tell()
         temporary = folder / "tokenizer.tmp"
         tokenizer.save_pretrained(temporary)
         shutil.rmtree(folder / "tokenizer", ignore_errors=True)
         temporary.replace(folder / "tokenizer")
+
+    @property
+    def tokens(self) -> int:
+        return self.array.count
 
     def begin(self, source: int, held_out: bool, delimiter: bool = True) -> int:
         """Begins a document, with the delimiter unless it continues the one before; returns its index.
@@ -175,10 +211,7 @@ class Writer:
 
     def extend(self, ids: list[int]) -> None:
         """Adds tokens to the document begun last."""
-        import numpy as np
-
-        self.file.write(np.array(ids, self.dtype).tobytes())
-        self.tokens += len(ids)
+        self.array.extend(ids)
 
     def length(self, document: int) -> int:
         """The tokens of a document so far, delimiter included."""
@@ -189,12 +222,7 @@ class Writer:
         """Completes the files under their final names and opens them."""
         import numpy as np
 
-        self.file.seek(0)
-        self._header(self.tokens)
-        if self.file.tell() != self.data:
-            raise RuntimeError("the npy header changed its length")  # numpy leaves room for the count to grow
-        self.file.close()
-        (self.folder / "tokens.npy.tmp").replace(self.folder / "tokens.npy")
+        self.array.finish()
         arrays = {
             "offsets": np.array([*self.starts, self.tokens], np.int64),
             "source": np.array(self.source, np.uint16),
@@ -208,11 +236,4 @@ class Writer:
 
     def close(self) -> None:
         """Closes the file; without a `finish` before it, removes what was written."""
-        self.file.close()
-        (self.folder / "tokens.npy.tmp").unlink(missing_ok=True)
-
-    def _header(self, tokens: int) -> None:
-        from numpy.lib import format as npy
-
-        spec = {"descr": npy.dtype_to_descr(self.dtype), "fortran_order": False, "shape": (tokens,)}
-        npy.write_array_header_1_0(self.file, spec)
+        self.array.close()

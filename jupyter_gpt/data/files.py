@@ -16,6 +16,7 @@ import io
 import json
 import re
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 
 from jupyter_gpt.errors import GPTError
@@ -193,6 +194,8 @@ def rows(path: Path) -> Iterator[Row]:
     suffix = path.suffix.lower()
     if suffix == ".parquet":
         return _parquet_rows(path)
+    if suffix not in (".csv", ".tsv") and _has_json_lines(path):
+        return _json_lines(path)
     content = contents(path)
     if suffix in (".csv", ".tsv"):
         return _table_rows(path, content)
@@ -206,6 +209,16 @@ def rows(path: Path) -> Iterator[Row]:
     if content.lstrip().startswith("["):
         return _json_list(path, content)
     return _json_object(path, content) if suffix == ".json" else _json_lines(path)
+
+
+def _has_json_lines(path: Path) -> bool:
+    """Whether the first two lines that are not blank are JSON, each by itself: then the file need not be read whole."""
+    with _open(path) as file:
+        lines = list(islice((line for line in file if line.strip()), 2))
+    try:
+        return len(lines) == 2 and all(isinstance(json.loads(line), dict) for line in lines)
+    except ValueError:
+        return False
 
 
 def contents(path: Path) -> str:

@@ -1,5 +1,7 @@
 """Conversations in rows: every trained token a target once an epoch, none across a border, the same at any step."""
 
+import json
+import tracemalloc
 from collections import Counter
 from itertools import pairwise
 
@@ -254,3 +256,19 @@ def test_turns_of_weight_0_are_not_trained_on(tokenizer, tmp_path):
     ids, trained = data[0]
     assert tokenizer.decode(ids[trained]) == "why 3?<|end|>"
     assert data.counts[0].trained == 3 * trained.sum()
+
+
+def test_memory_does_not_grow_with_the_number_of_conversations(tokenizer, tmp_path):
+    peaks = []
+    for count in (400, 1600):
+        path = tmp_path / f"{count}.jsonl"
+        path.write_text(
+            "".join(json.dumps({"question": f"why {n}?", "answer": "it was " * 15}) + "\n" for n in range(count))
+        )
+        work = prepare({str(path): 1.0}, tokenizer, tmp_path / str(count), context=T)
+        tracemalloc.start()
+        data = ran(work)[1]
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert len(data) == count and len(data.tokens) > 30 * count
+    assert peaks[1] - peaks[0] < 40 * 1200, "bytes for each of 1,200 more: where it begins, its source, held out or not"
