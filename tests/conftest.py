@@ -124,3 +124,9 @@ def train(gpt):
 def tiny_model():
     """`tiny_model(gpt, name, chat=False, context=64, seed=0)`: keeps a model of random weights in a session."""
     return tiny.tiny_model
+
+
+@pytest.fixture(name="tiny")
+def tiny_in_session(gpt, tiny_model):
+    """The model `tiny`, kept in the session `gpt`."""
+    return tiny_model(gpt, "tiny")

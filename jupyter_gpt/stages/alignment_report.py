@@ -61,7 +61,7 @@ def measured(training, models: list[EvaluatedModel]) -> Iterator:
         seeds, tokens = seeds_of(training, 1, range(len(each.prompts)), EVALUATION), training.recipe.max_tokens
         rollout = yield from roll_out(each.module, each.tokenizer, each.prompts, SAMPLES, tokens, each.stop, seeds)
         if training.rewards:
-            rollout.rewards = yield from rewarded(training.rewards, rollout.prompts, rollout.texts, rollout.finished)
+            rollout.rewards = (yield from rewarded(training.rewards, rollout)).total
         rollouts.append(rollout)
     rates = None
     if training.rewards:

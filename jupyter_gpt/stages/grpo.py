@@ -15,7 +15,7 @@ from jupyter_gpt.nn.logprobs import logprobs
 from jupyter_gpt.nn.rl_losses import grpo_loss, masked_mean, token_weights
 from jupyter_gpt.runs.events import Metric
 from jupyter_gpt.stages import rl
-from jupyter_gpt.stages.rl import RL, divergence, group_advantages_of, rollout_values
+from jupyter_gpt.stages.rl import RL, divergence, group_advantages_of, rollout_values, scores_of
 from jupyter_gpt.stages.rollout import Rollout
 
 METRICS = (*rl.METRICS, rl.CLIP_FRACTION, Metric("loss", "loss"))
@@ -31,7 +31,7 @@ def step(training: RL) -> Iterator:
     for _ in range(recipe.epochs):
         values = yield from update(training, rollout, reference)
     training.controller.update(float(values["kl"]))
-    groups = rollout.rewards.view(-1, rollout.samples)
+    groups = scores_of(training, rollout).view(-1, rollout.samples)
     spread = float((groups.amax(dim=1) - groups.amin(dim=1)).mean())
     return rollout.tokens, {**values, **rollout_values(rollout), "spread": spread}
 

@@ -90,20 +90,21 @@ def evaluation(training: RL) -> Iterator[None]:
     now, _ = yield from logprobs_and_entropy(training.policy, training, [vote.row for vote in votes])
     ratios, labels = now.sum(dim=1) - reference, labels_of(training, votes)
     loss = kto_loss(ratios, labels, point, beta, *weights_of(training)).mean()
-    share = accuracy(ratios, labels, point)
+    share = float(accuracy(ratios, labels, point))
     low, high = wilson(share, len(votes))
     return {"val_loss": float(loss), "accuracy": share, "low": low, "high": high, "votes": len(votes)}
 
 
-def accuracy(ratios: Tensor, labels: Tensor, point: Tensor) -> float:
-    """The share of votes on the right side of the reference point."""
-    return float(torch.where(labels, ratios > point, ratios < point).float().mean())
+def accuracy(ratios: Tensor, labels: Tensor, point: Tensor) -> Tensor:
+    """The share of votes on the right side of the reference point, a scalar."""
+    return torch.where(labels, ratios > point, ratios < point).float().mean()
 
 
-def margin(implied: Tensor, labels: Tensor) -> Tensor | None:
+def margin(implied: Tensor, labels: Tensor, votes: Sequence[Vote]) -> Tensor | None:
     """The mean implied reward of the good completions less that of the bad; None where there are not both."""
-    both = bool(labels.any()) and not bool(labels.all())
-    return implied[labels].mean() - implied[~labels].mean() if both else None
+    good = sum(vote.label for vote in votes)
+    bad = len(votes) - good
+    return torch.where(labels, implied / good, -implied / bad).sum() if good and bad else None
 
 
 def step(training: RL) -> Iterator:
@@ -125,7 +126,7 @@ def step(training: RL) -> Iterator:
     return sum(vote.tokens for vote in votes), {
         "loss": loss,
         "accuracy": accuracy(ratios, labels, point),
-        "margin": margin(recipe.beta * ratios, labels),
+        "margin": margin(recipe.beta * ratios, labels, votes),
         "kl_estimate": point,
         **training.update(training.step + 1),
     }

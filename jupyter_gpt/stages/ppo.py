@@ -21,7 +21,7 @@ from jupyter_gpt.runs.events import Metric
 from jupyter_gpt.stages import rl
 from jupyter_gpt.stages.loop import clip
 from jupyter_gpt.stages.policy import values_of
-from jupyter_gpt.stages.rl import RL, divergence, rollout_values
+from jupyter_gpt.stages.rl import RL, divergence, rollout_values, scores_of
 from jupyter_gpt.stages.rollout import Rollout, micro_batches
 
 METRICS = (*rl.METRICS, rl.CLIP_FRACTION, Metric("value_loss", "value loss"))
@@ -34,11 +34,6 @@ def advantages(training: RL, rollout: Rollout) -> Tensor:
     rewards = token_rewards(scores, rollout.old, rollout.old, rollout.mask, 0.0)
     values = result_of(valued(training, rollout))
     return gae(rewards, values, rollout.mask, training.recipe.gamma, training.recipe.lam)[0]
-
-
-def scores_of(training: RL, rollout: Rollout) -> Tensor:
-    """The rewards `(B,)`, less `missing_eos_penalty` where a completion was cut."""
-    return rollout.rewards - (training.recipe.missing_eos_penalty or 0.0) * rollout.truncated
 
 
 def step(training: RL) -> Iterator:

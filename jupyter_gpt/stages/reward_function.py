@@ -1,5 +1,6 @@
 """Rewards that a user's function gives: one completion at a time, `f(prompt, completion)`, or all at once,
-`f(prompts, completions)`, and in both ways with those columns of the prompts' rows that it names as parameters.
+`f(prompts, completions)`, and in both ways with those columns of the prompts' rows that it names as parameters. None
+stands for a completion to which a reward does not apply.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from jupyter_gpt.errors import GPTError
 
 LARGEST = 1e18  # of a reward: its square is still a number in fp32
 SLICE = 0.25  # seconds of a user's function between two looks at the controls of the run
-PASSED = ("prompts", "completions", "finish_reason")  # what is passed beside columns
+PASSED = ("finish_reason", "completion_ids")  # what is passed beside columns
+TOGETHER = ("prompts", "completions", "finish_reasons")  # and to a function that takes all completions at once
 
 
 class Parameters(NamedTuple):
@@ -36,7 +38,8 @@ def parameters_of(function: Callable) -> Parameters:
     batched = any(p.name == "completions" for p in found)
     rest = found if batched else found[2:]
     columns = [p for p in rest if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    required = [p.name for p in columns if p.default is p.empty and p.name not in PASSED]
+    passed = (*PASSED, *TOGETHER) if batched else PASSED
+    required = [p.name for p in columns if p.default is p.empty and p.name not in passed]
     return Parameters(batched, [p.name for p in columns], required, every)
 
 
@@ -55,18 +58,21 @@ def rewards_of(
     prompts: Sequence[str],
     completions: Sequence[str],
     finished: Sequence[bool],
+    ids: Sequence[Sequence[int]],
 ) -> list[float]:
     """The rewards of the first completions: as many as SLICE seconds allow, at least one; all at once if the function
-    takes them so. `columns` are by prompt. Raises GPTError for what is not as many finite numbers."""
+    takes them so. `columns` are by prompt, `ids` the tokens of the completions; NaN is for None. Raises GPTError for
+    what is not as many finite numbers."""
     batched, named, required, every = parameters_of(function)
     rows = [
-        {**columns.get(prompt, {}), "finish_reason": "stop" if whole else "length"}
-        for prompt, whole in zip(prompts, finished, strict=True)
+        {**columns.get(prompt, {}), "finish_reason": "stop" if whole else "length", "completion_ids": list(tokens)}
+        for prompt, whole, tokens in zip(prompts, finished, ids, strict=True)
     ]
     if batched:
         keys = dict.fromkeys([key for row in rows for key in row] + required)
         given = {"prompts": list(prompts), "completions": list(completions)}
         given |= {key: [row.get(key) for row in rows] for key in keys}
+        given["finish_reasons"] = given["finish_reason"]
         found = list(function(**{key: value for key, value in given.items() if every or key in named}))
         if len(found) != len(completions):
             count = f"{len(completions)} numbers, one for each completion"
@@ -82,7 +88,9 @@ def rewards_of(
 
 
 def number(name: str, answer: Any, prompt: str, completion: str) -> float:
-    """The answer of a function as a float. Raises GPTError for what is not a finite number."""
+    """The answer of a function as a float, NaN for None. Raises GPTError for what is not a finite number."""
+    if answer is None:
+        return math.nan
     try:
         value = float(answer)
     except (TypeError, ValueError):

@@ -37,16 +37,20 @@ from jupyter_gpt.stages.loop import SPEED, Trainer, batch_of
 from jupyter_gpt.stages.rl_alarms import alarms
 from jupyter_gpt.stages.rollout import (
     EVALUATION,
+    RESAMPLING,
     SAMPLES,
     Prompt,
     Reward,
     Rollout,
     divergence,
+    gathered,
+    labels,
     logprobs_and_entropy,
     micro_batches,
     pieces,
     rewarded,
     roll_out,
+    rollout_of_completions,
     rollout_values,
     seeds_of,
 )
@@ -62,6 +66,7 @@ IDENTICAL = Metric("identical", "identical samples of a prompt", format=".1%", c
 SAMPLER_GAP = Metric(
     "sampler_gap", "log-probability gap to vLLM", "nats per token", format=".2g", chart="", summary=True
 )
+RESAMPLED = Metric("resampled", "resampled prompts", "per step", format=".1f", summary=True)
 CLIP_FRACTION = Metric("clip_fraction", "clip fraction", format=".1%")
 REWARD = Metric("reward", "reward", format=".2f", summary=True)
 METRICS = (REWARD, KL, ENTROPY, LENGTH, TRUNCATED, IDENTICAL, SPEED)  # of algorithms that sample; each adds its own
@@ -151,6 +156,11 @@ class RL(Trainer):
     def metrics(self) -> list[Metric]:  # pyright: ignore[reportIncompatibleVariableOverride]
         limit = self.recipe.kl_limit
         own = [*self.algorithm.METRICS, *([SAMPLER_GAP] if self.server else [])]
+        if len(self.rewards) > 1:
+            names = dict.fromkeys(labels(self.rewards))
+            own += [Metric(f"reward/{name}", f"reward {name}", format=".2f") for name in names]
+        if self.recipe.dynamic_sampling:
+            own.append(RESAMPLED)
         return [replace(metric, limit=limit) if metric.name == "kl" else metric for metric in own]
 
     @property
@@ -240,14 +250,20 @@ class RL(Trainer):
                 yield from alarms(self, values)
 
     def rollout(self) -> Iterator:
-        """Completions of the prompts of the next step with their rewards, a `Rollout`: each rank samples those of its
+        """Completions of the prompts of the next step with their rewards, a `Rollout`."""
+        recipe = self.recipe
+        prompts = batch_of(self.prompts, self.step + 1, recipe.prompts_per_step, recipe.seed)
+        rollout = yield from self.sampled(prompts)
+        return (yield from resampled(self, rollout)) if recipe.dynamic_sampling else rollout
+
+    def sampled(self, prompts: Sequence[Prompt], kind: int = 0) -> Iterator:
+        """The `Rollout` of prompts in the next step, from random streams of that kind: each rank samples those of its
         share of the prompts, and has all."""
-        recipe, step = self.recipe, self.step + 1
-        prompts = batch_of(self.prompts, step, recipe.prompts_per_step, recipe.seed)
-        own = self.numbers(len(prompts))
-        seeds = seeds_of(self, step, own)
-        rollout = yield from rollout_of(self, [prompts[n] for n in own], recipe.samples, seeds, self.server)
-        return rollout if self.ranks is None else rollout.gathered(self.ranks)
+        samples, rollout, own = self.recipe.samples, None, self.numbers(len(prompts))
+        if len(own):
+            seeds = seeds_of(self, self.step + 1, own, kind)
+            rollout = yield from rollout_of(self, [prompts[n] for n in own], samples, seeds, self.server)
+        return rollout if self.ranks is None else gathered(rollout, samples, self.device, self.ranks)
 
     def rollout_and_reference(self) -> Iterator:
         """The rollout of the next step, with `old` of the policy as it trains if there are several updates; and the
@@ -324,9 +340,36 @@ def rollout_of(training: RL, prompts: Sequence[Prompt], samples: int, seeds: Seq
         )
     release(training.model)  # a second copy of the base, just when an update needs the memory for activations
     if training.rewards:
-        values = yield from rewarded(training.rewards, rollout.prompts, rollout.texts, rollout.finished)
-        rollout.rewards = torch.tensor(values, dtype=torch.float32, device=rollout.old.device)
+        total, rollout.parts = yield from rewarded(training.rewards, rollout)
+        rollout.rewards = torch.tensor(total, dtype=torch.float32, device=rollout.old.device)
     return rollout
+
+
+def resampled(training: RL, first: Rollout) -> Iterator:
+    """Dynamic sampling (Yu et al. 2025, section 3.2): prompts whose completions all have the same score teach nothing,
+    and other prompts take their place, up to `recipe.dynamic_sampling` times. What is alike then stays.
+
+    Which prompts these are, the seed and the step decide. Returns the `Rollout`.
+    """
+    recipe, samples = training.recipe, first.samples
+    found, replaced, tokens, asked = first, 0, first.tokens, set(first.prompts)
+    for turn in range(1, recipe.dynamic_sampling + 1):
+        groups = scores_of(training, found).view(-1, samples)
+        alike = (groups.amax(dim=1) == groups.amin(dim=1)).nonzero()[:, 0].tolist()
+        if not alike:
+            break
+        generator = torch.Generator().manual_seed((recipe.seed * 100_003 + training.step + 1) * 1009 + turn)
+        every = [training.prompts[n] for n in torch.randperm(len(training.prompts), generator=generator).tolist()]
+        every.sort(key=lambda prompt: prompt.text in asked)  # those that were not asked yet come first
+        others = [every[n % len(every)] for n in range(len(alike))]
+        more = yield from training.sampled(others, RESAMPLING * turn)
+        completions, new = found.completions(), more.completions()
+        for number, group in enumerate(alike):
+            completions[group * samples : (group + 1) * samples] = new[number * samples : (number + 1) * samples]
+        found = rollout_of_completions(samples, completions, first.old.device)
+        replaced, tokens, asked = replaced + len(alike), tokens + more.tokens, asked | set(more.prompts)
+    kept = found.tokens
+    return replace(found, sampler_gap=first.sampler_gap, first=first, resampled=replaced, discarded=tokens - kept)
 
 
 def samples_of(training: RL, rollout: Rollout) -> Iterator[Event | None]:
@@ -344,8 +387,13 @@ def samples_of(training: RL, rollout: Rollout) -> Iterator[Event | None]:
         yield event
 
 
+def scores_of(training: RL, rollout: Rollout) -> Tensor:
+    """The rewards `(B,)`, less `missing_eos_penalty` where a completion was cut."""
+    return rollout.rewards - (training.recipe.missing_eos_penalty or 0.0) * rollout.truncated
+
+
 def group_advantages_of(training: RL, rollout: Rollout) -> Tensor:
     """Each completion's advantage over the others of its prompt, at each of its tokens, `(B, L)`."""
-    recipe, rewards = training.recipe, rollout.rewards.view(-1, rollout.samples)
+    recipe, rewards = training.recipe, scores_of(training, rollout).view(-1, rollout.samples)
     advantages = leave_one_out(rewards) if recipe.loss == "rloo" else group_advantages(rewards, not recipe.no_std)
     return advantages.flatten()[:, None].expand(rollout.old.shape)

@@ -168,7 +168,7 @@ def preparation(session, run: Run, recipe, variables: Mapping | None) -> Iterato
     if recipe.algo != "dpo" and not recipe.reward:
         recipe = yield from rewarded_first(session, run, recipe, rankings)
     rewards = [
-        source_of(session, name, weight, variables or {}, recipe.columns)
+        source_of(session, name, weight, variables or {}, recipe.columns, recipe.chats)
         for name, weight in zip(recipe.reward, recipe.weights, strict=True)
     ]
     start = session.models[recipe.policy]
@@ -211,16 +211,17 @@ def rewarded_first(session, run: Run, recipe, rankings) -> Iterator:
     return recipe.replace(reward=[name], weights=[1.0], marks=marks)
 
 
-def source_of(session, name: str, weight: float, variables: Mapping, columns: Mapping[str, Mapping]):
+def source_of(session, name: str, weight: float, variables: Mapping, columns: Mapping, chats: Mapping):
     """The reward of that name in the recipe. Raises GPTError for a function that does not exist any more."""
+    from jupyter_gpt.data.render import Question
     from jupyter_gpt.nn.logprobs import Reader
     from jupyter_gpt.stages.rollout import Reward
 
     if name.startswith("$"):
         check_reward(session, name, variables, columns)
         return Reward(name, weight, function=variables[name[1:]], columns=columns)
-    model = session.models[name]
-    return Reward(name, weight, model=Reader(model.module), tokenizer=model.tokenizer)
+    model, questions = session.models[name], {text: Question(turns) for text, turns in chats.items()}
+    return Reward(name, weight, model=Reader(model.module), tokenizer=model.tokenizer, chats=questions)
 
 
 def keep(session, run: Run, training) -> None:

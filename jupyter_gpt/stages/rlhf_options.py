@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -16,12 +16,13 @@ OWN = {  # options of one algorithm
     "clip_high": "grpo",
     "no_std": "grpo",
     "mask_truncated_completions": "grpo",
-    "missing_eos_penalty": "ppo",
+    "dynamic_sampling": "grpo",
     "use_score_scaling": "ppo",
 }
 GRPO_LOSSES = ("dapo", "grpo", "dr_grpo", "gspo", "rloo")  # of each algorithm the first is the default
 DPO_LOSSES = ("sigmoid", "ipo", "simpo", "orpo", "kto")
 LOSSES = {"grpo": GRPO_LOSSES, "dpo": DPO_LOSSES}
+Turns = Annotated[int, Field(gt=0, le=100)]
 Rewarding = str | Callable[..., Any]
 
 
@@ -52,7 +53,8 @@ One prompt a line; empty lines are skipped. Without any, those of the rankings a
 are read as the steps can use. A row has a `prompt` (or `question`), a text or a list of messages, perhaps a `system`
 prompt, and other columns, such as `answer`. A reward function is given the columns that it names:
 f(prompt, completion, answer) -> float; with `completions` for `completion` all at once:
-f(prompts, completions, answer) -> list of float. `finish_reason` is "stop", or "length" of a truncated one.
+f(prompts, completions, answer) -> list of float. `finish_reason` is "stop", or "length" of a truncated completion;
+`completion_ids` are its tokens. None leaves a completion out: another reward applies to it.
 For --loss kto a row is a vote: `prompt`, `completion` and `label`, true or false.
 """
     body_sketch: ClassVar[tuple[str, ...]] = ("prompt", "…")
@@ -88,16 +90,17 @@ For --loss kto a row is a vote: `prompt`, `completion` and `label`, true or fals
     )
     reward: Rewarding | Sequence[Rewarding] | None = option(
         None,
-        "a reward model, or a $function(prompt, completion, columns …) -> float; several are summed",
+        "a reward model, or a $function(prompt, completion, columns …) -> float; several are summed, each with a curve",
         "REWARD",
         many=True,
         variable=True,
         complete="models",
         group="Name and data",
     )
-    weights: Sequence[Number] | None = option(
-        None, "weights of several rewards (default: 1 each)", "X", group="Name and data"
+    reward_weights: Sequence[Number] | None = option(
+        None, "weights of several rewards (default: 1 each)", "X", group="Name and data", recipe=False
     )
+    weights: Sequence[Number] | None = option(None, "the earlier name of --reward-weights", "X", group="Name and data")
     system: str | None = option(
         None, "the system prompt of all prompts whose rows have none", "TEXT", group="Name and data"
     )
@@ -152,7 +155,14 @@ For --loss kto a row is a vote: `prompt`, `completion` and `label`, true or fals
         False, "grpo: exclude completions truncated at --max-tokens from the loss", group="Algorithm"
     )
     missing_eos_penalty: Positive | None = option(
-        None, "ppo: reward subtracted from a completion truncated at --max-tokens", "X", group="Algorithm"
+        None, "ppo, grpo: reward subtracted from a completion truncated at --max-tokens", "X", group="Algorithm"
+    )
+    dynamic_sampling: Turns | None = option(
+        None,
+        "grpo: replace prompts whose completions all have the same reward by other prompts, up to N times per step "
+        "(DAPO)",
+        "N",
+        group="Algorithm",
     )
     use_score_scaling: bool = option(
         False, "ppo: divide rewards by their standard deviation in the run so far", group="Algorithm"
@@ -188,6 +198,10 @@ For --loss kto a row is a vote: `prompt`, `completion` and `label`, true or fals
             raise GPTError("--loss kto estimates the KL from the other votes of a step: raise --prompts-per-step")
         if self.loss != "kto" and (self.desirable_weight, self.undesirable_weight) != (1.0, 1.0):
             raise GPTError("--desirable-weight and --undesirable-weight belong to --loss kto")
+        if self.missing_eos_penalty and self.algo not in ("ppo", "grpo"):
+            raise GPTError(f"--missing-eos-penalty belongs to --algo ppo and grpo: leave it out with {self.algo}")
+        if self.weights and self.reward_weights:
+            raise GPTError("--weights is the earlier name of --reward-weights: give one of them")
         for name, owner in OWN.items():
             if getattr(self, name) and self.algo != owner:
                 raise GPTError(f"--{name.replace('_', '-')} belongs to --algo {owner}: leave it out with {self.algo}")
@@ -206,6 +220,7 @@ class RLRecipe(Recipe, RLHF):
     NEWER: ClassVar[Mapping[str, object]] = {
         "mask_truncated_completions": False,
         "missing_eos_penalty": None,
+        "dynamic_sampling": None,
         "use_score_scaling": False,
         "rollouts": None,
         "clip_high": None,
@@ -256,9 +271,9 @@ def recipe_of(options: RLHF, prompts: Sequence[str], reward: Sequence[str]) -> R
         raise GPTError(f"--algo {algo} needs a reward: --reward NAME or $function, or --rankings to train one on")
     if algo == "dpo" and not options.rankings and options.loss != "kto":
         raise GPTError("--algo dpo learns directly from rankings: give --rankings NAME")
-    weights = list(options.weights or [1.0] * len(reward))
+    weights = list(options.reward_weights or options.weights or [1.0] * len(reward))
     if len(weights) != len(reward):
-        raise GPTError(f"there are {len(reward)} rewards and {len(weights)} --weights: give one of each")
+        raise GPTError(f"there are {len(reward)} rewards and {len(weights)} --reward-weights: give one of each")
     peak = options.lr or (1e-4 if algo == "dpo" else 3e-4) * (1.0 if options.lora else 0.1)
     return RLRecipe.from_options(
         options,

@@ -7,6 +7,7 @@ can reach it (`runs/worker.py`), once per completion, and a stop takes effect be
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -15,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from jupyter_gpt.data.prompt_completion import PromptCompletion, batches
+from jupyter_gpt.data.render import Question
+from jupyter_gpt.errors import GPTError
 from jupyter_gpt.evaluation.metrics import identical
 from jupyter_gpt.inference.answer import Detokenizer, decoder
 from jupyter_gpt.inference.engine import generate
@@ -28,6 +31,7 @@ from jupyter_gpt.stages.reward_function import rewards_of
 
 STREAMS = 1 << 10  # random streams reserved for the samples of one prompt
 EVALUATION, SAMPLES = 1 << 40, 1 << 41  # streams that training does not use
+RESAMPLING = 1 << 42  # and those of each turn of dynamic sampling
 
 
 class Prompt(NamedTuple):
@@ -37,14 +41,28 @@ class Prompt(NamedTuple):
     ids: tuple[int, ...]
 
 
+class Completion(NamedTuple):
+    """One completion of a rollout; see there."""
+
+    row: PromptCompletion
+    prompt: str
+    text: str
+    finish_reason: str
+    old: list[float]
+    reward: float | None
+    parts: dict[str, float]
+
+
 @dataclass
 class Rollout:
     """`samples` completions of each prompt, those of one prompt side by side: B rows of at most L tokens.
 
     rows: the ids, with the end token of each that has one.  prompts, texts: as text.  finish_reasons: "stop", or
     "length" of those cut at the token limit.  old: `(B, L)` log-probabilities in nats when they were sampled, at
-    temperature 1.  rewards: `(B,)`, once they are known.  sampler_gap: where
-    another engine sampled, how far its log-probabilities are from `old`, on average in nats per token.
+    temperature 1.  rewards: `(B,)`, once they are known.  parts: of several rewards each by its name, NaN where it does
+    not apply.  sampler_gap: where another engine sampled, how far its log-probabilities are from `old`, on average in
+    nats per token.  With dynamic sampling first: the completions of the step's own prompts; resampled: how many prompts
+    were replaced; discarded: tokens of completions that are not among these.
     """
 
     samples: int
@@ -54,36 +72,24 @@ class Rollout:
     finish_reasons: list[str]
     old: Tensor
     rewards: Any = None  # a tensor
+    parts: dict[str, list[float]] = field(default_factory=dict)
     sampler_gap: float | None = None
+    first: Rollout | None = None
+    resampled: int | None = None
+    discarded: int = 0
 
     @property
     def mask(self) -> Tensor:
         return mask_of(self.rows, self.old.device)
 
-    def gathered(self, ranks: Any) -> Rollout:
-        """The rollouts of all ranks as one, in the order of the prompts, which were dealt to them."""
-        lengths = [len(row.completion) for row in self.rows]
-        completions = zip(
-            self.rows,
-            self.prompts,
-            self.texts,
-            self.finish_reasons,
-            [row[:length] for row, length in zip(self.old.tolist(), lengths, strict=True)],
-            [0.0] * len(lengths) if self.rewards is None else self.rewards.tolist(),
-            strict=True,
-        )
-        shares = ranks.gather(list(completions))
-        count, every = sum(map(len, shares)) // self.samples, []
-        for n in range(count):
-            first = n // ranks.size * self.samples
-            every += shares[n % ranks.size][first : first + self.samples]
-        pairs, prompts, texts, reasons, nats, rewards = (list(each) for each in zip(*every, strict=True))
-        rows, device = [PromptCompletion(tuple(prompt), tuple(ids)) for prompt, ids in pairs], self.old.device
-        old = laid_out(torch.tensor([x for row in nats for x in row], device=device), rows)
-        found = Rollout(self.samples, rows, prompts, texts, reasons, old)
-        if self.rewards is not None:
-            found.rewards = torch.tensor(rewards, device=device)
-        return found
+    def completions(self) -> list[Completion]:
+        """Its completions one by one."""
+        old = [row[: len(each.completion)] for row, each in zip(self.old.tolist(), self.rows, strict=True)]
+        rewards = [None] * len(old) if self.rewards is None else self.rewards.tolist()
+        parts = [dict(zip(self.parts, each, strict=True)) for each in zip(*self.parts.values(), strict=True)]
+        texts = zip(self.rows, self.prompts, self.texts, self.finish_reasons, strict=True)
+        numbers = zip(old, rewards, parts or [{}] * len(old), strict=True)
+        return [Completion(*text, *number) for text, number in zip(texts, numbers, strict=True)]
 
     @property
     def finished(self) -> list[bool]:
@@ -98,12 +104,12 @@ class Rollout:
     @property
     def tokens(self) -> int:
         """Tokens sampled."""
-        return sum(len(row.completion) for row in self.rows)
+        return self.discarded + sum(len(row.completion) for row in self.rows)
 
     @property
     def length(self) -> float:
         """Mean length of a completion, in tokens."""
-        return self.tokens / len(self.rows)
+        return sum(len(row.completion) for row in self.rows) / len(self.rows)
 
     @property
     def identical(self) -> float | None:
@@ -158,15 +164,44 @@ def rollout_from(
     return Rollout(samples, rows, [each.text for each in prompts for _ in range(samples)], texts, list(reasons), old)
 
 
+def rollout_of_completions(samples: int, completions: Sequence[Completion], device: torch.device) -> Rollout:
+    """The `Rollout` of completions, those of one prompt side by side."""
+    pairs, prompts, texts, reasons, nats, rewards, parts = (list(each) for each in zip(*completions, strict=True))
+    rows = [PromptCompletion(tuple(prompt), tuple(ids)) for prompt, ids in pairs]
+    old = laid_out(torch.tensor([x for row in nats for x in row], device=device), rows)
+    found = Rollout(samples, rows, prompts, texts, reasons, old)
+    if rewards[0] is not None:
+        found.rewards = torch.tensor(rewards, device=device)
+    found.parts = {name: [each[name] for each in parts] for name in parts[0]}
+    return found
+
+
+def gathered(rollout: Rollout | None, samples: int, device: torch.device, ranks: Any) -> Rollout:
+    """The rollouts of all ranks as one, in the order of the prompts, which were dealt to them; None is a rank's that
+    had no prompt."""
+    shares = [list(map(Completion._make, share)) for share in ranks.gather(rollout.completions() if rollout else [])]
+    every: list[Completion] = []
+    for n in range(sum(map(len, shares)) // samples):
+        first = n // ranks.size * samples
+        every += shares[n % ranks.size][first : first + samples]
+    return rollout_of_completions(samples, every, device)
+
+
 def rollout_values(rollout: Rollout) -> dict:
-    """What every step that samples reports of its completions."""
-    gap = {} if rollout.sampler_gap is None else {"sampler_gap": rollout.sampler_gap}
+    """What every step that samples reports of its completions, with dynamic sampling of those of its own prompts."""
+    values: dict = {} if rollout.resampled is None else {"resampled": rollout.resampled}
+    own = rollout.first or rollout
+    for name, every in own.parts.items():
+        known = [value for value in every if not math.isnan(value)]
+        values[f"reward/{name}"] = sum(known) / len(known) if known else None
+    if own.sampler_gap is not None:
+        values["sampler_gap"] = own.sampler_gap
     return {
-        "reward": None if rollout.rewards is None else rollout.rewards.mean(),
-        "length": rollout.length,
-        "identical": rollout.identical,
-        "truncated": rollout.truncated.float().mean(),
-        **gap,
+        "reward": None if own.rewards is None else own.rewards.mean(),
+        "length": own.length,
+        "identical": own.identical,
+        "truncated": own.truncated.float().mean(),
+        **values,
     }
 
 
@@ -213,40 +248,65 @@ def logprobs_and_entropy(reader: Reader, training, rows: Sequence[PromptCompleti
 @dataclass(frozen=True)
 class Reward:
     """One reward: a `function`, or a reward `model` with its `tokenizer`; `name` as the user wrote it. The function is
-    given those of the `columns`, which are by prompt, that it names as parameters."""
+    given those of the `columns`, which are by prompt, that it names as parameters; the model reads `chats`, the turns
+    of a prompt that has several."""
 
     name: str
     weight: float = 1.0
     function: Any = None
     columns: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
+    chats: Mapping[str, Question] = field(default_factory=dict, repr=False)
     model: Any = None  # a Reader
     tokenizer: object = field(default=None, repr=False)
 
 
-def rewarded(
-    rewards: Sequence[Reward], prompts: Sequence[str], texts: Sequence[str], finished: Sequence[bool]
-) -> Iterator[Call | None]:
-    """Returns the weighted sum of all rewards of each completion, a list of floats; yields `Call`s and None.
+class Scores(NamedTuple):
+    """The weighted sum of all rewards of each completion, and if there are several, each by its label."""
 
-    A reward model reads the end token only after completions that are `finished`, not after truncated ones. Raises
-    GPTError if a function does not return a finite number, and whatever a function raises.
+    total: list[float]
+    parts: dict[str, list[float]]
+
+
+def labels(rewards: Sequence[Reward]) -> list[str]:
+    """What the figures of rewards are called: a function by its name, unless a reward model has that too."""
+    names = [reward.name for reward in rewards]
+    return [name if name.removeprefix("$") in names else name.removeprefix("$") for name in names]
+
+
+def rewarded(rewards: Sequence[Reward], rollout: Rollout) -> Iterator[Call | None]:
+    """Returns the `Scores`; yields `Call`s and None.
+
+    A reward that is None for a completion is left out of its sum. A reward model reads the end token only after
+    completions that are finished, not after truncated ones. Raises GPTError if a function does not return a finite
+    number, if no reward applies to a completion, and whatever a function raises.
     """
-    total = [0.0] * len(texts)
-    for reward in rewards:
+    prompts, texts, finished = rollout.prompts, rollout.texts, rollout.finished
+    ids = [row.completion for row in rollout.rows]
+    total, parts, known = [0.0] * len(texts), {}, [False] * len(texts)
+    for reward, label in zip(rewards, labels(rewards), strict=True):
         if reward.function is not None:
-            values = []
+            values: list[float] = []
             while len(values) < len(texts):
                 done = len(values)
-                rest = prompts[done:], texts[done:], finished[done:]
+                rest = prompts[done:], texts[done:], finished[done:], ids[done:]
                 values += yield Call(
                     lambda reward=reward, rest=rest: rewards_of(reward.name, reward.function, reward.columns, *rest)
                 )
         else:
             most = context_of(reward.model.module)
             rows = [
-                row_of(reward.name, reward.tokenizer, prompt, text, most, whole)[0]
+                row_of(reward.name, reward.tokenizer, reward.chats.get(prompt, prompt), text, most, whole)[0]
                 for prompt, text, whole in zip(prompts, texts, finished, strict=True)
             ]
             values = yield from scored(reward.model, rows)
-        total = [t + reward.weight * value for t, value in zip(total, values, strict=True)]
-    return total
+        parts[label] = values
+        there = [not math.isnan(value) for value in values]
+        known = [before or now for before, now in zip(known, there, strict=True)]
+        total = [t + reward.weight * v if now else t for t, v, now in zip(total, values, there, strict=True)]
+    if not all(known):
+        place = known.index(False)
+        raise GPTError(
+            f"reward {', '.join(reward.name for reward in rewards)} must return a finite number, got None for the "
+            f"completion {texts[place][:40]!r} of {prompts[place][:40]!r}: one reward at least has to apply"
+        )
+    return Scores(total, parts if len(rewards) > 1 else {})

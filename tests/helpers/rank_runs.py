@@ -29,6 +29,7 @@ TEXTS = [(f"The fox saw {n} {word} birds.", word) for n in range(12) for word in
 PROMPTS = [f"Tale {n}. The old fox" for n in range(9)]
 SFT = {"context": 64, "batch_tokens": 512, "answer_tokens": 4, "steps": 8}
 GRPO = {"algo": "grpo", "epochs": 2}
+DAPO = {"algo": "grpo", "dynamic_sampling": 2, "missing_eos_penalty": 0.5, "held_out": 0.0}
 KTO = {"algo": "dpo", "loss": "kto"}
 RL = {"policy": "fox", "lora": 4, "max_tokens": 12, "prompts_per_step": 3, "samples": 4, "steps": 3, "eval_every": 3}
 SHARD = ", sharded"
@@ -37,6 +38,15 @@ EVERY = {"dtype": "float32"}
 
 def even(prompt: str, text: str) -> float:
     return sum(text.count(letter) for letter in "aeiou") - 0.1 * len(text)
+
+
+def coarse(prompt: str, text: str) -> float:
+    """Of many prompts all completions get the same."""
+    return float(len(text) > 30)
+
+
+def seldom(prompt: str, text: str) -> float | None:
+    return None if "3" in prompt else 0.5
 
 
 RUNS = {
@@ -51,6 +61,7 @@ RUNS = {
     "grpo": lambda gpt: gpt.rlhf("run", PROMPTS, reward=even, **GRPO, **RL, **EVERY),
     "ppo": lambda gpt: gpt.rlhf("run", PROMPTS, algo="ppo", reward=even, **RL, **EVERY),
     "dpo": lambda gpt: gpt.rlhf("run", algo="dpo", rankings="taste", **RL, **EVERY),
+    "dapo": lambda gpt: gpt.rlhf("run", PROMPTS, reward=[coarse, seldom], **DAPO, **RL, **EVERY),
     "kto": lambda gpt: gpt.rlhf(
         "run", algo="dpo", loss="kto", rankings="taste", **{**RL, "prompts_per_step": 5}, **EVERY
     ),

@@ -115,5 +115,7 @@ def test_lines_parse_as_the_fields_say():
         "tokens": 1_000_000,
     }
     polite = len
-    given = parse(CELLS["rlhf"].COMMAND, "a --policy b --reward $polite judge --weights 1 0.5", {"polite": polite})
-    assert given["reward"] == [polite, "judge"] and given["weights"] == [1.0, 0.5]
+    given = parse(
+        CELLS["rlhf"].COMMAND, "a --policy b --reward $polite judge --reward-weights 1 0.5", {"polite": polite}
+    )
+    assert given["reward"] == [polite, "judge"] and given["reward_weights"] == [1.0, 0.5]

@@ -113,6 +113,7 @@ def test_a_run_of_an_earlier_version_has_no_marks_and_goes_on(stopped, run):
         "no_std",
         "clip_high",
         "votes",
+        "dynamic_sampling",
         "chats",
         "system",
         "desirable_weight",

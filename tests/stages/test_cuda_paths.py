@@ -113,7 +113,7 @@ def test_classifying(gpt, card, base, options):
 
 
 @pytest.mark.parametrize("rank", [0, 4])
-@pytest.mark.parametrize("algo", ["ppo", "grpo", "dpo"])
+@pytest.mark.parametrize("algo", ["ppo", "grpo", "dpo", "kto"])
 def test_rewards_and_reinforcement_learning(gpt, card, base, algo, rank):
     base()
     for n in range(8):
@@ -121,12 +121,13 @@ def test_rewards_and_reinforcement_learning(gpt, card, base, algo, rank):
         gpt.rankings.named("taste").add(Ranking(PROMPTS[n % len(PROMPTS)], texts, ((0,), (1,)), time=float(n)))
     if algo == "ppo":
         on_gpu(gpt, gpt.reward("judge", rankings="taste", base="base", steps=2, lora=rank), card)
-    given = {"ppo": {"reward": "judge"}, "grpo": {"reward": short}, "dpo": {"rankings": "taste"}}[algo]
-    on_gpu(
-        gpt,
-        gpt.rlhf("policy", None if algo == "dpo" else PROMPTS, policy="base", algo=algo, lora=rank, **given, **RL),
-        card,
-    )
+    given = {
+        "ppo": {"algo": "ppo", "prompts": PROMPTS, "reward": "judge"},
+        "grpo": {"algo": "grpo", "prompts": PROMPTS, "reward": [short, short], "dynamic_sampling": 2},
+        "dpo": {"algo": "dpo", "rankings": "taste"},
+        "kto": {"algo": "dpo", "rankings": "taste", "loss": "kto"},
+    }[algo]
+    on_gpu(gpt, gpt.rlhf("policy", policy="base", lora=rank, **given, **RL), card)
 
 
 def test_transformers_own_forward(gpt, card, base):

@@ -136,11 +136,6 @@ def test_of_a_ranking_the_best_are_good_the_worst_bad_and_a_tie_says_nothing():
     ]
 
 
-@pytest.fixture
-def tiny(gpt, tiny_model):
-    return tiny_model(gpt, "tiny")
-
-
 @pytest.mark.parametrize("source", ["variable", "rankings"])
 def test_what_was_called_good_becomes_more_probable_than_what_was_called_bad(gpt, tiny, source):
     data = {"prompts": ["$votes"], "variables": {"votes": VOTES}}

@@ -4,11 +4,14 @@ import time
 
 import pandas
 import pytest
+import torch
 
 from helpers.errors import fail
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.stages.reward_function import rewards_of
+from jupyter_gpt.notebook.views.run_report import panels
+from jupyter_gpt.stages.reward_function import check_columns, rewards_of
 from jupyter_gpt.stages.rl_rows import Rows, rows_of
+from jupyter_gpt.stages.stage import metrics_of
 
 ROWS = [{"question": f"Tale {n}. The old fox", "answer": f"{n} birds #### {n}", "weight": n / 2} for n in range(6)]
 PROMPTS = [row["question"] for row in ROWS]
@@ -32,29 +35,34 @@ def trls(completions, answer, **kwargs):
 @pytest.mark.parametrize("function", [simple, all_at_once, trls])
 def test_a_function_is_given_the_columns_it_names(function):
     prompts = [PROMPTS[3], PROMPTS[1], PROMPTS[3]]
-    assert rewards_of("f", function, COLUMNS, prompts, ["a", "b", "c"], [True, False, True]) == [3.0, 1.0, 3.0]
+    assert rewards_of("f", function, COLUMNS, prompts, ["a", "b", "c"], [True, False, True], [[1]] * 3) == [
+        3.0,
+        1.0,
+        3.0,
+    ]
 
 
 def test_what_has_a_default_or_is_not_named_is_left_out():
     def scaled(prompt, completion, scale=2.0, *, finish_reason, weight=0.0):
         return scale + weight + (finish_reason == "length")
 
-    assert rewards_of("f", scaled, COLUMNS, PROMPTS[2:3], ["a"], [False]) == [4.0]
-    assert rewards_of("f", lambda prompt, completion: len(completion), COLUMNS, PROMPTS[:1], ["abc"], [True]) == [3.0]
-    assert rewards_of("f", max, {}, ["1"], ["3"], [True]) == [3.0]  # a builtin without a signature
+    assert rewards_of("f", scaled, COLUMNS, PROMPTS[2:3], ["a"], [False], [[1]]) == [4.0]
+    plain = lambda prompt, completion: len(completion)  # noqa: E731
+    assert rewards_of("f", plain, COLUMNS, PROMPTS[:1], ["abc"], [True], [[1]]) == [3.0]
+    assert rewards_of("f", max, {}, ["1"], ["3"], [True], [[1]]) == [3.0]  # a builtin without a signature
 
 
 @pytest.mark.parametrize(
     ("function", "message"),
     [
         (lambda completions: [1.0], "reward f must return 2 numbers, one for each completion, got 1"),
-        (lambda completions: [1.0, None], "must return a finite number, at most 1e+18 in size, got 'None' for"),
+        (lambda completions: [1.0, "x"], "must return a finite number, at most 1e+18 in size, got 'x' for"),
         (lambda prompt, completion: float("nan"), "must return a finite number"),
     ],
 )
 def test_other_answers_are_refused(function, message):
     with pytest.raises(GPTError) as error:
-        rewards_of("f", function, {}, ["a", "b"], ["c", "d"], [True, True])
+        rewards_of("f", function, {}, ["a", "b"], ["c", "d"], [True, True], [[1], [2]])
     assert message in str(error.value)
 
 
@@ -109,3 +117,73 @@ def test_a_column_that_no_row_has_is_told_before_training(gpt, tiny_model):
     rows = [{"prompt": text, "label": 1} for text in PROMPTS]
     assert fail(gpt.rlhf, "a", rows, **given) == "reward $simple asks for answer, but the prompts have label"
     assert fail(gpt.rlhf, "a", PROMPTS, **given) == "reward $simple asks for answer, but the prompts are texts alone"
+
+
+def one(prompt, completion, completion_ids, finish_reason):
+    return float(len(completion_ids)) + (finish_reason == "length") / 2
+
+
+def together(completions, completion_ids, finish_reasons):
+    given = zip(completion_ids, finish_reasons, strict=True)
+    return [len(ids) + (reason == "length") / 2 for ids, reason in given]
+
+
+@pytest.mark.parametrize("function", [one, together])
+def test_the_tokens_and_why_it_ended_are_passed_by_name(function):
+    check_columns("$f", function, {})
+    assert rewards_of("f", function, {}, ["p", "p"], ["a", "b"], [True, False], [[7, 8], [9]]) == [2.0, 1.5]
+
+
+def test_the_tokens_of_a_run_spell_the_completion(gpt, tiny_model):
+    model, seen = tiny_model(gpt), []
+    with torch.no_grad():  # so that some end
+        model.module.lm_head.weight[model.tokenizer.eos_token_id] *= 8
+
+    def reward(prompts, completions, completion_ids, finish_reasons):
+        seen.extend(zip(completions, completion_ids, finish_reasons, strict=True))
+        return [float(len(text)) for text in completions]
+
+    gpt.rlhf("a", PROMPTS, policy="tiny", algo="grpo", reward=reward, **SMALL)
+    for text, ids, reason in seen:
+        own = ids[:-1] if reason == "stop" else ids
+        assert model.tokenizer.decode(own, skip_special_tokens=True) == text and len(ids) <= 6
+    assert {reason for *_, reason in seen} == {"stop", "length"}
+
+
+def birds(prompt, completion):
+    return float(len(completion)) if "1" in prompt else None
+
+
+def length(prompt, completion):
+    return -float(len(completion))
+
+
+def test_each_of_several_rewards_has_a_curve_and_none_is_left_out(gpt, tiny_model):
+    tiny_model(gpt)
+    given = {"policy": "tiny", "algo": "grpo", "reward": [birds, length], **SMALL, "prompts_per_step": 6}
+    run = gpt.rlhf("a", PROMPTS, reward_weights=[0.5, 2.0], held_out=0.0, **given)
+    [start] = [e for e in run.events if e["event"] == "start"]
+    declared = {m["name"]: m["label"] for m in start["metrics"]}
+    assert declared["reward/birds"] == "reward birds" and declared["reward/length"] == "reward length"
+    table, evaluation = run.history, next(e for e in run.events if e["event"] == "evaluation")
+    summed = 2.0 * table["reward/length"] + 0.5 * table["reward/birds"] / 6  # one prompt of the six has birds
+    assert table["reward"].tolist() == pytest.approx(summed.tolist(), rel=1e-5)
+    assert (table["reward/birds"] > 0).all() and evaluation["reward/length"] < 0
+    assert "reward birds" in {panel.title for panel in panels(metrics_of(run), steps_of(run), [])}
+    same = gpt.rlhf("b", PROMPTS, weights=[0.5, 2.0], held_out=0.0, **given)  # its earlier name
+    assert same.history["reward"].tolist() == table["reward"].tolist()
+
+
+def steps_of(run):
+    return [e for e in run.events if e["event"] == "step"]
+
+
+def test_a_completion_that_no_reward_applies_to_is_one_line(gpt, tiny_model):
+    tiny_model(gpt)
+    given = {"policy": "tiny", "algo": "grpo", "reward": [birds, birds], **SMALL}
+    message = fail(gpt.rlhf, "a", PROMPTS, **given)
+    assert message.startswith("reward $birds, $birds must return a finite number, got None for the completion")
+    both = {**given, "weights": [1.0, 1.0], "reward_weights": [1.0, 1.0]}
+    assert "--weights is the earlier name of --reward-weights" in fail(gpt.rlhf, "a", PROMPTS, **both)
+    few = {**given, "reward_weights": [1.0]}
+    assert fail(gpt.rlhf, "a", PROMPTS, **few) == "there are 2 rewards and 1 --reward-weights: give one of each"

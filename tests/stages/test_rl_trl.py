@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from helpers import trl_batches
+from helpers.driven import outcome
 from helpers.trl_batches import TALES, gradients, model, rows_in, same, settings
 from jupyter_gpt.data.prompt_completion import PromptCompletion
 from jupyter_gpt.models.scoring import scores
@@ -11,6 +12,7 @@ from jupyter_gpt.nn.logprobs import Reader, logprobs, mask_of
 from jupyter_gpt.nn.preference_loss import preference_loss, ranking_loss
 from jupyter_gpt.nn.rl_losses import group_advantages, grpo_loss, leave_one_out, token_weights
 from jupyter_gpt.stages.policy import scorer_of
+from jupyter_gpt.stages.rollout import Reward, Rollout, rewarded, rollout_values
 
 trl = pytest.importorskip("trl")
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
@@ -19,6 +21,41 @@ pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.fixture(scope="module")
 def tokenizer():
     return trl_batches.tokenizer()
+
+
+def by_length():
+    """A reward of TRL's, and the rewards that it has given."""
+    told = []
+
+    def reward(completions, **rest):
+        told.extend(float(len(text)) for text in completions)
+        return told[-len(completions) :]
+
+    return told, reward
+
+
+def sampled(kind, module, rewards, tokenizer, folder, **more):
+    """A trainer of TRL's, and four completions of a prompt with their advantages."""
+    from datasets import Dataset
+
+    options = {"num_generations": 4, "max_completion_length": 6, "epsilon": 0.2, "temperature": 1.0, **more}
+    trainer = getattr(trl, f"{kind}Trainer")(
+        module,
+        rewards,
+        args=settings(getattr(trl, f"{kind}Config"), folder, **options),
+        train_dataset=Dataset.from_list([{"prompt": text[:12]} for text in TALES]),
+        processing_class=tokenizer,
+    )
+    module.train()
+    return trainer, trainer._generate_and_score_completions([{"prompt": "Tale 7. The"}] * 4)
+
+
+def sampled_rows(inputs, lengths):
+    prompts = [ids[mask.bool()].tolist() for ids, mask in zip(inputs["prompt_ids"], inputs["prompt_mask"], strict=True)]
+    return [
+        PromptCompletion(tuple(p), tuple(c[:n].tolist()))
+        for p, c, n in zip(prompts, inputs["completion_ids"], lengths, strict=True)
+    ]
 
 
 KINDS = {  # TRL's options, and the coefficient of the KL penalty
@@ -32,39 +69,14 @@ KINDS = {  # TRL's options, and the coefficient of the KL penalty
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("masked", [False, True], ids=["all", "mask_truncated_completions"])
 def test_grpo_advantages_loss_and_gradients(tokenizer, tmp_path, masked, kind):
-    from datasets import Dataset
-
-    told = []
-
-    def reward(completions, **rest):
-        told.extend(float(len(text)) for text in completions)
-        return told[-len(completions) :]
-
+    told, reward = by_length()
     start = model(tokenizer)
     with torch.no_grad():  # so that some end
         start.lm_head.weight[tokenizer.eos_token_id] *= 3
     start.save_pretrained(tmp_path / "start")  # TRL loads its reference from there
     module = type(start).from_pretrained(tmp_path / "start")
-    args = settings(
-        trl.GRPOConfig,
-        tmp_path,
-        num_generations=4,
-        max_completion_length=6,
-        beta=KINDS[kind][1],
-        epsilon=0.2,
-        temperature=1.0,
-        mask_truncated_completions=masked,
-        **KINDS[kind][0],
-    )
-    trainer = trl.GRPOTrainer(
-        module,
-        reward,
-        args=args,
-        train_dataset=Dataset.from_list([{"prompt": text[:12]} for text in TALES]),
-        processing_class=tokenizer,
-    )
-    module.train()
-    inputs = trainer._generate_and_score_completions([{"prompt": "Tale 7. The"}] * 4)
+    more = {"beta": KINDS[kind][1], "mask_truncated_completions": masked, **KINDS[kind][0]}
+    trainer, inputs = sampled("GRPO", module, reward, tokenizer, tmp_path, **more)
     wanted = group_advantages(torch.tensor(told, dtype=torch.float32).view(1, 4), kind != "dr_grpo").flatten()
     torch.testing.assert_close(inputs["advantages"].flatten(), wanted, atol=1e-5, rtol=1e-5)
 
@@ -72,11 +84,7 @@ def test_grpo_advantages_loss_and_gradients(tokenizer, tmp_path, masked, kind):
         for parameter in module.parameters():  # a policy that is no longer the one that sampled, nor the reference
             parameter.add_(0.05 * torch.randn_like(parameter))
     lengths = [n or 6 for n in inputs["completion_mask"].sum(1).tolist()]
-    prompts = [ids[mask.bool()].tolist() for ids, mask in zip(inputs["prompt_ids"], inputs["prompt_mask"], strict=True)]
-    rows = [
-        PromptCompletion(tuple(p), tuple(c[:n].tolist()))
-        for p, c, n in zip(prompts, inputs["completion_ids"], lengths, strict=True)
-    ]
+    rows = sampled_rows(inputs, lengths)
     mask = mask_of(rows)
     truncated = torch.tensor([row.completion[-1] != tokenizer.eos_token_id for row in rows])
     assert 0 < truncated.sum() < 4
@@ -101,39 +109,46 @@ def test_grpo_advantages_loss_and_gradients(tokenizer, tmp_path, masked, kind):
     same(gradients(module), their_gradients)
 
 
+def test_several_rewards_with_weights_and_none_are_trls(tokenizer, tmp_path):
+    """One of them does not apply to two completions; both see the tokens of each."""
+    told = {}
+
+    def length(prompts, completions, completion_ids, **rest):
+        told.update(texts=completions, prompts=prompts, ids=completion_ids)
+        return [float(len(text)) for text in completions]
+
+    def first(completions, completion_ids, **rest):
+        return [None if n in (0, 2) else float(ids[0]) for n, ids in enumerate(completion_ids)]
+
+    weights = [0.5, -2.0]
+    more = {"beta": 0.0, "reward_weights": weights}
+    trainer, inputs = sampled("GRPO", model(tokenizer), [length, first], tokenizer, tmp_path, **more)
+    lengths = [len(ids) for ids in told["ids"]]
+    rows, reasons = sampled_rows(inputs, lengths), ["stop"] * 4
+    assert [list(row.completion) for row in rows] == told["ids"]
+    rollout = Rollout(4, rows, told["prompts"], told["texts"], reasons, torch.zeros(4, max(lengths)))
+    named = [Reward(f"${f.__name__}", w, function=f) for f, w in zip((length, first), weights, strict=True)]
+    scores = outcome(rewarded(named, rollout))
+    mine = group_advantages(torch.tensor(scores.total).view(1, 4)).flatten()
+    torch.testing.assert_close(mine, inputs["advantages"].flatten(), atol=1e-5, rtol=1e-5)
+    rollout.rewards, rollout.parts = torch.tensor(scores.total), scores.parts
+    values, theirs = rollout_values(rollout), trainer._metrics["train"]
+    assert [values["reward/length"]] == pytest.approx(theirs["rewards/length/mean"])
+    assert [values["reward/first"]] == pytest.approx(theirs["rewards/first/mean"])
+    assert [float(values["reward"])] == pytest.approx(theirs["reward"])
+
+
 def test_rloo_advantages_and_loss(tokenizer, tmp_path):
-    from datasets import Dataset
-
-    told = []
-
-    def reward(completions, **rest):
-        told.extend(float(len(text)) for text in completions)
-        return told[-len(completions) :]
-
+    told, reward = by_length()
     module = model(tokenizer)
-    args = settings(
-        trl.RLOOConfig, tmp_path, num_generations=4, max_completion_length=6, beta=0.0, epsilon=0.2, temperature=1.0
-    )
-    trainer = trl.RLOOTrainer(
-        module,
-        reward,
-        args=args,
-        train_dataset=Dataset.from_list([{"prompt": text[:12]} for text in TALES]),
-        processing_class=tokenizer,
-    )
-    module.train()
-    inputs = trainer._generate_and_score_completions([{"prompt": "Tale 7. The"}] * 4)
+    trainer, inputs = sampled("RLOO", module, reward, tokenizer, tmp_path, beta=0.0)
     wanted = leave_one_out(torch.tensor(told, dtype=torch.float32).view(1, 4)).flatten()
     torch.testing.assert_close(inputs["advantages"].flatten(), wanted, atol=1e-4, rtol=1e-5)
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.add_(0.01 * torch.randn_like(parameter))
     lengths = inputs["completion_mask"].sum(1).tolist()
-    prompts = [ids[mask.bool()].tolist() for ids, mask in zip(inputs["prompt_ids"], inputs["prompt_mask"], strict=True)]
-    rows = [
-        PromptCompletion(tuple(p), tuple(c[:n].tolist()))
-        for p, c, n in zip(prompts, inputs["completion_ids"], lengths, strict=True)
-    ]
+    rows = sampled_rows(inputs, lengths)
     mask = mask_of(rows)
     old = torch.randn(mask.shape, generator=torch.Generator().manual_seed(2)) * 0.05
     old = (old + logprobs(Reader(module), rows)[0].detach()) * mask

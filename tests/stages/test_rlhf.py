@@ -1,7 +1,6 @@
-"""Reward models and RL from the session: what is made, kept, stopped, resumed, refused."""
+"""Reinforcement learning from the session: what is made, kept, stopped, resumed, refused."""
 
 import json
-import math
 import os
 import signal
 import threading
@@ -10,83 +9,10 @@ import time
 import pytest
 import torch
 
+from helpers.rl_runs import PROMPTS, SMALL, bytes_of, figures, rank, short
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.stages import rl
-from jupyter_gpt.stages.rankings import Ranking
 from jupyter_gpt.stages.rlhf_options import DPO_LOSSES, GRPO_LOSSES
-
-PROMPTS = [f"Tale {n}. The old fox" for n in range(12)]
-SMALL = {"max_tokens": 6, "prompts_per_step": 2, "samples": 4, "lora": 4, "steps": 3, "eval_every": 3}
-
-
-def short(prompt, completion):
-    """A reward that a random model can satisfy: few letters."""
-    return -float(len(completion))
-
-
-def rank(gpt, name="taste", count=12, order=((0,), (1,)), texts=("saw 3 small birds.", "xx xx")):
-    for n in range(count):
-        completions = tuple({"model": "tiny", "text": f"{text} {n}", "seed": 0} for text in texts)
-        gpt.rankings.named(name).add(Ranking(PROMPTS[n % len(PROMPTS)], completions, order, time=float(n)))
-
-
-def bytes_of(gpt, name):
-    return {key: p.detach().numpy().tobytes() for key, p in gpt.models[name].module.named_parameters()}
-
-
-def figures(run):
-    keys = (
-        "step",
-        "loss",
-        "reward",
-        "kl",
-        "entropy",
-        "length",
-        "grad_norm",
-        "value_loss",
-        "accuracy",
-        "text",
-        "val_loss",
-    )
-    return [{k: e[k] for k in keys if k in e} for e in run.events if e["event"] in ("step", "evaluation", "sample")]
-
-
-@pytest.fixture
-def tiny(gpt, tiny_model):
-    return tiny_model(gpt, "tiny")
-
-
-@pytest.mark.parametrize("epochs", [1, 3])
-def test_epochs_see_each_ranking_so_often(gpt, tiny, monkeypatch, epochs):
-    from jupyter_gpt.stages.reward import RewardTraining
-
-    rank(gpt, count=11)
-    seen, loss = [], RewardTraining.loss
-    monkeypatch.setattr(RewardTraining, "loss", lambda self, inputs: seen.extend(inputs) or loss(self, inputs))
-    run = gpt.reward("judge", rankings="taste", epochs=epochs, batch=4, lora=4)
-    start = next(e for e in run.events if e["event"] == "start")
-    counts = [seen.count(ranking) for ranking in {id(ranking): ranking for ranking in seen}.values()]
-    assert len(counts) == start["rankings"] and min(counts) == epochs
-    assert sum(counts) < epochs * start["rankings"] + 4
-
-
-def test_a_reward_model_learns_the_rankings_and_scores(gpt, tiny):
-    before = bytes_of(gpt, "tiny")
-    rank(gpt)
-    run = gpt.reward("judge", rankings="taste", steps=30, lr=3e-3, lora=4)
-    assert run.status == "finished" and bytes_of(gpt, "tiny") == before
-    last = [e for e in run.events if e["event"] == "evaluation"][-1]
-    assert last["accuracy"] == 1.0 and last["low"] < 1.0
-    assert [e for e in run.events if e["event"] == "table"][-1]["rows"]
-    assert list(run.history.columns)[:2] == ["step", "loss"] and run.history["accuracy"].iloc[-1] == 1.0
-    judge = gpt.models["judge"]
-    assert judge.lineage == ["tiny (pretrain)", "judge (reward)"] and judge.base == "tiny"
-    better, worse = judge.score(PROMPTS[0], "saw 3 small birds. 7"), judge.score(PROMPTS[0], "xx xx 7")
-    assert better > worse
-    gpt.models.resident.pop(judge.folder)
-    assert gpt.models["judge"].score(PROMPTS[0], "xx xx 7") == pytest.approx(worse, abs=1e-5)
-    with pytest.raises(GPTError, match="is not a reward model"):
-        gpt.models["tiny"].score("a", "b")
 
 
 @pytest.mark.parametrize("algo", ["grpo", "ppo", "dpo"])
@@ -395,14 +321,6 @@ def test_several_rewards_are_weighted(gpt, tiny):
     assert first["reward"] > 0 and batch and all(prompt in PROMPTS for prompt, _ in seen)
 
 
-def test_a_reward_model_with_another_tokenizer_reads_the_text(gpt, tiny, tiny_model):
-    rank(gpt)
-    tiny_model(gpt, "other", chat=True, seed=5)
-    gpt.reward("judge", rankings="taste", base="other", steps=4, lora=4)
-    run = gpt.rlhf("a", PROMPTS, policy="tiny", algo="grpo", reward="judge", **SMALL)
-    assert run.status == "finished" and math.isfinite(run.history["reward"].iloc[-1])
-
-
 def test_a_reward_is_called_on_the_main_thread_and_keeps_its_traceback(gpt, tiny):
     threads = set()
 
@@ -515,7 +433,10 @@ def test_completions_that_were_cut_are_left_out_of_grpos_loss(gpt, tiny):
             {"algo": "ppo", "reward": short, "mask_truncated_completions": True},
             "--mask-truncated-completions belongs to --algo grpo",
         ),
-        ({"algo": "grpo", "reward": short, "missing_eos_penalty": 1.0}, "--missing-eos-penalty belongs to --algo ppo"),
+        (
+            {"algo": "dpo", "rankings": "taste", "missing_eos_penalty": 1.0},
+            "--missing-eos-penalty belongs to --algo ppo and grpo",
+        ),
         ({"algo": "grpo", "reward": short, "use_score_scaling": True}, "--use-score-scaling belongs to --algo ppo"),
         ({"algo": "ppo", "reward": short, "missing_eos_penalty": -1.0}, "--missing-eos-penalty -1 must be above zero"),
         ({"algo": "grpo", "reward": short, "loss": "gpso"}, "did you mean gspo"),
@@ -551,60 +472,6 @@ def test_bad_input_is_one_line(gpt, tiny, given, message):
     with pytest.raises(GPTError, match=message) as error:
         gpt.rlhf("a", **{"prompts": PROMPTS, "policy": "tiny", **SMALL, **given})
     assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [({"lr": 1e39}, "stopped being a number"), ({"base": None, "rankings": "others"}, "do not say whose")],
-)
-def test_a_reward_model_that_cannot_be_made_is_one_line(gpt, tiny, given, message):
-    rank(gpt)
-    for n in range(6):
-        pair = tuple({"model": "", "text": text, "seed": 0} for text in ("a b", "c"))
-        gpt.rankings.named("others").add(Ranking(PROMPTS[n], pair, ((0,), (1,)), time=float(n)))
-    with pytest.raises(GPTError, match=message) as error:
-        gpt.reward("judge", **{"rankings": "taste", "base": "tiny", "steps": 3, "lora": 4, **given})
-    assert "\n" not in str(error.value)
-
-
-def test_however_much_is_held_out_something_is_learned_from(gpt, tiny):
-    rank(gpt)
-    start = gpt.reward("judge", rankings="taste", steps=1, lora=4, held_out=0.99).events
-    assert next(e for e in start if e["event"] == "start")["rankings"] == 1
-
-
-def test_a_file_cut_off_in_the_middle_of_a_line_keeps_the_rest_and_says_so(gpt, tiny):
-    rank(gpt)
-    path = gpt.rankings["taste"].path
-    path.write_bytes(path.read_bytes()[:-20])
-    run = gpt.reward("judge", rankings="taste", steps=2, lora=4)
-    assert any("cut off in the middle" in e["text"] for e in run.events if e["event"] == "note")
-    assert run.status == "finished"
-
-
-@pytest.mark.parametrize("learn", ["reward", "dpo"])
-def test_rankings_that_contradict_are_told_and_learned_from_unless_all_do(gpt, tiny, learn):
-    def go(name):
-        if learn == "reward":
-            return gpt.reward(name, rankings="taste", steps=2, lora=4)
-        return gpt.rlhf(name, policy="tiny", algo="dpo", rankings="taste", **SMALL)
-
-    rank(gpt)
-    rank(gpt, count=3, order=((1,), (0,)))
-    notes = [e["text"] for e in go("a").events if e["event"] == "note"]
-    assert "rankings taste: 3 of the 12 pairs of completions" in notes[0] and "both ways" in notes[0]
-    rank(gpt, order=((1,), (0,)))
-    with pytest.raises(GPTError, match=r"all 12 pairs .* are ranked both ways, so there is nothing to learn"):
-        go("b")
-
-
-def test_rankings_of_one_completion_teach_nothing(gpt, tiny):
-    rank(gpt, "same", texts=("twice", "twice"))
-    with pytest.raises(GPTError, match=r"0 are there \(12 more are all ties\)"):
-        gpt.reward("judge", rankings="same")
-    rank(gpt, count=6, order=((0,),), texts=("alone",))
-    with pytest.raises(GPTError, match="0 are there"):
-        gpt.reward("judge", rankings="taste")
 
 
 def test_events_are_json_and_a_running_away_is_told(gpt, tiny):

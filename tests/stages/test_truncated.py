@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from helpers.driven import outcome
 from helpers.recipes import reward_recipe, rl_recipe
 from jupyter_gpt.data.prompt_completion import end_token_id
 from jupyter_gpt.data.render import Question, render
@@ -29,15 +30,6 @@ def model(request, gpt, tiny_model):
         for parameter in made.module.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
     return made
-
-
-def outcome(work):
-    """What a generator returns, run to its end."""
-    while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            return end.value
 
 
 def told(finish_reasons=("stop", "length")):
@@ -105,7 +97,7 @@ def test_what_the_policy_samples_is_learned_and_judged_as_it_stands(gpt, model):
 
     judge = outcome(reward_stage.prepare(reward_recipe("tiny", "taste", lora=4), model, told()))
     reward = Reward("judge", model=judge.reader, tokenizer=model.tokenizer)
-    values = outcome(rewarded([reward], found.prompts, found.texts, found.finished))
+    values = outcome(rewarded([reward], found)).total
     for prompt, text, whole, value in zip(found.prompts, found.texts, found.finished, values, strict=True):
         ids = ids_of(model, prompt, text, whole and end != model.tokenizer.pad_token_id)
         with torch.no_grad():
@@ -137,5 +129,6 @@ def test_rankings_keep_how_each_completion_ended(gpt, tiny_model):
         judge=lambda prompt, text: len(text) + hash(text) % 7,
     )
     lines = [json.loads(line) for line in ranked.rankings.path.read_text("utf-8").splitlines()]
-    assert {each["finish_reason"] for line in lines for each in line["completions"]} == {"length"}
-    assert not any(any(ranking.finished) for ranking in ranked.rankings.read())
+    reasons = [[each["finish_reason"] for each in line["completions"]] for line in lines]
+    assert "length" in {reason for each in reasons for reason in each}
+    assert [r.finished for r in ranked.rankings.read()] == [[one == "stop" for one in each] for each in reasons]
