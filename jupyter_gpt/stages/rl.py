@@ -146,7 +146,7 @@ class RL(Trainer):
     step_kl: bool = True
     score_moments: Moments = field(default_factory=Moments)
     alarmed: list[str] = field(default_factory=list)
-    whole: tuple[dict, dict] | None = field(default=None, repr=False)
+    whole: tuple[dict, dict, list[float] | None] | None = field(default=None, repr=False)
 
     @property
     def modules(self) -> dict:
@@ -217,7 +217,7 @@ class RL(Trainer):
                     parameter.copy_(self.whole[0][name])
                     parameter.grad = None
             self.optimizers.load(self.whole[1])
-            if self.loss_scale is not None:
+            if self.loss_scale is not None and self.whole[2] is not None:
                 self.loss_scale.load(self.whole[2])
             self.whole = None
 
