@@ -1,9 +1,10 @@
-"""The decoding forward of Llama, Qwen3 and GPT-2: the module's own weights without the module's own overhead.
+"""The decoding forward of Llama, GPT-2 and their kin: the module's own weights without the module's own overhead.
 
 A decoding step is hundreds of small operations, and on a CPU the reading of every weight. Here q, k, v and gate, up are
 multiplied as one matrix each; query heads that share a key head form one query block, so grouped keys are never
 repeated; queries and keys are rotated together; LoRA adds its two small products (`nn/lora_linear.py`). Any other
-architecture, anything quantized, hooked or adapted otherwise uses its own forward. `tests/inference` compares both.
+architecture than those of `nn/architectures.py`, anything hooked or adapted otherwise uses its own forward.
+`tests/inference` compares both.
 
 Weights are prepacked, copied once into the layout that is multiplied fastest. On a CPU that is oneDNN's: with one row a
 step of a 135M Llama in bf16 takes 20 ms of products instead of 36, with sixteen rows in fp32 52 instead of 77, and its
@@ -27,6 +28,8 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from jupyter_gpt.inference.kv_cache import KVCache
 from jupyter_gpt.nn import devices
+from jupyter_gpt.nn.architectures import CAUSAL_LMS, Architecture, Function, Operations, architecture_of
+from jupyter_gpt.nn.cpu_kernels import ACTIVATIONS
 from jupyter_gpt.nn.lora_linear import (
     TOKEN_ROW_LAYERS,
     add_lora,
@@ -36,11 +39,12 @@ from jupyter_gpt.nn.lora_linear import (
     snapshot,
     unwrapped,
 )
-from jupyter_gpt.nn.modules import Architecture, Function, Operations, architecture_of, base_of
+from jupyter_gpt.nn.modules import base_of
 from jupyter_gpt.nn.quantized import format_of, is_quantized, multiplied, weights_of
 
 MASKED_KERNELS = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 ROWS = 16  # the layout is chosen for this many rows; it serves one and hundreds nearly as well
+Biases = dict[int | None, Tensor | None]
 PROBES = 61  # numbers of each weight that are compared to find out whether it has changed
 
 _prepacked = WeakIdKeyDictionary()  # first weight of a base -> fingerprint, linear functions
@@ -59,42 +63,57 @@ class DecodeForward:
         self, ids: Tensor, positions: Tensor, mask: Tensor, cache: KVCache, keep: int, adapters: list | None = None
     ) -> Tensor:
         """fp32 logits `(B, keep, V)` after the last `keep` of the new tokens `(B, t)`, whose columns `cache` has."""
-        masked = not cache.unmasked or 1 < ids.shape[1] < mask.shape[1]
-        bias = additive(mask, ids.shape[1], self.dtype) if masked else None
-        return self.run(ids, positions, bias, cache.update, keep)
+        masked, t = not cache.unmasked or 1 < ids.shape[1] < mask.shape[1], ids.shape[1]
+        biases: Biases = {None: additive(mask, t, self.dtype) if masked else None}
+        for window in self.model.windows:
+            seen = in_window(mask, positions, window) if max(cache.positions) > window else None
+            biases[window] = biases[None] if seen is None else additive(mask, t, self.dtype, seen)
+        return self.run(ids, positions, biases, cache.update, keep)
 
-    def run(self, ids: Tensor, positions: Tensor, bias: Tensor | None, update: Callable, keep: int) -> Tensor:
-        """The pass itself; `update(k, v, layer)` stores the new columns and returns all columns to attend to.
+    def run(self, ids: Tensor, positions: Tensor, biases: Biases, update: Callable, keep: int) -> Tensor:
+        """The pass itself; `update(k, v, layer)` stores the new columns and returns all columns to attend to. `biases`
+        are the additive masks by the window of a layer.
 
         With a mask cuDNN's attention is ruled out, which torch prefers on an H100: it builds a plan for each new number
         of columns, and may find none for a mask that is the same for all queries.
         """
-        masked_on_gpu = bias is not None and ids.device.type == "cuda"
+        masked_on_gpu = ids.device.type == "cuda" and any(bias is not None for bias in biases.values())
         with sdpa_kernel(MASKED_KERNELS) if masked_on_gpu else nullcontext():
-            return self.layers(ids, positions, bias, update, keep)
+            return self.layers(ids, positions, biases, update, keep)
 
-    def layers(self, ids: Tensor, positions: Tensor, bias: Tensor | None, update: Callable, keep: int) -> Tensor:
+    def layers(self, ids: Tensor, positions: Tensor, biases: Biases, update: Callable, keep: int) -> Tensor:
         (B, t), model = ids.shape, self.model
         H, G, h = model.heads, model.groups, model.width
-        x = model.embed(ids, positions)
-        if model.rotary is not None:
-            cos, sin = (table[:, :, None] for table in model.rotary(x, positions))
+        x, tables = model.embed(ids, positions), []
+        for rope in model.ropes:
+            cos, sin = (table[:, :, None] for table in rope(x, positions))
             sin[..., : h // 2].neg_()
+            tables.append((cos, sin))
         for number, block in enumerate(model.blocks):
             qkv = block.qkv(block.norm1(x)).view(B, t, H + 2 * G, h)
             qk, v = qkv[:, :, : H + G], qkv[:, :, H + G :]
             if block.q_norm is not None:
                 qk = torch.cat([block.q_norm(qk[:, :, :H]), block.k_norm(qk[:, :, H:])], dim=2)
-            if model.rotary is not None:
+            if block.rope is not None:
+                cos, sin = tables[block.rope]
                 qk = torch.addcmul(qk * cos, qk.roll(h // 2, dims=-1), sin)
             k, v = update(qk[:, :, H:].transpose(1, 2), v.transpose(1, 2), number)
-            x = x + block.out(attend(qk[:, :, :H], k, v, bias))
+            q = qk[:, :, :H] if model.query_factor is None else qk[:, :, :H] * model.query_factor
+            x = x + block.out(attend(q, k, v, biases[block.window], model.score_cap))
             x = x + block.mlp(block.norm2(x))
-        return self.head(model.norm(x[:, -keep:])).float()
+        logits = self.head(model.norm(x[:, -keep:])).float()
+        return logits if model.logit_cap is None else logits.div_(model.logit_cap).tanh_().mul_(model.logit_cap)
 
 
-def additive(mask: Tensor, t: int, dtype: torch.dtype) -> Tensor:
-    """The additive mask `(B, 1, t, columns)`: -inf on invalid columns and on those after the query's own.
+def in_window(mask: Tensor, positions: Tensor, window: int) -> Tensor:
+    """Whether a valid column is less than `window` tokens before each new token `(B, t, columns)`. Columns may be empty
+    between those of a row: tokens are counted."""
+    return positions[:, :, None] - (mask.cumsum(1) - 1)[:, None] < window
+
+
+def additive(mask: Tensor, t: int, dtype: torch.dtype, seen: Tensor | None = None) -> Tensor:
+    """The additive mask `(B, 1, t, columns)`: -inf on invalid columns, on those after the query's own, and where `seen`
+    `(B, t, columns)` is false.
 
     A query attends to its own column even where that is padding: with nothing to attend to its output might be NaN, and
     a NaN among the values reaches every row of the next layer, masked or not.
@@ -105,14 +124,18 @@ def additive(mask: Tensor, t: int, dtype: torch.dtype) -> Tensor:
         at = torch.arange(columns, device=mask.device)
         bias.masked_fill_(at > at[-t:, None], float("-inf"))
     bias.masked_fill_(~mask[:, None, None], float("-inf"))
+    if seen is not None:
+        bias.masked_fill_(~seen[:, None], float("-inf"))
     bias.diagonal(columns - t, dim1=-2, dim2=-1).zero_()
     return bias
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, cap: float | None = None) -> Tensor:
     """Attention of queries `(B, t, H, h)` over keys and values `(B, G, columns, h)`: `(B, t, H*h)`."""
     B, t, H, h = q.shape
     G = k.shape[1]
+    if cap is not None:
+        return capped(q, k, v, bias, cap)
     if t == 1 and q.device.type == "cpu" and q.dtype == torch.bfloat16 and H != G:  # as below, 1.4 times as fast
         y = F.scaled_dot_product_attention(q.transpose(1, 2), k, v, attn_mask=bias, enable_gqa=True)
         return y.reshape(B, 1, H * h)
@@ -126,6 +149,19 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
     return y.transpose(1, 2).reshape(B, t, H * h)
 
 
+def capped(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, cap: float) -> Tensor:
+    """The same with scores s capped to cap * tanh(s / cap), for which no fused kernel is."""
+    (B, t, H, h), G, columns = q.shape, k.shape[1], k.shape[2]
+    q = q.transpose(1, 2).reshape(B, G, H // G * t, h)  # the queries of a group, one below another
+    scores = (q @ k.mT).mul_(h**-0.5 / cap).tanh_().mul_(cap).view(B, G, H // G, t, columns)
+    if bias is not None:
+        scores += bias[:, :, None]
+    elif t > 1:  # the new columns are all there are
+        scores += torch.full((t, t), float("-inf"), dtype=q.dtype, device=q.device).triu_(1)
+    p = scores.softmax(-1, dtype=torch.float32).to(q.dtype).flatten(2, 3)
+    return (p @ v).view(B, H, t, h).transpose(1, 2).reshape(B, t, H * h)
+
+
 def decode_forward(module: nn.Module, pack: Callable[..., Function]) -> DecodeForward | None:
     """The decoding forward of a module, with or without LoRA; None where only its own forward is right.
 
@@ -133,9 +169,8 @@ def decode_forward(module: nn.Module, pack: Callable[..., Function]) -> DecodeFo
     quantised layers only `widened` makes a copy.
     """
     module = base_of(module)
-    known = ("LlamaForCausalLM", "Qwen3ForCausalLM", "GPT2LMHeadModel")
     ops = decoding_operations(pack)
-    model = architecture_of(module, ops) if type(module).__name__ in known and plain(module) else None
+    model = architecture_of(module, ops) if type(module).__name__ in CAUSAL_LMS and plain(module) else None
     return model and DecodeForward(model, head_of(ops.linear, module.lm_head), base_weights(module)[0].dtype)
 
 
@@ -165,22 +200,32 @@ def decoding_operations(pack: Callable[..., Function]) -> Operations:
         multiply = (packed if pack is widened else pack)(weights, [base.bias for base in bases])
         return add_lora(multiply, layers, [len(weight) for weight in weights])
 
-    def rms_norm(layer: nn.Module, eps: float) -> Function:
-        return partial(F.rms_norm, normalized_shape=layer.weight.shape, weight=layer.weight, eps=eps)
+    def rms_norm(layer: nn.Module, eps: float, offset: float) -> Function:
+        shape = layer.weight.shape
+        if not offset:
+            return partial(F.rms_norm, normalized_shape=shape, weight=layer.weight, eps=eps)
+        with torch.inference_mode():
+            weight = layer.weight.float() + offset  # half precision has too few digits near 1
+        return lambda x: F.rms_norm(x.float(), shape, weight, eps).to(x.dtype)
 
     def layer_norm(layer: nn.Module) -> Function:
         shape = layer.weight.shape
         return partial(F.layer_norm, normalized_shape=shape, weight=layer.weight, bias=layer.bias, eps=layer.eps)
 
-    def swiglu(x: Tensor) -> Tensor:
-        gate, up = x.chunk(2, dim=-1)
-        return F.silu(gate).mul_(up)
+    def glu(activation: str) -> Function:
+        active = ACTIVATIONS[activation]
+
+        def forward(x: Tensor) -> Tensor:
+            gate, up = x.chunk(2, dim=-1)
+            return active(gate).mul_(up)
+
+        return forward
 
     def rows(table: nn.Module) -> Callable:
         own = snapshot(table)
         return lambda: own
 
-    return Operations(linear, rms_norm, layer_norm, swiglu, rows)
+    return Operations(linear, rms_norm, layer_norm, glu, rows)
 
 
 def head_of(linear: Callable[..., Function], layer: nn.Module) -> Function:

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from jupyter_gpt.inference import decode_forward
-from jupyter_gpt.inference.decode_forward import DecodeForward
+from jupyter_gpt.inference.decode_forward import DecodeForward, in_window
 from jupyter_gpt.inference.kv_cache import KVCache
 from jupyter_gpt.nn.modules import base_of, eval_mode, keeps_keys_and_values
 
@@ -105,7 +105,9 @@ class GraphedSteps:
         room, columns = self.home.shape[0], self.home.shape[2]
         self.ids[:rows], self.positions[:rows] = ids, positions
         self.column.fill_(length - 1)
-        self.bias[:rows, 0, 0, :length].zero_().masked_fill_(~mask, float("-inf"))
+        for window, bias in self.biases.items():
+            seen = mask if window is None else mask & in_window(mask, positions, window)[:, 0]
+            bias[:rows, 0, 0, :length].zero_().masked_fill_(~seen, float("-inf"))
         size = min(room, 1 << (rows - 1).bit_length()), min(columns, -(-length // COLUMNS) * COLUMNS)
         return self.replay(size)[:rows]
 
@@ -121,7 +123,10 @@ class GraphedSteps:
         self.positions = torch.zeros_like(self.ids)
         self.column = torch.zeros(1, dtype=torch.long, device=device)
         shape = (rows, 1, 1, self.home.shape[2])
-        self.bias = torch.full(shape, float("-inf"), dtype=self.home.dtype, device=device)
+        self.biases = {
+            window: torch.full(shape, float("-inf"), dtype=self.home.dtype, device=device)
+            for window in (None, *self.forward.model.windows)
+        }
 
     def step(self, rows: int, columns: int) -> Tensor:
         """The step itself, for the first `rows` rows and `columns` columns."""
@@ -132,8 +137,8 @@ class GraphedSteps:
             values[:rows].index_copy_(2, self.column, v)
             return keys[:rows, :, :columns], values[:rows, :, :columns]
 
-        bias = self.bias[:rows, :, :, :columns]
-        return self.forward.run(self.ids[:rows], self.positions[:rows], bias, update, 1)
+        biases = {window: bias[:rows, :, :, :columns] for window, bias in self.biases.items()}
+        return self.forward.run(self.ids[:rows], self.positions[:rows], biases, update, 1)
 
     def replay(self, size: tuple[int, int]) -> Tensor:
         """The step from its graph, which is captured when its size has been used a few times."""

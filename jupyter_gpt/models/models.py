@@ -264,8 +264,8 @@ class Models(ShownAsTable, Mapping):
         """
         import torch
 
+        from jupyter_gpt.nn.architectures import is_known_architecture
         from jupyter_gpt.nn.devices import resolved
-        from jupyter_gpt.nn.modules import is_known_architecture
 
         known = is_known_architecture(model.module.get_base_model() if model.base else model.module)
         upcast = not known and resolved(dtype, model.module) == "float32" and model.module.dtype != torch.float32

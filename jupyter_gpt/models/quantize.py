@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from jupyter_gpt.models.folder import SAFE, from_folder, quiet
 from jupyter_gpt.nn import quantized
-from jupyter_gpt.nn.modules import is_known_architecture
+from jupyter_gpt.nn.architectures import is_known_architecture
 from jupyter_gpt.nn.quantized import Int4, Int8, QuantizedEmbedding, QuantizedLinear
 
 Read = Callable[[str, int | None, int | None], Tensor]  # rows of a parameter in fp32; all of them for None, None

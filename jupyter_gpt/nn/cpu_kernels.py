@@ -10,7 +10,7 @@ Each Function equals the torch expression named in its docstring; `tests/nn/test
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import accumulate
 
 import torch
@@ -23,6 +23,7 @@ from jupyter_gpt.nn.varlen import groups
 LONGEST = 512  # positions: beyond, the scores no longer fit and torch's tiled attention is as fast
 SHORT = 256  # positions: shorter texts of a stream are worth laying side by side
 CPU = torch.device("cpu")
+ACTIVATIONS = {"silu": F.silu, "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh")}  # of a gated MLP
 BLOCK = 64  # queries at a time: what comes after a block is never multiplied
 
 
@@ -70,27 +71,38 @@ class Rotary(Function):
         return (g * cos).addcmul_(g.roll(g.shape[-1] // 2, -1), sin, value=-1).transpose(1, 2), None, None
 
 
-def attention_forward(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, y: Tensor) -> list[Tensor]:
+def attention_forward(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor, y: Tensor, cap: float | None = None
+) -> list[Tensor]:
     """Causal attention of q `(n, r, T, h)` over k, v `(n, T, h)`, written to y, shaped as q; the probabilities by
     block.
 
-    `mask` `(T, T)` is -inf above the diagonal, else 0. The r queries of a group are laid end to end as more rows of one
-    product, so that k and v are never repeated.
+    `mask` `(T, T)` is -inf above the diagonal and before a window, else 0. The r queries of a group are laid end to end
+    as more rows of one product, so that k and v are never repeated. With `cap` scores s become cap * tanh(s / cap).
     """
     r, T, h = q.shape[1:]
     probabilities = []
     for start in range(0, T, BLOCK):
         end = min(start + BLOCK, T)
-        scores = torch.baddbmm(
-            mask[start:end, :end].repeat(r, 1), q[:, :, start:end].flatten(1, 2), k[:, :end].mT, alpha=h**-0.5
-        )
+        q_block, k_block, unseen = q[:, :, start:end].flatten(1, 2), k[:, :end], mask[start:end, :end].repeat(r, 1)
+        if cap is None:
+            scores = torch.baddbmm(unseen, q_block, k_block.mT, alpha=h**-0.5)
+        else:
+            scores = bent(q_block, k_block, cap).mul_(cap).add_(unseen)
         p = torch.softmax(scores, dim=-1)
         y[:, :, start:end] = (p @ v[:, :end]).unflatten(1, (r, -1))
         probabilities.append(p)
     return probabilities
 
 
-def attention_backward(q: Tensor, k: Tensor, v: Tensor, probabilities: list[Tensor], g: Tensor, dq: Tensor):
+def bent(q: Tensor, k: Tensor, cap: float) -> Tensor:
+    """tanh(s / cap) of the scores s of q over k."""
+    return (q @ k.mT).mul_(q.shape[-1] ** -0.5 / cap).tanh_()
+
+
+def attention_backward(
+    q: Tensor, k: Tensor, v: Tensor, probabilities: list[Tensor], g: Tensor, dq: Tensor, cap: float | None = None
+):
     """The gradients of `attention_forward` for g, that of y: dk and dv are returned, dq is written, not yet scaled."""
     r, dk, dv = q.shape[1], None, None
     for p in reversed(probabilities):
@@ -98,6 +110,8 @@ def attention_backward(q: Tensor, k: Tensor, v: Tensor, probabilities: list[Tens
         start = end - p.shape[1] // r
         q_block, g_block = q[:, :, start:end].flatten(1, 2), g[:, :, start:end].flatten(1, 2)
         d_scores = torch._softmax_backward_data(g_block @ v[:, :end].mT, p, -1, p.dtype)
+        if cap is not None:
+            d_scores = d_scores.mul_(1 - bent(q_block, k[:, :end], cap).square_())
         dq[:, :, start:end] = (d_scores @ k[:, :end]).unflatten(1, (r, -1))
         dk_part, dv_part = d_scores.mT @ q_block, p.mT @ g_block
         if dk is None:  # the last block reaches all keys
@@ -112,12 +126,12 @@ class Attention(Function):
     """Causal softmax attention of q `(B, H, T, h)` over k, v `(B, G, T, h)` with H a multiple of G: `(B, T, H, h)`."""
 
     @staticmethod
-    def forward(ctx, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    def forward(ctx, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, cap: float | None = None) -> Tensor:
         B, H, T, h = q.shape
         G = k.shape[1]
         q, k, v = q.reshape(B * G, H // G, T, h), k.reshape(B * G, T, h), v.reshape(B * G, T, h)
-        y = torch.empty_like(q)
-        ctx.save_for_backward(q, k, v, *attention_forward(q, k, v, mask, y))
+        y, ctx.cap = torch.empty_like(q), cap
+        ctx.save_for_backward(q, k, v, *attention_forward(q, k, v, mask, y, cap))
         return y.view(B, H, T, h).transpose(1, 2).contiguous()
 
     @staticmethod
@@ -126,8 +140,9 @@ class Attention(Function):
         B, T, H, h = g.shape
         g = g.transpose(1, 2).reshape(q.shape)
         dq = torch.empty_like(q)
-        dk, dv = attention_backward(q, k, v, probabilities, g, dq)
-        return dq.mul_(h**-0.5).view(B, H, T, h), dk.mul_(h**-0.5).view(B, -1, T, h), dv.view(B, -1, T, h), None
+        dk, dv = attention_backward(q, k, v, probabilities, g, dq, ctx.cap)
+        dq, dk = dq.mul_(h**-0.5), dk.mul_(h**-0.5)
+        return dq.view(B, H, T, h), dk.view(B, -1, T, h), dv.view(B, -1, T, h), None, None
 
 
 class PackedAttention(Function):
@@ -138,17 +153,19 @@ class PackedAttention(Function):
     """
 
     @staticmethod
-    def forward(ctx, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, lengths: list[int]) -> Tensor:
+    def forward(
+        ctx, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, lengths: list[int], cap: float | None = None
+    ) -> Tensor:
         _, H, N, h = q.shape
         G = k.shape[1]
         q, k, v = q.reshape(G, H // G, N, h), k.reshape(G, 1, N, h), v.reshape(G, 1, N, h)
         y, probabilities = torch.empty_like(q), []
-        ctx.batches = side_by_side(tuple(lengths))
+        ctx.batches, ctx.cap = side_by_side(tuple(lengths)), cap
         for batch in ctx.batches:
             q_part = batch.take(q)
             y_part = torch.empty_like(q_part)
             T = batch.shape[1]
-            found = attention_forward(q_part, batch.take(k)[:, 0], batch.take(v)[:, 0], mask[:T, :T], y_part)
+            found = attention_forward(q_part, batch.take(k)[:, 0], batch.take(v)[:, 0], mask[:T, :T], y_part, cap)
             batch.put(y_part, y)
             probabilities += found
         ctx.save_for_backward(q, k, v, *probabilities)
@@ -170,12 +187,13 @@ class PackedAttention(Function):
                 probabilities[used : used + blocks],
                 batch.take(g, blank=True),
                 dq_part,
+                ctx.cap,
             )
             used += blocks
             for part, whole in ((dq_part, dq), (dk_part[:, None], dk), (dv_part[:, None], dv)):
                 batch.put(part, whole)
         dq, dk = dq.mul_(h**-0.5), dk.mul_(h**-0.5)
-        return dq.view(1, H, N, h), dk.view(1, -1, N, h), dv.view(1, -1, N, h), None, None
+        return dq.view(1, H, N, h), dk.view(1, -1, N, h), dv.view(1, -1, N, h), None, None, None
 
 
 @dataclass(frozen=True, eq=False)
@@ -272,14 +290,15 @@ class Adapted(Function):
         return d_x, *grads
 
 
-class SwiGLU(Function):
-    """`F.silu(gate) * up` of `gate, up = x.chunk(2, -1)` (Shazeer 2020)."""
+class GLU(Function):
+    """`activation(gate) * up` of `gate, up = x.chunk(2, -1)` (Shazeer 2020), by its `activation`."""
 
     @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
+    def forward(ctx, x: Tensor, activation: str) -> Tensor:
         gate, up = x.chunk(2, dim=-1)
-        active = F.silu(gate)
+        active = ACTIVATIONS[activation](gate)
         ctx.save_for_backward(x, active)
+        ctx.activation = activation
         return active * up
 
     @staticmethod
@@ -289,5 +308,8 @@ class SwiGLU(Function):
         d = torch.empty_like(x)
         d_gate, d_up = d.chunk(2, dim=-1)
         torch.mul(g, active, out=d_up)
-        torch.ops.aten.silu_backward.grad_input(g * up, gate, grad_input=d_gate)
-        return d
+        if ctx.activation == "silu":
+            torch.ops.aten.silu_backward.grad_input(g * up, gate, grad_input=d_gate)
+        else:
+            torch.ops.aten.gelu_backward.grad_input(g * up, gate, approximate="tanh", grad_input=d_gate)
+        return d, None

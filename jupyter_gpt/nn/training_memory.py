@@ -24,6 +24,7 @@ LONGEST, BLOCK = 512, 64  # of `cpu_kernels`: positions up to which attention ke
 OWN_FORWARD = {4: 1.5, 2: 1.75}  # of transformers' own forward, which upcasts norms and softmax: times what ours keeps
 RECURRENT = 3.0  # of state-space and other recurrent layers, which keep the states between tokens: times that once more
 EAGER_SCORE = 12  # bytes that attention without a fused kernel keeps for each score
+CAPPED_SCORE = 11  # that our attention with capped scores keeps for each
 MARGIN = 0.85  # share of the free memory that is planned with: allocators fragment, kernels take workspaces
 GRADIENT, WEIGHT = 4, 4  # bytes of a trained parameter's: both stay in fp32
 # Tokens that keep a device busy: down to here, smaller micro-batches are preferred to recomputation.
@@ -60,7 +61,8 @@ class Shape:
         numbers += (4 if self.gated else 2) * self.mlp
         probabilities = device == "cpu" and text <= LONGEST and not self.own
         numbers += self.heads * (text + BLOCK) / 2 if probabilities else 0
-        scores = EAGER_SCORE * self.heads * text if self.own and self.eager else 0
+        scores = (EAGER_SCORE if self.own else CAPPED_SCORE) * self.heads * text
+        scores = scores if self.eager and not probabilities else 0
         return numbers * itemsize * self.more(itemsize) + scores
 
     def more(self, itemsize: int) -> float:
@@ -145,12 +147,16 @@ def shape_of(module) -> Shape:
     """The shape of a causal LM or classifier of transformers, peft or not."""
     from torch import nn
 
-    from jupyter_gpt.nn.modules import is_known_architecture, keeps_keys_and_values
+    from jupyter_gpt.nn.architectures import KINDS, is_known_architecture
+    from jupyter_gpt.nn.modules import keeps_keys_and_values
 
     module = module.get_base_model() if hasattr(module, "get_base_model") else module
     config, own = module.config.get_text_config(), None
     if not is_known_architecture(module):
         own = 1.0 if keeps_keys_and_values(module) else RECURRENT
+
+    kind = KINDS.get(config.model_type)
+    capped = kind is not None and kind.score_cap and config.attn_logit_softcapping
 
     def first(*names: str, default: int) -> int:
         """The first of these that the configuration has; where it has one for each layer, the largest."""
@@ -174,7 +180,7 @@ def shape_of(module) -> Shape:
         parameters=sum(p.numel() for p in layers.values() if p.ndim > 1),
         gated=any("gate" in name for name in layers),
         own=own,
-        eager=getattr(config, "_attn_implementation", None) == "eager",
+        eager=bool(capped) if own is None else getattr(config, "_attn_implementation", None) == "eager",
     )
 
 

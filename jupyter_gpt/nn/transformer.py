@@ -1,16 +1,19 @@
-"""The training forward: the same function as transformers' Llama, Qwen3 and GPT-2, written to be fast.
+"""The training forward: the same function as transformers' Llama, GPT-2 and their kin, written to be fast.
 
 The parameters stay those of the transformers module, so saving, sampling and evaluating need no conversion; only the
 path from token ids to hidden states is our own (`modules.py`). fp32 weights are cast once where they are used (no
 autocast bookkeeping); q, k, v and gate, up are multiplied as one matrix; rotary tables are made once; attention is
 fused; on a CPU the gradients are those of `cpu_kernels.py`; LoRA is multiplied with its layers (`lora_linear.py`);
-texts are packed into one stream without attending to each other. Any other architecture uses its own forward under
-autocast. `tests/nn/test_transformer.py` and `test_packed.py` compare both.
+texts are packed into one stream without attending to each other. Any other architecture than those of
+`architectures.py` uses its own forward under autocast. `tests/nn/test_transformer.py`, `test_packed.py` and
+`test_shapes.py` compare both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,9 +22,9 @@ from torch.utils.checkpoint import checkpoint
 
 from jupyter_gpt.nn import cpu_kernels
 from jupyter_gpt.nn import lora_linear as adapted
+from jupyter_gpt.nn.architectures import Architecture, Block, Operations, architecture_of, is_known_architecture
 from jupyter_gpt.nn.devices import keep_freed_memory
 from jupyter_gpt.nn.lora_linear import token_rows
-from jupyter_gpt.nn.modules import Architecture, Block, Operations, architecture_of, is_known_architecture
 from jupyter_gpt.nn.varlen import Segments, groups
 
 
@@ -45,21 +48,27 @@ class Trunk(nn.Module):
         self.architecture = architecture_of(model, training_operations(dtype))
         if recomputed and self.architecture is None:
             recompute(model)
-        if self.architecture and self.architecture.rotary:
+        for n, rope in enumerate(self.architecture.ropes if self.architecture else ()):
             position = torch.arange(context, device=model.device)[None]
-            cos, sin = self.architecture.rotary(torch.zeros((), device=model.device), position)
+            cos, sin = rope(torch.zeros((), device=model.device), position)
             negated, half = sin[0].clone(), sin.shape[-1] // 2  # each table repeats itself after half a head
             negated[:, :half] *= -1
-            self.register_buffer("cos", cos[0].to(dtype), persistent=False)
-            self.register_buffer("sin", negated.to(dtype), persistent=False)
+            self.register_buffer(f"cos{n}", cos[0].to(dtype), persistent=False)
+            self.register_buffer(f"sin{n}", negated.to(dtype), persistent=False)
         if model.device.type == "cpu":
             longest = min(context, cpu_kernels.LONGEST)
             del self.mask
             self.register_buffer("mask", torch.full((longest, longest), float("-inf"), dtype=dtype).triu_(1), False)
 
-    def mask_of(self, T: int) -> Tensor | None:
-        """The causal mask for texts of up to T tokens; None for longer ones, which use a fused kernel."""
-        return None if self.mask is None or len(self.mask) < T else self.mask[:T, :T]
+    def mask_of(self, T: int, window: int | None = None) -> Tensor | None:
+        """The causal mask for texts of up to T tokens, each of which sees the last `window`; None for longer texts,
+        which use a fused kernel."""
+        if self.mask is None or len(self.mask) < T:
+            return None
+        mask = self.mask[:T, :T]
+        if window is not None and window < T:
+            mask = mask.masked_fill(~in_window(T, window, mask.device), -torch.inf)
+        return mask
 
     def forward(self, ids: Tensor, segments: Segments | None = None) -> Tensor:
         """With `segments`, `ids` `(1, N)` is a stream of texts, each of which sees only itself."""
@@ -74,19 +83,25 @@ class Trunk(nn.Module):
         """The forward of a known architecture."""
         B, T = ids.shape
         positions = slice(T) if segments is None else segments.positions
-        mask = self.mask_of(segments.longest if segments else T)
-        cos, sin = (self.cos[positions], self.sin[positions]) if model.rotary else (None, None)
+        longest = segments.longest if segments else T
+        masks = {window: self.mask_of(longest, window) for window in (None, *model.windows)}
+        tables = [
+            (getattr(self, f"cos{n}")[positions], getattr(self, f"sin{n}")[positions]) for n in range(len(model.ropes))
+        ]
 
         def layer(x: Tensor, block: Block) -> Tensor:
             qkv = block.qkv(block.norm1(x)).view(B, T, -1, model.width)
             q, k, v = qkv.split([model.heads, model.groups, model.groups], dim=2)
             if block.q_norm is not None:
                 q, k = block.q_norm(q), block.k_norm(k)
-            if model.rotary:
-                q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+            if block.rope is not None:
+                q, k = rotate(q, *tables[block.rope]), rotate(k, *tables[block.rope])
             else:
                 q, k = q.transpose(1, 2), k.transpose(1, 2)
-            x = x + block.out(attention(q, k, v.transpose(1, 2), mask, segments))
+            if model.query_factor is not None:
+                q = q * model.query_factor
+            mask, limits = masks[block.window], Limits(block.window, model.score_cap)
+            x = x + block.out(attention(q, k, v.transpose(1, 2), mask, segments, limits))
             return x + block.mlp(block.norm2(x))
 
         x = model.embed(ids, positions).to(self.dtype)
@@ -207,24 +222,62 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1).transpose(1, 2)
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, segments: Segments | None = None) -> Tensor:
+class Limits(NamedTuple):
+    """A token attends to the last `window` ones, itself among them; scores s are capped to cap * tanh(s / cap)."""
+
+    window: int | None = None
+    cap: float | None = None
+
+
+UNLIMITED = Limits()
+
+
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, segments: Segments | None = None, limits: Limits = UNLIMITED
+) -> Tensor:
     """Causal attention of q `(B, H, T, h)` over k, v `(B, G, T, h)` with H a multiple of G; returns `(B, T, H*h)`.
 
-    With `mask` `(T, T)` it is computed by `cpu_kernels`, else by torch's fused kernel; in a stream (B = 1) each text by
-    itself.
+    With `mask` `(T, T)`, which has the window in it, it is computed by `cpu_kernels`, else by torch's fused kernel; in
+    a stream (B = 1) each text by itself.
     """
     if segments is not None:
-        return packed_attention(q, k, v, mask, segments)
+        return packed_attention(q, k, v, mask, segments, limits)
     if mask is not None and eager(q):
-        return cpu_kernels.Attention.apply(q, k, v, mask).flatten(2)
-    return causal(q, k, v).transpose(1, 2).flatten(2)
+        return cpu_kernels.Attention.apply(q, k, v, mask, limits.cap).flatten(2)
+    return causal(q, k, v, limits).transpose(1, 2).flatten(2)
 
 
-def causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Causal attention `(B, H, T, h)` by torch's fused kernels."""
-    if q.shape[1] != k.shape[1] and not shares_keys(q):
+def causal(q: Tensor, k: Tensor, v: Tensor, limits: Limits = UNLIMITED) -> Tensor:
+    """Causal attention `(B, H, T, h)` by torch's fused kernels, or its products where scores are capped."""
+    T, h = q.shape[2:]
+    window = limits.window if limits.window is not None and limits.window < T else None
+    shared = q.shape[1] == k.shape[1] or (shares_keys(q) if window is None else q.device.type == "cpu")
+    if not shared or limits.cap is not None:
         k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (k, v))
+    mask_of = window_mask if torch.compiler.is_compiling() else one_mask
+    if limits.cap is not None:
+        scores = limits.cap * torch.tanh(q @ k.mT * (h**-0.5 / limits.cap))
+        wide = torch.promote_types(q.dtype, torch.float32)
+        return (scores + mask_of(T, window or T, q.dtype, q.device)).softmax(-1, dtype=wide).to(q.dtype) @ v
+    if window is not None:
+        mask = mask_of(T, window, q.dtype, q.device)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=q.shape[1] != k.shape[1])
     return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1])
+
+
+def in_window(T: int, window: int, device: torch.device) -> Tensor:
+    """Whether a token (row) is less than `window` tokens after another (column) `(T, T)`."""
+    at = torch.arange(T, device=device)
+    return at[:, None] - at < window
+
+
+def window_mask(T: int, window: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """What is added to scores `(T, T)`: -inf after a token and from `window` before it."""
+    seen = in_window(T, window, device).tril()
+    return torch.zeros(T, T, dtype=dtype, device=device).masked_fill_(~seen, -torch.inf)
+
+
+one_mask = lru_cache(4)(window_mask)  # for all layers, whose backward passes keep it
 
 
 def shares_keys(q: Tensor) -> bool:
@@ -240,34 +293,37 @@ def has_flash(q: Tensor) -> bool:
     return torch.cuda.get_device_capability(q.device) >= (8, 0)
 
 
-def packed_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, segments: Segments) -> Tensor:
+def packed_attention(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, segments: Segments, limits: Limits = UNLIMITED
+) -> Tensor:
     """The attention of a stream: by `cpu_kernels`, by the kernel for texts of varying length, or, where neither runs,
     texts of similar length side by side."""
     if mask is not None and eager(q):
-        return cpu_kernels.PackedAttention.apply(q, k, v, mask, segments.lengths).flatten(2)
-    if has_flash(q):
+        return cpu_kernels.PackedAttention.apply(q, k, v, mask, segments.lengths, limits.cap).flatten(2)
+    if has_flash(q) and limits.cap is None:
         from torch.nn.attention.varlen import varlen_attn
 
         q, k, v = (x[0].transpose(0, 1) for x in (q, k, v))
         bounds, longest = segments.bounds, segments.longest
+        before = -1 if limits.window is None else limits.window - 1
         y = varlen_attn(
-            q, k, v, bounds, bounds, longest, longest, window_size=(-1, 0), enable_gqa=q.shape[1] != k.shape[1]
+            q, k, v, bounds, bounds, longest, longest, window_size=(before, 0), enable_gqa=q.shape[1] != k.shape[1]
         )
         return y.flatten(1)[None]
     _, H, N, h = q.shape
     q, k, v = (x.reshape(k.shape[1], -1, N, h) for x in (q, k, v))
     y = torch.empty_like(q)
     for batch in cpu_kernels.side_by_side(tuple(segments.lengths), q.device):
-        batch.put(causal(batch.take(q), batch.take(k), batch.take(v)), y)
+        batch.put(causal(batch.take(q), batch.take(k), batch.take(v), limits), y)
     return y.view(1, H, N, h).transpose(1, 2).flatten(2)
 
 
-def swiglu(x: Tensor) -> Tensor:
-    """SwiGLU of gate and up `(..., 2M)` side by side."""
+def glu(x: Tensor, activation: str) -> Tensor:
+    """activation(gate) * up of gate and up `(..., 2M)` side by side."""
     if eager(x):
-        return cpu_kernels.SwiGLU.apply(x)
+        return cpu_kernels.GLU.apply(x, activation)
     gate, up = x.chunk(2, dim=-1)
-    return F.silu(gate) * up
+    return cpu_kernels.ACTIVATIONS[activation](gate) * up
 
 
 def training_operations(dtype: torch.dtype, apart: bool = False) -> Operations:
@@ -279,13 +335,16 @@ def training_operations(dtype: torch.dtype, apart: bool = False) -> Operations:
             return lambda x: torch.cat([project(x, layer) for layer in layers], dim=-1)
         return lambda x: project(x, *layers)
 
+    def norm(layer: nn.Module, eps: float, offset: float):
+        return lambda x: rms_norm(x, layer.weight + offset if offset else layer.weight, eps)
+
     def layer_norm(layer: nn.Module):
         return lambda x: F.layer_norm(x, x.shape[-1:], layer.weight.to(dtype), layer.bias.to(dtype), layer.eps)
 
     return Operations(
         linear=linear,
-        rms_norm=lambda layer, eps: lambda x: rms_norm(x, layer.weight, eps),
+        rms_norm=norm,
         layer_norm=layer_norm,
-        swiglu=swiglu,
+        glu=lambda activation: lambda x: glu(x, activation),
         token_rows=lambda table: lambda: token_rows(table),
     )

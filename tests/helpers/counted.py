@@ -36,11 +36,11 @@ class Counted(TorchDispatchMode):
         self.now -= size
 
 
-def fused_attention(q: Tensor, k: Tensor, v: Tensor, is_causal: bool = False, enable_gqa: bool = False) -> Tensor:
+def fused_attention(q: Tensor, k: Tensor, v: Tensor, is_causal=False, enable_gqa=False, attn_mask=None) -> Tensor:
     """The kernel that a GPU takes; on the meta device torch would take the one that keeps all scores."""
-    if q.dtype == torch.float32:
+    if q.dtype == torch.float32 or attn_mask is not None:
         k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
-        return torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, None, True, 0.0, is_causal)[0]
+        return torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, attn_mask, True, 0.0, is_causal)[0]
     return torch.ops.aten._scaled_dot_product_flash_attention(q, k, v, 0.0, is_causal)[0]
 
 

@@ -31,8 +31,10 @@ def test_greedy_tokens_with_an_adapter(model, prompts):
 
 
 def test_a_model_without_a_forward_of_ours(prompts):
-    same_as_generate(build("mistral", sliding_window=12), prompts[:12])
-    same_as_generate(build("gemma2", sliding_window=12), prompts[:12])
+    same_as_generate(build("starcoder2", sliding_window=12), prompts[:12])
+    same_as_generate(
+        build("cohere2", sliding_window=12, layer_types=["sliding_attention", "full_attention"]), prompts[:12]
+    )
 
 
 def test_a_model_whose_memory_is_a_state(prompts):

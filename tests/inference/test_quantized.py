@@ -33,7 +33,7 @@ def build(kind: str):
             initializer_range=0.1,
         )
     else:
-        name = {"llama": "LlamaConfig", "qwen3": "Qwen3Config", "mistral": "MistralConfig"}[kind]
+        name = {"llama": "LlamaConfig", "qwen3": "Qwen3Config", "stablelm": "StableLmConfig"}[kind]
         config = getattr(transformers, name)(
             vocab_size=VOCAB,
             hidden_size=64,
@@ -85,7 +85,7 @@ def near(found, wanted, most: float) -> None:
     assert (found.float() - wanted.float()).pow(2).mean().sqrt() < most * wanted.float().std()
 
 
-@pytest.mark.parametrize("kind", ["llama", "qwen3", "gpt2", "mistral"])
+@pytest.mark.parametrize("kind", ["llama", "qwen3", "gpt2", "stablelm"])
 @pytest.mark.parametrize("dtype", ["int8", "int4"])
 def test_the_forwards_are_those_of_the_dequantised_model(way, kind, dtype):
     plain = build(kind)
@@ -98,7 +98,7 @@ def test_the_forwards_are_those_of_the_dequantised_model(way, kind, dtype):
         near(module(ids).logits, wanted, 0.03)
     prompt, request = tuple(ids[0].tolist()), Request(tuple(ids[0].tolist()), max_tokens=12, temperature=0)
     tokens = run(module, [request])[0, 0]
-    if kind != "mistral":
+    if kind != "stablelm":
         assert decode_forward(module, unpacked) is not None, "our decoding forward takes it"
     full = exact(torch.tensor([[*prompt, *ids_of(tokens)]])).logits[0].log_softmax(-1)[len(prompt) - 1 :]
     for place, token in enumerate(tokens):

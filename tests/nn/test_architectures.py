@@ -160,7 +160,7 @@ ROPES = {
 }
 
 
-@pytest.mark.parametrize("kind", ["llama", "qwen2"])
+@pytest.mark.parametrize("kind", ["llama", "starcoder2"])
 @pytest.mark.parametrize("rope", ROPES)
 def test_rotations_that_depend_on_the_longest_text_are_each_text_s_own(kind, rope):
     """The texts have 9, 5 and 12 tokens, and the model was trained on 8."""

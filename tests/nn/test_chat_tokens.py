@@ -42,13 +42,13 @@ def tiny(arch="llama", vocab=90):
     return model
 
 
-def mistral():
-    from transformers import MistralConfig, MistralForCausalLM
+def stablelm():
+    from transformers import StableLmConfig, StableLmForCausalLM
 
     torch.manual_seed(0)
     return (
-        MistralForCausalLM(
-            MistralConfig(
+        StableLmForCausalLM(
+            StableLmConfig(
                 vocab_size=90,
                 hidden_size=32,
                 intermediate_size=48,
@@ -64,7 +64,12 @@ def mistral():
     )
 
 
-SHAPES = [lambda: tiny("llama"), lambda: tiny("qwen3"), lambda: tiny("gpt2"), mistral]  # gpt2 is tied, mistral not ours
+SHAPES = [
+    lambda: tiny("llama"),
+    lambda: tiny("qwen3"),
+    lambda: tiny("gpt2"),
+    stablelm,
+]  # gpt2 is tied, stablelm not ours
 
 
 def moved(model, seed=5):

@@ -163,10 +163,10 @@ def test_no_token_sees_another_text():
 
 
 def test_a_model_of_another_architecture_goes_its_own_way():
-    from transformers import MistralConfig, MistralForCausalLM
+    from transformers import Starcoder2Config, Starcoder2ForCausalLM
 
     torch.manual_seed(0)
-    config = MistralConfig(
+    config = Starcoder2Config(
         vocab_size=96,
         hidden_size=32,
         intermediate_size=64,
@@ -177,7 +177,7 @@ def test_a_model_of_another_architecture_goes_its_own_way():
         bos_token_id=0,
         eos_token_id=0,
     )
-    model = copied(MistralForCausalLM(config)).double()
+    model = copied(Starcoder2ForCausalLM(config)).double()
     rows = batch()
     assert Trunk(model, 128, torch.float64).architecture is None
     loss, gradients = losses(model, rows, torch.float64)

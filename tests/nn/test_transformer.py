@@ -60,9 +60,9 @@ def test_parameter_count_is_exact(name):
 
 
 def test_unknown_architecture_falls_back_on_its_own_forward():
-    from transformers import MistralConfig, MistralForCausalLM
+    from transformers import StableLmConfig, StableLmForCausalLM
 
-    config = MistralConfig(
+    config = StableLmConfig(
         vocab_size=96,
         hidden_size=32,
         intermediate_size=64,
@@ -70,7 +70,7 @@ def test_unknown_architecture_falls_back_on_its_own_forward():
         num_attention_heads=2,
         num_key_value_heads=1,
     )
-    model = MistralForCausalLM(config).eval()
+    model = StableLmForCausalLM(config).eval()
     ids = torch.randint(0, 96, (2, 16))
     hidden = Trunk(model, 16, torch.float32)(ids)
     assert torch.allclose(hidden @ model.lm_head.weight.t(), model(ids).logits, atol=1e-5)

@@ -132,11 +132,11 @@ def test_rewards_and_reinforcement_learning(gpt, card, base, algo, rank):
 
 def test_transformers_own_forward(gpt, card, base):
     """A shape that is not written out here goes through autocast, or on a card without bfloat16 has fp32 weights."""
-    from transformers import Qwen2Config, Qwen2ForCausalLM
+    from transformers import StableLmConfig, StableLmForCausalLM
 
     base()
     llama = gpt.models["base"]
-    config = Qwen2Config(
+    config = StableLmConfig(
         vocab_size=llama.module.config.vocab_size,
         hidden_size=64,
         intermediate_size=96,
@@ -145,7 +145,7 @@ def test_transformers_own_forward(gpt, card, base):
         num_key_value_heads=2,
         max_position_embeddings=64,
     )
-    module = Qwen2ForCausalLM(config).to("cuda").eval()
+    module = StableLmForCausalLM(config).to("cuda").eval()
     gpt.models.keep("qwen", module, llama.tokenizer, "pull", None, ["qwen (pull)"], 0)
     for options in ({}, {"lora": 4}, {"lora": 4, "checkpointing": True}):
         run = gpt.sft("chat", ROWS, "qwen", overwrite=True, **SFT, **options)

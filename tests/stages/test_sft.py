@@ -278,10 +278,10 @@ def test_a_base_that_changed_is_not_resumed_upon(gpt, sft, tiny_model):
 
 
 def test_any_architecture_is_finetuned(gpt, fox):
-    from transformers import MistralConfig, MistralForCausalLM
+    from transformers import Starcoder2Config, Starcoder2ForCausalLM
 
     torch.manual_seed(0)
-    config = MistralConfig(
+    config = Starcoder2Config(
         vocab_size=len(fox.tokenizer),
         hidden_size=32,
         intermediate_size=64,
@@ -293,7 +293,7 @@ def test_any_architecture_is_finetuned(gpt, fox):
         bos_token_id=0,
         eos_token_id=0,
     )
-    gpt.models.keep("wind", MistralForCausalLM(config), fox.tokenizer, "pull", None, ["wind"], 0)
+    gpt.models.keep("wind", Starcoder2ForCausalLM(config), fox.tokenizer, "pull", None, ["wind"], 0)
     for options in ({}, {"lora": 2}, {"lora": 2, "checkpointing": True}):
         run = gpt.sft("reply", ROWS, "wind", lr=0.01, overwrite=True, **{**SHORT, **options})
         assert run.status == "finished" and run.history["loss"].iloc[-1] < run.history["loss"].iloc[0]
