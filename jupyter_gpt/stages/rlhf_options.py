@@ -51,10 +51,13 @@ class RLHF(Training):
 One prompt a line; empty lines are skipped. Without any, those of the rankings are used. Or one source of rows alone:
 `$rows`, a list, DataFrame or Dataset; a file, `./rows.jsonl`; a dataset, `hf:openai/gsm8k/main`, of which as many rows
 are read as the steps can use. A row has a `prompt` (or `question`), a text or a list of messages, perhaps a `system`
-prompt, and other columns, such as `answer`. A reward function is given the columns that it names:
-f(prompt, completion, answer) -> float; with `completions` for `completion` all at once:
-f(prompts, completions, answer) -> list of float. `finish_reason` is "stop", or "length" of a truncated completion;
-`completion_ids` are its tokens. None leaves a completion out: another reward applies to it.
+prompt, and other columns, such as `answer`.
+
+A reward function is given the columns that it names: f(prompt, completion, answer) -> float; with `completions` for
+`completion` all at once: f(prompts, completions, answer) -> list of float. `finish_reason` is "stop", or "length" of a
+truncated completion; `completion_ids` are its tokens. None means that the reward does not apply to the completion. A
+prompt of several messages is passed as text, a line each: `user: …`.
+
 For --loss kto a row is a vote: `prompt`, `completion` and `label`, true or false.
 """
     body_sketch: ClassVar[tuple[str, ...]] = ("prompt", "…")

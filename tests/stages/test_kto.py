@@ -14,6 +14,7 @@ from jupyter_gpt.data.prompt_completion import PromptCompletion
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.nn.logprobs import Reader, logprobs
 from jupyter_gpt.nn.preference_loss import kto_kl, kto_loss
+from jupyter_gpt.notebook.views.run_report import run_report
 from jupyter_gpt.stages.kto import mismatched
 from jupyter_gpt.stages.rankings import Ranking
 from jupyter_gpt.stages.rl import Vote
@@ -149,6 +150,7 @@ def test_what_was_called_good_becomes_more_probable_than_what_was_called_bad(gpt
     assert run.status == "finished" and len(run.recipe["votes"]) == (0 if source == "rankings" else 24)
     assert table["loss"].iloc[-3:].mean() < table["loss"].iloc[0] - 0.03 and table["margin"].dropna().iloc[-1] > 0.2
     assert {"kl_estimate", "accuracy", "val_loss"} <= set(table.columns)
+    assert run_report(run).text.startswith("aligned: KTO, finished, all 16 steps")
     evaluations = [e for e in run.events if e["event"] == "evaluation"]
     assert evaluations[0]["val_loss"] == pytest.approx(0.5, abs=1e-3) and evaluations[-1]["val_loss"] < 0.48
     assert evaluations[-1]["accuracy"] > 0.6 and evaluations[-1]["low"] < evaluations[-1]["high"]

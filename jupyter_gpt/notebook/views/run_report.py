@@ -82,7 +82,8 @@ def run_report(run, beside: Sequence = ()) -> Report:
 
 def heading(run) -> list[Inline]:
     """`storyteller: pretrain, finished, all 600 steps`."""
-    kind = run.recipe["algo"].upper() if run.kind == "rlhf" else KINDS.get(run.kind, run.kind)
+    algorithm = "kto" if run.recipe.get("loss") == "kto" else run.recipe.get("algo", "")
+    kind = algorithm.upper() if run.kind == "rlhf" else KINDS.get(run.kind, run.kind)
     reached = [f"all {run.steps} steps"] if fixed(run) else [Varies(run.step), " of ", Varies(run.steps), " steps"]
     return [f"{run.name}: {kind}, {standing(run)}, ", *reached]
 
