@@ -121,9 +121,8 @@ class Training(Elsewhere):
     )
     keep: Annotated[int | str, AfterValidator(checked_keep)] | None = option(
         None,
-        "checkpoints that stay after the end: best (by validation loss, in RL by reward), last, or the newest N; %gpt "
-        "load NAME --step reads them (default: the one before the learning rate falls, from where %gpt resume NAME "
-        "--steps goes on; 0: none)",
+        "checkpoints that stay after the end, for %gpt load: best (by validation loss, in RL by reward), last, or the "
+        "newest N (default: the one before the learning rate falls, from where %gpt resume makes a run longer; 0: none)",
         "best|last|N",
         kind=typed_keep,
         hints=(BEST, LAST),
