@@ -122,7 +122,7 @@ class Training(Elsewhere):
     keep: Annotated[int | str, AfterValidator(checked_keep)] | None = option(
         None,
         "checkpoints that stay after the end, for %gpt load: best (by validation loss, in RL by reward), last, or the "
-        "newest N (default: the one before the learning rate falls, from where %gpt resume makes a run longer; 0: none)",
+        "newest N (default: that before the learning rate falls, from where %gpt resume makes a run longer; 0: none)",
         "best|last|N",
         kind=typed_keep,
         hints=(BEST, LAST),
