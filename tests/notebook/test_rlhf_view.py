@@ -202,4 +202,5 @@ def test_the_slide_of_a_reward_model():
     report = run_report(run("reward", reward_recipe("s", "taste"), events))
     assert "<script" not in report.html and "▣" in report.html and "cut off" in report.text
     assert "≈90.0% (95% interval ≈50.0% to ≈100.0%)" in report.text and "calibration" in report.html
+    assert re.search(r"≈0.95 +≈1.00 +≈2\n", report.text), "a count has no decimals"
     json.dumps([report.data, report.metadata])

@@ -222,7 +222,7 @@ def table_parts(table: dict) -> list[Part]:
         if isinstance(value, list | tuple):
             value, low, high = (number(each, table["format"]) for each in value)
             return [value, " (", low, " to ", high, ")"]
-        return value if isinstance(value, str) else number(value, table["format"])
+        return value if isinstance(value, str) else number(value, ".0f" if isinstance(value, int) else table["format"])
 
     numbers = Table(table["columns"], [[cell(value) for value in row] for row in table["rows"]])
     noted = [Paragraph(table["note"], "quiet")] if table["note"] else []
