@@ -175,7 +175,7 @@ def peak_flops(device: str, dtype: str, seconds: float = 0.25) -> float | None:
             a @ a
             rate = 2 * 1024**3 / (time.perf_counter() - start)
             _measured[dtype] = max(rate, _measured.get(dtype, 0.0))
-    return _measured[dtype]
+    return _measured.get(dtype)  # None if this thread had no time for one product
 
 
 @functools.cache

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.nn.schedule import phases
 from jupyter_gpt.runs import checkpoint
@@ -63,6 +64,8 @@ def extended(run: Run, recipe: Any, options: Any) -> Extension | None:
             ": its learning rate had been falling by then and rises again to that of the longer schedule, so this is "
             f"not what a run of {steps:,} steps would have come to"
         )
+    if again := read_again(run, longer):
+        note += f". Its data were prepared for the shorter run: it reads {' and '.join(again)}"
     return Extension(longer, checkpoint.at(folder, begin), (Note(text=note),))
 
 
@@ -86,6 +89,19 @@ def length(run: Run, recipe: Any, options: Any) -> int | None:
             raise GPTError(f"run {run.name} has no step whose time is known: give --steps")
         return int(60 * options.minutes * last["step"] / last["seconds"])
     return options.steps
+
+
+def read_again(run: Run, recipe: Any) -> list[str]:
+    """The sources of a pretraining of which it will read the same text more than once, though they have more."""
+    path = run.folder / "data" / "documents.json"
+    try:
+        sources = store.read_json(path)["sources"] if path.exists() else []
+        total, tokens = sum(each["weight"] for each in sources), recipe.steps * getattr(recipe, "batch_tokens", 0)
+        times = {each["name"]: tokens * each["weight"] / total / each["tokens"] for each in sources if each["tokens"]}
+        ended = {each["name"] for each in sources if each["exhausted"]}
+    except (ValueError, KeyError, TypeError):  # damaged: the run says so when it begins
+        return []
+    return [f"{name} {count:.1f} times" for name, count in times.items() if count > 1.05 and name not in ended]
 
 
 def none_kept(run: Run, recipe: Any) -> str:

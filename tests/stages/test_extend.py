@@ -3,6 +3,7 @@
 Twenty steps read all of `$docs`: then a longer run prepares the same data.
 """
 
+import json
 import time
 
 import pytest
@@ -51,6 +52,17 @@ def test_a_finished_run_made_longer_equals_one_of_that_length(gpt, train, optimi
     assert weights(gpt, "short") == weights(gpt, "whole")
     assert gpt.models.about("short").step == 40 and kept(again) == kept(whole) == [20]
     assert notes(again) == ["made longer, from 20 to 40 steps, from its checkpoint of step 10"]
+
+
+def test_it_says_which_data_it_reads_again(gpt, train):
+    """Ten steps have not read all of `$docs`."""
+    run = train("short", steps=10)
+    [source] = json.loads((run.folder / "data" / "documents.json").read_text())["sources"]
+    again = gpt.resume("short", steps=40)
+    assert not source["exhausted"] and notes(again) == [
+        "made longer, from 10 to 40 steps, from its checkpoint of step 5. Its data were prepared for the shorter run: "
+        f"it reads $docs {40 * 128 / source['tokens']:.1f} times"
+    ]
 
 
 def test_a_warm_up_keeps_its_steps(gpt, train):
