@@ -78,6 +78,7 @@ class PartialAnswer:
         self.seconds: list[float] = []
         self.finish: str | None = None
         self.drafted = self.accepted = 0  # tokens of speculative decoding
+        self.cached = 0  # tokens of the prompt
         self.ended: float | None = None  # time.perf_counter()
         self.ended_by_token = False
         self.cut: int | None = None  # where a stop text begins
@@ -92,6 +93,7 @@ class PartialAnswer:
         self.seconds.append(token.seconds)
         self.drafted += token.drafted
         self.accepted += token.accepted
+        self.cached += token.cached
         self.finish = token.finish
         self.ended_by_token = token.finish == "stop" and token.id in self.stop_ids
         if self.stop and not self.ended_by_token:
@@ -191,7 +193,7 @@ def answers(
     ]
     unfinished = sum(map(len, partial_answers))
     began = turn = refreshed = time.perf_counter()
-    tokens, interrupted = generate(module, requests), False
+    tokens, interrupted = generate(module, requests, reuse=True), False
 
     def so_far(whole: bool) -> list[Completion]:
         pairs = zip(prompts, partial_answers, strict=True)
@@ -238,7 +240,8 @@ def completion(
     seconds = max(now if d.ended is None else d.ended for d in partial_answers) - began
     sizes = ((len(d.tokens), d.drafted, d.accepted) for d in partial_answers)
     count, drafted, accepted = map(sum, zip(*sizes, strict=True))
-    usage = Usage(len(prompt.ids), count, seconds, drafted=drafted, accepted=accepted)
+    cached = max(d.cached for d in partial_answers)
+    usage = Usage(len(prompt.ids), count, seconds, drafted=drafted, accepted=accepted, cached_tokens=cached)
     samples = [
         Completion(
             text=d.as_text(whole),

@@ -89,7 +89,8 @@ class Sampling(Options):
 class Usage:
     """Usage of one prompt, all its samples together. `seconds`: from sending it until its last sample ended; prompts
     sent together share that time. `cost`: dollars, None if no price is known. `drafted`: tokens proposed by speculative
-    decoding, of which the model `accepted` some; those are among the completion tokens."""
+    decoding, of which the model `accepted` some; those are among the completion tokens. `cached_tokens`: how many of
+    the prompt tokens were in the prefix cache, or the server's, and were not read again."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -97,6 +98,7 @@ class Usage:
     cost: float | None = None
     drafted: int = 0
     accepted: int = 0
+    cached_tokens: int = 0
 
     @property
     def tokens_per_second(self) -> float:

@@ -306,9 +306,9 @@ def base_weights(module: nn.Module) -> list[nn.Parameter]:
 
 
 @torch.no_grad()
-def fingerprint(module: nn.Module) -> Tensor:
+def fingerprint(parameters: Sequence[Tensor]) -> Tensor:
     """A few numbers of every weight, and its address: any training, merging or loading changes them."""
-    weights = [weight.detach().flatten() for weight in base_weights(module)]
+    weights = [weight.detach().flatten() for weight in parameters]
     exact = torch.float32 if weights[0].device.type == "mps" else torch.float64
     sums = torch.stack([w[:: max(1, len(w) // PROBES)].sum(dtype=exact) for w in weights])
     return torch.cat([sums.cpu().double(), torch.tensor([float(w.data_ptr()) for w in weights], dtype=torch.float64)])
@@ -319,7 +319,7 @@ def prepacked(module: nn.Module) -> Callable[..., Function] | None:
     mark, made = _prepacked.get(base_weights(module)[0], (None, None))
     if mark is None:
         return None
-    if not torch.equal(mark, fingerprint(module)):
+    if not torch.equal(mark, fingerprint(base_weights(module))):
         release(module)
         return None
     return cached(module, made)
@@ -328,7 +328,7 @@ def prepacked(module: nn.Module) -> Callable[..., Function] | None:
 def prepack(module: nn.Module) -> Callable[..., Function]:
     """What makes the linear functions of `module`; their copies are kept as long as the weights live."""
     made: dict = {}
-    _prepacked[base_weights(module)[0]] = (fingerprint(module), made)
+    _prepacked[base_weights(module)[0]] = (fingerprint(base_weights(module)), made)
     return cached(module, made)
 
 

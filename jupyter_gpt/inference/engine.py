@@ -13,25 +13,28 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from jupyter_gpt.errors import GPTError, OutOfMemory, is_out_of_memory
-from jupyter_gpt.inference import sampling, speculative
+from jupyter_gpt.inference import prefix_cache, sampling, speculative
 from jupyter_gpt.inference.forward import forward_of
 from jupyter_gpt.inference.kv_cache import KVCache, gather
+from jupyter_gpt.inference.prefix_cache import Prefix, PrefixCache
 from jupyter_gpt.inference.sampling import PrefillKey, Request, Sequence, Token, mask_logits
-from jupyter_gpt.nn.devices import free
+from jupyter_gpt.nn import devices
 from jupyter_gpt.nn.modules import context_of
 
 NO_UNIFORMS = [0.0] * sampling.DEPTH  # greedy sequences take none from their stream
 ROOM = 128  # columns allocated beyond the prompt; the cache grows when they are full
 
 
-def generate(module: nn.Module, requests: Iterable[Request]) -> Iterator[Token | None]:
-    """Continue the prompts of `requests` with a transformers causal LM or a peft model of one.
+def generate(module: nn.Module, requests: Iterable[Request], reuse: bool = False) -> Iterator[Token | None]:
+    """Continue the prompts of `requests` with a transformers causal LM or a peft model of one. With `reuse`, the prefix
+    cache (`prefix_cache.py`) is used and added to.
 
     Yields each token as it is sampled, requests and samples numbered as given, and None after passes that only read
     prompts. Prompt and sample stay within the model's context (finish "length"). Raises GPTError for an empty prompt
@@ -39,7 +42,7 @@ def generate(module: nn.Module, requests: Iterable[Request]) -> Iterator[Token |
     """
     requests = list(requests)
     drafter = speculative.drafter_of(module, requests[0]) if len(requests) == 1 else None
-    batch = SpeculativeBatch(module, drafter) if drafter else Batch(module)
+    batch = SpeculativeBatch(module, drafter, reuse) if drafter else Batch(module, reuse=reuse)
     for request in requests:
         batch.add(request)
     while batch.busy:
@@ -62,19 +65,24 @@ def sample(
 
 
 class Prefill:
-    """Prompts of similar length that are read together, a block of columns per pass; at the end `logits` `(P, V)`."""
+    """Prompts of similar length that are read together, a block of columns per pass; at the end `logits` `(P, V)`.
 
-    def __init__(self, keys: list[PrefillKey], device: torch.device, room: int):
-        self.keys, self.width, self.done_columns = keys, max(len(ids) for ids, _ in keys), 0
-        self.cache = KVCache(len(keys), self.width + room, device)
-        self.logits: Tensor | None = None
+    Of each only the tokens after its known prefix are read.
+    """
+
+    def __init__(self, keys: list[PrefillKey], prefixes: list[Prefix], device: torch.device, room: int):
+        self.keys, self.cached = keys, [prefix.length for prefix in prefixes]
+        self.unread = [ids[cached:] for (ids, _), cached in zip(keys, self.cached, strict=True)]
+        self.width, self.done_columns = max(map(len, self.unread)), 0
+        self.cache = prefix_cache.begin(prefixes, self.width + room, device)
+        self.logits = None if self.width else torch.stack([prefix.logits for prefix in prefixes])
 
     def read(self, module: nn.Module, forward, tokens_per_pass: int) -> None:
         """Read the next block: at most about `tokens_per_pass` tokens."""
         start = self.done_columns
         end = min(self.width, start + max(1, tokens_per_pass // len(self.keys)))
         block, counts = [], []
-        for ids, _ in self.keys:
+        for ids in self.unread:
             padding = self.width - len(ids)
             tokens = ids[max(0, start - padding) : max(0, end - padding)]
             block.append([0] * (end - start - len(tokens)) + list(tokens))
@@ -91,7 +99,8 @@ class Prefill:
 class Batch:
     """Requests being answered by one model. Call `step` while `busy`, and `add` at any time between two steps."""
 
-    def __init__(self, module: nn.Module, max_sequences: int | None = None):
+    def __init__(self, module: nn.Module, max_sequences: int | None = None, reuse: bool = False):
+        self.known = prefix_cache.cache_of(module) if reuse else None
         self.module, self.forward, self.context = module, forward_of(module), context_of(module)
         self.device = next(module.parameters()).device
         cuda = self.device.type == "cuda"
@@ -138,6 +147,20 @@ class Batch:
                 raise
         raise OutOfMemory(self.release())
 
+    def in_memory(self, work: Callable[[], Any], *caches: KVCache) -> Any:
+        """What `work` returns; if memory runs out, the prefix caches are freed, and it is done again from the state of
+        these `caches` before."""
+        states = [cache.state() for cache in caches]
+        try:
+            return work()
+        except Exception as error:
+            if not is_out_of_memory(error) or not devices.release(str(self.device)):
+                raise
+        devices.give_back(self.device.type)
+        for cache, state in zip(caches, states, strict=True):
+            cache.restore(state)
+        return work()
+
     def release(self) -> str:
         """Free everything; returns the error message, which says about how much would have fitted."""
         count = len(self.sequences) + len(self.waiting)
@@ -149,7 +172,8 @@ class Batch:
         message = f"out of memory with {count} samples of up to {longest:,} tokens"
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        room = free(str(self.device))
+        devices.release(str(self.device))
+        room = devices.free(str(self.device))
         if each and room:
             message += f": there is room for about {int(0.8 * room / each)}"
         return f"{message}; ask for fewer samples or fewer max_tokens"
@@ -164,10 +188,18 @@ class Batch:
             return tokens
         width = max(len(s.pending) for s in self.sequences)
         ids = [[0] * (width - len(s.pending)) + s.pending for s in self.sequences]
-        positions, mask = self.cache.append([len(s.pending) for s in self.sequences], width)
-        adapters = adapter_names(self.module, [s.request.adapter for s in self.sequences])
-        logits = self.forward(torch.tensor(ids, device=self.device), positions, mask, self.cache, width, adapters)
+        logits = self.read(ids, [len(s.pending) for s in self.sequences])
         return self.next_tokens(self.sequences, logits, began)
+
+    def read(self, ids: list[list[int]], counts: list[int]) -> Tensor:
+        """One pass over new tokens of all sequences, the last `counts[b]` of row b: their logits `(B, t, V)`."""
+        width, adapters = len(ids[0]), adapter_names(self.module, [s.request.adapter for s in self.sequences])
+
+        def work() -> Tensor:
+            positions, mask = self.cache.append(counts, width)
+            return self.forward(torch.tensor(ids, device=self.device), positions, mask, self.cache, width, adapters)
+
+        return self.in_memory(work, self.cache)
 
     def prefill(self, joining: list[Sequence], began: float) -> list[Token]:
         """One pass over the prompts of `joining`; once all are read, the sequences join and get their first token."""
@@ -177,10 +209,10 @@ class Batch:
             left = [key for key in dict.fromkeys(s.prefill_key for s in joining) if key not in known]
             if left:
                 spare = min(self.room, max(s.limit for s in joining))
-                unfinished = [Prefill(similar_length(left, self.tokens_per_pass), self.device, spare)]
+                unfinished = [self.in_memory(lambda: self.next_prefill(left, spare))]
                 self.prefills += unfinished
-        if unfinished:
-            unfinished[0].read(self.module, self.forward, self.tokens_per_pass)
+        if unfinished and unfinished[0].logits is None:
+            self.read_prompts(unfinished[0])
         known = {key for prefill in self.prefills if prefill.logits is not None for key in prefill.keys}
         if not all(s.prefill_key in known for s in joining):
             return []
@@ -188,12 +220,45 @@ class Batch:
             self.waiting.popleft()
         return self.join(joining, began - self.prefill_seconds)
 
+    def next_prefill(self, keys: list[PrefillKey], spare: int) -> Prefill:
+        """Some of the prompts, with the prefixes of them that are known."""
+        cache = self.prefixes()
+        found = {key: cache.find(*key) if cache else prefix_cache.Prefix() for key in keys}
+        chosen = similar_length({key: prefix.length for key, prefix in found.items()}, self.tokens_per_pass)
+        return Prefill(chosen, [found[key] for key in chosen], self.device, spare)
+
+    def prefixes(self) -> PrefixCache | None:
+        """The prefix cache, as long as the weights are those that this batch began with."""
+        if self.known and self.known.state != prefix_cache.state_of(self.module):
+            self.known.clear()
+            self.known = None
+        return self.known
+
+    def read_prompts(self, prefill: Prefill) -> None:
+        """Read the next block of prompts. When they have been read they are kept in the prefix cache."""
+        self.in_memory(lambda: prefill.read(self.module, self.forward, self.tokens_per_pass), prefill.cache)
+        if prefill.logits is None:
+            return
+        if any(prefill.cached):
+            self.in_memory(prefill.cache.close_gaps)
+        if cache := self.prefixes():
+            for row, (ids, adapter) in enumerate(prefill.keys):
+                cache.add(ids, adapter, prefill.cache, row, prefill.logits[row])
+
+    def keep_answer(self, s: Sequence, row: int) -> None:
+        """Keep what has been read of a prompt and its first answer: the next turn of a chat begins with it."""
+        if s.sample == 0 and (cache := self.prefixes()):
+            ids = (*s.request.ids, *s.ids)
+            cache.add(ids[: self.cache.positions[row]], s.request.adapter, self.cache, row)
+
     def join(self, joining: list[Sequence], began: float) -> list[Token]:
         """Copy each prompt's keys and values into its samples, beside the sequences that already run."""
         parts, logits, ordered = [], [], []
         for prefill in self.prefills:
             mine = [s for s in joining if s.prefill_key in prefill.keys]
             rows = [prefill.keys.index(s.prefill_key) for s in mine]
+            for s, row in zip(mine, rows, strict=True):
+                s.cached = prefill.cached[row]
             parts.append((prefill.cache, rows))
             logits.append(prefill.logits[rows])
             ordered += mine
@@ -202,7 +267,7 @@ class Batch:
         as_it_is = len(parts) == 1 and parts[0][1] == list(range(len(parts[0][0].positions)))
         spare = min(self.room, max(s.limit for s in ordered))
         self.sequences += ordered
-        self.cache = parts[0][0] if as_it_is else gather(parts, spare)
+        self.cache = parts[0][0] if as_it_is else self.in_memory(lambda: gather(parts, spare))
         self.prefills = []
         return self.next_tokens(ordered, torch.cat(logits)[:, None], began)
 
@@ -267,9 +332,11 @@ class Batch:
             s = sequences[n]
             more = s.unreported or (place < len(new) and new[place][0] == n)
             finish = None if more else s.finish
-            tokens.append(Token(s.request_number, s.sample, token, logprob, top, seconds, finish))
+            tokens.append(Token(s.request_number, s.sample, token, logprob, top, seconds, finish, cached=s.cached))
+            s.cached = 0
         for n in range(len(self.sequences) - 1, -1, -1):
             if self.sequences[n].finish and not self.sequences[n].unreported:
+                self.keep_answer(self.sequences[n], n)
                 self.cache.drop(n)
                 self.sequences[n] = self.sequences[-1]
                 self.sequences.pop()
@@ -281,8 +348,10 @@ class Batch:
 class SpeculativeBatch(Batch):
     """A batch of one sample, whose next tokens are drafted and then verified in one pass (`speculative.py`)."""
 
-    def __init__(self, module: nn.Module, drafter: speculative.PromptLookup | speculative.DraftModel):
-        super().__init__(module)
+    def __init__(
+        self, module: nn.Module, drafter: speculative.PromptLookup | speculative.DraftModel, reuse: bool = False
+    ):
+        super().__init__(module, reuse=reuse)
         self.drafter, self.pace = drafter, speculative.Pace(drafter.cost)
         self.drafted: tuple[int, Tensor] | None = None  # a token that a draft model sampled, and from what
 
@@ -306,10 +375,7 @@ class SpeculativeBatch(Batch):
         that are chosen from the pass's logits, and the token that is chosen after them is added."""
         first, count = len(s.pending) - 1, len(draft.tokens)
         block, waiting = [*s.pending, *draft.tokens], s.unreported
-        positions, mask = self.cache.append([len(block)], len(block))
-        adapters = adapter_names(self.module, [s.request.adapter])
-        ids = torch.tensor([block], device=self.device)
-        logits = self.forward(ids, positions, mask, self.cache, len(block), adapters)
+        logits = self.read([block], [len(block)])
         tokens: list[int] = []
         while s.finish is None and len(tokens) <= count and tokens == draft.tokens[: len(tokens)]:
             at = len(tokens)
@@ -335,14 +401,17 @@ class SpeculativeBatch(Batch):
         return [speculative.accept_or_resample(*self.drafted, p, uniform, s.stream.next)]
 
 
-def similar_length(keys: list[PrefillKey], tokens_per_pass: int) -> list[PrefillKey]:
-    """The shortest prompts, as many as can share passes with little padding."""
-    keys = sorted(keys, key=lambda key: len(key[0]))
-    chosen, tokens = [], 0
-    for key in keys:
-        tokens += len(key[0])
-        area = len(key[0]) * (len(chosen) + 1)
-        if chosen and (area > tokens_per_pass or area > 1.2 * tokens + 64):
+def similar_length(known: dict[PrefillKey, int], tokens_per_pass: int) -> list[PrefillKey]:
+    """Of prompts, with the lengths of their known prefixes, the shortest: as many as can share passes with little
+    padding. Those that are known as a whole come first, and without others."""
+    chosen: list[PrefillKey] = []
+    cached = unread = widest = 0
+    for key in sorted(known, key=lambda key: (len(key[0]) > known[key], known[key], len(key[0]))):
+        new = len(key[0]) - known[key]
+        cached, unread, widest, rows = cached + known[key], unread + new, max(widest, new), len(chosen) + 1
+        areas = ((widest * rows, unread), (known[key] * rows, cached))
+        mixed = widest > 0 and chosen and len(chosen[-1][0]) == known[chosen[-1]]
+        if chosen and (mixed or widest * rows > tokens_per_pass or any(area > 1.2 * n + 64 for area, n in areas)):
             break
         chosen.append(key)
     return chosen

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from jupyter_gpt.inference import decode_forward
 from jupyter_gpt.inference.decode_forward import DecodeForward, in_window
 from jupyter_gpt.inference.kv_cache import KVCache
-from jupyter_gpt.nn.modules import base_of, eval_mode, keeps_keys_and_values
+from jupyter_gpt.nn.modules import base_of, eval_mode, keeps_keys_and_values, takes_cache
 
 PATIENCE = 6  # decoding steps before the weights are prepacked; on a GPU it is done at once, before graphs are captured
 WIDE = 12  # rows from which bf16 weights are multiplied faster than those of 4 bits
@@ -234,4 +234,5 @@ def fastest(module: nn.Module) -> Callable:
     forward = decode_forward.decode_forward(module, decode_forward.unpacked)
     if forward is not None:
         return Decoder(module, forward)
-    return own_forward(module) if keeps_keys_and_values(module) else uncached_forward(module)
+    cached = keeps_keys_and_values(module) and takes_cache(module)
+    return own_forward(module) if cached else uncached_forward(module)

@@ -114,6 +114,39 @@ class KVCache(Cache):
         for layer in self.layers:
             layer.length -= columns
 
+    def columns_of(self, row: int, first: int = 0) -> Tensor | slice:
+        """The columns of what a row has read, in order, from its token `first` on."""
+        start = self.length - self.positions[row]
+        if self.unmasked or bool(self.valid[row, start : self.length].all()):
+            return slice(start + first, self.length)
+        return self.valid[row, : self.length].nonzero()[first:, 0]
+
+    @torch.inference_mode()
+    def close_gaps(self) -> None:
+        """Move every row's columns together, aligned on the right of as few columns as they need."""
+        if self.unmasked:
+            return
+        length, columns = max(self.positions), [self.columns_of(row) for row in range(len(self.positions))]
+        for row, (count, taken) in enumerate(zip(self.positions, columns, strict=True)):
+            for layer in self.layers:
+                for buffer in (layer.keys, layer.values):
+                    buffer[row, :, length - count : length] = buffer[row, :, taken].clone()
+            self.valid[row, : length - count] = False
+            self.valid[row, length - count : length] = True
+        self.length, self.unmasked = length, min(self.positions) == length
+        for layer in self.layers:
+            layer.length = length
+
+    def state(self) -> tuple:
+        """What `restore` needs to undo passes after this moment, also one that failed."""
+        return self.length, list(self.positions), self.unmasked, [layer.length for layer in self.layers]
+
+    def restore(self, state: tuple) -> None:
+        self.length, self.positions, self.unmasked, lengths = state
+        self.layers = self.layers[: len(lengths)]
+        for layer, length in zip(self.layers, lengths, strict=True):
+            layer.length = length
+
     @torch.inference_mode()
     def drop(self, row: int) -> None:
         """Remove a row; the last row takes its place."""
@@ -137,6 +170,18 @@ def new_buffer(like: Tensor, rows: int, columns: int) -> Tensor:
     return like.new_zeros(rows, like.shape[1], -(-columns // 64) * 64, like.shape[3])
 
 
+def new_layers(like: list[tuple[Tensor, Tensor]], rows: int, length: int, columns: int) -> list[Layer]:
+    """Layers with buffers of `columns` for keys and values like these, `length` of them to be written."""
+    layers = []
+    for keys, values in like:
+        layer = Layer()
+        layer.keys, layer.values = new_buffer(keys, rows, columns), new_buffer(values, rows, columns)
+        layer.dtype, layer.device, layer.is_initialized = keys.dtype, keys.device, True
+        layer.rows, layer.length = rows, length
+        layers.append(layer)
+    return layers
+
+
 @torch.inference_mode()
 def gather(parts: list[tuple[KVCache, list[int]]], room: int) -> KVCache:
     """A new cache with rows of others, one after another, aligned on the right, and `room` columns to spare.
@@ -148,13 +193,8 @@ def gather(parts: list[tuple[KVCache, list[int]]], room: int) -> KVCache:
     new = KVCache(rows, length + room, parts[0][0].valid.device)
     new.length, new.unmasked = length, all(cache.unmasked and cache.length == length for cache, _ in parts)
     new.positions = [cache.positions[row] for cache, rows_of in parts for row in rows_of]
-    for template in parts[0][0].layers:
-        layer = Layer()
-        layer.keys = new_buffer(template.keys, rows, length + room)
-        layer.values = new_buffer(template.values, rows, length + room)
-        layer.dtype, layer.device, layer.is_initialized = template.dtype, template.device, True
-        layer.rows, layer.length = rows, length
-        new.layers.append(layer)
+    like = [(layer.keys, layer.values) for layer in parts[0][0].layers]
+    new.layers += new_layers(like, rows, length, length + room)
     top = 0
     for cache, rows_of in parts:
         start, end = length - cache.length, top + len(rows_of)

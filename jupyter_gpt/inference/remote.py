@@ -250,7 +250,7 @@ def completion(endpoint, asked, sampling: Sampling, answers: Answers, seconds: f
     sent = document(asked) if messages is None else json.dumps(messages, ensure_ascii=False, indent=1)
     tokens_in, tokens_out = answers.usage()
     price = cost(endpoint.base_url, endpoint.model, tokens_in, tokens_out) if answers.counted else None
-    usage = Usage(tokens_in or 0, tokens_out or 0, seconds, price)
+    usage = Usage(tokens_in or 0, tokens_out or 0, seconds, price, cached_tokens=answers.cached)
     notes = tuple(answers.notes.values()) + (() if answers.counted else answers.uncounted)
     shared = {
         "prompt": sent,

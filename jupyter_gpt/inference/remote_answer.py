@@ -41,6 +41,7 @@ class Answers:
         self.notes: dict[str, str] = {}
         self.spent: list[tuple[int, int]] = []  # (prompt tokens, completion tokens) of each request
         self.requests = 0
+        self.cached = 0  # prompt tokens that the server had in its cache
 
     def add(self, chunk) -> None:
         """Add a chunk of a stream. Raises Garbage for anything else."""
@@ -52,6 +53,9 @@ class Answers:
         usage = data.get("usage")
         if isinstance(usage, dict) and isinstance(usage.get("prompt_tokens"), int):
             self.spent = [(usage["prompt_tokens"], int(usage.get("completion_tokens") or 0))]
+            details = usage.get("prompt_tokens_details")
+            cached = details.get("cached_tokens") if isinstance(details, dict) else None
+            self.cached = cached if isinstance(cached, int) else 0
 
     def whole(self, data) -> None:
         """Add an answer that came in one piece."""
@@ -109,6 +113,7 @@ class Answers:
         self.samples[number] = other.samples[min(other.samples)]
         self.spent += other.spent
         self.requests += other.requests
+        self.cached += other.cached
         self.notes = {**other.notes, **self.notes}
 
     @property

@@ -84,7 +84,7 @@ class Token(NamedTuple):
     `logprob` (nats) and `top`, pairs of id and nats, belong to the model's own distribution: temperature 1, no mask.
     `seconds` is the time of the step that made it. `finish` is None before the last token, which has "stop" (it is then
     a stop id and no part of the text) or "length". The first token of a step tells how many were `drafted` for it and
-    how many of these were `accepted`.
+    how many of these were `accepted`; the first of a sample, how many tokens of the prompt were `cached`.
     """
 
     request: int
@@ -96,6 +96,7 @@ class Token(NamedTuple):
     finish: str | None
     drafted: int = 0
     accepted: int = 0
+    cached: int = 0
 
 
 class Stream:
@@ -127,7 +128,8 @@ class Sequence:
     """One sample while it is generated.
 
     `pending`: tokens the model has not read yet; `unreported`: those of them whose log-probability is still to come,
-    because they were forced; `finish` is set as soon as the last token is known.
+    because they were forced; `finish` is set as soon as the last token is known; `cached`: tokens of the prompt that
+    were in the prefix cache, until that is reported.
     """
 
     request_number: int
@@ -140,6 +142,7 @@ class Sequence:
     pending: list[int] = field(default_factory=list)
     unreported: list[int] = field(default_factory=list)
     finish: str | None = None
+    cached: int = 0
 
     @property
     def prefill_key(self) -> PrefillKey:

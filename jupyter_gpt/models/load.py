@@ -207,8 +207,8 @@ def bytes_needed(model, count: int, dtype: str) -> int:
 
 
 def check_room(model, count: int, dtype: str, device: str, others: Sequence[str]) -> None:
-    room = devices.free(device)
-    if room is not None and bytes_needed(model, count, dtype) > room:
+    room, needed = devices.free(device), bytes_needed(model, count, dtype)
+    if room is not None and needed > room and needed > room + devices.release(device):
         raise too_large(model, count, dtype, device, others)
 
 

@@ -6,7 +6,7 @@ import functools
 import gc
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,7 @@ PEAKS = {
 }
 
 TENSOR_CORES = (7, 0)  # the first compute capability that has them, for fp16
+releases: list[Callable[[str], int]] = []  # of caches; each frees its own on a device and returns the bytes
 CGROUP = Path("/sys/fs/cgroup")  # what a container may use, where it is one
 
 
@@ -77,6 +78,27 @@ def free(device: str) -> int | None:
     except (OSError, ValueError):  # no cgroup v2: what the machine says stands
         return limits[0]
     return max(0, min(limits))
+
+
+def memory(device: str) -> int:
+    """Bytes of memory that `device` has: of a container what it may use."""
+    import torch
+
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_properties(device).total_memory
+    import psutil
+
+    total = psutil.virtual_memory().total
+    try:
+        limit = (CGROUP / "memory.max").read_text().strip()
+    except OSError:  # no cgroup v2
+        return total
+    return min(total, int(limit)) if limit.isdecimal() else total
+
+
+def release(device: str) -> int:
+    """Free what is kept on `device` only because it may be of use again; returns how many bytes that was."""
+    return sum(free_cache(device) for free_cache in releases)
 
 
 def give_back(device: str | None) -> None:

@@ -4,6 +4,7 @@ parameters are trained.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -38,6 +39,16 @@ def keeps_keys_and_values(module: nn.Module) -> bool:
     config = base.config.get_text_config() if hasattr(base.config, "get_text_config") else base.config
     kinds = getattr(config, "layer_types", None) or ["full_attention"]
     return set(kinds) <= ATTENTION and not getattr(base, "_is_stateful", False)
+
+
+def takes_cache(module: nn.Module) -> bool:
+    """Whether a model's own forward reads keys and values from a cache; that of GPT-1 does not."""
+    return not {"past_key_values", "cache"}.isdisjoint(inspect.signature(base_of(module).forward).parameters)
+
+
+def is_hooked(module: nn.Module) -> bool:
+    """Whether a user's code takes part in a module's forward."""
+    return any(p._forward_hooks or p._forward_pre_hooks or "forward" in vars(p) for p in module.modules())
 
 
 @contextmanager

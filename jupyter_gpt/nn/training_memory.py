@@ -278,6 +278,7 @@ def fit(
     Raises GPTError, one line, where nothing fits: how much `what` needs, what there is, and what would fit: an adapter
     (`adapter` is its step), or a shorter context.
     """
+    devices.release(device)
     room, ranks = devices.free(device), devices.current_ranks()
     if ranks is not None:
         step = replace(step, state=step.state // ranks.size) if ranks.shard else step

@@ -260,6 +260,7 @@ def added(one: Usage, other: Usage) -> Usage:
         None if None in (one.cost, other.cost) else one.cost + other.cost,
         one.drafted + other.drafted,
         one.accepted + other.accepted,
+        one.cached_tokens + other.cached_tokens,
     )
 
 

@@ -89,7 +89,7 @@ class Batcher:
         """One batch from its first request to the end of its last; `tickets` are those in it, by request number."""
         from jupyter_gpt.inference.engine import Batch
 
-        batch, turn = Batch(module), time.perf_counter()
+        batch, turn = Batch(module, reuse=True), time.perf_counter()
         while True:
             for ticket in self.dequeue(module):
                 try:

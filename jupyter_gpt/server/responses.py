@@ -52,6 +52,7 @@ class Choice:
         self.sent = 0  # characters
         self.waiting: list[TokenLogprob] = []
         self.count = 0  # tokens sampled, the one that ended it included
+        self.cached = 0  # tokens of the prompt that were not read again
         self.finish: str | None = None
 
     def add(self, token) -> Delta:
@@ -59,6 +60,7 @@ class Choice:
         if self.finish:
             return Delta()
         self.count += 1
+        self.cached += token.cached
         if not (token.finish == "stop" and token.id in self.stop_ids):
             if self.logprobs:
                 top = [(self.decode(id), logprob) for id, logprob in token.top]
@@ -109,7 +111,7 @@ class Writer:
     """The JSON around the choices of one request, a chat's or a completion's."""
 
     def __init__(self, chat: bool, request, prompt_tokens: int):
-        self.chat, self.prompt_tokens = chat, prompt_tokens
+        self.chat, self.prompt_tokens, self.samples = chat, prompt_tokens, request.n
         self.logprobs, self.usage_chunk = request.alternatives is not None, request.stream_options.include_usage
         kind = "chatcmpl" if chat else "cmpl"
         self.head = {"id": f"{kind}-{time.time_ns():x}", "created": int(time.time()), "model": request.model}
@@ -151,8 +153,12 @@ class Writer:
 
     def usage(self, choices: Sequence[Choice]) -> dict:
         sampled = sum(choice.count for choice in choices)
-        total = self.prompt_tokens + sampled
-        return {"prompt_tokens": self.prompt_tokens, "completion_tokens": sampled, "total_tokens": total}
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": sampled,
+            "total_tokens": self.prompt_tokens + sampled,
+            "prompt_tokens_details": {"cached_tokens": sum(choice.cached for choice in choices) // self.samples},
+        }
 
     def logprobs_of(self, tokens: Sequence[TokenLogprob]) -> dict | None:
         if not self.logprobs:

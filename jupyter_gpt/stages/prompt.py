@@ -450,6 +450,7 @@ def completion(ask: Ask, answer: Node, options: Options, notes: tuple[str, ...])
             totals.cost,
             sum(call.usage.drafted for call in calls),
             sum(call.usage.accepted for call in calls),
+            sum(call.usage.cached_tokens for call in calls),
         ),
         trace=root.as_dict(),
         samples=solutions if len(solutions) > 1 else [],

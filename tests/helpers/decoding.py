@@ -11,10 +11,10 @@ from jupyter_gpt.inference.sampling import Request
 STOP = frozenset(range(7, VOCAB, 16))
 
 
-def run(module, requests):
+def run(module, requests, reuse=False):
     """Tokens by (request, sample)."""
     said = defaultdict(list)
-    for token in generate(module, requests):
+    for token in generate(module, requests, reuse):
         if token is not None:
             said[token.request, token.sample].append(token)
     return said

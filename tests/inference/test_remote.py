@@ -92,7 +92,12 @@ USAGE = {
     "created": 0,
     "model": "m",
     "choices": [],
-    "usage": {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9},
+    "usage": {
+        "prompt_tokens": 7,
+        "completion_tokens": 2,
+        "total_tokens": 9,
+        "prompt_tokens_details": {"cached_tokens": 4},
+    },
 }
 
 
@@ -129,6 +134,7 @@ def test_streams_and_counts(fake):
     done = steps[-1]
     assert (done.text, done.finish_reason, done.model, done.samples) == ("Good day", "stop", "fake", [done])
     assert (done.prompt_tokens, done.usage.completion_tokens, done.usage.cost) == (7, 2, None)
+    assert done.usage.cached_tokens == 4
     assert done.messages == [{"role": "user", "content": "Hello?"}]
     assert json.loads(done.prompt) == done.messages
     body = fake.asked[0]

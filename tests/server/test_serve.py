@@ -77,8 +77,21 @@ def test_chat_and_streaming_agree(client):
             ends[choice.index] = choice.finish_reason or ends[choice.index]
     assert texts == [choice.message.content for choice in whole.choices]
     assert (roles, ends) == (["assistant"] * 2, [choice.finish_reason for choice in whole.choices])
-    assert chunk.usage == whole.usage
+    assert chunk.usage.prompt_tokens_details.cached_tokens in (0, whole.usage.prompt_tokens)  # asked the second time
+    assert chunk.usage.model_copy(update={"prompt_tokens_details": whole.usage.prompt_tokens_details}) == whole.usage
     assert whole.usage.completion_tokens == 40
+
+
+def test_what_was_read_is_not_read_again(client):
+    prompt, options = 2 * "The old fox went into the wood, ", {"model": "tiny", "max_tokens": 8, "temperature": 0}
+    first = client.completions.create(prompt=prompt, **options)
+    assert first.usage.prompt_tokens_details.cached_tokens == 0
+    longer = client.completions.create(prompt=f"{prompt}and so on", **options)
+    cached = longer.usage.prompt_tokens_details.cached_tokens
+    assert 32 <= cached < longer.usage.prompt_tokens
+    again = client.completions.create(prompt=prompt, **options)
+    assert again.choices[0].text == first.choices[0].text
+    assert again.usage.prompt_tokens_details.cached_tokens == again.usage.prompt_tokens
 
 
 def test_an_assistant_is_asked_through_its_template(served, client, tiny):
