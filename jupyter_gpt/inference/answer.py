@@ -193,7 +193,7 @@ def answers(
     ]
     unfinished = sum(map(len, partial_answers))
     began = turn = refreshed = time.perf_counter()
-    tokens, interrupted = generate(module, requests, reuse=True), False
+    tokens, interrupted = generate(module, requests, True), False
 
     def so_far(whole: bool) -> list[Completion]:
         pairs = zip(prompts, partial_answers, strict=True)

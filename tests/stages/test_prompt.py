@@ -99,8 +99,8 @@ def slow_down(monkeypatch, seconds=0.02):
 
     quick = engine.generate
 
-    def slow(module, requests):
-        for token in quick(module, requests):
+    def slow(module, requests, reuse):
+        for token in quick(module, requests, reuse):
             time.sleep(seconds)
             yield token
 
@@ -225,7 +225,7 @@ def test_settings_that_mean_nothing(gpt, base, options, message):
 def test_out_of_memory_is_one_line_and_the_kernel_lives(gpt, base, monkeypatch):
     from jupyter_gpt.inference import engine
 
-    def full(module, requests):
+    def full(module, requests, reuse):
         yield None
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
 
@@ -237,7 +237,7 @@ def test_out_of_memory_is_one_line_and_the_kernel_lives(gpt, base, monkeypatch):
 
 
 def test_a_bug_keeps_its_traceback(gpt, base, monkeypatch):
-    def broken(module, requests):
+    def broken(module, requests, reuse):
         yield None
         raise ZeroDivisionError("a bug")
 
