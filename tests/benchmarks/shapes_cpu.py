@@ -1,10 +1,10 @@
 """Sixteen samples and a training step of each architecture that has forwards of ours, beside transformers' own.
 
-    python tests/benchmarks/shapes_cpu.py [--only gemma2 …] [--rounds 2] [--new 24]
+    python tests/benchmarks/shapes_cpu.py [--only gemma2 …] [--rounds 2] [--new 24] [--texts 2]
 
 Random weights of about 100M parameters in fp32, one thread, its processor time: what others do on the machine disturbs
 it least. Decoding: a prompt of 128 tokens, 16 samples, `generate` and our engine in turn. Training: forward and
-backward of two texts of 256 tokens, logits and loss included. Each after an untimed turn; best of the rounds.
+backward of texts of 256 tokens, logits and loss included. Each after an untimed turn; best of the rounds.
 """
 
 from __future__ import annotations
@@ -104,11 +104,12 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=list(KINDS), choices=list(KINDS))
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--new", type=int, default=24)
+    parser.add_argument("--texts", type=int, default=2)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     ids = torch.randint(1, VOCAB, (PROMPT,), generator=torch.Generator().manual_seed(0)).tolist()
-    rows = torch.randint(1, VOCAB, (2, 257), generator=torch.Generator().manual_seed(0))
+    rows = torch.randint(1, VOCAB, (options.texts, 257), generator=torch.Generator().manual_seed(0))
     print("architecture | parameters | generate, s | engine, s | ratio | own step, s | step, s | ratio")
     for kind in options.only:
         module = model(kind)
