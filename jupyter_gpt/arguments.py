@@ -127,7 +127,7 @@ def converted(name: str, value: object, hint: object) -> object | None:
 def items(name: str, value: object, inner: object) -> list | None:
     """A list of `inner`: from a tuple, a Series, the rows of a table; or with one text, or one chat, as its item."""
     allowed = options_of(inner)
-    if isinstance(value, str) and str in allowed:
+    if isinstance(value, str) and any(each is str or typing.get_origin(each) is typing.Literal for each in allowed):
         return [value]
     if is_chat(value) and any(is_exactly(value, each) for each in allowed):
         return [value]

@@ -37,7 +37,17 @@ ProperShare = Annotated[Number, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(gt=0)]
 Rank = Annotated[int, Field(ge=0)]
 WHERE = ("detach", "devices", "shard", "on", "nodes")  # a run is made: they decide nothing of its numbers
-NAMES = ("name", "out", "beside", "background", "overwrite", "dry_run", "variables", *WHERE)  # not part of a recipe
+NAMES = (
+    "name",
+    "out",
+    "beside",
+    "background",
+    "overwrite",
+    "dry_run",
+    "variables",
+    "log_to",
+    *WHERE,
+)  # not part of a recipe
 
 
 def option(default: Any = ..., description: str = "", metavar: str = "", **more: Any) -> Any:

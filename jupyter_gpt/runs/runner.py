@@ -21,9 +21,10 @@ from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError, is_lost_rank, is_out_of_memory
 from jupyter_gpt.nn.schedule import end_of_stable
 from jupyter_gpt.runs.alarms import LossAlarms
-from jupyter_gpt.runs.events import Checkpoint, End, Evaluation, Event, Ready, Sample, Step, line_of
+from jupyter_gpt.runs.events import Alarm, Checkpoint, End, Evaluation, Event, Ready, Sample, Step, line_of
 from jupyter_gpt.runs.retention import BEST, Retention
 from jupyter_gpt.runs.run import Run
+from jupyter_gpt.runs.trackers import Trackers
 from jupyter_gpt.runs.worker import Call
 
 LOOK = 0.1  # seconds between two readings of the device
@@ -46,6 +47,7 @@ class Log:
         self.path = run.folder / "events.jsonl"
         self.background = Background(run.folder / "checkpoints")
         self.alarms = LossAlarms() if run.kind != "rlhf" else None
+        self.trackers = Trackers(run.folder, len(run.events)) if self.leads else None
         self.alarmed(run.events)  # of a resumed run; what they say stands among its events
 
     def alarmed(self, events: list[dict]) -> list[dict]:
@@ -84,6 +86,15 @@ class Log:
         if odd:
             event, what = odd[0]
             raise GPTError(diverged(self, what, event["step"]))
+        self.look_after_trackers()
+
+    def look_after_trackers(self) -> None:
+        """Say which of them have failed: the run goes on without them."""
+        for name, why in self.trackers.failed() if self.trackers else ():
+            self.warn(f"{name} failed", f"{name} has stopped logging, the run goes on without it: {why}")
+
+    def warn(self, cause: str, text: str) -> None:
+        self.write([line_of(Alarm(step=self.run.step, cause=cause, text=text), time.time())])
 
     def write(self, events: list[dict]) -> None:
         """Append the events to the file, all or none of them, and to the run's in memory in any case."""
@@ -112,7 +123,15 @@ class Log:
         """
         self.background.join()
         last = [line_of(event, time.time())] if event is not None else []
-        for failing in (self.checkpoints, self.flush, lambda: self.write(last)):
+
+        def finish_trackers() -> None:
+            if self.trackers:
+                for name in self.trackers.end("failed" if event is None else event.status):
+                    text = f"{name} is still busy with what the run told: it goes on in a process of its own"
+                    self.warn(f"{name} busy", text)
+                self.look_after_trackers()
+
+        for failing in (self.checkpoints, self.flush, finish_trackers, lambda: self.write(last)):
             with suppress(GPTError, OSError):
                 failing()
 

@@ -18,7 +18,7 @@ from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.report.parts import Paragraph, Varies
 from jupyter_gpt.report.report import Report
-from jupyter_gpt.runs import control, failure, payload
+from jupyter_gpt.runs import control, failure, payload, trackers
 from jupyter_gpt.runs.events import cut_events
 from jupyter_gpt.runs.launchers import launcher as launchers
 from jupyter_gpt.runs.launchers.launcher import HANDLE, Launch
@@ -39,6 +39,7 @@ def launch(session, options, kind: str, recipe, requested: Mapping, variables: M
     """
     name, new = store.check_name(options.name), provenance(kind, requested, variables, sources_of(recipe))
     folder = session.runs.folder(name)
+    trackers.check(options.log_to or ())
     away = launch_of(folder, options, sent(recipe, variables), resuming=False) if options.elsewhere else None
     if options.dry_run:
         claim(session, name, new, options.overwrite)
@@ -49,6 +50,8 @@ def launch(session, options, kind: str, recipe, requested: Mapping, variables: M
             only_one(session)
         store.sweep(folder.parent)
         run = open_run(session, name, new, recipe.as_dict())
+        if options.log_to:
+            trackers.choose(folder, options.log_to)
     if away is not None:
         return start_processes(session, run, away, options.background or options.detach, new_folder=True)
     return start(session, run, recipe, variables, options.background, resuming=False)

@@ -19,6 +19,7 @@ from jupyter_gpt.runs.events import Metric, declared
 from jupyter_gpt.runs.launchers.launcher import SHIPPED
 from jupyter_gpt.runs.retention import BEST, LAST
 from jupyter_gpt.runs.run import Run
+from jupyter_gpt.runs.trackers import Tracker
 from jupyter_gpt.stages.loop import METRICS
 
 Optimizer = Literal["muon", "adamw", "adamw8bit"]
@@ -129,6 +130,15 @@ class Training(Elsewhere):
         group=RUNNING,
     )
     background: bool = option(False, "return at once; a later cell that needs the model waits for it", group=RUNNING)
+    log_to: list[Tracker] | None = option(
+        None,
+        "also log metrics, samples and the recipe to these trackers, on this machine: tensorboard and wandb (offline) "
+        "in the run's folder, mlflow and trackio where they keep theirs; their own environment variables, as "
+        "WANDB_MODE=online, send it elsewhere",
+        "TRACKER",
+        parted=True,
+        group=RUNNING,
+    )
     overwrite: bool = option(False, OVERWRITE, group=RUNNING)
     dry_run: bool = option(False, "train nothing: show what would be started, and where", group=RUNNING)
     out: str | None = option(
