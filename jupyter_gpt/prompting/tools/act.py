@@ -13,8 +13,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from jupyter_gpt.data.render import special_tokens
 from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.prompting.ask import INTERRUPTED, Ask, Stopped
+from jupyter_gpt.prompting.tools import mcp_server
 from jupyter_gpt.prompting.tools.approval import STEPS, Approval, Person, Toolset, by_function, by_input
 from jupyter_gpt.prompting.tools.call import Result, call
+from jupyter_gpt.prompting.tools.mcp_server import PREFIX
 from jupyter_gpt.prompting.tools.tool import Tool, cut, to_json, tool
 from jupyter_gpt.prompting.trace import Node
 
@@ -97,9 +99,10 @@ def toolset_for(
 ) -> Toolset:
     """The tools for `model`, and whose approval they need.
 
-    tools: names (`"calculator,python,search"`; `search:NAME` chooses the index) and functions with a docstring and type
-    hints.  approve: True shows every call to `person` (default: by `input()`), a function `f(name, arguments)` decides
-    instead.  allow: tools that may run without approval where nobody can be asked.
+    tools: names (`"calculator,python,search"`; `search:NAME` chooses the index), `mcp:COMMAND` or `mcp:URL`, and
+    functions with a docstring and type hints.  approve: True shows every call to `person` (default: by `input()`), a
+    function `f(name, arguments)` decides instead.  allow: tools that may run without approval where nobody can be
+    asked.
 
     Raises GPTError for an unknown tool, and for a function that cannot be one.
     """
@@ -107,7 +110,7 @@ def toolset_for(
     person = by_function(approve) if callable(approve) else person or by_input
     native = bool(model.has_chat) if endpoint else has_tool_calls(model.tokenizer)  # a server may have, and is tried
     return Toolset(
-        tuple(tool_of(each, indexes) for each in flatten(tools)),
+        tuple(one for each in flatten(tools) for one in tools_of(each, indexes)),
         Approval(bool(approve), frozenset(split(allow) if isinstance(allow, str) else allow), person),
         steps or STEPS,
         native,
@@ -126,7 +129,7 @@ def has_tool_calls(tokenizer) -> bool:
 def flatten(tools: object) -> list:
     """Names and functions, out of nested lists and names separated by commas."""
     if isinstance(tools, str):
-        return split(tools)
+        return [tools] if tools.startswith(PREFIX) else split(tools)  # a command of a server may have commas
     if callable(tools) or isinstance(tools, Tool) or not isinstance(tools, Iterable):
         return [tools]
     return [each for item in tools for each in flatten(item)]
@@ -134,6 +137,11 @@ def flatten(tools: object) -> list:
 
 def split(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def tools_of(given: object, indexes: Mapping) -> list[Tool]:
+    """The tools that a name or a function stands for: those of a server, or one."""
+    return mcp_server.tools_of(given) if str(given).startswith(PREFIX) else [tool_of(given, indexes)]
 
 
 def tool_of(given: object, indexes: Mapping) -> Tool:
