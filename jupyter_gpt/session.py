@@ -29,6 +29,7 @@ from jupyter_gpt.stages import (
     models,
     plan,
     pretrain,
+    push,
     reward,
     rlhf,
     runs,
@@ -42,7 +43,8 @@ from jupyter_gpt.stages.checkpoints import at_step
 from jupyter_gpt.stages.compare import compare
 from jupyter_gpt.stages.corpus import Corpora
 from jupyter_gpt.stages.evaluate import evaluate
-from jupyter_gpt.stages.evaluate_index import evaluate_index
+from jupyter_gpt.stages.evaluate_index import EvaluateIndex, evaluate_index
+from jupyter_gpt.stages.evaluate_tasks import EvaluateTasks, evaluate_tasks
 from jupyter_gpt.stages.prompt import Prompting, prompt, prompt_batch, prompt_with_techniques, uses_technique
 from jupyter_gpt.stages.rag import rag
 from jupyter_gpt.stages.rank import rank
@@ -94,6 +96,7 @@ class Session(ShownAsTable):
     unload = method(models.Unload, models.unload)
     save = method(models.Save, models.save)
     merge = method(models.Merge, models.merge)
+    push = method(push.Push, push.push)
     rename = method(delete.Rename, delete.rename)
     delete = method(delete.Delete, delete.delete)
     search = method(index.Search, index.search)
@@ -112,7 +115,8 @@ class Session(ShownAsTable):
     compare = method(options.Compare, lambda session, given: compare(session, **given.chosen), "compare")
     arena = method(options.Arena, lambda session, given: arena(session, **given.chosen), "arena")
     evaluate = method(options.Evaluate, evaluate)
-    evaluate_index = method(options.EvaluateIndex, evaluate_index)
+    evaluate_index = method(EvaluateIndex, evaluate_index)
+    evaluate_tasks = method(EvaluateTasks, evaluate_tasks)
     endpoint = method(EndpointOptions, declare_endpoint, "endpoint")
     claim = method(claims.ClaimOptions, claims.claim)
 

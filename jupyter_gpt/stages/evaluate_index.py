@@ -16,13 +16,14 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.evaluation.metrics import wilson
+from jupyter_gpt.options import Count, option
 from jupyter_gpt.report.parts import Paragraph, Table, Varies
 from jupyter_gpt.report.report import Report
-from jupyter_gpt.stages.prompt_options import EvaluateIndex
+from jupyter_gpt.stages.prompt_options import PromptOptions
 
 WAYS = {"dense": {}, "--keyword": {"keyword": True}} | {f"--hybrid {w}": {"hybrid": w} for w in (0.25, 0.5, 0.75)}
 KS = [1, 5, 10]
@@ -37,6 +38,20 @@ class Question:
     text: str
     evidence: tuple[Callable[[Any], bool], ...]
     answer: str | None = None
+
+
+class EvaluateIndex(PromptOptions):
+    """retrieval metrics of indexes on questions with evidence: recall, MRR, nDCG"""
+
+    magic: ClassVar[str] = "gpt.evaluate_index"
+
+    model: Any = option(None, "the models take its place", only="none")
+    questions: Any = option(..., "a table of questions, with a `quote`, or `source` and `page`", positional=True)
+    indexes: list[str] = option(..., "names of the indexes", positional=True)
+    ks: list[Count] | None = option(None, "numbers of hits that recall is measured at")
+    models: list[str] = option((), "models to ask, without and with the index")
+    k: Count = option(4, "number of chunks in the prompt")
+    progress: Callable | None = option(None, "called with (what, done, total)", only="python")
 
 
 def evaluate_index(session, options: EvaluateIndex):

@@ -119,7 +119,9 @@ class Tools(Options):
     tools: Any = option(
         None,
         "what it may act with: calculator, python (in a sandbox), search (the index; search:NAME of several), and "
-        "$functions of this notebook with a docstring and type hints, separated by commas or spaces",
+        "$functions of this notebook with a docstring and type hints, separated by commas or spaces; "
+        '"mcp:COMMAND" or mcp:URL brings the tools of an MCP server, and asks before each call unless the server '
+        "says that the tool only reads",
         "TOOL,…",
         many=True,
         parted=True,
@@ -445,6 +447,7 @@ class Evaluate(PromptOptions):
     examples: ClassVar[tuple[str, ...]] = (
         '%gpt evaluate $riddles --models mine --techniques direct "--cot" "--reflect"',
         "%gpt evaluate reasoning-gym:chain_sum --models mine mini --questions 100",
+        "%gpt evaluate mine --tasks arc_easy,gsm8k --questions 200",
     )
 
     model: Any = option(None, "the models take its place", only="none")
@@ -472,6 +475,18 @@ class Evaluate(PromptOptions):
         "FLAGS",
         many=True,
     )
+    tasks: list[str] = option(
+        (),
+        "published benchmarks instead, by lm-evaluation-harness (extra [lm-eval]), such as gsm8k or arc_easy, or task "
+        "files in YAML, separated by commas or spaces; the model, or the first of several, takes the place of TASK",
+        "TASK",
+        parted=True,
+        only="magic",
+    )
+    shots: int | None = option(
+        None, "with --tasks: examples before each question (default: as the task says)", "N", only="magic"
+    )
+    chat: bool = option(False, "with --tasks: put each question into the model's chat template", only="magic")
     questions: Count | None = option(None, "the first N only (of reasoning-gym: 50)", "N")
     score: Any = option(
         None,
@@ -485,18 +500,4 @@ class Evaluate(PromptOptions):
     as_assistant: bool = option(False, "ask base models as assistants")
     few_shot: Any = option(None, "a $variable with pairs of question and worked answer", "$PAIRS", variable=True)
     seed: int = option(0, "decides the sampling, and which puzzles", "S")
-    progress: Callable | None = option(None, "called with (what, done, total)", only="python")
-
-
-class EvaluateIndex(PromptOptions):
-    """retrieval metrics of indexes on questions with evidence: recall, MRR, nDCG"""
-
-    magic: ClassVar[str] = "gpt.evaluate_index"
-
-    model: Any = option(None, "the models take its place", only="none")
-    questions: Any = option(..., "a table of questions, with a `quote`, or `source` and `page`", positional=True)
-    indexes: list[str] = option(..., "names of the indexes", positional=True)
-    ks: list[Count] | None = option(None, "numbers of hits that recall is measured at")
-    models: list[str] = option((), "models to ask, without and with the index")
-    k: Count = option(4, "number of chunks in the prompt")
     progress: Callable | None = option(None, "called with (what, done, total)", only="python")

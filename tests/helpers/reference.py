@@ -23,14 +23,15 @@ from jupyter_gpt.notebook.magics.options import Command, Option, command_of, usa
 from jupyter_gpt.notebook.magics.verbs import VERBS
 from jupyter_gpt.options import Options
 from jupyter_gpt.stages.claims import ClaimOptions
-from jupyter_gpt.stages.prompt_options import EvaluateIndex
+from jupyter_gpt.stages.evaluate_index import EvaluateIndex
+from jupyter_gpt.stages.evaluate_tasks import EvaluateTasks
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "reference.ipynb"
 COMMAND = "python tests/helpers/reference.py"
 PARTS = {
     "Cell magics": [cell.options for cell in CELLS.values()],
     "Verbs of %gpt": [verb.options for verb in VERBS.values()],
-    "Python functions without a magic": [ClaimOptions, EndpointOptions, EvaluateIndex],
+    "Python functions without a magic": [ClaimOptions, EndpointOptions, EvaluateIndex, EvaluateTasks],
 }
 ABOUT = """\
 # Reference

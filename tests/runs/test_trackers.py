@@ -84,7 +84,7 @@ def test_every_stage_has_it_and_logs_what_it_declares(gpt, tiny_model, fake, sta
     if stage == "sft":
         run = gpt.sft("tuned", [("a", "b")] * 8, "fox", steps=2, log_to=["wandb"])
     elif stage == "classify":
-        run = gpt.classify("sorter", [("a", "x"), ("b", "y")] * 8, "fox", steps=2, log_to="wandb")
+        run = gpt.classify("sorter", [(f"a{n}", "xy"[n % 2]) for n in range(16)], "fox", steps=2, log_to="wandb")
     else:
         run = gpt.rlhf("aligned", ["a", "b"], policy="fox", algo="grpo", reward=lambda p, c: len(c), steps=2,
                        log_to=["wandb"], max_tokens=4)  # fmt: skip

@@ -92,6 +92,16 @@ def merge(gpt, given: dict, ip) -> object:
     return model
 
 
+def push(gpt, given: dict, ip) -> object:
+    """Pushes it and says where it is, or shows what would be sent; the result is what was sent, or that report."""
+    pushed = gpt.push(**given)
+    if given.get("dry_run"):
+        show(pushed)
+    else:
+        say(f"{given['name']} is on the hub: ", Varies(pushed.url), f", {len(pushed.files)} files")
+    return pushed
+
+
 def delete(gpt, given: dict, ip) -> object:
     """Deletes it and says what that gave back; the result is the bytes of each kind of thing."""
     freed = gpt.delete(**given)
@@ -301,6 +311,10 @@ def evaluate(gpt, given: dict, ip) -> object:
 
     if "index" in given:
         return evaluate_index(gpt, given)
+    if "tasks" in given:
+        return evaluate_tasks(gpt, given)
+    if wrong := next((name for name in ("shots", "chat") if name in given), None):
+        raise GPTError(f"--{wrong} goes with --tasks")
     if "models" not in given:
         raise GPTError("%gpt evaluate requires --models (or --index, the indexes to search)")
     options = dict(given)
@@ -341,6 +355,24 @@ def evaluate_index(gpt, given: dict) -> object:
     return table
 
 
+def evaluate_tasks(gpt, given: dict) -> object:
+    """Published benchmarks, with a progress line in a live front end; the result has the scores."""
+    from jupyter_gpt.notebook.views.place import is_live
+    from jupyter_gpt.notebook.views.progress import Progress
+
+    options = {name: value for name, value in given.items() if name not in ("task", "models")}
+    if wrong := next((name for name in options if name not in ("tasks", "shots", "chat", "questions", "seed")), None):
+        raise GPTError(f"--{wrong.replace('_', '-')} goes with techniques, not with --tasks")
+    line = Progress(lambda done, total: f"{done:,} of {total:,} requests") if is_live() else None
+    try:
+        found = gpt.evaluate_tasks([given["task"], *given.get("models", ())], progress=line, **options)
+    finally:
+        if line:
+            line.close()
+    show(found.report)
+    return found
+
+
 def flags(text: str, variables) -> dict:
     """The options of one technique. Raises GPTError for flags that %%prompt has not, or that belong to the whole."""
     if not text.strip().startswith("-"):
@@ -373,6 +405,7 @@ VERBS: dict[str, Magic] = {
     "unload": Magic("models", "Unload", unload),
     "save": Magic("models", "Save", save),
     "merge": Magic("models", "Merge", merge),
+    "push": Magic("push", "Push", push),
     "delete": Magic("delete", "Delete", delete),
     "rename": Magic("delete", "Rename", rename),
     "runs": Magic("runs", "Runs", runs),
