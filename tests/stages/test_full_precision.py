@@ -74,10 +74,10 @@ CASES.remove(("classify", "adapter"))  # refused: an adapter is merged before a 
 def test_the_first_weights_are_those_on_disk(gpt, rounded, monkeypatch, stage, start):
     first, save = [], checkpoint.save
 
-    def watched(folder, step, weights, *rest):
+    def watched(folder, step, weights, *rest, **more):
         if step == 0:
             first.append({name: tensor.detach().clone() for name, tensor in weights.items()})
-        return save(folder, step, weights, *rest)
+        return save(folder, step, weights, *rest, **more)
 
     monkeypatch.setattr(checkpoint, "save", watched)
     STAGES[stage](gpt, start)
