@@ -115,13 +115,13 @@ def ip_cell(ip):
 
 def interrupted(folder: Path, train) -> None:
     """Leave the run as a kill would: with its checkpoints, without an end."""
-    from jupyter_gpt.stages import launch
+    from jupyter_gpt.runs import checkpoint
 
-    real, launch.shutil = launch.shutil, Kept()
+    real, checkpoint.shutil = checkpoint.shutil, Kept()
     try:
         train()
     finally:
-        launch.shutil = real
+        checkpoint.shutil = real
     if not (folder / "checkpoints" / f"step-{LAST:07d}").exists():
         raise RuntimeError("the interrupted run has no checkpoint to go on from")
     lines = (folder / "events.jsonl").read_text().splitlines(keepends=True)
@@ -129,11 +129,11 @@ def interrupted(folder: Path, train) -> None:
 
 
 class Kept:
-    """`shutil` that leaves checkpoints where they are."""
+    """`shutil` that leaves the last checkpoint where it is."""
 
     @staticmethod
     def rmtree(path, *args, **kwargs) -> None:
-        if Path(path).name != "checkpoints":
+        if Path(path).name not in ("checkpoints", f"step-{LAST:07d}"):
             shutil.rmtree(path, *args, **kwargs)
 
 

@@ -287,5 +287,7 @@ def test_free_memory_of_a_gpu_counts_what_its_allocator_holds(monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (7_000, 80_000))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 5_000)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 3_000)
-    assert free_memory.free("cuda:0") == 9_000 and free_memory.free("mps") is None
+    monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 8_000)
+    monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: 3_000)
+    assert free_memory.free("cuda:0") == 9_000 and free_memory.free("mps") == 5_000
     assert 0 < free_memory.free("cpu") < 1 << 50
