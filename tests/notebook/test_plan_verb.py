@@ -47,4 +47,5 @@ def test_mistakes(fails, fake_gpt):
     assert fails("%gpt plan --dollars 100 --tokens 1B") == (
         "%gpt plan finds the model and its tokens for --dollars: leave --tokens out"
     )
-    assert fails("%gpt plan 1B --optimizer sgd") == "%gpt plan --optimizer: expected adamw or adamw8bit or muon, got 'sgd'"
+    message = "%gpt plan --optimizer: expected adamw or adamw8bit or muon, got 'sgd'"
+    assert fails("%gpt plan 1B --optimizer sgd") == message
