@@ -70,7 +70,7 @@ def is_template(text: object) -> bool:
 
 
 def parse(text: str, variables: Mapping[str, object] | None = None) -> tuple[Template, list[str]]:
-    """A template, the `{variables}` of its fixed text filled in, and the names in braces that are no variable.
+    """Parse a template and fill in its `{variables}`. Returns it with the names in braces that have no variable.
 
     Holes inside a variable's value are plain text. Raises GPTError, one line, for a hole that cannot be read.
     """

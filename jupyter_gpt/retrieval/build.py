@@ -231,7 +231,7 @@ def keep_documents(index: Index, ready: list, report: Report) -> None:
 
 
 def hash_of(item: Item, document: Document | None = None) -> str:
-    """SHA-256 of a document as it is now; of one that is no file, of the text of its `document`.
+    """SHA-256 of a document's file, or of the text of `document` if it has no file.
 
     Raises Unreadable for a file that is too large, or cannot be read.
     """

@@ -66,7 +66,7 @@ def drawn(index, hits):
 def index_map(kept, question, hits, how: str = "pca") -> list[Part]:
     """The map, and in words what it shows. `kept` is a `KeptIndex`, `question` its vector `(D,)`, `hits` what it found.
 
-    Empty for an index of fewer than three chunks, where there is no plane.
+    Empty for an index of fewer than three chunks, which cannot be projected to two dimensions.
     """
     import numpy as np
 

@@ -52,7 +52,7 @@ def root(word: str) -> str:
 
 
 def content_words(text: str) -> list[str]:
-    """The words of a text without those of `COMMON`, unless there are no others."""
+    """The words of a text without stop words (`COMMON`), or all words if there are only stop words."""
     all_words = words(text)
     return [word for word in all_words if word not in COMMON] or all_words
 

@@ -87,7 +87,7 @@ class Step:
 
 @dataclass(kw_only=True, slots=True)
 class Evaluation:
-    """Held-out data was read, or watched prompts were answered, in so many seconds. facts: what of it is no metric."""
+    """An evaluation on held-out data or held-out prompts, and its seconds. facts: results other than metrics."""
 
     event: ClassVar[str] = "evaluation"
     step: int
