@@ -8,7 +8,7 @@ import io
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -64,10 +64,11 @@ class Score:
 
 @dataclass(frozen=True)
 class TaskScores(Shown):
-    """The result. `results` is what the harness returned, by model."""
+    """The result. `results` is what the harness returned, by model; `missing` what there is no score of, and why."""
 
     scores: list[Score]
     results: dict[str, dict]
+    missing: list[str] = field(default_factory=list)
 
     @property
     def table(self):
@@ -78,11 +79,14 @@ class TaskScores(Shown):
 
     @property
     def report(self) -> Report:
-        return scores_report(self.scores)
+        return scores_report(self.scores, self.missing)
 
 
 def evaluate_tasks(session, options: EvaluateTasks) -> TaskScores:
-    """Raises GPTError, one line, for a task that there is not and where its data cannot be had."""
+    """Each task by itself: ■ keeps those that were finished, and so does a task whose data cannot be had.
+
+    Raises GPTError, one line, for a task that there is not, and where none could be evaluated.
+    """
     if importlib.util.find_spec("lm_eval") is None:
         raise GPTError("--tasks needs an extra: pip install 'jupyter_gpt[lm-eval]'")
     models = [session.models[name] for name in dict.fromkeys(options.models)]
@@ -93,12 +97,34 @@ def evaluate_tasks(session, options: EvaluateTasks) -> TaskScores:
             raise GPTError(f"{model.name} has no chat template: leave --chat out")
     with quiet():
         known = manager(options.tasks)
-    results, scores = {}, []
-    for model in models:
-        found, costs = evaluated(model, known, options)
-        results[model.name] = found
+    scores: list[Score] = []
+    results: dict[str, dict] = {model.name: {} for model in models}
+    missing: list[str] = []
+    pairs = [(model, task) for model in models for task in dict.fromkeys(options.tasks)]
+    for number, (model, task) in enumerate(pairs):
+        try:
+            found, costs = evaluated(model, task, known, options)
+        except KeyboardInterrupt:
+            rest = ", ".join(f"{model.name} on {label(task)}" for model, task in pairs[number:])
+            missing.append(f"stopped before the end of {rest}")
+            break
+        except GPTError as error:
+            missing.append(f"{model.name}: {error}")
+            if len(missing) == len(pairs):
+                raise
+            continue
+        join(results[model.name], found)
         scores += scores_of(model, found, costs)
-    return TaskScores(scores, results)
+    return TaskScores(scores, results, missing)
+
+
+def join(results: dict, found: Mapping) -> None:
+    """Adds what the harness returned for one more task."""
+    for key, value in found.items():
+        if isinstance(value, dict) and isinstance(results.get(key), dict):
+            results[key] |= value
+        else:
+            results[key] = value
 
 
 def manager(tasks: Sequence[str]) -> Any:
@@ -120,22 +146,26 @@ def is_file(task: str) -> bool:
     return task.endswith((".yaml", ".yml"))
 
 
-def evaluated(model, known: Any, options: EvaluateTasks) -> tuple[dict, Mapping]:
-    """What the harness returns, and the cost of each task."""
+def label(task: str) -> str:
+    return Path(task).stem if is_file(task) else task
+
+
+def evaluated(model, task: str, known: Any, options: EvaluateTasks) -> tuple[dict, Mapping]:
+    """What the harness returns, and the cost of the task, of a group's by task."""
     from lm_eval.evaluator import simple_evaluate  # pyright: ignore[reportMissingImports]
 
     from jupyter_gpt.evaluation.harness import KernelModel
 
     def tell(done: int, total: int) -> None:
         if options.progress:
-            options.progress(model.name, done, total)
+            options.progress(f"{model.name} {label(task)}", done, total)
 
     backend = KernelModel(model, options.seed, tell)
     with quiet(), hub_or_cache() as reason:
         try:
             found = simple_evaluate(
                 model=backend,
-                tasks=[str(Path(task).resolve()) if is_file(task) else task for task in options.tasks],
+                tasks=[str(Path(task).resolve()) if is_file(task) else task],
                 num_fewshot=options.shots,
                 limit=options.questions,
                 apply_chat_template=options.chat,
@@ -145,17 +175,17 @@ def evaluated(model, known: Any, options: EvaluateTasks) -> tuple[dict, Mapping]
         except GPTError:
             raise
         except Exception as error:
-            raise GPTError(failure(error, options.tasks, reason)) from error
+            raise GPTError(failure(error, task, reason)) from error
     return dict(found or {}), backend.costs
 
 
-def failure(error: Exception, tasks: Sequence[str], reason: str | None) -> str:
+def failure(error: Exception, task: str, reason: str | None) -> str:
     """Why the harness gave up, in one line."""
-    what = f"{', '.join(tasks)} could not be evaluated"
+    what = f"{label(task)} could not be evaluated"
     said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     hub = isinstance(error, OSError) or "hub" in type(error).__module__ or type(error).__name__.startswith("Dataset")
     if reason and hub:
-        return f"{what}: their data are on the hub, and {reason}"
+        return f"{what}: its data are on the hub, and {reason}"
     return f"{what}: {type(error).__name__}: {said}"
 
 
@@ -235,11 +265,14 @@ def scores_of(model, found: Mapping, costs: Mapping) -> list[Score]:
 # the report
 
 
-def scores_report(scores: Sequence[Score]) -> Report:
+def scores_report(scores: Sequence[Score], missing: Sequence[str] = ()) -> Report:
     """Tokens, seconds and FLOPs are those of one question, on average."""
+    title, notes = "lm-evaluation-harness", [Paragraph(Varies(line)) for line in missing]
     data = {"view": "tasks", "scores": [[s.model, s.task, s.metric] for s in scores]}
+    if not scores:
+        return Report(title, notes, data)
     return Report(
-        "lm-evaluation-harness",
+        title,
         [
             Table(HEAD, [row_of(score) for score in scores], SIDES),
             Paragraph(
@@ -247,6 +280,7 @@ def scores_report(scores: Sequence[Score]) -> Report:
                 "over all its choices",
                 "quiet",
             ),
+            *notes,
         ],
         data,
         {"scores": [vars(score) for score in scores]},

@@ -148,16 +148,37 @@ def test_the_first_questions_and_more_than_one_model(gpt, tiny_model, tasks):
         ["fox", "hen"], tasks[:1], questions=5, progress=lambda *given: seen.append(given), shots=0
     )
     assert [(score.model, score.questions) for score in found.scores] == [("fox", 5), ("hen", 5)]
-    assert seen[-1] == ("hen", 10, 10) and list(found.table["model"]) == ["fox", "hen"]
+    assert seen[-1] == ("hen birds", 10, 10) and list(found.table["model"]) == ["fox", "hen"]
     assert "hen has no chat template" in fail(gpt.evaluate_tasks, "hen", tasks, chat=True)
     assert gpt.evaluate_tasks("fox", tasks[:1], questions=2, chat=True).scores[0].questions == 2
+
+
+def test_what_was_finished_is_kept(gpt, tiny_model, tasks):
+    """■ while a later task is evaluated, and a task whose data cannot be had."""
+    tiny_model(gpt, "fox")
+
+    def stop(what, done, total):
+        if what == "fox written":
+            raise KeyboardInterrupt
+
+    found = gpt.evaluate_tasks("fox", tasks, progress=stop)
+    assert [score.task for score in found.scores] == ["birds"] == list(found.results["fox"]["results"])
+    assert found.missing == ["stopped before the end of fox on written, fox on rolling"]
+    assert "acc ↑" in found.report.text and found.missing[0] in found.report.text.replace("«", "").replace("»", "")
+
+    found = gpt.evaluate_tasks("fox", ["arc_easy", *tasks[:2]], questions=3)
+    assert [score.task for score in found.scores] == ["birds", "written"] == list(found.results["fox"]["results"])
+    assert len(found.missing) == 1 and found.missing[0].startswith("fox: arc_easy could not be evaluated: its data")
+
+    nothing = gpt.evaluate_tasks("fox", tasks[1:], progress=stop)
+    assert not nothing.scores and "stopped before the end" in nothing.report.text and not len(nothing.table)
 
 
 def test_what_cannot_be_evaluated_is_one_line(gpt, tiny_model, tasks):
     tiny_model(gpt, "fox")
     message = fail(gpt.evaluate_tasks, "fox", "arc_easy")
     assert message == (
-        "arc_easy could not be evaluated: their data are on the hub, and the hub is switched off (HF_HUB_OFFLINE)"
+        "arc_easy could not be evaluated: its data are on the hub, and the hub is switched off (HF_HUB_OFFLINE)"
     )
     assert "has no task arc_eazy (did you mean arc_easy" in fail(gpt.evaluate_tasks, "fox", "arc_eazy")
     assert fail(gpt.evaluate_tasks, "fox", "no.yaml") == "there is no task file no.yaml"
