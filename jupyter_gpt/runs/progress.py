@@ -6,6 +6,7 @@ Of a long `events.jsonl` only its beginning, its end and places in between are r
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -29,9 +30,16 @@ def read_recipe(path: Path) -> dict:
             header = yaml.load(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
             recipe = header["recipe"]
             store.check_types({**header, **recipe}, kind=str, steps=int)
-            return {"kind": recipe["algo"] if header["kind"] == "rlhf" else header["kind"], "steps": recipe["steps"]}
+            return {"kind": algorithm(header["kind"], recipe), "steps": recipe["steps"]}
     except GPTError as error:
         return {"kind": "", "steps": 0, "error": str(error)}
+
+
+def algorithm(kind: str, recipe: Mapping) -> str:
+    """What a run trains by: ppo, grpo, dpo, kto, or the kind of another stage. KTO is a loss of --algo dpo."""
+    if kind != "rlhf":
+        return kind
+    return "kto" if recipe.get("loss") == "kto" else recipe["algo"]
 
 
 def read_events(path: Path, early: list[dict]) -> dict:

@@ -125,6 +125,19 @@ def test_the_damage_of_one_is_one_rows_message(panel, gpt, train, tiny_model):
     assert "error" not in runs["tale"] and runs["tale"]["status"] == "finished" and "error" not in models["tale"]
 
 
+def test_a_row_says_what_it_trains_by(panel, gpt):
+    recipes = {
+        "gained": "kind: rlhf\nrecipe: {steps: 9, algo: grpo, loss: dapo}\n",
+        "paired": "kind: rlhf\nrecipe: {steps: 9, algo: dpo, loss: ipo}\n",
+        "voted": "kind: rlhf\nrecipe: {steps: 9, algo: dpo, loss: kto}\n",
+        "taught": "kind: sft\nrecipe: {steps: 9}\n",
+    }
+    for name, recipe in recipes.items():
+        store.write_text(gpt.runs.folder(name) / "recipe.yaml", recipe)
+    kinds = {name: row["kind"] for name, row in rows(panel, "runs").items()}
+    assert kinds == {"gained": "grpo", "paired": "dpo", "voted": "kto", "taught": "sft"}
+
+
 def read_events(path) -> dict:
     return progress.read_events(path, early_events(path, path.stat().st_size))
 

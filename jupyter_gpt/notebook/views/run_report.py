@@ -33,6 +33,7 @@ from jupyter_gpt.report.parts import (
 from jupyter_gpt.report.report import Report
 from jupyter_gpt.report.text import plain
 from jupyter_gpt.runs.events import MEAN, Metric, last_of, recent
+from jupyter_gpt.runs.progress import algorithm
 from jupyter_gpt.runs.run import standing
 from jupyter_gpt.stages.stage import metrics_of
 
@@ -82,8 +83,7 @@ def run_report(run, beside: Sequence = ()) -> Report:
 
 def heading(run) -> list[Inline]:
     """`storyteller: pretrain, finished, all 600 steps`."""
-    algorithm = "kto" if run.recipe.get("loss") == "kto" else run.recipe.get("algo", "")
-    kind = algorithm.upper() if run.kind == "rlhf" else KINDS.get(run.kind, run.kind)
+    kind = algorithm(run.kind, run.recipe).upper() if run.kind == "rlhf" else KINDS.get(run.kind, run.kind)
     reached = [f"all {run.steps} steps"] if fixed(run) else [Varies(run.step), " of ", Varies(run.steps), " steps"]
     return [f"{run.name}: {kind}, {standing(run)}, ", *reached]
 
