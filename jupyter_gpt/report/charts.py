@@ -9,7 +9,7 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, cycle, islice
+from itertools import accumulate, cycle, islice, product
 from typing import Any, NamedTuple, TypeAlias
 
 GREY, BLUE, ORANGE, GREEN, RED = "#666666", "#3b82c4", "#e07b39", "#2f9e6e", "#d04545"
@@ -186,11 +186,12 @@ def scatter(plot: Scatter) -> Any:
             axes.vlines(x, low, high, color=group.colour, linewidth=1)
         name = label(shortened(group.name)).lstrip("_")  # a legend leaves out what begins with _
         axes.scatter(x, y, label=name or None, zorder=3, **look)
-        for place, text in zip(group.points, group.labels if group.written else (), strict=False):
-            colour = group.colour if group.shape == "ring" else GREY
-            axes.annotate(label(text), place, (6, 4), textcoords="offset points", fontsize=7, color=colour)
     if plot.log:
+        from matplotlib.ticker import LogFormatter
+
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(LogFormatter())
+        axes.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
     if any(group.written for group in plot.groups) and plot.x:
         axes.margins(x=0.25)  # room for what is written
     if plot.x or plot.y:
@@ -202,7 +203,26 @@ def scatter(plot: Scatter) -> Any:
         legend(axes, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7)
         for handle in axes.get_legend().legend_handles:
             handle.set_sizes([36])
+    write_labels(made, axes, plot.groups)
     return made
+
+
+def write_labels(made: Any, axes: Any, groups: Sequence[Group]) -> None:
+    """The labels of `written` groups beside their points: right or left of them, as high or low as is needed to be
+    within the axes and on no other label."""
+    made.tight_layout()
+    inside, taken = axes.get_window_extent(), []
+    for group in (group for group in groups if group.written):
+        colour = group.colour if group.shape == "ring" else GREY
+        for place, text in zip(group.points, group.labels, strict=False):
+            note = axes.annotate(label(text), place, (6, 4), textcoords="offset points", fontsize=7, color=colour)
+            for dy, side in product((4, -10, 14, -20, 24, -30, 34, -40, 44), ("left", "right")):
+                note.set_position((6 if side == "left" else -6, dy))
+                note.set_horizontalalignment(side)
+                box = note.get_window_extent()
+                if inside.x0 <= box.x0 and box.x1 <= inside.x1 and not any(box.overlaps(other) for other in taken):
+                    break
+            taken.append(box)
 
 
 def shortened(name: str) -> str:

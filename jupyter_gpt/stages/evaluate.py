@@ -39,8 +39,19 @@ TECHNIQUES = {
 OWN = {"task", "models", "techniques", "questions", "score", "progress"}  # all other options are those of `gpt.prompt`
 BATCH = 64  # samples of a model at once
 READING = 2  # version of how techniques extract answers: results of another one are sampled again
-HEAD = ("model", "technique", "correct", "accuracy", "95% interval", "tokens in", "out", "seconds", "dollars")
-SIDES = "llrrrrrrr"
+HEAD = (
+    "model",
+    "technique",
+    "correct",
+    "no answer",
+    "accuracy",
+    "95% interval",
+    "tokens in",
+    "out",
+    "seconds",
+    "dollars",
+)
+SIDES = "llrrrrrrrr"
 
 
 @dataclass(frozen=True)
@@ -333,13 +344,14 @@ def evaluation_report(evaluation) -> Report:
     title, data = f"{task.name}: {len(task.questions):,} questions", {"view": "evaluation", "task": task.name}
     if not settings:
         return Report(title, [Paragraph("stopped before the first answer: run the cell again to continue")], data)
-    lines = [*words(settings), *notes(evaluation)]
+    compared = words(settings) if len(settings) > 1 else []
+    chart = [Chart(pareto_chart(settings), f"accuracy against {price(settings)[0]}: {compared[0]}")] if compared else []
     return Report(
         title,
         [
             Table(HEAD, [row_of(s) for s in settings], SIDES),
-            Chart(pareto_chart(settings), f"accuracy against {price(settings)[0]}: {lines[0]}"),
-            *(Paragraph(Varies(line)) for line in lines),
+            *chart,
+            *(Paragraph(Varies(line)) for line in [*compared, *notes(evaluation)]),
             Paragraph("tokens, seconds and dollars are per question; seconds are its share of its batch", "quiet"),
         ],
         data | {"settings": [[s.model, s.technique] for s in settings]},
@@ -353,6 +365,7 @@ def row_of(s: Setting) -> tuple[Inline, ...]:
         s.model,
         s.technique,
         [Varies(s.right), " of ", Varies(s.count)],
+        Varies(s.silent),
         [Varies(100 * s.accuracy, 1), "%"],
         [Varies(100 * low, 1), " to ", Varies(100 * high, 1)],
         Varies(s.tokens_in / each, 0),
@@ -382,33 +395,39 @@ def words(settings: list[Setting]) -> list[str]:
 
 def notes(evaluation) -> list[str]:
     """What is missing."""
-    lines = [f"replies without a readable answer: {', '.join(map(unread, evaluation.settings))}; they count as wrong"]
+    silent, cut = (sum(getattr(s, what) for s in evaluation.settings) for what in ("silent", "cut"))
+    found = f"{silent:,}, of which {cut:,} stopped at --max-tokens; they count as wrong" if silent else "none"
+    lines = [f"replies without a readable answer: {found}"]
     if not evaluation.whole and not evaluation.errors:
         lines.append(
             f"stopped: {len(evaluation.rows):,} of {evaluation.wanted:,} answered; run the cell again to continue"
         )
-    if evaluation.errors:
-        lines.append(f"{len(evaluation.errors):,} questions could not be asked; the first: {evaluation.errors[0]}")
+    if missing := len(evaluation.errors):
+        first = evaluation.errors[0]
+        lines.append(f"{missing:,} of {evaluation.wanted:,} questions could not be asked; the first: {first}")
     return lines
-
-
-def unread(s: Setting) -> str:
-    """How many replies of a setting had no answer; always told, so that none is told too."""
-    cut = f" ({s.cut:,} stopped at --max-tokens)" if s.cut else ""
-    return f"{s.silent:,} of {s.count:,} of {s.label}{cut}"
 
 
 def pareto_chart(settings: list[Setting]) -> Scatter:
     """Each setting at its cost and accuracy with its interval, a line through those that nothing beats."""
     unit, costs = price(settings)
     cost, best = dict(zip(settings, costs, strict=True)), front(settings)
+    one_model = len({s.model for s in settings}) == 1
 
     def group(name: str, some: list[Setting], colour: str, joined: bool = False) -> Group:
         points = [(cost[s], 100 * s.accuracy) for s in some]
         bounds = [
             (min(100 * s.interval[0], y), max(100 * s.interval[1], y)) for s, (_, y) in zip(some, points, strict=True)
         ]
-        return Group(name, points, colour, [s.label for s in some], bounds, joined=joined, written=True)
+        return Group(
+            name,
+            points,
+            colour,
+            [s.technique if one_model else s.label for s in some],
+            bounds,
+            joined=joined,
+            written=True,
+        )
 
     groups = [group("Pareto front", best, charts.ORANGE, True)]
     if beaten := [s for s in settings if s not in best]:
