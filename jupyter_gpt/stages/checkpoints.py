@@ -80,7 +80,7 @@ def folder_of(run: Run, step: int | str) -> Path:
         raise GPTError(f"run {run.name} has no checkpoint yet")
     wanted = max(there) if step == LATEST else best_of(run.events, there) if step == BEST else step
     if wanted not in there:
-        kept = " and ".join(map(str, there))
+        kept = ", ".join(map(str, there))
         what = "evaluated" if step == BEST else f"of step {step}"
         raise GPTError(f"run {run.name} has no checkpoint {what}: those of steps {kept} are kept")
     return checkpoint.at(folder, int(wanted))

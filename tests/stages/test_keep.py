@@ -53,7 +53,7 @@ def test_a_kept_step_is_the_model_as_it_was(gpt, train):
         gpt.prompt("The old", model="long", step=20, seed=1, max_tokens=8).text,
     ]
     assert len(set(answers)) == 1
-    none = r"^run long has no checkpoint of step 3: those of steps 20 and 22 and 24 and 26 are kept$"
+    none = r"^run long has no checkpoint of step 3: those of steps 20, 22, 24, 26 are kept$"
     with pytest.raises(GPTError, match=none):
         gpt.load("long", step=3)
     with pytest.raises(
