@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from numbers import Number
 
 from jupyter_gpt.data.files import Row, utf8
@@ -197,13 +198,14 @@ def text(content: object, where: str) -> str:
     raise GPTError(f"{where}: the content of a turn is a text, not {kind}")
 
 
-def read_turns(content: str, name: str) -> Iterator[Row]:
-    """The conversations of a text in the format `turns`, as messages; a GPTError for one without a role at its start.
+def read_turns(text: Iterable[str], name: str) -> Iterator[Row]:
+    """The conversations of a text in the format `turns`, given in lines, as messages; a GPTError for one without a role
+    at its start.
 
     A turn ends at the line that begins the next, a conversation at a line of `---`.
     """
     begins, lines = 1, []
-    for number, line in enumerate([*content.split("\n"), "---"], 1):
+    for number, line in enumerate(chain((line.removesuffix("\n") for line in text), ["---"]), 1):
         if not SEPARATOR.fullmatch(line.rstrip("\r")):
             lines.append(line)
             continue

@@ -98,7 +98,7 @@ def read(
             for index, (messages, key) in enumerate(module.conversations(seed))
         )
     if source == CELL:
-        groups = [("turns", formats.read_turns(cell or "", CELL))]
+        groups = [("turns", formats.read_turns((cell or "").split("\n"), CELL))]
     elif source.startswith("$"):
         rows = sources.rows_of(sources.value_of(source, variables), source, EXPECTED)
         groups = [(None, ((f"item {number} of {source}", row) for number, row in enumerate(rows)))]
@@ -107,7 +107,7 @@ def read(
     else:
         paths = sources.paths(source, SUFFIXES, SUPPORTED, sorted(GENERATED))
         groups = (
-            ("turns", formats.read_turns(files.contents(path), str(path)))
+            ("turns", formats.read_turns(files.lines(path), str(path)))
             if path.suffix.lower() in files.TEXT
             else (None, files.rows(path))
             for path in paths

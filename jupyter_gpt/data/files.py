@@ -1,6 +1,7 @@
 """Documents and rows from files, read as UTF-8.
 
-- `read` gives documents: a .txt or .md is one, a line of a .jsonl or a row of a .parquet is one each.
+- `read` gives documents: a .txt or .md is one, a line of a .jsonl or a row of a .parquet is one each. A text of more
+  than LONG bytes is a `LongText`, which is not in memory.
 - `rows` gives the rows of JSON lines, JSON, CSV, TSV and parquet, each with its place: `mine.jsonl, line 37`. A row
   that cannot be read is a GPTError in its place, so that the caller may skip it; where nothing after it can be read
   either, it is raised.
@@ -14,23 +15,28 @@ import codecs
 import csv
 import io
 import json
-import re
 from collections.abc import Iterator, Mapping
-from itertools import islice
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
+from jupyter_gpt.data.json_list import elements
+from jupyter_gpt.data.long_text import LongText
 from jupyter_gpt.errors import GPTError
 
 TEXT = (".txt", ".md")
 SUFFIXES = (*TEXT, ".jsonl", ".parquet")
 SUPPORTED = "a source is .txt, .md, .jsonl or .parquet"
 ROW_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+LONG = 64 << 20  # bytes of a text from which on it is not read whole
+LONGEST = 16 << 20  # bytes of a row
+CHUNK = 1 << 20  # bytes of a file read at a time
 CHECKED = 64 << 20  # bytes read before work starts; an error beyond them is raised on reading
 
 Row = tuple[str, object]  # the place, and the row or the GPTError that says why it cannot be read
 
 
-def read(paths: list[Path]) -> Iterator[str]:
+def read(paths: list[Path]) -> Iterator[str | LongText]:
     """The documents of the files, in order. GPTError names the file and place of what cannot be read."""
     for path in paths:
         if path.suffix.lower() == ".parquet":
@@ -42,7 +48,7 @@ def read(paths: list[Path]) -> Iterator[str]:
                     raise row
                 yield text_of(row, where)
         else:
-            yield contents(path)
+            yield LongText(partial(chunks, path)) if size(path) > LONG else contents(path)
 
 
 def check(paths: list[Path]) -> None:
@@ -187,44 +193,73 @@ def _text_column(path: Path):
 
 
 def rows(path: Path) -> Iterator[Row]:
-    """The rows of a file with one of ROW_SUFFIXES, in order.
+    """The rows of a file with one of ROW_SUFFIXES, in order, read one by one but for those inside of a JSON object.
 
     JSON lines under the name .json, and a JSON list under .jsonl, are read as what they are.
     """
     suffix = path.suffix.lower()
     if suffix == ".parquet":
         return _parquet_rows(path)
-    if suffix not in (".csv", ".tsv") and _has_json_lines(path):
-        return _json_lines(path)
-    content = contents(path)
     if suffix in (".csv", ".tsv"):
-        return _table_rows(path, content)
-    first, *more = content.strip().split("\n", 1)
-    try:
-        row = json.loads(first)
-    except json.JSONDecodeError:
-        row = None
-    if row is not None and (more or suffix == ".jsonl"):
-        return _json_list(path, content) if not more and _is_list_of_rows(row) else _json_lines(path)
-    if content.lstrip().startswith("["):
-        return _json_list(path, content)
-    return _json_object(path, content) if suffix == ".json" else _json_lines(path)
+        return _table_rows(path)
+    lines = _first_lines(path)
+    values = [_json_of(line) for line in lines]
+    if len(lines) == 2 and all(isinstance(value, dict) for value in values):
+        return _json_lines(path)
+    if values and values[0] is not None and (len(lines) == 2 or suffix == ".jsonl"):
+        return _json_list(path) if len(lines) == 1 and _is_list_of_rows(values[0]) else _json_lines(path)
+    if lines and lines[0].lstrip().startswith("["):
+        return _json_list(path)
+    return _json_object(path) if suffix == ".json" else _json_lines(path)
 
 
-def _has_json_lines(path: Path) -> bool:
-    """Whether the first two lines that are not blank are JSON, each by itself: then the file need not be read whole."""
+def _first_lines(path: Path) -> list[str]:
+    """The first two lines that are not blank. Of one longer than any row is, its beginning."""
+    found, before = [], 0
     with _open(path) as file:
-        lines = list(islice((line for line in file if line.strip()), 2))
+        while len(found) < 2 and (line := file.readline(LONGEST)):
+            text = decode(path, line, before, final=len(line) < LONGEST)
+            before += len(line)
+            if text.strip():
+                found.append(text)
+    return found
+
+
+def _json_of(line: str) -> object:
+    """The JSON value of a line; None where it is not one."""
     try:
-        return len(lines) == 2 and all(isinstance(json.loads(line), dict) for line in lines)
-    except ValueError:
-        return False
+        return json.loads(line)
+    except json.JSONDecodeError:
+        return None
 
 
 def contents(path: Path) -> str:
     """The whole text of a file."""
     with _open(path) as file:
         return decode(path, file.read())
+
+
+def chunks(path: Path) -> Iterator[str]:
+    """The text of a file in pieces of about CHUNK bytes."""
+    before, rest = 0, b""
+    with _open(path) as file:
+        while data := file.read(CHUNK):
+            data = rest + data
+            end = len(data) - 1
+            while end > max(0, len(data) - 4) and data[end] & 0xC0 == 0x80:  # within a character
+                end -= 1
+            yield decode(path, data[:end], before)
+            before, rest = before + end, data[end:]
+    yield decode(path, rest, before)
+
+
+def lines(path: Path) -> Iterator[str]:
+    """The lines of a file, with the newline at their ends."""
+    before = 0
+    with _open(path) as file:
+        for line in file:
+            yield decode(path, line, before)
+            before += len(line)
 
 
 def _is_list_of_rows(value: object) -> bool:
@@ -235,52 +270,38 @@ def _is_list_of_rows(value: object) -> bool:
 
 
 def _json_lines(path: Path) -> Iterator[Row]:
-    before = 0
-    with _open(path) as file:
-        for number, line in enumerate(file, 1):
-            text, where = decode(path, line, before), f"{path}, line {number}"
-            before += len(line)
-            if text.strip():
-                try:
-                    yield where, json.loads(text)
-                except json.JSONDecodeError as error:
-                    yield where, GPTError(f"{where} is not JSON: {error.msg} at column {error.colno}")
+    for number, text in enumerate(lines(path), 1):
+        if text.strip():
+            where = f"{path}, line {number}"
+            try:
+                yield where, json.loads(text)
+            except json.JSONDecodeError as error:
+                yield where, GPTError(f"{where} is not JSON: {error.msg} at column {error.colno}")
 
 
-def _json_list(path: Path, content: str) -> Iterator[Row]:
+def _json_list(path: Path) -> Iterator[Row]:
     """The elements of a JSON list, each under the line it begins at."""
-    _load_all(path, content)
-    decoder, at, line, counted = json.JSONDecoder(), content.index("[") + 1, 1, 0
-    while True:
-        at = re.compile(r"[\s,]*").match(content, at).end()
-        if content[at] == "]":
-            return
-        line += content.count("\n", counted, at)
-        counted = at
-        value, at = decoder.raw_decode(content, at)
-        yield f"{path}, line {line}", value
+    return ((f"{path}, line {line}", value) for line, value in elements(chunks(path), str(path)))
 
 
-def _json_object(path: Path, content: str) -> Iterator[Row]:
+def _json_object(path: Path) -> Iterator[Row]:
     """The rows of a JSON object: those of the only list in it, or else the object itself."""
-    value = _load_all(path, content)
+    try:
+        value = json.loads(contents(path))
+    except json.JSONDecodeError as error:
+        raise GPTError(f"{path}, line {error.lineno} is not JSON: {error.msg} at column {error.colno}") from None
     lists = [key for key, inner in value.items() if isinstance(inner, list)] if isinstance(value, dict) else []
     if len(lists) == 1 and lists[0] not in ("messages", "conversations"):
         return ((f"{path}, row {number}", row) for number, row in enumerate(value[lists[0]], 1))
     return iter([(f"{path}, line 1", value)])
 
 
-def _load_all(path: Path, content: str) -> object:
-    try:
-        return json.loads(content)
-    except json.JSONDecodeError as error:
-        raise GPTError(f"{path}, line {error.lineno} is not JSON: {error.msg} at column {error.colno}") from None
-
-
-def _table_rows(path: Path, content: str) -> Iterator[Row]:
+def _table_rows(path: Path) -> Iterator[Row]:
     """The rows of a table with a header; cells are separated by a comma, a semicolon or a tab."""
-    delimiter = max(",;\t", key=content.split("\n", 1)[0].count)
-    reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter, strict=True)
+    read = (line for part in lines(path) for line in io.StringIO(part, newline=""))  # they may end with \r alone
+    head = next(read, "")
+    delimiter = max(",;\t", key=head.count)
+    reader = csv.reader(chain([head], read), delimiter=delimiter, strict=True)
     names: list[str] | None = None
     line = 1
     try:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from jupyter_gpt.data import sources
 from jupyter_gpt.data import tokenizer as tokenizers
 from jupyter_gpt.data.files import utf8
+from jupyter_gpt.data.long_text import parts
 from jupyter_gpt.data.split import Portion, pieces
 from jupyter_gpt.errors import GPTError
 
@@ -139,9 +140,10 @@ def _sample(weights: Mapping[str, float], variables: Mapping | None, seed: int) 
         for text in sources.read(source, variables, seed):
             if left <= 0:
                 break
-            texts.append(text[:left])
+            texts.append("".join(parts(text[:left])))
             left -= len(text)
-            utf8(text, f"a document of {source}")  # raises the error that the tokenizer would not explain
+            for part in parts(text):
+                utf8(part, f"a document of {source}")  # raises the error that the tokenizer would not explain
     return texts
 
 
@@ -169,7 +171,7 @@ def count(source: str, variables: Mapping | None, seed: int, encode: Callable) -
             seen.estimated = True
             break
         seen.documents += 1
-        seen.bytes += len(utf8(text, f"a document of {source}"))
+        seen.bytes += sum(len(utf8(part, f"a document of {source}")) for part in parts(text))
         if encoded < COUNT:
             batch += [piece.text for piece in pieces(Portion(text, False, 0.0), COUNT)]
         if sum(map(len, batch)) > BATCH:

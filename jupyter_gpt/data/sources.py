@@ -22,6 +22,7 @@ from typing import Any
 
 from jupyter_gpt.data import files, hub
 from jupyter_gpt.data.files import text_of
+from jupyter_gpt.data.long_text import LongText
 from jupyter_gpt.errors import GPTError, nearest
 
 ENDLESS = {"stories", "sums"}
@@ -32,7 +33,7 @@ NOT_SOURCE = {"test", "tests", "idlelib", "lib2to3", "encodings", "pydoc_data", 
 NOT_SOURCE |= {"site-packages", "dist-packages", "__pycache__"}
 
 
-def read(source: str, variables: Mapping | None = None, seed: int = 0) -> Iterator[str]:
+def read(source: str, variables: Mapping | None = None, seed: int = 0) -> Iterator[str | LongText]:
     """The documents of `source`, from the start at each call; endless for those in ENDLESS.
 
     The seed decides what is generated and the order of files; rows within a file keep theirs. Raises GPTError, as

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from jupyter_gpt.data.documents import Writer
 from jupyter_gpt.data.files import utf8
+from jupyter_gpt.data.long_text import LongText, parts
 from jupyter_gpt.errors import GPTError
 
 MANY = 20  # documents: from here on whole documents are held out, below it the end of each
@@ -32,7 +33,7 @@ SEAM = re.compile(r"(?<=\n)(?=\S)|(?<=[^\W_])(?= [^\W_])")
 class Portion(NamedTuple):
     """A document, or the part of one, that is trained on or held out as a whole."""
 
-    text: str
+    text: str | LongText
     held: bool
     place: float  # [0, 1), from the content of the document
     begins: bool = True  # where the document does
@@ -56,7 +57,7 @@ class Source:
     name: str
     weight: float
     share: float
-    read: Callable[[], Iterator[str]]
+    read: Callable[[], Iterator[str | LongText]]
     need: int  # tokens to train on
     most_held: int  # tokens
     context: int  # tokens of a row
@@ -70,7 +71,7 @@ class Source:
     lowest: tuple[float, int] = (1.0, -1)  # (place, document), of all
     short: dict[float, bool] = field(default_factory=dict)  # of few, the places of short ones: whether held out
 
-    def texts(self) -> Iterator[str]:
+    def texts(self) -> Iterator[str | LongText]:
         """Its documents that have something in them."""
         return (text for text in self.read() if text and not text.isspace())
 
@@ -89,7 +90,7 @@ class Source:
             count = max(least, round(self.fraction * len(places)))
             self.short = {where: n < count for n, where in enumerate(places)}
 
-    def portions(self, text: str) -> list[Portion]:
+    def portions(self, text: str | LongText) -> list[Portion]:
         """What of a document is trained on and what is held out."""
         where = place(text, self.name)
         if self.many or where in self.short:
@@ -179,15 +180,21 @@ class Source:
 
 def pieces(portion: Portion, most: int | None = None) -> Iterator[Piece]:
     """A portion (its first `most` characters) cut at seams into stretches of about PIECE characters."""
-    text = portion.text
-    begin, limit = 0, len(text) if most is None else min(most, len(text))
-    while begin < limit:
-        seam = SEAM.search(text, begin + PIECE, limit) if limit - begin > PIECE else None
-        end = seam.start() if seam else limit
-        yield Piece(text[begin:end], begin == 0, end == len(text), portion)
-        begin = end
+    total = len(portion.text)
+    limit, rest, opens = total if most is None else min(most, total), "", True
+    for part in parts(portion.text[:limit]):
+        rest, begin = rest + part, 0
+        while len(rest) - begin > PIECE and (seam := SEAM.search(rest, begin + PIECE)):
+            yield Piece(rest[begin : seam.start()], opens, False, portion)
+            begin, opens = seam.start(), False
+        rest = rest[begin:]
+    if rest:
+        yield Piece(rest, opens, limit == total, portion)
 
 
-def place(text: str, name: str) -> float:
+def place(text: str | LongText, name: str) -> float:
     """A document's place in [0, 1), from its content alone."""
-    return int.from_bytes(hashlib.blake2b(utf8(text, f"a document of {name}"), digest_size=8).digest()) / 2**64
+    digest = hashlib.blake2b(digest_size=8)
+    for part in parts(text):
+        digest.update(utf8(part, f"a document of {name}"))
+    return int.from_bytes(digest.digest()) / 2**64

@@ -6,6 +6,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from jupyter_gpt.data import files, mixture
 from jupyter_gpt.data import prepare as preparing
 from jupyter_gpt.data.documents import Documents
 from jupyter_gpt.data.packing import Rows, validation_rows
@@ -202,6 +203,28 @@ def test_a_long_document_is_read_only_as_far_as_needed(tmp_path):
     assert 2_000 < documents.lengths()[~documents.held_out].sum() < 2_000 * 1.05 + 64 + 2 * PIECE
     assert documents.ended().tolist() == [False, True]
     assert text_of(tokenizer, documents, 1)[:50] == text[int(0.9 * len(text)) :][:50]
+
+
+@pytest.mark.parametrize("kind", ["few", "many"])
+@pytest.mark.parametrize("chunk", [5, 30_000])
+def test_a_file_that_is_not_read_whole_gives_the_same_documents(tmp_path, monkeypatch, kind, chunk):
+    text = "".join(story(0, n) + "\n日本語 Ω " * (n % 7 == 0) for n in range(2000))
+    for n in range({"few": 1, "many": 25}[kind]):
+        (tmp_path / f"{n}.txt").write_text(text[n * 10 :], "utf-8")
+    found = []
+    for long in (files.LONG, 1000):
+        monkeypatch.setattr(files, "LONG", long)
+        monkeypatch.setattr(files, "CHUNK", chunk)
+        if long == 1000:
+            monkeypatch.setattr(files, "contents", None)
+        source, folder = f"{tmp_path}/*.txt", tmp_path / str(long)
+        _, _, documents = done(prepare({source: 1}, 40_000, folder, vocab_size=400, context=64))
+        names = ("tokens.npy", "offsets.npy", "held_out.npy", "cut_off.npy", "documents.json")
+        found.append([(folder / name).read_bytes() for name in names])
+        table = mixture.survey({source: 1.0})[0]
+        found[-1].append((table.documents, table.tokens, table.bytes))
+        assert documents.held_out.any()
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("text", ["a b_ c 12 3, x\n\n  y\n" * 5000, "word " * 9000, "x" * 50_000, "日本語。" * 9000])
