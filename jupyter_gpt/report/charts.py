@@ -187,11 +187,8 @@ def scatter(plot: Scatter) -> Any:
         name = label(shortened(group.name)).lstrip("_")  # a legend leaves out what begins with _
         axes.scatter(x, y, label=name or None, zorder=3, **look)
     if plot.log:
-        from matplotlib.ticker import LogFormatter
-
         axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(LogFormatter())
-        axes.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
+        plain_ticks(axes.xaxis)
     if any(group.written for group in plot.groups) and plot.x:
         axes.margins(x=0.25)  # room for what is written
     if plot.x or plot.y:
@@ -205,6 +202,18 @@ def scatter(plot: Scatter) -> Any:
             handle.set_sizes([36])
     write_labels(made, axes, plot.groups)
     return made
+
+
+def plain_ticks(axis: Any) -> None:
+    """Numbers such as 0.025 and 300 on a logarithmic axis, instead of powers of ten."""
+    from matplotlib.ticker import LogFormatter
+
+    class Plain(LogFormatter):
+        def __call__(self, x: float, pos: int | None = None) -> str:
+            return f"{x:.3g}" if super().__call__(x, pos) else ""  # of minor ticks only some are labelled
+
+    axis.set_major_formatter(Plain())
+    axis.set_minor_formatter(Plain(minor_thresholds=(1.5, 0.5)))
 
 
 def write_labels(made: Any, axes: Any, groups: Sequence[Group]) -> None:
