@@ -280,6 +280,8 @@ class Trainer:
         """The step's loss, its gradients and other values of it: the sums of what each rank had."""
         if self.gradients is not None:
             self.gradients.finish()
+            if self.loss_scale is not None:
+                self.loss_scale.pending = True  # also on a rank that had no micro-batch of its own
         self.unscale()
         if self.ranks is None:
             return loss, *values

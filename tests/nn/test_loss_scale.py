@@ -88,6 +88,20 @@ def test_one_infinite_gradient_leaves_out_the_step_of_all():
     assert not scale.skips and two.grad.tolist() == [1.0, 1.0]
 
 
+def test_a_rank_without_a_micro_batch_unscales_what_the_others_have_summed():
+    training = start(steps=2, dtype="float16")
+
+    class Sum:
+        def finish(self):
+            for parameter in training.model.parameters():
+                parameter.grad = torch.full_like(parameter, 3 * FIRST)
+
+    training.gradients = Sum()
+    training.summed(torch.zeros(()))
+    assert all((parameter.grad == 3).all() for parameter in training.model.parameters())
+    assert training.loss_scale.state() == [FIRST, 1]
+
+
 def test_where_no_scale_is_small_enough_it_ends_in_one_line():
     scale, weight = LossScale(), torch.ones(1, requires_grad=True)
     with pytest.raises(GPTError, match=r"not finite in float16, at any loss scale: use --dtype float32"):
