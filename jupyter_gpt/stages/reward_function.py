@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jupyter_gpt.errors import GPTError
@@ -73,10 +73,13 @@ def rewards_of(
         given = {"prompts": list(prompts), "completions": list(completions)}
         given |= {key: [row.get(key) for row in rows] for key in keys}
         given["finish_reasons"] = given["finish_reason"]
-        found = list(function(**{key: value for key, value in given.items() if every or key in named}))
+        answer: Any = function(**{key: value for key, value in given.items() if every or key in named})
+        listed = isinstance(answer, Iterable) and not isinstance(answer, str | bytes | Mapping)
+        listed = listed and getattr(answer, "ndim", 1) > 0  # an array of no dimension is one number
+        found = list(answer) if listed else []
         if len(found) != len(completions):
             count = f"{len(completions)} numbers, one for each completion"
-            raise GPTError(f"reward {name} must return {count}, got {len(found)}")
+            raise GPTError(f"reward {name} must return {count}, got {len(found) if listed else repr(answer)[:40]}")
         return [number(name, *each) for each in zip(found, prompts, completions, strict=True)]
     rewards, until = [], time.monotonic() + SLICE
     for prompt, completion, row in zip(prompts, completions, rows, strict=True):

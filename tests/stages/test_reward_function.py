@@ -2,6 +2,7 @@
 
 import time
 
+import numpy as np
 import pandas
 import pytest
 import torch
@@ -56,6 +57,11 @@ def test_what_has_a_default_or_is_not_named_is_left_out():
     ("function", "message"),
     [
         (lambda completions: [1.0], "reward f must return 2 numbers, one for each completion, got 1"),
+        (lambda completions: 1.0, "must return 2 numbers, one for each completion, got 1.0"),
+        (lambda completions: np.float64(1.0), "must return 2 numbers, one for each completion, got"),
+        (lambda completions: None, "must return 2 numbers, one for each completion, got None"),
+        (lambda completions: np.ones((2, 3)), "must return a finite number"),
+        (lambda prompt, completion: [1.0, 2.0], "must return a finite number, at most 1e+18 in size, got '[1.0, 2.0]'"),
         (lambda completions: [1.0, "x"], "must return a finite number, at most 1e+18 in size, got 'x' for"),
         (lambda prompt, completion: float("nan"), "must return a finite number"),
     ],
