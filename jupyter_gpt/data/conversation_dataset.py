@@ -51,7 +51,8 @@ class Counts:
 
     form: the formats of its rows (`messages`, `alpaca`, …). conversations: used, held-out ones included. cut: of these,
     truncated to the context. refused: left out. tokens, trained: of the training conversations. held_out: conversations
-    for validation. endless: generated. notes: one line each, for the reader.
+    for validation. endless: generated. exhausted: it has no more, as far as that is known. notes: for the reader, one
+    line each.
     """
 
     source: str
@@ -65,6 +66,7 @@ class Counts:
     trained: int = 0
     held_out: int = 0
     endless: bool = False
+    exhausted: bool = True
     notes: tuple[str, ...] = ()
 
 
@@ -292,6 +294,7 @@ def prepare(
                 yield Progress(f"reading {name}", done, source.need, "tokens")
                 if source.complete or (counts.endless and counts.refused > MAX_REFUSED * (counts.conversations + 1)):
                     break  # enough, or hardly one of an endless source fits
+            counts.exhausted = not source.complete
             source.finish(context, over_long)
         return writer.finish(tokenized, delimiter(tokenizer))
     finally:

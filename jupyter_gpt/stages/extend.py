@@ -92,16 +92,24 @@ def length(run: Run, recipe: Any, options: Any) -> int | None:
 
 
 def read_again(run: Run, recipe: Any) -> list[str]:
-    """The sources of a pretraining of which it will read the same text more than once, though they have more."""
-    path = run.folder / "data" / "documents.json"
+    """The sources of which it will read the same text more than once, though they have more."""
     try:
-        sources = store.read_json(path)["sources"] if path.exists() else []
-        total, tokens = sum(each["weight"] for each in sources), recipe.steps * getattr(recipe, "batch_tokens", 0)
-        times = {each["name"]: tokens * each["weight"] / total / each["tokens"] for each in sources if each["tokens"]}
-        ended = {each["name"] for each in sources if each["exhausted"]}
+        for name, key in (("documents", "sources"), ("conversations", "counts")):
+            path = run.folder / "data" / f"{name}.json"
+            sources = store.read_json(path)[key] if path.exists() else []
+            tokens = (
+                recipe.steps * getattr(recipe, "batch_tokens", 0) / max(1e-9, sum(each["weight"] for each in sources))
+            )
+            times = {
+                each.get("name") or each["source"]: tokens * each["weight"] / each["tokens"]
+                for each in sources
+                if each["tokens"] and not each.get("exhausted", True)
+            }
+            if again := [f"{source} {count:.1f} times" for source, count in times.items() if count > 1.05]:
+                return again
     except (ValueError, KeyError, TypeError):  # damaged: the run says so when it begins
         return []
-    return [f"{name} {count:.1f} times" for name, count in times.items() if count > 1.05 and name not in ended]
+    return []
 
 
 def none_kept(run: Run, recipe: Any) -> str:

@@ -65,6 +65,21 @@ def test_it_says_which_data_it_reads_again(gpt, train):
     ]
 
 
+def test_a_finetuning_says_which_conversations_it_reads_again(gpt, tiny_model):
+    """One source has more than ten steps read of it, the other is read whole."""
+    tiny_model(gpt, "base")
+    pairs = [(f"Who is {n}?", f"The fox {n} saw birds.") for n in range(400)]
+    options = dict(base="base", batch_tokens=64, context=64, decay=0.4, variables={"many": pairs, "few": pairs[:8]})
+    run = gpt.sft("tuned", {"$many": 1, "$few": 1}, steps=10, **options)
+    many, few = json.loads((run.folder / "data" / "conversations.json").read_text())["counts"]
+    again = gpt.resume("tuned", steps=60, variables=options["variables"])
+    assert (many["exhausted"], few["exhausted"]) == (False, True)
+    assert notes(again) == [
+        "made longer, from 10 to 60 steps, from its checkpoint of step 6. Its data were prepared for the shorter run: "
+        f"it reads $many {60 * 64 / 2 / many['tokens']:.1f} times"
+    ]
+
+
 def test_a_warm_up_keeps_its_steps(gpt, train):
     run = train("short", steps=20, warmup=0.2)
     longer, whole = gpt.resume(run.name, steps=40), train("whole", steps=40, warmup=0.1)
