@@ -223,6 +223,9 @@ def notes(module: Any, dtype: str) -> list[str]:
     said = []
     if other := sum(layer.weights.name != dtype for layer in layers):
         said.append(f"{other} of its {len(layers)} linear layers have 8 bits: their shapes do not fit 4-bit kernels")
+    few = any(quantized.takes_int4(layer.out_features, layer.in_features) for layer in layers)
+    if layers and not few:
+        said.append("its linear layers have 8 bits: their shapes do not fit 4-bit kernels")
     left = sum(p.numel() for p in module.parameters())
     if left > sum(layer.in_features * layer.out_features for layer in layers) / 4:
         said.append(f"{left:,} of its weights stay in bfloat16: they are in no linear layer")
@@ -231,5 +234,6 @@ def notes(module: Any, dtype: str) -> list[str]:
     elif "avx512f" not in quantized.cpu_flags() and not quantized.has_integer_products():
         said.append(f"this CPU has no AVX-512: {dtype} saves memory here, and little time")
     elif dtype == "int8" and "amx_bf16" in quantized.cpu_flags():
-        said.append("this CPU multiplies bfloat16 as fast as int8: it saves memory here, no time; int4 saves both")
+        more = "; int4 saves both" if few else ""
+        said.append(f"this CPU multiplies bfloat16 as fast as int8: it saves memory here, no time{more}")
     return said

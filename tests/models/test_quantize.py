@@ -18,12 +18,12 @@ from jupyter_gpt.session import Session
 def wide_model(gpt):
     """A model whose linear layers are most of it."""
 
-    def make(name="fox", width=128):
+    def make(name="fox", width=128, **more):
         from jupyter_gpt.data.tokenizer import delimiter, train_bpe
         from jupyter_gpt.stages.pretrain_training import build
 
         tokenizer = train_bpe(TALES, 320)
-        recipe = pretraining_recipe({"stories": 1}, depth=2, width=width, heads=2, context=64)
+        recipe = pretraining_recipe({"stories": 1}, depth=2, width=width, heads=2, context=64, **more)
         module = build(recipe, len(tokenizer), delimiter(tokenizer)).eval()
         return gpt.models.keep(name, module, tokenizer, "pretrain", None, [f"{name} (pretrain)"], 0)
 
@@ -95,6 +95,10 @@ def test_layers_that_no_kernel_takes(gpt, wide_model):
     assert "linear layers have 8 bits: their shapes do not fit 4-bit kernels" in model.notes[0]
     assert gpt.prompt("The old", model="odd", max_tokens=4).samples
     assert not any("8 bits" in note for note in gpt.load("odd", dtype="int8").notes)
+    wide_model("none", width=80, mlp=80)
+    model = gpt.load("none", dtype="int4")
+    assert model.dtype == "int8" and "its linear layers have 8 bits: their shapes do not fit" in model.notes[0]
+    assert not any("int4 saves" in note for note in model.notes)
 
 
 def test_a_cpu_without_the_instructions_is_told_of(gpt, wide_model, monkeypatch):
