@@ -365,13 +365,13 @@ def row_of(s: Setting) -> tuple[Inline, ...]:
         s.model,
         s.technique,
         [Varies(s.right), " of ", Varies(s.count)],
-        Varies(s.silent),
         [Varies(100 * s.accuracy, 1), "%"],
         [Varies(100 * low, 1), " to ", Varies(100 * high, 1)],
         Varies(s.tokens_in / each, 0),
         Varies(s.tokens_out / each, 0),
         Varies(s.seconds / each, 2),
         "unpriced" if s.cost is None else Varies(s.cost / each, 6),
+        Varies(s.silent),
     )
 
 

@@ -7,6 +7,9 @@ import { DASHES, range, type Kind, type Spot } from "./plot";
 import { axes, clipped, margin, scaleOf, svg } from "./svg";
 
 const LABELLED = 40; // labels at most that are written beside their points
+const FONT = { "font-size": 11 };
+const LETTER = 6; // pixels of a letter in that font, about
+const LINE = 13;
 
 export function scatter(plot: Scatter): Kind {
   const { groups } = plot;
@@ -40,7 +43,7 @@ export function scatter(plot: Scatter): Kind {
       marks.append(svg("line", { x1: x.at(low), y1: y.at(low), x2: x.at(high), y2: y.at(high), stroke: theme.solid.muted, "stroke-dasharray": DASHES }));
     }
     const spots: Spot[] = [];
-    let written = 0;
+    const labels: Rectangle[] = [];
     groups.forEach((group, k) => {
       if (hidden.has(k)) return;
       const { colour, shape } = group;
@@ -61,10 +64,10 @@ export function scatter(plot: Scatter): Kind {
       marks.append(svg("path", { d: dots, ...look }));
       for (const { px, py, label } of shown) {
         const within = px >= box.left && px <= box.left + box.width && py >= top && py <= top + box.height;
-        if (!group.written || !label || !within || ++written > LABELLED) continue;
-        const over = px > box.left + 0.7 * box.width;
-        const place = { x: px + (over ? -7 : 7), y: py + (named ? 14 : -6), "text-anchor": over ? "end" : "start" };
-        drawing.append(svg("text", { ...place, "font-size": 11, fill: ring ? colour : theme.solid.muted }, label));
+        if (!group.written || !label || !within || labels.length >= LABELLED) continue;
+        const place = free(px, py + (named ? 14 : -6), LETTER * label.length, box, labels);
+        labels.push(place);
+        drawing.append(svg("text", { x: place.left, y: place.bottom, ...FONT, fill: ring ? colour : theme.solid.muted }, label));
       }
       for (const each of shown) spots.push({ x: each.px, y: each.py, says: () => says(plot, group.name, each) });
     });
@@ -88,6 +91,27 @@ export function scatter(plot: Scatter): Kind {
   };
   const many = groups.filter(({ points }) => points.length).length > 1;
   return { names: many ? groups : [], all, draw, table };
+}
+
+export interface Rectangle {
+  left: number;
+  right: number;
+  bottom: number;
+}
+
+// Where a label of this width fits beside a point: right or left of it, as high or low as is needed to be within the box
+// and on no other label.
+export function free(x: number, y: number, width: number, box: { left: number; width: number }, taken: Rectangle[]): Rectangle {
+  const end = box.left + box.width;
+  for (let k = 0; k < 10; k++) {
+    const bottom = y + LINE * (k % 2 ? -(k + 1) / 2 : k / 2);
+    for (const left of [x + 7, x - 7 - width]) {
+      const overlaps = taken.some((other) => left < other.right && other.left < left + width && Math.abs(other.bottom - bottom) < LINE);
+      if (left >= box.left && left + width <= end && !overlaps) return { left, right: left + width, bottom };
+    }
+  }
+  const left = Math.max(box.left, Math.min(x + 7, end - width));
+  return { left, right: left + width, bottom: y };
 }
 
 function says(plot: Scatter, group: string, { label, x, y, bounds, size }: Group["points"][number]): string[] {
