@@ -22,9 +22,16 @@ from jupyter_gpt.runs.events import Evaluation, Event, Metric, Progress, Sample,
 from jupyter_gpt.runs.run import Run
 from jupyter_gpt.stages.launch import launch
 from jupyter_gpt.stages.loop import LEARNING_RATE, SPEED, Micro, Trainer, losses
-from jupyter_gpt.stages.sft import check_base_mark, startable
 from jupyter_gpt.stages.speed import training_flops
-from jupyter_gpt.stages.stage import LENGTH, Finetuning, OpenShare, keep_model, one_length
+from jupyter_gpt.stages.stage import (
+    LENGTH,
+    Finetuning,
+    OpenShare,
+    check_base_mark,
+    keep_model,
+    one_length,
+    startable,
+)
 
 SHOWN = 4  # held-out texts whose labels are shown during training
 METRICS = (
@@ -146,11 +153,7 @@ def classify(session, options: Classify) -> Run:
         raise GPTError("say what to make a classifier of: --base MODEL")
     if data is None or (isinstance(data, str) and not data.strip()):
         raise GPTError(f"say what to learn from: {labelled.WANTED}, a file or a $variable in the body")
-    if base == options.name:
-        raise GPTError(f"{base} would replace the model it is made from: choose another name")
-    start = startable(session, base)
-    if start.base:
-        raise GPTError(f"{base} is an adapter of {start.base}: %gpt merge {base} NAME first, then --base NAME")
+    start = startable(session, base, options.name, adapter=False)
     if isinstance(data, Path):
         data = str(data)
     elif not isinstance(data, str):

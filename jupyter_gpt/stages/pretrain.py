@@ -21,18 +21,21 @@ from jupyter_gpt.runs.events import Progress
 from jupyter_gpt.runs.run import Run
 from jupyter_gpt.stages.corpus import MIXTURE
 from jupyter_gpt.stages.launch import launch
-from jupyter_gpt.stages.sft import check_base_mark, startable
 from jupyter_gpt.stages.stage import (
     LENGTH,
     MICRO_TOKENS,
     PROMPT_TEXTS,
     Optimizer,
     Schedule,
+    check_base_mark,
     keep_model,
     one_length,
     schedule,
+    startable,
+    steps_share,
 )
 
+WARMUP, DECAY = 0.01, 0.5  # shares of the steps, unless given
 FROM_SCRATCH = ("tokenizer", "vocab_size", "depth", "arch", "size", "width", "heads", "kv_heads", "mlp")
 # Known shapes: arch, layers, width, heads, kv heads, MLP width, vocabulary, context, tied.
 SIZES = {
@@ -152,12 +155,8 @@ class Pretrain(Schedule):
         "N",
         group="Optimization",
     )
-    warmup: ProperShare | None = option(
-        None, "share of the steps with a rising learning rate (default: 0.01)", "SHARE", group="Optimization"
-    )
-    decay: ProperShare | None = option(
-        None, "share of the steps with a falling learning rate (default: 0.5)", "SHARE", group="Optimization"
-    )
+    warmup: ProperShare | None = steps_share("rising", WARMUP)
+    decay: ProperShare | None = steps_share("falling", DECAY)
     weight_decay: NotNegative | None = option(
         None, "weight decay (default: 0 for muon, 0.1 for adamw)", "X", group="Optimization"
     )
@@ -249,15 +248,10 @@ def pretrain(session, options: Pretrain) -> Run:
         raise GPTError("say what to train on: sources with weights in the body, or --corpus NAME, not both")
     weights = session.corpora[options.corpus].weights if options.corpus is not None else options.mixture
     weights, variables = mixtures.read(weights, options.variables)
-    start = None if options.base is None else startable(session, options.base)
-    if start is None:
+    if options.base is None:
         recipe = recipe_of(options, weights)
     else:
-        if options.base == options.name:
-            raise GPTError(f"{options.name} would take the place of the model it starts from: choose another name")
-        if start.base:
-            merge = f"%gpt merge {start.name} NAME, then --base NAME"
-            raise GPTError(f"{start.name} is an adapter of {start.base}: {merge}")
+        start = startable(session, options.base, options.name, adapter=False)
         recipe = recipe_of(options, weights, shape_of(start)).replace(base_mark=adapters.mark(start.folder))
     adamw8bit.check(options.optimizer, options.shard)
     tokenizer = options.tokenizer
@@ -307,7 +301,7 @@ def recipe_of(options: Pretrain, mixture: Mapping[str, float], base: Mapping[str
         weight_decay=options.weight_decay if options.weight_decay is not None else (0.0 if muon else 0.1),
         beta1=0.8 if muon else 0.9,
         eval_tokens=options.eval_tokens or max(8192, min(16 * batch_tokens, 1 << 20)),
-        **schedule(options, 0.01, 0.5),
+        **schedule(options, WARMUP, DECAY),
     )
     return recipe.with_steps(steps) if steps else recipe
 

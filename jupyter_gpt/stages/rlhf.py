@@ -23,7 +23,7 @@ from jupyter_gpt.stages.launch import claim, launch
 from jupyter_gpt.stages.reward_function import check_columns
 from jupyter_gpt.stages.rl_rows import rows_of
 from jupyter_gpt.stages.rlhf_options import RLHF, Rewarding, RLRecipe, recipe_of
-from jupyter_gpt.stages.stage import keep_model
+from jupyter_gpt.stages.stage import another_name, keep_model
 
 RECIPE = RLRecipe
 OF_LOSS = {"kto": "kto"}  # losses whose algorithm is a module of its own
@@ -41,8 +41,7 @@ def rlhf(session, options: RLHF) -> Run:
     Raises GPTError, one line, for what cannot be trained; what a function raises comes out as it is.
     """
     name = store.check_name(options.name)
-    if name == options.policy:
-        raise GPTError(f"{name} would take the place of the model it starts from: choose another name")
+    another_name(name, options.policy)
     reward_stage.check_base(session, options.policy)
     reward, algo = options.reward, options.algo
     kto = options.loss == "kto"

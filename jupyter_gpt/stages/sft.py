@@ -23,9 +23,12 @@ from jupyter_gpt.stages.stage import (
     Finetuning,
     Optimizer,
     Schedule,
+    check_base_mark,
     keep_model,
     one_length,
     schedule,
+    startable,
+    steps_share,
 )
 
 CONTEXT = 1024  # tokens per row, unless the base has fewer
@@ -33,6 +36,7 @@ EPOCHS = 3.0  # without a length, of data that ends
 GENERATED_TOKENS = 1_000_000  # without a length, of data that does not
 BATCH, LARGEST_BATCH = 2048, 65536  # tokens per step: the least, and the most that is derived from the length of a run
 STEPS = 1000  # that a run is cut into if its length is known in tokens
+WARMUP, DECAY = 0.02, 0.8  # shares of the steps, unless given
 
 
 class SFT(Finetuning, Schedule):
@@ -132,12 +136,8 @@ One source a line with its weight, as YAML, or the conversations themselves.
         "N",
         group="Optimization",
     )
-    warmup: ProperShare | None = option(
-        None, "share of the steps with a rising learning rate (default: 0.02)", "SHARE", group="Optimization"
-    )
-    decay: Share | None = option(
-        None, "share of the steps with a falling learning rate (default: 0.8)", "SHARE", group="Optimization"
-    )
+    warmup: ProperShare | None = steps_share("rising", WARMUP)
+    decay: Share | None = steps_share("falling", DECAY)
     weight_decay: NotNegative = option(0.0, "weight decay", "X", group="Optimization")
     questions: list[str] | None = option(
         None,
@@ -258,9 +258,7 @@ def sft(session, options: SFT) -> Run:
         parsed, variables = mixture.read(data, variables)
     weights: Any = parsed
     adamw8bit.check(options.optimizer, options.shard)
-    start = startable(session, base)
-    if base == name:
-        raise GPTError(f"{name} would replace the model it is made from: choose another name")
+    start = startable(session, base, name)
     if options.merge_first and not start.base:
         raise GPTError(f"{base} is no adapter: there is nothing to merge first")
     if options.merge_first and options.lora:
@@ -280,17 +278,6 @@ def sft(session, options: SFT) -> Run:
     requested = {"mixture": weights, "cell": cell, **options.given}
     requested.pop("data", None)
     return launch(session, options, "sft", recipe, requested, variables)
-
-
-def startable(session, base: str):
-    """The model to start from. Raises GPTError for one behind a server, and for one that is not a language model."""
-    session.finish_first(base)
-    start = session.models.about(base)
-    if start.kind == "endpoint":
-        raise GPTError(f"{base} is behind a server: only a model of this kernel can be trained")
-    if start.labels:
-        raise GPTError(f"{base} ({start.kind}) answers with numbers: finetune the model it was made from")
-    return start
 
 
 def recipe_of(
@@ -316,13 +303,7 @@ def recipe_of(
             )
         raise GPTError(f"{flag} belongs to an adapter: {'leave it out' if options.merge_first else 'add --lora RANK'}")
     origin = {"cell": cell, "base": base, "base_mark": base_mark, "adapter": adapter}
-    return SFTRecipe.from_options(options, mixture=dict(mixture), **origin, **schedule(options, 0.02, 0.8))
-
-
-def check_base_mark(session, run: Run, recipe) -> None:
-    """Raises GPTError if the weights of the base have changed since the run began."""
-    if recipe.base_mark != adapters.mark(session.models.about(recipe.base).folder):
-        raise GPTError(f"{recipe.base} is not what {run.name} began with: run its cell again")
+    return SFTRecipe.from_options(options, mixture=dict(mixture), **origin, **schedule(options, WARMUP, DECAY))
 
 
 def preparation(session, run: Run, recipe, variables: Mapping | None) -> Iterator:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field
 
 from jupyter_gpt.errors import GPTError
+from jupyter_gpt.models import adapters
 from jupyter_gpt.options import Count, Number, Options, Positive, option
 from jupyter_gpt.runs.events import Metric, declared
 from jupyter_gpt.runs.launchers.launcher import SHIPPED
@@ -199,6 +200,12 @@ class Schedule(Training):
         return self.replace(steps=steps, eval_every=eval_every, sample_every=sample_every)
 
 
+def steps_share(rate: str, default: float) -> Any:
+    """`--warmup` or `--decay`, which `schedule` resolves."""
+    about = f"share of the steps with a {rate} learning rate (default: {default:g})"
+    return option(None, about, "SHARE", group="Optimization")
+
+
 def one_length(options: Any, *names: str) -> None:
     """Raises GPTError where more than one option sets the length of the run."""
     given = [f"--{name}" for name in names if getattr(options, name) is not None]
@@ -216,6 +223,35 @@ def schedule(options: Any, warmup: float, decay: float) -> dict[str, float]:
         raise GPTError(f"--warmup {first:g} and --decay {last:g} are shares of the steps: together they are at most 1")
     first = min(warmup, 1 - (last or 0.0)) if first is None else first
     return {"warmup": first, "decay": min(decay, 1 - first) if last is None else last}
+
+
+def another_name(name: str, base: str) -> None:
+    """Raises GPTError where a model would replace the one that it is made from."""
+    if name == base:
+        raise GPTError(f"{name} would take the place of the model it starts from: choose another name")
+
+
+def startable(session, base: str, name: str, adapter: bool = True) -> Any:
+    """The model `base`, as the start of a training named `name`; `adapter` tells whether it may be an adapter.
+
+    Raises GPTError for a model behind a server, for one that is not a language model, and for one of the same name.
+    """
+    session.finish_first(base)
+    start = session.models.about(base)
+    if start.kind == "endpoint":
+        raise GPTError(f"{base} is behind a server: only a model of this kernel can be trained")
+    if start.labels:
+        raise GPTError(f"{base} ({start.kind}) answers with numbers: finetune the model it was made from")
+    another_name(name, base)
+    if start.base and not adapter:
+        raise GPTError(f"{base} is an adapter of {start.base}: %gpt merge {base} NAME, then --base NAME")
+    return start
+
+
+def check_base_mark(session, run: Run, recipe: Any) -> None:
+    """Raises GPTError if the weights of the base have changed since the run began."""
+    if recipe.base_mark != adapters.mark(session.models.about(recipe.base).folder):
+        raise GPTError(f"{recipe.base} is not what {run.name} began with: run its cell again")
 
 
 STAGES = ("pretrain", "sft", "classify", "reward", "rlhf")  # kinds of runs, each a module
