@@ -1,5 +1,5 @@
-"""What the attacks share: a shell to run cells in, and a judgement of each. Beside `fuzz.py`, `corrupt.py` and
-`soak.py`.
+"""What the attacks share: their options, a shell to run cells in on a store of its own, and a judgement of each cell.
+Beside `fuzz.py`, `corrupt.py`, `disk.py` and `soak.py`.
 
 A cell may succeed, or fail with one line of ours (GPTError, at most 300 characters) or of IPython's own (UsageError).
 Any other exception is *raw*.
@@ -7,11 +7,16 @@ Any other exception is *raw*.
 
 from __future__ import annotations
 
+import argparse
 import io
+import os
+import tempfile
 import time
 import warnings
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from pathlib import Path
 
 LONGEST = 300  # characters of an error
 SLOWEST = 10.0  # seconds of a cell
@@ -50,6 +55,27 @@ def shell():
     ip.history_manager.enabled = False
     ip.run_line_magic("load_ext", "jupyter_gpt")
     return ip
+
+
+def options(about: str, **defaults: object) -> argparse.Namespace:
+    """The options of the command line, with `--seed`; each is of the type of its default."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, default in {**defaults, "seed": 0}.items():
+        parser.add_argument(f"--{name}", type=type(default), default=default)
+    return parser.parse_args()
+
+
+@contextmanager
+def store() -> Iterator[tuple]:
+    """A shell on a store with one of everything, and the folder of both."""
+    import corrupt
+
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("HOME", "CACHE", "CONFIG"):
+            os.environ[f"JUPYTER_GPT_{name}"] = f"{folder}/{name.lower()}"
+        ip = shell()
+        corrupt.build(ip)
+        yield ip, Path(folder)
 
 
 def run(ip, source: str) -> Cell:

@@ -10,7 +10,6 @@ after.
 
 from __future__ import annotations
 
-import argparse
 import collections
 import json
 import os
@@ -239,20 +238,9 @@ def attack(ip, template: Path, wanted: int, seed: int, only: str = "") -> tuple[
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cells", type=int, default=4000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", default="")
-    given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ |= {
-            "JUPYTER_GPT_HOME": f"{folder}/home",
-            "JUPYTER_GPT_CACHE": f"{folder}/cache",
-            "JUPYTER_GPT_CONFIG": folder,
-        }
-        ip = cells.shell()
-        build(ip)
-        ran, lines, faults, erased = attack(ip, Path(folder) / "home", given.cells, given.seed, given.only)
+    given = cells.options(__doc__, cells=4000, only="")
+    with cells.store() as (ip, folder):
+        ran, lines, faults, erased = attack(ip, folder / "home", given.cells, given.seed, given.only)
     print(f"{ran} cells, {lines} failed, {len(faults)} faults, {len(erased)} erasures (seed {given.seed})")
     for found in (faults, erased):
         kinds = collections.Counter(

@@ -7,7 +7,6 @@ Printed: how many cells ran and were refused, and each that was not told in one 
 
 from __future__ import annotations
 
-import argparse
 import builtins
 import contextlib
 import errno
@@ -15,7 +14,6 @@ import io
 import os
 import random
 import sys
-import tempfile
 from pathlib import Path
 from unittest import mock
 
@@ -92,20 +90,10 @@ def attack(ip, root: Path, wanted: int, seed: int) -> tuple[int, list[str]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cells", type=int, default=100)
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ |= {
-            "JUPYTER_GPT_HOME": f"{folder}/home",
-            "JUPYTER_GPT_CACHE": f"{folder}/cache",
-            "JUPYTER_GPT_CONFIG": folder,
-        }
+    given = cells.options(__doc__, cells=100)
+    with cells.store() as (ip, folder):
         os.chdir(folder)
-        ip = cells.shell()
-        corrupt.build(ip)
-        refused, faults = attack(ip, Path(folder), given.cells, given.seed)
+        refused, faults = attack(ip, folder, given.cells, given.seed)
         os.chdir("/")
     print(f"{given.cells} cells, {refused} refused, {len(faults)} faults (seed {given.seed})", *faults, sep="\n")
     sys.exit(bool(faults))

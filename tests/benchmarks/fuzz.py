@@ -8,7 +8,6 @@ Printed: how many cells ran and failed with one line, and each raw error, error 
 
 from __future__ import annotations
 
-import argparse
 import collections
 import os
 import random
@@ -236,20 +235,8 @@ def attack(ip, wanted: int, seed: int) -> tuple[int, list[str]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cells", type=int, default=10_000)
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    import corrupt
-
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ |= {
-            "JUPYTER_GPT_HOME": f"{folder}/home",
-            "JUPYTER_GPT_CACHE": f"{folder}/cache",
-            "JUPYTER_GPT_CONFIG": folder,
-        }
-        ip = cells.shell()
-        corrupt.build(ip)
+    given = cells.options(__doc__, cells=10_000)
+    with cells.store() as (ip, _):
         lines, faults = attack(ip, given.cells, given.seed)
     print(f"{given.cells} cells, {lines} failed, {len(faults)} faults (seed {given.seed})")
     for kind, count in collections.Counter(fault.split(":")[0] for fault in faults).most_common():

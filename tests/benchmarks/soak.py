@@ -8,12 +8,9 @@ Printed: a line a round; at the end whether they were flat since the second roun
 
 from __future__ import annotations
 
-import argparse
 import gc
-import os
 import random
 import sys
-import tempfile
 import threading
 import time
 
@@ -98,20 +95,8 @@ def attack(ip, minutes: float, rounds: int, seed: int, tell=print) -> tuple[int,
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=30)
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    import corrupt
-
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ |= {
-            "JUPYTER_GPT_HOME": f"{folder}/home",
-            "JUPYTER_GPT_CACHE": f"{folder}/cache",
-            "JUPYTER_GPT_CONFIG": folder,
-        }
-        ip = cells.shell()
-        corrupt.build(ip)
+    given = cells.options(__doc__, minutes=30.0)
+    with cells.store() as (ip, _):
         ran, faults = attack(ip, given.minutes, 3, given.seed)
     print(f"{ran} cells, {len(faults)} faults (seed {given.seed})", *faults, sep="\n")
     sys.exit(bool(faults))
