@@ -1,8 +1,10 @@
 """Recipes of runs as the stages make them, from options alone, without a session."""
 
+from types import SimpleNamespace
+
 from jupyter_gpt.stages import classify, pretrain, reward, rlhf, sft
 
-__all__ = ["classify_recipe", "finetuning_recipe", "pretraining_recipe", "reward_recipe", "rl_recipe"]
+__all__ = ["classify_recipe", "finetuning_recipe", "pretraining_recipe", "reward_recipe", "rl_recipe", "run_of"]
 
 
 def pretraining_recipe(mixture, **options):
@@ -23,3 +25,12 @@ def reward_recipe(base, rankings, **options):
 
 def rl_recipe(policy, prompts, *, reward=(), **options):
     return rlhf.recipe_of(rlhf.RLHF.of(name="run", policy=policy, **options), prompts, reward)
+
+
+def run_of(kind, recipe, events, status="finished"):
+    """What a report reads of a run with this recipe that told these events."""
+    step = max((event.get("step", 0) for event in events), default=0)
+    events = [{"time": 0.0, **event} for event in events]
+    return SimpleNamespace(
+        name="a", kind=kind, status=status, recipe=recipe.as_dict(), steps=step, step=step, events=events
+    )

@@ -165,6 +165,18 @@ def ip():
 
 
 @pytest.fixture
+def succeed(ip):
+    """Runs cells that have to succeed, and gives the names of the notebook."""
+
+    def run(*cells: str) -> dict:
+        for cell in cells:
+            ip.run_cell(cell).raise_error()
+        return ip.user_ns
+
+    return run
+
+
+@pytest.fixture
 def fails(ip, capsys):
     """Runs a cell that has to fail as a user's mistake, and gives its message."""
 

@@ -13,12 +13,8 @@ from jupyter_gpt.runs import provenance
 pytestmark = pytest.mark.usefixtures("pictures")
 
 
-def succeed(ip, cell: str) -> None:
-    ip.run_cell(cell).raise_error()
-
-
-def test_corpus(ip, fake_gpt, shown):
-    succeed(ip, "%%corpus bedtime --seed 3 --out c\nstories: 2\n./books/*.txt: 1\n")
+def test_corpus(ip, succeed, fake_gpt, shown):
+    succeed("%%corpus bedtime --seed 3 --out c\nstories: 2\n./books/*.txt: 1\n")
     [(verb, said)] = fake_gpt.calls
     assert verb == "corpus"
     assert said == {
@@ -31,19 +27,18 @@ def test_corpus(ip, fake_gpt, shown):
     assert ip.user_ns["c"].name == "bedtime"
 
 
-def test_a_page_is_told_that_the_sources_are_being_read(ip, fake_gpt, monkeypatch):
+def test_a_page_is_told_that_the_sources_are_being_read(succeed, fake_gpt, monkeypatch):
     shown = []
     handle = SimpleNamespace(update=lambda data, **_: shown.append(data["text/plain"]))
     monkeypatch.setattr("jupyter_gpt.notebook.views.place.is_live", lambda: True)
     monkeypatch.setattr("IPython.display.display", lambda data, **_: shown.append(data["text/plain"]) or handle)
-    succeed(ip, "%%corpus bedtime\nstories: 2\n")
+    succeed("%%corpus bedtime\nstories: 2\n")
     assert shown == ["loading the sources …", "corpus bedtime"]
 
 
-def test_pretrain_hands_over_every_option(ip, fake_gpt, shown):
+def test_pretrain_hands_over_every_option(ip, succeed, fake_gpt, shown):
     ip.user_ns["texts"] = ["Once", "2 + 2 ="]
     succeed(
-        ip,
         "%%pretrain tale --depth 6 --steps 2k --lr 0.01 --compile off --prompts $texts --out m\nstories: 3\n",
     )
     [(verb, said)] = fake_gpt.calls
@@ -63,25 +58,25 @@ def test_pretrain_hands_over_every_option(ip, fake_gpt, shown):
     assert ip.user_ns["m"] is fake_gpt.models["tale"]
 
 
-def test_pretrain_in_the_background_binds_the_run(ip, fake_gpt, shown, capsys):
-    succeed(ip, "%%pretrain tale --background --out r\nstories: 3\n")
+def test_pretrain_in_the_background_binds_the_run(ip, succeed, fake_gpt, shown, capsys):
+    succeed("%%pretrain tale --background --out r\nstories: 3\n")
     assert ip.user_ns["r"] is fake_gpt.runs["tale"]
     assert fake_gpt.runs["tale"].status == "running"
     assert shown == []
     assert "trains in the background" in capsys.readouterr().out
 
 
-def test_pretrain_from_a_corpus_needs_no_body(ip, fake_gpt, shown):
-    succeed(ip, "%%pretrain tale --corpus bedtime")
+def test_pretrain_from_a_corpus_needs_no_body(succeed, fake_gpt, shown):
+    succeed("%%pretrain tale --corpus bedtime")
     assert "mixture" not in fake_gpt.calls[0][1] or fake_gpt.calls[0][1]["mixture"] is None
     assert fake_gpt.calls[0][1]["corpus"] == "bedtime"
 
 
-def test_pretrain_says_which_cell_it_is(ip, fake_gpt, shown, monkeypatch):
+def test_pretrain_says_which_cell_it_is(ip, succeed, fake_gpt, shown, monkeypatch):
     parent = {"metadata": {"cellId": "abc"}}
     monkeypatch.setattr(type(ip), "get_parent", lambda self: parent, raising=False)
     monkeypatch.setattr("jupyter_gpt.notebook.views.place.is_live", lambda: False)
-    succeed(ip, "%%pretrain tale\nstories: 3\n")
+    succeed("%%pretrain tale\nstories: 3\n")
     assert fake_gpt.calls[0][1]["name"] == "tale" and provenance.running_cell() == "abc"
     parent["metadata"]["cellId"] = "vscode-notebook-cell:/home/me/a.ipynb#W2sZmlsZQ=="
     assert provenance.running_cell() is None, "a place in a notebook, which another cell may have tomorrow"
@@ -111,10 +106,10 @@ def test_a_broken_view_leaves_nothing_training(ip, fake_gpt, shown, monkeypatch)
     assert fake_gpt.runs["tale"].status == "stopped"
 
 
-def test_earlier_runs_are_drawn_beside(ip, fake_gpt, shown, monkeypatch, fails):
+def test_earlier_runs_are_drawn_beside(succeed, fake_gpt, shown, monkeypatch, fails):
     seen = []
     monkeypatch.setattr("jupyter_gpt.notebook.views.follow.follow", lambda run, report_of, **more: seen.append(more))
-    succeed(ip, "%%pretrain tale --beside storyteller --steps 5\nstories: 3\n")
+    succeed("%%pretrain tale --beside storyteller --steps 5\nstories: 3\n")
     assert seen == [{"overlays": [fake_gpt.runs["storyteller"]], "background": False}]
     assert fails("%%pretrain b --beside nobody\nstories: 3\n").startswith("there is no nobody")
     assert [said["name"] for _, said in fake_gpt.calls] == ["tale"]
@@ -132,9 +127,9 @@ def test_mistakes_reach_nobody(fails, fake_gpt):
     assert fake_gpt.calls == []
 
 
-def test_runs_and_models(ip, fake_gpt, shown):
-    succeed(ip, "%gpt runs --out r")
-    succeed(ip, "%gpt models --out m")
+def test_runs_and_models(ip, succeed, fake_gpt, shown):
+    succeed("%gpt runs --out r")
+    succeed("%gpt models --out m")
     assert ip.user_ns["r"] is fake_gpt.runs
     assert ip.user_ns["m"] is fake_gpt.models
     assert (
@@ -143,19 +138,19 @@ def test_runs_and_models(ip, fake_gpt, shown):
     assert "storyteller       1.23M  base  storyteller  MIT       «5 MB»  «cpu, float32, 5 MB»" in shown[1]
 
 
-def test_no_runs_and_no_models_yet(ip, fake_gpt, shown):
+def test_no_runs_and_no_models_yet(succeed, fake_gpt, shown):
     fake_gpt.runs.clear()
     fake_gpt.models.clear()
-    succeed(ip, "%gpt runs\n%gpt models")
+    succeed("%gpt runs\n%gpt models")
     assert shown[0] == "No runs yet. Train one with %%pretrain NAME."
     assert shown[1].startswith("No models yet. Train one with %%pretrain NAME.\n")
 
 
-def test_show_stop_resume(ip, fake_gpt, shown):
-    succeed(ip, "%gpt show storyteller --out r")
+def test_show_stop_resume(ip, succeed, fake_gpt, shown):
+    succeed("%gpt show storyteller --out r")
     assert ip.user_ns["r"] is fake_gpt.runs["storyteller"]
-    succeed(ip, "%gpt stop storyteller")
-    succeed(ip, "%gpt resume storyteller --out m")
+    succeed("%gpt stop storyteller")
+    succeed("%gpt resume storyteller --out m")
     assert [verb for verb, _ in fake_gpt.calls] == ["stop", "resume"]
     assert fake_gpt.calls[1][1] == {"name": "storyteller", "variables": ip.user_ns, "background": True}
     shows = "run storyteller: finished"
@@ -163,12 +158,12 @@ def test_show_stop_resume(ip, fake_gpt, shown):
     assert ip.user_ns["m"] is fake_gpt.models["storyteller"]
 
 
-def test_show_says_why_a_run_failed_and_what_has_not_begun(ip, fake_gpt, shown, fails):
+def test_show_says_why_a_run_failed_and_what_has_not_begun(succeed, fake_gpt, shown, fails):
     run = fake_gpt.runs["storyteller"]
     run.status, run.events = "failed", [*run.events, {"event": "end", "status": "failed", "error": "the disk is full"}]
-    succeed(ip, "%gpt show storyteller")
+    succeed("%gpt show storyteller")
     run.events = run.events[-1:]
-    succeed(ip, "%gpt show storyteller")
+    succeed("%gpt show storyteller")
     assert shown == [
         "run storyteller: failed\nwhy: the disk is full",
         "storyteller: pretrain, failed before its first step\nwhy: the disk is full",
@@ -191,25 +186,25 @@ def test_the_tokens_of_a_run_of_another_kind_vary_and_it_has_no_batches(fake_gpt
     assert "what a pretraining run reads" in fails("%gpt batch storyteller")
 
 
-def test_show_does_not_wait_for_a_run_that_still_runs(ip, fake_gpt, shown, monkeypatch):
+def test_show_does_not_wait_for_a_run_that_still_runs(succeed, fake_gpt, shown, monkeypatch):
     fake_gpt.runs["storyteller"].status = "running"
-    succeed(ip, "%gpt show storyteller")
+    succeed("%gpt show storyteller")
     assert shown == ["run storyteller: running"]  # nobody watches: the picture so far
     seen = []
     monkeypatch.setattr("jupyter_gpt.notebook.views.place.is_live", lambda: True)
     monkeypatch.setattr(
         "jupyter_gpt.notebook.views.follow.follow", lambda run, report_of, **more: seen.append((run, more))
     )
-    succeed(ip, "%gpt show storyteller --out r")
+    succeed("%gpt show storyteller --out r")
     assert seen == [(fake_gpt.runs["storyteller"], {"overlays": [], "background": True})]
     assert fake_gpt.runs["storyteller"].status == "running"
 
 
-def test_every_door_takes_out_and_explains_itself(ip, fake_gpt, shown, capsys):
+def test_every_door_takes_out_and_explains_itself(succeed, fake_gpt, shown, capsys):
     lines = ["%%corpus --help", "%%pretrain --help", *(f"%gpt {verb} --help" for verb in VERBS)]
     commands = [CELLS["corpus"].COMMAND, CELLS["pretrain"].COMMAND, *map(command, VERBS)]
     for line, each in zip(lines, commands, strict=True):
-        succeed(ip, line)
+        succeed(line)
         printed = capsys.readouterr().out
         assert printed.startswith(f"{each.name}: {each.summary}\n")
         assert "--out VAR" in printed
@@ -217,12 +212,12 @@ def test_every_door_takes_out_and_explains_itself(ip, fake_gpt, shown, capsys):
     assert fake_gpt.calls == []
 
 
-def test_gpt_alone_lists_the_verbs(ip, fake_gpt, capsys):
+def test_gpt_alone_lists_the_verbs(succeed, fake_gpt, capsys):
     for line in ("%gpt", "%gpt help", "%gpt --help"):
-        succeed(ip, line)
+        succeed(line)
         printed = capsys.readouterr().out
         assert all(f"\n  {verb} " in printed for verb in VERBS)
-    succeed(ip, "%gpt help show")
+    succeed("%gpt help show")
     assert capsys.readouterr().out.startswith("%gpt show: ")
 
 

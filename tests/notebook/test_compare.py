@@ -22,14 +22,9 @@ def asked(fake_gpt, tmp_path, monkeypatch):
     return seen
 
 
-def succeed(ip, cell: str) -> None:
-    ip.run_cell(cell).raise_error()
-
-
-def test_one_prompt_a_line_with_its_holes_filled(ip, asked, shown):
+def test_one_prompt_a_line_with_its_holes_filled(ip, succeed, asked, shown):
     ip.user_ns["animal"] = "fox"
     succeed(
-        ip,
         '%%compare ann bob --max-tokens 20 --temperature 0 --stop "\\n" "." --seed 4 --out c\n'
         'The {animal} is {"kind": 1}\n\n  Why? \n',
     )
@@ -40,21 +35,21 @@ def test_one_prompt_a_line_with_its_holes_filled(ip, asked, shown):
     assert len(shown) == 1 and shown[0].startswith("compare ann, bob\n2 prompts")
 
 
-def test_where_the_votes_go_and_samples(ip, asked, shown):
-    succeed(ip, "%%compare ann bob --rankings best --samples 3 --no-form --as-assistant\nx\n")
+def test_where_the_votes_go_and_samples(succeed, asked, shown):
+    succeed("%%compare ann bob --rankings best --samples 3 --no-form --as-assistant\nx\n")
     assert asked[0][2] == {"rankings": "best", "samples": 3, "as_assistant": True}
 
 
-def test_votes_are_asked_for_only_with_blind(ip, asked, monkeypatch):
+def test_votes_are_asked_for_only_with_blind(succeed, asked, monkeypatch):
     forms = []
     monkeypatch.setattr("jupyter_gpt.notebook.views.rank.Page.show", lambda self, task, form: forms.append(form))
     for options in ("", "--blind", "--blind --no-form", "--no-form"):
-        succeed(ip, f"%%compare ann bob {options}\nx\n")
+        succeed(f"%%compare ann bob {options}\nx\n")
     assert forms == [False, True, False, False]
 
 
-def test_help_tells_of_the_body(ip, fake_gpt, capsys):
-    succeed(ip, "%%compare --help")
+def test_help_tells_of_the_body(succeed, fake_gpt, capsys):
+    succeed("%%compare --help")
     text = capsys.readouterr().out
     assert "%%compare MODEL … [options]\n    prompt\n" in text and "--rankings NAME" in text
 

@@ -180,24 +180,6 @@ def test_a_person_sees_who_writes_then_the_table_and_the_form(page, monkeypatch,
     assert form.comm is None  # closed
 
 
-def test_no_form_where_none_is_wanted_or_nothing_is_missing(page, monkeypatch, comparison):
-    present(monkeypatch, True)
-    view.Page().show(comparison, form=False)
-    comparison.vote(0, "ann")
-    comparison.vote(2, "ann")
-    view.Page().show(comparison)
-    assert [how for how, _ in page.shown] == ["display", "display"]
-    assert all(HIDDEN not in data["text/html"] for _, data in page.shown)
-
-
-def test_an_error_takes_the_line_back(page, monkeypatch):
-    present(monkeypatch, True)
-    with pytest.raises(ZeroDivisionError), view.Page() as page_of:
-        page_of.working("ann writes", 0, 3, 0)
-        raise ZeroDivisionError
-    assert page.shown[-1] == ("update", {})
-
-
 def test_the_form_knows_no_models_and_shows_the_shuffled_order(page, comparison):
     form = RankForm(comparison)
     assert "ann" not in str(form.state) and "bob" not in str(form.state)

@@ -11,16 +11,10 @@ SHAPE = "--tokenizer char --depth 1 --width 32 --context 16 --rows 2 --batch-tok
 
 
 @pytest.fixture
-def run(ip, tmp_path, monkeypatch):
+def run(ip, succeed, tmp_path, monkeypatch):
     monkeypatch.setenv("JUPYTER_GPT_HOME", str(tmp_path / "home"))
     ip.user_ns["tales"] = TALES
-
-    def run(*cells: str) -> dict:
-        for cell in cells:
-            ip.run_cell(cell).raise_error()
-        return ip.user_ns
-
-    return run
+    return succeed
 
 
 def test_from_a_corpus_to_a_model_and_back_on(run, shown, capsys):

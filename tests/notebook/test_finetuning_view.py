@@ -7,6 +7,7 @@ import re
 from types import SimpleNamespace
 
 from helpers.recipes import classify_recipe, finetuning_recipe
+from helpers.recipes import run_of as run
 from jupyter_gpt.notebook.views.run_report import panels, run_report
 from jupyter_gpt.report.charts import Panel, curves, figure
 from jupyter_gpt.stages.classify import Classifying
@@ -14,18 +15,6 @@ from jupyter_gpt.stages.sft_training import Supervised
 from jupyter_gpt.stages.stage import metrics_of
 
 EVIL = "<script>alert(1)</script>»"
-
-
-def run(kind, recipe, events, status="finished"):
-    return SimpleNamespace(
-        name="a",
-        kind=kind,
-        status=status,
-        recipe=recipe.as_dict(),
-        steps=4,
-        step=4,
-        events=[{"time": 0.0, **e} for e in events],
-    )
 
 
 def told(evaluated=True):

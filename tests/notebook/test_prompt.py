@@ -16,16 +16,6 @@ def gpt(gpt, tiny_model):
     return gpt
 
 
-@pytest.fixture
-def succeed(ip):
-    def run(*cells):
-        for cell in cells:
-            ip.run_cell(cell).raise_error()
-        return ip.user_ns
-
-    return run
-
-
 def test_it_asks_shows_and_binds(gpt, succeed, shown):
     names = succeed("%%prompt base --max-tokens 6 --seed 2 --temperature 1 --out done\nThe old fox\n")
     done = names["done"]

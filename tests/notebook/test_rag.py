@@ -19,16 +19,6 @@ def gpt(gpt, tiny_model):
 
 
 @pytest.fixture
-def succeed(ip):
-    def run(*cells):
-        for cell in cells:
-            ip.run_cell(cell).raise_error()
-        return ip.user_ns
-
-    return run
-
-
-@pytest.fixture
 def docs(gpt, ip, succeed):
     ip.user_ns["texts"] = TEXTS
     succeed("%gpt index docs $texts --embedder small --chunk-tokens 40 --out kept")

@@ -22,13 +22,9 @@ def asked(fake_gpt, tmp_path, monkeypatch):
     return seen
 
 
-def succeed(ip, cell: str) -> None:
-    ip.run_cell(cell).raise_error()
-
-
-def test_one_prompt_a_line_with_its_holes_filled(ip, asked, shown):
+def test_one_prompt_a_line_with_its_holes_filled(ip, succeed, asked, shown):
     ip.user_ns["animal"] = "fox"
-    succeed(ip, "%%rank taste --model ann --samples 3 --max-tokens 20 --by bob --out r\nThe {animal}\n\n  Why? \n")
+    succeed("%%rank taste --model ann --samples 3 --max-tokens 20 --by bob --out r\nThe {animal}\n\n  Why? \n")
     [(name, prompts, options)] = asked
     assert (name, prompts) == ("taste", ["The fox", "Why?"])
     assert options == {"model": ["ann"], "samples": 3, "max_tokens": 20, "by": "bob"}
@@ -36,21 +32,21 @@ def test_one_prompt_a_line_with_its_holes_filled(ip, asked, shown):
     assert len(shown) == 1 and shown[0].startswith("rankings taste\n2 prompts")
 
 
-def test_a_judge_is_a_function_or_a_model(ip, asked, shown):
+def test_a_judge_is_a_function_or_a_model(ip, succeed, asked, shown):
     ip.user_ns["polite"] = polite = lambda prompt, completion: 1.0
-    succeed(ip, "%%rank taste --model ann bob --judge $polite\nx\n")
-    succeed(ip, "%%rank taste --model ann --judge smollm2 --no-form\nx\n")
+    succeed("%%rank taste --model ann bob --judge $polite\nx\n")
+    succeed("%%rank taste --model ann --judge smollm2 --no-form\nx\n")
     assert [options["judge"] for _, _, options in asked] == [polite, "smollm2"]
     assert asked[0][2]["model"] == ["ann", "bob"]
 
 
-def test_a_file_fills_them_and_the_body_may_be_empty(ip, asked, shown):
-    succeed(ip, "%%rank taste --rankings theirs.jsonl")
+def test_a_file_fills_them_and_the_body_may_be_empty(succeed, asked, shown):
+    succeed("%%rank taste --rankings theirs.jsonl")
     assert asked == [("taste", [], {"rankings_file": "theirs.jsonl"})]
 
 
-def test_help_tells_of_the_body_and_of_the_keys(ip, fake_gpt, capsys):
-    succeed(ip, "%%rank --help")
+def test_help_tells_of_the_body_and_of_the_keys(succeed, fake_gpt, capsys):
+    succeed("%%rank --help")
     text = capsys.readouterr().out
     assert "%%rank NAME [options]\n    prompt\n" in text and "Backspace" in text and "--judge JUDGE" in text
 

@@ -2,26 +2,14 @@
 
 import json
 import re
-from types import SimpleNamespace
 
 import pytest
 
 from helpers.recipes import reward_recipe, rl_recipe
+from helpers.recipes import run_of as run
 from jupyter_gpt.notebook.views.run_report import run_report
 
 EVIL = "<script>alert(1)</script>»"
-
-
-def run(kind, recipe, events, status="finished"):
-    return SimpleNamespace(
-        name="a",
-        kind=kind,
-        status=status,
-        recipe=recipe.as_dict(),
-        steps=2,
-        step=2,
-        events=[{"time": 0.0, **e} for e in events],
-    )
 
 
 def rl_events():

@@ -13,18 +13,12 @@ SHORT = "--steps 3 --context 64 --batch-tokens 64 --answer-tokens 4"
 
 
 @pytest.fixture
-def run(ip, tmp_path, monkeypatch):
+def run(ip, succeed, tmp_path, monkeypatch):
     monkeypatch.setenv("JUPYTER_GPT_HOME", str(tmp_path / "home"))
     ip.user_ns["tales"] = TALES
-
-    def run(*cells: str) -> dict:
-        for cell in cells:
-            ip.run_cell(cell).raise_error()
-        return ip.user_ns
-
     shape = "--tokenizer char --depth 1 --width 32 --context 64 --rows 2 --batch-tokens 128"
-    run(f"%%pretrain hen {shape} --steps 2\n$tales: 1\n")
-    return run
+    succeed(f"%%pretrain hen {shape} --steps 2\n$tales: 1\n")
+    return succeed
 
 
 def test_from_a_base_to_an_assistant_and_a_merged_one(run, shown, fails, capsys):
