@@ -163,6 +163,7 @@ def last_report(completion) -> Report:
         ("form", completion.form),
         ("sampling", settings(completion.sampling)),
         ("tokens in", Varies(usage.prompt_tokens)),
+        *([("cached tokens", [Varies(usage.cached_tokens), " of them"])] if usage.cached_tokens else []),
         ("tokens out", Varies(usage.completion_tokens)),
         ("seconds", Varies(usage.seconds, 2)),
         ("tokens/s", Varies(usage.tokens_per_second, 1)),

@@ -91,14 +91,16 @@ class DecodeForward:
             tables.append((cos, sin))
         for number, block in enumerate(model.blocks):
             qkv = block.qkv(block.norm1(x)).view(B, t, H + 2 * G, h)
-            qk, v = qkv[:, :, : H + G], qkv[:, :, H + G :]
+            qk, v = qkv.split([H + G, G], 2)
             if block.q_norm is not None:
                 qk = torch.cat([block.q_norm(qk[:, :, :H]), block.k_norm(qk[:, :, H:])], dim=2)
             if block.rope is not None:
                 cos, sin = tables[block.rope]
                 qk = torch.addcmul(qk * cos, qk.roll(h // 2, dims=-1), sin)
-            k, v = update(qk[:, :, H:].transpose(1, 2), v.transpose(1, 2), number)
-            q = qk[:, :, :H] if model.query_factor is None else qk[:, :, :H] * model.query_factor
+            q, k = qk.split([H, G], 2)
+            k, v = update(k.transpose(1, 2), v.transpose(1, 2), number)
+            if model.query_factor is not None:
+                q = q * model.query_factor
             x = x + block.out(attend(q, k, v, biases[block.window], model.score_cap))
             x = x + block.mlp(block.norm2(x))
         logits = self.head(model.norm(x[:, -keep:])).float()
@@ -202,6 +204,8 @@ def decoding_operations(pack: Callable[..., Function]) -> Operations:
 
     def rms_norm(layer: nn.Module, eps: float, offset: float) -> Function:
         shape = layer.weight.shape
+        if not offset and layer.weight.device.type == "cpu" and layer.weight.dtype == torch.bfloat16:
+            return rms_norm_of_a_row(layer.weight, eps)
         if not offset:
             return partial(F.rms_norm, normalized_shape=shape, weight=layer.weight, eps=eps)
         with torch.inference_mode():
@@ -226,6 +230,21 @@ def decoding_operations(pack: Callable[..., Function]) -> Operations:
         return lambda: own
 
     return Operations(linear, rms_norm, layer_norm, glu, rows)
+
+
+def rms_norm_of_a_row(weight: Tensor, eps: float) -> Function:
+    """RMSNorm in bf16 on a CPU, where it is eight kernels: of a single row x as the first half of the layer norm of
+    (x, -x), whose mean is zero and whose variance is the mean of x squared."""
+    shape, n = weight.shape, len(weight)
+    with torch.inference_mode():
+        twice = torch.cat([weight, weight])
+
+    def forward(x: Tensor) -> Tensor:
+        if x.numel() > n:
+            return F.rms_norm(x, shape, weight, eps)
+        return F.layer_norm(torch.cat([x, -x], -1), twice.shape, twice, None, eps)[..., :n]
+
+    return forward
 
 
 def head_of(linear: Callable[..., Function], layer: nn.Module) -> Function:

@@ -39,11 +39,13 @@ class Layer(CacheLayerMixin):
         start, end = self.length, self.length + key_states.shape[2]
         if end > self.keys.shape[2]:
             self.grow(end)
-        keys, values = self.keys[: self.rows, :, :end], self.values[: self.rows, :, :end]
-        keys[:, :, start:] = key_states
-        values[:, :, start:] = value_states
+        keys, values = self.keys, self.values
+        if self.rows < len(keys):
+            keys, values = keys[: self.rows], values[: self.rows]
+        keys.narrow(2, start, end - start).copy_(key_states)
+        values.narrow(2, start, end - start).copy_(value_states)
         self.length = end
-        return keys, values
+        return keys.narrow(2, 0, end), values.narrow(2, 0, end)
 
     def grow(self, columns: int) -> None:
         """Reallocate for `columns` and a quarter more."""

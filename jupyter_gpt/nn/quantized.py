@@ -15,7 +15,7 @@ as in a GGUF file, keep their codes (`grid_of`).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from itertools import accumulate
 
 import torch
@@ -28,7 +28,6 @@ BITS = {"int8": 8, "int4": 4}
 GROUP = 32  # inputs that share a scale in 4 bits
 LEVELS = 15  # steps between the lowest and the highest of 16 codes
 FEW = {"int8": 12, "int4": 40}  # rows up to which torch's kernels are faster than a product with dequantised weights
-MANY = 64  # rows up to which integer products are faster than one with dequantised weights
 SPLIT = 127  # x = s (SPLIT * h + l)
 TINY = torch.finfo(torch.float32).tiny
 ON_GRID = 0.06  # of a step: weights this near to a grid were on it before their scale was rounded to 16 bits
@@ -112,7 +111,7 @@ class Int8:
 
     def few(self, x: Tensor) -> Tensor:
         """By torch's kernel."""
-        return torch.ops.aten._weight_int8pack_mm(x, self.codes, self.scale.to(x.dtype))
+        return torch.ops.aten._weight_int8pack_mm.default(x, self.codes, self.scale.to(x.dtype))
 
     def many(self, x: Tensor) -> Tensor:
         """By a product with the codes, which bf16 holds exactly."""
@@ -199,7 +198,7 @@ class Int4:
 
     def few(self, x: Tensor) -> Tensor:
         """By torch's kernel."""
-        return torch.ops.aten._weight_int4pack_mm_for_cpu(x, self.packed, GROUP, self.scales)
+        return torch.ops.aten._weight_int4pack_mm_for_cpu.default(x, self.packed, GROUP, self.scales)
 
     def transposed(self, dtype: torch.dtype) -> Tensor:
         """The weights `(K, N)`."""
@@ -304,7 +303,7 @@ def product(x: Tensor, weights: Weights) -> Tensor:
     if isinstance(weights, Part):
         return product(x, weights.whole)[:, weights.start : weights.end]
     if isinstance(weights, Int8) and weights.integer:
-        return weights.split(x) if len(x) <= MANY else weights.many(x)
+        return weights.split(x)
     fast = x.dtype == torch.bfloat16 and has_kernels(BITS[weights.name]) and len(x) <= FEW[weights.name]
     return weights.few(x) if fast else weights.many(x)
 
@@ -361,12 +360,13 @@ def multiplied(layers: Sequence[nn.Module]) -> Callable[[Tensor], Tensor]:
     if len(weights) < len(layers):
         return lambda x: torch.cat([layer(x) for layer in layers], -1)
     whole, bias = together(weights), None
+    multiply = partial(product, weights=whole[0]) if len(whole) == 1 else partial(rows_of, weights=whole)
     if any(layer.bias is not None for layer in layers):
         biases = [torch.zeros(layer.out_features) if layer.bias is None else layer.bias.detach() for layer in layers]
         bias = torch.cat([each.bfloat16() for each in biases])
 
     def forward(x: Tensor) -> Tensor:
-        y = rows_of(x.reshape(-1, x.shape[-1]), whole).view(*x.shape[:-1], -1)
+        y = multiply(x.reshape(-1, x.shape[-1])).view(*x.shape[:-1], -1)
         return y if bias is None else y + bias.to(y.dtype)
 
     return forward

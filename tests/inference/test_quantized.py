@@ -180,3 +180,20 @@ def test_an_adapter_on_top(kind, tokens):
     with torch.no_grad():
         bare = dequantised(rounded(plain, "int4"), plain)(torch.tensor([[*prompt, 5, 9, 5, *ids_of(found)]])).logits[0]
     assert (bare.log_softmax(-1)[len(prompt) + 2 :] - full).abs().max() > 1, "the adapter does something"
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8", "int4"])
+def test_a_known_prefix_gives_what_reading_it_gives(dtype):
+    module = build("llama").bfloat16() if dtype == "bfloat16" else rounded(build("llama"), dtype)
+    shared = tuple(range(1, 61))
+    asked = [Request((*shared, n, 5), max_tokens=1, temperature=n % 2, top_logprobs=VOCAB) for n in (7, 8)]
+    plain = run(module, asked)
+    run(module, [Request(shared, max_tokens=3, temperature=0)], reuse=True)
+    known = run(module, asked, reuse=True)
+    assert [known[n, 0][0].cached for n in range(2)] == [60, 60]
+    for key, [token] in known.items():
+        found, wanted = (torch.tensor([nats for _, nats in sorted(each.top)]) for each in (token, plain[key][0]))
+        assert (found - wanted).abs().max() < 0.05 * wanted.std()
+    again = run(module, asked[:1], reuse=True)
+    assert again[0, 0][0].top == known[0, 0][0].top, "a prompt that is known as a whole gives the same bits"
+    assert again[0, 0][0].cached == 62

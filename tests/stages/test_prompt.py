@@ -330,6 +330,13 @@ def test_answers_of_a_batch_have_seconds_of_their_own(gpt, tiny_model):
     assert several[0].usage.seconds < several[1].usage.seconds
 
 
+def test_the_tokens_that_the_prefix_cache_knew(gpt, base):
+    first, again = (gpt.prompt("The old fox " * 20, model="base", temperature=0, max_tokens=3) for _ in range(2))
+    assert first.usage.cached_tokens == 0 and "cached tokens" not in last_report(first).text
+    assert again.usage.cached_tokens == again.usage.prompt_tokens == again.as_dict()["usage"]["cached_tokens"]
+    assert f"cached tokens    ≈{again.usage.prompt_tokens} of them" in last_report(again).text
+
+
 def test_a_draft_model(gpt, base, tiny_model):
     tiny_model(gpt, "small", seed=1)
     plain = gpt.prompt("The old fox", model="base", temperature=0, max_tokens=30)
