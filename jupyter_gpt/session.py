@@ -30,6 +30,7 @@ from jupyter_gpt.stages import (
     plan,
     pretrain,
     push,
+    ranking_options,
     reward,
     rlhf,
     runs,
@@ -45,7 +46,8 @@ from jupyter_gpt.stages.corpus import Corpora
 from jupyter_gpt.stages.evaluate import evaluate
 from jupyter_gpt.stages.evaluate_index import EvaluateIndex, evaluate_index
 from jupyter_gpt.stages.evaluate_tasks import EvaluateTasks, evaluate_tasks
-from jupyter_gpt.stages.prompt import Prompting, prompt, prompt_batch, prompt_with_techniques, uses_technique
+from jupyter_gpt.stages.prompt import Prompting, prompt, uses_technique
+from jupyter_gpt.stages.prompt_techniques import prompt_batch, prompt_with_techniques
 from jupyter_gpt.stages.rag import rag
 from jupyter_gpt.stages.rank import rank
 from jupyter_gpt.stages.rankings import AllRankings
@@ -111,9 +113,9 @@ class Session(ShownAsTable):
     template = method(options.Template, lambda session, given: template(session, at_step(session, given)), "template")
     agent = method(options.Agent, run_agent, "agent")
     rag = method(options.Rag, rag)
-    rank = method(options.Rank, lambda session, given: rank(session, **given.chosen), "rank")
-    compare = method(options.Compare, lambda session, given: compare(session, **given.chosen), "compare")
-    arena = method(options.Arena, lambda session, given: arena(session, **given.chosen), "arena")
+    rank = method(ranking_options.Rank, lambda session, given: rank(session, **given.chosen), "rank")
+    compare = method(ranking_options.Compare, lambda session, given: compare(session, **given.chosen), "compare")
+    arena = method(ranking_options.Arena, lambda session, given: arena(session, **given.chosen), "arena")
     evaluate = method(options.Evaluate, evaluate)
     evaluate_index = method(EvaluateIndex, evaluate_index)
     evaluate_tasks = method(EvaluateTasks, evaluate_tasks)

@@ -28,8 +28,9 @@ from jupyter_gpt.report import charts
 from jupyter_gpt.report.charts import Group, Scatter
 from jupyter_gpt.report.parts import Chart, Inline, Paragraph, Table, Varies
 from jupyter_gpt.report.report import Report, ShownAsTable
-from jupyter_gpt.stages.prompt import Prompting, prompt_with_techniques, sender
+from jupyter_gpt.stages.prompt import Prompting
 from jupyter_gpt.stages.prompt_options import Evaluate, Prompt
+from jupyter_gpt.stages.prompt_techniques import prompt_with_techniques, sender
 
 TECHNIQUES = {
     "direct": {},

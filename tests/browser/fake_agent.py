@@ -5,8 +5,9 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 from jupyter_gpt.inference.completion import Completion, Usage
-from jupyter_gpt.stages.prompt import Prompting, prompt_with_techniques
+from jupyter_gpt.stages.prompt import Prompting
 from jupyter_gpt.stages.prompt_options import Prompt
+from jupyter_gpt.stages.prompt_techniques import prompt_with_techniques
 
 SAID = (
     'Thought: first\nAction: save\nAction Input: {"text": "<b>one</b>"}',

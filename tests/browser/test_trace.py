@@ -9,10 +9,10 @@ import time
 from jupyter_gpt import gpt
 from jupyter_gpt.inference.completion import Completion, Usage
 from jupyter_gpt.prompting.ask import Ask, run
-from jupyter_gpt.stages.prompt import compose
+from jupyter_gpt.stages.prompt_techniques import compose
 from jupyter_gpt.prompting.options import Options
 from jupyter_gpt.prompting.trace import Node
-from jupyter_gpt.stages.prompt import completion
+from jupyter_gpt.stages.prompt_techniques import completion
 from jupyter_gpt.prompting.trace import trace_report
 from jupyter_gpt.notebook.views.trace_live import Growing
 

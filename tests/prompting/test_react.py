@@ -13,7 +13,7 @@ from jupyter_gpt.prompting.tools.approval import Approval, Decision, Nobody, Too
 from jupyter_gpt.prompting.tools.calculator import calculator
 from jupyter_gpt.prompting.tools.protocols import Unreadable, read_turn
 from jupyter_gpt.prompting.tools.tool import tool
-from jupyter_gpt.stages.prompt import check_options, compose
+from jupyter_gpt.stages.prompt_techniques import check_options, compose
 
 
 def turn(name, given, thought="Let me see."):

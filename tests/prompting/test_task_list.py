@@ -10,7 +10,7 @@ from jupyter_gpt.prompting.options import Budget, Options
 from jupyter_gpt.prompting.task_list import LISTED, MEMORY, list_grammar, read, results
 from jupyter_gpt.prompting.tools.approval import Approval, Toolset
 from jupyter_gpt.prompting.tools.tool import tool
-from jupyter_gpt.stages.prompt import check_options, compose
+from jupyter_gpt.stages.prompt_techniques import check_options, compose
 
 
 class Shop:

@@ -6,7 +6,7 @@ from jupyter_gpt.errors import GPTError
 from jupyter_gpt.prompting.answers import Form
 from jupyter_gpt.prompting.ask import run, text_of
 from jupyter_gpt.prompting.options import Budget, Options
-from jupyter_gpt.stages.prompt import check_options, compose
+from jupyter_gpt.stages.prompt_techniques import check_options, compose
 
 SUM = "What is 2 + 3 * 4?"
 

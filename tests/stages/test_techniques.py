@@ -85,7 +85,7 @@ def test_the_constraint_and_best_of(gpt, base):
 
 def test_an_answer_in_a_form_has_its_value_after_thinking_too(gpt, chat, monkeypatch):
     from jupyter_gpt.inference.completion import Completion
-    from jupyter_gpt.stages import prompt
+    from jupyter_gpt.stages import prompt_techniques
 
     said = {"text": "It is 7 + 7. The answer is 14."}
 
@@ -94,7 +94,7 @@ def test_an_answer_in_a_form_has_its_value_after_thinking_too(gpt, chat, monkeyp
             Completion("15" if settings.get("json") else said["text"], finish_reason="stop") for _ in prompts
         ]
 
-    monkeypatch.setattr(prompt, "sender", sender)
+    monkeypatch.setattr(prompt_techniques, "sender", sender)
     number = {"type": "integer", "maximum": 99}
     done = gpt.prompt("7 + 7?", model="chat", cot=True, json=number)
     assert (done.text, done.answer, done.value, done.valid) == ("14", "14", 14, True), "named, in the form"

@@ -176,12 +176,12 @@ def rag(gpt, given: dict, ip, cell: str):
 CELLS: dict[str, Magic] = {
     "agent": LoadingMagic("prompt_options", "Agent", agent),
     "classify": TrainingMagic("classify", "Classify"),
-    "compare": RankingMagic("prompt_options", "Compare"),
+    "compare": RankingMagic("ranking_options", "Compare"),
     "corpus": Magic("corpus", "CorpusOptions", corpus),
     "pretrain": TrainingMagic("pretrain", "Pretrain"),
     "prompt": LoadingMagic("prompt_options", "Prompt", prompt),
     "rag": Magic("prompt_options", "Rag", rag),
-    "rank": RankingMagic("prompt_options", "Rank"),
+    "rank": RankingMagic("ranking_options", "Rank"),
     "rlhf": TrainingMagic("rlhf", "RLHF"),
     "sft": TrainingMagic("sft", "SFT"),
 }

@@ -416,7 +416,7 @@ VERBS: dict[str, Magic] = {
     "batch": Magic("tokens", "Batch", batch),
     "plan": Magic("plan", "Plan", plan),
     "reward": TrainingMagic("reward", "RewardModel"),
-    "arena": RankingMagic("prompt_options", "Arena"),
+    "arena": RankingMagic("ranking_options", "Arena"),
     "evaluate": Magic("prompt_options", "Evaluate", evaluate),
     "claims": Magic("claims", "ShowClaims", claims),
     "index": Magic("index", "Index", index),

@@ -14,7 +14,7 @@ from jupyter_gpt.prompting.tools import mcp_server
 from jupyter_gpt.prompting.tools.act import act, flatten, tools_of
 from jupyter_gpt.prompting.tools.approval import Approval, Decision, Toolset
 from jupyter_gpt.prompting.tools.call import call
-from jupyter_gpt.stages.prompt import compose
+from jupyter_gpt.stages.prompt_techniques import compose
 
 SERVER = '''
 import os, sys, time

@@ -9,7 +9,7 @@ from jupyter_gpt.prompting.options import Options
 from jupyter_gpt.prompting.tools.approval import Toolset
 from jupyter_gpt.prompting.tools.protocols import example_run
 from jupyter_gpt.prompting.tools.tool import tool
-from jupyter_gpt.stages.prompt import compose
+from jupyter_gpt.stages.prompt_techniques import compose
 
 RUN = """
 Thought: I need the price of one pear.
