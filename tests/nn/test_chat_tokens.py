@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from helpers.recipes import pretraining_recipe
+from helpers.shapes import build as build_shape
 from jupyter_gpt.data.prompt_completion import PromptCompletion
 from jupyter_gpt.data.tokenizer import CHAT, delimiter, train_bpe
 from jupyter_gpt.nn import lora as adapters
@@ -43,25 +44,7 @@ def tiny(arch="llama", vocab=90):
 
 
 def stablelm():
-    from transformers import StableLmConfig, StableLmForCausalLM
-
-    torch.manual_seed(0)
-    return (
-        StableLmForCausalLM(
-            StableLmConfig(
-                vocab_size=90,
-                hidden_size=32,
-                intermediate_size=48,
-                num_hidden_layers=2,
-                num_attention_heads=4,
-                num_key_value_heads=2,
-                max_position_embeddings=64,
-                initializer_range=0.2,
-            )
-        )
-        .eval()
-        .requires_grad_(False)
-    )
+    return build_shape("stablelm", hidden_size=64).requires_grad_(False)
 
 
 SHAPES = [

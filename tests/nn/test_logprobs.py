@@ -5,6 +5,7 @@ forward.
 import pytest
 import torch
 
+from helpers.shapes import build
 from jupyter_gpt.data.prompt_completion import PromptCompletion, batches
 from jupyter_gpt.models.scoring import scores
 from jupyter_gpt.nn.heads import head_of
@@ -13,32 +14,11 @@ from jupyter_gpt.stages.policy import critic_of, policy_of, scorer_of, values_of
 
 
 def llama(tied=False):
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(0)
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=90,
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            max_position_embeddings=64,
-            tie_word_embeddings=tied,
-            initializer_range=0.3,
-            pad_token_id=0,
-        )
-    ).eval()
+    return build("llama", tie_word_embeddings=tied, pad_token_id=0)
 
 
 def gpt2():
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    torch.manual_seed(0)
-    return GPT2LMHeadModel(
-        GPT2Config(vocab_size=90, n_positions=64, n_embd=32, n_layer=2, n_head=2, pad_token_id=0)
-    ).eval()
+    return build("gpt2", pad_token_id=0)
 
 
 ROWS = [
@@ -54,9 +34,9 @@ def one_by_one(model, row):
     return every.gather(1, torch.tensor(row.completion)[:, None])[:, 0], -(every.exp() * every).sum(-1)
 
 
-@pytest.mark.parametrize("build", [llama, lambda: llama(True), gpt2])
-def test_a_padded_batch_is_its_rows(build):
-    model = build()
+@pytest.mark.parametrize("make", [llama, lambda: llama(True), gpt2])
+def test_a_padded_batch_is_its_rows(make):
+    model = make()
     logp, entropy = logprobs(Reader(model), ROWS)
     assert mask_of(ROWS).sum(1).tolist() == [4, 1, 2]
     for n, row in enumerate(ROWS):
@@ -90,29 +70,15 @@ def test_gradients_are_those_of_log_softmax(tied):
 
 
 def test_a_head_that_scales_its_logits_is_left_to_its_own_forward():
-    from transformers import GraniteConfig, GraniteForCausalLM
-
-    torch.manual_seed(0)
-    model = GraniteForCausalLM(
-        GraniteConfig(
-            vocab_size=90,
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=1,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            max_position_embeddings=64,
-            logits_scaling=4.0,
-        )
-    ).eval()
+    model = build("granite", num_hidden_layers=1, logits_scaling=4.0)
     torch.testing.assert_close(
         logprobs(Reader(model), ROWS[:1])[0][0].double(), one_by_one(model, ROWS[0])[0], atol=2e-5, rtol=1e-5
     )
 
 
-@pytest.mark.parametrize("build", [llama, gpt2])
-def test_scores_are_those_of_the_librarys_classifier(build):
-    model = scorer_of(build(), 4, 0, seed=1)
+@pytest.mark.parametrize("make", [llama, gpt2])
+def test_scores_are_those_of_the_librarys_classifier(make):
+    model = scorer_of(make(), 4, 0, seed=1)
     rows = [row.ids for row in ROWS]
     padded = torch.tensor([[*row, *[0] * (8 - len(row))] for row in rows])
     torch.testing.assert_close(scores(Reader(model), rows), model(input_ids=padded).logits[:, 0])

@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from helpers.recipes import pretraining_recipe
+from helpers.shapes import FULL
+from helpers.shapes import build as build_shape
 from jupyter_gpt.data.conversation_rows import IGNORE, PADDING, Batch
 from jupyter_gpt.nn import cpu_kernels
 from jupyter_gpt.nn.lora import copied, lora
@@ -163,21 +165,7 @@ def test_no_token_sees_another_text():
 
 
 def test_a_model_of_another_architecture_goes_its_own_way():
-    from transformers import Starcoder2Config, Starcoder2ForCausalLM
-
-    torch.manual_seed(0)
-    config = Starcoder2Config(
-        vocab_size=96,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        sliding_window=8,
-        bos_token_id=0,
-        eos_token_id=0,
-    )
-    model = copied(Starcoder2ForCausalLM(config)).double()
+    model = copied(build_shape("starcoder2", sliding_window=8)).double()
     rows = batch()
     assert Trunk(model, 128, torch.float64).architecture is None
     loss, gradients = losses(model, rows, torch.float64)
@@ -212,28 +200,7 @@ def test_blocks_made_again_give_the_same_gradients():
 
 
 def test_bias_and_other_extras_of_foreign_llamas():
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=96,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        attention_bias=True,
-        mlp_bias=True,
-        max_position_embeddings=128,
-        rope_parameters={
-            "rope_type": "llama3",
-            "rope_theta": 1e4,
-            "factor": 4.0,
-            "low_freq_factor": 1.0,
-            "high_freq_factor": 4.0,
-            "original_max_position_embeddings": 64,
-        },
-    )
-    model = copied(LlamaForCausalLM(config))
+    model = copied(build_shape("llama", **FULL["llama"]))
     with torch.no_grad():
         for name, p in model.named_parameters():
             if name.endswith("bias"):
@@ -243,8 +210,7 @@ def test_bias_and_other_extras_of_foreign_llamas():
         wanted, theirs = own(one, batch())
         assert abs(loss - wanted) < 1e-5
         assert all(torch.allclose(gradients[name], theirs[name], atol=1e-5) for name in theirs)
-    config.hidden_act = "gelu"
-    assert Trunk(LlamaForCausalLM(config), 128, torch.float32).architecture is None
+    assert Trunk(build_shape("llama", hidden_act="gelu"), 128, torch.float32).architecture is None
 
 
 def test_texts_of_like_length_are_padded_together():

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from helpers.recipes import pretraining_recipe
+from helpers.shapes import build as build_shape
 from jupyter_gpt.nn.loss import IGNORE, cross_entropy, eager_softmax_gradient, softmax_gradient
 from jupyter_gpt.nn.transformer import Trunk, attention
 from jupyter_gpt.stages.pretrain import parameter_count
@@ -60,17 +61,7 @@ def test_parameter_count_is_exact(name):
 
 
 def test_unknown_architecture_falls_back_on_its_own_forward():
-    from transformers import StableLmConfig, StableLmForCausalLM
-
-    config = StableLmConfig(
-        vocab_size=96,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-    )
-    model = StableLmForCausalLM(config).eval()
+    model = build_shape("stablelm", hidden_size=64)
     ids = torch.randint(0, 96, (2, 16))
     hidden = Trunk(model, 16, torch.float32)(ids)
     assert torch.allclose(hidden @ model.lm_head.weight.t(), model(ids).logits, atol=1e-5)
