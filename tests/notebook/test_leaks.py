@@ -76,7 +76,8 @@ def test_watched_runs_leave_no_comm_no_file_and_no_thread(train, shown):
     assert all(widget.comm is None for widget in shown)
 
 
-def test_of_reports_that_no_page_has_taken_only_the_last_wait(train, shown):
+def test_of_reports_that_no_page_has_taken_only_the_last_wait(train, shown, monkeypatch):
+    monkeypatch.setattr(base, "LEFT_OPEN", 2)
     rounds(train, shown, 1)
     shown.clear()
     base._left.clear()

@@ -2,6 +2,7 @@
 numbers, as on an H100 and as on a T4, which has neither bfloat16 nor FlashAttention. Run against the oldest torch
 allowed too."""
 
+import itertools
 import os
 import shutil
 import warnings
@@ -16,6 +17,13 @@ from jupyter_gpt.errors import GPTError
 from jupyter_gpt.stages.rankings import Ranking
 
 CARDS = {"H100": ((9, 0), "NVIDIA H100 80GB HBM3"), "T4": ((7, 5), "Tesla T4")}
+
+
+def with_cards(names: str, first, second):
+    """Parametrize with a card and a value of each: half of the combinations, in which every pair of values occurs."""
+    every = itertools.product(enumerate(CARDS), enumerate(first), enumerate(second))
+    half = [(card, one, two) for (n, card), (i, one), (j, two) in every if (n + i + j) % 2 == 0]
+    return pytest.mark.parametrize(f"card, {names}", half, indirect=["card"])
 
 
 def short(prompt, completion):
@@ -68,8 +76,7 @@ def on_gpu(gpt, run, card) -> None:
     assert model.device.startswith("cuda") and all(card.memory.holds(p) for p in model.module.parameters())
 
 
-@pytest.mark.parametrize("arch", ["llama", "qwen3", "gpt2"])
-@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+@with_cards("arch, optimizer", ["llama", "qwen3", "gpt2"], ["muon", "adamw"])
 def test_pretraining_and_graphs(gpt, card, arch, optimizer):
     run = pretrained(gpt, arch=arch, optimizer=optimizer)
     on_gpu(gpt, run, card)
@@ -86,11 +93,11 @@ def test_grouped_heads_and_recomputation(gpt, card):
     assert run.recipe["checkpointing"] is True
 
 
-@pytest.mark.parametrize(
-    "options",
+@with_cards(
+    "options, arch",
     [{}, {"lora": 4}, {"lora": 4, "lora_dropout": 0.1}, {"lora": 4, "dora": True}, {"lora": 4, "checkpointing": True}],
+    ["llama", "gpt2"],
 )
-@pytest.mark.parametrize("arch", ["llama", "gpt2"])
 def test_finetuning(gpt, card, base, arch, options):
     base(arch)
     run = gpt.sft("chat", ROWS, "base", **SFT, **options)
@@ -112,8 +119,7 @@ def test_classifying(gpt, card, base, options):
     assert gpt.models["mood"].predict(["The fox saw 9 glad birds."]) in (["glad"], ["sad"])
 
 
-@pytest.mark.parametrize("rank", [0, 4])
-@pytest.mark.parametrize("algo", ["ppo", "grpo", "dpo", "kto"])
+@with_cards("algo, rank", ["ppo", "grpo", "dpo", "kto"], [0, 4])
 def test_rewards_and_reinforcement_learning(gpt, card, base, algo, rank):
     base()
     for n in range(8):
