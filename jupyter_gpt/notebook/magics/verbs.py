@@ -24,19 +24,11 @@ def models(gpt, given: dict, ip) -> object:
 
 def pull(gpt, given: dict, ip) -> object:
     """Pulls, with a progress line in a live front end; leaves one line about the model, which is the result."""
-    from jupyter_gpt.notebook.views.place import is_live
-    from jupyter_gpt.notebook.views.progress import Progress
+    from jupyter_gpt.notebook.views.progress import progress_line
 
-    if not is_live():
-        model = gpt.pull(**given)
-        show(pulled(model))
-        return model
-    bar, left = Progress(), None
-    try:
+    with progress_line() as (bar, leave):
         model = gpt.pull(**given, progress=bar)
-        left = pulled(model)
-    finally:
-        bar.close(left)
+        leave(pulled(model))
     return model
 
 
@@ -206,8 +198,7 @@ def plan(gpt, given: dict, ip) -> object:
 
 def index(gpt, given: dict, ip) -> object:
     """Builds or updates the index, with a progress line in a live front end; the result is the index."""
-    from jupyter_gpt.notebook.views.place import is_live
-    from jupyter_gpt.notebook.views.progress import Progress, megabytes, percent
+    from jupyter_gpt.notebook.views.progress import megabytes, percent, progress_line
     from jupyter_gpt.retrieval.document_sources import files
     from jupyter_gpt.stages.index import index_report
 
@@ -215,24 +206,17 @@ def index(gpt, given: dict, ip) -> object:
     for source in given.get("sources") or []:
         if not source.startswith(("$", "http://", "https://")):
             files(source)  # on a line every word is a path, none is a text
-    if not is_live():
-        kept = gpt.index(**given)
-        show(index_report(kept))
-        return kept
-    bar, left = Progress(), None
 
-    def drawn(amount):
+    def drawn(bar, amount):
         def progress(what, done, total):
             bar.amount = amount
             bar(what, done, total)
 
-        return progress
+        return progress if bar else None
 
-    try:
-        kept = gpt.index(**given, progress=drawn(percent), fetching=drawn(megabytes))
-        left = index_report(kept)
-    finally:
-        bar.close(left)
+    with progress_line() as (bar, leave):
+        kept = gpt.index(**given, progress=drawn(bar, percent), fetching=drawn(bar, megabytes))
+        leave(index_report(kept))
     return kept
 
 
@@ -306,8 +290,7 @@ def shown(server) -> Inline:
 
 def evaluate(gpt, given: dict, ip) -> object:
     """Evaluates, with a progress line in a live front end; the result is the evaluation."""
-    from jupyter_gpt.notebook.views.place import is_live
-    from jupyter_gpt.notebook.views.progress import Progress
+    from jupyter_gpt.notebook.views.progress import count_of, progress_line
 
     if "index" in given:
         return evaluate_index(gpt, given)
@@ -320,13 +303,9 @@ def evaluate(gpt, given: dict, ip) -> object:
     options = dict(given)
     if "techniques" in options:
         options["techniques"] = {text: flags(text, ip.user_ns) for text in options["techniques"]}
-    line = Progress(lambda done, total: f"{done:,} of {total:,} answers") if is_live() else None
-    try:
-        evaluation = gpt.evaluate(progress=line, **options)
-    finally:
-        if line:
-            line.close()
-    show(evaluation.report)
+    with progress_line(count_of("answers")) as (bar, leave):
+        evaluation = gpt.evaluate(progress=bar, **options)
+        leave(evaluation.report)
     return evaluation
 
 
@@ -357,19 +336,14 @@ def evaluate_index(gpt, given: dict) -> object:
 
 def evaluate_tasks(gpt, given: dict) -> object:
     """Published benchmarks, with a progress line in a live front end; the result has the scores."""
-    from jupyter_gpt.notebook.views.place import is_live
-    from jupyter_gpt.notebook.views.progress import Progress
+    from jupyter_gpt.notebook.views.progress import count_of, progress_line
 
     options = {name: value for name, value in given.items() if name not in ("task", "models")}
     if wrong := next((name for name in options if name not in ("tasks", "shots", "chat", "questions", "seed")), None):
         raise GPTError(f"--{wrong.replace('_', '-')} goes with techniques, not with --tasks")
-    line = Progress(lambda done, total: f"{done:,} of {total:,} requests") if is_live() else None
-    try:
-        found = gpt.evaluate_tasks([given["task"], *given.get("models", ())], progress=line, **options)
-    finally:
-        if line:
-            line.close()
-    show(found.report)
+    with progress_line(count_of("requests")) as (bar, leave):
+        found = gpt.evaluate_tasks([given["task"], *given.get("models", ())], progress=bar, **options)
+        leave(found.report)
     return found
 
 

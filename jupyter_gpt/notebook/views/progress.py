@@ -5,9 +5,11 @@ take.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from jupyter_gpt.notebook.views import place
 from jupyter_gpt.report.html import escape
 from jupyter_gpt.report.report import Report
 
@@ -22,13 +24,37 @@ def percent(done: int, total: int | None) -> str:
     return f"{done / total:.0%}" if total else ""
 
 
+def count_of(what: str) -> Callable[[int, int], str]:
+    return lambda done, total: f"{done:,} of {total:,} {what}"
+
+
+@contextmanager
+def progress_line(
+    amount: Callable[[int, Any], str] = megabytes,
+) -> Iterator[tuple[Progress | None, Callable[[Report], object]]]:
+    """A line of progress while the block works, and the function that shows its report: in the place of the line.
+
+    Without a live front end there is no line (None), and the report is displayed.
+    """
+    from IPython.display import display
+
+    if not place.is_live():
+        yield None, display
+        return
+    bar, left = Progress(amount), []
+    try:
+        yield bar, left.append
+    finally:
+        bar.close(left[0] if left else None)
+
+
 class Progress:
     """Called as `progress(what, done, total)`; draws itself in the cell, and `close` takes it away.
 
     `amount(done, total)` puts into words how much is done.
     """
 
-    def __init__(self, amount: Callable[[int, int | None], str] = megabytes):
+    def __init__(self, amount: Callable[[int, Any], str] = megabytes):
         from IPython.display import display
 
         self.handle: Any = display({"text/plain": ""}, raw=True, display_id=True)
