@@ -8,7 +8,9 @@ backend cuts them, so that its figures are those of `lm_eval --model hf`.
 
 from __future__ import annotations
 
+import hashlib
 import time
+import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from jupyter_gpt.data.prompt_completion import batches, end_token_id
+from jupyter_gpt.evaluation import fingerprint
 from jupyter_gpt.inference.answer import decoder
 from jupyter_gpt.inference.engine import generate
 from jupyter_gpt.inference.sampling import Request
@@ -50,11 +53,18 @@ class Row:
     task: str
 
 
+# What was scored and written, by the weights that did, and its share of the seconds: an evaluation that was stopped
+# continues where it was, also within a group of tasks.
+known_answers: weakref.WeakKeyDictionary[Any, dict] = weakref.WeakKeyDictionary()
+
+
 class KernelModel(TemplateLM):
     """`costs` by task. `progress(done, total)` is called between batches of a kind of request."""
 
     def __init__(self, model, seed: int = 0, progress: Callable[[int, int], None] | None = None):
         super().__init__()
+        own = known_answers.setdefault(model.module, {})
+        self.known: dict[bytes, tuple[Any, float]] = own.setdefault(fingerprint.of(model, {}), {})
         self.model, self.seed, self.progress = model, seed, progress
         self.reader = Reader(model.module)
         self.context = min(context_of(model.module), LONGEST)
@@ -117,14 +127,20 @@ class KernelModel(TemplateLM):
 
     def scored(self, rows: Sequence[Row]) -> list[tuple[float, bool]]:
         """Log-probability in nats of each row's scored ids, and whether greedy decoding would write them."""
-        found: dict[int, tuple[float, bool]] = {}
-        for places in batches([len(row.ids) for row in rows], at_once(self.model.module)):
-            some, began = [rows[place] for place in places], time.perf_counter()
-            found |= zip(places, on_worker("torch", lambda some=some: self.score(some)), strict=True)
-            for row in some:
-                self.spent(row.task, len(row.ids) - 1, 0, (time.perf_counter() - began) / len(some))
-            self.tell(len(found), len(rows))
-        return [found[place] for place in range(len(rows))]
+        keys = [key_of(row.ids, row.count) for row in rows]
+        missing = [place for place, key in enumerate(keys) if key not in self.known]
+        done = len(rows) - len(missing)
+        for batch in batches([len(rows[place].ids) for place in missing], at_once(self.model.module)):
+            places, began = [missing[n] for n in batch], time.perf_counter()
+            some = [rows[place] for place in places]
+            scores = on_worker("torch", lambda some=some: self.score(some))
+            share = (time.perf_counter() - began) / len(some)
+            self.known |= {keys[place]: (score, share) for place, score in zip(places, scores, strict=True)}
+            done += len(some)
+            self.tell(done, len(rows))
+        for row, key in zip(rows, keys, strict=True):
+            self.spent(row.task, len(row.ids) - 1, 0, self.known[key][1])
+        return [self.known[key][0] for key in keys]
 
     @torch.no_grad()
     def score(self, rows: Sequence[Row]) -> list[tuple[float, bool]]:
@@ -147,16 +163,26 @@ class KernelModel(TemplateLM):
         return [(float(values.sum()), bool(same.all())) for values, same in pairs]
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
-        answers: list[str] = []
-        for first in range(0, len(requests), PROMPTS):
-            some, began = requests[first : first + PROMPTS], time.perf_counter()
-            asked = [self.request(*request.args) for request in some]
-            written = on_worker("torch", lambda asked=asked: self.written([engine for engine, _ in asked]))
-            for request, (engine, stops), ids in zip(some, asked, written, strict=True):
-                answers.append(before_stop(decoder(self.model.tokenizer)(ids), stops))
-                share = (time.perf_counter() - began) / len(some)
-                self.spent(name_of(request), len(engine.ids), len(ids), share)
-            self.tell(len(answers), len(requests))
+        asked = [self.request(*request.args) for request in requests]
+        keys = [
+            key_of(engine.ids, self.seed, sorted(request.args[1].items()))
+            for (engine, _), request in zip(asked, requests, strict=True)
+        ]
+        missing = [place for place, key in enumerate(keys) if key not in self.known]
+        done = len(requests) - len(missing)
+        for first in range(0, len(missing), PROMPTS):
+            places, began = missing[first : first + PROMPTS], time.perf_counter()
+            some = [asked[place][0] for place in places]
+            written = on_worker("torch", lambda some=some: self.written(some))
+            share = (time.perf_counter() - began) / len(some)
+            self.known |= {keys[place]: (ids, share) for place, ids in zip(places, written, strict=True)}
+            done += len(some)
+            self.tell(done, len(requests))
+        answers = []
+        for request, (engine, stops), key in zip(requests, asked, keys, strict=True):
+            ids, share = self.known[key]
+            answers.append(before_stop(decoder(self.model.tokenizer)(ids), stops))
+            self.spent(name_of(request), len(engine.ids), len(ids), share)
         return answers
 
     def request(self, context: str, given: dict) -> tuple[Request, list[str]]:
@@ -202,6 +228,10 @@ class KernelModel(TemplateLM):
     def tell(self, done: int, total: int) -> None:
         if self.progress:
             self.progress(done, total)
+
+
+def key_of(*given: Any) -> bytes:
+    return hashlib.blake2b(repr(given).encode(), digest_size=16).digest()
 
 
 def name_of(request: Any) -> str:

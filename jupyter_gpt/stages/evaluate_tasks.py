@@ -106,7 +106,7 @@ def evaluate_tasks(session, options: EvaluateTasks) -> TaskScores:
             found, costs = evaluated(model, task, known, options)
         except KeyboardInterrupt:
             rest = ", ".join(f"{model.name} on {label(task)}" for model, task in pairs[number:])
-            missing.append(f"stopped before the end of {rest}")
+            missing.append(f"stopped before the end of {rest}: run the cell again to continue")
             break
         except GPTError as error:
             missing.append(f"{model.name}: {error}")

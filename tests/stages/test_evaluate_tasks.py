@@ -156,22 +156,48 @@ def test_the_first_questions_and_more_than_one_model(gpt, tiny_model, tasks):
 def test_what_was_finished_is_kept(gpt, tiny_model, tasks):
     """■ while a later task is evaluated, and a task whose data cannot be had."""
     tiny_model(gpt, "fox")
+    tiny_model(gpt, "hen", seed=1)
 
     def stop(what, done, total):
-        if what == "fox written":
+        if what.endswith("written"):
             raise KeyboardInterrupt
 
     found = gpt.evaluate_tasks("fox", tasks, progress=stop)
     assert [score.task for score in found.scores] == ["birds"] == list(found.results["fox"]["results"])
-    assert found.missing == ["stopped before the end of fox on written, fox on rolling"]
+    assert found.missing == ["stopped before the end of fox on written, fox on rolling: run the cell again to continue"]
     assert "acc ↑" in found.report.text and found.missing[0] in found.report.text.replace("«", "").replace("»", "")
 
     found = gpt.evaluate_tasks("fox", ["arc_easy", *tasks[:2]], questions=3)
     assert [score.task for score in found.scores] == ["birds", "written"] == list(found.results["fox"]["results"])
     assert len(found.missing) == 1 and found.missing[0].startswith("fox: arc_easy could not be evaluated: its data")
 
-    nothing = gpt.evaluate_tasks("fox", tasks[1:], progress=stop)
+    nothing = gpt.evaluate_tasks("hen", tasks[1:], progress=stop)
     assert not nothing.scores and "stopped before the end" in nothing.report.text and not len(nothing.table)
+
+
+@pytest.mark.parametrize("task", [0, 1])
+def test_what_was_stopped_goes_on_where_it_was(gpt, tiny_model, tasks, monkeypatch, task):
+    """Within a task too; and the result is that of one that was not stopped."""
+    from jupyter_gpt.evaluation import harness
+
+    tiny_model(gpt, "fox")
+    tiny_model(gpt, "hen")
+    monkeypatch.setattr(harness, "PROMPTS", 4)
+    monkeypatch.setattr(harness, "at_once", lambda module: 64)
+    seen = []
+
+    def stop(what, done, total):
+        seen.append(done)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+
+    assert not gpt.evaluate_tasks("fox", tasks[task], progress=stop).scores
+    first = seen[1]
+    [again] = gpt.evaluate_tasks("fox", tasks[task], progress=stop).scores
+    assert 0 < first < seen[2] <= seen[-1] and sorted(set(seen)) == seen, "each request is answered once"
+    [whole] = gpt.evaluate_tasks("hen", tasks[task]).scores
+    assert (again.value, again.tokens_in, again.tokens_out) == (whole.value, whole.tokens_in, whole.tokens_out)
+    assert again.seconds > 0
 
 
 def test_what_cannot_be_evaluated_is_one_line(gpt, tiny_model, tasks):
