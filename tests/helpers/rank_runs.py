@@ -50,10 +50,10 @@ def seldom(prompt: str, text: str) -> float | None:
 
 
 RUNS = {
-    "pretrain muon": lambda gpt: pretrain(gpt, steps=50),
-    "pretrain adamw": lambda gpt: pretrain(gpt, steps=50, optimizer="adamw", arch="gpt2"),
+    "pretrain muon": lambda gpt: pretrain(gpt, steps=20),
+    "pretrain adamw": lambda gpt: pretrain(gpt, steps=20, optimizer="adamw", arch="gpt2"),
     "pretrain qwen3": lambda gpt: pretrain(gpt, steps=4, arch="qwen3", rows=4),
-    "sft": lambda gpt: gpt.sft("run", ROWS, "fox", **{**SFT, "steps": 50}, optimizer="adamw", **EVERY),
+    "sft": lambda gpt: gpt.sft("run", ROWS, "fox", **{**SFT, "steps": 20}, optimizer="adamw", **EVERY),
     "sft muon": lambda gpt: gpt.sft("run", ROWS, "fox", **SFT, optimizer="muon", **EVERY),
     "sft lora": lambda gpt: gpt.sft("run", ROWS, "fox", **SFT, lora=4, **EVERY),
     "classify": lambda gpt: gpt.classify("run", TEXTS, "fox", batch=7, steps=5, lr=1e-3, **EVERY),

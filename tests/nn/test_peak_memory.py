@@ -57,10 +57,10 @@ print(json.dumps([resident("VmHWM") - before, told]))
 @pytest.mark.parametrize(
     ("rows", "options"),
     [
-        (16, {"optimizer": "adamw", "dtype": "float32", "vocab_size": 4096}),
-        (16, {"optimizer": "adamw", "dtype": "float32", "vocab_size": 4096, "checkpointing": True}),
-        (16, {"optimizer": "muon", "dtype": "bfloat16", "vocab_size": 4096}),
-        (8, {"optimizer": "muon", "dtype": "float32", "vocab_size": 50000}),
+        (8, {"optimizer": "adamw", "dtype": "float32", "vocab_size": 4096}),
+        (8, {"optimizer": "adamw", "dtype": "float32", "vocab_size": 4096, "checkpointing": True}),
+        (8, {"optimizer": "muon", "dtype": "bfloat16", "vocab_size": 4096}),
+        (4, {"optimizer": "muon", "dtype": "float32", "vocab_size": 50000}),
     ],
 )
 def test_the_peak_of_a_process_is_within_the_margin_of_the_formula(rows, options):
