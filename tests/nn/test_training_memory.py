@@ -120,7 +120,7 @@ def told(model, dtype: str, T: int, tokens: int, recomputed: bool) -> float:
 @pytest.mark.parametrize("kind", OURS)
 def test_the_peak_of_a_step_is_the_formulas(kind, rank, monkeypatch):
     """On a CPU with attention by hand and with torch's; on the meta device as on a GPU with and without
-    FlashAttention.
+    FlashAttention. Each shape is in one data type with full weights, and in the other with an adapter.
     """
     counted.as_on_a_gpu(monkeypatch)
     shapes = [
@@ -131,13 +131,12 @@ def test_the_peak_of_a_step_is_the_formulas(kind, rank, monkeypatch):
         ("meta", 8, 512, True),
     ]
     models = {device: model_of(kind, device, rank) for device in ("cpu", "meta")}
-    for device, rows, T, packed in shapes:
-        model = models[device]
-        for dtype in ("float32", "bfloat16"):
-            for recomputed in (False, True):
-                peak = peak_of(model, rows, T, getattr(torch, dtype), recomputed, packed)
-                ratio = told(model, dtype, T, rows * T, recomputed) / peak
-                assert 0.83 < ratio < 1.26, (device, rows, T, packed, dtype, recomputed, ratio)
+    for number, (device, rows, T, packed) in enumerate(shapes):
+        model, dtype = models[device], ("float32", "bfloat16")[(number + (rank is None)) % 2]
+        for recomputed in (False, True):
+            peak = peak_of(model, rows, T, getattr(torch, dtype), recomputed, packed)
+            ratio = told(model, dtype, T, rows * T, recomputed) / peak
+            assert 0.83 < ratio < 1.26, (device, rows, T, packed, dtype, recomputed, ratio)
 
 
 @pytest.mark.parametrize("rank", [None, 8])
