@@ -28,6 +28,7 @@ BITS = {"int8": 8, "int4": 4}
 GROUP = 32  # inputs that share a scale in 4 bits
 LEVELS = 15  # steps between the lowest and the highest of 16 codes
 FEW = {"int8": 12, "int4": 40}  # rows up to which torch's kernels are faster than a product with dequantised weights
+MANY = 192  # rows up to which integer products are faster than one with dequantised weights
 SPLIT = 127  # x = s (SPLIT * h + l)
 TINY = torch.finfo(torch.float32).tiny
 ON_GRID = 0.06  # of a step: weights this near to a grid were on it before their scale was rounded to 16 bits
@@ -303,7 +304,7 @@ def product(x: Tensor, weights: Weights) -> Tensor:
     if isinstance(weights, Part):
         return product(x, weights.whole)[:, weights.start : weights.end]
     if isinstance(weights, Int8) and weights.integer:
-        return weights.split(x)
+        return weights.split(x) if len(x) <= MANY else weights.many(x)
     fast = x.dtype == torch.bfloat16 and has_kernels(BITS[weights.name]) and len(x) <= FEW[weights.name]
     return weights.few(x) if fast else weights.many(x)
 
