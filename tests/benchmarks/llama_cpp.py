@@ -81,6 +81,7 @@ def main() -> None:
         for _ in range(given.rounds):
             for name, run in runs.items():
                 found[name].append(run())
+    gpt.delete("peer")
     print(f"{Path(given.file).name}, {given.dtype}, torch {torch.__version__}, load {os.getloadavg()[0]:.1f}")
     for what, seconds in (
         ("prompt, s", lambda times: times[0]),
