@@ -109,18 +109,23 @@ def adapted(module: nn.Module, config: object, seed: int) -> nn.Module:
             ) from error
 
 
-def clone_adapter(model: nn.Module, seed: int = 0) -> nn.Module:
-    """A second adapter like that of the peft model `model`, on a weight-sharing copy of the same base, with the same
-    weights so far."""
-    from peft import get_peft_model_state_dict, set_peft_model_state_dict
-
+def clone_adapter(model: nn.Module, seed: int = 0, base: nn.Module | None = None) -> nn.Module:
+    """A second adapter like that of the peft model `model`, on `base` or a weight-sharing copy of the same base, with
+    the same weights so far."""
     config = copy.deepcopy(model.peft_config["default"])
     config.inference_mode, config.base_model_name_or_path = False, None  # peft sets the name anew, and warns of another
-    copy_of = adapted(plain_base(model), config, seed)
-    weights = {name: tensor.detach().clone() for name, tensor in get_peft_model_state_dict(model).items()}
-    set_peft_model_state_dict(copy_of, weights)
+    copy_of = adapted(plain_base(model) if base is None else base, config, seed)
+    copy_adapter(model, copy_of)
     copy_of.train(model.training)
     return copy_of
+
+
+def copy_adapter(model: nn.Module, to: nn.Module) -> None:
+    """Give the adapter of the peft model `to` the weights of that of `model`."""
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+    weights = {name: tensor.detach().clone() for name, tensor in get_peft_model_state_dict(model).items()}
+    set_peft_model_state_dict(to, weights)
 
 
 def plain_base(model: nn.Module) -> nn.Module:

@@ -137,6 +137,15 @@ def log_ratio(kind: str, logp: Tensor, old: Tensor, mask: Tensor) -> Tensor:
     return total if kind == "rloo" else total / mask.sum(dim=1, keepdim=True).clamp(min=1)
 
 
+def importance_weights(logp: Tensor, sampler_logp: Tensor, limit: float = 2.0) -> Tensor:
+    """How much likelier each token `(B, L)` is under the policy than under the sampler that drew it, at most `limit`.
+
+    A loss that is weighted so is that of the policy's own samples, but where the limit cuts: truncated importance
+    sampling (Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL training").
+    """
+    return torch.exp(logp - sampler_logp).clamp(max=limit)
+
+
 def grpo_loss(
     logp: Tensor,
     old: Tensor,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from jupyter_gpt.nn.logprobs import logprobs
-from jupyter_gpt.nn.rl_losses import grpo_loss, masked_mean, token_weights
+from jupyter_gpt.nn.rl_losses import grpo_loss, importance_weights, masked_mean, token_weights
 from jupyter_gpt.runs.events import Metric
 from jupyter_gpt.stages import rl
 from jupyter_gpt.stages.rl import RL, divergence, group_advantages_of, rollout_values, scores_of
@@ -44,7 +44,7 @@ def update(training: RL, rollout: Rollout, reference: Tensor) -> Iterator:
     kind, clip = recipe.loss or "dapo", (recipe.clip, recipe.clip_high or recipe.clip)
     weights = token_weights(kind, learned, recipe.max_tokens)
     logp, entropy = torch.zeros_like(rollout.old), torch.zeros_like(rollout.old)
-    sums = logp.new_zeros(2)  # loss and clip fraction
+    sums = logp.new_zeros(3)  # loss, clip fraction, gap to what sampled
     every = training.own_micro_batches(rollout.rows)
     for places in every:
         some, nats = logprobs(training.policy, [rollout.rows[p] for p in places])
@@ -52,14 +52,19 @@ def update(training: RL, rollout: Rollout, reference: Tensor) -> Iterator:
         own = learned[places, :width]
         old = some.detach() if recipe.epochs == 1 else rollout.old[places, :width]
         coefficient = training.controller.coefficient
-        own_weights, start = weights[places, :width], reference[places, :width]
+        own_weights, start, gap = weights[places, :width], reference[places, :width], sums.new_zeros(())
+        if rollout.sampler_logp is not None:
+            sampler = rollout.sampler_logp[places, :width]
+            own_weights = own_weights * importance_weights(old, sampler)
+            gap = ((old - sampler).abs() * mask[places, :width]).sum() / mask.sum()
         loss, cut = grpo_loss(some, old, start, advantages[places], own, own_weights, kind, clip, coefficient)
         training.backward(loss, places is every[-1])
-        sums += torch.stack([loss.detach(), cut * own.sum() / learned.sum().clamp(min=1)])
+        sums += torch.stack([loss.detach(), cut * own.sum() / learned.sum().clamp(min=1), gap])
         logp[places, :width], entropy[places, :width] = some.detach(), nats
         yield
-    ((loss, clipped),) = training.summed(sums)
+    ((loss, clipped, gap),) = training.summed(sums)
     return {
+        **({} if rollout.sampler_logp is None else {"sampler_gap": gap}),
         "loss": loss,
         "clip_fraction": clipped,
         "kl": divergence(training.totalled(logp), reference, mask),

@@ -64,7 +64,7 @@ LENGTH = Metric("length", "length", "tokens", format=".1f", summary=True)
 TRUNCATED = Metric("truncated", "truncated at --max-tokens", format=".1%", chart="", summary=True)
 IDENTICAL = Metric("identical", "identical samples of a prompt", format=".1%", chart="", summary=True)
 SAMPLER_GAP = Metric(
-    "sampler_gap", "log-probability gap to vLLM", "nats per token", format=".2g", chart="", summary=True
+    "sampler_gap", "log-probability gap to the sampler", "nats per token", format=".2g", chart="", summary=True
 )
 RESAMPLED = Metric("resampled", "resampled prompts", "per step", format=".1f", summary=True)
 CLIP_FRACTION = Metric("clip_fraction", "clip fraction", format=".1%")
@@ -138,7 +138,7 @@ class RL(Trainer):
     controller: KLController
     algorithm: Algorithm
     critic: Any = None  # a Reader
-    server: Any = None  # a RolloutServer, where another engine samples
+    server: Any = None  # a RolloutServer or RolloutCopy, where something else samples
     rankings: list[Preferred] | list[Vote] = field(default_factory=list, repr=False)
     lineage: list[EvaluatedModel] = field(default_factory=list, repr=False)
     first_entropy: float | None = None
@@ -269,8 +269,10 @@ class RL(Trainer):
         """The rollout of the next step, with `old` of the policy as it trains if there are several updates; and the
         reference's log-probabilities `(B, L)` of it."""
         rollout = yield from self.rollout()
+        copied = self.recipe.rollout_dtype is not None
+        rollout.sampler_logp = rollout.old if copied else None
         reference, _ = yield from logprobs_and_entropy(self.reference, self, rollout.rows, self.ranks)
-        if self.recipe.epochs > 1 and self.server is None:  # which has them from the policy already
+        if self.recipe.epochs > 1 and (copied or self.server is None):  # a server has them from the policy already
             rollout.old, _ = yield from logprobs_and_entropy(self.policy, self, rollout.rows, self.ranks)
         return rollout, reference
 
@@ -279,7 +281,7 @@ class RL(Trainer):
         if ranks is not None and recipe.algo.startswith("$"):
             raise GPTError(f"--algo {recipe.algo}: an algorithm of yours trains on one device, leave --devices out")
         if ranks is not None and self.server is not None:
-            raise GPTError("--rollouts: a server samples for one device, leave --devices out")
+            raise GPTError("--rollouts and --rollout-dtype sample for one device: leave --devices out")
         if ranks is not None and recipe.prompts_per_step < ranks.size:
             raise GPTError(
                 f"--prompts-per-step {recipe.prompts_per_step} is less than the {ranks.size} devices: each samples "

@@ -181,6 +181,12 @@ def preparation(session, run: Run, recipe, variables: Mapping | None) -> Iterato
         from jupyter_gpt.stages.rollout_server import RolloutServer
 
         server = RolloutServer(session.models.endpoints[recipe.rollouts], run.folder)
+    elif recipe.rollout_dtype is not None:
+        from jupyter_gpt.stages.rollout_copy import RolloutCopy
+
+        if recipe.rollout_dtype != "bfloat16" and start.module.device.type != "cpu":
+            raise GPTError(f"--rollout-dtype {recipe.rollout_dtype} is for CPUs: choose bfloat16 here")
+        server = RolloutCopy(recipe.rollout_dtype)
     return (yield from prepare(recipe, run.name, start, algorithm, rewards, rankings, stop, base, weights, server))
 
 

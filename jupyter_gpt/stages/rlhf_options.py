@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -17,6 +17,7 @@ OWN = {  # options of one algorithm
     "no_std": "grpo",
     "mask_truncated_completions": "grpo",
     "dynamic_sampling": "grpo",
+    "rollout_dtype": "grpo",
     "use_score_scaling": "ppo",
 }
 GRPO_LOSSES = ("dapo", "grpo", "dr_grpo", "gspo", "rloo")  # of each algorithm the first is the default
@@ -117,6 +118,12 @@ For --loss kto a row is a vote: `prompt`, `completion` and `label`, true or fals
         complete="models",
         group="Size",
     )
+    rollout_dtype: Literal["bfloat16", "int8", "int4"] | None = option(
+        None,
+        "grpo: sample the completions from a copy of the policy in this data type; importance sampling corrects for it "
+        "(int8 and int4 on a CPU)",
+        group="Size",
+    )
     lora: Rank = option(16, "rank of the LoRA adapters; 0 trains copies of the whole model", "R", group="Size")
     held_out: Share = option(0.1, "share of the prompts held out for evaluation", "SHARE", group="Size")
     lr: Positive | None = option(
@@ -193,6 +200,10 @@ For --loss kto a row is a vote: `prompt`, `completion` and `label`, true or fals
             raise GPTError("--rollouts serves one device: leave --devices and --nodes out")
         if self.rollouts and self.algo == "dpo":
             raise GPTError("--algo dpo samples nothing to train on: leave --rollouts out")
+        if self.rollout_dtype and self.rollouts:
+            raise GPTError("--rollout-dtype is of a copy in this kernel: leave --rollouts out")
+        if self.rollout_dtype and (self.devices not in (None, 1) or self.nodes not in (None, 1)):
+            raise GPTError("--rollout-dtype samples on one device: leave --devices and --nodes out")
         losses = LOSSES.get(str(self.algo), ())
         if self.loss is not None and self.loss not in losses:
             known = f"of {self.algo} is {', '.join(losses)}" if losses else "belongs to --algo grpo and dpo"
@@ -226,6 +237,7 @@ class RLRecipe(Recipe, RLHF):
         "dynamic_sampling": None,
         "use_score_scaling": False,
         "rollouts": None,
+        "rollout_dtype": None,
         "clip_high": None,
         "loss": None,
         "no_std": False,

@@ -60,9 +60,10 @@ class Rollout:
     rows: the ids, with the end token of each that has one.  prompts, texts: as text.  finish_reasons: "stop", or
     "length" of those cut at the token limit.  old: `(B, L)` log-probabilities in nats when they were sampled, at
     temperature 1.  rewards: `(B,)`, once they are known.  parts: of several rewards each by its name, NaN where it does
-    not apply.  sampler_gap: where another engine sampled, how far its log-probabilities are from `old`, on average in
-    nats per token.  With dynamic sampling first: the completions of the step's own prompts; resampled: how many prompts
-    were replaced; discarded: tokens of completions that are not among these.
+    not apply.  sampler_logp: where a copy of the policy sampled, its log-probabilities `(B, L)`.  sampler_gap: where
+    another engine sampled, how far its log-probabilities are from `old`, on average in nats per token.  With dynamic
+    sampling first: the completions of the step's own prompts; resampled: how many prompts were replaced; discarded:
+    tokens of completions that are not among these.
     """
 
     samples: int
@@ -73,6 +74,7 @@ class Rollout:
     old: Tensor
     rewards: Any = None  # a tensor
     parts: dict[str, list[float]] = field(default_factory=dict)
+    sampler_logp: Tensor | None = None
     sampler_gap: float | None = None
     first: Rollout | None = None
     resampled: int | None = None

@@ -160,6 +160,7 @@ def test_the_reward_goes_up(gpt, tiny, algo):
         ("dpo", {}),
         ("grpo", {"mask_truncated_completions": True}),
         ("grpo", {"loss": "gspo", "clip_high": 0.28}),
+        ("grpo", {"rollout_dtype": "int8"}),
         ("dpo", {"loss": "orpo"}),
         ("ppo", {"missing_eos_penalty": 1.0, "use_score_scaling": True}),
     ],
