@@ -131,7 +131,8 @@ STAGES = (
     "%%pretrain fox --corpus woods --depth 1 --width 32 --heads 2 --context 32 --batch-tokens 64 --minutes 0.005",
     "%%sft reply --base fox --lora 2 --steps 2 --context 32 --batch-tokens 64 --answer-tokens 2\n$rows: 1",
     "%gpt merge reply",
-    "%%rank taste --model reply --judge $short --max-tokens 3\nThe\nfox\nsaw\nbirds\n5",
+    "%%rank taste --model reply --judge $short --temperature 1.5 --max-tokens 6\n"
+    "The\nfox\nsaw\nbirds\n5\nThe fox\nfox saw\n7",
     "%gpt reward judge --rankings taste --base reply --lora 2 --steps 1",
     "%%rlhf aligned --policy reply --algo grpo --reward $short --lora 2 --steps 1 --samples 2 --max-tokens 2\nThe\nfox",
     "%gpt index kb $docs --embedder fox --chunk-tokens 16",

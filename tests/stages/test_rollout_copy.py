@@ -48,7 +48,7 @@ def test_the_copy_is_the_policy_and_follows_it(start, dtype, tokens):
     made = followed(policy, None, dtype)
     assert 0 < gap(made) < GAP[dtype]
     generator = torch.Generator().manual_seed(3)
-    for name, parameter in policy.named_parameters():
+    for parameter in policy.parameters():
         if parameter.requires_grad:
             parameter.data = parameter + torch.randn(parameter.shape, generator=generator) / 8
     assert gap(made) > 2 * GAP[dtype], "the adapter has changed, the copy has not"
