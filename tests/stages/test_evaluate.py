@@ -2,6 +2,7 @@
 
 import _thread
 import json
+import re
 import threading
 
 import pytest
@@ -115,6 +116,9 @@ def test_direct_and_chain_of_thought_are_read_by_the_same_rule(gpt, chat, monkey
         ]
     assert [(s.right, s.silent, s.cut) for s in found.settings] == [(2, 2, 1)] * 2
     shown = found.report.text
+    header, _, first = shown.splitlines()[2:5]
+    columns = dict(zip(re.split(r"\s{2,}", header), re.split(r"\s{2,}", first.strip()), strict=True))
+    assert (columns["correct"], columns["accuracy"], columns["no answer"]) == ("≈2 of ≈4", "≈50.0%", "≈2")
     assert "replies without a readable answer: 4, of which 2 stopped at --max-tokens; they count as wrong" in shown
     judged = gpt.evaluate(
         table, models=["chat"], techniques={"direct": {}}, score=lambda answer, expected: "say" in answer
@@ -139,8 +143,6 @@ def test_some_questions_that_cannot_be_asked_are_counted_and_told(gpt, chat):
 
 
 def test_the_report(gpt, chat):
-    import re
-
     found = gpt.evaluate(QUESTIONS, models=["chat"], techniques=TWO, **SHORT)
     report = found.report
     assert report.text.startswith("the table: 6 questions\n\nmodel")
