@@ -40,7 +40,8 @@ TECHNIQUES = {
 OWN = {"task", "models", "techniques", "questions", "score", "progress"}  # all other options are those of `gpt.prompt`
 BATCH = 64  # samples of a model at once
 READING = 2  # version of how techniques extract answers: results of another one are sampled again
-HEAD = "model|technique|correct|accuracy|95% interval|tokens in|out|seconds|dollars|no answer".split("|")
+COST = ("tokens in", "out", "seconds", "dollars")
+HEAD = ("model", "technique", "correct", "accuracy", "95% interval", *COST, "no answer")
 SIDES = "llrrrrrrrr"
 
 
