@@ -156,7 +156,7 @@ class Session(ShownAsTable):
             run.wait()
         elif run.held and name not in self.models:
             raise GPTError(
-                f"{name} is {run.status} in a process of its own (step {run.step:,} of {run.steps:,}): %gpt show "
+                f"{name} is {run.status} in a separate process (step {run.step:,} of {run.steps:,}): %gpt show "
                 f"{name} follows it, %%prompt {name} --step latest prompts its last checkpoint"
             )
 

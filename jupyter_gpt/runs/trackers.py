@@ -1,8 +1,8 @@
 """Experiment trackers beside a run: TensorBoard, Weights & Biases, MLflow, Trackio.
 
-A tracker is one more reader of the run's events. Each runs in a process of its own (`tracker_process.py`), which
-follows `events.jsonl`: no stage knows of it, nothing that it does is felt by the training, and one that fails costs a
-line. What a run logs to is in its folder, so that processes of their own and a resumed run log to the same.
+Each tracker runs in a separate process (`tracker_process.py`) that reads the run's `events.jsonl`. Stages do not depend
+on it, it does not slow the training, and one that fails costs a line. What a run logs to is in its folder, so that
+processes of their own and a resumed run log to the same.
 
 The process lives as long as its standard input is open: closing it, with the status of the run in it, tells it to
 finish; a kernel that is killed closes it too.

@@ -115,7 +115,7 @@ class ShowClaims(Bound):
 
 
 def claim(session, options: ClaimOptions) -> Claim:
-    """Raises GPTError for what is no figure, and for a claim without a bound."""
+    """Raises GPTError for a measurement that is not numeric, and for a claim without a bound."""
     if options.than is None and options.above is None and options.below is None:
         raise GPTError("a claim compares: give than=, above= or below=")
     measured = estimate(options.measured)

@@ -85,7 +85,7 @@ def rank_by_scores(task, score: Callable[[str, Mapping], float], by: str, tick: 
 
 
 def as_number(score: Any, by: str, text: str) -> float:
-    """Raises GPTError for a score that is no number."""
+    """Raises GPTError for a score that is not a number."""
     try:
         value = float(score)
     except (TypeError, ValueError):

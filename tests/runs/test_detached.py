@@ -64,7 +64,7 @@ def test_a_detached_run_is_followed_stopped_killed_and_resumed_to_the_same_model
     until(lambda: seen.step >= 3)
     assert run.step >= 3 and not (run.folder / payload.FILE).exists()
     assert json.loads((run.folder / launcher.HANDLE).read_text())["detached"] is True
-    assert fail(lambda: other.models["apart"]).startswith("apart is running in a process of its own (step ")
+    assert fail(lambda: other.models["apart"]).startswith("apart is running in a separate process (step ")
     assert "apart" in other.runs.report.text and "running" in other.runs.report.text
     seen.pause()
     assert (seen.status, run.status) == ("paused", "paused")

@@ -67,7 +67,7 @@ def test_without_ray_it_says_so(gpt, monkeypatch):
         tiny_run(gpt, on="ray:auto")
     assert "tiny" not in gpt.runs
     monkeypatch.setattr(ray, "find_spec", lambda name: name)
-    with pytest.raises(GPTError, match="a setting of launcher ray is no number"):
+    with pytest.raises(GPTError, match="a setting of launcher ray is not a number"):
         ray.preview(Launch(folder=gpt.home, rank=(), settings={"cpus": "many"}))
     said = ray.preview(Launch(folder=gpt.home, rank=(), devices=4, nodes=2, settings={"address": "auto", "cpus": "2"}))
     asked = {"address": "auto", "workers": 8, "gpus": None, "placement": "PACK", "cpus": 2.0, "restarts": 2}

@@ -46,12 +46,12 @@ def command(launch: Launch) -> list[str]:
 
 
 def spec(launch: Launch, token: str) -> dict[str, Any]:
-    """What the driver and the workers have to know. Raises GPTError for a setting that is no number."""
+    """The settings of the driver and the workers. Raises GPTError for a setting that must be a number and is not."""
     site = launch.settings
     try:
         numbers = {"cpus": float(site.get("cpus", 1)), "restarts": int(site.get("restarts", 2))}
     except ValueError as error:
-        raise GPTError(f"a setting of launcher ray is no number: {error}") from error
+        raise GPTError(f"a setting of launcher ray is not a number: {error}") from error
     return {
         "address": site.get("address") or os.environ.get("RAY_ADDRESS") or "local",
         "workers": launch.ranks,
