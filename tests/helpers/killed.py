@@ -72,12 +72,15 @@ def die_in_a_checkpoint(gpt, at: int) -> None:
     """Killed when the checkpoint's weights are written, its optimizer is not, and the training has gone on."""
     import safetensors.torch
 
+    from jupyter_gpt.runs.run import Run
+
     real = safetensors.torch.save_file
 
     def save_file(tensors, path, *rest, **options):
         real(tensors, path, *rest, **options)
         if f".writing-{at:07}" in str(path):
-            while gpt.runs["a"].step <= at:
+            run, end = gpt.runs["a"], time.monotonic() + 10
+            while run.step <= at or (Run(run.folder).step <= at and time.monotonic() < end):  # also on disk
                 time.sleep(0.01)
             os.kill(os.getpid(), signal.SIGKILL)
 
