@@ -104,7 +104,6 @@ For --loss kto a row is a vote: `prompt`, `completion` and `label`, true or fals
     reward_weights: Sequence[Number] | None = option(
         None, "weights of several rewards (default: 1 each)", "X", group="Name and data", recipe=False
     )
-    weights: Sequence[Number] | None = option(None, "the earlier name of --reward-weights", "X", group="Name and data")
     system: str | None = option(
         None, "the system prompt of all prompts whose rows have none", "TEXT", group="Name and data"
     )
@@ -214,8 +213,6 @@ For --loss kto a row is a vote: `prompt`, `completion` and `label`, true or fals
             raise GPTError("--desirable-weight and --undesirable-weight belong to --loss kto")
         if self.missing_eos_penalty and self.algo not in ("ppo", "grpo"):
             raise GPTError(f"--missing-eos-penalty belongs to --algo ppo and grpo: leave it out with {self.algo}")
-        if self.weights and self.reward_weights:
-            raise GPTError("--weights is the earlier name of --reward-weights: give one of them")
         for name, owner in OWN.items():
             if getattr(self, name) and self.algo != owner:
                 raise GPTError(f"--{name.replace('_', '-')} belongs to --algo {owner}: leave it out with {self.algo}")
@@ -286,7 +283,7 @@ def recipe_of(options: RLHF, prompts: Sequence[str], reward: Sequence[str]) -> R
         raise GPTError(f"--algo {algo} needs a reward: --reward NAME or $function, or --rankings to train one on")
     if algo == "dpo" and not options.rankings and options.loss != "kto":
         raise GPTError("--algo dpo learns directly from rankings: give --rankings NAME")
-    weights = list(options.reward_weights or options.weights or [1.0] * len(reward))
+    weights = list(options.reward_weights or [1.0] * len(reward))
     if len(weights) != len(reward):
         raise GPTError(f"there are {len(reward)} rewards and {len(weights)} --reward-weights: give one of each")
     peak = options.lr or (1e-4 if algo == "dpo" else 3e-4) * (1.0 if options.lora else 0.1)

@@ -14,10 +14,11 @@ def polite(prompt, completion):
 
 def test_a_line_becomes_what_the_session_takes():
     line = (
-        "aligned --policy assistant --algo grpo --reward $polite judge --weights 1 0.5 --steps 40 --kl 0.1 --samples 8"
+        "aligned --policy assistant --algo grpo --reward $polite judge --reward-weights 1 0.5 --steps 40 --kl 0.1 "
+        "--samples 8"
     )
     given = parse(CELLS["rlhf"].COMMAND, line, {"polite": polite})
-    assert given["reward"] == [polite, "judge"] and given["weights"] == [1.0, 0.5] and given["steps"] == 40
+    assert given["reward"] == [polite, "judge"] and given["reward_weights"] == [1.0, 0.5] and given["steps"] == 40
 
 
 def test_an_unknown_algorithm_is_one_line():

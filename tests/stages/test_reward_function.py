@@ -176,8 +176,6 @@ def test_each_of_several_rewards_has_a_curve_and_none_is_left_out(gpt, tiny_mode
     assert table["reward"].tolist() == pytest.approx(summed.tolist(), rel=1e-5)
     assert (table["reward/birds"] > 0).all() and evaluation["reward/length"] < 0
     assert "reward birds" in {panel.title for panel in panels(metrics_of(run), steps_of(run), [])}
-    same = gpt.rlhf("b", PROMPTS, weights=[0.5, 2.0], held_out=0.0, **given)  # its earlier name
-    assert same.history["reward"].tolist() == table["reward"].tolist()
 
 
 def steps_of(run):
@@ -189,7 +187,5 @@ def test_a_completion_that_no_reward_applies_to_is_one_line(gpt, tiny_model):
     given = {"policy": "tiny", "algo": "grpo", "reward": [birds, birds], **SMALL}
     message = fail(gpt.rlhf, "a", PROMPTS, **given)
     assert message.startswith("reward $birds, $birds must return a finite number, got None for the completion")
-    both = {**given, "weights": [1.0, 1.0], "reward_weights": [1.0, 1.0]}
-    assert "--weights is the earlier name of --reward-weights" in fail(gpt.rlhf, "a", PROMPTS, **both)
     few = {**given, "reward_weights": [1.0]}
     assert fail(gpt.rlhf, "a", PROMPTS, **few) == "there are 2 rewards and 1 --reward-weights: give one of each"

@@ -125,7 +125,7 @@ def test_policy_and_critic_are_clipped_each_by_its_own_norm(gpt, tiny, monkeypat
             policy="tiny",
             algo="ppo",
             reward=[short],
-            weights=[size],
+            reward_weights=[size],
             kl=0.0,
             overwrite=True,
             **{**SMALL, "steps": 1, "epochs": 1},
@@ -315,7 +315,7 @@ def test_several_rewards_are_weighted(gpt, tiny):
         seen.append((prompt, completion))
         return float(len(completion))
 
-    run = gpt.rlhf("a", PROMPTS, policy="tiny", algo="grpo", reward=["judge", long], weights=[0.0, 2.0], **SMALL)
+    run = gpt.rlhf("a", PROMPTS, policy="tiny", algo="grpo", reward=["judge", long], reward_weights=[0.0, 2.0], **SMALL)
     assert run.recipe["reward"] == ["judge", "$long"]
     first = next(e for e in run.events if e["event"] == "step")
     batch = seen[4 * 2 : 4 * 2 + 8]  # after the evaluation: two watched prompts... of twelve one is held out
