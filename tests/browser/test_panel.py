@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 
 TRAIN = (
     "%%pretrain tale --background --depth 1 --width 32 --heads 2 --context 32 --batch-tokens 128 --tokenizer char "
@@ -75,6 +76,32 @@ def test_the_panel_is_that_of_the_notebook_in_front_whatever_its_kernel_is(open_
     panel.get_by_text("This notebook has no running kernel").wait_for(timeout=20_000)
     page.get_by_role("tab", name=notebook.path.name).click()
     loaded.wait_for(timeout=20_000)
+
+
+def test_the_panel_asks_again_where_a_starting_kernel_never_had_the_question(open_notebook):
+    """For some seconds nothing that the page sends reaches the kernel, which also tells nothing of its start."""
+    notebook = open_notebook("1")
+    page = notebook.page
+    lost = []
+    deaf = 0.0  # until when
+
+    def relay(socket) -> None:
+        server = socket.connect_to_server()
+        socket.on_message(lambda sent: lost.append(sent) if time.monotonic() < deaf else server.send(sent))
+        server.on_message(lambda told: time.monotonic() < deaf or socket.send(told))
+
+    page.route_web_socket("**/channels?*", relay)
+    page.reload()
+    page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
+    panel = open_panel(notebook)
+    panel.get_by_text("This kernel has not loaded jupyter_gpt").wait_for(timeout=60_000)
+    deaf = time.monotonic() + 6  # JupyterLab itself asks once, and after 3 s sends what waits
+    page.evaluate(f"() => {{ {KERNEL}.reconnect(); }}")
+    panel.get_by_text("Asking the kernel").wait_for(timeout=20_000)
+    panel.get_by_text("This kernel has not loaded jupyter_gpt").wait_for(timeout=60_000)
+    assert any(b"comm_info_request" in message for message in lost), "the question was not lost, so it proves nothing"
+    execute(notebook, "%load_ext jupyter_gpt")
+    panel.get_by_text("This kernel", exact=True).wait_for(timeout=20_000)
 
 
 def test_a_run_in_the_panel_through_reload_restart_and_kill(open_notebook, lab):

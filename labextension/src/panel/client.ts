@@ -15,7 +15,7 @@ const ID = "jupyter_gpt.panel";
 const SOON = 1500; // milliseconds until a running cell may have loaded the package, or begun to train
 const LATE = 2000; // without an answer, after which the panel says why
 const QUICK = 1000; // within which an idle kernel answers
-const LOST = 10_000; // an idle kernel that has not answered by then never had the question: it was restarting
+const LOST = 5000; // a kernel that is not busy and has not answered by then never had the question: it was starting
 const FOLLOW = 30; // seconds that states follow a request
 const EVERY = { seen: 0.25, hidden: 2 }; // seconds between them
 
@@ -131,11 +131,15 @@ export class Client {
 
   /** Whether the kernel has the comm. */
   private async begin(kernel: Kernel.IKernelConnection): Promise<void> {
-    const asked = this.isLoaded(kernel).catch(() => false);
-    const answer = await Promise.race([asked, pause(LOST).then(() => null)]);
-    if (answer === null && kernel === this.kernel && kernel.status === "idle") return this.begin(kernel);
-    const loaded = answer ?? (await asked);
-    if (kernel !== this.kernel || this.state) return;
+    let loaded: boolean | null = null;
+    while (loaded === null) {
+      const asked = this.isLoaded(kernel).catch(() => false);
+      do loaded = await Promise.race([asked, pause(LOST).then(() => null)]);
+      while (loaded === null && kernel === this.kernel && kernel.status === "busy");
+      if (kernel !== this.kernel) return;
+      if (loaded === null) this.line = null; // its questions are lost as well
+    }
+    if (this.state) return;
     if (loaded) {
       this.show({ is: "asking", late: false });
       this.look();
