@@ -73,7 +73,7 @@ def parse(text: str, bad_rows: str | None = None) -> dict[str, float] | str:
             raise GPTError(
                 f"the cell begins with {first[:40]!r}: a conversation begins with `user:` or `system:`"
             ) from None
-        raise error from None
+        raise GPTError(f"{error}, or a conversation, in lines `user: …` and `assistant: …`") from None
 
 
 def read(

@@ -126,7 +126,7 @@ def _meanwhile(work: Callable[[], Any], stage: str) -> Events:
     try:
         future = pool.submit(work)
         while not future.done():
-            yield Progress(stage, int(time.monotonic() - begin), None, "seconds")
+            yield Progress(stage, int(time.monotonic() - begin), None, "s")
             wait([future], timeout=0.1)
         return future.result()
     finally:
