@@ -24,6 +24,11 @@ class Comparison(RankingTask):
     best_only = True
 
     @property
+    def outcome(self) -> str:
+        """The votes; nothing where nobody was asked for one, or has given one yet."""
+        return super().outcome if self.labellers else ""
+
+    @property
     def legend(self) -> str:
         asking = " · --blind asks for votes without naming the models" if self.missing else ""
         return f"tinted: words that no other completion has{asking}"

@@ -303,7 +303,7 @@ def status_line(task: RankingTask, blind: bool = False) -> str:
     elsewhere = len(task.rankings) - sum(task.labellers.values())
     if elsewhere:
         parts.append(f"{elsewhere} more of other completions in the same file")
-    return " · ".join([*parts, *filter(None, [task.legend]), *task.notes])
+    return " · ".join(filter(None, [*parts, task.legend, *task.notes]))
 
 
 def ranked(task: RankingTask, question: Question, answer: Ranking | None, blind: bool) -> list[tuple[Inline, Inline]]:

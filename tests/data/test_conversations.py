@@ -235,7 +235,7 @@ def test_a_mixture_is_told_from_conversations():
         parse("Hello there\nuser: Who?\nassistant: Me.")
     with pytest.raises(GPTError, match="stories has no weight"):
         parse("stories")
-    with pytest.raises(GPTError, match="weight of Human is 'Who\\?', not a number.*or a conversation, in lines `user: …`"):
+    with pytest.raises(GPTError, match=r"Human is 'Who\?', not a number.*or a conversation, in lines `user: …`"):
         parse("Human: Who?\nAI: Me.")
     with pytest.raises(
         GPTError, match="the cell, line 4: a conversation begins with `user:` or `system:`, not with 'Hm'"

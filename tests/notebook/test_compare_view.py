@@ -75,6 +75,14 @@ def test_long_texts_are_compared_in_a_moment():
     assert "".join(text for text, _ in differences([one, two])[1]) == two
 
 
+def test_without_votes_nothing_is_said_of_them(comparison):
+    assert ranking_report(comparison).text.splitlines()[2] == (
+        "«1 with identical completions · tinted: words that no other completion has · --blind asks for votes without "
+        "naming the models»"
+    )
+    assert "0 ranked, 2 missing" in ranking_report(comparison, blind=True).text
+
+
 def test_the_table_shows_all_and_marks_the_votes(comparison):
     comparison.vote(0, "bob")
     comparison.vote(2, "tie")
