@@ -80,7 +80,7 @@ def token_report(completion, tokenizer=None, context: int | None = None) -> Repo
     likely = Varies(middle([token.probability for token in found]), 2)
     parts: list[Part] = [legend(), Paragraph(Varies(flow(found)), "visual")]
     if line := work_line(found, len(completion.samples)):
-        alt = "above: the surprise of each token; below: the time it took"
+        alt = "above: the surprisal of each token; below: the time it took"
         parts += [Chart(work_chart(found), alt), Paragraph(line)]
     meter = context_meter(completion.prompt_tokens, len(found), context)
     parts.append(Paragraph([*room_line(completion, len(found), context), *([" ", Varies(meter)] if meter else [])]))
@@ -157,7 +157,7 @@ def listing(found: list[Spoken]) -> list[Part]:
 
 
 def colour(probability: float) -> tuple[float, float, float, float]:
-    """Red, green, blue (0 to 255) and alpha (0 to 1) of a token: even steps in surprise, -ln p."""
+    """Red, green, blue (0 to 255) and alpha (0 to 1) of a token: even steps in surprisal, -ln p."""
     at = 2 * min(1.0, -math.log(max(probability, 1e-12)) / UNLIKELY)
     low = min(1, int(at))
     part = at - low
@@ -193,7 +193,7 @@ def spread(found: list) -> tuple[float, float, float] | None:
 
 
 def correlation(found: list) -> float | None:
-    """Pearson's, of surprise and seconds over all tokens but the first; None where one of them does not vary."""
+    """Pearson's, of surprisal and seconds over all tokens but the first; None where one of them does not vary."""
     pairs = [(-math.log(max(t.probability, 1e-12)), t.seconds) for t in found[1:]]
     if len(pairs) < 3:
         return None
@@ -212,7 +212,7 @@ def work_line(found: list, samples: int) -> Inline:
     shared = f" (a step serves all {samples} samples)" if samples > 1 else ""
     return [
         *("time per token: median ", median, f" ms{shared}, 90% within ", low, " to ", high),
-        *(" ms; correlation with surprise: ", Varies(correlation(found), 2)),
+        *(" ms; correlation with surprisal: ", Varies(correlation(found), 2)),
         ". A person slows down where a text gets hard, a transformer computes the same for every token; the first "
         "token's time includes the prompt.",
     ]
@@ -224,16 +224,16 @@ def middle(values: list[float]) -> float:
 
 
 def work_chart(found: list) -> BarChart:
-    """Two rows of bars over the same tokens: surprise in nats, which varies, and milliseconds, which do not."""
+    """Two rows of bars over the same tokens: surprisal in nats, which varies, and milliseconds, which do not."""
     drawn = found[:SHOWN]
-    surprise = [-math.log(max(t.probability, 1e-12)) for t in drawn]
+    surprisal = [-math.log(max(t.probability, 1e-12)) for t in drawn]
     times = [1e3 * (t.seconds or 0) for t in drawn]
     median, _, high = spread(found) or (0.0, 0.0, 0.0)
     top = 1.35 * max(high, median)
     cut = f"{times[0]:.0f} ms, with the prompt" if times[0] > top else ""
     work = [charts.ORANGE, *[charts.BLUE] * (len(times) - 1)]
     panels = [
-        Bars("surprise, nats", surprise, [hexadecimal(t.probability) for t in drawn]),
+        Bars("surprisal, nats", surprisal, [hexadecimal(t.probability) for t in drawn]),
         Bars("time per token, ms", times, work, limit=median, top=top, cut=cut),
     ]
     return BarChart([visible(t.text) for t in drawn], panels, "token", True, (7.6, 2.9))

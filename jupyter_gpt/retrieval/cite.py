@@ -197,7 +197,7 @@ def support(sentence: str, source: Sequence[str], question: str) -> Support | No
     roots = {word.root for line in lines for word in line}
     share = sum(word.root in roots for word in stated) / len(stated)
     if all(word.root[:1].isdigit() for word in stated):
-        return Support(share, "a number alone can be one of anything")
+        return Support(share, "a number alone does not say what it counts")
     if strange := [word.text for word in stated if word.exact and word.root not in roots]:
         return Support(share, f"not in the source: {', '.join(strange[:3])}")
     top = 2 if source and source[0][-1].isalnum() else 1  # a heading has no full stop: the sentence under it opens too

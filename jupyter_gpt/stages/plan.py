@@ -14,7 +14,8 @@ from jupyter_gpt.report.parts import Paragraph, Part, Table, bold
 from jupyter_gpt.report.report import Report
 from jupyter_gpt.stages import plan_devices, planning
 from jupyter_gpt.stages.plan_devices import Devices
-from jupyter_gpt.stages.published import DEVICES, KNOWN, Known
+from jupyter_gpt.stages.pretrain import SIZES, Pretrain, model_shape, parameter_count, shape_of
+from jupyter_gpt.stages.published import DEVICES, KNOWN, Known, Shape
 from jupyter_gpt.stages.stage import Bound
 
 SLIDE_COUNT = 2048  # devices on which GPT-3 and LLaMA are compared: as many as LLaMA had
@@ -33,6 +34,7 @@ class Plan(Bound):
     examples: ClassVar[tuple[str, ...]] = (
         "%gpt plan",
         "%gpt plan 124M --tokens 2.5B --device H100 --count 1",
+        "%gpt plan gpt2-xl --device H100",
         "%gpt plan --dollars 1000 --device H100",
         "%gpt plan 7B --device H100 --devices 64",
     )
@@ -41,9 +43,11 @@ class Plan(Bound):
 
     model: str | float | None = option(
         None,
-        "number of parameters (124M, 7B) or a known model: " + ", ".join(KNOWN),
+        f"number of parameters (124M, 7B), a model that was published ({', '.join(KNOWN)}), one of yours, or a --size "
+        f"of %%pretrain: {', '.join(SIZES)}",
         place=True,
-        hints=tuple(KNOWN),
+        hints=(*KNOWN, *SIZES),
+        complete="models",
         group=BUDGET,
     )
     tokens: str | float | None = option(
@@ -104,18 +108,18 @@ def plan(session, options: Plan):
             raise GPTError("--count and --devices both say how many devices pretrain: leave --count out")
         nodes, each = plan_devices.layout(options.devices, options.nodes)
         chosen["count"] = nodes * each
-    made = plans(options, chosen)
+    made = plans(session, options, chosen)
     if options.devices is None:
         return made
     if isinstance(made, list):
-        raise GPTError("%gpt plan --devices needs a model: its number of parameters (7B), or a known one")
+        raise GPTError("%gpt plan --devices needs a model: its number of parameters (7B), or its name")
     on = plan_devices.on_devices(
         made, options.devices, options.nodes, network=options.network, batch_tokens=options.batch_tokens
     )
     return replace(made, devices=replace(on, ways=on.ways[1:]) if options.shard else on)
 
 
-def plans(options: Plan, chosen: dict):
+def plans(session, options: Plan, chosen: dict):
     """The plan, or those of GPT-3 and LLaMA; `chosen` are the options that `planning` takes."""
     model, tokens, flops, dollars = (chosen.pop(name, None) for name in ("model", "tokens", "flops", "dollars"))
     budget = next((f"--{name}" for name in ("flops", "dollars") if getattr(options, name) is not None), None)
@@ -125,10 +129,24 @@ def plans(options: Plan, chosen: dict):
     if budget:
         return planning.optimal(flops=flops, dollars=dollars, **chosen)
     if model is None and tokens is not None:
-        raise GPTError("%gpt plan --tokens needs a model: its number of parameters (124M), or a known one")
+        raise GPTError("%gpt plan --tokens needs a model: its number of parameters (124M), or its name")
     if model is None:
         return [planning.plan(name, **{"count": SLIDE_COUNT, **chosen}) for name in KNOWN]
-    return planning.plan(model, tokens, **chosen)
+    return planning.plan(**(described(session, model) or {"model": model}), tokens=tokens, **chosen)
+
+
+def described(session, model: str | float) -> dict | None:
+    """The parameters, shape and name of a `--size` of %%pretrain, or of a model of the session; None for any other."""
+    if model in SIZES:
+        sizes = model_shape(Pretrain.of(name=model, size=model))
+        parameters = parameter_count(**sizes)
+    elif model in session.models and (own := session.models.about(model)).kind != "endpoint":
+        sizes = shape_of(session.models.about(session.models.base_of(own)) if own.base else own)
+        parameters = own.parameters - own.trained * bool(own.base)
+    else:
+        return None
+    shape = Shape(*(sizes[size] for size in ("layers", "heads", "width", "context", "vocab_size")))
+    return {"model": parameters, "shape": shape, "name": model}
 
 
 def plan_report(made: planning.Plan) -> Report:

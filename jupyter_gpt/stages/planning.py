@@ -104,10 +104,13 @@ def plan(
     dollars_per_hour: float | None = None,
     context: int | None = None,
     optimizer: str = "adamw",
+    shape: Shape | None = None,
+    name: str = "",
 ) -> Plan:
     """The cost of pretraining a model, and of the stages after it.
 
-    model: a built-in name (`gpt3`, `llama-65b`) or a number of parameters (`124M`). tokens: of pretraining; None is the
+    model: a built-in name (`gpt3`, `llama-65b`) or a number of parameters (`124M`), of a transformer of `shape` (None
+    guesses it) and `name`. tokens: of pretraining; None is the
     published number, or 20 per parameter. count: devices of pretraining; None takes as many as finish it in 30 days
     (the later stages always take what finishes them in 3). Raises GPTError for an unknown size or name.
     """
@@ -121,7 +124,7 @@ def plan(
     chip = find_device(device)
     if dollars_per_hour is not None:
         chip = replace(chip, dollars_per_hour=float(dollars_per_hour))
-    shape = known.shape if known else guess_shape(parameters, context or 2048)
+    shape = known.shape if known else shape or guess_shape(parameters, context or 2048)
     shape = replace(shape, context=context or shape.context)
     per_hour = chip.tflops * 1e12 * 3600
 
@@ -142,7 +145,7 @@ def plan(
 
     costs = [cost(Stage("pretraining", "tokens", 0, 0), "raw text", tokens, count, PRETRAINING_DAYS)]
     costs += [cost(stage, f"{short(stage.examples)} {stage.noun}", stage.tokens, None, LATER_DAYS) for stage in STAGES]
-    name, loss = known.name if known else "", chinchilla_loss(parameters, tokens)
+    name, loss = known.name if known else name, chinchilla_loss(parameters, tokens)
     return Plan(name, parameters, tokens, shape, chip, utilization, optimizer, loss, tuple(costs), known)
 
 

@@ -3,7 +3,7 @@
 An algorithm, `--algo`, is a module beside this one, or an object of the notebook, `--algo $mine`:
 
     class Mine:
-        METRICS = (*rl.METRICS, Metric("surprise", "surprise", "nats per token"))
+        METRICS = (*rl.METRICS, Metric("surprisal", "surprisal", "nats per token"))
 
         def step(self, training):
             rollout = yield from training.rollout()

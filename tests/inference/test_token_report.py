@@ -76,7 +76,7 @@ def test_nbval_sees_no_tokens_and_no_clock():
     assert one.data == two.data == {"view": "completion tokens", "model": "tale", "context": 64}
 
 
-def test_colours_go_in_even_steps_of_surprise():
+def test_colours_go_in_even_steps_of_surprisal():
     for p, end in ((1.0, SCALE[0]), (0.1, SCALE[1]), (0.01, SCALE[2]), (0.001, SCALE[2]), (0.0, SCALE[2])):
         assert colour(p) == pytest.approx(end)
     alphas = [colour(p)[3] for p in (1, 0.5, 0.2, 0.1, 0.05, 0.01)]
@@ -89,7 +89,7 @@ def test_work_leaves_out_the_token_that_reads_the_prompt():
     assert correlation(found) == pytest.approx(-0.826, abs=0.01)
     assert correlation(found[:2]) is None
     alike = spoken(completion(seconds_per_token=[0.01] * 5), Words())
-    assert correlation(alike) is None and "surprise: ≈–." in inline(work_line(alike, 1))
+    assert correlation(alike) is None and "surprisal: ≈–." in inline(work_line(alike, 1))
 
 
 def test_an_endpoint_that_tells_texts_without_times():

@@ -21,19 +21,19 @@ from jupyter_gpt.stages.rollout import micro_batches
 class Reinforce:
     """REINFORCE with the mean reward as a baseline (Williams 1992)."""
 
-    METRICS = (*rl.METRICS, Metric("surprise", "surprise", "nats per token", format=".2f", summary=True))
+    METRICS = (*rl.METRICS, Metric("surprisal", "surprisal", "nats per token", format=".2f", summary=True))
 
     def step(self, training):
         found = yield from training.rollout()
         advantages = found.rewards - found.rewards.mean()
-        tokens, surprise = found.mask.sum(), 0.0
+        tokens, surprisal = found.mask.sum(), 0.0
         for places in micro_batches(training, found.rows):
             logp, _ = logprobs(training.policy, [found.rows[p] for p in places])
             mask = found.mask[places, : logp.shape[1]]
             (-(advantages[places, None] * logp * mask).sum() / tokens).backward()
-            surprise -= (logp.detach() * mask).sum() / tokens
+            surprisal -= (logp.detach() * mask).sum() / tokens
             yield
-        values = {"surprise": surprise, **rl.rollout_values(found), **training.update(training.step + 1)}
+        values = {"surprisal": surprisal, **rl.rollout_values(found), **training.update(training.step + 1)}
         return found.tokens, values
 
 
@@ -66,19 +66,19 @@ def test_its_metric_is_in_the_live_view_the_report_and_the_history(shell, gpt):
     shell.run_cell(CELL).raise_error()
     run = gpt.runs["aligned"]
     assert run.status == "finished" and gpt.models["aligned"].base == "m"
-    surprise = run.history["surprise"].tolist()
-    assert len(surprise) == 4 and all(nats > 1 for nats in surprise)
+    surprisal = run.history["surprisal"].tolist()
+    assert len(surprisal) == 4 and all(nats > 1 for nats in surprisal)
     feed = live._Feed(run)
-    assert "surprise, nats per token" in [f"{m['label']}, {m['unit']}" for m in feed.describe()["metrics"]]
+    assert "surprisal, nats per token" in [f"{m['label']}, {m['unit']}" for m in feed.describe()["metrics"]]
     content, buffers = feed.update()
-    column = memoryview(buffers[content["columns"].index("surprise")]).cast("f").tolist()
-    assert column == pytest.approx(surprise, rel=1e-6)
+    column = memoryview(buffers[content["columns"].index("surprisal")]).cast("f").tolist()
+    assert column == pytest.approx(surprisal, rel=1e-6)
     steps = [e for e in run.events if e["event"] == "step"]
-    [panel] = [panel for panel in panels(metrics_of(run), steps, []) if panel.title == "surprise, nats per token"]
-    assert [value for _, value in panel.points] == surprise
+    [panel] = [panel for panel in panels(metrics_of(run), steps, []) if panel.title == "surprisal, nats per token"]
+    assert [value for _, value in panel.points] == surprisal
     report = run_report(run)
-    mean = sum(surprise) / 4
-    assert re.search(rf"surprise +≈{mean:.2f} nats per token, mean of last 10 steps\n", report.text)
+    mean = sum(surprisal) / 4
+    assert re.search(rf"surprisal +≈{mean:.2f} nats per token, mean of last 10 steps\n", report.text)
     assert "data:image/png" in report.html and "$MINE" in report.text
 
 
@@ -98,7 +98,7 @@ def test_a_resumed_run_wants_it_again(shell, gpt):
         assert again.alive
     again.stop()
     again.wait()
-    assert again.status == "stopped" and again.history["surprise"].notna().all()
+    assert again.status == "stopped" and again.history["surprisal"].notna().all()
 
 
 def test_what_is_no_algorithm_is_one_line(shell, gpt):

@@ -197,3 +197,15 @@ def test_the_planner_needs_neither_numpy_nor_torch():
     code = "import sys, jupyter_gpt.stages.planning as p; p.plan('gpt3')\nprint({'numpy', 'torch'} & set(sys.modules))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "set()"
+
+
+def test_a_size_of_pretrain_and_a_model_of_ones_own(gpt, train):
+    assert (made := gpt.plan("gpt2")).parameters == 124_439_808 and made.name == "gpt2"
+    assert made.shape == Shape(12, 12, 768, 1024, 50257) and made.tokens == 20 * made.parameters
+    train("mine", steps=1)
+    own, module = gpt.plan("mine", context=16), gpt.models["mine"].module
+    assert own.parameters == sum(p.numel() for p in module.parameters()) and own.name == "mine"
+    assert own.shape.layers == module.config.num_hidden_layers and own.shape.context == 16 and not own.shape.estimated
+    rows = "user: Who?\nassistant: Me."
+    gpt.sft("adapted", rows, base="mine", lora=2, steps=1)
+    assert gpt.plan("adapted").parameters == own.parameters, "an adapter is no part of what is pretrained"

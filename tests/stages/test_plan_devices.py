@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,10 +14,11 @@ from jupyter_gpt.stages.planning import plan as planned
 from jupyter_gpt.stages.published import DEVICES, Shape, find_device
 
 A100, H100 = DEVICES["A100"], DEVICES["H100"]
+SESSION = SimpleNamespace(models={})  # without models of its own
 
 
 def both(model, **options):
-    made = plan(None, Plan.of(model=model, **options))
+    made = plan(SESSION, Plan.of(model=model, **options))
     return made, made.devices
 
 
@@ -93,7 +95,7 @@ def test_where_sharding_begins_to_be_needed():
         data, sharded = both(size, device="H100", devices=8)[1].ways
         assert data.fits is fits and sharded.fits
     assert 18 * most < 72e9 < 18 * 1.1 * most  # 4 + 4 + 8 + 2 bytes of each parameter, and the activations
-    report = plan_report(plan(None, Plan.of(model="7B", device="H100", devices=8))).text
+    report = plan_report(plan(SESSION, Plan.of(model="7B", device="H100", devices=8))).text
     assert "data parallelism does not fit" in report and "larger models need --shard" in report
 
 
@@ -101,9 +103,9 @@ def test_how_many_devices_hold_it():
     made = planned("llama", device="H100")
     least = plan_devices.least_devices(made)
     assert on_devices(made, least, 1).ways[1].fits and not on_devices(made, least - 1, 1).ways[1].fits
-    report = plan_report(plan(None, Plan.of(model="llama", device="H100", devices=8, shard=True))).text
+    report = plan_report(plan(SESSION, Plan.of(model="llama", device="H100", devices=8, shard=True))).text
     assert f"--shard needs {least} of them or more" in report and "data parallel " not in report
-    endless = plan_report(plan(None, Plan.of(model="llama", device="T4", devices=8, context=131072))).text
+    endless = plan_report(plan(SESSION, Plan.of(model="llama", device="T4", devices=8, context=131072))).text
     assert "does not fit on a T4, however many there are" in endless
 
 
@@ -134,7 +136,7 @@ def test_the_report_is_plain_data_and_without_devices_as_before():
 )
 def test_mistakes_are_one_clear_line(options, says):
     with pytest.raises(GPTError, match=says) as caught:
-        plan(None, Plan.of(**options))
+        plan(SESSION, Plan.of(**options))
     assert "\n" not in str(caught.value)
 
 
