@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import ModuleType
 
 AHEAD = ("torch", "jupyter_gpt.session", "sympy")  # in this order
 PAUSE = 0.2  # seconds without a cell before one is imported
@@ -39,6 +40,23 @@ def without_garbage_collection() -> Iterator[None]:
             _importing -= 1
             if on and not _importing:
                 gc.enable()
+
+
+@contextmanager
+def without_iri_grammar() -> Iterator[None]:
+    """`jsonschema` imported without the grammar of IRIs that another package builds meanwhile, for 1.4 s: it is built
+    when somebody checks that format.
+    """
+    name, stand_in = "rfc3987_syntax", None
+    if name not in sys.modules and importlib.util.find_spec(name):
+        stand_in = ModuleType(name)
+        stand_in.is_valid_syntax = lambda *given: importlib.import_module(name).is_valid_syntax(*given)
+        sys.modules[name] = stand_in
+    try:
+        yield
+    finally:
+        if stand_in is not None:
+            del sys.modules[name]
 
 
 def import_ahead(idle: Callable[[], bool]) -> threading.Thread:

@@ -81,3 +81,21 @@ def test_torch_imported_ahead_has_the_threads_that_the_next_cell_asks_for(next_c
     script = SCRIPT.replace("NEXT_CELL", next_cell)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == threads
+
+
+FORMATS = """
+import sys
+from jupyter_gpt.imports import without_iri_grammar
+
+with without_iri_grammar():
+    import jsonschema
+print("lark" in sys.modules)
+checked = jsonschema.Draft202012Validator({"format": "iri"}, format_checker=jsonschema.FormatChecker(["iri"]))
+print(checked.is_valid("https://café.example"), checked.is_valid("no iri"), "lark" in sys.modules)
+"""
+
+
+def test_the_grammar_of_iris_is_built_when_one_is_checked():
+    pytest.importorskip("rfc3987_syntax")
+    done = subprocess.run([sys.executable, "-c", FORMATS], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True", "False", "True"]

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from jupyter_gpt.errors import GPTError
+from jupyter_gpt.imports import without_iri_grammar
 from jupyter_gpt.inference.schemas import enforceable, map_subschemas, resolve
 
 BACKSLASH = "\\"
@@ -166,8 +167,8 @@ def of_json(json: object) -> Rule:
         schema = read_schema(str(json))
     else:
         raise GPTError(f"expected a schema (a dict, a file, a pydantic model) or true for json, got {json!r:.40}")
-    from jsonschema.exceptions import SchemaError
-
+    with without_iri_grammar():
+        from jsonschema.exceptions import SchemaError
     try:
         checker(schema).check_schema(schema)
     except SchemaError as error:

@@ -20,6 +20,7 @@ from typing import Any
 
 from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError
+from jupyter_gpt.imports import without_iri_grammar
 from jupyter_gpt.report.text import printable
 
 MAX_LINES = 16  # of a cell's text
@@ -30,8 +31,8 @@ EXPECTED = {"raises-exception", "nbval-raises-exception"}  # tags of cells that 
 
 def execute(notebook: Path) -> int:
     """Runs `notebook`: 0 if all cells passed, 1 if one failed, 130 after Ctrl-C. Raises GPTError if it is invalid."""
-    import nbformat
-
+    with without_iri_grammar():
+        import nbformat
     try:
         nb = nbformat.read(notebook, as_version=4)
     except (OSError, ValueError, nbformat.reader.NotJSONError, nbformat.ValidationError) as error:
