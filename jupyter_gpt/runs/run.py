@@ -72,7 +72,7 @@ class Run:
         path = self.folder / "recipe.yaml"
         try:
             self.stamp = store.stamp_of(path)
-            header = yaml.safe_load(path.read_text(encoding="utf-8"))
+            header = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
             store.check_types({**header, **header["recipe"]}, kind=str, steps=int)
             self.kind, self.recipe, self.provenance = header["kind"], header["recipe"], Provenance.read(header)
             self.recipe["steps"]

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError, is_lost_rank
+from jupyter_gpt.imports import without_garbage_collection
 from jupyter_gpt.runs import failure, payload
 from jupyter_gpt.runs.control import FolderControl, RanksControl
 from jupyter_gpt.runs.launchers import launcher
@@ -59,11 +60,11 @@ def train(folder: Path, rank: int, resuming: bool, shard: bool) -> None:
         take_lock(folder)
     elif ranks is not None and not ranks.await_prepared():
         return
-    from jupyter_gpt.runs.worker import worker
-    from jupyter_gpt.session import gpt
-    from jupyter_gpt.stages.launch import job
-    from jupyter_gpt.stages.stage import stage
-
+    with without_garbage_collection():
+        from jupyter_gpt.runs.worker import worker
+        from jupyter_gpt.session import gpt
+        from jupyter_gpt.stages.launch import job
+        from jupyter_gpt.stages.stage import stage
     run = gpt.runs[folder.name]
     if ranks is None:
         run.control = FolderControl(folder)
