@@ -1,17 +1,13 @@
-"""Runs of every kind in processes of their own, one of which may be killed in the middle of a step.
+"""Runs of every kind in processes of their own, one of which may be killed in the middle of a step."""
 
-Each process is forked from one that has imported what they need, on one thread: sums over other threads are other
-numbers.
-"""
-
-import multiprocessing
 import os
 import signal
 import time
 import traceback
 from pathlib import Path
 
-IMPORTS = ("peft", "transformers.models.llama.modeling_llama", "jupyter_gpt.session", "jupyter_gpt.stages.ppo")
+from helpers.apart import processes
+
 EVERY = {"checkpoint_every": 7, "eval_every": 10, "sample_every": 10}
 
 
@@ -110,9 +106,7 @@ def _part(home: Path, kind: str, die, at: int, resume: bool) -> None:
 
 def in_a_process(home: Path, kind: str, die=None, at: int = 0, resume: bool = False) -> int:
     """The run `a` under `home`, begun or resumed; returns its exit status."""
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(list(IMPORTS))
-    process = processes.Process(target=_part, args=(home, kind, die, at, resume))
+    process = processes().Process(target=_part, args=(home, kind, die, at, resume))
     home.mkdir(exist_ok=True)
     process.start()
     process.join()

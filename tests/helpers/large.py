@@ -1,8 +1,8 @@
 """A model large enough that its memory shows in that of the process, measured in a process of its own."""
 
-import subprocess
-import sys
 from pathlib import Path
+
+from helpers.apart import printed
 
 
 def measured_on_large(script: str, folder: Path, tokenizer) -> str:
@@ -21,6 +21,4 @@ def measured_on_large(script: str, folder: Path, tokenizer) -> str:
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    done = subprocess.run([sys.executable, "-c", script, str(folder)], capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return printed(script, folder)

@@ -36,9 +36,9 @@ def quoting(prompts):
 
 def test_the_tokens_are_those_of_plain_decoding(model, prompts):
     ends = set()
-    for number, ids in enumerate(quoting(prompts)[:16]):
+    for number, ids in enumerate(quoting(prompts)[:8]):
         stop = STOP if number % 2 else frozenset()
-        ends.add(compare(model, Request(ids, max_tokens=60, temperature=0, stop_ids=stop, top_logprobs=2))[-1].finish)
+        ends.add(compare(model, Request(ids, max_tokens=40, temperature=0, stop_ids=stop, top_logprobs=2))[-1].finish)
     assert ends == {"stop", "length"}
 
 
@@ -67,8 +67,8 @@ def test_ends_within_a_guess(llama, prompts):
 
 @pytest.mark.parametrize("settings", [{"temperature": 1.0}, {"temperature": 0.6, "top_p": 0.9, "top_k": 20}])
 def test_sampled_answers_are_the_same_with_lookup(model, prompts, settings):
-    for seed, ids in enumerate(quoting(prompts)[:8]):
-        compare(model, Request(ids, max_tokens=60, seed=seed, stop_ids=STOP, **settings))
+    for seed, ids in enumerate(quoting(prompts)[:4]):
+        compare(model, Request(ids, max_tokens=40, seed=seed, stop_ids=STOP, **settings))
 
 
 @pytest.mark.parametrize(("off", "most"), [(0, 16), (1, 60)])
@@ -109,8 +109,8 @@ class Forcing:
 
 def test_constraints_with_forced_tokens(model, prompts):
     drafted = 0
-    for number, ids in enumerate(quoting(prompts)[:8]):
-        quick = compare(model, Request(ids, max_tokens=50 + number, temperature=1.0, constraint=Forcing))
+    for number, ids in enumerate(quoting(prompts)[:4]):
+        quick = compare(model, Request(ids, max_tokens=30 + number, temperature=1.0, constraint=Forcing))
         drafted += sum(token.drafted for token in quick)
     assert drafted > 0
 
@@ -199,10 +199,12 @@ def test_greedy_answers_are_the_same_with_a_draft_model(kind, small, prompts, mo
     monkeypatch.setattr(speculative, "BLOCK", 7)  # prompts are read in several passes
     monkeypatch.setattr(speculative, "relative_cost", lambda draft, target: 0.01)
     module = build(kind)
-    for draft in (small, shaken(build(kind), 0.01)):
-        for ids in prompts[:5]:
-            request = Request(ids, max_tokens=50, temperature=0, stop_ids=STOP, top_logprobs=2)
-            plain, quick = said(module, request), with_draft(module, draft, request)
+    alike = shaken(build(kind), 0.01)
+    for ids in prompts[:3]:
+        request = Request(ids, max_tokens=30, temperature=0, stop_ids=STOP, top_logprobs=2)
+        plain = said(module, request)
+        for draft in (small, alike):
+            quick = with_draft(module, draft, request)
             assert [t.id for t in quick] == [t.id for t in plain]
             assert [t.finish for t in quick] == [t.finish for t in plain]
             assert [t.logprob for t in quick] == pytest.approx([t.logprob for t in plain], abs=1e-4)
@@ -234,8 +236,8 @@ def test_rejection_sampling_gives_the_distribution_of_the_model(settings):
     assert 0.1 < float((p - q).clamp(min=0).sum()) < 0.9
     drafts, count, accepted = Stream(speculative.DRAFT_STREAM), 10_000, 0
     counts = torch.zeros(24)
-    for _ in range(count):
-        [token] = sampling.descend(q[None], [drafts.next()])
+    drawn = sampling.descend(q.expand(count, -1), [drafts.next() for _ in range(count)])
+    for token in drawn.tolist():
         kept = speculative.accept_or_resample(token, q, p, drafts.next()[0], sequence.stream.next)
         counts[kept] += 1
         accepted += kept == token
@@ -258,18 +260,18 @@ def assert_follows(counts, p):
 
 
 def test_sampled_answers_have_the_distribution_of_the_model(monkeypatch):
-    """Answers of four tokens, of 1,200 seeds: each may come as often as the model's probabilities say."""
+    """Answers of four tokens, of 600 seeds: each may come as often as the model's probabilities say."""
     monkeypatch.setattr(speculative, "relative_cost", lambda draft, target: 0.01)
     module, draft = tiny(0), tiny(1)
     request = Request((1, 2), max_tokens=4, temperature=0.9, top_k=4)
     counts, drafted, accepted, whole = torch.zeros(5, 5, 5, 5), 0, 0, 0
-    for seed in range(1200):
+    for seed in range(600):
         tokens = said(module, replace(request, seed=seed, draft=draft))
         counts[tuple(t.id for t in tokens)] += 1
         drafted, accepted = drafted + sum(t.drafted for t in tokens), accepted + sum(t.accepted for t in tokens)
         whole += any(t.accepted == 2 for t in tokens)
     assert 0.2 < accepted / drafted < 0.9
-    assert 100 < whole < 1100, "some drafts of two tokens are accepted, and some are not"
+    assert 50 < whole < 550, "some drafts of two tokens are accepted, and some are not"
     assert_follows(counts.flatten(), of_continuations(module, request, 4).flatten())
 
 

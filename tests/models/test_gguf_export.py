@@ -9,6 +9,7 @@ from helpers.errors import fail
 from helpers.recipes import pretraining_recipe
 from helpers.tiny import CHAT, TALES
 from jupyter_gpt.data.tokenizer import delimiter, train_bpe, train_char
+from jupyter_gpt.models.gguf import convert
 from jupyter_gpt.stages.pretrain_training import build
 
 TEXT = "The old fox saw 3 small birds: café, 🙂. It's 127  degrees"
@@ -97,12 +98,18 @@ def test_what_the_file_says(gpt, model, tmp_path):
 
 @pytest.mark.parametrize("arch", KINDS)
 def test_pull_reads_it_with_its_own_tokens(gpt, model, tmp_path, arch):
+    """A Llama in a process of its own, as always; the others by what runs there."""
     kept = model(arch=arch, kv_heads=4 if arch == "gpt2" else 2)
-    pulled = gpt.pull(str(gpt.save("fox", gguf=tmp_path / "fox.gguf", quantize="f32")), "hen")
+    source = gpt.save("fox", gguf=tmp_path / "fox.gguf", quantize="f32")
+    if arch == "llama":
+        assert gpt.pull(str(source), "hen").licence == "MIT"
+    else:
+        assert convert(source, tmp_path / "folder") == {"licence": "mit"}
+        gpt.pull(str(tmp_path / "folder"), "hen")
     ids = kept.tokenizer(TEXT).input_ids
     tokenizer = gpt.models["hen"].tokenizer
     assert tokenizer(TEXT).input_ids == ids and tokenizer.decode(ids) == TEXT
-    assert tokenizer.chat_template == CHAT and pulled.licence == "MIT"
+    assert tokenizer.chat_template == CHAT
     assert torch.allclose(logits(gpt.models["hen"].module, ids), logits(kept.module, ids), atol=1e-4)
 
 

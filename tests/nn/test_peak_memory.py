@@ -3,20 +3,17 @@ allocator, kernels' workspaces and all.
 """
 
 import json
-import subprocess
 import sys
 
 import pytest
 
-from helpers import TESTS
+from helpers.apart import printed
 from jupyter_gpt.nn.training_memory import MARGIN
 
 WORKSPACES = 32 << 20  # bytes of kernels, whatever the size of the model
 MEASURED = """
-import json, re, sys
-sys.path.insert(0, {tests!r})
+import json, re
 import numpy as np, torch
-torch.set_num_threads(1)
 from types import SimpleNamespace
 from helpers.recipes import pretraining_recipe
 from jupyter_gpt.nn import devices
@@ -64,8 +61,5 @@ print(json.dumps([resident("VmHWM") - before, told]))
     ],
 )
 def test_the_peak_of_a_process_is_within_the_margin_of_the_formula(rows, options):
-    code = MEASURED.format(tests=str(TESTS), rows=rows, options=options)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    measured, told = json.loads(done.stdout.splitlines()[-1])
+    measured, told = json.loads(printed(MEASURED.format(rows=rows, options=options)))
     assert told * 0.75 < measured < told / MARGIN + WORKSPACES
