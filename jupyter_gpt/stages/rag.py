@@ -24,6 +24,7 @@ from jupyter_gpt.report.report import Report
 from jupyter_gpt.retrieval import cite, keyword
 from jupyter_gpt.retrieval.chunk import with_heading
 from jupyter_gpt.retrieval.indexes import Retrieval
+from jupyter_gpt.retrieval.read import GAP
 from jupyter_gpt.retrieval.search import Hit
 from jupyter_gpt.stages.prompt import latest
 from jupyter_gpt.stages.prompt_options import Prompt, Rag
@@ -352,7 +353,11 @@ def left_out(answer) -> list[Part]:
 
 def hits_table(hits: Sequence, question: str, answer: str = "") -> Part:
     """Sources: number, score, where, and the text with the question's words and the answer's quotations tinted."""
-    rows = [(f"[{n}]", scores(hit), where(hit), lit(hit.text, question, answer)) for n, hit in enumerate(hits, start=1)]
+    texts = [hit.text.replace(GAP, "\n\n") for hit in hits]
+    rows = [
+        (f"[{n}]", scores(hit), where(hit), lit(text, question, answer))
+        for n, (hit, text) in enumerate(zip(hits, texts, strict=True), start=1)
+    ]
     return Table(("", "score", "source", "text"), rows, "llll", wrap=True) if hits else Paragraph("none")
 
 

@@ -63,7 +63,8 @@ export function barChart(plot: BarChart): Kind {
       }
       const beyond = bars.values.findIndex((value) => value !== null && bars.top !== null && value > bars.top);
       if (bars.cut && beyond >= 0 && beyond + 1 >= view.min && beyond + 1 <= view.max) {
-        drawing.append(svg("text", { x: x.at(beyond + 1) + 6, y: box.top + 9, "font-size": 10, fill: theme.solid.muted }, bars.cut));
+        const over = { stroke: theme.solid.ground, "stroke-width": 3, "paint-order": "stroke" }; // legible on other bars
+        drawing.append(svg("text", { x: x.at(beyond + 1) + 6, y: box.top + 9, "font-size": 10, fill: theme.solid.muted, ...over }, bars.cut));
       }
       if (count > 8) panes.push({ box, x, y: null });
     });

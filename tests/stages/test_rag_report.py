@@ -1,6 +1,7 @@
 """The views of retrieval: nothing of a document or an answer is markup, and words say what pictures show."""
 
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -87,6 +88,12 @@ def test_below_the_relevance_threshold_no_model_is_asked(answer):
     answer.left, answer.hits, answer.best, answer.near = answer.hits, [], 0.21, 0.28
     text = rag.answer_report(answer).text
     assert "best match: cosine 0.21, below the 0.28 relevance threshold" in text and "no model was asked" in text
+
+
+def test_the_sections_of_a_chunk_are_one_blank_line_apart(answer):
+    hit = replace(answer.hits[0], text="# Leave\n\n\n## How long\n27 days.")
+    lines = [line.strip() for line in rag.hits_report("docs", "leave?", [hit], "by cosine").text.splitlines()]
+    assert lines[lines.index("## How long") - 1] == "" and lines[lines.index("## How long") - 2].endswith("# Leave")
 
 
 def test_words_and_quotations_are_lit():
