@@ -62,7 +62,7 @@ class OpenNotebook:
         session = "window.jupyterapp?.shell.currentWidget?.context?.sessionContext?.session"
         return self.page.evaluate(f"() => {session}?.kernel?.status ?? null")
 
-    def wait_idle(self, seconds: float = 60) -> None:
+    def wait_idle(self, seconds: float = 120) -> None:
         """Waits until the kernel is idle and no cell is left to run."""
         idle = lambda: self.kernel_status() == "idle" and not self.running()  # noqa: E731
         wait_until(idle, seconds, "the kernel to be idle")
@@ -154,7 +154,7 @@ def running_lab(home: Path) -> Iterator[Server]:
     with (home / "server.log").open("wb") as log:
         process = subprocess.Popen(command, env=environment, cwd=root, stdout=log, stderr=log, start_new_session=True)
     try:
-        wait_until(lambda: _answers(server, process, home / "server.log"), 60, "JupyterLab to start")
+        wait_until(lambda: _answers(server, process, home / "server.log"), 180, "JupyterLab to start")
         yield server
     finally:
         os.killpg(process.pid, signal.SIGTERM)  # its kernels too
@@ -184,11 +184,12 @@ def open_notebook(lab: Server, browser: object) -> Iterator[Callable[..., OpenNo
         path = lab.root / f"{secrets.token_hex(4)}.ipynb"
         path.write_text(json.dumps(notebook(cells)))
         context = browser.new_context(viewport={"width": width, "height": height})
+        context.set_default_timeout(60_000)  # a busy machine may take long for anything
         contexts.append(context)
         page = context.new_page()
         page.goto(f"{lab.url}/lab/tree/{path.name}?token={lab.token}&reset")
         opened = OpenNotebook(page, path)
-        page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
+        page.wait_for_selector(".jp-Notebook .jp-Cell")
         opened.wait_idle()
         return opened
 

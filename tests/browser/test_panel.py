@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+import urllib.request
 
 TRAIN = (
     "%%pretrain tale --background --depth 1 --width 32 --heads 2 --context 32 --batch-tokens 128 --tokenizer char "
@@ -26,7 +27,7 @@ def execute(notebook, code: str) -> None:
 def open_panel(notebook):
     notebook.command("jupyter-gpt:open-panel")
     panel = notebook.page.get_by_role("region", name="GPT panel")
-    panel.wait_for(timeout=20_000)
+    panel.wait_for()
     return panel
 
 
@@ -62,20 +63,20 @@ def test_the_panel_is_that_of_the_notebook_in_front_whatever_its_kernel_is(open_
     panel = open_panel(notebook)
     not_loaded = panel.get_by_text("This kernel has not loaded jupyter_gpt")
     loaded = panel.get_by_text("This kernel", exact=True)  # its memory
-    not_loaded.wait_for(timeout=20_000)
+    not_loaded.wait_for()
     execute(notebook, "%load_ext jupyter_gpt")
-    loaded.wait_for(timeout=20_000)
+    loaded.wait_for()
     same = page.evaluate(f"() => ({{ id: {KERNEL}.id, name: {KERNEL}.name }})")
     open_beside(notebook, "another")
-    not_loaded.wait_for(timeout=20_000)
+    not_loaded.wait_for()
     execute(notebook, OTHER_VERSION)
-    panel.get_by_text("This kernel runs jupyter_gpt 0.0.9, this page another version.").wait_for(timeout=20_000)
+    panel.get_by_text("This kernel runs jupyter_gpt 0.0.9, this page another version.").wait_for()
     open_beside(notebook, "same", same)
-    loaded.wait_for(timeout=20_000)
+    loaded.wait_for()
     open_beside(notebook, "none", can_start=False)
-    panel.get_by_text("This notebook has no running kernel").wait_for(timeout=20_000)
+    panel.get_by_text("This notebook has no running kernel").wait_for()
     page.get_by_role("tab", name=notebook.path.name).click()
-    loaded.wait_for(timeout=20_000)
+    loaded.wait_for()
 
 
 def test_the_panel_asks_again_where_a_starting_kernel_never_had_the_question(open_notebook):
@@ -92,16 +93,51 @@ def test_the_panel_asks_again_where_a_starting_kernel_never_had_the_question(ope
 
     page.route_web_socket("**/channels?*", relay)
     page.reload()
-    page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
+    page.wait_for_selector(".jp-Notebook .jp-Cell")
     panel = open_panel(notebook)
-    panel.get_by_text("This kernel has not loaded jupyter_gpt").wait_for(timeout=60_000)
+    panel.get_by_text("This kernel has not loaded jupyter_gpt").wait_for()
     deaf = time.monotonic() + 6  # JupyterLab itself asks once, and after 3 s sends what waits
     page.evaluate(f"() => {{ {KERNEL}.reconnect(); }}")
-    panel.get_by_text("Asking the kernel").wait_for(timeout=20_000)
-    panel.get_by_text("This kernel has not loaded jupyter_gpt").wait_for(timeout=60_000)
+    panel.get_by_text("Asking the kernel").wait_for()
+    panel.get_by_text("This kernel has not loaded jupyter_gpt").wait_for()
     assert any(b"comm_info_request" in message for message in lost), "the question was not lost, so it proves nothing"
     execute(notebook, "%load_ext jupyter_gpt")
-    panel.get_by_text("This kernel", exact=True).wait_for(timeout=20_000)
+    panel.get_by_text("This kernel", exact=True).wait_for()
+
+
+LOADS = """
+import pathlib, time
+while not pathlib.Path({go!r}).exists():
+    time.sleep(0.05)
+get_ipython().run_line_magic("load_ext", "jupyter_gpt")
+"""
+
+
+def test_a_page_loaded_again_sees_that_a_cell_which_ran_before_has_loaded_the_package(open_notebook, tmp_path):
+    go = tmp_path / "go"
+    notebook = open_notebook(LOADS.format(go=str(go)))
+    open_panel(notebook)
+    notebook.run_all()
+    notebook.saved()
+    notebook.page.reload()
+    notebook.page.wait_for_selector(".jp-Notebook .jp-Cell")
+    panel = open_panel(notebook)
+    panel.get_by_text("This kernel has not loaded jupyter_gpt").wait_for()
+    go.touch()
+    panel.get_by_text("This kernel", exact=True).wait_for()
+
+
+def test_the_panel_sees_that_another_page_has_restarted_its_kernel(open_notebook, lab):
+    notebook = open_notebook("1")
+    panel = open_panel(notebook)
+    for _ in range(2):
+        panel.get_by_text("This kernel has not loaded jupyter_gpt").wait_for()
+        execute(notebook, "%load_ext jupyter_gpt")
+        panel.get_by_text("This kernel", exact=True).wait_for()
+        restart = f"{lab.url}/api/kernels/{notebook.page.evaluate(f'{KERNEL}.id')}/restart"
+        asked = urllib.request.Request(restart, method="POST", headers={"Authorization": f"token {lab.token}"})
+        urllib.request.urlopen(asked).close()
+        notebook.page.evaluate("window.dispatchEvent(new Event('focus'))")  # the person comes back to this page
 
 
 def test_a_run_in_the_panel_through_reload_restart_and_kill(open_notebook, lab):
@@ -109,7 +145,7 @@ def test_a_run_in_the_panel_through_reload_restart_and_kill(open_notebook, lab):
     assert not (lab.root / "go").exists()
     notebook = open_notebook("%load_ext jupyter_gpt", TRAIN, BLOCK)
     panel = open_panel(notebook)
-    panel.get_by_text("This kernel has not loaded jupyter_gpt").wait_for(timeout=20_000)
+    panel.get_by_text("This kernel has not loaded jupyter_gpt").wait_for()
     assert panel.locator("pre").inner_text() == "%load_ext jupyter_gpt"
 
     notebook.run_all()
@@ -120,35 +156,35 @@ def test_a_run_in_the_panel_through_reload_restart_and_kill(open_notebook, lab):
     assert panel.get_by_role("progressbar", name="Steps of tale").is_visible()
 
     page.reload()
-    page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
+    page.wait_for_selector(".jp-Notebook .jp-Cell")
     panel = open_panel(notebook)
-    panel.get_by_role("button", name="Pause tale").click(timeout=60_000)
+    panel.get_by_role("button", name="Pause tale").click()
     panel.get_by_role("button", name="Continue tale").click()
     panel.get_by_role("button", name="Stop tale").click()
-    panel.locator(".jp-gpt-chip", has_text="stopped").wait_for(timeout=60_000)
+    panel.locator(".jp-gpt-chip", has_text="stopped").wait_for()
     assert not (lab.root / "ended").exists(), "the cell had ended, so the clicks prove nothing"
     assert page.locator(".jp-gpt-status", has_text="tale").count() == 0
-    panel.get_by_text("Models in memory").wait_for(timeout=20_000)
+    panel.get_by_text("Models in memory").wait_for()
     panel.get_by_role("button", name="Show tale").click()
-    page.locator(".jp-gpt-report", has_text="tale: pretrain, stopped").wait_for(timeout=60_000)
+    page.locator(".jp-gpt-report", has_text="tale: pretrain, stopped").wait_for()
     page.get_by_role("tab", name=notebook.path.name).click()
 
     assert notebook.flaws(".jp-gpt-panel") == []
 
     panel.get_by_role("button", name="Take tale out of memory").click()
-    panel.get_by_text("Models on disk").wait_for(timeout=60_000)
+    panel.get_by_text("Models on disk").wait_for()
     (lab.root / "go").touch()
     notebook.wait_idle()
     execute(notebook, "import os; os.kill(os.getpid(), 9)")
-    page.get_by_role("dialog").get_by_role("button", name="Ok").click(timeout=60_000)
-    panel.get_by_text("This kernel has not loaded jupyter_gpt").wait_for(timeout=60_000)
+    page.get_by_role("dialog").get_by_role("button", name="Ok").click()
+    panel.get_by_text("This kernel has not loaded jupyter_gpt").wait_for()
     execute(notebook, "%load_ext jupyter_gpt")
-    panel.locator(".jp-gpt-chip", has_text="stopped").wait_for(timeout=60_000)
+    panel.locator(".jp-gpt-chip", has_text="stopped").wait_for()
 
     page.evaluate("window.jupyterapp.shell.currentWidget.context.sessionContext.restartKernel()")
-    panel.get_by_text("This kernel has not loaded jupyter_gpt").wait_for(timeout=60_000)
+    panel.get_by_text("This kernel has not loaded jupyter_gpt").wait_for()
     execute(notebook, "%load_ext jupyter_gpt")
-    panel.get_by_role("button", name="Delete run tale").click(timeout=60_000)
+    panel.get_by_role("button", name="Delete run tale").click()
     dialog = page.get_by_role("dialog")
     dialog.get_by_role("button", name="Cancel").click()
     assert (lab.root / ".jupyter_gpt" / "runs" / "tale").exists()

@@ -16,6 +16,9 @@ const SOON = 1500; // milliseconds until a running cell may have loaded the pack
 const LATE = 2000; // without an answer, after which the panel says why
 const QUICK = 1000; // within which an idle kernel answers
 const LOST = 5000; // a kernel that is not busy and has not answered by then never had the question: it was starting
+const SLOWEST = 60_000; // after which that is said of an action
+const PATIENCE = 20_000; // that a command waits for the first answer
+const STEP = 50; // between two looks at whether it is there
 const FOLLOW = 30; // seconds that states follow a request
 const EVERY = { seen: 0.25, hidden: 2 }; // seconds between them
 
@@ -51,6 +54,9 @@ interface Line {
 /** The kernel was restarted or left before it answered, or does not have the comm. */
 class NoAnswer extends Error {}
 
+/** The kernel does nothing, and has not answered: it never had the question, as one that was restarted elsewhere. */
+class Lost extends NoAnswer {}
+
 export class Client {
   readonly changed = new Signal<this, void>(this);
   situation: Situation = { is: "no notebook" };
@@ -65,6 +71,8 @@ export class Client {
   private queue: Promise<unknown> = Promise.resolve();
   private waiting: Waiting | null = null;
   private readonly cells = new Set<string>(); // that run, and may load the package or begin to train
+  private cell = ""; // the last one that began
+  private turn = 0; // of `begin`: what an earlier one finds out counts no more
   private count = 0;
   private readonly page = Math.random().toString(36).slice(2);
 
@@ -78,18 +86,14 @@ export class Client {
     return this.situation.is === "state" ? this.situation.state : null;
   }
 
-  /** The state, once the kernel has answered or is late to; null where it has none. */
-  settled(): Promise<State | null> {
-    const { situation } = this;
-    const open = situation.is === "starting" || (situation.is === "asking" && !situation.late);
-    if (!open) return Promise.resolve(this.state);
-    return new Promise((resolve) => {
-      const once = () => {
-        this.changed.disconnect(once);
-        resolve(this.settled());
-      };
-      this.changed.connect(once);
-    });
+  /** The state, once the kernel has answered; null where it has none, or a cell keeps it from answering. */
+  async settled(): Promise<State | null> {
+    const open = () => {
+      const { is, late } = { late: false, ...this.situation };
+      return is === "starting" || (is === "asking" && !(late && this.kernel?.status === "busy"));
+    };
+    for (const until = Date.now() + PATIENCE; open() && Date.now() < until; ) await pause(STEP);
+    return this.state;
   }
 
   /** Talk to the kernel of this notebook from now on. */
@@ -120,6 +124,8 @@ export class Client {
     this.line = null;
     this.waiting?.reject(new NoAnswer("The kernel was restarted."));
     this.cells.clear();
+    this.cell = "";
+    this.turn++;
     clearTimeout(this.renewal);
     if (!this.context) return this.show({ is: "no notebook" });
     if (!kernel || ["dead", "terminating"].includes(status)) return this.show({ is: "no kernel" });
@@ -131,21 +137,23 @@ export class Client {
 
   /** Whether the kernel has the comm. */
   private async begin(kernel: Kernel.IKernelConnection): Promise<void> {
+    const turn = ++this.turn;
+    const late = window.setTimeout(() => turn === this.turn && this.late(), LATE);
     let loaded: boolean | null = null;
     while (loaded === null) {
       const asked = this.isLoaded(kernel).catch(() => false);
       do loaded = await Promise.race([asked, pause(LOST).then(() => null)]);
-      while (loaded === null && kernel === this.kernel && kernel.status === "busy");
-      if (kernel !== this.kernel) return;
+      while (loaded === null && turn === this.turn && kernel.status === "busy");
+      if (turn !== this.turn) return;
       if (loaded === null) this.line = null; // its questions are lost as well
     }
-    if (this.state) return;
+    clearTimeout(late);
     if (loaded) {
-      this.show({ is: "asking", late: false });
+      if (!this.state) this.show({ is: "asking", late: false });
       this.look();
     } else {
       const { python } = await lineTo(kernel, false);
-      if (kernel === this.kernel && !this.state) this.show({ is: python ? "not loaded" : "other language" });
+      if (turn === this.turn) this.show({ is: python ? "not loaded" : "other language" });
     }
   }
 
@@ -177,13 +185,14 @@ export class Client {
     if (KernelMessage.isCommMsgMsg(message)) {
       if (message.content.comm_id === ID) this.hear(message.content.data as unknown as Answer);
     } else if (KernelMessage.isExecuteInputMsg(message)) {
+      this.cell = cell;
       if (!this.state && !message.content.code.includes("jupyter_gpt")) return;
       this.cells.add(cell);
       window.setTimeout(() => this.cells.has(cell) && this.lookUp(), SOON); // it may train for hours
-    } else if (KernelMessage.isStatusMsg(message) && this.cells.has(cell)) {
-      if (message.content.execution_state !== "idle") return;
-      this.cells.delete(cell);
-      this.lookUp();
+    } else if (KernelMessage.isStatusMsg(message) && message.content.execution_state === "idle") {
+      const { msg_type } = message.parent_header as KernelMessage.IHeader;
+      const unheard = msg_type === "execute_request" && cell !== this.cell; // it began before this page listened
+      if (this.cells.delete(cell) || (unheard && !this.state)) this.lookUp();
     }
   }
 
@@ -196,6 +205,7 @@ export class Client {
     if (this.waiting && answer.id === this.waiting.id) this.waiting.resolve(answer);
     // a state that nobody asked for, or that another page asked for, is as good
     const state = answer.state ?? (answer.type === "command" ? this.state : null);
+    if (state) this.turn++;
     if (state && state.protocol !== PROTOCOL) this.show({ is: "other version", version: String(state.version) });
     else if (state) this.show({ is: "state", state, late: false });
     else if (answer.type === "state" && answer.error) console.warn(`jupyter_gpt: ${answer.error}`);
@@ -212,18 +222,28 @@ export class Client {
     }
     this.looking = true;
     const every = this.seen && !document.hidden ? EVERY.seen : EVERY.hidden;
+    let failed = false;
     void this.ask({ type: "state", follow: FOLLOW, every })
-      .catch(() => kernel === this.kernel && !this.state && this.show({ is: "not loaded" }))
+      .then(({ error }) => (failed = error !== undefined))
+      .catch((reason: Error) => {
+        if (kernel !== this.kernel) return;
+        if (reason instanceof Lost) {
+          this.line = null;
+          void this.begin(kernel);
+        } else if (!this.state) this.show({ is: "not loaded" });
+      })
       .finally(() => {
         this.looking = false;
         if (this.lookAgain) {
           this.lookAgain = false;
           return this.look();
         }
-        this.renewal = window.setTimeout(() => {
+        const renew = () => {
           const { state } = this;
-          if (this.cells.size || state?.runs.some(isActive) || state?.tasks.some((task) => !task.error)) this.look();
-        }, 800 * FOLLOW);
+          const active = state?.runs.some(isActive) || state?.tasks.some((task) => !task.error);
+          if (failed || this.cells.size || active) this.look();
+        };
+        this.renewal = window.setTimeout(renew, failed ? LOST : 800 * FOLLOW);
       });
   }
 
@@ -257,24 +277,32 @@ export class Client {
   private async send(kernel: Kernel.IKernelConnection, request: JSONObject): Promise<Answer> {
     const id = `${this.page}-${++this.count}`;
     const late = window.setTimeout(() => this.late(), LATE);
+    let lost = 0;
     try {
-      const { subshell } = await this.lineOf(kernel);
-      const { username, clientId: session } = kernel;
-      const content = { comm_id: ID, data: { ...request, id } };
       return await new Promise<Answer>((resolve, reject) => {
-        this.waiting = { id, resolve, reject };
-        const head = { msgType: "comm_msg", channel: "shell", username, session, content } as const;
-        const message = KernelMessage.createMessage<KernelMessage.ICommMsgMsg<"shell">>({
-          ...head,
-          subshellId: subshell ?? undefined,
-        });
-        const sent = kernel.sendShellMessage(message, false, true);
-        // the kernel is done with it, and its answer would have come before
-        const over = () => reject(new NoAnswer("The kernel did not answer."));
-        sent.done.then(over, over);
+        this.waiting = { id, resolve, reject }; // before there is a line: the kernel may be left before it has one
+        const patience = request.type === "state" || request.type === "command" ? LOST : SLOWEST;
+        const isLost = () => kernel.status !== "busy" && reject(new Lost("The kernel did not answer."));
+        lost = window.setInterval(isLost, patience);
+        const ask = ({ subshell }: Line) => {
+          if (this.waiting?.id !== id) return;
+          const { username, clientId: session } = kernel;
+          const content = { comm_id: ID, data: { ...request, id } };
+          const head = { msgType: "comm_msg", channel: "shell", username, session, content } as const;
+          const message = KernelMessage.createMessage<KernelMessage.ICommMsgMsg<"shell">>({
+            ...head,
+            subshellId: subshell ?? undefined,
+          });
+          const sent = kernel.sendShellMessage(message, false, true);
+          // the kernel is done with it, and its answer would have come before
+          const over = () => reject(new NoAnswer("The kernel did not answer."));
+          sent.done.then(over, over);
+        };
+        this.lineOf(kernel).then(ask).catch(reject);
       });
     } finally {
       clearTimeout(late);
+      clearInterval(lost);
       this.waiting = null;
     }
   }

@@ -1,0 +1,187 @@
+import { Signal } from "@lumino/signaling";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { Client } from "../src/panel/client";
+import { PROTOCOL, type State } from "../src/panel/state";
+
+const STATE = { protocol: PROTOCOL, runs: [], tasks: [] } as unknown as State;
+const NEVER = new Promise<never>(() => {});
+
+/** A kernel whose package is loaded, or not; it answers at once, except for what stands in `lost`. */
+class Kernel {
+  status = "idle";
+  connectionStatus = "connected";
+  username = "";
+  clientId = "page";
+  loaded = true;
+  error: string | undefined;
+  readonly lost = new Set<"line" | "loaded" | "state">();
+  readonly asked: string[] = [];
+  readonly iopubMessage = new Signal<this, unknown>(this);
+  readonly connectionStatusChanged = new Signal<this, void>(this);
+  readonly info = Promise.resolve({ language_info: { name: "python" }, supported_features: ["kernel subshells"] });
+
+  requestCommInfo(): Promise<unknown> {
+    this.asked.push("loaded");
+    const comms = this.loaded ? { "jupyter_gpt.panel": {} } : {};
+    return this.lost.has("loaded") ? NEVER : Promise.resolve({ content: { status: "ok", comms } });
+  }
+
+  sendControlMessage(): unknown {
+    return { done: this.lost.has("line") ? NEVER : Promise.resolve({ content: { subshell_id: "one" } }) };
+  }
+
+  sendShellMessage({ content, header }: any): unknown {
+    if (header.msg_type === "comm_info_request") return { done: this.requestCommInfo() };
+    this.asked.push(content.data.type);
+    if (this.lost.has("state")) return { done: NEVER };
+    const answer = this.error ? { error: this.error } : { state: STATE };
+    const told = { comm_id: "jupyter_gpt.panel", data: { id: content.data.id, type: content.data.type, ...answer } };
+    const done = Promise.resolve().then(() => this.tell("comm_msg", told));
+    return { done };
+  }
+
+  tell(msg_type: string, content: object, parent = { msg_id: "", msg_type: "" }): void {
+    this.iopubMessage.emit({ channel: "iopub", header: { msg_type }, parent_header: parent, content });
+  }
+
+  cell(id: string, what: "begins" | "ends", code = ""): void {
+    const parent = { msg_id: id, msg_type: "execute_request" };
+    if (what === "begins") this.tell("execute_input", { code }, parent);
+    else this.tell("status", { execution_state: "idle" }, parent);
+  }
+}
+
+let kernel: Kernel;
+let client: Client;
+let statusChanged: Signal<object, void>;
+
+/** The websocket breaks, and is there again. */
+function reconnect(): void {
+  for (const status of ["connecting", "connected"]) {
+    kernel.connectionStatus = status;
+    kernel.connectionStatusChanged.emit();
+  }
+}
+
+function open(): void {
+  statusChanged = new Signal({});
+  client.follow({ session: { kernel }, kernelChanged: new Signal({}), statusChanged } as never);
+}
+
+const pass = (seconds: number) => vi.advanceTimersByTimeAsync(1000 * seconds);
+
+beforeEach(() => {
+  vi.useFakeTimers();
+  vi.stubGlobal("window", globalThis);
+  vi.stubGlobal("document", { hidden: false });
+  kernel = new Kernel();
+  client = new Client();
+});
+
+afterEach(() => {
+  vi.useRealTimers();
+  vi.unstubAllGlobals();
+});
+
+describe("the panel's client", () => {
+  it("shows the state of a kernel", async () => {
+    open();
+    await pass(0.1);
+    expect(client.situation).toEqual({ is: "state", state: STATE, late: false });
+  });
+
+  it("asks again after the connection broke while it was getting its line", async () => {
+    kernel.lost.add("line");
+    open();
+    await pass(0.1);
+    kernel.lost.clear();
+    reconnect();
+    await pass(0.1);
+    expect(client.situation.is).toBe("state");
+  });
+
+  it("asks again where an idle kernel never had the question", async () => {
+    kernel.lost.add("state");
+    open();
+    await pass(3);
+    expect(client.situation).toEqual({ is: "asking", late: true });
+    kernel.lost.clear();
+    await pass(3);
+    expect(client.situation.is).toBe("state");
+  });
+
+  it("waits for a kernel that a cell blocks", async () => {
+    kernel.lost.add("state");
+    kernel.status = "busy";
+    open();
+    await pass(60);
+    expect(kernel.asked.filter((type) => type === "state")).toHaveLength(1);
+    expect(client.situation).toEqual({ is: "asking", late: true });
+  });
+
+  it("says that a kernel is late to tell whether it has the package", async () => {
+    kernel.lost.add("loaded").add("line");
+    kernel.status = "busy";
+    open();
+    await pass(3);
+    expect(client.situation).toEqual({ is: "asking", late: true });
+    await expect(client.settled()).resolves.toBeNull();
+  });
+
+  it("sees that a kernel was restarted elsewhere", async () => {
+    open();
+    await pass(0.1);
+    kernel.loaded = false;
+    kernel.lost.add("state");
+    client.visible = true; // as with the focus of the window
+    await pass(6);
+    expect(client.situation.is).toBe("not loaded");
+  });
+
+  it("looks after a cell whose beginning it did not hear, and after no other", async () => {
+    kernel.loaded = false;
+    open();
+    await pass(0.1);
+    kernel.cell("1", "begins", "6 * 7");
+    kernel.cell("1", "ends");
+    await pass(0.1);
+    expect(kernel.asked).toEqual(["loaded"]);
+    kernel.loaded = true;
+    kernel.cell("0", "ends");
+    await pass(0.1);
+    expect(client.situation.is).toBe("state");
+  });
+
+  it("asks again where the state could not be read", async () => {
+    vi.stubGlobal("console", { ...console, warn: () => {} });
+    kernel.error = "FileNotFoundError";
+    open();
+    await pass(1);
+    expect(client.state).toBeNull();
+    kernel.error = undefined;
+    await pass(6);
+    expect(client.situation.is).toBe("state");
+  });
+
+  it("gives a command the first answer, however late it is", async () => {
+    kernel.lost.add("state");
+    open();
+    const settled = client.settled();
+    await pass(4);
+    kernel.lost.clear();
+    await pass(3);
+    await expect(settled).resolves.toEqual(STATE);
+  });
+
+  it("does not take an old answer for a new one", async () => {
+    kernel.loaded = false;
+    let answer = (_: unknown): void => {};
+    kernel.requestCommInfo = () => new Promise((resolve) => (answer = resolve)); // not until it is told to
+    open();
+    await pass(0.1);
+    kernel.tell("comm_msg", { comm_id: "jupyter_gpt.panel", data: { id: null, type: "state", state: STATE } });
+    answer({ content: { status: "ok", comms: {} } });
+    await pass(0.1);
+    expect(client.situation.is).toBe("state");
+  });
+});
