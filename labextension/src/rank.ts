@@ -28,6 +28,7 @@ interface State {
 }
 
 const SLOW = 600; // milliseconds after which a person wonders where the answer went
+const LOST = 5000; // and after which the kernel is asked what it has heard
 const MOVE: [string, string][] = [["u", "undo the last ranking"], ["←", ""], ["→", "back, skip"]];
 const BOARD_KEYS: [string, string][] = [
   ["1", "…"], ["9", "rank or remove"], ["r", "reason"], ["s", "skip"], ["↑", ""], ["↓", "move the focused completion"],
@@ -190,7 +191,16 @@ class Form {
   private ask(message: Record<string, unknown>): void {
     if (this.waiting || this.link.gone) return;
     this.link.send(message);
-    this.waiting = window.setTimeout(() => this.panel.root.classList.add("gpt-slow"), SLOW);
+    this.waiting = window.setTimeout(() => this.slow(), SLOW);
+  }
+
+  /** While nothing is answered: what was sent, or its answer, may be lost, and the state tells how far the kernel is. */
+  private slow(): void {
+    this.panel.root.classList.add("gpt-slow");
+    this.waiting = window.setTimeout(() => {
+      this.link.send({ type: "ready" });
+      this.slow();
+    }, LOST);
   }
 
   private key(event: KeyboardEvent): void {
