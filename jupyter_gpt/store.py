@@ -93,7 +93,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_bytes(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{threading.get_ident()}.{os.getpid()}")  # threads may write at once
     try:
         temporary.write_bytes(data)
         os.replace(temporary, path)

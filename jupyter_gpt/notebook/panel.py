@@ -28,6 +28,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -284,12 +285,11 @@ class Panel:
         """Whether a run that has not ended told so, which is looked for only in what is new in its file."""
         self.used.add(("alarm", events))
         end, _, found = self.cache.get(("alarm", events), (0, 0.0, False))
-        if events.exists():
-            with events.open("rb") as file:
-                size = file.seek(0, os.SEEK_END)
-                file.seek(max(0, end - 100) if size >= end else 0)
-                found = (found and size >= end) or b'"cause": "diverged"' in file.read()
-                self.cache["alarm", events] = (size, 0.0, found)
+        with suppress(FileNotFoundError), events.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, end - 100) if size >= end else 0)
+            found = (found and size >= end) or b'"cause": "diverged"' in file.read()
+            self.cache["alarm", events] = (size, 0.0, found)
         return found
 
     # indexes and endpoints

@@ -316,8 +316,10 @@ class Runs(ShownAsTable, Mapping):
         root = store.home() / "runs"
         for name in {path.name.partition("@")[0].removeprefix(".old-") for path in root.glob(".old-*")}:
             bring_back(root / name)
-        found = [f.parent for f in root.glob("*/recipe.yaml") if f.parent.name[0] != "."]
-        return [f.name for f in sorted(found, key=lambda f: (f / "recipe.yaml").stat().st_mtime)]
+        found = [(store.stamp_of(path), path.parent.name) for path in root.glob("*/recipe.yaml")]
+        return [
+            name for stamp, name in sorted(each for each in found if each[0]) if name[0] != "."
+        ]  # None: just deleted
 
     def __getitem__(self, name: str) -> Run:
         folder = self.folder(store.check_name(name))

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 
 import psutil
 import pytest
@@ -179,3 +180,23 @@ def test_what_gone_processes_left_half_written_is_swept(gpt, tiny_model, train):
     assert sorted(path.name for path in models.iterdir()) == ["fox", "tiny"]
     assert sorted(path.name for path in runs.iterdir()) == ["tiny"]
     assert sorted(path.name for path in rankings.iterdir()) == [f".of-this.jsonl.{os.getpid()}", "rr.jsonl"]
+
+
+def test_threads_that_write_a_file_at_once_leave_it_whole(tmp_path):
+    """As two clicks on a run in processes of its own: those of the panel and those of a cell arrive on threads."""
+    path, errors = tmp_path / "control.json", []
+
+    def write(number):
+        for _ in range(300):
+            try:
+                store.write_json(path, {"number": number})
+            except OSError as error:
+                errors.append(error)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == [] and store.read_json(path)["number"] in range(4)
+    assert [each.name for each in tmp_path.iterdir()] == ["control.json"]

@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from jupyter_gpt.notebook.views import place
 from jupyter_gpt.notebook.views.place import Place
 from jupyter_gpt.notebook.views.widget import Widget
 from jupyter_gpt.prompting.tools.approval import Decision, by_input, edited
@@ -31,6 +32,7 @@ from jupyter_gpt.report.parts import Paragraph
 from jupyter_gpt.report.report import Report
 
 PATIENCE = 6.0  # seconds in which a form that can be clicked has said so
+SLOWEST = 60.0  # and where it surely can be
 HOW = {"approve": "approved by hand", "edit": "edited by hand", "deny": "denied by hand"}
 
 
@@ -64,9 +66,9 @@ class ApprovalForm(Widget):
 
     def decision(self) -> Decision | None:
         """What was decided on the call shown; None where no click can be heard. An interrupt ends the waiting."""
-        patience = time.monotonic() + PATIENCE
+        until = time.monotonic() + patience()
         while not self._decided.wait(0.1):
-            if not self._heard.is_set() and time.monotonic() > patience:
+            if not self._heard.is_set() and time.monotonic() > until:
                 return None
         return self._found
 
@@ -79,6 +81,16 @@ class ApprovalForm(Widget):
         self._found = Decision(what != "deny", arguments, HOW[what])
         self.state = {**self.state, "decided": HOW[what]}
         self._decided.set()
+
+
+def patience() -> float:
+    """Seconds to wait for the form. JupyterLab and Notebook draw it however busy the machine is, and a kernel that has
+    subshells hears its clicks.
+    """
+    from IPython import get_ipython
+
+    kernel = getattr(get_ipython(), "kernel", None)
+    return SLOWEST if getattr(kernel, "_supports_kernel_subshells", False) and place.draws_over() else PATIENCE
 
 
 class Asking:
