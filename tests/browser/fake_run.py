@@ -17,8 +17,10 @@ TEXT = " there was a small <b>bold</b> fox. She had a red kite and a plan."
 
 
 class FakeRun:
-    """`steps` steps in `seconds`; `record` is a JSON file of [what, unix seconds], one for each thing told. Stopped, it
-    evaluates for `closing` seconds, or until it is stopped again. With `diverges` its loss does."""
+    """`steps` steps in `seconds`, sampled from `samples` times; where `until` names a file, it ends when that is there,
+    and takes it away. `record` is a JSON file of what it was told. Stopped, it evaluates for `closing` seconds, or
+    until it is stopped again. With `diverges` its loss does.
+    """
 
     kind = "pretrain"
 
@@ -31,10 +33,13 @@ class FakeRun:
         seed: int = 0,
         closing: float = 0.0,
         diverges: bool = False,
+        samples: int = 6,
+        until: str | None = None,
     ):
         self.name, self.steps, self.seconds, self.record = name, steps, seconds, Path(record)
         self.status, self.recipe, self.events = "running", {}, []
         self._closing, self._diverges = closing, diverges
+        self._samples, self._until = samples, until and Path(until)
         self._random, self._told = random.Random(seed), []
         self._going, self._sample = threading.Event(), threading.Event()
         self._going.set()
@@ -71,8 +76,10 @@ class FakeRun:
                 tick()
 
     def _tell(self, what: str) -> None:
-        self._told.append([what, time.time()])
-        self.record.write_text(json.dumps(self._told))
+        self._told.append(what)
+        written = self.record.with_suffix(".new")
+        written.write_text(json.dumps(self._told))
+        written.replace(self.record)
 
     def _emit(self, event: str, **fields: object) -> None:
         self.events.append({"event": event, "time": time.time(), **fields})
@@ -82,7 +89,7 @@ class FakeRun:
         for stage, unit in stages.items():
             for done in range(0, 4001, 1000):
                 self._emit("progress", stage=stage, done=done, total=4000, unit=unit)
-                time.sleep(self.seconds / 150)
+                time.sleep(0.03)
         self._emit(
             "start",
             parameters=5_900_000,
@@ -100,14 +107,18 @@ class FakeRun:
             self._step(step)
             time.sleep(self.seconds / self.steps)
             self._going.wait()
+            if self._until and self._until.exists():
+                break
         until = time.time() + self._closing
         while self.status == "stopping" and time.time() < until:
             time.sleep(0.01)
         if self.status == "stopping":
             self._evaluate(step, 1.9)
-        self.status = "finished" if step == self.steps else "stopped"
+        self.status = "finished" if self.status == "running" else "stopped"
         causes = ["diverged"] if self._diverges else []
         self._emit("end", status=self.status, step=step, seconds=0.0, error=None, alarms=causes)
+        if self._until:
+            self._until.unlink(missing_ok=True)
 
     def _step(self, step: int) -> None:
         pause = self.seconds / self.steps
@@ -136,7 +147,7 @@ class FakeRun:
             )
         if step % max(1, self.steps // 10) == 0:
             self._evaluate(step, curve)
-        if step % max(1, self.steps // 6) == 0 or self._sample.is_set():
+        if step % max(1, self.steps // self._samples) == 0 or self._sample.is_set():
             self._sample.clear()
             for prompt in ("Once upon a time", "The old clockmaker"):
                 self._emit("sample", step=step, prompt=prompt, text=TEXT + f" It was step {step}.")

@@ -28,7 +28,7 @@ def test_a_call_is_approved_edited_and_denied_while_the_cell_runs(lab, open_note
     page = notebook.page
     notebook.run_all()
     form = page.locator(".gpt-approval")
-    form.wait_for(timeout=30_000)
+    form.wait_for()
     words = page.locator(".gpt-arguments")
     page.wait_for_function("() => document.querySelector('.gpt-arguments').value.includes('<b>one</b>')")
     assert form.get_by_text("It makes changes.").count() == 1
@@ -42,14 +42,14 @@ def test_a_call_is_approved_edited_and_denied_while_the_cell_runs(lab, open_note
     page.wait_for_function("() => document.querySelector('.gpt-arguments').value.includes('two')")
     words.fill('{"txt": "2"}')
     page.get_by_role("button", name="Allow as edited").click()
-    form.get_by_text("That does not fit: text: Field required").wait_for(timeout=5000)
+    form.get_by_text("That does not fit: text: Field required").wait_for()
     words.fill('{"text": "2"}')
     page.get_by_role("button", name="Allow as edited").click()
     page.wait_for_function("() => document.querySelector('.gpt-arguments').value.includes('three')")
     page.get_by_role("button", name="Deny").click()
-    form.wait_for(state="detached", timeout=10_000)
+    form.wait_for(state="detached")
     notebook.wait_idle()
-    page.get_by_text("['<b>one</b>', '2'] saved two").wait_for(timeout=5000)
+    page.get_by_text("['<b>one</b>', '2'] saved two").wait_for()
     outputs = [set(output["data"]) for output in notebook.saved()["cells"][1]["outputs"]]
     assert {"text/plain", "text/html", MIME} in outputs
     assert all(data in ({"text/plain", "text/html", MIME}, set()) for data in outputs), "a widget stayed"
@@ -60,7 +60,7 @@ def test_an_interrupt_ends_the_waiting(lab, open_notebook, tmp_path):
     notebook = open_notebook(SETUP.format(home=str(tmp_path / "home")), CELL, "print('saved', saved)")
     page = notebook.page
     notebook.run_all()
-    page.locator(".gpt-approval").wait_for(timeout=30_000)
+    page.locator(".gpt-approval").wait_for()
     notebook.command("notebook:interrupt-kernel")
-    page.get_by_text("saved []").wait_for(timeout=15_000)
+    page.get_by_text("saved []").wait_for()
     assert page.locator(".gpt-approval").count() == 0

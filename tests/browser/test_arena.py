@@ -22,18 +22,18 @@ def test_keys_vote_and_the_last_vote_brings_the_leaderboard(lab, open_notebook, 
     notebook = open_notebook(*cells)
     notebook.run_all()
     page = notebook.page
-    page.locator(".gpt-rank").wait_for(timeout=20_000)
+    page.locator(".gpt-rank").wait_for()
     notebook.wait_idle()
     assert page.get_by_text("0 ranked, 8 missing · 1 with identical completions").count() == 1
     assert page.get_by_text("Elo", exact=True).count() == 0
     page.locator(".gpt-rank").focus()
     for vote in range(1, 8):
         page.keyboard.press("210"[vote % 3])
-        page.get_by_text(f"{vote} ranked, {8 - vote} missing").wait_for(timeout=5000)
+        page.get_by_text(f"{vote} ranked, {8 - vote} missing").wait_for()
     page.keyboard.press("1")
-    page.get_by_text("8 ranked, 0 missing").wait_for(timeout=5000)
-    page.locator(".gpt-rank").wait_for(state="detached", timeout=5000)
-    page.get_by_text("Elo", exact=True).wait_for(timeout=5000)
+    page.get_by_text("8 ranked, 0 missing").wait_for()
+    page.locator(".gpt-rank").wait_for(state="detached")
+    page.get_by_text("Elo", exact=True).wait_for()
     votes = (tmp_path / "home" / "rankings" / "arena-base-assistant-aligned.jsonl").read_text().splitlines()
     assert len(votes) == 8 and sum(len(json.loads(vote)["order"]) == 1 for vote in votes) == 2
     outputs = [set(output["data"]) for output in notebook.saved()["cells"][1]["outputs"]]

@@ -9,7 +9,7 @@ from browser.conftest import OpenNotebook
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 TRAIN = (
-    "%%pretrain tale --depth 1 --width 32 --heads 2 --context 32 --batch-tokens 128 --tokenizer char --steps 2\n"
+    "%%pretrain short --depth 1 --width 32 --heads 2 --context 32 --batch-tokens 128 --tokenizer char --steps 2\n"
     "stories: 1"
 )
 
@@ -39,32 +39,32 @@ def test_notebooks_runs_and_prompts_without_a_mouse(open_notebook, lab):
         assert page.evaluate(label, path.stem) == f"Open Example: {title.removeprefix('# ').strip()}"
 
     notebook.run_all()
-    notebook.wait_idle(120)
+    notebook.wait_idle()
     page.locator(".jp-Cell .cm-content").nth(2).click()
     page.keyboard.press("Home")
     page.keyboard.press("Shift+End")
     page.keyboard.press("Control+Alt+P")
-    page.locator(".jp-Cell.jp-mod-active .cm-content", has_text="%%prompt tale").wait_for(timeout=30_000)
+    page.locator(".jp-Cell.jp-mod-active .cm-content", has_text="%%prompt short").wait_for()
     page.keyboard.type(" Say it in a word.")  # the cursor is at its end
     notebook.saved()
-    assert sources(notebook.path)[3] == "%%prompt tale\nWhy is the sky blue? Say it in a word."
+    assert sources(notebook.path)[3] == "%%prompt short\nWhy is the sky blue? Say it in a word."
 
     page.keyboard.press("Control+Alt+R")
-    page.locator(".jp-gpt-report", has_text="tale: pretrain, finished").wait_for(timeout=30_000)
+    page.locator(".jp-gpt-report", has_text="short: pretrain, finished").wait_for()
 
     palette(page, "Open Example: Retrieval: load the working memory")
-    page.get_by_role("tab", name="07_retrieval.ipynb").wait_for(timeout=30_000)
+    page.get_by_role("tab", name="07_retrieval.ipynb").wait_for()
     assert sources(lab.root / "07_retrieval.ipynb") == sources(NOTEBOOKS / "07_retrieval.ipynb")
     OpenNotebook(page, lab.root / "07_retrieval.ipynb").wait_idle()
     (lab.root / "notebooks").mkdir()
     (lab.root / "notebooks" / "05_thinking.ipynb").write_text(notebook.path.read_text())
     palette(page, "Open Example: Tokens to think")
-    page.get_by_role("tab", name="05_thinking.ipynb").wait_for(timeout=30_000)
+    page.get_by_role("tab", name="05_thinking.ipynb").wait_for()
     assert not (lab.root / "05_thinking.ipynb").exists()  # the one that was there is opened
 
     notebook.command("launcher:create")
     page.locator(".jp-LauncherCard", has_text="GPT Notebook").press("Enter")
-    page.get_by_role("tab", name="Untitled.ipynb").wait_for(timeout=30_000)
+    page.get_by_role("tab", name="Untitled.ipynb").wait_for()
     OpenNotebook(page, lab.root / "Untitled.ipynb").wait_idle()
     made = sources(lab.root / "Untitled.ipynb")
     assert made[0] == "%load_ext jupyter_gpt" and made[1].startswith("%%pretrain storyteller")

@@ -37,7 +37,7 @@ def test_another_notebook_goes_on_with_a_run_whose_kernel_is_gone(open_notebook,
     first = open_notebook("%load_ext jupyter_gpt", TRAIN)
     try:
         first.run_all()
-        first.wait_idle(120)  # the cell has returned
+        first.wait_idle()  # the cell has returned
         until(lambda: last().get("step", 0) >= 10)
         first.page.evaluate("window.jupyterapp.shell.currentWidget.context.sessionContext.shutdown()")
         until(lambda: first.kernel_status() is None)

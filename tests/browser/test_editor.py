@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from browser.conftest import wait_until
+
 CELLS = (
     "%load_ext jupyter_gpt",
     "%%prompt m --system 'Be brief.'\nuser: Explain {topic} for one",
@@ -50,7 +52,7 @@ def test_magics_in_the_editor(open_notebook):
     line = lambda number, place=0: cell(number).locator(".cm-line").nth(place)  # noqa: E731
 
     # with no package in the kernel
-    line(PROMPT).locator("span", has_text="%%prompt").wait_for(timeout=20_000)
+    line(PROMPT).locator("span", has_text="%%prompt").wait_for()
     prompt, pretrain, sft, python = (colours(notebook, number) for number in (PROMPT, PRETRAIN, SFT, PYTHON))
     magic = prompt["%%prompt"]
     assert magic == prompt["user:"] == sft["%%sft"] == sft["assistant:"] == python["for"] == python["%gpt"]
@@ -66,7 +68,7 @@ def test_magics_in_the_editor(open_notebook):
 
     # help, from the kernel
     notebook.run_all()
-    page.locator(".jp-gpt-wrong", has_text="gpt9").wait_for(timeout=60_000)
+    page.locator(".jp-gpt-wrong", has_text="gpt9").wait_for()
     assert page.locator(".jp-gpt-wrong").all_inner_texts() == ["--stepz", "gpt9"]
     hover_until_helped(page, "--stepz", "%%pretrain has no option --stepz (did you mean --steps?)")
     hover_until_helped(page, "--base", "the model")
@@ -76,17 +78,17 @@ def test_magics_in_the_editor(open_notebook):
     page.keyboard.press("End")
     type_until_completed(page, " --epo", "--epochs")
     page.keyboard.press("Enter")
-    assert line(SFT).inner_text() == "%%sft a --base tale --epochs"
+    wait_until(lambda: line(SFT).inner_text() == "%%sft a --base tale --epochs", 60, "what was chosen to stand there")
     assert page.locator(".jp-gpt-wrong").all_inner_texts() == ["--stepz", "gpt9"]  # its value may be about to be typed
 
     # the same help by the keyboard, and a line that ends where its last word is whole
     page.keyboard.press("Shift+Tab")
-    page.locator(".jp-Tooltip", has_text="--epochs N").wait_for(timeout=20_000)
+    page.locator(".jp-Tooltip", has_text="--epochs N").wait_for()
     line(SFT).click()
     page.keyboard.press("End")
     type_until_completed(page, " 2 --background", "--background")
     page.keyboard.press("Enter")
-    assert line(SFT).inner_text() == "%%sft a --base tale --epochs 2 --background"
+    wait_until(lambda: line(SFT).inner_text().endswith(" --epochs 2 --background"), 60, "the line to end there")
     assert line(SFT, 2).inner_text() == "user: Who?"
 
     # another language at once, and back

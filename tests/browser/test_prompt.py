@@ -38,16 +38,14 @@ def test_an_answer_grows_and_an_interrupt_keeps_it(open_notebook, tmp_path):
     notebook.run_all()
     until(lambda: "fox writes …" in read(), 90)
     lengths = [len(read())]
-    for _ in range(5):
-        notebook.page.wait_for_timeout(300)
+    for _ in range(3):
+        until(lambda: len(read()) > lengths[-1] + 5, 60)
         lengths.append(len(read()))
     assert notebook.running(), "the answer was over, so nothing was seen to grow"
-    assert len(set(lengths)) >= 4, f"the answer did not grow: {lengths}"
-    assert lengths == sorted(lengths)
     assert output.locator("b").count() == 0, "a model's text was taken for HTML"
 
     notebook.command("notebook:interrupt-kernel")
-    until(lambda: "interrupted" in read(), 3)
+    until(lambda: "interrupted" in read(), 60)
     notebook.wait_idle()
     assert output.locator("b").count() == 0
     [left] = notebook.saved()["cells"][1]["outputs"]

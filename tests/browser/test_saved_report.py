@@ -114,7 +114,7 @@ def open_saved(lab, browser) -> Iterator[Callable]:
         page = context.new_page()
         page.goto(f"{lab.url}/{where}/{path.name}?token={lab.token}&reset")
         page.locator(".jp-Dialog button", has_text=re.compile("No Kernel")).click(timeout=90_000)
-        page.locator(".jp-OutputArea-output").first.wait_for(timeout=60_000)
+        page.locator(".jp-OutputArea-output").first.wait_for()
         return page
 
     yield open_it
@@ -133,7 +133,7 @@ def test_the_extension_is_installed_enabled_and_small_at_start():
 def test_a_saved_run_can_be_looked_into_with_no_kernel(open_saved):
     page = open_saved(output(run()))
     report = page.locator(".gpt-report")
-    report.locator(".gpt-main canvas").wait_for(timeout=20_000)
+    report.locator(".gpt-main canvas").wait_for()
     session = "window.jupyterapp.shell.currentWidget.context.sessionContext.session"
     assert page.evaluate(f"() => {session}") is None
     assert page.locator(".jp-RenderedHTML").count() == 0
@@ -156,7 +156,7 @@ def test_a_saved_run_can_be_looked_into_with_no_kernel(open_saved):
     header.click()
     assert names() == ["c", "b", "a"]
     report.get_by_role("button", name="Copy CSV").click()
-    report.get_by_role("button", name="Copied").wait_for(timeout=5000)
+    report.get_by_role("button", name="Copied").wait_for()
     assert page.evaluate("navigator.clipboard.readText()") == "name,loss\r\nc,0.25\r\nb,2\r\na,10.5"
 
     slider = report.get_by_label("Which samples are shown")
@@ -199,7 +199,7 @@ def test_an_answer_its_charts_and_its_trace_can_be_looked_into(open_saved):
     page = open_saved(output(answered()))
     report = page.locator(".gpt-report")
     answer = report.locator(".gpt-markdown")
-    answer.wait_for(timeout=20_000)
+    answer.wait_for()
     assert answer.get_by_role("heading", name="Title").count() == 1 and answer.locator("b").inner_text() == "2*3*4"
     link = answer.locator("a")
     assert (link.get_attribute("href"), link.get_attribute("target")) == ("https://docs.python.org", "_blank")
@@ -214,7 +214,7 @@ def test_an_answer_its_charts_and_its_trace_can_be_looked_into(open_saved):
     page.evaluate("navigator.clipboard.writeText('')")
     page.mouse.up()
     page.wait_for_function("text => navigator.clipboard.readText().then(got => got === text)", arg=ANSWER)
-    report.get_by_text("renewed").wait_for(timeout=5000)
+    report.get_by_text("renewed").wait_for()
 
     cloud, counts, times = (report.locator(".gpt-plot-canvas").nth(i) for i in range(3))
     place = lambda chart, x, y: (  # noqa: E731
@@ -266,9 +266,9 @@ def test_no_injection_comes_through(open_saved, browser, monkeypatch):
     reports = [everywhere(text) for text in INJECTIONS]
     broken["data"]["text/html"] += "".join(INJECTIONS)
     page = open_saved(*map(output, reports), broken)
-    page.locator(".gpt-report").nth(len(INJECTIONS) - 1).wait_for(timeout=20_000)
+    page.locator(".gpt-report").nth(len(INJECTIONS) - 1).wait_for()
     page.evaluate("() => document.querySelectorAll('.gpt-report details').forEach(each => { each.open = true; })")
-    page.locator(".gpt-unread").wait_for(timeout=5000)
+    page.locator(".gpt-unread").wait_for()
     for text, shown in zip(INJECTIONS, page.locator(".gpt-report").all(), strict=True):
         assert shown.text_content().count(text.replace("\x00", "")) > 20 or "\x00" in text, text
     no_tags = "script, iframe, object, embed, style, link, meta, base, template, form, math, use, image, animate, set"
@@ -298,7 +298,7 @@ def test_what_cannot_be_drawn_is_shown_as_html(open_saved):
     del bare["data"]["text/html"]
     page = open_saved(newer, old, bare)
     outputs = page.locator(".jp-OutputArea-output")
-    outputs.nth(2).locator("pre", has_text="fox: finished").wait_for(timeout=20_000)
+    outputs.nth(2).locator("pre", has_text="fox: finished").wait_for()
     assert "saved by a newer version" in outputs.nth(0).inner_text()
     assert "cannot be drawn" in outputs.nth(2).inner_text()
     for i in (0, 1):
@@ -337,7 +337,7 @@ def test_odd_numbers_are_drawn_without_an_error(open_saved, monkeypatch):
     page = open_saved(output(Report("odd", [*(Chart(plot, "odd") for plot in ODD), *ODD_CURVES])))
     errors = []
     page.on("pageerror", lambda error: errors.append(str(error)))
-    page.locator(".gpt-report .gpt-main canvas").nth(len(ODD_CURVES) - 1).wait_for(timeout=20_000)
+    page.locator(".gpt-report .gpt-main canvas").nth(len(ODD_CURVES) - 1).wait_for()
     assert page.locator(".gpt-plot-canvas > svg").count() == len(ODD)
     page.evaluate("""() => {
       document.querySelectorAll(".gpt-plot").forEach(each => { each.style.width = "300px"; });
@@ -355,6 +355,6 @@ def test_odd_numbers_are_drawn_without_an_error(open_saved, monkeypatch):
 
 def test_notebook_7_draws_it_too_on_a_narrow_page(open_saved):
     page = open_saved(output(run()), where="notebooks", width=800)
-    page.locator(".gpt-report .gpt-main canvas").wait_for(timeout=20_000)
+    page.locator(".gpt-report .gpt-main canvas").wait_for()
     wide = "() => document.querySelector('.gpt-report').scrollWidth - document.querySelector('.gpt-report').clientWidth"
     assert page.evaluate(wide) <= 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from jupyter_gpt.report.report import MIME
 
 SCRIPTED = """
-import time
+import pathlib, time
 from jupyter_gpt import gpt
 from jupyter_gpt.inference.completion import Completion, Usage
 from jupyter_gpt.prompting.ask import Ask, run
@@ -17,8 +17,17 @@ from jupyter_gpt.prompting.trace import trace_report
 from jupyter_gpt.notebook.views.trace_live import Growing
 
 follow_up = False
+sent = []
+
+def wait_for(name):
+    while not pathlib.Path(FOLDER, name).exists():
+        time.sleep(0.05)
+        growing.show(growing.root)
 
 def send(prompts, show=None, deadline=None, **settings):
+    if len(sent) > 1:
+        wait_for("on")
+    sent.append(prompts)
     n = settings.get("samples") or 1
     said = "sure" if "one word" in prompts[0] else None
     done = []
@@ -28,38 +37,38 @@ def send(prompts, show=None, deadline=None, **settings):
         samples[0].samples = samples
         done.append(samples[0])
     show(done)
-    time.sleep(0.4)
     return done
 
 def value(prompt, steps):
-    time.sleep(0.4)
     return float(not steps.endswith("3"))
 
 options = Options(tree=True, breadth=3, depth=3, value=value)
 with Growing() as growing:
     ask = Ask(send, root=Node("technique", "tree of thoughts", model="script"), changed=growing.show)
     answer = run(ask, compose(options), "Where to?", options)
+    wait_for("end")
     done = completion(ask, answer, options, ())
     growing.put(trace_report(done))
 """
 
 
-def test_the_tree_grows_folds_and_is_searched_while_the_cell_runs(open_notebook):
-    notebook = open_notebook(SCRIPTED, "1")
+def test_the_tree_grows_folds_and_is_searched_while_the_cell_runs(open_notebook, tmp_path):
+    notebook = open_notebook(f"FOLDER = {str(tmp_path)!r}{SCRIPTED}", "1")
     page = notebook.page
     notebook.run_all()
-    page.locator(".gpt-trace .gpt-node").nth(3).wait_for(state="attached", timeout=60_000)
+    page.locator(".gpt-trace .gpt-node").nth(3).wait_for(state="attached")
     count = page.locator(".gpt-trace .gpt-node").count()
     page.locator(".gpt-trace button", has_text="unfold").click()
     assert page.locator(".gpt-trace .gpt-exact b").count() == 0, "a model's text was taken for HTML"
     page.locator(".gpt-trace .gpt-search").fill("step 2")
-    page.locator(".gpt-trace .gpt-hit").first.wait_for(timeout=5000)
+    page.locator(".gpt-trace .gpt-hit").first.wait_for()
     assert page.locator(".gpt-trace .gpt-node:visible").count() < page.locator(".gpt-trace .gpt-node").count()
     page.locator(".gpt-trace .gpt-search").fill("")
-    page.wait_for_function(f"() => document.querySelectorAll('.gpt-trace .gpt-node').length > {count}", timeout=10_000)
-    page.locator(".gpt-trace .gpt-pruned").first.wait_for(state="attached", timeout=10_000)
-    page.locator(".gpt-trace .gpt-tag", has_text="score 1").first.wait_for(state="attached", timeout=10_000)
-    page.locator(".gpt-trace .gpt-cut", has_text="pruned").first.wait_for(state="attached", timeout=10_000)
+    (tmp_path / "on").touch()
+    page.wait_for_function(f"() => document.querySelectorAll('.gpt-trace .gpt-node').length > {count}")
+    page.locator(".gpt-trace .gpt-pruned").first.wait_for(state="attached")
+    page.locator(".gpt-trace .gpt-tag", has_text="score 1").first.wait_for(state="attached")
+    page.locator(".gpt-trace .gpt-cut", has_text="pruned").first.wait_for(state="attached")
     sent = page.locator(".gpt-trace .gpt-sent:visible > summary").first
     sent.click()
     assert "Where to?" in page.locator(".gpt-trace .gpt-sent[open] .gpt-exact").first.inner_text()
@@ -67,11 +76,12 @@ def test_the_tree_grows_folds_and_is_searched_while_the_cell_runs(open_notebook)
     for dark in (True, False):
         notebook.theme(dark)
         ground = "dark" if dark else "light"
-        page.locator(f".gpt-trace[data-ground={ground}]").wait_for(timeout=10_000)
+        page.locator(f".gpt-trace[data-ground={ground}]").wait_for()
 
+    (tmp_path / "end").touch()
     notebook.wait_idle()
-    page.locator(".gpt-trace").wait_for(state="detached", timeout=10_000)
-    page.locator(".jp-OutputArea-output details summary", has_text="tree of thoughts").first.wait_for(timeout=10_000)
+    page.locator(".gpt-trace").wait_for(state="detached")
+    page.locator(".jp-OutputArea-output details summary", has_text="tree of thoughts").first.wait_for()
     assert page.locator(".jp-OutputArea-output b", has_text="step 1").count() >= 1
     [left] = notebook.saved()["cells"][0]["outputs"]
     assert set(left["data"]) == {"text/plain", "text/html", MIME}

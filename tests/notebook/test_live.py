@@ -266,9 +266,9 @@ def test_a_pump_with_ten_new_steps_takes_well_under_two_milliseconds(widget):
     for k in range(0, 1000, 10):
         for step in range(10):
             run.step(k + step)
-        began = time.perf_counter()
+        began = time.thread_time()
         shown.pump(at_once=True)
-        took.append(time.perf_counter() - began)
+        took.append(time.thread_time() - began)
     assert sorted(took)[len(took) // 2] < 0.002  # 10 pumps a second: 2% of one core
 
 

@@ -75,7 +75,7 @@ def test_an_interrupt_breaks_the_function_and_the_job_is_told(worker):
 
     began = time.monotonic()
     assert worker.submit(job()).wait(interrupted=lambda: told.append("asked")) == "ended"
-    assert sorted(told) == ["asked", "broken"] and time.monotonic() - began < 5
+    assert sorted(told) == ["asked", "broken"] and time.monotonic() - began < 20
 
 
 def test_a_call_taken_on_and_interrupted_before_it_began_is_made_in_the_end():
@@ -109,14 +109,22 @@ def short():
     return "done"
 
 
-def test_a_step_that_does_not_end_is_told_and_then_an_error(wedged, capsys):
-    worker, _ = wedged
+def test_a_step_that_does_not_end_is_told_and_then_an_error(wedged, monkeypatch):
+    monkeypatch.setattr(jobs, "STUCK", 60.0)
+    worker, said = wedged[0], []
+
+    def told(text, **_):
+        said.append(text)
+        jobs.STUCK = 0.0
+
+    monkeypatch.setattr(jobs, "print", told, raising=False)
     with pytest.raises(
         GPTError, match=r"in one step of another job for \d+ s \(threading.py, line \d+\): wait"
     ) as caught:
         worker.submit(short()).wait()
     assert "\n" not in str(caught.value)
-    assert capsys.readouterr().err.count("Waiting: the kernel's worker") == 1
+    [line] = said
+    assert line.startswith("Waiting: the kernel's worker")
 
 
 def test_an_interrupt_ends_the_waiting_for_a_worker_that_does_not_answer(wedged, monkeypatch):
@@ -132,10 +140,10 @@ def test_an_interrupt_ends_the_waiting_for_a_worker_that_does_not_answer(wedged,
 def test_after_a_job_was_left_the_next_says_so_and_a_free_worker_goes_on(wedged, monkeypatch):
     monkeypatch.setattr(jobs, "STUCK", 60.0)
     worker, job = wedged
-    for delay in (0.3, 1.0):
-        threading.Timer(delay, os.kill, [os.getpid(), signal.SIGINT]).start()
+    interrupt = lambda: threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGINT]).start()  # noqa: E731
+    interrupt()
     with pytest.raises(KeyboardInterrupt):
-        job.wait(None, lambda: None)
+        job.wait(None, interrupt)
     with pytest.raises(GPTError, match="restart the kernel"):
         worker.submit(short()).wait()
 

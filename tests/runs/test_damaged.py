@@ -2,12 +2,12 @@
 
 import json
 import sys
-import time
 import warnings
 
 import pytest
 
 from helpers import TESTS
+from helpers.stopping import stop_at
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.runs.events import cut_events, read_events
 
@@ -43,10 +43,7 @@ def test_a_run_with_a_damaged_event_resumes_and_says_so_once(gpt, train):
 
     whole = train("whole", steps=40)
     run = train("part", steps=40, background=True)
-    while run.step < 5:
-        time.sleep(0.005)
-    run.stop()
-    run.wait()
+    stop_at(run, 5)
     path = run.folder / "events.jsonl"
     lines = path.read_bytes().split(b"\n")
     at = next(n for n, line in enumerate(lines) if json.loads(line)["event"] == "step") + 1

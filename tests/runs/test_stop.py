@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from helpers.stopping import stop_at
 from jupyter_gpt.runs.events import cut_events, read_events
 from jupyter_gpt.stages import rl
 from jupyter_gpt.stages.pretrain_training import Training
@@ -94,8 +95,7 @@ def test_a_stopped_pretraining_tells_too_and_a_resumed_one_forgets_it(gpt, train
     given = {"steps": 60, "eval_every": 50, "sample_every": 50, "seed": 3}
     whole = train("whole", **given)
     run = train("part", background=True, **given)
-    come_to(run, 7)
-    gpt.stop("part")
+    stop_at(run, 7)
     assert run.step < 50 and steps_of(run, "evaluation") == [0, run.step]
     assert run.history["val_loss"].iloc[-1] == [e for e in run.events if e["event"] == "evaluation"][-1]["val_loss"]
     gpt.runs.known.clear()

@@ -2,12 +2,11 @@
 names it.
 """
 
-import time
-
 import pytest
 import torch
 import yaml
 
+from helpers.stopping import stop_at
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.session import Session
 from jupyter_gpt.stages.rankings import Ranking
@@ -67,10 +66,7 @@ def stopped(gpt, tiny_model):
         if "adapter" in run:
             gpt.rlhf("more", policy="fox", algo="grpo", reward=short, **{**SMALL, "steps": 1})
         found = RUNS[run](gpt, background=True, variables={"short": short})
-        while found.step < 2 and found.alive:
-            time.sleep(0.002)
-        found.stop()
-        found.wait()
+        stop_at(found, 2)
         assert found.status == "stopped"
         return Session()
 

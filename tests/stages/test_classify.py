@@ -1,13 +1,13 @@
 """Classifiers: trained in full, with an adapter and from scratch, asked, resumed, and what is refused."""
 
 import json
-import time
 from collections import Counter
 
 import pytest
 import torch
 
 from helpers.errors import fail
+from helpers.stopping import stop_at
 from jupyter_gpt.data.labelled import Labelled, batch, check, read, split
 from jupyter_gpt.session import Session
 
@@ -89,10 +89,7 @@ def test_stopped_and_resumed_ends_as_if_never_stopped(gpt, fox):
 
     whole = gpt.classify("whole", TEXTS, "fox", **{**SHORT, "steps": 30})
     part = gpt.classify("part", TEXTS, "fox", background=True, **{**SHORT, "steps": 30})
-    while part.step < 3 and part.alive:
-        time.sleep(0.001)
-    part.stop()
-    part.wait()
+    stop_at(part, 3)
     assert part.status == "stopped" and gpt.models["part"].predict("The fox") in ("good", "bad")
     assert steps(Session().resume("part")) == steps(whole)
     assert len(steps(whole)) == 30

@@ -1,12 +1,12 @@
 """Dynamic sampling (DAPO): prompts that teach nothing are replaced, within a limit; what is cut costs."""
 
-import time
 from types import SimpleNamespace
 
 import pytest
 
 from helpers.errors import fail
 from helpers.rl_runs import PROMPTS
+from helpers.stopping import stop_at
 from jupyter_gpt.stages import grpo
 from jupyter_gpt.stages.rl import group_advantages_of
 
@@ -83,10 +83,7 @@ def test_stopped_and_resumed_equals_uninterrupted(gpt, tiny):
     variables = {"easy": easy}
     whole = gpt.rlhf("whole", PROMPTS, variables=variables, **given)
     run = gpt.rlhf("part", PROMPTS, variables=variables, background=True, **given)
-    while run.step < 3 and run.alive:
-        time.sleep(0.002)
-    run.stop()
-    run.wait()
+    stop_at(run, 3)
     assert run.status == "stopped" and 3 <= run.step < 8
     again = gpt.resume("part", variables=variables)
     assert again.history["resampled"].tolist() == whole.history["resampled"].tolist()

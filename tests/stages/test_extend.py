@@ -4,11 +4,11 @@ Twenty steps read all of `$docs`: then a longer run prepares the same data.
 """
 
 import json
-import time
 
 import pytest
 from filelock import FileLock
 
+from helpers.stopping import stop_at
 from helpers.tiny import DOCUMENTS
 from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError
@@ -31,13 +31,6 @@ def kept(run):
 
 def notes(run):
     return [e["text"] for e in run.events if e["event"] == "note"]
-
-
-def stop_at(run, step):
-    while run.step < step and run.alive:
-        time.sleep(0.002)
-    run.stop()
-    run.wait()
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])

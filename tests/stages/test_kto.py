@@ -1,7 +1,6 @@
 """KTO: its loss is TRL's on the same votes; votes from rows, files and rankings; its runs."""
 
 import json
-import time
 
 import pandas
 import pytest
@@ -9,6 +8,7 @@ import torch
 
 from helpers import trl_batches
 from helpers.errors import fail
+from helpers.stopping import stop_at
 from helpers.trl_batches import gradients, model, rows_in, same, settings
 from jupyter_gpt.data.prompt_completion import PromptCompletion
 from jupyter_gpt.errors import GPTError
@@ -174,10 +174,7 @@ def test_stopped_and_resumed_equals_uninterrupted(gpt, tiny):
     given = {"prompts": VOTES, "steps": 8, "eval_every": 4, **SMALL}
     gpt.rlhf("whole", **given)
     run = gpt.rlhf("part", **given, background=True)
-    while run.step < 3 and run.alive:
-        time.sleep(0.002)
-    run.stop()
-    run.wait()
+    stop_at(run, 3)
     assert run.status == "stopped" and gpt.resume("part").status == "finished"
     one, two = ((gpt.models.folder(n) / "adapter_model.safetensors").read_bytes() for n in ("whole", "part"))
     assert one == two

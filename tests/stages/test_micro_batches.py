@@ -2,11 +2,10 @@
 refused.
 """
 
-import time
-
 import pytest
 import yaml
 
+from helpers.stopping import stop_at
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.nn import devices as memory
 from jupyter_gpt.nn import training_memory as formula
@@ -88,10 +87,7 @@ def test_resumed_it_is_what_it_was_and_an_older_run_chooses(ready, kind, asked, 
     with monkeypatch.context() as patch:
         patch.setattr(memory, "free", lambda device: int(step.bytes(sizes[-1], True) / formula.MARGIN) + 1)
         run = STAGES[kind](ready, "a", background=True)
-        while run.step < 1:
-            time.sleep(0.001)
-        run.stop()
-        run.wait()
+        stop_at(run, 1)
     keys = ("micro_tokens", "checkpointing")
     chosen = [run.recipe[key] for key in keys]
     assert run.status == "stopped" and chosen == [sizes[-1], True]

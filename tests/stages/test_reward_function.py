@@ -1,13 +1,12 @@
 """Rewards by functions: one completion at a time or all at once, with the columns of the prompts' rows."""
 
-import time
-
 import numpy as np
 import pandas
 import pytest
 import torch
 
 from helpers.errors import fail
+from helpers.stopping import stop_at
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.notebook.views.run_report import panels
 from jupyter_gpt.stages.reward_function import check_columns, rewards_of
@@ -110,10 +109,7 @@ def test_a_run_on_rows_has_its_columns_when_it_is_resumed(gpt, tiny_model, algo)
     rewards = {e["prompt"]: e["reward"] for e in run.events if e["event"] == "sample"}
     assert rewards and all(reward == PROMPTS.index(prompt) for prompt, reward in rewards.items())
     part = gpt.rlhf("part", ROWS, **{**given, "steps": 8, "eval_every": 8}, background=True)
-    while part.step < 1 and part.alive:
-        time.sleep(0.002)
-    part.stop()
-    part.wait()
+    stop_at(part, 1)
     assert gpt.resume("part", variables={"simple": simple}).status == "finished"
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from helpers.rl_runs import PROMPTS, SMALL, bytes_of, figures, rank, short
+from helpers.stopping import stop_at
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.stages import rl
 from jupyter_gpt.stages.rlhf_options import DPO_LOSSES, GRPO_LOSSES
@@ -177,10 +178,7 @@ def test_stopped_and_resumed_equals_uninterrupted(gpt, tiny, algo, options):
     variables = {"short": short}
     whole = gpt.rlhf("whole", PROMPTS, policy="tiny", algo=algo, variables=variables, **given)
     run = gpt.rlhf("part", PROMPTS, policy="tiny", algo=algo, variables=variables, background=True, **given)
-    while run.step < 3 and run.alive:
-        time.sleep(0.002)
-    run.stop()
-    run.wait()
+    stop_at(run, 3)
     assert run.status == "stopped" and 3 <= run.step < 8
     gpt.runs.known.clear()  # as a new kernel would find it
     again = gpt.resume("part", variables=variables)

@@ -1,11 +1,10 @@
 """Finetuning in a session: full and with an adapter, stopped, resumed, continued, merged, and what it refuses."""
 
-import time
-
 import pytest
 import torch
 
 from helpers.errors import fail
+from helpers.stopping import stop_at
 from jupyter_gpt.data.tokenizer import CHAT
 from jupyter_gpt.nn.lora_linear import is_adapter_parameter
 from jupyter_gpt.notebook.views.run_report import run_report
@@ -127,10 +126,7 @@ def test_stopped_and_resumed_ends_as_if_never_stopped(gpt, sft, options):
     whole = sft("whole", steps=8, **options)
     wanted, weights = steps(whole), own(gpt.models["whole"])
     part = sft("part", steps=8, background=True, **options)
-    while part.step < 3 and part.alive:
-        time.sleep(0.001)
-    part.stop()
-    part.wait()
+    stop_at(part, 3)
     assert part.status == "stopped" and "part" in gpt.models and 0 < part.step < 8, "what was reached is kept"
     later = Session()
     resumed = later.resume("part", variables={"data": ROWS})
@@ -269,10 +265,7 @@ def test_four_bits_where_there_is_no_library_or_no_gpu(sft, monkeypatch):
 
 def test_a_base_that_changed_is_not_resumed_upon(gpt, sft, tiny_model):
     run = sft(steps=50, background=True)
-    while run.step < 2 and run.alive:
-        time.sleep(0.001)
-    run.stop()
-    run.wait()
+    stop_at(run, 2)
     tiny_model(gpt, "fox", seed=5)
     assert "is not what reply began with" in fail(gpt.resume, "reply", variables={"data": ROWS})
 
