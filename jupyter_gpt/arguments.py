@@ -14,15 +14,15 @@ from pathlib import Path
 from jupyter_gpt.data.files import text_of
 from jupyter_gpt.errors import GPTError
 
-# What an option is called elsewhere (transformers, TRL, peft, OpenAI, LlamaIndex), and what it may be called here: the
-# first of these that a function takes is meant.
+# What an option is called elsewhere (transformers, TRL, peft, nanochat, OpenAI, LlamaIndex), and what it may be called
+# here: the first of these that a function takes is meant.
 _NAMES = """
 max_new_tokens: max_tokens; max_length: max_tokens context; max_completion_tokens: max_tokens;
 max_completion_length: max_tokens; min_new_tokens: min_tokens; num_return_sequences: samples; n: samples;
 num_generations: samples; do_sample: temperature; stop_sequences: stop; stop_strings: stop; system_prompt:
 system; top_logprobs: logprobs; model_name: model base policy; model_name_or_path: model base policy; model_id:
 model base policy; model: base policy; base_model: base policy model; learning_rate: lr; num_train_epochs:
-epochs; num_epochs: epochs; num_ppo_epochs: epochs; num_iterations: epochs; max_steps: steps; num_steps: steps;
+epochs; num_epochs: epochs; num_ppo_epochs: epochs; num_iterations: epochs steps; max_steps: steps; num_steps: steps;
 train_steps: steps; batch_size: batch batch_tokens prompts_per_step; per_device_train_batch_size: batch
 batch_tokens prompts_per_step; train_batch_size: batch batch_tokens prompts_per_step;
 gradient_accumulation_steps: batch_tokens batch prompts_per_step; warmup_ratio: warmup; warmup_steps: warmup;
@@ -37,9 +37,14 @@ random_seed: seed; test_size: held_out; validation_split: held_out; kl_coef: kl;
 kl_target; cliprange: clip; epsilon: clip; gae_lambda: lam; reward_model: reward; reward_funcs: reward;
 reward_fn: reward; train_dataset: data mixture prompts; dataset: data mixture prompts source; chunk_size:
 chunk_tokens; chunk_overlap: overlap; embedding_model: embedder; similarity_top_k: k; top_n: k; reranker:
-rerank; force: overwrite; exist_ok: overwrite; api_key: key_env; url: base_url; messages: text; query: question
+rerank; loss_type: loss; epsilon_high: clip_high; scale_rewards: no_std; report_to: log_to; save_total_limit: keep;
+assistant_only_loss: train_on; device_batch_size: micro_tokens; total_batch_size: batch_tokens; max_seq_len: context;
+quantization_method: quantize; force: overwrite; exist_ok: overwrite; api_key: key_env; url: base_url; messages: text;
+query: question
 """
-ELSEWHERE = dict(pair.split(": ") for pair in " ".join(_NAMES.split()).split("; "))
+ELSEWHERE: dict[str, str] = {
+    name: here for name, _, here in (pair.partition(": ") for pair in " ".join(_NAMES.split()).split("; "))
+}
 WANTED = {int: "a whole number", float: "a number", bool: "True or False", str: "a text", Path: "a path"}
 MISSING = object()
 NAMED = ("jupyter_gpt.models.", "jupyter_gpt.runs.", "jupyter_gpt.retrieval.indexes", "jupyter_gpt.stages.")

@@ -46,7 +46,8 @@ def read(paths: list[Path]) -> Iterator[str | LongText]:
             for where, row in _json_lines(path):
                 if isinstance(row, GPTError):
                     raise row
-                yield text_of(row, where)
+                if not (isinstance(row, Mapping) and row.get("text", "") is None):  # as in a column of parquet
+                    yield text_of(row, where)
         else:
             yield LongText(partial(chunks, path)) if size(path) > LONG else contents(path)
 

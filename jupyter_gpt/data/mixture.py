@@ -7,13 +7,14 @@ its share of every batch, however large it is; the epochs say how often it is se
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jupyter_gpt.data import sources
+from jupyter_gpt.data import hub, sources
 from jupyter_gpt.data import tokenizer as tokenizers
 from jupyter_gpt.data.files import utf8
 from jupyter_gpt.data.long_text import parts
@@ -47,14 +48,18 @@ class Row:
 
 
 def parse(text: str) -> dict[str, float]:
-    """The mixture in a cell's body: a line `source: weight` for each, or `{source: weight, …}`. GPTError otherwise.
+    """The mixture in a cell's body: a line `source: weight` for each, or `{source: weight, …}`; or one source alone.
+    GPTError otherwise.
 
     The lines are those of a YAML mapping, except that `*` and `[` may begin a source, as in a glob.
     """
     body, mixture = text.strip(), {}
-    for line in body[1:-1].split(",") if body.startswith("{") else body.splitlines():
-        line = COMMENT.sub("", line).strip()
-        if line in ("", "---"):
+    lines = [COMMENT.sub("", line).strip() for line in body.splitlines()]
+    lines = [line for line in lines if line not in ("", "---")]
+    if len(lines) == 1 and len(lines[0].split()) == 1 and lines[0][0] != "{" and lines[0][-1] != ":":
+        return {lines[0].strip("'\""): 1.0}
+    for line in [COMMENT.sub("", pair).strip() for pair in body[1:-1].split(",")] if body[:1] == "{" else lines:
+        if not line:
             continue
         pair = re.fullmatch(r"(.+):(?:\s+(.*))?", line)
         source, weight = (pair[1].strip().strip("'\""), pair[2]) if pair else (line, None)
@@ -78,7 +83,16 @@ def read(given: object, variables: Mapping | None = None) -> tuple[dict[str, flo
         return {str(given): 1.0}, variables
     if isinstance(given, Mapping):
         return check(given), variables
+    if isinstance(given, list | tuple) and given and all(map(is_file, given)):
+        raise GPTError(f"{str(given[0])!r:.60} would be taken as a text: sources are a mapping, {{source: weight, …}}")
     return {"$data": 1.0}, {**(variables or {}), "data": given}
+
+
+def is_file(item: object) -> bool:
+    """Whether an item of a list is a file or a dataset of the hub, and no text."""
+    if not isinstance(item, str) or len(item) > 1000:
+        return isinstance(item, Path)
+    return hub.SOURCE.fullmatch(item) is not None or os.path.isfile(item)  # noqa: PTH113 (of no valid name False)
 
 
 def check(mixture: Mapping[str, float]) -> dict[str, float]:

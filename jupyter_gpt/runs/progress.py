@@ -39,7 +39,7 @@ def algorithm(kind: str, recipe: Mapping) -> str:
     """What a run trains by: ppo, grpo, dpo, kto, or the kind of another stage. KTO is a loss of --algo dpo."""
     if kind != "rlhf":
         return kind
-    return "kto" if recipe.get("loss") == "kto" else recipe["algo"]
+    return "kto" if recipe.get("loss") == "kto" else recipe.get("algo", kind)
 
 
 def read_events(path: Path, early: list[dict]) -> dict:

@@ -27,6 +27,7 @@ from jupyter_gpt.report.report import Report, ShownAsTable
 from jupyter_gpt.runs import control, failure
 from jupyter_gpt.runs.events import MEAN, Reader, declared, last_of, recent
 from jupyter_gpt.runs.launchers import launcher
+from jupyter_gpt.runs.progress import algorithm
 from jupyter_gpt.runs.provenance import Provenance
 from jupyter_gpt.runs.worker import Job
 
@@ -257,7 +258,8 @@ class Run:
         return table
 
     def __repr__(self) -> str:
-        return f"<run {self.name}: {self.kind}, {standing(self)}, step {self.step} of {self.steps}>"
+        kind = algorithm(self.kind, self.recipe)
+        return f"<run {self.name}: {kind}, {standing(self)}, step {self.step} of {self.steps}>"
 
 
 def header(provenance: Provenance, recipe: dict) -> str:
@@ -366,7 +368,7 @@ def runs_report(runs: Mapping[str, Any]) -> Report:
         validated = [] if facts["val_loss"] is None else [" at step ", Varies(facts["val_step"])]
         losses = Varies(facts["loss"]), [Varies(facts["val_loss"]), *validated]
         spent = Varies(facts["tokens"]), Varies(facts["seconds"], 0)
-        rows.append((name, run.kind, standing(run), [step, " of ", run.steps], *losses, *spent))
+        rows.append((name, algorithm(run.kind, run.recipe), standing(run), [step, " of ", run.steps], *losses, *spent))
         listed.append({"name": name, "kind": run.kind})
         reached[name] = {"status": run.status, "steps": run.steps, **facts}
     none = Paragraph("No runs yet. Train one with %%pretrain NAME.")

@@ -21,8 +21,9 @@ from jupyter_gpt.runs.provenance import Provenance, check, plain
 from jupyter_gpt.stages.stage import OVERWRITE, Bound, Seed
 
 MIXTURE = """
-One source a line with its weight, as YAML. Weights are sampling proportions, whatever
-the sizes: a source of weight 3 is seen three times as often as one of weight 1.
+One source a line with its weight, as YAML; one alone needs none. Weights are sampling
+proportions, whatever the sizes: a source of weight 3 is seen three times as often as
+one of weight 1.
 
   ./books/*.txt: 2        a file, glob or folder of .txt, .md, .jsonl, .parquet
   hf:owner/name: 1        a dataset of the Hugging Face hub; in full

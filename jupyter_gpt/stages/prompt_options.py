@@ -118,7 +118,8 @@ class Tools(Options):
         "what it may act with: calculator, python (in a sandbox), search (the index; search:NAME of several), and "
         "$functions of this notebook with a docstring and type hints, separated by commas or spaces; "
         '"mcp:COMMAND" or mcp:URL brings the tools of an MCP server, and asks before each call unless the server '
-        "says that the tool only reads",
+        "says that the tool only reads; headers "
+        "follow the URL, their keys in environment variables (an example is under %%agent)",
         "TOOL,…",
         many=True,
         parted=True,
@@ -227,6 +228,9 @@ class Agent(Asking, Tools, Budget, Bound):
     examples: ClassVar[tuple[str, ...]] = (
         "%%agent assistant --tools calculator,search,$order --max-calls 40",
         "Find out which of the two offers is cheaper a kilo, and order that one.",
+        "",
+        """%%agent assistant --tools 'mcp:https://host/mcp --header "Authorization: Bearer ${KEY}"'""",
+        "List the open issues, and close those that are answered.",
     )
 
     samples: Any = option(None, "an agent is one sample", only="none")

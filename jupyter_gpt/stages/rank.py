@@ -8,16 +8,18 @@ kept under the name of its annotator. `%%compare` and `%gpt arena` are the same 
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.evaluation import fingerprint
 from jupyter_gpt.runs.provenance import Provenance, provenance
-from jupyter_gpt.stages import judges
+from jupyter_gpt.stages import judges, preferences
 from jupyter_gpt.stages.ranking_task import RankingTask
-from jupyter_gpt.stages.rankings import Question, Rankings, read_file
+from jupyter_gpt.stages.rankings import Question, Rankings
 
 BATCH = 64  # completions sampled together; each batch is on disk before the next is sampled
 Tick = Callable[[str, int, int, int], None]  # (what is done, prompts done, prompts, tokens of the first completion)
@@ -33,7 +35,7 @@ def rank(
     seed: int = 0,
     by: str = "person",
     judge: Callable[[str, str], float] | str | None = None,
-    rankings_file: str | None = None,
+    rankings_file: Any = None,
     overwrite: bool = False,
     tick: Tick | None = None,
     **options,
@@ -41,23 +43,24 @@ def rank(
     """Sample `samples` completions of each prompt from `model` (or of several), to be ranked under `name`.
 
     `options` are those of `gpt.prompts`. `judge`, a function `f(prompt, completion) -> float` (higher is better) or the
-    name of a model, ranks at once; `rankings_file` imports a file's rankings of these prompts (all of its prompts where
-    `prompts` is empty), and only the other prompts are sampled. `tick(what, done, total, tokens)` reports progress. An
-    interrupt keeps what has been sampled and ranked. Questions of another cell under this name are replaced only with
-    `overwrite`; rankings are kept. Raises GPTError for invalid prompts, models or options.
+    name of a model, ranks at once; `rankings_file` imports rankings of these prompts (of all its own where `prompts` is
+    empty) from a file, a dataset of the hub or rows, and only the other prompts are sampled. `tick(what, done, total,
+    tokens)` reports progress. An interrupt keeps what has been sampled and ranked. Questions of another cell under this
+    name are replaced only with `overwrite`; rankings are kept. Raises GPTError for invalid prompts, models or options.
     """
     store.check_name(name)
     prompts, models = ([given] if isinstance(given, str) else list(given or ()) for given in (prompts, model))
     rankings = gpt.rankings.named(name)
     settings = {"samples": samples, "seed": seed, **options}
-    made = provenance("rank", {"prompts": prompts or str(rankings_file), "model": models, **settings})
+    if rankings_file is not None and judge is not None:
+        raise GPTError("the rankings come from a judge or from a file, not from both: leave one out")
+    found = None if rankings_file is None else preferences.read(rankings_file)
+    made = provenance("rank", {"prompts": prompts or str(found and found.source), "model": models, **settings})
     rankings.claim(prompts, made, overwrite)
     imported: dict[str, list[Question]] = {}
     notes: list[str] = []
-    if rankings_file is not None:
-        if judge is not None:
-            raise GPTError("the rankings come from a judge or from a file, not from both: leave one out")
-        imported, prompts, notes = import_file(rankings, rankings_file, prompts)
+    if found is not None:
+        imported, prompts, notes = import_rankings(rankings, found, prompts)
     to_sample = [text for text in prompts if text not in imported]
     check_prompts(prompts)
     if to_sample:
@@ -92,7 +95,7 @@ def check_prompts(prompts: Sequence[str]) -> None:
     """Raises GPTError where there is no prompt or one is repeated."""
     if not prompts:
         raise GPTError("there is no prompt: give one prompt a line")
-    twice = next((text for text in prompts if prompts.count(text) > 1), None)
+    twice = next((text for text, count in Counter(prompts).items() if count > 1), None)
     if twice is not None:
         raise GPTError(f"the prompt {twice[:40]!r} is given twice: use --samples for more completions of it")
 
@@ -204,25 +207,23 @@ def shuffled(count: int, seed: str) -> tuple[int, ...]:
     return tuple(places)
 
 
-def import_file(
-    rankings: Rankings, file: str, prompts: Sequence[str]
+def import_rankings(
+    rankings: Rankings, found: preferences.Imported, prompts: Sequence[str]
 ) -> tuple[dict[str, list[Question]], list[str], list[str]]:
-    """Keep a file's rankings of `prompts` (of all its prompts where there are none).
+    """Keep the imported rankings of `prompts` (of all their prompts where there are none).
 
-    Returns its questions by prompt, the prompts, and notes.
+    Returns their questions by prompt, the prompts, and notes.
     """
-    read, note = read_file(file)
-    prompts = list(prompts) or list(dict.fromkeys(ranking.prompt for ranking in read))
-    kept = {(old.key, old.by): old.order for old in rankings.read()}
+    prompts = list(prompts) or list(dict.fromkeys(ranking.prompt for ranking in found.rankings))
+    asked = set(prompts)
+    wanted = [ranking for ranking in found.rankings if ranking.prompt in asked]
+    rankings.put_all(wanted)
     questions: dict[str, dict] = {}
-    for ranking in (ranking for ranking in read if ranking.prompt in prompts):
-        if kept.get((ranking.key, ranking.by)) != ranking.order:
-            rankings.put(ranking)
+    for ranking in wanted:
         entries = tuple({**each, "seed": each.get("seed", 0), "times": 1} for each in ranking.completions)
-        question = Question(ranking.prompt, entries, ranking.shown or tuple(range(len(entries))), (), str(file))
+        question = Question(ranking.prompt, entries, ranking.shown or tuple(range(len(entries))), (), found.source)
         questions.setdefault(ranking.prompt, {}).setdefault(question.key, question)
-    others = sum(ranking.prompt not in prompts for ranking in read)
-    notes = [note] if note else []
-    if others:
-        notes.append(f"{others} rankings of {file} are of other prompts and were left out")
+    notes = [found.note] if found.note else []
+    if others := len(found.rankings) - len(wanted):
+        notes.append(f"{others} rankings of {found.source} are of other prompts and were left out")
     return {text: list(of_prompt.values()) for text, of_prompt in questions.items()}, prompts, notes

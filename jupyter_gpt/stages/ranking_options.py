@@ -77,6 +77,8 @@ on a completion that has the focus ↑ and ↓ move it.
         "",
         "%%rank taste --model assistant --judge $polite",
         "Tell me about the fox.",
+        "",
+        "%%rank pairs --rankings ./pairs.parquet",
     )
 
     name: str = option(..., "name under which the rankings are saved", place=True, complete="rankings")
@@ -85,11 +87,12 @@ on a completion that has the focus ↑ and ↓ move it.
         None, "whose completions; of several, each writes --samples of them", "MODEL", complete="models"
     )
     samples: int = option(4, "completions of each prompt", "K")
-    rankings_file: str | None = option(
+    rankings_file: Any = option(
         None,
-        "import this file's rankings of the prompts (of all its own if there are none): rankings as saved here, or "
-        "pairs of chosen and rejected",
+        "import rankings of the prompts (of all its own if there are none) from a file, hf:owner/name or $rows: "
+        "rankings as saved here, or preference data for DPO, rows of prompt, chosen and rejected (texts or messages)",
         "FILE",
+        variable=True,
         flag="--rankings",
         complete="files",
     )

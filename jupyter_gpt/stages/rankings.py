@@ -12,7 +12,6 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 
 from jupyter_gpt import store
@@ -133,26 +132,6 @@ def from_line(line: str) -> Ranking:
     return Ranking(values["prompt"], completions, order, shown, by, values["time"], values.get("reason", ""))
 
 
-def from_preference(line: str, by: str) -> Ranking:
-    """Parse one line of a rankings file, or of a preference dataset with `prompt`, `chosen` and `rejected`.
-
-    Each of the three is a text or a list of one message. Raises one of DAMAGED.
-    """
-    values = json.loads(line)
-    if "chosen" not in values:
-        return from_line(line)
-
-    def text_of(value: str | list) -> str:
-        if isinstance(value, str):
-            return value
-        [message] = value
-        return message["content"]
-
-    texts = [text_of(values["chosen"]), text_of(values["rejected"])]
-    completions = tuple({"model": "", "text": each, "seed": 0} for each in texts)
-    return Ranking(text_of(values["prompt"]), completions, ((0,), (1,)), (0, 1), by)
-
-
 def scan(path: Path, name: str, parse: Callable[[str], Ranking] = from_line) -> tuple[list[Ranking], int | None]:
     """The rankings of a file, and the number of its last line if that line is incomplete.
 
@@ -172,21 +151,6 @@ def scan(path: Path, name: str, parse: Callable[[str], Ranking] = from_line) -> 
                 return rankings, number
             raise GPTError(f"rankings {name}: line {number} of {path} is damaged: mend or delete it") from error
     return rankings, None
-
-
-def read_file(file: str | Path) -> tuple[list[Ranking], str | None]:
-    """The rankings of a file made elsewhere, and a note if its last line is incomplete.
-
-    Raises GPTError when there is no such file, when it is empty, and for a line that is no ranking.
-    """
-    path = Path(file).expanduser()
-    if not path.is_file():
-        raise GPTError(f"--rankings {file}: there is no such file")
-    rankings, torn = scan(path, path.stem, partial(from_preference, by=path.stem))
-    if not rankings:
-        raise GPTError(f"--rankings {file}: it has no complete ranking")
-    note = f"{file} was cut off in the middle of its line {torn}: the {len(rankings)} before it were taken"
-    return rankings, note if torn else None
 
 
 class Rankings(Sequence):
@@ -260,6 +224,15 @@ class Rankings(Sequence):
                 file.write(to_line(ranking).encode())
                 file.flush()
                 os.fsync(file.fileno())
+
+    def put_all(self, rankings: Sequence[Ranking]) -> None:
+        """Add rankings in one write; each replaces the same annotator's earlier ranking of the same completions."""
+        with _writing:
+            kept = {(each.key, each.by): each for each in self.read()}
+            new = {(each.key, each.by): each for each in rankings}
+            new = {name: each for name, each in new.items() if name not in kept or kept[name].order != each.order}
+            if new:
+                self.write([*(each for name, each in kept.items() if name not in new), *new.values()])
 
     def put(self, ranking: Ranking) -> None:
         """Add a ranking, or replace the same annotator's earlier ranking of the same completions."""
@@ -374,9 +347,13 @@ class AllRankings(Mapping):
         paths = [*self.folder().glob("*.jsonl"), *self.folder().glob(f"*{QUESTIONS}")]
         return sorted({path.name.removesuffix(QUESTIONS).removesuffix(".jsonl") for path in paths})
 
+    def __contains__(self, name: object) -> bool:
+        return name in self.names()
+
     def __getitem__(self, name: str) -> Rankings:
-        if name not in self.names():
-            raise GPTError(f"there are no rankings {name}{nearest(name, self.names())}")
+        if name not in self:
+            file = " (`%%rank NAME --rankings FILE` imports a file)" if not store.NAME.fullmatch(name) else ""
+            raise GPTError(f"there are no rankings {name}{file or nearest(name, self.names())}")
         return self.named(name)
 
     def __iter__(self) -> Iterator[str]:

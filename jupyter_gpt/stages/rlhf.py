@@ -8,6 +8,7 @@ follows from them, `rl_rows.py` reads prompts and votes; `rl.py` has the trainin
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any
@@ -102,6 +103,11 @@ def named(sources: Sequence[Rewarding], variables: dict) -> tuple[list[str], dic
                 f"a reward is a function f(prompt, completion) -> float or a reward model, not {source!r:.60}"
             )
         names.append(source)
+    parted = [re.fullmatch(r"(\$?[\w.-]+)[:=*] *(\d*\.?\d+)", name) for name in names]
+    if any(parted):
+        bare = " ".join(each[1] if each else name for name, each in zip(names, parted, strict=True))
+        weights = " ".join(each[2] if each else "1" for each in parted)
+        raise GPTError(f"weights of rewards have their own option: --reward {bare} --reward-weights {weights}")
     return names, variables
 
 

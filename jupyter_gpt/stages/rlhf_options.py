@@ -87,7 +87,7 @@ For --loss kto a row is a vote: `prompt`, `completion` and `label`, true or fals
     )
     rankings: str | None = option(
         None,
-        "rankings made by %%rank: training data of DPO, or of a reward model",
+        "rankings made by %%rank, also of a file of chosen and rejected: training data of DPO, or of a reward model",
         "NAME",
         complete="rankings",
         group="Name and data",
@@ -282,7 +282,10 @@ def recipe_of(options: RLHF, prompts: Sequence[str], reward: Sequence[str]) -> R
     if algo != "dpo" and not reward and not options.rankings:
         raise GPTError(f"--algo {algo} needs a reward: --reward NAME or $function, or --rankings to train one on")
     if algo == "dpo" and not options.rankings and options.loss != "kto":
-        raise GPTError("--algo dpo learns directly from rankings: give --rankings NAME")
+        raise GPTError(
+            "--algo dpo learns directly from rankings: give --rankings NAME (`%%rank NAME --rankings FILE` makes them "
+            "of rows of prompt, chosen and rejected)"
+        )
     weights = list(options.reward_weights or [1.0] * len(reward))
     if len(weights) != len(reward):
         raise GPTError(f"there are {len(reward)} rewards and {len(weights)} --reward-weights: give one of each")

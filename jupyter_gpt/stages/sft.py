@@ -52,7 +52,7 @@ class SFT(Finetuning, Schedule):
 
     magic: ClassVar[str] = "%%sft"
     body_help: ClassVar[str] = """
-One source a line with its weight, as YAML, or the conversations themselves.
+One source a line with its weight, as YAML (one alone needs none), or the conversations themselves.
 
   ./mine.jsonl: 1         a file, glob or folder; each row `messages`, `prompt` and `completion`, Alpaca's
                           `instruction`, `input`, `output`, or ShareGPT's `conversations`; .json, .csv and

@@ -164,6 +164,7 @@ class Finetuning(Training):
         None,
         "names of the layers it adapts (default: all linear layers but the head)",
         "LAYER",
+        parted=True,
         hints=("all-linear", "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
         group="Adapter",
     )

@@ -234,7 +234,7 @@ def test_a_mixture_is_told_from_conversations():
     with pytest.raises(GPTError, match="the cell begins with 'Hello there': a conversation begins with `user:`"):
         parse("Hello there\nuser: Who?\nassistant: Me.")
     with pytest.raises(GPTError, match="stories has no weight"):
-        parse("stories")
+        parse("stories\nsums")
     with pytest.raises(GPTError, match=r"Human is 'Who\?', not a number.*or a conversation, in lines `user: …`"):
         parse("Human: Who?\nAI: Me.")
     with pytest.raises(

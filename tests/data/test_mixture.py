@@ -24,6 +24,8 @@ from jupyter_gpt.errors import GPTError
         ("{stories: 3, sums: 0}", {"stories": 3, "sums": 0}),
         ("books: 67.0%\nwiki: 4.5 %", {"books": 67, "wiki": 4.5}),
         ("1984: 1", {"1984": 1}),
+        ("# one\n./mine.jsonl  # alone\n", {"./mine.jsonl": 1}),
+        ("hf:owner/name:column", {"hf:owner/name:column": 1}),
         ("~/x.md: 1", {"~/x.md": 1}),
     ],
 )
@@ -39,7 +41,7 @@ def test_bodies(body, expected):
         ("", "empty"),
         ("# nothing\n", "empty"),
         ("---", "empty"),
-        ("stories", "stories has no weight"),
+        ("stories\nsums: 1", "stories has no weight"),
         ("- stories", "a line `source: weight`"),
         ("stories:", "stories has no weight"),
         ("stories: many", "'many', not a number"),
@@ -117,3 +119,11 @@ def test_survey_refuses_what_cannot_be_read():
         survey({"$docs": 1}, {"docs": [" "]}, tokenizer=train_char(["a"]))
     with pytest.raises(GPTError, match="half a character"):
         survey({"$docs": 1}, {"docs": ["\ud83d"]})
+
+
+def test_a_list_of_files_is_not_taken_for_texts(tmp_path):
+    (tmp_path / "one.txt").write_text("Once.")
+    for files in ([str(tmp_path / "one.txt")], [tmp_path / "one.txt"], ["hf:owner/name"]):
+        with pytest.raises(GPTError, match=r"sources are a mapping, \{source: weight, …\}"):
+            mixture.read(files)
+    assert mixture.read(["Once.", str(tmp_path / "one.txt")])[0] == {"$data": 1.0}

@@ -124,6 +124,12 @@ def test_rows_that_are_not_documents(books):
     assert "several that hold strings" in refusal("bad.parquet")
 
 
+def test_a_row_whose_text_is_null_is_left_out(books):
+    """As an empty cell of parquet or of a DataFrame."""
+    (books / "rows.jsonl").write_text('{"text": "a", "url": "x"}\n{"text": null, "url": "y"}\n{"text": "b"}\n')
+    assert texts("rows.jsonl") == ["a", "b"]
+
+
 def test_variables():
     frame = pd.DataFrame({"text": ["a", None, "b"], "other": ["x", "y", "z"]})
     variables = {

@@ -17,6 +17,7 @@ pytest.importorskip("anywidget")
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.notebook.views import follow as following
 from jupyter_gpt.notebook.views import live, place
+from jupyter_gpt.notebook.views.run_report import run_report
 from jupyter_gpt.notebook.views.widget import close
 from jupyter_gpt.report.report import MIME, Report
 
@@ -424,3 +425,11 @@ def test_a_model_on_disk_is_told_before_it_is_loaded(gpt, train, monkeypatch):
     assert gpt.models["tiny"].resident and told == []
     gpt.models.unload("tiny")
     assert gpt.models["tiny"].resident and told == ["tiny"]
+
+
+def test_runs_of_other_tokens_are_not_compared_by_tokens(gpt, train):
+    for name, size in (("one", 300), ("two", 320), ("three", 300)):
+        train(name, vocab_size=size, steps=1)
+    differ = "Their vocabularies differ, and so do their tokens: compare bits per byte."
+    assert differ in run_report(gpt.runs["one"], [gpt.runs["two"]]).text
+    assert differ not in run_report(gpt.runs["one"], [gpt.runs["three"]]).text

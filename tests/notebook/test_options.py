@@ -72,6 +72,11 @@ def test_variables_are_looked_up_unless_quoted():
         ("x --stepz 5", "%%make has no option --stepz (did you mean --steps?)"),
         ("x --step 5", "%%make has no option --step (did you mean --steps?)"),
         ("x -s 5", "%%make has no option -s"),
+        ("x --learning-rate 5", "%%make has no option --learning-rate (did you mean --lr?)"),
+        ("x --num-iterations 5", "%%make has no option --num-iterations (did you mean --steps?)"),
+        ("x --back", "%%make has no option --back (did you mean --background?)"),
+        ("x --depth 5", "%%make has no option --depth (there is --arch, --background, --batch-tokens, --lr, --out, "),
+        ("x --batch 5", "%%make has no option --batch (did you mean --batch-tokens?)"),
         ("x --steps", "%%make --steps requires a value: --steps N"),
         ("x --steps --background", "%%make --steps requires a value: --steps N"),
         (

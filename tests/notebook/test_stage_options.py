@@ -103,7 +103,7 @@ def test_prompts_are_texts_a_list_or_the_lines_of_a_file(magic, tmp_path, monkey
 
 def test_lines_parse_as_the_fields_say():
     given = parse(
-        CELLS["sft"].COMMAND, "a --base b --lora-targets q_proj k_proj --dora --checkpointing off --lr 3e-4 --tokens 1M"
+        CELLS["sft"].COMMAND, "a --base b --lora-targets q_proj,k_proj --dora --checkpointing off --lr 3e-4 --tokens 1M"
     )
     assert given == {
         "name": "a",

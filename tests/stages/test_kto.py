@@ -1,6 +1,7 @@
 """KTO: its loss is TRL's on the same votes; votes from rows, files and rankings; its runs."""
 
 import json
+import re
 
 import pandas
 import pytest
@@ -151,6 +152,7 @@ def test_what_was_called_good_becomes_more_probable_than_what_was_called_bad(gpt
     assert table["loss"].iloc[-3:].mean() < table["loss"].iloc[0] - 0.03 and table["margin"].dropna().iloc[-1] > 0.2
     assert {"kl_estimate", "accuracy", "val_loss"} <= set(table.columns)
     assert run_report(run).text.startswith("aligned: KTO, finished, all 16 steps")
+    assert re.search(r"^aligned +kto +finished", gpt.runs.report.text, re.M) and "aligned: kto, finished" in repr(run)
     evaluations = [e for e in run.events if e["event"] == "evaluation"]
     assert evaluations[0]["val_loss"] == pytest.approx(0.5, abs=1e-3) and evaluations[-1]["val_loss"] < 0.48
     assert evaluations[-1]["accuracy"] > 0.6 and evaluations[-1]["low"] < evaluations[-1]["high"]

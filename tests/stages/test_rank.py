@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 from types import SimpleNamespace
 
+import pandas
 import pytest
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.notebook.views.inspect import view_of_rankings
+from jupyter_gpt.stages import rankings
 from jupyter_gpt.stages.rank import rank, reopened
 from jupyter_gpt.stages.rankings import AllRankings
 
@@ -258,6 +261,65 @@ def test_a_file_alone_brings_its_prompts_and_no_model_is_needed(fake, tmp_path):
     assert found.notes == [f"{file} was cut off in the middle of its line 3: the 2 before it were taken"]
 
 
+TURNS = (("user", "q"), ("assistant", "good"), ("assistant", "bad"))
+ASKED, GOOD, BAD = ({"role": role, "content": text} for role, text in TURNS)
+PAIRS = {
+    "texts": {"prompt": "q", "chosen": "good", "rejected": "bad", "score_chosen": 5.0},
+    "messages": {"prompt": [ASKED], "chosen": [GOOD], "rejected": [BAD]},
+    "conversations": {"chosen": [ASKED, GOOD], "rejected": [ASKED, BAD]},
+    "the prompt twice": {"prompt": "q", "chosen": [ASKED, GOOD], "rejected": [ASKED, BAD]},
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "suffix"), [("texts", ".csv"), *product(PAIRS, [".jsonl", ".json", ".parquet", "rows", "table"])]
+)
+def test_preference_data_as_trl_has_them(fake, tmp_path, kind, suffix):
+    rows = [PAIRS[kind], PAIRS[kind]]
+    table, file = pandas.DataFrame(rows), tmp_path / f"pairs{suffix}"
+    if suffix == ".parquet":
+        table.to_parquet(file)
+    elif suffix == ".csv":
+        table.to_csv(file, index=False)
+    elif suffix.startswith("."):
+        lines = "\r\n".join(map(json.dumps, rows))
+        file.write_text(f"\ufeff{lines}\r\n" if suffix == ".jsonl" else json.dumps(rows), newline="")
+    given = {"rows": rows, "table": table}.get(suffix, file)
+    found = rank(fake, "taste", rankings_file=given)
+    [ranking] = found.rankings
+    assert ranking.prompt == "q" and [each["text"] for each in ranking.completions] == ["good", "bad"]
+    assert ranking.order == ((0,), (1,)) and found.missing == [] and fake.asked == []
+    assert len(rank(fake, "taste", rankings_file=given).rankings) == 1, "taken over twice"
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"question": "q", "better": "a"}, "row 0 of the rankings has no chosen and rejected; it has question, better"),
+        (
+            {"prompt": "q", "chosen": None, "rejected": "b"},
+            "chosen is a text or one message after the prompt, and not 0",
+        ),
+        ({"chosen": "a", "rejected": "b"}, "row 0 of the rankings has no prompt"),
+        ({"prompt": "q", "system": "s", "chosen": "a", "rejected": "b"}, "give it to %%rlhf as --system"),
+        ({"chosen": [ASKED, GOOD, ASKED, GOOD], "rejected": [ASKED, GOOD, ASKED, BAD]}, "a prompt of 3 turns"),
+    ],
+)
+def test_a_row_that_is_no_preference_is_one_line(fake, row, message):
+    with pytest.raises(GPTError, match=message):
+        rank(fake, "taste", rankings_file=[row])
+
+
+def test_thousands_of_preferences_are_read_and_written_once(fake, monkeypatch):
+    """Not once for each of them, which takes the square of their number."""
+    reads = []
+    scan = rankings.scan
+    monkeypatch.setattr(rankings, "scan", lambda *given: reads.append(given) or scan(*given))
+    rows = [{"prompt": f"q{n}", "chosen": "a", "rejected": "b"} for n in range(300)]
+    found = rank(fake, "taste", rankings_file=rows)
+    assert len(reads) < 10 and len(found.rankings) == 300
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -279,6 +341,14 @@ def test_what_cannot_be_ranked_is_refused_before_a_word_is_written(fake, options
     with pytest.raises(GPTError, match=message):
         rank(fake, **{"name": "taste", "prompts": ["x"], "model": "a", **options})
     assert fake.asked == []
+
+
+def test_whether_there_are_rankings_can_be_asked(fake):
+    assert "taste" not in fake.rankings
+    with pytest.raises(GPTError, match="`%%rank NAME --rankings FILE` imports a file"):
+        fake.rankings["./pairs.jsonl"]
+    rank(fake, "taste", ["x"], model="a")
+    assert "taste" in fake.rankings
 
 
 def test_an_order_that_is_none_is_refused(fake):

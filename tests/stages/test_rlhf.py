@@ -450,6 +450,8 @@ def test_completions_that_were_cut_are_left_out_of_grpos_loss(gpt, tiny):
         ({"algo": "grpo"}, "needs a reward"),
         ({"algo": "dpo"}, "directly from rankings"),
         ({"algo": "grpo", "reward": "$nobody"}, "no variable nobody"),
+        ({"algo": "grpo", "reward": "$right:1"}, r"own option: --reward \$right --reward-weights 1"),
+        ({"algo": "grpo", "reward": ["$right:1", "$brief:0.5", "taste"]}, "--reward-weights 1 0.5 1"),
         ({"algo": "grpo", "reward": "tiny"}, "tiny is not a reward model"),
         ({"algo": "grpo", "reward": 3}, "reward=3 is of type int: wanted is a text or a function"),
         ({"algo": "grpo", "reward": [short, 3]}, "is of type int: wanted is a text or a function"),

@@ -17,6 +17,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from jupyter_gpt.arguments import ELSEWHERE
 from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.notebook.lexer import Word, number, on_or_off, split, variable, whole
 
@@ -133,8 +134,7 @@ def parse(command: Command, line: str, variables: Mapping[str, object] | None = 
             name, equals, value = word.text.partition("=")
             option = flags.get(name)
             if option is None:
-                likely = nearest(name, flags) or " (--help lists them)"
-                raise GPTError(f"{command.name} has no option {name}{likely}")
+                raise GPTError(f"{command.name} has no option {name}{_likely(name, flags)}")
             if option.key in given and not option.many:
                 raise GPTError(f"{command.name} {name} is given twice")
             values = _values(command, option, Word(value, False) if equals else None, words)
@@ -146,6 +146,20 @@ def parse(command: Command, line: str, variables: Mapping[str, object] | None = 
     if missing:
         raise GPTError(f"{command.name} requires {missing[0]}: {usage(command)}")
     return given
+
+
+def _likely(name: str, flags: Mapping[str, Option]) -> str:
+    """The tail of a message with the likeliest option: by its name elsewhere, by its beginning, by its letters."""
+    elsewhere = ELSEWHERE.get(name.lstrip("-").replace("-", "_"), "").split()
+    keys = {option.key: flag for flag, option in flags.items()}
+    here = [keys[key] for key in elsewhere if key in keys][:1] or [
+        flag for flag in flags if flag.startswith(f"{name}-")
+    ]
+    if here:
+        return f" (did you mean {' or '.join(here)}?)"
+    found = nearest(name.lstrip("-"), [flag.lstrip("-") for flag in flags])  # that all begin with dashes says nothing
+    found = found.replace(" mean ", " mean --").replace(" is ", " is --").replace(", ", ", --")
+    return found or " (--help lists them)"
 
 
 def _values(command: Command, option: Option, attached: Word | None, words: list[Word]) -> list[Word]:

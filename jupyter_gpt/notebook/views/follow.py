@@ -16,6 +16,7 @@ from typing import Any
 from jupyter_gpt.notebook.views.place import Place
 from jupyter_gpt.report.parts import Paragraph
 from jupyter_gpt.report.report import Report
+from jupyter_gpt.runs.progress import algorithm
 from jupyter_gpt.runs.run import ACTIVE
 
 PERIOD = 0.1  # seconds between two looks at a run that trains in the background
@@ -75,7 +76,7 @@ def began(run: Any) -> bool:
 
 def nothing_yet(run: Any) -> Report:
     """What there is to show of a run that has not begun, or never did."""
-    text = f"{run.name}: {run.kind}, {run.status} before its first step"
+    text = f"{run.name}: {algorithm(run.kind, run.recipe)}, {run.status} before its first step"
     return Report(text, data={"view": "run", "name": run.name, "kind": run.kind})
 
 

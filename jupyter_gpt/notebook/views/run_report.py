@@ -61,6 +61,8 @@ def run_report(run, beside: Sequence = ()) -> Report:
         said = "; ".join(f"{name}: {plain(value)}" for name, value in rows)
         parts.append(Curves(shown, said, [alarm["step"] for alarm in alarms], name=run.name))
     parts += [Figures(rows)] if rows else []
+    if len({size for each in (run, *beside) if (size := each.recipe.get("vocab_size"))}) > 1:
+        parts.append(Paragraph("Their vocabularies differ, and so do their tokens: compare bits per byte.", "quiet"))
     parts += [part for table in tables(run, start) for part in table_parts(table)]
     parts += sample_parts(run, samples)
     names = ["step", *(metric.name for metric in metrics if metric.chart != "")]

@@ -1,4 +1,4 @@
-"""Tools of MCP servers (Model Context Protocol), by the official SDK: `mcp:COMMAND …` or `mcp:URL`.
+"""Tools of MCP servers (Model Context Protocol), by the official SDK: `mcp:COMMAND …`, or `mcp:URL` over HTTP.
 
 A server is started, or connected to, at its first use and stays for the next cells; one that has died is started again
 by the next call. It runs with the notebook's rights: its calls are shown for approval as those of any tool that writes,
@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import importlib.util
+import logging
 import re
 import shlex
 import tempfile
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from jupyter_gpt.errors import GPTError
+from jupyter_gpt.prompting.tools import mcp_http
 from jupyter_gpt.prompting.tools.call import Failed
 from jupyter_gpt.prompting.tools.tool import NAME, Tool, to_json
 
@@ -45,7 +47,7 @@ def tools_of(given: str) -> list[Tool]:
 def connected(address: str) -> Server:
     """The server, started where it is not running."""
     server = servers.get(address)
-    if server is None or server.ended:
+    if server is None or server.ended or server.endpoint != mcp_http.parse(address):  # its key may have changed
         server = servers[address] = Server(address)
     return server
 
@@ -55,6 +57,8 @@ class Server:
 
     def __init__(self, address: str):
         self.address, self.tools, self.ended = address, [], False
+        self.endpoint = mcp_http.parse(address)
+        self.refusals: list[str] = []  # of an HTTP server: the error status of its last answer
         self.loop, self.leave = asyncio.new_event_loop(), asyncio.Event()
         self.ready: Future = Future()
         self.errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 its standard error, for as long as it lives
@@ -67,7 +71,12 @@ class Server:
             if isinstance(error, KeyboardInterrupt):
                 raise
             late = isinstance(error, Waited)
-            raise GPTError(f"{PREFIX}{address}: {'no answer' if late else self.reason(error)}") from None
+            raise GPTError(f"{self.name}: {'no answer' if late else self.reason(error)}") from None
+
+    @property
+    def name(self) -> str:
+        """As messages name it."""
+        return PREFIX + (mcp_http.shown(shlex.split(self.address)[0]) if self.endpoint else self.address)
 
     def run(self) -> None:
         try:
@@ -82,7 +91,8 @@ class Server:
     async def connect(self) -> None:
         from mcp import Client
 
-        async with Client(transport(self.address, self.errors), read_timeout_seconds=CALLING) as self.client:
+        logging.getLogger("mcp").addHandler(logging.NullHandler())  # what goes wrong is told in one line, here
+        async with Client(self.transport(), read_timeout_seconds=CALLING) as self.client:
             found, cursor = [], None
             while True:
                 page = await self.client.list_tools(cursor=cursor)
@@ -92,6 +102,16 @@ class Server:
             self.tools = found
             self.ready.set_result(None)
             await self.leave.wait()
+
+    def transport(self) -> Any:
+        """Streamable HTTP, or the standard input and output of a command that is started."""
+        if self.endpoint:
+            return mcp_http.streams(self.endpoint, self.refusals)
+        from mcp import StdioServerParameters
+        from mcp.client.stdio import stdio_client
+
+        command, *arguments = shlex.split(self.address)
+        return stdio_client(StdioServerParameters(command=command, args=arguments, cwd=Path.cwd()), errlog=self.errors)
 
     def call(self, name: str, arguments: dict) -> Any:
         """The server's result. Raises what went wrong, and KeyboardInterrupt, at which the call is cancelled."""
@@ -111,8 +131,14 @@ class Server:
         """Why it does not work: the last line that it printed, or the error."""
         self.errors.seek(0)
         lines = [line.strip() for line in self.errors.read().splitlines() if line.strip()]
-        said = str(error).strip().splitlines()
-        return (lines[-1] if lines else said[0] if said else type(error).__name__)[:300]
+        return (lines[-1] if lines else self.message(error))[:300]
+
+    def message(self, error: BaseException) -> str:
+        """The error in a line, without keys; the HTTP status where the server said no more."""
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if self.endpoint is None:
+            return said
+        return self.refusals[0] if self.refusals and said in mcp_http.UNSAID else self.endpoint.without_secrets(said)
 
     def close(self) -> None:
         """End it; what does not end in time is left to its own."""
@@ -135,17 +161,6 @@ def close_all() -> None:
     for server in servers.values():
         server.close()
     servers.clear()
-
-
-def transport(address: str, errors) -> Any:
-    """A URL, or the standard input and output of a command that is started."""
-    if re.match(r"https?://", address):
-        return address
-    from mcp import StdioServerParameters
-    from mcp.client.stdio import stdio_client
-
-    command, *arguments = shlex.split(address)
-    return stdio_client(StdioServerParameters(command=command, args=arguments, cwd=Path.cwd()), errlog=errors)
 
 
 def innermost(error: BaseException) -> BaseException:
@@ -196,8 +211,9 @@ def checking(schema: dict) -> Callable[[Mapping], dict]:
     return check
 
 
-def call(address: str, name: str, arguments: dict) -> str:
-    """Call a tool; what the model is told. Raises Failed for what the server refuses, and where it is gone."""
+def call(address: str, name: str, arguments: dict, again: bool = True) -> str:
+    """Call a tool, `again` where an HTTP server has forgotten the session; what the model is told. Raises Failed for
+    what the server refuses, and where it is gone."""
     try:
         server = connected(address)
     except GPTError as error:
@@ -207,21 +223,20 @@ def call(address: str, name: str, arguments: dict) -> str:
     except (Waited, TimeoutError):
         raise Failed(f"the server did not answer within {CALLING:g} s") from None
     except Exception as error:
+        if server.endpoint and again and server.refusals and server.refusals[0].startswith("HTTP 404"):
+            server.close()  # it has forgotten the session, as after a restart: the call was not run
+            return call(address, name, arguments, again=False)
         gone = server.ended or type(error).__name__ in ("ClosedResourceError", "BrokenResourceError", "EndOfStream")
-        if gone or "closed" in str(error).lower():
+        if gone or re.search("closed|terminated", str(error).lower()):
             server.close()
-            raise Failed(f"the server {PREFIX}{address} has ended: {server.reason(error)}") from None
-        raise Failed(server_message(error)) from None
+            raise Failed(f"the server {server.name} has ended: {server.reason(error)}") from None
+        raise Failed(server.message(error)) from None
     text = "\n".join(filter(None, map(as_text, result.content)))
     if not text and result.structured_content is not None:
         text = to_json(result.structured_content)
     if result.is_error:
         raise Failed(text or "the server says that it failed")
     return text or "done"
-
-
-def server_message(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def as_text(content) -> str:
