@@ -42,6 +42,7 @@ DEFAULT_TOKENS = 1_000_000  # of a generated source when the length of the run i
 MARGIN = 1.05  # tokens prepared for each one needed
 BATCH = 256  # conversations rendered at a time
 SHOWN = 3  # conversations of a source kept for display
+REASONS = 3  # for which rows of a source were skipped, told by their first row
 MAX_REFUSED = 100  # conversations left out for each one used, at which reading an endless source ends
 
 
@@ -185,7 +186,8 @@ class Source:
             raise GPTError(f"{counts.source} has no conversation to train on{why}")
         if reading.refused:
             rows = "1 row is" if reading.refused == 1 else f"{reading.refused:,} rows are"
-            counts.notes += (f"{rows} skipped that cannot be trained on: {reading.first_refused}",)
+            why = "; ".join(list(reading.reasons.values())[:REASONS])
+            counts.notes += (f"{rows} skipped that cannot be trained on: {why}",)
         if reading.unanswered:
             counts.notes += (f"{reading.unanswered:,} end in a turn without an answer: that turn is left out",)
         counts.refused += reading.refused

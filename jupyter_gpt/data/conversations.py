@@ -14,6 +14,7 @@ line; in a dataset of the hub, which the user cannot correct, it is skipped and 
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -48,6 +49,7 @@ class Reading:
     forms: list[str] = field(default_factory=list)  # formats
     refused: int = 0  # rows skipped
     first_refused: str = ""  # the reason of the first
+    reasons: dict[str, str] = field(default_factory=dict)  # the first message of each reason
     unanswered: int = 0  # conversations whose last turn, without an answer, was left out
 
     @property
@@ -57,6 +59,7 @@ class Reading:
     def refuse(self, error: GPTError) -> None:
         self.refused += 1
         self.first_refused = self.first_refused or str(error)
+        self.reasons.setdefault(re.sub(r"\d+", "", str(error)), str(error))
 
 
 def parse(text: str, bad_rows: str | None = None) -> dict[str, float] | str:

@@ -7,6 +7,7 @@ first use. Where a name is in both places, the one trained here is meant.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -199,6 +200,10 @@ class Models(ShownAsTable, Mapping):
 
     def about(self, name: str) -> Model | Endpoint:
         """The model, loaded or not; or the endpoint."""
+        if isinstance(name, str) and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+|.+/.*\.gguf", name):
+            raise GPTError(
+                f"there is no model {name:.60}: `%gpt pull {name:.60}` makes one of it, with a name of its own"
+            )
         folder = self.folder(store.check_name(name))
         if folder in self.resident:
             return self.resident[folder]

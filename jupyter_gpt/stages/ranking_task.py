@@ -274,7 +274,7 @@ def subtitle(task: RankingTask) -> str:
     """The prompts, models and settings, the same on every machine."""
     count, models = len({q.prompt for q in task.questions}), ", ".join(task.models)
     line = f"{count} prompt{'s' * (count != 1)}"
-    if not task.options:
+    if not task.options or not models:
         return f"{line}, completions of {models}" if models else line
     how = sampling(task)
     each = f", {how.samples} completion{'s' * (how.samples != 1)} each of {models}" if not task.best_only else ""

@@ -353,7 +353,7 @@ class AllRankings(Mapping):
     def __getitem__(self, name: str) -> Rankings:
         if name not in self:
             file = " (`%%rank NAME --rankings FILE` imports a file)" if not store.NAME.fullmatch(name) else ""
-            raise GPTError(f"there are no rankings {name}{file or nearest(name, self.names())}")
+            raise GPTError(f"there are no rankings {name:.60}{file or nearest(name, self.names())}")
         return self.named(name)
 
     def __iter__(self) -> Iterator[str]:

@@ -49,6 +49,8 @@ def rows_of(prompts: Any, variables: Mapping, most: int | None = None, voted: bo
         asked = row if isinstance(row, str) else own.pop("prompt", None) or own.pop("question", None)
         if not isinstance(asked, str):
             asked = turns_of(asked, own, where) if isinstance(asked, Sequence) or hasattr(asked, "tolist") else None
+        if asked is None and "chosen" in own:
+            raise GPTError(f"{where} has chosen and no prompt: `%%rank NAME --rankings FILE` imports such rows for dpo")
         if asked is None:
             raise GPTError(f"{where} has no text named prompt or question: {row!s:.60}")
         text = spelled(asked).strip()

@@ -247,7 +247,8 @@ def test_bad_rows_are_skipped_counted_and_told(tokenizer, tmp_path):
     assert (count.conversations, count.refused) == (5, 2)
     (note,) = Conversations.open(tmp_path).counts[0].notes
     assert note.startswith("2 rows are skipped that cannot be trained on: ")
-    assert note.endswith("item 6 of $a has no turn of the assistant, so nothing to train on")
+    assert "item 1 of $a: this chat template does not write tools" in note, "the reason of each kind of rows"
+    assert "item 6 of $a has no turn of the assistant, so nothing to train on" in note
 
 
 def test_turns_of_weight_0_are_not_trained_on(tokenizer, tmp_path):

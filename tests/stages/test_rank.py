@@ -13,6 +13,7 @@ from jupyter_gpt.errors import GPTError
 from jupyter_gpt.notebook.views.inspect import view_of_rankings
 from jupyter_gpt.stages import rankings
 from jupyter_gpt.stages.rank import rank, reopened
+from jupyter_gpt.stages.ranking_task import ranking_report
 from jupyter_gpt.stages.rankings import AllRankings
 
 
@@ -290,6 +291,7 @@ def test_preference_data_as_trl_has_them(fake, tmp_path, kind, suffix):
     assert ranking.prompt == "q" and [each["text"] for each in ranking.completions] == ["good", "bad"]
     assert ranking.order == ((0,), (1,)) and found.missing == [] and fake.asked == []
     assert len(rank(fake, "taste", rankings_file=given).rankings) == 1, "taken over twice"
+    assert ranking_report(found).text.splitlines()[1] == "1 prompt", "nothing was sampled"
 
 
 @pytest.mark.parametrize(

@@ -449,6 +449,13 @@ def test_completions_that_were_cut_are_left_out_of_grpos_loss(gpt, tiny):
         ({"algo": "pop"}, "did you mean ppo"),
         ({"algo": "grpo"}, "needs a reward"),
         ({"algo": "dpo"}, "directly from rankings"),
+        ({"algo": "dpo", "prompts": [{"chosen": [], "rejected": []}]}, "`%%rank NAME --rankings FILE` imports such"),
+        (
+            {"algo": "dpo", "prompts": [{"prompt": "a", "chosen": "b", "rejected": "c"}]},
+            "`%%rank NAME --rankings FILE`",
+        ),
+        ({"policy": "owner/tiny", "reward": short}, "there is no model owner/tiny: `%gpt pull owner/tiny` makes one"),
+        ({"policy": "./tiny.gguf", "reward": short}, "`%gpt pull ./tiny.gguf` makes one"),
         ({"algo": "grpo", "reward": "$nobody"}, "no variable nobody"),
         ({"algo": "grpo", "reward": "$right:1"}, r"own option: --reward \$right --reward-weights 1"),
         ({"algo": "grpo", "reward": ["$right:1", "$brief:0.5", "taste"]}, "--reward-weights 1 0.5 1"),
