@@ -128,11 +128,12 @@ def survey(
     for source in weights:
         sources.check(source, variables)
     varies = {source: source == "python" for source in weights}
-    if tokenizer is None:
+    sized = any(source not in sources.ENDLESS for source in weights)
+    if tokenizer is None and sized:
         # The tokens of every source depend on what the merges were learned from.
         varies = dict.fromkeys(weights, any(varies.values()))
         tokenizer = tokenizers.train_bpe(_sample(weights, variables, seed), VOCABULARY)
-    encode = tokenizers.Encoder(tokenizer)
+    encode = tokenizers.Encoder(tokenizer) if sized else None
     total = sum(weights.values())
     rows = []
     for source, weight in weights.items():
