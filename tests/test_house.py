@@ -1,6 +1,7 @@
 """The house: each file imports from below, and no import goes in a circle."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -35,10 +36,11 @@ FLOORS = (
 FILES = {".".join(path.relative_to(ROOT.parent).with_suffix("").parts): path for path in ROOT.rglob("*.py")}
 
 
-def imports(path: Path) -> set[str]:
-    """The files of the package that a file imports, anywhere in it."""
+@cache
+def imports(file: str) -> set[str]:
+    """The files of the package that one imports, anywhere in it."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(FILES[file].read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "jupyter_gpt":
             for alias in node.names:
                 name = f"{node.module}.{alias.name}"
@@ -46,10 +48,7 @@ def imports(path: Path) -> set[str]:
                 found.add("jupyter_gpt.session" if name == "jupyter_gpt" else name)  # `from jupyter_gpt import gpt`
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names if alias.name in FILES}
-    return found
-
-
-IMPORTS = {name: imports(path) - {name} for name, path in FILES.items() if path.parent != ROOT or name.count(".") == 1}
+    return found - {file}
 
 
 def floor(name: str) -> int:
@@ -57,9 +56,9 @@ def floor(name: str) -> int:
     return FLOORS.index(max((f for f in FLOORS if f"{below}.".startswith(f"{f}.")), key=len))
 
 
-@pytest.mark.parametrize("name", [name for name in IMPORTS if not name.endswith("__init__")])
+@pytest.mark.parametrize("name", [name for name in FILES if not name.endswith("__init__")])
 def test_imports_point_down(name):
-    upwards = [other for other in IMPORTS[name] if other.count(".") and floor(other) > floor(name)]
+    upwards = [other for other in imports(name) if other.count(".") and floor(other) > floor(name)]
     assert not upwards, f"{name} imports from above: {', '.join(upwards)}"
 
 
@@ -69,11 +68,11 @@ def test_no_import_goes_in_a_circle():
     def visit(name: str, path: tuple[str, ...]) -> None:
         assert name not in path, "a circle: " + " -> ".join((*path[path.index(name) :], name))
         if name not in done:
-            for other in sorted(IMPORTS.get(name, ())):
+            for other in sorted(imports(name) if name in FILES else ()):
                 visit(other, (*path, name))
             done.add(name)
 
-    for name in IMPORTS:
+    for name in FILES:
         visit(name, ())
 
 

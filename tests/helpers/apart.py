@@ -19,7 +19,7 @@ def processes():
     return context
 
 
-def _run(script: str, arguments: tuple[str, ...], environment: dict[str, str], answers) -> None:
+def _run(script: str, arguments: tuple[str, ...], environment: dict[str, str], line) -> None:
     import torch
 
     torch.set_num_threads(1)
@@ -28,21 +28,28 @@ def _run(script: str, arguments: tuple[str, ...], environment: dict[str, str], a
     sys.argv, out, error = ["", *arguments], io.StringIO(), ""
     try:
         with redirect_stdout(out):
-            exec(compile(script, "script", "exec"), {"__name__": "__main__"})
+            exec(compile(script, "script", "exec"), {"__name__": "__main__", "line": line})
     except BaseException:
         error = traceback.format_exc()
-    answers.send((out.getvalue(), error))
+    line.send((out.getvalue(), error))
+
+
+def start(script: str, *arguments: object):
+    """The process of a script, and the line to it: a connection, which the script has by the name `line`."""
+    context = processes()
+    ours, theirs = context.Pipe()
+    given = (script, tuple(map(str, arguments)), dict(os.environ), theirs)
+    process = context.Process(target=_run, args=given, daemon=True)  # it ends with the tests
+    process.start()
+    theirs.close()
+    return process, ours
 
 
 def printed(script: str, *arguments: object) -> str:
     """What a script prints. Raises AssertionError with the traceback of one that fails."""
-    context = processes()
-    answers, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_run, args=(script, tuple(map(str, arguments)), dict(os.environ), theirs))
-    process.start()
-    theirs.close()
+    process, line = start(script, *arguments)
     try:
-        out, error = answers.recv()
+        out, error = line.recv()
     except EOFError:
         process.join()
         raise AssertionError(f"the process ended with {process.exitcode}") from None

@@ -8,7 +8,7 @@ import threading
 import psutil
 import pytest
 
-from helpers import TESTS
+from helpers import apart
 from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError
 
@@ -22,25 +22,23 @@ sys.stdin.readline()
 BOTH = """
 import sys
 from contextlib import suppress
-sys.path.insert(0, {tests!r})
 from helpers.tiny import DOCUMENTS, TINY
 from jupyter_gpt import gpt
 from jupyter_gpt.errors import GPTError
-import jupyter_gpt.stages.pretrain, torch, transformers
-for number in range({tries}):
-    print("ready", flush=True)
-    sys.stdin.readline()
-    name = f"both{{number}}"
+for number in range(int(sys.argv[1])):
+    line.send("ready")
+    line.recv()
+    name = f"both{number}"
     try:
-        options = {{**TINY, "steps": 5000}}
-        run = gpt.pretrain(name, {{"$docs": 1.0}}, variables={{"docs": DOCUMENTS}}, background=True, **options)
-        print("trains", flush=True)
-        sys.stdin.readline()
+        options = {**TINY, "steps": 5000}
+        run = gpt.pretrain(name, {"$docs": 1.0}, variables={"docs": DOCUMENTS}, background=True, **options)
+        line.send("trains")
+        line.recv()
         run.stop()
         with suppress(GPTError):  # stopped before its first step
             run.wait()
     except GPTError as error:
-        print(error, flush=True)
+        line.send(str(error))
 """
 
 
@@ -102,26 +100,20 @@ def test_lock_files_of_older_versions_and_damaged_ones_are_no_error(gpt, train, 
 
 def test_of_two_kernels_that_start_one_name_together_one_trains(home):
     tries = 3
-    code = BOTH.format(tests=str(TESTS), tries=tries)
-    command = [sys.executable, "-c", code]
-    pair = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    try:
-        for _ in range(tries):
-            assert [process.stdout.readline() for process in pair] == ["ready\n"] * 2
-            for process in pair:
-                process.stdin.write("go\n")
-                process.stdin.flush()
-            said = [process.stdout.readline() for process in pair]
-            assert sorted(said)[1] == "trains\n", said
-            winner = pair[said.index("trains\n")]
-            refused = next(line for line in said if line != "trains\n")
-            assert "is being trained by another process" in refused and refused.count("\n") == 1
-            winner.stdin.write("stop\n")
-            winner.stdin.flush()
-    finally:
-        for process in pair:
-            process.communicate()
-    assert [process.returncode for process in pair] == [0, 0]
+    pair = [apart.start(BOTH, tries) for _ in range(2)]
+    lines = [line for _, line in pair]
+    for _ in range(tries):
+        assert [line.recv() for line in lines] == ["ready"] * 2
+        for line in lines:
+            line.send("go")
+        said = [line.recv() for line in lines]
+        assert sorted(said)[1] == "trains", said
+        refused = next(each for each in said if each != "trains")
+        assert "is being trained by another process" in refused and "\n" not in refused
+        lines[said.index("trains")].send("stop")
+    assert [line.recv() for line in lines] == [("", "")] * 2
+    for process, _ in pair:
+        process.join()
 
 
 def test_what_a_kill_left_between_two_renames_stands_again(gpt, tiny_model):

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 
 import pytest
 
@@ -98,6 +99,7 @@ def test_a_detached_run_and_one_that_is_resumed_go_on_in_the_same_tracker(gpt, t
     run = train("fox", steps=200, checkpoint_every=10, log_to=["wandb"], detach=True)
     while run.step < 15:
         run.look()
+        time.sleep(0.01)
     gpt.stop("fox")
     stopped = run.step
     assert logged(run)[-1] == {"exit_code": 0} and 15 <= stopped < 200
