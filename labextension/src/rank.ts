@@ -53,10 +53,12 @@ class Form {
   private readonly skip = toggle("Skip ›", () => this.go(1));
   private readonly keys = element("p", "gpt-note gpt-keys");
   private readonly spoken = element("p", "gpt-spoken");
+  private state: State; // the newest: after a reload JupyterLab may set one that it had asked for before
   private row = -1;
   private waiting = 0; // the timer of a message that the kernel has not answered yet
 
   constructor(el: HTMLElement, private readonly link: Link) {
+    this.state = link.state<State>();
     this.panel = new Frame(el, "gpt-rank", "Rank the completions of a prompt");
     const { root, name, note, actions } = this.panel;
     this.board = this.state.best_only ? null : new Board((spoken) => this.changed(spoken));
@@ -83,22 +85,22 @@ class Form {
     this.draw();
   }
 
-  private get state(): State {
-    return this.link.state<State>();
-  }
-
   destroy(): void {
     clearTimeout(this.waiting);
     this.panel.destroy();
   }
 
   draw(): void {
+    const told = this.link.state<State>();
+    const answered = this.waiting !== 0 && told.heard > this.state.heard;
+    if (told.heard >= this.state.heard) this.state = told;
     const { row, rows, ranked, prompt, texts, order, undo, error } = this.state;
     const { root, about, note } = this.panel;
-    const answered = this.waiting !== 0;
-    clearTimeout(this.waiting);
-    this.waiting = 0;
-    root.classList.remove("gpt-slow");
+    if (answered || this.link.gone) {
+      clearTimeout(this.waiting);
+      this.waiting = 0;
+      root.classList.remove("gpt-slow");
+    }
     write(about, `${row + 1} of ${rows}, ${ranked} ranked`);
     this.bar.style.width = `${(100 * ranked) / rows}%`;
     this.track.setAttribute("aria-valuemax", String(rows));

@@ -237,6 +237,35 @@ def test_a_ranking_that_is_lost_on_its_way_can_be_given_again(ask):
     assert len(kept(file)) == 1
 
 
+def test_a_state_that_comes_late_does_not_take_the_form_back(ask):
+    """As JupyterLab sets one that it asked for after a reload, when a click has brought another."""
+    notebook, file = ask()
+    page = notebook.page
+    told = []
+
+    def relay(socket) -> None:
+        server = socket.connect_to_server()
+        socket.on_message(server.send)
+
+        def hear(message) -> None:
+            socket.send(message)
+            if b'"heard"' in message and b'"method": "update"' in message:
+                told.append(message)
+                socket.send(told[-2:][0])  # the one before once more
+
+        server.on_message(hear)
+
+    page.route_web_socket("**/channels?*", relay)
+    notebook.saved()
+    page.reload()
+    page.locator(".gpt-rank").wait_for()
+    for count in ("2 of 3, 1 ranked", "3 of 3, 2 ranked"):
+        page.get_by_role("button", name="Tie the rest").click()
+        page.get_by_role("button", name="Save ranking").click()
+        wait_for_row(page, count)
+    assert len(kept(file)) == 2 and len(told) > 2
+
+
 TRAINED = """import os; os.environ["JUPYTER_GPT_HOME"] = {home!r}
 %load_ext jupyter_gpt
 from jupyter_gpt import gpt

@@ -125,7 +125,8 @@ def test_after_a_reload_the_form_goes_on_and_says_the_outcome(ask):
     page.locator(".gpt-rank").wait_for()
     page.get_by_text("2 of 3, 1 ranked").wait_for()
     page.locator(".gpt-rank").focus()
-    say(page, "0", "0")
-    page.get_by_text("3 ranked, 0 missing").wait_for()
+    for count in ("2 ranked, 1 missing", "3 ranked, 0 missing"):
+        page.keyboard.press("0")
+        page.get_by_text(count).wait_for()
     page.locator(".gpt-rank").wait_for(state="detached")
     assert [best(vote) for vote in kept(file)][1:] == ["tie", "tie"]
