@@ -13,7 +13,10 @@ class Report extends Widget implements IRenderMime.IRenderer {
     super();
     // what is being clicked stays until it is let go, though an answer that is written is drawn anew all the time
     this.node.addEventListener("pointerdown", () => {
-      this.released = new Promise((resolve) => window.addEventListener("pointerup", () => setTimeout(resolve), { once: true }));
+      const released = new AbortController();
+      this.released = new Promise((resolve) => released.signal.addEventListener("abort", () => setTimeout(resolve)));
+      for (const end of ["pointerup", "pointercancel", "blur"]) // a finger may scroll, or another window come between
+        window.addEventListener(end, () => released.abort(), { signal: released.signal });
     });
   }
 

@@ -109,6 +109,7 @@ def open_saved(lab, browser) -> Iterator[Callable]:
         ]
         path.write_text(json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": cells}))
         context = browser.new_context(viewport={"width": width, "height": 1000})
+        context.set_default_timeout(60_000)
         contexts.append(context)
         context.grant_permissions(["clipboard-read", "clipboard-write"])
         page = context.new_page()
@@ -215,6 +216,10 @@ def test_an_answer_its_charts_and_its_trace_can_be_looked_into(open_saved):
     page.mouse.up()
     page.wait_for_function("text => navigator.clipboard.readText().then(got => got === text)", arg=ANSWER)
     report.get_by_text("renewed").wait_for()
+    for event in ("pointerdown", "pointercancel"):  # a finger that begins to scroll
+        report.dispatch_event(event)
+    page.evaluate(renewed, output(dataclasses.replace(answered(), title="once more")))
+    report.get_by_text("once more").wait_for()
 
     cloud, counts, times = (report.locator(".gpt-plot-canvas").nth(i) for i in range(3))
     place = lambda chart, x, y: (  # noqa: E731
