@@ -20,6 +20,8 @@ from jupyter_gpt.nn import devices
 REAL_CACHE = os.environ.get("JUPYTER_GPT_CACHE")
 LONGEST = ("notebooks/", "tests/browser/", "tests/test_")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):  # else each process of the tests would compile the package anew
+    sys.dont_write_bytecode = False
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small models are quicker so, above all on a busy machine
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell's background job starts: interrupts are tested here
     signal.signal(signal.SIGINT, signal.default_int_handler)
