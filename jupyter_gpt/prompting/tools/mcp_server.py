@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from jupyter_gpt.errors import GPTError
+from jupyter_gpt.imports import without_iri_grammar
 from jupyter_gpt.prompting.tools import mcp_http
 from jupyter_gpt.prompting.tools.call import Failed
 from jupyter_gpt.prompting.tools.tool import NAME, Tool, to_json
@@ -198,9 +199,10 @@ def calling(address: str, name: str) -> Callable[..., str]:
 def checking(schema: dict) -> Callable[[Mapping], dict]:
     """What checks arguments by their schema; ValueError says what is wrong in one line."""
 
-    def check(given: Mapping) -> dict:
+    with without_iri_grammar():
         from jsonschema import ValidationError, validate
 
+    def check(given: Mapping) -> dict:
         try:
             validate(dict(given), schema)
         except ValidationError as error:
