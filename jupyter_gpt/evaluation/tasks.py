@@ -2,23 +2,22 @@
 
 The form of the expected answers (numbers, letters of options, yes or no, texts) decides how an answer is extracted from
 a reply, whichever technique it is from (`prompting/answers.py`). A table is a list of (question, answer) pairs or of
-rows with `question` and `answer`, a mapping, a DataFrame, or a .csv, .json or .jsonl file of the same.
+rows with `question` and `answer`, a mapping, a DataFrame, or a file of the same.
 """
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from jupyter_gpt.data import files
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.prompting import answers as replies
 from jupyter_gpt.prompting.answers import ANY, Form, form_of, is_correct
 
 GYM = "reasoning-gym:"
-SUFFIXES = (".csv", ".json", ".jsonl")
 Right = Callable[[str, int], bool]  # (answer, number of the question) -> is it right?
 
 
@@ -72,17 +71,16 @@ def by(score: Callable | None, answers: Sequence[str], forms: Sequence[Form]) ->
 
 def read(name: str) -> object:
     path = Path(name).expanduser()
-    if path.suffix.lower() not in SUFFIXES:
-        raise GPTError(
-            f"{name} is not a table of questions: give a .csv, .json or .jsonl file, a $variable, or {GYM}NAME"
-        )
+    if path.suffix.lower() not in files.ROW_SUFFIXES:
+        kinds = ".csv, .tsv, .json, .jsonl or .parquet"
+        raise GPTError(f"{name} is not a table of questions: give a {kinds} file, a $variable, or {GYM}NAME")
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        if path.suffix.lower() == ".csv":
-            return list(csv.DictReader(text.splitlines()))
         if path.suffix.lower() == ".json":
-            return json.loads(text)
-        return [json.loads(line) for line in text.splitlines() if line.strip()]
+            return json.loads(path.read_text(encoding="utf-8-sig"))  # which may be a mapping of questions to answers
+        rows = [row for _, row in files.rows(path)]
+        if refused := next((row for row in rows if isinstance(row, GPTError)), None):
+            raise refused
+        return rows
     except OSError as error:
         raise GPTError(f"{name} cannot be read: {error.strerror}") from error
     except ValueError as error:

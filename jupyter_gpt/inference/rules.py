@@ -149,6 +149,9 @@ def of_regex(regex: object) -> Rule:
 
 
 def of_choice(choice: object) -> Rule:
+    if isinstance(choice, str) and "," in choice and "|" not in choice:
+        several = "|".join(part.strip() for part in choice.split(","))
+        raise GPTError(f"choices are separated by |, as in {several!r:.60}; a list may hold one that has a comma")
     options = choice.split("|") if isinstance(choice, str) else choice
     if not isinstance(options, list | tuple) or not options or not all(isinstance(o, str) and o for o in options):
         raise GPTError(f'expected "a|b|c" or a list of non-empty texts for choice, got {choice!r:.60}')

@@ -369,6 +369,8 @@ def row_of(s: Setting) -> tuple[Inline, ...]:
 def words(settings: list[Setting]) -> list[str]:
     """The recommendation."""
     best, cheap = recommended(settings)
+    if best.accuracy == 0:
+        return ["best: none, for no setting has answered a question right"]
     unit, costs = price(settings)
     cost = dict(zip(settings, costs, strict=True))
     low, high = best.interval

@@ -312,7 +312,7 @@ class Evaluate(PromptOptions):
     model: Any = option(None, "the models take its place", only="none")
     task: Any = option(
         ...,
-        "a $variable or a .csv, .json or .jsonl file with questions and answers, or reasoning-gym:NAME",
+        "a $variable or a .csv, .tsv, .json, .jsonl or .parquet file with questions and answers, or reasoning-gym:NAME",
         place=True,
         variable=True,
         complete="files",

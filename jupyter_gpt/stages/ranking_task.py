@@ -22,6 +22,7 @@ from jupyter_gpt.stages.rankings import Question, Ranking, Rankings
 
 TIE = "tie"
 SHOWN = 4  # questions in a report; the others are behind a click
+MOST = 200  # and all that it has: those of imported data may be many thousands
 GREEN = "rgba(0,158,115,0.22)"
 ORANGE = "rgba(224,140,50,{})"
 
@@ -245,8 +246,12 @@ class RankingTask(Shown):
 def folded(rows: Sequence, parts: Callable[[Sequence], list[Part]], whole: bool) -> list[Part]:
     """The `parts` of the rows: the `whole` behind a click, else those beyond the first few."""
     if whole:
-        return [Folded("completions and rankings", parts(rows), text=True)]
-    more = [Folded(f"{len(rows) - SHOWN} more", parts(rows[SHOWN:]), text=True)] if len(rows) > SHOWN else []
+        return [Folded("completions and rankings", parts(rows[:MOST]), text=True)]
+    more: list[Part] = []
+    if len(rows) > SHOWN:
+        more = [Folded(f"{min(len(rows), MOST) - SHOWN} more", parts(rows[SHOWN:MOST]), text=True)]
+    if len(rows) > MOST:
+        more.append(Paragraph(f"{len(rows) - MOST:,} more are not shown", "quiet"))
     return [*parts(rows[:SHOWN]), *more]
 
 
@@ -267,7 +272,8 @@ def ranking_report(task: RankingTask, *, blind: bool = False) -> Report:
         "prompts": sorted({q.prompt for q in task.questions}),
         "sampling": sampling(task).as_dict(),
     }
-    return Report(task.title, parts, data, task.as_dict())
+    known = task.as_dict()
+    return Report(task.title, parts, data, {**known, "questions": known["questions"][:MOST]})
 
 
 def subtitle(task: RankingTask) -> str:

@@ -27,6 +27,11 @@ Turns = Annotated[int, Field(gt=0, le=100)]
 Rewarding = str | Callable[..., Any]
 
 
+def owner_of(loss: str) -> str | None:
+    """The algorithm that a loss belongs to."""
+    return next((algo for algo, losses in LOSSES.items() if loss in losses), None)
+
+
 class RLHF(Training):
     """reinforcement learning from rankings or rewards
 
@@ -189,7 +194,8 @@ For --loss kto a row is a vote: `prompt`, `completion` and `label`, true or fals
 
     def check_together(self) -> None:
         if isinstance(self.algo, str) and self.algo not in ALGORITHMS and not self.algo.startswith("$"):
-            likely = nearest(self.algo, ALGORITHMS)
+            owner = owner_of(self.algo)
+            likely = f": {self.algo} is --algo {owner} --loss {self.algo}" if owner else nearest(self.algo, ALGORITHMS)
             raise GPTError(f"--algo is {', '.join(ALGORITHMS)} or a $variable, not {self.algo!r:.40}{likely}")
         if self.algo == "grpo" and self.samples == 1:
             raise GPTError(
@@ -205,6 +211,8 @@ For --loss kto a row is a vote: `prompt`, `completion` and `label`, true or fals
             raise GPTError("--rollout-dtype samples on one device: leave --devices and --nodes out")
         losses = LOSSES.get(str(self.algo), ())
         if self.loss is not None and self.loss not in losses:
+            if not losses and (owner := owner_of(self.loss)):
+                raise GPTError(f"--loss {self.loss} belongs to --algo {owner}: this is {self.algo}")
             known = f"of {self.algo} is {', '.join(losses)}" if losses else "belongs to --algo grpo and dpo"
             raise GPTError(f"--loss {known}, not {self.loss!r:.40}{nearest(self.loss, losses)}")
         if self.loss == "kto" and self.prompts_per_step == 1:

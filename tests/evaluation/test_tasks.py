@@ -38,13 +38,16 @@ def test_answers_are_read_as_the_key_says_and_by_a_function_as_they_are():
 def test_files_and_data_frames(tmp_path):
     import pandas
 
-    rows = [{"question": "a?", "answer": "x, y"}, {"question": "b?", "answer": "z"}]
+    rows = [{"question": "a,\nor b?", "answer": "x, y"}, {"question": "b\u2028?", "answer": "z"}]
     frame = pandas.DataFrame(rows)
     frame.to_csv(tmp_path / "t.csv", index=False)
-    frame.to_json(tmp_path / "t.jsonl", orient="records", lines=True)
+    frame.to_csv(tmp_path / "t.tsv", index=False, sep=";")
+    frame.to_json(tmp_path / "t.jsonl", orient="records", lines=True, force_ascii=False)
+    frame.to_parquet(tmp_path / "t.parquet")
     frame.to_json(tmp_path / "t.json", orient="records")
-    for source in (frame, *(str(tmp_path / f"t.{kind}") for kind in ("csv", "json", "jsonl"))):
+    for source in (frame, *(str(tmp_path / f"t.{kind}") for kind in ("csv", "tsv", "json", "jsonl", "parquet"))):
         assert task_of(source).answers == ("x, y", "z")
+        assert task_of(source).questions == ("a,\nor b?", "b\u2028?")
 
 
 def test_a_score_of_the_users(tmp_path):
@@ -55,7 +58,7 @@ def test_a_score_of_the_users(tmp_path):
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        ("nowhere.csv", "cannot be read"),
+        ("nowhere.csv", "cannot read nowhere.csv: No such file"),
         ("x.txt", "is not a table of questions"),
         (7, "is a int"),
         ([], "has no questions"),

@@ -273,6 +273,7 @@ REFUSED = [
     ({"regex": r"a[^\d\D]"}, "no text satisfies it"),
     ({"choice": ["a", ""]}, "list of non-empty texts"),
     ({"choice": []}, "list of non-empty texts"),
+    ({"choice": "yes, no"}, "choices are separated by |, as in 'yes|no'"),
     ({"json": {"type": "integer", "minimum": 5, "maximum": 2}}, "minimum (5) is greater"),
     ({"json": {"type": "array", "uniqueItems": True}}, "uniqueItems"),
     ({"json": {"type": "array", "uniqueItems": True, "x-guidance": {"lenient": True}}}, "uniqueItems"),

@@ -143,7 +143,9 @@ def test_some_questions_that_cannot_be_asked_are_counted_and_told(gpt, chat):
 
 
 def test_the_report(gpt, chat):
-    found = gpt.evaluate(QUESTIONS, models=["chat"], techniques=TWO, **SHORT)
+    wrong = gpt.evaluate(QUESTIONS, models=["chat"], techniques=TWO, score=lambda answer, expected: False, **SHORT)
+    assert "best: none, for no setting has answered a question right" in wrong.report.text
+    found = gpt.evaluate(QUESTIONS, models=["chat"], techniques=TWO, score=lambda answer, expected: True, **SHORT)
     report = found.report
     assert report.text.startswith("the table: 6 questions\n\nmodel")
     assert repr(found).startswith("the table: 6 questions\n\nmodel") and "text/html" in found._repr_mimebundle_()[0]

@@ -320,6 +320,9 @@ def test_thousands_of_preferences_are_read_and_written_once(fake, monkeypatch):
     rows = [{"prompt": f"q{n}", "chosen": "a", "rejected": "b"} for n in range(300)]
     found = rank(fake, "taste", rankings_file=rows)
     assert len(reads) < 10 and len(found.rankings) == 300
+    report = ranking_report(found)
+    assert "\n196 more\n" in report.text and "\n100 more are not shown\n" in report.text
+    assert "q199" in report.text and "q200" not in report.text and len(report.metadata["questions"]) == 200
 
 
 @pytest.mark.parametrize(
