@@ -20,6 +20,11 @@ class Kernel {
   readonly connectionStatusChanged = new Signal<this, void>(this);
   readonly info = Promise.resolve({ language_info: { name: "python" }, supported_features: ["kernel subshells"] });
 
+  requestKernelInfo(): Promise<void> {
+    this.asked.push("info");
+    return Promise.resolve();
+  }
+
   requestCommInfo(): Promise<unknown> {
     this.asked.push("loaded");
     const comms = this.loaded ? { "jupyter_gpt.panel": {} } : {};
@@ -108,6 +113,23 @@ describe("the panel's client", () => {
     kernel.lost.clear();
     await pass(3);
     expect(client.situation.is).toBe("state");
+  });
+
+  it("asks a kernel that another page has restarted whether it has started", async () => {
+    open();
+    await pass(0.1);
+    kernel.status = "starting";
+    statusChanged.emit();
+    expect(client.situation).toEqual({ is: "starting" });
+    kernel.loaded = false;
+    await pass(3);
+    expect(client.situation).toEqual({ is: "not loaded" }); // though JupyterLab leaves the status at "starting"
+    statusChanged.emit();
+    kernel.status = "idle";
+    statusChanged.emit();
+    await pass(10);
+    expect(client.situation).toEqual({ is: "not loaded" });
+    expect(kernel.asked.filter((type) => type === "info")).toHaveLength(1);
   });
 
   it("waits for a kernel that a cell blocks", async () => {

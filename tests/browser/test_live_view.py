@@ -96,7 +96,7 @@ def test_keys_work_the_card_and_not_the_notebook(open_notebook, fake_run):
 
 def test_a_stop_says_that_it_evaluates_and_a_second_one_skips_that(open_notebook, fake_run, tmp_path):
     record = tmp_path / "told.json"
-    notebook = open_notebook(CELL, f"follow(FakeRun(600, {str(record)!r}, steps=4000, closing=600), report)")
+    notebook = open_notebook(CELL, f"follow(FakeRun(240, {str(record)!r}, steps=4000, closing=600), report)")
     page = notebook.page
     notebook.run_all()
     page.locator(".gpt-main canvas").wait_for()

@@ -66,6 +66,8 @@ export class Client {
   private line: Promise<Line> | null = null;
   private seen = false;
   private renewal = 0;
+  private waking = 0;
+  private started: Kernel.IKernelConnection | null = null; // has answered, though its status is still "starting"
   private looking = false;
   private lookAgain = false;
   private queue: Promise<unknown> = Promise.resolve();
@@ -111,8 +113,9 @@ export class Client {
   private attach(): void {
     const kernel = this.context?.session?.kernel ?? null;
     const status = kernel?.status ?? "unknown";
+    if (status !== "starting") this.started = null;
     const down = ["starting", "restarting", "autorestarting", "terminating", "dead"].includes(status);
-    const up = kernel !== null && kernel.connectionStatus === "connected" && !down;
+    const up = kernel !== null && kernel.connectionStatus === "connected" && (!down || kernel === this.started);
     if (kernel !== this.watched) {
       this.watched?.connectionStatusChanged.disconnect(this.attach, this);
       kernel?.connectionStatusChanged.connect(this.attach, this);
@@ -129,10 +132,29 @@ export class Client {
     clearTimeout(this.renewal);
     if (!this.context) return this.show({ is: "no notebook" });
     if (!kernel || ["dead", "terminating"].includes(status)) return this.show({ is: "no kernel" });
-    if (!up) return this.show({ is: "starting" });
+    if (!up) {
+      this.show({ is: "starting" });
+      return this.wake(kernel);
+    }
     kernel.iopubMessage.connect(this.overhear, this);
     this.show({ is: "asking", late: false });
     void this.begin(kernel);
+  }
+
+  /** A kernel that another page has restarted tells that it starts. JupyterLab leaves it at that, so it is asked here. */
+  private wake(kernel: Kernel.IKernelConnection): void {
+    clearTimeout(this.waking);
+    const starting = () => kernel === this.watched && kernel.status === "starting" && kernel !== this.started;
+    const answered = () => {
+      if (!starting()) return;
+      this.started = kernel;
+      this.attach();
+    };
+    this.waking = window.setTimeout(() => {
+      if (!starting()) return;
+      kernel.requestKernelInfo().then(answered, () => undefined); // not connected: asked again below
+      this.wake(kernel);
+    }, LATE);
   }
 
   /** Whether the kernel has the comm. */
