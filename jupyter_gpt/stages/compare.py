@@ -43,7 +43,7 @@ class Comparison(RankingTask):
 
     @property
     def votes(self) -> list[str | None]:
-        """For each question the name of the best model, `tie`, or None where there is no vote."""
+        """The vote on each question: the name of the best model, `tie`, or None if there is no vote."""
         return [self.models[choice] if isinstance(choice, int) else choice for choice in self.choices]
 
     @property

@@ -8,7 +8,7 @@ With several ranks (`nn/distributed.py`) each walks this loop, and the micro-bat
 first alone evaluates and samples, unless the model lies in pieces on all of them.
 
 A `Trainer` of pretraining, finetuning, a classifier or a reward model says what a micro-batch is, what its loss is, and
-how it is evaluated and sampled. Reinforcement learning has a loop of its own (`rl.py`), and all else from here.
+how it is evaluated and sampled. Reinforcement learning has its own loop (`rl.py`) and uses the rest of this file.
 
 The stages stand on this file and are read when the extension loads: torch is imported where it is used.
 """

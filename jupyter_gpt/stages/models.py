@@ -206,7 +206,7 @@ def to_gguf(session, model: Model, options: Save) -> Path:
 
 
 def merge(session, options: Merge) -> Model:
-    """Raises GPTError for a model that is no adapter, and for a name that something else made, unless `overwrite`."""
+    """Raises GPTError if the model is not an adapter, or if the name is taken and `overwrite` is not set."""
     name = options.name
     session.finish_first(name)
     model = session.models.about(name)

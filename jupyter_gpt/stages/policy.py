@@ -72,7 +72,7 @@ def critic_of(start: nn.Module, rank: int, pad: int, seed: int) -> nn.Module:
 
 
 def values_of(critic: Reader, rows: Sequence[PromptCompletion]) -> Tensor:
-    """The value `(B, L)`, fp32, of the state before each token of the completions; zero where there is no token."""
+    """Values of the states before each completion token, `(B, L)`, fp32; zero at padding."""
     head = head_of(critic.module)
     hidden = critic.hidden([s.ids for s in rows])[foretelling(rows, critic.device)]
     return laid_out(head(hidden.to(next(head.parameters()).dtype))[:, 0].float(), rows)
