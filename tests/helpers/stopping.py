@@ -2,32 +2,42 @@
 machine.
 """
 
-import os
 import signal
+from contextlib import contextmanager
+from unittest import mock
 
+from helpers import TESTS
 from jupyter_gpt.runs.control import Control
 from jupyter_gpt.runs.events import Step
 
 
-class StopAt(Control):
-    """Stops the run right after a step."""
-
-    def __init__(self, step):
-        self.step = step
+def stopped_at(step, train, *args, **options):
+    """The run that `train` makes, stopped right after a step."""
 
     def look(self, run, event):
-        if isinstance(event, Step) and event.step >= self.step:
+        if isinstance(event, Step) and event.step >= step:
             run.stopping.set()
 
+    with mock.patch.object(Control, "look", look):
+        run = train(*args, **options, background=True)
+        run.wait()
+    assert run.status == "stopped" and run.step == step
+    return run
 
-def stop_at(run, step):
-    """Stop a run that has just begun in the background, and wait for its end."""
-    run.control, before = StopAt(step), run.control
-    run.wait()
-    run.control = before  # for the run that goes on
 
-
-def interrupt_soon():
-    """Interrupt this process, as ■ does, half a second from now."""
-    signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+@contextmanager
+def interrupted_soon():
+    """Interrupt this process, as ■ does, half a second from now; none comes later than the end of the block."""
+    before = signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
     signal.setitimer(signal.ITIMER_REAL, 0.5)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def hold_at(monkeypatch, step):
+    """Let runs in processes of their own wait after a step until they are asked to stop or to pause; see `holding`."""
+    monkeypatch.syspath_prepend(TESTS / "helpers" / "holding")
+    monkeypatch.setenv("HOLD_AT", str(step))

@@ -24,17 +24,18 @@ def read(reader: Reader, item: Item):
 
 @pytest.fixture
 def reader():
-    found = Reader(seconds=3.0)
+    found = Reader(seconds=60.0)
     yield found
     found.close()
 
 
 @pytest.fixture
 def trickle():
-    """The address of a server that sends a byte every tenth of a second, without an end."""
+    """A server that sends a byte every tenth of a second, without an end: its address, and when it is asked."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
+            asked.set()
             self.send_response(200)
             self.end_headers()
             try:
@@ -46,10 +47,10 @@ def trickle():
         def log_message(self, *arguments):
             """Nothing is printed."""
 
-    over = threading.Event()
+    asked, over = threading.Event(), threading.Event()
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/"
+    yield f"http://127.0.0.1:{server.server_port}/", asked
     over.set()
     server.shutdown()
     server.server_close()
@@ -86,7 +87,7 @@ def test_nested_tags_take_at_most_their_time_and_the_next_document_is_read(reade
 def test_an_address_that_trickles_is_given_up(reader, trickle):
     reader.seconds = 1.0
     with pytest.raises(Unreadable, match="took longer than 1 s to read"):
-        read(reader, Item(trickle))
+        read(reader, Item(trickle[0]))
 
 
 def test_a_reader_that_is_killed_costs_one_document(reader, tmp_path):
@@ -105,11 +106,15 @@ def test_a_stop_ends_an_indexing_run_that_waits_for_a_server(tiny_model, trickle
     gpt = Session()
     tiny_model(gpt, "small")
     gpt.index("kb", "$texts", embedder="small", variables={"texts": ["one", "two"]}, chunk_tokens=40)
-    began = time.monotonic()
-    threading.Timer(1.0, os.kill, [os.getpid(), signal.SIGINT]).start()
-    kept = gpt.index("kb", ["$texts", trickle], variables={"texts": ["one", "two"]})
+    address, asked = trickle
+
+    def interrupt():
+        asked.wait()
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    kept = gpt.index("kb", ["$texts", address], variables={"texts": ["one", "two"]})
     assert kept.report.stopped
-    assert time.monotonic() - began < 10
     assert [hit.text for hit in kept.search("two", k=1)] == ["two"]
 
 

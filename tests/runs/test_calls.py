@@ -63,7 +63,7 @@ def test_an_interrupt_breaks_the_function_and_the_job_is_told(worker):
 
     def slow():
         threading.Timer(0.1, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
-        time.sleep(20)
+        time.sleep(600)
 
     def job():
         try:
@@ -73,9 +73,8 @@ def test_an_interrupt_breaks_the_function_and_the_job_is_told(worker):
         yield
         return "ended"
 
-    began = time.monotonic()
     assert worker.submit(job()).wait(interrupted=lambda: told.append("asked")) == "ended"
-    assert sorted(told) == ["asked", "broken"] and time.monotonic() - began < 20
+    assert sorted(told) == ["asked", "broken"]
 
 
 def test_a_call_taken_on_and_interrupted_before_it_began_is_made_in_the_end():
@@ -129,21 +128,18 @@ def test_a_step_that_does_not_end_is_told_and_then_an_error(wedged, monkeypatch)
 
 def test_an_interrupt_ends_the_waiting_for_a_worker_that_does_not_answer(wedged, monkeypatch):
     monkeypatch.setattr(jobs, "STUCK", 60.0)
+    monkeypatch.setattr(jobs, "print", lambda *_, **__: signal.raise_signal(signal.SIGINT), raising=False)
     stopped, (worker, _) = [], wedged
-    threading.Timer(1.0, os.kill, [os.getpid(), signal.SIGINT]).start()
-    began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         worker.submit(short()).wait(None, lambda: stopped.append(True))
-    assert stopped == [True] and time.monotonic() - began < 30
+    assert stopped == [True]
 
 
 def test_after_a_job_was_left_the_next_says_so_and_a_free_worker_goes_on(wedged, monkeypatch):
     monkeypatch.setattr(jobs, "STUCK", 60.0)
     worker, job = wedged
-    interrupt = lambda: threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGINT]).start()  # noqa: E731
-    interrupt()
     with pytest.raises(KeyboardInterrupt):
-        job.wait(None, interrupt)
+        job.wait(lambda: signal.raise_signal(signal.SIGINT), lambda: None)
     with pytest.raises(GPTError, match="restart the kernel"):
         worker.submit(short()).wait()
 
@@ -167,13 +163,11 @@ def test_a_second_interrupt_leaves_the_job_a_moment_to_end(worker):
         while not going.is_set():
             yield
 
-    def interrupted():
-        heard.append(time.monotonic())
-        if len(heard) == 1:
-            threading.Timer(0.05, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    def tick():
+        if len(heard) < 2:
+            signal.raise_signal(signal.SIGINT)
 
-    threading.Timer(0.05, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
-        worker.submit(job()).wait(interrupted=interrupted, grace=0.3)
+        worker.submit(job()).wait(tick, lambda: heard.append(time.monotonic()), grace=0.3)
     assert len(heard) == 2 and time.monotonic() - heard[1] >= 0.3
     going.set()

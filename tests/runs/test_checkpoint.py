@@ -57,12 +57,18 @@ def test_what_is_written_is_the_state_it_was_given_though_training_went_on(tmp_p
     assert (position["step"], position["seconds"]) == (1, 1.0)
 
 
-def test_the_next_waits_for_the_one_before(tmp_path, disk):
+def test_the_next_waits_for_the_one_before(tmp_path, disk, monkeypatch):
+    def join(background):
+        threading.Timer(0.3, disk.go.set).start()
+        real(background)
+
+    real = Background.join
     background = Background(tmp_path)
     background.save(1, *state(1.0))
     assert disk.begun.wait(30)
-    threading.Timer(0.3, disk.go.set).start()
-    background.save(2, *state(2.0))
+    with monkeypatch.context() as patch:
+        patch.setattr(Background, "join", join)
+        background.save(2, *state(2.0))
     assert (tmp_path / "step-0000001").exists() and background.paused > 0.2
     background.join()
     assert background.check() == [1, 2] and disk.most == 1

@@ -7,7 +7,7 @@ import warnings
 import pytest
 
 from helpers import TESTS
-from helpers.stopping import stop_at
+from helpers.stopping import stopped_at
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.runs.events import cut_events, read_events
 
@@ -42,8 +42,7 @@ def test_a_run_with_a_damaged_event_resumes_and_says_so_once(gpt, train):
         return [(e["step"], e["loss"], e["grad_norm"]) for e in run.events if e["event"] == "step"]
 
     whole = train("whole", steps=40)
-    run = train("part", steps=40, background=True)
-    stop_at(run, 5)
+    run = stopped_at(5, train, "part", steps=40)
     path = run.folder / "events.jsonl"
     lines = path.read_bytes().split(b"\n")
     at = next(n for n, line in enumerate(lines) if json.loads(line)["event"] == "step") + 1

@@ -14,6 +14,7 @@ import pytest
 
 from helpers import TESTS
 from helpers.errors import fail
+from helpers.stopping import hold_at
 from helpers.tiny import DOCUMENTS, tiny_run
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.notebook.panel import Panel
@@ -53,16 +54,17 @@ def told(run):
     return [{key: event[key] for key in keys if key in event} for event in events]
 
 
-def test_a_detached_run_is_followed_stopped_killed_and_resumed_to_the_same_model(gpt, train, capfd):
+def test_a_detached_run_is_followed_stopped_killed_and_resumed_to_the_same_model(gpt, train, capfd, monkeypatch):
     whole = train("whole", **GIVEN)
+    hold_at(monkeypatch, 3)
     run = train("apart", detach=True, **GIVEN)
     assert run.status == "running" and not run.here and run.alive
     assert fail(train, "apart", **GIVEN).startswith("run apart is still running")
 
     other = Session()  # another kernel in this folder
     seen = other.runs["apart"]
-    until(lambda: seen.step >= 3)
-    assert run.step >= 3 and not (run.folder / payload.FILE).exists()
+    until(lambda: seen.step == 3)
+    assert run.step == 3 and not (run.folder / payload.FILE).exists()
     assert json.loads((run.folder / launcher.HANDLE).read_text())["detached"] is True
     assert fail(lambda: other.models["apart"]).startswith("apart is running in a separate process (step ")
     assert "apart" in other.runs.report.text and "running" in other.runs.report.text
@@ -71,7 +73,7 @@ def test_a_detached_run_is_followed_stopped_killed_and_resumed_to_the_same_model
     seen.sample_now()
     until(lambda: any(event.get("asked") for event in run.events))  # so it has seen that it is paused
     step = run.step
-    assert step < 100 and len(run.history) == step
+    assert step == 3 and len(run.history) == step
     latest = other.prompt("Tale", model="apart", step="latest", max_tokens=4, temperature=0)  # while it is trained
     [kept] = [path.name for path in sorted((run.folder / "checkpoints").glob("step-*"))][-1:]
     assert latest.model == f"apart.step-{int(kept[5:])}" and "apart" not in other.models
@@ -82,13 +84,14 @@ def test_a_detached_run_is_followed_stopped_killed_and_resumed_to_the_same_model
     [row] = [row for row in panel.state()["runs"] if row["name"] == "apart"]
     assert (row["status"], row["here"], row["step"]) == ("paused", True, step)
     assert "error" not in panel.answer({"type": "unpause", "name": "apart"})
-    until(lambda: seen.step > step)
+    until(lambda: seen.step == 4)
     other.stop("apart")
-    assert seen.status == run.status == "stopped" and gpt.models["apart"].step == run.step < 100
+    assert seen.status == run.status == "stopped" and gpt.models["apart"].step == run.step == 4
 
+    hold_at(monkeypatch, 24)
     again = other.resume("apart", detach=True)
     assert fail(gpt.resume, "apart") == "run apart is running already"
-    until(lambda: again.step >= step + 20)
+    until(lambda: again.step == 24)
     handle = again.handle
     os.kill(handle["pid"], signal.SIGKILL)
     until(lambda: again.status == "interrupted")

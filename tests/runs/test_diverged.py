@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.stopping import stop_at
+from helpers.stopping import stopped_at
 from jupyter_gpt.notebook.run_summary import summary
 from jupyter_gpt.notebook.views.live import _Feed
 from jupyter_gpt.notebook.views.run_report import run_report
@@ -109,8 +109,7 @@ def test_a_resumed_run_raises_the_alarms_that_it_would_have_raised(gpt, train):
 
     options = {"steps": 60, "eval_every": 50, "lr": 30.0}
     whole = told(train("run", **options))
-    part = train("run", overwrite=True, background=True, **options)
-    stop_at(part, 12)
-    assert part.step < 50 and told(part) == whole[:1] and part.events[-1]["alarms"] == ["diverged"]
+    part = stopped_at(12, train, "run", overwrite=True, **options)
+    assert told(part) == whole[:1] and part.events[-1]["alarms"] == ["diverged"]
     gpt.runs.known.clear()
     assert told(gpt.resume("run")) == whole

@@ -8,6 +8,7 @@ import pytest
 
 from helpers import slurm_cluster
 from helpers.processes import of_folder, wait_until
+from helpers.stopping import hold_at
 from helpers.tiny import tiny_run
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.runs.launchers import launcher, node, slurm
@@ -43,9 +44,9 @@ def test_ranks_on_two_nodes_meet_and_scancel_leaves_none(on_cluster, tmp_path):
     wait_until(lambda: len(list(folder.glob("rank-*"))) == 2 or not slurm.alive(handle))
     assert [(folder / f"rank-{n}").read_text() for n in (0, 1)] == [f"3 2 0 {home['JUPYTER_GPT_HOME']}"] * 2
     slurm.stop(handle)
-    wait_until(lambda: not slurm.alive(handle), 30)
+    wait_until(lambda: not slurm.alive(handle))
     assert slurm.state_of(handle) == "CANCELLED"
-    wait_until(lambda: not of_folder(folder), 10)
+    wait_until(lambda: not of_folder(folder))
     assert slurm.logs(handle, folder) == [folder / "logs" / "slurm.log"]
 
 
@@ -62,16 +63,17 @@ def test_a_run_is_trained_and_stopped_on_two_nodes_and_refused_by_nodes_with_oth
     assert "tiny" not in gpt.runs
     launcher.configure("slurm", {"partition": ""})
 
+    hold_at(monkeypatch, 2)
     run = tiny_run(gpt, steps=400, on="slurm", nodes=2, detach=True, checkpoint_every=1)
     assert run.status == "running" and run.handle["launcher"] == "slurm"
     script = (run.folder / "slurm.sh").read_text()
     assert "--time=5\n" in script and "--partition" not in script
-    wait_until(lambda: run.step >= 2 or not run.alive)
+    wait_until(lambda: run.step == 2 or not run.alive)
     run.stop()
     run.wait()
-    assert run.status == "stopped" and gpt.models["tiny"].folder.exists()
+    assert run.status == "stopped" and run.step == 2 and gpt.models["tiny"].folder.exists()
     assert sorted(path.name for path in (run.folder / "checkpoints").iterdir()) and run.handle["nodes"] == 2
-    wait_until(lambda: not of_folder(run.folder), 10)
+    wait_until(lambda: not of_folder(run.folder))
 
     # other packages on the nodes
     other = {**node.versions(), "torch": "1.0"}
@@ -79,7 +81,7 @@ def test_a_run_is_trained_and_stopped_on_two_nodes_and_refused_by_nodes_with_oth
         patch.setattr(node, "versions", lambda: other)
         with pytest.raises(GPTError, match=r"node n\d has torch .* instead of 1.0: install the same on all nodes"):
             gpt.resume("tiny", on="slurm")
-    wait_until(lambda: not of_folder(run.folder), 10)
+    wait_until(lambda: not of_folder(run.folder))
 
 
 def test_a_job_that_waits_is_cancelled_by_stop(on_cluster, gpt):

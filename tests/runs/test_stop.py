@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from helpers.stopping import stop_at
+from helpers.stopping import stopped_at
 from jupyter_gpt.runs.events import cut_events, read_events
 from jupyter_gpt.stages import rl
 from jupyter_gpt.stages.pretrain_training import Training
@@ -72,8 +72,12 @@ def endless(monkeypatch):
     monkeypatch.setattr(Training, "evaluate", evaluate)
 
 
+def is_evaluating(run):
+    return run.status == "stopping" and steps_of(run, "checkpoint")[-1:] == [run.step]
+
+
 def evaluating(run):
-    while run.status != "stopping" or steps_of(run, "checkpoint")[-1:] != [run.step]:
+    while not is_evaluating(run):
         time.sleep(0.005)
     time.sleep(0.2)
     assert run.alive
@@ -94,9 +98,8 @@ def test_a_stopped_run_tells_of_the_model_it_leaves(gpt, tiny_model, kind):
 def test_a_stopped_pretraining_tells_too_and_a_resumed_one_forgets_it(gpt, train):
     given = {"steps": 60, "eval_every": 50, "sample_every": 50, "seed": 3}
     whole = train("whole", **given)
-    run = train("part", background=True, **given)
-    stop_at(run, 7)
-    assert run.step < 50 and steps_of(run, "evaluation") == [0, run.step]
+    run = stopped_at(7, train, "part", **given)
+    assert steps_of(run, "evaluation") == [0, run.step]
     assert run.history["val_loss"].iloc[-1] == [e for e in run.events if e["event"] == "evaluation"][-1]["val_loss"]
     gpt.runs.known.clear()
     again = gpt.resume("part")
@@ -132,13 +135,12 @@ def test_two_interrupts_stop_and_skip_and_the_cell_ends_without_an_error(gpt, tr
     run = train(**RARELY)
 
     def press():
-        come_to(run, 5)
-        os.kill(os.getpid(), signal.SIGINT)
-        evaluating(run)
-        os.kill(os.getpid(), signal.SIGINT)
+        if run.step >= 5 if not pressed else len(pressed) == 1 and is_evaluating(run):
+            pressed.append(run.step)
+            signal.raise_signal(signal.SIGINT)
 
-    threading.Thread(target=press).start()
-    assert run.wait().status == "stopped" and gpt.models["tiny"].step == run.step
+    pressed = []
+    assert run.wait(press).status == "stopped" and gpt.models["tiny"].step == run.step
     assert steps_of(run, "evaluation") == [0]
 
 

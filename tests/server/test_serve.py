@@ -284,7 +284,7 @@ def test_out_of_memory_is_said_and_over(served, client, monkeypatch, kind):
 def test_serving_goes_on_beside_a_run_and_after_an_unload(served, client, train):
     options = {"model": "tiny", "prompt": "The", "max_tokens": 10, "seed": 1}
     before = client.completions.create(**options).choices[0].text
-    run = train("pupil", steps=2000, background=True)
+    run = train("pupil", steps=100_000, background=True)
     until = time.monotonic() + 60
     while not run.step and time.monotonic() < until:
         time.sleep(0.01)

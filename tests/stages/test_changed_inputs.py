@@ -6,7 +6,7 @@ import pytest
 import torch
 import yaml
 
-from helpers.stopping import stop_at
+from helpers.stopping import stopped_at
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.session import Session
 from jupyter_gpt.stages.rankings import Ranking
@@ -65,8 +65,7 @@ def stopped(gpt, tiny_model):
             gpt.reward("judge", rankings="taste", base="fox", steps=1, lora=2)
         if "adapter" in run:
             gpt.rlhf("more", policy="fox", algo="grpo", reward=short, **{**SMALL, "steps": 1})
-        found = RUNS[run](gpt, background=True, variables={"short": short})
-        stop_at(found, 2)
+        found = stopped_at(2, RUNS[run], gpt, variables={"short": short})
         assert found.status == "stopped"
         return Session()
 

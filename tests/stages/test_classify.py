@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from helpers.errors import fail
-from helpers.stopping import stop_at
+from helpers.stopping import stopped_at
 from jupyter_gpt.data.labelled import Labelled, batch, check, read, split
 from jupyter_gpt.session import Session
 
@@ -88,8 +88,7 @@ def test_stopped_and_resumed_ends_as_if_never_stopped(gpt, fox):
         return [(e["step"], e["loss"]) for e in run.events if e["event"] == "step"]
 
     whole = gpt.classify("whole", TEXTS, "fox", **{**SHORT, "steps": 30})
-    part = gpt.classify("part", TEXTS, "fox", background=True, **{**SHORT, "steps": 30})
-    stop_at(part, 3)
+    part = stopped_at(3, gpt.classify, "part", TEXTS, "fox", **{**SHORT, "steps": 30})
     assert part.status == "stopped" and gpt.models["part"].predict("The fox") in ("good", "bad")
     assert steps(Session().resume("part")) == steps(whole)
     assert len(steps(whole)) == 30

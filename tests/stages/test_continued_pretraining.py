@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from helpers.errors import fail
-from helpers.stopping import stop_at
+from helpers.stopping import stopped_at
 from helpers.tiny import DOCUMENTS, TINY, tiny_model, tiny_run
 
 SHORT = {"context": 32, "batch_tokens": 128, "rows": 2, "sample_every": 1000, "variables": {"docs": DOCUMENTS}}
@@ -53,8 +53,7 @@ def test_stopped_and_resumed_equals_uninterrupted(gpt):
     tiny_model(gpt)
     given = {**SHORT, "base": "tiny", "steps": 20, "checkpoint_every": 5}
     gpt.pretrain("whole", DOCS, **given)
-    run = gpt.pretrain("part", DOCS, background=True, **given)
-    stop_at(run, 7)
+    stopped_at(7, gpt.pretrain, "part", DOCS, **given)
     assert gpt.resume("part", variables={"docs": DOCUMENTS}).status == "finished"
     one, two = weights(gpt, "whole"), weights(gpt, "part")
     assert all((one[key] == two[key]).all() for key in one)
@@ -91,8 +90,7 @@ def test_what_cannot_be_continued_is_refused(gpt, given, message):
 
 def test_a_base_that_has_changed_is_told(gpt):
     tiny_model(gpt)
-    run = gpt.pretrain("more", DOCS, base="tiny", steps=2000, checkpoint_every=5, background=True, **SHORT)
-    stop_at(run, 5)
+    stopped_at(5, gpt.pretrain, "more", DOCS, base="tiny", steps=2000, checkpoint_every=5, **SHORT)
     tiny_model(gpt, seed=1)
     again = fail(gpt.resume, "more", variables={"docs": DOCUMENTS})
     assert again == "tiny is not what more began with: run its cell again"

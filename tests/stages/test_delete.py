@@ -6,6 +6,7 @@ import threading
 import torch
 
 from helpers.errors import fail
+from helpers.stopping import stopped_at
 from helpers.tiny import DOCUMENTS
 from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError
@@ -93,8 +94,7 @@ def test_a_base_of_adapters_is_kept_and_renamed_with_them(gpt, tiny_model):
 def test_a_renamed_run_goes_on_to_the_same_weights(gpt, train):
     train("whole", steps=6, checkpoint_every=1)
     expected = gpt.models["whole"].module.state_dict()
-    run = train("part", steps=6, checkpoint_every=1, background=True)
-    run.wait(tick=lambda: run.stop() if run.step >= 2 and run.status == "running" else None)
+    stopped_at(2, train, "part", steps=6, checkpoint_every=1)
     assert gpt.rename("part", "rest") == ["model", "run"] and "part" not in gpt.runs
     gpt.resume("rest", variables={"docs": DOCUMENTS})
     assert gpt.runs["rest"].status == "finished" and gpt.models["rest"].lineage == ["rest (pretrain)"]

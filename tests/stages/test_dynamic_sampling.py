@@ -6,7 +6,7 @@ import pytest
 
 from helpers.errors import fail
 from helpers.rl_runs import PROMPTS
-from helpers.stopping import stop_at
+from helpers.stopping import stopped_at
 from jupyter_gpt.stages import grpo
 from jupyter_gpt.stages.rl import group_advantages_of
 
@@ -82,8 +82,7 @@ def test_stopped_and_resumed_equals_uninterrupted(gpt, tiny):
     given = {"reward": "$easy", "steps": 8, "eval_every": 4, "prompts_per_step": 4, "dynamic_sampling": 3, **SMALL}
     variables = {"easy": easy}
     whole = gpt.rlhf("whole", PROMPTS, variables=variables, **given)
-    run = gpt.rlhf("part", PROMPTS, variables=variables, background=True, **given)
-    stop_at(run, 3)
+    run = stopped_at(3, gpt.rlhf, "part", PROMPTS, variables=variables, **given)
     assert run.status == "stopped" and 3 <= run.step < 8
     again = gpt.resume("part", variables=variables)
     assert again.history["resampled"].tolist() == whole.history["resampled"].tolist()

@@ -4,11 +4,12 @@ Twenty steps read all of `$docs`: then a longer run prepares the same data.
 """
 
 import json
+import time
 
 import pytest
 from filelock import FileLock
 
-from helpers.stopping import stop_at
+from helpers.stopping import stopped_at
 from helpers.tiny import DOCUMENTS
 from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError
@@ -82,8 +83,7 @@ def test_a_warm_up_keeps_its_steps(gpt, train):
 def test_made_longer_twice_and_stopped_between(gpt, train):
     train("short", steps=20)
     gpt.resume("short", steps=30)
-    run = gpt.resume("short", steps=4000, background=True)
-    stop_at(run, 34)
+    run = stopped_at(34, gpt.resume, "short", steps=4000)
     assert run.status == "stopped" and run.step < 2000
     again = gpt.resume("short", steps=(run.step + 1) * 2)
     whole = train("whole", steps=again.steps, checkpoint_every=7)
@@ -153,7 +153,10 @@ def test_a_run_that_works_and_one_of_another_process_are_refused(gpt, train, mon
     run = train("short", steps=4000, background=True)
     with pytest.raises(GPTError, match=r"^run short is running already$"):
         gpt.resume("short", steps=8000)
-    stop_at(run, 3)
+    while run.step < 3:
+        time.sleep(0.01)
+    run.stop()
+    run.wait()
     before = kept(run), (run.folder / "events.jsonl").read_bytes()
     monkeypatch.setattr(store, "PATIENCE", 0.05)
     with (

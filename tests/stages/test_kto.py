@@ -9,7 +9,7 @@ import torch
 
 from helpers import trl_batches
 from helpers.errors import fail
-from helpers.stopping import stop_at
+from helpers.stopping import stopped_at
 from helpers.trl_batches import gradients, model, rows_in, same, settings
 from jupyter_gpt.data.prompt_completion import PromptCompletion
 from jupyter_gpt.errors import GPTError
@@ -175,8 +175,7 @@ def test_micro_batches_add_up_and_weights_count(gpt, tiny, monkeypatch):
 def test_stopped_and_resumed_equals_uninterrupted(gpt, tiny):
     given = {"prompts": VOTES, "steps": 8, "eval_every": 4, **SMALL}
     gpt.rlhf("whole", **given)
-    run = gpt.rlhf("part", **given, background=True)
-    stop_at(run, 3)
+    run = stopped_at(3, gpt.rlhf, "part", **given)
     assert run.status == "stopped" and gpt.resume("part").status == "finished"
     one, two = ((gpt.models.folder(n) / "adapter_model.safetensors").read_bytes() for n in ("whole", "part"))
     assert one == two

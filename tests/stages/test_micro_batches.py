@@ -5,7 +5,7 @@ refused.
 import pytest
 import yaml
 
-from helpers.stopping import stop_at
+from helpers.stopping import stopped_at
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.nn import devices as memory
 from jupyter_gpt.nn import training_memory as formula
@@ -86,8 +86,7 @@ def test_resumed_it_is_what_it_was_and_an_older_run_chooses(ready, kind, asked, 
     step, sizes = asked[-1]
     with monkeypatch.context() as patch:
         patch.setattr(memory, "free", lambda device: int(step.bytes(sizes[-1], True) / formula.MARGIN) + 1)
-        run = STAGES[kind](ready, "a", background=True)
-        stop_at(run, 1)
+        run = stopped_at(1, STAGES[kind], ready, "a")
     keys = ("micro_tokens", "checkpointing")
     chosen = [run.recipe[key] for key in keys]
     assert run.status == "stopped" and chosen == [sizes[-1], True]

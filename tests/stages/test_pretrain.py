@@ -2,18 +2,17 @@
 
 import json
 import math
-import os
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from helpers.stopping import stop_at
+from helpers.stopping import stopped_at
 from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError
+from jupyter_gpt.runs.control import Control
 
 
 def losses(run):
@@ -67,8 +66,7 @@ def test_same_seed_same_numbers_other_seed_other_numbers(gpt, train):
 
 def test_stopped_and_resumed_equals_uninterrupted(gpt, train):
     whole = train("whole", steps=40, sample_every=10)
-    run = train("part", steps=40, sample_every=10, background=True)
-    stop_at(run, 13)
+    run = stopped_at(13, train, "part", steps=40, sample_every=10)
     assert run.status == "stopped" and run.step < 40
     assert gpt.models.about("part").step == run.step
     gpt.runs.known.clear()  # as a new kernel would find it
@@ -126,12 +124,11 @@ def test_minutes_set_the_steps(gpt, train):
     assert run.status == "finished" and run.steps >= 1 and run.recipe["minutes"] == 0.01
 
 
-def test_stopped_before_its_first_step_says_so(gpt, train):
-    run = train(steps=4000, background=True)
-    run.stop()
+def test_stopped_before_its_first_step_says_so(gpt, train, monkeypatch):
+    monkeypatch.setattr(Control, "look", lambda self, run, event: run.stopping.set())
     with pytest.raises(GPTError, match="before its first step"):
-        run.wait()
-    assert run.status == "failed" and "tiny" not in gpt.models
+        train(steps=9)
+    assert gpt.runs["tiny"].status == "failed" and "tiny" not in gpt.models
 
 
 def test_two_runs_at_once_are_refused(gpt, train):
@@ -272,9 +269,7 @@ def test_a_full_disk_is_one_line_wherever_it_strikes(gpt, train, disk):
             again()
     assert "other" not in gpt.runs and not store._locks
     disk(full=False)
-    gpt.resume("tiny", background=True)
-    stop_at(gpt.runs["tiny"], 8)
-    assert gpt.runs["tiny"].wait().status == "stopped"
+    stopped_at(run.step + 3, gpt.resume, "tiny")
 
 
 def test_a_name_made_again_on_a_full_disk_stays(gpt, train, disk):
@@ -310,8 +305,7 @@ def test_a_short_memory_cuts_the_batch_and_resumed_it_stays_cut(gpt, train, monk
     step, _ = memory_step(PretrainRecipe.from_dict(whole.recipe), 300, "cpu")
     with monkeypatch.context() as patch:
         patch.setattr(memory, "free", lambda device: int(step.bytes(64, True) / 0.84))
-        part = train("part", rows=None, steps=6, dtype="float32", background=True)
-        stop_at(part, 2)
+        part = stopped_at(2, train, "part", rows=None, steps=6, dtype="float32")
     assert (part.recipe["rows"], part.recipe["checkpointing"]) == (2, True)
     assert any(
         "64 tokens go through the model at a time" in e.get("text", "") for e in part.events if e["event"] == "note"
@@ -324,8 +318,7 @@ def test_a_short_memory_cuts_the_batch_and_resumed_it_stays_cut(gpt, train, monk
 
 
 def test_another_version_is_refused(gpt, train):
-    run = train(steps=40, background=True)
-    stop_at(run, 3)
+    run = stopped_at(3, train, steps=40)
     newest = sorted((run.folder / "checkpoints").glob("step-*"))[-1]
     state = json.loads((newest / "state.json").read_text())
     (newest / "state.json").write_text(json.dumps({**state, "format": 99}))
@@ -388,8 +381,7 @@ def test_another_models_tokenizer_has_its_own_size(gpt, train):
 
 
 def test_a_damaged_run_says_how_to_go_on(gpt, train):
-    run = train(steps=4000, background=True, checkpoint_every=5)
-    stop_at(run, 7)
+    run = stopped_at(7, train, steps=4000, checkpoint_every=5)
     newest = sorted((run.folder / "checkpoints").glob("step-*"))[-1]
     (newest / "model.safetensors").write_bytes(b"junk")
     with pytest.raises(GPTError, match=f"{newest.name} is damaged .*without that folder an earlier one"):
@@ -416,11 +408,5 @@ def test_an_interrupt_stops_gracefully(gpt, train):
 
     run = train(steps=4000, background=True)
 
-    def interrupt():
-        while run.step < 5 and run.alive:
-            time.sleep(0.005)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    threading.Thread(target=interrupt).start()
-    run.wait()
+    run.wait(tick=lambda: run.step >= 5 and not run.stopping.is_set() and signal.raise_signal(signal.SIGINT))
     assert run.status == "stopped" and gpt.models["tiny"].step == run.step

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from helpers.errors import fail
-from helpers.stopping import stop_at
+from helpers.stopping import stopped_at
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.notebook.views.run_report import panels
 from jupyter_gpt.stages.reward_function import check_columns, rewards_of
@@ -108,8 +108,7 @@ def test_a_run_on_rows_has_its_columns_when_it_is_resumed(gpt, tiny_model, algo)
     assert run.status == "finished" and run.recipe["columns"] == COLUMNS
     rewards = {e["prompt"]: e["reward"] for e in run.events if e["event"] == "sample"}
     assert rewards and all(reward == PROMPTS.index(prompt) for prompt, reward in rewards.items())
-    part = gpt.rlhf("part", ROWS, **{**given, "steps": 8, "eval_every": 8}, background=True)
-    stop_at(part, 1)
+    stopped_at(1, gpt.rlhf, "part", ROWS, **{**given, "steps": 8, "eval_every": 8})
     assert gpt.resume("part", variables={"simple": simple}).status == "finished"
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from helpers.rl_runs import PROMPTS, SMALL, bytes_of, figures, rank, short
-from helpers.stopping import stop_at
+from helpers.stopping import stopped_at
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.stages import rl
 from jupyter_gpt.stages.rlhf_options import DPO_LOSSES, GRPO_LOSSES
@@ -177,8 +177,7 @@ def test_stopped_and_resumed_equals_uninterrupted(gpt, tiny, algo, options):
     }
     variables = {"short": short}
     whole = gpt.rlhf("whole", PROMPTS, policy="tiny", algo=algo, variables=variables, **given)
-    run = gpt.rlhf("part", PROMPTS, policy="tiny", algo=algo, variables=variables, background=True, **given)
-    stop_at(run, 3)
+    run = stopped_at(3, gpt.rlhf, "part", PROMPTS, policy="tiny", algo=algo, variables=variables, **given)
     assert run.status == "stopped" and 3 <= run.step < 8
     gpt.runs.known.clear()  # as a new kernel would find it
     again = gpt.resume("part", variables=variables)
@@ -272,14 +271,15 @@ def test_a_run_whose_reward_failed_goes_on_to_the_same_end(gpt, tiny):
 
 def test_stop_is_felt_between_two_calls_of_a_slow_reward(gpt, tiny):
     def slow(prompt, completion):
-        time.sleep(0.3)
+        time.sleep(0.05)
+        calls.append(gpt.runs["a"].step)
+        if len(calls) == 21:
+            gpt.runs["a"].stop()
         return float(len(completion))
 
-    run = gpt.rlhf("a", PROMPTS, policy="tiny", algo="grpo", reward=slow, background=True, **{**SMALL, "steps": 50})
-    threading.Timer(1.5, run.stop).start()
-    began = time.monotonic()
-    run.wait()
-    assert run.status == "stopped" and time.monotonic() - began < 5
+    calls = []
+    run = gpt.rlhf("a", PROMPTS, policy="tiny", algo="grpo", reward=slow, **{**SMALL, "steps": 50})
+    assert run.status == "stopped" and run.step == calls[20]  # the step was left
 
 
 def test_an_adapter_is_continued_as_a_copy(gpt, tiny):
@@ -341,13 +341,12 @@ def test_an_interrupt_in_the_reward_stops_the_run_and_keeps_it(gpt, tiny):
         count.append(1)
         if len(count) == 14:
             threading.Timer(0.05, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
-            time.sleep(30)
+            time.sleep(600)
         return float(len(completion))
 
     count = []
-    began = time.monotonic()
     run = gpt.rlhf("a", PROMPTS, policy="tiny", algo="grpo", reward=slow, **SMALL)
-    assert run.status == "stopped" and time.monotonic() - began < 20 and "a" in gpt.models
+    assert run.status == "stopped" and "a" in gpt.models
     assert gpt.resume("a", variables={"slow": short}).status == "finished"
 
 

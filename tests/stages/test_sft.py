@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from helpers.errors import fail
-from helpers.stopping import stop_at
+from helpers.stopping import stopped_at
 from jupyter_gpt.data.tokenizer import CHAT
 from jupyter_gpt.nn.lora_linear import is_adapter_parameter
 from jupyter_gpt.notebook.views.run_report import run_report
@@ -125,8 +125,7 @@ def test_the_same_questions_are_answered_at_fixed_steps(sft):
 def test_stopped_and_resumed_ends_as_if_never_stopped(gpt, sft, options):
     whole = sft("whole", steps=8, **options)
     wanted, weights = steps(whole), own(gpt.models["whole"])
-    part = sft("part", steps=8, background=True, **options)
-    stop_at(part, 3)
+    part = stopped_at(3, sft, "part", steps=8, **options)
     assert part.status == "stopped" and "part" in gpt.models and 0 < part.step < 8, "what was reached is kept"
     later = Session()
     resumed = later.resume("part", variables={"data": ROWS})
@@ -264,8 +263,7 @@ def test_four_bits_where_there_is_no_library_or_no_gpu(sft, monkeypatch):
 
 
 def test_a_base_that_changed_is_not_resumed_upon(gpt, sft, tiny_model):
-    run = sft(steps=50, background=True)
-    stop_at(run, 2)
+    stopped_at(2, sft, steps=50)
     tiny_model(gpt, "fox", seed=5)
     assert "is not what reply began with" in fail(gpt.resume, "reply", variables={"data": ROWS})
 

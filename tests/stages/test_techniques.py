@@ -114,7 +114,7 @@ def test_budgets(gpt, chat):
     with pytest.raises(GPTError, match="is a model of this kernel and has no price"):
         gpt.prompt("The", model="chat", max_cost=1.0)
     cut = gpt.prompt("The", model="chat", max_seconds=0.05, max_tokens=200, min_tokens=200, samples=60)
-    assert cut.interrupted and cut.usage.seconds < 5
+    assert cut.interrupted
     assert any("--max-seconds 0.05 reached" in note for note in cut.notes)
 
 

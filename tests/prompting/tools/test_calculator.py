@@ -87,14 +87,14 @@ def test_products_are_exact():
     ],
 )
 def test_what_it_refuses_it_refuses_at_once(hostile):
-    began = time.monotonic()
+    began = time.process_time()
     if hostile.startswith("(((("):  # nested as deep as you like, this is a number
         assert calculate("(" * 100 + "1" + ")" * 100) == "1"
     done = call(calculator(), {"expression": hostile})
     assert not done.ok
     assert done.text.startswith("Error: ")
     assert len(done.text) < 300
-    assert time.monotonic() - began < 1
+    assert time.process_time() - began < 1
 
 
 def test_the_tool_is_told_to_the_model_in_words():

@@ -1,6 +1,5 @@
 """Whatever a tool does, its call ends and the kernel goes on."""
 
-import os
 import signal
 import sys
 import threading
@@ -8,6 +7,7 @@ import time
 
 import pytest
 
+from helpers.stopping import interrupted_soon
 from jupyter_gpt.prompting.tools.call import call
 from jupyter_gpt.prompting.tools.tool import tool
 
@@ -26,7 +26,7 @@ def test_a_call_tells_result_time_and_what_was_printed(capsys):
 
     done = run(work, n=21)
     assert (done.text, done.ok, done.printed) == ("42", True, "on it\ncareful\n")
-    assert 0.02 <= done.seconds < 5
+    assert done.seconds >= 0.02
     assert capsys.readouterr() == ("", "")
 
 
@@ -58,16 +58,14 @@ def test_a_tool_that_hangs_is_stopped_and_the_handler_given_back(stubborn):
         """Hangs."""
         if stubborn:
             try:
-                time.sleep(60)
+                time.sleep(600)
             except BaseException:
-                time.sleep(60)
-        time.sleep(60)
+                time.sleep(600)
+        time.sleep(600)
 
-    began = time.monotonic()
     done = run(hang, seconds=0.2)
     assert not done.ok
     assert "longer than 0.2 s" in done.text
-    assert time.monotonic() - began < 5
     assert signal.getsignal(signal.SIGINT) is before
 
 
@@ -96,8 +94,7 @@ def test_the_interrupt_button_is_not_the_tools_affair():
         """Waits."""
         time.sleep(60)
 
-    threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt), interrupted_soon():
         run(wait)
 
 

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from helpers.errors import fail
-from helpers.stopping import interrupt_soon
+from helpers.stopping import interrupted_soon
 from jupyter_gpt.prompting.ask import run
 from jupyter_gpt.prompting.options import Options
 from jupyter_gpt.prompting.tools import mcp_server
@@ -132,8 +132,7 @@ def test_one_that_hangs_is_given_up_and_answers_later(tools, monkeypatch):
 
 
 def test_an_interrupt_ends_the_waiting(tools):
-    interrupt_soon()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt), interrupted_soon():
         call(tools["wait"], {})
 
 

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from helpers.errors import fail
-from helpers.stopping import interrupt_soon
+from helpers.stopping import interrupted_soon
 from jupyter_gpt.notebook.lexer import split
 from jupyter_gpt.prompting.tools import mcp_http, mcp_server
 from jupyter_gpt.prompting.tools.act import act, tools_of
@@ -161,8 +161,7 @@ def test_one_that_was_restarted_goes_on(served, monkeypatch, mode):
 def test_one_that_hangs_is_given_up_and_an_interrupt_ends_the_waiting(served, monkeypatch):
     served.start()
     tools = named(served.url)
-    interrupt_soon()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt), interrupted_soon():
         call(tools["wait"], {})
     monkeypatch.setattr(mcp_server, "CALLING", 0.5)
     assert call(tools["wait"], {}).text == "Error: the server did not answer within 0.5 s"
