@@ -31,7 +31,7 @@ def test_a_call_of_a_job_that_nobody_waits_for_is_made_all_the_same(worker):
         return (yield Call(threading.current_thread))
 
     job = worker.submit(job())
-    assert job.done.wait(10)
+    assert job.done.wait(60)
     assert job.result is not worker and job.result is not threading.main_thread()
 
 
@@ -100,7 +100,7 @@ def wedged(monkeypatch):
     job = here.submit(stuck())
     yield here, job
     release.set()
-    assert job.done.wait(10)
+    assert job.done.wait(60)
 
 
 def short():

@@ -16,10 +16,10 @@ TOKEN = "a-token-of-our-own"
 
 
 @pytest.fixture
-def served(gpt, tiny_model, monkeypatch):
-    """A session that serves the model `tiny`, with little patience for connections without a request."""
+def served(request, gpt, tiny_model, monkeypatch):
+    """A session that serves the model `tiny`; a connection without a request is closed after a minute, or `param` s."""
     monkeypatch.setenv("SERVED_TOKEN", TOKEN)
-    monkeypatch.setattr(limits, "IDLE_TIMEOUT", 2.0)
+    monkeypatch.setattr(limits, "IDLE_TIMEOUT", getattr(request, "param", 60.0))
     monkeypatch.setattr(limits, "MAX_CONNECTIONS", 20)
     tiny_model(gpt, "tiny", chat=True)
     server = gpt.serve(port=0, token_env="SERVED_TOKEN")
@@ -93,6 +93,7 @@ def test_prompts_times_samples_have_a_limit(served):
     assert "100 prompts times n 100" in told["error"]["message"]
 
 
+@pytest.mark.parametrize("served", [2.0], indirect=True)
 def test_connections_without_a_request_are_closed_and_have_a_limit(served):
     address = ("127.0.0.1", served.serving.server.port)
     idle = [socket.create_connection(address, timeout=30) for _ in range(60)]

@@ -121,7 +121,7 @@ def test_what_is_in_use_is_kept(gpt, train, tiny_model):
 
     def reward(prompt, completion):
         going.set()
-        go_on.wait(60)
+        go_on.wait(600)
         return 0.0
 
     gpt.rlhf("aligned", policy="story", prompts=["The"], reward=reward, steps=1, max_tokens=2, background=True)
