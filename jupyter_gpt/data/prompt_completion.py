@@ -24,9 +24,12 @@ class PromptCompletion(NamedTuple):
         return self.prompt + self.completion
 
 
-def prompt_ids(name: str, tokenizer, asked: str | Question) -> tuple[int, ...]:
-    """The ids of the prompt by which the model `name` is asked a text or a question."""
-    return render(name, tokenizer, Question(asked) if isinstance(asked, str) else asked).ids
+Asked = str | list[dict] | Question  # a text, messages, or either with more
+
+
+def prompt_ids(name: str, tokenizer, asked: Asked) -> tuple[int, ...]:
+    """The ids of the prompt by which the model `name` is asked it."""
+    return render(name, tokenizer, asked if isinstance(asked, Question) else Question(asked)).ids
 
 
 def end_token_id(tokenizer) -> int:
@@ -36,7 +39,7 @@ def end_token_id(tokenizer) -> int:
 
 
 def encode_pair(
-    name: str, tokenizer, prompt: str | Question, completion: str, most: int, finished: bool = True
+    name: str, tokenizer, prompt: Asked, completion: str, most: int, finished: bool = True
 ) -> tuple[PromptCompletion, bool]:
     """The ids of a prompt and its completion, and whether they were truncated to `most` tokens.
 

@@ -149,8 +149,9 @@ class Model:
 
         return losses(self, texts)
 
-    def score(self, prompt: str, completion: str, finished: bool = True) -> float:
-        """A reward model's score of a completion; `finished` is False if it was cut at its token limit."""
+    def score(self, prompt: str | list[dict], completion: str, finished: bool = True) -> float:
+        """A reward model's score of a completion, after a text or a list of messages; `finished` is False if it was cut
+        at its token limit."""
         from jupyter_gpt.models.scoring import score
 
         return score(self, prompt, completion, finished)

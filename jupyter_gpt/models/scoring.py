@@ -7,8 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from jupyter_gpt.data.prompt_completion import batches, encode_pair, end_token_id
-from jupyter_gpt.data.render import Question
+from jupyter_gpt.data.prompt_completion import Asked, batches, encode_pair, end_token_id
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.nn.heads import head_of
 from jupyter_gpt.nn.logprobs import LONGEST, Reader
@@ -54,7 +53,7 @@ def probabilities(reader: Reader, rows: Sequence[Sequence[int]]) -> Iterator[Non
 
 
 def row_of(
-    name: str, tokenizer, prompt: str | Question, completion: str, most: int, finished: bool = True
+    name: str, tokenizer, prompt: Asked, completion: str, most: int, finished: bool = True
 ) -> tuple[tuple[int, ...], bool]:
     """The ids of prompt and completion, and whether they were truncated to `most` tokens.
 
@@ -112,9 +111,10 @@ def result_of(work: Iterator):
             return end.value
 
 
-def score(model, prompt: str, completion: str, finished: bool = True) -> float:
-    """The score of one completion, of which only differences mean something. One that was cut at its token limit,
-    `finished=False`, is read without the token that ends it. Raises GPTError if `model` is not a reward model.
+def score(model, prompt: str | list[dict], completion: str, finished: bool = True) -> float:
+    """The score of one completion of a text or of messages, of which only differences mean something. One that was cut
+    at its token limit, `finished=False`, is read without the token that ends it. Raises GPTError if `model` is not a
+    reward model.
     """
     if not model.is_reward_model:
         raise GPTError(f"{model.name} is not a reward model: `%gpt reward` trains one from rankings")

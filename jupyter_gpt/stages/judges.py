@@ -56,11 +56,13 @@ def rank_all(gpt, task, judge: Callable | str, tick: Callable | None = None) -> 
     if callable(judge):
         name = getattr(judge, "__name__", type(judge).__name__)
         task.by = by = name if name.isidentifier() else "judge"
-        rank_by_scores(task, lambda prompt, each: judge(prompt, each["text"]), by, tick)
+        rank_by_scores(task, lambda question, each: judge(question.prompt, each["text"]), by, tick)
     else:
         task.by, model = (by := judge), gpt.models[judge]
         if getattr(model, "labels", None):
-            rank_by_scores(task, lambda prompt, each: model.score(prompt, each["text"], finished(each)), by, tick)
+            rank_by_scores(
+                task, lambda question, each: model.score(question.asked, each["text"], finished(each)), by, tick
+            )
         else:
             rank_by_replies(gpt, task, by, tick)
     task.history.clear()
@@ -71,14 +73,14 @@ def rank_all(gpt, task, judge: Callable | str, tick: Callable | None = None) -> 
         task.rankings.write(kept)
 
 
-def rank_by_scores(task, score: Callable[[str, Mapping], float], by: str, tick: Callable | None) -> None:
+def rank_by_scores(task, score: Callable[[Question, Mapping], float], by: str, tick: Callable | None) -> None:
     """Order each question's completions by descending score, equal scores tied."""
     wanted = [i for i, question in enumerate(task.questions) if question.open]
     for done, i in enumerate(wanted):
         if tick:
             tick(f"{by} judges", done, len(wanted), 0)
         question = task.questions[i]
-        scores = [as_number(score(question.prompt, each), by, each["text"]) for each in question.completions]
+        scores = [as_number(score(question, each), by, each["text"]) for each in question.completions]
         task.rank(i, grouped([-each for each in scores]), by=by)
     if wanted and not any(task.answer(i).pairs for i in wanted):
         task.notes.append(f"{by} scores all completions of each prompt the same: there is nothing to learn from that")

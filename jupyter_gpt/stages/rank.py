@@ -83,7 +83,7 @@ def reopened(gpt, name: str) -> RankingTask:
     rankings = gpt.rankings[name]
     questions = rankings.questions() or list(
         {
-            r.key: Question(r.prompt, r.completions, r.shown or tuple(range(len(r.completions))))
+            r.key: Question(r.prompt, r.completions, r.shown or tuple(range(len(r.completions))), messages=r.messages)
             for r in rankings.read()
         }.values()
     )
@@ -221,7 +221,8 @@ def import_rankings(
     questions: dict[str, dict] = {}
     for ranking in wanted:
         entries = tuple({**each, "seed": each.get("seed", 0), "times": 1} for each in ranking.completions)
-        question = Question(ranking.prompt, entries, ranking.shown or tuple(range(len(entries))), (), found.source)
+        shown = ranking.shown or tuple(range(len(entries)))
+        question = Question(ranking.prompt, entries, shown, (), found.source, ranking.messages)
         questions.setdefault(ranking.prompt, {}).setdefault(question.key, question)
     notes = [found.note] if found.note else []
     if others := len(found.rankings) - len(wanted):

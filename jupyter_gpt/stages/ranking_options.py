@@ -90,7 +90,8 @@ on a completion that has the focus ↑ and ↓ move it.
     rankings_file: Any = option(
         None,
         "import rankings of the prompts (of all its own if there are none) from a file, hf:owner/name or $rows: "
-        "rankings as saved here, or preference data for DPO, rows of prompt, chosen and rejected (texts or messages)",
+        "rankings as saved here, or preference data for DPO, rows of prompt, chosen and rejected (texts, or messages, "
+        "also of several turns and with a system prompt)",
         "FILE",
         variable=True,
         flag="--rankings",

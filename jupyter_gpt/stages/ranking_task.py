@@ -148,9 +148,8 @@ class RankingTask(Shown):
             )
         groups = tuple(tuple(group) for group in order if group)
         before = self.rankings.latest(by).get(question.key)
-        self.rankings.put(
-            Ranking(question.prompt, question.entries, groups, question.shown, by, time.time(), reason.strip())
-        )
+        entries, shown, now = question.entries, question.shown, time.time()
+        self.rankings.put(Ranking(question.prompt, entries, groups, shown, by, now, reason.strip(), question.messages))
         self.history.append((i, by, before))
 
     def choose(self, i: int, place: int | None, by: str | None = None) -> None:

@@ -31,6 +31,7 @@ class Question:
     completions: mappings with `model`, `text`, `seed`, `finish_reason`, and `times`, how often that text was sampled.
     shown: the order in which the completions are presented, a permutation of their places. sent: (model, exact prompt
     with its special tokens) pairs. source: fingerprint of the models and the settings; see `fingerprint.of`.
+    messages: as a `Ranking` has them.
     """
 
     prompt: str
@@ -38,6 +39,12 @@ class Question:
     shown: tuple[int, ...]
     sent: tuple[tuple[str, str], ...] = ()
     source: str = ""
+    messages: tuple[dict, ...] = ()
+
+    @property
+    def asked(self) -> str | list[dict]:
+        """What a model is asked: the prompt, or its messages."""
+        return list(self.messages) or self.prompt
 
     @property
     def key(self) -> tuple:
@@ -63,6 +70,8 @@ class Question:
 class Ranking:
     """The order of one prompt's completions, by one annotator.
 
+    prompt: a text; of a conversation its turns, a line each, as it is shown.
+    messages: that conversation, perhaps with a system prompt first; empty for a prompt that is one text.
     completions: K mappings with KEPT: `finish_reason` is "length" for a completion cut at its token limit, else "stop";
         rankings of earlier versions and of imported files do not have it.
     order: groups of places in `completions`, the best first; those in one group are tied.
@@ -77,6 +86,12 @@ class Ranking:
     by: str = "person"
     time: float = 0.0
     reason: str = ""
+    messages: tuple[dict, ...] = ()
+
+    @property
+    def asked(self) -> str | list[dict]:
+        """What a model is asked: the prompt, or its messages."""
+        return list(self.messages) or self.prompt
 
     @property
     def key(self) -> tuple:
@@ -114,8 +129,22 @@ def contradictions(rankings: Sequence[Ranking]) -> tuple[int, int]:
     return both, len(ordered) - both
 
 
+def values_of(record: Ranking | Question) -> dict:
+    """The fields of a record as JSON has them; `messages` only where there are some."""
+    values = asdict(record)
+    return values if record.messages else {name: value for name, value in values.items() if name != "messages"}
+
+
+def messages_in(values: Mapping) -> tuple[dict, ...]:
+    """The messages of a record on disk. Raises one of DAMAGED."""
+    messages = tuple(values.get("messages", ()))
+    for each in messages:
+        store.check_types({"role": each["role"], "content": each["content"]}, role=str, content=str)
+    return messages
+
+
 def to_line(ranking: Ranking) -> str:
-    return json.dumps(asdict(ranking), ensure_ascii=False) + "\n"
+    return json.dumps(values_of(ranking), ensure_ascii=False) + "\n"
 
 
 def from_line(line: str) -> Ranking:
@@ -128,14 +157,16 @@ def from_line(line: str) -> Ranking:
     for each in completions:
         store.check_types({"text": each["text"], "model": each["model"]}, text=str, model=str)
     store.check_types(values, prompt=str, time=int | float, by=str, reason=str)
-    shown, by = tuple(values.get("shown", ())), values.get("by", "person")
-    return Ranking(values["prompt"], completions, order, shown, by, values["time"], values.get("reason", ""))
+    shown, by, reason = tuple(values.get("shown", ())), values.get("by", "person"), values.get("reason", "")
+    return Ranking(values["prompt"], completions, order, shown, by, values["time"], reason, messages_in(values))
 
 
-def scan(path: Path, name: str, parse: Callable[[str], Ranking] = from_line) -> tuple[list[Ranking], int | None]:
+def scan(
+    path: Path, name: str, parse: Callable[[str, int], Ranking] = lambda line, _: from_line(line)
+) -> tuple[list[Ranking], int | None]:
     """The rankings of a file, and the number of its last line if that line is incomplete.
 
-    Raises GPTError for a damaged line anywhere else.
+    `parse` is given each line and its number. Raises GPTError for a damaged line anywhere else.
     """
     try:
         rankings, lines = [], path.read_bytes().split(b"\n")  # a cut may be inside a character
@@ -145,7 +176,7 @@ def scan(path: Path, name: str, parse: Callable[[str], Ranking] = from_line) -> 
         if not line.strip():
             continue
         try:
-            rankings.append(parse(line.decode()))
+            rankings.append(parse(line.decode(), number))
         except DAMAGED as error:
             if number == len(lines):  # no newline after it: a write was cut off
                 return rankings, number
@@ -272,7 +303,12 @@ class Rankings(Sequence):
         try:
             return [
                 Question(
-                    q["prompt"], tuple(q["completions"]), tuple(q["shown"]), tuple(map(tuple, q["sent"])), q["source"]
+                    q["prompt"],
+                    tuple(q["completions"]),
+                    tuple(q["shown"]),
+                    tuple(map(tuple, q["sent"])),
+                    q["source"],
+                    messages_in(q),
                 )
                 for q in store.read_json(self.questions_path).get("questions", [])
             ]
@@ -305,7 +341,7 @@ class Rankings(Sequence):
 
     def present(self, questions: Sequence[Question], made: Provenance) -> None:
         """Keep these questions in the place of all others; whole or not at all."""
-        content = {**asdict(made), "questions": [asdict(question) for question in questions]}
+        content = {**asdict(made), "questions": [values_of(question) for question in questions]}
         store.write_json(self.questions_path, content)
 
     def __getitem__(self, place):

@@ -223,7 +223,7 @@ def prepare(recipe, base, rankings: Sequence, weights: Any = None) -> Iterator[E
         if ranking.pairs:
             texts = tuple(each["text"] for each in ranking.completions)
             rows = [
-                row_of(base.name, tokenizer, ranking.prompt, text, most, finished)
+                row_of(base.name, tokenizer, ranking.asked, text, most, finished)
                 for text, finished in zip(texts, ranking.finished, strict=True)
             ]
             cut += any(shortened for _, shortened in rows)

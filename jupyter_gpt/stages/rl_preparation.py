@@ -144,7 +144,7 @@ def preferred(recipe, start, rankings: Sequence, context: int) -> tuple[list[Pre
     held_out_of = held_out_prompts([ranking.prompt for ranking in ordered], recipe.held_out or 0.1, recipe.seed)
     train, held_out = [], []
     for ranking in ordered:
-        asked = question_of(recipe, ranking.prompt)
+        asked = question_of(recipe, ranking.prompt, ranking.messages)
         rows = tuple(
             encode_pair(start.name, start.tokenizer, asked, each["text"], context, finished)[0]
             for each, finished in zip(ranking.completions, ranking.finished, strict=True)
@@ -159,7 +159,8 @@ def voted(recipe, start, rankings: Sequence, context: int) -> tuple[list[Vote], 
     held_out_of = held_out_prompts([vote["prompt"] for vote in votes], recipe.held_out or 0.1, recipe.seed)
     train, held_out = [], []
     for vote in votes:
-        asked, finished = question_of(recipe, vote["prompt"]), vote.get("finished", True)
+        asked = question_of(recipe, vote["prompt"], vote.get("messages", ()))
+        finished = vote.get("finished", True)
         row, _ = encode_pair(start.name, start.tokenizer, asked, vote["completion"], context, finished)
         (held_out if vote["prompt"] in held_out_of else train).append(Vote(row, vote["label"]))
     return train, held_out

@@ -145,6 +145,7 @@ def votes_of_rankings(rankings: Iterable) -> list[dict[str, Any]]:
             "completion": ranking.completions[place]["text"],
             "label": group is ranking.order[0],
             "finished": ranking.finished[place],
+            "messages": ranking.messages,
         }
         for ranking in rankings
         if ranking.pairs
@@ -153,8 +154,12 @@ def votes_of_rankings(rankings: Iterable) -> list[dict[str, Any]]:
     ]
 
 
-def question_of(recipe: Any, text: str) -> Question:
-    """What a model is asked by a prompt of the recipe: its turns, after its own system prompt or that of all."""
+def question_of(recipe: Any, text: str, messages: Sequence[dict] = ()) -> Question:
+    """What a model is asked by a prompt, of the recipe or with `messages` of its own: its turns, after its own system
+    prompt or that of all."""
+    asked = list(messages) or recipe.chats.get(text, text)
+    if not isinstance(asked, str) and asked[0]["role"] == "system":  # of a ranking
+        return Question(asked)
     own = recipe.columns.get(text, {})
     system = own["system"] if formats.has(own, "system") else recipe.system
-    return Question(recipe.chats.get(text, text), system=system)
+    return Question(asked, system=system)

@@ -170,6 +170,8 @@ def preparation(session, run: Run, recipe, variables: Mapping | None) -> Iterato
         every = session.rankings[recipe.rankings]
         rankings = every.need(reward_stage.NEEDED)
         yield from (Note(text=note) for note in every.notes)
+        if not recipe.prompts:
+            recipe = recipe.replace(chats={each.prompt: list(each.messages) for each in rankings if each.messages})
     if recipe.algo != "dpo" and not recipe.reward:
         recipe = yield from rewarded_first(session, run, recipe, rankings)
     rewards = [
@@ -224,15 +226,14 @@ def rewarded_first(session, run: Run, recipe, rankings) -> Iterator:
 
 def source_of(session, name: str, weight: float, variables: Mapping, columns: Mapping, chats: Mapping):
     """The reward of that name in the recipe. Raises GPTError for a function that does not exist any more."""
-    from jupyter_gpt.data.render import Question
     from jupyter_gpt.nn.logprobs import Reader
     from jupyter_gpt.stages.rollout import Reward
 
     if name.startswith("$"):
         check_reward(session, name, variables, columns)
         return Reward(name, weight, function=variables[name[1:]], columns=columns)
-    model, questions = session.models[name], {text: Question(turns) for text, turns in chats.items()}
-    return Reward(name, weight, model=Reader(model.module), tokenizer=model.tokenizer, chats=questions)
+    model = session.models[name]
+    return Reward(name, weight, model=Reader(model.module), tokenizer=model.tokenizer, chats=chats)
 
 
 def keep(session, run: Run, training) -> None:

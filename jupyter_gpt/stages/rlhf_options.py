@@ -230,10 +230,10 @@ class RLRecipe(Recipe, RLHF):
     """A step of PPO or GRPO samples `samples` completions of each of `prompts_per_step` prompts, at most `max_tokens`
     long; one of DPO reads `prompts_per_step` rankings.
 
-    columns, chats: what the rows hold beside the prompt, and the turns of prompts of several, by prompt.  votes: what
-    KTO learns from, if not from rankings.  reward, weights: names of reward models, or `$name` of a
-    function, and their weights.  marks: hashes of the models
-    and rankings, by what they are.  micro_tokens: the size of a micro-batch; 0 until it is decided.
+    columns, chats: what the rows hold beside the prompt, and the messages of prompts that are more than a text, by
+    prompt.  votes: what KTO learns from, if not from rankings.  reward, weights: names of reward models, or `$name` of
+    a function, and their weights.  marks: hashes of the models and rankings, by what they are.  micro_tokens: the size
+    of a micro-batch; 0 until it is decided.
     """
 
     NEWER: ClassVar[Mapping[str, object]] = {

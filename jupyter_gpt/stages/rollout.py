@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from jupyter_gpt.data.prompt_completion import PromptCompletion, batches
-from jupyter_gpt.data.render import Question
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.evaluation.metrics import identical
 from jupyter_gpt.inference.answer import Detokenizer, decoder
@@ -257,7 +256,7 @@ class Reward:
     weight: float = 1.0
     function: Any = None
     columns: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
-    chats: Mapping[str, Question] = field(default_factory=dict, repr=False)
+    chats: Mapping[str, list[dict]] = field(default_factory=dict, repr=False)
     model: Any = None  # a Reader
     tokenizer: object = field(default=None, repr=False)
 

@@ -264,6 +264,7 @@ def test_a_file_alone_brings_its_prompts_and_no_model_is_needed(fake, tmp_path):
 
 TURNS = (("user", "q"), ("assistant", "good"), ("assistant", "bad"))
 ASKED, GOOD, BAD = ({"role": role, "content": text} for role, text in TURNS)
+SYSTEM = {"role": "system", "content": "Be brief."}
 PAIRS = {
     "texts": {"prompt": "q", "chosen": "good", "rejected": "bad", "score_chosen": 5.0},
     "messages": {"prompt": [ASKED], "chosen": [GOOD], "rejected": [BAD]},
@@ -303,8 +304,13 @@ def test_preference_data_as_trl_has_them(fake, tmp_path, kind, suffix):
             "chosen is a text or one message after the prompt, and not 0",
         ),
         ({"chosen": "a", "rejected": "b"}, "row 0 of the rankings has no prompt"),
-        ({"prompt": "q", "system": "s", "chosen": "a", "rejected": "b"}, "give it to %%rlhf as --system"),
-        ({"chosen": [ASKED, GOOD, ASKED, GOOD], "rejected": [ASKED, GOOD, ASKED, BAD]}, "a prompt of 3 turns"),
+        ({"prompt": [ASKED, GOOD], "chosen": "a", "rejected": "b"}, "prompt that ends with a turn of the assistant"),
+        ({"prompt": [SYSTEM], "chosen": "a", "rejected": "b"}, "has no turn to answer"),
+        ({"prompt": [SYSTEM, ASKED], "system": "s", "chosen": "a", "rejected": "b"}, "has two system prompts"),
+        ({"prompt": [ASKED], "chosen": [GOOD, ASKED], "rejected": "b"}, "and not 2 messages"),
+        ({"prompt": [ASKED], "chosen": [ASKED], "rejected": [BAD]}, "chosen ends with a turn of the user"),
+        ({"chosen": [ASKED, GOOD, ASKED, GOOD], "rejected": [ASKED, BAD]}, "differ in more than their last answer"),
+        ({"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: c\n\nAssistant: b"}, "has no prompt"),
     ],
 )
 def test_a_row_that_is_no_preference_is_one_line(fake, row, message):
