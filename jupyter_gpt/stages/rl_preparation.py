@@ -14,7 +14,7 @@ from jupyter_gpt.nn.logprobs import Reader
 from jupyter_gpt.nn.modules import context_of
 from jupyter_gpt.nn.optimizer import adamw_of
 from jupyter_gpt.nn.rl_losses import KLController
-from jupyter_gpt.runs.events import Event, Progress
+from jupyter_gpt.runs.events import Event, Note, Progress
 from jupyter_gpt.stages.alignment_report import EvaluatedModel
 from jupyter_gpt.stages.kto import imbalance
 from jupyter_gpt.stages.policy import critic_of, policy_of
@@ -52,7 +52,18 @@ def prepare(
         devices.keep_freed_memory()
     context, tokenizer = context_of(start.module), start.tokenizer
     texts = list(dict.fromkeys(recipe.prompts or [ranking.prompt for ranking in rankings]))
-    prompts = [Prompt(text, prompt_ids(start.name, tokenizer, question_of(recipe, text))) for text in texts]
+    messages = {ranking.prompt: ranking.messages for ranking in rankings}
+    asked = {text: question_of(recipe, text, messages.get(text, ())) for text in texts}
+    prompts = [Prompt(text, prompt_ids(start.name, tokenizer, asked[text])) for text in texts]
+    if recipe.algo == "dpo" and not recipe.prompts:  # which trains on what there is, and samples to evaluate only
+        short = [each for each in prompts if len(each.ids) + recipe.max_tokens <= context]
+        if 0 < len(short) < len(prompts):
+            yield Note(
+                text=f"{len(prompts) - len(short):,} of {len(prompts):,} prompts leave no room for --max-tokens "
+                f"{recipe.max_tokens:,} in the context of {start.name} ({context:,}): none of them is sampled, and a "
+                "prompt longer than the context is truncated at its beginning"
+            )
+            prompts, texts = short, [each.text for each in short]
     check_prompt_lengths(start.name, [each.ids for each in prompts], texts, context, recipe.max_tokens)
     learned, watched = split(prompts, recipe.held_out, recipe.seed)
     train, held_out = [], []
@@ -95,7 +106,7 @@ def prepare(
         EvaluatedModel(start.name, "start", start.module, tokenizer, watched, stop),
         EvaluatedModel(name, "aligned", policy, tokenizer, watched, stop),
     ]
-    questions = [question_of(recipe, each.text) for each in watched]
+    questions = [asked[each.text] for each in watched]
     if base is not None and (getattr(base.tokenizer, "chat_template", None) or all(map(is_text, questions))):
         own = [
             Prompt(each.text, prompt_ids(base.name, base.tokenizer, question))

@@ -170,12 +170,13 @@ def preparation(session, run: Run, recipe, variables: Mapping | None) -> Iterato
         every = session.rankings[recipe.rankings]
         rankings = every.need(reward_stage.NEEDED)
         yield from (Note(text=note) for note in every.notes)
-        if not recipe.prompts:
-            recipe = recipe.replace(chats={each.prompt: list(each.messages) for each in rankings if each.messages})
+    chats = {each.prompt: list(each.messages) for each in rankings if each.messages}
+    if recipe.algo != "dpo" and not recipe.prompts:  # which does not read the rankings again when it is resumed
+        recipe = recipe.replace(chats=chats)
     if recipe.algo != "dpo" and not recipe.reward:
         recipe = yield from rewarded_first(session, run, recipe, rankings)
     rewards = [
-        source_of(session, name, weight, variables or {}, recipe.columns, recipe.chats)
+        source_of(session, name, weight, variables or {}, recipe.columns, {**chats, **recipe.chats})
         for name, weight in zip(recipe.reward, recipe.weights, strict=True)
     ]
     start = session.models[recipe.policy]

@@ -267,9 +267,28 @@ def test_a_stopped_run_goes_on_to_the_same_weights(gpt, tiny_model, algo):
     run = stopped_at(3, gpt.rlhf, "part", **given)
     assert run.status == "stopped" and 3 <= run.step < 6
     gpt.runs.known.clear()  # as a new kernel would find it
+    assert bool(gpt.runs["part"].recipe["chats"]) == (algo == "grpo"), "DPO reads the rankings again"
     again = gpt.resume("part", variables={"short": short})
     assert again.status == "finished" and figures(again) == figures(whole)
     assert bytes_of(gpt, "whole") == bytes_of(gpt, "part")
+
+
+def test_dpo_learns_from_prompts_that_are_too_long_to_be_sampled(gpt, tiny_model, prepared):
+    tokenizer = tiny_model(gpt, "chat", chat=True, context=64).tokenizer
+    rows = [{"prompt": [turn("user", f"Tale {n}.")], "chosen": [GOOD], "rejected": [BAD]} for n in range(6)]
+    rows.append({**rows[0], "prompt": [turn("user", "The old fox saw 3 small birds. " * 12), REPLY, NEXT]})
+    gpt.rank("taste", rankings_file=rows)
+    given = {"policy": "chat", "algo": "dpo", "rankings": "taste", **SMALL}
+    run = gpt.rlhf("aligned", **given, held_out=0.2)
+    [training] = prepared
+    long, _ = encoded(tokenizer, rows[-1], "chosen")
+    ranked = {row.prompt for each in training.rankings + training.held_out for row in each.rows}
+    assert len(long) > 64 and any(len(ids) < 64 and long[-len(ids) :] == ids for ids in ranked)
+    assert len(asked_of(training)) == 6 and run.status == "finished"
+    [note] = [each["text"] for each in run.events if each["event"] == "note"]
+    assert note.startswith("1 of 7 prompts leave no room for --max-tokens 4 in the context of chat (64): none of them")
+    more = {**given, "algo": "grpo", "reward": "$short", "variables": {"short": short}}
+    assert "more than the context of chat (64)" in fail(gpt.rlhf, "b", **more)
 
 
 def test_a_base_model_has_no_turns(gpt, tiny_model):
