@@ -10,7 +10,7 @@ import pytest
 from helpers.apart import printed
 from jupyter_gpt.nn.training_memory import MARGIN
 
-WORKSPACES = 32 << 20  # bytes of kernels, whatever the size of the model
+WORKSPACES = 48 << 20  # bytes of kernels, whatever the size of the model
 MEASURED = """
 import json, re
 import numpy as np, torch

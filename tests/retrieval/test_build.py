@@ -24,16 +24,12 @@ def index(tmp_path):
 def run(index, embedder):
     """`run(items)` brings the index up to date; `run.embedded` are the texts that were embedded for it."""
 
-    def go(texts, stop_after=None, keep_others=False):
+    def go(texts, stop=lambda steps: False, keep_others=False):
         embedder.seen.clear()
         items = [Item(name, text=text) for name, text in texts.items()] if isinstance(texts, dict) else texts
-        report, steps = build.Report(), 0
-
-        def stopping():
-            return stop_after is not None and steps >= stop_after
-
-        for _ in build.update(index, items, embedder, report, stopping, keep_others):
-            steps += 1
+        report, steps = build.Report(), []
+        for step in build.update(index, items, embedder, report, lambda: stop(steps), keep_others):
+            steps.append(step)
         return report
 
     return go
@@ -70,13 +66,15 @@ def test_one_changed_paragraph_of_a_long_document(index, embedder, run):
 
 def test_a_run_that_was_stopped_goes_on(index, embedder, run):
     texts = {f"d{n}": f"Document {n} tells of the number {n}." for n in range(12)}
-    first = run(texts, stop_after=14)  # while embedding
+    first = run(texts, lambda steps: embedder.seen)  # while embedding
     assert first.stopped and 0 < first.embedded < 12
     already = set(embedder.seen)
     second = run(texts)
     assert not second.stopped and second.embedded == 12 - first.embedded
     assert not already & set(embedder.seen)
-    third = run({**texts, **{f"e{n}": f"Extra {n}." for n in range(5)}}, stop_after=14)  # while reading
+    third = run(
+        {**texts, **{f"e{n}": f"Extra {n}." for n in range(5)}}, lambda steps: len(steps) >= 14
+    )  # while reading
     assert third.stopped and third.embedded == 0
     assert found(index, embedder, "Document 3", 1)[0].source == "d3"
 
