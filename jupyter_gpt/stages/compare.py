@@ -12,7 +12,17 @@ from collections.abc import Sequence
 from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.report.differences import differences
 from jupyter_gpt.report.parts import Inline, Part, Samples, Span
-from jupyter_gpt.stages.rank import Tick, check_prompts, check_several, entry_of, prompts_sent, sample, shuffled
+from jupyter_gpt.stages.rank import (
+    Asked,
+    Tick,
+    check_prompts,
+    check_several,
+    entry_of,
+    prompts_sent,
+    sample,
+    shuffled,
+    texts_of,
+)
 from jupyter_gpt.stages.ranking_task import GREEN, TIE, RankingTask, folded, written
 from jupyter_gpt.stages.rankings import Question, Ranking
 
@@ -80,7 +90,7 @@ class Comparison(RankingTask):
 def compare(
     gpt,
     models: Sequence[str],
-    prompts: Sequence[str],
+    prompts: Sequence[Asked],
     *,
     rankings: str | None = None,
     samples: int = 1,
@@ -94,7 +104,8 @@ def compare(
     progress. An interrupt ends it and keeps nothing. Raises GPTError for fewer than two models, one twice, an unknown
     one, and no prompt or one twice.
     """
-    models, prompts = ([given] if isinstance(given, str) else list(given) for given in (models, prompts))
+    models = [models] if isinstance(models, str) else list(models)
+    prompts, chats = texts_of(prompts)
     check_several(gpt, models, "%%compare MODEL MODEL")
     check_prompts(prompts)
     if samples < 1:
@@ -102,12 +113,13 @@ def compare(
     file = gpt.rankings.named(rankings or shortened("-vs-".join(models)))
     settings = {**options, "seed": seed, "samples": samples}
     questions = []
-    for prompt, *completions in (row for batch in sample(gpt, prompts, models, settings, tick) for row in batch):
+    batches = sample(gpt, prompts, models, settings, tick, chats=chats)
+    for prompt, *completions in (row for batch in batches for row in batch):
         number, sent = len(questions) // samples, prompts_sent(models, completions)
         for k in range(samples):
             entries = (entry_of(m, c.samples[k], seed + k) for m, c in zip(models, completions, strict=True))
             shown = shuffled(len(models), f"{seed + k} {number} {prompt}")
-            questions.append(Question(prompt, tuple(entries), shown, sent))
+            questions.append(Question(prompt, tuple(entries), shown, sent, messages=chats.get(prompt, ())))
     return Comparison(file, questions, models, settings, anybody=True)
 
 

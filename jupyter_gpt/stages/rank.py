@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -22,13 +23,14 @@ from jupyter_gpt.stages.ranking_task import RankingTask
 from jupyter_gpt.stages.rankings import Question, Rankings
 
 BATCH = 64  # completions sampled together; each batch is on disk before the next is sampled
+Asked = str | list[dict]  # a text, or the messages of a conversation
 Tick = Callable[[str, int, int, int], None]  # (what is done, prompts done, prompts, tokens of the first completion)
 
 
 def rank(
     gpt,
     name: str,
-    prompts: Sequence[str] = (),
+    prompts: Sequence[Asked] = (),
     *,
     model: str | Sequence[str] | None = None,
     samples: int = 4,
@@ -40,7 +42,8 @@ def rank(
     tick: Tick | None = None,
     **options,
 ) -> RankingTask:
-    """Sample `samples` completions of each prompt from `model` (or of several), to be ranked under `name`.
+    """Sample `samples` completions of each prompt from `model` (or of several), to be ranked under `name`. A prompt is
+    a text, or a list of messages.
 
     `options` are those of `gpt.prompts`. `judge`, a function `f(prompt, completion) -> float` (higher is better) or the
     name of a model, ranks at once; `rankings_file` imports rankings of these prompts (of all its own where `prompts` is
@@ -49,7 +52,8 @@ def rank(
     name are replaced only with `overwrite`; rankings are kept. Raises GPTError for invalid prompts, models or options.
     """
     store.check_name(name)
-    prompts, models = ([given] if isinstance(given, str) else list(given or ()) for given in (prompts, model))
+    models = [model] if isinstance(model, str) else list(model or ())
+    prompts, chats = texts_of(prompts)
     rankings = gpt.rankings.named(name)
     settings = {"samples": samples, "seed": seed, **options}
     if rankings_file is not None and judge is not None:
@@ -68,7 +72,7 @@ def rank(
     judge = judges.check(gpt, judge)
     sampled = {}
     if to_sample:
-        sampled = questions_of(gpt, rankings, to_sample, models, settings, "together", one_question, made, tick)
+        sampled = questions_of(gpt, rankings, to_sample, models, settings, "together", one_question, made, tick, chats)
     questions = [question for text in prompts for question in (imported.get(text) or sampled[text])]
     rankings.present(questions, made)
     anybody = judge is not None or rankings_file is not None
@@ -89,6 +93,17 @@ def reopened(gpt, name: str) -> RankingTask:
     )
     models = dict.fromkeys(each["model"] for question in questions for each in question.completions)
     return RankingTask(rankings, questions, list(models), anybody=True)
+
+
+def texts_of(prompts: str | Sequence[Asked] | None) -> tuple[list[str], dict[str, tuple[dict, ...]]]:
+    """The prompts as texts, and the messages of those that are conversations, by text."""
+    texts, chats = [], {}
+    for number, asked in enumerate([prompts] if isinstance(prompts, str) else prompts or ()):
+        text, messages = (asked, ()) if isinstance(asked, str) else preferences.question(asked, {}, f"prompt {number}")
+        texts.append(text)
+        if messages:
+            chats[text] = messages
+    return texts, chats
 
 
 def check_prompts(prompts: Sequence[str]) -> None:
@@ -127,18 +142,26 @@ def check_several(gpt, models: Sequence[str], usage: str) -> None:
 
 
 def sample(
-    gpt, prompts: Sequence[str], models: Sequence[str], options: dict, tick: Tick | None, done: int = 0
+    gpt,
+    prompts: Sequence[str],
+    models: Sequence[str],
+    options: dict,
+    tick: Tick | None,
+    done: int = 0,
+    chats: Mapping[str, Sequence[dict]] | None = None,
 ) -> Iterator[list[tuple]]:
-    """Yields batches of (prompt, the completion of each model); `done` prompts of the task were sampled before.
+    """Yields batches of (prompt, the completion of each model); `done` prompts of the task were sampled before. `chats`
+    has the messages of prompts that are conversations.
 
     Raises KeyboardInterrupt where a completion was interrupted.
     """
     total, size = done + len(prompts), max(1, BATCH // options["samples"])
     for start in range(0, len(prompts), size):
         batch, columns = prompts[start : start + size], []
+        asked = [list((chats or {}).get(text, ())) or text for text in batch]
         for name in models:
             report = {"on_token": partial(report_tokens, tick, name, done + start, total)} if tick else {}
-            columns.append(gpt.prompts(batch, model=name, **options, **report))
+            columns.append(gpt.prompts(asked, model=name, **options, **report))
             if any(getattr(each, "interrupted", False) for completion in columns[-1] for each in completion.samples):
                 raise KeyboardInterrupt
         yield list(zip(batch, *columns, strict=True))
@@ -158,6 +181,7 @@ def questions_of(
     make: Callable[..., list[Question]],
     made: Provenance,
     tick: Tick | None,
+    chats: Mapping[str, tuple[dict, ...]] | None = None,
 ) -> dict[str, list[Question]]:
     """The questions of each prompt: those on disk if they are of the same models and settings, else newly sampled.
 
@@ -170,9 +194,10 @@ def questions_of(
         if old.source == source and old.prompt in prompts:
             questions.setdefault(old.prompt, []).append(old)
     wanted = [text for text in prompts if text not in questions]
-    for batch in sample(gpt, wanted, models, options, tick, len(questions)):
+    for batch in sample(gpt, wanted, models, options, tick, len(questions), chats):
         for text, *completions in batch:
-            questions[text] = make(text, models, completions, options["seed"], source)
+            every, messages = make(text, models, completions, options["seed"], source), (chats or {}).get(text, ())
+            questions[text] = [replace(question, messages=messages) for question in every] if messages else every
         rankings.present([each for text in prompts for each in questions.get(text, [])], made)
     return questions
 

@@ -311,3 +311,26 @@ def test_judges_read_the_turns(gpt, tiny_model):
         assert ranking.by == "scorer" and ranking.messages == question.messages
         scores = [gpt.models["scorer"].score(row["prompt"], text) for text in question.texts]
         assert ranking.order[0][0] == scores.index(max(scores))
+
+
+def test_conversations_are_sampled_ranked_and_learned_from(gpt, tiny_model, prepared):
+    """And compared: their completions follow the turns."""
+    tokenizer = tiny_model(gpt, "chat", chat=True, context=128).tokenizer
+    asked = [[SYSTEM, turn("user", f"Tale {n}."), REPLY, NEXT] for n in range(4)]
+    given, judged = {"model": "chat", "samples": 2, "max_tokens": 4}, []
+    task = gpt.rank("taste", asked, judge=lambda *both: judged.append(both) or len(judged), **given)
+    texts = [f"system: Be brief.\nuser: Tale {n}.\nassistant: A hen.\nuser: When?" for n in range(4)]
+    assert [each.prompt for each in task.questions] == texts
+    assert [list(each.messages) for each in gpt.rankings["taste"].read()] == asked
+    wanted = [tokenizer.apply_chat_template(each, add_generation_prompt=True, tokenize=False) for each in asked]
+    assert [question.sent for question in task.questions] == [(("chat", text),) for text in wanted]
+    again = gpt.rank("taste", asked, **given)
+    assert again.questions == task.questions, "sampled again"
+    gpt.rlhf("aligned", policy="chat", algo="dpo", rankings="taste", **SMALL)
+    assert set(asked_of(prepared[0]).values()) == {ids_of(tokenizer, *each) for each in asked}
+    compared = gpt.compare(["chat", "aligned"], [asked[0], "Why?"], max_tokens=4)
+    assert [each.messages for each in compared.questions] == [tuple(asked[0]), ()]
+    assert compared.questions[0].sent[0] == ("chat", wanted[0])
+    compared.vote(0, "aligned", by="ann")
+    assert gpt.rankings["chat-vs-aligned"].read()[0].asked == asked[0]
+    assert fail(gpt.rank, "x", [CHAT[:2]], **given).startswith("prompt 0 has a prompt that ends with a turn of the ass")
