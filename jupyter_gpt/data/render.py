@@ -225,7 +225,7 @@ def document_prompt(name: str, question: Question) -> Prompt:
 
 def plain_document(name: str, question: Question) -> tuple[str, str, tuple[str, ...]]:
     """Text, form and stop texts of a document for a base model. Raises GPTError for what only a chat has."""
-    how = "it continues documents; --as-assistant asks it as a chat all the same"
+    how = "it continues documents; --as-assistant asks it as a chat all the same, %%sft makes it one"
     if not isinstance(question.asked, str):
         raise GPTError(f"{name} is a base model and has no turns: {how}")
     if question.system is not None:
