@@ -266,7 +266,8 @@ def header(provenance: Provenance, recipe: dict) -> str:
     """The text of `recipe.yaml`: what was made, by which cell, with which options, and the recipe."""
     import yaml
 
-    return yaml.safe_dump({**asdict(provenance), "recipe": recipe}, sort_keys=False, allow_unicode=True)
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # the other loses a U+0085 in some texts
+    return yaml.dump({**asdict(provenance), "recipe": recipe}, Dumper=dumper, sort_keys=False, allow_unicode=True)
 
 
 def diverged(events: Sequence[dict]) -> bool:

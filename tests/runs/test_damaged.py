@@ -100,3 +100,11 @@ def test_derived_files_of_an_index_are_made_anew(tmp_path):
     ):
         file.write_bytes(damaged)
         assert dense.hnsw_graph(vectors, file).ntotal == 200
+
+
+def test_prompts_of_odd_characters_are_read_back_as_they_were(gpt, tiny_model):
+    tiny_model(gpt, "fox")
+    prompts = ["a b\x85c", "a\u2028b", "x\ufeffy", "the: end", "é 🙂 - #"]
+    gpt.rlhf("more", prompts, policy="fox", algo="grpo", reward=lambda p, c: len(c), steps=1, samples=2, max_tokens=2)
+    gpt.runs.known.clear()
+    assert gpt.runs["more"].recipe["prompts"] == prompts
