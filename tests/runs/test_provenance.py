@@ -4,6 +4,7 @@
 
 import json
 import signal
+import threading
 from pathlib import Path
 
 import pandas
@@ -15,6 +16,7 @@ from helpers.killed import die_in_a_step, in_a_process
 from helpers.tiny import DOCUMENTS, TINY
 from jupyter_gpt import store
 from jupyter_gpt.models.models import ABOUT
+from jupyter_gpt.retrieval import build
 from jupyter_gpt.runs import provenance as module
 from jupyter_gpt.runs.provenance import Provenance, digest, plain, provenance
 from jupyter_gpt.session import Session
@@ -259,16 +261,23 @@ def test_indexes(gpt, tiny_model, tmp_path, monkeypatch, cell):
     assert texts("Something else altogether.", overwrite=True).documents == ["$texts[0]"]
 
 
-def test_an_index_keeps_what_it_lets_go_of_until_the_new_is_there(gpt, tiny_model):
+def test_an_index_keeps_what_it_lets_go_of_until_the_new_is_there(gpt, tiny_model, monkeypatch):
     tiny_model(gpt, "fox")
     gpt.index("kb", "$old", variables={"old": TEXTS}, **INDEX)
     many = [f"Document {n} tells of {n} birds. It sang." for n in range(2000)]
 
-    interrupted = []
+    interrupted, embed = threading.Event(), build.embed_pending
+
+    def waiting(*given):
+        for told in embed(*given):
+            yield told
+            interrupted.wait()
+
+    monkeypatch.setattr(build, "embed_pending", waiting)
 
     def interrupt(what, done, total):
-        if what == "embedding" and not interrupted:
-            interrupted.append(done)
+        if what == "embedding" and not interrupted.is_set():
+            interrupted.set()
             raise KeyboardInterrupt
 
     stopped = gpt.index("kb", "$new", variables={"new": many}, overwrite=True, progress=interrupt)
