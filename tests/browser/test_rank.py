@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from browser.conftest import wait_until
 from jupyter_gpt.report.report import MIME
 
 SETUP = """import os; os.environ["JUPYTER_GPT_HOME"] = {home!r}
@@ -209,7 +210,7 @@ def test_a_ranking_is_kept_while_another_cell_works(ask, tmp_path):
 def test_a_ranking_that_is_lost_on_its_way_can_be_given_again(ask):
     notebook, file = ask()
     page = notebook.page
-    lost = []
+    asked, answered, lost = [], [], []
 
     def relay(socket) -> None:
         server = socket.connect_to_server()
@@ -218,14 +219,21 @@ def test_a_ranking_that_is_lost_on_its_way_can_be_given_again(ask):
             if b'"type":"rank"' in message and not lost:
                 lost.append(message)
             else:
+                asked.extend([message] if b'"type":"ready"' in message else [])
                 server.send(message)
 
+        def hear(message) -> None:
+            answered.extend([message] if asked and b'"heard"' in message and b'"method": "update"' in message else [])
+            socket.send(message)
+
         socket.on_message(send)
+        server.on_message(hear)
 
     page.route_web_socket("**/channels?*", relay)
     notebook.saved()
     page.reload()
     page.locator(".gpt-rank").wait_for()
+    wait_until(lambda: page.wait_for_timeout(50) or answered, 60, "the form to be heard")
     page.get_by_role("button", name="Tie the rest").click()
     page.get_by_role("button", name="Save ranking").click()
     page.locator(".gpt-rank.gpt-slow").wait_for()
