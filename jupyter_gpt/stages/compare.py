@@ -10,10 +10,10 @@ import hashlib
 from collections.abc import Sequence
 
 from jupyter_gpt.errors import GPTError, nearest
+from jupyter_gpt.prompting.ask import Asked
 from jupyter_gpt.report.differences import differences
 from jupyter_gpt.report.parts import Inline, Part, Samples, Span
 from jupyter_gpt.stages.rank import (
-    Asked,
     Tick,
     check_prompts,
     check_several,

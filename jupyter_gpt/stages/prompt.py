@@ -145,7 +145,7 @@ def latest(models: Models, memory: Prompting) -> str:
 
 
 def filled_in(asked: Asked, variables: Mapping) -> tuple[Asked, tuple[str, ...]]:
-    """The text or the messages with their `{holes}` filled, and a note on names that are no variable."""
+    """The text or the messages with their `{holes}` filled, and a note on each name that is not a variable."""
     if not variables:
         return asked, ()
     if isinstance(asked, str):

@@ -253,7 +253,7 @@ class Rag(Retrieval, PromptOptions):
     asks a model to answer from them. Each sentence of the answer is then compared with its sources: it is supported if
     what it adds to the question (words, numbers, names, negations) is in a source; any other sentence is marked, with
     the reason. If no chunk is near the question, the answer is "I don't know" and no model is asked. Documents are
-    quoted as data: what they say is no instruction.
+    quoted as data, not as instructions.
     """
 
     magic: ClassVar[str] = "%%rag"

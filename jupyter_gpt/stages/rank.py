@@ -17,13 +17,13 @@ from typing import Any
 from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.evaluation import fingerprint
+from jupyter_gpt.prompting.ask import Asked
 from jupyter_gpt.runs.provenance import Provenance, provenance
 from jupyter_gpt.stages import judges, preferences
 from jupyter_gpt.stages.ranking_task import RankingTask
 from jupyter_gpt.stages.rankings import Question, Rankings
 
 BATCH = 64  # completions sampled together; each batch is on disk before the next is sampled
-Asked = str | list[dict]  # a text, or the messages of a conversation
 Tick = Callable[[str, int, int, int], None]  # (what is done, prompts done, prompts, tokens of the first completion)
 
 

@@ -9,7 +9,7 @@ def wait_until(true, seconds=240):
     until = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < until
-        time.sleep(0.1)
+        time.sleep(0.02)
 
 
 def of_folder(folder):

@@ -7,13 +7,13 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 
 import psutil
 import pytest
 
 from helpers import TESTS
 from helpers.errors import fail
+from helpers.processes import wait_until
 from helpers.stopping import hold_at
 from helpers.tiny import DOCUMENTS, tiny_run
 from jupyter_gpt.errors import GPTError
@@ -40,13 +40,6 @@ def nothing_left(tmp_path):
         launcher.launcher(handle["launcher"]).stop(handle)
 
 
-def until(true, seconds=120):
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
 def told(run):
     """What a run told, without its clocks and what was asked for."""
     keys = ("event", "step", "loss", "grad_norm", "lr", "val_loss", "text", "prompt")
@@ -63,7 +56,7 @@ def test_a_detached_run_is_followed_stopped_killed_and_resumed_to_the_same_model
 
     other = Session()  # another kernel in this folder
     seen = other.runs["apart"]
-    until(lambda: seen.step == 3)
+    wait_until(lambda: seen.step == 3)
     assert run.step == 3 and not (run.folder / payload.FILE).exists()
     assert json.loads((run.folder / launcher.HANDLE).read_text())["detached"] is True
     assert fail(lambda: other.models["apart"]).startswith("apart is running in a separate process (step ")
@@ -71,7 +64,7 @@ def test_a_detached_run_is_followed_stopped_killed_and_resumed_to_the_same_model
     seen.pause()
     assert (seen.status, run.status) == ("paused", "paused")
     seen.sample_now()
-    until(lambda: any(event.get("asked") for event in run.events))  # so it has seen that it is paused
+    wait_until(lambda: any(event.get("asked") for event in run.events))  # so it has seen that it is paused
     step = run.step
     assert step == 3 and len(run.history) == step
     latest = other.prompt("Tale", model="apart", step="latest", max_tokens=4, temperature=0)  # while it is trained
@@ -84,17 +77,17 @@ def test_a_detached_run_is_followed_stopped_killed_and_resumed_to_the_same_model
     [row] = [row for row in panel.state()["runs"] if row["name"] == "apart"]
     assert (row["status"], row["here"], row["step"]) == ("paused", True, step)
     assert "error" not in panel.answer({"type": "unpause", "name": "apart"})
-    until(lambda: seen.step == 4)
+    wait_until(lambda: seen.step == 4)
     other.stop("apart")
     assert seen.status == run.status == "stopped" and gpt.models["apart"].step == run.step == 4
 
     hold_at(monkeypatch, 24)
     again = other.resume("apart", detach=True)
     assert fail(gpt.resume, "apart") == "run apart is running already"
-    until(lambda: again.step == 24)
+    wait_until(lambda: again.step == 24)
     handle = again.handle
     os.kill(handle["pid"], signal.SIGKILL)
-    until(lambda: again.status == "interrupted")
+    wait_until(lambda: again.status == "interrupted")
     with pytest.raises(
         GPTError, match=r"^run apart was interrupted: its process was killed. %gpt resume apart goes on"
     ):
@@ -134,12 +127,12 @@ def test_a_run_that_a_cell_waits_for_ends_with_its_kernel(tmp_path, gpt):
     )
     kernel = subprocess.Popen([sys.executable, "-c", code])
     folder = gpt.home / "runs" / "tiny"
-    until(lambda: launcher.read_handle(folder))
+    wait_until(lambda: launcher.read_handle(folder))
     handle = launcher.read_handle(folder)
-    until(lambda: "jupyter_gpt-watch" in names_of_threads(handle["pid"]))
+    wait_until(lambda: "jupyter_gpt-watch" in names_of_threads(handle["pid"]))
     kernel.kill()
     kernel.wait()
-    until(lambda: not psutil.pid_exists(handle["pid"]) or not launcher.is_alive(handle))
+    wait_until(lambda: not psutil.pid_exists(handle["pid"]) or not launcher.is_alive(handle))
     assert gpt.runs["tiny"].status == "interrupted"
 
 

@@ -3,14 +3,13 @@
 import os
 import signal
 import threading
-import time
 from types import SimpleNamespace
 
-import psutil
 import pytest
 import torch
 
 from helpers import rank_runs
+from helpers.processes import of_folder, wait_until
 from helpers.stopping import hold_at
 from helpers.tiny import tiny_run
 from jupyter_gpt.errors import GPTError
@@ -26,25 +25,6 @@ def loopback(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
-def processes(folder) -> list[psutil.Process]:
-    """Those that train the run of this folder, the agent among them."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if str(folder) in process.cmdline():
-                found.append(process)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-    return found
-
-
-def until(true, seconds: float = 120.0) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
 def losses(run) -> list[float]:
     return [event["loss"] for event in run.events if event["event"] == "step"]
 
@@ -53,7 +33,7 @@ def test_stopped_killed_and_resumed_on_two_devices_and_on_one(gpt, monkeypatch):
     """Ends as a run does that was on one device from the beginning, and never stopped."""
     hold_at(monkeypatch, 3)
     run = tiny_run(gpt, "two", devices=2, background=True, **LONG)
-    until(lambda: run.step == 3)
+    wait_until(lambda: run.step == 3)
     run.stop()
     run.wait()
     start = next(event for event in run.events if event["event"] == "start")
@@ -62,13 +42,13 @@ def test_stopped_killed_and_resumed_on_two_devices_and_on_one(gpt, monkeypatch):
     assert {"evaluation", "sample", "checkpoint"} <= {event["event"] for event in run.events[-6:]}
     hold_at(monkeypatch, 9)
     run = gpt.resume("two", devices=2, shard=True, background=True)
-    until(lambda: run.step == 9)
-    ranks = [each for each in processes(run.folder) if "torch.distributed.run" not in each.cmdline()]
+    wait_until(lambda: run.step == 9)
+    ranks = [each for each in of_folder(run.folder) if "torch.distributed.run" not in each.cmdline()]
     assert len(ranks) == 2
     os.kill(ranks[1].pid, signal.SIGKILL)
     with pytest.raises(GPTError, match="interrupted"):
         run.wait()
-    until(lambda: not processes(run.folder))
+    wait_until(lambda: not of_folder(run.folder))
     assert run.status == "interrupted"
     finished, whole = gpt.resume("two"), tiny_run(gpt, "one", **LONG)
     assert finished.status == "finished" and losses(finished) == pytest.approx(losses(whole), abs=1e-5)
