@@ -14,6 +14,7 @@ class Kernel {
   clientId = "page";
   loaded = true;
   error: string | undefined;
+  state = STATE;
   readonly lost = new Set<"line" | "loaded" | "state">();
   readonly asked: string[] = [];
   readonly iopubMessage = new Signal<this, unknown>(this);
@@ -39,7 +40,7 @@ class Kernel {
     if (header.msg_type === "comm_info_request") return { done: this.requestCommInfo() };
     this.asked.push(content.data.type);
     if (this.lost.has("state")) return { done: NEVER };
-    const answer = this.error ? { error: this.error } : { state: STATE };
+    const answer = this.error ? { error: this.error } : { state: this.state };
     const told = { comm_id: "jupyter_gpt.panel", data: { id: content.data.id, type: content.data.type, ...answer } };
     const done = Promise.resolve().then(() => this.tell("comm_msg", told));
     return { done };
@@ -193,6 +194,36 @@ describe("the panel's client", () => {
     kernel.lost.clear();
     await pass(3);
     await expect(settled).resolves.toEqual(STATE);
+  });
+
+  it("gives a command the state after the cell that has ended", async () => {
+    open();
+    await pass(0.1);
+    kernel.cell("1", "begins");
+    kernel.lost.add("state");
+    kernel.cell("1", "ends");
+    const told = { ...STATE, models: [{ name: "short" }] } as unknown as State;
+    const settled = client.settled();
+    await pass(1);
+    kernel.state = told;
+    kernel.lost.clear();
+    await pass(9);
+    await expect(settled).resolves.toEqual(told);
+  });
+
+  it("looks after a cell that began before there was a state", async () => {
+    let answer = (_: unknown): void => {};
+    kernel.requestCommInfo = () => new Promise((resolve) => (answer = resolve)); // not until it is told to
+    open();
+    kernel.cell("1", "begins");
+    answer({ content: { status: "ok", comms: { "jupyter_gpt.panel": {} } } });
+    await pass(0.1);
+    expect(client.state).toEqual(STATE);
+    kernel.state = { ...STATE, models: [{ name: "short" }] } as unknown as State;
+    kernel.cell("1", "ends");
+    const settled = client.settled();
+    await pass(0.1);
+    await expect(settled).resolves.toEqual(kernel.state);
   });
 
   it("does not take an old answer for a new one", async () => {

@@ -88,11 +88,12 @@ export class Client {
     return this.situation.is === "state" ? this.situation.state : null;
   }
 
-  /** The state, once the kernel has answered; null where it has none, or a cell keeps it from answering. */
+  /** The state after the last cell; where a running cell keeps the kernel from answering the one before, or null. */
   async settled(): Promise<State | null> {
     const open = () => {
       const { is, late } = { late: false, ...this.situation };
-      return is === "starting" || (is === "asking" && !(late && this.kernel?.status === "busy"));
+      const asked = is === "asking" || (is === "state" && this.looking);
+      return is === "starting" || (asked && !(late && this.kernel?.status === "busy"));
     };
     for (const until = Date.now() + PATIENCE; open() && Date.now() < until; ) await pause(STEP);
     return this.state;
@@ -212,14 +213,14 @@ export class Client {
       this.cells.add(cell);
       window.setTimeout(() => this.cells.has(cell) && this.lookUp(), SOON); // it may train for hours
     } else if (KernelMessage.isStatusMsg(message) && message.content.execution_state === "idle") {
-      const { msg_type } = message.parent_header as KernelMessage.IHeader;
-      const unheard = msg_type === "execute_request" && cell !== this.cell; // it began before this page listened
-      if (this.cells.delete(cell) || (unheard && !this.state)) this.lookUp();
+      if ((message.parent_header as KernelMessage.IHeader).msg_type !== "execute_request") return;
+      const unheard = cell !== this.cell; // it began before this page listened
+      if (this.cells.delete(cell) || unheard || this.state || this.looking) this.lookUp();
     }
   }
 
   private lookUp(): void {
-    if (this.state) this.look();
+    if (this.state || this.looking) this.look();
     else if (this.kernel) void this.begin(this.kernel);
   }
 
