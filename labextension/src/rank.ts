@@ -13,6 +13,7 @@ type Piece = [text: string, differs: boolean];
 
 interface State {
   heard: number;
+  answers: number | null;
   row: number;
   rows: number;
   ranked: number;
@@ -56,6 +57,7 @@ class Form {
   private state: State; // the newest: after a reload JupyterLab may set one that it had asked for before
   private row = -1;
   private waiting = 0; // the timer of a message that the kernel has not answered yet
+  private asked = 0; // that message's id
 
   constructor(el: HTMLElement, private readonly link: Link) {
     this.state = link.state<State>();
@@ -92,7 +94,7 @@ class Form {
 
   draw(): void {
     const told = this.link.state<State>();
-    const answered = this.waiting !== 0 && told.heard > this.state.heard;
+    const answered = this.waiting !== 0 && told.answers === this.asked;
     if (told.heard >= this.state.heard) this.state = told;
     const { row, rows, ranked, prompt, texts, order, undo, error } = this.state;
     const { root, about, note } = this.panel;
@@ -192,7 +194,8 @@ class Form {
   /** One message at a time: what is pressed before the kernel has answered would meet a prompt not yet seen. */
   private ask(message: Record<string, unknown>): void {
     if (this.waiting || this.link.gone) return;
-    this.link.send(message);
+    this.asked = Math.random();
+    this.link.send({ ...message, id: this.asked });
     this.waiting = window.setTimeout(() => this.slow(), SLOW);
   }
 
@@ -200,7 +203,7 @@ class Form {
   private slow(): void {
     this.panel.root.classList.add("gpt-slow");
     this.waiting = window.setTimeout(() => {
-      this.link.send({ type: "ready" });
+      this.link.send({ type: "ready", id: this.asked });
       this.slow();
     }, LOST);
   }

@@ -189,10 +189,12 @@ def test_an_order_means_the_completions_that_were_shown_so(page, ranked):
 def test_every_message_is_answered_even_an_old_click(page, ranked):
     form = RankForm(ranked)
     heard = form.state["heard"]
-    state = hear(form, "rank", row=1, order=[[1], [2]])
-    assert state["heard"] == heard + 1 and len(ranked.rankings) == 0
-    state = hear(form, "rank", row=0, order=[[1], [2]])
-    assert state["heard"] == heard + 2 and "each of the 3 completions once" in state["error"]
+    state = hear(form, "rank", row=1, order=[[1], [2]], id=0.5)
+    assert (state["heard"], state["answers"]) == (heard + 1, 0.5) and len(ranked.rankings) == 0
+    state = hear(form, "ready")
+    assert (state["heard"], state["answers"]) == (heard + 2, None)
+    state = hear(form, "rank", row=0, order=[[1], [2]], id=0.7)
+    assert (state["heard"], state["answers"]) == (heard + 3, 0.7) and "each of the 3 completions once" in state["error"]
     state = hear(form, "go", row=99)
     assert state["row"] == 1 and state["error"] is None and len(ranked.rankings) == 0
 

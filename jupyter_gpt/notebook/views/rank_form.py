@@ -2,17 +2,19 @@
 
 The protocol:
 
-synced state         what to show: {"heard", "row", "rows", "ranked", "best_only", "prompt", "texts", "mostly",
-                     "copies", "order", "reason", "undo", "error"}. `heard` counts the messages received, so
-                     that each is answered by a new state; `row` counts from 0 among the questions that can be ranked;
+synced state         what to show: {"heard", "answers", "row", "rows", "ranked", "best_only", "prompt", "texts",
+                     "mostly", "copies", "order", "reason", "undo", "error"}. `heard` counts the messages received, so
+                     that each is answered by a new state; `answers` is the "id" of the one answered, null if it had
+                     none; `row` counts from 0 among the questions that can be ranked;
                      `best_only` is whether only the best completion is asked for. `texts` are the completions as shown,
                      number 1 the first, in [text, differs] pieces; `mostly` is whether most of a text differs, `copies`
                      how often each was sampled. `order` and `reason` are the ranking already there (groups of numbers,
                      the best first; null for none).
 front end → kernel   {"type": "ready" | "undo" | "done"}, {"type": "go", "row": r} and
                      {"type": "rank", "row": r, "order": [[2], [1, 3]], "reason": ""}. Each carries "page", a name that
-                     the front end gives itself when it is loaded. A ranking of another row than the one shown is an
-                     old click, and is dropped.
+                     the front end gives itself when it is loaded; what a person asked for an "id" too, which is
+                     repeated in the "ready" that asks whether it was lost. A ranking of another row than the one shown
+                     is an old click, and is dropped.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ class RankForm(Widget):
     def __init__(self, task: RankingTask, changed: Callable[[bool], None] = lambda done: None) -> None:
         self.task, self.changed = task, changed
         self._rows = [i for i, question in enumerate(task.questions) if question.open]
-        self._heard = 0
+        self._heard, self._answers = 0, None
         self._row = self._next(-1)
         super().__init__("rank", self._describe())
 
@@ -43,11 +45,11 @@ class RankForm(Widget):
         return f"RankForm({self.task.name!r})"
 
     def hear(self, content: dict) -> None:
-        self._heard += 1
+        self._heard, self._answers = self._heard + 1, content.get("id")
         try:
             self._handle(content)
         except (OSError, GPTError) as error:  # nothing was saved: the annotator has to know
-            self.state = {**self.state, "heard": self._heard, "error": str(error)}
+            self.state = {**self.state, "heard": self._heard, "answers": self._answers, "error": str(error)}
 
     def _handle(self, content: dict) -> None:
         kind, done, answered = content.get("type"), False, False
@@ -90,6 +92,7 @@ class RankForm(Widget):
             order = [sorted(question.shown.index(place) + 1 for place in group) for group in answer.order]
         return {
             "heard": self._heard,
+            "answers": self._answers,
             "row": self._row,
             "rows": len(self._rows),
             "ranked": len(self._rows) - len(self.task.missing),
