@@ -20,7 +20,7 @@ interface Fields {
 
 interface Update {
   type: "nodes";
-  whole: boolean; // forget what there was
+  whole: boolean; // all that there is
   nodes: Record<string, Partial<Fields>>;
   gone: string[];
 }
@@ -99,11 +99,8 @@ class Tree {
   }
 
   take(update: Update): void {
-    if (update.whole) {
-      this.rows.clear();
-      this.top.replaceChildren();
-    }
-    for (const path of update.gone) {
+    const gone = update.whole ? [...this.rows.keys()].filter((path) => !(path in update.nodes)) : update.gone;
+    for (const path of gone) {
       this.rows.get(path)?.fold.remove();
       this.rows.delete(path);
     }

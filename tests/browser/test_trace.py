@@ -27,6 +27,7 @@ def wait_for(name):
 def send(prompts, show=None, deadline=None, **settings):
     if len(sent) > 1:
         wait_for("on")
+        growing.widget.hear({"type": "ready"})  # as another page is loaded, which is sent everything
     sent.append(prompts)
     n = settings.get("samples") or 1
     said = "sure" if "one word" in prompts[0] else None
