@@ -31,6 +31,7 @@ from jupyter_gpt.nn.modules import context_of
 from jupyter_gpt.runs.worker import on_worker
 
 ANSWER = 256  # tokens of an answer where a task sets no limit
+MOST = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")  # names of that limit
 PROMPTS = 64  # answered together between two looks at the interrupt button
 NAMES = {"temperature": "temperature", "top_p": "top_p", "top_k": "top_k", "min_p": "min_p"}
 
@@ -95,7 +96,12 @@ class KernelModel(TemplateLM):
         )
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
-        return self.model.tokenizer(string, add_special_tokens=bool(add_special_tokens), verbose=False).input_ids
+        """The ids of a text. Unless it is said otherwise the tokenizer begins them as it begins any text, with `<s>`
+        perhaps, but where the text has that already, as one from a chat template may."""
+        tokenizer = self.model.tokenizer
+        if add_special_tokens is None:
+            add_special_tokens = not string.startswith(str(tokenizer.decode([self.prefix_token_id])))
+        return tokenizer(string, add_special_tokens=add_special_tokens, verbose=False).input_ids
 
     def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         rows = []
@@ -104,7 +110,8 @@ class KernelModel(TemplateLM):
             if context:
                 before, after = self._encode_pair(context, continuation)
             else:
-                before, after = [self.prefix_token_id], self.tok_encode(continuation)
+                before, after = [self.prefix_token_id], self.tok_encode(continuation, add_special_tokens=False)
+                before, after = (before, after) if before != after[:1] else (after[:1], after[1:])
             rows.append(Row((*before, *after)[-(self.context + 1) :], len(after), name_of(request)))
         return self.scored(rows)
 
@@ -190,7 +197,7 @@ class KernelModel(TemplateLM):
         given = dict(given)
         stops = given.get("until") or []
         stops = [stops] if isinstance(stops, str) else [stop for stop in stops if stop]
-        most = min(int(given.get("max_gen_toks") or given.get("max_new_tokens") or ANSWER), self.context - 1)
+        most = min(int(next((given[name] for name in MOST if given.get(name)), ANSWER)), self.context - 1)
         ids = (self.tok_encode(context) or [self.prefix_token_id])[-(self.context - most) :]
         greedy = not given.get("do_sample", float(given.get("temperature") or 0) > 0)
         sampling = {ours: given[name] for name, ours in NAMES.items() if given.get(name) is not None}

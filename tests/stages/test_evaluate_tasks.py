@@ -116,6 +116,40 @@ def test_probabilities_and_texts_are_those_of_the_harness_own_backend(gpt, train
     assert any(ours.generate_until(asked))
 
 
+def test_a_tokenizer_that_begins_texts_with_a_token_does_so_here_too(gpt, tiny_model, tasks):
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+    from tokenizers.processors import TemplateProcessing
+
+    from jupyter_gpt.evaluation.harness import KernelModel
+
+    tokenizer = tiny_model(gpt, "plain").tokenizer
+    begin = tokenizer.bos_token or tokenizer.eos_token
+    place = tokenizer.convert_tokens_to_ids(begin)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{begin} $A", special_tokens=[(begin, place)]
+    )  # as those of Llama and Gemma do
+    assert tokenizer("It").input_ids[0] == place
+    model = gpt.models.keep("fox", gpt.models["plain"].module, tokenizer, "pretrain", None, ["fox (pretrain)"], 0)
+    ours, theirs = KernelModel(model), HFLM(pretrained=str(model.folder), device="cpu", dtype="float32", batch_size=1)
+    assert theirs.tok_encode("It")[0] == place
+    pairs = [("The old fox", " saw 3 birds"), ("", "It sang"), (f"{begin}The old fox", " saw"), ("", f"{begin}It sang")]
+    asked = [Instance("loglikelihood", {}, pair, n, metadata=("t", n, 1)) for n, pair in enumerate(pairs)]
+    for mine, other in zip(ours.loglikelihood(asked), theirs.loglikelihood(asked, disable_tqdm=True), strict=True):
+        assert mine[0] == pytest.approx(other[0], abs=1e-3) and mine[1] == bool(other[1])
+    asked = [
+        Instance("loglikelihood_rolling", {}, ("The old fox sang. " * n,), n, metadata=("t", n, 1)) for n in (1, 9)
+    ]
+    mine, other = ours.loglikelihood_rolling(asked), theirs.loglikelihood_rolling(asked, disable_tqdm=True)
+    assert mine == pytest.approx(other, abs=1e-2)
+    given = {"until": ["."], "max_gen_toks": 12, "do_sample": False}
+    texts = ("The old fox saw 3", f"{begin}The old fox saw")
+    asked = [Instance("generate_until", {}, (text, given), n, metadata=("t", n, 1)) for n, text in enumerate(texts)]
+    assert ours.generate_until(asked) == theirs.generate_until(asked, disable_tqdm=True)
+    asked = [Instance("generate_until", {}, ("The old", {"max_completion_tokens": 3}), 0, metadata=("t", 0, 1))]
+    assert ours.generate_until(asked) == theirs.generate_until(asked, disable_tqdm=True)
+
+
 def test_the_line(gpt, train, tasks):
     from jupyter_gpt.notebook.magics.options import parse
     from jupyter_gpt.notebook.magics.verbs import VERBS, evaluate
