@@ -11,9 +11,12 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
+from itertools import islice
 from typing import Any
 
 from jupyter_gpt import store
+from jupyter_gpt.data import conversation_formats as formats
+from jupyter_gpt.data.render import Question
 from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.runs import provenance
 from jupyter_gpt.runs.events import Evaluation, Metric, Note, Progress, Step
@@ -22,7 +25,7 @@ from jupyter_gpt.runs.run import Run
 from jupyter_gpt.stages import reward as reward_stage
 from jupyter_gpt.stages.launch import claim, launch
 from jupyter_gpt.stages.reward_function import check_columns
-from jupyter_gpt.stages.rl_rows import rows_of
+from jupyter_gpt.stages.rl_rows import question_of, rows_of
 from jupyter_gpt.stages.rlhf_options import RLHF, Rewarding, RLRecipe, recipe_of
 from jupyter_gpt.stages.stage import another_name, keep_model
 
@@ -176,7 +179,7 @@ def preparation(session, run: Run, recipe, variables: Mapping | None) -> Iterato
     if recipe.algo != "dpo" and not recipe.reward:
         recipe = yield from rewarded_first(session, run, recipe, rankings)
     rewards = [
-        source_of(session, name, weight, variables or {}, recipe.columns, {**chats, **recipe.chats})
+        source_of(session, name, weight, variables or {}, recipe.columns, asked_of_rewards(recipe, chats))
         for name, weight in zip(recipe.reward, recipe.weights, strict=True)
     ]
     start = session.models[recipe.policy]
@@ -225,8 +228,18 @@ def rewarded_first(session, run: Run, recipe, rankings) -> Iterator:
     return recipe.replace(reward=[name], weights=[1.0], marks=marks)
 
 
-def source_of(session, name: str, weight: float, variables: Mapping, columns: Mapping, chats: Mapping):
-    """The reward of that name in the recipe. Raises GPTError for a function that does not exist any more."""
+def asked_of_rewards(recipe, messages: Mapping[str, list[dict]]) -> dict[str, Question]:
+    """What reward models read before a completion where it is more than the prompt: its turns and its own system
+    prompt. They do not read --system: rankings do not have that of the model that was sampled either."""
+    own = recipe.replace(system=None)
+    texts = [text for text, row in recipe.columns.items() if formats.has(row, "system")]
+    return {text: question_of(own, text, messages.get(text, ())) for text in [*messages, *recipe.chats, *texts]}
+
+
+def source_of(session, name: str, weight: float, variables: Mapping, columns: Mapping, asked: Mapping):
+    """The reward of that name in the recipe. Raises GPTError for a function that does not exist any more, and for a
+    reward model without a chat template where a prompt has turns or a system prompt."""
+    from jupyter_gpt.data.prompt_completion import prompt_ids
     from jupyter_gpt.nn.logprobs import Reader
     from jupyter_gpt.stages.rollout import Reward
 
@@ -234,7 +247,9 @@ def source_of(session, name: str, weight: float, variables: Mapping, columns: Ma
         check_reward(session, name, variables, columns)
         return Reward(name, weight, function=variables[name[1:]], columns=columns)
     model = session.models[name]
-    return Reward(name, weight, model=Reader(model.module), tokenizer=model.tokenizer, chats=chats)
+    for question in islice(asked.values(), 1):
+        prompt_ids(name, model.tokenizer, question)
+    return Reward(name, weight, model=Reader(model.module), tokenizer=model.tokenizer, asked=asked)
 
 
 def keep(session, run: Run, training) -> None:

@@ -110,7 +110,10 @@ For --loss kto a row is a vote: `prompt`, `completion` and `label`, true or fals
         None, "weights of several rewards (default: 1 each)", "X", group="Name and data", recipe=False
     )
     system: str | None = option(
-        None, "the system prompt of all prompts whose rows have none", "TEXT", group="Name and data"
+        None,
+        "the system prompt of prompts without one of their own (reward models do not read it)",
+        "TEXT",
+        group="Name and data",
     )
     prompts_per_step: Count = option(8, "prompts of one step (for dpo: rankings, with kto votes)", "N", group="Size")
     samples: Count = option(8, "completions of each prompt", "K", group="Size")

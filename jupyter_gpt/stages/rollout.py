@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from jupyter_gpt.data.prompt_completion import PromptCompletion, batches
+from jupyter_gpt.data.render import Question
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.evaluation.metrics import identical
 from jupyter_gpt.inference.answer import Detokenizer, decoder
@@ -249,14 +250,14 @@ def logprobs_and_entropy(reader: Reader, training, rows: Sequence[PromptCompleti
 @dataclass(frozen=True)
 class Reward:
     """One reward: a `function`, or a reward `model` with its `tokenizer`; `name` as the user wrote it. The function is
-    given those of the `columns`, which are by prompt, that it names as parameters; the model reads `chats`, the turns
-    of a prompt that has several."""
+    given those of the `columns`, which are by prompt, that it names as parameters; the model reads what is `asked`,
+    of a prompt that has turns or a system prompt."""
 
     name: str
     weight: float = 1.0
     function: Any = None
     columns: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
-    chats: Mapping[str, list[dict]] = field(default_factory=dict, repr=False)
+    asked: Mapping[str, Question] = field(default_factory=dict, repr=False)
     model: Any = None  # a Reader
     tokenizer: object = field(default=None, repr=False)
 
@@ -296,7 +297,7 @@ def rewarded(rewards: Sequence[Reward], rollout: Rollout) -> Iterator[Call | Non
         else:
             most = context_of(reward.model.module)
             rows = [
-                row_of(reward.name, reward.tokenizer, reward.chats.get(prompt, prompt), text, most, whole)[0]
+                row_of(reward.name, reward.tokenizer, reward.asked.get(prompt, prompt), text, most, whole)[0]
                 for prompt, text, whole in zip(prompts, texts, finished, strict=True)
             ]
             values = yield from scored(reward.model, rows)

@@ -9,8 +9,9 @@ from helpers.errors import fail
 from helpers.rl_runs import bytes_of, figures, short
 from helpers.stopping import stopped_at
 from jupyter_gpt.data import hub
+from jupyter_gpt.data.prompt_completion import prompt_ids
 from jupyter_gpt.notebook.views.inspect import view_of_rankings
-from jupyter_gpt.stages import judges, preferences, rl_preparation
+from jupyter_gpt.stages import judges, preferences, rl_preparation, rollout
 from jupyter_gpt.stages import reward as reward_stage
 from jupyter_gpt.stages.rank import reopened
 from jupyter_gpt.stages.rankings import Ranking, from_line, to_line
@@ -237,24 +238,52 @@ def test_a_ranking_has_its_own_system_prompt_or_that_of_all(gpt, tiny_model, pre
     assert {row.prompt for each in ranked for row in each.rows} == wanted == set(asked_of(training).values())
 
 
-def test_ppo_makes_its_reward_model_and_takes_its_prompts_from_them(gpt, tiny_model, prepared, monkeypatch):
-    from jupyter_gpt.stages import rollout
-
-    tokenizer = tiny_model(gpt, "chat", chat=True, context=128).tokenizer
-    rows, scored = taste(gpt), set()
+@pytest.fixture
+def scored(monkeypatch):
+    """The ids of the prompts that reward models read."""
+    found = set()
 
     def row_of(name, tokenizer, asked, *rest, row_of=rollout.row_of):
-        scored.add(json.dumps(asked))
+        found.add(prompt_ids(name, tokenizer, asked))
         return row_of(name, tokenizer, asked, *rest)
 
     monkeypatch.setattr(rollout, "row_of", row_of)
+    return found
+
+
+def test_ppo_makes_its_reward_model_and_takes_its_prompts_from_them(gpt, tiny_model, prepared, scored):
+    tokenizer = tiny_model(gpt, "chat", chat=True, context=128).tokenizer
+    rows = taste(gpt)
     run = gpt.rlhf("aligned", policy="chat", algo="ppo", rankings="taste", **{**SMALL, "prompts_per_step": 9})
     reward, training = prepared
     assert run.status == "finished"
-    assert {prompt for prompt in asked_of(training).values()} == {ids_of(tokenizer, *row["prompt"]) for row in rows}
-    asked = [row["prompt"] if len(row["prompt"]) > 1 else row["prompt"][0]["content"] for row in rows]
-    assert scored == set(map(json.dumps, asked)), "the reward model reads what it was trained on"
+    wanted = {ids_of(tokenizer, *row["prompt"]) for row in rows}
+    assert wanted == set(asked_of(training).values()) == scored, "the reward model reads what it was trained on"
     assert {each.prompt for each in reward.rankings + reward.held_out} == set(asked_of(training))
+
+
+@pytest.mark.parametrize("algo", ["ppo", "grpo"])
+def test_a_reward_model_reads_the_system_prompt_of_a_row_but_not_that_of_all(gpt, tiny_model, prepared, scored, algo):
+    tokenizer = tiny_model(gpt, "chat", chat=True, context=128).tokenizer
+    taste(gpt)
+    gpt.reward("judge", rankings="taste", base="chat", lora=4, steps=2)
+    rows = [{"prompt": CHAT, "system": "Be brief."}, {"prompt": "Why?", "system": "Be kind."}, {"prompt": "Who?"}]
+    gpt.rlhf("aligned", rows, policy="chat", algo=algo, reward="judge", system="Be good.", **{**SMALL, "samples": 4})
+    kind, why, who = turn("system", "Be kind."), turn("user", "Why?"), turn("user", "Who?")
+    own = [ids_of(tokenizer, SYSTEM, *CHAT), ids_of(tokenizer, kind, why)]
+    assert scored == {*own, ids_of(tokenizer, who)}
+    assert set(asked_of(prepared[1]).values()) == {*own, ids_of(tokenizer, turn("system", "Be good."), who)}
+
+
+def test_a_reward_model_without_a_chat_template_cannot_read_a_system_prompt(gpt, tiny_model):
+    tiny_model(gpt, "chat", chat=True, context=128)
+    tiny_model(gpt, "plain", context=128)
+    gpt.rank("notes", rankings_file=[{"prompt": f"Who {n}?", "chosen": "A hen.", "rejected": "glad"} for n in range(9)])
+    gpt.reward("judge", rankings="notes", base="plain", lora=4, steps=2)
+    given = {"policy": "chat", "algo": "grpo", "reward": "judge", **SMALL}
+    rows = [{"prompt": "Why?", "system": "Be kind."}]
+    assert "judge is a base model and has no system prompt" in fail(gpt.rlhf, "aligned", rows, **given)
+    assert gpt.rlhf("aligned", ["Why?"], system="Be kind.", **given).status == "finished"
 
 
 @pytest.mark.parametrize("algo", ["dpo", "grpo"])
