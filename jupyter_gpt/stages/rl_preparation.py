@@ -43,9 +43,9 @@ def prepare(
 
     `start` is a model of the session, `algorithm` what takes a step, `rankings` the `Ranking`s that DPO learns from,
     `stop` the tokens that end a completion; `base` is the first model of its lineage, if that is another one, and
-    `name` that of the trained policy. `weights` is the module that policy and critic start from, if that is not the
-    module of `start`: its weights in fp32. `server` samples the completions that are trained on, if it is
-    given. Raises GPTError for prompts that leave no room for a completion, and if nothing can be held out.
+    `name` that of the trained policy. `weights` is the module that policy and critic start from, and the reference, if
+    that is not the module of `start`: its weights in fp32. `server` samples the completions that are trained on, if it
+    is given. Raises GPTError for prompts that leave no room for a completion, and if nothing can be held out.
     """
     yield Progress(stage="building the policy", unit="models")
     if start.module.device.type == "cpu":
@@ -117,7 +117,7 @@ def prepare(
         recipe=recipe,
         model=policy,
         policy=Reader(policy, low, bool(recipe.checkpointing)),
-        reference=Reader(start.module, low),
+        reference=Reader(weights, low),
         critic=Reader(modules["critic"], low, bool(recipe.checkpointing)) if critic else None,
         tokenizer=tokenizer,
         optimizers=adamw_of(modules, {"policy": recipe.lr, "critic": recipe.value_lr}),

@@ -1,5 +1,7 @@
 """What is trained in full begins with the weights on disk, not with those they are rounded to in a GPU's memory."""
 
+import math
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -99,3 +101,16 @@ def test_a_merged_model_has_the_base_as_it_is_on_disk(gpt, rounded):
     assert found.keys() == rounded["adapter"].keys()
     for name, tensor in found.items():
         torch.testing.assert_close(tensor, rounded["adapter"][name], rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("start", ["fox", "adapter"])
+@pytest.mark.parametrize(("dtype", "lora"), [("int8", 4), ("int8", 0), ("int4", 4), ("bfloat16", 0)])
+def test_the_reference_is_what_the_policy_starts_as(gpt, rounded, start, dtype, lora):
+    gpt.models.load("fox", dtype=dtype)
+    given = {"algo": "dpo", "rankings": "taste", **SMALL, "lora": lora, "dtype": "float32"}
+    events = gpt.rlhf("a", policy=start, **given).events
+    assert gpt.models["fox"].dtype == dtype
+    (first,) = [event["loss"] for event in events if event["event"] == "step"]
+    before = next(event for event in events if event["event"] == "evaluation")
+    assert first == pytest.approx(math.log(2), abs=1e-6) and before["val_loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert before["kl"] == pytest.approx(0, abs=1e-9)
