@@ -105,6 +105,8 @@ def columns_of(row: object, where: str) -> Mapping:
 def preference(row: object, where: str, by: str) -> Ranking:
     """A row of `chosen` and `rejected`. Raises GPTError."""
     row = columns_of(row, where)
+    if formats.has(row, "tools"):
+        raise GPTError(f"{where} has tools, which are not read in preferences: leave that column out")
     prompt, better, worse = row["prompt"] if formats.has(row, "prompt") else None, row["chosen"], row["rejected"]
     if prompt is None:
         turns = transcript(better), transcript(worse)

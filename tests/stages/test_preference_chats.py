@@ -99,6 +99,10 @@ def test_a_line_that_cannot_be_ranked_is_named(tmp_path):
     rows = [ROWS["messages"][0], {**ROWS["messages"][0], "prompt": [ASKED, REPLY]}]
     file.write_text("\n".join(map(json.dumps, rows)) + "\n")
     assert "line 2 of pairs.jsonl has a prompt that ends with a turn of the assistant" in fail(preferences.read, file)
+    tools = {"tools": [{"type": "function", "function": {"name": "clock"}}]}
+    assert "row 1 of the rankings has tools, which are not read" in fail(
+        preferences.read, [{**ROWS["messages"][0], "tools": []}, ROWS["messages"][0] | tools]
+    )
 
 
 def test_messages_are_kept_on_disk_where_there_are_some():
