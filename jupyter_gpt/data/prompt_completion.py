@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from jupyter_gpt.data.render import Question, encode, end_of_turn, render
+from jupyter_gpt.data.render import Prompt, Question, continued, end_of_turn, render
 from jupyter_gpt.data.tokenizer import delimiter
 from jupyter_gpt.errors import GPTError
 
@@ -27,9 +27,14 @@ class PromptCompletion(NamedTuple):
 Asked = str | list[dict] | Question  # a text, messages, or either with more
 
 
+def prompt_of(name: str, tokenizer, asked: Asked) -> Prompt:
+    """The prompt by which the model `name` is asked it."""
+    return render(name, tokenizer, asked if isinstance(asked, Question) else Question(asked))
+
+
 def prompt_ids(name: str, tokenizer, asked: Asked) -> tuple[int, ...]:
     """The ids of the prompt by which the model `name` is asked it."""
-    return render(name, tokenizer, asked if isinstance(asked, Question) else Question(asked)).ids
+    return prompt_of(name, tokenizer, asked).ids
 
 
 def end_token_id(tokenizer) -> int:
@@ -46,7 +51,8 @@ def encode_pair(
     A `finished` completion is followed by the token that ends it; one stopped at its token limit is not, since the
     model generated no end. The prompt is truncated at its start, a completion longer than `most` at its end.
     """
-    before, after = prompt_ids(name, tokenizer, prompt), tuple(encode(tokenizer, completion))
+    asked = prompt_of(name, tokenizer, prompt)
+    before, after = asked.ids, tuple(continued(tokenizer, asked, completion))
     if finished:
         after = (*after, end_token_id(tokenizer))
     room = most - len(after)

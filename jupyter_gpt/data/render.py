@@ -263,6 +263,19 @@ def encode(tokenizer, text: str) -> list[int]:
         raise
 
 
+def continued(tokenizer, prompt: Prompt, text: str) -> list[int]:
+    """Token ids of a text that goes on after a prompt, as they are where both are read together: without the space that
+    Llama's and Mistral's tokenizers put in front of any text."""
+    ids = encode(tokenizer, text)
+    if encode(tokenizer, "\nx")[-1:] == encode(tokenizer, "x"):
+        return ids  # it puts none
+    token = None if prompt.form == THROUGH_TEMPLATE else opening_token(tokenizer)
+    head = [] if token is None else [token]
+    before = prompt.text.removeprefix("".join(tokenizer.convert_ids_to_tokens(head)))
+    whole = [*head, *encode(tokenizer, before + text)]
+    return whole[len(prompt.ids) :] if tuple(whole[: len(prompt.ids)]) == prompt.ids else ids
+
+
 def special_tokens(tokenizer) -> tuple[str, ...]:
     """The texts that a tokenizer reads as one token of its own: the marks of turns, the end of a text."""
     added = (token.content for token in tokenizer.added_tokens_decoder.values())
