@@ -20,6 +20,7 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
+from jupyter_gpt.data import arrow
 from jupyter_gpt.data.json_list import elements
 from jupyter_gpt.data.long_text import LongText
 from jupyter_gpt.errors import GPTError
@@ -327,4 +328,4 @@ def _table_rows(path: Path) -> Iterator[Row]:
 def _parquet_rows(path: Path, columns: list[str] | None = None) -> Iterator[Row]:
     with _parquet(path) as file:
         rows = (row for batch in file.iter_batches(batch_size=256, columns=columns) for row in batch.to_pylist())
-        yield from ((f"{path}, row {number}", row) for number, row in enumerate(rows, 1))
+        yield from ((f"{path}, row {number}", arrow.row(row)) for number, row in enumerate(rows, 1))

@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+from jupyter_gpt.data import arrow
 from jupyter_gpt.data.files import text_field
 from jupyter_gpt.errors import GPTError
 
@@ -53,6 +54,7 @@ def rows(source: str) -> Iterator[tuple[str, object]]:
         for number, row in enumerate(dataset):
             if column is not None and column not in row:
                 raise GPTError(f"{source} has no column {column}; it has {', '.join(row)}")
+            row = arrow.row(row)
             yield f"row {number} of {source}", row if column is None else row[column]
 
 

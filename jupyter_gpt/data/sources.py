@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jupyter_gpt.data import files, hub
+from jupyter_gpt.data import arrow, files, hub
 from jupyter_gpt.data.files import text_of
 from jupyter_gpt.data.long_text import LongText
 from jupyter_gpt.errors import GPTError, nearest
@@ -171,9 +171,11 @@ def is_table(value: object) -> bool:
 
 
 def rows_of(value: Any, name: str, expected: str) -> Iterable:
-    """The rows of a DataFrame or a list. GPTError, with what is `expected`, for any other value."""
+    """The rows of a DataFrame, a dataset or a list. GPTError, with what is `expected`, for any other value."""
     if is_table(value):
-        return value.to_dict("records")
+        return [arrow.row_of_frame(row) for row in value.to_dict("records")]
+    if hasattr(value, "features") and hasattr(value, "column_names"):
+        return map(arrow.row, value)
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
         raise GPTError(f"{name} is a {type(value).__name__}: expected a DataFrame or {expected}")
     return value

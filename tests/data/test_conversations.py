@@ -426,6 +426,36 @@ def test_tool_calls_and_their_results(tmp_path):
     assert first.messages == found.messages and first.tools == TOOLS and second.tools is None
 
 
+@pytest.mark.parametrize("form", ["parquet", "table", "dataset", "hub"])
+def test_tools_from_arrow_have_no_null_that_nobody_wrote(tmp_path, monkeypatch, form):
+    pandas, parquet = pytest.importorskip("pandas"), pytest.importorskip("pyarrow.parquet")
+    rows = []
+    for name, kind, given in (("zone", "string", {"zone": "UTC"}), ("day", "integer", {"day": 3, "of": [{"a": "b"}]})):
+        call = {"id": "c1", "type": "function", "function": {"name": "clock", "arguments": given}}
+        parameters = {"type": "object", "properties": {name: {"type": kind}}}
+        tools = [{"type": "function", "function": {"name": "clock", "parameters": parameters}}]
+        called = {"role": "assistant", "content": "", "tool_calls": [call]}
+        rows.append({"messages": [ASKED[0], called, TOLD, ASKED[1]], "tools": tools})
+    wanted = [(found.messages, found.tools) for found in read(lines(tmp_path / "a.jsonl", *rows))]
+    assert "null" not in json.dumps(wanted)
+    file, variables, source = str(tmp_path / "a.parquet"), {}, "$it"
+    parquet.write_table(pytest.importorskip("pyarrow").Table.from_pylist(rows), file)
+    if form == "parquet":
+        source = file
+    elif form == "table":
+        variables = {"it": pandas.read_parquet(file)}
+    else:
+        dataset = pytest.importorskip("datasets").Dataset.from_list(rows)
+        variables, source = ({"it": dataset}, "$it") if form == "dataset" else ({}, "hf:o/n")
+        monkeypatch.setattr(hub, "_dataset", lambda *_: dataset)
+    assert [(found.messages, found.tools) for found in read(source, variables)] == wanted
+    kept = {"id": "c1", "type": "function", "function": {"name": "clock", "arguments": {"zone": None}}}
+    rows = [{"messages": [ASKED[0], ASKED[1] | {"tool_calls": [kept]}, TOLD, ASKED[1]]}]
+    for own in (rows, pandas.DataFrame(rows)):
+        (found,) = read("$it", {"it": own})
+        assert found.messages[1]["tool_calls"] == [kept], "a null that somebody wrote stays"
+
+
 @pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.txt", "$it", chats.CELL])
 def test_bad_rows_are_skipped_where_asked(tmp_path, name):
     texts = {
