@@ -1,6 +1,7 @@
 """Rewards that a user's function gives: one completion at a time, `f(prompt, completion)`, or all at once,
-`f(prompts, completions)`, and in both ways with those columns of the prompts' rows that it names as parameters. None
-stands for a completion to which a reward does not apply.
+`f(prompts, completions)`, and in both ways with those columns of the prompts' rows that it names as parameters. Where
+prompt and completion stand elsewhere, as in `f(completion, answer)`, they are passed by name. None stands for a
+completion to which a reward does not apply.
 """
 
 from __future__ import annotations
@@ -21,32 +22,39 @@ TOGETHER = ("prompts", "completions", "finish_reasons")  # and to a function tha
 
 class Parameters(NamedTuple):
     """Of a reward function: whether it takes all completions at once; the columns it names, and those of them that it
-    cannot do without; whether it takes any others."""
+    cannot do without; whether it takes any others; which of prompt and completion it takes by name, and not as its
+    first two."""
 
     batched: bool
     named: list[str]
     required: list[str]
     every: bool
+    asked: tuple[str, ...] = ()
 
 
-def parameters_of(function: Callable) -> Parameters:
+def parameters_of(function: Callable, known: Iterable[str] = ()) -> Parameters:
+    """Those of a function, where `known` are the columns there are."""
     try:
         found = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):  # some builtins have none
         return Parameters(False, [], [], False)
     every = any(p.kind is p.VAR_KEYWORD for p in found)
     batched = any(p.name == "completions" for p in found)
-    rest = found if batched else found[2:]
+    names, asked = [p.name for p in found if p.kind is not p.POSITIONAL_ONLY], ()
+    elsewhere = "prompt" in names[1:] or "completion" in [*names[:1], *names[2:]]
+    if not batched and (elsewhere or (names[1:2] == ["completion"] and names[0] in known)):
+        asked = tuple(name for name in ("prompt", "completion") if name in names)
+    rest = [p for p in found if p.name not in asked] if batched or asked else found[2:]
     columns = [p for p in rest if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     passed = (*PASSED, *TOGETHER) if batched else PASSED
     required = [p.name for p in columns if p.default is p.empty and p.name not in passed]
-    return Parameters(batched, [p.name for p in columns], required, every)
+    return Parameters(batched, [p.name for p in columns], required, every, asked)
 
 
 def check_columns(name: str, function: Callable, columns: Mapping[str, Mapping]) -> None:
     """Raises GPTError for a function that asks for a column that no row has."""
     known = sorted({key for row in columns.values() for key in row})
-    if missing := [wanted for wanted in parameters_of(function).required if wanted not in known]:
+    if missing := [wanted for wanted in parameters_of(function, known).required if wanted not in known]:
         has = f"have {', '.join(known)}" if known else "are texts alone"
         raise GPTError(f"reward {name} asks for {', '.join(missing)}, but the prompts {has}")
 
@@ -63,7 +71,8 @@ def rewards_of(
     """The rewards of the first completions: as many as SLICE seconds allow, at least one; all at once if the function
     takes them so. `columns` are by prompt, `ids` the tokens of the completions; NaN is for None. Raises GPTError for
     what is not as many finite numbers."""
-    batched, named, required, every = parameters_of(function)
+    known = {key for prompt in prompts for key in columns.get(prompt, ())}
+    batched, named, required, every, asked = parameters_of(function, known)
     rows = [
         {**columns.get(prompt, {}), "finish_reason": "stop" if whole else "length", "completion_ids": list(tokens)}
         for prompt, whole, tokens in zip(prompts, finished, ids, strict=True)
@@ -84,7 +93,12 @@ def rewards_of(
     rewards, until = [], time.monotonic() + SLICE
     for prompt, completion, row in zip(prompts, completions, rows, strict=True):
         own = row if every else {key: row.get(key) for key in named if key in row or key in required}
-        rewards.append(number(name, function(prompt, completion, **own), prompt, completion))
+        if asked:
+            both = {"prompt": prompt, "completion": completion}
+            answer = function(**own | {key: both[key] for key in asked})
+        else:
+            answer = function(prompt, completion, **own)
+        rewards.append(number(name, answer, prompt, completion))
         if time.monotonic() > until:
             break
     return rewards

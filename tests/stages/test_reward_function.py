@@ -53,6 +53,27 @@ def test_what_has_a_default_or_is_not_named_is_left_out():
 
 
 @pytest.mark.parametrize(
+    "function",
+    [
+        lambda completion, answer: completion + answer,
+        lambda completion, prompt, answer: completion + answer + prompt[:0],
+        lambda answer, completion: completion + answer,
+        lambda answer, completion, prompt, **more: completion + answer + more["weight"],
+        lambda completion, *, answer: completion + answer,
+        lambda text, reply, answer: reply + answer,
+        lambda text, completion, answer: completion + answer,
+    ],
+)
+def test_prompt_and_completion_come_under_their_names_wherever_they_stand(function):
+    columns = {"p": {"answer": "2", "weight": ""}}
+    check_columns("f", function, columns)
+    assert rewards_of("f", function, columns, ["p"], ["1"], [True], [[1]]) == [12.0]
+    assert rewards_of("f", lambda completion: completion, columns, ["p"], ["1"], [True], [[1]]) == [1.0]
+    with pytest.raises(GPTError, match="reward f asks for text, but the prompts have answer, weight"):
+        check_columns("f", lambda text, prompt: 1.0, columns)
+
+
+@pytest.mark.parametrize(
     ("function", "message"),
     [
         (lambda completions: [1.0], "reward f must return 2 numbers, one for each completion, got 1"),
