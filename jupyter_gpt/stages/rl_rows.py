@@ -41,12 +41,19 @@ def rows_of(prompts: Any, variables: Mapping, most: int | None = None, voted: bo
     Of a dataset of the hub the first `most` rows are read, and a prompt that comes again is left out. Raises GPTError
     for rows without a prompt, and for one prompt with two contents.
     """
-    found, seen, source = Rows(), set(), source_of(prompts)
+    found, source = Rows(), source_of(prompts)
+    seen: dict[str, Any] = {}  # the system prompt of each
     for where, row in read(prompts, source, variables, most):
         if isinstance(row, GPTError):
             raise row
         own: dict[str, Any] = {} if isinstance(row, str) else dict(cast(Mapping, row))
-        asked = row if isinstance(row, str) else own.pop("prompt", None) or own.pop("question", None)
+        asked = (
+            row
+            if isinstance(row, str)
+            else own.pop("prompt")
+            if formats.has(own, "prompt")
+            else own.pop("question", None)
+        )
         if not isinstance(asked, str):
             asked = turns_of(asked, own, where) if isinstance(asked, Sequence) or hasattr(asked, "tolist") else None
         if asked is None and "chosen" in own:
@@ -56,12 +63,15 @@ def rows_of(prompts: Any, variables: Mapping, most: int | None = None, voted: bo
         text = spelled(asked).strip()
         if not text:
             continue
+        system = own["system"] if formats.has(own, "system") else None
+        if text in seen and seen[text] != system and (voted or not source.startswith("hf:")):
+            raise GPTError(f"the prompt {text[:40]!r} stands in two rows whose system prompts differ")
         if voted and "label" in own:
             found.votes.append({"prompt": text, "completion": completion_of(own, where), "label": label_of(own, where)})
             own = {key: own[key] for key in ("system",) if key in own}
         if source.startswith("hf:") and not voted and text in seen:
             continue
-        seen.add(text)
+        seen.setdefault(text, system)
         if own and found.columns.setdefault(text, own) != own:
             raise GPTError(f"the prompt {text[:40]!r} stands in two rows whose other columns differ")
         if not isinstance(asked, str):

@@ -1,5 +1,6 @@
 """Prompts of reinforcement learning as rows: turns, system prompts, GSM8K as the hub has it."""
 
+import pandas
 import pytest
 
 from helpers.errors import fail
@@ -42,6 +43,31 @@ def test_messages_are_turns_and_a_system_prompt_a_column():
 def test_turns_that_cannot_be_asked_are_refused(row, message):
     with pytest.raises(GPTError, match=message):
         rows_of([row], {})
+
+
+@pytest.mark.parametrize("voted", [True, False])
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_prompt_has_one_system_prompt_or_none(voted, first):
+    rows = [
+        {"prompt": "a", "completion": "b", "label": n == 0, **({"system": "Rhyme."} if n else {})} for n in range(2)
+    ]
+    for columns in ("completion", "label") if not voted else ():
+        rows = [{key: value for key, value in row.items() if key != columns} for row in rows]
+    with pytest.raises(
+        GPTError, match=r"the prompt 'a' stands in two rows whose (system prompts|other columns) differ"
+    ):
+        rows_of([rows[first], rows[1 - first]], {}, voted=voted)
+    assert rows_of([rows[1], rows[1]], {}, voted=voted).columns["a"]["system"] == "Rhyme."
+    table = pandas.DataFrame([rows[0] | {"system": None}, rows[0] | {"system": None}])
+    assert "Rhyme." not in str(rows_of(["$t"], {"t": table}, voted=voted))
+
+
+def test_turns_of_a_parquet_file_are_an_array_in_a_table(tmp_path):
+    file = tmp_path / "a.parquet"
+    pandas.DataFrame([{"prompt": [USER, REPLY, NEXT], "answer": 1}]).to_parquet(file)
+    wanted = rows_of([str(file)], {})
+    assert wanted.chats == {TURNS: [USER, REPLY, NEXT]}
+    assert rows_of(["$t"], {"t": pandas.read_parquet(file)}) == wanted
 
 
 def test_gsm8k_is_read_as_the_hub_has_it_and_no_further_than_needed(monkeypatch):
