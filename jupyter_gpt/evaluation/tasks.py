@@ -56,6 +56,9 @@ def task_of(source: object, count: int | None = None, seed: int = 0, score: Call
     if not pairs:
         raise GPTError(f"{name} has no questions")
     questions, answers = zip(*pairs, strict=True)
+    unknown = next((q for q, a in pairs if not a.strip()), None) if score is None else None
+    if unknown is not None:
+        raise GPTError(f"{name} has no answer to {unknown[:60]!r}: add it, or judge replies with --score")
     forms = tuple(form_of(a, q, answers) for q, a in pairs) if score is None else (ANY,) * len(pairs)
     return Task(Path(name).name, questions, answers, by(score, answers, forms), forms)
 
@@ -105,7 +108,8 @@ def pair_of(row: object, where: str) -> tuple[str, str]:
         row = (row[names["question"]], row[names["answer"]])
     if isinstance(row, str) or not isinstance(row, Sequence) or len(row) != 2 or not str(row[0]).strip():
         raise GPTError(f"{where}: expected a question and its answer, got {row!r:.60}")
-    return str(row[0]), str(row[1])
+    empty = row[1] is None or row[1] != row[1]  # NaN, an empty cell of a table
+    return str(row[0]), "" if empty else str(row[1])
 
 
 def gym(name: str, count: int, seed: int, score: Callable | None) -> Task:

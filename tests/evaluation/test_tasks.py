@@ -50,6 +50,19 @@ def test_files_and_data_frames(tmp_path):
         assert task_of(source).questions == ("a,\nor b?", "b\u2028?")
 
 
+@pytest.mark.parametrize("empty", [None, float("nan"), " "])
+def test_a_question_needs_an_answer_unless_a_function_judges(tmp_path, empty):
+    import pandas
+
+    frame = pandas.DataFrame({"question": ["Who?", "When?"], "answer": ["Ann", empty]})
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    for source in (frame, frame.to_dict("records"), str(tmp_path / "t.csv")):
+        with pytest.raises(GPTError, match=r"has no answer to 'When\?': add it, or judge replies with --score"):
+            task_of(source)
+        judged = task_of(source, score=lambda answer, expected: len(expected.strip()))
+        assert judged.right("x", 0) and not judged.right("x", 1)
+
+
 def test_a_score_of_the_users(tmp_path):
     task = task_of([("far?", "10")], score=lambda answer, expected: abs(float(answer) - float(expected)) < 1)
     assert task.right("10.5", 0) and not task.right("12", 0)
