@@ -65,7 +65,10 @@ class OpenNotebook:
         self.page.evaluate(script, [name, arguments])
 
     def run_all(self) -> None:
-        self.command("notebook:run-all-cells")
+        """Begins to run the cells, without waiting for them: `wait_idle` does."""
+        begin = """() => { window.cellsRun = (window.cellsRun ?? 0) + 1;
+            window.jupyterapp.commands.execute("notebook:run-all-cells").finally(() => { window.cellsRun--; }); }"""
+        self.page.evaluate(begin)
 
     def kernel_status(self) -> str | None:
         session = "window.jupyterapp?.shell.currentWidget?.context?.sessionContext?.session"
@@ -77,7 +80,8 @@ class OpenNotebook:
         wait_until(idle, seconds, "the kernel to be idle")
 
     def running(self) -> bool:
-        return self.page.locator(".jp-InputPrompt", has_text="[*]").count() > 0
+        script = "() => window.cellsRun > 0 || [...document.querySelectorAll('.jp-InputPrompt')].some(SHOWN)"
+        return self.page.evaluate(script.replace("SHOWN", "({ textContent }) => textContent.includes('[*]')"))
 
     def theme(self, dark: bool) -> None:
         self.command("apputils:change-theme", theme="JupyterLab Dark" if dark else "JupyterLab Light")

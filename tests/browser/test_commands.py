@@ -50,7 +50,7 @@ def test_notebooks_runs_and_prompts_without_a_mouse(open_notebook, lab):
     page.keyboard.press("Home")
     page.keyboard.press("Shift+End")
     page.keyboard.press("Control+Alt+P")
-    page.locator(".jp-Cell.jp-mod-active .cm-content", has_text="%%prompt short").wait_for()
+    page.locator(".jp-Cell.jp-mod-active .cm-focused .cm-content", has_text="%%prompt short").wait_for()
     page.keyboard.type(" Say it in a word.")  # the cursor is at its end
     notebook.saved()
     assert sources(notebook.path)[3] == "%%prompt short\nWhy is the sky blue? Say it in a word."

@@ -56,7 +56,8 @@ def test_a_page_loaded_again_in_a_foreground_run_shows_the_snapshot_then_the_rep
     assert "storyteller: pretrain, running" in shown(notebook) and SAVED in shown(notebook)
     end.touch()
     notebook.page.get_by_text("storyteller: pretrain, finished").wait_for(timeout=90_000)
-    assert SAVED not in shown(notebook) and notebook.page.locator(".gpt-run").count() == 0
+    notebook.page.locator(".gpt-run").wait_for(state="detached")
+    assert SAVED not in shown(notebook)
     [output] = notebook.saved()["cells"][1]["outputs"]
     assert set(output["data"]) == {"text/plain", "text/html", MIME} and "<span class=" not in json.dumps(output)
 

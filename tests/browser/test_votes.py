@@ -75,7 +75,8 @@ def test_the_keyboard_alone_votes_undoes_and_finishes(ask):
     page.keyboard.press("1")
     page.get_by_text("3 ranked, 0 missing").wait_for()
     page.locator(".gpt-rank").wait_for(state="detached")
-    assert texts.is_visible() and page.get_by_text("✓ best").count() == 2
+    texts.wait_for()
+    assert page.get_by_text("✓ best").count() == 2
     notebook.wait_idle()  # the last vote closes the form; else a key has reached the notebook
 
     saved = notebook.saved()
@@ -92,6 +93,7 @@ def test_clicks_vote_and_running_again_goes_on(ask):
     page.get_by_role("button", name="C is better").click()
     page.get_by_text("2 of 3, 1 ranked").wait_for()
     notebook.run_all()
+    notebook.wait_idle()  # the form is another one
     page.get_by_text("2 of 3, 1 ranked").wait_for()
     page.get_by_role("button", name="Tie").click()
     page.get_by_text("3 of 3, 2 ranked").wait_for()
