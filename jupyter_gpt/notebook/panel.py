@@ -8,6 +8,7 @@ page. A request is `{"id", "type", "name", "kind"}`, its answer has the same id 
                                                        many seconds
 {"type": "show", "name"}                             → "data", "metadata": the report of `%gpt show NAME`
 {"type": "stop" | "pause" | "unpause", "name"}       → nothing more; the next state shows the change
+{"type": "skip", "name"}                             → the same, of a run that stops: its evaluation is left out
 {"type": "unload" | "delete", "name", "kind"}        → nothing more; they go on in "tasks" of the next states
                                                      → or "error": why it cannot be done
 {"type": "command", "name": "%%sft"}                 → "command": the options of a magic or of a verb of `%gpt`
@@ -28,7 +29,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +71,9 @@ class Connection:
     def __init__(self, ip, kernel, panel: Panel):
         from comm import create_comm
 
-        self.kernel, self.panel, self.cell = kernel, panel, busy.running_cell(ip)
-        self.lock = threading.Lock()
+        self.kernel, self.panel = kernel, panel
+        busy.running_cell(ip)
+        self.lock, self.telling = threading.Lock(), threading.Lock()
         self.until, self.every = 0.0, 1.0  # when to stop following, and seconds between two looks
         self.following = False
         self.comm: Any = create_comm(target_name=ID, comm_id=ID, primary=False)
@@ -91,12 +93,11 @@ class Connection:
 
     def hear(self, message: dict) -> None:
         request = message["content"]["data"]
-        told = self.panel.answer(request)
-        self.comm.send(told)
+        with self.telling if request.get("type") == "state" else nullcontext():  # none is told after a newer one
+            told = self.panel.answer(request)
+            self.comm.send(told)
         if "state" in told and request.get("follow"):
             self.follow(told["state"], request["follow"], request.get("every", 1.0))
-        if self.cell is not None:
-            self.cell.tell_soon()
 
     def follow(self, state: dict, seconds: float, every: float) -> None:
         with self.lock:
@@ -115,11 +116,12 @@ class Connection:
                     self.following = False
                     return
             began = time.thread_time()
-            told = self.panel.answer({"type": "state"})
+            with self.telling:
+                told = self.panel.answer({"type": "state"})
+                if "state" in told and {**told["state"], "memory": None} != {**sent, "memory": None}:
+                    sent = told["state"]
+                    self.comm.send(told)
             spent = time.thread_time() - began
-            if "state" in told and {**told["state"], "memory": None} != {**sent, "memory": None}:
-                sent = told["state"]
-                self.comm.send(told)
 
 
 def session() -> Any:
@@ -141,7 +143,8 @@ class Panel:
         self.actions: dict[str, Action] = {
             "state": lambda name, kind: {"state": self.state()},
             "show": show,
-            "stop": lambda name, kind: run_to_control(name).stop(),
+            "stop": lambda name, kind: stop(name),
+            "skip": lambda name, kind: run_to_control(name).stop(),
             "pause": lambda name, kind: run_to_control(name).pause(),
             "unpause": lambda name, kind: run_to_control(name).unpause(),
             "unload": lambda name, kind: self.begin("unload", name, kind, unload_model),
@@ -422,6 +425,13 @@ def run_to_control(name: str):
     if not (folder / "launcher.json").exists() or not (run := Run(folder)).held:
         raise GPTError(f"run {name} is not running in this kernel")
     return run
+
+
+def stop(name: str) -> None:
+    """Stops a run, unless it stops already: a second `run.stop()` would leave its evaluation out."""
+    run = run_to_control(name)
+    if run.status != "stopping":
+        run.stop()
 
 
 def show(name: str, kind: str) -> dict:

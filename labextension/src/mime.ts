@@ -8,6 +8,7 @@ const MIME = "application/vnd.jupyter-gpt+json";
 class Report extends Widget implements IRenderMime.IRenderer {
   private end = () => {};
   private released = Promise.resolve();
+  private turn = 0;
 
   constructor(private readonly sanitizer: IRenderMime.ISanitizer) {
     super();
@@ -21,9 +22,10 @@ class Report extends Widget implements IRenderMime.IRenderer {
   }
 
   async renderModel({ data, metadata }: IRenderMime.IMimeModel): Promise<void> {
+    const turn = ++this.turn;
     const { show } = await import("./report");
-    await this.released;
-    if (this.isDisposed) return;
+    for (let waited; waited !== this.released; ) await (waited = this.released); // it may be clicked again meanwhile
+    if (this.isDisposed || turn !== this.turn) return;
     this.end();
     this.end = show(this.node, data, metadata[MIME], (html) => this.sanitizer.sanitize(html));
   }

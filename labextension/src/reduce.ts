@@ -112,12 +112,15 @@ export class Smoothed {
   private done = 0;
   private state = NaN;
   private window = 0;
+  private column: ArrayBufferLike | null = null; // which it has read
 
   of(values: Float32Array, window: number): Float32Array {
-    if (window !== this.window || values.length < this.done) {
+    // another column of the same length may be that of a run which was cut back and has grown again
+    if (window !== this.window || values.length < this.done || values.buffer !== this.column) {
       this.done = 0;
       this.state = NaN;
       this.window = window;
+      this.column = values.buffer;
     }
     if (values.length > this.out.length) {
       const larger = new Float32Array(Math.max(1024, 2 * values.length));

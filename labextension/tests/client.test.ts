@@ -226,6 +226,60 @@ describe("the panel's client", () => {
     await expect(settled).resolves.toEqual(kernel.state);
   });
 
+  it("gives a command the state after the cell, though the question for it was lost", async () => {
+    open();
+    await pass(0.1);
+    kernel.cell("1", "begins");
+    kernel.lost.add("state");
+    kernel.cell("1", "ends");
+    const settled = client.settled();
+    kernel.lost.add("loaded"); // which is asked first then
+    await pass(5.5);
+    kernel.state = { ...STATE, models: [{ name: "short" }] } as unknown as State;
+    kernel.lost.clear();
+    await pass(9);
+    await expect(settled).resolves.toEqual(kernel.state);
+  });
+
+  it("gives a command the state of a package that the last cell has loaded", async () => {
+    kernel.loaded = false;
+    open();
+    await pass(0.1);
+    let answer = (_: unknown): void => {};
+    kernel.requestCommInfo = () => new Promise((resolve) => (answer = resolve));
+    kernel.cell("1", "begins", "%load_ext jupyter_gpt");
+    kernel.cell("1", "ends");
+    const settled = client.settled();
+    await pass(0.5);
+    answer({ content: { status: "ok", comms: { "jupyter_gpt.panel": {} } } });
+    await pass(0.1);
+    await expect(settled).resolves.toEqual(STATE);
+  });
+
+  it("does not keep a command waiting for a kernel that a cell without the package blocks", async () => {
+    kernel.loaded = false;
+    open();
+    await pass(0.1);
+    kernel.lost.add("loaded").add("line");
+    kernel.status = "busy";
+    kernel.cell("1", "begins", "import jupyter_gpt");
+    await pass(1.6);
+    const settled = client.settled();
+    await pass(3);
+    await expect(settled).resolves.toBeNull();
+  });
+
+  it("gives a command no state of another notebook", async () => {
+    kernel.lost.add("state");
+    open();
+    const settled = client.settled();
+    kernel = new Kernel();
+    open(); // another is in front before the first has answered
+    await pass(1);
+    expect(client.state).toEqual(STATE);
+    await expect(settled).resolves.toBeNull();
+  });
+
   it("does not take an old answer for a new one", async () => {
     kernel.loaded = false;
     let answer = (_: unknown): void => {};

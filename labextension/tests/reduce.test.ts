@@ -76,5 +76,7 @@ describe("the moving average", () => {
     for (const end of [1, 10, 1500, 3000]) growing.of(values.subarray(0, end), 60);
     expect(growing.of(values, 60)).toEqual(new Smoothed().of(values, 60));
     expect(growing.of(values, 10)).toEqual(new Smoothed().of(values, 10)); // another window begins anew
+    const others = values.map((value) => -value); // of a run that was cut back and has grown again
+    expect(growing.of(others, 10)).toEqual(new Smoothed().of(others, 10));
   });
 });

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 import uuid
+from types import SimpleNamespace
 
 import pytest
 
@@ -288,6 +289,44 @@ def test_a_state_imports_no_torch(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("['endpoints', 'home'") and done.stdout.endswith(" set()\n")
+
+
+def test_a_stop_that_comes_twice_leaves_the_evaluation(panel, monkeypatch):
+    told = []
+    run = SimpleNamespace(status="running", stop=lambda: told.append("stop"))
+    monkeypatch.setattr(module, "run_to_control", lambda name: run)
+    ask(panel, "stop", "tale")
+    run.status = "stopping"
+    ask(panel, "stop", "tale")
+    assert told == ["stop"]
+    ask(panel, "skip", "tale")
+    assert told == ["stop", "stop"]
+
+
+def test_no_state_is_told_after_a_newer_one(monkeypatch):
+    """As between one that follows a request, and the answer to a page that has seen its cell end."""
+    told, found, go = [], threading.Event(), threading.Event()
+    count = iter(range(9))
+
+    def answer(request):
+        state = {"id": request.get("id"), "state": {"count": next(count), "memory": None}}
+        if request.get("id") is None and not go.is_set():
+            found.set()
+            go.wait(0.5)  # the answer of the other thread comes between, unless that waits
+        return state
+
+    kernel = SimpleNamespace(comm_manager=SimpleNamespace(register_comm=print, register_target=print))
+    monkeypatch.setattr(module.busy, "running_cell", lambda ip: None)
+    monkeypatch.setattr(module, "SHORTEST", 0.0)
+    connection = module.Connection(None, kernel, SimpleNamespace(answer=answer))
+    connection.comm = SimpleNamespace(send=lambda state: told.append(state["state"]["count"]))
+    connection.hear({"content": {"data": {"id": "1", "type": "state", "follow": 60, "every": 0.0}}})
+    found.wait()
+    connection.hear({"content": {"data": {"id": "2", "type": "state"}}})
+    go.set()
+    until(lambda: len(told) >= 3)
+    connection.until = 0.0
+    assert told == sorted(told)
 
 
 class Kernel:

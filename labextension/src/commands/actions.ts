@@ -76,12 +76,14 @@ export async function promptWithSelection(around: Around): Promise<void> {
   const panel = tracker?.currentWidget;
   if (!panel) return;
   const text = selectionIn(panel);
+  const { content } = panel;
+  let after = content.activeCell; // another may be active once the kernel has answered
   const state = await stateOf(around);
   const names = state ? promptable(state) : [];
   const model = await choose(words.__("Prompt with Selection"), words.__("Model:"), names);
   if (model === null) return;
-  if (!state) await insertCell(panel.content, "%load_ext jupyter_gpt");
-  await insertCell(panel.content, promptCell(text, model), true);
+  if (!state) after = await insertCell(content, "%load_ext jupyter_gpt", after);
+  await insertCell(content, promptCell(text, model), after, true);
 }
 
 /** The selected text of an output or a rendered cell, else of the active cell's editor. */

@@ -75,6 +75,8 @@ export class Client {
   private readonly cells = new Set<string>(); // that run, and may load the package or begin to train
   private cell = ""; // the last one that began
   private turn = 0; // of `begin`: what an earlier one finds out counts no more
+  private finding = 0; // the turn of one that has not found out yet
+  private overdue = 0; // and of one that took long
   private count = 0;
   private readonly page = Math.random().toString(36).slice(2);
 
@@ -90,13 +92,15 @@ export class Client {
 
   /** The state after the last cell; where a running cell keeps the kernel from answering the one before, or null. */
   async settled(): Promise<State | null> {
+    const { context } = this;
     const open = () => {
-      const { is, late } = { late: false, ...this.situation };
-      const asked = is === "asking" || (is === "state" && this.looking);
+      if (context !== this.context) return false;
+      const { is, late } = { late: this.overdue === this.turn, ...this.situation };
+      const asked = is === "asking" || (is === "state" && this.looking) || this.finding === this.turn;
       return is === "starting" || (asked && !(late && this.kernel?.status === "busy"));
     };
     for (const until = Date.now() + PATIENCE; open() && Date.now() < until; ) await pause(STEP);
-    return this.state;
+    return context === this.context ? this.state : null; // and not that of another notebook
   }
 
   /** Talk to the kernel of this notebook from now on. */
@@ -160,8 +164,13 @@ export class Client {
 
   /** Whether the kernel has the comm. */
   private async begin(kernel: Kernel.IKernelConnection): Promise<void> {
-    const turn = ++this.turn;
-    const late = window.setTimeout(() => turn === this.turn && this.late(), LATE);
+    const turn = (this.finding = ++this.turn);
+    const overdue = () => {
+      if (turn !== this.turn) return;
+      this.overdue = turn;
+      this.late();
+    };
+    const late = window.setTimeout(overdue, LATE);
     let loaded: boolean | null = null;
     while (loaded === null) {
       const asked = this.isLoaded(kernel).catch(() => false);
@@ -172,11 +181,14 @@ export class Client {
     }
     clearTimeout(late);
     if (loaded) {
+      this.finding = 0;
       if (!this.state) this.show({ is: "asking", late: false });
       this.look();
     } else {
       const { python } = await lineTo(kernel, false);
-      if (turn === this.turn) this.show({ is: python ? "not loaded" : "other language" });
+      if (turn !== this.turn) return;
+      this.finding = 0;
+      this.show({ is: python ? "not loaded" : "other language" });
     }
   }
 

@@ -2,7 +2,7 @@
 
 import type { JupyterFrontEnd } from "@jupyterlab/application";
 import { Dialog, MainAreaWidget, Notification, showDialog } from "@jupyterlab/apputils";
-import { NotebookActions, type INotebookTracker } from "@jupyterlab/notebook";
+import type { INotebookTracker } from "@jupyterlab/notebook";
 import type { IStatusBar } from "@jupyterlab/statusbar";
 import { Signal } from "@lumino/signaling";
 import { Widget } from "@lumino/widgets";
@@ -10,7 +10,7 @@ import { element, write } from "../dom";
 import { commands } from "../editor/commands";
 import { Client } from "./client";
 import type { Place } from "./index";
-import { insertCell } from "./insert";
+import { runCell } from "./insert";
 import { ended, statusLine, statusOf, valueOf, type Run, type State, type Words } from "./state";
 import type { Started } from "./token";
 import { View, type Act } from "./view";
@@ -101,9 +101,8 @@ export function start({ app, tracker, statusBar, words, place, open }: Around): 
     const panel = tracker.currentWidget;
     if (!panel) return;
     const { content, sessionContext } = panel;
-    await insertCell(content, `%gpt resume ${name}`);
     app.shell.activateById(panel.id);
-    await NotebookActions.run(content, sessionContext);
+    await runCell(content, `%gpt resume ${name}`, sessionContext);
   }
 
   /** A report in a tab of its own, drawn as the notebook would draw it. */

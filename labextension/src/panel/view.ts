@@ -28,7 +28,7 @@ import {
 } from "./state";
 import "./panel.css";
 
-export type Act = "show" | "stop" | "pause" | "unpause" | "resume" | "unload" | "delete";
+export type Act = "show" | "stop" | "skip" | "pause" | "unpause" | "resume" | "unload" | "delete";
 export type Asked = (act: Act, name: string, kind: string) => void;
 
 const CURVE = [100, 24] as const; // its width and height in its own units
@@ -319,7 +319,8 @@ class RunRow extends Basic implements Row<Run> {
     this.unpause = this.button(PLAY, ask("unpause"));
     this.pause = this.button(PAUSE, ask("pause"));
     this.resume = this.button(PLAY, ask("resume"));
-    this.stop = this.button(STOP, ask("stop"));
+    // as it is seen: of a run that stops it skips the evaluation
+    this.stop = this.button(STOP, () => ask(this.run.status === "stopping" ? "skip" : "stop")());
     this.remove = this.button(DELETE, ask("delete"), "danger");
   }
 
