@@ -27,7 +27,8 @@ class Form {
 
   constructor(el: HTMLElement, private readonly link: Link) {
     this.panel = new Frame(el, "gpt-approval", "Approval of a tool's call");
-    this.yes = toggle("Allow", () => this.approve());
+    // the second click of a double click may meet the next call, which nobody has read
+    this.yes = toggle("Allow", (event) => event.detail < 2 && this.approve());
     this.yes.classList.add("gpt-primary");
     this.no = toggle("Deny", () => link.send({ type: "deny", call: this.call }));
     this.no.classList.add("gpt-danger");

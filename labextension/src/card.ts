@@ -40,6 +40,7 @@ export class Card {
   private frame = 0;
   private drawn = 0;
   private asked: { what: string; at: number } | null = null;
+  private skips = false; // whether the button that stops is seen to skip the evaluation
 
   constructor(
     el: HTMLElement,
@@ -50,7 +51,7 @@ export class Card {
     const { root, name, actions, note } = this.panel;
     name.after(this.chip);
     this.pause = action(PAUSE, "Pause", () => this.ask(this.run.status === "paused" ? "unpause" : "pause"));
-    this.stop = action(STOP, "Stop", () => this.ask("stop"));
+    this.stop = action(STOP, "Stop", () => this.ask(this.skips ? "skip" : "stop"));
     this.sample = action(SAMPLE, "Sample now", () => this.ask("sample"));
     this.buttons = [this.pause, this.stop, this.sample];
     actions.append(...this.buttons);
@@ -173,6 +174,7 @@ export class Card {
     });
     this.pause.hidden = this.stop.hidden || status === "stopping";
     this.sample.hidden = this.pause.hidden || !start;
+    this.skips = status === "stopping";
     write(this.stop.querySelector("span")!, evaluating ? "Skip evaluation" : "Stop");
     write(this.spoken, `${run.name} is ${shown}`);
     if (this.asked && (over || this.answered(status))) this.asked = null;
@@ -189,7 +191,7 @@ export class Card {
     const { what } = this.asked!;
     if (what === "pause") return status === "paused";
     if (what === "unpause") return status === "running";
-    if (what === "stop") return status === "stopping";
+    if (what === "stop" || what === "skip") return status === "stopping";
     return true; // nothing tells that a sample was refused, so there is nothing to wait for
   }
 

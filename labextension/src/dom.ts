@@ -12,7 +12,7 @@ export function element<K extends keyof HTMLElementTagNameMap>(
 }
 
 /** A quiet button of the chart's controls. */
-export function toggle(label: string, clicked: () => void): HTMLButtonElement {
+export function toggle(label: string, clicked: (event: MouseEvent) => void): HTMLButtonElement {
   const button = element("button", "gpt-toggle", label);
   button.type = "button";
   button.addEventListener("click", clicked);

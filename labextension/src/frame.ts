@@ -22,6 +22,8 @@ export class Frame {
     head.append(this.who, this.actions);
     this.root.append(head);
     this.root.addEventListener("keydown", (event) => {
+      // a key that is held down presses a button once: it may mean something else by then
+      if (event.repeat && event.key === "Enter" && event.target instanceof HTMLButtonElement) event.preventDefault();
       // else the notebook takes the keys; Shift+Enter and what goes with Ctrl stay its own
       const runs = event.shiftKey && event.key === "Enter";
       if (!event.ctrlKey && !event.metaKey && !event.altKey && !runs) event.stopPropagation();

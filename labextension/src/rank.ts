@@ -29,7 +29,7 @@ interface State {
 }
 
 const SLOW = 600; // milliseconds after which a person wonders where the answer went
-const LOST = 5000; // and after which the kernel is asked what it has heard
+const LOST = 5000; // and after which it is sent again: the kernel takes it once
 const MOVE: [string, string][] = [["u", "undo the last ranking"], ["←", ""], ["→", "back, skip"]];
 const BOARD_KEYS: [string, string][] = [
   ["1", "…"], ["9", "rank or remove"], ["r", "reason"], ["s", "skip"], ["↑", ""], ["↓", "move the focused completion"],
@@ -57,7 +57,7 @@ class Form {
   private state: State; // the newest: after a reload JupyterLab may set one that it had asked for before
   private row = -1;
   private waiting = 0; // the timer of a message that the kernel has not answered yet
-  private asked = 0; // that message's id
+  private asked: Record<string, unknown> = {}; // that message
 
   constructor(el: HTMLElement, private readonly link: Link) {
     this.state = link.state<State>();
@@ -94,7 +94,7 @@ class Form {
 
   draw(): void {
     const told = this.link.state<State>();
-    const answered = this.waiting !== 0 && told.answers === this.asked;
+    const answered = this.waiting !== 0 && told.answers === this.asked.id;
     if (told.heard >= this.state.heard) this.state = told;
     const { row, rows, ranked, prompt, texts, order, undo, error } = this.state;
     const { root, about, note } = this.panel;
@@ -147,15 +147,15 @@ class Form {
       const column = element("div", "gpt-column");
       column.classList.toggle("gpt-best", chosen === i + 1);
       column.append(element("b", "gpt-letter", name(i)), text);
-      column.addEventListener("click", () => window.getSelection()?.toString() || this.choose(i + 1));
+      column.addEventListener("click", (event) => window.getSelection()?.toString() || this.clicked(event, i + 1));
       return column;
     }));
     const buttons = written.map((text, i) => {
-      const button = keyed(String(i + 1), `${name(i)} is better`, () => this.choose(i + 1));
+      const button = keyed(String(i + 1), `${name(i)} is better`, (event) => this.clicked(event, i + 1));
       button.setAttribute("aria-describedby", text.id); // who comes by Tab hears the text too
       return button;
     });
-    const tie = keyed("0", "Tie", () => this.choose(0));
+    const tie = keyed("0", "Tie", (event) => this.clicked(event, 0));
     buttons.splice(buttons.length === 2 ? 1 : buttons.length, 0, tie); // A, tie, B
     const pressed = chosen === null ? null : chosen === 0 ? tie : buttons.filter((each) => each !== tie)[chosen - 1];
     for (const button of buttons) button.setAttribute("aria-pressed", String(button === pressed));
@@ -181,6 +181,11 @@ class Form {
     this.ask({ type: "rank", row: this.state.row, order, reason: this.reason.value });
   }
 
+  /** The second click of a double click may meet the next prompt, which nobody has read. */
+  private clicked({ detail }: MouseEvent, best: number): void {
+    if (detail < 2) this.choose(best);
+  }
+
   /** The completion shown as number `best` above the others, which are tied; 0 ties all. */
   private choose(best: number): void {
     const others = this.state.texts.map((_, i) => i + 1).filter((number) => number !== best);
@@ -194,16 +199,16 @@ class Form {
   /** One message at a time: what is pressed before the kernel has answered would meet a prompt not yet seen. */
   private ask(message: Record<string, unknown>): void {
     if (this.waiting || this.link.gone) return;
-    this.asked = Math.random();
-    this.link.send({ ...message, id: this.asked });
+    this.asked = { ...message, id: Math.random() };
+    this.link.send(this.asked);
     this.waiting = window.setTimeout(() => this.slow(), SLOW);
   }
 
-  /** While nothing is answered: what was sent, or its answer, may be lost, and the state tells how far the kernel is. */
+  /** While nothing is answered: what was sent, or its answer, may be lost. */
   private slow(): void {
     this.panel.root.classList.add("gpt-slow");
     this.waiting = window.setTimeout(() => {
-      this.link.send({ type: "ready", id: this.asked });
+      this.link.send(this.asked);
       this.slow();
     }, LOST);
   }
@@ -214,12 +219,13 @@ class Form {
     event.stopPropagation(); // else the notebook makes a heading of "1" and restarts its kernel at "0" "0"
     const on = event.target as HTMLElement;
     if (on === this.reason) {
-      if (event.key === "Enter") this.saveRanking();
+      if (event.key === "Enter" && !event.repeat) this.saveRanking();
       else if (event.key === "Escape") this.panel.root.focus();
       return;
     }
     if (on instanceof HTMLButtonElement && (event.key === "Enter" || event.key === " ")) return; // its own click
     if (this.waiting) return;
+    if (event.repeat && !event.key.startsWith("Arrow")) return event.preventDefault(); // of a prompt not yet read
     if (this.moved(event.key) || this.ranked(event.key, on)) event.preventDefault();
   }
 
@@ -254,7 +260,7 @@ class Form {
   }
 }
 
-function keyed(key: string, label: string, clicked: () => void): HTMLButtonElement {
+function keyed(key: string, label: string, clicked: (event: MouseEvent) => void): HTMLButtonElement {
   const button = element("button", "gpt-choice");
   button.type = "button";
   const shown = element("kbd", "", key);

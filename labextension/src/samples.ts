@@ -41,7 +41,8 @@ export class Samples {
   }
 
   update(samples: Sample[]): void {
-    if (samples.length === this.samples.length && this.shown) return;
+    const same = samples.length === this.samples.length && samples.at(-1) === this.samples.at(-1);
+    if (same && this.shown) return;
     this.samples = [...samples];
     this.steps = [...new Set(samples.map((sample) => sample.step))].sort((a, b) => a - b);
     this.show();
@@ -65,7 +66,7 @@ export class Samples {
     this.slider.setAttribute("aria-valuetext", `step ${count(step)}`);
     this.mark(this.following ? null : step);
     const now = this.samples.filter((sample) => sample.step === step);
-    const shown = `${step} ${now.length}`;
+    const shown = JSON.stringify(now);
     if (shown === this.shown) return;
     this.shown = shown;
     this.list.replaceChildren(

@@ -9,6 +9,8 @@ export class Search {
   readonly field = element("input", "gpt-search");
   readonly found = element("span", "gpt-about");
   private opened: Map<HTMLDetailsElement, boolean> | null = null;
+  private words = "";
+  private readonly unfolded = new Set<Element>(); // for these words; what a person folds after that stays folded
 
   /** `top` holds the nodes: elements of class `gpt-node`, within one another. */
   constructor(private readonly top: HTMLElement) {
@@ -23,6 +25,8 @@ export class Search {
   run(): void {
     const words = this.field.value.trim().toLowerCase();
     const folds = [...this.top.querySelectorAll("details")];
+    if (words !== this.words) this.unfolded.clear();
+    this.words = words;
     if (words) this.opened ??= new Map(folds.map((fold) => [fold, fold.open]));
     const nodes = [...this.top.querySelectorAll<HTMLElement>(".gpt-node")];
     const ranges: Range[] = [];
@@ -34,13 +38,13 @@ export class Search {
       if (!own.length) continue;
       hits++;
       ranges.push(...own);
-      for (const { startContainer } of own) open(startContainer, node);
+      for (const { startContainer } of own) this.open(startContainer, node);
       for (let at: Element | null = node; at && this.top.contains(at); at = at.parentElement) shown.add(at);
     }
     for (const node of nodes) {
       node.hidden = words !== "" && !shown.has(node);
       if (!words) node.classList.remove("gpt-hit");
-      else if (shown.has(node) && node instanceof HTMLDetailsElement) node.open = true;
+      else if (shown.has(node) && node instanceof HTMLDetailsElement) this.unfold(node);
     }
     if (!words && this.opened) {
       for (const [fold, was] of this.opened) fold.open = was;
@@ -52,6 +56,18 @@ export class Search {
 
   destroy(): void {
     this.mark([]);
+  }
+
+  /** Unfolds what stands between a text and its node. */
+  private open(text: Node, node: Element): void {
+    for (let at = text.parentElement; at && at !== node; at = at.parentElement) {
+      if (at instanceof HTMLDetailsElement) this.unfold(at);
+    }
+  }
+
+  private unfold(fold: HTMLDetailsElement): void {
+    if (!this.unfolded.has(fold)) fold.open = true;
+    this.unfolded.add(fold);
   }
 
   private mark(ranges: Range[]): void {
@@ -95,11 +111,4 @@ function rangesOf(texts: Text[], words: string): Range[] {
     found.push(range);
   }
   return found;
-}
-
-/** Opens the folds between a text and its node. */
-function open(text: Node, node: Element): void {
-  for (let at = text.parentElement; at && at !== node; at = at.parentElement) {
-    if (at instanceof HTMLDetailsElement) at.open = true;
-  }
 }

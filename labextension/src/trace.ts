@@ -77,6 +77,7 @@ class Tree {
   private readonly top = element("div", "gpt-tree");
   private readonly search = new Search(this.top);
   private readonly rows = new Map<string, Row>();
+  private asked = Date.now(); // for everything
 
   constructor(el: HTMLElement, private readonly link: Link) {
     this.panel = new Frame(el, "gpt-trace", "Trace of a technique");
@@ -99,6 +100,7 @@ class Tree {
   }
 
   take(update: Update): void {
+    if (!update.whole && !this.rows.size) return this.ask(); // nodes without their parents
     const gone = update.whole ? [...this.rows.keys()].filter((path) => !(path in update.nodes)) : update.gone;
     for (const path of gone) {
       this.rows.get(path)?.fold.remove();
@@ -106,7 +108,13 @@ class Tree {
     }
     for (const [path, fields] of Object.entries(update.nodes)) this.row(path).take(fields);
     if (this.search.field.value) this.search.run();
-    this.link.send({ type: "heard" });
+    if (update.whole) this.link.send({ type: "heard" });
+  }
+
+  private ask(): void {
+    if (Date.now() - this.asked < 500) return;
+    this.asked = Date.now();
+    this.link.send({ type: "ready" });
   }
 
   /** The row of a path such as "0.2.1"; parents come before their children. */

@@ -198,7 +198,7 @@ def page(monkeypatch, tmp_path) -> Displays:
         (tmp_path / name).write_text("/* built */")
     monkeypatch.setattr("jupyter_gpt.notebook.views.widget.STATIC", tmp_path)
     displays = Displays()
-    make_form = lambda task: displays.forms.append(RankForm(task)) or displays.forms[-1]  # noqa: E731
+    make_form = lambda *args: displays.forms.append(RankForm(*args)) or displays.forms[-1]  # noqa: E731
     monkeypatch.setattr("jupyter_gpt.notebook.views.rank_form.RankForm", make_form)
     monkeypatch.setattr("IPython.display.display", displays.display)
     return displays

@@ -48,6 +48,23 @@ def test_approve_deny_edit(form):
     assert repr(form) == "ApprovalForm()"
 
 
+def test_a_second_click_that_comes_with_the_next_call_decides_nothing(form):
+    class Decided(threading.Event):
+        def clear(self) -> None:
+            super().clear()
+            clicked.start()
+            clicked.join(0.3)  # it waits for the call to be shown
+
+    kept = tool(save, writes=True)
+    form.put(kept, {"text": "a"}, "")
+    message = {"type": "approve", "call": 1}
+    clicked = threading.Thread(target=form._on_message, args=(form, message, []))
+    form._decided = Decided()
+    form.put(kept, {"text": "b"}, "")
+    clicked.join()
+    assert not form._decided.is_set() and form.state["decided"] is None
+
+
 def test_an_edit_that_does_not_fit_is_asked_for_again(form):
     def person(tool, arguments, problem):
         form.put(tool, arguments, problem)

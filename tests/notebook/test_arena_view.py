@@ -89,7 +89,7 @@ def test_the_voting_form_asks_the_battles(tmp_path, monkeypatch):
     monkeypatch.setattr("jupyter_gpt.notebook.views.widget.STATIC", tmp_path)
     monkeypatch.setattr("jupyter_gpt.notebook.views.place.is_live", lambda: True)
     forms, shown = [], []
-    make_form = lambda task: forms.append(RankForm(task)) or forms[-1]  # noqa: E731
+    make_form = lambda *args: forms.append(RankForm(*args)) or forms[-1]  # noqa: E731
     monkeypatch.setattr("jupyter_gpt.notebook.views.rank_form.RankForm", make_form)
     monkeypatch.setattr("jupyter_gpt.notebook.views.place.draws_over", lambda: True)
 

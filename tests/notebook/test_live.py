@@ -120,6 +120,29 @@ def test_each_pump_sends_only_what_is_new(widget):
     assert second["now"]["tokens"] == 192
 
 
+def test_only_who_saw_that_a_run_stops_skips_its_evaluation(widget):
+    run = FakeRun()
+    shown = widget(run)
+    hear(shown, "stop")
+    run.status = "stopping"
+    hear(shown, "stop")  # clicked again before that was seen, or on another page
+    assert run.told == ["stop"]
+    hear(shown, "skip")
+    assert run.told == ["stop", "stop"]
+
+
+def test_a_page_that_comes_later_is_sent_the_newest_snapshot(widget):
+    shown = widget(FakeRun())
+    shown.renewed({"text/plain": "old"}, {})
+    hear(shown, "ready")
+    outputs = lambda: [content["data"] for content, _ in shown.sent if content["type"] == "output"]  # noqa: E731
+    assert outputs() == []  # this page has drawn it itself
+    shown.renewed({"text/plain": "new"}, {})
+    hear(shown, "ready", "second")
+    hear(shown, "heard", "second")
+    assert outputs() == [{"text/plain": "new"}]
+
+
 def test_events_wait_a_fifth_of_a_second_but_a_new_status_does_not(widget, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(live.time, "monotonic", lambda: now[0])

@@ -218,3 +218,31 @@ def test_an_error_takes_the_line_back(page, monkeypatch):
         shown.working("ann writes", 0, 1, 0)
         raise ZeroDivisionError
     assert page.shown[-1] == ("update", {})
+
+
+def test_a_ranking_that_comes_twice_is_given_once(page, ranked):
+    form = RankForm(ranked)
+    hear(form, "rank", row=0, order=[[1], [2], [3]], id=0.5)
+    hear(form, "go", row=0, id=0.6)
+    state = hear(form, "rank", row=0, order=[[1], [2], [3]], id=0.5)  # its answer was late, and it was sent again
+    assert (state["row"], state["answers"], len(ranked.history)) == (0, 0.5, 1)
+    ranked.rankings.path.write_text("{\n")
+    assert hear(form, "rank", row=0, order=[[2], [1], [3]], id=0.7)["error"]
+    ranked.rankings.path.write_text("")
+    assert hear(form, "rank", row=0, order=[[2], [1], [3]], id=0.7)["error"] is None  # what was not kept is tried again
+    assert len(ranked.history) == 2
+
+
+def test_a_ranking_given_at_once_is_shown(page, monkeypatch, ranked):
+    """Before the kernel has gone on from showing the form."""
+    present(monkeypatch, True)
+    watch = view.Page.watch
+
+    def watched(self, widget, *args, **more):
+        watch(self, widget, *args, **more)
+        hear(widget, "done")
+        return widget
+
+    monkeypatch.setattr(view.Page, "watch", watched)
+    view.Page().show(ranked)
+    assert FOLDED not in page.shown[-1][1]["text/html"]

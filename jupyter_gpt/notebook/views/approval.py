@@ -50,19 +50,20 @@ class ApprovalForm(Widget):
 
     def put(self, tool: Tool, arguments: object, problem: str, why: str = "") -> None:
         """Show a call, and `why` the model makes it."""
-        self._decided.clear()
-        self._found, self._given = None, arguments
-        self._call += 1
-        self.state = {
-            "call": self._call,
-            "tool": tool.name,
-            "description": tool.description,
-            "why": why,
-            "writes": tool.writes,
-            "arguments": to_json(arguments),
-            "problem": problem,
-            "decided": None,
-        }
+        with self._lock:  # a second click on the call before must not decide on this one
+            self._decided.clear()
+            self._found, self._given = None, arguments
+            self._call += 1
+            self.state = {
+                "call": self._call,
+                "tool": tool.name,
+                "description": tool.description,
+                "why": why,
+                "writes": tool.writes,
+                "arguments": to_json(arguments),
+                "problem": problem,
+                "decided": None,
+            }
 
     def decision(self) -> Decision | None:
         """What was decided on the call shown; None where no click can be heard. An interrupt ends the waiting."""

@@ -1,4 +1,4 @@
-"""Says again that a cell runs, after a message of a page was answered on a subshell meanwhile.
+"""Says again that a cell runs, after a message was answered on a subshell meanwhile.
 
 The end of each message tells every page that the kernel is idle, and JupyterLab shows that until the cell ends.
 """
@@ -8,8 +8,6 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-SETTLED = 0.1  # seconds after a message until its end is surely told
-
 
 class RunningCell:
     """The cell that the main shell of `ip` runs."""
@@ -17,11 +15,14 @@ class RunningCell:
     def __init__(self, ip: Any):
         self.ip, self.lock = ip, threading.Lock()
         self.request: dict | None = None
+        self.publish = ip.kernel._publish_status
+        ip.kernel._publish_status = self.tell
         ip.events.register("pre_run_cell", self.begun)
         ip.events.register("post_run_cell", self.ended)
 
     def close(self) -> None:
         self.request = None
+        del self.ip.kernel._publish_status
         self.ip.events.unregister("pre_run_cell", self.begun)
         self.ip.events.unregister("post_run_cell", self.ended)
 
@@ -36,15 +37,12 @@ class RunningCell:
             with self.lock:
                 self.request = None
 
-    def tell_soon(self) -> None:
-        """Call it when a message has been answered."""
-        if self.request is not None:
-            threading.Timer(SETTLED, self.tell).start()
-
-    def tell(self) -> None:
+    def tell(self, status: str, *channel: Any, **parent: Any) -> None:
+        """Tells the status as the kernel does, and after an "idle" that the cell still runs."""
+        self.publish(status, *channel, **parent)
         with self.lock:  # so that it comes before the end of that cell
-            if self.request is not None:
-                self.ip.kernel._publish_status("busy", "shell", parent=self.request)
+            if status == "idle" and self.request is not None:
+                self.publish("busy", "shell", parent=self.request)
 
 
 _cell: RunningCell | None = None

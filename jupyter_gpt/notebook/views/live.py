@@ -7,9 +7,11 @@ kernel → front end   {"type": "update", "run": i, "from": a, "to": b, "columns
                      with one little-endian float32 buffer of n rows per name in "columns": "step" and the metrics
                      that are charted. It covers run.events[a:b]; a front end whose cursor is not a, asks again.
                      from 0: forget what you have. "now" holds the newest step's numbers, or is null before the first.
-front end → kernel   {"type": "ready" | "heard" | "pause" | "unpause" | "stop" | "sample"}. "ready" asks for
-                     all since the first event (first render, page reload, a gap), "heard" thanks for it.
-                     Each carries "page", a name that the front end gives itself when it is loaded.
+front end → kernel   {"type": "ready" | "heard" | "pause" | "unpause" | "stop" | "skip" | "sample"}. "ready" asks
+                     for all since the first event (first render, page reload, a gap), "heard" thanks for it. "skip"
+                     leaves the evaluation of a run out that stops; a second "stop" does not: it was clicked before the
+                     first was seen to be heard. Each carries "page", a name that the front end gives itself when it is
+                     loaded.
 synced state         {"runs": [{"name", "kind", "status", "steps", "metrics": [...]}, ...]}; the first run is the one
                      that the buttons act on. "metrics" are those that it declares (runs/events.py), once it has begun.
 """
@@ -78,7 +80,7 @@ class LiveRun(Widget):
             self.run.pause()
         elif what == "unpause":
             self.run.unpause()
-        elif what == "stop":
+        elif what == "skip" or (what == "stop" and self.run.status != "stopping"):
             self.run.stop()
         elif what == "sample":
             self.run.sample_now()

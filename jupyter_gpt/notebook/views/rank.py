@@ -29,5 +29,7 @@ class Page(Place):
             return
         from jupyter_gpt.notebook.views.rank_form import RankForm
 
-        widget = self.watch(RankForm(task), lambda: ranking_report(task, blind=True), beside=True)
-        widget.changed = lambda done: self.put(ranking_report(task)) if done else self.renew(at_once=True)
+        def changed(done: bool) -> None:
+            self.put(ranking_report(task)) if done else self.renew(at_once=True)
+
+        self.watch(RankForm(task, changed), lambda: ranking_report(task, blind=True), beside=True)

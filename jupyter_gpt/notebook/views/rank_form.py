@@ -12,9 +12,9 @@ synced state         what to show: {"heard", "answers", "row", "rows", "ranked",
                      the best first; null for none).
 front end → kernel   {"type": "ready" | "undo" | "done"}, {"type": "go", "row": r} and
                      {"type": "rank", "row": r, "order": [[2], [1, 3]], "reason": ""}. Each carries "page", a name that
-                     the front end gives itself when it is loaded; what a person asked for an "id" too, which is
-                     repeated in the "ready" that asks whether it was lost. A ranking of another row than the one shown
-                     is an old click, and is dropped.
+                     the front end gives itself when it is loaded; what a person asked for an "id" too. It is sent
+                     again, with the same id, while it is not answered, and is done once. A ranking of another row than
+                     the one shown is an old click, and is dropped.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class RankForm(Widget):
         self.task, self.changed = task, changed
         self._rows = [i for i, question in enumerate(task.questions) if question.open]
         self._heard, self._answers = 0, None
+        self._taken: set[float] = set()  # the ids of what was done
         self._row = self._next(-1)
         super().__init__("rank", self._describe())
 
@@ -47,7 +48,9 @@ class RankForm(Widget):
     def hear(self, content: dict) -> None:
         self._heard, self._answers = self._heard + 1, content.get("id")
         try:
-            self._handle(content)
+            self._handle({"type": "ready"} if self._answers in self._taken else content)
+            if self._answers is not None:
+                self._taken.add(self._answers)
         except (OSError, GPTError) as error:  # nothing was saved: the annotator has to know
             self.state = {**self.state, "heard": self._heard, "answers": self._answers, "error": str(error)}
 

@@ -28,7 +28,7 @@ import traitlets
 from IPython import get_ipython
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.notebook.views.busy import running_cell
+from jupyter_gpt.notebook.views import busy
 
 STATIC = Path(__file__).parent / "static"
 LEFT_OPEN = 8  # widgets whose report no page has taken yet
@@ -50,12 +50,13 @@ class Widget(anywidget.AnyWidget):
     def __init__(self, name: str, state: dict) -> None:
         self._lock = threading.RLock()
         self._pages: set[str] = set()
-        self._report: dict | None = None  # the message with the report that has taken its place
+        self._output: dict | None = None  # the message with the newest snapshot
+        self._report: dict | None = None  # and with the report that has taken its place
         self._resend_at, self._resend_after = time.monotonic() + 0.5, 1.0
         mark, script, style = uuid4().hex, static(f"{name}.js"), static(f"{name}.css")
         super().__init__(model_id=mark, mark=mark, _esm=script, _css=style, state=state)
         let_clicks_in(self)
-        self._cell = running_cell(get_ipython())
+        busy.running_cell(get_ipython())
         self.on_msg(self._on_message)
 
     def __repr__(self) -> str:
@@ -92,6 +93,7 @@ class Widget(anywidget.AnyWidget):
         """
         message = {"type": "output", "data": data, "metadata": metadata, "last": last}
         with self._lock:
+            self._output = message
             if last:
                 self._report = message
                 _left.append(self)
@@ -102,16 +104,17 @@ class Widget(anywidget.AnyWidget):
 
     def _on_message(self, _widget: Any, content: dict, _buffers: list) -> None:
         with self._lock:
-            self._pages.add(content.get("page", ""))
+            others, page = len(self._pages), content.get("page", "")
+            self._pages.add(page)
             if self._report is None:
+                if self._output is not None and others and len(self._pages) > others:
+                    self.send(self._output)  # this page has the notebook as it was saved
                 self.hear(content)
             elif content.get("type") != "kept":
                 self.send(self._report)
             elif self in _left:
                 _left.remove(self)
                 close(self)
-        if self._cell is not None:
-            self._cell.tell_soon()
 
 
 def let_clicks_in(widget: anywidget.AnyWidget) -> None:
