@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 
 from jupyter_gpt.data.prompt_completion import PromptCompletion, batches
-from jupyter_gpt.data.render import encode
+from jupyter_gpt.data.render import encode, opening_token
 from jupyter_gpt.data.tokenizer import delimiter
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.models.scoring import at_once, result_of
@@ -17,7 +17,8 @@ from jupyter_gpt.runs.worker import on_worker
 
 
 def losses(model, texts: str | Sequence[str]):
-    """The mean loss of each text, in nats per token, read as a document: after the delimiter. Of one text, one figure.
+    """The mean loss of each text, in nats per token, read as a document: after the token that begins a prompt, if the
+    tokenizer has one, else after the delimiter. Of one text, one figure.
 
     A text longer than the context is read in windows of it, each token once. Raises GPTError for a model with a score
     head, and for texts that have no token.
@@ -30,9 +31,10 @@ def losses(model, texts: str | Sequence[str]):
     if wrong := [text for text in documents if not (isinstance(text, str) and text)]:
         raise GPTError(f"losses takes a text or a list of texts, none of them empty, not {wrong[0]!r:.40}")
     context = min(context_of(model.module), LONGEST)
-    rows, owners = [], []
+    rows, owners, begin = [], [], opening_token(model.tokenizer)
+    begin = delimiter(model.tokenizer) if begin is None else begin
     for number, text in enumerate(documents):
-        for window in windows((delimiter(model.tokenizer), *encode(model.tokenizer, text)), context):
+        for window in windows((begin, *encode(model.tokenizer, text)), context):
             rows.append(window)
             owners.append(number)
     nats, counts = [0.0] * len(documents), [0] * len(documents)

@@ -66,14 +66,14 @@ def prepare(
             prompts, texts = short, [each.text for each in short]
     check_prompt_lengths(start.name, [each.ids for each in prompts], texts, context, recipe.max_tokens)
     learned, watched = split(prompts, recipe.held_out, recipe.seed)
-    train, held_out = [], []
+    train, held_out, known = [], [], set()
     if recipe.loss == "kto":
-        train, held_out = voted(recipe, start, rankings, context)
+        train, held_out, known = voted(recipe, start, rankings, context)
         yield from imbalance(recipe, [*train, *held_out])
     elif recipe.algo == "dpo":
-        train, held_out = preferred(recipe, start, rankings, context)
+        train, held_out, known = preferred(recipe, start, rankings, context)
     if recipe.algo == "dpo":
-        learned = prompts
+        learned, watched = prompts, unknown(prompts, watched, known) if recipe.held_out else watched
     yield None
     dtype = devices.resolved(recipe.dtype, start.module)
     recipe, low = recipe.replace(prompts=texts, dtype=dtype), getattr(torch, dtype)
@@ -149,8 +149,15 @@ def split(prompts: list[Prompt], share: float, seed: int) -> tuple[list[Prompt],
     return train, [prompt for n, prompt in enumerate(prompts) if n in held_out][:WATCHED]
 
 
-def preferred(recipe, start, rankings: Sequence, context: int) -> tuple[list[Preferred], list[Preferred]]:
-    """Rankings to train on and rankings held out, those of one prompt on the same side."""
+def unknown(prompts: list[Prompt], watched: list[Prompt], known: set[str]) -> list[Prompt]:
+    """The prompts to evaluate on: others, where rankings of these are trained on and there are others."""
+    others = [prompt for prompt in prompts if prompt.text not in known]
+    leak = len(prompts) >= FEW and any(prompt.text in known for prompt in watched)
+    return others[:WATCHED] if leak and others else watched
+
+
+def preferred(recipe, start, rankings: Sequence, context: int) -> tuple[list[Preferred], list[Preferred], set[str]]:
+    """Rankings to train on and rankings held out, those of one prompt on the same side; the prompts of the first."""
     ordered = [ranking for ranking in rankings if ranking.pairs]
     held_out_of = held_out_prompts([ranking.prompt for ranking in ordered], recipe.held_out or 0.1, recipe.seed)
     train, held_out = [], []
@@ -161,11 +168,11 @@ def preferred(recipe, start, rankings: Sequence, context: int) -> tuple[list[Pre
             for each, finished in zip(ranking.completions, ranking.finished, strict=True)
         )
         (held_out if ranking.prompt in held_out_of else train).append(Preferred(rows, ranking.order))
-    return train, held_out
+    return train, held_out, {ranking.prompt for ranking in ordered} - held_out_of
 
 
-def voted(recipe, start, rankings: Sequence, context: int) -> tuple[list[Vote], list[Vote]]:
-    """Votes to train on and votes held out, those of one prompt on the same side."""
+def voted(recipe, start, rankings: Sequence, context: int) -> tuple[list[Vote], list[Vote], set[str]]:
+    """Votes to train on and votes held out, those of one prompt on the same side; the prompts of the first."""
     votes = recipe.votes or votes_of_rankings(rankings)
     held_out_of = held_out_prompts([vote["prompt"] for vote in votes], recipe.held_out or 0.1, recipe.seed)
     train, held_out = [], []
@@ -174,4 +181,4 @@ def voted(recipe, start, rankings: Sequence, context: int) -> tuple[list[Vote], 
         finished = vote.get("finished", True)
         row, _ = encode_pair(start.name, start.tokenizer, asked, vote["completion"], context, finished)
         (held_out if vote["prompt"] in held_out_of else train).append(Vote(row, vote["label"]))
-    return train, held_out
+    return train, held_out, {vote["prompt"] for vote in votes} - held_out_of

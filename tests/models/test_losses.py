@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
 
 from helpers.errors import fail
 from helpers.tiny import TALES
@@ -24,6 +25,20 @@ def test_the_loss_of_each_text_is_that_of_transformers(gpt, tiny_model):
     assert max(len(ids_of(model, text)) for text in texts) <= 64, "each fits in the context"
     assert model.losses(texts) == pytest.approx([own_loss(model, ids_of(model, text)) for text in texts], abs=1e-4)
     assert model.losses(texts[1]) == pytest.approx(model.losses(texts)[1], abs=1e-5)
+
+
+def test_a_text_begins_as_its_tokenizer_begins_it(gpt, tiny_model):
+    """With `<s>`, as those of Llama and Gemma do, and not with the `</s>` that ends a text."""
+    model = tiny_model(gpt, "fox")
+    model.tokenizer.bos_token = "<|system|>"
+    first = model.tokenizer.bos_token_id
+    model.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|system|> $A", special_tokens=[("<|system|>", first)]
+    )
+    text = TALES[0]
+    ids = model.tokenizer(text).input_ids
+    assert ids[0] == first != delimiter(model.tokenizer)
+    assert model.losses(text) == pytest.approx(own_loss(model, ids), abs=1e-4)
 
 
 def test_a_long_text_is_read_in_windows_each_token_once(gpt, tiny_model):
