@@ -17,6 +17,7 @@ import copy
 from collections.abc import Sequence
 from functools import partial
 
+from jupyter_gpt.data.conversation_formats import REASONING
 from jupyter_gpt.data.render import rendered, template_errors
 from jupyter_gpt.data.tokenizer import CHAT
 from jupyter_gpt.errors import GPTError
@@ -182,6 +183,15 @@ def check_tools(tokenizer, messages: Sequence[dict], tools: Sequence[dict]) -> N
             "this chat template does not write tools and tool calls: train a model whose template does, or leave "
             "such conversations out (--bad-rows skip)"
         )
+
+
+def reasoning_written(tokenizer) -> frozenset[str]:
+    """The keys of a message whose reasoning the template writes, of those that there are."""
+    asked, said = {"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}
+    try:
+        return frozenset(key for key in REASONING if RESULT in rendered(tokenizer, [asked, said | {key: RESULT}]))
+    except GPTError:  # it takes other conversations only: then that is not known
+        return frozenset(REASONING)
 
 
 def _compact(template: str | dict) -> str:

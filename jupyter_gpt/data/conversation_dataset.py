@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING
 from jupyter_gpt import store
 from jupyter_gpt.data import conversations as chats
 from jupyter_gpt.data import mixture
-from jupyter_gpt.data.chat import render_conversations
+from jupyter_gpt.data.chat import reasoning_written, render_conversations
+from jupyter_gpt.data.conversation_formats import REASONING
 from jupyter_gpt.data.documents import ArrayWriter, write_array
 from jupyter_gpt.data.split import MANY, place
 from jupyter_gpt.data.tokenizer import delimiter
@@ -135,6 +136,7 @@ class Source:
     reading: chats.Reading = field(default_factory=chats.Reading)
     first: list[dict] = field(default_factory=list)
     longest: int = 0
+    unwritten: int = 0  # conversations whose reasoning the template does not write
 
     @property
     def complete(self) -> bool:
@@ -190,6 +192,10 @@ class Source:
             counts.notes += (f"{rows} skipped that cannot be trained on: {why}",)
         if reading.unanswered:
             counts.notes += (f"{reading.unanswered:,} end in a turn without an answer: that turn is left out",)
+        if self.unwritten:
+            counts.notes += (
+                f"{self.unwritten:,} have reasoning that this chat template does not write: it is left out",
+            )
         counts.refused += reading.refused
         counts.form = reading.form
 
@@ -278,7 +284,7 @@ def prepare(
             default = HELD_OUT if endless or len(list(some)) == MANY else 0.0
             counts = Counts(name, weight, share, endless=endless)
             tokenized.append(Source(counts, need, default if held_out is None else held_out))
-    writer = Writer(Path(folder))
+    written, writer = reasoning_written(tokenizer), Writer(Path(folder))
     try:
         for number, source in enumerate(tokenized):
             name, counts, writer.number = source.counts.source, source.counts, number
@@ -287,6 +293,7 @@ def prepare(
                 for conversation, tokens in zip(batch, _render(tokenizer, batch, train_on), strict=True):
                     if not isinstance(tokens, GPTError):
                         if not source.complete:
+                            source.unwritten += reasons(conversation, written)
                             source.add(conversation, *tokens, context, over_long, writer)
                     elif chats.skips(name, bad_rows):
                         source.reading.refuse(tokens)
@@ -301,6 +308,11 @@ def prepare(
         return writer.finish(tokenized, delimiter(tokenizer))
     finally:
         writer.close()
+
+
+def reasons(conversation: chats.Conversation, written: frozenset[str]) -> bool:
+    """Whether it has reasoning that is not `written`."""
+    return any(key in message and key not in written for message in conversation.messages for key in REASONING)
 
 
 def _render(tokenizer, batch: list[chats.Conversation], train_on: str) -> list[tuple[list[int], list[bool]] | GPTError]:

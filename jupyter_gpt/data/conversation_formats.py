@@ -9,7 +9,8 @@
 
 `system` in a row is the system prompt; `developer` is another name of that role. As in OpenAI's format, a turn of the
 assistant with `"weight": 0` is read and not trained on, `tool_calls` of the assistant are answered by turns of the role
-`tool`, and `tools` beside the messages are the functions that may be called. Images, videos and sounds are refused.
+`tool`, and `tools` beside the messages are the functions that may be called. `reasoning_content`, or `thinking`, is
+what it thought before its answer; the chat template spells it, if it can. Images, videos and sounds are refused.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ ALIASES = {
     "bot": "assistant",
     "model": "assistant",
 }
+REASONING = ("reasoning_content", "thinking", "reasoning")  # as chat templates and servers call it
 PAIRS = (("prompt", "completion"), ("prompt", "response"), ("question", "answer"))
 SUPPORTED_ROWS = "messages, prompt and completion, instruction and output, or conversations"
 MEDIA = {"image": "an image", "video": "a video", "audio": "a sound", "input_audio": "a sound"}
@@ -149,6 +151,7 @@ def message_of(turn: object, where: str) -> dict:
     if role == "tool":
         message |= {key: text(turn[key], where) for key in ("tool_call_id", "name") if has(turn, key)}
     elif role == "assistant":
+        message |= {key: text(turn[key], where) for key in REASONING if has(turn, key)}
         if has(turn, "tool_calls"):
             message["tool_calls"] = [tool_call(call, number, where) for number, call in enumerate(turn["tool_calls"])]
             content = "" if content is None else content

@@ -163,4 +163,8 @@ def answer(value: Any, name: str, where: str) -> str:
     if turns[0]["role"] != "assistant" or turns[0].get("tool_calls"):
         does = "calls tools" if turns[0].get("tool_calls") else f"ends with a turn of the {turns[0]['role']}"
         raise GPTError(f"{where}: {name} {does}: what is ranked is a text of the assistant")
+    if reasoning := next((key for key in formats.REASONING if turns[0].get(key)), None):
+        raise GPTError(
+            f"{where}: {name} has {reasoning} beside its content: put it into the content, marked as the model marks it"
+        )
     return turns[0]["content"]

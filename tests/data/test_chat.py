@@ -5,7 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from jupyter_gpt.data.chat import CHATML, OWN, render_conversation, render_conversations, with_template
+from jupyter_gpt.data import conversations
+from jupyter_gpt.data.chat import (
+    CHATML,
+    OWN,
+    reasoning_written,
+    render_conversation,
+    render_conversations,
+    with_template,
+)
+from jupyter_gpt.data.conversation_formats import REASONING
 from jupyter_gpt.data.render import Question, end_of_turn, render
 from jupyter_gpt.data.tokenizer import train_bpe, train_char
 from jupyter_gpt.errors import GPTError
@@ -371,3 +380,19 @@ def test_a_template_that_knows_no_tools_is_told_of(own, template, train_on):
             render_conversation(tokenizer, messages, train_on, tools)
         assert "\n" not in str(error.value)
     assert render_conversation(tokenizer, CALLS[:1] + CALLS[4:5], train_on)
+
+
+@pytest.mark.parametrize("key", REASONING)
+@pytest.mark.parametrize("name", ["qwen3", "gptoss"])
+def test_what_was_thought_before_an_answer_is_trained_with_it(own, tmp_path, name, key):
+    """By the templates that write it; TRL's have the marks of what is trained."""
+    folder = Path(pytest.importorskip("trl").__file__).parent / "chat_templates"
+    theirs = chatml(own, (folder / f"{name}_training.jinja").read_text("utf-8"))
+    chat = [CHAT[1], CHAT[2] | {key: "A hen was there, so yes."}]
+    (read,) = conversations.read("$chats", {"chats": [{"messages": chat}]})
+    found = theirs.apply_chat_template(chat, return_dict=True, return_assistant_tokens_mask=True)
+    wanted = said(theirs, found["input_ids"], found["assistant_masks"])
+    assert "A hen was there" in "".join(wanted)
+    ids, mask = render_conversation(theirs, read.messages)
+    assert ids == found["input_ids"] and said(theirs, ids, mask) == wanted
+    assert reasoning_written(theirs) == set(REASONING) and reasoning_written(own) == frozenset()

@@ -251,6 +251,14 @@ def test_bad_rows_are_skipped_counted_and_told(tokenizer, tmp_path):
     assert "item 6 of $a has no turn of the assistant, so nothing to train on" in note
 
 
+@pytest.mark.parametrize("key", ["reasoning_content", "thinking", "reasoning"])
+def test_reasoning_that_the_template_does_not_write_is_told_of(tokenizer, tmp_path, key):
+    turns = [{"role": "user", "content": "why?"}, {"role": "assistant", "content": "so", key: "Hm."}]
+    plain = [turns[0], {"role": "assistant", "content": "so", key: None}]
+    data = made(tokenizer, tmp_path, {"a": [{"messages": turns}, {"messages": plain}, {"messages": turns}]})
+    assert data.counts[0].notes == ("2 have reasoning that this chat template does not write: it is left out",)
+
+
 def test_turns_of_weight_0_are_not_trained_on(tokenizer, tmp_path):
     turns = [{"role": role, "content": f"why {n}?"} for n, role in enumerate(("user", "assistant") * 2)]
     data = made(tokenizer, tmp_path, {"a": [{"messages": [turns[0], turns[1] | {"weight": 0}, *turns[2:]]}] * 3})

@@ -309,6 +309,7 @@ def test_preference_data_as_trl_has_them(fake, tmp_path, kind, suffix):
         ({"prompt": [SYSTEM, ASKED], "system": "s", "chosen": "a", "rejected": "b"}, "has two system prompts"),
         ({"prompt": [ASKED], "chosen": [GOOD, ASKED], "rejected": "b"}, "and not 2 messages"),
         ({"prompt": [ASKED], "chosen": [ASKED], "rejected": [BAD]}, "chosen ends with a turn of the user"),
+        ({"prompt": "q", "chosen": [GOOD | {"thinking": "Hm."}], "rejected": [BAD]}, "chosen has thinking beside its"),
         ({"chosen": [ASKED, GOOD, ASKED, GOOD], "rejected": [ASKED, BAD]}, "differ in more than their last answer"),
         ({"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: c\n\nAssistant: b"}, "has no prompt"),
     ],
