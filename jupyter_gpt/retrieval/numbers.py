@@ -1,4 +1,4 @@
-"""Numbers in a text: in digits, as `$1,234.50`, `-3`, `42%` or `2 1/2`, and in English words below a million."""
+"""Numbers in a text: in digits, as `$1,234.50`, `-3`, `42%`, `2 1/2` or `6e-5`, and in words below a million."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from fractions import Fraction
 
 DIGITS = re.compile(
     r"(?<![\w.])(?P<sign>(?:(?<![\w)])[-−])?)\s?[$€£]?(?P<whole>\d+ (?=\d+/))?"
-    r"(?P<digits>\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?(?:/\d+)?|\.\d+)"
+    r"(?P<digits>\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|(?:\d+(?:\.\d+)?|\.\d+)[eE][-+]?\d{1,3}(?!\w)"
+    r"|\d+(?:\.\d+)?(?:/\d+)?|\.\d+)"
 )
 UNITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 TEENS = ["ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]

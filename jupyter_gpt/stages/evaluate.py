@@ -39,7 +39,7 @@ TECHNIQUES = {
 }
 OWN = {"task", "models", "techniques", "questions", "score", "progress"}  # all other options are those of `gpt.prompt`
 BATCH = 64  # samples of a model at once
-READING = 2  # version of how techniques extract answers: results of another one are sampled again
+READING = 3  # version of how techniques extract answers: results of another one are sampled again
 COST = ("tokens in", "out", "seconds", "dollars")
 HEAD = ("model", "technique", "correct", "accuracy", "95% interval", *COST, "no answer")
 SIDES = "llrrrrrrrr"
@@ -242,7 +242,7 @@ def read(file: Path) -> dict[str, dict]:
     if not file.exists():
         return {}
     rows = {}
-    for line in file.read_text(encoding="utf-8").splitlines():
+    for line in file.read_text(encoding="utf-8").split("\n"):  # an answer may have another mark of a line's end
         try:
             row = json.loads(line)
         except ValueError:

@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from jupyter_gpt.errors import GPTError
+from jupyter_gpt.stages.evaluate import append, read
 
 QUESTIONS = [(f"Tale {n}. How many birds?", str(n)) for n in range(6)]
 SHORT = {"max_tokens": 6, "temperature": 1.0}
@@ -61,6 +62,13 @@ def test_it_goes_on_after_a_cut_line(gpt, chat):
     assert [row["text"] for row in again.rows] == [row["text"] for row in first.rows]
     kept = lines(gpt)[1]
     assert len(kept) == 7 and sum(len(json.loads(line)) > 5 for line in kept if line.endswith("}")) == 6
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\x85"], ids=ascii)
+def test_an_answer_may_have_any_mark_of_a_lines_end(tmp_path, mark):
+    row = {"key": "k", "text": f"a{mark}b"}
+    append(tmp_path / "t.jsonl", row)
+    assert read(tmp_path / "t.jsonl") == {"k": row}
 
 
 def test_an_interrupt_keeps_what_was_answered(gpt, chat):
