@@ -74,7 +74,7 @@ class Connection:
         self.kernel, self.panel = kernel, panel
         busy.running_cell(ip)
         self.lock, self.telling = threading.Lock(), threading.Lock()
-        self.until, self.every = 0.0, 1.0  # when to stop following, and seconds between two looks
+        self.pages: dict[str, tuple[float, float]] = {}  # until when each follows, and seconds between two looks
         self.following = False
         self.comm: Any = create_comm(target_name=ID, comm_id=ID, primary=False)
         self.comm.connection = self
@@ -86,7 +86,8 @@ class Connection:
         kernel.comm_manager.register_target(ID, lambda *_: None)
 
     def close(self) -> None:
-        self.until = 0.0
+        with self.lock:
+            self.pages.clear()
         self.kernel.comm_manager.comms.pop(ID)
         self.kernel.comm_manager.targets.pop(ID, None)
         self.comm._closed = True  # else it would tell front ends that do not know it
@@ -97,22 +98,30 @@ class Connection:
             told = self.panel.answer(request)
             self.comm.send(told)
         if "state" in told and request.get("follow"):
-            self.follow(told["state"], request["follow"], request.get("every", 1.0))
+            page = str(request.get("id")).rpartition("-")[0]
+            self.follow(page, told["state"], request["follow"], request.get("every", 1.0))
 
-    def follow(self, state: dict, seconds: float, every: float) -> None:
+    def follow(self, page: str, state: dict, seconds: float, every: float) -> None:
         with self.lock:
-            self.until, self.every = time.monotonic() + min(seconds, LONGEST), max(every, SHORTEST)
+            self.pages[page] = time.monotonic() + min(seconds, LONGEST), max(every, SHORTEST)
             if self.following:
                 return
             self.following = True
         threading.Thread(target=self.send_changes, args=(state,), name="jupyter_gpt-panel", daemon=True).start()
 
+    def every(self) -> float:
+        """As often as the page wants that wants it most."""
+        with self.lock:
+            return min((every for _, every in self.pages.values()), default=SHORTEST)
+
     def send_changes(self, sent: dict) -> None:
         spent = 0.0
         while True:
-            time.sleep(max(self.every, spent / SHARE))
+            time.sleep(max(self.every(), spent / SHARE))
             with self.lock:
-                if time.monotonic() > self.until:
+                now = time.monotonic()
+                self.pages = {page: wish for page, wish in self.pages.items() if now <= wish[0]}
+                if not self.pages:
                     self.following = False
                     return
             began = time.thread_time()

@@ -43,6 +43,7 @@ export class Board {
     this.steps = [];
     this.tying = false;
     this.last = null;
+    this.target = null;
     this.order = order;
     this.lay();
   }
@@ -194,10 +195,11 @@ export class Board {
   private drag(number: number): Drop {
     const clear = () => this.root.querySelectorAll("[data-drop]").forEach((each) => each.removeAttribute("data-drop"));
     this.root.classList.add("gpt-dragging");
+    const { cards } = this; // a drag may end on the board of the next prompt
     return {
       over: (x, y) => {
         clear();
-        this.target = this.targetAt(number, x, y);
+        this.target = cards === this.cards ? this.targetAt(number, x, y) : null;
         this.target?.tier.setAttribute("data-drop", this.target.mark);
       },
       end: (dropped) => {

@@ -22,6 +22,7 @@ type Fields = Readonly<Record<string, unknown>>;
 /** Draws the report of an output into `host`; returns how to end it. `sanitize` makes HTML safe to stand in the page. */
 export function show(host: HTMLElement, data: Fields, metadata: unknown, sanitize: (html: string) => string): () => void {
   const html = joined(data["text/html"]);
+  const folded = changes(host);
   host.replaceChildren();
   try {
     const report = readReport(metadata);
@@ -30,6 +31,7 @@ export function show(host: HTMLElement, data: Fields, metadata: unknown, sanitiz
       const pictures = [...page.querySelectorAll("img")].map((image) => image.getAttribute("src") ?? "");
       const end = new View(host, metadata as Fields, pictures).draw(report.title, report.parts);
       host.append(...mark(page));
+      restore(host, folded);
       return end;
     }
   } catch (error) {
@@ -40,6 +42,31 @@ export function show(host: HTMLElement, data: Fields, metadata: unknown, sanitiz
   else simple.append(element("pre", "", joined(data["text/plain"])));
   host.append(simple);
   return () => undefined;
+}
+
+const opened = new WeakMap<HTMLDetailsElement, boolean>(); // whether a fold was drawn so
+
+/** The folds by their names and, of those of one name, by their number. */
+function* folds(host: HTMLElement): Generator<[string, HTMLDetailsElement]> {
+  const seen = new Map<string, number>();
+  for (const fold of host.querySelectorAll("details")) {
+    const name = fold.querySelector("summary")?.textContent ?? "";
+    seen.set(name, (seen.get(name) ?? 0) + 1);
+    yield [`${seen.get(name)} ${name}`, fold];
+  }
+}
+
+/** The folds that a person has opened or closed: they stay so when the report is drawn anew. */
+function changes(host: HTMLElement): Map<string, boolean> {
+  const changed = [...folds(host)].filter(([, fold]) => opened.has(fold) && opened.get(fold) !== fold.open);
+  return new Map(changed.map(([name, fold]) => [name, fold.open]));
+}
+
+function restore(host: HTMLElement, changed: Map<string, boolean>): void {
+  for (const [name, fold] of folds(host)) {
+    opened.set(fold, fold.open);
+    fold.open = changed.get(name) ?? fold.open;
+  }
 }
 
 /** Text as a notebook holds it: whole, or in lines. */

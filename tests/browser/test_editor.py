@@ -20,13 +20,21 @@ def colours(notebook, number: int) -> dict[str, str]:
     return dict(notebook.page.locator(".jp-Cell").nth(number).locator(".cm-line span").evaluate_all(script))
 
 
+def comes(page, shown) -> bool:
+    """Whether it is seen soon."""
+    for _ in range(30):
+        if shown.is_visible():
+            return True
+        page.wait_for_timeout(50)
+    return False
+
+
 def hover_until_helped(page, word: str, help: str) -> None:
     """Moves the mouse over a word, again where the kernel had not yet said what it means."""
     shown = page.locator(".jp-gpt-help", has_text=help)
     for _ in range(20):
         page.get_by_text(word, exact=True).hover()
-        page.wait_for_timeout(1500)
-        if shown.is_visible():
+        if comes(page, shown):
             return
         page.mouse.move(0, 0)
     raise AssertionError(f"no help over {word}")
@@ -37,8 +45,7 @@ def type_until_completed(page, text: str, offered: str) -> None:
     page.keyboard.type(text)
     item = page.locator(".jp-Completer-item", has_text=offered)
     for _ in range(20):
-        page.wait_for_timeout(1500)
-        if item.is_visible():
+        if comes(page, item):
             return
         page.keyboard.press("Backspace")
         page.keyboard.type(text[-1])

@@ -104,7 +104,7 @@ def test_a_stop_says_that_it_evaluates_and_a_second_one_skips_that(open_notebook
     page.get_by_text(re.compile("^validation loss, step \\d+$")).wait_for()
     for dark in (True, False):
         notebook.theme(dark)
-        page.wait_for_timeout(500)
+        page.locator(f".gpt-run[data-ground={'dark' if dark else 'light'}]").wait_for()
         assert notebook.flaws(".gpt-run") == []
     page.get_by_role("button", name="Stop", exact=True).click()
     page.get_by_text("Evaluating the model once before it is kept").wait_for()

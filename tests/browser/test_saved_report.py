@@ -221,6 +221,13 @@ def test_an_answer_its_charts_and_its_trace_can_be_looked_into(open_saved):
     page.evaluate(renewed, output(dataclasses.replace(answered(), title="once more")))
     report.get_by_text("once more").wait_for()
 
+    prompt = report.locator("details", has_text="exact prompt").last  # what is unfolded stays so when all is drawn anew
+    prompt.locator("summary").dispatch_event("click")
+    page.evaluate(renewed, output(dataclasses.replace(answered(), title="the last time")))
+    report.get_by_text("the last time").wait_for()
+    assert prompt.get_attribute("open") is not None and report.locator("details[open]").count() == 3
+    prompt.locator("summary").dispatch_event("click")
+
     cloud, counts, times = (report.locator(".gpt-plot-canvas").nth(i) for i in range(3))
     place = lambda chart, x, y: (  # noqa: E731
         (box := chart.bounding_box())["x"] + x * box["width"],

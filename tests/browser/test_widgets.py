@@ -35,6 +35,7 @@ class Shown:
 
     def __init__(self, page, name: str, state: dict):
         self.page = page
+        page.emulate_media(reduced_motion="reduce")
         page.clock.install(time=0)
         page.clock.pause_at(1000)
         page.set_content("<main></main>")
@@ -192,6 +193,26 @@ def test_a_double_click_and_a_held_key_give_one_vote(show):
     form.become(heard=3, answers=second["id"], row=2, ranked=2, prompt="Who?")
     form.press_held("1", 3)
     assert second["row"] == 1 and form.sent() == []
+
+
+def test_a_card_that_is_dragged_as_the_next_prompt_comes_has_no_place_there(show):
+    form = show("rank", best_only=False, **QUESTION)
+    for label in ("Tie the rest", "Save ranking"):
+        form.page.get_by_role("button", name=label).click()
+    [first] = form.sent()
+    mouse, board = form.page.mouse, form.page.locator(".gpt-board")
+    begin, end = (form.page.locator(each).last.bounding_box() for each in (".gpt-grip", ".gpt-tier"))
+    mouse.move(begin["x"] + 3, begin["y"] + 3)
+    mouse.down()
+    mouse.move(end["x"] + 200, end["y"] + 2, steps=5)
+    assert board.locator("[data-drop]").count() == 1
+    form.become(heard=2, answers=first["id"], row=1, ranked=1)
+    mouse.move(end["x"] + 200, end["y"] + 4)
+    mouse.up()
+    assert board.locator(".gpt-tier").count() == board.locator("[data-drop]").count() == 0
+    form.pass_(10)  # until a click is one again
+    form.page.get_by_role("button", name="Tie the rest").click()
+    assert board.locator(".gpt-tier").count() == 1
 
 
 def run(page, update: dict) -> None:

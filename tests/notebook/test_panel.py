@@ -303,6 +303,15 @@ def test_a_stop_that_comes_twice_leaves_the_evaluation(panel, monkeypatch):
     assert told == ["stop", "stop"]
 
 
+def connect(monkeypatch, answer) -> module.Connection:
+    """Without a kernel; `answer` stands for what the panel answers."""
+    kernel = SimpleNamespace(comm_manager=SimpleNamespace(register_comm=print, register_target=print))
+    monkeypatch.setattr(module.busy, "running_cell", lambda ip: None)
+    connection = module.Connection(None, kernel, SimpleNamespace(answer=answer))
+    connection.comm = SimpleNamespace(send=lambda told: None)
+    return connection
+
+
 def test_no_state_is_told_after_a_newer_one(monkeypatch):
     """As between one that follows a request, and the answer to a page that has seen its cell end."""
     told, found, go = [], threading.Event(), threading.Event()
@@ -315,18 +324,26 @@ def test_no_state_is_told_after_a_newer_one(monkeypatch):
             go.wait(0.5)  # the answer of the other thread comes between, unless that waits
         return state
 
-    kernel = SimpleNamespace(comm_manager=SimpleNamespace(register_comm=print, register_target=print))
-    monkeypatch.setattr(module.busy, "running_cell", lambda ip: None)
     monkeypatch.setattr(module, "SHORTEST", 0.0)
-    connection = module.Connection(None, kernel, SimpleNamespace(answer=answer))
+    connection = connect(monkeypatch, answer)
     connection.comm = SimpleNamespace(send=lambda state: told.append(state["state"]["count"]))
     connection.hear({"content": {"data": {"id": "1", "type": "state", "follow": 60, "every": 0.0}}})
     found.wait()
     connection.hear({"content": {"data": {"id": "2", "type": "state"}}})
     go.set()
     until(lambda: len(told) >= 3)
-    connection.until = 0.0
+    connection.pages.clear()
     assert told == sorted(told)
+
+
+def test_a_hidden_page_does_not_slow_down_one_that_is_seen(monkeypatch):
+    connection = connect(monkeypatch, lambda request: {"state": {"memory": None}})
+    monkeypatch.setattr(connection, "send_changes", lambda state: None)
+    for name, every in (("seen-1", 0.25), ("hidden-1", 2.0)):
+        connection.hear({"content": {"data": {"id": name, "type": "state", "follow": 60, "every": every}}})
+    assert connection.every() == 0.25
+    connection.hear({"content": {"data": {"id": "seen-2", "type": "state", "follow": 60, "every": 2.0}}})
+    assert connection.every() == 2.0  # it is hidden as well
 
 
 class Kernel:
