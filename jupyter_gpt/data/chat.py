@@ -142,7 +142,7 @@ def answers(
                 return_assistant_tokens_mask=True,
                 **special,
             )
-        return text, [(start, _turn_ends(tokenizer, text, stop) if stop > start else stop) for start, stop in spans]
+        return text, [(start, turn_ends(tokenizer, text, stop) if stop > start else stop) for start, stop in spans]
     text = rendered(tokenizer, messages, tools=tools or ())
     spans = []
     for place, message in enumerate(messages):
@@ -156,7 +156,7 @@ def answers(
                 "and has no {% generation %} marks: give it marks, use --train-on all, or conversations of one exchange"
             )
         if message.get("tool_calls"):  # written by the template after the words
-            stop = _turn_ends(tokenizer, exchange, len(exchange.rstrip()))
+            stop = turn_ends(tokenizer, exchange, len(exchange.rstrip()))
         else:
             stop = _answer_ends(tokenizer, exchange, message["content"].strip(), len(prompt))
         spans.append((len(prompt), stop))
@@ -205,13 +205,13 @@ def _answer_ends(tokenizer, text: str, words: str, begin: int) -> int:
     at = len(text)
     while (at := text.rfind(words, begin, at + len(words) - 1 if at < len(text) else at)) >= 0:
         stop = at + len(words)
-        end = _turn_ends(tokenizer, text, stop)
+        end = turn_ends(tokenizer, text, stop)
         if not text[end:].strip() and (end > stop or not text[stop:].strip()):
             return end
     raise GPTError("this chat template does not end the turn with the assistant's text: give it {% generation %} marks")
 
 
-def _turn_ends(tokenizer, text: str, stop: int) -> int:
+def turn_ends(tokenizer, text: str, stop: int) -> int:
     """Where the turn ends whose words end at `stop`: after the special token that follows them.
 
     Without one, what the template writes between turns ends the answer, up to its first newline.

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from jupyter_gpt.data.render import Prompt, Question, continued, end_of_turn, render
+from jupyter_gpt.data.chat import turn_ends
+from jupyter_gpt.data.render import Prompt, Question, continued, encode, end_of_turn, render, rendered
 from jupyter_gpt.data.tokenizer import delimiter
 from jupyter_gpt.errors import GPTError
 
@@ -43,18 +44,37 @@ def end_token_id(tokenizer) -> int:
     return delimiter(tokenizer) if end is None else end
 
 
+def spelled_answer(tokenizer, asked: Prompt, answer: str) -> tuple[int, ...] | None:
+    """The ids of an answer, its end included, as the chat template spells it after a prompt; None where that puts
+    nothing of its own before the words. Qwen 3 has an empty thought there, gpt-oss the channel of the answer."""
+    if asked.messages is None or asked.messages[-1]["role"] == "assistant":
+        return None
+    try:
+        text = rendered(tokenizer, [*asked.messages, {"role": "assistant", "content": answer}])
+    except GPTError:  # it takes other conversations only
+        return None
+    begin = len(asked.text)
+    words = text.find(answer.strip(), begin)
+    if not text.startswith(asked.text) or (words >= 0 and not text[begin:words].strip()):
+        return None
+    ids = encode(tokenizer, text[: turn_ends(tokenizer, text, len(text.rstrip()))])
+    same = tuple(ids[: len(asked.ids)]) == asked.ids and ids[-1] == end_token_id(tokenizer)
+    return tuple(ids[len(asked.ids) :]) if same else None
+
+
 def encode_pair(
-    name: str, tokenizer, prompt: Asked, completion: str, most: int, finished: bool = True
+    name: str, tokenizer, prompt: Asked, completion: str, most: int, finished: bool = True, sampled: bool = True
 ) -> tuple[PromptCompletion, bool]:
     """The ids of a prompt and its completion, and whether they were truncated to `most` tokens.
 
     A `finished` completion is followed by the token that ends it; one stopped at its token limit is not, since the
-    model generated no end. The prompt is truncated at its start, a completion longer than `most` at its end.
+    model generated no end. One that no model has `sampled`, of a dataset, is spelled as the chat template spells an
+    answer. The prompt is truncated at its start, a completion longer than `most` at its end.
     """
     asked = prompt_of(name, tokenizer, prompt)
-    before, after = asked.ids, tuple(continued(tokenizer, asked, completion))
-    if finished:
-        after = (*after, end_token_id(tokenizer))
+    before, after = asked.ids, None if sampled or not finished else spelled_answer(tokenizer, asked, completion)
+    if after is None:
+        after = (*continued(tokenizer, asked, completion), *([end_token_id(tokenizer)] if finished else []))
     room = most - len(after)
     if room < 1:
         return PromptCompletion(before[-1:], after[: most - 1]), True

@@ -53,14 +53,14 @@ def probabilities(reader: Reader, rows: Sequence[Sequence[int]]) -> Iterator[Non
 
 
 def row_of(
-    name: str, tokenizer, prompt: Asked, completion: str, most: int, finished: bool = True
+    name: str, tokenizer, prompt: Asked, completion: str, most: int, finished: bool = True, sampled: bool = True
 ) -> tuple[tuple[int, ...], bool]:
-    """The ids of prompt and completion, and whether they were truncated to `most` tokens.
+    """The ids of prompt and completion, and whether they were truncated to `most` tokens, as `encode_pair` has them.
 
     The token that ends a `finished` completion is dropped if it is also the padding token: transformers' classifiers
     read at the last token that is not padding.
     """
-    pair, cut = encode_pair(name, tokenizer, prompt, completion, most, finished)
+    pair, cut = encode_pair(name, tokenizer, prompt, completion, most, finished, sampled)
     ids = pair.ids
     while len(ids) > 1 and ids[-1] == tokenizer.pad_token_id == end_token_id(tokenizer):
         ids = ids[:-1]

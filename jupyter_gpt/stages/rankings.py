@@ -103,6 +103,11 @@ class Ranking:
         return [finished(each) for each in self.completions]
 
     @property
+    def sampled(self) -> list[bool]:
+        """Whether each completion is a model's, and not of a dataset."""
+        return [bool(each.get("model")) for each in self.completions]
+
+    @property
     def pairs(self) -> list[tuple[int, int]]:
         """Every (better, worse) pair of places that the order implies: what a reward model is trained on."""
         groups = self.order

@@ -223,8 +223,8 @@ def prepare(recipe, base, rankings: Sequence, weights: Any = None) -> Iterator[E
         if ranking.pairs:
             texts = tuple(each["text"] for each in ranking.completions)
             rows = [
-                row_of(base.name, tokenizer, ranking.asked, text, most, finished)
-                for text, finished in zip(texts, ranking.finished, strict=True)
+                row_of(base.name, tokenizer, ranking.asked, text, most, *how)
+                for text, *how in zip(texts, ranking.finished, ranking.sampled, strict=True)
             ]
             cut += any(shortened for _, shortened in rows)
             ranked.append(Ranked(ranking.prompt, texts, tuple(row for row, _ in rows), ranking.order))

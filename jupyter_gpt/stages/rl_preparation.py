@@ -164,8 +164,8 @@ def preferred(recipe, start, rankings: Sequence, context: int) -> tuple[list[Pre
     for ranking in ordered:
         asked = question_of(recipe, ranking.prompt, ranking.messages)
         rows = tuple(
-            encode_pair(start.name, start.tokenizer, asked, each["text"], context, finished)[0]
-            for each, finished in zip(ranking.completions, ranking.finished, strict=True)
+            encode_pair(start.name, start.tokenizer, asked, each["text"], context, *how)[0]
+            for each, *how in zip(ranking.completions, ranking.finished, ranking.sampled, strict=True)
         )
         (held_out if ranking.prompt in held_out_of else train).append(Preferred(rows, ranking.order))
     return train, held_out, {ranking.prompt for ranking in ordered} - held_out_of
@@ -178,7 +178,7 @@ def voted(recipe, start, rankings: Sequence, context: int) -> tuple[list[Vote], 
     train, held_out = [], []
     for vote in votes:
         asked = question_of(recipe, vote["prompt"], vote.get("messages", ()))
-        finished = vote.get("finished", True)
-        row, _ = encode_pair(start.name, start.tokenizer, asked, vote["completion"], context, finished)
+        how = vote.get("finished", True), vote.get("sampled", False)
+        row, _ = encode_pair(start.name, start.tokenizer, asked, vote["completion"], context, *how)
         (held_out if vote["prompt"] in held_out_of else train).append(Vote(row, vote["label"]))
     return train, held_out, {vote["prompt"] for vote in votes} - held_out_of

@@ -155,6 +155,7 @@ def votes_of_rankings(rankings: Iterable) -> list[dict[str, Any]]:
             "completion": ranking.completions[place]["text"],
             "label": group is ranking.order[0],
             "finished": ranking.finished[place],
+            "sampled": ranking.sampled[place],
             "messages": ranking.messages,
         }
         for ranking in rankings

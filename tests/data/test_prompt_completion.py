@@ -1,5 +1,7 @@
 """A prompt and its completion, token for token as they are in the conversation that both make."""
 
+from pathlib import Path
+
 import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
@@ -62,3 +64,27 @@ def test_where_the_tokens_of_both_would_run_together_each_keeps_its_own():
     pair, _ = encode_pair("fox", tokenizer, Question("The old fo"), "x saw", 64, finished=False)
     assert pair.prompt == tuple(encode(tokenizer, "The old fo"))
     assert tokenizer.decode(pair.completion).strip() == "x saw"
+
+
+@pytest.mark.parametrize("name", ["qwen3", "qwen3_5_think", "qwen3_5_nothink", "gptoss", "qwen3_instruct_2507"])
+@pytest.mark.parametrize("answer", ["Yes, so", " It sang.\n", "The fox was glad.\n\nSo it sang."])
+def test_an_answer_of_a_dataset_is_spelled_as_the_template_spells_it(name, answer):
+    """As TRL reads preferences: what the template adds where the answer is given, without the newline after its end."""
+    folder = Path(pytest.importorskip("trl").__file__).parent / "chat_templates"
+    tokenizer = train_bpe(TEXTS, 300)
+    names = ["im_start", "im_end", "start", "message", "channel", "return"]
+    tokenizer.add_special_tokens({"additional_special_tokens": [f"<|{each}|>" for each in names]})
+    tokenizer.chat_template = (folder / f"{name}.jinja").read_text("utf-8")
+    asked, said = [{"role": "user", "content": "The fox?"}], [{"role": "assistant", "content": answer}]
+    whole = tokenizer.apply_chat_template(asked + said, tokenize=False).rstrip()
+    prompt = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+    assert whole.startswith(prompt)
+    pair, _ = encode_pair("fox", tokenizer, asked, answer, 9999, sampled=False)
+    own = encode_pair("fox", tokenizer, asked, answer, 9999)[0]
+    if name in ("qwen3_instruct_2507", "qwen3_5_nothink"):  # nothing is written before the words
+        assert pair == own and answer in tokenizer.decode(pair.completion)
+    else:
+        assert pair.ids == tuple(encode(tokenizer, whole)) and pair.prompt == tuple(encode(tokenizer, prompt))
+        assert own != pair, "what a model has sampled comes right after the prompt"
+    cut = encode_pair("fox", tokenizer, asked, answer, 9999, finished=False, sampled=False)[0]
+    assert cut.completion == own.completion[:-1]

@@ -8,6 +8,7 @@ import pytest
 from helpers.errors import fail
 from helpers.rl_runs import bytes_of, figures, short
 from helpers.stopping import stopped_at
+from helpers.tiny import CHAT as WORDS
 from jupyter_gpt.data import hub
 from jupyter_gpt.data.prompt_completion import prompt_ids
 from jupyter_gpt.notebook.views.inspect import view_of_rankings
@@ -169,8 +170,14 @@ def prepared(monkeypatch):
     return made
 
 
-def test_dpo_and_reward_models_read_the_tokens_of_the_chat_template(gpt, tiny_model, prepared):
+THOUGHT = "{{ '(no thought) ' if m.role == 'assistant' else '' }}{{ m.content }}"  # as Qwen 3 has one
+TEMPLATES = {"words": WORDS, "a thought": WORDS.replace("{{ m.content }}", THOUGHT)}
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_dpo_and_reward_models_read_the_tokens_of_the_chat_template(gpt, tiny_model, prepared, template):
     tokenizer = tiny_model(gpt, "chat", chat=True, context=128).tokenizer
+    tokenizer.chat_template = TEMPLATES[template]
     rows = taste(gpt)
     wanted = {tuple(encoded(tokenizer, row, key) for key in ("chosen", "rejected")) for row in rows}
     run = gpt.rlhf("aligned", policy="chat", algo="dpo", rankings="taste", **SMALL)
@@ -185,7 +192,24 @@ def test_dpo_and_reward_models_read_the_tokens_of_the_chat_template(gpt, tiny_mo
     assert score(asked, "At 1.") != score(asked[1:], "At 1."), "the system prompt is not read"
 
 
-def test_tokens_are_trls(gpt, tiny_model, prepared, tmp_path):
+@pytest.mark.parametrize("loss", ["sigmoid", "kto"])
+@pytest.mark.parametrize("sampled", [True, False])
+def test_what_a_model_has_sampled_comes_right_after_the_prompt(gpt, tiny_model, prepared, loss, sampled):
+    tokenizer = tiny_model(gpt, "chat", chat=True, context=128).tokenizer
+    tokenizer.chat_template = TEMPLATES["a thought"]
+    for n in range(6):
+        pair = tuple({"model": "chat" * sampled, "text": f"{text} {n}.", "seed": 0} for text in ("At", "No"))
+        gpt.rankings.named("taste").add(Ranking(f"Tale {n}.", pair, ((0,), (1,)), time=float(n)))
+    gpt.rlhf("aligned", policy="chat", algo="dpo", loss=loss, rankings="taste", **SMALL)
+    gpt.reward("judge", rankings="taste", base="chat", lora=4, steps=1)
+    found, judged = ([*each.rankings, *each.held_out] for each in prepared)
+    rows = [row.row.ids for row in found] if loss == "kto" else [row.ids for one in found for row in one.rows]
+    for ids in [*rows, *(ids for one in judged for ids in one.rows)]:
+        assert ("(no thought)" in tokenizer.decode(ids)) != sampled
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_tokens_are_trls(gpt, tiny_model, prepared, tmp_path, template):
     trl = pytest.importorskip("trl")
     from datasets import Dataset
 
@@ -193,6 +217,7 @@ def test_tokens_are_trls(gpt, tiny_model, prepared, tmp_path):
     from jupyter_gpt.stages.policy import scorer_of
 
     tokenizer = tiny_model(gpt, "chat", chat=True, context=128).tokenizer
+    tokenizer.chat_template = TEMPLATES[template]
     rows = taste(gpt)
     data = Dataset.from_list(rows)
     theirs = trl.DPOTrainer(
