@@ -25,6 +25,8 @@ from jupyter_gpt.inference.remote_errors import explain
 
 AT_ONCE = 64  # requests in parallel: vLLM batches them
 LOOK = 0.1  # seconds between two looks at the requests
+# What a server takes from the model's generation_config where a request does not say it: the policy's own distribution.
+UNFILTERED = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
 
 
 class Sampled(NamedTuple):
@@ -57,7 +59,7 @@ def sample(
             top_p=1.0,
             seed=seeds[place] % (1 << 31),
             logprobs=1,
-            extra_body={"stop_token_ids": sorted(stop), "return_token_ids": True, "top_k": 0, "min_p": 0.0},
+            extra_body={"stop_token_ids": sorted(stop), "return_token_ids": True, **UNFILTERED},
         )
         choices = sorted(answer.choices, key=lambda choice: choice.index)
         return [sampled(endpoint, choice, stop) for choice in choices]

@@ -48,6 +48,9 @@ class FakeVLLM(ThreadingHTTPServer):
 
         self.load()
         assert body["temperature"] == 1.0 and body["return_token_ids"] and body["logprobs"] == 1
+        publishers = {"top_p": 0.8, "top_k": 20, "min_p": 0.1, "repetition_penalty": 1.05}  # of generation_config.json
+        filters = {name: body.get(name, value) for name, value in publishers.items()}
+        assert filters == {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
         choices = []
         for index in range(body["n"]):
             generator = torch.Generator().manual_seed(body["seed"] + index)
