@@ -225,7 +225,6 @@ KINDS = {
     **dict.fromkeys(("time", "seconds"), int | float | None),
 }
 LAST = 10  # steps whose mean is called the training loss
-MEAN = f"mean of last {LAST} steps"
 
 
 def event_of(line: bytes, numbers: Container[str] = ()) -> dict | None:
@@ -238,6 +237,11 @@ def event_of(line: bytes, numbers: Container[str] = ()) -> dict | None:
         return event if isinstance(kind, str) and (kind not in WITH_STEP or "step" in event) else None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
+
+
+def mean_label(steps: int) -> str:
+    """What `recent` gives of so many steps."""
+    return f"mean of last {LAST} steps" if steps >= LAST else f"mean of {steps} step{'s' * (steps != 1)}"
 
 
 class Reader:

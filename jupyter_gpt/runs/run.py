@@ -25,7 +25,7 @@ from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.report.parts import Paragraph, Table, Varies
 from jupyter_gpt.report.report import Report, ShownAsTable
 from jupyter_gpt.runs import control, failure
-from jupyter_gpt.runs.events import MEAN, Reader, declared, last_of, recent
+from jupyter_gpt.runs.events import LAST, Reader, declared, last_of, recent
 from jupyter_gpt.runs.launchers import launcher
 from jupyter_gpt.runs.progress import algorithm
 from jupyter_gpt.runs.provenance import Provenance
@@ -35,7 +35,7 @@ COLUMNS = ("step", "loss", "val_loss", "tokens", "seconds", "lr", "tokens_per_se
 UNDECLARED = ("reward", "kl", "entropy", "length")  # what runs evaluated before they declared their metrics
 NOT_COLUMNS = ("event", "time", "mfu")  # of what a step tells
 ACTIVE = ("running", "paused", "stopping")  # the status of a run that has not ended
-LOSS = f"loss, {MEAN.removesuffix(' steps')}"
+LOSS = f"loss, mean of last {LAST}"
 LOOK = 0.1  # seconds between two looks at a run of another process
 TICK = 0.1  # seconds between two calls of `tick`
 GRACE = 1.0  # seconds that a run has left after a second interrupt

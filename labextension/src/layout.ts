@@ -56,15 +56,16 @@ export function layoutOf(declared: Declared[]): Layout {
   return { panels, stats: declared.filter(({ summary }) => summary).slice(0, STATS).map(statOf) };
 }
 
-/** Of what steps tell, the mean of last 10 steps, as in run_figures.py; else what the last evaluation found. */
+/** Of what steps tell, the mean of the last 10, as in run_report.py; else what the last evaluation found. */
 function statOf({ name, label, format }: Declared): Stat {
   const last = (run: Series) => run.evaluations.filter((each) => typeof each[name] === "number").at(-1);
   const recent = (run: Series) => mean(run.column(name), 10);
+  const steps = ({ length }: Float32Array) => (length < 10 ? `${length} step${length === 1 ? "" : "s"}` : "last 10 steps");
   return {
     label,
     value: (run) => formatted(recent(run) ?? last(run)?.[name], format),
     note: (run) =>
-      recent(run) !== null ? "mean of last 10 steps" : last(run) ? `step ${count(last(run)!.step)}` : "",
+      recent(run) !== null ? `mean of ${steps(run.column(name))}` : last(run) ? `step ${count(last(run)!.step)}` : "",
   };
 }
 

@@ -27,6 +27,8 @@ test("a number is the mean of last steps, or what the last evaluation found, in 
   const run = new Series();
   const { stats } = layoutOf([metric("loss", { summary: true }), metric("share", { summary: true, format: ".1%" })]);
   expect(stats.map(({ value }) => value(run))).toEqual(["–", "–"]);
+  run.append("loss", [5]);
+  expect(stats.map(({ note }) => note(run))).toEqual(["mean of 1 step", ""]);
   run.append("loss", [9, ...new Array<number>(10).fill(2)]);
   run.event({ event: "evaluation", step: 7, share: 0.25 });
   expect(stats.map(({ value }) => value(run))).toEqual(["2.00", "25.0%"]);

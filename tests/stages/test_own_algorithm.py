@@ -78,7 +78,7 @@ def test_its_metric_is_in_the_live_view_the_report_and_the_history(shell, gpt):
     assert [value for _, value in panel.points] == surprisal
     report = run_report(run)
     mean = sum(surprisal) / 4
-    assert re.search(rf"surprisal +≈{mean:.2f} nats per token, mean of last 10 steps\n", report.text)
+    assert re.search(rf"surprisal +≈{mean:.2f} nats per token, mean of 4 steps\n", report.text)
     assert "data:image/png" in report.html and "$MINE" in report.text
 
 

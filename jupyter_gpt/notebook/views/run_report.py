@@ -32,7 +32,7 @@ from jupyter_gpt.report.parts import (
 )
 from jupyter_gpt.report.report import Report
 from jupyter_gpt.report.text import plain
-from jupyter_gpt.runs.events import MEAN, Metric, last_of, recent
+from jupyter_gpt.runs.events import Metric, last_of, mean_label, recent
 from jupyter_gpt.runs.progress import algorithm
 from jupyter_gpt.runs.run import standing
 from jupyter_gpt.stages.stage import metrics_of
@@ -184,8 +184,8 @@ def figure_of(run, metric: Metric, steps: Sequence[dict], evaluations: Sequence[
     tested = [e for e in evaluations if e.get(metric.name) is not None]
     unit = f" {metric.unit}" if metric.unit else ""
     if not tested:
-        mean = recent(steps, metric.name)
-        return "" if mean is None else [number(mean, metric.format), f"{unit}, {MEAN}"]
+        mean, count = recent(steps, metric.name), sum(e.get(metric.name) is not None for e in steps)
+        return "" if mean is None else [number(mean, metric.format), f"{unit}, {mean_label(count)}"]
     first, last = tested[0], tested[-1]
     interval: list[Inline] = []
     if metric.interval and metric.interval[0] in last:
