@@ -12,7 +12,7 @@ from helpers.stopping import stopped_at
 from jupyter_gpt.notebook.run_summary import summary
 from jupyter_gpt.notebook.views.live import _Feed
 from jupyter_gpt.notebook.views.run_report import run_report
-from jupyter_gpt.runs.events import MEAN, recent
+from jupyter_gpt.runs.events import LAST, recent
 from jupyter_gpt.runs.run import runs_report
 from jupyter_gpt.stages.rankings import Ranking
 
@@ -83,9 +83,9 @@ def test_training_loss_is_one_and_validation_has_its_step(gpt, tiny_model, train
     last = [event["loss"] for event in run.events if event["event"] == "step"][-10:]
     loss = sum(last) / 10
     assert recent(run.events) == pytest.approx(loss)
-    assert "loss" in _Feed(run).update()[0]["columns"] and MEAN in LAYOUT.read_text()
+    assert "loss" in _Feed(run).update()[0]["columns"] and f"last {LAST} steps" in LAYOUT.read_text()
     text, table = run_report(run).text, runs_report(gpt.runs).text
-    assert re.search(rf"training loss +≈{loss:.3f} nats per \w+, {MEAN}", text)
+    assert re.search(rf"training loss +≈{loss:.3f} nats per \w+, mean of last {LAST} steps", text)
     assert "loss, mean of last 10" in table and f"≈{loss:.3f}" in table
     value = [event["val_loss"] for event in run.events if event["event"] == "evaluation"][-1]
     assert re.search(rf"validation loss +≈{value:.3f} nats per \w+ at step 16", text)
