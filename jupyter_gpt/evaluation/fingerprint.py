@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from typing import Any
 
 from jupyter_gpt.runs.worker import on_worker
 
@@ -16,8 +17,15 @@ def of(model, settings: Mapping[str, object]) -> str:
     identity = (
         f"{model.base_url} {model.model}" if model.kind == "endpoint" else on_worker("torch", lambda: weights(model))
     )
-    text = json.dumps([identity, settings], sort_keys=True, default=str)
+    text = json.dumps([identity, settings], sort_keys=True, default=whole)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def whole(value: Any) -> object:
+    """A value as JSON has it: all of a table or an array, of which `str` shows the beginnings."""
+    if hasattr(value, "columns") and hasattr(value, "to_dict"):
+        return value.to_dict("split")
+    return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 def weights(model) -> str:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jupyter_gpt import store
+from jupyter_gpt.data.render import pairs_of
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.evaluation import fingerprint
 from jupyter_gpt.evaluation.metrics import wilson
@@ -80,13 +81,15 @@ class Setting:
 
 @dataclass(frozen=True, repr=False)
 class Evaluation(ShownAsTable):
-    """The result: `rows` has one dict per question and setting, `wanted` of them when it is complete."""
+    """The result: `rows` has one dict per question and setting, `wanted` of them when it is complete. `leaks` says
+    where questions were answered in the prompt."""
 
     task: Task
     settings: list[Setting]
     rows: list[dict]
     wanted: int
     errors: list[str]
+    leaks: tuple[str, ...] = ()
 
     @property
     def whole(self) -> bool:
@@ -124,8 +127,7 @@ def evaluate(session, options: Evaluate) -> Evaluation:
     task = task_of(options.task, options.questions, options.seed, options.score)
     techniques = TECHNIQUES if options.techniques is None else options.techniques
     common = {name: value for name, value in options.chosen.items() if name not in OWN} | {"seed": options.seed}
-    for given in techniques.values():
-        options_of(common, given)
+    leaks = tuple(filter(None, (leak(task, name, options_of(common, given)) for name, given in techniques.items())))
     models, progress = options.models, options.progress
     if not models or not techniques:
         raise GPTError("give at least one model and one technique")
@@ -172,7 +174,7 @@ def evaluate(session, options: Evaluate) -> Evaluation:
             rows += mine
             if mine:
                 settings.append(summarize(name, technique, mine, model.parameters))
-    return Evaluation(task, settings, rows, wanted, errors)
+    return Evaluation(task, settings, rows, wanted, errors, leaks)
 
 
 def answered(session, model, task: Task, numbers: Sequence[int], given: Mapping):
@@ -270,6 +272,14 @@ def options_of(common: Mapping, given: object) -> dict:
     asked = {**common, **given, "seed": common["seed"]}
     Prompt.of(text="", **asked)
     return asked
+
+
+def leak(task: Task, technique: str, asked: Mapping) -> str | None:
+    """A note where examples of a technique have questions of the task, with their answers."""
+    given = asked.get("few_shot")
+    shown = {question.strip() for question, _ in pairs_of(given)} if given is not None else ()
+    count = sum(question.strip() in shown for question in task.questions)
+    return f"{technique}: {count} of the questions are among its examples, with their answers" if count else None
 
 
 # accuracy and cost
@@ -387,7 +397,7 @@ def words(settings: list[Setting]) -> list[str]:
 
 
 def notes(evaluation) -> list[str]:
-    """What is missing."""
+    """What is missing, and what was there before it was asked."""
     silent, cut = (sum(getattr(s, what) for s in evaluation.settings) for what in ("silent", "cut"))
     found = f"{silent:,}, of which {cut:,} stopped at --max-tokens; they count as wrong" if silent else "none"
     lines = [f"replies without a readable answer: {found}"]
@@ -398,7 +408,7 @@ def notes(evaluation) -> list[str]:
     if missing := len(evaluation.errors):
         first = evaluation.errors[0]
         lines.append(f"{missing:,} of {evaluation.wanted:,} questions could not be asked; the first: {first}")
-    return lines
+    return [*lines, *evaluation.leaks]
 
 
 def pareto_chart(settings: list[Setting]) -> Scatter:

@@ -5,9 +5,11 @@ import json
 import re
 import threading
 
+import pandas
 import pytest
 
 from jupyter_gpt.errors import GPTError
+from jupyter_gpt.evaluation import fingerprint
 from jupyter_gpt.stages.evaluate import append, read
 
 QUESTIONS = [(f"Tale {n}. How many birds?", str(n)) for n in range(6)]
@@ -62,6 +64,21 @@ def test_it_goes_on_after_a_cut_line(gpt, chat):
     assert [row["text"] for row in again.rows] == [row["text"] for row in first.rows]
     kept = lines(gpt)[1]
     assert len(kept) == 7 and sum(len(json.loads(line)) > 5 for line in kept if line.endswith("}")) == 6
+
+
+def test_other_examples_of_a_table_are_asked_anew(gpt, chat):
+    """Also where the table as text, which shows the beginnings of its cells, is the same."""
+    tables = [pandas.DataFrame([[f"How many {n}?", "so " * 20 + end] for n in range(4)]) for end in "aba"]
+    assert str(tables[0]) == str(tables[1])
+    one, other, again = (fingerprint.of(chat, {"few_shot": table}) for table in tables)
+    assert one == again != other
+
+
+def test_questions_that_are_among_the_examples_are_told_of(gpt, chat):
+    given = {"shown": {"few_shot": [*QUESTIONS[:2], ("Why?", "So.")]}, "other": {"few_shot": [("Why?", "So.")]}}
+    found = gpt.evaluate(QUESTIONS[:3], models=["chat"], techniques=given, **SHORT)
+    assert found.leaks == ("shown: 2 of the questions are among its examples, with their answers",)
+    assert found.leaks[0] in found.report.text
 
 
 @pytest.mark.parametrize("mark", ["\u2028", "\x85"], ids=ascii)
