@@ -39,6 +39,8 @@ PAIRS = (("prompt", "completion"), ("prompt", "response"), ("question", "answer"
 SUPPORTED_ROWS = "messages, prompt and completion, instruction and output, or conversations"
 MEDIA = {"image": "an image", "video": "a video", "audio": "a sound", "input_audio": "a sound"}
 MEDIA_COLUMNS = ("image", "images", "video", "videos", "audio", "audios")
+WHO = "|".join((*ROLES, *ALIASES))
+TURNS = re.compile(rf"""\s*\[\s*\{{.*?['"](?:role|from)['"]\s*:\s*['"](?:{WHO})['"]""", re.DOTALL)  # in a text
 SEPARATOR = re.compile(r"-{3,}[ \t]*")
 
 
@@ -92,7 +94,8 @@ def messages_of(row: object, format: str, where: str) -> list[dict]:
 def exchange(prompt: object, completion: object, where: str) -> list[dict]:
     """A prompt and its completion: texts, or messages on either side."""
     messages = []
-    for role, part in (("user", prompt), ("assistant", completion)):
+    for role, given in (("user", prompt), ("assistant", completion)):
+        part = turns_in(given, where)
         if isinstance(part, str) or not hasattr(part, "__len__"):
             empty = part is None or part != part
             number = isinstance(part, Number) and not isinstance(part, bool)
@@ -115,6 +118,11 @@ def messages_of_turns(turns: object, where: str) -> list[dict]:
             message = {"tool_call_id": call["id"], "name": call["function"]["name"]} | message
         messages.append(message)
     return messages
+
+
+def turns_in(value: object, where: str) -> object:
+    """The turns that a text spells as JSON, as a cell of a table does; any other value as it is."""
+    return list_of(value, f"{where}: its turns") if isinstance(value, str) and TURNS.match(value) else value
 
 
 def list_of(value: object, what: str) -> Sequence:

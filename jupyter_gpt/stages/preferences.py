@@ -107,7 +107,8 @@ def preference(row: object, where: str, by: str) -> Ranking:
     row = columns_of(row, where)
     if formats.has(row, "tools"):
         raise GPTError(f"{where} has tools, which are not read in preferences: leave that column out")
-    prompt, better, worse = row["prompt"] if formats.has(row, "prompt") else None, row["chosen"], row["rejected"]
+    prompt = formats.turns_in(row["prompt"], where) if formats.has(row, "prompt") else None
+    better, worse = (formats.turns_in(row[name], where) for name in ("chosen", "rejected"))
     if prompt is None:
         turns = transcript(better), transcript(worse)
         better, worse = turns if all(turns) else (better, worse)

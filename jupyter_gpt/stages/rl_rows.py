@@ -54,6 +54,7 @@ def rows_of(prompts: Any, variables: Mapping, most: int | None = None, voted: bo
             if formats.has(own, "prompt")
             else own.pop("question", None)
         )
+        asked = asked if isinstance(row, str) else formats.turns_in(asked, where)
         if not isinstance(asked, str):
             asked = turns_of(asked, own, where) if isinstance(asked, Sequence) or hasattr(asked, "tolist") else None
         if asked is None and "chosen" in own:
@@ -130,7 +131,7 @@ def spelled(asked: str | Sequence[Mapping]) -> str:
 
 def completion_of(row: Mapping, where: str) -> str:
     """The completion of a vote, a text or one message."""
-    completion = row.get("completion")
+    completion = formats.turns_in(row.get("completion"), where)
     if isinstance(completion, str):
         return completion
     turns = formats.messages_of_turns(completion, where) if completion is not None else []

@@ -399,6 +399,23 @@ def test_a_developer_speaks_as_the_system(tmp_path):
     assert messages(lines(tmp_path / "a.jsonl", row)) == [[{"role": "system", "content": "Be brief."}, *ASKED]]
 
 
+def test_turns_in_the_cells_of_a_table_are_json(tmp_path):
+    """Messages on either side of a prompt and its completion, as a table has them."""
+    row = {"prompt": json.dumps(ASKED[:1]), "completion": json.dumps(ASKED[1:], indent=1)}
+    assert messages("$it", {"it": [row]}) == [ASKED]
+    file = tmp_path / "a.csv"
+    pandas = pytest.importorskip("pandas")
+    pandas.DataFrame([row]).to_csv(file, index=False)
+    assert messages(str(file)) == [ASKED]
+    pandas.DataFrame([{"prompt": ASKED[:1], "completion": "Me."}]).to_csv(file, index=False)  # as Python spells it
+    assert refusal(str(file)).startswith(f"{file}, line 2: its turns are not JSON")
+    data = '[{"value": 3, "role": "admin"}]'
+    assert messages("$it", {"it": [("[{1}]", data)]})[0] == [
+        ASKED[0] | {"content": "[{1}]"},
+        ASKED[1] | {"content": data},
+    ]
+
+
 def test_weights_of_turns_are_kept(tmp_path):
     turns = [ASKED[0], ASKED[1] | {"weight": 0}, ASKED[0] | {"weight": 0}, ASKED[1] | {"weight": 1}]
     assert messages(lines(tmp_path / "a.jsonl", {"messages": turns})) == [[ASKED[0], ASKED[1] | {"weight": 0}, *ASKED]]

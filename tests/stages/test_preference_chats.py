@@ -16,7 +16,7 @@ from jupyter_gpt.stages import judges, preferences, rl_preparation, rollout
 from jupyter_gpt.stages import reward as reward_stage
 from jupyter_gpt.stages.rank import reopened
 from jupyter_gpt.stages.rankings import Ranking, from_line, to_line
-from jupyter_gpt.stages.rl_rows import rows_of
+from jupyter_gpt.stages.rl_rows import rows_of, spelled
 
 
 def turn(role, content):
@@ -104,6 +104,19 @@ def test_a_line_that_cannot_be_ranked_is_named(tmp_path):
     assert "row 1 of the rankings has tools, which are not read" in fail(
         preferences.read, [{**ROWS["messages"][0], "tools": []}, ROWS["messages"][0] | tools]
     )
+
+
+def test_messages_in_the_cells_of_a_table_are_json(tmp_path):
+    rows = {"prompt": [SYSTEM, *CHAT], "chosen": [turn("assistant", "Yes.")], "rejected": [BAD]}
+    wanted = preferences.read([rows]).rankings
+    file = tmp_path / "a.csv"
+    pandas.DataFrame([{key: json.dumps(value) for key, value in rows.items()}]).to_csv(file, index=False)
+    found = preferences.read(file).rankings
+    assert [(each.messages, each.completions) for each in found] == [(e.messages, e.completions) for e in wanted]
+    pandas.DataFrame([rows]).to_csv(file, index=False)  # as Python spells them
+    assert "its turns are not JSON" in fail(preferences.read, file)
+    vote = {"prompt": json.dumps(CHAT), "completion": json.dumps(rows["chosen"]), "label": True}
+    assert rows_of([vote], {}, voted=True).votes == [{"prompt": spelled(CHAT), "completion": "Yes.", "label": True}]
 
 
 def test_messages_are_kept_on_disk_where_there_are_some():
