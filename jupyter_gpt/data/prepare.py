@@ -74,8 +74,10 @@ def prepare(
     else:
         tokenizer = copy.deepcopy(tokenizer)  # another model's stays as it is
         tokenizer.chat_template = None  # what is pretrained here has yet to learn a chat
+    delimiter = tokenizers.delimiter(tokenizer)
+    tokenizers.begin_texts_with(tokenizer, delimiter)
     tokenizer.model_max_length = context
-    writer = Writer(Path(folder), tokenizer, tokenizers.delimiter(tokenizer))
+    writer = Writer(Path(folder), tokenizer, delimiter)
     try:
         encode = tokenizers.Encoder(tokenizer)
         for source in mixture:

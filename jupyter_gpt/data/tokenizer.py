@@ -119,6 +119,21 @@ def delimiter(tokenizer: PreTrainedTokenizerBase) -> int:
     raise GPTError("this tokenizer has no end-of-text token to delimit documents (set its eos_token)")
 
 
+def begin_texts_with(tokenizer: PreTrainedTokenizerBase, token: int) -> None:
+    """Have a tokenizer begin a text with `token` if it begins one with another, as Llama's and Gemma's do: documents
+    begin with the delimiter in pretraining, and so should the prompts of what has learned from them."""
+    first = tokenizer("x", verbose=False)["input_ids"][0]
+    if first in (token, None) or first != tokenizer.bos_token_id or not getattr(tokenizer, "is_fast", False):
+        return
+    from tokenizers.processors import TemplateProcessing
+
+    mark = tokenizer.convert_ids_to_tokens(token)
+    tokenizer.bos_token = mark
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=[mark, "$A"], pair=[mark, "$A", mark, "$B"], special_tokens=[(mark, token)]
+    )
+
+
 class Encoder:
     """Encodes documents without special tokens, also where their text spells one."""
 

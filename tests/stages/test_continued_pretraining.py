@@ -49,6 +49,33 @@ def test_the_first_loss_is_the_bases_own(gpt):
     assert run.history["loss"].iloc[0] == pytest.approx(float(expected), rel=1e-4)
 
 
+@pytest.mark.parametrize("from_scratch", [True, False])
+def test_prompts_begin_as_the_documents_of_the_training(gpt, from_scratch):
+    """Also where the tokenizer is of a model that begins texts with another token than it ends them with: Llama's."""
+    from tokenizers.processors import TemplateProcessing
+
+    from jupyter_gpt.data.documents import Documents
+    from jupyter_gpt.data.render import Question, render
+
+    model = tiny_model(gpt, "fox")
+    model.tokenizer.bos_token = "<|system|>"
+    model.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|system|> $A", special_tokens=[("<|system|>", model.tokenizer.bos_token_id)]
+    )
+    first = model.tokenizer("The").input_ids[0]
+    gpt.models.keep("fox", model.module, model.tokenizer, "pretrain", None, ["fox (pretrain)"], 0)
+    given = {"tokenizer": "fox", "depth": 1, "width": 32, "heads": 2} if from_scratch else {"base": "fox"}
+    run = gpt.pretrain("more", DOCS, steps=2, **given, **SHORT)
+    begin = int(Documents.open(run.folder / "data")[0][0])
+    assert first != begin == model.tokenizer.eos_token_id
+    for _ in range(2):
+        tokenizer = gpt.models["more"].tokenizer
+        assert render("more", tokenizer, Question("The old fox")).ids[0] == begin
+        assert tokenizer("The old", "fox").input_ids.count(begin) == 2 and tokenizer.decode([begin]) == "<|endoftext|>"
+        gpt.unload("more")  # and as it is on disk
+    assert gpt.models["fox"].tokenizer("The").input_ids[0] == first, "the base's own is as it was"
+
+
 def test_stopped_and_resumed_equals_uninterrupted(gpt):
     tiny_model(gpt)
     given = {**SHORT, "base": "tiny", "steps": 20, "checkpoint_every": 5}
