@@ -117,7 +117,7 @@ def prepare(
         recipe=recipe,
         model=policy,
         policy=Reader(policy, low, bool(recipe.checkpointing)),
-        reference=Reader(weights, low),
+        reference=Reader(start.module if start.dtype == dtype else weights, low),  # one and the same, rounded
         critic=Reader(modules["critic"], low, bool(recipe.checkpointing)) if critic else None,
         tokenizer=tokenizer,
         optimizers=adamw_of(modules, {"policy": recipe.lr, "critic": recipe.value_lr}),

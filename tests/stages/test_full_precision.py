@@ -105,12 +105,14 @@ def test_a_merged_model_has_the_base_as_it_is_on_disk(gpt, rounded):
 
 @pytest.mark.parametrize("start", ["fox", "adapter"])
 @pytest.mark.parametrize(("dtype", "lora"), [("int8", 4), ("int8", 0), ("int4", 4), ("bfloat16", 0)])
-def test_the_reference_is_what_the_policy_starts_as(gpt, rounded, start, dtype, lora):
+@pytest.mark.parametrize("computed", ["float32", "bfloat16"])
+def test_the_reference_is_what_the_policy_starts_as(gpt, rounded, start, dtype, lora, computed):
     gpt.models.load("fox", dtype=dtype)
-    given = {"algo": "dpo", "rankings": "taste", **SMALL, "lora": lora, "dtype": "float32"}
+    given = {"algo": "dpo", "rankings": "taste", **SMALL, "lora": lora, "dtype": computed}
     events = gpt.rlhf("a", policy=start, **given).events
     assert gpt.models["fox"].dtype == dtype
     (first,) = [event["loss"] for event in events if event["event"] == "step"]
     before = next(event for event in events if event["event"] == "evaluation")
-    assert first == pytest.approx(math.log(2), abs=1e-6) and before["val_loss"] == pytest.approx(math.log(2), abs=1e-6)
-    assert before["kl"] == pytest.approx(0, abs=1e-9)
+    near = 1e-6 if computed == "float32" else 1e-4  # of an adapter that is merged, its base and its part are rounded
+    assert [first, before["val_loss"]] == pytest.approx([math.log(2)] * 2, abs=near)
+    assert before["kl"] == pytest.approx(0, abs=near)
