@@ -24,8 +24,10 @@ class Form {
   private readonly yes: HTMLButtonElement;
   private readonly no: HTMLButtonElement;
   private call = 0;
+  private state: State; // the newest: JupyterLab may set one that it had asked for before
 
   constructor(el: HTMLElement, private readonly link: Link) {
+    this.state = link.state<State>();
     this.panel = new Frame(el, "gpt-approval", "Approval of a tool's call");
     // the second click of a double click may meet the next call, which nobody has read
     this.yes = toggle("Allow", (event) => event.detail < 2 && this.approve());
@@ -44,11 +46,9 @@ class Form {
     this.panel.destroy();
   }
 
-  private get state(): State {
-    return this.link.state<State>();
-  }
-
   draw(): void {
+    const told = this.link.state<State>();
+    if (!(told.call < this.state.call)) this.state = told;
     const { call, tool, description, why, writes, problem, decided } = this.state;
     const { name, about, note } = this.panel;
     const gone = this.link.gone ? "The kernel is gone: run the cell again." : null;

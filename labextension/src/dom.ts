@@ -19,7 +19,8 @@ export function toggle(label: string, clicked: (event: MouseEvent) => void): HTM
   return button;
 }
 
-/** A button with a small picture (an SVG path on a 16 by 16 grid) before its label. */
+/** A button with a small picture (an SVG path on a 16 by 16 grid) before its label. A double click is one: the button may
+ *  mean something else by the second. */
 export function action(path: string, label: string, clicked: () => void): HTMLButtonElement {
   const button = element("button", "gpt-action");
   button.type = "button";
@@ -30,7 +31,7 @@ export function action(path: string, label: string, clicked: () => void): HTMLBu
   shape.setAttribute("d", path);
   picture.append(shape);
   button.append(picture, element("span", "", label));
-  button.addEventListener("click", clicked);
+  button.addEventListener("click", ({ detail }) => detail < 2 && clicked());
   return button;
 }
 

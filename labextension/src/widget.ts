@@ -29,8 +29,10 @@ export const widget = (
 ) => () => {
   const views = new Set<View>();
   let link: Link;
+  let held = false; // whether this page has shown the output
   const show = (el: HTMLElement) => {
     const view = make(el, link);
+    held = true;
     views.add(view);
     link.send({ type: "ready" });
     return () => {
@@ -51,8 +53,8 @@ export const widget = (
       model.on("change:state", draw);
       model.on("msg:custom", (message: any, buffers: DataView[]) => {
         if (message.type === "output") {
-          keep(manager.context?.model?.cells ?? [], name, message.data, message.metadata);
-          if (message.last) link.send({ type: "kept" });
+          const kept = keep(manager.context?.model?.cells ?? [], name, message.data, message.metadata);
+          if (message.last && (kept || held)) link.send({ type: "kept" }); // else it is that of another notebook
           return;
         }
         receive(message, buffers, link);
@@ -103,13 +105,16 @@ function overMarks(mark: string, show: (el: HTMLElement) => () => void): () => v
 }
 
 /** Puts an output in the place of the snapshot with that mark in the notebook: a page that was loaded since the cell was
- *  run does not know which output the kernel renews. */
-function keep(cells: Iterable<any>, mark: string, data: object, metadata: object): void {
+ *  run does not know which output the kernel renews. Returns whether there is one. */
+function keep(cells: Iterable<any>, mark: string, data: object, metadata: object): boolean {
+  let found = false;
   for (const { outputs } of cells) {
     for (let i = 0; i < (outputs?.length ?? 0); i++) {
       const html = outputs.get(i).data["text/html"];
       if (!String(html).includes(mark)) continue;
       outputs.set(i, { output_type: "display_data", data, metadata });
+      found = true;
     }
   }
+  return found;
 }

@@ -8,15 +8,17 @@ import pytest
 
 from jupyter_gpt.notebook.views.widget import STATIC
 
-MODEL = """async ([code, state]) => {
+MODEL = """async ([code, state, marks]) => {
   const hear = {};
   const fields = { mark: "m", state };
   window.sent = [];
+  const outputs = marks.map((mark) => ({ data: { "text/html": `<span class="gpt-${mark}"></span>` } }));
+  window.outputs = Object.assign(outputs, { get: (i) => outputs[i], set: (i, output) => { outputs[i] = output; } });
   const model = {
     get: (name) => fields[name],
     on: (event, heard) => { hear[event] = heard; },
     send: (message) => { window.sent.push(message); },
-    widget_manager: {},
+    widget_manager: { context: { model: { cells: [{ outputs }] } } },
   };
   window.tell = (message) => hear["msg:custom"](message, []);
   window.become = (changed) => {
@@ -26,21 +28,21 @@ MODEL = """async ([code, state]) => {
   const url = URL.createObjectURL(new Blob([code], { type: "text/javascript" }));
   const widget = (await import(url)).default();
   widget.initialize({ model });
-  widget.render({ el: document.querySelector("main") });
+  if (!marks.length) widget.render({ el: document.querySelector("main") });
 }"""
 
 
 class Shown:
-    """A widget in a page whose clock stands still."""
+    """A widget in a page whose clock stands still; with `marks` in a notebook whose outputs have these."""
 
-    def __init__(self, page, name: str, state: dict):
+    def __init__(self, page, name: str, state: dict, marks: tuple[str, ...] = ()):
         self.page = page
         page.emulate_media(reduced_motion="reduce")
         page.clock.install(time=0)
         page.clock.pause_at(1000)
         page.set_content("<main></main>")
         page.add_style_tag(content=(STATIC / f"{name}.css").read_text(encoding="utf-8"))
-        page.evaluate(MODEL, [(STATIC / f"{name}.js").read_text(encoding="utf-8"), state])
+        page.evaluate(MODEL, [(STATIC / f"{name}.js").read_text(encoding="utf-8"), state, list(marks)])
 
     def sent(self) -> list[dict]:
         """What the widget has sent since this was last asked, but for that it is ready."""
@@ -79,6 +81,24 @@ def show(browser) -> Iterator[Callable[..., Shown]]:
     yield make
     for page in pages:
         page.close()
+
+
+@pytest.mark.parametrize("marks", [("m", "other"), ("other",)])
+def test_a_report_is_kept_by_the_notebook_that_holds_it(browser, marks):
+    """Another notebook on the same kernel hears of it too."""
+    page = browser.new_page()
+    trace = Shown(page, "trace", {"title": "", "line": ""}, marks)
+    trace.tell(type="output", data={"text/html": "report"}, metadata={}, last=True)
+    held = "m" in marks
+    assert [message["type"] for message in trace.sent()] == ["kept"] * held
+    assert page.evaluate("() => window.outputs.some(({ data }) => data['text/html'] === 'report')") == held
+    page.close()
+
+
+def test_a_report_is_kept_by_the_page_that_has_drawn_it(show):
+    trace = show("trace", title="", line="")
+    trace.tell(type="output", data={}, metadata={}, last=True)
+    assert [message["type"] for message in trace.sent()] == ["kept"]
 
 
 def node(label: str, **fields) -> dict:
@@ -147,6 +167,15 @@ def test_a_double_click_and_a_held_key_allow_one_call(show):
     assert [message["call"] for message in form.sent()] == [2]
     allow.click()
     assert [message["call"] for message in form.sent()] == [3]
+
+
+def test_a_call_that_comes_late_does_not_take_the_place_of_the_next(show):
+    """As JupyterLab sets a state that it asked for before, when its connection was lost."""
+    form = show("approval", call=1, arguments='{"text": "one"}', **CALL)
+    form.become(call=2, arguments='{"text": "two"}')
+    form.become(call=1, arguments='{"text": "one"}')
+    form.page.get_by_role("button", name="Allow", exact=True).click()
+    assert [message["call"] for message in form.sent()] == [2]
 
 
 QUESTION = {
@@ -240,6 +269,8 @@ def test_a_stop_that_was_not_seen_to_be_heard_does_not_skip_the_evaluation(show)
     assert [message["type"] for message in card.sent()] == ["stop", "stop"]
     card.become(runs=[{**state, "status": "stopping"}])
     card.pass_(1000)
+    card.click_once_more()
+    assert card.sent() == []
     card.page.get_by_role("button", name="Stop").click()
     assert [message["type"] for message in card.sent()] == ["skip"]
 

@@ -271,7 +271,9 @@ class Button {
     this.node.type = "button";
     if (tone) this.node.dataset.tone = tone;
     this.node.append(picture(path));
-    this.node.addEventListener("click", clicked);
+    // a double click is one, and so is a held key: the button may mean something else by the second
+    this.node.addEventListener("click", ({ detail }) => detail < 2 && clicked());
+    this.node.addEventListener("keydown", (event) => event.repeat && event.preventDefault());
   }
 
   /** `label` says what it does, and to what. */
