@@ -71,15 +71,18 @@ def difference(one: Estimate, other: Estimate) -> Estimate:
     """The first minus the second.
 
     The interval is the bootstrap of the paired differences where both have as many measurements (of the same questions,
-    in the same order), else Newcombe's hybrid of the two intervals (1998, method 10), which needs no pairs.
+    in the same order), else Newcombe's hybrid of the two intervals (1998, method 10), which needs no pairs. Pairs that
+    are all alike take the hybrid too: every resample of them is the same, however few they are.
     """
     value, share = one.value - other.value, one.share and other.share
-    if one.values and len(one.values) == len(other.values):
+    pairs = ()
+    if len(one.values) == len(other.values):
         pairs = tuple(a - b for a, b in zip(one.values, other.values, strict=True))
+    if len(set(pairs)) > 1:
         return Estimate(value, *bootstrap(pairs), share=share, values=pairs)
     low = value - math.hypot(one.value - one.low, other.high - other.value)
     high = value + math.hypot(one.high - one.value, other.value - other.low)
-    return Estimate(value, low, high, share=share)
+    return Estimate(value, low, high, share=share, values=pairs)
 
 
 def bootstrap(values: Sequence[float]) -> tuple[float, float]:

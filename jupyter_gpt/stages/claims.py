@@ -115,12 +115,17 @@ class ShowClaims(Bound):
 
 
 def claim(session, options: ClaimOptions) -> Claim:
-    """Raises GPTError for a measurement that is not numeric, and for a claim without a bound."""
+    """Raises GPTError for a measurement that is not numeric, for a claim without a bound, and for a `significant` one
+    without an interval."""
     if options.than is None and options.above is None and options.below is None:
         raise GPTError("a claim compares: give than=, above= or below=")
     measured = estimate(options.measured)
     than = None if options.than is None else estimate(options.than)
     made = Claim(options, measured, than, measured if than is None else difference(measured, than))
+    if options.significant and not made.tested.has_interval:
+        raise GPTError(
+            "significant=True asks for an interval, and one figure has none: give outcomes or several numbers"
+        )
     session.claims.by_text[options.text] = made
     return made
 

@@ -48,6 +48,14 @@ def test_paired_outcomes_have_a_narrower_interval_than_independent_ones():
     assert paired.value == independent.value == pytest.approx(0.1)
 
 
+def test_pairs_that_are_all_alike_have_newcombes_interval():
+    sure, small = difference(estimate([1] * 3), estimate([0] * 3)), difference(estimate([True]), estimate([False]))
+    assert (sure.low, sure.high) == pytest.approx((1 - math.sqrt(2) * (1 - wilson(1.0, 3)[0]), 1.0))
+    assert small.low < 0 < small.value == small.high == 1.0  # Newcombe's paired interval, with no correlation: the same
+    same = difference(estimate([1] * 5), estimate([1] * 5))
+    assert same.low < 0 == same.value < same.high
+
+
 @pytest.mark.parametrize("wrong", [[], "text", None, [1, None], float("nan"), [1.0, float("inf")], {}])
 def test_what_is_no_figure_is_one_line(wrong):
     with pytest.raises(GPTError, match="expected"):

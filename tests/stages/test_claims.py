@@ -2,6 +2,7 @@
 
 import pytest
 
+from helpers.errors import fail
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.session import Session
 from jupyter_gpt.stages.evaluate import Setting
@@ -26,6 +27,9 @@ def test_a_higher_figure_holds_and_a_lower_one_does_not(gpt):
 def test_significant_asks_it_of_the_whole_interval(gpt):
     assert gpt.claim("sure", RIGHT * 10, than=WRONG * 10, significant=True).holds
     assert not gpt.claim("unsure", [1, 1, 0, 1], above=0.5, significant=True).holds
+    assert not gpt.claim("one question", [True], than=[False], significant=True).holds
+    assert "one figure has none" in fail(gpt.claim, "a figure", 2.0, above=1, significant=True)
+    assert "a figure" not in [claim.text for claim in gpt.claims]
     assert gpt.claim("unsure", [1, 1, 0, 1], above=0.5).holds
 
 
