@@ -6,6 +6,7 @@ import array
 import json
 import math
 import sys
+import threading
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ import pytest
 
 pytest.importorskip("anywidget")
 
+from helpers.processes import wait_until
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.notebook.views import follow as following
 from jupyter_gpt.notebook.views import live, place
@@ -384,6 +386,21 @@ def test_a_closed_widget_leaves_no_comm(widget):
     assert layout.comm is not None and widget.comm is not None
     close(widget)
     assert layout.comm is None and widget.comm is None
+
+
+def test_after_a_snapshot_that_could_not_be_drawn_comes_the_next(monkeypatch):
+    shown, failed = [], threading.Event()
+    handle = SimpleNamespace(update=lambda data, **_: shown.append(data["text/plain"]))
+    monkeypatch.setattr("IPython.display.display", lambda data, **_: shown.append(data["text/plain"]) or handle)
+    monkeypatch.setattr(place, "draws_over", lambda: True)
+    monkeypatch.setattr(place, "PERIODS", (0.0, 0.0))
+    monkeypatch.setattr(threading, "excepthook", lambda error: failed.set())
+    reports = iter([Report("first"), None, Report("second")])  # None cannot be drawn
+    there = place.Place()
+    there.watch(SimpleNamespace(marked=lambda html, _: html, renewed=lambda *_: None), lambda: next(reports))
+    wait_until(lambda: there.renew() or failed.is_set())
+    wait_until(lambda: there.renew() or len(shown) > 1)
+    assert shown == ["first", "second"]
 
 
 def test_a_cell_says_which_model_it_loads_before_it_shows_anything_else(published, monkeypatch):

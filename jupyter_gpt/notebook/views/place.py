@@ -119,14 +119,16 @@ class Place:
     def _draw(self) -> None:
         began = time.thread_time()  # what it costs, however busy the machine is
         assert self.snapshot is not None
-        data, metadata = self.snapshot()._repr_mimebundle_()
-        data["text/html"] = self.widget.marked(data["text/html"], self.beside)
-        if not self.beside:
-            del data[MIME]  # whose renderer would draw no mark
-        self._show(data, metadata if self.beside else {})
-        self.renew_at = time.monotonic() + max(self.period, (time.thread_time() - began) / SHARE)
-        self.period = min(2 * self.period, PERIODS[1])
-        self.drawing = None
+        try:
+            data, metadata = self.snapshot()._repr_mimebundle_()
+            data["text/html"] = self.widget.marked(data["text/html"], self.beside)
+            if not self.beside:
+                del data[MIME]  # whose renderer would draw no mark
+            self._show(data, metadata if self.beside else {})
+        finally:  # the next may succeed
+            self.renew_at = time.monotonic() + max(self.period, (time.thread_time() - began) / SHARE)
+            self.period = min(2 * self.period, PERIODS[1])
+            self.drawing = None
 
     def clear(self) -> None:
         """Takes away what was shown."""
