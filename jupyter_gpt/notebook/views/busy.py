@@ -48,15 +48,12 @@ class RunningCell:
 _cell: RunningCell | None = None
 
 
-def running_cell(ip: Any) -> RunningCell | None:
-    """That of the kernel of a shell; None where it has no kernel. The cell that asks first is one that runs."""
+def running_cell(ip: Any) -> None:
+    """From now on the kernel of a shell says again that its cell runs; nothing where it has no kernel, or does so."""
     global _cell
-    if getattr(ip, "kernel", None) is None:
-        return None
-    if _cell is None:
+    if _cell is None and getattr(ip, "kernel", None) is not None:
         _cell = RunningCell(ip)
-        _cell.begun()
-    return _cell
+        _cell.begun()  # the cell that calls this
 
 
 def forget() -> None:

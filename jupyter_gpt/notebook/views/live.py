@@ -8,7 +8,7 @@ kernel → front end   {"type": "update", "run": i, "from": a, "to": b, "columns
                      that are charted. It covers run.events[a:b]; a front end whose cursor is not a, asks again.
                      from 0: forget what you have. "now" holds the newest step's numbers, or is null before the first.
 front end → kernel   {"type": "ready" | "heard" | "pause" | "unpause" | "stop" | "skip" | "sample"}. "ready" asks
-                     for all since the first event (first render, page reload, a gap), "heard" thanks for it. "skip"
+                     for all since the first event (first render, page reload, a gap), "heard" acknowledges it. "skip"
                      leaves the evaluation of a run out that stops; a second "stop" does not: it was clicked before the
                      first was seen to be heard. Each carries "page", a name that the front end gives itself when it is
                      loaded.

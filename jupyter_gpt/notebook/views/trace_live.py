@@ -4,10 +4,10 @@ The protocol, all of it:
 
 kernel → front end   {"type": "nodes", "whole": bool, "nodes": {path: fields}, "gone": [path, …]}: what is new since the
                      last message. A path is the place of a node among its siblings from the root down, "0.2.1"; fields
-                     are those of FIELDS, only the changed ones; parents stand before their children. `whole`: there
-                     are no others.
-front end → kernel   {"type": "ready" | "heard"}; "ready" asks for all (first render, page reload), "heard" thanks for
-                     it. Each carries "page", a name that the front end gives itself when it is loaded.
+                     are those of FIELDS, only the changed ones; parents come before their children. If `whole`,
+                     `nodes` has all nodes of the tree.
+front end → kernel   {"type": "ready" | "heard"}; "ready" asks for all (first render, page reload), "heard"
+                     acknowledges it. Each carries "page", a name that the front end gives itself when it is loaded.
 synced state         {"title", "line"}: the technique in words, and how far it is.
 """
 
