@@ -205,7 +205,9 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Read back what `as_dict` wrote. Raises GPTError for a recipe of another version."""
+        """Read back what `as_dict` wrote; of options that are gone it may have those that were left open. Raises
+        GPTError for a recipe of another version."""
+        values = {name: value for name, value in values.items() if name in cls.kept() or value is not None}
         odd = (values.keys() - cls.kept()) | (cls.kept() - cls.NEWER.keys() - cls.GAINED.keys() - values.keys())
         if odd:
             raise GPTError(

@@ -138,11 +138,9 @@ def stop_criterion(decode: Decode, stop: tuple[str, ...], min_tokens: int) -> Ca
     return ended
 
 
-def request_of(
-    tokenizer, prompt: Prompt, sampling: Sampling, stop_ids: frozenset[int], rule=None, constraint=None, draft=None
-):
+def request_of(tokenizer, prompt: Prompt, sampling: Sampling, stop_ids: frozenset[int], rule=None, constraint=None):
     """The engine's `Request` of a prompt. `rule` constrains the answer; `constraint()` makes the engine's constraint of
-    each sample; `draft` is the module of a draft model."""
+    each sample."""
     from jupyter_gpt.inference.sampling import Request
 
     stop = (*sampling.stops, *prompt.stop)
@@ -157,7 +155,6 @@ def request_of(
         top_logprobs=sampling.logprobs,
         until=stop_criterion(decoder(tokenizer), stop, sampling.min_tokens),
         constraint=constraint,
-        draft=draft,
     )
 
 
@@ -171,13 +168,12 @@ def answers(
     enough: Callable[[], bool] = lambda: False,
     rule=None,
     constraint: Callable | None = None,
-    draft=None,
 ) -> Iterator[list[Completion] | None]:
     """Sample answers to all prompts together.
 
     Yields the answers so far about twenty times a second, None in between, and at last all of them whole. Ends early,
     with what came, when `enough()`. `rule` constrains each answer; `constraint()` makes the engine's constraint of each
-    sample. `draft` is the module of a draft model.
+    sample.
     """
     from jupyter_gpt.inference.engine import generate
 
@@ -186,7 +182,7 @@ def answers(
         from jupyter_gpt.inference.constrain import lead_of, settle
 
         leads = [lead_of(tokenizer, rule, prompt.ids) for prompt in prompts]
-    requests = [request_of(tokenizer, prompt, sampling, stop_ids, rule, constraint, draft) for prompt in prompts]
+    requests = [request_of(tokenizer, prompt, sampling, stop_ids, rule, constraint) for prompt in prompts]
     partial_answers = [
         [PartialAnswer(decode, prompt, sampling, stop_ids, lead) for _ in range(sampling.samples)]
         for prompt, lead in zip(prompts, leads, strict=True)

@@ -50,13 +50,6 @@ class Sampling(Options):
     logprobs: Annotated[int, Field(ge=0, le=100)] = option(
         0, "show each token's probability and its K most likely alternatives", "K"
     )
-    draft: str | None = option(
-        None,
-        "a smaller model with the same tokenizer that drafts tokens, which one pass of the model verifies (speculative "
-        "decoding): a single answer comes faster, with the same tokens if it is greedy, else of the same distribution",
-        "MODEL",
-        complete="models",
-    )
     lookup: bool | None = option(
         None,
         "draft a single answer's tokens from its context (prompt-lookup decoding): faster where it quotes or repeats "

@@ -54,7 +54,7 @@ def settings(sampling) -> str:
         ),
     ]
     words += [f"at most {sampling.max_tokens:,} tokens", f"seed {sampling.seed}"]
-    return ", ".join([*words, *([f"draft model {sampling.draft}"] if sampling.draft else [])])
+    return ", ".join(words)
 
 
 def spent(completion) -> list[Inline]:
@@ -62,8 +62,6 @@ def spent(completion) -> list[Inline]:
     usage = completion.usage
     found = [Varies(usage.prompt_tokens), " tokens in, ", Varies(usage.completion_tokens), " out · "]
     found += [Varies(usage.seconds, 1), " s, ", Varies(usage.tokens_per_second, 1), " tokens/s"]
-    if completion.sampling.draft:
-        found += [" · drafted tokens: ", *acceptance(completion)]
     return found if usage.cost is None else [*found, " · ", Varies(usage.cost, 6), " $"]
 
 

@@ -59,9 +59,7 @@ class DecodeForward:
     dtype: torch.dtype
 
     @torch.inference_mode()
-    def __call__(
-        self, ids: Tensor, positions: Tensor, mask: Tensor, cache: KVCache, keep: int, adapters: list | None = None
-    ) -> Tensor:
+    def __call__(self, ids: Tensor, positions: Tensor, mask: Tensor, cache: KVCache, keep: int) -> Tensor:
         """fp32 logits `(B, keep, V)` after the last `keep` of the new tokens `(B, t)`, whose columns `cache` has."""
         masked, t = not cache.unmasked or 1 < ids.shape[1] < mask.shape[1], ids.shape[1]
         biases: Biases = {None: additive(mask, t, self.dtype) if masked else None}

@@ -24,7 +24,7 @@ from jupyter_gpt.inference import prefix_cache, sampling, speculative
 from jupyter_gpt.inference.forward import forward_of
 from jupyter_gpt.inference.kv_cache import KVCache, gather
 from jupyter_gpt.inference.prefix_cache import Prefix, PrefixCache
-from jupyter_gpt.inference.sampling import PrefillKey, Request, Sequence, Token, mask_logits
+from jupyter_gpt.inference.sampling import Request, Sequence, Token, mask_logits
 from jupyter_gpt.nn import devices
 from jupyter_gpt.nn.modules import context_of
 
@@ -41,8 +41,8 @@ def generate(module: nn.Module, requests: Iterable[Request], reuse: bool = False
     and for one that leaves no room in the context.
     """
     requests = list(requests)
-    drafter = speculative.drafter_of(module, requests[0]) if len(requests) == 1 else None
-    batch = SpeculativeBatch(module, drafter, reuse) if drafter else Batch(module, reuse=reuse)
+    alone = len(requests) == 1 and speculative.uses_lookup(module, requests[0])
+    batch = SpeculativeBatch(module, reuse=reuse) if alone else Batch(module, reuse=reuse)
     for request in requests:
         batch.add(request)
     while batch.busy:
@@ -70,17 +70,17 @@ class Prefill:
     Of each only the tokens after its known prefix are read.
     """
 
-    def __init__(self, keys: list[PrefillKey], prefixes: list[Prefix], device: torch.device, room: int):
-        self.keys, self.cached = keys, [prefix.length for prefix in prefixes]
-        self.unread = [ids[cached:] for (ids, _), cached in zip(keys, self.cached, strict=True)]
+    def __init__(self, prompts: list[tuple[int, ...]], prefixes: list[Prefix], device: torch.device, room: int):
+        self.prompts, self.cached = prompts, [prefix.length for prefix in prefixes]
+        self.unread = [ids[cached:] for ids, cached in zip(prompts, self.cached, strict=True)]
         self.width, self.done_columns = max(map(len, self.unread)), 0
         self.cache = prefix_cache.begin(prefixes, self.width + room, device)
         self.logits = None if self.width else torch.stack([prefix.logits for prefix in prefixes])
 
-    def read(self, module: nn.Module, forward, tokens_per_pass: int) -> None:
+    def read(self, forward, tokens_per_pass: int) -> None:
         """Read the next block: at most about `tokens_per_pass` tokens."""
         start = self.done_columns
-        end = min(self.width, start + max(1, tokens_per_pass // len(self.keys)))
+        end = min(self.width, start + max(1, tokens_per_pass // len(self.prompts)))
         block, counts = [], []
         for ids in self.unread:
             padding = self.width - len(ids)
@@ -88,9 +88,8 @@ class Prefill:
             block.append([0] * (end - start - len(tokens)) + list(tokens))
             counts.append(len(tokens))
         positions, mask = self.cache.append(counts, end - start)
-        adapters = adapter_names(module, [adapter for _, adapter in self.keys])
         ids = torch.tensor(block, device=self.cache.valid.device)
-        logits = forward(ids, positions, mask, self.cache, 1, adapters)
+        logits = forward(ids, positions, mask, self.cache, 1)
         self.done_columns = end
         if end == self.width:
             self.logits = logits[:, -1]
@@ -193,11 +192,11 @@ class Batch:
 
     def read(self, ids: list[list[int]], counts: list[int]) -> Tensor:
         """One pass over new tokens of all sequences, the last `counts[b]` of row b: their logits `(B, t, V)`."""
-        width, adapters = len(ids[0]), adapter_names(self.module, [s.request.adapter for s in self.sequences])
+        width = len(ids[0])
 
         def work() -> Tensor:
             positions, mask = self.cache.append(counts, width)
-            return self.forward(torch.tensor(ids, device=self.device), positions, mask, self.cache, width, adapters)
+            return self.forward(torch.tensor(ids, device=self.device), positions, mask, self.cache, width)
 
         return self.in_memory(work, self.cache)
 
@@ -205,27 +204,27 @@ class Batch:
         """One pass over the prompts of `joining`; once all are read, the sequences join and get their first token."""
         unfinished = [prefill for prefill in self.prefills if prefill.logits is None]
         if not unfinished:
-            known = {key for prefill in self.prefills for key in prefill.keys}
-            left = [key for key in dict.fromkeys(s.prefill_key for s in joining) if key not in known]
+            known = {ids for prefill in self.prefills for ids in prefill.prompts}
+            left = [ids for ids in dict.fromkeys(s.request.ids for s in joining) if ids not in known]
             if left:
                 spare = min(self.room, max(s.limit for s in joining))
                 unfinished = [self.in_memory(lambda: self.next_prefill(left, spare))]
                 self.prefills += unfinished
         if unfinished and unfinished[0].logits is None:
             self.read_prompts(unfinished[0])
-        known = {key for prefill in self.prefills if prefill.logits is not None for key in prefill.keys}
-        if not all(s.prefill_key in known for s in joining):
+        known = {ids for prefill in self.prefills if prefill.logits is not None for ids in prefill.prompts}
+        if not all(s.request.ids in known for s in joining):
             return []
         for _ in joining:
             self.waiting.popleft()
         return self.join(joining, began - self.prefill_seconds)
 
-    def next_prefill(self, keys: list[PrefillKey], spare: int) -> Prefill:
+    def next_prefill(self, prompts: list[tuple[int, ...]], spare: int) -> Prefill:
         """Some of the prompts, with the prefixes of them that are known."""
         cache = self.prefixes()
-        found = {key: cache.find(*key) if cache else prefix_cache.Prefix() for key in keys}
-        chosen = similar_length({key: prefix.length for key, prefix in found.items()}, self.tokens_per_pass)
-        return Prefill(chosen, [found[key] for key in chosen], self.device, spare)
+        found = {ids: cache.find(ids) if cache else prefix_cache.Prefix() for ids in prompts}
+        chosen = similar_length({ids: prefix.length for ids, prefix in found.items()}, self.tokens_per_pass)
+        return Prefill(chosen, [found[ids] for ids in chosen], self.device, spare)
 
     def prefixes(self) -> PrefixCache | None:
         """The prefix cache, as long as the weights are those that this batch began with."""
@@ -236,27 +235,27 @@ class Batch:
 
     def read_prompts(self, prefill: Prefill) -> None:
         """Read the next block of prompts. When they have been read they are kept in the prefix cache."""
-        self.in_memory(lambda: prefill.read(self.module, self.forward, self.tokens_per_pass), prefill.cache)
+        self.in_memory(lambda: prefill.read(self.forward, self.tokens_per_pass), prefill.cache)
         if prefill.logits is None:
             return
         if any(prefill.cached):
             self.in_memory(prefill.cache.close_gaps)
         if cache := self.prefixes():
-            for row, (ids, adapter) in enumerate(prefill.keys):
-                cache.add(ids, adapter, prefill.cache, row, prefill.logits[row])
+            for row, ids in enumerate(prefill.prompts):
+                cache.add(ids, prefill.cache, row, prefill.logits[row])
 
     def keep_answer(self, s: Sequence, row: int) -> None:
         """Keep what has been read of a prompt and its first answer: the next turn of a chat begins with it."""
         if s.sample == 0 and (cache := self.prefixes()):
             ids = (*s.request.ids, *s.ids)
-            cache.add(ids[: self.cache.positions[row]], s.request.adapter, self.cache, row)
+            cache.add(ids[: self.cache.positions[row]], self.cache, row)
 
     def join(self, joining: list[Sequence], began: float) -> list[Token]:
         """Copy each prompt's keys and values into its samples, beside the sequences that already run."""
         parts, logits, ordered = [], [], []
         for prefill in self.prefills:
-            mine = [s for s in joining if s.prefill_key in prefill.keys]
-            rows = [prefill.keys.index(s.prefill_key) for s in mine]
+            mine = [s for s in joining if s.request.ids in prefill.prompts]
+            rows = [prefill.prompts.index(s.request.ids) for s in mine]
             for s, row in zip(mine, rows, strict=True):
                 s.cached = prefill.cached[row]
             parts.append((prefill.cache, rows))
@@ -348,12 +347,9 @@ class Batch:
 class SpeculativeBatch(Batch):
     """A batch of one sample, whose next tokens are drafted and then verified in one pass (`speculative.py`)."""
 
-    def __init__(
-        self, module: nn.Module, drafter: speculative.PromptLookup | speculative.DraftModel, reuse: bool = False
-    ):
+    def __init__(self, module: nn.Module, reuse: bool = False):
         super().__init__(module, reuse=reuse)
-        self.drafter, self.pace = drafter, speculative.Pace(drafter.cost)
-        self.drafted: tuple[int, Tensor] | None = None  # a token that a draft model sampled, and from what
+        self.lookup, self.pace = speculative.PromptLookup(), speculative.Pace()
 
     def advance(self) -> list[Token]:
         """One pass: over the prompt, over the last token, or over it and a draft."""
@@ -362,27 +358,22 @@ class SpeculativeBatch(Batch):
         [s] = self.sequences
         ids, began = [*s.request.ids, *s.ids], time.perf_counter()
         most = min(self.pace.length(), s.limit - len(s.ids) - 1)
-        if most > 0 and not self.drafter.read(ids):
-            return []
-        draft = self.drafter.draft(s, most) if most > 0 else speculative.NOTHING
-        if not draft.tokens:
+        draft = self.lookup.draft(ids, most) if most > 0 else []
+        if not draft:
             self.pace.add(0, 0)
             return super().advance()
         return self.verify(s, draft, began)
 
-    def verify(self, s: Sequence, draft: speculative.Draft, began: float) -> list[Token]:
+    def verify(self, s: Sequence, draft: list[int], began: float) -> list[Token]:
         """One pass over the pending tokens and a draft of those that follow: it is kept as far as its tokens are those
         that are chosen from the pass's logits, and the token that is chosen after them is added."""
-        first, count = len(s.pending) - 1, len(draft.tokens)
-        block, waiting = [*s.pending, *draft.tokens], s.unreported
+        first, count = len(s.pending) - 1, len(draft)
+        block, waiting = [*s.pending, *draft], s.unreported
         logits = self.read([block], [len(block)])
         tokens: list[int] = []
-        while s.finish is None and len(tokens) <= count and tokens == draft.tokens[: len(tokens)]:
-            at = len(tokens)
-            self.drafted = (draft.tokens[at], draft.distributions[at]) if at < len(draft.distributions) else None
-            tokens += self.choose([s], logits[:, first + at])[0]
-        self.drafted = None
-        pairs = zip(draft.tokens, tokens, strict=False)
+        while s.finish is None and len(tokens) <= count and tokens == draft[: len(tokens)]:
+            tokens += self.choose([s], logits[:, first + len(tokens)])[0]
+        pairs = zip(draft, tokens, strict=False)
         right = next((n for n, (a, b) in enumerate(pairs) if a != b), min(count, len(tokens)))
         self.pace.add(count, right)
         self.cache.truncate(count - right)
@@ -392,35 +383,18 @@ class SpeculativeBatch(Batch):
         reported = self.report(self.sequences, logits, new, began)
         return [reported[0]._replace(drafted=count, accepted=right), *reported[1:]]
 
-    def draw(self, sequences: list[Sequence], scores: Tensor) -> list[int]:
-        """The same; a token that a draft model sampled is accepted or rejected."""
-        [s] = sequences
-        if self.drafted is None or not s.temperature:
-            return super().draw(sequences, scores)
-        p, uniform = speculative.distribution(scores[0], s), self.drafter.stream.next()[0]
-        return [speculative.accept_or_resample(*self.drafted, p, uniform, s.stream.next)]
 
-
-def similar_length(known: dict[PrefillKey, int], tokens_per_pass: int) -> list[PrefillKey]:
+def similar_length(known: dict[tuple[int, ...], int], tokens_per_pass: int) -> list[tuple[int, ...]]:
     """Of prompts, with the lengths of their known prefixes, the shortest: as many as can share passes with little
     padding. Those that are known as a whole come first, and without others."""
-    chosen: list[PrefillKey] = []
+    chosen: list[tuple[int, ...]] = []
     cached = unread = widest = 0
-    for key in sorted(known, key=lambda key: (len(key[0]) > known[key], known[key], len(key[0]))):
-        new = len(key[0]) - known[key]
-        cached, unread, widest, rows = cached + known[key], unread + new, max(widest, new), len(chosen) + 1
-        areas = ((widest * rows, unread), (known[key] * rows, cached))
-        mixed = widest > 0 and chosen and len(chosen[-1][0]) == known[chosen[-1]]
+    for ids in sorted(known, key=lambda ids: (len(ids) > known[ids], known[ids], len(ids))):
+        new = len(ids) - known[ids]
+        cached, unread, widest, rows = cached + known[ids], unread + new, max(widest, new), len(chosen) + 1
+        areas = ((widest * rows, unread), (known[ids] * rows, cached))
+        mixed = widest > 0 and chosen and len(chosen[-1]) == known[chosen[-1]]
         if chosen and (mixed or widest * rows > tokens_per_pass or any(area > 1.2 * n + 64 for area, n in areas)):
             break
-        chosen.append(key)
+        chosen.append(ids)
     return chosen
-
-
-def adapter_names(module: nn.Module, names: Iterable[str | None]) -> list[str] | None:
-    """The peft adapter of each row; None when every row uses the active one."""
-    names = list(names)
-    if not any(names):
-        return None
-    active = module.active_adapters[0] if module.active_adapters else "__base__"
-    return [name or active for name in names]

@@ -1,6 +1,6 @@
 """One pass of a model over new tokens of every row of a batch, for any architecture.
 
-`forward_of` looks at a module once and returns a function `(ids, positions, mask, cache, keep, adapters) -> logits`:
+`forward_of` looks at a module once and returns a function `(ids, positions, mask, cache, keep) -> logits`:
 our decoding forward where there is one, else the module's own with our cache, and for a model whose state is not keys
 and values (state-space and other recurrent layers) one that reads the whole sequence again at each step: slow, but
 right.
@@ -41,10 +41,8 @@ def own_forward(module: nn.Module) -> Callable:
     name = "cache" if "cache" in parameters else "past_key_values"  # its name in newer and older transformers
 
     @torch.inference_mode()
-    def forward(
-        ids: Tensor, positions: Tensor, mask: Tensor, cache: KVCache, keep: int, adapters: list[str] | None = None
-    ) -> Tensor:
-        options = {"adapter_names": adapters} if adapters else {}
+    def forward(ids: Tensor, positions: Tensor, mask: Tensor, cache: KVCache, keep: int) -> Tensor:
+        options = {}
         if "position_ids" in parameters:
             options["position_ids"] = positions
         if "logits_to_keep" in parameters:
@@ -58,19 +56,14 @@ def own_forward(module: nn.Module) -> Callable:
 
 def uncached_forward(module: nn.Module) -> Callable:
     """A forward that caches the ids of every row and reads them all again."""
-    parameters = inspect.signature(base_of(module).forward).parameters
+    options = {"use_cache": False} if "use_cache" in inspect.signature(base_of(module).forward).parameters else {}
 
     @torch.inference_mode()
-    def forward(
-        ids: Tensor, positions: Tensor, mask: Tensor, cache: KVCache, keep: int, adapters: list[str] | None = None
-    ) -> Tensor:
+    def forward(ids: Tensor, positions: Tensor, mask: Tensor, cache: KVCache, keep: int) -> Tensor:
         all_ids = cache.update(ids[:, None, :, None], ids.new_zeros(len(ids), 1, ids.shape[1], 0), 0)[0][:, 0, :, 0]
         logits = []
         with eval_mode(module):
-            for row, (row_ids, valid) in enumerate(zip(all_ids, mask, strict=True)):
-                options = {"adapter_names": [adapters[row]]} if adapters else {}
-                if "use_cache" in parameters:
-                    options["use_cache"] = False
+            for row_ids, valid in zip(all_ids, mask, strict=True):
                 if not bool(valid.any()):  # all padding so far: its prompt is shorter than its neighbours'
                     logits.append(torch.zeros(1, base_of(module).config.vocab_size, device=ids.device))
                     continue
@@ -195,13 +188,8 @@ class Decoder:
         self.graphed: GraphedSteps | None = None
         self.wide: DecodeForward | None = None
         self.wide_steps, self.may_widen = 0, decode_forward.worth_widening(module)
-        self.own = own_forward(module)
 
-    def __call__(
-        self, ids: Tensor, positions: Tensor, mask: Tensor, cache: KVCache, keep: int, adapters: list[str] | None = None
-    ) -> Tensor:
-        if adapters:  # rows with different adapters
-            return self.own(ids, positions, mask, cache, keep, adapters)
+    def __call__(self, ids: Tensor, positions: Tensor, mask: Tensor, cache: KVCache, keep: int) -> Tensor:
         width = ids.shape[1]
         self.steps_decoded += cache.length > width
         if self.may_pack and self.steps_decoded >= (1 if self.static else PATIENCE):

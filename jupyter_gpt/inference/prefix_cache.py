@@ -1,6 +1,6 @@
 """The prefix cache: the keys and values of what a model has read, so that a prompt's known prefix is not read again.
 
-The prompts of a model, and the first answer to each, are kept in a tree of tokens, one per adapter (RadixAttention,
+The prompts of a model, and the first answer to each, are kept in a tree of tokens (RadixAttention,
 Zheng et al. 2024). The next turn of a chat, few-shot examples, the instructions of tools and of `%%rag`, the prompts of
 a tree of thoughts begin with what is there: those keys and values are copied, and the rest of the prompt is read. A
 prompt that is there as a whole has its logits there too: it is not read at all, and by itself is answered with the same
@@ -79,21 +79,21 @@ class PrefixCache:
 
     def __init__(self, device: torch.device):
         self.device = device
-        self.roots: dict[str | None, Node] = {}  # by adapter
+        self.root = Node()
         self.nodes: OrderedDict[Node, None] = OrderedDict()  # the least recently used first: always a leaf
         self.nbytes = 0
         self.state: tuple = ()
         self.weights: Tensor | None = None
 
     def clear(self) -> None:
-        self.roots.clear()
+        self.root = Node()
         self.nodes.clear()
         self.nbytes = 0
 
-    def find(self, ids: Sequence[int], adapter: str | None) -> Prefix:
+    def find(self, ids: Sequence[int]) -> Prefix:
         """The longest known prefix of `ids`; at least one token of them is left to read, or their logits are known."""
         parts, length = [], 0
-        for node, count in self.walk(ids, adapter):
+        for node, count in self.walk(ids):
             parts.append((node, count))
             length += count
         if length == len(ids):
@@ -107,13 +107,10 @@ class PrefixCache:
         self.touch(parts[-1][0])
         return Prefix(length, tuple(parts))
 
-    def walk(self, ids: Sequence[int], adapter: str | None) -> Iterator[tuple[Node, int]]:
+    def walk(self, ids: Sequence[int]) -> Iterator[tuple[Node, int]]:
         """The nodes that `ids` begin with, and how many tokens of each; of the last one perhaps not all."""
-        ids, at, node = tuple(ids), 0, self.roots.get(adapter)
-        while node is not None and at < len(ids):
-            node = node.children.get(ids[at])
-            if node is None:
-                return
+        ids, at, node = tuple(ids), 0, self.root
+        while at < len(ids) and (node := node.children.get(ids[at])) is not None:
             count = common(node.ids, ids[at : at + len(node.ids)])
             yield node, count
             at += count
@@ -121,15 +118,13 @@ class PrefixCache:
                 return
 
     @torch.inference_mode()
-    def add(
-        self, ids: Sequence[int], adapter: str | None, cache: KVCache, row: int, logits: Tensor | None = None
-    ) -> None:
+    def add(self, ids: Sequence[int], cache: KVCache, row: int, logits: Tensor | None = None) -> None:
         """Keep the keys and values of `ids`, all that a row of `cache` has read, and the logits `(V,)` after them."""
         ids, budget = tuple(ids), room(self.device)
         if len(ids) < SHORTEST or len(ids) * cache.bytes_per_token() > budget:
             return trim(self.device, budget)
-        node, at = self.roots.setdefault(adapter, Node()), 0
-        for found, count in list(self.walk(ids, adapter)):
+        node, at = self.root, 0
+        for found, count in list(self.walk(ids)):
             node, at = found, at + count
             if count < len(found.ids):
                 node = self.split(found, count)

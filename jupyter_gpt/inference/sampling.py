@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from jupyter_gpt.errors import GPTError
 
@@ -23,7 +23,6 @@ AHEAD = 64  # tokens whose uniform numbers are generated at once
 WAYS, DEPTH = 16, 5  # of the tree in which a token is found: up to a million leaves
 LARGEST = 1 - 2.0**-52  # uniform number: its product with a sum of probabilities stays below that sum when rounded
 FEW = 256  # most probable tokens that top-p tries before it sorts the whole vocabulary
-PrefillKey = tuple[tuple[int, ...], str | None]  # a prompt's ids and its adapter: prompts that share it are read once
 
 
 class Constraint(Protocol):
@@ -50,10 +49,9 @@ class Request:
     prompts of one seed have different random numbers, so their samples are independent.
 
     `temperature` 0 is greedy; `top_k` 0, `top_p` 1 and `min_p` 0 filter nothing. A token of `stop_ids` ends a sample
-    once it has `min_tokens`. `top_logprobs` alternatives are reported with each token. `adapter` names the peft adapter
-    to use, `"__base__"` none of them, None the active ones. `until(ids)` is called with all ids of a sample after each
-    token; True ends it with finish "stop" (stop strings work this way). A single sample is decoded speculatively
-    (`speculative.py`) with `draft`, a smaller model, or else with prompt lookup if `lookup` (None: in fp32 on a CPU).
+    once it has `min_tokens`. `top_logprobs` alternatives are reported with each token. `until(ids)` is called with
+    all ids of a sample after each token; True ends it with finish "stop" (stop strings work this way). A single sample
+    is decoded speculatively (`speculative.py`) if `lookup` (None: in fp32 on a CPU).
     """
 
     ids: tuple[int, ...]
@@ -68,10 +66,8 @@ class Request:
     stop_ids: frozenset[int] = frozenset()
     top_logprobs: int = 0
     constraint: Callable[[], Constraint] | None = None
-    adapter: str | None = None
     until: Callable[[list[int]], bool] | None = None
     lookup: bool | None = False
-    draft: nn.Module | None = None
 
     def stream(self, sample: int) -> Stream:
         """The random numbers of a sample."""
@@ -143,10 +139,6 @@ class Sequence:
     unreported: list[int] = field(default_factory=list)
     finish: str | None = None
     cached: int = 0
-
-    @property
-    def prefill_key(self) -> PrefillKey:
-        return self.request.ids, self.request.adapter
 
     @property
     def temperature(self) -> float:

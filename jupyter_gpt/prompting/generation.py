@@ -73,9 +73,9 @@ class Latest:
 
 
 def in_kernel(
-    model, questions: Sequence[Question], sampling: Sampling, truncate: bool, rule=None, constraint=None, draft=None
+    model, questions: Sequence[Question], sampling: Sampling, truncate: bool, rule=None, constraint=None
 ) -> tuple[list[Prompt], Answer]:
-    """The prompts for a model of this kernel, and the function that answers them; `draft` is its draft model.
+    """The prompts for a model of this kernel, and the function that answers them.
 
     Raises GPTError for a prompt that does not fit into the context, unless `truncate`.
     """
@@ -93,7 +93,7 @@ def in_kernel(
             )
 
     def answer(prompts: list[Prompt], show: Show, deadline: float | None = None) -> list[Completion]:
-        completions = sample(model, prompts, sampling, show, deadline, rule, constraint, draft)
+        completions = sample(model, prompts, sampling, show, deadline, rule, constraint)
         for completion in completions if questions[0].tools else ():
             read_calls(completion, model.tokenizer)
         return completions
@@ -109,10 +109,9 @@ def sample(
     deadline: float | None = None,
     rule=None,
     constraint=None,
-    draft=None,
 ) -> list[Completion]:
     """Answer prompts with a model of this kernel, on the device's worker. `rule` constrains all answers; `constraint()`
-    makes the engine's constraint of each sample; `draft` is a draft model, for a single answer."""
+    makes the engine's constraint of each sample."""
     from jupyter_gpt.inference.answer import answers
 
     latest, enough = Latest(), threading.Event()
@@ -126,7 +125,6 @@ def sample(
         enough.is_set,
         rule,
         constraint,
-        draft and draft.module,
     )
     job = worker("torch").submit(latest.job(within_memory(source, model, prompts, sampling)))
     try:

@@ -63,9 +63,6 @@ def prompt(
     tools = tuple(options.tools or ())
     questions = [Question(text, options.system, earlier, shots, options.as_assistant, tools) for text, _ in filled]
     more: dict = {"constraint": inline_calculator(chosen, rule)} if options.calculator else {}
-    if sampling.draft:
-        more["draft"], note = draft_model(models, chosen, sampling.draft), unused_draft(sampling, len(asked))
-        filled = [(text, (*notes, *note)) for text, notes in filled]
     send = at_endpoint if chosen.kind == "endpoint" else in_kernel
     prompts, answer = send(chosen, questions, sampling, options.truncate, rule, **more)
     constrained = (rule.note,) if rule else ()
@@ -83,28 +80,6 @@ def prompt(
     if len(done) == 1:
         memory.history[chosen.name] = continued(chosen.name, questions[0], done[0])
     return done
-
-
-def draft_model(models: Models, model, name: str):
-    """The draft model of this name. Raises GPTError if it cannot draft tokens of `model`."""
-    if model.kind == "endpoint":
-        raise GPTError(f"--draft cannot be used with an endpoint: {model.name} decodes by itself")
-    draft = models[name]
-    if draft.kind == "endpoint" or getattr(draft, "labels", None):
-        what = "an endpoint" if draft.kind == "endpoint" else f"a {draft.kind} model without text"
-        raise GPTError(f"--draft {name} is {what}: choose a language model of this kernel")
-    if draft.tokenizer.get_vocab() != model.tokenizer.get_vocab():
-        raise GPTError(
-            f"--draft {name} has another tokenizer than {model.name}: %%pretrain --tokenizer {model.name} trains one "
-            "with the same"
-        )
-    return draft
-
-
-def unused_draft(sampling: Sampling, prompts: int) -> tuple[str, ...]:
-    """A note where several answers share each pass, which are not decoded speculatively."""
-    several = sampling.samples > 1 or prompts > 1
-    return (f"without --draft {sampling.draft}: it drafts for a single answer",) if several else ()
 
 
 def rule_of(options: PromptOptions):

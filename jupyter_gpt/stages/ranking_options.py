@@ -21,7 +21,6 @@ class Ranking(PromptOptions):
 
     groups: ClassVar[tuple[str, ...]] = ("Models and rankings", "Sampling", "Prompt")
 
-    draft: Any = option(None, "several answers share each pass", only="none")
     no_form: bool = option(False, "ask for no rankings: only those there are", only="magic")
     tick: Callable | None = option(None, "called with (what, done, total, tokens)", only="python")
 

@@ -138,7 +138,7 @@ class RL(Trainer):
     controller: KLController
     algorithm: Algorithm
     critic: Any = None  # a Reader
-    server: Any = None  # a RolloutServer or RolloutCopy, where something else samples
+    sampler: Any = None  # a RolloutCopy, where a copy of the policy samples
     rankings: list[Preferred] | list[Vote] = field(default_factory=list, repr=False)
     lineage: list[EvaluatedModel] = field(default_factory=list, repr=False)
     first_entropy: float | None = None
@@ -155,7 +155,7 @@ class RL(Trainer):
     @property
     def metrics(self) -> list[Metric]:  # pyright: ignore[reportIncompatibleVariableOverride]
         limit = self.recipe.kl_limit
-        own = [*self.algorithm.METRICS, *([SAMPLER_GAP] if self.server else [])]
+        own = [*self.algorithm.METRICS, *([SAMPLER_GAP] if self.sampler else [])]
         if len(self.rewards) > 1:
             names = dict.fromkeys(labels(self.rewards))
             own += [Metric(f"reward/{name}", f"reward {name}", format=".2f") for name in names]
@@ -262,17 +262,16 @@ class RL(Trainer):
         samples, rollout, own = self.recipe.samples, None, self.numbers(len(prompts))
         if len(own):
             seeds = seeds_of(self, self.step + 1, own, kind)
-            rollout = yield from rollout_of(self, [prompts[n] for n in own], samples, seeds, self.server)
+            rollout = yield from rollout_of(self, [prompts[n] for n in own], samples, seeds, self.sampler)
         return rollout if self.ranks is None else gathered(rollout, samples, self.device, self.ranks)
 
     def rollout_and_reference(self) -> Iterator:
         """The rollout of the next step, with `old` of the policy as it trains if there are several updates; and the
         reference's log-probabilities `(B, L)` of it."""
         rollout = yield from self.rollout()
-        copied = self.recipe.rollout_dtype is not None
-        rollout.sampler_logp = rollout.old if copied else None
+        rollout.sampler_logp = rollout.old if self.sampler is not None else None
         reference, _ = yield from logprobs_and_entropy(self.reference, self, rollout.rows, self.ranks)
-        if self.recipe.epochs > 1 and (copied or self.server is None):  # a server has them from the policy already
+        if self.recipe.epochs > 1:
             rollout.old, _ = yield from logprobs_and_entropy(self.policy, self, rollout.rows, self.ranks)
         return rollout, reference
 
@@ -280,8 +279,8 @@ class RL(Trainer):
         recipe, ranks = self.recipe, self.ranks
         if ranks is not None and recipe.algo.startswith("$"):
             raise GPTError(f"--algo {recipe.algo}: an algorithm of yours trains on one device, leave --devices out")
-        if ranks is not None and self.server is not None:
-            raise GPTError("--rollouts and --rollout-dtype sample for one device: leave --devices out")
+        if ranks is not None and self.sampler is not None:
+            raise GPTError("--rollout-dtype samples on one device: leave --devices out")
         if ranks is not None and recipe.prompts_per_step < ranks.size:
             raise GPTError(
                 f"--prompts-per-step {recipe.prompts_per_step} is less than the {ranks.size} devices: each samples "
@@ -332,10 +331,10 @@ class RL(Trainer):
             yield from self.evaluate()
 
 
-def rollout_of(training: RL, prompts: Sequence[Prompt], samples: int, seeds: Sequence[int], server=None) -> Iterator:
-    """Completions of `prompts`, by the policy or by `server`, with their rewards; returns the `Rollout`."""
-    if server is not None:
-        rollout = yield from server.roll_out(training, prompts, samples, seeds)
+def rollout_of(training: RL, prompts: Sequence[Prompt], samples: int, seeds: Sequence[int], sampler=None) -> Iterator:
+    """Completions of `prompts`, by the policy or by `sampler`, with their rewards; returns the `Rollout`."""
+    if sampler is not None:
+        rollout = yield from sampler.roll_out(training, prompts, samples, seeds)
     else:
         rollout = yield from roll_out(
             training.model, training.tokenizer, prompts, samples, training.recipe.max_tokens, training.stop, seeds
@@ -371,7 +370,7 @@ def resampled(training: RL, first: Rollout) -> Iterator:
         found = rollout_of_completions(samples, completions, first.old.device)
         replaced, tokens, asked = replaced + len(alike), tokens + more.tokens, asked | set(more.prompts)
     kept = found.tokens
-    return replace(found, sampler_gap=first.sampler_gap, first=first, resampled=replaced, discarded=tokens - kept)
+    return replace(found, first=first, resampled=replaced, discarded=tokens - kept)
 
 
 def samples_of(training: RL, rollout: Rollout) -> Iterator[Event | None]:

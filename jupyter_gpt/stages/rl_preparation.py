@@ -37,14 +37,14 @@ def prepare(
     stop: frozenset[int] = frozenset(),
     base=None,
     weights: Any = None,
-    server: Any = None,
+    sampler: Any = None,
 ) -> Iterator[Event | None]:
     """Yields progress events, returns the `RL` at step 0.
 
     `start` is a model of the session, `algorithm` what takes a step, `rankings` the `Ranking`s that DPO learns from,
     `stop` the tokens that end a completion; `base` is the first model of its lineage, if that is another one, and
     `name` that of the trained policy. `weights` is the module that policy and critic start from, and the reference, if
-    that is not the module of `start`: its weights in fp32. `server` samples the completions that are trained on, if it
+    that is not the module of `start`: its weights in fp32. `sampler` samples the completions that are trained on, if it
     is given. Raises GPTError for prompts that leave no room for a completion, and if nothing can be held out.
     """
     yield Progress(stage="building the policy", unit="models")
@@ -127,7 +127,7 @@ def prepare(
         stop=stop,
         controller=KLController(recipe.kl, recipe.kl_target),
         algorithm=algorithm,
-        server=server,
+        sampler=sampler,
         rankings=train,
         held_out=held_out,
         lineage=lineage,

@@ -7,7 +7,6 @@ follows from them, `rl_rows.py` reads prompts and votes; `rl.py` has the trainin
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
@@ -60,8 +59,6 @@ def rlhf(session, options: RLHF) -> Run:
         options, variables = options.model_copy(update={"algo": f"${name_of}"}), {**variables, name_of: algo}
     check_algorithm(str(options.algo), variables)
     recipe = recipe_of(options, texts, names).replace(columns=columns, chats=rows.chats, votes=rows.votes)
-    if recipe.rollouts is not None and session.models.about(recipe.rollouts).kind != "endpoint":
-        raise GPTError(f"{recipe.rollouts} is no endpoint: `%gpt serve --engine vllm {options.policy}` makes one")
     for source in recipe.reward:
         check_reward(session, source, variables, columns)
     if kto and (options.rankings is None) == (not rows.votes):
@@ -186,20 +183,14 @@ def preparation(session, run: Run, recipe, variables: Mapping | None) -> Iterato
     weights = session.models.to_train(start, not recipe.lora, recipe.dtype)
     first = start.lineage[0].split(" (")[0]  # of its lineage: what alignment is compared with
     base = session.models[first] if first != start.name and first in session.models else None
-    stop, server = stop_ids(start), None
-    if recipe.rollouts is not None:
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            raise GPTError("--rollouts serves one device: leave --devices and --nodes out")
-        from jupyter_gpt.stages.rollout_server import RolloutServer
-
-        server = RolloutServer(session.models.endpoints[recipe.rollouts], run.folder)
-    elif recipe.rollout_dtype is not None:
+    stop, sampler = stop_ids(start), None
+    if recipe.rollout_dtype is not None:
         from jupyter_gpt.stages.rollout_copy import RolloutCopy
 
         if recipe.rollout_dtype != "bfloat16" and start.module.device.type != "cpu":
             raise GPTError(f"--rollout-dtype {recipe.rollout_dtype} is for CPUs: choose bfloat16 here")
-        server = RolloutCopy(recipe.rollout_dtype)
-    return (yield from prepare(recipe, run.name, start, algorithm, rewards, rankings, stop, base, weights, server))
+        sampler = RolloutCopy(recipe.rollout_dtype)
+    return (yield from prepare(recipe, run.name, start, algorithm, rewards, rankings, stop, base, weights, sampler))
 
 
 def rewarded_first(session, run: Run, recipe, rankings) -> Iterator:
@@ -254,7 +245,7 @@ def source_of(session, name: str, weight: float, variables: Mapping, columns: Ma
 
 def keep(session, run: Run, training) -> None:
     """Register what was trained."""
-    if training.server is not None:
-        training.server.close()
+    if training.sampler is not None:
+        training.sampler.close()
     start = session.models.about(training.recipe.policy)
     keep_model(session, run, training, start, base=(start.base or start.name) if training.recipe.lora else None)

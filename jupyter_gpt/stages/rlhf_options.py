@@ -118,13 +118,6 @@ For --loss kto a row is a vote: `prompt`, `completion` and `label`, true or fals
     prompts_per_step: Count = option(8, "prompts of one step (for dpo: rankings, with kto votes)", "N", group="Size")
     samples: Count = option(8, "completions of each prompt", "K", group="Size")
     max_tokens: Count = option(64, "maximum tokens of a completion", "N", group="Size")
-    rollouts: str | None = option(
-        None,
-        "ppo, grpo: the endpoint of a vLLM that samples the completions, as %gpt serve starts it (no GPU has run this)",
-        "ENDPOINT",
-        complete="models",
-        group="Size",
-    )
     rollout_dtype: Literal["bfloat16", "int8", "int4"] | None = option(
         None,
         "grpo: sample the completions from a copy of the policy in this data type; importance sampling corrects for it "
@@ -204,12 +197,6 @@ For --loss kto a row is a vote: `prompt`, `completion` and `label`, true or fals
             raise GPTError(
                 "--samples 1 gives GRPO nothing to compare: it learns from several completions of one prompt"
             )
-        if self.rollouts and (self.devices not in (None, 1) or self.nodes not in (None, 1)):
-            raise GPTError("--rollouts serves one device: leave --devices and --nodes out")
-        if self.rollouts and self.algo == "dpo":
-            raise GPTError("--algo dpo samples nothing to train on: leave --rollouts out")
-        if self.rollout_dtype and self.rollouts:
-            raise GPTError("--rollout-dtype is of a copy in this kernel: leave --rollouts out")
         if self.rollout_dtype and (self.devices not in (None, 1) or self.nodes not in (None, 1)):
             raise GPTError("--rollout-dtype samples on one device: leave --devices and --nodes out")
         losses = LOSSES.get(str(self.algo), ())
@@ -244,7 +231,6 @@ class RLRecipe(Recipe, RLHF):
         "missing_eos_penalty": None,
         "dynamic_sampling": None,
         "use_score_scaling": False,
-        "rollouts": None,
         "rollout_dtype": None,
         "clip_high": None,
         "loss": None,

@@ -60,10 +60,9 @@ class Rollout:
     rows: the ids, with the end token of each that has one.  prompts, texts: as text.  finish_reasons: "stop", or
     "length" of those cut at the token limit.  old: `(B, L)` log-probabilities in nats when they were sampled, at
     temperature 1.  rewards: `(B,)`, once they are known.  parts: of several rewards each by its name, NaN where it does
-    not apply.  sampler_logp: where a copy of the policy sampled, its log-probabilities `(B, L)`.  sampler_gap: where
-    another engine sampled, how far its log-probabilities are from `old`, on average in nats per token.  With dynamic
-    sampling first: the completions of the step's own prompts; resampled: how many prompts were replaced; discarded:
-    tokens of completions that are not among these.
+    not apply.  sampler_logp: where a copy of the policy sampled, its log-probabilities `(B, L)`.  With
+    dynamic sampling first: the completions of the step's own prompts; resampled: how many prompts were replaced;
+    discarded: tokens of completions that are not among these.
     """
 
     samples: int
@@ -75,7 +74,6 @@ class Rollout:
     rewards: Any = None  # a tensor
     parts: dict[str, list[float]] = field(default_factory=dict)
     sampler_logp: Tensor | None = None
-    sampler_gap: float | None = None
     first: Rollout | None = None
     resampled: int | None = None
     discarded: int = 0
@@ -144,26 +142,11 @@ def roll_out(
             nats[place].append(token.logprob)
             reasons[place] = token.finish or reasons[place]
         yield
-    device = next(policy.parameters()).device
-    return rollout_from(tokenizer, prompts, samples, ids, nats, reasons, stop, device)
-
-
-def rollout_from(
-    tokenizer,
-    prompts: Sequence[Prompt],
-    samples: int,
-    ids: list[list[int]],
-    nats: list[list[float]],
-    reasons: Sequence[str],
-    stop: frozenset[int],
-    device: torch.device,
-) -> Rollout:
-    """The `Rollout` of completions, those of one prompt side by side, with their log-probabilities as `old`."""
-    decode = decoder(tokenizer)
+    device, decode = next(policy.parameters()).device, decoder(tokenizer)
     rows = [PromptCompletion(prompts[place // samples].ids, tuple(row)) for place, row in enumerate(ids)]
     texts = [decode(row[:-1] if row[-1] in stop else row) for row in ids]
     old = laid_out(torch.tensor([x for row in nats for x in row], device=device), rows)
-    return Rollout(samples, rows, [each.text for each in prompts for _ in range(samples)], texts, list(reasons), old)
+    return Rollout(samples, rows, [each.text for each in prompts for _ in range(samples)], texts, reasons, old)
 
 
 def rollout_of_completions(samples: int, completions: Sequence[Completion], device: torch.device) -> Rollout:
@@ -196,8 +179,6 @@ def rollout_values(rollout: Rollout) -> dict:
     for name, every in own.parts.items():
         known = [value for value in every if not math.isnan(value)]
         values[f"reward/{name}"] = sum(known) / len(known) if known else None
-    if own.sampler_gap is not None:
-        values["sampler_gap"] = own.sampler_gap
     return {
         "reward": None if own.rewards is None else own.rewards.mean(),
         "length": own.length,

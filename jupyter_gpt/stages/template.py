@@ -23,7 +23,7 @@ from jupyter_gpt.prompting.template import (
     read_back,
     segments_of,
 )
-from jupyter_gpt.stages.prompt import draft_model, filled_in, latest, prompt, unsent, unused_draft
+from jupyter_gpt.stages.prompt import filled_in, latest, prompt, unsent
 from jupyter_gpt.stages.prompt_options import CONSTRAINTS, PromptOptions
 from jupyter_gpt.stages.prompt_options import Template as Options
 
@@ -59,10 +59,7 @@ def template(session, options: Options) -> Completion:
         ids = () if first is None else (first,)
         head = Prompt(ids, tokenizer.decode(ids), FORM)
     sampling = Sampling.of(**{name: getattr(options, name) for name in Sampling.model_fields})
-    draft = draft_model(models, chosen, sampling.draft) if sampling.draft else None
-    if draft:
-        notes = (*notes, *unused_draft(sampling, 1))
-    done = in_kernel(chosen, head, holes, sampling, notes, options.dry_run, options.on_token, draft)
+    done = in_kernel(chosen, head, holes, sampling, notes, options.dry_run, options.on_token)
     if not options.dry_run:
         memory.last = done
     return done
@@ -96,9 +93,8 @@ def in_kernel(
     notes: Sequence[str],
     dry_run: bool,
     on_token,
-    draft=None,
 ) -> Completion:
-    """Fill a template with a model of this kernel, and with a draft model if there is one."""
+    """Fill a template with a model of this kernel."""
     from jupyter_gpt.nn.modules import context_of
 
     tokenizer, ends = model.tokenizer, stop_ids(model)
@@ -146,7 +142,7 @@ def in_kernel(
         return replace(one, **changes)
 
     show = (lambda completions: on_token(filled(completions))) if on_token else None
-    return filled(sample(model, [ready], settings, show, constraint=constraint, draft=draft), whole=True)
+    return filled(sample(model, [ready], settings, show, constraint=constraint), whole=True)
 
 
 def value_of(hole, text: str) -> object:

@@ -1,7 +1,6 @@
 """Speculative decoding on a CPU: plain decoding and prompt lookup of SmolLM2-135M-Instruct, turn by turn.
 
     python tests/benchmarks/speculative_cpu.py [MODEL] [--rounds 3] [--tokens 200] [--temperature 0]
-    python tests/benchmarks/speculative_cpu.py storyteller --draft small     # names or folders of models
 
 Prompts in three groups: to repeat or edit a given passage or code (owed: 1.3 times plain decoding), to answer from a
 passage, and open prose, which repeats nothing (owed: never below 0.95). Times are processor time of one thread, prefill
@@ -110,7 +109,6 @@ def run(module, request: Request) -> tuple[float, list]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", nargs="?", default="smollm2-135m-instruct")
-    parser.add_argument("--draft", help="a draft model instead of prompt lookup")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=200)
     parser.add_argument("--temperature", type=float, default=0.0)
@@ -119,7 +117,6 @@ def main() -> None:
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(1)
     module, tokenizer = loaded(given.model)
-    draft = loaded(given.draft)[0] if given.draft else None
     load = os.getloadavg()[0]
     print(f"one thread, torch {torch.__version__}, load {load:.1f}; temperature {given.temperature:g}")
     ends = frozenset({tokenizer.eos_token_id})
@@ -129,7 +126,7 @@ def main() -> None:
         ratios, different, drafted, accepted, count = [], [], 0, 0, 0
         for number, ids in enumerate(prompts):
             plain = Request(ids, max_tokens=given.tokens, temperature=given.temperature, stop_ids=ends, seed=number)
-            quick, taken = replace(plain, lookup=draft is None, draft=draft), []
+            quick, taken = replace(plain, lookup=True), []
             for request in (plain, quick):
                 run(module, replace(request, max_tokens=12))
             for _ in range(given.rounds):

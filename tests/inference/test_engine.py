@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from helpers.decoding import STOP, ids_of, run, same_as_generate, theirs
-from helpers.shapes import CONTEXT, VOCAB, build, lora, random_prompts, shake
+from helpers.shapes import CONTEXT, VOCAB, build, lora, random_prompts
 from jupyter_gpt.errors import GPTError, OutOfMemory
 from jupyter_gpt.inference import decode_forward
 from jupyter_gpt.inference.engine import Batch, generate, sample
@@ -226,31 +226,6 @@ def test_until_ends_a_sample_and_min_tokens_forbids_to_stop(model, prompts):
     until = run(model, [Request(prompts[0], until=lambda ids: len(ids) == 3), Request(prompts[1], max_tokens=5)])
     assert [len(until[n, 0]) for n in range(2)] == [3, 5]
     assert until[0, 0][-1].finish == "stop"
-
-
-def test_several_adapters_on_one_base(prompts):
-    peft = pytest.importorskip("peft")
-    wrapped = lora(build("llama"), "one", 3)
-    wrapped.add_adapter("two", peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"]))
-    shake(wrapped, "two", 4)
-    names = ["one", "two", "__base__", None]
-    asked = [Request(p, max_tokens=10, temperature=0, adapter=name) for p in prompts[:4] for name in names]
-    before = [(key, w.requires_grad) for key, w in wrapped.named_parameters()]
-    said = run(wrapped, asked)
-    assert before == [(key, w.requires_grad) for key, w in wrapped.named_parameters()]
-    assert wrapped.active_adapter == "one"
-    expected = {}
-    for name in names[:2]:
-        wrapped.set_adapter(name)
-        for n, p in enumerate(prompts[:4]):
-            expected[n, name] = theirs_plain(wrapped, p)
-    with wrapped.disable_adapter():
-        for n, p in enumerate(prompts[:4]):
-            expected[n, "__base__"] = theirs_plain(wrapped, p)
-    for n in range(4):
-        for k, name in enumerate(names):
-            assert ids_of(said[n * 4 + k, 0]) == expected[n, name or "one"]
-    assert len({tuple(expected[0, name]) for name in names[:3]}) == 3
 
 
 def theirs_plain(module, prompt, count=10):

@@ -1,11 +1,8 @@
 """`%gpt config endpoint` and `%gpt serve`, with a real session of an empty folder."""
 
-import os
 import re
 
 import pytest
-
-from helpers import fake_vllm
 
 
 @pytest.fixture
@@ -98,20 +95,6 @@ def test_serving_shows_how_a_new_token_begins(says, gpt, ip):
     assert "same token" in again
     assert says("%gpt serve --stop") == "the server is stopped\n"
     assert not server.running
-
-
-def test_a_model_is_served_by_vllm_and_is_an_endpoint(says, fails, gpt, tiny_model, tmp_path, monkeypatch):
-    tiny_model(gpt, "tiny")
-    fake_vllm.command(tmp_path)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    try:
-        text = says("%gpt serve --engine vllm tiny")
-        port = gpt.serving.engines["tiny"].port
-        assert text == f"vLLM serves tiny at http://127.0.0.1:«{port}»/v1\nendpoint: tiny-vllm\n"
-        assert "tiny-vllm" in gpt.models
-    finally:
-        assert says("%gpt serve --stop") == "vLLM with tiny is stopped\n"
-    assert "is for --engine vllm" in fails("%gpt serve tiny")
 
 
 def test_a_token_of_ones_own_is_never_shown(says, fails, gpt, monkeypatch):

@@ -10,7 +10,7 @@ import pytest
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.completion import Completion
-from jupyter_gpt.inference.completion_report import completion_report, last_report
+from jupyter_gpt.inference.completion_report import last_report
 
 
 @pytest.fixture
@@ -333,47 +333,3 @@ def test_the_tokens_that_the_prefix_cache_knew(gpt, base):
     assert first.usage.cached_tokens == 0 and "cached tokens" not in last_report(first).text
     assert again.usage.cached_tokens == again.usage.prompt_tokens == again.as_dict()["usage"]["cached_tokens"]
     assert f"cached tokens    ≈{again.usage.prompt_tokens} of them" in last_report(again).text
-
-
-def test_a_draft_model(gpt, base, tiny_model):
-    tiny_model(gpt, "small", seed=1)
-    plain = gpt.prompt("The old fox", model="base", temperature=0, max_tokens=30)
-    quick = gpt.prompt("The old fox", model="base", temperature=0, max_tokens=30, draft="small")
-    assert quick.tokens == plain.tokens
-    assert quick.usage.drafted > 0 and quick.usage.drafted >= quick.usage.accepted
-    told = quick.as_dict()
-    assert told["usage"]["drafted"] == quick.usage.drafted and told["sampling"]["draft"] == "small"
-    one, again = (gpt.prompt("The old fox", model="base", seed=3, max_tokens=30, draft="small") for _ in range(2))
-    assert one.tokens == again.tokens
-    count = f"{one.usage.accepted} of ≈{one.usage.drafted} accepted"
-    assert f"drafted tokens   ≈{count}" in last_report(one).text
-    assert f"drafted tokens: ≈{count}" in completion_report(one).text
-    thought = gpt.prompt("The old fox", model="base", cot=True, max_tokens=30, draft="small")
-    assert thought.usage.drafted > 0
-    assert gpt.template("The {{gen animal max_tokens=9}}.", model="base", draft="small").usage.drafted > 0
-
-
-def test_several_answers_are_not_drafted_and_say_so(gpt, base, tiny_model):
-    tiny_model(gpt, "small", seed=1)
-    plain = gpt.prompt("The", model="base", samples=2, max_tokens=9)
-    done = gpt.prompt("The", model="base", samples=2, max_tokens=9, draft="small")
-    assert [s.tokens for s in done.samples] == [s.tokens for s in plain.samples]
-    assert done.usage.drafted == 0 and done.notes == ("without --draft small: it drafts for a single answer",)
-
-
-def test_draft_models_that_cannot_draft_are_refused(gpt, base, far, tiny_model):
-    from helpers.tiny import TALES
-    from jupyter_gpt.data.tokenizer import train_bpe
-
-    tiny_model(gpt, "judge", seed=1).labels = ["reward"]
-    tiny_model(gpt, "other", seed=2).tokenizer = train_bpe(TALES, 300)
-    for name, message in {
-        "nobody": "nobody",
-        "far": "--draft far is an endpoint: choose a language model of this kernel",
-        "judge": "--draft judge is a pretrain model without text",
-        "other": "--draft other has another tokenizer than base: %%pretrain --tokenizer base trains",
-    }.items():
-        with pytest.raises(GPTError, match=message):
-            gpt.prompt("The", model="base", draft=name)
-    with pytest.raises(GPTError, match="--draft cannot be used with an endpoint: far decodes by itself"):
-        gpt.prompt("The", model="far", draft="base")

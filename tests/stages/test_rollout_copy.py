@@ -92,7 +92,6 @@ def test_dynamic_sampling_keeps_the_samplers_log_probabilities(gpt, tiny):
     [
         ({"algo": "ppo"}, "--rollout-dtype belongs to --algo grpo: leave it out with ppo"),
         ({"devices": 2}, "--rollout-dtype samples on one device: leave --devices and --nodes out"),
-        ({"rollouts": "tiny-vllm"}, "--rollout-dtype is of a copy in this kernel: leave --rollouts out"),
     ],
 )
 def test_what_does_not_go_together(gpt, tiny, options, message):

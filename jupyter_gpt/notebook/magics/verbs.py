@@ -264,15 +264,11 @@ def serve(gpt, given: dict, ip) -> object:
     if given.pop("stop", False):
         if given:
             raise GPTError("%gpt serve --stop takes no other option")
-        server = gpt.serving.server
-        for what in gpt.serving.stop():
-            print(what, "is stopped")
+        server = gpt.serving.stop()
+        print("the server is stopped")
         return server
     before = gpt.serving.server
     server = gpt.serve(**given)
-    if given.get("engine"):
-        say(f"vLLM serves {server.name} at ", shown(server), f"\nendpoint: {server.endpoint}")
-        return server
     token = ["token: ", Varies(f"{server.token[:4]}…"), " (the whole token: gpt.serve().token)"]
     if server is before:
         token = "as before, with the same token"
