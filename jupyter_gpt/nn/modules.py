@@ -42,8 +42,11 @@ def keeps_keys_and_values(module: nn.Module) -> bool:
 
 
 def takes_cache(module: nn.Module) -> bool:
-    """Whether a model's own forward reads keys and values from a cache; that of GPT-1 does not."""
-    return not {"past_key_values", "cache"}.isdisjoint(inspect.signature(base_of(module).forward).parameters)
+    """Whether a model's own forward reads keys and values from a cache; that of GPT-1 does not, and xLSTM has a cache
+    of its own kind."""
+    parameters = inspect.signature(base_of(module).forward).parameters
+    taken = [parameters[name] for name in ("past_key_values", "cache") if name in parameters]
+    return any("xLSTMCache" not in str(parameter.annotation) for parameter in taken)
 
 
 def is_hooked(module: nn.Module) -> bool:
