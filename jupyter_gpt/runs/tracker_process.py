@@ -1,4 +1,4 @@
-"""The process of a tracker: follows the events of a run and logs what it declares.
+"""The process of a tracker: follows the events of a run and logs what it declares, by accelerate's trackers.
 
     python -m jupyter_gpt.runs.tracker_process RUN_FOLDER NAME EVENTS_SEEN
 
@@ -17,188 +17,87 @@ import secrets
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 from jupyter_gpt.runs.events import Reader, declared
 
 POLL = 0.2  # seconds between two looks at the events
 PROJECT = "jupyter_gpt"
 BESIDE = ("tokens", "grad_norm", "mfu")  # of a step, which a run tells without declaring them
-LONGEST = 500  # characters of a value of the configuration, for MLflow
+SAMPLE = ("step", "prompt", "text", "reward")  # what is logged of a sample
 NO_NAME = re.compile(r"[^\w\-. :/]")  # what MLflow takes in no name
-BATCH = 900  # metrics that MLflow takes at once, at most 1,000
+RANK = ("RANK", "LOCAL_RANK", "WORLD_SIZE")  # of the run's process, which accelerate would take for this one's
 
 
-class Run(NamedTuple):
-    """The run as its tracker sees it. folder: where the tracker may keep files.  step: the last one that was taken
-    before, 0 of a new run."""
+def started(name: str, folder: Path, config: Mapping[str, Any], step: int) -> Any:
+    """The tracker of a run, which has taken `step` steps before. The file `id` has the tracker's own name of the run,
+    so that a resumed run goes on there."""
+    from accelerate import PartialState, tracking
 
-    name: str
-    folder: Path
-    config: dict[str, Any]
-    step: int
-
-    @property
-    def mark(self) -> Path:
-        """The file with the tracker's own name of the run, so that a resumed run goes on there."""
-        return self.folder / "id"
-
-
-class Values(NamedTuple):
-    step: int
-    time: float  # seconds since the epoch
-    numbers: dict[str, float]
-
-
-class Text(NamedTuple):
-    step: int
-    prompt: str
-    text: str
-    reward: float | None
-
-
-class Sink(Protocol):
-    """Where a tracker writes."""
-
-    def log(self, values: list[Values]) -> None: ...
-    def texts(self, texts: list[Text]) -> None: ...
-    def end(self, status: str) -> None: ...
-
-
-class TensorBoard:
-    """Event files in `trackers/tensorboard`: `tensorboard --logdir .jupyter_gpt/runs` shows all runs."""
-
-    def __init__(self, run: Run):
-        from torch.utils.tensorboard import SummaryWriter
-
-        self.writer = SummaryWriter(run.folder, purge_step=run.step + 1 if run.step else None)
-        table = "\n".join(f"| {key} | {value} |" for key, value in run.config.items())
-        self.writer.add_text("recipe", f"| option | value |\n|---|---|\n{table}", run.step)
-
-    def log(self, values: list[Values]) -> None:
-        for step, when, numbers in values:
-            for name, number in numbers.items():
-                self.writer.add_scalar(name, number, step, when)
-        self.writer.flush()
-
-    def texts(self, texts: list[Text]) -> None:
-        for number, one in enumerate(texts):
-            self.writer.add_text(f"samples/{number}", f"{indented(one.prompt)}\n\n{indented(one.text)}", one.step)
-        self.writer.flush()
-
-    def end(self, status: str) -> None:
-        self.writer.close()
-
-
-class WandB:
-    """Files in `trackers/wandb`, for `wandb sync`, unless WANDB_MODE=online."""
-
-    def __init__(self, run: Run):
-        import wandb  # pyright: ignore[reportMissingImports]
-
-        self.wandb = wandb
-        id = run.mark.read_text() if run.mark.exists() else secrets.token_hex(4)
-        run.mark.write_text(id)
-        self.run = wandb.init(
-            project=os.environ.get("WANDB_PROJECT", PROJECT),
-            name=run.name,
-            id=id,
-            resume="allow",
-            config=run.config,
-            dir=os.environ.get("WANDB_DIR", str(run.folder)),
-            mode=os.environ.get("WANDB_MODE", "offline"),  # pyright: ignore
-        )
-
-    def log(self, values: list[Values]) -> None:
-        for step, _, numbers in values:
-            self.run.log(numbers, step=step)
-
-    def texts(self, texts: list[Text]) -> None:
-        table = self.wandb.Table(columns=list(Text._fields), data=[list(one) for one in texts])
-        self.run.log({"samples": table}, step=texts[-1].step)
-
-    def end(self, status: str) -> None:
-        self.run.finish(exit_code=0 if status in ("finished", "stopped") else 1)
-
-
-class MLflow:
-    """MLflow's store on this machine, which `mlflow ui` in the notebook's folder shows, unless MLFLOW_TRACKING_URI."""
-
-    def __init__(self, run: Run):
-        from mlflow import MlflowClient  # pyright: ignore[reportMissingImports]
-        from mlflow.entities import Metric  # pyright: ignore[reportMissingImports]
-
+    PartialState(cpu=True)  # accelerate's loggers ask it
+    mark = folder / "trackers" / name / "id"
+    known = mark.read_text() if mark.exists() else None
+    if name == "tensorboard":
+        purge = {"purge_step": step + 1} if step else {}
+        tracker: Any = tracking.TensorBoardTracker(name, mark.parents[1], **purge)
+    elif name == "wandb":
+        id = known or secrets.token_hex(4)
+        place, mode = os.environ.get("WANDB_DIR", str(mark.parent)), os.environ.get("WANDB_MODE", "offline")
+        project = os.environ.get("WANDB_PROJECT", PROJECT)
+        tracker = tracking.WandBTracker(project, name=folder.name, id=id, resume="allow", dir=place, mode=mode)
+    elif name == "mlflow":
         for noisy in ("alembic", "mlflow"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
-        self.client, self.metric = MlflowClient(), Metric
-        if run.mark.exists():
-            self.id = run.mark.read_text()
-            self.client.update_run(self.id, status="RUNNING")
-            return
-        name = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
-        found = self.client.get_experiment_by_name(name)
-        experiment = found.experiment_id if found else self.client.create_experiment(name)
-        self.id = self.client.create_run(experiment, run_name=run.name).info.run_id
-        run.mark.write_text(self.id)
-        for key, value in run.config.items():
-            self.client.log_param(self.id, NO_NAME.sub("_", key), str(value)[:LONGEST])
-
-    def log(self, values: list[Values]) -> None:
-        rows = [
-            self.metric(name, number, int(1000 * when), step)
-            for step, when, numbers in values
-            for name, number in numbers.items()
-        ]
-        for first in range(0, len(rows), BATCH):
-            self.client.log_batch(self.id, metrics=rows[first : first + BATCH])
-
-    def texts(self, texts: list[Text]) -> None:
-        lines = [f"{one.prompt}\n{one.text}" + ("" if one.reward is None else f"\n[{one.reward}]") for one in texts]
-        self.client.log_text(self.id, "\n\n".join(lines), f"samples/step_{texts[-1].step:07d}.txt")
-
-    def end(self, status: str) -> None:
-        ends = {"finished": "FINISHED", "stopped": "KILLED"}
-        self.client.set_terminated(self.id, ends.get(status, "FAILED"))
+        config = {NO_NAME.sub("_", key): value for key, value in config.items()}
+        tracker = tracking.MLflowTracker(PROJECT, run_id=known, run_name=folder.name)
+    else:
+        own = known or f"{folder.name}-{time.strftime('%Y%m%d-%H%M%S')}"  # a run made anew has curves of its own
+        project = os.environ.get("TRACKIO_PROJECT", PROJECT)
+        tracker = tracking.TrackioTracker(project, name=own, resume="allow", embed=False)
+    tracker.start()
+    if known is None:
+        tracker.store_init_configuration(config)
+        ids: dict[str, Callable[[], str]] = {
+            "tensorboard": lambda: folder.name,
+            "wandb": lambda: id,
+            "mlflow": lambda: tracker.tracker.info.run_id,
+            "trackio": lambda: own,
+        }
+        mark.write_text(ids[name]())
+    return tracker
 
 
-class Trackio:
-    """Trackio's database on this machine, which `trackio show` shows, unless TRACKIO_SPACE_ID."""
+def log_samples(tracker: Any, samples: list[dict]) -> None:
+    """Samples of one step: a table for wandb, a file for MLflow, Markdown for TensorBoard and Trackio."""
+    step = samples[-1]["step"]
+    if tracker.name == "wandb":
+        tracker.log_table("samples", list(SAMPLE), [[one.get(key) for key in SAMPLE] for one in samples], step=step)
+        return
+    texts = [f"{indented(one['prompt'])}\n\n{indented(one['text'])}" for one in samples]
+    if tracker.name == "mlflow":
+        import mlflow  # pyright: ignore[reportMissingImports]
 
-    def __init__(self, run: Run):
-        import trackio  # pyright: ignore[reportMissingImports]
-
-        self.trackio = trackio
-        known = run.mark.read_text() if run.mark.exists() else None
-        self.run = trackio.init(
-            project=os.environ.get("TRACKIO_PROJECT", PROJECT),
-            name=known or f"{run.name}-{time.strftime('%Y%m%d-%H%M%S')}",  # a run made anew has curves of its own
-            resume="allow",
-            config=run.config,
-            embed=False,
-        )
-        run.mark.write_text(str(self.run.name))
-
-    def log(self, values: list[Values]) -> None:
-        for step, _, numbers in values:
-            self.run.log(dict(numbers), step=step)
-
-    def texts(self, texts: list[Text]) -> None:
-        import pandas
-
-        table = self.trackio.Table(dataframe=pandas.DataFrame(texts))
-        self.run.log({"samples": table}, step=texts[-1].step)
-
-    def end(self, status: str) -> None:
-        self.run.finish()
+        mlflow.log_text("\n\n".join(texts), f"samples/step_{step:07d}.txt")
+    else:
+        tracker.log({f"samples/{number}": text for number, text in enumerate(texts)}, step=step)
 
 
-SINKS = {"tensorboard": TensorBoard, "wandb": WandB, "mlflow": MLflow, "trackio": Trackio}
+def finish(tracker: Any, status: str) -> None:
+    """End the tracker's run as the run itself has ended."""
+    if tracker.name == "wandb":
+        tracker.tracker.finish(exit_code=0 if status in ("finished", "stopped") else 1)
+    elif tracker.name == "mlflow":
+        import mlflow  # pyright: ignore[reportMissingImports]
+
+        mlflow.end_run({"finished": "FINISHED", "stopped": "KILLED"}.get(status, "FAILED"))
+    else:
+        tracker.finish()
 
 
 def indented(text: str) -> str:
-    """A code block of Markdown: TensorBoard shows texts as Markdown, which a sample is not."""
+    """A code block of Markdown: trackers show texts as Markdown, which a sample is not."""
     return "\n".join(f"    {line}" for line in text.splitlines() or [""])
 
 
@@ -226,70 +125,51 @@ def numbers_of(event: Mapping[str, Any], names: Iterable[str]) -> dict[str, floa
     return {name: float(n) for name, n in found.items() if isinstance(n, bool | int | float) and math.isfinite(n)}
 
 
-class Feed:
-    """Events of a run on their way to a tracker, those that belong together in one call."""
-
-    def __init__(self, folder: Path, name: str):
-        self.folder, self.name = folder, name
-        self.sink: Sink | None = None
-        self.names: list[str] = []
-        self.values: list[Values] = []
-        self.samples: list[Text] = []
-
-    def take(self, event: Mapping[str, Any]) -> None:
-        """An event; the tracker begins with the run's first step, when the recipe is resolved."""
-        kind = event["event"]
-        if kind == "start":
-            self.begin(event)
-        elif kind in ("step", "evaluation"):
-            if numbers := numbers_of(event, self.names):
-                self.values.append(Values(event["step"], event.get("time") or time.time(), numbers))
-        elif kind == "sample":
-            if self.samples and self.samples[-1].step != event["step"]:
-                self.flush()
-            self.samples.append(Text(event["step"], event["prompt"], event["text"], event.get("reward")))
-
-    def begin(self, event: Mapping[str, Any]) -> None:
-        metrics = declared([event])
-        bounds = [name for metric in metrics for name in metric.interval or ()]
-        self.names = list(dict.fromkeys([*(metric.name for metric in metrics), *bounds, *BESIDE]))
-        if self.sink is None:
-            own = self.folder / "trackers" / self.name
-            own.mkdir(parents=True, exist_ok=True)
-            self.sink = SINKS[self.name](Run(self.folder.name, own, configuration(self.folder), event["step"]))
-
-    def flush(self) -> None:
-        values, self.values, samples, self.samples = self.values, [], self.samples, []
-        if self.sink is not None and values:
-            self.sink.log(values)
-        if self.sink is not None and samples:
-            self.sink.texts(samples)
+def names_of(start: Mapping[str, Any]) -> list[str]:
+    """What is logged of a step and of an evaluation: the metrics that the run declares, and their intervals."""
+    metrics = declared([start])
+    bounds = [name for metric in metrics for name in metric.interval or ()]
+    return list(dict.fromkeys([*(metric.name for metric in metrics), *bounds, *BESIDE]))
 
 
 def follow(folder: Path, name: str, seen: int) -> None:
-    """Log what the run tells, until its process says how it ended, or is gone."""
-    reader, feed, ended = Reader(folder / "events.jsonl"), Feed(folder, name), []
+    """Log what the run tells, until its process says how it ended, or is gone. The tracker begins with the run's first
+    step, when the recipe is resolved."""
+    reader, ended, tracker, names, samples = Reader(folder / "events.jsonl"), [], None, [], []
     threading.Thread(target=lambda: ended.append(sys.stdin.read().strip() or "interrupted"), daemon=True).start()
     while True:
         last = bool(ended)
         reader.read()
         new, seen = reader.events[seen:], max(seen, len(reader.events))
         for event in new:
-            feed.take(event)
-        if last or not any(event["event"] == "sample" for event in new):  # further samples of a step may follow
-            feed.flush()
+            kind = event["event"]
+            if kind == "start":
+                names = names_of(event)
+                tracker = tracker or started(name, folder, configuration(folder), event["step"])
+            if tracker and samples and (kind != "sample" or samples[-1]["step"] != event["step"]):
+                log_samples(tracker, samples)
+                samples = []
+            if tracker and kind in ("step", "evaluation") and (numbers := numbers_of(event, names)):
+                tracker.log(numbers, step=event["step"])
+            elif kind == "sample":
+                samples.append(event)
         if last:
             break
         time.sleep(POLL)
-    if feed.sink is not None:
-        feed.sink.end(ended[0])
+    if tracker and samples:
+        log_samples(tracker, samples)
+    if tracker:
+        finish(tracker, ended[0])
 
 
 def main() -> None:
     folder, name, seen = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    for variable in RANK:
+        os.environ.pop(variable, None)
     try:
+        (folder / "trackers" / name).mkdir(parents=True, exist_ok=True)
         follow(folder, name, seen)
     except Exception as error:
         import traceback
