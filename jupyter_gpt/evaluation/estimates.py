@@ -38,7 +38,8 @@ def estimate(measured: object) -> Estimate:
     Raises GPTError for anything else, for an empty list and for what is not finite.
     """
     if hasattr(measured, "right") and hasattr(measured, "count"):
-        return proportion(measured.right, measured.count)  # pyright: ignore
+        scores = getattr(measured, "scores", ())  # of graded answers
+        return estimate(scores) if scores else proportion(measured.right, measured.count)  # pyright: ignore
     try:
         values = tuple(float(value) for value in measured)  # pyright: ignore
     except (TypeError, ValueError):

@@ -1,7 +1,8 @@
 """Tasks: questions with known answers, from a table or from `reasoning-gym`.
 
-The form of the expected answers (numbers, letters of options, yes or no, texts) decides how an answer is extracted from
-a reply, whichever technique it is from (`prompting/answers.py`). A table is a list of (question, answer) pairs or of
+The form of the expected answers (numbers, letters of options, yes or no, texts, sentences) decides how an answer is
+extracted from a reply, whichever technique it is from (`prompting/answers.py`), and how it is scored: sentences by
+equality and by token F1, all others by whether they are right. A table is a list of (question, answer) pairs or of
 rows with `question` and `answer`, a mapping, a DataFrame, or a file of the same.
 """
 
@@ -9,28 +10,40 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jupyter_gpt.data import files
-from jupyter_gpt.errors import GPTError
+from jupyter_gpt.errors import GPTError, nearest
+from jupyter_gpt.evaluation.scores import SCORES, equal, token_f1
 from jupyter_gpt.prompting import answers as replies
 from jupyter_gpt.prompting.answers import ANY, Form, form_of, is_correct
 
 GYM = "reasoning-gym:"
+JUDGE = "judge:"
+SENTENCES = "token F1; correct are answers that are equal without case, punctuation and articles"
+CONTAINS = "whether the answer has the expected words, without case, punctuation and articles"
 Right = Callable[[str, int], bool]  # (answer, number of the question) -> is it right?
 
 
 @dataclass(frozen=True)
 class Task:
     """Questions, their answers, and `right(answer, i)`, whether an answer to question i is right. `forms`
-    say what the answers are; `ANY` where a function judges the reply, which is then read as little as possible."""
+    say what the answers are; `ANY` where a function judges the reply, which is then read as little as possible.
+
+    measure: what the mean score is called.  graded: the score of an answer to question i from 0 to 1; None where it is
+    right or wrong.  judge: the model that says which answers are right.  how: in words, what answers are scored by.
+    """
 
     name: str
     questions: tuple[str, ...]
     answers: tuple[str, ...]
     right: Right
     forms: tuple[Form, ...]
+    measure: str = "accuracy"
+    graded: Callable[[str, int], float] | None = None
+    judge: str | None = None
+    how: str = "equality with the expected number, option, yes or no, or words"
 
     def read(self, answer: str | None, text: str, cut: bool, i: int) -> str | None:
         """The answer to question i: a technique's, or else the one extracted from a reply's text, or None."""
@@ -42,14 +55,16 @@ class Task:
         return replies.extract_answer(answer, form, alone=True)
 
 
-def task_of(source: object, count: int | None = None, seed: int = 0, score: Callable | None = None) -> Task:
+def task_of(source: object, count: int | None = None, seed: int = 0, score: Callable | str | None = None) -> Task:
     """The first `count` questions of a table, a file or `reasoning-gym:NAME` (default 50, drawn with `seed`).
 
-    `score(answer, expected)` returns whether an answer is right (default: `prompting.answers.is_correct`). Raises
-    GPTError for anything else.
+    `score(answer, expected)` returns whether an answer is right, or names a score: "contains", "f1", "rouge", or
+    "judge:MODEL" (default: by the kind of the answers). Raises GPTError for anything else.
     """
     source = str(source) if isinstance(source, Path) else source
     if isinstance(source, str) and source.startswith(GYM):
+        if isinstance(score, str):
+            raise GPTError(f"{GYM} has a scoring of its own: leave --score {score:.40} out, or give a function")
         return gym(source.removeprefix(GYM), count or 50, seed, score)
     name = source if isinstance(source, str) else "the table"
     pairs = pairs_of(read(source) if isinstance(source, str) else source, str(name))[:count]
@@ -59,16 +74,53 @@ def task_of(source: object, count: int | None = None, seed: int = 0, score: Call
     unknown = next((q for q, a in pairs if not a.strip()), None) if score is None else None
     if unknown is not None:
         raise GPTError(f"{name} has no answer to {unknown[:60]!r}: add it, or judge replies with --score")
-    forms = tuple(form_of(a, q, answers) for q, a in pairs) if score is None else (ANY,) * len(pairs)
-    return Task(Path(name).name, questions, answers, by(score, answers, forms), forms)
+    name = Path(name).name
+    if isinstance(score, str):
+        return named(Task(name, questions, answers, equality(answers), (Form("sentence"),) * len(pairs)), score)
+    if score is not None:
+        forms, title = (ANY,) * len(pairs), f"your function {getattr(score, '__name__', type(score).__name__)}"
+        return Task(name, questions, answers, by(score, answers, forms), forms, how=title)
+    forms = tuple(form_of(a, q, answers) for q, a in pairs)
+    task = Task(name, questions, answers, by(None, answers, forms), forms)
+    if not any(form.kind == "sentence" for form in forms):
+        return task
+
+    def graded(answer: str, i: int) -> float:
+        return token_f1(answer, answers[i]) if forms[i].kind == "sentence" else float(task.right(answer, i))
+
+    return replace(task, measure="token F1", graded=graded, how=SENTENCES)
+
+
+def named(task: Task, score: str) -> Task:
+    """The task with a score of this name."""
+    if score.startswith(JUDGE):
+        model = score.removeprefix(JUDGE)
+        return replace(task, judge=model, how=f"{model}, which is asked whether an answer says what is expected")
+    if score not in SCORES:
+        known = f"{', '.join(SCORES)}, {JUDGE}MODEL or a $function"
+        raise GPTError(f"--score is {known}, not {score!r:.40}{nearest(score, SCORES)}")
+    measure, function = SCORES[score]
+    if score == "contains":
+        return replace(task, right=lambda answer, i: bool(function(answer, task.answers[i])), how=CONTAINS)
+    how = f"{measure}; correct are answers that are equal without case, punctuation and articles"
+    return replace(task, measure=measure, graded=lambda answer, i: function(answer, task.answers[i]), how=how)
+
+
+def equality(answers: Sequence[str]) -> Right:
+    return lambda answer, i: bool(equal(answer, answers[i]))
 
 
 def by(score: Callable | None, answers: Sequence[str], forms: Sequence[Form]) -> Right:
     """The user's scoring function, or else equality of the answers."""
     if score is None:
-        return lambda answer, i: is_correct(answer, answers[i], forms[i])
+        same = equality(answers)
+        return lambda answer, i: (
+            same(answer, i) if forms[i].kind == "sentence" else is_correct(answer, answers[i], forms[i])
+        )
     if not callable(score):
-        raise GPTError(f"--score must be a function f(answer, expected), not a {type(score).__name__}")
+        raise GPTError(
+            f"--score must be a function f(answer, expected) or the name of a score, not a {type(score).__name__}"
+        )
     return lambda answer, i: bool(score(answer, answers[i]))
 
 

@@ -7,6 +7,7 @@ choice   the letter that is stated; else the one at the beginning, the last one,
 yes/no   the word that is stated; else the one at the beginning or the last one (StrategyQA), or what the last
          sentence in the question's own words affirms or denies ("The coin is still heads up.")
 text     what is stated, else the first sentence; compared without case, punctuation and articles (SQuAD)
+sentence the whole reply, or what it states after "####" or in a box
 
 A completion that was cut off has an answer only if it states one or begins with it: its last number is just the last
 that there was room for.
@@ -52,7 +53,7 @@ DENIES = re.compile(r"\b(?:not|never|cannot|neither)\b|n[’']t\b", re.IGNORECAS
 
 @dataclass(frozen=True)
 class Form:
-    """The form of an answer. kind: "number", "choice", "yes/no", "text", or "" if unknown.
+    """The form of an answer. kind: "number", "choice", "yes/no", "text", "sentence", or "" if unknown.
 
     options: of a choice, each letter or word with its text in the question.  question: the question itself.
     """
@@ -82,7 +83,8 @@ def form_of(answer: str, question: str = "", answers: Sequence[str] = ()) -> For
     few = sorted(set(letters)) if all(letters) else sorted({answer_key(one).casefold() for one in answers})
     if 2 <= len(few) <= 5 and len(answers) >= 4 * len(few) and all(len(one.split()) <= 2 for one in few):
         return Form("choice", tuple((one, one) for one in few), question)
-    return Form("text", question=question)
+    length, ended = len(key.split()), answer.rstrip().endswith((".", "!", "?"))
+    return Form("sentence" if length >= (4 if ended else 8) else "text", question=question)
 
 
 def answer_key(answer: str) -> str:
@@ -101,6 +103,9 @@ def extract_answer(text: str, form: Form = ANY, *, cut: bool = False, alone: boo
 
     cut: the completion was cut off.  alone: nothing but the answer was asked for, so the first sentence is one.
     """
+    if form.kind == "sentence":
+        marked = [m["marked"] or m["boxed"] for m in STATED.finditer(text) if m["marked"] or m["boxed"]]
+        return (marked[-1] if marked else without_markup(text)).strip() or None
     stated = stated_answer(text, form, cut)
     if stated is not None:
         return stated
@@ -151,7 +156,7 @@ def normalize(answer: str, form: Form = ANY) -> str:
     if form.kind in ("choice", "yes/no"):
         return extract_answer(answer, form, alone=True) or answer.casefold()
     bare = answer.strip(WRAPPING).rstrip(".").casefold()
-    if form.kind != "text":
+    if form.kind not in ("text", "sentence"):
         numbers = in_digits(answer)
         if len(numbers) == 1 or number(bare):
             return number(bare) or numbers[0]

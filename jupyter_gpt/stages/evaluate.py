@@ -12,17 +12,20 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jupyter_gpt import store
 from jupyter_gpt.data.render import pairs_of
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.evaluation import fingerprint
+from jupyter_gpt.evaluation.estimates import estimate
 from jupyter_gpt.evaluation.metrics import wilson
 from jupyter_gpt.evaluation.tasks import Task, task_of
-from jupyter_gpt.prompting.answers import Form
+from jupyter_gpt.prompting.answers import Form, extract_answer
 from jupyter_gpt.prompting.ask import INTERRUPTED, replaced_templates
 from jupyter_gpt.prompting.batching import run_batched
 from jupyter_gpt.report import charts
@@ -44,13 +47,27 @@ READING = 3  # version of how techniques extract answers: results of another one
 COST = ("tokens in", "out", "seconds", "dollars")
 HEAD = ("model", "technique", "correct", "accuracy", "95% interval", *COST, "no answer")
 SIDES = "llrrrrrrrr"
+EXAMPLES = 3  # answers that the report shows beside what was expected
+JUDGE = """\
+Below are a question, its expected answer, and an answer that was given. Does the given answer say what is expected?
+
+[Question]
+{question}
+
+[Expected answer]
+{expected}
+
+[Given answer]
+{answer}
+
+Reply with "yes" or "no" and nothing else."""
 
 
 @dataclass(frozen=True)
 class Setting:
     """One model with one technique: sums over `count` questions. `cost` in dollars, None without a price; `flops` about
     2 x parameters x tokens, None for an endpoint; `silent`: replies without an answer, `cut`: those of them that
-    stopped at --max-tokens.
+    stopped at --max-tokens; `scores`: of each answer, 0 to 1, where answers are graded and not just right or wrong.
     """
 
     model: str
@@ -64,15 +81,20 @@ class Setting:
     seconds: float
     cost: float | None
     flops: float | None
+    scores: tuple[float, ...] = ()
 
     @property
     def accuracy(self) -> float:
-        return self.right / self.count if self.count else 0.0
+        """The share of right answers; the mean score where answers are graded."""
+        return sum(self.scores or [self.right]) / self.count if self.count else 0.0
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The 95% interval of the accuracy."""
-        return wilson(self.accuracy, self.count)
+        """The 95% interval of the accuracy (Wilson), of graded answers by bootstrap."""
+        if not self.scores:
+            return wilson(self.accuracy, self.count)
+        found = estimate(self.scores)
+        return found.low, found.high
 
     @property
     def label(self) -> str:
@@ -125,7 +147,7 @@ def evaluate(session, options: Evaluate) -> Evaluation:
     Raises GPTError for an invalid task, model or technique.
     """
     task = task_of(options.task, options.questions, options.seed, options.score)
-    techniques = TECHNIQUES if options.techniques is None else options.techniques
+    techniques = techniques_of(options.techniques)
     common = {name: value for name, value in options.chosen.items() if name not in OWN} | {"seed": options.seed}
     leaks = tuple(filter(None, (leak(task, name, options_of(common, given)) for name, given in techniques.items())))
     models, progress = options.models, options.progress
@@ -166,8 +188,10 @@ def evaluate(session, options: Evaluate) -> Evaluation:
                 raise GPTError(f"{technique} with {name}: {failed[0]}")
             errors += [f"{name} {technique}: {error}" for error in failed]
             known |= {keys[i]: row for i, row in found.items()}
+            verdicts = judged(session, task, {i: known[key] for i, key in enumerate(keys) if key in known}, file, known)
             mine = [
-                {**known[key], "question": i, "model": name, "technique": technique, **scored(task, known[key], i)}
+                {**known[key], "question": i, "model": name, "technique": technique}
+                | scored(task, known[key], i, verdicts)
                 for i, key in enumerate(keys)
                 if key in known
             ]
@@ -215,10 +239,73 @@ def answered(session, model, task: Task, numbers: Sequence[int], given: Mapping)
             )
 
 
-def scored(task: Task, row: Mapping, number: int) -> dict:
+def techniques_of(given: Any) -> Mapping[str, Any]:
+    """Techniques by name: a mapping of names to options, or a list of flags of %%prompt. Raises GPTError for others."""
+    if given is None or isinstance(given, Mapping):
+        return TECHNIQUES if given is None else given
+    if isinstance(given, str) or not isinstance(given, Sequence) or not all(isinstance(one, str) for one in given):
+        example = "{'brief': {'system': 'Be brief.'}}"
+        raise GPTError(
+            f'techniques are a list such as ["direct", "--cot"] or a dict such as {example}, not {given!r:.60}'
+        )
+    return {text: flags(text) for text in given}
+
+
+def flags(text: str) -> dict[str, Any]:
+    """The options of flags such as "--cot --samples 5 --vote"; none of a word without a flag. Raises GPTError for a
+    flag that %%prompt does not have."""
+    options: dict[str, Any] = {}
+    words = shlex.split(text)
+    starts = [n for n, word in enumerate(words) if word.startswith("--")]
+    for start, end in zip(starts, [*starts[1:], len(words)], strict=False):
+        name, values = words[start][2:].replace("-", "_"), words[start + 1 : end]
+        if variable := next((value for value in values if value.startswith("$")), None):
+            raise GPTError(
+                f"techniques: give {{{text!r}: {{{name!r}: …}}}} with the object itself instead of {variable}"
+            )
+        kind = str(Prompt.model_fields[name].annotation) if name in Prompt.model_fields else ""
+        one = " ".join(values)
+        if re.fullmatch(r"-?\d+(\.\d+)?", one) and ("int" in kind or "float" in kind):
+            options[name] = json.loads(one)
+        else:
+            options[name] = values if "list" in kind else one or True
+    return options
+
+
+def scored(task: Task, row: Mapping, number: int, verdicts: Mapping[int, bool]) -> dict:
     """The extracted answer or None, and whether it is right; never cached, because `score` may have changed."""
     answer = task.read(row["answer"], row["text"], row["cut"], number)
-    return {"answer": answer, "right": answer is not None and bool(task.right(answer, number))}
+    if task.judge is not None:
+        return {"answer": answer, "right": verdicts.get(number, False)}
+    found = {"answer": answer, "right": answer is not None and bool(task.right(answer, number))}
+    if task.graded is not None:
+        found["score"] = 0.0 if answer is None else task.graded(answer, number)
+    return found
+
+
+def judged(session, task: Task, rows: Mapping[int, Mapping], file: Path, known: dict) -> dict[int, bool]:
+    """Whether the judge says of each answer that it says what is expected; its verdicts are kept beside the answers."""
+    if task.judge is None:
+        return {}
+    model, prompts, keys = session.models[task.judge], {}, {}
+    for i, row in rows.items():
+        if answer := task.read(row["answer"], row["text"], row["cut"], i):
+            text = JUDGE.format(question=task.questions[i], expected=task.answers[i], answer=answer)
+            origin = fingerprint.of(model, {"judge": text})
+            prompts[i], keys[i] = text, hashlib.sha256(origin.encode()).hexdigest()[:24]
+    missing = [i for i, key in keys.items() if key not in known]
+    for start in range(0, len(missing), BATCH):
+        batch = missing[start : start + BATCH]
+        chats = [[{"role": "user", "content": prompts[i]}] for i in batch]
+        replies = session.prompts(
+            chats, model=model.name, temperature=0.0, max_tokens=16, as_assistant=not getattr(model, "has_chat", True)
+        )
+        for i, reply in zip(batch, replies, strict=True):
+            if not reply.interrupted:
+                verdict = extract_answer(reply.text, Form("yes/no")) == "yes"
+                known[keys[i]] = {"key": keys[i], "model": model.name, "verdict": verdict, "text": reply.text}
+                append(file, known[keys[i]])
+    return {i: known[key]["verdict"] for i, key in keys.items() if key in known}
 
 
 def described(options: Mapping) -> dict:
@@ -303,6 +390,7 @@ def summarize(model: str, technique: str, rows: Sequence[Mapping], parameters: i
         sum(row["seconds"] for row in rows),
         None if None in costs or not costs else sum(costs),
         2.0 * parameters * tokens if parameters else None,
+        tuple(row["score"] for row in rows if "score" in row),
     )
 
 
@@ -346,18 +434,49 @@ def evaluation_report(evaluation) -> Report:
     if not settings:
         return Report(title, [Paragraph("stopped before the first answer: run the cell again to continue")], data)
     compared = words(settings) if len(settings) > 1 else []
-    chart = [Chart(pareto_chart(settings), f"accuracy against {price(settings)[0]}: {compared[0]}")] if compared else []
+    chart = (
+        [Chart(pareto_chart(settings, task.measure), f"{task.measure} against {price(settings)[0]}: {compared[0]}")]
+        if compared
+        else []
+    )
     return Report(
         title,
         [
-            Table(HEAD, [row_of(s) for s in settings], SIDES),
-            *chart,
+            Table([task.measure if name == "accuracy" else name for name in HEAD], list(map(row_of, settings)), SIDES),
+            *(chart if compared else []),
             *(Paragraph(Varies(line)) for line in [*compared, *notes(evaluation)]),
+            Paragraph(f"scored by {task.how}", "quiet"),
+            examples(evaluation),
             Paragraph("tokens, seconds and dollars are per question; seconds are its share of its batch", "quiet"),
         ],
         data | {"settings": [[s.model, s.technique] for s in settings]},
         {"rows": evaluation.rows, "settings": [vars(s) for s in settings]},
     )
+
+
+def examples(evaluation) -> Table:
+    """The first answers of the best setting beside what was expected."""
+    task, best = evaluation.task, evaluation.best
+    rows = [row for row in evaluation.rows if (row["model"], row["technique"]) == (best.model, best.technique)]
+    return Table(
+        ("question", "expected", "answer", "score"),
+        [
+            (
+                brief(task.questions[row["question"]]),
+                brief(task.answers[row["question"]]),
+                Varies(brief(row["answer"] or "none")),
+                Varies(f"{row['score']:.2f}" if "score" in row else "right" if row["right"] else "wrong"),
+            )
+            for row in rows[:EXAMPLES]
+        ],
+        "lllr",
+    )
+
+
+def brief(text: str) -> str:
+    """A text in one line of at most 60 characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= 60 else f"{line[:59]}…"
 
 
 def row_of(s: Setting) -> tuple[Inline, ...]:
@@ -411,7 +530,7 @@ def notes(evaluation) -> list[str]:
     return [*lines, *evaluation.leaks]
 
 
-def pareto_chart(settings: list[Setting]) -> Scatter:
+def pareto_chart(settings: list[Setting], measure: str = "accuracy") -> Scatter:
     """Each setting at its cost and accuracy with its interval, a line through those that nothing beats."""
     unit, costs = price(settings)
     cost, best = dict(zip(settings, costs, strict=True)), front(settings)
@@ -435,4 +554,4 @@ def pareto_chart(settings: list[Setting]) -> Scatter:
     groups = [group("Pareto front", best, charts.ORANGE, True)]
     if beaten := [s for s in settings if s not in best]:
         groups.append(group("beaten", beaten, charts.GREY))
-    return Scatter(groups, unit, "accuracy, %", log=all(value > 0 for value in costs))
+    return Scatter(groups, unit, f"{measure}, %", log=all(value > 0 for value in costs))

@@ -294,9 +294,10 @@ class Evaluate(PromptOptions):
 
     Asks every question with every technique of every model, batched, and shows accuracy with its interval, tokens,
     seconds and dollars of each, and which to use: the most accurate, and the cheapest within its interval. The form of
-    the expected answers (numbers, letters of options, yes or no, texts) decides how the answer is extracted from every
-    reply, whichever technique it is from; a reply without an answer counts as wrong, and so does one cut off at
-    --max-tokens before it stated its answer. Results are saved as they come: after ■ the same line continues.
+    the expected answers (numbers, letters of options, yes or no, texts, sentences) decides how the answer is extracted
+    from every reply, whichever technique it is from, and how it is scored; a reply without an answer counts as wrong,
+    and so does one cut off at --max-tokens before it stated its answer. Results are saved as they come: after ■ the
+    same line continues.
     """
 
     group: ClassVar[str] = "Task"
@@ -349,10 +350,13 @@ class Evaluate(PromptOptions):
     questions: Count | None = option(None, "the first N only (of reasoning-gym: 50)", "N")
     score: Any = option(
         None,
-        "f(answer, expected), true if it is right; answer is what the technique extracted, else the whole reply "
-        "(default: the same number, option, yes or no, or a sentence with the same words)",
-        "$FUNCTION",
+        "contains (the expected words), f1 (token F1), rouge (ROUGE-L), judge:MODEL (a model compares the answers), or "
+        "$function f(answer, expected), true if it is right, whose answer is what the technique extracted, else the "
+        "whole reply (default: equality of numbers, options, yes or no and words; of sentences also token F1)",
+        "NAME",
         variable=True,
+        complete="models",
+        hints=("contains", "f1", "rouge"),
     )
     temperature: NotNegative | None = option(None, "sampling temperature of all of them", "T")
     max_tokens: Count = option(256, "maximum number of tokens in an answer", "N")

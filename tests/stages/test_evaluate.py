@@ -8,8 +8,11 @@ import threading
 import pandas
 import pytest
 
+from helpers.errors import fail
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.evaluation import fingerprint
+from jupyter_gpt.evaluation.estimates import estimate
+from jupyter_gpt.evaluation.scores import contains, equal, rouge_l, token_f1
 from jupyter_gpt.stages.evaluate import append, read
 
 QUESTIONS = [(f"Tale {n}. How many birds?", str(n)) for n in range(6)]
@@ -100,8 +103,23 @@ def test_an_interrupt_keeps_what_was_answered(gpt, chat):
     assert "run the cell again to continue" in found.report.text
 
 
+def scripted(monkeypatch, reply):
+    """A scripted model in the place of the real one: `reply(prompt)` is its completion."""
+
+    def sender(models, memory, name, unsent=False):
+        def send(prompts, *, show=None, deadline=None, **settings):
+            found = [reply(prompt) for prompt in prompts]
+            if show:
+                show(found)
+            return found
+
+        return send
+
+    monkeypatch.setattr("jupyter_gpt.stages.evaluate.sender", sender)
+
+
 def test_direct_and_chain_of_thought_are_read_by_the_same_rule(gpt, chat, monkeypatch):
-    """A scripted model in the place of the real one: it reasons, never says "the answer is", and is once cut off."""
+    """The model reasons, never says "the answer is", and is once cut off."""
     from jupyter_gpt.inference.completion import Completion
 
     replies = {
@@ -111,20 +129,11 @@ def test_direct_and_chain_of_thought_are_read_by_the_same_rule(gpt, chat, monkey
         "Van": ("We divide, and so 45 / 9 = 5 vans. The answer is 5.", "stop"),
     }
 
-    def sender(models, memory, name, unsent=False):
-        def send(prompts, *, show=None, deadline=None, **settings):
-            found = []
-            for prompt in prompts:
-                first = prompt if isinstance(prompt, str) else prompt[0]["content"]
-                text, finish = replies[first[:3]] if isinstance(prompt, str) else ("I said so.", "stop")
-                found.append(Completion(text, tokens=[1], finish_reason=finish))
-            if show:
-                show(found)
-            return found
+    def reply(prompt):
+        text, finish = replies[prompt[:3]] if isinstance(prompt, str) else ("I said so.", "stop")
+        return Completion(text, tokens=[1], finish_reason=finish)
 
-        return send
-
-    monkeypatch.setattr("jupyter_gpt.stages.evaluate.sender", sender)
+    scripted(monkeypatch, reply)
     table = [
         ("Tom has 16 and gets 24.", "40"),
         ("Boxes: 7 of 12.", "84"),
@@ -176,7 +185,70 @@ def test_the_report(gpt, chat):
     assert repr(found).startswith("the table: 6 questions\n\nmodel") and "text/html" in found._repr_mimebundle_()[0]
     assert "best: chat" in report.text and "unpriced" in report.text
     assert report.html.count("<img") == 1 and "accuracy against GFLOP a question" in report.html
-    assert not re.search(r"\d", re.sub(r"«[^»]*»|≈[-–0-9.,e+]+|95%|6 questions|--samples 5", "", report.text))
+    assert not re.search(r"\d", re.sub(r"«[^»]*»|≈[-–0-9.,e+]+|95%|6 questions|--samples 5|Tale \d. How many birds\?\s+\d", "", report.text))
     json.dumps(report.metadata)
     alone = gpt.evaluate(QUESTIONS, models=["chat"], techniques={"direct": {}}, **SHORT).report
     assert "<img" not in alone.html and "best:" not in alone.text, "a single setting is compared with nothing"
+
+
+ASKED = [("Business?", "The Business plan costs $12 a month."), ("And Free?", "The Free plan costs nothing at all.")]
+
+
+def test_scores_of_sentences():
+    said, meant = "It costs $12, the Business plan, each month.", ASKED[0][1]
+    assert token_f1(said, meant) == pytest.approx(2 * 5 / (7 + 5)), "without the articles"
+    assert rouge_l(said, meant) == pytest.approx(2 * 4 / (8 + 7)), "the Business plan … month"
+    assert equal("the business plan costs 12 a month", meant) and contains(f"Well: {meant} Yes.", meant)
+    assert not contains("The Business planner costs $12 a month.", "Business plan") and token_f1("", meant) == 0
+
+
+@pytest.mark.parametrize(
+    ("score", "right", "mean", "how"),
+    [
+        (None, 1, (1 + 8 / 14) / 2, "token F1"),
+        ("f1", 1, (1 + 8 / 14) / 2, "token F1"),
+        ("rouge", 1, (1 + 2 * 5 / (9 + 7)) / 2, "ROUGE-L"),
+        ("contains", 1, 0.5, "accuracy"),
+    ],
+)
+def test_answers_that_are_sentences(gpt, chat, monkeypatch, score, right, mean, how):
+    from jupyter_gpt.inference.completion import Completion
+
+    replies = {"Bus": "the business plan costs $12 a month", "And": "With the Free plan it costs you nothing. Nothing!"}
+    scripted(monkeypatch, lambda prompt: Completion(replies[prompt[:3]], tokens=[1], finish_reason="stop"))
+    found = gpt.evaluate(ASKED, models=["chat"], techniques=["direct"], score=score)
+    [setting] = found.settings
+    assert setting.right == right and setting.accuracy == pytest.approx(mean)
+    low, high = setting.interval
+    assert 0 <= low < mean < high <= 1
+    assert estimate(setting).value == pytest.approx(mean)
+    text = found.report.text
+    assert how in text and "the business plan costs $12 a month" in text and ASKED[0][1] in text
+    assert "scored by" in text
+
+
+def test_a_model_judges_answers_and_its_verdicts_are_kept(gpt, chat, monkeypatch):
+    from jupyter_gpt.inference.completion import Completion
+
+    asked = []
+
+    def verdicts(self, chats, **options):
+        asked.extend(each[0]["content"] for each in chats)
+        return [Completion("Yes." if "Twelve" in each[0]["content"] else "no", finish_reason="stop") for each in chats]
+
+    replies = {"Bus": "Twelve dollars.", "And": "One dollar."}
+    scripted(monkeypatch, lambda prompt: Completion(replies[prompt[:3]], tokens=[1], finish_reason="stop"))
+    monkeypatch.setattr(type(gpt), "prompts", verdicts)
+    for _ in range(2):
+        found = gpt.evaluate(ASKED, models=["chat"], techniques=["direct"], score="judge:chat")
+        assert [row["right"] for row in found.rows] == [True, False] and len(asked) == 2
+    assert ASKED[0][0] in asked[0] and ASKED[0][1] in asked[0] and "scored by chat" in found.report.text
+
+
+def test_techniques_are_flags_in_a_list_or_a_dict_of_options(gpt, chat):
+    found = gpt.evaluate(QUESTIONS[:2], models=["chat"], techniques=["direct", "--cot --samples 3 --vote"], **SHORT)
+    same = gpt.evaluate(QUESTIONS[:2], models=["chat"], techniques=TWO, **SHORT)
+    assert [row["text"] for row in found.rows] == [row["text"] for row in same.rows]
+    for given in (["--cots"], "--cot", 5, [{}]):
+        assert "\n" not in fail(gpt.evaluate, QUESTIONS, models=["chat"], techniques=given)
+    assert "f1" in fail(gpt.evaluate, QUESTIONS, models=["chat"], score="f2")
