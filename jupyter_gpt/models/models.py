@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError, nearest
@@ -24,6 +24,10 @@ from jupyter_gpt.models.load import QUANTIZED, full_precision, load, resident_dt
 from jupyter_gpt.report.report import Report, ShownAsTable
 from jupyter_gpt.runs.provenance import Provenance
 from jupyter_gpt.runs.worker import on_worker
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 ABOUT = "jupyter_gpt.json"  # beside the transformers files: the provenance and these fields
 FIELDS = {
@@ -64,8 +68,8 @@ class Model:
     lineage: list[str]
     parameters: int
     step: int = 0
-    module: Any = None
-    tokenizer: Any = None
+    module: PreTrainedModel = None  # pyright: ignore
+    tokenizer: PreTrainedTokenizerFast = None  # pyright: ignore
     licence: str | None = None
     source: str | None = None
     base: str | None = None
@@ -137,11 +141,17 @@ class Model:
     def __repr__(self) -> str:
         return f"<model {self.name}: {self.parameters:,} parameters, {' → '.join(self.lineage)}>"
 
-    def predict(self, texts, probabilities: bool = False):
-        """A classifier's label of a text, or of each in a list; or the probabilities of all labels. Raises GPTError."""
-        from jupyter_gpt.models.scoring import predict
+    def classify(self, texts: str | Iterable[str]) -> DataFrame:
+        """A classifier's label of each text, and the probability of every label, a row per text. Raises GPTError for
+        another kind of model."""
+        from jupyter_gpt.models.scoring import classify
 
-        return predict(self, texts, probabilities)
+        return classify(self, texts)
+
+    def predict(self, texts):
+        """A classifier's label of a text, or of each in a list. Raises GPTError for another kind of model."""
+        found = self.classify(texts)["label"].tolist()
+        return found[0] if isinstance(texts, str) else found
 
     def losses(self, texts):
         """A language model's loss on a text, or on each in a list, in nats per token. Raises GPTError."""
@@ -149,9 +159,9 @@ class Model:
 
         return losses(self, texts)
 
-    def score(self, prompt: str | list[dict], completion: str, finished: bool = True) -> float:
+    def score(self, prompt: str | list[dict], completion: str | None = None, finished: bool = True) -> float:
         """A reward model's score of a completion, after a text or a list of messages; `finished` is False if it was cut
-        at its token limit."""
+        at its token limit. Raises GPTError for another kind of model."""
         from jupyter_gpt.models.scoring import score
 
         return score(self, prompt, completion, finished)
@@ -221,8 +231,9 @@ class Models(ShownAsTable, Mapping):
         fields = {"kind": "unknown", "lineage": [name], "parameters": 0, **{k: about[k] for k in FIELDS if k in about}}
         return Model(name, folder, provenance=Provenance.read(about), **fields)
 
-    def __getitem__(self, name: str) -> Model | Endpoint:
-        """The model, in memory. Waits for a background run that trains it."""
+    def __getitem__(self, name: str) -> Model:
+        """The model, in memory. Waits for a background run that trains it. For the name of an endpoint it is the
+        `Endpoint`, of `endpoints`, which has a type of its own."""
         self.before_use(name)
         model: Any = self.about(name)
         if model.resident and model.stamp != stamp_of(model.folder):  # another process has made it anew
@@ -272,8 +283,9 @@ class Models(ShownAsTable, Mapping):
 
         from jupyter_gpt.nn.architectures import is_known_architecture
         from jupyter_gpt.nn.devices import resolved
+        from jupyter_gpt.nn.modules import base_of
 
-        known = is_known_architecture(model.module.get_base_model() if model.base else model.module)
+        known = is_known_architecture(base_of(model.module))
         upcast = not known and resolved(dtype, model.module) == "float32" and model.module.dtype != torch.float32
         quantized = model.dtype in QUANTIZED  # kernels of 8 and 4 bits have no gradient
         return self.full_precision(model) if whole or upcast or quantized else model.module

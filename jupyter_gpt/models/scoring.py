@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,7 +13,12 @@ from jupyter_gpt.errors import GPTError
 from jupyter_gpt.nn.heads import head_of
 from jupyter_gpt.nn.logprobs import LONGEST, Reader
 from jupyter_gpt.nn.modules import context_of
+from jupyter_gpt.report.parts import Table, Varies
+from jupyter_gpt.report.report import Report
 from jupyter_gpt.runs.worker import on_worker
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 SCORED_TOKENS = 4096  # in one pass of a reward model
 CPU_TOKENS = 4096  # in one pass of a small classifier on a CPU
@@ -80,26 +86,28 @@ def encoded(tokenizer, texts: Sequence[str], most: int) -> list[list[int]]:
     return [row[:most] or [tokenizer.eos_token_id] for row in ids]
 
 
-def predict(model, texts: str | Sequence[str], as_probabilities: bool = False):
-    """The label of each text, or with `as_probabilities` a dict of label to probability; of one text, one. Raises
-    GPTError if `model` is not a classifier.
-    """
+def classify(model, texts: str | Iterable[str]) -> DataFrame:
+    """The `label` of each text and the probability of every label, a row per text. Raises GPTError for a model that is
+    not a classifier."""
+    import pandas
+
+    if model.is_reward_model:
+        raise GPTError(f"{model.name} is a reward model and has no labels: .score(prompt, completion) is its score")
     if len(model.labels or ()) < 2:
         raise GPTError(f"{model.name} is not a classifier: `%%classify NAME --base {model.name}` trains one")
     if not model.resident:
         raise GPTError(f"{model.name} is not in memory: load it with gpt.models[{model.name!r}]")
     rows = [texts] if isinstance(texts, str) or not isinstance(texts, Iterable) else list(texts)
     if wrong := [row for row in rows if not isinstance(row, str)]:
-        raise GPTError(f"predict takes a text or a list of texts, not {wrong[0]!r:.40}")
+        raise GPTError(f"a classifier takes a text or a list of texts, not {wrong[0]!r:.40}")
+    index = pandas.Index(rows, name="text", dtype=object)
     if not rows:
-        return []
+        return pandas.DataFrame(columns=["label", *model.labels], index=index)
     ids = encoded(model.tokenizer, rows, min(context_of(model.module), LONGEST))
-    table = on_worker("torch", lambda: result_of(probabilities(Reader(model.module), ids)))
-    if as_probabilities:
-        result = [{label: float(p) for label, p in zip(model.labels, row, strict=True)} for row in table]
-    else:
-        result = [model.labels[int(row.argmax())] for row in table]
-    return result[0] if isinstance(texts, str) else result
+    odds = on_worker("torch", lambda: result_of(probabilities(Reader(model.module), ids)))
+    table = pandas.DataFrame(odds, columns=model.labels, index=index)
+    table.insert(0, "label", [model.labels[place] for place in odds.argmax(1)], allow_duplicates=True)
+    return table
 
 
 def result_of(work: Iterator):
@@ -111,12 +119,27 @@ def result_of(work: Iterator):
             return end.value
 
 
-def score(model, prompt: str | list[dict], completion: str, finished: bool = True) -> float:
+def score(model, prompt: str | list[dict], completion: str | None, finished: bool = True) -> float:
     """The score of one completion of a text or of messages, of which only differences mean something. One that was cut
     at its token limit, `finished=False`, is read without the token that ends it. Raises GPTError if `model` is not a
     reward model.
     """
+    if model.labels and not model.is_reward_model:
+        raise GPTError(f"{model.name} is a classifier: .classify(texts) gives the probability of each label")
     if not model.is_reward_model:
         raise GPTError(f"{model.name} is not a reward model: `%gpt reward` trains one from rankings")
+    if not isinstance(completion, str):
+        raise GPTError(f"{model.name} is a reward model: .score(prompt, completion) scores one completion, a text")
     row = row_of(model.name, model.tokenizer, prompt, completion, context_of(model.module), finished)[0]
     return on_worker("torch", lambda: result_of(scored(Reader(model.module), [row])))[0]
+
+
+def labels_report(name: str, found: DataFrame) -> Report:
+    """The label of each text and its probability; `found` is what `classify` returns."""
+    labels = list(found.columns[1:])
+    shown = labels if len(labels) <= 5 else []
+    rows = [
+        (text, label, *(Varies(f"{odds[labels.index(each)]:.3f}") for each in (shown or [label])))
+        for text, label, *odds in found.itertuples(name=None)
+    ]
+    return Report(name, [Table(("text", "label", *(shown or ["probability"])), rows, "ll" + "r" * max(1, len(shown)))])

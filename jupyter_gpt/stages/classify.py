@@ -48,8 +48,9 @@ class Classify(Finetuning):
 
     Puts a head with one score per label on a base model and trains both on labelled texts (Radford et al. 2018), or the
     head and an adapter with --lora. Some of the texts are held out: the report has accuracy and F1 on them with their
-    intervals, and the confusion matrix. gpt.models[NAME].predict(texts) classifies texts. With --from-scratch the same
-    architecture is trained from random weights: the difference is what pretraining contributes.
+    intervals, and the confusion matrix. gpt.models[NAME].classify(texts), or `%%prompt NAME` with a text a line, gives
+    labels and probabilities. With --from-scratch the same architecture is trained from random weights: the difference
+    is what pretraining contributes.
     """
 
     magic: ClassVar[str] = "%%classify"
@@ -141,7 +142,7 @@ RECIPE = ClassifyRecipe
 
 
 def classify(session, options: Classify) -> Run:
-    """Make a classifier from `options.base`; it is `gpt.models[name]`, and its `.predict(texts)` classifies.
+    """Make a classifier from `options.base`; it is `gpt.models[name]`, and its `.classify(texts)` classifies.
 
     Raises GPTError, one line, for data that cannot be learned from: labels that occur once, a text without one.
     """

@@ -55,7 +55,10 @@ def prompt(
     rule = rule_of(options)
     chosen = models[options.model or latest(models, memory)]
     if getattr(chosen, "labels", None):
-        raise GPTError(f"{chosen.name} ({chosen.kind}) returns scores and no text: choose another model")
+        asking = "score(prompt, completion)" if chosen.is_reward_model else "classify(texts)"
+        raise GPTError(
+            f"{chosen.name} ({chosen.kind}) returns scores and no text: gpt.models[{chosen.name!r}].{asking}"
+        )
     memory.used[chosen.name] = time.time()
     shots = pairs_of(options.few_shot) if options.few_shot is not None else ()
     earlier = earlier_chat(chosen, memory, options.as_assistant) if options.history else None

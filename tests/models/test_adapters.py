@@ -264,7 +264,7 @@ def test_a_head_is_kept_and_loaded_with_its_labels(gpt, tiny_model, adapted):
     assert later.labels == ["good", "bad"] and wanted.shape == (1, 2)
     assert torch.equal(logits(later), wanted)
     assert later.module.config.id2label == {0: "good", 1: "bad"}
-    assert "returns scores and no text" in fail(gpt.prompt, "hello", model="judge")
+    assert "returns scores and no text: gpt.models['judge'].classify(texts)" in fail(gpt.prompt, "hello", model="judge")
     assert gpt.prompt("hello", max_tokens=1).model == "fox", "made last, but nothing to talk to"
 
 

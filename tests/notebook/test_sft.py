@@ -76,6 +76,10 @@ def test_a_classifier_from_a_cell(run, shown, fails):
     assert names["m"].labels == ["bad", "good"] and names["m"].predict("9 hens") in ("good", "bad")
     assert shown[-1].startswith("mood: classifier, finished, all 4 steps")
     assert "accuracy" in shown[-1] and "true label (rows)" in shown[-1]
+    found = run("%%prompt mood --out found\n9 hens\n9 foxes\n")["found"]
+    assert list(found["label"]) == names["m"].predict(["9 hens", "9 foxes"])
+    assert re.search(r"text +label +bad +good\n.*\n9 hens ", shown[-1])
+    assert "--cot is not for a classifier" in fails("%%prompt mood --cot\n9 hens\n")
     run("%gpt models")
     assert re.search(r"mood +[\d.]+K +classifier ", shown[-1])
     assert "occurs once (odd)" in fails(f"%%classify mood --base hen\n{texts}\n7\todd\n")

@@ -42,20 +42,23 @@ def test_a_base_becomes_a_classifier(gpt, fox, options):
     said = model.predict([text for text, _ in TEXTS])
     assert sum(a == b for a, (_, b) in zip(said, TEXTS, strict=True)) >= 0.9 * len(TEXTS)
     assert model.predict(TEXTS[0][0]) == said[0] and model.predict([]) == []
-    assert fail(model.predict, [None]) == "predict takes a text or a list of texts, not None"
-    assert fail(model.predict, 3) == "predict takes a text or a list of texts, not 3"
-    odds = model.predict(texts, probabilities=True)
-    assert all(sum(each.values()) == pytest.approx(1) for each in odds)
+    assert fail(model.predict, [None]) == "a classifier takes a text or a list of texts, not None"
+    assert fail(model.classify, 3) == "a classifier takes a text or a list of texts, not 3"
+    assert "mood is a classifier: .classify(texts)" in fail(model.score, ["The fox"])
+    odds = model.classify(texts)
+    assert list(odds.columns) == ["label", "bad", "good"] and list(odds.index) == texts
+    assert odds["label"].tolist() == model.predict(texts)
+    assert (odds["bad"] + odds["good"]).tolist() == pytest.approx([1, 1])
     assert all(torch.equal(before[name], p) for name, p in fox.module.named_parameters())
-    assert Session().models["mood"].predict(texts, probabilities=True) == odds
+    assert Session().models["mood"].classify(texts).equals(odds)
     if "lora" in options:
-        assert gpt.merge("mood").predict(texts, probabilities=True)[0] == pytest.approx(odds[0], abs=1e-5)
+        assert gpt.merge("mood").classify(texts)["bad"].tolist() == pytest.approx(odds["bad"].tolist(), abs=1e-5)
     start = next(e for e in run.events if e["event"] == "start")
     assert start["texts"] + start["held_out"] == len(TEXTS)
     with torch.no_grad():  # the folder's own forward says the same
         ids = model.tokenizer(texts[0], return_tensors="pt").input_ids
         theirs = torch.softmax(model.module(input_ids=ids).logits[0], -1)
-    assert theirs.tolist() == pytest.approx([odds[0]["bad"], odds[0]["good"]], abs=1e-4)
+    assert theirs.tolist() == pytest.approx(odds[["bad", "good"]].iloc[0].tolist(), abs=1e-4)
 
 
 def test_a_step_in_pieces_is_the_whole_step(gpt, fox, monkeypatch):

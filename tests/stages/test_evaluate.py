@@ -185,7 +185,10 @@ def test_the_report(gpt, chat):
     assert repr(found).startswith("the table: 6 questions\n\nmodel") and "text/html" in found._repr_mimebundle_()[0]
     assert "best: chat" in report.text and "unpriced" in report.text
     assert report.html.count("<img") == 1 and "accuracy against GFLOP a question" in report.html
-    assert not re.search(r"\d", re.sub(r"«[^»]*»|≈[-–0-9.,e+]+|95%|6 questions|--samples 5|Tale \d. How many birds\?\s+\d", "", report.text))
+    assert not re.search(
+        r"\d",
+        re.sub(r"«[^»]*»|≈[-–0-9.,e+]+|95%|6 questions|--samples 5|Tale \d. How many birds\?\s+\d", "", report.text),
+    )
     json.dumps(report.metadata)
     alone = gpt.evaluate(QUESTIONS, models=["chat"], techniques={"direct": {}}, **SHORT).report
     assert "<img" not in alone.html and "best:" not in alone.text, "a single setting is compared with nothing"

@@ -40,6 +40,8 @@ def test_a_reward_model_learns_the_rankings_and_scores(gpt, tiny):
     assert gpt.models["judge"].score(PROMPTS[0], "xx xx 7") == pytest.approx(worse, abs=1e-5)
     with pytest.raises(GPTError, match="is not a reward model"):
         gpt.models["tiny"].score("a", "b")
+    with pytest.raises(GPTError, match=r"judge is a reward model and has no labels: .score\(prompt, completion\)"):
+        judge.classify(["a"])
 
 
 def test_a_reward_model_with_another_tokenizer_reads_the_text(gpt, tiny, tiny_model):

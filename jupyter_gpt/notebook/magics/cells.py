@@ -105,6 +105,8 @@ def prompt(gpt, given: dict, ip, cell: str):
     from jupyter_gpt.stages.prompt import uses_technique
 
     body = cell.strip("\n")
+    if given.get("model") in gpt.models and len(getattr(gpt.models.about(given["model"]), "labels", None) or ()) > 1:
+        return labels(gpt, given, body)
     chat = turns(body)
     question = chat or body
     template = "{{" in body and any(map(is_template, [turn["content"] for turn in chat] if chat else [body]))
@@ -123,6 +125,17 @@ def prompt(gpt, given: dict, ip, cell: str):
     if template:
         ip.push(holes_of(completion))
     return completion
+
+
+def labels(gpt, given: dict, body: str):
+    """The labels of a classifier for each line of the body."""
+    from jupyter_gpt.models.scoring import labels_report
+
+    if other := next((name for name in given if name not in ("model", "out")), None):
+        raise GPTError(f"--{other.replace('_', '-')} is not for a classifier: {given['model']} labels each line")
+    found = gpt.models[given["model"]].classify([line for line in body.splitlines() if line.strip()])
+    show(labels_report(given["model"], found))
+    return found
 
 
 def holes_of(completion) -> dict:
