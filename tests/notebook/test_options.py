@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from jupyter_gpt.errors import GPTError
@@ -140,3 +142,27 @@ Body
 Examples
   %%make it"""
     )
+
+
+def test_expressions_and_names_are_expanded_on_the_lines_of_gpt(ip):
+    from jupyter_gpt.notebook.magics.verbs import command
+
+    names = {"best": "fox", "runs": ["owl", "hen"], "lr": 0.25, "step": 40, "folder": Path("/data")}
+
+    def parsed(verb, line):
+        return parse(command(verb), line, names)
+
+    assert parsed("resume", "{best} --steps 120") == {"name": "fox", "steps": 120}
+    assert parsed("resume", "{runs[1].upper()} --steps {step + 2}") == {"name": "HEN", "steps": 42}
+    assert (
+        parsed("resume", "$best")["name"] == "fox" and parsed("resume", "tale-$best-{lr*2}")["name"] == "tale-fox-0.5"
+    )
+    assert parsed("save", "fox --gguf $folder/{best}.gguf")["gguf"] == "/data/fox.gguf"
+    quoted = 'cot --part trigger --text "Well, {question} for $best"'
+    assert parsed("config", f"template {quoted}")["text"] == "Well, {question} for $best"
+    assert parsed("resume", "{{best}}")["name"] == "{best}"
+    with pytest.raises(GPTError, match=r"%gpt resume: this notebook has no variable bets .did you mean best"):
+        parsed("resume", "{bets}")
+    with pytest.raises(GPTError, match=r"%gpt resume: {runs.7.}: IndexError"):
+        parsed("resume", "{runs[7]}")
+    assert parse(COMMAND, "{best}", names) == {"name": "{best}"}, "cells have their bodies"

@@ -7,6 +7,7 @@ terminal, and words both differently in different versions of Python.
 from __future__ import annotations
 
 import inspect
+import re
 import textwrap
 import types
 import typing
@@ -23,6 +24,9 @@ from jupyter_gpt.notebook.lexer import Word, number, on_or_off, split, variable,
 
 WIDTH = 88  # columns of the help
 COLUMN = 26  # where its explanations begin
+EXPRESSION = re.compile(r"(?<!\{)\{[A-Za-z_][^{}]*\}(?!\})")
+DOUBLED = re.compile(r"\{\{([A-Za-z_][^{}]*)\}\}")
+INSIDE = re.compile(r"\$([A-Za-z_]\w*)")
 
 
 @dataclass(frozen=True)
@@ -113,12 +117,15 @@ def is_flag(word: Word) -> bool:
 def parse(command: Command, line: str, variables: Mapping[str, object] | None = None) -> dict | None:
     """The line's options by keyword, only those given; None for a line with `--help`, which is then printed.
 
-    With `variables`, a value `$name` that is not quoted is looked up there. Raises GPTError for anything that the
-    command does not accept, with the nearest thing that it does.
+    With `variables`, a value `$name` that is not quoted is looked up there; on a line of %gpt also `$name` and
+    `{expression}` inside a word. Raises GPTError for anything that the command does not accept, with the nearest thing
+    that it does.
     """
     if odd := next((character for character in line if character == "\0" or "\ud800" <= character <= "\udfff"), None):
         raise GPTError(f"{command.name}: the line contains the invalid character {odd!a}")
     words = split(line)
+    if variables is not None and command.name.startswith("%gpt "):
+        words = [word if word.quoted else Word(expanded(command, word.text, variables), False) for word in words]
     if any(word in (Word("--help", False), Word("-h", False)) for word in words):
         print(help_text(command))
         return None
@@ -146,6 +153,33 @@ def parse(command: Command, line: str, variables: Mapping[str, object] | None = 
     if missing:
         raise GPTError(f"{command.name} requires {missing[0]}: {usage(command)}")
     return given
+
+
+def expanded(command: Command, text: str, variables: Mapping[str, object]) -> str:
+    """A word with the values of its `{expression}` and `$name`, as IPython has them on the lines of other magics. JSON
+    and `{{doubled}}` braces stay braces; a word that is nothing but `$name` is left to its option. Raises GPTError for
+    a name that is not there."""
+    from IPython.utils.text import FullEvalFormatter
+
+    def value(match: re.Match) -> str:
+        try:
+            return FullEvalFormatter().vformat(match[0], (), variables)
+        except NameError as error:
+            name = str(error.name)
+            likely = nearest(name, (known for known in variables if not known.startswith("_")))
+            raise GPTError(
+                f"{command.name}: this notebook has no variable {name}{likely}; {{{match[0]}}} keeps the braces"
+            ) from None
+        except Exception as error:
+            raise GPTError(f"{command.name}: {match[0]}: {type(error).__name__}: {str(error)[:100]}") from None
+
+    def plain(match: re.Match) -> str:
+        found = variables.get(match[1])
+        return str(found) if isinstance(found, str | int | float | Path) else match[0]
+
+    if text[:1] != "$" or not text[1:].isidentifier():
+        text = INSIDE.sub(plain, text)
+    return DOUBLED.sub(r"{\1}", EXPRESSION.sub(value, text))
 
 
 def _likely(name: str, flags: Mapping[str, Option]) -> str:
