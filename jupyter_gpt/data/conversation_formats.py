@@ -5,7 +5,8 @@
     alpaca             {"instruction": …, "input": …, "output": …}; also `response` (Taori et al. 2023)
     sharegpt           {"conversations": [{"from": "human", "value": …}, {"from": "gpt", …}, …]}
     pairs              (question, answer), in a list of the notebook
-    turns              text: `user:` and `assistant:`, conversations separated by a line of `---`
+    turns              text: `user:` and `assistant:`, conversations separated by a line of `---`; also as transcripts
+                       have them, `User:`, `**Human:**`, `## Assistant`
 
 `system` in a row is the system prompt; `developer` is another name of that role. As in OpenAI's format, a turn of the
 assistant with `"weight": 0` is read and not trained on, `tool_calls` of the assistant are answered by turns of the role
@@ -22,7 +23,7 @@ from itertools import chain
 from numbers import Number
 
 from jupyter_gpt.data.files import Row, utf8
-from jupyter_gpt.data.render import turns as turns_of_text
+from jupyter_gpt.data.render import TURN
 from jupyter_gpt.errors import GPTError
 
 ROLES = ("system", "user", "assistant", "tool")
@@ -42,6 +43,18 @@ MEDIA_COLUMNS = ("image", "images", "video", "videos", "audio", "audios")
 WHO = "|".join((*ROLES, *ALIASES))
 TURNS = re.compile(rf"""\s*\[\s*\{{.*?['"](?:role|from)['"]\s*:\s*['"](?:{WHO})['"]""", re.DOTALL)  # in a text
 SEPARATOR = re.compile(r"-{3,}[ \t]*")
+SPEAKERS = (
+    {"ai": "assistant", "chatbot": "assistant", "chatgpt": "assistant"} | ALIASES | {role: role for role in ROLES}
+)
+SPEAKER = f"({'|'.join(name for name, role in SPEAKERS.items() if role != 'tool')})"
+MARKS = [TURN] + [
+    re.compile(pattern, re.MULTILINE | re.IGNORECASE)
+    for pattern in (
+        rf"^(?=(?-i:[A-Z])){SPEAKER}:[ \t]*",
+        rf"^\*\*{SPEAKER}(?::\*\*|\*\*:)[ \t]*",
+        rf"^\#{{1,6}}[ \t]+{SPEAKER}:?[ \t]*$",
+    )
+]
 
 
 def format_of(row: object) -> str | None:
@@ -207,6 +220,23 @@ def text(content: object, where: str) -> str:
             raise GPTError(f"{where} has a turn with {MEDIA[kind]}: models are trained on text alone here")
     kind = "None" if content is None else f"a {type(content).__name__}"
     raise GPTError(f"{where}: the content of a turn is a text, not {kind}")
+
+
+def mark_of(text: str) -> re.Pattern | None:
+    """How turns begin in a text, by its first line: `user:`, or `User:`, `**User:**` or `## User` of a transcript; None
+    where that begins no turn."""
+    return next((mark for mark in MARKS if mark.match(text.lstrip())), None)
+
+
+def turns_of_text(text: str) -> list[dict] | None:
+    """The messages of a text whose first line begins a turn; None for any other. Every line that begins as that one
+    does starts a message, which ends at the next."""
+    mark = mark_of(text)
+    if mark is None:
+        return None
+    parts = mark.split(text.lstrip())[1:]
+    pairs = zip(parts[::2], parts[1::2], strict=True)
+    return [{"role": SPEAKERS[name.lower()], "content": content.strip()} for name, content in pairs]
 
 
 def read_turns(text: Iterable[str], name: str) -> Iterator[Row]:

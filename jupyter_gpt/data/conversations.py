@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 
 from jupyter_gpt.data import conversation_formats as formats
 from jupyter_gpt.data import files, hub, mixture, sources
-from jupyter_gpt.data.render import TURN
 from jupyter_gpt.errors import GPTError
 
 GENERATED = {"stories-qa": "stories_qa", "sums-cot": "sums"}  # source: module
@@ -64,14 +63,14 @@ class Reading:
 
 def parse(text: str, bad_rows: str | None = None) -> dict[str, float] | str:
     """A cell's body: a mixture {source: weight}, or the body itself if it is conversations."""
-    if TURN.match(text.lstrip()):
+    if formats.mark_of(text):
         if not list(read(CELL, cell=text, bad_rows=bad_rows)):  # raises every error before any work starts
             raise GPTError("the cell has no conversation in it: write turns of user: and assistant:")
         return text
     try:
         return mixture.parse(text)
     except GPTError as error:
-        if any(TURN.match(line) for line in text.splitlines()):
+        if any(map(formats.mark_of, text.splitlines())):
             first = text.strip().splitlines()[0]
             raise GPTError(
                 f"the cell begins with {first[:40]!r}: a conversation begins with `user:` or `system:`"

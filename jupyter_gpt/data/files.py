@@ -212,7 +212,11 @@ def rows(path: Path) -> Iterator[Row]:
         return _json_list(path) if len(lines) == 1 and _is_list_of_rows(values[0]) else _json_lines(path)
     if lines and lines[0].lstrip().startswith("["):
         return _json_list(path)
-    return _json_object(path) if suffix == ".json" else _json_lines(path)
+    return (
+        _json_objects(path)
+        if suffix == ".json" or "".join(map(str.strip, lines)).startswith('{"') and lines[0].strip() == "{"
+        else _json_lines(path)
+    )
 
 
 def _first_lines(path: Path) -> list[str]:
@@ -286,16 +290,23 @@ def _json_list(path: Path) -> Iterator[Row]:
     return ((f"{path}, line {line}", value) for line, value in elements(chunks(path), str(path)))
 
 
-def _json_object(path: Path) -> Iterator[Row]:
-    """The rows of a JSON object: those of the only list in it, or else the object itself."""
+def _json_objects(path: Path) -> Iterator[Row]:
+    """The rows of a JSON object, those of the only list in it or else the object itself; of several objects each."""
+    text, at, values = contents(path), 0, []
+    decoder = json.JSONDecoder()
     try:
-        value = json.loads(contents(path))
+        while at < len(text) and (start := at + len(text[at:]) - len(text[at:].lstrip())) < len(text):
+            value, at = decoder.raw_decode(text, start)
+            values.append((f"{path}, line {text.count(chr(10), 0, start) + 1}", value))
+        if not values:
+            json.loads(text)
     except json.JSONDecodeError as error:
         raise GPTError(f"{path}, line {error.lineno} is not JSON: {error.msg} at column {error.colno}") from None
+    value = values[0][1]
     lists = [key for key, inner in value.items() if isinstance(inner, list)] if isinstance(value, dict) else []
-    if len(lists) == 1 and lists[0] not in ("messages", "conversations"):
+    if len(values) == len(lists) == 1 and lists[0] not in ("messages", "conversations"):
         return ((f"{path}, row {number}", row) for number, row in enumerate(value[lists[0]], 1))
-    return iter([(f"{path}, line 1", value)])
+    return iter(values)
 
 
 def _table_rows(path: Path) -> Iterator[Row]:

@@ -146,8 +146,11 @@ def test_json_lists_objects_and_lines_under_either_name(tmp_path):
     (tmp_path / "turns.jsonl").write_text(json.dumps(ASKED))
     assert messages(str(tmp_path / "turns.jsonl")) == [ASKED]
     assert [c.where[-7:] for c in read(str(tmp_path / "list.json"))] == [" line 2", "line 14"]
-    (tmp_path / "one.json").write_text(json.dumps(row, indent=1))
-    assert messages(str(tmp_path / "one.json")) == [ASKED]
+    for name in ("one.json", "one.jsonl"):
+        (tmp_path / name).write_text(json.dumps(row, indent=1))
+        assert messages(str(tmp_path / name)) == [ASKED]
+        (tmp_path / name).write_text("\n".join([json.dumps(row, indent=1)] * 2))
+        assert messages(str(tmp_path / name)) == [ASKED, ASKED], "several objects"
 
 
 def test_tables(tmp_path):
@@ -229,14 +232,32 @@ def test_the_cell_itself():
     assert found[1].messages[2]["content"] == "You: no."
 
 
+@pytest.mark.parametrize(
+    "mark",
+    [
+        "User: {}\nAssistant: {}",
+        "**Human:** {}\n\n**AI**: {}",
+        "## User\n\n{}\n\n## ChatGPT:\n{}",
+        "HUMAN: {}\nBot: {}",
+    ],
+)
+def test_transcripts_are_read(tmp_path, mark):
+    text = "\n---\n".join([mark.format("Who?", "user: me,\nthe Assistant")] * 2)
+    (tmp_path / "chat.txt").write_text(text)
+    for found in (read(chats.CELL, cell=text), read(str(tmp_path / "chat.txt"))):
+        asked, answer = next(found).messages
+        assert asked == {"role": "user", "content": "Who?"} and parse(text) == text
+        assert answer == {"role": "assistant", "content": "user: me,\nthe Assistant"}
+
+
 def test_a_mixture_is_told_from_conversations():
     assert parse("stories-qa: 1\n./mine.jsonl: 2\n") == {"stories-qa": 1.0, "./mine.jsonl": 2.0}
     with pytest.raises(GPTError, match="the cell begins with 'Hello there': a conversation begins with `user:`"):
         parse("Hello there\nuser: Who?\nassistant: Me.")
     with pytest.raises(GPTError, match="stories has no weight"):
         parse("stories\nsums")
-    with pytest.raises(GPTError, match=r"Human is 'Who\?', not a number.*or a conversation, in lines `user: …`"):
-        parse("Human: Who?\nAI: Me.")
+    with pytest.raises(GPTError, match=r"Person is 'Who\?', not a number.*or a conversation, in lines `user: …`"):
+        parse("Person: Who?\nMe.")
     with pytest.raises(
         GPTError, match="the cell, line 4: a conversation begins with `user:` or `system:`, not with 'Hm'"
     ):
