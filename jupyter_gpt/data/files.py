@@ -214,7 +214,7 @@ def rows(path: Path) -> Iterator[Row]:
         return _json_list(path)
     return (
         _json_objects(path)
-        if suffix == ".json" or "".join(map(str.strip, lines)).startswith('{"') and lines[0].strip() == "{"
+        if suffix == ".json" or ("".join(map(str.strip, lines)).startswith('{"') and lines[0].strip() == "{")
         else _json_lines(path)
     )
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.imports import without_iri_grammar
-from jupyter_gpt.inference.schemas import enforceable, map_subschemas, resolve
+from jupyter_gpt.inference.schemas import annotations, check_size, enforceable, map_subschemas, resolve
 
 BACKSLASH = "\\"
 LONGEST = {"email": 254, "hostname": 253}  # characters (RFC 5321, RFC 1035)
@@ -54,7 +54,9 @@ class Rule:
         """The note on a completion under this rule."""
         if self.kind == "grammar":
             return "constrained by grammar"
-        return f"constrained {'by' if self.kind == 'regex' else 'to'} {self.words}"
+        unknown = ", ".join(sorted(annotations(self.what))) if self.kind == "json" else ""
+        more = f"; not checked, as the format is not known: {unknown}" if unknown else ""
+        return f"constrained {'by' if self.kind == 'regex' else 'to'} {self.words}{more}"
 
     def grammar(self, lead: str = "", tails: tuple[str, ...] = (), alphabet: str = "") -> str:
         """For llguidance: optionally `lead`, then the constrained text, then optionally one of `tails`.
@@ -172,6 +174,7 @@ def of_json(json: object) -> Rule:
         raise GPTError(f"expected a schema (a dict, a file, a pydantic model) or true for json, got {json!r:.40}")
     with without_iri_grammar():
         from jsonschema.exceptions import SchemaError
+    check_size(schema)
     try:
         checker(schema).check_schema(schema)
     except SchemaError as error:

@@ -8,15 +8,19 @@ rewritten is refused: it is never enforced in part.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import permutations
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.disjoint_schemas import Ref, Schema, exclude, negate, satisfies, values_of
 
 LITERAL = ("const", "enum", "default", "examples", "example")  # values, in which nothing is a keyword
 NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")  # schemas by name, not keywords
-UNCHECKED = ("password", "byte", "binary")  # OpenAPI formats that do not restrict the text
+FORMATS = ("date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "time", "uri", "uuid", "unknown")
+DEEPEST, LARGEST = 100, 10_000  # levels, and parts with every $ref in place: compiling takes a few seconds at most
+UNIQUE = 1_000  # arrays of different listed values that are written out
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 OLD = ("draft-03", "draft-04", "draft-06", "draft-07")  # they ignore everything beside a $ref
 
@@ -29,6 +33,47 @@ def enforceable(schema: dict) -> dict:
         return rewrite(schema, partial(resolve, root=schema))
     except RecursionError:
         raise refuse("it is nested too deeply") from None
+
+
+def check_size(schema: dict) -> None:
+    """Raises GPTError for a schema that would take minutes to compile."""
+    level, depth = [schema], 0
+    while level := [one for part in level for one in inside(part)]:
+        depth += 1
+        if depth > DEEPEST:
+            raise refuse(f"it is nested deeper than {DEEPEST} levels")
+    sizes: dict[str, int] = {}
+
+    def size(part: object) -> int:
+        pointer = part.get("$ref") if isinstance(part, dict) else None
+        used = {k: v for k, v in part.items() if k not in ("$defs", "definitions")} if isinstance(part, dict) else part
+        total = 1 + sum(map(size, inside(used)))
+        if isinstance(pointer, str):
+            if pointer not in sizes:
+                sizes[pointer] = 0  # a part of itself
+                sizes[pointer] = size(resolve(pointer, schema))
+            total += sizes[pointer]
+        return total
+
+    try:
+        parts = size(schema)
+    except RecursionError:
+        raise refuse("it is nested too deeply") from None
+    if parts > LARGEST:
+        raise refuse(f"it has more than {LARGEST:,} parts, counted with every $ref in place")
+
+
+def inside(part: object) -> list:
+    """The lists and objects in a part."""
+    values = part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
+    return [one for one in values if isinstance(one, dict | list)]
+
+
+def annotations(part: object) -> set[str]:
+    """The formats of a schema that are not known: by the standard they are annotations and restrict nothing."""
+    found = set().union(*map(annotations, inside(part))) if inside(part) else set()
+    kind = part.get("format") if isinstance(part, dict) else None
+    return found | {kind} if isinstance(kind, str) and kind not in FORMATS else found
 
 
 def modern(part: object, anchors: Mapping[str, str], old: bool) -> object:
@@ -95,7 +140,7 @@ def rewrite(part: object, ref: Ref) -> object:
     if not isinstance(part, dict):
         return part
     new = map_subschemas(part, lambda one: rewrite(one, ref))
-    if isinstance(new.get("format"), str) and new["format"] in UNCHECKED:
+    if isinstance(new.get("format"), str) and new["format"] not in FORMATS:
         del new["format"]
     for keyword, rewriting in REWRITINGS.items():
         if keyword in new:
@@ -175,8 +220,18 @@ def property_names(new: dict, was: dict, ref: Ref) -> dict:
 
 
 def unique(new: dict, was: dict, ref: Ref) -> dict:
-    """`uniqueItems` is dropped where it restricts nothing; elsewhere it stays, and is refused."""
-    return replaced(new, ("uniqueItems",)) if new["uniqueItems"] is False or new.get("maxItems", 2) < 2 else new
+    """`uniqueItems` is dropped where it restricts nothing; arrays of few listed values are written out; elsewhere it
+    stays, and is refused."""
+    if new["uniqueItems"] is False or new.get("maxItems", 2) < 2:
+        return replaced(new, ("uniqueItems",))
+    values = values_of(was.get("items", True), ref)
+    if values is None or "prefixItems" in was or was.get("type") != "array":
+        return new
+    counts = range(was.get("minItems", 0), min(len(values), was.get("maxItems", len(values))) + 1)
+    if sum(math.perm(len(values), count) for count in counts) > UNIQUE:
+        return new
+    arrays = [list(array) for count in counts for array in permutations(values, count)]
+    return {**replaced(new, ("uniqueItems", "items", "minItems", "maxItems", "type")), "enum": arrays}
 
 
 def unevaluated(new: dict, was: dict, ref: Ref) -> dict:
