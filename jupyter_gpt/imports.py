@@ -6,6 +6,7 @@ import gc
 import importlib
 import importlib.util
 import os
+import signal
 import sys
 import threading
 import time
@@ -57,6 +58,21 @@ def without_iri_grammar() -> Iterator[None]:
     finally:
         if stand_in is not None:
             del sys.modules[name]
+
+
+def uninterrupted(name: str) -> ModuleType:
+    """A module, whose import an interrupt of the main thread waits for: a C extension whose first import is cut off
+    cannot be imported again in the same process."""
+    if name in sys.modules or threading.current_thread() is not threading.main_thread():
+        return importlib.import_module(name)
+    came: list[tuple] = []
+    before = signal.signal(signal.SIGINT, lambda *given: came.append(given))
+    try:
+        return importlib.import_module(name)
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if came and callable(before):
+            before(*came[0])
 
 
 def import_ahead(idle: Callable[[], bool]) -> threading.Thread:

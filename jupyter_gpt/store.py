@@ -16,7 +16,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jupyter_gpt.errors import GPTError
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 MAX_NUMBER = 1 << 53  # in a file: integers are exact in a float up to here
+MOST_VALUES = 100_000  # that the aliases of a YAML file may stand for
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # no space, no quota, read-only
 
 
@@ -119,6 +120,32 @@ def read_json(path: Path, **types: object) -> dict:
         raise ValueError(f"it holds {type(values).__name__}, not an object")
     check_types(values, **types)
     return values
+
+
+def read_yaml(path: Path) -> Any:
+    """The value in a YAML file. Raises ValueError, and nothing else, for one that cannot be read, or whose aliases
+    multiply it."""
+    import yaml
+
+    sizes: dict[int, int] = {}
+
+    def size(node) -> int:
+        if id(node) not in sizes:
+            sizes[id(node)] = MOST_VALUES  # of a part of itself
+            parts = node.value if isinstance(node.value, list) else []
+            parts = [one for part in parts for one in (part if isinstance(part, tuple) else (part,))]
+            sizes[id(node)] = 1 + sum(map(size, parts))
+        return sizes[id(node)]
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
+        node = loader.get_single_node()
+        if "*" in text and node is not None and size(node) > max(len(text), MOST_VALUES):
+            raise ValueError("its aliases multiply it")
+        return None if node is None else loader.construct_document(node)
+    except (OSError, RecursionError, yaml.YAMLError) as error:
+        raise ValueError(str(error)) from error
 
 
 def stamp_of(path: Path) -> tuple[int, ...] | None:

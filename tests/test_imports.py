@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -101,3 +102,30 @@ def test_the_grammar_of_iris_is_built_when_one_is_checked():
     pytest.importorskip("rfc3987_syntax")
     done = subprocess.run([sys.executable, "-c", FORMATS], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "True", "False", "True"]
+
+
+INTERRUPTED = """
+import os, signal, sys
+from pathlib import Path
+
+Path("slow.py").write_text("import os, signal\\nos.kill(os.getpid(), signal.SIGINT)\\nwhole = [sum(range(10**6))]\\n")
+sys.path.insert(0, ".")
+from jupyter_gpt.imports import uninterrupted
+
+try:
+    uninterrupted("slow")
+except KeyboardInterrupt:
+    print("interrupted", "whole" in vars(sys.modules["slow"]), uninterrupted("slow").whole[0])
+"""
+
+
+def test_an_interrupt_waits_for_an_import(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+    assert done.stdout.split() == ["interrupted", "True", str(sum(range(10**6)))]

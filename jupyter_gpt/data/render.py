@@ -366,7 +366,7 @@ def template_errors() -> Iterator[None]:
 
     try:
         yield
-    except (TemplateError, ValueError, TypeError) as error:
+    except (TemplateError, ValueError, TypeError, ArithmeticError, MemoryError) as error:  # 1 / 0, 'a' * 10**20
         raise GPTError(f"the chat template refuses this conversation: {' '.join(str(error).split())}") from error
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from jupyter_gpt.data.files import utf8
 from jupyter_gpt.errors import GPTError
 
 VISIBLE = {" ": "·", "\n": "⏎", "\t": "⇥", "\x7f": "␡", "\xa0": "⍽"}
@@ -25,10 +26,11 @@ def pieces(tokenizer, text: str) -> list[Piece]:
     """The tokens of `text` under a fast transformers tokenizer, without special tokens added.
 
     The bytes come from the tokens' own byte-level spelling where that spells out the text exactly, else from the
-    tokenizer's offsets. Raises GPTError for a tokenizer that knows no offsets.
+    tokenizer's offsets. Raises GPTError for a tokenizer that knows no offsets, and for a lone surrogate.
     """
     if not getattr(tokenizer, "is_fast", False):
         raise GPTError("showing tokens needs a fast tokenizer: this one does not tell where its tokens stand")
+    utf8(text, "the text")
     found = tokenizer(text, return_offsets_mapping=True, add_special_tokens=False, verbose=False)
     ids, offsets = list(found["input_ids"]), found["offset_mapping"]
     names = tokenizer.convert_ids_to_tokens(ids)

@@ -108,7 +108,10 @@ def tokenizer_of(model):
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(model.folder, **SAFE)
+        tokenizer = AutoTokenizer.from_pretrained(model.folder, **SAFE)
+        if not isinstance(tokenizer.model_max_length, int | float):
+            raise TypeError("model_max_length")
+        return tokenizer
     except Exception as error:  # damaged files raise anything
         names = ("tokenizer.json", "tokenizer.model", "vocab.json")
         file = next((name for name in names if (model.folder / name).exists()), None)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from itertools import accumulate, cycle, islice, product
 from typing import Any, NamedTuple, TypeAlias
 
+from jupyter_gpt.imports import uninterrupted
+
 GREY, BLUE, ORANGE, GREEN, RED = "#666666", "#3b82c4", "#e07b39", "#2f9e6e", "#d04545"
 COLOURS = (BLUE, ORANGE, GREEN, "#b3589a", "#c9a227", "#5b6bbf", "#c0504d", "#4aa3a2")
 DASHED = (0, (4, 3))
@@ -116,7 +118,7 @@ class Panel(NamedTuple):
 
 def figure(width: float = 7.2, height: float = 3.0, rows: int = 1, columns: int = 1, **options: Any) -> tuple:
     """An empty figure of so many inches, and its axes in running order; `options` are those of `subplots`."""
-    from matplotlib.figure import Figure
+    Figure = uninterrupted("matplotlib.figure").Figure
 
     made = Figure(figsize=(width, height), dpi=180, facecolor="white")
     axes = made.subplots(rows, columns, squeeze=False, **options).flatten()
@@ -144,7 +146,7 @@ def legend(axes: Any, **options: Any) -> None:
 
 
 def png(made: Any) -> bytes:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    FigureCanvasAgg = uninterrupted("matplotlib.backends.backend_agg").FigureCanvasAgg
 
     made.tight_layout()
     out = io.BytesIO()
@@ -293,7 +295,7 @@ def matrix(plot: Matrix) -> Any:
 
 def panels(shown: Sequence[Panel], alarms: Sequence[int] = (), columns: int = 3) -> Any:
     """The first panel at full width, the others beneath it, `columns` a row; `alarms` are steps, red in all."""
-    from matplotlib.figure import Figure
+    Figure = uninterrupted("matplotlib.figure").Figure
 
     rows = -(-(len(shown) - 1) // columns)
     made = Figure(figsize=(7.6, 2.8 + 1.6 * rows), dpi=180, facecolor="white")

@@ -23,11 +23,9 @@ PACE = 50  # steps by which the time left is told
 
 def read_recipe(path: Path) -> dict:
     """What a run is."""
-    import yaml
-
     try:
         with reading(f"run {path.parent.name}", "its recipe.yaml cannot be read, --overwrite makes the run anew"):
-            header = yaml.load(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+            header = store.read_yaml(path)
             recipe = header["recipe"]
             store.check_types({**header, **recipe}, kind=str, steps=int)
             return {"kind": algorithm(header["kind"], recipe), "steps": recipe["steps"]}

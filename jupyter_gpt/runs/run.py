@@ -68,16 +68,14 @@ class Run:
 
     def read_recipe(self) -> None:
         """Read what it is. Raises GPTError where that is missing or damaged."""
-        import yaml
-
         path = self.folder / "recipe.yaml"
         try:
             self.stamp = store.stamp_of(path)
-            header = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+            header = store.read_yaml(path)
             store.check_types({**header, **header["recipe"]}, kind=str, steps=int)
             self.kind, self.recipe, self.provenance = header["kind"], header["recipe"], Provenance.read(header)
             self.recipe["steps"]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise GPTError(
                 f"run {self.name} cannot be read: its recipe.yaml is missing or damaged; --overwrite makes the run anew"
             ) from error

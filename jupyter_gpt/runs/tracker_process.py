@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from jupyter_gpt import store
 from jupyter_gpt.runs.events import Reader, declared
 
 POLL = 0.2  # seconds between two looks at the events
@@ -103,9 +104,7 @@ def indented(text: str) -> str:
 
 def configuration(folder: Path) -> dict[str, Any]:
     """The recipe, flat: what is nested by names with points between."""
-    import yaml
-
-    header = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
+    header = store.read_yaml(folder / "recipe.yaml")
     return {"stage": header["kind"], **flat(header["recipe"])}
 
 

@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 from urllib.parse import urlsplit
 
 import jupyter_gpt
@@ -73,8 +73,8 @@ def chosen(folder: Path) -> list[str]:
     """What the run in a folder logs to."""
     path = folder / FOLDER / CHOSEN
     try:
-        return list(store.read_json(path)["trackers"]) if path.exists() else []
-    except (ValueError, KeyError, TypeError):
+        return [name for name in store.read_json(path, trackers=list).get("trackers", ()) if name in get_args(Tracker)]
+    except ValueError:
         return []
 
 

@@ -196,16 +196,17 @@ def leftovers(paths: list[Path]) -> list[Path]:
 
 
 def size(path: Path) -> int:
-    """Bytes of a file or folder."""
-    files = path.rglob("*") if path.is_dir() else [path]
+    """Bytes of a file or folder; of a link its own."""
+    files = path.rglob("*") if path.is_dir() and not path.is_symlink() else [path]
     return sum(file.lstat().st_size for file in files if not file.is_dir())
 
 
 def remove(path: Path) -> None:
-    """Remove a file or folder; it has another name before its content goes, so that none is seen without a part."""
+    """Remove a file or folder, of a link only the link; it has another name before its content goes, so that none is
+    seen without a part."""
     gone = path.with_name(f".deleted-{path.name}.{os.getpid()}")
     os.replace(path, gone)
-    shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
+    shutil.rmtree(gone) if gone.is_dir() and not gone.is_symlink() else gone.unlink()
 
 
 def update_references(session, name: str, new: str, users: list[str]) -> None:

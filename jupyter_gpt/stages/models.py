@@ -12,6 +12,7 @@ from pydantic import AfterValidator
 
 from jupyter_gpt import store
 from jupyter_gpt.arguments import WrongArgument
+from jupyter_gpt.data.files import utf8
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.models import catalogue
 from jupyter_gpt.models.models import Model
@@ -145,6 +146,7 @@ class Save(Bound):
             raise WrongArgument("%gpt save requires FOLDER, or --gguf FILE")
         if self.folder is not None and self.gguf is not None:
             raise GPTError("FOLDER and --gguf are two ways to save: give one")
+        utf8(str(self.folder or self.gguf), "the path")
         if self.quantize is not None and self.gguf is None:
             raise GPTError("--quantize is for a GGUF file: give --gguf FILE")
 

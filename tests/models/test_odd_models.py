@@ -2,12 +2,15 @@
 reported.
 """
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
 from helpers.architectures import tiny
+from helpers.errors import fail
 from jupyter_gpt.data.conversation_dataset import Conversations
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.stages.rankings import Ranking
@@ -108,3 +111,38 @@ def test_what_cannot_be_done_is_one_line(kind, options, why, gpt, tiny_model):
     with pytest.raises(GPTError, match=why) as error:
         gpt.sft("reply", ROWS, "base", **SHORT, **options)
     assert "\n" not in str(error.value)
+
+
+DAMAGED = [
+    ("config.json", {"num_attention_heads": 0}),
+    ("config.json", {"vocab_size": -1}),
+    ("tokenizer_config.json", {"model_max_length": "x"}),
+    ("tokenizer_config.json", {"tokenizer_class": 7}),
+    ("tokenizer_config.json", {"extra_special_tokens": 4}),
+]
+
+
+@pytest.mark.parametrize(("name", "change"), DAMAGED)
+def test_settings_that_no_model_has_are_one_line(gpt, tiny_model, name, change):
+    path = tiny_model(gpt, "fox").folder / name
+    gpt.models.resident.clear()
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    assert "fox" in fail(gpt.prompt, "a", model="fox", max_tokens=2)
+
+
+@pytest.mark.parametrize(
+    "template", ["{{ 'a' * 10**20 }}", "{{ 1 / 0 }}", "{{ range(10**20) | list }}", "{{ '%c' % 10**11 }}"]
+)
+def test_templates_that_fail_are_one_line(gpt, tiny_model, template):
+    tiny_model(gpt, "fox", chat=True).tokenizer.chat_template = template
+    assert "the chat template refuses this conversation" in fail(gpt.prompt, "a", model="fox", max_tokens=2)
+
+
+def test_half_a_character_is_one_line(gpt, tiny_model):
+    tiny_model(gpt, "fox")
+    for call in (
+        lambda: gpt.tokens("fox", "a \ud83d b"),
+        lambda: gpt.save("fox", "\ud83d"),
+        lambda: gpt.save("fox", gguf="\ud83d.gguf"),
+    ):
+        assert "U+D83D" in fail(call)

@@ -7,6 +7,7 @@ import warnings
 import pytest
 
 from helpers import TESTS
+from helpers.errors import fail
 from helpers.stopping import stopped_at
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.runs.events import cut_events, read_events
@@ -108,3 +109,40 @@ def test_prompts_of_odd_characters_are_read_back_as_they_were(gpt, tiny_model):
     gpt.rlhf("more", prompts, policy="fox", algo="grpo", reward=lambda p, c: len(c), steps=1, samples=2, max_tokens=2)
     gpt.runs.known.clear()
     assert gpt.runs["more"].recipe["prompts"] == prompts
+
+
+@pytest.mark.parametrize(
+    "handle",
+    [{"launcher": "slurm"}, {}, {"pid": "x"}, {"launcher": "processes", "host": "h"}, {"launcher": "ray", "host": 5}],
+)
+def test_a_damaged_handle_costs_no_other_run(gpt, train, handle):
+    run, _ = train("fox", steps=2), train("other", steps=2)
+    (run.folder / "launcher.json").write_text(json.dumps(handle))
+    gpt.runs.known.clear()
+    assert gpt.runs["fox"].status == "finished" and "other" in gpt.runs.report.text
+    path = run.folder / "events.jsonl"
+    path.write_text("".join(path.read_text().splitlines(True)[:-1]))
+    gpt.runs.known.clear()
+    assert gpt.runs["fox"].status == "interrupted" and "other" in gpt.runs.report.text
+
+
+@pytest.mark.parametrize("chosen", [[5], {"trackers": 5}, {"trackers": [5, "../../x", "a\0b"]}])
+def test_trackers_that_are_none_are_passed_over(gpt, train, chosen):
+    run = stopped_at(2, train, "fox", steps=6)
+    (run.folder / "trackers").mkdir()
+    (run.folder / "trackers" / "chosen.json").write_text(json.dumps(chosen))
+    assert gpt.resume("fox").status == "finished"
+
+
+def test_a_recipe_whose_aliases_multiply_is_damaged(gpt, train):
+    run = train("fox", steps=2)
+    path = run.folder / "recipe.yaml"
+    lines = ["a0: &a0 [x, x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 9)), "b: &b [*b]"]
+    whole = path.read_text()
+    for bomb in ("\n".join(lines[:-1]), lines[-1]):
+        path.write_text(f"{whole}\n{bomb}\n")
+        gpt.runs.known.clear()
+        assert "its recipe.yaml is missing or damaged" in fail(gpt.resume, "fox", steps=4)
+    path.write_text(whole.replace("seed: 0", "seed: &s 0") + "\nnote: [1, 2]\n")
+    gpt.runs.known.clear()
+    assert gpt.runs["fox"].steps == 2

@@ -143,3 +143,12 @@ def test_a_name_locked_by_another_process_is_kept(gpt, train, monkeypatch):
     monkeypatch.setattr(store, "lock", locked)
     assert "story is in use by another process" in fail(gpt.delete, "story")
     assert gpt.models["story"].folder.exists()
+
+
+def test_of_a_linked_model_the_link_is_deleted(gpt, tiny_model, tmp_path):
+    folder, target = tiny_model(gpt, "fox").folder, tmp_path / "elsewhere"
+    folder.rename(target)
+    folder.symlink_to(target)
+    gpt.models.resident.clear()
+    assert set(gpt.delete("fox")) == {"model"}
+    assert "fox" not in gpt.models and not folder.is_symlink() and (target / "config.json").exists()

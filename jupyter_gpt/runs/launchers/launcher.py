@@ -27,6 +27,13 @@ from jupyter_gpt.errors import GPTError, nearest
 GROUP = "jupyter_gpt.launchers"
 SHIPPED = ("processes", "slurm", "ray")  # modules beside this one
 HANDLE = "launcher.json"  # in the folder of a run that a launcher holds
+FIELDS = {
+    **dict.fromkeys(("launcher", "host", "folder", "job", "cluster"), str),
+    **dict.fromkeys(("devices", "nodes", "pid"), int),
+    "detached": bool,
+    "started": int | float,
+}
+NEEDED = {"processes": ("pid", "folder"), "slurm": ("job", "folder"), "ray": ("pid", "folder")}
 SETTINGS = "launchers.json"  # in the store or the user's configuration folder: settings by the name of a launcher
 LOGS = "logs"  # in the folder of a run: what its processes and its launcher print
 
@@ -156,10 +163,11 @@ def write_handle(name: str, launch: Launch, handle: Mapping[str, Any]) -> dict:
 def read_handle(folder: Path) -> dict | None:
     """The handle of the run in `folder`; None where no launcher holds it, or the file is damaged."""
     try:
-        found = store.read_json(folder / HANDLE, launcher=str, host=str, devices=int, nodes=int, detached=bool)
+        found = store.read_json(folder / HANDLE, **FIELDS)
     except ValueError:
         return None
-    return found if "launcher" in found else None
+    needed = ("launcher", "host", *NEEDED.get(found.get("launcher", ""), ()))
+    return found if all(name in found for name in needed) else None
 
 
 def is_alive(handle: Mapping[str, Any]) -> bool:
