@@ -194,6 +194,8 @@ def save(session, options: Save) -> Path:
 
     session.finish_first(options.name)
     model = session.models.about(options.name)
+    if model.kind == "endpoint":
+        raise GPTError(f"{options.name} is an endpoint: only its server has its weights")
     if options.gguf is not None:
         return on_worker("torch", lambda: to_gguf(session, model, options))
     base = session.models.folder(model.base) if getattr(model, "base", None) else None
