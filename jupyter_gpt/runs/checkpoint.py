@@ -59,7 +59,7 @@ def save(
         kept = latest(folder)
         raise GPTError(
             f"the checkpoint of step {step} could not be written ({error}); "
-            + (f"the one of step {int(kept.name[5:])} is whole" if kept else "there is none before it")
+            + (f"the one of step {step_of(kept)} is whole" if kept else "there is none before it")
         ) from error
     prune(folder, newest, pinned)
     return target
@@ -67,7 +67,7 @@ def save(
 
 def steps(folder: Path) -> list[int]:
     """The steps of the whole checkpoints in `folder`, oldest first."""
-    return sorted(int(path.name[5:]) for path in folder.glob("step-*"))
+    return sorted(step_of(path) for path in folder.glob("step-*"))
 
 
 def at(folder: Path, step: int) -> Path:
@@ -189,6 +189,11 @@ def restore(folder: Path, modules: Mapping, optimizers) -> dict:
 def latest(folder: Path) -> Path | None:
     """The newest whole checkpoint in `folder`, or None."""
     return max(folder.glob("step-*"), default=None)
+
+
+def step_of(checkpoint: Path | None) -> int:
+    """The step of a checkpoint; -1 of none."""
+    return int(checkpoint.name[5:]) if checkpoint else -1
 
 
 def load(checkpoint: Path) -> tuple[dict, dict, dict]:

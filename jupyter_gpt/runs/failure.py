@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
+import signal
 import socket
 import traceback
 from collections.abc import Mapping, Sequence
@@ -18,6 +21,9 @@ from jupyter_gpt.runs.launchers.launcher import LOGS, launcher
 
 KERNEL = "JUPYTER_GPT_KERNEL"  # of the environment: the process that this one must not outlive, as HOST:PID
 OURS = Path(jupyter_gpt.__file__).parent
+FULL = 64 << 10  # bytes: of a disk with fewer a run writes no checkpoint and no event
+ROOT_CAUSE = re.compile(r"Root Cause.*?rank\s*: (\d+).*?exitcode\s*: (-?\d+)", re.DOTALL)  # torchrun's report
+OUT_OF_MEMORY = re.compile(r"oom[-_ ]kill|OOM Killed|Out Of Memory", re.IGNORECASE)  # Slurm's, systemd's, the kernel's
 
 
 class ProcessFailed(GPTError):
@@ -88,12 +94,39 @@ def error_of(name: str, events: Sequence[dict], handle: Mapping[str, Any], folde
 
 
 def last_words(handle: Mapping[str, Any], folder: Path) -> str:
-    """How the processes ended, as far as their log says."""
+    """How the processes ended, as far as the disk, their exit status and their log tell."""
+    with suppress(OSError):
+        if shutil.disk_usage(folder).free < FULL:
+            return f"the disk of {folder} is full"
+    killed = exit_signal(handle)
     with suppress(GPTError, OSError):
         for path in launcher(handle["launcher"]).logs(handle, folder):
             with path.open("rb") as file:
-                file.seek(max(0, file.seek(0, os.SEEK_END) - 4000))
-                lines = [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
-            if lines:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - 8000))
+                text = file.read().decode(errors="replace")
+            if OUT_OF_MEMORY.search(text):
+                return "its memory ran out: the system's out-of-memory killer ended it"
+            if cause := ROOT_CAUSE.findall(text):
+                rank, status = cause[-1]
+                return f"rank {rank} {killed_by(-int(status)) if int(status) < 0 else f'ended with status {status}'}"
+            lines = [line.strip() for line in text.splitlines() if re.search(r"[^\W\d_]", line)]
+            if lines and not killed:
                 return f"the last line of {path.name} is {lines[-1]:.120}"
-    return "its process was killed"
+    return f"its process {killed_by(killed) if killed else 'was killed'}"
+
+
+def exit_signal(handle: Mapping[str, Any]) -> int:
+    """The signal that ended a process which this one started; 0 where it is not known."""
+    from jupyter_gpt.runs.launchers.processes import started
+
+    process = started(handle)
+    return max(0, -(process.poll() or 0)) if process else 0
+
+
+def killed_by(number: int) -> str:
+    """A signal by its name, and what it is most often due to."""
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        name = f"signal {number}"
+    return f"was killed by {name}{', most often because memory ran out' if name == 'SIGKILL' else ''}"

@@ -127,8 +127,13 @@ class Run:
 
     @property
     def held(self) -> bool:
-        """Whether it is running in processes of its own."""
-        return not self.here and last_of(self.events[-1:], "end") == {} and self.handle is not None and self.living
+        """Whether it is running in processes of its own. A cluster's job that was preempted begins again, unless the
+        user has stopped it."""
+        if self.here or self.handle is None or not self.living:
+            return False
+        end = last_of(self.events[-1:], "end")
+        again = self.handle["launcher"] == "slurm" and not control.asked(self.folder)["stop"]
+        return not end or (again and end["status"] == "stopped")
 
     @property
     def alive(self) -> bool:
@@ -140,10 +145,10 @@ class Run:
         if self.here:
             return "stopping" if self.stopping.is_set() else "paused" if self.paused.is_set() else "running"
         events = self.events
-        if events and events[-1]["event"] == "end":
-            return events[-1]["status"]
         if self.held:
             return control.status(self.folder)
+        if events and events[-1]["event"] == "end":
+            return events[-1]["status"]
         if self.handle and failure.read(self.folder):
             return "failed"
         return "running" if store.lock_holder(self.folder) not in (None, os.getpid()) else "interrupted"

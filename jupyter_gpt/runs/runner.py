@@ -166,11 +166,11 @@ def are_numbers(model) -> bool:
 
 def kept(log: Log) -> str:
     """Which checkpoint there is, in words."""
-    from jupyter_gpt.runs.checkpoint import latest
+    from jupyter_gpt.runs.checkpoint import latest, step_of
 
     log.background.join()
     found = latest(log.run.folder / "checkpoints")
-    return f"the checkpoint of step {int(found.name[5:])} is kept" if found else "no checkpoint was made before it"
+    return f"the checkpoint of step {step_of(found)} is kept" if found else "no checkpoint was made before it"
 
 
 def diverged(log: Log, what: str, step: int) -> str:

@@ -33,7 +33,7 @@ class Extension:
 
     @property
     def step(self) -> int:
-        return int(self.begin.name[5:])
+        return checkpoint.step_of(self.begin)
 
     def cut(self) -> None:
         """Remove the later checkpoints: they are of the shorter run."""

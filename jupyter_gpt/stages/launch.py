@@ -40,7 +40,7 @@ def launch(session, options, kind: str, recipe, requested: Mapping, variables: M
     name, new = store.check_name(options.name), provenance(kind, requested, variables, sources_of(recipe))
     folder = session.runs.folder(name)
     trackers.check(options.log_to or ())
-    away = launch_of(folder, options, sent(recipe, variables), resuming=False) if options.elsewhere else None
+    away = launch_of(folder, options, recipe, variables) if options.elsewhere else None
     if options.dry_run:
         claim(session, name, new, options.overwrite)
         return dry_run_report(name, kind, away)
@@ -80,7 +80,7 @@ def resume(session, options) -> Run:
     newest = checkpoint.latest(run.folder / "checkpoints") if longer is None else longer.begin
     away = None
     if options.elsewhere:
-        away = launch_of(run.folder, options, sent(recipe, options.variables), resuming=newest is not None)
+        away = launch_of(run.folder, options, recipe, options.variables)
     else:
         only_one(session)
     with store.writing(f"run {name}"), store.locked(run.folder, f"{name} is being trained"):
@@ -91,7 +91,7 @@ def resume(session, options) -> Run:
             recipe = longer.recipe
             run.write_recipe(recipe)
         run.events[:] = cut_events(
-            run.folder / "events.jsonl", int(newest.name[5:]) if newest else -1, longer.notes if longer else ()
+            run.folder / "events.jsonl", checkpoint.step_of(newest), longer.notes if longer else ()
         )
     if away is not None:
         return start_processes(session, run, away, options.background or options.detach, new_folder=False)
@@ -191,7 +191,7 @@ class Away:
     variables: bytes
 
 
-def launch_of(folder: Path, where: Elsewhere, variables: Mapping, resuming: bool) -> Away:
+def launch_of(folder: Path, where: Elsewhere, recipe: Any, variables: Mapping | None) -> Away:
     """Raises GPTError, one line, for what cannot be started; nothing is touched."""
     name, _, address = (where.on or "processes").partition(":")
     found = launchers.launcher(name)
@@ -203,18 +203,18 @@ def launch_of(folder: Path, where: Elsewhere, variables: Mapping, resuming: bool
     }
     if not where.detach:
         environment[failure.KERNEL] = failure.this_process()
-    options = [flag for flag, given in (("--resume", resuming), ("--shard", where.shard)) if given]
     launch = Launch(
         folder=folder,
-        rank=(*RANK, str(folder), *options),
+        rank=(*RANK, str(folder), *(["--shard"] if where.shard else [])),
         devices=devices_of(where.devices, name),
         nodes=where.nodes or 1,
         environment=environment,
         detached=where.detach,
         settings={**launchers.settings_of(name), **({"address": address} if address else {})},
     )
+    recipe.check_devices(launch.devices * launch.nodes, where.shard)
     found.preview(launch)
-    return Away(name, launch, payload.pickled(variables))
+    return Away(name, launch, payload.pickled(sent(recipe, variables)))
 
 
 def own_path() -> list[str]:

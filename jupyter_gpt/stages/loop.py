@@ -229,8 +229,8 @@ class Trainer:
             self.optimizers.spread(self.ranks)
 
     def sharded_trunk(self) -> Any:
-        """The `Trunk` of a model that is to be cut into pieces. Raises GPTError where this training cannot."""
-        raise GPTError("--shard is for pretraining and supervised finetuning: leave it out")
+        """The `Trunk` of a model that is to be cut into pieces."""
+        raise NotImplementedError
 
     def reads(self, function: Callable[[], Any]) -> Any:
         """`function()`, which goes through the model; on all ranks where that lies in pieces."""

@@ -275,19 +275,6 @@ class RL(Trainer):
             rollout.old, _ = yield from logprobs_and_entropy(self.policy, self, rollout.rows, self.ranks)
         return rollout, reference
 
-    def spread(self) -> None:
-        recipe, ranks = self.recipe, self.ranks
-        if ranks is not None and recipe.algo.startswith("$"):
-            raise GPTError(f"--algo {recipe.algo}: an algorithm of yours trains on one device, leave --devices out")
-        if ranks is not None and self.sampler is not None:
-            raise GPTError("--rollout-dtype samples on one device: leave --devices out")
-        if ranks is not None and recipe.prompts_per_step < ranks.size:
-            raise GPTError(
-                f"--prompts-per-step {recipe.prompts_per_step} is less than the {ranks.size} devices: each samples "
-                "completions of prompts of its own"
-            )
-        super().spread()
-
     def own_micro_batches(self, rows: Sequence[PromptCompletion]) -> list[list[int]]:
         """Of the places of rows that pass through the models together those that are this rank's."""
         return micro_batches(self, rows, self.ranks)

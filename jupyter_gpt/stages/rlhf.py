@@ -93,7 +93,7 @@ def named(sources: Sequence[Rewarding], variables: dict) -> tuple[list[str], dic
     for source in sources:
         if callable(source):
             variable = next((key for key, value in variables.items() if value is source), None)
-            usual = variable or getattr(source, "__name__", "reward")
+            usual = variable or getattr(source, "__name__", "reward").replace("<lambda>", "reward")
             spellings = (usual, *(f"{usual}_{n}" for n in range(2, len(sources) + len(variables) + 3)))
             key = next(name for name in spellings if variables.get(name, source) is source)  # two may have one name
             variables[key] = source

@@ -197,8 +197,6 @@ For --loss kto a row is a vote: `prompt`, `completion` and `label`, true or fals
             raise GPTError(
                 "--samples 1 gives GRPO nothing to compare: it learns from several completions of one prompt"
             )
-        if self.rollout_dtype and (self.devices not in (None, 1) or self.nodes not in (None, 1)):
-            raise GPTError("--rollout-dtype samples on one device: leave --devices and --nodes out")
         losses = LOSSES.get(str(self.algo), ())
         if self.loss is not None and self.loss not in losses:
             if not losses and (owner := owner_of(self.loss)):
@@ -214,6 +212,18 @@ For --loss kto a row is a vote: `prompt`, `completion` and `label`, true or fals
         for name, owner in OWN.items():
             if getattr(self, name) and self.algo != owner:
                 raise GPTError(f"--{name.replace('_', '-')} belongs to --algo {owner}: leave it out with {self.algo}")
+
+    def check_devices(self, ranks: int, shard: bool) -> None:
+        super().check_devices(ranks, shard)
+        if ranks > 1 and str(self.algo).startswith("$"):
+            raise GPTError(f"--algo {self.algo}: an algorithm of yours trains on one device, leave --devices out")
+        if ranks > 1 and self.rollout_dtype:
+            raise GPTError("--rollout-dtype samples on one device: leave --devices and --nodes out")
+        if self.prompts_per_step < ranks:
+            raise GPTError(
+                f"--prompts-per-step {self.prompts_per_step} is less than the {ranks} devices: each samples "
+                "completions of prompts of its own"
+            )
 
 
 class RLRecipe(Recipe, RLHF):

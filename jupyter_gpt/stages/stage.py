@@ -150,6 +150,11 @@ class Training(Elsewhere):
     )
     variables: Mapping | None = option(None, "values of `$name` sources, by name", only="python")
 
+    def check_devices(self, ranks: int, shard: bool) -> None:
+        """Raises GPTError for what does not train on that many devices, or divided among them."""
+        if shard:
+            raise GPTError("--shard is for pretraining and supervised finetuning: leave it out")
+
 
 class Finetuning(Training):
     """Options of the stages that train on from a model."""
@@ -194,6 +199,10 @@ class Schedule(Training):
     )
     eval_tokens: Count | None = option(None, "held-out tokens of each validation", "N", group="Evaluation")
     sample_every: Count | None = option(None, "steps between samples (default: six in a run)", "N", group="Evaluation")
+
+    def check_devices(self, ranks: int, shard: bool) -> None:
+        if shard and ranks == 1:
+            raise GPTError("--shard divides a model among devices: give --devices 2 or more")
 
     def with_steps(self, steps: int) -> Any:
         """The recipe with its length: evaluations and samples whose distance is open are spread over it."""

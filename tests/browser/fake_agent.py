@@ -17,12 +17,16 @@ SAID = (
 )
 
 
+class Models(dict):
+    about = dict.__getitem__
+
+
 class Session:
     """As much of `gpt` as `%%prompt --react` needs."""
 
     def __init__(self):
         model = SimpleNamespace(name="assistant", kind="endpoint", has_chat=False, base_url="here", model="assistant")
-        self.models, self.memory, self.said = {"assistant": model}, Prompting(), iter(SAID)
+        self.models, self.memory, self.said = Models(assistant=model), Prompting(), iter(SAID)
 
     def prompt(self, text, **options):
         return prompt_with_techniques(self.models, self.memory, text, Prompt.of(text=text, **options), send=self.send)

@@ -89,7 +89,7 @@ def test_a_detached_run_is_followed_stopped_killed_and_resumed_to_the_same_model
     os.kill(handle["pid"], signal.SIGKILL)
     wait_until(lambda: again.status == "interrupted")
     with pytest.raises(
-        GPTError, match=r"^run apart was interrupted: its process was killed. %gpt resume apart goes on"
+        GPTError, match=r"^run apart was interrupted: its process was killed by SIGKILL, .*. %gpt resume apart goes on"
     ):
         again.wait()
     last = gpt.resume("apart")  # in this kernel

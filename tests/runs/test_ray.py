@@ -129,7 +129,7 @@ def test_the_driver_and_a_worker_that_is_lost_once(tmp_path, monkeypatch, fake_r
     assert fake_ray.asked["num_workers"] == 1 and fake_ray.asked["resources_per_worker"] == {"CPU": 1.0}
     payload.remove(tmp_path)  # as rank 0 does once all have read it
     (tmp_path / "rank-0").unlink()
-    assert ray_driver.before(tmp_path, b"what the notebook sends") == []  # no checkpoint yet: from the start
+    assert ray_driver.before(tmp_path, b"what the notebook sends")
     assert (tmp_path / payload.FILE).read_bytes() == b"what the notebook sends"
     assert driven(tmp_path, monkeypatch, "fails", restarts=1) == 1
     assert (tmp_path / "logs" / "ray-rank-0.log").read_text().count("this rank fails") == 2
@@ -157,17 +157,17 @@ def test_what_cannot_run_is_one_line(tmp_path, monkeypatch, fake_ray, changes, m
 
 def test_a_rank_that_has_told_why_it_failed_is_not_started_again(tmp_path):
     (tmp_path / "logs").mkdir()
-    assert ray_driver.before(tmp_path, b"") == []
+    assert ray_driver.before(tmp_path, b"")
     failure.write(tmp_path, 0, GPTError("the reward must return a number"))
-    assert ray_driver.before(tmp_path, b"") is None
+    assert not ray_driver.before(tmp_path, b"")
     lost = {"rank": 0, "error": "Connection reset", "frames": [[str(failure.OURS / "runs" / "runner.py"), 1, "f"]]}
     store.write_json(failure.path_of(tmp_path, 0), lost)
-    assert ray_driver.before(tmp_path, b"") == [] and failure.read(tmp_path) is None
+    assert ray_driver.before(tmp_path, b"") and failure.read(tmp_path) is None
     users = {**lost, "error": "ZeroDivisionError", "frames": [["/tmp/ipykernel_1/2.py", 1, "reward"]]}
     store.write_json(failure.path_of(tmp_path, 0), users)
-    assert ray_driver.before(tmp_path, b"") is None
+    assert not ray_driver.before(tmp_path, b"")
     failure.clear(tmp_path)
     end = {"event": "end", "status": "finished", "step": 3, "time": 0.0, "seconds": 1.0}
     (tmp_path / "events.jsonl").write_text(json.dumps(end) + "\n")
-    assert ray_driver.before(tmp_path, b"") is None  # it has ended: a process that fails after that changes nothing
+    assert not ray_driver.before(tmp_path, b"")  # it has ended: a process that fails after that changes nothing
     assert (tmp_path / "events.jsonl").read_text()

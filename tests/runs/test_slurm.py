@@ -84,6 +84,22 @@ def test_a_run_is_trained_and_stopped_on_two_nodes_and_refused_by_nodes_with_oth
     wait_until(lambda: not of_folder(run.folder))
 
 
+def test_a_requeued_job_goes_on_from_its_last_checkpoint(on_cluster, gpt):
+    launcher.configure("slurm", {"time": "5"})
+    run = tiny_run(gpt, steps=600, on="slurm", nodes=2, detach=True, checkpoint_every=10)
+    wait_until(lambda: run.step >= 15 or not run.alive)
+    slurm.slurm("scontrol", "requeue", run.handle["job"])
+    wait_until(lambda: slurm.state_of(run.handle) == "PENDING")
+    assert run.status == "running" and run.alive and run.step < 600
+    wait_until(lambda: not of_folder(run.folder))
+    (step,) = [int(path.name[5:]) for path in sorted((run.folder / "checkpoints").iterdir())[-1:]]
+    slurm.slurm("scontrol", "update", f"jobid={run.handle['job']}", "starttime=now")
+    run.wait()
+    assert run.status == "finished" and gpt.models["tiny"].step == 600
+    assert [event["step"] for event in run.events if event["event"] == "step"] == list(range(1, 601))
+    assert [event["step"] for event in run.events if event["event"] in ("start", "end")] == [0, step, 600]
+
+
 def test_a_job_that_waits_is_cancelled_by_stop(on_cluster, gpt):
     launcher.configure("slurm", {"options": "--hold"})
     run = tiny_run(gpt, steps=3, on="slurm", detach=True)

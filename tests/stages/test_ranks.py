@@ -15,6 +15,7 @@ from helpers.tiny import tiny_run
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.runs.control import FLAGS, RanksControl
 from jupyter_gpt.runs.events import Ready, Step
+from jupyter_gpt.runs.launchers import launcher
 
 LONG = {"steps": 60, "checkpoint_every": 5, "dtype": "float32", "sample_every": 1000, "eval_every": 1000}
 
@@ -46,7 +47,7 @@ def test_stopped_killed_and_resumed_on_two_devices_and_on_one(gpt, monkeypatch):
     ranks = [each for each in of_folder(run.folder) if "torch.distributed.run" not in each.cmdline()]
     assert len(ranks) == 2
     os.kill(ranks[1].pid, signal.SIGKILL)
-    with pytest.raises(GPTError, match="interrupted"):
+    with pytest.raises(GPTError, match="rank 1 was killed by SIGKILL, most often because memory ran out. %gpt resume"):
         run.wait()
     wait_until(lambda: not of_folder(run.folder))
     assert run.status == "interrupted"
@@ -56,20 +57,33 @@ def test_stopped_killed_and_resumed_on_two_devices_and_on_one(gpt, monkeypatch):
         assert torch.allclose(one, two, atol=1e-4)
 
 
-def test_what_is_not_for_several_devices_says_so(gpt):
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"devices": 4, "on": "slurm", "prompts_per_step": 3}, "--prompts-per-step 3 is less than the 4 devices"),
+        ({"devices": 2, "rollout_dtype": "bfloat16"}, "--rollout-dtype samples on one device"),
+        ({"devices": 2, "shard": True}, "--shard is for pretraining and supervised finetuning"),
+        ({"devices": 2, "algo": SimpleNamespace(METRICS=[], step=print)}, r"--algo \$SimpleNamespace: an algorithm of"),
+    ],
+)
+def test_what_is_not_for_several_devices_is_refused_before_a_process_starts(gpt, monkeypatch, options, message):
     rank_runs.fox(gpt)
-    four = SimpleNamespace(size=4, rank=1, shard=False)
-    grpo = rank_runs.training_of(gpt, "grpo")
-    grpo.ranks = four
-    with pytest.raises(GPTError, match="--prompts-per-step 3 is less than the 4 devices"):
-        grpo.spread()
-    grpo.recipe = grpo.recipe.replace(algo="$mine", prompts_per_step=4)
-    with pytest.raises(GPTError, match=r"--algo \$mine: an algorithm of yours trains on one device"):
-        grpo.spread()
-    reward = rank_runs.training_of(gpt, "reward")
-    reward.ranks = SimpleNamespace(size=4, rank=1, shard=True, prepared=lambda: None)
+    monkeypatch.setattr(launcher.launcher("processes"), "start", lambda launch: pytest.fail("a process started"))
+    with pytest.raises(GPTError, match=message):
+        gpt.rlhf("no", rank_runs.PROMPTS, reward=lambda prompt, text: 1.0, **{**rank_runs.RL, "algo": "grpo"} | options)
     with pytest.raises(GPTError, match="--shard is for pretraining and supervised finetuning"):
-        reward.spread()
+        gpt.reward("no", base="fox", rankings="taste", devices=2, shard=True)
+    with pytest.raises(GPTError, match="--shard divides a model among devices: give --devices 2 or more"):
+        tiny_run(gpt, "no", steps=3, shard=True)
+    assert "no" not in gpt.runs
+
+
+def test_a_nameless_function_rewards_on_two_devices(gpt):
+    rank_runs.fox(gpt)
+    longer = 0.01
+    given = {**rank_runs.RL, **rank_runs.GRPO, **rank_runs.EVERY}
+    run = gpt.rlhf("two", rank_runs.PROMPTS, reward=lambda prompt, text: longer * len(text), devices=2, **given)
+    assert run.status == "finished" and run.recipe["reward"] == ["$reward"]
 
 
 def test_the_first_rank_stops_the_others_while_it_evaluates(tmp_path):

@@ -70,11 +70,17 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def started(handle: Mapping[str, Any]) -> subprocess.Popen | None:
+    """The process of a handle, where this one has started it."""
+    own = _children.get(handle.get("pid", 0))
+    return own if handle.get("host") == socket.gethostname() else None
+
+
 def found(handle: Mapping[str, Any]) -> Any:
     """The process that was started, or None. A pid is given again: its command line has the run's folder."""
     import psutil
 
-    own = _children.get(handle["pid"])
+    own = started(handle)
     if own is not None and own.poll() is not None:
         return None
     try:

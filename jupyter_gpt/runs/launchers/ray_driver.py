@@ -23,8 +23,8 @@ from typing import Any
 import psutil
 
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.runs import checkpoint, failure, payload
-from jupyter_gpt.runs.events import cut_events, read_events
+from jupyter_gpt.runs import failure, payload
+from jupyter_gpt.runs.events import read_events
 from jupyter_gpt.runs.launchers import node
 from jupyter_gpt.runs.launchers.launcher import LOGS
 from jupyter_gpt.runs.launchers.ray import SPEC
@@ -118,16 +118,16 @@ def work(told: dict[str, Any]) -> None:
         raise RuntimeError(node.PROBLEM + next(filter(None, problems)))
     meeting: list[Any] = [None, None]
     if rank == 0:
-        more = before(folder, told["variables"])
-        meeting = [more, (import_module("ray").util.get_node_ip_address(), node.free_port())]
+        begins = before(folder, told["variables"])
+        meeting = [begins, (import_module("ray").util.get_node_ip_address(), node.free_port())]
     dist.broadcast_object_list(meeting)
-    more, (host, port) = meeting
-    if more is None:
+    begins, (host, port) = meeting
+    if not begins:
         return
     own = {"MASTER_ADDR": host, "MASTER_PORT": str(port), **told["environment"]}
     with (folder / LOGS / f"ray-rank-{rank}.log").open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, *told["rank"], *(each for each in more if each not in told["rank"])],
+            [sys.executable, *told["rank"]],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -142,24 +142,21 @@ def work(told: dict[str, Any]) -> None:
         time.sleep(WATCH / 10)
 
 
-def before(folder: Path, variables: bytes) -> list[str] | None:
-    """What has to be done before the ranks start, by one for all; returns further arguments of the ranks, or None where
-    they should not start again: the run has ended, or a rank has told why it would fail again."""
+def before(folder: Path, variables: bytes) -> bool:
+    """What has to be done before the ranks start, by one for all; returns whether they should: not again where the run
+    has ended, or a rank has told why it would fail again."""
     started = folder / LOGS / STARTED
     if not started.exists():
         started.touch()
-        return []
+        return True
     if ended(folder):
-        return None
+        return False
     told = failure.read(folder)
     if told and not (told["frames"] and Path(told["frames"][0][0]).is_relative_to(failure.OURS)):
-        return None  # what the user wrote, or cannot have
+        return False  # what the user wrote, or cannot have
     failure.clear(folder)  # a rank that has lost another, for example
     payload.write(folder, variables)
-    newest = checkpoint.latest(folder / "checkpoints")
-    if (folder / "events.jsonl").exists():
-        cut_events(folder / "events.jsonl", int(newest.name[5:]) if newest else -1)
-    return ["--resume"] if newest else []
+    return True
 
 
 def ended(folder: Path) -> bool:

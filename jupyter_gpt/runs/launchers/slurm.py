@@ -48,6 +48,8 @@ ALIVE = (
     "SIGNALING",
     "RESIZING",
     "STOPPED",
+    "REQUEUE",
+    "PREEMPTED",
 )
 INHERITED = ("SLURM_", "SBATCH_", "SRUN_", "PMI", "PMIX_")  # of a job that the notebook runs in
 _states: dict[str, tuple[float, str]] = {}  # of each job: when it was asked for, and the answer
@@ -86,7 +88,7 @@ def script(launch: Launch, token: str) -> str:
         "#!/bin/bash",
         "# All nodes need to see the folder of the run: it has this script, the checkpoints and the log.",
         *(f"#SBATCH --{key}={shlex.quote(str(value))}" for key, value in options.items()),
-        "#SBATCH --no-requeue",
+        "#SBATCH --requeue",  # after preemption or the failure of a node: the ranks go on from the last checkpoint
         *([f"#SBATCH {site['options']}"] if site.get("options") else []),
         *([str(site["setup"])] if site.get("setup") else []),
         f"export OMP_NUM_THREADS=${{OMP_NUM_THREADS:-{cpus}}}",
