@@ -23,7 +23,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from jupyter_gpt.errors import GPTError
 from jupyter_gpt.nn.devices import current_ranks
 from jupyter_gpt.nn.schedule import multiplier
 from jupyter_gpt.nn.sizes import amount

@@ -47,7 +47,7 @@ def test_stopped_killed_and_resumed_on_two_devices_and_on_one(gpt, monkeypatch):
     ranks = [each for each in of_folder(run.folder) if "torch.distributed.run" not in each.cmdline()]
     assert len(ranks) == 2
     os.kill(ranks[1].pid, signal.SIGKILL)
-    with pytest.raises(GPTError, match="rank 1 was killed by SIGKILL, most often because memory ran out. %gpt resume"):
+    with pytest.raises(GPTError, match=r"rank 1 was killed by SIGKILL, most .* out\. %gpt resume"):
         run.wait()
     wait_until(lambda: not of_folder(run.folder))
     assert run.status == "interrupted"
