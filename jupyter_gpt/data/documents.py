@@ -123,6 +123,7 @@ class Documents:
             tokenizer = AutoTokenizer.from_pretrained(self.folder / "tokenizer", local_files_only=True)
             if len(self.tokens) and int(self.tokens.max()) >= len(tokenizer):
                 raise ValueError("it has tokens that its tokenizer does not know")
+            tokenizer("a")  # its configuration is read when it is called
             return tokenizer
 
 

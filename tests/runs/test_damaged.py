@@ -60,6 +60,20 @@ def test_a_run_with_a_damaged_event_resumes_and_says_so_once(gpt, train):
     assert b"\xff damaged" in path.read_bytes()
 
 
+def test_a_damaged_tokenizer_of_a_run_is_one_line(gpt, train):
+    run = stopped_at(2, train, "part", steps=4)
+    path = run.folder / "data" / "tokenizer" / "tokenizer_config.json"
+    for key in ("model_max_length", "padding_side", "model_input_names"):
+        for value in ([], "x"):
+            path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+            try:
+                gpt.resume("part")
+            except GPTError as error:
+                assert "is damaged" in str(error)
+            else:
+                stopped_at(2, train, "part", steps=4, overwrite=True)
+
+
 def test_one_damaged_run_is_one_row(gpt, train):
     from jupyter_gpt.runs.run import runs_report
 
