@@ -26,7 +26,7 @@ from jupyter_gpt.inference.kv_cache import KVCache, gather
 from jupyter_gpt.inference.prefix_cache import Prefix, PrefixCache
 from jupyter_gpt.inference.sampling import Request, Sequence, Token, mask_logits
 from jupyter_gpt.nn import devices
-from jupyter_gpt.nn.modules import context_of
+from jupyter_gpt.nn.modules import context_of, growing_rotations
 
 NO_UNIFORMS = [0.0] * sampling.DEPTH  # greedy sequences take none from their stream
 ROOM = 128  # columns allocated beyond the prompt; the cache grows when they are full
@@ -41,7 +41,7 @@ def generate(module: nn.Module, requests: Iterable[Request], reuse: bool = False
     and for one that leaves no room in the context.
     """
     requests = list(requests)
-    alone = len(requests) == 1 and speculative.uses_lookup(module, requests[0])
+    alone = len(requests) == 1 and speculative.uses_lookup(module, requests[0]) and not growing_rotations(module)
     batch = SpeculativeBatch(module, reuse=reuse) if alone else Batch(module, reuse=reuse)
     for request in requests:
         batch.add(request)
@@ -99,12 +99,15 @@ class Batch:
     """Requests being answered by one model. Call `step` while `busy`, and `add` at any time between two steps."""
 
     def __init__(self, module: nn.Module, max_sequences: int | None = None, reuse: bool = False):
-        self.known = prefix_cache.cache_of(module) if reuse else None
+        one_by_one = bool(growing_rotations(module))
+        self.known = prefix_cache.cache_of(module) if reuse and not one_by_one else None
         self.module, self.forward, self.context = module, forward_of(module), context_of(module)
         self.device = next(module.parameters()).device
         cuda = self.device.type == "cuda"
-        self.max_sequences = max_sequences or (256 if cuda else 64)
+        self.max_sequences = 1 if one_by_one else max_sequences or (256 if cuda else 64)
         self.tokens_per_pass = 16384 if cuda else 1024  # of prefill, so that an interrupt is noticed soon
+        if one_by_one:
+            self.tokens_per_pass = self.context
         self.room = 1024 if cuda else ROOM  # CUDA graphs need the cache to stay in place: it should seldom move
         self.waiting: deque[Sequence] = deque()
         self.prefills: list[Prefill] = []

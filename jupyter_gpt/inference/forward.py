@@ -26,7 +26,14 @@ from torch import Tensor, nn
 from jupyter_gpt.inference import decode_forward
 from jupyter_gpt.inference.decode_forward import DecodeForward, in_window
 from jupyter_gpt.inference.kv_cache import KVCache
-from jupyter_gpt.nn.modules import base_of, eval_mode, keeps_keys_and_values, takes_cache
+from jupyter_gpt.nn.modules import (
+    base_of,
+    eval_mode,
+    forget_length,
+    growing_rotations,
+    keeps_keys_and_values,
+    takes_cache,
+)
 
 PATIENCE = 6  # decoding steps before the weights are prepacked; on a GPU it is done at once, before graphs are captured
 WIDE = 12  # rows from which bf16 weights are multiplied faster than those of 4 bits
@@ -39,6 +46,7 @@ def own_forward(module: nn.Module) -> Callable:
     """The module's forward with our cache."""
     parameters = inspect.signature(base_of(module).forward).parameters
     name = "cache" if "cache" in parameters else "past_key_values"  # its name in newer and older transformers
+    rotary = growing_rotations(module)
 
     @torch.inference_mode()
     def forward(ids: Tensor, positions: Tensor, mask: Tensor, cache: KVCache, keep: int) -> Tensor:
@@ -47,6 +55,8 @@ def own_forward(module: nn.Module) -> Callable:
             options["position_ids"] = positions
         if "logits_to_keep" in parameters:
             options["logits_to_keep"] = keep
+        for part in rotary if cache.length == ids.shape[1] else ():
+            forget_length(part)
         with eval_mode(module):
             out = module(input_ids=ids, attention_mask=mask.long(), use_cache=True, **{name: cache}, **options)
         return out.logits[:, -keep:].float()

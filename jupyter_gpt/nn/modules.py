@@ -33,6 +33,18 @@ def context_of(module: nn.Module) -> int:
     return int(positions * rope["factor"]) if rope.get("rope_type", rope.get("type")) == "dynamic" else positions
 
 
+def growing_rotations(module: nn.Module) -> list[nn.Module]:
+    """The rotary embeddings of a model that depend on how long the text is: texts of other lengths beside it would
+    change it."""
+    return [part for part in module.modules() if getattr(part, "rope_type", None) in ("dynamic", "longrope")]
+
+
+def forget_length(rotary: nn.Module) -> None:
+    """Begin a new text: a dynamic rotary embedding remembers the longest so far."""
+    if rotary.rope_type == "dynamic":
+        rotary.inv_freq, rotary.max_seq_len_cached = rotary.original_inv_freq, rotary.original_max_seq_len
+
+
 def keeps_keys_and_values(module: nn.Module) -> bool:
     """Whether all that a model remembers of a text are the keys and values of attention."""
     base = base_of(module)

@@ -25,6 +25,7 @@ from jupyter_gpt.nn import lora_linear as adapted
 from jupyter_gpt.nn.architectures import Architecture, Block, Operations, architecture_of, is_known_architecture
 from jupyter_gpt.nn.devices import keep_freed_memory
 from jupyter_gpt.nn.lora_linear import token_rows
+from jupyter_gpt.nn.modules import forget_length, growing_rotations
 from jupyter_gpt.nn.varlen import Segments, groups
 
 
@@ -177,11 +178,10 @@ def text_by_text(model: nn.Module, ids: Tensor, segments: Segments) -> Tensor:
     """
     texts = ids[0].split(segments.lengths)
     hidden: list[Tensor | None] = [None] * len(texts)
-    rotary = [part for part in model.modules() if getattr(part, "rope_type", None) in ("dynamic", "longrope")]
+    rotary = growing_rotations(model)
     for group in groups(segments.lengths, 1.0, 0) if rotary else groups(segments.lengths):
         for part in rotary:
-            if part.rope_type == "dynamic":  # it remembers the longest text so far
-                part.inv_freq, part.max_seq_len_cached = part.original_inv_freq, part.original_max_seq_len
+            forget_length(part)
         batch = nn.utils.rnn.pad_sequence([texts[n] for n in group], batch_first=True)
         real = nn.utils.rnn.pad_sequence([torch.ones_like(texts[n]) for n in group], batch_first=True)
         states = model(input_ids=batch, attention_mask=real, use_cache=False)[0]

@@ -200,6 +200,18 @@ ARCHITECTURES = {
     ),
 }
 
+ROPES = {
+    "dynamic": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0},
+    "longrope": {
+        "rope_type": "longrope",
+        "rope_theta": 1e4,
+        "factor": 4.0,
+        "short_factor": [1.0] * 4,
+        "long_factor": [1.0, 2.0, 4.0, 8.0],
+        "original_max_position_embeddings": 8,
+    },
+}
+
 
 def tiny(kind: str, seed: int = 0, **more):
     """A model of random weights, biases and norms among them, in fp32; skips where the library has none of that

@@ -6,6 +6,7 @@ from collections import defaultdict
 import pytest
 import torch
 
+from helpers import architectures
 from helpers.decoding import STOP, ids_of, run, same_as_generate, theirs
 from helpers.shapes import CONTEXT, VOCAB, build, lora, random_prompts
 from jupyter_gpt.errors import GPTError, OutOfMemory
@@ -14,6 +15,7 @@ from jupyter_gpt.inference.engine import Batch, generate, sample
 from jupyter_gpt.inference.forward import Decoder, forward_of
 from jupyter_gpt.inference.kv_cache import KVCache
 from jupyter_gpt.inference.sampling import Request
+from jupyter_gpt.nn.lora import copied
 
 
 def test_greedy_tokens_are_those_of_generate(model, prompts):
@@ -35,6 +37,19 @@ def test_a_model_without_a_forward_of_ours(prompts):
     same_as_generate(
         build("cohere2", sliding_window=12, layer_types=["sliding_attention", "full_attention"]), prompts[:12]
     )
+
+
+@pytest.mark.parametrize("kind", ["llama", "starcoder2"])
+@pytest.mark.parametrize("rope", architectures.ROPES)
+def test_texts_beside_each_other_where_rotations_depend_on_the_length(kind, rope):
+    """Prompts of 3 to 30 tokens and 20 more, of models trained on 16 and on 8."""
+    positions = 16 if rope == "dynamic" else 64
+    model = architectures.tiny(kind, max_position_embeddings=positions, rope_parameters=architectures.ROPES[rope])
+    random = torch.Generator().manual_seed(3)
+    ids = [tuple(torch.randint(5, architectures.VOCAB, (n,), generator=random).tolist()) for n in (3, 7, 12, 20, 30, 9)]
+    said = run(copied(model), [Request(each, max_tokens=20, temperature=0, stop_ids=STOP) for each in ids])
+    for number, each in enumerate(ids):
+        assert ids_of(said[number, 0]) == theirs(copied(model), each, 20)  # which remembers the longest text so far
 
 
 def test_a_model_whose_memory_is_a_state(prompts):

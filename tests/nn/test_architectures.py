@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from helpers.architectures import ARCHITECTURES, VOCAB, tiny
+from helpers.architectures import ARCHITECTURES, ROPES, VOCAB, tiny
 from jupyter_gpt.data.conversation_rows import IGNORE, PADDING, Batch
 from jupyter_gpt.data.prompt_completion import PromptCompletion
 from jupyter_gpt.errors import GPTError
@@ -145,19 +145,6 @@ def test_scores_are_those_of_the_library_s_classifier(kind):
         rows = [ids[0].tolist() for ids, _ in texts()]
         wanted = torch.cat([model(input_ids=ids).logits[0] for ids, _ in texts()]).float()
         torch.testing.assert_close(scores(Reader(model), rows), wanted, **MARGIN)
-
-
-ROPES = {
-    "dynamic": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0},
-    "longrope": {
-        "rope_type": "longrope",
-        "rope_theta": 1e4,
-        "factor": 4.0,
-        "short_factor": [1.0] * 4,
-        "long_factor": [1.0, 2.0, 4.0, 8.0],
-        "original_max_position_embeddings": 8,
-    },
-}
 
 
 @pytest.mark.parametrize("kind", ["llama", "starcoder2"])
