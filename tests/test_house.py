@@ -1,6 +1,7 @@
 """The house: each file imports from below, and no import goes in a circle."""
 
 import ast
+import re
 from functools import cache
 from pathlib import Path
 
@@ -60,6 +61,16 @@ def floor(name: str) -> int:
 def test_imports_point_down(name):
     upwards = [other for other in imports(name) if other.count(".") and floor(other) > floor(name)]
     assert not upwards, f"{name} imports from above: {', '.join(upwards)}"
+
+
+def test_the_files_that_contributing_names_are_there():
+    text = (ROOT.parent / ".github" / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rooms = ROOT, ROOT.parent / "labextension" / "src", ROOT.parent / "tests"
+    there = ["/labextension/hatch_build.py", *(f"/{path.as_posix()}" for room in rooms for path in room.rglob("*.*"))]
+    named = re.findall(r"[\w/.]+\.(?:py|ts|md)\b", text)
+    assert len(named) > 20
+    named.remove("stages/NAME.py")
+    assert [name for name in named if not any(path.endswith(f"/{name}") for path in there)] == []
 
 
 def test_no_import_goes_in_a_circle():
