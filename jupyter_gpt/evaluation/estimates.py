@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.evaluation.metrics import wilson
@@ -33,13 +33,13 @@ class Estimate:
 
 def estimate(measured: object) -> Estimate:
     """The estimate of a number (no interval), of outcomes (their proportion, Wilson 1927), of several numbers (their
-    mean, bootstrap percentiles, Efron 1979) or of a setting of `gpt.evaluate` (its accuracy).
+    mean, bootstrap percentiles, Efron 1979) or of a setting of `gpt.evaluate` (its accuracy or mean score, a share).
 
     Raises GPTError for anything else, for an empty list and for what is not finite.
     """
     if hasattr(measured, "right") and hasattr(measured, "count"):
         scores = getattr(measured, "scores", ())  # of graded answers
-        return estimate(scores) if scores else proportion(measured.right, measured.count)  # pyright: ignore
+        return replace(estimate(scores), share=True) if scores else proportion(measured.right, measured.count)  # pyright: ignore
     try:
         values = tuple(float(value) for value in measured)  # pyright: ignore
     except (TypeError, ValueError):

@@ -24,6 +24,7 @@ from jupyter_gpt.inference.tool_calls import NoToolCalls, sendable
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 AT_ONCE = 8  # requests in parallel
+LINE, WHOLE = 1 << 20, 64 << 20  # bytes of one event, and of an answer that is not streamed
 CONNECT = 10.0  # seconds a server may take to accept a connection
 OWN = ("top_k", "min_p", "min_tokens")  # not in OpenAI's interface, but in that of vLLM and llama.cpp
 EXTRA = (*OWN, "structured_outputs")  # passed to the client as `extra_body`
@@ -138,17 +139,30 @@ def ask(endpoint, client, asked, sampling: Sampling, rule=None) -> Iterator[Comp
 def pieces(endpoint, client, asked, sampling: Sampling, answers: Answers, rule=None) -> Iterator[None]:
     """One request; each piece that comes is added to `answers` before the next `yield`."""
     with opened(endpoint, client, request(endpoint, asked, sampling, rule), answers.notes) as stream:
-        kind = stream.response.headers.get("content-type", "")
+        kind, received = stream.response.headers.get("content-type", ""), stream.response.iter_bytes
         if "event-stream" in kind or not kind:
+            stream.response.iter_bytes = lambda *size: checked(received(*size), LINE, b"\n")
             for chunk in stream:
                 answers.add(chunk)
                 yield
+                if answers.too_long(sampling.max_tokens, sampling.samples):
+                    break
         elif "json" in kind:  # a server that does not stream
-            answers.whole(json.loads(stream.response.read()))
+            answers.whole(json.loads(b"".join(checked(received(), WHOLE))))
             yield
         else:
             raise Garbage(f"{kind.split(';')[0]}, which is no completion")
     answers.check()
+
+
+def checked(pieces: Iterator[bytes], most: int, end: bytes | None = None) -> Iterator[bytes]:
+    """The pieces of an answer. Raises Garbage where more than `most` bytes come without an `end`."""
+    size = 0
+    for piece in pieces:
+        size = len(piece) - piece.rfind(end) - 1 if end and end in piece else size + len(piece)
+        if size > most:
+            raise Garbage(f"with {'a line of ' if end else ''}more than {most >> 20} MB")
+        yield piece
 
 
 def request(endpoint, asked, sampling: Sampling, rule=None) -> dict:

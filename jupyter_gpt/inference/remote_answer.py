@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from jupyter_gpt.inference.remote_errors import Cut, Garbage
 from jupyter_gpt.inference.tool_calls import gather
 
+PIECES, CHARACTERS, SPARE = 16, 64, 4096  # of a token at most, and of an answer beyond its tokens
 NO_COMPLETION = "with JSON that is no completion"
 
 
@@ -23,6 +24,7 @@ class Sample:
     top: list[tuple] = field(default_factory=list)
     finish: str | None = None
     pieces: int = 0
+    size: int = 0  # characters, with those of tool calls
     calls: dict[int, dict] = field(default_factory=dict)  # by their number
 
     @property
@@ -41,6 +43,7 @@ class Answers:
         self.notes: dict[str, str] = {}
         self.spent: list[tuple[int, int]] = []  # (prompt tokens, completion tokens) of each request
         self.requests = 0
+        self.chunks = 0  # of the stream
         self.cached = 0  # prompt tokens that the server had in its cache
 
     def add(self, chunk) -> None:
@@ -74,6 +77,7 @@ class Answers:
         sample = self.samples.setdefault(number, Sample())
         sample.text += text
         sample.pieces += bool(text)
+        sample.size += len(text) + len(str(delta.get("tool_calls") or ""))
         gather(sample.calls, delta.get("tool_calls") or [])
         if choice.get("finish_reason"):
             sample.finish = "length" if choice["finish_reason"] == "length" else "stop"
@@ -99,6 +103,18 @@ class Answers:
             sample.tokens.append(token)
             sample.logprobs.append(logprob)
             sample.top.append(tuple(sorted(top, key=lambda pair: -pair[1])))
+
+    def too_long(self, max_tokens: int, samples: int) -> bool:
+        """Whether the server goes on after `max_tokens`, as far as that is known: no token has so many characters, or
+        comes in so many pieces. Such an answer is cut."""
+        self.chunks += 1
+        long = self.chunks > SPARE + PIECES * max_tokens * samples
+        long |= any(sample.size > SPARE + CHARACTERS * max_tokens for sample in self.samples.values())
+        if long:
+            self.notes["max_tokens"] = f"the endpoint does not stop at {max_tokens:,} tokens: its answer was cut"
+            for sample in self.samples.values():
+                sample.finish = sample.finish or "length"
+        return long
 
     def check(self) -> None:
         """At the end of a request. Raises Garbage if nothing came, Cut if it is incomplete."""

@@ -220,6 +220,28 @@ def test_a_server_without_streaming_and_without_counts(fake):
     assert "does not count tokens" in done.notes[0]
 
 
+def test_a_stream_without_an_end_is_cut(fake):
+    def babble(handler, piece):
+        handler.send_response(200)
+        handler.send_header("Content-Type", "text/event-stream")
+        handler.end_headers()
+        while True:
+            handler.wfile.write(piece)
+
+    def event(delta):
+        return f"data: {json.dumps({'choices': [{'index': 0, 'delta': delta, 'finish_reason': None}]})}\n\n".encode()
+
+    for delta in ({"content": "and so on "}, {"reasoning_content": "hm"}, {"content": ""}):
+        fake.answer = lambda h, body, delta=delta: babble(h, event(delta))
+        done = ask(fake.endpoint(), max_tokens=50)
+        assert done.finish_reason == "length" and len(done.text) < 10_000
+        assert "the endpoint does not stop at 50 tokens: its answer was cut" in done.notes
+    fake.answer = lambda h, body: babble(h, b"x" * 4096)
+    assert "answers with a line of more than 1 MB" in error_of(fake.endpoint())
+    fake.answer = lambda h, body: h.send(200, " " * (65 << 20) + "{}")
+    assert "answers with more than 64 MB" in error_of(fake.endpoint())
+
+
 def test_a_base_model_gets_the_raw_document(fake):
     fake.answer = lambda h, body: h.events({"choices": [{"index": 0, "text": " a time", "finish_reason": "stop"}]})
     done = ask(fake.endpoint(chat=False), "Once upon", logprobs=1, top_k=5)

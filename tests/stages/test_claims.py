@@ -71,3 +71,6 @@ def test_a_setting_of_gpt_evaluate_is_a_figure(gpt):
     setting = Setting("small", "--cot", 20, 15, 0, 0, 200, 100, 1.0, None, None)
     claimed = gpt.claim("steps help", setting, than=WRONG)
     assert (claimed.measured.value, claimed.measured.share) == (0.75, True)
+    graded = Setting("small", "direct", 4, 1, 0, 0, 200, 100, 1.0, None, None, scores=(1.0, 0.4, 0.5, 0.1))
+    claimed = gpt.claim("grades are shares too", setting, than=graded)
+    assert "75.0% against 50.0%: 25.0 points" in claimed.report.text.replace("≈", "")
