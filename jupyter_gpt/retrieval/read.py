@@ -18,6 +18,9 @@ from typing import NamedTuple
 
 LARGEST = 200_000_000  # bytes of a file; more is not one document
 GAP = "\n\n\n"  # between parts
+HIDDEN = {"script", "style", "noscript", "template", "svg", "head"}  # of a page
+BLOCKS = {"p", "div", "section", "article", "table", "ul", "ol", "blockquote", "dl", "figure"}
+ROWS = {"li", "tr", "br", "dt", "dd", "option"}
 DEFINITION = re.compile(r"^(?:async[ \t]+)?(?:class|def)[ \t]+\w+", re.MULTILINE)
 BULLET = re.compile(r"[-*•·–]\s|\d+[.)]\s|[#>|]")
 ALONE = re.compile(r"(?:\A|\n[ \t]*\n)([^\n]{3,70}(?:\n[^\n]{2,70})?)(?=\n[ \t]*\n)")  # a line or two by themselves
@@ -179,27 +182,27 @@ def headings(text: str) -> list[tuple[int, str, int]]:
 def html(text: str) -> Document:
     """What a reader of the page sees, without its scripts; headings as in markdown."""
     from bs4 import BeautifulSoup
+    from bs4.element import CData, NavigableString, Tag
 
-    soup = BeautifulSoup(text, "html.parser")
-    for tag in soup(["script", "style", "noscript", "template", "svg", "head"]):
-        tag.decompose()
-    for tag in soup.find_all(["pre", "textarea"]):
-        tag.string = f"\n\n{tag.get_text()}\n\n"
-    kept = {id(piece) for tag in soup.find_all(["pre", "textarea"]) for piece in tag.strings}
-    for piece in soup.find_all(string=True):
-        if id(piece) not in kept:
-            piece.replace_with(type(piece)(re.sub(r"\s+", " ", piece)))
-    for level in range(1, 7):
-        for tag in soup.find_all(f"h{level}"):
-            tag.string = f"\n\n{'#' * level} {' '.join(tag.get_text().split())}\n\n"
-    for tag in soup.find_all(["p", "div", "section", "article", "table", "ul", "ol", "blockquote", "dl", "figure"]):
-        tag.insert(0, "\n\n")
-        tag.append("\n\n")
-    for tag in soup.find_all(["li", "tr", "br", "dt", "dd", "option"]):
-        tag.insert_before("\n")
-    for tag in soup.find_all(["td", "th"]):
-        tag.append(" ")
-    lines = (line.strip() for line in soup.get_text().split("\n"))
+    pieces: list[str] = []
+    waiting: list = [BeautifulSoup(text, "html.parser")]  # of the page from here on, the next last: pages nest deeply
+    while waiting:
+        node = waiting.pop()
+        if not isinstance(node, Tag):
+            if type(node) in (NavigableString, CData):
+                pieces.append(re.sub(r"\s+", " ", node))
+            elif type(node) is str:
+                pieces.append(node)
+        elif node.name in ("pre", "textarea"):
+            pieces.append(f"\n\n{node.get_text()}\n\n")
+        elif re.fullmatch("h[1-6]", node.name):
+            pieces.append(f"\n\n{'#' * int(node.name[1])} {' '.join(node.get_text().split())}\n\n")
+        elif node.name not in HIDDEN:
+            block = node.name in BLOCKS
+            pieces.append("\n\n" if block else "\n" if node.name in ROWS else "")
+            waiting.append("\n\n" if block else " " if node.name in ("td", "th") else "")
+            waiting += reversed(node.contents)
+    lines = (line.strip() for line in "".join(pieces).split("\n"))
     return markdown(re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip())
 
 

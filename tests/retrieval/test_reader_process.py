@@ -10,7 +10,7 @@ import pytest
 
 from jupyter_gpt.retrieval.chunk import chunker
 from jupyter_gpt.retrieval.document_sources import Item
-from jupyter_gpt.retrieval.read import Unreadable, markdown, plain
+from jupyter_gpt.retrieval.read import Unreadable, html, markdown, plain
 from jupyter_gpt.retrieval.reader_process import Reader
 from jupyter_gpt.session import Session
 
@@ -137,6 +137,11 @@ def test_texts_on_which_a_quadratic_pattern_never_ends(name):
     for document in (markdown(PATHOLOGICAL[name]), plain(PATHOLOGICAL[name])):
         chunks = list(chunker(lambda text: len(text.split()) + len(text) // 8, 200)(document))
         assert not chunks or max(len(chunk.text) for chunk in chunks) < 2000 * 8
+
+
+def test_a_page_may_nest_deeply():
+    page = "<div>" * 200_000 + "<p>deep<script>no</script><p>down" + "</div>" * 200_000
+    assert html(page).text == "deep\n\ndown"  # read in seconds; a minute was not enough where it was quadratic
 
 
 def test_headings_underlined_and_front_matter():
