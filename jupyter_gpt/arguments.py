@@ -173,7 +173,7 @@ def wanted(hint: object) -> Iterator[str]:
             yield "a function"
         elif kind in (list, tuple, Sequence, Iterable):
             yield "a list of " + " or ".join(
-                "texts" if i is str else "numbers" if i in (int, float) else "rows"
+                {str: "texts", int: "numbers", float: "numbers", Callable: "functions"}.get(i, "rows")
                 for i in options_of(inner[0] if inner else object)
             )
         elif kind in (dict, Mapping):

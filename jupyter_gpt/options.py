@@ -46,6 +46,7 @@ NAMES = (
     "dry_run",
     "variables",
     "log_to",
+    "callbacks",
     *WHERE,
 )  # not part of a recipe
 

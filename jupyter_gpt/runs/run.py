@@ -14,7 +14,7 @@ import shutil
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -25,7 +25,7 @@ from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.report.parts import Paragraph, Table, Varies
 from jupyter_gpt.report.report import Report, ShownAsTable
 from jupyter_gpt.runs import control, failure
-from jupyter_gpt.runs.events import LAST, Reader, declared, last_of, recent
+from jupyter_gpt.runs.events import LAST, Event, Reader, declared, last_of, recent
 from jupyter_gpt.runs.launchers import launcher
 from jupyter_gpt.runs.progress import algorithm
 from jupyter_gpt.runs.provenance import Provenance
@@ -65,6 +65,7 @@ class Run:
         self.skipping = threading.Event()
         self.paused = threading.Event()
         self.sampling = threading.Event()
+        self.callbacks: tuple[Callable[[Event], object], ...] = ()  # of the user's own
 
     def read_recipe(self) -> None:
         """Read what it is. Raises GPTError where that is missing or damaged."""

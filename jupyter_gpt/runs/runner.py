@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError, is_lost_rank, is_out_of_memory
@@ -46,9 +47,11 @@ class Log:
         self.run, self.pending, self.looked, self.leads = run, [], 0.0, run.control.leads
         self.path = run.folder / "events.jsonl"
         self.background = Background(run.folder / "checkpoints")
+        self.untold: list[Event] = []  # to the run's callbacks
         self.alarms = LossAlarms() if run.kind != "rlhf" else None
         self.trackers = Trackers(run.folder, len(run.events)) if self.leads else None
         self.alarmed(run.events)  # of a resumed run; what they say stands among its events
+        self.untold.clear()
 
     def alarmed(self, events: list[dict]) -> list[dict]:
         """The events with the alarms that they give cause for, each after its cause."""
@@ -56,7 +59,9 @@ class Log:
             return events
         found = []
         for event in events:
-            found += [event, *(line_of(a, event["time"]) for a in self.alarms.see(event, self.run.recipe))]
+            alarms = self.alarms.see(event, self.run.recipe)
+            found += [event, *(line_of(a, event["time"]) for a in alarms)]
+            self.untold += alarms
         return found
 
     def add(self, event: Event) -> None:
@@ -64,6 +69,7 @@ class Log:
         if not self.leads or isinstance(event, Ready):
             return
         self.pending.append(line_of(event, time.time()))
+        self.untold.append(event)
         if not isinstance(event, Step):
             self.flush()
         self.look()
@@ -286,30 +292,29 @@ def steps(run: Run, training, events: Generator, log: Log) -> Iterator:
             event = following(training, events, answer, log)
         except StopIteration:
             break
-        answer = None
-        if isinstance(event, Call):
-            try:
-                answer = yield event
-            except KeyboardInterrupt:
-                interrupted = True  # the waiting thread gets it too, and halts the run
-                if training.step == training.recipe.steps:
-                    break
-            except Exception:
-                checkpoint(training, log)
-                log.checkpoints(wait=True)
-                raise
-        elif event is not None:
+        if event is not None and not isinstance(event, Call):
             log.add(event)
+        try:
+            answer = (yield event) if isinstance(event, Call) else (yield from tell(log))
+        except KeyboardInterrupt:
+            interrupted = True  # the waiting thread gets it too, and halts the run
+            if training.step == training.recipe.steps:
+                break
+        except Exception:
+            checkpoint(training, log)
+            log.checkpoints(wait=True)
+            raise
+        if isinstance(event, Step | Evaluation):
             if isinstance(event, Step):
                 log.checkpoints()
                 due = training.step % every == 0 if every else run.control.agreed(log.background.due)
                 if log.background.retention.wants(training.step) or (due and training.step < training.recipe.steps):
                     checkpoint(training, log)
-            elif isinstance(event, Evaluation):
+            else:
                 better = log.background.retention.improves(training.step, event.values)
                 if better and not log.background.has(training.step):
                     checkpoint(training, log)
-        else:
+        elif event is None:
             log.look()
         if answer is None:
             yield
@@ -376,17 +381,26 @@ def aside(training, events: Generator, log: Log, enough: threading.Event, noted:
             event = following(training, events, answer, log)
         except StopIteration:
             break
-        answer = None
-        if isinstance(event, Call):
-            try:
-                answer = yield event
-            except KeyboardInterrupt:
-                break
-        else:
-            if event is not None and (kept := noted(event)):
-                log.add(kept)
+        if event is not None and not isinstance(event, Call) and (kept := noted(event)):
+            log.add(kept)
+        try:
+            answer = (yield event) if isinstance(event, Call) else (yield from tell(log))
+        except KeyboardInterrupt:
+            break
+        if answer is None:
             yield
     events.close()
+
+
+def tell(log: Log) -> Iterator[Call]:
+    """Call the run's callbacks with the events that they have not been told, numbers in the place of device scalars."""
+    untold, log.untold = log.untold, []
+    for event in untold if log.run.callbacks else ():
+        values = getattr(event, "values", None)
+        if values:
+            event = replace(event, values={k: v.item() if hasattr(v, "item") else v for k, v in values.items()})
+        for function in log.run.callbacks:
+            yield Call(partial(function, event))
 
 
 def nothing() -> Generator:

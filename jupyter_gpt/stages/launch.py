@@ -54,7 +54,7 @@ def launch(session, options, kind: str, recipe, requested: Mapping, variables: M
             trackers.choose(folder, options.log_to)
     if away is not None:
         return start_processes(session, run, away, options.background or options.detach, new_folder=True)
-    return start(session, run, recipe, variables, options.background, resuming=False)
+    return start(session, run, recipe, variables, options, resuming=False)
 
 
 def resume(session, options) -> Run:
@@ -95,7 +95,7 @@ def resume(session, options) -> Run:
         )
     if away is not None:
         return start_processes(session, run, away, options.background or options.detach, new_folder=False)
-    return start(session, run, recipe, options.variables, options.background, resuming=newest is not None)
+    return start(session, run, recipe, options.variables, options, resuming=newest is not None)
 
 
 def claim(session, name: str, new: Provenance, overwrite: bool) -> None:
@@ -157,13 +157,14 @@ def open_run(session, name: str, new: Provenance, recipe: dict) -> Run:
     return run
 
 
-def start(session, run: Run, recipe, variables: Mapping | None, background: bool, resuming: bool) -> Run:
-    """Put the run on the worker of its device, and wait for it unless `background`."""
+def start(session, run: Run, recipe, variables: Mapping | None, options, resuming: bool) -> Run:
+    """Put the run on the worker of its device, and wait for it unless in the background."""
+    run.callbacks = tuple(options.callbacks or ())
     for request in (run.stopping, run.skipping, run.paused, run.sampling):
         request.clear()
     (run.folder / HANDLE).unlink(missing_ok=True)  # of an earlier start, in processes of its own
     run.job = worker("torch").submit(job(session, run, recipe, variables, resuming))
-    if not background:
+    if not options.background:
         run.wait()
         warn_of_alarms(run)
     return run
@@ -177,7 +178,7 @@ def warn_of_alarms(run: Run) -> None:
 
 def sent(recipe, variables: Mapping | None) -> dict[str, object]:
     """The variables of the notebook that a run of this recipe reads."""
-    sources = [*sources_of(recipe), getattr(recipe, "algo", "")]
+    sources = [*sources_of(recipe), *(getattr(recipe, name, None) or "" for name in ("algo", "loss"))]
     names = [found[1] for source in sources if (found := re.match(r"\$([^\W\d]\w*)", source))]
     return {name: (variables or {})[name] for name in names if name in (variables or {})}
 
@@ -213,6 +214,8 @@ def launch_of(folder: Path, where: Elsewhere, recipe: Any, variables: Mapping | 
         settings={**launchers.settings_of(name), **({"address": address} if address else {})},
     )
     recipe.check_devices(launch.devices * launch.nodes, where.shard)
+    if where.callbacks:
+        raise GPTError("callbacks are called in this kernel: leave --detach, --devices, --on and --nodes out")
     found.preview(launch)
     return Away(name, launch, payload.pickled(sent(recipe, variables)))
 

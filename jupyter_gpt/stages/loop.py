@@ -23,6 +23,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from jupyter_gpt.errors import GPTError
 from jupyter_gpt.nn.devices import current_ranks
 from jupyter_gpt.nn.schedule import multiplier
 from jupyter_gpt.nn.sizes import amount
@@ -82,6 +83,7 @@ class Trainer:
     ranks: Any = field(default_factory=current_ranks, repr=False)
     gradients: Any = field(default=None, repr=False)
     sharded: Any = field(default=None, repr=False)
+    own_loss: Any = field(default=None, repr=False)  # the user's, in the place of cross-entropy
     metrics: ClassVar[Any] = METRICS  # a sequence of Metric
 
     @property
@@ -136,6 +138,13 @@ class Trainer:
     def loss(self, inputs) -> Tensor:
         """The mean loss of a micro-batch."""
         raise NotImplementedError
+
+    def loss_of_logits(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The user's own loss of logits `(N, V)` before targets `(N,)`. Raises GPTError where that is no number."""
+        loss = self.own_loss(logits.float(), targets)
+        if getattr(loss, "numel", int)() != 1 or not getattr(loss, "requires_grad", False):
+            raise GPTError(f"--loss {self.recipe.loss} must return a tensor of one number, the mean, not {loss!r:.60}")
+        return loss.reshape(())
 
     def evaluate(self) -> Iterator[Event | None]:
         raise NotImplementedError

@@ -29,10 +29,12 @@ from jupyter_gpt.stages.stage import (
     Schedule,
     check_base_mark,
     keep_model,
+    loss_of,
     one_length,
     schedule,
     startable,
     steps_share,
+    with_named_loss,
 )
 
 WARMUP, DECAY = 0.01, 0.5  # shares of the steps, unless given
@@ -196,6 +198,7 @@ class PretrainRecipe(Recipe, Pretrain):
         "tokens": None,
         "base": None,
         "base_mark": "",
+        "loss": None,
     }
 
     base_mark: str = ""  # a hash of the base
@@ -248,6 +251,8 @@ def pretrain(session, options: Pretrain) -> Run:
         raise GPTError("say what to train on: sources with weights in the body, or --corpus NAME, not both")
     weights = session.corpora[options.corpus].weights if options.corpus is not None else options.mixture
     weights, variables = mixtures.read(weights, options.variables)
+    variables = dict(variables or {})
+    options = with_named_loss(options, variables)
     if options.base is None:
         recipe = recipe_of(options, weights)
     else:
@@ -404,7 +409,9 @@ def preparation(session, run: Run, recipe, variables: Mapping | None) -> Iterato
         base = session.models.to_train(start, True, recipe.dtype)
     named = recipe.base or (recipe.tokenizer if recipe.tokenizer not in ("bpe", "char") else None)
     tokenizer = session.models[named].tokenizer if named else None
-    return (yield from prepare(recipe, run.folder, default_device(), variables, tokenizer, base))
+    training = yield from prepare(recipe, run.folder, default_device(), variables, tokenizer, base)
+    training.own_loss = loss_of(recipe.loss, variables)
+    return training
 
 
 def keep(session, run: Run, training) -> None:

@@ -37,7 +37,7 @@ from jupyter_gpt.nn.transformer import Trunk
 from jupyter_gpt.runs.events import Evaluation, Event, Progress, Sample
 from jupyter_gpt.stages.loop import Micro, Trainer
 from jupyter_gpt.stages.speed import steps_in
-from jupyter_gpt.stages.stage import MICRO_TOKENS
+from jupyter_gpt.stages.stage import LOGITS, MICRO_TOKENS
 
 SAMPLE_TOKENS, SAMPLE_TEMPERATURE = 64, 0.8  # of the samples at fixed steps
 PROMPT_WORDS = 5  # of a held-out document, for the fixed prompts
@@ -107,7 +107,8 @@ def fitted(recipe, vocabulary: int, device: str, base: Any = None) -> Iterator[E
 
     Yields a note if memory is short. Raises GPTError if not even one row fits.
     """
-    batch, most = recipe.batch_tokens // recipe.context, max(1, MICRO_TOKENS // recipe.context)
+    batch, most = recipe.batch_tokens // recipe.context, MICRO_TOKENS
+    most = max(1, (min(most, LOGITS // vocabulary) if recipe.loss else most) // recipe.context)
     rows = [recipe.rows] if recipe.rows else [n for n in range(min(batch, most), 0, -1) if batch % n == 0]
     sizes, step, parameters = [n * recipe.context for n in rows], *memory_step(recipe, vocabulary, device, base)
     tokens, recomputed = training_memory.fit(
@@ -304,7 +305,10 @@ class Training(Trainer):
                 gradient = torch.compile(softmax_gradient, dynamic=False)
 
             def loss(ids: Tensor, targets: Tensor) -> Tensor:
-                return head.cross_entropy(fast(ids), targets, gradient)
+                hidden = fast(ids)
+                if self.own_loss is not None:
+                    return self.loss_of_logits(head.logits(hidden.flatten(0, 1)), targets.flatten())
+                return head.cross_entropy(hidden, targets, gradient)
 
             self.functions = (loss, trunk, head)
         return self.functions

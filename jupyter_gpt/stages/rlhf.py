@@ -26,7 +26,7 @@ from jupyter_gpt.stages.launch import claim, launch
 from jupyter_gpt.stages.reward_function import check_columns
 from jupyter_gpt.stages.rl_rows import question_of, rows_of
 from jupyter_gpt.stages.rlhf_options import RLHF, Rewarding, RLRecipe, recipe_of
-from jupyter_gpt.stages.stage import another_name, keep_model
+from jupyter_gpt.stages.stage import another_name, as_variable, keep_model
 
 RECIPE = RLRecipe
 OF_LOSS = {"kto": "kto"}  # losses whose algorithm is a module of its own
@@ -53,10 +53,7 @@ def rlhf(session, options: RLHF) -> Run:
     texts, columns = list(dict.fromkeys(rows.texts)) if rows.votes else rows.texts, rows.columns
     sources: Any = [] if reward is None else list(reward) if isinstance(reward, list | tuple) else [reward]
     names, variables = named(sources, dict(options.variables or {}))
-    if not isinstance(algo, str):
-        usual = getattr(algo, "__name__", type(algo).__name__).rpartition(".")[2]
-        name_of = next((key for key, value in variables.items() if value is algo), usual)
-        options, variables = options.model_copy(update={"algo": f"${name_of}"}), {**variables, name_of: algo}
+    options = options.model_copy(update={"algo": as_variable(algo, "algorithm", variables)})
     check_algorithm(str(options.algo), variables)
     recipe = recipe_of(options, texts, names).replace(columns=columns, chats=rows.chats, votes=rows.votes)
     for source in recipe.reward:
@@ -91,18 +88,11 @@ def named(sources: Sequence[Rewarding], variables: dict) -> tuple[list[str], dic
     """Each source of reward by a name that a recipe can hold, and the variables with the functions among them."""
     names = []
     for source in sources:
-        if callable(source):
-            variable = next((key for key, value in variables.items() if value is source), None)
-            usual = variable or getattr(source, "__name__", "reward").replace("<lambda>", "reward")
-            spellings = (usual, *(f"{usual}_{n}" for n in range(2, len(sources) + len(variables) + 3)))
-            key = next(name for name in spellings if variables.get(name, source) is source)  # two may have one name
-            variables[key] = source
-            source = f"${key}"
-        elif not isinstance(source, str):
+        if not isinstance(source, str) and not callable(source):
             raise GPTError(
                 f"a reward is a function f(prompt, completion) -> float or a reward model, not {source!r:.60}"
             )
-        names.append(source)
+        names.append(as_variable(source, "reward", variables))
     parted = [re.fullmatch(r"(\$?[\w.-]+)[:=*] *(\d*\.?\d+)", name) for name in names]
     if any(parted):
         bare = " ".join(each[1] if each else name for name, each in zip(names, parted, strict=True))

@@ -25,10 +25,12 @@ from jupyter_gpt.stages.stage import (
     Schedule,
     check_base_mark,
     keep_model,
+    loss_of,
     one_length,
     schedule,
     startable,
     steps_share,
+    with_named_loss,
 )
 
 CONTEXT = 1024  # tokens per row, unless the base has fewer
@@ -161,7 +163,7 @@ class SFTRecipe(Recipe, SFT):
     `for_base` or the data decides it.
     """
 
-    NEWER: ClassVar[Mapping[str, object]] = {"trainable_tokens": (), "bad_rows": None}
+    NEWER: ClassVar[Mapping[str, object]] = {"trainable_tokens": (), "bad_rows": None, "loss": None}
 
     mixture: dict[str, float]
     cell: str | None = None
@@ -271,6 +273,8 @@ def sft(session, options: SFT) -> Run:
             "train all weights"
         )
     root = session.models.about(session.models.base_of(start)) if start.base else start
+    variables = dict(variables or {})
+    options = with_named_loss(options, variables)
     recipe = recipe_of(options, weights, root.name, cell, adapters.mark(root.folder), base if start.base else None)
     check_load_in(recipe.load_in)
     for source in weights:
@@ -346,7 +350,9 @@ def preparation(session, run: Run, recipe, variables: Mapping | None) -> Iterato
             tokens=tokenizer.convert_tokens_to_ids(recipe.trainable_tokens),
             seed=recipe.seed,
         )
-    return (yield from prepare(recipe, run.folder, model, tokenizer, variables))
+    training = yield from prepare(recipe, run.folder, model, tokenizer, variables)
+    training.own_loss = loss_of(recipe.loss, variables)
+    return training
 
 
 def keep(session, run: Run, training) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -36,6 +37,7 @@ from jupyter_gpt.nn.varlen import Stream, stream, streams
 from jupyter_gpt.runs.events import Evaluation, Event, Progress, Sample
 from jupyter_gpt.stages.loop import LEARNING_RATE, SPEED, Micro, Trainer, losses
 from jupyter_gpt.stages.speed import steps_in, training_flops
+from jupyter_gpt.stages.stage import LOGITS
 
 EVALUATED = 4096  # tokens evaluated at once: enough for the products to be large, soon enough for a stop
 QUESTIONS, SHOWN = 3, 160  # questions asked at fixed steps, and the characters of each that are shown, from its end
@@ -48,11 +50,12 @@ def fitted(recipe, model: Any, rank: int | None = None) -> Iterator[Event]:
     width, device = model.config.get_text_config().hidden_size, model.device.type
     recipe = recipe.for_base(width, longest(model), devices.choose_dtype(device, width))
     parameters = sum(p.numel() for p in model.parameters())
+    logits = LOGITS // model.config.get_text_config().vocab_size if recipe.loss else 32768
     usual = 32768 if device == "cuda" else max(512, min(8192, int(1e11 / parameters)))
     yield from devices.notes(device, recipe.dtype)
     return (
         yield from training_memory.with_micro_batch(
-            recipe, recipe.base, model, usual, text=recipe.context, rank=rank, optimizer=recipe.optimizer
+            recipe, recipe.base, model, min(usual, logits), text=recipe.context, rank=rank, optimizer=recipe.optimizer
         )
     )
 
@@ -249,15 +252,18 @@ class Supervised(Trainer):
     def loss(self, inputs: tuple[Stream, int | None]) -> Tensor:
         """Mean nats over the trained tokens of a stream; the second is the seed of LoRA's dropout."""
         piece, seed = inputs
-        if seed is None:
+        with nullcontext() if seed is None else devices.seeded(seed, self.device):
+            if self.own_loss is not None:
+                return self.loss_of_logits(self.head.logits(self.hidden(piece)), piece.targets)
             return self.nats(piece)
-        with devices.seeded(seed, self.device):
-            return self.nats(piece)
+
+    def hidden(self, piece: Stream) -> Tensor:
+        """The hidden states before the trained tokens of a stream."""
+        return self.trunk(piece.ids, piece.segments)[0].index_select(0, piece.trained)
 
     def nats(self, piece: Stream) -> Tensor:
         """Mean nats over the trained tokens of a stream."""
-        hidden = self.trunk(piece.ids, piece.segments)[0].index_select(0, piece.trained)
-        return self.head.cross_entropy(hidden, piece.targets)
+        return self.head.cross_entropy(self.hidden(piece), piece.targets)
 
     def evaluate(self) -> Iterator[Event | None]:
         """Validation loss in nats per trained token; each source counts by its share of the mixture."""

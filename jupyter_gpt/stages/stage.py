@@ -8,12 +8,12 @@ Every kind of run has a module beside this one, its stage. It has `RECIPE`, whic
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
-from jupyter_gpt.errors import GPTError
+from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.models import adapters
 from jupyter_gpt.options import Count, Number, Options, Positive, option
 from jupyter_gpt.runs.events import Metric, declared
@@ -30,6 +30,7 @@ OVERWRITE = "replace an existing NAME; not needed for the same cell, or the same
 OpenShare = Annotated[Number, Field(gt=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=1 << 63)]
 LENGTH, RUNNING = "Length", "Running"
+LOGITS = 1 << 27  # of a micro-batch, for a loss of the user's own
 MICRO_TOKENS = 65536  # tokens of pretraining in one pass, where the memory holds them
 
 
@@ -94,6 +95,13 @@ class Elsewhere(Options):
         group=RUNNING,
     )
     nodes: Count | None = option(None, "machines with that many devices each, of a cluster", "M", group=RUNNING)
+    callbacks: list[Callable] | None = option(
+        None,
+        "functions called on the main thread with each event of the run: Start, Step, Evaluation, Sample, Alarm, "
+        "Checkpoint; one that raises ends the run, with a checkpoint",
+        only="python",
+        group=RUNNING,
+    )
 
     @property
     def elsewhere(self) -> bool:
@@ -199,6 +207,14 @@ class Schedule(Training):
     )
     eval_tokens: Count | None = option(None, "held-out tokens of each validation", "N", group="Evaluation")
     sample_every: Count | None = option(None, "steps between samples (default: six in a run)", "N", group="Evaluation")
+    loss: str | Callable | None = option(
+        None,
+        "a loss of your own, $f: f(logits, targets), float32 logits (N, V) and token ids (N,) to their mean loss; the "
+        "validation loss stays cross-entropy",
+        "$FUNCTION",
+        literal=True,
+        group="Optimization",
+    )
 
     def check_devices(self, ranks: int, shard: bool) -> None:
         if shard and ranks == 1:
@@ -233,6 +249,39 @@ def schedule(options: Any, warmup: float, decay: float) -> dict[str, float]:
         raise GPTError(f"--warmup {first:g} and --decay {last:g} are shares of the steps: together they are at most 1")
     first = min(warmup, 1 - (last or 0.0)) if first is None else first
     return {"warmup": first, "decay": min(decay, 1 - first) if last is None else last}
+
+
+def as_variable(value: Any, usual: str, variables: dict) -> str:
+    """The `$name` of an object, which a recipe can hold: its name among the variables, which gain it otherwise."""
+    if isinstance(value, str):
+        return value
+    own = next((key for key, each in variables.items() if each is value), None)
+    called = getattr(value, "__name__", type(value).__name__).rpartition(".")[2]
+    own = own or (usual if called == "<lambda>" else called)
+    key, number = own, 2
+    while variables.get(key, value) is not value:  # two may have one name
+        key, number = f"{own}_{number}", number + 1
+    variables[key] = value
+    return f"${key}"
+
+
+def loss_of(name: str | None, variables: Mapping | None) -> Callable | None:
+    """A loss of the user's own by its `$name`; None for cross-entropy. Raises GPTError where there is no such one."""
+    if name is None:
+        return None
+    found = (variables or {}).get(name.removeprefix("$"))
+    if name[0] != "$" or not callable(found):
+        known = nearest(name.removeprefix("$"), variables or {})
+        raise GPTError(f"--loss {name} is no $variable with a function f(logits, targets){known}")
+    return found
+
+
+def with_named_loss(options: Any, variables: dict) -> Any:
+    """The options with the `$name` of a loss. Raises GPTError where there is no such function."""
+    if options.loss is not None:
+        options = options.model_copy(update={"loss": as_variable(options.loss, "loss", variables)})
+    loss_of(options.loss, variables)
+    return options
 
 
 def another_name(name: str, base: str) -> None:
