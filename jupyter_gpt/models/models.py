@@ -401,6 +401,30 @@ class Models(ShownAsTable, Mapping):
             self.unload(name)
         return model
 
+    def add(self, name: str, module: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> Model:
+        """Keep a causal LM of one's own, with its tokenizer: any stage then starts from it, and any prompt asks it.
+
+        Its class is one that `AutoModelForCausalLM` knows, or was registered with it, in every kernel that loads the
+        model again. One without a forward of ours is trained and asked by its own. From here on the module belongs to
+        the session: its weights are in the data type of models in memory and require no gradient.
+
+        Raises GPTError for a name that is taken and for what is no causal LM with a tokenizer of Hugging Face.
+        """
+        from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+
+        if store.check_name(name) in self:
+            raise GPTError(f"there is a model {name} already: choose another name, or %gpt delete {name}")
+        if not isinstance(tokenizer, PreTrainedTokenizerBase):
+            raise GPTError(f"a model is added with a tokenizer of transformers, not {type(tokenizer).__name__}")
+        config = getattr(module, "config", None)
+        if not isinstance(module, PreTrainedModel) or type(config) not in AutoModelForCausalLM._model_mapping:
+            raise GPTError(
+                f"{type(module).__name__} is no class that AutoModelForCausalLM knows: make it a PreTrainedModel with "
+                "a PretrainedConfig, whose forward returns logits, and register both (AutoConfig.register, "
+                "AutoModelForCausalLM.register)"
+            )
+        return on_worker("torch", lambda: self.keep(name, module, tokenizer, "added", None, [f"{name} (added)"], 0))
+
     @staticmethod
     def quantized(module) -> bool:
         """Whether a module has weights in 8 or 4 bits."""

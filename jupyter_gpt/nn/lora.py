@@ -189,12 +189,12 @@ def linear_layers(module: nn.Module) -> list[str]:
     class alone (a router that returns a choice), and what peft refuses (`out_proj` of Mamba).
     """
     head = module.get_output_embeddings() if hasattr(module, "get_output_embeddings") else None
-    path = trunk_paths(module)[0]
+    path = next(iter(trunk_paths(module)), "")
     found = {
         name: layer
         for name, layer in module.named_modules()
         if layer is not head
-        and name.startswith(path + ".")
+        and name.startswith(path and f"{path}.")
         and (isinstance(layer, nn.Linear) or type(layer).__name__ == "Conv1D")
     }
     reached, refused = called(module, path, found), refused_by_peft(module, found)

@@ -110,7 +110,7 @@ def brought(session, run: Run, step: int | str, variables: Mapping | None) -> Ge
     module = training.model.requires_grad_(False).eval()
     base = getattr(training.recipe, "base", None) or getattr(training.recipe, "policy", None)
     adapter = hasattr(module, "peft_config")
-    if not adapter and getattr(training, "ends", None):
+    if not adapter and getattr(training, "ends", None) and module.can_generate():
         module.generation_config.eos_token_id = sorted(training.ends)
     session.models.resident[place] = Model(
         called,

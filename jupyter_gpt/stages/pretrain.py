@@ -355,8 +355,8 @@ def shape_of(start) -> dict[str, Any]:
     """The sizes of a model by name, as its configuration has them."""
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(start.folder)
-    heads = config.num_attention_heads
+    config = AutoConfig.from_pretrained(start.folder).get_text_config()
+    heads = getattr(config, "num_attention_heads", None) or 1  # a model that does not attend has none
     return {
         "arch": config.model_type,
         "layers": config.num_hidden_layers,
@@ -364,9 +364,9 @@ def shape_of(start) -> dict[str, Any]:
         "heads": heads,
         "kv_heads": getattr(config, "num_key_value_heads", None) or heads,
         "mlp": getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * config.hidden_size,
-        "context": config.max_position_embeddings,
+        "context": getattr(config, "max_position_embeddings", None) or 1024,
         "vocab_size": config.vocab_size,
-        "tied": bool(config.tie_word_embeddings),
+        "tied": bool(getattr(config, "tie_word_embeddings", False)),
     }
 
 

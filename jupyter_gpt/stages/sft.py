@@ -359,6 +359,6 @@ def keep(session, run: Run, training) -> None:
     """Register what was trained."""
     recipe, module = training.recipe, training.model
     base = recipe.base if adapters.is_adapter(module) else None
-    if base is None:  # whoever loads the folder stops where an answer ends
+    if base is None and module.can_generate():  # whoever loads the folder stops where an answer ends
         module.generation_config.eos_token_id = sorted(training.ends)
     keep_model(session, run, training, session.models.about(recipe.adapter or recipe.base), base=base)

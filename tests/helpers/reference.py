@@ -40,6 +40,67 @@ Every magic with its options, as its `--help` prints it, generated from the opti
 loads the magics. Each is also a Python function, `from jupyter_gpt import gpt`: `%%sft` is `gpt.sft(…)` and
 `%gpt plan` is `gpt.plan(…)`, and `--batch-tokens 4096` is `batch_tokens=4096`. A number may be written 1000, 1_000,
 50k or 1e6. An option without a default is off, or set by what its description says."""
+OWN = """\
+## Code of your own
+
+`callbacks` are told every event of a run, `loss` takes the place of cross-entropy, and a model of your own, in the
+interface of transformers, is one like any other once it is added. (An algorithm of your own is `%%rlhf --algo $mine`, a
+reward `--reward $f`, a judge `--judge $f`, a tool `--tools $f`.)"""
+EXAMPLE = """\
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutput
+
+from jupyter_gpt import gpt
+from jupyter_gpt.runs.events import Evaluation
+
+
+class LSTMConfig(PretrainedConfig):
+    model_type = "lstm-lm"
+
+    def __init__(self, vocab_size=512, hidden_size=64, num_hidden_layers=1, **more):
+        self.hidden_size, self.num_hidden_layers = hidden_size, num_hidden_layers
+        super().__init__(vocab_size=vocab_size, **more)
+
+
+class LSTMForCausalLM(PreTrainedModel):
+    config_class = LSTMConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.table = torch.nn.Embedding(config.vocab_size, config.hidden_size)
+        self.lstm = torch.nn.LSTM(config.hidden_size, config.hidden_size, config.num_hidden_layers, batch_first=True)
+        self.head = torch.nn.Linear(config.hidden_size, config.vocab_size)
+        self.post_init()
+
+    def get_input_embeddings(self):
+        return self.table
+
+    def get_output_embeddings(self):
+        return self.head
+
+    def forward(self, input_ids, **_):
+        return CausalLMOutput(logits=self.head(self.lstm(self.table(input_ids))[0]))
+
+
+AutoConfig.register("lstm-lm", LSTMConfig)
+AutoModelForCausalLM.register(LSTMConfig, LSTMForCausalLM)
+
+
+def smoothed(logits, targets):  # float32 logits (N, V) and token ids (N,); returns their mean loss
+    return torch.nn.functional.cross_entropy(logits, targets, label_smoothing=0.1)
+
+
+def watch(event):  # on the main thread; an exception ends the run, with a checkpoint
+    if isinstance(event, Evaluation):
+        print(event.step, event.values["val_loss"])
+
+
+gpt.pretrain("storyteller", {"stories": 1}, depth=1, steps=20, context=64, loss=smoothed, callbacks=[watch])
+tokenizer = gpt.models["storyteller"].tokenizer
+gpt.models.add("mine", LSTMForCausalLM(LSTMConfig(len(tokenizer))), tokenizer)
+gpt.pretrain("more", {"stories": 1}, base="mine", steps=20, context=64)
+gpt.prompt("Once upon a time", model="more", max_tokens=8)"""
 CODE = re.compile(r"`[^`]+`|%%?gpt \w+|%%\w+|(?<![\w-])--[a-z][\w-]*|\$\w+|\{[^}\s]*\}|\[[^\]\s]*\]")
 MARKUP = re.compile(r"([\\*_<>|$`\[\]~#])")
 BOUNDS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
@@ -141,6 +202,7 @@ def notebook() -> str:
     """The text of the notebook: cells of Markdown, without code."""
     texts = ["\n\n".join([ABOUT, *(contents(title, stages) for title, stages in PARTS.items())])]
     texts += [page(stage) for stages in PARTS.values() for stage in stages]
+    texts.append(f"{OWN}\n\n```python\n{EXAMPLE}\n```")
     cells = [
         {
             "cell_type": "markdown",

@@ -1,4 +1,4 @@
-"""What a user brings along: functions that are told events, and a loss."""
+"""What a user brings along: functions that are told events, a loss, a model."""
 
 import threading
 
@@ -6,13 +6,15 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from helpers import reference
 from helpers.errors import fail
 from helpers.stopping import stopped_at
-from helpers.tiny import tiny_run
+from helpers.tiny import CHAT, TALES, tiny_run
+from jupyter_gpt.data.tokenizer import delimiter, train_bpe
 from jupyter_gpt.runs import checkpoint
 from jupyter_gpt.runs.events import Checkpoint, Evaluation, Sample, Start, Step
 
-CHAT = [{"prompt": f"How many birds saw {n} hens?", "completion": f"{n} birds, so many"} for n in range(40)]
+ROWS = [{"prompt": f"How many birds saw {n} hens?", "completion": f"{n} birds, so many"} for n in range(40)]
 SFT = {"context": 64, "batch_tokens": 256, "answer_tokens": 4, "steps": 6, "dtype": "float32", "optimizer": "adamw"}
 
 
@@ -76,14 +78,46 @@ def test_a_loss_of_ones_own_trains_and_validation_stays_cross_entropy(gpt):
 def test_finetuning_by_a_loss_of_ones_own_is_stopped_and_resumed(gpt):
     tiny_run(gpt, "base", steps=2, context=64)
     given = {"base": "base", "lora": 4, **SFT}
-    plain = gpt.sft("plain", CHAT, **given)
-    same = gpt.sft("same", CHAT, loss=lambda logits, targets: cross_entropy(logits, targets), **given)
+    plain = gpt.sft("plain", ROWS, **given)
+    same = gpt.sft("same", ROWS, loss=lambda logits, targets: cross_entropy(logits, targets), **given)
     assert losses(same) == pytest.approx(losses(plain), abs=1e-5)
-    whole = gpt.sft("whole", CHAT, loss=smoothed, **given)
-    run = stopped_at(3, gpt.sft, "part", CHAT, loss=smoothed, **given)
+    whole = gpt.sft("whole", ROWS, loss=smoothed, **given)
+    run = stopped_at(3, gpt.sft, "part", ROWS, loss=smoothed, **given)
     assert "--loss $smoothed is no $variable with a function" in fail(gpt.resume, "part")
     assert losses(gpt.resume("part", variables={"smoothed": smoothed})) == losses(whole) and run.steps == 6
     assert "must return a tensor of one number" in fail(
-        gpt.sft, "odd", CHAT, loss=lambda logits, targets: logits, **given
+        gpt.sft, "odd", ROWS, loss=lambda logits, targets: logits, **given
     )
-    assert "is no $variable with a function f(logits, targets)" in fail(gpt.sft, "no", CHAT, loss="focal", **given)
+    assert "is no $variable with a function f(logits, targets)" in fail(gpt.sft, "no", ROWS, loss="focal", **given)
+
+
+def test_a_model_of_ones_own_is_trained_and_asked(gpt, capsys):
+    """The example of the reference, and what one does next."""
+    own: dict = {}
+    tokenizer = train_bpe(TALES, 320)
+    assert "is no class that AutoModelForCausalLM knows" in fail(gpt.models.add, "no", torch.nn.Linear(2, 2), tokenizer)
+    exec(reference.EXAMPLE, own)
+    printed = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [int(step) for step, _ in printed][-1] == 20 and len(printed) > 5
+    module = gpt.models["mine"].module
+    assert "there is a model mine already" in fail(gpt.models.add, "mine", module, own["tokenizer"])
+    assert "a tokenizer of transformers, not str" in fail(gpt.models.add, "other", module, "bpe")
+
+    more = gpt.models["more"]
+    text = "Once upon a time there was a fox."
+    ids = [delimiter(more.tokenizer), *more.tokenizer(text).input_ids]
+    with torch.no_grad():
+        logits = more.module(torch.tensor([ids])).logits[0, :-1].float()
+    assert more.losses(text) == pytest.approx(float(cross_entropy(logits, torch.tensor(ids[1:]))), rel=1e-3)
+    said = gpt.prompt(text, model="more", max_tokens=1, temperature=0)
+    assert said.text == more.tokenizer.decode(int(more.module(torch.tensor([ids])).logits[0, -1].argmax()))
+    more.tokenizer.chat_template = CHAT
+    given = {"context": 64, "batch_tokens": 256, "steps": 4, "dtype": "float32"}
+    run = gpt.sft("tuned", ROWS, base="more", **given)
+    assert run.status == "finished" and gpt.models["tuned"].lineage == [
+        "mine (added)",
+        "more (pretrain)",
+        "tuned (sft)",
+    ]
+    gpt.models.unload("more")
+    assert gpt.models["more"].module.lstm.hidden_size == 64  # read from disk again
