@@ -78,7 +78,8 @@ class Elsewhere(Options):
     )
     devices: Annotated[int | str, AfterValidator(device_count)] | None = option(
         None,
-        "train on this many devices, data parallel, in a process each; or on all there are",
+        "train on this many devices, data parallel, in a process each; or on all there are: the same model up to "
+        "rounding, which with muon in bfloat16 is 0.4% of an update and with adamw a millionth",
         "N|all",
         kind=count_or_all,
         hints=("all",),

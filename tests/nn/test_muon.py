@@ -83,3 +83,17 @@ def test_it_finds_a_matrix():
         w.grad = torch.autograd.grad(loss, w)[0]
         optimizer.step(1 - step / 100)
     assert float((w - target).square().mean().detach()) < 0.01 * first
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_what_ranks_differ_by_is_less_than_the_rounding(dtype):
+    """Another order of summing gradients, and another share of the stack: both move an update by less than the data
+    type moves it from that of float64."""
+    random = torch.Generator().manual_seed(0)
+    stack = torch.randn(8, 128, 256, generator=random)
+    exact, whole = orthogonalise(stack.double(), torch.float64), orthogonalise(stack, dtype).double()
+    shared = torch.cat([orthogonalise(part, dtype) for part in stack.split(4)]).double()
+    other = stack * (1 + 1e-7 * torch.randn(stack.shape, generator=random))
+    rounding = (whole - exact).norm()
+    assert (shared - whole).norm() < rounding and (orthogonalise(other, dtype).double() - whole).norm() < 2 * rounding
+    assert rounding < {torch.bfloat16: 0.06, torch.float32: 1e-5}[dtype] * exact.norm()
