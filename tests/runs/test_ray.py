@@ -2,7 +2,10 @@
 
 import json
 import os
+import shutil
+import subprocess
 import sys
+import time
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -16,11 +19,21 @@ from helpers.processes import of_folder, wait_until
 from helpers.tiny import tiny_run
 from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError
+from jupyter_gpt.notebook.views.follow import nothing_yet
 from jupyter_gpt.runs import failure, payload
 from jupyter_gpt.runs.launchers import launcher, node, ray, ray_driver
 from jupyter_gpt.runs.launchers.launcher import Launch
 
 RANK = str(Path(helpers.__file__).with_name("rank_alone.py"))
+HOLDS = """
+import ray, time
+ray.init("auto")
+held = ray.remote(lambda: time.sleep(999)).remote()
+while ray.available_resources()["CPU"] > 1:
+    time.sleep(0.1)
+print("held", flush=True)
+ray.get(held)
+"""
 PATH = os.pathsep.join(path for path in sys.path if path)
 
 
@@ -61,6 +74,39 @@ def test_a_run_goes_on_from_its_checkpoint_when_ray_restarts_it(gpt):
     assert run.status == "finished"
 
 
+@pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install 'jupyter_gpt[ray]'")
+def test_a_busy_cluster_is_waited_for_and_the_wait_can_be_stopped(gpt, tmp_path, monkeypatch):
+    """In the cluster that `ray start` has started, without its address, a program has one of two CPUs."""
+    monkeypatch.setenv("RAY_TMPDIR", f"/tmp/jg-{os.getpid()}")  # sockets in it: a long path is refused
+    start = ["start", "--head", "--num-cpus=2", "--port=0", "--include-dashboard=false", "--block"]
+    script = [sys.executable, "-m", "ray.scripts.scripts"]
+    cluster = subprocess.Popen([*script, *start], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    busy = None
+    try:
+        current = Path(os.environ["RAY_TMPDIR"], "ray", "ray_current_cluster")
+        wait_until(lambda: current.exists() or cluster.poll() is not None, 60)
+        busy = subprocess.Popen([sys.executable, "-c", HOLDS], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        assert busy.stdout is not None and busy.stdout.readline()
+        run = tiny_run(gpt, detach=True, on="ray", devices=2, steps=4)
+        wait_until(lambda: run.events or not run.alive)
+        assert (
+            "running before its first step: waiting for 2 CPUs of the Ray cluster, 1 of 2 free" in nothing_yet(run).text
+        )
+        began = time.monotonic()
+        run.stop()
+        wait_until(lambda: not run.alive, 30)
+        assert run.status == "stopped" and time.monotonic() - began < 10 and not of_folder(run.folder)
+        busy.kill()
+        run = tiny_run(gpt, detach=True, overwrite=True, on="ray", devices=2, steps=4).wait()
+        assert run.status == "finished" and cluster.poll() is None
+    finally:
+        for process in filter(None, (busy, cluster)):
+            for each in (*psutil.Process(process.pid).children(recursive=True), process):
+                each.kill()
+            process.wait()
+        shutil.rmtree(os.environ["RAY_TMPDIR"], ignore_errors=True)
+
+
 def test_without_ray_it_says_so(gpt, monkeypatch):
     monkeypatch.setattr(ray, "find_spec", lambda name: None)
     with pytest.raises(GPTError, match="--on ray needs Ray: pip install"):
@@ -77,7 +123,7 @@ def test_without_ray_it_says_so(gpt, monkeypatch):
 @pytest.fixture
 def fake_ray(monkeypatch):
     """Ray as far as it is used, with one worker: this process."""
-    own = SimpleNamespace(resources={"CPU": 2.0}, asked={}, failing=0)
+    own = SimpleNamespace(resources={"CPU": 2.0}, asked={}, addresses=[])
 
     class TorchTrainer:
         def __init__(self, work, *, train_loop_config, scaling_config, run_config, **others):
@@ -93,12 +139,13 @@ def fake_ray(monkeypatch):
                         raise
 
     def init(address, **options):
+        own.addresses.append(address)
         if address != "local":
             raise ConnectionError(f"Could not find any running Ray instance at {address}\nmore")
 
     modules = {name: ModuleType(name) for name in ("ray", "ray.train", "ray.train.torch")}
     modules["ray"].init, modules["ray"].shutdown = init, lambda: None
-    modules["ray"].cluster_resources = lambda: own.resources
+    modules["ray"].cluster_resources = modules["ray"].available_resources = lambda: own.resources
     modules["ray"].util = SimpleNamespace(get_node_ip_address=lambda: "127.0.0.1")
     for name in ("FailureConfig", "RunConfig", "ScalingConfig"):
         setattr(modules["ray.train"], name, dict)
@@ -124,7 +171,10 @@ def driven(folder, monkeypatch, *rest, **changes):
 
 def test_the_driver_and_a_worker_that_is_lost_once(tmp_path, monkeypatch, fake_ray):
     payload.write(tmp_path, b"what the notebook sends")
-    assert driven(tmp_path, monkeypatch) == 0
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text("127.0.0.1:6379")  # which is gone: one of its own is started
+    assert driven(tmp_path, monkeypatch) == 0 and fake_ray.addresses == [None, "local"]
     assert (tmp_path / "rank-0").read_text() == "1 1 0 h"
     assert fake_ray.asked["num_workers"] == 1 and fake_ray.asked["resources_per_worker"] == {"CPU": 1.0}
     payload.remove(tmp_path)  # as rank 0 does once all have read it
@@ -141,8 +191,8 @@ def test_the_driver_and_a_worker_that_is_lost_once(tmp_path, monkeypatch, fake_r
     [
         ({"token": "other"}, "does not see .*: the nodes and the notebook need a shared folder"),
         ({"versions": {"torch": "1.0"}}, "has torch .* instead of 1.0: install the same on all nodes"),
-        ({"workers": 8}, "8 workers need 8 CPUs, and the Ray cluster has 2"),
-        ({"gpus": "yes"}, "1 workers need 1 GPUs, and the Ray cluster has 0"),
+        ({"workers": 8}, "the workers need 8 CPUs, and the Ray cluster has 2"),
+        ({"gpus": "yes"}, "the workers need 1 GPUs, and the Ray cluster has 0"),
         ({"address": "nowhere:6379"}, "no Ray cluster can be used at nowhere:6379: Could not find any running Ray"),
     ],
 )

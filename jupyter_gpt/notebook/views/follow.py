@@ -16,6 +16,7 @@ from typing import Any
 from jupyter_gpt.notebook.views.place import Place
 from jupyter_gpt.report.parts import Paragraph
 from jupyter_gpt.report.report import Report
+from jupyter_gpt.runs.events import last_of
 from jupyter_gpt.runs.progress import algorithm
 from jupyter_gpt.runs.run import ACTIVE
 
@@ -77,6 +78,9 @@ def began(run: Any) -> bool:
 def nothing_yet(run: Any) -> Report:
     """What there is to show of a run that has not begun, or never did."""
     text = f"{run.name}: {algorithm(run.kind, run.recipe)}, {run.status} before its first step"
+    if run.status in ACTIVE and (stage := last_of(run.events[-1:], "progress")):
+        count = f", {stage['done']:,} of {stage['total']:,} {stage['unit']}" if stage["total"] else ""
+        text += f": {stage['stage']}{count}"
     return Report(text, data={"view": "run", "name": run.name, "kind": run.kind})
 
 

@@ -1,8 +1,9 @@
 """Ray: a run's ranks on the workers of Ray Train's `TorchTrainer`, which Ray places and, where one is lost, restarts.
 
 Ray is driven from a process of its own session (`ray_driver.py`): an interrupt would abort the run (ray#53600), and
-what workers print would land in whatever cell runs (ipykernel#1370). `--on ray` is a cluster of this machine alone that
-ends with the run, or the one in RAY_ADDRESS; `--on ray:ADDRESS` one that is there (`auto` the one of this machine).
+what workers print would land in whatever cell runs (ipykernel#1370). `--on ray` is the cluster in RAY_ADDRESS, the one
+that `ray start` has started on this machine, or one of this machine alone that ends with the run; `--on ray:ADDRESS`
+one that is there.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def spec(launch: Launch, token: str) -> dict[str, Any]:
     except ValueError as error:
         raise GPTError(f"a setting of launcher ray is not a number: {error}") from error
     return {
-        "address": site.get("address") or os.environ.get("RAY_ADDRESS") or "local",
+        "address": site.get("address") or os.environ.get("RAY_ADDRESS") or "",
         "workers": launch.ranks,
         "gpus": site.get("gpus"),
         "placement": site.get("placement", "PACK"),

@@ -12,9 +12,11 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
+from collections.abc import Mapping
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -22,15 +24,16 @@ from typing import Any
 
 import psutil
 
+from jupyter_gpt import store
 from jupyter_gpt.errors import GPTError
-from jupyter_gpt.runs import failure, payload
-from jupyter_gpt.runs.events import read_events
+from jupyter_gpt.runs import control, failure, payload
+from jupyter_gpt.runs.events import End, Event, Progress, last_of, line_of, read_events
 from jupyter_gpt.runs.launchers import node
 from jupyter_gpt.runs.launchers.launcher import LOGS
 from jupyter_gpt.runs.launchers.ray import SPEC
 
 STARTED = "ray-started"  # in the logs: the ranks were started before, so that this is a restart
-WATCH = 1.0  # seconds between two looks at the kernel
+WATCH = 1.0  # seconds between two looks at the kernel, the request to stop, and what is free in the cluster
 GRACE = 3.0  # seconds that the first rank may take to tell the end, after another has failed to part from it
 STORE = 128 << 20  # bytes of the object store of a local cluster: nothing goes through it
 
@@ -38,7 +41,7 @@ STORE = 128 << 20  # bytes of the object store of a local cluster: nothing goes 
 def main() -> int:
     """Returns the exit status."""
     folder, spec = Path(sys.argv[1]), json.loads(os.environ.pop(SPEC))
-    end_with_the_kernel()
+    threading.Thread(target=watch, args=(folder,), daemon=True).start()
     try:
         drive(folder, spec)
     except BaseException as error:
@@ -50,44 +53,77 @@ def main() -> int:
     return int(failure.read(folder) is not None)
 
 
-def end_with_the_kernel() -> None:
-    """Watch the kernel of a cell that waits for the run: when it is gone, this process ends, and a local cluster."""
+def watch(folder: Path) -> None:
+    """End this process, and a cluster of its own, when the kernel of a cell that waits for the run is gone; or when
+    the run is asked to stop while there is no rank that would: before Ray has placed them, or after it has lost them.
+    """
     host, _, kernel = os.environ.get(failure.KERNEL, "").rpartition(":")
-    if host != socket.gethostname():
-        return
+    while host != socket.gethostname() or lives(int(kernel)):
+        time.sleep(WATCH)
+        if control.asked(folder)["stop"] and store.lock_holder(folder) is None and not ended(folder):
+            last = last_of(read_events(folder / "events.jsonl"), "step")
+            stopped = {"status": "stopped", "error": None, "alarms": ()}
+            tell(folder, End(step=last.get("step", 0), seconds=last.get("seconds", 0.0), **stopped))
+            break
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
+    os._exit(0)
 
-    def watch() -> None:
-        while psutil.pid_exists(int(kernel)) and psutil.Process(int(kernel)).status() != psutil.STATUS_ZOMBIE:
-            time.sleep(WATCH)
-        for child in psutil.Process().children(recursive=True):
-            with suppress(psutil.NoSuchProcess):
-                child.kill()
-        os._exit(1)
 
-    threading.Thread(target=watch, daemon=True).start()
+def lives(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+def tell(folder: Path, event: Event) -> None:
+    """Write an event of the run, of which no rank is at work."""
+    with (folder / "events.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line_of(event, time.time())) + "\n")
+
+
+def connect(ray: Any, address: str, cpus: int, path: str) -> None:
+    """Connect to the cluster at an address; without one, to that which `ray start` has started on this machine and has
+    not stopped since, or to a new one of this process. Raises GPTError."""
+    current = Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir()), "ray", "ray_current_cluster")
+    own = {"include_dashboard": False, "object_store_memory": STORE, "num_cpus": cpus}
+    tries = [address] if address else [None, "local"] if current.exists() else ["local"]  # None: the current one
+    for each in tries:
+        try:
+            more = own if each == "local" else {}
+            ray.init(address=each, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": path}}, **more)
+            return
+        except Exception as error:  # Ray raises many kinds, and a bare Exception where a local cluster starts slowly
+            why = str(error).strip().splitlines() or [type(error).__name__]
+            if each == tries[-1]:
+                raise GPTError(f"no Ray cluster can be used at {each}: {why[0]}") from error
+
+
+def wait_for_place(ray: Any, folder: Path, needed: Mapping[str, float]) -> None:
+    """Return once the cluster has free what the run needs, and tell meanwhile for how much it waits. Raises GPTError
+    where it never can."""
+    for kind, count in needed.items():
+        if ray.cluster_resources().get(kind, 0) < count:
+            there = ray.cluster_resources().get(kind, 0)
+            raise GPTError(f"the workers need {count:g} {kind}s, and the Ray cluster has {there:g}")
+    told = None
+    while short := {kind: n for kind, n in needed.items() if ray.available_resources().get(kind, 0) < n}:
+        kind, count = next(iter(short.items()))
+        free = ray.available_resources().get(kind, 0)
+        if told != (told := (kind, free)):
+            tell(folder, Progress(f"waiting for {count:g} {kind}s of the Ray cluster", int(free), int(count), "free"))
+        time.sleep(WATCH)
 
 
 def drive(folder: Path, spec: dict[str, Any]) -> None:
     """Have Ray run the ranks, to their end. Raises whatever goes wrong, GPTError where it is one line."""
     ray, train, torch = (import_module(name) for name in ("ray", "ray.train", "ray.train.torch"))
-    address, workers = spec["address"], spec["workers"]
-    options: dict[str, Any] = {"runtime_env": {"env_vars": {"PYTHONPATH": spec["environment"].get("PYTHONPATH", "")}}}
-    if address == "local":
-        options |= {"include_dashboard": False, "object_store_memory": STORE}
-        options["num_cpus"] = max(os.cpu_count() or 1, int(workers * spec["cpus"]))
-    try:
-        ray.init(address=address, log_to_driver=False, **options)
-    except Exception as error:  # Ray raises many kinds, and a bare Exception where a local cluster is slow to start
-        why = str(error).strip().splitlines() or [type(error).__name__]
-        raise GPTError(f"no Ray cluster can be used at {address}: {why[0]}") from error
-    there = ray.cluster_resources()
-    gpus = spec["gpus"] in ("yes", "true", "1") if spec["gpus"] else there.get("GPU", 0) >= workers
+    workers, path = spec["workers"], spec["environment"].get("PYTHONPATH", "")
+    connect(ray, spec["address"], max(os.cpu_count() or 1, int(workers * spec["cpus"])), path)
+    gpus = ray.cluster_resources().get("GPU", 0) >= workers
+    if spec["gpus"]:
+        gpus = spec["gpus"] in ("yes", "true", "1")
     each = {"CPU": spec["cpus"], **({"GPU": 1} if gpus else {})}
-    for kind, count in each.items():
-        if there.get(kind, 0) < count * workers:
-            raise GPTError(
-                f"{workers} workers need {count * workers:g} {kind}s, and the Ray cluster has {there.get(kind, 0):g}"
-            )
+    wait_for_place(ray, folder, {kind: count * workers for kind, count in each.items()})
     variables = folder / payload.FILE
     told = {**spec, "folder": str(folder), "variables": variables.read_bytes() if variables.exists() else b""}
     trainer = torch.TorchTrainer(
