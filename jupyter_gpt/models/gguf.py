@@ -7,7 +7,9 @@ crash itself. Imports nothing of this package.
 from __future__ import annotations
 
 import json
+import os
 import sys
+from functools import cache
 from pathlib import Path
 
 EXACT = 1e9  # parameters up to which dequantised weights are saved in fp32, exactly; bf16 above
@@ -97,5 +99,15 @@ def split_by(tokenizer, pattern: str) -> None:
     )
 
 
+def main(file: Path, folder: Path) -> None:
+    import gguf
+
+    # transformers reads the vocabulary three times, for seconds each, and makes the map of names anew for each tensor
+    read, gguf.get_tensor_name_map = cache(gguf.GGUFReader), cache(gguf.get_tensor_name_map)
+    gguf.GGUFReader = lambda path: read(Path(path).resolve())
+    os.chdir(file.parent)  # else a file of that name in the working directory would be read instead
+    print(json.dumps(convert(file, folder)))
+
+
 if __name__ == "__main__":
-    print(json.dumps(convert(Path(sys.argv[1]), Path(sys.argv[2]))))
+    main(*(Path(path).absolute() for path in sys.argv[1:]))

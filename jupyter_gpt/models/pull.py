@@ -165,7 +165,8 @@ def convert(file: Path, folder: Path, progress: fetch.Progress) -> dict:
             raise GPTError(f"{file} is not a GGUF file, or is damaged")
     command = [sys.executable, "-P", gguf.__file__, str(file), str(folder)]
     try:
-        output = fetch.watched(command, f"unpacking {file.name}", folder, None, progress, {"HF_HUB_OFFLINE": "1"})
+        what, size = f"converting {file.name}", file.stat().st_size
+        output = fetch.watched(command, what, folder, size, progress, {"HF_HUB_OFFLINE": "1"})
     except fetch.Unreachable as error:
         raise GPTError(f"{file} cannot be read: {error}") from error
     return {"licence": json.loads(output.strip().splitlines()[-1])["licence"], "source": str(file)}

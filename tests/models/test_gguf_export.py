@@ -97,11 +97,15 @@ def test_what_the_file_says(gpt, model, tmp_path):
 
 
 @pytest.mark.parametrize("arch", KINDS)
-def test_pull_reads_it_with_its_own_tokens(gpt, model, tmp_path, arch):
+def test_pull_reads_it_with_its_own_tokens(gpt, model, tmp_path, monkeypatch, arch):
     """A Llama in a process of its own, as always; the others by what runs there."""
     kept = model(arch=arch, kv_heads=4 if arch == "gpt2" else 2)
     source = gpt.save("fox", gguf=tmp_path / "fox.gguf", quantize="f32")
     if arch == "llama":
+        elsewhere = tmp_path / "elsewhere"
+        elsewhere.mkdir()
+        (elsewhere / "fox.gguf").write_bytes(b"GGUF, but another file of that name")
+        monkeypatch.chdir(elsewhere)
         assert gpt.pull(str(source), "hen").licence == "MIT"
     else:
         assert convert(source, tmp_path / "folder") == {"licence": "mit"}
