@@ -178,12 +178,8 @@ class Options(BaseModel):
 class Recipe:
     """Mixed into the options of a stage: everything that decides the numbers of a run, as `recipe.yaml` keeps it.
 
-    A subclass narrows the types of what is open in the options and says in `NEWER` which fields earlier versions
-    lacked.
+    A subclass narrows the types of what is open in the options.
     """
-
-    NEWER: ClassVar[Mapping[str, Any]] = {}
-    GAINED: ClassVar[Mapping[str, Any]] = {"keep": None}  # by the recipes of all stages
 
     def check_together(self) -> None:
         """What is derived contradicts nothing: steps stand beside the tokens they were made of."""
@@ -206,15 +202,12 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Read back what `as_dict` wrote; of options that are gone it may have those that were left open. Raises
-        GPTError for a recipe of another version."""
-        values = {name: value for name, value in values.items() if name in cls.kept() or value is not None}
-        odd = (values.keys() - cls.kept()) | (cls.kept() - cls.NEWER.keys() - cls.GAINED.keys() - values.keys())
-        if odd:
+        """Read back what `as_dict` wrote. Raises GPTError for a recipe of another version."""
+        if odd := values.keys() ^ cls.kept():
             raise GPTError(
                 f"this run was made by another version of jupyter_gpt (its recipe differs in: {', '.join(sorted(odd))})"
             )
-        return cls.of(**{**cls.GAINED, **cls.NEWER, **values})  # pyright: ignore
+        return cls.of(**values)  # pyright: ignore
 
 
 def dashed(name: str) -> str:

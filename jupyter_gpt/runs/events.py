@@ -205,7 +205,7 @@ def line_of(event: Event, time: float) -> dict:
 
 
 def declared(lines: Sequence[Mapping]) -> list[Metric]:
-    """The metrics of the last `start` among the lines of a run; none of one made before runs declared them."""
+    """The metrics of the last `start` among the lines of a run."""
     found = next((line["metrics"] for line in reversed(lines) if line["event"] == "start" and "metrics" in line), ())
     return metrics_from(found)
 
@@ -224,6 +224,11 @@ KINDS = {
     "error": str | None,
     **dict.fromkeys(("time", "seconds"), int | float | None),
 }
+OF_A_METRIC = {
+    **dict.fromkeys(("name", "label", "unit", "format"), str),
+    "chart": str | None,
+    "limit": int | float | None,
+}
 LAST = 10  # steps whose mean is called the training loss
 
 
@@ -234,6 +239,9 @@ def event_of(line: bytes, numbers: Container[str] = ()) -> dict | None:
         kind, measured = event["event"], event["event"] in ("step", "evaluation")
         own = [key for key in event if (kind == "step" and key != "event") or (measured and key in numbers)]
         store.check_types(event, **{**KINDS, **dict.fromkeys(own, int | float | None)})
+        for metric in declared([event]):
+            store.check_types(asdict(metric), **OF_A_METRIC)
+            format(0.0, metric.format)
         return event if isinstance(kind, str) and (kind not in WITH_STEP or "step" in event) else None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None

@@ -34,7 +34,7 @@ class Provenance:
 
     kind: the stage (pretrain, sft, …).  cell_id: the cell of the notebook, None where the front end names none
     (nbclient, a script).  requested: the options and the data as they were given, not as they were resolved:
-    measured minutes and a number format that the machine chose are not in it. None for what an earlier version made.
+    measured minutes and a number format that the machine chose are not in it. None where nothing is known.
     """
 
     kind: str
@@ -43,10 +43,10 @@ class Provenance:
 
     @classmethod
     def read(cls, values: Mapping) -> Provenance:
-        """What a file on disk says; earlier versions called the cell `maker` and recorded no options."""
+        """What a file on disk says."""
         requested = values.get("requested")
-        cell_id = values.get("cell_id", values.get("maker"))
-        return cls(values.get("kind", "unknown"), cell_id, requested if isinstance(requested, dict) else None)
+        known = requested if isinstance(requested, dict) else None
+        return cls(values.get("kind", "unknown"), values.get("cell_id"), known)
 
     def may_replace(self, old: Provenance) -> bool:
         """Whether this is the same cell as `old`, or asks for the same."""

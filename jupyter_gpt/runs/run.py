@@ -32,7 +32,6 @@ from jupyter_gpt.runs.provenance import Provenance
 from jupyter_gpt.runs.worker import Job
 
 COLUMNS = ("step", "loss", "val_loss", "tokens", "seconds", "lr", "tokens_per_second")  # of every history
-UNDECLARED = ("reward", "kl", "entropy", "length")  # what runs evaluated before they declared their metrics
 NOT_COLUMNS = ("event", "time", "mfu")  # of what a step tells
 ACTIVE = ("running", "paused", "stopping")  # the status of a run that has not ended
 LOSS = f"loss, mean of last {LAST}"
@@ -254,7 +253,7 @@ class Run:
         more = [key for key in keys if key not in (*COLUMNS, *NOT_COLUMNS)] or ["grad_norm"]
         table = pandas.DataFrame(list(rows.values()), columns=[*COLUMNS, *more])
         evaluations = {e["step"]: e for e in self.events if e["event"] == "evaluation"}
-        names = [metric.name for metric in declared(self.events)] or UNDECLARED
+        names = [metric.name for metric in declared(self.events)]
         only = [name for name in names if name not in table and any(name in e for e in evaluations.values())]
         for key in ("val_loss", *only):
             values = [evaluations.get(step, {}).get(key) for step in table["step"]]

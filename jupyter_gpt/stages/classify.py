@@ -108,13 +108,6 @@ class ClassifyRecipe(Recipe, Classify):
     `micro_tokens` is the size of a micro-batch in tokens. 0, None and "auto" stand for what `prepare` decides.
     """
 
-    NEWER: ClassVar[Mapping[str, object]] = {
-        "minutes": None,
-        "bad_rows": "refuse",
-        "micro_tokens": 0,
-        "checkpointing": None,
-    }
-
     cell: str | None = None
     name: str = ""
     base: str
@@ -187,7 +180,6 @@ def read_texts(recipe, folder: Path, variables: Mapping | None) -> tuple[list, l
     path = folder / "data" / "texts.json"
     if path.exists():
         kept = json.loads(path.read_text(encoding="utf-8"))
-        kept = kept if isinstance(kept, dict) else {"texts": kept, "skipped": []}  # as earlier versions wrote it
         return [Labelled(*pair) for pair in kept["texts"]], kept["skipped"]
     skipped: list[str] = []
     texts = read(recipe.cell, variables, recipe.bad_rows, skipped)

@@ -192,15 +192,6 @@ class PretrainRecipe(Recipe, Pretrain):
     known: such a run first measures its speed.
     """
 
-    NEWER: ClassVar[Mapping[str, object]] = {
-        "prompts": None,
-        "checkpointing": None,
-        "tokens": None,
-        "base": None,
-        "base_mark": "",
-        "loss": None,
-    }
-
     base_mark: str = ""  # a hash of the base
     mixture: dict[str, float]
     name: str = ""

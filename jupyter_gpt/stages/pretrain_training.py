@@ -274,9 +274,6 @@ class Training(Trainer):
     def facts(self) -> dict:
         return {"compile": self.compile}
 
-    def set_position(self, position: Mapping) -> None:
-        super().set_position({"tokens": position["step"] * self.recipe.batch_tokens, **position})  # of earlier versions
-
     @cached_property
     def micro_rows(self) -> int:
         """Rows of a micro-batch: those of the recipe, or fewer if only then each rank has as many micro-batches."""

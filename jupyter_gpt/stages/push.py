@@ -15,9 +15,9 @@ from jupyter_gpt.nn.sizes import amount, short
 from jupyter_gpt.options import option
 from jupyter_gpt.report.parts import Paragraph, Table, Varies
 from jupyter_gpt.report.report import Report
-from jupyter_gpt.runs.events import last_of, recent
+from jupyter_gpt.runs.events import declared, last_of, recent
 from jupyter_gpt.runs.run import Run
-from jupyter_gpt.stages.stage import Bound, metrics_of
+from jupyter_gpt.stages.stage import Bound
 
 CARD = "README.md"
 STAGES = {
@@ -228,7 +228,7 @@ def figures_section(run: Run) -> list[str]:
     """The last value of each metric that the run declares as a figure of it."""
     measured, last = last_of(run.events, "evaluation"), last_of(run.events, "step")
     rows = []
-    for metric in metrics_of(run):
+    for metric in declared(run.events):
         value = measured.get(metric.name, recent(run.events) if metric.name == "loss" else last.get(metric.name))
         if metric.summary and value is not None:
             low, high = (measured.get(name) for name in metric.interval or (None, None))

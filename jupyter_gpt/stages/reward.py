@@ -93,8 +93,6 @@ class RewardRecipe(Recipe, RewardModel):
     least.
     """
 
-    NEWER: ClassVar[Mapping[str, object]] = {"marks": None, "micro_tokens": 0, "checkpointing": None}
-
     name: str = ""
     base: str
     steps: int = 0
@@ -170,10 +168,9 @@ def marks_of(session, recipe) -> dict[str, str]:
 
 
 def check_marks(run: Run, before: Mapping[str, str] | None, now: Mapping[str, str]) -> None:
-    """Raises GPTError for what has changed since the run began. Earlier versions recorded no hashes: nothing is checked
-    then."""
+    """Raises GPTError for what has changed since the run began."""
     for what, mark in now.items():
-        if (before or {}).get(what, mark) != mark:
+        if (before or {}).get(what) != mark:
             raise GPTError(f"{what}: changed since {run.name} began, so it cannot be resumed; run its cell again")
 
 

@@ -195,8 +195,7 @@ class RL(Trainer):
         super().set_position(position)
         self.controller.coefficient, self.alarmed = position["kl"], position["alarmed"]
         self.first_entropy, self.constant = position["first_entropy"], position["constant"]
-        self.step_kl = position.get("step_kl", True)  # checkpoints of earlier versions have neither
-        self.score_moments = Moments(*position.get("score_moments", ()))
+        self.step_kl, self.score_moments = position["step_kl"], Moments(*position["score_moments"])
 
     def state(self) -> tuple[dict, dict, dict]:
         """What a checkpoint of the last whole step holds."""

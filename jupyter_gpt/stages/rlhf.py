@@ -32,11 +32,6 @@ RECIPE = RLRecipe
 OF_LOSS = {"kto": "kto"}  # losses whose algorithm is a module of its own
 
 
-def metrics_of(algo: str) -> Sequence[Metric]:
-    """The metrics of an algorithm; none of one that a user wrote."""
-    return () if algo.startswith("$") else algorithm_of(algo, {}).METRICS
-
-
 def rlhf(session, options: RLHF) -> Run:
     """Train the policy; it is `gpt.models[name]`. Without a reward PPO and GRPO first make a reward model `NAME-reward`
     from the rankings, while DPO learns from those directly. Without prompts those of the rankings are used.

@@ -236,26 +236,6 @@ class RLRecipe(Recipe, RLHF):
     of a micro-batch; 0 until it is decided.
     """
 
-    NEWER: ClassVar[Mapping[str, object]] = {
-        "mask_truncated_completions": False,
-        "missing_eos_penalty": None,
-        "dynamic_sampling": None,
-        "use_score_scaling": False,
-        "rollout_dtype": None,
-        "clip_high": None,
-        "loss": None,
-        "no_std": False,
-        "columns": {},
-        "chats": {},
-        "votes": [],
-        "system": None,
-        "desirable_weight": 1.0,
-        "undesirable_weight": 1.0,
-        "marks": None,
-        "micro_tokens": 0,
-        "checkpointing": None,
-    }
-
     name: str = ""
     algo: str
     prompts: list[str]

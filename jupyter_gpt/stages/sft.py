@@ -163,8 +163,6 @@ class SFTRecipe(Recipe, SFT):
     `for_base` or the data decides it.
     """
 
-    NEWER: ClassVar[Mapping[str, object]] = {"trainable_tokens": (), "bad_rows": None, "loss": None}
-
     mixture: dict[str, float]
     cell: str | None = None
     base: str

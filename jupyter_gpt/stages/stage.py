@@ -8,7 +8,7 @@ Every kind of run has a module beside this one, its stage. It has `RECIPE`, whic
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
@@ -16,12 +16,10 @@ from pydantic import AfterValidator, Field
 from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.models import adapters
 from jupyter_gpt.options import Count, Number, Options, Positive, option
-from jupyter_gpt.runs.events import Metric, declared
 from jupyter_gpt.runs.launchers.launcher import SHIPPED
 from jupyter_gpt.runs.retention import BEST, LAST
 from jupyter_gpt.runs.run import Run
 from jupyter_gpt.runs.trackers import Tracker
-from jupyter_gpt.stages.loop import METRICS
 
 Optimizer = Literal["muon", "adamw", "adamw8bit"]
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -322,16 +320,6 @@ def stage(kind: str):
     if kind not in STAGES:
         raise GPTError(f"runs of the kind {kind} were made by another version of jupyter_gpt")
     return importlib.import_module(f"jupyter_gpt.stages.{kind}")
-
-
-def metrics_of(run: Run) -> Sequence[Metric]:
-    """The metrics that a run declares when it starts; for a run made before runs did, those its stage declares now."""
-    begun = any(event["event"] in ("step", "evaluation") for event in run.events)
-    metrics = declared(run.events)
-    if metrics or not begun:
-        return metrics
-    own = stage(run.kind)
-    return own.metrics_of(run.recipe["algo"]) if run.kind == "rlhf" else getattr(own, "METRICS", METRICS)
 
 
 def keep_model(session, run: Run, training, start=None, name: str | None = None, made=None, **more) -> None:

@@ -8,10 +8,12 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 from jupyter_gpt.report.parts import bold
 from jupyter_gpt.report.report import Report
+from jupyter_gpt.stages.loop import METRICS
 
 TEXT = " there was a small <b>bold</b> fox. She had a red kite and a plan."
 
@@ -100,6 +102,7 @@ class FakeRun:
             step=0,
             peak_flops=None,
             flops_per_token=3.5e7,
+            metrics=[asdict(metric) for metric in METRICS],
         )
         step = 0
         while step < self.steps and self.status not in ("stopping", "stopped"):

@@ -1,8 +1,9 @@
 """Recipes of runs as the stages make them, from options alone, without a session."""
 
+from dataclasses import asdict
 from types import SimpleNamespace
 
-from jupyter_gpt.stages import classify, pretrain, reward, rlhf, sft
+from jupyter_gpt.stages import classify, loop, pretrain, reward, rlhf, sft
 
 __all__ = ["classify_recipe", "finetuning_recipe", "pretraining_recipe", "reward_recipe", "rl_recipe", "run_of"]
 
@@ -28,9 +29,15 @@ def rl_recipe(policy, prompts, *, reward=(), **options):
 
 
 def run_of(kind, recipe, events, status="finished"):
-    """What a report reads of a run with this recipe that told these events."""
+    """What a report reads of a run with this recipe that told these events, and declared the metrics of its stage."""
     step = max((event.get("step", 0) for event in events), default=0)
-    events = [{"time": 0.0, **event} for event in events]
+    own = (
+        rlhf.algorithm_of(recipe.algo, {})
+        if kind == "rlhf"
+        else {"classify": classify, "reward": reward}.get(kind, loop)
+    )
+    metrics = {"metrics": [asdict(metric) for metric in own.METRICS]}
+    events = [{"time": 0.0, **(metrics if event["event"] == "start" else {}), **event} for event in events]
     return SimpleNamespace(
         name="a", kind=kind, status=status, recipe=recipe.as_dict(), steps=step, step=step, events=events
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import pytest
@@ -12,9 +13,10 @@ import jupyter_gpt
 from helpers.displays import Displays
 from jupyter_gpt.errors import GPTError, nearest
 from jupyter_gpt.report.report import Report
+from jupyter_gpt.stages.loop import METRICS
 
 EVENTS = [
-    {"event": "start", "time": 0.0, "steps": 600, "step": 0},
+    {"event": "start", "time": 0.0, "steps": 600, "step": 0, "metrics": [asdict(metric) for metric in METRICS]},
     {"event": "evaluation", "time": 1.0, "step": 0, "val_loss": 7.5, "bits_per_byte": 3.0, "seconds": 0.1},
     {"event": "step", "time": 2.0, "step": 1, "loss": 7.25, "tokens": 1024, "seconds": 0.5},
     {"event": "step", "time": 3.0, "step": 2, "loss": 6.125, "tokens": 2048, "seconds": 1.0},

@@ -10,9 +10,9 @@ from helpers.recipes import classify_recipe, finetuning_recipe
 from helpers.recipes import run_of as run
 from jupyter_gpt.notebook.views.run_report import panels, run_report
 from jupyter_gpt.report.charts import Panel, curves, figure
-from jupyter_gpt.stages.classify import Classifying
+from jupyter_gpt.runs.events import declared, line_of
+from jupyter_gpt.stages.classify import Classifying, confusion_table
 from jupyter_gpt.stages.sft_training import Supervised
-from jupyter_gpt.stages.stage import metrics_of
 
 EVIL = "<script>alert(1)</script>»"
 
@@ -84,7 +84,6 @@ def test_a_classifier_tells_its_figures_with_intervals_and_its_confusion_as_a_pi
         "event": "start",
         "device": "cpu",
         "dtype": "float32",
-        "labels": labels,
         "figures": {"texts": "80 to train on, 20 held out, 1 truncated"},
         "parameters": 1000,
         "trained": 40,
@@ -101,10 +100,10 @@ def test_a_classifier_tells_its_figures_with_intervals_and_its_confusion_as_a_pi
             "f1": 0.84,
             "f1_low": 0.6,
             "f1_high": 0.96,
-            "confusion": [[9, 1], [2, 8]],
         }
         for n in (0, 4)
     ]
+    tests.append(line_of(confusion_table(4, labels, [[9, 1], [2, 8]]), 0.0))
     samples = [{"event": "sample", "step": n, "prompt": f"so {EVIL}", "text": "bad (0.90)"} for n in (0, 4)]
     for options in ({"lora": 4}, {"from_scratch": True}):
         report = run_report(run("classify", classify_recipe("hen", **options), [start, *tests, *steps, *samples]))
@@ -117,7 +116,7 @@ def test_a_classifier_tells_its_figures_with_intervals_and_its_confusion_as_a_pi
     assert "the architecture of hen from random weights" in Classifying.about.fget(SimpleNamespace(recipe=recipe))
     many = [f"label {n}" for n in range(20)]
     matrix = [[n == m for n in range(20)] for m in range(20)]
-    events = [start | {"labels": many}, tests[0] | {"confusion": [list(map(int, row)) for row in matrix]}]
+    events = [start, tests[0], line_of(confusion_table(0, many, [list(map(int, row)) for row in matrix]), 0.0)]
     assert "data:image/png" in run_report(run("classify", classify_recipe("hen"), events, "stopped")).html
 
 
@@ -128,7 +127,7 @@ def test_another_run_is_drawn_beside_it_and_its_figures_are_said():
     report = run_report(one, [other])
     assert "b: training loss" in report.text and "b: training loss" not in run_report(one).text
     assert report.metadata["beside"]["b"] == report.metadata["steps"]
-    metrics = metrics_of(one)
+    metrics = declared(one.events)
     steps = [event for event in one.events if event["event"] == "step"]
     first = panels(metrics, steps, [], "a", [other])[0]
     assert first.others == [("b", list(first.points))] and (first.run, first.names[0]) == ("a", "training loss")

@@ -7,7 +7,7 @@ import json
 import math
 import sys
 import threading
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from types import SimpleNamespace
 
 import pytest
@@ -21,6 +21,9 @@ from jupyter_gpt.notebook.views import live, place
 from jupyter_gpt.notebook.views.run_report import run_report
 from jupyter_gpt.notebook.views.widget import close
 from jupyter_gpt.report.report import MIME, Report
+from jupyter_gpt.stages.loop import METRICS
+
+START = {"event": "start", "time": 0.0, "step": 0, "metrics": [asdict(metric) for metric in METRICS]}
 
 
 @dataclass
@@ -102,7 +105,7 @@ def hear(widget, what: str, page: str = "first") -> None:
 
 
 def test_each_pump_sends_only_what_is_new(widget):
-    run = FakeRun()
+    run = FakeRun(events=[START])
     shown = widget(run)
     hear(shown, "heard")  # so that nothing is sent again, however slow the machine is
     run.step(1, loss=4.0)
@@ -112,11 +115,11 @@ def test_each_pump_sends_only_what_is_new(widget):
     run.step(2, loss=3.5)
     run.step(3, loss=3.25)
     shown.pump(at_once=True)
-    (first, columns), (second, more) = shown.sent
-    assert [first[key] for key in ("from", "to", "rows")] == [0, 2, 1]
+    _, (first, columns), (second, more) = shown.sent  # the first as the widget hears that the page is there
+    assert [first[key] for key in ("from", "to", "rows")] == [1, 3, 1]
     assert [event["event"] for event in first["events"]] == ["evaluation"]
     assert columns[first["columns"].index("loss")] == [4.0]
-    assert [second[key] for key in ("from", "to", "rows")] == [2, 4, 2]
+    assert [second[key] for key in ("from", "to", "rows")] == [3, 5, 2]
     assert more[second["columns"].index("step")] == [2, 3]
     assert more[second["columns"].index("loss")] == [3.5, 3.25]
     assert second["now"]["tokens"] == 192
@@ -196,7 +199,7 @@ def test_history_is_repeated_until_the_front_end_is_heard(widget, monkeypatch):
 
 
 def test_what_is_no_number_arrives_as_unknown_and_json_stays_valid(widget):
-    run = FakeRun()
+    run = FakeRun(events=[START])
     shown = widget(run)
     run.step(1, loss=math.nan)
     run.step(2, loss=None)
@@ -204,7 +207,7 @@ def test_what_is_no_number_arrives_as_unknown_and_json_stays_valid(widget):
     shown.pump(at_once=True)
     content, columns = shown.sent[0]
     assert all(math.isnan(value) for value in columns[content["columns"].index("loss")])
-    evaluation = json.loads(json.dumps(content, allow_nan=False))["events"][0]
+    evaluation = json.loads(json.dumps(content, allow_nan=False))["events"][1]
     assert evaluation["val_loss"] is None and evaluation["bits_per_byte"] is None
 
 

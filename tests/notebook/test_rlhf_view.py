@@ -8,6 +8,9 @@ import pytest
 from helpers.recipes import reward_recipe, rl_recipe
 from helpers.recipes import run_of as run
 from jupyter_gpt.notebook.views.run_report import run_report
+from jupyter_gpt.runs.events import line_of
+from jupyter_gpt.stages.alignment_report import alignment_table
+from jupyter_gpt.stages.reward import calibration_table
 
 EVIL = "<script>alert(1)</script>»"
 
@@ -84,7 +87,7 @@ def rl_events():
         {"event": "warning", "step": 1, "cause": "kl", "text": f"the KL is running away {EVIL}"},
         *evaluations[1:],
         *samples[1:],
-        {"event": "measures", "step": 2, "rows": rows, "prompts": 2, "samples": 8, "seconds": 1.0},
+        line_of(alignment_table(2, rows, prompts=2, samples=8), 0.0),
     ]
 
 
@@ -117,8 +120,9 @@ def test_what_differs_between_machines_is_marked():
                 event[key] += 0.123
             if event["event"] == "sample":
                 event["text"], event["pieces"] = "other", ["ot", "her"]
+    place = events[-1]["columns"].index("mean reward")
     for row in events[-1]["rows"]:
-        row["reward"] += 1.5
+        row[place] += 1.5
     two = run_report(run("rlhf", recipe, events))
     assert one.text != two.text and unmarked(one.text) == unmarked(two.text)
     alt = re.compile(r'alt="[^"]*"')
@@ -136,7 +140,7 @@ def test_the_live_view_is_sent_what_the_algorithm_declares():
     assert {"reward", "kl", "clip_fraction"} <= {metric["name"] for metric in feed.describe()["metrics"]}
     assert array("f", buffers[content["columns"].index("kl")]).tolist() == [40.0, 80.0] and content["rows"] == 2
     assert [e["event"] for e in content["events"]].count("warning") == 1
-    alive.recipe = rl_recipe("s", ["Why?"], algo="dpo", rankings="taste").as_dict()
+    alive = run("rlhf", rl_recipe("s", ["Why?"], algo="dpo", rankings="taste"), rl_events(), "running")
     assert "margin" in live._Feed(alive).update()[0]["columns"]
 
 
@@ -170,7 +174,6 @@ def test_the_slide_of_a_reward_model():
             "high": 0.8,
             "pairs": 4,
             "rankings": 2,
-            "calibration": [[0.55, 0.5, 4]],
         },
         *({"event": "step", "step": n, "loss": 0.5, "accuracy": 0.9, "seconds": 1.0} for n in (1, 2)),
         {
@@ -182,8 +185,8 @@ def test_the_slide_of_a_reward_model():
             "high": 1.0,
             "pairs": 4,
             "rankings": 2,
-            "calibration": [[0.6, 0.5, 2], [0.95, 1.0, 2]],
         },
+        line_of(calibration_table(2, [[0.6, 0.5, 2], [0.95, 1.0, 2]]), 0.0),
         {"event": "sample", "step": 2, "prompt": "Why?", "text": EVIL, "reward": 1.5},
         {"event": "sample", "step": 2, "prompt": "Why?", "text": "rude", "reward": -1.5},
     ]

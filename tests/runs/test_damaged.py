@@ -24,6 +24,8 @@ BAD = [
     b"\0" * 30,
     b'{"event": "step", "step": 2, "loss": [1]}',
     b'{"event": "end", "status": 7}',
+    b'{"event": "start", "step": 0, "metrics": [{"label": "loss"}]}',
+    b'{"event": "start", "step": 0, "metrics": [{"name": "loss", "label": "loss", "format": "3q"}]}',
     b"[" * 100_000,
     b'{"event": "step", "step": ' + b"9" * 30 + b"}",
 ]

@@ -4,7 +4,6 @@ names it.
 
 import pytest
 import torch
-import yaml
 
 from helpers.stopping import stopped_at
 from jupyter_gpt.errors import GPTError
@@ -92,31 +91,6 @@ def test_what_has_changed_is_named(stopped, run, changed, message):
     with pytest.raises(GPTError, match=f"^{message} since a began, so it cannot be resumed; run its cell again$"):
         later.resume("a", variables={"short": short})
     assert later.runs["a"].step == reached
-
-
-@pytest.mark.parametrize("run", RUNS)
-def test_a_run_of_an_earlier_version_has_no_marks_and_goes_on(stopped, run):
-    later = stopped(run)
-    path = later.runs["a"].folder / "recipe.yaml"
-    told = yaml.safe_load(path.read_text("utf-8"))
-    assert told["recipe"].pop("marks")
-    for newer in (
-        "mask_truncated_completions",
-        "missing_eos_penalty",
-        "use_score_scaling",
-        "loss",
-        "no_std",
-        "clip_high",
-        "votes",
-        "dynamic_sampling",
-        "chats",
-        "system",
-        "desirable_weight",
-        "undesirable_weight",
-    ):
-        told["recipe"].pop(newer, None)
-    path.write_text(yaml.safe_dump(told), encoding="utf-8")
-    assert Session().resume("a", variables={"short": short}).status == "finished"
 
 
 def test_rankings_that_are_not_read_any_more_may_change(stopped):

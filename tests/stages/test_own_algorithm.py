@@ -9,7 +9,7 @@ import jupyter_gpt
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.notebook.views import live
 from jupyter_gpt.notebook.views.run_report import panels, run_report
-from jupyter_gpt.stages.stage import metrics_of
+from jupyter_gpt.runs.events import declared
 
 ALGORITHM = '''
 from jupyter_gpt.nn.logprobs import logprobs
@@ -74,7 +74,7 @@ def test_its_metric_is_in_the_live_view_the_report_and_the_history(shell, gpt):
     column = memoryview(buffers[content["columns"].index("surprisal")]).cast("f").tolist()
     assert column == pytest.approx(surprisal, rel=1e-6)
     steps = [e for e in run.events if e["event"] == "step"]
-    [panel] = [panel for panel in panels(metrics_of(run), steps, []) if panel.title == "surprisal, nats per token"]
+    [panel] = [panel for panel in panels(declared(run.events), steps, []) if panel.title == "surprisal, nats per token"]
     assert [value for _, value in panel.points] == surprisal
     report = run_report(run)
     mean = sum(surprisal) / 4

@@ -9,7 +9,6 @@ from jupyter_gpt.data.tokenizer import CHAT
 from jupyter_gpt.nn.lora_linear import is_adapter_parameter
 from jupyter_gpt.notebook.views.run_report import run_report
 from jupyter_gpt.session import Session
-from jupyter_gpt.stages.sft import SFTRecipe
 
 ROWS = [
     {"prompt": f"How many {what} saw the {who}?", "completion": f"{n} {what}."}
@@ -103,12 +102,6 @@ def test_an_adapter_ends_its_answers_on_a_base_that_never_saw_the_end(gpt, fox, 
     assert len(rows) == 2 and all(p.shape == (4, 32) for p in rows)
     assert not torch.equal(rows[1][3], fox.module.lm_head.weight[end])
     assert "with rows for <|system|>, <|user|>, <|assistant|>, <|end|>" in run_report(run).text
-
-
-def test_a_recipe_from_before_there_were_rows_trains_none(sft):
-    values = {**sft("one", lora=2).recipe}
-    assert values.pop("trainable_tokens") == list(CHAT)
-    assert list(SFTRecipe.from_dict(values).trainable_tokens) == []
 
 
 def test_the_same_questions_are_answered_at_fixed_steps(sft):

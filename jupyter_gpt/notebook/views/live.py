@@ -27,8 +27,7 @@ from dataclasses import asdict
 from typing import Any
 
 from jupyter_gpt.notebook.views.widget import Widget
-from jupyter_gpt.runs.events import Metric
-from jupyter_gpt.stages.stage import metrics_of
+from jupyter_gpt.runs.events import Metric, declared
 
 PERIOD = 0.2  # seconds between two messages; a front end draws no more often than that
 _NOW = ("step", "tokens", "seconds", "tokens_per_second", "mfu")
@@ -139,7 +138,7 @@ class _Feed:
         if end < self._read or (self._read and events[self._read - 1] is not self._last):  # cut back to a checkpoint
             self._forget()
         if not self._metrics or any(event["event"] == "start" for event in events[self._read : end]):
-            metrics = metrics_of(self.run)
+            metrics = declared(self.run.events)
             if [asdict(metric) for metric in metrics] != self._metrics:
                 self._forget(metrics)
         newest = None

@@ -32,10 +32,9 @@ from jupyter_gpt.report.parts import (
 )
 from jupyter_gpt.report.report import Report
 from jupyter_gpt.report.text import plain
-from jupyter_gpt.runs.events import Metric, last_of, mean_label, recent
+from jupyter_gpt.runs.events import Metric, declared, last_of, mean_label, recent
 from jupyter_gpt.runs.progress import algorithm
 from jupyter_gpt.runs.run import standing
-from jupyter_gpt.stages.stage import metrics_of
 
 KINDS = {"classify": "classifier", "reward": "reward model"}
 KEPT = ("mixture", "arch", "base", "adapter", "algo", "policy", "reward", "rankings")  # of the recipe, in the JSON
@@ -50,7 +49,7 @@ def run_report(run, beside: Sequence = ()) -> Report:
     steps, evaluations, samples, notes = (
         [e for e in run.events if e["event"] == kind] for kind in ("step", "evaluation", "sample", "note")
     )
-    start, metrics, alarms = last_of(run.events, "start"), metrics_of(run), alarms_of(run)
+    start, metrics, alarms = last_of(run.events, "start"), declared(run.events), alarms_of(run)
     rows = figures(run, start, metrics, steps, evaluations)
     rows += [row for other in beside for row in other_figures(other)]
     parts: list[Part] = [Paragraph(start["about"])] if start.get("about") else []
@@ -63,7 +62,7 @@ def run_report(run, beside: Sequence = ()) -> Report:
     parts += [Figures(rows)] if rows else []
     if len({size for each in (run, *beside) if (size := each.recipe.get("vocab_size"))}) > 1:
         parts.append(Paragraph("Their vocabularies differ, and so do their tokens: compare bits per byte.", "quiet"))
-    parts += [part for table in tables(run, start) for part in table_parts(table)]
+    parts += [part for table in tables(run) for part in table_parts(table)]
     parts += sample_parts(run, samples)
     names = ["step", *(metric.name for metric in metrics if metric.chart != "")]
     metadata = {
@@ -175,7 +174,7 @@ def figures(run, start: dict, metrics: Sequence[Metric], steps: list, evaluation
 def other_figures(run) -> list[tuple[str, Inline]]:
     """The figures of a run that is drawn beside another, its name with them."""
     steps, evaluations = ([e for e in run.events if e["event"] == kind] for kind in ("step", "evaluation"))
-    found = ((m.label, figure_of(run, m, steps, evaluations)) for m in metrics_of(run) if m.summary)
+    found = ((m.label, figure_of(run, m, steps, evaluations)) for m in declared(run.events) if m.summary)
     return [(f"{run.name}: {name}", value) for name, value in found if value]
 
 
@@ -195,26 +194,9 @@ def figure_of(run, metric: Metric, steps: Sequence[dict], evaluations: Sequence[
     return [number(last[metric.name], metric.format), unit, *interval, " at step ", step_of(run, last["step"]), *before]
 
 
-def tables(run, start: dict) -> list[dict]:
-    """The last table of each title; of runs made before there were tables, those made of what they told."""
-    from dataclasses import asdict
-
-    found = {event["title"]: event for event in run.events if event["event"] == "table"}
-    tested, old = last_of(run.events, "evaluation"), last_of(run.events, "measures")
-    made = []
-    if "confusion" in tested:
-        from jupyter_gpt.stages.classify import confusion_table
-
-        made.append(confusion_table(tested["step"], start["labels"], tested["confusion"]))
-    if "calibration" in tested:
-        from jupyter_gpt.stages.reward import calibration_table
-
-        made.append(calibration_table(tested["step"], tested["calibration"]))
-    if old:
-        from jupyter_gpt.stages.alignment_report import alignment_table
-
-        made.append(alignment_table(old["step"], old["rows"], old["prompts"], old["samples"]))
-    return [*found.values(), *map(asdict, made)]
+def tables(run) -> list[dict]:
+    """The last table of each title."""
+    return list({event["title"]: event for event in run.events if event["event"] == "table"}.values())
 
 
 def table_parts(table: dict) -> list[Part]:
