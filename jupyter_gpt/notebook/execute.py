@@ -43,10 +43,28 @@ def execute(notebook: Path) -> int:
     status = asyncio.run(_run(nb, notebook))
     executed = _save(nb, home / "executed" / notebook.name)
 
-    from jupyter_gpt.notebook.run_summary import summary
-
     print("\n" + "\n\n".join([summary(home, started), *claims_of(nb), f"executed notebook: {executed}"]))
     return status
+
+
+def summary(home: Path, since: float = 0.0) -> str:
+    """The runs and models under `home` that were written at or after `since` (unix seconds), as text."""
+    from jupyter_gpt.report.parts import Table
+    from jupyter_gpt.report.text import render
+    from jupyter_gpt.runs.run import Runs, runs_report
+
+    os.environ["JUPYTER_GPT_HOME"] = str(home.resolve())
+    runs = Runs()
+    new = [name for name in runs if written(runs.folder(name) / "events.jsonl", since)]
+    folders = sorted({path.parent for path in home.glob("models/[!.]*/*config.json") if written(path, since)})
+    models = Table(("model", "folder"), [(folder.name, str(folder)) for folder in folders])
+    parts = [*(runs_report(runs, new).parts if new else ()), *([models] if folders else ())]
+    return render("", parts, marks=False).strip() or "no model and no run was made"
+
+
+def written(path: Path, since: float) -> bool:
+    """Whether a file was written since then, with a second of grace for file systems with coarse clocks."""
+    return path.exists() and path.stat().st_mtime >= since - 1
 
 
 def claims_of(nb) -> list[str]:

@@ -14,7 +14,7 @@ import shutil
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -354,13 +354,14 @@ class Runs(ShownAsTable, Mapping):
         return len(self.names())
 
 
-def runs_report(runs: Mapping[str, Any]) -> Report:
-    """One row a run: name, kind, status, steps, losses in nats, the step of the last validation, tokens, seconds.
+def runs_report(runs: Mapping[str, Any], names: Iterable[str] | None = None) -> Report:
+    """A row for each run (or each of `names`): name, kind, status, steps, losses in nats, the step of the last
+    validation, tokens, seconds.
 
     A run that cannot be read is listed as damaged: the others are still there.
     """
     rows, listed, reached = [], [], {}
-    for name in runs:
+    for name in runs if names is None else names:
         try:
             run = runs[name]
         except GPTError:

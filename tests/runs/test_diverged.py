@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from helpers.stopping import stopped_at
-from jupyter_gpt.notebook.run_summary import summary
+from jupyter_gpt.notebook.execute import summary
 from jupyter_gpt.notebook.views.live import _Feed
 from jupyter_gpt.notebook.views.run_report import run_report
 from jupyter_gpt.runs.events import LAST, recent

@@ -9,9 +9,9 @@ from helpers.errors import fail
 from helpers.stopping import stopped_at
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.notebook.views.run_report import panels
+from jupyter_gpt.runs.events import declared
 from jupyter_gpt.stages.reward_function import check_columns, rewards_of
 from jupyter_gpt.stages.rl_rows import Rows, rows_of
-from jupyter_gpt.stages.stage import metrics_of
 
 ROWS = [{"question": f"Tale {n}. The old fox", "answer": f"{n} birds #### {n}", "weight": n / 2} for n in range(6)]
 PROMPTS = [row["question"] for row in ROWS]
@@ -184,14 +184,13 @@ def test_each_of_several_rewards_has_a_curve_and_none_is_left_out(gpt, tiny_mode
     tiny_model(gpt)
     given = {"policy": "tiny", "algo": "grpo", "reward": [birds, length], **SMALL, "prompts_per_step": 6}
     run = gpt.rlhf("a", PROMPTS, reward_weights=[0.5, 2.0], held_out=0.0, **given)
-    [start] = [e for e in run.events if e["event"] == "start"]
-    declared = {m["name"]: m["label"] for m in start["metrics"]}
-    assert declared["reward/birds"] == "reward birds" and declared["reward/length"] == "reward length"
+    labels = {metric.name: metric.label for metric in declared(run.events)}
+    assert labels["reward/birds"] == "reward birds" and labels["reward/length"] == "reward length"
     table, evaluation = run.history, next(e for e in run.events if e["event"] == "evaluation")
     summed = 2.0 * table["reward/length"] + 0.5 * table["reward/birds"] / 6  # one prompt of the six has birds
     assert table["reward"].tolist() == pytest.approx(summed.tolist(), rel=1e-5)
     assert (table["reward/birds"] > 0).all() and evaluation["reward/length"] < 0
-    assert "reward birds" in {panel.title for panel in panels(metrics_of(run), steps_of(run), [])}
+    assert "reward birds" in {panel.title for panel in panels(declared(run.events), steps_of(run), [])}
 
 
 def steps_of(run):
