@@ -15,13 +15,13 @@ import codecs
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator, Mapping
 from functools import partial
 from itertools import chain
 from pathlib import Path
 
 from jupyter_gpt.data import arrow
-from jupyter_gpt.data.json_list import elements
 from jupyter_gpt.data.long_text import LongText
 from jupyter_gpt.errors import GPTError
 
@@ -29,6 +29,7 @@ TEXT = (".txt", ".md")
 SUFFIXES = (*TEXT, ".jsonl", ".parquet")
 SUPPORTED = "a source is .txt, .md, .jsonl or .parquet"
 ROW_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+BLANK = re.compile(r"[ \t\n\r]*")
 LONG = 64 << 20  # bytes of a text from which on it is not read whole
 LONGEST = 16 << 20  # bytes of a row
 CHUNK = 1 << 20  # bytes of a file read at a time
@@ -195,7 +196,7 @@ def _text_column(path: Path):
 
 
 def rows(path: Path) -> Iterator[Row]:
-    """The rows of a file with one of ROW_SUFFIXES, in order, read one by one but for those inside of a JSON object.
+    """The rows of a file with one of ROW_SUFFIXES, in order; those of lines, tables and parquet are read one by one.
 
     JSON lines under the name .json, and a JSON list under .jsonl, are read as what they are.
     """
@@ -286,8 +287,31 @@ def _json_lines(path: Path) -> Iterator[Row]:
 
 
 def _json_list(path: Path) -> Iterator[Row]:
-    """The elements of a JSON list, each under the line it begins at."""
-    return ((f"{path}, line {line}", value) for line, value in elements(chunks(path), str(path)))
+    """The elements of a JSON list, each under the line it begins at. The text is read as a whole, which a list larger
+    than the memory does not allow: as JSON lines it is read row by row.
+    """
+    text, decoder, line, counted, more = contents(path), json.JSONDecoder(), 1, 0, True
+    at = text.index("[") + 1
+    while more:
+        at = BLANK.match(text, at).end()  # pyright: ignore[reportOptionalMemberAccess]
+        line, counted = line + text.count("\n", counted, at), at
+        try:
+            value, at = decoder.raw_decode(text, at)
+        except json.JSONDecodeError:
+            break
+        yield f"{path}, line {line}", value
+        at = BLANK.match(text, at).end()  # pyright: ignore[reportOptionalMemberAccess]
+        more = text[at : at + 1] == ","
+        at += 1
+    if more or text[at - 1 :].strip() != "]":  # empty, or broken: the parser says where
+        try:
+            json.loads(text)
+        except json.JSONDecodeError as error:
+            raise _not_json(path, error) from None
+
+
+def _not_json(path: Path, error: json.JSONDecodeError) -> GPTError:
+    return GPTError(f"{path}, line {error.lineno} is not JSON: {error.msg} at column {error.colno}")
 
 
 def _json_objects(path: Path) -> Iterator[Row]:
@@ -301,7 +325,7 @@ def _json_objects(path: Path) -> Iterator[Row]:
         if not values:
             json.loads(text)
     except json.JSONDecodeError as error:
-        raise GPTError(f"{path}, line {error.lineno} is not JSON: {error.msg} at column {error.colno}") from None
+        raise _not_json(path, error) from None
     value = values[0][1]
     lists = [key for key, inner in value.items() if isinstance(inner, list)] if isinstance(value, dict) else []
     if len(values) == len(lists) == 1 and lists[0] not in ("messages", "conversations"):

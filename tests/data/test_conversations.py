@@ -9,7 +9,6 @@ from helpers.errors import fail
 from jupyter_gpt.data import conversations as chats
 from jupyter_gpt.data import files, hub
 from jupyter_gpt.data.conversations import Reading, check, parse, read
-from jupyter_gpt.data.json_list import elements
 from jupyter_gpt.errors import GPTError
 
 ASKED = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Me."}]
@@ -81,7 +80,6 @@ def test_system_prompts(tmp_path):
 def test_rows_are_read_one_by_one(tmp_path, monkeypatch):
     """A list, a table and turns, whose ends cannot be read: the rows before them come all the same."""
     monkeypatch.setattr(files, "CHUNK", 1 << 12)
-    monkeypatch.setattr(files, "contents", None)
     row = {"messages": [ASKED[0], ASKED[1] | {"content": 'Me, or\tyou: \u00e9 ["x"].'}]}
     listed = json.dumps([row] * 2000, indent=1)
     texts = {
@@ -101,31 +99,6 @@ def test_rows_are_read_one_by_one(tmp_path, monkeypatch):
         f"line {listed.count(chr(10)) + 1} is not JSON: Expecting ',' delimiter at column 1"
     )
     assert refusal(str(tmp_path / "flat.json")).endswith(f"at column {len(texts['flat.json'])}")
-
-
-@pytest.mark.parametrize("chunk", [1, 3, 1 << 20])
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("[]", []),
-        (" [ ] \n", []),
-        ("[12, 3.5e2,\n true]", [12, 350.0, True]),
-        ('[{"a": "é,]"}, ["\\u00e9"]]', [{"a": "é,]"}, ["é"]]),
-        ("[1,]", "Expecting value at column 4"),
-        ("[1 2]", "Expecting ',' delimiter at column 4"),
-        ("[1,\n 2] x", "line 2 is not JSON: Extra data at column 5"),
-        ("[1", "Expecting ',' delimiter at column 3"),
-        ('[\n"ab', "line 2 is not JSON: Unterminated string starting at at column 1"),
-    ],
-)
-def test_json_lists_in_chunks(text, expected, chunk):
-    found = elements(iter([text[at : at + chunk] for at in range(0, len(text), chunk)]), "it")
-    if isinstance(expected, list):
-        assert [value for _, value in found] == expected
-    else:
-        with pytest.raises(GPTError) as error:
-            list(found)
-        assert str(error.value).endswith(expected)
 
 
 def test_json_lists_objects_and_lines_under_either_name(tmp_path):
