@@ -4,14 +4,7 @@ import random
 
 import torch
 
-from jupyter_gpt.inference.kv_cache import KVCache, gather, runs
-
-
-def test_runs_are_repetitions_and_sequences():
-    assert list(runs([3] * 8)) == [(0, 8, slice(3, 4))]
-    assert list(runs([0, 1, 2, 3])) == [(0, 4, slice(0, 4))]
-    assert list(runs([5, 5, 1, 2])) == [(0, 2, slice(5, 6)), (2, 2, slice(1, 3))]
-    assert list(runs([])) == []
+from jupyter_gpt.inference.kv_cache import KVCache, gather
 
 
 def test_gathered_rows_are_the_chosen_ones():

@@ -10,7 +10,7 @@ def logits(rows=6, vocab=1000, seed=0, scale=3.0):
     return torch.randn(rows, vocab, generator=torch.Generator().manual_seed(seed)) * scale
 
 
-@pytest.mark.parametrize("k", [1, 5, 100, 5000])
+@pytest.mark.parametrize("k", [1, 100, 5000])
 def test_top_k_is_transformers(k):
     from transformers import TopKLogitsWarper
 
@@ -18,7 +18,7 @@ def test_top_k_is_transformers(k):
     assert torch.equal(sampling.keep_top_k(scores, [k] * 6), TopKLogitsWarper(k)(None, scores))
 
 
-@pytest.mark.parametrize("p", [0.01, 0.3, 0.9, 0.999])
+@pytest.mark.parametrize("p", [0.01, 0.9])
 @pytest.mark.parametrize("scale", [0.3, 3.0])
 def test_top_p_is_transformers(p, scale):
     from transformers import TopPLogitsWarper
@@ -71,7 +71,7 @@ def test_frequencies_of_a_vocabulary_of_several_levels():
     assert 699 - 5 * (2 * 699) ** 0.5 < chi < 699 + 5 * (2 * 699) ** 0.5
 
 
-@pytest.mark.parametrize("vocab", [16, 17, 256, 257, 4097])
+@pytest.mark.parametrize("vocab", [16, 257, 4097])
 def test_every_token_can_be_drawn_and_no_other(vocab):
     scores = torch.full((vocab, vocab), float("-inf")).fill_diagonal_(0.5)
     for u in (0.0, 0.4, 1.0):
@@ -126,16 +126,6 @@ def test_prompts_of_one_seed_have_random_numbers_of_their_own():
         sampling.Request(ids, seed=s).stream(0).next() for ids in ((1, 2), (1, 3), (12,), (2, 1)) for s in (0, 1)
     ]
     assert len({tuple(numbers) for numbers in streams}) == 8
-
-
-def test_describe():
-    scores = logits(3, 50)
-    nats, tops = sampling.describe(scores, [4, 5, 6], [0, 2, 60])
-    expected = scores.log_softmax(-1)
-    assert nats == pytest.approx([expected[0, 4].item(), expected[1, 5].item(), expected[2, 6].item()], abs=1e-5)
-    assert tops[0] == ()
-    assert [name for name, _ in tops[1]] == expected[1].topk(2).indices.tolist()
-    assert len(tops[2]) == 50
 
 
 def test_the_largest_uniform_number_draws_the_last_token_that_is_left():

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from helpers.shapes import CONTEXT, VOCAB, build
-from jupyter_gpt.inference import engine, speculative
+from jupyter_gpt.inference import engine
 from jupyter_gpt.inference.engine import generate
 from jupyter_gpt.inference.sampling import Request
-from jupyter_gpt.inference.speculative import Pace, PromptLookup, uses_lookup
+from jupyter_gpt.inference.speculative import PromptLookup, uses_lookup
 
 STOP = frozenset(range(7, VOCAB, 40))
 
@@ -130,24 +130,6 @@ def test_a_context_that_grows_is_looked_up_as_one_read_at_once(prompts):
     for count in range(1, len(ids) + 1):
         drafted = grown.draft(ids[:count], 9)
     assert drafted == lookup_of(ids, 9)
-
-
-def test_drafts_that_are_never_accepted_cost_little():
-    pace, price = Pace(), 0.0
-    for tokens in range(1000):
-        count = pace.length()
-        price += pace.price(count) if count else 0
-        pace.add(count, 0)
-        assert price <= 0.5 + 0.02 * tokens + 1e-9
-    assert price > 10, "it goes on trying"
-
-
-def test_drafts_that_are_accepted_grow():
-    pace = Pace()
-    for number in range(60):
-        count = pace.length()
-        pace.add(count, count if number % 3 else count // 2)
-    assert pace.length() == speculative.MOST
 
 
 def test_what_is_decoded_speculatively(llama):

@@ -9,17 +9,7 @@ import pytest
 from helpers.rendered import folded
 from jupyter_gpt.errors import GPTError
 from jupyter_gpt.inference.completion import Completion
-from jupyter_gpt.inference.token_report import (
-    SCALE,
-    colour,
-    context_meter,
-    correlation,
-    share,
-    spoken,
-    token_report,
-    work_line,
-)
-from jupyter_gpt.report.text import inline
+from jupyter_gpt.inference.token_report import spoken, token_report
 
 WORDS = {0: " Once", 1: " <b>", 2: "»", 3: "\n", 4: "<|endoftext|>"}
 
@@ -76,22 +66,6 @@ def test_nbval_sees_no_tokens_and_no_clock():
     assert one.data == two.data == {"view": "completion tokens", "model": "tale", "context": 64}
 
 
-def test_colours_go_in_even_steps_of_surprisal():
-    for p, end in ((1.0, SCALE[0]), (0.1, SCALE[1]), (0.01, SCALE[2]), (0.001, SCALE[2]), (0.0, SCALE[2])):
-        assert colour(p) == pytest.approx(end)
-    alphas = [colour(p)[3] for p in (1, 0.5, 0.2, 0.1, 0.05, 0.01)]
-    assert alphas == sorted(alphas) and len(set(alphas)) == 6
-
-
-def test_work_leaves_out_the_token_that_reads_the_prompt():
-    found = spoken(completion(), Words())
-    assert "≈12.0 ms" in inline(work_line(found, 1)) and "all 4 samples" in inline(work_line(found, 4))
-    assert correlation(found) == pytest.approx(-0.826, abs=0.01)
-    assert correlation(found[:2]) is None
-    alike = spoken(completion(seconds_per_token=[0.01] * 5), Words())
-    assert correlation(alike) is None and "surprisal: ≈–." in inline(work_line(alike, 1))
-
-
 def test_an_endpoint_that_tells_texts_without_times():
     report = token_report(
         completion(("Hi", " you"), top=[(("Hi", -0.1), ("Yo", -2.3)), ()], seconds_per_token=[], prompt_tokens=3)
@@ -115,27 +89,3 @@ def test_long_completions_say_how_much_is_left_out():
     report = token_report(long, Words(), 2048)
     assert "… and 900 more tokens" in report.text and "… and 200 more tokens" in report.html
     assert len(report.metadata["tokens"]) == 1200
-
-
-@pytest.mark.parametrize(
-    ("prompt", "sampled", "context", "bar"),
-    [
-        (10, 10, 40, "[██████████▒▒▒▒▒▒▒▒▒▒░░░░░░░░░░░░░░░░░░░░]"),
-        (30, 30, 40, "[██████████████████████████████▒▒▒▒▒▒▒▒▒▒]"),
-        (1, 1, 100_000, "[█▒░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░]"),
-    ],
-)
-def test_the_meter(prompt, sampled, context, bar):
-    assert inline(context_meter(prompt, sampled, context)) == bar
-
-
-def test_no_meter_without_a_context():
-    assert context_meter(1, 1, None) is None and context_meter(1, 1, 1 << 30) is None
-
-
-@pytest.mark.parametrize(
-    ("probability", "text"),
-    [(1.0, "100.0%"), (0.9991, "99.91%"), (0.5, "50.0%"), (0.004, "0.40%"), (1e-6, "<0.01%")],
-)
-def test_shares(probability, text):
-    assert share(probability) == text

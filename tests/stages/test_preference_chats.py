@@ -54,8 +54,13 @@ ROWS = {  # the row, its prompt as text, its messages
 }
 
 
-@pytest.mark.parametrize("form", ["rows", "table", ".jsonl", ".json", ".parquet"])
-@pytest.mark.parametrize("kind", ROWS)
+@pytest.mark.parametrize(
+    ("kind", "form"),
+    [
+        *((kind, "rows") for kind in ROWS),
+        *((next(iter(ROWS)), form) for form in ("table", ".jsonl", ".json", ".parquet")),
+    ],
+)
 def test_a_preference_after_a_conversation_has_its_messages(tmp_path, kind, form):
     row, text, messages = ROWS[kind]
     table, file = pandas.DataFrame([row]), tmp_path / f"pairs{form}"

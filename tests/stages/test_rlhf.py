@@ -159,10 +159,8 @@ def test_the_reward_goes_up(gpt, tiny, algo):
         ("grpo", {}),
         ("ppo", {}),
         ("dpo", {}),
-        ("grpo", {"mask_truncated_completions": True}),
         ("grpo", {"loss": "gspo", "clip_high": 0.28}),
         ("grpo", {"rollout_dtype": "int8"}),
-        ("dpo", {"loss": "orpo"}),
         ("ppo", {"missing_eos_penalty": 1.0, "use_score_scaling": True}),
     ],
 )
